@@ -1,0 +1,8 @@
+"""Fully convolutional networks, reproduced from Caffe in PyTorch.
+
+The rooms, in the order in which data flows:
+
+1. ``caffe``   Caffe's formats and arithmetic: prototxt, caffemodel, layers, nets. Knows no data set and no paper.
+2. ``fcn``     The paper: its nets, data sets, scores, published numbers and published files.
+3. ``report``  Tables from scores.
+"""

@@ -1,0 +1,131 @@
+"""The one family of errors, and the one form of their messages.
+
+``place: what is wrong; got X, want Y. Remedy.`` The place is a file with line and column, a file with a
+byte offset, or a layer. The code that knows *what* is wrong raises; the code that knows *where* adds the place.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable
+
+StrPath = str | os.PathLike[str]
+
+
+class ReproductionError(ValueError):
+    """A mistake in the input, worded for the person who can mend it.
+
+    Tools print ``error: `` and the message and exit 1. Every other exception is our bug and keeps its traceback.
+
+    Args:
+        problem: what is wrong, in lower case, without a full stop.
+        place: where, as a person would click on it; empty when the caller will add it.
+        got: what was found; shown with ``; got``.
+        want: what was expected; shown with ``, want``.
+        remedy: a sentence on what to do, with its full stop or question mark.
+    """
+
+    def __init__(self, problem: str, *, place: str = "", got: object = None, want: object = None, remedy: str = ""):
+        self.problem = problem
+        self.place = place
+        self.got = got
+        self.want = want
+        self.remedy = remedy
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        text = f"{self.place}: {self.problem}" if self.place else self.problem
+        if self.got is not None:
+            text += f"; got {self.got}"
+        if self.want is not None:
+            text += f"{', ' if self.got is not None else '; '}want {self.want}"
+        return f"{text}. {self.remedy}" if self.remedy else f"{text}."
+
+    def at(self, place: str) -> ReproductionError:
+        """Return this error with ``place`` put before the place that it already has."""
+        self.place = f"{place}: {self.place}" if self.place else place
+        self.args = (str(self),)
+        return self
+
+
+class PrototxtError(ReproductionError):
+    """A prototxt that does not parse or does not fit the schema; ``path:line:column`` is its place."""
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        path: StrPath = "",
+        line: int = 0,
+        column: int = 0,
+        got: object = None,
+        want: object = None,
+        remedy: str = "",
+    ):
+        self.path, self.line, self.column = os.fspath(path) or "<prototxt>", line, column
+        place = ":".join(str(part) for part in (self.path, line, column) if part)
+        super().__init__(problem, place=place, got=got, want=want, remedy=remedy)
+
+
+class CaffemodelError(ReproductionError):
+    """A binary file that is not what its name says; the place is ``path, byte N``."""
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        path: StrPath = "",
+        offset: int | None = None,
+        got: object = None,
+        want: object = None,
+        remedy: str = "",
+    ):
+        self.path, self.offset = os.fspath(path) or "<bytes>", offset
+        place = self.path if offset is None else f"{self.path}, byte {offset}"
+        super().__init__(problem, place=place, got=got, want=want, remedy=remedy)
+
+
+class NetError(ReproductionError):
+    """A net that Caffe would refuse, or that cannot run here; the place is the layer."""
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        layer: str = "",
+        type: str = "",
+        line: int = 0,
+        got: object = None,
+        want: object = None,
+        remedy: str = "",
+    ):
+        self.layer, self.type, self.line = layer, type, line
+        place = f"layer {layer!r}" if layer else ""
+        if type:
+            place += f" ({type})" if place else type
+        if line:
+            place += f", line {line}"
+        super().__init__(problem, place=place, got=got, want=want, remedy=remedy)
+
+
+class DataError(ReproductionError):
+    """An image, label or data set that cannot be used; the place is the file."""
+
+    def __init__(self, problem: str, *, path: StrPath = "", got: object = None, want: object = None, remedy: str = ""):
+        self.path = os.fspath(path)
+        super().__init__(problem, place=self.path, got=got, want=want, remedy=remedy)
+
+
+class WeightsError(ReproductionError):
+    """Weights that do not fit the net, or are not the published ones; the place is the file."""
+
+    def __init__(self, problem: str, *, path: StrPath = "", got: object = None, want: object = None, remedy: str = ""):
+        self.path = os.fspath(path)
+        super().__init__(problem, place=self.path, got=got, want=want, remedy=remedy)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``Did you mean 'NEAR'?`` for the nearest known name, or nothing; see ``remedy``."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"Did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,102 @@
+"""How Caffe initialises a parameter blob.
+
+The distributions are Caffe's; the random numbers are torch's, so that only the deterministic fillers (constant,
+bilinear) give Caffe's values.
+
+Source: BVLC/caffe@9b89154 include/caffe/filler.hpp.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from reproduction.caffe.errors import NetError, did_you_mean
+from reproduction.caffe.schema import FillerParameter, VarianceNorm
+
+
+def fill(blob: Tensor, param: FillerParameter, generator: torch.Generator | None = None) -> None:
+    """Fill ``blob`` in place as ``param`` says.
+
+    Args:
+        blob: float tensor of any shape; the first axis counts outputs, the rest inputs.
+        param: the filler; its type is one of FILLERS.
+        generator: the source of random numbers; None is torch's own.
+
+    Raises:
+        NetError: an unknown type, or a shape that the filler cannot fill.
+    """
+    filler = FILLERS.get(param.type)
+    if filler is None:
+        raise NetError(f"unknown filler type {param.type!r}", remedy=did_you_mean(param.type, FILLERS))
+    if blob.is_meta:
+        return
+    if param.sparse >= 0 and param.type != "gaussian":
+        raise NetError("only the gaussian filler can be sparse", got=param.type)
+    filler(blob, param, generator)
+
+
+def _constant(blob: Tensor, param: FillerParameter, generator: torch.Generator | None) -> None:
+    blob.fill_(param.value)
+
+
+def _uniform(blob: Tensor, param: FillerParameter, generator: torch.Generator | None) -> None:
+    blob.uniform_(param.min, param.max, generator=generator)
+
+
+def _gaussian(blob: Tensor, param: FillerParameter, generator: torch.Generator | None) -> None:
+    blob.normal_(param.mean, param.std, generator=generator)
+    if param.sparse >= 0:
+        # Caffe: `sparse` is the mean count of non-zero inputs of an output (filler.hpp, GaussianFiller).
+        probability = min(1.0, param.sparse / blob.shape[0])
+        blob.mul_(torch.empty_like(blob).bernoulli_(probability, generator=generator))
+
+
+def _positive_unitball(blob: Tensor, param: FillerParameter, generator: torch.Generator | None) -> None:
+    blob.uniform_(0, 1, generator=generator)
+    rows = blob.view(blob.shape[0], -1)
+    rows.div_(rows.sum(1, keepdim=True))
+
+
+def _fan(blob: Tensor, norm: VarianceNorm) -> float:
+    # Caffe: fan_out leaves out the first axis, also for a kernel of more than two axes (filler.hpp, XavierFiller).
+    fan_in = blob.numel() / blob.shape[0]
+    fan_out = blob.numel() / blob.shape[1] if blob.dim() > 1 else float(blob.numel())
+    return {
+        VarianceNorm.FAN_IN: fan_in,
+        VarianceNorm.FAN_OUT: fan_out,
+        VarianceNorm.AVERAGE: (fan_in + fan_out) / 2,
+    }[norm]
+
+
+def _xavier(blob: Tensor, param: FillerParameter, generator: torch.Generator | None) -> None:
+    scale = math.sqrt(3 / _fan(blob, param.variance_norm))
+    blob.uniform_(-scale, scale, generator=generator)
+
+
+def _msra(blob: Tensor, param: FillerParameter, generator: torch.Generator | None) -> None:
+    blob.normal_(0, math.sqrt(2 / _fan(blob, param.variance_norm)), generator=generator)
+
+
+def _bilinear(blob: Tensor, param: FillerParameter, generator: torch.Generator | None) -> None:
+    if blob.dim() != 4 or blob.shape[2] != blob.shape[3]:
+        raise NetError("the bilinear filler is for square kernels", got=tuple(blob.shape), want="(N, C, K, K)")
+    size = blob.shape[3]
+    factor = math.ceil(size / 2)
+    center = (size - 1) / (2 * factor)
+    tap = 1 - (torch.arange(size, dtype=blob.dtype, device=blob.device) / factor - center).abs()
+    # Caffe: every pair of channels gets the kernel, not only the diagonal; meant for one input a group.
+    blob.copy_((tap[:, None] * tap[None, :]).expand_as(blob))
+
+
+FILLERS = {
+    "constant": _constant,
+    "uniform": _uniform,
+    "gaussian": _gaussian,
+    "positive_unitball": _positive_unitball,
+    "xavier": _xavier,
+    "msra": _msra,
+    "bilinear": _bilinear,
+}

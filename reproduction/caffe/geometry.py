@@ -1,0 +1,235 @@
+"""The one arithmetic for sizes: windows that slide, the sizes they give, and where an output pixel looks.
+
+Integers only. Shape inference, the layers' forward and ``netspec.crop`` all ask here, so that they cannot disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from reproduction.caffe.errors import NetError
+from reproduction.caffe.schema import ConvolutionParameter, PoolingParameter, RoundMode
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window that slides along one axis, in pixels.
+
+    Attributes:
+        kernel: taps.
+        stride: step between windows.
+        pad: pixels added on both sides.
+        dilation: step between taps.
+    """
+
+    kernel: int
+    stride: int = 1
+    pad: int = 0
+    dilation: int = 1
+
+    @property
+    def extent(self) -> int:
+        """Pixels from the first tap to the last, both counted."""
+        return self.dilation * (self.kernel - 1) + 1
+
+
+def _per_axis(values: Sequence[int], axes: int, default: int | None, name: str) -> list[int]:
+    """Spread a repeated field over the axes: nothing is the default, one value is for all."""
+    if not values and default is not None:
+        return [default] * axes
+    if len(values) == 1:
+        return list(values) * axes
+    if len(values) == axes:
+        return list(values)
+    raise NetError(f"{name} must be given once, or once for each spatial axis", got=len(values), want=f"1 or {axes}")
+
+
+def conv_windows(param: ConvolutionParameter, axes: int = 2) -> list[Window]:
+    """Read the windows of a Convolution, Deconvolution or Im2col, one for each spatial axis.
+
+    Args:
+        param: the layer's ``convolution_param``; ``kernel_h``/``kernel_w`` and their siblings are for two axes.
+        axes: how many spatial axes there are.
+
+    Raises:
+        NetError: a size is missing, given twice in two ways, or zero.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/base_conv_layer.cpp L13-L118.
+    """
+    columns: dict[str, list[int]] = {}
+    for name, default in (("kernel", None), ("stride", 1), ("pad", 0)):
+        listed = "kernel_size" if name == "kernel" else name
+        values: list[int] = getattr(param, listed)
+        if param.has(f"{name}_h") or param.has(f"{name}_w"):
+            if axes != 2:
+                raise NetError(f"{name}_h and {name}_w are for two spatial axes", got=axes)
+            if values:
+                raise NetError(f"{listed} and {name}_h/{name}_w are both set", want="one of them")
+            values = [getattr(param, f"{name}_h"), getattr(param, f"{name}_w")]
+        columns[name] = _per_axis(values, axes, default, listed)
+    columns["dilation"] = _per_axis(param.dilation, axes, 1, "dilation")
+    for name in ("kernel", "stride", "dilation"):
+        if min(columns[name], default=1) < 1:
+            raise NetError(f"{name} must be positive", got=columns[name])
+    return [Window(*sizes) for sizes in zip(*columns.values(), strict=True)]
+
+
+def _pool_pair(param: PoolingParameter, name: str) -> tuple[int, int]:
+    """Read ``name``, or ``name_h`` and ``name_w``, of a pooling layer."""
+    both = param.has(f"{name}_h"), param.has(f"{name}_w")
+    if any(both) and (param.has(name) or not all(both)):
+        raise NetError(f"{name} is set twice or half", want=f"{name}, or {name}_h and {name}_w")
+    return (getattr(param, f"{name}_h"), getattr(param, f"{name}_w")) if all(both) else (getattr(param, name),) * 2
+
+
+def pool_windows(param: PoolingParameter, height: int, width: int) -> list[Window]:
+    """Read the two windows of a Pooling layer over a ``height`` x ``width`` input.
+
+    Raises:
+        NetError: a size is missing, given in two ways, or zero, or the padding is not smaller than the kernel.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/pooling_layer.cpp L16-L77.
+    """
+    if param.global_pooling:
+        if param.has("kernel_size") or param.has("kernel_h") or param.has("kernel_w"):
+            raise NetError("global_pooling and a kernel size are both set", want="one of them")
+        kernel = (height, width)
+    else:
+        if param.has("kernel_size") == (param.has("kernel_h") and param.has("kernel_w")):
+            raise NetError("the kernel size is missing or set twice", want="kernel_size, or kernel_h and kernel_w")
+        kernel = (param.kernel_h, param.kernel_w) if param.has("kernel_h") else (param.kernel_size,) * 2
+    pad, stride = _pool_pair(param, "pad"), _pool_pair(param, "stride")
+    if param.global_pooling and (pad != (0, 0) or stride != (1, 1)):
+        raise NetError("global_pooling takes no padding and stride 1", got=f"pad {pad}, stride {stride}")
+    if min(kernel) < 1 or min(stride) < 1:
+        raise NetError("kernel and stride must be positive", got=f"kernel {kernel}, stride {stride}")
+    if pad[0] >= kernel[0] or pad[1] >= kernel[1]:
+        raise NetError("the padding must be smaller than the kernel", got=f"pad {pad}, kernel {kernel}")
+    return [Window(k, s, p) for k, s, p in zip(kernel, stride, pad, strict=True)]
+
+
+def conv_size(size: int, window: Window) -> int:
+    """Count the windows of a convolution along one axis; Caffe rounds down.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/conv_layer.cpp L8-L22.
+    """
+    span = size + 2 * window.pad - window.extent
+    if span < 0:
+        raise NetError(
+            "the kernel is longer than the padded input", got=f"{size} + 2 * {window.pad} pixels", want=window.extent
+        )
+    return span // window.stride + 1
+
+
+def deconv_size(size: int, window: Window) -> int:
+    """Give the output length of a deconvolution along one axis.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/deconv_layer.cpp L8-L22.
+    """
+    length = window.stride * (size - 1) + window.extent - 2 * window.pad
+    if length < 1:
+        raise NetError("the padding leaves nothing of the output", got=f"length {length}")
+    return length
+
+
+def pool_sizes(
+    sizes: Sequence[int], windows: Sequence[Window], rounding: RoundMode = RoundMode.CEIL
+) -> tuple[int, ...]:
+    """Count the pooling windows along each axis.
+
+    Caffe rounds up, then, only when there is padding on any axis, drops a last window that would start in it.
+
+    Args:
+        sizes: input lengths, pixels.
+        windows: kernel, stride and pad of each axis, pixels.
+        rounding: CEIL unless the prototxt says ``round_mode: FLOOR``.
+
+    Returns:
+        Output lengths, each at least 1.
+
+    Raises:
+        NetError: a window is longer than the padded input.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/pooling_layer.cpp L91-L117.
+    """
+    padded = any(window.pad for window in windows)
+    counts = []
+    for size, window in zip(sizes, windows, strict=True):
+        span = size + 2 * window.pad - window.kernel
+        # Caffe: a window may be longer than the padded input by less than one stride, since the ceiling of the
+        # negative quotient is zero (pooling_layer.cpp L93).
+        count = span // window.stride + 1 if rounding is RoundMode.FLOOR else -(-span // window.stride) + 1
+        if padded and (count - 1) * window.stride >= size + window.pad:
+            count -= 1
+        if count < 1:
+            raise NetError(
+                "the window is longer than the padded input",
+                got=f"{size} + 2 * {window.pad} pixels",
+                want=window.kernel,
+            )
+        counts.append(count)
+    return tuple(counts)
+
+
+@dataclass(frozen=True)
+class CoordMap:
+    """Where a coordinate of one blob lies in another: ``scale * x + shift``, on the axes from ``axis`` on.
+
+    Attributes:
+        axis: first spatial axis; None when the map is the identity on every axis.
+        scale: by spatial axis.
+        shift: by spatial axis, pixels.
+
+    Source: BVLC/caffe@9b89154 python/caffe/coord_map.py.
+    """
+
+    axis: int | None = None
+    scale: tuple[Fraction, ...] = (Fraction(1),)
+    shift: tuple[Fraction, ...] = (Fraction(0),)
+
+    def _spread(self, axes: int) -> tuple[tuple[Fraction, ...], tuple[Fraction, ...]]:
+        scale, shift = self.scale, self.shift
+        return (scale * axes if len(scale) == 1 else scale), (shift * axes if len(shift) == 1 else shift)
+
+    def __matmul__(self, other: CoordMap) -> CoordMap:
+        """Compose: ``(self @ other)`` takes x through ``other`` first."""
+        if self.axis is not None and other.axis is not None and self.axis != other.axis:
+            raise NetError("coordinate maps start at different axes", got=f"{self.axis} and {other.axis}")
+        axes = max(len(self.scale), len(other.scale))
+        (a1, b1), (a2, b2) = self._spread(axes), other._spread(axes)
+        return CoordMap(
+            self.axis if self.axis is not None else other.axis,
+            tuple(a * c for a, c in zip(a1, a2, strict=True)),
+            tuple(a * d + b for a, b, d in zip(a1, b1, b2, strict=True)),
+        )
+
+    def inverse(self) -> CoordMap:
+        """Return the map the other way."""
+        return CoordMap(
+            self.axis,
+            tuple(1 / a for a in self.scale),
+            tuple(-b / a for a, b in zip(self.scale, self.shift, strict=True)),
+        )
+
+
+def conv_map(windows: Sequence[Window], axis: int = 2) -> CoordMap:
+    """Map input coordinates to output coordinates of a convolution or pooling with these windows."""
+    return deconv_map(windows, axis).inverse()
+
+
+def deconv_map(windows: Sequence[Window], axis: int = 2) -> CoordMap:
+    """Map input coordinates to output coordinates of a deconvolution with these windows."""
+    return CoordMap(
+        axis,
+        tuple(Fraction(w.stride) for w in windows),
+        tuple(Fraction(w.extent - 1, 2) - w.pad for w in windows),
+    )
+
+
+def crop_map(axis: int, offsets: Sequence[int]) -> CoordMap:
+    """Map input coordinates to output coordinates of a crop that starts at ``offsets`` from ``axis`` on."""
+    return CoordMap(axis, (Fraction(1),) * len(offsets), tuple(Fraction(-o) for o in offsets))

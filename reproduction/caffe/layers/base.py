@@ -1,0 +1,121 @@
+"""What every Caffe layer type is: a class named as the prototxt's ``type``, with its whole meaning in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from reproduction.caffe import fillers
+from reproduction.caffe.errors import NetError
+from reproduction.caffe.geometry import Shape
+from reproduction.caffe.schema import FillerParameter, LayerParameter, Message
+
+# Fields that every layer honours (the graph or the net reads them), whatever its type.
+COMMON = frozenset(
+    ["name", "type", "bottom", "top", "phase", "loss_weight", "param", "blobs", "propagate_down", "include", "exclude"]
+)  # fmt: skip
+
+# Fields that choose an implementation or a log, and never change a result.
+NO_EFFECT = frozenset({"engine", "force_nd_im2col", "share_in_parallel", "debug_info", "stable_prod_grad"})
+
+
+class Layer(nn.Module):
+    """One layer of a net.
+
+    A subclass says which fields it honours, how many bottoms and tops it takes, which parameter blobs it has, the
+    shapes of its tops and their values. A field that is set and not honoured is an error.
+
+    Attributes:
+        reads: the honoured fields as ``param.field``, e.g. ``pooling_param.kernel_size``; ``param`` alone stands for
+            the whole message.
+        bottoms: least and greatest number of bottoms; None for no limit.
+        tops: least and greatest number of tops; None for no limit.
+        paired: whether there must be as many tops as bottoms (Caffe's EqualNumBottomTopBlobs).
+        is_loss: whether the first top has loss weight 1 unless the prototxt says otherwise.
+        differentiable: which bottoms a gradient may reach; None for all. Labels are never among them.
+        spec: the layer's message, upgraded.
+        generator: the source of random numbers for fillers and dropout; None is torch's own.
+
+    Source: BVLC/caffe@9b89154 include/caffe/layer.hpp.
+    """
+
+    reads: ClassVar[frozenset[str]] = frozenset()
+    bottoms: ClassVar[tuple[int, int | None]] = (1, 1)
+    tops: ClassVar[tuple[int, int | None]] = (1, 1)
+    paired: ClassVar[bool] = False
+    is_loss: ClassVar[bool] = False
+    differentiable: ClassVar[tuple[int, ...] | None] = None
+
+    def __init__(self, spec: LayerParameter, bottoms: Sequence[Shape], generator: torch.Generator | None = None):
+        super().__init__()
+        self.spec = spec
+        self.generator = generator
+        self._check_counts(len(bottoms))
+        self._check_fields()
+        self.setup(list(bottoms))
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Read the parameters and make the blobs; the shapes are those of the first forward."""
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Give the shapes of the tops for these shapes of the bottoms.
+
+        Raises:
+            NetError: the bottoms do not fit the layer; the net adds the layer's name.
+        """
+        raise NotImplementedError(type(self).__name__)
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Compute the tops."""
+        raise NotImplementedError(type(self).__name__)
+
+    @property
+    def blobs(self) -> list[nn.Parameter]:
+        """The parameter blobs in Caffe's order: ``weight``, ``bias``, ``2``, ``3`` ..."""
+        return list(self._parameters.values())  # type: ignore[arg-type]
+
+    def add_blob(self, shape: Shape, filler: FillerParameter | None = None) -> nn.Parameter:
+        """Append a parameter blob, filled as the filler says; Caffe's default filler is the constant zero."""
+        index = len(self._parameters)
+        blob = nn.Parameter(torch.empty(shape))
+        fillers.fill(blob.data, filler or FillerParameter(), self.generator)
+        self.register_parameter(("weight", "bias")[index] if index < 2 else str(index), blob)
+        return blob
+
+    def _check_counts(self, bottoms: int) -> None:
+        for name, got, (low, high) in (
+            ("bottoms", bottoms, type(self).bottoms),
+            ("tops", len(self.spec.top), type(self).tops),
+        ):
+            if got < low or (high is not None and got > high):
+                want = low if low == high else f"at least {low}" if high is None else f"{low} to {high}"
+                raise NetError(f"wrong number of {name}", got=got, want=want)
+        if self.paired and bottoms != len(self.spec.top):
+            raise NetError("there must be as many tops as bottoms", got=len(self.spec.top), want=bottoms)
+
+    def _check_fields(self) -> None:
+        for field, value in self.spec.set_fields():
+            if field.name in COMMON or field.name in self.reads:
+                continue
+            if not isinstance(value, Message):
+                raise NetError(f"field {field.name!r} is set, but {self.spec.type} layers do not read it")
+            for inner, _ in value.set_fields():
+                if inner.name not in NO_EFFECT and f"{field.name}.{inner.name}" not in self.reads:
+                    raise NetError(
+                        f"field '{field.name}.{inner.name}' is set, but {self.spec.type} layers do not read it",
+                        remedy="Remove it, or give the layer the type that it was meant for.",
+                    )
+
+
+def canonical_axis(axis: int, axes: int) -> int:
+    """Count a negative axis from the end, as Blob::CanonicalAxisIndex does.
+
+    Raises:
+        NetError: there is no such axis.
+    """
+    if not -axes <= axis < axes:
+        raise NetError("there is no such axis", got=axis, want=f"-{axes} to {axes - 1}")
+    return axis % axes

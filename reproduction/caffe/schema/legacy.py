@@ -1,0 +1,192 @@
+"""The two older forms of a layer, V0 and V1; ``upgrade`` turns them into today's."""
+
+import enum
+
+from reproduction.caffe.schema.blobs import BlobProto, FillerParameter
+from reproduction.caffe.schema.common import (
+    ArgMaxParameter,
+    ConcatParameter,
+    EltwiseParameter,
+    InnerProductParameter,
+    MVNParameter,
+    SliceParameter,
+)
+from reproduction.caffe.schema.data import (
+    DataParameter,
+    DummyDataParameter,
+    HDF5DataParameter,
+    HDF5OutputParameter,
+    ImageDataParameter,
+    MemoryDataParameter,
+    TransformationParameter,
+    WindowDataParameter,
+)
+from reproduction.caffe.schema.layer import DimCheckMode, NetStateRule
+from reproduction.caffe.schema.loss import (
+    AccuracyParameter,
+    ContrastiveLossParameter,
+    HingeLossParameter,
+    InfogainLossParameter,
+    LossParameter,
+    SoftmaxParameter,
+)
+from reproduction.caffe.schema.message import (
+    Message,
+    boolean,
+    choice,
+    choices,
+    int32,
+    messages,
+    nested,
+    single,
+    singles,
+    string,
+    strings,
+    uint32,
+)
+from reproduction.caffe.schema.neuron import (
+    DropoutParameter,
+    ExpParameter,
+    PowerParameter,
+    ReLUParameter,
+    SigmoidParameter,
+    TanHParameter,
+    ThresholdParameter,
+)
+from reproduction.caffe.schema.vision import ConvolutionParameter, LRNParameter, PoolingParameter, PoolMethod
+
+
+class V0LayerParameter(Message):
+    """A layer as Caffe wrote it before 2014: all types in one message."""
+
+    name = string(1)
+    type = string(2)
+    num_output = uint32(3)
+    biasterm = boolean(4, True)
+    weight_filler = nested(5, FillerParameter)
+    bias_filler = nested(6, FillerParameter)
+    pad = uint32(7)
+    kernelsize = uint32(8)
+    group = uint32(9, 1)
+    stride = uint32(10, 1)
+    pool = choice(11, PoolMethod, PoolMethod.MAX)
+    dropout_ratio = single(12, 0.5)
+    local_size = uint32(13, 5)
+    alpha = single(14, 1.0)
+    beta = single(15, 0.75)
+    source = string(16)
+    scale = single(17, 1.0)
+    meanfile = string(18)
+    batchsize = uint32(19)
+    cropsize = uint32(20)
+    mirror = boolean(21)
+    k = single(22, 1.0)
+    blobs = messages(50, BlobProto)
+    blobs_lr = singles(51)
+    weight_decay = singles(52)
+    rand_skip = uint32(53)
+    det_fg_threshold = single(54, 0.5)
+    det_bg_threshold = single(55, 0.5)
+    det_fg_fraction = single(56, 0.25)
+    det_context_pad = uint32(58)
+    det_crop_mode = string(59, "warp")
+    new_num = int32(60)
+    new_channels = int32(61)
+    new_height = int32(62)
+    new_width = int32(63)
+    shuffle_images = boolean(64)
+    concat_dim = uint32(65, 1)
+    hdf5_output_param = nested(1001, HDF5OutputParameter)
+
+
+class V1LayerType(enum.IntEnum):
+    """The layer types of 2014's format."""
+
+    NONE = 0
+    ABSVAL = 35
+    ACCURACY = 1
+    ARGMAX = 30
+    BNLL = 2
+    CONCAT = 3
+    CONTRASTIVE_LOSS = 37
+    CONVOLUTION = 4
+    DATA = 5
+    DECONVOLUTION = 39
+    DROPOUT = 6
+    DUMMY_DATA = 32
+    EUCLIDEAN_LOSS = 7
+    ELTWISE = 25
+    EXP = 38
+    FLATTEN = 8
+    HDF5_DATA = 9
+    HDF5_OUTPUT = 10
+    HINGE_LOSS = 28
+    IM2COL = 11
+    IMAGE_DATA = 12
+    INFOGAIN_LOSS = 13
+    INNER_PRODUCT = 14
+    LRN = 15
+    MEMORY_DATA = 29
+    MULTINOMIAL_LOGISTIC_LOSS = 16
+    MVN = 34
+    POOLING = 17
+    POWER = 26
+    RELU = 18
+    SIGMOID = 19
+    SIGMOID_CROSS_ENTROPY_LOSS = 27
+    SILENCE = 36
+    SOFTMAX = 20
+    SOFTMAX_LOSS = 21
+    SPLIT = 22
+    SLICE = 33
+    TANH = 23
+    WINDOW_DATA = 24
+    THRESHOLD = 31
+
+
+class V1LayerParameter(Message):
+    """A layer as Caffe wrote it in 2014, with the type as an enum."""
+
+    layer = nested(1, V0LayerParameter)
+    bottom = strings(2)
+    top = strings(3)
+    name = string(4)
+    type = choice(5, V1LayerType)
+    blobs = messages(6, BlobProto)
+    blobs_lr = singles(7)
+    weight_decay = singles(8)
+    concat_param = nested(9, ConcatParameter)
+    convolution_param = nested(10, ConvolutionParameter)
+    data_param = nested(11, DataParameter)
+    dropout_param = nested(12, DropoutParameter)
+    hdf5_data_param = nested(13, HDF5DataParameter)
+    hdf5_output_param = nested(14, HDF5OutputParameter)
+    image_data_param = nested(15, ImageDataParameter)
+    infogain_loss_param = nested(16, InfogainLossParameter)
+    inner_product_param = nested(17, InnerProductParameter)
+    lrn_param = nested(18, LRNParameter)
+    pooling_param = nested(19, PoolingParameter)
+    window_data_param = nested(20, WindowDataParameter)
+    power_param = nested(21, PowerParameter)
+    memory_data_param = nested(22, MemoryDataParameter)
+    argmax_param = nested(23, ArgMaxParameter)
+    eltwise_param = nested(24, EltwiseParameter)
+    threshold_param = nested(25, ThresholdParameter)
+    dummy_data_param = nested(26, DummyDataParameter)
+    accuracy_param = nested(27, AccuracyParameter)
+    hinge_loss_param = nested(29, HingeLossParameter)
+    relu_param = nested(30, ReLUParameter)
+    slice_param = nested(31, SliceParameter)
+    include = messages(32, NetStateRule)
+    exclude = messages(33, NetStateRule)
+    mvn_param = nested(34, MVNParameter)
+    loss_weight = singles(35)
+    transform_param = nested(36, TransformationParameter)
+    tanh_param = nested(37, TanHParameter)
+    sigmoid_param = nested(38, SigmoidParameter)
+    softmax_param = nested(39, SoftmaxParameter)
+    contrastive_loss_param = nested(40, ContrastiveLossParameter)
+    exp_param = nested(41, ExpParameter)
+    loss_param = nested(42, LossParameter)
+    param = strings(1001)
+    blob_share_mode = choices(1002, DimCheckMode)

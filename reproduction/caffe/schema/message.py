@@ -1,0 +1,418 @@
+"""What a message is: the fields it declares, which of them are set, and their values.
+
+Every message of Caffe's format is a class of ``Field`` descriptors. The text reader and writer and the wire reader
+and writer are all driven by these declarations; none of them names a field.
+
+Presence follows proto2: a scalar that was never set reads as its default and ``has`` says False. A sub-message is
+made on first access, so ``layer.pooling_param.kernel_size`` reads its default and
+``layer.pooling_param.kernel_size = 2`` sets it; it counts as set once it holds anything or was set explicitly.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Self, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from reproduction.caffe.errors import ReproductionError, did_you_mean
+
+T = TypeVar("T")
+E = TypeVar("E", bound=enum.IntEnum)
+M = TypeVar("M", bound="Message")
+
+VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5  # protobuf wire types
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A scalar type of the format: its name in the proto language, its wire type, and what its values must be."""
+
+    name: str
+    wire: int
+    check: Callable[[Any], Any]
+    zero: Any
+    dtype: np.dtype[Any] | None = None
+
+
+def _integer(name: str, low: int, high: int) -> Callable[[Any], int]:
+    def check(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+            raise TypeError(f"got {value!r}, want an integer ({name})")
+        if not low <= value < high:
+            raise ValueError(f"got {value}, want {low} <= value < {high} ({name})")
+        return int(value)
+
+    return check
+
+
+def _real(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"got {value!r}, want a number")
+    return float(value)
+
+
+def _single(value: Any) -> float:
+    """Round to single precision, as the C++ field does; what overflows becomes an infinity."""
+    number = _real(value)
+    try:
+        return float(struct.unpack("<f", struct.pack("<f", number))[0])
+    except OverflowError:
+        return float("inf") if number > 0 else float("-inf")
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"got {value!r}, want true or false")
+    return bool(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"got {value!r}, want a string")
+    return value
+
+
+def _octets(value: Any) -> bytes:
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        raise TypeError(f"got {value!r}, want bytes")
+    return bytes(value)
+
+
+INT32 = Kind("int32", VARINT, _integer("int32", -(2**31), 2**31), 0)
+INT64 = Kind("int64", VARINT, _integer("int64", -(2**63), 2**63), 0)
+UINT32 = Kind("uint32", VARINT, _integer("uint32", 0, 2**32), 0)
+BOOL = Kind("bool", VARINT, _boolean, False)
+FLOAT = Kind("float", FIXED32, _single, 0.0, np.dtype("<f4"))
+DOUBLE = Kind("double", FIXED64, _real, 0.0, np.dtype("<f8"))
+STRING = Kind("string", LENGTH, _text, "")
+BYTES = Kind("bytes", LENGTH, _octets, b"")
+
+
+class MessageList(list[M]):
+    """A repeated sub-message: a list that can also make its own elements."""
+
+    def __init__(self, message: type[M], items: Iterable[M] = ()):
+        super().__init__(items)
+        self.message = message
+
+    def add(self, **fields: Any) -> M:
+        """Append a new message with these fields and return it."""
+        self.append(self.message(**fields))
+        return self[-1]
+
+
+class Field(Generic[T]):
+    """One declared field; on a message it reads and writes the value.
+
+    Attributes:
+        name: as in a prototxt.
+        number: on the wire.
+        kind: its scalar type; None for enums and messages.
+        enum: its enum class, or None.
+        message: its message class, or None.
+        repeated: whether it holds a list.
+        packed: whether a repeated scalar is written packed. Both forms are always read.
+        array: whether the list is a one-dimensional numpy array (weights), not a Python list.
+        default: what an unset scalar reads as.
+        required: proto2 ``required``; only ClipParameter has such fields.
+    """
+
+    name: str = ""
+
+    def __init__(
+        self,
+        number: int,
+        *,
+        kind: Kind | None = None,
+        enum: type[enum.IntEnum] | None = None,
+        message: type[Message] | None = None,
+        repeated: bool = False,
+        packed: bool = False,
+        array: bool = False,
+        required: bool = False,
+        default: Any = None,
+    ):
+        self.number, self.kind, self.enum, self.message = number, kind, enum, message
+        self.repeated, self.packed, self.array, self.required = repeated, packed, array, required
+        self.default = kind.check(default) if kind and default is not None else default
+
+    def __set_name__(self, owner: type[Message], name: str) -> None:
+        self.name = name
+
+    @property
+    def wire(self) -> int:
+        """The wire type of one value, not packed."""
+        return self.kind.wire if self.kind else VARINT if self.enum else LENGTH
+
+    def check(self, value: Any) -> Any:
+        """Return ``value`` as this field stores it.
+
+        Raises:
+            ReproductionError: the value is not of the field's type; the text says what it was.
+        """
+        if self.repeated:
+            return self._check_list(value)
+        return self.check_one(value)
+
+    def check_one(self, value: Any) -> Any:
+        """Return one element as this field stores it; see ``check``."""
+        try:
+            if self.kind is not None:
+                return self.kind.check(value)
+            if self.enum is not None:
+                return self._check_enum(value)
+        except (TypeError, ValueError) as error:
+            raise ReproductionError(f"field {self.name!r}: {error}") from None
+        if self.message is not None and isinstance(value, dict):
+            value = self.message(**value)
+        if self.message is None or not isinstance(value, self.message):
+            name = self.message.__name__ if self.message else "?"
+            raise ReproductionError(f"field {self.name!r}: got {value!r}, want a {name}")
+        value.present = True
+        return value
+
+    def _check_enum(self, value: Any) -> enum.IntEnum:
+        assert self.enum is not None
+        try:
+            return self.enum[value] if isinstance(value, str) else self.enum(value)
+        except (KeyError, ValueError):
+            names = ", ".join(self.enum.__members__)
+            raise ValueError(f"got {value!r}, want one of {names}") from None
+
+    def _check_list(self, value: Any) -> Any:
+        if self.array:
+            assert self.kind is not None
+            return np.asarray(value, self.kind.dtype).reshape(-1)
+        if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+            raise ReproductionError(f"field {self.name!r}: got {value!r}, want a list")
+        items = [self.check_one(item) for item in value]
+        return MessageList(self.message, items) if self.message else items
+
+    def unset(self) -> Any:
+        """Return what an unset field reads as: the default, an empty list or array, or a new, empty message."""
+        if self.array:
+            assert self.kind is not None
+            return np.empty(0, self.kind.dtype)
+        if self.repeated:
+            return MessageList(self.message) if self.message else []
+        if self.message is not None:
+            return self.message()
+        if self.default is not None:
+            return self.default
+        return self.kind.zero if self.kind else next(iter(self.enum or ()))
+
+    @overload
+    def __get__(self, instance: None, owner: type[Message]) -> Self: ...
+    @overload
+    def __get__(self, instance: Message, owner: type[Message]) -> T: ...
+    def __get__(self, instance: Message | None, owner: type[Message]) -> Self | T:
+        if instance is None:
+            return self
+        value = instance.values.get(self.name)
+        if value is None:
+            value = self.unset()
+            if self.repeated or self.message:
+                instance.values[self.name] = value  # so that appending to it, or setting inside it, is kept
+        return value  # type: ignore[no-any-return]
+
+    def __set__(self, instance: Message, value: T) -> None:
+        instance.values[self.name] = self.check(value)
+
+
+class Message:
+    """The base of every message of Caffe's format.
+
+    Attributes:
+        present: whether a sub-message was set explicitly, even if it is empty.
+        line: the line of a prototxt at which the message began; 0 when it did not come from text.
+        unknown: the wire bytes of fields that the schema does not know, kept as protobuf keeps them.
+    """
+
+    __slots__ = ("line", "present", "unknown", "values")
+
+    fields: ClassVar[dict[str, Field[Any]]] = {}
+    by_number: ClassVar[dict[int, Field[Any]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        declared = [value for value in vars(cls).values() if isinstance(value, Field)]
+        cls.fields = {field.name: field for field in sorted(declared, key=lambda field: field.number)}
+        cls.by_number = {field.number: field for field in cls.fields.values()}
+
+    def __init__(self, **fields: Any):
+        self.values: dict[str, Any] = {}
+        self.present = False
+        self.line = 0
+        self.unknown = b""
+        for name, value in fields.items():
+            setattr(self, self.field(name).name, value)
+
+    @classmethod
+    def field(cls, name: str) -> Field[Any]:
+        """Look up a field by name.
+
+        Raises:
+            ReproductionError: there is none; the remedy names the nearest.
+        """
+        found = cls.fields.get(name)
+        if found is None:
+            raise ReproductionError(f"unknown field {name!r} in {cls.__name__}", remedy=did_you_mean(name, cls.fields))
+        return found
+
+    def has(self, name: str) -> bool:
+        """Say whether the field was set; a repeated field is set when it is not empty."""
+        value = self.values.get(self.field(name).name)
+        if value is None:
+            return False
+        if isinstance(value, Message):
+            return value.present or not value.is_empty()
+        return len(value) > 0 if self.fields[name].repeated else True
+
+    def is_empty(self) -> bool:
+        """Say whether no field is set and nothing unknown was read."""
+        return not self.unknown and not any(self.has(name) for name in self.values)
+
+    def clear(self, name: str) -> None:
+        """Unset the field."""
+        self.values.pop(self.field(name).name, None)
+
+    def set_fields(self) -> Iterator[tuple[Field[Any], Any]]:
+        """Yield the fields that are set with their values, in the order of their numbers."""
+        for name, field in self.fields.items():
+            if name in self.values and self.has(name):
+                yield field, self.values[name]
+
+    def merge(self, other: Self) -> None:
+        """Merge as protobuf does: scalars replace, lists append, sub-messages merge."""
+        for field, value in other.set_fields():
+            if field.array:
+                self.values[field.name] = np.concatenate([getattr(self, field.name), value])
+            elif field.repeated:
+                items = [item.copy() for item in value] if field.message else value
+                getattr(self, field.name).extend(items)
+            elif field.message:
+                getattr(self, field.name).merge(value)
+                getattr(self, field.name).present = True
+            else:
+                self.values[field.name] = value
+        self.unknown += other.unknown
+
+    def copy(self) -> Self:
+        """Copy deeply, but for arrays of weights, which are shared."""
+        twin = type(self)()
+        twin.present, twin.line, twin.unknown = self.present, self.line, self.unknown
+        for field, value in self.set_fields():
+            if field.message and field.repeated:
+                value = MessageList(field.message, [item.copy() for item in value])
+            elif field.message:
+                value = value.copy()
+            elif field.repeated and not field.array:
+                value = list(value)
+            twin.values[field.name] = value
+        return twin
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other) or not isinstance(other, Message):
+            return NotImplemented
+        mine, theirs = dict(self._named()), dict(other._named())
+        if mine.keys() != theirs.keys() or self.unknown != other.unknown:
+            return False
+        return all(
+            np.array_equal(mine[name], theirs[name], equal_nan=True)
+            if self.fields[name].array
+            else mine[name] == theirs[name]
+            for name in mine
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # messages change
+
+    def _named(self) -> Iterator[tuple[str, Any]]:
+        return ((field.name, value) for field, value in self.set_fields())
+
+    def __repr__(self) -> str:
+        parts = [f"{name}={'...' if self.fields[name].array else repr(value)}" for name, value in self._named()]
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+
+def int32(number: int, default: int | None = None) -> Field[int]:
+    """Declare an optional int32."""
+    return Field(number, kind=INT32, default=default)
+
+
+def int64(number: int, default: int | None = None) -> Field[int]:
+    """Declare an optional int64."""
+    return Field(number, kind=INT64, default=default)
+
+
+def uint32(number: int, default: int | None = None) -> Field[int]:
+    """Declare an optional uint32."""
+    return Field(number, kind=UINT32, default=default)
+
+
+def boolean(number: int, default: bool | None = None) -> Field[bool]:
+    """Declare an optional bool."""
+    return Field(number, kind=BOOL, default=default)
+
+
+def single(number: int, default: float | None = None, *, required: bool = False) -> Field[float]:
+    """Declare an optional (or required) float; values are rounded to single precision."""
+    return Field(number, kind=FLOAT, default=default, required=required)
+
+
+def string(number: int, default: str | None = None) -> Field[str]:
+    """Declare an optional string."""
+    return Field(number, kind=STRING, default=default)
+
+
+def octets(number: int) -> Field[bytes]:
+    """Declare an optional bytes field."""
+    return Field(number, kind=BYTES)
+
+
+def choice(number: int, values: type[E], default: E | None = None) -> Field[E]:
+    """Declare an optional enum; unset, it reads as ``default`` or its first value."""
+    return Field(number, enum=values, default=default)
+
+
+def nested(number: int, message: type[M]) -> Field[M]:
+    """Declare an optional sub-message."""
+    return Field(number, message=message)
+
+
+def messages(number: int, message: type[M]) -> Field[MessageList[M]]:
+    """Declare a repeated sub-message."""
+    return Field(number, message=message, repeated=True)
+
+
+def integers(number: int, kind: Kind, *, packed: bool = False) -> Field[list[int]]:
+    """Declare a repeated integer of the kind INT32, INT64 or UINT32."""
+    return Field(number, kind=kind, repeated=True, packed=packed)
+
+
+def booleans(number: int) -> Field[list[bool]]:
+    """Declare a repeated bool."""
+    return Field(number, kind=BOOL, repeated=True)
+
+
+def singles(number: int) -> Field[list[float]]:
+    """Declare a repeated float of a few values."""
+    return Field(number, kind=FLOAT, repeated=True)
+
+
+def strings(number: int) -> Field[list[str]]:
+    """Declare a repeated string."""
+    return Field(number, kind=STRING, repeated=True)
+
+
+def choices(number: int, values: type[E]) -> Field[list[E]]:
+    """Declare a repeated enum."""
+    return Field(number, enum=values, repeated=True)
+
+
+def array(number: int, kind: Kind, *, packed: bool = True) -> Field[npt.NDArray[Any]]:
+    """Declare a repeated float or double that may hold millions of values: it is a numpy array."""
+    return Field(number, kind=kind, repeated=True, packed=packed, array=True)

@@ -1,0 +1,20 @@
+"""A net."""
+
+from reproduction.caffe.schema.blobs import BlobShape
+from reproduction.caffe.schema.layer import LayerParameter, NetState
+from reproduction.caffe.schema.legacy import V1LayerParameter
+from reproduction.caffe.schema.message import INT32, Message, boolean, integers, messages, nested, string, strings
+
+
+class NetParameter(Message):
+    """A net: layers in order, and inputs in the old way."""
+
+    name = string(1)
+    layers = messages(2, V1LayerParameter)
+    input = strings(3)
+    input_dim = integers(4, INT32)
+    force_backward = boolean(5)
+    state = nested(6, NetState)
+    debug_info = boolean(7)
+    input_shape = messages(8, BlobShape)
+    layer = messages(100, LayerParameter)

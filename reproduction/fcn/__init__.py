@@ -1,0 +1,1 @@
+"""The paper: nets, data sets, scores, published numbers and published files."""

@@ -1,0 +1,43 @@
+"""What every tool shares: how it ends, how it shows progress, where the project's files are."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from reproduction.caffe.errors import ReproductionError
+
+ROOT = Path(__file__).resolve().parent.parent
+PROTOTXT = ROOT / "prototxt"
+WEIGHTS = ROOT / "weights"
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Run a tool to its exit code.
+
+    A user's mistake (ReproductionError, a file that cannot be read or written) is one line on standard error and
+    exit code 1; argparse exits 2 for wrong usage; Ctrl-C is 130; a closed pipe is silent. Anything else is our bug
+    and keeps its traceback.
+    """
+    try:
+        code = main() or 0
+        sys.stdout.flush()
+    except ReproductionError as error:
+        code = _fail(str(error))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        code = _fail(f"{where}{(error.strerror or str(error)).lower()}.")
+    except KeyboardInterrupt:
+        code = _fail("stopped.", code=130)
+    sys.exit(code)
+
+
+def _fail(text: str, code: int = 1) -> int:
+    red, plain = ("\033[31m", "\033[0m") if sys.stderr.isatty() and "NO_COLOR" not in os.environ else ("", "")
+    print(f"{red}error:{plain} {text}", file=sys.stderr)
+    return code
