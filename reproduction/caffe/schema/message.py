@@ -39,12 +39,18 @@ class Kind:
     dtype: np.dtype[Any] | None = None
 
 
-def _integer(name: str, low: int, high: int) -> Callable[[Any], int]:
+class _Misfit(Exception):
+    """A value that its field cannot hold; ``Field`` turns it into the error that names the field."""
+
+    def __init__(self, value: object, want: str, remedy: str = ""):
+        super().__init__()
+        self.got, self.want, self.remedy = repr(value), want, remedy
+
+
+def _integer(low: int, high: int) -> Callable[[Any], int]:
     def check(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-            raise TypeError(f"got {value!r}, want an integer ({name})")
-        if not low <= value < high:
-            raise ValueError(f"got {value}, want {low} <= value < {high} ({name})")
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
+            raise _Misfit(value, f"an integer from {low} to {high}")
         return int(value)
 
     return check
@@ -52,8 +58,11 @@ def _integer(name: str, low: int, high: int) -> Callable[[Any], int]:
 
 def _real(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"got {value!r}, want a number")
-    return float(value)
+        raise _Misfit(value, "a number")
+    try:
+        return float(value)
+    except OverflowError:  # an integer beyond double precision
+        return float("inf") if value > 0 else float("-inf")
 
 
 def _single(value: Any) -> float:
@@ -65,32 +74,23 @@ def _single(value: Any) -> float:
         return float("inf") if number > 0 else float("-inf")
 
 
-def _boolean(value: Any) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"got {value!r}, want true or false")
-    return bool(value)
+def _instance(want: str, *types: type) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if not isinstance(value, types):
+            raise _Misfit(value, want)
+        return types[0](value)
+
+    return check
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"got {value!r}, want a string")
-    return value
-
-
-def _octets(value: Any) -> bytes:
-    if not isinstance(value, (bytes, bytearray, memoryview)):
-        raise TypeError(f"got {value!r}, want bytes")
-    return bytes(value)
-
-
-INT32 = Kind("int32", VARINT, _integer("int32", -(2**31), 2**31), 0)
-INT64 = Kind("int64", VARINT, _integer("int64", -(2**63), 2**63), 0)
-UINT32 = Kind("uint32", VARINT, _integer("uint32", 0, 2**32), 0)
-BOOL = Kind("bool", VARINT, _boolean, False)
+INT32 = Kind("int32", VARINT, _integer(-(2**31), 2**31 - 1), 0)
+INT64 = Kind("int64", VARINT, _integer(-(2**63), 2**63 - 1), 0)
+UINT32 = Kind("uint32", VARINT, _integer(0, 2**32 - 1), 0)
+BOOL = Kind("bool", VARINT, _instance("true or false", bool, np.bool_), False)
 FLOAT = Kind("float", FIXED32, _single, 0.0, np.dtype("<f4"))
 DOUBLE = Kind("double", FIXED64, _real, 0.0, np.dtype("<f8"))
-STRING = Kind("string", LENGTH, _text, "")
-BYTES = Kind("bytes", LENGTH, _octets, b"")
+STRING = Kind("string", LENGTH, _instance("a string", str), "")
+BYTES = Kind("bytes", LENGTH, _instance("bytes", bytes, bytearray, memoryview), b"")
 
 
 class MessageList(list[M]):
@@ -111,6 +111,7 @@ class Field(Generic[T]):
 
     Attributes:
         name: as in a prototxt.
+        owner: the name of the message that declares it.
         number: on the wire.
         kind: its scalar type; None for enums and messages.
         enum: its enum class, or None.
@@ -123,6 +124,7 @@ class Field(Generic[T]):
     """
 
     name: str = ""
+    owner: str = ""
 
     def __init__(
         self,
@@ -142,7 +144,7 @@ class Field(Generic[T]):
         self.default = kind.check(default) if kind and default is not None else default
 
     def __set_name__(self, owner: type[Message], name: str) -> None:
-        self.name = name
+        self.name, self.owner = name, owner.__name__
 
     @property
     def wire(self) -> int:
@@ -164,34 +166,47 @@ class Field(Generic[T]):
         try:
             if self.kind is not None:
                 return self.kind.check(value)
-            if self.enum is not None:
-                return self._check_enum(value)
-        except (TypeError, ValueError) as error:
-            raise ReproductionError(f"field {self.name!r}: {error}") from None
-        if self.message is not None and isinstance(value, dict):
-            value = self.message(**value)
-        if self.message is None or not isinstance(value, self.message):
-            name = self.message.__name__ if self.message else "?"
-            raise ReproductionError(f"field {self.name!r}: got {value!r}, want a {name}")
-        value.present = True
-        return value
+            return self._check_enum(value) if self.enum is not None else self._check_message(value)
+        except _Misfit as misfit:
+            raise self.error(misfit.got, misfit.want, misfit.remedy) from None
+
+    def error(self, got: object, want: object, remedy: str = "") -> ReproductionError:
+        """Return the error for a value that this field cannot hold."""
+        return ReproductionError(f"wrong value for {self.owner}.{self.name}", got=got, want=want, remedy=remedy)
 
     def _check_enum(self, value: Any) -> enum.IntEnum:
         assert self.enum is not None
         try:
             return self.enum[value] if isinstance(value, str) else self.enum(value)
         except (KeyError, ValueError):
-            names = ", ".join(self.enum.__members__)
-            raise ValueError(f"got {value!r}, want one of {names}") from None
+            names = list(self.enum.__members__)
+            want = f"one of {', '.join(names)}" if len(names) < 10 else f"a name of {self.enum.__name__}"
+            raise _Misfit(value, want, did_you_mean(str(value), names)) from None
+
+    def _check_message(self, value: Any) -> Message:
+        assert self.message is not None
+        if isinstance(value, dict):
+            value = self.message(**value)
+        if not isinstance(value, self.message):
+            raise _Misfit(value, f"a {self.message.__name__}")
+        value.present = True
+        return value
 
     def _check_list(self, value: Any) -> Any:
         if self.array:
-            assert self.kind is not None
-            return np.asarray(value, self.kind.dtype).reshape(-1)
+            return self._check_array(value)
         if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
-            raise ReproductionError(f"field {self.name!r}: got {value!r}, want a list")
+            raise self.error(repr(value), "a list")
         items = [self.check_one(item) for item in value]
         return MessageList(self.message, items) if self.message else items
+
+    def _check_array(self, value: Any) -> npt.NDArray[Any]:
+        assert self.kind is not None
+        try:
+            with np.errstate(over="ignore"):  # as in C++, what single precision cannot hold is an infinity
+                return np.asarray(value, self.kind.dtype).reshape(-1)
+        except (TypeError, ValueError):
+            raise self.error(repr(value), "an array of numbers") from None
 
     def unset(self) -> Any:
         """Return what an unset field reads as: the default, an empty list or array, or a new, empty message."""
@@ -224,7 +239,15 @@ class Field(Generic[T]):
         instance.values[self.name] = self.check(value)
 
 
-class Message:
+class _Closed(type):
+    """Makes classes whose instances take no undeclared attribute, so that a misspelt field is an error."""
+
+    def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> _Closed:
+        namespace.setdefault("__slots__", ())
+        return super().__new__(mcs, name, bases, namespace)
+
+
+class Message(metaclass=_Closed):
     """The base of every message of Caffe's format.
 
     Attributes:
@@ -321,12 +344,7 @@ class Message:
         mine, theirs = dict(self._named()), dict(other._named())
         if mine.keys() != theirs.keys() or self.unknown != other.unknown:
             return False
-        return all(
-            np.array_equal(mine[name], theirs[name], equal_nan=True)
-            if self.fields[name].array
-            else mine[name] == theirs[name]
-            for name in mine
-        )
+        return all(_same(self.fields[name], mine[name], theirs[name]) for name in mine)
 
     __hash__ = None  # type: ignore[assignment]  # messages change
 
@@ -336,6 +354,12 @@ class Message:
     def __repr__(self) -> str:
         parts = [f"{name}={'...' if self.fields[name].array else repr(value)}" for name, value in self._named()]
         return f"{type(self).__name__}({', '.join(parts)})"
+
+
+def _same(field: Field[Any], mine: Any, theirs: Any) -> bool:
+    if field.kind is not None and field.kind.dtype is not None:
+        return np.array_equal(mine, theirs, equal_nan=True)
+    return bool(mine == theirs)
 
 
 def int32(number: int, default: int | None = None) -> Field[int]:
