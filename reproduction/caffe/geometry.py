@@ -78,12 +78,12 @@ def conv_windows(param: ConvolutionParameter, axes: int = 2) -> list[Window]:
     return [Window(*sizes) for sizes in zip(*columns.values(), strict=True)]
 
 
-def _pool_pair(param: PoolingParameter, name: str) -> tuple[int, int]:
-    """Read ``name``, or ``name_h`` and ``name_w``, of a pooling layer."""
+def _pool_pair(param: PoolingParameter, name: str, square: str) -> tuple[int, int]:
+    """Read the field ``square``, or ``name_h`` and ``name_w``, of a pooling layer."""
     both = param.has(f"{name}_h"), param.has(f"{name}_w")
-    if any(both) and (param.has(name) or not all(both)):
-        raise NetError(f"{name} is set twice or half", want=f"{name}, or {name}_h and {name}_w")
-    return (getattr(param, f"{name}_h"), getattr(param, f"{name}_w")) if all(both) else (getattr(param, name),) * 2
+    if any(both) and (param.has(square) or not all(both)):
+        raise NetError(f"{square} is set twice or half", want=f"{square}, or {name}_h and {name}_w")
+    return (getattr(param, f"{name}_h"), getattr(param, f"{name}_w")) if all(both) else (getattr(param, square),) * 2
 
 
 def pool_windows(param: PoolingParameter, height: int, width: int) -> list[Window]:
@@ -99,10 +99,8 @@ def pool_windows(param: PoolingParameter, height: int, width: int) -> list[Windo
             raise NetError("global_pooling and a kernel size are both set", want="one of them")
         kernel = (height, width)
     else:
-        if param.has("kernel_size") == (param.has("kernel_h") and param.has("kernel_w")):
-            raise NetError("the kernel size is missing or set twice", want="kernel_size, or kernel_h and kernel_w")
-        kernel = (param.kernel_h, param.kernel_w) if param.has("kernel_h") else (param.kernel_size,) * 2
-    pad, stride = _pool_pair(param, "pad"), _pool_pair(param, "stride")
+        kernel = _pool_pair(param, "kernel", "kernel_size")
+    pad, stride = _pool_pair(param, "pad", "pad"), _pool_pair(param, "stride", "stride")
     if param.global_pooling and (pad != (0, 0) or stride != (1, 1)):
         raise NetError("global_pooling takes no padding and stride 1", got=f"pad {pad}, stride {stride}")
     if min(kernel) < 1 or min(stride) < 1:
@@ -115,14 +113,19 @@ def pool_windows(param: PoolingParameter, height: int, width: int) -> list[Windo
 def conv_size(size: int, window: Window) -> int:
     """Count the windows of a convolution along one axis; Caffe rounds down.
 
+    Raises:
+        NetError: the window is longer than the padded input, by a stride or more.
+
     Source: BVLC/caffe@9b89154 src/caffe/layers/conv_layer.cpp L8-L22.
     """
     span = size + 2 * window.pad - window.extent
-    if span < 0:
+    # Caffe: a window that is longer by less than one stride counts, and sees zeros past the end, since C++ rounds
+    # the negative quotient towards zero (conv_layer.cpp L18).
+    if span <= -window.stride:
         raise NetError(
             "the kernel is longer than the padded input", got=f"{size} + 2 * {window.pad} pixels", want=window.extent
         )
-    return span // window.stride + 1
+    return max(span, 0) // window.stride + 1
 
 
 def deconv_size(size: int, window: Window) -> int:
@@ -192,8 +195,11 @@ class CoordMap:
     shift: tuple[Fraction, ...] = (Fraction(0),)
 
     def _spread(self, axes: int) -> tuple[tuple[Fraction, ...], tuple[Fraction, ...]]:
-        scale, shift = self.scale, self.shift
-        return (scale * axes if len(scale) == 1 else scale), (shift * axes if len(shift) == 1 else shift)
+        """Give scale and shift on so many axes; one value is for all."""
+        if len(self.scale) not in (1, axes):
+            raise NetError("coordinate maps have different numbers of axes", got=f"{len(self.scale)} and {axes}")
+        times = axes // len(self.scale)
+        return self.scale * times, self.shift * times
 
     def __matmul__(self, other: CoordMap) -> CoordMap:
         """Compose: ``(self @ other)`` takes x through ``other`` first."""
@@ -206,6 +212,12 @@ class CoordMap:
             tuple(a * c for a, c in zip(a1, a2, strict=True)),
             tuple(a * d + b for a, b, d in zip(a1, b1, b2, strict=True)),
         )
+
+    def agrees(self, other: CoordMap) -> bool:
+        """Say whether both maps put every coordinate in the same place."""
+        axes = max(len(self.scale), len(other.scale))
+        same_axis = self.axis is None or other.axis is None or self.axis == other.axis
+        return same_axis and self._spread(axes) == other._spread(axes)
 
     def inverse(self) -> CoordMap:
         """Return the map the other way."""
