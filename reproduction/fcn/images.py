@@ -55,7 +55,7 @@ def read_rgb(path: StrPath) -> UInt8:
             pixels without a known range (floats, 32-bit integers).
     """
     try:
-        with _open(path) as image:
+        with open_image(path) as image:
             return from_pil(image)
     except DataError as error:
         raise error.at(os.fspath(path)) from None
@@ -88,7 +88,15 @@ def from_pil(image: Image.Image) -> UInt8:
     return rgb
 
 
-def _open(path: StrPath) -> Image.Image:
+def open_image(path: StrPath) -> Image.Image:
+    """Open an image file without decoding its pixels yet.
+
+    Returns:
+        The image; the caller closes it, best by ``with``.
+
+    Raises:
+        DataError: as ``read_rgb``, but for the pixels, which have not been looked at; the place is left to the caller.
+    """
     with _filters, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata, which we do not use
         warnings.simplefilter("error", Image.DecompressionBombWarning)
