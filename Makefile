@@ -1,0 +1,66 @@
+# `make` prints what there is. Every target sets up what it needs; none wants another to have been run by hand.
+
+PYTHON ?= python3
+VENV   ?= .venv
+RUN    := $(VENV)/bin/python
+READY  := $(VENV)/.ready
+
+# What narrows a reproduction: NETS="voc-fcn8s voc-fcn16s" DEVICE=cuda LIMIT=20 DATA=dir WEIGHTS=dir MIRROR=url-or-dir
+# MANIFEST=file REPORTS=dir
+NARROW  = $(if $(NETS),--nets $(NETS)) $(if $(DEVICE),--device $(DEVICE)) $(if $(LIMIT),--limit $(LIMIT)) \
+          $(if $(DATA),--data $(DATA)) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(MIRROR),--mirror $(MIRROR)) \
+          $(if $(MANIFEST),--manifest $(MANIFEST)) $(if $(REPORTS),--report $(REPORTS))
+SETS   := voc nyud siftflow pascalcontext
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lint format test test-all prototxt exactness readme clean $(SETS:%=reproduce-%)
+
+help: ## print this list
+	@echo "make TARGET      (NETS=voc-fcn8s DEVICE=cuda LIMIT=20 DATA=dir narrow the reproductions)"
+	@echo
+	@awk -F ':.*## ' '/^[a-z$$][^:]*:.*## /{printf "  %-24s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: $(READY) ## make .venv with the exact versions of constraints.txt (about 2 minutes, 1 GB)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than Python 3.11. Name a newer one: make PYTHON=python3.12" >&2; exit 1; }
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	PIP_CONSTRAINT= $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+lint: $(READY) ## check format, style, docstrings and types (1 minute)
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+
+format: $(READY) ## rewrite the sources in the one format
+	$(RUN) -m ruff format .
+	$(RUN) -m ruff check --fix .
+
+test: $(READY) ## run the tests: offline, no GPU (under 10 minutes on two cores)
+	$(RUN) -m pytest -q -m "not slow"
+
+test-all: $(READY) ## run the slow tests too: long fuzzing, memory costs (about 30 minutes)
+	$(RUN) -m pytest -q
+
+prototxt: $(READY) ## write prototxt/ anew from reproduction/fcn/nets.py
+	$(RUN) tools/make_prototxt.py
+
+exactness: $(READY) ## measure every layer and net against Caffe's recorded results (2 minutes)
+	$(RUN) tools/exactness.py
+
+readme: $(READY) ## write the generated parts of README.md anew
+	$(RUN) tools/readme.py
+
+reproduce-voc: ## score the published PASCAL VOC nets against the paper (downloads 4.1 GB: weights, VOC, SBD)
+reproduce-nyud: ## the same on NYUDv2
+reproduce-siftflow: ## the same on SIFT Flow
+reproduce-pascalcontext: ## the same on PASCAL-Context
+
+$(SETS:%=reproduce-%): reproduce-%: $(READY)
+	$(RUN) tools/reproduce.py $* $(NARROW)
+
+clean: ## remove what can be made again, but neither downloads nor reports
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
