@@ -38,6 +38,10 @@ class Layer(nn.Module):
         differentiable: which bottoms a gradient may reach; None for all. Labels are never among them.
         spec: the layer's message, upgraded.
         generator: the source of random numbers for fillers and dropout; None is torch's own.
+        top_is_free: whether the top is memory of its own that the layer's gradient does not need, so that the next
+            layer may overwrite it.
+        inplace: whether the net lets the layer compute its top in the memory of its bottom: the prototxt names them
+            alike, and the layer before has a free top.
 
     Source: BVLC/caffe@9b89154 include/caffe/layer.hpp.
     """
@@ -48,11 +52,15 @@ class Layer(nn.Module):
     paired: ClassVar[bool] = False
     is_loss: ClassVar[bool] = False
     differentiable: ClassVar[tuple[int, ...] | None] = None
+    top_is_free: ClassVar[bool] = False
+
+    inplace: bool = False
 
     def __init__(self, spec: LayerParameter, bottoms: Sequence[Shape], generator: torch.Generator | None = None):
         super().__init__()
         self.spec = spec
         self.generator = generator
+        self.blob_names: list[str] = []
         self._check_counts(len(bottoms))
         self._check_fields()
         self.setup(list(bottoms))
@@ -73,16 +81,18 @@ class Layer(nn.Module):
         raise NotImplementedError(type(self).__name__)
 
     @property
-    def blobs(self) -> list[nn.Parameter]:
+    def blobs(self) -> list[Tensor]:
         """The parameter blobs in Caffe's order: ``weight``, ``bias``, ``2``, ``3`` ..."""
-        return list(self._parameters.values())  # type: ignore[arg-type]
+        return [getattr(self, name) for name in self.blob_names]
 
     def add_blob(self, shape: Shape, filler: FillerParameter | None = None) -> nn.Parameter:
         """Append a parameter blob, filled as the filler says; Caffe's default filler is the constant zero."""
-        index = len(self._parameters)
+        index = len(self.blob_names)
+        name = ("weight", "bias")[index] if index < 2 else str(index)
         blob = nn.Parameter(torch.empty(shape))
         fillers.fill(blob.data, filler or FillerParameter(), self.generator)
-        self.register_parameter(("weight", "bias")[index] if index < 2 else str(index), blob)
+        self.register_parameter(name, blob)
+        self.blob_names.append(name)
         return blob
 
     def _check_counts(self, bottoms: int) -> None:
