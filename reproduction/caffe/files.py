@@ -1,0 +1,114 @@
+"""Files on disk: read as a mapped view, written whole or not at all, recognised by their first bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from reproduction.caffe.errors import CaffemodelError, ReproductionError, StrPath
+
+HDF5, ZIP, SAFETENSORS, TORCH = "an HDF5 file", "a zip archive", "a safetensors file", "a torch pickle"
+HTML, TEXT, ZEROS = "a web page", "text", "nothing but zeros at its start"
+
+_MAGIC = (
+    (b"\x89HDF\r\n\x1a\n", HDF5),
+    (b"PK\x03\x04", ZIP),
+    (b"PK\x05\x06", ZIP),
+    (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", TORCH),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"BZh", "a bzip2 archive"),
+    (b"\xfd7zXZ", "an xz archive"),
+    (b"version https://git-lfs", "a pointer that Git LFS left in place of the file"),
+)
+_HEAD = 512  # bytes that tell what a file is
+_SPARE = 64 << 20
+_RATIO = 16
+
+
+def kind(data: bytes | mmap.mmap | memoryview) -> str | None:
+    """Say in words what a file is by its first bytes, where they are a sign; None for everything else.
+
+    Source: none; the formats' own signatures. A caffemodel has none.
+    """
+    head = bytes(data[:_HEAD])
+    for magic, name in _MAGIC:
+        if head.startswith(magic):
+            return name
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= len(data) - 8:
+        return SAFETENSORS
+    if head[257:262] == b"ustar":
+        return "a tar archive"
+    if len(head) > 8 and not head.strip(b"\0"):
+        return ZEROS
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")):
+        return HTML
+    if re.fullmatch(rb"[\t\n\r\x20-\x7e\x80-\xff]+", head) and re.search(rb"[#:{<]", head):
+        return TEXT
+    return None
+
+
+def mapped(path: StrPath) -> mmap.mmap:
+    """Map a file into memory, read only: nothing is read or allocated before it is touched.
+
+    Raises:
+        CaffemodelError: the file is empty, or it is no file.
+        OSError: it cannot be opened.
+    """
+    with Path(path).open("rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise CaffemodelError("this is not a file", path=path, remedy="Name a file on a disk.")
+        if status.st_size == 0:
+            raise CaffemodelError("the file is empty", path=path, remedy="Download or write it again.")
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def check_declared(size: int, path: StrPath) -> None:
+    """Refuse a file that declares far more than it holds, before anything is allocated.
+
+    Args:
+        size: the bytes of all arrays that the file declares.
+        path: the file.
+
+    Raises:
+        CaffemodelError: they are more than 16 times the file and 64 MiB.
+    """
+    stored = Path(path).stat().st_size
+    if size > _SPARE + _RATIO * stored:
+        raise CaffemodelError(
+            f"the file declares {size} bytes of weights", path=path, got=f"{stored} bytes", remedy="It is damaged."
+        )
+
+
+@contextlib.contextmanager
+def atomic(path: StrPath) -> Iterator[BinaryIO]:
+    """Open a file for writing that appears under its name only when it is whole.
+
+    It is written next to its place and moved there at the end; on any failure it is removed, and what was at
+    ``path`` stays as it was. A link is followed.
+
+    Raises:
+        ReproductionError: the file cannot be written, as on a full disk or in a folder that does not exist.
+    """
+    target = Path(path).resolve()
+    if target.exists() and not target.is_file():
+        raise ReproductionError("this is not a file", place=os.fspath(path), remedy="Name a file to write.")
+    part = target.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with part.open("x+b") as file:
+            yield file
+        part.replace(target)
+    except OSError as error:
+        if error.filename not in (None, os.fspath(part)):
+            raise
+        reason = (error.strerror or str(error)).lower()
+        raise ReproductionError(f"cannot be written: {reason}", place=os.fspath(path)) from None
+    finally:
+        part.unlink(missing_ok=True)
