@@ -99,6 +99,8 @@ def pool_windows(param: PoolingParameter, height: int, width: int) -> list[Windo
             raise NetError("global_pooling and a kernel size are both set", want="one of them")
         kernel = (height, width)
     else:
+        if not any(param.has(name) for name in ("kernel_size", "kernel_h", "kernel_w")):
+            raise NetError("the kernel size is missing", want="kernel_size, or kernel_h and kernel_w")
         kernel = _pool_pair(param, "kernel", "kernel_size")
     pad, stride = _pool_pair(param, "pad", "pad"), _pool_pair(param, "stride", "stride")
     if param.global_pooling and (pad != (0, 0) or stride != (1, 1)):

@@ -1,0 +1,359 @@
+"""Nets written in Python: ``n["pool1"] = layer("Pooling", n["relu1_2"], pool="MAX", kernel_size=2, stride=2)``.
+
+As Caffe's own net specification, but each keyword is held against the schema at the call. ``crop`` works out its
+offset from coordinate maps, so that a net's alignment is proved where the net is written.
+
+Source: BVLC/caffe@9b89154 python/caffe/net_spec.py, python/caffe/coord_map.py.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+from reproduction.caffe.errors import NetError, ReproductionError, did_you_mean
+from reproduction.caffe.geometry import CoordMap, conv_map, conv_windows, crop_map, deconv_map, pool_windows
+from reproduction.caffe.schema import ConvolutionParameter, LayerParameter, Message, NetParameter
+
+# Layer types whose parameters are not called as they are, or that read more than one message.
+_BORROWED = {
+    "Deconvolution": ("convolution_param",),
+    "Im2col": ("convolution_param",),
+    "LSTM": ("recurrent_param",),
+    "RNN": ("recurrent_param",),
+    "SoftmaxWithLoss": ("softmax_param", "loss_param"),
+    "InfogainLoss": ("infogain_loss_param", "softmax_param", "loss_param"),
+    "SigmoidCrossEntropyLoss": ("loss_param",),
+    "EuclideanLoss": (),
+    "MultinomialLogisticLoss": (),
+    **dict.fromkeys(("AbsVal", "BNLL", "BatchReindex", "Filter", "LSTMUnit", "Silence", "Split"), ()),
+}
+
+# Messages that several types share: not types themselves.
+_NOT_TYPES = {"Loss", "Recurrent", "Transformation"}
+
+#: Every layer type of BVLC Caffe, with the fields of LayerParameter in which its keywords are looked for.
+TYPES: dict[str, tuple[str, ...]] = {
+    field.message.__name__.removesuffix("Parameter"): (name,)
+    for name, field in LayerParameter.fields.items()
+    if name.endswith("_param") and field.message and field.message.__name__.removesuffix("Parameter") not in _NOT_TYPES
+} | _BORROWED
+
+# What the call itself says, and weights, which no net is written with.
+_NOT_KEYWORDS = {"type", "bottom", "top", "blobs"}
+
+# Types that keep every pixel in its place.
+_POINTWISE = frozenset(
+    ["AbsVal", "BNLL", "BatchNorm", "Bias", "Clip", "Dropout", "ELU", "Eltwise", "Exp", "LRN", "Log", "MVN", "PReLU",
+     "Power", "ReLU", "Scale", "Sigmoid", "Softmax", "Split", "Swish", "TanH", "Threshold"]
+)  # fmt: skip
+
+# Types of which only the first bottom is mapped; the second gives sizes (Crop) or coefficients.
+_FIRST_BOTTOM = frozenset({"Crop", "Scale", "Bias"})
+
+
+class Top:
+    """One output blob of a layer; its name is given when the net is written."""
+
+    def __init__(self, function: Function, index: int):
+        self.function = function
+        self.index = index
+
+    def __repr__(self) -> str:
+        return f"<top {self.index} of {self.function.type}>"
+
+
+class Function:
+    """A layer with its bottoms and parameters, and not yet a name.
+
+    Args:
+        type: the layer type, as in a prototxt.
+        bottoms: tops of other layers.
+        fields: the layer's parameters by field name. Fields of the type's own message may be given directly
+            (``kernel_size=3``) or as a dict (``convolution_param={"kernel_size": 3}``); every other field of
+            LayerParameter (``param``, ``loss_weight``, ``include``, ``name`` ...) as it is called there. One value
+            stands for a list of one.
+        ntop: how many tops there are.
+        in_place: whether the tops are the bottoms' blobs.
+
+    Attributes:
+        spec: the LayerParameter, without bottoms, tops and, unless given, name.
+        tops: the tops.
+
+    Raises:
+        ReproductionError: an unknown type or field, a value that does not fit its field, or a bottom that is no top.
+    """
+
+    def __init__(
+        self, type: str, bottoms: Sequence[Top], fields: Mapping[str, Any], *, ntop: int = 1, in_place: bool = False
+    ):
+        if type not in TYPES:
+            raise NetError(f"there is no layer type {type!r}", remedy=did_you_mean(type, TYPES))
+        for index, bottom in enumerate(bottoms):
+            if not isinstance(bottom, Top):
+                raise NetError(f"bottom {index} is not a top", type=type, got=repr(bottom))
+        if in_place and ntop > len(bottoms):
+            raise NetError("in_place needs a bottom for each top", type=type, got=len(bottoms), want=ntop)
+        self.type = type
+        self.bottoms = tuple(bottoms)
+        self.in_place = in_place
+        self.spec = _spec(type, fields)
+        self.tops = tuple(Top(self, index) for index in range(ntop))
+
+
+def layer(type: str, *bottoms: Top, in_place: bool = False, **fields: Any) -> Top:
+    """Write a layer with one top and return the top; see ``Function`` for the arguments."""
+    return Function(type, bottoms, fields, in_place=in_place).tops[0]
+
+
+def layers(type: str, *bottoms: Top, ntop: int, in_place: bool = False, **fields: Any) -> tuple[Top, ...]:
+    """Write a layer with ``ntop`` tops and return the tops; see ``Function`` for the arguments."""
+    return Function(type, bottoms, fields, ntop=ntop, in_place=in_place).tops
+
+
+def _spec(type: str, fields: Mapping[str, Any]) -> LayerParameter:
+    spec = LayerParameter(type=type)
+    own = {name: param for param in TYPES[type] for name in getattr(spec, param).fields}
+    for name, value in fields.items():
+        known = name in LayerParameter.fields and name not in _NOT_KEYWORDS
+        if not known and name not in own:
+            near = did_you_mean(name, [*own, *(LayerParameter.fields.keys() - _NOT_KEYWORDS)])
+            raise NetError(f"unknown field {name!r}", type=type, remedy=near)
+        try:
+            _assign(spec if known else getattr(spec, own[name]), name, value)
+        except ReproductionError as error:
+            raise error.at(type) from None
+    return spec
+
+
+def _assign(message: Message, name: str, value: Any) -> None:
+    """Set a field from Python values: dicts become messages, and one value a list of one where a list is wanted."""
+    field = message.field(name)
+
+    def convert(item: Any) -> Any:
+        if field.message is None or not isinstance(item, Mapping):
+            return item
+        inner = field.message()
+        for key, part in item.items():
+            _assign(inner, key, part)
+        return inner
+
+    if field.repeated:
+        items = value if isinstance(value, (list, tuple)) else [value]
+        setattr(message, name, [convert(item) for item in items])
+    else:
+        setattr(message, name, convert(value))
+
+
+class NetSpec:
+    """A net in the making: names, in order, for the tops that matter.
+
+    ``n["conv1"] = layer(...)`` names the top, and its layer; ``n["conv1"]`` gives it back. A layer without tops is
+    named by assigning its Function. What was given no name is called by its type and a number.
+    """
+
+    def __init__(self) -> None:
+        self.tops: dict[str, Top | Function] = {}
+
+    def __setitem__(self, name: str, top: Top | Function) -> None:
+        if not isinstance(top, (Top, Function)):
+            raise NetError(
+                f"{name!r} is given something that is not a top",
+                got=repr(top),
+                remedy="A layer with several tops returns a tuple: give each its name.",
+            )
+        self.tops[name] = top
+
+    def __getitem__(self, name: str) -> Top:
+        top = self.tops.get(name)
+        if not isinstance(top, Top):
+            raise NetError(f"the net has no top {name!r} yet", remedy=did_you_mean(name, self.tops))
+        return top
+
+    def to_proto(self) -> NetParameter:
+        """Write every named top and all that it needs, bottoms first, otherwise in the order of assignment."""
+        return to_proto(*self.tops.values(), names={top: name for name, top in self.tops.items()})
+
+
+def to_proto(*tops: Top | Function, names: Mapping[Top | Function, str] | None = None) -> NetParameter:
+    """Write the layers that the tops need.
+
+    Args:
+        tops: what the net must compute.
+        names: names of tops, and of layers without tops. The other tops are called by their layer's type and a
+            number that counts up, past the names that are taken; a layer is called as its first top.
+
+    Returns:
+        The net, bottoms before the layers that use them. The messages are copies.
+    """
+    names = dict(names or {})
+    taken, counts = set(names.values()), Counter[str]()
+    blobs: dict[Top, str] = {}
+    net = NetParameter()
+
+    def name_of(thing: Top | Function, type: str) -> str:
+        while thing not in names:
+            counts[type] += 1
+            if (name := f"{type}{counts[type]}") not in taken:
+                names[thing] = name
+        return names[thing]
+
+    for function in _in_order(tops):
+        spec = function.spec.copy()
+        spec.bottom = [blobs[bottom] for bottom in function.bottoms]
+        for top in function.tops:
+            blobs[top] = spec.bottom[top.index] if function.in_place else name_of(top, function.type)
+        spec.top = [blobs[top] for top in function.tops]
+        if not spec.has("name"):
+            spec.name = name_of(function.tops[0] if function.tops else function, function.type)
+        net.layer.append(spec)
+    return net
+
+
+def _in_order(tops: Iterable[Top | Function]) -> list[Function]:
+    """List the functions behind the tops, each after those that it needs; without recursion, for deep nets."""
+    done: dict[Function, None] = {}
+    for top in tops:
+        stack = [(top.function if isinstance(top, Top) else top, False)]
+        while stack:
+            function, ready = stack.pop()
+            if ready:
+                done[function] = None
+            elif function not in done:
+                stack.append((function, True))
+                stack.extend((bottom.function, False) for bottom in reversed(function.bottoms))
+    return list(done)
+
+
+def coord_map(function: Function) -> CoordMap | None:
+    """Map coordinates of a layer's bottoms to its tops; None where pixels have no place, as after InnerProduct.
+
+    Raises:
+        NetError: the layer's windows make no sense.
+    """
+    spec = function.spec
+    if function.type in ("Convolution", "Im2col", "Deconvolution"):
+        windows = conv_windows(spec.convolution_param, _axes(spec.convolution_param))
+        window_map = deconv_map if function.type == "Deconvolution" else conv_map
+        return window_map(windows, spec.convolution_param.axis + 1)
+    if function.type == "Pooling" and not spec.pooling_param.global_pooling:
+        high, wide = pool_windows(spec.pooling_param, 1, 1)
+        # One window stands for any number of axes: Caffe pools two, but its maps know no such limit.
+        return conv_map([high] if high == wide else [high, wide])
+    if function.type == "Crop":
+        return crop_map(spec.crop_param.axis, spec.crop_param.offset or [0])
+    if function.type == "Concat":
+        channels = spec.concat_param.axis == 1 and spec.concat_param.concat_dim == 1
+        return CoordMap() if channels else None
+    return CoordMap() if function.type in _POINTWISE else None
+
+
+def _axes(param: ConvolutionParameter) -> int:
+    """Count the spatial axes that the windows tell apart; one window is for every axis."""
+    if any(param.has(f"{name}_{side}") for name in ("kernel", "stride", "pad") for side in "hw"):
+        return 2
+    return max(1, *(len(values) for values in (param.kernel_size, param.stride, param.pad, param.dilation)))
+
+
+def _mapped_bottoms(top: Top) -> Sequence[Top]:
+    bottoms = top.function.bottoms
+    if top.function.type in _FIRST_BOTTOM:
+        return bottoms[:1]
+    # A convolution with several bottoms has as many tops, each made from its own.
+    return bottoms[top.index : top.index + 1] if len(top.function.tops) == len(bottoms) else bottoms
+
+
+def _maps_from(top: Top, stop: Iterable[Top] = ()) -> dict[Top, list[CoordMap]]:
+    """Map the coordinates of ``top``'s ancestors to it.
+
+    Each ancestor has one map, or the first two that differ, where its paths to ``top`` disagree. The walk does not
+    go past the tops in ``stop``.
+    """
+    maps = {top: [CoordMap()]}
+    frontier = [top]
+    while frontier:
+        here = frontier.pop()
+        step = None if here in stop else coord_map(here.function)
+        if step is None:
+            continue
+        for bottom in _mapped_bottoms(here):
+            known = maps.setdefault(bottom, [])
+            before = len(known)
+            _add_distinct(known, (through @ step for through in maps[here]))
+            if len(known) > before:
+                frontier.append(bottom)
+    return maps
+
+
+def _add_distinct(known: list[CoordMap], more: Iterable[CoordMap]) -> None:
+    for candidate in more:
+        if len(known) < 2 and not any(candidate.agrees(other) for other in known):
+            known.append(candidate)
+
+
+def map_between(top_from: Top, top_to: Top) -> CoordMap:
+    """Map coordinates of one top to another, over their nearest common ancestors.
+
+    Raises:
+        NetError: they have none through layers that keep pixels in place, or two paths between them disagree.
+
+    Source: BVLC/caffe@9b89154 python/caffe/coord_map.py L116-L163.
+    """
+    maps_from = _maps_from(top_from)
+    maps_to = _maps_from(top_to, stop=maps_from)
+    found: list[CoordMap] = []
+    for common in maps_to:
+        _add_distinct(found, (to @ back.inverse() for to in maps_to[common] for back in maps_from.get(common, [])))
+    if not found:
+        raise NetError(
+            f"no coordinate map leads from the {top_from.function.type} top to the {top_to.function.type} top",
+            remedy="They need a common ancestor, through layers that keep pixels in place.",
+        )
+    if len(found) > 1:
+        raise NetError(
+            f"paths from the {top_from.function.type} top to the {top_to.function.type} top disagree",
+            got="shifts " + " and ".join(_numbers(between.shift) for between in found),
+            remedy="Crop the branches to each other before they are joined.",
+        )
+    return found[0]
+
+
+def crop(top_from: Top, top_to: Top) -> Top:
+    """Write the Crop layer that aligns ``top_from`` with ``top_to``, its offset proved by their coordinate maps.
+
+    Raises:
+        NetError: the two have no common ancestor, different scales, or an offset that is negative or not whole.
+
+    Source: BVLC/caffe@9b89154 python/caffe/coord_map.py L166-L185.
+    """
+    between = map_between(top_from, top_to)
+    offset = [-shift for shift in between.shift]
+    pair = f"the {top_from.function.type} top and the {top_to.function.type} top"
+    if any(scale != 1 for scale in between.scale):
+        raise NetError(
+            f"{pair} have different scales",
+            got=_numbers(between.scale),
+            want=1,
+            remedy="The strides down and up between them must cancel.",
+        )
+    if any(value < 0 for value in offset):
+        raise NetError(
+            f"cropping {pair} needs a negative offset",
+            got=_numbers(offset),
+            remedy="Pad the input more, or the deconvolution less.",
+        )
+    if any(value.denominator != 1 for value in offset):
+        raise NetError(
+            f"cropping {pair} needs a whole offset",
+            got=_numbers(offset),
+            remedy="Make a kernel between them one pixel longer or shorter.",
+        )
+    axis = 2 if between.axis is None else between.axis
+    return layer("Crop", top_from, top_to, axis=axis, offset=[int(value) for value in offset])
+
+
+def _numbers(values: Sequence[Fraction]) -> str:
+    texts = [str(value) for value in values]
+    return texts[0] if len(texts) == 1 else f"({', '.join(texts)})"
