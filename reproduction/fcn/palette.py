@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from reproduction.caffe import files
 from reproduction.caffe.errors import DataError, StrPath
 
 UInt8 = npt.NDArray[np.uint8]
@@ -86,6 +86,7 @@ def write_png(labels: Labels, path: StrPath) -> None:
 
     Raises:
         DataError: a label does not fit an indexed PNG.
+        ReproductionError: the file cannot be written.
     """
     try:
         image = Image.fromarray(_indices(labels))
@@ -96,14 +97,13 @@ def write_png(labels: Labels, path: StrPath) -> None:
 
 
 def save(image: Image.Image, path: StrPath) -> None:
-    """Write an image as PNG under a temporary name beside ``path``, then rename it."""
-    target = Path(path)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        image.save(part, format="PNG")
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    """Write an image as PNG; the file is whole or absent.
+
+    Raises:
+        ReproductionError: it cannot be written.
+    """
+    with files.atomic(path) as file:
+        image.save(file, format="PNG")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reproduction.caffe.errors import DataError
+from reproduction.caffe.errors import DataError, ReproductionError
 from reproduction.fcn import palette
 
 # As printed in the VOC development kit's documentation and seen in every VOC label file.
@@ -47,12 +47,13 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_part(tmp_path, monkeypatc
     before = path.read_bytes()
 
     def full(self, file, format):
-        file.write_bytes(b"half")
+        file.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(ReproductionError) as info:
         palette.write_png(np.ones((2, 2), np.uint8), path)
+    assert str(info.value) == f"{path}: cannot be written: no space left on device."
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
