@@ -18,7 +18,20 @@ def _by_type(rooms: Iterable[tuple[type[Layer], ...]]) -> dict[str, type[Layer]]
     return found
 
 
-_ROOMS = ("convolution", "pooling", "vision", "neuron", "common", "loss", "data", "python", "recurrent")
+_ROOMS = (
+    "convolution",
+    "pooling",
+    "vision",
+    "neuron",
+    "powers",
+    "common",
+    "normalization",
+    "shaping",
+    "loss",
+    "data",
+    "python",
+    "recurrent",
+)
 
 LAYERS: dict[str, type[Layer]] = _by_type(
     importlib.import_module(f"{__name__}.{room}").LAYERS for room in _ROOMS if find_spec(f"{__name__}.{room}")

@@ -1,0 +1,259 @@
+"""Layers whose windows meet weights: Convolution, Deconvolution, and Im2col, which lays the windows out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
+from types import EllipsisType
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from reproduction.caffe.errors import NetError
+from reproduction.caffe.geometry import Shape, Window, conv_size, conv_windows, deconv_size
+from reproduction.caffe.layers.base import Layer, canonical_axis
+
+_WINDOW = ("axis", "kernel_size", "stride", "pad", "dilation", "kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h",
+           "pad_w")  # fmt: skip
+_WINDOW_FIELDS = frozenset(f"convolution_param.{name}" for name in _WINDOW)
+_WEIGHT_FIELDS = frozenset(
+    f"convolution_param.{name}" for name in ("num_output", "group", "bias_term", "weight_filler", "bias_filler")
+)
+
+# What torch computes itself, by the number of spatial axes; the rest goes through im2col.
+_CONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_DECONVOLVE: dict[int, Callable[..., Tensor]] = {
+    1: F.conv_transpose1d,
+    2: F.conv_transpose2d,
+    3: F.conv_transpose3d,
+}
+
+
+def _taps(windows: Sequence[Window], counts: Sequence[int]) -> Iterator[tuple[slice | EllipsisType, ...]]:
+    """Yield, tap by tap in row-major order, the slices of the padded input that the windows see through it."""
+    for taps in product(*(range(window.kernel) for window in windows)):
+        slices = (
+            slice(tap * window.dilation, tap * window.dilation + window.stride * (count - 1) + 1, window.stride)
+            for tap, window, count in zip(taps, windows, counts, strict=True)
+        )
+        yield (..., *slices)
+
+
+def _pad(x: Tensor, windows: Sequence[Window], *, both: bool) -> Tensor:
+    """Pad with zeros; unless ``both`` only at the end, where a first window is longer than the padded input."""
+    sides: list[int] = []
+    for size, window in zip(reversed(x.shape[2:]), reversed(windows), strict=False):
+        pad = window.pad if both else 0
+        sides += [pad, pad + max(0, window.extent - size - 2 * window.pad)]
+    return F.pad(x, sides) if any(sides) else x
+
+
+def _im2col(x: Tensor, windows: Sequence[Window], counts: Sequence[int]) -> Tensor:
+    """Lay out windows: (N, C, sizes) becomes (N, C * taps, counts), zero where a window leaves the input."""
+    x = _pad(x, windows, both=True)
+    return torch.stack([x[tap] for tap in _taps(windows, counts)], 2).flatten(1, 2)
+
+
+def _col2im(columns: Tensor, windows: Sequence[Window], sizes: Sequence[int]) -> Tensor:
+    """Add windows up where they overlap: (N, C * taps, counts) becomes (N, C, sizes)."""
+    taps = list(_taps(windows, columns.shape[2:]))
+    columns = columns.reshape(len(columns), -1, len(taps), *columns.shape[2:])
+    padded = (size + 2 * window.pad for size, window in zip(sizes, windows, strict=True))
+    image = columns.new_zeros(*columns.shape[:2], *padded)
+    for index, tap in enumerate(taps):
+        image[tap] += columns[:, :, index]
+    for axis, (size, window) in enumerate(zip(sizes, windows, strict=True), 2):
+        image = image.narrow(axis, window.pad, size)
+    return image
+
+
+class _Windowed(Layer):
+    """What the three layers share: the axes, the windows and the sizes of the tops."""
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Read the axis and the windows."""
+        param = self.spec.convolution_param
+        self.axis = canonical_axis(param.axis, len(bottoms[0]))
+        self.windows = conv_windows(param, len(bottoms[0]) - self.axis - 1)
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        axes = self.axis + 1 + len(self.windows)
+        for index, bottom in enumerate(bottoms):
+            if len(bottom) != axes:
+                raise NetError(f"bottom {index} has another number of axes", got=bottom, want=f"{axes} axes")
+            if bottom != bottoms[0]:
+                raise NetError(f"bottom {index} has not the shape of bottom 0", got=bottom, want=bottoms[0])
+        return [(*bottom[: self.axis], *self._top(bottom[self.axis :])) for bottom in bottoms]
+
+    def _top(self, bottom: Shape) -> Shape:
+        """Give channels and spatial sizes of a top."""
+        raise NotImplementedError(type(self).__name__)
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        tops = self.shapes([tuple(bottom.shape) for bottom in bottoms])
+        images = (
+            bottom.reshape(math.prod(bottom.shape[: self.axis]), *bottom.shape[self.axis :]) for bottom in bottoms
+        )
+        return tuple(self._slide(x, top[self.axis + 1 :]).reshape(top) for x, top in zip(images, tops, strict=True))
+
+    def _slide(self, x: Tensor, sizes: Shape) -> Tensor:
+        """Compute one top (N, channels, sizes) from one bottom (N, C, ...)."""
+        raise NotImplementedError(type(self).__name__)
+
+
+class _Weighted(_Windowed):
+    """What Convolution and Deconvolution share: channels, groups, weights; each bottom has a top of its own."""
+
+    reads = _WINDOW_FIELDS | _WEIGHT_FIELDS
+    bottoms: ClassVar[tuple[int, int | None]] = (1, None)
+    tops: ClassVar[tuple[int, int | None]] = (1, None)
+    paired = True
+    top_is_free = True
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        super().setup(bottoms)
+        param = self.spec.convolution_param
+        self.channels, self.num_output, self.group = bottoms[0][self.axis], param.num_output, param.group
+        if self.num_output < 1:
+            raise NetError("num_output must be positive", got=self.num_output)
+        if self.group < 1:
+            raise NetError("group must be positive", got=self.group)
+        for name, count in (("channels", self.channels), ("num_output", self.num_output)):
+            if count % self.group:
+                raise NetError(f"{name} must be a multiple of group", got=count, want=f"a multiple of {self.group}")
+        self.add_blob(self._weight_shape(), param.weight_filler)
+        if param.bias_term:
+            self.add_blob((self.num_output,), param.bias_filler)
+
+    def _weight_shape(self) -> Shape:
+        raise NotImplementedError(type(self).__name__)
+
+    def _check_channels(self, bottom: Shape) -> None:
+        if bottom[0] != self.channels:
+            raise NetError("the bottom's channels do not fit the weights", got=bottom[0], want=self.channels)
+
+    def _weight_and_bias(self) -> tuple[Tensor, Tensor | None]:
+        weight, *bias = self.blobs
+        return weight, bias[0] if bias else None
+
+    def _add_bias(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        return x if bias is None else x + bias.reshape(-1, *[1] * len(self.windows))
+
+
+class Convolution(_Weighted):
+    """Correlate windows of the bottom with the weights and add the bias.
+
+    Shapes:
+        bottoms, all alike: (N, C, H, W); any axes before ``axis`` are images, any number after it is spatial.
+        tops: (N, num_output, (H + 2 pad - dilation (kernel - 1) - 1) // stride + 1, W alike).
+        weight: (num_output, C / group, kernel_h, kernel_w); bias: (num_output,), unless ``bias_term: false``.
+
+    Raises:
+        NetError: sizes that do not fit; channels that are not multiples of ``group``.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/conv_layer.cpp L8-L72, base_conv_layer.cpp L12-L315.
+    """
+
+    def _weight_shape(self) -> Shape:
+        return (self.num_output, self.channels // self.group, *(window.kernel for window in self.windows))
+
+    def _top(self, bottom: Shape) -> Shape:
+        self._check_channels(bottom)
+        return (self.num_output, *map(conv_size, bottom[1:], self.windows))
+
+    def _slide(self, x: Tensor, sizes: Shape) -> Tensor:
+        weight, bias = self._weight_and_bias()
+        convolve = _CONVOLVE.get(len(self.windows))
+        if convolve:
+            # Caffe: a first window may reach past the end of the padded input, by less than one stride; it sees
+            # zeros there, since the negative quotient is rounded towards zero (conv_layer.cpp L18).
+            x = _pad(x, self.windows, both=False)
+            return convolve(
+                x,
+                weight,
+                bias,
+                [window.stride for window in self.windows],
+                [window.pad for window in self.windows],
+                [window.dilation for window in self.windows],
+                self.group,
+            )
+        columns = _im2col(x, self.windows, sizes).reshape(len(x), self.group, -1, math.prod(sizes))
+        rows = weight.reshape(self.group, self.num_output // self.group, -1)
+        return self._add_bias((rows @ columns).reshape(len(x), self.num_output, *sizes), bias)
+
+
+class Deconvolution(_Weighted):
+    """Add to the top, for each pixel of the bottom, the weights times that pixel; then add the bias.
+
+    It is the gradient of Convolution with respect to its bottom; the published nets upsample with it.
+
+    Shapes:
+        bottoms, all alike: (N, C, H, W); any axes before ``axis`` are images, any number after it is spatial.
+        tops: (N, num_output, stride (H - 1) + dilation (kernel - 1) + 1 - 2 pad, W alike).
+        weight: (C, num_output / group, kernel_h, kernel_w); bias: (num_output,), unless ``bias_term: false``.
+
+    Raises:
+        NetError: sizes that do not fit; channels that are not multiples of ``group``.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/deconv_layer.cpp L8-L75, base_conv_layer.cpp L12-L315.
+    """
+
+    def _weight_shape(self) -> Shape:
+        return (self.channels, self.num_output // self.group, *(window.kernel for window in self.windows))
+
+    def _top(self, bottom: Shape) -> Shape:
+        self._check_channels(bottom)
+        return (self.num_output, *map(deconv_size, bottom[1:], self.windows))
+
+    def _slide(self, x: Tensor, sizes: Shape) -> Tensor:
+        weight, bias = self._weight_and_bias()
+        deconvolve = _DECONVOLVE.get(len(self.windows))
+        if deconvolve:
+            return deconvolve(
+                x,
+                weight,
+                bias,
+                [window.stride for window in self.windows],
+                [window.pad for window in self.windows],
+                0,
+                self.group,
+                [window.dilation for window in self.windows],
+            )
+        rows = weight.reshape(self.group, self.channels // self.group, -1)
+        columns = rows.mT @ x.reshape(len(x), self.group, -1, math.prod(x.shape[2:]))
+        return self._add_bias(_col2im(columns.reshape(len(x), -1, *x.shape[2:]), self.windows, sizes), bias)
+
+
+class Im2col(_Windowed):
+    """Lay the windows of a convolution out as channels.
+
+    Shapes:
+        bottom: (N, C, H, W); ``axis`` is the channels, and at least one spatial axis follows.
+        top: (N, C * kernel_h * kernel_w, as Convolution's H and W), channel first, then the tap in row-major order.
+
+    Raises:
+        NetError: no spatial axis, or sizes that do not fit.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/im2col_layer.cpp L9-L184, src/caffe/util/im2col.cpp L19-L195.
+    """
+
+    reads = _WINDOW_FIELDS
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Read the axis and the windows, of which there must be one."""
+        super().setup(bottoms)
+        if not self.windows:
+            raise NetError("there is no spatial axis after the channels", got=bottoms[0])
+
+    def _top(self, bottom: Shape) -> Shape:
+        taps = math.prod(window.kernel for window in self.windows)
+        return (bottom[0] * taps, *map(conv_size, bottom[1:], self.windows))
+
+    def _slide(self, x: Tensor, sizes: Shape) -> Tensor:
+        return _im2col(x, self.windows, sizes)
+
+
+LAYERS: tuple[type[Layer], ...] = (Convolution, Deconvolution, Im2col)

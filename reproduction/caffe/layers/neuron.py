@@ -1,0 +1,348 @@
+"""Layers that treat each element by itself: activations, thresholds, dropout."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from reproduction.caffe.errors import NetError
+from reproduction.caffe.geometry import Shape
+from reproduction.caffe.layers.base import Layer
+from reproduction.caffe.schema import FillerParameter
+
+
+def uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draw a number from [0, 1) for each element of ``like``, on the generator's device if there is one.
+
+    The numbers are torch's, not Caffe's: only their distribution is the same.
+    """
+    device = generator.device if generator else like.device
+    return torch.rand(like.shape, generator=generator, device=device, dtype=like.dtype).to(like.device)
+
+
+def _exp(x: Tensor) -> Tensor:
+    """Round the exponential correctly, as glibc does: Caffe takes 1 from it, or adds 1 to it, next."""
+    return x.double().exp().to(x.dtype)
+
+
+class _Neuron(Layer):
+    """A layer whose top has the shape of its bottom."""
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Return the shape of the bottom."""
+        return list(bottoms)
+
+
+class Pointwise(_Neuron):
+    """A function of one number, with the derivative that Caffe's code computes.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/neuron_layer.cpp L8-L12.
+    """
+
+    def value(self, x: Tensor) -> Tensor:
+        """Compute the top."""
+        raise NotImplementedError(type(self).__name__)
+
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        """Compute the derivative of the top ``y`` at ``x``."""
+        raise NotImplementedError(type(self).__name__)
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Compute the top."""
+        return (_Apply.apply(bottoms[0], self),)  # type: ignore[no-untyped-call]
+
+
+class _Apply(torch.autograd.Function):
+    """The value of a Pointwise layer, and its slope for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: Pointwise) -> Tensor:
+        y = layer.value(x)
+        # Upstream bug, kept: in place, the top has overwritten the bottom by the time the slope is computed; it
+        # differs for ReLU and ELU with a negative coefficient, BNLL, Power, Log and Clip.
+        ctx.save_for_backward(y if layer.spec.top[0] == layer.spec.bottom[0] else x, y)
+        ctx.layer = layer
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0] * ctx.layer.slope(*ctx.saved_tensors), None
+
+
+class ReLU(Pointwise):
+    """``max(x, 0) + negative_slope * min(x, 0)``; at 0 the slope is ``negative_slope``.
+
+    Shapes:
+        bottom and top: any.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/relu_layer.cpp L9-L36.
+    """
+
+    reads = frozenset({"relu_param.negative_slope"})
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Compute the top, in the memory of the bottom where the net allows it."""
+        if self.spec.relu_param.negative_slope == 0:
+            return (F.relu(bottoms[0], inplace=self.inplace),)
+        return super().forward(*bottoms)
+
+    def value(self, x: Tensor) -> Tensor:
+        """Compute the top of a leaky ReLU."""
+        return F.leaky_relu(x, self.spec.relu_param.negative_slope)
+
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        """Compute the derivative."""
+        return torch.where(x > 0, 1.0, self.spec.relu_param.negative_slope)
+
+
+class PReLU(_Neuron):
+    """``max(x, 0) + slope * min(x, 0)`` with a learned slope, of each channel or of all.
+
+    Shapes:
+        bottom and top: (N, C, ...).
+        weight: (C,), or () with ``channel_shared``; filled with 0.25 unless a filler is given.
+
+    Raises:
+        NetError: the bottom has no channels, or others than the weight.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/prelu_layer.cpp L12-L131.
+    """
+
+    reads = frozenset({"prelu_param.filler", "prelu_param.channel_shared"})
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Make the slopes."""
+        self._check_axes(bottoms[0])
+        param = self.spec.prelu_param
+        filler = param.filler if param.has("filler") else FillerParameter(type="constant", value=0.25)
+        self.add_blob(() if param.channel_shared else (bottoms[0][1],), filler)
+
+    def _check_axes(self, bottom: Shape) -> None:
+        if len(bottom) < 2:
+            raise NetError("the bottom must have at least 2 axes (N, C, ...)", got=bottom)
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Return the shape of the bottom."""
+        self._check_axes(bottoms[0])
+        (weight,) = self.blobs
+        if weight.dim() and len(weight) != bottoms[0][1]:
+            raise NetError("the bottom's channels do not fit the slopes", got=bottoms[0][1], want=len(weight))
+        return list(bottoms)
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Compute the top; at 0 the gradient takes the slope."""
+        return (F.prelu(bottoms[0], self.blobs[0].reshape(-1)),)
+
+
+class ELU(Pointwise):
+    """``x`` above 0, else ``alpha * (exp(x) - 1)``.
+
+    Shapes:
+        bottom and top: any.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/elu_layer.cpp L9-L37.
+    """
+
+    reads = frozenset({"elu_param.alpha"})
+
+    def value(self, x: Tensor) -> Tensor:
+        """Compute the top."""
+        # Caffe: exp(x) - 1 is two roundings, where torch's expm1 keeps the digits of a small x (elu_layer.cpp L17).
+        return x.clamp(min=0) + self.spec.elu_param.alpha * (_exp(x.clamp(max=0)) - 1)
+
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        """Compute the derivative."""
+        return torch.where(x > 0, 1.0, self.spec.elu_param.alpha + y)
+
+
+def _sigmoid(x: Tensor) -> Tensor:
+    # Caffe: in double precision, and by tanh, which ends at exactly 0 far below (sigmoid_layer.cpp L10).
+    return (0.5 * torch.tanh(0.5 * x.double()) + 0.5).to(x.dtype)
+
+
+class Sigmoid(Pointwise):
+    """``1 / (1 + exp(-x))``.
+
+    Shapes:
+        bottom and top: any.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/sigmoid_layer.cpp L8-L38.
+    """
+
+    def value(self, x: Tensor) -> Tensor:
+        """Compute the top."""
+        return _sigmoid(x)
+
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        """Compute the derivative."""
+        return y * (1 - y)
+
+
+class Swish(Pointwise):
+    """``x / (1 + exp(-beta * x))``.
+
+    Shapes:
+        bottom and top: any.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/swish_layer.cpp L10-L59.
+    """
+
+    reads = frozenset({"swish_param.beta"})
+
+    def value(self, x: Tensor) -> Tensor:
+        """Compute the top."""
+        return x * _sigmoid(self.spec.swish_param.beta * x)
+
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        """Compute the derivative."""
+        beta = self.spec.swish_param.beta
+        return beta * y + _sigmoid(beta * x) * (1 - beta * y)
+
+
+class TanH(Pointwise):
+    """The hyperbolic tangent.
+
+    Shapes:
+        bottom and top: any.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/tanh_layer.cpp L10-L36.
+    """
+
+    def value(self, x: Tensor) -> Tensor:
+        """Compute the top."""
+        return torch.tanh(x)
+
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        """Compute the derivative."""
+        return 1 - y * y
+
+
+class AbsVal(Pointwise):
+    """The absolute value; at 0 the slope is 0.
+
+    Shapes:
+        bottom and top: any; not in place.
+
+    Raises:
+        NetError: the top is the bottom.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/absval_layer.cpp L9-L41.
+    """
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Refuse to work in place."""
+        if self.spec.top[0] == self.spec.bottom[0]:
+            raise NetError("a top must not be the bottom", got=repr(self.spec.bottom[0]))
+
+    def value(self, x: Tensor) -> Tensor:
+        """Compute the top."""
+        return x.abs()
+
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        """Compute the derivative."""
+        return x.sign()
+
+
+class BNLL(Pointwise):
+    """``log(1 + exp(x))``, the binomial normal log likelihood.
+
+    Shapes:
+        bottom and top: any.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/bnll_layer.cpp L8-L38.
+    """
+
+    def value(self, x: Tensor) -> Tensor:
+        """Compute the top."""
+        # Caffe: the exponential is single and the logarithm double; neither is torch's log1p, so that the top is
+        # exactly 0 far below (bnll_layer.cpp L17).
+        return (x.clamp(min=0) + torch.log(1 + _exp(-x.abs()).double())).to(x.dtype)
+
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        """Compute the derivative."""
+        exp = _exp(x.clamp(max=50))
+        return exp / (exp + 1)
+
+
+class Clip(Pointwise):
+    """``x`` held between ``min`` and ``max``; the gradient passes at both ends.
+
+    Shapes:
+        bottom and top: any.
+
+    Raises:
+        NetError: an end is missing.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/clip_layer.cpp L8-L41.
+    """
+
+    reads = frozenset({"clip_param.min", "clip_param.max"})
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Check that both ends are given."""
+        for name in ("min", "max"):
+            if not self.spec.clip_param.has(name):
+                raise NetError(f"clip_param.{name} is missing", want="both min and max")
+
+    def value(self, x: Tensor) -> Tensor:
+        """Compute the top."""
+        # Caffe: min wins where it is above max; in torch max wins (clip_layer.cpp L19).
+        return x.clamp(max=self.spec.clip_param.max).clamp(min=self.spec.clip_param.min)
+
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        """Compute the derivative."""
+        return ((x >= self.spec.clip_param.min) & (x <= self.spec.clip_param.max)).to(x.dtype)
+
+
+class Threshold(_Neuron):
+    """1 above ``threshold``, else 0; there is no gradient.
+
+    Shapes:
+        bottom and top: any.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/threshold_layer.cpp L8-L23.
+    """
+
+    reads = frozenset({"threshold_param.threshold"})
+    differentiable: ClassVar[tuple[int, ...] | None] = ()
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Compute the top."""
+        return ((bottoms[0] > self.spec.threshold_param.threshold).to(bottoms[0].dtype),)
+
+
+class Dropout(_Neuron):
+    """In training, set elements to 0 with probability ``dropout_ratio`` and scale the others up; else do nothing.
+
+    Shapes:
+        bottom and top: any. The top is the bottom itself when nothing is done.
+
+    Raises:
+        NetError: the ratio is not in [0, 1).
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/dropout_layer.cpp L11-L66.
+    """
+
+    reads = frozenset({"dropout_param.dropout_ratio"})
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Check the ratio."""
+        ratio = self.spec.dropout_param.dropout_ratio
+        if not 0 <= ratio < 1:
+            raise NetError("dropout_ratio must be at least 0 and below 1", got=ratio)
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Drop."""
+        if not self.training:
+            return bottoms
+        ratio = self.spec.dropout_param.dropout_ratio
+        keep = uniform(bottoms[0], self.generator) >= ratio
+        return (bottoms[0] * keep.to(bottoms[0].dtype).mul_(1 / (1 - ratio)),)
+
+
+LAYERS: tuple[type[Layer], ...] = (
+    AbsVal, BNLL, Clip, Dropout, ELU, PReLU, ReLU, Sigmoid, Swish, TanH, Threshold,
+)  # fmt: skip

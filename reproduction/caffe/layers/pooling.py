@@ -1,0 +1,269 @@
+"""Layers that pool windows: Pooling and SPP (a spatial pyramid of poolings)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from reproduction.caffe.errors import NetError
+from reproduction.caffe.geometry import Shape, Window, pool_sizes, pool_windows
+from reproduction.caffe.layers.base import Layer
+from reproduction.caffe.layers.neuron import uniform
+from reproduction.caffe.schema import PoolMethod, RoundMode
+
+# Where Caffe's maximum starts, in single and in double precision: -FLT_MAX.
+_LEAST = -torch.finfo(torch.float32).max
+
+
+def _torch_agrees(x: Tensor, windows: Sequence[Window], counts: Sequence[int]) -> bool:
+    """Say whether torch accepts these windows and counts as many of them."""
+    return all(
+        2 * window.pad <= window.kernel and (count - 1) * window.stride - window.pad < size
+        for size, window, count in zip(x.shape[2:], windows, counts, strict=True)
+    )
+
+
+def _cover(x: Tensor, windows: Sequence[Window], counts: Sequence[int], value: float) -> Tensor:
+    """Pad, or crop at the end, so that the windows cover the result exactly."""
+    sides: list[int] = []
+    for size, window, count in reversed(list(zip(x.shape[2:], windows, counts, strict=True))):
+        sides += [window.pad, (count - 1) * window.stride + window.kernel - window.pad - size]
+    return F.pad(x, sides, value=value)
+
+
+def max_pool(x: Tensor, windows: Sequence[Window], rounding: RoundMode = RoundMode.CEIL) -> tuple[Tensor, Tensor]:
+    """Take the maximum of each window, and where it is.
+
+    Args:
+        x: (N, C, H, W).
+        windows: of the two axes.
+        rounding: how the sizes are rounded.
+
+    Returns:
+        The maxima (N, C, h, w), and for each its int64 position ``row * W + column`` in its channel, the first in
+        row-major order where several are equal. An empty window holds -FLT_MAX, at -1.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/pooling_layer.cpp L153-L200.
+    """
+    counts = pool_sizes(x.shape[2:], windows, rounding)
+    kernel, stride, pad = ([getattr(window, name) for window in windows] for name in ("kernel", "stride", "pad"))
+    if _torch_agrees(x, windows, counts):
+        ceil = rounding is RoundMode.CEIL
+        return F.max_pool2d(x, kernel, stride, pad, ceil_mode=ceil, return_indices=True)
+    # Caffe: padding may reach up to the kernel, and without any padding a window may lie past the end
+    # (pooling_layer.cpp L74, L107); torch allows half the kernel, and drops such a window.
+    padded = _cover(x, windows, counts, _LEAST)
+    top, position = F.max_pool2d(padded, kernel, stride, return_indices=True)
+    row, column = position // padded.shape[3] - pad[0], position % padded.shape[3] - pad[1]
+    inside = (row >= 0) & (row < x.shape[2]) & (column >= 0) & (column < x.shape[3])
+    # Upstream bug, fixed: Caffe's CPU code adds the gradient of an empty window before the start of its channel, at
+    # -1 (pooling_layer.cpp L272); here, as on its GPU, it goes nowhere.
+    return top, torch.where(inside, row * x.shape[3] + column, -1)
+
+
+def average_pool(x: Tensor, windows: Sequence[Window], rounding: RoundMode = RoundMode.CEIL) -> Tensor:
+    """Divide the sum of each window by its area within the padded input.
+
+    Args:
+        x: (N, C, H, W).
+        windows: of the two axes.
+        rounding: how the sizes are rounded.
+
+    Returns:
+        The averages (N, C, h, w).
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/pooling_layer.cpp L201-L233.
+    """
+    counts = pool_sizes(x.shape[2:], windows, rounding)
+    kernel, stride, pad = ([getattr(window, name) for window in windows] for name in ("kernel", "stride", "pad"))
+    if _torch_agrees(x, windows, counts):
+        return F.avg_pool2d(x, kernel, stride, pad, ceil_mode=rounding is RoundMode.CEIL)
+    sums = F.avg_pool2d(_cover(x, windows, counts, 0.0), kernel, stride, divisor_override=1)
+    sides = []
+    for size, window, count in zip(x.shape[2:], windows, counts, strict=True):
+        start = torch.arange(count, dtype=x.dtype, device=x.device) * window.stride - window.pad
+        # Caffe: a window past the end has no area, or a negative one, and its average is 0/0 or -0
+        # (pooling_layer.cpp L214).
+        sides.append((start + window.kernel).clamp(max=size + window.pad) - start)
+    return sums / (sides[0][:, None] * sides[1])
+
+
+def stochastic_pool(
+    x: Tensor, windows: Sequence[Window], rounding: RoundMode, training: bool, generator: torch.Generator | None
+) -> Tensor:
+    """Draw one element of each window with its value as weight; in testing, average with these weights.
+
+    Args:
+        x: (N, C, H, W), not negative.
+        windows: of the two axes, without padding.
+        rounding: how the sizes are rounded.
+        training: whether to draw.
+        generator: the source of random numbers; None is torch's own.
+
+    Returns:
+        (N, C, h, w). The gradient goes to the element that was drawn, or to all that were averaged.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/pooling_layer.cu L82-L154; Caffe's CPU code has none.
+    """
+    counts = pool_sizes(x.shape[2:], windows, rounding)
+    kernel, stride = (tuple(getattr(window, name) for window in windows) for name in ("kernel", "stride"))
+    columns = F.unfold(_cover(x, windows, counts, 0.0), kernel, stride=stride)
+    values = columns.reshape(*x.shape[:2], -1, *counts)
+    total = values.sum(2)
+    if not training:
+        # Upstream bug, fixed: in testing Caffe sends the gradient to what it drew last in training
+        # (pooling_layer.cu L283).
+        return torch.where(total > 0, (values * values).sum(2) / torch.where(total > 0, total, 1), 0)
+    with torch.no_grad():
+        reached = values.cumsum(2)
+        threshold = uniform(total, generator) * reached[:, :, -1]
+        drawn = (reached >= threshold.unsqueeze(2)).byte().argmax(2, keepdim=True)
+    return values.gather(2, drawn).squeeze(2)
+
+
+def _pool(
+    x: Tensor,
+    method: PoolMethod,
+    windows: Sequence[Window],
+    rounding: RoundMode,
+    training: bool,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Pool by any method, without positions."""
+    if method is PoolMethod.MAX:
+        return max_pool(x, windows, rounding)[0]
+    if method is PoolMethod.AVE:
+        return average_pool(x, windows, rounding)
+    return stochastic_pool(x, windows, rounding, training, generator)
+
+
+def _check_bottom(bottom: Shape) -> None:
+    if len(bottom) != 4:
+        raise NetError("the bottom must have 4 axes (N, C, H, W)", got=bottom)
+
+
+def _check_padding(method: PoolMethod, windows: Sequence[Window]) -> None:
+    if method is PoolMethod.STOCHASTIC and any(window.pad for window in windows):
+        raise NetError("STOCHASTIC pooling takes no padding", got=tuple(window.pad for window in windows))
+
+
+class Pooling(Layer):
+    """Take the maximum, the average, or a random element of each window.
+
+    Shapes:
+        bottom: (N, C, H, W).
+        top: (N, C, h, w), each axis counted by ``geometry.pool_sizes``: rounded up, unless ``round_mode: FLOOR``, and
+            then, if there is padding, without a last window that would start in it.
+        second top, of MAX alone: (N, C, h, w), the position ``row * W + column`` of each maximum, as a float.
+
+    Raises:
+        NetError: a kernel, stride or padding that Caffe refuses.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/pooling_layer.cpp L14-L320, pooling_layer.cu L82-L154.
+    """
+
+    reads = frozenset(
+        f"pooling_param.{name}"
+        for name in ("pool", "kernel_size", "stride", "pad", "kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h",
+                     "pad_w", "global_pooling", "round_mode")
+    )  # fmt: skip
+    tops: ClassVar[tuple[int, int | None]] = (1, 2)
+    top_is_free = True
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Read the windows; those of global pooling follow the bottom."""
+        self.method = self.spec.pooling_param.pool
+        if self.method is not PoolMethod.MAX and len(self.spec.top) > 1:
+            raise NetError("only MAX pooling has a second top", got=self.method.name)
+        self.shapes(bottoms)
+
+    def _windows(self, height: int, width: int) -> list[Window]:
+        return pool_windows(self.spec.pooling_param, height, width)
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Count the windows."""
+        _check_bottom(bottoms[0])
+        windows = self._windows(*bottoms[0][2:])
+        _check_padding(self.method, windows)
+        sizes = pool_sizes(bottoms[0][2:], windows, self.spec.pooling_param.round_mode)
+        return [(*bottoms[0][:2], *sizes)] * len(self.spec.top)
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Pool; a second top gets the positions."""
+        (x,) = bottoms
+        windows, rounding = self._windows(*x.shape[2:]), self.spec.pooling_param.round_mode
+        if len(self.spec.top) > 1:
+            top, position = max_pool(x, windows, rounding)
+            return top, position.to(x.dtype)
+        return (_pool(x, self.method, windows, rounding, self.training, self.generator),)
+
+
+class SPP(Layer):
+    """Pool over grids of 1 x 1, 2 x 2, 4 x 4 ... bins, and lay all bins of a channel out in a row.
+
+    Shapes:
+        bottom: (N, C, H, W).
+        top: (N, C * bins of all levels), level by level; (N, C, 1, 1) when the pyramid has one level.
+
+    Raises:
+        NetError: a pyramid too high for the bottom.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/spp_layer.cpp L16-L223.
+    """
+
+    reads = frozenset({"spp_param.pyramid_height", "spp_param.pool"})
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Check the height of the pyramid."""
+        self.height, self.method = self.spec.spp_param.pyramid_height, self.spec.spp_param.pool
+        if self.height < 1:
+            raise NetError("pyramid_height must be positive", got=self.height)
+        self.shapes(bottoms)
+
+    def _levels(self, sizes: Shape) -> list[list[Window]]:
+        """Give the windows of each level: they cover the bottom, with padding shared out on both sides."""
+        levels = []
+        for level in range(self.height):
+            windows = []
+            for size in sizes:
+                kernel = -(-size // 2**level)
+                pad = (kernel * 2**level - size + 1) // 2
+                if pad >= kernel:
+                    raise NetError(
+                        "the pyramid is too high for the bottom",
+                        got=f"pyramid_height {self.height} over {sizes[0]} x {sizes[1]} pixels",
+                        want=f"at most {level}",
+                    )
+                windows.append(Window(kernel, kernel, pad))
+            _check_padding(self.method, windows)
+            levels.append(windows)
+        return levels
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Count the bins."""
+        _check_bottom(bottoms[0])
+        images, channels, *sizes = bottoms[0]
+        if min(sizes) < 1:
+            raise NetError("the bottom has no pixels", got=bottoms[0])
+        bins = [pool_sizes(sizes, windows) for windows in self._levels(tuple(sizes))]
+        # Caffe: a pyramid of one level is the pooling itself, not flattened (spp_layer.cpp L88).
+        if len(bins) == 1:
+            return [(images, channels, *bins[0])]
+        return [(images, channels * sum(map(math.prod, bins)))]
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Pool level by level."""
+        (x,) = bottoms
+        levels = [
+            _pool(x, self.method, windows, RoundMode.CEIL, self.training, self.generator)
+            for windows in self._levels(tuple(x.shape[2:]))
+        ]
+        return (levels[0],) if self.height == 1 else (torch.cat([level.flatten(1) for level in levels], 1),)
+
+
+LAYERS: tuple[type[Layer], ...] = (Pooling, SPP)

@@ -1,0 +1,129 @@
+"""Powers, exponentials and logarithms of each element."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from reproduction.caffe.errors import NetError
+from reproduction.caffe.geometry import Shape
+from reproduction.caffe.layers.base import Layer
+from reproduction.caffe.layers.neuron import Pointwise
+
+
+def _constant(value: float, like: Tensor) -> Tensor:
+    """Make a constant with which arithmetic is done in the precision of ``like``, as in Caffe's Dtype."""
+    return torch.tensor(value, dtype=like.dtype)
+
+
+class Power(Pointwise):
+    """``(shift + scale * x) ** power``.
+
+    Shapes:
+        bottom and top: any.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/power_layer.cpp L9-L93.
+    """
+
+    reads = frozenset({"power_param.power", "power_param.scale", "power_param.shift"})
+
+    def value(self, x: Tensor) -> Tensor:
+        """Compute the top; where power or scale is 0 it does not read the bottom."""
+        param = self.spec.power_param
+        if self._factor(x) == 0:
+            return torch.ones_like(x) if param.power == 0 else torch.full_like(x, param.shift).pow(param.power)
+        return (x * param.scale + param.shift).pow(param.power)
+
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        """Compute the derivative."""
+        param = self.spec.power_param
+        factor = self._factor(x)
+        if factor == 0 or param.power == 1:
+            return torch.full_like(x, factor)
+        if param.power == 2:
+            return x * float(_constant(factor, x) * param.scale) + float(_constant(factor, x) * param.shift)
+        # Upstream bug, kept: the slope is found by dividing by the base, so that it is NaN where the base is 0
+        # (power_layer.cpp L72, L83).
+        if param.shift == 0:
+            return y / x * param.power
+        return y / (x * param.scale + param.shift) * factor
+
+    def _factor(self, x: Tensor) -> float:
+        return float(_constant(self.spec.power_param.power, x) * self.spec.power_param.scale)
+
+
+def _log_base(base: float, like: Tensor) -> Tensor:
+    """Give the logarithm of a base; -1 stands for e."""
+    return _constant(1.0, like) if base == -1 else _constant(base, like).log()
+
+
+def _check_base(base: float) -> None:
+    if base != -1 and not 0 < base < float("inf"):
+        raise NetError("base must be positive and finite, or -1 for e", got=base)
+
+
+class Exp(Pointwise):
+    """``base ** (shift + scale * x)``; the base is e unless given.
+
+    Shapes:
+        bottom and top: any.
+
+    Raises:
+        NetError: the base is not positive.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/exp_layer.cpp L9-L59.
+    """
+
+    reads = frozenset({"exp_param.base", "exp_param.scale", "exp_param.shift"})
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Check the base."""
+        _check_base(self.spec.exp_param.base)
+
+    def _inner(self, x: Tensor) -> float:
+        return float(_log_base(self.spec.exp_param.base, x) * self.spec.exp_param.scale)
+
+    def value(self, x: Tensor) -> Tensor:
+        """Compute the top."""
+        base, shift = self.spec.exp_param.base, _constant(self.spec.exp_param.shift, x)
+        outer = shift.exp() if base == -1 else _constant(base, x).pow(shift)
+        return (x * self._inner(x)).exp() * float(outer)
+
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        """Compute the derivative."""
+        return y * self._inner(x)
+
+
+class Log(Pointwise):
+    """The logarithm of ``shift + scale * x`` to the base, which is e unless given.
+
+    Shapes:
+        bottom and top: any.
+
+    Raises:
+        NetError: the base is not positive, or is 1.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/log_layer.cpp L9-L76.
+    """
+
+    reads = frozenset({"log_param.base", "log_param.scale", "log_param.shift"})
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Check the base."""
+        _check_base(self.spec.log_param.base)
+        if self.spec.log_param.base == 1:
+            raise NetError("there is no logarithm to the base 1")
+
+    def value(self, x: Tensor) -> Tensor:
+        """Compute the top."""
+        return self._inner(x).log() * float(1 / _log_base(self.spec.log_param.base, x))
+
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        """Compute the derivative."""
+        return self._inner(x).reciprocal() * float(self.spec.log_param.scale / _log_base(self.spec.log_param.base, x))
+
+    def _inner(self, x: Tensor) -> Tensor:
+        return x * self.spec.log_param.scale + self.spec.log_param.shift
+
+
+LAYERS: tuple[type[Layer], ...] = (Exp, Log, Power)

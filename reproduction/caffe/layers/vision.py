@@ -1,0 +1,145 @@
+"""Layers over images that slide no weights: LRN, Crop, Split."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from reproduction.caffe.errors import NetError
+from reproduction.caffe.geometry import Shape, Window
+from reproduction.caffe.layers.base import Layer, canonical_axis
+from reproduction.caffe.layers.pooling import average_pool
+from reproduction.caffe.schema import NormRegion
+
+
+class LRN(Layer):
+    """Divide each value by a power of the squares around it (local response normalisation).
+
+    Across channels, over the ``local_size`` channels around each: ``x * (k + alpha / local_size * sum x^2) ** -beta``.
+    Within a channel, over the square of ``local_size`` pixels: ``x * (1 + alpha / local_size^2 * sum x^2) ** -beta``.
+
+    Shapes:
+        bottom and top: (N, C, H, W).
+
+    Raises:
+        NetError: ``local_size`` is even.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/lrn_layer.cpp L9-L247.
+    """
+
+    reads = frozenset(f"lrn_param.{name}" for name in ("local_size", "alpha", "beta", "norm_region", "k"))
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Check the size of the neighbourhood."""
+        if self.spec.lrn_param.local_size % 2 == 0:
+            raise NetError("local_size must be odd", got=self.spec.lrn_param.local_size)
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Return the shape of the bottom."""
+        if len(bottoms[0]) != 4:
+            raise NetError("the bottom must have 4 axes (N, C, H, W)", got=bottoms[0])
+        return list(bottoms)
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Normalise."""
+        (x,) = bottoms
+        param = self.spec.lrn_param
+        side = param.local_size // 2
+        if param.norm_region is NormRegion.WITHIN_CHANNEL:
+            # Caffe: within a channel the constant is 1, whatever k says (lrn_layer.cpp L52).
+            windows = [Window(param.local_size, 1, side)] * 2
+            scale = 1 + param.alpha * average_pool(x * x, windows)
+        else:
+            squares = F.pad(x * x, (0, 0, 0, 0, side, side))
+            total = squares.unfold(1, param.local_size, 1).sum(-1)
+            scale = param.k + param.alpha / param.local_size * total
+        return (x * scale.pow(-param.beta),)
+
+
+class Crop(Layer):
+    """Cut the first bottom to the size of the second, from ``axis`` on, starting at the offsets.
+
+    Shapes:
+        bottoms: (N, C, H, W) or any other, and one that gives the sizes; its values are not read.
+        top: as bottom 0 before ``axis``, as bottom 1 from there on; it shares the memory of bottom 0.
+
+    Raises:
+        NetError: the number of offsets is neither 0, 1 nor that of the axes cut, or the cut passes the end.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/crop_layer.cpp L16-L143.
+    """
+
+    reads = frozenset({"crop_param.axis", "crop_param.offset"})
+    bottoms: ClassVar[tuple[int, int | None]] = (2, 2)
+    differentiable: ClassVar[tuple[int, ...] | None] = (0,)
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Read the offsets."""
+        self._cuts(*bottoms)
+
+    def _cuts(self, data: Shape, size: Shape) -> list[tuple[int, int, int]]:
+        """Give axis, offset and length of each cut."""
+        param = self.spec.crop_param
+        axis = canonical_axis(param.axis, len(data))
+        if len(size) < len(data):
+            raise NetError("bottom 1 must have as many axes as bottom 0", got=size, want=f"{len(data)} axes")
+        axes = range(axis, len(data))
+        offsets = list(param.offset) or [0]
+        if len(offsets) == 1:
+            offsets *= len(axes)
+        if len(offsets) != len(axes):
+            raise NetError(
+                "offset must be given once, or once for each axis cut", got=len(offsets), want=f"1 or {len(axes)}"
+            )
+        for i, offset in zip(axes, offsets, strict=True):
+            if offset + size[i] > data[i]:
+                raise NetError(
+                    f"the crop is past the end of axis {i}",
+                    got=f"offset {offset} + size {size[i]}",
+                    want=f"at most {data[i]}",
+                )
+        return [(i, offset, size[i]) for i, offset in zip(axes, offsets, strict=True)]
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Put the sizes of bottom 1 after ``axis``."""
+        cuts = self._cuts(*bottoms)
+        return [(*bottoms[0][: cuts[0][0]], *(length for _, _, length in cuts))]
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Cut."""
+        data, size = bottoms
+        for axis, offset, length in self._cuts(tuple(data.shape), tuple(size.shape)):
+            data = data.narrow(axis, offset, length)
+        return (data,)
+
+
+class Split(Layer):
+    """Hand the bottom on to several tops; their gradients add up.
+
+    Caffe puts these layers into a net by itself wherever a blob has several readers; here a blob may have them.
+
+    Shapes:
+        bottom and tops: any; the tops share the memory of the bottom.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/split_layer.cpp L9-L49.
+    """
+
+    tops: ClassVar[tuple[int, int | None]] = (1, None)
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Refuse to work in place."""
+        if self.spec.bottom[0] in self.spec.top:
+            raise NetError("a top must not be the bottom", got=repr(self.spec.bottom[0]))
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Return the shape of the bottom for each top."""
+        return [bottoms[0]] * len(self.spec.top)
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Hand on."""
+        return bottoms * len(self.spec.top)
+
+
+LAYERS: tuple[type[Layer], ...] = (LRN, Crop, Split)
