@@ -6,6 +6,7 @@ Source: BVLC/caffe@9b89154 src/caffe/blob.cpp L21-52, L410-430, L465-554.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ Array = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 MAX_AXES = 32
 MAX_COUNT = 2**31 - 1
+_MAX_ABSENT = 8
 _LEGACY = ("num", "channels", "height", "width")
 
 
@@ -102,6 +104,38 @@ def from_array(values: npt.ArrayLike) -> BlobProto:
     shaped(found, found.shape)
     name = "data" if found.dtype == np.float32 else "double_data"
     return BlobProto(**{"shape": BlobShape(dim=list(found.shape)), name: found})
+
+
+def from_numbered(arrays: Mapping[int, Array], path: StrPath) -> list[BlobProto]:
+    """Make a layer's blobs from arrays by their numbers; a number that is missing is a blob that holds nothing.
+
+    Raises:
+        CaffemodelError: far more numbers are missing than are there, or an array is not one for a blob.
+    """
+    count = max(arrays, default=-1) + 1
+    if count > 2 * len(arrays) + _MAX_ABSENT:
+        raise CaffemodelError(f"parameter {count - 1} is there, but most before it are not", path=path)
+    return [from_array(arrays[i]) if i in arrays else BlobProto() for i in range(count)]
+
+
+def modern_shape(blob: BlobProto, layer_type: str, index: int) -> tuple[int, ...]:
+    """Return the shape that today's Caffe gives a layer's blob, where the file has the old four-axis one.
+
+    Before 2015 every blob had four axes; Caffe still loads such files, since it compares their shapes padded in front
+    with ones. Convolutions kept their four; the weights of InnerProduct were (1, 1, M, N), biases (1, 1, 1, N).
+
+    Args:
+        blob: the blob.
+        layer_type: the type of its layer, in today's words.
+        index: its number in the layer.
+
+    Source: BVLC/caffe@9b89154 src/caffe/blob.cpp L410-424.
+    """
+    found = shape(blob)
+    if not is_legacy(blob) or (index == 0 and layer_type in ("Convolution", "Deconvolution")):
+        return found
+    axes = 2 if index == 0 and layer_type == "InnerProduct" else 1
+    return found[-axes:] if math.prod(found[:-axes]) == 1 else found
 
 
 def load_mean(path: StrPath) -> Array:

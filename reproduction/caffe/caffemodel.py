@@ -10,7 +10,6 @@ Source: protobuf.dev/programming-guides/encoding; BVLC/caffe@9b89154 src/caffe/u
 
 from __future__ import annotations
 
-import functools
 import mmap
 import struct
 from collections.abc import Callable, Iterator
@@ -81,15 +80,20 @@ def dumps(message: Message) -> bytes:
     return b"".join(block for piece in pieces for block in _blocks(piece))
 
 
-def dump(message: Message, path: StrPath) -> None:
+def dump(message: Message, path: StrPath, progress: Callable[[int], object] | None = None) -> None:
     """Write a message to a file, whole or not at all; weights go from their own memory, never a second copy.
+
+    Args:
+        message: what to write.
+        path: the file; it appears only when it is whole.
+        progress: called with a number of bytes after each write.
 
     Raises:
         ReproductionError: a required field is not set, or the file cannot be written.
     """
     pieces: list[Piece] = []
     _encode(message, pieces)
-    with files.atomic(path) as file:
+    with files.atomic(path, progress) as file:
         for piece in pieces:
             for block in _blocks(piece):
                 file.write(block)
@@ -148,7 +152,7 @@ class _Reader:
     def message(self, target: Message, pos: int, end: int, depth: int) -> None:
         """Read the fields between ``pos`` and ``end`` into ``target``, after what it has."""
         self.count(pos)
-        if _required(type(target)):
+        if target.required:
             self.unchecked.append((target, pos))
         unknown = bytearray()
         arrays: dict[str, Values | bytearray] = {}
@@ -176,7 +180,7 @@ class _Reader:
     def check_required(self) -> None:
         """Check at the end, since a message may come in several parts."""
         for message, pos in self.unchecked:
-            for name in _required(type(message)):
+            for name in message.required:
                 if not message.has(name):
                     raise self.error(f"{type(message).__name__} lacks its required field {name!r}", pos)
 
@@ -351,11 +355,6 @@ def _append(target: Message, name: str, values: Values | bytearray) -> None:
     target.values[name] = found
 
 
-@functools.cache
-def _required(message: type[Message]) -> tuple[str, ...]:
-    return tuple(name for name, field in message.fields.items() if field.required)
-
-
 def _varint(value: int) -> bytes:
     value &= _MASK64
     octets = bytearray()
@@ -368,7 +367,7 @@ def _varint(value: int) -> bytes:
 
 def _encode(message: Message, pieces: list[Piece]) -> int:
     """Append the pieces of a message and return their size; an array is a piece of its own, not copied."""
-    missing = [name for name in _required(type(message)) if not message.has(name)]
+    missing = [name for name in message.required if not message.has(name)]
     if missing:
         raise ReproductionError(f"{type(message).__name__} lacks its required field {missing[0]!r}")
     size = sum(_encode_field(field, value, pieces) for field, value in message.set_fields())

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import mmap
 import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from reproduction.caffe.errors import CaffemodelError, ReproductionError, StrPath
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 HDF5, ZIP, SAFETENSORS, TORCH = "an HDF5 file", "a zip archive", "a safetensors file", "a torch pickle"
 HTML, TEXT, ZEROS = "a web page", "text", "nothing but zeros at its start"
@@ -30,6 +34,7 @@ _MAGIC = (
 _HEAD = 512  # bytes that tell what a file is
 _SPARE = 64 << 20
 _RATIO = 16
+_STEP = 16 << 20
 
 
 def kind(data: bytes | mmap.mmap | memoryview) -> str | None:
@@ -87,12 +92,36 @@ def check_declared(size: int, path: StrPath) -> None:
         )
 
 
+def is_utf8(text: str) -> bool:
+    """Say whether the text can be written as UTF-8; a name that came from other bytes cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class _Reporting(io.FileIO):
+    """A file that says how many bytes it wrote, in steps that are small enough to watch."""
+
+    progress: Callable[[int], object]
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        written = super().write(memoryview(data)[:_STEP])
+        self.progress(written)
+        return written
+
+
 @contextlib.contextmanager
-def atomic(path: StrPath) -> Iterator[BinaryIO]:
+def atomic(path: StrPath, progress: Callable[[int], object] | None = None) -> Iterator[BinaryIO]:
     """Open a file for writing that appears under its name only when it is whole.
 
     It is written next to its place and moved there at the end; on any failure it is removed, and what was at
     ``path`` stays as it was. A link is followed.
+
+    Args:
+        path: the file.
+        progress: called with a number of bytes after each write.
 
     Raises:
         ReproductionError: the file cannot be written, as on a full disk or in a folder that does not exist.
@@ -102,7 +131,9 @@ def atomic(path: StrPath) -> Iterator[BinaryIO]:
         raise ReproductionError("this is not a file", place=os.fspath(path), remedy="Name a file to write.")
     part = target.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        with part.open("x+b") as file:
+        raw = _Reporting(os.fspath(part), "x+")
+        raw.progress = progress or (lambda written: None)
+        with io.BufferedRandom(raw) as file:
             yield file
         part.replace(target)
     except OSError as error:
