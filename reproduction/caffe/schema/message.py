@@ -251,6 +251,9 @@ class Message(metaclass=_Closed):
     """The base of every message of Caffe's format.
 
     Attributes:
+        fields: the declared fields by name, in the order of their numbers.
+        by_number: the same by number.
+        required: the names of the fields that must be set.
         present: whether a sub-message was set explicitly, even if it is empty.
         line: the line of a prototxt at which the message began; 0 when it did not come from text.
         unknown: the wire bytes of fields that the schema does not know, kept as protobuf keeps them.
@@ -260,11 +263,13 @@ class Message(metaclass=_Closed):
 
     fields: ClassVar[dict[str, Field[Any]]] = {}
     by_number: ClassVar[dict[int, Field[Any]]] = {}
+    required: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls) -> None:
         declared = [value for value in vars(cls).values() if isinstance(value, Field)]
         cls.fields = {field.name: field for field in sorted(declared, key=lambda field: field.number)}
         cls.by_number = {field.number: field for field in cls.fields.values()}
+        cls.required = tuple(field.name for field in cls.fields.values() if field.required)
 
     def __init__(self, **fields: Any):
         self.values: dict[str, Any] = {}

@@ -1,0 +1,318 @@
+"""The reader of protobuf's text format: text in, messages out, and the place of every mistake.
+
+``prototxt`` is its face. It takes what Caffe's own parser takes: comments from ``#`` to the end of the line; strings
+in both quotes with C's escapes, joined when they follow each other; ``{}`` and ``<>`` blocks with or without a colon;
+``,`` or ``;`` after a field; lists in brackets; decimal, octal and hexadecimal integers; ``inf``, ``nan`` and a
+suffix ``f``; enums by name or number; five spellings each of true and false. A field that is not repeated is given
+once. Blocks nest no deeper than the schema does, because a field that it does not know ends the reading.
+
+Source: protobuf's C++ io::Tokenizer and TextFormat::Parser, called by BVLC/caffe@9b89154 src/caffe/util/io.cpp L34-42.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from reproduction.caffe.errors import PrototxtError, ReproductionError, StrPath, did_you_mean
+from reproduction.caffe.schema import Field, Message, MessageList
+from reproduction.caffe.schema.message import BOOL, BYTES, STRING, UINT32
+
+# Spaces and comments, then one token. Nothing here matches in two ways, so reading takes time linear in the text.
+_TOKEN = re.compile(
+    r"""(?: [ \t\r\n\v\f]++ | \#[^\n]*+ )*+
+    (?: (?P<word>   [A-Za-z_][A-Za-z0-9_]*+ )
+      | (?P<symbol> [:{}<>\[\],;-] )
+      | (?P<number> \.?[0-9](?: [eE][+-] | [A-Za-z0-9_.] )*+ )
+      | (?P<string> "(?: [^"\\\n] | \\[^\n] )*+" | '(?: [^'\\\n] | \\[^\n] )*+' )
+      | (?P<end>    \Z )
+      | (?P<other>  . ) )""",
+    re.VERBOSE,
+)
+_INTEGER = re.compile(r"0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*")
+_REAL = re.compile(r"(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?[fF]?")
+_DIGITS = 25  # of a decimal integer are read: enough to see that it fits no field
+_ESCAPE = re.compile(
+    r"""\\(?: (?P<octal> [0-7]{1,3} )
+            | [xX](?P<hex> [0-9a-fA-F]{1,2} )
+            | u(?P<pair> [dD][89abAB][0-9a-fA-F]{2} \\u[dD][c-fC-F][0-9a-fA-F]{2} )
+            | u(?P<short> [0-9a-fA-F]{4} )
+            | U00(?P<long> (?: 0[0-9a-fA-F] | 10 )[0-9a-fA-F]{4} )
+            | (?P<plain> [abfnrtv\\?'"] )
+            | )""",
+    re.VERBOSE,
+)
+_PLAIN = dict(zip("abfnrtv\\?'\"", b"\a\b\f\n\r\t\v\\?'\"", strict=True))
+_BOOLEANS = {"true": True, "True": True, "t": True, "false": False, "False": False, "f": False}
+_SPECIAL = {"inf": float("inf"), "infinity": float("inf"), "nan": float("nan")}
+_CLOSER = {"{": "}", "<": ">"}
+
+# What to write for fields that forks of Caffe have, or that moved.
+_DILATION = "It belongs to a fork of Caffe; write 'dilation'."
+_REMEDY = {
+    ("PoolingParameter", "ceil_mode"): "It belongs to a fork of Caffe; write 'round_mode: FLOOR' for "
+    "'ceil_mode: false', and nothing for 'ceil_mode: true'.",
+    ("ConvolutionParameter", "hole"): _DILATION,
+    ("ConvolutionParameter", "hole_h"): _DILATION,
+    ("ConvolutionParameter", "hole_w"): _DILATION,
+    ("LayerParameter", "blobs_lr"): "In a 'layer', write 'param { lr_mult: ... }' for each blob.",
+    ("LayerParameter", "weight_decay"): "In a 'layer', write 'param { decay_mult: ... }' for each blob.",
+}
+
+
+class Reader:
+    """Reads fields from text, one token ahead.
+
+    Args:
+        text: the prototxt.
+        path: the place to name in errors.
+
+    Source: protobuf's C++ TextFormat::Parser::ParserImpl.
+    """
+
+    def __init__(self, text: str, path: StrPath):
+        self.text, self.path = text, path
+        self.open: list[tuple[Field[Any], int, type[Message]]] = []  # the blocks here: field, position, message outside
+        self.counted, self.line = 0, 1  # a position, and its line
+        self.kind, self.token, self.start, self.end = "", "", 0, 0
+        self.next()
+
+    def next(self) -> None:
+        """Go to the next token."""
+        match = _TOKEN.match(self.text, self.end)
+        assert match is not None
+        assert match.lastgroup is not None
+        self.kind, self.token = match.lastgroup, match[match.lastgroup]
+        self.start, self.end = match.span(match.lastgroup)
+        if self.kind == "other":
+            raise self.bad_character()
+
+    def fields(self, message: Message, closer: str = "", opened: int = 0) -> None:
+        """Read fields into ``message`` up to the closing token, or the end of the text.
+
+        Raises:
+            PrototxtError: the text is not a prototxt of this message.
+        """
+        cls, values = type(message), message.values
+        given: dict[str, int] = {}
+        arrays: list[Field[Any]] = []
+        while self.token != closer:
+            if self.kind != "word":
+                raise self.no_field(closer, opened)
+            field, at = cls.fields.get(self.token), self.start
+            if field is None:
+                raise self.unknown_field(cls)
+            self.next()
+            if self.token == ":":
+                self.next()
+            elif field.message is None:
+                raise self.unexpected(f"':' after {field.name!r}")
+            if field.repeated:
+                items = values.get(field.name)
+                if items is None:
+                    items = values[field.name] = MessageList(field.message) if field.message else []
+                    if field.array:
+                        arrays.append(field)
+                if self.token == "[":
+                    items.extend(self.listed(field, cls))
+                else:
+                    items.append(self.value(field, at, cls))
+            elif field.name in given:
+                first = f"It is not repeated, and was given at line {self.line_of(given[field.name])}."
+                raise self.error(f"{cls.__name__}.{field.name} is given a second time", at, remedy=first)
+            else:
+                given[field.name] = at
+                values[field.name] = self.value(field, at, cls)
+            if self.token in (",", ";"):
+                self.next()
+        for field in arrays:
+            values[field.name] = field.check(values[field.name])
+        for name in cls.required:
+            if name not in given:
+                raise self.error(f"{cls.__name__}.{name} is missing", opened, remedy="It is required.")
+
+    def listed(self, field: Field[Any], outside: type[Message]) -> Iterator[Any]:
+        """Yield the values of a list in brackets."""
+        opened = self.start
+        self.next()
+        more = self.token != "]"
+        while more:
+            yield self.value(field, self.start, outside)
+            more = self.token == ","
+            if self.kind == "end":
+                raise self.error("the list that opens here is not closed", opened)
+            if not more and self.token != "]":
+                raise self.unexpected("',' or ']'")
+            if more:
+                self.next()
+        self.next()
+
+    def value(self, field: Field[Any], at: int, outside: type[Message]) -> Any:
+        """Read one value of the field; ``at`` is where it begins, and ``outside`` is the message that it is in."""
+        if field.message is not None:
+            return self.block(field, field.message, at, outside)
+        if self.kind == "string" and field.kind in (STRING, BYTES):
+            return self.string(field)
+        start, sign = self.start, ""
+        if self.token == "-":
+            sign = "-"
+            self.next()
+        try:
+            value = field.check_one(self.plain(field, sign))
+        except ReproductionError as error:
+            got, remedy = sign + self.shown(), self.hint(field) or error.remedy
+            raise self.error(error.problem, start, got=got, want=error.want, remedy=remedy) from None
+        self.next()
+        return value
+
+    def block(self, field: Field[Any], message: type[Message], at: int, outside: type[Message]) -> Message:
+        """Read a message in brackets."""
+        closer = _CLOSER.get(self.token)
+        if closer is None:
+            raise self.unexpected(f"'{{' after {field.name!r}")
+        self.line += self.text.count("\n", self.counted, at)
+        self.counted = at
+        found = message()
+        found.present, found.line = True, self.line
+        self.open.append((field, at, outside))
+        opened = self.start
+        self.next()
+        self.fields(found, closer, opened)
+        self.open.pop()
+        self.next()
+        return found
+
+    def plain(self, field: Field[Any], sign: str) -> Any:
+        """Return what the token, which is no string, says; something unfit where it says nothing to this field."""
+        token, kind = self.token, field.kind
+        if kind is not None and kind.dtype is not None:
+            if self.kind == "number" and _REAL.fullmatch(token):
+                real = float(token.rstrip("fF"))
+            else:
+                real = _SPECIAL.get(token.lower())  # type: ignore[assignment]
+            return real if real is None or not sign else -real
+        whole = None
+        if self.kind == "number" and _INTEGER.fullmatch(token):
+            base = 16 if token[1:2] in ("x", "X") else 8 if token[0] == "0" else 10
+            whole = int(token[:_DIGITS] if base == 10 else token, base)
+        if field.enum:
+            return sign + token if whole is None else -whole if sign else whole
+        if kind is BOOL:
+            return None if sign else _BOOLEANS.get(token) if whole is None else {0: False, 1: True}.get(whole)
+        if whole is None or kind in (STRING, BYTES) or (sign and kind is UINT32):
+            return None
+        return -whole if sign else whole
+
+    def string(self, field: Field[Any]) -> str | bytes:
+        """Read a string, and those that follow it."""
+        at, parts = self.start, []
+        try:
+            while self.kind == "string":
+                parts.append(self.unescaped())
+                self.next()
+            data = b"".join(parts)
+            return data if field.kind is BYTES else data.decode()
+        except UnicodeError:
+            raise self.error("the string is not UTF-8", at, remedy="Save the file as UTF-8.") from None
+
+    def unescaped(self) -> bytes:
+        """Return the bytes that the string token stands for."""
+        body, at, parts = self.token[1:-1], 0, []
+        for match in _ESCAPE.finditer(body):
+            parts.append(body[at : match.start()].encode("utf-8", "surrogateescape"))
+            at = match.end()
+            if match["octal"]:
+                parts.append(bytes([int(match["octal"], 8) & 255]))
+            elif match["hex"]:
+                parts.append(bytes([int(match["hex"], 16)]))
+            elif match["plain"]:
+                parts.append(bytes([_PLAIN[match["plain"]]]))
+            elif match["pair"]:
+                parts.append(bytes.fromhex(match["pair"].replace("\\u", "")).decode("utf-16-be").encode())
+            elif code := match["short"] or match["long"]:
+                parts.append(chr(int(code, 16)).encode("utf-8", "surrogatepass"))
+            else:
+                raise self.error(
+                    "not an escape sequence",
+                    self.start + 1 + match.start(),
+                    got=body[match.start() : match.start() + 2],
+                    remedy="A backslash is written twice; paths go with '/'.",
+                )
+        parts.append(body[at:].encode("utf-8", "surrogateescape"))
+        return b"".join(parts)
+
+    def error(
+        self, problem: str, at: int, *, got: object = None, want: object = None, remedy: str = ""
+    ) -> PrototxtError:
+        """Return the error with the line and column of a position."""
+        line, column = self.line_of(at), at - self.text.rfind("\n", 0, at)
+        return PrototxtError(problem, path=self.path, line=line, column=column, got=got, want=want, remedy=remedy)
+
+    def line_of(self, at: int) -> int:
+        """Return the line of a position, counted from 1."""
+        return self.text.count("\n", 0, at) + 1
+
+    def shown(self) -> str:
+        """Return the token as an error shows it."""
+        if self.kind == "end":
+            return "the end of the text"
+        text = self.token if len(self.token) <= 40 else f"{self.token[:37]}..."
+        return text if self.kind == "string" else repr(text)
+
+    def unexpected(self, want: str) -> PrototxtError:
+        """Return the error for a token that may not stand here."""
+        return self.error("unexpected text", self.start, got=self.shown(), want=want)
+
+    def bad_character(self) -> PrototxtError:
+        """Return the error for a character that begins no token."""
+        if self.token in "\"'":
+            return self.error("the string that opens here is not closed on its line", self.start)
+        remedy = "Comments begin with '#'." if self.token == "/" else ""
+        if not self.token.isascii():
+            remedy = "Outside of strings and comments a prototxt is plain ASCII."
+        return self.error("unexpected character", self.start, got=ascii(self.token), remedy=remedy)
+
+    def no_field(self, closer: str, opened: int) -> PrototxtError:
+        """Return the error for a token that is neither a field's name nor the end of the block."""
+        if not self.open:
+            stray = self.token in _CLOSER.values()
+            return self.unexpected("a field name; no block is open here" if stray else "a field name")
+        field, at, _ = self.open[-1]
+        if self.kind == "end":
+            return self.error(f"the block {field.name!r} that opens here is not closed", at)
+        if self.token in _CLOSER.values():
+            return self.unexpected(f"{closer!r}, to match {self.text[opened]!r} of line {self.line_of(opened)}")
+        return self.unexpected(f"a field name or {closer!r}")
+
+    def unknown_field(self, cls: type[Message]) -> PrototxtError:
+        """Return the error for a name that is no field of the message; the remedy is the likeliest of many."""
+        name = self.token
+        outside = next((block for block in reversed(self.open) if name in block[2].fields), None)
+        inside = [field.name for field in cls.fields.values() if field.message and name in field.message.fields]
+        if (cls.__name__, name) in _REMEDY:
+            remedy = _REMEDY[cls.__name__, name]
+        elif outside is not None:
+            field, at, message = outside
+            remedy = (
+                f"It is a field of {message.__name__}: is the block {field.name!r} of line {self.line_of(at)} closed?"
+            )
+        elif 0 < len(inside) < 4:
+            remedy = f"It belongs inside {' or '.join(map(repr, inside))}."
+        else:
+            fork = "It may belong to a fork of Caffe." if name.endswith("_param") else ""
+            remedy = did_you_mean(name, cls.fields) or fork
+        return self.error(f"unknown field {name!r} in {cls.__name__}", self.start, remedy=remedy)
+
+    def hint(self, field: Field[Any]) -> str:
+        """Return the remedy for a value of the wrong kind, where there is a likely one."""
+        place = f"{field.owner}.{field.name}"
+        if field.enum and self.kind == "string":
+            other = ", or write 'layer' for 'layers'" if place == "V1LayerParameter.type" else ""
+            return f"Write it without quotes{other}."
+        if field.kind is STRING and self.kind == "word":
+            other = ", or write 'layers' for 'layer'" if place == "LayerParameter.type" else ""
+            return f"Write it in quotes{other}."
+        if field.kind and field.kind.dtype and _INTEGER.fullmatch(self.token):
+            return "Write it in decimal."
+        return ""

@@ -1,0 +1,371 @@
+"""Old forms of nets and solvers, brought to today's as Caffe does when it reads a file.
+
+V0 is the form of 2013 (``layers { layer { type: "conv" ... } bottom: ... }``), V1 that of 2014
+(``layers { type: CONVOLUTION ... }``). Text and weights alike are upgraded in memory; blobs come along uncopied.
+
+Source: BVLC/caffe@9b89154 src/caffe/util/upgrade_proto.cpp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from reproduction.caffe.errors import NetError, did_you_mean
+from reproduction.caffe.schema import (
+    LayerParameter,
+    Message,
+    NetParameter,
+    SolverParameter,
+    SolverType,
+    V0LayerParameter,
+    V1LayerParameter,
+    V1LayerType,
+)
+
+_V0_TYPES = {
+    "accuracy": V1LayerType.ACCURACY,
+    "bnll": V1LayerType.BNLL,
+    "concat": V1LayerType.CONCAT,
+    "conv": V1LayerType.CONVOLUTION,
+    "data": V1LayerType.DATA,
+    "dropout": V1LayerType.DROPOUT,
+    "euclidean_loss": V1LayerType.EUCLIDEAN_LOSS,
+    "flatten": V1LayerType.FLATTEN,
+    "hdf5_data": V1LayerType.HDF5_DATA,
+    "hdf5_output": V1LayerType.HDF5_OUTPUT,
+    "im2col": V1LayerType.IM2COL,
+    "images": V1LayerType.IMAGE_DATA,
+    "infogain_loss": V1LayerType.INFOGAIN_LOSS,
+    "innerproduct": V1LayerType.INNER_PRODUCT,
+    "lrn": V1LayerType.LRN,
+    "multinomial_logistic_loss": V1LayerType.MULTINOMIAL_LOGISTIC_LOSS,
+    "pool": V1LayerType.POOLING,
+    "relu": V1LayerType.RELU,
+    "sigmoid": V1LayerType.SIGMOID,
+    "softmax": V1LayerType.SOFTMAX,
+    "softmax_loss": V1LayerType.SOFTMAX_LOSS,
+    "split": V1LayerType.SPLIT,
+    "tanh": V1LayerType.TANH,
+    "window_data": V1LayerType.WINDOW_DATA,
+}
+
+# The V0 types that have parameters of their own, and where V1 keeps these.
+_V0_HOMES = {
+    "concat": "concat_param",
+    "conv": "convolution_param",
+    "data": "data_param",
+    "dropout": "dropout_param",
+    "hdf5_data": "hdf5_data_param",
+    "images": "image_data_param",
+    "infogain_loss": "infogain_loss_param",
+    "innerproduct": "inner_product_param",
+    "lrn": "lrn_param",
+    "pool": "pooling_param",
+    "window_data": "window_data_param",
+}
+
+# V0 field -> its V1 name, and the types that may have it.
+_V0_FIELDS: dict[str, tuple[str, set[str]]] = {
+    "num_output": ("num_output", {"conv", "innerproduct"}),
+    "biasterm": ("bias_term", {"conv", "innerproduct"}),
+    "weight_filler": ("weight_filler", {"conv", "innerproduct"}),
+    "bias_filler": ("bias_filler", {"conv", "innerproduct"}),
+    "pad": ("pad", {"conv", "pool"}),
+    "kernelsize": ("kernel_size", {"conv", "pool"}),
+    "group": ("group", {"conv"}),
+    "stride": ("stride", {"conv", "pool"}),
+    "pool": ("pool", {"pool"}),
+    "dropout_ratio": ("dropout_ratio", {"dropout"}),
+    "local_size": ("local_size", {"lrn"}),
+    "alpha": ("alpha", {"lrn"}),
+    "beta": ("beta", {"lrn"}),
+    "k": ("k", {"lrn"}),
+    "source": ("source", {"data", "hdf5_data", "images", "window_data", "infogain_loss"}),
+    "batchsize": ("batch_size", {"data", "hdf5_data", "images", "window_data"}),
+    "rand_skip": ("rand_skip", {"data", "images"}),
+    "shuffle_images": ("shuffle", {"images"}),
+    "new_height": ("new_height", {"images"}),
+    "new_width": ("new_width", {"images"}),
+    "concat_dim": ("concat_dim", {"concat"}),
+    "det_fg_threshold": ("fg_threshold", {"window_data"}),
+    "det_bg_threshold": ("bg_threshold", {"window_data"}),
+    "det_fg_fraction": ("fg_fraction", {"window_data"}),
+    "det_context_pad": ("context_pad", {"window_data"}),
+    "det_crop_mode": ("crop_mode", {"window_data"}),
+}
+
+# What data layers do to an image: V0 field -> field of transform_param, for layers of any type.
+_V0_TRANSFORM = {"scale": "scale", "meanfile": "mean_file", "cropsize": "crop_size", "mirror": "mirror"}
+
+_V1_TYPES = {
+    V1LayerType.NONE: "",
+    V1LayerType.ABSVAL: "AbsVal",
+    V1LayerType.ACCURACY: "Accuracy",
+    V1LayerType.ARGMAX: "ArgMax",
+    V1LayerType.BNLL: "BNLL",
+    V1LayerType.CONCAT: "Concat",
+    V1LayerType.CONTRASTIVE_LOSS: "ContrastiveLoss",
+    V1LayerType.CONVOLUTION: "Convolution",
+    V1LayerType.DATA: "Data",
+    V1LayerType.DECONVOLUTION: "Deconvolution",
+    V1LayerType.DROPOUT: "Dropout",
+    V1LayerType.DUMMY_DATA: "DummyData",
+    V1LayerType.EUCLIDEAN_LOSS: "EuclideanLoss",
+    V1LayerType.ELTWISE: "Eltwise",
+    V1LayerType.EXP: "Exp",
+    V1LayerType.FLATTEN: "Flatten",
+    V1LayerType.HDF5_DATA: "HDF5Data",
+    V1LayerType.HDF5_OUTPUT: "HDF5Output",
+    V1LayerType.HINGE_LOSS: "HingeLoss",
+    V1LayerType.IM2COL: "Im2col",
+    V1LayerType.IMAGE_DATA: "ImageData",
+    V1LayerType.INFOGAIN_LOSS: "InfogainLoss",
+    V1LayerType.INNER_PRODUCT: "InnerProduct",
+    V1LayerType.LRN: "LRN",
+    V1LayerType.MEMORY_DATA: "MemoryData",
+    V1LayerType.MULTINOMIAL_LOGISTIC_LOSS: "MultinomialLogisticLoss",
+    V1LayerType.MVN: "MVN",
+    V1LayerType.POOLING: "Pooling",
+    V1LayerType.POWER: "Power",
+    V1LayerType.RELU: "ReLU",
+    V1LayerType.SIGMOID: "Sigmoid",
+    V1LayerType.SIGMOID_CROSS_ENTROPY_LOSS: "SigmoidCrossEntropyLoss",
+    V1LayerType.SILENCE: "Silence",
+    V1LayerType.SOFTMAX: "Softmax",
+    V1LayerType.SOFTMAX_LOSS: "SoftmaxWithLoss",
+    V1LayerType.SPLIT: "Split",
+    V1LayerType.SLICE: "Slice",
+    V1LayerType.TANH: "TanH",
+    V1LayerType.WINDOW_DATA: "WindowData",
+    V1LayerType.THRESHOLD: "Threshold",
+}
+
+_DATA_HOMES = {
+    V1LayerType.DATA: "data_param",
+    V1LayerType.IMAGE_DATA: "image_data_param",
+    V1LayerType.WINDOW_DATA: "window_data_param",
+}
+
+_SOLVER_TYPES = {
+    SolverType.SGD: "SGD",
+    SolverType.NESTEROV: "Nesterov",
+    SolverType.ADAGRAD: "AdaGrad",
+    SolverType.RMSPROP: "RMSProp",
+    SolverType.ADADELTA: "AdaDelta",
+    SolverType.ADAM: "Adam",
+}
+
+
+def upgrade_net(net: NetParameter) -> list[str]:
+    """Bring a net to today's form, in place.
+
+    Returns:
+        Sentences that say what was upgraded; none for a net of today.
+
+    Raises:
+        NetError: Caffe would refuse the old form, or would lose a part of it.
+
+    Source: BVLC/caffe@9b89154 src/caffe/util/upgrade_proto.cpp L23-86.
+    """
+    if net.layers and net.layer:
+        raise NetError(
+            "the net has both 'layers', the older form, and 'layer'",
+            layer=net.layers[0].name or net.layers[0].layer.name,
+            line=net.layers[0].line,
+            remedy="Write all of them as 'layer'.",
+        )
+    notes: list[str] = []
+    if any(layer.has("layer") for layer in net.layers):
+        notes += _upgrade_v0(net)
+    elif net.layers:
+        notes.append(f"Upgraded {_layers(net.layers)} from V1, the form of 2014.")
+    notes += _upgrade_transforms(net)
+    if net.layers:
+        net.layer = [_from_v1(layer) for layer in net.layers]  # type: ignore[assignment]
+        net.clear("layers")
+    if net.input:
+        notes.append(_upgrade_inputs(net))
+    return notes + _upgrade_batch_norms(net)
+
+
+def upgrade_solver(solver: SolverParameter) -> list[str]:
+    """Bring a solver to today's form, in place: ``solver_type``, an enum, becomes ``type``, a name.
+
+    Returns:
+        Sentences that say what was upgraded.
+
+    Raises:
+        NetError: both are set.
+
+    Source: BVLC/caffe@9b89154 src/caffe/util/upgrade_proto.cpp L1042-1098.
+    """
+    if not solver.has("solver_type"):
+        return []
+    if solver.has("type"):
+        raise NetError(
+            "the solver has both 'solver_type', the older form, and 'type'",
+            got=f"{solver.solver_type.name} and {solver.type!r}",
+            remedy="Take away 'solver_type'.",
+        )
+    old = solver.solver_type
+    solver.type = _SOLVER_TYPES[old]
+    solver.clear("solver_type")
+    return [f"solver_type: {old.name} became type: {solver.type!r}."]
+
+
+def _upgrade_v0(net: NetParameter) -> list[str]:
+    """Turn V0 layers into V1 layers; padding layers become the pad of the layers after them (L115-140)."""
+    kept = _without_padding(net)
+    padding = [layer.layer.name for layer in net.layers if layer.layer.type == "padding"]
+    lost = [field.name for field, _ in net.set_fields() if field.name in ("state", "debug_info", "input_shape")]
+    for name in lost:
+        net.clear(name)
+    net.layers = [_from_v0(layer) for layer in kept]  # type: ignore[assignment]
+    notes = [f"Upgraded {_layers(kept)} from V0, the form of 2013."]
+    if padding:
+        notes.append(f"The padding of {_names(padding)} became 'pad' of what follows.")
+    if lost:
+        notes.append(f"{_names(lost)} of the net was dropped: V0 does not have it.")
+    return notes
+
+
+def _without_padding(net: NetParameter) -> list[V1LayerParameter]:
+    """Return all layers but the padding ones, whose pad goes to the layers that they feed (L142-199)."""
+    kept = []
+    makers: dict[str, V1LayerParameter | None] = dict.fromkeys(net.input)
+    for layer in net.layers:
+        if layer.layer.type != "padding":
+            kept.append(layer)
+        for i, blob in enumerate(layer.bottom):
+            if blob not in makers:
+                raise _v0_error(f"no layer before it makes its bottom {blob!r}", layer, did_you_mean(blob, makers))
+            source = makers[blob]
+            if source is None or source.layer.type != "padding":
+                continue
+            if layer.layer.type not in ("conv", "pool") or len(layer.bottom) != 1:
+                remedy = f"{source.layer.name!r} pads for 'conv' and 'pool' layers with one bottom."
+                raise _v0_error("it cannot follow a padding layer", layer, remedy)
+            if len(source.bottom) != 1 or len(source.top) != 1:
+                raise _v0_error("a padding layer has one bottom and one top", source)
+            layer.layer.pad = source.layer.pad
+            layer.bottom[i] = source.bottom[0]
+        makers.update(dict.fromkeys(layer.top, layer))
+    return kept
+
+
+def _from_v0(old: V1LayerParameter) -> V1LayerParameter:
+    """Return the V1 form of a V0 layer and its connections (L201-551)."""
+    if not old.has("layer"):
+        raise NetError(
+            "the net mixes layers of V0, the form of 2013, and of V1",
+            layer=old.name,
+            line=old.line,
+            remedy="Write all of them as 'layer'.",
+        )
+    v0 = old.layer
+    new = V1LayerParameter(bottom=old.bottom, top=old.top)
+    new.line = old.line
+    for field, value in v0.set_fields():
+        if field.name == "type":
+            if v0.type not in _V0_TYPES:
+                raise _v0_error("unknown type", old, did_you_mean(v0.type, _V0_TYPES))
+            new.type = _V0_TYPES[v0.type]
+        elif field.name in ("name", "blobs", "blobs_lr", "weight_decay"):
+            setattr(new, field.name, value)
+        elif field.name in _V0_TRANSFORM:
+            setattr(new.transform_param, _V0_TRANSFORM[field.name], value)
+        elif field.name == "hdf5_output_param" and v0.type == "hdf5_output":
+            new.hdf5_output_param = value
+        else:
+            name, types = _V0_FIELDS.get(field.name, ("", set()))
+            if v0.type not in types:
+                raise _v0_error(f"layers of this type have no field {field.name!r}", old, "Take it away.")
+            home: Message = getattr(new, _V0_HOMES[v0.type])
+            setattr(home, name, [value] if home.field(name).repeated else value)
+    return new
+
+
+def _v0_error(problem: str, layer: V1LayerParameter, remedy: str = "") -> NetError:
+    v0: V0LayerParameter = layer.layer
+    return NetError(problem, layer=v0.name, type=v0.type, line=layer.line, remedy=remedy)
+
+
+def _upgrade_transforms(net: NetParameter) -> list[str]:
+    """Move what V1's data layers do to an image into ``transform_param`` (L608-667)."""
+    fields = ("scale", "mean_file", "crop_size", "mirror")
+    data = [(layer, getattr(layer, _DATA_HOMES[layer.type])) for layer in net.layers if layer.type in _DATA_HOMES]
+    old = [layer.name for layer, param in data if any(param.has(name) for name in fields)]
+    if not old:
+        return []
+    for layer, param in data:
+        # Once one layer needs it, Caffe makes both messages in all data layers, empty or not.
+        param.present = layer.transform_param.present = True
+        for name in fields:
+            if param.has(name):
+                setattr(layer.transform_param, name, getattr(param, name))
+                param.clear(name)
+    return [f"The transformations of {_names(old)} moved to 'transform_param'."]
+
+
+def _from_v1(old: V1LayerParameter) -> LayerParameter:
+    """Return today's form of a V1 layer (L691-874)."""
+    new = LayerParameter()
+    new.line = old.line
+    for field, value in old.set_fields():
+        if field.name == "type":
+            new.type = _V1_TYPES[old.type]
+        elif field.name == "param":
+            _each_param(new, "name", value)
+        elif field.name == "blob_share_mode":
+            _each_param(new, "share_mode", value)
+        elif field.name == "blobs_lr":
+            _each_param(new, "lr_mult", value)
+        elif field.name == "weight_decay":
+            _each_param(new, "decay_mult", value)
+        else:
+            setattr(new, field.name, value)
+    return new
+
+
+def _each_param(layer: LayerParameter, name: str, values: list[Any]) -> None:
+    for i, value in enumerate(values):
+        param = layer.param[i] if i < len(layer.param) else layer.param.add()
+        setattr(param, name, value)
+
+
+def _upgrade_inputs(net: NetParameter) -> str:
+    """Turn the net's ``input`` fields into an Input layer; without shapes, drop them (L968-1003)."""
+    names = list(net.input)
+    shapes = [list(shape.dim) for shape in net.input_shape]
+    dims = list(net.input_dim)
+    if shapes and len(shapes) != len(names):
+        raise NetError("each input has one 'input_shape'", got=len(shapes), want=len(names))
+    if not shapes and dims:
+        if len(dims) != 4 * len(names):
+            raise NetError("each input has four 'input_dim'", got=len(dims), want=4 * len(names))
+        shapes = [dims[i : i + 4] for i in range(0, len(dims), 4)]
+    for name in ("input", "input_shape", "input_dim"):
+        net.clear(name)
+    if not shapes:  # a caffemodel
+        return f"The inputs {_names(names)}, which have no shape, were dropped."
+    shape = [{"dim": dims} for dims in shapes]
+    net.layer.insert(0, LayerParameter(name="input", type="Input", top=names, input_param={"shape": shape}))
+    return f"The inputs {_names(names)} became an Input layer."
+
+
+def _upgrade_batch_norms(net: NetParameter) -> list[str]:
+    """Stop the learning of a BatchNorm layer's statistics, where their multipliers are given (L1017-1032)."""
+    old = [layer for layer in net.layer if layer.type == "BatchNorm" and len(layer.param) == 3]
+    for layer in old:
+        for param in layer.param:
+            param.lr_mult = param.decay_mult = 0.0
+    return [f"lr_mult and decay_mult of {_names(layer.name for layer in old)} became 0."] if old else []
+
+
+def _layers(layers: Sequence[V1LayerParameter]) -> str:
+    return "1 layer" if len(layers) == 1 else f"{len(layers)} layers"
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))
