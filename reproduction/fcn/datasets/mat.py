@@ -1,0 +1,184 @@
+"""MAT files of the data sets -> label arrays.
+
+Reads what the data sets' label files are: MATLAB 5 files (``save -v6`` and ``-v7``) with a matrix of numbers, in a
+variable or in a field of a structure. Everything else in such a file is stepped over unread. Written here because
+``scipy.io.loadmat``, which the published layers use, crashes the whole process on some broken files; tests hold this
+reader against it.
+
+Source: "MAT-File Format", The MathWorks, chapter 1 (level 5).
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reproduction.caffe.errors import DataError, StrPath
+
+Array = npt.NDArray[Any]
+
+_LIMIT_BYTES = 1 << 28  # of the file, and of what it unpacks to; the data sets' label maps have 0.5 MB
+_HEADER_BYTES = 128
+_INT8, _INT32, _UINT32, _MATRIX, _COMPRESSED = 1, 5, 6, 14, 15  # types of elements
+_STRUCTURE, _NUMBERS = 2, range(6, 16)  # classes of arrays
+_COMPLEX = 0x800
+_STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+
+
+def read(path: StrPath, *names: str) -> Array:
+    """Read one matrix of a MAT file.
+
+    Args:
+        path: a MATLAB 5 file.
+        names: a variable, then the fields that lead to the matrix.
+
+    Returns:
+        (H, W), of the number type in which the file stores it.
+
+    Raises:
+        DataError: the file is missing, broken or too large, or holds no such matrix of real numbers.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(_LIMIT_BYTES + 1)
+        return _find(data, names)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise DataError(f"the label map cannot be read ({reason})", path=path) from None
+    except DataError as error:
+        raise error.at(str(path)) from None
+
+
+def _find(data: bytes, names: tuple[str, ...]) -> Array:
+    order = {b"IM": "<", b"MI": ">"}.get(data[_HEADER_BYTES - 2 : _HEADER_BYTES])
+    if order is None or len(data) > _LIMIT_BYTES or data[124:126] not in (b"\x00\x01", b"\x01\x00"):
+        raise DataError(
+            "this is no label map",
+            got=_describe(data),
+            want=f"a MATLAB 5 file of at most {_LIMIT_BYTES >> 20} MB",
+            remedy="MATLAB writes one by save -v7.",
+        )
+    for element in _unpacked(data, order):
+        array = _Reader(element, order).array()
+        if array.name == names[0]:
+            for name in names[1:]:
+                array = array.field(name)
+            return array.numbers()
+    raise DataError(f"the MAT file has no variable {names[0]!r}")
+
+
+def _unpacked(data: bytes, order: str) -> Iterator[bytes]:
+    """Take the file's variables apart: the bytes of each array, unpacked."""
+    file = _Reader(data, order, _HEADER_BYTES)
+    while not file.done():
+        kind, content = file.element()
+        if kind == _COMPRESSED:
+            inflate = zlib.decompressobj()
+            try:
+                content = inflate.decompress(content, _LIMIT_BYTES)
+            except zlib.error as error:
+                raise _broken(str(error)) from None
+            if inflate.unconsumed_tail:
+                raise DataError(
+                    "the MAT file unpacks to too much for a label map", want=f"at most {_LIMIT_BYTES} bytes"
+                )
+            kind, content = _Reader(content, order).element()
+        if kind == _MATRIX:
+            yield content
+
+
+class _Reader:
+    """Elements of a MAT file, one after the other: a type, a size, that many bytes, and padding to 8 bytes."""
+
+    def __init__(self, data: bytes, order: str, at: int = 0):
+        self.data, self.order, self.at = data, order, at
+
+    def done(self) -> bool:
+        return self.at >= len(self.data)
+
+    def element(self) -> tuple[int, bytes]:
+        if self.at + 8 > len(self.data):
+            raise _broken(f"it ends within the tag at byte {self.at}")
+        kind, size = struct.unpack_from(self.order + "II", self.data, self.at)
+        start = self.at + 8
+        if kind >> 16:  # a small element: size and type share the first word, its bytes are the second
+            kind, size, start = kind & 0xFFFF, kind >> 16, self.at + 4
+        if start + size > len(self.data) or (start == self.at + 4 and size > 4):
+            raise _broken(f"the element at byte {self.at} reaches past its end")
+        padded = size if kind == _COMPRESSED else (size + 7) // 8 * 8
+        self.at = self.at + 8 if start == self.at + 4 else start + padded
+        return kind, self.data[start : start + size]
+
+    def array(self) -> _Array:
+        """Read the head of an array: flags, size, name."""
+        if self.done():  # MATLAB's empty array in a field
+            return _Array(0, False, (0, 0), "", self)
+        kind, flags = self.element()
+        kind_of_size, size = self.element()
+        kind_of_name, name = self.element()
+        if (kind, kind_of_size, kind_of_name) != (_UINT32, _INT32, _INT8) or len(flags) != 8 or len(size) % 4:
+            raise _broken("an array has no flags, size and name")
+        bits = struct.unpack_from(self.order + "I", flags)[0]
+        shape = struct.unpack(f"{self.order}{len(size) // 4}i", size)
+        return _Array(bits & 0xFF, bool(bits & _COMPLEX), shape, name.decode("latin-1"), self)
+
+
+@dataclass(frozen=True)
+class _Array:
+    kind: int
+    is_complex: bool
+    shape: tuple[int, ...]
+    name: str
+    rest: _Reader
+
+    def field(self, name: str) -> _Array:
+        """Take a field of a 1 x 1 structure."""
+        if self.kind != _STRUCTURE or set(self.shape) != {1}:
+            raise DataError(f"the MAT file's {self.name!r} has no field {name!r}", want="a structure")
+        width = struct.unpack(self.rest.order + "i", self._content(_INT32, 4))[0]
+        text = self._content(_INT8)
+        if width < 1 or len(text) % width:
+            raise _broken("a structure has no field names")
+        names = [text[at : at + width].split(b"\0")[0] for at in range(0, len(text), width)]
+        if name.encode() not in names:
+            raise DataError(f"the MAT file's {self.name!r} has no field {name!r}")
+        for _ in range(names.index(name.encode())):
+            self._content(_MATRIX)
+        return _Reader(self._content(_MATRIX), self.rest.order).array()
+
+    def numbers(self) -> Array:
+        """Read the matrix."""
+        if self.kind not in _NUMBERS or self.is_complex or len(self.shape) != 2 or min(self.shape) < 1:
+            raise DataError("the MAT file's label map is not a matrix of real numbers", got=f"shape {self.shape}")
+        kind, content = self.rest.element()
+        if kind not in _STORED:
+            raise _broken(f"numbers of type {kind}")
+        dtype = np.dtype(self.rest.order + _STORED[kind])
+        if len(content) != dtype.itemsize * self.shape[0] * self.shape[1]:
+            raise _broken(f"{len(content)} bytes do not make {self.shape[0]} x {self.shape[1]} of {dtype.name}")
+        return np.frombuffer(content, dtype).reshape(self.shape, order="F")
+
+    def _content(self, want: int, size: int | None = None) -> bytes:
+        kind, content = self.rest.element()
+        if kind != want or size not in (None, len(content)):
+            raise _broken(f"an element is of type {kind}, want {want}")
+        return content
+
+
+def _broken(reason: str) -> DataError:
+    return DataError(f"the MAT file is broken ({reason})", remedy="Extract or fetch it again.")
+
+
+def _describe(data: bytes) -> str:
+    if len(data) > _LIMIT_BYTES:
+        return "a larger one"
+    if data.startswith(b"MATLAB 7.3"):
+        return "a MATLAB 7.3 file"
+    return f"a file that begins with {data[:16]!r}" if data else "an empty file"

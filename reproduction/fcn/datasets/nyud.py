@@ -1,0 +1,88 @@
+"""NYUDv2: indoor scenes with depth, 40 classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from reproduction.caffe.errors import DataError, StrPath
+from reproduction.fcn.datasets import layouts, mat, pictures
+from reproduction.fcn.datasets.base import Array, Dataset, Tops
+
+_MEAN_BGR = np.array((116.190, 97.203, 92.318), np.float32)
+_MEAN_HHA = np.array((132.431, 94.076, 118.477), np.float32)
+_MEAN_LOG_DEPTH = np.array((7.844,), np.float32)
+
+_FILES = {
+    "color": "data/images/img_{}.png",
+    "depth": "data/depth/img_{}.png",
+    "hha": "data/hha/img_{}.png",
+    "label": "segmentation/img_{}.mat",
+}
+
+
+class NYUD(Dataset):
+    """NYUDv2 in the format that Berkeley published (``nyud.tar.gz``).
+
+    The split ``trainval`` is ``train`` and ``val`` one after the other: no list of it is published.
+
+    Shapes:
+        kind   shape      dtype    content
+        color  (3, H, W)  float32  B G R, minus (116.190, 97.203, 92.318)
+        depth  (1, H, W)  float32  natural logarithm of millimetres, minus 7.844
+        hha    (3, H, W)  float32  disparity, height, angle as stored (not flipped), minus (132.431, 94.076, 118.477)
+        label  (1, H, W)  uint8    0 to 39; 255 = void (0 in the file)
+
+    Args:
+        split: ``train`` (381), ``val`` (414), ``trainval`` (795) or ``test`` (654).
+        root: the data root.
+        tops: top -> kind.
+        folder: where a prototxt says the tree lies.
+        order: ``seed`` and ``randomize``.
+
+    Source: shelhamer/fcn.berkeleyvision.org@1305c73 nyud_layers.py; data/nyud.
+    """
+
+    name = "nyud"
+    kinds = ("color", "depth", "hha", "label")
+    label_lists: ClassVar[dict[str, str]] = {"label": "nyud"}
+
+    def __init__(self, split: str, root: StrPath, tops: Tops | None = None, *, folder: str | None = None, **order: Any):
+        super().__init__(split, root, tops, **order)
+        self.tree = layouts.find(("nyud",), root, folder)
+        self.ids = self._list(split)
+
+    def file(self, kind: str, id: str) -> Path:
+        """Return the path of a picture or a label map."""
+        return self.tree / _FILES[kind].format(id)
+
+    def read(self, kind: str, path: Path) -> Array:
+        """Read a picture, a depth map or a label map."""
+        if kind == "color":
+            return pictures.caffe_input(pictures.rgb(path), _MEAN_BGR, flip=True)
+        elif kind == "hha":
+            return pictures.caffe_input(pictures.rgb(path), _MEAN_HHA, flip=False)
+        elif kind == "depth":
+            millimetres = pictures.depth(path).astype(np.float32)
+            if not (millimetres > 0).all():
+                holes = np.count_nonzero(~(millimetres > 0))
+                raise DataError(f"{holes} pixels have no depth", path=path, want="depths with their holes filled")
+            values = np.log(millimetres)
+            values -= _MEAN_LOG_DEPTH
+            return values[np.newaxis]
+        values = pictures.class_numbers(mat.read(path, "segmentation"), len(self.classes)).astype(np.uint8)
+        return (values - np.uint8(1))[np.newaxis]  # 0, void, wraps to 255
+
+    def training_ids(self) -> set[str] | None:
+        """Return the split ``trainval``, if its lists are at hand."""
+        try:
+            return set(self._list("trainval"))
+        except DataError:
+            return None
+
+    def _list(self, split: str) -> list[str]:
+        places = [self.tree, self.root / "splits" / "nyud", self.root / "nyud"]
+        derived = [*self._list("train"), *self._list("val")] if split == "trainval" else None
+        return layouts.split_ids(split, [place / f"{split}.txt" for place in places], derived)

@@ -1,0 +1,72 @@
+"""SIFT Flow: outdoor scenes with two labellings, semantic and geometric."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from reproduction.caffe.errors import DataError, StrPath
+from reproduction.fcn.datasets import layouts, mat, pictures
+from reproduction.fcn.datasets.base import Array, Dataset, Tops
+
+_MEAN_BGR = np.array((114.578, 115.294, 108.353), np.float32)
+_SCENES = "spatial_envelope_256x256_static_8outdoorcategories"
+_FILES = {"data": ("Images", "jpg"), "sem": ("SemanticLabels", "mat"), "geo": ("GeoLabels", "mat")}
+
+
+class SIFTFlow(Dataset):
+    """SIFT Flow; the published splits leave out two images without annotation.
+
+    Shapes:
+        kind  shape      dtype    content
+        data  (3, H, W)  float32  B G R, minus (114.578, 115.294, 108.353)
+        sem   (1, H, W)  uint8    0 to 32; 255 = void (0 in the file)
+        geo   (1, H, W)  uint8    0 to 2: sky, horizontal, vertical; 255 = void (-1 in the file)
+
+    Args:
+        split: ``trainval`` (2486) or ``test`` (200).
+        root: the data root.
+        tops: top -> kind.
+        folder: where a prototxt says the tree lies.
+        order: ``seed`` and ``randomize``.
+
+    Source: shelhamer/fcn.berkeleyvision.org@1305c73 siftflow_layers.py; data/sift-flow.
+    """
+
+    name = "siftflow"
+    kinds = ("data", "sem", "geo")
+    label_lists: ClassVar[dict[str, str]] = {"sem": "siftflow-sem", "geo": "siftflow-geo"}
+
+    def __init__(self, split: str, root: StrPath, tops: Tops | None = None, *, folder: str | None = None, **order: Any):
+        super().__init__(split, root, tops, **order)
+        self.tree = layouts.find(("siftflow",), root, folder)
+        self.ids = self._list(split)
+
+    def file(self, kind: str, id: str) -> Path:
+        """Return the path of an image or a label map."""
+        folder, ending = _FILES[kind]
+        return self.tree / folder / _SCENES / f"{id}.{ending}"
+
+    def read(self, kind: str, path: Path) -> Array:
+        """Read an image or one of its label maps."""
+        if kind == "data":
+            return pictures.caffe_input(pictures.rgb(path), _MEAN_BGR, flip=True)
+        values = mat.read(path, "S")
+        if kind == "sem":
+            numbers = pictures.class_numbers(values, 33)
+        else:
+            numbers = np.maximum(pictures.class_numbers(values, 3, low=-1), 0)
+        return (numbers.astype(np.uint8) - np.uint8(1))[np.newaxis]  # 0, void, wraps to 255
+
+    def training_ids(self) -> set[str] | None:
+        """Return the split ``trainval``, if its list is at hand."""
+        try:
+            return set(self._list("trainval"))
+        except DataError:
+            return None
+
+    def _list(self, split: str) -> list[str]:
+        places = [self.tree, self.root / "splits" / "sift-flow", self.root / "sift-flow"]
+        return layouts.split_ids(split, [place / f"{split}.txt" for place in places])
