@@ -151,11 +151,12 @@ def test_a_deconvolution_is_as_long_as_the_convolution_that_it_turns_round(size:
 @given(sizes, windows())
 def test_pooling_covers_every_pixel_and_no_window_starts_past_the_end(size: int, window: Window):
     window = Window(window.kernel, window.stride, window.pad)
-    try:
-        (count,) = pool_sizes([size], [window])
-    except NetError as error:
-        assert "longer than the padded input" in str(error)
+    short = window.kernel - size - 2 * window.pad
+    if short >= window.stride:
+        with pytest.raises(NetError, match="the window is longer than the padded input"):
+            pool_sizes([size], [window])
         return
+    (count,) = pool_sizes([size], [window])
     last = (count - 1) * window.stride - window.pad
     if window.pad:
         assert last < size
