@@ -1,0 +1,96 @@
+"""Write the prototxts of the 15 published nets, with their solvers and a table of them, into prototxt/.
+
+Takes a second; ``make prototxt`` runs it.
+
+    tools/make_prototxt.py            write what is not current, and say what was written
+    tools/make_prototxt.py --check    say what is not current; exit 1 when anything is
+    tools/make_prototxt.py -o DIR     somewhere else
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from common import PROTOTXT, run
+
+from reproduction.caffe import files, prototxt
+from reproduction.caffe.errors import ReproductionError
+from reproduction.fcn import describe, nets
+
+INTRO = """\
+# The published nets
+
+Written by `make prototxt` from `reproduction/fcn/nets.py`. The train, val, trainval and test nets are those of
+shelhamer/fcn.berkeleyvision.org@1305c73, byte for byte; the solvers say the same as its solvers; a `deploy.prototxt`
+takes pictures of any size and has neither labels nor losses.
+
+The first convolution pads by 100 pixels, so that a net takes a picture of any size. What that and the windows shift is
+taken back by the crops: their offsets follow from the layers, and change neither with the picture nor with the classes.
+
+"""
+HEAD = ("net", "classes", "stride", "crop offsets", "parameters", "base_lr", "momentum", "iter_size", "iterations")
+
+
+def main() -> int:
+    """Write or compare every file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare only")
+    parser.add_argument("-o", "--output", type=Path, default=PROTOTXT, metavar="DIR", help="default: prototxt/")
+    args = parser.parse_args()
+    stale = {name: text for name, text in render().items() if not is_current(args.output / name, text)}
+    for name, text in stale.items():
+        path = args.output / name
+        if not args.check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with files.atomic(path) as file:
+                file.write(text)
+        print(path)
+    if args.check and stale:
+        raise ReproductionError(
+            f"{len(stale)} of {len(render())} files are not current",
+            place=str(args.output),
+            remedy="Run `make prototxt` and commit the result.",
+        )
+    return 0
+
+
+def render() -> dict[str, bytes]:
+    """Give the contents of every file, by path below prototxt/."""
+    texts = {"README.md": INTRO + table()}
+    for name, row in nets.NETS.items():
+        for file, message in nets.files(row).items():
+            texts[f"{name}/{file}"] = prototxt.dumps(message)
+    return {name: text.encode() for name, text in texts.items()}
+
+
+def is_current(path: Path, text: bytes) -> bool:
+    """Say whether the file is there and holds the text."""
+    return path.is_file() and path.read_bytes() == text
+
+
+def table() -> str:
+    """Tabulate the nets in Markdown."""
+    rows = [HEAD, ("---", *["--:"] * (len(HEAD) - 1))]
+    for name, row in nets.NETS.items():
+        deploy, solver = nets.deploy(row), nets.solver(row)
+        # Both tasks of SIFT Flow crop alike; the offsets are said once.
+        offsets = dict.fromkeys(offset for spec in deploy.layer for offset in spec.crop_param.offset)
+        rows.append(
+            (
+                f"[{name}]({name})",
+                " + ".join(str(head.classes) for head in row.heads),
+                str(row.stride),
+                ", ".join(map(str, offsets)),
+                f"{describe.describe(deploy).parameters:,}",
+                f"{solver.base_lr:.0e}",
+                f"{solver.momentum:.2f}",
+                str(solver.iter_size),
+                f"{solver.max_iter:,}",
+            )
+        )
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
+
+
+if __name__ == "__main__":
+    run(main)
