@@ -146,8 +146,8 @@ class Published:
         stride: pixels between predictions before the last upsampling.
         base_lr: learning rate of its solver.
         caffemodel: file name of its published weights; None where there are none.
-        parents: the nets that its training starts from, each with the suffix that its layers get here: published
-            nets by name, ImageNet nets by the stem of their file.
+        parents: the nets that its training starts from, by their names in the zoo, each with the suffix that its
+            layers get here.
         inputs: the pictures of the data layer: blob name, and what is in it (a key of ``CHANNELS``).
         trunk: "vgg16" or "alexnet".
         first: name of the first convolution.
@@ -191,7 +191,7 @@ class Published:
         return DATASETS[self.dataset].train, DATASETS[self.dataset].test
 
 
-_VGG16, _CAFFENET = {"VGG_ILSVRC_16_layers": ""}, {"bvlc_reference_caffenet": ""}
+_VGG16, _CAFFENET = {"vgg16": ""}, {"caffenet": ""}
 _COLOR_D, _COLOR_HHA = {"color": "color", "depth": "depth"}, {"color": "color", "hha": "hha"}
 # Upstream bug, kept: seen from the nets' own folders this is one too high; the other eleven nets have "../data".
 _HIGH = "../../data"

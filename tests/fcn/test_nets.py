@@ -101,6 +101,10 @@ def test_the_table_says_what_the_net_says(row: nets.Published):
         assert says["seed"] == 1337
         if row.dataset == "nyud":
             assert says["tops"] == [*row.inputs.values(), "label"]
+        firsts = [
+            spec.name for spec in net.layer if spec.type == "Convolution" and set(spec.bottom) & {"data", *row.tops}
+        ]
+        assert firsts == ([f"{row.first}{name}" for name in row.inputs] if row.late else [row.first])
         losses = [spec for spec in net.layer if spec.type == "SoftmaxWithLoss"]
         assert [spec.bottom for spec in losses] == [[head.score, head.label] for head in row.heads]
         last = {spec.top[0]: spec.convolution_param for spec in net.layer if spec.type == "Deconvolution"}
@@ -121,7 +125,7 @@ def test_training_starts_from_nets_whose_layers_fit():
         mine = named(nets.deploy(row))
         for parent, suffix in row.parents.items():
             if parent not in nets.NETS:
-                assert parent in {"VGG_ILSVRC_16_layers", "bvlc_reference_caffenet"}
+                assert parent in {"vgg16", "caffenet"}
                 continue
             theirs = named(nets.deploy(nets.NETS[parent]))
             learned = [spec for spec in theirs.values() if spec.type == "Convolution"]
@@ -134,6 +138,18 @@ def test_stages_go_from_coarse_to_fine():
     for family in ("voc", "siftflow", "pascalcontext"):
         assert nets.NETS[f"{family}-fcn8s"].parents == {f"{family}-fcn16s": ""}
         assert nets.NETS[f"{family}-fcn16s"].parents == {f"{family}-fcn32s": ""}
+
+
+def test_the_manifest_has_the_published_weights_under_the_same_names():
+    manifest = json.loads((ROOT / "weights" / "manifest.json").read_text())
+    entries = {entry["name"]: entry for entry in manifest["entries"]}
+    for row in ROWS:
+        assert row.parents.keys() <= entries.keys()
+        if row.caffemodel:
+            assert entries[row.name]["url"].endswith(f"/{row.caffemodel}")
+            assert entries[row.name]["payload_bytes"] == PAYLOAD[row.name]
+        else:
+            assert row.name not in entries
 
 
 def test_only_the_early_fusion_of_depth_has_no_published_weights():
