@@ -19,15 +19,17 @@ MAY_IMPORT = {
 # Inside caffe, each floor imports only from floors below it.
 FLOORS = [
     {"errors"},
-    {"schema"},
-    {"geometry", "blobs", "prototxt", "caffemodel", "hdf5", "upgrade", "fillers"},
+    {"schema", "files"},
+    {"geometry", "blobs", "prototxt", "textreader", "caffemodel", "hdf5", "tensors", "upgrade", "fillers"},
     {"weights", "netspec", "layers", "transfer"},
     {"graph"},
     {"net"},
+    {"rules", "snapshot"},
+    {"solver"},
 ]
 
 # What reads and writes files must not need torch: a prototxt is looked at in milliseconds.
-LIGHT = {"errors", "schema", "geometry", "blobs", "prototxt", "caffemodel", "upgrade", "netspec"}
+LIGHT = {"errors", "schema", "geometry", "blobs", "prototxt", "textreader", "caffemodel", "upgrade", "netspec"}
 
 
 def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
