@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from reproduction.caffe.errors import NetError, ReproductionError
 from reproduction.caffe.geometry import CoordMap
+from reproduction.caffe.layers import LAYERS
 from reproduction.caffe.netspec import TYPES, Function, NetSpec, Top, crop, layer, layers, map_between, to_proto
 from reproduction.caffe.schema import LayerParameter, PoolMethod
 
@@ -165,6 +166,10 @@ def test_every_type_of_caffe_is_known_and_its_fields_exist():
     assert len(TYPES) == 61
     for params in TYPES.values():
         assert all(param in LayerParameter.fields for param in params)
+
+
+def test_every_layer_that_runs_can_be_written():
+    assert LAYERS.keys() <= TYPES.keys()
 
 
 # What is refused
