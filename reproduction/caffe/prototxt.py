@@ -25,6 +25,7 @@ M = TypeVar("M", bound=Message)
 
 _HEAD = 4096  # bytes that tell whether a file is text
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+_FLT_MIN = 2.0**-126
 _OCTETS = [chr(octet) if 32 <= octet < 127 else f"\\{octet:03o}" for octet in range(256)]
 for _octet, _escape in {10: "\\n", 13: "\\r", 9: "\\t", 34: '\\"', 39: "\\'", 92: "\\\\"}.items():
     _OCTETS[_octet] = _escape
@@ -195,15 +196,19 @@ def _shown(field: Field[Any], value: Any) -> str:
     if field.kind in (STRING, BYTES):
         return f'"{_escaped(field, value)}"'
     if field.kind is not None and field.kind.dtype is not None:
-        return _number(value, 6, 9) if field.kind is FLOAT else _number(value, 15, 17)
+        return _single(value) if field.kind is FLOAT else _double(value)
     return str(value)
 
 
-def _number(value: float, short: int, long: int) -> str:
-    """Print with few digits where these say the number exactly, else with enough for any number."""
-    text = f"{value:.{short}g}"
-    read = float(text)
-    return text if (FLOAT.check(read) if short == 6 else read) == value else f"{value:.{long}g}"
+def _single(value: float) -> str:
+    """Print with 6 digits where these say the number, else with 9, which say any; numbers below FLT_MIN have 9."""
+    short = f"{value:.6g}"
+    return short if FLOAT.check(float(short)) == value and not 0 < abs(value) < _FLT_MIN else f"{value:.9g}"
+
+
+def _double(value: float) -> str:
+    short = f"{value:.15g}"
+    return short if float(short) == value else f"{value:.17g}"
 
 
 def _escaped(field: Field[Any], value: str | bytes) -> str:

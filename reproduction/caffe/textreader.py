@@ -161,7 +161,7 @@ class Reader:
         try:
             value = field.check_one(self.plain(field, sign))
         except ReproductionError as error:
-            got, remedy = sign + self.shown(), self.hint(field) or error.remedy
+            got, remedy = self.shown(sign), self.hint(field, error.remedy)
             raise self.error(error.problem, start, got=got, want=error.want, remedy=remedy) from None
         self.next()
         return value
@@ -211,16 +211,17 @@ class Reader:
             while self.kind == "string":
                 parts.append(self.unescaped())
                 self.next()
-            data = b"".join(parts)
-            return data if field.kind is BYTES else data.decode()
-        except UnicodeError:
+        except UnicodeEncodeError:
             raise self.error("the string is not UTF-8", at, remedy="Save the file as UTF-8.") from None
+        data = b"".join(parts)
+        # Escapes may spell bytes that are no text; they are kept as the wire format's reader keeps them.
+        return data if field.kind is BYTES else data.decode("utf-8", "surrogateescape")
 
     def unescaped(self) -> bytes:
         """Return the bytes that the string token stands for."""
         body, at, parts = self.token[1:-1], 0, []
         for match in _ESCAPE.finditer(body):
-            parts.append(body[at : match.start()].encode("utf-8", "surrogateescape"))
+            parts.append(body[at : match.start()].encode())
             at = match.end()
             if match["octal"]:
                 parts.append(bytes([int(match["octal"], 8) & 255]))
@@ -239,7 +240,7 @@ class Reader:
                     got=body[match.start() : match.start() + 2],
                     remedy="A backslash is written twice; paths go with '/'.",
                 )
-        parts.append(body[at:].encode("utf-8", "surrogateescape"))
+        parts.append(body[at:].encode())
         return b"".join(parts)
 
     def error(
@@ -253,11 +254,11 @@ class Reader:
         """Return the line of a position, counted from 1."""
         return self.text.count("\n", 0, at) + 1
 
-    def shown(self) -> str:
+    def shown(self, sign: str = "") -> str:
         """Return the token as an error shows it."""
         if self.kind == "end":
             return "the end of the text"
-        text = self.token if len(self.token) <= 40 else f"{self.token[:37]}..."
+        text = sign + (self.token if len(self.token) <= 40 else f"{self.token[:37]}...")
         return text if self.kind == "string" else repr(text)
 
     def unexpected(self, want: str) -> PrototxtError:
@@ -300,12 +301,15 @@ class Reader:
         elif 0 < len(inside) < 4:
             remedy = f"It belongs inside {' or '.join(map(repr, inside))}."
         else:
-            fork = "It may belong to a fork of Caffe." if name.endswith("_param") else ""
-            remedy = did_you_mean(name, cls.fields) or fork
+            remedy = did_you_mean(name, cls.fields)
+            if name.endswith("_param"):
+                remedy = (
+                    f"{remedy} Else it is a field of a fork of Caffe." if remedy else "A fork of Caffe may have it."
+                )
         return self.error(f"unknown field {name!r} in {cls.__name__}", self.start, remedy=remedy)
 
-    def hint(self, field: Field[Any]) -> str:
-        """Return the remedy for a value of the wrong kind, where there is a likely one."""
+    def hint(self, field: Field[Any], near: str) -> str:
+        """Return the remedy for a value of the wrong kind; ``near`` is what resembles it."""
         place = f"{field.owner}.{field.name}"
         if field.enum and self.kind == "string":
             other = ", or write 'layer' for 'layers'" if place == "V1LayerParameter.type" else ""
@@ -315,4 +319,6 @@ class Reader:
             return f"Write it in quotes{other}."
         if field.kind and field.kind.dtype and _INTEGER.fullmatch(self.token):
             return "Write it in decimal."
-        return ""
+        if place == "V1LayerParameter.type":
+            return near or "Newer types are written 'layer { type: \"Name\" }'."
+        return near

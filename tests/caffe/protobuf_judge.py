@@ -74,3 +74,22 @@ def _declare(proto: descriptor_pb2.FieldDescriptorProto, field: Field[Any]) -> N
             if isinstance(value, bool)
             else str(value)
         )
+
+
+def to_judge(message: Message) -> Any:
+    """Return protobuf's own message that says what ours says."""
+    theirs = judge(type(message))()
+    for field, value in message.set_fields():
+        if not field.repeated and field.message:
+            getattr(theirs, field.name).MergeFrom(to_judge(value))
+            getattr(theirs, field.name).SetInParent()
+        elif not field.repeated:
+            setattr(theirs, field.name, value)
+        else:
+            getattr(theirs, field.name).extend([to_judge(item) for item in value] if field.message else list(value))
+    return theirs
+
+
+def octets(theirs: Any) -> bytes:
+    """Return one of protobuf's messages as bytes, always the same for the same message."""
+    return theirs.SerializePartialToString(deterministic=True)
