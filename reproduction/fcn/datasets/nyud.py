@@ -11,9 +11,9 @@ from reproduction.caffe.errors import DataError, StrPath
 from reproduction.fcn.datasets import layouts, mat, pictures
 from reproduction.fcn.datasets.base import Array, Dataset, Tops
 
-_MEAN_BGR = np.array((116.190, 97.203, 92.318), np.float32)
-_MEAN_HHA = np.array((132.431, 94.076, 118.477), np.float32)
-_MEAN_LOG_DEPTH = np.array((7.844,), np.float32)
+MEAN_BGR = np.array((116.190, 97.203, 92.318), np.float32)
+MEAN_HHA = np.array((132.431, 94.076, 118.477), np.float32)
+MEAN_LOG_DEPTH = np.array((7.844,), np.float32)
 
 _FILES = {
     "color": "data/images/img_{}.png",
@@ -61,17 +61,11 @@ class NYUD(Dataset):
     def read(self, kind: str, path: Path) -> Array:
         """Read a picture, a depth map or a label map."""
         if kind == "color":
-            return pictures.caffe_input(pictures.rgb(path), _MEAN_BGR, flip=True)
+            return pictures.caffe_input(pictures.rgb(path), MEAN_BGR, flip=True)
         elif kind == "hha":
-            return pictures.caffe_input(pictures.rgb(path), _MEAN_HHA, flip=False)
+            return pictures.caffe_input(pictures.rgb(path), MEAN_HHA, flip=False)
         elif kind == "depth":
-            millimetres = pictures.depth(path).astype(np.float32)
-            if not (millimetres > 0).all():
-                holes = np.count_nonzero(~(millimetres > 0))
-                raise DataError(f"{holes} pixels have no depth", path=path, want="depths with their holes filled")
-            values = np.log(millimetres)
-            values -= _MEAN_LOG_DEPTH
-            return values[np.newaxis]
+            return log_depth(pictures.depth(path))
         values = pictures.class_numbers(mat.read(path, "segmentation"), len(self.classes)).astype(np.uint8)
         return (values - np.uint8(1))[np.newaxis]  # 0, void, wraps to 255
 
@@ -86,3 +80,26 @@ class NYUD(Dataset):
         places = [self.tree, self.root / "splits" / "nyud", self.root / "nyud"]
         derived = [*self._list("train"), *self._list("val")] if split == "trainval" else None
         return layouts.split_ids(split, [place / f"{split}.txt" for place in places], derived)
+
+
+def log_depth(millimetres: Array) -> Array:
+    """Make a depth map what the nets take: the natural logarithm of millimetres, minus its mean.
+
+    Args:
+        millimetres: (H, W), all greater than 0.
+
+    Returns:
+        (1, H, W) float32.
+
+    Raises:
+        DataError: there are pixels without a depth.
+
+    Source: shelhamer/fcn.berkeleyvision.org@1305c73 nyud_layers.py (load_depth).
+    """
+    values = millimetres.astype(np.float32)
+    if not (values > 0).all():
+        holes = np.count_nonzero(~(values > 0))
+        raise DataError(f"{holes} pixels have no depth", want="depths with their holes filled")
+    values = np.log(values)
+    values -= MEAN_LOG_DEPTH
+    return values[np.newaxis]

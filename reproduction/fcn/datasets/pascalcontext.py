@@ -13,7 +13,7 @@ from reproduction.caffe.errors import DataError, StrPath
 from reproduction.fcn.datasets import layouts, mat, pictures
 from reproduction.fcn.datasets.base import Array, Dataset, Tops, class_names
 
-_MEAN_BGR = np.array((104.007, 116.669, 122.679), np.float32)
+MEAN_BGR = np.array((104.007, 116.669, 122.679), np.float32)
 
 # Three of the task's names are other names among the 459. Source: pascalcontext_layers.py L53-54.
 RENAMED = {"diningtable": "table", "bedcloth": "bedclothes", "clothes": "cloth"}
@@ -79,7 +79,7 @@ class PASCALContext(Dataset):
     def read(self, kind: str, path: Path) -> Array:
         """Read an image or a label map."""
         if kind == "data":
-            return pictures.caffe_input(pictures.rgb(path), _MEAN_BGR, flip=True)
+            return pictures.caffe_input(pictures.rgb(path), MEAN_BGR, flip=True)
         numbers = pictures.class_numbers(mat.read(path, "LabelMap"), len(self._task_label) - 1)
         return self._task_label[numbers][np.newaxis]
 

@@ -11,7 +11,7 @@ from reproduction.caffe.errors import DataError, StrPath
 from reproduction.fcn.datasets import layouts, mat, pictures
 from reproduction.fcn.datasets.base import Array, Dataset, Tops
 
-_MEAN_BGR = np.array((114.578, 115.294, 108.353), np.float32)
+MEAN_BGR = np.array((114.578, 115.294, 108.353), np.float32)
 _SCENES = "spatial_envelope_256x256_static_8outdoorcategories"
 _FILES = {"data": ("Images", "jpg"), "sem": ("SemanticLabels", "mat"), "geo": ("GeoLabels", "mat")}
 
@@ -52,7 +52,7 @@ class SIFTFlow(Dataset):
     def read(self, kind: str, path: Path) -> Array:
         """Read an image or one of its label maps."""
         if kind == "data":
-            return pictures.caffe_input(pictures.rgb(path), _MEAN_BGR, flip=True)
+            return pictures.caffe_input(pictures.rgb(path), MEAN_BGR, flip=True)
         values = mat.read(path, "S")
         if kind == "sem":
             numbers = pictures.class_numbers(values, 33)
