@@ -73,6 +73,8 @@ def copy_blobs(source: NetParameter, params: Params, path: StrPath = "") -> Copy
                 want=f"{len(targets)}, as the net",
             )
         for i, (target, blob) in enumerate(zip(targets, layer.blobs, strict=True)):
+            if blob.is_empty() and _is_shared(target, layer.name, params):
+                continue  # HDF5 files hold a shared parameter once, with its owner
             _check_shape(layer.name, i, tuple(target.shape), blob, path)
             matched.append((target, blob))
         if targets:
@@ -86,7 +88,7 @@ def copy_blobs(source: NetParameter, params: Params, path: StrPath = "") -> Copy
             remedy="They belong to another net.",
         )
     for target, blob in matched:
-        _assign(target, blobs.array(blob))
+        _assign(target, blobs.array(blob, path or "weights"))
     taken = set(report.copied)
     report.untouched.extend(name for name, targets in params.items() if targets and name not in taken)
     return report
@@ -130,7 +132,7 @@ def to_blob(param: Tensor, *, diff: bool = False) -> BlobProto:
 
 def _check_shape(layer: str, index: int, want: Shape, blob: BlobProto, path: StrPath) -> None:
     got = blobs.shape(blob)
-    if got == want or (_is_legacy(blob) and _legacy(want) == got):
+    if got == want or (blobs.is_legacy(blob) and _legacy(want) == got):
         return
     raise WeightsError(
         f"layer {layer!r} blob {index} has another shape",
@@ -141,8 +143,9 @@ def _check_shape(layer: str, index: int, want: Shape, blob: BlobProto, path: Str
     )
 
 
-def _is_legacy(blob: BlobProto) -> bool:
-    return any(blob.has(name) for name in ("num", "channels", "height", "width"))
+def _is_shared(target: Tensor, layer: str, params: Params) -> bool:
+    """Say whether another layer holds the same parameter."""
+    return any(target.data_ptr() == other.data_ptr() for name in params if name != layer for other in params[name])
 
 
 def _legacy(shape: Shape) -> Shape:

@@ -1,0 +1,128 @@
+"""How far we are from what Caffe computed: the measuring that the tests and `make exactness` share.
+
+The golden files were recorded by BVLC/caffe 1.0 (commit 9b89154, CPU, single precision) on inputs and weights that
+`tests/golden/seeded.py` makes again. An error is the greatest difference over the greatest magnitude of the array.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from reproduction.caffe import prototxt, weights
+from reproduction.caffe.net import Net
+from reproduction.caffe.schema import Phase
+from tests.golden import seeded
+
+ROOT = Path(__file__).resolve().parent.parent
+GOLDEN = Path(__file__).resolve().parent / "golden"
+NETS = sorted((GOLDEN / "nets").glob("*.npz"))
+LEGACY = sorted((GOLDEN / "legacy").glob("*.npz"))
+LAYER_TOLERANCE, FORWARD_TOLERANCE, BACKWARD_TOLERANCE = 1e-5, 2e-5, 2e-4
+CLASSES = {"voc": 21, "nyud": 40, "siftflow": 33, "pascalcontext": 60}
+
+
+@dataclass
+class Parity:
+    """The worst errors of one case, and what went beyond the tolerance."""
+
+    forward: float = 0.0
+    backward: float = 0.0
+    labels_off: int = 0
+    off: list[str] = field(default_factory=list)
+
+
+@lru_cache(maxsize=64)
+def weight(layer: str, index: int, shape: tuple[int, ...]) -> np.ndarray:
+    """The seeded parameter of the golden nets; most nets share the trunk's, so they are kept."""
+    return seeded.make_weight(layer, index, shape, "up" in layer, 1)
+
+
+def seeded_net(name: str, split: str, shapes: dict[str, tuple[int, ...]]) -> Net:
+    """A published net with seeded weights; the scales of the at-once net keep their fillers' constants."""
+    message, _ = prototxt.load_net(ROOT / "prototxt" / name / f"{split}.prototxt")
+    net = Net(message, Phase.TEST, inputs=shapes)
+    with torch.no_grad():
+        for layer, blobs in net.params.items():
+            if not layer.startswith("scale_"):
+                for index, blob in enumerate(blobs):
+                    blob.copy_(torch.from_numpy(weight(layer, index, tuple(blob.shape))))
+    return net
+
+
+def net_parity(path: Path) -> Parity:
+    """Run one golden net forward and backward."""
+    with np.load(path) as file:
+        golden = {key: file[key] for key in file.files}
+    meta = json.loads(bytes(golden["meta"]))
+    name = meta["net"]
+    classes = CLASSES[name.split("-")[0]]
+    tops = _data_tops(name, meta["split"])
+    inputs = seeded.inputs(tops, meta["h"], meta["w"], classes, meta["seed"])
+    net = seeded_net(name, meta["split"], {top: value.shape for top, value in inputs.items()})
+    named = [key[5:-4] for key in golden if key.startswith("blob/") and key.endswith("/val") and "_split_" not in key]
+    blobs = net(inputs, {*named, *net.loss_weights})
+    net.loss(blobs).backward()
+    result = Parity()
+    for blob in named:
+        error = _sampled(golden, f"blob/{blob}", blobs[blob].detach().numpy())
+        result.forward = max(result.forward, error)
+        if not error <= FORWARD_TOLERANCE:
+            result.off.append(f"blob {blob} {error:.1e}")
+    for layer, params in net.params.items():
+        for index, param in enumerate(params):
+            if f"grad/{layer}/{index}/val" in golden:
+                gradient = torch.zeros_like(param) if param.grad is None else param.grad
+                error = _sampled(golden, f"grad/{layer}/{index}", gradient.numpy())
+                result.backward = max(result.backward, error)
+                if not error <= BACKWARD_TOLERANCE:
+                    result.off.append(f"gradient of {layer} {index} {error:.1e}")
+    for score in ("score", "score_sem", "score_geo"):
+        if f"argmax/{score}" in golden:
+            labels = blobs[score].detach().numpy()[0].argmax(0)
+            sure = golden[f"margin/{score}"] > 1e-3 * golden[f"blob/{score}/stat"][2]
+            result.labels_off += int((labels != golden[f"argmax/{score}"])[sure].sum())
+    return result
+
+
+def legacy_parity(path: Path) -> float:
+    """Load an old net with old weights, run it, and return the worst error over its blobs."""
+    with np.load(path) as file:
+        golden = {key: file[key] for key in file.files}
+    message, _ = prototxt.load_net(path.with_suffix(".prototxt"))
+    net = Net(message, Phase.TEST)
+    net.copy_from(weights.read(path.with_suffix(".caffemodel")).net)
+    names = [key[5:] for key in golden if key.startswith("blob/") and "_split_" not in key]
+    with torch.no_grad():
+        blobs = net({"data": golden["input"]}, names)
+    return max(relative(blobs[name].numpy(), golden[f"blob/{name}"]) for name in names)
+
+
+def relative(got: np.ndarray, want: np.ndarray) -> float:
+    """Greatest difference over greatest magnitude; infinite where the shapes differ."""
+    if got.shape != want.shape:
+        return float("inf")
+    if not want.size:
+        return 0.0
+    return float(np.abs(got.astype(np.float64) - want).max() / max(np.abs(want).max(), 1e-6))
+
+
+def _sampled(golden: dict[str, np.ndarray], key: str, got: np.ndarray) -> float:
+    if tuple(golden[f"{key}/shape"]) != got.shape:
+        return float("inf")
+    _, deviation, greatest = (golden[f"{key}/stat"][i] for i in range(3))
+    values = got.reshape(-1)[golden[f"{key}/idx"]].astype(np.float64)
+    error = np.abs(values - golden[f"{key}/val"]).max() / max(greatest, 1e-12)
+    if got.size > 1:
+        error = max(error, abs(got.std(dtype=np.float64) - deviation) / max(deviation, 1e-12))
+    return float(error)
+
+
+def _data_tops(name: str, split: str) -> list[str]:
+    message, _ = prototxt.load_net(ROOT / "prototxt" / name / f"{split}.prototxt")
+    return list(message.layer[0].top)
