@@ -161,7 +161,7 @@ class _Reader:
             number, wire, pos = self.tag(pos, end)
             field = target.by_number.get(number)
             if field is None or not (wire == field.wire or (wire == LENGTH and field.repeated)):
-                pos = self.skip(number, wire, pos, end, depth)
+                pos = self.skip(number, wire, begin, pos, end, depth)
                 unknown += self.data[begin:pos]
             elif field.array:
                 pos = self.array(arrays, field, wire, begin, pos, end)
@@ -221,11 +221,10 @@ class _Reader:
             raise self.short(_label(field), begin, end - pos, size, end)
         return pos, pos + size
 
-    def skip(self, number: int, wire: int, pos: int, end: int, depth: int) -> int:
+    def skip(self, number: int, wire: int, begin: int, pos: int, end: int, depth: int) -> int:
         """Return the position after a field that is not known, with all that a group holds."""
         groups: list[int] = []
         while True:
-            begin = pos
             if wire == _GROUP:
                 groups.append(number)
                 if depth + len(groups) > _MAX_DEPTH:
@@ -238,17 +237,19 @@ class _Reader:
             elif wire == LENGTH:
                 pos = self.length(number, begin, pos, end)[1]
             else:
-                pos = self.fixed(number, wire, pos, end)
+                pos = self.fixed(number, wire, begin, pos, end)
             if not groups:
                 return pos
             if pos >= end:
                 raise self.short(f"group {groups[-1]}", begin, 0, 1, end)
+            begin = pos
             number, wire, pos = self.tag(pos, end)
 
-    def fixed(self, field: Field[Any] | int, wire: int, pos: int, end: int) -> int:
+    def fixed(self, field: Field[Any] | int, wire: int, begin: int, pos: int, end: int) -> int:
+        """Return the position after a number of four or eight bytes."""
         size = _FIXED_SIZE[wire]
         if size > end - pos:
-            raise self.short(_label(field), pos, end - pos, size, end)
+            raise self.short(_label(field), begin, end - pos, size, end)
         return pos + size
 
     def scalars(
@@ -288,7 +289,7 @@ class _Reader:
             pos, stop = self.length(field, begin, pos, end)
             octets = bytes(self.data[pos:stop])
             return octets.decode("utf-8", "surrogateescape") if field.kind is STRING else octets, stop
-        after = self.fixed(field, wire, pos, end)
+        after = self.fixed(field, wire, begin, pos, end)
         return struct.unpack_from(_FORMAT[wire], self.data, pos)[0], after
 
     def array(
@@ -305,7 +306,7 @@ class _Reader:
                 raise self.error(f"{_label(field)} has {stop - pos} bytes, not a multiple of {dtype.itemsize}", begin)
             found: Values = np.frombuffer(self.data, dtype, count, pos) if count else np.empty(0, dtype)
         else:
-            self.fixed(field, wire, pos, end)
+            self.fixed(field, wire, begin, pos, end)
             stride = pos - begin + dtype.itemsize
             count = self.run(begin, pos - begin, stride, (end - begin) // stride)
             found = np.ndarray((count,), dtype, self.data, pos, (stride,))
