@@ -28,7 +28,10 @@ _ROOMS = (
     "normalization",
     "shaping",
     "loss",
+    "distance",
     "data",
+    "hdf5",
+    "image",
     "python",
     "recurrent",
 )

@@ -1,0 +1,83 @@
+"""What several layer types ask of their bottoms."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from reproduction.caffe.errors import NetError
+from reproduction.caffe.geometry import Shape
+
+
+def legacy_shape(shape: Shape) -> tuple[int, int, int, int]:
+    """Read a shape as num, channels, height and width, with 1 for each axis that is missing at the end.
+
+    Raises:
+        NetError: there are more than four axes.
+
+    Source: BVLC/caffe@9b89154 include/caffe/blob.hpp L141-L160 (Blob::LegacyShape).
+    """
+    if len(shape) > 4:
+        raise NetError("this layer knows num, channels, height and width only", got=shape, want="at most 4 axes")
+    num, channels, height, width = (*shape, 1, 1, 1, 1)[:4]
+    return num, channels, height, width
+
+
+def check_batch(bottoms: list[Shape]) -> None:
+    """Check that a loss's first two bottoms, predictions and labels, have the same first dimension.
+
+    Raises:
+        NetError: they differ, or one has no axes.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/loss_layer.cpp L18-L20.
+    """
+    first, second = bottoms[:2]
+    if not first or not second or first[0] != second[0]:
+        raise NetError("predictions and labels must have the same first dimension", got=f"{first} and {second}")
+
+
+def check_label_count(scores: Shape, labels: Shape, axis: int) -> None:
+    """Check that there is one label for each place of ``scores``, the class axis left out.
+
+    Raises:
+        NetError: there are more or fewer.
+    """
+    places = math.prod(scores[:axis] + scores[axis + 1 :])
+    if places != math.prod(labels):
+        raise NetError(
+            "the number of labels must match the number of predictions",
+            got=f"labels {labels} for predictions {scores}",
+            want=f"{places} labels, one for each place off axis {axis}",
+        )
+
+
+def class_index(labels: Tensor, classes: int, ignore: int | None = None) -> tuple[Tensor, Tensor | None]:
+    """Read labels as Caffe does: numbers of any type, cut to integers.
+
+    Args:
+        labels: labels of any shape.
+        classes: how many classes there are.
+        ignore: the label to pass over; None for none.
+
+    Returns:
+        The labels as int64 with 0 in place of the ignored ones, and where these are (None when ``ignore`` is None).
+
+    Raises:
+        NetError: a label is neither a class nor ignored. Caffe's optimised build reads past the end here.
+    """
+    index = labels.detach().long()
+    ignored = None
+    if ignore is not None:
+        ignored = index == ignore
+        index = index.masked_fill(ignored, 0)
+    if index.numel():
+        low, high = (int(bound) for bound in index.aminmax())
+        if low < 0 or high >= classes:
+            odd = (index < 0) | (index >= classes)
+            raise NetError(
+                f"label {int(index[odd][0])} is out of range",
+                got=f"{int(odd.sum())} such of {index.numel()}",
+                want=f"0..{classes - 1}" + ("" if ignore is None else f" or {ignore}"),
+            )
+    return index, ignored

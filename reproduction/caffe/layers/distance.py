@@ -1,0 +1,152 @@
+"""The losses of distance: between two blobs, or from a margin."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import Function, once_differentiable
+from torch.nn import functional as F
+
+from reproduction.caffe.errors import NetError
+from reproduction.caffe.geometry import Shape
+from reproduction.caffe.layers.base import Layer
+from reproduction.caffe.layers.checks import check_batch, class_index, legacy_shape
+from reproduction.caffe.schema import HingeNorm
+
+
+class EuclideanLoss(Layer):
+    """Half the mean squared distance of two blobs: ``sum (a - b)^2 / (2 N)``. Both get a gradient.
+
+    Shapes:
+        a    (N, ...)
+        b    (N, ...)   as many values for each instance
+        top  ()
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/euclidean_loss_layer.cpp L8-L51.
+    """
+
+    bottoms = (2, 2)
+    is_loss = True
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Give a scalar."""
+        check_batch(bottoms)
+        if math.prod(bottoms[0]) != math.prod(bottoms[1]):
+            raise NetError("both bottoms must have as many values", got=bottoms[1], want=f"as many as in {bottoms[0]}")
+        return [()]
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Compute the top."""
+        difference = bottoms[0] - bottoms[1].reshape(bottoms[0].shape)
+        return (difference.square().sum() / bottoms[0].shape[0] / 2,)
+
+
+class HingeLoss(Layer):
+    """The margins by which scores are on the wrong side, one class against all: ``sum max(0, 1 - y x)^p / N``.
+
+    y is 1 for the true class and -1 for the others; p is 1 for norm L1 and 2 for L2.
+
+    Shapes:
+        scores  (N, ...)                     K values each
+        labels  (N,), (N, 1), (N, 1, 1) ...  integers 0..K-1
+        top     ()
+
+    Raises:
+        NetError: a label is out of range.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/hinge_loss_layer.cpp L9-L77.
+    """
+
+    reads = frozenset({"hinge_loss_param.norm"})
+    bottoms = (2, 2)
+    is_loss = True
+    differentiable = (0,)
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Give a scalar."""
+        check_batch(bottoms)
+        if math.prod(bottoms[1][1:]) != 1:
+            raise NetError("there must be one label for each instance", got=bottoms[1], want=f"({bottoms[1][0]},)")
+        return [()]
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Compute the top."""
+        scores = bottoms[0].flatten(1) if bottoms[0].dim() > 1 else bottoms[0][:, None]
+        index, _ = class_index(bottoms[1].reshape(-1, 1), scores.shape[1])
+        sign = torch.ones_like(scores).scatter_(1, index, -1)
+        margin = F.relu(1 + sign * scores)
+        if self.spec.hinge_loss_param.norm is HingeNorm.L2:
+            margin = margin.square()
+        return (margin.sum() / scores.shape[0],)
+
+
+class ContrastiveLoss(Layer):
+    """Pull similar pairs together and push others apart, up to a margin.
+
+    ``loss = sum_n (y d^2 + (1 - y) max(margin - d, 0)^2) / (2 N)`` with d the distance of the pair and y whether it is
+    similar; with ``legacy_version``, ``max(margin - d^2, 0)``.
+
+    Shapes:
+        a     (N, C) or (N, C, 1, 1)
+        b     (N, C) or (N, C, 1, 1)
+        y     (N,), (N, 1), (N, 1, 1) ...   0 for dissimilar, any other integer for similar
+        top   ()
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/contrastive_loss_layer.cpp L10-L118.
+    """
+
+    reads = frozenset({"contrastive_loss_param.margin", "contrastive_loss_param.legacy_version"})
+    bottoms = (3, 3)
+    is_loss = True
+    differentiable = (0, 1)
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Give a scalar."""
+        check_batch(bottoms)
+        first = legacy_shape(bottoms[0])
+        if first[2:] != (1, 1) or legacy_shape(bottoms[1]) != first:
+            raise NetError(
+                "the pairs must be vectors of one length", got=f"{bottoms[0]} and {bottoms[1]}", want="(N, C)"
+            )
+        if legacy_shape(bottoms[2]) != (first[0], 1, 1, 1):
+            raise NetError("there must be one label for each pair", got=bottoms[2], want=first[:1])
+        return [()]
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Compute the top."""
+        a, b = (bottom.flatten(1) if bottom.dim() > 1 else bottom[:, None] for bottom in bottoms[:2])
+        similar = bottoms[2].detach().reshape(-1, 1).long() != 0
+        param = self.spec.contrastive_loss_param
+        losses: Tensor = _PairLoss.apply(  # type: ignore[no-untyped-call]
+            a - b, similar, param.margin, param.legacy_version
+        )
+        return (losses.sum() / a.shape[0] / 2,)
+
+
+class _PairLoss(Function):
+    """The loss of each pair, twice, from the pair's difference (N, C)."""
+
+    @staticmethod
+    def forward(ctx: Any, difference: Tensor, similar: Tensor, margin: float, legacy: bool) -> Tensor:
+        squared = difference.square().sum(1, keepdim=True)
+        short = margin - (squared if legacy else squared.sqrt())
+        ctx.save_for_backward(difference, similar, squared, short)
+        ctx.legacy = legacy
+        apart = short.clamp(min=0) if legacy else short.clamp(min=0).square()
+        return torch.where(similar, squared, apart)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        difference, similar, squared, short = ctx.saved_tensors
+        # Caffe: 1e-4 keeps the gradient of a distance of zero finite (contrastive_loss_layer.cpp L93-L95).
+        apart = -torch.ones_like(short) if ctx.legacy else -short / (squared.sqrt() + 1e-4)
+        apart = torch.where(short > 0, apart, torch.zeros_like(apart))
+        factor = torch.where(similar, torch.ones_like(apart), apart)
+        return 2 * gradient * factor * difference, None, None, None
+
+
+LAYERS = (EuclideanLoss, HingeLoss, ContrastiveLoss)

@@ -1,0 +1,174 @@
+"""The layers that read rows from HDF5 files and write them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from reproduction.caffe import hdf5
+from reproduction.caffe.errors import DataError, NetError, did_you_mean
+from reproduction.caffe.geometry import Shape
+from reproduction.caffe.layers.base import Layer
+from reproduction.caffe.layers.checks import legacy_shape
+from reproduction.caffe.layers.data import Source, read_list
+
+if TYPE_CHECKING:
+    import h5py
+
+
+class HDF5Data(Source):
+    """Batches of rows from HDF5 files, one file after the other and then again from the first.
+
+    ``source`` is a text file with the names of the HDF5 files. Each of these holds a data set for each top, named
+    as the top, all with as many rows. ``shuffle`` mixes the files and the rows of each, in torch's order, not Caffe's.
+
+    Shapes:
+        tops  (batch_size, ...) as the data sets' rows
+
+    Raises:
+        DataError: a file that is missing, lacks a data set, or has data sets that do not fit.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/hdf5_data_layer.cpp L29-L172.
+    """
+
+    reads = frozenset({"hdf5_data_param.source", "hdf5_data_param.batch_size", "hdf5_data_param.shuffle"})
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Read the list and the first file."""
+        super().setup(bottoms)
+        param = self.spec.hdf5_data_param
+        if param.batch_size < 1:
+            raise NetError("batch_size must be positive", got=param.batch_size)
+        self._files: list[str] = read_list(param.source).split()
+        if not self._files:
+            raise DataError("the list names no HDF5 files", path=param.source)
+        self._file_order = self._order(len(self._files))
+        self._row_order = self._file_order[:0]
+        self._file = self._row = 0
+        self._open()
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Give the shapes of a batch."""
+        return [(self.spec.hdf5_data_param.batch_size, *rows.shape[1:]) for rows in self._columns]
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Give the next batch."""
+        parts = []
+        missing = self.spec.hdf5_data_param.batch_size
+        while missing:
+            picked = self._row_order[self._row : self._row + missing]
+            parts.append([rows[picked] for rows in self._columns])
+            missing -= len(picked)
+            self._row += len(picked)
+            if self._row == len(self._row_order):
+                self._next()
+        return tuple(self.place(np.concatenate(column)) for column in zip(*parts, strict=True))
+
+    def _next(self) -> None:
+        self._row = 0
+        if len(self._files) == 1:
+            self._row_order = self._order(len(self._row_order))
+            return
+        self._file += 1
+        if self._file == len(self._files):
+            self._file = 0
+            self._file_order = self._order(len(self._files))
+        before = self.shapes([])
+        self._open()
+        if self.shapes([]) != before:
+            raise DataError(
+                "the rows differ in shape from those of the files before",
+                path=self._path(),
+                got=[shape[1:] for shape in self.shapes([])],
+                want=[shape[1:] for shape in before],
+            )
+
+    def _order(self, count: int) -> npt.NDArray[Any]:
+        if not self.spec.hdf5_data_param.shuffle:
+            return np.arange(count)
+        return torch.randperm(count, generator=self.generator).numpy()
+
+    def _path(self) -> str:
+        return self._files[int(self._file_order[self._file])]
+
+    def _open(self) -> None:
+        path = self._path()
+        if not Path(path).is_file():
+            raise DataError("there is no such file", path=path, remedy=f"{self.spec.hdf5_data_param.source} names it.")
+        with hdf5.reading(path) as reader:
+            self._columns = [_column(reader.file, top, path) for top in self.spec.top]
+        rows = {top: len(column) for top, column in zip(self.spec.top, self._columns, strict=True)}
+        if len(set(rows.values())) > 1 or not rows[self.spec.top[0]]:
+            raise DataError("the data sets must have as many rows, and at least one", path=path, got=rows)
+        self._row_order = self._order(len(self._columns[0]))
+
+
+def _column(file: h5py.File, name: str, path: str) -> npt.NDArray[Any]:
+    """Read a data set as floats.
+
+    Source: BVLC/caffe@9b89154 src/caffe/util/hdf5.cpp L10-L93.
+    """
+    import h5py
+
+    found = file.get(name)
+    if not isinstance(found, h5py.Dataset):
+        raise DataError(f"there is no data set {name!r}", path=path, got=sorted(file), remedy=did_you_mean(name, file))
+    if found.dtype.kind not in "iuf" or not found.shape:
+        raise DataError(
+            f"data set {name!r} cannot be used", path=path, got=f"{found.dtype} {found.shape}", want="rows of numbers"
+        )
+    column: npt.NDArray[Any] = found[...]
+    return column if found.dtype.kind == "f" else column.astype(np.float32)
+
+
+class HDF5Output(Layer):
+    """Write two blobs into an HDF5 file, as its data sets ``data`` and ``label``.
+
+    Shapes:
+        data   (N, C, H, W) or with fewer axes; written with four
+        label  (N, ...) likewise
+
+    The file is written, whole, at the first forward. As in Caffe, a second one is an error.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/hdf5_output_layer.cpp L13-L74.
+    """
+
+    reads = frozenset({"hdf5_output_param.file_name"})
+    bottoms = (2, 2)
+    tops = (0, 0)
+    differentiable = ()
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Check that there is a file name."""
+        if not self.spec.hdf5_output_param.file_name:
+            raise NetError("hdf5_output_param.file_name is missing")
+        self._written = False
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Give nothing."""
+        data, label = (legacy_shape(bottom) for bottom in bottoms)
+        if data[0] != label[0]:
+            raise NetError("data and label must have the same first dimension", got=f"{bottoms[0]} and {bottoms[1]}")
+        return []
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Write the file."""
+        path = self.spec.hdf5_output_param.file_name
+        if self._written:
+            raise NetError(
+                f"{path} holds an earlier batch already", remedy="Run the net once, on one batch with all rows."
+            )
+        with hdf5.writing(path) as file:
+            for name, bottom in zip(("data", "label"), bottoms, strict=True):
+                values = bottom.detach().cpu().numpy()
+                file.create_dataset(name, data=values.reshape(legacy_shape(values.shape)))
+        self._written = True
+        return ()
+
+
+LAYERS = (HDF5Data, HDF5Output)

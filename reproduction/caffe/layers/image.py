@@ -1,0 +1,252 @@
+"""The layer that reads images from files, and what it does to them."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from reproduction.caffe import blobs
+from reproduction.caffe.errors import DataError, NetError
+from reproduction.caffe.geometry import Shape
+from reproduction.caffe.layers.checks import legacy_shape
+from reproduction.caffe.layers.data import Source, read_list
+from reproduction.caffe.schema import TransformationParameter
+
+Pixels = npt.NDArray[np.uint8]  # (H, W, C), blue first
+
+
+def read_image(path: str, *, color: bool = True) -> Pixels:
+    """Read an image as OpenCV's ``imread`` does, turned upright where its EXIF data say so.
+
+    JPEG and PNG in colour agree with OpenCV to the bit; a colour PNG read as grey may differ by one level.
+
+    Returns:
+        (H, W, 3), blue first, or (H, W, 1) without ``color``.
+
+    Raises:
+        DataError: the file is missing or is not an image that can be read.
+
+    Source: BVLC/caffe@9b89154 src/caffe/util/io.cpp L73-L90 (ReadImageToCVMat).
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            if not color:
+                image.draft("L", image.size)  # a JPEG's own luminance, which is what OpenCV takes
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I"):
+                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))  # of 16 bits, the upper 8
+            pixels = np.asarray(upright.convert("RGB" if color else "L"))
+    except FileNotFoundError:
+        raise DataError("there is no such image", path=path) from None
+    except Exception as error:  # decoders raise whatever a broken file leads them to, down to IndexError
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"the image cannot be read ({reason})", path=path) from None
+    return cast(Pixels, pixels[:, :, ::-1] if color else pixels[:, :, None])
+
+
+def resize(image: Pixels, height: int, width: int) -> Pixels:
+    """Resize as OpenCV does by default: linear between four pixels, in whole numbers of 1/2048.
+
+    Of OpenCV's own pixels, fewer than one in a hundred differ, by one level.
+
+    Source: BVLC/caffe@9b89154 src/caffe/util/io.cpp L83 (cv::resize).
+    """
+    if image.shape[:2] == (height, width):
+        return image
+    left, right, near, far = _taps(image.shape[1], width)
+    pixels = image.astype(np.int64)
+    rows = (pixels[:, left] * near[:, None] + pixels[:, right] * far[:, None]) >> 4
+    top, bottom, near, far = _taps(image.shape[0], height)
+    upper, lower = (near[:, None, None] * rows[top]) >> 16, (far[:, None, None] * rows[bottom]) >> 16
+    return ((upper + lower + 2) >> 2).astype(np.uint8)
+
+
+def _taps(size: int, wanted: int) -> tuple[npt.NDArray[np.int64], ...]:
+    """Give, for each new pixel, the two old ones it lies between and their weights, which add up to 2048."""
+    place = ((np.arange(wanted) + 0.5) * (size / wanted) - 0.5).clip(0, size - 1).astype(np.float32)
+    first = np.floor(place).astype(np.int64)
+    share = np.rint((place - first) * 2048).astype(np.int64)
+    return first, np.minimum(first + 1, size - 1), 2048 - share, share
+
+
+class Transform:
+    """What ``transform_param`` does to an image: subtract a mean, scale, crop, mirror.
+
+    Args:
+        param: the message.
+        generator: the source of random numbers; None is torch's own.
+
+    Raises:
+        NetError: a mean file and mean values are both given.
+        ReproductionError: the mean file cannot be read.
+
+    Source: BVLC/caffe@9b89154 src/caffe/data_transformer.cpp L17-L43, L232-L339.
+    """
+
+    def __init__(self, param: TransformationParameter, generator: torch.Generator | None = None):
+        self.param = param
+        self.generator = generator
+        self.mean: npt.NDArray[np.float32] | None = None
+        if param.has("mean_file"):
+            if param.mean_value:
+                raise NetError("mean_file and mean_value are both given", want="one of them")
+            loaded = blobs.load_mean(param.mean_file)
+            shape = legacy_shape(loaded.shape if loaded.ndim != 3 else (1, *loaded.shape))
+            self.mean = loaded.reshape(shape)[0].astype(np.float32)
+        elif param.mean_value:
+            self.mean = np.array(param.mean_value, np.float32)[:, None, None]
+
+    def __call__(self, image: Pixels, path: str, *, training: bool) -> npt.NDArray[np.float32]:
+        """Transform one image.
+
+        Args:
+            image: (H, W, C).
+            path: where it came from, for errors.
+            training: whether the crop is random; otherwise it is central.
+
+        Returns:
+            (C, H, W), or (C, crop_size, crop_size).
+
+        Raises:
+            DataError: the image is smaller than the crop or does not fit the mean.
+        """
+        values = image.transpose(2, 0, 1).astype(np.float32)
+        if self.mean is not None:
+            whole = self.param.has("mean_file")
+            if self.mean.shape != values.shape if whole else len(self.mean) not in (1, len(values)):
+                want = self.mean.shape if whole else f"{len(self.mean)} channels"
+                raise DataError("the image does not fit the mean", path=path, got=values.shape, want=want)
+            values -= self.mean
+        values = self._crop(values, path, training)
+        if self.param.mirror and self._random(2):
+            values = values[:, :, ::-1]
+        return values * np.float32(self.param.scale)
+
+    def _crop(self, values: npt.NDArray[np.float32], path: str, training: bool) -> npt.NDArray[np.float32]:
+        crop = self.param.crop_size
+        if not crop:
+            return values
+        spare = [size - crop for size in values.shape[1:]]
+        if min(spare) < 0:
+            raise DataError("the image is smaller than crop_size", path=path, got=values.shape[1:], want=(crop, crop))
+        top, left = (self._random(n + 1) if training else n // 2 for n in spare)
+        return values[:, top : top + crop, left : left + crop]
+
+    def _random(self, count: int) -> int:
+        return int(torch.randint(count, (), generator=self.generator))
+
+
+class ImageData(Source):
+    """Batches of images and their labels from a list of files, around and around.
+
+    ``source`` is a text file with lines ``path label``; ``root_folder`` is put before each path as it is. An image is
+    read, resized to ``new_height`` x ``new_width`` where these are set, and transformed. The first image of a batch
+    gives the size of all. Random crops, mirrors, shuffles and skips are torch's, not Caffe's.
+
+    Shapes:
+        data   (batch_size, 3, H, W), blue first, or (batch_size, 1, H, W) without ``is_color``
+        label  (batch_size,)
+
+    Raises:
+        DataError: the list or an image cannot be read, or the sizes of a batch differ.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/image_data_layer.cpp L23-L172.
+    """
+
+    reads = frozenset(
+        [f"transform_param.{name}" for name in ("scale", "mirror", "crop_size", "mean_file", "mean_value")]
+        + [
+            f"image_data_param.{name}"
+            for name in (
+                *("source", "batch_size", "rand_skip", "shuffle"),
+                *("new_height", "new_width", "is_color", "root_folder"),
+            )
+        ]
+    )
+    tops = (2, 2)
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Read the list and the mean."""
+        super().setup(bottoms)
+        param = self.spec.image_data_param
+        if (param.new_height == 0) != (param.new_width == 0):
+            raise NetError(
+                "new_height and new_width must be set together", got=f"{param.new_height} and {param.new_width}"
+            )
+        if param.batch_size < 1:
+            raise NetError("batch_size must be positive", got=param.batch_size)
+        self._lines = _read_labels(param.source)
+        self._shuffle()
+        self._position = 0
+        if param.rand_skip:
+            self._position = int(torch.randint(param.rand_skip, (), generator=self.generator))
+            if self._position >= len(self._lines):
+                raise DataError(f"there are too few images to skip {self._position}", path=param.source)
+        self._transform = Transform(self.spec.transform_param, self.generator)
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Read the next image and give its size to the batch."""
+        param = self.spec.image_data_param
+        channels, height, width = self._load(self._lines[self._position][0]).shape
+        return [(param.batch_size, channels, height, width), (param.batch_size,)]
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Give the next batch."""
+        images, labels = [], []
+        for _ in range(self.spec.image_data_param.batch_size):
+            path, label = self._lines[self._position]
+            images.append(self._load(path))
+            labels.append(float(label))
+            if images[-1].shape != images[0].shape:
+                raise DataError(
+                    "the images of a batch must have one size",
+                    path=self.spec.image_data_param.root_folder + path,
+                    got=images[-1].shape,
+                    want=images[0].shape,
+                    remedy="Set new_height and new_width, crop_size, or batch_size: 1.",
+                )
+            self._position += 1
+            if self._position == len(self._lines):
+                self._position = 0
+                self._shuffle()
+        return self.place(np.stack(images)), self.place(torch.tensor(labels))
+
+    def _load(self, name: str) -> npt.NDArray[np.float32]:
+        param = self.spec.image_data_param
+        path = param.root_folder + name
+        image = read_image(path, color=param.is_color)
+        if param.new_height:
+            image = resize(image, param.new_height, param.new_width)
+        return self._transform(image, path, training=self.training)
+
+    def _shuffle(self) -> None:
+        if self.spec.image_data_param.shuffle:
+            order = torch.randperm(len(self._lines), generator=self.generator)
+            self._lines = [self._lines[i] for i in order.tolist()]
+
+
+def _read_labels(source: str) -> list[tuple[str, int]]:
+    """Read lines ``path label``; a path may hold spaces."""
+    found = []
+    for number, line in enumerate(read_list(source).splitlines(), 1):
+        path, _, label = line.rpartition(" ")
+        try:
+            found.append((path, int(label)))
+        except ValueError:
+            path = ""
+        if not path:
+            raise DataError(
+                "this line is not understood", path=f"{source}:{number}", got=repr(line), want="'path label'"
+            )
+    if not found:
+        raise DataError("the list names no images", path=source)
+    return found
+
+
+LAYERS = (ImageData,)

@@ -1,0 +1,244 @@
+"""The layers that shift and scale: by learned numbers, by another blob, or to zero mean and unit variance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import Function, once_differentiable
+
+from reproduction.caffe.errors import NetError
+from reproduction.caffe.geometry import Shape
+from reproduction.caffe.layers.base import Layer, canonical_axis
+from reproduction.caffe.layers.checks import legacy_shape
+from reproduction.caffe.schema import BiasParameter, FillerParameter, ScaleParameter
+
+
+def _learned_shape(bottom: Shape, param: ScaleParameter | BiasParameter) -> Shape:
+    """Give the axes that a learned scale or bias spans: ``num_axes`` from ``axis`` on, -1 for all of them."""
+    axis = canonical_axis(param.axis, len(bottom))
+    end = len(bottom) if param.num_axes == -1 else axis + param.num_axes
+    if param.num_axes < -1 or end > len(bottom):
+        raise NetError("axis and num_axes reach outside the bottom", got=f"axis {axis}, num_axes {param.num_axes}")
+    return bottom[axis:end]
+
+
+def _check_fit(bottom: Shape, factor: Shape, axis: int) -> None:
+    """Check that ``factor`` equals the bottom's axes from ``axis`` on."""
+    if not factor:
+        return
+    start = canonical_axis(axis, len(bottom))
+    if bottom[start : start + len(factor)] != factor:
+        raise NetError(f"the factor or bias must fit the bottom from axis {start} on", got=factor, want=f"as {bottom}")
+
+
+def _spread(factor: Tensor, axes: int, axis: int) -> Tensor:
+    """Give ``factor`` the ones in its shape with which it broadcasts from ``axis`` on."""
+    if factor.dim() == 0:
+        return factor
+    before = canonical_axis(axis, axes)
+    return factor.reshape((1,) * before + tuple(factor.shape) + (1,) * (axes - before - factor.dim()))
+
+
+class Scale(Layer):
+    """Multiply by a learned blob, or by the second bottom, and add a learned bias if ``bias_term`` says so.
+
+    The factor spans the axes from ``axis`` on; it broadcasts over the others.
+
+    Shapes:
+        bottom 0  (A..., B..., C...)
+        bottom 1  (B...)    optional; () is one number for all
+        top       (A..., B..., C...)
+
+    Blobs:
+        weight    (B...), ``num_axes`` axes, without a second bottom; 1 unless there is a filler
+        bias      (B...), with ``bias_term``; the first blob where there is a second bottom
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/scale_layer.cpp L11-L221.
+    """
+
+    reads = frozenset(f"scale_param.{name}" for name in ("axis", "num_axes", "filler", "bias_term", "bias_filler"))
+    bottoms = (1, 2)
+    top_is_free = True
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Make the factor, where it is learned, and the bias."""
+        param = self.spec.scale_param
+        if len(bottoms) == 1:
+            shape = _learned_shape(bottoms[0], param)
+            self.add_blob(shape, param.filler if param.has("filler") else FillerParameter(value=1.0))
+        else:
+            shape = bottoms[1]
+        if param.bias_term:
+            self.add_blob(shape, param.bias_filler)
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Give the first bottom's shape."""
+        factors = [*bottoms[1:], *(tuple(blob.shape) for blob in self.blobs)]
+        for factor in factors:
+            _check_fit(bottoms[0], factor, self.spec.scale_param.axis)
+        return bottoms[:1]
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Compute the top."""
+        axis = self.spec.scale_param.axis
+        factor, *bias = (_spread(blob, bottoms[0].dim(), axis) for blob in (*bottoms[1:], *self.blobs))
+        return (torch.addcmul(bias[0], bottoms[0], factor) if bias else bottoms[0] * factor,)
+
+
+class Bias(Layer):
+    """Add a learned blob, or the second bottom.
+
+    Shapes:
+        bottom 0  (A..., B..., C...)
+        bottom 1  (B...)    optional; () is one number for all
+        top       (A..., B..., C...)
+
+    Blobs:
+        weight    (B...), ``num_axes`` axes, without a second bottom
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/bias_layer.cpp L10-L114.
+    """
+
+    reads = frozenset({"bias_param.axis", "bias_param.num_axes", "bias_param.filler"})
+    bottoms = (1, 2)
+    top_is_free = True
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Make the bias where it is learned."""
+        if len(bottoms) == 1:
+            self.add_blob(_learned_shape(bottoms[0], self.spec.bias_param), self.spec.bias_param.filler)
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Give the first bottom's shape."""
+        bias = bottoms[1] if len(bottoms) > 1 else tuple(self.blobs[0].shape)
+        _check_fit(bottoms[0], bias, self.spec.bias_param.axis)
+        return bottoms[:1]
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Compute the top."""
+        bias = bottoms[1] if len(bottoms) > 1 else self.blobs[0]
+        return (bottoms[0] + _spread(bias, bottoms[0].dim(), self.spec.bias_param.axis),)
+
+
+class BatchNorm(Layer):
+    """Bring each channel to zero mean and unit variance: ``(x - mean) / sqrt(variance + eps)``.
+
+    With ``use_global_stats`` (unset: in phase TEST) mean and variance are the stored ones; otherwise those of the
+    batch, which then also enter the stored ones. There is no learned scale: a Scale layer follows.
+
+    Shapes:
+        bottom  (N, C, ...)
+        top     (N, C, ...)
+
+    Blobs (they never learn; their ``lr_mult`` is set to 0):
+        weight  (C,)  sum of means, weighted by age
+        bias    (C,)  sum of unbiased variances, weighted by age
+        2       (1,)  sum of these weights; mean and variance are divided by it
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/batch_norm_layer.cpp L10-L236.
+    """
+
+    reads = frozenset(f"batch_norm_param.{name}" for name in ("use_global_stats", "moving_average_fraction", "eps"))
+    top_is_free = True
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Make the three blobs, and keep the solver away from them."""
+        if len(bottoms[0]) < 2:
+            raise NetError("the bottom must have a channel axis", got=bottoms[0], want="(N, C, ...)")
+        self._channels = bottoms[0][1]
+        for shape in ((self._channels,), (self._channels,), (1,)):
+            self.add_blob(shape)
+        if any(param.lr_mult != 0 for param in self.spec.param):
+            raise NetError(
+                "batch statistics are not learned",
+                got=f"lr_mult {[param.lr_mult for param in self.spec.param]}",
+                want="0",
+                remedy="Remove the param blocks.",
+            )
+        while len(self.spec.param) < 3:
+            self.spec.param.add(lr_mult=0.0)
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Give the bottom's shape."""
+        if bottoms[0][1:2] != (self._channels,):
+            raise NetError(
+                "the number of channels differs from the stored statistics", got=bottoms[0], want=self._channels
+            )
+        return bottoms
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Compute the top; in training, update the blobs."""
+        param, bottom = self.spec.batch_norm_param, bottoms[0]
+        stored = param.use_global_stats if param.has("use_global_stats") else not self.training
+        if stored:
+            mean_sum, variance_sum, weight = (blob.detach() for blob in self.blobs)
+            share = torch.where(weight == 0, 0.0, 1 / weight)
+            mean, variance = mean_sum * share, variance_sum * share
+        else:
+            axes = [axis for axis in range(bottom.dim()) if axis != 1]
+            variance, mean = torch.var_mean(bottom, axes, correction=0)
+            self._remember(mean.detach(), variance.detach(), bottom.numel() // self._channels)
+        mean, deviation = (_spread(s, bottom.dim(), 1) for s in (mean, (variance + param.eps).sqrt()))
+        return ((bottom - mean) / deviation,)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        # Caffe: the sums fade by moving_average_fraction and are divided by their weight when used, where torch
+        # mixes old and new; the batch's variance enters unbiased (batch_norm_layer.cpp L135-L144).
+        unbiased = variance * (count / (count - 1) if count > 1 else 1.0)
+        for blob, value in zip(self.blobs, (mean, unbiased, torch.ones_like(self.blobs[2])), strict=True):
+            blob.mul_(self.spec.batch_norm_param.moving_average_fraction).add_(value)
+
+
+class MVN(Layer):
+    """Bring each instance's channels to zero mean and, unless told not to, unit variance.
+
+    ``(x - mean) / (sqrt(variance) + eps)``, over each channel, or over all with ``across_channels``.
+
+    Shapes:
+        bottom  (N, C, H, W) or with fewer axes
+        top     (N, C, H, W): always four axes, as Caffe's
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/mvn_layer.cpp L8-L140.
+    """
+
+    reads = frozenset(f"mvn_param.{name}" for name in ("normalize_variance", "across_channels", "eps"))
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Give num, channels, height and width."""
+        return [legacy_shape(bottoms[0])]
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Compute the top."""
+        param = self.spec.mvn_param
+        bottom = bottoms[0].reshape(legacy_shape(tuple(bottoms[0].shape)))
+        axes = (1, 2, 3) if param.across_channels else (2, 3)
+        centred = bottom - bottom.mean(axes, keepdim=True)
+        if not param.normalize_variance:
+            return (centred,)
+        return (_UnitVariance.apply(centred, axes, param.eps),)  # type: ignore[no-untyped-call]
+
+
+class _UnitVariance(Function):
+    """Divide by the standard deviation plus eps, over ``axes``; the input has zero mean."""
+
+    @staticmethod
+    def forward(ctx: Any, centred: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
+        deviation = centred.square().mean(axes, keepdim=True).sqrt() + eps
+        top = centred / deviation
+        ctx.save_for_backward(top, deviation)
+        ctx.axes = axes
+        return top
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        # Caffe: the gradient is that of eps under the root, though the forward adds it outside
+        # (mvn_layer.cpp L82-L120).
+        top, deviation = ctx.saved_tensors
+        return (gradient - top * (gradient * top).mean(ctx.axes, keepdim=True)) / deviation, None, None
+
+
+LAYERS = (Scale, Bias, BatchNorm, MVN)

@@ -1,0 +1,312 @@
+"""Layers written in Python against pycaffe's convention: numpy arrays to read and write, and four methods.
+
+No class is ever imported because a prototxt names it: the caller hands the classes to the net.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.autograd.function import Function, once_differentiable
+
+from reproduction.caffe.errors import NetError
+from reproduction.caffe.geometry import Shape
+from reproduction.caffe.layers.checks import legacy_shape
+from reproduction.caffe.layers.data import Source
+from reproduction.caffe.schema import LayerParameter
+
+Array = npt.NDArray[Any]
+
+# Classes by (module, layer), "module.layer" or "layer", or a function from module and layer to the class.
+PythonLayers = Mapping[Any, type[Any]] | Callable[[str, str], type[Any]]
+
+
+class Blob:
+    """An array and its gradient, as pycaffe shows them: live and writable.
+
+    Args:
+        shape: the sizes of the axes; none for one number.
+
+    Source: BVLC/caffe@9b89154 python/caffe/_caffe.cpp L216-L280, L465-L490; src/caffe/blob.cpp L21-L44.
+    """
+
+    def __init__(self, *shape: int):
+        self._data = np.zeros(0, np.float32)
+        self._diff = np.zeros(0, np.float32)
+        self._shape: Shape = ()
+        self.reshape(*shape)
+
+    @property
+    def data(self) -> Array:
+        """The values; write into it by ``data[...] =``."""
+        return self._data[: self.count].reshape(self._shape)
+
+    @property
+    def diff(self) -> Array:
+        """The gradient; write into it by ``diff[...] =``."""
+        if self._diff.size < self._data.size or self._diff.dtype != self._data.dtype:
+            self._diff = np.zeros_like(self._data)
+        return self._diff[: self.count].reshape(self._shape)
+
+    def reshape(self, *shape: int) -> None:
+        """Change the shape; the values stay, in order, unless there is more room to make, which is filled with 0.
+
+        Raises:
+            NetError: a size is negative.
+        """
+        if min(shape, default=0) < 0:
+            raise NetError("a blob cannot have negative sizes", got=shape)
+        self._shape = tuple(int(size) for size in shape)
+        if self.count > self._data.size:
+            self._data = np.zeros(self.count, self._data.dtype)
+
+    def show(self, data: Array, diff: Array | None = None) -> None:
+        """Become a view of these arrays; without ``diff``, of a gradient of zeros made when asked for."""
+        self._shape = data.shape
+        self._data = data.reshape(-1)
+        self._diff = self._data[:0] if diff is None else diff.reshape(-1)
+
+    def retype(self, dtype: np.dtype[Any]) -> None:
+        """Change the type of the values."""
+        self._data = self._data.astype(dtype, copy=False)
+
+    @property
+    def shape(self) -> Shape:
+        """The sizes of the axes."""
+        return self._shape
+
+    @property
+    def count(self) -> int:
+        """How many values there are."""
+        return math.prod(self._shape)
+
+    @property
+    def num(self) -> int:
+        """Size of the first axis; 1 if there is none. Likewise ``channels``, ``height`` and ``width``."""
+        return legacy_shape(self._shape)[0]
+
+    @property
+    def channels(self) -> int:
+        """Size of the second axis; see ``num``."""
+        return legacy_shape(self._shape)[1]
+
+    @property
+    def height(self) -> int:
+        """Size of the third axis; see ``num``."""
+        return legacy_shape(self._shape)[2]
+
+    @property
+    def width(self) -> int:
+        """Size of the fourth axis; see ``num``."""
+        return legacy_shape(self._shape)[3]
+
+
+class BlobVec(list[Blob]):
+    """The parameter blobs of a Python layer.
+
+    Source: BVLC/caffe@9b89154 python/caffe/_caffe.cpp L282-L295.
+    """
+
+    def add_blob(self, *shape: int) -> None:
+        """Append a blob of zeros."""
+        self.append(Blob(*shape))
+
+
+class UserLayer:
+    """The base of a Python layer's class: pycaffe's ``caffe.Layer``.
+
+    A subclass defines ``setup(bottom, top)``, ``reshape(bottom, top)``, ``forward(bottom, top)`` and
+    ``backward(top, propagate_down, bottom)``, where ``bottom`` and ``top`` are lists of Blobs.
+
+    Attributes:
+        param_str: the string that the prototxt gives the layer.
+        phase: 0 in training, 1 in testing.
+        blobs: its parameters; ``setup`` adds them by ``self.blobs.add_blob(*shape)``.
+
+    Source: BVLC/caffe@9b89154 include/caffe/layers/python_layer.hpp L13-L61.
+    """
+
+    param_str: str
+    phase: int
+    type = "Python"
+
+    def __init__(self, spec: LayerParameter):
+        self.blobs = BlobVec()
+
+
+def find_class(known: PythonLayers | None, module: str, layer: str) -> type[Any]:
+    """Look up the class of a Python layer among those that the caller handed over.
+
+    Raises:
+        NetError: it is not among them.
+    """
+    name = f"{module}.{layer}"
+    if isinstance(known, Mapping):
+        for key in ((module, layer), name, layer):
+            if key in known:
+                return known[key]
+    elif known is not None:
+        try:
+            return known(module, layer)
+        except Exception as error:
+            raise NetError(f"the Python class {name!r} was not found: {_reason(error)}") from error
+    raise NetError(
+        f"the Python class {name!r} is not known",
+        remedy=f"Pass python_layers={{({module!r}, {layer!r}): {layer or 'Class'}}}; "
+        "nothing is imported because a file names it.",
+    )
+
+
+class Python(Source):
+    """A layer whose class the caller wrote.
+
+    ``setup`` is called once and then, at every forward, ``reshape`` and ``forward``; for the gradient, ``backward``.
+    The gradients of bottoms and parameters are zero until ``backward`` writes them. In place, bottom and top are one
+    Blob.
+
+    Shapes:
+        bottoms  any
+        tops     as ``reshape`` makes them
+
+    Blobs:
+        those that ``setup`` adds
+
+    Raises:
+        NetError: the class is not known, or one of its methods raised; the error's ``__cause__`` is what it raised.
+
+    Source: BVLC/caffe@9b89154 include/caffe/layers/python_layer.hpp L13-L61.
+    """
+
+    reads = frozenset({"python_param.module", "python_param.layer", "python_param.param_str"})
+    bottoms = (0, None)
+    tops = (0, None)
+
+    def __init__(
+        self,
+        spec: LayerParameter,
+        bottoms: Sequence[Shape],
+        generator: torch.Generator | None = None,
+        python_layers: PythonLayers | None = None,
+    ):
+        self._known = python_layers
+        super().__init__(spec, bottoms, generator)
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Make the caller's layer and call its ``setup``."""
+        super().setup(bottoms)
+        param = self.spec.python_param
+        kind = find_class(self._known, param.module, param.layer)
+        self._bottoms = [Blob(*shape) for shape in bottoms]
+        shared = dict(zip(self.spec.bottom, self._bottoms, strict=True))
+        self._tops = [shared.get(top) or Blob() for top in self.spec.top]
+        self.user = self._make(kind)
+        if not hasattr(self.user, "blobs"):
+            self.user.blobs = BlobVec()
+        self.user.param_str = param.param_str
+        self.user.phase = int(self.spec.phase)
+        self._call("setup", self._bottoms, self._tops)
+        self._register()
+
+    def _make(self, kind: type[Any]) -> Any:
+        # As pycaffe does, the message goes to the constructor; a class without a constructor takes nothing.
+        try:
+            return kind() if kind.__init__ is object.__init__ else kind(self.spec)
+        except Exception as error:
+            raise NetError(f"{kind.__name__} cannot be made: {_reason(error)}") from error
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Ask the caller's ``reshape``."""
+        for blob, shape in zip(self._bottoms, bottoms, strict=True):
+            blob.reshape(*shape)
+        self._call("reshape", self._bottoms, self._tops)
+        self._register()
+        return [top.shape for top in self._tops]
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Compute the tops by the caller's ``forward``."""
+        if not self.spec.top:
+            self._run(bottoms)
+            return ()
+        return _Run.apply(self, len(bottoms), *bottoms, *self.blobs)  # type: ignore[no-any-return, no-untyped-call]
+
+    def _register(self) -> None:
+        """Make the blobs that the caller's layer has added parameters of the net."""
+        for blob in self.user.blobs[len(self.blob_names) :]:
+            parameter = self.add_blob(blob.shape)
+            parameter.data.copy_(torch.from_numpy(blob.data))
+
+    def _show_parameters(self) -> None:
+        for blob, parameter in zip(self.user.blobs, self.blobs, strict=True):
+            blob.show(_array(parameter))
+
+    def _run(self, bottoms: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        like = self.get_buffer("_like")
+        for blob, bottom in zip(self._bottoms, bottoms, strict=True):
+            blob.show(_array(bottom).copy() if blob in self._tops else _array(bottom))
+        for top in self._tops:
+            top.retype(np.dtype(str(like.dtype).removeprefix("torch.")))
+        self._show_parameters()
+        self._call("reshape", self._bottoms, self._tops)
+        self._call("forward", self._bottoms, self._tops)
+        for blob, parameter in zip(self.user.blobs, self.blobs, strict=True):
+            if parameter.device.type != "cpu":  # on the CPU the blob is the parameter's own memory
+                parameter.data.copy_(torch.from_numpy(blob.data))
+        return tuple(self.place(top.data.copy()) for top in self._tops)
+
+    def _run_back(
+        self, bottoms: Sequence[Tensor], tops: Sequence[Tensor], diffs: Sequence[Tensor], wanted: Sequence[bool]
+    ) -> list[Tensor | None]:
+        """Give the gradients of the bottoms and the parameters; None for those that are not wanted."""
+        for blob, bottom in zip(self._bottoms, bottoms, strict=True):
+            blob.show(_array(bottom))
+        for blob, top, diff in zip(self._tops, tops, diffs, strict=True):
+            blob.show(_array(top).copy(), _array(diff).copy())
+        self._show_parameters()
+        self._call("backward", self._tops, list(wanted[: len(bottoms)]), self._bottoms)
+        blobs = [*self._bottoms, *self.user.blobs]
+        return [self.place(blob.diff.copy()) if want else None for blob, want in zip(blobs, wanted, strict=True)]
+
+    def _call(self, method: str, *arguments: object) -> None:
+        try:
+            getattr(self.user, method)(*arguments)
+        except Exception as error:
+            wrapped = NetError(f"{method}() of {type(self.user).__name__} raised {_reason(error)}")
+            if method == "backward":  # autograd calls it, not the net, which would add the place
+                wrapped.at(NetError("", layer=self.spec.name, type="Python", line=self.spec.line).place)
+            raise wrapped from error
+
+
+def _reason(error: Exception) -> str:
+    """Word an exception in one line."""
+    text = " ".join(str(error).split()).rstrip(".")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _array(tensor: Tensor) -> Array:
+    """Show a tensor as an array; on the CPU, one with the tensor's own memory."""
+    array: Array = tensor.detach().cpu().contiguous().numpy()
+    return array
+
+
+class _Run(Function):
+    @staticmethod
+    def forward(ctx: Any, layer: Python, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        tops = layer._run(tensors[:count])
+        ctx.layer, ctx.count = layer, count
+        ctx.save_for_backward(*tensors[:count], *tops)
+        return tops
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *diffs: Tensor) -> tuple[Tensor | None, ...]:
+        bottoms, tops = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        return None, None, *ctx.layer._run_back(bottoms, tops, diffs, ctx.needs_input_grad[2:])
+
+
+LAYERS = (Python,)

@@ -1,0 +1,279 @@
+"""The layers with a memory: what they compute at one step is an input of the next.
+
+Caffe unrolls them into a net of one InnerProduct and more for each step; here the steps are a loop, with the same
+parameters in the same order.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.autograd.function import Function, once_differentiable
+from torch.nn import functional as F
+
+from reproduction.caffe.errors import NetError
+from reproduction.caffe.geometry import Shape
+from reproduction.caffe.layers.base import Layer
+
+
+class LSTMUnit(Layer):
+    """One step of an LSTM: the new cell and output from the old cell and the gates' inputs.
+
+    With ``i, f, o = sigmoid`` and ``g = tanh`` of the four parts of x: ``c = cont * f * c_prev + i * g`` and
+    ``h = o * tanh(c)``.
+
+    Shapes:
+        c_prev  (1, N, D)
+        x       (1, N, 4 D)   i, f, o, g
+        cont    (1, N)        0 where a sequence begins, else 1
+        c       (1, N, D)
+        h       (1, N, D)
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/lstm_unit_layer.cpp L10-L125.
+    """
+
+    bottoms = (3, 3)
+    tops = (2, 2)
+    differentiable = (0, 1)
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Give the cell's shape twice."""
+        cell, gates, cont = bottoms
+        streams, units = (cell[1], cell[2]) if len(cell) == 3 else (0, 0)
+        if (cell[:1], gates, cont) != ((1,), (1, streams, 4 * units), (1, streams)):
+            raise NetError(
+                "the bottoms must be cell, gates and cont of one step",
+                got=f"{cell}, {gates}, {cont}",
+                want="(1, N, D), (1, N, 4 D), (1, N)",
+            )
+        return [cell, cell]
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Compute the tops."""
+        cell, gates, cont = bottoms
+        tops: tuple[Tensor, ...] = _Step.apply(cell, gates, cont.detach())  # type: ignore[no-untyped-call]
+        return tops
+
+
+class _Step(Function):
+    @staticmethod
+    def forward(ctx: Any, cell: Tensor, gates: Tensor, cont: Tensor) -> tuple[Tensor, Tensor]:
+        i, f, o, g = gates.chunk(4, -1)
+        i, o, g = i.sigmoid(), o.sigmoid(), g.tanh()
+        f = cont.unsqueeze(-1) * f.sigmoid()
+        new = f * cell + i * g
+        bent = new.tanh()
+        ctx.save_for_backward(cell, i, f, o, g, bent)
+        return new, o * bent
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, cell_diff: Tensor, output_diff: Tensor) -> tuple[Tensor, Tensor, None]:
+        cell, i, f, o, g, bent = ctx.saved_tensors
+        inner = cell_diff + output_diff * o * (1 - bent * bent)
+        # Caffe: the slope of the forget gate is f (1 - f) with cont inside f, exact for a cont of 0 or 1 only
+        # (lstm_unit_layer.cpp L105).
+        gates = torch.cat(
+            [
+                inner * g * i * (1 - i),
+                inner * cell * f * (1 - f),
+                output_diff * bent * o * (1 - o),
+                inner * i * (1 - g * g),
+            ],
+            -1,
+        )
+        return inner * f, gates, None
+
+
+class Recurrent(Layer):
+    """What RNN and LSTM share: bottoms, tops, parameters, and the state that stays from one forward to the next.
+
+    Without ``expose_hidden`` the last state of one forward is the first of the next, zero to begin with and after
+    ``reset``; no gradient flows from one forward to another. With it, the states are bottoms and tops, still without a
+    gradient.
+
+    Attributes:
+        states: how many blobs the state has.
+        gates: how many vectors of ``num_output`` values a step's input is transformed to.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/recurrent_layer.cpp L13-L285.
+    """
+
+    reads = frozenset(
+        f"recurrent_param.{name}" for name in ("num_output", "weight_filler", "bias_filler", "expose_hidden")
+    )
+    bottoms = (2, 5)
+    tops = (1, 3)
+    differentiable = (0, 2)
+    states: ClassVar[int]
+    gates: ClassVar[int]
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Make the parameters for the first bottoms' sizes, and an empty state."""
+        param = self.spec.recurrent_param
+        if param.num_output < 1:
+            raise NetError("num_output must be positive", got=param.num_output)
+        exposed = self.states if param.expose_hidden else 0
+        if not 0 <= len(bottoms) - 2 - exposed <= 1 or len(self.spec.top) != 1 + exposed:
+            raise NetError(
+                "wrong number of bottoms or tops",
+                got=f"{len(bottoms)} and {len(self.spec.top)}",
+                want=f"{2 + exposed} (with a static input, {3 + exposed}) and {1 + exposed}",
+            )
+        self._is_static = len(bottoms) == 3 + exposed
+        self._check_sequence(bottoms)
+        self._steps = bottoms[0][0]
+        wide = param.num_output * self.gates
+        self.add_blob((wide, math.prod(bottoms[0][2:])), param.weight_filler)
+        self.add_blob((wide,), param.bias_filler)
+        if self._is_static:
+            self.add_blob((wide, math.prod(bottoms[2][1:])), param.weight_filler)
+        self.add_blob((wide, param.num_output), param.weight_filler)
+        self._state: tuple[Tensor, ...] = ()
+
+    def reset(self) -> None:
+        """Forget the state: the next forward begins with zeros."""
+        self._state = ()
+
+    def _check_sequence(self, bottoms: list[Shape]) -> None:
+        x, cont = bottoms[:2]
+        if len(x) < 3 or cont != x[:2]:
+            raise NetError(
+                "the bottoms must be a sequence and its cont",
+                got=f"{x} and {cont}",
+                want="(T, N, ...) and (T, N)",
+            )
+        if self._is_static and (len(bottoms[2]) < 2 or bottoms[2][0] != x[1]):
+            raise NetError("the static input must have a vector for each stream", got=bottoms[2], want=f"({x[1]}, ...)")
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Give a vector of ``num_output`` values for each step and stream, and the shapes of the exposed states."""
+        self._check_sequence(bottoms)
+        steps, streams, *rest = bottoms[0]
+        if steps != self._steps:
+            raise NetError("the number of time steps changed", got=steps, want=self._steps)
+        static = [math.prod(bottoms[2][1:])] if self._is_static else []
+        sizes = [math.prod(rest), *static]
+        wanted = [blob.shape[1] for blob in (self.blobs[0], *self.blobs[2 : 2 + len(static)])]
+        if sizes != wanted:
+            raise NetError("the inputs are not as long as those the weights were made for", got=sizes, want=wanted)
+        hidden = (1, streams, self.spec.recurrent_param.num_output)
+        for exposed in bottoms[2 + self._is_static :]:
+            if exposed != hidden:
+                raise NetError("an exposed state has the wrong shape", got=exposed, want=hidden)
+        states = [hidden] * self.states if self.spec.recurrent_param.expose_hidden else []
+        return [(steps, streams, hidden[2]), *states]
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Run all steps."""
+        x, cont = bottoms[0], bottoms[1].detach()
+        weight, bias = self.blobs[:2]
+        inputs = F.linear(x.flatten(2), weight, bias)
+        if self._is_static:
+            inputs = inputs + F.linear(bottoms[2].flatten(1), self.blobs[2])
+        # Caffe: no gradient goes through the states at either end (recurrent_layer.cpp L200-L214).
+        state = tuple(bottom.detach() for bottom in bottoms[2 + self._is_static :]) or self._begin(inputs)
+        outputs = []
+        for t in range(x.shape[0]):
+            output, state = self.step(inputs[t : t + 1], cont[t : t + 1], state)
+            outputs.append(output)
+        last = tuple(blob.detach() for blob in state)
+        if self.spec.recurrent_param.expose_hidden:
+            return torch.cat(outputs), *last
+        self._state = last
+        return (torch.cat(outputs),)
+
+    def step(self, inputs: Tensor, cont: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Compute one step.
+
+        Args:
+            inputs: (1, N, gates * D), the transformed inputs.
+            cont: (1, N).
+            state: the state before, each (1, N, D).
+
+        Returns:
+            The output, (1, N, D), and the state after.
+        """
+        raise NotImplementedError(type(self).__name__)
+
+    def _begin(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        shape = (1, inputs.shape[1], self.spec.recurrent_param.num_output)
+        if not self._state or self._state[0].shape != shape:
+            return (inputs.new_zeros(shape),) * self.states
+        return tuple(blob.to(inputs) for blob in self._state)
+
+
+class RNN(Recurrent):
+    """``h_t = tanh(W_hh (cont_t h_(t-1)) + W_xh x_t + b_h)``, ``o_t = tanh(W_ho h_t + b_o)``.
+
+    Shapes:
+        x       (T, N, ...)   T steps of N streams
+        cont    (T, N)        0 where a sequence begins, else 1
+        static  (N, ...)      optional: an input of every step
+        h_0     (1, N, D)     with ``expose_hidden``
+        o       (T, N, D)     D = num_output
+        h_T     (1, N, D)     with ``expose_hidden``
+
+    Blobs:
+        weight  (D, values of x)   W_xh
+        bias    (D,)               b_h
+        next    (D, values of static)   with a static input
+        next    (D, D)             W_hh
+        next    (D, D)             W_ho
+        next    (D,)               b_o
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/rnn_layer.cpp L13-L230.
+    """
+
+    states = 1
+    gates = 1
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Make the output's parameters too."""
+        super().setup(bottoms)
+        param = self.spec.recurrent_param
+        self.add_blob((param.num_output, param.num_output), param.weight_filler)
+        self.add_blob((param.num_output,), param.bias_filler)
+
+    def step(self, inputs: Tensor, cont: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Compute one step."""
+        hidden_weight, output_weight, output_bias = self.blobs[-3:]
+        hidden = (F.linear(state[0] * cont.unsqueeze(-1), hidden_weight) + inputs).tanh()
+        return F.linear(hidden, output_weight, output_bias).tanh(), (hidden,)
+
+
+class LSTM(Recurrent):
+    """Long short-term memory: LSTMUnit on ``W_hc (cont_t h_(t-1)) + W_xc x_t + b_c``; the output is h.
+
+    Shapes:
+        x         (T, N, ...)   T steps of N streams
+        cont      (T, N)        0 where a sequence begins, else 1
+        static    (N, ...)      optional: an input of every step
+        h_0, c_0  (1, N, D)     with ``expose_hidden``
+        h         (T, N, D)     D = num_output
+        h_T, c_T  (1, N, D)     with ``expose_hidden``
+
+    Blobs:
+        weight  (4 D, values of x)   W_xc; rows for the gates i, f, o, g
+        bias    (4 D,)               b_c
+        next    (4 D, values of static)   with a static input
+        next    (4 D, D)             W_hc
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/lstm_layer.cpp L13-L239.
+    """
+
+    states = 2
+    gates = 4
+
+    def step(self, inputs: Tensor, cont: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Compute one step."""
+        output, cell = state
+        gates = F.linear(output * cont.unsqueeze(-1), self.blobs[-1]) + inputs
+        cell, output = _Step.apply(cell, gates, cont)  # type: ignore[no-untyped-call]
+        return output, (output, cell)
+
+
+LAYERS = (LSTMUnit, LSTM, RNN)

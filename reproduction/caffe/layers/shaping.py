@@ -1,0 +1,308 @@
+"""The layers that move values and compute none: they join, cut, reshape, repeat and pick."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from reproduction.caffe.errors import NetError
+from reproduction.caffe.geometry import Shape
+from reproduction.caffe.layers.base import Layer, canonical_axis
+from reproduction.caffe.schema import ConcatParameter, SliceParameter
+
+
+def _axis(param: ConcatParameter | SliceParameter, legacy: str, axes: int) -> int:
+    """Read ``axis``, or its old name, which takes no negative numbers."""
+    if param.has(legacy):
+        if param.has("axis"):
+            raise NetError(f"axis and {legacy} are both set", want="one of them")
+        axis: int = getattr(param, legacy)
+        if axis >= axes:
+            raise NetError(f"{legacy} is out of range", got=axis, want=f"0 to {axes - 1}")
+        return axis
+    return canonical_axis(param.axis, axes)
+
+
+class Concat(Layer):
+    """Join blobs along ``axis``.
+
+    Shapes:
+        bottoms  (..., C_i, ...), one or more, alike but for ``axis``
+        top      (..., sum of C_i, ...)
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/concat_layer.cpp L9-L98.
+    """
+
+    reads = frozenset({"concat_param.axis", "concat_param.concat_dim"})
+    bottoms = (1, None)
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Add up the lengths on ``axis``."""
+        first = bottoms[0]
+        axis = _axis(self.spec.concat_param, "concat_dim", len(first))
+        for i, bottom in enumerate(bottoms):
+            if len(bottom) != len(first) or bottom[:axis] + bottom[axis + 1 :] != first[:axis] + first[axis + 1 :]:
+                raise NetError(f"bottom {i} differs from bottom 0 off axis {axis}", got=bottom, want=first)
+        return [(*first[:axis], sum(bottom[axis] for bottom in bottoms), *first[axis + 1 :])]
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Compute the top; of one bottom, it is that bottom."""
+        if len(bottoms) == 1:
+            return bottoms
+        return (torch.cat(bottoms, _axis(self.spec.concat_param, "concat_dim", bottoms[0].dim())),)
+
+
+class Slice(Layer):
+    """Cut a blob along ``axis``: before each ``slice_point``, or into equal parts. The tops are views.
+
+    Shapes:
+        bottom  (..., C, ...)
+        tops    (..., C_i, ...), the C_i adding up to C
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/slice_layer.cpp L9-L114.
+    """
+
+    reads = frozenset({"slice_param.axis", "slice_param.slice_dim", "slice_param.slice_point"})
+    tops = (1, None)
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Give the shape of each part."""
+        axis, sizes = self._cuts(bottoms[0])
+        return [(*bottoms[0][:axis], size, *bottoms[0][axis + 1 :]) for size in sizes]
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Compute the tops."""
+        axis, sizes = self._cuts(tuple(bottoms[0].shape))
+        return torch.split(bottoms[0], sizes, axis)
+
+    def _cuts(self, bottom: Shape) -> tuple[int, list[int]]:
+        param, parts = self.spec.slice_param, len(self.spec.top)
+        axis = _axis(param, "slice_dim", len(bottom))
+        length, points = bottom[axis], param.slice_point
+        if not points:
+            if length % parts:
+                raise NetError(f"axis {axis} of {bottom} cannot be cut into {parts} equal parts", got=length)
+            return axis, [length // parts] * parts
+        if len(points) != parts - 1:
+            raise NetError("slice_point must be given once less than there are tops", got=len(points), want=parts - 1)
+        ends = [0, *points, length]
+        sizes = [end - start for start, end in pairwise(ends)]
+        if min(sizes[:-1]) < 1 or sizes[-1] < 0 or parts > length:
+            raise NetError("slice_point must rise within the axis", got=list(points), want=f"1 to {length}")
+        return axis, sizes
+
+
+def _check_not_in_place(layer: Layer) -> None:
+    if layer.spec.top[:1] == layer.spec.bottom[:1]:
+        raise NetError(f"{layer.spec.type} layers cannot work in place", got=f"top {layer.spec.top[0]!r} for both")
+
+
+class Reshape(Layer):
+    """Give a blob another shape with the same values in the same order.
+
+    ``shape`` replaces the ``num_axes`` axes (-1: all) from ``axis`` on; in it, 0 copies the bottom's axis at that place
+    and one -1 takes what is left.
+
+    Shapes:
+        bottom  any
+        top     as said, a view
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/reshape_layer.cpp L8-L88.
+    """
+
+    reads = frozenset({"reshape_param.shape", "reshape_param.axis", "reshape_param.num_axes"})
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Check the new shape."""
+        _check_not_in_place(self)
+        dims = self.spec.reshape_param.shape.dim
+        if dims.count(-1) > 1 or min(dims, default=0) < -1:
+            raise NetError("shape may hold sizes, zeros, and one -1", got=list(dims))
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Work out zeros and -1."""
+        param, bottom = self.spec.reshape_param, bottoms[0]
+        start = param.axis if param.axis >= 0 else len(bottom) + param.axis + 1
+        end = len(bottom) if param.num_axes == -1 else start + param.num_axes
+        if param.num_axes < -1 or not 0 <= start <= end <= len(bottom):
+            raise NetError(
+                "axis and num_axes reach outside the bottom",
+                got=f"axis {param.axis}, num_axes {param.num_axes}",
+                want=f"within {len(bottom)} axes",
+            )
+        dims = list(param.shape.dim)
+        for i, size in enumerate(dims):
+            if size == 0:
+                if start + i >= len(bottom):
+                    raise NetError(f"the zero at place {i} of shape has no axis of the bottom to copy", got=bottom)
+                dims[i] = bottom[start + i]
+        top = (*bottom[:start], *dims, *bottom[end:])
+        if -1 in dims:
+            known = -math.prod(top)
+            if known == 0 or math.prod(bottom) % known:
+                raise NetError(
+                    f"the -1 in {tuple(dims)} cannot be worked out", got=f"{bottom}, {math.prod(bottom)} values"
+                )
+            dims[dims.index(-1)] = math.prod(bottom) // known
+            top = (*bottom[:start], *dims, *bottom[end:])
+        if math.prod(top) != math.prod(bottom):
+            raise NetError("the new shape must hold as many values as the old", got=top, want=f"as {bottom}")
+        return [top]
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Compute the top."""
+        return (bottoms[0].reshape(self.shapes([tuple(bottoms[0].shape)])[0]),)
+
+
+class Flatten(Layer):
+    """Make the axes from ``axis`` to ``end_axis`` one.
+
+    Shapes:
+        bottom  (A..., B..., C...)
+        top     (A..., product of B, C...), a view
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/flatten_layer.cpp L8-L40.
+    """
+
+    reads = frozenset({"flatten_param.axis", "flatten_param.end_axis"})
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Refuse to work in place, as Caffe does."""
+        _check_not_in_place(self)
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Multiply the axes to be flattened."""
+        param, bottom = self.spec.flatten_param, bottoms[0]
+        start, end = (canonical_axis(axis, len(bottom)) for axis in (param.axis, param.end_axis))
+        if start > end + 1:
+            raise NetError("axis must not come after end_axis", got=f"axis {start}, end_axis {end}")
+        return [(*bottom[:start], math.prod(bottom[start : end + 1]), *bottom[end + 1 :])]
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Compute the top."""
+        return (bottoms[0].reshape(self.shapes([tuple(bottoms[0].shape)])[0]),)
+
+
+class Tile(Layer):
+    """Repeat a blob ``tiles`` times along ``axis``, copy after copy.
+
+    Shapes:
+        bottom  (..., C, ...)
+        top     (..., C * tiles, ...)
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/tile_layer.cpp L9-L56.
+    """
+
+    reads = frozenset({"tile_param.axis", "tile_param.tiles"})
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Check the number of copies."""
+        if self.spec.tile_param.tiles < 1:
+            raise NetError("tiles must be set and positive", got=self.spec.tile_param.tiles)
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Multiply the length of ``axis``."""
+        axis = canonical_axis(self.spec.tile_param.axis, len(bottoms[0]))
+        return [(*bottoms[0][:axis], bottoms[0][axis] * self.spec.tile_param.tiles, *bottoms[0][axis + 1 :])]
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Compute the top."""
+        repeats = [1] * bottoms[0].dim()
+        repeats[self.spec.tile_param.axis] = self.spec.tile_param.tiles
+        return (bottoms[0].repeat(repeats),)
+
+
+class Filter(Layer):
+    """Keep the instances whose selector is not zero.
+
+    Shapes:
+        bottoms  (N, ...) ..., and last the selector (N,), (N, 1), (N, 1, 1) ...
+        tops     (M, ...), M the number of selectors that are not zero; one for each bottom but the selector
+
+    Before data is known, the tops are given room for all N, as in Caffe.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/filter_layer.cpp L8-L116.
+    """
+
+    bottoms = (2, None)
+    tops = (1, None)
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Check the number of tops."""
+        if len(self.spec.top) != len(bottoms) - 1:
+            raise NetError(
+                "there must be a top for each bottom but the selector", got=len(self.spec.top), want=len(bottoms) - 1
+            )
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Give the shapes for when every instance is kept."""
+        *blobs, selector = bottoms
+        if not selector or math.prod(selector[1:]) != 1:
+            raise NetError("the selector must have one value for each instance", got=selector, want="(N,) or (N, 1, 1)")
+        for i, bottom in enumerate(blobs):
+            if bottom[:1] != selector[:1]:
+                raise NetError(f"bottom {i} and the selector differ in their first axis", got=bottom, want=selector)
+        return blobs
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Compute the tops."""
+        *blobs, selector = bottoms
+        kept = selector.detach().flatten().nonzero().flatten()
+        return tuple(bottom.index_select(0, kept) for bottom in blobs)
+
+
+class BatchReindex(Layer):
+    """Pick instances by index; one may be picked several times or not at all.
+
+    Shapes:
+        bottom 0  (N, ...)
+        bottom 1  (M,)       integers 0..N-1
+        top       (M, ...)
+
+    Raises:
+        NetError: an index is out of range.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/batch_reindex_layer.cpp L8-L75.
+    """
+
+    bottoms = (2, 2)
+    differentiable = (0,)
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Put the number of indices in place of the first axis."""
+        blob, index = bottoms
+        if len(index) != 1 or not blob:
+            raise NetError("the second bottom must be a vector of indices into the first", got=f"{index} into {blob}")
+        return [(*index, *blob[1:])]
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Compute the top."""
+        blob, index = bottoms[0], bottoms[1].detach()
+        outside = ~((index >= 0) & (index < blob.shape[0]))
+        if outside.any():
+            raise NetError("an index is out of range", got=f"{index[outside][0]:g}", want=f"0..{blob.shape[0] - 1}")
+        return (blob.index_select(0, index.long()),)
+
+
+class Silence(Layer):
+    """Read blobs and make nothing, so that they are no outputs of the net.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/silence_layer.cpp L8-L18.
+    """
+
+    bottoms = (1, None)
+    tops = (0, 0)
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Give nothing."""
+        return []
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Give nothing."""
+        return ()
+
+
+LAYERS = (Concat, Slice, Reshape, Flatten, Tile, Filter, BatchReindex, Silence)
