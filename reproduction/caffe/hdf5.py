@@ -257,9 +257,11 @@ def _check_names(net: NetParameter, path: StrPath) -> None:
             raise CaffemodelError(f"two layers are called {layer.name!r}", path=path, remedy="Rename one.")
         names.add(layer.name)
     for layer in net.layer:
-        owner, _, number = layer.name.rpartition("/")
-        if owner in names and number.isdigit():
-            raise CaffemodelError(f"layer {layer.name!r} has the name of a parameter of layer {owner!r}", path=path)
+        parts = layer.name.split("/")
+        for i, part in enumerate(parts):
+            owner = "/".join(parts[:i])
+            if part.isdigit() and owner in names:
+                raise CaffemodelError(f"layer {layer.name!r} has the name of a parameter of layer {owner!r}", path=path)
 
 
 def _first_line(error: Exception) -> str:
