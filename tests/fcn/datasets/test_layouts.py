@@ -1,0 +1,152 @@
+"""Where trees and splits are found, and what is said when they are not."""
+
+import pytest
+
+from reproduction.caffe.errors import DataError
+from reproduction.fcn import datasets
+from reproduction.fcn.datasets import layouts
+from tests import trees
+
+WRITE = {
+    "voc2012": lambda path: trees.voc(path, {"val": ["a"]}),
+    "voc2011": lambda path: trees.voc(path, {"val": ["a"]}),
+    "voc2010": lambda path: trees.voc(path, {}, main={"val": ["a"]}),
+    "sbd": lambda path: trees.sbd(path, {"val": ["a"]}),
+    "nyud": lambda path: trees.nyud(path, {"val": ["a"]}),
+    "siftflow": lambda path: trees.siftflow(path, {"val": ["a"]}),
+    "pascalcontext": lambda path: trees.context(path, ["a"]),
+}
+PLACES = [(name, folder) for name, layout in datasets.LAYOUTS.items() for folder in layout.folders]
+
+
+@pytest.mark.parametrize(("name", "folder"), PLACES)
+def test_a_tree_is_found_in_each_of_its_folders_and_as_the_root_itself(tmp_path, name, folder):
+    WRITE[name](tmp_path / folder)
+    if name == "pascalcontext":
+        trees.voc(tmp_path / "VOC2010", {}, main={"val": ["a"]})
+    assert layouts.find((name,), tmp_path) == tmp_path / folder
+    assert layouts.find((name,), tmp_path / folder) == tmp_path / folder
+    if name != "voc2010":
+        assert datasets.open(name, "val", tmp_path).ids == ["a"]
+
+
+def test_voc_prefers_2011_and_does_with_2012(tmp_path):
+    trees.voc(tmp_path / "VOCdevkit/VOC2012", {"val": ["a"]})
+    assert datasets.open("voc", "val", tmp_path).tree.name == "VOC2012"
+    trees.voc(tmp_path / "TrainVal/VOCdevkit/VOC2011", {"val": ["a"]})
+    assert datasets.open("voc", "val", tmp_path).tree.name == "VOC2011"
+    assert datasets.open("voc2012", "val", tmp_path).tree.name == "VOC2012"
+
+
+def test_a_missing_tree_says_where_it_was_looked_for(tmp_path):
+    with pytest.raises(DataError) as error:
+        datasets.open("siftflow", "test", tmp_path / "nowhere")
+    assert str(error.value) == (
+        f"{tmp_path / 'nowhere'}: SIFT Flow is not here; looked for sift-flow, sift-flow/SiftFlowDataset,"
+        " SiftFlowDataset. Fetch it with tools/fetch.py, or point to the folder that holds it."
+    )
+
+
+def test_a_tree_that_lacks_folders_says_which(tmp_path):
+    trees.voc(tmp_path / "pascal/VOC2012", {"val": ["a"]})
+    for path in (tmp_path / "pascal/VOC2012/SegmentationClass").iterdir():
+        path.unlink()
+    (tmp_path / "pascal/VOC2012/SegmentationClass").rmdir()
+    with pytest.raises(DataError) as error:
+        datasets.open("voc", "val", tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path / 'pascal/VOC2012'}: PASCAL VOC 2011 or PASCAL VOC 2012 is not whole here; SegmentationClass/"
+        " missing. Fetch it with tools/fetch.py, or point to the folder that holds it."
+    )
+
+
+def test_an_unknown_split_says_where_its_list_was_looked_for(tmp_path):
+    trees.sbd(tmp_path / "sbdd/dataset", {"train": ["a"], "val": ["b"]})
+    with pytest.raises(DataError) as error:
+        datasets.open("sbd", "trian", tmp_path)
+    listed = tmp_path / "sbdd/dataset/trian.txt"
+    assert str(error.value) == f"split 'trian' is not here; looked for {listed}. Did you mean 'train'?"
+    with pytest.raises(DataError) as error:
+        datasets.open("sbd", "../val", tmp_path)
+    assert str(error.value) == "a split cannot be called '../val'; want a name such as 'val'."
+
+
+LISTS = [
+    (b"", "the split is empty; want one id a line."),
+    (b"\n \n", "the split is empty; want one id a line."),
+    (b"a\nb\n\na\n", "id 'a' is there twice, on lines 1 and 4."),
+    (b"2007_000033  1\n", "line 1 is not an id; got '2007_000033  1', want one id a line."),
+    (b"a\n../../etc/passwd\n", "line 2 is not an id; got '../../etc/passwd', want one id a line."),
+    (b"a\n.hidden\n", "line 2 is not an id; got '.hidden', want one id a line."),
+    (b"<!DOCTYPE html>\n", "line 1 is not an id; got '<!DOCTYPE html>', want one id a line."),
+    (b"x" * 300, "line 1 is not an id; got '" + "x" * 60 + "', want one id a line."),
+    (b"\xff\xfe\0a", "the split is not a text file; want one id a line."),
+    (b"a\n" * (1 << 23) + b"b", "line 1 is not an id; got '<more>', want one id a line."),
+]
+
+
+@pytest.mark.parametrize(("data", "text"), LISTS)
+def test_what_is_no_list_of_ids_is_refused(tmp_path, data, text):
+    path = tmp_path / "val.txt"
+    path.write_bytes(data)
+    with pytest.raises(DataError) as error:
+        layouts.read_list(path)
+    assert str(error.value) == f"{path}: {text}"
+
+
+def test_a_list_that_cannot_be_read_is_an_error(tmp_path):
+    with pytest.raises(DataError) as error:
+        layouts.read_list(tmp_path)
+    assert str(error.value) == f"{tmp_path}: the split cannot be read (is a directory)."
+
+
+def test_blank_lines_windows_line_ends_and_marks_of_utf8_do_not_count(tmp_path):
+    (tmp_path / "val.txt").write_bytes(b"\xef\xbb\xbfa\r\n\r\n b \r\nc")
+    assert layouts.read_list(tmp_path / "val.txt") == ["a", "b", "c"]
+
+
+VAL, TRAIN = ["2007_01", "2007_02", "2007_03", "2008_04"], ["2007_02", "2008_09"]
+
+
+def test_seg11valid_follows_from_vocs_val_and_sbds_train(tmp_path):
+    trees.voc(tmp_path / "pascal/VOC2011", {"val": VAL})
+    trees.sbd(tmp_path / "sbdd/dataset", {"train": TRAIN})
+    dataset = datasets.open("voc", "seg11valid", tmp_path)
+    assert dataset.ids == ["2007_01", "2007_03", "2008_04"]
+    assert dataset.overlap() == []
+
+
+@pytest.mark.parametrize("place", ["pascal", "splits/pascal", "pascal/VOC2011/ImageSets/Segmentation"])
+def test_seg11valid_is_taken_from_the_published_list(tmp_path, place):
+    trees.voc(tmp_path / "pascal/VOC2011", {"val": VAL})
+    trees.write_list(tmp_path / place / "seg11valid.txt", ["2008_04", "2007_01"])
+    assert datasets.open("voc", "seg11valid", tmp_path).ids == ["2008_04", "2007_01"]
+
+
+@pytest.mark.parametrize("derived_from", ["VOC2011", "the lists of VOC2011 and the images of VOC2012"])
+def test_the_published_seg11valid_and_the_derived_one_must_agree(tmp_path, derived_from):
+    year = "VOC2011" if derived_from == "VOC2011" else "VOC2012"
+    trees.voc(tmp_path / "pascal" / year, {"trainval": VAL})
+    trees.write_list(tmp_path / "pascal/VOC2011/ImageSets/Segmentation/val.txt", VAL)
+    trees.sbd(tmp_path / "sbdd/dataset", {"train": TRAIN})
+    listed = tmp_path / "pascal/seg11valid.txt"
+    trees.write_list(listed, ["2008_04", "2007_01", "2007_03"])
+    dataset = datasets.open("voc", "seg11valid", tmp_path)
+    assert (dataset.ids, dataset.tree.name) == (["2008_04", "2007_01", "2007_03"], year)
+    trees.write_list(listed, ["2008_04", "2007_02"])
+    with pytest.raises(DataError) as error:
+        datasets.open("voc", "seg11valid", tmp_path)
+    assert str(error.value) == (
+        f"{listed}: the list is not the split 'seg11valid' that follows from the data; 1 ids are only in the list,"
+        " 2 only in the data, the first is '2007_02'. One of the two is not the published one: fetch both again."
+    )
+
+
+def test_nyuds_trainval_is_train_and_val_one_after_the_other(tmp_path):
+    trees.nyud(tmp_path / "nyud", {"test": ["5001"]})
+    trees.write_list(tmp_path / "splits/nyud/train.txt", ["5003", "5002"])
+    trees.write_list(tmp_path / "splits/nyud/val.txt", ["5010"])
+    assert datasets.open("nyud", "trainval", tmp_path).ids == ["5003", "5002", "5010"]
+    trees.write_list(tmp_path / "nyud/trainval.txt", ["5003"])
+    with pytest.raises(DataError, match="the list is not the split 'trainval' that follows from the data"):
+        datasets.open("nyud", "trainval", tmp_path)
