@@ -73,27 +73,28 @@ def test_the_mean_and_the_order_are_the_layers(root):
     assert (dataset.mean_bgr.tolist(), dataset.seed, dataset.randomize) == ([1, 2, 3.5], 3, False)
 
 
-KNOWN = "VOCSegDataLayer, SBDDSegDataLayer, NYUDSegDataLayer, SIFTFlowSegDataLayer, PASCALContextSegDataLayer"
+KNOWN = (
+    "want one of VOCSegDataLayer, SBDDSegDataLayer, NYUDSegDataLayer, SIFTFlowSegDataLayer, PASCALContextSegDataLayer."
+)
+LITERAL = "want {'split': 'val', ...}."
 WRONG = [
     (
         "VOCSegDatalayer",
         VOC,
         2,
-        f"no data set belongs to the Python layer 'VOCSegDatalayer'; want one of {KNOWN}."
-        + " Did you mean 'VOCSegDataLayer'?",
+        f"no data set belongs to the Python layer 'VOCSegDatalayer'; {KNOWN} Did you mean 'VOCSegDataLayer'?",
     ),
     (
         "VOCSegDataLayer",
-        "__import__('os').system('true')",
+        "__import__('os').abort()",
         2,
-        "VOCSegDataLayer: param_str is not a dictionary of literals; got \"__import__('os').system('true')\","
-        + " want {'split': 'val', ...}.",
+        f"VOCSegDataLayer: param_str is not a dictionary of literals; got \"__import__('os').abort()\", {LITERAL}",
     ),
     (
         "VOCSegDataLayer",
         "[" * 5000,
         2,
-        f"VOCSegDataLayer: param_str is not a dictionary of literals; got {'[' * 80!r}, want {{'split': 'val', ...}}.",
+        f"VOCSegDataLayer: param_str is not a dictionary of literals; got {'[' * 80!r}, {LITERAL}",
     ),
     (
         "VOCSegDataLayer",
