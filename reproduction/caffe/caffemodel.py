@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from reproduction.caffe import files
 from reproduction.caffe.errors import CaffemodelError, ReproductionError, StrPath
-from reproduction.caffe.schema import Field, Kind, Message, NetParameter
+from reproduction.caffe.schema import BlobProto, Field, Kind, Message, NetParameter, SolverState
 from reproduction.caffe.schema.message import BOOL, FIXED32, FIXED64, INT32, INT64, LENGTH, STRING, UINT32, VARINT
 
 M = TypeVar("M", bound=Message)
@@ -34,6 +34,11 @@ _FORMAT = {FIXED32: "<f", FIXED64: "<d"}  # Caffe's format has no fixed integers
 _MAX_DEPTH = 100
 _MAX_OBJECTS, _BYTES_PER_OBJECT = 2**17, 64
 _BLOCK = 2**18  # values copied at a time from an array that is not contiguous
+_FILE_OF: dict[type[Message], str] = {
+    NetParameter: "caffemodel",
+    SolverState: "solverstate",
+    BlobProto: "binaryproto",
+}
 _DAMAGED = "The file is damaged, or of another kind."
 _MASK32, _MASK64 = 2**32 - 1, 2**64 - 1
 
@@ -115,7 +120,10 @@ def _read(data: Buffer, message: type[M], path: StrPath) -> M:
             files.ZEROS: "The download was cut off: fetch it again.",
         }
         raise CaffemodelError(
-            f"this is not a binary {message.__name__}", path=path, got=found, remedy=remedy.get(found, "")
+            f"this is not a {_FILE_OF.get(message, message.__name__)}",
+            path=path,
+            got=found,
+            remedy=remedy.get(found, ""),
         ) from None
     return result
 

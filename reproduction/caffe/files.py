@@ -102,13 +102,19 @@ def is_utf8(text: str) -> bool:
 
 
 class _Reporting(io.FileIO):
-    """A file that says how many bytes it wrote, in steps that are small enough to watch."""
+    """A file that says how many bytes it wrote, in steps that are small enough to watch, and why it could not."""
 
-    progress: Callable[[int], object]
+    progress: Callable[[int], object] | None = None
+    failure: OSError | None = None
 
     def write(self, data: ReadableBuffer, /) -> int:
-        written = super().write(memoryview(data)[:_STEP])
-        self.progress(written)
+        try:
+            written = super().write(memoryview(data)[:_STEP])
+        except OSError as error:
+            self.failure = error
+            raise
+        if self.progress:
+            self.progress(written)
         return written
 
 
@@ -130,16 +136,21 @@ def atomic(path: StrPath, progress: Callable[[int], object] | None = None) -> It
     if target.exists() and not target.is_file():
         raise ReproductionError("this is not a file", place=os.fspath(path), remedy="Name a file to write.")
     part = target.with_name(f".{secrets.token_hex(8)}.part")
+    raw = None
     try:
         raw = _Reporting(os.fspath(part), "x+")
-        raw.progress = progress or (lambda written: None)
+        raw.progress = progress
         with io.BufferedRandom(raw) as file:
             yield file
         part.replace(target)
-    except OSError as error:
-        if error.filename not in (None, os.fspath(part)):
+    except Exception as error:
+        # A library that writes may have another word for the failure, so the file remembers it.
+        failure = raw.failure if raw else None
+        if isinstance(error, OSError) and os.fspath(error.filename or "") == os.fspath(part):
+            failure = error
+        if failure is None:
             raise
-        reason = (error.strerror or str(error)).lower()
+        reason = (failure.strerror or str(failure)).lower()
         raise ReproductionError(f"cannot be written: {reason}", place=os.fspath(path)) from None
     finally:
         part.unlink(missing_ok=True)

@@ -127,7 +127,8 @@ def write_npz(arrays: Mapping[str, Array], path: StrPath, progress: Progress = N
         for name, values in arrays.items():
             # A fixed date, so that the same weights are the same file.
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                np.lib.format.write_array_header_1_0(member, np.lib.format.header_data_from_array_1_0(values))
+                head = {"descr": values.dtype.str, "fortran_order": False, "shape": values.shape}
+                np.lib.format.write_array_header_1_0(member, head)
                 member.write(_octets(values))
 
 
@@ -244,7 +245,7 @@ def _npy(member: IO[bytes], size: int, name: str, path: StrPath) -> Array:
     shape, fortran, dtype = read(member)
     if dtype.kind != "f" or dtype.itemsize not in (4, 8):
         raise CaffemodelError(f"array {name!r} is not weights", path=path, got=dtype, want=_FLOATS)
-    if math.prod(shape) * dtype.itemsize != size - member.tell():
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != size - member.tell():
         raise CaffemodelError(f"array {name!r}: shape and size disagree", path=path, got=shape, remedy=_DAMAGED)
     values = np.frombuffer(member.read(), dtype).astype(dtype.newbyteorder("<"), copy=False)
     return values.reshape(shape, order="F" if fortran else "C")

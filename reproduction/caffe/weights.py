@@ -98,6 +98,10 @@ def read(path: StrPath) -> Weights:
         OSError: it cannot be opened.
     """
     name = os.fspath(path)
+    if ".solverstate" in Path(path).suffixes:
+        raise CaffemodelError(
+            "this is a solver's state, not weights", path=path, remedy="They are in the .caffemodel of the same name."
+        )
     form = _format_of(path)
     if form == "caffemodel":
         found = _read_caffemodel(path)

@@ -367,7 +367,7 @@ FOREIGN = [
 def test_a_file_of_another_kind_is_called_by_its_name(data, kind, remedy, tmp_path):
     path = tmp_path / "net.caffemodel"
     path.write_bytes(data)
-    want = f"{path}: this is not a binary NetParameter; got {kind}. {remedy}".strip()
+    want = f"{path}: this is not a caffemodel; got {kind}. {remedy}".strip()
     assert said(caffemodel.load, path) == want
 
 
@@ -391,9 +391,7 @@ def test_an_empty_file_and_a_folder_are_no_models(tmp_path):
     assert said(caffemodel.load, "/dev/null") == "/dev/null: this is not a file. Name a file on a disk."
 
 
-@pytest.mark.parametrize(
-    "piece", [b"\xa2\x06\x00", b"\x1a\x00"], ids=lambda b: b.hex()
-)
+@pytest.mark.parametrize("piece", [b"\xa2\x06\x00", b"\x1a\x00"], ids=lambda b: b.hex())
 def test_millions_of_tiny_values_do_not_fill_the_memory(piece):
     data = piece * (600_000 // len(piece))
     tracemalloc.start()
