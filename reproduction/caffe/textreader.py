@@ -119,7 +119,7 @@ class Reader:
                 else:
                     items.append(self.value(field, at, cls))
             elif field.name in given:
-                first = f"It is not repeated, and was given at line {self.line_of(given[field.name])}."
+                first = f"It is not repeated; the first is at line {self.line_of(given[field.name])}."
                 raise self.error(f"{cls.__name__}.{field.name} is given a second time", at, remedy=first)
             else:
                 given[field.name] = at
