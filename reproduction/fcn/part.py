@@ -1,0 +1,127 @@
+"""The file that a download grows: locked for one process, resumable, and never larger than the disk."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import IO
+
+from reproduction.caffe.errors import DataError
+from reproduction.fcn.manifest import Entry
+
+try:
+    import fcntl
+except ImportError:  # Windows: two fetches of one file at once are the user's to avoid
+    fcntl = None  # type: ignore[assignment]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Part:
+    """``FILE.part``, which takes the name ``FILE`` when it is whole; ``FILE.part.json`` says where it came from.
+
+    Used in a ``with``, which holds the lock; bytes stay when it is left before ``finish``.
+
+    Args:
+        target: the file that it will be; its folder is there.
+        entry: the published file that it should become, for errors.
+
+    Raises:
+        DataError: another process is fetching the same file.
+    """
+
+    def __init__(self, target: Path, entry: Entry):
+        self.target = target
+        self.entry = entry
+        self.path = target.with_name(target.name + ".part")
+        self._origin = target.with_name(target.name + ".part.json")
+        self._file: IO[bytes]
+
+    def __enter__(self) -> Part:
+        self._file = self.path.open("ab", buffering=0)
+        if fcntl:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                self._file.close()
+                raise DataError("another process is fetching it", path=self.path, remedy="Wait for it.") from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.path.exists() and self.size() == 0:
+            self.path.unlink()
+        if not self.path.exists():
+            self._origin.unlink(missing_ok=True)
+        self._file.close()
+
+    def size(self) -> int:
+        """Return the bytes that are here."""
+        return os.fstat(self._file.fileno()).st_size
+
+    def clear(self) -> None:
+        """Forget the bytes that are here."""
+        self._file.truncate(0)
+        self._origin.unlink(missing_ok=True)
+
+    def finish(self) -> None:
+        """Take the target's name."""
+        self.path.replace(self.target)
+
+    def validator(self, url: str) -> str | None:
+        """Return the ETag or date that this URL gave with the bytes that are here."""
+        try:
+            origin = json.loads(self._origin.read_bytes())
+            return str(origin["validator"]) if origin["url"] == url else None
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+
+    def begin(self, url: str, validator: str | None) -> None:
+        """Start anew with the bytes of a URL, and keep its ETag or date."""
+        self.clear()
+        if validator:
+            self._origin.write_text(json.dumps({"url": url, "validator": validator}), encoding="utf-8")
+
+    def write(self, block: bytes, total: int | None) -> None:
+        """Add bytes.
+
+        Args:
+            block: the bytes.
+            total: the size of the whole file, where it is known.
+
+        Raises:
+            WeightsError or DataError: the disk is full; what is here stays, and the download can go on from there.
+        """
+        view = memoryview(block)
+        try:
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            have = self.size()
+            reason = (error.strerror or "the disk is full").lower()
+            missing = f", {total - have:,} are missing" if total else ""
+            raise self.entry.error(
+                f"it cannot be written ({reason}); {have:,} bytes are here{missing}",
+                self.path,
+                remedy="Free some space and run it again: it goes on from there.",
+            ) from None
+
+    def need(self, total: int | None) -> None:
+        """Refuse to begin what the disk cannot hold.
+
+        Raises:
+            WeightsError or DataError: less is free than the file still needs.
+        """
+        free = shutil.disk_usage(self.path.parent).free
+        if total is not None and total - self.size() > free:
+            raise self.entry.error(
+                "there is no room for it",
+                self.target,
+                got=f"{free:,} bytes free",
+                want=f"{total - self.size():,}",
+                remedy="Free some space, or choose another folder with --weights or --data.",
+            )
