@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer
+from reproduction.caffe.layers.checks import legacy_shape
 from reproduction.caffe.schema import FillerParameter
 
 
@@ -39,8 +40,13 @@ class _Neuron(Layer):
 class Pointwise(_Neuron):
     """A function of one number, with the derivative that Caffe's code computes.
 
+    Attributes:
+        reads_bottom: whether Caffe's backward code reads the bottom; in place, the top has overwritten it by then.
+
     Source: BVLC/caffe@9b89154 src/caffe/layers/neuron_layer.cpp L8-L12.
     """
+
+    reads_bottom: ClassVar[bool] = False
 
     def value(self, x: Tensor) -> Tensor:
         """Compute the top."""
@@ -61,9 +67,10 @@ class _Apply(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: Pointwise) -> Tensor:
         y = layer.value(x)
-        # Upstream bug, kept: in place, the top has overwritten the bottom by the time the slope is computed; it
-        # differs for ReLU and ELU with a negative coefficient, BNLL, Power, Log and Clip.
-        ctx.save_for_backward(y if layer.spec.top[0] == layer.spec.bottom[0] else x, y)
+        # Upstream bug, kept: in place, the slopes of ELU and ReLU with a negative coefficient, BNLL and Clip are
+        # those at the top (neuron_layer.hpp; bnll_layer.cpp L28).
+        overwritten = layer.reads_bottom and layer.spec.top[0] == layer.spec.bottom[0]
+        ctx.save_for_backward(y if overwritten else x, y)
         ctx.layer = layer
         return y
 
@@ -82,6 +89,7 @@ class ReLU(Pointwise):
     """
 
     reads = frozenset({"relu_param.negative_slope"})
+    reads_bottom = True
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the top, in the memory of the bottom where the net allows it."""
@@ -102,7 +110,7 @@ class PReLU(_Neuron):
     """``max(x, 0) + slope * min(x, 0)`` with a learned slope, of each channel or of all.
 
     Shapes:
-        bottom and top: (N, C, ...).
+        bottom and top: (N, C, H, W); H and W may be missing.
         weight: (C,), or () with ``channel_shared``; filled with 0.25 unless a filler is given.
 
     Raises:
@@ -115,21 +123,20 @@ class PReLU(_Neuron):
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Make the slopes."""
-        self._check_axes(bottoms[0])
-        param = self.spec.prelu_param
+        param, channels = self.spec.prelu_param, self._channels(bottoms[0])
         filler = param.filler if param.has("filler") else FillerParameter(type="constant", value=0.25)
-        self.add_blob(() if param.channel_shared else (bottoms[0][1],), filler)
+        self.add_blob(() if param.channel_shared else (channels,), filler)
 
-    def _check_axes(self, bottom: Shape) -> None:
+    def _channels(self, bottom: Shape) -> int:
         if len(bottom) < 2:
             raise NetError("the bottom must have at least 2 axes (N, C, ...)", got=bottom)
+        return legacy_shape(bottom)[1]
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the shape of the bottom."""
-        self._check_axes(bottoms[0])
-        (weight,) = self.blobs
-        if weight.dim() and len(weight) != bottoms[0][1]:
-            raise NetError("the bottom's channels do not fit the slopes", got=bottoms[0][1], want=len(weight))
+        (weight,), channels = self.blobs, self._channels(bottoms[0])
+        if weight.dim() and len(weight) != channels:
+            raise NetError("the bottom's channels do not fit the slopes", got=channels, want=len(weight))
         return list(bottoms)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -147,6 +154,7 @@ class ELU(Pointwise):
     """
 
     reads = frozenset({"elu_param.alpha"})
+    reads_bottom = True
 
     def value(self, x: Tensor) -> Tensor:
         """Compute the top."""
@@ -255,6 +263,8 @@ class BNLL(Pointwise):
     Source: BVLC/caffe@9b89154 src/caffe/layers/bnll_layer.cpp L8-L38.
     """
 
+    reads_bottom = True
+
     def value(self, x: Tensor) -> Tensor:
         """Compute the top."""
         # Caffe: the exponential is single and the logarithm double; neither is torch's log1p, so that the top is
@@ -280,6 +290,7 @@ class Clip(Pointwise):
     """
 
     reads = frozenset({"clip_param.min", "clip_param.max"})
+    reads_bottom = True
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Check that both ends are given."""

@@ -11,6 +11,16 @@ from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.layers.neuron import Pointwise
 
 
+def _affine(x: Tensor, scale: float, shift: float) -> Tensor:
+    x = x * scale
+    return x + shift if shift else x  # adding 0 would turn -0 into 0
+
+
+# Upstream bug, fixed: in place, Caffe's Power and Log write their slope over the gradient of the top before they read
+# it, so that what they pass on is the square of the slope (power_layer.cpp L52-L90, log_layer.cpp L64-L75); here the
+# gradient is the same in place and not.
+
+
 def _constant(value: float, like: Tensor) -> Tensor:
     """Make a constant with which arithmetic is done in the precision of ``like``, as in Caffe's Dtype."""
     return torch.tensor(value, dtype=like.dtype)
@@ -32,7 +42,7 @@ class Power(Pointwise):
         param = self.spec.power_param
         if self._factor(x) == 0:
             return torch.ones_like(x) if param.power == 0 else torch.full_like(x, param.shift).pow(param.power)
-        return (x * param.scale + param.shift).pow(param.power)
+        return _affine(x, param.scale, param.shift).pow(param.power)
 
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
         """Compute the derivative."""
@@ -41,12 +51,12 @@ class Power(Pointwise):
         if factor == 0 or param.power == 1:
             return torch.full_like(x, factor)
         if param.power == 2:
-            return x * float(_constant(factor, x) * param.scale) + float(_constant(factor, x) * param.shift)
+            return _affine(x, float(_constant(factor, x) * param.scale), float(_constant(factor, x) * param.shift))
         # Upstream bug, kept: the slope is found by dividing by the base, so that it is NaN where the base is 0
         # (power_layer.cpp L72, L83).
         if param.shift == 0:
             return y / x * param.power
-        return y / (x * param.scale + param.shift) * factor
+        return y / _affine(x, param.scale, param.shift) * factor
 
     def _factor(self, x: Tensor) -> float:
         return float(_constant(self.spec.power_param.power, x) * self.spec.power_param.scale)
@@ -123,7 +133,7 @@ class Log(Pointwise):
         return self._inner(x).reciprocal() * float(self.spec.log_param.scale / _log_base(self.spec.log_param.base, x))
 
     def _inner(self, x: Tensor) -> Tensor:
-        return x * self.spec.log_param.scale + self.spec.log_param.shift
+        return _affine(x, self.spec.log_param.scale, self.spec.log_param.shift)
 
 
 LAYERS: tuple[type[Layer], ...] = (Exp, Log, Power)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from reproduction.caffe.errors import NetError
@@ -46,16 +48,47 @@ class LRN(Layer):
         """Normalise."""
         (x,) = bottoms
         param = self.spec.lrn_param
-        side = param.local_size // 2
-        if param.norm_region is NormRegion.WITHIN_CHANNEL:
-            # Caffe: within a channel the constant is 1, whatever k says (lrn_layer.cpp L52).
-            windows = [Window(param.local_size, 1, side)] * 2
-            scale = 1 + param.alpha * average_pool(x * x, windows)
-        else:
-            squares = F.pad(x * x, (0, 0, 0, 0, side, side))
-            total = squares.unfold(1, param.local_size, 1).sum(-1)
-            scale = param.k + param.alpha / param.local_size * total
-        return (x * scale.pow(-param.beta),)
+        if param.norm_region is NormRegion.ACROSS_CHANNELS:
+            return (_Across.apply(x, param.local_size, param.alpha, param.beta, param.k),)
+        # Caffe: within a channel the constant is 1, whatever k says (lrn_layer.cpp L52).
+        windows = [Window(param.local_size, 1, param.local_size // 2)] * 2
+        return (x * (1 + param.alpha * average_pool(x * x, windows)).pow(-param.beta),)
+
+
+class _Across(torch.autograd.Function):
+    """LRN across channels, with running sums over the channels."""
+
+    # Caffe: the sum of squares of a channel is that of the channel before, plus one square, minus one; with squares
+    # far above 1 / alpha the rounding shows, and it is Caffe's (lrn_layer.cpp L133-L146, L214-L230).
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
+        squares = F.pad(x * x, (0, 0, 0, 0, size // 2, size // 2))
+        rate = alpha / size
+        scale = torch.full_like(x, k)
+        for c in range(size):
+            scale[:, 0].add_(squares[:, c], alpha=rate)
+        for c in range(1, x.shape[1]):
+            torch.add(scale[:, c - 1], squares[:, c + size - 1], alpha=rate, out=scale[:, c])
+            scale[:, c].sub_(squares[:, c - 1], alpha=rate)
+        y = x * scale.pow(-beta)
+        ctx.save_for_backward(x, y, scale)
+        ctx.size, ctx.rate, ctx.beta = size, rate, beta
+        return y
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
+        x, y, scale = ctx.saved_tensors
+        ratio = F.pad(grad * y / scale, (0, 0, 0, 0, ctx.size // 2, ctx.size // 2))
+        total = ratio[:, : ctx.size - 1].sum(1)
+        result = grad * scale.pow(-ctx.beta)
+        for c in range(x.shape[1]):
+            total += ratio[:, c + ctx.size - 1]
+            result[:, c].sub_(x[:, c] * total, alpha=2 * ctx.rate * ctx.beta)
+            total -= ratio[:, c]
+        return result, None, None, None, None
 
 
 class Crop(Layer):
