@@ -103,6 +103,7 @@ class NetError(ReproductionError):
         self.layer, self.type, self.line = layer, type, line
         place = f"layer {layer!r}" if layer else ""
         if type:
+            type = type if type.isprintable() else repr(type)
             place += f" ({type})" if place else type
         if line:
             place += f", line {line}"

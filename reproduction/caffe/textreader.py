@@ -259,7 +259,7 @@ class Reader:
         if self.kind == "end":
             return "the end of the text"
         text = sign + (self.token if len(self.token) <= 40 else f"{self.token[:37]}...")
-        return text if self.kind == "string" else repr(text)
+        return text if self.kind == "string" and text.isprintable() else repr(text)
 
     def unexpected(self, want: str) -> PrototxtError:
         """Return the error for a token that may not stand here."""

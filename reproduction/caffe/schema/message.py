@@ -170,8 +170,9 @@ class Field(Generic[T]):
         except _Misfit as misfit:
             raise self.error(misfit.got, misfit.want, misfit.remedy) from None
 
-    def error(self, got: object, want: object, remedy: str = "") -> ReproductionError:
+    def error(self, got: str, want: str, remedy: str = "") -> ReproductionError:
         """Return the error for a value that this field cannot hold."""
+        got = got if len(got) <= 80 else f"{got[:77]}..."
         return ReproductionError(f"wrong value for {self.owner}.{self.name}", got=got, want=want, remedy=remedy)
 
     def _check_enum(self, value: Any) -> enum.IntEnum:
