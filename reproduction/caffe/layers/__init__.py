@@ -2,45 +2,56 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterable
-from importlib.util import find_spec
-
+from reproduction.caffe.layers import (
+    common,
+    convolution,
+    data,
+    distance,
+    hdf5,
+    image,
+    loss,
+    neuron,
+    normalization,
+    pooling,
+    powers,
+    python,
+    recurrent,
+    shaping,
+    vision,
+)
 from reproduction.caffe.layers.base import Layer
 
+_ROOMS: tuple[tuple[type[Layer], ...], ...] = (
+    convolution.LAYERS,
+    pooling.LAYERS,
+    vision.LAYERS,
+    neuron.LAYERS,
+    powers.LAYERS,
+    common.LAYERS,
+    normalization.LAYERS,
+    shaping.LAYERS,
+    loss.LAYERS,
+    distance.LAYERS,
+    data.LAYERS,
+    hdf5.LAYERS,
+    image.LAYERS,
+    python.LAYERS,
+    recurrent.LAYERS,
+)
 
-def _by_type(rooms: Iterable[tuple[type[Layer], ...]]) -> dict[str, type[Layer]]:
+
+def _by_type(layers: list[type[Layer]]) -> dict[str, type[Layer]]:
     found: dict[str, type[Layer]] = {}
-    for layer in (layer for room in rooms for layer in room):
+    for layer in layers:
         if layer.__name__ in found:
             raise TypeError(f"two classes are named {layer.__name__}")
         found[layer.__name__] = layer
     return found
 
 
-_ROOMS = (
-    "convolution",
-    "pooling",
-    "vision",
-    "neuron",
-    "powers",
-    "common",
-    "normalization",
-    "shaping",
-    "loss",
-    "distance",
-    "data",
-    "hdf5",
-    "image",
-    "python",
-    "recurrent",
-)
+LAYERS: dict[str, type[Layer]] = _by_type([layer for room in _ROOMS for layer in room])
 
-LAYERS: dict[str, type[Layer]] = _by_type(
-    importlib.import_module(f"{__name__}.{room}").LAYERS for room in _ROOMS if find_spec(f"{__name__}.{room}")
-)
-
-# Types that Caffe knows and that cannot run here, with the reason and the remedy.
+# Types that Caffe knows and that cannot run here: why, and what to do.
 UNSUPPORTED: dict[str, str] = {
     "Data": "it reads an LMDB or LevelDB database; use an Input layer and feed the images",
     "WindowData": "it reads a window file of R-CNN; use an Input layer and feed the crops",

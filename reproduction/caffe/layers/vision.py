@@ -49,7 +49,8 @@ class LRN(Layer):
         (x,) = bottoms
         param = self.spec.lrn_param
         if param.norm_region is NormRegion.ACROSS_CHANNELS:
-            return (_Across.apply(x, param.local_size, param.alpha, param.beta, param.k),)
+            y: Tensor = _Across.apply(x, param.local_size, param.alpha, param.beta, param.k)  # type: ignore[no-untyped-call]
+            return (y,)
         # Caffe: within a channel the constant is 1, whatever k says (lrn_layer.cpp L52).
         windows = [Window(param.local_size, 1, param.local_size // 2)] * 2
         return (x * (1 + param.alpha * average_pool(x * x, windows)).pow(-param.beta),)
@@ -77,7 +78,7 @@ class _Across(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
         x, y, scale = ctx.saved_tensors
