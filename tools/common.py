@@ -6,8 +6,12 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
+
+from tqdm import tqdm
 
 from reproduction.caffe.errors import ReproductionError
+from reproduction.fcn.archives import Progress
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOTXT = ROOT / "prototxt"
@@ -35,6 +39,37 @@ def run(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         code = _fail("stopped.", code=130)
     sys.exit(code)
+
+
+class Bars:
+    """One progress bar at a time, with what remains, on standard error; one line in half a minute in a log file."""
+
+    def __init__(self) -> None:
+        self.bar: tqdm[NoReturn] | None = None
+
+    def __enter__(self) -> Bars:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __call__(self, what: str) -> Progress:
+        """Begin a bar; returns what moves it."""
+        self.close()
+        often = 0.2 if sys.stderr.isatty() else 30.0
+        bar = self.bar = tqdm(desc=what, unit="B", unit_scale=True, leave=False, mininterval=often, delay=1.0)
+
+        def move(done: int, total: int | None) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return move
+
+    def close(self) -> None:
+        """End the bar that is shown."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
 
 
 def _fail(text: str, code: int = 1) -> int:

@@ -164,11 +164,12 @@ def size_text(entry: Entry) -> str:
 
 
 def by_hand(entries: Iterable[Entry], roots: Roots) -> str:
-    """Return what to carry to a machine without a network, and where to put each file: four lines a file."""
+    """Return what to carry to a machine without a network, and where to put each file, as text."""
     lines = []
     for entry in entries:
         known = "".join(f", {kind} {value}" for kind, value in entry.hashes.items())
         lines += [f"{entry.name}: {size_text(entry)}{known}"]
         lines += [f"  from {url}" for url in (entry.url, *entry.mirrors)]
-        lines += [f"  to   {roots.file(entry)}", ""]
+        unpacks = f", which `tools/fetch.py {entry.name}` unpacks" if entry.archive else ""
+        lines += [f"  to   {roots.file(entry)}{unpacks}", ""]
     return "\n".join(lines)

@@ -320,3 +320,7 @@ def test_the_list_for_a_machine_without_a_network_names_files_urls_and_places(ro
         "  from http://m/f\n"
         f"  to   {roots.weights}/f.caffemodel\n"
     )
+    archive = entry(name="sbd", kind=Kind.ARCHIVE, path="archives/a.tar", archive=Unpacked("sbdd", ()))
+    assert zoo.by_hand([archive], roots).endswith(
+        f"  to   {roots.data}/archives/a.tar, which `tools/fetch.py sbd` unpacks\n"
+    )

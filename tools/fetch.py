@@ -1,0 +1,121 @@
+"""Fetch the published weights, data sets and split lists: resumed, checked against their hashes, unpacked.
+
+    tools/fetch.py voc-fcn8s              one net's weights (540 MB)
+    tools/fetch.py --set voc              all that `make reproduce-voc` needs (about 4 GB)
+    tools/fetch.py --list                 what there is
+    tools/fetch.py --set voc --offline-list    the files to carry to a machine without a network, and their places
+
+A run that was stopped goes on where it was. A mirror is a URL or a folder that has the files as they lie in this
+project (weights/..., data/...), or side by side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from common import ROOT, Bars, run
+
+from reproduction.caffe.errors import ReproductionError
+from reproduction.fcn import download, zoo
+from reproduction.fcn.manifest import Entry, Manifest
+from reproduction.fcn.zoo import Roots
+
+
+def main() -> int:
+    """Fetch what was asked for; 1 when a file could not be had."""
+    parser = _parser()
+    args = parser.parse_args()
+    root = args.root or ROOT
+    roots = Roots(args.weights or root / "weights", args.data or root / "data")
+    manifest = zoo.manifest(args.manifest)
+    chosen = [manifest[name] for name in dict.fromkeys(args.names)]
+    for name in args.set:
+        chosen += [entry for entry in manifest.select(name) if entry not in chosen]
+    if args.list:
+        _print_list(chosen or list(manifest.entries.values()), manifest, roots, args.json)
+        return 0
+    if args.offline_list:
+        wanted = zoo.missing(chosen or manifest.entries.values(), roots)
+        print(zoo.by_hand(wanted, roots) if wanted else "Nothing is missing.\n", end="")
+        return 0
+    if not chosen:
+        parser.error("name what to fetch, or a --set; --list prints them")
+    return _fetch_all(chosen, roots, args)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a net or a data set, as --list prints them")
+    parser.add_argument("--set", action="append", default=[], help="all that a reproduction needs; may be given again")
+    parser.add_argument("--list", action="store_true", help="print what there is, and stop")
+    parser.add_argument(
+        "--offline-list", action="store_true", help="print what is missing, with URLs and places, and stop"
+    )
+    parser.add_argument("--mirror", metavar="URL|DIR", help="where to look first (also REPRODUCTION_MIRROR)")
+    parser.add_argument("--manifest", type=Path, help="another weights/manifest.json (also REPRODUCTION_MANIFEST)")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="the folder that has weights/ and data/")
+    parser.add_argument("--weights", type=Path, metavar="DIR", help="the weights folder, if elsewhere")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="the data folder, if elsewhere")
+    parser.add_argument("--delete-archives", action="store_true", help="delete archives when they are unpacked")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    return parser
+
+
+def _fetch_all(chosen: list[Entry], roots: Roots, args: argparse.Namespace) -> int:
+    results = []
+    failed = []
+    for entry in chosen:
+        try:
+            with Bars() as bars:
+                got = download.provide(
+                    entry, roots, mirror=args.mirror, progress=bars, keep_archive=not args.delete_archives
+                )
+        except ReproductionError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            failed.append(entry)
+            results.append({"name": entry.name, "path": str(roots.place(entry)), "how": "failed", "checked": ""})
+            continue
+        results.append({"name": entry.name, "path": str(got.path), "how": got.how, "checked": got.checked})
+        if not args.json:
+            print("; ".join(filter(None, (f"{entry.name}: {got.how}, {got.path}", got.checked))), flush=True)
+    if args.json:
+        print(json.dumps(results, indent=2))
+    elif failed:
+        print(f"\n{len(failed)} of {len(chosen)} are missing. To put them there by hand:\n")
+        print(zoo.by_hand(failed, roots), end="")
+    return 1 if failed else 0
+
+
+def _print_list(entries: list[Entry], manifest: Manifest, roots: Roots, as_json: bool) -> None:
+    rows = [
+        {
+            "name": entry.name,
+            "kind": str(entry.kind),
+            "size": _size(entry),
+            "there": "yes" if zoo.present(entry, roots) else "no",
+            "hash": ", ".join(entry.hashes) or "recorded on first download",
+            "licence": entry.licence,
+        }
+        for entry in entries
+    ]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    table = [list(rows[0]), *(list(row.values()) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for cells in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+    print(f"\nsets: {', '.join(manifest.sets)}")
+    print(f"never published: {', '.join(sorted(manifest.unpublished))}" if manifest.unpublished else "")
+
+
+def _size(entry: Entry) -> str:
+    size = entry.size_bytes or entry.payload_bytes
+    return f"{size / 1e6:,.1f} MB" if size and size > 1e6 else f"{size:,} bytes" if size else "not known"
+
+
+if __name__ == "__main__":
+    run(main)
