@@ -185,7 +185,12 @@ def _predict(
     """Give each labelling's most likely classes, (H, W) uint8."""
     inputs = {top: torch.from_numpy(array)[None].to(device) for top, array in sample.items() if top not in blobs}
     with torch.inference_mode():
-        result = net(inputs, blobs=list(blobs.values()))
+        try:
+            result = net(inputs, blobs=list(blobs.values()))
+        except RuntimeError as error:  # torch has a class of its own for this on CUDA alone
+            if "alloc" not in str(error) and "memory" not in str(error):
+                raise
+            raise NetError(f"image {id!r} does not fit in the memory of {device}", remedy="Free some of it.") from None
         predictions = {}
         for top, blob in blobs.items():
             want = (1, len(dataset.label_classes[top]), *sample[top].shape[1:])

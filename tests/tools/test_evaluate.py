@@ -1,0 +1,159 @@
+"""tools/evaluate.py: what it prints, and how it ends. A small net stands in for the published ones."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from reproduction.fcn import datasets, segmenter
+from reproduction.fcn.evaluate import evaluate
+from tests import trees
+
+ROOT = Path(__file__).resolve().parents[2]
+IDS = ["2007_000033", "2007_000042", "2007_000061"]
+
+
+class Fake(torch.nn.Module):
+    """Scores of a pixel are a linear function of its colour."""
+
+    def __init__(self, **classes: int):
+        super().__init__()
+        draw = torch.Generator().manual_seed(0)
+        self.tables = {blob: torch.randn(count, 3, generator=draw) for blob, count in classes.items()}
+
+    def forward(self, inputs, blobs=None):
+        return {blob: torch.einsum("kc,nchw->nkhw", self.tables[blob], inputs["data"]) for blob in blobs}
+
+
+@pytest.fixture
+def tool(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    spec = importlib.util.spec_from_file_location("evaluate_tool", ROOT / "tools/evaluate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def call(net, *args):
+        loaded = []
+
+        def load(row, message, model, *, device):
+            loaded.append((row.name, model, device))
+            return net
+
+        monkeypatch.setattr(segmenter, "load", load)
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, args)])
+        with pytest.raises(SystemExit) as end:
+            module.run(module.main)
+        call.loaded = loaded
+        return end.value.code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def root(tmp_path):
+    trees.voc(tmp_path / "data/pascal/VOC2011", {"seg11valid": IDS, "val": IDS})
+    return tmp_path / "data"
+
+
+VOC21 = Fake(score=21)
+
+
+def test_it_prints_four_metrics_and_every_class(tool, root, tmp_path):
+    code, out, err = tool(VOC21, "--net", "voc-fcn8s", "--weights", "w.npz", "--data", root, "--out", tmp_path / "png")
+    assert (code, tool.loaded) == (0, [("voc-fcn8s", Path("w.npz"), "cpu")])
+    lines = out.splitlines()
+    result = evaluate(VOC21, datasets.open("voc", "seg11valid", root))["label"]
+    assert lines[0] == "voc-fcn8s on voc seg11valid, 3 images"
+    assert lines[2] == "pixel acc.   mean acc.     mean IU     f.w. IU"
+    shown = [f"{100 * value:.2f}" for value in (result.pixel_acc, result.mean_acc, result.mean_iu, result.fw_iu)]
+    assert lines[3].split() == shown
+    assert "mean IU as the published score.py takes it, absent classes as 0: " in out
+    assert [line.split()[0] for line in lines[-21:]] == list(datasets.class_names("voc"))
+    assert "3/3" in err
+    assert sorted(path.name for path in (tmp_path / "png").iterdir()) == [*(f"{id}.png" for id in IDS), "state.json"]
+
+
+def test_json_holds_the_confusion(tool, tmp_path):
+    trees.siftflow(tmp_path / "sift-flow", {"test": ["a", "b"]})
+    net = Fake(score_sem=33, score_geo=3)
+    code, out, err = tool(net, "--net", "siftflow-fcn8s", "--data", tmp_path, "--json", "-q", "--limit", 1)
+    assert code == 0
+    assert err == (
+        f"note: nothing in {tmp_path} says which images the published nets were trained on;"
+        " test may hold some of them.\n"
+    )
+    found = json.loads(out)
+    assert (found["net"], found["dataset"], found["split"], found["images"]) == (
+        "siftflow-fcn8s",
+        "siftflow",
+        "test",
+        1,
+    )
+    assert found["weights"] == str(ROOT / "weights/siftflow-fcn8s-heavy.caffemodel")
+    result = evaluate(net, datasets.open("siftflow", "test", tmp_path), limit=1)
+    for top, names in (("sem", "siftflow-sem"), ("geo", "siftflow-geo")):
+        assert found["scores"][top]["confusion"] == result[top].confusion.tolist()
+        assert found["scores"][top]["mean_iu"] == result[top].mean_iu
+        assert tuple(found["scores"][top]["class_iu"]) == datasets.class_names(names)
+
+
+def test_a_stopped_run_says_that_it_goes_on(tool, root, tmp_path, monkeypatch):
+    class Stopped(Fake):
+        def forward(self, inputs, blobs=None):
+            self.calls = getattr(self, "calls", 0) + 1
+            if self.calls == 2:
+                raise KeyboardInterrupt
+            return super().forward(inputs, blobs)
+
+    command = ("--net", "voc-fcn8s", "--data", root, "--state", tmp_path / "state.json")
+    code, out, err = tool(Stopped(score=21), *command)
+    assert (code, out) == (130, "")
+    assert err.endswith("the same command goes on from here.\nerror: stopped.\n")
+    code, out, err = tool(VOC21, *command)
+    assert code == 0
+    assert out.startswith("voc-fcn8s on voc seg11valid, 3 images\n")
+
+
+def test_training_images_are_refused_unless_forced(tool, root):
+    trees.sbd(root / "sbdd/dataset", {"train": IDS[:2]})
+    (root / "pascal/VOC2011/ImageSets/Segmentation/seg11valid.txt").unlink()
+    command = ("--net", "voc-fcn8s", "--data", root, "--split", "val", "-q")
+    code, out, err = tool(VOC21, *command)
+    assert (code, out) == (1, "")
+    assert err == (
+        "error: voc val: 2 of 3 images were in the training set of the published nets, the first is '2007_000033'."
+        " Score another split (seg11valid for VOC), or force it if the net was trained on others.\n"
+    )
+    assert tool(VOC21, *command, "--force")[0] == 0
+
+
+def run(*args):
+    command = [sys.executable, str(ROOT / "tools/evaluate.py"), *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={"PYTHONPATH": str(ROOT)})
+
+
+def test_help_shows_an_example_that_parses():
+    done = run("--help")
+    assert done.returncode == 0
+    assert "tools/evaluate.py --net voc-fcn8s" in done.stdout
+
+
+def test_mistakes_end_in_one_line(tool, tmp_path):
+    done = run("--net", "voc-fcn8", "--data", tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: there is no published net 'voc-fcn8'. Did you mean 'voc-fcn8s'?\n"
+    code, out, err = tool(VOC21, "--net", "nyud-fcn32s-color-d", "--data", tmp_path)
+    assert (code, out) == (1, "")
+    assert err == (
+        f"error: {tmp_path}: NYUDv2 is not here; looked for nyud, nyud/nyud."
+        " Fetch it with tools/fetch.py, or point to the folder that holds it.\n"
+    )
+    trees.nyud(tmp_path / "nyud", {"test": ["5001"]})
+    code, out, err = tool(VOC21, "--net", "nyud-fcn32s-color-d", "--data", tmp_path)
+    assert (code, err) == (1, "error: no weights of nyud-fcn32s-color-d are published. Name yours by --weights.\n")
