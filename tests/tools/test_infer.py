@@ -1,0 +1,253 @@
+"""tools/infer.py: what it writes and prints, and what it refuses before it writes anything."""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reproduction.caffe import prototxt, weights
+from reproduction.caffe.errors import DataError, ReproductionError, WeightsError
+from reproduction.fcn import palette
+from reproduction.fcn.segmenter import Segmenter
+from tests import thin, trees
+from tests.golden import seeded
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory):
+    """Narrow nets, each as a folder with a deploy.prototxt and as a file of weights."""
+    folder = tmp_path_factory.mktemp("shelf")
+    for name in ("voc-fcn8s", "siftflow-fcn32s", "nyud-fcn32s-color-hha"):
+        (folder / name).mkdir()
+        prototxt.dump(thin.deploy(name), folder / name / "deploy.prototxt")
+        thin.write(folder / f"{name}.caffemodel", name)
+    return folder
+
+
+@pytest.fixture
+def infer(shelf, tmp_path, monkeypatch, capsys):
+    """Run the tool in an empty folder, with a narrow net unless told otherwise; returns exit code and output."""
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module("infer")
+
+    def run(*args, net="voc-fcn8s"):
+        model = ["--weights", str(shelf / f"{net}.caffemodel")]
+        monkeypatch.setattr(sys, "argv", ["infer.py", "--net", str(shelf / net), *model, *map(str, args)])
+        code = module.main()
+        return code, capsys.readouterr()
+
+    return run
+
+
+def picture(path, seed=1, size=(30, 41)):
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(seeded.synth_image(*size, seed)).save(path)
+    return path
+
+
+def files(folder="."):
+    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
+
+
+def read(path):
+    with Image.open(path) as image:
+        return np.array(image), image.mode
+
+
+def test_a_picture_becomes_labels_an_overlay_and_a_legend(infer, shelf):
+    picture("photo.jpg")
+    code, said = infer("photo.jpg", "-o", "out")
+    assert code == 0
+    assert files("out") == ["photo.png", "photo_legend.png", "photo_overlay.png"]
+    want = Segmenter.load(shelf / "voc-fcn8s", shelf / "voc-fcn8s.caffemodel")("photo.jpg")
+    labels, mode = read("out/photo.png")
+    assert mode == "P"
+    np.testing.assert_array_equal(labels, want.labels)
+    rgb, _ = read("photo.jpg")
+    np.testing.assert_array_equal(read("out/photo_overlay.png")[0], palette.overlay(rgb, labels))
+    np.testing.assert_array_equal(read("out/photo_legend.png")[0], palette.draw_legend(want.shares))
+    lines = said.out.splitlines()
+    assert lines[0].startswith("photo.jpg: 41 x 30, ")
+    assert lines[1:-1] == palette.legend(want.shares)
+    assert lines[-1] == "  out/photo.png, out/photo_overlay.png, out/photo_legend.png"
+    assert said.err == ""
+
+
+def test_folders_keep_their_order_patterns_lie_side_by_side_and_sizes_may_differ(infer):
+    picture("trip/a.jpg")
+    picture("trip/deep/a.png", size=(20, 50))
+    picture("x1.tif", size=(61, 33))
+    picture("x2.tif")
+    Path("trip/notes.txt").write_text("no picture")
+    code, _ = infer("trip", "x*.tif", "x1.tif", "-o", "out")
+    assert code == 0
+    assert [name for name in files("out") if "_" not in name] == ["a.png", "deep/a.png", "x1.png", "x2.png"]
+    assert read("out/deep/a.png")[0].shape == (20, 50)
+    assert read("out/x1.png")[0].shape == (61, 33)
+
+
+def test_results_inside_a_folder_of_pictures_are_not_pictures_the_next_time(infer):
+    picture("trip/a.jpg")
+    for _ in range(2):
+        assert infer("trip", "-o", "trip/out")[0] == 0
+    assert files("trip") == ["a.jpg", "out/a.png", "out/a_legend.png", "out/a_overlay.png"]
+
+
+def test_scores_are_those_that_the_labels_come_from(infer):
+    picture("photo.jpg")
+    infer("photo.jpg", "--scores", "-o", "out")
+    with np.load("out/photo_scores.npz") as scores:
+        assert scores.files == ["score"]
+        assert scores["score"].dtype == np.float32
+        np.testing.assert_array_equal(scores["score"].argmax(0), read("out/photo.png")[0])
+
+
+def test_a_net_with_two_labellings_writes_both(infer):
+    picture("photo.jpg")
+    code, said = infer("photo.jpg", "--scores", "-o", "out", net="siftflow-fcn32s")
+    assert code == 0
+    parts = ("", "_geo", "_geo_legend", "_geo_overlay", "_legend", "_overlay")
+    assert files("out") == sorted([*(f"photo{part}.png" for part in parts), "photo_scores.npz"])
+    with np.load("out/photo_scores.npz") as scores:
+        np.testing.assert_array_equal(scores["score_geo"].argmax(0), read("out/photo_geo.png")[0])
+    assert "out/photo_geo.png" in said.out
+
+
+def test_json_says_what_the_text_says(infer):
+    picture("photo.jpg")
+    _, said = infer("photo.jpg", "--json", "-o", "out")
+    (report,) = json.loads(said.out)
+    assert report["image"] == "photo.jpg"
+    assert report["size"] == [30, 41]
+    found = report["labels"]["label"]
+    assert found["png"] == "out/photo.png"
+    assert sum(share["pixels"] for share in found["shares"]) == 30 * 41
+    assert found["shares"][0].keys() == {"label", "name", "pixels", "share"}
+
+
+def test_hha_pictures_are_found_by_name(infer):
+    trees.nyud(Path("nyud"), {"test": ["5001"]})
+    args = ("nyud/data/images", "--hha", "nyud/data/hha", "-o", "out")
+    assert infer(*args, net="nyud-fcn32s-color-hha")[0] == 0
+    assert files("out") == ["img_5001.png", "img_5001_legend.png", "img_5001_overlay.png"]
+    Path("nyud/data/hha/img_5001.png").unlink()
+    code, said = infer(*args, net="nyud-fcn32s-color-hha")
+    assert code == 1
+    assert said.err == (
+        "error: nyud/data/hha: no picture here belongs to nyud/data/images/img_5001.png; want img_5001.png.\n"
+    )
+
+
+def test_a_net_that_needs_more_than_a_photograph_says_so_first(infer):
+    picture("photo.jpg")
+    with pytest.raises(ReproductionError) as info:
+        infer("photo.jpg", net="nyud-fcn32s-color-hha")
+    assert str(info.value) == (
+        "nyud-fcn32s-color-hha takes HHA pictures (disparity, height, angle). Name their folder with --hha DIR."
+    )
+    assert files() == ["photo.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        (("one/a.jpg", "two/a.jpg"), "out/a.png: one/a.jpg and two/a.jpg would both be written here"),
+        (("a.jpg", "a.tif"), "out/a.png: a.jpg and a.tif would both be written here"),
+        (("a.jpg", "a_overlay.jpg"), "out/a_overlay.png: a.jpg and a_overlay.jpg would both be written here"),
+        (("a.jpg", "two/A.jpg"), "out/A.png: a.jpg and two/A.jpg would both be written here"),
+    ],
+)
+def test_two_pictures_are_never_written_to_one_place(infer, names, problem):
+    for name in names:
+        picture(name)
+    before = files()
+    with pytest.raises(DataError) as info:
+        infer(*names, "-o", "out")
+    assert str(info.value) == f"{problem}. Rename one, or segment them into two folders."
+    assert files() == before
+
+
+def test_a_picture_is_never_replaced_by_its_result(infer):
+    picture("a.png")
+    with pytest.raises(DataError) as info:
+        infer("a.png", "-o", ".")
+    assert str(info.value) == "a.png: the result would replace the picture a.png. Choose another folder with -o."
+
+
+def test_a_broken_picture_does_not_stop_the_others(infer):
+    picture("a.jpg")
+    Path("b.jpg").write_text("<html>")
+    picture("c.jpg")
+    code, said = infer("a.jpg", "b.jpg", "c.jpg", "-o", "out")
+    assert code == 1
+    assert said.err == (
+        "error: b.jpg: not an image in a known format; got a file that begins with b'<html>'.\n"
+        "error: 1 of 3 pictures could not be segmented.\n"
+    )
+    assert [name for name in files("out") if "_" not in name] == ["a.png", "c.png"]
+
+
+def test_nothing_to_segment_is_an_error(infer):
+    Path("empty").mkdir()
+    with pytest.raises(DataError, match=r"^empty: there is no picture in this folder\.$"):
+        infer("empty")
+    with pytest.raises(DataError, match=r"^no\*\.jpg: no file has a name like this\.$"):
+        infer("no*.jpg")
+    code, said = infer("no.jpg")
+    assert (code, said.err) == (1, "error: no.jpg: the image cannot be read (no such file or directory).\n")
+
+
+def test_an_output_folder_that_cannot_be_is_an_error(infer):
+    picture("a.jpg")
+    Path("out").write_text("a file")
+    with pytest.raises(FileExistsError, match="'out'"):
+        infer("a.jpg", "-o", "out")
+
+
+def test_weights_that_are_not_here_come_with_the_command_that_fetches_them(infer, monkeypatch):
+    module = sys.modules["infer"]
+    picture("a.jpg")
+    monkeypatch.setattr(module, "WEIGHTS", Path("weights"))
+    monkeypatch.setattr(sys, "argv", ["infer.py", "a.jpg"])
+    with pytest.raises(WeightsError) as info:
+        module.main()
+    assert str(info.value) == (
+        "weights/fcn8s-heavy-pascal.caffemodel: the weights of voc-fcn8s are not here yet."
+        " Fetch them with `tools/fetch.py voc-fcn8s`, or name yours with --weights."
+    )
+    monkeypatch.setattr(sys, "argv", ["infer.py", "--net", "nyud-fcn32s-color-d", "--depth", "d", "a.jpg"])
+    with pytest.raises(WeightsError) as info:
+        module.main()
+    assert str(info.value) == "no weights of nyud-fcn32s-color-d were published. Name your own with --weights."
+
+
+def test_fetched_and_converted_weights_are_found_without_being_named(infer, shelf, monkeypatch):
+    module = sys.modules["infer"]
+    picture("a.jpg")
+    Path("weights").mkdir()
+    monkeypatch.setattr(module, "WEIGHTS", Path("weights"))
+    model = weights.read(shelf / "voc-fcn8s.caffemodel")
+    for name in ("fcn8s-heavy-pascal.safetensors", "fcn8s-heavy-pascal.caffemodel"):
+        weights.write(model, Path("weights") / name)
+        monkeypatch.setattr(sys, "argv", ["infer.py", "--net", str(shelf / "voc-fcn8s"), "a.jpg"])
+        assert module.main() == 0
+    assert "segmented/a.png" in files()
+
+
+def test_from_the_shell_a_mistake_is_one_line_and_exit_code_1(tmp_path):
+    command = [sys.executable, str(ROOT / "tools" / "infer.py"), "--net", "voc-fcn8", "a.jpg"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=False, env={"PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == "error: there is no published net 'voc-fcn8'. Did you mean 'voc-fcn8s'?\n"

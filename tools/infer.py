@@ -1,0 +1,229 @@
+"""Segment pictures with a published net: label map, overlay, and a legend with the share of each class.
+
+    tools/infer.py photo.jpg                                  with voc-fcn8s, into segmented/
+    tools/infer.py --net siftflow-fcn8s holiday/ 'more/*.tif' -o out
+    tools/infer.py --net nyud-fcn32s-color-hha rooms/ --hha hha/
+
+For photo.jpg these appear: photo.png (a palette picture whose pixels are the class numbers, as in PASCAL VOC),
+photo_overlay.png (the classes over the photo) and photo_legend.png; with --scores, photo_scores.npz. Pictures may have
+any size, and be grey, 16-bit, CMYK, transparent or turned by their camera: they are read as a viewer shows them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import WEIGHTS, run
+from PIL import Image
+
+from reproduction.caffe import files
+from reproduction.caffe.errors import DataError, ReproductionError, WeightsError
+from reproduction.fcn import images, nets, palette
+from reproduction.fcn.nets import Published
+from reproduction.fcn.segmenter import Segmentation, Segmenter
+
+ENDINGS = frozenset(Image.registered_extensions())
+
+
+def main() -> int:
+    """Segment every picture; 1 when one of them could not be."""
+    args = _parser().parse_args()
+    net = Path(args.net)
+    row = nets.published(net.resolve().name if net.is_dir() else args.net)
+    jobs = list(dict.fromkeys(collect(args.images, args.output)))
+    check(jobs, row, args)
+    segmenter = Segmenter.load(args.net, args.weights or published_weights(row), device=args.device)
+    done: list[dict[str, Any]] = []
+    failed = 0
+    for job in jobs:
+        try:
+            done.append(segment(segmenter, job, args))
+        except ReproductionError as error:
+            failed += 1
+            print(f"error: {error if error.place else error.at(str(job.picture))}", file=sys.stderr)
+            continue
+        if not args.json:
+            show(done[-1])
+    if args.json:
+        print(json.dumps(done, indent=2))
+    if failed and len(jobs) > 1:
+        print(f"error: {failed} of {len(jobs)} pictures could not be segmented.", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="pictures, folders of pictures, or patterns")
+    parser.add_argument("--net", default="voc-fcn8s", help="a published net, or its folder with a deploy.prototxt")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="default: the published ones, in weights/")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("segmented"), metavar="DIR", help="default: segmented/"
+    )
+    parser.add_argument("--depth", type=Path, metavar="DIR", help="depth pictures with the same names; for color-d")
+    parser.add_argument("--hha", type=Path, metavar="DIR", help="HHA pictures with the same names; for hha, color-hha")
+    parser.add_argument("--scores", action="store_true", help="write the scores of all classes too")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    return parser
+
+
+@dataclass(frozen=True)
+class Job:
+    """A picture, and where its results go: below the output folder, ``place`` and an ending."""
+
+    picture: Path
+    output: Path
+    place: Path
+
+    def to(self, ending: str) -> Path:
+        """One of the results."""
+        return self.output / self.place.with_name(self.place.name + ending)
+
+
+def collect(names: Sequence[str], output: Path) -> Iterator[Job]:
+    """Find the pictures. What is in a folder keeps its place below it; all else goes side by side.
+
+    Raises:
+        DataError: nothing has that name, or a folder holds no picture.
+    """
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in ENDINGS and p.is_file()]
+            found = [p for p in inside if not p.resolve().is_relative_to(output.resolve())]
+            if not found:
+                raise DataError("there is no picture in this folder", path=path)
+            yield from (Job(p, output, p.relative_to(path).with_suffix("")) for p in found)
+        elif path.exists() or not glob.has_magic(name):
+            yield Job(path, output, Path(path.stem))
+        else:
+            named = glob.glob(name, recursive=True)  # noqa: PTH207 (pathlib takes no absolute pattern)
+            matched = [Path(p) for p in sorted(named) if Path(p).is_file()]
+            if not matched:
+                raise DataError("no file has a name like this", path=name)
+            yield from (Job(p, output, Path(p.stem)) for p in matched)
+
+
+def check(jobs: Sequence[Job], row: Published, args: argparse.Namespace) -> None:
+    """Refuse, before anything is written, what would lose a picture or what the net cannot do.
+
+    Raises:
+        ReproductionError: two results would have one name, or a result the name of a picture; a net needs pictures
+            that were not given.
+    """
+    sources = {job.picture.resolve(): job.picture for job in jobs}
+    taken: dict[str, Path] = {}
+    for job in jobs:
+        for path in results(job, row, args.scores):
+            if path.resolve() in sources:
+                remedy = "Choose another folder with -o."
+                raise DataError(
+                    f"the result would replace the picture {sources[path.resolve()]}", path=path, remedy=remedy
+                )
+            other = taken.setdefault(str(path.resolve()).casefold(), job.picture)
+            if other != job.picture:
+                remedy = "Rename one, or segment them into two folders."
+                raise DataError(f"{other} and {job.picture} would both be written here", path=path, remedy=remedy)
+    for kind in row.inputs.values():
+        if kind != "color" and getattr(args, kind) is None:
+            said = {"hha": "HHA pictures (disparity, height, angle)", "depth": "depth pictures (16-bit millimetres)"}
+            raise ReproductionError(f"{row.name} takes {said[kind]}", remedy=f"Name their folder with --{kind} DIR.")
+
+
+def results(job: Job, row: Published, scores: bool) -> list[Path]:
+    """List what will be written for a picture."""
+    parts = ("", "_overlay", "_legend")
+    paths = [job.to(f"{head_suffix(row, head.label)}{part}.png") for head in row.heads for part in parts]
+    return [*paths, job.to("_scores.npz")] if scores else paths
+
+
+def head_suffix(row: Published, label: str) -> str:
+    """Tell apart the results of a net with two labellings: the first has the plain name."""
+    return "" if label == row.heads[0].label else f"_{label}"
+
+
+def published_weights(row: Published) -> Path:
+    """Find the published weights in weights/, as they were fetched or converted.
+
+    Raises:
+        WeightsError: they are not there; says how to get them.
+    """
+    if row.caffemodel is None:
+        raise WeightsError(f"no weights of {row.name} were published", remedy="Name your own with --weights.")
+    path = WEIGHTS / row.caffemodel
+    for there in (path, path.with_suffix(".safetensors")):
+        if there.is_file():
+            return there
+    remedy = f"Fetch them with `tools/fetch.py {row.name}`, or name yours with --weights."
+    raise WeightsError(f"the weights of {row.name} are not here yet", path=path, remedy=remedy)
+
+
+def segment(segmenter: Segmenter, job: Job, args: argparse.Namespace) -> dict[str, Any]:
+    """Segment one picture and write its results; returns what is printed of it."""
+    start = time.monotonic()
+    rgb = images.read_rgb(job.picture)
+    more = {kind: companion(getattr(args, kind), job) for kind in segmenter.takes if kind != "color"}
+    found = segmenter.segment(rgb, scores=args.scores, **more)
+    job.to("").parent.mkdir(parents=True, exist_ok=True)
+    report: dict[str, Any] = {"image": str(job.picture), "size": list(rgb.shape[:2]), "labels": {}}
+    for label, segmentation in found.items():
+        end = head_suffix(segmenter.row, label)
+        report["labels"][label] = write(segmentation, rgb, job, end)
+    if args.scores:
+        arrays = {head.score: found[head.label].scores for head in segmenter.row.heads}
+        with files.atomic(job.to("_scores.npz")) as file:
+            np.savez(file, **arrays)
+        report["scores"] = str(job.to("_scores.npz"))
+    return report | {"seconds": round(time.monotonic() - start, 2)}
+
+
+def companion(folder: Path, job: Job) -> Path:
+    """Find the depth or HHA picture that belongs to a picture.
+
+    Raises:
+        DataError: there is none.
+    """
+    place = folder / job.place
+    near = sorted(place.parent.glob(f"{glob.escape(place.name)}.*"))
+    found = [path for path in near if path.suffix.lower() in ENDINGS and path.stem == place.name]
+    if len(found) != 1:
+        problem = "several pictures belong" if found else "no picture here belongs"
+        raise DataError(f"{problem} to {job.picture}", path=folder, want=f"{job.place}.png")
+    return found[0]
+
+
+def write(segmentation: Segmentation, rgb: np.ndarray[Any, Any], job: Job, end: str) -> dict[str, Any]:
+    """Write the pictures of one labelling."""
+    labels, shares = segmentation.labels, segmentation.shares
+    paths = {
+        "png": job.to(f"{end}.png"),
+        "overlay": job.to(f"{end}_overlay.png"),
+        "legend": job.to(f"{end}_legend.png"),
+    }
+    overlay = palette.overlay(rgb, labels, background=segmentation.background)
+    palette.write_png(labels, paths["png"])
+    palette.save(Image.fromarray(overlay), paths["overlay"])
+    palette.save(Image.fromarray(palette.draw_legend(shares)), paths["legend"])
+    return {**{what: str(path) for what, path in paths.items()}, "shares": [asdict(share) for share in shares]}
+
+
+def show(report: dict[str, Any]) -> None:
+    """Print what was found in a picture."""
+    height, width = report["size"]
+    print(f"{report['image']}: {width} x {height}, {report['seconds']:.1f} s")
+    for found in report["labels"].values():
+        print("\n".join(palette.legend(palette.Share(**share) for share in found["shares"])))
+        print(f"  {found['png']}, {found['overlay']}, {found['legend']}", flush=True)
+
+
+if __name__ == "__main__":
+    run(main)
