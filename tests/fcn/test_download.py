@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import hashlib
 import os
@@ -13,11 +14,11 @@ from types import SimpleNamespace
 import pytest
 
 from reproduction.caffe.errors import DataError, WeightsError
-from reproduction.fcn import download, part, zoo
+from reproduction.fcn import datasets, download, part, zoo
 from reproduction.fcn.download import Patience, fetch, provide, sources
 from reproduction.fcn.manifest import Entry, Kind, Unpacked
 from reproduction.fcn.zoo import Roots
-from tests import servers
+from tests import servers, trees
 from tests.fcn.test_archives import tar, tgz, zipped
 from tests.servers import corrupt, drop, lie, no_range, page, redirect, slow, status, swap, without
 
@@ -542,6 +543,49 @@ def test_a_tree_that_the_user_has_is_taken_as_it_is(site, tmp_path):
     item = entry(site.url + "/none", kind=Kind.ARCHIVE, path="a.tar", archive=Unpacked("set", ("*.txt",)))
     assert provide(item, Roots(tmp_path, tmp_path)).how == "present"
     assert not site.requests
+
+
+IDS = ["2007_000033", "2007_000042"]
+PUBLISHED = {
+    # entry: what its archive holds, and how the data set is then opened
+    "voc2011": (lambda at: trees.voc(at / "TrainVal/VOCdevkit/VOC2011", {"val": IDS}), "voc2011", "val"),
+    "voc2012": (lambda at: trees.voc(at / "VOCdevkit/VOC2012", {"val": IDS}), "voc2012", "val"),
+    "sbd": (lambda at: trees.sbd(at / "benchmark_RELEASE/dataset", {"train": IDS}), "sbd", "train"),
+    "nyud": (lambda at: trees.nyud(at / "nyud", {"test": IDS}), "nyud", "test"),
+    "siftflow": (lambda at: trees.siftflow(at, {"test": IDS}), "siftflow", "test"),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_what_the_manifest_unpacks_is_where_the_data_sets_look(site, tmp_path, name):
+    published = zoo.manifest(zoo.MANIFEST)[name]
+    write, dataset, split = PUBLISHED[name]
+    write(tmp_path / "tree")
+    archive = trees.pack(tmp_path / "tree", tmp_path / published.file_name)
+    item = dataclasses.replace(
+        published,
+        url=site.add(published.file_name, archive),
+        mirrors=(),
+        size_bytes=None,
+        md5=None,
+        sha1=None,
+        sha256=None,
+    )
+    provide(item, Roots(tmp_path / "weights", tmp_path / "data"))
+    samples = datasets.open(dataset, split, tmp_path / "data")
+    assert len(samples) == 2
+    assert len(samples[0]) >= 2, "an image and its labels"
+
+
+def test_pascal_context_is_found_with_its_images(site, tmp_path):
+    manifest = zoo.manifest(zoo.MANIFEST)
+    trees.voc(tmp_path / "voc/VOCdevkit/VOC2010", {"val": IDS}, main={"val": IDS})
+    trees.context(tmp_path / "context", IDS)
+    for name, tree in (("voc2010", "voc"), ("pascal-context", "context")):
+        archive = trees.pack(tmp_path / tree, tmp_path / manifest[name].file_name)
+        item = dataclasses.replace(manifest[name], url=site.add(name, archive), mirrors=(), md5=None)
+        provide(item, Roots(tmp_path / "weights", tmp_path / "data"))
+    assert len(datasets.open("pascalcontext", "val", tmp_path / "data")[0]) == 2
 
 
 def test_urls_of_the_machine_itself_are_never_opened(tmp_path):
