@@ -74,26 +74,23 @@ class _Member:
     open: Callable[[], IO[bytes]]
 
 
-def member_path(name: str) -> PurePosixPath:
-    """Return where a member's name lies below the destination.
+def plain_path(name: str) -> PurePosixPath | None:
+    """Return a name as a path below some folder; None when it is not one.
 
-    Raises:
-        DataError: the name is absolute, names a drive, holds ``..``, a backslash or a control character, is empty, or
-            is longer than file systems take.
+    A plain path is relative, stays in its folder, names no drive, holds no backslash and no control character, and is
+    no longer than file systems take.
     """
     path = PurePosixPath(name)
-    if (
-        name.startswith("/")
-        or ".." in path.parts
-        or re.match(r"[A-Za-z]:", name)
-        or re.search(r"[\\\x00-\x1f\x7f]", name)
-        or not name
-        or len(os.fsencode(name)) > 1024
-        or any(len(os.fsencode(part)) > 255 for part in path.parts)
-    ):
-        shown = repr(name if len(name) <= 120 else name[:117] + "...")
-        raise DataError("a member's name is not a plain path below the archive's folder", got=shown)
-    return path
+    plain = (
+        name
+        and not name.startswith("/")
+        and ".." not in path.parts
+        and not re.match(r"[A-Za-z]:", name)
+        and not re.search(r"[\\\x00-\x1f\x7f]", name)
+        and len(os.fsencode(name)) <= 1024
+        and all(len(os.fsencode(part)) <= 255 for part in path.parts)
+    )
+    return path if plain else None
 
 
 def holds(folder: StrPath, patterns: Sequence[str]) -> bool:
@@ -175,7 +172,10 @@ def _unpack(path: Path, staging: Path, limits: Limits, progress: Progress | None
                 count += 1
                 if count > limits.members:
                     raise DataError("it has too many members", want=f"at most {limits.members:,}")
-                inner = member_path(member.name)
+                inner = plain_path(member.name)
+                if inner is None:
+                    shown = member.name if len(member.name) <= 120 else member.name[:117] + "..."
+                    raise DataError("a member's name is not a plain path below the archive's folder", got=repr(shown))
                 destination = staging / inner
                 if member.is_folder:
                     destination.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ import pytest
 
 from reproduction.caffe.errors import DataError
 from reproduction.fcn import archives
-from reproduction.fcn.archives import Limits, extract, holds, member_path
+from reproduction.fcn.archives import Limits, extract, holds, plain_path
 
 AGAIN = " Delete it and fetch it again; if it stays so, its source is not to be trusted."
 SMALL = Limits(floor_bytes=1 << 20)
@@ -152,8 +152,9 @@ def test_a_name_that_leaves_the_folder_is_refused(unpack, tmp_path, make, name):
 
 
 def test_plain_names_pass():
-    assert str(member_path("./a//b/")) == "a/b"
-    assert str(member_path("..a/b..")) == "..a/b.."
+    assert str(plain_path("./a//b/")) == "a/b"
+    assert str(plain_path("..a/b..")) == "..a/b.."
+    assert plain_path("") is None
 
 
 @pytest.mark.parametrize(
