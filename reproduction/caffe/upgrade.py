@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from reproduction.caffe.errors import NetError, did_you_mean
+from reproduction.caffe.errors import NetError, ReproductionError, did_you_mean
 from reproduction.caffe.schema import (
     LayerParameter,
     Message,
@@ -226,7 +226,7 @@ def _upgrade_v0(net: NetParameter) -> list[str]:
     if padding:
         notes.append(f"The padding of {_names(padding)} became 'pad' of what follows.")
     if lost:
-        notes.append(f"{_names(lost)} of the net was dropped: V0 does not have it.")
+        notes.append(f"Dropped {_names(lost)} of the net, which V0 did not have.")
     return notes
 
 
@@ -282,7 +282,10 @@ def _from_v0(old: V1LayerParameter) -> V1LayerParameter:
             if v0.type not in types:
                 raise _v0_error(f"layers of this type have no field {field.name!r}", old, "Take it away.")
             home: Message = getattr(new, _V0_HOMES[v0.type])
-            setattr(home, name, [value] if home.field(name).repeated else value)
+            try:
+                setattr(home, name, [value] if home.field(name).repeated else value)
+            except ReproductionError as error:  # new_height and new_width could be negative
+                raise error.at(_v0_error("", old).place) from None
     return new
 
 
@@ -348,10 +351,10 @@ def _upgrade_inputs(net: NetParameter) -> str:
     for name in ("input", "input_shape", "input_dim"):
         net.clear(name)
     if not shapes:  # a caffemodel
-        return f"The inputs {_names(names)}, which have no shape, were dropped."
+        return f"Dropped the input fields of {_names(names)}, which give no shape."
     shape = [{"dim": dims} for dims in shapes]
     net.layer.insert(0, LayerParameter(name="input", type="Input", top=names, input_param={"shape": shape}))
-    return f"The inputs {_names(names)} became an Input layer."
+    return f"An Input layer now makes {_names(names)}."
 
 
 def _upgrade_batch_norms(net: NetParameter) -> list[str]:
