@@ -35,7 +35,8 @@ def fill(blob: Tensor, param: FillerParameter, generator: torch.Generator | None
         return
     if param.sparse >= 0 and param.type != "gaussian":
         raise NetError("only the gaussian filler can be sparse", got=param.type)
-    filler(blob, param, generator)
+    # A blob without axes (PReLU's shared slope) is filled as one output with one input.
+    filler(blob if blob.dim() else blob.view(1), param, generator)
 
 
 def _constant(blob: Tensor, param: FillerParameter, generator: torch.Generator | None) -> None:

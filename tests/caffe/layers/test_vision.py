@@ -1,0 +1,213 @@
+"""Convolution, Deconvolution, Im2col, LRN, Crop, Split: beyond what Caffe recorded."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from reproduction.caffe import blobs, caffemodel, prototxt
+from reproduction.caffe.errors import NetError
+from reproduction.caffe.schema import LayerParameter, NetParameter
+from tests.single import gradient, single, unread
+
+
+def randomise(layer):
+    for blob in layer.blobs:
+        torch.nn.init.normal_(blob)
+    return layer
+
+
+@pytest.mark.parametrize("kind", ["Convolution", "Deconvolution"])
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_torchs_convolution_and_the_general_one_agree(kind, axes, monkeypatch):
+    from reproduction.caffe.layers import convolution
+
+    text = f'type: "{kind}" convolution_param {{ num_output: 6 kernel_size: 3 stride: 2 pad: 1 dilation: 2 group: 2 }}'
+    layer = randomise(single(text, (2, 4, *[7] * axes))).double()
+    x = torch.randn(2, 4, *[7] * axes, dtype=torch.float64)
+    fast, fast_diff = layer(x)[0], [*gradient(layer, x)]
+    monkeypatch.setattr(convolution, "_CONVOLVE", {})
+    monkeypatch.setattr(convolution, "_DECONVOLVE", {})
+    torch.testing.assert_close(layer(x)[0], fast)
+    torch.testing.assert_close([*gradient(layer, x)], fast_diff)
+
+
+def test_im2col_times_the_weights_is_the_convolution():
+    fields = "kernel_h: 3 kernel_w: 2 stride: 2 pad_h: 0 pad_w: 1"
+    x = torch.randn(2, 3, 8, 9)
+    columns = single(f'type: "Im2col" convolution_param {{ {fields} }}', (2, 3, 8, 9))(x)[0]
+    layer = randomise(single(f'type: "Convolution" convolution_param {{ num_output: 4 {fields} }}', (2, 3, 8, 9)))
+    weight, bias = layer.blobs
+    want = layer(x)[0]
+    got = torch.einsum("ok,nkhw->nohw", weight.reshape(4, -1), columns) + bias.reshape(-1, 1, 1)
+    torch.testing.assert_close(got, want)
+
+
+def test_im2col_lays_taps_out_in_the_order_of_torchs_unfold():
+    x = torch.randn(2, 3, 8, 9)
+    layer = single('type: "Im2col" convolution_param { kernel_size: 3 pad: 1 stride: 2 }', (2, 3, 8, 9))
+    assert torch.equal(layer(x)[0].flatten(2), F.unfold(x, 3, padding=1, stride=2))
+
+
+def test_a_convolution_runs_any_size_and_batch_after_the_first():
+    layer = single('type: "Convolution" convolution_param { num_output: 2 kernel_size: 3 }', (1, 3, 5, 5))
+    assert layer(torch.zeros(4, 3, 9, 7))[0].shape == (4, 2, 7, 5)
+
+
+def test_fillers_fill_weight_and_bias():
+    layer = single(
+        """type: "Convolution" convolution_param { num_output: 2 kernel_size: 1
+        weight_filler { type: "constant" value: 3 } bias_filler { type: "constant" value: 4 } }""",
+        (1, 1, 1, 1),
+    )
+    assert layer(torch.ones(1, 1, 1, 1))[0].flatten().tolist() == [7, 7]
+
+
+def test_a_layer_without_bias_has_one_blob():
+    layer = single(
+        'type: "Deconvolution" convolution_param { num_output: 2 kernel_size: 1 bias_term: false }', (1, 1, 1, 1)
+    )
+    assert [tuple(blob.shape) for blob in layer.blobs] == [(1, 2, 1, 1)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'type: "Convolution" convolution_param { num_output: 4 kernel_size: 3 pad: 1 stride: 2 group: 2 }',
+        'type: "Convolution" convolution_param { num_output: 2 kernel_size: 2 axis: 0 }',
+        'type: "Deconvolution" convolution_param { num_output: 4 kernel_size: 3 pad: 1 stride: 2 group: 2 }',
+        'type: "Im2col" convolution_param { kernel_size: 2 pad: 1 stride: 2 dilation: 2 }',
+        'type: "LRN" lrn_param { local_size: 3 alpha: 0.5 beta: 0.6 k: 2 }',
+        'type: "LRN" lrn_param { local_size: 3 alpha: 0.5 norm_region: WITHIN_CHANNEL }',
+        'type: "Pooling" pooling_param { pool: AVE kernel_size: 3 stride: 2 pad: 2 }',
+    ],
+)
+def test_gradients_are_the_derivatives(text):
+    layer = randomise(single(text, (1, 4, 4, 3))).double()
+    x = torch.randn(1, 4, 4, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x, *_: layer(x)[0], (x, *layer.blobs))
+
+
+def test_crop_reads_only_the_shape_of_its_second_bottom():
+    layer = single('type: "Crop" crop_param { axis: 2 offset: 1 }', (1, 2, 5, 5), (1, 9, 3, 2))
+    x, size = torch.rand(1, 2, 5, 5), torch.full((1, 9, 3, 2), torch.nan)
+    assert torch.equal(layer(x, size)[0], x[:, :, 1:4, 1:3])
+    data_diff, size_diff = gradient(layer, x, size)
+    assert data_diff.sum() == 2 * 3 * 2
+    assert not size_diff.any()
+
+
+def test_split_adds_the_gradients_of_its_tops():
+    layer = single('type: "Split" top: "a" top: "b" top: "c"', (2, 3))
+    x = torch.rand(2, 3, requires_grad=True)
+    sum(weight * top.sum() for weight, top in enumerate(layer(x), 1)).backward()
+    assert torch.equal(x.grad, torch.full((2, 3), 6.0))
+
+
+CONV = 'type: "Convolution" convolution_param { num_output: 4 kernel_size: 3 %s }'
+
+
+@pytest.mark.parametrize(
+    ("text", "shapes", "error"),
+    [
+        (CONV % "", [], "wrong number of bottoms; got 0, want at least 1."),
+        (CONV % "", [(1, 3, 5, 5)] * 2, "there must be as many tops as bottoms; got 1, want 2."),
+        (CONV % "group: 2", [(1, 3, 5, 5)], "channels must be a multiple of group; got 3, want a multiple of 2."),
+        (CONV % "group: 3", [(1, 3, 5, 5)], "num_output must be a multiple of group; got 4, want a multiple of 3."),
+        (CONV % "group: 0", [(1, 3, 5, 5)], "group must be positive; got 0."),
+        (CONV % "stride: 0", [(1, 3, 5, 5)], "stride must be positive; got [0, 0]."),
+        (CONV % "axis: 4", [(1, 3, 5, 5)], "there is no such axis; got 4, want -4 to 3."),
+        (CONV % "kernel_size: 1 kernel_size: 1", [(1, 3, 5, 5)], 
+         "kernel_size must be given once, or once for each spatial axis; got 3, want 1 or 2."),
+        ('type: "Convolution" convolution_param { num_output: 4 kernel_size: 0 }', [(1, 3, 5, 5)],
+         "kernel must be positive; got [0, 0]."),
+        ('type: "Convolution" convolution_param { kernel_size: 3 }', [(1, 3, 5, 5)],
+         "num_output must be positive; got 0."),
+        (CONV % "" + " top: 'a' top: 'b'", [(1, 3, 5, 5), (1, 3, 5, 6)],
+         "bottom 1 has not the shape of bottom 0; got (1, 3, 5, 6), want (1, 3, 5, 5)."),
+        (CONV % "", [(1, 3, 2, 5)], "the kernel is longer than the padded input; got 2 + 2 * 0 pixels, want 3."),
+        (CONV % "" + " pooling_param { kernel_size: 2 }", [(1, 3, 5, 5)],
+         unread("pooling_param.kernel_size", "Convolution")),
+        ('type: "Deconvolution" convolution_param { num_output: 1 kernel_size: 1 pad: 2 }', [(1, 3, 4, 4)],
+         "the padding leaves nothing of the output; got length 0."),
+        ('type: "Im2col" convolution_param { kernel_size: 1 axis: 3 }', [(1, 3, 4, 4)],
+         "there is no spatial axis after the channels; got (1, 3, 4, 4)."),
+        ('type: "Im2col" convolution_param { kernel_size: 1 num_output: 3 }', [(1, 3, 4, 4)],
+         unread("convolution_param.num_output", "Im2col")),
+        ('type: "LRN" lrn_param { local_size: 4 }', [(1, 3, 4, 4)], "local_size must be odd; got 4."),
+        ('type: "LRN"', [(3, 4)], "the bottom must have 4 axes (N, C, H, W); got (3, 4)."),
+        ('type: "Crop" crop_param { offset: 2 }', [(1, 3, 5, 5), (1, 3, 4, 3)],
+         "the crop is past the end of axis 2; got offset 2 + size 4, want at most 5."),
+        ('type: "Crop" crop_param { offset: 2 offset: 1 offset: 1 }', [(1, 3, 5, 5), (1, 3, 1, 1)],
+         "offset must be given once, or once for each axis cut; got 3, want 1 or 2."),
+        ('type: "Crop"', [(1, 3, 5, 5), (5, 5)],
+         "bottom 1 must have as many axes as bottom 0; got (5, 5), want 4 axes."),
+        ('type: "Crop" crop_param { axis: 4 }', [(1, 3, 5, 5), (1, 3, 5, 5)],
+         "there is no such axis; got 4, want -4 to 3."),
+        ('type: "Crop"', [(1, 3, 5, 5)], "wrong number of bottoms; got 1, want 2."),
+        ('type: "Split" bottom: "a" top: "b" top: "a"', [(1, 3)], "a top must not be the bottom; got 'a'."),
+        ('type: "Split" dropout_param { dropout_ratio: 0.1 }', [(1, 3)],
+         unread("dropout_param.dropout_ratio", "Split")),
+    ],
+)  # fmt: skip
+def test_what_caffe_refuses_is_an_error(text, shapes, error):
+    with pytest.raises(NetError) as caught:
+        single(text, *shapes).shapes(list(shapes))
+    assert str(caught.value) == error
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "error"),
+    [
+        ((1, 3, 5, 5), (1, 4, 5, 5), "the bottom's channels do not fit the weights; got 4, want 3."),
+        ((1, 3, 5, 5), (3, 5, 5), "bottom 0 has another number of axes; got (3, 5, 5), want 4 axes."),
+    ],
+)
+def test_a_later_bottom_must_fit_the_weights(first, later, error):
+    layer = single(CONV % "", first)
+    with pytest.raises(NetError) as caught:
+        layer(torch.zeros(later))
+    assert str(caught.value) == error
+
+
+# An independent reader of the same files: OpenCV's Caffe importer.
+
+PEERS = [
+    'type: "Convolution" convolution_param { num_output: 6 kernel_size: 3 stride: 2 pad: 1 group: 3 }',
+    'type: "Convolution" convolution_param { num_output: 4 kernel_size: 3 pad: 4 dilation: 2 bias_term: false }',
+    'type: "Convolution" convolution_param { num_output: 4 kernel_h: 1 kernel_w: 5 pad_h: 0 pad_w: 2 }',
+    'type: "Deconvolution" convolution_param { num_output: 4 kernel_size: 4 stride: 2 pad: 1 }',
+    'type: "Deconvolution" convolution_param { num_output: 3 kernel_size: 4 stride: 2 group: 3 bias_term: false }',
+    'type: "Pooling" pooling_param { kernel_size: 3 stride: 2 }',
+    'type: "Pooling" pooling_param { kernel_size: 3 stride: 2 pad: 1 }',
+    'type: "Pooling" pooling_param { pool: AVE kernel_size: 3 stride: 2 }',
+    'type: "Pooling" pooling_param { pool: AVE global_pooling: true }',
+    'type: "LRN" lrn_param { local_size: 5 alpha: 0.01 beta: 0.75 }',
+    'type: "ReLU" relu_param { negative_slope: 0.1 }',
+    'type: "PReLU"',
+    'type: "ELU" elu_param { alpha: 1 }',
+    'type: "Sigmoid"',
+    'type: "TanH"',
+    'type: "Power" power_param { power: 2 scale: 0.5 shift: 1 }',
+    'type: "AbsVal"',
+]
+
+
+@pytest.mark.parametrize("text", PEERS)
+def test_layer_equals_opencvs(text):
+    layer = randomise(single(text, (2, 3, 9, 11)))
+    net = NetParameter()
+    net.layer.add(name="peer", type=layer.spec.type, blobs=[blobs.from_array(b.detach().numpy()) for b in layer.blobs])
+    spec: LayerParameter = layer.spec.copy()
+    spec.name = "peer"
+    spec.clear("phase")
+    body = prototxt.dumps(NetParameter(layer=[spec]))
+    head = 'layer { name: "in" type: "Input" top: "in0" input_param { shape { dim: 2 dim: 3 dim: 9 dim: 11 } } }\n'
+    peer = cv2.dnn.readNetFromCaffe(
+        np.frombuffer((head + body).encode(), np.uint8), np.frombuffer(caffemodel.dumps(net), np.uint8)
+    )
+    x = torch.randn(2, 3, 9, 11)
+    peer.setInput(x.numpy(), "in0")
+    want = torch.from_numpy(peer.forward())
+    torch.testing.assert_close(layer(x)[0].detach(), want, rtol=1e-4, atol=1e-5)
