@@ -359,11 +359,15 @@ def _upgrade_inputs(net: NetParameter) -> str:
 
 def _upgrade_batch_norms(net: NetParameter) -> list[str]:
     """Stop the learning of a BatchNorm layer's statistics, where their multipliers are given (L1017-1032)."""
-    old = [layer for layer in net.layer if layer.type == "BatchNorm" and len(layer.param) == 3]
-    for layer in old:
+    old = []
+    for layer in net.layer:
+        if layer.type != "BatchNorm" or len(layer.param) != 3:
+            continue
+        if any(param.lr_mult or param.decay_mult for param in layer.param):
+            old.append(layer.name)
         for param in layer.param:
             param.lr_mult = param.decay_mult = 0.0
-    return [f"lr_mult and decay_mult of {_names(layer.name for layer in old)} became 0."] if old else []
+    return [f"lr_mult and decay_mult of {_names(old)} became 0."] if old else []
 
 
 def _layers(layers: Sequence[V1LayerParameter]) -> str:
