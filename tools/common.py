@@ -54,14 +54,17 @@ class Bars:
         self.close()
 
     def __call__(self, what: str) -> Progress:
-        """Begin a bar; returns what moves it."""
+        """Begin a bar, which is shown once it moves; returns what moves it."""
         self.close()
         often = 0.2 if sys.stderr.isatty() else 30.0
-        bar = self.bar = tqdm(desc=what, unit="B", unit_scale=True, leave=False, mininterval=often, delay=1.0)
 
         def move(done: int, total: int | None) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
+            if self.bar is None:  # a download that goes on starts where it was: its speed is that of the rest
+                self.bar = tqdm(
+                    desc=what, total=total, initial=done, unit="B", unit_scale=True, leave=False,
+                    mininterval=often, miniters=1, delay=1.0,
+                )  # fmt: skip
+            self.bar.update(done - self.bar.n)
 
         return move
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests import servers
 from tests.fcn.test_archives import tgz
+from tools import common
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = b"floats" * 1000
@@ -189,6 +190,35 @@ def test_a_folder_that_cannot_be_written_is_one_line(fetch, tmp_path):
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith(f"error: {tmp_path}/weights")
+
+
+def test_a_bar_starts_where_a_resumed_download_does_and_one_is_shown_at_a_time(monkeypatch):
+    made = []
+
+    class Bar:
+        def __init__(self, **options):
+            self.n, self.options, self.closed = options["initial"], options, False
+            assert all(bar.closed for bar in made)
+            made.append(self)
+
+        def update(self, n):
+            self.n += n
+
+        def close(self):
+            self.closed = True
+
+    monkeypatch.setattr(common, "tqdm", Bar)
+    with common.Bars() as bars:
+        move = bars("a")
+        assert not made, "what does not move needs no bar"
+        move(300, 500)
+        move(450, 500)
+        move(100, 500)
+        bars("b")(1, None)
+    assert [(bar.options["desc"], bar.options["initial"], bar.n, bar.closed) for bar in made] == [
+        ("a", 300, 100, True),
+        ("b", 1, 1, True),
+    ]
 
 
 def test_the_projects_own_manifest_is_the_default():
