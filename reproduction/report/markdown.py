@@ -1,0 +1,164 @@
+"""A report as Markdown: scores beside what was published, where that stands, and each class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from reproduction.caffe import files
+from reproduction.caffe.errors import StrPath
+from reproduction.report.record import COLUMNS, METRICS, TITLES, TOLERANCE_POINTS, Measured, NetResult, Report
+
+UNVERIFIED = "\\*"
+_DECIMALS = 4  # of what is measured here: as many as the most exact source
+
+
+def page(report: Report) -> str:
+    """Write the whole page.
+
+    Percent, with the decimals of each source; in brackets how many points the measured score is above it.
+    """
+    parts = [
+        f"# {report.set}: the published nets, measured here",
+        _about(report),
+        table(report),
+        *_marks(report),
+        "\n".join(f"- {line}" for line in verdicts(report)),
+        "## Sources",
+        "\n".join(f"- {line}" for line in _sources(report)),
+        *_classes(report),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def dump(report: Report, path: StrPath) -> None:
+    """Write the page to a file, whole or not at all.
+
+    Raises:
+        ReproductionError: it cannot be written.
+    """
+    text = page(report)
+    with files.atomic(path) as file:
+        file.write(text.encode())
+
+
+def table(report: Report) -> str:
+    """Tabulate every net's metrics: paper, published README, re-scored elsewhere, measured here."""
+    rows = []
+    for net in report.nets:
+        if net.note:
+            rows.append([net.net, net.note, *[""] * (len(COLUMNS) + 1)])
+        for measured in net.measured:
+            for metric in METRICS:
+                cells = [_cell(report, measured, column, metric) for column in COLUMNS]
+                rows.append([_name(net, measured), TITLES[metric], *cells, _percent(getattr(measured, metric))])
+    return _table(["net", "metric", *COLUMNS.values(), "measured here"], rows, text_columns=2)
+
+
+def verdicts(report: Report) -> Iterator[str]:
+    """Say of every net what it was held against, and whether it holds."""
+    for net in report.nets:
+        for measured in net.measured:
+            name, reference = _name(net, measured), measured.held_against
+            if report.limit is not None:
+                yield f"{name}: only {report.limit} of {_count(report)} images were scored; not compared."
+            elif reference is None:
+                yield f"{name}: nobody has published a score of these weights that could be checked; not compared."
+            elif off := list(measured.off()):
+                said = ", ".join(f"{TITLES[metric]} by {delta:+.2f}" for metric, delta in off)
+                yield f"{name}: **off** from {COLUMNS[reference.column]}, more than {TOLERANCE_POINTS} points: {said}."
+            else:
+                yield f"{name}: within {TOLERANCE_POINTS} points of {COLUMNS[reference.column]}."
+            rule = measured.mean_iu_published_rule
+            if rule is not None and rule != measured.mean_iu:
+                yield f"{name}: mean IU by the rule of the published score.py, {_percent(rule)}."
+        if net.note:
+            yield f"{net.net}: {net.note}."
+
+
+def _about(report: Report) -> str:
+    lines = []
+    if report.split:
+        scored = (
+            f"the first {report.limit} of {_count(report)}" if report.limit is not None else f"all {_count(report)}"
+        )
+        lines.append(f"Split {report.split.name}, {scored} images (sha1 of the list {report.split.sha1}).")
+    versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
+    lines.append(f"Measured {report.measured} on {report.device}, {report.precision}; {versions}.")
+    lines.append("Percent; in brackets, how many points the measured score is above the published one.")
+    return "\n".join(lines)
+
+
+def _count(report: Report) -> int:
+    return report.split.count if report.split else 0
+
+
+def _cell(report: Report, measured: Measured, column: str, metric: str) -> str:
+    reference = next((row for row in measured.references if row.column == column), None)
+    if reference is None or metric not in reference.values:
+        return ""
+    text = f"{100 * reference.values[metric]:.{reference.decimals}f}"
+    text += UNVERIFIED if metric in reference.unverified else ""
+    delta = measured.delta(reference, metric)
+    if delta is None or report.limit is not None:
+        return text
+    return f"{text} ({_signed(delta, reference.decimals)})"
+
+
+def _signed(delta: float, decimals: int) -> str:
+    rounded = round(delta, decimals)
+    return f"{rounded:+.{decimals}f}" if rounded else f"{0:.{decimals}f}"
+
+
+def _marks(report: Report) -> list[str]:
+    marked = any(row.unverified for net in report.nets for measured in net.measured for row in measured.references)
+    return [f"{UNVERIFIED} not checked: the text of its paper was not at hand."] if marked else []
+
+
+def _sources(report: Report) -> Iterator[str]:
+    for column, title in COLUMNS.items():
+        for net in report.nets:
+            for measured in net.measured:
+                for reference in measured.references:
+                    if reference.column == column:
+                        yield f"{title}, {_name(net, measured)}: {reference.source}."
+
+
+def _classes(report: Report) -> list[str]:
+    """One table for each kind of label: a row a class, a column a net."""
+    by_label: dict[str, list[tuple[NetResult, Measured]]] = {}
+    for net in report.nets:
+        for measured in net.measured:
+            by_label.setdefault(measured.label, []).append((net, measured))
+    parts = []
+    for label, found in by_label.items():
+        rows = [
+            [name, *(_percent(measured.class_iu.get(name), 2) for _, measured in found)]
+            for name in found[0][1].class_iu
+        ]
+        parts.append("## IU of each class" + (f", {label}" if len(by_label) > 1 else ""))
+        parts.append(_table(["class", *(net.net for net, _ in found)], rows, text_columns=1))
+    return parts
+
+
+def _name(net: NetResult, measured: Measured) -> str:
+    return net.net if len(net.measured) == 1 else f"{net.net}, {measured.label}"
+
+
+def _percent(value: float | None, decimals: int = _DECIMALS) -> str:
+    return "-" if value is None else f"{100 * value:.{decimals}f}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: int) -> str:
+    """Write a table whose columns line up in plain text too; numbers are right-aligned."""
+    cells = [list(head), *(list(row) for row in rows)]
+    widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(head))]
+    rule = ["-" * width if i < text_columns else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+
+    def line(row: Sequence[str]) -> str:
+        texts = (
+            text.ljust(width) if i < text_columns else text.rjust(width)
+            for i, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
+        return f"| {' | '.join(texts)} |"
+
+    return "\n".join([line(cells[0]), line(rule), *(line(row) for row in cells[1:])])

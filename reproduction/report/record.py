@@ -1,0 +1,273 @@
+"""What a run measured, as data: the one form that tables and pages are made from.
+
+``scores.json`` holds one ``Report``. Scores are fractions from 0 to 1; null where there is nothing to count.
+
+    {
+      "format": 1,
+      "set": "voc",
+      "measured": "2026-01-31T12:00:00+00:00",
+      "split": {"name": "seg11valid", "count": 736, "sha1": ...},   sha1 of the ids, each followed by a newline
+      "limit": null,                                                or the number of images that were scored
+      "device": "cpu", "precision": "float32",
+      "versions": {"python": ..., "torch": ..., ...},
+      "nets": [
+        {
+          "net": "voc-fcn8s",
+          "note": "",                                               or why nothing was measured
+          "weights": "fcn8s-heavy-pascal.caffemodel", "weights_sha256": ...,
+          "seconds_per_image": 1.2,                                 null when every image was scored by an earlier run
+          "measured": [
+            {
+              "label": "label",                                     the label's top; SIFT Flow has "sem" and "geo"
+              "pixel_acc": ..., "mean_acc": ..., "mean_iu": ..., "fw_iu": ...,
+              "mean_iu_published_rule": ...,                        see Measured
+              "class_iu": {"background": ..., ...},
+              "confusion": [[...], ...],                            pixels; rows truth, columns prediction
+              "references": [
+                {
+                  "column": "paper",                                a key of COLUMNS
+                  "source": ..., "decimals": 1, "unverified": ["mean_acc"],
+                  "values": {"mean_iu": 0.655, ...},
+                  "deltas_points": {"mean_iu": 0.01, ...}           measured minus published, percent; null if limited
+                }
+              ],
+              "held_against": "rescored"                            a key of COLUMNS, or null
+            }
+          ]
+        }
+      ]
+    }
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from reproduction.caffe import files
+from reproduction.caffe.errors import StrPath
+from reproduction.fcn import paper, score
+from reproduction.fcn.paper import Row
+from reproduction.fcn.score import Scores
+
+FORMAT = 1
+METRICS = ("pixel_acc", "mean_acc", "mean_iu", "fw_iu")
+TITLES = {"pixel_acc": "pixel acc.", "mean_acc": "mean acc.", "mean_iu": "mean IU", "fw_iu": "f.w. IU"}
+COLUMNS = {"paper": "paper", "readme": "published README", "rescored": "re-scored elsewhere"}
+
+# Whose numbers a converted net must meet, the closest first: they were measured with the published weights. The paper's
+# are another matter: of most of them only an older edition, with other weights, could be checked.
+HOLDS = ("rescored", "readme")
+TOLERANCE_POINTS = 0.1
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One row of numbers that somebody else published.
+
+    Attributes:
+        column: a key of ``COLUMNS``.
+        source: edition, table and row, and where they were read.
+        decimals: of a percent, as printed.
+        values: metric -> fraction; a metric that the row does not state is absent.
+        unverified: the metrics that could not be held against the text of their paper.
+    """
+
+    column: str
+    source: str
+    decimals: int
+    values: Mapping[str, float]
+    unverified: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, column: str, row: Row, label: str = "label") -> Reference | None:
+        """Take a published row over; None when it says nothing of this label."""
+        prefix = "geo_" if label == "geo" else ""
+        figures = {metric: row.figures[prefix + metric] for metric in METRICS if prefix + metric in row.figures}
+        if not figures:
+            return None
+        return cls(
+            column,
+            f"{row.edition}, {row.table}, {row.name}; {row.measured_on}; {row.source}",
+            max(_decimals(figure.value) for figure in figures.values()),
+            {metric: figure.value / 100 for metric, figure in figures.items()},
+            [metric for metric, figure in figures.items() if not figure.verified],
+        )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The scores of one net on one kind of label.
+
+    Attributes:
+        label: the label's top: ``label``, or ``sem`` and ``geo``.
+        pixel_acc: see ``score.Scores``; None where there is nothing to count, as for the others.
+        mean_acc: likewise.
+        mean_iu: likewise.
+        fw_iu: likewise.
+        mean_iu_published_rule: mean IU as the published score.py takes it: a class without truth that is predicted
+            counts as 0. Another number than ``mean_iu`` on SIFT Flow alone.
+        class_iu: class name -> intersection over union.
+        confusion: (C, C) pixels, rows truth, columns prediction, in the order of ``class_iu``.
+        references: what others published for this net and label.
+    """
+
+    label: str
+    pixel_acc: float | None
+    mean_acc: float | None
+    mean_iu: float | None
+    fw_iu: float | None
+    mean_iu_published_rule: float | None
+    class_iu: Mapping[str, float | None]
+    confusion: Sequence[Sequence[int]]
+    references: Sequence[Reference] = ()
+
+    @classmethod
+    def of(cls, net: str, label: str, scores: Scores, classes: Sequence[str]) -> Measured:
+        """Take a net's scores over, and look up what was published of it."""
+        return cls(
+            label=label,
+            pixel_acc=_number(scores.pixel_acc),
+            mean_acc=_number(scores.mean_acc),
+            mean_iu=_number(scores.mean_iu),
+            fw_iu=_number(scores.fw_iu),
+            mean_iu_published_rule=_number(score.scores(scores.confusion, absent="published").mean_iu),
+            class_iu={name: _number(iu) for name, iu in zip(classes, scores.class_iu, strict=True)},
+            confusion=scores.confusion.tolist(),
+            references=references(net, label),
+        )
+
+    @property
+    def held_against(self) -> Reference | None:
+        """The reference that a converted net must meet; None where none was measured with the published weights."""
+        by_column = {reference.column: reference for reference in self.references}
+        return next((by_column[column] for column in HOLDS if column in by_column), None)
+
+    def delta(self, reference: Reference, metric: str) -> float | None:
+        """Measured minus published, in points (percent); None where either is missing."""
+        mine, theirs = getattr(self, metric), reference.values.get(metric)
+        return None if mine is None or theirs is None else 100 * (mine - theirs)
+
+    def off(self) -> Iterator[tuple[str, float]]:
+        """Give the metrics that miss ``held_against`` by more than the tolerance, with how much, in points."""
+        if self.held_against:
+            for metric in METRICS:
+                delta = self.delta(self.held_against, metric)
+                if delta is not None and abs(delta) > TOLERANCE_POINTS:
+                    yield metric, delta
+
+
+@dataclass(frozen=True)
+class NetResult:
+    """One net of the run; see the module's example.
+
+    Attributes:
+        net: the published name.
+        note: why nothing was measured; empty when something was.
+        weights: file name of the weights.
+        weights_sha256: their hash.
+        seconds_per_image: mean over the images that this run scored; None when there were none.
+        measured: one entry for each kind of label.
+    """
+
+    net: str
+    note: str = ""
+    weights: str = ""
+    weights_sha256: str = ""
+    seconds_per_image: float | None = None
+    measured: Sequence[Measured] = ()
+
+
+@dataclass(frozen=True)
+class Split:
+    """What was scored.
+
+    Attributes:
+        name: of the list.
+        count: its length; with a limit, more than were scored.
+        sha1: of its ids, each followed by a newline.
+    """
+
+    name: str
+    count: int
+    sha1: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """A run; see the module's example.
+
+    Attributes:
+        set: the data set.
+        measured: when, ISO 8601.
+        split: what was scored.
+        limit: how many images were scored; None for all.
+        device: what the nets ran on.
+        precision: of their arithmetic.
+        versions: of the packages that the result depends on.
+        nets: the results.
+    """
+
+    set: str
+    measured: str
+    split: Split | None
+    limit: int | None
+    device: str
+    precision: str
+    versions: Mapping[str, str]
+    nets: Sequence[NetResult]
+
+    def off(self) -> list[tuple[str, Measured, str, float]]:
+        """List what misses its reference: net, scores, metric, points. Nothing when only a part was scored."""
+        if self.limit is not None:
+            return []
+        return [
+            (net.net, measured, metric, delta)
+            for net in self.nets
+            for measured in net.measured
+            for metric, delta in measured.off()
+        ]
+
+
+def references(net: str, label: str = "label") -> list[Reference]:
+    """Look up what was published of a net, one row for each of ``COLUMNS``."""
+    rows = {"paper": paper.published(net), "readme": paper.readme(net), "rescored": paper.rescored(net)}
+    found = [Reference.of(column, row, label) for column, row in rows.items() if row]
+    return [reference for reference in found if reference]
+
+
+def dumps(report: Report) -> str:
+    """Write a report as JSON, see the module's example."""
+    document = {"format": FORMAT, **dataclasses.asdict(report)}
+    for net, result in zip(document["nets"], report.nets, strict=True):
+        for entry, measured in zip(net["measured"], result.measured, strict=True):
+            for row, reference in zip(entry["references"], measured.references, strict=True):
+                row["deltas_points"] = {metric: _delta(report, measured, reference, metric) for metric in row["values"]}
+            entry["held_against"] = measured.held_against and measured.held_against.column
+    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
+def dump(report: Report, path: StrPath) -> None:
+    """Write a report to a file, whole or not at all.
+
+    Raises:
+        ReproductionError: it cannot be written.
+    """
+    text = dumps(report)
+    with files.atomic(path) as file:
+        file.write(text.encode())
+
+
+def _delta(report: Report, measured: Measured, reference: Reference, metric: str) -> float | None:
+    return None if report.limit is not None else measured.delta(reference, metric)
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _decimals(value: float) -> int:
+    return len(f"{value:.6f}".rstrip("0").partition(".")[2]) or 1

@@ -1,0 +1,184 @@
+"""The report: references as printed, deltas, verdicts, and the files."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from reproduction.caffe.errors import ReproductionError
+from reproduction.fcn import nets, paper
+from reproduction.fcn.datasets import class_names
+from reproduction.fcn.score import Scores, scores
+from reproduction.report import markdown, record
+from reproduction.report.record import Measured, NetResult, Report, Split
+
+
+def measured(net="voc-fcn8s", label="label", classes=None, **values):
+    classes = classes or class_names("voc")
+    counts = np.arange(len(classes) ** 2, dtype=np.int64).reshape(len(classes), -1)
+    found = Measured.of(net, label, scores(counts), classes)
+    return dataclasses.replace(found, **values)
+
+
+# Within 0.1 points of wkentaro/fcn's figures for voc-fcn8s: 91.2212 77.6146 65.5126 84.5445.
+GOOD = {"pixel_acc": 0.912213, "mean_acc": 0.776145, "mean_iu": 0.655126, "fw_iu": 0.845444}
+
+
+def report(*results, limit=None, name="voc"):
+    return Report(
+        set=name,
+        measured="2026-01-31T12:00:00+00:00",
+        split=Split("seg11valid", 736, "0" * 40),
+        limit=limit,
+        device="cpu",
+        precision="float32",
+        versions={"python": "3.11.0", "torch": "2.13.0"},
+        nets=results,
+    )
+
+
+def voc(limit=None, **values):
+    return report(NetResult("voc-fcn8s", "", "w", "f" * 64, 1.5, [measured(**values)]), limit=limit)
+
+
+def test_scores_are_taken_over_with_what_was_published_of_the_net():
+    counts = np.diag(np.arange(21)) + 1
+    found = Measured.of("voc-fcn8s", "label", scores(counts), class_names("voc"))
+    assert found.mean_iu == scores(counts).mean_iu
+    assert found.confusion == counts.tolist()
+    assert list(found.class_iu)[:2] == ["background", "aeroplane"]
+    assert [row.column for row in found.references] == ["paper", "readme", "rescored"]
+    assert found.references[1].values == {"mean_iu": 0.655}
+    assert found.references[1].decimals == 1
+    assert found.references[2].decimals == 4
+    assert found.references[0].unverified == ["mean_acc", "fw_iu"]
+
+
+def test_a_class_without_pixels_is_none_not_nan():
+    counts = np.zeros((21, 21), np.int64)
+    counts[0, 0] = counts[1, 0] = 1
+    found = Measured.of("voc-fcn8s", "label", scores(counts), class_names("voc"))
+    assert found.class_iu["bicycle"] is None
+    assert found.class_iu["aeroplane"] == 0
+    nothing = Scores(*[float("nan")] * 4, (float("nan"),) * 21, counts)
+    assert Measured.of("voc-fcn8s", "label", nothing, class_names("voc")).mean_iu is None
+
+
+def test_geometry_is_compared_with_its_own_column():
+    geo = measured("siftflow-fcn16s", "geo", class_names("siftflow-geo"))
+    assert [(row.column, row.values) for row in geo.references] == [("paper", {"pixel_acc": pytest.approx(0.943)})]
+    sem = measured("siftflow-fcn16s", "sem", class_names("siftflow-sem"))
+    assert sem.references[0].values["mean_iu"] == pytest.approx(0.395)
+
+
+@pytest.mark.parametrize("name", nets.NETS)
+def test_every_printed_number_comes_back_as_printed(name):
+    rows = {"paper": paper.published(name), "readme": paper.readme(name), "rescored": paper.rescored(name)}
+    for reference in record.references(name):
+        for metric, value in reference.values.items():
+            printed = rows[reference.column][metric]
+            assert float(f"{100 * value:.{reference.decimals}f}") == printed
+
+
+def test_a_net_is_held_against_the_closest_measurement_of_the_same_weights():
+    assert measured("voc-fcn8s").held_against.column == "rescored"
+    assert measured("voc-fcn-alexnet").held_against.column == "readme"
+    assert measured("nyud-fcn32s-color").held_against is None
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "off"),
+    [("mean_iu", 0.656125, False), ("mean_iu", 0.656127, True), ("mean_iu", 0.654125, True), ("fw_iu", 0.84, True)],
+)
+def test_more_than_a_tenth_of_a_point_is_off(metric, value, off):
+    found = voc(**GOOD | {metric: value}).off()
+    assert [entry[2] for entry in found] == ([metric] if off else [])
+
+
+def test_a_part_of_the_split_is_compared_with_nothing():
+    part = voc(limit=20, mean_iu=0.1)
+    assert part.off() == []
+    document = json.loads(record.dumps(part))
+    assert document["nets"][0]["measured"][0]["references"][2]["deltas_points"]["mean_iu"] is None
+    text = markdown.page(part)
+    assert "the first 20 of 736 images" in text
+    assert "- voc-fcn8s: only 20 of 736 images were scored; not compared." in text
+    assert "(" not in next(line for line in text.splitlines() if "| mean IU" in line)
+
+
+def test_the_json_has_what_its_documentation_says():
+    document = json.loads(record.dumps(voc(**GOOD)))
+    assert list(document) == [
+        "format", "set", "measured", "split", "limit", "device", "precision", "versions", "nets",
+    ]  # fmt: skip
+    assert document["split"] == {"name": "seg11valid", "count": 736, "sha1": "0" * 40}
+    (net,) = document["nets"]
+    assert (net["net"], net["weights_sha256"], net["seconds_per_image"]) == ("voc-fcn8s", "f" * 64, 1.5)
+    (entry,) = net["measured"]
+    assert entry["mean_iu"] == 0.655126
+    assert entry["held_against"] == "rescored"
+    assert np.shape(entry["confusion"]) == (21, 21)
+    deltas = entry["references"][2]["deltas_points"]
+    assert deltas["pixel_acc"] == pytest.approx(0.0001)
+    assert entry["references"][1]["deltas_points"] == {"mean_iu": pytest.approx(0.0126)}
+
+
+TABLE = """\
+| net       | metric     |         paper | published README | re-scored elsewhere | measured here |
+| --------- | ---------- | ------------: | ---------------: | ------------------: | ------------: |
+| voc-fcn8s | pixel acc. |    91.2 (0.0) |                  |   91.2212 (+0.0001) |       91.2213 |
+| voc-fcn8s | mean acc.  | 77.6\\* (-0.3) |                  |   77.6146 (-0.3001) |       77.3145 |
+| voc-fcn8s | mean IU    |    65.5 (0.0) |       65.5 (0.0) |    65.5126 (0.0000) |       65.5126 |
+| voc-fcn8s | f.w. IU    |  84.5\\* (0.0) |                  |   84.5445 (-0.0001) |       84.5444 |"""
+
+
+def test_the_table_shows_percent_with_the_decimals_of_each_source():
+    assert markdown.table(voc(**GOOD | {"mean_acc": 0.773145})) == TABLE
+
+
+def test_the_page_says_what_is_off_what_is_unchecked_and_where_numbers_come_from():
+    text = markdown.page(voc(**GOOD | {"mean_acc": 0.773145}))
+    assert text.startswith("# voc: the published nets, measured here\n\nSplit seg11valid, all 736 images (sha1 of")
+    assert "Measured 2026-01-31T12:00:00+00:00 on cpu, float32; python 3.11.0, torch 2.13.0." in text
+    assert "\n- voc-fcn8s: **off** from re-scored elsewhere, more than 0.1 points: mean acc. by -0.30.\n" in text
+    assert "\n\\* not checked: the text of its paper was not at hand.\n" in text
+    assert "- published README, voc-fcn8s: published README, PASCAL VOC models, voc-fcn8s; " in text
+    assert "\n## IU of each class\n" in text
+    assert "| aeroplane   |" in text
+    good = markdown.page(voc(**GOOD))
+    assert "\n- voc-fcn8s: within 0.1 points of re-scored elsewhere.\n" in good
+
+
+def test_nets_without_weights_and_numbers_that_cannot_be_checked_are_said_to_be_so():
+    color = NetResult("nyud-fcn32s-color", measured=[measured("nyud-fcn32s-color", classes=class_names("nyud"))])
+    none = NetResult("nyud-fcn32s-color-d", note="no caffemodel was published")
+    text = markdown.page(report(color, none, name="nyud"))
+    assert "- nyud-fcn32s-color: nobody has published a score of these weights that could be checked; not" in text
+    assert "- nyud-fcn32s-color-d: no caffemodel was published." in text
+    assert report(color, none, name="nyud").off() == []
+
+
+def test_two_labellings_have_rows_and_classes_of_their_own():
+    net = NetResult(
+        "siftflow-fcn16s",
+        measured=[
+            measured("siftflow-fcn16s", "sem", class_names("siftflow-sem"), mean_iu_published_rule=0.36),
+            measured("siftflow-fcn16s", "geo", class_names("siftflow-geo")),
+        ],
+    )
+    text = markdown.page(report(net, name="siftflow"))
+    assert "| siftflow-fcn16s, geo | pixel acc. |" in text
+    assert "- siftflow-fcn16s, sem: mean IU by the rule of the published score.py, 36.0000." in text
+    assert "## IU of each class, sem" in text
+    assert "## IU of each class, geo" in text
+
+
+def test_a_report_is_written_whole_or_not_at_all(tmp_path):
+    record.dump(voc(), tmp_path / "scores.json")
+    markdown.dump(voc(), tmp_path / "scores.md")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scores.json", "scores.md"]
+    assert (tmp_path / "scores.md").read_text() == markdown.page(voc())
+    with pytest.raises(ReproductionError) as info:
+        record.dump(voc(), tmp_path / "no" / "scores.json")
+    assert str(info.value) == f"{tmp_path}/no/scores.json: cannot be written: no such file or directory."
