@@ -1,0 +1,188 @@
+"""tools/convert_caffemodel.py: what it prints, what it refuses, and that it leaves nothing half done."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from PIL import Image
+
+from reproduction.caffe import caffemodel, weights
+
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = ROOT / "tests/golden"
+SNAPSHOT = GOLDEN / "snapshot/snapshot_iter_3.caffemodel"
+VGG = GOLDEN / "legacy/v1_tiny_vgg.caffemodel"
+VGG_NET = GOLDEN / "legacy/v1_tiny_vgg.prototxt"
+
+
+DATABASE_NET = """
+layer { name: "data" type: "Data" top: "data" top: "label" include { phase: TRAIN } data_param { batch_size: 8 } }
+layer { name: "data" type: "Data" top: "data" top: "label" include { phase: TEST } data_param { batch_size: 2 } }
+layer { name: "conv1_1" type: "Convolution" bottom: "data" top: "a"
+        convolution_param { num_output: 4 kernel_size: 3 } }
+layer { name: "conv2_1" type: "Convolution" bottom: "a" top: "b"
+        convolution_param { num_output: 6 kernel_size: 5 group: 2 } }
+"""
+
+
+def tool(*args: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "tools/convert_caffemodel.py"), *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={"PYTHONPATH": str(ROOT)})
+
+
+def refused(*args: object) -> str:
+    done = tool(*args)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    return done.stderr.removeprefix("error: ").rstrip("\n")
+
+
+def test_without_an_output_it_prints_what_the_file_holds():
+    done = tool(VGG)
+    notes = "".join(f"  {note}\n" for note in weights.read(VGG).notes)
+    assert "V1" in notes
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        f"{VGG}: caffemodel V1, net 'TINY_VGG_V1'\n"
+        "  Upgraded 11 layers from V1, the form of 2014.\n"
+        "  An Input layer now makes 'data'.\n"
+        "\n"
+        "layer    type          blobs\n"
+        "conv1_1  Convolution   4x3x3x3  4\n"
+        "conv2_1  Convolution   6x2x5x5  6\n"
+        "fc6      InnerProduct  10x384  10\n"
+        "fc8      InnerProduct  5x10  5 (float64)\n"
+        "\n"
+        "4,323 parameters in 4 layers, 0.0 MB\n"
+    )
+
+
+def test_it_goes_from_every_format_to_every_other(tmp_path):
+    source, want = SNAPSHOT, weights.read(SNAPSHOT).arrays()
+    for suffix in (".safetensors", ".npz", ".pt", ".caffemodel.h5", ".caffemodel"):
+        out = tmp_path / f"net{suffix}"
+        done = tool(source, "-o", out)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.endswith(f"\nwrote {out}\n")
+        found = weights.read(out).arrays()
+        assert {name: values.tobytes() for name, values in found.items()} == {
+            name: values.tobytes() for name, values in want.items()
+        }
+        source = out
+    judge = safetensors.numpy.load_file(tmp_path / "net.safetensors")
+    assert judge["score_pool4.bias"].tobytes() == want["score_pool4.bias"].tobytes()
+
+
+def test_with_a_net_every_parameter_is_accounted_for(tmp_path):
+    done = tool(VGG, "--prototxt", VGG_NET, "-o", tmp_path / "net.npz")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"\nevery parameter of {VGG_NET} is met, and none is left over\n" in done.stdout
+
+    text = VGG_NET.read_text()
+    less, more, other = (tmp_path / f"{name}.prototxt" for name in ("less", "more", "other"))
+    less.write_text(text.replace('name: "fc8"', 'name: "fc8_voc"'))
+    assert refused(VGG, "--prototxt", less, "-o", tmp_path / "no.npz") == (
+        f"{VGG}: these are not the weights of {less}; got no weights for fc8_voc; weights left over of fc8."
+    )
+    more.write_text(text.replace("num_output: 5 ", "num_output: 6 "))
+    assert refused(VGG, "--prototxt", more, "-o", tmp_path / "no.npz") == (
+        f"{VGG}: layer 'fc8' blob 0 has another shape; got (1, 1, 5, 10), want (6, 10), as the net. "
+        "To learn this layer anew, rename it."
+    )
+    other.write_text("type: 'SGD'")
+    assert str(other) in refused(VGG, "--prototxt", other, "-o", tmp_path / "no.npz")
+    assert not (tmp_path / "no.npz").exists()
+
+
+def test_a_net_fed_by_a_data_layer_is_checked_too():
+    """The snapshot is of a thinned voc-fcn16s: its names fit the published net, its shapes do not."""
+    text = refused(SNAPSHOT, "--prototxt", ROOT / "prototxt/voc-fcn16s/val.prototxt")
+    assert text == (
+        f"{SNAPSHOT}: layer 'conv1_1' blob 0 has another shape; got (2, 3, 3, 3), want (64, 3, 3, 3), as the net. "
+        "To learn this layer anew, rename it."
+    )
+    text = refused(VGG, "--prototxt", ROOT / "prototxt/nyud-fcn32s-color-d/test.prototxt")
+    assert text.startswith(f"{VGG}: layer 'conv2_1' blob 0 has another shape; got (6, 2, 5, 5), want (128, 64, 3, 3)")
+
+
+def test_a_net_that_reads_a_database_is_checked_too(tmp_path):
+    net = tmp_path / "train_val.prototxt"
+    net.write_text(DATABASE_NET)
+    assert refused(VGG, "--prototxt", net) == (
+        f"{VGG}: these are not the weights of {net}; got weights left over of fc6, fc8."
+    )
+
+
+def test_verify_compares_every_blob_before_and_after(tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)).save(tmp_path / "photo.png")
+    done = tool(VGG, "--prototxt", VGG_NET, "-o", tmp_path / "net.pt", "--verify", tmp_path / "photo.png", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["equal_blobs"] == 8
+    assert report["written"] == str(tmp_path / "net.pt")
+    assert report["upgrades"] == weights.read(VGG).notes
+    assert report["layers"][0] == {
+        "name": "conv1_1",
+        "type": "Convolution",
+        "shapes": [[4, 3, 3, 3], [4]],
+        "dtypes": ["float32", "float32"],
+    }
+
+
+def test_the_input_is_never_overwritten(tmp_path):
+    model = tmp_path / "net.caffemodel"
+    model.write_bytes(SNAPSHOT.read_bytes())
+    (tmp_path / "link.caffemodel").symlink_to(model)
+    for out in (model, tmp_path / "link.caffemodel"):
+        assert refused(model, "-o", out) == f"{out}: this is the file to read. Name another with -o."
+    assert model.read_bytes() == SNAPSHOT.read_bytes()
+
+
+def test_what_cannot_be_read_or_written_is_one_line_and_leaves_nothing(tmp_path):
+    absent = tmp_path / "absent.caffemodel"
+    assert refused(absent) == f"{absent}: no such file or directory."
+    assert refused(VGG_NET) == (
+        f"{VGG_NET}: this is not a caffemodel; got text. Name the binary file; a prototxt holds no weights."
+    )
+    empty = tmp_path / "empty.npz"
+    np.savez(empty)
+    assert refused(empty) == (
+        f"{empty}: the file holds no weights; got 0 layers without parameters. "
+        "Name the trained model, not the net's definition or the solver's state."
+    )
+    assert refused(VGG, "-o", tmp_path / "net.onnx") == (
+        f"{tmp_path}/net.onnx: the ending says no format of weights; "
+        "got '.onnx', want .caffemodel, .h5, .hdf5, .npz, .pt, .pth, .safetensors."
+    )
+    nowhere = tmp_path / "no/net.npz"
+    assert refused(VGG, "-o", nowhere) == f"{nowhere}: cannot be written: no such file or directory."
+    assert [path.name for path in tmp_path.iterdir()] == ["empty.npz"]
+
+
+def test_names_that_a_terminal_would_obey_are_shown_as_python_writes_them(tmp_path):
+    net = caffemodel.load(VGG)
+    net.layers[0].name, net.layers[1].name = "\x1b[31mred", "\udcff"
+    caffemodel.dump(net, tmp_path / "net.caffemodel")
+    done = tool(tmp_path / "net.caffemodel")
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize("args", [["--verify", "x.jpg"], ["--input", "data=3xy"], []])
+def test_wrong_usage_is_exit_code_2(args):
+    done = tool(*([VGG] if args else []), *args)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_the_examples_of_the_help_are_in_the_help_and_parse():
+    done = tool("--help")
+    assert done.returncode == 0
+    examples = re.findall(r"^    tools/convert_caffemodel.py .*$", done.stdout, re.M)
+    assert len(examples) == 5

@@ -1,0 +1,243 @@
+"""Look at the weights of a Caffe net, and convert them between .caffemodel, .caffemodel.h5, .safetensors, .pt and .npz.
+
+    tools/convert_caffemodel.py fcn8s.caffemodel                           the layers, their shapes, the file's format
+    tools/convert_caffemodel.py fcn8s.caffemodel -o fcn8s.safetensors
+    tools/convert_caffemodel.py fcn8s.pt -o fcn8s.caffemodel
+    tools/convert_caffemodel.py fcn8s.caffemodel --prototxt prototxt/voc-fcn8s/deploy.prototxt
+    tools/convert_caffemodel.py fcn8s.caffemodel -o fcn8s.npz --prototxt deploy.prototxt --verify photo.jpg
+
+The bytes of the floats are never changed. Parameters are called LAYER.weight and LAYER.bias, and LAYER.2 and on, as
+PyTorch's modules call them; .caffemodel.h5 has Caffe's own layout. Old nets (V0, V1) are upgraded, and that is said.
+
+--prototxt checks that every parameter of the net is in the file, in its shape, and none is left over. --verify runs the
+net on a picture with the weights of both files, and compares every blob bit by bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from common import run
+from tqdm import tqdm
+
+from reproduction.caffe import prototxt, weights
+from reproduction.caffe.errors import ReproductionError, WeightsError
+from reproduction.caffe.schema import BlobShape, LayerParameter, NetParameter, Phase
+from reproduction.caffe.weights import Weights
+
+if TYPE_CHECKING:
+    from reproduction.caffe.net import Net
+
+Shape = tuple[int, ...]
+
+MEAN_BGR = (104.00699, 116.66877, 122.67892)
+SIDE = 500  # pixels of an input whose size the net leaves to its data
+DATA_LAYERS = ("Python", "Data", "ImageData", "HDF5Data", "MemoryData", "WindowData")
+CHANNELS = {"data": 3, "color": 3, "hha": 3}  # of such inputs; all others have one
+
+
+def main() -> None:
+    """Read, check, convert, verify, and say what was found."""
+    parser = _parser()
+    args = parser.parse_args()
+    if args.verify and not (args.prototxt and args.output):
+        parser.error("--verify needs --prototxt NET and -o OUT")
+    if args.output:
+        weights.format_for(args.output)
+        if args.output.exists() and args.output.samefile(args.model):
+            raise ReproductionError("this is the file to read", place=str(args.output), remedy="Name another with -o.")
+    found = weights.read(args.model)
+    report = describe(found)
+    if args.prototxt:
+        net, shapes = check(args.prototxt, found, dict(args.input))
+        report["prototxt"] = str(args.prototxt)
+    if args.output:
+        write(found, args.output)
+        report["written"] = str(args.output)
+    if args.verify:
+        report["equal_blobs"] = verify(net, shapes, args.verify, found, weights.read(args.output))
+    print(json.dumps(report, indent=2) if args.json else table(report))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a file of weights, of any of the formats")
+    parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="where to write; the ending is the format")
+    parser.add_argument("--prototxt", type=Path, metavar="NET", help="check that the weights are those of this net")
+    parser.add_argument("--verify", type=Path, metavar="IMAGE", help="run the net on it before and after; compare")
+    parser.add_argument(
+        "--input",
+        type=_input,
+        action="append",
+        default=[],
+        metavar="BLOB=NxCxHxW",
+        help=f"the shape of an input that the net leaves to its data (default: pictures of {SIDE}x{SIDE})",
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    return parser
+
+
+def _input(text: str) -> tuple[str, Shape]:
+    name, _, shape = text.partition("=")
+    try:
+        return name, tuple(int(dim) for dim in shape.split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}, want for example data=1x3x500x500") from None
+
+
+def describe(found: Weights) -> dict[str, Any]:
+    """Say what a file of weights holds, as plain data."""
+    types = {layer.name: layer.type for layer in found.net.layer}
+    layers = [
+        {
+            "name": name,
+            "type": types[name],
+            "shapes": [list(values.shape) for values in arrays],
+            "dtypes": [str(values.dtype) for values in arrays],
+        }
+        for name, arrays in found
+    ]
+    arrays = found.arrays().values()
+    return {
+        "file": found.path,
+        "format": found.format,
+        "net": found.net.name,
+        "upgrades": found.notes,
+        "layers": layers,
+        "parameters": sum(values.size for values in arrays),
+        "bytes": sum(values.nbytes for values in arrays),
+    }
+
+
+def table(report: dict[str, Any]) -> str:
+    """Draw the report for people."""
+    net = f", net {report['net']!r}" if report["net"] else ""
+    lines = [f"{report['file']}: {report['format']}{net}", *(f"  {note}" for note in report["upgrades"]), ""]
+    rows = [("layer", "type", "blobs")]
+    for layer in report["layers"]:
+        shapes = zip(layer["shapes"], layer["dtypes"], strict=True)
+        rows.append((plain(layer["name"]), plain(layer["type"]), "  ".join(_shape(*each) for each in shapes)))
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    count = len(report["layers"])
+    lines += ["", f"{report['parameters']:,} parameters in {count} layers, {report['bytes'] / 1e6:.1f} MB"]
+    if "prototxt" in report:
+        lines.append(f"every parameter of {report['prototxt']} is met, and none is left over")
+    if "written" in report:
+        lines.append(f"wrote {report['written']}")
+    if "equal_blobs" in report:
+        lines.append(f"all {report['equal_blobs']} blobs of the net are equal bit by bit, before and after")
+    return "\n".join(lines)
+
+
+def _shape(shape: list[int], dtype: str) -> str:
+    text = "x".join(map(str, shape)) or "1 value"
+    return text if dtype == "float32" else f"{text} ({dtype})"
+
+
+def plain(name: str) -> str:
+    """Show a name that a terminal could not show, or would obey, as Python writes it."""
+    return name if name.isprintable() else repr(name)
+
+
+def check(path: Path, found: Weights, given: dict[str, Shape]) -> tuple[NetParameter, dict[str, Shape]]:
+    """Hold the weights against a net, without memory for either; return the net and the shapes of its inputs.
+
+    Raises:
+        WeightsError: a parameter of the net is not met, or a layer's weights are left over.
+    """
+    import torch
+
+    message = fed_by_hand(prototxt.load_net(path)[0])
+    try:
+        with torch.device("meta"):
+            net = _net(message, given)
+    except ReproductionError as error:
+        raise error.at(str(path)) from None
+    report = net.copy_from(found.net, found.path)
+    wrong = []
+    if report.untouched:
+        wrong.append(f"no weights for {_few(report.untouched)}")
+    if report.ignored:
+        wrong.append(f"weights left over of {_few(report.ignored)}")
+    if wrong:
+        raise WeightsError(f"these are not the weights of {path}", path=found.path, got="; ".join(wrong))
+    return message, {name: net.blob_shapes[name] for name in net.inputs}
+
+
+def fed_by_hand(message: NetParameter) -> NetParameter:
+    """Put Input layers in place of the data layers, with shapes as pictures have them."""
+    net = message.copy()
+    for i, layer in enumerate(net.layer):
+        if layer.type in DATA_LAYERS and not layer.bottom:
+            shapes = [BlobShape(dim=[1, CHANNELS.get(top, 1), SIDE, SIDE]) for top in layer.top]
+            net.layer[i] = LayerParameter(name=layer.name, type="Input", top=layer.top, input_param={"shape": shapes})
+            net.layer[i].include, net.layer[i].exclude = layer.include, layer.exclude
+    return net
+
+
+def _net(message: NetParameter, shapes: dict[str, Shape]) -> Net:
+    from reproduction.caffe.net import Net
+
+    return Net(message, Phase.TEST, inputs=shapes)
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+
+
+def write(found: Weights, path: Path) -> None:
+    """Write the weights, with progress on what takes over a second."""
+    total = sum(values.nbytes for values in found.arrays().values())
+    with tqdm(total=total, desc=path.name, unit="B", unit_scale=True, delay=1, file=sys.stderr) as bar:
+        weights.write(found, path, lambda written: bar.update(min(written, total - bar.n)))
+
+
+def verify(message: NetParameter, shapes: dict[str, Shape], image: Path, before: Weights, after: Weights) -> int:
+    """Run the net with both files' weights and return how many blobs there are, all of them equal.
+
+    Raises:
+        WeightsError: a blob differs.
+    """
+    import torch
+
+    inputs = pictures(image, shapes)
+    net = _net(message, shapes).eval()
+    digests: list[dict[str, str]] = []
+    for found in tqdm((before, after), desc="run the net", delay=1, file=sys.stderr):
+        net.copy_from(found.net, found.path)
+        with torch.inference_mode():
+            blobs = net(inputs, list(net.blob_shapes))
+        digests.append({name: hashlib.blake2b(blob.numpy().tobytes()).hexdigest() for name, blob in blobs.items()})
+    different = [name for name in digests[0] if digests[0][name] != digests[1][name]]
+    if different:
+        raise WeightsError("the converted net computes something else", path=after.path, got=f"blobs {_few(different)}")
+    return len(digests[0])
+
+
+def pictures(image: Path, shapes: dict[str, Shape]) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+    """Fill every input from one picture, resized: colours where there are three channels, else black and white."""
+    from PIL import Image
+
+    from reproduction.fcn import images
+
+    rgb = images.read_rgb(image)
+    inputs = {}
+    for name, shape in shapes.items():
+        values = np.zeros(shape, np.float32)
+        if len(shape) == 4:
+            small = np.asarray(Image.fromarray(rgb).resize((shape[3], shape[2])), np.float32)
+            bgr = small[:, :, ::-1] - np.array(MEAN_BGR, np.float32)
+            values[:] = bgr.transpose(2, 0, 1) if shape[1] == 3 else small.mean(axis=2) > 127
+        inputs[name] = values
+    return inputs
+
+
+if __name__ == "__main__":
+    run(main)
