@@ -127,6 +127,11 @@ class WeightsError(ReproductionError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``Did you mean 'NEAR'?`` for the nearest known name, or nothing; see ``remedy``."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"Did you mean {near[0]!r}?" if near else ""
+    """Return ``Did you mean 'NEAR'?`` for the nearest known name, or nothing; see ``remedy``.
+
+    A name that begins with what was written is nearest, then one that resembles it; capitals do not matter.
+    """
+    names = {each.lower(): each for each in known}
+    longer = [each for each in names if len(name) > 2 and each.startswith(name.lower())]
+    near = longer or difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
+    return f"Did you mean {names[near[0]]!r}?" if near else ""
