@@ -62,12 +62,10 @@ class InnerProduct(Layer):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the top."""
-        (top,) = self.shapes([tuple(bottoms[0].shape)])
+        param = self.spec.inner_product_param
         weight, *bias = self.blobs
-        if self.spec.inner_product_param.transpose:
-            weight = weight.t()
-        rows = bottoms[0].reshape(-1, self._inputs)
-        return (F.linear(rows, weight, *bias).view(top),)
+        rows = bottoms[0].flatten(canonical_axis(param.axis, bottoms[0].dim()))
+        return (F.linear(rows, weight.t() if param.transpose else weight, *bias),)
 
 
 class Embed(Layer):

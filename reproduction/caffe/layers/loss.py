@@ -117,6 +117,8 @@ class SoftmaxWithLoss(Layer):
         """Compute the tops."""
         scores, labels = bottoms
         places = _Places(scores, labels, self.spec.softmax_param.axis, self.spec.loss_param)
+        # Upstream bug, fixed: Caffe declares the second top, but refuses every number of loss weights with it, since
+        # its inner Softmax layer, with one top, is given the same (softmax_loss_layer.cpp L13-L19).
         tops: tuple[Tensor, ...] = _SoftmaxLoss.apply(scores, places)  # type: ignore[no-untyped-call]
         return tops[: len(self.spec.top)]
 
@@ -334,7 +336,8 @@ class _SigmoidLoss(Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, targets: Tensor) -> Tensor:
         ctx.save_for_backward(scores, targets)
-        return scores.clamp(min=0) - scores * targets + scores.abs().neg_().exp_().log1p_()
+        # Caffe: the log is of a rounded 1 + exp(-|x|), not torch's log1p (sigmoid_cross_entropy_loss_layer.cpp L93-L94).
+        return scores.clamp(min=0) - scores * targets + (1 + scores.abs().neg_().exp_()).log_()
 
     @staticmethod
     @once_differentiable

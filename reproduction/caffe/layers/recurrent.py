@@ -61,11 +61,12 @@ class LSTMUnit(Layer):
 class _Step(Function):
     @staticmethod
     def forward(ctx: Any, cell: Tensor, gates: Tensor, cont: Tensor) -> tuple[Tensor, Tensor]:
-        i, f, o, g = gates.chunk(4, -1)
-        i, o, g = i.sigmoid(), o.sigmoid(), g.tanh()
-        f = cont.unsqueeze(-1) * f.sigmoid()
+        # Caffe: sigmoid and tanh are computed in double precision and then rounded (lstm_unit_layer.cpp L10-L18).
+        i, f, o = (part.double().sigmoid().to(gates) for part in gates.chunk(4, -1)[:3])
+        g = gates.chunk(4, -1)[3].double().tanh().to(gates)
+        f = cont.unsqueeze(-1) * f
         new = f * cell + i * g
-        bent = new.tanh()
+        bent = new.double().tanh().to(gates)
         ctx.save_for_backward(cell, i, f, o, g, bent)
         return new, o * bent
 
