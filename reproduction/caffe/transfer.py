@@ -59,22 +59,30 @@ def copy_blobs(source: NetParameter, params: Params, path: StrPath = "") -> Copy
     """
     matched: list[tuple[Tensor, BlobProto]] = []
     report = CopyReport()
+    # HDF5 files hold a shared parameter once, with its owner; elsewhere its blob is empty or, at the end, not there.
+    owned = {
+        id(_root(target))
+        for layer in source.layer
+        for target, blob in zip(params.get(layer.name, ()), layer.blobs, strict=False)
+        if not blob.is_empty()
+    }
     for layer in source.layer:
         if layer.name not in params:
             if layer.blobs:
                 report.ignored.append(layer.name)
             continue
-        targets = params[layer.name]
-        if len(layer.blobs) != len(targets):
+        targets, given = params[layer.name], list(layer.blobs)
+        given += [BlobProto() for target in targets[len(given) :] if id(_root(target)) in owned]
+        if len(given) != len(targets):
             raise WeightsError(
                 f"layer {layer.name!r} has another number of blobs",
                 path=path,
                 got=len(layer.blobs),
                 want=f"{len(targets)}, as the net",
             )
-        for i, (target, blob) in enumerate(zip(targets, layer.blobs, strict=True)):
-            if blob.is_empty() and _is_shared(target, layer.name, params):
-                continue  # HDF5 files hold a shared parameter once, with its owner
+        for i, (target, blob) in enumerate(zip(targets, given, strict=True)):
+            if blob.is_empty() and id(_root(target)) in owned:
+                continue
             _check_shape(layer.name, i, tuple(target.shape), blob, path)
             matched.append((target, blob))
         if targets:
@@ -90,7 +98,9 @@ def copy_blobs(source: NetParameter, params: Params, path: StrPath = "") -> Copy
     for target, blob in matched:
         _assign(target, blobs.array(blob, path or "weights"))
     taken = set(report.copied)
-    report.untouched.extend(name for name, targets in params.items() if targets and name not in taken)
+    for name, targets in params.items():
+        if name not in taken and not all(id(_root(target)) in owned for target in targets):
+            report.untouched.append(name)
     return report
 
 
@@ -143,9 +153,9 @@ def _check_shape(layer: str, index: int, want: Shape, blob: BlobProto, path: Str
     )
 
 
-def _is_shared(target: Tensor, layer: str, params: Params) -> bool:
-    """Say whether another layer holds the same parameter."""
-    return any(target.data_ptr() == other.data_ptr() for name in params if name != layer for other in params[name])
+def _root(tensor: Tensor) -> Tensor:
+    """Return what a parameter is a view of, where layers share it in different shapes."""
+    return tensor if tensor._base is None else tensor._base
 
 
 def _legacy(shape: Shape) -> Shape:

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from reproduction.caffe import blobs, caffemodel, hdf5, tensors, weights
+from reproduction.caffe import blobs, caffemodel, hdf5, prototxt, tensors, weights
 from reproduction.caffe.errors import ReproductionError
+from reproduction.caffe.net import Net
 from reproduction.caffe.schema import BlobProto, LayerParameter, NetParameter
 from tests.caffe.test_caffemodel import said
 
@@ -104,6 +105,35 @@ def test_a_parameter_that_another_layer_owns_stays_absent(tmp_path):
         f"{tmp_path}/a.h5: parameter 0 of layer 'b' is not in the file; another layer owns it. "
         "A caffemodel holds every parameter: write .h5, .safetensors, .pt or .npz."
     )
+
+
+SIAMESE = """
+layer { name: "data" type: "Input" top: "a" top: "b" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }
+layer { name: "conv" type: "Convolution" bottom: "a" top: "x" param { name: "w" } param { name: "b" }
+        convolution_param { num_output: 2 kernel_size: 3 weight_filler { type: "gaussian" } } }
+layer { name: "twin" type: "Convolution" bottom: "b" top: "y" param { name: "w" } param { name: "b" }
+        convolution_param { num_output: 2 kernel_size: 3 } }
+"""
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_net_that_shares_all_parameters_of_a_layer_loads_its_hdf5_file(device, tmp_path):
+    message = prototxt.loads(SIAMESE, NetParameter)
+    first = Net(message, seed=1)
+    weights.write(weights.Weights(first.to_proto()), tmp_path / "a.h5")
+    found = weights.read(tmp_path / "a.h5")
+    assert list(found.arrays()) == ["conv.weight", "conv.bias"]
+    with torch.device(device):
+        second = Net(message)
+    assert second.copy_from(found.net).untouched == []
+    weights.write(found, tmp_path / "a.npz")  # which knows no layer without a parameter of its own
+    assert second.copy_from(weights.read(tmp_path / "a.npz").net).untouched == []
+    if device == "cpu":
+        assert torch.equal(second.params["twin"][0], first.params["conv"][0])
+    found.net.layer[0].blobs.pop()
+    with pytest.raises(ReproductionError) as error:
+        second.copy_from(found.net, "a.h5")
+    assert "another shape" in str(error.value) or "another number of blobs" in str(error.value)
 
 
 def test_the_content_says_what_a_file_is_when_its_ending_lies(tmp_path):
