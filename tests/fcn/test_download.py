@@ -361,6 +361,80 @@ def test_what_is_no_http_server_is_said_to_be_none(tmp_path, pauses):
     assert message == cannot(tmp_path, f"{url}: the server does not speak HTTP (BadStatusLine)")
 
 
+# Everything at once
+
+OTHER = random.Random(9).randbytes(len(DATA) // 10)
+SMALL = DATA[: len(OTHER)]
+
+
+def chaos(chance, *faults):
+    """Choose faults for a few requests, now and then two at once."""
+
+    def both(first, second):
+        def fault(answer):
+            first(answer)
+            second(answer)
+
+        return fault
+
+    chosen = []
+    for _ in range(chance.randrange(5)):
+        fault = chance.choice(faults)
+        if chance.random() < 0.3:
+            fault = both(fault, drop(chance.randrange(len(SMALL))))
+        chosen.append(fault)
+    return chosen
+
+
+def test_whatever_servers_do_only_the_right_file_takes_the_name(tmp_path):
+    chance = random.Random(5)
+    ended = {True: 0, False: 0}
+    for round in range(120):
+        with servers.serve() as site:
+            faults = (
+                corrupt,
+                page,
+                no_range,
+                status(404),
+                status(503),
+                swap(OTHER),
+                without("ETag"),
+                lie(len(SMALL) + 9),
+            )
+            urls = [site.add(f"{i}", SMALL, *chaos(chance, *faults, drop(chance.randrange(9999)))) for i in range(2)]
+            size = {"size_bytes": len(SMALL)} if chance.random() < 0.5 else {}
+            item = entry(urls[0], mirrors=(urls[1],), sha1=hashlib.sha1(SMALL).hexdigest(), **size)
+            target = tmp_path / str(round) / "f.caffemodel"
+            done = attempt(item, target.parent)
+            ended[done] += 1
+            assert target.exists() == done
+            assert not done or target.read_bytes() == SMALL
+    assert ended[True] > 40
+    assert ended[False] > 5
+
+
+def test_without_a_hash_two_versions_are_never_put_together(tmp_path):
+    chance = random.Random(6)
+    seen = set()
+    for round in range(60):
+        with servers.serve() as site:
+            faults = (swap(OTHER), no_range, without("ETag"), drop(chance.randrange(len(SMALL))))
+            item = entry(site.add("f", SMALL, *chaos(chance, *faults)))
+            target = tmp_path / str(round) / "f.caffemodel"
+            if attempt(item, target.parent):
+                seen.add(target.read_bytes())
+    assert seen == {SMALL, OTHER}
+
+
+def attempt(item, folder):
+    try:
+        fetch(item, folder, patience=Patience(tries=4, sleep=lambda seconds: None))
+    except WeightsError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+        return False
+    return True
+
+
 # Mirrors
 
 
