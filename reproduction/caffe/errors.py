@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable
 
 StrPath = str | os.PathLike[str]
@@ -129,9 +130,9 @@ class WeightsError(ReproductionError):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``Did you mean 'NEAR'?`` for the nearest known name, or nothing; see ``remedy``.
 
-    A name that begins with what was written is nearest, then one that resembles it; capitals do not matter.
+    A word that was cut short is nearest to the whole word, then what resembles it; capitals do not matter.
     """
     names = {each.lower(): each for each in known}
-    longer = [each for each in names if len(name) > 2 and each.startswith(name.lower())]
-    near = longer or difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
+    whole = [each for each in names if len(name) > 2 and re.fullmatch(re.escape(name.lower()) + "[a-z]+", each)]
+    near = whole or difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
     return f"Did you mean {names[near[0]]!r}?" if near else ""
