@@ -41,6 +41,8 @@ class Net(nn.Module):
         python_layers: the classes of Python layers by ``layer`` name or ``(module, layer)``, or a function from those
             two to the class. Nothing is imported because a file says so.
         seed: of the fillers and of dropout; None is torch's own state.
+        blas_order: whether convolutions add in the order of Caffe's BLAS, so that results are Caffe's bit for bit on
+            the CPU; slower. Without it they differ by rounding.
 
     Raises:
         NetError: what Caffe would refuse, with the layer and its line.
@@ -58,6 +60,7 @@ class Net(nn.Module):
         inputs: Mapping[str, Shape] | None = None,
         python_layers: PythonLayers | None = None,
         seed: int | None = None,
+        blas_order: bool = False,
     ):
         super().__init__()
         self.graph: Graph = graph.build(net, phase, level=level, stages=list(stages), fed=inputs)
@@ -80,6 +83,8 @@ class Net(nn.Module):
             raise NetError("the net has no such inputs", got=sorted(unknown), want=f"some of {self.inputs}")
         self._learn_and_share()
         self._allow_in_place()
+        for step in self._steps.values():
+            step.layer.in_blas_order = blas_order
         self.train(phase is Phase.TRAIN)
 
     # ---- building
@@ -310,7 +315,8 @@ class Net(nn.Module):
             self._generator = torch.Generator(self.device)
             for step in self._steps.values():
                 step.layer.generator = self._generator
-        self._generator.manual_seed(int(np.random.SeedSequence((self._seed, draw)).generate_state(1, np.uint64)[0]) >> 1)
+        mixed = np.random.SeedSequence((self._seed, draw)).generate_state(1, np.uint64)
+        self._generator.manual_seed(int(mixed[0]) >> 1)
 
     # ---- weights
 

@@ -42,6 +42,7 @@ class Layer(nn.Module):
             layer may overwrite it.
         inplace: whether the net lets the layer compute its top in the memory of its bottom: the prototxt names them
             alike, and the layer before has a free top.
+        in_blas_order: whether to add products in the order of Caffe's BLAS; see ``blas``.
 
     Source: BVLC/caffe@9b89154 include/caffe/layer.hpp.
     """
@@ -55,6 +56,7 @@ class Layer(nn.Module):
     top_is_free: ClassVar[bool] = False
 
     inplace: bool = False
+    in_blas_order: bool = False
 
     def __init__(self, spec: LayerParameter, bottoms: Sequence[Shape], generator: torch.Generator | None = None):
         super().__init__()

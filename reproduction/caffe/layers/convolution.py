@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape, Window, conv_size, conv_windows, deconv_size
+from reproduction.caffe.layers import blas
 from reproduction.caffe.layers.base import Layer, canonical_axis
 
 _WINDOW = ("axis", "kernel_size", "stride", "pad", "dilation", "kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h",
@@ -171,6 +172,8 @@ class Convolution(_Weighted):
             # Caffe: a first window may reach past the end of the padded input, by less than one stride; it sees
             # zeros there, since the negative quotient is rounded towards zero (conv_layer.cpp L18).
             x = _pad(x, self.windows, both=False)
+            if self.in_blas_order and len(self.windows) == 2 and x.device.type == "cpu" and x.dtype == torch.float32:
+                return blas.convolve(x, weight, bias, self.windows, self.group)
             return convolve(
                 x,
                 weight,
