@@ -257,6 +257,8 @@ def _without_padding(net: NetParameter) -> list[V1LayerParameter]:
 def _from_v0(old: V1LayerParameter) -> V1LayerParameter:
     """Return the V1 form of a V0 layer and its connections (L201-551)."""
     if not old.has("layer"):
+        # Upstream bug, fixed: of a V1 layer among V0 layers, Caffe keeps the bottoms and tops alone
+        # (upgrade_proto.cpp L211).
         raise NetError(
             "the net mixes layers of V0, the form of 2013, and of V1",
             layer=old.name,
@@ -280,6 +282,7 @@ def _from_v0(old: V1LayerParameter) -> V1LayerParameter:
         else:
             name, types = _V0_FIELDS.get(field.name, ("", set()))
             if v0.type not in types:
+                # Upstream bug, fixed: Caffe logs such a field, loses it and goes on (upgrade_proto.cpp L237).
                 raise _v0_error(f"layers of this type have no field {field.name!r}", old, "Take it away.")
             home: Message = getattr(new, _V0_HOMES[v0.type])
             try:
@@ -342,6 +345,7 @@ def _upgrade_inputs(net: NetParameter) -> str:
     names = list(net.input)
     shapes = [list(shape.dim) for shape in net.input_shape]
     dims = list(net.input_dim)
+    # Upstream bug, fixed: Caffe ignores a shape too many, and crashes on one too few (upgrade_proto.cpp L982-991).
     if shapes and len(shapes) != len(names):
         raise NetError("each input has one 'input_shape'", got=len(shapes), want=len(names))
     if not shapes and dims:
