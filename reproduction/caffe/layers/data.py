@@ -119,7 +119,7 @@ class DummyData(Source):
         if not any(legacy):
             return [_shape(shape) for shape in _each_top(param.shape, tops, "shape")]
         if param.shape:
-            raise NetError("shape and num, channels, height, width are both given", want="one kind")
+            raise NetError("shape and num, channels, height, width are both set", want="one kind")
         names = ("num", "channels", "height", "width")
         columns = [_each_top(values, tops, name) for values, name in zip(legacy, names, strict=True)]
         return list(zip(*columns, strict=True))

@@ -95,7 +95,7 @@ class Transform:
         self.mean: npt.NDArray[np.float32] | None = None
         if param.has("mean_file"):
             if param.mean_value:
-                raise NetError("mean_file and mean_value are both given", want="one of them")
+                raise NetError("mean_file and mean_value are both set", want="one of them")
             loaded = blobs.load_mean(param.mean_file)
             shape = legacy_shape(loaded.shape if loaded.ndim != 3 else (1, *loaded.shape))
             self.mean = loaded.reshape(shape)[0].astype(np.float32)
@@ -181,7 +181,7 @@ class ImageData(Source):
             )
         if param.batch_size < 1:
             raise NetError("batch_size must be positive", got=param.batch_size)
-        self._lines = _read_labels(param.source)
+        self._lines = read_labels(param.source)
         self._shuffle()
         self._position = 0
         if param.rand_skip:
@@ -231,8 +231,12 @@ class ImageData(Source):
             self._lines = [self._lines[i] for i in order.tolist()]
 
 
-def _read_labels(source: str) -> list[tuple[str, int]]:
-    """Read lines ``path label``; a path may hold spaces."""
+def read_labels(source: str) -> list[tuple[str, int]]:
+    """Read lines ``path label``; a path may hold spaces.
+
+    Raises:
+        DataError: the list cannot be read, names no images, or a line is not understood.
+    """
     found = []
     for number, line in enumerate(read_list(source).splitlines(), 1):
         path, _, label = line.rpartition(" ")
