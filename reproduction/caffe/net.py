@@ -77,7 +77,7 @@ class Net(nn.Module):
             try:
                 self._append(node, inputs or {})
             except NetError as error:
-                raise error.at(place(node.spec)) from None
+                raise error.at(place(node.spec)) from error.__cause__  # what a Python layer raised
         unknown = set(inputs or {}) - set(self.inputs)
         if unknown:
             raise NetError("the net has no such inputs", got=sorted(unknown), want=f"some of {self.inputs}")
@@ -211,7 +211,7 @@ class Net(nn.Module):
             try:
                 values.update(zip(node.tops, self._steps[id(node)].run(node, bottoms), strict=True))
             except NetError as error:
-                raise error.at(place(node.spec)) from None
+                raise error.at(place(node.spec)) from error.__cause__  # what a Python layer raised
         return {name: values[name] for name in wanted}
 
     def _feed(
