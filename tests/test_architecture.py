@@ -20,7 +20,18 @@ MAY_IMPORT = {
 FLOORS = [
     {"errors"},
     {"schema", "files"},
-    {"geometry", "blobs", "prototxt", "textreader", "caffemodel", "hdf5", "tensors", "upgrade", "fillers"},
+    {
+        "geometry",
+        "blobs",
+        "prototxt",
+        "textreader",
+        "caffemodel",
+        "wirereader",
+        "hdf5",
+        "tensors",
+        "upgrade",
+        "fillers",
+    },
     {"weights", "netspec", "layers", "transfer"},
     {"graph"},
     {"net"},
@@ -29,7 +40,19 @@ FLOORS = [
 ]
 
 # What reads and writes files must not need torch: a prototxt is looked at in milliseconds.
-LIGHT = {"errors", "schema", "geometry", "blobs", "prototxt", "textreader", "caffemodel", "upgrade", "netspec"}
+LIGHT = {
+    "errors",
+    "schema",
+    "geometry",
+    "blobs",
+    "prototxt",
+    "textreader",
+    "caffemodel",
+    "wirereader",
+    "files",
+    "upgrade",
+    "netspec",
+}
 
 
 def imports(path: Path, *, top_level_only: bool = False) -> set[str]:

@@ -38,10 +38,7 @@ _STEP = 16 << 20
 
 
 def kind(data: bytes | mmap.mmap | memoryview) -> str | None:
-    """Say in words what a file is by its first bytes, where they are a sign; None for everything else.
-
-    Source: none; the formats' own signatures. A caffemodel has none.
-    """
+    """Say in words what a file is by its first bytes; None where they are no sign, as those of a caffemodel."""
     head = bytes(data[:_HEAD])
     for magic, name in _MAGIC:
         if head.startswith(magic):

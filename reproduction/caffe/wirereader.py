@@ -1,0 +1,288 @@
+"""Protobuf's wire format, read: bytes to any message of the schema.
+
+Source: protobuf.dev/programming-guides/encoding.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reproduction.caffe.errors import CaffemodelError, StrPath
+from reproduction.caffe.schema import Field, Kind, Message
+from reproduction.caffe.schema.message import BOOL, FIXED32, FIXED64, INT32, INT64, LENGTH, STRING, UINT32, VARINT
+
+Buffer = bytes | memoryview | mmap.mmap
+Values = npt.NDArray[Any]
+
+FORMAT = {FIXED32: "<f", FIXED64: "<d"}  # Caffe's format has no fixed integers
+_FIXED_SIZE = {FIXED32: 4, FIXED64: 8}
+_GROUP, _END_GROUP = 3, 4
+_MAX_DEPTH = 100
+_MAX_OBJECTS, _BYTES_PER_OBJECT = 2**17, 64
+_BLOCK = 2**18  # tags compared at a time in a run of single values
+_MASK32, _MASK64 = 2**32 - 1, 2**64 - 1
+_DAMAGED = "The file is damaged, or of another kind."
+_FROM_VARINT: dict[Kind | None, Callable[[int], int]] = {
+    INT32: lambda value: ((value & _MASK32) ^ 2**31) - 2**31,
+    INT64: lambda value: (value ^ 2**63) - 2**63,
+    UINT32: lambda value: value & _MASK32,
+    BOOL: bool,
+}
+
+
+def varint(value: int) -> bytes:
+    """Write a number in protobuf's base 128; a negative one as 64 bits, in ten bytes."""
+    value &= _MASK64
+    octets = bytearray()
+    while value > 127:
+        octets.append(value & 127 | 128)
+        value >>= 7
+    octets.append(value)
+    return bytes(octets)
+
+
+class Reader:
+    """One pass over the bytes of one file.
+
+    Memory stays in proportion to the file: arrays are views, and the number of Python objects is limited by the
+    file's size, since two bytes are enough to declare an empty sub-message.
+
+    Args:
+        data: the bytes; arrays become views of them.
+        path: the place to name in errors.
+    """
+
+    def __init__(self, data: Buffer, path: StrPath):
+        self.data, self.size, self.path = data, len(data), path
+        self.objects = 0
+        self.unchecked: list[tuple[Message, int]] = []
+        self.max_objects = _MAX_OBJECTS + self.size // _BYTES_PER_OBJECT
+
+    def error(self, problem: str, offset: int, got: str | None = None, want: str | None = None) -> CaffemodelError:
+        """Make an error about the bytes at an offset."""
+        return CaffemodelError(problem, path=self.path, offset=offset, got=got, want=want, remedy=_DAMAGED)
+
+    def short(self, what: str, start: int, got: int, want: int, end: int) -> CaffemodelError:
+        """Make the error for ``want`` bytes where only ``got`` are left before ``end``."""
+        if end < self.size:
+            return self.error(f"{what} runs past the end of its message", start, f"{got} bytes", f"{want}")
+        return CaffemodelError(
+            f"{what} runs past the end of the file",
+            path=self.path,
+            offset=start,
+            got=f"{got} bytes",
+            want=f"{want} ({want - got} are missing)",
+            remedy="The file was cut off or is damaged: download or copy it again.",
+        )
+
+    def message(self, target: Message, pos: int, end: int, depth: int) -> None:
+        """Read the fields between ``pos`` and ``end`` into ``target``, after what it has."""
+        self.count(pos)
+        if target.required:
+            self.unchecked.append((target, pos))
+        unknown = bytearray()
+        arrays: dict[str, Values | bytearray] = {}
+        while pos < end:
+            begin = pos
+            number, wire, pos = self.tag(pos, end)
+            field = target.by_number.get(number)
+            if field is None or not (wire == field.wire or (wire == LENGTH and field.repeated)):
+                pos = self.skip(number, wire, begin, pos, end, depth)
+                unknown += self.data[begin:pos]
+            elif field.array:
+                pos = self.array(arrays, field, wire, begin, pos, end)
+            elif field.message:
+                pos, stop = self.length(field, begin, pos, end)
+                child = _slot(target, field)
+                child.present = True
+                self.message(child, pos, stop, depth + 1)
+                pos = stop
+            else:
+                pos = self.scalars(target, field, wire, begin, pos, end, unknown)
+        for name, values in arrays.items():
+            _append(target, name, values)
+        target.unknown += bytes(unknown)
+
+    def check_required(self) -> None:
+        """Check at the end, since a message may come in several parts."""
+        for message, pos in self.unchecked:
+            for name in message.required:
+                if not message.has(name):
+                    raise self.error(f"{type(message).__name__} lacks its required field {name!r}", pos)
+
+    def count(self, pos: int) -> None:
+        """Count one more Python object, and refuse a file with far too many for its size."""
+        self.objects += 1
+        if self.objects > self.max_objects:
+            raise self.error(f"more than {self.max_objects} messages and strings in {self.size} bytes", pos)
+
+    def number(self, pos: int, end: int, longest: int = 10) -> tuple[int, int]:
+        """Read a number of at most ``longest`` bytes; return it and the position after it."""
+        data, value, shift, start = self.data, 0, 0, pos
+        while pos < end:
+            byte = data[pos]
+            pos += 1
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value & _MASK64, pos
+            shift += 7
+            if shift == 7 * longest:
+                raise self.error(f"a number is longer than {longest} bytes", start)
+        raise self.short("a number", start, pos - start, pos - start + 1, end)
+
+    def tag(self, pos: int, end: int) -> tuple[int, int, int]:
+        """Read a field's number and wire type; return them and the position after them."""
+        value, after = self.number(pos, end, 5)
+        number, wire = value >> 3, value & 7
+        if not 0 < value <= _MASK32 or number == 0:
+            raise self.error(f"field number {number} is not possible", pos)
+        if wire > FIXED32:
+            raise self.error(f"wire type {wire} of field {number} is not possible", pos)
+        return number, wire, after
+
+    def length(self, field: Field[Any] | int, begin: int, pos: int, end: int) -> tuple[int, int]:
+        """Read a length; return where its bytes begin and end."""
+        size, pos = self.number(pos, end)
+        if size > end - pos:
+            raise self.short(_label(field), begin, end - pos, size, end)
+        return pos, pos + size
+
+    def skip(self, number: int, wire: int, begin: int, pos: int, end: int, depth: int) -> int:
+        """Return the position after a field that is not known, with all that a group holds."""
+        groups: list[int] = []
+        while True:
+            if wire == _GROUP:
+                groups.append(number)
+                if depth + len(groups) > _MAX_DEPTH:
+                    raise self.error(f"messages are nested more than {_MAX_DEPTH} deep", begin)
+            elif wire == _END_GROUP:
+                if not groups or groups.pop() != number:
+                    raise self.error(f"group {number} ends but did not begin", begin)
+            elif wire == VARINT:
+                pos = self.number(pos, end)[1]
+            elif wire == LENGTH:
+                pos = self.length(number, begin, pos, end)[1]
+            else:
+                pos = self.fixed(number, wire, begin, pos, end)
+            if not groups:
+                return pos
+            if pos >= end:
+                raise self.short(f"group {groups[-1]}", begin, 0, 1, end)
+            begin = pos
+            number, wire, pos = self.tag(pos, end)
+
+    def fixed(self, field: Field[Any] | int, wire: int, begin: int, pos: int, end: int) -> int:
+        """Return the position after a number of four or eight bytes."""
+        size = _FIXED_SIZE[wire]
+        if size > end - pos:
+            raise self.short(_label(field), begin, end - pos, size, end)
+        return pos + size
+
+    def scalars(
+        self, target: Message, field: Field[Any], wire: int, begin: int, pos: int, end: int, unknown: bytearray
+    ) -> int:
+        """Read one scalar, or the many of a packed field; return the position after them."""
+        if wire != LENGTH or field.wire == LENGTH:
+            value, pos = self.scalar(field, begin, pos, end)
+            if value is None:
+                unknown += self.data[begin:pos]
+            elif field.repeated:
+                _slot(target, field).append(value)
+            else:
+                target.values[field.name] = value
+            return pos
+        pos, stop = self.length(field, begin, pos, end)
+        values = _slot(target, field)
+        while pos < stop:
+            begin = pos
+            value, pos = self.scalar(field, begin, pos, stop)
+            if value is None:
+                unknown += varint(field.number << 3 | VARINT) + self.data[begin:pos]
+            else:
+                values.append(value)
+        return pos
+
+    def scalar(self, field: Field[Any], begin: int, pos: int, end: int) -> tuple[Any, int]:
+        """Read one value; None is an enum's value that the schema does not know, which protobuf keeps as unknown."""
+        wire = field.wire
+        if wire == VARINT:
+            value, pos = self.number(pos, end)
+            if field.enum:
+                return field.enum._value2member_map_.get(_FROM_VARINT[INT32](value)), pos
+            return _FROM_VARINT[field.kind](value), pos
+        if wire == LENGTH:
+            self.count(begin)
+            pos, stop = self.length(field, begin, pos, end)
+            octets = bytes(self.data[pos:stop])
+            return octets.decode("utf-8", "surrogateescape") if field.kind is STRING else octets, stop
+        after = self.fixed(field, wire, begin, pos, end)
+        return struct.unpack_from(FORMAT[wire], self.data, pos)[0], after
+
+    def array(
+        self, arrays: dict[str, Values | bytearray], field: Field[Any], wire: int, begin: int, pos: int, end: int
+    ) -> int:
+        """Find the values of a packed field, or of a run of single ones; return the position after them."""
+        assert field.kind is not None
+        assert field.kind.dtype is not None
+        dtype = field.kind.dtype
+        if wire == LENGTH:
+            pos, stop = self.length(field, begin, pos, end)
+            count, rest = divmod(stop - pos, dtype.itemsize)
+            if rest:
+                raise self.error(f"{_label(field)} has {stop - pos} bytes, not a multiple of {dtype.itemsize}", begin)
+            found: Values = np.frombuffer(self.data, dtype, count, pos) if count else np.empty(0, dtype)
+        else:
+            self.fixed(field, wire, begin, pos, end)
+            stride = pos - begin + dtype.itemsize
+            count = self.run(begin, pos - begin, stride, (end - begin) // stride)
+            found = np.ndarray((count,), dtype, self.data, pos, (stride,))
+            stop = begin + count * stride
+        before = arrays.get(field.name)
+        if before is None:
+            arrays[field.name] = found
+        else:
+            # Values in several parts, which Caffe never writes: one growing copy, not a view for each part.
+            joined = before if isinstance(before, bytearray) else bytearray(before.tobytes())
+            joined += found.tobytes()
+            arrays[field.name] = joined
+        return stop
+
+    def run(self, begin: int, tag_size: int, stride: int, most: int) -> int:
+        """Count how often the tag at ``begin`` comes again, every ``stride`` bytes."""
+        rows = np.ndarray((most, stride), np.uint8, self.data, begin)[:, :tag_size]
+        count, step = 1, 16
+        while count < most:
+            same = (rows[count : count + step] == rows[0]).all(axis=1)
+            if not same.all():
+                return count + int(same.argmin())
+            count += len(same)
+            step = min(2 * step, _BLOCK)
+        return count
+
+
+def _label(field: Field[Any] | int) -> str:
+    return f"unknown field {field}" if isinstance(field, int) else f"field {field.name!r}"
+
+
+def _slot(target: Message, field: Field[Any]) -> Any:
+    """Return what to read into: the list of a repeated field, a new message in it, or the singular message."""
+    held = target.values.get(field.name)
+    if held is None:
+        held = target.values[field.name] = field.unset()
+    if field.repeated and field.message:
+        return held.add()
+    return held
+
+
+def _append(target: Message, name: str, values: Values | bytearray) -> None:
+    found = np.frombuffer(values, target.fields[name].unset().dtype) if isinstance(values, bytearray) else values
+    found.flags.writeable = False
+    if target.has(name):
+        found = np.concatenate([target.values[name], found])
+    target.values[name] = found
