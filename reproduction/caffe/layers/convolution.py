@@ -155,7 +155,7 @@ class Convolution(_Weighted):
     Raises:
         NetError: sizes that do not fit; channels that are not multiples of ``group``.
 
-    Source: BVLC/caffe@9b89154 src/caffe/layers/conv_layer.cpp L8-L72, base_conv_layer.cpp L12-L315.
+    Source: BVLC/caffe@9b89154 src/caffe/layers/conv_layer.cpp L8-L73, base_conv_layer.cpp L12-L315.
     """
 
     def _weight_shape(self) -> Shape:

@@ -43,7 +43,7 @@ class Pointwise(_Neuron):
     Attributes:
         reads_bottom: whether Caffe's backward code reads the bottom; in place, the top has overwritten it by then.
 
-    Source: BVLC/caffe@9b89154 src/caffe/layers/neuron_layer.cpp L8-L12.
+    Source: BVLC/caffe@9b89154 src/caffe/layers/neuron_layer.cpp L7-L11.
     """
 
     reads_bottom: ClassVar[bool] = False
@@ -68,7 +68,7 @@ class _Apply(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, layer: Pointwise) -> Tensor:
         y = layer.value(x)
         # Upstream bug, kept: in place, the slopes of ELU and ReLU with a negative coefficient, BNLL and Clip are
-        # those at the top (neuron_layer.hpp; bnll_layer.cpp L28).
+        # those at the top (bnll_layer.cpp L28, clip_layer.cpp L28).
         overwritten = layer.reads_bottom and layer.spec.top[0] == layer.spec.bottom[0]
         ctx.save_for_backward(y if overwritten else x, y)
         ctx.layer = layer
@@ -237,7 +237,7 @@ class AbsVal(Pointwise):
     Raises:
         NetError: the top is the bottom.
 
-    Source: BVLC/caffe@9b89154 src/caffe/layers/absval_layer.cpp L9-L41.
+    Source: BVLC/caffe@9b89154 src/caffe/layers/absval_layer.cpp L9-L35.
     """
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -334,7 +334,7 @@ class Dropout(_Neuron):
     Raises:
         NetError: the ratio is not in [0, 1).
 
-    Source: BVLC/caffe@9b89154 src/caffe/layers/dropout_layer.cpp L11-L66.
+    Source: BVLC/caffe@9b89154 src/caffe/layers/dropout_layer.cpp L43-L97.
     """
 
     reads = frozenset({"dropout_param.dropout_ratio"})

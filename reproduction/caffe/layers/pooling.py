@@ -117,7 +117,7 @@ def stochastic_pool(
     total = values.sum(2)
     if not training:
         # Upstream bug, fixed: in testing Caffe sends the gradient to what it drew last in training
-        # (pooling_layer.cu L283).
+        # (pooling_layer.cu L300).
         return torch.where(total > 0, (values * values).sum(2) / torch.where(total > 0, total, 1), 0)
     with torch.no_grad():
         reached = values.cumsum(2)

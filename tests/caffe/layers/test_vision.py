@@ -55,6 +55,22 @@ def test_a_convolution_runs_any_size_and_batch_after_the_first():
     assert layer(torch.zeros(4, 3, 9, 7))[0].shape == (4, 2, 7, 5)
 
 
+@pytest.mark.parametrize("text", ['type: "Convolution" convolution_param { num_output: 2 kernel_size: 3 }',
+                                  'type: "Deconvolution" convolution_param { num_output: 2 kernel_size: 3 }',
+                                  'type: "Pooling" pooling_param { kernel_size: 2 }',
+                                  'type: "Pooling" pooling_param { pool: AVE kernel_size: 3 pad: 2 }'])  # fmt: skip
+def test_a_relu_may_overwrite_a_free_top(text):
+    layer, relu = randomise(single(text, (1, 2, 5, 5))), single('type: "ReLU"', (1, 2, 3, 3))
+    assert layer.top_is_free
+    found = []
+    for inplace in (False, True):
+        relu.inplace = inplace
+        x = torch.randn(1, 2, 5, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)
+        (y,) = relu(*layer(x))
+        found.append((y, *torch.autograd.grad(y.square().sum(), (x, *layer.blobs))))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+
+
 def test_fillers_fill_weight_and_bias():
     layer = single(
         """type: "Convolution" convolution_param { num_output: 2 kernel_size: 1
