@@ -192,7 +192,7 @@ def load(row: Published, net: NetParameter, model: StrPath, *, device: str = "cp
     """
     if not Path(model).is_file():
         raise WeightsError("no such file of weights", path=model)
-    target = _device(device)
+    target = use_device(device)
     made = Net(net)
     report = made.copy_from(weights.read(model).net, model)
     if report.untouched:
@@ -205,7 +205,12 @@ def load(row: Published, net: NetParameter, model: StrPath, *, device: str = "cp
     return made.to(target)
 
 
-def _device(name: str) -> torch.device:
+def use_device(name: str) -> torch.device:
+    """Look up a device, and set torch to compute there in single precision.
+
+    Raises:
+        ReproductionError: there is no such device, or this torch cannot use it.
+    """
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

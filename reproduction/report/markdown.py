@@ -46,7 +46,7 @@ def table(report: Report) -> str:
     rows = []
     for net in report.nets:
         if net.note:
-            rows.append([net.net, net.note, *[""] * (len(COLUMNS) + 1)])
+            rows.append([net.net, "not measured", *[""] * (len(COLUMNS) + 1)])
         for measured in net.measured:
             for metric in METRICS:
                 cells = [_cell(report, measured, column, metric) for column in COLUMNS]
@@ -62,7 +62,7 @@ def verdicts(report: Report) -> Iterator[str]:
             if report.limit is not None:
                 yield f"{name}: only {report.limit} of {_count(report)} images were scored; not compared."
             elif reference is None:
-                yield f"{name}: nobody has published a score of these weights that could be checked; not compared."
+                yield f"{name}: no score of these weights was published that could be checked; not compared."
             elif off := list(measured.off()):
                 said = ", ".join(f"{TITLES[metric]} by {delta:+.2f}" for metric, delta in off)
                 yield f"{name}: **off** from {COLUMNS[reference.column]}, more than {TOLERANCE_POINTS} points: {said}."

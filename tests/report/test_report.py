@@ -154,8 +154,9 @@ def test_nets_without_weights_and_numbers_that_cannot_be_checked_are_said_to_be_
     color = NetResult("nyud-fcn32s-color", measured=[measured("nyud-fcn32s-color", classes=class_names("nyud"))])
     none = NetResult("nyud-fcn32s-color-d", note="no caffemodel was published")
     text = markdown.page(report(color, none, name="nyud"))
-    assert "- nyud-fcn32s-color: nobody has published a score of these weights that could be checked; not" in text
+    assert "- nyud-fcn32s-color: no score of these weights was published that could be checked; not" in text
     assert "- nyud-fcn32s-color-d: no caffemodel was published." in text
+    assert "| nyud-fcn32s-color-d | not measured |" in text
     assert report(color, none, name="nyud").off() == []
 
 
