@@ -17,7 +17,7 @@ def assert_within(errors: dict[str, float]) -> None:
 
 
 def test_all_cases_are_there():
-    assert len(CASES) == 68 + 100
+    assert len(CASES) == 68 + 109
 
 
 @pytest.mark.parametrize("case", CASES)
