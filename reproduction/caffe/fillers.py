@@ -44,10 +44,14 @@ def _constant(blob: Tensor, param: FillerParameter, generator: torch.Generator |
 
 
 def _uniform(blob: Tensor, param: FillerParameter, generator: torch.Generator | None) -> None:
+    if not -math.inf < param.min <= param.max < math.inf:
+        raise NetError("the uniform filler needs min <= max, both finite", got=f"min {param.min}, max {param.max}")
     blob.uniform_(param.min, param.max, generator=generator)
 
 
 def _gaussian(blob: Tensor, param: FillerParameter, generator: torch.Generator | None) -> None:
+    if not param.std > 0:
+        raise NetError("the gaussian filler needs a positive std", got=param.std)
     blob.normal_(param.mean, param.std, generator=generator)
     if param.sparse >= 0:
         # Caffe: `sparse` is the mean count of non-zero inputs of an output (filler.hpp, GaussianFiller).

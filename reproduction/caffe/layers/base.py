@@ -88,10 +88,17 @@ class Layer(nn.Module):
         return [getattr(self, name) for name in self.blob_names]
 
     def add_blob(self, shape: Shape, filler: FillerParameter | None = None) -> nn.Parameter:
-        """Append a parameter blob, filled as the filler says; Caffe's default filler is the constant zero."""
+        """Append a parameter blob, filled as the filler says; Caffe's default filler is the constant zero.
+
+        Raises:
+            NetError: there is not memory enough, or the filler cannot fill the shape.
+        """
         index = len(self.blob_names)
         name = ("weight", "bias")[index] if index < 2 else str(index)
-        blob = nn.Parameter(torch.empty(shape))
+        try:
+            blob = nn.Parameter(torch.empty(shape))
+        except RuntimeError:
+            raise NetError(f"the {name} does not fit in memory", got=shape) from None
         fillers.fill(blob.data, filler or FillerParameter(), self.generator)
         self.register_parameter(name, blob)
         self.blob_names.append(name)
