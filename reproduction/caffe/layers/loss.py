@@ -336,7 +336,8 @@ class _SigmoidLoss(Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, targets: Tensor) -> Tensor:
         ctx.save_for_backward(scores, targets)
-        # Caffe: the log is of a rounded 1 + exp(-|x|), not torch's log1p (sigmoid_cross_entropy_loss_layer.cpp L93-L94).
+        # Caffe: the log is of a rounded 1 + exp(-|x|), where torch takes log1p
+        # (sigmoid_cross_entropy_loss_layer.cpp L93-L94).
         return scores.clamp(min=0) - scores * targets + (1 + scores.abs().neg_().exp_()).log_()
 
     @staticmethod

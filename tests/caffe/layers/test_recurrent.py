@@ -42,10 +42,11 @@ def unrolled(kind, steps, static):
     wide, prefix = (4 * UNITS, "c") if kind == "LSTM" else (UNITS, "h")
 
     def product(name, bottom, top, weight, axis=2, bias="", outputs=wide):
+        biased = str(bool(bias)).lower()
         params = "".join(f'param {{ name: "{p}" }} ' for p in (weight, bias) if p)
         return (
             f'layer {{ name: "{name}" type: "InnerProduct" bottom: "{bottom}" top: "{top}" {params} '
-            f"inner_product_param {{ num_output: {outputs} axis: {axis} bias_term: {'true' if bias else 'false'} }} }}\n"
+            f"inner_product_param {{ num_output: {outputs} axis: {axis} bias_term: {biased} }} }}\n"
         )
 
     def simple(type_, bottoms, tops, rest=""):
