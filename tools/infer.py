@@ -32,6 +32,7 @@ from reproduction.fcn.nets import Published
 from reproduction.fcn.segmenter import Segmentation, Segmenter
 
 ENDINGS = frozenset(Image.registered_extensions())
+COMPANIONS = {"depth": "depth pictures (16-bit millimetres)", "hha": "HHA pictures (disparity, height, angle)"}
 
 
 def main() -> int:
@@ -133,10 +134,12 @@ def check(jobs: Sequence[Job], row: Published, args: argparse.Namespace) -> None
             if other != job.picture:
                 remedy = "Rename one, or segment them into two folders."
                 raise DataError(f"{other} and {job.picture} would both be written here", path=path, remedy=remedy)
-    for kind in row.inputs.values():
-        if kind != "color" and getattr(args, kind) is None:
-            said = {"hha": "HHA pictures (disparity, height, angle)", "depth": "depth pictures (16-bit millimetres)"}
-            raise ReproductionError(f"{row.name} takes {said[kind]}", remedy=f"Name their folder with --{kind} DIR.")
+    for kind, what in COMPANIONS.items():
+        takes, given = kind in row.inputs.values(), getattr(args, kind) is not None
+        if takes and not given:
+            raise ReproductionError(f"{row.name} takes {what}", remedy=f"Name their folder with --{kind} DIR.")
+        if given and not takes:
+            raise ReproductionError(f"{row.name} does not take {what}", remedy=f"Leave --{kind} out.")
 
 
 def results(job: Job, row: Published, scores: bool) -> list[Path]:

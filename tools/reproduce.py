@@ -8,7 +8,7 @@ The table is printed, and written to reports/SET/scores.md and scores.json; labe
 A run that was stopped goes on where it was. Exit code 1 when a net is more than 0.1 points off the score that others
 measured with its published weights, or that the published README states; not when only a part was scored.
 
-VOC: 2.4 GB of weights, 1.7 GB of data; on two cores about an hour a net, on a GPU a minute.
+On two cores a VOC net takes about an hour: 736 images of 3 to 6 seconds.
 """
 
 from __future__ import annotations
@@ -154,7 +154,11 @@ def finish(report: Report, folder: Path, errors: int) -> int:
     Raises:
         ReproductionError: nothing was measured, or the report cannot be written.
     """
+    if errors:
+        print(f"error: {errors} of {len(report.nets)} nets could not be scored.", file=sys.stderr)
     if not any(net.measured for net in report.nets):
+        if errors:
+            return 1
         said = "; ".join(f"{net.net}: {net.note}" for net in report.nets)
         raise ReproductionError(f"nothing was measured; {said}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -167,8 +171,6 @@ def finish(report: Report, folder: Path, errors: int) -> int:
     if off:
         names = ", ".join(dict.fromkeys(net for net, *_ in off))
         print(f"error: off by more than {record.TOLERANCE_POINTS} points: {names}.", file=sys.stderr)
-    if errors:
-        print(f"error: {errors} of {len(report.nets)} nets could not be scored.", file=sys.stderr)
     return 1 if off or errors else 0
 
 

@@ -157,6 +157,13 @@ def test_a_net_that_needs_more_than_a_photograph_says_so_first(infer):
     assert files() == ["photo.jpg"]
 
 
+def test_pictures_that_a_net_does_not_take_are_not_ignored(infer):
+    picture("photo.jpg")
+    with pytest.raises(ReproductionError) as info:
+        infer("photo.jpg", "--depth", "depths")
+    assert str(info.value) == "voc-fcn8s does not take depth pictures (16-bit millimetres). Leave --depth out."
+
+
 @pytest.mark.parametrize(
     ("names", "problem"),
     [

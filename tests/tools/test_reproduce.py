@@ -61,11 +61,19 @@ def pixels(path):
         return np.array(image)
 
 
+@pytest.fixture
+def large(tmp_path):
+    """A folder for gigabytes, emptied whatever happens; pytest keeps its own for three runs."""
+    yield tmp_path
+    for path in tmp_path.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
-def test_make_reproduce_voc_goes_from_a_mirror_to_a_table_and_survives_a_bad_server_and_a_full_disk(tmp_path):
+def test_make_reproduce_voc_goes_from_a_mirror_to_a_table_and_survives_a_bad_server_and_a_full_disk(large):
     """The whole way at full width: 540 MB of weights, real archives, one server that drops and one that lies."""
     with servers.serve() as site:
-        host = published.Host(tmp_path, site.url)
+        host = published.Host(large, site.url)
         host.voc(IDS)
         host.net("voc-fcn8s", WEIGHTS, divisor=1)
         # The mirror drops the connection in the midst of the weights, and its VOC archive is damaged for good; the
@@ -75,14 +83,14 @@ def test_make_reproduce_voc_goes_from_a_mirror_to_a_table_and_survives_a_bad_ser
         for name in ("benchmark.tgz", "seg11valid.txt"):
             site.add(name, host.site / name)
         site.add("origin/VOCtrainval.tar", host.site / "VOCtrainval.tar")
-        (tmp_path / ".ready").touch()
+        (large / ".ready").touch()
 
         def make(**limits):
             settings = {
-                "NETS": "voc-fcn8s", "DATA": tmp_path / "data", "WEIGHTS": tmp_path / "weights", "MIRROR": site.url,
-                "MANIFEST": host.manifest, "REPORTS": tmp_path / "reports",
+                "NETS": "voc-fcn8s", "DATA": large / "data", "WEIGHTS": large / "weights", "MIRROR": site.url,
+                "MANIFEST": host.manifest, "REPORTS": large / "reports",
                 # The interpreter of this test, instead of a virtual environment that make would set up.
-                "RUN": sys.executable, "READY": tmp_path / ".ready",
+                "RUN": sys.executable, "READY": large / ".ready",
             }  # fmt: skip
             return subprocess.run(
                 ["make", "reproduce-voc", *(f"{key}={value}" for key, value in settings.items())],
@@ -95,23 +103,21 @@ def test_make_reproduce_voc_goes_from_a_mirror_to_a_table_and_survives_a_bad_ser
         assert full.returncode == 2
         assert "it cannot be written" in full.stderr
         assert "Traceback" not in full.stderr
-        assert not (tmp_path / "reports").exists()
-        assert not (tmp_path / "weights" / WEIGHTS).exists()
+        assert not (large / "reports").exists()
+        assert not (large / "weights" / WEIGHTS).exists()
 
         site.requests.clear()
         done = make()
         part = [request.range for request in site.requests if request.path == f"/{WEIGHTS}"]
         assert part[0] is not None, "what the full disk took is not fetched again"
         assert len(part) == 2, "one connection was dropped, and went on where it was"
-        assert_measured(done, host, tmp_path)
+        assert_measured(done, host, large)
 
         site.requests.clear()
         again = make()
         assert site.requests == [], "nothing is fetched twice"
-        assert_measured(again, host, tmp_path)
-    assert_an_independent_peer_predicts_the_same(host, tmp_path)
-    for folder in (host.site, tmp_path / "weights"):
-        shutil.rmtree(folder)
+        assert_measured(again, host, large)
+    assert_an_independent_peer_predicts_the_same(host, large)
 
 
 def assert_measured(done, host, folder):
