@@ -45,7 +45,7 @@ class Parity:
 
 @lru_cache(maxsize=1)
 def layer_cases() -> dict[str, str]:
-    """The text of every recorded layer: layers.npz as it was given, more_layers.npz as record_layers.py made it."""
+    """The text of every recorded layer, of layers.npz and more_layers.npz."""
     return {case: str(arrays["text"]) for case, arrays in _layer_files().items()}
 
 
