@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Look at the weights of a Caffe net, and convert them between .caffemodel, .caffemodel.h5, .safetensors, .pt and .npz.
 
     tools/convert_caffemodel.py fcn8s.caffemodel                           the layers, their shapes, the file's format

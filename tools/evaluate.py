@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Score a net on a data set: pixel accuracy, mean accuracy, mean IU, frequency weighted IU, and each class's IU.
 
     tools/evaluate.py --net voc-fcn8s                             the published weights and split, from weights/, data/

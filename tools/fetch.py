@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Fetch the published weights, data sets and split lists: resumed, checked against their hashes, unpacked.
 
     tools/fetch.py voc-fcn8s              one net's weights (540 MB)

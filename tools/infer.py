@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Segment pictures with a published net: label map, overlay, and a legend with the share of each class.
 
     tools/infer.py photo.jpg                                  with voc-fcn8s, into segmented/

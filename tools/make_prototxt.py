@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Write the prototxts of the 15 published nets, with their solvers and a table of them, into prototxt/.
 
 Takes a second; ``make prototxt`` runs it.

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Score the published nets of a data set, and say how they compare with what was published.
 
     tools/reproduce.py voc                                 every net; fetches weights and data where they are missing
