@@ -1,3 +1,5 @@
+import resource
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -41,19 +43,19 @@ def test_a_label_without_a_colour_is_refused_and_no_file_appears(tmp_path, label
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_no_part(tmp_path, monkeypatch):
+def test_a_write_that_fails_leaves_the_old_file_and_no_part(tmp_path):
     path = tmp_path / "a.png"
     palette.write_png(np.zeros((2, 2), np.uint8), path)
     before = path.read_bytes()
-
-    def full(self, file, format):
-        file.write(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(ReproductionError) as info:
-        palette.write_png(np.ones((2, 2), np.uint8), path)
-    assert str(info.value) == f"{path}: cannot be written: no space left on device."
+    noise = np.random.RandomState(0).randint(0, 21, (300, 300))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(ReproductionError) as info:
+            palette.write_png(noise, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(info.value) == f"{path}: cannot be written: file too large."
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
