@@ -12,6 +12,9 @@ NARROW  = $(if $(NETS),--nets $(NETS)) $(if $(DEVICE),--device $(DEVICE)) $(if $
           $(if $(MANIFEST),--manifest $(MANIFEST)) $(if $(REPORTS),--report $(REPORTS))
 SETS   := voc nyud siftflow pascalcontext
 
+# Two files of tests at a time, with one thread each.
+PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist loadfile
+
 .DEFAULT_GOAL := help
 .PHONY: help setup lint format test test-all prototxt exactness readme clean $(SETS:%=reproduce-%)
 
@@ -39,10 +42,10 @@ format: $(READY) ## rewrite the sources in the one format
 	$(RUN) -m ruff check --fix .
 
 test: $(READY) ## run the tests: offline, no GPU (under 10 minutes on two cores)
-	$(RUN) -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: $(READY) ## run the slow tests too: long fuzzing, memory costs (about 30 minutes)
-	$(RUN) -m pytest -q
+	$(PYTEST)
 
 prototxt: $(READY) ## write prototxt/ anew from reproduction/fcn/nets.py
 	$(RUN) tools/make_prototxt.py
@@ -53,7 +56,7 @@ exactness: $(READY) ## measure every layer and net against Caffe's recorded resu
 readme: $(READY) ## write the generated parts of README.md anew
 	$(RUN) tools/readme.py
 
-reproduce-voc: ## score the published PASCAL VOC nets against the paper (downloads 4.1 GB: weights, VOC, SBD)
+reproduce-voc: ## score the published PASCAL VOC nets against the paper (downloads 2.4 GB of weights and VOC 2011)
 reproduce-nyud: ## the same on NYUDv2
 reproduce-siftflow: ## the same on SIFT Flow
 reproduce-pascalcontext: ## the same on PASCAL-Context
