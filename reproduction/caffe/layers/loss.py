@@ -14,6 +14,7 @@ from torch.autograd.function import Function, once_differentiable
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
+from reproduction.caffe.layers import blas
 from reproduction.caffe.layers.base import Layer, canonical_axis
 from reproduction.caffe.layers.checks import check_batch, check_label_count, class_index, legacy_shape
 from reproduction.caffe.schema import LossParameter, NormalizationMode
@@ -26,7 +27,7 @@ def _ignored_label(param: LossParameter) -> int | None:
     return param.ignore_label if param.has("ignore_label") else None
 
 
-def _mode(param: LossParameter, default: NormalizationMode) -> NormalizationMode:
+def normalization(param: LossParameter, default: NormalizationMode) -> NormalizationMode:
     """Read what a loss is divided by: ``normalization``, else the old ``normalize``, else the default."""
     if param.has("normalization"):
         return param.normalization
@@ -62,7 +63,7 @@ class _Places:
         self.index, self.ignored = class_index(
             labels.reshape(*before, 1, *after), scores.shape[self.axis], _ignored_label(param)
         )
-        mode = _mode(param, NormalizationMode.VALID)
+        mode = normalization(param, NormalizationMode.VALID)
         self.divisor = _divisor(mode, before.numel(), self.index.numel(), self.ignored)
 
 
@@ -119,14 +120,15 @@ class SoftmaxWithLoss(Layer):
         places = _Places(scores, labels, self.spec.softmax_param.axis, self.spec.loss_param)
         # Upstream bug, fixed: Caffe declares the second top, but refuses every number of loss weights with it, since
         # its inner Softmax layer, with one top, is given the same (softmax_loss_layer.cpp L13-L19).
-        tops: tuple[Tensor, ...] = _SoftmaxLoss.apply(scores, places)  # type: ignore[no-untyped-call]
+        in_order = self.in_blas_order and scores.device.type == "cpu" and scores.dtype == torch.float32
+        tops: tuple[Tensor, ...] = _SoftmaxLoss.apply(scores, places, in_order)  # type: ignore[no-untyped-call]
         return tops[: len(self.spec.top)]
 
 
 class _SoftmaxLoss(Function):
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, places: _Places) -> tuple[Tensor, Tensor]:
-        prob = scores.softmax(places.axis)
+    def forward(ctx: Any, scores: Tensor, places: _Places, in_blas_order: bool) -> tuple[Tensor, Tensor]:
+        prob = blas.softmax(scores, places.axis) if in_blas_order else scores.softmax(places.axis)
         picked = prob.gather(places.axis, places.index)
         # Caffe: a probability that underflows counts as FLT_MIN, so that the loss is not torch's cross-entropy, yet
         # the gradient is that of the softmax itself (softmax_loss_layer.cpp L107, L128-L146).
@@ -140,14 +142,14 @@ class _SoftmaxLoss(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
         prob, picked = ctx.saved_tensors
         places: _Places = ctx.places
         weight = gradient / places.divisor
         scores = (prob * weight).scatter_(places.axis, places.index, (picked - 1) * weight)
         if places.ignored is not None:
             scores.masked_fill_(places.ignored, 0)
-        return scores, None
+        return scores, None, None
 
 
 class InfogainLoss(Layer):
@@ -324,7 +326,7 @@ class SigmoidCrossEntropyLoss(Layer):
         ignore = _ignored_label(param)
         ignored = None if ignore is None else targets.long() == ignore
         # Caffe: BATCH_SIZE is the default here, VALID for a softmax (sigmoid_cross_entropy_loss_layer.cpp L25-L33).
-        mode = _mode(param, NormalizationMode.BATCH_SIZE)
+        mode = normalization(param, NormalizationMode.BATCH_SIZE)
         divisor = _divisor(mode, scores.shape[0], scores.numel(), ignored)
         losses: Tensor = _SigmoidLoss.apply(scores, targets)  # type: ignore[no-untyped-call]
         if ignored is not None:

@@ -1,0 +1,86 @@
+"""The log of a training: whole lines, every iteration once."""
+
+import json
+
+import pytest
+
+from reproduction.caffe.errors import ReproductionError
+from reproduction.fcn import trainlog
+from reproduction.fcn.trainlog import Log
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "run" / "log.jsonl"
+
+
+def write(path, start, stop, validate=()):
+    log = Log(path, start)
+    log.write(trainlog.RESUME if start else trainlog.START, start)
+    for i in range(start, stop):
+        log.write(trainlog.ITERATION, i, loss=float(i))
+        if i + 1 in validate:
+            log.write(trainlog.VALIDATION, i + 1)
+    log.sync()
+    log.close()
+
+
+def found(path):
+    return [(record["record"][:2], record["iteration"]) for record in trainlog.read(path)]
+
+
+def test_a_log_is_one_json_object_a_line(path):
+    write(path, 0, 2)
+    assert path.read_text() == (
+        '{"record": "start", "iteration": 0}\n'
+        '{"record": "iteration", "iteration": 0, "loss": 0.0}\n'
+        '{"record": "iteration", "iteration": 1, "loss": 1.0}\n'
+    )
+
+
+def test_a_resumed_run_leaves_every_iteration_once(path):
+    write(path, 0, 5, validate={2, 4})
+    write(path, 2, 4, validate={4})
+    assert found(path) == [("st", 0), ("it", 0), ("it", 1), ("va", 2), ("re", 2), ("it", 2), ("it", 3), ("va", 4)]
+    assert [json.loads(line)["iteration"] for line in path.read_text().splitlines() if '"iteration",' in line] == [
+        0, 1, 2, 3,
+    ]  # fmt: skip
+
+
+def test_a_run_that_starts_again_leaves_nothing_of_the_old_one(path):
+    write(path, 0, 3)
+    write(path, 0, 1)
+    assert found(path) == [("st", 0), ("it", 0)]
+
+
+def test_a_line_that_was_cut_off_is_left_out_and_written_again(path):
+    write(path, 0, 3)
+    path.write_bytes(path.read_bytes()[:-7])
+    assert found(path) == [("st", 0), ("it", 0), ("it", 1)]
+    write(path, 2, 3)
+    assert found(path) == [("st", 0), ("it", 0), ("it", 1), ("re", 2), ("it", 2)]
+
+
+def test_what_is_no_number_is_not_written(path):
+    log = Log(path)
+    with pytest.raises(ValueError, match="Out of range float"):
+        log.write(trainlog.ITERATION, 0, loss=float("nan"))
+    log.close()
+    assert found(path) == []
+
+
+@pytest.mark.parametrize("line", [b"iteration 5\n", b"[]\n", b"7\n", b'{"record": "start"}\n', b"\xff\n"])
+def test_what_is_no_log_is_refused(path, line):
+    write(path, 0, 1)
+    path.write_bytes(path.read_bytes() + line)
+    before = path.read_bytes()
+    with pytest.raises(ReproductionError) as caught:
+        Log(path, 1)
+    assert str(caught.value) == f"{path}:3: this is no log of a training."
+    assert path.read_bytes() == before
+
+
+def test_a_log_that_is_not_there_is_said(path):
+    with pytest.raises(ReproductionError) as caught:
+        list(trainlog.read(path))
+    assert str(caught.value) == f"{path}: there is no such log of a training."
