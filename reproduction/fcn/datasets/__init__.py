@@ -15,6 +15,7 @@ from reproduction.caffe.errors import DataError, StrPath, did_you_mean
 from reproduction.caffe.schema import PythonParameter
 from reproduction.fcn.datasets.base import Dataset, Sample, check_sample, class_names, draw_order
 from reproduction.fcn.datasets.layouts import LAYOUTS
+from reproduction.fcn.datasets.mini import Mini, MiniSBD
 from reproduction.fcn.datasets.nyud import NYUD
 from reproduction.fcn.datasets.pascalcontext import PASCALContext
 from reproduction.fcn.datasets.siftflow import SIFTFlow
@@ -33,7 +34,7 @@ __all__ = [
 ]
 
 DATASETS: dict[str, type[Dataset]] = {
-    kind.name: kind for kind in (VOC, VOC2011, VOC2012, SBD, NYUD, SIFTFlow, PASCALContext)
+    kind.name: kind for kind in (VOC, VOC2011, VOC2012, SBD, NYUD, SIFTFlow, PASCALContext, Mini, MiniSBD)
 }
 
 # The published layers: their data set, and what their folder parameters are here.

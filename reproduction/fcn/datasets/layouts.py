@@ -121,11 +121,16 @@ def _places(name: str, root: Path, folder: str | None) -> list[Path]:
     if root.resolve().name in {PurePosixPath(below).name for below in folders}:
         places.insert(0, root)
     if folder:
-        parts = list(PurePosixPath(folder).parts)
-        while parts and parts[0] in ("..", ".", "data"):
-            parts.pop(0)
-        places.insert(0, root.joinpath(*parts))
+        places.insert(0, below(root, folder))
     return places
+
+
+def below(root: StrPath, folder: str) -> Path:
+    """Find a place that a prototxt names: its ``../data/`` stands for the data root."""
+    parts = list(PurePosixPath(folder).parts)
+    while parts and parts[0] in ("..", ".", "data"):
+        parts.pop(0)
+    return Path(root).joinpath(*parts)
 
 
 def _lacking(place: Path, needs: Sequence[str]) -> list[str]:
@@ -159,6 +164,24 @@ def read_list(path: StrPath) -> list[str]:
     if not seen:
         raise DataError("the split is empty", path=path, want="one id a line")
     return list(seen)
+
+
+def read_classes(path: StrPath) -> tuple[str, ...]:
+    """Read the names of a labelling's classes: one a line, the first for label 0.
+
+    Raises:
+        DataError: the file cannot be read, or is no list of at most 255 different names.
+    """
+    try:
+        names = tuple(Path(path).read_text(encoding="utf-8-sig").splitlines())
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise DataError(f"the names of the classes cannot be read ({reason})", path=path) from None
+    except UnicodeDecodeError:
+        names = ()
+    if not 0 < len(names) < 256 or len(set(names)) < len(names) or not all(map(str.strip, names)):
+        raise DataError("this is no list of classes", path=path, want="one name a line, at most 255, none twice")
+    return names
 
 
 def split_ids(split: str, files: Sequence[Path], derived: Sequence[str] | None = None) -> list[str]:

@@ -17,7 +17,10 @@ MEAN_BGR = (104.00699, 116.66877, 122.67892)
 
 
 class _VOCClasses(Dataset):
-    """What VOC and SBD share: the classes, the mean, and that the published nets learnt from SBD's train split."""
+    """What VOC and SBD share: the classes, the mean, and that the published nets learnt from SBD's train split.
+
+    A tree in one of the two layouts that shows other classes names them in its ``classes.txt``, background first.
+    """
 
     kinds = ("data", "label")
     label_lists: ClassVar[dict[str, str]] = {"label": "voc"}
@@ -28,6 +31,17 @@ class _VOCClasses(Dataset):
         super().__init__(split, root, tops, **order)
         # Double precision, unlike the other data sets' means: so the published layer makes it.
         self.mean_bgr = np.array(mean, np.float64)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes; index = label."""
+        return self._own_classes or super().classes
+
+    def _take_classes(self) -> None:
+        """Take the names of the classes from the tree, where it has its own."""
+        listed = self.tree / "classes.txt"
+        self._own_classes = layouts.read_classes(listed) if listed.is_file() else None
+        self.label_classes = dict.fromkeys(self.label_classes, self.classes)
 
     def read(self, kind: str, path: Path) -> Array:
         """Read an image or a label map."""
@@ -52,7 +66,7 @@ class VOC(_VOCClasses):
     Shapes:
         kind   shape      dtype    content
         data   (3, H, W)  float32  B G R, minus ``mean``
-        label  (1, H, W)  uint8    0 to 20; 255 = void
+        label  (1, H, W)  uint8    0 to 20, or to the last of the tree's own classes; 255 = void
 
     Args:
         split: a list of ``ImageSets/Segmentation``, or ``seg11valid``.
@@ -73,6 +87,7 @@ class VOC(_VOCClasses):
     ):
         super().__init__(split, root, tops, **params)
         self.tree = layouts.find(self.years, root, folder)
+        self._take_classes()
         files = [
             self.tree / "ImageSets" / "Segmentation" / f"{split}.txt",
             *(self.root / below / f"{split}.txt" for below in ("splits/pascal", "pascal")),
@@ -121,7 +136,7 @@ class SBD(_VOCClasses):
     Shapes:
         kind   shape      dtype    content
         data   (3, H, W)  float32  B G R, minus ``mean``
-        label  (1, H, W)  uint8    0 to 20; 255 = void
+        label  (1, H, W)  uint8    0 to 20, or to the last of the tree's own classes; 255 = void
 
     Args:
         split: a list in the ``dataset`` folder: ``train``, ``val``.
@@ -141,6 +156,7 @@ class SBD(_VOCClasses):
     ):
         super().__init__(split, root, tops, **params)
         self.tree = layouts.find(("sbd",), root, folder)
+        self._take_classes()
         self.ids = layouts.split_ids(split, [self.tree / f"{split}.txt"])
 
     def file(self, kind: str, id: str) -> Path:

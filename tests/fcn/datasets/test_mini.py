@@ -1,0 +1,274 @@
+"""Mini-VOC: the same pictures everywhere, in the layouts that the readers of the real data sets read."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+import scipy.io
+from PIL import Image
+
+from reproduction.caffe.errors import DataError
+from reproduction.caffe.schema import Phase
+from reproduction.fcn import datasets, mininets, nets, palette
+from reproduction.fcn.datasets import layouts, mini, scenes
+from reproduction.fcn.datasets.imagelist import ImageList
+from reproduction.fcn.datasets.things import THINGS, Thing
+
+SEEDED = np.random.RandomState
+
+
+def shrink(patch: pytest.MonkeyPatch) -> None:
+    """Draw a data set of 14 pictures instead of 1,400."""
+    for name, value in {"TRAIN": 4, "VAL": 3, "IN_BOTH": 2, "OBJECTS": {"train": 8, "val": 7}}.items():
+        patch.setattr(mini, name, value)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        shrink(patch)
+        mini.generate(root)
+    return root
+
+
+@pytest.fixture
+def small(monkeypatch):
+    shrink(monkeypatch)
+
+
+# The trees
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "count"), [("mini", "val", 3), ("mini", "train", 2), ("mini-sbd", "train", 4)]
+)
+def test_every_sample_keeps_the_contract(root, name, split, count):
+    dataset = datasets.open(name, split, root)
+    assert (len(dataset), dataset.missing()) == (count, [])
+    assert dataset.classes == mini.CLASSES == ("background", "beetle", "fish", "flower", "jellyfish", "kite", "wheel")
+    assert dataset.label_classes == {"label": mini.CLASSES}
+    for i in range(count):
+        sample = datasets.check_sample(dataset, i)
+        _, height, width = sample["data"].shape
+        assert mini.HEIGHTS[0] <= height <= mini.HEIGHTS[1]
+        assert mini.WIDTHS[0] <= width <= mini.WIDTHS[1]
+
+
+def test_what_is_learned_from_is_not_scored(root):
+    train, val = datasets.open("mini-sbd", "train", root), datasets.open("mini", "val", root)
+    assert not set(train.ids) & set(val.ids)
+    assert val.overlap() == []
+    assert val.training_ids() == set(train.ids)
+    assert datasets.open("mini", "train", root).overlap() == train.ids[:2]
+
+
+def test_the_folder_is_a_data_root_in_the_layouts_of_the_real_data_sets(root):
+    for name, split in (("voc", "val"), ("voc2011", "seg11valid")):
+        dataset = datasets.open(name, split, root / "mini")
+        assert dataset.ids == datasets.open("mini", "val", root).ids
+        assert dataset.classes == mini.CLASSES
+    assert datasets.open("sbd", "val", root / "mini").ids == dataset.ids
+
+
+def test_the_data_layers_of_the_mini_nets_read_it(root):
+    for row in mininets.NETS.values():
+        for split, want in zip(row.splits, (("mini-sbd", "train"), ("mini", "val")), strict=True):
+            layer = nets.net(row, split).layer[0]
+            dataset = datasets.from_layer(layer.python_param, layer.top, root)
+            assert dataset.classes == mini.CLASSES
+            assert mini.digest(dataset) == mini.digest(datasets.open(*want, root))
+
+
+def test_void_runs_along_the_edges_and_nowhere_else(root):
+    for id in datasets.open("mini", "train", root).ids:
+        voc = np.array(Image.open(root / f"mini/pascal/VOC2011/SegmentationClass/{id}.png"))
+        sbd = scipy.io.loadmat(root / f"mini/sbdd/dataset/cls/{id}.mat")["GTcls"][0, 0]["Segmentation"]
+        void = voc == 255
+        assert np.array_equal(voc[~void], sbd[~void])
+        edge = np.zeros(sbd.shape, bool)
+        for axis in (0, 1):
+            other = np.diff(np.pad(sbd.astype(int), 1, mode="edge"), axis=axis) != 0
+            both = other.take(range(1, other.shape[axis]), axis) | other.take(range(other.shape[axis] - 1), axis)
+            edge |= both[:, 1:-1] if axis == 0 else both[1:-1]
+        # Where a thing covers half a pixel the label changes beside it; things of one class meet without a change.
+        assert (void & edge).sum() > 0.8 * void.sum()
+        assert 0.02 < void.mean() < 0.2
+
+
+def test_labels_are_palette_pictures_in_vocs_colours(root):
+    path = next((root / "mini/pascal/VOC2011/SegmentationClass").iterdir())
+    with Image.open(path) as image:
+        assert image.mode == "P"
+        assert image.getpalette() == palette.voc().ravel().tolist()
+
+
+def test_label_files_say_what_sbds_say(root):
+    path = next((root / "mini/sbdd/dataset/cls").iterdir())
+    content = scipy.io.loadmat(path)["GTcls"][0, 0]
+    labels = content["Segmentation"]
+    assert labels.dtype == np.uint8
+    assert content["CategoriesPresent"].ravel().tolist() == [k for k in np.unique(labels) if k]
+    boundaries = content["Boundaries"]
+    assert boundaries.shape == (6, 1)
+    for k in range(6):
+        edge = boundaries[k, 0].toarray().astype(bool)
+        assert edge.any() == (labels == k + 1).any()
+        assert (labels[edge] == k + 1).all()
+
+
+# Single things
+
+
+def test_the_classifiers_layers_read_the_single_things(root):
+    for split, phase in (("train", Phase.TRAIN), ("val", Phase.TEST)):
+        layer = mininets.classifier(split).layer[0]
+        layer.image_data_param.batch_size = 5
+        images = ImageList(layer, root, phase)
+        assert images.shapes == {"data": (5, 3, mininets.CROP, mininets.CROP), "label": (5,)}
+        assert [label for _, label in images.images][:8] == [0, 1, 2, 3, 4, 5, 6, 0][: len(images.images)]
+        assert len(images) == 2
+
+
+def test_a_thing_is_whole_and_alone():
+    for label in range(1, 7):
+        drawn = mini._object(SEEDED(label), label)
+        assert drawn.rgb.shape == (mini.OBJECT_SIZE, mini.OBJECT_SIZE, 3)
+        assert set(np.unique(drawn.labels)) == {0, label}
+        assert not drawn.labels[0].any()
+        assert 0.02 < (drawn.labels > 0).mean() < 0.6
+
+
+# The same everywhere
+
+
+RECORDED = {
+    "scene": "e6488dd73122201f1920d9649569221dd9d633c825423fe2484949f3cf100ab3",
+    "object": "c2618e40d633c5af2a7a1ce0ba7d574298f875384866dac0b1e226590529b3ec",
+}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_the_pixels_are_those_that_were_recorded(name):
+    drawn = {"scene": mini._scene(SEEDED([mini.SEED, 1, 0])), "object": mini._object(SEEDED([mini.SEED, 2, 1]), 1)}
+    assert pixels(drawn[name]) == RECORDED[name]
+
+
+def pixels(drawn: scenes.Scene) -> str:
+    return hashlib.sha256(drawn.rgb.tobytes() + drawn.labels.tobytes() + drawn.void.tobytes()).hexdigest()
+
+
+def test_files_hold_the_pixels_that_were_drawn(root):
+    """Within JPEG's error, and with no more of it than quality 95 makes."""
+    dataset = datasets.open("mini", "val", root)
+    drawn = mini._scene(SEEDED([mini.SEED, 1, 0]))
+    rgb = dataset[0]["data"][::-1].transpose(1, 2, 0) + np.array(nets.MEAN_BGR)[::-1]
+    error = np.abs(rgb - drawn.rgb)
+    assert error.mean() < 2.5
+    assert np.array_equal(dataset[0]["label"][0], np.where(drawn.void, 255, drawn.labels))
+
+
+def test_two_drawings_are_the_same_and_another_seed_is_another(root, small, tmp_path):
+    again = mini.generate(tmp_path / "again")
+    other = mini.generate(tmp_path / "other", seed=7)
+    first = mini.digest(datasets.open("mini", "val", root))
+    assert mini.digest(datasets.open("mini", "val", again.parent)) == first
+    assert mini.digest(datasets.open("mini", "val", other.parent)) != first
+    for name in ("SegmentationClass", "JPEGImages"):
+        for path in (again / "pascal/VOC2011" / name).iterdir():
+            assert path.read_bytes() == (root / "mini/pascal/VOC2011" / name / path.name).read_bytes()
+
+
+def test_what_is_there_is_left_as_it_is(root, small):
+    before = {path: path.stat().st_mtime_ns for path in (root / "mini").rglob("*")}
+    assert mini.generate(root) == root / "mini"
+    assert {path: path.stat().st_mtime_ns for path in (root / "mini").rglob("*")} == before
+
+
+def test_another_folder_of_this_name_is_not_touched(tmp_path):
+    mine = tmp_path / "mini" / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(DataError) as error:
+        mini.generate(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path}/mini: this folder holds something else; want Mini-VOC, drawing 1, seed {mini.SEED}. Delete it."
+    )
+    assert mine.read_text() == "mine"
+
+
+def test_a_drawing_that_is_interrupted_leaves_nothing(small, tmp_path):
+    def stop(done: int, total: int) -> None:
+        assert total == 22
+        if done == 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        mini.generate(tmp_path, progress=stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+# The drawings
+
+
+@pytest.mark.parametrize("name", THINGS)
+def test_a_thing_fits_its_patch_and_has_fine_parts(name):
+    for seed in range(5):
+        thing = Thing(40, 0.3 + seed, seed % 2 == 1, (1, 0))
+        THINGS[name](thing, SEEDED(seed))
+        alpha = thing.alpha
+        assert alpha.shape == thing.distance.shape == thing.rgb.shape[1:]
+        assert np.isfinite(thing.rgb).all()
+        border = np.concatenate([alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1]])
+        assert border.max() == 0
+        inside = alpha > 0.5
+        deep = thing.distance < -3
+        # Some of every thing is within three pixels of its edge: a net of stride 32 cannot draw that.
+        assert deep.sum() < 0.9 * inside.sum()
+        assert 0.08 < inside.mean() < 0.8
+
+
+@pytest.mark.parametrize("ground", scenes.GROUNDS, ids=lambda ground: ground.__name__)
+def test_a_ground_fills_any_picture_with_colours(ground):
+    for height, width in ((1, 1), (33, 200), (176, 208)):
+        colours = ground(SEEDED(1), height, width)
+        assert colours.shape == (3, height, width)
+        assert -0.5 < colours.min() <= colours.max() < 2
+
+
+# Names of classes
+
+
+def test_a_tree_names_its_classes(tmp_path):
+    listed = tmp_path / "classes.txt"
+    listed.write_text("background\nold boot\n")
+    assert layouts.read_classes(listed) == ("background", "old boot")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"background\nfish\nfish\n",
+        b"background\n \nfish\n",
+        b"\xff\xfe",
+        b"".join(b"%d\n" % i for i in range(256)),
+    ],
+)
+def test_what_is_no_list_of_classes_is_an_error(tmp_path, text):
+    listed = tmp_path / "classes.txt"
+    listed.write_bytes(text)
+    with pytest.raises(DataError) as error:
+        layouts.read_classes(listed)
+    assert str(error.value) == f"{listed}: this is no list of classes; want one name a line, at most 255, none twice."
+
+
+def test_labels_are_held_against_the_classes_of_their_tree(root, small, tmp_path):
+    place = mini.generate(tmp_path)
+    (place / "pascal/VOC2011/classes.txt").write_text("background\nbeetle\n")
+    dataset = datasets.open("mini", "val", tmp_path)
+    assert dataset.classes == ("background", "beetle")
+    with pytest.raises(DataError, match=r"labels out of range; got .* want 0 to 1 or 255 for void\.$"):
+        list(dataset)
