@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the prototxts of the 15 published nets, with their solvers and a table of them, into prototxt/.
+"""Write the prototxts of the 15 published nets and the 4 of Mini-VOC, with solvers and tables, into prototxt/.
 
 Takes a second; ``make prototxt`` runs it.
 
@@ -11,13 +11,14 @@ Takes a second; ``make prototxt`` runs it.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 from common import PROTOTXT, run
 
 from reproduction.caffe import files, prototxt
 from reproduction.caffe.errors import ReproductionError
-from reproduction.fcn import describe, nets
+from reproduction.fcn import describe, mininets, nets
 
 INTRO = """\
 # The published nets
@@ -28,6 +29,13 @@ takes pictures of any size and has neither labels nor losses.
 
 The first convolution pads by 100 pixels, so that a net takes a picture of any size. What that and the windows shift is
 taken back by the crops: their offsets follow from the layers, and change neither with the picture nor with the classes.
+
+"""
+MINI = """
+## Mini-VOC
+
+From `reproduction/fcn/mininets.py`: thin copies of voc-fcn32s, -16s and -8s for a data set that is drawn, and mini-vgg,
+the classifier with fully connected layers that mini-fcn32s starts from.
 
 """
 HEAD = ("net", "classes", "stride", "crop offsets", "parameters", "base_lr", "momentum", "iter_size", "iterations")
@@ -58,10 +66,11 @@ def main() -> int:
 
 def render() -> dict[str, bytes]:
     """Give the contents of every file, by path below prototxt/."""
-    texts = {"README.md": INTRO + table()}
-    for name, row in nets.NETS.items():
-        for file, message in nets.files(row).items():
-            texts[f"{name}/{file}"] = prototxt.dumps(message)
+    texts = {"README.md": INTRO + table(nets.NETS) + MINI + table(mininets.NETS)}
+    written = {name: nets.files(row) for name, row in nets.NETS.items()}
+    written |= {name: mininets.files(name) for name in (mininets.CLASSIFIER, *mininets.NETS)}
+    for name, messages in written.items():
+        texts |= {f"{name}/{file}": prototxt.dumps(message) for file, message in messages.items()}
     return {name: text.encode() for name, text in texts.items()}
 
 
@@ -70,10 +79,10 @@ def is_current(path: Path, text: bytes) -> bool:
     return path.is_file() and path.read_bytes() == text
 
 
-def table() -> str:
-    """Tabulate the nets in Markdown."""
+def table(rows_by_name: Mapping[str, nets.Published]) -> str:
+    """Tabulate nets in Markdown."""
     rows = [HEAD, ("---", *["--:"] * (len(HEAD) - 1))]
-    for name, row in nets.NETS.items():
+    for name, row in rows_by_name.items():
         deploy, solver = nets.deploy(row), nets.solver(row)
         # Both tasks of SIFT Flow crop alike; the offsets are said once.
         offsets = dict.fromkeys(offset for spec in deploy.layer for offset in spec.crop_param.offset)

@@ -133,6 +133,16 @@ DATASETS = {
         test_iter=5105,
         snapshot=4000,
     ),
+    "mini": DataSet(
+        module="voc_layers",
+        train=Split("train", "train", "SBDDSegDataLayer", ("sbdd_dir", "seed", "split", "mean")),
+        test=Split("val", "val", "VOCSegDataLayer", ("voc_dir", "seed", "split", "mean")),
+        folders={"sbdd_dir": "mini/sbdd/dataset", "voc_dir": "mini/pascal/VOC2011"},
+        heads=(Head("label", 7),),
+        test_iter=80,
+        max_iter=4000,
+        snapshot=1000,
+    ),
 }
 
 
@@ -151,6 +161,9 @@ class Published:
         inputs: the pictures of the data layer: blob name, and what is in it (a key of ``CHANNELS``).
         trunk: "vgg16" or "alexnet".
         first: name of the first convolution.
+        blocks: width and number of the convolutions before each pooling of VGG16.
+        width: of fc6 and fc7.
+        dropout: ratio of the values that these two lose while they learn.
         kernel: taps of the last upsampling; None for twice its stride.
         normalize: whether the loss is divided by the number of pixels that are not void.
         late: whether each input has its own trunk, and their scores are averaged.
@@ -168,6 +181,9 @@ class Published:
     inputs: dict[str, str] = field(default_factory=lambda: {"data": "color"})
     trunk: str = "vgg16"
     first: str = "conv1_1"
+    blocks: tuple[tuple[int, int], ...] = VGG16_BLOCKS
+    width: int = 4096
+    dropout: float = 0.5
     kernel: int | None = None
     normalize: bool = False
     late: bool = False
@@ -283,28 +299,46 @@ def _conv_relu(n: NetSpec, bottom: Top, conv: str, relu: str, **fields: Any) -> 
     return n[relu]
 
 
-def _classifier(n: NetSpec, bottom: Top, kernel: int, suffix: str = "", **fields: Any) -> None:
+def _classifier(n: NetSpec, row: Published, bottom: Top, kernel: int, suffix: str = "", **fields: Any) -> None:
     """Write VGG16's or AlexNet's fully connected layers as convolutions, with dropout."""
     for number, size in ((6, kernel), (7, 1)):
         names = f"fc{number}{suffix}", f"relu{number}{suffix}"
-        relu = _conv_relu(n, bottom, *names, num_output=4096, kernel_size=size, pad=0, stride=1, **fields)
-        bottom = n[f"drop{number}{suffix}"] = layer("Dropout", relu, dropout_ratio=0.5, in_place=True)
+        relu = _conv_relu(n, bottom, *names, num_output=row.width, kernel_size=size, pad=0, stride=1, **fields)
+        bottom = n[f"drop{number}{suffix}"] = layer("Dropout", relu, dropout_ratio=row.dropout, in_place=True)
 
 
 def _pool(bottom: Top, kernel: int = 2) -> Top:
     return layer("Pooling", bottom, pool="MAX", kernel_size=kernel, stride=2)
 
 
-def _vgg16(n: NetSpec, row: Published, data: str, suffix: str = "") -> None:
-    top, pad = n[data], 100
-    for block, (width, depth) in enumerate(VGG16_BLOCKS, 1):
+def vgg16_blocks(n: NetSpec, row: Published, data: str, suffix: str = "", pad: int = 100, **fields: Any) -> Top:
+    """Write VGG16's convolutions and poolings.
+
+    Args:
+        n: the net to write them into.
+        row: says how wide they are, and what the first is called.
+        data: the top that they start from.
+        suffix: ends the names of the layers.
+        pad: of the first convolution, pixels.
+        fields: of every convolution, such as its filler.
+
+    Returns:
+        The last pooling.
+    """
+    top = n[data]
+    for block, (width, depth) in enumerate(row.blocks, 1):
         for number in range(1, depth + 1):
             conv = f"conv{block}_{number}" if (block, number) != (1, 1) else row.first
-            names = f"{conv}{suffix}", f"relu{block}_{number}{suffix}"
-            top = _conv_relu(n, top, *names, num_output=width, kernel_size=3, pad=pad, stride=1, param=LEARN)
+            relu = f"relu{block}_{number}"
+            sizes = {"num_output": width, "kernel_size": 3, "pad": pad, "stride": 1, "param": LEARN}
+            top = _conv_relu(n, top, conv + suffix, relu + suffix, **(sizes | fields))
             pad = 1
         top = n[f"pool{block}{suffix}"] = _pool(top)
-    _classifier(n, top, 7, suffix, param=LEARN)
+    return top
+
+
+def _vgg16(n: NetSpec, row: Published, data: str, suffix: str = "") -> None:
+    _classifier(n, row, vgg16_blocks(n, row, data, suffix), 7, suffix, param=LEARN)
 
 
 def _alexnet(n: NetSpec, row: Published, data: str, suffix: str = "") -> None:
@@ -316,7 +350,7 @@ def _alexnet(n: NetSpec, row: Published, data: str, suffix: str = "") -> None:
             top = n[f"pool{number}{suffix}"] = _pool(top, 3)
         if number in (1, 2):
             top = n[f"norm{number}{suffix}"] = layer("LRN", top, local_size=5, alpha=1e-4, beta=0.75)
-    _classifier(n, top, 6, suffix, group=1)
+    _classifier(n, row, top, 6, suffix, group=1)
 
 
 def _score(bottom: Top, classes: int) -> Top:
