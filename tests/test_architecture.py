@@ -35,7 +35,8 @@ FLOORS = [
     {"weights", "netspec", "layers", "transfer"},
     {"graph"},
     {"net"},
-    {"rules", "snapshot"},
+    {"rules", "snapshot", "signals", "parallel"},
+    {"updates", "events", "solvernets"},
     {"solver"},
 ]
 

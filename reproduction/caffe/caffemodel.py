@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
@@ -79,12 +79,21 @@ def dump(message: Message, path: StrPath, progress: Callable[[int], object] | No
     Raises:
         ReproductionError: a required field is not set, or the file cannot be written.
     """
+    with files.atomic(path, progress) as file:
+        write(message, file)
+
+
+def write(message: Message, file: BinaryIO) -> None:
+    """Write a message to an open file, weights from their own memory.
+
+    Raises:
+        ReproductionError: a required field is not set.
+    """
     pieces: list[Piece] = []
     _encode(message, pieces)
-    with files.atomic(path, progress) as file:
-        for piece in pieces:
-            for block in _blocks(piece):
-                file.write(block)
+    for piece in pieces:
+        for block in _blocks(piece):
+            file.write(block)
 
 
 def _read(data: Buffer, message: type[M], path: StrPath) -> M:

@@ -35,6 +35,7 @@ _HEAD = 512  # bytes that tell what a file is
 _SPARE = 64 << 20
 _RATIO = 16
 _STEP = 16 << 20
+_LONGEST = 50  # characters of a name in that of its part; four bytes each still make a file name
 
 
 def kind(data: bytes | mmap.mmap | memoryview) -> str | None:
@@ -114,13 +115,21 @@ class _Reporting(io.FileIO):
             self.progress(written)
         return written
 
+    def sync(self) -> None:
+        """Wait until what was written is on the disk."""
+        try:
+            os.fsync(self.fileno())
+        except OSError as error:
+            self.failure = error
+            raise
+
 
 @contextlib.contextmanager
 def atomic(path: StrPath, progress: Callable[[int], object] | None = None) -> Iterator[BinaryIO]:
     """Open a file for writing that appears under its name only when it is whole.
 
-    It is written next to its place and moved there at the end; on any failure it is removed, and what was at
-    ``path`` stays as it was. A link is followed.
+    It is written next to its place, as ``.NAME.XXXXXXXXXXXXXXXX.part``, and moved there at the end; on any failure it
+    is removed, and what was at ``path`` stays as it was. A link is followed.
 
     Args:
         path: the file.
@@ -132,7 +141,7 @@ def atomic(path: StrPath, progress: Callable[[int], object] | None = None) -> It
     target = Path(path).resolve()
     if target.exists() and not target.is_file():
         raise ReproductionError("this is not a file", place=os.fspath(path), remedy="Name a file to write.")
-    part = target.with_name(f".{secrets.token_hex(8)}.part")
+    part = target.with_name(f".{target.name[:_LONGEST]}.{secrets.token_hex(8)}.part")
     raw = None
     try:
         raw = _Reporting(os.fspath(part), "x+")
@@ -151,3 +160,38 @@ def atomic(path: StrPath, progress: Callable[[int], object] | None = None) -> It
         raise ReproductionError(f"cannot be written: {reason}", place=os.fspath(path)) from None
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def together(*paths: StrPath) -> Iterator[list[BinaryIO]]:
+    """Open files that appear under their names when all of them are whole and on the disk, in this order.
+
+    Whatever stops this, a power cut too, leaves no file beside an earlier one that it was not written with: what was
+    under the later names goes before the first appears.
+
+    Raises:
+        ReproductionError: as ``atomic``; then all is as it was.
+    """
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(atomic(path)) for path in reversed(paths)][::-1]
+        yield opened
+        for file in opened:
+            file.flush()
+            file.raw.sync()  # type: ignore[attr-defined]
+        for path in paths[1:]:
+            Path(path).resolve().unlink(missing_ok=True)
+    for folder in {Path(path).resolve().parent for path in paths}:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def remove_parts(prefix: StrPath) -> None:
+    """Remove what ``atomic`` left of files that begin with this prefix, when a process was killed while it wrote."""
+    start = Path(prefix).resolve()
+    name = re.escape(start.name[:_LONGEST])
+    for part in start.parent.glob(".*.part"):
+        if re.fullmatch(rf"\.{name}.*\.[0-9a-f]{{16}}\.part", part.name, re.DOTALL):
+            part.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ import math
 import mmap
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -121,10 +121,15 @@ def reading(path: StrPath) -> Iterator[Reader]:
 @contextlib.contextmanager
 def writing(path: StrPath, progress: Callable[[int], object] | None = None) -> Iterator[h5py.File]:
     """Open an HDF5 file for writing that appears under its name only when it is whole; see ``files.atomic``."""
+    with files.atomic(path, progress) as raw, into(raw) as file:
+        yield file
+
+
+def into(raw: BinaryIO) -> h5py.File:
+    """Begin an HDF5 file in a file that is open for reading and writing; to be closed before that is."""
     import h5py
 
-    with files.atomic(path, progress) as raw, h5py.File(raw, "w") as file:
-        yield file
+    return h5py.File(raw, "w")
 
 
 def load(path: StrPath) -> NetParameter:
@@ -173,23 +178,28 @@ def dump(net: NetParameter, path: StrPath, progress: Callable[[int], object] | N
 
     Source: BVLC/caffe@9b89154 src/caffe/net.cpp L856-917.
     """
+    with writing(path, progress) as file:
+        write(net, file, path)
+
+
+def write(net: NetParameter, file: h5py.File, path: StrPath) -> None:
+    """Write the weights of a net into an open file, whose path errors name; see ``dump``."""
     _check_names(net, path)
     owners: dict[str, BlobProto] = {}
     with_diffs = any(_diff(blob) is not None for layer in net.layer for blob in layer.blobs)
-    with writing(path, progress) as file:
-        data = file.create_group("data")
-        diffs = file.create_group("diff") if with_diffs else None
-        for layer in net.layer:
-            group = data.require_group(layer.name)
-            diff_group = diffs.require_group(layer.name) if diffs is not None else None
-            for i, blob in enumerate(layer.blobs):
-                if blob.is_empty():
-                    continue
-                if not _is_shared(layer, i, blob, owners):
-                    group.create_dataset(str(i), data=blobs.array(blob, f"layer {layer.name!r} blob {i}"))
-                diff = _diff(blob)
-                if diff_group is not None and diff is not None:
-                    diff_group.create_dataset(str(i), data=diff.reshape(blobs.shape(blob)))
+    data = file.create_group("data")
+    diffs = file.create_group("diff") if with_diffs else None
+    for layer in net.layer:
+        group = data.require_group(layer.name)
+        diff_group = diffs.require_group(layer.name) if diffs is not None else None
+        for i, blob in enumerate(layer.blobs):
+            if blob.is_empty():
+                continue
+            if not _is_shared(layer, i, blob, owners):
+                group.create_dataset(str(i), data=blobs.array(blob, f"layer {layer.name!r} blob {i}"))
+            diff = _diff(blob)
+            if diff_group is not None and diff is not None:
+                diff_group.create_dataset(str(i), data=diff.reshape(blobs.shape(blob)))
 
 
 def _layers(reader: Reader, root: str) -> Iterator[tuple[str, dict[int, blobs.Array]]]:

@@ -320,21 +320,22 @@ class Net(nn.Module):
 
     # ---- weights
 
-    def copy_from(self, source: NetParameter, path: StrPath = "") -> CopyReport:
+    def copy_from(self, source: NetParameter, path: StrPath = "", *, whole: bool = False) -> CopyReport:
         """Copy weights by layer name, as Caffe's CopyTrainedLayersFrom does.
 
         Args:
             source: layers with blobs, upgraded.
             path: where they came from, for errors.
+            whole: whether they must be the net's, all of them and no others.
 
         Returns:
             What was copied, what the net has no layer for, and what stayed as it was.
 
         Raises:
-            WeightsError: a layer of the same name has another number of blobs or other shapes, or nothing at all
-                fits.
+            WeightsError: a layer of the same name has another number of blobs or other shapes, nothing at all fits,
+                or ``whole`` is not met; the net is as it was.
         """
-        return copy_blobs(source, {name: layer.blobs for name, layer in self.layers.items()}, path)
+        return copy_blobs(source, {name: layer.blobs for name, layer in self.layers.items()}, path, whole=whole)
 
     def share_with(self, other: Net) -> CopyReport:
         """Use the other net's parameters, in its memory, for all layers of the same name.

@@ -7,6 +7,7 @@ Source: BVLC/caffe@9b89154 src/caffe/solvers/*.cpp.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -27,10 +28,14 @@ class Rule:
     Attributes:
         update: gradient, history, rate, iteration and solver to the update; may use the gradient's memory.
         histories: how many history blobs each parameter has.
+        reads: the solver's fields that it reads, besides those that every rule does.
+        keeps_zero: whether the history of a parameter with rate 0 stays zero, whatever the gradient.
     """
 
     update: Update
     histories: int
+    reads: frozenset[str]
+    keeps_zero: bool = False
 
 
 def learning_rate(param: SolverParameter, iteration: int, step: int) -> tuple[float, int]:
@@ -42,52 +47,94 @@ def learning_rate(param: SolverParameter, iteration: int, step: int) -> tuple[fl
         step: the step that a multistep schedule had reached; others ignore it.
 
     Raises:
-        ReproductionError: an unknown policy, or a setting that it needs is missing or negative.
+        ReproductionError: as ``check_policy``.
 
     Source: BVLC/caffe@9b89154 src/caffe/solvers/sgd_solver.cpp L10-L79.
     """
-    policy = POLICIES.get(param.lr_policy)
-    if policy is None:
-        raise ReproductionError(
-            f"unknown lr_policy {param.lr_policy!r}",
-            place="solver",
-            want=", ".join(POLICIES),
-            remedy=did_you_mean(param.lr_policy, POLICIES),
-        )
-    if param.gamma < 0 or (param.lr_policy in {"step", "sigmoid"} and param.stepsize < 1):
-        raise ReproductionError(
-            f"lr_policy {param.lr_policy!r} needs gamma >= 0 and, for step and sigmoid, stepsize > 0",
-            place="solver",
-            got=f"gamma {param.gamma:g}, stepsize {param.stepsize}",
-        )
+    check_policy(param)
     if param.lr_policy == "step":
         step = iteration // param.stepsize
     elif param.lr_policy == "multistep" and step < len(param.stepvalue) and iteration >= param.stepvalue[step]:
         step += 1  # Caffe: one step a call, even if several values were passed (sgd_solver.cpp L46)
-    return float(np.float32(param.base_lr) * np.float32(policy(param, iteration, step))), step
+    with np.errstate(all="ignore"):
+        rate = float(np.float32(param.base_lr * POLICIES[param.lr_policy](param, iteration, step)))
+    if not math.isfinite(rate):
+        raise ReproductionError(
+            f"the learning rate is {rate} at iteration {iteration}",
+            place="solver",
+            remedy=f"Mend base_lr, or what lr_policy {param.lr_policy!r} makes of it.",
+        )
+    return rate, step
 
 
+def check_policy(param: SolverParameter) -> None:
+    """Refuse a schedule that cannot be.
+
+    Raises:
+        ReproductionError: an unknown policy, or a setting that it needs is missing or negative.
+    """
+    policy = param.lr_policy
+    if policy not in POLICIES:
+        problem = f"unknown lr_policy {policy!r}" if policy else "lr_policy is not set"
+        raise ReproductionError(
+            problem, place="solver", want=", ".join(POLICIES), remedy=did_you_mean(policy, POLICIES)
+        )
+    for name, least in (("gamma", 0), ("stepsize", 1), ("max_iter", 1)):
+        if name in POLICY_READS[policy] and getattr(param, name) < least:
+            raise ReproductionError(
+                f"lr_policy {policy!r} needs {name}",
+                place="solver",
+                got=f"{getattr(param, name):g}",
+                want=f">= {least}",
+            )
+
+
+# C++ works these three out in single precision, as their arguments are; the others in double.
 def _inv(param: SolverParameter, iteration: int, step: int) -> float:
-    return float((1 + param.gamma * iteration) ** -param.power)
+    base = np.float32(1) + np.float32(param.gamma) * np.float32(iteration)
+    return float(np.power(base, np.float32(-param.power)))
 
 
 def _poly(param: SolverParameter, iteration: int, step: int) -> float:
-    return float((1 - iteration / param.max_iter) ** param.power)
+    base = np.float32(1) - np.float32(iteration) / np.float32(param.max_iter)
+    return float(np.power(base, np.float32(param.power)))
 
 
 def _sigmoid(param: SolverParameter, iteration: int, step: int) -> float:
-    return float(1 / (1 + np.exp(-param.gamma * (iteration - param.stepsize))))
+    over = np.float32(iteration) - np.float32(param.stepsize)
+    return float(np.float32(1) / (np.float32(1) + np.exp(np.float32(-param.gamma) * over)))
+
+
+def _power(param: SolverParameter, iteration: int, step: int) -> float:
+    return float(np.power(float(param.gamma), step))
 
 
 POLICIES: dict[str, Callable[[SolverParameter, int, int], float]] = {
     "fixed": lambda param, iteration, step: 1.0,
-    "step": lambda param, iteration, step: param.gamma**step,
-    "exp": lambda param, iteration, step: param.gamma**iteration,
+    "step": _power,
+    "exp": lambda param, iteration, step: _power(param, iteration, iteration),
     "inv": _inv,
-    "multistep": lambda param, iteration, step: param.gamma**step,
+    "multistep": _power,
     "poly": _poly,
     "sigmoid": _sigmoid,
 }
+
+POLICY_READS: dict[str, frozenset[str]] = {
+    "fixed": frozenset(),
+    "step": frozenset({"gamma", "stepsize"}),
+    "exp": frozenset({"gamma"}),
+    "inv": frozenset({"gamma", "power"}),
+    "multistep": frozenset({"gamma", "stepvalue"}),
+    "poly": frozenset({"power", "max_iter"}),
+    "sigmoid": frozenset({"gamma", "stepsize"}),
+}
+
+
+def unread(param: SolverParameter) -> list[str]:
+    """List the fields that are set, but belong to another ``lr_policy`` or ``type``."""
+    reads = POLICY_READS[param.lr_policy] | RULES[param.type].reads | {"max_iter"}
+    known = frozenset().union(*POLICY_READS.values(), *(rule.reads for rule in RULES.values()))
+    return [field.name for field, _ in param.set_fields() if field.name in known - reads]
 
 
 def _sgd(gradient: Tensor, history: History, rate: float, iteration: int, param: SolverParameter) -> Tensor:
@@ -125,16 +172,16 @@ def _adam(gradient: Tensor, history: History, rate: float, iteration: int, param
     second.mul_(param.momentum2).add_(gradient.square(), alpha=1 - param.momentum2)
     t = iteration + 1
     correction = (1 - param.momentum2**t) ** 0.5 / (1 - param.momentum**t)
-    return first.div(second.sqrt().add_(param.delta)).mul_(rate * correction)
+    return first.div(second.sqrt().add_(param.delta)).mul_(float(np.float32(rate) * np.float32(correction)))
 
 
 RULES: dict[str, Rule] = {
-    "SGD": Rule(_sgd, 1),
-    "Nesterov": Rule(_nesterov, 1),
-    "AdaGrad": Rule(_adagrad, 1),
-    "RMSProp": Rule(_rmsprop, 1),
-    "AdaDelta": Rule(_adadelta, 2),
-    "Adam": Rule(_adam, 2),
+    "SGD": Rule(_sgd, 1, frozenset({"momentum"}), keeps_zero=True),
+    "Nesterov": Rule(_nesterov, 1, frozenset({"momentum"}), keeps_zero=True),
+    "AdaGrad": Rule(_adagrad, 1, frozenset({"delta"})),
+    "RMSProp": Rule(_rmsprop, 1, frozenset({"rms_decay", "delta"})),
+    "AdaDelta": Rule(_adadelta, 2, frozenset({"momentum", "delta"})),
+    "Adam": Rule(_adam, 2, frozenset({"momentum", "momentum2", "delta"})),
 }
 
 
@@ -158,4 +205,6 @@ def rule(param: SolverParameter) -> Rule:
         raise ReproductionError(
             f"{param.type} takes no momentum", place="solver", got=f"momentum {param.momentum:g}", want=0
         )
+    if param.type == "RMSProp" and not 0 <= param.rms_decay < 1:
+        raise ReproductionError("rms_decay is out of range", place="solver", got=f"{param.rms_decay:g}", want="[0, 1)")
     return found

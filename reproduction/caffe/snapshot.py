@@ -1,7 +1,7 @@
 """Snapshots: the weights and the state of a solver, in files that Caffe itself loads.
 
-The model is written first, then the state that names it, each whole or not at all, so that a crash or a full disk
-never costs an earlier snapshot and never leaves a state without its model.
+The model and the state that names it appear when both are whole and on the disk, the model first, so that neither a
+crash nor a full disk costs an earlier snapshot or leaves a state without its model.
 
 Source: BVLC/caffe@9b89154 src/caffe/solver.cpp L410-L480, src/caffe/solvers/sgd_solver.cpp L255-L400.
 """
@@ -9,19 +9,20 @@ Source: BVLC/caffe@9b89154 src/caffe/solver.cpp L410-L480, src/caffe/solvers/sgd
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from reproduction.caffe import blobs, caffemodel, hdf5, weights
-from reproduction.caffe.errors import CaffemodelError, StrPath, WeightsError
-from reproduction.caffe.net import Net
-from reproduction.caffe.schema import NetParameter, SnapshotFormat, SolverParameter, SolverState
-from reproduction.caffe.transfer import to_blob
+from reproduction.caffe import blobs, caffemodel, files, hdf5, weights
+from reproduction.caffe.errors import CaffemodelError, ReproductionError, StrPath, WeightsError
+from reproduction.caffe.schema import BlobProto, NetParameter, SnapshotFormat, SolverParameter, SolverState
+from reproduction.caffe.transfer import old_shape, to_blob
 
 
 @dataclass(frozen=True)
@@ -43,39 +44,69 @@ class State:
     model_path: str
 
 
-def save(
-    param: SolverParameter, net: Net, iteration: int, current_step: int, history: Sequence[Tensor]
-) -> tuple[str, str]:
-    """Write ``PREFIX_iter_N.caffemodel`` and ``.solverstate``, with ``.h5`` at the end for that format.
+def paths(param: SolverParameter, iteration: int) -> tuple[str, str]:
+    """Name the model and the state: ``PREFIX_iter_N.caffemodel`` and ``.solverstate``, with ``.h5`` for that format."""
+    stem = f"{param.snapshot_prefix}_iter_{iteration}"
+    ending = ".h5" if param.snapshot_format is SnapshotFormat.HDF5 else ""
+    return f"{stem}.caffemodel{ending}", f"{stem}.solverstate{ending}"
 
-    Returns:
-        The paths of the model and the state.
+
+def prepare(param: SolverParameter) -> None:
+    """Make sure that snapshots can be written, and remove what a killed process left half written.
 
     Raises:
-        CaffemodelError: the solver has no ``snapshot_prefix``.
-        ReproductionError: a file cannot be written.
+        ReproductionError: there is no prefix, its folder does not exist, or nothing can be written there.
+
+    Source: BVLC/caffe@9b89154 src/caffe/solver.cpp L439-L455.
     """
     if not param.snapshot_prefix:
-        raise CaffemodelError("snapshot_prefix is not set", path="solver", remedy="Say where snapshots go.")
-    stem = f"{param.snapshot_prefix}_iter_{iteration}"
-    message = net.to_proto(diff=param.snapshot_diff)
-    if param.snapshot_format is SnapshotFormat.HDF5:
-        model, state = f"{stem}.caffemodel.h5", f"{stem}.solverstate.h5"
-        hdf5.dump(message, model)
-        _dump_hdf5(state, iteration, model, current_step, history)
-    else:
-        model, state = f"{stem}.caffemodel", f"{stem}.solverstate"
-        caffemodel.dump(message, model)
-        caffemodel.dump(
-            SolverState(
-                iter=iteration,
-                learned_net=model,
-                current_step=current_step,
-                history=[to_blob(blob) for blob in history],
-            ),
-            state,
+        raise ReproductionError("snapshot_prefix is not set", place="solver", remedy="Say where snapshots go.")
+    folder = Path(param.snapshot_prefix).parent
+    if not folder.is_dir():
+        raise ReproductionError(
+            f"snapshot_prefix {param.snapshot_prefix!r} is in a folder that is not there",
+            place="solver",
+            remedy=f"Make the folder {str(folder)!r}.",
         )
+    files.remove_parts(f"{param.snapshot_prefix}_iter_")
+    probe = f"{param.snapshot_prefix}_iter_0.tempfile"
+    with files.atomic(probe):
+        pass
+    Path(probe).unlink()
+
+
+def save(
+    param: SolverParameter, net: NetParameter, iteration: int, current_step: int, history: Sequence[Tensor]
+) -> tuple[str, str]:
+    """Write the model and the state of an iteration.
+
+    Returns:
+        Their paths.
+
+    Raises:
+        ReproductionError: a file cannot be written; earlier snapshots are as they were.
+    """
+    model, state = paths(param, iteration)
+    written = SolverState(
+        iter=iteration, learned_net=model, current_step=current_step, history=[to_blob(blob) for blob in history]
+    )
+    with files.together(model, state) as (model_file, state_file):
+        if param.snapshot_format is SnapshotFormat.HDF5:
+            with hdf5.into(model_file) as file:
+                hdf5.write(net, file, model)
+            _write_hdf5(written, state_file)
+        else:
+            caffemodel.write(net, model_file)
+            caffemodel.write(written, state_file)
     return model, state
+
+
+def latest(prefix: StrPath) -> str | None:
+    """Find the state of the greatest iteration among the snapshots with this prefix; None where there are none."""
+    folder = Path(prefix).parent
+    pattern = re.compile(re.escape(Path(prefix).name) + r"_iter_(\d+)\.solverstate(\.h5)?")
+    found = [(int(match[1]), path) for path in _listed(folder) if (match := pattern.fullmatch(path.name))]
+    return str(max(found)[1]) if found else None
 
 
 def load(path: StrPath, like: Sequence[Tensor]) -> State:
@@ -88,8 +119,11 @@ def load(path: StrPath, like: Sequence[Tensor]) -> State:
     Raises:
         CaffemodelError: not a state file, or damaged.
         WeightsError: the state of another net or solver type, or its model is not there.
+        OSError: it cannot be opened.
     """
     state = _load_hdf5(path) if os.fspath(path).endswith(".h5") else caffemodel.load(path, SolverState)
+    if state.iter < 0 or state.current_step < 0:
+        raise CaffemodelError("this is not a solver state", path=path, got=f"iteration {state.iter}")
     if len(state.history) != len(like):
         raise WeightsError(
             "the history has another number of blobs",
@@ -97,22 +131,24 @@ def load(path: StrPath, like: Sequence[Tensor]) -> State:
             got=len(state.history),
             want=f"{len(like)}, as this net and solver type",
         )
-    history = []
-    for i, (blob, mine) in enumerate(zip(state.history, like, strict=True)):
-        values = blobs.array(blob, path)
-        want = tuple(mine.shape)
-        if values.shape != want:
-            raise WeightsError(f"history blob {i} has another shape", path=path, got=values.shape, want=want)
-        history.append(torch.from_numpy(np.array(values)))
+    history = [_restored(i, blob, mine, path) for i, (blob, mine) in enumerate(zip(state.history, like, strict=True))]
     if not state.has("learned_net"):
         return State(state.iter, state.current_step, history, None, "")
     model = _find_model(state.learned_net, path)
     return State(state.iter, state.current_step, history, weights.read(model).net, str(model))
 
 
+def _restored(index: int, blob: BlobProto, mine: Tensor, path: StrPath) -> Tensor:
+    values = blobs.array(blob, path)
+    want = tuple(mine.shape)
+    if values.shape != want and not (blobs.is_legacy(blob) and values.shape == old_shape(want)):
+        raise WeightsError(f"history blob {index} has another shape", path=path, got=values.shape, want=want)
+    return torch.from_numpy(np.array(values)).view(want)
+
+
 def _find_model(named: str, state: StrPath) -> Path:
-    """Find the model where the state says, or beside the state, since snapshots are moved together."""
-    for candidate in (Path(named), Path(state).parent / Path(named).name):
+    """Find the model beside the state, since snapshots are moved together, or where the state says."""
+    for candidate in (Path(state).parent / Path(named).name, Path(named)):
         if candidate.is_file():
             return candidate
     raise WeightsError(
@@ -122,14 +158,25 @@ def _find_model(named: str, state: StrPath) -> Path:
     )
 
 
-def _dump_hdf5(path: str, iteration: int, model: str, current_step: int, history: Sequence[Tensor]) -> None:
-    with hdf5.writing(path) as file:
-        file.create_dataset("iter", data=np.array([iteration], np.int32))
-        file.create_dataset("learned_net", data=np.bytes_(model.encode()))
-        file.create_dataset("current_step", data=np.array([current_step], np.int32))
+def _listed(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _write_hdf5(state: SolverState, raw: BinaryIO) -> None:
+    import h5py
+
+    with hdf5.into(raw) as file:
+        file.create_dataset("iter", data=np.array([state.iter], np.int32))
+        # Caffe: it reads this as a C string, so a zero must end it (hdf5.cpp L101-L109).
+        name = state.learned_net.encode("utf-8", "surrogateescape")
+        kind = h5py.h5t.C_S1.copy()
+        kind.set_size(len(name) + 1)
+        dataset = h5py.h5d.create(file.id, b"learned_net", kind, h5py.h5s.create(h5py.h5s.SCALAR))
+        dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.array(name + b"\0", f"S{len(name) + 1}"), kind)
+        file.create_dataset("current_step", data=np.array([state.current_step], np.int32))
         group = file.create_group("history")
-        for i, blob in enumerate(history):
-            group.create_dataset(str(i), data=blob.detach().cpu().numpy())
+        for i, blob in enumerate(state.history):
+            group.create_dataset(str(i), data=blobs.array(blob))
 
 
 def _load_hdf5(path: StrPath) -> SolverState:

@@ -43,13 +43,14 @@ class CopyReport:
         return [("ignored", self.ignored), ("untouched", self.untouched)]
 
 
-def copy_blobs(source: NetParameter, params: Params, path: StrPath = "") -> CopyReport:
+def copy_blobs(source: NetParameter, params: Params, path: StrPath = "", *, whole: bool = False) -> CopyReport:
     """Copy the blobs of a message into parameters, by layer name.
 
     Args:
         source: layers with blobs, upgraded.
         params: the parameters of each layer of the net; layers without any are there too.
         path: where the message came from, for errors.
+        whole: whether the message must have all of the net's parameters and no others, as a snapshot of it has.
 
     Returns:
         The report; the net is untouched when an error is raised.
@@ -57,7 +58,7 @@ def copy_blobs(source: NetParameter, params: Params, path: StrPath = "") -> Copy
     Raises:
         WeightsError: another number of blobs, other shapes, or nothing that fits.
     """
-    matched: list[tuple[Tensor, BlobProto]] = []
+    matched: list[tuple[Tensor, blobs.Array]] = []
     report = CopyReport()
     # HDF5 files hold a shared parameter once, with its owner; elsewhere its blob is empty or, at the end, not there.
     owned = {
@@ -84,7 +85,7 @@ def copy_blobs(source: NetParameter, params: Params, path: StrPath = "") -> Copy
             if blob.is_empty() and id(_root(target)) in owned:
                 continue
             _check_shape(layer.name, i, tuple(target.shape), blob, path)
-            matched.append((target, blob))
+            matched.append((target, blobs.array(blob, path or "weights")))
         if targets:
             report.copied.append(layer.name)
     if not report.copied and any(params.values()):
@@ -95,12 +96,17 @@ def copy_blobs(source: NetParameter, params: Params, path: StrPath = "") -> Copy
             want=_few([name for name, targets in params.items() if targets]),
             remedy="They belong to another net.",
         )
-    for target, blob in matched:
-        _assign(target, blobs.array(blob, path or "weights"))
     taken = set(report.copied)
     for name, targets in params.items():
         if name not in taken and not all(id(_root(target)) in owned for target in targets):
             report.untouched.append(name)
+    if whole and (report.ignored or report.untouched):
+        problem = "the net has no layer" if report.ignored else "there are no weights for layer"
+        raise WeightsError(
+            f"{problem} {(report.ignored or report.untouched)[0]!r}", path=path, remedy="They belong to another net."
+        )
+    for target, values in matched:
+        _assign(target, values)
     return report
 
 
@@ -142,7 +148,7 @@ def to_blob(param: Tensor, *, diff: bool = False) -> BlobProto:
 
 def _check_shape(layer: str, index: int, want: Shape, blob: BlobProto, path: StrPath) -> None:
     got = blobs.shape(blob)
-    if got == want or (blobs.is_legacy(blob) and _legacy(want) == got):
+    if got == want or (blobs.is_legacy(blob) and old_shape(want) == got):
         return
     raise WeightsError(
         f"layer {layer!r} blob {index} has another shape",
@@ -158,7 +164,7 @@ def _root(tensor: Tensor) -> Tensor:
     return tensor if tensor._base is None else tensor._base
 
 
-def _legacy(shape: Shape) -> Shape:
+def old_shape(shape: Shape) -> Shape:
     """Pad a shape in front to four axes, as Caffe compares it with the old num, channels, height and width."""
     return (1,) * (4 - len(shape)) + tuple(shape)
 

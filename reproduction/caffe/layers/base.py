@@ -38,6 +38,7 @@ class Layer(nn.Module):
         differentiable: which bottoms a gradient may reach; None for all. Labels are never among them.
         spec: the layer's message, upgraded.
         generator: the source of random numbers for fillers and dropout; None is torch's own.
+        changes_blobs: whether a forward in training writes the layer's own blobs.
         top_is_free: whether the top is memory of its own that the layer's gradient does not need, so that the next
             layer may overwrite it.
         inplace: whether the net lets the layer compute its top in the memory of its bottom: the prototxt names them
@@ -53,6 +54,7 @@ class Layer(nn.Module):
     paired: ClassVar[bool] = False
     is_loss: ClassVar[bool] = False
     differentiable: ClassVar[tuple[int, ...] | None] = None
+    changes_blobs: ClassVar[bool] = False
     top_is_free: ClassVar[bool] = False
 
     inplace: bool = False

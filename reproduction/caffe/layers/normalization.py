@@ -141,6 +141,7 @@ class BatchNorm(Layer):
     """
 
     reads = frozenset(f"batch_norm_param.{name}" for name in ("use_global_stats", "moving_average_fraction", "eps"))
+    changes_blobs = True
     top_is_free = True
 
     def setup(self, bottoms: list[Shape]) -> None:
