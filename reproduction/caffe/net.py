@@ -41,8 +41,8 @@ class Net(nn.Module):
         python_layers: the classes of Python layers by ``layer`` name or ``(module, layer)``, or a function from those
             two to the class. Nothing is imported because a file says so.
         seed: of the fillers and of dropout; None is torch's own state.
-        blas_order: whether convolutions add in the order of Caffe's BLAS, so that results are Caffe's bit for bit on
-            the CPU; slower. Without it they differ by rounding.
+        blas_order: whether sums go in the order of Caffe's BLAS, so that results and gradients are Caffe's bit for bit
+            on the CPU; slower. Without it they differ by rounding.
 
     Raises:
         NetError: what Caffe would refuse, with the layer and its line.

@@ -1,32 +1,34 @@
-"""Convolution as Caffe's CPU build computes it: im2col, and a matrix product that adds in its BLAS's order.
+"""What Caffe's CPU build computes, to the last digit: sums in the order of its BLAS, functions as its C library's.
 
 Single precision rounds after every addition, so another order gives other last digits. They are invisible, but a
 unit within rounding of a kink (a ReLU at 0, a tie in a pool) may fall on the other side of it, and then a whole
-gradient goes another way. In this order results are Caffe's bit for bit, on CPUs whose kernels add one product after
-the other; ``adds_in_order`` says whether they do. It costs what Caffe costs, and runs on the CPU alone.
+gradient goes another way. In this order results and gradients are Caffe's bit for bit, on CPUs whose kernels add one
+product after the other; ``adds_in_order`` says whether they do. It costs what Caffe costs, and runs on the CPU alone.
 
-Source: BVLC/caffe@9b89154 src/caffe/layers/base_conv_layer.cpp L236-L266; OpenBLAS 0.3.21 driver/level3/level3.c, with
-the block of 320 that it uses for single precision on x86-64 with AVX-512.
+Source: OpenBLAS 0.3.21 on x86-64 with AVX-512 and two threads, driver/level3/level3_thread.c, interface/gemv.c,
+kernel/x86_64/{sgemm_small_kernel_permit_skylakex,sgemv_n_4,sgemv_t_4}.c; glibc 2.36.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+import math
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.autograd.function import Function, once_differentiable
-from torch.nn import functional as F
 
-from reproduction.caffe.geometry import Window
-
-_BLOCK, _UNROLL = 320, 16
-_COLUMNS = 1 << 23  # values of im2col held at a time
+_BLOCK = 320  # products that OpenBLAS adds up before it adds the sum to the result
+_SMALL = 100**3  # multiplications, up to which it takes a product for small
+_ROW = 4096  # values of a row that it adds up before it adds the sum to the result
+# The coefficients of the third, second and first power of x in 2 ** (x / 32).
+_EXP = ("0x1.c6af84b912394p-20", "0x1.ebfce50fac4f3p-13", "0x1.62e42ff0c52d6p-6")
 
 Matrix = npt.NDArray[np.float32]
+
+
+# ---- products of matrices
 
 
 def blocks(depth: int) -> Iterator[slice]:
@@ -37,20 +39,112 @@ def blocks(depth: int) -> Iterator[slice]:
         if rest >= 2 * _BLOCK:
             size = _BLOCK
         elif rest > _BLOCK:
-            size = -(-(rest // 2) // _UNROLL) * _UNROLL
+            size = (rest + 1) // 2
         else:
             size = rest
         yield slice(start, start + size)
         start += size
 
 
-def product(a: Matrix, b: Matrix) -> Matrix:
-    """Multiply (M, K) by (K, N), adding in Caffe's order."""
-    parts = (a[:, block] @ b[block] for block in blocks(a.shape[1]))
-    total: Matrix = next(parts)
-    for part in parts:
-        total += part
+def product(a: Matrix, b: Matrix, total: Matrix | None = None) -> Matrix:
+    """Multiply (M, K) by (K, N) in Caffe's order.
+
+    Args:
+        a: as it is in memory, or transposed.
+        b: likewise; it matters to the order whether it is transposed.
+        total: if given, the product is added to it in place.
+
+    Returns:
+        ``total``, or the product.
+    """
+    (rows, depth), columns = a.shape, b.shape[1]
+    turned = b.strides[0] < b.strides[1]
+    small = rows * columns * depth <= _SMALL and not (turned and (rows * columns > 1200 or depth < 32))
+    # numpy's BLAS has the same kernels for small products. Of a large product, no part may be small, and none may be
+    # a vector, for which there are others: zeros fill it up.
+    least = 2 if small else _SMALL // (rows * min(_BLOCK // 2, depth)) + 1
+    if rows == 1:
+        a = np.concatenate([a, a])
+    if columns < least:
+        b = np.pad(b.T, ((0, least - columns), (0, 0))).T if turned else np.pad(b, ((0, 0), (0, least - columns)))
+    for cut in [slice(depth)] if small else blocks(depth):
+        part = (a[:, cut] @ b[cut])[:rows, :columns]
+        if total is None:
+            total = part
+        else:
+            total += part
+    assert total is not None, "there is nothing to add up"
     return total
+
+
+def row_sums(a: Matrix, total: Matrix) -> None:
+    """Add the sum of each row of (M, K) to ``total`` (M,) in Caffe's order, with two threads."""
+    half = max(4, -(-len(a) // 2)) if a.size >= 2304 * 4 else len(a)
+    for thread in (slice(half), slice(half, None)):
+        rows, sums = a[thread], total[thread]
+        # OpenBLAS takes four rows at a time, then two, then one; two rows in narrower vectors.
+        pair = slice(len(rows) // 4 * 4, len(rows) // 4 * 4 + len(rows) % 4 // 2 * 2)
+        for some, lanes in ((slice(pair.start), 8), (pair, 4), (slice(pair.stop, None), 8)):
+            if len(rows[some]):
+                _add_rows(rows[some], sums[some], lanes)
+
+
+def _add_rows(a: Matrix, total: Matrix, lanes: int) -> None:
+    """Add the sum of each row to ``total``: some sums side by side, then these; a stretch of the row at a time."""
+    whole = 0 if 4 < a.shape[1] < 8 else a.shape[1] // 4 * 4
+    for start in range(0, whole, _ROW):
+        part = a[:, start : min(start + _ROW, whole)]
+        head = part.shape[1] % lanes
+        first = np.pad(part[:, :head], ((0, 0), (0, -head % lanes)))
+        sums = np.add.reduce(np.concatenate([first, part[:, head:]], 1).reshape(len(a), -1, lanes), 1)
+        four = sums[:, :4] + sums[:, 4:] if lanes == 8 else sums
+        total += (four[:, 0] + four[:, 1]) + (four[:, 2] + four[:, 3])
+    if whole < a.shape[1]:
+        total += np.add.accumulate(a[:, whole:], 1)[:, -1]
+
+
+def exp(x: Tensor) -> Tensor:
+    """Compute the exponential of single-precision numbers as glibc does since 2.27, last digit included.
+
+    Source: glibc 2.36 sysdeps/ieee754/flt-32/e_expf.c.
+    """
+    scaled = x.double() * (32 / math.log(2))
+    whole = scaled.round()
+    rest = scaled.sub_(whole)
+    c, b, a = (float.fromhex(value) for value in _EXP)
+    powers = (c * rest + b).mul_(rest * rest) + (a * rest + 1)
+    return powers.mul_(torch.exp2(whole.div_(32))).float()
+
+
+def power(x: Tensor, exponent: float) -> Tensor:
+    """Compute a power of single-precision numbers with the C library's ``powf``.
+
+    numpy calls it for single numbers; for arrays it has, as torch has, faster code with other last digits.
+    """
+    single = np.float32(exponent)
+    found = np.fromiter((value**single for value in x.detach().numpy().ravel()), np.float32, x.numel())
+    return torch.from_numpy(found).reshape(x.shape)
+
+
+def softmax(scores: Tensor, axis: int) -> Tensor:
+    """Compute Caffe's softmax, with the sum over the classes in its order."""
+    powers = exp(scores - scores.amax(axis, keepdim=True))
+    classes = powers.unbind(axis)
+    # OpenBLAS has a kernel of its own for narrow matrices, which goes straight through; the other takes eight at once.
+    step = len(classes) if len(classes) <= 48 else 8
+    total = torch.zeros_like(classes[0])
+    for start in range(0, len(classes), step):
+        first, *rest = classes[start : start + step]
+        part = first.clone()
+        for power in rest:
+            part += power
+        total += part
+    return powers / total.unsqueeze(axis)
+
+
+def serves(wanted: bool, x: Tensor) -> bool:
+    """Say whether to compute so what is ``wanted`` in this order: on the CPU, in single precision."""
+    return wanted and x.device.type == "cpu" and x.dtype == torch.float32
 
 
 def adds_in_order() -> bool:
@@ -64,58 +158,3 @@ def adds_in_order() -> bool:
     for k in range(_BLOCK):
         total = (total + a[:, k, None].astype(np.float64) * b[k]).astype(np.float32)
     return bool(np.array_equal(total, a @ b))
-
-
-def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, windows: Sequence[Window], group: int) -> Tensor:
-    """Convolve (N, C, H, W) on the CPU in single precision; gradients are torch's.
-
-    Args:
-        x: the bottom.
-        weight: (num_output, C / group, kernel_h, kernel_w).
-        bias: (num_output,), or None.
-        windows: of the height and the width.
-        group: how many groups the channels are in.
-    """
-    return _Convolve.apply(x, weight, bias, tuple(windows), group)  # type: ignore[no-any-return, no-untyped-call]
-
-
-class _Convolve(Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, windows: tuple[Window, ...], group: int
-    ) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.windows, ctx.group, ctx.biases = windows, group, None if bias is None else [len(bias)]
-        rows = weight.reshape(group, len(weight) // group, -1).numpy()
-        top = torch.stack([_image(image, rows, windows) for image in x])
-        return top if bias is None else top.add_(bias.reshape(-1, 1, 1))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        stride, pad, dilation = zip(*((w.stride, w.pad, w.dilation) for w in ctx.windows), strict=True)
-        wanted = list(ctx.needs_input_grad[:3])
-        found = torch.ops.aten.convolution_backward(
-            gradient, x, weight, ctx.biases, stride, pad, dilation, False, (0, 0), ctx.group, wanted
-        )
-        return (*found, None, None)
-
-
-def _image(image: Tensor, rows: Matrix, windows: tuple[Window, ...]) -> Tensor:
-    """Convolve one image (C, H, W), a band of output rows at a time; ``rows`` is the weight (group, O, K)."""
-    tall, wide = windows
-    padded = F.pad(image, (wide.pad, wide.pad, tall.pad, tall.pad))
-    height, width = (
-        (size - window.extent) // window.stride + 1 for size, window in zip(padded.shape[1:], windows, strict=True)
-    )
-    top = np.empty((rows.shape[0], rows.shape[1], height, width), np.float32)
-    step = max(1, _COLUMNS // (rows.shape[0] * rows.shape[2] * width))
-    for start in range(0, height, step):
-        stop = min(start + step, height)
-        band = padded[None, :, start * tall.stride : (stop - 1) * tall.stride + tall.extent]
-        kernel, dilation, stride = zip(*((w.kernel, w.dilation, w.stride) for w in windows), strict=True)
-        columns = F.unfold(band, kernel, dilation, 0, stride).numpy().reshape(rows.shape[0], rows.shape[2], -1)
-        for g in range(rows.shape[0]):
-            top[g, :, start:stop] = product(rows[g], columns[g]).reshape(-1, stop - start, width)
-    return torch.from_numpy(top.reshape(-1, height, width))

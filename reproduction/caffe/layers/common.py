@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import Function, once_differentiable
 from torch.nn import functional as F
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
+from reproduction.caffe.layers import blas
 from reproduction.caffe.layers.base import Layer, canonical_axis
 from reproduction.caffe.layers.checks import check_label_count, class_index
 from reproduction.caffe.schema import EltwiseOp, ReductionOp
@@ -65,7 +69,31 @@ class InnerProduct(Layer):
         param = self.spec.inner_product_param
         weight, *bias = self.blobs
         rows = bottoms[0].flatten(canonical_axis(param.axis, bottoms[0].dim()))
-        return (F.linear(rows, weight.t() if param.transpose else weight, *bias),)
+        weight = weight.t() if param.transpose else weight
+        if blas.serves(self.in_blas_order, rows):
+            top: Tensor = _Product.apply(rows, weight, bias[0] if bias else None)  # type: ignore[no-untyped-call]
+            return (top,)
+        return (F.linear(rows, weight, *bias),)
+
+
+class _Product(Function):
+    """``F.linear`` in the order of Caffe's BLAS."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(rows, weight)
+        found = blas.product(rows.reshape(-1, rows.shape[-1]).numpy(), weight.detach().numpy().T)
+        top = torch.from_numpy(found).reshape(*rows.shape[:-1], -1)
+        return top if bias is None else top.add_(bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        rows, weight = ctx.saved_tensors
+        top, bottom = (x.reshape(-1, x.shape[-1]).numpy() for x in (gradient, rows))
+        back = torch.from_numpy(blas.product(top, weight.numpy())).reshape(rows.shape)
+        sums = torch.from_numpy(np.add.accumulate(top, 0)[-1]) if ctx.needs_input_grad[2] else None
+        return back, torch.from_numpy(blas.product(top.T, bottom)), sums
 
 
 class Embed(Layer):

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape, Window, conv_size, conv_windows, deconv_size
-from reproduction.caffe.layers import blas
+from reproduction.caffe.layers import blas, im2col
 from reproduction.caffe.layers.base import Layer, canonical_axis
 
 _WINDOW = ("axis", "kernel_size", "stride", "pad", "dilation", "kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h",
@@ -140,6 +140,9 @@ class _Weighted(_Windowed):
         weight, *bias = self.blobs
         return weight, bias[0] if bias else None
 
+    def _adds_as_blas(self, x: Tensor) -> bool:
+        return len(self.windows) == 2 and blas.serves(self.in_blas_order, x)
+
     def _add_bias(self, x: Tensor, bias: Tensor | None) -> Tensor:
         return x if bias is None else x + bias.reshape(-1, *[1] * len(self.windows))
 
@@ -172,8 +175,8 @@ class Convolution(_Weighted):
             # Caffe: a first window may reach past the end of the padded input, by less than one stride; it sees
             # zeros there, since the negative quotient is rounded towards zero (conv_layer.cpp L18).
             x = _pad(x, self.windows, both=False)
-            if self.in_blas_order and len(self.windows) == 2 and x.device.type == "cpu" and x.dtype == torch.float32:
-                return blas.convolve(x, weight, bias, self.windows, self.group)
+            if self._adds_as_blas(x):
+                return im2col.convolve(x, weight, bias, self.windows, self.group)
             return convolve(
                 x,
                 weight,
@@ -214,6 +217,8 @@ class Deconvolution(_Weighted):
     def _slide(self, x: Tensor, sizes: Shape) -> Tensor:
         weight, bias = self._weight_and_bias()
         deconvolve = _DECONVOLVE.get(len(self.windows))
+        if self._adds_as_blas(x):
+            return im2col.deconvolve(x, weight, bias, self.windows, self.group, sizes)
         if deconvolve:
             return deconvolve(
                 x,

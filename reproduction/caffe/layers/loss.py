@@ -120,7 +120,7 @@ class SoftmaxWithLoss(Layer):
         places = _Places(scores, labels, self.spec.softmax_param.axis, self.spec.loss_param)
         # Upstream bug, fixed: Caffe declares the second top, but refuses every number of loss weights with it, since
         # its inner Softmax layer, with one top, is given the same (softmax_loss_layer.cpp L13-L19).
-        in_order = self.in_blas_order and scores.device.type == "cpu" and scores.dtype == torch.float32
+        in_order = blas.serves(self.in_blas_order, scores)
         tops: tuple[Tensor, ...] = _SoftmaxLoss.apply(scores, places, in_order)  # type: ignore[no-untyped-call]
         return tops[: len(self.spec.top)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape, Window
+from reproduction.caffe.layers import blas
 from reproduction.caffe.layers.base import Layer, canonical_axis
 from reproduction.caffe.layers.pooling import average_pool
 from reproduction.caffe.schema import NormRegion
@@ -49,7 +51,8 @@ class LRN(Layer):
         (x,) = bottoms
         param = self.spec.lrn_param
         if param.norm_region is NormRegion.ACROSS_CHANNELS:
-            y: Tensor = _Across.apply(x, param.local_size, param.alpha, param.beta, param.k)  # type: ignore[no-untyped-call]
+            power = blas.power if blas.serves(self.in_blas_order, x) else torch.pow
+            y: Tensor = _Across.apply(x, param.local_size, param.alpha, param.beta, param.k, power)  # type: ignore[no-untyped-call]
             return (y,)
         # Caffe: within a channel the constant is 1, whatever k says (lrn_layer.cpp L52).
         windows = [Window(param.local_size, 1, param.local_size // 2)] * 2
@@ -63,7 +66,9 @@ class _Across(torch.autograd.Function):
     # far above 1 / alpha the rounding shows, and it is Caffe's (lrn_layer.cpp L133-L146, L214-L230).
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, size: int, alpha: float, beta: float, k: float, power: Callable[[Tensor, float], Tensor]
+    ) -> Tensor:
         squares = F.pad(x * x, (0, 0, 0, 0, size // 2, size // 2))
         rate = alpha / size
         scale = torch.full_like(x, k)
@@ -72,9 +77,9 @@ class _Across(torch.autograd.Function):
         for c in range(1, x.shape[1]):
             torch.add(scale[:, c - 1], squares[:, c + size - 1], alpha=rate, out=scale[:, c])
             scale[:, c].sub_(squares[:, c - 1], alpha=rate)
-        y = x * scale.pow(-beta)
+        y = x * power(scale, -beta)
         ctx.save_for_backward(x, y, scale)
-        ctx.size, ctx.rate, ctx.beta = size, rate, beta
+        ctx.size, ctx.rate, ctx.beta, ctx.power = size, rate, beta, power
         return y
 
     @staticmethod
@@ -84,12 +89,12 @@ class _Across(torch.autograd.Function):
         x, y, scale = ctx.saved_tensors
         ratio = F.pad(grad * y / scale, (0, 0, 0, 0, ctx.size // 2, ctx.size // 2))
         total = ratio[:, : ctx.size - 1].sum(1)
-        result = grad * scale.pow(-ctx.beta)
+        result = grad * ctx.power(scale, -ctx.beta)
         for c in range(x.shape[1]):
             total += ratio[:, c + ctx.size - 1]
             result[:, c].sub_(x[:, c] * total, alpha=2 * ctx.rate * ctx.beta)
             total -= ratio[:, c]
-        return result, None, None, None, None
+        return result, None, None, None, None, None
 
 
 class Crop(Layer):
@@ -173,7 +178,27 @@ class Split(Layer):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Hand on."""
-        return bottoms * len(self.spec.top)
+        if not self.in_blas_order:
+            return bottoms * len(self.spec.top)
+        tops: tuple[Tensor, ...] = _HandOn.apply(bottoms[0], len(self.spec.top))  # type: ignore[no-untyped-call]
+        return tops
+
+
+class _HandOn(torch.autograd.Function):
+    """Several views of a tensor, whose gradients add up in their order; torch begins with the last."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, count: int) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        return tuple(x.view_as(x) for _ in range(count))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None]:
+        first, *rest = (grad for grad in grads if grad is not None)
+        for grad in rest:
+            first = first + grad
+        return first, None
 
 
 LAYERS: tuple[type[Layer], ...] = (LRN, Crop, Split)

@@ -1,12 +1,14 @@
-"""Convolution in the order of Caffe's BLAS: the same numbers as torch's, to rounding, and gradients."""
+"""Sums in the order of Caffe's BLAS: where they are cut, and that they are sums."""
 
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 
-from reproduction.caffe.geometry import Window
 from reproduction.caffe.layers import blas
+
+
+def randn(*shape):
+    return np.random.RandomState(3).randn(*shape).astype(np.float32)
 
 
 @pytest.mark.parametrize(
@@ -14,7 +16,7 @@ from reproduction.caffe.layers import blas
     [
         (27, [27]),
         (320, [320]),
-        (321, [160, 161]),
+        (321, [161, 160]),
         (576, [288, 288]),
         (640, [320, 320]),
         (1152, [320, 320, 256, 256]),
@@ -27,29 +29,87 @@ def test_a_sum_is_cut_as_openblas_cuts_it(depth, sizes):
     assert cuts[-1].stop == depth
 
 
-@pytest.mark.parametrize("group", [1, 2])
+def one_by_one(a, b):
+    """Add product after product, with one rounding each."""
+    total = np.zeros((len(a), b.shape[1]), np.float32)
+    for k in range(a.shape[1]):
+        total = (total + a[:, k, None].astype(np.float64) * b[k]).astype(np.float32)
+    return total
+
+
+@pytest.mark.skipif(not blas.adds_in_order(), reason="numpy's BLAS adds in another order here")
+@pytest.mark.parametrize("turned", [False, True], ids=["", "a turned"])
+def test_a_large_product_adds_block_by_block_and_a_small_one_straight_through(turned):
+    for columns in (32, 200):
+        a, b = randn(30, 900), randn(900, columns)
+        if turned:
+            a = np.asfortranarray(a)
+        cuts = [slice(0, 900)] if columns == 32 else blas.blocks(900)
+        want = sum(one_by_one(a[:, cut], b[cut]) for cut in cuts)
+        assert np.array_equal(blas.product(a, b), want)
+
+
+@pytest.mark.skipif(not blas.adds_in_order(), reason="numpy's BLAS adds in another order here")
+def test_a_product_with_a_narrow_turned_matrix_adds_block_by_block_too():
+    a, b = randn(4, 40000), np.asfortranarray(randn(40000, 27))  # the weights of a narrow first layer
+    want = sum(one_by_one(a[:, cut], b[cut]) for cut in blas.blocks(40000))
+    assert np.array_equal(blas.product(a, b), want)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("shape", [(1, 700, 9), (9, 700, 1), (1, 700, 1), (40, 30, 50), (1, 1, 1), (3, 5000, 200)])
+def test_a_product_is_the_product_whatever_its_shape(shape, turned):
+    rows, depth, columns = shape
+    a, b = randn(rows, depth), randn(depth, columns)
+    want = a.astype(np.float64) @ b
+    if turned:
+        b = np.asfortranarray(b)
+    np.testing.assert_allclose(blas.product(a, b), want, rtol=1e-5, atol=1e-4)
+    total = np.ones((rows, columns), np.float32)
+    assert blas.product(a, b, total) is total
+    np.testing.assert_allclose(total, want + 1, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 20), (4, 7), (21, 6), (21, 5003), (7, 8192), (64, 300)])
+def test_rows_add_up(shape):
+    a, total = randn(*shape), np.ones(shape[0], np.float32)
+    blas.row_sums(a, total)
+    np.testing.assert_allclose(total, 1 + a.sum(1, dtype=np.float64), rtol=1e-5, atol=1e-4)
+
+
+def test_a_row_adds_up_in_eight_sums_side_by_side_and_two_rows_in_four():
+    big = np.float32(2**24)  # to which 1 can not be added
+    row = np.zeros(48, np.float32)
+    row[[0, 8, 16]] = big, 1, 1  # one after the other in the first of eight sums
+    row[[4, 12]] = 1, 1  # in the fifth, which is added later
+    total = np.zeros(6, np.float32)
+    blas.row_sums(np.tile(row, (6, 1)), total)
+    assert total.tolist() == [big + 2] * 4 + [big] * 2
+
+
+def test_exp_is_right_to_its_last_digit_but_for_rounding():
+    x = torch.linspace(-80, 0, 4001)
+    want = x.double().exp()
+    assert float(((blas.exp(x).double() - want).abs() / want).max()) < 0.51 * 2**-23
+    assert float(blas.exp(torch.tensor(-1000.0))) == 0
+
+
+def test_a_power_is_right_to_its_last_digit_but_for_rounding():
+    x = torch.linspace(1, 40, 1001).reshape(7, -1)
+    want = x.double() ** -0.75
+    assert float(((blas.power(x, -0.75).double() - want).abs() / want).max()) < 0.6 * 2**-23
+
+
+@pytest.mark.parametrize("classes", [1, 21, 48, 49, 60])
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_softmax_is_the_softmax(classes, axis):
+    scores = (30 * torch.randn(2, classes, 3, 5)).transpose(1, axis)
+    torch.testing.assert_close(blas.softmax(scores, axis), scores.softmax(axis), rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize(
-    "windows",
-    [(Window(3, 1, 1), Window(3, 1, 1)), (Window(3, 2, 0, 2), Window(1, 3, 1)), (Window(5, 4, 2), Window(2, 1, 0))],
+    ("wanted", "dtype", "device"), [(False, "float32", "cpu"), (True, "float64", "cpu"), (True, "float32", "meta")]
 )
-def test_the_numbers_are_torch_s_to_rounding(monkeypatch, windows, group):
-    monkeypatch.setattr(blas, "_COLUMNS", 2000)  # so that there are several bands
-    x, bias = torch.randn(2, 4, 13, 17, requires_grad=True), torch.randn(6, requires_grad=True)
-    weight = torch.randn(6, 4 // group, windows[0].kernel, windows[1].kernel, requires_grad=True)
-    stride, pad, dilation = zip(*((w.stride, w.pad, w.dilation) for w in windows), strict=True)
-    want = F.conv2d(x, weight, bias, stride, pad, dilation, group)
-    got = blas.convolve(x, weight, bias, windows, group)
-    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
-    top = torch.randn_like(want)
-    for mine, theirs in zip(
-        torch.autograd.grad(got, (x, weight, bias), top), torch.autograd.grad(want, (x, weight, bias), top), strict=True
-    ):
-        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
-
-
-def test_the_product_of_matrices_adds_block_by_block():
-    rng = np.random.RandomState(3)
-    a, b = rng.randn(5, 900).astype(np.float32), rng.randn(900, 7).astype(np.float32)
-    np.testing.assert_allclose(blas.product(a, b), a @ b, rtol=1e-4, atol=1e-4)
-    parts = [a[:, cut] @ b[cut] for cut in blas.blocks(900)]
-    assert np.array_equal(blas.product(a, b), parts[0] + parts[1] + parts[2])
+def test_only_the_cpu_in_single_precision_is_served(wanted, dtype, device):
+    assert not blas.serves(wanted, torch.empty(1, dtype=getattr(torch, dtype), device=device))
+    assert blas.serves(True, torch.empty(1))
