@@ -35,12 +35,27 @@ CLASSES = {"voc": 21, "nyud": 40, "siftflow": 33, "pascalcontext": 60}
 
 @dataclass
 class Parity:
-    """The worst errors of one case, and what went beyond the tolerance."""
+    """The worst errors of one net, how many of the recorded values are Caffe's bit for bit, and what is off."""
 
     forward: float = 0.0
     backward: float = 0.0
+    values: int = 0
+    same: int = 0
     labels_off: int = 0
     off: list[str] = field(default_factory=list)
+
+    def compare(self, golden: dict[str, np.ndarray], key: str, got: np.ndarray) -> float:
+        """Hold an array against the sample of it that was recorded; return the error."""
+        if tuple(golden[f"{key}/shape"]) != got.shape:
+            return float("inf")
+        _, deviation, greatest = (golden[f"{key}/stat"][i] for i in range(3))
+        values = got.reshape(-1)[golden[f"{key}/idx"]]
+        self.values += values.size
+        self.same += int((values == golden[f"{key}/val"]).sum())
+        error = np.abs(values.astype(np.float64) - golden[f"{key}/val"]).max() / max(greatest, 1e-12)
+        if got.size > 1:
+            error = max(error, abs(got.std(dtype=np.float64) - deviation) / max(deviation, 1e-12))
+        return float(error)
 
 
 @lru_cache(maxsize=1)
@@ -153,7 +168,7 @@ def net_parity(path: Path, *, backward: bool = True, blas_order: bool = False) -
         net.loss(blobs).backward()
     result = Parity()
     for blob in named:
-        error = _sampled(golden, f"blob/{blob}", blobs[blob].detach().numpy())
+        error = result.compare(golden, f"blob/{blob}", blobs[blob].detach().numpy())
         result.forward = max(result.forward, error)
         if not error <= FORWARD_TOLERANCE:
             result.off.append(f"blob {blob} {error:.1e}")
@@ -161,7 +176,7 @@ def net_parity(path: Path, *, backward: bool = True, blas_order: bool = False) -
         for index, param in enumerate(params):
             if backward and f"grad/{layer}/{index}/val" in golden:
                 gradient = torch.zeros_like(param) if param.grad is None else param.grad
-                error = _sampled(golden, f"grad/{layer}/{index}", gradient.numpy())
+                error = result.compare(golden, f"grad/{layer}/{index}", gradient.numpy())
                 result.backward = max(result.backward, error)
                 if not error <= BACKWARD_TOLERANCE:
                     result.off.append(f"gradient of {layer} {index} {error:.1e}")
@@ -194,17 +209,6 @@ def relative(got: np.ndarray, want: np.ndarray) -> float:
     if not want.size:
         return 0.0
     return float(np.abs(got.astype(np.float64) - want).max() / max(np.abs(want).max(), 1e-6))
-
-
-def _sampled(golden: dict[str, np.ndarray], key: str, got: np.ndarray) -> float:
-    if tuple(golden[f"{key}/shape"]) != got.shape:
-        return float("inf")
-    _, deviation, greatest = (golden[f"{key}/stat"][i] for i in range(3))
-    values = got.reshape(-1)[golden[f"{key}/idx"]].astype(np.float64)
-    error = np.abs(values - golden[f"{key}/val"]).max() / max(greatest, 1e-12)
-    if got.size > 1:
-        error = max(error, abs(got.std(dtype=np.float64) - deviation) / max(deviation, 1e-12))
-    return float(error)
 
 
 def _data_tops(name: str, split: str) -> list[str]:

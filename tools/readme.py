@@ -1,0 +1,125 @@
+#!/usr/bin/env python3
+"""Write the generated parts of README.md: exactness, the paper's numbers, the differences.
+
+tools/readme.py            write them
+tools/readme.py --check    say whether they are current; exit 1 when not
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+
+from common import ROOT, run
+
+from reproduction.caffe.errors import ReproductionError
+from reproduction.fcn import nets, paper
+
+README = ROOT / "README.md"
+FIGURES = ROOT / "tests" / "golden" / "exactness.json"
+SETS = ("voc", "nyud", "siftflow", "pascalcontext")
+UNVERIFIED = "\\*"
+MARK = re.compile(r"# (Caffe|Upstream bug, kept|Upstream bug, fixed): (.*)")
+
+
+def main() -> int:
+    """Rewrite README.md between its marks, or compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare only")
+    args = parser.parse_args()
+    old = README.read_text()
+    new = render(old)
+    if args.check and new != old:
+        raise ReproductionError(
+            "a generated part is not current", place=README.name, remedy="Run `make readme` and commit the result."
+        )
+    if new != old:
+        README.write_text(new)
+    return 0
+
+
+def render(text: str) -> str:
+    """Put the generated parts between their marks."""
+    for name, part in (("exactness", exactness()), ("numbers", numbers()), ("differences", differences())):
+        mark = re.compile(rf"(<!-- generated: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        if not mark.search(text):
+            raise ReproductionError(f"the mark of part {name!r} is missing", place=README.name)
+        text = mark.sub(lambda match, part=part: f"{match[1]}{part}\n{match[2]}", text)
+    return text
+
+
+def exactness() -> str:
+    """Tabulate tests/golden/exactness.json."""
+    figures = json.loads(FIGURES.read_text())
+    layers, whole, legacy = figures["layers"], figures["nets"], figures["legacy"]
+    count = whole["cases"]
+    rows = [
+        ("compared with BVLC Caffe 1.0 (9b89154)", "cases", "worst error, of the array's greatest value", "allowed"),
+        ("---", "--:", "--:", "--:"),
+        ("layers, forward and backward", layers["cases"], f"{layers['worst']:.0e}", f"{layers['tolerance']:g}"),
+        ("V0 and V1 models, text and binary", legacy["cases"], f"{legacy['worst']:.0e}", f"{legacy['tolerance']:g}"),
+        ("the published nets, every blob", count, f"{whole['torch_forward']:.0e}", f"{whole['forward_tolerance']:g}"),
+        ("label of each pixel", count, f"{whole['labels_off']} pixels", "0, where Caffe is sure"),
+        ("with `blas_order=True`, every blob", count, f"{whole['forward']:.0e}", f"{whole['forward_tolerance']:g}"),
+        ("and every gradient", count, f"{whole['backward']:.0e}", f"{whole['backward_tolerance']:g}"),
+        ("and bit for bit", count, f"{whole['same']:,} of {whole['values']:,} values", ""),
+    ]
+    measured = figures["measured"]
+    table = "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
+    return (
+        f"{table}\n\nMeasured {measured['date']} by `make exactness`: torch {measured['torch']}, {measured['machine']}."
+    )
+
+
+def numbers() -> str:
+    """List the published nets with the scores that each must reach and the command that shows it."""
+    lines = [
+        "| net | paper | published README | re-scored elsewhere | command |",
+        "| --- | --: | --: | --: | --- |",
+    ]
+    for name, net in nets.NETS.items():
+        if net.dataset not in SETS:
+            continue
+        rows = (paper.published(name), paper.readme(name), paper.rescored(name))
+        command = f"`make reproduce-{net.dataset} NETS={name}`" if net.caffemodel else "its weights were not published"
+        lines.append(f"| {name} | {' | '.join(map(_mean_iu, rows))} | {command} |")
+    return "\n".join(lines) + f"\n\n{UNVERIFIED} not checked against the text of the PAMI paper"
+
+
+def _mean_iu(row: paper.Row | None) -> str:
+    figure = row.figures.get("mean_iu") if row else None
+    if figure is None:
+        return ""
+    printed = f"{figure.value:.1f}" if round(figure.value, 1) == figure.value else f"{figure.value:g}"
+    return printed + ("" if figure.verified else UNVERIFIED)
+
+
+def differences() -> str:
+    """Collect the marks in the sources: where torch's way would differ, and where the published code errs."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "reproduction").rglob("*.py")):
+        lines = path.read_text().splitlines()
+        for i, line in enumerate(lines):
+            if match := MARK.search(line):
+                text = match[2]
+                for more in lines[i + 1 :]:
+                    rest = re.match(r"\s*# (?!Caffe:|Upstream bug)(.*)", more)
+                    if not rest or not line.lstrip().startswith("#"):
+                        break
+                    text += f" {rest[1]}"
+                found.setdefault(match[1], []).append(f"- {text} `{path.relative_to(ROOT / 'reproduction')}`")
+    parts = []
+    for kind, title in (
+        ("Upstream bug, kept", "Errors of the published code, kept because its numbers depend on them"),
+        ("Upstream bug, fixed", "Errors of the published code, mended here"),
+        ("Caffe", "Where torch's way would differ, and Caffe's was taken"),
+    ):
+        if kind in found:
+            items = "\n".join(found[kind])
+            parts.append(f"<details><summary>{title} ({len(found[kind])})</summary>\n\n{items}\n\n</details>")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    run(main)
