@@ -20,7 +20,7 @@ def test_generated_parts_are_current():
 
 def test_the_python_example_runs():
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(code.strip().splitlines()) == 5
+    assert len([line for line in code.splitlines() if line]) == 5
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("torch.Size([1, 21, 97, 131])\n")
