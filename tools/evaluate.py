@@ -5,6 +5,7 @@
     tools/evaluate.py --net voc-fcn8s --weights my.safetensors --data ~/pascal --out predictions
     tools/evaluate.py --net siftflow-fcn16s --split test --device cuda --json > scores.json
     tools/evaluate.py --net nyud-fcn32s-color --limit 5           a quick look
+    torchrun --nproc-per-node 2 tools/evaluate.py --net voc-fcn8s --device cuda      each process a share of the images
 
 The data are looked for where tools/fetch.py puts them, and where the published archives unpack to: DATA/pascal/VOC2011,
 DATA/VOCdevkit/VOC2012 and so on; DATA may be such a folder itself. With --out or --state a run that was stopped goes on
@@ -23,6 +24,7 @@ from common import ROOT, WEIGHTS, run
 from tqdm import tqdm
 
 from reproduction.caffe.errors import WeightsError
+from reproduction.caffe.parallel import joined
 from reproduction.fcn import datasets, nets, segmenter
 from reproduction.fcn.datasets import Dataset
 from reproduction.fcn.evaluate import evaluate
@@ -39,31 +41,34 @@ def main() -> int:
     if not args.weights and not row.caffemodel:
         raise WeightsError(f"no weights of {row.name} are published", remedy="Name yours by --weights.")
     weights = args.weights or WEIGHTS / str(row.caffemodel)
-    if dataset.overlap() is None:
-        print(
-            f"note: nothing in {args.data} says which images the published nets were trained on;"
-            f" {dataset.split} may hold some of them.",
-            file=sys.stderr,
-        )
-    net = segmenter.load(row, nets.deploy(row), weights, device=args.device)
     state = args.state or (args.out / "state.json" if args.out else None)
-    with Bar(args.quiet) as bar:
+    with joined(args.device) as ranks, Bar(args.quiet or not ranks.is_first) as bar:
+        if dataset.overlap() is None and ranks.is_first:
+            print(
+                f"note: nothing in {args.data} says which images the published nets were trained on;"
+                f" {dataset.split} may hold some of them.",
+                file=sys.stderr,
+            )
+        net = segmenter.load(row, nets.deploy(row), weights, device=str(ranks.device))
         try:
             found = evaluate(
                 net,
                 dataset,
-                device=args.device,
+                device=ranks.device,
                 out_dir=args.out,
                 state=state,
                 limit=args.limit,
                 force=args.force,
                 progress=bar.show,
+                ranks=ranks,
             )
         except KeyboardInterrupt:
             bar.close()
             if state:
                 print("the same command goes on from here.", file=sys.stderr)
             raise
+    if not ranks.is_first:
+        return 0
     count = len(dataset) if args.limit is None else min(args.limit, len(dataset))
     if args.json:
         print(json.dumps(as_json(row, weights, dataset, count, found), indent=2))

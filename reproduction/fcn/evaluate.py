@@ -20,6 +20,7 @@ from torch import Tensor
 
 from reproduction.caffe import files
 from reproduction.caffe.errors import DataError, NetError, StrPath
+from reproduction.caffe.parallel import Ranks
 from reproduction.fcn import palette
 from reproduction.fcn.datasets import Dataset, Sample
 from reproduction.fcn.score import Confusion, Scores, confusion, scores
@@ -52,6 +53,7 @@ def evaluate(
     limit: int | None = None,
     force: bool = False,
     progress: Progress | None = None,
+    ranks: Ranks | None = None,
 ) -> dict[str, Scores]:
     """Score a net on a data set: the class of the highest score, against each labelling.
 
@@ -67,9 +69,11 @@ def evaluate(
         limit: score that many samples only.
         force: score ids too that the published nets were trained on.
         progress: called with samples done, samples in all, and seconds since the start; first with what is done.
+        ranks: the processes that score together. Each is called with the same arguments, scores its share of the
+            samples and keeps a state of its own; ``progress`` is of that share.
 
     Returns:
-        The scores for each label top.
+        The scores for each label top; of the counts of all processes, which are whole numbers.
 
     Raises:
         DataError: files are missing or broken, ids were trained on, the state is of another run.
@@ -77,36 +81,33 @@ def evaluate(
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 score.py L13-38.
     """
+    ranks = ranks or Ranks()
     total = len(dataset) if limit is None else min(limit, len(dataset))
     _check(dataset, total, force)
+    share = ranks.share(total)
     blobs = {top: _score_blob(top) for top in dataset.label_classes}
-    run = _Run(Path(state), fingerprint(net, dataset)) if state is not None else None
-    done = run.load(dataset, total) if run else _start(dataset)
-    folders = _folders(dataset, out_dir, done.samples)
+    run = _Run.of(state, net, dataset, ranks) if state is not None else None
+    done = run.load(dataset, len(share)) if run else _start(dataset)
+    folders = _folders(dataset, out_dir, share[: done.samples])
     started = saved = time.monotonic()
     if progress:
-        progress(done.samples, total, 0.0)
+        progress(done.samples, len(share), 0.0)
     try:
-        with contextlib.closing(_ahead(dataset, done.samples, total)) as samples:
+        with contextlib.closing(_ahead(dataset, share[done.samples :])) as samples:
             for id, sample in samples:
                 predictions = _predict(net, sample, blobs, device, dataset, id)
                 for top, folder in folders.items():
                     palette.write_png(predictions[top], folder / f"{id}.png")
-                done = done.plus(
-                    {
-                        top: confusion(sample[top][0], predictions[top], len(names))
-                        for top, names in dataset.label_classes.items()
-                    }
-                )
+                done = done.plus(_count(dataset, sample, predictions))
                 if run and time.monotonic() - saved > _SAVE_SECONDS:
                     run.save(done)
                     saved = time.monotonic()
                 if progress:
-                    progress(done.samples, total, time.monotonic() - started)
+                    progress(done.samples, len(share), time.monotonic() - started)
     finally:
         if run and done.samples:
             run.save(done)
-    return {top: scores(counts) for top, counts in done.counts.items()}
+    return {top: scores(_sum(counts, ranks)) for top, counts in done.counts.items()}
 
 
 def fingerprint(net: Scorer, dataset: Dataset) -> str:
@@ -146,7 +147,7 @@ def _check(dataset: Dataset, total: int, force: bool) -> None:
         )
 
 
-def _folders(dataset: Dataset, out_dir: StrPath | None, samples: int) -> dict[str, Path]:
+def _folders(dataset: Dataset, out_dir: StrPath | None, scored: range) -> dict[str, Path]:
     """Make the folders of the predictions, and see that those of an earlier part of the run are there."""
     if out_dir is None:
         return {}
@@ -154,10 +155,11 @@ def _folders(dataset: Dataset, out_dir: StrPath | None, samples: int) -> dict[st
     folders = {top: Path(out_dir) / top if len(tops) > 1 else Path(out_dir) for top in tops}
     for folder in folders.values():
         folder.mkdir(parents=True, exist_ok=True)
-        lost = [id for id in dataset.ids[:samples] if not (folder / f"{id}.png").is_file()]
+        ids = [dataset.ids[i] for i in scored]
+        lost = [id for id in ids if not (folder / f"{id}.png").is_file()]
         if lost:
             raise DataError(
-                f"the run goes on after {samples} images, but {len(lost)} of their predictions are not here, the first"
+                f"the run goes on after {len(ids)} images, but {len(lost)} of their predictions are not here, the first"
                 f" is {lost[0]}.png",
                 path=folder,
                 remedy="Give the folder of the first part, or delete the state to start again.",
@@ -165,14 +167,14 @@ def _folders(dataset: Dataset, out_dir: StrPath | None, samples: int) -> dict[st
     return folders
 
 
-def _ahead(dataset: Dataset, start: int, stop: int) -> Generator[tuple[str, Sample], None, None]:
+def _ahead(dataset: Dataset, wanted: range) -> Generator[tuple[str, Sample], None, None]:
     """Read samples in order, some of them before they are asked for; an error comes when its sample is due."""
     with ThreadPoolExecutor(_WORKERS, thread_name_prefix="decode") as pool:
         waiting: deque[Future[Sample]] = deque()
         try:
-            for i in range(start, stop):
-                while len(waiting) < _AHEAD and i + len(waiting) < stop:
-                    waiting.append(pool.submit(dataset.__getitem__, i + len(waiting)))
+            for number, i in enumerate(wanted):
+                while len(waiting) < _AHEAD and number + len(waiting) < len(wanted):
+                    waiting.append(pool.submit(dataset.__getitem__, wanted[number + len(waiting)]))
                 yield dataset.ids[i], waiting.popleft().result()
         finally:
             for future in waiting:
@@ -205,6 +207,20 @@ def _predict(
     return predictions
 
 
+def _count(dataset: Dataset, sample: Sample, predictions: Mapping[str, npt.NDArray[np.uint8]]) -> dict[str, Confusion]:
+    return {
+        top: confusion(sample[top][0], predictions[top], len(names)) for top, names in dataset.label_classes.items()
+    }
+
+
+def _sum(counts: Confusion, ranks: Ranks) -> Confusion:
+    """Add up the counts of all processes."""
+    total = torch.from_numpy(counts).to(ranks.device)
+    ranks.add_up(total)
+    summed: Confusion = total.cpu().numpy()
+    return summed
+
+
 @dataclass(frozen=True)
 class _Done:
     """How far a run is: samples scored, and their counts for each label top."""
@@ -226,6 +242,15 @@ class _Run:
 
     path: Path
     name: str
+
+    @classmethod
+    def of(cls, state: StrPath, net: Scorer, dataset: Dataset, ranks: Ranks) -> _Run:
+        """Name this process's part of the run; of one process it is the whole."""
+        path, name = Path(state), fingerprint(net, dataset)
+        if ranks.size > 1:
+            part = f"{ranks.rank + 1}of{ranks.size}"
+            return cls(path.with_name(f"{path.stem}-{part}{path.suffix}"), f"{name} {part}")
+        return cls(path, name)
 
     def save(self, done: _Done) -> None:
         text = json.dumps(

@@ -12,6 +12,7 @@ from PIL import Image
 from reproduction.caffe import prototxt
 from reproduction.caffe.errors import DataError, NetError
 from reproduction.caffe.net import Net
+from reproduction.caffe.parallel import Ranks
 from reproduction.caffe.schema import NetParameter
 from reproduction.fcn import datasets, evaluate, score
 from tests import trees
@@ -315,3 +316,48 @@ def test_nothing_to_score_is_an_error(voc):
     with pytest.raises(DataError) as error:
         evaluate.evaluate(Fake(), only_images)
     assert str(error.value) == "voc val: there is no label to score against; got tops data."
+
+
+class Part(Ranks):
+    """One of several processes, whose sums are of what ``sent`` holds of those before."""
+
+    def __init__(self, rank, size, sent):
+        super().__init__(rank, size)
+        self.sent = sent
+
+    def add_up(self, tensor):
+        self.sent.append(tensor.clone())
+        tensor.copy_(sum(self.sent))
+
+
+@pytest.mark.parametrize("size", [2, 4, 9, 11])
+def test_processes_count_together_what_one_counts(voc, tmp_path, size):
+    dataset, _ = voc
+    whole = evaluate.evaluate(Fake(), dataset)
+    sent, calls = [], []
+    for rank in range(size):
+        net = Fake()
+        try:
+            found = evaluate.evaluate(net, dataset, out_dir=tmp_path / "png", ranks=Part(rank, size, sent))
+        except DataError:  # more processes than images: the first ones have counted nothing yet
+            assert not sum(sent).any()
+        calls.append(net.calls)
+    assert found == whole
+    assert sum(calls) == len(IDS)
+    assert max(calls) - min(calls) <= 1
+    assert sorted(path.stem for path in (tmp_path / "png").iterdir()) == IDS
+
+
+def test_each_process_keeps_a_state_of_its_own(voc, tmp_path):
+    dataset, _ = voc
+    state = tmp_path / "state.json"
+    for calls in (len(IDS), 0):
+        sent, nets = [], [Fake(), Fake()]
+        for rank, net in enumerate(nets):
+            found = evaluate.evaluate(net, dataset, state=state, ranks=Part(rank, 2, sent))
+        assert sum(net.calls for net in nets) == calls
+        assert found == evaluate.evaluate(Fake(), dataset)
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == ["state-1of2.json", "state-2of2.json"]
+    (tmp_path / "state-1of2.json").rename(tmp_path / "state-1of3.json")
+    with pytest.raises(DataError, match="this is the state of another run"):
+        evaluate.evaluate(Fake(), dataset, state=state, ranks=Part(0, 3, []))
