@@ -80,20 +80,17 @@ class Meter:
         feed: from the number of a draw to the inputs.
 
     Attributes:
-        draws: the numbers of the draws since the last ``reset``.
-        pixels: how many labels counted in each, over all losses.
+        pixels: how many labels counted in each draw since the last ``reset``, over all losses.
     """
 
     def __init__(self, net: Net, feed: Callable[[int], Mapping[str, Array]]):
         self._feed = feed
         self._dense = [loss for loss in losses(net) if loss.dense]
         self._summed = any(loss.summed for loss in self._dense)
-        self.draws: list[int] = []
         self.pixels: list[int] = []
 
     def __call__(self, draw: int) -> Mapping[str, Array]:
         """Read a draw and count its labels."""
-        self.draws.append(draw)
         inputs = self._feed(draw)
         labels = [(inputs[loss.label], loss.ignored) for loss in self._dense if loss.label in inputs]
         self.pixels.append(sum(int((array != ignored).sum()) for array, ignored in labels))
@@ -101,22 +98,23 @@ class Meter:
 
     def reset(self) -> None:
         """Forget the draws."""
-        self.draws, self.pixels = [], []
+        self.pixels = []
 
-    def read(self, values: Sequence[float]) -> tuple[float, float | None]:
-        """Read the losses of the draws since the last ``reset``.
+    def read(self, values: Sequence[float], pixels: Sequence[float]) -> tuple[float, float | None]:
+        """Read the losses of some draws.
 
         Args:
             values: the net's loss for each.
+            pixels: how many labels counted in each.
 
         Returns:
             The loss as it is when pixels add up, mean over the draws, and as mean over the pixels. The latter is None
             for nets whose labels are not of pixels; the former is then the net's own.
         """
-        own = sum(values) / max(len(values), 1)
+        own = sum(values) / len(values)
         if not self._dense:
             return own, None
-        counts = [max(count, 1) for count in self.pixels]
+        counts = [max(count, 1) for count in pixels]
         if self._summed:
             return own, sum(values) / sum(counts)
-        return sum(value * count for value, count in zip(values, counts, strict=True)) / max(len(values), 1), own
+        return sum(value * count for value, count in zip(values, counts, strict=True)) / len(values), own

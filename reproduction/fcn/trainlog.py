@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from reproduction.caffe import files
 from reproduction.caffe.errors import DataError, StrPath
@@ -29,34 +29,45 @@ class Log:
     """A log that is being written.
 
     Args:
-        path: the file; made, with its folder, when it is not there.
+        path: the file; made, with its folder, when it is not there. None writes nothing, as of processes that are not
+            the first.
         iteration: how far the run is: what was written of later iterations is removed.
+
+    Attributes:
+        validated: whether the net of this iteration was validated already.
 
     Raises:
         DataError: the file is no log.
         ReproductionError: it cannot be written.
     """
 
-    def __init__(self, path: StrPath, iteration: int = 0):
-        self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+    def __init__(self, path: StrPath | None, iteration: int = 0):
+        self.validated = path is None
+        self._file: BinaryIO | None = None
+        if path is None:
+            return
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         kept = [record for record in read(path) if _before(record, iteration)] if iteration else []
-        with files.atomic(self.path) as file:
+        self.validated = any(record["record"] == VALIDATION and record["iteration"] == iteration for record in kept)
+        with files.atomic(path) as file:
             file.writelines(map(_line, kept))
-        self._file = self.path.open("ab")
+        self._file = Path(path).open("ab")  # noqa: SIM115 (closed by ``close``)
 
     def write(self, record: str, iteration: int, **fields: Any) -> None:
         """Add a record; a reader sees it at once."""
-        self._file.write(_line({"record": record, "iteration": iteration, **fields}))
-        self._file.flush()
+        if self._file:
+            self._file.write(_line({"record": record, "iteration": iteration, **fields}))
+            self._file.flush()
 
     def sync(self) -> None:
         """Wait until all of it is on the disk, as it must be before a snapshot that goes with it."""
-        os.fsync(self._file.fileno())
+        if self._file:
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """End it."""
-        self._file.close()
+        if self._file:
+            self._file.close()
 
 
 def read(path: StrPath) -> Iterator[Record]:

@@ -45,7 +45,7 @@ def test_the_loss_of_a_classifier_is_of_images():
     (loss,) = losses(net("loss_param { normalize: false }", shapes))
     assert (loss.dense, loss.summed) == (False, False)
     meter = Meter(net(shapes=shapes), lambda draw: {})
-    assert meter.read([2.0, 4.0]) == (3.0, None)
+    assert meter.read([2.0, 4.0], [0, 0]) == (3.0, None)
 
 
 def test_published_nets_learn_from_sums_but_for_alexnet():
@@ -69,20 +69,20 @@ def labels(*counts):
 def test_a_summed_loss_reads_per_pixel_too():
     meter = Meter(net("loss_param { ignore_label: 255 normalize: false }"), labels(12, 3))
     meter(0), meter(1)
-    assert (meter.draws, meter.pixels) == ([0, 1], [12, 3])
-    assert meter.read([24.0, 9.0]) == (16.5, 33 / 15)
+    assert meter.pixels == [12, 3]
+    assert meter.read([24.0, 9.0], meter.pixels) == (16.5, 33 / 15)
     meter.reset()
     meter(1)
-    assert meter.read([3 * math.log(5)]) == (3 * math.log(5), math.log(5))
+    assert meter.read([3 * math.log(5)], meter.pixels) == (3 * math.log(5), math.log(5))
 
 
 def test_a_mean_loss_reads_as_a_sum_too():
     meter = Meter(net("loss_param { ignore_label: 255 }"), labels(12, 3))
     meter(0), meter(1)
-    assert meter.read([2.0, 4.0]) == ((24.0 + 12.0) / 2, 3.0)
+    assert meter.read([2.0, 4.0], meter.pixels) == ((24.0 + 12.0) / 2, 3.0)
 
 
 def test_an_image_without_labels_divides_by_nothing():
     meter = Meter(net("loss_param { ignore_label: 255 normalize: false }"), labels(0))
     meter(0)
-    assert meter.read([0.0]) == (0.0, 0.0)
+    assert meter.read([0.0], meter.pixels) == (0.0, 0.0)

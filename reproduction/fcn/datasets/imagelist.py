@@ -71,7 +71,7 @@ class ImageList:
         transform = Transform(self.layer.transform_param, generator)
         images, labels = [], []
         for number in range(draw * self.batch_size, (draw + 1) * self.batch_size):
-            path, label = self._image(number)
+            path, label = self.image(number)
             pixels = read_image(str(path), color=self.layer.image_data_param.is_color)
             images.append(transform(pixels, str(path), training=self.training))
             labels.append(label)
@@ -81,7 +81,8 @@ class ImageList:
                 )
         return dict(zip(self.layer.top, (np.stack(images), np.array(labels, np.float32)), strict=True))
 
-    def _image(self, number: int) -> tuple[Path, int]:
+    def image(self, number: int) -> tuple[Path, int]:
+        """Say which image, and its label, has a number, from 0 on without end."""
         epoch, place = divmod(number, len(self.images))
         if self.layer.image_data_param.shuffle:
             place = int(np.random.RandomState(_mix(self.seed, 0, epoch)).permutation(len(self.images))[place])
