@@ -1,0 +1,225 @@
+"""tools/train.py: what it prints, how it goes on, and how it ends."""
+
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reproduction.caffe import weights
+from reproduction.fcn import stages, training, trainlog
+from tests import small
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def tool(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    spec = importlib.util.spec_from_file_location("train_tool", ROOT / "tools/train.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "WEIGHTS", Path("no weights"))
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, args)])
+        with pytest.raises(SystemExit) as end:
+            module.run(module.main)
+        return end.value.code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def where(tmp_path):
+    small.data(tmp_path / "data")
+    small.tiny(tmp_path / "tiny")
+    return ("--data", tmp_path / "data", "--out", tmp_path / "out")
+
+
+def numbers(text):
+    """The text with what differs from run to run taken out."""
+    return re.sub(r"\d+(\.\d+)? images/s, [\d:]+ left", "N images/s, T left", text)
+
+
+def test_a_training_shows_its_course(tool, where, tmp_path):
+    code, out, err = tool("--solver", tmp_path / "tiny/solver.prototxt", *where, "--iterations", 4)
+    assert (code, err) == (0, "")
+    lines = numbers(out).splitlines()
+    assert lines[0] == "tiny: 4 iterations, a snapshot every 2, a validation every 4"
+    first = trainlog.read(tmp_path / "out/tiny/log.jsonl")
+    losses = [record for record in first if record["record"] == "iteration"]
+    loss, pixel = losses[0]["loss"], losses[0]["loss_per_pixel"]
+    assert lines[1] == f"iteration 0, loss {loss:.6g} ({pixel:.4f} a pixel), lr 1e-07, N images/s, T left"
+    mean = (losses[1]["loss"] + losses[2]["loss"]) / 2
+    assert lines[2].startswith(f"iteration 2, loss {mean:.6g} (")
+    assert lines[3] == "tiny after 4 iterations, 3 images"
+    assert lines[4].split("  ")[0] == "pixel acc."
+    assert re.fullmatch(r" +\d+\.\d\d" * 4, lines[5])
+    assert lines[-1] == f"tiny: trained, {tmp_path}/out/tiny/tiny.caffemodel"
+
+
+def test_quiet_is_quiet(tool, where, tmp_path):
+    code, out, err = tool("--solver", tmp_path / "tiny/solver.prototxt", *where, "-q", "--validate", 8, "--limit", 1)
+    assert (code, err) == (0, "")
+    assert [line.split(",")[0] for line in out.splitlines() if "class" not in line] == [
+        "tiny: 8 iterations",
+        "tiny after 8 iterations",
+        *out.splitlines()[2:4],
+        "tiny: trained",
+    ]
+
+
+def test_a_chain_starts_each_net_from_the_one_before(tool, where, tmp_path, monkeypatch):
+    monkeypatch.setattr(stages, "named", small.stage)
+    vgg16 = small.imagenet(tmp_path / "vgg16.caffemodel")
+    command = ("--stages", "voc-fcn32s, voc-fcn16s", "--init", vgg16, *where, "--iterations", "2,1", "--limit", 1)
+    code, out, err = tool(*command)
+    assert (code, err) == (0, "")
+    assert [line for line in out.splitlines() if "starts from" in line or ": 1" in line or "iterations, a" in line] == [
+        "voc-fcn32s starts from",
+        next(line for line in out.splitlines() if line.startswith("  vgg16: 15 layers copied")),
+        "voc-fcn32s: 2 iterations, a snapshot every 4000, a validation every 4000",
+        "voc-fcn16s starts from",
+        "  voc-fcn32s: 16 layers copied; dropped: upscore; untouched: upscore2, score_pool4, upscore16",
+        "voc-fcn16s: 1 iterations, a snapshot every 4000, a validation every 4000",
+    ]
+    assert tool(*command)[1] == (
+        f"voc-fcn32s: all 2 iterations are made already\nvoc-fcn32s: trained, {tmp_path}/out/voc-fcn32s/"
+        "voc-fcn32s.caffemodel\nvoc-fcn16s: all 1 iterations are made already\n"
+        f"voc-fcn16s: trained, {tmp_path}/out/voc-fcn16s/voc-fcn16s.caffemodel\n"
+    )
+    # A later command finds what this one has made.
+    code, out, err = tool("--net", "voc-fcn8s", *where, "--iterations", 1, "--limit", 1)
+    assert (code, err) == (0, "")
+    assert "  voc-fcn16s: 18 layers copied; dropped: upscore16" in out
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--net", "voc-fcn8"], "there is no net 'voc-fcn8' to train. Did you mean 'voc-fcn8s'?"),
+        (
+            ["--net", "voc-fcn32s"],
+            (
+                "no weights/VGG_ILSVRC_16_layers.caffemodel: the training starts from the weights of vgg16, which are"
+                " not here. Fetch them by `tools/fetch.py vgg16`, or name their file by --init."
+            ),
+        ),
+        (
+            ["--net", "nyud-fcn32s-color-hha", "--init", "a.caffemodel"],
+            (
+                "--init: these are not the weights that the training starts from; got a.caffemodel, want those of"
+                " nyud-fcn32s-color and those of nyud-fcn32s-hha."
+            ),
+        ),
+        (
+            ["--net", "mini-vgg", "--init", "a.caffemodel"],
+            "--init: these are not the weights that the training starts from; got a.caffemodel, want none.",
+        ),
+        (
+            ["--stages", "voc-fcn32s,voc-fcn16s", "--iterations", "1,2,3"],
+            "--iterations is one number, or one for each stage; got 3, want 2.",
+        ),
+        (["--net", "voc-fcn32s", "--device", "abacus"], None),
+        (["--net", "voc-fcn32s", "--init", "a.caffemodel"], "a.caffemodel: no such file of weights."),
+    ],
+)
+def test_mistakes_end_in_one_line(tool, where, args, said):
+    code, out, err = tool(*args, *where)
+    assert (code, out) == (1, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert said is None or err == f"error: {said}\n"
+
+
+def test_what_to_train_must_be_said_once(tool, where):
+    code, out, err = tool(*where)
+    assert (code, out) == (2, "")
+    assert err.endswith("error: say what to train: --net, --stages or --solver\n")
+    assert tool("--net", "voc-fcn32s", "--stages", "voc-fcn32s", *where)[0] == 2
+    assert tool("--stages", "voc-fcn32s", "--solver", "solver.prototxt", *where)[0] == 2
+    assert tool("--net", "voc-fcn32s", "--iterations", "0", *where)[0] == 2
+
+
+def test_a_net_of_mini_voc_needs_the_one_before(tool, where, tmp_path):
+    code, out, err = tool("--net", "mini-fcn16s", *where)
+    assert (code, out) == (1, "")
+    assert err == (
+        f"error: {tmp_path}/out/mini-fcn32s/mini-fcn32s.caffemodel: the training starts from the weights of"
+        " mini-fcn32s, which are not here. Train mini-fcn32s first, or name their file by --init.\n"
+    )
+
+
+def start(args, *launcher, **env):
+    command = [sys.executable, *launcher, str(ROOT / "tools/train.py"), *map(str, args)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **env}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+
+
+def iterations(folder):
+    return [record for record in trainlog.read(folder / "log.jsonl") if record["record"] == "iteration"]
+
+
+def test_a_run_that_was_killed_or_interrupted_goes_on_to_the_same_bits(where, tmp_path):
+    solver = small.SOLVER.replace("max_iter: 8", "max_iter: 150").replace("snapshot: 2", "snapshot: 20")
+    path = small.tiny(tmp_path / "tiny", solver=solver)
+    stage = replace(stages.read(path), validate=1000)
+    training.train(stage, {}, training.Plan(tmp_path / "whole", tmp_path / "data"))
+    command = ["--solver", path, *where, "--validate", "1000"]
+    for number, after in ((signal.SIGKILL, 30), (signal.SIGINT, 90), (None, None)):
+        running = start(command)
+        log = tmp_path / "out/tiny/log.jsonl"
+        while number and running.poll() is None and not (log.exists() and f'"iteration": {after},' in log.read_text()):
+            time.sleep(0.02)
+        if number:
+            running.send_signal(number)
+        out, err = running.communicate()
+        assert err == ""
+        assert running.returncode == {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, None: 0}[number]
+        assert out.endswith("the same command goes on from here.\n") == (number == signal.SIGINT)
+    whole, parts = tmp_path / "whole/tiny", tmp_path / "out/tiny"
+    assert (parts / "tiny.caffemodel").read_bytes() == (whole / "tiny.caffemodel").read_bytes()
+    assert iterations(parts) == iterations(whole)
+    assert len(iterations(whole)) == 150
+
+
+def test_two_processes_learn_what_one_does(where, tmp_path):
+    solver = small.SOLVER.replace("max_iter: 8", "max_iter: 4 iter_size: 3")
+    command = ["--solver", small.tiny(tmp_path / "tiny", solver=solver), *where[:2], "--out"]
+    alone = start([*command, tmp_path / "one"])
+    together = start([*command, tmp_path / "two"], "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    _, (two, err) = alone.communicate(), together.communicate()
+    assert (alone.returncode, together.returncode) == (0, 0), err
+    assert two.count("tiny: trained") == 1
+    logs = [iterations(tmp_path / name / "tiny") for name in ("one", "two")]
+    for mine, theirs in zip(*logs, strict=True):
+        assert mine["images"] == theirs["images"]
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+        assert mine["loss_per_pixel"] == pytest.approx(theirs["loss_per_pixel"], rel=1e-5)
+    first, second = (weights.read(tmp_path / name / "tiny/tiny.caffemodel").arrays() for name in ("one", "two"))
+    for name in first:
+        np.testing.assert_allclose(first[name], second[name], rtol=1e-4, atol=1e-7)
+    scores = [
+        [
+            json.dumps(r["scores"])
+            for r in trainlog.read(tmp_path / name / "tiny/log.jsonl")
+            if r["record"] == "validation"
+        ]
+        for name in ("one", "two")
+    ]
+    assert scores[0] == scores[1]
+
+
+def test_help_shows_an_example(tool):
+    code, out, err = tool("--help")
+    assert (code, err) == (0, "")
+    assert "tools/train.py --net voc-fcn32s" in out

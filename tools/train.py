@@ -1,0 +1,279 @@
+#!/usr/bin/env python3
+"""Train a net by its published recipe, or a chain of nets, each from the weights of the one before.
+
+    tools/train.py --net voc-fcn32s --init weights/VGG_ILSVRC_16_layers.caffemodel
+    tools/train.py --stages voc-fcn32s,voc-fcn16s,voc-fcn8s --device cuda
+    tools/train.py --net nyud-fcn32s-color-hha --init color.caffemodel hha.caffemodel
+    tools/train.py --solver mine/solver.prototxt --init some.caffemodel --data ~/data
+    torchrun --nproc-per-node 2 tools/train.py --net voc-fcn-alexnet --device cuda
+
+Weights to start from that are not named are looked for in weights/, where tools/fetch.py puts the published ones.
+
+Each net gets a folder in --out: snapshot/train_iter_N.caffemodel and .solverstate, which Caffe can read too, log.jsonl
+with one line for each iteration, and NET.caffemodel at the end. A run that was stopped goes on from its newest snapshot
+when the same command is given again, to the same weights, bit for bit. Ctrl-C stops it with a snapshot, SIGHUP makes
+one.
+
+The losses of the published nets are sums over pixels: 1e5 is usual, and rates of 1e-10 belong to it. A net that has
+learnt nothing has a loss of ln(classes) a pixel: 3.04 for VOC. On two cores an image takes a VGG16 net about 8 seconds,
+so 100,000 of them are for a GPU; a snapshot of voc-fcn32s is 1.1 GB, and there are 25 of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from statistics import fmean
+from typing import NoReturn
+
+from common import ROOT, WEIGHTS, run
+from tqdm import tqdm
+
+from reproduction.caffe.errors import ReproductionError, WeightsError
+from reproduction.caffe.parallel import joined
+from reproduction.caffe.signals import Signals
+from reproduction.fcn import segmenter, stages, training, zoo
+from reproduction.fcn.stages import Stage
+from reproduction.fcn.training import Plan, Step, Watch
+from reproduction.fcn.validation import Validation
+from reproduction.report.record import METRICS, TITLES
+
+
+def main() -> int:
+    """Train; 130 when stopped by Ctrl-C."""
+    parser = _parser()
+    args = parser.parse_args()
+    if not (args.net or args.stages or args.solver):
+        parser.error("say what to train: --net, --stages or --solver")
+    if args.stages and args.solver:
+        parser.error("--stages are several trainings, --solver is one")
+    chain = asked(args)
+    starts = stages.chain(chain, init(chain, args.init, args.out), args.out)
+    plan = Plan(args.out, args.data, args.seed, args.limit, args.check, args.force)
+    segmenter.use_device(args.device)
+    with (
+        joined(args.device) as ranks,
+        Screen(quiet=args.quiet, silent=not ranks.is_first) as screen,
+        Signals() as signals,
+    ):
+        watch = Watch(screen.say, screen.begin, screen.step, screen.images, screen.validated, signals)
+        for stage, start in zip(chain, starts, strict=True):
+            trained = training.train(stage, start, plan, watch, ranks)
+            if trained is None:
+                screen.say("stopped with a snapshot; the same command goes on from here.")
+                return 130
+            screen.say(f"{stage.name}: trained, {trained}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = parser.add_argument_group("what to train").add_mutually_exclusive_group()
+    what.add_argument("--net", help=f"one of {', '.join(stages.NAMES)}")
+    what.add_argument("--stages", metavar="NET,NET", type=_names, help="several, in this order")
+    parser.add_argument("--solver", type=Path, metavar="FILE", help="a solver's prototxt, whose nets are trained")
+    parser.add_argument(
+        "--init", type=Path, nargs="+", default=[], metavar="FILE", help="weights to start from, one for each parent"
+    )
+    parser.add_argument("--data", type=Path, default=ROOT / "data", metavar="DIR", help="the data root; default: data/")
+    parser.add_argument("-o", "--out", type=Path, default=ROOT / "runs", metavar="DIR", help="default: runs/")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument(
+        "--iterations", type=_counts, metavar="N[,N]", help="updates, for all stages or each; default: as published"
+    )
+    parser.add_argument("--snapshot", type=_count, metavar="N", help="updates between snapshots")
+    parser.add_argument("--validate", type=_count, metavar="N", help="updates between validations")
+    parser.add_argument("--limit", type=_count, metavar="N", help="validate on the first N images only")
+    parser.add_argument("--seed", type=int, metavar="N", help="of dropout and the order of the images; default: 1337")
+    parser.add_argument("--check", action="store_true", help="look at every label first, not at a few")
+    parser.add_argument("--force", action="store_true", help="train even what cannot learn")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no lines of iterations, and no progress")
+    return parser
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
+def _count(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return int(text)
+
+
+def _counts(text: str) -> list[int]:
+    return [_count(part) for part in text.split(",")]
+
+
+def asked(args: argparse.Namespace) -> list[Stage]:
+    """Put together what to train.
+
+    Raises:
+        ReproductionError: there is no such net or solver, or the options do not fit each other.
+    """
+    if args.solver:
+        chain = [stages.read(args.solver, args.net)]
+        if not args.net:  # as many files as are given, copied by layer name
+            chain = [replace(chain[0], parents=tuple(str(path) for path in args.init))]
+    else:
+        chain = [stages.named(name) for name in args.stages or [args.net]]
+    counts = args.iterations or [stage.iterations for stage in chain]
+    if len(counts) == 1:
+        counts *= len(chain)
+    if len(counts) != len(chain):
+        raise ReproductionError("--iterations is one number, or one for each stage", got=len(counts), want=len(chain))
+    return [
+        replace(
+            stage,
+            iterations=count,
+            snapshot=args.snapshot or stage.snapshot,
+            validate=args.validate or stage.validate,
+        )
+        for stage, count in zip(chain, counts, strict=True)
+    ]
+
+
+def init(chain: Sequence[Stage], given: Sequence[Path], out: Path) -> dict[str, Path]:
+    """Find the weights that a chain starts from: the files that are given, else earlier results, else published ones.
+
+    Raises:
+        WeightsError: there are too few, or too many.
+    """
+    needed = stages.needed(chain)
+    if given and len(given) != len(needed):
+        raise WeightsError(
+            "these are not the weights that the training starts from",
+            path="--init",
+            got=", ".join(map(str, given)),
+            want=" and ".join(f"those of {name}" for name in needed) or "none",
+        )
+    return dict(zip(needed, given or [known(name, out) for name in needed], strict=True))
+
+
+def known(name: str, out: Path) -> Path:
+    """Find the weights of a net: in the folder of results, else where published ones belong.
+
+    Raises:
+        WeightsError: they are not there.
+    """
+    entry = zoo.manifest().entries.get(name)
+    places = [
+        stages.result(name, out),
+        WEIGHTS / "mini" / f"{name}.caffemodel",
+        *([WEIGHTS / entry.path] if entry else []),
+    ]
+    for place in places:
+        if place.is_file():
+            return place
+    how = f"Fetch them by `tools/fetch.py {name}`" if entry else f"Train {name} first"
+    raise WeightsError(
+        f"the training starts from the weights of {name}, which are not here",
+        path=places[-1] if entry else places[0],
+        remedy=f"{how}, or name their file by --init.",
+    )
+
+
+class Screen:
+    """What a training shows: its course on standard output, a bar of what is left on a terminal.
+
+    Args:
+        quiet: no iterations, only validations.
+        silent: nothing at all, as of all processes but the first.
+    """
+
+    def __init__(self, *, quiet: bool, silent: bool):
+        self._quiet, self._silent = quiet or silent, silent
+        self._bar: tqdm[NoReturn] | None = None
+
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def say(self, text: str) -> None:
+        """Print a line, or several."""
+        if not self._silent:
+            tqdm.write(text)
+            sys.stdout.flush()
+
+    def begin(self, stage: Stage, iteration: int) -> None:
+        """Say what is trained, and start the clock."""
+        self._stage = stage
+        self._recent = deque[tuple[Step, float]](maxlen=max(stage.solver.average_loss, 1))
+        said = [f"{stage.name}: {stage.iterations} iterations"]
+        said += [f"going on from {iteration}"] if iteration else []
+        said += [
+            f"a {what} every {n}" for what, n in (("snapshot", stage.snapshot), ("validation", stage.validate)) if n
+        ]
+        self.say(", ".join(said))
+        self._start_bar(stage.name, stage.iterations, iteration, "it")
+        self._clock = time.monotonic()
+
+    def step(self, step: Step) -> None:
+        """Count an update, and print a line for some of them."""
+        now = time.monotonic()
+        self._recent.append((step, now - self._clock))
+        self._clock = now
+        if self._bar is not None:
+            self._bar.update()
+        display = self._stage.solver.display
+        if display and step.iteration % display == 0 and not self._quiet:
+            self.say(self._line(step))
+        if step.norms:
+            weights, gradients = zip(step.norms.l1, step.norms.l2, strict=True)
+            for what, (l1, l2) in (("weights", weights), ("gradients", gradients)):
+                self.say(f"  all {what}: L1 norm {l1:.6g}, L2 norm {l2:.6g}")
+
+    def _line(self, step: Step) -> str:
+        """Word an update, with means over the last ``average_loss`` of them."""
+        steps, seconds = zip(*self._recent, strict=True)
+        pixels = [each.per_pixel for each in steps if each.per_pixel is not None]
+        left = round((self._stage.iterations - step.iteration - 1) * fmean(seconds))
+        parts = [
+            f"iteration {step.iteration}",
+            f"loss {fmean(each.loss for each in steps):.6g}" + (f" ({fmean(pixels):.4f} a pixel)" if pixels else ""),
+            f"lr {step.lr:g}",
+            f"{len(step.images) / fmean(seconds):.2f} images/s",
+            f"{timedelta(seconds=left)} left",
+        ]
+        return ", ".join(parts)
+
+    def images(self, done: int, total: int, seconds: float) -> None:
+        """Move the bar of a validation."""
+        if done == 0 or self._bar is None:
+            self._start_bar("validation", total, done, "image")
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
+
+    def validated(self, found: Validation, classes: Mapping[str, Sequence[str]]) -> None:
+        """Print what a net is worth."""
+        self._start_bar(self._stage.name, self._stage.iterations, found.iteration, "it")
+        self._clock = time.monotonic()
+        head = f"{self._stage.name} after {found.iteration} iterations, {found.images} images"
+        if found.outputs:
+            self.say(head + ": " + ", ".join(f"{name} {value:.4f}" for name, value in found.outputs.items()))
+        for top, scores in found.scores.items():
+            self.say(head + (f", {top}" if len(found.scores) > 1 else ""))
+            self.say("  ".join(f"{TITLES[metric]:>10}" for metric in METRICS))
+            self.say("  ".join(f"{100 * getattr(scores, metric):10.2f}" for metric in METRICS))
+
+    def _start_bar(self, what: str, total: int, done: int, unit: str) -> None:
+        self._close()
+        if not self._quiet:
+            self._bar = tqdm(desc=what, total=total, initial=done, unit=unit, leave=False, disable=None)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+if __name__ == "__main__":
+    run(main)
