@@ -7,12 +7,14 @@ import pytest
 from reproduction.caffe import prototxt
 from reproduction.caffe.errors import DataError
 from reproduction.caffe.schema import PythonParameter
-from reproduction.fcn import datasets
+from reproduction.fcn import datasets, nets
 from tests import trees
 
 ROOT = Path(__file__).resolve().parents[3]
 PUBLISHED = sorted(
-    path for path in (ROOT / "prototxt").glob("*/*.prototxt") if path.stem in {"train", "trainval", "val", "test"}
+    path
+    for path in (ROOT / "prototxt").glob("*/*.prototxt")
+    if path.stem in {"train", "trainval", "val", "test"} and path.parent.name in nets.NETS
 )
 
 
