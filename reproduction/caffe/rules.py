@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from reproduction.caffe.errors import ReproductionError, did_you_mean
@@ -89,20 +90,21 @@ def check_policy(param: SolverParameter) -> None:
             )
 
 
-# C++ works these three out in single precision, as their arguments are; the others in double.
+# C++ works these three out in single precision, as their arguments are; the others in double. numpy's power of two
+# numbers, and only that, is the C library's powf; its functions of arrays have other last digits.
 def _inv(param: SolverParameter, iteration: int, step: int) -> float:
     base = np.float32(1) + np.float32(param.gamma) * np.float32(iteration)
-    return float(np.power(base, np.float32(-param.power)))
+    return float(base ** np.float32(-param.power))
 
 
 def _poly(param: SolverParameter, iteration: int, step: int) -> float:
     base = np.float32(1) - np.float32(iteration) / np.float32(param.max_iter)
-    return float(np.power(base, np.float32(param.power)))
+    return float(base ** np.float32(param.power))
 
 
 def _sigmoid(param: SolverParameter, iteration: int, step: int) -> float:
-    over = np.float32(iteration) - np.float32(param.stepsize)
-    return float(np.float32(1) / (np.float32(1) + np.exp(np.float32(-param.gamma) * over)))
+    over = np.float32(-param.gamma) * (np.float32(iteration) - np.float32(param.stepsize))
+    return float(np.float32(1) / (np.float32(1) + np.float32(np.exp(float(over)))))
 
 
 def _power(param: SolverParameter, iteration: int, step: int) -> float:
@@ -137,6 +139,11 @@ def unread(param: SolverParameter) -> list[str]:
     return [field.name for field, _ in param.set_fields() if field.name in known - reads]
 
 
+def _root(x: Tensor) -> Tensor:
+    # torch's square root on the CPU is an approximation, whose last digit is wrong for one number in six.
+    return torch.from_numpy(np.sqrt(x.numpy())) if x.device.type == "cpu" else x.sqrt()
+
+
 def _sgd(gradient: Tensor, history: History, rate: float, iteration: int, param: SolverParameter) -> Tensor:
     # Caffe: the rate is inside the history, so a change of it acts on new gradients only (sgd_solver.cpp L229).
     return history[0].mul_(param.momentum).add_(gradient, alpha=rate)
@@ -150,18 +157,18 @@ def _nesterov(gradient: Tensor, history: History, rate: float, iteration: int, p
 
 def _adagrad(gradient: Tensor, history: History, rate: float, iteration: int, param: SolverParameter) -> Tensor:
     history[0].add_(gradient.square())
-    return gradient.div_(history[0].sqrt().add_(param.delta)).mul_(rate)
+    return gradient.div_(_root(history[0]).add_(param.delta)).mul_(rate)
 
 
 def _rmsprop(gradient: Tensor, history: History, rate: float, iteration: int, param: SolverParameter) -> Tensor:
     history[0].mul_(param.rms_decay).add_(gradient.square(), alpha=1 - param.rms_decay)
-    return gradient.div_(history[0].sqrt().add_(param.delta)).mul_(rate)
+    return gradient.div_(_root(history[0]).add_(param.delta)).mul_(rate)
 
 
 def _adadelta(gradient: Tensor, history: History, rate: float, iteration: int, param: SolverParameter) -> Tensor:
     squares, updates = history
     squares.mul_(param.momentum).add_(gradient.square(), alpha=1 - param.momentum)
-    gradient.mul_(updates.add(param.delta).div_(squares.add(param.delta)).sqrt_())
+    gradient.mul_(_root(updates.add(param.delta).div_(squares.add(param.delta))))
     updates.mul_(param.momentum).add_(gradient.square(), alpha=1 - param.momentum)
     return gradient.mul_(rate)
 
@@ -172,7 +179,7 @@ def _adam(gradient: Tensor, history: History, rate: float, iteration: int, param
     second.mul_(param.momentum2).add_(gradient.square(), alpha=1 - param.momentum2)
     t = iteration + 1
     correction = (1 - param.momentum2**t) ** 0.5 / (1 - param.momentum**t)
-    return first.div(second.sqrt().add_(param.delta)).mul_(float(np.float32(rate) * np.float32(correction)))
+    return first.div(_root(second).add_(param.delta)).mul_(float(np.float32(rate) * np.float32(correction)))
 
 
 RULES: dict[str, Rule] = {

@@ -139,7 +139,7 @@ def load(path: StrPath, like: Sequence[Tensor]) -> State:
 
 
 def _restored(index: int, blob: BlobProto, mine: Tensor, path: StrPath) -> Tensor:
-    values = blobs.array(blob, path)
+    values = blobs.array(blob, f"{path}: history blob {index}")
     want = tuple(mine.shape)
     if values.shape != want and not (blobs.is_legacy(blob) and values.shape == old_shape(want)):
         raise WeightsError(f"history blob {index} has another shape", path=path, got=values.shape, want=want)
