@@ -260,9 +260,9 @@ class Screen:
         if found.outputs:
             self.say(head + ": " + ", ".join(f"{name} {value:.4f}" for name, value in found.outputs.items()))
         for top, scores in found.scores.items():
-            self.say(head + (f", {top}" if len(found.scores) > 1 else ""))
-            self.say("  ".join(f"{TITLES[metric]:>10}" for metric in METRICS))
-            self.say("  ".join(f"{100 * getattr(scores, metric):10.2f}" for metric in METRICS))
+            titles = "  ".join(f"{TITLES[metric]:>10}" for metric in METRICS)
+            values = "  ".join(f"{100 * getattr(scores, metric):10.2f}" for metric in METRICS)
+            self.say("\n".join([head + (f", {top}" if len(found.scores) > 1 else ""), titles, values]))
 
     def _start_bar(self, what: str, total: int, done: int, unit: str) -> None:
         self._close()

@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+import torch
+
 from reproduction.caffe import caffemodel, prototxt, weights
 from reproduction.caffe.errors import ReproductionError
 from reproduction.caffe.events import LossError, Saved, Stepped
@@ -169,6 +171,7 @@ class _Run:
 def _build(stage: Stage, plan: Plan, folder: Path, feed: Feed, watch: Watch, ranks: Ranks) -> _Run:
     param, state = _param(stage, plan, folder), stage.train.state
     segmenter.use_device(str(ranks.device))
+    torch.backends.cudnn.deterministic = True  # else a run that goes on is not, to the bit, one that never stopped
     net = Net(
         stage.train,
         Phase.TRAIN,
@@ -257,6 +260,8 @@ def _problems(run: _Run) -> list[ReproductionError]:
     if isinstance(run.feed, ListFeed):
         return [*problems, *(error for loss in found for error in preflight.listed(run.feed.list, loss))]
     assert isinstance(run.feed, DatasetFeed)
+    if run.plan.every:
+        run.watch.note(f"{run.stage.name}: looking at all {len(run.feed.dataset)} pictures and labels")
     problems += preflight.data(run.feed.dataset, found, every=run.plan.every)
     if run.validator and run.validator.dataset:
         problems += preflight.data(run.validator.dataset, found)

@@ -11,14 +11,15 @@ from a snapshot takes up the log where the snapshot was made, so that every iter
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from reproduction.caffe import files
-from reproduction.caffe.errors import DataError, StrPath
+from reproduction.caffe.errors import DataError, ReproductionError, StrPath
 
 Record = dict[str, Any]
 
@@ -43,7 +44,8 @@ class Log:
 
     def __init__(self, path: StrPath | None, iteration: int = 0):
         self.validated = path is None
-        self._file: BinaryIO | None = None
+        self._path = path
+        self._file: io.FileIO | None = None
         if path is None:
             return
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -51,13 +53,21 @@ class Log:
         self.validated = any(record["record"] == VALIDATION and record["iteration"] == iteration for record in kept)
         with files.atomic(path) as file:
             file.writelines(map(_line, kept))
-        self._file = Path(path).open("ab")  # noqa: SIM115 (closed by ``close``)
+        self._file = Path(path).open("ab", buffering=0)  # noqa: SIM115 (closed by ``close``)
 
     def write(self, record: str, iteration: int, **fields: Any) -> None:
-        """Add a record; a reader sees it at once."""
-        if self._file:
-            self._file.write(_line({"record": record, "iteration": iteration, **fields}))
-            self._file.flush()
+        """Add a record; a reader sees it at once.
+
+        Raises:
+            ReproductionError: it cannot be written, as on a full disk.
+        """
+        left = memoryview(_line({"record": record, "iteration": iteration, **fields}))
+        try:
+            while self._file and left:
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise ReproductionError(f"cannot be written: {reason}", place=str(self._path)) from None
 
     def sync(self) -> None:
         """Wait until all of it is on the disk, as it must be before a snapshot that goes with it."""

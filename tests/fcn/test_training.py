@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from reproduction.caffe import prototxt, weights
 from reproduction.caffe.errors import ReproductionError
@@ -349,3 +350,30 @@ def test_late_fusion_starts_from_two_nets(tmp_path):
     fused, color = (weights.read(stages.result(name, out)).arrays() for name in (names[2], names[0]))
     assert np.abs(fused["conv1_1color.weight"] - color["conv1_1.weight"]).max() < 1e-6
     assert json.dumps(records(plan, "start", names[2])[0]["initialised"]).count("layers copied") == 2
+
+
+def test_a_classifier_learns_by_the_same_way(tmp_path):
+    folder = tmp_path / "data/mini/objects"
+    (folder / "images").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    lists = {"train": 20, "val": 84}
+    for split, count in lists.items():
+        lines = [f"images/{split}_{i}.png {i % 7}" for i in range(count)]
+        trees.write_list(folder / f"{split}.txt", lines)
+        for line in lines[:7] if split == "val" else lines:
+            Image.fromarray(rng.integers(0, 256, (136, 136, 3), dtype=np.uint8)).save(folder / line.split()[0])
+    trees.write_list(folder / "val.txt", [f"images/val_{i % 7}.png {i % 7}" for i in range(84)])
+    stage = replace(stages.named("mini-vgg"), iterations=1)
+    plan, found = Plan(tmp_path / "out", tmp_path / "data"), []
+    training.train(stage, {}, plan, Watch(validated=lambda validation, classes: found.append(validation)))
+    (logged,) = records(plan, "iteration", "mini-vgg")
+    assert len(logged["images"]) == len(set(logged["images"])) == 16
+    assert logged["loss_per_pixel"] is None
+    assert logged["loss"] == pytest.approx(np.log(7), rel=0.3)
+    (validation,) = records(plan, "validation", "mini-vgg")
+    assert validation["outputs"] == found[0].outputs
+    assert (set(found[0].outputs), found[0].images, found[0].scores) == ({"loss", "accuracy"}, 84, {})
+    trees.write_list(folder / "train.txt", [f"images/train_{i}.png {i % 8}" for i in range(20)])
+    assert error(stage, replace(plan, out=tmp_path / "other")) == (
+        f"mini-vgg: {folder}/images/train_7.png: the label is out of range; got 7, want 0 to 6."
+    )

@@ -1,6 +1,7 @@
 """The log of a training: whole lines, every iteration once."""
 
 import json
+import resource
 
 import pytest
 
@@ -84,3 +85,17 @@ def test_a_log_that_is_not_there_is_said(path):
     with pytest.raises(ReproductionError) as caught:
         list(trainlog.read(path))
     assert str(caught.value) == f"{path}: there is no such log of a training."
+
+
+def test_a_full_disk_is_said_and_leaves_whole_lines(path):
+    write(path, 0, 3)
+    log, limits = Log(path, 2), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, limits[1]))
+    try:
+        with pytest.raises(ReproductionError) as caught:
+            log.write(trainlog.ITERATION, 2, loss=2.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    log.close()
+    assert str(caught.value) == f"{path}: cannot be written: file too large."
+    assert found(path) == [("st", 0), ("it", 0), ("it", 1)]
