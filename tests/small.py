@@ -7,7 +7,7 @@ import torch
 from reproduction.caffe import caffemodel
 from reproduction.caffe.net import Net
 from reproduction.caffe.schema import NetParameter
-from reproduction.fcn import stages
+from reproduction.fcn import stages, training
 from tests import thin, trees
 from tests.golden import seeded
 
@@ -102,3 +102,9 @@ def imagenet(path, like="voc-fcn32s", divisor=64):
             layer.blobs[0].shape.dim = [outputs, rest[0] * rest[1] * rest[2]]
     caffemodel.dump(message, path)
     return path
+
+
+def learn(solver, out, root):
+    """Run a training of a solver's file to its end, as a process of its own does."""
+    torch.set_num_threads(1)
+    training.train(stages.read(solver), {}, training.Plan(out, root))

@@ -1,6 +1,7 @@
 """A stage runs, goes on where it was stopped to the same bits, and says what is wrong with it in one line."""
 
 import json
+import multiprocessing
 from dataclasses import replace
 
 import numpy as np
@@ -132,6 +133,30 @@ def test_a_run_that_died_anywhere_goes_on_to_the_same_bits(tiny, plan, place):
         except Died:
             continue
     model = training.train(tiny, {}, plan)
+    assert (model.read_bytes(), records(plan, "iteration"), records(plan, "validation")) == want
+
+
+@pytest.mark.slow
+def test_fifty_kills_at_random_moments_lose_nothing(plan, tmp_path):
+    solver = small.SOLVER.replace("max_iter: 8", "max_iter: 2000").replace("snapshot: 2", "snapshot: 10")
+    solver = solver.replace("stepsize: 3", "stepsize: 500").replace("test_interval: 4", "test_interval: 100")
+    path = small.tiny(tmp_path / "tiny", solver=solver)
+    want = whole(stages.read(path), plan)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.small"])
+    rng = np.random.default_rng(0)
+    kills, states = 0, set()
+    while kills < 50:
+        run = context.Process(target=small.learn, args=(path, plan.out, plan.data))
+        run.start()
+        run.join(rng.uniform(0.05, 0.5))
+        assert run.exitcode in (None, 0)
+        kills += run.exitcode is None
+        run.kill()
+        run.join()
+        states.add(runs.newest(plan.out / "tiny"))
+    assert len(states) > 5
+    model = training.train(stages.read(path), {}, plan)
     assert (model.read_bytes(), records(plan, "iteration"), records(plan, "validation")) == want
 
 
