@@ -74,7 +74,7 @@ class Solver:
     ):
         self.param, self.net, self.feed = param, net, feed
         self.test_nets = list(test_nets)
-        self.test_feeds = [*test_feeds, *[None] * (len(test_nets) - len(test_feeds))]
+        self.test_feeds: list[Feed | None] = [*test_feeds, *[None] * (len(test_nets) - len(test_feeds))]
         self.ranks = ranks or Ranks()
         self._check()
         self.updates = Updates(param, net.learnable, keep=keep_gradients or param.snapshot_diff)

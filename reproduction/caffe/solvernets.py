@@ -19,7 +19,7 @@ _TRAIN = ("net", "net_param", "train_net", "train_net_param")
 _ELSEWHERE = {
     "solver_mode": "the device is chosen when the solver is built",
     "device_id": "the device is chosen when the solver is built",
-    "layer_wise_reduce": "gradients are added up after the backward either way, with the same result",
+    "layer_wise_reduce": "gradients are added up after the backward",
 }
 
 

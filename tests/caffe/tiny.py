@@ -49,8 +49,8 @@ def param(text: str = "", **fields) -> SolverParameter:
     return made
 
 
-def built(text: str = "", *, feed=feed, **kwargs) -> solver.Solver:
-    return solver.build(param(text), feed=feed, **kwargs)
+def built(text: str = "", *, feed=feed, test_feeds=(feed, feed), **kwargs) -> solver.Solver:
+    return solver.build(param(text), feed=feed, test_feeds=test_feeds, **kwargs)
 
 
 def weights(run: solver.Solver) -> dict[str, np.ndarray]:
