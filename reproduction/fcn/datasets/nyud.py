@@ -77,7 +77,7 @@ class NYUD(Dataset):
             return None
 
     def _list(self, split: str) -> list[str]:
-        places = [self.tree, self.root / "splits" / "nyud", self.root / "nyud"]
+        places = [self.root / "splits" / "nyud", self.root / "nyud", self.tree]  # the published lists first
         derived = [*self._list("train"), *self._list("val")] if split == "trainval" else None
         return layouts.split_ids(split, [place / f"{split}.txt" for place in places], derived)
 

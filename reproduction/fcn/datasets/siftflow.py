@@ -68,5 +68,5 @@ class SIFTFlow(Dataset):
             return None
 
     def _list(self, split: str) -> list[str]:
-        places = [self.tree, self.root / "splits" / "sift-flow", self.root / "sift-flow"]
+        places = [self.root / "splits" / "sift-flow", self.root / "sift-flow", self.tree]  # as in nyud
         return layouts.split_ids(split, [place / f"{split}.txt" for place in places])
