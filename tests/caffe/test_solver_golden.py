@@ -26,7 +26,7 @@ def golden(name: str) -> dict[str, np.ndarray]:
         return {key: file[key] for key in file.files}
 
 
-# In Caffe's order of addition all runs take ten minutes. In torch's, these show all but AdaDelta, which makes of
+# In Caffe's order of addition all runs take more than a minute. In torch's, these show all but AdaDelta, which makes of
 # rounding, where a gradient is almost zero, a whole step.
 QUICK = ["adagrad", "adam", "alexnet_accumulate", "heavy_fcn16s", "l1_clip", "nesterov", "policy_multistep", "rmsprop"]
 RUNS = sorted({key.split("|")[0] for key in golden("trajectories.npz")})
@@ -119,14 +119,24 @@ def test_losses_and_weights_follow_caffe(case):
     assert worst < max(tolerance(case), parity.KINK_TOLERANCE)
 
 
+# Caffe's powf of arrays differs from squares and roots in one number of a thousand; it adds the gradients of a batch
+# up product by product, not sample by sample; and its norms are BLAS's dot products, in yet another order.
+TO_ROUNDING = {"adadelta", "rmsprop", "alexnet_accumulate", "l1_clip"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", RUNS)
 def test_losses_and_weights_are_caffes_when_added_up_in_its_order(case):
     off, worst, same = follow(case, blas_order=True)
-    assert off[0] < 1e-4
-    assert off.max() < tolerance(case)
-    assert worst < tolerance(case)
-    assert same or not adds_in_order()
+    if not adds_in_order():  # numpy's BLAS is of another kind here
+        assert off[0] < 1e-4
+        assert off.max() < tolerance(case)
+        assert worst < tolerance(case)
+    elif case in TO_ROUNDING:
+        assert off.max() < 1e-6
+        assert worst < 1e-4
+    else:
+        assert same
 
 
 @pytest.mark.parametrize("ending", ["", ".h5"])
