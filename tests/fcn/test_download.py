@@ -25,7 +25,10 @@ from tests.servers import corrupt, drop, lie, no_range, page, redirect, slow, st
 DATA = random.Random(0).randbytes(300_000)
 SHA1 = hashlib.sha1(DATA).hexdigest()
 SHA256 = hashlib.sha256(DATA).hexdigest()
-BY_HAND = "Put it there by hand, or name a mirror with --mirror or REPRODUCTION_MIRROR."
+BY_HAND = (
+    "Put it there by hand (`tools/fetch.py --offline-list` names all files), or name a mirror with --mirror "
+    "or REPRODUCTION_MIRROR."
+)
 KNOWN = {"sha1": SHA1, "size_bytes": len(DATA)}
 
 
