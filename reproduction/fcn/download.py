@@ -158,8 +158,8 @@ def _fetch(
     raise entry.error(
         f"it cannot be fetched; {'; '.join(problems)}",
         target,
-        remedy=f"Put it there by hand (`tools/fetch.py --offline-list` names all files), or name a mirror with --mirror "
-        f"or {ENVIRONMENT}.",
+        remedy="Put it there by hand (`tools/fetch.py --offline-list` names all files), or name a mirror with "
+        f"--mirror or {ENVIRONMENT}.",
     )
 
 

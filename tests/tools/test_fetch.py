@@ -105,7 +105,8 @@ def test_one_file_that_fails_does_not_stop_the_others(fetch, site, tmp_path):
     assert done.stderr == (
         f"error: {tmp_path}/weights/fcn8s.caffemodel: it cannot be fetched; {url}: its sha1 is another; "
         f"got {hashlib.sha1(wrong).hexdigest()}, want {right}. "
-        "Put it there by hand (`tools/fetch.py --offline-list` names all files), or name a mirror with --mirror or REPRODUCTION_MIRROR.\n"
+        "Put it there by hand (`tools/fetch.py --offline-list` names all files), or name a mirror with "
+        "--mirror or REPRODUCTION_MIRROR.\n"
     )
     assert "seg11valid: fetched" in done.stdout
     assert done.stdout.endswith(
