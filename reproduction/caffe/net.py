@@ -20,6 +20,7 @@ from reproduction.caffe.geometry import Shape
 from reproduction.caffe.graph import Graph, Node, place
 from reproduction.caffe.layers import LAYERS
 from reproduction.caffe.layers.base import Layer
+from reproduction.caffe.layers.data import Source
 from reproduction.caffe.layers.python import Python, PythonLayers
 from reproduction.caffe.schema import DimCheckMode, NetParameter, ParamSpec, Phase
 from reproduction.caffe.transfer import CopyReport, copy_blobs, share_blobs, to_blob
@@ -305,10 +306,14 @@ class Net(nn.Module):
         return list(self._learnable)
 
     def reseed(self, draw: int) -> None:
-        """Start the random numbers of dropout anew, as a function of the net's seed and the number of a draw.
+        """Make the next forward that of a draw: dropout's random numbers, and what layers with data of their own read.
 
-        A net without a seed keeps drawing from torch's own.
+        Random numbers are a function of the net's seed and the draw; a net without a seed keeps drawing from torch's.
+        Python layers keep where they are: only their authors know.
         """
+        for step in self._steps.values():
+            if isinstance(step.layer, Source):
+                step.layer.seek(draw)
         if self._seed is None:
             return
         if self._generator is None or self._generator.device != self.device:

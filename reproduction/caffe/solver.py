@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from reproduction.caffe import rules, snapshot, solvernets, weights
-from reproduction.caffe.errors import ReproductionError, StrPath
+from reproduction.caffe.errors import NetError, ReproductionError, StrPath
 from reproduction.caffe.events import Evaluated, Event, LossError, Measured, Saved, Stepped
 from reproduction.caffe.geometry import Shape
-from reproduction.caffe.layers.python import PythonLayers
+from reproduction.caffe.layers.python import Python, PythonLayers
 from reproduction.caffe.net import Net
 from reproduction.caffe.parallel import Ranks
 from reproduction.caffe.schema import NetParameter, SolverParameter
@@ -86,6 +86,11 @@ class Solver:
         self.action: Callable[[], Action] = lambda: Action.NONE
         self.stopped = False
         self.notes = solvernets.unread(param)
+        # Caffe: all layers that read data begin anew; here those of Caffe's own types go on where they were.
+        self.notes += [
+            f"layer {name!r} (Python) reads from its beginning when a run goes on from a snapshot."
+            for name in self._own_sources
+        ]
         self._losses: list[float] = []
         self._start = 0
         self._outputs: dict[str, Tensor] = {}
@@ -107,10 +112,16 @@ class Solver:
                 place="solver",
                 remedy="Raise iter_size, or start fewer.",
             )
-        if self.ranks.size > 1 and self.feed is None:
-            raise ReproductionError("processes can only share samples that are fed to the net", place="solver")
+        for name in self._own_sources if self.ranks.size > 1 else ():
+            raise NetError("processes cannot share the data of a Python layer", layer=name, remedy="Feed its tops.")
         if param.snapshot and self.ranks.is_first:
             snapshot.prepare(param)
+
+    @property
+    def _own_sources(self) -> list[str]:
+        """Python layers that bring data, of which only their authors know how to find a certain one."""
+        layers = self.net.layers.items()
+        return [name for name, layer in layers if isinstance(layer, Python) and not layer.spec.bottom]
 
     @property
     def rate(self) -> float:

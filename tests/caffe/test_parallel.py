@@ -126,7 +126,30 @@ def test_processes_that_do_not_find_each_other_are_one_line(monkeypatch):
     assert "\n" not in str(caught.value)
 
 
-def test_nets_with_data_of_their_own_cannot_be_split():
+class Own:
+    """A Python layer with data of its own."""
+
+    def setup(self, bottom, top):
+        pass
+
+    def reshape(self, bottom, top):
+        for blob, value in zip(top, tiny.feed(0).values(), strict=True):
+            blob.reshape(*value.shape)
+
+    def forward(self, bottom, top):
+        for blob, value in zip(top, tiny.feed(0).values(), strict=True):
+            blob.data[...] = value
+
+
+def test_the_data_of_a_python_layer_cannot_be_shared():
+    start, end = tiny.NET.index('type: "Input"'), tiny.NET.index('layer { name: "conv"')
+    param = tiny.param("iter_size: 2")
+    param.net_param = tiny.net(
+        tiny.NET[:start] + 'type: "Python" top: "data" top: "label" python_param { layer: "Own" } }' + tiny.NET[end:]
+    )
+    run = tiny.solver.build(param, python_layers={"Own": Own})
+    assert run.notes == ["layer 'data' (Python) reads from its beginning when a run goes on from a snapshot."]
+    run.step()
     with pytest.raises(ReproductionError) as caught:
-        tiny.built("iter_size: 2", feed=None, ranks=parallel.Ranks(0, 2))
-    assert str(caught.value) == "solver: processes can only share samples that are fed to the net."
+        tiny.solver.build(param, python_layers={"Own": Own}, ranks=parallel.Ranks(0, 2))
+    assert str(caught.value) == ("layer 'data': processes cannot share the data of a Python layer. Feed its tops.")

@@ -7,6 +7,7 @@ import os
 import signal
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -330,6 +331,24 @@ def test_a_run_that_goes_on_is_one_that_never_stopped(kind, stop, tmp_path):
     second = tiny.built(text)
     list(second.solve(resume=first.snapshot()[1]))
     assert second.iter == 6
+    assert tiny.same(tiny.weights(whole), tiny.weights(second))
+
+
+def test_a_net_with_data_of_its_own_goes_on_with_the_samples_that_it_would_have_read(tmp_path):
+    with h5py.File(tmp_path / "rows.h5", "w") as file:
+        samples = [tiny.feed(draw) for draw in range(7)]
+        for name in ("data", "label"):
+            file[name] = np.concatenate([sample[name] for sample in samples])
+    (tmp_path / "list.txt").write_text(f"{tmp_path}/rows.h5\n")
+    own = f'type: "HDF5Data" top: "data" top: "label" hdf5_data_param {{ source: "{tmp_path}/list.txt" batch_size: 2'
+    start, end = tiny.NET.index('type: "Input"'), tiny.NET.index('layer { name: "conv"')
+    param = tiny.param(f'iter_size: 3 max_iter: 6 snapshot_prefix: "{tmp_path}/s"')
+    param.net_param = tiny.net(tiny.NET[:start] + own + " shuffle: true } }\n" + tiny.NET[end:])
+    whole, first, second = (solver.build(param) for _ in range(3))
+    whole.step(6)
+    first.step(4)
+    second.restore(first.snapshot()[1])
+    second.step(2)
     assert tiny.same(tiny.weights(whole), tiny.weights(second))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,9 +28,34 @@ class Source(Layer):
         """Follow the net's device and type by a buffer, since there may be no parameter that moves with the net."""
         self.register_buffer("_like", torch.empty(0), persistent=False)
 
+    def seek(self, draw: int) -> None:
+        """Let the next forward be number ``draw``, from 0, whatever was read before."""
+
     def place(self, values: Tensor | npt.NDArray[Any]) -> Tensor:
         """Bring values to the net's device and type."""
         return torch.as_tensor(values).to(self.get_buffer("_like"))
+
+
+class Shuffle:
+    """The orders of a list that is read again and again, each a function of a seed and of what it is the order of.
+
+    Args:
+        wanted: whether to mix at all.
+        generator: gives the seed; None is torch's own.
+    """
+
+    def __init__(self, wanted: bool, generator: torch.Generator | None):
+        self._seed = int(torch.randint(2**31, (), generator=generator)) if wanted else None
+        self._order = lru_cache(maxsize=2)(self._make)
+
+    def __call__(self, count: int, *key: int) -> npt.NDArray[np.int64]:
+        """Give the order of ``count`` things, of the epoch and the file, say, in ``key``."""
+        return self._order(count, key)
+
+    def _make(self, count: int, key: tuple[int, ...]) -> npt.NDArray[np.int64]:
+        if self._seed is None:
+            return np.arange(count)
+        return np.random.default_rng([self._seed, *key]).permutation(count)
 
 
 def read_list(source: str) -> str:
@@ -181,6 +207,7 @@ class MemoryData(Source):
         if min(self._size) < 1:
             raise NetError("batch_size, channels, height and width must be positive", got=self._size)
         self._arrays: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None
+        self._first: int | None = None
         self._position = 0
 
     def reset(self, data: npt.NDArray[Any], labels: npt.NDArray[Any]) -> None:
@@ -203,7 +230,15 @@ class MemoryData(Source):
         if labels.size != len(data):
             raise NetError("there must be one label for each instance", got=labels.size, want=len(data))
         self._arrays = data, labels.reshape(-1, 1, 1, 1)
+        self._first = None
         self._position = 0
+
+    def seek(self, draw: int) -> None:
+        """Go to a batch; the first one asked for after ``reset`` is the first of the arrays."""
+        if self._first is None:
+            self._first = draw
+        if self._arrays is not None:
+            self._position = (draw - self._first) * self._size[0] % len(self._arrays[0])
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Give the declared shapes."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from reproduction.caffe import hdf5
@@ -15,7 +15,7 @@ from reproduction.caffe.errors import DataError, NetError, did_you_mean
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.layers.checks import legacy_shape
-from reproduction.caffe.layers.data import Source, read_list
+from reproduction.caffe.layers.data import Shuffle, Source, read_list
 
 if TYPE_CHECKING:
     import h5py
@@ -25,7 +25,7 @@ class HDF5Data(Source):
     """Batches of rows from HDF5 files, one file after the other and then again from the first.
 
     ``source`` is a text file with the names of the HDF5 files. Each of these holds a data set for each top, named
-    as the top, all with as many rows. ``shuffle`` mixes the files and the rows of each, in torch's order, not Caffe's.
+    as the top, all with as many rows. ``shuffle`` mixes the files and the rows of each, not in Caffe's order.
 
     Shapes:
         tops  (batch_size, ...) as the data sets' rows
@@ -47,10 +47,25 @@ class HDF5Data(Source):
         self._files: list[str] = read_list(param.source).split()
         if not self._files:
             raise DataError("the list names no HDF5 files", path=param.source)
-        self._file_order = self._order(len(self._files))
-        self._row_order = self._file_order[:0]
-        self._file = self._row = 0
-        self._open()
+        self._shuffle = Shuffle(param.shuffle, self.generator)
+        self._rows: dict[str, int] = {}
+        self._columns: list[npt.NDArray[Any]] = []
+        self._opened = ""
+        self._given = 0
+        self._go(0, 0)
+
+    def seek(self, draw: int) -> None:
+        """Go to a batch; where it is not the next, the rows of all files are counted first."""
+        start = draw * self.spec.hdf5_data_param.batch_size
+        if start == self._given:
+            return
+        self._given = start
+        epoch, start = divmod(start, sum(self._count(path) for path in self._files))
+        place = 0
+        while start >= (count := self._count(self._path(epoch, place))):
+            start -= count
+            place += 1
+        self._go(epoch, place, start)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Give the shapes of a batch."""
@@ -60,52 +75,50 @@ class HDF5Data(Source):
         """Give the next batch."""
         parts = []
         missing = self.spec.hdf5_data_param.batch_size
+        self._given += missing
         while missing:
-            picked = self._row_order[self._row : self._row + missing]
+            picked = self._order[self._row : self._row + missing]
             parts.append([rows[picked] for rows in self._columns])
             missing -= len(picked)
             self._row += len(picked)
-            if self._row == len(self._row_order):
-                self._next()
+            if self._row == len(self._order):
+                last = self._place + 1 == len(self._files)
+                self._go(self._epoch + last, 0 if last else self._place + 1)
         return tuple(self.place(np.concatenate(column)) for column in zip(*parts, strict=True))
 
-    def _next(self) -> None:
-        self._row = 0
-        if len(self._files) == 1:
-            self._row_order = self._order(len(self._row_order))
-            return
-        self._file += 1
-        if self._file == len(self._files):
-            self._file = 0
-            self._file_order = self._order(len(self._files))
-        before = self.shapes([])
-        self._open()
-        if self.shapes([]) != before:
-            raise DataError(
-                "the rows differ in shape from those of the files before",
-                path=self._path(),
-                got=[shape[1:] for shape in self.shapes([])],
-                want=[shape[1:] for shape in before],
-            )
+    def _go(self, epoch: int, place: int, row: int = 0) -> None:
+        """Go to a row of the file that comes in this place of the epoch's order."""
+        path = self._path(epoch, place)
+        if path != self._opened:
+            self._open(path)
+        self._epoch, self._place, self._row = epoch, place, row
+        self._order = self._shuffle(len(self._columns[0]), epoch, place)
 
-    def _order(self, count: int) -> npt.NDArray[Any]:
-        if not self.spec.hdf5_data_param.shuffle:
-            return np.arange(count)
-        return torch.randperm(count, generator=self.generator).numpy()
+    def _path(self, epoch: int, place: int) -> str:
+        return self._files[int(self._shuffle(len(self._files), epoch)[place])]
 
-    def _path(self) -> str:
-        return self._files[int(self._file_order[self._file])]
+    def _count(self, path: str) -> int:
+        if path not in self._rows:
+            with self._reading(path) as reader:
+                member = reader.file.get(self.spec.top[0])
+                self._rows[path] = len(_column(reader.file, self.spec.top[0], path)) if member is None else len(member)
+        return self._rows[path]
 
-    def _open(self) -> None:
-        path = self._path()
+    def _reading(self, path: str) -> AbstractContextManager[hdf5.Reader]:
         if not Path(path).is_file():
             raise DataError("there is no such file", path=path, remedy=f"{self.spec.hdf5_data_param.source} names it.")
-        with hdf5.reading(path) as reader:
-            self._columns = [_column(reader.file, top, path) for top in self.spec.top]
-        rows = {top: len(column) for top, column in zip(self.spec.top, self._columns, strict=True)}
+        return hdf5.reading(path)
+
+    def _open(self, path: str) -> None:
+        with self._reading(path) as reader:
+            columns = [_column(reader.file, top, path) for top in self.spec.top]
+        rows = {top: len(column) for top, column in zip(self.spec.top, columns, strict=True)}
         if len(set(rows.values())) > 1 or not rows[self.spec.top[0]]:
             raise DataError("the data sets must have as many rows, and at least one", path=path, got=rows)
-        self._row_order = self._order(len(self._columns[0]))
+        got, want = ([column.shape[1:] for column in each] for each in (columns, self._columns or columns))
+        if got != want:
+            raise DataError("the rows differ in shape from those of the files before", path=path, got=got, want=want)
+        self._columns, self._opened, self._rows[path] = columns, path, rows[self.spec.top[0]]
 
 
 def _column(file: h5py.File, name: str, path: str) -> npt.NDArray[Any]:

@@ -13,7 +13,7 @@ from reproduction.caffe import blobs
 from reproduction.caffe.errors import DataError, NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.checks import legacy_shape
-from reproduction.caffe.layers.data import Source, read_list
+from reproduction.caffe.layers.data import Shuffle, Source, read_list
 from reproduction.caffe.schema import TransformationParameter
 
 Pixels = npt.NDArray[np.uint8]  # (H, W, C), blue first
@@ -147,7 +147,7 @@ class ImageData(Source):
 
     ``source`` is a text file with lines ``path label``; ``root_folder`` is put before each path as it is. An image is
     read, resized to ``new_height`` x ``new_width`` where these are set, and transformed. The first image of a batch
-    gives the size of all. Random crops, mirrors, shuffles and skips are torch's, not Caffe's.
+    gives the size of all. Random crops, mirrors, shuffles and skips are not Caffe's.
 
     Shapes:
         data   (batch_size, 3, H, W), blue first, or (batch_size, 1, H, W) without ``is_color``
@@ -182,25 +182,29 @@ class ImageData(Source):
         if param.batch_size < 1:
             raise NetError("batch_size must be positive", got=param.batch_size)
         self._lines = read_labels(param.source)
-        self._shuffle()
-        self._position = 0
-        if param.rand_skip:
-            self._position = int(torch.randint(param.rand_skip, (), generator=self.generator))
-            if self._position >= len(self._lines):
-                raise DataError(f"there are too few images to skip {self._position}", path=param.source)
+        self._shuffle = Shuffle(param.shuffle, self.generator)
+        self._skipped = int(torch.randint(param.rand_skip, (), generator=self.generator)) if param.rand_skip else 0
+        if self._skipped >= len(self._lines):
+            raise DataError(f"there are too few images to skip {self._skipped}", path=param.source)
+        self._given = 0
         self._transform = Transform(self.spec.transform_param, self.generator)
+
+    def seek(self, draw: int) -> None:
+        """Go to a batch."""
+        self._given = draw * self.spec.image_data_param.batch_size
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Read the next image and give its size to the batch."""
         param = self.spec.image_data_param
-        channels, height, width = self._load(self._lines[self._position][0]).shape
+        channels, height, width = self._load(self._line(self._given)[0]).shape
         return [(param.batch_size, channels, height, width), (param.batch_size,)]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Give the next batch."""
         images, labels = [], []
         for _ in range(self.spec.image_data_param.batch_size):
-            path, label = self._lines[self._position]
+            path, label = self._line(self._given)
+            self._given += 1
             images.append(self._load(path))
             labels.append(float(label))
             if images[-1].shape != images[0].shape:
@@ -211,10 +215,6 @@ class ImageData(Source):
                     want=images[0].shape,
                     remedy="Set new_height and new_width, crop_size, or batch_size: 1.",
                 )
-            self._position += 1
-            if self._position == len(self._lines):
-                self._position = 0
-                self._shuffle()
         return self.place(np.stack(images)), self.place(torch.tensor(labels))
 
     def _load(self, name: str) -> npt.NDArray[np.float32]:
@@ -225,10 +225,10 @@ class ImageData(Source):
             image = resize(image, param.new_height, param.new_width)
         return self._transform(image, path, training=self.training)
 
-    def _shuffle(self) -> None:
-        if self.spec.image_data_param.shuffle:
-            order = torch.randperm(len(self._lines), generator=self.generator)
-            self._lines = [self._lines[i] for i in order.tolist()]
+    def _line(self, number: int) -> tuple[str, int]:
+        """Find the line that comes in this place, counted over all epochs."""
+        epoch, place = divmod(self._skipped + number, len(self._lines))
+        return self._lines[int(self._shuffle(len(self._lines), epoch)[place])]
 
 
 def read_labels(source: str) -> list[tuple[str, int]]:

@@ -77,6 +77,19 @@ MEMORY = (
 )
 
 
+def test_memory_data_begin_with_the_first_batch_asked_for_after_a_reset():
+    layer = single(MEMORY)
+    data, labels = np.zeros((6, 1, 1, 3), np.float32), np.arange(6, dtype=np.float32)
+    layer.seek(3)
+    for first in (0, 7):
+        layer.reset(data, labels)
+        got = []
+        for draw in (first, first + 2, first + 3, first + 1):
+            layer.seek(draw)
+            got.append(layer()[1].flatten().tolist())
+        assert got == [[0, 1], [4, 5], [0, 1], [2, 3]]
+
+
 def test_memory_data_goes_around_and_around():
     layer = single(MEMORY)
     assert layer.shapes([]) == [(2, 1, 1, 3), (2, 1, 1, 1)]

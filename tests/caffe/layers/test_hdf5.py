@@ -50,6 +50,17 @@ def test_shuffle_mixes_rows_and_files_but_shows_each_once_an_epoch(tmp_path):
     assert all({int(row // 10) for row in epoch[:5]} <= {int(epoch[0] // 10)} for epoch in epochs)
 
 
+@pytest.mark.parametrize("shuffle", ["", "shuffle: true"])
+@pytest.mark.parametrize("counts", [(7,), (3, 1, 4)])
+def test_any_batch_can_be_asked_for(tmp_path, counts, shuffle):
+    source = write(tmp_path, *counts)
+    layer, other = (reader(source, 3, shuffle, tops="y", seed=2) for _ in range(2))
+    batches = [layer()[0].tolist() for _ in range(12)]
+    for draw in (0, 11, 3, 4, 5, 0, 8):
+        other.seek(draw)
+        assert other()[0].tolist() == batches[draw]
+
+
 @pytest.mark.parametrize(
     ("columns", "error"),
     [

@@ -112,6 +112,16 @@ def test_shuffle_and_skip_move_the_beginning(tmp_path):
     assert labels[0] > 0
 
 
+@pytest.mark.parametrize("more", ["", "shuffle: true", "shuffle: true rand_skip: 4"])
+def test_any_batch_can_be_asked_for(tmp_path, more):
+    fields = folder_of(tmp_path, [(2, 2)] * 5) + f" batch_size: 2 {more}"
+    layer, other = images(fields, seed=1), images(fields, seed=1)
+    batches = [layer()[1].tolist() for _ in range(9)]
+    for draw in (0, 8, 3, 4, 0):
+        other.seek(draw)
+        assert other()[1].tolist() == batches[draw]
+
+
 # ---- transform_param
 
 
