@@ -31,6 +31,7 @@ FLOORS = [
         "tensors",
         "upgrade",
         "fillers",
+        "devices",
     },
     {"weights", "netspec", "layers", "transfer"},
     {"graph"},

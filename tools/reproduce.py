@@ -26,8 +26,9 @@ import torch
 from common import ROOT, Bars, run
 from tqdm import tqdm
 
+from reproduction.caffe import devices
 from reproduction.caffe.errors import ReproductionError
-from reproduction.fcn import nets, reproduce, segmenter, zoo
+from reproduction.fcn import nets, reproduce, zoo
 from reproduction.fcn.nets import Published
 from reproduction.fcn.reproduce import Plan, Watch
 from reproduction.report import markdown, record
@@ -40,7 +41,7 @@ def main() -> int:
     """Score, print and write; 1 when a net is off or could not be scored."""
     args = _parser().parse_args()
     rows = reproduce.chosen(args.set, args.nets)
-    device = segmenter.use_device(args.device)
+    device = devices.use(args.device)
     folder = args.report / args.set
     plan = Plan(
         args.set,

@@ -38,7 +38,7 @@ from tqdm import tqdm
 from reproduction.caffe.errors import ReproductionError, WeightsError
 from reproduction.caffe.parallel import joined
 from reproduction.caffe.signals import Signals
-from reproduction.fcn import segmenter, stages, training, zoo
+from reproduction.fcn import stages, training, zoo
 from reproduction.fcn.stages import Stage
 from reproduction.fcn.training import Plan, Step, Watch
 from reproduction.fcn.validation import Validation
@@ -56,7 +56,6 @@ def main() -> int:
     chain = asked(args)
     starts = stages.chain(chain, init(chain, args.init, args.out), args.out)
     plan = Plan(args.out, args.data, args.seed, args.limit, args.check, args.force)
-    segmenter.use_device(args.device)
     with (
         joined(args.device) as ranks,
         Screen(quiet=args.quiet, silent=not ranks.is_first) as screen,

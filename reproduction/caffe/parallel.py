@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from reproduction.caffe import devices
 from reproduction.caffe.errors import ReproductionError
 
 
@@ -95,15 +96,14 @@ def joined(device: str = "cpu") -> Iterator[Ranks]:
             ``Ranks.device``.
 
     Raises:
-        ReproductionError: the processes do not find each other.
+        ReproductionError: the processes do not find each other, or there is no such device.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield Ranks(device=torch.device(device))
+        yield Ranks(device=devices.use(device))
         return
-    place = torch.device(device)
-    if place == torch.device("cuda"):
-        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    place = devices.use(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device)
+    if place.type == "cuda":
         torch.cuda.set_device(place)
     try:
         dist.init_process_group("nccl" if place.type == "cuda" else "gloo")

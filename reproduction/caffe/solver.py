@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reproduction.caffe import rules, snapshot, solvernets, weights
+from reproduction.caffe import devices, rules, snapshot, solvernets, weights
 from reproduction.caffe.errors import NetError, ReproductionError, StrPath
 from reproduction.caffe.events import Evaluated, Event, LossError, Measured, Saved, Stepped
 from reproduction.caffe.geometry import Shape
@@ -416,11 +416,11 @@ def build(
     Source: BVLC/caffe@9b89154 src/caffe/solver.cpp L36-L193, tools/caffe.cpp L222-L237.
     """
     # Caffe: without random_seed it takes one from the clock; here a run can be made again (solver.cpp L44).
-    seed = max(param.random_seed, 0)
+    seed, place = max(param.random_seed, 0), devices.use(device)
 
     def made(message: NetParameter) -> Net:
         net = solvernets.build(message, seed, inputs=inputs, python_layers=python_layers, blas_order=blas_order)
-        return net.to(device)
+        return net.to(place)
 
     net = made(solvernets.training_net(param, base))
     test_nets = [made(message) for message in solvernets.testing_nets(param, base)] if tests else []

@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from reproduction.caffe import prototxt, weights
-from reproduction.caffe.errors import DataError, NetError, ReproductionError, StrPath, WeightsError
+from reproduction.caffe import devices, prototxt, weights
+from reproduction.caffe.errors import DataError, NetError, StrPath, WeightsError
 from reproduction.caffe.net import Net
 from reproduction.caffe.schema import NetParameter
 from reproduction.fcn import images, nets, palette
@@ -192,7 +192,7 @@ def load(row: Published, net: NetParameter, model: StrPath, *, device: str = "cp
     """
     if not Path(model).is_file():
         raise WeightsError("no such file of weights", path=model)
-    target = use_device(device)
+    target = devices.use(device)
     made = Net(net)
     report = made.copy_from(weights.read(model).net, model)
     if report.untouched:
@@ -203,25 +203,6 @@ def load(row: Published, net: NetParameter, model: StrPath, *, device: str = "cp
             remedy="Name the net that they belong to.",
         )
     return made.to(target)
-
-
-def use_device(name: str) -> torch.device:
-    """Look up a device, and set torch to compute there in single precision.
-
-    Raises:
-        ReproductionError: there is no such device, or this torch cannot use it.
-    """
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
-        raise ReproductionError(f"device {name!r} cannot be used ({reason})", remedy="Use cpu, or cuda.") from None
-    if device.type == "cuda":
-        # Caffe: single precision is single precision; torch lets cuDNN round convolutions to 10 bits (TF32).
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cuda.matmul.allow_tf32 = False
-    return device
 
 
 def _rgb(picture: Picture) -> npt.NDArray[np.uint8]:

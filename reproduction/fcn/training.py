@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from reproduction.caffe import caffemodel, prototxt, weights
+from reproduction.caffe import caffemodel, devices, prototxt, weights
 from reproduction.caffe.errors import ReproductionError
 from reproduction.caffe.events import LossError, Saved, Stepped
 from reproduction.caffe.net import Net
@@ -26,7 +26,7 @@ from reproduction.caffe.schema import Phase, SolverParameter
 from reproduction.caffe.signals import Action
 from reproduction.caffe.solver import Solver
 from reproduction.caffe.updates import Norms
-from reproduction.fcn import evaluate, feeds, nets, preflight, runs, segmenter, stages, surgery, trainlog
+from reproduction.fcn import evaluate, feeds, nets, preflight, runs, stages, surgery, trainlog
 from reproduction.fcn.feeds import DatasetFeed, Feed, ListFeed
 from reproduction.fcn.losses import Meter, losses
 from reproduction.fcn.runs import Snapshot
@@ -170,7 +170,7 @@ class _Run:
 
 def _build(stage: Stage, plan: Plan, folder: Path, feed: Feed, watch: Watch, ranks: Ranks) -> _Run:
     param, state = _param(stage, plan, folder), stage.train.state
-    segmenter.use_device(str(ranks.device))
+    devices.use(ranks.device)
     torch.backends.cudnn.deterministic = True  # else a run that goes on is not, to the bit, one that never stopped
     net = Net(
         stage.train,

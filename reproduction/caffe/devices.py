@@ -1,0 +1,29 @@
+"""The devices that nets run on, and what torch must be told so that they compute there as Caffe does."""
+
+from __future__ import annotations
+
+import torch
+
+from reproduction.caffe.errors import ReproductionError
+
+
+def use(name: str | torch.device) -> torch.device:
+    """Look up a device, and set torch to compute there in single precision and, where it can, the same at every run.
+
+    Raises:
+        ReproductionError: there is no such device, or this torch cannot use it.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+        raise ReproductionError(f"device {str(name)!r} cannot be used ({reason})", remedy="Use cpu, or cuda.") from None
+    if device.type == "cuda":
+        # Caffe: single precision is single precision; torch lets cuDNN round convolutions to 10 bits (TF32).
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+        # A run that goes on from a snapshot must be one that never stopped.
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+    return device

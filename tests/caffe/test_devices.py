@@ -1,0 +1,39 @@
+"""Devices by name, and torch told to compute in single precision."""
+
+import pytest
+import torch
+
+from reproduction.caffe import devices
+from reproduction.caffe.errors import ReproductionError
+
+
+def test_a_device_that_there_is_is_given_back():
+    assert devices.use("cpu") == torch.device("cpu")
+    assert devices.use(torch.device("cpu")) == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["abacus", "cuda:99"])
+def test_a_device_that_there_is_not_is_one_line(name):
+    with pytest.raises(ReproductionError) as caught:
+        devices.use(name)
+    assert str(caught.value).startswith(f"device {name!r} cannot be used (")
+    assert str(caught.value).endswith("). Use cpu, or cuda.")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def switches():
+    """The switches of torch, which have no room for what monkeypatch does."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark, matmul.allow_tf32
+    cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark, matmul.allow_tf32 = True, False, True, True
+    yield cudnn, matmul
+    cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark, matmul.allow_tf32 = before
+
+
+def test_cuda_computes_in_single_precision_the_same_at_every_run(switches, monkeypatch):
+    cudnn, matmul = switches
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "empty", lambda *_, **__: None)  # as if there were such a device
+        devices.use("cuda")
+    assert (cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark, matmul.allow_tf32) == (False, True, False, False)
