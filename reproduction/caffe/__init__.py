@@ -7,5 +7,5 @@
 5. ``layers``      one class for each layer type;  ``fillers``  how their parameters begin
 6. ``graph``       message -> ordered layers;  ``net``  graph -> ``nn.Module``
 7. ``weights``     every file of weights <-> message
-8. ``solver``      a solver's nets, its loop and what it reports;  ``rules``  rates and updates;  ``snapshot``  its files
+8. ``solver``      a solver's nets and its loop;  ``rules``  rates and updates;  ``snapshot``  its files
 """
