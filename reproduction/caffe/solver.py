@@ -86,7 +86,7 @@ class Solver:
         self.action: Callable[[], Action] = lambda: Action.NONE
         self.stopped = False
         self.notes = solvernets.unread(param)
-        # Caffe: all layers that read data begin anew; here those of Caffe's own types go on where they were.
+        # Upstream bug, fixed: when a run goes on from a snapshot, Caffe's layers read their data from the beginning.
         self.notes += [
             f"layer {name!r} (Python) reads from its beginning when a run goes on from a snapshot."
             for name in self._own_sources
@@ -415,7 +415,8 @@ def build(
 
     Source: BVLC/caffe@9b89154 src/caffe/solver.cpp L36-L193, tools/caffe.cpp L222-L237.
     """
-    # Caffe: without random_seed it takes one from the clock; here a run can be made again (solver.cpp L44).
+    # Upstream bug, fixed: without random_seed Caffe takes one from the clock, and no run can be made again
+    # (solver.cpp L44).
     seed, place = max(param.random_seed, 0), devices.use(device)
 
     def made(message: NetParameter) -> Net:
