@@ -16,7 +16,7 @@ SETS   := voc nyud siftflow pascalcontext
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test test-all prototxt exactness readme clean $(SETS:%=reproduce-%)
+.PHONY: help setup lint format test test-all prototxt exactness bench readme clean $(SETS:%=reproduce-%)
 
 help: ## print this list
 	@echo "make TARGET      (NETS=voc-fcn8s DEVICE=cuda LIMIT=20 DATA=dir narrow the reproductions)"
@@ -52,6 +52,9 @@ prototxt: $(READY) ## write prototxt/ anew from reproduction/fcn/nets.py
 
 exactness: $(READY) ## measure every layer and net against Caffe's recorded results (2 minutes)
 	$(RUN) tools/exactness.py
+
+bench: $(READY) ## time our ways to run a net against those peers that are installed (10 minutes; BENCH=--train)
+	$(RUN) tools/bench.py $(BENCH)
 
 readme: $(READY) ## write the generated parts of README.md anew
 	$(RUN) tools/readme.py

@@ -1,0 +1,48 @@
+"""This project's ways to run a net."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from peers import Step, Task
+from reproduction.caffe import net as nets
+from reproduction.caffe import prototxt, solver, weights
+
+
+def net(task: Task) -> Step:
+    """The plain path: the prototxt's layers, one after the other."""
+    torch.set_num_threads(task.threads)
+    built = nets.load(task.deploy, task.weights).to(task.device).eval()
+    images = torch.from_numpy(task.images()).to(task.device)
+
+    @torch.inference_mode()
+    def step() -> np.ndarray[Any, Any]:
+        return built({"data": images}, blobs=["score"])["score"].cpu().numpy()  # type: ignore[no-any-return]
+
+    return step
+
+
+def training(task: Task) -> Step:
+    """The solver, with the settings that the net was published with."""
+    torch.set_num_threads(task.threads)
+    param = prototxt.load_solver(f"{task.folder}/solver.prototxt")
+    param.clear("snapshot")
+    shape = (task.batch, 3, task.height, task.width)
+    made = solver.build(
+        param,
+        base=task.folder,
+        inputs={"data": shape, "label": (task.batch, 1, *shape[2:])},
+        device=task.device,
+        tests=False,
+    )
+    made.net.copy_from(weights.read(task.weights).net, task.weights)
+    inputs = {"data": task.images(), "label": task.labels(len(made.net.params["score_fr"][0]))}
+    made.feed = lambda _: inputs
+
+    def step() -> np.ndarray[Any, Any]:
+        return np.asarray(made.step())
+
+    return step

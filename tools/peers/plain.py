@@ -1,0 +1,195 @@
+"""FCN-32s, -16s and -8s as people write them in PyTorch by hand: the port that the benchmark compares with.
+
+The project itself makes modules from prototxts alone; this one is here to be beaten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from peers import Step, Task
+from reproduction.caffe import weights
+
+VOID = 255
+LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 1e-10, 0.99, 0.0005
+
+
+class FCN(nn.Module):
+    """The trunk of VGG16, and what all three nets share.
+
+    Args:
+        classes: how many.
+        widths: channels of the five blocks.
+        width: channels of fc6 and fc7.
+    """
+
+    def __init__(self, classes: int, widths: Sequence[int], width: int):
+        super().__init__()
+        a, b, c, d, e = widths
+        self.conv1_1 = nn.Conv2d(3, a, 3, padding=100)
+        self.conv1_2 = nn.Conv2d(a, a, 3, padding=1)
+        self.conv2_1 = nn.Conv2d(a, b, 3, padding=1)
+        self.conv2_2 = nn.Conv2d(b, b, 3, padding=1)
+        self.conv3_1 = nn.Conv2d(b, c, 3, padding=1)
+        self.conv3_2 = nn.Conv2d(c, c, 3, padding=1)
+        self.conv3_3 = nn.Conv2d(c, c, 3, padding=1)
+        self.conv4_1 = nn.Conv2d(c, d, 3, padding=1)
+        self.conv4_2 = nn.Conv2d(d, d, 3, padding=1)
+        self.conv4_3 = nn.Conv2d(d, d, 3, padding=1)
+        self.conv5_1 = nn.Conv2d(d, e, 3, padding=1)
+        self.conv5_2 = nn.Conv2d(e, e, 3, padding=1)
+        self.conv5_3 = nn.Conv2d(e, e, 3, padding=1)
+        self.fc6 = nn.Conv2d(e, width, 7)
+        self.fc7 = nn.Conv2d(width, width, 1)
+        self.score_fr = nn.Conv2d(width, classes, 1)
+        self.pool = nn.MaxPool2d(2, stride=2, ceil_mode=True)
+        self.relu = nn.ReLU(inplace=True)
+        self.drop6 = nn.Dropout()
+        self.drop7 = nn.Dropout()
+
+    def trunk(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute pool3, pool4 and score_fr."""
+        x = self.relu(self.conv1_1(x))
+        x = self.pool(self.relu(self.conv1_2(x)))
+        x = self.relu(self.conv2_1(x))
+        x = self.pool(self.relu(self.conv2_2(x)))
+        x = self.relu(self.conv3_1(x))
+        x = self.relu(self.conv3_2(x))
+        pool3 = self.pool(self.relu(self.conv3_3(x)))
+        x = self.relu(self.conv4_1(pool3))
+        x = self.relu(self.conv4_2(x))
+        pool4 = self.pool(self.relu(self.conv4_3(x)))
+        x = self.relu(self.conv5_1(pool4))
+        x = self.relu(self.conv5_2(x))
+        x = self.pool(self.relu(self.conv5_3(x)))
+        x = self.drop6(self.relu(self.fc6(x)))
+        x = self.drop7(self.relu(self.fc7(x)))
+        return pool3, pool4, self.score_fr(x)
+
+
+class FCN32s(FCN):
+    """Scores upsampled at once."""
+
+    def __init__(self, classes: int, widths: Sequence[int], width: int):
+        super().__init__(classes, widths, width)
+        self.upscore = nn.ConvTranspose2d(classes, classes, 64, stride=32, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute scores, (N, classes, H, W)."""
+        _, _, score = self.trunk(x)
+        return self.upscore(score)[:, :, 19 : 19 + x.shape[2], 19 : 19 + x.shape[3]]
+
+
+class FCN16s(FCN):
+    """Scores joined with those of pool4."""
+
+    def __init__(self, classes: int, widths: Sequence[int], width: int):
+        super().__init__(classes, widths, width)
+        self.score_pool4 = nn.Conv2d(widths[3], classes, 1)
+        self.upscore2 = nn.ConvTranspose2d(classes, classes, 4, stride=2, bias=False)
+        self.upscore16 = nn.ConvTranspose2d(classes, classes, 32, stride=16, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute scores, (N, classes, H, W)."""
+        _, pool4, score = self.trunk(x)
+        up = self.upscore2(score)
+        up = up + self.score_pool4(pool4)[:, :, 5 : 5 + up.shape[2], 5 : 5 + up.shape[3]]
+        return self.upscore16(up)[:, :, 27 : 27 + x.shape[2], 27 : 27 + x.shape[3]]
+
+
+class FCN8s(FCN):
+    """Scores joined with those of pool4 and pool3."""
+
+    def __init__(self, classes: int, widths: Sequence[int], width: int):
+        super().__init__(classes, widths, width)
+        self.score_pool4 = nn.Conv2d(widths[3], classes, 1)
+        self.score_pool3 = nn.Conv2d(widths[2], classes, 1)
+        self.upscore2 = nn.ConvTranspose2d(classes, classes, 4, stride=2, bias=False)
+        self.upscore_pool4 = nn.ConvTranspose2d(classes, classes, 4, stride=2, bias=False)
+        self.upscore8 = nn.ConvTranspose2d(classes, classes, 16, stride=8, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute scores, (N, classes, H, W)."""
+        pool3, pool4, score = self.trunk(x)
+        up = self.upscore2(score)
+        up = up + self.score_pool4(pool4)[:, :, 5 : 5 + up.shape[2], 5 : 5 + up.shape[3]]
+        up = self.upscore_pool4(up)
+        up = up + self.score_pool3(pool3)[:, :, 9 : 9 + up.shape[2], 9 : 9 + up.shape[3]]
+        return self.upscore8(up)[:, :, 31 : 31 + x.shape[2], 31 : 31 + x.shape[3]]
+
+
+PORTS: Mapping[int, type[FCN]] = {32: FCN32s, 16: FCN16s, 8: FCN8s}
+
+
+def build(task: Task) -> FCN:
+    """Make the port of a net, as wide as its weights, with these weights."""
+    arrays = weights.read(task.weights).arrays()
+    widths = [len(arrays[f"conv{block}_1.weight"]) for block in range(1, 6)]
+    classes, width = arrays["score_fr.weight"].shape[:2]
+    port = PORTS[task.stride](classes, widths, width)
+    port.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()})
+    return port.to(task.device)
+
+
+def forward(task: Task, *, channels_last: bool) -> Step:
+    """Prepare eager inference."""
+    torch.set_num_threads(task.threads)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    port = build(task).eval().to(memory_format=layout)
+    images = torch.from_numpy(task.images()).to(task.device, memory_format=layout)
+
+    @torch.inference_mode()
+    def step() -> np.ndarray[Any, Any]:
+        return port(images).cpu().numpy()  # type: ignore[no-any-return]
+
+    return step
+
+
+def training(task: Task) -> Step:
+    """Prepare training: momentum, twice the rate and no decay for biases, fixed upsampling."""
+    torch.set_num_threads(task.threads)
+    torch.manual_seed(1337)
+    port = build(task).train()
+    for name, p in port.named_parameters():
+        p.requires_grad_(not name.startswith("upscore"))
+    learned = [(name, p) for name, p in port.named_parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for name, p in learned if name.endswith(".weight")]},
+        {
+            "params": [p for name, p in learned if name.endswith(".bias")],
+            "lr": 2 * LEARNING_RATE,
+            "weight_decay": 0.0,
+        },
+    ]
+    optimizer = torch.optim.SGD(groups, lr=LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+    images = torch.from_numpy(task.images()).to(task.device)
+    labels = torch.from_numpy(task.labels(port.score_fr.out_channels))[:, 0].long().to(task.device)
+
+    def step() -> np.ndarray[Any, Any]:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(port(images), labels, ignore_index=VOID, reduction="sum")
+        loss.backward()
+        optimizer.step()
+        return loss.detach().cpu().numpy()  # type: ignore[no-any-return]
+
+    return step
+
+
+def export(task: Task) -> None:
+    """Write the port as ONNX, for images of any height and width."""
+    import warnings
+
+    port = build(task).eval()
+    free = {0: "n", 2: "h", 3: "w"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter that keeps sizes free is the old one, and says so
+        torch.onnx.export(
+            port, (torch.zeros(1, 3, 64, 96),), task.onnx, dynamo=False, input_names=["data"],
+            output_names=["score"], dynamic_axes={"data": free, "score": free},
+        )  # fmt: skip

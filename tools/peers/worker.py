@@ -1,0 +1,118 @@
+"""One contender, once, in a process of its own: `python -m peers.worker`, with what to do as JSON on standard input.
+
+The last line of standard output is what was measured, as JSON.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from peers import FORWARD, TRAIN, Step, Task
+
+JOBS = {"forward": FORWARD, "load": FORWARD, "train": TRAIN}
+
+
+def main() -> None:
+    """Do one job and print its figures."""
+    wanted = json.load(sys.stdin)
+    task = Task(**wanted["task"])
+    if wanted["job"] == "setup":
+        set_up(task, onnx=wanted["onnx"])
+        return
+    contender = next(c for c in JOBS[wanted["job"]] if c.name == wanted["contender"])
+    found = measure(contender.prepare, task, wanted)
+    print()  # ends what a library may have begun to print
+    print(json.dumps(found))
+
+
+def measure(prepare: Any, task: Task, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Prepare a contender, and time its steps; the first one apart."""
+    step = prepare(task)
+    prepared = time.monotonic()
+    result = step()
+    first = time.monotonic()
+    loaded = peak()
+    forget_peak()
+    timed = [clocked(step) for _ in range(wanted["steps"])]
+    found = {
+        "prepare_seconds": prepared - wanted["started"],
+        "first_seconds": first - prepared,
+        "load_seconds": first - wanted["started"],
+        "load_peak_bytes": loaded,
+        "seconds": [wall for wall, _ in timed],
+        "cpu_seconds": [cpu for _, cpu in timed],
+        "peak_bytes": peak(),
+    }
+    if wanted.get("save"):
+        import numpy as np
+
+        np.save(wanted["save"], result)
+    if wanted.get("reference"):
+        found |= compare(result, wanted["reference"])
+    return found
+
+
+def clocked(step: Step) -> tuple[float, float]:
+    """Give wall and processor seconds of a step, the latter of all threads together."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    step()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def compare(scores: Any, reference: str) -> dict[str, float]:
+    """Give the greatest error over the greatest value, and the part of the pixels with another label."""
+    import numpy as np
+
+    want = np.load(reference)
+    if scores.shape != want.shape:
+        raise ValueError(f"scores are {scores.shape}, those of the plain path {want.shape}")
+    error = float(np.abs(scores.astype(np.float64) - want).max() / np.abs(want).max())
+    return {"error": error, "labels_off": float((scores.argmax(1) != want.argmax(1)).mean())}
+
+
+def forget_peak() -> None:
+    """Let the peak of memory start anew, where the system can; elsewhere it is that of the whole process."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak() -> int:
+    """Give the peak of resident memory, bytes, since ``forget_peak``."""
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    except (OSError, IndexError):
+        scale = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+def set_up(task: Task, *, onnx: bool) -> None:
+    """Write the files that contenders read: seeded weights of a sensible spread, and ONNX if wanted."""
+    import torch
+
+    from reproduction.caffe import caffemodel
+    from reproduction.caffe import net as nets
+    from tests.golden import seeded
+
+    net = nets.load(task.deploy)
+    with torch.no_grad():
+        for name, layer in net.layers.items():
+            for i, blob in enumerate(layer.blobs):
+                made = seeded.make_weight(name, i, tuple(blob.shape), bilinear=layer.spec.type == "Deconvolution")
+                blob.copy_(torch.from_numpy(made))
+    caffemodel.dump(net.to_proto(), task.weights)
+    del net
+    if onnx:
+        from peers import plain
+
+        plain.export(task)
+
+
+if __name__ == "__main__":
+    main()
