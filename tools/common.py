@@ -53,15 +53,15 @@ class Bars:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __call__(self, what: str) -> Progress:
-        """Begin a bar, which is shown once it moves; returns what moves it."""
+    def __call__(self, what: str, unit: str = "B") -> Progress:
+        """Begin a bar of bytes or of other things, which is shown once it moves; returns what moves it."""
         self.close()
         often = 0.2 if sys.stderr.isatty() else 30.0
 
         def move(done: int, total: int | None) -> None:
             if self.bar is None:  # a download that goes on starts where it was: its speed is that of the rest
                 self.bar = tqdm(
-                    desc=what, total=total, initial=done, unit="B", unit_scale=True, leave=False,
+                    desc=what, total=total, initial=done, unit=unit, unit_scale=unit == "B", leave=False,
                     mininterval=often, miniters=1, delay=1.0,
                 )  # fmt: skip
             self.bar.update(done - self.bar.n)

@@ -1,4 +1,4 @@
-"""The paper's data sets, as the published Python layers read them.
+"""The paper's data sets, as the published Python layers read them, and anybody's own.
 
 ``open("voc", "seg11valid", "data")`` finds the tree below the data root (``layouts.LAYOUTS`` says where it looks);
 ``from_layer`` does the same from the data layer of a published prototxt. A data set is a sequence of samples,
@@ -14,6 +14,7 @@ from typing import Any
 from reproduction.caffe.errors import DataError, StrPath, did_you_mean
 from reproduction.caffe.schema import PythonParameter
 from reproduction.fcn.datasets.base import Dataset, Sample, check_sample, class_names, draw_order
+from reproduction.fcn.datasets.folder import Folder, check_names, check_palette
 from reproduction.fcn.datasets.layouts import LAYOUTS
 from reproduction.fcn.datasets.mini import Mini, MiniSBD
 from reproduction.fcn.datasets.nyud import NYUD
@@ -34,16 +35,18 @@ __all__ = [
 ]
 
 DATASETS: dict[str, type[Dataset]] = {
-    kind.name: kind for kind in (VOC, VOC2011, VOC2012, SBD, NYUD, SIFTFlow, PASCALContext, Mini, MiniSBD)
+    kind.name: kind for kind in (VOC, VOC2011, VOC2012, SBD, NYUD, SIFTFlow, PASCALContext, Mini, MiniSBD, Folder)
 }
 
-# The published layers: their data set, and what their folder parameters are here.
+# The published layers, and the one for data that are nobody's but the user's: their data set, and what their folder
+# parameters are here.
 _LAYERS: dict[str, tuple[type[Dataset], dict[str, str]]] = {
     "VOCSegDataLayer": (VOC, {"voc_dir": "folder"}),
     "SBDDSegDataLayer": (SBD, {"sbdd_dir": "folder"}),
     "NYUDSegDataLayer": (NYUD, {"nyud_dir": "folder"}),
     "SIFTFlowSegDataLayer": (SIFTFlow, {"siftflow_dir": "folder"}),
     "PASCALContextSegDataLayer": (PASCALContext, {"context_dir": "folder", "voc_dir": "voc_folder"}),
+    "FolderSegDataLayer": (Folder, {}),
 }
 
 
@@ -114,8 +117,10 @@ def _open_layer(
         "randomize": _flag,
         "seed": _seed,
     }
-    if kind in (VOC, SBD):
+    if kind in (VOC, SBD, Folder):
         checks["mean"] = check_mean
+    if kind is Folder:
+        checks |= {"classes": check_names, "palette": check_palette}
     if kind is NYUD:
         checks["tops"] = lambda kinds: (
             [_text(name) for name in kinds] if isinstance(kinds, list | tuple) else _text(kinds)

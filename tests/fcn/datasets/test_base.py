@@ -181,7 +181,7 @@ def test_unknown_names_say_what_is_near(root):
         datasets.open("siftflo", "test", root)
     assert str(error.value) == (
         "no data set is called 'siftflo'; want one of voc, voc2011, voc2012, sbd, nyud, siftflow, pascalcontext, "
-        "mini, mini-sbd. Did you mean 'siftflow'?"
+        "mini, mini-sbd, folder. Did you mean 'siftflow'?"
     )
     with pytest.raises(DataError) as error:
         datasets.open("nyud", "test", root, ["colour", "label"])

@@ -76,7 +76,8 @@ def test_the_mean_and_the_order_are_the_layers(root):
 
 
 KNOWN = (
-    "want one of VOCSegDataLayer, SBDDSegDataLayer, NYUDSegDataLayer, SIFTFlowSegDataLayer, PASCALContextSegDataLayer."
+    "want one of VOCSegDataLayer, SBDDSegDataLayer, NYUDSegDataLayer, SIFTFlowSegDataLayer, PASCALContextSegDataLayer, "
+    "FolderSegDataLayer."
 )
 LITERAL = "want {'split': 'val', ...}."
 WRONG = [

@@ -1,0 +1,86 @@
+"""tools/check_data.py: what it prints, and when it exits 1."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import own
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def tool(monkeypatch, capsys, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module("check_data")
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["check_data.py", *map(str, args)])
+        with pytest.raises(SystemExit) as end:
+            module.run(module.main)
+        return end.value.code, *capsys.readouterr()
+
+    return call
+
+
+def test_a_good_folder_is_described_and_exits_0(tool):
+    own.write("photos")
+    code, out, err = tool("photos")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[:5] == [
+        "photos: 6 pictures in images/, 6 labels in labels/",
+        "6 pictures with a label; 5 in train, 1 in val",
+        "modes of images: RGB (6)",
+        "modes of labels: L (6)",
+        "sizes: all 30 x 20 (width x height)",
+    ]
+    assert lines[6].split() == ["label", "class", "pixels", "share", "in", "pictures"]
+    assert [line.split()[:2] for line in lines[7:10]] == [["0", "background"], ["1", "cat"], ["2", "dog"]]
+    assert lines[-1] == "A net can learn from this."
+
+
+def test_a_bad_folder_names_files_and_exits_1(tool):
+    own.write("photos", labels=lambda i: own.label(i) * 100, n=7)
+    code, out, _ = tool("photos")
+    assert code == 1
+    assert (
+        "error: labels are out of range; want 0 to 2, or 255 for void (7). Name every class, or mend the labels." in out
+    )
+    assert "  and 2 more; --all names them" in out
+    assert out.count(".png") == 5
+    assert tool("photos", "--all")[1].count(".png") == 7
+    assert out.endswith("A training would fail or learn nothing: see the errors.\n")
+
+
+def test_colours_are_written_to_be_named_and_read_again(tool):
+    own.write("photos", labels=own.paint, names=None)
+    code, out, _ = tool("photos", "--write-palette", "found.txt")
+    assert code == 1
+    assert "3 colours in the labels (R G B, share):" in out
+    assert len(Path("found.txt").read_text().splitlines()) == 3
+    assert tool("photos", "--palette", "found.txt")[0] == 0
+    own.write("numbers")
+    assert tool("numbers", "--write-palette", "x.txt") == (
+        1, "", "error: numbers: the labels are not painted: they hold class numbers.\n",
+    )  # fmt: skip
+
+
+def test_everything_is_json_for_machines(tool):
+    own.write("photos", labels=own.mask)
+    code, out, _ = tool("photos", "--json")
+    report = json.loads(out)
+    assert code == 1
+    assert report["ok"] is False
+    assert report["problems"][0]["what"].startswith("the labels are masks of 0 and 255")
+    assert [value["label"] for value in report["values"]] == [0, 255]
+    assert report["sizes"] == [{"height": 20, "width": 30, "images": 6}]
+
+
+def test_no_folder_is_one_line(tool):
+    assert tool("none") == (1, "", "error: none: there is no such folder.\n")
+    assert tool()[0] == 2

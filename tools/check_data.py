@@ -1,0 +1,151 @@
+#!/usr/bin/env python3
+"""Look at pictures and labels of your own before a net learns from them: sizes, classes, and what is wrong where.
+
+    tools/check_data.py photos                            photos/images/7.jpg with photos/labels/7.png, and so on
+    tools/check_data.py VOC2012 --classes names.txt       a tree like PASCAL VOC's; the classes' names, one a line
+    tools/check_data.py photos --write-palette found.txt  labels that are painted: lists their colours, to be named
+    tools/check_data.py photos --palette found.txt        what each colour means: lines of R G B name
+    tools/check_data.py photos --json > report.json       everything, with every file
+
+A label's pixels are class numbers from 0, and 255 for void, which is neither learnt nor scored. The names of the
+classes are in DIR/classes.txt or the file that --classes names, the first for label 0. Which pictures are validated on
+is in DIR/train.txt and DIR/val.txt; without these, every fifth is. A thousand photos take about a minute.
+
+Exit code: 0 when a net can learn from it, 1 when tools/train.py would fail.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from common import Bars, run
+
+from reproduction.caffe import files
+from reproduction.caffe.errors import ReproductionError
+from reproduction.fcn.datasets import check, folder, painted
+from reproduction.fcn.datasets.check import Problem, Report
+
+FEW = 5  # files that are named for each problem, without --all
+SHOWN = 20  # colours and sizes that are listed
+
+
+def main() -> int:
+    """Look, and print what was found; 1 when a training would fail."""
+    args = _parser().parse_args()
+    names, palette = folder.class_list(args.folder, args.classes, args.palette)
+    with Bars() as bars:
+        report = check.look(args.folder, names, palette, bars(args.folder.name, "picture"))
+    if args.write_palette:
+        write_palette(report, args.write_palette)
+    print(json.dumps(document(report), indent=2) if args.json else "\n".join(text(report, None if args.all else FEW)))
+    return 0 if report.ok else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="DIR", help="images/ and labels/, or a tree like PASCAL VOC's")
+    parser.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes; default: DIR/classes.txt")
+    parser.add_argument(
+        "--palette", type=Path, metavar="FILE|voc", help="colours of painted labels; default: DIR/palette.txt"
+    )
+    parser.add_argument("--write-palette", type=Path, metavar="FILE", help="write the colours that were found there")
+    parser.add_argument("--all", action="store_true", help=f"name every file, not {FEW} for each problem")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    return parser
+
+
+def write_palette(report: Report, path: Path) -> None:
+    """Write the colours that were found, with names to be replaced.
+
+    Raises:
+        ReproductionError: there are none, or too many to be classes.
+    """
+    if not report.colours:
+        raise ReproductionError("the labels are not painted: they hold class numbers", place=str(report.root))
+    if len(report.colours) > 255:
+        raise ReproductionError(
+            "there are more colours than classes can be",
+            place=str(report.root),
+            got=len(report.colours),
+            want="at most 255",
+            remedy="The labels were smoothed or saved as JPEG: export them again, as PNG without smoothing.",
+        )
+    with files.atomic(path) as file:
+        file.write(painted.dumps({f"class{i}": colour for i, colour in enumerate(report.colours)}).encode())
+
+
+def text(report: Report, few: int | None) -> Iterator[str]:
+    """Word a report."""
+    images, labels = report.folders
+    yield f"{report.root}: {report.images} pictures in {images}/, {report.labels} labels in {labels}/"
+    yield f"{report.pairs} pictures with a label; " + ", ".join(f"{n} in {split}" for split, n in report.splits.items())
+    for what, modes in report.modes.items():
+        if modes:
+            yield f"modes of {what}: " + ", ".join(f"{mode} ({n})" for mode, n in modes.items())
+    if report.sizes:
+        yield f"sizes: {_sizes(report)}"
+    if report.values:
+        yield ""
+        yield "label  class                 pixels        share   in pictures"
+        for value in report.values:
+            share = "" if value.name == painted.VOID_NAME else f"{100 * value.share:.2f} %"
+            name = value.name or ("?" if report.classes else "")
+            yield f"{value.label:5d}  {name:<18}  {value.pixels:>13,}  {share:>9}  {value.images:>10}"
+        yield f"void: {100 * report.void:.2f} % of all pixels"
+    if report.colours:
+        total = sum(report.colours.values())
+        yield ""
+        yield f"{len(report.colours)} colours in the labels (R G B, share):"
+        for colour, pixels in list(report.colours.items())[:SHOWN]:
+            yield f"  {' '.join(f'{value:3d}' for value in colour)}  {100 * pixels / total:6.2f} %"
+        if len(report.colours) > SHOWN:
+            yield f"  and {len(report.colours) - SHOWN} more"
+    for problem in report.problems:
+        yield ""
+        yield from _problem(problem, few)
+    yield ""
+    yield "A net can learn from this." if report.ok else "A training would fail or learn nothing: see the errors."
+
+
+def _sizes(report: Report) -> str:
+    heights, widths = zip(*report.sizes, strict=True)
+    if len(report.sizes) == 1:
+        return f"all {widths[0]} x {heights[0]} (width x height)"
+    return f"{len(report.sizes)} different, {min(widths)} to {max(widths)} wide, {min(heights)} to {max(heights)} high"
+
+
+def _problem(problem: Problem, few: int | None) -> Iterator[str]:
+    count = f" ({len(problem.files)})" if len(problem.files) > 1 else ""
+    yield f"{'error' if problem.fatal else 'note'}: {problem.what}{count}. {problem.remedy}".rstrip()
+    for file in problem.files[:few]:
+        yield f"  {file}"
+    if few is not None and len(problem.files) > few:
+        yield f"  and {len(problem.files) - few} more; --all names them"
+
+
+def document(report: Report) -> dict[str, Any]:
+    """Give a report as plain data."""
+    return {
+        "root": str(report.root),
+        "ok": report.ok,
+        "folders": dict(zip(("images", "labels"), report.folders, strict=True)),
+        "images": report.images,
+        "labels": report.labels,
+        "pairs": report.pairs,
+        "splits": report.splits,
+        "classes": report.classes,
+        "modes": report.modes,
+        "sizes": [{"height": h, "width": w, "images": n} for (h, w), n in report.sizes.items()],
+        "values": [vars(value) for value in report.values],
+        "void": report.void,
+        "colours": [{"rgb": rgb, "pixels": n} for rgb, n in report.colours.items()],
+        "problems": [vars(problem) for problem in report.problems],
+    }
+
+
+if __name__ == "__main__":
+    run(main)
