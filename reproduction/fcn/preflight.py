@@ -82,11 +82,15 @@ def _last(net: Net) -> set[str]:
 def rate(losses: Sequence[Loss], param: SolverParameter) -> list[ReproductionError]:
     """Find a learning rate that belongs to the other way of taking the loss.
 
+    The steps of AdaGrad, RMSProp, AdaDelta and Adam do not grow with the loss, so that their rates go with both.
+
     Args:
         losses: of the net.
         param: its solver.
     """
     problems: list[ReproductionError] = []
+    if param.type not in ("SGD", "Nesterov"):
+        return problems
     for loss in losses:
         if not loss.dense:
             continue

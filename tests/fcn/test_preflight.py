@@ -114,6 +114,12 @@ def test_a_rate_for_the_sum_does_not_go_with_a_mean():
     assert preflight.rate([loss(summed=False, dense=False)], SolverParameter(base_lr=1e-10)) == []
 
 
+@pytest.mark.parametrize("type", ["AdaGrad", "RMSProp", "AdaDelta", "Adam"])
+def test_a_rate_of_steps_that_do_not_grow_with_the_loss_goes_with_both(type):
+    for summed, base_lr in ((True, 1e-3), (False, 1e-10)):
+        assert preflight.rate([loss(summed=summed)], SolverParameter(type=type, base_lr=base_lr)) == []
+
+
 IDS = [f"2008_{i:06d}" for i in range(20)]
 
 
