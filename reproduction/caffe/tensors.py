@@ -142,7 +142,7 @@ def read_torch(path: StrPath) -> dict[str, Array]:
     import torch
 
     found = files.kind(files.mapped(path))
-    with _damage(path, "PyTorch file"):
+    with _damage(path, "PyTorch file"), torch.serialization.safe_globals(_numpy_scalars()):
         # Mapped, torch checks every tensor against the file; only files older than torch 1.6 cannot be.
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=found == files.ZIP)
     for key in ("model_state_dict", "state_dict"):
@@ -176,6 +176,16 @@ def write_torch(arrays: Mapping[str, Array], path: StrPath, progress: Progress =
         state = {name: torch.from_numpy(np.asarray(values, order="C")) for name, values in arrays.items()}
     with files.atomic(path, progress) as file:
         torch.save(state, file)
+
+
+def _numpy_scalars() -> list[Any]:
+    """List what a number of numpy's in a checkpoint, such as pytorch-fcn's best_mean_iu, is made of."""
+    scalar = np.float64(0).__reduce__()[0]
+    return [
+        *((scalar, f"{module}.multiarray.scalar") for module in ("numpy.core", "numpy._core")),
+        np.dtype,
+        type(np.dtype(np.float64)),
+    ]
 
 
 def _octets(values: Array) -> memoryview:

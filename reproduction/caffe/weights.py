@@ -3,6 +3,7 @@
 Between the formats the bytes of the floats stay as they are. Files of named arrays call parameter 0 of a layer
 ``<layer>.weight``, 1 ``<layer>.bias`` and i ``<layer>.<i>``, as PyTorch's modules do; a layer's own name may hold dots.
 A safetensors file also carries the net itself, as prototxt, so that a caffemodel made from it is whole again.
+PyTorch files of other projects are read as well, where their modules are called as Caffe's layers.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ FORMATS = {
 }
 _SUFFIXES = ("weight", "bias")
 _PROTOTXT = "caffe.prototxt"  # the key of the net in the metadata of a safetensors file
+_OWN = ("format", _PROTOTXT)  # what such a file says of itself
 
 
 @dataclass
@@ -42,12 +44,14 @@ class Weights:
         notes: what was upgraded, as sentences.
         format: the file's format, such as ``"caffemodel V1"`` or ``"safetensors"``.
         path: the file, for errors.
+        metadata: strings that travel in safetensors files, and in no others.
     """
 
     net: NetParameter
     notes: list[str] = field(default_factory=list)
     format: str = ""
     path: str = "<weights>"
+    metadata: dict[str, str] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[tuple[str, list[Array]]]:
         for layer in self.net.layer:
@@ -110,9 +114,10 @@ def read(path: StrPath) -> Weights:
     elif form == "safetensors":
         arrays, metadata = tensors.read_safetensors(path)
         net = _embedded(metadata, name)
-        found = Weights(_assembled(net, arrays, name), format=form, path=name)
+        kept = {key: text for key, text in metadata.items() if key not in _OWN}
+        found = Weights(_assembled(net, arrays, name), format=form, path=name, metadata=kept)
     else:
-        arrays = tensors.read_torch(path) if form == "PyTorch" else tensors.read_npz(path)
+        arrays = _bare(tensors.read_torch(path)) if form == "PyTorch" else tensors.read_npz(path)
         found = Weights(_assembled(NetParameter(), arrays, name), format=form, path=name)
     if not any(layer.blobs for layer in found.net.layer):
         raise CaffemodelError(
@@ -140,7 +145,7 @@ def write(weights: Weights, path: StrPath, progress: Callable[[int], object] | N
     if form == "HDF5":
         hdf5.dump(_modern(weights), path, progress)
     elif form == "safetensors":
-        metadata = {"format": "pt", _PROTOTXT: prototxt.dumps(_without_blobs(weights.net))}
+        metadata = weights.metadata | {"format": "pt", _PROTOTXT: prototxt.dumps(_without_blobs(weights.net))}
         tensors.write_safetensors(weights.arrays(), path, metadata, progress)
     elif form == "PyTorch":
         tensors.write_torch(weights.arrays(), path, progress)
@@ -195,6 +200,14 @@ def _read_caffemodel(path: StrPath) -> Weights:
     except ReproductionError as error:
         raise error.at(os.fspath(path)) from None
     return Weights(net, notes, f"caffemodel {version}", os.fspath(path))
+
+
+def _bare(arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+    """Take away the prefix that torch's DataParallel puts before every name."""
+    prefix = "module."
+    if arrays and all(name.startswith(prefix) for name in arrays):
+        return {name.removeprefix(prefix): values for name, values in arrays.items()}
+    return arrays
 
 
 def _embedded(metadata: Mapping[str, str], path: str) -> NetParameter:

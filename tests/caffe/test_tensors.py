@@ -75,6 +75,17 @@ def test_the_formats_own_files_are_read(tmp_path):
             same(tensors.read_torch(tmp_path / "a.pt"), plain)
 
 
+@pytest.mark.parametrize("old", [False, True])
+def test_a_checkpoint_of_pytorch_fcn_gives_its_weights(old, tmp_path):
+    plain = {name: np.ascontiguousarray(values).reshape(values.shape) for name, values in ARRAYS.items()}
+    state = {name: torch.from_numpy(values.copy()) for name, values in plain.items()}
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(2))], lr=1e-10, momentum=0.99).state_dict()
+    checkpoint = {"epoch": 3, "arch": "FCN8s", "optim_state_dict": optimiser, "model_state_dict": state}
+    checkpoint["best_mean_iu"] = np.float64(0.5)  # as its trainer keeps it
+    torch.save(checkpoint, tmp_path / "model_best.pth.tar", _use_new_zipfile_serialization=not old)
+    same(tensors.read_torch(tmp_path / "model_best.pth.tar"), plain)
+
+
 def test_shared_and_transposed_tensors_are_read(tmp_path):
     weight = torch.arange(6.0).reshape(2, 3)
     torch.save({"a.weight": weight.T, "b.weight": weight, "c.weight": weight[1:]}, tmp_path / "a.pt")

@@ -55,6 +55,20 @@ def test_a_caffemodel_that_went_through_safetensors_is_whole(tmp_path):
     assert (tmp_path / "a.caffemodel").read_bytes() == SNAPSHOT.read_bytes()
 
 
+def test_metadata_travel_in_safetensors_files(tmp_path):
+    found = net_of(conv1=[np.ones((2, 3))])
+    found.metadata = {"card": "{}", "source": "größer"}
+    weights.write(found, tmp_path / "a.safetensors")
+    assert weights.read(tmp_path / "a.safetensors").metadata == found.metadata
+    weights.write(weights.read(tmp_path / "a.safetensors"), tmp_path / "b.pt")
+    assert weights.read(tmp_path / "b.pt").metadata == {}
+
+
+def test_the_prefix_of_data_parallel_is_taken_away(tmp_path):
+    torch.save({"module.conv1.weight": torch.ones(2), "module.conv1.bias": torch.ones(1)}, tmp_path / "a.pth")
+    assert list(weights.read(tmp_path / "a.pth").arrays()) == ["conv1.weight", "conv1.bias"]
+
+
 def test_old_nets_are_upgraded_and_say_so():
     found = weights.read(GOLDEN / "legacy/v0.caffemodel")
     assert "V0" in found.notes[0]
