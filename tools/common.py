@@ -13,6 +13,10 @@ from tqdm import tqdm
 from reproduction.caffe.errors import ReproductionError
 from reproduction.fcn.archives import Progress
 
+# Threads that wait for each other spin by default; beside another program that makes small nets many times slower. Read
+# when torch is loaded, which none of the imports above does.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 ROOT = Path(__file__).resolve().parent.parent
 PROTOTXT = ROOT / "prototxt"
 WEIGHTS = ROOT / "weights"

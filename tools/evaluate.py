@@ -5,7 +5,11 @@
     tools/evaluate.py --net voc-fcn8s --weights my.safetensors --data ~/pascal --out predictions
     tools/evaluate.py --net siftflow-fcn16s --split test --device cuda --json > scores.json
     tools/evaluate.py --net nyud-fcn32s-color --limit 5           a quick look
+    tools/evaluate.py --prototxt my/deploy.prototxt --weights my.caffemodel --dataset voc --split val
     torchrun --nproc-per-node 2 tools/evaluate.py --net voc-fcn8s --device cuda      each process a share of the images
+
+A net of your own takes the data set's pictures under the names of its inputs, and gives ``score`` for the labels
+``label``, ``score_X`` for the labels ``X``.
 
 The data are looked for where tools/fetch.py puts them, and where the published archives unpack to: DATA/pascal/VOC2011,
 DATA/VOCdevkit/VOC2012 and so on; DATA may be such a folder itself. With --out or --state a run that was stopped goes on
@@ -18,29 +22,33 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from common import ROOT, WEIGHTS, run
 from tqdm import tqdm
 
-from reproduction.caffe.errors import WeightsError
+from reproduction.caffe import graph, prototxt
 from reproduction.caffe.parallel import joined
-from reproduction.fcn import datasets, nets, segmenter
+from reproduction.caffe.schema import NetParameter, Phase
+from reproduction.fcn import catalogue, datasets, nets, segmenter, zoo
 from reproduction.fcn.datasets import Dataset
 from reproduction.fcn.evaluate import evaluate
-from reproduction.fcn.nets import Published
 from reproduction.fcn.score import Scores, scores
 from reproduction.report.record import METRICS, TITLES
 
 
 def main() -> int:
     """Evaluate, and print the scores."""
-    args = _parser().parse_args()
-    row = nets.published(args.net)
-    dataset = open_dataset(row, args.data, args.split)
-    if not args.weights and not row.caffemodel:
-        raise WeightsError(f"no weights of {row.name} are published", remedy="Name yours by --weights.")
-    weights = args.weights or WEIGHTS / str(row.caffemodel)
+    parser = _parser()
+    args = parser.parse_args()
+    if args.prototxt and not (args.weights and args.dataset and args.split):
+        parser.error("--prototxt needs --weights, --dataset and --split")
+    if args.net and args.dataset:
+        parser.error("--dataset belongs to --prototxt; a net that has a name has its data set")
+    job = own(args) if args.prototxt else named(args)
+    dataset = job.dataset
     state = args.state or (args.out / "state.json" if args.out else None)
     with joined(args.device) as ranks, Bar(args.quiet or not ranks.is_first) as bar:
         if dataset.overlap() is None and ranks.is_first:
@@ -49,7 +57,7 @@ def main() -> int:
                 f" {dataset.split} may hold some of them.",
                 file=sys.stderr,
             )
-        net = segmenter.load(row, nets.deploy(row), weights, device=str(ranks.device))
+        net = segmenter.load(job.name, job.net, job.weights, device=str(ranks.device))
         try:
             found = evaluate(
                 net,
@@ -71,17 +79,20 @@ def main() -> int:
         return 0
     count = len(dataset) if args.limit is None else min(args.limit, len(dataset))
     if args.json:
-        print(json.dumps(as_json(row, weights, dataset, count, found), indent=2))
+        print(json.dumps(as_json(job, count, found), indent=2))
     else:
-        print(as_text(row, dataset, count, found))
+        print(as_text(job, count, found))
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--net", required=True, help=f"a published net: {', '.join(nets.NETS)}")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="default: the published weights, in weights/")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--net", help=f"one of {', '.join(catalogue.NETS)}")
+    what.add_argument("--prototxt", type=Path, metavar="FILE", help="a net of your own, without a data layer")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="default: the net's, in weights/")
     parser.add_argument("--data", type=Path, default=ROOT / "data", metavar="DIR", help="the data root; default: data/")
+    parser.add_argument("--dataset", help=f"with --prototxt: one of {', '.join(datasets.DATASETS)}")
     parser.add_argument("--split", help="default: what the net is scored on (VOC: seg11valid)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write each prediction there, as a palette PNG")
     parser.add_argument("--state", type=Path, metavar="FILE", help="how far the run is; default: state.json in --out")
@@ -93,10 +104,39 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def open_dataset(row: Published, root: Path, split: str | None) -> Dataset:
-    """Open what the data layer of the published net's test prototxt reads."""
+@dataclass(frozen=True)
+class Job:
+    """A net, its weights, and what it is scored on."""
+
+    name: str
+    net: NetParameter
+    weights: Path
+    dataset: Dataset
+
+
+def named(args: argparse.Namespace) -> Job:
+    """Take a net of the catalogue, and what the data layer of its test prototxt reads.
+
+    Raises:
+        ReproductionError: there is no such net, or its data or weights are not there.
+    """
+    row = catalogue.net(args.net)
     layer = nets.net(row, row.splits[1]).layer[0]
-    return datasets.from_layer(layer.python_param, list(layer.top), root, split)
+    dataset = datasets.from_layer(layer.python_param, list(layer.top), args.data, args.split)
+    return Job(row.name, nets.deploy(row), args.weights or zoo.weights(row, WEIGHTS), dataset)
+
+
+def own(args: argparse.Namespace) -> Job:
+    """Take a user's net, and a data set whose pictures are called as the net's inputs.
+
+    Raises:
+        ReproductionError: a file is missing or wrong, or the data set has no such pictures.
+    """
+    net = prototxt.load_net(args.prototxt)[0]
+    inputs = [node.tops for node in graph.build(net, Phase.TEST).nodes if node.type == "Input"]
+    kind = datasets.DATASETS.get(args.dataset)
+    tops = [*chain(*inputs), *(kind.label_lists if kind else ())]
+    return Job(str(args.prototxt), net, args.weights, datasets.open(args.dataset, args.split, args.data, tops))
 
 
 class Bar:
@@ -124,12 +164,12 @@ class Bar:
         self._bar.update(count - self._bar.n)
 
 
-def as_text(row: Published, dataset: Dataset, count: int, found: Mapping[str, Scores]) -> str:
+def as_text(job: Job, count: int, found: Mapping[str, Scores]) -> str:
     """Write the scores as a table, in percent."""
-    lines = []
+    lines, dataset = [], job.dataset
     for top, result in found.items():
         what = "" if len(found) == 1 else f", {top}"
-        lines += [f"{row.name} on {dataset.name} {dataset.split}, {count} images{what}", ""]
+        lines += [f"{job.name} on {dataset.name} {dataset.split}, {count} images{what}", ""]
         lines += ["  ".join(f"{TITLES[metric]:>10}" for metric in METRICS)]
         lines += ["  ".join(f"{100 * getattr(result, metric):10.2f}" for metric in METRICS), ""]
         published = scores(result.confusion, absent="published").mean_iu
@@ -143,11 +183,9 @@ def as_text(row: Published, dataset: Dataset, count: int, found: Mapping[str, Sc
     return "\n".join(lines[:-1])
 
 
-def as_json(
-    row: Published, weights: Path, dataset: Dataset, count: int, found: Mapping[str, Scores]
-) -> dict[str, object]:
+def as_json(job: Job, count: int, found: Mapping[str, Scores]) -> dict[str, object]:
     """Put the scores, as fractions, with what they are of."""
-    by_label = {}
+    by_label, dataset = {}, job.dataset
     for top, result in found.items():
         names = zip(dataset.label_classes[top], result.class_iu, strict=True)
         by_label[top] = {
@@ -157,8 +195,8 @@ def as_json(
             "confusion": result.confusion.tolist(),
         }
     return {
-        "net": row.name,
-        "weights": str(weights),
+        "net": job.name,
+        "weights": str(job.weights),
         "dataset": dataset.name,
         "tree": str(dataset.tree),
         "split": dataset.split,

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Segment pictures with a published net: label map, overlay, and a legend with the share of each class.
+"""Segment pictures with a net: label map, overlay, and a legend with the share of each class.
 
     tools/infer.py photo.jpg                                  with voc-fcn8s, into segmented/
+    tools/infer.py drawn.jpg --net mini-fcn8s                 with a net that comes with this project
     tools/infer.py --net siftflow-fcn8s holiday/ 'more/*.tif' -o out
     tools/infer.py --net nyud-fcn32s-color-hha rooms/ --hha hha/
 
@@ -27,8 +28,8 @@ from common import WEIGHTS, run
 from PIL import Image
 
 from reproduction.caffe import files
-from reproduction.caffe.errors import DataError, ReproductionError, WeightsError
-from reproduction.fcn import images, nets, palette
+from reproduction.caffe.errors import DataError, ReproductionError
+from reproduction.fcn import catalogue, images, palette, zoo
 from reproduction.fcn.nets import Published
 from reproduction.fcn.segmenter import Segmentation, Segmenter
 
@@ -40,10 +41,10 @@ def main() -> int:
     """Segment every picture; 1 when one of them could not be."""
     args = _parser().parse_args()
     net = Path(args.net)
-    row = nets.published(net.resolve().name if net.is_dir() else args.net)
+    row = catalogue.net(net.resolve().name if net.is_dir() else args.net)
     jobs = list(dict.fromkeys(collect(args.images, args.output)))
     check(jobs, row, args)
-    segmenter = Segmenter.load(args.net, args.weights or published_weights(row), device=args.device)
+    segmenter = Segmenter.load(args.net, args.weights or zoo.weights(row, WEIGHTS), device=args.device)
     done: list[dict[str, Any]] = []
     failed = 0
     for job in jobs:
@@ -65,8 +66,8 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="pictures, folders of pictures, or patterns")
-    parser.add_argument("--net", default="voc-fcn8s", help="a published net, or its folder with a deploy.prototxt")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="default: the published ones, in weights/")
+    parser.add_argument("--net", default="voc-fcn8s", help="a net, or its folder with a deploy.prototxt")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="default: the net's, in weights/")
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("segmented"), metavar="DIR", help="default: segmented/"
     )
@@ -153,22 +154,6 @@ def results(job: Job, row: Published, scores: bool) -> list[Path]:
 def head_suffix(row: Published, label: str) -> str:
     """Tell apart the results of a net with two labellings: the first has the plain name."""
     return "" if label == row.heads[0].label else f"_{label}"
-
-
-def published_weights(row: Published) -> Path:
-    """Find the published weights in weights/, as they were fetched or converted.
-
-    Raises:
-        WeightsError: they are not there; says how to get them.
-    """
-    if row.caffemodel is None:
-        raise WeightsError(f"no weights of {row.name} were published", remedy="Name your own with --weights.")
-    path = WEIGHTS / row.caffemodel
-    for there in (path, path.with_suffix(".safetensors")):
-        if there.is_file():
-            return there
-    remedy = f"Fetch them with `tools/fetch.py {row.name}`, or name yours with --weights."
-    raise WeightsError(f"the weights of {row.name} are not here yet", path=path, remedy=remedy)
 
 
 def segment(segmenter: Segmenter, job: Job, args: argparse.Namespace) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from reproduction.caffe.errors import ReproductionError, did_you_mean
 from reproduction.caffe.netspec import NetSpec, Top, crop, layer, layers
 from reproduction.caffe.schema import LayerParameter, NetParameter, SolverParameter
 
@@ -84,6 +83,8 @@ class DataSet:
         test_iter: images in the test split.
         max_iter: iterations of training.
         snapshot: iterations between snapshots; None where the published solver says nothing.
+        least_rise_points: what mean IU must gain, in points (percent), from each stage to the next; None where nobody
+            says so.
     """
 
     module: str
@@ -94,6 +95,7 @@ class DataSet:
     test_iter: int
     max_iter: int = 300_000
     snapshot: int | None = None
+    least_rise_points: float | None = None
 
 
 DATASETS = {
@@ -142,6 +144,7 @@ DATASETS = {
         test_iter=80,
         max_iter=4000,
         snapshot=1000,
+        least_rise_points=2,
     ),
 }
 
@@ -155,7 +158,7 @@ class Published:
         dataset: key of ``DATASETS``.
         stride: pixels between predictions before the last upsampling.
         base_lr: learning rate of its solver.
-        caffemodel: file name of its published weights; None where there are none.
+        caffemodel: file of its weights, below the weights folder; None where none were published.
         parents: the nets that its training starts from, by their names in the zoo, each with the suffix that its
             layers get here.
         inputs: the pictures of the data layer: blob name, and what is in it (a key of ``CHANNELS``).
@@ -241,18 +244,6 @@ _PUBLISHED = (
 
 #: The published nets by upstream's directory.
 NETS: dict[str, Published] = {row.name: row for row in _PUBLISHED}
-
-
-def published(name: str) -> Published:
-    """Look up a published net.
-
-    Raises:
-        ReproductionError: there is none of this name; the remedy names the nearest.
-    """
-    if name not in NETS:
-        remedy = did_you_mean(name, NETS) or f"There are {', '.join(NETS)}."
-        raise ReproductionError(f"there is no published net {name!r}", remedy=remedy)
-    return NETS[name]
 
 
 def net(row: Published, split: Split) -> NetParameter:

@@ -1,4 +1,4 @@
-"""From nothing to a score: fetch what is missing, convert the weights, score the net.
+"""From nothing to a score: bring what is missing, convert the weights, score the net.
 
 Every step leaves finished files and is skipped where they are; a run that was stopped goes on where it was.
 """
@@ -6,7 +6,7 @@ Every step leaves finished files and is skipped where they are; a run that was s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,30 +15,25 @@ import numpy as np
 from reproduction.caffe import weights
 from reproduction.caffe.errors import DataError, ReproductionError
 from reproduction.caffe.weights import Weights
-from reproduction.fcn import datasets, download, evaluate, nets, segmenter, zoo
-from reproduction.fcn.archives import Progress
+from reproduction.fcn import catalogue, datasets, evaluate, nets, segmenter, supply, zoo
 from reproduction.fcn.datasets import Dataset
-from reproduction.fcn.manifest import Entry, Kind, Manifest
 from reproduction.fcn.nets import Published
 from reproduction.fcn.score import Scores
+from reproduction.fcn.supply import Supply
 from reproduction.fcn.zoo import Roots
 
 _NAME_DIGITS = 10  # of a run's fingerprint: enough to tell a user's runs apart
 
 
 @dataclass(frozen=True)
-class Watch:
+class Watch(supply.Watch):
     """Who is told how far things are.
 
     Attributes:
-        bytes: called with what is fetched, unpacked or converted; returns what is then called with the bytes done.
         images: called with images scored, images in all, and seconds since the start.
-        note: called with a sentence for each file that became usable.
     """
 
-    bytes: Callable[[str], Progress] | None = None
     images: evaluate.Progress | None = None
-    note: Callable[[str], object] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -46,20 +41,16 @@ class Plan:
     """What to score, and where things lie.
 
     Attributes:
-        name: the data set; a set of the manifest.
-        manifest: the published files.
+        supply: where the data and the weights come from.
         roots: the weights and the data folder.
         out: the folder of label maps and of the state of the run.
-        mirror: a URL or a folder to fetch from first.
         device: where the nets run.
         limit: score that many images only; None for all.
     """
 
-    name: str
-    manifest: Manifest
+    supply: Supply
     roots: Roots
     out: Path
-    mirror: str | None = None
     device: str = "cpu"
     limit: int | None = None
 
@@ -69,7 +60,7 @@ class Result:
     """What became of a net.
 
     Attributes:
-        weights: the published file.
+        weights: the file that they came in.
         weights_sha256: its hash.
         scores: by label top.
         predictions: the folder of its label maps.
@@ -88,50 +79,44 @@ def chosen(name: str, names: Sequence[str] = ()) -> list[Published]:
 
     Args:
         name: the data set.
-        names: published nets; none: all of the data set.
+        names: nets; none: all of the data set.
 
     Raises:
         ReproductionError: a net is unknown, or of another data set.
     """
-    rows = [nets.published(net) for net in dict.fromkeys(names)]
+    rows = [catalogue.net(net) for net in dict.fromkeys(names)]
     for row in rows:
         if row.dataset != name:
             raise ReproductionError(f"{row.name} is no net of {name}", remedy=f"It belongs to {row.dataset}.")
-    return rows or [row for row in nets.NETS.values() if row.dataset == name]
+    return rows or [row for row in catalogue.NETS.values() if row.dataset == name]
 
 
 def data(plan: Plan, row: Published, watch: Watch) -> Dataset:
-    """Open what a net is scored on; what is missing is fetched first, the short lists before the long archives.
-
-    Data that lie elsewhere below the data root than they would be fetched to are used as they are.
+    """Open what a net is scored on; what is missing is brought first.
 
     Raises:
-        DataError: the data are not there and cannot be fetched.
+        DataError: the data are not there and cannot be had.
     """
-    entries = [entry for entry in plan.manifest.select(plan.name) if entry.kind is not Kind.CAFFEMODEL]
-    for kind in (Kind.LIST, Kind.ARCHIVE):
+    for _ in plan.supply.data(plan.roots, watch):
         try:
             found = _open(row, plan.roots.data)
             if not found.missing(plan.limit):
                 return found
-        except DataError:  # whatever it was: the published files may mend it, and the last attempt says it
+        except DataError:  # whatever it was: the next step may mend it, and the last attempt says it
             pass
-        for entry in entries:
-            if entry.kind is kind and not zoo.present(entry, plan.roots):
-                _provide(plan, entry, watch)
     return _open(row, plan.roots.data)
 
 
 def model(plan: Plan, row: Published, watch: Watch) -> tuple[Path, Path, str]:
-    """Fetch a net's published weights and convert them to safetensors, beside the published file.
+    """Bring a net's weights and convert them to safetensors, beside the file that they came in.
 
     Returns:
-        The published file, the converted one, and the sha256 of the first.
+        The file, the converted one, and the sha256 of the first.
 
     Raises:
-        ReproductionError: they cannot be fetched, read or written.
+        ReproductionError: they cannot be had, read or written.
     """
-    published = _provide(plan, plan.manifest[row.name], watch)
+    published = plan.supply.weights(row, plan.roots, watch)
     converted = published.with_suffix(".safetensors")
     source = weights.read(published)
     if not _holds(converted, source):
@@ -150,7 +135,7 @@ def model(plan: Plan, row: Published, watch: Watch) -> tuple[Path, Path, str]:
 
 
 def score(plan: Plan, row: Published, dataset: Dataset, watch: Watch) -> Result:
-    """Fetch and convert a net's weights, and score it on a data set.
+    """Bring and convert a net's weights, and score it on a data set.
 
     Label maps and the state of the run go to a folder of ``plan.out`` that is named by the net, its weights and the
     data: the same run goes on there, another one has a folder of its own.
@@ -159,7 +144,7 @@ def score(plan: Plan, row: Published, dataset: Dataset, watch: Watch) -> Result:
         ReproductionError: as ``model`` and ``evaluate.evaluate``.
     """
     published, converted, sha256 = model(plan, row, watch)
-    net = segmenter.load(row, nets.deploy(row), converted, device=plan.device)
+    net = segmenter.load(row.name, nets.deploy(row), converted, device=plan.device)
     part = "" if plan.limit is None else f"-first{plan.limit}"
     folder = plan.out / f"{row.name}-{evaluate.fingerprint(net, dataset)[:_NAME_DIGITS]}{part}"
     clock = _Clock(watch.images)
@@ -203,12 +188,6 @@ class _Clock:
 def _open(row: Published, root: Path) -> Dataset:
     layer = nets.net(row, row.splits[1]).layer[0]
     return datasets.from_layer(layer.python_param, list(layer.top), root)
-
-
-def _provide(plan: Plan, entry: Entry, watch: Watch) -> Path:
-    got = download.provide(entry, plan.roots, mirror=plan.mirror, progress=watch.bytes)
-    watch.note(f"{entry.name}: {got.how}, {got.path}" + (f"; {got.checked}" if got.checked else ""))
-    return got.path
 
 
 def _holds(path: Path, source: Weights) -> bool:

@@ -23,7 +23,7 @@ from reproduction.caffe import devices, prototxt, weights
 from reproduction.caffe.errors import DataError, NetError, StrPath, WeightsError
 from reproduction.caffe.net import Net
 from reproduction.caffe.schema import NetParameter
-from reproduction.fcn import images, nets, palette
+from reproduction.fcn import catalogue, images, nets, palette
 from reproduction.fcn.datasets import DATASETS, class_names, nyud, pascalcontext, pictures, siftflow, voc
 from reproduction.fcn.nets import Published
 
@@ -35,6 +35,7 @@ _MEANS: dict[str, Array] = {
     "nyud": nyud.MEAN_BGR,
     "siftflow": siftflow.MEAN_BGR,
     "pascalcontext": pascalcontext.MEAN_BGR,
+    "mini": np.array(nets.MEAN_BGR, np.float64),
 }
 _AS_READ = "Pass the picture as it was read: colour order, mean and scale are the segmenter's business."
 
@@ -65,10 +66,10 @@ class Segmentation:
 
 
 class Segmenter:
-    """A published net with weights, called with pictures.
+    """A net with weights, called with pictures.
 
     Args:
-        row: the net's row in ``nets.NETS``: it says what the net takes and tells apart.
+        row: the net's row in ``catalogue.NETS``: it says what the net takes and tells apart.
         net: the module, in phase TEST.
 
     Attributes:
@@ -87,7 +88,7 @@ class Segmenter:
 
     @classmethod
     def load(cls, net: StrPath, model: StrPath, *, device: str = "cpu") -> Segmenter:
-        """Build a published net and give it weights.
+        """Build a net of the catalogue and give it weights.
 
         Args:
             net: its name, or its folder with a ``deploy.prototxt``; the folder is called as the net.
@@ -98,11 +99,11 @@ class Segmenter:
             ReproductionError: no such net or device; the weights are missing, broken or of another net.
         """
         name = os.fspath(net)
-        if name in nets.NETS or not Path(name).is_dir():
-            row = nets.published(name)
-            return cls(row, load(row, nets.deploy(row), model, device=device))
-        row = nets.published(Path(name).resolve().name)
-        return cls(row, load(row, prototxt.load_net(Path(name) / "deploy.prototxt")[0], model, device=device))
+        if name in catalogue.NETS or not Path(name).is_dir():
+            row = catalogue.net(name)
+            return cls(row, load(row.name, nets.deploy(row), model, device=device))
+        row = catalogue.net(Path(name).resolve().name)
+        return cls(row, load(row.name, prototxt.load_net(Path(name) / "deploy.prototxt")[0], model, device=device))
 
     def __call__(
         self,
@@ -178,11 +179,11 @@ class Segmenter:
         return Segmentation(labels.to(torch.uint8).cpu().numpy(), classes, kept)
 
 
-def load(row: Published, net: NetParameter, model: StrPath, *, device: str = "cpu") -> Net:
+def load(name: str, net: NetParameter, model: StrPath, *, device: str = "cpu") -> Net:
     """Build a net and give every layer its weights.
 
     Args:
-        row: which published net it is.
+        name: which net it is.
         net: its layers.
         model: a file of weights of any format.
         device: where it runs.
@@ -197,7 +198,7 @@ def load(row: Published, net: NetParameter, model: StrPath, *, device: str = "cp
     report = made.copy_from(weights.read(model).net, model)
     if report.untouched:
         raise WeightsError(
-            f"these are not the weights of {row.name}; {len(report.untouched)} of its layers are not there,"
+            f"these are not the weights of {name}; {len(report.untouched)} of its layers are not there,"
             f" the first is {report.untouched[0]!r}",
             path=model,
             remedy="Name the net that they belong to.",

@@ -13,7 +13,7 @@ from pathlib import Path
 from reproduction.caffe import prototxt, solvernets
 from reproduction.caffe.errors import ReproductionError, StrPath, did_you_mean
 from reproduction.caffe.schema import NetParameter, SolverParameter
-from reproduction.fcn import mininets, nets
+from reproduction.fcn import catalogue, mininets, nets
 from reproduction.fcn.nets import Published
 
 # How far these nets' solve.py step, and how often they validate, whatever max_iter and snapshot of the solver say.
@@ -60,7 +60,7 @@ def named(name: str) -> Stage:
     if name not in NAMES:
         remedy = did_you_mean(name, NAMES) or f"There are {', '.join(NAMES)}."
         raise ReproductionError(f"there is no net {name!r} to train", remedy=remedy)
-    row = nets.NETS.get(name) or mininets.NETS.get(name)
+    row = catalogue.NETS.get(name)
     files = nets.files(row) if row else mininets.files(name)
     solver = files["solver.prototxt"]
     assert isinstance(solver, SolverParameter)

@@ -13,10 +13,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from reproduction.caffe.errors import DataError, StrPath
+from reproduction.caffe.errors import DataError, StrPath, WeightsError
 from reproduction.fcn import archives
 from reproduction.fcn.archives import Progress
 from reproduction.fcn.manifest import Entry, Kind, Manifest, load
+from reproduction.fcn.nets import Published
 
 MANIFEST = Path(__file__).parents[2] / "weights" / "manifest.json"
 ENVIRONMENT = "REPRODUCTION_MANIFEST"
@@ -56,6 +57,27 @@ def present(entry: Entry, roots: Roots) -> bool:
     """Return whether an entry can be used: its file is there, or its archive's folder holds what it must."""
     place = roots.place(entry)
     return archives.holds(place, entry.archive.holds) if entry.archive else place.is_file()
+
+
+def weights(row: Published, folder: StrPath) -> Path:
+    """Find a net's weights in the weights folder, as they were fetched, converted, or came with this project.
+
+    Args:
+        row: the net.
+        folder: the weights folder.
+
+    Raises:
+        WeightsError: they are not there; says how to get them.
+    """
+    if row.caffemodel is None:
+        raise WeightsError(f"no weights of {row.name} were published", remedy="Name your own with --weights.")
+    path = Path(folder) / row.caffemodel
+    for there in (path, path.with_suffix(".safetensors")):
+        if there.is_file():
+            return there
+    how = "Fetch them with `tools/fetch.py" if row.name in manifest().entries else "Train it with `tools/train.py --net"
+    remedy = f"{how} {row.name}`, or name yours with --weights."
+    raise WeightsError(f"the weights of {row.name} are not here yet", path=path, remedy=remedy)
 
 
 def missing(entries: Iterable[Entry], roots: Roots) -> list[Entry]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from reproduction.caffe import files
 from reproduction.caffe.errors import StrPath
-from reproduction.report.record import COLUMNS, METRICS, TITLES, TOLERANCE_POINTS, Measured, NetResult, Report
+from reproduction.report.record import COLUMNS, METRICS, TITLES, Measured, NetResult, Report
 
 UNVERIFIED = "\\*"
 _DECIMALS = 4  # of what is measured here: as many as the most exact source
@@ -42,16 +42,24 @@ def dump(report: Report, path: StrPath) -> None:
 
 
 def table(report: Report) -> str:
-    """Tabulate every net's metrics: paper, published README, re-scored elsewhere, measured here."""
+    """Tabulate every net's metrics: what they are compared with, a column for each source, and measured here."""
     rows = []
+    columns = columns_of(report)
     for net in report.nets:
         if net.note:
-            rows.append([net.net, "not measured", *[""] * (len(COLUMNS) + 1)])
+            rows.append([net.net, "not measured", *[""] * (len(columns) + 1)])
         for measured in net.measured:
             for metric in METRICS:
-                cells = [_cell(report, measured, column, metric) for column in COLUMNS]
+                cells = [_cell(report, measured, column, metric) for column in columns]
                 rows.append([_name(net, measured), TITLES[metric], *cells, _percent(getattr(measured, metric))])
-    return _table(["net", "metric", *COLUMNS.values(), "measured here"], rows, text_columns=2)
+    titles = [COLUMNS[column] for column in columns]
+    return _table(["net", "metric", *titles, "measured here"], rows, text_columns=2)
+
+
+def columns_of(report: Report) -> list[str]:
+    """List the sources that say anything of the report's nets, in the order of ``record.COLUMNS``."""
+    said = {row.column for net in report.nets for measured in net.measured for row in measured.references}
+    return [column for column in COLUMNS if column in said]
 
 
 def verdicts(report: Report) -> Iterator[str]:
@@ -63,16 +71,24 @@ def verdicts(report: Report) -> Iterator[str]:
                 yield f"{name}: only {report.limit} of {_count(report)} images were scored; not compared."
             elif reference is None:
                 yield f"{name}: no score of these weights was published that could be checked; not compared."
-            elif off := list(measured.off()):
-                said = ", ".join(f"{TITLES[metric]} by {delta:+.2f}" for metric, delta in off)
-                yield f"{name}: **off** from {COLUMNS[reference.column]}, more than {TOLERANCE_POINTS} points: {said}."
             else:
-                yield f"{name}: within {TOLERANCE_POINTS} points of {COLUMNS[reference.column]}."
+                within, off = reference.tolerance_points, list(measured.off())
+                said = ", ".join(f"{TITLES[metric]} by {delta:+.2f}" for metric, delta in off)
+                source = COLUMNS[reference.column]
+                yield (
+                    f"{name}: **off** from {source}, more than {within:g} points: {said}."
+                    if off
+                    else f"{name}: within {within:g} points of {source}."
+                )
             rule = measured.mean_iu_published_rule
             if rule is not None and rule != measured.mean_iu:
                 yield f"{name}: mean IU by the rule of the published score.py, {_percent(rule)}."
         if net.note:
             yield f"{net.net}: {net.note}."
+    for rise in report.rises():
+        wanted = "" if rise.least is None else f"; at least {rise.least:+g} is wanted"
+        said = f"{rise.net}: mean IU changes by {rise.points:+.2f} points from {rise.parent}{wanted}."
+        yield said if rise.is_enough else f"**{said}**"
 
 
 def _about(report: Report) -> str:

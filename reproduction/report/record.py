@@ -23,10 +23,13 @@
               "mean_iu_published_rule": ...,                        see Measured
               "class_iu": {"background": ..., ...},
               "confusion": [[...], ...],                            pixels; rows truth, columns prediction
+              "void_pixels": 81234,                                 pixels without a class, which do not count
+              "images": [{"id": ..., "pixel_acc": ..., "mean_iu": ...}, ...],
               "references": [
                 {
                   "column": "paper",                                a key of COLUMNS
                   "source": ..., "decimals": 1, "unverified": ["mean_acc"],
+                  "tolerance_points": null,                         or how far off the net may be
                   "values": {"mean_iu": 0.655, ...},
                   "deltas_points": {"mean_iu": 0.01, ...}           measured minus published, percent; null if limited
                 }
@@ -46,27 +49,37 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from reproduction.caffe import files
-from reproduction.caffe.errors import StrPath
-from reproduction.fcn import paper, score
+from reproduction.caffe.errors import DataError, StrPath
+from reproduction.fcn import catalogue, nets, paper, score
 from reproduction.fcn.paper import Row
 from reproduction.fcn.score import Scores
 
 FORMAT = 1
 METRICS = ("pixel_acc", "mean_acc", "mean_iu", "fw_iu")
 TITLES = {"pixel_acc": "pixel acc.", "mean_acc": "mean acc.", "mean_iu": "mean IU", "fw_iu": "f.w. IU"}
-COLUMNS = {"paper": "paper", "readme": "published README", "rescored": "re-scored elsewhere"}
+COLUMNS = {
+    "paper": "paper",
+    "readme": "published README",
+    "rescored": "re-scored elsewhere",
+    "recorded": "recorded",
+}
 
-# Whose numbers a converted net must meet, the closest first: they were measured with the published weights. The paper's
-# are another matter: of most of them only an older edition, with other weights, could be checked.
-HOLDS = ("rescored", "readme")
-TOLERANCE_POINTS = 0.1
+# Whose numbers a net must meet, the closest first, and within how many points: they were measured with the same
+# weights, those of "recorded" by this project. The paper's are another matter: of most of them only an older edition,
+# with other weights, could be checked.
+HOLDS = {"rescored": 0.1, "readme": 0.1, "recorded": 0.01}
+
+#: Within how many points a net that was trained anew must meet them.
+TRAINED_POINTS = 1.0
 
 
 @dataclass(frozen=True)
 class Reference:
-    """One row of numbers that somebody else published.
+    """One row of numbers to compare with.
 
     Attributes:
         column: a key of ``COLUMNS``.
@@ -74,6 +87,7 @@ class Reference:
         decimals: of a percent, as printed.
         values: metric -> fraction; a metric that the row does not state is absent.
         unverified: the metrics that could not be held against the text of their paper.
+        tolerance_points: how far a net may be off, in points (percent); None for numbers of other weights.
     """
 
     column: str
@@ -81,6 +95,7 @@ class Reference:
     decimals: int
     values: Mapping[str, float]
     unverified: Sequence[str] = ()
+    tolerance_points: float | None = None
 
     @classmethod
     def of(cls, column: str, row: Row, label: str = "label") -> Reference | None:
@@ -95,7 +110,36 @@ class Reference:
             max(_decimals(figure.value) for figure in figures.values()),
             {metric: figure.value / 100 for metric, figure in figures.items()},
             [metric for metric, figure in figures.items() if not figure.verified],
+            HOLDS.get(column),
         )
+
+    @classmethod
+    def recorded(cls, report: Report, net: str, label: str = "label") -> Reference | None:
+        """Take what an earlier report has of a net; None when it says nothing of it, or of this label."""
+        for result in report.nets:
+            for found in result.measured:
+                if (result.net, found.label) == (net, label):
+                    values = {metric: getattr(found, metric) for metric in METRICS}
+                    known = {metric: value for metric, value in values.items() if value is not None}
+                    torch = report.versions.get("torch", "unknown")
+                    source = f"measured here {report.measured[:10]}, torch {torch}; weights {result.weights_sha256}"
+                    return cls("recorded", source, 4, known, (), HOLDS["recorded"])
+        return None
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """How well one image was segmented; an image without a pixel that counts has none.
+
+    Attributes:
+        id: of the image.
+        pixel_acc: of its pixels alone.
+        mean_iu: over the classes of its truth.
+    """
+
+    id: str
+    pixel_acc: float
+    mean_iu: float
 
 
 @dataclass(frozen=True)
@@ -112,7 +156,9 @@ class Measured:
             counts as 0. Another number than ``mean_iu`` on SIFT Flow alone.
         class_iu: class name -> intersection over union.
         confusion: (C, C) pixels, rows truth, columns prediction, in the order of ``class_iu``.
-        references: what others published for this net and label.
+        references: what others measured for this net and label, or this project did before.
+        void_pixels: how many pixels have no class and do not count; None where nobody counted them.
+        images: how well each image was segmented; empty where the label maps were not kept.
     """
 
     label: str
@@ -124,10 +170,12 @@ class Measured:
     class_iu: Mapping[str, float | None]
     confusion: Sequence[Sequence[int]]
     references: Sequence[Reference] = ()
+    void_pixels: int | None = None
+    images: Sequence[ImageScore] = ()
 
     @classmethod
-    def of(cls, net: str, label: str, scores: Scores, classes: Sequence[str]) -> Measured:
-        """Take a net's scores over, and look up what was published of it."""
+    def of(cls, label: str, scores: Scores, classes: Sequence[str], references: Sequence[Reference] = ()) -> Measured:
+        """Take a net's scores over, with what they are compared with; see ``references``."""
         return cls(
             label=label,
             pixel_acc=_number(scores.pixel_acc),
@@ -137,14 +185,14 @@ class Measured:
             mean_iu_published_rule=_number(score.scores(scores.confusion, absent="published").mean_iu),
             class_iu={name: _number(iu) for name, iu in zip(classes, scores.class_iu, strict=True)},
             confusion=scores.confusion.tolist(),
-            references=references(net, label),
+            references=references,
         )
 
     @property
     def held_against(self) -> Reference | None:
-        """The reference that a converted net must meet; None where none was measured with the published weights."""
-        by_column = {reference.column: reference for reference in self.references}
-        return next((by_column[column] for column in HOLDS if column in by_column), None)
+        """The reference that the net must meet; None where none was measured with the same weights."""
+        held = [reference for reference in self.references if reference.tolerance_points is not None]
+        return min(held, key=lambda reference: list(HOLDS).index(reference.column), default=None)
 
     def delta(self, reference: Reference, metric: str) -> float | None:
         """Measured minus published, in points (percent); None where either is missing."""
@@ -153,10 +201,11 @@ class Measured:
 
     def off(self) -> Iterator[tuple[str, float]]:
         """Give the metrics that miss ``held_against`` by more than the tolerance, with how much, in points."""
-        if self.held_against:
+        reference = self.held_against
+        if reference and reference.tolerance_points is not None:
             for metric in METRICS:
-                delta = self.delta(self.held_against, metric)
-                if delta is not None and abs(delta) > TOLERANCE_POINTS:
+                delta = self.delta(reference, metric)
+                if delta is not None and abs(delta) > reference.tolerance_points:
                     yield metric, delta
 
 
@@ -197,6 +246,28 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Rise:
+    """How much better a stage is than the one that it was trained from.
+
+    Attributes:
+        net: the stage.
+        parent: the one before.
+        points: of mean IU, in percent.
+        least: what is asked for; None for nothing.
+    """
+
+    net: str
+    parent: str
+    points: float
+    least: float | None
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether it is as much as is asked for."""
+        return self.least is None or self.points >= self.least
+
+
+@dataclass(frozen=True)
 class Report:
     """A run; see the module's example.
 
@@ -231,12 +302,40 @@ class Report:
             for metric, delta in measured.off()
         ]
 
+    def rises(self) -> list[Rise]:
+        """Compare each stage with the one before, in its first labelling. Nothing when only a part was scored."""
+        mean_iu = {net.net: net.measured[0].mean_iu for net in self.nets if net.measured}
+        least = nets.DATASETS[self.set].least_rise_points
+        found = []
+        for name, mine in mean_iu.items() if self.limit is None else ():
+            for parent in catalogue.NETS[name].parents:
+                before = mean_iu.get(parent)
+                if mine is not None and before is not None:
+                    found.append(Rise(name, parent, 100 * (mine - before), least))
+        return found
 
-def references(net: str, label: str = "label") -> list[Reference]:
-    """Look up what was published of a net, one row for each of ``COLUMNS``."""
+
+def references(
+    net: str, label: str = "label", earlier: Report | None = None, *, trained: bool = False
+) -> list[Reference]:
+    """Look up what a net's scores are compared with, at most one row for each of ``COLUMNS``.
+
+    Args:
+        net: its name.
+        label: the label's top.
+        earlier: what was measured before, see ``load``.
+        trained: whether the net was trained anew; then it must meet the others within ``TRAINED_POINTS``.
+    """
     rows = {"paper": paper.published(net), "readme": paper.readme(net), "rescored": paper.rescored(net)}
     found = [Reference.of(column, row, label) for column, row in rows.items() if row]
-    return [reference for reference in found if reference]
+    found += [Reference.recorded(earlier, net, label)] if earlier else []
+    kept = [reference for reference in found if reference]
+    if trained:
+        kept = [
+            dataclasses.replace(row, tolerance_points=TRAINED_POINTS) if row.tolerance_points is not None else row
+            for row in kept
+        ]
+    return kept
 
 
 def dumps(report: Report) -> str:
@@ -248,6 +347,45 @@ def dumps(report: Report) -> str:
                 row["deltas_points"] = {metric: _delta(report, measured, reference, metric) for metric in row["values"]}
             entry["held_against"] = measured.held_against and measured.held_against.column
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
+def load(path: StrPath) -> Report:
+    """Read a report from a file.
+
+    Raises:
+        DataError: it is not there, or is no report.
+    """
+    remedy = "tools/reproduce.py writes such files."
+    try:
+        document = json.loads(Path(path).read_bytes())
+        if document.pop("format") != FORMAT:
+            raise ValueError
+        return _report(document)
+    except FileNotFoundError:
+        raise DataError("there is no such report of scores", path=path, remedy=remedy) from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise DataError("this is no report of scores", path=path, remedy=remedy) from None
+
+
+def _report(document: Mapping[str, Any]) -> Report:
+    split = document["split"] and Split(**document["split"])
+    nets = [
+        NetResult(**{**result, "measured": [_measured(entry) for entry in result["measured"]]})
+        for result in document["nets"]
+    ]
+    return Report(**{**document, "split": split, "nets": nets})
+
+
+def _measured(entry: Mapping[str, Any]) -> Measured:
+    if not all(isinstance(entry[metric], float | int | None) for metric in METRICS):
+        raise TypeError
+    rows = [Reference(**_without(row, "deltas_points")) for row in entry["references"]]
+    images = [ImageScore(**image) for image in entry["images"]]
+    return Measured(**{**_without(entry, "held_against"), "references": rows, "images": images})
+
+
+def _without(entry: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key != name}
 
 
 def dump(report: Report, path: StrPath) -> None:

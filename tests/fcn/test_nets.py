@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from reproduction.caffe import prototxt
-from reproduction.caffe.errors import NetError, ReproductionError
+from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Window, conv_size, conv_windows, deconv_size, pool_sizes, pool_windows
 from reproduction.caffe.schema import LayerParameter, NetParameter
 from reproduction.fcn import nets
@@ -155,15 +155,6 @@ def test_the_manifest_has_the_published_weights_under_the_same_names():
 def test_only_the_early_fusion_of_depth_has_no_published_weights():
     assert [row.name for row in ROWS if row.caffemodel is None] == ["nyud-fcn32s-color-d"]
     assert len({row.caffemodel for row in ROWS}) == 15
-
-
-def test_an_unknown_net_is_named_with_the_nearest():
-    assert nets.published("voc-fcn8s") is nets.NETS["voc-fcn8s"]
-    with pytest.raises(ReproductionError) as error:
-        nets.published("voc-fcn8")
-    assert str(error.value) == "there is no published net 'voc-fcn8'. Did you mean 'voc-fcn8s'?"
-    with pytest.raises(ReproductionError, match=r"^there is no published net ''. There are voc-fcn32s, voc-fcn16s, "):
-        nets.published("")
 
 
 # Deploy nets

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reproduction.caffe import weights
-from reproduction.fcn import nets, reproduce, zoo
+from reproduction.fcn import nets, reproduce, supply, zoo
 from reproduction.fcn.reproduce import Plan, Watch
 from tests import published, servers, trees
 
@@ -29,7 +29,7 @@ def host(tmp_path):
 @pytest.fixture
 def plan(host, tmp_path):
     roots = zoo.Roots(tmp_path / "weights", tmp_path / "data")
-    return Plan("voc", zoo.manifest(host.manifest), roots, tmp_path / "out")
+    return Plan(supply.of("voc", zoo.manifest(host.manifest)), roots, tmp_path / "out")
 
 
 def asked(host):

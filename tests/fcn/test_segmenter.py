@@ -222,7 +222,7 @@ def test_weights_of_another_net_are_refused(tmp_path):
 def test_an_unknown_net_and_an_unknown_device_are_named(tmp_path):
     with pytest.raises(ReproductionError) as info:
         Segmenter.load("voc-fcn8", tmp_path / "w")
-    assert str(info.value).startswith("there is no published net 'voc-fcn8'. Did you mean 'voc-fcn8s'?")
+    assert str(info.value).startswith("there is no net 'voc-fcn8'. Did you mean 'voc-fcn8s'?")
     with files.atomic(tmp_path / "w") as file:
         file.write(b"x")
     with pytest.raises(ReproductionError) as info:

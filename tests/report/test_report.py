@@ -17,7 +17,7 @@ from reproduction.report.record import Measured, NetResult, Report, Split
 def measured(net="voc-fcn8s", label="label", classes=None, **values):
     classes = classes or class_names("voc")
     counts = np.arange(len(classes) ** 2, dtype=np.int64).reshape(len(classes), -1)
-    found = Measured.of(net, label, scores(counts), classes)
+    found = Measured.of(label, scores(counts), classes, record.references(net, label))
     return dataclasses.replace(found, **values)
 
 
@@ -44,7 +44,7 @@ def voc(limit=None, **values):
 
 def test_scores_are_taken_over_with_what_was_published_of_the_net():
     counts = np.diag(np.arange(21)) + 1
-    found = Measured.of("voc-fcn8s", "label", scores(counts), class_names("voc"))
+    found = Measured.of("label", scores(counts), class_names("voc"), record.references("voc-fcn8s"))
     assert found.mean_iu == scores(counts).mean_iu
     assert found.confusion == counts.tolist()
     assert list(found.class_iu)[:2] == ["background", "aeroplane"]
@@ -58,11 +58,11 @@ def test_scores_are_taken_over_with_what_was_published_of_the_net():
 def test_a_class_without_pixels_is_none_not_nan():
     counts = np.zeros((21, 21), np.int64)
     counts[0, 0] = counts[1, 0] = 1
-    found = Measured.of("voc-fcn8s", "label", scores(counts), class_names("voc"))
+    found = Measured.of("label", scores(counts), class_names("voc"), record.references("voc-fcn8s"))
     assert found.class_iu["bicycle"] is None
     assert found.class_iu["aeroplane"] == 0
     nothing = Scores(*[float("nan")] * 4, (float("nan"),) * 21, counts)
-    assert Measured.of("voc-fcn8s", "label", nothing, class_names("voc")).mean_iu is None
+    assert Measured.of("label", nothing, class_names("voc")).mean_iu is None
 
 
 def test_geometry_is_compared_with_its_own_column():

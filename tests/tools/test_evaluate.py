@@ -36,13 +36,14 @@ def tool(monkeypatch, capsys):
     monkeypatch.syspath_prepend(ROOT / "tools")
     spec = importlib.util.spec_from_file_location("evaluate_tool", ROOT / "tools/evaluate.py")
     module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
     spec.loader.exec_module(module)
 
     def call(net, *args):
         loaded = []
 
-        def load(row, message, model, *, device):
-            loaded.append((row.name, model, device))
+        def load(name, message, model, *, device):
+            loaded.append((name, model, device))
             return net
 
         monkeypatch.setattr(segmenter, "load", load)
@@ -79,9 +80,12 @@ def test_it_prints_four_metrics_and_every_class(tool, root, tmp_path):
     assert sorted(path.name for path in (tmp_path / "png").iterdir()) == [*(f"{id}.png" for id in IDS), "state.json"]
 
 
-def test_json_holds_the_confusion(tool, tmp_path):
+def test_json_holds_the_confusion(tool, tmp_path, monkeypatch):
     trees.siftflow(tmp_path / "sift-flow", {"test": ["a", "b"]})
     net = Fake(score_sem=33, score_geo=3)
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/siftflow-fcn8s-heavy.safetensors").touch()
+    monkeypatch.setattr(sys.modules["evaluate_tool"], "WEIGHTS", tmp_path / "weights")
     code, out, err = tool(net, "--net", "siftflow-fcn8s", "--data", tmp_path, "--json", "-q", "--limit", 1)
     assert code == 0
     assert err == (
@@ -95,7 +99,7 @@ def test_json_holds_the_confusion(tool, tmp_path):
         "test",
         1,
     )
-    assert found["weights"] == str(ROOT / "weights/siftflow-fcn8s-heavy.caffemodel")
+    assert found["weights"] == str(tmp_path / "weights/siftflow-fcn8s-heavy.safetensors")
     result = evaluate(net, datasets.open("siftflow", "test", tmp_path), limit=1)
     for top, names in (("sem", "siftflow-sem"), ("geo", "siftflow-geo")):
         assert found["scores"][top]["confusion"] == result[top].confusion.tolist()
@@ -111,7 +115,7 @@ def test_a_stopped_run_says_that_it_goes_on(tool, root, tmp_path, monkeypatch):
                 raise KeyboardInterrupt
             return super().forward(inputs, blobs)
 
-    command = ("--net", "voc-fcn8s", "--data", root, "--state", tmp_path / "state.json")
+    command = ("--net", "voc-fcn8s", "--weights", "w", "--data", root, "--state", tmp_path / "state.json")
     code, out, err = tool(Stopped(score=21), *command)
     assert (code, out) == (130, "")
     assert err.endswith("the same command goes on from here.\nerror: stopped.\n")
@@ -123,7 +127,7 @@ def test_a_stopped_run_says_that_it_goes_on(tool, root, tmp_path, monkeypatch):
 def test_training_images_are_refused_unless_forced(tool, root):
     trees.sbd(root / "sbdd/dataset", {"train": IDS[:2]})
     (root / "pascal/VOC2011/ImageSets/Segmentation/seg11valid.txt").unlink()
-    command = ("--net", "voc-fcn8s", "--data", root, "--split", "val", "-q")
+    command = ("--net", "voc-fcn8s", "--weights", "w", "--data", root, "--split", "val", "-q")
     code, out, err = tool(VOC21, *command)
     assert (code, out) == (1, "")
     assert err == (
@@ -147,7 +151,7 @@ def test_help_shows_an_example_that_parses():
 def test_mistakes_end_in_one_line(tool, tmp_path):
     done = run("--net", "voc-fcn8", "--data", tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: there is no published net 'voc-fcn8'. Did you mean 'voc-fcn8s'?\n"
+    assert done.stderr == "error: there is no net 'voc-fcn8'. Did you mean 'voc-fcn8s'?\n"
     code, out, err = tool(VOC21, "--net", "nyud-fcn32s-color-d", "--data", tmp_path)
     assert (code, out) == (1, "")
     assert err == (
@@ -156,4 +160,7 @@ def test_mistakes_end_in_one_line(tool, tmp_path):
     )
     trees.nyud(tmp_path / "nyud", {"test": ["5001"]})
     code, out, err = tool(VOC21, "--net", "nyud-fcn32s-color-d", "--data", tmp_path)
-    assert (code, err) == (1, "error: no weights of nyud-fcn32s-color-d are published. Name yours by --weights.\n")
+    assert (code, err) == (
+        1,
+        "error: no weights of nyud-fcn32s-color-d were published. Name your own with --weights.\n",
+    )

@@ -257,4 +257,4 @@ def test_from_the_shell_a_mistake_is_one_line_and_exit_code_1(tmp_path):
     )
     assert done.returncode == 1
     assert done.stdout == ""
-    assert done.stderr == "error: there is no published net 'voc-fcn8'. Did you mean 'voc-fcn8s'?\n"
+    assert done.stderr == "error: there is no net 'voc-fcn8'. Did you mean 'voc-fcn8s'?\n"

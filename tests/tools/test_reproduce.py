@@ -328,7 +328,7 @@ def test_without_data_there_is_no_report(reproduce, host, tmp_path):
     ("args", "text"),
     [
         (("voc", "--nets", "nyud-fcn32s-color"), "nyud-fcn32s-color is no net of voc. It belongs to nyud."),
-        (("voc", "--nets", "voc-fcn8"), "there is no published net 'voc-fcn8'. Did you mean 'voc-fcn8s'?"),
+        (("voc", "--nets", "voc-fcn8"), "there is no net 'voc-fcn8'. Did you mean 'voc-fcn8s'?"),
         (
             ("voc", "--device", "gpu0"),
             "device 'gpu0' cannot be used (Invalid device string: 'gpu0'). Use cpu, or cuda.",

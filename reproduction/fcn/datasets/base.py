@@ -182,8 +182,8 @@ def class_names(name: str) -> tuple[str, ...]:
     """Read the names of a labelling's classes, in the order of the nets' outputs.
 
     Args:
-        name: ``voc``, ``nyud``, ``siftflow-sem``, ``siftflow-geo``, ``pascalcontext`` or ``pascalcontext-459``
-            (PASCAL-Context's own labels, from 1).
+        name: ``voc``, ``nyud``, ``siftflow-sem``, ``siftflow-geo``, ``pascalcontext``, ``pascalcontext-459``
+            (PASCAL-Context's own labels, from 1) or ``mini``.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 data/*/classes*.txt.
     """

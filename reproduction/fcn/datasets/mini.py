@@ -16,7 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -42,14 +42,16 @@ HEIGHTS, WIDTHS = (144, 176), (160, 208)  # of the others
 RADII, OBJECT_RADII = (24.0, 64.0), (26.0, 60.0)  # of things, pixels
 IN_BOTH = 20  # pictures to learn from that VOC's train split has too, with void borders
 
-_VERSION = "Mini-VOC, drawing 1"
+_TITLE = "Mini-VOC"
+_VERSION = f"{_TITLE}, drawing 1"
+_ABOUT = "about.txt"  # in the folder: which drawing it is, and the hash of what it holds
 _VOC, _SBD, _OBJECTS = "pascal/VOC2011", "sbdd/dataset", "objects"
 
 
 def generate(root: StrPath, *, seed: int = SEED, progress: Progress | None = None) -> Path:
-    """Draw the data set into ``root/mini``, in about ten seconds; one that is there is left as it is.
+    """Draw the data set into ``root/mini``, in about ten seconds; one that is there, whole, is left as it is.
 
-    The folder appears when it is whole.
+    The folder appears when it is whole. The drawing of another version or seed is replaced.
 
     Args:
         root: the data root.
@@ -60,25 +62,48 @@ def generate(root: StrPath, *, seed: int = SEED, progress: Progress | None = Non
         ``root/mini``, which is a data root itself: the layouts of the real data sets are below it.
 
     Raises:
-        DataError: the folder holds something else.
+        DataError: the folder holds something else, or files of the drawing are lost or changed.
         OSError: it cannot be written.
     """
-    place, about = Path(root) / FOLDER, f"{_VERSION}, seed {seed}\n"
-    if place.exists():
-        found = place / "about.txt"
-        if not found.is_file() or found.read_text() != about:
-            raise DataError("this folder holds something else", path=place, want=about.strip(), remedy="Delete it.")
+    place, about = Path(root) / FOLDER, f"{_VERSION}, seed {seed}"
+    if (found := _drawn(place)) == about:
         return place
     place.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=root, prefix=f".{FOLDER}-"))
     try:
         work.chmod(0o755)
         _draw(work, seed, progress or (lambda done, total: None))
-        (work / "about.txt").write_text(about)
+        (work / _ABOUT).write_text(f"{about}\n{_content(work)}\n")
+        if found:
+            shutil.rmtree(place)
         work.rename(place)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return place
+
+
+def _drawn(place: Path) -> str | None:
+    """Say which drawing is there, whole and unchanged; None where there is nothing."""
+    if not place.exists():
+        return None
+    about = place / _ABOUT
+    lines = about.read_text(errors="replace").splitlines() if about.is_file() else []
+    if len(lines) != 2 or not lines[0].startswith(_TITLE):
+        raise DataError("this folder holds something else", path=place, want=_TITLE, remedy="Delete it.")
+    if lines[1] != _content(place):
+        raise DataError(
+            "files of this drawing are lost or changed", path=place, remedy="Delete the folder to have it drawn again."
+        )
+    return lines[0]
+
+
+def _content(place: Path) -> str:
+    """Name what a drawing's files hold: SHA-256 over their paths and bytes."""
+    total = hashlib.sha256()
+    for path in sorted(path for path in place.rglob("*") if path.is_file() and path.name != _ABOUT):
+        data = path.read_bytes()
+        total.update(f"{path.relative_to(place).as_posix()} {len(data)}\n".encode() + data)
+    return total.hexdigest()
 
 
 def _draw(place: Path, seed: int, progress: Progress) -> None:
@@ -167,6 +192,7 @@ class Mini(VOC):
     """
 
     name = "mini"
+    label_lists: ClassVar[dict[str, str]] = {"label": "mini"}
 
     def __init__(self, split: str, root: StrPath, tops: Tops | None = None, **params: Any):
         super().__init__(split, Path(root) / FOLDER, tops, **params)
@@ -183,6 +209,7 @@ class MiniSBD(SBD):
     """
 
     name = "mini-sbd"
+    label_lists: ClassVar[dict[str, str]] = {"label": "mini"}
 
     def __init__(self, split: str, root: StrPath, tops: Tops | None = None, **params: Any):
         super().__init__(split, Path(root) / FOLDER, tops, **params)

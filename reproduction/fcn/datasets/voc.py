@@ -51,8 +51,8 @@ class _VOCClasses(Dataset):
         return pictures.class_numbers(values, len(self.classes) - 1, void=VOID).astype(np.uint8)[np.newaxis]
 
     def training_ids(self) -> set[str] | None:
-        """Return SBD's train split, if SBD is below the data root."""
-        tree = layouts.search("sbd", self.root)
+        """Return SBD's train split, if SBD lies beside this tree or below the data root."""
+        tree = layouts.search("sbd", self.tree.parent.parent) or layouts.search("sbd", self.root)
         return set(layouts.read_list(tree / "train.txt")) if tree and (tree / "train.txt").is_file() else None
 
 

@@ -193,10 +193,36 @@ def test_another_folder_of_this_name_is_not_touched(tmp_path):
     mine.write_text("mine")
     with pytest.raises(DataError) as error:
         mini.generate(tmp_path)
-    assert str(error.value) == (
-        f"{tmp_path}/mini: this folder holds something else; want Mini-VOC, drawing 1, seed {mini.SEED}. Delete it."
-    )
+    assert str(error.value) == (f"{tmp_path}/mini: this folder holds something else; want Mini-VOC. Delete it.")
     assert mine.read_text() == "mine"
+
+
+def test_the_drawing_of_another_version_is_replaced(small, tmp_path, monkeypatch):
+    place = mini.generate(tmp_path, seed=7)
+    before = mini.digest(datasets.open("mini", "val", tmp_path))
+    mini.generate(tmp_path)
+    assert mini.digest(datasets.open("mini", "val", tmp_path)) != before
+    monkeypatch.setattr(mini, "_VERSION", "Mini-VOC, drawing 0")
+    mini.generate(tmp_path)
+    assert (place / "about.txt").read_text().startswith(f"Mini-VOC, drawing 0, seed {mini.SEED}\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["mini"]
+
+
+@pytest.mark.parametrize("harm", ["lost", "changed", "added"])
+def test_a_drawing_whose_files_are_not_as_drawn_is_not_used(small, tmp_path, harm):
+    place = mini.generate(tmp_path)
+    picture = next((place / "pascal/VOC2011/JPEGImages").iterdir())
+    if harm == "lost":
+        picture.unlink()
+    elif harm == "changed":
+        picture.write_bytes(picture.read_bytes()[:-1] + b"\0")
+    else:
+        (picture.parent / "another.jpg").write_bytes(b"")
+    with pytest.raises(DataError) as error:
+        mini.generate(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path}/mini: files of this drawing are lost or changed. Delete the folder to have it drawn again."
+    )
 
 
 def test_a_drawing_that_is_interrupted_leaves_nothing(small, tmp_path):
