@@ -35,7 +35,7 @@ def _row(name: str, stride: int, parent: str, **solver: Any) -> Published:
         "mini",
         stride,
         solver.pop("base_lr"),
-        f"{name}.caffemodel",
+        f"mini/{name}.caffemodel",
         {parent: ""},
         blocks=BLOCKS,
         width=WIDTH,
