@@ -36,7 +36,7 @@ FLOORS = [
     {"weights", "netspec", "layers", "transfer"},
     {"graph"},
     {"net"},
-    {"rules", "snapshot", "signals", "parallel"},
+    {"rules", "snapshot", "signals", "parallel", "onnxnet"},
     {"updates", "events", "solvernets"},
     {"solver"},
 ]

@@ -380,7 +380,9 @@ class _Step:
 
     def run(self, node: Node, bottoms: list[Tensor]) -> tuple[Tensor, ...]:
         shapes = [tuple(bottom.shape) for bottom in bottoms]
-        if shapes != self.seen:
+        if torch.compiler.is_exporting():  # sizes are symbols; compared with numbers, they would become these
+            self.layer.shapes(list(shapes))
+        elif shapes != self.seen:
             self.layer.shapes(list(shapes))
             self.seen = shapes
         through = zip(bottoms, node.propagate, strict=True)

@@ -202,7 +202,7 @@ def _read_caffemodel(path: StrPath) -> Weights:
     return Weights(net, notes, f"caffemodel {version}", os.fspath(path))
 
 
-def _bare(arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+def _bare(arrays: dict[str, Array]) -> dict[str, Array]:
     """Take away the prefix that torch's DataParallel puts before every name."""
     prefix = "module."
     if arrays and all(name.startswith(prefix) for name in arrays):

@@ -1,0 +1,103 @@
+"""Nets for other programs: ONNX and torch.export, with preprocessing and labels, at sizes that nobody told them."""
+
+import sys
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from reproduction.caffe.errors import NetError, ReproductionError
+from reproduction.fcn import card, export, nets
+from reproduction.fcn.datasets import pictures
+from reproduction.fcn.export import Form
+from tests import thin
+from tests.golden import seeded
+
+ROWS = {"voc-fcn32s": 32, "voc-fcn8s": 32, "voc-fcn8s-atonce": 32, "voc-fcn-alexnet": 8, "siftflow-fcn16s": 32,
+        "nyud-fcn32s-color-hha": 32}  # fmt: skip
+
+
+def made(name, divisor=32):
+    return thin.net(name, divisor), card.of(nets.NETS[name])
+
+
+@pytest.mark.parametrize("form", [Form("picture", "labels"), Form("blob", "scores")], ids=str)
+@pytest.mark.parametrize("name", ROWS)
+def test_onnx_computes_what_the_net_computes(name, form):
+    net, about = made(name, ROWS[name])
+    run = export.onnx_runtime(export.onnx_model(net, about, form).SerializeToString())
+    found = export.check(net, about, form, run)
+    assert [each.size for each in found] == [size for size in export.SIZES for _ in about.labels]
+    assert all(each.worst < 1e-3 for each in found)
+
+
+def test_a_picture_goes_in_as_it_is_and_its_labels_come_out():
+    net, about = made("voc-fcn8s")
+    run = export.onnx_runtime(export.onnx_model(net, about, Form()).SerializeToString())
+    rgb = seeded.synth_image(41, 57, 3)
+    blob = pictures.caffe_input(rgb, np.array(nets.MEAN_BGR), flip=True)[None]
+    with torch.inference_mode():
+        want = net({"data": blob})["score"].max(dim=1).indices.numpy()
+    [labels] = run({"data": rgb[None]})
+    assert labels.dtype == np.uint8
+    assert (labels != want).mean() < 1e-3
+
+
+def test_the_preprocessing_of_onnx_is_exact():
+    net, about = made("voc-fcn32s")
+    both = [Form(inputs, "scores") for inputs in export.INPUTS]
+    runs = [export.onnx_runtime(export.onnx_model(net, about, form).SerializeToString()) for form in both]
+    [a], [b] = (run(export.samples(about, form, (33, 40))) for run, form in zip(runs, both, strict=True))
+    assert np.array_equal(a, b)
+
+
+def test_two_labellings_have_two_outputs_and_the_card_is_inside():
+    net, about = made("siftflow-fcn16s")
+    model = export.onnx_model(net, about, Form())
+    assert [output.name for output in model.graph.output] == ["labels_sem", "labels_geo"]
+    assert [x.dim_param for x in model.graph.output[0].type.tensor_type.shape.dim] == ["N", "H", "W"]
+    [kept] = model.metadata_props
+    assert card.loads(kept.value) == about
+    assert kept.key == "card"
+    onnx.checker.check_model(model, full_check=True)
+
+
+def test_a_program_of_torchs_runs_at_any_size(tmp_path):
+    net, about = made("voc-fcn32s", 64)
+    form = Form("picture", "labels")
+    net({"data": torch.zeros(1, 3, *export.SIZES[-1])})  # a size that was seen must not become the only one
+    torch.export.save(export.exported(net, about, form), tmp_path / "net.pt2")
+    run = export.torch_program(torch.export.load(tmp_path / "net.pt2"))
+    assert all(each.worst < 1e-3 for each in export.check(net, about, form, run))
+
+
+def test_another_net_is_noticed():
+    net, about = made("voc-fcn32s")
+    for outputs in export.OUTPUTS:
+        form = Form("picture", outputs)
+        other = export.onnx_model(thin.net("voc-fcn32s", seed=2), about, form).SerializeToString()
+        with pytest.raises(NetError, match=f"^the exported program computes other {outputs} than the net; got "):
+            export.check(net, about, form, export.onnx_runtime(other))
+
+
+def test_depth_is_no_picture():
+    net, about = made("nyud-fcn32s-color-d")
+    want = "nyud-fcn32s-color-d takes depth, which is no picture. Choose --input blob."
+    for write in (export.onnx_model, export.exported):
+        with pytest.raises(ReproductionError) as error:
+            write(net, about, Form())
+        assert str(error.value) == want
+    form = Form("blob")
+    run = export.onnx_runtime(export.onnx_model(net, about, form).SerializeToString())
+    export.check(net, about, form, run, [(33, 47)])
+
+
+def test_without_onnx_runtime_the_error_says_what_to_do(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ReproductionError) as error:
+        export.onnx_runtime(b"")
+    assert str(error.value) == (
+        "the package onnxruntime is not installed. Install it: pip install 'fcn-reproduction[export]'; or leave the"
+        " check out with --no-check."
+    )
