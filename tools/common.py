@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from tqdm import tqdm
 
 from reproduction.caffe.errors import ReproductionError
 from reproduction.fcn.archives import Progress
+
+if TYPE_CHECKING:
+    import torch
 
 # Threads that wait for each other spin by default; beside another program that makes small nets many times slower. Read
 # when torch is loaded, which none of the imports above does.
@@ -20,6 +25,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 ROOT = Path(__file__).resolve().parent.parent
 PROTOTXT = ROOT / "prototxt"
 WEIGHTS = ROOT / "weights"
+PACKAGES = ("torch", "numpy", "pillow", "scipy")
 
 
 def run(main: Callable[[], int | None]) -> None:
@@ -77,6 +83,20 @@ class Bars:
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+
+def describe(device: torch.device) -> str:
+    """Say what a net runs on."""
+    import torch
+
+    if device.type == "cuda":
+        return f"{device}, {torch.cuda.get_device_name(device)}"
+    return f"{device}, {platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def versions() -> dict[str, str]:
+    """List what a result depends on, with versions."""
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def _fail(text: str, code: int = 1) -> int:

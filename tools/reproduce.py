@@ -7,7 +7,8 @@
     tools/reproduce.py nyud --device cuda --data /data --mirror http://mirror.example/fcn
     tools/reproduce.py mini --trained runs/mini            what tools/train.py left there, instead of weights/
 
-The table is printed, and written to reports/SET/scores.md and scores.json; label maps go to reports/SET/predictions.
+The table is printed, and written to reports/SET/scores.md and scores.json; reports/SET/index.html is a page to look at,
+with pictures. Label maps go to reports/SET/predictions.
 A run that was stopped goes on where it was. Exit code 1 when a net is more than 0.1 points off the score that others
 measured with its published weights, or that the published README states, or more than 0.01 points off the one that
 weights/SET/scores.json recorded; of nets that were trained anew, more than 1 point. Nothing is compared when only a
@@ -22,18 +23,15 @@ Mini-VOC takes half a minute on two cores; a net of VOC about an hour: 736 image
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from common import ROOT, Bars, run
+from common import ROOT, Bars, describe, run, versions
 from tqdm import tqdm
 
 from reproduction.caffe import devices, files
@@ -41,13 +39,9 @@ from reproduction.caffe.errors import DataError, ReproductionError
 from reproduction.fcn import catalogue, reproduce, stages, supply, zoo
 from reproduction.fcn.nets import Published
 from reproduction.fcn.reproduce import Plan, Watch
-from reproduction.report import markdown, record
+from reproduction.report import gallery, markdown, page, record
+from reproduction.report.gallery import Gallery
 from reproduction.report.record import Measured, NetResult, Reference, Report, Split
-
-if TYPE_CHECKING:
-    import torch
-
-PACKAGES = ("torch", "numpy", "pillow", "scipy")
 
 
 def main() -> int:
@@ -71,7 +65,7 @@ def main() -> int:
     kept = args.weights / args.set / "scores.json"
     recorded = record.load(kept) if kept.is_file() and not args.record else None
     with Screen() as screen:
-        results, split = score_all(
+        results, galleries, split = score_all(
             plan, rows, screen, partial(record.references, earlier=recorded, trained=bool(args.trained))
         )
     if recorded and split and recorded.split != split:
@@ -86,10 +80,10 @@ def main() -> int:
         versions=versions(),
         nets=results,
     )
-    code = finish(report, folder, screen.errors)
+    code = finish(report, folder, galleries, screen.errors)
     if args.record and not code:
         keep(report, rows, args.trained, kept)
-    print(f"{time.monotonic() - start:.0f} seconds")
+    print(f"{time.monotonic() - start:.1f} s")
     return code
 
 
@@ -119,7 +113,7 @@ def _count(text: str) -> int:
 
 def score_all(
     plan: Plan, rows: Sequence[Published], screen: Screen, references: Callable[[str, str], Sequence[Reference]]
-) -> tuple[list[NetResult], Split | None]:
+) -> tuple[list[NetResult], dict[str, Gallery], Split | None]:
     """Score one net after the other; what goes wrong with one does not stop the rest.
 
     Args:
@@ -131,7 +125,7 @@ def score_all(
     Raises:
         ReproductionError: the data cannot be had.
     """
-    results, split = [], None
+    results, galleries, split = [], {}, None
     for row in rows:
         if row.caffemodel is None and not isinstance(plan.supply, supply.Trained):
             results.append(NetResult(row.name, note="no caffemodel was published"))
@@ -141,17 +135,23 @@ def score_all(
         split = Split(dataset.split, len(dataset), reproduce.split_sha1(dataset.ids))
         try:
             result = reproduce.score(plan, row, dataset, watch)
+            galleries[row.name] = Gallery(dataset, result.predictions)
+            measured = [
+                gallery.measure(
+                    galleries[row.name],
+                    Measured.of(top, scores, dataset.label_classes[top], references(row.name, top)),
+                    plan.limit,
+                    screen.images(f"{row.name}, image by image"),
+                )
+                for top, scores in result.scores.items()
+            ]
         except ReproductionError as error:
             screen.error(str(error))
             results.append(NetResult(row.name, note=error.problem))
             continue
-        measured = [
-            Measured.of(top, scores, dataset.label_classes[top], references(row.name, top))
-            for top, scores in result.scores.items()
-        ]
         file, sha256, seconds = result.weights.name, result.weights_sha256, result.seconds_per_image
         results.append(NetResult(row.name, "", file, sha256, seconds, measured))
-    return results, split
+    return results, galleries, split
 
 
 class Screen(Bars):
@@ -172,22 +172,22 @@ class Screen(Bars):
         self.errors += 1
         print(f"error: {text}", file=sys.stderr)
 
-    def images(self, net: str) -> Callable[[int, int, float], None]:
-        """Begin a bar of the images that a net has scored; returns what moves it."""
+    def images(self, what: str) -> Callable[[int, int, float], None]:
+        """Begin a bar of images; returns what moves it."""
         self.close()
         often = 0.5 if sys.stderr.isatty() else 30.0
 
-        def move(done: int, total: int, _: float) -> None:
+        def move(done: int, total: int, _: float = 0.0) -> None:
             if self.bar is None:
                 self.bar = tqdm(
-                    desc=net, total=total, initial=done, unit="image", leave=False, mininterval=often, delay=1.0
+                    desc=what, total=total, initial=done, unit="image", leave=False, mininterval=often, delay=1.0
                 )
             self.bar.update(done - self.bar.n)
 
         return move
 
 
-def finish(report: Report, folder: Path, errors: int) -> int:
+def finish(report: Report, folder: Path, galleries: Mapping[str, Gallery], errors: int) -> int:
     """Write and print a report; returns the exit code.
 
     Raises:
@@ -203,9 +203,10 @@ def finish(report: Report, folder: Path, errors: int) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     record.dump(report, folder / "scores.json")
     markdown.dump(report, folder / "scores.md")
+    page.dump(report, folder / "index.html", galleries)
     print(f"\n{markdown.table(report)}\n")
     print("\n".join(markdown.verdicts(report)))
-    print(f"\n{folder / 'scores.md'}, {folder / 'scores.json'}")
+    print(f"\n{', '.join(str(folder / name) for name in ('index.html', 'scores.md', 'scores.json'))}")
     off = report.off()
     if off:
         names = ", ".join(dict.fromkeys(net for net, *_ in off))
@@ -234,20 +235,6 @@ def keep(report: Report, rows: Sequence[Published], trained: Path | None, path: 
                     shutil.copyfileobj(file, copy)
     record.dump(report, path)
     print(f"recorded in {path.parent}")
-
-
-def describe(device: torch.device) -> str:
-    """Say what the nets run on."""
-    import torch
-
-    if device.type == "cuda":
-        return f"{device}, {torch.cuda.get_device_name(device)}"
-    return f"{device}, {platform.machine()}, {torch.get_num_threads()} threads"
-
-
-def versions() -> dict[str, str]:
-    """List what the result depends on, with versions."""
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 if __name__ == "__main__":

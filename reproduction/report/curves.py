@@ -1,0 +1,240 @@
+"""Curves over the iterations of several stages, as SVG that takes its colours from the page.
+
+matplotlib draws; a page's style sheet colours, since a drawing that is made once is looked at in light and in dark.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+CURVES = 4  # colours of curves
+BINS = 400  # points of a curve, at most about
+
+_SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+_SIZES = {"wide": (1120.0, 330.0, 13.0), "narrow": (358.0, 280.0, 12.0)}  # width, height, font, in pixels
+_MARGINS = (52.0, 14.0, 26.0, 34.0)  # left, right, top, bottom, in pixels
+_LETTER = 0.58  # width of a letter, of the font's size
+
+# Drawn in these, which nothing else has; the page's own are put in their place.
+_COLOURS = {
+    "#010203": "var(--ink)",
+    "#040506": "var(--soft)",
+    "#070809": "var(--line)",
+    **{f"#0a0b{number:02x}": f"var(--curve{number})" for number in range(1, CURVES + 1)},
+}
+_INK, _SOFT, _GRID, *_CURVE = _COLOURS
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve.
+
+    Attributes:
+        name: what it shows.
+        x: iterations, counted through all stages, ascending.
+        y: values.
+        band: the least and greatest value around each x; None for none.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    band: tuple[Sequence[float], Sequence[float]] | None = None
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stage on the axis of iterations.
+
+    Attributes:
+        name: of the net.
+        start: the iterations of the stages before.
+        end: with its own.
+    """
+
+    name: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Curves over the same iterations.
+
+    Attributes:
+        title: what they show.
+        lines: the curves; not more than ``CURVES``.
+        spans: the stages.
+        percent: whether values are fractions that are shown as percent, from 0 to 100.
+        log: whether the axis of values is logarithmic.
+    """
+
+    title: str
+    lines: Sequence[Line]
+    spans: Sequence[Span]
+    percent: bool = False
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A chart as a page takes it.
+
+    Attributes:
+        title: what it shows.
+        legend: name and CSS variable of the colour of each curve.
+        svgs: the drawing for wide and for narrow screens.
+        data: what its script needs to tell values; JSON.
+    """
+
+    title: str
+    legend: list[tuple[str, str]]
+    svgs: dict[str, str]
+    data: dict[str, Any]
+
+
+def bins(x: Sequence[int], y: Sequence[float], size: int) -> Line:
+    """Take means over so many values each, with their range.
+
+    Args:
+        x: iterations.
+        y: a value for each.
+        size: how many become one; 1 keeps them as they are.
+    """
+    parts = [slice(i, i + size) for i in range(0, len(x), size)]
+    means = [sum(y[part]) / len(y[part]) for part in parts]
+    band = ([min(y[part]) for part in parts], [max(y[part]) for part in parts]) if size > 1 else None
+    return Line("", [x[part][len(x[part]) // 2] for part in parts], means, band)
+
+
+def draw(chart: Chart) -> Drawn:
+    """Draw a chart, for wide and for narrow screens."""
+    x = (0.0, float(max(chart.spans[-1].end, 1)))
+    y = _limits(chart)
+    svgs, frames = {}, {}
+    for name, (width, height, font) in _SIZES.items():
+        left, right, top, bottom = _MARGINS
+        frames[name] = {"left": left, "right": width - right, "top": top, "bottom": height - bottom}
+        svgs[name] = _finish(_plot(chart, x, y, width, height, font), chart, name)
+    lines = [
+        {
+            "name": line.name,
+            "colour": f"--curve{number}",
+            "x": list(line.x),
+            "y": [float(f"{value:.6g}") for value in line.y],
+            "text": [f"{100 * value:.2f}" if chart.percent else f"{value:.4g}" for value in line.y],
+        }
+        for number, line in enumerate(chart.lines, 1)
+    ]
+    stages = [{"name": span.name, "start": span.start} for span in chart.spans]
+    data = {"x": x, "y": y, "log": chart.log, "frames": frames, "stages": stages, "lines": lines}
+    legend = [(line.name, f"var(--curve{number})") for number, line in enumerate(chart.lines, 1)]
+    return Drawn(chart.title, legend, svgs, data)
+
+
+def _limits(chart: Chart) -> tuple[float, float]:
+    if chart.percent:
+        return 0.0, 1.0
+    values = [value for line in chart.lines for values in (line.y, *(line.band or ())) for value in values]
+    low, high = min(values), max(values)
+    if chart.log:
+        return low / 1.15, high * 1.15
+    room = 0.05 * (high - low) or 0.5
+    return low - room, high + room
+
+
+def _plot(
+    chart: Chart, x: tuple[float, float], y: tuple[float, float], width: float, height: float, font: float
+) -> bytes:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": f"{chart.title} {width}", "font.size": font}
+    with matplotlib.rc_context(settings):
+        figure = Figure(figsize=(width / 72, height / 72), dpi=72)
+        left, right, top, bottom = _MARGINS
+        place = (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
+        axes = figure.add_axes(place, facecolor="none")
+        axes.set(xlim=x, ylim=y, yscale="log" if chart.log else "linear")
+        for line, colour in zip(chart.lines, _CURVE, strict=False):
+            if line.band:
+                axes.fill_between(line.x, *line.band, color=colour, alpha=0.18, linewidth=0)
+            few = len(line.x) <= 60
+            axes.plot(
+                line.x, line.y, color=colour, linewidth=2, marker="o" if few else "", markersize=4, clip_on=not few
+            )
+        _stages(axes, chart.spans, (width - left - right) / (x[1] - x[0]), font)
+        _ticks(axes, chart, y, few=width < 500)
+        file = io.BytesIO()
+        figure.savefig(
+            file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
+    return file.getvalue()
+
+
+def _stages(axes: Axes, spans: Sequence[Span], pixels: float, font: float) -> None:
+    """Part the stages and name them, by their number alone where there is no room."""
+    for number, span in enumerate(spans, 1):
+        if number > 1:
+            axes.axvline(span.start, color=_SOFT, linewidth=1, linestyle=(0, (2, 3)))
+        name = f"{number} {span.name}" if len(spans) > 1 else span.name
+        fits = _LETTER * font * len(name) < (span.end - span.start) * pixels
+        middle = (span.start + span.end) / 2
+        axes.text(
+            middle, 1.025, name if fits else str(number), color=_SOFT, ha="center",
+            transform=axes.get_xaxis_transform(),
+        )  # fmt: skip
+
+
+def _ticks(axes: Axes, chart: Chart, y: tuple[float, float], *, few: bool) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(4 if few else 9, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    wide_range = chart.log and y[1] / y[0] > 8
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if wide_range else MaxNLocator(5))
+    axes.yaxis.set_minor_locator(NullLocator())
+    shown = (lambda value, _: f"{100 * value:.0f} %") if chart.percent else (lambda value, _: f"{value:g}")
+    axes.yaxis.set_major_formatter(FuncFormatter(shown))
+    axes.grid(axis="y", color=_GRID, linewidth=1)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, pad=6, labelcolor=_SOFT)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(_SOFT)
+
+
+def _finish(svg: bytes, chart: Chart, name: str) -> str:
+    """Make matplotlib's file a part of a page: its colours the page's, its names gone that other drawings have too."""
+    for prefix, space in (("", _SVG), ("xlink", _XLINK)):
+        ElementTree.register_namespace(prefix, space)
+    root = ElementTree.fromstring(svg)
+    text = svg.decode()
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag == f"{{{_SVG}}}metadata":
+                parent.remove(child)
+        if f"#{parent.get('id')}" not in text:
+            parent.attrib.pop("id", None)
+    for size in ("width", "height"):
+        root.attrib.pop(size, None)
+    ends = ", ".join(
+        f"{line.name} {100 * line.y[-1]:.1f} %" if chart.percent else f"{line.name} {line.y[-1]:.4g}"
+        for line in chart.lines
+    )
+    root.attrib.update({"class": name, "data-frame": name, "role": "img"})
+    root.set(
+        "aria-label",
+        f"{chart.title} over the iterations of {', '.join(span.name for span in chart.spans)}; at the end: {ends}",
+    )
+    made = ElementTree.tostring(root, encoding="unicode")
+    for drawn, colour in _COLOURS.items():
+        made = made.replace(drawn, colour)
+    return made

@@ -1,0 +1,262 @@
+"""The pictures of a run: how well each was segmented, which of them a page shows, and what it shows of them."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from reproduction.fcn import images, palette, score
+from reproduction.fcn.datasets import Dataset
+from reproduction.fcn.datasets import pictures as stored
+from reproduction.fcn.datasets.base import VOID
+from reproduction.report.record import ImageScore, Measured
+
+UInt8 = npt.NDArray[np.uint8]
+Progress = Callable[[int, int], object]
+
+SEED = 2015  # of the sample
+EACH = 3  # images of a kind
+LONGEST = 512  # pixels of a side, on the page
+RIGHT, WRONG, IGNORED = range(3)  # what a map of errors holds
+ERROR_COLOURS = {WRONG: (224, 24, 104), IGNORED: (128, 134, 144)}
+
+_JPEG_QUALITY = 82
+_PHOTO_KINDS = ("data", "color", "hha")  # of a data set's kinds, what a person would look at, the best first
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Where a net's pictures are.
+
+    Attributes:
+        dataset: what was scored.
+        predictions: the folder that ``evaluate.evaluate`` wrote the label maps to.
+    """
+
+    dataset: Dataset
+    predictions: Path
+
+    def photo(self, id: str) -> UInt8:
+        """Read an image as a person sees it, (H, W, 3) uint8.
+
+        Raises:
+            DataError: it is missing or broken.
+        """
+        files = [self.dataset.file(kind, id) for kind in _PHOTO_KINDS if kind in self.dataset.kinds]
+        return images.read_rgb(next((path for path in files if path.is_file()), files[0]))
+
+    def truth(self, top: str, id: str) -> UInt8:
+        """Read the labels of an image, (H, W) uint8; 255 is void.
+
+        Raises:
+            DataError: they are missing or broken.
+        """
+        kind = self.dataset.tops[top]
+        labels: UInt8 = self.dataset.read(kind, self.dataset.file(kind, id))[0]
+        return labels
+
+    def prediction(self, top: str, id: str) -> UInt8:
+        """Read what the net said of an image, (H, W) uint8.
+
+        Raises:
+            DataError: it is missing or broken.
+        """
+        folder = self.predictions / top if len(self.dataset.label_classes) > 1 else self.predictions
+        return stored.labels(folder / f"{id}.png")
+
+
+def measure(
+    gallery: Gallery, measured: Measured, limit: int | None = None, progress: Progress | None = None
+) -> Measured:
+    """Add to a net's scores what is known of each image.
+
+    Args:
+        gallery: where the images and label maps are.
+        measured: the scores, of one label top.
+        limit: how many images of the split were scored; None for all.
+        progress: called with the images done, and in all.
+
+    Raises:
+        DataError: a file is missing or broken.
+    """
+    found, void, top = [], 0, measured.label
+    ids = gallery.dataset.ids[:limit]
+    for number, id in enumerate(ids, 1):
+        truth = gallery.truth(top, id)
+        void += int(np.count_nonzero(truth == VOID))
+        counts = score.confusion(truth, gallery.prediction(top, id), len(measured.class_iu))
+        if counts.any():
+            scores = score.scores(counts)
+            found.append(ImageScore(id, scores.pixel_acc, scores.mean_iu))
+        if progress:
+            progress(number, len(ids))
+    return dataclasses.replace(measured, void_pixels=void, images=found)
+
+
+def choose(scores: Sequence[ImageScore]) -> dict[str, list[ImageScore]]:
+    """Choose the images that a page shows: the best, the worst, and some of the others.
+
+    The others are the first in an order that is drawn once for all nets of a split, so that nets can be compared.
+    """
+    ranked = sorted(scores, key=lambda image: (-image.mean_iu, image.id))
+    each = min(EACH, len(ranked) // 3) or 1
+    best = ranked[:each]
+    worst = ranked[each:][-each:][::-1]
+    others = sorted(ranked, key=lambda image: image.id)
+    random.Random(SEED).shuffle(others)
+    sample = [image for image in others if image not in best and image not in worst]
+    return {"best": best, "worst": worst, "sample": sample[:each]}
+
+
+@dataclass(frozen=True)
+class Present:
+    """A class in one picture.
+
+    Attributes:
+        name: of the class.
+        colour: R G B, 0 to 255.
+        iu: its intersection over union in this picture.
+        in_truth: whether it is there; else it was predicted only.
+        predicted: whether it was found anywhere.
+    """
+
+    name: str
+    colour: tuple[int, int, int]
+    iu: float
+    in_truth: bool
+    predicted: bool
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One picture on a page.
+
+    Attributes:
+        score: how well it was segmented.
+        width: of what the page holds, pixels.
+        height: likewise.
+        photo: the name of the image in ``Media``, as the others.
+        truth: of the labels.
+        prediction: of what the net said.
+        errors: of the map of errors.
+        classes: those that are in the truth or the prediction, the greatest first.
+        has_void: whether pixels do not count.
+    """
+
+    score: ImageScore
+    width: int
+    height: int
+    photo: str
+    truth: str
+    prediction: str
+    errors: str
+    classes: list[Present]
+    has_void: bool
+
+
+@dataclass
+class Media:
+    """The pictures of a page as data URLs, each once however often it is shown.
+
+    Attributes:
+        urls: name -> data URL.
+    """
+
+    urls: dict[str, str] = field(default_factory=dict)
+    _names: dict[tuple[str, ...], str] = field(default_factory=dict)
+
+    def add(self, key: tuple[str, ...], make: Callable[[], tuple[str, bytes]]) -> str:
+        """Keep a picture, made when it is new, as MIME type and bytes; returns its name."""
+        if key not in self._names:
+            kind, content = make()
+            self._names[key] = f"media{len(self.urls)}"
+            self.urls[self._names[key]] = f"data:{kind};base64,{base64.b64encode(content).decode()}"
+        return self._names[key]
+
+
+def show(gallery: Gallery, net: str, top: str, image: ImageScore, media: Media) -> Shown:
+    """Prepare one picture for a page: the image, its truth, the prediction and the errors.
+
+    Args:
+        gallery: where they are.
+        net: whose prediction it is.
+        top: the label top.
+        image: which one.
+        media: takes the pictures.
+
+    Raises:
+        DataError: a file is missing or broken.
+    """
+    names = gallery.dataset.label_classes[top]
+    truth, prediction = gallery.truth(top, image.id), gallery.prediction(top, image.id)
+    counts = score.confusion(truth, prediction, len(names))
+    errors = np.where(truth == VOID, IGNORED, np.where(truth == prediction, RIGHT, WRONG)).astype(np.uint8)
+    size = _size(truth)
+    clear = names.index("background") if "background" in names else None
+    where, about = (str(gallery.dataset.tree), image.id), (top, net)
+    return Shown(
+        score=image,
+        width=size[0],
+        height=size[1],
+        photo=media.add(("photo", *where), lambda: _jpeg(gallery.photo(image.id), size)),
+        truth=media.add(("truth", *where, top), lambda: _png(truth, palette.voc(), size, clear)),
+        prediction=media.add(("prediction", *where, *about), lambda: _png(prediction, palette.voc(), size, clear)),
+        errors=media.add(("errors", *where, *about), lambda: _png(errors, _error_palette(), size, RIGHT)),
+        classes=_present(counts, names),
+        has_void=bool((truth == VOID).any()),
+    )
+
+
+def _present(counts: score.Confusion, names: Sequence[str]) -> list[Present]:
+    truth, predicted = counts.sum(1), counts.sum(0)
+    colours = palette.voc().tolist()
+    here = [int(k) for k in np.argsort(-(truth + predicted), kind="stable") if truth[k] + predicted[k]]
+    return [
+        Present(
+            names[k],
+            (colours[k][0], colours[k][1], colours[k][2]),
+            float(counts[k, k] / (truth[k] + predicted[k] - counts[k, k])),
+            bool(truth[k]),
+            bool(predicted[k]),
+        )
+        for k in here
+    ]
+
+
+def _size(labels: UInt8) -> tuple[int, int]:
+    """Return width and height on the page."""
+    height, width = labels.shape
+    scale = min(1.0, LONGEST / max(height, width))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _jpeg(rgb: UInt8, size: tuple[int, int]) -> tuple[str, bytes]:
+    file = io.BytesIO()
+    Image.fromarray(rgb).resize(size, Image.Resampling.LANCZOS).save(file, "JPEG", quality=_JPEG_QUALITY)
+    return "image/jpeg", file.getvalue()
+
+
+def _png(labels: UInt8, colours: UInt8, size: tuple[int, int], clear: int | None) -> tuple[str, bytes]:
+    """Write a label map in colours; one label is transparent."""
+    image = Image.fromarray(labels).resize(size, Image.Resampling.NEAREST)
+    image.putpalette(colours.tobytes())
+    file = io.BytesIO()
+    alpha = bytes(0 if label == clear else 255 for label in range(len(colours)))
+    image.save(file, "PNG", optimize=True, transparency=alpha)
+    return "image/png", file.getvalue()
+
+
+def _error_palette() -> UInt8:
+    colours = np.zeros((len(ERROR_COLOURS) + 1, 3), np.uint8)
+    for label, colour in ERROR_COLOURS.items():
+        colours[label] = colour
+    return colours

@@ -1,0 +1,281 @@
+"""A report as a page to look at: one file that opens from disk, without a network, on a screen or on paper.
+
+The templates are in ``templates/``; everything that a page shows is in the HTML itself, scripts and pictures too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from reproduction.caffe import files
+from reproduction.caffe.errors import StrPath
+from reproduction.fcn import palette
+from reproduction.report import gallery, markdown
+from reproduction.report.gallery import Gallery, Media, Shown
+from reproduction.report.record import COLUMNS, METRICS, TITLES, Measured, NetResult, Reference, Report
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+DENSE = 24  # classes; a matrix of more has no room for numbers in its cells
+CONFUSIONS = 12  # the greatest, in words
+
+SETS = {
+    "voc": "PASCAL VOC",
+    "nyud": "NYUDv2",
+    "siftflow": "SIFT Flow",
+    "pascalcontext": "PASCAL-Context",
+    "mini": "Mini-VOC",
+}
+KINDS = {
+    "best": ("Best", "The highest mean IU over the classes of their truth."),
+    "worst": ("Worst", "The lowest."),
+    "sample": ("Sample", f"Drawn from the others with seed {gallery.SEED}, in the same order for every net."),
+}
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A class of a net.
+
+    Attributes:
+        name: of the class.
+        colour: in which label maps show it.
+        iu: fraction; None where there is nothing to count.
+        rank: 1 for the greatest IU.
+        others: the IU of the report's other nets, by name.
+    """
+
+    name: str
+    colour: str
+    iu: float | None
+    rank: int
+    others: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the confusion matrix: one class of the truth.
+
+    Attributes:
+        name: of the class.
+        total: its pixels.
+        counts: how many of them were predicted as each class.
+    """
+
+    name: str
+    total: int
+    counts: list[int]
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """Pixels of one class that were taken for another.
+
+    Attributes:
+        truth: the class.
+        predicted: what it was taken for.
+        pixels: how many.
+        share: of the pixels of the class, fraction.
+    """
+
+    truth: str
+    predicted: str
+    pixels: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What a page shows of one net, and one kind of label.
+
+    Attributes:
+        id: in the page's addresses.
+        name: of the net, with the label where it has several.
+        net: the net.
+        measured: its scores.
+        bars: one for each class.
+        lines: the confusion matrix.
+        mistakes: the most frequent ones, the greatest share first.
+        pictures: by the keys of ``KINDS``.
+    """
+
+    id: str
+    name: str
+    net: NetResult
+    measured: Measured
+    bars: list[Bar]
+    lines: list[Line]
+    mistakes: list[Mistake]
+    pictures: dict[str, list[Shown]] = field(default_factory=dict)
+
+    @property
+    def furthest(self) -> tuple[str, float] | None:
+        """The metric that is furthest off, with how many points; None when all are within the tolerance."""
+        return max(self.measured.off(), key=lambda entry: abs(entry[1]), default=None)
+
+
+def page(report: Report, galleries: Mapping[str, Gallery] | None = None) -> str:
+    """Write the whole page.
+
+    Args:
+        report: what was measured.
+        galleries: where the pictures of each net are, by its name; a net without one is shown without pictures.
+
+    Raises:
+        DataError: a picture is missing or broken.
+    """
+    media = Media()
+    panels = [_panel(report, net, measured) for net in report.nets for measured in net.measured]
+    for panel in panels:
+        if found := (galleries or {}).get(panel.net.net):
+            top = panel.measured.label
+            for kind, scores in gallery.choose(panel.measured.images).items():
+                panel.pictures[kind] = [gallery.show(found, panel.net.net, top, score, media) for score in scores]
+    sources = _sources(report)
+    return render(
+        "scores.html",
+        report=report,
+        title=SETS.get(report.set, report.set),
+        panels=panels,
+        media=media.urls,
+        columns=markdown.columns_of(report),
+        sources=sources,
+        numbers={(row.column, row.source): number for number, row in enumerate(sources, 1)},
+        verdicts=list(markdown.verdicts(report)),
+        kinds=KINDS,
+        dense=DENSE,
+        error_colours={label: rgb(colour) for label, colour in gallery.ERROR_COLOURS.items()},
+        void_colour=rgb(palette.voc()[255].tolist()),
+    )
+
+
+def dump(report: Report, path: StrPath, galleries: Mapping[str, Gallery] | None = None) -> None:
+    """Write the page to a file, whole or not at all.
+
+    Raises:
+        ReproductionError: it cannot be written, or a picture is missing or broken.
+    """
+    text = page(report, galleries)
+    with files.atomic(path) as file:
+        file.write(text.encode())
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill in one of the templates.
+
+    Args:
+        template: its file name.
+        values: what it names.
+    """
+    return environment().get_template(template).render(**values)
+
+
+def environment() -> Environment:
+    """Set up the templates: everything that they show is escaped, and a name that is missing is an error."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    made = Environment(
+        loader=PackageLoader("reproduction.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates = resources.files("reproduction.report").joinpath("templates")
+    for name in ("page.css", "page.js"):
+        made.globals[name.replace(".", "_")] = Markup(templates.joinpath(name).read_text(encoding="utf-8"))
+    made.globals.update(METRICS=METRICS, TITLES=TITLES, COLUMNS=COLUMNS)
+    made.filters.update(percent=percent, points=points, rgb=rgb, bold=_bold)
+    return made
+
+
+def percent(value: float | None, decimals: int = 2) -> str:
+    """Write a fraction in percent, a dash where there is none."""
+    return "\N{EN DASH}" if value is None else f"{100 * value:.{decimals}f}"
+
+
+def points(delta: float, decimals: int = 2) -> str:
+    """Write a difference in points with its sign; a minus as long as the plus."""
+    rounded = round(delta, decimals)
+    return (f"{rounded:+.{decimals}f}" if rounded else f"{0:.{decimals}f}").replace("-", "\N{MINUS SIGN}")
+
+
+def rgb(colour: tuple[int, ...] | list[int]) -> str:
+    """Write a colour for CSS."""
+    return "#" + "".join(f"{part:02x}" for part in colour)
+
+
+def _bold(text: str) -> str:
+    """Turn Markdown's ``**bold**`` into HTML."""
+    from markupsafe import Markup, escape
+
+    parts = [
+        Markup("<strong>{}</strong>").format(part) if i % 2 else escape(part) for i, part in enumerate(text.split("**"))
+    ]
+    return Markup().join(parts)
+
+
+def _panel(report: Report, net: NetResult, measured: Measured) -> Panel:
+    several = len(net.measured) > 1
+    return Panel(
+        id=f"{net.net}-{measured.label}" if several else net.net,
+        name=f"{net.net}, {measured.label}" if several else net.net,
+        net=net,
+        measured=measured,
+        bars=_bars(report, net, measured),
+        lines=lines(measured),
+        mistakes=_mistakes(measured),
+    )
+
+
+def _bars(report: Report, net: NetResult, measured: Measured) -> list[Bar]:
+    names = list(measured.class_iu)
+    others = [
+        (other.net, found.class_iu)
+        for other in report.nets
+        for found in other.measured
+        if other is not net and found.label == measured.label
+    ]
+    order = sorted(names, key=lambda name: -(iu if (iu := measured.class_iu[name]) is not None else -1.0))
+    colours = palette.voc().tolist()
+    return [
+        Bar(
+            name=name,
+            colour=rgb(colours[number]),
+            iu=measured.class_iu[name],
+            rank=order.index(name) + 1,
+            others={other: iu for other, found in others if (iu := found.get(name)) is not None},
+        )
+        for number, name in enumerate(names)
+    ]
+
+
+def lines(measured: Measured) -> list[Line]:
+    """List the rows of the confusion matrix, with the names of their classes."""
+    return [
+        Line(name, sum(counts), list(counts))
+        for name, counts in zip(measured.class_iu, measured.confusion, strict=True)
+    ]
+
+
+def _mistakes(measured: Measured) -> list[Mistake]:
+    names = list(measured.class_iu)
+    found = [
+        Mistake(line.name, names[column], count, count / line.total)
+        for row, line in enumerate(lines(measured))
+        for column, count in enumerate(line.counts)
+        if count and column != row
+    ]
+    return sorted(found, key=lambda mistake: -mistake.share)[:CONFUSIONS]
+
+
+def _sources(report: Report) -> list[Reference]:
+    """List what the scores are compared with, each source once, in the order of the columns."""
+    found = [row for net in report.nets for measured in net.measured for row in measured.references]
+    ordered = sorted(found, key=lambda row: list(COLUMNS).index(row.column))
+    return list({(row.column, row.source): row for row in ordered}.values())

@@ -1,0 +1,166 @@
+"""A page on trainings: losses and scores over all stages, the classes at the end, and what ran."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reproduction.caffe import files
+from reproduction.caffe.errors import StrPath
+from reproduction.fcn import palette
+from reproduction.report import course, curves
+from reproduction.report.course import Check, Stage
+from reproduction.report.curves import Chart, Drawn, Line, Span
+from reproduction.report.page import Bar, render, rgb
+from reproduction.report.record import METRICS, TITLES
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The IU of each class, of one labelling, when a stage was last validated.
+
+    Attributes:
+        label: the label top; empty where there is but one.
+        net: the stage.
+        check: the validation.
+        mean_iu: its mean IU.
+        bars: one for each class.
+        has_others: whether earlier stages are shown too.
+    """
+
+    label: str
+    net: str
+    check: Check
+    mean_iu: float
+    bars: list[Bar]
+    has_others: bool
+
+
+@dataclass(frozen=True)
+class Course:
+    """Stages that were trained one from the other.
+
+    Attributes:
+        stages: in their order.
+        charts: over all of them.
+        classes: of the last stage that was validated.
+    """
+
+    stages: list[Stage]
+    charts: list[Drawn]
+    classes: list[Classes]
+
+    @property
+    def title(self) -> str:
+        """The names of the stages."""
+        return " → ".join(stage.name for stage in self.stages)
+
+
+def page(stages: Iterable[Stage]) -> str:
+    """Write the whole page.
+
+    Args:
+        stages: trainings; those of one chain are shown together.
+    """
+    courses = [Course(chain, _charts(chain), _classes(chain)) for chain in course.chains(stages)]
+    return render("training.html", courses=courses)
+
+
+def dump(folders: Iterable[Path], path: StrPath) -> None:
+    """Read the logs of trainings and write their page to a file, whole or not at all.
+
+    Raises:
+        DataError: a log is missing or broken.
+        ReproductionError: the page cannot be written.
+    """
+    text = page([course.read(folder) for folder in folders])
+    with files.atomic(path) as file:
+        file.write(text.encode())
+
+
+def _charts(chain: Sequence[Stage]) -> list[Drawn]:
+    spans = _spans(chain)
+    losses = _losses(chain, spans)
+    lowest = min(losses.band[0] if losses.band else losses.y, default=0)
+    charts = [Chart("Loss", [losses], spans, log=lowest > 0)] if losses.x else []
+    checks = [
+        (span.start + check.iteration, check)
+        for stage, span in zip(chain, spans, strict=True)
+        for check in stage.checks
+    ]
+    labels = list(dict.fromkeys(top for _, check in checks for top in check.scores))
+    for top in labels:
+        found = [(x, check.scores[top]) for x, check in checks if top in check.scores]
+        lines = [_line(TITLES[metric], metric, found) for metric in METRICS]
+        charts.append(Chart("Scores" if len(labels) == 1 else f"Scores, {top}", lines, spans, percent=True))
+    for name in dict.fromkeys(name for _, check in checks for name in check.outputs):
+        mine = [stage for stage in chain if any(name in check.outputs for check in stage.checks)]
+        points = [
+            (span.start + check.iteration, check.outputs)
+            for stage, span in zip(mine, _spans(mine), strict=True)
+            for check in stage.checks
+        ]
+        charts.append(Chart(f"Test net: {name}", [_line(name, name, points)], _spans(mine)))
+    return [curves.draw(chart) for chart in charts]
+
+
+def _spans(chain: Sequence[Stage]) -> list[Span]:
+    spans, begin = [], 0
+    for stage in chain:
+        spans.append(Span(stage.name, begin, begin + stage.planned))
+        begin += stage.planned
+    return spans
+
+
+def _line(title: str, name: str, found: Sequence[tuple[int, Mapping[str, float]]]) -> Line:
+    points = [(x, values[name]) for x, values in found if name in values]
+    return Line(title, [x for x, _ in points], [y for _, y in points])
+
+
+def _losses(chain: Sequence[Stage], spans: Sequence[Span]) -> Line:
+    """Put the losses of all stages on one line; of many, means."""
+    size = max(1, spans[-1].end // curves.BINS)
+    parts = [curves.bins(stage.iterations, stage.losses, size) for stage in chain]
+    return Line(
+        "loss" if size == 1 else f"loss, mean and range of {size}",
+        [span.start + x for part, span in zip(parts, spans, strict=True) for x in part.x],
+        [y for part in parts for y in part.y],
+        (
+            [low for part in parts if part.band for low in part.band[0]],
+            [high for part in parts if part.band for high in part.band[1]],
+        )
+        if size > 1
+        else None,
+    )
+
+
+def _classes(chain: Sequence[Stage]) -> list[Classes]:
+    """Show the classes of the last stage that has any, with those of the stages before it."""
+    last = {stage.name: stage.checks[-1] for stage in chain if stage.checks and stage.checks[-1].class_iu}
+    if not last:
+        return []
+    name, check = list(last.items())[-1]
+    stage = next(stage for stage in chain if stage.name == name)
+    found = []
+    for top, names in stage.classes.items():
+        values = check.class_iu[top]
+        others = {
+            other: dict(zip(names, earlier.class_iu[top], strict=True))
+            for other, earlier in last.items()
+            if other != name and len(earlier.class_iu.get(top, ())) == len(names)
+        }
+        order = sorted(range(len(names)), key=lambda k: -(iu if (iu := values[k]) is not None else -1.0))
+        bars = [
+            Bar(
+                name=names[k],
+                colour=rgb(palette.voc()[k].tolist()),
+                iu=values[k],
+                rank=order.index(k) + 1,
+                others={other: iu for other, theirs in others.items() if (iu := theirs[names[k]]) is not None},
+            )
+            for k in range(len(names))
+        ]
+        label = top if len(stage.classes) > 1 else ""
+        found.append(Classes(label, name, check, check.scores[top]["mean_iu"], bars, bool(others)))
+    return found
