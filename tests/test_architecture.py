@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "caffe": set(),
     "fcn": {"caffe"},
     "report": {"caffe", "fcn"},
+    "pycaffe": {"caffe"},
 }
 
 # Inside caffe, each floor imports only from floors below it.

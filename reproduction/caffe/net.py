@@ -6,7 +6,8 @@ blobs need. Any image size, at every call. Gradients are autograd's; Caffe's own
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ from reproduction.caffe.geometry import Shape
 from reproduction.caffe.graph import Graph, Node, place
 from reproduction.caffe.layers import LAYERS
 from reproduction.caffe.layers.base import Layer
+from reproduction.caffe.layers.blob import Blob
 from reproduction.caffe.layers.data import Source
 from reproduction.caffe.layers.python import Python, PythonLayers
 from reproduction.caffe.schema import DimCheckMode, NetParameter, ParamSpec, Phase
@@ -44,6 +46,8 @@ class Net(nn.Module):
         seed: of the fillers and of dropout; None is torch's own state.
         blas_order: whether sums go in the order of Caffe's BLAS, so that results and gradients are Caffe's bit for bit
             on the CPU; slower. Without it they differ by rounding.
+        live: filled with a Blob of each top's shape, by name; Python layers read and write these, so that whoever runs
+            the layers one by one with ``run`` has every blob in his hand.
 
     Raises:
         NetError: what Caffe would refuse, with the layer and its line.
@@ -62,6 +66,7 @@ class Net(nn.Module):
         python_layers: PythonLayers | None = None,
         seed: int | None = None,
         blas_order: bool = False,
+        live: MutableMapping[str, Blob] | None = None,
     ):
         super().__init__()
         self.graph: Graph = graph.build(net, phase, level=level, stages=list(stages), fed=inputs)
@@ -71,22 +76,24 @@ class Net(nn.Module):
         self._steps: dict[int, _Step] = {}
         self._borrowed: list[tuple[Layer, str, nn.Parameter, Shape]] = []
         self._learnable: list[tuple[nn.Parameter, ParamSpec]] = []
-        self._python_layers = python_layers
+        self._python_layers, self._live = python_layers, live
         self._seed = seed
         self._generator = None if seed is None else torch.Generator().manual_seed(seed)
         for node in self.graph.nodes:
-            try:
+            with placed(node):
                 self._append(node, inputs or {})
-            except NetError as error:
-                raise error.at(place(node.spec)) from error.__cause__  # what a Python layer raised
+            if live is not None:
+                for top in node.tops:
+                    live.setdefault(top, Blob()).reshape(*self.blob_shapes[top])
         unknown = set(inputs or {}) - set(self.inputs)
         if unknown:
             raise NetError("the net has no such inputs", got=sorted(unknown), want=f"some of {self.inputs}")
         self._learn_and_share()
         self._allow_in_place()
+        self.train(phase is Phase.TRAIN)
         for step in self._steps.values():
             step.layer.in_blas_order = blas_order
-        self.train(phase is Phase.TRAIN)
+            step.layer.train(step.layer.spec.phase is Phase.TRAIN)  # a layer may have a phase of its own
 
     # ---- building
 
@@ -115,7 +122,7 @@ class Net(nn.Module):
         if self._python_layers is None and not node.bottoms:
             wanted = ", ".join(f"{top!r}: (1, C, H, W)" for top in node.tops)
             raise NetError("Caffe learns these shapes from data", remedy=f"Pass inputs={{{wanted}}}.")
-        return kind(spec, bottoms, self._generator, self._python_layers)
+        return kind(spec, bottoms, self._generator, self._python_layers, self._live)
 
     def _learn_and_share(self) -> None:
         """Set which parameters learn, and let parameters of one name be one."""
@@ -164,9 +171,9 @@ class Net(nn.Module):
             layer.register_parameter(name, blob)
         else:
             self._borrowed.append((layer, name, blob, mine))
-            self._lend()
+            self.lend()
 
-    def _lend(self) -> None:
+    def lend(self) -> None:
         """Show shared parameters to the layers that see them in another shape."""
         for layer, name, blob, shape in self._borrowed:
             object.__setattr__(layer, name, blob.view(shape))
@@ -203,17 +210,27 @@ class Net(nn.Module):
         wanted = list(self.graph.outputs if blobs is None else blobs)
         nodes = self.graph.nodes if blobs is None else self.graph.needed(wanted)
         values = self._feed(inputs or {}, wanted, nodes)
-        self._lend()
+        self.lend()
         keep = set(wanted)
         for node in nodes:
             if node.is_slot:
                 continue
             bottoms = [values[name] if name in keep else values.pop(name) for name in node.bottoms]
-            try:
-                values.update(zip(node.tops, self._steps[id(node)].run(node, bottoms), strict=True))
-            except NetError as error:
-                raise error.at(place(node.spec)) from error.__cause__  # what a Python layer raised
+            values.update(zip(node.tops, self.run(node, bottoms), strict=True))
         return {name: values[name] for name in wanted}
+
+    def run(self, node: Node, bottoms: list[Tensor]) -> tuple[Tensor, ...]:
+        """Run one layer of the graph, not an input slot, and return its tops.
+
+        Raises:
+            NetError: the bottoms do not fit it.
+        """
+        with placed(node):
+            return self._steps[id(node)].run(node, bottoms)
+
+    def layer_at(self, node: Node) -> Layer | None:
+        """Return the layer of a node; None for an input slot."""
+        return None if node.is_slot else self._steps[id(node)].layer
 
     def _feed(
         self, inputs: Mapping[str, Tensor | np.ndarray[Any, Any]], wanted: list[str], nodes: Sequence[Node]
@@ -369,6 +386,15 @@ class Net(nn.Module):
             spec.blobs.extend(to_blob(blob, diff=diff) for blob in (step.layer.blobs if step else ()))
             net.layer.append(spec)
         return net
+
+
+@contextlib.contextmanager
+def placed(node: Node) -> Iterator[None]:
+    """Add where a layer is to the errors of what is done with it."""
+    try:
+        yield
+    except NetError as error:
+        raise error.at(place(node.spec)) from error.__cause__  # what a Python layer raised
 
 
 @dataclass

@@ -84,6 +84,10 @@ class Layer(nn.Module):
         """Compute the tops."""
         raise NotImplementedError(type(self).__name__)
 
+    def shares(self) -> tuple[bool, bool]:
+        """Say whether in Caffe the tops are the first bottom's own memory: of the values, and of the gradient."""
+        return False, False
+
     @property
     def blobs(self) -> list[Tensor]:
         """The parameter blobs in Caffe's order: ``weight``, ``bias``, ``2``, ``3`` ..."""

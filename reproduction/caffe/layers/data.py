@@ -125,6 +125,9 @@ class DummyData(Source):
     Shapes:
         tops  ``shape``, or the old num, channels, height and width, each given once or once for each top
 
+    Attributes:
+        constant: for each top, whether every forward fills it alike.
+
     Source: BVLC/caffe@9b89154 src/caffe/layers/dummy_data_layer.cpp L9-L109.
     """
 
@@ -137,6 +140,7 @@ class DummyData(Source):
         super().setup(bottoms)
         given = list(self.spec.dummy_data_param.data_filler) or [FillerParameter()]
         self._fillers: list[FillerParameter] = _each_top(given, len(self.spec.top), "data_filler")
+        self.constant = tuple(filler.type == "constant" for filler in self._fillers)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Give the declared shapes."""

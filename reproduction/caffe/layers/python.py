@@ -5,117 +5,22 @@ No class is ever imported because a prototxt names it: the caller hands the clas
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
-from reproduction.caffe.layers.checks import legacy_shape
+from reproduction.caffe.layers.blob import Array, Blob, BlobVec
 from reproduction.caffe.layers.data import Source
 from reproduction.caffe.schema import LayerParameter
 
-Array = npt.NDArray[Any]
-
 # Classes by (module, layer), "module.layer" or "layer", or a function from module and layer to the class.
 PythonLayers = Mapping[Any, type[Any]] | Callable[[str, str], type[Any]]
-
-
-class Blob:
-    """An array and its gradient, as pycaffe shows them: live and writable.
-
-    Args:
-        shape: the sizes of the axes; none for one number.
-
-    Source: BVLC/caffe@9b89154 python/caffe/_caffe.cpp L216-L280, L465-L490; src/caffe/blob.cpp L21-L44.
-    """
-
-    def __init__(self, *shape: int):
-        self._data = np.zeros(0, np.float32)
-        self._diff = np.zeros(0, np.float32)
-        self._shape: Shape = ()
-        self.reshape(*shape)
-
-    @property
-    def data(self) -> Array:
-        """The values; write into it by ``data[...] =``."""
-        return self._data[: self.count].reshape(self._shape)
-
-    @property
-    def diff(self) -> Array:
-        """The gradient; write into it by ``diff[...] =``."""
-        if self._diff.size < self._data.size or self._diff.dtype != self._data.dtype:
-            self._diff = np.zeros_like(self._data)
-        return self._diff[: self.count].reshape(self._shape)
-
-    def reshape(self, *shape: int) -> None:
-        """Change the shape; the values stay, in order, unless there is more room to make, which is filled with 0.
-
-        Raises:
-            NetError: a size is negative.
-        """
-        if min(shape, default=0) < 0:
-            raise NetError("a blob cannot have negative sizes", got=shape)
-        self._shape = tuple(int(size) for size in shape)
-        if self.count > self._data.size:
-            self._data = np.zeros(self.count, self._data.dtype)
-
-    def show(self, data: Array, diff: Array | None = None) -> None:
-        """Become a view of these arrays; without ``diff``, of a gradient of zeros made when asked for."""
-        self._shape = data.shape
-        self._data = data.reshape(-1)
-        self._diff = self._data[:0] if diff is None else diff.reshape(-1)
-
-    def retype(self, dtype: np.dtype[Any]) -> None:
-        """Change the type of the values."""
-        self._data = self._data.astype(dtype, copy=False)
-
-    @property
-    def shape(self) -> Shape:
-        """The sizes of the axes."""
-        return self._shape
-
-    @property
-    def count(self) -> int:
-        """How many values there are."""
-        return math.prod(self._shape)
-
-    @property
-    def num(self) -> int:
-        """Size of the first axis; 1 if there is none. Likewise ``channels``, ``height`` and ``width``."""
-        return legacy_shape(self._shape)[0]
-
-    @property
-    def channels(self) -> int:
-        """Size of the second axis; see ``num``."""
-        return legacy_shape(self._shape)[1]
-
-    @property
-    def height(self) -> int:
-        """Size of the third axis; see ``num``."""
-        return legacy_shape(self._shape)[2]
-
-    @property
-    def width(self) -> int:
-        """Size of the fourth axis; see ``num``."""
-        return legacy_shape(self._shape)[3]
-
-
-class BlobVec(list[Blob]):
-    """The parameter blobs of a Python layer.
-
-    Source: BVLC/caffe@9b89154 python/caffe/_caffe.cpp L282-L295.
-    """
-
-    def add_blob(self, *shape: int) -> None:
-        """Append a blob of zeros."""
-        self.append(Blob(*shape))
 
 
 class UserLayer:
@@ -193,8 +98,9 @@ class Python(Source):
         bottoms: Sequence[Shape],
         generator: torch.Generator | None = None,
         python_layers: PythonLayers | None = None,
+        blobs: MutableMapping[str, Blob] | None = None,
     ):
-        self._known = python_layers
+        self._known, self._net_blobs = python_layers, blobs
         super().__init__(spec, bottoms, generator)
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -202,9 +108,11 @@ class Python(Source):
         super().setup(bottoms)
         param = self.spec.python_param
         kind = find_class(self._known, param.module, param.layer)
-        self._bottoms = [Blob(*shape) for shape in bottoms]
-        shared = dict(zip(self.spec.bottom, self._bottoms, strict=True))
-        self._tops = [shared.get(top) or Blob() for top in self.spec.top]
+        blobs = self._net_blobs
+        if blobs is None:
+            blobs = {name: Blob(*shape) for name, shape in zip(self.spec.bottom, bottoms, strict=True)}
+        self._bottoms = [blobs[bottom] for bottom in self.spec.bottom]
+        self._tops = [blobs.setdefault(top, Blob()) for top in self.spec.top]
         self.user = self._make(kind)
         if not hasattr(self.user, "blobs"):
             self.user.blobs = BlobVec()
@@ -239,7 +147,7 @@ class Python(Source):
         """Make the blobs that the caller's layer has added parameters of the net."""
         for blob in self.user.blobs[len(self.blob_names) :]:
             parameter = self.add_blob(blob.shape)
-            parameter.data.copy_(torch.from_numpy(blob.data))
+            parameter.data = torch.from_numpy(blob.data)  # one memory, so that what the layer holds of it stays live
 
     def _show_parameters(self) -> None:
         for blob, parameter in zip(self.user.blobs, self.blobs, strict=True):
@@ -252,8 +160,7 @@ class Python(Source):
         for top in self._tops:
             top.retype(np.dtype(str(like.dtype).removeprefix("torch.")))
         self._show_parameters()
-        self._call("reshape", self._bottoms, self._tops)
-        self._call("forward", self._bottoms, self._tops)
+        self.compute()
         for blob, parameter in zip(self.user.blobs, self.blobs, strict=True):
             if parameter.device.type != "cpu":  # on the CPU the blob is the parameter's own memory
                 parameter.data.copy_(torch.from_numpy(blob.data))
@@ -268,18 +175,29 @@ class Python(Source):
         for blob, top, diff in zip(self._tops, tops, diffs, strict=True):
             blob.show(_array(top).copy(), _array(diff).copy())
         self._show_parameters()
-        self._call("backward", self._tops, list(wanted[: len(bottoms)]), self._bottoms)
+        try:
+            self.pass_back(wanted[: len(bottoms)])
+        except NetError as error:  # autograd calls this, not the net, which would add the place
+            raise error.at(
+                NetError("", layer=self.spec.name, type="Python", line=self.spec.line).place
+            ) from error.__cause__
         blobs = [*self._bottoms, *self.user.blobs]
         return [self.place(blob.diff.copy()) if want else None for blob, want in zip(blobs, wanted, strict=True)]
+
+    def compute(self) -> None:
+        """Call the caller's ``reshape`` and ``forward`` on the blobs as they are."""
+        self._call("reshape", self._bottoms, self._tops)
+        self._call("forward", self._bottoms, self._tops)
+
+    def pass_back(self, wanted: Sequence[bool]) -> None:
+        """Call the caller's ``backward`` on the blobs as they are, for the bottoms whose gradient is wanted."""
+        self._call("backward", self._tops, list(wanted), self._bottoms)
 
     def _call(self, method: str, *arguments: object) -> None:
         try:
             getattr(self.user, method)(*arguments)
         except Exception as error:
-            wrapped = NetError(f"{method}() of {type(self.user).__name__} raised {_reason(error)}")
-            if method == "backward":  # autograd calls it, not the net, which would add the place
-                wrapped.at(NetError("", layer=self.spec.name, type="Python", line=self.spec.line).place)
-            raise wrapped from error
+            raise NetError(f"{method}() of {type(self.user).__name__} raised {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:

@@ -48,6 +48,11 @@ class Concat(Layer):
                 raise NetError(f"bottom {i} differs from bottom 0 off axis {axis}", got=bottom, want=first)
         return [(*first[:axis], sum(bottom[axis] for bottom in bottoms), *first[axis + 1 :])]
 
+    def shares(self) -> tuple[bool, bool]:
+        """Say that one bottom means one blob."""
+        alone = len(self.spec.bottom) == 1
+        return alone, alone
+
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the top; of one bottom, it is that bottom."""
         if len(bottoms) == 1:
@@ -72,6 +77,11 @@ class Slice(Layer):
         """Give the shape of each part."""
         axis, sizes = self._cuts(bottoms[0])
         return [(*bottoms[0][:axis], size, *bottoms[0][axis + 1 :]) for size in sizes]
+
+    def shares(self) -> tuple[bool, bool]:
+        """Say that one top means one blob."""
+        alone = len(self.spec.top) == 1
+        return alone, alone
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the tops."""
@@ -152,6 +162,10 @@ class Reshape(Layer):
             raise NetError("the new shape must hold as many values as the old", got=top, want=f"as {bottom}")
         return [top]
 
+    def shares(self) -> tuple[bool, bool]:
+        """Say that values and gradient stay where they are."""
+        return True, True
+
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the top."""
         return (bottoms[0].reshape(self.shapes([tuple(bottoms[0].shape)])[0]),)
@@ -180,6 +194,10 @@ class Flatten(Layer):
         if start > end + 1:
             raise NetError("axis must not come after end_axis", got=f"axis {start}, end_axis {end}")
         return [(*bottom[:start], math.prod(bottom[start : end + 1]), *bottom[end + 1 :])]
+
+    def shares(self) -> tuple[bool, bool]:
+        """Say that the values stay where they are; a backward finds the gradient beside."""
+        return True, False
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the top."""

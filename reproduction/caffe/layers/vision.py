@@ -176,6 +176,10 @@ class Split(Layer):
         """Return the shape of the bottom for each top."""
         return [bottoms[0]] * len(self.spec.top)
 
+    def shares(self) -> tuple[bool, bool]:
+        """Say that the values are shared, and the gradients are not."""
+        return True, False
+
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Hand on."""
         if not self.in_blas_order:

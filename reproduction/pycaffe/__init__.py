@@ -1,0 +1,51 @@
+"""`import caffe` for programs written against Caffe's Python interface: a thin face over ``reproduction.caffe``.
+
+It stands for BVLC pycaffe 1.0; ``import reproduction.pycaffe as caffe`` works, and
+``python -m reproduction.pycaffe SCRIPT`` runs a program that says ``import caffe``.
+
+1. ``net``, ``live``, ``need``: Net, its blobs, and its layers one by one.
+2. ``solver``: the solvers.
+3. ``modes``, ``errors``, ``log``: devices and seeds, errors that scripts can catch, and what Caffe logs.
+
+Source: BVLC/caffe@9b89154 python/caffe/__init__.py.
+"""
+
+from reproduction.caffe.layers.python import UserLayer as Layer
+from reproduction.caffe.schema import Phase
+from reproduction.pycaffe.modes import (
+    has_nccl,
+    layer_type_list,
+    set_device,
+    set_mode_cpu,
+    set_mode_gpu,
+    set_multiprocess,
+    set_random_seed,
+    set_solver_count,
+    set_solver_rank,
+    solver_count,
+    solver_rank,
+)
+from reproduction.pycaffe.net import Net
+
+__version__ = "1.0.0"
+
+TRAIN, TEST = int(Phase.TRAIN), int(Phase.TEST)
+
+__all__ = [
+    "TEST",
+    "TRAIN",
+    "Layer",
+    "Net",
+    "__version__",
+    "has_nccl",
+    "layer_type_list",
+    "set_device",
+    "set_mode_cpu",
+    "set_mode_gpu",
+    "set_multiprocess",
+    "set_random_seed",
+    "set_solver_count",
+    "set_solver_rank",
+    "solver_count",
+    "solver_rank",
+]

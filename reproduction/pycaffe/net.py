@@ -1,0 +1,431 @@
+"""pycaffe's Net: a net whose every blob, and its gradient, is in the caller's hand.
+
+It runs the layers of a ``reproduction.caffe`` net one by one, from blobs into blobs; what a layer computes, forward and
+backward, is theirs.
+
+Source: BVLC/caffe@9b89154 python/caffe/pycaffe.py, python/caffe/_caffe.cpp, src/caffe/net.cpp L530-L1000.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+
+from reproduction.caffe import caffemodel, hdf5, prototxt, weights
+from reproduction.caffe.errors import NetError, StrPath, did_you_mean
+from reproduction.caffe.layers.blob import Array, Blob, BlobVec
+from reproduction.caffe.layers.data import MemoryData
+from reproduction.caffe.net import Net as CoreNet
+from reproduction.caffe.schema import NetParameter, Phase
+from reproduction.pycaffe import live, modes
+from reproduction.pycaffe.errors import CaffeError, as_raised, check_file
+
+Arrays = dict[str, Array]
+Callback = Callable[[int], object]
+
+
+class Net:
+    """A net as pycaffe has it.
+
+    ``Net(file, phase)``, ``Net(file, phase, level=, stages=, weights=)``, or as it once was ``Net(file, weights,
+    phase)``. The classes of Python layers are imported, since a program that names them here wants them run.
+
+    Args:
+        network_file: the prototxt.
+        phase: ``caffe.TRAIN`` or ``caffe.TEST``; or, with the phase after it, the file of weights.
+        level: of the state that include and exclude rules are held against.
+        stages: likewise.
+        weights: a file of weights, of any format.
+
+    Attributes:
+        module: the net that computes, a ``torch.nn.Module`` with the same parameters.
+        layers: the layers in order, input and split layers among them; of a Python layer, the caller's own object.
+
+    Raises:
+        ReproductionError: what Caffe would refuse, with the layer and the reason; a CaffeError where a file cannot be
+            opened. Of what a Python layer raises, the same type.
+    """
+
+    def __init__(
+        self,
+        network_file: StrPath,
+        phase: int | StrPath,
+        level: int = 0,
+        stages: Sequence[str] | None = None,
+        weights: StrPath | None = None,
+    ):
+        if isinstance(phase, (str, os.PathLike)):
+            weights, phase, level = phase, level, 0
+        for path in (network_file, weights):
+            if path is not None:
+                check_file(path)
+        if phase not in tuple(Phase):
+            raise NetError("the phase is neither caffe.TRAIN nor caffe.TEST", got=phase, want="0 or 1")
+        self._build(prototxt.load_net(network_file)[0], Phase(phase), level, stages or ())
+        if weights is not None:
+            self.copy_from(weights)
+
+    @classmethod
+    def of(cls, net: NetParameter, seed: int | None = None) -> Net:
+        """Make one of a message, in the state that it names; ``seed`` is that of fillers and dropout."""
+        made = cls.__new__(cls)
+        made._build(net, net.state.phase, net.state.level, net.state.stage, seed)
+        return made
+
+    def _build(
+        self, net: NetParameter, phase: Phase, level: int, stages: Iterable[str], seed: int | None = None
+    ) -> None:
+        self._blobs_by_name: OrderedDict[str, Blob] = OrderedDict()
+        with as_raised():
+            self.module = CoreNet(
+                net,
+                phase,
+                level=level,
+                stages=stages,
+                python_layers=live.find_class,
+                seed=seed,
+                live=self._blobs_by_name,
+            )
+            self._run = live.layers_of(self.module, self._blobs_by_name)
+        self.layers: list[Any] = [layer.face for layer in self._run]
+        self._callbacks: dict[str, list[Callback]] = {
+            f"{when}_{way}": [] for when in ("before", "after") for way in ("forward", "backward")
+        }
+
+    # ---- looking
+
+    @property
+    def blobs(self) -> OrderedDict[str, Blob]:
+        """The blobs by name, from input to output."""
+        return self._blobs_by_name
+
+    @cached_property
+    def params(self) -> OrderedDict[str, BlobVec]:
+        """The parameters by layer; layers without any are left out."""
+        return OrderedDict((layer.node.name, layer.blobs) for layer in self._run if layer.blobs)
+
+    @cached_property
+    def layer_dict(self) -> OrderedDict[str, Any]:
+        """The layers by name."""
+        return OrderedDict(zip(self._layer_names, self.layers, strict=True))
+
+    @cached_property
+    def blob_loss_weights(self) -> OrderedDict[str, float]:
+        """The loss weight of each blob."""
+        return OrderedDict((name, self.module.loss_weights.get(name, 0.0)) for name in self._blobs_by_name)
+
+    @cached_property
+    def inputs(self) -> list[str]:
+        """Names of the blobs that the caller fills: the tops of Input layers."""
+        return self.module.inputs
+
+    @cached_property
+    def outputs(self) -> list[str]:
+        """Names of the blobs that no layer reads."""
+        named = {top for layer in self._run for top in layer.node.spec.top}
+        return [name for name in self.module.outputs if name in named]
+
+    @cached_property
+    def top_names(self) -> OrderedDict[str, list[str]]:
+        """The names of each layer's tops."""
+        return OrderedDict((layer.node.name, list(layer.node.tops)) for layer in self._run)
+
+    @cached_property
+    def bottom_names(self) -> OrderedDict[str, list[str]]:
+        """The names of each layer's bottoms."""
+        return OrderedDict((layer.node.name, list(layer.node.bottoms)) for layer in self._run)
+
+    @property
+    def _blob_names(self) -> list[str]:
+        return list(self._blobs_by_name)
+
+    @property
+    def _blobs(self) -> list[Blob]:
+        return list(self._blobs_by_name.values())
+
+    @property
+    def _blob_loss_weights(self) -> list[float]:
+        return list(self.blob_loss_weights.values())
+
+    @cached_property
+    def _layer_names(self) -> list[str]:
+        return [layer.node.name for layer in self._run]
+
+    @property
+    def _inputs(self) -> list[int]:
+        return [self._blob_names.index(name) for name in self.inputs]
+
+    @property
+    def _outputs(self) -> list[int]:
+        return [self._blob_names.index(name) for name in self.outputs]
+
+    def _top_ids(self, layer: int) -> list[int]:
+        return [self._blob_names.index(name) for name in self._run[layer].node.tops]
+
+    def _bottom_ids(self, layer: int) -> list[int]:
+        return [self._blob_names.index(name) for name in self._run[layer].node.bottoms]
+
+    # ---- running
+
+    def forward(
+        self, blobs: list[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Any
+    ) -> Arrays:
+        """Run the layers.
+
+        Args:
+            blobs: blobs to return besides the outputs.
+            start: the layer to begin with, from the blobs as they are.
+            end: the last layer to run; its tops are returned in place of the outputs.
+            kwargs: values of the input blobs, all or none.
+
+        Returns:
+            The live arrays by name.
+
+        Raises:
+            NetError: no such layer or blob, inputs that do not fit, or what the layers refuse.
+        """
+        first = 0 if start is None else self._layer_index(start)
+        last = len(self._run) - 1 if end is None else self._layer_index(end)
+        wanted = {*(self.outputs if end is None else self.top_names[end]), *(blobs or [])}
+        self._check_blobs(wanted)
+        self._fill(kwargs, self.inputs, "data")
+        self._forward(first, last)
+        return {name: self._blobs_by_name[name].data for name in wanted}
+
+    def backward(
+        self, diffs: list[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Any
+    ) -> Arrays:
+        """Run the layers backward, from the gradients of the tops as they are; those of losses are their weights.
+
+        The gradients of blobs are written, those of parameters added to what is there.
+
+        Args:
+            diffs: blobs whose gradients to return besides the inputs'.
+            start: the layer to begin with.
+            end: the last layer to run; its bottoms' gradients are returned in place of the inputs'.
+            kwargs: gradients of the output blobs, all or none.
+
+        Returns:
+            The live arrays by name.
+
+        Raises:
+            NetError: as ``forward``; a layer without a forward whose gradient needs one.
+        """
+        first = len(self._run) - 1 if start is None else self._layer_index(start)
+        last = 0 if end is None else self._layer_index(end)
+        wanted = {*(self.inputs if end is None else self.bottom_names[end]), *(diffs or [])}
+        self._check_blobs(wanted)
+        self._fill(kwargs, self.outputs, "diff")
+        self._backward(first, last)
+        return {name: self._blobs_by_name[name].diff for name in wanted}
+
+    def _forward(self, start: int, end: int) -> float:
+        """Run layers ``start`` to ``end`` and return their loss."""
+        device = modes.device()
+        self._use(device)
+        loss = 0.0
+        with as_raised():
+            for layer in self._run[start : end + 1]:
+                layer.forget()
+            for index in range(start, end + 1):
+                self._call("before_forward", index)
+                loss += self._run[index].forward(device)
+                self._call("after_forward", index)
+        return loss
+
+    def _backward(self, start: int, end: int) -> None:
+        device = modes.device()
+        self._use(device)
+        with as_raised():
+            for index in range(start, end - 1, -1):
+                self._call("before_backward", index)
+                self._run[index].backward(device)
+                self._call("after_backward", index)
+
+    def reshape(self) -> None:
+        """Bring all blobs to the shapes that follow from those of the inputs.
+
+        Raises:
+            NetError: a layer that these do not fit.
+        """
+        with as_raised():
+            for layer in self._run:
+                layer.reshape()
+
+    def forward_all(self, blobs: list[str] | None = None, **kwargs: Any) -> Arrays:
+        """Run any number of samples in batches of the net's size; see ``forward``.
+
+        Returns:
+            The outputs of all samples by name, as new arrays.
+        """
+        found: dict[str, list[Array]] = {name: [] for name in {*self.outputs, *(blobs or [])}}
+        for batch in self._batch(kwargs):
+            for name, array in self.forward(blobs=blobs, **batch).items():
+                found[name].extend(array.copy())
+        return _packed(found, len(next(iter(kwargs.values()))))
+
+    def forward_backward_all(
+        self, blobs: list[str] | None = None, diffs: list[str] | None = None, **kwargs: Any
+    ) -> tuple[Arrays, Arrays]:
+        """Run any number of samples forward and backward in batches; see ``forward`` and ``backward``."""
+        outs: dict[str, list[Array]] = {name: [] for name in {*self.outputs, *(blobs or [])}}
+        backs: dict[str, list[Array]] = {name: [] for name in {*self.inputs, *(diffs or [])}}
+        given = self._batch({name: kwargs[name] for name in self.inputs if name in kwargs})
+        wanted = self._batch({name: kwargs[name] for name in self.outputs if name in kwargs})
+        nothing: dict[str, Any] = {}
+        for batch, gradients in zip_longest(given, wanted, fillvalue=nothing):
+            for name, array in self.forward(blobs=blobs, **batch).items():
+                outs[name].extend(array.copy())
+            for name, array in self.backward(diffs=diffs, **gradients).items():
+                backs[name].extend(array.copy())
+        count = len(next(iter(kwargs.values())))
+        return _packed(outs, count), _packed(backs, count)
+
+    def _batch(self, blobs: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Cut arrays into batches of the first blob's size, the last one filled up with zeros."""
+        if not blobs:
+            return
+        size = next(iter(self._blobs_by_name.values())).shape[0]
+        for begin in range(0, len(next(iter(blobs.values()))), size):
+            batch = {name: np.asarray(values[begin : begin + size]) for name, values in blobs.items()}
+            yield {
+                name: np.concatenate([part, np.zeros((size - len(part), *part.shape[1:]), part.dtype)])
+                for name, part in batch.items()
+            }
+
+    def _fill(self, values: Mapping[str, Any], names: Sequence[str], kind: str) -> None:
+        if not values:
+            return
+        what = "input" if kind == "data" else "output"
+        if set(values) != set(names):
+            raise NetError(f"the {what}s named are not those of the net", got=sorted(values), want=sorted(names))
+        for name, given in values.items():
+            shape, want = np.shape(given), self._blobs_by_name[name].shape
+            try:
+                np.broadcast_to(np.empty(shape, np.bool_), want)
+            except ValueError:
+                fits = False
+            else:
+                fits = shape[:1] == want[:1]
+            if not fits:
+                remedy = f"Call blobs[{name!r}].reshape{shape} first." if kind == "data" else ""
+                raise NetError(f"{what} {name!r} has another shape", got=shape, want=want, remedy=remedy)
+            getattr(self._blobs_by_name[name], kind)[...] = given
+
+    def _layer_index(self, name: str) -> int:
+        if name not in self._layer_names:
+            raise NetError(f"the net has no layer {name!r}", remedy=did_you_mean(name, self._layer_names))
+        return self._layer_names.index(name)
+
+    def _check_blobs(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name not in self._blobs_by_name:
+                raise NetError(f"the net has no blob {name!r}", remedy=did_you_mean(name, self._blobs_by_name))
+
+    def _use(self, device: Any) -> None:
+        for layer in self._run:
+            layer.use(device)
+        self.module.lend()
+
+    # ---- callbacks
+
+    def before_forward(self, run: Callback) -> None:
+        """Have ``run`` called with the layer's number before each layer's forward."""
+        self._callbacks["before_forward"].append(run)
+
+    def after_forward(self, run: Callback) -> None:
+        """Have ``run`` called with the layer's number after each layer's forward."""
+        self._callbacks["after_forward"].append(run)
+
+    def before_backward(self, run: Callback) -> None:
+        """Have ``run`` called with the layer's number before each layer's backward."""
+        self._callbacks["before_backward"].append(run)
+
+    def after_backward(self, run: Callback) -> None:
+        """Have ``run`` called with the layer's number after each layer's backward."""
+        self._callbacks["after_backward"].append(run)
+
+    # ---- weights
+
+    def copy_from(self, source: StrPath | Net) -> None:
+        """Copy weights by layer name, from a file of any format or from another net.
+
+        Raises:
+            ReproductionError: the file cannot be opened or read, or its weights do not fit; the net is as it was.
+        """
+        if isinstance(source, Net):
+            self.module.copy_from(source.module.to_proto())
+            return
+        check_file(source)
+        self.module.copy_from(weights.read(source).net, source)
+
+    def share_with(self, other: Net) -> None:
+        """Use the parameters of another net, in its memory, for all layers of the same name.
+
+        Raises:
+            ReproductionError: they have other shapes.
+        """
+        for name in self.module.share_with(other.module).copied:
+            for mine, theirs in zip(self.params[name], other.params[name], strict=True):
+                mine.share(theirs)
+
+    def save(self, filename: StrPath) -> None:
+        """Write a caffemodel.
+
+        Raises:
+            ReproductionError: it cannot be written.
+        """
+        caffemodel.dump(self.module.to_proto(), filename)
+
+    def save_hdf5(self, filename: StrPath) -> None:
+        """Write the weights as HDF5, as ``save``."""
+        hdf5.dump(self.module.to_proto(), filename)
+
+    def load_hdf5(self, filename: StrPath) -> None:
+        """Copy weights from an HDF5 file, as ``copy_from``."""
+        check_file(filename)
+        self.module.copy_from(hdf5.load(filename), filename)
+
+    def clear_param_diffs(self) -> None:
+        """Make the gradients of all parameters zero."""
+        for layer in self._run:
+            for blob in layer.blobs:
+                blob.clear_gradient()
+
+    def set_input_arrays(self, data: Array, labels: Array) -> None:
+        """Hand a MemoryData layer, the first of the net, its samples.
+
+        Args:
+            data: (n, C, H, W), n a multiple of the batch size.
+            labels: n numbers.
+
+        Raises:
+            CaffeError: there is no such layer, or the arrays do not fit.
+        """
+        first = self._run[0].layer
+        if not isinstance(first, MemoryData):
+            raise CaffeError("set_input_arrays is for nets whose first layer is a MemoryData layer")
+        for name, array in (("data", data), ("labels", labels)):
+            if array.dtype != np.float32:
+                raise CaffeError(f"{name} must be float32", got=array.dtype)
+        try:
+            first.reset(data, labels)
+        except NetError as error:
+            raise CaffeError(error.problem, place=error.place, got=error.got, want=error.want) from None
+
+    _set_input_arrays = set_input_arrays
+
+    def _call(self, when: str, index: int) -> None:
+        for run in self._callbacks[when]:
+            run(index)
+
+
+def _packed(found: Mapping[str, list[Array]], count: int) -> Arrays:
+    """Make arrays of lists, without what filled up the last batch."""
+    return {name: np.asarray(arrays)[:count] for name, arrays in found.items()}
