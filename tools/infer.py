@@ -3,6 +3,7 @@
 
     tools/infer.py photo.jpg                                  with voc-fcn8s, into segmented/
     tools/infer.py drawn.jpg --net mini-fcn8s                 with a net that comes with this project
+    tools/infer.py photo.jpg --net runs/voc-fcn8s             with what tools/train.py --data made of your own pictures
     tools/infer.py --net siftflow-fcn8s holiday/ 'more/*.tif' -o out
     tools/infer.py --net nyud-fcn32s-color-hha rooms/ --hha hha/
 
@@ -30,8 +31,8 @@ from PIL import Image
 from reproduction.caffe import files
 from reproduction.caffe.errors import DataError, ReproductionError
 from reproduction.fcn import catalogue, images, palette, zoo
-from reproduction.fcn.nets import Published
-from reproduction.fcn.segmenter import Segmentation, Segmenter
+from reproduction.fcn.card import Card
+from reproduction.fcn.segmenter import Segmentation, Segmenter, describe
 
 ENDINGS = frozenset(Image.registered_extensions())
 COMPANIONS = {"depth": "depth pictures (16-bit millimetres)", "hha": "HHA pictures (disparity, height, angle)"}
@@ -40,11 +41,11 @@ COMPANIONS = {"depth": "depth pictures (16-bit millimetres)", "hha": "HHA pictur
 def main() -> int:
     """Segment every picture; 1 when one of them could not be."""
     args = _parser().parse_args()
-    net = Path(args.net)
-    row = catalogue.net(net.resolve().name if net.is_dir() else args.net)
+    about = describe(args.net)
     jobs = list(dict.fromkeys(collect(args.images, args.output)))
-    check(jobs, row, args)
-    segmenter = Segmenter.load(args.net, args.weights or zoo.weights(row, WEIGHTS), device=args.device)
+    check(jobs, about, args)
+    model = args.weights or (None if about.weights else zoo.weights(catalogue.net(about.net), WEIGHTS))
+    segmenter = Segmenter.load(args.net, model, device=args.device)
     done: list[dict[str, Any]] = []
     failed = 0
     for job in jobs:
@@ -66,7 +67,7 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="pictures, folders of pictures, or patterns")
-    parser.add_argument("--net", default="voc-fcn8s", help="a net, or its folder with a deploy.prototxt")
+    parser.add_argument("--net", default="voc-fcn8s", help="a net, or the folder that a training left")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="default: the net's, in weights/")
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("segmented"), metavar="DIR", help="default: segmented/"
@@ -116,7 +117,7 @@ def collect(names: Sequence[str], output: Path) -> Iterator[Job]:
             yield from (Job(p, output, Path(p.stem)) for p in matched)
 
 
-def check(jobs: Sequence[Job], row: Published, args: argparse.Namespace) -> None:
+def check(jobs: Sequence[Job], about: Card, args: argparse.Namespace) -> None:
     """Refuse, before anything is written, what would lose a picture or what the net cannot do.
 
     Raises:
@@ -126,7 +127,7 @@ def check(jobs: Sequence[Job], row: Published, args: argparse.Namespace) -> None
     sources = {job.picture.resolve(): job.picture for job in jobs}
     taken: dict[str, Path] = {}
     for job in jobs:
-        for path in results(job, row, args.scores):
+        for path in results(job, about, args.scores):
             if path.resolve() in sources:
                 remedy = "Choose another folder with -o."
                 raise DataError(
@@ -137,23 +138,23 @@ def check(jobs: Sequence[Job], row: Published, args: argparse.Namespace) -> None
                 remedy = "Rename one, or segment them into two folders."
                 raise DataError(f"{other} and {job.picture} would both be written here", path=path, remedy=remedy)
     for kind, what in COMPANIONS.items():
-        takes, given = kind in row.inputs.values(), getattr(args, kind) is not None
+        takes, given = kind in about.kinds, getattr(args, kind) is not None
         if takes and not given:
-            raise ReproductionError(f"{row.name} takes {what}", remedy=f"Name their folder with --{kind} DIR.")
+            raise ReproductionError(f"{about.net} takes {what}", remedy=f"Name their folder with --{kind} DIR.")
         if given and not takes:
-            raise ReproductionError(f"{row.name} does not take {what}", remedy=f"Leave --{kind} out.")
+            raise ReproductionError(f"{about.net} does not take {what}", remedy=f"Leave --{kind} out.")
 
 
-def results(job: Job, row: Published, scores: bool) -> list[Path]:
+def results(job: Job, about: Card, scores: bool) -> list[Path]:
     """List what will be written for a picture."""
     parts = ("", "_overlay", "_legend")
-    paths = [job.to(f"{head_suffix(row, head.label)}{part}.png") for head in row.heads for part in parts]
+    paths = [job.to(f"{suffix(about, top)}{part}.png") for top in about.labels for part in parts]
     return [*paths, job.to("_scores.npz")] if scores else paths
 
 
-def head_suffix(row: Published, label: str) -> str:
+def suffix(about: Card, top: str) -> str:
     """Tell apart the results of a net with two labellings: the first has the plain name."""
-    return "" if label == row.heads[0].label else f"_{label}"
+    return "" if top == next(iter(about.labels)) else f"_{top}"
 
 
 def segment(segmenter: Segmenter, job: Job, args: argparse.Namespace) -> dict[str, Any]:
@@ -165,10 +166,10 @@ def segment(segmenter: Segmenter, job: Job, args: argparse.Namespace) -> dict[st
     job.to("").parent.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {"image": str(job.picture), "size": list(rgb.shape[:2]), "labels": {}}
     for label, segmentation in found.items():
-        end = head_suffix(segmenter.row, label)
+        end = suffix(segmenter.card, label)
         report["labels"][label] = write(segmentation, rgb, job, end)
     if args.scores:
-        arrays = {head.score: found[head.label].scores for head in segmenter.row.heads}
+        arrays = {said.score: found[top].scores for top, said in segmenter.card.labels.items()}
         with files.atomic(job.to("_scores.npz")) as file:
             np.savez(file, **arrays)
         report["scores"] = str(job.to("_scores.npz"))
@@ -198,10 +199,11 @@ def write(segmentation: Segmentation, rgb: np.ndarray[Any, Any], job: Job, end: 
         "overlay": job.to(f"{end}_overlay.png"),
         "legend": job.to(f"{end}_legend.png"),
     }
-    overlay = palette.overlay(rgb, labels, background=segmentation.background)
-    palette.write_png(labels, paths["png"])
+    colours = segmentation.colours
+    overlay = palette.overlay(rgb, labels, background=segmentation.background, colours=colours)
+    palette.write_png(labels, paths["png"], colours)
     palette.save(Image.fromarray(overlay), paths["overlay"])
-    palette.save(Image.fromarray(palette.draw_legend(shares)), paths["legend"])
+    palette.save(Image.fromarray(palette.draw_legend(shares, colours)), paths["legend"])
     return {**{what: str(path) for what, path in paths.items()}, "shares": [asdict(share) for share in shares]}
 
 

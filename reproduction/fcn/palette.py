@@ -39,11 +39,27 @@ def voc(n: int = 256) -> UInt8:
     return colours
 
 
-def paint(labels: Labels) -> UInt8:
+def table(colours: Iterable[Sequence[int]]) -> UInt8:
+    """Make the 256 colours of a labelling: its classes' own, and VOC's for the rest.
+
+    Args:
+        colours: R, G, B of each class.
+
+    Returns:
+        (256, 3) uint8.
+    """
+    full = voc()
+    for label, colour in enumerate(colours):
+        full[label] = colour
+    return full
+
+
+def paint(labels: Labels, colours: UInt8 | None = None) -> UInt8:
     """Give every pixel its class's colour.
 
     Args:
         labels: (H, W), 0 to 255.
+        colours: (256, 3), of every label; None is VOC's.
 
     Returns:
         (H, W, 3) uint8, R G B.
@@ -51,10 +67,12 @@ def paint(labels: Labels) -> UInt8:
     Raises:
         DataError: a label has no colour.
     """
-    return voc()[_indices(labels)]
+    return (voc() if colours is None else colours)[_indices(labels)]
 
 
-def overlay(rgb: UInt8, labels: Labels, alpha: float = 0.5, background: int | None = 0) -> UInt8:
+def overlay(
+    rgb: UInt8, labels: Labels, alpha: float = 0.5, background: int | None = 0, colours: UInt8 | None = None
+) -> UInt8:
     """Lay the class colours over the image.
 
     Args:
@@ -62,6 +80,7 @@ def overlay(rgb: UInt8, labels: Labels, alpha: float = 0.5, background: int | No
         labels: (H, W), 0 to 255.
         alpha: weight of the colours, 0 to 1.
         background: the class that stays clear; None where every class is a thing, as in NYUDv2 and SIFT Flow.
+        colours: as of ``paint``.
 
     Returns:
         (H, W, 3) uint8, R G B.
@@ -71,11 +90,11 @@ def overlay(rgb: UInt8, labels: Labels, alpha: float = 0.5, background: int | No
     """
     if rgb.shape[:2] != labels.shape:
         raise DataError("image and labels differ in size", got=labels.shape, want=rgb.shape[:2])
-    mixed = np.rint(rgb * (1 - alpha) + paint(labels) * alpha).astype(np.uint8)
+    mixed = np.rint(rgb * (1 - alpha) + paint(labels, colours) * alpha).astype(np.uint8)
     return mixed if background is None else np.where((labels == background)[..., None], rgb, mixed)
 
 
-def write_png(labels: Labels, path: StrPath) -> None:
+def write_png(labels: Labels, path: StrPath, colours: UInt8 | None = None) -> None:
     """Write a label map as VOC stores its own: an indexed PNG whose pixels are the labels.
 
     The file is complete or absent, never half written.
@@ -83,6 +102,7 @@ def write_png(labels: Labels, path: StrPath) -> None:
     Args:
         labels: (H, W), 0 to 255.
         path: ends in ``.png``; its folder exists.
+        colours: as of ``paint``.
 
     Raises:
         DataError: a label does not fit an indexed PNG.
@@ -92,7 +112,7 @@ def write_png(labels: Labels, path: StrPath) -> None:
         image = Image.fromarray(_indices(labels))
     except DataError as error:
         raise error.at(os.fspath(path)) from None
-    image.putpalette(voc().tobytes())
+    image.putpalette((voc() if colours is None else colours).tobytes())
     save(image, path)
 
 
@@ -145,8 +165,12 @@ def legend(rows: Iterable[Share]) -> list[str]:
     return [f"{100 * row.share:6.2f} %  {row.label:3d}  {row.name}" for row in rows]
 
 
-def draw_legend(rows: Sequence[Share]) -> UInt8:
+def draw_legend(rows: Sequence[Share], colours: UInt8 | None = None) -> UInt8:
     """Draw the shares: one line for each class, with its colour.
+
+    Args:
+        rows: the shares.
+        colours: as of ``paint``.
 
     Returns:
         (H, W, 3) uint8, R G B; as wide as its longest line.
@@ -158,7 +182,7 @@ def draw_legend(rows: Sequence[Share]) -> UInt8:
     width = text_x + margin + int(max((font.getlength(line) for line in lines), default=0)) + 1
     image = Image.new("RGB", (width, height * len(rows) + margin), "white")
     draw = ImageDraw.Draw(image)
-    colours = voc()
+    colours = voc() if colours is None else colours
     for i, (row, line) in enumerate(zip(rows, lines, strict=True)):
         top = margin // 2 + i * height + (height - box) // 2
         fill = tuple(int(value) for value in colours[row.label])

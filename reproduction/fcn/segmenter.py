@@ -1,6 +1,6 @@
 """A picture in, a label map out: colour order, mean, scale and class names are never the caller's business.
 
-segmenter = Segmenter.load("voc-fcn8s", "weights/fcn8s-heavy-pascal.caffemodel")
+segmenter = Segmenter.load("voc-fcn8s", "weights/fcn8s-heavy-pascal.caffemodel")  # or the folder that a training left
 result = segmenter("photo.jpg")
 result.labels, result.shares
 """
@@ -23,20 +23,13 @@ from reproduction.caffe import devices, prototxt, weights
 from reproduction.caffe.errors import DataError, NetError, StrPath, WeightsError
 from reproduction.caffe.net import Net
 from reproduction.caffe.schema import NetParameter
-from reproduction.fcn import catalogue, images, nets, palette
-from reproduction.fcn.datasets import DATASETS, class_names, nyud, pascalcontext, pictures, siftflow, voc
-from reproduction.fcn.nets import Published
+from reproduction.fcn import card, catalogue, images, nets, palette, surgery
+from reproduction.fcn.card import Card
+from reproduction.fcn.datasets import nyud, pictures
 
 Array = npt.NDArray[Any]
 Picture = StrPath | Image.Image | Array
 
-_MEANS: dict[str, Array] = {
-    "voc": np.array(voc.MEAN_BGR, np.float64),
-    "nyud": nyud.MEAN_BGR,
-    "siftflow": siftflow.MEAN_BGR,
-    "pascalcontext": pascalcontext.MEAN_BGR,
-    "mini": np.array(nets.MEAN_BGR, np.float64),
-}
 _AS_READ = "Pass the picture as it was read: colour order, mean and scale are the segmenter's business."
 
 
@@ -48,11 +41,13 @@ class Segmentation:
         labels: (H, W) uint8, the class of each pixel.
         classes: the names of the classes; index = label.
         scores: (C, H, W) float32, the net's scores before the choice; None unless they were asked for.
+        colours: (256, 3) uint8, R G B of every label; None is VOC's.
     """
 
     labels: npt.NDArray[np.uint8]
     classes: tuple[str, ...]
     scores: npt.NDArray[np.float32] | None = None
+    colours: npt.NDArray[np.uint8] | None = None
 
     @property
     def shares(self) -> list[palette.Share]:
@@ -69,41 +64,42 @@ class Segmenter:
     """A net with weights, called with pictures.
 
     Args:
-        row: the net's row in ``catalogue.NETS``: it says what the net takes and tells apart.
+        about: what the net takes and tells apart.
         net: the module, in phase TEST.
 
     Attributes:
-        row: as given.
+        card: as given.
         net: as given.
         classes: label top -> class names; one entry, but for SIFT Flow's two.
         takes: the kinds of pictures that the net takes: ``color``, ``depth``, ``hha``.
     """
 
-    def __init__(self, row: Published, net: Net):
-        self.row = row
+    def __init__(self, about: Card, net: Net):
+        self.card = about
         self.net = net
-        lists = DATASETS[row.dataset].label_lists
-        self.classes = {head.label: class_names(lists[head.label]) for head in row.heads}
-        self.takes = tuple(row.inputs.values())
+        self.classes = {top: said.classes for top, said in about.labels.items()}
+        self.takes = about.kinds
+        self._colours = {top: palette.table(said.colours) for top, said in about.labels.items()}
 
     @classmethod
-    def load(cls, net: StrPath, model: StrPath, *, device: str = "cpu") -> Segmenter:
-        """Build a net of the catalogue and give it weights.
+    def load(cls, net: StrPath, model: StrPath | None = None, *, device: str = "cpu") -> Segmenter:
+        """Build a net and give it weights.
 
         Args:
-            net: its name, or its folder with a ``deploy.prototxt``; the folder is called as the net.
-            model: a file of weights of any format.
+            net: the name of one of the catalogue; or a folder with a ``deploy.prototxt``, as a training of one's own
+                data leaves it, with a ``card.json``, or called as a net of the catalogue.
+            model: a file of weights of any format; None is the one that the folder's card names.
             device: where it runs: ``cpu``, ``cuda``, ``cuda:1``.
 
         Raises:
             ReproductionError: no such net or device; the weights are missing, broken or of another net.
         """
-        name = os.fspath(net)
-        if name in catalogue.NETS or not Path(name).is_dir():
-            row = catalogue.net(name)
-            return cls(row, load(row.name, nets.deploy(row), model, device=device))
-        row = catalogue.net(Path(name).resolve().name)
-        return cls(row, load(row.name, prototxt.load_net(Path(name) / "deploy.prototxt")[0], model, device=device))
+        about = describe(net)
+        if model is None and not about.weights:
+            raise WeightsError(f"{about.net} needs weights", remedy="Name their file.")
+        folder = _folder(net)
+        layers = prototxt.load_net(folder / "deploy.prototxt")[0] if folder else nets.deploy(catalogue.net(about.net))
+        return cls(about, load(about.net, layers, model or Path(net) / about.weights, device=device))
 
     def __call__(
         self,
@@ -137,29 +133,29 @@ class Segmenter:
     ) -> dict[str, Segmentation]:
         """Segment a picture as ``__call__`` does, with every labelling: label top -> segmentation."""
         given = {"color": image, "depth": depth, "hha": hha}
-        inputs = {blob: self._input(kind, given[kind]) for blob, kind in self.row.inputs.items()}
-        sizes = {kind: inputs[blob].shape[2:] for blob, kind in self.row.inputs.items()}
+        inputs = {blob: self._input(taken, given[taken.kind]) for blob, taken in self.card.inputs.items()}
+        sizes = {taken.kind: inputs[blob].shape[2:] for blob, taken in self.card.inputs.items()}
         if len(set(sizes.values())) > 1:
             said = ", ".join(f"{kind} {height} x {width}" for kind, (height, width) in sizes.items())
             raise DataError("the pictures differ in height and width", got=said)
         found = self._forward(inputs)
         return {
-            head.label: self._segmentation(head.score, found[head.score][0], self.classes[head.label], scores)
-            for head in self.row.heads
+            top: self._segmentation(top, found[said.score][0], scores=scores) for top, said in self.card.labels.items()
         }
 
-    def _input(self, kind: str, picture: Picture | None) -> Tensor:
+    def _input(self, taken: card.Input, picture: Picture | None) -> Tensor:
         if picture is None:
-            raise DataError(f"{self.row.name} takes a picture of kind {kind!r}", got="none", want=", ".join(self.takes))
-        if kind == "depth":
+            problem = f"{self.card.net} takes a picture of kind {taken.kind!r}"
+            raise DataError(problem, got="none", want=", ".join(self.takes))
+        if taken.kind == "depth":
             return torch.from_numpy(_log_depth(picture))[None]
-        mean = nyud.MEAN_HHA if kind == "hha" else _MEANS[self.row.dataset]
-        return torch.from_numpy(pictures.caffe_input(_rgb(picture), mean, flip=kind == "color"))[None]
+        flip = taken.order == "BGR"
+        return torch.from_numpy(pictures.caffe_input(_rgb(picture), taken.mean_array, flip=flip))[None]
 
     def _forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         try:
             with torch.inference_mode():
-                found: dict[str, Tensor] = self.net(inputs, blobs=[head.score for head in self.row.heads])
+                found: dict[str, Tensor] = self.net(inputs, blobs=[said.score for said in self.card.labels.values()])
                 return found
         except RuntimeError as error:  # torch has a class of its own for this on CUDA alone
             if "alloc" not in str(error) and "memory" not in str(error):
@@ -169,14 +165,35 @@ class Segmenter:
                 "the picture is too large for the memory", got=f"{height} x {width}", remedy="Shrink it."
             ) from None
 
-    @staticmethod
-    def _segmentation(blob: str, found: Tensor, classes: tuple[str, ...], scores: bool) -> Segmentation:
+    def _segmentation(self, top: str, found: Tensor, *, scores: bool) -> Segmentation:
         # torch, like numpy, gives the first of equal maxima, and NaN for a maximum where there is one.
         highest, labels = found.max(dim=0)
         if highest.isnan().any():
-            raise NetError(f"blob {blob!r} is not a number (NaN)", remedy="Check the weights.")
+            raise NetError(f"blob {self.card.labels[top].score!r} is not a number (NaN)", remedy="Check the weights.")
         kept = found.float().cpu().numpy() if scores else None
-        return Segmentation(labels.to(torch.uint8).cpu().numpy(), classes, kept)
+        return Segmentation(labels.to(torch.uint8).cpu().numpy(), self.classes[top], kept, self._colours[top])
+
+
+def describe(net: StrPath) -> Card:
+    """Say what a net takes and tells apart.
+
+    Args:
+        net: as for ``Segmenter.load``.
+
+    Raises:
+        ReproductionError: there is no such net, or its card is broken.
+    """
+    folder = _folder(net)
+    if folder is None:
+        return card.of(catalogue.net(os.fspath(net)))
+    if (folder / card.FILE).is_file():
+        return card.load(folder / card.FILE)
+    return card.of(catalogue.net(folder.resolve().name))
+
+
+def _folder(net: StrPath) -> Path | None:
+    """Tell a folder from a name; where something is both, it is the name."""
+    return Path(net) if os.fspath(net) not in catalogue.NETS and Path(net).is_dir() else None
 
 
 def load(name: str, net: NetParameter, model: StrPath, *, device: str = "cpu") -> Net:
@@ -196,10 +213,10 @@ def load(name: str, net: NetParameter, model: StrPath, *, device: str = "cpu") -
     target = devices.use(device)
     made = Net(net)
     report = made.copy_from(weights.read(model).net, model)
-    if report.untouched:
+    if missing := [layer for layer in report.untouched if layer not in surgery.constants(made)]:
         raise WeightsError(
-            f"these are not the weights of {name}; {len(report.untouched)} of its layers are not there,"
-            f" the first is {report.untouched[0]!r}",
+            f"these are not the weights of {name}; {len(missing)} of its layers are not there,"
+            f" the first is {missing[0]!r}",
             path=model,
             remedy="Name the net that they belong to.",
         )
@@ -212,10 +229,21 @@ def _rgb(picture: Picture) -> npt.NDArray[np.uint8]:
     if isinstance(picture, Image.Image):
         return images.from_pil(picture)
     if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8:
-        raise DataError("this is not a picture", got=_said(picture), want="uint8, 0 to 255", remedy=_AS_READ)
+        remedy = f"{_changed(picture)} {_AS_READ}".strip()
+        raise DataError("this is not a picture", got=_said(picture), want="uint8, 0 to 255", remedy=remedy)
     if picture.ndim != 2 and (picture.ndim != 3 or picture.shape[2] not in (3, 4)):
         raise DataError("this is not a picture", got=_said(picture), want="(H, W, 3)", remedy=_AS_READ)
     return images.from_pil(Image.fromarray(picture))
+
+
+def _changed(value: object) -> str:
+    """Say what was done to a picture that is numbers with a point."""
+    values = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+    if not isinstance(values, np.ndarray) or values.dtype.kind != "f" or not values.size:
+        return ""
+    if values.min() < 0:
+        return "Its mean was subtracted, as by Normalize: leave that out."
+    return "It was scaled to 0 to 1, as by ToTensor: leave that out." if values.max() <= 1 else ""
 
 
 def _log_depth(picture: Picture) -> Array:

@@ -331,6 +331,21 @@ def learned_from_nothing(row: Published) -> list[str]:
     return [f"{name}{head.suffix}" for head in row.heads for name in scores] + scales
 
 
+def constants(net: Net) -> list[str]:
+    """List the layers whose weights the prototxt itself says: Scale layers that do not learn, with a constant filler.
+
+    Other programs have these numbers in their code, and not in their files of weights.
+    """
+    return [
+        name
+        for name, layer in net.layers.items()
+        if layer.spec.type == "Scale"
+        and layer.spec.scale_param.has("filler")
+        and layer.spec.scale_param.filler.type == "constant"
+        and not any(spec.lr_mult for spec in net.param_specs.get(name, []))
+    ]
+
+
 def _check_complete(net: Net, row: Published, parents: Mapping[str, NetParameter]) -> None:
     brought = {
         layer.name + suffix for name, suffix in row.parents.items() for layer in parents[name].layer if layer.blobs

@@ -5,7 +5,7 @@ from PIL import Image
 
 from reproduction.caffe import files, prototxt, weights
 from reproduction.caffe.errors import DataError, NetError, ReproductionError, WeightsError
-from reproduction.fcn import datasets, nets
+from reproduction.fcn import card, datasets, nets
 from reproduction.fcn.segmenter import Segmenter
 from tests import thin, trees
 from tests.golden import seeded
@@ -14,7 +14,7 @@ IMAGE = seeded.synth_image(45, 61, 3)
 
 
 def segmenter(name, seed=1):
-    return Segmenter(nets.NETS[name], thin.net(name, 16 if "alexnet" in name else 32, seed))
+    return Segmenter(card.of(nets.NETS[name]), thin.net(name, 16 if "alexnet" in name else 32, seed))
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,8 @@ def test_any_size_gives_labels_of_that_size(voc, size):
     assert voc(seeded.synth_image(*size, 0)).labels.shape == size
 
 
+SCALED = "It was scaled to 0 to 1, as by ToTensor: leave that out."
+CENTRED = "Its mean was subtracted, as by Normalize: leave that out."
 AS_READ = "Pass the picture as it was read: colour order, mean and scale are the segmenter's business."
 
 
@@ -70,16 +72,21 @@ AS_READ = "Pass the picture as it was read: colour order, mean and scale are the
     [
         (
             IMAGE.astype(np.float32) / 255,
-            f"got ndarray of float32, shape (45, 61, 3), want uint8, 0 to 255. {AS_READ}",
+            f"got ndarray of float32, shape (45, 61, 3), want uint8, 0 to 255. {SCALED} {AS_READ}",
         ),
         (
             torch.zeros(1, 3, 45, 61),
-            f"got Tensor of torch.float32, shape (1, 3, 45, 61), want uint8, 0 to 255. {AS_READ}",
+            f"got Tensor of torch.float32, shape (1, 3, 45, 61), want uint8, 0 to 255. {SCALED} {AS_READ}",
         ),
+        (
+            torch.full((1, 3, 45, 61), -2.0),
+            f"got Tensor of torch.float32, shape (1, 3, 45, 61), want uint8, 0 to 255. {CENTRED} {AS_READ}",
+        ),
+        (IMAGE.astype(np.float64), f"got ndarray of float64, shape (45, 61, 3), want uint8, 0 to 255. {AS_READ}"),
         (IMAGE.transpose(2, 0, 1), f"got ndarray of uint8, shape (3, 45, 61), want (H, W, 3). {AS_READ}"),
         ([[1, 2], [3, 4]], f"got list, want uint8, 0 to 255. {AS_READ}"),
     ],
-    ids=["scaled", "a tensor", "channels first", "a list"],
+    ids=["scaled", "a tensor", "centred", "floats", "channels first", "a list"],
 )
 def test_what_is_no_picture_is_refused_with_a_hint(voc, picture, text):
     with pytest.raises(DataError) as info:
@@ -116,15 +123,15 @@ def test_every_data_set_has_its_own_mean(name, tmp_path):
     trees.voc(tmp_path / "pascal" / "VOC2010", {}, main={"val": ["a"]})
     trees.context(tmp_path / "pascal-context", ["a"])
     trees.voc(tmp_path / "pascal" / "VOC2012", {"val": ["a"]})
-    made = segmenter(name)
-    dataset = datasets.open(made.row.dataset, "test" if "sift" in name else "val", tmp_path)
+    made, row = segmenter(name), nets.NETS[name]
+    dataset = datasets.open(row.dataset, "test" if "sift" in name else "val", tmp_path)
     image = Image.open(dataset.file("data", "a"))
-    blobs = [head.score for head in made.row.heads]
+    blobs = [head.score for head in row.heads]
     with torch.no_grad():
         want = made.net({"data": dataset[0]["data"][None]}, blobs)
     got = made.segment(image, scores=True)
-    assert list(got) == [head.label for head in made.row.heads]
-    for head in made.row.heads:
+    assert list(got) == [head.label for head in row.heads]
+    for head in row.heads:
         np.testing.assert_array_equal(got[head.label].scores, want[head.score][0].numpy())
         assert len(got[head.label].classes) == head.classes
 
@@ -200,6 +207,34 @@ def test_a_net_is_loaded_from_its_folder(tmp_path):
     prototxt.dump(thin.deploy("voc-fcn8s"), folder / "deploy.prototxt")
     loaded = Segmenter.load(folder, thin.write(tmp_path / "w.caffemodel", "voc-fcn8s"))
     assert loaded(IMAGE).labels.shape == (45, 61)
+
+
+def test_the_folder_of_a_training_of_ones_own_is_loaded_as_it_is(tmp_path):
+    names, colours = ("sky", *map(str, range(1, 21))), [(200, 3, 4), *[(9, 9, i) for i in range(20)]]
+    prototxt.dump(thin.deploy("voc-fcn8s"), tmp_path / "deploy.prototxt")
+    thin.write(tmp_path / "w.caffemodel", "voc-fcn8s")
+    card.dump(card.own("mine", names, colours, weights="w.caffemodel"), tmp_path / card.FILE)
+    found = Segmenter.load(tmp_path)(IMAGE, scores=True)
+    np.testing.assert_array_equal(found.scores, segmenter("voc-fcn8s")(IMAGE, scores=True).scores)
+    assert found.classes == names
+    assert found.colours[:2].tolist() == [[200, 3, 4], [9, 9, 0]]
+
+
+def test_without_weights_their_file_is_asked_for():
+    with pytest.raises(WeightsError) as info:
+        Segmenter.load("voc-fcn8s")
+    assert str(info.value) == "voc-fcn8s needs weights. Name their file."
+
+
+@pytest.mark.usefixtures("thinned")
+def test_scales_that_other_programs_keep_in_their_code_need_not_be_in_the_file(tmp_path):
+    model = thin.write(tmp_path / "w.caffemodel", "voc-fcn8s-atonce")
+    found = weights.read(model)
+    found.net.layer = [layer for layer in found.net.layer if not layer.name.startswith("scale_")]
+    weights.write(found, tmp_path / "w.pth")
+    want = segmenter("voc-fcn8s-atonce")(IMAGE, scores=True).scores
+    got = Segmenter.load("voc-fcn8s-atonce", tmp_path / "w.pth")(IMAGE, scores=True).scores
+    np.testing.assert_array_equal(got, want)
 
 
 def test_weights_that_are_not_there_are_named(tmp_path):
