@@ -10,13 +10,14 @@ READY  := $(VENV)/.ready
 NARROW  = $(if $(NETS),--nets $(NETS)) $(if $(DEVICE),--device $(DEVICE)) $(if $(LIMIT),--limit $(LIMIT)) \
           $(if $(DATA),--data $(DATA)) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(MIRROR),--mirror $(MIRROR)) \
           $(if $(MANIFEST),--manifest $(MANIFEST)) $(if $(REPORTS),--report $(REPORTS))
-SETS   := voc nyud siftflow pascalcontext
+SETS   := mini voc nyud siftflow pascalcontext
+MINI   := mini-vgg,mini-fcn32s,mini-fcn16s,mini-fcn8s
 
 # Two files of tests at a time, with one thread each.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test test-all prototxt exactness bench readme clean $(SETS:%=reproduce-%)
+.PHONY: help setup lint format test test-all prototxt exactness bench readme clean train-mini $(SETS:%=reproduce-%)
 
 help: ## print this list
 	@echo "make TARGET      (NETS=voc-fcn8s DEVICE=cuda LIMIT=20 DATA=dir narrow the reproductions)"
@@ -59,6 +60,7 @@ bench: $(READY) ## time our ways to run a net against those peers that are insta
 readme: $(READY) ## write the generated parts of README.md anew
 	$(RUN) tools/readme.py
 
+reproduce-mini: ## score the nets of weights/mini on pictures drawn here, against the record (1 minute, no download)
 reproduce-voc: ## score the published PASCAL VOC nets against the paper (downloads 2.4 GB of weights and VOC 2011)
 reproduce-nyud: ## the same on NYUDv2
 reproduce-siftflow: ## the same on SIFT Flow
@@ -66,6 +68,10 @@ reproduce-pascalcontext: ## the same on PASCAL-Context
 
 $(SETS:%=reproduce-%): reproduce-%: $(READY)
 	$(RUN) tools/reproduce.py $* $(NARROW)
+
+train-mini: $(READY) ## train these nets anew, the paper's way, and compare them (under 20 minutes); RECORD=1 keeps them
+	$(RUN) tools/train.py --stages $(MINI) --out runs/mini $(if $(DATA),--data $(DATA)) $(if $(DEVICE),--device $(DEVICE))
+	$(RUN) tools/reproduce.py mini --trained runs/mini --report runs $(NARROW) $(if $(RECORD),--record)
 
 clean: ## remove what can be made again, but neither downloads nor reports
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -9,6 +9,8 @@
 
 Weights to start from that are not named are looked for in weights/, where tools/fetch.py puts the published ones.
 
+The data of the mini nets are drawn where they are missing.
+
 Each net gets a folder in --out: snapshot/train_iter_N.caffemodel and .solverstate, which Caffe can read too, log.jsonl
 with one line for each iteration, and NET.caffemodel at the end. A run that was stopped goes on from its newest snapshot
 when the same command is given again, to the same weights, bit for bit. Ctrl-C stops it with a snapshot, SIGHUP makes
@@ -38,10 +40,12 @@ from tqdm import tqdm
 from reproduction.caffe.errors import ReproductionError, WeightsError
 from reproduction.caffe.parallel import joined
 from reproduction.caffe.signals import Signals
-from reproduction.fcn import stages, training, zoo
+from reproduction.fcn import stages, supply, training, zoo
+from reproduction.fcn.archives import Progress
 from reproduction.fcn.stages import Stage
 from reproduction.fcn.training import Plan, Step, Watch
 from reproduction.fcn.validation import Validation
+from reproduction.fcn.zoo import Roots
 from reproduction.report.record import METRICS, TITLES
 
 
@@ -55,12 +59,15 @@ def main() -> int:
         parser.error("--stages are several trainings, --solver is one")
     chain = asked(args)
     starts = stages.chain(chain, init(chain, args.init, args.out), args.out)
-    plan = Plan(args.out, args.data, args.seed, args.limit, args.check, args.force)
+    plan = Plan(args.out, args.data, args.seed, args.limit, args.check, args.force, args.keep)
     with (
         joined(args.device) as ranks,
         Screen(quiet=args.quiet, silent=not ranks.is_first) as screen,
         Signals() as signals,
     ):
+        if ranks.is_first:
+            draw(chain, args.data, screen)
+        ranks.greatest(0)  # the others wait for the pictures
         watch = Watch(screen.say, screen.begin, screen.step, screen.images, screen.validated, signals)
         for stage, start in zip(chain, starts, strict=True):
             trained = training.train(stage, start, plan, watch, ranks)
@@ -87,6 +94,9 @@ def _parser() -> argparse.ArgumentParser:
         "--iterations", type=_counts, metavar="N[,N]", help="updates, for all stages or each; default: as published"
     )
     parser.add_argument("--snapshot", type=_count, metavar="N", help="updates between snapshots")
+    parser.add_argument(
+        "--keep", type=_count, metavar="N", help="keep the newest N snapshots of each net only; default: all"
+    )
     parser.add_argument("--validate", type=_count, metavar="N", help="updates between validations")
     parser.add_argument("--limit", type=_count, metavar="N", help="validate on the first N images only")
     parser.add_argument("--seed", type=int, metavar="N", help="of dropout and the order of the images; default: 1337")
@@ -178,6 +188,18 @@ def known(name: str, out: Path) -> Path:
     )
 
 
+def draw(chain: Sequence[Stage], root: Path, screen: Screen) -> None:
+    """Draw the data of those trainings that learn from drawn ones, where they are not there yet.
+
+    Raises:
+        ReproductionError: they cannot be drawn.
+    """
+    for name in dict.fromkeys(stage.dataset for stage in chain if stage.dataset in supply.DRAWN):
+        watch = supply.Watch(pictures=screen.count, note=screen.say)
+        for _ in supply.Drawn(supply.DRAWN[name]).data(Roots(WEIGHTS, root), watch):
+            pass
+
+
 class Screen:
     """What a training shows: its course on standard output, a bar of what is left on a terminal.
 
@@ -201,6 +223,17 @@ class Screen:
         if not self._silent:
             tqdm.write(text)
             sys.stdout.flush()
+
+    def count(self, what: str) -> Progress:
+        """Begin a bar of pictures; returns what moves it."""
+
+        def move(done: int, total: int | None) -> None:
+            if self._bar is None:
+                self._start_bar(what, total or 0, 0, "picture")
+            if self._bar is not None:
+                self._bar.update(done - self._bar.n)
+
+        return move
 
     def begin(self, stage: Stage, iteration: int) -> None:
         """Say what is trained, and start the clock."""

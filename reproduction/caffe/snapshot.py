@@ -103,10 +103,15 @@ def save(
 
 def latest(prefix: StrPath) -> str | None:
     """Find the state of the greatest iteration among the snapshots with this prefix; None where there are none."""
-    folder = Path(prefix).parent
+    found = states(prefix)
+    return str(found[0][1]) if found else None
+
+
+def states(prefix: StrPath) -> list[tuple[int, Path]]:
+    """List the states of the snapshots with this prefix, with their iterations, the greatest first."""
     pattern = re.compile(re.escape(Path(prefix).name) + r"_iter_(\d+)\.solverstate(\.h5)?")
-    found = [(int(match[1]), path) for path in _listed(folder) if (match := pattern.fullmatch(path.name))]
-    return str(max(found)[1]) if found else None
+    matches = [(pattern.fullmatch(path.name), path) for path in _listed(Path(prefix).parent)]
+    return sorted(((int(match[1]), path) for match, path in matches if match), reverse=True)
 
 
 def load(path: StrPath, like: Sequence[Tensor]) -> State:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from reproduction.caffe import weights
 from reproduction.caffe.errors import DataError, ReproductionError
@@ -137,16 +138,17 @@ def model(plan: Plan, row: Published, watch: Watch) -> tuple[Path, Path, str]:
 def score(plan: Plan, row: Published, dataset: Dataset, watch: Watch) -> Result:
     """Bring and convert a net's weights, and score it on a data set.
 
-    Label maps and the state of the run go to a folder of ``plan.out`` that is named by the net, its weights and the
-    data: the same run goes on there, another one has a folder of its own.
+    Label maps and the state of the run go to a folder of ``plan.out`` that is named by the net, its weights, the data,
+    the device and the programs: the same run goes on there, another one has a folder of its own.
 
     Raises:
         ReproductionError: as ``model`` and ``evaluate.evaluate``.
     """
     published, converted, sha256 = model(plan, row, watch)
     net = segmenter.load(row.name, nets.deploy(row), converted, device=plan.device)
+    about = f"{evaluate.fingerprint(net, dataset)} {plan.device} {torch.__version__} {_programs()}"
     part = "" if plan.limit is None else f"-first{plan.limit}"
-    folder = plan.out / f"{row.name}-{evaluate.fingerprint(net, dataset)[:_NAME_DIGITS]}{part}"
+    folder = plan.out / f"{row.name}-{hashlib.sha256(about.encode()).hexdigest()[:_NAME_DIGITS]}{part}"
     clock = _Clock(watch.images)
     scores = evaluate.evaluate(
         net,
@@ -183,6 +185,14 @@ class _Clock:
     def mean(self) -> float | None:
         count = self.done - (self.start or 0)
         return self.seconds / count if count else None
+
+
+def _programs() -> str:
+    """Name this package as it is now: SHA-256 over its sources."""
+    total = hashlib.sha256()
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+        total.update(path.read_bytes())
+    return total.hexdigest()
 
 
 def _open(row: Published, root: Path) -> Dataset:

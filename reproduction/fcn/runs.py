@@ -44,12 +44,27 @@ class Snapshot:
 
 def newest(folder: Path) -> Snapshot | None:
     """Find the newest snapshot of a run."""
-    state = snapshot.latest(prefix(folder))
-    if state is None:
-        return None
-    path = Path(state)
-    iteration = int(path.name.rpartition("_iter_")[2].partition(".")[0])
-    return Snapshot(iteration, path, path.with_name(path.name.replace(".solverstate", ".caffemodel")))
+    return next(iter(_snapshots(folder)), None)
+
+
+def forget(folder: Path, keep: int) -> None:
+    """Remove all but the newest snapshots of a run.
+
+    Args:
+        folder: of the run.
+        keep: how many stay, at least 1.
+    """
+    for old in _snapshots(folder)[max(keep, 1) :]:
+        old.state.unlink(missing_ok=True)  # first, so that no state is without its model
+        old.model.unlink(missing_ok=True)
+
+
+def _snapshots(folder: Path) -> list[Snapshot]:
+    """List the snapshots of a run, the newest first."""
+    return [
+        Snapshot(iteration, path, path.with_name(path.name.replace(".solverstate", ".caffemodel")))
+        for iteration, path in snapshot.states(prefix(folder))
+    ]
 
 
 def prefix(folder: Path) -> str:

@@ -14,6 +14,7 @@ from reproduction.caffe import prototxt, solvernets
 from reproduction.caffe.errors import ReproductionError, StrPath, did_you_mean
 from reproduction.caffe.schema import NetParameter, SolverParameter
 from reproduction.fcn import catalogue, mininets, nets
+from reproduction.fcn.datasets import mini
 from reproduction.fcn.nets import Published
 
 # How far these nets' solve.py step, and how often they validate, whatever max_iter and snapshot of the solver say.
@@ -38,6 +39,7 @@ class Stage:
         validate: updates between validations; 0 for one at the end only.
         parents: the nets whose weights it starts from, by name.
         row: what the published recipe does with these weights; None is what Caffe does, a copy by layer name.
+        dataset: a key of ``nets.DATASETS``; empty for a solver's file, whose nets say what they read.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Stage:
     validate: int
     parents: tuple[str, ...] = ()
     row: Published | None = None
+    dataset: str = ""
 
 
 def named(name: str) -> Stage:
@@ -67,7 +70,7 @@ def named(name: str) -> Stage:
     train, test = files[solver.train_net], files[solver.test_net[0]]
     assert isinstance(train, NetParameter)
     assert isinstance(test, NetParameter)
-    stage = _stage(name, solver, train, test, row)
+    stage = replace(_stage(name, solver, train, test, row), dataset=row.dataset if row else mini.FOLDER)
     if row and row.dataset in _SOLVE:
         iterations, validate = _SOLVE[row.dataset]
         return replace(stage, iterations=iterations, validate=validate, snapshot=solver.snapshot or validate)
@@ -99,7 +102,8 @@ def read(path: StrPath, name: str | None = None) -> Stage:
             got=f"no {error.filename}",
             remedy="Nets are looked for beside the solver, then where the program runs.",
         ) from None
-    return _stage(name or folder.resolve().name, solver, train, test, named(name).row if name else None)
+    stage = _stage(name or folder.resolve().name, solver, train, test, named(name).row if name else None)
+    return replace(stage, dataset=named(name).dataset if name else "")
 
 
 def _stage(

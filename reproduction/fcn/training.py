@@ -48,6 +48,7 @@ class Plan:
         limit: validate on the first so many images only.
         every: look at every label before the start, not at a few.
         force: go on in spite of what ``preflight`` finds.
+        keep: how many snapshots of a stage are kept, the newest; None is all.
     """
 
     out: Path
@@ -56,6 +57,7 @@ class Plan:
     limit: int | None = None
     every: bool = False
     force: bool = False
+    keep: int | None = None
 
 
 @dataclass(frozen=True)
@@ -237,6 +239,7 @@ def _about(run: _Run) -> dict[str, object]:
         "processes": run.ranks.size,
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
         "solver": prototxt.dumps(run.solver.param),
+        "classes": {top: list(names) for top, names in (run.validator.classes if run.validator else {}).items()},
     }
 
 
@@ -291,21 +294,33 @@ def _learn(run: _Run, log: Log) -> bool:
                     _count(run, log, event)
                 elif isinstance(event, Saved):
                     saved = event.iteration
+                    _forget(run)
             if solver.stopped:
                 raise _Stopped
             if stop == stage.iterations != saved:
-                log.sync()
-                solver.snapshot()
-                saved = stop
+                saved = _save(run, log)
             _validate(run, log)
     except _Stopped:
         if saved != solver.iter:
-            log.sync()
-            solver.snapshot()
+            _save(run, log)
         return False
     except LossError as error:
         raise _broken(run, error) from None
     return True
+
+
+def _save(run: _Run, log: Log) -> int:
+    """Make a snapshot; return its iteration."""
+    log.sync()
+    run.solver.snapshot()
+    _forget(run)
+    return run.solver.iter
+
+
+def _forget(run: _Run) -> None:
+    """Remove the snapshots that are not to be kept, now that a newer one is on the disk."""
+    if run.plan.keep and run.ranks.is_first:
+        runs.forget(run.folder, run.plan.keep)
 
 
 class _Stopped(Exception):

@@ -18,7 +18,7 @@ def page(report: Report) -> str:
     Percent, with the decimals of each source; in brackets how many points the measured score is above it.
     """
     parts = [
-        f"# {report.set}: the published nets, measured here",
+        f"# {report.set}: its nets, measured here",
         _about(report),
         table(report),
         *_marks(report),
@@ -100,7 +100,7 @@ def _about(report: Report) -> str:
         lines.append(f"Split {report.split.name}, {scored} images (sha1 of the list {report.split.sha1}).")
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     lines.append(f"Measured {report.measured} on {report.device}, {report.precision}; {versions}.")
-    lines.append("Percent; in brackets, how many points the measured score is above the published one.")
+    lines.append("Percent; in brackets, how many points the measured score is above that.")
     return "\n".join(lines)
 
 

@@ -106,3 +106,13 @@ def test_a_net_given_as_a_solver_is_said(tmp_path):
     small.tiny(tmp_path)
     with pytest.raises(ReproductionError, match="this is a net, not a solver"):
         stages.read(tmp_path / "train.prototxt")
+
+
+def test_a_training_by_name_says_of_what_data():
+    assert {name: stages.named(name).dataset for name in ("mini-vgg", "mini-fcn8s", "nyud-fcn32s-hha")} == {
+        "mini-vgg": "mini",
+        "mini-fcn8s": "mini",
+        "nyud-fcn32s-hha": "nyud",
+    }
+    solver = ROOT / "prototxt/mini-fcn16s/solver.prototxt"
+    assert (stages.read(solver).dataset, stages.read(solver, "mini-fcn16s").dataset) == ("", "mini")

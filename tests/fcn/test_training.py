@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -188,6 +189,28 @@ def test_a_finished_run_is_not_made_again_but_may_go_further(tiny, plan):
         f"{plan.out}/tiny: the run is further already; got iteration 8, want at most 5."
         " Ask for more iterations, or give another folder to write to."
     )
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_only_the_newest_snapshots_are_kept_if_so_wanted(tiny, plan, keep):
+    want = whole(tiny, plan)
+    plan = replace(plan, keep=keep)
+    assert training.train(tiny, {}, plan, ends(5)) is None
+    folder = plan.out / "tiny/snapshot"
+    kept = [f"train_iter_{i}.{end}" for i in (5, 4)[:keep] for end in ("caffemodel", "solverstate")]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(kept)
+    assert training.train(tiny, {}, plan).read_bytes() == want[0]
+    assert len(list(folder.iterdir())) == 2 * keep
+    assert (folder / "train_iter_8.solverstate").exists()
+
+
+def test_a_snapshot_is_forgotten_with_its_state_first(tiny, plan, monkeypatch):
+    training.train(tiny, {}, plan)
+    removed, unlink = [], Path.unlink
+    monkeypatch.setattr(Path, "unlink", lambda self, **_: (removed.append(self.suffix), unlink(self))[1])
+    runs.forget(plan.out / "tiny", 3)
+    assert removed == [".solverstate", ".caffemodel"]
+    assert runs.newest(plan.out / "tiny").iteration == 8
 
 
 def test_another_run_is_not_gone_on_with(tiny, plan, tmp_path):

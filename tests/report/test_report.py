@@ -139,7 +139,7 @@ def test_the_table_shows_percent_with_the_decimals_of_each_source():
 
 def test_the_page_says_what_is_off_what_is_unchecked_and_where_numbers_come_from():
     text = markdown.page(voc(**GOOD | {"mean_acc": 0.773145}))
-    assert text.startswith("# voc: the published nets, measured here\n\nSplit seg11valid, all 736 images (sha1 of")
+    assert text.startswith("# voc: its nets, measured here\n\nSplit seg11valid, all 736 images (sha1 of")
     assert "Measured 2026-01-31T12:00:00+00:00 on cpu, float32; python 3.11.0, torch 2.13.0." in text
     assert "\n- voc-fcn8s: **off** from re-scored elsewhere, more than 0.1 points: mean acc. by -0.30.\n" in text
     assert "\n\\* not checked: the text of its paper was not at hand.\n" in text
