@@ -69,7 +69,8 @@ def main() -> int:
             plan, rows, screen, partial(record.references, earlier=recorded, trained=bool(args.trained))
         )
     if recorded and split and recorded.split != split:
-        raise DataError("these scores were recorded on other images", path=kept, got=recorded.split, want=split)
+        got, want = (f"{each.count} of sha1 {each.sha1}" if each else "none" for each in (recorded.split, split))
+        raise DataError("these scores were recorded on other images", path=kept, got=got, want=want)
     report = Report(
         set=args.set,
         measured=datetime.now(UTC).isoformat(timespec="seconds"),
