@@ -15,14 +15,9 @@ from reproduction.fcn import datasets, mininets, nets, palette
 from reproduction.fcn.datasets import layouts, mini, scenes
 from reproduction.fcn.datasets.imagelist import ImageList
 from reproduction.fcn.datasets.things import THINGS, Thing
+from tests.mini import shrink
 
 SEEDED = np.random.RandomState
-
-
-def shrink(patch: pytest.MonkeyPatch) -> None:
-    """Draw a data set of 14 pictures instead of 1,400."""
-    for name, value in {"TRAIN": 4, "VAL": 3, "IN_BOTH": 2, "OBJECTS": {"train": 8, "val": 7}}.items():
-        patch.setattr(mini, name, value)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,142 @@
+"""tools/reproduce.py on Mini-VOC: drawn, scored, recorded and compared, with few pictures and weights from a seed."""
+
+import importlib
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from reproduction.caffe.errors import DataError
+from reproduction.fcn import mininets, nets
+from tests import mini
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return mini.weights(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture
+def reproduce(weights, tmp_path, monkeypatch, capsys):
+    """Run the tool with folders of its own; returns exit code and output."""
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    mini.shrink(monkeypatch)
+    # Nets that learnt nothing are not better from stage to stage.
+    monkeypatch.setitem(nets.DATASETS, "mini", replace(nets.DATASETS["mini"], least_rise_points=None))
+    shutil.copytree(weights, tmp_path / "weights")
+    module = importlib.import_module("reproduce")
+
+    def run(*args):
+        folders = [f"--{name}={tmp_path / name}" for name in ("weights", "data", "report")]
+        monkeypatch.setattr(sys, "argv", ["reproduce.py", "mini", *folders, *map(str, args)])
+        code = module.main()
+        return code, capsys.readouterr()
+
+    return run
+
+
+def document(path):
+    return json.loads(path.read_text())
+
+
+def test_scores_are_recorded_and_met_again(reproduce, tmp_path):
+    kept = tmp_path / "weights/mini/scores.json"
+    code, said = reproduce("--record")
+    assert (code, said.err) == (0, "")
+    lines = said.out.splitlines()
+    assert lines[0] == f"data: drawn, {tmp_path}/data/mini"
+    assert lines[1] == f"mini-fcn32s: converted, {tmp_path}/weights/mini/mini-fcn32s.safetensors"
+    assert f"recorded in {tmp_path}/weights/mini" in lines
+    recorded = document(kept)
+    assert [net["net"] for net in recorded["nets"]] == list(mininets.NETS)
+    assert recorded["split"]["count"] == 3
+    shutil.rmtree(tmp_path / "report")  # or the scores of the run before would be taken over
+
+    code, said = reproduce()
+    assert (code, said.err) == (0, "")
+    assert "drawn" not in said.out
+    assert "mini-fcn8s: within 0.01 points of recorded.\n" in said.out
+    measured = document(tmp_path / "report/mini/scores.json")
+    for before, now in zip(recorded["nets"], measured["nets"], strict=True):
+        assert now["measured"][0]["confusion"] == before["measured"][0]["confusion"]
+        (reference,) = now["measured"][0]["references"]
+        assert (reference["column"], reference["values"]["mean_iu"]) == ("recorded", before["measured"][0]["mean_iu"])
+    assert document(kept) == recorded
+
+
+def test_other_weights_are_off_the_record(reproduce, tmp_path):
+    reproduce("--record")
+    mini.weights(tmp_path / "weights", seed=2)
+    code, said = reproduce("--nets", "mini-fcn32s")
+    assert (code, said.err) == (1, "error: off by more than 0.01 points: mini-fcn32s.\n")
+    code, said = reproduce("--nets", "mini-fcn32s", "--limit", "2")
+    assert (code, said.err) == (0, "")
+
+
+def test_stages_that_are_not_better_are_an_error(reproduce, monkeypatch):
+    monkeypatch.setitem(nets.DATASETS, "mini", replace(nets.DATASETS["mini"], least_rise_points=101))
+    code, said = reproduce()
+    assert code == 1
+    assert [line.split(":")[1] for line in said.err.splitlines()] == [
+        " mean IU from mini-fcn32s to mini-fcn16s",
+        " mean IU from mini-fcn16s to mini-fcn8s",
+    ]
+    assert said.err.endswith(" points, and at least +101 is wanted.\n")
+
+
+def test_a_training_is_scored_and_may_be_kept(reproduce, weights, tmp_path):
+    reproduce("--record")
+    runs, kept = tmp_path / "runs", tmp_path / "weights/mini"
+    for name in mininets.NETS:
+        (runs / name).mkdir(parents=True)
+        shutil.copy(weights / f"mini/{name}.caffemodel", runs / name)
+        (runs / name / "log.jsonl").write_text(f"{name}\n")
+    (runs / "mini-vgg").mkdir()
+    (runs / "mini-vgg/mini-vgg.caffemodel").write_bytes(b"vgg")
+    code, said = reproduce("--trained", runs)
+    assert (code, said.err) == (0, "")
+    assert "mini-fcn8s: within 1 points of recorded.\n" in said.out
+    assert f"converted, {runs}/mini-fcn8s/mini-fcn8s.safetensors\n" in said.out
+    assert not (kept / "mini-fcn8s.log.jsonl").exists()
+    for path in kept.glob("*.caffemodel"):
+        path.unlink()
+    code, said = reproduce("--trained", runs, "--record")
+    assert code == 0
+    assert {path.name for path in kept.iterdir() if path.suffix != ".safetensors"} == {
+        "scores.json",
+        "mini-vgg.caffemodel",
+        *(f"{name}{end}" for name in mininets.NETS for end in (".caffemodel", ".log.jsonl")),
+    }
+    assert (kept / "mini-fcn8s.log.jsonl").read_text() == "mini-fcn8s\n"
+
+
+def test_a_training_that_has_not_ended_is_said(reproduce, tmp_path):
+    code, said = reproduce("--trained", tmp_path / "runs", "--nets", "mini-fcn8s")
+    assert code == 1
+    assert said.err.startswith(
+        f"error: {tmp_path}/runs/mini-fcn8s/mini-fcn8s.caffemodel: no training of mini-fcn8s has ended here."
+    )
+
+
+def test_a_record_of_other_pictures_is_not_compared(reproduce, tmp_path):
+    reproduce("--record")
+    path = tmp_path / "weights/mini/scores.json"
+    path.write_text(json.dumps(document(path) | {"split": {"name": "val", "count": 9, "sha1": "f" * 40}}))
+    with pytest.raises(DataError) as error:
+        reproduce("--nets", "mini-fcn32s")
+    assert str(error.value).startswith(
+        f"{path}: these scores were recorded on other images; got 9 of sha1 {'f' * 40}, want 3 of sha1 "
+    )
+
+
+def test_a_part_is_not_recorded(reproduce, capsys):
+    for part in (("--limit", "2"), ("--nets", "mini-fcn8s")):
+        with pytest.raises(SystemExit) as end:
+            reproduce("--record", *part)
+        assert end.value.code == 2
+        assert "--record is for all nets and all images: leave --nets and --limit out" in capsys.readouterr().err
