@@ -30,7 +30,7 @@ from PIL import Image
 
 from reproduction.caffe import files
 from reproduction.caffe.errors import DataError, ReproductionError
-from reproduction.fcn import catalogue, images, palette, zoo
+from reproduction.fcn import images, palette
 from reproduction.fcn.card import Card
 from reproduction.fcn.segmenter import Segmentation, Segmenter, describe
 
@@ -44,8 +44,7 @@ def main() -> int:
     about = describe(args.net)
     jobs = list(dict.fromkeys(collect(args.images, args.output)))
     check(jobs, about, args)
-    model = args.weights or (None if about.weights else zoo.weights(catalogue.net(about.net), WEIGHTS))
-    segmenter = Segmenter.load(args.net, model, device=args.device)
+    segmenter = Segmenter.load(args.net, args.weights, folder=WEIGHTS, device=args.device)
     done: list[dict[str, Any]] = []
     failed = 0
     for job in jobs:

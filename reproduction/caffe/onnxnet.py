@@ -228,10 +228,9 @@ def _crop(at: _Layer, bottom: str, like: str) -> list[str]:
     axis = canonical_axis(at.spec.crop_param.axis, axes)
     given = list(at.spec.crop_param.offset) or [0]
     offsets = at.constant(np.array(given * (axes - axis if len(given) == 1 else 1)), "offset")
-    shape = at.node("Shape", like, step="size", start=axis)
-    ends = at.node("Add", shape, offsets, step="end")
     along = at.constant(np.arange(axis, axes), "axes")
-    return [at.node("Slice", bottom, offsets, ends, along)]
+    size = at.node("Gather", at.node("Shape", like, step="shape"), along, step="size", axis=0)
+    return [at.node("Slice", bottom, offsets, at.node("Add", size, offsets, step="end"), along)]
 
 
 def _eltwise(at: _Layer, *bottoms: str) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from reproduction.caffe import files
 from reproduction.caffe.errors import DataError, StrPath
-from reproduction.fcn import nets, palette
+from reproduction.fcn import nets, palette, zoo
 from reproduction.fcn.datasets import DATASETS, class_names, nyud, pascalcontext, siftflow
 from reproduction.fcn.nets import CHANNELS, Published
 
@@ -127,6 +127,19 @@ def own(name: str, classes: Sequence[str], colours: Sequence[tuple[int, int, int
     """
     inputs = {"data": _input("color", np.array(nets.MEAN_BGR, np.float64))}
     return Card(name, inputs, {"label": labelling("score", classes, colours)}, **more)
+
+
+def sourced(about: Card, model: StrPath) -> Card:
+    """Say on a card where the weights come from: their file, its content, and the licence of the published ones.
+
+    Args:
+        about: the card.
+        model: the file of weights.
+    """
+    path, entry = Path(model), zoo.manifest().entries.get(about.net)
+    published = entry and path.name == entry.file_name and entry.size_bytes in (None, path.stat().st_size)
+    licence = entry.licence if entry and published else about.licence
+    return replace(about, licence=licence, source={"file": path.name, "sha256": sha256(path)})
 
 
 def labelling(score: str, classes: Sequence[str], colours: Sequence[tuple[int, int, int]] | None = None) -> Labelling:

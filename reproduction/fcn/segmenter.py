@@ -23,7 +23,7 @@ from reproduction.caffe import devices, prototxt, weights
 from reproduction.caffe.errors import DataError, NetError, StrPath, WeightsError
 from reproduction.caffe.net import Net
 from reproduction.caffe.schema import NetParameter
-from reproduction.fcn import card, catalogue, images, nets, palette, surgery
+from reproduction.fcn import card, catalogue, images, nets, palette, surgery, zoo
 from reproduction.fcn.card import Card
 from reproduction.fcn.datasets import nyud, pictures
 
@@ -82,24 +82,25 @@ class Segmenter:
         self._colours = {top: palette.table(said.colours) for top, said in about.labels.items()}
 
     @classmethod
-    def load(cls, net: StrPath, model: StrPath | None = None, *, device: str = "cpu") -> Segmenter:
+    def load(
+        cls, net: StrPath, model: StrPath | None = None, *, folder: StrPath = zoo.WEIGHTS, device: str = "cpu"
+    ) -> Segmenter:
         """Build a net and give it weights.
 
         Args:
             net: the name of one of the catalogue; or a folder with a ``deploy.prototxt``, as a training of one's own
                 data leaves it, with a ``card.json``, or called as a net of the catalogue.
-            model: a file of weights of any format; None is the one that the folder's card names.
+            model: a file of weights of any format; None is the one that the net's card names, or the net's in the
+                weights folder.
+            folder: the weights folder.
             device: where it runs: ``cpu``, ``cuda``, ``cuda:1``.
 
         Raises:
             ReproductionError: no such net or device; the weights are missing, broken or of another net.
         """
-        about = describe(net)
-        if model is None and not about.weights:
-            raise WeightsError(f"{about.net} needs weights", remedy="Name their file.")
-        folder = _folder(net)
-        layers = prototxt.load_net(folder / "deploy.prototxt")[0] if folder else nets.deploy(catalogue.net(about.net))
-        return cls(about, load(about.net, layers, model or Path(net) / about.weights, device=device))
+        about, model, place = describe(net), locate(net, model, folder), _folder(net)
+        layers = prototxt.load_net(place / "deploy.prototxt")[0] if place else nets.deploy(catalogue.net(about.net))
+        return cls(about, load(about.net, layers, model, device=device))
 
     def __call__(
         self,
@@ -189,6 +190,23 @@ def describe(net: StrPath) -> Card:
     if (folder / card.FILE).is_file():
         return card.load(folder / card.FILE)
     return card.of(catalogue.net(folder.resolve().name))
+
+
+def locate(net: StrPath, model: StrPath | None = None, folder: StrPath = zoo.WEIGHTS) -> Path:
+    """Find a net's weights.
+
+    Args:
+        net: as for ``Segmenter.load``.
+        model: their file, where it is known.
+        folder: the weights folder.
+
+    Raises:
+        ReproductionError: there is no such net, or its weights are not there; says how to get them.
+    """
+    if model is not None:
+        return Path(model)
+    about = describe(net)
+    return Path(net) / about.weights if about.weights else zoo.weights(catalogue.net(about.net), folder)
 
 
 def _folder(net: StrPath) -> Path | None:

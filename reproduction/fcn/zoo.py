@@ -20,6 +20,7 @@ from reproduction.fcn.manifest import Entry, Kind, Manifest, load
 from reproduction.fcn.nets import Published
 
 MANIFEST = Path(__file__).parents[2] / "weights" / "manifest.json"
+WEIGHTS = MANIFEST.parent
 ENVIRONMENT = "REPRODUCTION_MANIFEST"
 CHUNK = 1 << 20
 
@@ -59,7 +60,7 @@ def present(entry: Entry, roots: Roots) -> bool:
     return archives.holds(place, entry.archive.holds) if entry.archive else place.is_file()
 
 
-def weights(row: Published, folder: StrPath) -> Path:
+def weights(row: Published, folder: StrPath = WEIGHTS) -> Path:
     """Find a net's weights in the weights folder, as they were fetched, converted, or came with this project.
 
     Args:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reproduction.caffe.errors import DataError
-from reproduction.fcn import card, nets, palette
+from reproduction.fcn import card, nets, palette, zoo
 from reproduction.fcn.datasets import class_names, nyud
 
 NAMES = ("background", "cat")
@@ -45,6 +45,20 @@ def test_a_card_of_ones_own_goes_to_a_file_and_back(tmp_path):
 def test_a_file_is_named_by_its_content(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert card.sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_only_the_published_file_has_the_published_licence(tmp_path):
+    about = card.of(nets.NETS["voc-fcn-alexnet"])
+    entry = zoo.manifest()["voc-fcn-alexnet"]
+    for name, size, licence in (
+        (entry.file_name, entry.size_bytes or 3, entry.licence),
+        ("mine.caffemodel", entry.size_bytes or 3, ""),
+    ):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(size)
+        found = card.sourced(about, tmp_path / name)
+        assert found.licence == licence
+        assert found.source == {"file": name, "sha256": card.sha256(tmp_path / name)}
 
 
 def change(path, value):

@@ -220,10 +220,16 @@ def test_the_folder_of_a_training_of_ones_own_is_loaded_as_it_is(tmp_path):
     assert found.colours[:2].tolist() == [[200, 3, 4], [9, 9, 0]]
 
 
-def test_without_weights_their_file_is_asked_for():
+@pytest.mark.usefixtures("thinned")
+def test_without_weights_the_weights_folder_is_looked_into(tmp_path):
     with pytest.raises(WeightsError) as info:
-        Segmenter.load("voc-fcn8s")
-    assert str(info.value) == "voc-fcn8s needs weights. Name their file."
+        Segmenter.load("voc-fcn8s", folder=tmp_path)
+    assert str(info.value) == (
+        f"{tmp_path}/fcn8s-heavy-pascal.caffemodel: the weights of voc-fcn8s are not here yet."
+        " Fetch them with `tools/fetch.py voc-fcn8s`, or name yours with --weights."
+    )
+    thin.write(tmp_path / "fcn8s-heavy-pascal.caffemodel", "voc-fcn8s")
+    assert Segmenter.load("voc-fcn8s", folder=tmp_path)(IMAGE).labels.shape == (45, 61)
 
 
 @pytest.mark.usefixtures("thinned")

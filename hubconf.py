@@ -1,0 +1,32 @@
+"""The nets for ``torch.hub``: ``torch.hub.load(REPOSITORY, "voc_fcn8s", weights="fcn8s-heavy-pascal.caffemodel")``.
+
+Each gives a ``reproduction.fcn.segmenter.Segmenter``: called with a picture (a file, a PIL image, or an array as it was
+read) it returns labels of the picture's size. Its ``net`` is the module.
+"""
+
+from collections.abc import Callable
+
+from reproduction.fcn.catalogue import NETS as _NETS
+from reproduction.fcn.segmenter import Segmenter as _Segmenter
+
+dependencies = ["torch", "numpy", "PIL", "scipy", "h5py", "safetensors"]
+
+
+def _entry(name: str) -> Callable[..., _Segmenter]:
+    def load(weights: str | None = None, device: str = "cpu") -> _Segmenter:
+        return _Segmenter.load(name, weights, device=device)
+
+    load.__name__ = name.replace("-", "_")
+    load.__doc__ = f"""Load {name}.
+
+    Args:
+        weights: a file of weights of any format; None looks into this project's weights/.
+        device: where it runs: ``cpu``, ``cuda``, ``cuda:1``.
+
+    Raises:
+        ReproductionError: the weights are missing, broken or of another net; there is no such device.
+    """
+    return load
+
+
+globals().update({entry.__name__: entry for entry in map(_entry, _NETS)})

@@ -1,0 +1,107 @@
+"""tools/export_onnx.py, tools/export_program.py and hubconf.py: nets for other programs, from the command line."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from reproduction.caffe import prototxt
+from reproduction.caffe.errors import WeightsError
+from reproduction.fcn import card
+from reproduction.fcn.segmenter import Segmenter
+from tests import thin
+from tests.golden import seeded
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A thin voc-fcn32s as a training leaves it, with classes of its own."""
+    made = tmp_path_factory.mktemp("runs") / "mine"
+    made.mkdir()
+    prototxt.dump(thin.deploy("voc-fcn32s", 64), made / "deploy.prototxt")
+    thin.write(made / "w.caffemodel", "voc-fcn32s", 64)
+    card.dump(card.own("mine", [f"c{i}" for i in range(21)], weights="w.caffemodel"), made / card.FILE)
+    return made
+
+
+@pytest.fixture
+def tool(monkeypatch, capsys, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    monkeypatch.chdir(tmp_path)
+
+    def call(name, *args):
+        module = importlib.import_module(name)
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, args)])
+        with pytest.raises(SystemExit) as end:
+            module.run(module.main)
+        return end.value.code, *capsys.readouterr()
+
+    return call
+
+
+def test_onnx_is_written_checked_and_runs(tool, folder):
+    code, out, err = tool("export_onnx", folder)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].startswith("mine.onnx: mine, ")
+    assert lines[1] == "  data (picture) -> labels"
+    assert [line.split(": ")[0] for line in lines[2:]] == [
+        f"  checked at {size}" for size in ("33 x 47", "64 x 64", "70 x 131")
+    ]
+    rgb = seeded.synth_image(29, 41, 2)
+    [labels] = onnxruntime.InferenceSession("mine.onnx").run(None, {"data": rgb[None]})
+    assert (labels[0] != Segmenter.load(folder)(rgb).labels).mean() < 1e-3
+
+
+def test_everything_is_json_for_machines(tool, folder):
+    code, out, _ = tool(
+        "export_onnx", folder, "--json", "--no-check", "--input", "blob", "--output", "scores", "-o", "x.onnx"
+    )
+    said = json.loads(out)
+    assert code == 0
+    assert said["card"]["source"] == {"file": "w.caffemodel", "sha256": card.sha256(folder / "w.caffemodel")}
+    assert (said["file"], said["input"], said["output"], said["checked"]) == ("x.onnx", "blob", "scores", [])
+    assert said["bytes"] == Path("x.onnx").stat().st_size
+
+
+def test_a_program_is_written_with_its_card(tool, folder):
+    code, out, _ = tool("export_program", folder, "--no-check", "-o", "mine.pt2")
+    assert code == 0
+    assert out.endswith("  not checked\n")
+    extra = {card.FILE: ""}
+    rgb = seeded.synth_image(29, 41, 2)
+    (labels,) = torch.export.load("mine.pt2", extra_files=extra).module()(torch.from_numpy(rgb)[None])
+    assert np.array_equal(labels[0].numpy(), Segmenter.load(folder)(rgb).labels)
+    assert card.loads(extra[card.FILE]).net == "mine"
+
+
+def test_mistakes_are_one_line(tool, tmp_path):
+    assert tool("export_onnx", "voc-fcn8")[::2] == (
+        1, "error: there is no net 'voc-fcn8'. Did you mean 'voc-fcn8s'?\n",
+    )  # fmt: skip
+    assert tool("export_onnx", "nyud-fcn32s-color-d", "--weights", "w")[::2] == (
+        1, "error: nyud-fcn32s-color-d takes depth, which is no picture. Choose --input blob.\n",
+    )  # fmt: skip
+    assert tool("export_program", "voc-fcn8s", "--weights", "none")[::2] == (
+        1,
+        "error: none: no such file of weights.\n",
+    )
+    assert tool("export_onnx", "voc-fcn8s", "--input", "jpeg")[0] == 2
+
+
+def test_torch_hub_gives_a_segmenter(monkeypatch, tmp_path):
+    from reproduction.fcn import nets
+
+    monkeypatch.setattr(nets, "deploy", lambda row: thin.deploy(row.name, 64))
+    model = thin.write(tmp_path / "w.caffemodel", "voc-fcn8s", 64)
+    loaded = torch.hub.load(str(ROOT), "voc_fcn8s", source="local", weights=model)
+    assert loaded(seeded.synth_image(29, 41, 2)).labels.shape == (29, 41)
+    with pytest.raises(WeightsError):
+        torch.hub.load(str(ROOT), "siftflow_fcn8s", source="local", weights=tmp_path / "none")

@@ -1,0 +1,84 @@
+#!/usr/bin/env python3
+"""Write a net as ONNX, for any height and width, and check it with ONNX Runtime at three sizes.
+
+    tools/export_onnx.py voc-fcn8s                                  voc-fcn8s.onnx: a picture in, labels out
+    tools/export_onnx.py mini-fcn8s -o net.onnx --output scores     with the weights that come with this project
+    tools/export_onnx.py runs/voc-fcn8s                             what tools/train.py --data made of your own pictures
+    tools/export_onnx.py voc-fcn8s --input blob --output scores     for OpenCV 5, which reads Caffe no more
+
+--input picture takes (N, H, W, 3) uint8, R G B, as it was read: the mean and the order of the channels are inside.
+--input blob takes (N, 3, H, W) float32, B G R, minus the mean, as Caffe does. --output labels gives the class of each
+pixel, (N, H, W) uint8; --output scores gives (N, classes, H, W) float32. The names of the classes, and all else that
+the net needs to be used, are JSON in the model's metadata, under "card". A net of VGG16 takes about half a minute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from common import WEIGHTS, run
+
+from reproduction.caffe import files
+from reproduction.fcn import card, export, segmenter
+from reproduction.fcn.card import Card
+from reproduction.fcn.export import Checked, Form
+from reproduction.fcn.segmenter import Segmenter
+
+
+def main() -> None:
+    """Write, check, and say what was written."""
+    args = parser(__doc__, ".onnx").parse_args()
+    made, about, form = prepared(args)
+    model = export.onnx_model(made.net, about, form).SerializeToString()
+    run_it = export.onnx_runtime(model) if args.check else None
+    checked = export.check(made.net, about, form, run_it) if run_it else []
+    path = args.out or Path(f"{about.net}.onnx")
+    with files.atomic(path) as file:
+        file.write(model)
+    print(said(path, about, form, checked, as_json=args.json))
+
+
+def parser(doc: str | None, ending: str) -> argparse.ArgumentParser:
+    """Make the options that every export has."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("net", metavar="NET", help="the name of a net, or the folder that a training left")
+    made.add_argument("--weights", type=Path, metavar="FILE", help="default: the net's, in weights/")
+    made.add_argument("-o", "--out", type=Path, metavar="FILE", help=f"default: NET{ending}")
+    made.add_argument("--input", choices=export.INPUTS, default="picture", help="default: picture")
+    made.add_argument("--output", choices=export.OUTPUTS, default="labels", help="default: labels")
+    made.add_argument("--no-check", dest="check", action="store_false", help="write it without running it")
+    made.add_argument("--json", action="store_true", help="print the result as JSON")
+    return made
+
+
+def prepared(args: argparse.Namespace) -> tuple[Segmenter, Card, Form]:
+    """Load the net, and say on its card where the weights come from.
+
+    Raises:
+        ReproductionError: there is no such net, its weights are not there, or its inputs cannot be given so.
+    """
+    form, model = Form(args.input, args.output), segmenter.locate(args.net, args.weights, WEIGHTS)
+    form.check(segmenter.describe(args.net))
+    made = Segmenter.load(args.net, model)
+    return made, card.sourced(made.card, model), form
+
+
+def said(path: Path, about: Card, form: Form, checked: Sequence[Checked], *, as_json: bool) -> str:
+    """Word what was written."""
+    if as_json:
+        found = [vars(each) for each in checked]
+        return json.dumps({"file": str(path), "bytes": path.stat().st_size, "card": json.loads(card.dumps(about)),
+                           "input": form.inputs, "output": form.outputs, "checked": found}, indent=2)  # fmt: skip
+    lines = [f"{path}: {about.net}, {path.stat().st_size / 1e6:.1f} MB"]
+    lines.append(f"  {', '.join(about.inputs)} ({form.inputs}) -> {', '.join(form.output_names(about))}")
+    for each in checked:
+        differs = f"{100 * each.worst:.2g} % of pixels differ" if each.pixels else f"scores differ by {each.worst:.1g}"
+        lines.append(f"  checked at {each.size[0]} x {each.size[1]}: {each.output}, {differs}")
+    return "\n".join(lines if checked else [*lines, "  not checked"])
+
+
+if __name__ == "__main__":
+    run(main)

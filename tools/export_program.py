@@ -1,0 +1,42 @@
+#!/usr/bin/env python3
+"""Write a net as a program of torch.export, for any height and width from 27 pixels on, and check it at three sizes.
+
+    tools/export_program.py voc-fcn8s                      voc-fcn8s.pt2: a picture in, labels out
+    tools/export_program.py mini-fcn8s -o net.pt2          with the weights that come with this project
+    tools/export_program.py runs/voc-fcn8s --output scores
+
+The file needs torch alone, and none of this project:
+
+    program = torch.export.load("voc-fcn8s.pt2").module()
+    labels, = program(torch.from_numpy(np.array(Image.open("photo.jpg")))[None])
+
+--input and --output are those of tools/export_onnx.py. One picture at a time. A net of VGG16 takes about a minute.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common import run
+from export_onnx import parser, prepared, said
+
+from reproduction.caffe import files
+from reproduction.fcn import card, export
+
+
+def main() -> None:
+    """Write, check, and say what was written."""
+    import torch
+
+    args = parser(__doc__, ".pt2").parse_args()
+    made, about, form = prepared(args)
+    program = export.exported(made.net, about, form)
+    checked = export.check(made.net, about, form, export.torch_program(program)) if args.check else []
+    path = args.out or Path(f"{about.net}.pt2")
+    with files.atomic(path) as file:
+        torch.export.save(program, file, extra_files={card.FILE: card.dumps(about)})
+    print(said(path, about, form, checked, as_json=args.json))
+
+
+if __name__ == "__main__":
+    run(main)
