@@ -305,10 +305,10 @@ class Report:
     def rises(self) -> list[Rise]:
         """Compare each stage with the one before, in its first labelling. Nothing when only a part was scored."""
         mean_iu = {net.net: net.measured[0].mean_iu for net in self.nets if net.measured}
-        least = nets.DATASETS[self.set].least_rise_points
+        least = nets.DATASETS[self.set].least_rise_points if self.set in nets.DATASETS else None
         found = []
         for name, mine in mean_iu.items() if self.limit is None else ():
-            for parent in catalogue.NETS[name].parents:
+            for parent in catalogue.NETS[name].parents if name in catalogue.NETS else ():
                 before = mean_iu.get(parent)
                 if mine is not None and before is not None:
                     found.append(Rise(name, parent, 100 * (mine - before), least))

@@ -1,0 +1,123 @@
+"""The page of trainings: its numbers are the logs', over all stages."""
+
+import json
+import re
+
+import pytest
+
+from reproduction.caffe.errors import DataError
+from reproduction.report import course, training
+from tests.report import made
+from tests.report.test_page import Cells
+
+CLASSES = ["background", "cat", "<dog>"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    made.log(folder, "mini-vgg", 20, time="2026-01-31T12:00:00+00:00")
+    made.log(folder, "mini-fcn32s", 40, parents=["mini-vgg"], classes=CLASSES, time="2026-01-31T12:10:00+00:00")
+    made.log(
+        folder, "mini-fcn16s", 24, made=13, parents=["mini-fcn32s"], classes=CLASSES, resumed=[6],
+        time="2026-01-31T12:20:00+00:00",
+    )  # fmt: skip
+    training.dump(course.find(folder), folder / "index.html")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text(runs):
+    return (runs / "index.html").read_text()
+
+
+def charts(text):
+    found = re.findall(r'<script type="application/json">(.*?)</script>', text, re.S)
+    return [json.loads(each) for each in found]
+
+
+def test_curves_run_over_all_stages(text):
+    loss, scores, accuracy, test_loss = charts(text)
+    assert [(stage["name"], stage["start"]) for stage in loss["stages"]] == [
+        ("mini-vgg", 0), ("mini-fcn32s", 20), ("mini-fcn16s", 60),
+    ]  # fmt: skip
+    assert loss["x"] == [0, 84]
+    assert len(loss["lines"][0]["x"]) == 20 + 40 + 13
+    assert loss["lines"][0]["x"][20:22] == [20, 21]
+    assert loss["lines"][0]["y"][20:22] == [2, 1]
+    assert [line["name"] for line in scores["lines"]] == ["pixel acc.", "mean acc.", "mean IU", "f.w. IU"]
+    assert scores["lines"][2]["x"] == [30, 40, 50, 60, 66, 72]
+    assert scores["lines"][2]["text"] == ["12.50", "25.00", "37.50", "50.00", "12.50", "25.00"]
+    assert accuracy["stages"] == [{"name": "mini-vgg", "start": 0}], "of the stages that have it"
+    assert accuracy["lines"][0]["y"] == [0.25, 0.5, 0.75, 1]
+    assert test_loss["lines"][0]["name"] == "loss"
+
+
+def test_every_validation_stands_in_a_table(text, runs):
+    cells = Cells(text)
+    for name in ("mini-fcn32s", "mini-fcn16s"):
+        for check in course.read(runs / name).checks:
+            for metric, value in check.scores["label"].items():
+                (cell,) = cells.having(data_stage=name, data_iteration=str(check.iteration), data_metric=metric)
+                assert cell["text"] == f"{100 * value:.2f}"
+
+
+def test_each_stage_says_how_far_it_is(text):
+    badges = [entry["text"] for entry in Cells(text).classed("badge")]
+    assert badges == ["✓ all 20 iterations", "✓ all 40 iterations", "13 of 24 iterations"]
+    assert "went on after a stop 1 time</dd>" in text
+
+
+def test_the_classes_are_those_of_the_last_validation_beside_the_stages_before(text):
+    cells = Cells(text)
+    assert [entry["text"] for entry in cells.classed("bar-name")] == CLASSES
+    assert [entry["text"] for entry in cells.classed("bar-value")] == ["25.00", "\N{EN DASH}", "12.50"]
+    ticks = [entry["title"] for entry in cells.classed("tick") if "title" in entry]
+    assert ticks == ["mini-fcn32s: 50.00", "mini-fcn32s: 25.00"]
+
+
+def test_what_ran_is_said(text):
+    for said in ("2026-01-31T12:10:00+00:00", "torch 2.13.0", "weights of mini-vgg", "conv1_1: copied", "base_lr: 0.5"):
+        assert said in text
+
+
+def test_the_page_needs_nothing_but_itself(text):
+    cells = Cells(text)
+    assert {link.partition(":")[0] for link in cells.links if not link.startswith("#")} == {"data"}
+    assert len(cells.ids) == len(set(cells.ids))
+
+
+def test_trainings_that_have_nothing_to_do_with_each_other_are_shown_apart(tmp_path):
+    for name in ("a", "b"):
+        made.log(tmp_path, name, 4, classes=CLASSES)
+    text = training.page(course.read(folder) for folder in course.find(tmp_path))
+    assert len(charts(text)) == 4
+    assert re.findall(r"<h2[^>]*>(.*?)</h2>", text) == ["a", "b"]
+
+
+def test_a_training_that_has_just_begun_is_shown(tmp_path):
+    made.log(tmp_path, "n", 4, made=0, classes=CLASSES)
+    text = training.page([course.read(tmp_path / "n")])
+    assert "not validated yet" in text
+    assert charts(text) == []
+
+
+def test_many_losses_are_shown_as_means_and_ranges(tmp_path):
+    made.log(tmp_path, "n", 2000, classes=CLASSES)
+    (loss, _) = charts(training.page([course.read(tmp_path / "n")]))
+    assert loss["lines"][0]["name"] == "loss, mean and range of 5"
+    assert len(loss["lines"][0]["x"]) == 400
+
+
+def test_a_loss_of_zero_is_shown(tmp_path):
+    path = made.log(tmp_path, "n", 4, classes=CLASSES) / "log.jsonl"
+    path.write_text(path.read_text().replace('"loss_per_pixel": 0.5', '"loss_per_pixel": 0'))
+    (loss, _) = charts(training.page([course.read(tmp_path / "n")]))
+    assert loss["log"] is False
+
+
+def test_a_log_that_is_not_there_is_said(tmp_path):
+    with pytest.raises(DataError) as error:
+        training.dump([tmp_path], tmp_path / "index.html")
+    assert str(error.value) == f"{tmp_path}/log.jsonl: there is no such log of a training."
+    assert not (tmp_path / "index.html").exists()
