@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from reproduction.fcn import datasets, segmenter
+from reproduction.caffe import prototxt
+from reproduction.fcn import datasets, mininets, nets, segmenter
 from reproduction.fcn.evaluate import evaluate
-from tests import trees
+from tests import mini, trees
 
 ROOT = Path(__file__).resolve().parents[2]
 IDS = ["2007_000033", "2007_000042", "2007_000061"]
@@ -137,9 +139,85 @@ def test_training_images_are_refused_unless_forced(tool, root):
     assert tool(VOC21, *command, "--force")[0] == 0
 
 
-def run(*args):
-    command = [sys.executable, str(ROOT / "tools/evaluate.py"), *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={"PYTHONPATH": str(ROOT)})
+def run(*args, launcher=()):
+    command = [sys.executable, *launcher, str(ROOT / "tools/evaluate.py"), *map(str, args)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """Mini-VOC in small, and its nets with seeded weights."""
+    folder = tmp_path_factory.mktemp("drawn")
+    mini.weights(folder / "weights")
+    with pytest.MonkeyPatch.context() as patch:
+        mini.shrink(patch)
+        mini.mini.generate(folder / "data")
+    return folder
+
+
+def test_two_processes_count_what_one_does(drawn):
+    command = (
+        "--net",
+        "mini-fcn8s",
+        "--weights",
+        drawn / "weights/mini/mini-fcn8s.caffemodel",
+        "--data",
+        drawn / "data",
+    )
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    one, two = run(*command, "--json", "-q"), run(*command, "--json", "-q", launcher=launcher)
+    assert (one.returncode, two.returncode) == (0, 0), two.stderr
+    assert one.stderr == ""
+    assert two.stdout == one.stdout
+    found = json.loads(one.stdout)
+    assert (found["images"], found["split"]) == (3, "val")
+    assert list(found["scores"]["label"]["class_iu"]) == list(mini.mini.CLASSES)
+    assert len([iu for iu in found["scores"]["label"]["class_iu"].values() if iu]) > 1
+
+
+def test_a_net_of_ones_own_is_scored_on_a_data_set(drawn, tmp_path):
+    prototxt.dump(nets.deploy(mininets.NETS["mini-fcn16s"]), tmp_path / "deploy.prototxt")
+    weights = drawn / "weights/mini/mini-fcn16s.caffemodel"
+    own = ("--prototxt", tmp_path / "deploy.prototxt", "--dataset", "mini", "--split", "val")
+    by_name = run("--net", "mini-fcn16s", "--weights", weights, "--data", drawn / "data", "--json", "-q")
+    by_file = run(*own, "--weights", weights, "--data", drawn / "data", "--json", "-q")
+    assert (by_name.returncode, by_file.returncode) == (0, 0), by_file.stderr
+    first, second = json.loads(by_name.stdout), json.loads(by_file.stdout)
+    assert second["scores"] == first["scores"]
+    assert (second["net"], second["dataset"]) == (str(tmp_path / "deploy.prototxt"), "mini")
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        (["--prototxt", "a.prototxt"], 2, "--prototxt needs --weights, --dataset and --split"),
+        (["--net", "mini-fcn8s", "--dataset", "voc"], 2, "--dataset belongs to --prototxt; a net that has a name has"),
+        (["--net", "mini-fcn8s", "--prototxt", "a.prototxt"], 2, "not allowed with argument --net"),
+        (
+            ["--prototxt", "a.prototxt", "--weights", "w", "--dataset", "voc", "--split", "val"],
+            1,
+            "error: a.prototxt: no such file or directory.\n",
+        ),
+        (
+            ["--prototxt", "deploy.prototxt", "--weights", "w", "--dataset", "vok", "--split", "val"],
+            1,
+            "error: no data set is called 'vok'; want one of ",
+        ),
+        (
+            ["--prototxt", "deploy.prototxt", "--weights", "w", "--dataset", "nyud", "--split", "val"],
+            1,
+            "error: nyud has no 'data'; want one of color, depth, hha, label.",
+        ),
+    ],
+)
+def test_mistakes_with_ones_own_net_are_one_line(tool, args, code, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    prototxt.dump(nets.deploy(mininets.NETS["mini-fcn16s"]), Path("deploy.prototxt"))
+    ended, out, err = tool(VOC21, *args)
+    assert (ended, out) == (code, "")
+    assert said in err
+    assert code == 2 or err.count("\n") == 1
 
 
 def test_help_shows_an_example_that_parses():
