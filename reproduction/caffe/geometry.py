@@ -180,6 +180,10 @@ def pool_sizes(
     return tuple(counts)
 
 
+class AxisError(NetError):
+    """Coordinate maps that start at different axes."""
+
+
 @dataclass(frozen=True)
 class CoordMap:
     """Where a coordinate of one blob lies in another: ``scale * x + shift``, on the axes from ``axis`` on.
@@ -206,7 +210,7 @@ class CoordMap:
     def __matmul__(self, other: CoordMap) -> CoordMap:
         """Compose: ``(self @ other)`` takes x through ``other`` first."""
         if self.axis is not None and other.axis is not None and self.axis != other.axis:
-            raise NetError("coordinate maps start at different axes", got=f"{self.axis} and {other.axis}")
+            raise AxisError("coordinate maps start at different axes", got=f"{self.axis} and {other.axis}")
         axes = max(len(self.scale), len(other.scale))
         (a1, b1), (a2, b2) = self._spread(axes), other._spread(axes)
         return CoordMap(

@@ -79,7 +79,6 @@ class Function:
         in_place: whether the tops are the bottoms' blobs.
 
     Attributes:
-        spec: the LayerParameter, without bottoms, tops and, unless given, name.
         tops: the tops.
 
     Raises:
@@ -89,18 +88,27 @@ class Function:
     def __init__(
         self, type: str, bottoms: Sequence[Top], fields: Mapping[str, Any], *, ntop: int = 1, in_place: bool = False
     ):
-        if type not in TYPES:
-            raise NetError(f"there is no layer type {type!r}", remedy=did_you_mean(type, TYPES))
+        self.type = type
+        self._spec = self._written(fields)
         for index, bottom in enumerate(bottoms):
             if not isinstance(bottom, Top):
                 raise NetError(f"bottom {index} is not a top", type=type, got=repr(bottom))
         if in_place and ntop > len(bottoms):
             raise NetError("in_place needs a bottom for each top", type=type, got=len(bottoms), want=ntop)
-        self.type = type
         self.bottoms = tuple(bottoms)
         self.in_place = in_place
-        self.spec = _spec(type, fields)
         self.tops = tuple(Top(self, index) for index in range(ntop))
+
+    @property
+    def spec(self) -> LayerParameter:
+        """The LayerParameter, without the names of tops and bottoms and, unless given, the layer's."""
+        return self._spec
+
+    def _written(self, fields: Mapping[str, Any]) -> LayerParameter:
+        """Write the LayerParameter."""
+        if self.type not in TYPES:
+            raise NetError(f"there is no layer type {self.type!r}", remedy=did_you_mean(self.type, TYPES))
+        return _spec(self.type, fields)
 
 
 def layer(type: str, *bottoms: Top, in_place: bool = False, **fields: Any) -> Top:
@@ -235,7 +243,7 @@ def coord_map(function: Function) -> CoordMap | None:
     """
     spec = function.spec
     if function.type in ("Convolution", "Im2col", "Deconvolution"):
-        windows = conv_windows(spec.convolution_param, _axes(spec.convolution_param))
+        windows = conv_windows(spec.convolution_param, spatial_axes(spec.convolution_param))
         window_map = deconv_map if function.type == "Deconvolution" else conv_map
         return window_map(windows, spec.convolution_param.axis + 1)
     if function.type == "Pooling" and not spec.pooling_param.global_pooling:
@@ -250,7 +258,7 @@ def coord_map(function: Function) -> CoordMap | None:
     return CoordMap() if function.type in _POINTWISE else None
 
 
-def _axes(param: ConvolutionParameter) -> int:
+def spatial_axes(param: ConvolutionParameter) -> int:
     """Count the spatial axes that the windows tell apart; one window is for every axis."""
     if any(param.has(f"{name}_{side}") for name in ("kernel", "stride", "pad") for side in "hw"):
         return 2
@@ -324,6 +332,15 @@ def crop(top_from: Top, top_to: Top) -> Top:
     """Write the Crop layer that aligns ``top_from`` with ``top_to``, its offset proved by their coordinate maps.
 
     Raises:
+        NetError: as ``crop_fields``.
+    """
+    return layer("Crop", top_from, top_to, **crop_fields(top_from, top_to))
+
+
+def crop_fields(top_from: Top, top_to: Top) -> dict[str, Any]:
+    """Find the ``axis`` and ``offset`` of the Crop layer that aligns ``top_from`` with ``top_to``.
+
+    Raises:
         NetError: the two have no common ancestor, different scales, or an offset that is negative or not whole.
 
     Source: BVLC/caffe@9b89154 python/caffe/coord_map.py L166-L185.
@@ -351,7 +368,7 @@ def crop(top_from: Top, top_to: Top) -> Top:
             remedy="Make a kernel between them one pixel longer or shorter.",
         )
     axis = 2 if between.axis is None else between.axis
-    return layer("Crop", top_from, top_to, axis=axis, offset=[int(value) for value in offset])
+    return {"axis": axis, "offset": [int(value) for value in offset]}
 
 
 def _numbers(values: Sequence[Fraction]) -> str:

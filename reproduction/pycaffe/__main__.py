@@ -1,0 +1,38 @@
+"""Runs a program that was written for Caffe's Python interface.
+
+python -m reproduction.pycaffe SCRIPT [ARGUMENTS]
+
+The program runs as ``python SCRIPT ARGUMENTS`` would run it, with this project as its ``caffe``. Python 2 sources are
+translated when they are imported; nothing is written. Example:
+
+    cd voc-fcn8s && python -m reproduction.pycaffe net.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from reproduction.pycaffe import run
+
+
+def main() -> None:
+    """Read the command line and run the program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m reproduction.pycaffe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("-2", "--python2", action="store_true", help="take what may be for either Python as Python 2")
+    parser.add_argument("script", metavar="SCRIPT", help="the program")
+    parser.add_argument("arguments", metavar="ARGUMENTS", nargs=argparse.REMAINDER, help="what it is given")
+    asked = parser.parse_args()
+    try:
+        with open(asked.script, "rb"):  # noqa: PTH123
+            pass
+    except OSError as error:
+        sys.stderr.write(f"error: {asked.script}: the program cannot be read: {(error.strerror or '').lower()}.\n")
+        sys.exit(2)
+    run.script(asked.script, asked.arguments, python2=asked.python2)
+
+
+if __name__ == "__main__":
+    main()

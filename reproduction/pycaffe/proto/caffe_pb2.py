@@ -1,0 +1,72 @@
+"""Caffe's messages and enums, as ``protoc`` would have them from caffe.proto: ``caffe_pb2.NetParameter()`` ...
+
+Made from the schema, which declares every field once; nothing is generated.
+
+Source: BVLC/caffe@9b89154 src/caffe/proto/caffe.proto.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+from reproduction.caffe import schema
+from reproduction.caffe.errors import did_you_mean
+from reproduction.caffe.schema import Message, Phase
+from reproduction.pycaffe.proto.descriptors import PACKAGE, Descriptor, Enum, EnumDescriptor
+from reproduction.pycaffe.proto.message import VIEWS, ProtoMessage
+
+# Enums that caffe.proto calls otherwise than the schema, which has all of them on one level.
+_NESTED_NAMES = {"HingeNorm": "Norm", "DatabaseBackend": "DB", "V1LayerType": "LayerType"}
+
+TRAIN = int(Phase.TRAIN)
+TEST = int(Phase.TEST)
+
+
+def _enum(values: type[enum.IntEnum], scope: str = "") -> Enum:
+    name = _NESTED_NAMES.get(values.__name__, values.__name__)
+    return Enum(EnumDescriptor(name, ".".join(filter(None, (PACKAGE, scope, name))), values))
+
+
+def _view(message: type[Message]) -> type[ProtoMessage]:
+    """Make the class that shows a message of the schema, with the enums that caffe.proto nests in it."""
+    descriptor = Descriptor(message)
+    members: dict[str, Any] = {
+        "__slots__": (),
+        "__module__": __name__,
+        "__doc__": message.__doc__,
+        "_schema": message,
+        "DESCRIPTOR": descriptor,
+    }
+    for field in message.fields.values():
+        members[f"{field.name.upper()}_FIELD_NUMBER"] = field.number
+        if field.enum and field.enum is not Phase:
+            nested = _enum(field.enum, message.__name__)
+            descriptor.enum_types_by_name[nested.DESCRIPTOR.name] = nested.DESCRIPTOR
+            members[nested.DESCRIPTOR.name] = nested
+            members.update(nested.items())
+    return type(message.__name__, (ProtoMessage,), members)
+
+
+def _describe(view: type[ProtoMessage]) -> None:
+    for field in view._schema.fields.values():
+        message_type = VIEWS[field.message].DESCRIPTOR if field.message else None
+        enum_type = None
+        if field.enum:
+            name = _NESTED_NAMES.get(field.enum.__name__, field.enum.__name__)
+            enum_type = view.DESCRIPTOR.enum_types_by_name.get(name, _PHASE.DESCRIPTOR)
+        view.DESCRIPTOR.add(field, message_type, enum_type)
+
+
+_PHASE = _enum(Phase)
+_MESSAGES = [kind for kind in vars(schema).values() if isinstance(kind, type) and issubclass(kind, Message)]
+VIEWS.update({kind: _view(kind) for kind in _MESSAGES if kind is not Message})
+for _each in VIEWS.values():
+    _describe(_each)
+
+globals().update({view.__name__: view for view in VIEWS.values()}, Phase=_PHASE)
+
+
+def __getattr__(name: str) -> Any:
+    near = did_you_mean(name, [view.__name__ for view in VIEWS.values()])
+    raise AttributeError(f"caffe_pb2 has no message or enum {name!r}. {near}".rstrip())

@@ -1,0 +1,161 @@
+"""Repeated fields as protobuf shows them: live lists that take only what fits the field."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, MutableSequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reproduction.caffe.schema import Field, Message
+
+Convert = Callable[[Any], Any]
+
+
+class Repeated(MutableSequence[Any]):
+    """A repeated field of numbers, strings or enums: a view of the message's own list.
+
+    Args:
+        message: the schema's message that has the field.
+        field: the field.
+        convert: makes a stored value of one that a program gives, or raises.
+    """
+
+    def __init__(self, message: Message, field: Field[Any], convert: Convert):
+        self._message, self._field, self._convert = message, field, convert
+
+    @property
+    def _items(self) -> list[Any]:
+        items: list[Any] = getattr(self._message, self._field.name)
+        return items
+
+    def _changed(self) -> list[Any]:
+        self._message.present = True
+        return self._items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self[:])
+
+    def __getitem__(self, index: Any) -> Any:
+        found = self._items[index]
+        if self._field.enum is None:
+            return found
+        return [int(item) for item in found] if isinstance(index, slice) else int(found)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        new = [self._convert(item) for item in value] if isinstance(index, slice) else self._convert(value)
+        self._changed()[index] = new
+
+    def __delitem__(self, index: Any) -> None:
+        del self._changed()[index]
+
+    def insert(self, index: int, value: Any) -> None:
+        """Put a value before the one at ``index``."""
+        self._changed().insert(index, self._convert(value))
+
+    def extend(self, values: Iterable[Any]) -> None:
+        """Append values; all or none."""
+        new = [self._convert(value) for value in values]
+        self._changed().extend(new)
+
+    MergeFrom = extend
+
+    def sort(self, *, key: Callable[[Any], Any] | None = None, reverse: bool = False) -> None:
+        """Sort in place."""
+        self[:] = sorted(self, key=key, reverse=reverse)
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, (list, tuple, Repeated)) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # a live list changes
+
+    def __repr__(self) -> str:
+        return repr(list(self))
+
+
+class Messages(Repeated):
+    """A repeated sub-message: what is appended is copied, as in protobuf, and what is read is live.
+
+    Args:
+        message: the schema's message that has the field.
+        field: the field.
+        convert: makes the schema's message of one that a program gives.
+        show: makes the program's view of a message of the schema.
+    """
+
+    def __init__(self, message: Message, field: Field[Any], convert: Convert, show: Convert):
+        super().__init__(message, field, convert)
+        self._show = show
+
+    def __getitem__(self, index: Any) -> Any:
+        found = self._items[index]
+        return [self._show(item) for item in found] if isinstance(index, slice) else self._show(found)
+
+    def add(self, **fields: Any) -> Any:
+        """Append an empty message, or one with these fields, and return it."""
+        assert self._field.message is not None
+        added = self._show(self._field.message())
+        for name, value in fields.items():
+            added._assign(name, value)
+        self._changed().append(added._message)
+        return added
+
+
+class Array(Repeated):
+    """A repeated field of very many numbers, which the schema holds as an array."""
+
+    @property
+    def _array(self) -> npt.NDArray[Any]:
+        array: npt.NDArray[Any] = getattr(self._message, self._field.name)
+        return array
+
+    def _store(self, array: npt.NDArray[Any]) -> None:
+        self._message.values[self._field.name] = array
+        self._message.present = True
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        """Give the values as an array: as protobuf's, in double precision unless another type is asked for."""
+        return np.array(self._array, dtype or np.float64, copy=copy)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._array[index].tolist()
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        if isinstance(index, slice) and len(range(*index.indices(len(self)))) != len(value := list(value)):
+            items = list(self)
+            items[index] = value
+            self._store(self._checked(items))
+            return
+        array = self._array.copy()  # copies of messages share their arrays
+        array[index] = self._checked(value) if isinstance(index, slice) else self._convert(value)
+        self._store(array)
+
+    def __delitem__(self, index: Any) -> None:
+        self._store(np.delete(self._array, index))
+
+    def insert(self, index: int, value: Any) -> None:
+        """Put a value before the one at ``index``; see ``extend`` for many."""
+        at = slice(index, None).indices(len(self))[0]
+        self._store(np.insert(self._array, at, self._checked([value])))
+
+    def extend(self, values: Iterable[Any]) -> None:
+        """Append values; all or none."""
+        self._store(np.concatenate([self._array, self._checked(values)]))
+
+    MergeFrom = extend
+
+    def _checked(self, values: Iterable[Any]) -> npt.NDArray[Any]:
+        assert self._field.kind is not None
+        if isinstance(values, np.flatiter):
+            values = values[:]
+        if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
+            array: npt.NDArray[Any] = self._field.check(values.ravel())
+            return array
+        return np.array([self._convert(value) for value in values], self._field.kind.dtype)

@@ -1,0 +1,149 @@
+"""Which Python a source was written for: told by parsing it, and by names that only one of the two has."""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+# Names that are no builtins of Python 3, modules that it has not, and methods that its dicts have not.
+_NAMES = frozenset(
+    ["apply", "basestring", "buffer", "cmp", "execfile", "file", "intern", "long", "raw_input", "reduce", "reload",
+     "unichr", "unicode", "xrange"]
+)  # fmt: skip
+_MODULES = frozenset(
+    ["ConfigParser", "HTMLParser", "Queue", "SocketServer", "StringIO", "Tkinter", "__builtin__", "cPickle",
+     "cStringIO", "commands", "copy_reg", "httplib", "sets", "thread", "urllib2", "urlparse"]
+)  # fmt: skip
+_METHODS = frozenset({"has_key", "iteritems", "iterkeys", "itervalues"})
+
+# Modules, and a name of sys, that only a source for both Pythons asks for.
+_BRIDGES = frozenset({"builtins", "future", "past", "six"})
+
+_PYTHON3_ONLY = (
+    ast.AnnAssign, ast.AsyncFor, ast.AsyncFunctionDef, ast.AsyncWith, ast.JoinedStr, ast.MatMult, ast.Match,
+    ast.NamedExpr, ast.Nonlocal, ast.TryStar, ast.YieldFrom,
+)  # fmt: skip
+
+
+def of(text: str) -> int | None:
+    """Return 2 or 3, the only Python that a source is for, or None: it may be for either.
+
+    What does not parse as Python 3 is Python 2. What parses is Python 2 if it uses what only Python 2 has, outside a
+    ``try`` and without asking which Python runs it.
+    """
+    tree = parsed(text)
+    if tree is None:
+        return 2
+    nodes = list(ast.walk(tree))
+    if any(map(_is_python3, nodes)):
+        return 3
+    if any(map(_asks, nodes)):
+        return None
+    known = set(_bound(nodes))
+    return 2 if any(_is_python2(node, known) for node in _outside_try(tree)) else None
+
+
+def parsed(text: str) -> ast.Module | None:
+    """Parse a source as Python 3; None if it is not."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return ast.parse(text)
+        except (SyntaxError, ValueError):
+            return None
+
+
+def of_program(script: Path, folders: Sequence[Path]) -> int:
+    """Return 2 if the script, or one of its own modules that it imports, is for Python 2 alone, else 3.
+
+    Args:
+        script: the file of the program.
+        folders: where its own modules are looked for.
+    """
+    waiting, seen = [script], {script}
+    while waiting:
+        path = waiting.pop()
+        text = path.read_bytes().decode("utf-8", "replace")
+        if of(text) == 2:
+            return 2
+        tree = parsed(text)
+        for name in _imported(tree) if tree else ():
+            for found in _files(name, [path.parent, *folders]):
+                if found not in seen:
+                    seen.add(found)
+                    waiting.append(found)
+    return 3
+
+
+def _files(module: str, folders: Sequence[Path]) -> Iterator[Path]:
+    """Yield the file of a module, and those of the packages that it is in."""
+    for folder in folders:
+        at = folder
+        for part in module.split("."):
+            for file in (at / part / "__init__.py", at / f"{part}.py"):
+                if file.is_file():
+                    yield file
+            at /= part
+        if at.is_dir() or at.with_suffix(".py").is_file():
+            return
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = f"{node.module}." if node.module else ""
+            yield from (base + alias.name for alias in node.names)
+
+
+def _is_python3(node: ast.AST) -> bool:
+    if isinstance(node, (ast.FunctionDef, ast.Lambda)):
+        arguments = node.args
+        every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+        noted = any(each.annotation for each in every) or getattr(node, "returns", None) is not None
+        return noted or bool(arguments.kwonlyargs or arguments.posonlyargs)
+    if isinstance(node, ast.ClassDef):
+        return bool(node.keywords)
+    if isinstance(node, ast.Raise):
+        return node.cause is not None
+    return isinstance(node, _PYTHON3_ONLY)
+
+
+def _asks(node: ast.AST) -> bool:
+    if isinstance(node, ast.Attribute):
+        return node.attr in ("version_info", "hexversion")
+    if isinstance(node, ast.Import):
+        return any(alias.name.split(".")[0] in _BRIDGES for alias in node.names)
+    return isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in _BRIDGES
+
+
+def _is_python2(node: ast.AST, bound: set[str]) -> bool:
+    if isinstance(node, ast.Name):
+        return node.id in _NAMES and node.id not in bound
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Attribute) and node.func.attr in _METHODS
+    if isinstance(node, ast.Import):
+        return any(alias.name in _MODULES for alias in node.names)
+    return isinstance(node, ast.ImportFrom) and not node.level and node.module in _MODULES
+
+
+def _bound(nodes: Sequence[ast.AST]) -> Iterator[str]:
+    for node in nodes:
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            yield node.id
+        elif isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, ast.alias):
+            yield (node.asname or node.name).split(".")[0]
+
+
+def _outside_try(node: ast.AST) -> Iterator[ast.AST]:
+    if not isinstance(node, ast.Try):
+        yield node
+        for child in ast.iter_child_nodes(node):
+            yield from _outside_try(child)

@@ -1,0 +1,84 @@
+"""Imports of a program: each of its own modules is read as the Python that it was written for."""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery as machinery
+import importlib.util
+import os
+import site
+import sys
+import sysconfig
+import types
+from pathlib import Path
+
+import reproduction
+from reproduction.pycaffe.python2 import dialect, names, translate
+
+
+class Loader(machinery.SourceFileLoader):
+    """Loads a source of Python 3 as Python does, and one of Python 2 translated; nothing translated is written.
+
+    Attributes:
+        python2: whether what may be for either Python is taken as Python 2.
+    """
+
+    python2 = False
+
+    def get_code(self, fullname: str) -> types.CodeType | None:
+        """Return the module's code."""
+        path = self.get_filename(fullname)
+        if (text := self._python2_text()) is not None:
+            return translate.compiled(text, path)
+        if fullname == "__main__":  # Python keeps no bytecode of scripts
+            code: types.CodeType = self.source_to_code(self.get_data(path), path)
+            return code
+        return super().get_code(fullname)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """Run the module."""
+        if self._python2_text() is not None:
+            module.__dict__["__builtins__"] = names.BUILTINS
+        super().exec_module(module)
+
+    def _python2_text(self) -> str | None:
+        """Return the source if it is for Python 2."""
+        try:
+            text = importlib.util.decode_source(self.get_data(self.path))
+        except (SyntaxError, UnicodeDecodeError):
+            return None  # Python says what is wrong with it
+        found = dialect.of(text)
+        return text if found == 2 or (found is None and self.python2) else None
+
+
+_DETAILS = (
+    (machinery.ExtensionFileLoader, machinery.EXTENSION_SUFFIXES),
+    (Loader, machinery.SOURCE_SUFFIXES),
+    (machinery.SourcelessFileLoader, machinery.BYTECODE_SUFFIXES),
+)
+_find_own = machinery.FileFinder.path_hook(*_DETAILS)
+
+
+def _find(path: str) -> importlib.abc.PathEntryFinder:
+    if not is_own(path):
+        raise ImportError("not a folder of the program's", path=path)
+    return _find_own(path)
+
+
+def is_own(path: str) -> bool:
+    """Say whether a file or folder is the program's: not Python's, not an installed package's, not this one's."""
+    folder = Path(os.path.realpath(path or os.curdir))
+    return not any(folder.is_relative_to(other) for other in _installed())
+
+
+def _installed() -> list[Path]:
+    paths = sysconfig.get_paths()
+    folders = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    return [Path(os.path.realpath(each)) for each in (*folders, *site.getsitepackages(), *reproduction.__path__)]
+
+
+def install() -> None:
+    """Read every module that is imported from now on as the Python that it was written for."""
+    if _find not in sys.path_hooks:
+        sys.path_hooks.insert(0, _find)
+        sys.path_importer_cache.clear()
