@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from reproduction.caffe import prototxt, weights
 from reproduction.caffe.errors import DataError, ReproductionError, WeightsError
 from reproduction.fcn import palette
 from reproduction.fcn.segmenter import Segmenter
-from tests import thin, trees
+from tests import mini, thin, trees
 from tests.golden import seeded
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -248,6 +249,22 @@ def test_fetched_and_converted_weights_are_found_without_being_named(infer, shel
         monkeypatch.setattr(sys, "argv", ["infer.py", "--net", str(shelf / "voc-fcn8s"), "a.jpg"])
         assert module.main() == 0
     assert "segmented/a.png" in files()
+
+
+def test_a_mini_net_says_its_own_classes(infer, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["infer"], "WEIGHTS", mini.weights(tmp_path / "weights"))
+    picture("photo.jpg", size=(60, 70))
+    monkeypatch.setattr(sys, "argv", ["infer.py", "photo.jpg", "--net", "mini-fcn8s", "--json"])
+    assert sys.modules["infer"].main() == 0
+    made = Segmenter.load("mini-fcn8s", "weights/mini/mini-fcn8s.caffemodel")
+    names = {share.name for share in made("photo.jpg").shares}
+    assert len(names) > 1
+    assert names <= set(mini.mini.CLASSES)
+    dataset_mean = np.array((104.00699, 116.66877, 122.67892))
+    data = (read("photo.jpg")[0][:, :, ::-1] - dataset_mean).astype(np.float32).transpose(2, 0, 1)[None].copy()
+    with torch.no_grad():
+        labels = made.net({"data": data}, ["score"])["score"][0].argmax(0)
+    np.testing.assert_array_equal(read("segmented/photo.png")[0], labels.numpy())
 
 
 def test_from_the_shell_a_mistake_is_one_line_and_exit_code_1(tmp_path):
