@@ -3,15 +3,20 @@
 
     tools/convert_caffemodel.py fcn8s.caffemodel                           the layers, their shapes, the file's format
     tools/convert_caffemodel.py fcn8s.caffemodel -o fcn8s.safetensors
-    tools/convert_caffemodel.py fcn8s.pt -o fcn8s.caffemodel
+    tools/convert_caffemodel.py fcn8s.caffemodel -o fcn8s.safetensors --net voc-fcn8s
     tools/convert_caffemodel.py fcn8s.caffemodel --prototxt prototxt/voc-fcn8s/deploy.prototxt
     tools/convert_caffemodel.py fcn8s.caffemodel -o fcn8s.npz --prototxt deploy.prototxt --verify photo.jpg
+    tools/convert_caffemodel.py model_best.pth.tar -o fcn8s.caffemodel --net voc-fcn8s        from pytorch-fcn
+    tools/convert_caffemodel.py fcn8s.caffemodel -o fcn8s.pth                                 for its modules
+    tools/convert_caffemodel.py atonce.caffemodel -o atonce.pth --drop scale_pool4 scale_pool3
 
 The bytes of the floats are never changed. Parameters are called LAYER.weight and LAYER.bias, and LAYER.2 and on, as
 PyTorch's modules call them; .caffemodel.h5 has Caffe's own layout. Old nets (V0, V1) are upgraded, and that is said.
 
---prototxt checks that every parameter of the net is in the file, in its shape, and none is left over. --verify runs the
-net on a picture with the weights of both files, and compares every blob bit by bit.
+--prototxt checks that every parameter of the net is in the file, in its shape, and none is left over; --net does so for
+a net of this project, and scales that other programs keep in their code are added. --verify runs the net on a picture
+with the weights of both files, and compares every blob bit by bit. A safetensors file says where its weights come from
+and, with --net, the classes, the means, the order of the colours and the licence.
 """
 
 from __future__ import annotations
@@ -24,11 +29,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from common import run
+from common import PROTOTXT, run
 from tqdm import tqdm
 
-from reproduction.caffe import prototxt, weights
-from reproduction.caffe.errors import ReproductionError, WeightsError
+from reproduction.caffe import blobs, prototxt, weights
+from reproduction.caffe.errors import ReproductionError, WeightsError, did_you_mean
 from reproduction.caffe.schema import BlobShape, LayerParameter, NetParameter, Phase
 from reproduction.caffe.weights import Weights
 
@@ -47,18 +52,23 @@ def main() -> None:
     """Read, check, convert, verify, and say what was found."""
     parser = _parser()
     args = parser.parse_args()
+    if args.net:
+        args.prototxt = of_net(args.net)
     if args.verify and not (args.prototxt and args.output):
-        parser.error("--verify needs --prototxt NET and -o OUT")
+        parser.error("--verify needs --prototxt or --net, and -o OUT")
     if args.output:
         weights.format_for(args.output)
         if args.output.exists() and args.output.samefile(args.model):
             raise ReproductionError("this is the file to read", place=str(args.output), remedy="Name another with -o.")
     found = weights.read(args.model)
-    report = describe(found)
+    drop(found, args.drop)
     if args.prototxt:
         net, shapes = check(args.prototxt, found, dict(args.input))
+    report = describe(found)
+    if args.prototxt:
         report["prototxt"] = str(args.prototxt)
     if args.output:
+        found.metadata |= said(args.net, args.model, found)
         write(found, args.output)
         report["written"] = str(args.output)
     if args.verify:
@@ -70,7 +80,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, metavar="MODEL", help="a file of weights, of any of the formats")
     parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="where to write; the ending is the format")
-    parser.add_argument("--prototxt", type=Path, metavar="NET", help="check that the weights are those of this net")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--net", help="the net that the weights belong to, or the folder that a training left")
+    what.add_argument("--prototxt", type=Path, metavar="FILE", help="the same, as any prototxt")
+    parser.add_argument("--drop", nargs="+", default=[], metavar="LAYER", help="leave these layers' weights out")
     parser.add_argument("--verify", type=Path, metavar="IMAGE", help="run the net on it before and after; compare")
     parser.add_argument(
         "--input",
@@ -90,6 +103,43 @@ def _input(text: str) -> tuple[str, Shape]:
         return name, tuple(int(dim) for dim in shape.split("x"))
     except ValueError:
         raise argparse.ArgumentTypeError(f"got {text!r}, want for example data=1x3x500x500") from None
+
+
+def of_net(net: str) -> Path:
+    """Find the prototxt of a net of this project, or of the folder that a training left.
+
+    Raises:
+        ReproductionError: there is none of this name.
+    """
+    from reproduction.fcn import segmenter
+
+    name = segmenter.describe(net).net
+    return (Path(net) if Path(net).is_dir() else PROTOTXT / name) / "deploy.prototxt"
+
+
+def drop(found: Weights, layers: list[str]) -> None:
+    """Leave layers' weights out.
+
+    Raises:
+        WeightsError: there is no such layer.
+    """
+    names = [name for name, _ in found]
+    for layer in layers:
+        if layer not in names:
+            remedy = did_you_mean(layer, names)
+            raise WeightsError(f"there is no layer {layer!r} to leave out", path=found.path, remedy=remedy)
+    found.net.layer = [layer for layer in found.net.layer if layer.name not in layers]
+
+
+def said(net: str | None, model: Path, found: Weights) -> dict[str, str]:
+    """Say in a file of safetensors what it holds: the net's card, or at least where the weights come from."""
+    from reproduction.fcn import card, segmenter
+
+    if net:
+        return {card.KEY: card.dumps(card.sourced(segmenter.describe(net), model))}
+    if card.KEY in found.metadata:
+        return {}
+    return {"source": json.dumps({"file": model.name, "sha256": card.sha256(model)})}
 
 
 def describe(found: Weights) -> dict[str, Any]:
@@ -155,6 +205,8 @@ def check(path: Path, found: Weights, given: dict[str, Shape]) -> tuple[NetParam
     """
     import torch
 
+    from reproduction.fcn import surgery
+
     message = fed_by_hand(prototxt.load_net(path)[0])
     try:
         with torch.device("meta"):
@@ -162,14 +214,26 @@ def check(path: Path, found: Weights, given: dict[str, Shape]) -> tuple[NetParam
     except ReproductionError as error:
         raise error.at(str(path)) from None
     report = net.copy_from(found.net, found.path)
+    given_by_net = [name for name in report.untouched if name in surgery.constants(net)]
+    missing = [name for name in report.untouched if name not in given_by_net]
     wrong = []
-    if report.untouched:
-        wrong.append(f"no weights for {_few(report.untouched)}")
+    if missing:
+        wrong.append(f"no weights for {_few(missing)}")
     if report.ignored:
         wrong.append(f"weights left over of {_few(report.ignored)}")
     if wrong:
         raise WeightsError(f"these are not the weights of {path}", path=found.path, got="; ".join(wrong))
+    add_constants(found, net, given_by_net)
     return message, {name: net.blob_shapes[name] for name in net.inputs}
+
+
+def add_constants(found: Weights, net: Net, layers: list[str]) -> None:
+    """Add the weights of layers that the net's prototxt itself says."""
+    for name in layers:
+        spec = net.layers[name].spec
+        values = np.full(tuple(net.params[name][0].shape), spec.scale_param.filler.value, np.float32)
+        found.net.layer.add(name=name, type=spec.type, blobs=[blobs.from_array(values)])
+        found.notes.append(f"{name}: {spec.scale_param.filler.value:g} everywhere, as the prototxt says")
 
 
 def fed_by_hand(message: NetParameter) -> NetParameter:
@@ -214,8 +278,8 @@ def verify(message: NetParameter, shapes: dict[str, Shape], image: Path, before:
     for found in tqdm((before, after), desc="run the net", delay=1, file=sys.stderr):
         net.copy_from(found.net, found.path)
         with torch.inference_mode():
-            blobs = net(inputs, list(net.blob_shapes))
-        digests.append({name: hashlib.blake2b(blob.numpy().tobytes()).hexdigest() for name, blob in blobs.items()})
+            values = net(inputs, list(net.blob_shapes))
+        digests.append({name: hashlib.blake2b(blob.numpy().tobytes()).hexdigest() for name, blob in values.items()})
     different = [name for name in digests[0] if digests[0][name] != digests[1][name]]
     if different:
         raise WeightsError("the converted net computes something else", path=after.path, got=f"blobs {_few(different)}")

@@ -1,5 +1,6 @@
 """tools/convert_caffemodel.py: what it prints, what it refuses, and that it leaves nothing half done."""
 
+import importlib
 import json
 import re
 import subprocess
@@ -9,9 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
 from PIL import Image
 
-from reproduction.caffe import caffemodel, weights
+from reproduction.caffe import caffemodel, prototxt, weights
+from reproduction.fcn import card, nets
+from tests import thin
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests/golden"
@@ -33,6 +37,21 @@ layer { name: "conv2_1" type: "Convolution" bottom: "a" top: "b"
 def tool(*args: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "tools/convert_caffemodel.py"), *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, check=False, env={"PYTHONPATH": str(ROOT)})
+
+
+@pytest.fixture
+def convert(monkeypatch, capsys):
+    """Run the tool in this process; returns exit code and output."""
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    module = importlib.import_module("convert_caffemodel")
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["convert_caffemodel.py", *map(str, args)])
+        with pytest.raises(SystemExit) as end:
+            module.run(module.main)
+        return end.value.code, *capsys.readouterr()
+
+    return call
 
 
 def refused(*args: object) -> str:
@@ -185,4 +204,61 @@ def test_the_examples_of_the_help_are_in_the_help_and_parse():
     done = tool("--help")
     assert done.returncode == 0
     examples = re.findall(r"^    tools/convert_caffemodel.py .*$", done.stdout, re.M)
-    assert len(examples) == 5
+    assert len(examples) == 8
+
+
+def layers_of_pytorch_fcn(name):
+    """The weights of the modules of wkentaro/pytorch-fcn (torchfcn/models), by the names of its layers."""
+    vgg = [f"conv{block}_{i}" for block, depth in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, depth + 1)]
+    skips = {"32s": [], "16s": ["score_pool4"], "8s": ["score_pool3", "score_pool4"]}
+    ups = {"32s": ["upscore"], "16s": ["upscore2", "upscore16"], "8s": ["upscore2", "upscore8", "upscore_pool4"]}
+    stride = "8s" if "8s" in name else name[-3:]
+    learned = [*vgg, "fc6", "fc7", "score_fr", *skips[stride]]
+    return {f"{layer}.{kind}" for layer in learned for kind in ("weight", "bias")} | {
+        f"{layer}.weight" for layer in ups[stride]
+    }
+
+
+@pytest.mark.parametrize("name", ["voc-fcn32s", "voc-fcn16s", "voc-fcn8s", "voc-fcn8s-atonce"])
+def test_weights_go_to_pytorch_fcn_and_back(name, tmp_path, convert):
+    folder = tmp_path / name
+    folder.mkdir()
+    prototxt.dump(thin.deploy(name, 64), folder / "deploy.prototxt")
+    model = thin.write(tmp_path / "a.caffemodel", name, 64)
+    drop = ["--drop", "scale_pool4", "scale_pool3"] if "atonce" in name else []
+    assert convert(model, "-o", tmp_path / "a.pth", *drop)[0] == 0
+    state = torch.load(tmp_path / "a.pth", weights_only=True)
+    assert state.keys() == layers_of_pytorch_fcn(name)
+    checkpoint = {"arch": "FCN", "model_state_dict": state, "best_mean_iu": np.float64(0.6)}
+    torch.save(checkpoint, tmp_path / "model_best.pth.tar")
+    code, out, _ = convert(tmp_path / "model_best.pth.tar", "-o", tmp_path / "b.caffemodel", "--net", folder)
+    assert code == 0
+    assert ("scale_pool3: 0.0001 everywhere, as the prototxt says" in out) == bool(drop)
+    mine, theirs = weights.read(tmp_path / "b.caffemodel").arrays(), weights.read(model).arrays()
+    assert mine.keys() == theirs.keys()
+    assert all(np.array_equal(mine[key], theirs[key]) for key in theirs)
+
+
+def test_safetensors_say_what_they_hold(tmp_path, convert):
+    folder = tmp_path / "voc-fcn32s"
+    folder.mkdir()
+    prototxt.dump(thin.deploy("voc-fcn32s", 64), folder / "deploy.prototxt")
+    model = thin.write(tmp_path / "a.caffemodel", "voc-fcn32s", 64)
+    assert convert(model, "-o", tmp_path / "a.safetensors", "--net", folder)[0] == 0
+    about = card.loads(weights.read(tmp_path / "a.safetensors").metadata[card.KEY])
+    assert about == card.sourced(card.of(nets.NETS["voc-fcn32s"]), model)
+    assert about.labels["label"].classes[15] == "person"
+    assert convert(model, "-o", tmp_path / "b.safetensors")[0] == 0
+    source = json.loads(weights.read(tmp_path / "b.safetensors").metadata["source"])
+    assert source == {"file": "a.caffemodel", "sha256": card.sha256(model)}
+    assert convert(tmp_path / "a.safetensors", "-o", tmp_path / "c.safetensors")[0] == 0
+    assert card.KEY in weights.read(tmp_path / "c.safetensors").metadata, "a card is not lost"
+
+
+def test_what_cannot_be_left_out_is_named(convert):
+    assert convert(VGG, "--drop", "fc9")[::2] == (
+        1, f"error: {VGG}: there is no layer 'fc9' to leave out. Did you mean 'fc8'?\n",
+    )  # fmt: skip
+    assert convert(VGG, "--net", "voc-fcn9")[::2] == (
+        1, "error: there is no net 'voc-fcn9'. Did you mean 'voc-fcn8s'?\n",
+    )  # fmt: skip
