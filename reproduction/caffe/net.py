@@ -92,8 +92,8 @@ class Net(nn.Module):
         self._allow_in_place()
         self.train(phase is Phase.TRAIN)
         for step in self._steps.values():
-            step.layer.in_blas_order = blas_order
             step.layer.train(step.layer.spec.phase is Phase.TRAIN)  # a layer may have a phase of its own
+        self.add_as_blas(blas_order)
 
     # ---- building
 
@@ -188,6 +188,11 @@ class Net(nn.Module):
             free.difference_update(node.tops)
             if layer.top_is_free:
                 free.update(node.tops)
+
+    def add_as_blas(self, wanted: bool) -> None:
+        """Choose the order of additions anew; see ``blas_order``."""
+        for step in self._steps.values():
+            step.layer.in_blas_order = wanted
 
     # ---- running
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from reproduction.caffe import devices, rules, snapshot, solvernets, weights
+from reproduction.caffe import devices, rules, snapshot, solvernets
 from reproduction.caffe.errors import NetError, ReproductionError, StrPath
 from reproduction.caffe.events import Evaluated, Event, LossError, Measured, Saved, Stepped
 from reproduction.caffe.geometry import Shape
@@ -224,15 +223,14 @@ class Solver:
             LossError: a loss that is not finite.
         """
         size = self.param.iter_size
-        for p, _ in self.updates.learned:
-            p.grad = None
+        self._clear()
         before = [blob.clone() for blob in self._changing]
         self.sample_losses = []
         for place in self.ranks.share(size):
             loss = self._forward(self.iter * size + place)
             if not math.isfinite(self.sample_losses[-1]):
                 break
-            loss.backward()  # type: ignore[no-untyped-call]
+            self._backward(loss)
             del loss
         self.sample_losses = self.ranks.gather(self.sample_losses, size)
         for place, value in enumerate(self.sample_losses):
@@ -254,6 +252,11 @@ class Solver:
         with torch.no_grad():
             for blob, value in zip(self._changing, before, strict=True):
                 blob.copy_(value)
+        self._clear()
+
+    # What another way to run the nets puts its own in place of: clear, forward, backward, update, evaluate.
+
+    def _clear(self) -> None:
         for p, _ in self.updates.learned:
             p.grad = None
 
@@ -265,9 +268,24 @@ class Solver:
         self._outputs = {name: blob.detach() for name, blob in blobs.items()}
         return loss
 
+    def _backward(self, loss: Tensor) -> None:
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def update(self) -> None:
+        """Update the weights from the gradients, without counting it."""
+        self.updates.apply_all(self.rate, self.iter)
+
+    def _evaluate(self, index: int, draw: int) -> tuple[Mapping[str, Tensor], float]:
+        """Run a test net; return its outputs, and the loss if it is wanted."""
+        net, feed = self.test_nets[index], self.test_feeds[index]
+        net.reseed(draw)
+        with torch.inference_mode():
+            blobs = net(feed(draw) if feed else None)
+            return blobs, float(net.loss(blobs)) if self.param.test_compute_loss else 0.0
+
     def apply_update(self) -> None:
         """Turn the accumulated gradients into an update of the weights."""
-        self.updates.apply_all(self.rate, self.iter)
+        self.update()
         self._advance()
 
     def _advance(self) -> None:
@@ -302,9 +320,9 @@ class Solver:
                 return
 
     def _test(self, index: int) -> Iterator[Event]:
-        param, net, feed = self.param, self.test_nets[index], self.test_feeds[index]
+        param = self.param
         count = param.test_iter[index]
-        net.share_with(self.net)
+        self.test_nets[index].share_with(self.net)
         number = self.iter // param.test_interval - (not param.test_initialization)
         loss = 0.0
         sums: dict[str, Tensor] = {}
@@ -316,11 +334,8 @@ class Solver:
                     self.stopped = True
             if self.stopped:
                 return
-            net.reseed(draw)
-            with torch.inference_mode():
-                blobs = net(feed(draw) if feed else None)
-                if param.test_compute_loss:
-                    loss += float(net.loss(blobs))
+            blobs, value = self._evaluate(index, draw)
+            loss += value
             for name, blob in blobs.items():
                 if name in sums and sums[name].shape != blob.shape:
                     raise ReproductionError(
@@ -425,7 +440,7 @@ def build(
 
     net = made(solvernets.training_net(param, base))
     test_nets = [made(message) for message in solvernets.testing_nets(param, base)] if tests else []
-    reports = [] if resume is not None else [_load(path, [net, *test_nets]) for path in _named(param, base)]
+    reports = [] if resume is not None else solvernets.load_weights(param, base, [net, *test_nets])
     solver = Solver(
         param, net, feed, test_nets=test_nets, test_feeds=test_feeds, keep_gradients=keep_gradients, ranks=ranks
     )
@@ -433,15 +448,3 @@ def build(
     if resume is not None:
         solver.restore(resume)
     return solver
-
-
-def _named(param: SolverParameter, base: StrPath) -> list[Path]:
-    """List the files of weights; each entry may hold several names with commas between them."""
-    return [Path(base) / name.strip() for entry in param.weights for name in entry.split(",")]
-
-
-def _load(path: Path, nets: Sequence[Net]) -> str:
-    """Load weights into all nets and say what became of them in the first."""
-    found = weights.read(path).net
-    reports = [net.copy_from(found, path) for net in nets]
-    return f"{path}: {reports[0]}."

@@ -5,10 +5,10 @@ Source: BVLC/caffe@9b89154 src/caffe/solver.cpp L63-L193.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from reproduction.caffe import prototxt, rules, upgrade
+from reproduction.caffe import prototxt, rules, upgrade, weights
 from reproduction.caffe.errors import ReproductionError, StrPath
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.python import PythonLayers
@@ -95,6 +95,31 @@ def build(
         seed=seed,
         blas_order=blas_order,
     )
+
+
+def load_weights(param: SolverParameter, base: StrPath, nets: Sequence[Net]) -> list[str]:
+    """Load the weights that a solver names into all of its nets.
+
+    Args:
+        param: the solver; each entry of ``weights`` may hold several names with commas between them.
+        base: the folder that relative paths begin in.
+        nets: the net to train, and those to test.
+
+    Returns:
+        What became of each file in the first net, a sentence each.
+
+    Raises:
+        ReproductionError: a file is no weights, or these do not fit.
+        OSError: it cannot be read.
+
+    Source: BVLC/caffe@9b89154 src/caffe/solver.cpp L62-L75, L116-L118.
+    """
+    notes = []
+    for path in [Path(base) / name.strip() for entry in param.weights for name in entry.split(",")]:
+        found = weights.read(path).net
+        reports = [net.copy_from(found, path) for net in nets]
+        notes.append(f"{path}: {reports[0]}.")
+    return notes
 
 
 def unread(param: SolverParameter) -> list[str]:

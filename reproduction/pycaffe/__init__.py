@@ -5,40 +5,67 @@ It stands for BVLC pycaffe 1.0; ``import reproduction.pycaffe as caffe`` works, 
 
 1. ``net``, ``live``, ``need``: Net, its blobs, and its layers one by one.
 2. ``solver``: the solvers.
-3. ``modes``, ``errors``, ``log``: devices and seeds, errors that scripts can catch, and what Caffe logs.
+3. ``modes``, ``errors``, ``logs``: devices and seeds, errors that scripts can catch, and what Caffe logs.
 
 Source: BVLC/caffe@9b89154 python/caffe/__init__.py.
 """
 
 from reproduction.caffe.layers.python import UserLayer as Layer
 from reproduction.caffe.schema import Phase
-from reproduction.pycaffe.modes import (
+from reproduction.pycaffe import coord_map, io, proto
+from reproduction.pycaffe.logs import init_log, log
+from reproduction.pycaffe.modes import layer_type_list, set_device, set_mode_cpu, set_mode_gpu, set_random_seed
+from reproduction.pycaffe.net import Net
+from reproduction.pycaffe.net_spec import NetSpec, layers, params, to_proto
+from reproduction.pycaffe.processes import (
+    NCCL,
+    Timer,
     has_nccl,
-    layer_type_list,
-    set_device,
-    set_mode_cpu,
-    set_mode_gpu,
     set_multiprocess,
-    set_random_seed,
     set_solver_count,
     set_solver_rank,
     solver_count,
     solver_rank,
 )
-from reproduction.pycaffe.net import Net
+from reproduction.pycaffe.solver import (
+    AdaDeltaSolver,
+    AdaGradSolver,
+    AdamSolver,
+    NesterovSolver,
+    RMSPropSolver,
+    SGDSolver,
+    get_solver,
+)
 
 __version__ = "1.0.0"
 
 TRAIN, TEST = int(Phase.TRAIN), int(Phase.TEST)
 
 __all__ = [
+    "NCCL",
     "TEST",
     "TRAIN",
+    "AdaDeltaSolver",
+    "AdaGradSolver",
+    "AdamSolver",
     "Layer",
+    "NesterovSolver",
     "Net",
+    "NetSpec",
+    "RMSPropSolver",
+    "SGDSolver",
+    "Timer",
     "__version__",
+    "coord_map",
+    "get_solver",
     "has_nccl",
+    "init_log",
+    "io",
     "layer_type_list",
+    "layers",
+    "log",
+    "params",
+    "proto",
     "set_device",
     "set_mode_cpu",
     "set_mode_gpu",
@@ -48,4 +75,5 @@ __all__ = [
     "set_solver_rank",
     "solver_count",
     "solver_rank",
+    "to_proto",
 ]

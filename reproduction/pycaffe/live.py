@@ -77,22 +77,19 @@ class LiveLayer:
         self._constant: tuple[bool, ...] = ()
         self._record: _Record | None = None
         self._device = torch.device("cpu")
-        if isinstance(self.layer, Python):
-            self.face: Any = self.layer.user
-            self.blobs: BlobVec = self.layer.user.blobs
-        else:
-            self.face = UserLayer(node.spec)
-            self.face.type = node.type
-            self.blobs = self.face.blobs
-            self._show_parameters(owners)
+        self.face: Any = self.layer.user if isinstance(self.layer, Python) else UserLayer(node.spec)
+        self.face.type = node.type
+        self.blobs: BlobVec = self.face.blobs
+        self._show_parameters(owners)
         self._begin()
 
     def _show_parameters(self, owners: dict[int, Blob]) -> None:
-        for parameter in self.layer.blobs if self.layer else ():
-            blob = Blob()
-            blob.put(parameter.detach())
-            blob.share(owners.setdefault(parameter.data_ptr(), blob), diff=True)
-            self.blobs.append(blob)
+        """Make the blobs of the parameters; a Python layer has made its own."""
+        for i, parameter in enumerate(self.layer.blobs if self.layer else ()):
+            if i == len(self.blobs):
+                self.blobs.append(Blob())
+            self.blobs[i].put(parameter.detach())
+            self.blobs[i].share(owners.setdefault(parameter.data_ptr(), self.blobs[i]), diff=True)
 
     def _begin(self) -> None:
         """Bring the tops to where Caffe has them before the first forward."""
@@ -185,7 +182,7 @@ class LiveLayer:
 
     def _weigh(self) -> None:
         """Set the gradient of a loss to its weight."""
-        # Upstream bug, fixed: Caffe does so once, so that a loss top that grows has no gradient (layer.hpp L383).
+        # Upstream bug, fixed: Caffe does so once, so that a loss top that grows has no gradient (layer.hpp L389-L402).
         for blob, weight in zip(self.tops, self._weights, strict=True):
             if weight and not blob.has_gradient:
                 blob.diff[...] = weight

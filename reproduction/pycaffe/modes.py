@@ -1,14 +1,15 @@
-"""What pycaffe sets for the whole process: the device, the seed, and the place among several processes."""
+"""What pycaffe sets for the whole process: the device, the seed and the order of additions."""
 
 from __future__ import annotations
 
+import os
 import warnings
+from functools import lru_cache
 
 import torch
 
 from reproduction.caffe import devices
-from reproduction.caffe.layers import LAYERS, UNSUPPORTED
-from reproduction.pycaffe.errors import CaffeError
+from reproduction.caffe.layers import LAYERS, UNSUPPORTED, blas
 
 _CPU = torch.device("cpu")
 
@@ -55,6 +56,17 @@ def set_device(device_id: int) -> None:
         set_mode_gpu()
 
 
+@lru_cache(maxsize=1)
+def adds_as_caffe() -> bool:
+    """Say whether nets with a loss add in the order of Caffe's BLAS: where the CPU can, unless CAFFE_ORDER=0.
+
+    The digits of a gradient hang on the side of a kink to which a rounding falls, and a training goes on from there;
+    in Caffe's order both are Caffe's, at Caffe's speed. Nets without a loss only ever go forward, and differ from
+    Caffe by rounding alone in torch's faster order.
+    """
+    return os.environ.get("CAFFE_ORDER") != "0" and blas.adds_in_order()
+
+
 def set_random_seed(seed: int) -> None:
     """Let fillers and dropout draw the same numbers again. They are torch's, not Caffe's."""
     torch.manual_seed(int(seed))
@@ -63,48 +75,3 @@ def set_random_seed(seed: int) -> None:
 def layer_type_list() -> list[str]:
     """List the types of layers that Caffe knows; Data and WindowData are among them, and say why they cannot run."""
     return sorted([*LAYERS, *UNSUPPORTED])
-
-
-def has_nccl() -> bool:
-    """Say that training with several processes is not to be had through this interface."""
-    return False
-
-
-def solver_count() -> int:
-    """Return 1, the number of processes that train together."""
-    return 1
-
-
-def set_solver_count(count: int) -> None:
-    """Accept 1.
-
-    Raises:
-        CaffeError: another number.
-    """
-    if count != 1:
-        raise CaffeError("solvers are not run together here", got=count, want=1, remedy="Use tools/train.py.")
-
-
-def solver_rank() -> int:
-    """Return 0, the place of this process among those that train together."""
-    return 0
-
-
-def set_solver_rank(rank: int) -> None:
-    """Accept 0.
-
-    Raises:
-        CaffeError: another number.
-    """
-    if rank != 0:
-        raise CaffeError("solvers are not run together here", got=f"rank {rank}", want=0, remedy="Use tools/train.py.")
-
-
-def set_multiprocess(wanted: bool) -> None:
-    """Accept False.
-
-    Raises:
-        CaffeError: True.
-    """
-    if wanted:
-        raise CaffeError("solvers are not run together here", remedy="Use tools/train.py.")

@@ -11,26 +11,26 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
 from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 
 from reproduction.caffe import caffemodel, hdf5, prototxt, weights
-from reproduction.caffe.errors import NetError, StrPath, did_you_mean
-from reproduction.caffe.layers.blob import Array, Blob, BlobVec
+from reproduction.caffe.errors import NetError, StrPath
+from reproduction.caffe.layers.blob import Array, Blob
 from reproduction.caffe.layers.data import MemoryData
 from reproduction.caffe.net import Net as CoreNet
 from reproduction.caffe.schema import NetParameter, Phase
 from reproduction.pycaffe import live, modes
 from reproduction.pycaffe.errors import CaffeError, as_raised, check_file
+from reproduction.pycaffe.names import Names
 
 Arrays = dict[str, Array]
 Callback = Callable[[int], object]
 
 
-class Net:
+class Net(Names):
     """A net as pycaffe has it.
 
     ``Net(file, phase)``, ``Net(file, phase, level=, stages=, weights=)``, or as it once was ``Net(file, weights,
@@ -92,84 +92,12 @@ class Net:
                 seed=seed,
                 live=self._blobs_by_name,
             )
+            self.module.add_as_blas(bool(self.module.loss_weights) and modes.adds_as_caffe())
             self._run = live.layers_of(self.module, self._blobs_by_name)
         self.layers: list[Any] = [layer.face for layer in self._run]
         self._callbacks: dict[str, list[Callback]] = {
             f"{when}_{way}": [] for when in ("before", "after") for way in ("forward", "backward")
         }
-
-    # ---- looking
-
-    @property
-    def blobs(self) -> OrderedDict[str, Blob]:
-        """The blobs by name, from input to output."""
-        return self._blobs_by_name
-
-    @cached_property
-    def params(self) -> OrderedDict[str, BlobVec]:
-        """The parameters by layer; layers without any are left out."""
-        return OrderedDict((layer.node.name, layer.blobs) for layer in self._run if layer.blobs)
-
-    @cached_property
-    def layer_dict(self) -> OrderedDict[str, Any]:
-        """The layers by name."""
-        return OrderedDict(zip(self._layer_names, self.layers, strict=True))
-
-    @cached_property
-    def blob_loss_weights(self) -> OrderedDict[str, float]:
-        """The loss weight of each blob."""
-        return OrderedDict((name, self.module.loss_weights.get(name, 0.0)) for name in self._blobs_by_name)
-
-    @cached_property
-    def inputs(self) -> list[str]:
-        """Names of the blobs that the caller fills: the tops of Input layers."""
-        return self.module.inputs
-
-    @cached_property
-    def outputs(self) -> list[str]:
-        """Names of the blobs that no layer reads."""
-        named = {top for layer in self._run for top in layer.node.spec.top}
-        return [name for name in self.module.outputs if name in named]
-
-    @cached_property
-    def top_names(self) -> OrderedDict[str, list[str]]:
-        """The names of each layer's tops."""
-        return OrderedDict((layer.node.name, list(layer.node.tops)) for layer in self._run)
-
-    @cached_property
-    def bottom_names(self) -> OrderedDict[str, list[str]]:
-        """The names of each layer's bottoms."""
-        return OrderedDict((layer.node.name, list(layer.node.bottoms)) for layer in self._run)
-
-    @property
-    def _blob_names(self) -> list[str]:
-        return list(self._blobs_by_name)
-
-    @property
-    def _blobs(self) -> list[Blob]:
-        return list(self._blobs_by_name.values())
-
-    @property
-    def _blob_loss_weights(self) -> list[float]:
-        return list(self.blob_loss_weights.values())
-
-    @cached_property
-    def _layer_names(self) -> list[str]:
-        return [layer.node.name for layer in self._run]
-
-    @property
-    def _inputs(self) -> list[int]:
-        return [self._blob_names.index(name) for name in self.inputs]
-
-    @property
-    def _outputs(self) -> list[int]:
-        return [self._blob_names.index(name) for name in self.outputs]
-
-    def _top_ids(self, layer: int) -> list[int]:
-        return [self._blob_names.index(name) for name in self._run[layer].node.tops]
-
-    def _bottom_ids(self, layer: int) -> list[int]:
-        return [self._blob_names.index(name) for name in self._run[layer].node.bottoms]
 
     # ---- running
 
@@ -192,7 +120,7 @@ class Net:
         """
         first = 0 if start is None else self._layer_index(start)
         last = len(self._run) - 1 if end is None else self._layer_index(end)
-        wanted = {*(self.outputs if end is None else self.top_names[end]), *(blobs or [])}
+        wanted = dict.fromkeys([*(self.outputs if end is None else self.top_names[end]), *(blobs or [])])
         self._check_blobs(wanted)
         self._fill(kwargs, self.inputs, "data")
         self._forward(first, last)
@@ -219,7 +147,7 @@ class Net:
         """
         first = len(self._run) - 1 if start is None else self._layer_index(start)
         last = 0 if end is None else self._layer_index(end)
-        wanted = {*(self.inputs if end is None else self.bottom_names[end]), *(diffs or [])}
+        wanted = dict.fromkeys([*(self.inputs if end is None else self.bottom_names[end]), *(diffs or [])])
         self._check_blobs(wanted)
         self._fill(kwargs, self.outputs, "diff")
         self._backward(first, last)
@@ -306,27 +234,16 @@ class Net:
         if set(values) != set(names):
             raise NetError(f"the {what}s named are not those of the net", got=sorted(values), want=sorted(names))
         for name, given in values.items():
-            shape, want = np.shape(given), self._blobs_by_name[name].shape
+            blob = self._blobs_by_name[name]
             try:
-                np.broadcast_to(np.empty(shape, np.bool_), want)
-            except ValueError:
-                fits = False
-            else:
-                fits = shape[:1] == want[:1]
-            if not fits:
-                remedy = f"Call blobs[{name!r}].reshape{shape} first." if kind == "data" else ""
-                raise NetError(f"{what} {name!r} has another shape", got=shape, want=want, remedy=remedy)
-            getattr(self._blobs_by_name[name], kind)[...] = given
-
-    def _layer_index(self, name: str) -> int:
-        if name not in self._layer_names:
-            raise NetError(f"the net has no layer {name!r}", remedy=did_you_mean(name, self._layer_names))
-        return self._layer_names.index(name)
-
-    def _check_blobs(self, names: Iterable[str]) -> None:
-        for name in names:
-            if name not in self._blobs_by_name:
-                raise NetError(f"the net has no blob {name!r}", remedy=did_you_mean(name, self._blobs_by_name))
+                array = np.asarray(given, np.float32)
+            except (TypeError, ValueError) as error:
+                raise NetError(f"{what} {name!r} is not an array of numbers: {error}") from None
+            # As in Caffe a value for each axis but the first may be spread over it.
+            if array.shape[:1] != blob.shape[:1] or not _spreads(array.shape, blob.shape):
+                remedy = f"Call blobs[{name!r}].reshape{array.shape} first." if kind == "data" else ""
+                raise NetError(f"{what} {name!r} has another shape", got=array.shape, want=blob.shape, remedy=remedy)
+            getattr(blob, kind)[...] = array
 
     def _use(self, device: Any) -> None:
         for layer in self._run:
@@ -424,6 +341,14 @@ class Net:
     def _call(self, when: str, index: int) -> None:
         for run in self._callbacks[when]:
             run(index)
+
+
+def _spreads(shape: tuple[int, ...], over: tuple[int, ...]) -> bool:
+    """Say whether an array of a shape can be assigned to one of another."""
+    try:
+        return np.broadcast_shapes(shape, over) == over
+    except ValueError:
+        return False
 
 
 def _packed(found: Mapping[str, list[Array]], count: int) -> Arrays:
