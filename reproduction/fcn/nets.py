@@ -85,6 +85,7 @@ class DataSet:
         snapshot: iterations between snapshots; None where the published solver says nothing.
         least_rise_points: what mean IU must gain, in points (percent), from each stage to the next; None where nobody
             says so.
+        says: what else its data layers are told, by the key of ``param_str``.
     """
 
     module: str
@@ -96,6 +97,7 @@ class DataSet:
     max_iter: int = 300_000
     snapshot: int | None = None
     least_rise_points: float | None = None
+    says: dict[str, Any] = field(default_factory=dict)
 
 
 DATASETS = {
@@ -173,6 +175,7 @@ class Published:
         at_once: whether the skips are learned together with the trunk, through fixed scales.
         data: the data folder, as the prototxts say it.
         solver: fields of its solver that differ from the other nets of its data set.
+        own: the data set where it is somebody's own, and none of ``DATASETS``.
     """
 
     name: str
@@ -193,11 +196,17 @@ class Published:
     at_once: bool = False
     data: str = "../data"
     solver: dict[str, Any] = field(default_factory=dict)
+    own: DataSet | None = None
+
+    @property
+    def source(self) -> DataSet:
+        """What it shares with the other nets of its data set."""
+        return self.own or DATASETS[self.dataset]
 
     @property
     def heads(self) -> tuple[Head, ...]:
         """The tasks: one, but for SIFT Flow's two."""
-        return DATASETS[self.dataset].heads
+        return self.source.heads
 
     @property
     def tops(self) -> tuple[str, ...]:
@@ -207,7 +216,7 @@ class Published:
     @property
     def splits(self) -> tuple[Split, Split]:
         """The splits to learn from and to be scored on."""
-        return DATASETS[self.dataset].train, DATASETS[self.dataset].test
+        return self.source.train, self.source.test
 
 
 _VGG16, _CAFFENET = {"vgg16": ""}, {"caffenet": ""}
@@ -272,9 +281,9 @@ def net(row: Published, split: Split) -> NetParameter:
 
 
 def _data(n: NetSpec, row: Published, split: Split) -> None:
-    source = DATASETS[row.dataset]
+    source = row.source
     says: dict[str, Any] = {key: f"{row.data}/{folder}" for key, folder in source.folders.items()}
-    says |= {"seed": SEED, "split": split.name, "mean": MEAN_BGR}
+    says |= {"seed": SEED, "split": split.name, "mean": MEAN_BGR} | source.says
     says |= {"tops": [*row.inputs.values(), *(head.label for head in row.heads)]}
     param_str = repr({key: says[key] for key in split.keys})
     blobs = layers("Python", ntop=len(row.tops), module=source.module, layer=split.layer, param_str=param_str)
@@ -399,7 +408,7 @@ def solver(row: Published) -> SolverParameter:
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 each net's solver.prototxt.
     """
-    source = DATASETS[row.dataset]
+    source = row.source
     says: dict[str, Any] = {
         "train_net": f"{source.train.file}.prototxt",
         "test_net": [f"{source.test.file}.prototxt"],

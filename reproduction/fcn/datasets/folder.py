@@ -217,7 +217,7 @@ class Folder(Dataset):
 
     name = "folder"
     kinds = ("data", "label")
-    label_lists: ClassVar[dict[str, str]] = {}  # the names are each folder's own
+    label_lists: ClassVar[dict[str, str]] = {"label": "voc"}  # in whose place come the folder's own names
 
     def __init__(
         self,
