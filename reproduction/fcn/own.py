@@ -1,0 +1,180 @@
+"""Nets for somebody's own pictures: a published net with other classes, trained by its published recipe.
+
+``stage`` says how it is trained; ``finish`` leaves beside the weights what ``segmenter.Segmenter.load`` takes as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+from reproduction.caffe import prototxt
+from reproduction.caffe.errors import DataError, ReproductionError, StrPath
+from reproduction.caffe.schema import NetParameter, SolverParameter
+from reproduction.fcn import card, catalogue, images, nets, stages
+from reproduction.fcn.datasets import folder, painted
+from reproduction.fcn.datasets.painted import Palette
+from reproduction.fcn.nets import Head, Published, Split
+from reproduction.fcn.stages import Stage
+
+#: Pixels of the pictures that the published learning rates were chosen for: VOC's have 500 x 375.
+PUBLISHED_PIXELS = 500 * 375
+
+_KEYS = ("seed", "split", "mean", "classes", "palette")
+_LAYER = "FolderSegDataLayer"
+
+
+@dataclass(frozen=True)
+class Data:
+    """Somebody's own pictures, as far as a net and its training depend on them.
+
+    Attributes:
+        root: the folder, see ``datasets.folder``.
+        classes: the names of the classes.
+        palette: the colours of painted labels; None where labels hold class numbers.
+        pixels: of a picture to learn from, on average.
+        validated: number of pictures to validate on.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    palette: Palette | None
+    pixels: int
+    validated: int
+
+
+def is_own(root: StrPath) -> bool:
+    """Say whether a folder is somebody's own data, and not a data root of published sets: it names its classes."""
+    named = any((Path(root) / name).is_file() for name in ("classes.txt", "palette.txt"))
+    return named and any((Path(root) / name).is_dir() for name in ("images", "JPEGImages"))
+
+
+def data(root: StrPath, classes: StrPath | None = None, palette: StrPath | None = None) -> Data:
+    """Look into a folder: its splits, its classes and the sizes of its pictures, which are not decoded.
+
+    Args:
+        root: the folder.
+        classes: a file of names; None is the folder's classes.txt.
+        palette: a file of colours, or ``voc``; None is the folder's palette.txt.
+
+    Raises:
+        DataError: something is missing or wrong.
+    """
+    files = folder.tree(root)
+    names, colours = folder.class_list(root, classes, palette)
+    if names is None:
+        want = "--classes FILE or classes.txt, one name a line, the first for label 0"
+        raise DataError("nothing says the names of the classes", path=root, want=want)
+    if len(names) < 2:
+        raise DataError("one class is nothing to tell apart", path=root, got=names[0], want="two classes or more")
+    learnt = [files.images[id] for id in files.ids("train") if id in files.images]
+    if not learnt:
+        raise DataError("none of the pictures to learn from is there", path=root)
+    sizes = [_pixels(path) for path in learnt]
+    return Data(files.root, names, colours, sum(sizes) // len(sizes), len(files.ids("val")))
+
+
+def _pixels(path: Path) -> int:
+    try:
+        with images.open_image(path) as image:
+            return image.width * image.height
+    except DataError as error:
+        raise error.at(str(path)) from None
+
+
+def row(base: Published, known: Data) -> Published:
+    """Give a net other classes.
+
+    Args:
+        base: a net of one colour picture and one labelling.
+        known: the data.
+
+    Raises:
+        ReproductionError: the net takes other pictures, or tells several things.
+    """
+    if base.inputs != {"data": "color"} or len(base.heads) != 1:
+        fit = [name for name, each in catalogue.NETS.items() if each.inputs == {"data": "color"} and not each.own]
+        names = ", ".join(name for name in fit if len(catalogue.NETS[name].heads) == 1)
+        raise ReproductionError(f"{base.name} cannot learn from pictures and one labelling", want=f"one of {names}")
+    source = replace(
+        base.source,
+        module="folder_layers",
+        train=Split("train", "train", _LAYER, _KEYS),
+        test=Split("val", "val", _LAYER, _KEYS),
+        folders={},
+        heads=(Head("label", len(known.classes)),),
+        test_iter=known.validated,
+        says={"classes": list(known.classes), "palette": dict(known.palette) if known.palette else None},
+    )
+    return replace(base, own=source, base_lr=rate(base, known), caffemodel=None)
+
+
+def rate(base: Published, known: Data) -> float:
+    """Fit the published learning rate to pictures of another size.
+
+    The loss of most nets is a sum over pixels, so that pictures of twice as many pixels make steps twice as long. Adam,
+    by which Mini-VOC's nets learn, does not mind.
+    """
+    if base.normalize or base.solver.get("type") == "Adam":
+        return base.base_lr
+    return float(f"{base.base_lr * float(Fraction(PUBLISHED_PIXELS, known.pixels)):.3g}")
+
+
+def stage(name: str, known: Data) -> Stage:
+    """Give the training of a net of the catalogue on somebody's own pictures.
+
+    Raises:
+        ReproductionError: there is no such net, or it takes something else than pictures.
+    """
+    base = stages.named(name)
+    if base.row is None:
+        raise ReproductionError(f"{name} tells apart whole pictures, not their pixels", remedy="Name another net.")
+    mine = row(base.row, known)
+    files = nets.files(mine)
+    train, test, solver = files["train.prototxt"], files["val.prototxt"], files["solver.prototxt"]
+    assert isinstance(train, NetParameter)
+    assert isinstance(test, NetParameter)
+    assert isinstance(solver, SolverParameter)
+    return replace(base, solver=solver, train=train, test=test, row=mine, dataset="")
+
+
+def notes(chain: Sequence[Stage], known: Data) -> list[str]:
+    """Say what was made of the published recipe, as sentences."""
+    said = [f"{known.root}: {len(known.classes)} classes: {', '.join(known.classes)}"]
+    for each in chain:
+        published = catalogue.NETS[each.name].base_lr
+        assert each.row is not None
+        if each.row.base_lr != published:
+            said.append(
+                f"{each.name}: base_lr {published:g} is for pictures of {PUBLISHED_PIXELS:,} pixels; these have"
+                f" {known.pixels:,}, so that it is {each.row.base_lr:g}"
+            )
+    return said
+
+
+def finish(trained: Stage, known: Data, model: Path, parents: Sequence[Path]) -> Path:
+    """Leave what is needed to use the weights beside them: the net for pictures alone, and its card.
+
+    Args:
+        trained: the training.
+        known: its data.
+        model: the weights that it made.
+        parents: the weights that it started from.
+
+    Returns:
+        The folder, which ``Segmenter.load`` takes.
+
+    Raises:
+        ReproductionError: a file cannot be written.
+    """
+    assert trained.row is not None
+    colours = None
+    if known.palette:
+        colours = [colour for name, colour in known.palette.items() if name != painted.VOID_NAME]
+    source = {f"from {path.name}": card.sha256(path) for path in parents}
+    about = card.own(trained.name, known.classes, colours, weights=model.name, source=source)
+    prototxt.dump(nets.deploy(trained.row), model.parent / "deploy.prototxt")
+    card.dump(about, model.parent / card.FILE)
+    return model.parent
