@@ -92,16 +92,15 @@ def read(path: StrPath, name: str | None = None) -> Stage:
     solver = prototxt.load_solver(path)
     folder = Path(path).parent
     named_here = [name for name in (solver.net, solver.train_net, *solver.test_net) if name]
-    base = folder if all((folder / name).is_file() for name in named_here) else Path()
-    try:
-        train, test = solvernets.training_net(solver, base), next(solvernets.testing_nets(solver, base), None)
-    except FileNotFoundError as error:
+    missing = {base: [name for name in named_here if not (base / name).is_file()] for base in (folder, Path())}
+    base = next((base for base, names in missing.items() if not names), None)
+    if base is None:
         raise ReproductionError(
-            f"its net {Path(error.filename).name!r} is not there",
+            f"its net {missing[folder][0]!r} is not there",
             place=str(path),
-            got=f"no {error.filename}",
             remedy="Nets are looked for beside the solver, then where the program runs.",
-        ) from None
+        )
+    train, test = solvernets.training_net(solver, base), next(solvernets.testing_nets(solver, base), None)
     stage = _stage(name or folder.resolve().name, solver, train, test, named(name).row if name else None)
     return replace(stage, dataset=named(name).dataset if name else "")
 

@@ -124,6 +124,9 @@ def train(
         ReproductionError: the training cannot learn, or its loss is no number any more; the snapshots stay.
     """
     watch, ranks = watch or Watch(), ranks or Ranks()
+    if stage.iterations < 1:
+        remedy = "Say in the solver how many updates to make, or ask for --iterations."
+        raise ReproductionError("max_iter is not set", place=stage.name, remedy=remedy)
     folder = plan.out / stage.name
     finished = stages.result(stage.name, plan.out)
     feed = feeds.open(stage.train, plan.data, Phase.TRAIN, plan.seed)

@@ -97,9 +97,16 @@ def test_nets_are_found_where_the_program_runs(tmp_path, monkeypatch):
     with pytest.raises(ReproductionError) as caught:
         stages.read(moved)
     assert str(caught.value) == (
-        f"{moved}: its net 'train.prototxt' is not there; got no train.prototxt."
+        f"{moved}: its net 'train.prototxt' is not there."
         " Nets are looked for beside the solver, then where the program runs."
     )
+
+
+def test_the_net_that_is_missing_is_the_one_that_is_named(tmp_path):
+    path = small.tiny(tmp_path / "mine")
+    (tmp_path / "mine/val.prototxt").unlink()
+    with pytest.raises(ReproductionError, match=r"mine/solver\.prototxt: its net 'val\.prototxt' is not there\."):
+        stages.read(path)
 
 
 def test_a_net_given_as_a_solver_is_said(tmp_path):

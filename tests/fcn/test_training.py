@@ -279,6 +279,14 @@ def test_scores_that_are_no_numbers_end_the_run(plan, tmp_path):
     assert said == "wild: blob 'score' is not a number (NaN) for image '2007_000033'. Check the weights."
 
 
+def test_a_solver_that_does_not_say_how_long_is_refused(plan, tmp_path):
+    stage = stages.read(small.tiny(tmp_path / "endless", solver=small.SOLVER.replace("max_iter: 8\n", "")))
+    assert error(stage, plan) == (
+        "endless: max_iter is not set. Say in the solver how many updates to make, or ask for --iterations."
+    )
+    assert not plan.out.exists()
+
+
 def test_a_run_that_cannot_learn_is_refused_before_anything_is_written(tiny, plan, tmp_path):
     rate = small.SOLVER.replace("1e-7", "1e-2")
     said = error(stages.read(small.tiny(tmp_path / "rate", solver=rate)), plan)
