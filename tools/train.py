@@ -4,6 +4,7 @@
     tools/train.py --net voc-fcn32s --init weights/VGG_ILSVRC_16_layers.caffemodel
     tools/train.py --stages voc-fcn32s,voc-fcn16s,voc-fcn8s --device cuda
     tools/train.py --net nyud-fcn32s-color-hha --init color.caffemodel hha.caffemodel
+    tools/train.py --net voc-fcn32s --data photos --classes names.txt          your own pictures: see tools/OWN_DATA.md
     tools/train.py --solver mine/solver.prototxt --init some.caffemodel --data ~/data
     torchrun --nproc-per-node 2 tools/train.py --net voc-fcn-alexnet --device cuda
 
@@ -40,8 +41,9 @@ from tqdm import tqdm
 from reproduction.caffe.errors import ReproductionError, WeightsError
 from reproduction.caffe.parallel import joined
 from reproduction.caffe.signals import Signals
-from reproduction.fcn import stages, supply, training, zoo
+from reproduction.fcn import catalogue, own, stages, supply, training, zoo
 from reproduction.fcn.archives import Progress
+from reproduction.fcn.own import Data
 from reproduction.fcn.stages import Stage
 from reproduction.fcn.training import Plan, Step, Watch
 from reproduction.fcn.validation import Validation
@@ -57,9 +59,10 @@ def main() -> int:
         parser.error("say what to train: --net, --stages or --solver")
     if args.stages and args.solver:
         parser.error("--stages are several trainings, --solver is one")
-    chain = asked(args)
+    mine = own_data(args)
+    chain = asked(args, mine)
     starts = stages.chain(chain, init(chain, args.init, args.out), args.out)
-    plan = Plan(args.out, args.data, args.seed, args.limit, args.check, args.force, args.keep)
+    plan = Plan(args.out, args.data, args.seed, args.limit, args.check or mine is not None, args.force, args.keep)
     with (
         joined(args.device) as ranks,
         Screen(quiet=args.quiet, silent=not ranks.is_first) as screen,
@@ -67,6 +70,8 @@ def main() -> int:
     ):
         if ranks.is_first:
             draw(chain, args.data, screen)
+        for note in own.notes(chain, mine) if mine else ():
+            screen.say(note)
         ranks.greatest(0)  # the others wait for the pictures
         watch = Watch(screen.say, screen.begin, screen.step, screen.images, screen.validated, signals)
         for stage, start in zip(chain, starts, strict=True):
@@ -75,6 +80,9 @@ def main() -> int:
                 screen.say("stopped with a snapshot; the same command goes on from here.")
                 return 130
             screen.say(f"{stage.name}: trained, {trained}")
+            if mine and ranks.is_first:
+                place = own.finish(stage, mine, trained, list(start.values()))
+                screen.say(f"{stage.name}: `tools/infer.py --net {place} PICTURE` segments with it")
     return 0
 
 
@@ -87,7 +95,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--init", type=Path, nargs="+", default=[], metavar="FILE", help="weights to start from, one for each parent"
     )
-    parser.add_argument("--data", type=Path, default=ROOT / "data", metavar="DIR", help="the data root; default: data/")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=ROOT / "data",
+        metavar="DIR",
+        help="the data root, or a folder of your own pictures; default: data/",
+    )
+    parser.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes of your own pictures")
+    parser.add_argument("--palette", type=Path, metavar="FILE|voc", help="colours of painted labels of your own")
     parser.add_argument("-o", "--out", type=Path, default=ROOT / "runs", metavar="DIR", help="default: runs/")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument(
@@ -120,8 +136,23 @@ def _counts(text: str) -> list[int]:
     return [_count(part) for part in text.split(",")]
 
 
-def asked(args: argparse.Namespace) -> list[Stage]:
+def own_data(args: argparse.Namespace) -> Data | None:
+    """Look into a folder of somebody's own pictures; None for published data and for solvers, which say what they read.
+
+    Raises:
+        ReproductionError: the folder is not as it must be.
+    """
+    if args.solver or not (args.classes or args.palette or own.is_own(args.data)):
+        return None
+    return own.data(args.data, args.classes, args.palette)
+
+
+def asked(args: argparse.Namespace, mine: Data | None = None) -> list[Stage]:
     """Put together what to train.
+
+    Args:
+        args: the options.
+        mine: somebody's own pictures.
 
     Raises:
         ReproductionError: there is no such net or solver, or the options do not fit each other.
@@ -131,7 +162,8 @@ def asked(args: argparse.Namespace) -> list[Stage]:
         if not args.net:  # as many files as are given, copied by layer name
             chain = [replace(chain[0], parents=tuple(str(path) for path in args.init))]
     else:
-        chain = [stages.named(name) for name in args.stages or [args.net]]
+        names = args.stages or [args.net]
+        chain = [own.stage(name, mine) if mine else stages.named(name) for name in names]
     counts = args.iterations or [stage.iterations for stage in chain]
     if len(counts) == 1:
         counts *= len(chain)
@@ -162,7 +194,27 @@ def init(chain: Sequence[Stage], given: Sequence[Path], out: Path) -> dict[str, 
             got=", ".join(map(str, given)),
             want=" and ".join(f"those of {name}" for name in needed) or "none",
         )
-    return dict(zip(needed, given or [known(name, out) for name in needed], strict=True))
+    # A net of other classes cannot start from published scores.
+    mine = any(stage.row and stage.row.own for stage in chain)
+    find = trained_here if mine else known
+    return dict(zip(needed, given or [find(name, out) for name in needed], strict=True))
+
+
+def trained_here(name: str, out: Path) -> Path:
+    """Find the weights that a training of somebody's own pictures starts from.
+
+    Raises:
+        WeightsError: they are not there.
+    """
+    place = stages.result(name, out)
+    if name not in catalogue.NETS:
+        return known(name, out)
+    if not place.is_file():
+        remedy = "Train it first, or both at once: --stages voc-fcn32s,voc-fcn16s,voc-fcn8s."
+        raise WeightsError(
+            f"the training starts from {name} with your classes, which is not here", path=place, remedy=remedy
+        )
+    return place
 
 
 def known(name: str, out: Path) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 from reproduction.caffe import prototxt
 from reproduction.caffe.errors import DataError, ReproductionError, StrPath
 from reproduction.caffe.schema import NetParameter, SolverParameter
-from reproduction.fcn import card, catalogue, images, nets, stages
+from reproduction.fcn import card, catalogue, images, nets, stages, surgery
 from reproduction.fcn.datasets import folder, painted
 from reproduction.fcn.datasets.painted import Palette
 from reproduction.fcn.nets import Head, Published, Split
@@ -146,6 +146,8 @@ def notes(chain: Sequence[Stage], known: Data) -> list[str]:
     for each in chain:
         published = catalogue.NETS[each.name].base_lr
         assert each.row is not None
+        fresh = ", ".join(surgery.learned_from_nothing(each.row))
+        said.append(f"{each.name}: {fresh} and the upsamplings are made anew, for {len(known.classes)} classes")
         if each.row.base_lr != published:
             said.append(
                 f"{each.name}: base_lr {published:g} is for pictures of {PUBLISHED_PIXELS:,} pixels; these have"
