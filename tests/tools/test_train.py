@@ -16,7 +16,7 @@ import pytest
 
 from reproduction.caffe import weights
 from reproduction.fcn import stages, training, trainlog
-from tests import small
+from tests import mini, small
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -223,3 +223,21 @@ def test_help_shows_an_example(tool):
     code, out, err = tool("--help")
     assert (code, err) == (0, "")
     assert "tools/train.py --net voc-fcn32s" in out
+
+
+def test_a_mini_training_draws_its_data_and_goes_on_to_the_next_stage(tool, tmp_path, monkeypatch):
+    mini.shrink(monkeypatch)
+    where = ("--data", tmp_path / "data", "--out", tmp_path / "out")
+    code, out, err = tool(
+        "--stages", "mini-vgg,mini-fcn32s", *where, "--iterations", "1", "--limit", "1", "--keep", "1"
+    )
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == f"data: drawn, {tmp_path}/data/mini"
+    assert lines[-1] == f"mini-fcn32s: trained, {tmp_path}/out/mini-fcn32s/mini-fcn32s.caffemodel"
+    start = next(trainlog.read(tmp_path / "out/mini-fcn32s/log.jsonl"))
+    assert start["initialised"].startswith("mini-vgg: 15 layers copied; coerced: fc6 0 ")
+    code, out, err = tool("--net", "mini-fcn32s", *where, "--iterations", "2", "--limit", "1", "--keep", "1")
+    assert (code, err) == (0, "")
+    assert "drawn" not in out
+    assert {path.stem for path in (tmp_path / "out/mini-fcn32s/snapshot").iterdir()} == {"train_iter_2"}
