@@ -37,19 +37,19 @@ FOLDER = "mini"  # below the data root
 SEED = 2015
 TRAIN, VAL = 400, 80  # pictures of several things
 OBJECTS = {"train": 840, "val": 84}  # pictures of one thing, or of none
-OBJECT_SIZE = 136  # their height and width, pixels
-HEIGHTS, WIDTHS = (144, 176), (160, 208)  # of the others
-RADII, OBJECT_RADII = (24.0, 64.0), (26.0, 60.0)  # of things, pixels
+OBJECT_SIZE = 112  # their height and width, pixels
+HEIGHTS, WIDTHS = (176, 208), (208, 240)  # of the others
+RADII, OBJECT_RADII = (24.0, 64.0), (24.0, 52.0)  # of things, pixels
 IN_BOTH = 20  # pictures to learn from that VOC's train split has too, with void borders
 
 _TITLE = "Mini-VOC"
-_VERSION = f"{_TITLE}, drawing 1"
+_VERSION = f"{_TITLE}, drawing 2"
 _ABOUT = "about.txt"  # in the folder: which drawing it is, and the hash of what it holds
 _VOC, _SBD, _OBJECTS = "pascal/VOC2011", "sbdd/dataset", "objects"
 
 
 def generate(root: StrPath, *, seed: int = SEED, progress: Progress | None = None) -> Path:
-    """Draw the data set into ``root/mini``, in about ten seconds; one that is there, whole, is left as it is.
+    """Draw the data set into ``root/mini``, in about twenty seconds; one that is there, whole, is left as it is.
 
     The folder appears when it is whole. The drawing of another version or seed is replaced.
 
@@ -139,12 +139,12 @@ def _draw(place: Path, seed: int, progress: Progress) -> None:
 
 def _scene(rng: Random) -> Scene:
     height, width = (rng.randint(low, high + 1) for low, high in (HEIGHTS, WIDTHS))
-    kinds = rng.randint(1, len(CLASSES), rng.randint(3, 7))
+    kinds = rng.randint(1, len(CLASSES), rng.randint(4, 9))
     return scene(rng, height, width, kinds.tolist(), RADII, 0.7)
 
 
 def _object(rng: Random, label: int) -> Scene:
-    return scene(rng, OBJECT_SIZE, OBJECT_SIZE, [label] if label else [], OBJECT_RADII, 1.0)
+    return scene(rng, OBJECT_SIZE, OBJECT_SIZE, [label] if label else [], OBJECT_RADII, 2.0)
 
 
 def _write_scene(place: Path, id: str, drawn: Scene, *, in_voc: bool) -> None:

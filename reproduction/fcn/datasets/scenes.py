@@ -116,14 +116,12 @@ def _overlap(
 
 def _blurred(values: Array, reach: int) -> Array:
     """Blur by a box, twice along each axis."""
+    width = 2 * reach + 1
     for axis in (0, 1, 0, 1):
-        total = values.copy()
-        for step in range(1, reach + 1):
-            moved = np.moveaxis(values, axis, 0)
-            sums = np.moveaxis(total, axis, 0)
-            sums[step:] += moved[:-step]
-            sums[:-step] += moved[step:]
-        values = total / (2 * reach + 1)
+        before = [(0, 0), (0, 0)]
+        before[axis] = (reach + 1, reach)
+        sums = np.moveaxis(np.cumsum(np.pad(values, before), axis), axis, 0)
+        values = np.moveaxis(sums[width:] - sums[:-width], 0, axis) / width
     return values
 
 

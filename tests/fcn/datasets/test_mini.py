@@ -140,8 +140,8 @@ def test_a_thing_is_whole_and_alone():
 
 
 RECORDED = {
-    "scene": "e6488dd73122201f1920d9649569221dd9d633c825423fe2484949f3cf100ab3",
-    "object": "c2618e40d633c5af2a7a1ce0ba7d574298f875384866dac0b1e226590529b3ec",
+    "scene": "ed33574c7c0fc9082b93fcb2cb838a337db52d90a94988b6faf620c6f5669cc3",
+    "object": "2b854fbc00fcaabada4cda5e5ecfb27bf37eae394b8b3a8a27fd6ab29153f1bd",
 }
 
 
