@@ -104,6 +104,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes of your own pictures")
     parser.add_argument("--palette", type=Path, metavar="FILE|voc", help="colours of painted labels of your own")
+    parser.add_argument(
+        "--side",
+        type=int,
+        default=own.SIDE,
+        metavar="N",
+        help=f"shrink longer pictures of your own to N pixels, 0 for never; default: {own.SIDE}",
+    )
     parser.add_argument("-o", "--out", type=Path, default=ROOT / "runs", metavar="DIR", help="default: runs/")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument(
@@ -144,7 +151,7 @@ def own_data(args: argparse.Namespace) -> Data | None:
     """
     if args.solver or not (args.classes or args.palette or own.is_own(args.data)):
         return None
-    return own.data(args.data, args.classes, args.palette)
+    return own.data(args.data, args.classes, args.palette, args.side)
 
 
 def asked(args: argparse.Namespace, mine: Data | None = None) -> list[Stage]:

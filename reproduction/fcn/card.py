@@ -81,6 +81,7 @@ class Card:
         net: the net's name.
         inputs: by the name of the blob.
         labels: by the name of the label that it learnt from; the first is the main one.
+        side: pictures with a longer side were shrunk to it before the net learnt from them; 0 for none.
         weights: the file of weights that lies beside the card; empty where the card is inside it.
         licence: what the publishers of the weights say of their use.
         source: where the weights come from, such as file and sha256.
@@ -89,6 +90,7 @@ class Card:
     net: str
     inputs: dict[str, Input]
     labels: dict[str, Labelling]
+    side: int = 0
     weights: str = ""
     licence: str = ""
     source: dict[str, str] = field(default_factory=dict)
@@ -123,7 +125,7 @@ def own(name: str, classes: Sequence[str], colours: Sequence[tuple[int, int, int
         name: of the net.
         classes: their names.
         colours: R, G, B of each; None is VOC's.
-        more: weights, licence and source.
+        more: side, weights, licence and source.
     """
     inputs = {"data": _input("color", np.array(nets.MEAN_BGR, np.float64))}
     return Card(name, inputs, {"label": labelling("score", classes, colours)}, **more)
@@ -205,7 +207,7 @@ def loads(text: str, path: StrPath = "<card>") -> Card:
 
 
 def _card(document: object) -> Card:
-    known = _table(document, "the card", ("format", "net", "inputs", "labels", "weights", "licence", "source"))
+    known = _table(document, "the card", ("format", "net", "inputs", "labels", "side", "weights", "licence", "source"))
     if known.get("format") != FORMAT:
         raise DataError("this card is of another format", got=known.get("format"), want=FORMAT)
     inputs = {blob: _read_input(blob, value) for blob, value in _table(known.get("inputs"), "inputs").items()}
@@ -213,12 +215,14 @@ def _card(document: object) -> Card:
     if not inputs or not labels:
         raise DataError("a card has inputs and labels")
     source = {key: _text(value, key) for key, value in _table(known.get("source", {}), "source").items()}
+    side = known.get("side", 0)
+    if type(side) is not int or side < 0:
+        raise DataError("'side' is no number of pixels", got=repr(side)[:60])
     weights = _text(known.get("weights", ""), "weights")
     if Path(weights).name != weights:
         raise DataError("'weights' is a file beside the card", got=repr(weights))
-    return Card(
-        _text(known.get("net"), "net"), inputs, labels, weights, _text(known.get("licence", ""), "licence"), source
-    )
+    licence = _text(known.get("licence", ""), "licence")
+    return Card(_text(known.get("net"), "net"), inputs, labels, side, weights, licence, source)
 
 
 def _read_input(blob: str, value: object) -> Input:

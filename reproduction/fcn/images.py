@@ -88,6 +88,33 @@ def from_pil(image: Image.Image) -> UInt8:
     return rgb
 
 
+def fit(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Give height and width of a picture whose longer side is at most ``side`` pixels; 0 leaves any as it is."""
+    longer = max(size)
+    if not side or longer <= side:
+        return size
+    height, width = (max(1, round(length * side / longer)) for length in size)
+    return height, width
+
+
+def shrink(pixels: UInt8, side: int, *, smooth: bool = True) -> UInt8:
+    """Shrink a picture whose longer side is above ``side``.
+
+    Args:
+        pixels: (H, W) or (H, W, 3).
+        side: the most pixels of its longer side; 0 leaves it as it is.
+        smooth: whether pixels are averaged; labels never are, since the mean of two classes is a third.
+
+    Returns:
+        The same, smaller, as ``fit`` says.
+    """
+    height, width = fit((pixels.shape[0], pixels.shape[1]), side)
+    if (height, width) == pixels.shape[:2]:
+        return pixels
+    how = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
+    return np.asarray(Image.fromarray(pixels).resize((width, height), how))
+
+
 def open_image(path: StrPath) -> Image.Image:
     """Open an image file without decoding its pixels yet.
 

@@ -22,7 +22,10 @@ from reproduction.fcn.stages import Stage
 #: Pixels of the pictures that the published learning rates were chosen for: VOC's have 500 x 375.
 PUBLISHED_PIXELS = 500 * 375
 
-_KEYS = ("seed", "split", "mean", "classes", "palette")
+#: The longer side of VOC's pictures, at which the published nets know things.
+SIDE = 500
+
+_KEYS = ("seed", "split", "mean", "classes", "palette", "side")
 _LAYER = "FolderSegDataLayer"
 
 
@@ -34,13 +37,17 @@ class Data:
         root: the folder, see ``datasets.folder``.
         classes: the names of the classes.
         palette: the colours of painted labels; None where labels hold class numbers.
-        pixels: of a picture to learn from, on average.
+        side: pictures with a longer side are shrunk to it; 0 for none.
+        shrunk: how many of those to learn from are.
+        pixels: of a picture to learn from, on average, when it is shrunk.
         validated: number of pictures to validate on.
     """
 
     root: Path
     classes: tuple[str, ...]
     palette: Palette | None
+    side: int
+    shrunk: int
     pixels: int
     validated: int
 
@@ -51,18 +58,19 @@ def is_own(root: StrPath) -> bool:
     return named and any((Path(root) / name).is_dir() for name in ("images", "JPEGImages"))
 
 
-def data(root: StrPath, classes: StrPath | None = None, palette: StrPath | None = None) -> Data:
+def data(root: StrPath, classes: StrPath | None = None, palette: StrPath | None = None, side: int = SIDE) -> Data:
     """Look into a folder: its splits, its classes and the sizes of its pictures, which are not decoded.
 
     Args:
         root: the folder.
         classes: a file of names; None is the folder's classes.txt.
         palette: a file of colours, or ``voc``; None is the folder's palette.txt.
+        side: pictures with a longer side are shrunk to it; 0 leaves them as they are.
 
     Raises:
         DataError: something is missing or wrong.
     """
-    files = folder.tree(root)
+    files, side = folder.tree(root), folder.check_side(side)
     names, colours = folder.class_list(root, classes, palette)
     if names is None:
         want = "--classes FILE or classes.txt, one name a line, the first for label 0"
@@ -72,14 +80,17 @@ def data(root: StrPath, classes: StrPath | None = None, palette: StrPath | None 
     learnt = [files.images[id] for id in files.ids("train") if id in files.images]
     if not learnt:
         raise DataError("none of the pictures to learn from is there", path=root)
-    sizes = [_pixels(path) for path in learnt]
-    return Data(files.root, names, colours, sum(sizes) // len(sizes), len(files.ids("val")))
+    sizes = [_size(path) for path in learnt]
+    fitted = [images.fit(size, side) for size in sizes]
+    pixels = sum(height * width for height, width in fitted) // len(fitted)
+    shrunk = sum(size != small for size, small in zip(sizes, fitted, strict=True))
+    return Data(files.root, names, colours, side, shrunk, pixels, len(files.ids("val")))
 
 
-def _pixels(path: Path) -> int:
+def _size(path: Path) -> tuple[int, int]:
     try:
         with images.open_image(path) as image:
-            return image.width * image.height
+            return image.height, image.width
     except DataError as error:
         raise error.at(str(path)) from None
 
@@ -106,7 +117,11 @@ def row(base: Published, known: Data) -> Published:
         folders={},
         heads=(Head("label", len(known.classes)),),
         test_iter=known.validated,
-        says={"classes": list(known.classes), "palette": dict(known.palette) if known.palette else None},
+        says={
+            "classes": list(known.classes),
+            "palette": dict(known.palette) if known.palette else None,
+            "side": known.side,
+        },
     )
     return replace(base, own=source, base_lr=rate(base, known), caffemodel=None)
 
@@ -143,6 +158,11 @@ def stage(name: str, known: Data) -> Stage:
 def notes(chain: Sequence[Stage], known: Data) -> list[str]:
     """Say what was made of the published recipe, as sentences."""
     said = [f"{known.root}: {len(known.classes)} classes: {', '.join(known.classes)}"]
+    if known.shrunk:
+        said.append(
+            f"{known.shrunk} pictures are longer than {known.side} pixels, and are shrunk to them with their labels;"
+            " --side 0 leaves them as they are, and takes more memory and time"
+        )
     for each in chain:
         published = catalogue.NETS[each.name].base_lr
         assert each.row is not None
@@ -176,7 +196,7 @@ def finish(trained: Stage, known: Data, model: Path, parents: Sequence[Path]) ->
     if known.palette:
         colours = [colour for name, colour in known.palette.items() if name != painted.VOID_NAME]
     source = {f"from {path.name}": card.sha256(path) for path in parents}
-    about = card.own(trained.name, known.classes, colours, weights=model.name, source=source)
+    about = card.own(trained.name, known.classes, colours, side=known.side, weights=model.name, source=source)
     prototxt.dump(nets.deploy(trained.row), model.parent / "deploy.prototxt")
     card.dump(about, model.parent / card.FILE)
     return model.parent

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from reproduction.caffe import devices, prototxt, weights
 from reproduction.caffe.errors import DataError, NetError, StrPath, WeightsError
@@ -134,24 +135,31 @@ class Segmenter:
     ) -> dict[str, Segmentation]:
         """Segment a picture as ``__call__`` does, with every labelling: label top -> segmentation."""
         given = {"color": image, "depth": depth, "hha": hha}
-        inputs = {blob: self._input(taken, given[taken.kind]) for blob, taken in self.card.inputs.items()}
-        sizes = {taken.kind: inputs[blob].shape[2:] for blob, taken in self.card.inputs.items()}
+        read = {taken.kind: self._read(taken, given[taken.kind]) for taken in self.card.inputs.values()}
+        sizes = {kind: values.shape[:2] for kind, values in read.items()}
         if len(set(sizes.values())) > 1:
             said = ", ".join(f"{kind} {height} x {width}" for kind, (height, width) in sizes.items())
             raise DataError("the pictures differ in height and width", got=said)
-        found = self._forward(inputs)
+        found = self._forward({blob: self._input(taken, read[taken.kind]) for blob, taken in self.card.inputs.items()})
+        size = next(iter(sizes.values()))
         return {
-            top: self._segmentation(top, found[said.score][0], scores=scores) for top, said in self.card.labels.items()
+            top: self._segmentation(top, found[said.score], size, scores=scores)
+            for top, said in self.card.labels.items()
         }
 
-    def _input(self, taken: card.Input, picture: Picture | None) -> Tensor:
+    def _read(self, taken: card.Input, picture: Picture | None) -> Array:
+        """Read a picture (H, W, 3), or a depth map (H, W)."""
         if picture is None:
             problem = f"{self.card.net} takes a picture of kind {taken.kind!r}"
             raise DataError(problem, got="none", want=", ".join(self.takes))
+        return _log_depth(picture)[0] if taken.kind == "depth" else _rgb(picture)
+
+    def _input(self, taken: card.Input, values: Array) -> Tensor:
+        """Make of a picture what the net takes, (1, C, H, W)."""
         if taken.kind == "depth":
-            return torch.from_numpy(_log_depth(picture))[None]
-        flip = taken.order == "BGR"
-        return torch.from_numpy(pictures.caffe_input(_rgb(picture), taken.mean_array, flip=flip))[None]
+            return torch.from_numpy(values)[None, None]
+        small = images.shrink(values, self.card.side)
+        return torch.from_numpy(pictures.caffe_input(small, taken.mean_array, flip=taken.order == "BGR"))[None]
 
     def _forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         try:
@@ -166,7 +174,10 @@ class Segmenter:
                 "the picture is too large for the memory", got=f"{height} x {width}", remedy="Shrink it."
             ) from None
 
-    def _segmentation(self, top: str, found: Tensor, *, scores: bool) -> Segmentation:
+    def _segmentation(self, top: str, found: Tensor, size: tuple[int, int], *, scores: bool) -> Segmentation:
+        if tuple(found.shape[2:]) != size:  # of a picture that was shrunk
+            found = F.interpolate(found, size, mode="bilinear", align_corners=False)
+        found = found[0]
         # torch, like numpy, gives the first of equal maxima, and NaN for a maximum where there is one.
         highest, labels = found.max(dim=0)
         if highest.isnan().any():

@@ -77,7 +77,7 @@ def change(path, value):
         ("{", "c.json: this is no card: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)."),
         ("[]", "c.json: the card is no table; got list."),
         ("{}", "c.json: this card is of another format; want 1."),
-        (change("more", 1), "c.json: the card has an unknown 'more'; want format, net, inputs, labels, weights, "),
+        (change("more", 1), "c.json: the card has an unknown 'more'; want format, net, inputs, labels, side, "),
         (change("format", 2), "c.json: this card is of another format; got 2, want 1."),
         (change("net", 3), "c.json: 'net' is no text; got 3."),
         (change("inputs", {}), "c.json: a card has inputs and labels."),

@@ -199,3 +199,19 @@ def test_nothing_but_a_data_error_escapes_a_damaged_image(tmp_path, name):
             else:
                 outcomes.append(abs(shape[2] - 3))
     assert set(outcomes) == {0}
+
+
+def test_a_picture_is_shrunk_to_its_longer_side_and_never_grows():
+    rgb = np.zeros((30, 60, 3), np.uint8)
+    rgb[:, 30:] = 200
+    small = images.shrink(rgb, 20)
+    assert small.shape == (10, 20, 3)
+    assert (small[5, 2].tolist(), small[5, 17].tolist()) == ([0, 0, 0], [200, 200, 200])
+    for side in (0, 60, 100):
+        assert images.shrink(rgb, side) is rgb
+    assert images.fit((1, 1000), 10) == (1, 10)
+
+
+def test_labels_are_shrunk_without_making_classes_of_the_mean():
+    labels = np.random.default_rng(1).choice([0, 20, 255], (40, 50)).astype(np.uint8)
+    assert set(np.unique(images.shrink(labels, 13, smooth=False))) == {0, 20, 255}

@@ -14,7 +14,7 @@ from typing import Any
 from reproduction.caffe.errors import DataError, StrPath, did_you_mean
 from reproduction.caffe.schema import PythonParameter
 from reproduction.fcn.datasets.base import Dataset, Sample, check_sample, class_names, draw_order
-from reproduction.fcn.datasets.folder import Folder, check_names, check_palette
+from reproduction.fcn.datasets.folder import Folder, check_names, check_palette, check_side
 from reproduction.fcn.datasets.layouts import LAYOUTS
 from reproduction.fcn.datasets.mini import Mini, MiniSBD
 from reproduction.fcn.datasets.nyud import NYUD
@@ -120,7 +120,7 @@ def _open_layer(
     if kind in (VOC, SBD, Folder):
         checks["mean"] = check_mean
     if kind is Folder:
-        checks |= {"classes": check_names, "palette": check_palette}
+        checks |= {"classes": check_names, "palette": check_palette, "side": check_side}
     if kind is NYUD:
         checks["tops"] = lambda kinds: (
             [_text(name) for name in kinds] if isinstance(kinds, list | tuple) else _text(kinds)

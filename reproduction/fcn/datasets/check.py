@@ -20,6 +20,8 @@ from reproduction.fcn.datasets.base import VOID
 from reproduction.fcn.datasets.folder import Tree
 from reproduction.fcn.datasets.painted import RGB, Palette
 
+#: Above so many pixels of a picture VGG16 wants tens of gigabytes to learn.
+MOST_PIXELS = 2_000_000
 #: Above this share of one class a net does well that says nothing else.
 MOST_OF_ONE = 0.99
 
@@ -158,6 +160,7 @@ def look(
         sizes = _picture(found, files.images[id])
         present[id] = _label(found, files.labels[id], sizes, names, palette)
     progress(len(pairs), len(pairs))
+    _large(found)
     _whole(found, names, is_painted=palette is not None)
     if names:
         _classes(found, names, splits, present)
@@ -253,6 +256,13 @@ def _label(
             pixels = sum(here[number] for number in wrong)
             found.add(*_out_of_range(len(names)), f"{path} ({said} in {pixels} pixels)")
     return set(here)
+
+
+def _large(found: _Found) -> None:
+    large = sum(count for (height, width), count in found.sizes.items() if height * width > MOST_PIXELS)
+    if large:
+        remedy = "tools/train.py shrinks them to --side pixels, 500 by default, with their labels."
+        found.add(f"{large} pictures have more than {MOST_PIXELS // 10**6} million pixels", remedy, fatal=False)
 
 
 def _out_of_range(classes: int) -> tuple[str, str]:

@@ -212,6 +212,7 @@ class Folder(Dataset):
         mean: what to subtract, B G R.
         classes: the names of the classes; None is what the folder's classes.txt or palette.txt says.
         palette: the colours of painted labels by class; None is what the folder's palette.txt says.
+        side: pictures with a longer side are shrunk to it, with their labels; 0 leaves them as they are.
         order: ``seed`` and ``randomize``.
     """
 
@@ -228,6 +229,7 @@ class Folder(Dataset):
         mean: Sequence[float] = nets.MEAN_BGR,
         classes: Sequence[str] | None = None,
         palette: Palette | None = None,
+        side: int = 0,
         **order: Any,
     ):
         super().__init__(split, root, tops, **order)
@@ -243,7 +245,7 @@ class Folder(Dataset):
             raise DataError(
                 "nothing says the names of the classes", path=root, want="classes.txt, one name a line, or --classes"
             )
-        self.palette, self._names = palette, tuple(classes)
+        self.palette, self.side, self._names = palette, side, tuple(classes)
         self.label_classes = {top: self._names for top, kind in self.tops.items() if kind == "label"}
 
     @property
@@ -269,9 +271,9 @@ class Folder(Dataset):
     def read(self, kind: str, path: Path) -> Array:
         """Read a picture or a label."""
         if kind == "data":
-            return pictures.caffe_input(images.read_rgb(path), self.mean_bgr, flip=True)
+            return pictures.caffe_input(images.shrink(images.read_rgb(path), self.side), self.mean_bgr, flip=True)
         numbers = pictures.class_numbers(read_labels(path, self.palette), len(self._names) - 1, void=VOID)
-        return numbers.astype(np.uint8)[np.newaxis]
+        return images.shrink(numbers.astype(np.uint8), self.side, smooth=False)[np.newaxis]
 
     def training_ids(self) -> set[str] | None:
         """Return the ids of the train split."""
@@ -287,6 +289,17 @@ def check_names(names: object) -> tuple[str, ...]:
     if isinstance(names, list | tuple) and 0 < len(names) < VOID and all(isinstance(name, str) for name in names):
         return tuple(names)
     raise DataError("'classes' is not a list of names", got=repr(names)[:80])
+
+
+def check_side(side: object) -> int:
+    """Check a prototxt's greatest side: a number of pixels, or 0.
+
+    Raises:
+        DataError: it is something else.
+    """
+    if type(side) is int and 0 <= side < 1 << 20:
+        return side
+    raise DataError("'side' is not a number of pixels", got=repr(side)[:80])
 
 
 def check_palette(colours: object) -> dict[str, painted.RGB] | None:

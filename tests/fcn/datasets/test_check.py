@@ -170,6 +170,12 @@ def test_classes_that_are_rare_or_never_seen_are_named(tmp_path):
     ]
 
 
+def test_large_pictures_are_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(check, "MOST_PIXELS", 599)
+    own.write(tmp_path)
+    assert found(tmp_path, classes=own.NAMES) == [("6 pictures have more than 0 million pixels", False, [])]
+
+
 def test_without_names_gaps_are_noticed(tmp_path):
     own.write(tmp_path, labels=lambda i: own.label(i) * 50)
     assert found(tmp_path) == [
