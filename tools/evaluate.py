@@ -14,29 +14,35 @@ A net of your own takes the data set's pictures under the names of its inputs, a
 The data are looked for where tools/fetch.py puts them, and where the published archives unpack to: DATA/pascal/VOC2011,
 DATA/VOCdevkit/VOC2012 and so on; DATA may be such a folder itself. With --out or --state a run that was stopped goes on
 where it was when the same command is given again. On two cores an image takes about 5 seconds, on a GPU 0.1.
+
+reports/NET/index.html is a page to look at, with pictures; scores.json beside it has its numbers.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 
-from common import ROOT, WEIGHTS, run
+from common import ROOT, WEIGHTS, describe, run, versions
 from tqdm import tqdm
 
 from reproduction.caffe import graph, prototxt
 from reproduction.caffe.parallel import joined
 from reproduction.caffe.schema import NetParameter, Phase
-from reproduction.fcn import catalogue, datasets, nets, segmenter, zoo
+from reproduction.fcn import catalogue, datasets, nets, reproduce, segmenter, zoo
 from reproduction.fcn.datasets import Dataset
 from reproduction.fcn.evaluate import evaluate
 from reproduction.fcn.score import Scores, scores
-from reproduction.report.record import METRICS, TITLES
+from reproduction.report import gallery, page, record
+from reproduction.report.gallery import Gallery
+from reproduction.report.record import METRICS, TITLES, Measured, NetResult, Report, Split
 
 
 def main() -> int:
@@ -50,6 +56,8 @@ def main() -> int:
     job = own(args) if args.prototxt else named(args)
     dataset = job.dataset
     state = args.state or (args.out / "state.json" if args.out else None)
+    folder = args.report or ROOT / "reports" / (args.net or args.prototxt.resolve().parent.name)
+    out = args.out or folder / "predictions"
     with joined(args.device) as ranks, Bar(args.quiet or not ranks.is_first) as bar:
         if dataset.overlap() is None and ranks.is_first:
             print(
@@ -63,7 +71,7 @@ def main() -> int:
                 net,
                 dataset,
                 device=ranks.device,
-                out_dir=args.out,
+                out_dir=out,
                 state=state,
                 limit=args.limit,
                 force=args.force,
@@ -78,10 +86,16 @@ def main() -> int:
     if not ranks.is_first:
         return 0
     count = len(dataset) if args.limit is None else min(args.limit, len(dataset))
+    shown = Gallery(dataset, out)
+    told = report(job, args, found, shown, folder, describe(ranks.device), bar.seconds_per_image())
+    folder.mkdir(parents=True, exist_ok=True)
+    record.dump(told, folder / "scores.json")
+    page.dump(told, folder / "index.html", {job.name: shown})
     if args.json:
         print(json.dumps(as_json(job, count, found), indent=2))
     else:
         print(as_text(job, count, found))
+        print(f"\n{folder / 'index.html'}")
     return 0
 
 
@@ -94,7 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, default=ROOT / "data", metavar="DIR", help="the data root; default: data/")
     parser.add_argument("--dataset", help=f"with --prototxt: one of {', '.join(datasets.DATASETS)}")
     parser.add_argument("--split", help="default: what the net is scored on (VOC: seg11valid)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write each prediction there, as a palette PNG")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="of the label maps; default: predictions in --report")
+    parser.add_argument("--report", type=Path, metavar="DIR", help="default: reports/NET")
     parser.add_argument("--state", type=Path, metavar="FILE", help="how far the run is; default: state.json in --out")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--limit", type=int, metavar="N", help="score the first N images only")
@@ -139,12 +154,45 @@ def own(args: argparse.Namespace) -> Job:
     return Job(str(args.prototxt), net, args.weights, datasets.open(args.dataset, args.split, args.data, tops))
 
 
+def report(
+    job: Job,
+    args: argparse.Namespace,
+    found: Mapping[str, Scores],
+    shown: Gallery,
+    folder: Path,
+    device: str,
+    seconds: float | None,
+) -> Report:
+    """Put together what is kept of a run; what was published stands beside it, but is not asked of these weights."""
+    dataset = job.dataset
+    own_split = args.net is not None and args.split is None
+    measured = []
+    for top, result in found.items():
+        rows = record.references(job.name, top) if own_split else []
+        rows = [replace(row, tolerance_points=None) for row in rows]
+        scored = Measured.of(top, result, dataset.label_classes[top], rows)
+        measured.append(gallery.measure(shown, scored, args.limit))
+    sha256 = zoo.digests(job.weights, ["sha256"])["sha256"]
+    maps = os.path.relpath(shown.predictions, folder)
+    return Report(
+        set=catalogue.net(args.net).dataset if args.net else dataset.name,
+        measured=datetime.now(UTC).isoformat(timespec="seconds"),
+        split=Split(dataset.split, len(dataset), reproduce.split_sha1(dataset.ids)),
+        limit=None if args.limit is None or args.limit >= len(dataset) else args.limit,
+        device=device,
+        precision="float32",
+        versions=versions(),
+        nets=[NetResult(job.name, "", job.weights.name, sha256, seconds, measured, maps)],
+    )
+
+
 class Bar:
     """Progress with the time that is left, on standard error; nothing when quiet."""
 
     def __init__(self, quiet: bool):
         self._quiet = quiet
         self._bar: tqdm | None = None
+        self._first, self._count, self._seconds = 0, 0, 0.0
 
     def __enter__(self) -> Bar:
         return self
@@ -161,7 +209,14 @@ class Bar:
         """Show how far it is; the first call says where a resumed run starts."""
         if self._bar is None:
             self._bar = tqdm(total=total, initial=count, unit="image", disable=self._quiet)
+            self._first = count
+        self._count, self._seconds = count, seconds
         self._bar.update(count - self._bar.n)
+
+    def seconds_per_image(self) -> float | None:
+        """Give the mean over the images of this run; None when an earlier one had scored them all."""
+        count = self._count - self._first
+        return self._seconds / count if count else None
 
 
 def as_text(job: Job, count: int, found: Mapping[str, Scores]) -> str:

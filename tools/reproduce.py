@@ -151,7 +151,8 @@ def score_all(
             results.append(NetResult(row.name, note=error.problem))
             continue
         file, sha256, seconds = result.weights.name, result.weights_sha256, result.seconds_per_image
-        results.append(NetResult(row.name, "", file, sha256, seconds, measured))
+        maps = f"{plan.out.name}/{result.predictions.name}"
+        results.append(NetResult(row.name, "", file, sha256, seconds, measured, maps))
     return results, galleries, split
 
 

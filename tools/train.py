@@ -13,9 +13,9 @@ Weights to start from that are not named are looked for in weights/, where tools
 The data of the mini nets are drawn where they are missing.
 
 Each net gets a folder in --out: snapshot/train_iter_N.caffemodel and .solverstate, which Caffe can read too, log.jsonl
-with one line for each iteration, and NET.caffemodel at the end. A run that was stopped goes on from its newest snapshot
-when the same command is given again, to the same weights, bit for bit. Ctrl-C stops it with a snapshot, SIGHUP makes
-one.
+with one line for each iteration, and NET.caffemodel at the end. index.html in --out shows the course of all of them;
+tools/page.py makes it anew. A run that was stopped goes on from its newest snapshot when the same command is given
+again, to the same weights, bit for bit. Ctrl-C stops it with a snapshot, SIGHUP makes one.
 
 The losses of the published nets are sums over pixels: 1e5 is usual, and rates of 1e-10 belong to it. A net that has
 learnt nothing has a loss of ln(classes) a pixel: 3.04 for VOC. On two cores an image takes a VGG16 net about 8 seconds,
@@ -31,6 +31,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import NoReturn
@@ -48,7 +49,11 @@ from reproduction.fcn.stages import Stage
 from reproduction.fcn.training import Plan, Step, Watch
 from reproduction.fcn.validation import Validation
 from reproduction.fcn.zoo import Roots
+from reproduction.report import course
+from reproduction.report import training as report
 from reproduction.report.record import METRICS, TITLES
+
+PAGE_SECONDS = 30.0
 
 
 def main() -> int:
@@ -73,17 +78,20 @@ def main() -> int:
         for note in own.notes(chain, mine) if mine else ():
             screen.say(note)
         ranks.greatest(0)  # the others wait for the pictures
-        watch = Watch(screen.say, screen.begin, screen.step, screen.images, screen.validated, signals)
+        page = Page(args.out, screen) if ranks.is_first else None
+        watch = Watch(screen.say, screen.begin, screen.step, screen.images, partial(validated, screen, page), signals)
         for stage, start in zip(chain, starts, strict=True):
             trained = training.train(stage, start, plan, watch, ranks)
             if trained is None:
                 screen.say("stopped with a snapshot; the same command goes on from here.")
-                return 130
+                break
             screen.say(f"{stage.name}: trained, {trained}")
             if mine and ranks.is_first:
                 place = own.finish(stage, mine, trained, list(start.values()))
                 screen.say(f"{stage.name}: `tools/infer.py --net {place} PICTURE` segments with it")
-    return 0
+        if page:
+            page.write()
+    return 0 if trained else 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -257,6 +265,38 @@ def draw(chain: Sequence[Stage], root: Path, screen: Screen) -> None:
         watch = supply.Watch(pictures=screen.count, note=screen.say)
         for _ in supply.Drawn(supply.DRAWN[name]).data(Roots(WEIGHTS, root), watch):
             pass
+
+
+class Page:
+    """The page of all trainings in a folder, for people who look how one goes on.
+
+    Args:
+        out: the folder.
+        screen: told when the page could not be written; a training does not end for that.
+    """
+
+    def __init__(self, out: Path, screen: Screen):
+        self._out, self._screen = out, screen
+        self._written = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Say whether the page is old: to draw one takes seconds."""
+        return time.monotonic() - self._written > PAGE_SECONDS
+
+    def write(self) -> None:
+        """Write it, from the logs."""
+        try:
+            report.dump(course.find(self._out), self._out / "index.html")
+        except (ReproductionError, OSError) as error:
+            self._screen.say(f"no page of this training was written: {error}")
+        self._written = time.monotonic()
+
+
+def validated(screen: Screen, page: Page | None, found: Validation, classes: Mapping[str, Sequence[str]]) -> None:
+    """Show what a net is worth."""
+    if page and page.is_due():
+        page.write()
+    screen.validated(found, classes)
 
 
 class Screen:

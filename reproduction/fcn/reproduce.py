@@ -92,6 +92,20 @@ def chosen(name: str, names: Sequence[str] = ()) -> list[Published]:
     return rows or [row for row in catalogue.NETS.values() if row.dataset == name]
 
 
+def dataset(row: Published, root: Path) -> Dataset:
+    """Open what a net is scored on.
+
+    Args:
+        row: the net.
+        root: the data root.
+
+    Raises:
+        DataError: it is not there.
+    """
+    layer = nets.net(row, row.splits[1]).layer[0]
+    return datasets.from_layer(layer.python_param, list(layer.top), root)
+
+
 def data(plan: Plan, row: Published, watch: Watch) -> Dataset:
     """Open what a net is scored on; what is missing is brought first.
 
@@ -100,12 +114,12 @@ def data(plan: Plan, row: Published, watch: Watch) -> Dataset:
     """
     for _ in plan.supply.data(plan.roots, watch):
         try:
-            found = _open(row, plan.roots.data)
+            found = dataset(row, plan.roots.data)
             if not found.missing(plan.limit):
                 return found
         except DataError:  # whatever it was: the next step may mend it, and the last attempt says it
             pass
-    return _open(row, plan.roots.data)
+    return dataset(row, plan.roots.data)
 
 
 def model(plan: Plan, row: Published, watch: Watch) -> tuple[Path, Path, str]:
@@ -193,11 +207,6 @@ def _programs() -> str:
     for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         total.update(path.read_bytes())
     return total.hexdigest()
-
-
-def _open(row: Published, root: Path) -> Dataset:
-    layer = nets.net(row, row.splits[1]).layer[0]
-    return datasets.from_layer(layer.python_param, list(layer.top), root)
 
 
 def _holds(path: Path, source: Weights) -> bool:

@@ -5,6 +5,7 @@ The templates are in ``templates/``; everything that a page shows is in the HTML
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -225,7 +226,7 @@ def _bold(text: str) -> str:
 def _panel(report: Report, net: NetResult, measured: Measured) -> Panel:
     several = len(net.measured) > 1
     return Panel(
-        id=f"{net.net}-{measured.label}" if several else net.net,
+        id=re.sub(r"[^\w.-]", "-", f"{net.net}-{measured.label}" if several else net.net),
         name=f"{net.net}, {measured.label}" if several else net.net,
         net=net,
         measured=measured,

@@ -16,6 +16,7 @@
           "note": "",                                               or why nothing was measured
           "weights": "fcn8s-heavy-pascal.caffemodel", "weights_sha256": ...,
           "seconds_per_image": 1.2,                                 null when every image was scored by an earlier run
+          "predictions": "predictions/voc-fcn8s-0123456789",        the folder of its label maps, from the file's own
           "measured": [
             {
               "label": "label",                                     the label's top; SIFT Flow has "sem" and "geo"
@@ -220,6 +221,7 @@ class NetResult:
         weights_sha256: their hash.
         seconds_per_image: mean over the images that this run scored; None when there were none.
         measured: one entry for each kind of label.
+        predictions: the folder of its label maps, from that of the report; empty when they were not kept.
     """
 
     net: str
@@ -228,6 +230,7 @@ class NetResult:
     weights_sha256: str = ""
     seconds_per_image: float | None = None
     measured: Sequence[Measured] = ()
+    predictions: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import torch
 from reproduction.caffe import prototxt
 from reproduction.fcn import datasets, mininets, nets, segmenter
 from reproduction.fcn.evaluate import evaluate
+from reproduction.report import record
 from tests import mini, trees
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +35,7 @@ class Fake(torch.nn.Module):
 
 
 @pytest.fixture
-def tool(monkeypatch, capsys):
+def tool(monkeypatch, capsys, tmp_path):
     monkeypatch.syspath_prepend(ROOT / "tools")
     spec = importlib.util.spec_from_file_location("evaluate_tool", ROOT / "tools/evaluate.py")
     module = importlib.util.module_from_spec(spec)
@@ -49,6 +50,10 @@ def tool(monkeypatch, capsys):
             return net
 
         monkeypatch.setattr(segmenter, "load", load)
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+        monkeypatch.chdir(tmp_path)
+        for name in ("w", "w.npz"):
+            Path(name).write_bytes(b"weights")
         monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, args)])
         with pytest.raises(SystemExit) as end:
             module.run(module.main)
@@ -77,7 +82,8 @@ def test_it_prints_four_metrics_and_every_class(tool, root, tmp_path):
     shown = [f"{100 * value:.2f}" for value in (result.pixel_acc, result.mean_acc, result.mean_iu, result.fw_iu)]
     assert lines[3].split() == shown
     assert "mean IU as the published score.py takes it, absent classes as 0: " in out
-    assert [line.split()[0] for line in lines[-21:]] == list(datasets.class_names("voc"))
+    assert [line.split()[0] for line in lines[-23:-2]] == list(datasets.class_names("voc"))
+    assert lines[-1] == str(tmp_path / "reports/voc-fcn8s/index.html")
     assert "3/3" in err
     assert sorted(path.name for path in (tmp_path / "png").iterdir()) == [*(f"{id}.png" for id in IDS), "state.json"]
 
@@ -164,6 +170,8 @@ def test_two_processes_count_what_one_does(drawn):
         drawn / "weights/mini/mini-fcn8s.caffemodel",
         "--data",
         drawn / "data",
+        "--report",
+        drawn / "report",
     )
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     one, two = run(*command, "--json", "-q"), run(*command, "--json", "-q", launcher=launcher)
@@ -171,6 +179,10 @@ def test_two_processes_count_what_one_does(drawn):
     assert one.stderr == ""
     assert two.stdout == one.stdout
     found = json.loads(one.stdout)
+    (net,) = record.load(drawn / "report/scores.json").nets
+    assert net.measured[0].mean_iu == found["scores"]["label"]["mean_iu"]
+    assert len(net.measured[0].images) == 3
+    assert (drawn / "report/index.html").read_text().count('<article class="shot">') == 3
     assert (found["images"], found["split"]) == (3, "val")
     assert list(found["scores"]["label"]["class_iu"]) == list(mini.mini.CLASSES)
     assert len([iu for iu in found["scores"]["label"]["class_iu"].values() if iu]) > 1
@@ -180,8 +192,8 @@ def test_a_net_of_ones_own_is_scored_on_a_data_set(drawn, tmp_path):
     prototxt.dump(nets.deploy(mininets.NETS["mini-fcn16s"]), tmp_path / "deploy.prototxt")
     weights = drawn / "weights/mini/mini-fcn16s.caffemodel"
     own = ("--prototxt", tmp_path / "deploy.prototxt", "--dataset", "mini", "--split", "val")
-    by_name = run("--net", "mini-fcn16s", "--weights", weights, "--data", drawn / "data", "--json", "-q")
-    by_file = run(*own, "--weights", weights, "--data", drawn / "data", "--json", "-q")
+    same = ("--weights", weights, "--data", drawn / "data", "--report", tmp_path / "report", "--json", "-q")
+    by_name, by_file = run("--net", "mini-fcn16s", *same), run(*own, *same)
     assert (by_name.returncode, by_file.returncode) == (0, 0), by_file.stderr
     first, second = json.loads(by_name.stdout), json.loads(by_file.stdout)
     assert second["scores"] == first["scores"]

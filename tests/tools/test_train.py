@@ -97,10 +97,26 @@ def test_a_chain_starts_each_net_from_the_one_before(tool, where, tmp_path, monk
         "voc-fcn32s.caffemodel\nvoc-fcn16s: all 1 iterations are made already\n"
         f"voc-fcn16s: trained, {tmp_path}/out/voc-fcn16s/voc-fcn16s.caffemodel\n"
     )
+    page = (tmp_path / "out/index.html").read_text()
+    assert '<h2 id="course-title-1">voc-fcn32s → voc-fcn16s</h2>' in page
+    assert page.count("✓") == 2
     # A later command finds what this one has made.
     code, out, err = tool("--net", "voc-fcn8s", *where, "--iterations", 1, "--limit", 1)
     assert (code, err) == (0, "")
     assert "  voc-fcn16s: 18 layers copied; dropped: upscore16" in out
+    assert "voc-fcn32s → voc-fcn16s → voc-fcn8s</h2>" in (tmp_path / "out/index.html").read_text()
+
+
+def test_a_log_that_is_broken_ends_no_training(tool, where, tmp_path, monkeypatch):
+    monkeypatch.setattr(stages, "named", small.stage)
+    vgg16 = small.imagenet(tmp_path / "vgg16.caffemodel")
+    (tmp_path / "out/other").mkdir(parents=True)
+    (tmp_path / "out/other/log.jsonl").write_text("{}\n")
+    code, out, err = tool("--net", "voc-fcn32s", "--init", vgg16, *where, "--iterations", 1, "--limit", 1)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == (
+        f"no page of this training was written: {tmp_path}/out/other/log.jsonl:1: this is no log of a training."
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,69 @@
+"""tools/page.py: pages made anew from what trainings and reproductions left."""
+
+import importlib.util
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from reproduction.report import page, record
+from tests.report import made
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def tool(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    spec = importlib.util.spec_from_file_location("page_tool", ROOT / "tools/page.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["page.py", *map(str, args)])
+        with pytest.raises(SystemExit) as end:
+            module.run(module.main)
+        return end.value.code, *capsys.readouterr()
+
+    return call
+
+
+def test_a_page_is_made_from_logs(tool, tmp_path):
+    made.log(tmp_path, "mini-fcn32s", 8, made=5, classes=["background", "cat"])
+    code, out, err = tool(tmp_path)
+    assert (code, out, err) == (0, f"{tmp_path}/index.html\n", "")
+    assert "5 of 8 iterations" in (tmp_path / "index.html").read_text()
+
+
+def test_a_page_of_scores_is_made_with_its_pictures(tool, tmp_path, monkeypatch):
+    report, galleries = made.run(tmp_path)
+    nets = [replace(net, predictions=f"predictions/{net.net}") for net in report.nets]
+    report = replace(report, nets=nets)
+    record.dump(report, tmp_path / "scores.json")
+    # The published nets are scored on seg11valid.
+    tree = galleries["voc-fcn8s"].dataset.tree
+    (tree / "ImageSets/Segmentation/seg11valid.txt").write_text("".join(f"{id}\n" for id in made.IDS))
+    code, out, err = tool(tmp_path, "--data", tmp_path, "-o", tmp_path / "anew.html")
+    assert (code, out, err) == (0, f"{tmp_path}/anew.html\n", "")
+    assert (tmp_path / "anew.html").read_text() == page.page(report, galleries)
+
+
+def test_it_says_of_which_nets_there_are_no_pictures(tool, tmp_path):
+    report, _ = made.run(tmp_path)
+    record.dump(report, tmp_path / "scores.json")
+    code, _, err = tool(tmp_path, "--data", tmp_path)
+    assert code == 0
+    assert err.splitlines() == [f"no pictures of {net}: {tmp_path}: its label maps are not here." for net in made.NETS]
+    assert '<article class="shot">' not in (tmp_path / "index.html").read_text()
+
+
+def test_mistakes_end_in_one_line(tool, tmp_path):
+    code, out, err = tool(tmp_path / "nowhere")
+    assert (code, out, err) == (1, "", f"error: {tmp_path}/nowhere: there is no such folder.\n")
+    code, out, err = tool(tmp_path)
+    assert (code, out, err) == (
+        1,
+        "",
+        f"error: {tmp_path}: there is no training here; want NET/log.jsonl. tools/train.py writes it.\n",
+    )

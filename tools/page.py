@@ -1,0 +1,62 @@
+#!/usr/bin/env python3
+"""Make a page to look at anew: of trainings from their logs, of scores from what a reproduction left.
+
+    tools/page.py runs                    the trainings in runs/, finished or not, to runs/index.html
+    tools/page.py runs/mini-fcn8s         one of them
+    tools/page.py reports/voc             the scores in scores.json there, with pictures where data and label maps are
+    tools/page.py weights/mini -o mini.html
+
+tools/train.py and tools/reproduce.py write these pages themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from common import ROOT, run
+
+from reproduction.caffe.errors import DataError
+from reproduction.fcn import catalogue, reproduce
+from reproduction.report import course, page, record, training
+from reproduction.report.gallery import Gallery
+from reproduction.report.record import Report
+
+
+def main() -> None:
+    """Write the page, and say where it is."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="DIR", help="of trainings, or of a report")
+    parser.add_argument("--data", type=Path, default=ROOT / "data", metavar="DIR", help="the data root; default: data/")
+    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="default: DIR/index.html")
+    args = parser.parse_args()
+    path = args.out or args.folder / "index.html"
+    if not args.folder.is_dir():
+        raise DataError("there is no such folder", path=args.folder)
+    if (args.folder / "scores.json").is_file():
+        report = record.load(args.folder / "scores.json")
+        page.dump(report, path, galleries(report, args.folder, args.data))
+    else:
+        training.dump(course.find(args.folder), path)
+    print(path)
+
+
+def galleries(report: Report, folder: Path, data: Path) -> dict[str, Gallery]:
+    """Find the pictures of a report's nets; says of which they are not there."""
+    found = {}
+    for net in report.nets:
+        maps = folder / net.predictions
+        if not net.measured or net.net not in catalogue.NETS:
+            continue
+        try:
+            if not net.predictions or not maps.is_dir():
+                raise DataError("its label maps are not here", path=maps)
+            found[net.net] = Gallery(reproduce.dataset(catalogue.net(net.net), data), maps)
+        except DataError as error:
+            print(f"no pictures of {net.net}: {error}", file=sys.stderr)
+    return found
+
+
+if __name__ == "__main__":
+    run(main)
