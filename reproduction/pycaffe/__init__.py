@@ -6,6 +6,10 @@ It stands for BVLC pycaffe 1.0; ``import reproduction.pycaffe as caffe`` works, 
 1. ``net``, ``live``, ``need``: Net, its blobs, and its layers one by one.
 2. ``solver``: the solvers.
 3. ``modes``, ``errors``, ``logs``: devices and seeds, errors that scripts can catch, and what Caffe logs.
+4. ``net_spec``, ``coord_map``, ``draw``: nets written in Python, aligned, and drawn.
+5. ``io``, ``classifier``, ``detector``: pictures and blobs in and out.
+6. ``proto``: ``caffe_pb2`` and ``text_format``, the schema's messages with protobuf's manners.
+7. ``run``, ``aliases``, ``oldnames``, ``python2``: running programs as they are.
 
 Source: BVLC/caffe@9b89154 python/caffe/__init__.py.
 """
@@ -13,6 +17,8 @@ Source: BVLC/caffe@9b89154 python/caffe/__init__.py.
 from reproduction.caffe.layers.python import UserLayer as Layer
 from reproduction.caffe.schema import Phase
 from reproduction.pycaffe import coord_map, io, proto
+from reproduction.pycaffe.classifier import Classifier
+from reproduction.pycaffe.detector import Detector
 from reproduction.pycaffe.logs import init_log, log
 from reproduction.pycaffe.modes import layer_type_list, set_device, set_mode_cpu, set_mode_gpu, set_random_seed
 from reproduction.pycaffe.net import Net
@@ -48,6 +54,8 @@ __all__ = [
     "AdaDeltaSolver",
     "AdaGradSolver",
     "AdamSolver",
+    "Classifier",
+    "Detector",
     "Layer",
     "NesterovSolver",
     "Net",

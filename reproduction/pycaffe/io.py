@@ -234,7 +234,7 @@ def load_image(filename: StrPath, color: bool = True) -> Floats:
     return picture.astype(np.float32)
 
 
-def resize_image(im: Array, new_dims: Sequence[int], interp_order: int = 1) -> Floats:
+def resize_image(im: Array, new_dims: Sequence[int] | Array, interp_order: int = 1) -> Floats:
     """Resize a picture.
 
     Args:
@@ -262,7 +262,7 @@ def resize_image(im: Array, new_dims: Sequence[int], interp_order: int = 1) -> F
     return (resized.clip(0, 1) * (high - low) + low).astype(np.float32)  # type: ignore[no-any-return]
 
 
-def oversample(images: Sequence[Array], crop_dims: Sequence[int]) -> Floats:
+def oversample(images: Sequence[Array], crop_dims: Sequence[int] | Array) -> Floats:
     """Crop the four corners and the centre of pictures, and mirror the five.
 
     Args:

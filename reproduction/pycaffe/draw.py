@@ -1,0 +1,147 @@
+"""A net as a graph: text in Graphviz's language, or a picture made by its program ``dot``.
+
+Source: BVLC/caffe@9b89154 python/caffe/draw.py.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from reproduction.caffe.errors import ReproductionError, StrPath
+from reproduction.pycaffe.proto import caffe_pb2
+
+_COLOURS = {"Convolution": "#FF5050", "Deconvolution": "#FF5050", "Pooling": "#FF9900", "InnerProduct": "#CC33FF"}
+_COLOUR, _IN_PLACE, _BLOB = "#6495ED", "#90EE90", "#E0E0E0"
+_LEARNING = ("Convolution", "Deconvolution", "InnerProduct")
+_TEXT = ("dot", "gv", "raw")
+
+
+def get_pooling_types_dict() -> dict[int, str]:
+    """Return the names of the ways of pooling by number."""
+    return {number: name for name, number in caffe_pb2.PoolingParameter.PoolMethod.items()}
+
+
+def get_edge_label(layer: Any) -> str:
+    """Return what goes along an edge out of a layer: channels, outputs or batch; nothing for most types."""
+    if layer.type == "Data":
+        return f"Batch {layer.data_param.batch_size}"
+    if layer.type in ("Convolution", "Deconvolution"):
+        return str(layer.convolution_param.num_output)
+    return str(layer.inner_product_param.num_output) if layer.type == "InnerProduct" else ""
+
+
+def get_layer_lr_mult(layer: Any) -> tuple[float, float]:
+    """Return the multipliers of the learning rate of a layer's weights and bias.
+
+    Raises:
+        ReproductionError: the layer has none, or more than two.
+    """
+    if layer.type not in _LEARNING or len(layer.param) > 2:
+        raise ReproductionError(f"layer {layer.name!r} ({layer.type}) has no weights and bias with a rate each")
+    weight, bias, *_ = [*(each.lr_mult for each in layer.param), 1.0, 1.0]
+    return weight, bias
+
+
+def get_layer_label(layer: Any, rankdir: str, display_lrm: bool = False) -> str:
+    """Return the text of a layer: name, type, window and, if asked for, learning rates."""
+    separator = " " if rankdir in ("TB", "BT") else "\n"
+    kind = layer.type
+    if kind == "Pooling":
+        kind += f" {get_pooling_types_dict()[layer.pooling_param.pool]}"
+    parts = [layer.name, f"({kind})"]
+    if layer.type in ("Convolution", "Deconvolution", "Pooling"):
+        param = layer.pooling_param if layer.type == "Pooling" else layer.convolution_param
+        for words, field, default in (("kernel size", "kernel_size", 1), ("stride", "stride", 1), ("pad", "pad", 0)):
+            value = getattr(param, field)
+            parts.append(f"{words}: {value if isinstance(value, int) else [*value, default][0]}")
+    if display_lrm and layer.type in _LEARNING and any(get_layer_lr_mult(layer)):
+        parts.append("lr mult: {:.1f}, {:.1f}".format(*get_layer_lr_mult(layer)))
+    return separator.join(parts)
+
+
+def choose_color_by_layertype(layertype: str) -> str:
+    """Return the colour of a type of layers."""
+    return _COLOURS.get(layertype, _COLOUR)
+
+
+def get_dot(
+    caffe_net: Any, rankdir: str = "LR", label_edges: bool = True, phase: int | None = None, display_lrm: bool = False
+) -> str:
+    """Return a net as text in Graphviz's language.
+
+    Args:
+        caffe_net: a ``caffe_pb2.NetParameter``.
+        rankdir: ``LR`` from left to right, ``TB`` from top to bottom, ``BT``, ``RL``.
+        label_edges: whether to write on the edges.
+        phase: draw the layers of this phase only.
+        display_lrm: whether to show multipliers of the learning rate.
+    """
+    lines = [f"digraph {_quoted(caffe_net.name or 'Net')} {{", f"  rankdir={rankdir};"]
+    for layer in caffe_net.layer:
+        if phase is None or _is_in(layer, phase):
+            lines += _drawn(layer, get_layer_label(layer, rankdir, display_lrm), label_edges)
+    return "\n".join([*dict.fromkeys(lines), "}\n"])
+
+
+def draw_net(
+    caffe_net: Any, rankdir: str, ext: str = "png", phase: int | None = None, display_lrm: bool = False
+) -> bytes:
+    """Draw a net and return the picture's bytes; see ``get_dot``, and ``ext`` for the format: png, svg, pdf, dot ...
+
+    Raises:
+        ReproductionError: Graphviz is not installed, or does not know the format.
+    """
+    text = get_dot(caffe_net, rankdir, phase=phase, display_lrm=display_lrm).encode()
+    if ext in _TEXT:
+        return text
+    program = shutil.which("dot")
+    if program is None:
+        raise ReproductionError(
+            "a picture of a net is drawn by Graphviz, which is not installed",
+            remedy="Install it, or draw to a file that ends in .dot.",
+        )
+    drawn = subprocess.run([program, f"-T{ext}"], input=text, capture_output=True, check=False)
+    if drawn.returncode:
+        raise ReproductionError(f"Graphviz could not draw the net: {drawn.stderr.decode(errors='replace').strip()}")
+    return drawn.stdout
+
+
+def draw_net_to_file(
+    caffe_net: Any, filename: StrPath, rankdir: str = "LR", phase: int | None = None, display_lrm: bool = False
+) -> None:
+    """Draw a net to a file, in the format that its ending names; see ``draw_net``."""
+    Path(filename).write_bytes(draw_net(caffe_net, rankdir, Path(filename).suffix[1:], phase, display_lrm))
+
+
+def _is_in(layer: Any, phase: int) -> bool:
+    if layer.include:
+        return any(rule.phase == phase for rule in layer.include)
+    return not any(rule.phase == phase for rule in layer.exclude)
+
+
+def _drawn(layer: Any, label: str, label_edges: bool) -> Iterator[str]:
+    """Write a layer, its blobs, and the edges between them."""
+    in_place = len(layer.bottom) == len(layer.top) == 1 and layer.bottom[0] == layer.top[0]
+    colour = _IN_PLACE if in_place else choose_color_by_layertype(layer.type)
+    node = _quoted(f"{layer.name}_{layer.type}")
+    yield f"  {node} [{_style(label, 'record', colour)}];"
+    for blob in [*layer.bottom, *layer.top]:
+        yield f"  {_quoted(blob + '_blob')} [{_style(blob, 'octagon', _BLOB)}];"
+    for bottom in layer.bottom:
+        yield f"  {_quoted(bottom + '_blob')} -> {node};"
+    for top in layer.top:
+        text = get_edge_label(layer) if label_edges else ""
+        yield f"  {node} -> {_quoted(top + '_blob')}{f' [label={_quoted(text)}]' if text else ''};"
+
+
+def _style(label: str, shape: str, colour: str) -> str:
+    return f'label={_quoted(label)}, shape={shape}, style=filled, fillcolor="{colour}"'
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
