@@ -1,0 +1,76 @@
+"""tools/OWN_DATA.md: its commands, run one after the other on a small Mini-VOC."""
+
+import importlib
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from reproduction.caffe import caffemodel, weights
+from reproduction.caffe.net import Net
+from reproduction.fcn import card, mininets
+from reproduction.fcn.datasets import mini
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "tools/OWN_DATA.md").read_text()
+
+
+def blocks(kind):
+    """The code of the page, of one kind."""
+    return re.findall(rf"^```{kind}\n(.*?)^```$", PAGE, re.M | re.S)
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """A folder of ten pictures of Mini-VOC, and the weights that its nets start from."""
+    for name, value in (("TRAIN", 10), ("VAL", 1), ("IN_BOTH", 9), ("OBJECTS", {"train": 7, "val": 7})):
+        monkeypatch.setattr(mini, name, value)
+    tree = mini.generate(tmp_path / "data") / "pascal/VOC2011"
+    shutil.copytree(tree / "JPEGImages", tmp_path / "photos/images")
+    shutil.copytree(tree / "SegmentationClass", tmp_path / "photos/labels")
+    shutil.copy(tree / "classes.txt", tmp_path / "photos")
+    (tmp_path / "weights/mini").mkdir(parents=True)
+    made = Net(mininets.classifier_deploy(), seed=1).to_proto()
+    caffemodel.dump(made, tmp_path / "weights/mini/mini-vgg.caffemodel")
+    shutil.copy(min((tmp_path / "photos/images").iterdir()), tmp_path / "photos/images/beach.jpg")
+    shutil.copy(min((tmp_path / "photos/labels").iterdir()), tmp_path / "photos/labels/beach.png")
+    return tmp_path
+
+
+def test_the_commands_of_the_page_lead_from_photos_to_segmented_pictures(photos, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    monkeypatch.chdir(photos)
+    commands = [shlex.split(line) for block in blocks("sh") for line in block.splitlines()]
+    assert [Path(command[0]).stem for command in commands] == [
+        "check_data", "train", "infer", "evaluate", "export_onnx", "convert_caffemodel",
+    ]  # fmt: skip
+    for name, *args in commands:
+        module = importlib.import_module(Path(name).stem)
+        monkeypatch.setattr(module, "WEIGHTS", photos / "weights", raising=False)
+        few = [re.sub(r"^\d+,\d+,\d+$", "3,2,2", arg) for arg in args]
+        monkeypatch.setattr(sys, "argv", [name, *few])
+        with pytest.raises(SystemExit) as end:
+            module.run(module.main)
+        said = capsys.readouterr()
+        assert end.value.code == 0, f"{name}\n{said.out}{said.err}"
+    for block in blocks("python"):
+        exec(compile(block, "OWN_DATA.md", "exec"), {})
+    labels = np.array(Image.open("segmented/beach.png"))
+    assert labels.shape == np.array(Image.open("photos/images/beach.jpg")).shape[:2]
+    about = card.loads(onnx.load("mine.onnx").metadata_props[0].value)
+    assert about.labels["label"].classes == mini.CLASSES
+    assert card.loads(weights.read("mine.safetensors").metadata[card.KEY]).labels == about.labels
+
+
+def test_the_other_commands_of_the_page_name_options_that_there_are():
+    for block in blocks("console"):
+        for line in re.findall(r"^\$ (tools/.*)$", block, re.M):
+            name, *args = shlex.split(line)
+            text = (ROOT / name).read_text()
+            assert all(f'"{arg}"' in text for arg in args if arg.startswith("--")), line
