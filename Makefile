@@ -71,7 +71,7 @@ $(SETS:%=reproduce-%): reproduce-%: $(READY)
 
 train-mini: $(READY) ## train these nets anew, the paper's way, and compare them (under 20 minutes); RECORD=1 keeps them
 	$(RUN) tools/train.py --stages $(MINI) --out runs/mini $(if $(DATA),--data $(DATA)) $(if $(DEVICE),--device $(DEVICE))
-	$(RUN) tools/reproduce.py mini --trained runs/mini --report runs $(NARROW) $(if $(RECORD),--record)
+	$(RUN) tools/reproduce.py mini --trained runs/mini --report reports/trained $(NARROW) $(if $(RECORD),--record)
 
 clean: ## remove what can be made again, but neither downloads nor reports
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

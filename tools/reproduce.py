@@ -27,11 +27,13 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from common import ROOT, Bars, describe, run, versions
+
 from tqdm import tqdm
 
 from reproduction.caffe import devices, files
@@ -235,7 +237,12 @@ def keep(report: Report, rows: Sequence[Published], trained: Path | None, path: 
             if source.is_file():
                 with source.open("rb") as file, files.atomic(path.with_name(f"{name}{ending}")) as copy:
                     shutil.copyfileobj(file, copy)
-    record.dump(report, path)
+    # The label maps stay where they are, and what this run was compared with is no business of later ones.
+    results = [
+        replace(net, predictions="", measured=[replace(scores, references=()) for scores in net.measured])
+        for net in report.nets
+    ]
+    record.dump(replace(report, nets=results), path)
     print(f"recorded in {path.parent}")
 
 

@@ -55,6 +55,7 @@ def test_scores_are_recorded_and_met_again(reproduce, tmp_path):
     recorded = document(kept)
     assert [net["net"] for net in recorded["nets"]] == list(mininets.NETS)
     assert recorded["split"]["count"] == 3
+    assert {(net["predictions"], len(net["measured"][0]["references"])) for net in recorded["nets"]} == {("", 0)}
     shutil.rmtree(tmp_path / "report")  # or the scores of the run before would be taken over
 
     code, said = reproduce()
