@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 from reproduction.caffe.errors import NetError, ReproductionError, StrPath
@@ -29,26 +27,28 @@ def check_file(path: StrPath) -> None:
         raise CaffeError(f"the file cannot be opened: {reason}", place=str(path)) from None
 
 
-@contextlib.contextmanager
-def as_raised() -> Iterator[None]:
+class as_raised:
     """Let the error of a Python layer be caught as what the layer raised, too, as in pycaffe.
 
-    The message keeps the layer's place. An error that this is done to is of both types.
+    ``with as_raised():`` around what runs layers. The error is of both types, and its message keeps the layer's place.
     """
-    try:
-        yield
-    except NetError as error:
-        cause = error.__cause__
-        if not isinstance(cause, Exception) or isinstance(error, type(cause)):
-            raise
-        raise _both(error, type(cause)) from cause
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Change the error that comes by."""
+        if isinstance(error, NetError):
+            cause = error.__cause__
+            if isinstance(cause, Exception) and not isinstance(error, type(cause)):
+                raise _both(error, type(cause)) from cause
 
 
 def _both(error: NetError, kind: type[Exception]) -> NetError:
     """Copy an error into a type that is also ``kind``; where Python can make no such type, return it as it is."""
     try:
         both: type[NetError] = type(kind.__name__, (NetError, kind), {"__module__": kind.__module__})
-        copied = both.__new__(both)
+        copied: NetError = kind.__new__(both)
     except TypeError:
         return error
     copied.__dict__.update(error.__dict__)

@@ -17,6 +17,7 @@ from torch import Tensor
 from reproduction.caffe.events import Evaluated, Event, Measured, Saved, Stepped
 
 logger = logging.getLogger("caffe")
+_SCREEN = "caffe on stderr"
 _LEVELS = (logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
 
 
@@ -28,8 +29,9 @@ def init_log(level: int = 0, stderr: bool = True) -> None:
         stderr: False leaves it to the handlers of ``logging``.
     """
     logger.setLevel(_LEVELS[min(max(level, 0), len(_LEVELS) - 1)])
-    if stderr and not logger.handlers:
+    if stderr and all(handler.name != _SCREEN for handler in logger.handlers):
         handler = logging.StreamHandler()
+        handler.name = _SCREEN
         handler.setFormatter(logging.Formatter("%(levelname).1s%(asctime)s %(message)s", "%m%d %H:%M:%S"))
         logger.addHandler(handler)
 
@@ -39,7 +41,7 @@ def log(text: str) -> None:
     logger.info(text)
 
 
-def report(event: Event, weights: Mapping[str, float], net: str = "Train") -> None:
+def report(event: Event, weights: Mapping[str, float]) -> None:
     """Log what a solver reports, in Caffe's words; ``weights`` are the loss weights by blob."""
     if logger.isEnabledFor(logging.INFO):
         for line in lines(event, weights):
