@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from common import PROTOTXT, ROOT, run
+
 from peers import BASELINE, FORWARD, REFERENCE, TRAIN, Contender, Task
 from tqdm import tqdm
 

@@ -1,19 +1,37 @@
-"""What every tool shares: how it ends, how it shows progress, where the project's files are."""
+"""What every tool shares: how it begins and ends, how it shows progress, where the project's files are.
+
+Tools import it before anything that is not Python's own, so that an environment that is not set up, and a Ctrl-C while
+torch is loaded, end in one line.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
 import platform
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from tqdm import tqdm
+ROOT = Path(__file__).resolve().parent.parent
+PROTOTXT = ROOT / "prototxt"
+WEIGHTS = ROOT / "weights"
+PACKAGES = ("torch", "numpy", "pillow", "scipy")
 
-from reproduction.caffe.errors import ReproductionError
-from reproduction.fcn.archives import Progress
+if Path(sys.argv[0]).resolve().parent == ROOT / "tools":  # and not a test that looks at this module
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # until ``run``
+sys.path.append(str(ROOT))
+
+try:
+    from tqdm import tqdm
+
+    from reproduction.caffe.errors import ReproductionError
+    from reproduction.fcn.archives import Progress
+except ImportError as error:
+    had = f"Python {platform.python_version()}" if sys.version_info < (3, 11) else f"no {error.name}"
+    sys.exit(f"error: this environment is not set up; got {had}. Run `make setup`, then `. .venv/bin/activate`.")
 
 if TYPE_CHECKING:
     import torch
@@ -21,11 +39,6 @@ if TYPE_CHECKING:
 # Threads that wait for each other spin by default; beside another program that makes small nets many times slower. Read
 # when torch is loaded, which none of the imports above does.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-ROOT = Path(__file__).resolve().parent.parent
-PROTOTXT = ROOT / "prototxt"
-WEIGHTS = ROOT / "weights"
-PACKAGES = ("torch", "numpy", "pillow", "scipy")
 
 
 def run(main: Callable[[], int | None]) -> None:
@@ -35,6 +48,7 @@ def run(main: Callable[[], int | None]) -> None:
     exit code 1; argparse exits 2 for wrong usage; Ctrl-C is 130; a closed pipe is silent. Anything else is our bug
     and keeps its traceback.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code = main() or 0
         sys.stdout.flush()

@@ -28,8 +28,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from common import PROTOTXT, run
+
+import numpy as np
 from tqdm import tqdm
 
 from reproduction.caffe import blobs, prototxt, weights

@@ -31,6 +31,7 @@ from itertools import chain
 from pathlib import Path
 
 from common import ROOT, WEIGHTS, describe, run, versions
+
 from tqdm import tqdm
 
 from reproduction.caffe import graph, prototxt

@@ -15,9 +15,10 @@ import platform
 import sys
 from datetime import date
 
+from common import ROOT, run
+
 import numpy as np
 import torch
-from common import ROOT, run
 
 sys.path.insert(0, str(ROOT))  # the golden files and their reader are the tests'
 from tests import parity

@@ -18,6 +18,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from common import run
+
 from export_onnx import parser, prepared, said
 
 from reproduction.caffe import files

@@ -24,8 +24,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from common import WEIGHTS, run
+
+import numpy as np
 from PIL import Image
 
 from reproduction.caffe import files

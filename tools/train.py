@@ -37,6 +37,7 @@ from statistics import fmean
 from typing import NoReturn
 
 from common import ROOT, WEIGHTS, run
+
 from tqdm import tqdm
 
 from reproduction.caffe.errors import ReproductionError, WeightsError

@@ -1,0 +1,107 @@
+"""What all tools share: how they begin, how they end, and that each helps."""
+
+import ast
+import importlib
+import io
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reproduction.caffe.errors import DataError
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = sorted(path for path in (ROOT / "tools").glob("*.py") if path.stem != "common")
+
+
+@pytest.fixture
+def common(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    return importlib.import_module("common")
+
+
+def python(*args, **env):
+    return subprocess.run([sys.executable, *args], capture_output=True, text=True, check=False, env=os.environ | env)
+
+
+def test_an_environment_that_is_not_set_up_is_one_line():
+    done = python("-S", "-E", str(ROOT / "tools/infer.py"), "photo.jpg")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "error: this environment is not set up; got no tqdm. Run `make setup`, then `. .venv/bin/activate`.\n"
+    )
+
+
+def test_ctrl_c_is_quiet_while_modules_are_loaded():
+    code = f"""import os, signal, sys
+sys.argv[0] = {str(ROOT / "tools/infer.py")!r}
+sys.path.insert(0, {str(ROOT / "tools")!r})
+import common
+os.kill(os.getpid(), signal.SIGINT)
+"""
+    done = python("-c", code)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def end(common, capsys, main):
+    with pytest.raises(SystemExit) as ended:
+        common.run(main)
+    return ended.value.code, capsys.readouterr().err
+
+
+def raising(error):
+    def main():
+        raise error
+
+    return main
+
+
+def test_each_way_to_end_has_its_exit_code(common, capsys):
+    assert end(common, capsys, lambda: None) == (0, "")
+    assert end(common, capsys, lambda: 3) == (3, "")
+    assert end(common, capsys, raising(DataError("it is wrong", path="a"))) == (1, "error: a: it is wrong.\n")
+    assert end(common, capsys, raising(PermissionError(13, "Permission denied", "x"))) == (
+        1, "error: x: permission denied.\n",
+    )  # fmt: skip
+    assert end(common, capsys, raising(KeyboardInterrupt())) == (130, "error: stopped.\n")
+    with pytest.raises(ZeroDivisionError):
+        common.run(raising(ZeroDivisionError()))
+
+
+def test_colour_is_for_terminals_alone(common, capsys, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    for no_colour, want in ((None, "\033[31merror:\033[0m a.\n"), ("1", "error: a.\n")):
+        screen = Terminal()
+        monkeypatch.setattr(sys, "stderr", screen)
+        monkeypatch.delenv("NO_COLOR", raising=False)
+        if no_colour:
+            monkeypatch.setenv("NO_COLOR", no_colour)
+        with pytest.raises(SystemExit):
+            common.run(raising(DataError("a")))
+        assert screen.getvalue() == want
+
+
+@pytest.mark.parametrize("path", TOOLS, ids=lambda path: path.stem)
+def test_every_help_says_what_the_tool_does_by_examples_that_it_understands(path, common, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [path.name, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(path.stem).main()
+    said = capsys.readouterr().out
+    assert ended.value.code == 0
+    doc = ast.get_docstring(ast.parse(path.read_text()))
+    assert doc.splitlines()[0].endswith("."), "it begins with one sentence"
+    assert doc in said
+    options = set(re.findall(r"^ +(?:(?:-\w)[^-]*, )?(--?[a-z][a-z-]*)", said, re.M)) | set(
+        re.findall(r"^ +(-\w)\b", said, re.M)
+    )
+    examples = re.findall(rf"^ *tools/{path.name} *(.*)$", doc, re.M)
+    assert examples
+    for line in examples:
+        example = re.split(r" {2,}", line)[0]  # what comes after is a remark
+        assert set(re.findall(r"(?<=\s)--?[a-z][a-z-]*", f" {example}")) <= options, line
