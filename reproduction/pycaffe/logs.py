@@ -1,7 +1,8 @@
 """What Caffe logs, through Python's ``logging``: the logger ``caffe``.
 
 A library does not print: lines appear when the program configures ``logging``, or calls ``init_log`` as it would for
-Caffe. ``python -m reproduction.pycaffe`` does so, since Caffe's own log goes to the screen.
+Caffe. ``python -m reproduction.pycaffe`` does so, since Caffe's own log goes to the screen; GLOG_minloglevel in the
+environment, also where the program sets it, makes it quiet.
 
 Source: BVLC/caffe@9b89154 src/caffe/solver.cpp L195-L410, src/caffe/solvers/sgd_solver.cpp L101-L111.
 """
@@ -9,6 +10,7 @@ Source: BVLC/caffe@9b89154 src/caffe/solver.cpp L195-L410, src/caffe/solvers/sgd
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -28,12 +30,22 @@ def init_log(level: int = 0, stderr: bool = True) -> None:
         level: 0 for all, 1 for warnings, 2 for errors.
         stderr: False leaves it to the handlers of ``logging``.
     """
-    logger.setLevel(_LEVELS[min(max(level, 0), len(_LEVELS) - 1)])
+    logger.setLevel(_at(level))
     if stderr and all(handler.name != _SCREEN for handler in logger.handlers):
         handler = logging.StreamHandler()
         handler.name = _SCREEN
+        handler.addFilter(_is_wanted)
         handler.setFormatter(logging.Formatter("%(levelname).1s%(asctime)s %(message)s", "%m%d %H:%M:%S"))
         logger.addHandler(handler)
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    level = os.environ.get("GLOG_minloglevel", "0")  # noqa: SIM112 (its name)
+    return not level.isdecimal() or record.levelno >= _at(int(level))
+
+
+def _at(level: int) -> int:
+    return _LEVELS[min(max(level, 0), len(_LEVELS) - 1)]
 
 
 def log(text: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import reproduction
 from reproduction.caffe.errors import ReproductionError
-from reproduction.pycaffe import aliases, oldnames
+from reproduction.pycaffe import aliases, logs, oldnames
 from reproduction.pycaffe.python2 import dialect, imports
 
 # What programs for Caffe import, by the name under which it is installed.
@@ -71,6 +71,7 @@ def script(path: str, args: Sequence[str] = (), *, python2: bool = False) -> Non
     sys.path[0] = os.path.dirname(file)  # noqa: PTH120
     own = [Path(folder or os.curdir) for folder in sys.path if imports.is_own(folder)]
     prepare(python2 or dialect.of_program(Path(file), own) == 2)
+    logs.init_log()
     main = types.ModuleType("__main__")
     loader = imports.Loader("__main__", path)
     main.__file__, main.__loader__ = path, loader

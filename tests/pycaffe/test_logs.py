@@ -33,6 +33,14 @@ def test_init_log_shows_the_log_on_stderr_once(capsys):
     assert err.count("Hello") == 1
 
 
+def test_a_program_may_set_glogs_level(capsys, monkeypatch):
+    caffe.init_log()
+    for level, lines in (("2", 0), ("odd", 1), ("0", 1)):
+        monkeypatch.setenv("GLOG_minloglevel", level)
+        caffe.log("info")
+        assert capsys.readouterr().err.count("\n") == lines
+
+
 def test_a_level_leaves_the_rest_out(capsys):
     caffe.init_log(1)
     caffe.log("info")
