@@ -214,7 +214,7 @@ class Net(nn.Module):
         """
         wanted = list(self.graph.outputs if blobs is None else blobs)
         nodes = self.graph.nodes if blobs is None else self.graph.needed(wanted)
-        values = self._feed(inputs or {}, wanted, nodes)
+        values = self.feed(inputs or {}, wanted, nodes)
         self.lend()
         keep = set(wanted)
         for node in nodes:
@@ -237,9 +237,14 @@ class Net(nn.Module):
         """Return the layer of a node; None for an input slot."""
         return None if node.is_slot else self._steps[id(node)].layer
 
-    def _feed(
-        self, inputs: Mapping[str, Tensor | np.ndarray[Any, Any]], wanted: list[str], nodes: Sequence[Node]
+    def feed(
+        self, inputs: Mapping[str, Tensor | np.ndarray[Any, Any]], wanted: Sequence[str], nodes: Sequence[Node]
     ) -> dict[str, Tensor]:
+        """Check the inputs that these layers and blobs need, and move them to the net's device and type.
+
+        Raises:
+            NetError: an input that is missing or does not fit.
+        """
         needed = {bottom for node in nodes for bottom in node.bottoms}.union(wanted)
         missing = [name for name in self.graph.inputs if name in needed and name not in inputs]
         if missing:
@@ -301,6 +306,11 @@ class Net(nn.Module):
         for step in self._steps.values():
             found.setdefault(step.layer.spec.name, step.layer)
         return found
+
+    @property
+    def steps(self) -> list[tuple[Node, Layer]]:
+        """The layers in order, with their places in the graph; input slots are left out."""
+        return [(node, self._steps[id(node)].layer) for node in self.graph.nodes if not node.is_slot]
 
     @property
     def params(self) -> dict[str, list[Tensor]]:

@@ -116,9 +116,9 @@ class Crop(Layer):
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Read the offsets."""
-        self._cuts(*bottoms)
+        self.cuts(*bottoms)
 
-    def _cuts(self, data: Shape, size: Shape) -> list[tuple[int, int, int]]:
+    def cuts(self, data: Shape, size: Shape) -> list[tuple[int, int, int]]:
         """Give axis, offset and length of each cut."""
         param = self.spec.crop_param
         axis = canonical_axis(param.axis, len(data))
@@ -143,13 +143,13 @@ class Crop(Layer):
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Put the sizes of bottom 1 after ``axis``."""
-        cuts = self._cuts(*bottoms)
+        cuts = self.cuts(*bottoms)
         return [(*bottoms[0][: cuts[0][0]], *(length for _, _, length in cuts))]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Cut."""
         data, size = bottoms
-        for axis, offset, length in self._cuts(tuple(data.shape), tuple(size.shape)):
+        for axis, offset, length in self.cuts(tuple(data.shape), tuple(size.shape)):
             data = data.narrow(axis, offset, length)
         return (data,)
 

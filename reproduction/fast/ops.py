@@ -1,0 +1,316 @@
+"""The layers of a net in the form that is compiled: what each reads for a part of its top, and by which kernel.
+
+What nothing is known of is an ``Op``: it reads whole blobs and runs the layer's own forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from reproduction.caffe.geometry import Shape, Window, pool_windows
+from reproduction.caffe.graph import Node
+from reproduction.caffe.layers.base import Layer
+from reproduction.caffe.layers.convolution import Convolution, Deconvolution
+from reproduction.caffe.layers.pooling import Pooling
+from reproduction.caffe.layers.vision import Crop
+from reproduction.caffe.net import Net
+from reproduction.caffe.schema import NormRegion, PoolMethod, RoundMode
+from reproduction.fast import kernels
+from reproduction.fast.kernels import Kernel
+from reproduction.fast.regions import EVERYWHERE, NOTHING, POINT, Region, Span, inside, reached, read_by, whole
+from reproduction.fast.winograd import Winograd
+
+PRECISIONS = ("exact", "winograd", "bf16")
+
+# Layers whose every output depends on its own pixel alone, whatever their bottoms.
+_POINTWISE = frozenset(
+    {"ReLU", "PReLU", "ELU", "Sigmoid", "TanH", "AbsVal", "Power", "Exp", "Log", "BNLL", "Clip", "Swish", "Eltwise"}
+)
+_NARROW = 32  # channels from which on Winograd pays
+_TILE = {3: 4}  # kernel -> outputs of a tile along each axis
+_TILE_LOOSE = {3: 4, 5: 4, 7: 2}
+
+
+def spatial(shape: Shape) -> Region:
+    """The whole of a blob (N, C, H, W)."""
+    return whole(shape[2]), whole(shape[3])
+
+
+@dataclass(frozen=True)
+class Op:
+    """A layer that is run as it is, over whole blobs.
+
+    Attributes:
+        name: of the layer, or of the layers that are run as one.
+        layer: it.
+        bottoms: what it reads: names of blobs, numbered where a layer overwrites one in place.
+        tops: what it makes.
+        how: how it is computed, in words.
+    """
+
+    name: str
+    layer: Layer
+    bottoms: tuple[str, ...]
+    tops: tuple[str, ...]
+    how: str
+
+    partial: ClassVar[bool] = False  # whether any part of the one top can be computed; if not, all tops are, whole
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether the top is smaller than the bottoms: there borders are cheapest put together."""
+        return False
+
+    def shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        """Give the shapes of the tops."""
+        return self.layer.shapes(list(bottoms))
+
+    def reached(self, bottoms: Sequence[Region], top: Shape) -> Region:
+        """Give the part of the top that sees any of these parts of the bottoms."""
+        return spatial(top)
+
+    def steady(self, bottoms: Sequence[Region], top: Shape) -> Region:
+        """Give a part of the top that is the same everywhere, where these parts of the bottoms are so."""
+        return NOTHING, NOTHING
+
+    def reads(self, top: Region, bottoms: Sequence[Shape]) -> list[Region | None]:
+        """Give what a part of the top needs of each bottom, padding included; None where only the shape is read."""
+        return [spatial(bottom) if len(bottom) == 4 else None for bottom in bottoms]
+
+    def slack(self, top: Region) -> tuple[int, int]:
+        """Give rows and columns that the kernel reads past what it needs; zeros do."""
+        return 0, 0
+
+    def products(self, bottoms: Sequence[Shape]) -> int:
+        """Count the products for each pixel of the top."""
+        return 0
+
+    def kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
+        """Give what computes a part of the top from parts of the bottoms."""
+        return kernels.Plain(self.layer)
+
+
+@dataclass(frozen=True)
+class Local(Op):
+    """A layer of windows with weights that are everywhere the same, or without any.
+
+    Attributes:
+        windows: of the rows and the columns.
+        runs: computes any part.
+        clipped: whether windows stop at the end of the blob, as in pooling, instead of seeing padding.
+        weights: products of each output pixel.
+    """
+
+    windows: tuple[Window, Window] = (POINT, POINT)
+    runs: Kernel | None = None
+    clipped: bool = False
+    weights: int = 0
+
+    partial: ClassVar[bool] = True
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether the windows move by more than a pixel."""
+        return max(window.stride for window in self.windows) > 1
+
+    def reached(self, bottoms: Sequence[Region], top: Shape) -> Region:
+        """Join what the windows make of each bottom."""
+        parts = [tuple(map(reached, self.windows, bottom, top[2:])) for bottom in bottoms]
+        rows, columns = parts[0]
+        for part in parts[1:]:
+            rows, columns = rows | part[0], columns | part[1]
+        return rows, columns
+
+    def steady(self, bottoms: Sequence[Region], top: Shape) -> Region:
+        """Take the windows that see steady pixels alone."""
+        rows, columns = EVERYWHERE, EVERYWHERE
+        for bottom in bottoms:
+            part = tuple(map(inside, self.windows, bottom, top[2:]))
+            rows, columns = rows & part[0], columns & part[1]
+        return rows, columns
+
+    def reads(self, top: Region, bottoms: Sequence[Shape]) -> list[Region | None]:
+        """Give what the windows see."""
+        found: list[Region | None] = []
+        for bottom in bottoms:
+            rows, columns = map(read_by, self.windows, top)
+            if self.clipped:
+                rows, columns = rows & whole(bottom[2]), columns & whole(bottom[3])
+            found.append((rows, columns))
+        return found
+
+    def slack(self, top: Region) -> tuple[int, int]:
+        """Winograd's tiles may reach past the end."""
+        if isinstance(self.runs, kernels.Minimal):
+            return self.runs.winograd.slack(top[0].size), self.runs.winograd.slack(top[1].size)
+        return 0, 0
+
+    def products(self, bottoms: Sequence[Shape]) -> int:
+        """Count the products for each pixel of the top."""
+        return self.weights
+
+    def kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
+        """The same for all parts."""
+        return self.runs or kernels.Plain(self.layer)
+
+
+@dataclass(frozen=True)
+class Cut(Op):
+    """Crop along rows and columns."""
+
+    partial: ClassVar[bool] = True
+
+    def reads(self, top: Region, bottoms: Sequence[Shape]) -> list[Region | None]:
+        """Give the same part, moved by the offsets."""
+        assert isinstance(self.layer, Crop)
+        moved = {axis: offset for axis, offset, _ in self.layer.cuts(*bottoms)}
+        rows, columns = (
+            Span(span.start + moved.get(axis, 0), span.stop + moved.get(axis, 0))
+            for axis, span in zip((2, 3), top, strict=True)
+        )
+        return [(rows, columns), None]
+
+    def kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
+        """What was read is the cut."""
+        return kernels.Same()
+
+
+@dataclass(frozen=True)
+class Up(Op):
+    """Deconvolution of each channel by itself with one separable kernel.
+
+    Attributes:
+        windows: of the rows and the columns.
+        taps: the kernel's factors.
+        bias: (C,) or None.
+    """
+
+    windows: tuple[Window, Window] = (POINT, POINT)
+    taps: tuple[Tensor, Tensor] | None = None
+    bias: Tensor | None = None
+
+    partial: ClassVar[bool] = True
+
+    def reads(self, top: Region, bottoms: Sequence[Shape]) -> list[Region | None]:
+        """Give the pixels that are spread over this part."""
+        rows, columns = map(reached, self.windows, top, bottoms[0][2:])
+        return [(rows, columns)]
+
+    def kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
+        """Make the matrices for this part."""
+        assert self.taps is not None
+        return kernels.Upsample(self.taps, self.windows, bottoms[0], top, self.bias)
+
+
+def build(net: Net, precision: str) -> tuple[list[Op], dict[str, str]]:
+    """List the net's layers as ops.
+
+    Dropout and Split are names for their bottoms; a ReLU that works in place is part of the convolution before it.
+
+    Args:
+        net: in phase TEST.
+        precision: one of ``PRECISIONS``.
+
+    Returns:
+        The ops in order, and for each blob's name that of its last values.
+    """
+    made: list[Op] = []
+    now: dict[str, str] = {name: name for name in net.inputs}
+    versions: dict[str, int] = {}
+    nodes = [(node, layer) for node, layer in net.steps if not node.is_slot]
+    relus = _relus([node for node, _ in nodes], dict(zip((id(node) for node, _ in nodes), nodes, strict=True)))
+    for node, layer in nodes:
+        if node.type in ("Dropout", "Split") or id(node) in relus.values():
+            source = now[node.bottoms[0]]
+            now.update(dict.fromkeys(node.tops, source))
+            continue
+        bottoms = tuple(now[bottom] for bottom in node.bottoms)
+        for top in node.tops:
+            versions[top] = versions.get(top, 0) + 1
+            now[top] = top if versions[top] == 1 and top not in net.inputs else f"{top}#{versions[top]}"
+        op = Op(node.name, layer, bottoms, tuple(now[top] for top in node.tops), "as it is")
+        made.append(_special(op, node, precision, relu=id(node) in relus))
+    return made, now
+
+
+def _relus(nodes: list[Node], known: dict[int, tuple[Node, Layer]]) -> dict[int, int]:
+    """Find the convolutions whose only reader is a ReLU that works in place: node -> node."""
+    found = {}
+    for i, node in enumerate(nodes):
+        if node.type != "Convolution" or len(node.tops) != 1:
+            continue
+        reader = next((other for other in nodes[i + 1 :] if node.tops[0] in other.bottoms), None)
+        if reader is None or reader.type != "ReLU" or reader.tops != reader.bottoms:
+            continue
+        if known[id(reader)][1].spec.relu_param.negative_slope == 0:
+            found[id(node)] = id(reader)
+    return found
+
+
+def _special(op: Op, node: Node, precision: str, *, relu: bool) -> Op:
+    """Take a faster form of the op, if it is sure to be the same."""
+    layer = op.layer
+    plain = Local(op.name, layer, op.bottoms, op.tops, op.how)
+    if isinstance(layer, Convolution) and len(op.bottoms) == 1 and layer.axis == 1 and len(layer.windows) == 2:
+        return _convolution(plain, layer, precision, relu=relu)
+    if isinstance(layer, Deconvolution) and len(op.bottoms) == 1 and layer.axis == 1 and len(layer.windows) == 2:
+        weight, *bias = layer.blobs
+        taps = kernels.separable(weight, layer.group)
+        if taps is None:
+            return op
+        rows, columns = layer.windows
+        fields = (op.name, layer, op.bottoms, op.tops, "two products of matrices")
+        return Up(*fields, windows=(rows, columns), taps=taps, bias=bias[0] if bias else None)
+    if isinstance(layer, Pooling) and len(op.tops) == 1:
+        return _pooling(op, plain, layer)
+    if isinstance(layer, Crop) and layer.spec.crop_param.axis >= 2:
+        return Cut(op.name, layer, op.bottoms, op.tops, "a view")
+    spec = layer.spec
+    alone = (
+        node.type in _POINTWISE
+        or (node.type == "LRN" and spec.lrn_param.norm_region is NormRegion.ACROSS_CHANNELS)
+        or (node.type == "Concat" and spec.concat_param.axis == 1 and not spec.concat_param.has("concat_dim"))
+        or (node.type == "Scale" and len(op.bottoms) == 1 and spec.scale_param.axis == 1 and layer.blobs[0].dim() < 2)
+    )
+    return plain if alone else op
+
+
+def _pooling(op: Op, plain: Local, layer: Pooling) -> Op:
+    param = layer.spec.pooling_param
+    if param.global_pooling:
+        return op
+    rows, columns = pool_windows(param, 1, 1)
+    known = layer.method is PoolMethod.MAX and param.round_mode is RoundMode.CEIL
+    if not known or rows.pad or columns.pad or rows.kernel < rows.stride or columns.kernel < columns.stride:
+        return op
+    runs = kernels.MaxPool((rows, columns))
+    return replace(plain, windows=(rows, columns), runs=runs, clipped=True, how="maxima of a part")
+
+
+def _convolution(op: Local, layer: Convolution, precision: str, *, relu: bool) -> Local:
+    weight, *rest = layer.blobs
+    bias = rest[0] if rest else None
+    rows, columns = layer.windows
+    square = rows == columns and rows.stride == rows.dilation == layer.group == 1
+    tile = (_TILE_LOOSE if precision == "winograd" else _TILE).get(rows.kernel) if square else None
+    runs: Kernel
+    if (
+        tile
+        and min(weight.shape[:2]) >= _NARROW
+        and precision != "bf16"
+        and weight.device.type == "cpu"
+        and weight.dtype is torch.float32
+    ):
+        made = Winograd(weight, bias, tile, relu=relu, dtype=weight.dtype)
+        runs, how = kernels.Minimal(made), f"Winograd F({tile}x{tile}, {rows.kernel}x{rows.kernel})"
+    else:
+        dtype = torch.bfloat16 if precision == "bf16" else weight.dtype
+        runs = kernels.Direct(weight, bias, layer.windows, layer.group, relu=relu, dtype=dtype)
+        how = "packed" if runs.packed else "as torch does it"
+    how += " with ReLU" if relu else ""
+    return replace(op, windows=(rows, columns), runs=runs, how=how, weights=weight.numel())

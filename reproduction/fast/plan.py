@@ -1,0 +1,308 @@
+"""What is computed for inputs of one size: which part of which blob, and where the rest comes from.
+
+The published nets pad the image by 100 pixels. What no pixel of the image reaches is the same for every image: it is
+what the net makes of an image of zeros, since the padding is zeros too. Away from the edges it is the same everywhere,
+so that a small image of zeros shows all there is to see. It is computed once and frames what is computed for each
+image. The padding of the later layers, zeros, is put around their bottoms in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from reproduction.caffe.geometry import Shape
+from reproduction.fast.kernels import Kernel
+from reproduction.fast.ops import Op, spatial
+from reproduction.fast.regions import EVERYWHERE, NOTHING, Region, Span
+
+Slices = tuple[slice, slice]
+# What goes around the part of a blob that is made: places in the buffer, and (1, C, h, w), or None for zeros.
+Frame = list[tuple[Slices, Tensor | None]]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is known of each blob before anything is asked for.
+
+    Attributes:
+        shapes: of the blobs.
+        reached: the part that depends on the inputs.
+        steady: a part that, for inputs of zeros, is the same everywhere.
+    """
+
+    shapes: dict[str, Shape]
+    reached: dict[str, Region]
+    steady: dict[str, Region]
+
+    @classmethod
+    def of(cls, ops: Sequence[Op], inputs: Mapping[str, Shape]) -> Survey:
+        """Go through the layers.
+
+        Raises:
+            NetError: the inputs do not fit the net.
+        """
+        shapes, reached, steady = dict(inputs), {}, {}
+        for name, shape in inputs.items():
+            flat = len(shape) == 4
+            reached[name] = spatial(shape) if flat else (NOTHING, NOTHING)
+            steady[name] = (EVERYWHERE, EVERYWHERE) if flat else (NOTHING, NOTHING)
+        for op in ops:
+            bottoms = [shapes[bottom] for bottom in op.bottoms]
+            flat = all(len(bottom) == 4 for bottom in bottoms)
+            for top, shape in zip(op.tops, op.shapes(bottoms), strict=True):
+                shapes[top] = shape
+                reached[top] = steady[top] = (NOTHING, NOTHING)
+                if len(shape) == 4 and flat:
+                    reached[top] = op.reached([reached[bottom] for bottom in op.bottoms], shape)
+                    steady[top] = op.steady([steady[bottom] for bottom in op.bottoms], shape)
+        return cls(shapes, reached, steady)
+
+    def margins(self, blob: str) -> tuple[int, ...]:
+        """Count the pixels at either end of each axis that are not steady."""
+        ends = zip(self.steady[blob], self.shapes[blob][2:], strict=True)
+        return tuple(count for span, size in ends for count in (span.start, size - span.stop))
+
+
+@dataclass
+class Part:
+    """The part of a blob that a plan holds.
+
+    Attributes:
+        needed: what is read of it, padding included.
+        made: what is computed of it.
+        held: what there is memory for; what is neither made nor of the blob is zeros.
+    """
+
+    needed: Region = (NOTHING, NOTHING)
+    made: Region = (NOTHING, NOTHING)
+    held: Region = (NOTHING, NOTHING)
+
+    def read(self, region: Region, slack: tuple[int, int]) -> None:
+        """Note that a reader needs a part, and looks at some pixels more."""
+        self.needed = _hull(self.needed, region)
+        self.held = _hull(self.held, _longer(region, slack))
+
+
+@dataclass
+class Step:
+    """A kernel, what it reads, and the buffer that it writes to.
+
+    Attributes:
+        op: what is computed.
+        kernel: computes it.
+        reads: for each bottom, the rows and columns of what is held; None for all.
+        parts: of the tops; None where blobs have other than four axes.
+        frames: of the tops.
+        last: blobs that nobody reads after this step.
+    """
+
+    op: Op
+    kernel: Kernel
+    reads: list[Slices | None]
+    parts: list[Part | None]
+    frames: list[Frame]
+    last: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Plan:
+    """The steps for one size of inputs.
+
+    Attributes:
+        survey: of the blobs.
+        parts: of each blob with four axes.
+        steps: in order.
+        feeds: the frames of the inputs.
+        wanted: the blobs that are asked for.
+        products: how many there are in all, for one image.
+        borrowed: blobs whose frame is that of an image of zeros.
+    """
+
+    survey: Survey
+    parts: dict[str, Part]
+    wanted: list[str]
+    steps: list[Step]
+    feeds: dict[str, Frame]
+    products: int
+    borrowed: list[str]
+
+
+def needed(ops: Sequence[Op], wanted: Iterable[str]) -> list[Op]:
+    """List the ops that these blobs depend on, in order."""
+    names, picked = set(wanted), []
+    for op in reversed(ops):
+        if names.intersection(op.tops):
+            names.update(op.bottoms)
+            picked.append(op)
+    return picked[::-1]
+
+
+def divide(ops: Sequence[Op], survey: Survey, wanted: Iterable[str], *, borrow: bool) -> dict[str, Part]:
+    """Decide which part of each blob is made and held.
+
+    Args:
+        ops: those that are needed.
+        survey: of their blobs.
+        wanted: blobs that are asked for, whole.
+        borrow: whether the frames of pooled and wanted blobs may come from an image of zeros.
+    """
+    wanted = set(wanted)
+    parts = {name: Part() for name, shape in survey.shapes.items() if len(shape) == 4}
+    for name in wanted & parts.keys():
+        parts[name].read(spatial(survey.shapes[name]), (0, 0))
+    for op in reversed(ops):
+        made = (NOTHING, NOTHING)
+        for top in op.tops:
+            if top in parts:
+                if not op.partial:
+                    parts[top].read(spatial(survey.shapes[top]), (0, 0))
+                made = parts[top].made = _made(op, top, survey, parts[top], borrow=borrow, wanted=top in wanted)
+        bottoms = [survey.shapes[bottom] for bottom in op.bottoms]
+        for bottom, region in zip(op.bottoms, op.reads(made, bottoms), strict=True):
+            if region is not None:
+                parts[bottom].read(region, op.slack(made))
+    for name in parts.keys() - {top for op in ops for top in op.tops}:
+        parts[name].made = _meet(parts[name].needed, spatial(survey.shapes[name]))
+    return parts
+
+
+def _made(op: Op, top: str, survey: Survey, part: Part, *, borrow: bool, wanted: bool) -> Region:
+    """Decide which part of a top is made: what is needed of the blob, or what of that the inputs reach."""
+    needed = _meet(part.needed, spatial(survey.shapes[top]))
+    inner = _meet(needed, survey.reached[top])
+    borrow &= op.partial and (op.shrinks or wanted) and all(span.size for span in survey.steady[top])
+    return inner if borrow and all(span.size for span in inner) else needed
+
+
+def borrowers(survey: Survey, parts: Mapping[str, Part]) -> list[str]:
+    """List the blobs of which more of the blob itself is needed than is made."""
+    return [
+        name for name, part in parts.items() if not _within(_meet(part.needed, spatial(survey.shapes[name])), part.made)
+    ]
+
+
+def products(ops: Sequence[Op], survey: Survey, parts: Mapping[str, Part]) -> int:
+    """Count the products of one image."""
+    total = 0
+    for op in ops:
+        each = op.products([survey.shapes[bottom] for bottom in op.bottoms])
+        if each:
+            rows, columns = parts[op.tops[0]].made
+            total += each * rows.size * columns.size
+    return total
+
+
+def stretch(blank: Tensor, survey: Survey, blob: str, region: Region) -> Tensor:
+    """Show a part of what the net makes of zeros.
+
+    Args:
+        blank: (1, C, h, w): the margins of the blob, and one steady row and column between them.
+        survey: of the size that is asked for.
+        blob: which.
+        region: within the blob.
+    """
+    for axis, (span, steady) in enumerate(zip(region, survey.steady[blob], strict=True), 2):
+        places = torch.arange(span.start, span.stop, device=blank.device)
+        after = places - steady.stop + steady.start + 1
+        index = torch.where(places < steady.stop, places.clamp(max=steady.start), after)
+        blank = blank.index_select(axis, index)
+    return blank
+
+
+def squeeze(found: Tensor, survey: Survey, blob: str) -> Tensor:
+    """Keep the margins and one steady row and column between them, the opposite of ``stretch``."""
+    for axis, (steady, size) in enumerate(zip(survey.steady[blob], survey.shapes[blob][2:], strict=True), 2):
+        kept = [*range(steady.start + 1), *range(steady.stop, size)]
+        found = found.index_select(axis, torch.tensor(kept, device=found.device))
+    return found
+
+
+def make(
+    ops: Sequence[Op],
+    survey: Survey,
+    wanted: list[str],
+    parts: dict[str, Part],
+    blanks: Mapping[str, Tensor],
+) -> Plan:
+    """Write the steps.
+
+    Args:
+        ops: those that are needed.
+        survey: of their blobs.
+        wanted: blobs that are asked for.
+        parts: of the blobs.
+        blanks: for ``stretch``, of the blobs in ``borrowers``.
+    """
+    steps = []
+    for op in ops:
+        held = [parts.get(top) for top in op.tops]
+        if op.partial and not (held[0] and all(span.size for span in held[0].made)):
+            continue  # only its shape is read
+        made = held[0].made if held and held[0] else (NOTHING, NOTHING)
+        bottoms = [survey.shapes[bottom] for bottom in op.bottoms]
+        regions, reads = [], list[Slices | None]()
+        for bottom, region in zip(op.bottoms, op.reads(made, bottoms), strict=True):
+            regions.append(region or (NOTHING, NOTHING))
+            longer = None if region is None else _longer(region, op.slack(made))
+            reads.append(None if longer is None else place(longer, parts[bottom].held))
+        frames = [_frame(top, parts[top], survey, blanks) if top in parts else [] for top in op.tops]
+        steps.append(Step(op, op.kernel(regions, made), reads, held, frames))
+    alive = set(wanted)
+    for step in reversed(steps):
+        step.last = [name for name in dict.fromkeys((*step.op.bottoms, *step.op.tops)) if name not in alive]
+        alive.update(step.last)
+    made_by_ops = {top for op in ops for top in op.tops}
+    feeds = {
+        name: _frame(name, parts[name], survey, {}) if name in parts else []
+        for name in survey.shapes
+        if name not in made_by_ops
+    }
+    borrowed = borrowers(survey, parts)
+    return Plan(survey, parts, wanted, steps, feeds, products(ops, survey, parts), borrowed)
+
+
+def _frame(name: str, part: Part, survey: Survey, blanks: Mapping[str, Tensor]) -> Frame:
+    """List what goes around the part that is made: zeros, and over them what is borrowed."""
+    inner = _meet(part.needed, spatial(survey.shapes[name]))
+    frame: Frame = [(place(strip, part.held), None) for strip in _strips(part.held, inner)]
+    for strip in _strips(inner, part.made):
+        frame.append((place(strip, part.held), stretch(blanks[name], survey, name, strip)))
+    return frame
+
+
+def _strips(outer: Region, inner: Region) -> list[Region]:
+    """Divide what lies around a rectangle in another: above, below, left, right."""
+    (top, left), (rows, columns) = outer, inner
+    found = [
+        (Span(top.start, rows.start), left),
+        (Span(rows.stop, top.stop), left),
+        (rows, Span(left.start, columns.start)),
+        (rows, Span(columns.stop, left.stop)),
+    ]
+    return [(a, b) for a, b in found if a.size and b.size]
+
+
+def place(region: Region, held: Region) -> Slices:
+    """Say where a part lies in a buffer that holds another."""
+    return region[0].within(held[0]), region[1].within(held[1])
+
+
+def _hull(a: Region, b: Region) -> Region:
+    return a[0] | b[0], a[1] | b[1]
+
+
+def _meet(a: Region, b: Region) -> Region:
+    return a[0] & b[0], a[1] & b[1]
+
+
+def _within(a: Region, b: Region) -> bool:
+    return a[0] in b[0] and a[1] in b[1]
+
+
+def _longer(region: Region, more: tuple[int, int]) -> Region:
+    (rows, columns), (high, wide) = region, more
+    return Span(rows.start, rows.stop + high), Span(columns.start, columns.stop + wide)
