@@ -23,6 +23,10 @@ help: ## print this list
 	@echo "make TARGET      (NETS=voc-fcn8s DEVICE=cuda LIMIT=20 DATA=dir narrow the reproductions)"
 	@echo
 	@awk -F ':.*## ' '/^[a-z$$][^:]*:.*## /{printf "  %-24s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo "Tools, each with --help, after \`. $(VENV)/bin/activate\`; tools/OWN_DATA.md is for photos of your own:"
+	@echo
+	@awk 'FNR == 2 && sub(/^"""/, "") {sub(/:.*|\.$$/, ""); printf "  %-29s %s\n", FILENAME, $$0}' tools/*.py
 
 setup: $(READY) ## make .venv with the exact versions of constraints.txt (about 2 minutes, 1 GB)
 
@@ -61,10 +65,10 @@ readme: $(READY) ## write the generated parts of README.md anew
 	$(RUN) tools/readme.py
 
 reproduce-mini: ## score the nets of weights/mini on pictures drawn here, against the record (1 minute, no download)
-reproduce-voc: ## score the published PASCAL VOC nets against the paper (downloads 2.4 GB of weights and VOC 2011)
-reproduce-nyud: ## the same on NYUDv2
-reproduce-siftflow: ## the same on SIFT Flow
-reproduce-pascalcontext: ## the same on PASCAL-Context
+reproduce-voc: ## score the published PASCAL VOC nets against the paper (downloads 2.4 GB of weights, and VOC 2011; hours without a GPU)
+reproduce-nyud: ## the same on NYUDv2 (2.2 GB of weights, and the data)
+reproduce-siftflow: ## the same on SIFT Flow (1.6 GB of weights, and the data)
+reproduce-pascalcontext: ## the same on PASCAL-Context (1.7 GB of weights, and VOC 2010)
 
 $(SETS:%=reproduce-%): reproduce-%: $(READY)
 	$(RUN) tools/reproduce.py $* $(NARROW)
