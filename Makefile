@@ -17,7 +17,7 @@ MINI   := mini-vgg,mini-fcn32s,mini-fcn16s,mini-fcn8s
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test test-all prototxt exactness bench readme clean train-mini $(SETS:%=reproduce-%)
+.PHONY: help setup lint format test test-all prototxt exactness tables bench readme clean train-mini $(SETS:%=reproduce-%)
 
 help: ## print this list
 	@echo "make TARGET      (NETS=voc-fcn8s DEVICE=cuda LIMIT=20 DATA=dir narrow the reproductions)"
@@ -57,6 +57,10 @@ prototxt: $(READY) ## write prototxt/ anew from reproduction/fcn/nets.py
 
 exactness: $(READY) ## measure every layer and net against Caffe's recorded results (2 minutes)
 	$(RUN) tools/exactness.py
+
+tables: $(READY) ## make the paper's other tables: shapes, times, upper bounds, strides (5 minutes; SET=voc where its data is)
+	$(RUN) tools/tables.py $(or $(SET),mini --fixed) $(if $(DATA),--data $(DATA)) \
+		$(if $(DEVICE),--device $(DEVICE)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(REPORTS),--report $(REPORTS))
 
 bench: $(READY) ## time our ways to run a net against those peers that are installed (10 minutes; BENCH=--train)
 	$(RUN) tools/bench.py $(BENCH)

@@ -53,7 +53,7 @@ def table(report: Report) -> str:
                 cells = [_cell(report, measured, column, metric) for column in columns]
                 rows.append([_name(net, measured), TITLES[metric], *cells, _percent(getattr(measured, metric))])
     titles = [COLUMNS[column] for column in columns]
-    return _table(["net", "metric", *titles, "measured here"], rows, text_columns=2)
+    return grid(["net", "metric", *titles, "measured here"], rows, text_columns=2)
 
 
 def columns_of(report: Report) -> list[str]:
@@ -152,7 +152,7 @@ def _classes(report: Report) -> list[str]:
             for name in found[0][1].class_iu
         ]
         parts.append("## IU of each class" + (f", {label}" if len(by_label) > 1 else ""))
-        parts.append(_table(["class", *(net.net for net, _ in found)], rows, text_columns=1))
+        parts.append(grid(["class", *(net.net for net, _ in found)], rows, text_columns=1))
     return parts
 
 
@@ -164,7 +164,7 @@ def _percent(value: float | None, decimals: int = _DECIMALS) -> str:
     return "-" if value is None else f"{100 * value:.{decimals}f}"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: int) -> str:
+def grid(head: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: int) -> str:
     """Write a table whose columns line up in plain text too; numbers are right-aligned."""
     cells = [list(head), *(list(row) for row in rows)]
     widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(head))]

@@ -1,0 +1,209 @@
+"""The paper's tables besides those of scores: what was worked out or measured here beside what was printed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from reproduction.fcn import bounds, catalogue, nets, paper
+from reproduction.fcn.describe import describe
+from reproduction.fcn.nets import Published
+from reproduction.fcn.paper import Row
+from reproduction.fcn.score import Scores
+from reproduction.report.markdown import UNVERIFIED, grid
+from reproduction.report.record import METRICS, TITLES, Measured, Report
+
+NOT_RECORDED = "not recorded"
+
+# The rows of the CVPR paper's Table 1 whose nets were published; its GoogLeNet was not.
+_TABLE_1 = {"voc-fcn-alexnet": "FCN-AlexNet", "voc-fcn32s": "FCN-VGG16"}
+# The rows of its Table 2, by what their nets are called after the name of the data set.
+_TABLE_2 = {
+    "fcn32s-fixed": "FCN-32s-fixed",
+    "fcn32s": "FCN-32s",
+    "fcn16s": "FCN-16s",
+    "fcn8s": "FCN-8s",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table.
+
+    Attributes:
+        name: what it is called on the command line.
+        title: its heading.
+        about: how the numbers of here came about, and how those of the paper differ.
+        head: the columns.
+        rows: as many cells each; a number that is not there is empty.
+        sources: of the printed numbers.
+    """
+
+    name: str
+    title: str
+    about: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    sources: Sequence[str]
+
+
+def page(tables: Iterable[Table]) -> str:
+    """Write tables as Markdown."""
+    parts = []
+    for table in tables:
+        parts += [f"## {table.title}", table.about, grid(table.head, table.rows, text_columns=1)]
+        parts += [f"{UNVERIFIED} not checked: the text of its paper was not at hand."] if _is_marked(table) else []
+        parts += ["\n".join(f"- {source}." for source in table.sources)] if table.sources else []
+    return "\n\n".join(parts) + "\n"
+
+
+def as_json(tables: Iterable[Table]) -> list[dict[str, object]]:
+    """Give tables for machines."""
+    return [asdict(table) for table in tables]
+
+
+def shapes(rows: Sequence[Published]) -> Table:
+    """Work out Table 1 from the nets' prototxts: convolutions, parameters, receptive field and stride."""
+    columns = ("convolutions", "learned", "receptive_field", "max_stride")
+    printed = ("conv_layers", "parameters_millions", "receptive_field_px", "max_stride_px")
+    lines, used = [], []
+    for row in rows:
+        found = asdict(describe(nets.deploy(row)))
+        theirs = _find(paper.CVPR, "table 1", _TABLE_1[row.name]) if row.name in _TABLE_1 else None
+        used += [theirs] if theirs else []
+        cells = [f"{found[column]:,}" for column in columns]
+        lines.append([row.name, *_pairs(cells, [_figure(theirs, column, "{:g}") for column in printed])])
+    titles = ("convolutions", "parameters that learn", "receptive field, px", "max. stride, px")
+    return Table(
+        "shape",
+        "Table 1: convolutions, parameters, receptive field, stride",
+        "Worked out from each net's deploy.prototxt; the fixed upsampling is no parameter that learns. The paper's"
+        " FCN-GoogLeNet was not published.",
+        ["net", *_pairs(titles, ["paper", "paper, millions", "paper", "paper"])],
+        lines,
+        _said(used),
+    )
+
+
+def times(seconds: Mapping[str, float], device: str, trials: int, size: tuple[int, int]) -> Table:
+    """Tabulate forward times beside those of Table 1.
+
+    Args:
+        seconds: the mean of a forward pass, by net.
+        device: that they were measured on, in words.
+        trials: how many each mean is of.
+        size: height and width of the image.
+    """
+    lines, used = [], []
+    for name, mean in seconds.items():
+        row = _TABLE_1.get(name)
+        found = [_find(edition, "table 1", row) for edition in (paper.CVPR, paper.PAMI)] if row else []
+        used += found
+        lines.append(
+            [name, f"{1000 * mean:.1f}", *([_figure(each, "forward_ms", "{:g}") for each in found] or ["", ""])]
+        )
+    height, width = size
+    return Table(
+        "time",
+        "Table 1: forward time",
+        f"Milliseconds for an image of {height} x {width}: the mean of {trials} after one more, on {device}. The"
+        " papers' are of 500 x 500 on other machines (CVPR: a Tesla K40c, the mean of 20).",
+        ["net", "here", "CVPR", "PAMI"],
+        lines,
+        _said(used),
+    )
+
+
+def upper_bounds(found: Mapping[str, Mapping[int, Scores]], where: str) -> Table:
+    """Tabulate the upper bounds on mean IU; see ``fcn.bounds``.
+
+    Args:
+        found: the result of ``bounds.upper_bounds``.
+        where: what was scored, in words.
+    """
+    factors = list(next(iter(found.values())))
+    printed = {row.name: row for row in paper.ROWS if (row.edition, row.table) == (paper.CVPR, "upper bounds")}
+    lines = [
+        [
+            str(factor),
+            *(f"{100 * scores[factor].mean_iu:.2f}" for scores in found.values()),
+            _figure(printed.get(str(factor)), "mean_iu", "{:.1f}"),
+        ]
+        for factor in factors
+    ]
+    ways = "; ".join(f"{way}: {said}" for way, said in bounds.WAYS.items())
+    return Table(
+        "bound",
+        "Upper bounds on mean IU, for labels that were made coarse and fine again",
+        f"Of {where}. The paper does not say how it sampled, so two ways are here. {ways[0].upper()}{ways[1:]}.",
+        ["factor", *found, "paper, VOC"],
+        lines,
+        _said(printed.values()),
+    )
+
+
+def skips(report: Report | None, fixed: Measured | None, set: str) -> Table:
+    """Compare strides, and fine-tuning of the last layer alone, beside Table 2.
+
+    Args:
+        report: the scores of the data set's nets; None where nothing was measured.
+        fixed: those of the net whose last layer alone learnt; None where none was trained.
+        set: the data set.
+    """
+    measured = {net.net: net.measured[0] for net in report.nets if net.measured} if report else {}
+    if fixed:
+        measured[f"{set}-fcn32s-fixed"] = fixed
+    lines, used = [], []
+    for ending, row in _TABLE_2.items():
+        theirs = _find(paper.CVPR, "table 2", row)
+        used.append(theirs)
+        mine = measured.get(f"{set}-{ending}")
+        cells = [
+            "not measured" if mine is None or (value := getattr(mine, metric)) is None else f"{100 * value:.2f}"
+            for metric in METRICS
+        ]
+        lines.append([f"{set}-{ending}", *_pairs(cells, [_figure(theirs, metric, "{:.1f}") for metric in METRICS])])
+    part = f" Only {report.limit} images were scored here." if report and report.limit is not None else ""
+    return Table(
+        "skip",
+        "Table 2: strides, and the last layer alone",
+        "Percent. In fcn32s-fixed only the last layer is fine-tuned. Upsampling is bilinear and fixed here, as in the"
+        " published nets; the paper's numbers are of PASCAL VOC and the nets of 2015, which learned it but for the last"
+        " one." + part,
+        ["net", *_pairs([TITLES[metric] for metric in METRICS], ["paper, VOC"] * len(METRICS))],
+        lines,
+        _said(used),
+    )
+
+
+def of(set: str) -> list[Published]:
+    """List the nets of a data set."""
+    return [row for row in catalogue.NETS.values() if row.dataset == set]
+
+
+def _find(edition: str, table: str, name: str) -> Row | None:
+    found = (row for row in paper.ROWS if (row.edition, row.table, row.name) == (edition, table, name))
+    return next(found, None)
+
+
+def _figure(row: Row | None, column: str, form: str) -> str:
+    if row is None:
+        return ""
+    if column not in row.figures:
+        return NOT_RECORDED
+    figure = row.figures[column]
+    return form.format(figure.value) + ("" if figure.verified else UNVERIFIED)
+
+
+def _pairs(mine: Iterable[str], theirs: Iterable[str]) -> list[str]:
+    return [cell for pair in zip(mine, theirs, strict=True) for cell in pair]
+
+
+def _said(rows: Iterable[Row | None]) -> list[str]:
+    """Name the sources of printed numbers, each once."""
+    said = [f"{row.edition}, {row.table}: {row.measured_on}; {row.source}" for row in rows if row]
+    return list(dict.fromkeys(said))
+
+
+def _is_marked(table: Table) -> bool:
+    return any(UNVERIFIED in cell for row in table.rows for cell in row)

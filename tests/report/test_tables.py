@@ -1,0 +1,81 @@
+"""The paper's other tables: what is worked out here, and what was printed."""
+
+import json
+
+import numpy as np
+import pytest
+
+from reproduction.fcn import bounds, paper
+from reproduction.fcn.score import scores
+from reproduction.report import tables
+from reproduction.report.record import Measured, NetResult
+from tests.report import made
+
+
+def column(table, head):
+    return [row[list(table.head).index(head)] for row in table.rows]
+
+
+def test_table_1_comes_out_of_the_prototxts():
+    table = tables.shapes(tables.of("voc"))
+    alexnet, vgg = (next(row for row in table.rows if row[0] == name) for name in ("voc-fcn-alexnet", "voc-fcn32s"))
+    assert alexnet[1:] == ["8", "8", "56,954,261", "57", "355", "355", "32", "32"]
+    assert vgg[1:] == ["16", "16", "134,346,581", "134", "404", "404", "32", "32"]
+    others = [row for row in table.rows if row[0] not in ("voc-fcn-alexnet", "voc-fcn32s")]
+    assert {row[2] for row in others} == {""}, "the paper says nothing of these"
+    assert table.sources[0].startswith("CVPR 2015, table 1: VOC 2011 val, 500 x 500, Tesla K40c")
+
+
+def test_times_stand_beside_those_of_both_papers():
+    table = tables.times({"voc-fcn32s": 0.1234, "mini-fcn8s": 0.01}, "cpu", 5, (500, 500))
+    assert table.rows == [["voc-fcn32s", "123.4", "210", "100\\*"], ["mini-fcn8s", "10.0", "", ""]]
+    assert "the mean of 5 after one more, on cpu" in table.about
+    assert "not checked: the text of its paper was not at hand." in tables.page([table])
+
+
+def test_upper_bounds_stand_beside_those_that_were_printed():
+    counts = np.array([[3, 1], [0, 4]])
+    found = {way: dict.fromkeys(bounds.FACTORS, scores(counts)) for way in bounds.WAYS}
+    table = tables.upper_bounds(found, "80 images of mini val")
+    assert column(table, "factor") == ["128", "64", "32", "16", "8", "4"]
+    assert column(table, "paper, VOC") == ["50.9", "73.3", "86.1", "92.8", "96.4", "98.5"]
+    assert set(column(table, "nearest")) == {f"{100 * scores(counts).mean_iu:.2f}"}
+
+
+def test_every_printed_number_of_table_2_is_there():
+    table = tables.skips(None, None, "voc")
+    printed = {
+        "voc-fcn32s-fixed": ["83.0", "59.7", "45.4", "72.0"],
+        "voc-fcn32s": ["89.1", "73.3", "59.4", "81.4"],
+        "voc-fcn16s": ["90.0", "75.7", "62.4", "83.0"],
+        "voc-fcn8s": ["90.3", "75.9", "62.7", "83.2"],
+    }
+    assert {row[0]: row[2::2] for row in table.rows} == printed
+    assert {cell for row in table.rows for cell in row[1::2]} == {"not measured"}
+
+
+def test_strides_are_compared_by_their_scores():
+    counts = np.eye(7, dtype=np.int64) + 1
+    measured = Measured.of("label", scores(counts), [f"class {k}" for k in range(7)])
+    report = made.report(NetResult("mini-fcn8s", measured=[measured]), name="mini", limit=3)
+    table = tables.skips(report, measured, "mini")
+    shown = {row[0]: row[1::2] for row in table.rows}
+    mine = [f"{100 * getattr(measured, metric):.2f}" for metric in paper.METRICS]
+    assert shown["mini-fcn8s"] == shown["mini-fcn32s-fixed"] == mine
+    assert shown["mini-fcn16s"] == ["not measured"] * 4
+    assert "Only 3 images were scored here." in table.about
+
+
+def test_what_was_not_printed_is_said(monkeypatch):
+    row = next(row for row in paper.ROWS if (row.edition, row.table, row.name) == (paper.CVPR, "table 2", "FCN-16s"))
+    assert tables._figure(row, "forward_ms", "{:g}") == "not recorded"
+
+
+@pytest.mark.parametrize("set", ["voc", "mini"])
+def test_tables_are_text_and_json(set):
+    table = tables.shapes(tables.of(set))
+    text = tables.page([table])
+    assert text.startswith("## Table 1: convolutions, parameters, receptive field, stride\n\n")
+    assert all(row[0] in text for row in table.rows)
+    document = json.loads(json.dumps(tables.as_json([table])))
+    assert document[0]["rows"] == [list(row) for row in table.rows]

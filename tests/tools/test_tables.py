@@ -1,0 +1,88 @@
+"""tools/tables.py on a few pictures of Mini-VOC."""
+
+import importlib.util
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from reproduction.caffe import caffemodel
+from reproduction.caffe.net import Net
+from reproduction.fcn import mininets
+from reproduction.report import record
+from tests import mini, trees
+from tests.report import made
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def tool(monkeypatch, capsys, tmp_path):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    spec = importlib.util.spec_from_file_location("tables_tool", ROOT / "tools/tables.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    mini.shrink(monkeypatch)
+
+    def call(*args):
+        folders = ("--data", tmp_path / "data", "--report", tmp_path / "reports", "--out", tmp_path / "runs")
+        monkeypatch.setattr(sys, "argv", ["tables.py", *map(str, (*args, *folders))])
+        with pytest.raises(SystemExit) as end:
+            module.run(module.main)
+        return end.value.code, *capsys.readouterr()
+
+    return call
+
+
+def test_every_table_is_made_on_mini_voc(tool, tmp_path):
+    caffemodel.dump(Net(mininets.classifier_deploy(), seed=3).to_proto(), tmp_path / "vgg.caffemodel")
+    code, out, _ = tool(
+        "--trials", 1, "--size", "64x96", "--fixed", "--iterations", 2, "--init", tmp_path / "vgg.caffemodel"
+    )
+    assert code == 0
+    document = json.loads((tmp_path / "reports/mini/tables.json").read_text())
+    assert [table["name"] for table in document["tables"]] == ["shape", "time", "bound", "skip"]
+    shape, time, bound, skip = document["tables"]
+    assert [row[0] for row in shape["rows"]] == [row[0] for row in time["rows"]] == list(mininets.NETS)
+    assert all(float(row[1]) > 0 for row in time["rows"])
+    assert "an image of 64 x 96: the mean of 1 after one more" in time["about"]
+    assert "Of 3 images of mini val." in bound["about"]
+    assert float(skip["rows"][0][1]) > 0, "the net whose last layer alone learnt is scored"
+    assert skip["rows"][1][1] == "not measured"
+    text = (tmp_path / "reports/mini/tables.md").read_text()
+    assert out == f"{text}\n{tmp_path}/reports/mini/tables.md\n"
+    # Made again without training, it is scored where it lies.
+    again = json.loads(tool("--only", "skip", "--json")[1])
+    assert again["tables"][0]["rows"] == skip["rows"]
+
+
+def test_scores_of_a_reproduction_are_taken_over(tool, tmp_path):
+    report, _ = made.run(tmp_path)
+    (tmp_path / "reports/mini").mkdir(parents=True)
+    nets = [replace(report.nets[0], net="mini-fcn16s")]
+    record.dump(replace(report, set="mini", nets=nets), tmp_path / "reports/mini/scores.json")
+    code, out, _ = tool("--only", "skip", "--json")
+    assert code == 0
+    rows = {row[0]: row for row in json.loads(out)["tables"][0]["rows"]}
+    assert rows["mini-fcn16s"][5] == f"{100 * report.nets[0].measured[0].mean_iu:.2f}"
+
+
+def test_what_is_missing_is_said_in_one_line(tool, tmp_path):
+    code, out, err = tool("voc", "--only", "bound")
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error: {tmp_path}/data: PASCAL VOC 2011 or PASCAL VOC 2012 is not here; looked for ")
+    assert err.count("\n") == 1
+    trees.nyud(tmp_path / "data/nyud", {"test": ["5001"]})
+    code, out, err = tool("nyud", "--only", "skip")
+    assert (code, out) == (1, "")
+    assert err == "error: there is no net 'nyud-fcn32s' for Table 2. Leave `skip` out of --only.\n"
+    code, out, err = tool("--size", "12")
+    assert code == 2
+
+
+def test_help_shows_an_example(tool):
+    code, out, _ = tool("--help")
+    assert code == 0
+    assert "tools/tables.py voc --only bound shape" in out

@@ -1,0 +1,215 @@
+#!/usr/bin/env python3
+"""Make the paper's tables besides those of scores, and set what was printed beside them.
+
+    tools/tables.py                                on Mini-VOC, whose pictures are drawn (a minute)
+    tools/tables.py --fixed                        train the net of Table 2 whose last layer alone learns, too
+    tools/tables.py voc --only bound shape         upper bounds need labels only, shapes nothing at all
+    tools/tables.py voc --device cuda --trials 20
+
+shape: convolutions, parameters, receptive field and stride of each net (Table 1). time: of a forward pass (Table 1).
+bound: mean IU of the true labels, made as coarse as the output of a net. skip: nets of strides 32, 16 and 8, and one
+whose last layer alone learnt (Table 2); their scores are those that tools/reproduce.py left in reports/SET.
+
+The tables are printed, and written to reports/SET/tables.md and tables.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+
+from common import ROOT, WEIGHTS, Bars, describe, run, versions
+
+from reproduction.caffe import devices, files
+from reproduction.caffe.errors import DataError, ReproductionError
+from reproduction.fcn import ablations, bounds, catalogue, nets, reproduce, segmenter, stages, supply, training, zoo
+from reproduction.fcn.datasets import Dataset
+from reproduction.fcn.evaluate import evaluate
+from reproduction.fcn.nets import Published
+from reproduction.report import record, tables
+from reproduction.report.record import Measured, Report
+from reproduction.report.tables import Table
+
+NAMES = ("shape", "time", "bound", "skip")
+
+
+def main() -> None:
+    """Make the tables, print and keep them."""
+    args = _parser().parse_args()
+    rows = tables.of(args.set)
+    made = []
+    with Bars() as bars:
+        for name in dict.fromkeys(args.only or [name for name in NAMES if name != "skip" or has_skips(args.set)]):
+            made.append(make(name, args, rows, bars))
+    folder = args.report / args.set
+    folder.mkdir(parents=True, exist_ok=True)
+    text = tables.page(made)
+    document = {"set": args.set, "versions": versions(), "tables": tables.as_json(made)}
+    for path, content in (
+        (folder / "tables.md", text),
+        (folder / "tables.json", json.dumps(document, indent=1) + "\n"),
+    ):
+        with files.atomic(path) as file:
+            file.write(content.encode())
+    print(json.dumps(document, indent=1) if args.json else f"{text}\n{folder / 'tables.md'}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    sets = list(dict.fromkeys(row.dataset for row in catalogue.NETS.values()))
+    parser.add_argument("set", nargs="?", default="mini", choices=sets, help="the data set; default: mini")
+    parser.add_argument("--only", nargs="+", choices=NAMES, metavar="TABLE", help=f"default: {', '.join(NAMES)}")
+    parser.add_argument("--data", type=Path, default=ROOT / "data", metavar="DIR", help="the data root; default: data/")
+    parser.add_argument("--limit", type=_count, metavar="N", help="of the labels, look at the first N only")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--size", type=_size, default=(500, 500), metavar="HxW", help="of timed images; as the paper's")
+    parser.add_argument("--trials", type=_count, default=5, metavar="N", help="of each time; default: 5")
+    parser.add_argument(
+        "--fixed", action="store_true", help="train the net whose last layer alone learns, to runs/tables"
+    )
+    parser.add_argument("--iterations", type=_count, metavar="N", help="of that training; default: as its net's")
+    parser.add_argument(
+        "--init", type=Path, metavar="FILE", help="its first weights; default: the classifier's, in weights/"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "runs/tables", metavar="DIR", help="of it; default: runs/tables"
+    )
+    parser.add_argument("--report", type=Path, default=ROOT / "reports", metavar="DIR", help="default: reports/")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _count(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return int(text)
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    return _count(height), _count(width)
+
+
+def make(name: str, args: argparse.Namespace, rows: list[Published], bars: Bars) -> Table:
+    """Make one of the tables.
+
+    Raises:
+        ReproductionError: data or weights that it needs are not there.
+    """
+    if name == "shape":
+        return tables.shapes(rows)
+    if name == "time":
+        device = devices.use(args.device)
+        seconds = {row.name: forward(row, args) for row in rows}
+        return tables.times(seconds, describe(device), args.trials, args.size)
+    dataset = data(rows, args.data, bars)
+    if name == "bound":
+        top, count = next(iter(dataset.label_classes)), len(dataset.ids[: args.limit])
+        found = bounds.upper_bounds(dataset, top, limit=args.limit, progress=bars("upper bounds", unit="image"))
+        return tables.upper_bounds(found, f"{count} images of {args.set} {dataset.split}")
+    return tables.skips(scored(args), fixed(args, dataset, bars), args.set)
+
+
+def data(rows: list[Published], root: Path, bars: Bars) -> Dataset:
+    """Open what the nets of a set are scored on; what is drawn is drawn first.
+
+    Raises:
+        DataError: it is not there.
+    """
+    name = rows[0].dataset
+    if name in supply.DRAWN:
+        root.mkdir(parents=True, exist_ok=True)
+        supply.DRAWN[name](root, bars("drawing", unit="picture"))
+    dataset = reproduce.dataset(rows[0], root)
+    if lost := dataset.missing():
+        raise DataError(f"{len(lost)} files are missing, the first is {lost[0]}", path=dataset.tree)
+    return dataset
+
+
+def forward(row: Published, args: argparse.Namespace) -> float:
+    """Time a net with the weights that its fillers give: seconds of a forward pass, the mean of several."""
+    import torch
+
+    from reproduction.caffe.net import Net
+    from reproduction.caffe.schema import Phase
+
+    shape = (1, 3, *args.size)
+    deploy = nets.deploy(row)
+    tops = {blob: ((1, 1, *args.size) if kind == "depth" else shape) for blob, kind in row.inputs.items()}
+    net = Net(deploy, Phase.TEST, inputs=tops, seed=0).to(args.device)
+    draw = torch.Generator().manual_seed(0)
+    inputs = {blob: torch.randn(size, generator=draw).to(args.device) for blob, size in tops.items()}
+    taken = []
+    with torch.inference_mode():
+        for _ in range(args.trials + 1):
+            start = time.perf_counter()
+            net(inputs)
+            if args.device != "cpu":
+                torch.cuda.synchronize()
+            taken.append(time.perf_counter() - start)
+    return fmean(taken[1:])
+
+
+def has_skips(set: str) -> bool:
+    """Return whether a data set has nets that differ by their stride alone."""
+    return f"{set}-fcn32s" in stages.NAMES
+
+
+def scored(args: argparse.Namespace) -> Report | None:
+    """Find the scores of a set's nets: of the last reproduction, else those that were recorded."""
+    for path in (args.report / args.set / "scores.json", WEIGHTS / args.set / "scores.json"):
+        if path.is_file():
+            return record.load(path)
+    return None
+
+
+def fixed(args: argparse.Namespace, dataset: Dataset, bars: Bars) -> Measured | None:
+    """Score the net whose last layer alone learnt, trained now if that is asked for; None where there is none.
+
+    Raises:
+        ReproductionError: its first weights are not there, or the data set has no net of stride 32.
+    """
+    name = f"{args.set}-fcn32s"
+    if not has_skips(args.set):
+        raise ReproductionError(f"there is no net {name!r} for Table 2", remedy="Leave `skip` out of --only.")
+    stage = ablations.fixed(stages.named(name))
+    result = stages.result(stage.name, args.out)
+    if args.fixed:
+        (parent,) = stage.parents
+        start = args.init or weights_of(parent)
+        stage = replace(stage, test=None, iterations=args.iterations or stage.iterations)
+        bar = bars(stage.name, unit="it")
+        watch = training.Watch(step=lambda step: bar(step.iteration + 1, stage.iterations))
+        training.train(stage, {parent: start}, training.Plan(args.out, args.data, limit=args.limit), watch)
+    if not result.is_file():
+        return None
+    row = catalogue.net(name)
+    net = segmenter.load(stage.name, nets.deploy(row), result, device=args.device)
+    progress = bars(f"{stage.name}, scored", unit="image")
+    (scores,) = evaluate(
+        net, dataset, device=args.device, limit=args.limit, progress=lambda done, total, _: progress(done, total)
+    ).values()
+    return Measured.of("label", scores, dataset.classes)
+
+
+def weights_of(name: str) -> Path:
+    """Find the weights of a classifier where they belong.
+
+    Raises:
+        ReproductionError: they are not there.
+    """
+    published = zoo.manifest().entries.get(name)
+    path = WEIGHTS / (published.path if published else f"{name.partition('-')[0]}/{name}.caffemodel")
+    if not path.is_file():
+        raise ReproductionError(
+            f"there are no weights of {name} to start from", place=str(path), remedy="Name them by --init."
+        )
+    return path
+
+
+if __name__ == "__main__":
+    run(main)
