@@ -11,6 +11,19 @@ It stands for BVLC pycaffe 1.0; ``import reproduction.pycaffe as caffe`` works, 
 6. ``proto``: ``caffe_pb2`` and ``text_format``, the schema's messages with protobuf's manners.
 7. ``run``, ``aliases``, ``oldnames``, ``python2``: running programs as they are.
 
+Where it differs from Caffe:
+
+- What would end the interpreter is an exception that names the layer and the reason; a file that cannot be opened is a
+  RuntimeError, and what a Python layer raises can be caught as that.
+- Nets with a loss add in the order of Caffe's BLAS where the CPU can (x86-64 with AVX-512), so that losses, gradients
+  and trainings are Caffe's to the last digits, at Caffe's speed; CAFFE_ORDER=0 in the environment takes torch's order,
+  which is faster and differs by rounding. Nets without a loss take torch's order always.
+- A backward without a forward is an exception where the gradient depends on what a forward leaves, as of a loss.
+- A loss that is not finite stops a solver, with the weights as they were before.
+- Random numbers are torch's. Without a seed they are the same at every run, not another each time.
+- There is one process and no NCCL; without CUDA, one warning and the CPU.
+- The log goes to ``logging``; see ``logs``.
+
 Source: BVLC/caffe@9b89154 python/caffe/__init__.py.
 """
 

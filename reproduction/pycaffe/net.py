@@ -22,7 +22,7 @@ from reproduction.caffe.layers.blob import Array, Blob
 from reproduction.caffe.layers.data import MemoryData
 from reproduction.caffe.net import Net as CoreNet
 from reproduction.caffe.schema import NetParameter, Phase
-from reproduction.pycaffe import live, modes
+from reproduction.pycaffe import live, logs, modes
 from reproduction.pycaffe.errors import CaffeError, as_raised, check_file
 from reproduction.pycaffe.names import Names
 
@@ -277,10 +277,12 @@ class Net(Names):
             ReproductionError: the file cannot be opened or read, or its weights do not fit; the net is as it was.
         """
         if isinstance(source, Net):
-            self.module.copy_from(source.module.to_proto())
-            return
-        check_file(source)
-        self.module.copy_from(weights.read(source).net, source)
+            report = self.module.copy_from(source.module.to_proto())
+        else:
+            check_file(source)
+            report = self.module.copy_from(weights.read(source).net, source)
+        for name in report.ignored:
+            logs.log(f"Ignoring source layer {name}")
 
     def share_with(self, other: Net) -> None:
         """Use the parameters of another net, in its memory, for all layers of the same name.

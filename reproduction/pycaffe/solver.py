@@ -103,13 +103,15 @@ class Solver:
         check_file(filename)
         param = prototxt.load_solver(filename)
         param.type = self.type or param.type
-        # Upstream bug, fixed: without random_seed Caffe takes one from the clock (solver.cpp L44).
+        # Without random_seed Caffe takes one from the clock; as everywhere here, it is 0 then.
         seed = max(param.random_seed, 0)
         self.param = param
         self.net = Net.of(solvernets.training_net(param, "."), seed)
         self.test_nets = [Net.of(net, seed) for net in solvernets.testing_nets(param, ".")]
-        solvernets.load_weights(param, ".", [net.module for net in (self.net, *self.test_nets)])
+        notes = solvernets.load_weights(param, ".", [net.module for net in (self.net, *self.test_nets)])
         self._solver = _LiveSolver(param, self.net, self.test_nets)
+        for note in [*notes, *self._solver.notes]:
+            logs.log(note)
 
     @property
     def iter(self) -> int:
