@@ -182,7 +182,7 @@ class LiveLayer:
 
     def _weigh(self) -> None:
         """Set the gradient of a loss to its weight."""
-        # Upstream bug, fixed: Caffe does so once, so that a loss top that grows has no gradient (layer.hpp L389-L402).
+        # Upstream bug, fixed: Caffe sets a loss's gradient once, and a top that grows has none (layer.hpp L389-L402).
         for blob, weight in zip(self.tops, self._weights, strict=True):
             if weight and not blob.has_gradient:
                 blob.diff[...] = weight
