@@ -226,7 +226,7 @@ def trained_here(name: str, out: Path) -> Path:
     if name not in catalogue.NETS:
         return known(name, out)
     if not place.is_file():
-        remedy = "Train it first, or both at once: --stages voc-fcn32s,voc-fcn16s,voc-fcn8s."
+        remedy = f"Train it first by --net {name}, or in one go by --stages {name},NET."
         raise WeightsError(
             f"the training starts from {name} with your classes, which is not here", path=place, remedy=remedy
         )

@@ -53,9 +53,13 @@ class Data:
 
 
 def is_own(root: StrPath) -> bool:
-    """Say whether a folder is somebody's own data, and not a data root of published sets: it names its classes."""
-    named = any((Path(root) / name).is_file() for name in ("classes.txt", "palette.txt"))
-    return named and any((Path(root) / name).is_dir() for name in ("images", "JPEGImages"))
+    """Say whether a folder is somebody's own data, and not a data root or a tree of a published set.
+
+    It has images and labels, or is like a tree of VOC's and names its classes.
+    """
+    place = Path(root)
+    named = any((place / name).is_file() for name in ("classes.txt", "palette.txt"))
+    return all((place / name).is_dir() for name in ("images", "labels")) or (named and (place / "JPEGImages").is_dir())
 
 
 def data(root: StrPath, classes: StrPath | None = None, palette: StrPath | None = None, side: int = SIDE) -> Data:

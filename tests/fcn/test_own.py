@@ -72,11 +72,15 @@ def test_nets_that_take_something_else_are_refused(photos):
         own.stage("voc-fcn8", known)
 
 
-def test_a_folder_is_somebodys_own_when_it_names_its_classes(tmp_path, photos):
+def test_a_folder_is_told_from_a_data_root_and_from_vocs_tree(tmp_path, photos):
     assert own.is_own(photos)
     (photos / "classes.txt").unlink()
-    assert not own.is_own(photos)
+    assert own.is_own(photos)
     assert not own.is_own(tmp_path)
+    voc = folders.write(tmp_path / "VOC2011", folders=("JPEGImages", "SegmentationClass"))
+    assert own.is_own(voc)
+    (voc / "classes.txt").unlink()
+    assert not own.is_own(voc)
 
 
 def test_large_pictures_are_shrunk_with_their_labels_and_the_answer_has_their_size(tmp_path):

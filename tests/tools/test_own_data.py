@@ -79,3 +79,19 @@ def test_the_other_commands_of_the_page_name_options_that_there_are():
             name, *args = shlex.split(line)
             text = (ROOT / name).read_text()
             assert all(f'"{arg}"' in text for arg in args if arg.startswith("--")), line
+
+
+def test_a_net_of_other_classes_does_not_start_from_published_scores(photos, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    monkeypatch.chdir(photos)
+    module = importlib.import_module("train")
+    monkeypatch.setattr(module, "WEIGHTS", photos / "weights")
+    (photos / "weights/fcn32s-heavy-pascal.caffemodel").write_bytes(b"published")
+    monkeypatch.setattr(sys, "argv", ["train.py", "--net", "voc-fcn16s", "--data", "photos", "--out", "runs"])
+    with pytest.raises(SystemExit) as end:
+        module.run(module.main)
+    assert (end.value.code, capsys.readouterr().err) == (
+        1,
+        "error: runs/voc-fcn32s/voc-fcn32s.caffemodel: the training starts from voc-fcn32s with your classes, which is not"
+        " here. Train it first by --net voc-fcn32s, or in one go by --stages voc-fcn32s,NET.\n",
+    )
