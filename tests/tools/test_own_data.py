@@ -90,8 +90,8 @@ def test_a_net_of_other_classes_does_not_start_from_published_scores(photos, mon
     monkeypatch.setattr(sys, "argv", ["train.py", "--net", "voc-fcn16s", "--data", "photos", "--out", "runs"])
     with pytest.raises(SystemExit) as end:
         module.run(module.main)
-    assert (end.value.code, capsys.readouterr().err) == (
-        1,
-        "error: runs/voc-fcn32s/voc-fcn32s.caffemodel: the training starts from voc-fcn32s with your classes, which is not"
-        " here. Train it first by --net voc-fcn32s, or in one go by --stages voc-fcn32s,NET.\n",
+    assert end.value.code == 1
+    assert capsys.readouterr().err == (
+        "error: runs/voc-fcn32s/voc-fcn32s.caffemodel: the training starts from voc-fcn32s with your classes, which is"
+        " not here. Train it first by --net voc-fcn32s, or in one go by --stages voc-fcn32s,NET.\n"
     )
