@@ -6,4 +6,5 @@ The rooms, in the order in which data flows:
 2. ``fcn``     The paper: its nets, data sets, scores, published numbers and published files.
 3. ``report``  Tables from scores.
 4. ``fast``    Nets compiled for inference: the same numbers, sooner.
+5. ``pycaffe`` ``import caffe`` for programs written against Caffe's Python interface.
 """
