@@ -6,7 +6,7 @@ import pytest
 
 from reproduction.caffe import prototxt
 from reproduction.caffe.errors import ReproductionError
-from reproduction.fcn import nets, stages
+from reproduction.fcn import mininets, nets, stages
 from tests import small
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,7 +17,6 @@ ROUNDS = {
     "voc-fcn8s-atonce": (75, 4000),
     **dict.fromkeys([name for name in nets.NETS if name.startswith(("nyud", "siftflow"))], (50, 2000)),
     **dict.fromkeys([name for name in nets.NETS if name.startswith("pascalcontext")], (50, 8000)),
-    **dict.fromkeys(["mini-fcn32s", "mini-fcn16s", "mini-fcn8s"], (4, 1000)),
 }
 
 
@@ -31,10 +30,19 @@ def test_a_training_is_as_long_as_the_published_one(name):
 
 
 def test_every_net_can_be_trained():
-    assert {*ROUNDS, "mini-vgg"} == set(stages.NAMES)
+    assert {*ROUNDS, "mini-vgg", *mininets.NETS} == set(stages.NAMES)
     classifier = stages.named("mini-vgg")
     assert (classifier.parents, classifier.row) == ((), None)
-    assert classifier.solver.base_lr == pytest.approx(0.01)
+    solver = mininets.classifier_solver()
+    assert (classifier.iterations, classifier.validate) == (solver.max_iter, solver.test_interval)
+
+
+@pytest.mark.parametrize("name", mininets.NETS)
+def test_a_mini_net_is_validated_where_a_snapshot_is_made(name):
+    stage = stages.named(name)
+    solver = nets.solver(mininets.NETS[name])
+    assert (stage.iterations, stage.validate) == (solver.max_iter, solver.snapshot)
+    assert stage.parents == tuple(mininets.NETS[name].parents)
 
 
 def test_the_solver_and_the_nets_are_the_published_ones():
