@@ -77,8 +77,11 @@ class LiveLayer:
         self._constant: tuple[bool, ...] = ()
         self._record: _Record | None = None
         self._device = torch.device("cpu")
-        self.face: Any = self.layer.user if isinstance(self.layer, Python) else UserLayer(node.spec)
-        self.face.type = node.type
+        if isinstance(self.layer, Python):
+            self.face: Any = self.layer.user
+        else:
+            self.face = UserLayer(node.spec)
+            self.face.type = node.type
         self.blobs: BlobVec = self.face.blobs
         self._show_parameters(owners)
         self._begin()
@@ -93,7 +96,7 @@ class LiveLayer:
 
     def _begin(self) -> None:
         """Bring the tops to where Caffe has them before the first forward."""
-        if isinstance(self.layer, DummyData):
+        if isinstance(self.layer, DummyData) and any(self.layer.constant):
             # Caffe: what is constant is filled once, and may then be overwritten (dummy_data_layer.cpp L78-L92).
             tops = self.net.run(self.node, [])
             for blob, top, constant in zip(self.tops, tops, self.layer.constant, strict=True):

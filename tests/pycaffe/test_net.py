@@ -118,6 +118,16 @@ def test_a_python_layer_is_the_authors_own_object_with_the_nets_blobs(tmp_path):
     assert top[0] is made.blobs["y"]
 
 
+def test_a_python_layer_may_add_parameters_late_and_keeps_its_attributes(tmp_path):
+    made = net(tmp_path, INPUT + python("late", "Late"))
+    for count in (1, 2):
+        made.forward()
+        assert made.layers[1].blobs[0].data.tolist() == [count, count]
+    assert made.layers[1].type == "mine"
+    made.save(str(tmp_path / "w.caffemodel"))
+    made.copy_from(str(tmp_path / "w.caffemodel"))
+
+
 def test_an_unnamed_loss_is_no_output(tmp_path):
     made = net(tmp_path, INPUT + LABEL + IP + LOSS.replace('top: "loss"', ""))
     assert made.outputs == []

@@ -44,6 +44,21 @@ class Learned(caffe.Layer):
         self.blobs[0].diff[0] += (bottom[0].data * top[0].diff).sum()
 
 
+class Late(caffe.Layer):
+    """Adds a parameter when it is too late for a solver to know, and has a ``type`` of its own."""
+
+    def setup(self, bottom, top):
+        self.type = "mine"
+
+    def reshape(self, bottom, top):
+        top[0].reshape(*bottom[0].shape)
+
+    def forward(self, bottom, top):
+        if not self.blobs:
+            self.blobs.add_blob(2)
+        self.blobs[0].data[...] += 1
+
+
 class Feed(caffe.Layer):
     """Gives the samples of a recorded file in turn."""
 

@@ -188,6 +188,7 @@ class Python(Source):
         """Call the caller's ``reshape`` and ``forward`` on the blobs as they are."""
         self._call("reshape", self._bottoms, self._tops)
         self._call("forward", self._bottoms, self._tops)
+        self._register()
 
     def pass_back(self, wanted: Sequence[bool]) -> None:
         """Call the caller's ``backward`` on the blobs as they are, for the bottoms whose gradient is wanted."""
