@@ -5,6 +5,7 @@
     tools/evaluate.py --net voc-fcn8s --weights my.safetensors --data ~/pascal --out predictions
     tools/evaluate.py --net siftflow-fcn16s --split test --device cuda --json > scores.json
     tools/evaluate.py --net nyud-fcn32s-color --limit 5           a quick look
+    tools/evaluate.py --net runs/voc-fcn8s --data photos          what tools/train.py --data made of your own pictures
     tools/evaluate.py --prototxt my/deploy.prototxt --weights my.caffemodel --dataset voc --split val
     torchrun --nproc-per-node 2 tools/evaluate.py --net voc-fcn8s --device cuda      each process a share of the images
 
@@ -37,8 +38,9 @@ from tqdm import tqdm
 from reproduction.caffe import graph, prototxt
 from reproduction.caffe.parallel import joined
 from reproduction.caffe.schema import NetParameter, Phase
-from reproduction.fcn import catalogue, datasets, nets, reproduce, segmenter, zoo
+from reproduction.fcn import card, catalogue, datasets, nets, reproduce, segmenter, zoo
 from reproduction.fcn.datasets import Dataset
+from reproduction.fcn.datasets.folder import Folder, class_list
 from reproduction.fcn.evaluate import evaluate
 from reproduction.fcn.score import Scores, scores
 from reproduction.report import gallery, page, record
@@ -54,10 +56,12 @@ def main() -> int:
         parser.error("--prototxt needs --weights, --dataset and --split")
     if args.net and args.dataset:
         parser.error("--dataset belongs to --prototxt; a net that has a name has its data set")
-    job = own(args) if args.prototxt else named(args)
+    job = own(args) if args.prototxt else trained(args) if is_folder(args.net) else named(args)
     dataset = job.dataset
     state = args.state or (args.out / "state.json" if args.out else None)
-    folder = args.report or ROOT / "reports" / (args.net or args.prototxt.resolve().parent.name)
+    folder = args.report or ROOT / "reports" / (
+        Path(args.net).name if args.net else args.prototxt.resolve().parent.name
+    )
     out = args.out or folder / "predictions"
     with joined(args.device) as ranks, Bar(args.quiet or not ranks.is_first) as bar:
         if dataset.overlap() is None and ranks.is_first:
@@ -103,12 +107,12 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--net", help=f"one of {', '.join(catalogue.NETS)}")
+    what.add_argument("--net", help=f"one of {', '.join(catalogue.NETS)}; or the folder that a training of --data left")
     what.add_argument("--prototxt", type=Path, metavar="FILE", help="a net of your own, without a data layer")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="default: the net's, in weights/")
     parser.add_argument("--data", type=Path, default=ROOT / "data", metavar="DIR", help="the data root; default: data/")
     parser.add_argument("--dataset", help=f"with --prototxt: one of {', '.join(datasets.DATASETS)}")
-    parser.add_argument("--split", help="default: what the net is scored on (VOC: seg11valid)")
+    parser.add_argument("--split", help="default: what the net is scored on (VOC: seg11valid; your own pictures: val)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="of the label maps; default: predictions in --report")
     parser.add_argument("--report", type=Path, metavar="DIR", help="default: reports/NET")
     parser.add_argument("--state", type=Path, metavar="FILE", help="how far the run is; default: state.json in --out")
@@ -142,6 +146,28 @@ def named(args: argparse.Namespace) -> Job:
     return Job(row.name, nets.deploy(row), args.weights or zoo.weights(row, WEIGHTS), dataset)
 
 
+def is_folder(net: str) -> bool:
+    """Tell the folder that a training of somebody's own pictures left from the name of a net."""
+    return net not in catalogue.NETS and (Path(net) / card.FILE).is_file()
+
+
+def trained(args: argparse.Namespace) -> Job:
+    """Take what a training of somebody's own pictures left, and these pictures.
+
+    Raises:
+        ReproductionError: a file is missing or wrong, or the pictures have other classes.
+    """
+    about = segmenter.describe(args.net)
+    (blob, taken), (top, said) = next(iter(about.inputs.items())), next(iter(about.labels.items()))
+    palette = class_list(args.data)[1]
+    dataset = Folder(
+        args.split or "val", args.data, {blob: "data", top: "label"},
+        mean=taken.mean, classes=said.classes, palette=palette, side=about.side,
+    )  # fmt: skip
+    net = prototxt.load_net(Path(args.net) / "deploy.prototxt")[0]
+    return Job(about.net, net, segmenter.locate(args.net, args.weights), dataset)
+
+
 def own(args: argparse.Namespace) -> Job:
     """Take a user's net, and a data set whose pictures are called as the net's inputs.
 
@@ -166,7 +192,7 @@ def report(
 ) -> Report:
     """Put together what is kept of a run; what was published stands beside it, but is not asked of these weights."""
     dataset = job.dataset
-    own_split = args.net is not None and args.split is None
+    own_split = args.net in catalogue.NETS and args.split is None
     measured = []
     for top, result in found.items():
         rows = record.references(job.name, top) if own_split else []
@@ -176,7 +202,7 @@ def report(
     sha256 = zoo.digests(job.weights, ["sha256"])["sha256"]
     maps = os.path.relpath(shown.predictions, folder)
     return Report(
-        set=catalogue.net(args.net).dataset if args.net else dataset.name,
+        set=catalogue.net(args.net).dataset if args.net in catalogue.NETS else dataset.name,
         measured=datetime.now(UTC).isoformat(timespec="seconds"),
         split=Split(dataset.split, len(dataset), reproduce.split_sha1(dataset.ids)),
         limit=None if args.limit is None or args.limit >= len(dataset) else args.limit,

@@ -26,11 +26,6 @@ def blocks(kind):
     return re.findall(rf"^```{kind}\n(.*?)^```$", PAGE, re.M | re.S)
 
 
-def joined(block):
-    """The lines of a block, each with those that go on from it."""
-    return block.replace("\\\n", " ").splitlines()
-
-
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
     """A folder of ten pictures of Mini-VOC, and the weights that its nets start from."""
@@ -51,7 +46,7 @@ def photos(tmp_path, monkeypatch):
 def test_the_commands_of_the_page_lead_from_photos_to_segmented_pictures(photos, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
     monkeypatch.chdir(photos)
-    commands = [shlex.split(line) for block in blocks("sh") for line in joined(block)]
+    commands = [shlex.split(line) for block in blocks("sh") for line in block.splitlines()]
     assert [Path(command[0]).stem for command in commands] == [
         "check_data", "train", "infer", "evaluate", "export_onnx", "convert_caffemodel",
     ]  # fmt: skip

@@ -284,7 +284,7 @@ def _whole(found: _Found, names: Sequence[str] | None, *, is_painted: bool) -> N
             "Write 1 for 255; or name a --palette with the lines `0 0 0 background` and `255 255 255 thing`.",
         )
     elif len(known) < 2:
-        said = f"class {min(known)}" if known else "void"
+        said = f"class {_named(min(known), names)}" if known else "void"
         found.add(f"the labels hold nothing but {said}", "A net learns from two classes or more.")
     if names is None:
         remedy = "Name them by --classes FILE or in classes.txt, one a line, the first for label 0."
@@ -336,6 +336,10 @@ def _summarise(report: Report, found: _Found, names: Sequence[str] | None) -> No
     report.colours = dict(found.colours.most_common())
     problems = [Problem(what, remedy, files, fatal) for (what, remedy, fatal), files in found.problems.items()]
     report.problems = sorted(problems, key=lambda problem: not problem.fatal)
+
+
+def _named(label: int, names: Sequence[str] | None) -> str:
+    return f"{label} ({names[label]})" if names and label < len(names) else str(label)
 
 
 def _listed(numbers: Sequence[Any]) -> str:

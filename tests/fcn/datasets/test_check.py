@@ -186,7 +186,10 @@ def test_without_names_gaps_are_noticed(tmp_path):
 
 def test_labels_of_one_class_cannot_be_learnt(tmp_path):
     own.write(tmp_path, labels=lambda i: np.zeros(own.SIZE, np.uint8))
-    assert found(tmp_path, classes=own.NAMES)[0][:2] == ("the labels hold nothing but class 0", True)
+    assert found(tmp_path, classes=own.NAMES)[0][:2] == (
+        "the labels hold nothing but class 0 (background)",
+        True,
+    )
 
 
 def test_what_is_called_good_is_what_the_data_set_reads(tmp_path):
