@@ -40,7 +40,6 @@ from reproduction.caffe.parallel import joined
 from reproduction.caffe.schema import NetParameter, Phase
 from reproduction.fcn import card, catalogue, datasets, nets, reproduce, segmenter, zoo
 from reproduction.fcn.datasets import Dataset
-from reproduction.fcn.datasets.folder import Folder, class_list
 from reproduction.fcn.evaluate import evaluate
 from reproduction.fcn.score import Scores, scores
 from reproduction.report import gallery, page, record
@@ -157,15 +156,11 @@ def trained(args: argparse.Namespace) -> Job:
     Raises:
         ReproductionError: a file is missing or wrong, or the pictures have other classes.
     """
-    about = segmenter.describe(args.net)
-    (blob, taken), (top, said) = next(iter(about.inputs.items())), next(iter(about.labels.items()))
-    palette = class_list(args.data)[1]
-    dataset = Folder(
-        args.split or "val", args.data, {blob: "data", top: "label"},
-        mean=taken.mean, classes=said.classes, palette=palette, side=about.side,
-    )  # fmt: skip
-    net = prototxt.load_net(Path(args.net) / "deploy.prototxt")[0]
-    return Job(about.net, net, segmenter.locate(args.net, args.weights), dataset)
+    folder, name = Path(args.net), segmenter.describe(args.net).net
+    layer = prototxt.load_net(folder / "train.prototxt")[0].layer[0]  # it says classes, palette, mean and side
+    dataset = datasets.from_layer(layer.python_param, list(layer.top), args.data, args.split or "val")
+    net = prototxt.load_net(folder / "deploy.prototxt")[0]
+    return Job(name, net, segmenter.locate(folder, args.weights), dataset)
 
 
 def own(args: argparse.Namespace) -> Job:
