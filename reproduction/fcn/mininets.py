@@ -9,8 +9,6 @@ that were tried, where Adam had 32 % after 500.
 
 from __future__ import annotations
 
-from typing import Any
-
 from reproduction.caffe.netspec import NetSpec, Top, layer, layers
 from reproduction.caffe.schema import NetParameter, SolverParameter
 from reproduction.fcn import nets
