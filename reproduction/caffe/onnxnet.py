@@ -29,7 +29,7 @@ OPSET = 17  # of 2022: what OpenCV 4.8, ONNX Runtime 1.12 and their contemporari
 IR_VERSION = 8
 PRODUCER = "fcn-reproduction"
 
-_REMEDY = "Install it: pip install 'fcn-reproduction[export]'."
+_REMEDY = "Install it: pip install onnx."
 
 
 class Writer:

@@ -255,7 +255,7 @@ def onnx_runtime(model: bytes) -> Run:
     try:
         import onnxruntime
     except ImportError:
-        remedy = "Install it: pip install 'fcn-reproduction[export]'; or leave the check out with --no-check."
+        remedy = "Install it: pip install onnxruntime; or leave the check out with --no-check."
         raise ReproductionError("the package onnxruntime is not installed", remedy=remedy) from None
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     return lambda inputs: session.run(None, dict(inputs))

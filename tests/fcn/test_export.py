@@ -98,6 +98,6 @@ def test_without_onnx_runtime_the_error_says_what_to_do(monkeypatch):
     with pytest.raises(ReproductionError) as error:
         export.onnx_runtime(b"")
     assert str(error.value) == (
-        "the package onnxruntime is not installed. Install it: pip install 'fcn-reproduction[export]'; or leave the"
+        "the package onnxruntime is not installed. Install it: pip install onnxruntime; or leave the"
         " check out with --no-check."
     )
