@@ -99,6 +99,23 @@ class Fast:
         """The net's weights by name."""
         return self.net.state_dict()
 
+    def explain(self, height: int, width: int, blobs: Iterable[str] | None = None) -> str:
+        """Draw a table of what is done for images of a size: how each layer is computed, and of what part.
+
+        Args:
+            height: of the images, pixels.
+            width: of the images, pixels.
+            blobs: names of the blobs wanted; None is the net's outputs.
+
+        Raises:
+            NetError: the net does not take images of this size.
+        """
+        given = {name: self.net.blob_shapes[name] for name in self.net.inputs}
+        shapes = {name: (*shape[:2], height, width) if len(shape) == 4 else shape for name, shape in given.items()}
+        with torch.inference_mode(), self._lock:
+            made = self._plan(shapes, self.net.graph.outputs if blobs is None else blobs)
+        return plan.describe(made)
+
     # ---- planning
 
     def _plan(self, shapes: dict[str, Shape], names: Iterable[str]) -> Plan:
@@ -216,8 +233,7 @@ class _Run:
     def take(self, step: Step) -> None:
         """Compute the tops, and forget what is not read any more."""
         bottoms = [
-            self.values[name] if read is None else self.values[name][..., read[0], read[1]]
-            for name, read in zip(step.op.bottoms, step.reads, strict=True)
+            self.values[name] if read is None else self.values[name][..., read[0], read[1]] for name, read in step.reads
         ]
         first = step.parts[0] if step.parts else None
         buffer = out = None

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Window
+from reproduction.caffe.graph import place
 from reproduction.caffe.layers.base import Layer
 from reproduction.fast.memory import Memory
 from reproduction.fast.regions import Region
@@ -41,7 +43,10 @@ class Plain:
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, memory: Memory) -> tuple[Tensor, ...]:
         """Compute the tops."""
-        tops: tuple[Tensor, ...] = self.layer(*bottoms)
+        try:
+            tops: tuple[Tensor, ...] = self.layer(*bottoms)
+        except NetError as error:
+            raise error.at(place(self.layer.spec)) from error.__cause__
         return tops if out is None else (_into(tops[0], out), *tops[1:])
 
 
@@ -102,7 +107,7 @@ class Direct:
         self.group, self.relu, self.dtype = group, relu, dtype
         self.bias = None if bias is None else bias.detach().to(dtype)
         self.weight = weight.detach().to(dtype)
-        self.packed = weight.device.type == "cpu" and packs()
+        self.packed = weight.device.type == "cpu" and dtype is not torch.float64 and packs()
         if self.packed:
             sizes = [1, weight.shape[1] * group, *(64 + window.extent for window in windows)]
             self.weight = torch.ops.mkldnn._reorder_convolution_weight(

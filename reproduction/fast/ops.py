@@ -12,8 +12,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape, Window, pool_windows
-from reproduction.caffe.graph import Node
+from reproduction.caffe.graph import Node, place
 from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.layers.convolution import Convolution, Deconvolution
 from reproduction.caffe.layers.pooling import Pooling
@@ -31,9 +32,10 @@ PRECISIONS = ("exact", "winograd", "bf16")
 _POINTWISE = frozenset(
     {"ReLU", "PReLU", "ELU", "Sigmoid", "TanH", "AbsVal", "Power", "Exp", "Log", "BNLL", "Clip", "Swish", "Eltwise"}
 )
-_NARROW = 32  # channels from which on Winograd pays
-_TILE = {3: 4}  # kernel -> outputs of a tile along each axis
-_TILE_LOOSE = {3: 4, 5: 4, 7: 2}
+
+# For each precision: kernel -> outputs of Winograd's tiles along each axis, and the channels from which on it pays.
+_TILES = {"exact": {3: 4}, "winograd": {3: 4, 5: 4, 7: 2}, "bf16": {3: 4}}
+_CHANNELS = {"exact": 32, "winograd": 32, "bf16": 256}
 
 
 def spatial(shape: Shape) -> Region:
@@ -67,8 +69,15 @@ class Op:
         return False
 
     def shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
-        """Give the shapes of the tops."""
-        return self.layer.shapes(list(bottoms))
+        """Give the shapes of the tops.
+
+        Raises:
+            NetError: the bottoms do not fit the layer.
+        """
+        try:
+            return self.layer.shapes(list(bottoms))
+        except NetError as error:
+            raise error.at(place(self.layer.spec)) from None
 
     def reached(self, bottoms: Sequence[Region], top: Shape) -> Region:
         """Give the part of the top that sees any of these parts of the bottoms."""
@@ -80,7 +89,7 @@ class Op:
 
     def reads(self, top: Region, bottoms: Sequence[Shape]) -> list[Region | None]:
         """Give what a part of the top needs of each bottom, padding included; None where only the shape is read."""
-        return [spatial(bottom) if len(bottom) == 4 else None for bottom in bottoms]
+        return [spatial(bottom) if len(bottom) == 4 else (NOTHING, NOTHING) for bottom in bottoms]
 
     def slack(self, top: Region) -> tuple[int, int]:
         """Give rows and columns that the kernel reads past what it needs; zeros do."""
@@ -296,20 +305,15 @@ def _convolution(op: Local, layer: Convolution, precision: str, *, relu: bool) -
     weight, *rest = layer.blobs
     bias = rest[0] if rest else None
     rows, columns = layer.windows
+    dtype = torch.bfloat16 if precision == "bf16" else weight.dtype
+    tile = _TILES[precision].get(rows.kernel)
     square = rows == columns and rows.stride == rows.dilation == layer.group == 1
-    tile = (_TILE_LOOSE if precision == "winograd" else _TILE).get(rows.kernel) if square else None
-    runs: Kernel
-    if (
-        tile
-        and min(weight.shape[:2]) >= _NARROW
-        and precision != "bf16"
-        and weight.device.type == "cpu"
-        and weight.dtype is torch.float32
-    ):
-        made = Winograd(weight, bias, tile, relu=relu, dtype=weight.dtype)
-        runs, how = kernels.Minimal(made), f"Winograd F({tile}x{tile}, {rows.kernel}x{rows.kernel})"
+    pays = min(weight.shape[:2]) >= _CHANNELS[precision] and weight.device.type == "cpu"
+    runs: kernels.Minimal | kernels.Direct
+    if tile and square and pays and dtype is not torch.float64:
+        runs = kernels.Minimal(Winograd(weight, bias, tile, relu=relu, dtype=dtype))
+        how = f"Winograd F({tile}x{tile}, {rows.kernel}x{rows.kernel})"
     else:
-        dtype = torch.bfloat16 if precision == "bf16" else weight.dtype
         runs = kernels.Direct(weight, bias, layer.windows, layer.group, relu=relu, dtype=dtype)
         how = "packed" if runs.packed else "as torch does it"
     how += " with ReLU" if relu else ""

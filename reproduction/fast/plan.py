@@ -8,6 +8,7 @@ image. The padding of the later layers, zeros, is put around their bottoms in th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -94,7 +95,7 @@ class Step:
     Attributes:
         op: what is computed.
         kernel: computes it.
-        reads: for each bottom, the rows and columns of what is held; None for all.
+        reads: blobs, and the rows and columns of what is held of them; None for all.
         parts: of the tops; None where blobs have other than four axes.
         frames: of the tops.
         last: blobs that nobody reads after this step.
@@ -102,7 +103,7 @@ class Step:
 
     op: Op
     kernel: Kernel
-    reads: list[Slices | None]
+    reads: list[tuple[str, Slices | None]]
     parts: list[Part | None]
     frames: list[Frame]
     last: list[str] = field(default_factory=list)
@@ -163,7 +164,7 @@ def divide(ops: Sequence[Op], survey: Survey, wanted: Iterable[str], *, borrow: 
                 made = parts[top].made = _made(op, top, survey, parts[top], borrow=borrow, wanted=top in wanted)
         bottoms = [survey.shapes[bottom] for bottom in op.bottoms]
         for bottom, region in zip(op.bottoms, op.reads(made, bottoms), strict=True):
-            if region is not None:
+            if region is not None and bottom in parts:
                 parts[bottom].read(region, op.slack(made))
     for name in parts.keys() - {top for op in ops for top in op.tops}:
         parts[name].made = _meet(parts[name].needed, spatial(survey.shapes[name]))
@@ -194,6 +195,26 @@ def products(ops: Sequence[Op], survey: Survey, parts: Mapping[str, Part]) -> in
             rows, columns = parts[op.tops[0]].made
             total += each * rows.size * columns.size
     return total
+
+
+def describe(made: Plan) -> str:
+    """Draw a table of a plan: how each layer is computed, what part of its top, and millions of products."""
+    rows: list[tuple[str, ...]] = [("layer", "how", "part", "of", "millions of products", "of")]
+    totals = [0, 0]
+    for step in made.steps:
+        part, name = (step.parts[0], step.op.tops[0]) if step.parts else (None, "")
+        shape = made.survey.shapes.get(name, ())
+        each = step.op.products([made.survey.shapes[bottom] for bottom in step.op.bottoms])
+        sizes = [span.size for span in part.made] if part else []
+        counts = [each * math.prod(sizes), each * math.prod(shape[2:])] if each else [0, 0]
+        totals = [total + count for total, count in zip(totals, counts, strict=True)]
+        texts = [f"{count / 1e6:,.0f}" if each else "" for count in counts]
+        how = step.op.how + (", its borders from an image of zeros" if name in made.borrowed else "")
+        sides = [" x ".join(map(str, side)) for side in (sizes, shape[2:])]
+        rows.append((step.op.name, how, *(sides if part else ["", ""]), *texts))
+    rows.append(("total", "", "", "", *(f"{total / 1e6:,.0f}" for total in totals)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def stretch(blank: Tensor, survey: Survey, blob: str, region: Region) -> Tensor:
@@ -244,11 +265,13 @@ def make(
             continue  # only its shape is read
         made = held[0].made if held and held[0] else (NOTHING, NOTHING)
         bottoms = [survey.shapes[bottom] for bottom in op.bottoms]
-        regions, reads = [], list[Slices | None]()
+        regions, reads = [], list[tuple[str, Slices | None]]()
         for bottom, region in zip(op.bottoms, op.reads(made, bottoms), strict=True):
-            regions.append(region or (NOTHING, NOTHING))
-            longer = None if region is None else _longer(region, op.slack(made))
-            reads.append(None if longer is None else place(longer, parts[bottom].held))
+            if region is None:
+                continue
+            regions.append(region)
+            part = parts.get(bottom)
+            reads.append((bottom, place(_longer(region, op.slack(made)), part.held) if part else None))
         frames = [_frame(top, parts[top], survey, blanks) if top in parts else [] for top in op.tops]
         steps.append(Step(op, op.kernel(regions, made), reads, held, frames))
     alive = set(wanted)

@@ -29,6 +29,8 @@ _POINTS: dict[int, tuple[float, ...]] = {
     6: (0, 0.625, -0.625, 1.5, -1.5),
     8: (0, 1, -1, 2, -2, 0.5, -0.5),
 }
+# Those whose matrices bfloat16 holds exactly.
+_COARSE_POINTS: dict[int, tuple[float, ...]] = {6: (0, 1, -1, 0.5, -2)}
 _BLOCK_BYTES = 2 << 20  # of transformed inputs: what the caches hold
 
 
@@ -47,10 +49,10 @@ class Form:
     input: Matrix
 
     @classmethod
-    def of(cls, outputs: int, taps: int) -> Form:
-        """Work out the matrices after Cook and Toom."""
+    def of(cls, outputs: int, taps: int, dtype: torch.dtype = torch.float32) -> Form:
+        """Work out the matrices after Cook and Toom, with the best points for products of a type."""
         size = outputs + taps - 1
-        points = _POINTS[size]
+        points = (_COARSE_POINTS if dtype is torch.bfloat16 else _POINTS)[size]
         output, kernel, input = np.zeros((outputs, size)), np.zeros((size, taps)), np.zeros((size, size))
         for j, point in enumerate(points):
             others = [other for other in points if other != point]
@@ -60,11 +62,6 @@ class Form:
         output[-1, -1] = kernel[-1, -1] = 1
         input[-1] = polynomial.polyfromroots(points)
         return cls(output, kernel, input)
-
-
-def can(outputs: int, taps: int) -> bool:
-    """Say whether there are points for these tiles."""
-    return outputs + taps - 1 in _POINTS
 
 
 class Winograd:
@@ -81,13 +78,13 @@ class Winograd:
     def __init__(self, weight: Tensor, bias: Tensor | None, outputs: int, *, relu: bool, dtype: torch.dtype):
         self.outputs, self.taps, self.relu = outputs, weight.shape[-1], relu
         self.channels, self.num_output = weight.shape[1], weight.shape[0]
-        form = Form.of(outputs, self.taps)
+        form = Form.of(outputs, self.taps, dtype)
         both = {name: torch.from_numpy(np.kron(m, m)) for name, m in vars(form).items()}
         self.size = len(form.input)
         self._input = both["input"].to(dtype)
         # One column more than there are products: the bias is added on the way back.
         self._output = torch.cat([both["output"], torch.ones(outputs**2, 1)], 1).to(dtype)
-        self._bias = torch.zeros(self.num_output) if bias is None else bias.detach()
+        self._bias = (torch.zeros(self.num_output) if bias is None else bias.detach()).to(dtype)
         self._weight = torch.empty(self.size**2, self.channels, self.num_output, dtype=dtype)
         for first in range(0, self.num_output, 64):  # in parts, for the memory of double precision
             part = weight.detach()[first : first + 64].flatten(2).permute(2, 1, 0)

@@ -1,0 +1,197 @@
+"""Compiled nets against the nets that they were made of."""
+
+import pytest
+import torch
+
+from reproduction.caffe import prototxt
+from reproduction.caffe.errors import NetError
+from reproduction.caffe.net import Net
+from reproduction.caffe.schema import NetParameter, Phase
+from reproduction.fast import compiler
+from reproduction.fcn import nets
+from tests import thin
+from tests.golden import seeded
+from tests.parity import relative
+
+EXACT = 2e-5
+
+MIXED = """
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 20 dim: 20 } } }
+layer { name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
+  convolution_param { num_output: 32 kernel_size: 3 pad: 30 weight_filler { type: "xavier" } } }
+layer { name: "relu1" type: "ReLU" bottom: "conv1" top: "conv1" }
+layer { name: "conv2" type: "Convolution" bottom: "conv1" top: "conv2"
+  convolution_param { num_output: 32 kernel_size: 3 pad: 1 weight_filler { type: "xavier" }
+  bias_filler { type: "constant" value: 0.3 } } }
+layer { name: "leaky" type: "ReLU" bottom: "conv2" top: "conv2" relu_param { negative_slope: 0.1 } }
+layer { name: "pool" type: "Pooling" bottom: "conv2" top: "pool" pooling_param { kernel_size: 3 stride: 2 } }
+layer { name: "norm" type: "LRN" bottom: "pool" top: "norm" lrn_param { local_size: 5 alpha: 0.1 } }
+layer { name: "drop" type: "Dropout" bottom: "norm" top: "norm" }
+layer { name: "conv3" type: "Convolution" bottom: "norm" top: "conv3"
+  convolution_param { num_output: 8 kernel_size: 3 stride: 2 pad: 1 dilation: 2 group: 4
+  weight_filler { type: "xavier" } } }
+layer { name: "average" type: "Pooling" bottom: "norm" top: "average"
+  pooling_param { pool: AVE kernel_size: 3 stride: 2 pad: 1 } }
+layer { name: "halves" type: "Slice" bottom: "average" top: "left" top: "right" }
+layer { name: "join" type: "Concat" bottom: "left" bottom: "right" bottom: "average" top: "join" }
+layer { name: "reduce" type: "Convolution" bottom: "join" top: "reduce"
+  convolution_param { num_output: 8 kernel_size: 1 weight_filler { type: "xavier" } } }
+layer { name: "small" type: "Crop" bottom: "reduce" bottom: "conv3" top: "small" crop_param { axis: 2 offset: 0 } }
+layer { name: "sum" type: "Eltwise" bottom: "small" bottom: "conv3" top: "sum" }
+layer { name: "up" type: "Deconvolution" bottom: "sum" top: "up"
+  convolution_param { num_output: 4 kernel_size: 4 stride: 2 weight_filler { type: "xavier" } } }
+layer { name: "prob" type: "Softmax" bottom: "up" top: "prob" }
+layer { name: "mean" type: "Pooling" bottom: "conv3" top: "mean" pooling_param { pool: AVE global_pooling: true } }
+layer { name: "fc" type: "InnerProduct" bottom: "mean" top: "fc"
+  inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+layer { name: "best" type: "ArgMax" bottom: "fc" top: "best" }
+"""
+
+
+def images(net, height, width, batch=1, seed=3):
+    made = [seeded.inputs(net.inputs, height, width, 21, seed + i) for i in range(batch)]
+    return {name: torch.cat([torch.from_numpy(one[name]) for one in made]) for name in net.inputs}
+
+
+def differ(net, fast, inputs, blobs):
+    """The greatest error of any of these blobs."""
+    with torch.inference_mode():
+        want = net(inputs, blobs)
+    got = fast(inputs, blobs)
+    assert list(got) == list(want)
+    assert not fast._memory._lent, "memory is given back"
+    return max(relative(got[name].numpy(), want[name].numpy()) for name in want)
+
+
+def blobs_of(net):
+    return [name for name in net.blob_shapes if "_split" not in name]
+
+
+@pytest.mark.parametrize("name", nets.NETS)
+def test_every_blob_of_the_published_nets_is_that_of_the_net(name):
+    net = thin.net(name, divisor=16)
+    fast = compiler.compile(net)
+    inputs = images(net, 75, 102)
+    assert differ(net, fast, inputs, blobs_of(net)) < EXACT
+    assert differ(net, fast, inputs, None) < EXACT
+
+
+@pytest.mark.parametrize("precision", ["exact", "winograd", "bf16"])
+def test_sizes_and_batches_change_at_every_call(precision):
+    net = thin.net("voc-fcn8s", divisor=16)
+    fast = compiler.compile(net, precision)
+    allowed = {"exact": EXACT, "winograd": 1e-4, "bf16": 3e-2}[precision]
+    for height, width, batch in [(160, 96, 1), (160, 97, 2), (31, 260, 1), (160, 96, 3), (1, 1, 1), (224, 128, 1)]:
+        assert differ(net, fast, images(net, height, width, batch), ["score"]) < allowed
+
+
+def test_a_graph_of_many_layers_runs_and_what_is_not_known_runs_as_it_is():
+    torch.manual_seed(1)
+    net = Net(prototxt.loads(MIXED, NetParameter), seed=2)
+    fast = compiler.compile(net)
+    for height, width in [(20, 20), (90, 75), (33, 140)]:
+        inputs = images(net, height, width, 2)
+        assert differ(net, fast, inputs, blobs_of(net)) < EXACT
+        for blob in blobs_of(net):
+            assert differ(net, fast, inputs, [blob]) < EXACT, blob
+
+
+def test_borders_are_taken_from_one_image_of_zeros_for_all_sizes_with_the_same_remainders():
+    net = thin.net("voc-fcn8s", divisor=16)
+    fast = compiler.compile(net)
+    for height, width in [(160, 192), (192, 160), (224, 256)]:
+        assert differ(net, fast, images(net, height, width), ["score", "pool2", "conv3_1"]) < EXACT
+    assert len(fast._blanks) == 1
+    assert all(made.borrowed for made in fast._plans.values())
+
+
+def test_what_the_image_does_not_reach_is_not_computed():
+    fast = compiler.compile(thin.net("voc-fcn8s", divisor=16))
+    rows = {line.split("  ")[0]: line for line in fast.explain(256, 256, ["score"]).splitlines()}
+    assert "131 x 131" in rows["pool1"]
+    assert "its borders from an image of zeros" in rows["pool3"]
+    assert "Winograd F(4x4, 3x3) with ReLU" in rows["conv5_1"]
+    assert "two products of matrices" in rows["upscore8"]
+    made, of = (int(text.replace(",", "")) for text in rows["total"].split()[1:])
+    assert made < 0.6 * of
+
+
+def test_a_blob_that_nobody_asks_for_is_not_computed():
+    fast = compiler.compile(thin.net("voc-fcn8s", divisor=16))
+    table = fast.explain(64, 64, ["pool3"])
+    assert "conv3_3" in table
+    assert "conv4_1" not in table
+
+
+def test_few_sizes_are_remembered():
+    fast = compiler.compile(thin.net("voc-fcn8s", divisor=64))
+    for width in range(1, compiler._PLANS + 4):
+        fast(images(fast.net, 1, width), ["pool1"])
+    assert len(fast._plans) == compiler._PLANS
+
+
+def test_an_answer_is_not_overwritten_by_the_next():
+    fast = compiler.compile(thin.net("voc-fcn8s", divisor=32))
+    first = fast(images(fast.net, 40, 50, seed=1))["score"]
+    kept = first.clone()
+    fast(images(fast.net, 40, 50, seed=2))
+    assert torch.equal(first, kept)
+
+
+def test_the_net_may_change_afterwards():
+    net = thin.net("voc-fcn32s", divisor=32)
+    inputs, fast = images(net, 40, 50), compiler.compile(net)
+    before = fast(inputs)["score"]
+    with torch.no_grad():
+        net.params["score_fr"][0].zero_()
+    assert torch.equal(fast(inputs)["score"], before)
+
+
+def test_double_precision_is_kept():
+    net = thin.net("voc-fcn8s", divisor=32).double()
+    fast = compiler.compile(net)
+    inputs = images(net, 40, 50)
+    assert fast(inputs)["score"].dtype is torch.float64
+    assert differ(net, fast, inputs, ["score"]) < 1e-12
+
+
+def test_errors_are_those_of_the_net():
+    net = thin.net("voc-fcn8s", divisor=32)
+    fast = compiler.compile(net)
+    for wrong in (
+        lambda run: run({}),
+        lambda run: run({"data": torch.zeros(3, 8, 8)}),
+        lambda run: run({"data": torch.zeros(1, 2, 8, 8)}),
+        lambda run: run(images(net, 8, 8), ["scores"]),
+    ):
+        texts = []
+        for run in (net, fast):
+            with pytest.raises(NetError) as error:
+                wrong(run)
+            texts.append(str(error.value))
+        assert texts[0] == texts[1]
+    assert differ(net, fast, images(net, 8, 8), ["score"]) < EXACT
+
+
+def test_a_net_in_training_and_an_unknown_precision_are_refused():
+    net = thin.net("voc-fcn8s", divisor=64)
+    with pytest.raises(NetError) as error:
+        compiler.compile(net, "float8")
+    assert str(error.value) == "there is no such precision; got 'float8', want exact, winograd, bf16."
+    with pytest.raises(NetError) as error:
+        compiler.compile(Net(thin.deploy("voc-fcn8s", 64), Phase.TRAIN))
+    assert str(error.value) == "a net is compiled for inference; got phase TRAIN, want phase TEST."
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "allowed"), [("exact", EXACT), ("winograd", 1e-4), ("bf16", 3e-2)])
+def test_a_net_of_full_width_agrees(precision, allowed):
+    net = thin.net("voc-fcn8s", divisor=1)
+    fast = compiler.compile(net, precision)
+    inputs = images(net, 64, 96)
+    with torch.inference_mode():
+        want = net(inputs, ["score"])["score"]
+    got = fast(inputs, ["score"])["score"]
+    assert relative(got.numpy(), want.numpy()) < allowed
+    if precision != "bf16":
+        assert (got.argmax(1) == want.argmax(1)).float().mean() >= 0.9999

@@ -1,0 +1,67 @@
+"""What computes parts of layers, against the layers."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from reproduction.caffe.geometry import Window
+from reproduction.fast import kernels
+from reproduction.fast.memory import Memory
+from reproduction.fast.regions import Span
+from tests.golden import seeded
+from tests.parity import relative
+
+MEMORY = Memory(torch.float32, torch.device("cpu"))
+
+
+def bilinear(channels, size, group=1):
+    shape = (channels, channels // group, size, size)
+    return torch.from_numpy(seeded.make_weight("up", 0, shape, bilinear=True))
+
+
+@pytest.mark.parametrize("group", [1, 5])
+@pytest.mark.parametrize(("size", "stride", "pad"), [(4, 2, 0), (16, 8, 3), (3, 3, 1)])
+def test_upsampling_by_two_products_is_the_deconvolution(group, size, stride, pad):
+    weight, bias, x = bilinear(5, size, group), torch.randn(5), torch.randn(2, 5, 9, 7)
+    want = F.conv_transpose2d(x, weight, bias, stride, pad, groups=group)
+    top = Span(1, want.shape[2] - 2), Span(2, want.shape[3])
+    window = Window(size, stride, pad)
+    taps = kernels.separable(weight, group)
+    assert taps is not None
+    up = kernels.Upsample(taps, (window, window), (Span(0, 9), Span(0, 7)), top, bias)
+    (got,) = up([x], None, MEMORY)
+    assert relative(got.numpy(), want[:, :, 1:-2, 2:].numpy()) < 1e-6
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda w: w[0, 1].fill_(0.1),  # mixes channels
+        lambda w: w[1, 1].mul_(2),  # one channel is not like the others
+        lambda w: w[:, :, 0, 0].add_(torch.eye(3)),  # not separable
+        lambda w: w.zero_(),
+        lambda w: w[0, 0, 0, 0].fill_(float("nan")),
+    ],
+)
+def test_a_deconvolution_that_is_more_than_upsampling_is_not_taken_for_it(spoil):
+    weight = bilinear(3, 4)
+    assert kernels.separable(weight, 1) is not None
+    spoil(weight)
+    assert kernels.separable(weight, 1) is None
+    assert kernels.separable(torch.ones(4, 6, 4, 4), 1) is None
+
+
+@pytest.mark.parametrize("packs", [True, False])
+@pytest.mark.parametrize(("group", "window"), [(1, Window(3)), (2, Window(5, 2)), (1, Window(3, 1, 0, 2))])
+def test_packed_weights_and_plain_ones_convolve_alike(monkeypatch, packs, group, window):
+    if packs and not kernels.packs():
+        pytest.skip("this torch does not pack weights")
+    monkeypatch.setattr(kernels, "packs", lambda: packs)
+    weight, bias, x = torch.randn(8, 6 // group, *[window.kernel] * 2), torch.randn(8), torch.randn(2, 6, 15, 18)
+    made = kernels.Direct(weight, bias, [window] * 2, group, relu=True, dtype=torch.float32)
+    assert made.packed == packs
+    want = F.conv2d(x, weight, bias, window.stride, 0, window.dilation, group).relu()
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        held = F.pad(x, (1, 2, 3, 4)).contiguous(memory_format=memory_format)
+        (got,) = made([held[:, :, 3:-4, 1:-2]], None, MEMORY)
+        assert relative(got.numpy(), want.numpy()) < 2e-6
