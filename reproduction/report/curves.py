@@ -20,6 +20,7 @@ BINS = 400  # points of a curve, at most about
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _SIZES = {"wide": (1120.0, 330.0, 13.0), "narrow": (358.0, 280.0, 12.0)}  # width, height, font, in pixels
 _MARGINS = (52.0, 14.0, 26.0, 34.0)  # left, right, top, bottom, in pixels
+_BELOW = 5.0  # how far under its least mean a logarithmic axis goes for single values
 _LETTER = 0.58  # width of a letter, of the font's size
 
 # Drawn in these, which nothing else has; the page's own are put in their place.
@@ -144,8 +145,8 @@ def _limits(chart: Chart) -> tuple[float, float]:
         return 0.0, 1.0
     values = [value for line in chart.lines for values in (line.y, *(line.band or ())) for value in values]
     low, high = min(values), max(values)
-    if chart.log:
-        return low / 1.15, high * 1.15
+    if chart.log:  # single values near 0 would take most of the axis
+        return max(low, min(min(line.y) for line in chart.lines) / _BELOW) / 1.15, high * 1.15
     room = 0.05 * (high - low) or 0.5
     return low - room, high + room
 
@@ -198,8 +199,9 @@ def _ticks(axes: Axes, chart: Chart, y: tuple[float, float], *, few: bool) -> No
 
     axes.xaxis.set_major_locator(MaxNLocator(4 if few else 9, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    wide_range = chart.log and y[1] / y[0] > 8
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if wide_range else MaxNLocator(5))
+    ratio = y[1] / y[0] if chart.log else 0.0
+    steps = (1, 2, 5) if ratio < 500 else (1,)
+    axes.yaxis.set_major_locator(LogLocator(subs=steps) if ratio > 8 else MaxNLocator(5))
     axes.yaxis.set_minor_locator(NullLocator())
     shown = (lambda value, _: f"{100 * value:.0f} %") if chart.percent else (lambda value, _: f"{value:g}")
     axes.yaxis.set_major_formatter(FuncFormatter(shown))

@@ -106,6 +106,12 @@ def test_a_range_is_drawn_around_means():
     assert "fill: var(--curve1)" in drawn.svgs["wide"]
 
 
+def test_single_values_near_zero_do_not_take_the_axis():
+    line = Line("loss", [0, 50], [2.0, 1.0], ([1e-9, 0.5], [3.0, 4.0]))
+    drawn = curves.draw(Chart("Loss", [line], [Span("n", 0, 100)], log=True))
+    assert drawn.data["y"][0] == pytest.approx(1 / 5 / 1.15)
+
+
 def test_one_value_is_enough():
     drawn = curves.draw(Chart("Loss", [Line("loss", [0], [2.0])], [Span("n", 0, 100)]))
     assert drawn.data["y"] == (1.5, 2.5)
