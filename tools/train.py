@@ -82,14 +82,15 @@ def main() -> int:
         page = Page(args.out, screen) if ranks.is_first else None
         watch = Watch(screen.say, screen.begin, screen.step, screen.images, partial(validated, screen, page), signals)
         for stage, start in zip(chain, starts, strict=True):
+            if mine and ranks.is_first:
+                own.describe(stage, mine, args.out, list(start.values()))
             trained = training.train(stage, start, plan, watch, ranks)
             if trained is None:
                 screen.say("stopped with a snapshot; the same command goes on from here.")
                 break
             screen.say(f"{stage.name}: trained, {trained}")
-            if mine and ranks.is_first:
-                place = own.finish(stage, mine, trained, list(start.values()))
-                screen.say(f"{stage.name}: `tools/infer.py --net {place} PICTURE` segments with it")
+            if mine:
+                screen.say(f"{stage.name}: `tools/infer.py --net {trained.parent} PICTURE` segments with it")
         if page:
             page.write()
     return 0 if trained else 130

@@ -1,6 +1,6 @@
 """Nets for somebody's own pictures: a published net with other classes, trained by its published recipe.
 
-``stage`` says how it is trained; ``finish`` leaves beside the weights what ``segmenter.Segmenter.load`` takes as it is.
+``stage`` says how it is trained; ``describe`` puts beside the weights what ``segmenter.Segmenter.load`` takes as it is.
 """
 
 from __future__ import annotations
@@ -180,27 +180,28 @@ def notes(chain: Sequence[Stage], known: Data) -> list[str]:
     return said
 
 
-def finish(trained: Stage, known: Data, model: Path, parents: Sequence[Path]) -> Path:
-    """Leave what is needed to use the weights beside them: the net for pictures alone, and its card.
+def describe(trained: Stage, known: Data, out: Path, parents: Sequence[Path]) -> Path:
+    """Write what is needed to use the weights of a training: the net for pictures alone, and its card.
 
     Args:
         trained: the training.
         known: its data.
-        model: the weights that it made.
-        parents: the weights that it started from.
+        out: the folder that each training's folder is made in.
+        parents: the weights that it starts from.
 
     Returns:
-        The folder, which ``Segmenter.load`` takes.
+        The training's folder, which ``Segmenter.load`` takes when it has its weights, or with a snapshot's.
 
     Raises:
         ReproductionError: a file cannot be written.
     """
     assert trained.row is not None
-    colours = None
+    model, colours = stages.result(trained.name, out), None
     if known.palette:
         colours = [colour for name, colour in known.palette.items() if name != painted.VOID_NAME]
     source = {f"from {path.name}": card.sha256(path) for path in parents}
     about = card.own(trained.name, known.classes, colours, side=known.side, weights=model.name, source=source)
+    model.parent.mkdir(parents=True, exist_ok=True)
     prototxt.dump(nets.deploy(trained.row), model.parent / "deploy.prototxt")
     card.dump(about, model.parent / card.FILE)
     return model.parent

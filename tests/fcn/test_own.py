@@ -139,13 +139,15 @@ def test_a_training_leaves_a_folder_that_is_used_as_it_is(tmp_path):
     plan = Plan(tmp_path / "runs", photos, every=True)
     model = training.train(stage, {"mini-vgg": start}, plan, Watch(note=told.append))
     assert "  fresh: score_fr" in "\n".join(told).splitlines()
-    place = own.finish(stage, known, model, [start])
+    place = own.describe(stage, known, tmp_path / "runs", [start])
     assert place == tmp_path / "runs/mini-fcn32s"
     made = Segmenter.load(place)
     assert made.classes == {"label": folders.NAMES}
     assert made.card.labels["label"].colours == ((0, 0, 0), (128, 0, 0), (0, 128, 0))
     assert list(made.card.source) == ["from mini-vgg.caffemodel"]
+    snapshot = Segmenter.load(place, place / "snapshot/train_iter_2.caffemodel")
     found = made(photos / "images/p0.jpg", scores=True)
+    np.testing.assert_array_equal(snapshot(photos / "images/p0.jpg").labels, found.labels)
     net = Net(prototxt.loads(prototxt.dumps(nets.deploy(stage.row)), NetParameter))
     net.copy_from(caffemodel.load(model, NetParameter))
     sample = datasets.from_layer(stage.train.layer[0].python_param, ["data", "label"], photos)[0]
