@@ -195,6 +195,13 @@ def test_both_labellings_of_sift_flow_are_shown():
     assert "<h1>SIFT Flow</h1>" in text
 
 
+def test_of_nets_of_which_nothing_was_published_no_source_is_named():
+    measured = Measured.of("label", scores(np.eye(21, dtype=np.int64)), class_names("voc"))
+    text = page.page(made.report(NetResult("n", measured=[measured])))
+    assert "#sources" not in text
+    assert '<h2 id="scores-title">Scores</h2>' in text
+
+
 def test_a_net_that_was_not_measured_says_why():
     text = page.page(made.report(NetResult("nyud-fcn32s-color-d", note="no caffemodel was published"), name="nyud"))
     assert "not measured: no caffemodel was published" in text
