@@ -96,6 +96,8 @@ def test_every_help_says_what_the_tool_does_by_examples_that_it_understands(path
     assert ended.value.code == 0
     doc = ast.get_docstring(ast.parse(path.read_text()))
     assert doc.splitlines()[0].endswith("."), "it begins with one sentence"
+    assert os.access(path, os.X_OK), "its examples can be typed"
+    assert path.read_text().startswith("#!/usr/bin/env python3\n")
     assert doc in said
     options = set(re.findall(r"^ +(?:(?:-\w)[^-]*, )?(--?[a-z][a-z-]*)", said, re.M)) | set(
         re.findall(r"^ +(-\w)\b", said, re.M)
