@@ -38,12 +38,14 @@ from tqdm import tqdm
 
 from reproduction.caffe import devices, files
 from reproduction.caffe.errors import DataError, ReproductionError
-from reproduction.fcn import catalogue, reproduce, stages, supply, zoo
+from reproduction.fcn import catalogue, reproduce, stages, supply, trainlog, zoo
 from reproduction.fcn.nets import Published
 from reproduction.fcn.reproduce import Plan, Watch
 from reproduction.report import gallery, markdown, page, record
 from reproduction.report.gallery import Gallery
 from reproduction.report.record import Measured, NetResult, Reference, Report, Split
+
+LOGGED = 10  # of the log of a training that is kept beside its weights, each so many-th iteration stays
 
 
 def main() -> int:
@@ -233,10 +235,12 @@ def keep(report: Report, rows: Sequence[Published], trained: Path | None, path: 
     names = dict.fromkeys(name for row in rows for name in (*row.parents, row.name)) if trained else {}
     for name in names:
         result = stages.result(name, trained)
-        for source, ending in ((result, ".caffemodel"), (result.with_name("log.jsonl"), ".log.jsonl")):
-            if source.is_file():
-                with source.open("rb") as file, files.atomic(path.with_name(f"{name}{ending}")) as copy:
-                    shutil.copyfileobj(file, copy)
+        log = result.with_name("log.jsonl")
+        if result.is_file():
+            with result.open("rb") as file, files.atomic(path.with_name(result.name)) as copy:
+                shutil.copyfileobj(file, copy)
+        if log.is_file():
+            trainlog.thin(log, path.with_name(f"{name}.log.jsonl"), LOGGED)
     # The label maps stay where they are, and what this run was compared with is no business of later ones.
     results = [
         replace(net, predictions="", measured=[replace(scores, references=()) for scores in net.measured])

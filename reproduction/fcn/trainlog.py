@@ -102,6 +102,23 @@ def read(path: StrPath) -> Iterator[Record]:
         yield record
 
 
+def thin(path: StrPath, copy: StrPath, every: int) -> None:
+    """Copy a log with only each so many-th of its iterations, to keep it beside the weights.
+
+    Args:
+        path: the log.
+        copy: the file to write.
+        every: 10 keeps the iterations 0, 10, 20 and so on.
+
+    Raises:
+        DataError: the file is no log.
+        ReproductionError: the copy cannot be written.
+    """
+    records = (each for each in read(path) if each["record"] != ITERATION or each["iteration"] % every == 0)
+    with files.atomic(copy) as file:
+        file.writelines(map(_line, records))
+
+
 def _before(record: Record, iteration: int) -> bool:
     """Say whether a record is of the first so many updates."""
     made: int = record["iteration"]

@@ -81,6 +81,14 @@ def test_what_is_no_log_is_refused(path, line):
     assert path.read_bytes() == before
 
 
+def test_a_thin_copy_has_all_but_most_iterations(path, tmp_path):
+    write(path, 0, 5, validate={3})
+    trainlog.thin(path, tmp_path / "thin.jsonl", 2)
+    assert found(tmp_path / "thin.jsonl") == [("st", 0), ("it", 0), ("it", 2), ("va", 3), ("it", 4)]
+    kept = (tmp_path / "thin.jsonl").read_bytes().splitlines()
+    assert set(kept) < set(path.read_bytes().splitlines())
+
+
 def test_a_log_that_is_not_there_is_said(path):
     with pytest.raises(ReproductionError) as caught:
         list(trainlog.read(path))

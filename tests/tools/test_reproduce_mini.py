@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from reproduction.caffe.errors import DataError
-from reproduction.fcn import mininets, nets
+from reproduction.fcn import mininets, nets, trainlog
 from tests import mini
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,7 +96,10 @@ def test_a_training_is_scored_and_may_be_kept(reproduce, weights, tmp_path):
     for name in mininets.NETS:
         (runs / name).mkdir(parents=True)
         shutil.copy(weights / f"mini/{name}.caffemodel", runs / name)
-        (runs / name / "log.jsonl").write_text(f"{name}\n")
+        log = trainlog.Log(runs / name / "log.jsonl")
+        for iteration in range(12):
+            log.write(trainlog.ITERATION, iteration, loss=1.5)
+        log.close()
     (runs / "mini-vgg").mkdir()
     (runs / "mini-vgg/mini-vgg.caffemodel").write_bytes(b"vgg")
     code, said = reproduce("--trained", runs)
@@ -113,7 +116,7 @@ def test_a_training_is_scored_and_may_be_kept(reproduce, weights, tmp_path):
         "mini-vgg.caffemodel",
         *(f"{name}{end}" for name in mininets.NETS for end in (".caffemodel", ".log.jsonl")),
     }
-    assert (kept / "mini-fcn8s.log.jsonl").read_text() == "mini-fcn8s\n"
+    assert [each["iteration"] for each in trainlog.read(kept / "mini-fcn8s.log.jsonl")] == [0, 10]
 
 
 def test_a_training_that_has_not_ended_is_said(reproduce, tmp_path):
