@@ -77,8 +77,10 @@ reproduce-pascalcontext: ## the same on PASCAL-Context (1.7 GB of weights, and V
 $(SETS:%=reproduce-%): reproduce-%: $(READY)
 	$(RUN) tools/reproduce.py $* $(NARROW)
 
+# Layers as thin as these gain nothing from a second thread, and a sum that threads share is rounded otherwise: with one
+# thread, machines with the same processor train the same weights.
 train-mini: $(READY) ## train these nets anew, the paper's way, and compare them (under 20 minutes); RECORD=1 keeps them
-	$(RUN) tools/train.py --stages $(MINI) --out runs/mini $(if $(DATA),--data $(DATA)) $(if $(DEVICE),--device $(DEVICE))
+	OMP_NUM_THREADS=1 $(RUN) tools/train.py --stages $(MINI) --out runs/mini $(if $(DATA),--data $(DATA)) $(if $(DEVICE),--device $(DEVICE))
 	$(RUN) tools/reproduce.py mini --trained runs/mini --report reports/trained $(NARROW) $(if $(RECORD),--record)
 
 clean: ## remove what can be made again, but neither downloads nor reports
