@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import Any
 
 from reproduction.caffe.errors import NetError, ReproductionError, did_you_mean
-from reproduction.caffe.geometry import CoordMap, conv_map, conv_windows, crop_map, deconv_map, pool_windows
+from reproduction.caffe.geometry import CoordMap, Window, conv_map, conv_windows, crop_map, deconv_map, pool_windows
 from reproduction.caffe.schema import ConvolutionParameter, LayerParameter, Message, NetParameter
 
 # Layer types whose parameters are not called as they are, or that read more than one message.
@@ -243,13 +243,10 @@ def coord_map(function: Function) -> CoordMap | None:
     """
     spec = function.spec
     if function.type in ("Convolution", "Im2col", "Deconvolution"):
-        windows = conv_windows(spec.convolution_param, spatial_axes(spec.convolution_param))
         window_map = deconv_map if function.type == "Deconvolution" else conv_map
-        return window_map(windows, spec.convolution_param.axis + 1)
+        return window_map(windows(function), spec.convolution_param.axis + 1)
     if function.type == "Pooling" and not spec.pooling_param.global_pooling:
-        high, wide = pool_windows(spec.pooling_param, 1, 1)
-        # One window stands for any number of axes: Caffe pools two, but its maps know no such limit.
-        return conv_map([high] if high == wide else [high, wide])
+        return conv_map(windows(function))
     if function.type == "Crop":
         return crop_map(spec.crop_param.axis, spec.crop_param.offset or [0])
     if function.type == "Concat":
@@ -258,7 +255,21 @@ def coord_map(function: Function) -> CoordMap | None:
     return CoordMap() if function.type in _POINTWISE else None
 
 
-def spatial_axes(param: ConvolutionParameter) -> int:
+def windows(function: Function) -> list[Window]:
+    """Read the windows of a convolution or pooling; one stands for every axis where they are alike.
+
+    Raises:
+        NetError: they make no sense.
+    """
+    if function.type == "Pooling":
+        high, wide = pool_windows(function.spec.pooling_param, 1, 1)
+        # One window stands for any number of axes: Caffe pools two, but its maps know no such limit.
+        return [high] if high == wide else [high, wide]
+    param = function.spec.convolution_param
+    return conv_windows(param, _axes(param))
+
+
+def _axes(param: ConvolutionParameter) -> int:
     """Count the spatial axes that the windows tell apart; one window is for every axis."""
     if any(param.has(f"{name}_{side}") for name in ("kernel", "stride", "pad") for side in "hw"):
         return 2

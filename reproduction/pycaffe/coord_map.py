@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from reproduction.caffe import netspec
 from reproduction.caffe.errors import NetError
-from reproduction.caffe.geometry import AxisError, CoordMap, conv_windows, pool_windows
+from reproduction.caffe.geometry import AxisError, CoordMap
 from reproduction.pycaffe.net_spec import Function, Top, layers
 
 Floats = npt.NDArray[np.float64]
@@ -84,13 +84,8 @@ def conv_params(fn: Function) -> tuple[int, npt.NDArray[Any], npt.NDArray[Any], 
     Raises:
         NetError: the windows make no sense.
     """
-    if fn.type == "Pooling":
-        axis, windows = 1, pool_windows(fn.spec.pooling_param, 1, 1)
-    else:
-        param = fn.spec.convolution_param
-        axis, windows = param.axis, conv_windows(param, netspec.spatial_axes(param))
-    stride, extent, pad = np.array([(window.stride, window.extent, window.pad) for window in windows]).T
-    return axis, stride, extent, pad
+    stride, extent, pad = np.array([(each.stride, each.extent, each.pad) for each in netspec.windows(fn)]).T
+    return fn.spec.convolution_param.axis, stride, extent, pad
 
 
 def crop_params(fn: Function) -> tuple[int, npt.NDArray[Any]]:

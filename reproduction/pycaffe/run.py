@@ -14,7 +14,6 @@ import types
 from collections.abc import Sequence
 from pathlib import Path
 
-import reproduction
 from reproduction.caffe.errors import ReproductionError
 from reproduction.pycaffe import aliases, logs, oldnames
 from reproduction.pycaffe.python2 import dialect, imports
@@ -36,6 +35,9 @@ _PACKAGES = {
     "sklearn": "scikit-learn",
     "yaml": "PyYAML",
 }
+
+# The files whose frames are not the program's business.
+_RUNNER = (__file__, str(Path(__file__).with_name("__main__.py")), str(Path(imports.__file__).parent))
 
 
 def prepare(python2: bool = False) -> None:
@@ -99,18 +101,17 @@ def _report(kind: type[BaseException], error: BaseException, trace: types.Traceb
 
     Of an error in the words of this project, the frames of the program alone are shown.
     """
-    report = traceback.TracebackException(kind, error, _without_runner(trace))
+    report = traceback.TracebackException(kind, error, trace)
+    ours = isinstance(error, ReproductionError)
     each: traceback.TracebackException | None = report
-    while each is not None and isinstance(error, ReproductionError):
-        each.stack = traceback.StackSummary.from_list([frame for frame in each.stack if imports.is_own(frame.filename)])
+    while each is not None:
+        shown = [frame for frame in each.stack if _is_shown(frame.filename, ours)]
+        each.stack = traceback.StackSummary.from_list(shown)
         each = each.__cause__ or each.__context__
     sys.stderr.write("".join(report.format()))
 
 
-def _without_runner(trace: types.TracebackType | None) -> types.TracebackType | None:
-    package = os.path.dirname(reproduction.pycaffe.__file__)  # noqa: PTH120
-    while trace is not None and (
-        trace.tb_frame.f_code.co_filename.startswith(("<frozen", package)) and trace.tb_next is not None
-    ):
-        trace = trace.tb_next
-    return trace
+def _is_shown(file: str, ours: bool) -> bool:
+    if file.startswith(("<frozen importlib", "<frozen runpy", *_RUNNER)):
+        return False
+    return not ours or imports.is_own(file)

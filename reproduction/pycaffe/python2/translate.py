@@ -49,31 +49,39 @@ def compiled(text: str, path: str) -> types.CodeType:
 
 
 def _translated(text: str, path: str) -> str:
-    parse_errors = _parse_errors()
+    tool, parse_errors = _tool()
     try:
-        return str(_tool().refactor_string(text + "\n", path))
+        return str(tool.refactor_string(text + "\n", path))
     except parse_errors as error:
-        ast.parse(text, path)  # Python 3 says what is wrong, where both agree
-        raise SyntaxError(f"this is not Python 2 ({error})", (path, 1, 1, "")) from None
+        raise _syntax_error(error, text, path) from None
+
+
+def _syntax_error(error: Exception, text: str, path: str) -> SyntaxError:
+    """Say where a source is neither Python 2 nor Python 3: of the two places, the one that is further down."""
+    *_, place = getattr(error, "context", None) or error.args
+    line, column = place[:2] if isinstance(place, tuple) and isinstance(place[0], int) else place[1]
+    lines = text.splitlines()
+    line = min(line, len(lines))
+    found = SyntaxError("invalid syntax", (path, line, column + 1, lines[line - 1]))
+    try:
+        compile(text, path, "exec", ast.PyCF_ONLY_AST)
+    except SyntaxError as python3:
+        return python3 if (python3.lineno or 0) >= line else found
+    return found
 
 
 @functools.cache
-def _tool() -> Any:
+def _tool() -> tuple[Any, tuple[type[Exception], ...]]:
+    """Return what translates, and what it raises where it cannot."""
     try:
+        from fissix.pgen2.parse import ParseError
+        from fissix.pgen2.tokenize import TokenError
         from fissix.refactor import RefactoringTool
     except ImportError:
         raise ReproductionError(
             "a Python 2 source needs the package fissix", remedy="Install it: pip install fissix."
         ) from None
-    return RefactoringTool(_FIXERS)
-
-
-def _parse_errors() -> tuple[type[Exception], ...]:
-    _tool()
-    from fissix.pgen2.parse import ParseError
-    from fissix.pgen2.tokenize import TokenError
-
-    return ParseError, TokenError, IndentationError
+    return RefactoringTool(_FIXERS), (ParseError, TokenError, IndentationError)
 
 
 def _is_future(node: ast.stmt) -> bool:

@@ -1,0 +1,150 @@
+"""Which Python a source is for, and what its translation means; against Python 2.7.18 itself in test_run."""
+
+import importlib
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from reproduction.pycaffe import run
+from reproduction.pycaffe.python2 import dialect, imports, names, translate
+
+
+@pytest.mark.parametrize(
+    ("source", "python"),
+    [
+        ("print 1", 2),
+        ("except_ = 1\ntry:\n    pass\nexcept E, e:\n    pass", 2),
+        ("for k in xrange(3): pass", 2),
+        ("d.iteritems()", 2),
+        ("import cPickle", 2),
+        ("from StringIO import StringIO", 2),
+        ("x = unicode('a')", 2),
+        ("xrange = range\nxrange(3)", None),
+        ("def f(long): return long", None),
+        ("try:\n    import cPickle as pickle\nexcept ImportError:\n    import pickle", None),
+        ("import sys\nif sys.version_info[0] == 2: x = unicode('a')", None),
+        ("import six\nsix.iteritems({})", None),
+        ("print('a')", None),
+        ("x = f'{1}'", 3),
+        ("def f(a: int): pass", 3),
+        ("def f(*, a): pass", 3),
+        ("class A(metaclass=B): pass", 3),
+        ("raise A from B", 3),
+        ("x = f'{unicode}'", 3),
+        ("x: int = 1", 3),
+        ("a @ b", 3),
+    ],
+)
+def test_a_source_tells_its_python(source, python):
+    assert dialect.of(source) == python
+
+
+def test_a_program_is_python_2_when_anything_that_it_imports_is(tmp_path):
+    (tmp_path / "main.py").write_text("import inner.deep, other\n")
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "__init__.py").write_text("")
+    (tmp_path / "inner" / "deep.py").write_text("from . import last\n")
+    (tmp_path / "inner" / "last.py").write_text("x = 1\n")
+    assert dialect.of_program(tmp_path / "main.py", [tmp_path]) == 3
+    (tmp_path / "inner" / "last.py").write_text("print 1\n")
+    assert dialect.of_program(tmp_path / "main.py", [tmp_path]) == 2
+
+
+def ran(source):
+    """Run a Python 2 source and return its names."""
+    module = types.ModuleType("old")
+    module.__dict__["__builtins__"] = names.BUILTINS
+    exec(translate.compiled(source, "old.py"), module.__dict__)
+    return vars(module)
+
+
+def test_division_is_the_future_one_where_the_source_says_so():
+    assert ran("x = 7 / 2")["x"] == 3
+    assert ran("from __future__ import division\nx = 7 / 2")["x"] == 3.5
+
+
+def test_arrays_of_integers_are_divided_to_integers():
+    found = ran("import numpy as np\na = np.arange(4)\nb = a / 2\nc = a / 2.\nd = a.copy()\nd[1:] /= 3")
+    assert found["b"].tolist() == [0, 0, 1, 1]
+    assert found["c"].tolist() == [0, 0.5, 1, 1.5]
+    assert found["d"].tolist() == [0, 0, 0, 1]
+
+
+def test_division_in_place_evaluates_its_target_once_and_keeps_the_object():
+    found = ran(
+        "import numpy as np\n"
+        "calls = []\n"
+        "def index():\n    calls.append(1)\n    return 0\n"
+        "x = [np.array([4.]), 9]\nkept = x[0]\n"
+        "x[index()] /= 2\n"
+        "x[1] /= 2\n"
+        "y = np.ones((2, 2)) * 8\n"
+        "y[:, ::2] /= 4"
+    )
+    assert found["calls"] == [1]
+    assert found["x"][0] is found["kept"]
+    assert found["x"][1] == 4
+    assert found["y"].tolist() == [[2, 8], [2, 8]]
+
+
+def test_methods_that_were_renamed_are_found():
+    assert ran("import numpy as np\nx = np.zeros(2, np.uint8).tostring()")["x"] == b"\0\0"
+
+
+def test_lines_are_those_of_the_source_where_the_translation_has_more():
+    source = "def f((a, b), (c, d)):\n    print a\n    return 1 / 0\n\n\nf((1, 2), (3, 4))\n"
+    with pytest.raises(ZeroDivisionError) as error:
+        ran(source)
+    lines = [entry.lineno for entry in error.traceback if str(entry.path).endswith("old.py")]
+    assert [line + 1 for line in lines] == [6, 3]
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "text"),
+    [
+        ("print 1\nx = = 2\n", 2, "invalid syntax"),
+        ("print 1\nif x:\ny = 1\n", 3, "invalid syntax"),
+        ("x = (1\n", 1, "'(' was never closed"),
+    ],
+)
+def test_what_is_no_python_is_a_syntax_error_at_its_line(source, line, text):
+    with pytest.raises(SyntaxError) as error:
+        translate.compiled(source, "old.py")
+    assert (error.value.filename, error.value.lineno, error.value.msg) == ("old.py", line, text)
+
+
+def test_packages_find_their_own_modules_first(tmp_path, monkeypatch):
+    (tmp_path / "oldpackage").mkdir()
+    (tmp_path / "oldpackage" / "__init__.py").write_text("import nearby\nfrom nearby import x\nprint 1 / 2\n")
+    (tmp_path / "oldpackage" / "nearby.py").write_text("x = 5 / 2\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.setattr(sys, "path_hooks", list(sys.path_hooks))
+    monkeypatch.setattr(sys, "path_importer_cache", {})
+    monkeypatch.setattr(imports.Loader, "python2", True)
+    imports.install()
+    package = importlib.import_module("oldpackage")
+    assert (package.x, package.nearby.x) == (2, 2)
+    assert sys.modules.pop("oldpackage.nearby") is package.nearby
+    assert sys.modules.pop("oldpackage") is package
+    assert not list(tmp_path.rglob("*.pyc"))
+
+
+def test_only_the_programs_own_folders_are_translated(tmp_path):
+    assert imports.is_own(str(tmp_path))
+    assert not imports.is_own(np.__file__)
+    assert not imports.is_own(types.__file__)
+    assert not imports.is_own(run.__file__)
+
+
+def test_a_package_that_is_missing_is_named_as_it_is_installed():
+    finder = run._Remedy()
+    assert finder.find_spec("anything", None) is None
+    with pytest.raises(ModuleNotFoundError) as error:
+        finder.find_spec("skimage", None)
+    assert error.value.name == "skimage"
+    assert str(error.value) == (
+        "No module named 'skimage', which the program needs and this project does not. "
+        "Install it: pip install scikit-image."
+    )
