@@ -58,8 +58,8 @@ prototxt: $(READY) ## write prototxt/ anew from reproduction/fcn/nets.py
 exactness: $(READY) ## measure every layer and net against Caffe's recorded results (2 minutes)
 	$(RUN) tools/exactness.py
 
-tables: $(READY) ## make the paper's other tables: shapes, times, upper bounds, strides (5 minutes; SET=voc where its data is)
-	$(RUN) tools/tables.py $(or $(SET),mini --fixed) $(if $(DATA),--data $(DATA)) \
+tables: $(READY) ## make the paper's other tables: shapes, times, upper bounds, strides (3 minutes; SET=voc where its data is)
+	$(RUN) tools/tables.py $(or $(SET),mini --fixed --iterations 600) $(if $(DATA),--data $(DATA)) \
 		$(if $(DEVICE),--device $(DEVICE)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(REPORTS),--report $(REPORTS))
 
 bench: $(READY) ## time our ways to run a net against those peers that are installed (10 minutes; BENCH=--train)
