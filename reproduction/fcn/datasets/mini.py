@@ -37,13 +37,13 @@ FOLDER = "mini"  # below the data root
 SEED = 2015
 TRAIN, VAL = 400, 80  # pictures of several things
 OBJECTS = {"train": 840, "val": 84}  # pictures of one thing, or of none
-OBJECT_SIZE = 128  # their height and width, pixels
+OBJECT_SIZE = 112  # their height and width, pixels
 HEIGHTS, WIDTHS = (176, 208), (208, 240)  # of the others
-RADII, OBJECT_RADII = (24.0, 64.0), (24.0, 60.0)  # of things, pixels
+RADII, OBJECT_RADII = (24.0, 64.0), (24.0, 52.0)  # of things, pixels
 IN_BOTH = 20  # pictures to learn from that VOC's train split has too, with void borders
 
 _TITLE = "Mini-VOC"
-_VERSION = f"{_TITLE}, drawing 3"
+_VERSION = f"{_TITLE}, drawing 2"
 _ABOUT = "about.txt"  # in the folder: which drawing it is, and the hash of what it holds
 _VOC, _SBD, _OBJECTS = "pascal/VOC2011", "sbdd/dataset", "objects"
 
@@ -144,7 +144,7 @@ def _scene(rng: Random) -> Scene:
 
 
 def _object(rng: Random, label: int) -> Scene:
-    return scene(rng, OBJECT_SIZE, OBJECT_SIZE, [label] if label else [], OBJECT_RADII, 3.0)
+    return scene(rng, OBJECT_SIZE, OBJECT_SIZE, [label] if label else [], OBJECT_RADII, 2.0)
 
 
 def _write_scene(place: Path, id: str, drawn: Scene, *, in_voc: bool) -> None:

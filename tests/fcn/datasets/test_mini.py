@@ -141,7 +141,7 @@ def test_a_thing_is_whole_and_alone():
 
 RECORDED = {
     "scene": "ed33574c7c0fc9082b93fcb2cb838a337db52d90a94988b6faf620c6f5669cc3",
-    "object": "e0fe2cf40db733658875677eeb0ffa7c8b83a928e8a2f5f8aae7423f1e5ec5fb",
+    "object": "2b854fbc00fcaabada4cda5e5ecfb27bf37eae394b8b3a8a27fd6ab29153f1bd",
 }
 RECORDED_VAL = "6a31595ded0f4279e93271418109773564b14c37489d1b9cd8bdb12a3441efe1"  # of the first three pictures
 
