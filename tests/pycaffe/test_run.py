@@ -199,6 +199,47 @@ KeyError: layer 'b' (Python), line 1: forward() of Bad raised KeyError: 'no such
     )
 
 
+PREPARED = """
+import sys
+sys.modules["google"] = None
+from reproduction.pycaffe import run
+run.prepare()
+run.prepare()
+from google.protobuf import text_format
+import google.protobuf.message as message
+import caffe.proto.caffe_pb2 as pb
+net = text_format.Parse('name: "n"', pb.NetParameter())
+assert isinstance(net, message.Message)
+try:
+    net.ParseFromString(b"no")
+except message.DecodeError as error:
+    print(error)
+try:
+    text_format.Merge("", object())
+except ValueError as error:
+    print(error)
+import collections, inspect, time, unittest, PIL.Image
+import numpy as np
+assert (np.NaN is np.nan) and np.asscalar(np.ones(1)) == 1.0 and np.float_ is np.float64
+assert np.fromstring("1 2", sep=" ").tolist() == [1, 2]
+assert np.bool is np.bool_  # what is there stays
+assert collections.Iterable and inspect.getargspec and time.clock() > 0
+assert PIL.Image.ANTIALIAS == PIL.Image.LANCZOS
+unittest.TestCase().assertEquals(1, 1)
+"""
+
+
+def test_a_process_is_prepared_without_protobuf_and_given_lost_names():
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PREPARED], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "<bytes>, byte 0: wire type 6 of field 13 is not possible. The file is damaged, or of another kind.",
+        "this is no message of Caffe's, and Google's protobuf is not installed. Install it: pip install protobuf.",
+    ]
+
+
 def test_a_script_that_is_missing_is_said_in_one_line(tmp_path):
     assert run(tmp_path, "none.py") == (
         2,
