@@ -34,7 +34,12 @@ except ImportError as error:
     sys.exit(f"error: this environment is not set up; got {had}. Run `make setup`, then `. .venv/bin/activate`.")
 
 if TYPE_CHECKING:
+    import argparse
+
     import torch
+
+    from reproduction.caffe.net import Net
+    from reproduction.fcn.evaluate import Scorer
 
 # Threads that wait for each other spin by default; beside another program that makes small nets many times slower. Read
 # when torch is loaded, which none of the imports above does.
@@ -97,6 +102,30 @@ class Bars:
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """Let a tool's user choose how the net is computed."""
+    choices = ("exact", "winograd", "bf16", "plain")
+    parser.add_argument(
+        "--precision", choices=choices,
+        help="exact: compiled, the same but for rounding (default on the CPU); winograd: within 1e-4; bf16: within"
+        " 3e-2; plain: layer by layer (default on cuda)",
+    )  # fmt: skip
+
+
+def precision(args: argparse.Namespace) -> str:
+    """Name the precision that was chosen, or is the device's own."""
+    return args.precision or ("exact" if args.device == "cpu" else "plain")
+
+
+def compiled(net: Net, precision: str) -> Scorer:
+    """Compile a net, unless it is wanted as it is."""
+    if precision == "plain":
+        return net
+    from reproduction.fast import compiler
+
+    return compiler.compile(net, precision)
 
 
 def describe(device: torch.device) -> str:

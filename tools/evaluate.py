@@ -14,7 +14,7 @@ A net of your own takes the data set's pictures under the names of its inputs, a
 
 The data are looked for where tools/fetch.py puts them, and where the published archives unpack to: DATA/pascal/VOC2011,
 DATA/VOCdevkit/VOC2012 and so on; DATA may be such a folder itself. With --out or --state a run that was stopped goes on
-where it was when the same command is given again. On two cores an image takes about 5 seconds, on a GPU 0.1.
+where it was when the same command is given again. On two cores an image takes about a second, on a GPU 0.1.
 
 reports/NET/index.html is a page to look at, with pictures; scores.json beside it has its numbers.
 """
@@ -31,7 +31,7 @@ from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 
-from common import ROOT, WEIGHTS, describe, run, versions
+from common import ROOT, WEIGHTS, add_precision, compiled, describe, precision, run, versions
 
 from tqdm import tqdm
 
@@ -69,7 +69,7 @@ def main() -> int:
                 f" {dataset.split} may hold some of them.",
                 file=sys.stderr,
             )
-        net = segmenter.load(job.name, job.net, job.weights, device=str(ranks.device))
+        net = compiled(segmenter.load(job.name, job.net, job.weights, device=str(ranks.device)), precision(args))
         try:
             found = evaluate(
                 net,
@@ -116,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--report", type=Path, metavar="DIR", help="default: reports/NET")
     parser.add_argument("--state", type=Path, metavar="FILE", help="how far the run is; default: state.json in --out")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    add_precision(parser)
     parser.add_argument("--limit", type=int, metavar="N", help="score the first N images only")
     parser.add_argument("--force", action="store_true", help="score images too that the published nets learnt from")
     parser.add_argument("--json", action="store_true", help="print the scores as JSON, with the confusion")
@@ -202,7 +203,7 @@ def report(
         split=Split(dataset.split, len(dataset), reproduce.split_sha1(dataset.ids)),
         limit=None if args.limit is None or args.limit >= len(dataset) else args.limit,
         device=device,
-        precision="float32",
+        precision=precision(args),
         versions=versions(),
         nets=[NetResult(job.name, "", job.weights.name, sha256, seconds, measured, maps)],
     )

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from common import WEIGHTS, run
+from common import WEIGHTS, add_precision, compiled, precision, run
 
 import numpy as np
 from PIL import Image
@@ -46,6 +46,7 @@ def main() -> int:
     jobs = list(dict.fromkeys(collect(args.images, args.output)))
     check(jobs, about, args)
     segmenter = Segmenter.load(args.net, args.weights, folder=WEIGHTS, device=args.device)
+    segmenter.runs = compiled(segmenter.net, precision(args))
     done: list[dict[str, Any]] = []
     failed = 0
     for job in jobs:
@@ -77,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--scores", action="store_true", help="write the scores of all classes too")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    add_precision(parser)
     return parser
 
 

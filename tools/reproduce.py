@@ -32,7 +32,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from common import ROOT, Bars, describe, run, versions
+from common import ROOT, Bars, add_precision, compiled, describe, precision, run, versions
 
 from tqdm import tqdm
 
@@ -65,6 +65,7 @@ def main() -> int:
         folder / "predictions",
         args.device,
         args.limit,
+        partial(compiled, precision=precision(args)),
     )
     kept = args.weights / args.set / "scores.json"
     recorded = record.load(kept) if kept.is_file() and not args.record else None
@@ -81,7 +82,7 @@ def main() -> int:
         split=split,
         limit=None if split is None or args.limit is None or args.limit >= split.count else args.limit,
         device=describe(device),
-        precision="float32",
+        precision=precision(args),
         versions=versions(),
         nets=results,
     )
@@ -98,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("set", choices=sets, help="the data set")
     parser.add_argument("--nets", nargs="+", default=[], metavar="NET", help="default: all of the data set")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    add_precision(parser)
     parser.add_argument("--limit", type=_count, metavar="N", help="score the first N images only; compares nothing")
     parser.add_argument("--data", type=Path, default=ROOT / "data", metavar="DIR", help="default: data/")
     parser.add_argument("--weights", type=Path, default=ROOT / "weights", metavar="DIR", help="default: weights/")

@@ -249,11 +249,7 @@ class Net(nn.Module):
         missing = [name for name in self.graph.inputs if name in needed and name not in inputs]
         if missing:
             raise NetError(f"input {missing[0]!r} is missing", got=sorted(inputs), want=sorted(self.graph.inputs))
-        values = {}
-        for name in self.graph.inputs:
-            if name in needed:
-                values[name] = self._as_input(name, inputs[name])
-        return values
+        return {name: self._as_input(name, inputs[name]) for name in self.graph.inputs if name in needed}
 
     def _as_input(self, name: str, value: Tensor | np.ndarray[Any, Any]) -> Tensor:
         tensor = torch.as_tensor(value).to(self.device, self.dtype)
@@ -306,11 +302,6 @@ class Net(nn.Module):
         for step in self._steps.values():
             found.setdefault(step.layer.spec.name, step.layer)
         return found
-
-    @property
-    def steps(self) -> list[tuple[Node, Layer]]:
-        """The layers in order, with their places in the graph; input slots are left out."""
-        return [(node, self._steps[id(node)].layer) for node in self.graph.nodes if not node.is_slot]
 
     @property
     def params(self) -> dict[str, list[Tensor]]:

@@ -231,7 +231,7 @@ def build(net: Net, precision: str) -> tuple[list[Op], dict[str, str]]:
     made: list[Op] = []
     now: dict[str, str] = {name: name for name in net.inputs}
     versions: dict[str, int] = {}
-    nodes = [(node, layer) for node, layer in net.steps if not node.is_slot]
+    nodes = [(node, layer) for node in net.graph.nodes if (layer := net.layer_at(node))]
     relus = _relus([node for node, _ in nodes], dict(zip((id(node) for node, _ in nodes), nodes, strict=True)))
     for node, layer in nodes:
         if node.type in ("Dropout", "Split") or id(node) in relus.values():

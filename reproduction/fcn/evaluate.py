@@ -111,8 +111,9 @@ def evaluate(
 
 
 def fingerprint(net: Scorer, dataset: Dataset) -> str:
-    """Name a run: SHA-256 over the net's weights, the data set's folder, its tops and the ids of its split."""
+    """Name a run: SHA-256 over the net's weights, its precision if it has one, and the data set's folder, tops, ids."""
     about = [_FORMAT, dataset.name, str(dataset.tree.resolve()), dataset.tops, dataset.ids]
+    about += [net.precision] if hasattr(net, "precision") else []
     digest = hashlib.sha256(json.dumps(about).encode())
     for name, tensor in sorted(net.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -6,7 +6,7 @@ Every step leaves finished files and is skipped where they are; a run that was s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import torch
 
 from reproduction.caffe import weights
 from reproduction.caffe.errors import DataError, ReproductionError
+from reproduction.caffe.net import Net
 from reproduction.caffe.weights import Weights
 from reproduction.fcn import catalogue, datasets, evaluate, nets, segmenter, supply, zoo
 from reproduction.fcn.datasets import Dataset
@@ -37,6 +38,10 @@ class Watch(supply.Watch):
     images: evaluate.Progress | None = None
 
 
+def _as_it_is(net: Net) -> evaluate.Scorer:
+    return net
+
+
 @dataclass(frozen=True)
 class Plan:
     """What to score, and where things lie.
@@ -47,6 +52,7 @@ class Plan:
         out: the folder of label maps and of the state of the run.
         device: where the nets run.
         limit: score that many images only; None for all.
+        prepare: makes of a net what is run.
     """
 
     supply: Supply
@@ -54,6 +60,7 @@ class Plan:
     out: Path
     device: str = "cpu"
     limit: int | None = None
+    prepare: Callable[[Net], evaluate.Scorer] = _as_it_is
 
 
 @dataclass(frozen=True)
@@ -159,7 +166,7 @@ def score(plan: Plan, row: Published, dataset: Dataset, watch: Watch) -> Result:
         ReproductionError: as ``model`` and ``evaluate.evaluate``.
     """
     published, converted, sha256 = model(plan, row, watch)
-    net = segmenter.load(row.name, nets.deploy(row), converted, device=plan.device)
+    net = plan.prepare(segmenter.load(row.name, nets.deploy(row), converted, device=plan.device))
     about = f"{evaluate.fingerprint(net, dataset)} {plan.device} {torch.__version__} {_programs()}"
     part = "" if plan.limit is None else f"-first{plan.limit}"
     folder = plan.out / f"{row.name}-{hashlib.sha256(about.encode()).hexdigest()[:_NAME_DIGITS]}{part}"

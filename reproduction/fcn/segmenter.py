@@ -27,6 +27,7 @@ from reproduction.caffe.schema import NetParameter
 from reproduction.fcn import card, catalogue, images, nets, palette, surgery, zoo
 from reproduction.fcn.card import Card
 from reproduction.fcn.datasets import nyud, pictures
+from reproduction.fcn.evaluate import Scorer
 
 Array = npt.NDArray[Any]
 Picture = StrPath | Image.Image | Array
@@ -71,6 +72,7 @@ class Segmenter:
     Attributes:
         card: as given.
         net: as given.
+        runs: what is called: the net, unless something that was made of it takes its place.
         classes: label top -> class names; one entry, but for SIFT Flow's two.
         takes: the kinds of pictures that the net takes: ``color``, ``depth``, ``hha``.
     """
@@ -78,6 +80,7 @@ class Segmenter:
     def __init__(self, about: Card, net: Net):
         self.card = about
         self.net = net
+        self.runs: Scorer = net
         self.classes = {top: said.classes for top, said in about.labels.items()}
         self.takes = about.kinds
         self._colours = {top: palette.table(said.colours) for top, said in about.labels.items()}
@@ -164,8 +167,7 @@ class Segmenter:
     def _forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         try:
             with torch.inference_mode():
-                found: dict[str, Tensor] = self.net(inputs, blobs=[said.score for said in self.card.labels.values()])
-                return found
+                return self.runs(inputs, blobs=[said.score for said in self.card.labels.values()])
         except RuntimeError as error:  # torch has a class of its own for this on CUDA alone
             if "alloc" not in str(error) and "memory" not in str(error):
                 raise

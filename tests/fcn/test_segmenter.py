@@ -178,7 +178,7 @@ def test_a_picture_beyond_the_memory_is_an_error_not_a_crash(voc, monkeypatch):
     def full(inputs, blobs):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:132] DefaultCPUAllocator: not enough memory")
 
-    monkeypatch.setattr(voc, "net", full)
+    monkeypatch.setattr(voc, "runs", full)
     with pytest.raises(DataError) as info:
         voc(IMAGE)
     assert str(info.value) == "the picture is too large for the memory; got 45 x 61. Shrink it."

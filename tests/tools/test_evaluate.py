@@ -50,6 +50,7 @@ def tool(monkeypatch, capsys, tmp_path):
             return net
 
         monkeypatch.setattr(segmenter, "load", load)
+        monkeypatch.setattr(module, "compiled", lambda net, precision: net)  # Fake is nothing to compile
         monkeypatch.setattr(module, "ROOT", tmp_path)
         monkeypatch.chdir(tmp_path)
         for name in ("w", "w.npz"):

@@ -151,6 +151,24 @@ def _net(task: Task) -> Step:
     return ours.net(task)
 
 
+def _exact(task: Task) -> Step:
+    from peers import ours
+
+    return ours.fast(task, "exact")
+
+
+def _winograd(task: Task) -> Step:
+    from peers import ours
+
+    return ours.fast(task, "winograd")
+
+
+def _bf16(task: Task) -> Step:
+    from peers import ours
+
+    return ours.fast(task, "bf16")
+
+
 def _plain_training(task: Task) -> Step:
     from peers import plain
 
@@ -169,6 +187,9 @@ BASELINE = "PyTorch"  # what ratios of time are measured against
 #: Who runs images forward. Of equal standing; the order is that of the table.
 FORWARD: tuple[Contender, ...] = (
     Contender(REFERENCE, _net, ours=True, loads=True, devices=("cpu", "cuda")),
+    Contender("our exact", _exact, ours=True, loads=True, devices=("cpu", "cuda")),
+    Contender("our winograd", _winograd, ours=True, loads=True, devices=("cpu",)),
+    Contender("our bf16", _bf16, ours=True, loads=True, precision="bf16", devices=("cpu", "cuda")),
     Contender(BASELINE, _plain, devices=("cpu", "cuda")),
     Contender("PyTorch channels_last", _plain_channels_last, devices=("cpu", "cuda")),
     Contender("OpenCV dnn", _opencv, needs=("cv2",), loads=True),

@@ -10,6 +10,7 @@ import torch
 from peers import Step, Task
 from reproduction.caffe import net as nets
 from reproduction.caffe import prototxt, solver, weights
+from reproduction.fast import compiler
 
 
 def net(task: Task) -> Step:
@@ -19,6 +20,18 @@ def net(task: Task) -> Step:
     images = torch.from_numpy(task.images()).to(task.device)
 
     @torch.inference_mode()
+    def step() -> np.ndarray[Any, Any]:
+        return built({"data": images}, blobs=["score"])["score"].cpu().numpy()  # type: ignore[no-any-return]
+
+    return step
+
+
+def fast(task: Task, precision: str) -> Step:
+    """The compiled net."""
+    torch.set_num_threads(task.threads)
+    built = compiler.compile(nets.load(task.deploy, task.weights).to(task.device).eval(), precision)
+    images = torch.from_numpy(task.images()).to(task.device)
+
     def step() -> np.ndarray[Any, Any]:
         return built({"data": images}, blobs=["score"])["score"].cpu().numpy()  # type: ignore[no-any-return]
 
