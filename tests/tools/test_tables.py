@@ -25,6 +25,7 @@ def tool(monkeypatch, capsys, tmp_path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     mini.shrink(monkeypatch)
+    monkeypatch.setattr(module, "WEIGHTS", tmp_path / "weights")
 
     def call(*args):
         folders = ("--data", tmp_path / "data", "--report", tmp_path / "reports", "--out", tmp_path / "runs")
