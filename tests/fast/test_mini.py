@@ -1,0 +1,56 @@
+"""Trained nets, compiled, on pictures that they were not trained on."""
+
+import numpy as np
+import pytest
+import torch
+
+from reproduction.fast import compiler
+from reproduction.fcn import catalogue, nets, reproduce, segmenter, zoo
+from reproduction.fcn.datasets import mini
+from reproduction.fcn.score import confusion, scores
+from tests.parity import relative
+
+# precision -> error of the scores, share of other labels, points of mean IU.
+ALLOWED = {"exact": (2e-5, 1e-4, 0.01), "winograd": (1e-4, 1e-4, 0.01), "bf16": (3e-2, 5e-3, 0.2)}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"TRAIN": 2, "VAL": 16, "IN_BOTH": 1, "OBJECTS": {"train": 2, "val": 2}}.items():
+            patch.setattr(mini, name, value)
+        mini.generate(root)
+        dataset = reproduce.dataset(catalogue.net("mini-fcn8s"), root)
+        return [dataset[i] for i in range(len(dataset))]
+
+
+@pytest.fixture(scope="module")
+def net():
+    row = catalogue.net("mini-fcn8s")
+    return segmenter.load(row.name, nets.deploy(row), zoo.WEIGHTS / row.caffemodel)
+
+
+def run(net, pictures):
+    with torch.inference_mode():
+        found = [net({"data": torch.from_numpy(one["data"])[None]}, blobs=["score"])["score"] for one in pictures]
+    labels = [one[0].argmax(0).numpy().astype(np.uint8) for one in found]
+    truth = zip(pictures, labels, strict=True)
+    counts = sum(confusion(one["label"][0], guess, found[0].shape[1]) for one, guess in truth)
+    return found, labels, scores(counts).mean_iu
+
+
+@pytest.fixture(scope="module")
+def plain(net, pictures):
+    return run(net, pictures)
+
+
+@pytest.mark.parametrize("precision", ALLOWED)
+def test_a_compiled_net_scores_as_the_net(net, pictures, plain, precision):
+    error, off, points = ALLOWED[precision]
+    found, labels, mean_iu = run(compiler.compile(net, precision), pictures)
+    want, right, plain_iu = plain
+    assert max(relative(a.numpy(), b.numpy()) for a, b in zip(found, want, strict=True)) < error
+    assert np.mean([(a != b).mean() for a, b in zip(labels, right, strict=True)]) <= off
+    assert 100 * abs(mean_iu - plain_iu) < points
+    assert plain_iu > 0.4
