@@ -7,4 +7,5 @@
 5. ``course``    what the logs of trainings say
 6. ``curves``    losses and scores over iterations, drawn as SVG
 7. ``training``  the page of trainings
+8. ``tables``    the paper's tables besides those of scores
 """
