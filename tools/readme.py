@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the generated parts of README.md: exactness, the paper's numbers, the differences.
+"""Write the generated parts of README.md: Mini-VOC's scores, exactness, the paper's numbers, the differences.
 
 tools/readme.py            write them
 tools/readme.py --check    say whether they are current; exit 1 when not
@@ -15,8 +15,11 @@ from common import ROOT, run
 
 from reproduction.caffe.errors import ReproductionError
 from reproduction.fcn import nets, paper
+from reproduction.report import record
+from reproduction.report.record import METRICS, TITLES
 
 README = ROOT / "README.md"
+MINI = ROOT / "weights" / "mini" / "scores.json"
 FIGURES = ROOT / "tests" / "golden" / "exactness.json"
 SETS = ("voc", "nyud", "siftflow", "pascalcontext")
 UNVERIFIED = "\\*"
@@ -41,12 +44,26 @@ def main() -> int:
 
 def render(text: str) -> str:
     """Put the generated parts between their marks."""
-    for name, part in (("exactness", exactness()), ("numbers", numbers()), ("differences", differences())):
+    parts = {"mini": mini(), "exactness": exactness(), "numbers": numbers(), "differences": differences()}
+    for name, part in parts.items():
         mark = re.compile(rf"(<!-- generated: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         if not mark.search(text):
             raise ReproductionError(f"the mark of part {name!r} is missing", place=README.name)
         text = mark.sub(lambda match, part=part: f"{match[1]}{part}\n{match[2]}", text)
     return text
+
+
+def mini() -> str:
+    """Tabulate what weights/mini/scores.json recorded, and how much each stage gains."""
+    report = record.load(MINI)
+    gained = {rise.net: f"{rise.points:+.2f}" for rise in report.rises()}
+    lines = [f"| net | {' | '.join(TITLES[metric] for metric in METRICS)} | mean IU gained |", "| --- |" + " --: |" * 5]
+    for net in report.nets:
+        (measured,) = net.measured
+        cells = [f"{100 * getattr(measured, metric):.2f}" for metric in METRICS]
+        lines.append(f"| {net.net} | {' | '.join(cells)} | {gained.get(net.net, '')} |")
+    images, torch = report.split.count if report.split else 0, report.versions["torch"]
+    return "\n".join(lines) + f"\n\nPercent, on {images} pictures; recorded {report.measured[:10]} with torch {torch}."
 
 
 def exactness() -> str:

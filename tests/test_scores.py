@@ -1,0 +1,87 @@
+"""The last rung: whole nets on whole data sets, by the command that a reader of the README types.
+
+Mini-VOC always: its pictures are drawn, its weights are in the repository. The paper's table where its weights and
+data are at hand.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reproduction.fcn import catalogue, mininets, zoo
+from reproduction.report import record
+
+ROOT = Path(__file__).resolve().parent.parent
+MINI = ROOT / "weights" / "mini"
+PAPER = ("voc", "nyud", "siftflow", "pascalcontext")
+
+
+def reproduce(name, *folders):
+    """Score a set by the tool; returns how it ended, and the report."""
+    command = [sys.executable, "tools/reproduce.py", name, *(f"--{what}={place}" for what, place in folders)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    return done, dict(folders).get("report", ROOT / "reports") / name / "scores.json"
+
+
+def assert_the_table(done, path, columns):
+    """Every net was measured and met what it is held against."""
+    assert done.returncode == 0, done.stderr
+    report = record.load(path)
+    assert report.limit is None
+    for net in report.nets:
+        for measured in net.measured:
+            if measured.held_against:
+                assert measured.held_against.column in columns
+                assert list(measured.off()) == []
+    return report
+
+
+def test_mini_voc_scores_what_was_recorded(tmp_path):
+    """Pictures, weights, conversion, nets, scores, table: what is recorded comes out again."""
+    shutil.copytree(MINI, tmp_path / "weights" / "mini")
+    done, path = reproduce("mini", *((what, tmp_path / what) for what in ("weights", "data", "report")))
+    report = assert_the_table(done, path, {"recorded"})
+    recorded = record.load(MINI / "scores.json")
+    assert [net.net for net in report.nets] == [net.net for net in recorded.nets] == list(mininets.NETS)
+    for net, before in zip(report.nets, recorded.nets, strict=True):
+        for metric in record.METRICS:
+            now, then = getattr(net.measured[0], metric), getattr(before.measured[0], metric)
+            assert now == pytest.approx(then, abs=1e-4)
+    mean_iu = [net.measured[0].mean_iu for net in report.nets]
+    assert mean_iu[1] - mean_iu[0] >= 0.02
+    assert mean_iu[2] - mean_iu[1] >= 0.02
+
+
+def test_what_is_recorded_is_of_the_weights_beside_it():
+    recorded = json.loads((MINI / "scores.json").read_text())
+    for net in recorded["nets"]:
+        data = (MINI / net["weights"]).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == net["weights_sha256"]
+    assert recorded["split"]["count"] == 80
+
+
+def test_weights_and_their_logs_are_there_and_small():
+    names = {mininets.CLASSIFIER, *mininets.NETS}
+    for name in names:
+        assert (MINI / f"{name}.log.jsonl").is_file()
+    assert {path.stem for path in MINI.glob("*.caffemodel")} == names
+    assert sum(path.stat().st_size for path in MINI.glob("*.caffemodel")) <= 8_000_000
+
+
+@pytest.mark.slow
+@pytest.mark.data
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_nets_score_what_was_published(name):
+    missing = zoo.missing(zoo.manifest().select(name), zoo.Roots(ROOT / "weights", ROOT / "data"))
+    if missing:
+        said = ", ".join(entry.name for entry in missing)
+        pytest.skip(f"not here: {said}; `make reproduce-{name}` or `tools/fetch.py --set {name}` fetches them")
+    report = assert_the_table(*reproduce(name), {"rescored", "readme"})
+    assert {net.net for net in report.nets} == {row.name for row in catalogue.NETS.values() if row.dataset == name}
