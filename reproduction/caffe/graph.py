@@ -9,8 +9,9 @@ Source: BVLC/caffe@9b89154 src/caffe/net.cpp L44-L290, src/caffe/util/insert_spl
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from reproduction.caffe.errors import NetError, did_you_mean
@@ -129,6 +130,15 @@ def build(
 def place(spec: LayerParameter) -> str:
     """Word where a layer is, for errors: its name, type and line."""
     return NetError("", layer=spec.name, type=spec.type, line=spec.line).place
+
+
+@contextlib.contextmanager
+def placed(node: Node) -> Iterator[None]:
+    """Add where a layer is to the errors of what is done with it."""
+    try:
+        yield
+    except NetError as error:
+        raise error.at(place(node.spec)) from error.__cause__  # what a Python layer raised
 
 
 def _included(layer: LayerParameter, state: NetState) -> bool:

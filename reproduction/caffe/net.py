@@ -6,8 +6,7 @@ blobs need. Any image size, at every call. Gradients are autograd's; Caffe's own
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,8 +17,8 @@ from torch import Tensor, nn
 from reproduction.caffe import graph, prototxt, weights
 from reproduction.caffe.errors import NetError, StrPath
 from reproduction.caffe.geometry import Shape
-from reproduction.caffe.graph import Graph, Node, place
-from reproduction.caffe.layers import LAYERS
+from reproduction.caffe.graph import Graph, Node, place, placed
+from reproduction.caffe.layers import LAYERS, borders
 from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.layers.blob import Blob
 from reproduction.caffe.layers.data import Source
@@ -214,15 +213,17 @@ class Net(nn.Module):
         """
         wanted = list(self.graph.outputs if blobs is None else blobs)
         nodes = self.graph.nodes if blobs is None else self.graph.needed(wanted)
-        values = self.feed(inputs or {}, wanted, nodes)
+        fed = self.feed(inputs or {}, wanted, nodes)
         self.lend()
         keep = set(wanted)
+        values = {name: x if name in keep else borders.once(x) for name, x in fed.items()}
         for node in nodes:
             if node.is_slot:
                 continue
             bottoms = [values[name] if name in keep else values.pop(name) for name in node.bottoms]
-            values.update(zip(node.tops, self.run(node, bottoms), strict=True))
-        return {name: values[name] for name in wanted}
+            with placed(node):
+                values.update(zip(node.tops, self._steps[id(node)].run(node, bottoms), strict=True))
+        return {name: borders.whole(values[name]) for name in wanted}
 
     def run(self, node: Node, bottoms: list[Tensor]) -> tuple[Tensor, ...]:
         """Run one layer of the graph, not an input slot, and return its tops.
@@ -231,7 +232,7 @@ class Net(nn.Module):
             NetError: the bottoms do not fit it.
         """
         with placed(node):
-            return self._steps[id(node)].run(node, bottoms)
+            return tuple(map(borders.whole, self._steps[id(node)].run(node, bottoms)))
 
     def layer_at(self, node: Node) -> Layer | None:
         """Return the layer of a node; None for an input slot."""
@@ -394,15 +395,6 @@ class Net(nn.Module):
         return net
 
 
-@contextlib.contextmanager
-def placed(node: Node) -> Iterator[None]:
-    """Add where a layer is to the errors of what is done with it."""
-    try:
-        yield
-    except NetError as error:
-        raise error.at(place(node.spec)) from error.__cause__  # what a Python layer raised
-
-
 @dataclass
 class _Step:
     """A layer, and the shapes of its bottoms that it has agreed to."""
@@ -410,7 +402,7 @@ class _Step:
     layer: Layer
     seen: list[Shape] = field(default_factory=list)
 
-    def run(self, node: Node, bottoms: list[Tensor]) -> tuple[Tensor, ...]:
+    def run(self, node: Node, bottoms: Sequence[borders.AnyBlob]) -> tuple[borders.AnyBlob, ...]:
         shapes = [tuple(bottom.shape) for bottom in bottoms]
         if torch.compiler.is_exporting():  # sizes are symbols; compared with numbers, they would become these
             self.layer.shapes(list(shapes))
@@ -418,7 +410,7 @@ class _Step:
             self.layer.shapes(list(shapes))
             self.seen = shapes
         through = zip(bottoms, node.propagate, strict=True)
-        return self.layer(*(x if gradient else x.detach() for x, gradient in through))  # type: ignore[no-any-return]
+        return self.layer.run(*(x if gradient else x.detach() for x, gradient in through))
 
 
 def _loss_weights(node: Node, layer: Layer) -> dict[str, float]:

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.autograd.function import Function
 
 from reproduction.caffe.errors import NetError
-from reproduction.caffe.graph import Node
+from reproduction.caffe.graph import Node, placed
 from reproduction.caffe.layers.blob import Blob, BlobVec
 from reproduction.caffe.layers.data import DummyData
 from reproduction.caffe.layers.python import Python, UserLayer
-from reproduction.caffe.net import Net, placed
+from reproduction.caffe.net import Net
 from reproduction.pycaffe import need
 from reproduction.pycaffe.need import Need
 

@@ -26,9 +26,10 @@ def golden(name: str) -> dict[str, np.ndarray]:
         return {key: file[key] for key in file.files}
 
 
-# In Caffe's order of addition all runs take more than a minute. In torch's, these show all but AdaDelta, which makes of
-# rounding, where a gradient is almost zero, a whole step.
-QUICK = ["adagrad", "adam", "alexnet_accumulate", "heavy_fcn16s", "l1_clip", "nesterov", "policy_multistep", "rmsprop"]
+# In Caffe's order of addition all runs take more than a minute, so that most of these are in torch's. AdaDelta and
+# RMSProp are not: they make of rounding, where a gradient is almost zero, a whole step.
+STEEP = ["adadelta", "rmsprop"]
+QUICK = ["adagrad", "adam", "alexnet_accumulate", "heavy_fcn16s", "l1_clip", "nesterov", "policy_multistep", *STEEP]
 RUNS = sorted({key.split("|")[0] for key in golden("trajectories.npz")})
 
 
@@ -113,7 +114,9 @@ def tolerance(case: str) -> float:
 
 @pytest.mark.parametrize("case", QUICK)
 def test_losses_and_weights_follow_caffe(case):
-    off, worst, _ = follow(case, blas_order=False)
+    if case in STEEP and not adds_in_order():
+        pytest.skip("numpy's BLAS is not of Caffe's kind, and its order cannot be had")
+    off, worst, _ = follow(case, blas_order=case in STEEP)
     assert off[0] < 1e-4
     assert off.max() < tolerance(case)
     assert worst < max(tolerance(case), parity.KINK_TOLERANCE)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from reproduction.caffe import fillers
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
+from reproduction.caffe.layers.borders import AnyBlob, whole
 from reproduction.caffe.schema import FillerParameter, LayerParameter, Message
 
 # Fields that every layer honours (the graph or the net reads them), whatever its type.
@@ -84,6 +85,16 @@ class Layer(nn.Module):
         """Compute the tops."""
         raise NotImplementedError(type(self).__name__)
 
+    def run(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...]:
+        """Compute the tops from blobs whose rows and columns may repeat; hooks see whole ones."""
+        hooks = (self._forward_pre_hooks, self._forward_hooks, self._backward_pre_hooks, self._backward_hooks)
+        tops = None if any(hooks) else self.repeat(*bottoms)
+        return self(*map(whole, bottoms)) if tops is None else tops
+
+    def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...] | None:
+        """Compute tops whose rows and columns may repeat as the bottoms' do; None where they have to be whole."""
+        return None
+
     def shares(self) -> tuple[bool, bool]:
         """Say whether in Caffe the tops are the first bottom's own memory: of the values, and of the gradient."""
         return False, False
@@ -136,7 +147,7 @@ class Layer(nn.Module):
 
 
 def canonical_axis(axis: int, axes: int) -> int:
-    """Count a negative axis from the end, as Blob::CanonicalAxisIndex does.
+    """Count a negative axis from the end, as AnyBlob::CanonicalAxisIndex does.
 
     Raises:
         NetError: there is no such axis.

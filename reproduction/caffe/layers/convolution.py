@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape, Window, conv_size, conv_windows, deconv_size
-from reproduction.caffe.layers import blas, im2col
+from reproduction.caffe.layers import blas, im2col, kernels
 from reproduction.caffe.layers.base import Layer, canonical_axis
+from reproduction.caffe.layers.borders import AnyBlob, Repeated, slide
 
 _WINDOW = ("axis", "kernel_size", "stride", "pad", "dilation", "kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h",
            "pad_w")  # fmt: skip
@@ -25,7 +26,7 @@ _WEIGHT_FIELDS = frozenset(
 )
 
 # What torch computes itself, by the number of spatial axes; the rest goes through im2col.
-_CONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_CONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 3: F.conv3d}
 _DECONVOLVE: dict[int, Callable[..., Tensor]] = {
     1: F.conv_transpose1d,
     2: F.conv_transpose2d,
@@ -71,6 +72,11 @@ def _col2im(columns: Tensor, windows: Sequence[Window], sizes: Sequence[int]) ->
     return image
 
 
+def _shaped(x: Tensor, shape: Shape) -> Tensor:
+    """Reshape where the shape is another: autograd copies a view, even of the whole, before it is overwritten."""
+    return x if x.shape == shape else x.reshape(shape)
+
+
 class _Windowed(Layer):
     """What the three layers share: the axes, the windows and the sizes of the tops."""
 
@@ -98,7 +104,7 @@ class _Windowed(Layer):
         images = (
             bottom.reshape(math.prod(bottom.shape[: self.axis]), *bottom.shape[self.axis :]) for bottom in bottoms
         )
-        return tuple(self._slide(x, top[self.axis + 1 :]).reshape(top) for x, top in zip(images, tops, strict=True))
+        return tuple(_shaped(self._slide(x, top[self.axis + 1 :]), top) for x, top in zip(images, tops, strict=True))
 
     def _slide(self, x: Tensor, sizes: Shape) -> Tensor:
         """Compute one top (N, channels, sizes) from one bottom (N, C, ...)."""
@@ -170,25 +176,37 @@ class Convolution(_Weighted):
 
     def _slide(self, x: Tensor, sizes: Shape) -> Tensor:
         weight, bias = self._weight_and_bias()
+        if len(self.windows) == 2:
+            return self._convolve(x, self.windows)
         convolve = _CONVOLVE.get(len(self.windows))
         if convolve:
-            # Caffe: a first window may reach past the end of the padded input, by less than one stride; it sees
-            # zeros there, since the negative quotient is rounded towards zero (conv_layer.cpp L18).
             x = _pad(x, self.windows, both=False)
-            if self._adds_as_blas(x):
-                return im2col.convolve(x, weight, bias, self.windows, self.group)
-            return convolve(
-                x,
-                weight,
-                bias,
-                [window.stride for window in self.windows],
-                [window.pad for window in self.windows],
-                [window.dilation for window in self.windows],
-                self.group,
+            stride, pad, dilation = (
+                [getattr(window, name) for window in self.windows] for name in ("stride", "pad", "dilation")
             )
+            return convolve(x, weight, bias, stride, pad, dilation, self.group)
         columns = _im2col(x, self.windows, sizes).reshape(len(x), self.group, -1, math.prod(sizes))
         rows = weight.reshape(self.group, self.num_output // self.group, -1)
         return self._add_bias((rows @ columns).reshape(len(x), self.num_output, *sizes), bias)
+
+    def _convolve(self, x: Tensor, windows: Sequence[Window]) -> Tensor:
+        """Convolve images with windows that may differ from the layer's in their padding."""
+        weight, bias = self._weight_and_bias()
+        x = _pad(x, windows, both=False)
+        if self._adds_as_blas(x):
+            return im2col.convolve(x, weight, bias, windows, self.group)
+        return kernels.convolve(x, weight, bias, windows, self.group)
+
+    def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...] | None:
+        """Convolve what is kept; the order of Caffe's BLAS is that of all places."""
+        if self.in_blas_order or self.axis != 1 or not all(isinstance(x, Repeated) for x in bottoms):
+            return None
+        tops = self.shapes([x.shape for x in bottoms])
+        return tuple(
+            slide(x, self.windows, top[2:], self._convolve)
+            for x, top in zip(bottoms, tops, strict=True)
+            if isinstance(x, Repeated)
+        )
 
 
 class Deconvolution(_Weighted):

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer
+from reproduction.caffe.layers.borders import AnyBlob, place_by_place
 from reproduction.caffe.layers.checks import legacy_shape
 from reproduction.caffe.schema import FillerParameter
 
@@ -96,6 +97,10 @@ class ReLU(Pointwise):
         if self.spec.relu_param.negative_slope == 0:
             return (F.relu(bottoms[0], inplace=self.inplace),)
         return super().forward(*bottoms)
+
+    def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...]:
+        """Compute the top, place by place."""
+        return (place_by_place(bottoms[0], lambda x: self.forward(x)[0]),)
 
     def value(self, x: Tensor) -> Tensor:
         """Compute the top of a leaky ReLU."""

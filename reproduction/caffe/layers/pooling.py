@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape, Window, pool_sizes, pool_windows
 from reproduction.caffe.layers.base import Layer
+from reproduction.caffe.layers.borders import AnyBlob, Repeated, slide
 from reproduction.caffe.layers.neuron import uniform
 from reproduction.caffe.schema import PoolMethod, RoundMode
 
@@ -201,6 +202,15 @@ class Pooling(Layer):
             top, position = max_pool(x, windows, rounding)
             return top, position.to(x.dtype)
         return (_pool(x, self.method, windows, rounding, self.training, self.generator),)
+
+    def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...] | None:
+        """Pool what is kept; positions, and random elements, are those of all places."""
+        (x,) = bottoms
+        if not isinstance(x, Repeated) or self.method is not PoolMethod.MAX or len(self.spec.top) > 1:
+            return None
+        rounding, windows = self.spec.pooling_param.round_mode, self._windows(*x.shape[2:])
+        sizes = pool_sizes(x.shape[2:], windows, rounding)
+        return (slide(x, windows, sizes, lambda kept, windows: max_pool(kept, windows, rounding)[0]),)
 
 
 class SPP(Layer):

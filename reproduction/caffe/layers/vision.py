@@ -14,6 +14,7 @@ from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape, Window
 from reproduction.caffe.layers import blas
 from reproduction.caffe.layers.base import Layer, canonical_axis
+from reproduction.caffe.layers.borders import AnyBlob
 from reproduction.caffe.layers.pooling import average_pool
 from reproduction.caffe.schema import NormRegion
 
@@ -186,6 +187,10 @@ class Split(Layer):
             return bottoms * len(self.spec.top)
         tops: tuple[Tensor, ...] = _HandOn.apply(bottoms[0], len(self.spec.top))  # type: ignore[no-untyped-call]
         return tops
+
+    def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...] | None:
+        """Hand on."""
+        return None if self.in_blas_order else bottoms * len(self.spec.top)
 
 
 class _HandOn(torch.autograd.Function):
