@@ -1,0 +1,103 @@
+"""tools/bench.py: turns, medians, ratios, and what is kept. A thin net stands in for the published ones."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*args: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "tools" / "bench.py"), *map(str, args)]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    spec = importlib.util.spec_from_file_location("bench_tool", ROOT / "tools/bench.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_plain_path_and_the_port_give_the_same(tmp_path):
+    (tmp_path / "bench.json").write_text('{"train": {"kept": 1}}')
+    done = run("--quick", "--net", "mini-fcn8s", "--only", "our Net", "PyTorch", "--report", tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "bench.json").read_text())
+    assert report["train"] == {"kept": 1}, "what other runs measured stays"
+    (section,) = report["forward"].values()
+    ours, port = (section["contenders"][name] for name in ("our Net", "PyTorch"))
+    assert port["error"] < 1e-5
+    assert port["labels_off"] < 1e-3
+    assert len(ours["rounds"]) == 1
+    assert len(ours["rounds"][0]["seconds"]) == 3
+    assert ours["times_pytorch"] == pytest.approx(port["seconds"] / ours["seconds"])
+    assert section["measured"]["threads"] >= 1
+    assert "x PyTorch" in done.stdout
+
+
+def test_a_training_step_of_both(tmp_path):
+    done = run("--train", "--quick", "--net", "mini-fcn32s", "--report", tmp_path)
+    assert done.returncode == 0, done.stderr
+    (section,) = json.loads((tmp_path / "bench.json").read_text())["train"].values()
+    assert section["contenders"]["our Solver"]["peak_bytes"] > 1e8
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (["--net", "voc-fcn9s"], "error: there is no net 'voc-fcn9s' in prototxt/. Name one of its folders.\n"),
+        (
+            ["--train", "--only", "Caffe"],
+            "error: no such contender; got ['Caffe'], want some of ['our Solver', 'PyTorch'].\n",
+        ),
+    ],
+)
+def test_mistakes_are_one_line(args, text):
+    done = run(*args)
+    assert (done.returncode, done.stderr) == (1, text)
+
+
+def test_a_size_is_height_and_width():
+    done = run("--size", "500")
+    assert done.returncode == 2
+    assert "want height x width in pixels, as 500x375, not '500'" in done.stderr
+
+
+def test_what_is_not_installed_is_left_out_and_named(tool, capsys):
+    peer = tool.Contender("Torch7", lambda task: None, needs=("torch7_of_lua",))
+    ours = tool.Contender("ours", lambda task: None, ours=True)
+    assert tool.choose([peer, ours], [], "cpu") == [ours]
+    assert capsys.readouterr().out == "Torch7 is left out, since torch7_of_lua is not installed.\n"
+
+
+def test_medians_and_ratios_within_the_rounds(tool):
+    def turns(*seconds):
+        return [
+            {"seconds": [s, s, s], "cpu_seconds": [s], "first_seconds": 1, "prepare_seconds": 1, "peak_bytes": 5}
+            for s in seconds
+        ]
+
+    table = [
+        tool.Contender("ours", lambda task: None, ours=True),
+        tool.Contender(tool.BASELINE, lambda task: None),
+        tool.Contender("quick", lambda task: None),
+        tool.Contender("half", lambda task: None, precision="bf16"),
+    ]
+    found = {"ours": turns(1, 2, 3), tool.BASELINE: turns(2, 8, 6), "quick": turns(1, 3, 6), "half": turns(1, 1, 1)}
+    rows = tool.summarize("forward", table, found)
+    assert (rows["ours"]["seconds"], rows["ours"]["least"], rows["ours"]["greatest"]) == (2, 1, 3)
+    assert rows["ours"]["times_pytorch"] == 2, "the median of 2, 4 and 2"
+    assert rows["ours"]["times_best_peer"] == 1.5, "against the best of the same precision"
+    assert "times_best_peer" not in rows["quick"]
