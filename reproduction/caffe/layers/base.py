@@ -147,7 +147,7 @@ class Layer(nn.Module):
 
 
 def canonical_axis(axis: int, axes: int) -> int:
-    """Count a negative axis from the end, as AnyBlob::CanonicalAxisIndex does.
+    """Count a negative axis from the end, as Blob::CanonicalAxisIndex does.
 
     Raises:
         NetError: there is no such axis.
