@@ -129,11 +129,10 @@ def context(path: Path, ids: Iterable[str], *, seed: int = 0, size: Size = (24, 
     """
     (path / "trainval").mkdir(parents=True, exist_ok=True)
     full = (CLASSES / "pascalcontext-459.txt").read_text().splitlines()
-    published = (CLASSES / "pascalcontext.txt").read_text().splitlines()[1:]
-    task = [RENAMED.get(name, name) for name in published]
+    task = [RENAMED.get(name, name) for name in (CLASSES / "pascalcontext.txt").read_text().splitlines()[1:]]
     if names:
         (path / "labels.txt").write_text("".join(f"{i}: {name}\n" for i, name in enumerate(full, 1)))
-        (path / "59_labels.txt").write_text("".join(f"{i}: {name}\n" for i, name in enumerate(published, 1)) + "\n")
+        (path / "59_labels.txt").write_text("".join(f"{i}: {name}\n" for i, name in enumerate(task, 1)) + "\n")
     numbers = [full.index(name) + 1 for name in task]
     labels = {}
     for id in ids:

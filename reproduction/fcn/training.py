@@ -237,7 +237,7 @@ def _about(run: _Run) -> dict[str, object]:
     """Give what a log says of where and with what a run is made."""
     return {
         "stage": run.stage.name,
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "device": str(run.ranks.device),
         "processes": run.ranks.size,
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
