@@ -7,9 +7,13 @@ print(fast.explain(500, 375))
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,22 +28,28 @@ from reproduction.fast import ops, plan
 from reproduction.fast.memory import Memory
 from reproduction.fast.ops import spatial
 from reproduction.fast.plan import Frame, Part, Plan, Step, Survey, place
+from reproduction.fast.recording import Recording
 
 _PLANS = 32  # sizes of inputs, each with the blobs that are asked for, that are remembered
 _BLANKS = 256  # of them, what the net makes of zeros
+_RECORDED = 2  # the call of a size, on a GPU, that is recorded
 _STEPS = 12  # how many sizes of an image of zeros are tried, a period apart
 
 
-def compile(net: Net, precision: str = "exact") -> Fast:
+def compile(net: Net, precision: str = "exact", *, discard: bool = False) -> Fast:
     """Prepare a net for inference.
 
-    The weights are taken as they are now, in forms of their own; what is done to the net later does not show.
+    Heavy weights are used where they lie in the net, others in forms of their own; all of them are made anew at the
+    first call after an in-place change of the net's parameters (not one through ``.data``, which torch does not count).
 
     Args:
         net: in phase TEST, on the CPU or on CUDA, of single precision.
-        precision: ``exact``: every blob within 2e-5 of its greatest value, as rounding of single precision has it.
-            ``winograd``: kernels of 5 and 7 pixels, too, by Winograd's method; scores within 1e-4.
-            ``bf16``: products of bfloat16, added up in single precision; scores within about 2e-2.
+        precision: one of ``PRECISIONS``; where the device does not have it, the next more exact one that it has.
+            ``exact``: every blob within 2e-5 of its greatest value, as rounding of single precision has it.
+            ``winograd``: on the CPU, kernels of 5 and 7 pixels, too, by Winograd's method; scores within 1e-4.
+            ``tf32``: on CUDA, factors rounded to 10 bits; scores within about 1e-2.
+            ``bf16``: products of bfloat16, added up in single precision; scores within about 3e-2.
+        discard: give the net up: weights that have a form of their own here are freed in it, and become NaN.
 
     Raises:
         NetError: the net is in phase TRAIN, or there is no such precision.
@@ -48,7 +58,7 @@ def compile(net: Net, precision: str = "exact") -> Fast:
         raise NetError("there is no such precision", got=repr(precision), want=", ".join(ops.PRECISIONS))
     if net.training or net.graph.state.phase is not Phase.TEST:
         raise NetError("a net is compiled for inference", got="phase TRAIN", want="phase TEST")
-    return Fast(net, precision)
+    return Fast(net, ops.in_effect(precision, net.device.type), discard=discard)
 
 
 class Fast:
@@ -56,19 +66,40 @@ class Fast:
 
     Attributes:
         net: what it was made of.
-        precision: as given.
+        precision: in which it computes; not that which was asked for, if the device does not have that.
     """
 
-    def __init__(self, net: Net, precision: str):
+    def __init__(self, net: Net, precision: str, *, discard: bool = False):
         self.net = net
         self.precision = precision
-        with torch.inference_mode():
-            self._ops, self._last = ops.build(net, precision)
         self._dtype = torch.bfloat16 if precision == "bf16" else net.dtype
-        self._memory = Memory(self._dtype, net.device)
-        self._plans: OrderedDict[Any, Plan] = OrderedDict()
-        self._blanks: OrderedDict[Any, Mapping[str, Tensor]] = OrderedDict()
         self._lock = threading.Lock()
+        self._discarded: dict[str, Tensor] = {}
+        self._build()
+        if discard:
+            self._discard()
+
+    def _build(self) -> None:
+        """Take the weights as they are now."""
+        with torch.inference_mode():
+            self._ops, self._last = ops.build(self.net, self.precision)
+        self._memory = Memory(self._dtype, self.net.device)
+        self._plans: OrderedDict[Any, _Ready] = OrderedDict()
+        self._blanks: OrderedDict[Any, Mapping[str, Tensor]] = OrderedDict()
+        self._pool = torch.cuda.graph_pool_handle() if self.net.device.type == "cuda" else None
+        self._seen = _versions(self.net)
+
+    def _discard(self) -> None:
+        """Free the weights that nothing here reads."""
+        names = {id(blob): name for name, blob in self.net.named_parameters()}
+        for op in self._ops:
+            for weight, form in op.forms():
+                name = names.get(id(weight))
+                if name is None:
+                    continue
+                self._discarded[name] = form
+                weight.data = weight.data.new_full((1,), math.nan).expand(weight.shape)
+        self._seen = _versions(self.net)
 
     def __call__(
         self, inputs: Mapping[str, Tensor | np.ndarray[Any, Any]], blobs: Iterable[str] | None = None
@@ -80,14 +111,15 @@ class Fast:
             blobs: names of the blobs wanted; None is the net's outputs.
 
         Raises:
-            NetError: an input that is missing or does not fit, an unknown blob.
+            NetError: an input that is missing or does not fit, an unknown blob; a net that changed though given up.
         """
         names = list(self.net.graph.outputs if blobs is None else blobs)
         with torch.inference_mode(), self._lock:
+            self._look_again()
             try:
                 fed = self.net.feed(inputs, names, self.net.graph.needed(names))
-                made = self._plan({name: tuple(value.shape) for name, value in fed.items()}, names)
-                found = self._run(made, fed)
+                ready = self._plan({name: tuple(value.shape) for name, value in fed.items()}, names)
+                found = self._play(ready, fed) if self._pool else self._run(ready.plan, fed, self._memory)
             except BaseException:
                 self._memory.clear()
                 raise
@@ -96,11 +128,11 @@ class Fast:
     forward = __call__
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The net's weights by name."""
-        return self.net.state_dict()
+        """The net's weights by name; of those that it gave up, what they were made into."""
+        return self.net.state_dict() | self._discarded
 
     def explain(self, height: int, width: int, blobs: Iterable[str] | None = None) -> str:
-        """Draw a table of what is done for images of a size: how each layer is computed, and of what part.
+        """Draw a table of what is done for images of a size: how each layer is computed, of what part, what that saves.
 
         Args:
             height: of the images, pixels.
@@ -113,12 +145,21 @@ class Fast:
         given = {name: self.net.blob_shapes[name] for name in self.net.inputs}
         shapes = {name: (*shape[:2], height, width) if len(shape) == 4 else shape for name, shape in given.items()}
         with torch.inference_mode(), self._lock:
-            made = self._plan(shapes, self.net.graph.outputs if blobs is None else blobs)
+            self._look_again()
+            made = self._plan(shapes, self.net.graph.outputs if blobs is None else blobs).plan
         return plan.describe(made)
+
+    def _look_again(self) -> None:
+        """Build anew if the net has changed."""
+        if self._seen == _versions(self.net):
+            return
+        if self._discarded:
+            raise NetError("the net has changed, but it was given up when it was compiled", remedy="Compile it again.")
+        self._build()
 
     # ---- planning
 
-    def _plan(self, shapes: dict[str, Shape], names: Iterable[str]) -> Plan:
+    def _plan(self, shapes: dict[str, Shape], names: Iterable[str]) -> _Ready:
         """Find the plan for these inputs, or make one."""
         wanted = list(dict.fromkeys(self._last[name] for name in names))
         key = (tuple(sorted(shapes.items())), tuple(wanted))
@@ -132,7 +173,7 @@ class Fast:
         blanks = self._blank(borrowed, survey) if borrowed else {}
         if blanks is None:
             parts = plan.divide(chosen, survey, wanted, borrow=False)
-        self._plans[key] = plan.make(chosen, survey, wanted, parts, blanks or {})
+        self._plans[key] = _Ready(plan.make(chosen, survey, wanted, parts, blanks or {}))
         if len(self._plans) > _PLANS:
             self._plans.popitem(last=False)
         return self._plans[key]
@@ -154,7 +195,7 @@ class Fast:
         if cost > saved / 2:
             return None
         zeros = {name: torch.zeros(shape, device=self.net.device) for name, shape in shapes.items()}
-        values = self._run(plan.make(chosen, found, names, parts, {}), zeros)
+        values = self._run(plan.make(chosen, found, names, parts, {}), zeros, self._memory)
         self._blanks[key] = {name: plan.squeeze(values[name], found, name) for name in names}
         if len(self._blanks) > _BLANKS:
             self._blanks.popitem(last=False)
@@ -195,16 +236,48 @@ class Fast:
 
     # ---- running
 
-    def _run(self, made: Plan, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _run(
+        self, made: Plan, inputs: Mapping[str, Tensor], memory: Memory, *, tune: bool = False
+    ) -> dict[str, Tensor]:
         """Take the steps; gives the wanted blobs, numbered as in the plan."""
-        run = _Run(made, self._memory)
-        for name, value in inputs.items():
-            run.feed(name, value)
-        for step in made.steps:
-            run.take(step)
-        found = {name: run.result(name).to(self.net.dtype) for name in made.wanted}
-        run.end()
-        return found
+        with ops.arithmetic(self.net.device, self.precision, tune=tune):
+            run = _Run(made, memory)
+            for name, value in inputs.items():
+                run.feed(name, value)
+            for step in made.steps:
+                run.take(step)
+            found = {name: run.result(name).to(self.net.dtype) for name in made.wanted}
+            run.end()
+            return found
+
+    def _play(self, ready: _Ready, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run on a GPU: as it comes for the first image of a size, which may be the last; then record and play it."""
+        ready.calls += 1
+        if ready.calls == _RECORDED:
+            with suppress(RuntimeError):  # a layer that is run as it is may wait for the GPU
+                run = partial(self._run, ready.plan, memory=Memory(self._dtype, self.net.device), tune=True)
+                ready.recording = Recording(run, inputs, self._pool)
+        return ready.recording(inputs) if ready.recording else self._run(ready.plan, inputs, self._memory)
+
+
+@dataclass
+class _Ready:
+    """A plan, and its recording where there is one.
+
+    Attributes:
+        plan: the steps.
+        calls: how often it was asked for.
+        recording: of the steps.
+    """
+
+    plan: Plan
+    calls: int = 0
+    recording: Recording | None = None
+
+
+def _versions(net: Net) -> list[tuple[int, int]]:
+    """Tell a net from what it was: where each parameter lies, and how often it was changed there."""
+    return [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in net.parameters()]
 
 
 class _Run:

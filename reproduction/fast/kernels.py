@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -16,6 +17,9 @@ from reproduction.caffe.layers.base import Layer
 from reproduction.fast.memory import Memory
 from reproduction.fast.regions import Region
 from reproduction.fast.winograd import Winograd
+
+_SLICE = 256  # outputs that a product has at the least
+_WINDOWS = 8 << 20  # values of windows laid out at a time
 
 
 class Kernel(Protocol):
@@ -70,6 +74,7 @@ class Minimal:
 
     def __init__(self, winograd: Winograd):
         self.winograd = winograd
+        self.weight = winograd.weight
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, memory: Memory) -> tuple[Tensor, ...]:
         """Convolve."""
@@ -107,7 +112,7 @@ class Direct:
         self.group, self.relu, self.dtype = group, relu, dtype
         self.bias = None if bias is None else bias.detach().to(dtype)
         self.weight = weight.detach().to(dtype)
-        self.packed = weight.device.type == "cpu" and dtype is not torch.float64 and packs()
+        self.packed = weight.device.type == "cpu" and packs(dtype)
         if self.packed:
             sizes = [1, weight.shape[1] * group, *(64 + window.extent for window in windows)]
             self.weight = torch.ops.mkldnn._reorder_convolution_weight(
@@ -130,12 +135,79 @@ class Direct:
         return (_into(y.to(bottoms[0].dtype), out),)
 
 
-def packs() -> bool:
-    """Say whether this torch has what its own compiler packs weights with; these calls are not promised to stay."""
+class Product:
+    """Convolution as a product of matrices, with a ReLU: the weights as they lie in the net, the windows laid out.
+
+    For weights that no cache holds, as of a classifier made convolutional. Any other order of them would be a second
+    copy; here nothing is copied but the windows, and these are few.
+
+    Args:
+        weight: (O, C, kernel_h, kernel_w).
+        bias: (O,) or None.
+        windows: of the rows and the columns; their padding is not looked at.
+        relu: whether to cut off what is below 0.
+    """
+
+    fills = False
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, windows: Sequence[Window], *, relu: bool):
+        self.windows, self.relu = tuple(windows), relu
+        self.bias = None if bias is None else bias.detach()[:, None]
+        matrix = weight.detach().flatten(1)
+        # One product for each slice of the outputs: threads that share these, and no product, wait less.
+        slices = max(count for count in range(1, max(1, len(matrix) // _SLICE) + 1) if len(matrix) % count == 0)
+        self.weight = matrix.view(slices, -1, matrix.shape[1])
+
+    def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, memory: Memory) -> tuple[Tensor, ...]:
+        """Convolve."""
+        x, (slices, each, depth) = bottoms[0], self.weight.shape
+        high, wide = (
+            (size - window.extent) // window.stride + 1 for size, window in zip(x.shape[2:], self.windows, strict=True)
+        )
+        top = x.new_empty(len(x), slices * each, high, wide)
+        rows = max(1, _WINDOWS // (depth * wide))
+        for image, whole in zip(x, top, strict=True):
+            for first in range(0, high, rows):
+                part = whole[:, first : first + rows]
+                seen = self._lay_out(image, first, part.shape[1])
+                made = torch.bmm(self.weight, seen.expand(slices, -1, -1)).view(slices * each, -1)
+                part.copy_(self._finish(made).view(part.shape))
+        return (_into(top, out),)
+
+    def _lay_out(self, image: Tensor, first: int, rows: int) -> Tensor:
+        """Give the windows of some rows of outputs, (C * kernel_h * kernel_w, rows * columns)."""
+        tall, wide = self.windows
+        seen = image[:, first * tall.stride : (first + rows - 1) * tall.stride + tall.extent]
+        if all((window.kernel, window.stride) == (1, 1) for window in self.windows):
+            return seen.flatten(1)
+        kernel, dilation, stride = ((getattr(tall, n), getattr(wide, n)) for n in ("kernel", "dilation", "stride"))
+        return F.unfold(seen[None], kernel, dilation, 0, stride)[0]
+
+    def _finish(self, made: Tensor) -> Tensor:
+        made = made if self.bias is None else made.add_(self.bias)
+        return made.clamp_min_(0) if self.relu else made
+
+
+def packs(dtype: torch.dtype) -> bool:
+    """Say whether this torch has, for a type, what its own compiler packs weights with; it is not promised to stay."""
     found = torch.backends.mkldnn.is_available() and hasattr(torch.ops, "mkldnn")  # type: ignore[no-untyped-call]
-    return found and all(
-        hasattr(torch.ops.mkldnn, name) for name in ("_reorder_convolution_weight", "_convolution_pointwise")
-    )
+    names = ("_reorder_convolution_weight", "_convolution_pointwise", "_is_mkldnn_bf16_supported")
+    if not found or not all(hasattr(torch.ops.mkldnn, name) for name in names):
+        return False
+    return dtype is torch.float32 or (dtype is torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
+
+
+def multiplies_bf16() -> bool:
+    """Say whether this CPU multiplies bfloat16 itself; torch computes with it on others, too, but slower than without.
+
+    Where torch does not tell, it does not.
+    """
+    if not packs(torch.bfloat16):
+        return False
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True  # what torch calls supported is then the processor's own
+    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name)() for name in asked if hasattr(torch.cpu, name))
 
 
 class MaxPool:

@@ -6,6 +6,7 @@ What nothing is known of is an ``Op``: it reads whole blobs and runs the layer's
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -26,7 +27,7 @@ from reproduction.fast.kernels import Kernel
 from reproduction.fast.regions import EVERYWHERE, NOTHING, POINT, Region, Span, inside, reached, read_by, whole
 from reproduction.fast.winograd import Winograd
 
-PRECISIONS = ("exact", "winograd", "bf16")
+PRECISIONS = ("exact", "winograd", "tf32", "bf16")  # the most exact first
 
 # Layers whose every output depends on its own pixel alone, whatever their bottoms.
 _POINTWISE = frozenset(
@@ -34,8 +35,37 @@ _POINTWISE = frozenset(
 )
 
 # For each precision: kernel -> outputs of Winograd's tiles along each axis, and the channels from which on it pays.
-_TILES = {"exact": {3: 4}, "winograd": {3: 4, 5: 4, 7: 2}, "bf16": {3: 4}}
-_CHANNELS = {"exact": 32, "winograd": 32, "bf16": 256}
+_TILES = {"exact": {3: 4}, "winograd": {3: 4, 5: 4, 7: 2}, "tf32": {}, "bf16": {3: 4}}
+_CHANNELS = {"exact": 32, "winograd": 32, "tf32": 0, "bf16": 256}
+_HEAVY = 4 << 20  # weights that are multiplied as they lie: another order of them costs more memory than it saves time
+
+
+def in_effect(precision: str, device: str) -> str:
+    """Give the precision that a device has: the one asked for, or the next more exact one.
+
+    Args:
+        precision: one of ``PRECISIONS``.
+        device: the type of it, ``cpu`` or ``cuda``.
+    """
+    has = {"exact", "tf32", "bf16"} if device == "cuda" else {"exact", "winograd"}
+    if device == "cpu" and kernels.multiplies_bf16():
+        has.add("bf16")
+    return next(p for p in reversed(PRECISIONS[: PRECISIONS.index(precision) + 1]) if p in has)
+
+
+def arithmetic(device: torch.device, precision: str, *, tune: bool) -> AbstractContextManager[None]:
+    """Let cuDNN compute in a precision.
+
+    Args:
+        device: that is computed on; on the CPU there is nothing to set.
+        precision: one of ``PRECISIONS``.
+        tune: whether cuDNN may try which of its ways is the quickest: it takes long, and the last digits may change.
+    """
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.backends.cudnn.flags(
+        enabled=True, benchmark=tune, deterministic=not tune, allow_tf32=precision == "tf32"
+    )
 
 
 def spatial(shape: Shape) -> Region:
@@ -103,6 +133,10 @@ class Op:
         """Give what computes a part of the top from parts of the bottoms."""
         return kernels.Plain(self.layer)
 
+    def forms(self) -> list[tuple[Tensor, Tensor]]:
+        """List weights of the net that are not read any more, each with what was made of it."""
+        return []
+
 
 @dataclass(frozen=True)
 class Local(Op):
@@ -166,6 +200,14 @@ class Local(Op):
     def kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
         """The same for all parts."""
         return self.runs or kernels.Plain(self.layer)
+
+    def forms(self) -> list[tuple[Tensor, Tensor]]:
+        """Those of convolutions that are not multiplied as they lie; torch's own forms cannot be looked at."""
+        made = getattr(self.runs, "weight", None)
+        if made is None or made.is_mkldnn:
+            return []
+        weight = self.layer.blobs[0]
+        return [(weight, made)] if made.untyped_storage().data_ptr() != weight.untyped_storage().data_ptr() else []
 
 
 @dataclass(frozen=True)
@@ -309,10 +351,13 @@ def _convolution(op: Local, layer: Convolution, precision: str, *, relu: bool) -
     tile = _TILES[precision].get(rows.kernel)
     square = rows == columns and rows.stride == rows.dilation == layer.group == 1
     pays = min(weight.shape[:2]) >= _CHANNELS[precision] and weight.device.type == "cpu"
-    runs: kernels.Minimal | kernels.Direct
+    runs: kernels.Minimal | kernels.Product | kernels.Direct
     if tile and square and pays and dtype is not torch.float64:
         runs = kernels.Minimal(Winograd(weight, bias, tile, relu=relu, dtype=dtype))
         how = f"Winograd F({tile}x{tile}, {rows.kernel}x{rows.kernel})"
+    elif weight.numel() >= _HEAVY and layer.group == 1 and dtype is weight.dtype and weight.device.type == "cpu":
+        runs = kernels.Product(weight, bias, layer.windows, relu=relu)
+        how = "one product, with the weights of the net"
     else:
         runs = kernels.Direct(weight, bias, layer.windows, layer.group, relu=relu, dtype=dtype)
         how = "packed" if runs.packed else "as torch does it"

@@ -73,6 +73,9 @@ class Winograd:
         outputs: m, pixels of a tile along each axis.
         relu: whether to cut off what is below 0.
         dtype: of the products.
+
+    Attributes:
+        weight: transformed, (n * n, C, O), n pixels being those that a tile reads along each axis.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, outputs: int, *, relu: bool, dtype: torch.dtype):
@@ -85,11 +88,11 @@ class Winograd:
         # One column more than there are products: the bias is added on the way back.
         self._output = torch.cat([both["output"], torch.ones(outputs**2, 1)], 1).to(dtype)
         self._bias = (torch.zeros(self.num_output) if bias is None else bias.detach()).to(dtype)
-        self._weight = torch.empty(self.size**2, self.channels, self.num_output, dtype=dtype)
+        self.weight = torch.empty(self.size**2, self.channels, self.num_output, dtype=dtype)
         for first in range(0, self.num_output, 64):  # in parts, for the memory of double precision
             part = weight.detach()[first : first + 64].flatten(2).permute(2, 1, 0)
             made = both["kernel"] @ part.double().flatten(1)
-            self._weight[:, :, first : first + 64] = made.view(self.size**2, self.channels, -1)
+            self.weight[:, :, first : first + 64] = made.view(self.size**2, self.channels, -1)
 
     def slack(self, pixels: int) -> int:
         """Give the pixels that whole tiles read past what these outputs need."""
@@ -119,7 +122,7 @@ class Winograd:
 
     def _tiles(self) -> int:
         """How many tiles at a time: as the caches hold, but enough that the weights are worth reading."""
-        itemsize = self._weight.element_size()
+        itemsize = self.weight.element_size()
         return max(_BLOCK_BYTES // (self.size**2 * self.channels * itemsize), self.channels * 3 // 4)
 
 
@@ -143,7 +146,7 @@ class _Block:
         self.spread.view(windows.shape).copy_(windows)
         torch.mm(layer._input, self.spread.view(n * n, -1), out=self.v.view(n * n, -1))
         products = self.products.view(n * n + 1, tiles, layer.num_output)
-        torch.bmm(self.v.view(n * n, tiles, layer.channels), layer._weight, out=products[:-1])
+        torch.bmm(self.v.view(n * n, tiles, layer.channels), layer.weight, out=products[:-1])
         products[-1] = layer._bias
         torch.mm(layer._output, products.view(n * n + 1, -1), out=self.y.view(m * m, -1))
         self._store(self.y.view(m, m, *shape, layer.num_output), top)

@@ -7,7 +7,7 @@ from reproduction.caffe import prototxt
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.net import Net
 from reproduction.caffe.schema import NetParameter, Phase
-from reproduction.fast import compiler
+from reproduction.fast import compiler, kernels, ops
 from reproduction.fcn import nets
 from tests import thin
 from tests.golden import seeded
@@ -77,9 +77,11 @@ def test_every_blob_of_the_published_nets_is_that_of_the_net(name):
 
 
 @pytest.mark.parametrize("precision", ["exact", "winograd", "bf16"])
-def test_sizes_and_batches_change_at_every_call(precision):
+def test_sizes_and_batches_change_at_every_call(monkeypatch, precision):
+    monkeypatch.setattr(kernels, "multiplies_bf16", lambda: True)  # torch does, if not the processor
     net = thin.net("voc-fcn8s", divisor=16)
     fast = compiler.compile(net, precision)
+    assert fast.precision == precision
     allowed = {"exact": EXACT, "winograd": 1e-4, "bf16": 3e-2}[precision]
     for height, width, batch in [(160, 96, 1), (160, 97, 2), (31, 260, 1), (160, 96, 3), (1, 1, 1), (224, 128, 1)]:
         assert differ(net, fast, images(net, height, width, batch), ["score"]) < allowed
@@ -102,7 +104,7 @@ def test_borders_are_taken_from_one_image_of_zeros_for_all_sizes_with_the_same_r
     for height, width in [(160, 192), (192, 160), (224, 256)]:
         assert differ(net, fast, images(net, height, width), ["score", "pool2", "conv3_1"]) < EXACT
     assert len(fast._blanks) == 1
-    assert all(made.borrowed for made in fast._plans.values())
+    assert all(ready.plan.borrowed for ready in fast._plans.values())
 
 
 def test_what_the_image_does_not_reach_is_not_computed():
@@ -138,13 +140,48 @@ def test_an_answer_is_not_overwritten_by_the_next():
     assert torch.equal(first, kept)
 
 
-def test_the_net_may_change_afterwards():
+@pytest.mark.parametrize("layer", ["conv2_1", "fc7", "score_fr"])  # by Winograd, as it lies, and packed
+@pytest.mark.parametrize("blob", [0, 1])
+def test_a_change_of_the_net_shows_at_the_next_call(monkeypatch, layer, blob):
+    monkeypatch.setattr(ops, "_HEAVY", 1 << 14)
     net = thin.net("voc-fcn32s", divisor=32)
     inputs, fast = images(net, 40, 50), compiler.compile(net)
     before = fast(inputs)["score"]
     with torch.no_grad():
+        net.params[layer][blob].add_(0.1)
+    assert not torch.allclose(fast(inputs)["score"], before)
+    assert differ(net, fast, inputs, ["score", "conv2_1"]) < EXACT
+
+
+def test_weights_that_are_multiplied_as_they_lie_are_not_copied(monkeypatch):
+    monkeypatch.setattr(ops, "_HEAVY", 1 << 14)
+    net = thin.net("voc-fcn32s", divisor=32)
+    fast = compiler.compile(net)
+    lying = {op.name: op.runs.weight for op in fast._ops if isinstance(getattr(op, "runs", None), kernels.Product)}
+    assert set(lying) == {"fc6", "fc7"}
+    for name, weight in lying.items():
+        assert weight.data_ptr() == net.params[name][0].data_ptr()
+    assert "one product, with the weights of the net" in fast.explain(40, 50)
+
+
+def test_a_net_that_is_given_up_leaves_its_weights_once_in_memory():
+    net, kept = (thin.net("voc-fcn8s", divisor=8) for _ in range(2))
+    fast = compiler.compile(net, discard=True)
+    inputs = images(net, 40, 50)
+    assert differ(kept, fast, inputs, ["score", "conv3_1"]) < EXACT
+    given_up = {name for name, p in net.named_parameters() if p.untyped_storage().nbytes() == 4}
+    assert "conv5_1.weight" in given_up
+    assert "score_fr.weight" not in given_up
+    assert all(dict(net.named_parameters())[name].isnan().all() for name in given_up), "nobody takes it for a net"
+    names = fast.state_dict()
+    assert list(names) == list(kept.state_dict())
+    assert not any(tensor.isnan().any() for tensor in names.values()), "they tell one run from another"
+    with torch.no_grad():
         net.params["score_fr"][0].zero_()
-    assert torch.equal(fast(inputs)["score"], before)
+    with pytest.raises(NetError) as error:
+        fast(inputs)
+    want = "the net has changed, but it was given up when it was compiled. Compile it again."
+    assert str(error.value) == want
 
 
 def test_double_precision_is_kept():
@@ -177,15 +214,29 @@ def test_a_net_in_training_and_an_unknown_precision_are_refused():
     net = thin.net("voc-fcn8s", divisor=64)
     with pytest.raises(NetError) as error:
         compiler.compile(net, "float8")
-    assert str(error.value) == "there is no such precision; got 'float8', want exact, winograd, bf16."
+    assert str(error.value) == "there is no such precision; got 'float8', want exact, winograd, tf32, bf16."
     with pytest.raises(NetError) as error:
         compiler.compile(Net(thin.deploy("voc-fcn8s", 64), Phase.TRAIN))
     assert str(error.value) == "a net is compiled for inference; got phase TRAIN, want phase TEST."
 
 
+@pytest.mark.parametrize(
+    ("device", "bf16", "found"),
+    [
+        ("cpu", False, ["exact", "winograd", "winograd", "winograd"]),
+        ("cpu", True, ["exact", "winograd", "winograd", "bf16"]),
+        ("cuda", False, ["exact", "exact", "tf32", "bf16"]),
+    ],
+)
+def test_a_device_without_a_precision_takes_the_next_more_exact_one(monkeypatch, device, bf16, found):
+    monkeypatch.setattr(kernels, "multiplies_bf16", lambda: bf16)
+    assert [ops.in_effect(precision, device) for precision in ops.PRECISIONS] == found
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("precision", "allowed"), [("exact", EXACT), ("winograd", 1e-4), ("bf16", 3e-2)])
-def test_a_net_of_full_width_agrees(precision, allowed):
+def test_a_net_of_full_width_agrees(monkeypatch, precision, allowed):
+    monkeypatch.setattr(kernels, "multiplies_bf16", lambda: True)
     net = thin.net("voc-fcn8s", divisor=1)
     fast = compiler.compile(net, precision)
     inputs = images(net, 64, 96)

@@ -54,9 +54,9 @@ def test_a_deconvolution_that_is_more_than_upsampling_is_not_taken_for_it(spoil)
 @pytest.mark.parametrize("packs", [True, False])
 @pytest.mark.parametrize(("group", "window"), [(1, Window(3)), (2, Window(5, 2)), (1, Window(3, 1, 0, 2))])
 def test_packed_weights_and_plain_ones_convolve_alike(monkeypatch, packs, group, window):
-    if packs and not kernels.packs():
+    if packs and not kernels.packs(torch.float32):
         pytest.skip("this torch does not pack weights")
-    monkeypatch.setattr(kernels, "packs", lambda: packs)
+    monkeypatch.setattr(kernels, "packs", lambda dtype: packs)
     weight, bias, x = torch.randn(8, 6 // group, *[window.kernel] * 2), torch.randn(8), torch.randn(2, 6, 15, 18)
     made = kernels.Direct(weight, bias, [window] * 2, group, relu=True, dtype=torch.float32)
     assert made.packed == packs
@@ -65,3 +65,44 @@ def test_packed_weights_and_plain_ones_convolve_alike(monkeypatch, packs, group,
         held = F.pad(x, (1, 2, 3, 4)).contiguous(memory_format=memory_format)
         (got,) = made([held[:, :, 3:-4, 1:-2]], None, MEMORY)
         assert relative(got.numpy(), want.numpy()) < 2e-6
+
+
+@pytest.mark.parametrize("at_a_time", [1, 1 << 20])
+@pytest.mark.parametrize("outputs", [10, 96])
+@pytest.mark.parametrize("windows", [[Window(1)] * 2, [Window(3), Window(2, 2)], [Window(2, 1, 0, 3), Window(3, 3)]])
+def test_weights_as_they_lie_convolve_alike(monkeypatch, at_a_time, outputs, windows):
+    monkeypatch.setattr(kernels, "_WINDOWS", at_a_time)  # values: one row of outputs, or all
+    monkeypatch.setattr(kernels, "_SLICE", 16)
+    weight, bias = torch.randn(outputs, 6, *(window.kernel for window in windows)), torch.randn(outputs)
+    x = torch.randn(2, 6, 15, 18)
+    for bias_too, relu in [(bias, True), (None, False)]:
+        made = kernels.Product(weight, bias_too, windows, relu=relu)
+        assert made.weight.shape[0] == (6 if outputs == 96 else 1)
+        stride, dilation = ([getattr(window, name) for window in windows] for name in ("stride", "dilation"))
+        want = F.conv2d(x, weight, bias_too, stride, 0, dilation)
+        want = want.relu() if relu else want
+        for memory_format in (torch.contiguous_format, torch.channels_last):
+            held = F.pad(x, (1, 2, 3, 4)).contiguous(memory_format=memory_format)
+            (got,) = made([held[:, :, 3:-4, 1:-2]], None, MEMORY)
+            assert relative(got.numpy(), want.numpy()) < 2e-6
+            room = torch.full_like(want, 7.0)
+            assert made([x], room, MEMORY)[0] is room
+            assert relative(room.numpy(), want.numpy()) < 2e-6
+
+
+@pytest.mark.parametrize(
+    ("machine", "supported", "processor", "want"),
+    [
+        ("x86_64", True, {"_is_amx_tile_supported"}, True),
+        ("AMD64", True, {"_is_avx512_bf16_supported"}, True),
+        ("x86_64", True, set(), False),  # AVX-512 alone: torch would convert back and forth
+        ("x86_64", False, {"_is_amx_tile_supported"}, False),
+        ("aarch64", True, set(), True),
+    ],
+)
+def test_bfloat16_is_for_processors_that_multiply_it(monkeypatch, machine, supported, processor, want):
+    monkeypatch.setattr(kernels, "packs", lambda dtype: supported)
+    monkeypatch.setattr(kernels.platform, "machine", lambda: machine)
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda name=name: name in processor, raising=False)
+    assert kernels.multiplies_bf16() == want

@@ -29,7 +29,7 @@ def net(task: Task) -> Step:
 def fast(task: Task, precision: str) -> Step:
     """The compiled net."""
     torch.set_num_threads(task.threads)
-    built = compiler.compile(nets.load(task.deploy, task.weights).to(task.device).eval(), precision)
+    built = compiler.compile(nets.load(task.deploy, task.weights).to(task.device).eval(), precision, discard=True)
     images = torch.from_numpy(task.images()).to(task.device)
 
     def step() -> np.ndarray[Any, Any]:
