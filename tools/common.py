@@ -106,26 +106,33 @@ class Bars:
 
 def add_precision(parser: argparse.ArgumentParser) -> None:
     """Let a tool's user choose how the net is computed."""
-    choices = ("exact", "winograd", "bf16", "plain")
     parser.add_argument(
-        "--precision", choices=choices,
-        help="exact: compiled, the same but for rounding (default on the CPU); winograd: within 1e-4; bf16: within"
-        " 3e-2; plain: layer by layer (default on cuda)",
+        "--precision", choices=("exact", "winograd", "tf32", "bf16", "plain"), default="exact",
+        help="exact (default): compiled, the same but for rounding; winograd: within 1e-4, on the CPU; tf32: within"
+        " 1e-2, on cuda; bf16: within 3e-2, where the device multiplies it; plain: layer by layer",
     )  # fmt: skip
 
 
 def precision(args: argparse.Namespace) -> str:
-    """Name the precision that was chosen, or is the device's own."""
-    return args.precision or ("exact" if args.device == "cpu" else "plain")
+    """Name the precision that the chosen device computes in; says so, once, if it is not the chosen one."""
+    if args.precision != "plain":
+        from reproduction.fast import ops
+
+        device = args.device.split(":")[0]
+        used = ops.in_effect(args.precision, device)
+        if used != args.precision:
+            print(f"note: this {device} does not compute in {args.precision}; {used} is taken.", file=sys.stderr)
+        args.precision = used
+    return str(args.precision)
 
 
 def compiled(net: Net, precision: str) -> Scorer:
-    """Compile a net, unless it is wanted as it is."""
+    """Compile a net, which is given up for it, unless it is wanted as it is."""
     if precision == "plain":
         return net
     from reproduction.fast import compiler
 
-    return compiler.compile(net, precision)
+    return compiler.compile(net, precision, discard=True)
 
 
 def describe(device: torch.device) -> str:
