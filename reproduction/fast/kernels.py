@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -20,6 +20,7 @@ from reproduction.fast.winograd import Winograd
 
 _SLICE = 256  # outputs that a product has at the least
 _WINDOWS = 8 << 20  # values of windows laid out at a time
+_BAND = 1 << 20  # values computed at a time, where they are copied to their place
 
 
 class Kernel(Protocol):
@@ -35,6 +36,16 @@ class Kernel(Protocol):
 
 def _into(result: Tensor, out: Tensor | None) -> Tensor:
     return result if out is None else out.copy_(result)
+
+
+def _by_bands(x: Tensor, out: Tensor, rows: Window, compute: Callable[[Tensor], Tensor]) -> Tensor:
+    """Compute some rows at a time, so that the caches hold what is copied to its place, and memory stays small."""
+    count = max(1, _BAND // (len(out) * out.shape[1] * out.shape[3]))
+    for first in range(0, out.shape[2], count):
+        part = out[:, :, first : first + count]
+        start = first * rows.stride
+        part.copy_(compute(x[:, :, start : start + (part.shape[2] - 1) * rows.stride + rows.extent]))
+    return out
 
 
 class Plain:
@@ -109,6 +120,7 @@ class Direct:
     ):
         self.stride = [window.stride for window in windows]
         self.dilation = [window.dilation for window in windows]
+        self.rows = windows[0]
         self.group, self.relu, self.dtype = group, relu, dtype
         self.bias = None if bias is None else bias.detach().to(dtype)
         self.weight = weight.detach().to(dtype)
@@ -124,15 +136,19 @@ class Direct:
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, memory: Memory) -> tuple[Tensor, ...]:
         """Convolve."""
         x = bottoms[0].to(self.dtype)
+        if out is None:
+            return (self._convolve(x).to(bottoms[0].dtype),)
+        return (_by_bands(x, out, self.rows, self._convolve),)
+
+    def _convolve(self, x: Tensor) -> Tensor:
         if self.packed:
             relu = "relu" if self.relu else "none"
-            y = torch.ops.mkldnn._convolution_pointwise(
+            made: Tensor = torch.ops.mkldnn._convolution_pointwise(
                 x, self.weight, self.bias, [0, 0], self.stride, self.dilation, self.group, relu, [], ""
             )
-        else:
-            y = F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.group)
-            y = F.relu(y, inplace=True) if self.relu else y
-        return (_into(y.to(bottoms[0].dtype), out),)
+            return made
+        y = F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.group)
+        return F.relu(y, inplace=True) if self.relu else y
 
 
 class Product:
@@ -217,10 +233,14 @@ class MaxPool:
 
     def __init__(self, windows: Sequence[Window]):
         self.kernel, self.stride = ([getattr(window, name) for window in windows] for name in ("kernel", "stride"))
+        self.rows = windows[0]
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, memory: Memory) -> tuple[Tensor, ...]:
         """Pool."""
-        return (_into(F.max_pool2d(bottoms[0], self.kernel, self.stride, ceil_mode=True), out),)
+        return (self._pool(bottoms[0]) if out is None else _by_bands(bottoms[0], out, self.rows, self._pool),)
+
+    def _pool(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, self.kernel, self.stride, ceil_mode=True)
 
 
 class Upsample:

@@ -11,7 +11,6 @@ Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,10 +88,10 @@ class Winograd:
         self._output = torch.cat([both["output"], torch.ones(outputs**2, 1)], 1).to(dtype)
         self._bias = (torch.zeros(self.num_output) if bias is None else bias.detach()).to(dtype)
         self.weight = torch.empty(self.size**2, self.channels, self.num_output, dtype=dtype)
-        for first in range(0, self.num_output, 64):  # in parts, for the memory of double precision
-            part = weight.detach()[first : first + 64].flatten(2).permute(2, 1, 0)
+        for first in range(0, self.num_output, 8):  # in parts, for the memory of double precision
+            part = weight.detach()[first : first + 8].flatten(2).permute(2, 1, 0)
             made = both["kernel"] @ part.double().flatten(1)
-            self.weight[:, :, first : first + 64] = made.view(self.size**2, self.channels, -1)
+            self.weight[:, :, first : first + 8] = made.view(self.size**2, self.channels, -1)
 
     def slack(self, pixels: int) -> int:
         """Give the pixels that whole tiles read past what these outputs need."""
@@ -110,15 +109,17 @@ class Winograd:
         high, wide = (-(-pixels // m) for pixels in out.shape[2:])
         rows = max(1, min(high, self._tiles() // wide))
         tiles = rows * wide
-        spread, v = (memory.take(n * n * tiles * self.channels) for _ in range(2))
-        products, y = (memory.take(count * tiles * self.num_output) for count in (n * n + 1, m * m))
+        # What is spread is not read after its transform, nor this after the products: two buffers take turns.
+        first_use, last_use = n * n * self.channels, (n * n + 1) * self.num_output
+        a = memory.take(tiles * max(first_use, last_use))
+        b = memory.take(tiles * max(first_use, m * m * self.num_output))
         for image, top in zip(x.permute(0, 2, 3, 1), out.permute(0, 2, 3, 1), strict=True):
             for first in range(0, high, rows):
                 count = min(rows, high - first)
-                block = _Block(self, count, wide, [spread, v, products, y])
+                block = _Block(self, count, wide, a, b)
                 block.run(image[first * m :], top[first * m : (first + count) * m])
-        for buffer in (spread, v, products, y):
-            memory.give(buffer)
+        memory.give(a)
+        memory.give(b)
 
     def _tiles(self) -> int:
         """How many tiles at a time: as the caches hold, but enough that the weights are worth reading."""
@@ -129,13 +130,12 @@ class Winograd:
 class _Block:
     """Some rows of tiles of one image."""
 
-    def __init__(self, layer: Winograd, high: int, wide: int, buffers: Sequence[Tensor]):
+    def __init__(self, layer: Winograd, high: int, wide: int, a: Tensor, b: Tensor):
         n2, m2, tiles = layer.size**2, layer.outputs**2, high * wide
         inputs, outputs = tiles * layer.channels, tiles * layer.num_output
-        counts = (n2 * inputs, n2 * inputs, (n2 + 1) * outputs, m2 * outputs)
-        views = (buffer[:count] for buffer, count in zip(buffers, counts, strict=True))
         self.layer, self.high, self.wide, self.tiles = layer, high, wide, tiles
-        self.spread, self.v, self.products, self.y = views
+        self.spread, self.v = a[: n2 * inputs], b[: n2 * inputs]
+        self.products, self.y = a[: (n2 + 1) * outputs], b[: m2 * outputs]
 
     def run(self, x: Tensor, top: Tensor) -> None:
         """Convolve (h, w, C) to (H, W, O)."""

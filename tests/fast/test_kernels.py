@@ -65,6 +65,11 @@ def test_packed_weights_and_plain_ones_convolve_alike(monkeypatch, packs, group,
         held = F.pad(x, (1, 2, 3, 4)).contiguous(memory_format=memory_format)
         (got,) = made([held[:, :, 3:-4, 1:-2]], None, MEMORY)
         assert relative(got.numpy(), want.numpy()) < 2e-6
+        for values in (1, 3 * 2 * 8 * want.shape[3], 1 << 20):  # one row at a time, three, all
+            monkeypatch.setattr(kernels, "_BAND", values)
+            room = torch.full_like(want, 7.0)
+            assert made([held[:, :, 3:-4, 1:-2]], room, MEMORY)[0] is room
+            assert relative(room.numpy(), want.numpy()) < 2e-6
 
 
 @pytest.mark.parametrize("at_a_time", [1, 1 << 20])
@@ -106,3 +111,19 @@ def test_bfloat16_is_for_processors_that_multiply_it(monkeypatch, machine, suppo
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda name=name: name in processor, raising=False)
     assert kernels.multiplies_bf16() == want
+
+
+@pytest.mark.parametrize("size", [(7, 10), (8, 9), (2, 2)])
+@pytest.mark.parametrize(("kernel", "stride"), [(2, 2), (3, 2), (2, 1)])
+def test_pooling_by_bands_is_pooling(monkeypatch, size, kernel, stride):
+    x = torch.randn(2, 5, *size)
+    if min(size) < kernel:
+        x = F.pad(x, (0, 1, 0, 1))
+    want = F.max_pool2d(x, kernel, stride, ceil_mode=True)
+    pool = kernels.MaxPool([Window(kernel, stride)] * 2)
+    for values in (1, 2 * 2 * 5 * want.shape[3], 1 << 20):  # one row at a time, two, all
+        monkeypatch.setattr(kernels, "_BAND", values)
+        room = torch.full_like(want, float("nan"))
+        assert pool([x], room, MEMORY)[0] is room
+        assert torch.equal(room, want)
+    assert torch.equal(pool([x], None, MEMORY)[0], want)
