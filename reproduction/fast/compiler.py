@@ -285,14 +285,14 @@ class _Run:
 
     Attributes:
         values: what is held of each.
-        lent: buffers by where they start; several values may lie in one.
+        lent: buffers; several values may lie in one.
     """
 
     def __init__(self, made: Plan, memory: Memory):
         self.plan = made
         self.memory = memory
         self.values: dict[str, Tensor] = {}
-        self.lent: dict[int, Tensor] = {}
+        self.lent: list[Tensor] = []
 
     def feed(self, name: str, value: Tensor) -> None:
         """Lay an input out."""
@@ -338,17 +338,21 @@ class _Run:
         """Borrow memory for what is held of a blob."""
         rows, columns = part.held
         buffer = self.memory.image(batch, channels, rows.size, columns.size)
-        self.lent[buffer.untyped_storage().data_ptr()] = buffer
+        self.lent.append(buffer)
         return buffer
 
     def forget(self, name: str) -> None:
         """Drop a value, and give its memory back if no other lies there."""
         value = self.values.pop(name, None)
-        if value is None:
-            return
-        place = value.untyped_storage().data_ptr()
-        if place in self.lent and all(place != v.untyped_storage().data_ptr() for v in self.values.values()):
-            self.memory.give(self.lent.pop(place))
+        buffer = None if value is None else self.home(value)
+        if buffer is not None and all(self.home(other) is not buffer for other in self.values.values()):
+            self.lent = [other for other in self.lent if other is not buffer]
+            self.memory.give(buffer)
+
+    def home(self, value: Tensor) -> Tensor | None:
+        """Find the buffer that a value lies in; None where it has memory of its own."""
+        place = value.data_ptr()
+        return next((b for b in self.lent if b.data_ptr() <= place < b.data_ptr() + b.nbytes), None)
 
     def result(self, name: str) -> Tensor:
         """Give a wanted blob, in memory of its own."""
@@ -356,7 +360,7 @@ class _Run:
         if part is not None:
             rows, columns = place(spatial(self.plan.survey.shapes[name]), part.held)
             value = value[..., rows, columns]
-        lent = value.untyped_storage().data_ptr() in self.lent
+        lent = self.home(value) is not None
         return value.clone(memory_format=torch.contiguous_format) if lent else value.contiguous()
 
     def end(self) -> None:

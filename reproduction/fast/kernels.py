@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -233,14 +234,47 @@ class MaxPool:
 
     def __init__(self, windows: Sequence[Window]):
         self.kernel, self.stride = ([getattr(window, name) for window in windows] for name in ("kernel", "stride"))
-        self.rows = windows[0]
+        self.windows = tuple(windows)
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, memory: Memory) -> tuple[Tensor, ...]:
         """Pool."""
-        return (self._pool(bottoms[0]) if out is None else _by_bands(bottoms[0], out, self.rows, self._pool),)
+        return (self._pool(bottoms[0]) if out is None else _by_bands(bottoms[0], out, self.windows[0], self._pool),)
 
     def _pool(self, x: Tensor) -> Tensor:
         return F.max_pool2d(x, self.kernel, self.stride, ceil_mode=True)
+
+
+class Pooled:
+    """Convolution by ``Winograd``, and maxima of what it makes while the caches hold it; it is never there whole.
+
+    Args:
+        convolution: what is pooled.
+        pooling: windows side by side, that begin where what is convolved begins.
+        rows: pixels of a column of what is convolved.
+        columns: pixels of a row of it.
+    """
+
+    fills = True
+
+    def __init__(self, convolution: Minimal, pooling: MaxPool, rows: int, columns: int):
+        self.winograd, self.pooling, self.size = convolution.winograd, pooling, (rows, columns)
+        self.stride = pooling.windows[0].stride
+
+    def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, memory: Memory) -> tuple[Tensor, ...]:
+        """Convolve and pool."""
+        assert out is not None
+        (high, wide), x, made = self.size, bottoms[0], self.winograd
+        # Whole rows of tiles and of windows.
+        each = math.lcm(made.outputs, self.stride)
+        each *= max(1, made.rows(wide) * made.outputs // each)
+        for first in range(0, high, each):
+            count = min(each, high - first)
+            band = memory.image(len(x), made.num_output, count, wide)
+            made(x[:, :, first : first + count + made.taps - 1 + made.slack(count)], band, memory)
+            pooled = self.pooling([band], None, memory)[0]
+            out[:, :, first // self.stride :][:, :, : pooled.shape[2]].copy_(pooled)
+            memory.give(band)
+        return (out,)
 
 
 class Upsample:

@@ -9,14 +9,15 @@ image. The padding of the later layers, zeros, is put around their bottoms in th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from reproduction.caffe.geometry import Shape
-from reproduction.fast.kernels import Kernel
+from reproduction.fast.kernels import Kernel, MaxPool, Minimal, Pooled
 from reproduction.fast.ops import Op, spatial
 from reproduction.fast.regions import EVERYWHERE, NOTHING, Region, Span
 
@@ -99,6 +100,7 @@ class Step:
         parts: of the tops; None where blobs have other than four axes.
         frames: of the tops.
         last: blobs that nobody reads after this step.
+        before: the step that is taken at once with this one, and keeps no blob of its own.
     """
 
     op: Op
@@ -107,6 +109,7 @@ class Step:
     parts: list[Part | None]
     frames: list[Frame]
     last: list[str] = field(default_factory=list)
+    before: Step | None = None
 
 
 @dataclass
@@ -198,10 +201,10 @@ def products(ops: Sequence[Op], survey: Survey, parts: Mapping[str, Part]) -> in
 
 
 def describe(made: Plan) -> str:
-    """Draw a table of a plan: how each layer is computed, what part of its top, and millions of products."""
+    """Draw a table of a plan: how each layer is computed, what part of its top, how many products, what is saved."""
     rows: list[tuple[str, ...]] = [("layer", "how", "part", "of", "millions of products", "of")]
     totals = [0, 0]
-    for step in made.steps:
+    for step, how in _told(made.steps):
         part, name = (step.parts[0], step.op.tops[0]) if step.parts else (None, "")
         shape = made.survey.shapes.get(name, ())
         each = step.op.products([made.survey.shapes[bottom] for bottom in step.op.bottoms])
@@ -209,12 +212,24 @@ def describe(made: Plan) -> str:
         counts = [each * math.prod(sizes), each * math.prod(shape[2:])] if each else [0, 0]
         totals = [total + count for total, count in zip(totals, counts, strict=True)]
         texts = [f"{count / 1e6:,.0f}" if each else "" for count in counts]
-        how = step.op.how + (", its borders from an image of zeros" if name in made.borrowed else "")
+        how += ", its borders from an image of zeros" if name in made.borrowed else ""
         sides = [" x ".join(map(str, side)) for side in (sizes, shape[2:])]
         rows.append((step.op.name, how, *(sides if part else ["", ""]), *texts))
     rows.append(("total", "", "", "", *(f"{total / 1e6:,.0f}" for total in totals)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    table = ["  ".join(map(str.ljust, row, widths)) for row in rows]
+    if totals[1]:
+        saved = f"{1 - totals[0] / totals[1]:.0%}"
+        table.append(f"{saved} of the products are saved: where no pixel of the image reaches, all images are alike.")
+    return "\n".join(line.rstrip() for line in table)
+
+
+def _told(steps: Iterable[Step]) -> Iterator[tuple[Step, str]]:
+    """List the steps, those that are taken at once with another among them, with how each is computed."""
+    for step in steps:
+        if step.before:
+            yield step.before, step.before.op.how
+        yield step, step.op.how + (" while it is made" if step.before else "")
 
 
 def stretch(blank: Tensor, survey: Survey, blob: str, region: Region) -> Tensor:
@@ -274,9 +289,11 @@ def make(
             reads.append((bottom, place(_longer(region, op.slack(made)), part.held) if part else None))
         frames = [_frame(top, parts[top], survey, blanks) if top in parts else [] for top in op.tops]
         steps.append(Step(op, op.kernel(regions, made), reads, held, frames))
+    steps = _join(steps, wanted)
     alive = set(wanted)
     for step in reversed(steps):
-        step.last = [name for name in dict.fromkeys((*step.op.bottoms, *step.op.tops)) if name not in alive]
+        names = (*(name for name, _ in step.reads), *step.op.bottoms, *step.op.tops)
+        step.last = [name for name in dict.fromkeys(names) if name not in alive]
         alive.update(step.last)
     made_by_ops = {top for op in ops for top in op.tops}
     feeds = {
@@ -286,6 +303,36 @@ def make(
     }
     borrowed = borrowers(survey, parts)
     return Plan(survey, parts, wanted, steps, feeds, products(ops, survey, parts), borrowed)
+
+
+def _join(steps: Iterable[Step], wanted: Iterable[str]) -> list[Step]:
+    """Pool while convolving, where a pooling is all that reads a convolution."""
+    steps = list(steps)
+    read = Counter([*wanted, *(bottom for step in steps for bottom in step.op.bottoms)])
+    joined: list[Step] = []
+    for step in steps:
+        alone = joined and step.op.bottoms == joined[-1].op.tops and read[step.op.bottoms[0]] == 1
+        kernel = _pooled(joined[-1], step) if alone else None
+        if kernel:
+            joined[-1] = replace(step, kernel=kernel, reads=joined[-1].reads, before=joined[-1])
+        else:
+            joined.append(step)
+    return joined
+
+
+def _pooled(before: Step, step: Step) -> Pooled | None:
+    """Make one kernel of two, if windows that lie side by side see what was just convolved, and all of it."""
+    part, top = before.parts[0], step.parts[0]
+    if not isinstance(before.kernel, Minimal) or not isinstance(step.kernel, MaxPool) or not part or not top:
+        return None
+    windows = step.kernel.windows
+    begins = all(
+        window.kernel == window.stride and low.start == high.start * window.stride
+        for window, low, high in zip(windows, part.made, top.made, strict=True)
+    )
+    if not begins or part.held != part.made:
+        return None
+    return Pooled(before.kernel, step.kernel, *(span.size for span in part.made))
 
 
 def _frame(name: str, part: Part, survey: Survey, blanks: Mapping[str, Tensor]) -> Frame:

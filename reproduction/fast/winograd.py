@@ -30,6 +30,7 @@ _POINTS: dict[int, tuple[float, ...]] = {
 }
 # Those whose matrices bfloat16 holds exactly.
 _COARSE_POINTS: dict[int, tuple[float, ...]] = {6: (0, 1, -1, 0.5, -2)}
+_OUTPUTS = 512  # channels made at a time
 _BLOCK_BYTES = 2 << 20  # of transformed inputs: what the caches hold
 
 
@@ -107,49 +108,59 @@ class Winograd:
         """
         n, m = self.size, self.outputs
         high, wide = (-(-pixels // m) for pixels in out.shape[2:])
-        rows = max(1, min(high, self._tiles() // wide))
+        rows = min(high, self.rows(out.shape[3]))
         tiles = rows * wide
-        # What is spread is not read after its transform, nor this after the products: two buffers take turns.
-        first_use, last_use = n * n * self.channels, (n * n + 1) * self.num_output
-        a = memory.take(tiles * max(first_use, last_use))
-        b = memory.take(tiles * max(first_use, m * m * self.num_output))
+        # What is spread is not read after its transform: the products take its place.
+        spread, outputs = n * n * self.channels, min(self.num_output, _OUTPUTS)
+        counts = max(spread, (n * n + 1) * outputs), spread, m * m * outputs
+        buffers = [memory.take(tiles * count) for count in counts]
         for image, top in zip(x.permute(0, 2, 3, 1), out.permute(0, 2, 3, 1), strict=True):
             for first in range(0, high, rows):
                 count = min(rows, high - first)
-                block = _Block(self, count, wide, a, b)
+                block = _Block(self, count, wide, *buffers)
                 block.run(image[first * m :], top[first * m : (first + count) * m])
-        memory.give(a)
-        memory.give(b)
+        for buffer in buffers:
+            memory.give(buffer)
 
-    def _tiles(self) -> int:
-        """How many tiles at a time: as the caches hold, but enough that the weights are worth reading."""
-        itemsize = self.weight.element_size()
-        return max(_BLOCK_BYTES // (self.size**2 * self.channels * itemsize), self.channels * 3 // 4)
+    def rows(self, pixels: int) -> int:
+        """Count the rows of tiles to take at a time: what the caches hold, but enough to be worth reading the weights.
+
+        Args:
+            pixels: of a row of the outputs.
+        """
+        fitting = _BLOCK_BYTES // (self.size**2 * self.channels * self.weight.element_size())
+        return max(1, max(fitting, self.channels * 3 // 4) // -(-pixels // self.outputs))
 
 
 class _Block:
     """Some rows of tiles of one image."""
 
-    def __init__(self, layer: Winograd, high: int, wide: int, a: Tensor, b: Tensor):
-        n2, m2, tiles = layer.size**2, layer.outputs**2, high * wide
-        inputs, outputs = tiles * layer.channels, tiles * layer.num_output
-        self.layer, self.high, self.wide, self.tiles = layer, high, wide, tiles
-        self.spread, self.v = a[: n2 * inputs], b[: n2 * inputs]
-        self.products, self.y = a[: (n2 + 1) * outputs], b[: m2 * outputs]
+    def __init__(self, layer: Winograd, high: int, wide: int, products: Tensor, v: Tensor, y: Tensor):
+        self.layer, self.high, self.wide, self.tiles = layer, high, wide, high * wide
+        count = layer.size**2 * self.tiles * layer.channels
+        self.spread, self.products, self.v, self.y = products[:count], products, v[:count], y
 
     def run(self, x: Tensor, top: Tensor) -> None:
         """Convolve (h, w, C) to (H, W, O)."""
-        layer, tiles = self.layer, self.tiles
+        layer = self.layer
         n, m, shape = layer.size, layer.outputs, (self.high, self.wide)
         row, column, _ = x.stride()
         windows = x.as_strided((n, n, *shape, layer.channels), (row, column, m * row, m * column, 1))
         self.spread.view(windows.shape).copy_(windows)
         torch.mm(layer._input, self.spread.view(n * n, -1), out=self.v.view(n * n, -1))
-        products = self.products.view(n * n + 1, tiles, layer.num_output)
-        torch.bmm(self.v.view(n * n, tiles, layer.channels), layer.weight, out=products[:-1])
-        products[-1] = layer._bias
-        torch.mm(layer._output, products.view(n * n + 1, -1), out=self.y.view(m * m, -1))
-        self._store(self.y.view(m, m, *shape, layer.num_output), top)
+        for first in range(0, layer.num_output, _OUTPUTS):
+            self._multiply(slice(first, min(first + _OUTPUTS, layer.num_output)), top)
+
+    def _multiply(self, outputs: slice, top: Tensor) -> None:
+        """Make some of the outputs."""
+        layer, count = self.layer, outputs.stop - outputs.start
+        n2, m = layer.size**2, layer.outputs
+        products = self.products[: (n2 + 1) * self.tiles * count].view(n2 + 1, self.tiles, count)
+        torch.bmm(self.v.view(n2, self.tiles, layer.channels), layer.weight[:, :, outputs], out=products[:-1])
+        products[-1] = layer._bias[outputs]
+        y = self.y[: m * m * self.tiles * count]
+        torch.mm(layer._output, products.view(n2 + 1, -1), out=y.view(m * m, -1))
+        self._store(y.view(m, m, self.high, self.wide, count), top[:, :, outputs])
 
     def _store(self, y: Tensor, top: Tensor) -> None:
         """Put tiles (m, m, tile rows, tile columns, O) in their places; what lies past the end is dropped."""
