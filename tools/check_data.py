@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from common import Bars, run
 from reproduction.caffe import files
 from reproduction.caffe.errors import ReproductionError
 from reproduction.fcn.datasets import check, folder, painted
+from reproduction.fcn.datasets.base import VOID
 from reproduction.fcn.datasets.check import Problem, Report
 
 FEW = 5  # files that are named for each problem, without --all
@@ -41,6 +43,7 @@ def main() -> int:
         report = check.look(args.folder, names, palette, bars(args.folder.name, "picture"))
     if args.write_palette:
         write_palette(report, args.write_palette)
+        print(f"{args.write_palette}: written; a line is R G B name, in the order of the classes.", file=sys.stderr)
     print(json.dumps(document(report), indent=2) if args.json else "\n".join(text(report, None if args.all else FEW)))
     return 0 if report.ok else 1
 
@@ -64,8 +67,10 @@ def write_palette(report: Report, path: Path) -> None:
     Raises:
         ReproductionError: there are none, or too many to be classes.
     """
-    if not report.colours:
-        raise ReproductionError("the labels are not painted: they hold class numbers", place=str(report.root))
+    is_mask = {value.label for value in report.values} == {0, VOID}
+    if not report.colours and not is_mask:
+        said = "the labels are not painted: they hold class numbers" if report.values else "no label shows its colours"
+        raise ReproductionError(f"there is no palette to write; {said}", place=str(report.root))
     if len(report.colours) > 255:
         raise ReproductionError(
             "there are more colours than classes can be",
@@ -74,15 +79,17 @@ def write_palette(report: Report, path: Path) -> None:
             want="at most 255",
             remedy="The labels were smoothed or saved as JPEG: export them again, as PNG without smoothing.",
         )
+    colours = painted.MASK.values() if is_mask else report.colours
     with files.atomic(path) as file:
-        file.write(painted.dumps({f"class{i}": colour for i, colour in enumerate(report.colours)}).encode())
+        file.write(painted.dumps(painted.begin(list(colours), report.classes)).encode())
 
 
 def text(report: Report, few: int | None) -> Iterator[str]:
     """Word a report."""
     images, labels = report.folders
     yield f"{report.root}: {report.images} pictures in {images}/, {report.labels} labels in {labels}/"
-    yield f"{report.pairs} pictures with a label; " + ", ".join(f"{n} in {split}" for split, n in report.splits.items())
+    splits = ", ".join(f"{n} in {split}" for split, n in report.splits.items())
+    yield f"{report.pairs} pictures with a label" + (f"; {splits}" if splits else "")
     for what, modes in report.modes.items():
         if modes:
             yield f"modes of {what}: " + ", ".join(f"{mode} ({n})" for mode, n in modes.items())

@@ -59,15 +59,36 @@ def test_a_bad_folder_names_files_and_exits_1(tool):
 
 def test_colours_are_written_to_be_named_and_read_again(tool):
     own.write("photos", labels=own.paint, names=None)
-    code, out, _ = tool("photos", "--write-palette", "found.txt")
+    code, out, err = tool("photos", "--write-palette", "found.txt")
     assert code == 1
+    assert err == "found.txt: written; a line is R G B name, in the order of the classes.\n"
     assert "3 colours in the labels (R G B, share):" in out
-    assert len(Path("found.txt").read_text().splitlines()) == 3
+    assert Path("found.txt").read_text() == "0 0 0 class0\n128 0 0 class1\n0 128 0 class2\n"
     assert tool("photos", "--palette", "found.txt")[0] == 0
     own.write("numbers")
     assert tool("numbers", "--write-palette", "x.txt") == (
-        1, "", "error: numbers: the labels are not painted: they hold class numbers.\n",
+        1, "", "error: numbers: there is no palette to write; the labels are not painted: they hold class numbers.\n",
     )  # fmt: skip
+    own.write("jpegs", ending="jpg")
+    assert tool("jpegs", "--write-palette", "x.txt") == (
+        1, "", "error: jpegs: there is no palette to write; no label shows its colours.\n",
+    )  # fmt: skip
+    assert not Path("x.txt").exists()
+
+
+def test_the_palette_of_a_mask_is_written_whole(tool):
+    own.write("photos", labels=own.mask, names=("wall", "crack"))
+    assert tool("photos", "--write-palette", "photos/palette.txt")[0] == 1
+    assert Path("photos/palette.txt").read_text() == "0 0 0 wall\n255 255 255 crack\n"
+    assert tool("photos")[0] == 0
+
+
+def test_an_empty_folder_says_so(tool):
+    own.write("photos", n=0)
+    code, out, _ = tool("photos")
+    assert code == 1
+    assert out.splitlines()[:2] == ["photos: 0 pictures in images/, 0 labels in labels/", "0 pictures with a label"]
+    assert "error: there is no picture in images/. Pictures are files that end in .png, .jpg and the like.\n" in out
 
 
 def test_everything_is_json_for_machines(tool):

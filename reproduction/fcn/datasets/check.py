@@ -28,6 +28,9 @@ MOST_OF_ONE = 0.99
 Size = tuple[int, int]  # height and width, pixels
 
 _SEVERAL = 12  # values or colours that a line lists
+_MASK_PALETTE = (
+    "name a --palette with the lines `0 0 0 background` and `255 255 255 thing`, which --write-palette writes"
+)
 
 
 @dataclass(frozen=True)
@@ -161,8 +164,9 @@ def look(
         present[id] = _label(found, files.labels[id], sizes, names, palette)
     progress(len(pairs), len(pairs))
     _large(found)
+    _painted(found, names)
     _whole(found, names, is_painted=palette is not None)
-    if names:
+    if names and found.read:
         _classes(found, names, splits, present)
     _summarise(report, found, names)
     return report
@@ -172,6 +176,11 @@ def _names(found: _Found, files: Tree) -> None:
     """Find files without partner, and files of one name."""
     for paths in files.twice.values():
         found.add("files have one name", "Rename or remove one.", " and ".join(map(str, paths)))
+    empty = [name for name, held in zip(files.folders, (files.images, files.labels), strict=True) if not held]
+    for name in empty:
+        found.add(f"there is no picture in {name}/", "Pictures are files that end in .png, .jpg and the like.")
+    if empty:
+        return
     alone = sorted(files.images.keys() - files.labels.keys()), sorted(files.labels.keys() - files.images.keys())
     if not files.pairs:
         first = [
@@ -272,6 +281,24 @@ def _out_of_range(classes: int) -> tuple[str, str]:
     )
 
 
+def _painted(found: _Found, names: Sequence[str] | None) -> None:
+    """Offer the palette that painted labels seem to have."""
+    colours = set(found.colours)
+    if not colours:
+        return
+    if len(colours) > VOID:
+        remedy = f"{len(colours):,} colours are no classes: they were smoothed; export them again, without smoothing."
+    elif colours == set(painted.MASK.values()):
+        remedy = f"They are masks of black and white: {_MASK_PALETTE}."
+    elif names and painted.is_voc(colours, names):
+        remedy = "They are the colours in which VOC draws its classes: say --palette voc."
+    else:
+        return
+    for what, old, fatal in list(found.problems):
+        if what == folder.PAINTED:
+            found.problems[what, remedy, fatal] = found.problems.pop((what, old, fatal))
+
+
 def _whole(found: _Found, names: Sequence[str] | None, *, is_painted: bool) -> None:
     """Find what only all labels together show."""
     numbers = set(found.pixels)
@@ -281,14 +308,14 @@ def _whole(found: _Found, names: Sequence[str] | None, *, is_painted: bool) -> N
     if numbers == {0, VOID} and not is_painted:
         found.add(
             "the labels are masks of 0 and 255; 255 is void, so that there is nothing to learn but class 0",
-            "Write 1 for 255; or name a --palette with the lines `0 0 0 background` and `255 255 255 thing`.",
+            f"Write 1 for 255; or {_MASK_PALETTE}.",
         )
     elif len(known) < 2:
         said = f"class {_named(min(known), names)}" if known else "void"
         found.add(f"the labels hold nothing but {said}", "A net learns from two classes or more.")
     if names is None:
         remedy = "Name them by --classes FILE or in classes.txt, one a line, the first for label 0."
-        found.add("nothing says the names of the classes", remedy, fatal=False)
+        found.add("nothing says the names of the classes", remedy)
         if known and sorted(known) != list(range(len(known))):
             remedy = "Class numbers count from 0; grey levels and colours are none."
             found.add("the labels are not 0, 1, 2 and on", remedy, _listed(sorted(known)), fatal=False)
@@ -307,9 +334,10 @@ def _classes(found: _Found, names: Sequence[str], splits: dict[str, list[str]], 
             found.add("classes occur in no label", "", name, fatal=False)
         elif splits and label not in learnt:
             found.add("classes occur in no picture to learn from", "", name, fatal=False)
-    total = sum(count for label, count in found.pixels.items() if label != VOID)
-    label, count = max(((n, c) for n, c in found.pixels.items() if n != VOID), default=(0, 0), key=lambda each: each[1])
-    if total and count / total > MOST_OF_ONE and len(found.pixels) > 1 and label < len(names):
+    known = {label: count for label, count in found.pixels.items() if label != VOID}
+    label = max(known, default=0, key=lambda each: known[each])
+    count, total = known.get(label, 0), sum(known.values())
+    if len(known) > 1 and count / total > MOST_OF_ONE and label < len(names):
         remedy = "Look at the other classes' IU, not at the pixel accuracy; more of their pixels help."
         said = f"{names[label]} ({100 * count / total:.1f} %)"
         found.add("one class is nearly everything", remedy, said, fatal=False)

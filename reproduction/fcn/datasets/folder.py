@@ -33,6 +33,8 @@ FIFTH = 5  # of the pictures, one of so many is validated on, where no list says
 _KINDS = (("images", "labels", "."), ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"))
 #: Modes of pictures whose pixels may be class numbers.
 NUMBERS = ("P", "L", "1", "I;16", "I;16B", "I;16L", "I")
+#: What is wrong with labels that are painted and have no palette.
+PAINTED = "the labels are colours, not class numbers"
 _AGAIN = "Export it again, as 8-bit PNG."
 
 
@@ -80,7 +82,13 @@ class Tree:
             found = [id for id in pairs if (id in validated) == (split == "val")]
         if not found:
             got = f"{len(pairs)} with a label"
-            raise DataError(f"there is no picture for the split {split!r}", path=self.root, got=got, want="2 or more")
+            raise DataError(
+                f"there is no picture for the split {split!r}",
+                path=self.root,
+                got=got,
+                want="2 or more",
+                remedy="tools/check_data.py says what is missing.",
+            )
         return found
 
     def _listed(self, split: str) -> list[str]:
@@ -97,22 +105,38 @@ def tree(root: StrPath) -> Tree:
     """
     place = Path(root)
     if not place.is_dir():
-        raise DataError("there is no such folder", path=place)
-    for pictures_in, labels_in, lists_in in _KINDS:
-        if (place / pictures_in).is_dir() and (place / labels_in).is_dir():
-            shown, shown_twice = _files(place / pictures_in)
-            labelled, labelled_twice = _files(place / labels_in)
-            listed = {split: place / lists_in / f"{split}.txt" for split in SPLITS}
-            lists = {split: path for split, path in listed.items() if path.is_file()}
-            return Tree(place, shown, labelled, shown_twice | labelled_twice, lists, (pictures_in, labels_in))
-    inside = sorted(path.name + "/" * path.is_dir() for path in place.iterdir() if not path.name.startswith("."))
-    said = ", ".join(inside[:6]) + (" ..." if len(inside) > 6 else "")
-    raise DataError(
+        raise DataError("this is a file, no folder" if place.is_file() else "there is no such folder", path=place)
+    if (kind := _kind(place)) is None:
+        raise _no_tree(place)
+    pictures_in, labels_in, lists_in = kind
+    shown, shown_twice = _files(place / pictures_in)
+    labelled, labelled_twice = _files(place / labels_in)
+    listed = {split: place / lists_in / f"{split}.txt" for split in SPLITS}
+    lists = {split: path for split, path in listed.items() if path.is_file()}
+    return Tree(place, shown, labelled, shown_twice | labelled_twice, lists, (pictures_in, labels_in))
+
+
+def _kind(place: Path) -> tuple[str, str, str] | None:
+    return next((kind for kind in _KINDS if all((place / name).is_dir() for name in kind[:2])), None)
+
+
+def _no_tree(place: Path) -> DataError:
+    """Word what a folder holds instead, and which one near it was meant."""
+    shown = sorted(path for path in place.iterdir() if not path.name.startswith("."))
+    inside = [path.name + "/" * path.is_dir() for path in shown]
+    near = next((path for path in (*shown, place.parent) if path.is_dir() and _kind(path)), None)
+    return DataError(
         "this is no folder to learn from",
         path=place,
-        got=said or "an empty folder",
+        got=", ".join(inside[:6]) + (" ..." if len(inside) > 6 else "") or "an empty folder",
         want="images/ and labels/, or JPEGImages/ and SegmentationClass/",
+        remedy=f"Did you mean {near}?" if near else "",
     )
+
+
+def is_album(folder: Path) -> bool:
+    """Say whether pictures lie in a folder itself, and no folders beside them."""
+    return bool(_files(folder)[0]) and not any(path.is_dir() for path in folder.iterdir())
 
 
 def _files(folder: Path) -> tuple[dict[str, Path], dict[str, list[Path]]]:
@@ -152,7 +176,7 @@ def read_labels(path: StrPath, colours: Palette | None = None) -> npt.NDArray[np
             return painted.labels(np.array(_decoded(image).convert("RGB")), colours).astype(np.int64)
         if image.mode not in NUMBERS:
             raise DataError(
-                "the labels are colours, not class numbers",
+                PAINTED,
                 got=f"mode {image.mode}",
                 want="palette (P) or grey (L)",
                 remedy="Say by --palette which colour is which class; tools/check_data.py --write-palette begins it.",

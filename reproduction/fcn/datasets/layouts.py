@@ -170,18 +170,26 @@ def read_classes(path: StrPath) -> tuple[str, ...]:
     """Read the names of a labelling's classes: one a line, the first for label 0.
 
     Raises:
-        DataError: the file cannot be read, or is no list of at most 255 different names.
+        DataError: the file cannot be read, or is no list of at most 255 different names; says which line is wrong.
     """
+    want = "one name a line, at most 255, none twice"
     try:
-        names = tuple(Path(path).read_text(encoding="utf-8-sig").splitlines())
+        names = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").rstrip().splitlines()]
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise DataError(f"the names of the classes cannot be read ({reason})", path=path) from None
+        raise DataError(
+            f"the names of the classes cannot be read ({reason})", path=path, want=f"a file, {want}"
+        ) from None
     except UnicodeDecodeError:
-        names = ()
-    if not 0 < len(names) < 256 or len(set(names)) < len(names) or not all(map(str.strip, names)):
-        raise DataError("this is no list of classes", path=path, want="one name a line, at most 255, none twice")
-    return names
+        names = []
+    for number, name in enumerate(names, 1):
+        if not name or name in names[: number - 1]:
+            got = f"{name!r} again" if name else "a blank"
+            raise DataError("this is no list of classes", path=path, got=f"{got} on line {number}", want=want)
+    if not 0 < len(names) < 256:
+        got = f"{len(names)} names" if names else "no name"
+        raise DataError("this is no list of classes", path=path, got=got, want=want)
+    return tuple(names)
 
 
 def split_ids(split: str, files: Sequence[Path], derived: Sequence[str] | None = None) -> list[str]:

@@ -23,6 +23,9 @@ UInt8 = npt.NDArray[np.uint8]
 
 VOID_NAME = "void"
 VOC = "voc"
+VOCS_CLASSES = 21
+#: What a mask of black and white is painted in.
+MASK = {"background": (0, 0, 0), "thing": (255, 255, 255)}
 
 
 def read(path: StrPath, names: Sequence[str] | None = None) -> dict[str, RGB]:
@@ -89,6 +92,33 @@ def voc(names: Sequence[str]) -> dict[str, RGB]:
     colours = palette.voc()
     found = {name: _rgb(colours[i]) for i, name in enumerate(names)}
     return {**found, VOID_NAME: _rgb(colours[VOID])}
+
+
+def is_voc(found: Iterable[RGB], names: Sequence[str]) -> bool:
+    """Say whether labels are painted in VOC's colours of so many classes, and of void."""
+    return set(found) <= set(voc(names).values())
+
+
+def begin(found: Sequence[RGB], names: Sequence[str] | None = None) -> dict[str, RGB]:
+    """Begin the palette of painted labels, whose names are then to be replaced.
+
+    Args:
+        found: the colours, in the order in which they shall be.
+        names: the classes, where they are known.
+
+    Returns:
+        What ``read`` takes. Black and white are background and thing; VOC's colours get VOC's order and its void, and
+        are complete where the classes are known.
+    """
+    if set(found) == set(MASK.values()):
+        return dict(zip(names if names and len(names) == len(MASK) else MASK, MASK.values(), strict=True))
+    if names and is_voc(found, names):
+        return voc(names)
+    classes = [f"class{i}" for i in range(VOCS_CLASSES)]
+    if not is_voc(found, classes):
+        return {f"class{i}": colour for i, colour in enumerate(found)}
+    known = [(name, colour) for name, colour in voc(classes).items() if colour in found]
+    return {name if name == VOID_NAME else f"class{i}": colour for i, (name, colour) in enumerate(known)}
 
 
 def dumps(found: Palette) -> str:

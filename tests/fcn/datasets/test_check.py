@@ -48,8 +48,12 @@ def test_masks_of_0_and_255_get_words_of_their_own(tmp_path):
     problem = look(tmp_path, ("background", "thing")).problems[0]
     assert problem == Problem(
         "the labels are masks of 0 and 255; 255 is void, so that there is nothing to learn but class 0",
-        "Write 1 for 255; or name a --palette with the lines `0 0 0 background` and `255 255 255 thing`.",
+        "Write 1 for 255; or name a --palette with the lines `0 0 0 background` and `255 255 255 thing`, which"
+        " --write-palette writes.",
     )
+    assert [(each.what, each.files) for each in look(tmp_path, ("background", "thing")).problems[1:]] == [
+        ("classes occur in no label", ["thing"]),
+    ]
     palette = {"background": (0, 0, 0), "thing": (255, 255, 255)}
     assert look(tmp_path, tuple(palette), palette).ok
 
@@ -67,9 +71,48 @@ def test_painted_labels_show_their_colours(tmp_path):
     assert not with_palette.colours
 
 
+@pytest.mark.parametrize(
+    ("labels", "names", "remedy"),
+    [
+        (own.paint, own.NAMES, "They are the colours in which VOC draws its classes: say --palette voc."),
+        (
+            own.paint,
+            None,
+            "Say by --palette which colour is which class; tools/check_data.py --write-palette begins it.",
+        ),
+        (
+            lambda i: np.dstack([own.mask(i)] * 3),
+            None,
+            (
+                "They are masks of black and white: name a --palette with the lines `0 0 0 background` and"
+                " `255 255 255 thing`, which --write-palette writes."
+            ),
+        ),
+        (
+            lambda i: np.random.default_rng(i).integers(0, 256, (*own.SIZE, 3), np.uint8),
+            own.NAMES,
+            "3,600 colours are no classes: they were smoothed; export them again, without smoothing.",
+        ),
+    ],
+    ids=["VOC's", "unnamed", "black and white", "smoothed"],
+)
+def test_painted_labels_are_offered_the_palette_that_they_seem_to_have(tmp_path, labels, names, remedy):
+    own.write(tmp_path, labels=labels, names=None)
+    (problem,) = look(tmp_path, names).problems
+    assert (problem.what, problem.remedy, len(problem.files)) == (folder.PAINTED, remedy, 6)
+
+
+def test_a_folder_without_pictures_is_no_matter_of_names(tmp_path):
+    own.write(tmp_path, n=0)
+    assert found(tmp_path, classes=own.NAMES) == [
+        ("there is no picture in images/", True, []),
+        ("there is no picture in labels/", True, []),
+    ]
+
+
 def test_a_jpeg_is_no_label(tmp_path):
     own.write(tmp_path, ending="jpg")
-    [(what, fatal, files)] = found(tmp_path, classes=own.NAMES)[:1]
+    [(what, fatal, files)] = found(tmp_path, classes=own.NAMES)  # and nothing of classes, of which nothing is known
     assert what == "a JPEG cannot hold labels; its compression changes them at every border"
     assert fatal
     assert files == [f"labels/p{i}.jpg" for i in range(6)]
@@ -179,7 +222,7 @@ def test_large_pictures_are_noticed(tmp_path, monkeypatch):
 def test_without_names_gaps_are_noticed(tmp_path):
     own.write(tmp_path, labels=lambda i: own.label(i) * 50)
     assert found(tmp_path) == [
-        ("nothing says the names of the classes", False, []),
+        ("nothing says the names of the classes", True, []),
         ("the labels are not 0, 1, 2 and on", False, ["0, 50, 100"]),
     ]
 

@@ -109,7 +109,17 @@ def test_what_is_no_folder_to_learn_from_is_refused(tmp_path):
     (tmp_path / "images").mkdir()
     assert refused(tmp_path) == f"DIR: this is no folder to learn from; got images/, {want}"
     own.write(tmp_path, n=1)
-    assert refused(tmp_path) == ("DIR: there is no picture for the split 'train'; got 1 with a label, want 2 or more.")
+    assert refused(tmp_path) == (
+        "DIR: there is no picture for the split 'train'; got 1 with a label, want 2 or more. tools/check_data.py says"
+        " what is missing."
+    )
+    assert refused(tmp_path / "classes.txt") == "DIR: this is a file, no folder."
+    assert refused(tmp_path / "images").endswith(f"Did you mean {tmp_path}?")
+    (tmp_path / "up").mkdir()
+    own.write(tmp_path / "up/VOC2012", folders=("JPEGImages", "SegmentationClass"))
+    assert refused(tmp_path / "up") == (
+        f"DIR: this is no folder to learn from; got VOC2012/, {want} Did you mean DIR/VOC2012?"
+    )
     own.write(tmp_path, n=2)
     assert refused(tmp_path, split="test") == "DIR: there is no split 'test'; want train or val."
     (tmp_path / "classes.txt").unlink()

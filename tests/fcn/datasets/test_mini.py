@@ -270,26 +270,32 @@ def test_a_ground_fills_any_picture_with_colours(ground):
 
 def test_a_tree_names_its_classes(tmp_path):
     listed = tmp_path / "classes.txt"
-    listed.write_text("background\nold boot\n")
+    listed.write_text("\ufeffbackground \r\nold boot\n\n\n", encoding="utf-8", newline="")
     assert layouts.read_classes(listed) == ("background", "old boot")
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "got"),
     [
-        b"",
-        b"background\nfish\nfish\n",
-        b"background\n \nfish\n",
-        b"\xff\xfe",
-        b"".join(b"%d\n" % i for i in range(256)),
+        (b"", "no name"),
+        (b" \n\n", "no name"),
+        (b"background\nfish\nfish \n", "'fish' again on line 3"),
+        (b"background\n \nfish\n", "a blank on line 2"),
+        (b"\xff\xfe", "no name"),
+        (b"".join(b"%d\n" % i for i in range(256)), "256 names"),
     ],
 )
-def test_what_is_no_list_of_classes_is_an_error(tmp_path, text):
+def test_what_is_no_list_of_classes_is_an_error(tmp_path, text, got):
     listed = tmp_path / "classes.txt"
     listed.write_bytes(text)
     with pytest.raises(DataError) as error:
         layouts.read_classes(listed)
-    assert str(error.value) == f"{listed}: this is no list of classes; want one name a line, at most 255, none twice."
+    want = "want one name a line, at most 255, none twice."
+    assert str(error.value) == f"{listed}: this is no list of classes; got {got}, {want}"
+    with pytest.raises(DataError) as error:
+        layouts.read_classes("cat,dog")
+    reason = "the names of the classes cannot be read (no such file or directory)"
+    assert str(error.value) == f"cat,dog: {reason}; want a file, one name a line, at most 255, none twice."
 
 
 def test_labels_are_held_against_the_classes_of_their_tree(root, small, tmp_path):

@@ -37,6 +37,17 @@ def test_vocs_colours_are_those_that_label_maps_are_painted_in():
     assert np.array_equal(painted.labels(palette.paint(numbers), painted.read("voc", names)), numbers)
 
 
+def test_a_palette_is_begun_with_what_is_known_of_its_colours():
+    black, red, blue, cream = (0, 0, 0), (128, 0, 0), (0, 0, 128), (224, 224, 192)
+    assert painted.begin([blue, cream, black]) == {"class0": black, "class1": blue, "void": cream}
+    assert painted.begin([blue, cream, black], own.NAMES) == {"class0": black, "class1": blue, "void": cream}
+    assert painted.begin([red, black], own.NAMES) == painted.voc(own.NAMES)
+    assert painted.begin([(9, 9, 9), black]) == {"class0": (9, 9, 9), "class1": black}
+    white = (255, 255, 255)
+    assert painted.begin([white, black]) == {"background": black, "thing": white}
+    assert painted.begin([white, black], ["wall", "crack"]) == {"wall": black, "crack": white}
+
+
 def test_colours_are_counted():
     assert painted.colours(np.array([[[1, 2, 3], [250, 0, 7], [250, 0, 7]]], np.uint8)) == {
         (250, 0, 7): 2,
