@@ -70,6 +70,19 @@ def run(main: Callable[[], int | None]) -> None:
     sys.exit(code)
 
 
+def positive(text: str) -> int:
+    """Read an option that counts, for argparse.
+
+    Raises:
+        ArgumentTypeError: it is no number from 1 on.
+    """
+    import argparse
+
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return int(text)
+
+
 class Bars:
     """One progress bar at a time, with what remains, on standard error; one line in half a minute in a log file."""
 

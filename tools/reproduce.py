@@ -32,7 +32,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from common import ROOT, Bars, add_precision, compiled, describe, precision, run, versions
+from common import ROOT, Bars, add_precision, compiled, describe, positive, precision, run, versions
 
 from tqdm import tqdm
 
@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--nets", nargs="+", default=[], metavar="NET", help="default: all of the data set")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     add_precision(parser)
-    parser.add_argument("--limit", type=_count, metavar="N", help="score the first N images only; compares nothing")
+    parser.add_argument("--limit", type=positive, metavar="N", help="score the first N images only; compares nothing")
     parser.add_argument("--data", type=Path, default=ROOT / "data", metavar="DIR", help="default: data/")
     parser.add_argument("--weights", type=Path, default=ROOT / "weights", metavar="DIR", help="default: weights/")
     parser.add_argument("--report", type=Path, default=ROOT / "reports", metavar="DIR", help="default: reports/")
@@ -109,13 +109,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--mirror", metavar="URL|DIR", help="where to look first (also REPRODUCTION_MIRROR)")
     parser.add_argument("--manifest", type=Path, help="another weights/manifest.json (also REPRODUCTION_MANIFEST)")
     return parser
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return count
 
 
 def score_all(

@@ -36,11 +36,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import NoReturn
 
-from common import ROOT, WEIGHTS, run
+from common import ROOT, WEIGHTS, positive, run
 
 from tqdm import tqdm
 
-from reproduction.caffe.errors import ReproductionError, WeightsError
+from reproduction.caffe.errors import DataError, ReproductionError, WeightsError
 from reproduction.caffe.parallel import joined
 from reproduction.caffe.signals import Signals
 from reproduction.fcn import catalogue, own, stages, supply, training, zoo
@@ -54,6 +54,7 @@ from reproduction.report import course
 from reproduction.report import training as report
 from reproduction.report.record import METRICS, TITLES
 
+DATA = ROOT / "data"
 PAGE_SECONDS = 30.0
 
 
@@ -108,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data",
         type=Path,
-        default=ROOT / "data",
+        default=DATA,
         metavar="DIR",
         help="the data root, or a folder of your own pictures; default: data/",
     )
@@ -126,12 +127,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--iterations", type=_counts, metavar="N[,N]", help="updates, for all stages or each; default: as published"
     )
-    parser.add_argument("--snapshot", type=_count, metavar="N", help="updates between snapshots")
+    parser.add_argument("--snapshot", type=positive, metavar="N", help="updates between snapshots")
     parser.add_argument(
-        "--keep", type=_count, metavar="N", help="keep the newest N snapshots of each net only; default: all"
+        "--keep", type=positive, metavar="N", help="keep the newest N snapshots of each net only; default: all"
     )
-    parser.add_argument("--validate", type=_count, metavar="N", help="updates between validations")
-    parser.add_argument("--limit", type=_count, metavar="N", help="validate on the first N images only")
+    parser.add_argument("--validate", type=positive, metavar="N", help="updates between validations")
+    parser.add_argument("--limit", type=positive, metavar="N", help="validate on the first N images only")
     parser.add_argument("--seed", type=int, metavar="N", help="of dropout and the order of the images; default: 1337")
     parser.add_argument("--check", action="store_true", help="look at every label first, not at a few")
     parser.add_argument("--force", action="store_true", help="train even what cannot learn")
@@ -143,14 +144,8 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",")]
 
 
-def _count(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return int(text)
-
-
 def _counts(text: str) -> list[int]:
-    return [_count(part) for part in text.split(",")]
+    return [positive(part.strip()) for part in text.split(",")]
 
 
 def own_data(args: argparse.Namespace) -> Data | None:
@@ -159,9 +154,14 @@ def own_data(args: argparse.Namespace) -> Data | None:
     Raises:
         ReproductionError: the folder is not as it must be.
     """
-    if args.solver or not (args.classes or args.palette or own.is_own(args.data)):
+    if args.solver:
         return None
-    return own.data(args.data, args.classes, args.palette, args.side)
+    if args.classes or args.palette or own.is_own(args.data):
+        return own.data(args.data, args.classes, args.palette, args.side)
+    drawn = any(stages.named(name).dataset in supply.DRAWN for name in args.stages or [args.net])
+    if not (drawn or args.data.is_dir() or args.data == DATA):
+        raise DataError("there is no such folder", path=args.data)
+    return None
 
 
 def asked(args: argparse.Namespace, mine: Data | None = None) -> list[Stage]:

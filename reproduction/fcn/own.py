@@ -40,7 +40,9 @@ class Data:
         side: pictures with a longer side are shrunk to it; 0 for none.
         shrunk: how many of those to learn from are.
         pixels: of a picture to learn from, on average, when it is shrunk.
+        learnt: number of pictures to learn from.
         validated: number of pictures to validate on.
+        alone: pictures without a label, which are left out.
     """
 
     root: Path
@@ -49,17 +51,22 @@ class Data:
     side: int
     shrunk: int
     pixels: int
+    learnt: int
     validated: int
+    alone: int
 
 
 def is_own(root: StrPath) -> bool:
-    """Say whether a folder is somebody's own data, and not a data root or a tree of a published set.
+    """Say whether a folder is meant to be somebody's own data, and not a data root or a tree of a published set.
 
-    It has images and labels, or is like a tree of VOC's and names its classes.
+    It names its classes, or has images/ or labels/, or is a folder of pictures. Whether all is there that a net needs,
+    ``data`` says: what somebody named is never passed over for what could be fetched or drawn.
     """
     place = Path(root)
-    named = any((place / name).is_file() for name in ("classes.txt", "palette.txt"))
-    return all((place / name).is_dir() for name in ("images", "labels")) or (named and (place / "JPEGImages").is_dir())
+    if not place.is_dir():
+        return False
+    names = {path.name for path in place.iterdir()}  # as they are spelt, on any file system: SIFT Flow has Images/
+    return bool(names & {"classes.txt", "palette.txt", "images", "labels"}) or folder.is_album(place)
 
 
 def data(root: StrPath, classes: StrPath | None = None, palette: StrPath | None = None, side: int = SIDE) -> Data:
@@ -81,14 +88,16 @@ def data(root: StrPath, classes: StrPath | None = None, palette: StrPath | None 
         raise DataError("nothing says the names of the classes", path=root, want=want)
     if len(names) < 2:
         raise DataError("one class is nothing to tell apart", path=root, got=names[0], want="two classes or more")
-    learnt = [files.images[id] for id in files.ids("train") if id in files.images]
+    ids = files.ids("train")
+    learnt = [files.images[id] for id in ids if id in files.images]
     if not learnt:
         raise DataError("none of the pictures to learn from is there", path=root)
     sizes = [_size(path) for path in learnt]
     fitted = [images.fit(size, side) for size in sizes]
     pixels = sum(height * width for height, width in fitted) // len(fitted)
     shrunk = sum(size != small for size, small in zip(sizes, fitted, strict=True))
-    return Data(files.root, names, colours, side, shrunk, pixels, len(files.ids("val")))
+    alone = len(files.images.keys() - files.labels.keys())
+    return Data(files.root, names, colours, side, shrunk, pixels, len(ids), len(files.ids("val")), alone)
 
 
 def _size(path: Path) -> tuple[int, int]:
@@ -161,7 +170,11 @@ def stage(name: str, known: Data) -> Stage:
 
 def notes(chain: Sequence[Stage], known: Data) -> list[str]:
     """Say what was made of the published recipe, as sentences."""
-    said = [f"{known.root}: {len(known.classes)} classes: {', '.join(known.classes)}"]
+    said = [
+        f"{known.root}: {len(known.classes)} classes: {', '.join(known.classes)}",
+        f"{known.learnt} pictures to learn from, {known.validated} to validate on"
+        + (f"; {known.alone} without a label are left out" if known.alone else ""),
+    ]
     if known.shrunk:
         said.append(
             f"{known.shrunk} pictures are longer than {known.side} pixels, and are shrunk to them with their labels;"

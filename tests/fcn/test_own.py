@@ -54,6 +54,7 @@ def test_the_rate_follows_the_size_of_the_pictures_where_pixels_add_up(photos):
     assert own.rate(catalogue.NETS["mini-fcn8s"], large) == catalogue.NETS["mini-fcn8s"].base_lr
     assert own.notes([own.stage("voc-fcn8s", large)], large) == [
         f"{photos}: 3 classes: background, cat, dog",
+        "5 pictures to learn from, 1 to validate on",
         "voc-fcn8s: score_pool3 and the upsamplings are made anew, for 3 classes",
         "voc-fcn8s: base_lr 1e-14 is for pictures of 187,500 pixels; these have 750,000, so that it is 2.5e-15",
     ]
@@ -81,6 +82,26 @@ def test_a_folder_is_told_from_a_data_root_and_from_vocs_tree(tmp_path, photos):
     assert own.is_own(voc)
     (voc / "classes.txt").unlink()
     assert not own.is_own(voc)
+    assert not own.is_own(tmp_path / "nowhere")
+
+
+def test_half_a_folder_is_not_passed_over_for_other_data(tmp_path):
+    for number, inside in enumerate(("images/1.jpg", "labels/1.png", "1.jpg")):
+        root = tmp_path / str(number)
+        (root / inside).parent.mkdir(parents=True)
+        (root / inside).write_bytes(b"")
+        assert own.is_own(root)
+        (root / "classes.txt").write_text("a\nb\n")
+        assert own.is_own(root)
+        assert refused(root).startswith("DIR: this is no folder to learn from; got ")
+    (tmp_path / "1.jpg").write_bytes(b"")
+    assert not own.is_own(tmp_path), "a data root may hold a picture too"
+
+
+def test_pictures_without_a_label_are_counted(photos):
+    (photos / "labels/p3.png").unlink()
+    known = own.data(photos)
+    assert own.notes([], known)[1] == "4 pictures to learn from, 1 to validate on; 1 without a label are left out"
 
 
 def test_large_pictures_are_shrunk_with_their_labels_and_the_answer_has_their_size(tmp_path):
@@ -92,7 +113,7 @@ def test_large_pictures_are_shrunk_with_their_labels_and_the_answer_has_their_si
     assert sample["data"].shape == (3, 10, 15)
     assert sample["label"].shape == (1, 10, 15)
     assert set(np.unique(sample["label"])) <= set(range(3)), "labels are not averaged"
-    assert own.notes([], known)[1].startswith("5 pictures are longer than 15 pixels, and are shrunk to them")
+    assert own.notes([], known)[2].startswith("5 pictures are longer than 15 pixels, and are shrunk to them")
     about = card.own("mine", folders.NAMES, side=15)
     net = Net(nets.deploy(stage.row), seed=1)
     torch.nn.init.normal_(net.params["score_fr"][0])

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 
 from reproduction.caffe import weights
 from reproduction.fcn import stages, training, trainlog
-from tests import mini, small
+from tests import mini, own, small
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -157,13 +158,45 @@ def test_mistakes_end_in_one_line(tool, where, args, said):
     assert said is None or err == f"error: {said}\n"
 
 
+def test_pictures_of_ones_own_are_taken_with_their_classes_beside_them(tool, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own.write("photos", names=None)
+    Path("names.txt").write_text("background\ncat\ndog\n")
+    code, out, err = tool("--data", "photos", "--classes", "names.txt", "--net", "voc-fcn32s")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: no weights/VGG_ILSVRC_16_layers.caffemodel: the training starts from the weights")
+
+
+@pytest.mark.parametrize("net", ["voc-fcn32s", "mini-fcn32s"])
+def test_nothing_is_learnt_instead_of_what_was_named(tool, tmp_path, monkeypatch, net):
+    """Photos without labels are no place to draw other pictures in, and to learn from those."""
+    monkeypatch.chdir(tmp_path)
+    own.write("photos", names=None)
+    shutil.rmtree("photos/labels")
+    assert tool("--data", "photos", "--net", net) == (
+        1, "",
+        (
+            "error: photos: this is no folder to learn from; got images/, want images/ and labels/, or JPEGImages/ and"
+            " SegmentationClass/.\n"
+        ),
+    )  # fmt: skip
+    assert [path.name for path in Path("photos").iterdir()] == ["images"]
+
+
+def test_a_data_root_that_is_not_there_is_missed_first(tool):
+    assert tool("--data", "nowhere", "--net", "voc-fcn32s") == (1, "", "error: nowhere: there is no such folder.\n")
+
+
 def test_what_to_train_must_be_said_once(tool, where):
     code, out, err = tool(*where)
     assert (code, out) == (2, "")
     assert err.endswith("error: say what to train: --net, --stages or --solver\n")
     assert tool("--net", "voc-fcn32s", "--stages", "voc-fcn32s", *where)[0] == 2
     assert tool("--stages", "voc-fcn32s", "--solver", "solver.prototxt", *where)[0] == 2
-    assert tool("--net", "voc-fcn32s", "--iterations", "0", *where)[0] == 2
+    for wrong in ("0", "-2", "many", "1,,2"):
+        code, out, err = tool("--net", "voc-fcn32s", f"--iterations={wrong}", *where)
+        assert (code, out) == (2, "")
+        assert err.endswith("is not 1 or more\n")
 
 
 def test_a_net_of_mini_voc_needs_the_one_before(tool, where, tmp_path):
