@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from common import ROOT, WEIGHTS, Bars, describe, run, versions
+from common import ROOT, WEIGHTS, Bars, describe, positive, run, versions
 
 from reproduction.caffe import devices, files
 from reproduction.caffe.errors import DataError, ReproductionError
@@ -41,10 +41,15 @@ def main() -> None:
     """Make the tables, print and keep them."""
     args = _parser().parse_args()
     rows = tables.of(args.set)
-    made = []
+    names = list(dict.fromkeys(args.only or [name for name in NAMES if name != "skip" or has_skips(args.set)]))
+    if "skip" in names and not has_skips(args.set):
+        raise ReproductionError(
+            f"there is no net '{args.set}-fcn32s' for Table 2", remedy="Leave `skip` out of --only."
+        )
     with Bars() as bars:
-        for name in dict.fromkeys(args.only or [name for name in NAMES if name != "skip" or has_skips(args.set)]):
-            made.append(make(name, args, rows, bars))
+        # What is not there is missed now, and not after minutes of timing.
+        dataset = data(rows, args.data, bars) if {"bound", "skip"} & set(names) else None
+        made = [make(name, args, rows, dataset, bars) for name in names]
     folder = args.report / args.set
     folder.mkdir(parents=True, exist_ok=True)
     text = tables.page(made)
@@ -64,14 +69,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("set", nargs="?", default="mini", choices=sets, help="the data set; default: mini")
     parser.add_argument("--only", nargs="+", choices=NAMES, metavar="TABLE", help=f"default: {', '.join(NAMES)}")
     parser.add_argument("--data", type=Path, default=ROOT / "data", metavar="DIR", help="the data root; default: data/")
-    parser.add_argument("--limit", type=_count, metavar="N", help="of the labels, look at the first N only")
+    parser.add_argument("--limit", type=positive, metavar="N", help="of the labels, look at the first N only")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--size", type=_size, default=(500, 500), metavar="HxW", help="of timed images; as the paper's")
-    parser.add_argument("--trials", type=_count, default=5, metavar="N", help="of each time; default: 5")
+    parser.add_argument("--trials", type=positive, default=5, metavar="N", help="of each time; default: 5")
     parser.add_argument(
         "--fixed", action="store_true", help="train the net whose last layer alone learns, to runs/tables"
     )
-    parser.add_argument("--iterations", type=_count, metavar="N", help="of that training; default: as its net's")
+    parser.add_argument("--iterations", type=positive, metavar="N", help="of that training; default: as its net's")
     parser.add_argument(
         "--init", type=Path, metavar="FILE", help="its first weights; default: the classifier's, in weights/"
     )
@@ -83,19 +88,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _count(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return int(text)
-
-
 def _size(text: str) -> tuple[int, int]:
     height, _, width = text.partition("x")
-    return _count(height), _count(width)
+    try:
+        return positive(height), positive(width)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text} is not HEIGHTxWIDTH, such as 500x500") from None
 
 
-def make(name: str, args: argparse.Namespace, rows: list[Published], bars: Bars) -> Table:
-    """Make one of the tables.
+def make(name: str, args: argparse.Namespace, rows: list[Published], dataset: Dataset | None, bars: Bars) -> Table:
+    """Make one of the tables; those but shape and time need the data set.
 
     Raises:
         ReproductionError: data or weights that it needs are not there.
@@ -106,7 +108,7 @@ def make(name: str, args: argparse.Namespace, rows: list[Published], bars: Bars)
         device = devices.use(args.device)
         seconds = {row.name: forward(row, args) for row in rows}
         return tables.times(seconds, describe(device), args.trials, args.size)
-    dataset = data(rows, args.data, bars)
+    assert dataset is not None
     if name == "bound":
         top, count = next(iter(dataset.label_classes)), len(dataset.ids[: args.limit])
         found = bounds.upper_bounds(dataset, top, limit=args.limit, progress=bars("upper bounds", unit="image"))
@@ -120,13 +122,17 @@ def data(rows: list[Published], root: Path, bars: Bars) -> Dataset:
     Raises:
         DataError: it is not there.
     """
+    without = "The tables `--only shape time` need no data."
     name = rows[0].dataset
     if name in supply.DRAWN:
         root.mkdir(parents=True, exist_ok=True)
         supply.DRAWN[name](root, bars("drawing", unit="picture"))
-    dataset = reproduce.dataset(rows[0], root)
+    try:
+        dataset = reproduce.dataset(rows[0], root)
+    except DataError as error:
+        raise DataError(error.problem, path=error.place, remedy=f"{error.remedy} {without}".strip()) from None
     if lost := dataset.missing():
-        raise DataError(f"{len(lost)} files are missing, the first is {lost[0]}", path=dataset.tree)
+        raise DataError(f"{len(lost)} files are missing, the first is {lost[0]}", path=dataset.tree, remedy=without)
     return dataset
 
 
@@ -171,11 +177,9 @@ def fixed(args: argparse.Namespace, dataset: Dataset, bars: Bars) -> Measured | 
     """Score the net whose last layer alone learnt, trained now if that is asked for; None where there is none.
 
     Raises:
-        ReproductionError: its first weights are not there, or the data set has no net of stride 32.
+        ReproductionError: its first weights are not there.
     """
     name = f"{args.set}-fcn32s"
-    if not has_skips(args.set):
-        raise ReproductionError(f"there is no net {name!r} for Table 2", remedy="Leave `skip` out of --only.")
     stage = ablations.fixed(stages.named(name))
     result = stages.result(stage.name, args.out)
     if args.fixed:

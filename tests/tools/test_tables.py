@@ -12,7 +12,7 @@ from reproduction.caffe import caffemodel
 from reproduction.caffe.net import Net
 from reproduction.fcn import mininets
 from reproduction.report import record
-from tests import mini, trees
+from tests import mini
 from tests.report import made
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,12 +70,19 @@ def test_scores_of_a_reproduction_are_taken_over(tool, tmp_path):
     assert rows["mini-fcn16s"][5] == f"{100 * report.nets[0].measured[0].mean_iu:.2f}"
 
 
+def test_data_that_are_missing_are_missed_before_anything_is_timed(tool, monkeypatch):
+    monkeypatch.setitem(sys.modules, "reproduction.caffe.net", None)  # which times them
+    code, out, err = tool("nyud")
+    assert (code, out) == (1, "")
+    assert err.endswith("The tables `--only shape time` need no data.\n")
+    assert tool("--only", "time", "--size", "500")[2].endswith("500 is not HEIGHTxWIDTH, such as 500x500\n")
+
+
 def test_what_is_missing_is_said_in_one_line(tool, tmp_path):
     code, out, err = tool("voc", "--only", "bound")
     assert (code, out) == (1, "")
     assert err.startswith(f"error: {tmp_path}/data: PASCAL VOC 2011 or PASCAL VOC 2012 is not here; looked for ")
     assert err.count("\n") == 1
-    trees.nyud(tmp_path / "data/nyud", {"test": ["5001"]})
     code, out, err = tool("nyud", "--only", "skip")
     assert (code, out) == (1, "")
     assert err == "error: there is no net 'nyud-fcn32s' for Table 2. Leave `skip` out of --only.\n"
