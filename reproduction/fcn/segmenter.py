@@ -32,7 +32,7 @@ from reproduction.fcn.evaluate import Scorer
 Array = npt.NDArray[Any]
 Picture = StrPath | Image.Image | Array
 
-_AS_READ = "Pass the picture as it was read: colour order, mean and scale are the segmenter's business."
+_AS_READ = "Pass {}: colour order, mean and scale are the segmenter's business."
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +117,7 @@ class Segmenter:
         """Segment a picture; of several labellings (SIFT Flow) the first, the semantic one.
 
         Args:
-            image: a file, a PIL image, or (H, W, 3) or grey (H, W) uint8 in R G B, of any size.
+            image: a file, a PIL image, or (H, W, 3) in R G B or grey (H, W), uint8, of any size.
             depth: for nets that take it: a 16-bit picture or (H, W) array of millimetres.
             hha: for nets that take it: a picture or (H, W, 3) uint8 of disparity, height and angle.
             scores: whether the scores are wanted too.
@@ -202,7 +202,15 @@ def describe(net: StrPath) -> Card:
         return card.of(catalogue.net(os.fspath(net)))
     if (folder / card.FILE).is_file():
         return card.load(folder / card.FILE)
-    return card.of(catalogue.net(folder.resolve().name))
+    name = folder.resolve().name
+    if name in catalogue.NETS:
+        return card.of(catalogue.net(name))
+    trained = sorted(str(path.parent) for path in folder.glob(f"*/{card.FILE}"))
+    raise DataError(
+        "there is no net in this folder, and there is none of this name",
+        path=net,
+        want=" or ".join(trained) or f"{card.FILE} and deploy.prototxt, as tools/train.py leaves them, or a net's name",
+    )
 
 
 def locate(net: StrPath, model: StrPath | None = None, folder: StrPath = zoo.WEIGHTS) -> Path:
@@ -259,22 +267,34 @@ def _rgb(picture: Picture) -> npt.NDArray[np.uint8]:
         return images.read_rgb(picture)
     if isinstance(picture, Image.Image):
         return images.from_pil(picture)
-    if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8:
-        remedy = f"{_changed(picture)} {_AS_READ}".strip()
-        raise DataError("this is not a picture", got=_said(picture), want="uint8, 0 to 255", remedy=remedy)
-    if picture.ndim != 2 and (picture.ndim != 3 or picture.shape[2] not in (3, 4)):
-        raise DataError("this is not a picture", got=_said(picture), want="(H, W, 3)", remedy=_AS_READ)
+    if isinstance(picture, np.ndarray) and picture.ndim == 3 and picture.shape[2] == 1:
+        picture = picture[..., 0]  # grey, as some readers give it
+    fits = isinstance(picture, np.ndarray) and picture.dtype == np.uint8
+    if not fits or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] in (3, 4))):
+        want = "a file, a PIL image, or an array (H, W, 3) of uint8, 0 to 255"
+        raise DataError("this is not a picture", got=_said(picture), want=want, remedy=_as_read(picture))
     return images.from_pil(Image.fromarray(picture))
 
 
-def _changed(value: object) -> str:
-    """Say what was done to a picture that is numbers with a point."""
-    values = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
-    if not isinstance(values, np.ndarray) or values.dtype.kind != "f" or not values.size:
-        return ""
-    if values.min() < 0:
-        return "Its mean was subtracted, as by Normalize: leave that out."
-    return "It was scaled to 0 to 1, as by ToTensor: leave that out." if values.max() <= 1 else ""
+def _as_read(value: object) -> str:
+    """Say what was done to a picture, and how it is undone."""
+    name, values, as_read = "picture", value, _AS_READ.format("the picture as it was read")
+    if isinstance(value, Tensor):
+        values = (value.detach().float() if value.is_floating_point() else value.detach()).cpu().numpy()
+        name = "picture.numpy()"
+    if not isinstance(values, np.ndarray) or not values.size:
+        return as_read
+    if values.dtype.kind == "f" and values.min() < 0:
+        return f"Its mean was subtracted, as by Normalize: leave that out. {as_read}"
+    if values.dtype.kind == "f" and values.max() <= 1:
+        return f"It was scaled to 0 to 1, as by ToTensor: leave that out. {as_read}"
+    if values.ndim == 4 and len(values) == 1:
+        name, values = f"{name}[0]", values[0]
+    if values.ndim == 3 and values.shape[0] in (1, 3) and values.shape[2] not in (1, 3, 4):
+        name += ".transpose(1, 2, 0)"
+    if values.dtype != np.uint8 and values.dtype.kind in "fiu" and values.min() >= 0 and values.max() <= 255:
+        name += '.astype("uint8")'
+    return _AS_READ.format(name) if name != "picture" else as_read
 
 
 def _log_depth(picture: Picture) -> Array:

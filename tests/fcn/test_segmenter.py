@@ -6,7 +6,7 @@ from PIL import Image
 from reproduction.caffe import files, prototxt, weights
 from reproduction.caffe.errors import DataError, NetError, ReproductionError, WeightsError
 from reproduction.fcn import card, datasets, nets
-from reproduction.fcn.segmenter import Segmenter
+from reproduction.fcn.segmenter import Segmenter, describe
 from tests import thin, trees
 from tests.golden import seeded
 
@@ -53,6 +53,7 @@ def test_grey_is_three_equal_channels_and_alpha_is_laid_on_white(voc):
     grey = IMAGE[..., 0]
     want = voc(np.repeat(grey[..., None], 3, axis=-1), scores=True).scores
     np.testing.assert_array_equal(voc(grey, scores=True).scores, want)
+    np.testing.assert_array_equal(voc(grey[..., None], scores=True).scores, want)
     opaque = np.dstack([IMAGE, np.full(grey.shape, 255, np.uint8)])
     np.testing.assert_array_equal(voc(opaque, scores=True).scores, voc(IMAGE, scores=True).scores)
 
@@ -64,7 +65,9 @@ def test_any_size_gives_labels_of_that_size(voc, size):
 
 SCALED = "It was scaled to 0 to 1, as by ToTensor: leave that out."
 CENTRED = "Its mean was subtracted, as by Normalize: leave that out."
-AS_READ = "Pass the picture as it was read: colour order, mean and scale are the segmenter's business."
+BUSINESS = "colour order, mean and scale are the segmenter's business."
+AS_READ = f"Pass the picture as it was read: {BUSINESS}"
+WANT = "want a file, a PIL image, or an array (H, W, 3) of uint8, 0 to 255."
 
 
 @pytest.mark.parametrize(
@@ -72,26 +75,66 @@ AS_READ = "Pass the picture as it was read: colour order, mean and scale are the
     [
         (
             IMAGE.astype(np.float32) / 255,
-            f"got ndarray of float32, shape (45, 61, 3), want uint8, 0 to 255. {SCALED} {AS_READ}",
+            f"got ndarray of float32, shape (45, 61, 3), {WANT} {SCALED} {AS_READ}",
         ),
         (
             torch.zeros(1, 3, 45, 61),
-            f"got Tensor of torch.float32, shape (1, 3, 45, 61), want uint8, 0 to 255. {SCALED} {AS_READ}",
+            f"got Tensor of torch.float32, shape (1, 3, 45, 61), {WANT} {SCALED} {AS_READ}",
+        ),
+        (
+            torch.zeros(3, 45, 61, dtype=torch.bfloat16, requires_grad=True),
+            f"got Tensor of torch.bfloat16, shape (3, 45, 61), {WANT} {SCALED} {AS_READ}",
         ),
         (
             torch.full((1, 3, 45, 61), -2.0),
-            f"got Tensor of torch.float32, shape (1, 3, 45, 61), want uint8, 0 to 255. {CENTRED} {AS_READ}",
+            f"got Tensor of torch.float32, shape (1, 3, 45, 61), {WANT} {CENTRED} {AS_READ}",
         ),
-        (IMAGE.astype(np.float64), f"got ndarray of float64, shape (45, 61, 3), want uint8, 0 to 255. {AS_READ}"),
-        (IMAGE.transpose(2, 0, 1), f"got ndarray of uint8, shape (3, 45, 61), want (H, W, 3). {AS_READ}"),
-        ([[1, 2], [3, 4]], f"got list, want uint8, 0 to 255. {AS_READ}"),
+        (IMAGE > 99, f"got ndarray of bool, shape (45, 61, 3), {WANT} {AS_READ}"),
+        ([[1, 2], [3, 4]], f"got list, {WANT} {AS_READ}"),
     ],
-    ids=["scaled", "a tensor", "centred", "floats", "channels first", "a list"],
+    ids=["scaled", "a tensor", "brain floats", "centred", "bits", "a list"],
 )
 def test_what_is_no_picture_is_refused_with_a_hint(voc, picture, text):
     with pytest.raises(DataError) as info:
         voc(picture)
     assert str(info.value) == f"this is not a picture; {text}"
+
+
+TENSOR = torch.from_numpy(IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("picture", "how"),
+    [
+        (IMAGE.astype(np.float64), 'picture.astype("uint8")'),
+        (IMAGE.astype(np.int64), 'picture.astype("uint8")'),
+        (IMAGE.transpose(2, 0, 1), "picture.transpose(1, 2, 0)"),
+        (IMAGE[None], "picture[0]"),
+        (TENSOR, "picture.numpy()"),
+        (TENSOR.permute(2, 0, 1), "picture.numpy().transpose(1, 2, 0)"),
+        (TENSOR.permute(2, 0, 1)[None].float(), 'picture.numpy()[0].transpose(1, 2, 0).astype("uint8")'),
+    ],
+    ids=["floats", "integers", "channels first", "a batch", "a tensor", "as torchvision reads", "a batch of floats"],
+)
+def test_what_can_be_undone_is_told_how_and_that_does_it(voc, picture, how):
+    with pytest.raises(DataError) as info:
+        voc(picture)
+    assert info.value.remedy == f"Pass {how}: {BUSINESS}"
+    np.testing.assert_array_equal(voc(eval(how, {"picture": picture})).labels, voc(IMAGE).labels)
+
+
+def test_a_folder_without_a_net_is_told_from_one_with_several(tmp_path):
+    def said():
+        with pytest.raises(DataError) as info:
+            describe(tmp_path)
+        return str(info.value).replace(str(tmp_path), "DIR")
+
+    problem = "DIR: there is no net in this folder, and there is none of this name"
+    assert said() == (f"{problem}; want card.json and deploy.prototxt, as tools/train.py leaves them, or a net's name.")
+    for name in ("voc-fcn32s", "voc-fcn16s"):
+        (tmp_path / name).mkdir()
+        card.dump(card.own(name, ["a", "b"]), tmp_path / name / card.FILE)
+    assert said() == f"{problem}; want DIR/voc-fcn16s or DIR/voc-fcn32s."
 
 
 def test_an_empty_array_is_refused(voc):
