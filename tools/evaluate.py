@@ -16,7 +16,7 @@ The data are looked for where tools/fetch.py puts them, and where the published 
 DATA/VOCdevkit/VOC2012 and so on; DATA may be such a folder itself. With --out or --state a run that was stopped goes on
 where it was when the same command is given again. On two cores an image takes about a second, on a GPU 0.1.
 
-reports/NET/index.html is a page to look at, with pictures; scores.json beside it has its numbers.
+reports/NET/index.html is a page to look at, with pictures; scores.json and scores.md beside it have its numbers.
 """
 
 from __future__ import annotations
@@ -31,18 +31,20 @@ from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 
-from common import ROOT, WEIGHTS, add_precision, compiled, describe, precision, run, versions
+from common import ROOT, WEIGHTS, add_precision, compiled, describe, positive, precision, run, versions
 
 from tqdm import tqdm
 
 from reproduction.caffe import graph, prototxt
+from reproduction.caffe.errors import DataError
 from reproduction.caffe.parallel import joined
 from reproduction.caffe.schema import NetParameter, Phase
 from reproduction.fcn import card, catalogue, datasets, nets, reproduce, segmenter, zoo
 from reproduction.fcn.datasets import Dataset
+from reproduction.fcn.datasets.folder import class_list
 from reproduction.fcn.evaluate import evaluate
 from reproduction.fcn.score import Scores, scores
-from reproduction.report import gallery, page, record
+from reproduction.report import gallery, markdown, page, record
 from reproduction.report.gallery import Gallery
 from reproduction.report.record import METRICS, TITLES, Measured, NetResult, Report, Split
 
@@ -94,6 +96,7 @@ def main() -> int:
     told = report(job, args, found, shown, folder, describe(ranks.device), bar.seconds_per_image())
     folder.mkdir(parents=True, exist_ok=True)
     record.dump(told, folder / "scores.json")
+    markdown.dump(told, folder / "scores.md")
     page.dump(told, folder / "index.html", {job.name: shown})
     if args.json:
         print(json.dumps(as_json(job, count, found), indent=2))
@@ -117,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--state", type=Path, metavar="FILE", help="how far the run is; default: state.json in --out")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     add_precision(parser)
-    parser.add_argument("--limit", type=int, metavar="N", help="score the first N images only")
+    parser.add_argument("--limit", type=positive, metavar="N", help="score the first N images only")
     parser.add_argument("--force", action="store_true", help="score images too that the published nets learnt from")
     parser.add_argument("--json", action="store_true", help="print the scores as JSON, with the confusion")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
@@ -140,6 +143,7 @@ def named(args: argparse.Namespace) -> Job:
     Raises:
         ReproductionError: there is no such net, or its data or weights are not there.
     """
+    segmenter.describe(args.net)  # which knows better what is wrong with a folder
     row = catalogue.net(args.net)
     layer = nets.net(row, row.splits[1]).layer[0]
     dataset = datasets.from_layer(layer.python_param, list(layer.top), args.data, args.split)
@@ -157,11 +161,16 @@ def trained(args: argparse.Namespace) -> Job:
     Raises:
         ReproductionError: a file is missing or wrong, or the pictures have other classes.
     """
-    folder, name = Path(args.net), segmenter.describe(args.net).net
+    folder, about = Path(args.net), segmenter.describe(args.net)
+    learnt = next(iter(about.labels.values())).classes
+    theirs = class_list(args.data)[0]
+    if theirs not in (None, learnt):
+        got, want = (", ".join(names) for names in (theirs, learnt))
+        raise DataError("the pictures have other classes than the net", path=args.data, got=got, want=want)
     layer = prototxt.load_net(folder / "train.prototxt")[0].layer[0]  # it says classes, palette, mean and side
     dataset = datasets.from_layer(layer.python_param, list(layer.top), args.data, args.split or "val")
     net = prototxt.load_net(folder / "deploy.prototxt")[0]
-    return Job(name, net, segmenter.locate(folder, args.weights), dataset)
+    return Job(about.net, net, segmenter.locate(folder, args.weights), dataset)
 
 
 def own(args: argparse.Namespace) -> Job:
@@ -175,6 +184,11 @@ def own(args: argparse.Namespace) -> Job:
     kind = datasets.DATASETS.get(args.dataset)
     tops = [*chain(*inputs), *(kind.label_lists if kind else ())]
     return Job(str(args.prototxt), net, args.weights, datasets.open(args.dataset, args.split, args.data, tops))
+
+
+def title(dataset: Dataset) -> str:
+    """Say what was scored: the name of a published set, or of the folder of somebody's own pictures."""
+    return dataset.tree.resolve().name if dataset.name == "folder" else dataset.name
 
 
 def report(
@@ -198,7 +212,7 @@ def report(
     sha256 = zoo.digests(job.weights, ["sha256"])["sha256"]
     maps = os.path.relpath(shown.predictions, folder)
     return Report(
-        set=catalogue.net(args.net).dataset if args.net in catalogue.NETS else dataset.name,
+        set=title(dataset),
         measured=datetime.now(UTC).isoformat(timespec="seconds"),
         split=Split(dataset.split, len(dataset), reproduce.split_sha1(dataset.ids)),
         limit=None if args.limit is None or args.limit >= len(dataset) else args.limit,

@@ -10,7 +10,7 @@ from typing import Any
 from reproduction.caffe import prototxt
 from reproduction.caffe.errors import DataError, ReproductionError
 from reproduction.caffe.schema import SolverParameter
-from reproduction.fcn import trainlog
+from reproduction.fcn import card, trainlog
 
 LOG = "log.jsonl"
 _PARENT = "weights of "  # how a log's settings call what a stage starts from, see fcn/runs.py
@@ -49,6 +49,7 @@ class Stage:
         resumed: how often it went on after a stop.
         classes: their names by label top; empty for nets whose labels are not of pixels.
         parents: the nets whose weights it started from.
+        colours: R, G, B of the classes by label top, where the net's card says them.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Stage:
     resumed: int
     classes: Mapping[str, Sequence[str]]
     parents: Sequence[str]
+    colours: Mapping[str, Sequence[tuple[int, int, int]]]
 
     @property
     def done(self) -> int:
@@ -90,6 +92,7 @@ def read(folder: Path) -> Stage:
     if not records or records[0]["record"] != trainlog.START:
         raise DataError("this log has no start", path=path)
     first = records[0]
+    about = card.load(folder / card.FILE) if (folder / card.FILE).is_file() else None
     try:
         steps = [record for record in records if record["record"] == trainlog.ITERATION]
         per_pixel = [record["loss_per_pixel"] for record in steps]
@@ -105,6 +108,7 @@ def read(folder: Path) -> Stage:
             resumed=sum(record["record"] == trainlog.RESUME for record in records),
             classes=first.get("classes", {}),
             parents=[name.removeprefix(_PARENT) for name in first["settings"] if name.startswith(_PARENT)],
+            colours={top: said.colours for top, said in about.labels.items()} if about else {},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, ReproductionError):

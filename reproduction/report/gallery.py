@@ -18,6 +18,8 @@ from reproduction.fcn import images, palette, score
 from reproduction.fcn.datasets import Dataset
 from reproduction.fcn.datasets import pictures as stored
 from reproduction.fcn.datasets.base import VOID
+from reproduction.fcn.datasets.folder import Folder
+from reproduction.fcn.datasets.painted import VOID_NAME
 from reproduction.report.record import ImageScore, Measured
 
 UInt8 = npt.NDArray[np.uint8]
@@ -44,6 +46,15 @@ class Gallery:
 
     dataset: Dataset
     predictions: Path
+
+    @property
+    def colours(self) -> UInt8:
+        """The colours of its labels, (256, 3): those that their owner paints them in, else VOC's."""
+        own = self.dataset.palette if isinstance(self.dataset, Folder) else None
+        table = palette.table(colour for name, colour in (own or {}).items() if name != VOID_NAME)
+        if own and VOID_NAME in own:
+            table[VOID] = own[VOID_NAME]
+        return table
 
     def photo(self, id: str) -> UInt8:
         """Read an image as a person sees it, (H, W, 3) uint8.
@@ -202,23 +213,24 @@ def show(gallery: Gallery, net: str, top: str, image: ImageScore, media: Media) 
     errors = np.where(truth == VOID, IGNORED, np.where(truth == prediction, RIGHT, WRONG)).astype(np.uint8)
     size = _size(truth)
     clear = names.index("background") if "background" in names else None
+    colours = gallery.colours
     where, about = (str(gallery.dataset.tree), image.id), (top, net)
     return Shown(
         score=image,
         width=size[0],
         height=size[1],
         photo=media.add(("photo", *where), lambda: _jpeg(gallery.photo(image.id), size)),
-        truth=media.add(("truth", *where, top), lambda: _png(truth, palette.voc(), size, clear)),
-        prediction=media.add(("prediction", *where, *about), lambda: _png(prediction, palette.voc(), size, clear)),
+        truth=media.add(("truth", *where, top), lambda: _png(truth, colours, size, clear)),
+        prediction=media.add(("prediction", *where, *about), lambda: _png(prediction, colours, size, clear)),
         errors=media.add(("errors", *where, *about), lambda: _png(errors, _error_palette(), size, RIGHT)),
-        classes=_present(counts, names),
+        classes=_present(counts, names, colours),
         has_void=bool((truth == VOID).any()),
     )
 
 
-def _present(counts: score.Confusion, names: Sequence[str]) -> list[Present]:
+def _present(counts: score.Confusion, names: Sequence[str], table: UInt8) -> list[Present]:
     truth, predicted = counts.sum(1), counts.sum(0)
-    colours = palette.voc().tolist()
+    colours = table.tolist()
     here = [int(k) for k in np.argsort(-(truth + predicted), kind="stable") if truth[k] + predicted[k]]
     return [
         Present(

@@ -17,14 +17,14 @@ def page(report: Report) -> str:
 
     Percent, with the decimals of each source; in brackets how many points the measured score is above it.
     """
+    sources = "\n".join(f"- {line}" for line in _sources(report))
     parts = [
         f"# {report.set}: its nets, measured here",
         _about(report),
         table(report),
         *_marks(report),
         "\n".join(f"- {line}" for line in verdicts(report)),
-        "## Sources",
-        "\n".join(f"- {line}" for line in _sources(report)),
+        f"## Sources\n\n{sources}" if sources else "",
         *_classes(report),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -6,7 +6,7 @@ The templates are in ``templates/``; everything that a page shows is in the HTML
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -31,6 +31,13 @@ SETS = {
     "siftflow": "SIFT Flow",
     "pascalcontext": "PASCAL-Context",
     "mini": "Mini-VOC",
+}
+#: What the tools' --precision means.
+PRECISIONS = {
+    "plain": "float32, layer by layer",
+    "exact": "float32, compiled, the same but for rounding",
+    "winograd": "float32, compiled, within 1e-4 of plain",
+    "bf16": "bfloat16, compiled, within 3e-2 of plain",
 }
 KINDS = {
     "best": ("Best", "The highest mean IU over the classes of their truth."),
@@ -131,9 +138,12 @@ def page(report: Report, galleries: Mapping[str, Gallery] | None = None) -> str:
         DataError: a picture is missing or broken.
     """
     media = Media()
-    panels = [_panel(report, net, measured) for net in report.nets for measured in net.measured]
+    galleries = galleries or {}
+    # The data set paints the labels, whichever of its nets is shown.
+    colours = next((each.colours for each in galleries.values()), palette.voc()).tolist()
+    panels = [_panel(report, net, measured, colours) for net in report.nets for measured in net.measured]
     for panel in panels:
-        if found := (galleries or {}).get(panel.net.net):
+        if found := galleries.get(panel.net.net):
             top = panel.measured.label
             for kind, scores in gallery.choose(panel.measured.images).items():
                 panel.pictures[kind] = [gallery.show(found, panel.net.net, top, score, media) for score in scores]
@@ -149,9 +159,10 @@ def page(report: Report, galleries: Mapping[str, Gallery] | None = None) -> str:
         numbers={(row.column, row.source): number for number, row in enumerate(sources, 1)},
         verdicts=list(markdown.verdicts(report)),
         kinds=KINDS,
+        precision=PRECISIONS.get(report.precision),
         dense=DENSE,
         error_colours={label: rgb(colour) for label, colour in gallery.ERROR_COLOURS.items()},
-        void_colour=rgb(palette.voc()[255].tolist()),
+        void_colour=rgb(colours[255]),
     )
 
 
@@ -223,20 +234,20 @@ def _bold(text: str) -> str:
     return Markup().join(parts)
 
 
-def _panel(report: Report, net: NetResult, measured: Measured) -> Panel:
+def _panel(report: Report, net: NetResult, measured: Measured, colours: Sequence[list[int]]) -> Panel:
     several = len(net.measured) > 1
     return Panel(
         id=re.sub(r"[^\w.-]", "-", f"{net.net}-{measured.label}" if several else net.net),
         name=f"{net.net}, {measured.label}" if several else net.net,
         net=net,
         measured=measured,
-        bars=_bars(report, net, measured),
+        bars=_bars(report, net, measured, colours),
         lines=lines(measured),
         mistakes=_mistakes(measured),
     )
 
 
-def _bars(report: Report, net: NetResult, measured: Measured) -> list[Bar]:
+def _bars(report: Report, net: NetResult, measured: Measured, colours: Sequence[list[int]]) -> list[Bar]:
     names = list(measured.class_iu)
     others = [
         (other.net, found.class_iu)
@@ -245,7 +256,6 @@ def _bars(report: Report, net: NetResult, measured: Measured) -> list[Bar]:
         if other is not net and found.label == measured.label
     ]
     order = sorted(names, key=lambda name: -(iu if (iu := measured.class_iu[name]) is not None else -1.0))
-    colours = palette.voc().tolist()
     return [
         Bar(
             name=name,

@@ -150,11 +150,12 @@ def _classes(chain: Sequence[Stage]) -> list[Classes]:
             for other, earlier in last.items()
             if other != name and len(earlier.class_iu.get(top, ())) == len(names)
         }
+        colours = palette.table(stage.colours.get(top, ()))
         order = sorted(range(len(names)), key=lambda k: -(iu if (iu := values[k]) is not None else -1.0))
         bars = [
             Bar(
                 name=names[k],
-                colour=rgb(palette.voc()[k].tolist()),
+                colour=rgb(colours[k].tolist()),
                 iu=values[k],
                 rank=order.index(k) + 1,
                 others={other: iu for other, theirs in others.items() if (iu := theirs[names[k]]) is not None},

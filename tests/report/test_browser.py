@@ -191,6 +191,18 @@ def test_the_page_is_no_wider_than_the_screen(visit, name, viewport):
     assert small == [], "no text is too small to read"
 
 
+@pytest.mark.parametrize("name", ["index.html", "training.html"])
+def test_no_common_name_is_broken_on_a_phone(visit, name):
+    tab = visit(name, NARROW)
+    lines = tab.locator(".bar-name").evaluate_all(
+        """names => names.filter(each => each.getBoundingClientRect().height)
+            .map(each => [each.textContent.trim(),
+                each.getBoundingClientRect().height / parseFloat(getComputedStyle(each).lineHeight)])"""
+    )
+    high = {text: round(height) for text, height in lines}
+    assert high["background"] == 1
+
+
 CONTRAST = """(selectors) => {
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   const light = (colour, under) => {

@@ -230,6 +230,9 @@ def test_what_ran_is_said(run):
     _, text = run
     for said in ("f" * 64, "0" * 40, "torch 2.13.0", "voc-fcn8s.caffemodel", "float32", "1.25", "val, 12 images"):
         assert said in text
+    report, _ = run
+    exact = page.page(dataclasses.replace(report, precision="exact"))
+    assert "<dd>exact: float32, compiled, the same but for rounding</dd>" in exact
 
 
 def test_the_file_is_written_whole(run, tmp_path):

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from reproduction.caffe.errors import DataError
+from reproduction.fcn import card
 from reproduction.report import course, training
 from tests.report import made
 from tests.report.test_page import Cells
@@ -74,6 +75,15 @@ def test_the_classes_are_those_of_the_last_validation_beside_the_stages_before(t
     assert [entry["text"] for entry in cells.classed("bar-value")] == ["25.00", "\N{EN DASH}", "12.50"]
     ticks = [entry["title"] for entry in cells.classed("tick") if "title" in entry]
     assert ticks == ["mini-fcn32s: 50.00", "mini-fcn32s: 25.00"]
+
+
+def test_classes_have_the_colours_of_the_nets_card(tmp_path):
+    folder = made.log(tmp_path, "mini-fcn32s", 4, classes=CLASSES)
+    assert "background:#800000" in training.page([course.read(folder)])
+    card.dump(card.own("mini-fcn32s", CLASSES, [(0, 0, 0), (1, 2, 3), (4, 5, 6)]), folder / card.FILE)
+    text = training.page([course.read(folder)])
+    assert "background:#010203" in text
+    assert "background:#800000" not in text
 
 
 def test_what_ran_is_said(text):

@@ -9,14 +9,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from reproduction.caffe import prototxt
-from reproduction.fcn import datasets, mininets, nets, segmenter
+from reproduction.fcn import datasets, mininets, nets, own, segmenter
 from reproduction.fcn.evaluate import evaluate
 from reproduction.report import record
 from tests import mini, trees
+from tests import own as folders
 
 ROOT = Path(__file__).resolve().parents[2]
 IDS = ["2007_000033", "2007_000042", "2007_000061"]
@@ -201,10 +203,41 @@ def test_a_net_of_ones_own_is_scored_on_a_data_set(drawn, tmp_path):
     assert (second["net"], second["dataset"]) == (str(tmp_path / "deploy.prototxt"), "mini")
 
 
+def test_a_net_is_scored_on_the_pictures_of_ones_own_that_it_learnt_from(tool, tmp_path):
+    colours = np.array([[9, 9, 9], [200, 0, 0], [0, 200, 0]], np.uint8)
+    photos = folders.write(tmp_path / "photos", labels=lambda i: colours[folders.label(i)], names=None)
+    (photos / "palette.txt").write_text("9 9 9 background\n200 0 0 cat\n0 200 0 dog\n")
+    known = own.data(photos)
+    stage = own.stage("mini-fcn32s", known)
+    folder = own.describe(stage, known, tmp_path / "runs", [])
+    prototxt.dump(stage.train, folder / "train.prototxt")
+    (folder / "mini-fcn32s.caffemodel").write_bytes(b"weights")
+    code, out, err = tool(Fake(score=3), "--net", folder, "--data", photos, "-q")
+    assert (code, err) == (0, "")
+    assert out.startswith("mini-fcn32s on folder val, 1 images\n")
+    report = tmp_path / "reports/mini-fcn32s"
+    assert {path.name for path in report.iterdir()} == {"index.html", "predictions", "scores.json", "scores.md"}
+    assert (report / "scores.md").read_text().startswith("# photos: its nets, measured here\n")
+    page = (report / "index.html").read_text()
+    assert "<title>photos: scores</title>" in page
+    assert page.count("background:#c80000") >= 2, "cats are painted as in the labels, in bars and pictures"
+    # Labels that mean something else are not scored as if they did not.
+    (photos / "palette.txt").write_text("9 9 9 background\n200 0 0 dog\n0 200 0 cat\n")
+    assert tool(Fake(score=3), "--net", folder, "--data", photos, "-q") == (
+        1, "",
+        (
+            f"error: {photos}: the pictures have other classes than the net; got background, dog, cat, want background,"
+            " cat, dog.\n"
+        ),
+    )  # fmt: skip
+    assert f"there is none of this name; want {folder}.\n" in tool(VOC21, "--net", tmp_path / "runs")[2]
+
+
 @pytest.mark.parametrize(
     ("args", "code", "said"),
     [
         (["--prototxt", "a.prototxt"], 2, "--prototxt needs --weights, --dataset and --split"),
+        (["--net", "mini-fcn8s", "--limit", "0"], 2, "argument --limit: 0 is not 1 or more"),
         (["--net", "mini-fcn8s", "--dataset", "voc"], 2, "--dataset belongs to --prototxt; a net that has a name has"),
         (["--net", "mini-fcn8s", "--prototxt", "a.prototxt"], 2, "not allowed with argument --net"),
         (
