@@ -6,7 +6,7 @@
     tools/page.py reports/voc             the scores in scores.json there, with pictures where data and label maps are
     tools/page.py weights/mini -o mini.html
 
-tools/train.py and tools/reproduce.py write these pages themselves.
+tools/train.py, tools/reproduce.py and tools/evaluate.py write these pages themselves.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from common import ROOT, run
 
 from reproduction.caffe.errors import DataError
-from reproduction.fcn import catalogue, reproduce
+from reproduction.fcn import catalogue, nets, reproduce
 from reproduction.report import course, page, record, training
 from reproduction.report.gallery import Gallery
 from reproduction.report.record import Report
@@ -43,7 +43,17 @@ def main() -> None:
 
 
 def galleries(report: Report, folder: Path, data: Path) -> dict[str, Gallery]:
-    """Find the pictures of a report's nets; says of which they are not there."""
+    """Find the pictures of a report's nets; says of which they are not there.
+
+    Raises:
+        DataError: they are somebody's own, which only the evaluation knows how to read.
+    """
+    if report.set not in nets.DATASETS:
+        raise DataError(
+            f"these scores are of pictures of {report.set!r}, which is no published set",
+            path=folder / "scores.json",
+            remedy="tools/evaluate.py makes their page anew.",
+        )
     found = {}
     for net in report.nets:
         maps = folder / net.predictions
@@ -52,7 +62,10 @@ def galleries(report: Report, folder: Path, data: Path) -> dict[str, Gallery]:
         try:
             if not net.predictions or not maps.is_dir():
                 raise DataError("its label maps are not here", path=maps)
-            found[net.net] = Gallery(reproduce.dataset(catalogue.net(net.net), data), maps)
+            dataset = reproduce.dataset(catalogue.net(net.net), data)
+            if report.split and reproduce.split_sha1(dataset.ids) != report.split.sha1:
+                raise DataError(f"{dataset.split} is not the split that was scored", path=dataset.tree)
+            found[net.net] = Gallery(dataset, maps)
         except DataError as error:
             print(f"no pictures of {net.net}: {error}", file=sys.stderr)
     return found

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from reproduction.fcn import reproduce
 from reproduction.report import page, record
 from tests.report import made
 
@@ -39,7 +40,8 @@ def test_a_page_is_made_from_logs(tool, tmp_path):
 def test_a_page_of_scores_is_made_with_its_pictures(tool, tmp_path, monkeypatch):
     report, galleries = made.run(tmp_path)
     nets = [replace(net, predictions=f"predictions/{net.net}") for net in report.nets]
-    report = replace(report, nets=nets)
+    split = replace(report.split, sha1=reproduce.split_sha1(made.IDS))
+    report = replace(report, nets=nets, split=split)
     record.dump(report, tmp_path / "scores.json")
     # The published nets are scored on seg11valid.
     tree = galleries["voc-fcn8s"].dataset.tree
@@ -47,6 +49,25 @@ def test_a_page_of_scores_is_made_with_its_pictures(tool, tmp_path, monkeypatch)
     code, out, err = tool(tmp_path, "--data", tmp_path, "-o", tmp_path / "anew.html")
     assert (code, out, err) == (0, f"{tmp_path}/anew.html\n", "")
     assert (tmp_path / "anew.html").read_text() == page.page(report, galleries)
+    record.dump(replace(report, split=replace(split, sha1="0" * 40)), tmp_path / "scores.json")
+    code, out, err = tool(tmp_path, "--data", tmp_path, "-o", tmp_path / "anew.html")
+    assert (code, err.splitlines()[0]) == (
+        0, f"no pictures of voc-fcn32s: {tree}: seg11valid is not the split that was scored.",
+    )  # fmt: skip
+
+
+def test_a_page_with_pictures_of_ones_own_is_not_lost(tool, tmp_path):
+    report, _ = made.run(tmp_path)
+    record.dump(replace(report, set="photos"), tmp_path / "scores.json")
+    (tmp_path / "index.html").write_text("with pictures")
+    assert tool(tmp_path, "--data", tmp_path) == (
+        1, "",
+        (
+            f"error: {tmp_path}/scores.json: these scores are of pictures of 'photos', which is no published set."
+            " tools/evaluate.py makes their page anew.\n"
+        ),
+    )  # fmt: skip
+    assert (tmp_path / "index.html").read_text() == "with pictures"
 
 
 def test_it_says_of_which_nets_there_are_no_pictures(tool, tmp_path):
