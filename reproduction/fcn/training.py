@@ -233,11 +233,15 @@ def _start(run: _Run, starts: Mapping[str, Path], settings: Mapping[str, object]
     return log
 
 
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
 def _about(run: _Run) -> dict[str, object]:
     """Give what a log says of where and with what a run is made."""
     return {
         "stage": run.stage.name,
-        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "time": _now(),
         "device": str(run.ranks.device),
         "processes": run.ranks.size,
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
@@ -378,7 +382,7 @@ def _validate(run: _Run, log: Log) -> None:
         found = run.validator(run.solver.iter, progress)
     except ReproductionError as error:
         raise error.at(run.stage.name) from None
-    log.write(trainlog.VALIDATION, found.iteration, **found.record())
+    log.write(trainlog.VALIDATION, found.iteration, time=_now(), **found.record())
     run.watch.validated(found, run.validator.classes)
     for note in preflight.collapsed(found.scores, run.validator.classes, found.iteration):
         run.watch.note(note)

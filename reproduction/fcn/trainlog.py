@@ -2,7 +2,7 @@
 
     {"record": "start", "iteration": 0, "stage": "voc-fcn32s", "solver": "...", ...}
     {"record": "iteration", "iteration": 0, "loss": 541234.5, "loss_per_pixel": 3.04, "lr": 1e-10, "images": [...]}
-    {"record": "validation", "iteration": 4000, "scores": {"label": {"pixel_acc": 0.7, ...}}}
+    {"record": "validation", "iteration": 4000, "time": "2026-...", "scores": {"label": {"pixel_acc": 0.7, ...}}}
     {"record": "resume", "iteration": 4000, ...}
 
 ``iteration`` counts the updates made before: the loss of iteration 0 is that of the first weights. A run that goes on

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ class Check:
         scores: by label top, the paper's metrics, fractions; empty for the others.
         class_iu: by label top, in the order of the classes.
         outputs: the means of the test net's outputs; empty for nets whose labels are of pixels.
+        time: when, ISO 8601; empty where the log does not say.
     """
 
     iteration: int
@@ -33,6 +35,7 @@ class Check:
     scores: Mapping[str, Mapping[str, float]]
     class_iu: Mapping[str, Sequence[float | None]]
     outputs: Mapping[str, float]
+    time: str
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Stage:
         classes: their names by label top; empty for nets whose labels are not of pixels.
         parents: the nets whose weights it started from.
         colours: R, G, B of the classes by label top, where the net's card says them.
+        took: from the start to the last validation; None where the log does not say it, or there was a stop.
     """
 
     name: str
@@ -62,6 +66,7 @@ class Stage:
     classes: Mapping[str, Sequence[str]]
     parents: Sequence[str]
     colours: Mapping[str, Sequence[tuple[int, int, int]]]
+    took: timedelta | None
 
     @property
     def done(self) -> int:
@@ -96,6 +101,8 @@ def read(folder: Path) -> Stage:
     try:
         steps = [record for record in records if record["record"] == trainlog.ITERATION]
         per_pixel = [record["loss_per_pixel"] for record in steps]
+        checks = [_check(record) for record in records if record["record"] == trainlog.VALIDATION]
+        resumed = sum(record["record"] == trainlog.RESUME for record in records)
         return Stage(
             name=str(first["stage"]),
             start=first,
@@ -104,16 +111,24 @@ def read(folder: Path) -> Stage:
             losses=[
                 float(record["loss"] if mean is None else mean) for record, mean in zip(steps, per_pixel, strict=True)
             ],
-            checks=[_check(record) for record in records if record["record"] == trainlog.VALIDATION],
-            resumed=sum(record["record"] == trainlog.RESUME for record in records),
+            checks=checks,
+            resumed=resumed,
             classes=first.get("classes", {}),
             parents=[name.removeprefix(_PARENT) for name in first["settings"] if name.startswith(_PARENT)],
             colours={top: said.colours for top, said in about.labels.items()} if about else {},
+            took=None if resumed or not checks else _between(first["time"], checks[-1].time),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, ReproductionError):
             raise error.at(str(path)) from None
         raise DataError("this is no log of a training", path=path) from None
+
+
+def _between(began: str, ended: str) -> timedelta | None:
+    if not ended:
+        return None
+    took = datetime.fromisoformat(ended) - datetime.fromisoformat(began)
+    return timedelta(seconds=round(took.total_seconds()))
 
 
 def _check(record: Mapping[str, Any]) -> Check:
@@ -127,6 +142,7 @@ def _check(record: Mapping[str, Any]) -> Check:
         },
         class_iu={top: found["class_iu"] for top, found in scores.items()},
         outputs={name: float(value) for name, value in record.get("outputs", {}).items()},
+        time=str(record.get("time", "")),
     )
 
 

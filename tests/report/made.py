@@ -56,8 +56,19 @@ def report(*results, count=12, limit=None, name="voc"):
     )
 
 
-def log(folder, name, planned, *, made=None, parents=(), time="2026-01-31T12:00:00+00:00", classes=None, resumed=()):
-    """Write the log of a training: losses that fall, and a validation after each quarter."""
+def log(
+    folder,
+    name,
+    planned,
+    *,
+    made=None,
+    parents=(),
+    time="2026-01-31T12:00:00+00:00",
+    classes=None,
+    resumed=(),
+    ended="",
+):
+    """Write the log of a training: losses that fall, and a validation after each quarter; ``ended`` is when."""
     made = planned if made is None else made
     records = [
         {
@@ -82,6 +93,7 @@ def log(folder, name, planned, *, made=None, parents=(), time="2026-01-31T12:00:
                 else {}
             )
             what = {"images": 12, "scores": scores} if classes else {"outputs": {"accuracy": part, "loss": loss}}
+            what |= {"time": ended} if ended else {}
             records.append({"record": "validation", "iteration": i + 1, **what})
     (folder / name).mkdir(parents=True)
     (folder / name / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))

@@ -21,6 +21,16 @@ def test_a_log_is_read(tmp_path):
     assert stage.parents == ["a"]
 
 
+def test_how_long_it_took_is_known_of_a_training_without_a_stop(tmp_path):
+    whole = course.read(made.log(tmp_path, "whole", 4, ended="2026-01-31T13:01:02.400+00:00"))
+    assert str(whole.took) == "1:01:02"
+    assert course.read(made.log(tmp_path, "old", 4)).took is None
+    stopped = course.read(made.log(tmp_path, "stopped", 4, resumed=[2], ended="2026-01-31T13:01:02.400+00:00"))
+    assert stopped.took is None
+    with pytest.raises(DataError, match=r"log\.jsonl: this is no log of a training\.$"):
+        course.read(made.log(tmp_path, "odd", 4, ended="soon"))
+
+
 def test_a_net_whose_labels_are_of_images_has_outputs(tmp_path):
     stage = course.read(made.log(tmp_path, "vgg", 4))
     assert stage.checks[0].outputs == {"accuracy": 0.25, "loss": 2.0}

@@ -21,7 +21,7 @@ def runs(tmp_path_factory):
     made.log(folder, "mini-fcn32s", 40, parents=["mini-vgg"], classes=CLASSES, time="2026-01-31T12:10:00+00:00")
     made.log(
         folder, "mini-fcn16s", 24, made=13, parents=["mini-fcn32s"], classes=CLASSES, resumed=[6],
-        time="2026-01-31T12:20:00+00:00",
+        time="2026-01-31T12:20:00+00:00", ended="2026-01-31T12:30:00+00:00",
     )  # fmt: skip
     training.dump(course.find(folder), folder / "index.html")
     return folder
@@ -89,6 +89,12 @@ def test_classes_have_the_colours_of_the_nets_card(tmp_path):
 def test_what_ran_is_said(text):
     for said in ("2026-01-31T12:10:00+00:00", "torch 2.13.0", "weights of mini-vgg", "conv1_1: copied", "base_lr: 0.5"):
         assert said in text
+
+
+def test_it_is_said_how_long_it_took(tmp_path, text):
+    assert "<dd>2026-01-31T12:30:00+00:00</dd>" in text, "with a stop it is not known"
+    made.log(tmp_path, "n", 4, ended="2026-01-31T12:00:09+00:00")
+    assert "<dd>2026-01-31T12:00:09+00:00, after 0:00:09</dd>" in training.page([course.read(tmp_path / "n")])
 
 
 def test_the_page_needs_nothing_but_itself(text):
