@@ -16,6 +16,7 @@ from reproduction.caffe import caffemodel, weights
 from reproduction.caffe.net import Net
 from reproduction.fcn import card, mininets
 from reproduction.fcn.datasets import mini
+from reproduction.fcn.segmenter import Segmenter
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "tools/OWN_DATA.md").read_text()
@@ -66,6 +67,30 @@ def test_the_commands_of_the_page_lead_from_photos_to_segmented_pictures(photos,
     about = card.loads(onnx.load("mine.onnx").metadata_props[0].value)
     assert about.labels["label"].classes == mini.CLASSES
     assert card.loads(weights.read("mine.safetensors").metadata[card.KEY]).labels == about.labels
+
+
+def test_the_names_of_the_classes_may_lie_elsewhere(photos, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    monkeypatch.chdir(photos)
+    Path("photos/classes.txt").rename("names.txt")
+    train = importlib.import_module("train")
+    monkeypatch.setattr(train, "WEIGHTS", photos / "weights")
+    command = "train.py --data photos --classes names.txt --net mini-fcn32s --out runs --iterations 1 --limit 1"
+    monkeypatch.setattr(sys, "argv", command.split())
+    with pytest.raises(SystemExit) as end:
+        train.run(train.main)
+    said = capsys.readouterr()
+    assert (end.value.code, said.err) == (0, "")
+    assert said.out.splitlines()[:3] == [
+        f"photos: 7 classes: {', '.join(mini.CLASSES)}",
+        "9 pictures to learn from, 2 to validate on",
+        "mini-fcn32s: score_fr and the upsamplings are made anew, for 7 classes",
+    ]
+    assert {"card.json", "deploy.prototxt", "mini-fcn32s.caffemodel"} <= {
+        path.name for path in Path("runs/mini-fcn32s").iterdir()
+    }
+    found = Segmenter.load("runs/mini-fcn32s")("photos/images/beach.jpg")
+    assert found.classes == mini.CLASSES
 
 
 def test_the_other_commands_of_the_page_name_options_that_there_are():
