@@ -198,6 +198,9 @@ def describe(net: StrPath) -> Card:
         ReproductionError: there is no such net, or its card is broken.
     """
     folder = _folder(net)
+    if folder is None and Path(net).is_file():
+        remedy = "Weights are named beside their net."
+        raise DataError("this is a file, no net", path=net, want="a net's name, or a folder with one", remedy=remedy)
     if folder is None:
         return card.of(catalogue.net(os.fspath(net)))
     if (folder / card.FILE).is_file():

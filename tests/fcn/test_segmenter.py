@@ -124,9 +124,9 @@ def test_what_can_be_undone_is_told_how_and_that_does_it(voc, picture, how):
 
 
 def test_a_folder_without_a_net_is_told_from_one_with_several(tmp_path):
-    def said():
+    def said(net=tmp_path):
         with pytest.raises(DataError) as info:
-            describe(tmp_path)
+            describe(net)
         return str(info.value).replace(str(tmp_path), "DIR")
 
     problem = "DIR: there is no net in this folder, and there is none of this name"
@@ -135,6 +135,11 @@ def test_a_folder_without_a_net_is_told_from_one_with_several(tmp_path):
         (tmp_path / name).mkdir()
         card.dump(card.own(name, ["a", "b"]), tmp_path / name / card.FILE)
     assert said() == f"{problem}; want DIR/voc-fcn16s or DIR/voc-fcn32s."
+    (tmp_path / "a.caffemodel").write_bytes(b"")
+    assert said(tmp_path / "a.caffemodel") == (
+        "DIR/a.caffemodel: this is a file, no net; want a net's name, or a folder with one. Weights are named beside"
+        " their net."
+    )
 
 
 def test_an_empty_array_is_refused(voc):
