@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOTXT = ROOT / "prototxt"
@@ -83,8 +83,41 @@ def positive(text: str) -> int:
     return int(text)
 
 
+class Lines:
+    """A log file as tqdm's screen: what is drawn over on a terminal is a line each time here."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+
+    def write(self, text: str) -> None:
+        """Write what would be seen, if anything."""
+        if shown := text.strip():
+            self.file.write(f"{shown}\n")
+
+    def flush(self) -> None:
+        """Let it be read."""
+        self.file.flush()
+
+
+def bar(what: str, total: int | None, unit: str = "B", done: int = 0, *, quiet: bool = False) -> tqdm[NoReturn]:
+    """Begin a progress bar with what remains, on standard error; in a log file, one line in half a minute.
+
+    Args:
+        what: stands before it.
+        total: how many there are, where it is known.
+        unit: of what; bytes are shown as kB, MB, GB.
+        done: how many are done already; the speed is that of the rest.
+        quiet: show nothing.
+    """
+    screen = sys.stderr.isatty()
+    return tqdm(
+        desc=what, total=total, initial=done, unit=unit, unit_scale=unit == "B", leave=False, disable=quiet,
+        file=sys.stderr if screen else Lines(sys.stderr), mininterval=0.2 if screen else 30.0, miniters=1, delay=1.0,
+    )  # fmt: skip
+
+
 class Bars:
-    """One progress bar at a time, with what remains, on standard error; one line in half a minute in a log file."""
+    """One progress bar at a time."""
 
     def __init__(self) -> None:
         self.bar: tqdm[NoReturn] | None = None
@@ -98,14 +131,10 @@ class Bars:
     def __call__(self, what: str, unit: str = "B") -> Progress:
         """Begin a bar of bytes or of other things, which is shown once it moves; returns what moves it."""
         self.close()
-        often = 0.2 if sys.stderr.isatty() else 30.0
 
         def move(done: int, total: int | None) -> None:
-            if self.bar is None:  # a download that goes on starts where it was: its speed is that of the rest
-                self.bar = tqdm(
-                    desc=what, total=total, initial=done, unit=unit, unit_scale=unit == "B", leave=False,
-                    mininterval=often, miniters=1, delay=1.0,
-                )  # fmt: skip
+            if self.bar is None:  # a download that goes on starts where it was
+                self.bar = bar(what, total, unit, done)
             self.bar.update(done - self.bar.n)
 
         return move

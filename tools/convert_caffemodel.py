@@ -24,14 +24,12 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common import PROTOTXT, run
+from common import PROTOTXT, bar, run
 
 import numpy as np
-from tqdm import tqdm
 
 from reproduction.caffe import blobs, prototxt, weights
 from reproduction.caffe.errors import ReproductionError, WeightsError, did_you_mean
@@ -261,8 +259,8 @@ def _few(names: list[str]) -> str:
 def write(found: Weights, path: Path) -> None:
     """Write the weights, with progress on what takes over a second."""
     total = sum(values.nbytes for values in found.arrays().values())
-    with tqdm(total=total, desc=path.name, unit="B", unit_scale=True, delay=1, file=sys.stderr) as bar:
-        weights.write(found, path, lambda written: bar.update(min(written, total - bar.n)))
+    with bar(path.name, total) as shown:
+        weights.write(found, path, lambda written: shown.update(min(written, total - shown.n)))
 
 
 def verify(message: NetParameter, shapes: dict[str, Shape], image: Path, before: Weights, after: Weights) -> int:
@@ -276,11 +274,13 @@ def verify(message: NetParameter, shapes: dict[str, Shape], image: Path, before:
     inputs = pictures(image, shapes)
     net = _net(message, shapes).eval()
     digests: list[dict[str, str]] = []
-    for found in tqdm((before, after), desc="run the net", delay=1, file=sys.stderr):
-        net.copy_from(found.net, found.path)
-        with torch.inference_mode():
-            values = net(inputs, list(net.blob_shapes))
-        digests.append({name: hashlib.blake2b(blob.numpy().tobytes()).hexdigest() for name, blob in values.items()})
+    with bar("run the net", 2, "run") as shown:
+        for found in (before, after):
+            net.copy_from(found.net, found.path)
+            with torch.inference_mode():
+                values = net(inputs, list(net.blob_shapes))
+            digests.append({name: hashlib.blake2b(blob.numpy().tobytes()).hexdigest() for name, blob in values.items()})
+            shown.update()
     different = [name for name in digests[0] if digests[0][name] != digests[1][name]]
     if different:
         raise WeightsError("the converted net computes something else", path=after.path, got=f"blobs {_few(different)}")

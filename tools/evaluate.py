@@ -31,9 +31,7 @@ from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 
-from common import ROOT, WEIGHTS, add_precision, compiled, describe, positive, precision, run, versions
-
-from tqdm import tqdm
+from common import ROOT, WEIGHTS, Bars, add_precision, bar, compiled, describe, positive, precision, run, versions
 
 from reproduction.caffe import graph, prototxt
 from reproduction.caffe.errors import DataError
@@ -64,7 +62,7 @@ def main() -> int:
         Path(args.net).name if args.net else args.prototxt.resolve().parent.name
     )
     out = args.out or folder / "predictions"
-    with joined(args.device) as ranks, Bar(args.quiet or not ranks.is_first) as bar:
+    with joined(args.device) as ranks, Screen(args.quiet or not ranks.is_first) as screen:
         if dataset.overlap() is None and ranks.is_first:
             print(
                 f"note: nothing in {args.data} says which images the published nets were trained on;"
@@ -81,11 +79,11 @@ def main() -> int:
                 state=state,
                 limit=args.limit,
                 force=args.force,
-                progress=bar.show,
+                progress=screen.show,
                 ranks=ranks,
             )
         except KeyboardInterrupt:
-            bar.close()
+            screen.close()
             if state:
                 print("the same command goes on from here.", file=sys.stderr)
             raise
@@ -93,7 +91,7 @@ def main() -> int:
         return 0
     count = len(dataset) if args.limit is None else min(args.limit, len(dataset))
     shown = Gallery(dataset, out)
-    told = report(job, args, found, shown, folder, describe(ranks.device), bar.seconds_per_image())
+    told = report(job, args, found, shown, folder, describe(ranks.device), screen.seconds_per_image())
     folder.mkdir(parents=True, exist_ok=True)
     record.dump(told, folder / "scores.json")
     markdown.dump(told, folder / "scores.md")
@@ -223,32 +221,21 @@ def report(
     )
 
 
-class Bar:
+class Screen(Bars):
     """Progress with the time that is left, on standard error; nothing when quiet."""
 
     def __init__(self, quiet: bool):
+        super().__init__()
         self._quiet = quiet
-        self._bar: tqdm | None = None
         self._first, self._count, self._seconds = 0, 0, 0.0
-
-    def __enter__(self) -> Bar:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the line."""
-        if self._bar is not None:
-            self._bar.close()
 
     def show(self, count: int, total: int, seconds: float) -> None:
         """Show how far it is; the first call says where a resumed run starts."""
-        if self._bar is None:
-            self._bar = tqdm(total=total, initial=count, unit="image", disable=self._quiet)
+        if self.bar is None:
+            self.bar = bar("images", total, "image", count, quiet=self._quiet)
             self._first = count
         self._count, self._seconds = count, seconds
-        self._bar.update(count - self._bar.n)
+        self.bar.update(count - self.bar.n)
 
     def seconds_per_image(self) -> float | None:
         """Give the mean over the images of this run; None when an earlier one had scored them all."""

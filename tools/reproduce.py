@@ -34,8 +34,6 @@ from pathlib import Path
 
 from common import ROOT, Bars, add_precision, compiled, describe, positive, precision, run, versions
 
-from tqdm import tqdm
-
 from reproduction.caffe import devices, files
 from reproduction.caffe.errors import DataError, ReproductionError
 from reproduction.fcn import catalogue, reproduce, stages, supply, trainlog, zoo
@@ -175,17 +173,8 @@ class Screen(Bars):
 
     def images(self, what: str) -> Callable[[int, int, float], None]:
         """Begin a bar of images; returns what moves it."""
-        self.close()
-        often = 0.5 if sys.stderr.isatty() else 30.0
-
-        def move(done: int, total: int, _: float = 0.0) -> None:
-            if self.bar is None:
-                self.bar = tqdm(
-                    desc=what, total=total, initial=done, unit="image", leave=False, mininterval=often, delay=1.0
-                )
-            self.bar.update(done - self.bar.n)
-
-        return move
+        move = self(what, "image")
+        return lambda done, total, _=0.0: move(done, total)
 
 
 def finish(report: Report, folder: Path, galleries: Mapping[str, Gallery], errors: int) -> int:

@@ -107,3 +107,21 @@ def test_every_help_says_what_the_tool_does_by_examples_that_it_understands(path
     for line in examples:
         example = re.split(r" {2,}", line)[0]  # what comes after is a remark
         assert set(re.findall(r"(?<=\s)--?[a-z][a-z-]*", f" {example}")) <= options, line
+
+
+def test_a_log_file_has_lines_of_progress_where_a_terminal_is_drawn_over(common, monkeypatch):
+    log = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", log)
+    with common.bar("drawing", 4, "picture") as shown:
+        shown.update()
+        assert log.getvalue() == "", "what is done soon is not shown"
+        shown.start_t -= 60
+        shown.last_print_t -= 60
+        shown.update()
+        shown.update()
+    assert log.getvalue().count("\n") == 1, "one line in half a minute"
+    assert re.fullmatch(r"drawing:  50%\|#+ +\| 2/4 \[01:00<01:00, .*/picture\]\n", log.getvalue())
+    with common.bar("drawing", 4, quiet=True) as shown:
+        shown.start_t = shown.last_print_t = -60
+        shown.update()
+    assert log.getvalue().count("\n") == 1
