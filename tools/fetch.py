@@ -21,7 +21,7 @@ from common import ROOT, Bars, run
 
 from reproduction.caffe.errors import ReproductionError
 from reproduction.fcn import download, zoo
-from reproduction.fcn.manifest import Entry, Manifest
+from reproduction.fcn.manifest import HASHES, Entry, Manifest
 from reproduction.fcn.zoo import Roots
 
 
@@ -35,12 +35,16 @@ def main() -> int:
     chosen = [manifest[name] for name in dict.fromkeys(args.names)]
     for name in args.set:
         chosen += [entry for entry in manifest.select(name) if entry not in chosen]
-    if args.list:
-        _print_list(chosen or list(manifest.entries.values()), manifest, roots, args.json)
-        return 0
-    if args.offline_list:
-        wanted = zoo.missing(chosen or manifest.entries.values(), roots)
-        print(zoo.by_hand(wanted, roots) if wanted else "Nothing is missing.\n", end="")
+    if args.list or args.offline_list:
+        listed = chosen or list(manifest.entries.values())
+        if args.offline_list:
+            listed = zoo.missing(listed, roots)
+        if args.json:
+            print(json.dumps([_known(entry, roots) for entry in listed], indent=2))
+        elif args.list:
+            _print_list(listed, manifest, roots)
+        else:
+            print(zoo.by_hand(listed, roots) if listed else "Nothing is missing.\n", end="")
         return 0
     if not chosen:
         parser.error("name what to fetch, or a --set; --list prints them")
@@ -61,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", type=Path, metavar="DIR", help="the weights folder, if elsewhere")
     parser.add_argument("--data", type=Path, metavar="DIR", help="the data folder, if elsewhere")
     parser.add_argument("--delete-archives", action="store_true", help="delete archives when they are unpacked")
-    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    parser.add_argument("--json", action="store_true", help="print the results, or what is listed, as JSON")
     return parser
 
 
@@ -90,27 +94,33 @@ def _fetch_all(chosen: list[Entry], roots: Roots, args: argparse.Namespace) -> i
     return 1 if failed else 0
 
 
-def _print_list(entries: list[Entry], manifest: Manifest, roots: Roots, as_json: bool) -> None:
-    rows = [
-        {
-            "name": entry.name,
-            "kind": str(entry.kind),
-            "size": _size(entry),
-            "there": "yes" if zoo.present(entry, roots) else "no",
-            "hash": ", ".join(entry.hashes) or "recorded on first download",
-            "licence": entry.licence,
-        }
-        for entry in entries
-    ]
-    if as_json:
-        print(json.dumps(rows, indent=2))
-        return
-    table = [list(rows[0]), *(list(row.values()) for row in rows)]
+def _known(entry: Entry, roots: Roots) -> dict[str, object]:
+    """Say for a machine what is known of a file; null for what is not."""
+    return {
+        "name": entry.name,
+        "kind": str(entry.kind),
+        "url": entry.url,
+        "path": str(roots.file(entry)),
+        "there": zoo.present(entry, roots),
+        "size_bytes": entry.size_bytes,
+        "payload_bytes": entry.payload_bytes,
+        **{name: entry.hashes.get(name) for name in HASHES},
+        "licence": entry.licence,
+    }
+
+
+def _print_list(entries: list[Entry], manifest: Manifest, roots: Roots) -> None:
+    table = [["name", "kind", "size", "there", "hash", "licence"]]
+    for entry in entries:
+        there = "yes" if zoo.present(entry, roots) else "no"
+        known = ", ".join(entry.hashes) or "recorded on first download"
+        table.append([entry.name, str(entry.kind), _size(entry), there, known, entry.licence])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for cells in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
     print(f"\nsets: {', '.join(manifest.sets)}")
-    print(f"never published: {', '.join(sorted(manifest.unpublished))}" if manifest.unpublished else "")
+    if manifest.unpublished:
+        print(f"never published: {', '.join(sorted(manifest.unpublished))}")
 
 
 def _size(entry: Entry) -> str:

@@ -151,7 +151,27 @@ def test_the_list_shows_what_is_there_and_what_is_known(fetch, tmp_path):
         ["seg11valid", "list", "2", "bytes", "yes", *later, "BSD-2-Clause"],
     ]
     assert lines[4:] == ["", "sets: voc", "never published: nyud-fcn32s-color-d"]
-    assert [row["there"] for row in json.loads(fetch("--list", "--json").stdout)] == ["no", "no", "yes"]
+
+
+def test_a_list_for_a_machine_has_numbers_and_nulls(fetch, site, tmp_path):
+    fetch("seg11valid")
+    rows = json.loads(fetch("--list", "--json").stdout)
+    assert [row["there"] for row in rows] == [False, False, True]
+    assert rows[0] == {
+        "name": "voc-fcn8s",
+        "kind": "caffemodel",
+        "url": f"{site.url}/fcn8s.caffemodel",
+        "path": f"{tmp_path}/weights/fcn8s.caffemodel",
+        "there": False,
+        "size_bytes": None,
+        "payload_bytes": None,
+        "md5": None,
+        "sha1": hashlib.sha1(DATA).hexdigest(),
+        "sha256": None,
+        "licence": "unrestricted",
+    }
+    assert rows[2]["size_bytes"] == 2
+    assert json.loads(fetch("--offline-list", "--json").stdout) == rows[:2]
 
 
 def test_the_offline_list_names_what_is_missing(fetch, site, tmp_path):
