@@ -15,8 +15,13 @@ PyTorch's modules call them; .caffemodel.h5 has Caffe's own layout. Old nets (V0
 
 --prototxt checks that every parameter of the net is in the file, in its shape, and none is left over; --net does so for
 a net of this project, and scales that other programs keep in their code are added. --verify runs the net on a picture
-with the weights of both files, and compares every blob bit by bit. A safetensors file says where its weights come from
-and, with --net, the classes, the means, the order of the colours and the licence.
+with the weights of both files, and compares every blob bit by bit.
+
+A safetensors file says where its weights come from, as "source", or with --net all that they need for use, as "card":
+the classes, the means, the order of the colours, the source and the licence. Both are JSON:
+
+    with safetensors.safe_open("fcn8s.safetensors", "np") as file:
+        card = json.loads(file.metadata()["card"])
 """
 
 from __future__ import annotations

@@ -8,8 +8,23 @@
 
 --input picture takes (N, H, W, 3) uint8, R G B, as it was read: the mean and the order of the channels are inside.
 --input blob takes (N, 3, H, W) float32, B G R, minus the mean, as Caffe does. --output labels gives the class of each
-pixel, (N, H, W) uint8; --output scores gives (N, classes, H, W) float32. The names of the classes, and all else that
-the net needs to be used, are JSON in the model's metadata, under "card". A net of VGG16 takes about half a minute.
+pixel, (N, H, W) uint8; --output scores gives (N, classes, H, W) float32. A net of VGG16 takes about half a minute.
+
+    session = onnxruntime.InferenceSession("voc-fcn8s.onnx")
+    labels, = session.run(None, {"data": np.array(Image.open("photo.jpg").convert("RGB"))[None]})
+
+The model's metadata say in JSON what it needs to be used: "form" what goes in and comes out, "card" the classes, the
+means, the source and the licence of the weights:
+
+    said = session.get_modelmeta().custom_metadata_map
+    classes = json.loads(said["card"])["labels"]["label"]["classes"]
+
+OpenCV 5 reads all of these; what it makes of pictures itself is --input blob, with the mean that "form" names. OpenCV 4
+reads none of them, since it wants to know every size beforehand, but it reads prototxt and caffemodel:
+
+    net = cv2.dnn.readNetFromONNX("voc-fcn8s.onnx")
+    net.setInput(cv2.dnn.blobFromImage(cv2.imread("photo.jpg"), mean=(104.00699, 116.66877, 122.67892)))
+    labels = net.forward()[0].argmax(axis=0)
 """
 
 from __future__ import annotations
@@ -71,7 +86,8 @@ def said(path: Path, about: Card, form: Form, checked: Sequence[Checked], *, as_
     if as_json:
         found = [vars(each) for each in checked]
         return json.dumps({"file": str(path), "bytes": path.stat().st_size, "card": json.loads(card.dumps(about)),
-                           "input": form.inputs, "output": form.outputs, "checked": found}, indent=2)  # fmt: skip
+                           "input": form.inputs, "output": form.outputs, "form": form.said(about),
+                           "checked": found}, indent=2)  # fmt: skip
     lines = [f"{path}: {about.net}, {path.stat().st_size / 1e6:.1f} MB"]
     lines.append(f"  {', '.join(about.inputs)} ({form.inputs}) -> {', '.join(form.output_names(about))}")
     for each in checked:

@@ -8,13 +8,19 @@
 The file needs torch alone, and none of this project:
 
     program = torch.export.load("voc-fcn8s.pt2").module()
-    labels, = program(torch.from_numpy(np.array(Image.open("photo.jpg")))[None])
+    labels, = program(torch.from_numpy(np.array(Image.open("photo.jpg").convert("RGB")))[None])
+
+What goes in and comes out is said inside, and the classes, the means, the source and the licence of the weights:
+
+    said = {"form.json": "", "card.json": ""}
+    torch.export.load("voc-fcn8s.pt2", extra_files=said)
 
 --input and --output are those of tools/export_onnx.py. One picture at a time. A net of VGG16 takes about a minute.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from common import run
@@ -34,8 +40,9 @@ def main() -> None:
     program = export.exported(made.net, about, form)
     checked = export.check(made.net, about, form, export.torch_program(program)) if args.check else []
     path = args.out or Path(f"{about.net}.pt2")
+    extra = {card.FILE: card.dumps(about), export.FILE: json.dumps(form.said(about))}
     with files.atomic(path) as file:
-        torch.export.save(program, file, extra_files={card.FILE: card.dumps(about)})
+        torch.export.save(program, file, extra_files=extra)
     print(said(path, about, form, checked, as_json=args.json))
 
 

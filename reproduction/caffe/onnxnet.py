@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-OPSET = 17  # of 2022: what OpenCV 4.8, ONNX Runtime 1.12 and their contemporaries read
+OPSET = 17  # of 2022: what ONNX Runtime 1.12 and its contemporaries read, and OpenCV 5
 IR_VERSION = 8
 PRODUCER = "fcn-reproduction"
 
@@ -61,18 +61,18 @@ class Writer:
         self._names.add(name)
         return name
 
-    def input(self, name: str, dtype: type[np.generic], shape: Sequence[int | str]) -> str:
-        """Declare an input; an axis of any length has a name."""
+    def input(self, name: str, dtype: type[np.generic], shape: Sequence[int | str], doc: str = "") -> str:
+        """Declare an input, with a sentence for people; an axis of any length has a name."""
         kind = self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-        self._inputs.append(self._onnx.helper.make_tensor_value_info(self.name(name), kind, list(shape)))
+        self._inputs.append(self._onnx.helper.make_tensor_value_info(self.name(name), kind, list(shape), doc))
         return name
 
-    def output(self, name: str, value: str, dtype: type[np.generic], shape: Sequence[int | str]) -> None:
+    def output(self, name: str, value: str, dtype: type[np.generic], shape: Sequence[int | str], doc: str = "") -> None:
         """Declare an output, and what it is."""
         if value != name:
             self.nodes.append(self._onnx.helper.make_node("Identity", [value], [self.name(name)]))
         kind = self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-        self._outputs.append(self._onnx.helper.make_tensor_value_info(name, kind, list(shape)))
+        self._outputs.append(self._onnx.helper.make_tensor_value_info(name, kind, list(shape), doc))
 
     def constant(self, values: npt.ArrayLike, wish: str) -> str:
         """Add a fixed array."""

@@ -6,6 +6,7 @@ any height and width. ``check`` holds what another program computes against the 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,11 @@ INPUTS = ("picture", "blob")
 #: What the outputs say: the class of each pixel, or the scores of all classes.
 OUTPUTS = ("labels", "scores")
 
+KEY = "form"  # beside the card, in the metadata of ONNX
+FILE = "form.json"  # and in programs of torch.export
+
+_BLOBS = {"BGR": "B G R", "RGB": "R G B", "log(mm)": "the natural logarithm of millimetres"}
+
 
 @dataclass(frozen=True)
 class Form:
@@ -56,6 +62,25 @@ class Form:
     def output_names(self, about: Card) -> list[str]:
         """Name the outputs: ``labels``, or ``labels_sem`` and so on where a net has several."""
         return [self.outputs if len(about.labels) == 1 else f"{self.outputs}_{top}" for top in about.labels]
+
+    def said(self, about: Card) -> dict[str, dict[str, str]]:
+        """Say of each input what it takes, and of each output what it gives: what is fed may be wrong unnoticed."""
+        outputs = zip(self.output_names(about), about.labels.values(), strict=True)
+        return {
+            "inputs": {name: self._taken(taken) for name, taken in about.inputs.items()},
+            "outputs": {name: self._given(len(labels.classes)) for name, labels in outputs},
+        }
+
+    def _taken(self, taken: card.Input) -> str:
+        channels, mean = CHANNELS[taken.kind], ", ".join(f"{value:.9g}" for value in taken.mean)
+        if self.inputs == "picture":
+            return f"(N, H, W, {channels}) uint8, R G B, 0 to 255, as it was read"
+        return f"(N, {channels}, H, W) float32, {_BLOBS[taken.order]}, minus {mean}"
+
+    def _given(self, classes: int) -> str:
+        if self.outputs == "labels":
+            return "(N, H, W) uint8, the class of each pixel"
+        return f"(N, {classes}, H, W) float32, the scores of all classes before a softmax"
 
     def check(self, about: Card) -> None:
         """See that the net's inputs can be given so.
@@ -103,32 +128,32 @@ class Program(nn.Module):
 
 
 def onnx_model(net: Net, about: Card, form: Form) -> onnx.ModelProto:
-    """Write a net as ONNX; its card is in the model's metadata.
+    """Write a net as ONNX; its card, and what goes in and comes out, are in the model's metadata.
 
     Raises:
         ReproductionError: the package onnx is missing; the inputs cannot be given so.
         NetError: a layer has no like in ONNX.
     """
     form.check(about)
-    writer = onnxnet.Writer()
-    fed = {name: _onnx_input(writer, name, taken, form) for name, taken in about.inputs.items()}
+    writer, said = onnxnet.Writer(), form.said(about)
+    fed = {name: _onnx_input(writer, name, taken, form, said["inputs"][name]) for name, taken in about.inputs.items()}
     found = onnxnet.write(net, writer, fed, [labels.score for labels in about.labels.values()])
-    for name, labels in zip(form.output_names(about), about.labels.values(), strict=True):
+    for (name, doc), labels in zip(said["outputs"].items(), about.labels.values(), strict=True):
         value = found[labels.score]
         if form.outputs == "scores":
-            writer.output(name, value, np.float32, ["N", len(labels.classes), "H", "W"])
+            writer.output(name, value, np.float32, ["N", len(labels.classes), "H", "W"], doc)
             continue
         best = writer.node("ArgMax", [value], f"{name}.best", axis=1, keepdims=0)
         small = writer.node("Cast", [best], name, to=int(_onnx_type(np.uint8)))
-        writer.output(name, small, np.uint8, ["N", "H", "W"])
-    return writer.model(about.net, {card.KEY: card.dumps(about)})
+        writer.output(name, small, np.uint8, ["N", "H", "W"], doc)
+    return writer.model(about.net, {card.KEY: card.dumps(about), KEY: json.dumps(said)})
 
 
-def _onnx_input(writer: onnxnet.Writer, name: str, taken: card.Input, form: Form) -> str:
+def _onnx_input(writer: onnxnet.Writer, name: str, taken: card.Input, form: Form, doc: str) -> str:
     channels = CHANNELS[taken.kind]
     if form.inputs == "blob":
-        return writer.input(name, np.float32, ["N", channels, "H", "W"])
-    value = writer.input(name, np.uint8, ["N", "H", "W", channels])
+        return writer.input(name, np.float32, ["N", channels, "H", "W"], doc)
+    value = writer.input(name, np.uint8, ["N", "H", "W", channels], doc)
     exact = taken.mean_array
     value = writer.node("Transpose", [value], f"{name}.channels", perm=[0, 3, 1, 2])
     value = writer.node("Cast", [value], f"{name}.{exact.dtype}", to=int(_onnx_type(exact.dtype)))

@@ -1,5 +1,6 @@
 """Nets for other programs: ONNX and torch.export, with preprocessing and labels, at sizes that nobody told them."""
 
+import json
 import sys
 
 import numpy as np
@@ -16,6 +17,7 @@ from tests.golden import seeded
 
 ROWS = {"voc-fcn32s": 32, "voc-fcn8s": 32, "voc-fcn8s-atonce": 32, "voc-fcn-alexnet": 8, "siftflow-fcn16s": 32,
         "nyud-fcn32s-color-hha": 32}  # fmt: skip
+FUSED = ("nyud-fcn32s-color-hha", "nyud-fcn32s-color-d")
 
 
 def made(name, divisor=32):
@@ -57,10 +59,32 @@ def test_two_labellings_have_two_outputs_and_the_card_is_inside():
     model = export.onnx_model(net, about, Form())
     assert [output.name for output in model.graph.output] == ["labels_sem", "labels_geo"]
     assert [x.dim_param for x in model.graph.output[0].type.tensor_type.shape.dim] == ["N", "H", "W"]
-    [kept] = model.metadata_props
-    assert card.loads(kept.value) == about
-    assert kept.key == "card"
+    kept = {each.key: each.value for each in model.metadata_props}
+    assert kept.keys() == {"card", "form"}
+    assert card.loads(kept["card"]) == about
+    assert json.loads(kept["form"]) == Form().said(about)
+    assert {each.name: each.doc_string for each in model.graph.output} == Form().said(about)["outputs"]
+    assert {each.name: each.doc_string for each in model.graph.input} == Form().said(about)["inputs"]
     onnx.checker.check_model(model, full_check=True)
+
+
+def test_what_goes_in_and_comes_out_is_said():
+    voc, fusion, early = (card.of(nets.NETS[f"{name}"]) for name in ("voc-fcn8s", *FUSED))
+    assert Form("picture", "labels").said(voc) == {
+        "inputs": {"data": "(N, H, W, 3) uint8, R G B, 0 to 255, as it was read"},
+        "outputs": {"labels": "(N, H, W) uint8, the class of each pixel"},
+    }
+    assert Form("blob", "scores").said(voc) == {
+        "inputs": {"data": "(N, 3, H, W) float32, B G R, minus 104.00699, 116.66877, 122.67892"},
+        "outputs": {"scores": "(N, 21, H, W) float32, the scores of all classes before a softmax"},
+    }
+    assert Form("blob").said(fusion)["inputs"] == {
+        "color": "(N, 3, H, W) float32, B G R, minus 116.19, 97.203, 92.318",
+        "hha": "(N, 3, H, W) float32, R G B, minus 132.431, 94.076, 118.477",
+    }
+    assert Form("blob").said(early)["inputs"]["depth"] == (
+        "(N, 1, H, W) float32, the natural logarithm of millimetres, minus 7.844"
+    )
 
 
 def test_a_program_of_torchs_runs_at_any_size(tmp_path):

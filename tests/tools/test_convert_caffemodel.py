@@ -248,6 +248,10 @@ def test_safetensors_say_what_they_hold(tmp_path, convert):
     about = card.loads(weights.read(tmp_path / "a.safetensors").metadata[card.KEY])
     assert about == card.sourced(card.of(nets.NETS["voc-fcn32s"]), model)
     assert about.labels["label"].classes[15] == "person"
+    with safetensors.safe_open(tmp_path / "a.safetensors", "np") as file:  # as the help has it
+        said = json.loads(file.metadata()["card"])
+    assert said["inputs"]["data"]["order"] == "BGR"
+    assert said["labels"]["label"]["classes"] == list(about.labels["label"].classes)
     assert convert(model, "-o", tmp_path / "b.safetensors")[0] == 0
     source = json.loads(weights.read(tmp_path / "b.safetensors").metadata["source"])
     assert source == {"file": "a.caffemodel", "sha256": card.sha256(model)}

@@ -1,18 +1,21 @@
 """tools/export_onnx.py, tools/export_program.py and hubconf.py: nets for other programs, from the command line."""
 
+import ast
 import importlib
 import json
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 
 from reproduction.caffe import prototxt
 from reproduction.caffe.errors import WeightsError
-from reproduction.fcn import card
+from reproduction.fcn import card, export
 from reproduction.fcn.segmenter import Segmenter
 from tests import thin
 from tests.golden import seeded
@@ -67,6 +70,7 @@ def test_everything_is_json_for_machines(tool, folder):
     said = json.loads(out)
     assert code == 0
     assert said["card"]["source"] == {"file": "w.caffemodel", "sha256": card.sha256(folder / "w.caffemodel")}
+    assert said["form"]["inputs"]["data"].startswith("(N, 3, H, W) float32, B G R, minus 104.00699, ")
     assert (said["file"], said["input"], said["output"], said["checked"]) == ("x.onnx", "blob", "scores", [])
     assert said["bytes"] == Path("x.onnx").stat().st_size
 
@@ -75,11 +79,46 @@ def test_a_program_is_written_with_its_card(tool, folder):
     code, out, _ = tool("export_program", folder, "--no-check", "-o", "mine.pt2")
     assert code == 0
     assert out.endswith("  not checked\n")
-    extra = {card.FILE: ""}
+    extra = {card.FILE: "", export.FILE: ""}
     rgb = seeded.synth_image(29, 41, 2)
     (labels,) = torch.export.load("mine.pt2", extra_files=extra).module()(torch.from_numpy(rgb)[None])
     assert np.array_equal(labels[0].numpy(), Segmenter.load(folder)(rgb).labels)
     assert card.loads(extra[card.FILE]).net == "mine"
+    assert json.loads(extra[export.FILE])["outputs"] == {"labels": "(N, H, W) uint8, the class of each pixel"}
+
+
+def programs(name):
+    """The Python in a tool's help, by paragraphs."""
+    doc = ast.get_docstring(ast.parse((ROOT / f"tools/{name}.py").read_text()))
+    return [
+        "".join(f"{line[4:]}\n" for line in text.splitlines())
+        for text in doc.split("\n\n")
+        if text.startswith("    ") and not text.startswith("    tools/")
+    ]
+
+
+@pytest.mark.parametrize("name", ["export_onnx", "export_program"])
+def test_the_programs_in_the_help_run(name, tool, folder):
+    rgb = seeded.synth_image(29, 41, 2)
+    Image.fromarray(rgb).convert("L").save("photo.jpg")  # not every picture has three channels
+    given = {"onnxruntime": onnxruntime, "torch": torch, "np": np, "Image": Image, "json": json, "cv2": cv2}
+    ran = 0
+    for text in programs(name):
+        program = text.replace("voc-fcn8s.", "mine.")
+        if "cv2" in program and int(cv2.__version__.split(".")[0]) < 5:
+            continue  # OpenCV 4 reads no Crop at sizes that it is not told
+        form = ("--input", "blob", "--output", "scores") if "cv2" in program else ()
+        assert tool(name, folder, "--no-check", *form)[0] == 0
+        exec(program, given)
+        ran += 1
+        labels = np.asarray(given["labels"]).reshape(29, 41)
+        assert (labels != Segmenter.load(folder)("photo.jpg").labels).mean() < 1e-3
+    assert ran >= 2
+    if name == "export_onnx":
+        assert given["classes"] == [f"c{i}" for i in range(21)]
+    else:
+        assert given["said"].keys() == {card.FILE, export.FILE}
+        assert all(given["said"].values())
 
 
 def test_mistakes_are_one_line(tool, tmp_path):
