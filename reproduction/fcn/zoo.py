@@ -76,6 +76,8 @@ def weights(row: Published, folder: StrPath = WEIGHTS) -> Path:
     for there in (path, path.with_suffix(".safetensors")):
         if there.is_file():
             return there
+    if Path(folder) == WEIGHTS and not MANIFEST.is_file():
+        raise WeightsError(f"the weights of {row.name} do not come with the package", remedy="Name their file.")
     how = "Fetch them with `tools/fetch.py" if row.name in manifest().entries else "Train it with `tools/train.py --net"
     remedy = f"{how} {row.name}`, or name yours with --weights."
     raise WeightsError(f"the weights of {row.name} are not here yet", path=path, remedy=remedy)
