@@ -6,6 +6,7 @@ torch is loaded, end in one line.
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import os
 import platform
@@ -34,8 +35,6 @@ except ImportError as error:
     sys.exit(f"error: this environment is not set up; got {had}. Run `make setup`, then `. .venv/bin/activate`.")
 
 if TYPE_CHECKING:
-    import argparse
-
     import torch
 
     from reproduction.caffe.net import Net
@@ -76,8 +75,6 @@ def positive(text: str) -> int:
     Raises:
         ArgumentTypeError: it is no number from 1 on.
     """
-    import argparse
-
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
     return int(text)

@@ -14,7 +14,7 @@ A net of your own takes the data set's pictures under the names of its inputs, a
 
 The data are looked for where tools/fetch.py puts them, and where the published archives unpack to: DATA/pascal/VOC2011,
 DATA/VOCdevkit/VOC2012 and so on; DATA may be such a folder itself. With --out or --state a run that was stopped goes on
-where it was when the same command is given again. On two cores an image takes about a second, on a GPU 0.1.
+where it was when the same command is given again. On two cores an image takes a few seconds, on a GPU 0.1.
 
 reports/NET/index.html is a page to look at, with pictures; scores.json and scores.md beside it have its numbers.
 """
@@ -37,7 +37,7 @@ from reproduction.caffe import graph, prototxt
 from reproduction.caffe.errors import DataError
 from reproduction.caffe.parallel import joined
 from reproduction.caffe.schema import NetParameter, Phase
-from reproduction.fcn import card, catalogue, datasets, nets, reproduce, segmenter, zoo
+from reproduction.fcn import card, catalogue, datasets, nets, reproduce, segmenter, supply, zoo
 from reproduction.fcn.datasets import Dataset
 from reproduction.fcn.datasets.folder import class_list
 from reproduction.fcn.evaluate import evaluate
@@ -144,7 +144,13 @@ def named(args: argparse.Namespace) -> Job:
     segmenter.describe(args.net)  # which knows better what is wrong with a folder
     row = catalogue.net(args.net)
     layer = nets.net(row, row.splits[1]).layer[0]
-    dataset = datasets.from_layer(layer.python_param, list(layer.top), args.data, args.split)
+    try:
+        dataset = datasets.from_layer(layer.python_param, list(layer.top), args.data, args.split)
+    except DataError:
+        if row.dataset not in supply.DRAWN or (args.data / row.dataset).is_dir():
+            raise
+        remedy = f"`tools/reproduce.py {row.dataset}` draws them."
+        raise DataError("its pictures are not drawn yet", path=args.data / row.dataset, remedy=remedy) from None
     return Job(row.name, nets.deploy(row), args.weights or zoo.weights(row, WEIGHTS), dataset)
 
 

@@ -5,6 +5,7 @@ Takes about two minutes on two cores; expects every error below the tolerances o
 
     tools/exactness.py            measure, print, and write tests/golden/exactness.json
     tools/exactness.py --check    measure and print only
+    tools/exactness.py --json > figures.json
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ def main() -> int:
     """Measure all golden cases; 1 when one is beyond its tolerance."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="do not write the figures")
+    parser.add_argument("--json", action="store_true", help="print the figures alone")
     args = parser.parse_args()
     layers = {case: parity.layer_parity(case) for case in parity.layer_cases()}
     nets = {path.stem.rpartition("_")[0]: parity.net_parity(path, blas_order=True) for path in parity.NETS}
@@ -55,7 +57,7 @@ def main() -> int:
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         },
     }
-    for name, net in nets.items():
+    for name, net in nets.items() if not args.json else ():
         same = f"{net.same} of {net.values} values the same"
         print(f"{name:24} forward {net.forward:.1e}  backward {net.backward:.1e}  {same}")
     print(json.dumps(figures, indent=2))
@@ -63,7 +65,7 @@ def main() -> int:
         (parity.GOLDEN / "exactness.json").write_text(json.dumps(figures, indent=2) + "\n")
     bad = [case for case, error in (layers | legacy).items() if not error <= parity.LAYER_TOLERANCE]
     bad += [name for name, net in nets.items() if net.off or net.labels_off]
-    print(f"beyond the tolerance: {', '.join(bad) or 'none'}")
+    print(f"beyond the tolerance: {', '.join(bad) or 'none'}", file=sys.stderr if args.json else sys.stdout)
     return bool(bad)
 
 

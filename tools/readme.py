@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """Write the generated parts of README.md: Mini-VOC's scores, exactness, the paper's numbers, the differences.
 
-tools/readme.py            write them
-tools/readme.py --check    say whether they are current; exit 1 when not
+``make readme`` runs it.
+
+    tools/readme.py            write them
+    tools/readme.py --check    say whether they are current; exit 1 when not
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@
     tools/reproduce.py voc                                 every net; fetches weights and data where they are missing
     tools/reproduce.py voc --nets voc-fcn8s --limit 20     a quick look
     tools/reproduce.py nyud --device cuda --data /data --mirror http://mirror.example/fcn
+    tools/reproduce.py voc --json > voc.json               the scores for another program
     tools/reproduce.py mini --trained runs/mini            what tools/train.py left there, instead of weights/
 
 The table is printed, and written to reports/SET/scores.md and scores.json; reports/SET/index.html is a page to look at,
@@ -31,6 +32,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 from common import ROOT, Bars, add_precision, compiled, describe, positive, precision, run, versions
 
@@ -67,7 +69,7 @@ def main() -> int:
     )
     kept = args.weights / args.set / "scores.json"
     recorded = record.load(kept) if kept.is_file() and not args.record else None
-    with Screen() as screen:
+    with Screen(sys.stderr if args.json else sys.stdout) as screen:
         results, galleries, split = score_all(
             plan, rows, screen, partial(record.references, earlier=recorded, trained=bool(args.trained))
         )
@@ -84,10 +86,16 @@ def main() -> int:
         versions=versions(),
         nets=results,
     )
-    code = finish(report, folder, galleries, screen.errors)
+    write(report, folder, galleries, screen.errors)
+    if args.json:
+        print(record.dumps(report), end="")
+    else:
+        show(report, folder)
+    code = judge(report, screen.errors)
     if args.record and not code:
         keep(report, rows, args.trained, kept)
-    print(f"{time.monotonic() - start:.1f} s")
+        screen.note(f"recorded in {kept.parent}")
+    screen.note(f"{time.monotonic() - start:.1f} s")
     return code
 
 
@@ -104,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--report", type=Path, default=ROOT / "reports", metavar="DIR", help="default: reports/")
     parser.add_argument("--trained", type=Path, metavar="DIR", help="score what tools/train.py left in this --out")
     parser.add_argument("--record", action="store_true", help="keep the scores in WEIGHTS/SET/scores.json")
+    parser.add_argument("--json", action="store_true", help="print scores.json, and all else on standard error")
     parser.add_argument("--mirror", metavar="URL|DIR", help="where to look first (also REPRODUCTION_MIRROR)")
     parser.add_argument("--manifest", type=Path, help="another weights/manifest.json (also REPRODUCTION_MANIFEST)")
     return parser
@@ -154,16 +163,21 @@ def score_all(
 
 
 class Screen(Bars):
-    """What a run shows: bars on standard error, sentences on standard output, errors that it survives."""
+    """What a run shows: bars and the errors that it survives on standard error, sentences where they are wanted.
 
-    def __init__(self) -> None:
+    Args:
+        out: takes the sentences.
+    """
+
+    def __init__(self, out: TextIO) -> None:
         super().__init__()
         self.errors = 0
+        self._out = out
 
     def note(self, text: str) -> None:
         """Print a sentence."""
         self.close()
-        print(text, flush=True)
+        print(text, file=self._out, flush=True)
 
     def error(self, text: str) -> None:
         """Print an error, and count it."""
@@ -177,26 +191,34 @@ class Screen(Bars):
         return lambda done, total, _=0.0: move(done, total)
 
 
-def finish(report: Report, folder: Path, galleries: Mapping[str, Gallery], errors: int) -> int:
-    """Write and print a report; returns the exit code.
+def write(report: Report, folder: Path, galleries: Mapping[str, Gallery], errors: int) -> None:
+    """Write a report.
 
     Raises:
         ReproductionError: nothing was measured, or the report cannot be written.
     """
-    if errors:
-        print(f"error: {errors} of {len(report.nets)} nets could not be scored.", file=sys.stderr)
     if not any(net.measured for net in report.nets):
         if errors:
-            return 1
+            raise ReproductionError(f"{errors} of {len(report.nets)} nets could not be scored")
         said = "; ".join(f"{net.net}: {net.note}" for net in report.nets)
         raise ReproductionError(f"nothing was measured; {said}")
     folder.mkdir(parents=True, exist_ok=True)
     record.dump(report, folder / "scores.json")
     markdown.dump(report, folder / "scores.md")
     page.dump(report, folder / "index.html", galleries)
+
+
+def show(report: Report, folder: Path) -> None:
+    """Print a report, and where it was written."""
     print(f"\n{markdown.table(report)}\n")
     print("\n".join(markdown.verdicts(report)))
     print(f"\n{', '.join(str(folder / name) for name in ('index.html', 'scores.md', 'scores.json'))}")
+
+
+def judge(report: Report, errors: int) -> int:
+    """Say what is not as it should be; returns the exit code."""
+    if errors:
+        print(f"error: {errors} of {len(report.nets)} nets could not be scored.", file=sys.stderr)
     off = report.off()
     if off:
         names = ", ".join(dict.fromkeys(net for net, *_ in off))
@@ -231,7 +253,6 @@ def keep(report: Report, rows: Sequence[Published], trained: Path | None, path: 
         for net in report.nets
     ]
     record.dump(replace(report, nets=results), path)
-    print(f"recorded in {path.parent}")
 
 
 if __name__ == "__main__":

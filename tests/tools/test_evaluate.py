@@ -91,6 +91,21 @@ def test_it_prints_four_metrics_and_every_class(tool, root, tmp_path):
     assert sorted(path.name for path in (tmp_path / "png").iterdir()) == [*(f"{id}.png" for id in IDS), "state.json"]
 
 
+def test_pictures_that_are_drawn_are_not_to_be_fetched(tool, tmp_path):
+    code, _, err = tool(VOC21, "--net", "mini-fcn8s", "--data", tmp_path / "none")
+    assert (code, err) == (
+        1, f"error: {tmp_path}/none/mini: its pictures are not drawn yet. `tools/reproduce.py mini` draws them.\n",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "x"])
+def test_a_limit_is_a_number_of_images(tool, capsys, monkeypatch, number):
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", "--net", "voc-fcn8s", "--limit", number])
+    with pytest.raises(SystemExit, match="2"):
+        sys.modules["evaluate_tool"].main()
+    assert capsys.readouterr().err.endswith(f"error: argument --limit: {number} is not 1 or more\n")
+
+
 def test_the_progress_of_a_resumed_run_starts_where_it_was(tool, monkeypatch):
     module = sys.modules["evaluate_tool"]
     made = []

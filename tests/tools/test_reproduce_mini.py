@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reproduction.caffe.errors import DataError
+from reproduction.caffe.errors import DataError, ReproductionError
 from reproduction.fcn import mininets, nets, trainlog
 from tests import mini
 
@@ -70,6 +70,14 @@ def test_scores_are_recorded_and_met_again(reproduce, tmp_path):
     assert document(kept) == recorded
 
 
+def test_for_a_machine_the_report_is_all_of_standard_output(reproduce, tmp_path):
+    code, said = reproduce("--json", "--nets", "mini-fcn8s")
+    assert code == 0
+    assert said.out == (tmp_path / "report/mini/scores.json").read_text()
+    assert [net["net"] for net in json.loads(said.out)["nets"]] == ["mini-fcn8s"]
+    assert said.err.startswith(f"data: drawn, {tmp_path}/data/mini\n")
+
+
 def test_other_weights_are_off_the_record(reproduce, tmp_path):
     reproduce("--record")
     mini.weights(tmp_path / "weights", seed=2)
@@ -119,10 +127,10 @@ def test_a_training_is_scored_and_may_be_kept(reproduce, weights, tmp_path):
     assert [each["iteration"] for each in trainlog.read(kept / "mini-fcn8s.log.jsonl")] == [0, 10]
 
 
-def test_a_training_that_has_not_ended_is_said(reproduce, tmp_path):
-    code, said = reproduce("--trained", tmp_path / "runs", "--nets", "mini-fcn8s")
-    assert code == 1
-    assert said.err.startswith(
+def test_a_training_that_has_not_ended_is_said(reproduce, tmp_path, capsys):
+    with pytest.raises(ReproductionError, match=r"^1 of 1 nets could not be scored\.$"):
+        reproduce("--trained", tmp_path / "runs", "--nets", "mini-fcn8s")
+    assert capsys.readouterr().err.startswith(
         f"error: {tmp_path}/runs/mini-fcn8s/mini-fcn8s.caffemodel: no training of mini-fcn8s has ended here."
     )
 
