@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from common import WEIGHTS, add_precision, compiled, precision, run
+from common import WEIGHTS, Bars, add_precision, compiled, precision, run
 
 import numpy as np
 from PIL import Image
@@ -49,15 +49,20 @@ def main() -> int:
     segmenter.runs = compiled(segmenter.net, precision(args))
     done: list[dict[str, Any]] = []
     failed = 0
-    for job in jobs:
-        try:
-            done.append(segment(segmenter, job, args))
-        except ReproductionError as error:
-            failed += 1
-            print(f"error: {error if error.place else error.at(str(job.picture))}", file=sys.stderr)
-            continue
-        if not args.json:
-            show(done[-1])
+    with Bars() as bars:
+        move = bars("pictures", "picture")
+        for n, job in enumerate(jobs, 1):
+            try:
+                done.append(segment(segmenter, job, args))
+            except ReproductionError as error:
+                failed += 1
+                bars.close()
+                print(f"error: {error if error.place else error.at(str(job.picture))}", file=sys.stderr)
+                continue
+            if args.json:
+                move(n, len(jobs))
+            else:
+                show(done[-1])
     if args.json:
         print(json.dumps(done, indent=2))
     if failed and len(jobs) > 1:

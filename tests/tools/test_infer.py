@@ -17,6 +17,7 @@ from reproduction.fcn import palette
 from reproduction.fcn.segmenter import Segmenter
 from tests import mini, thin, trees
 from tests.golden import seeded
+from tools import common
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -133,6 +134,22 @@ def test_json_says_what_the_text_says(infer):
     assert found["png"] == "out/photo.png"
     assert sum(share["pixels"] for share in found["shares"]) == 30 * 41
     assert found["shares"][0].keys() == {"label", "name", "pixels", "share"}
+
+
+def test_how_far_it_is_is_shown_where_no_picture_is(infer, monkeypatch):
+    shown = []
+
+    class Bars(common.Bars):
+        def __call__(self, what, unit="B"):
+            return lambda done, total: shown.append((what, unit, done, total))
+
+    monkeypatch.setattr(sys.modules["infer"], "Bars", Bars)
+    picture("in/a.png")
+    picture("in/b.png")
+    infer("in", "--json")
+    assert shown == [("pictures", "picture", 1, 2), ("pictures", "picture", 2, 2)]
+    infer("in")
+    assert len(shown) == 2
 
 
 def test_hha_pictures_are_found_by_name(infer):
