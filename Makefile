@@ -28,7 +28,7 @@ help: ## print this list
 	@echo
 	@awk 'FNR == 2 && sub(/^"""/, "") {sub(/:.*|\.$$/, ""); printf "  %-29s %s\n", FILENAME, $$0}' tools/*.py
 
-setup: $(READY) ## make .venv with the exact versions of constraints.txt (about 2 minutes, 1 GB)
+setup: $(READY) ## make .venv with the exact versions of constraints.txt (about 2 minutes, 2 GB; more with CUDA's torch)
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

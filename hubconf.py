@@ -1,5 +1,7 @@
 """The nets for ``torch.hub``: ``torch.hub.load(REPOSITORY, "voc_fcn8s", weights="fcn8s-heavy-pascal.caffemodel")``.
 
+For a copy of this project on disk, REPOSITORY is its folder, and ``source="local"`` is given too.
+
 Each gives a ``reproduction.fcn.segmenter.Segmenter``: called with a picture (a file, a PIL image, or an array as it was
 read) it returns labels of the picture's size. Its ``net`` is the module.
 """

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from reproduction.fcn.datasets import mini
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 
@@ -24,6 +26,10 @@ def test_the_python_example_runs():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("torch.Size([1, 21, 97, 131])\n")
+
+
+def test_the_picture_that_is_segmented_is_one_that_make_draws():
+    assert f"{mini.FOLDER}/pascal/VOC2011/JPEGImages/{mini.SEED}_{mini.TRAIN + 1:06d}.jpg --net mini-fcn8s" in README
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"make ([a-z][a-z-]*)", README))))
