@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from reproduction.caffe.net import Net
 
 Shape = tuple[int, ...]
+Inputs = dict[str, np.ndarray[Any, np.dtype[np.float32]]]
 
 MEAN_BGR = (104.00699, 116.66877, 122.67892)
 SIDE = 500  # pixels of an input whose size the net leaves to its data
@@ -68,6 +69,7 @@ def main() -> None:
     drop(found, args.drop)
     if args.prototxt:
         net, shapes = check(args.prototxt, found, dict(args.input))
+    inputs = pictures(args.verify, shapes) if args.verify else {}
     report = describe(found)
     if args.prototxt:
         report["prototxt"] = str(args.prototxt)
@@ -76,7 +78,7 @@ def main() -> None:
         write(found, args.output)
         report["written"] = str(args.output)
     if args.verify:
-        report["equal_blobs"] = verify(net, shapes, args.verify, found, weights.read(args.output))
+        report["equal_blobs"] = verify(net, inputs, found, weights.read(args.output))
     print(json.dumps(report, indent=2) if args.json else table(report))
 
 
@@ -268,7 +270,7 @@ def write(found: Weights, path: Path) -> None:
         weights.write(found, path, lambda written: shown.update(min(written, total - shown.n)))
 
 
-def verify(message: NetParameter, shapes: dict[str, Shape], image: Path, before: Weights, after: Weights) -> int:
+def verify(message: NetParameter, inputs: Inputs, before: Weights, after: Weights) -> int:
     """Run the net with both files' weights and return how many blobs there are, all of them equal.
 
     Raises:
@@ -276,8 +278,7 @@ def verify(message: NetParameter, shapes: dict[str, Shape], image: Path, before:
     """
     import torch
 
-    inputs = pictures(image, shapes)
-    net = _net(message, shapes).eval()
+    net = _net(message, {name: values.shape for name, values in inputs.items()}).eval()
     digests: list[dict[str, str]] = []
     with bar("run the net", 2, "run") as shown:
         for found in (before, after):
@@ -292,14 +293,14 @@ def verify(message: NetParameter, shapes: dict[str, Shape], image: Path, before:
     return len(digests[0])
 
 
-def pictures(image: Path, shapes: dict[str, Shape]) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+def pictures(image: Path, shapes: dict[str, Shape]) -> Inputs:
     """Fill every input from one picture, resized: colours where there are three channels, else black and white."""
     from PIL import Image
 
     from reproduction.fcn import images
 
     rgb = images.read_rgb(image)
-    inputs = {}
+    inputs: Inputs = {}
     for name, shape in shapes.items():
         values = np.zeros(shape, np.float32)
         if len(shape) == 4:

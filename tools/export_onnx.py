@@ -46,12 +46,12 @@ from reproduction.fcn.segmenter import Segmenter
 def main() -> None:
     """Write, check, and say what was written."""
     args = parser(__doc__, ".onnx").parse_args()
-    made, about, form = prepared(args)
-    model = export.onnx_model(made.net, about, form).SerializeToString()
-    run_it = export.onnx_runtime(model) if args.check else None
-    checked = export.check(made.net, about, form, run_it) if run_it else []
-    path = args.out or Path(f"{about.net}.onnx")
-    with files.atomic(path) as file:
+    path = place(args, ".onnx")
+    with files.atomic(path) as file:  # before the net is loaded, for what cannot be written to be said at once
+        made, about, form = prepared(args)
+        model = export.onnx_model(made.net, about, form).SerializeToString()
+        run_it = export.onnx_runtime(model) if args.check else None
+        checked = export.check(made.net, about, form, run_it) if run_it else []
         file.write(model)
     print(said(path, about, form, checked, as_json=args.json))
 
@@ -67,6 +67,15 @@ def parser(doc: str | None, ending: str) -> argparse.ArgumentParser:
     made.add_argument("--no-check", dest="check", action="store_false", help="write it without running it")
     made.add_argument("--json", action="store_true", help="print the result as JSON")
     return made
+
+
+def place(args: argparse.Namespace, ending: str) -> Path:
+    """Say where the export goes.
+
+    Raises:
+        ReproductionError: there is no such net.
+    """
+    return args.out or Path(f"{segmenter.describe(args.net).net}{ending}")
 
 
 def prepared(args: argparse.Namespace) -> tuple[Segmenter, Card, Form]:

@@ -21,11 +21,10 @@ What goes in and comes out is said inside, and the classes, the means, the sourc
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from common import run
 
-from export_onnx import parser, prepared, said
+from export_onnx import parser, place, prepared, said
 
 from reproduction.caffe import files
 from reproduction.fcn import card, export
@@ -36,12 +35,12 @@ def main() -> None:
     import torch
 
     args = parser(__doc__, ".pt2").parse_args()
-    made, about, form = prepared(args)
-    program = export.exported(made.net, about, form)
-    checked = export.check(made.net, about, form, export.torch_program(program)) if args.check else []
-    path = args.out or Path(f"{about.net}.pt2")
-    extra = {card.FILE: card.dumps(about), export.FILE: json.dumps(form.said(about))}
+    path = place(args, ".pt2")
     with files.atomic(path) as file:
+        made, about, form = prepared(args)
+        program = export.exported(made.net, about, form)
+        checked = export.check(made.net, about, form, export.torch_program(program)) if args.check else []
+        extra = {card.FILE: card.dumps(about), export.FILE: json.dumps(form.said(about))}
         torch.export.save(program, file, extra_files=extra)
     print(said(path, about, form, checked, as_json=args.json))
 

@@ -154,6 +154,14 @@ def test_verify_compares_every_blob_before_and_after(tmp_path):
     }
 
 
+def test_a_broken_picture_to_verify_with_is_said_before_anything_is_written(tmp_path):
+    photo = tmp_path / "photo.jpg"
+    photo.write_text("none")
+    text = refused(VGG, "--prototxt", VGG_NET, "-o", tmp_path / "net.pt", "--verify", photo)
+    assert text.startswith(f"{photo}: not an image in a known format; ")
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
+
+
 def test_the_input_is_never_overwritten(tmp_path):
     model = tmp_path / "net.caffemodel"
     model.write_bytes(SNAPSHOT.read_bytes())

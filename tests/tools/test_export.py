@@ -133,6 +133,11 @@ def test_mistakes_are_one_line(tool, tmp_path):
         "error: none: no such file of weights.\n",
     )
     assert tool("export_onnx", "voc-fcn8s", "--input", "jpeg")[0] == 2
+    for name in ("export_onnx", "export_program"):  # before half a minute has gone by
+        assert tool(name, "voc-fcn8s", "--weights", "none", "-o", "no/net")[::2] == (
+            1, "error: no/net: cannot be written: no such file or directory.\n",
+        )  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_torch_hub_gives_a_segmenter(monkeypatch, tmp_path):
