@@ -1,25 +1,26 @@
 #!/usr/bin/env python3
 """Time this project's ways to run a net against those of others, in one run on one machine.
 
-    tools/bench.py                      voc-fcn8s at 500x500, everybody who is installed (about 5 minutes on two cores)
-    tools/bench.py --size 256x256 --only "our Net" PyTorch
+    tools/bench.py                      voc-fcn8s at 500x500 and 256x256, all who are installed (12 minutes, two cores)
+    tools/bench.py --size 375x500 --only "our Net" PyTorch
     tools/bench.py --train              a training step of voc-fcn32s: our solver against a plain port to PyTorch
     tools/bench.py --load               time to the first forward, and memory, from a caffemodel
-    tools/bench.py --scaling            time against the size of the image, from 64x64 to 1500x1500
+    tools/bench.py --scaling            time against the size of the image, from 64x64 to 1500x1500; a plot, too
+    tools/bench.py --evaluate           the scoring of pictures of VOC's sizes, against its forwards alone
+    tools/bench.py --all                all of these, for the README (an hour)
     tools/bench.py --quick              small images, one round: does it run?
 
 Contenders take turns, each in a process of its own, for several rounds; the table has medians over the rounds. Weights
 are random, from a seed, with the spread of trained ones; errors are against our plain path, as a part of the greatest
-score. `pip install -e '.[peers]'` installs the peers. Every round's figures go to reports/bench.json.
+score. `pip install -e '.[peers]'` installs the peers. Every round's figures go to reports/bench.json; with --record,
+medians go to tools/peers/measured.json, from which `make readme` makes the README's table.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -27,70 +28,107 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from common import PROTOTXT, ROOT, run
+from common import PROTOTXT, ROOT, bar, positive, run
 
-from peers import BASELINE, FORWARD, REFERENCE, TRAIN, Contender, Task
-from tqdm import tqdm
+from peers import BASELINE, FORWARD, REFERENCE, TRAIN, Contender, Task, figures
 
 from reproduction.caffe.errors import ReproductionError
 from reproduction.caffe.files import atomic
 
-PACKAGES = ("torch", "numpy", "opencv-python-headless", "onnxruntime", "openvino")
-SCALES = (64, 96, 128, 192, 256, 384, 500, 750, 1000, 1500)  # height and width, pixels
-NETS = {"forward": "voc-fcn8s", "load": "voc-fcn8s", "scaling": "voc-fcn8s", "train": "voc-fcn32s"}
+KINDS = ("forward", "train", "load", "scaling", "evaluate")
+SIZES = ((500, 500), (256, 256))  # height and width, pixels
+SCALES = (64, 96, 128, 192, 256, 384, 500, 750, 1000, 1500)  # of both, pixels
+NETS = dict.fromkeys(KINDS, "voc-fcn8s") | {"train": "voc-fcn32s"}
 STEPS = {"forward": 3, "load": 0, "scaling": 2, "train": 2}  # timed in each process, after one that is not
+RECORD = ROOT / "tools" / "peers" / "measured.json"
 
 Round = dict[str, Any]
 
 
 def main() -> None:
-    """Measure one kind of work, print its table, and keep its figures."""
+    """Measure, print tables, and keep the figures."""
     args = _parser().parse_args()
-    kind = args.kind
+    for kind in KINDS if args.all else (args.kind,):
+        measure(kind, args)
+    print(f"\n{args.report / 'bench.json'} has the figures of every round.")
+
+
+def measure(kind: str, args: argparse.Namespace) -> None:
+    """Measure one kind of work."""
     net = args.net or NETS[kind]
     if not (PROTOTXT / net / "deploy.prototxt").exists():
         raise ReproductionError(f"there is no net {net!r} in {PROTOTXT.name}/", remedy="Name one of its folders.")
     table = [c for c in (TRAIN if kind == "train" else FORWARD) if kind != "load" or c.loads]
-    chosen = choose(table, args.only, args.device)
-    size = args.size or ((96, 96) if args.quick else (500, 500))
-    sizes = [size] if kind != "scaling" else [(side, side) for side in SCALES if not args.quick or side < 150]
+    chosen = [] if kind == "evaluate" else choose(table, args.only, args.device)
     with tempfile.TemporaryDirectory() as folder:
         task = Task(
-            net, str(PROTOTXT / net), f"{folder}/weights.caffemodel", f"{folder}/net.onnx", *sizes[0],
+            net, str(PROTOTXT / net), f"{folder}/weights.caffemodel", f"{folder}/net.onnx", *SIZES[0],
             batch=args.batch, threads=args.threads, device=args.device,
         )  # fmt: skip
         bench = Bench(kind, task, chosen, 1 if args.quick else args.rounds, folder)
         bench.set_up()
         sections = {}
-        for height, width in sizes:
-            rows = bench.measure(replace(task, height=height, width=width))
+        for height, width in _sizes(kind, args):
             title = f"{net} {height}x{width}" + (f", {args.batch} images" if args.batch > 1 else "")
+            title = title if kind != "evaluate" else f"{net}, {args.images} pictures of VOC's sizes"
             title += f" on {args.device}" if args.device != "cpu" else ""
-            print(f"\n{kind}: {title}, {args.threads} threads, {bench.rounds} rounds\n")
-            print(render(kind, rows))
-            sections[title] = {"measured": conditions(args.threads, args.device), "contenders": rows}
+            print(f"\n{kind}: {title}, {args.threads} threads, {bench.rounds} rounds\n", flush=True)
+            if kind == "evaluate":
+                rows = bench.score(args.images)
+                print(f"{rows['seconds']:.1f} s, {rows['overhead']:.1%} more than the forwards alone.")
+            else:
+                rows = bench.measure(replace(task, height=height, width=width))
+                print(figures.render(rows), flush=True)
+            sections[title] = {"measured": figures.conditions(args.threads, args.device), "contenders": rows}
     keep(args.report / "bench.json", kind, sections)
-    print(f"\n{args.report / 'bench.json'} has the figures of every round.")
+    if args.record and kind != "scaling":
+        kept = {
+            title: said
+            | {"contenders": said["contenders"] if kind == "evaluate" else figures.brief(said["contenders"])}
+            for title, said in sections.items()
+        }
+        keep(RECORD, kind, kept)
+    if kind == "scaling":
+        plotted = {side: said["contenders"] for side, said in zip(_sides(args), sections.values(), strict=True)}
+        figures.plot(args.report / "scaling.svg", f"{net}, {args.threads} threads", plotted)
+        print(f"\n{args.report / 'scaling.svg'}")
+
+
+def _sizes(kind: str, args: argparse.Namespace) -> list[tuple[int, int]]:
+    if kind == "scaling":
+        return [(side, side) for side in _sides(args)]
+    some = args.size or ([(96, 96)] if args.quick else list(SIZES))
+    return some if kind == "forward" else some[:1]
+
+
+def _sides(args: argparse.Namespace) -> list[int]:
+    return [side for side in SCALES if not args.quick or side < 150]
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kinds = parser.add_mutually_exclusive_group()
-    for kind in ("train", "load", "scaling"):
+    for kind in KINDS[1:]:
         kinds.add_argument(f"--{kind}", dest="kind", action="store_const", const=kind, help="see above")
+    kinds.add_argument("--all", action="store_true", help="all of them")
     parser.add_argument("--net", help="a folder of prototxt/; default voc-fcn8s, for --train voc-fcn32s")
-    parser.add_argument("--size", type=_size, default=None, metavar="HxW", help="default 500x500")
-    parser.add_argument("--batch", type=_count, default=1, metavar="N", help="images at a time (default 1)")
-    parser.add_argument("--rounds", type=_count, default=5, metavar="N", help="default 5")
+    parser.add_argument(
+        "--size", type=_size, nargs="+", metavar="HxW",
+        help="default 500x500 and 256x256; the first one, but for the forward pass",
+    )  # fmt: skip
+    parser.add_argument("--batch", type=positive, default=1, metavar="N", help="images at a time (default 1)")
+    parser.add_argument("--images", type=positive, default=60, metavar="N", help="of --evaluate (default 60; VOC: 736)")
+    parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="default 5")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="contenders, as the table names them")
-    parser.add_argument("--threads", type=_count, default=len(os.sched_getaffinity(0)), metavar="N", help="default all")
+    every = len(os.sched_getaffinity(0))
+    parser.add_argument("--threads", type=positive, default=every, metavar="N", help="default all")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="default cpu")
     parser.add_argument("--quick", action="store_true", help="96x96 pixels, one round")
     parser.add_argument("--report", type=Path, default=ROOT / "reports", metavar="DIR", help="default reports/")
+    parser.add_argument("--record", action="store_true", help="keep the medians for the README")
     parser.set_defaults(kind="forward")
     return parser
 
@@ -100,12 +138,6 @@ def _size(text: str) -> tuple[int, int]:
     if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
         raise argparse.ArgumentTypeError(f"want height x width in pixels, as 500x375, not {text!r}")
     return int(height), int(width)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"want a whole number above 0, not {text!r}")
-    return int(text)
 
 
 def choose(table: Sequence[Contender], names: Sequence[str], device: str) -> list[Contender]:
@@ -160,12 +192,17 @@ class Bench:
             self._turn(FORWARD[0], task, steps=0, save=reference)
         found: dict[str, list[Round]] = {c.name: [] for c in self.contenders}
         turns = [c for _ in range(self.rounds) for c in self.contenders]
-        often = 0.2 if sys.stderr.isatty() else 30.0
-        for contender in tqdm(turns, desc=f"{task.height}x{task.width}", leave=False, delay=1.0, mininterval=often):
-            first = scored and contender.name == REFERENCE and not found[REFERENCE]
-            extra = {"save": reference} if first else {"reference": reference} if scored else {}
-            found[contender.name].append(self._turn(contender, task, steps=STEPS[self.kind], **extra))
+        with bar(f"{task.height}x{task.width}", len(turns), "turn") as shown:
+            for contender in turns:
+                first = scored and contender.name == REFERENCE and not found[REFERENCE]
+                extra = {"save": reference} if first else {"reference": reference} if scored else {}
+                found[contender.name].append(self._turn(contender, task, steps=STEPS[self.kind], **extra))
+                shown.update()
         return summarize(self.kind, self.contenders, found)
+
+    def score(self, images: int) -> dict[str, Any]:
+        """Let our exact net score so many pictures."""
+        return self._call({"job": "evaluate", "images": images, "precision": "exact"}, self.task)
 
     def _turn(self, contender: Contender, task: Task, **wanted: Any) -> Round:
         job = {"scaling": "forward"}.get(self.kind, self.kind)
@@ -181,7 +218,7 @@ class Bench:
         if done.returncode:
             who = wanted.get("contender", wanted["job"])
             why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-            raise ReproductionError(f"the process ended with: {why}", place=f"bench, {who!r}")
+            raise ReproductionError(f"the process ended with: {why.rstrip('.')}", place=f"bench, {who!r}")
         return json.loads(done.stdout.splitlines()[-1]) if done.stdout.strip() else {}
 
 
@@ -222,69 +259,6 @@ def summarize(kind: str, contenders: Sequence[Contender], found: dict[str, list[
 
 def _middle(values: float | list[float]) -> float:
     return statistics.median(values) if isinstance(values, list) else values
-
-
-def render(kind: str, rows: dict[str, dict[str, Any]]) -> str:
-    """Draw the table."""
-    columns = {
-        "seconds": ("seconds", "{:.3f}"),
-        "least": ("least", "{:.3f}"),
-        "greatest": ("greatest", "{:.3f}"),
-        "cpu_seconds": ("CPU s", "{:.2f}"),
-        "first_seconds": ("first", "{:.2f}"),
-        "peak_bytes": ("peak MB", "{:.0f}"),
-        "times_pytorch": ("x PyTorch", "{:.2f}"),
-        "times_best_peer": ("x best peer", "{:.2f}"),
-        "error": ("error", "{:.1e}"),
-        "labels_off": ("labels off", "{:.4%}"),
-    }
-    shown = [key for key in columns if any(key in row for row in rows.values())]
-    lines = [["", *(columns[key][0] for key in shown)]]
-    for name, row in rows.items():
-        scaled = row | {"peak_bytes": row["peak_bytes"] / 1e6}
-        lines.append([name, *(columns[key][1].format(scaled[key]) if key in row else "" for key in shown)])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        line[0].ljust(widths[0])
-        + "".join("  " + cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))
-        for line in lines
-    )
-
-
-def conditions(threads: int, device: str) -> dict[str, Any]:
-    """Say when and with what was measured."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cpu": processor(),
-        "threads": threads,
-        "device": device_name(device),
-        "python": platform.python_version(),
-        **versions,
-    }
-
-
-def processor() -> str:
-    """Name the processor, where the system says it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def device_name(device: str) -> str:
-    """Name the device."""
-    if device == "cpu":
-        return "cpu"
-    import torch
-
-    return torch.cuda.get_device_name()
 
 
 def keep(path: Path, kind: str, sections: dict[str, Any]) -> None:

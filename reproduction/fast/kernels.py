@@ -21,7 +21,7 @@ from reproduction.fast.winograd import Winograd
 
 _SLICE = 256  # outputs that a product has at the least
 _WINDOWS = 8 << 20  # values of windows laid out at a time
-_BAND = 1 << 20  # values computed at a time, where they are copied to their place
+_BAND = 2 << 20  # values computed at a time, where they are copied to their place
 
 
 class Kernel(Protocol):
@@ -264,9 +264,10 @@ class Pooled:
         """Convolve and pool."""
         assert out is not None
         (high, wide), x, made = self.size, bottoms[0], self.winograd
-        # Whole rows of tiles and of windows.
-        each = math.lcm(made.outputs, self.stride)
-        each *= max(1, made.rows(wide) * made.outputs // each)
+        # Whole rows of tiles and of windows: as many as are convolved at a time anyway, or as the caches hold.
+        least = math.lcm(made.outputs, self.stride)
+        rows = max(made.rows(wide) * made.outputs, _BAND // (len(x) * made.num_output * wide))
+        each = max(least, rows // least * least)
         for first in range(0, high, each):
             count = min(each, high - first)
             band = memory.image(len(x), made.num_output, count, wide)

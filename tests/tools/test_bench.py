@@ -54,6 +54,41 @@ def test_a_training_step_of_both(tmp_path):
     assert section["contenders"]["our Solver"]["peak_bytes"] > 1e8
 
 
+def test_scoring_is_timed_against_its_forwards(tmp_path):
+    done = run("--evaluate", "--images", 3, "--net", "mini-fcn8s", "--report", tmp_path)
+    assert done.returncode == 0, done.stderr
+    (section,) = json.loads((tmp_path / "bench.json").read_text())["evaluate"].values()
+    found = section["contenders"]
+    assert found["images"] == 3
+    assert found["overhead"] == pytest.approx(found["seconds"] / found["forward_seconds"] - 1)
+    assert f"{found['overhead']:.1%} more than the forwards alone" in done.stdout
+
+
+def test_sizes_are_plotted(tmp_path):
+    done = run("--scaling", "--quick", "--net", "mini-fcn8s", "--only", "our exact", "--report", tmp_path)
+    assert done.returncode == 0, done.stderr
+    drawn = (tmp_path / "scaling.svg").read_text()
+    assert "<svg" in drawn
+    assert list(json.loads((tmp_path / "bench.json").read_text())["scaling"]) == [
+        f"mini-fcn8s {side}x{side}" for side in (64, 96, 128)
+    ]
+
+
+def test_medians_are_kept_for_the_readme(tool, monkeypatch, tmp_path):
+    monkeypatch.setattr(tool, "RECORD", tmp_path / "measured.json")
+    names = ["--only", "our exact", "PyTorch"]
+    monkeypatch.setattr(
+        sys, "argv", ["bench.py", "--quick", "--net", "mini-fcn8s", *names, "--report", str(tmp_path), "--record"]
+    )
+    tool.main()
+    (section,) = json.loads((tmp_path / "measured.json").read_text())["forward"].values()
+    assert section["measured"]["threads"] >= 1
+    row = section["contenders"]["our exact"]
+    assert row["ours"]
+    assert {"seconds", "peak_bytes", "times_pytorch", "error"} <= set(row)
+    assert "rounds" not in row
+
+
 @pytest.mark.parametrize(
     ("args", "text"),
     [

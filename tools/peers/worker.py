@@ -9,6 +9,7 @@ import contextlib
 import json
 import resource
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ def main() -> None:
     task = Task(**wanted["task"])
     if wanted["job"] == "setup":
         set_up(task, onnx=wanted["onnx"])
+        return
+    if wanted["job"] == "evaluate":
+        print(json.dumps(score(task, wanted["images"], wanted["precision"])))
         return
     contender = next(c for c in JOBS[wanted["job"]] if c.name == wanted["contender"])
     found = measure(contender.prepare, task, wanted)
@@ -56,6 +60,14 @@ def measure(prepare: Any, task: Task, wanted: dict[str, Any]) -> dict[str, Any]:
     if wanted.get("reference"):
         found |= compare(result, wanted["reference"])
     return found
+
+
+def score(task: Task, images: int, precision: str) -> dict[str, Any]:
+    """Score so many pictures, and time that and its forwards."""
+    from peers import evaluation
+
+    with tempfile.TemporaryDirectory() as folder:
+        return evaluation.run(task, images, precision, folder)
 
 
 def clocked(step: Step) -> tuple[float, float]:

@@ -1,0 +1,96 @@
+"""How much longer scoring a data set takes than its forwards: reading, counting and writing go on beside them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from peers import Task
+from reproduction.caffe import net as nets
+from reproduction.fast import compiler
+from reproduction.fcn import evaluate, palette
+from reproduction.fcn.datasets.voc import VOC
+
+# Height and width of pictures as VOC has them, (H, W) pixels, and how many of a hundred are so; the rest have one side
+# of 500 and another from 300 to 499.
+_SIZES = {(375, 500): 50, (500, 375): 14, (333, 500): 12, (500, 333): 5}
+
+
+class _Timed:
+    """A net that counts the seconds of its forwards."""
+
+    def __init__(self, net: compiler.Fast):
+        self.net = net
+        self.seconds: list[float] = []
+
+    def __call__(self, inputs: Mapping[str, Tensor], blobs: Iterable[str] | None = None) -> dict[str, Tensor]:
+        start = time.perf_counter()
+        found = self.net(inputs, blobs)
+        self.seconds.append(time.perf_counter() - start)
+        return found
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.net.state_dict()
+
+
+def run(task: Task, count: int, precision: str, folder: str) -> dict[str, Any]:
+    """Score a net on pictures of VOC's sizes, as tools/evaluate.py does, predictions written.
+
+    Args:
+        task: the net; its sizes are not looked at.
+        count: how many pictures.
+        precision: of the compiled net.
+        folder: for the pictures and the predictions.
+    """
+    torch.set_num_threads(task.threads)
+    root = Path(folder)
+    built = nets.load(task.deploy, task.weights).eval()
+    ids = write(root / "VOCdevkit" / "VOC2011", count, built.blob_shapes["score"][1])
+    net = _Timed(compiler.compile(built, precision, discard=True))
+    start = time.perf_counter()
+    evaluate.evaluate(net, VOC("val", root), out_dir=root / "predictions", state=root / "state.json", force=True)
+    seconds = time.perf_counter() - start
+    return {
+        "images": len(ids),
+        "seconds": seconds,
+        "forward_seconds": sum(net.seconds),
+        "overhead": seconds / sum(net.seconds) - 1,
+        "seconds_per_image": seconds / len(ids),
+    }
+
+
+def write(tree: Path, count: int, classes: int) -> list[str]:
+    """Write so many pictures and label maps, the same each time; gives their names."""
+    rng = np.random.default_rng(1)
+    for part in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (tree / part).mkdir(parents=True, exist_ok=True)
+    ids = [f"2011_{number:06d}" for number in range(count)]
+    for id in ids:
+        size = _size(rng)
+        coarse = rng.integers(0, 256, (8, 8, 3)).astype(np.uint8)
+        picture = Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC)
+        picture.save(tree / "JPEGImages" / f"{id}.jpg", quality=90)
+        regions = rng.choice(np.array([0, 0, 0, 1, classes - 1, 255], np.uint8), (6, 6))
+        labels = Image.fromarray(regions).resize(size[::-1], Image.Resampling.NEAREST)
+        palette.write_png(np.asarray(labels), tree / "SegmentationClass" / f"{id}.png")
+    (tree / "ImageSets" / "Segmentation" / "val.txt").write_text("".join(f"{id}\n" for id in ids))
+    (tree / "classes.txt").write_text("".join(f"class{number}\n" for number in range(classes)))
+    return ids
+
+
+def _size(rng: np.random.Generator) -> tuple[int, int]:
+    """Draw height and width."""
+    drawn = int(rng.integers(100))
+    for size, share in _SIZES.items():
+        if drawn < share:
+            return size
+        drawn -= share
+    other = int(rng.integers(300, 500))
+    return (other, 500) if rng.integers(2) else (500, other)

@@ -1,0 +1,128 @@
+"""What was measured, as a table, a plot, and the few figures that the README shows."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from reproduction.caffe.files import atomic
+
+Rows = Mapping[str, Mapping[str, Any]]
+
+_PACKAGES = ("torch", "numpy", "opencv-python-headless", "onnxruntime", "openvino")
+_COLUMNS = {
+    "seconds": ("seconds", "{:.3f}"),
+    "least": ("least", "{:.3f}"),
+    "greatest": ("greatest", "{:.3f}"),
+    "cpu_seconds": ("CPU s", "{:.2f}"),
+    "first_seconds": ("first", "{:.2f}"),
+    "peak_bytes": ("peak MB", "{:.0f}"),
+    "times_pytorch": ("x PyTorch", "{:.2f}"),
+    "times_best_peer": ("x best peer", "{:.2f}"),
+    "error": ("error", "{:.1e}"),
+    "labels_off": ("labels off", "{:.4%}"),
+}
+_KEPT = ("seconds", "first_seconds", "peak_bytes", "times_pytorch", "times_best_peer", "error", "labels_off", "ours")
+
+
+def render(rows: Rows) -> str:
+    """Draw the table."""
+    shown = [key for key in _COLUMNS if any(key in row for row in rows.values())]
+    lines = [["", *(_COLUMNS[key][0] for key in shown)]]
+    for name, row in rows.items():
+        scaled = {**row, "peak_bytes": row["peak_bytes"] / 1e6}
+        lines.append([name, *(_COLUMNS[key][1].format(scaled[key]) if key in row else "" for key in shown)])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        line[0].ljust(widths[0])
+        + "".join("  " + cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))
+        for line in lines
+    )
+
+
+def brief(rows: Rows) -> dict[str, dict[str, Any]]:
+    """Keep what the README shows of a table, to four digits."""
+    return {
+        name: {
+            key: float(f"{row[key]:.4g}") if isinstance(row[key], float) else row[key] for key in _KEPT if key in row
+        }
+        for name, row in rows.items()
+    }
+
+
+def plot(path: Path, title: str, sizes: Mapping[int, Rows]) -> None:
+    """Draw seconds against the pixels of the image, a curve for each contender, as SVG.
+
+    Args:
+        path: of the file.
+        title: of the plot.
+        sizes: side of the square images, pixels -> table.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 6))
+    axes = figure.add_subplot()
+    for name in dict.fromkeys(name for rows in sizes.values() for name in rows):
+        seconds = {side**2: rows[name]["seconds"] for side, rows in sizes.items() if name in rows}
+        ours = any(rows[name]["ours"] for rows in sizes.values() if name in rows)
+        axes.plot(
+            list(seconds), list(seconds.values()), label=name, marker="o", markersize=4,
+            linewidth=2.5 if ours else 1.2, linestyle="-" if ours else "--",
+        )  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlabel="side of the image, pixels", ylabel="seconds", title=title)
+    axes.set_xticks([side**2 for side in sizes], [str(side) for side in sizes])
+    axes.minorticks_off()
+    low, high = axes.get_ylim()
+    steps = [
+        a * 10.0**b for b in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1) for a in (1, 2, 5)
+    ]
+    axes.set_yticks(shown := [step for step in steps if low <= step <= high], [f"{step:g}" for step in shown])
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    with atomic(path) as file:
+        figure.savefig(file, format="svg", bbox_inches="tight")
+
+
+def conditions(threads: int, device: str) -> dict[str, Any]:
+    """Say when and with what was measured."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cpu": processor(),
+        "threads": threads,
+        "device": device_name(device),
+        "python": platform.python_version(),
+        **versions,
+    }
+
+
+def processor() -> str:
+    """Name the processor, where the system says it, and the instructions that torch uses."""
+    import torch
+
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def device_name(device: str) -> str:
+    """Name the device."""
+    if device == "cpu":
+        return "cpu"
+    import torch
+
+    return torch.cuda.get_device_name()
