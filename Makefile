@@ -62,7 +62,7 @@ tables: $(READY) ## make the paper's other tables: shapes, times, upper bounds, 
 	$(RUN) tools/tables.py $(or $(SET),mini --fixed --iterations 600) $(if $(DATA),--data $(DATA)) \
 		$(if $(DEVICE),--device $(DEVICE)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(REPORTS),--report $(REPORTS))
 
-bench: $(READY) ## time our ways to run a net against those peers that are installed (10 minutes; BENCH=--train)
+bench: $(READY) ## time our ways to run a net against those peers that are installed (20 minutes; BENCH=--train, ...)
 	$(RUN) tools/bench.py $(BENCH)
 
 readme: $(READY) ## write the generated parts of README.md anew

@@ -75,7 +75,8 @@ def measure(kind: str, args: argparse.Namespace) -> None:
             title = f"{net} {height}x{width}" + (f", {args.batch} images" if args.batch > 1 else "")
             title = title if kind != "evaluate" else f"{net}, {args.images} pictures of VOC's sizes"
             title += f" on {args.device}" if args.device != "cpu" else ""
-            print(f"\n{kind}: {title}, {args.threads} threads, {bench.rounds} rounds\n", flush=True)
+            rounds = "" if kind == "evaluate" else f", {bench.rounds} rounds"
+            print(f"\n{kind}: {title}, {args.threads} threads{rounds}\n", flush=True)
             if kind == "evaluate":
                 rows = bench.score(args.images)
                 print(f"{rows['seconds']:.1f} s, {rows['overhead']:.1%} more than the forwards alone.")

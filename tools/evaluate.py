@@ -14,7 +14,7 @@ A net of your own takes the data set's pictures under the names of its inputs, a
 
 The data are looked for where tools/fetch.py puts them, and where the published archives unpack to: DATA/pascal/VOC2011,
 DATA/VOCdevkit/VOC2012 and so on; DATA may be such a folder itself. With --out or --state a run that was stopped goes on
-where it was when the same command is given again. On two cores an image takes a few seconds, on a GPU 0.1.
+where it was when the same command is given again. On two cores an image takes one or two seconds.
 
 reports/NET/index.html is a page to look at, with pictures; scores.json and scores.md beside it have its numbers.
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the generated parts of README.md: Mini-VOC's scores, exactness, the paper's numbers, the differences.
+"""Write the generated parts of README.md: Mini-VOC's scores, exactness, speed, the paper's numbers, the differences.
 
 ``make readme`` runs it.
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from typing import Any
 
 from common import ROOT, run
 
@@ -23,6 +24,7 @@ from reproduction.report.record import METRICS, TITLES
 README = ROOT / "README.md"
 MINI = ROOT / "weights" / "mini" / "scores.json"
 FIGURES = ROOT / "tests" / "golden" / "exactness.json"
+SPEED = ROOT / "tools" / "peers" / "measured.json"
 SETS = ("voc", "nyud", "siftflow", "pascalcontext")
 UNVERIFIED = "\\*"
 MARK = re.compile(r"# (Caffe|Upstream bug, kept|Upstream bug, fixed): (.*)")
@@ -46,11 +48,11 @@ def main() -> int:
 
 def render(text: str) -> str:
     """Put the generated parts between their marks."""
-    parts = {"mini": mini(), "exactness": exactness(), "numbers": numbers(), "differences": differences()}
-    for name, part in parts.items():
+    for name, make in PARTS.items():
         mark = re.compile(rf"(<!-- generated: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         if not mark.search(text):
             raise ReproductionError(f"the mark of part {name!r} is missing", place=README.name)
+        part = make()
         text = mark.sub(lambda match, part=part: f"{match[1]}{part}\n{match[2]}", text)
     return text
 
@@ -88,6 +90,55 @@ def exactness() -> str:
     table = "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
     return (
         f"{table}\n\nMeasured {measured['date']} by `make exactness`: torch {measured['torch']}, {measured['machine']}."
+    )
+
+
+def speed() -> str:
+    """Tabulate tools/peers/measured.json: a forward at two sizes, and in words what else was measured."""
+    kinds = json.loads(SPEED.read_text())
+    large, small = (section["contenders"] for section in kinds["forward"].values())
+    said = next(iter(kinds["forward"].values()))["measured"]
+    titles = [title.split()[-1].replace("x", " x ") for title in kinds["forward"]]
+    lines = [
+        f"| a forward of voc-fcn8s, seconds | {titles[0]} | of PyTorch's | MB | {titles[1]} | of PyTorch's | error |",
+        "| --- |" + " --: |" * 6,
+    ]
+    for name, row in large.items():
+        if "bf16" in name and not said["multiplies_bf16"]:
+            continue  # it computed in single precision
+        cells = [*_timed(row), f"{row['peak_bytes'] / 1e6:,.0f}", *_timed(small[name])]
+        error = f"{row['error']:.0e}" if row.get("error") else ""
+        shown = {"our Net": "the net as it is"}.get(name, name)
+        shown = f"**{shown.replace('our ', '')}**" if row["ours"] else shown
+        lines.append(f"| {shown} | {' | '.join(cells)} | {error} |")
+    versions = ", ".join(
+        f"{name} {said[name]}" for name in ("torch", "opencv-python-headless", "onnxruntime", "openvino")
+    )
+    where = f"Medians of {said['date'][:10]} by `make bench`: {said['threads']} threads of {said['cpu']}; {versions}."
+    ahead = " and ".join(
+        f"{name.replace('our ', '')} {large[name]['times_best_peer']:.2f} and {small[name]['times_best_peer']:.2f}"
+        for name in ("our exact", "our winograd")
+    )
+    best = f"Times as fast as the best of OpenCV, onnxruntime and OpenVINO in the same round: {ahead}."
+    return "\n".join(lines) + f"\n\n{where} {best}\n\n{_also(kinds)}"
+
+
+def _timed(row: dict[str, Any]) -> list[str]:
+    return [f"{row['seconds']:.2f}", f"{1 / row['times_pytorch']:.0%}" if "times_pytorch" in row else ""]
+
+
+def _also(kinds: dict[str, Any]) -> str:
+    """Say what was measured besides the forward pass."""
+    (train,), (load,), (scored,) = (
+        [section["contenders"] for section in kinds[kind].values()] for kind in ("train", "load", "evaluate")
+    )
+    ours, port = train["our Solver"], train["PyTorch"]
+    first = load["our exact"]
+    return (
+        f"A training step of voc-fcn32s takes {ours['seconds']:.1f} s and {ours['peak_bytes'] / 1e6:,.0f} MB, a plain"
+        f" port's {port['seconds']:.1f} s and {port['peak_bytes'] / 1e6:,.0f} MB. From the start of a process to the"
+        f" scores of its first picture, by way of a caffemodel, pass {first['seconds']:.1f} s. Scoring"
+        f" {scored['images']} pictures of VOC's sizes takes {scored['overhead']:.1%} longer than their forwards alone."
     )
 
 
@@ -138,6 +189,9 @@ def differences() -> str:
             items = "\n".join(found[kind])
             parts.append(f"<details><summary>{title} ({len(found[kind])})</summary>\n\n{items}\n\n</details>")
     return "\n".join(parts)
+
+
+PARTS = {"mini": mini, "exactness": exactness, "speed": speed, "numbers": numbers, "differences": differences}
 
 
 if __name__ == "__main__":

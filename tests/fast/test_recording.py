@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from reproduction.fast import compiler, recording
+from reproduction.fast import compiler, ops, recording
 from reproduction.fast.recording import Recording
 from tests import thin
 from tests.fast.test_compiler import EXACT, images
@@ -97,6 +97,19 @@ def test_what_cannot_be_recorded_is_run(monkeypatch):
     inputs = images(fast.net, 40, 50)
     found = [fast(inputs, ["score"])["score"] for _ in range(4)]
     assert all(torch.equal(found[0], other) for other in found)
+
+
+@pytest.mark.parametrize("precision", ["exact", "tf32", "bf16"])
+@pytest.mark.parametrize("tune", [False, True])
+def test_cudnn_computes_in_the_precision_and_is_then_as_it_was(precision, tune):
+    def settings():
+        cudnn = torch.backends.cudnn
+        return cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
+
+    before = settings()
+    with ops.arithmetic(torch.device("cuda"), precision, tune=tune):
+        assert settings() == (precision == "tf32", tune, not tune)
+    assert settings() == before
 
 
 @CUDA

@@ -163,6 +163,12 @@ def _winograd(task: Task) -> Step:
     return ours.fast(task, "winograd")
 
 
+def _tf32(task: Task) -> Step:
+    from peers import ours
+
+    return ours.fast(task, "tf32")
+
+
 def _bf16(task: Task) -> Step:
     from peers import ours
 
@@ -189,6 +195,7 @@ FORWARD: tuple[Contender, ...] = (
     Contender(REFERENCE, _net, ours=True, loads=True, devices=("cpu", "cuda")),
     Contender("our exact", _exact, ours=True, loads=True, devices=("cpu", "cuda")),
     Contender("our winograd", _winograd, ours=True, loads=True, devices=("cpu",)),
+    Contender("our tf32", _tf32, ours=True, loads=True, precision="tf32", devices=("cuda",)),
     Contender("our bf16", _bf16, ours=True, loads=True, precision="bf16", devices=("cpu", "cuda")),
     Contender(BASELINE, _plain, devices=("cpu", "cuda")),
     Contender("PyTorch channels_last", _plain_channels_last, devices=("cpu", "cuda")),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from reproduction.caffe.files import atomic
+from reproduction.fast import ops
 
 Rows = Mapping[str, Mapping[str, Any]]
 
@@ -101,6 +102,7 @@ def conditions(threads: int, device: str) -> dict[str, Any]:
         "cpu": processor(),
         "threads": threads,
         "device": device_name(device),
+        "multiplies_bf16": ops.in_effect("bf16", device) == "bf16",
         "python": platform.python_version(),
         **versions,
     }

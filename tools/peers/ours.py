@@ -8,15 +8,15 @@ import numpy as np
 import torch
 
 from peers import Step, Task
+from reproduction.caffe import devices, prototxt, solver, weights
 from reproduction.caffe import net as nets
-from reproduction.caffe import prototxt, solver, weights
 from reproduction.fast import compiler
 
 
 def net(task: Task) -> Step:
     """The plain path: the prototxt's layers, one after the other."""
     torch.set_num_threads(task.threads)
-    built = nets.load(task.deploy, task.weights).to(task.device).eval()
+    built = nets.load(task.deploy, task.weights).to(devices.use(task.device)).eval()
     images = torch.from_numpy(task.images()).to(task.device)
 
     @torch.inference_mode()
@@ -29,7 +29,9 @@ def net(task: Task) -> Step:
 def fast(task: Task, precision: str) -> Step:
     """The compiled net."""
     torch.set_num_threads(task.threads)
-    built = compiler.compile(nets.load(task.deploy, task.weights).to(task.device).eval(), precision, discard=True)
+    built = compiler.compile(
+        nets.load(task.deploy, task.weights).to(devices.use(task.device)).eval(), precision, discard=True
+    )
     images = torch.from_numpy(task.images()).to(task.device)
 
     def step() -> np.ndarray[Any, Any]:
