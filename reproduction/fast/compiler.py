@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -92,12 +92,12 @@ class Fast:
     def _discard(self) -> None:
         """Free the weights that nothing here reads."""
         names = {id(blob): name for name, blob in self.net.named_parameters()}
+        readers = Counter(id(blob) for op in self._ops for blob in op.layer.blobs)
         for op in self._ops:
             for weight, form in op.forms():
-                name = names.get(id(weight))
-                if name is None:
+                if readers[id(weight)] > 1:  # shared with a layer that may be run as it is
                     continue
-                self._discarded[name] = form
+                self._discarded[names[id(weight)]] = form
                 weight.data = weight.data.new_full((1,), math.nan).expand(weight.shape)
         self._seen = _versions(self.net)
 

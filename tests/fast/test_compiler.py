@@ -184,6 +184,23 @@ def test_a_net_that_is_given_up_leaves_its_weights_once_in_memory():
     assert str(error.value) == want
 
 
+SHARED = """
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 32 dim: 9 dim: 9 } } }
+layer { name: "a" type: "Convolution" bottom: "data" top: "a" param { name: "w" }
+  convolution_param { num_output: 32 kernel_size: 3 pad: 1 bias_term: false weight_filler { type: "xavier" } } }
+layer { name: "b" type: "Deconvolution" bottom: "a" top: "b" param { name: "w" }
+  convolution_param { num_output: 32 kernel_size: 3 bias_term: false weight_filler { type: "xavier" } } }
+"""
+
+
+def test_weights_that_another_layer_reads_are_not_freed():
+    torch.manual_seed(1)
+    net, kept = (Net(prototxt.loads(SHARED, NetParameter), seed=2) for _ in range(2))
+    kept.load_state_dict(net.state_dict())
+    fast = compiler.compile(net, discard=True)
+    assert differ(kept, fast, {"data": torch.randn(1, 32, 9, 9)}, ["a", "b"]) < EXACT
+
+
 def test_double_precision_is_kept():
     net = thin.net("voc-fcn8s", divisor=32).double()
     fast = compiler.compile(net)
