@@ -190,9 +190,10 @@ def own(args: argparse.Namespace) -> Job:
     return Job(str(args.prototxt), net, args.weights, datasets.open(args.dataset, args.split, args.data, tops))
 
 
-def title(dataset: Dataset) -> str:
-    """Say what was scored: the name of a published set, or of the folder of somebody's own pictures."""
-    return dataset.tree.resolve().name if dataset.name == "folder" else dataset.name
+def title(args: argparse.Namespace, dataset: Dataset) -> str:
+    """Say what was scored: the name of the net's set, or of the folder of somebody's own pictures."""
+    named = catalogue.net(args.net).dataset if args.net in catalogue.NETS else args.dataset or dataset.name
+    return dataset.tree.resolve().name if named == "folder" else named
 
 
 def report(
@@ -216,7 +217,7 @@ def report(
     sha256 = zoo.digests(job.weights, ["sha256"])["sha256"]
     maps = os.path.relpath(shown.predictions, folder)
     return Report(
-        set=title(dataset),
+        set=title(args, dataset),
         measured=datetime.now(UTC).isoformat(timespec="seconds"),
         split=Split(dataset.split, len(dataset), reproduce.split_sha1(dataset.ids)),
         limit=None if args.limit is None or args.limit >= len(dataset) else args.limit,

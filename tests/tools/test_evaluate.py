@@ -218,7 +218,10 @@ def test_two_processes_count_what_one_does(drawn):
     assert one.stderr == ""
     assert two.stdout == one.stdout
     found = json.loads(one.stdout)
-    (net,) = record.load(drawn / "report/scores.json").nets
+    told = record.load(drawn / "report/scores.json")
+    assert told.set == "mini", "and not VOC, whose layout it has"
+    assert "<h1>Mini-VOC</h1>" in (drawn / "report/index.html").read_text()
+    (net,) = told.nets
     assert net.measured[0].mean_iu == found["scores"]["label"]["mean_iu"]
     assert len(net.measured[0].images) == 3
     assert (drawn / "report/index.html").read_text().count('<article class="shot">') == 3
@@ -237,6 +240,7 @@ def test_a_net_of_ones_own_is_scored_on_a_data_set(drawn, tmp_path):
     first, second = json.loads(by_name.stdout), json.loads(by_file.stdout)
     assert second["scores"] == first["scores"]
     assert (second["net"], second["dataset"]) == (str(tmp_path / "deploy.prototxt"), "mini")
+    assert record.load(tmp_path / "report/scores.json").set == "mini"
 
 
 def test_a_net_is_scored_on_the_pictures_of_ones_own_that_it_learnt_from(tool, tmp_path):
