@@ -95,9 +95,10 @@ class Fast:
         readers = Counter(id(blob) for op in self._ops for blob in op.layer.blobs)
         for op in self._ops:
             for weight, form in op.forms():
-                if readers[id(weight)] > 1:  # shared with a layer that may be run as it is
+                name = names.get(id(weight))  # None for a parameter that is seen in another shape
+                if name is None or readers[id(weight)] > 1:  # shared with a layer that may be run as it is
                     continue
-                self._discarded[names[id(weight)]] = form
+                self._discarded[name] = form
                 weight.data = weight.data.new_full((1,), math.nan).expand(weight.shape)
         self._seen = _versions(self.net)
 

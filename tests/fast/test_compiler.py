@@ -193,9 +193,19 @@ layer { name: "b" type: "Deconvolution" bottom: "a" top: "b" param { name: "w" }
 """
 
 
-def test_weights_that_another_layer_reads_are_not_freed():
+RESHAPED = """
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 32 dim: 9 dim: 9 } } }
+layer { name: "a" type: "Convolution" bottom: "data" top: "a" param { name: "w" }
+  convolution_param { num_output: 64 kernel_size: 3 pad: 1 bias_term: false weight_filler { type: "xavier" } } }
+layer { name: "b" type: "Convolution" bottom: "a" top: "b" param { name: "w" share_mode: PERMISSIVE }
+  convolution_param { num_output: 32 kernel_size: 3 bias_term: false weight_filler { type: "xavier" } } }
+"""
+
+
+@pytest.mark.parametrize("text", [SHARED, RESHAPED])
+def test_weights_that_another_layer_reads_are_not_freed(text):
     torch.manual_seed(1)
-    net, kept = (Net(prototxt.loads(SHARED, NetParameter), seed=2) for _ in range(2))
+    net, kept = (Net(prototxt.loads(text, NetParameter), seed=2) for _ in range(2))
     kept.load_state_dict(net.state_dict())
     fast = compiler.compile(net, discard=True)
     assert differ(kept, fast, {"data": torch.randn(1, 32, 9, 9)}, ["a", "b"]) < EXACT
