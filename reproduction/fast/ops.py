@@ -98,6 +98,11 @@ class Op:
         """Whether the top is smaller than the bottoms: there borders are cheapest put together."""
         return False
 
+    @property
+    def fills(self) -> bool:
+        """Whether the kernel writes the top to its place, so that borders around it cost no copy."""
+        return False
+
     def shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         """Give the shapes of the tops.
 
@@ -160,6 +165,11 @@ class Local(Op):
     def shrinks(self) -> bool:
         """Whether the windows move by more than a pixel."""
         return max(window.stride for window in self.windows) > 1
+
+    @property
+    def fills(self) -> bool:
+        """Whether its own kernel does."""
+        return self.runs is not None and self.runs.fills
 
     def reached(self, bottoms: Sequence[Region], top: Shape) -> Region:
         """Join what the windows make of each bottom."""

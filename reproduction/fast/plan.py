@@ -152,9 +152,11 @@ def divide(ops: Sequence[Op], survey: Survey, wanted: Iterable[str], *, borrow: 
         ops: those that are needed.
         survey: of their blobs.
         wanted: blobs that are asked for, whole.
-        borrow: whether the frames of pooled and wanted blobs may come from an image of zeros.
+        borrow: whether frames may come from an image of zeros.
     """
     wanted = set(wanted)
+    pooled = {bottom for op in ops if op.shrinks for bottom in op.bottoms}  # there the pooling puts them together
+    framed = wanted | {top for op in ops for top in op.tops if op.shrinks or (op.fills and top not in pooled)}
     parts = {name: Part() for name, shape in survey.shapes.items() if len(shape) == 4}
     for name in wanted & parts.keys():
         parts[name].read(spatial(survey.shapes[name]), (0, 0))
@@ -164,7 +166,7 @@ def divide(ops: Sequence[Op], survey: Survey, wanted: Iterable[str], *, borrow: 
             if top in parts:
                 if not op.partial:
                     parts[top].read(spatial(survey.shapes[top]), (0, 0))
-                made = parts[top].made = _made(op, top, survey, parts[top], borrow=borrow, wanted=top in wanted)
+                made = parts[top].made = _made(op, top, survey, parts[top], borrow=borrow and top in framed)
         bottoms = [survey.shapes[bottom] for bottom in op.bottoms]
         for bottom, region in zip(op.bottoms, op.reads(made, bottoms), strict=True):
             if region is not None and bottom in parts:
@@ -174,11 +176,11 @@ def divide(ops: Sequence[Op], survey: Survey, wanted: Iterable[str], *, borrow: 
     return parts
 
 
-def _made(op: Op, top: str, survey: Survey, part: Part, *, borrow: bool, wanted: bool) -> Region:
+def _made(op: Op, top: str, survey: Survey, part: Part, *, borrow: bool) -> Region:
     """Decide which part of a top is made: what is needed of the blob, or what of that the inputs reach."""
     needed = _meet(part.needed, spatial(survey.shapes[top]))
     inner = _meet(needed, survey.reached[top])
-    borrow &= op.partial and (op.shrinks or wanted) and all(span.size for span in survey.steady[top])
+    borrow &= op.partial and all(span.size for span in survey.steady[top])
     return inner if borrow and all(span.size for span in inner) else needed
 
 

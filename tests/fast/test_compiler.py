@@ -111,6 +111,7 @@ def test_what_the_image_does_not_reach_is_not_computed():
     fast = compiler.compile(thin.net("voc-fcn8s", divisor=16))
     rows = {line.split("  ")[0]: line for line in fast.explain(256, 256, ["score"]).splitlines()}
     assert "131 x 131" in rows["pool1"]
+    assert "24 x 24" in rows["conv5_1"], "what the image reaches: at the other places it is what zeros make"
     assert "its borders from an image of zeros" in rows["pool3"]
     assert "Winograd F(4x4, 3x3) with ReLU" in rows["conv5_1"]
     assert "two products of matrices" in rows["upscore8"]
