@@ -302,7 +302,8 @@ class Upsample:
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, memory: Memory) -> tuple[Tensor, ...]:
         """Upsample."""
-        y = self.rows @ bottoms[0].to(self.rows.dtype).contiguous() @ self.columns.T
+        # The columns first: the larger product is then one of each channel, which torch does quicker than one of all.
+        y = self.rows @ (bottoms[0].to(self.rows.dtype).contiguous() @ self.columns.T)
         return (_into(y if self.bias is None else y.add_(self.bias), out),)
 
 
