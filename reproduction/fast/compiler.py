@@ -39,14 +39,15 @@ _STEPS = 12  # how many sizes of an image of zeros are tried, a period apart
 def compile(net: Net, precision: str = "exact", *, discard: bool = False) -> Fast:
     """Prepare a net for inference.
 
-    Heavy weights are used where they lie in the net, others in forms of their own; all of them are made anew at the
-    first call after an in-place change of the net's parameters (not one through ``.data``, which torch does not count).
+    Most weights get forms of their own, so that both together need more than twice the memory of the net, unless it is
+    given up. The forms are made anew at the first call after an in-place change of the net's parameters (not one
+    through ``.data``, which torch does not count).
 
     Args:
         net: in phase TEST, on the CPU or on CUDA, of single precision.
         precision: one of ``PRECISIONS``; where the device does not have it, the next more exact one that it has.
             ``exact``: every blob within 2e-5 of its greatest value, as rounding of single precision has it.
-            ``winograd``: on the CPU, kernels of 5 and 7 pixels, too, by Winograd's method; scores within 1e-4.
+            ``winograd``: on the CPU, large kernels by Winograd's method along both axes, too; scores within 1e-4.
             ``tf32``: on CUDA, factors rounded to 10 bits; scores within about 1e-2.
             ``bf16``: products of bfloat16, added up in single precision; scores within about 3e-2.
         discard: give the net up: weights that have a form of their own here are freed in it, and become NaN.

@@ -155,8 +155,8 @@ class Direct:
 class Product:
     """Convolution as a product of matrices, with a ReLU: the weights as they lie in the net, the windows laid out.
 
-    For weights that no cache holds, as of a classifier made convolutional. Any other order of them would be a second
-    copy; here nothing is copied but the windows, and these are few.
+    For weights that no cache holds and that Winograd's method does nothing for, as of a classifier made convolutional.
+    Any other order of them would be a second copy; here nothing is copied but the windows, and these are few.
 
     Args:
         weight: (O, C, kernel_h, kernel_w).
@@ -265,13 +265,13 @@ class Pooled:
         assert out is not None
         (high, wide), x, made = self.size, bottoms[0], self.winograd
         # Whole rows of tiles and of windows: as many as are convolved at a time anyway, or as the caches hold.
-        least = math.lcm(made.outputs, self.stride)
-        rows = max(made.rows(wide) * made.outputs, _BAND // (len(x) * made.num_output * wide))
+        least = math.lcm(made.outputs[0], self.stride)
+        rows = max(made.rows(wide) * made.outputs[0], _BAND // (len(x) * made.num_output * wide))
         each = max(least, rows // least * least)
         for first in range(0, high, each):
             count = min(each, high - first)
             band = memory.image(len(x), made.num_output, count, wide)
-            made(x[:, :, first : first + count + made.taps - 1 + made.slack(count)], band, memory)
+            made(x[:, :, first : first + count + made.taps - 1 + made.slack(count, wide)[0]], band, memory)
             pooled = self.pooling([band], None, memory)[0]
             out[:, :, first // self.stride :][:, :, : pooled.shape[2]].copy_(pooled)
             memory.give(band)

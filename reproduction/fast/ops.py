@@ -34,8 +34,14 @@ _POINTWISE = frozenset(
     {"ReLU", "PReLU", "ELU", "Sigmoid", "TanH", "AbsVal", "Power", "Exp", "Log", "BNLL", "Clip", "Swish", "Eltwise"}
 )
 
-# For each precision: kernel -> outputs of Winograd's tiles along each axis, and the channels from which on it pays.
-_TILES = {"exact": {3: 4}, "winograd": {3: 4, 5: 4, 7: 2}, "tf32": {}, "bf16": {3: 4}}
+# For each precision: kernel -> outputs of Winograd's tiles along rows and columns, and the channels from which on it
+# pays.
+_TILES: dict[str, dict[int, tuple[int, int]]] = {
+    "exact": {3: (4, 4), 6: (3, 1), 7: (3, 1)},
+    "winograd": {3: (4, 4), 5: (4, 4), 6: (3, 1), 7: (2, 2)},
+    "tf32": {},
+    "bf16": {3: (4, 4)},
+}
 _CHANNELS = {"exact": 32, "winograd": 32, "tf32": 0, "bf16": 256}
 _HEAVY = 4 << 20  # weights that are multiplied as they lie: another order of them costs more memory than it saves time
 
@@ -200,7 +206,7 @@ class Local(Op):
     def slack(self, top: Region) -> tuple[int, int]:
         """Winograd's tiles may reach past the end."""
         if isinstance(self.runs, kernels.Minimal):
-            return self.runs.winograd.slack(top[0].size), self.runs.winograd.slack(top[1].size)
+            return self.runs.winograd.slack(top[0].size, top[1].size)
         return 0, 0
 
     def products(self, bottoms: Sequence[Shape]) -> int:
@@ -364,7 +370,7 @@ def _convolution(op: Local, layer: Convolution, precision: str, *, relu: bool) -
     runs: kernels.Minimal | kernels.Product | kernels.Direct
     if tile and square and pays and dtype is not torch.float64:
         runs = kernels.Minimal(Winograd(weight, bias, tile, relu=relu, dtype=dtype))
-        how = f"Winograd F({tile}x{tile}, {rows.kernel}x{rows.kernel})"
+        how = f"Winograd F({tile[0]}x{tile[1]}, {rows.kernel}x{rows.kernel})"
     elif weight.numel() >= _HEAVY and layer.group == 1 and dtype is weight.dtype and weight.device.type == "cpu":
         runs = kernels.Product(weight, bias, layer.windows, relu=relu)
         how = "one product, with the weights of the net"

@@ -3,7 +3,7 @@
 A tile of n x n inputs becomes m x m outputs of an r x r kernel, n = m + r - 1, by n^2 products for each pair of
 channels instead of (m r)^2: polynomials are multiplied by their values at n points. Which points decides what is lost
 to rounding. Those here were found by trying: with the customary 0, 1, -1, 2, -2 the error of a layer is three times
-as great.
+as great. The matrices of tiles of 6, which bfloat16 is multiplied with, are exact in its eight bits.
 
 Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016, section 4.
 """
@@ -11,6 +11,7 @@ Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,13 +26,14 @@ Matrix = npt.NDArray[np.float64]
 
 # By the number of inputs of a tile: the finite points; infinity is always one more.
 _POINTS: dict[int, tuple[float, ...]] = {
+    1: (),
     6: (0, 0.625, -0.625, 1.5, -1.5),
     8: (0, 1, -1, 2, -2, 0.5, -0.5),
+    9: (0.25, -0.25, 0.6875, -0.6875, 1.125, -1.125, 2.125, -2.125),
 }
-# Those whose matrices bfloat16 holds exactly.
-_COARSE_POINTS: dict[int, tuple[float, ...]] = {6: (0, 1, -1, 0.5, -2)}
 _OUTPUTS = 512  # channels made at a time
 _BLOCK_BYTES = 2 << 20  # of transformed inputs: what the caches hold
+_TILES = 384  # as many as are worth reading any weights
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,10 @@ class Form:
     input: Matrix
 
     @classmethod
-    def of(cls, outputs: int, taps: int, dtype: torch.dtype = torch.float32) -> Form:
-        """Work out the matrices after Cook and Toom, with the best points for products of a type."""
+    def of(cls, outputs: int, taps: int) -> Form:
+        """Work out the matrices after Cook and Toom."""
         size = outputs + taps - 1
-        points = (_COARSE_POINTS if dtype is torch.bfloat16 else _POINTS)[size]
+        points = _POINTS[size]
         output, kernel, input = np.zeros((outputs, size)), np.zeros((size, taps)), np.zeros((size, size))
         for j, point in enumerate(points):
             others = [other for other in points if other != point]
@@ -67,36 +69,53 @@ class Form:
 class Winograd:
     """A convolution of square kernels, stride 1, with or without a ReLU; the kernels are transformed once.
 
+    With tiles of one output along the columns only the rows are transformed, and the taps of a row are multiplied one
+    by one, with all channels in one product. That saves less; but r^2 weights become n r, not n^2, and fewer digits
+    are lost: it is for kernels so large that both would be too much.
+
     Args:
         weight: (O, C, r, r).
         bias: (O,) or None.
-        outputs: m, pixels of a tile along each axis.
+        outputs: m, pixels of a tile along the rows and the columns.
         relu: whether to cut off what is below 0.
         dtype: of the products.
 
     Attributes:
-        weight: transformed, (n * n, C, O), n pixels being those that a tile reads along each axis.
+        size: n, pixels that the transform of a tile reads along the rows and the columns.
+        depth: values that are multiplied and added up for each output: C, or C r.
+        weight: transformed: for each slice of the outputs (n * n, outputs of the slice, depth).
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, outputs: int, *, relu: bool, dtype: torch.dtype):
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, outputs: tuple[int, int], *, relu: bool, dtype: torch.dtype
+    ):
         self.outputs, self.taps, self.relu = outputs, weight.shape[-1], relu
-        self.channels, self.num_output = weight.shape[1], weight.shape[0]
-        form = Form.of(outputs, self.taps, dtype)
-        both = {name: torch.from_numpy(np.kron(m, m)) for name, m in vars(form).items()}
-        self.size = len(form.input)
-        self._input = both["input"].to(dtype)
+        self.num_output, self.channels = weight.shape[:2]
+        self.depth = self.channels * (self.taps if outputs[1] == 1 else 1)
+        forms = [Form.of(m, self.taps if m > 1 else 1) for m in outputs]
+        self.size = len(forms[0].input), len(forms[1].input)
+        self._inputs = [torch.from_numpy(form.input).to(dtype) for form in forms]
+        self._outputs = [torch.from_numpy(form.output).to(dtype) for form in forms]
         # One column more than there are products: the bias is added on the way back.
-        self._output = torch.cat([both["output"], torch.ones(outputs**2, 1)], 1).to(dtype)
+        self._outputs[0] = torch.cat([self._outputs[0], torch.ones(outputs[0], 1, dtype=dtype)], 1)
         self._bias = (torch.zeros(self.num_output) if bias is None else bias.detach()).to(dtype)
-        self.weight = torch.empty(self.size**2, self.channels, self.num_output, dtype=dtype)
-        for first in range(0, self.num_output, 8):  # in parts, for the memory of double precision
-            part = weight.detach()[first : first + 8].flatten(2).permute(2, 1, 0)
-            made = both["kernel"] @ part.double().flatten(1)
-            self.weight[:, :, first : first + 8] = made.view(self.size**2, self.channels, -1)
+        self.weight = torch.empty(math.prod(self.size) * self.num_output * self.depth, dtype=dtype)
+        transform = torch.from_numpy(np.kron(forms[0].kernel, forms[1].kernel))
+        for outputs_of_slice, made in self.slices():
+            for kernel, place in zip(weight.detach()[outputs_of_slice], made.transpose(0, 1), strict=True):
+                taps = kernel.permute(1, 2, 0).double()  # of one output, for the memory of double precision
+                place.copy_((transform @ taps.reshape(transform.shape[1], -1)).view(place.shape))
 
-    def slack(self, pixels: int) -> int:
-        """Give the pixels that whole tiles read past what these outputs need."""
-        return -pixels % self.outputs
+    def slices(self) -> Iterator[tuple[slice, Tensor]]:
+        """Give the outputs that are made at a time, and their weights (n * n, outputs, depth)."""
+        each = math.prod(self.size) * self.depth
+        for first in range(0, self.num_output, _OUTPUTS):
+            last = min(first + _OUTPUTS, self.num_output)
+            yield slice(first, last), self.weight[first * each : last * each].view(-1, last - first, self.depth)
+
+    def slack(self, rows: int, columns: int) -> tuple[int, int]:
+        """Give the pixels that whole tiles read past what so many outputs need."""
+        return -rows % self.outputs[0], -columns % self.outputs[1]
 
     def __call__(self, x: Tensor, out: Tensor, memory: Memory) -> None:
         """Convolve.
@@ -106,21 +125,18 @@ class Winograd:
             out: (N, O, H, W), channels side by side, any strides between pixels.
             memory: of the type of the products.
         """
-        n, m = self.size, self.outputs
-        high, wide = (-(-pixels // m) for pixels in out.shape[2:])
+        x = x.permute(0, 2, 3, 1)
+        if x.stride()[2:] != (self.channels, 1):  # as other layers may leave it
+            x = x.contiguous()
+        (m, _), wide = self.outputs, -(-out.shape[3] // self.outputs[1])
+        high = -(-out.shape[2] // m)
         rows = min(high, self.rows(out.shape[3]))
-        tiles = rows * wide
-        # What is spread is not read after its transform: the products take its place.
-        spread, outputs = n * n * self.channels, min(self.num_output, _OUTPUTS)
-        counts = max(spread, (n * n + 1) * outputs), spread, m * m * outputs
-        buffers = [memory.take(tiles * count) for count in counts]
-        for image, top in zip(x.permute(0, 2, 3, 1), out.permute(0, 2, 3, 1), strict=True):
+        room = _Room(self, rows * wide, memory)
+        for image, top in zip(x, out.permute(0, 2, 3, 1), strict=True):
             for first in range(0, high, rows):
                 count = min(rows, high - first)
-                block = _Block(self, count, wide, *buffers)
-                block.run(image[first * m :], top[first * m : (first + count) * m])
-        for buffer in buffers:
-            memory.give(buffer)
+                _Block(self, count, wide, room).run(image[first * m :], top[first * m : (first + count) * m])
+        room.give_back(memory)
 
     def rows(self, pixels: int) -> int:
         """Count the rows of tiles to take at a time: what the caches hold, but enough to be worth reading the weights.
@@ -128,46 +144,76 @@ class Winograd:
         Args:
             pixels: of a row of the outputs.
         """
-        fitting = _BLOCK_BYTES // (self.size**2 * self.channels * self.weight.element_size())
-        return max(1, max(fitting, self.channels * 3 // 4) // -(-pixels // self.outputs))
+        fitting = _BLOCK_BYTES // (math.prod(self.size) * self.depth * self.weight.element_size())
+        return max(1, max(fitting, min(self.depth * 3 // 4, _TILES)) // -(-pixels // self.outputs[1]))
+
+
+class _Room:
+    """Buffers for a block.
+
+    Attributes:
+        inputs: transformed along the rows, and then along the columns.
+        products: before them, what is between the two; after them, the outputs.
+        halfway: products transformed along the columns, and the bias.
+    """
+
+    def __init__(self, layer: Winograd, tiles: int, memory: Memory):
+        (n, wide), columns = layer.size, layer.outputs[1]
+        count = min(layer.num_output, _OUTPUTS)
+        self.products = memory.take(tiles * n * wide * max(layer.depth, count))
+        self.inputs = memory.take(tiles * n * wide * layer.depth)
+        self.halfway = memory.take(tiles * (n + 1) * columns * count)
+
+    def give_back(self, memory: Memory) -> None:
+        for buffer in vars(self).values():
+            memory.give(buffer)
 
 
 class _Block:
     """Some rows of tiles of one image."""
 
-    def __init__(self, layer: Winograd, high: int, wide: int, products: Tensor, v: Tensor, y: Tensor):
-        self.layer, self.high, self.wide, self.tiles = layer, high, wide, high * wide
-        count = layer.size**2 * self.tiles * layer.channels
-        self.spread, self.products, self.v, self.y = products[:count], products, v[:count], y
+    def __init__(self, layer: Winograd, high: int, wide: int, room: _Room):
+        self.layer, self.high, self.wide, self.tiles, self.room = layer, high, wide, high * wide, room
 
     def run(self, x: Tensor, top: Tensor) -> None:
         """Convolve (h, w, C) to (H, W, O)."""
-        layer = self.layer
-        n, m, shape = layer.size, layer.outputs, (self.high, self.wide)
-        row, column, _ = x.stride()
-        windows = x.as_strided((n, n, *shape, layer.channels), (row, column, m * row, m * column, 1))
-        self.spread.view(windows.shape).copy_(windows)
-        torch.mm(layer._input, self.spread.view(n * n, -1), out=self.v.view(n * n, -1))
-        for first in range(0, layer.num_output, _OUTPUTS):
-            self._multiply(slice(first, min(first + _OUTPUTS, layer.num_output)), top)
+        inputs = self._transform(x)
+        for outputs, weight in self.layer.slices():
+            self._multiply(inputs, weight, self.layer._bias[outputs], top[:, :, outputs])
 
-    def _multiply(self, outputs: slice, top: Tensor) -> None:
-        """Make some of the outputs."""
-        layer, count = self.layer, outputs.stop - outputs.start
-        n2, m = layer.size**2, layer.outputs
-        products = self.products[: (n2 + 1) * self.tiles * count].view(n2 + 1, self.tiles, count)
-        torch.bmm(self.v.view(n2, self.tiles, layer.channels), layer.weight[:, :, outputs], out=products[:-1])
-        products[-1] = layer._bias[outputs]
-        y = self.y[: m * m * self.tiles * count]
-        torch.mm(layer._output, products.view(n2 + 1, -1), out=y.view(m * m, -1))
-        self._store(y.view(m, m, self.high, self.wide, count), top[:, :, outputs])
+    def _transform(self, x: Tensor) -> Tensor:
+        """Give the tiles of (h, w, C), transformed: (n * n, tiles, depth)."""
+        layer, room = self.layer, self.room
+        (rows, columns), (tall, broad), (m, step) = layer._inputs, layer.size, layer.outputs
+        line = ((self.wide - 1) * step + layer.taps + step - 1) * layer.channels
+        # Along the rows first, all pixels of a line at once: there no pixel is in two tiles.
+        made = _part(room.inputs, self.high, tall, line)
+        lines = x.as_strided(made.shape, (m * x.stride(0), x.stride(0), 1))
+        torch.bmm(rows.expand(self.high, -1, -1), lines, out=made)
+        # As deep as the products: side by side lie the channels of a pixel, and of those after it.
+        shape = (tall, broad, self.high, self.wide, layer.depth)
+        windows = made.as_strided(shape, (line, layer.channels, tall * line, step * layer.channels, 1))
+        spread = _part(room.products, *shape).copy_(windows).view(tall, broad, -1)
+        torch.bmm(columns.expand(tall, -1, -1), spread, out=_part(room.inputs, *spread.shape))
+        return _part(room.inputs, tall * broad, self.tiles, layer.depth)
+
+    def _multiply(self, inputs: Tensor, weight: Tensor, bias: Tensor, top: Tensor) -> None:
+        """Make the outputs of a slice."""
+        layer, room, count = self.layer, self.room, weight.shape[1]
+        (rows, columns), (tall, broad), (m, step) = layer._outputs, layer.size, layer.outputs
+        halfway = _part(room.halfway, tall + 1, step, self.tiles * count)
+        halfway[-1].view(-1, count).copy_(bias)
+        products = _part(room.products, tall, broad, self.tiles * count)
+        torch.bmm(inputs, weight.transpose(1, 2), out=products.view(-1, self.tiles, count))
+        torch.bmm(columns.expand(tall, -1, -1), products, out=halfway[:-1])
+        y = torch.mm(rows, halfway.view(tall + 1, -1), out=_part(room.products, m, step * self.tiles * count))
+        self._store(y.view(m, step, self.high, self.wide, count), top)
 
     def _store(self, y: Tensor, top: Tensor) -> None:
         """Put tiles (m, m, tile rows, tile columns, O) in their places; what lies past the end is dropped."""
-        m = self.layer.outputs
         tiles = y.permute(2, 0, 3, 1, 4)
-        for rows, tile_rows in _parts(top.shape[0], m):
-            for columns, tile_columns in _parts(top.shape[1], m):
+        for rows, tile_rows in _parts(top.shape[0], y.shape[0]):
+            for columns, tile_columns in _parts(top.shape[1], y.shape[1]):
                 part = top[rows, columns]
                 high, wide = tile_rows.stop - tile_rows.start, tile_columns.stop - tile_columns.start
                 row, column, _ = part.stride()
@@ -180,6 +226,11 @@ class _Block:
                     torch.clamp_min(source, 0, out=place)
                 else:
                     place.copy_(source)
+
+
+def _part(room: Tensor, *shape: int) -> Tensor:
+    """Use the beginning of a buffer."""
+    return room[: math.prod(shape)].view(shape)
 
 
 def _parts(pixels: int, tile: int) -> list[tuple[slice, slice]]:

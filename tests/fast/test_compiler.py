@@ -98,6 +98,24 @@ def test_a_graph_of_many_layers_runs_and_what_is_not_known_runs_as_it_is():
             assert differ(net, fast, inputs, [blob]) < EXACT, blob
 
 
+AFTER_OTHERS = """
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 64 dim: 22 dim: 22 } } }
+layer { name: "soft" type: "Softmax" bottom: "data" top: "soft" }
+layer { name: "halves" type: "Slice" bottom: "soft" top: "left" top: "right" }
+layer { name: "conv1" type: "Convolution" bottom: "soft" top: "conv1"
+  convolution_param { num_output: 32 kernel_size: 3 weight_filler { type: "xavier" } } }
+layer { name: "conv2" type: "Convolution" bottom: "right" top: "conv2"
+  convolution_param { num_output: 32 kernel_size: 7 weight_filler { type: "xavier" } } }
+"""
+
+
+def test_a_convolution_reads_what_a_layer_that_is_not_known_leaves_without_padding():
+    net = Net(prototxt.loads(AFTER_OTHERS, NetParameter), seed=2)
+    fast = compiler.compile(net)
+    assert all("Winograd" in op.how for op in fast._ops if op.name.startswith("conv"))
+    assert differ(net, fast, {"data": torch.randn(2, 64, 22, 22)}, ["conv1", "conv2"]) < EXACT
+
+
 def test_borders_are_taken_from_one_image_of_zeros_for_all_sizes_with_the_same_remainders():
     net = thin.net("voc-fcn8s", divisor=16)
     fast = compiler.compile(net)
