@@ -102,9 +102,9 @@ class Winograd:
         self.weight = torch.empty(math.prod(self.size) * self.num_output * self.depth, dtype=dtype)
         transform = torch.from_numpy(np.kron(forms[0].kernel, forms[1].kernel))
         for outputs_of_slice, made in self.slices():
-            for kernel, place in zip(weight.detach()[outputs_of_slice], made.transpose(0, 1), strict=True):
-                taps = kernel.permute(1, 2, 0).double()  # of one output, for the memory of double precision
-                place.copy_((transform @ taps.reshape(transform.shape[1], -1)).view(place.shape))
+            for part, place in zip(weight.detach()[outputs_of_slice].split(8), made.split(8, dim=1), strict=True):
+                taps = part.permute(0, 2, 3, 1).double()  # of some outputs, for the memory of double precision
+                place.copy_((transform @ taps.reshape(len(part), transform.shape[1], -1)).transpose(0, 1))
 
     def slices(self) -> Iterator[tuple[slice, Tensor]]:
         """Give the outputs that are made at a time, and their weights (n * n, outputs, depth)."""
