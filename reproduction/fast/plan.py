@@ -171,6 +171,8 @@ def divide(ops: Sequence[Op], survey: Survey, wanted: Iterable[str], *, borrow: 
         for bottom, region in zip(op.bottoms, op.reads(made, bottoms), strict=True):
             if region is not None and bottom in parts:
                 parts[bottom].read(region, op.slack(made))
+                if all(span.size for span in made):
+                    parts[bottom].read(_touching(region, spatial(survey.shapes[bottom])), (0, 0))
     for name in parts.keys() - {top for op in ops for top in op.tops}:
         parts[name].made = _meet(parts[name].needed, spatial(survey.shapes[name]))
     return parts
@@ -373,6 +375,15 @@ def _meet(a: Region, b: Region) -> Region:
 
 def _within(a: Region, b: Region) -> bool:
     return a[0] in b[0] and a[1] in b[1]
+
+
+def _touching(region: Region, blob: Region) -> Region:
+    """Give a part a pixel of the blob where it lies in the padding alone, so that there is a blob to surround."""
+    spans = []
+    for span, whole in zip(region, blob, strict=True):
+        nearest = min(max(span.start, whole.start), whole.stop - 1)
+        spans.append(span if (span & whole).size else span | Span(nearest, nearest + 1))
+    return spans[0], spans[1]
 
 
 def _longer(region: Region, more: tuple[int, int]) -> Region:

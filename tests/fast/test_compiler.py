@@ -116,6 +116,24 @@ def test_a_convolution_reads_what_a_layer_that_is_not_known_leaves_without_paddi
     assert differ(net, fast, {"data": torch.randn(2, 64, 22, 22)}, ["conv1", "conv2"]) < EXACT
 
 
+IN_THE_PADDING = """
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 9 dim: 9 } } }
+layer { name: "pool" type: "Pooling" bottom: "data" top: "pool" pooling_param { kernel_size: 2 } }
+layer { name: "conv" type: "Convolution" bottom: "pool" top: "conv"
+  convolution_param { num_output: 4 kernel_size: 1 pad: 8 bias_filler { type: "constant" value: 0.3 } } }
+layer { name: "crop" type: "Crop" bottom: "conv" bottom: "pool" top: "crop" crop_param { axis: 2 offset: 16 } }
+layer { name: "up" type: "Deconvolution" bottom: "pool" top: "up" convolution_param { num_output: 3 group: 3
+  kernel_size: 1 stride: 20 weight_filler { type: "constant" value: 1 } } }
+layer { name: "gap" type: "Crop" bottom: "up" bottom: "pool" top: "gap" crop_param { axis: 2 offset: 23 } }
+"""
+
+
+@pytest.mark.parametrize("blob", ["crop", "gap"])
+def test_a_part_may_see_nothing_but_padding(blob):
+    net = Net(prototxt.loads(IN_THE_PADDING, NetParameter), seed=2)
+    assert differ(net, compiler.compile(net), {"data": torch.randn(1, 3, 9, 9)}, [blob]) < EXACT
+
+
 def test_borders_are_taken_from_one_image_of_zeros_for_all_sizes_with_the_same_remainders():
     net = thin.net("voc-fcn8s", divisor=16)
     fast = compiler.compile(net)
