@@ -33,7 +33,7 @@ _POINTS: dict[int, tuple[float, ...]] = {
 }
 _OUTPUTS = 512  # channels made at a time
 _BLOCK_BYTES = 2 << 20  # of transformed inputs: what the caches hold
-_TILES = 384  # as many as are worth reading any weights
+_ENOUGH = 384  # tiles that are worth reading any weights
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,8 @@ class Winograd:
         self.weight = torch.empty(math.prod(self.size) * self.num_output * self.depth, dtype=dtype)
         transform = torch.from_numpy(np.kron(forms[0].kernel, forms[1].kernel))
         for outputs_of_slice, made in self.slices():
-            for part, place in zip(weight.detach()[outputs_of_slice].split(8), made.split(8, dim=1), strict=True):
+            taken = torch.split(weight.detach()[outputs_of_slice], 8), torch.split(made, 8, dim=1)
+            for part, place in zip(*taken, strict=True):
                 taps = part.permute(0, 2, 3, 1).double()  # of some outputs, for the memory of double precision
                 place.copy_((transform @ taps.reshape(len(part), transform.shape[1], -1)).transpose(0, 1))
 
@@ -131,12 +132,12 @@ class Winograd:
         (m, _), wide = self.outputs, -(-out.shape[3] // self.outputs[1])
         high = -(-out.shape[2] // m)
         rows = min(high, self.rows(out.shape[3]))
-        room = _Room(self, rows * wide, memory)
+        buffers = _Buffers(self, rows * wide, memory)
         for image, top in zip(x, out.permute(0, 2, 3, 1), strict=True):
             for first in range(0, high, rows):
                 count = min(rows, high - first)
-                _Block(self, count, wide, room).run(image[first * m :], top[first * m : (first + count) * m])
-        room.give_back(memory)
+                _Block(self, count, wide, buffers).run(image[first * m :], top[first * m : (first + count) * m])
+        buffers.give_back(memory)
 
     def rows(self, pixels: int) -> int:
         """Count the rows of tiles to take at a time: what the caches hold, but enough to be worth reading the weights.
@@ -145,11 +146,11 @@ class Winograd:
             pixels: of a row of the outputs.
         """
         fitting = _BLOCK_BYTES // (math.prod(self.size) * self.depth * self.weight.element_size())
-        return max(1, max(fitting, min(self.depth * 3 // 4, _TILES)) // -(-pixels // self.outputs[1]))
+        return max(1, max(fitting, min(self.depth * 3 // 4, _ENOUGH)) // -(-pixels // self.outputs[1]))
 
 
-class _Room:
-    """Buffers for a block.
+class _Buffers:
+    """Memory for a block.
 
     Attributes:
         inputs: transformed along the rows, and then along the columns.
@@ -172,8 +173,8 @@ class _Room:
 class _Block:
     """Some rows of tiles of one image."""
 
-    def __init__(self, layer: Winograd, high: int, wide: int, room: _Room):
-        self.layer, self.high, self.wide, self.tiles, self.room = layer, high, wide, high * wide, room
+    def __init__(self, layer: Winograd, high: int, wide: int, buffers: _Buffers):
+        self.layer, self.high, self.wide, self.tiles, self.buffers = layer, high, wide, high * wide, buffers
 
     def run(self, x: Tensor, top: Tensor) -> None:
         """Convolve (h, w, C) to (H, W, O)."""
@@ -183,30 +184,30 @@ class _Block:
 
     def _transform(self, x: Tensor) -> Tensor:
         """Give the tiles of (h, w, C), transformed: (n * n, tiles, depth)."""
-        layer, room = self.layer, self.room
+        layer, buffers = self.layer, self.buffers
         (rows, columns), (tall, broad), (m, step) = layer._inputs, layer.size, layer.outputs
         line = ((self.wide - 1) * step + layer.taps + step - 1) * layer.channels
         # Along the rows first, all pixels of a line at once: there no pixel is in two tiles.
-        made = _part(room.inputs, self.high, tall, line)
+        made = _part(buffers.inputs, self.high, tall, line)
         lines = x.as_strided(made.shape, (m * x.stride(0), x.stride(0), 1))
         torch.bmm(rows.expand(self.high, -1, -1), lines, out=made)
         # As deep as the products: side by side lie the channels of a pixel, and of those after it.
         shape = (tall, broad, self.high, self.wide, layer.depth)
         windows = made.as_strided(shape, (line, layer.channels, tall * line, step * layer.channels, 1))
-        spread = _part(room.products, *shape).copy_(windows).view(tall, broad, -1)
-        torch.bmm(columns.expand(tall, -1, -1), spread, out=_part(room.inputs, *spread.shape))
-        return _part(room.inputs, tall * broad, self.tiles, layer.depth)
+        spread = _part(buffers.products, *shape).copy_(windows).view(tall, broad, -1)
+        torch.bmm(columns.expand(tall, -1, -1), spread, out=_part(buffers.inputs, *spread.shape))
+        return _part(buffers.inputs, tall * broad, self.tiles, layer.depth)
 
     def _multiply(self, inputs: Tensor, weight: Tensor, bias: Tensor, top: Tensor) -> None:
         """Make the outputs of a slice."""
-        layer, room, count = self.layer, self.room, weight.shape[1]
+        layer, buffers, count = self.layer, self.buffers, weight.shape[1]
         (rows, columns), (tall, broad), (m, step) = layer._outputs, layer.size, layer.outputs
-        halfway = _part(room.halfway, tall + 1, step, self.tiles * count)
+        halfway = _part(buffers.halfway, tall + 1, step, self.tiles * count)
         halfway[-1].view(-1, count).copy_(bias)
-        products = _part(room.products, tall, broad, self.tiles * count)
+        products = _part(buffers.products, tall, broad, self.tiles * count)
         torch.bmm(inputs, weight.transpose(1, 2), out=products.view(-1, self.tiles, count))
         torch.bmm(columns.expand(tall, -1, -1), products, out=halfway[:-1])
-        y = torch.mm(rows, halfway.view(tall + 1, -1), out=_part(room.products, m, step * self.tiles * count))
+        y = torch.mm(rows, halfway.view(tall + 1, -1), out=_part(buffers.products, m, step * self.tiles * count))
         self._store(y.view(m, step, self.high, self.wide, count), top)
 
     def _store(self, y: Tensor, top: Tensor) -> None:
@@ -228,9 +229,9 @@ class _Block:
                     place.copy_(source)
 
 
-def _part(room: Tensor, *shape: int) -> Tensor:
+def _part(buffer: Tensor, *shape: int) -> Tensor:
     """Use the beginning of a buffer."""
-    return room[: math.prod(shape)].view(shape)
+    return buffer[: math.prod(shape)].view(shape)
 
 
 def _parts(pixels: int, tile: int) -> list[tuple[slice, slice]]:
