@@ -7,7 +7,7 @@
     tools/bench.py --load               time to the first forward, and memory, from a caffemodel
     tools/bench.py --scaling            time against the size of the image, from 64x64 to 1500x1500; a plot, too
     tools/bench.py --evaluate           the scoring of pictures of VOC's sizes, against its forwards alone
-    tools/bench.py --all                all of these, for the README (an hour)
+    tools/bench.py --all                all of these, for the README (hours)
     tools/bench.py --quick              small images, one round: does it run?
 
 Contenders take turns, each in a process of its own, for several rounds; the table has medians over the rounds. Weights
