@@ -43,7 +43,9 @@ _TILES: dict[str, dict[int, tuple[int, int]]] = {
     "bf16": {3: (4, 4)},
 }
 _CHANNELS = {"exact": 32, "winograd": 32, "tf32": 0, "bf16": 256}
-_HEAVY = 4 << 20  # weights that are multiplied as they lie: another order of them costs more memory than it saves time
+# Weights that are multiplied as they lie where Winograd's method does nothing for them: another order alone costs more
+# memory than it saves time.
+_HEAVY = 4 << 20
 
 
 def in_effect(precision: str, device: str) -> str:

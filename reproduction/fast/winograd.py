@@ -94,10 +94,10 @@ class Winograd:
         self.depth = self.channels * (self.taps if outputs[1] == 1 else 1)
         forms = [Form.of(m, self.taps if m > 1 else 1) for m in outputs]
         self.size = len(forms[0].input), len(forms[1].input)
-        self._inputs = [torch.from_numpy(form.input).to(dtype) for form in forms]
-        self._outputs = [torch.from_numpy(form.output).to(dtype) for form in forms]
+        self._to_products = [torch.from_numpy(form.input).to(dtype) for form in forms]
+        self._from_products = [torch.from_numpy(form.output).to(dtype) for form in forms]
         # One column more than there are products: the bias is added on the way back.
-        self._outputs[0] = torch.cat([self._outputs[0], torch.ones(outputs[0], 1, dtype=dtype)], 1)
+        self._from_products[0] = torch.cat([self._from_products[0], torch.ones(outputs[0], 1, dtype=dtype)], 1)
         self._bias = (torch.zeros(self.num_output) if bias is None else bias.detach()).to(dtype)
         self.weight = torch.empty(math.prod(self.size) * self.num_output * self.depth, dtype=dtype)
         transform = torch.from_numpy(np.kron(forms[0].kernel, forms[1].kernel))
@@ -185,8 +185,8 @@ class _Block:
     def _transform(self, x: Tensor) -> Tensor:
         """Give the tiles of (h, w, C), transformed: (n * n, tiles, depth)."""
         layer, buffers = self.layer, self.buffers
-        (rows, columns), (tall, broad), (m, step) = layer._inputs, layer.size, layer.outputs
-        line = ((self.wide - 1) * step + layer.taps + step - 1) * layer.channels
+        (rows, columns), (tall, broad), (m, step) = layer._to_products, layer.size, layer.outputs
+        line = (self.wide * step + layer.taps - 1) * layer.channels
         # Along the rows first, all pixels of a line at once: there no pixel is in two tiles.
         made = _part(buffers.inputs, self.high, tall, line)
         lines = x.as_strided(made.shape, (m * x.stride(0), x.stride(0), 1))
@@ -201,7 +201,7 @@ class _Block:
     def _multiply(self, inputs: Tensor, weight: Tensor, bias: Tensor, top: Tensor) -> None:
         """Make the outputs of a slice."""
         layer, buffers, count = self.layer, self.buffers, weight.shape[1]
-        (rows, columns), (tall, broad), (m, step) = layer._outputs, layer.size, layer.outputs
+        (rows, columns), (tall, broad), (m, step) = layer._from_products, layer.size, layer.outputs
         halfway = _part(buffers.halfway, tall + 1, step, self.tiles * count)
         halfway[-1].view(-1, count).copy_(bias)
         products = _part(buffers.products, tall, broad, self.tiles * count)

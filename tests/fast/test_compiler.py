@@ -150,6 +150,7 @@ def test_what_the_image_does_not_reach_is_not_computed():
     assert "24 x 24" in rows["conv5_1"], "what the image reaches: at the other places it is what zeros make"
     assert "its borders from an image of zeros" in rows["pool3"]
     assert "Winograd F(4x4, 3x3) with ReLU" in rows["conv5_1"]
+    assert "Winograd F(3x1, 7x7) with ReLU" in rows["fc6"]
     assert "two products of matrices" in rows["upscore8"]
     made, of = (int(text.replace(",", "")) for text in rows["total"].split()[1:])
     assert made < 0.6 * of

@@ -37,7 +37,7 @@ def one_by_one(a, b):
     return total
 
 
-@pytest.mark.skipif(not blas.adds_in_order(), reason="numpy's BLAS adds in another order here")
+@pytest.mark.skipif(not blas.adds_in_order(), reason="numpy's BLAS adds in Caffe's order with AVX-512 alone")
 @pytest.mark.parametrize("turned", [False, True], ids=["", "a turned"])
 def test_a_large_product_adds_block_by_block_and_a_small_one_straight_through(turned):
     for columns in (32, 200):
@@ -49,7 +49,7 @@ def test_a_large_product_adds_block_by_block_and_a_small_one_straight_through(tu
         assert np.array_equal(blas.product(a, b), want)
 
 
-@pytest.mark.skipif(not blas.adds_in_order(), reason="numpy's BLAS adds in another order here")
+@pytest.mark.skipif(not blas.adds_in_order(), reason="numpy's BLAS adds in Caffe's order with AVX-512 alone")
 def test_a_product_with_a_narrow_turned_matrix_adds_block_by_block_too():
     a, b = randn(4, 40000), np.asfortranarray(randn(40000, 27))  # the weights of a narrow first layer
     want = sum(one_by_one(a[:, cut], b[cut]) for cut in blas.blocks(40000))
