@@ -24,7 +24,7 @@ help: ## print this list
 	@echo
 	@awk -F ':.*## ' '/^[a-z$$][^:]*:.*## /{printf "  %-24s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
-	@echo "Tools, each with --help, after \`. $(VENV)/bin/activate\`; tools/OWN_DATA.md is for photos of your own:"
+	@echo "Tools, each with --help, after \`. $(VENV)/bin/activate\`; docs/own_data.md is for photos of your own:"
 	@echo
 	@awk 'FNR == 2 && sub(/^"""/, "") {sub(/:.*|\.$$/, ""); printf "  %-29s %s\n", FILENAME, $$0}' tools/*.py
 
@@ -65,7 +65,7 @@ tables: $(READY) ## make the paper's other tables: shapes, times, upper bounds, 
 bench: $(READY) ## time our ways to run a net against those peers that are installed (20 minutes; BENCH=--train, ...)
 	$(RUN) tools/bench.py $(BENCH)
 
-readme: $(READY) ## write the generated parts of README.md anew
+readme: $(READY) ## write the generated parts of README.md and docs/ anew
 	$(RUN) tools/readme.py
 
 reproduce-mini: ## score the nets of weights/mini on pictures drawn here, against the record (1 minute, no download)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the generated parts of README.md: Mini-VOC's scores, exactness, speed, the paper's numbers, the differences.
+"""Write the generated parts of README.md and docs/: Mini-VOC's scores, exactness, speed, numbers, differences.
 
 ``make readme`` runs it.
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 from common import ROOT, run
@@ -22,6 +23,7 @@ from reproduction.report import record
 from reproduction.report.record import METRICS, TITLES
 
 README = ROOT / "README.md"
+DIFFERENCES = ROOT / "docs" / "differences.md"
 MINI = ROOT / "weights" / "mini" / "scores.json"
 FIGURES = ROOT / "tests" / "golden" / "exactness.json"
 SPEED = ROOT / "tools" / "peers" / "measured.json"
@@ -31,27 +33,28 @@ MARK = re.compile(r"# (Caffe|Upstream bug, kept|Upstream bug, fixed): (.*)")
 
 
 def main() -> int:
-    """Rewrite README.md between its marks, or compare."""
+    """Rewrite each page between its marks, or compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare only")
     args = parser.parse_args()
-    old = README.read_text()
-    new = render(old)
-    if args.check and new != old:
-        raise ReproductionError(
-            "a generated part is not current", place=README.name, remedy="Run `make readme` and commit the result."
-        )
-    if new != old:
-        README.write_text(new)
+    for page in PARTS:
+        old = page.read_text()
+        new = render(page, old)
+        if args.check and new != old:
+            raise ReproductionError(
+                "a generated part is not current", place=page.name, remedy="Run `make readme` and commit the result."
+            )
+        if new != old:
+            page.write_text(new)
     return 0
 
 
-def render(text: str) -> str:
-    """Put the generated parts between their marks."""
-    for name, make in PARTS.items():
+def render(page: Path, text: str) -> str:
+    """Insert the generated parts of a page between their marks."""
+    for name, make in PARTS[page].items():
         mark = re.compile(rf"(<!-- generated: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         if not mark.search(text):
-            raise ReproductionError(f"the mark of part {name!r} is missing", place=README.name)
+            raise ReproductionError(f"the mark of part {name!r} is missing", place=page.name)
         part = make()
         text = mark.sub(lambda match, part=part: f"{match[1]}{part}\n{match[2]}", text)
     return text
@@ -182,16 +185,19 @@ def differences() -> str:
     parts = []
     for kind, title in (
         ("Upstream bug, kept", "Errors of the published code, kept because its numbers depend on them"),
-        ("Upstream bug, fixed", "Errors of the published code, mended here"),
-        ("Caffe", "Where torch's way would differ, and Caffe's was taken"),
+        ("Upstream bug, fixed", "Errors of the published code, fixed here"),
+        ("Caffe", "Where torch would differ, and Caffe's way was taken"),
     ):
         if kind in found:
             items = "\n".join(found[kind])
-            parts.append(f"<details><summary>{title} ({len(found[kind])})</summary>\n\n{items}\n\n</details>")
-    return "\n".join(parts)
+            parts.append(f"## {title} ({len(found[kind])})\n\n{items}")
+    return "\n\n".join(parts)
 
 
-PARTS = {"mini": mini, "exactness": exactness, "speed": speed, "numbers": numbers, "differences": differences}
+PARTS = {
+    README: {"mini": mini, "exactness": exactness, "speed": speed, "numbers": numbers},
+    DIFFERENCES: {"differences": differences},
+}
 
 
 if __name__ == "__main__":

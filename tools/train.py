@@ -4,7 +4,7 @@
     tools/train.py --net voc-fcn32s --init weights/VGG_ILSVRC_16_layers.caffemodel
     tools/train.py --stages voc-fcn32s,voc-fcn16s,voc-fcn8s --device cuda
     tools/train.py --net nyud-fcn32s-color-hha --init color.caffemodel hha.caffemodel
-    tools/train.py --net voc-fcn32s --data photos --classes names.txt          your own pictures: see tools/OWN_DATA.md
+    tools/train.py --net voc-fcn32s --data photos --classes names.txt          your own pictures: see docs/own_data.md
     tools/train.py --solver mine/solver.prototxt --init some.caffemodel --data ~/data
     torchrun --nproc-per-node 2 tools/train.py --net voc-fcn-alexnet --device cuda
 

@@ -1,4 +1,4 @@
-"""tools/OWN_DATA.md: its commands, run one after the other on a small Mini-VOC."""
+"""docs/own_data.md: its commands, run one after the other on a small Mini-VOC."""
 
 import importlib
 import re
@@ -19,7 +19,7 @@ from reproduction.fcn.datasets import mini
 from reproduction.fcn.segmenter import Segmenter
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "tools/OWN_DATA.md").read_text()
+PAGE = (ROOT / "docs/own_data.md").read_text()
 
 
 def blocks(kind):
@@ -61,7 +61,7 @@ def test_the_commands_of_the_page_lead_from_photos_to_segmented_pictures(photos,
         said = capsys.readouterr()
         assert end.value.code == 0, f"{name}\n{said.out}{said.err}"
     for block in blocks("python"):
-        exec(compile(block, "OWN_DATA.md", "exec"), {})
+        exec(compile(block, "own_data.md", "exec"), {})
     labels = np.array(Image.open("segmented/beach.png"))
     assert labels.shape == np.array(Image.open("photos/images/beach.jpg")).shape[:2]
     about = card.loads(onnx.load("mine.onnx").metadata_props[0].value)
