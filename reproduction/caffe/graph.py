@@ -102,16 +102,20 @@ def build(
 
     Args:
         net: the net, upgraded.
-        phase: TRAIN or TEST; None takes the net's own ``state``.
-        level: of the state.
-        stages: of the state.
+        phase: TRAIN or TEST, in place of that of the net's own ``state``; None takes that state as it is.
+        level: in place of that of the net's own ``state``.
+        stages: added to those of the net's own ``state``.
         fed: shapes of blobs that the caller will feed in place of the layers that make them.
 
     Raises:
         NetError: a layer type that is unknown or cannot run here, a bottom that no layer makes, a blob that two
             layers make, include and exclude rules together.
+
+    Source: BVLC/caffe@9b89154 src/caffe/net.cpp L31-L44.
     """
-    state = net.state.copy() if phase is None else NetState(phase=phase, level=level, stage=list(stages))
+    state = net.state.copy()
+    if phase is not None:
+        state.merge(NetState(phase=phase, level=level, stage=list(stages)))
     layers = [layer.copy() for layer in net.layer if _included(layer, state)]
     _check_types(layers)
     for layer in layers:

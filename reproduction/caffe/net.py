@@ -35,9 +35,10 @@ class Net(nn.Module):
 
     Args:
         net: the net, upgraded (``prototxt.load_net`` does so).
-        phase: TRAIN or TEST; ``train()`` and ``eval()`` switch dropout and batch statistics later on.
-        level: of the state that include and exclude rules are held against.
-        stages: likewise.
+        phase: TRAIN or TEST, which replaces that of the net's own ``state``; None takes that state as it is.
+            ``train()`` and ``eval()`` switch dropout and batch statistics later on.
+        level: the level that include and exclude rules see; it replaces that of the net's own ``state``.
+        stages: added to the stages of the net's own ``state``.
         inputs: shapes of the blobs that the caller will feed; needed for data layers that learn them from data
             (Python), optional for Input layers. Only the number of channels has to hold later.
         python_layers: the classes of Python layers by ``layer`` name or ``(module, layer)``, or a function from those
@@ -57,7 +58,7 @@ class Net(nn.Module):
     def __init__(
         self,
         net: NetParameter,
-        phase: Phase = Phase.TEST,
+        phase: Phase | None = Phase.TEST,
         *,
         level: int = 0,
         stages: Iterable[str] = (),
@@ -89,7 +90,7 @@ class Net(nn.Module):
             raise NetError("the net has no such inputs", got=sorted(unknown), want=f"some of {self.inputs}")
         self._learn_and_share()
         self._allow_in_place()
-        self.train(phase is Phase.TRAIN)
+        self.train(self.graph.state.phase is Phase.TRAIN)
         for step in self._steps.values():
             step.layer.train(step.layer.spec.phase is Phase.TRAIN)  # a layer may have a phase of its own
         self.add_as_blas(blas_order)
@@ -425,18 +426,22 @@ def _loss_weights(node: Node, layer: Layer) -> dict[str, float]:
 def load(
     net: StrPath,
     model: StrPath | None = None,
-    phase: Phase = Phase.TEST,
+    phase: Phase | None = Phase.TEST,
     *,
+    level: int = 0,
+    stages: Iterable[str] = (),
     inputs: Mapping[str, Shape] | None = None,
     python_layers: PythonLayers | None = None,
 ) -> Net:
     """Build a net from its prototxt and, if given, a file of weights of any format.
 
+    The other arguments are those of ``Net``.
+
     Raises:
         ReproductionError: as ``prototxt.load_net``, ``Net``, ``weights.read`` and ``Net.copy_from``.
     """
     message, _ = prototxt.load_net(net)
-    built = Net(message, phase, inputs=inputs, python_layers=python_layers)
+    built = Net(message, phase, level=level, stages=stages, inputs=inputs, python_layers=python_layers)
     if model is not None:
         built.copy_from(weights.read(model).net, model)
     return built

@@ -87,9 +87,7 @@ def build(
     """Build one of the nets above, for its state; the arguments are those of ``Net``."""
     return Net(
         net,
-        net.state.phase,
-        level=net.state.level,
-        stages=net.state.stage,
+        None,
         inputs=inputs,
         python_layers=python_layers,
         seed=seed,

@@ -39,8 +39,8 @@ class Net(Names):
     Args:
         network_file: the prototxt.
         phase: ``caffe.TRAIN`` or ``caffe.TEST``; or, with the phase after it, the file of weights.
-        level: of the state that include and exclude rules are held against.
-        stages: likewise.
+        level: the level that include and exclude rules see; it replaces that of the file's ``state``.
+        stages: added to the stages of the file's ``state``.
         weights: a file of weights, of any format.
 
     Attributes:
@@ -75,11 +75,16 @@ class Net(Names):
     def of(cls, net: NetParameter, seed: int | None = None) -> Net:
         """Make one of a message, in the state that it names; ``seed`` is that of fillers and dropout."""
         made = cls.__new__(cls)
-        made._build(net, net.state.phase, net.state.level, net.state.stage, seed)
+        made._build(net, None, seed=seed)
         return made
 
     def _build(
-        self, net: NetParameter, phase: Phase, level: int, stages: Iterable[str], seed: int | None = None
+        self,
+        net: NetParameter,
+        phase: Phase | None,
+        level: int = 0,
+        stages: Iterable[str] = (),
+        seed: int | None = None,
     ) -> None:
         self._blobs_by_name: OrderedDict[str, Blob] = OrderedDict()
         with as_raised():

@@ -49,6 +49,24 @@ def test_the_state_of_the_net_itself_counts_when_no_phase_is_given():
     assert [node.name for node in built.nodes] == ["in", "r"]
 
 
+@pytest.mark.parametrize(
+    ("own", "state", "kept"),
+    [
+        ('stage: "a"', {"phase": Phase.TRAIN}, ["a", "train"]),  # a phase from the caller keeps the stages of the net
+        ('stage: "a"', {"stages": ["b"]}, ["a", "b"]),  # the caller's stages are added
+        ("level: 2", {}, []),  # the caller's level, 0 by default, replaces that of the net
+        ("level: 2", {"level": 3}, ["deep"]),
+        ("phase: TRAIN", {"phase": Phase.TEST}, []),
+        ('phase: TRAIN level: 2 stage: "a"', {"phase": None, "level": 0}, ["a", "deep", "train"]),
+    ],
+)
+def test_the_callers_state_is_merged_over_that_of_the_net_as_in_caffe(own, state, kept):
+    text = f"state {{ {own} }} {INPUT}"
+    text += relu("a", "x", "1", 'include { stage: "a" }') + relu("b", "x", "2", 'include { stage: "b" }')
+    text += relu("deep", "x", "3", "include { min_level: 2 }") + relu("train", "x", "4", "include { phase: TRAIN }")
+    assert [name for name in names(text, **state) if not name.startswith(("in", "x_in"))] == kept
+
+
 def test_every_consumer_of_a_blob_gets_a_split_of_its_own():
     built = build(INPUT + relu("a", "x", "y") + relu("b", "x", "z"))
     assert [(node.name, node.bottoms, node.tops) for node in built.nodes] == [

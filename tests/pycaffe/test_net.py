@@ -47,6 +47,9 @@ def test_level_stages_and_phase_choose_layers(tmp_path):
     assert names() == ["x"]
     assert names(stages=["s"], level=2) == ["x", "a", "b"]
     assert names(phase=caffe.TRAIN) == ["x", "c"]
+    text = f'state {{ level: 2 stage: "s" }} {text}'
+    assert names() == ["x", "a"], "the stages of the file stay, and its level does not"
+    assert names(phase=caffe.TRAIN, level=2) == ["x", "a", "b", "c"]
 
 
 def test_a_missing_file_is_a_runtime_error_as_in_pycaffe(tmp_path):
