@@ -31,7 +31,10 @@ FLOORS = [
         "wirereader",
         "hdf5",
         "tensors",
+        "torchfile",
+        "unpickle",
         "upgrade",
+        "ziparchive",
         "fillers",
         "devices",
     },
@@ -54,7 +57,10 @@ LIGHT = {
     "caffemodel",
     "wirereader",
     "files",
+    "torchfile",
+    "unpickle",
     "upgrade",
+    "ziparchive",
     "netspec",
 }
 
@@ -127,8 +133,7 @@ def test_nothing_is_executed_from_a_file(path):
             called = ast.unparse(node.func)
             keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
             assert not called.startswith("pickle."), path
-            if called == "torch.load":
-                assert keywords.get("weights_only") == "True", path
+            assert called != "torch.load", path  # it runs constructors of NumPy that allocate what a file asks for
             if called == "np.load":
                 assert keywords.get("allow_pickle", "False") == "False", path
 

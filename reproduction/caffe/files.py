@@ -32,8 +32,7 @@ _MAGIC = (
     (b"version https://git-lfs", "a pointer that Git LFS left in place of the file"),
 )
 _HEAD = 512  # bytes that tell what a file is
-_SPARE = 64 << 20
-_RATIO = 16
+_SPARE = 48 << 20  # with what Python's objects take it is 64 MiB
 _STEP = 16 << 20
 _LONGEST = 50  # characters of a name in that of its part; four bytes each still make a file name
 
@@ -73,21 +72,36 @@ def mapped(path: StrPath) -> mmap.mmap:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def check_declared(size: int, path: StrPath) -> None:
-    """Refuse a file that declares far more than it holds, before anything is allocated.
+def check_declared(size: int, path: StrPath, ratio: int = 2) -> None:
+    """Refuse a file whose arrays need far more memory than it has bytes, before any is allocated.
+
+    Trained weights hardly compress. What takes more than this is a file that was made to fill the memory, or arrays
+    of little but zeros, which their owner can store without compression.
 
     Args:
-        size: the bytes of all arrays that the file declares.
+        size: the bytes of all arrays that are to be allocated.
         path: the file.
+        ratio: how many times the file's size, besides 48 MiB, they may take.
 
     Raises:
-        CaffemodelError: they are more than 16 times the file and 64 MiB.
+        CaffemodelError: they are more.
     """
     stored = Path(path).stat().st_size
-    if size > _SPARE + _RATIO * stored:
+    if size > _SPARE + ratio * stored:
         raise CaffemodelError(
-            f"the file declares {size} bytes of weights", path=path, got=f"{stored} bytes", remedy="It is damaged."
+            f"the file declares {size} bytes of weights",
+            path=path,
+            got=f"{stored} bytes",
+            want=f"at most {ratio} times that and {_SPARE >> 20} MiB",
+            remedy="It is damaged; if it is not, write it without compression.",
         )
+
+
+def release(data: mmap.mmap, start: int, stop: int) -> None:
+    """Remove bytes of a mapped file from memory once they were used; they load again when they are touched."""
+    start -= start % mmap.PAGESIZE
+    if hasattr(mmap, "MADV_DONTNEED") and start < stop:
+        data.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
 
 def is_utf8(text: str) -> bool:

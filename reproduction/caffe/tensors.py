@@ -1,30 +1,34 @@
 """Files of named arrays: ``.safetensors``, ``.npz`` and PyTorch's ``.pt``. They know no layers; ``weights`` does.
 
+PyTorch's files are written here and read in ``torchfile``.
+
 Arrays are float32 or float64, in any shape, and stay so bit by bit. Every reader refuses a file that declares more
 than it holds before it allocates anything, and runs nothing that a file says.
 """
 
 from __future__ import annotations
 
-import contextlib
+import io
 import json
 import math
 import struct
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from typing import IO, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from reproduction.caffe import files
 from reproduction.caffe.blobs import MAX_AXES, Array
-from reproduction.caffe.errors import CaffemodelError, ReproductionError, StrPath
+from reproduction.caffe.errors import CaffemodelError, StrPath
+from reproduction.caffe.ziparchive import Archive
 
 Progress = Callable[[int], object] | None
 
 _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
 _FLOATS = "float32 or float64"
+_NPY_HEAD = 2048  # bytes that hold the header of an array
 _DAMAGED = "The file is damaged: download or write it again."
 
 
@@ -97,22 +101,21 @@ def write_safetensors(
 
 
 def read_npz(path: StrPath) -> dict[str, Array]:
-    """Read a NumPy archive, compressed or not.
+    """Read a NumPy archive, compressed or not; arrays that are not compressed are views of the mapped file.
 
     Raises:
         CaffemodelError: the file is damaged, declares far more than it holds, or holds other things than floats.
         OSError: it cannot be opened.
     """
-    files.mapped(path)
-    arrays: dict[str, Array] = {}
-    with _damage(path, "NumPy archive"), zipfile.ZipFile(path) as archive:
-        files.check_declared(sum(info.file_size for info in archive.infolist()), path)
-        for info in archive.infolist():
-            name = info.filename.removesuffix(".npy")
-            if name == info.filename or name in arrays:
-                raise CaffemodelError(f"{info.filename!r} is not an array of its own", path=path, want="NAME.npy")
-            with archive.open(info) as member:
-                arrays[name] = _npy(member, info.file_size, name, path)
+    data = files.mapped(path)
+    if files.kind(data) != files.ZIP:
+        raise CaffemodelError("this is not a NumPy archive", path=path, got=files.kind(data) or "something else")
+    archive, arrays = Archive(data, path), {}
+    for member in archive.members:
+        name = member.removesuffix(".npy")
+        if name == member:
+            raise CaffemodelError(f"{member!r} is not an array of its own", path=path, want="NAME.npy")
+        arrays[name] = _npy(archive.read(member), name, path)
     return arrays
 
 
@@ -132,35 +135,6 @@ def write_npz(arrays: Mapping[str, Array], path: StrPath, progress: Progress = N
                 member.write(_octets(values))
 
 
-def read_torch(path: StrPath) -> dict[str, Array]:
-    """Read a state dict that ``torch.save`` wrote, or a checkpoint that has one; nothing in the file is run.
-
-    Raises:
-        CaffemodelError: the file is damaged, holds anything but tensors, or objects that would have to be run.
-        OSError: it cannot be opened.
-    """
-    import torch
-
-    found = files.kind(files.mapped(path))
-    with _damage(path, "PyTorch file"), torch.serialization.safe_globals(_numpy_scalars()):
-        # Mapped, torch checks every tensor against the file; only files older than torch 1.6 cannot be.
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=found == files.ZIP)
-    for key in ("model_state_dict", "state_dict"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-        raise CaffemodelError("this is not a state dict", path=path, got=type(state).__name__, want="a dict of tensors")
-    tensors: dict[str, torch.Tensor] = {}
-    for name, value in state.items():
-        if not isinstance(value, torch.Tensor) or value.dtype not in (torch.float32, torch.float64):
-            kind = getattr(value, "dtype", type(value).__name__)
-            raise CaffemodelError(f"entry {name!r} is not weights", path=path, got=kind, want=f"a tensor of {_FLOATS}")
-        tensors[name] = value
-    with _damage(path, "PyTorch file"):
-        files.check_declared(sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()), path)
-        return {name: tensor.detach().contiguous().numpy() for name, tensor in tensors.items()}
-
-
 def write_torch(arrays: Mapping[str, Array], path: StrPath, progress: Progress = None) -> None:
     """Write a state dict that ``torch.load(path, weights_only=True)`` opens.
 
@@ -178,16 +152,6 @@ def write_torch(arrays: Mapping[str, Array], path: StrPath, progress: Progress =
         torch.save(state, file)
 
 
-def _numpy_scalars() -> list[Any]:
-    """List what a number of numpy's in a checkpoint, such as pytorch-fcn's best_mean_iu, is made of."""
-    scalar = np.float64(0).__reduce__()[0]
-    return [
-        *((scalar, f"{module}.multiarray.scalar") for module in ("numpy.core", "numpy._core")),
-        np.dtype,
-        type(np.dtype(np.float64)),
-    ]
-
-
 def _octets(values: Array) -> memoryview:
     return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
 
@@ -196,18 +160,6 @@ def _check_names(arrays: Mapping[str, Array], path: StrPath) -> None:
     for name in arrays:
         if "\0" in name or not files.is_utf8(name):
             raise CaffemodelError(f"a file of this kind cannot hold the name {name!r}", path=path)
-
-
-@contextlib.contextmanager
-def _damage(path: StrPath, what: str) -> Iterator[None]:
-    """Word as one error the many that the libraries raise on damaged files."""
-    try:
-        yield
-    except ReproductionError:
-        raise
-    except Exception as error:
-        text = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-        raise CaffemodelError(f"the {what} cannot be read: {text}", path=path, remedy=_DAMAGED) from None
 
 
 def _json(text: bytes, path: StrPath) -> dict[str, Any]:
@@ -248,14 +200,23 @@ def _counts(value: Any) -> list[int] | None:
     return None
 
 
-def _npy(member: IO[bytes], size: int, name: str, path: StrPath) -> Array:
-    """Read one array of an archive; its header's size is held against the archive's before it is allocated."""
-    version = np.lib.format.read_magic(member)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(member)
+def _npy(content: memoryview, name: str, path: StrPath) -> Array:
+    """Read one array of an archive, as a view of its bytes."""
+    head = io.BytesIO(bytes(content[:_NPY_HEAD]))
+    try:
+        version = np.lib.format.read_magic(head)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(head, _NPY_HEAD)
+    except Exception as error:  # what Python raises for the literal in the header may be any of many
+        text = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise CaffemodelError(f"array {name!r} cannot be read: {text}", path=path, remedy=_DAMAGED) from None
     if dtype.kind != "f" or dtype.itemsize not in (4, 8):
         raise CaffemodelError(f"array {name!r} is not weights", path=path, got=dtype, want=_FLOATS)
-    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != size - member.tell():
+    if (
+        len(shape) > MAX_AXES
+        or min(shape, default=0) < 0
+        or math.prod(shape) * dtype.itemsize != len(content) - head.tell()
+    ):
         raise CaffemodelError(f"array {name!r}: shape and size disagree", path=path, got=shape, remedy=_DAMAGED)
-    values = np.frombuffer(member.read(), dtype).astype(dtype.newbyteorder("<"), copy=False)
-    return values.reshape(shape, order="F" if fortran else "C")
+    values = np.frombuffer(content, dtype, offset=head.tell()) if len(content) > head.tell() else np.empty(0, dtype)
+    return values.astype(dtype.newbyteorder("<"), copy=False).reshape(shape, order="F" if fortran else "C")

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from reproduction.caffe import blobs, caffemodel, files, hdf5, prototxt, tensors
+from reproduction.caffe import blobs, caffemodel, files, hdf5, prototxt, tensors, torchfile
 from reproduction.caffe.blobs import Array
 from reproduction.caffe.errors import CaffemodelError, ReproductionError, StrPath, WeightsError
 from reproduction.caffe.schema import BlobShape, LayerParameter, NetParameter
 from reproduction.caffe.upgrade import upgrade_net
+from reproduction.caffe.ziparchive import Archive
 
 FORMATS = {
     ".caffemodel": "caffemodel V2",
@@ -117,7 +118,7 @@ def read(path: StrPath) -> Weights:
         kept = {key: text for key, text in metadata.items() if key not in _OWN}
         found = Weights(_assembled(net, arrays, name), format=form, path=name, metadata=kept)
     else:
-        arrays = _bare(tensors.read_torch(path)) if form == "PyTorch" else tensors.read_npz(path)
+        arrays = _bare(torchfile.read(path)) if form == "PyTorch" else tensors.read_npz(path)
         found = Weights(_assembled(NetParameter(), arrays, name), format=form, path=name)
     if not any(layer.blobs for layer in found.net.layer):
         raise CaffemodelError(
@@ -172,19 +173,11 @@ def format_for(path: StrPath) -> str:
 
 def _format_of(path: StrPath) -> str:
     """Say what a file is: by its content, and a zip archive by what is in it."""
-    import zipfile
-
-    found = files.kind(files.mapped(path))
+    data = files.mapped(path)
+    found = files.kind(data)
     known = {files.HDF5: "HDF5", files.SAFETENSORS: "safetensors", files.TORCH: "PyTorch"}
     if found == files.ZIP:
-        try:
-            with zipfile.ZipFile(path) as archive:
-                names = archive.namelist()
-        except Exception as error:  # zipfile words damage as any of several exceptions
-            raise CaffemodelError(
-                f"the zip archive cannot be read: {error}", path=path, remedy="It was cut off or is damaged."
-            ) from None
-        return "PyTorch" if any(name.endswith("data.pkl") for name in names) else "NumPy"
+        return "PyTorch" if any(name.endswith("data.pkl") for name in Archive(data, path).members) else "NumPy"
     if found is None:
         return FORMATS.get(Path(path).suffix.lower(), "caffemodel").split()[0]
     return known.get(found, "caffemodel")

@@ -1,7 +1,9 @@
 import collections
+import io
 import json
 import pickle
 import struct
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -13,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from reproduction.caffe import tensors
+from reproduction.caffe import tensors, torchfile, unpickle
 from tests.caffe.test_caffemodel import file_size_limit, said
 
 DAMAGED = "The file is damaged: download or write it again."
@@ -28,7 +30,7 @@ ARRAYS = {
 FORMATS = {
     ".safetensors": (tensors.write_safetensors, lambda path: tensors.read_safetensors(path)[0]),
     ".npz": (tensors.write_npz, tensors.read_npz),
-    ".pt": (tensors.write_torch, tensors.read_torch),
+    ".pt": (tensors.write_torch, torchfile.read),
 }
 
 
@@ -72,7 +74,7 @@ def test_the_formats_own_files_are_read(tmp_path):
     for old in (False, True):
         for value in (state, wrapped):
             torch.save(value, tmp_path / "a.pt", _use_new_zipfile_serialization=not old)
-            same(tensors.read_torch(tmp_path / "a.pt"), plain)
+            same(torchfile.read(tmp_path / "a.pt"), plain)
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -83,13 +85,13 @@ def test_a_checkpoint_of_pytorch_fcn_gives_its_weights(old, tmp_path):
     checkpoint = {"epoch": 3, "arch": "FCN8s", "optim_state_dict": optimiser, "model_state_dict": state}
     checkpoint["best_mean_iu"] = np.float64(0.5)  # as its trainer keeps it
     torch.save(checkpoint, tmp_path / "model_best.pth.tar", _use_new_zipfile_serialization=not old)
-    same(tensors.read_torch(tmp_path / "model_best.pth.tar"), plain)
+    same(torchfile.read(tmp_path / "model_best.pth.tar"), plain)
 
 
 def test_shared_and_transposed_tensors_are_read(tmp_path):
     weight = torch.arange(6.0).reshape(2, 3)
     torch.save({"a.weight": weight.T, "b.weight": weight, "c.weight": weight[1:]}, tmp_path / "a.pt")
-    found = tensors.read_torch(tmp_path / "a.pt")
+    found = torchfile.read(tmp_path / "a.pt")
     assert np.array_equal(found["a.weight"], found["b.weight"].T)
     assert np.array_equal(found["c.weight"], [[3, 4, 5]])
 
@@ -237,7 +239,7 @@ def npy(shape=(2,), dtype="<f4", data=bytes(8)) -> bytes:
         ({"a.npy": npy(dtype="<i8", data=bytes(16))}, "array 'a' is not weights; got int64, want float32 or float64."),
         ({"a.npy": npy(dtype="|O")}, "array 'a' is not weights; got object, want float32 or float64."),
         ({"readme.txt": b"x"}, "'readme.txt' is not an array of its own; want NAME.npy."),
-        ({"a.npy": b"junk and more junk"}, "the NumPy archive cannot be read: the magic string is not correct;"),
+        ({"a.npy": b"junk and more junk"}, "array 'a' cannot be read: the magic string is not correct;"),
         ({"a.npy": bytes(200_000_000)}, "the file declares 200000000 bytes of weights; got"),
     ],
 )
@@ -266,17 +268,152 @@ class Exploit:
             {"a.weight": torch.zeros(1).expand(2**40)},
             "the file declares 4398046511104 bytes of weights; got",
         ),
-        ({"a.weight": Exploit()}, "the PyTorch file cannot be read: Weights only load failed."),
+        ({"a.weight": Exploit()}, "entry 'a.weight' is not weights; got __builtin__.print, want a tensor of"),
     ],
 )
 def test_a_torch_file_that_is_no_state_dict_is_one_line(value, text, tmp_path, capsys):
     path = tmp_path / "a.pt"
     torch.save(value, path)
-    assert said(tensors.read_torch, path).startswith(f"{path}: {text}")
+    assert said(torchfile.read, path).startswith(f"{path}: {text}")
     assert capsys.readouterr().out == ""
 
 
 def test_a_bare_pickle_is_not_run(tmp_path, capsys):
     (tmp_path / "a.pt").write_bytes(pickle.dumps(Exploit(), protocol=2))
-    assert said(tensors.read_torch, tmp_path / "a.pt").startswith(f"{tmp_path}/a.pt: the PyTorch file cannot be read")
+    assert said(torchfile.read, tmp_path / "a.pt").startswith(f"{tmp_path}/a.pt: the PyTorch file cannot be read")
     assert capsys.readouterr().out == ""
+
+
+# ---- pickles that lie: the machine that reads them runs nothing and takes little memory
+
+
+def pickled(body: bytes, **storages: bytes) -> bytes:
+    """Return a PyTorch file whose pickle is of protocol 2 and these instructions."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as file:
+        file.writestr("a/data.pkl", b"\x80\x02" + body)
+        for key, data in storages.items():
+            file.writestr(f"a/data/{key}", data)
+    return out.getvalue()
+
+
+def text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+def tensor(offset=0, shape=(2,), strides=(1,), count=2, kind=b"FloatStorage", key="0") -> bytes:
+    """Return the instructions that make one tensor."""
+    number = pickle.dumps  # of protocol 2, without its head and its stop
+    parts = [number(value, 2)[2:-1] for value in (offset, shape, strides)]
+    storage = b"(" + text("storage") + b"ctorch\n" + kind + b"\n" + text(key) + text("cpu")
+    storage += number(count, 2)[2:-1] + b"tQ"
+    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"".join(parts) + b"\x89N" + b"tR"
+
+
+def one(value: bytes) -> bytes:
+    return b"}" + text("a.weight") + value + b"s."
+
+
+SCALAR = b"cnumpy.core.multiarray\nscalar\n"
+WANT = "want a tensor of float32 or float64."
+BROKEN_PICKLES = [
+    (one(SCALAR + b"cnumpy\ndtype\n" + text("O") + b"\x85R\x85R"), "is not weights; got numpy.core.multiarray.scalar"),
+    (one(b"cbuiltins\nbytearray\n\x8a\x05\0\0\0\0\1\x85R"), "is not weights; got builtins.bytearray"),
+    (one(b"cos\nsystem\n" + text("true") + b"\x85R"), "is not weights; got os.system"),
+    (one(tensor(offset=1)), "entry 'a.weight' reaches past the end of its storage"),
+    (one(tensor(shape=(3,))), "entry 'a.weight' reaches past the end of its storage"),
+    (one(tensor(strides=(2**40,))), "entry 'a.weight' reaches past the end of its storage"),
+    (one(tensor(count=3, shape=(3,))), "entry 'a.weight' reaches past the end of its storage"),
+    (one(tensor(strides=(-1,))), "entry 'a.weight' has no shape that a tensor can have"),
+    (one(tensor(shape=(1,) * 40, strides=(1,) * 40)), "entry 'a.weight' has no shape that a tensor can have"),
+    (one(tensor(shape=(2**30, 2**30), strides=(0, 0))), f"the file declares {2**62} bytes of weights"),
+    (one(tensor(key="1")), "the storage of entry 'a.weight' is missing"),
+    (one(tensor(count=True)), "it refers to something that is no storage"),
+    (one(tensor(kind=b"LongStorage")), "is not weights; got torch.int64"),
+    (one(b"ctorch._utils\n_rebuild_tensor_v2\n)R"), "entry 'a.weight' is no tensor"),
+    (b"csome.module\nNet\n)\x81.", "this is not a state dict; got some.module.Net, want a dict of tensors. Save the"),
+    (b"N0" * 600 + b"N.", "the pickle has more than 1000 instructions"),
+    (b"(\x8b\0\0\1\0" + bytes(2**16) + b".", "the pickle has an integer of 65536 bytes"),
+    (b"X\xff\xff\xff\xff.", "the pickle is cut off"),
+    (b"h\7.", "the pickle is damaged at byte"),
+    (b"(0t.", "the pickle is damaged at byte"),
+    (b"N(00t.", "the pickle is damaged at byte"),
+    (b"\xfe", "of the pickle is no instruction"),
+    (b"", "the pickle is damaged at byte"),
+    (b")" + b"\x85" * 900 + b"}\x86.", "this is not a state dict; got tuple"),
+    (b"})" + b"\x85" * 900 + b"Ns.", "this is not a state dict; got dict"),
+]
+
+
+@pytest.mark.parametrize(("body", "text"), BROKEN_PICKLES, ids=range(len(BROKEN_PICKLES)))
+def test_a_pickle_that_lies_is_one_line(body, text, tmp_path, monkeypatch):
+    monkeypatch.setattr(unpickle, "_MAX_STEPS", 1000)
+    path = tmp_path / "a.pth"
+    path.write_bytes(pickled(body, **{"0": bytes(8)}))
+    assert text in said(torchfile.read, path)
+
+
+def test_a_pickle_of_many_objects_takes_no_more_memory_than_its_size_allows(tmp_path):
+    path = tmp_path / "a.pth"
+    path.write_bytes(pickled(b"}" * 600_000 + b"."))
+    tracemalloc.start()
+    assert "the pickle makes more objects than its size allows" in said(torchfile.read, path)
+    assert tracemalloc.get_traced_memory()[1] < 2 * path.stat().st_size + (64 << 20)
+    tracemalloc.stop()
+    path.write_bytes(pickled(one(b")" + b"\x85" * 200_000)))  # what is nested is neither hashed nor compared
+    assert "is not weights; got tuple" in said(torchfile.read, path)
+
+
+def test_what_a_checkpoint_has_beside_its_state_may_be_anything(tmp_path):
+    import argparse
+
+    module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3, track_running_stats=False))
+    checkpoint = {
+        "hyper_parameters": argparse.Namespace(lr=1e-3, big=10**2000),
+        "history": [np.arange(3), {1, 2}, frozenset({3}), (1, (2,)), b"raw", 1.5, True, None],
+        "when": Exploit(),
+        "state_dict": module.state_dict(),
+    }
+    for protocol in (2, 3, 4, 5):
+        for new in (True, False):
+            torch.save(checkpoint, tmp_path / "a.ckpt", pickle_protocol=protocol, _use_new_zipfile_serialization=new)
+            found = torchfile.read(tmp_path / "a.ckpt")
+            same(found, {name: values.numpy() for name, values in module.state_dict().items()})
+
+
+def test_parameters_and_tensors_with_attributes_are_read(tmp_path):
+    weight = torch.nn.Parameter(torch.arange(6.0).reshape(2, 3))
+    weight.note = "kept"
+    torch.save({"a.weight": weight, "a.bias": torch.nn.Parameter(torch.ones(2))}, tmp_path / "a.pt")
+    found = torchfile.read(tmp_path / "a.pt")
+    assert np.array_equal(found["a.weight"], weight.detach())
+    assert not found["a.weight"].flags.owndata
+
+
+def test_storages_of_the_other_byte_order_are_read(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as file:
+        file.writestr("a/data.pkl", b"\x80\x02" + one(tensor()))
+        file.writestr("a/byteorder", b"big")
+        file.writestr("a/data/0", np.array([1, 2], ">f4").tobytes())
+    same(torchfile.read(tmp_path / "a.pt"), {"a.weight": np.array([1, 2], np.float32)})
+
+
+def test_an_archive_of_too_many_members_or_of_overlapping_ones_is_one_line(tmp_path):
+    path = tmp_path / "a.npz"
+    archive(path, **{"a.npy": npy(), "b.npy": npy()})
+    data = path.read_bytes()
+    first, second = data.index(b"PK\1\2"), data.rindex(b"PK\1\2")
+    path.write_bytes(data[: second + 42] + data[first + 42 : first + 46] + data[second + 46 :])  # both at the first
+    assert len(tensors.read_npz(path)) == 2
+    entry = data[first:second]
+    many = b"".join(entry.replace(b"a.npy", b"%05d" % i) for i in range(90_000))
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 0, 0, len(many), first, 0)
+    path.write_bytes(data[:first] + many[: 51 * 40_000] + end[:12] + struct.pack("<2IH", 51 * 40_000, first, 0))
+    assert said(tensors.read_npz, path) == (
+        f"{path}: the zip archive cannot be read: its members overlap. It was cut off or is damaged."
+    )
+    path.write_bytes(data[:first] + many + end)
+    assert said(tensors.read_npz, path) == (
+        f"{path}: the zip archive cannot be read: its directory has 4590000 bytes, more than 4194304. "
+        "It was cut off or is damaged."
+    )

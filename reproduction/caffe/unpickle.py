@@ -1,0 +1,323 @@
+"""Pickles, read as data: a machine that knows the instructions of a pickle and none of Python's classes.
+
+What a pickle asks to be imported, called or built is kept as a stand-in that nobody runs, so that a file can at most
+contain values that are not the ones wanted. Neither Python's nor torch's reader of pickles takes part: both call
+constructors of NumPy that allocate what the file asks for, or read memory that is not theirs.
+
+Source: the Python standard library's documentation of ``pickle`` and ``pickletools``, protocols 0 to 5.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+_SPARE_BYTES = 40 << 20  # of Python objects, besides as many as the file has
+_COST = 100  # bytes of an object that holds others, or of a key of the memo
+_LONG_BYTES = 1024
+_MAX_STEPS = 2 << 20  # 2 seconds; a state dict takes about 40 for a tensor
+_DICTS = ("collections.OrderedDict", "collections.defaultdict", "collections.Counter")
+_KEYS = (str, bytes, int, float, type(None))
+
+
+class Global:
+    """The name of a class or function that a pickle wants imported."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str):
+        self.name = name
+
+
+class Call:
+    """What a pickle wants made by a call.
+
+    Attributes:
+        function: what is to be called; a ``Global`` where the pickle is an ordinary one.
+        args: its arguments.
+    """
+
+    __slots__ = ("args", "function")
+
+    def __init__(self, function: Any, args: Any):
+        self.function, self.args = function, args
+
+
+class Persistent:
+    """A reference to something outside the pickle; torch's storages are such."""
+
+    __slots__ = ("id",)
+
+    def __init__(self, id: Any):
+        self.id = id
+
+
+class Damaged(Exception):
+    """The bytes are no pickle, or one that takes too much; the text says what is wrong, in a phrase."""
+
+
+def name_of(value: Any) -> str:
+    """Return the name of a value's type, as an error shows it."""
+    if isinstance(value, Global):
+        return value.name
+    if isinstance(value, Call):
+        return value.function.name if isinstance(value.function, Global) else "an object"
+    return type(value).__name__
+
+
+class Unpickler:
+    """Reads one pickle.
+
+    Args:
+        data: bytes with a pickle.
+        start: where it begins.
+        room: bytes that its objects may take besides the spare ones; the size of the file.
+    """
+
+    def __init__(self, data: memoryview, start: int = 0, room: int = 0):
+        self.data, self.at = data, start
+        self.room = _SPARE_BYTES + room
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+        self.persistent: list[Persistent] = []
+
+    def load(self) -> Any:
+        """Return the value; ``at`` is then the byte after the pickle.
+
+        Tuples, lists, dicts and scalars are Python's own; all else is a stand-in.
+
+        Raises:
+            Damaged: see there.
+        """
+        try:
+            for _ in range(_MAX_STEPS):
+                code = self.data[self.at]
+                self.at += 1
+                if code == _STOP:
+                    return self.stack.pop()
+                step = _STEPS.get(code)
+                if step is None:
+                    raise Damaged(f"byte {self.at - 1} of the pickle is no instruction")
+                step(self)
+        except (IndexError, KeyError, TypeError, ValueError, struct.error) as error:
+            # Each is a pickle that takes what is not there: from the bytes, the stack or the memo.
+            raise Damaged(f"the pickle is damaged at byte {self.at}") from error
+        raise Damaged(f"the pickle has more than {_MAX_STEPS} instructions")
+
+    def push(self, value: Any, cost: int = 0) -> None:
+        """Put a value on the stack, and count the memory that it takes."""
+        self.spend(cost)
+        self.stack.append(value)
+
+    def spend(self, cost: int) -> None:
+        """Count memory, and stop where it is far more than the file's."""
+        self.room -= cost
+        if self.room < 0:
+            raise Damaged("the pickle makes more objects than its size allows")
+
+    def take(self, size: int) -> memoryview:
+        """Return the next bytes."""
+        if size > len(self.data) - self.at:
+            raise Damaged("the pickle is cut off")
+        self.at += size
+        return self.data[self.at - size : self.at]
+
+    def number(self, form: str) -> Any:
+        """Return the next number; ``form`` is as in ``struct``."""
+        return struct.unpack(form, self.take(struct.calcsize(form)))[0]
+
+    def line(self) -> str:
+        """Return the bytes up to the end of the line, as text."""
+        block = bytes(self.data[self.at : self.at + 1024])
+        size = block.index(b"\n")
+        self.at += size + 1
+        return block[:size].decode("utf-8", "replace")
+
+    def marked(self) -> list[Any]:
+        """Take what is on the stack since the last mark."""
+        mark = self.marks.pop()
+        if mark > len(self.stack):
+            raise Damaged("the pickle's marks are out of order")
+        values = self.stack[mark:]
+        del self.stack[mark:]
+        return values
+
+    def text(self, form: str) -> None:
+        """Push a string of the length that comes before it."""
+        size = self.number(form)
+        self.push(bytes(self.take(size)).decode("utf-8", "surrogatepass"), _COST + 4 * size)
+
+    def octets(self, form: str) -> None:
+        """Push bytes of the length that comes before them."""
+        size = self.number(form)
+        self.push(bytes(self.take(size)), _COST + size)
+
+    def whole(self, form: str) -> None:
+        """Push an integer of as many bytes as the number before it."""
+        size = self.number(form)
+        if size > _LONG_BYTES:  # Python hashes an integer each time that it is a key
+            raise Damaged(f"the pickle has an integer of {size} bytes")
+        self.push(int.from_bytes(self.take(size), "little", signed=True), _COST + size)
+
+    def tuple(self, values: list[Any]) -> None:
+        """Push a tuple."""
+        self.push(tuple(values), _COST + 8 * len(values))
+
+    def last(self, count: int) -> list[Any]:
+        """Take the last values of the stack."""
+        if count > len(self.stack):
+            raise Damaged("the pickle takes more values than it has")
+        values = self.stack[-count:]
+        del self.stack[-count:]
+        return values
+
+    def append(self, values: list[Any]) -> None:
+        """Add values to the list, or the stand-in, that is on the stack."""
+        target = self.stack[-1]
+        if isinstance(target, list):
+            self.spend(10 * len(values))
+            target.extend(values)
+        elif not isinstance(target, Call):
+            raise Damaged("the pickle appends to what is no list")
+
+    def update(self, values: list[Any]) -> None:
+        """Set pairs of the dict, or of the stand-in, that is on the stack."""
+        target = self.stack[-1]
+        if len(values) % 2:
+            raise Damaged("the pickle sets a key without a value")
+        if isinstance(target, dict):
+            self.spend(_COST * len(values) // 2)
+            for key, value in zip(values[::2], values[1::2], strict=True):
+                # Python hashes tuples in tuples without a limit of their depth, so other keys are themselves.
+                target[key if isinstance(key, _KEYS) else object()] = value
+        elif not isinstance(target, Call):
+            raise Damaged("the pickle sets items of what is no dict")
+
+    def call(self, function: Any, args: Any) -> None:
+        """Push what a call makes: a dict for those of the standard library, else a stand-in."""
+        if not isinstance(function, Global) or function.name not in _DICTS:
+            self.push(Call(function, args), _COST)
+            return
+        self.push({}, _COST)
+        for arg in args if isinstance(args, tuple) else ():
+            if isinstance(arg, dict):
+                self.spend(_COST * len(arg))
+                self.stack[-1].update(arg)
+            elif isinstance(arg, list) and all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in arg):
+                self.update([part for pair in arg for part in pair])
+
+    def build(self) -> None:
+        """Leave out an object's attributes, since nothing here has any."""
+        del self.stack[-1]
+        if not self.stack:
+            raise Damaged("the pickle sets attributes of nothing")
+
+    def find(self, module: Any, name: Any) -> None:
+        """Push the name of what is to be imported."""
+        if not (isinstance(module, str) and isinstance(name, str)):
+            raise Damaged("the pickle imports what has no name")
+        self.push(Global(f"{module}.{name}"), _COST + 4 * (len(module) + len(name)))
+
+    def refer(self, id: Any) -> None:
+        """Push a reference to something outside."""
+        found = Persistent(id)
+        self.persistent.append(found)
+        self.push(found, _COST)
+
+    def put(self, index: int) -> None:
+        """Remember the last value under a number."""
+        self.spend(_COST)
+        self.memo[index] = self.stack[-1]
+
+
+def _constant(value: Any) -> Callable[[Unpickler], None]:
+    return lambda machine: machine.push(value, 8)
+
+
+def _number(form: str) -> Callable[[Unpickler], None]:
+    return lambda machine: machine.push(machine.number(form), 40)
+
+
+def _pop(machine: Unpickler) -> None:
+    if machine.marks and machine.marks[-1] == len(machine.stack):
+        machine.marks.pop()
+    else:
+        machine.stack.pop()
+
+
+def _mark(machine: Unpickler) -> None:
+    machine.spend(40)
+    machine.marks.append(len(machine.stack))
+
+
+def _make_dict(machine: Unpickler) -> None:
+    values = machine.marked()
+    machine.push({}, _COST)
+    machine.update(values)
+
+
+_STOP = ord(".")
+_STEPS: dict[int, Callable[[Unpickler], Any]] = {
+    ord(code): step
+    for code, step in {
+        "(": _mark,
+        "0": _pop,
+        "1": lambda machine: machine.marked(),
+        "2": lambda machine: machine.push(machine.stack[-1], 8),
+        # Scalars.
+        "N": _constant(None),
+        "\x88": _constant(True),
+        "\x89": _constant(False),
+        "J": _number("<i"),
+        "K": _number("<B"),
+        "M": _number("<H"),
+        "G": _number(">d"),
+        "\x8a": lambda machine: machine.whole("<B"),
+        "\x8b": lambda machine: machine.whole("<I"),
+        "X": lambda machine: machine.text("<I"),
+        "\x8c": lambda machine: machine.text("<B"),
+        "\x8d": lambda machine: machine.text("<Q"),
+        "U": lambda machine: machine.text("<B"),  # the strings of Python 2
+        "T": lambda machine: machine.text("<I"),
+        "C": lambda machine: machine.octets("<B"),
+        "B": lambda machine: machine.octets("<I"),
+        "\x8e": lambda machine: machine.octets("<Q"),
+        "\x96": lambda machine: machine.octets("<Q"),
+        # What holds others.
+        ")": lambda machine: machine.tuple([]),
+        "\x85": lambda machine: machine.tuple(machine.last(1)),
+        "\x86": lambda machine: machine.tuple(machine.last(2)),
+        "\x87": lambda machine: machine.tuple(machine.last(3)),
+        "t": lambda machine: machine.tuple(machine.marked()),
+        "]": lambda machine: machine.push([], _COST),
+        "l": lambda machine: machine.push(machine.marked(), _COST),
+        "a": lambda machine: machine.append(machine.last(1)),
+        "e": lambda machine: machine.append(machine.marked()),
+        "}": lambda machine: machine.push({}, _COST),
+        "d": _make_dict,
+        "s": lambda machine: machine.update(machine.last(2)),
+        "u": lambda machine: machine.update(machine.marked()),
+        "\x8f": lambda machine: machine.push(Call(Global("builtins.set"), ()), 2 * _COST),
+        "\x90": lambda machine: machine.append(machine.marked()),
+        "\x91": lambda machine: machine.push(Call(Global("builtins.frozenset"), machine.marked()), 2 * _COST),
+        # Objects.
+        "c": lambda machine: machine.find(machine.line(), machine.line()),
+        "\x93": lambda machine: machine.find(*machine.last(2)),
+        "R": lambda machine: machine.call(*machine.last(2)),
+        "\x81": lambda machine: machine.call(*machine.last(2)),
+        "\x92": lambda machine: machine.call(*machine.last(3)[:2]),
+        "b": lambda machine: machine.build(),
+        "Q": lambda machine: machine.refer(machine.stack.pop()),
+        # The memo.
+        "q": lambda machine: machine.put(machine.number("<B")),
+        "r": lambda machine: machine.put(machine.number("<I")),
+        "\x94": lambda machine: machine.put(len(machine.memo)),
+        "h": lambda machine: machine.push(machine.memo[machine.number("<B")], 8),
+        "j": lambda machine: machine.push(machine.memo[machine.number("<I")], 8),
+        # The protocol and its frames, which only help who reads from a pipe.
+        "\x80": lambda machine: machine.take(1),
+        "\x95": lambda machine: machine.take(8),
+    }.items()
+}
