@@ -11,7 +11,7 @@ from collections.abc import Callable
 from reproduction.fcn.catalogue import NETS as _NETS
 from reproduction.fcn.segmenter import Segmenter as _Segmenter
 
-dependencies = ["torch", "numpy", "PIL", "scipy", "h5py", "safetensors"]
+dependencies = ["torch", "numpy", "PIL", "scipy", "h5py"]
 
 
 def _entry(name: str) -> Callable[..., _Segmenter]:
