@@ -1,5 +1,7 @@
 """The README says what is true: its generated parts are current, its example runs, its commands exist."""
 
+import importlib
+import json
 import re
 import subprocess
 import sys
@@ -18,6 +20,28 @@ def test_generated_parts_are_current():
         [sys.executable, "tools/readme.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_claim_of_speed_names_all_peers_and_those_that_were_not_measured(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    readme = importlib.import_module("readme")
+    figures = json.loads((ROOT / "tools/peers/measured.json").read_text())
+    for section in figures["forward"].values():
+        section["contenders"]["ncnn"] = section["contenders"]["OpenVINO"]
+        section["measured"]["ncnn"] = "1.0.1"
+    monkeypatch.setattr(readme, "SPEED", tmp_path / "measured.json")
+    readme.SPEED.write_text(json.dumps(figures))
+    said = readme.speed()
+    assert "| ncnn | 2.91 |" in said
+    assert "openvino 2026.4.1, ncnn 1.0.1." in said
+    assert "the best of PyTorch channels_last, OpenCV dnn, onnxruntime, OpenVINO and ncnn in the same round: " in said
+    assert "Not measured" not in said
+    for section in figures["forward"].values():
+        del section["contenders"]["ncnn"]
+    readme.SPEED.write_text(json.dumps(figures))
+    said = readme.speed()
+    assert "the best of PyTorch channels_last, OpenCV dnn, onnxruntime and OpenVINO in the same round: " in said
+    assert " Not measured yet: ncnn.\n" in said
 
 
 def test_the_python_example_runs():

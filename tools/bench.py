@@ -12,8 +12,9 @@
 
 Contenders take turns, each in a process of its own, for several rounds; the table has medians over the rounds. Weights
 are random, from a seed, with the spread of trained ones; errors are against our plain path, as a part of the greatest
-score. `pip install -e '.[peers]'` installs the peers. Every round's figures go to reports/bench.json; with --record,
-medians go to tools/peers/measured.json, from which `make readme` makes the README's table.
+score, and one that is too great ends the run. `pip install -c constraints.txt -e '.[peers]'` installs the peers. Every
+round's figures go to reports/bench.json; with --record, medians go to tools/peers/measured.json, from which `make
+readme` makes the README's table.
 """
 
 from __future__ import annotations
@@ -43,7 +44,11 @@ SIZES = ((500, 500), (256, 256))  # height and width, pixels
 SCALES = (64, 96, 128, 192, 256, 384, 500, 750, 1000, 1500)  # of both, pixels
 NETS = dict.fromkeys(KINDS, "voc-fcn8s") | {"train": "voc-fcn32s"}
 STEPS = {"forward": 3, "load": 0, "scaling": 2, "train": 2}  # timed in each process, after one that is not
+FILES = ("weights.caffemodel", "net.onnx", "net.param")  # that a task names, in its order
 RECORD = ROOT / "tools" / "peers" / "measured.json"
+# The greatest error of scores that count as the same net's, by precision. A contender that computes something else is
+# not timed against the others.
+ALLOWED = {"float32": 1e-4, "tf32": 1e-2, "bf16": 1e-1}
 
 Round = dict[str, Any]
 
@@ -65,7 +70,7 @@ def measure(kind: str, args: argparse.Namespace) -> None:
     chosen = [] if kind == "evaluate" else choose(table, args.only, args.device)
     with tempfile.TemporaryDirectory() as folder:
         task = Task(
-            net, str(PROTOTXT / net), f"{folder}/weights.caffemodel", f"{folder}/net.onnx", *SIZES[0],
+            net, str(PROTOTXT / net), *(f"{folder}/{name}" for name in FILES), *SIZES[0],
             batch=args.batch, threads=args.threads, device=args.device,
         )  # fmt: skip
         bench = Bench(kind, task, chosen, 1 if args.quick else args.rounds, folder)
@@ -83,6 +88,7 @@ def measure(kind: str, args: argparse.Namespace) -> None:
             else:
                 rows = bench.measure(replace(task, height=height, width=width))
                 print(figures.render(rows), flush=True)
+                check(rows)
             sections[title] = {"measured": figures.conditions(args.threads, args.device), "contenders": rows}
     keep(args.report / "bench.json", kind, sections)
     if args.record and kind != "scaling":
@@ -182,8 +188,8 @@ class Bench:
     folder: str
 
     def set_up(self) -> None:
-        """Write the weights, and ONNX for those who read it."""
-        self._call({"job": "setup", "onnx": any(c.reads_onnx for c in self.contenders)}, self.task)
+        """Write the weights, and the other files that contenders read."""
+        self._call({"job": "setup", "files": sorted({c.reads for c in self.contenders if c.reads})}, self.task)
 
     def measure(self, task: Task) -> dict[str, dict[str, Any]]:
         """Let the contenders take turns on one size of images."""
@@ -256,6 +262,19 @@ def summarize(kind: str, contenders: Sequence[Contender], found: dict[str, list[
         row["rounds"] = turns
         rows[name] = row
     return rows
+
+
+def check(rows: dict[str, dict[str, Any]]) -> None:
+    """Check that all contenders computed the same net.
+
+    Raises:
+        ReproductionError: the scores of one are wrong.
+    """
+    for name, row in rows.items():
+        allowed = ALLOWED[row["precision"]]
+        if "error" in row and not row["error"] <= allowed:  # NaN is wrong, too
+            got, want = f"an error of {row['error']:.1e}", f"at most {allowed:g}"
+            raise ReproductionError(f"{name} computes other scores than {REFERENCE}", place="bench", got=got, want=want)
 
 
 def _middle(values: float | list[float]) -> float:

@@ -12,10 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from common import ROOT, run
+
+from peers import BASELINE, FORWARD, figures
 
 from reproduction.caffe.errors import ReproductionError
 from reproduction.fcn import nets, paper
@@ -114,16 +117,28 @@ def speed() -> str:
         shown = {"our Net": "the net as it is"}.get(name, name)
         shown = f"**{shown.replace('our ', '')}**" if row["ours"] else shown
         lines.append(f"| {shown} | {' | '.join(cells)} | {error} |")
-    versions = ", ".join(
-        f"{name} {said[name]}" for name in ("torch", "opencv-python-headless", "onnxruntime", "openvino")
-    )
+    versions = ", ".join(f"{name} {said[name]}" for name in figures.PACKAGES if name in said and name != "numpy")
     where = f"Medians of {said['date'][:10]} by `make bench`: {said['threads']} threads of {said['cpu']}; {versions}."
     ahead = " and ".join(
         f"{name.replace('our ', '')} {large[name]['times_best_peer']:.2f} and {small[name]['times_best_peer']:.2f}"
         for name in ("our exact", "our winograd")
     )
-    best = f"Times as fast as the best of OpenCV, onnxruntime and OpenVINO in the same round: {ahead}."
+    rivals, absent = _rivals(large)
+    best = f"Times as fast as the best of {_and(rivals)} in the same round: {ahead}."
+    best += f" Not measured yet: {_and(absent)}." if absent else ""
     return "\n".join(lines) + f"\n\n{where} {best}\n\n{_also(kinds)}"
+
+
+def _rivals(measured: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """List the peers that the best one was chosen from, and those that tools/bench.py knows but the record lacks."""
+    peers = [
+        c.name for c in FORWARD if not c.ours and c.name != BASELINE and c.precision == "float32" and "cpu" in c.devices
+    ]
+    return [name for name in peers if name in measured], [name for name in peers if name not in measured]
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _timed(row: dict[str, Any]) -> list[str]:

@@ -9,7 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from reproduction.caffe import prototxt
+from reproduction.caffe.errors import NetError, ReproductionError
+from reproduction.caffe.net import Net
+from reproduction.caffe.schema import NetParameter
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,6 +51,70 @@ def test_the_plain_path_and_the_port_give_the_same(tmp_path):
     assert ours["times_pytorch"] == pytest.approx(port["seconds"] / ours["seconds"])
     assert section["measured"]["threads"] >= 1
     assert "x PyTorch" in done.stdout
+
+
+def test_ncnn_computes_the_same_numbers_from_the_files_that_are_written_for_it(tmp_path):
+    pytest.importorskip("ncnn")
+    sizes = ["--size", "48x64", "37x51"]  # of which the rows of the latter are not aligned
+    done = run("--quick", "--net", "mini-fcn8s", "--batch", 2, *sizes, "--only", "ncnn", "--report", tmp_path)
+    assert done.returncode == 0, done.stderr
+    for section in json.loads((tmp_path / "bench.json").read_text())["forward"].values():
+        assert section["contenders"]["ncnn"]["error"] < 1e-5
+
+
+NCNN = """\
+7767517
+9 11
+Input input 0 1 data
+Split data_input_0_split 1 2 data data_input_0_split_0 data_input_0_split_1
+Convolution conv 1 1 data_input_0_split_0 conv 0=2 1=3 11=3 2=1 12=1 3=1 13=1 4=100 14=100 5=1 6=54 9=1
+Pooling pool 1 1 conv pool 0=0 1=2 2=2 5=0
+Split pool_pool_0_split 1 2 pool pool_pool_0_split_0 pool_pool_0_split_1
+Deconvolution up 1 1 pool_pool_0_split_0 up 0=2 1=4 11=4 2=1 12=1 3=2 13=2 4=0 14=0 5=0 6=64
+Crop cut 2 1 up pool_pool_0_split_1 cut 0=5 1=5 2=0
+ReLU relu 1 1 cut late
+Crop score 1 1 late score 0=9 1=9 2=0 3={width} 4={height} 5=-233
+"""
+
+
+def test_a_net_is_written_as_ncnn_reads_it(tool, tmp_path):
+    from peers import ncnn_files
+
+    text = """
+        layer { name: "input" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }
+        layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+          convolution_param { num_output: 2 kernel_size: 3 pad: 100 } }
+        layer { name: "relu1" type: "ReLU" bottom: "conv" top: "conv" }
+        layer { name: "drop" type: "Dropout" bottom: "conv" top: "conv" }
+        layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool" pooling_param { kernel_size: 2 stride: 2 } }
+        layer { name: "up" type: "Deconvolution" bottom: "pool" top: "up"
+          convolution_param { num_output: 2 kernel_size: 4 stride: 2 bias_term: false } }
+        layer { name: "cut" type: "Crop" bottom: "up" bottom: "pool" top: "cut" crop_param { axis: 2 offset: 5 } }
+        layer { name: "relu" type: "ReLU" bottom: "cut" top: "late" }
+        layer { name: "score" type: "Crop" bottom: "late" bottom: "data" top: "score"
+          crop_param { axis: 2 offset: 9 } }"""
+    net = Net(prototxt.loads(text, NetParameter))
+    ncnn_files.write(net, str(tmp_path / "net.param"))
+    assert (tmp_path / "net.param").read_text() == NCNN
+    written = np.fromfile(tmp_path / "net.bin", "<f4")
+    kernel, bias = (blob.detach().numpy() for blob in net.params["conv"])
+    (up,) = (blob.detach().numpy() for blob in net.params["up"])
+    tag = np.zeros(1, np.float32)
+    np.testing.assert_array_equal(written, np.concatenate([tag, kernel.ravel(), bias, tag, up.swapaxes(0, 1).ravel()]))
+    more = Net(prototxt.loads(text + 'layer { name: "lrn" type: "LRN" bottom: "late" top: "lrn" }', NetParameter))
+    with pytest.raises(NetError, match=r"^layer 'lrn': type 'LRN' cannot be written for ncnn\.$"):
+        ncnn_files.write(more, str(tmp_path / "net.param"))
+
+
+def test_a_contender_that_computes_something_else_ends_the_run(tool):
+    fine = {"ours": {"precision": "float32", "error": 9e-5}, "half": {"precision": "bf16", "error": 3e-2}, "load": {}}
+    fine["load"]["precision"] = "float32"
+    tool.check(fine)
+    for error in (1.1e-4, float("nan")):
+        with pytest.raises(ReproductionError) as info:
+            tool.check(fine | {"ncnn": {"precision": "float32", "error": error}})
+        said = f"bench: ncnn computes other scores than our Net; got an error of {error:.1e}, want at most 0.0001."
+        assert str(info.value) == said
 
 
 def test_a_training_step_of_both(tmp_path):

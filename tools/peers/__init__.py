@@ -29,6 +29,7 @@ class Task:
         folder: of the prototxts of the net.
         weights: its caffemodel.
         onnx: the same net as ONNX, written by torch from the plain port; height and width are free.
+        ncnn: the same net as ncnn's .param, a template for any height and width, with its .bin beside it.
         height: of the images, pixels.
         width: of the images, pixels.
         batch: how many images at a time.
@@ -40,6 +41,7 @@ class Task:
     folder: str
     weights: str
     onnx: str
+    ncnn: str
     height: int
     width: int
     batch: int = 1
@@ -89,7 +91,7 @@ class Contender:
         needs: modules that must be installed.
         ours: whether it is this project's.
         loads: whether it reads caffemodels itself.
-        reads_onnx: whether it starts from the ONNX file.
+        reads: the file that it starts from, besides the prototxt and the caffemodel: ``onnx``, ``ncnn`` or none.
         precision: of its products; times are compared with those of peers of the same.
         devices: where it runs.
     """
@@ -99,7 +101,7 @@ class Contender:
     needs: tuple[str, ...] = ()
     ours: bool = False
     loads: bool = False
-    reads_onnx: bool = False
+    reads: str = ""
     precision: str = "float32"
     devices: tuple[str, ...] = ("cpu",)
 
@@ -143,6 +145,12 @@ def _openvino_bf16(task: Task) -> Step:
     from peers import runtimes
 
     return runtimes.openvino(task, "bf16")
+
+
+def _ncnn(task: Task) -> Step:
+    from peers import runtimes
+
+    return runtimes.ncnn(task)
 
 
 def _net(task: Task) -> Step:
@@ -200,9 +208,10 @@ FORWARD: tuple[Contender, ...] = (
     Contender(BASELINE, _plain, devices=("cpu", "cuda")),
     Contender("PyTorch channels_last", _plain_channels_last, devices=("cpu", "cuda")),
     Contender("OpenCV dnn", _opencv, needs=("cv2",), loads=True),
-    Contender("onnxruntime", _onnxruntime, needs=("onnxruntime", "onnx"), reads_onnx=True),
-    Contender("OpenVINO", _openvino, needs=("openvino", "onnx"), reads_onnx=True),
-    Contender("OpenVINO bf16", _openvino_bf16, needs=("openvino", "onnx"), reads_onnx=True, precision="bf16"),
+    Contender("onnxruntime", _onnxruntime, needs=("onnxruntime", "onnx"), reads="onnx"),
+    Contender("OpenVINO", _openvino, needs=("openvino", "onnx"), reads="onnx"),
+    Contender("OpenVINO bf16", _openvino_bf16, needs=("openvino", "onnx"), reads="onnx", precision="bf16"),
+    Contender("ncnn", _ncnn, needs=("ncnn",), reads="ncnn"),
 )
 
 #: Who makes training steps.

@@ -15,7 +15,7 @@ from reproduction.fast import ops
 
 Rows = Mapping[str, Mapping[str, Any]]
 
-_PACKAGES = ("torch", "numpy", "opencv-python-headless", "onnxruntime", "openvino")
+PACKAGES = ("torch", "numpy", "opencv-python-headless", "onnxruntime", "openvino", "ncnn")
 _COLUMNS = {
     "seconds": ("seconds", "{:.3f}"),
     "least": ("least", "{:.3f}"),
@@ -92,7 +92,7 @@ def plot(path: Path, title: str, sizes: Mapping[int, Rows]) -> None:
 def conditions(threads: int, device: str) -> dict[str, Any]:
     """Say when and with what was measured."""
     versions = {}
-    for package in _PACKAGES:
+    for package in PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,5 +59,35 @@ def openvino(task: Task, precision: str) -> Step:
     def step() -> np.ndarray[Any, Any]:
         request.infer([images])
         return request.get_output_tensor(0).data.copy()  # type: ignore[no-any-return]
+
+    return step
+
+
+def ncnn(task: Task) -> Step:
+    """Tencent's runtime in single precision, its own defaults otherwise; it takes images one by one."""
+    import ncnn as runtime
+
+    net = runtime.Net()
+    net.opt.num_threads = task.threads
+    # Its default is to round to 16 bits where the processor can; that would be another precision than that of its row.
+    for option in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_packed", "use_bf16_storage"):
+        setattr(net.opt, option, False)
+    template = Path(task.ncnn)
+    param = template.with_name(f"{task.height}x{task.width}.param")
+    param.write_text(template.read_text().format(height=task.height, width=task.width))
+    if net.load_param(str(param)) or net.load_model(str(template.with_suffix(".bin"))):
+        raise ValueError("ncnn cannot read what was written for it")
+    images = [runtime.Mat(image).clone() for image in np.ascontiguousarray(task.images())]  # it reads no strides
+
+    def step() -> np.ndarray[Any, Any]:
+        scores = []
+        for image in images:
+            extractor = net.create_extractor()
+            extractor.input("data", image)
+            failed, score = extractor.extract("score")
+            if failed:
+                raise ValueError(f"ncnn ends with {failed}")
+            scores.append(np.array(score))
+        return np.stack(scores)
 
     return step

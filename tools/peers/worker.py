@@ -11,6 +11,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def main() -> None:
     wanted = json.load(sys.stdin)
     task = Task(**wanted["task"])
     if wanted["job"] == "setup":
-        set_up(task, onnx=wanted["onnx"])
+        set_up(task, wanted["files"])
         return
     if wanted["job"] == "evaluate":
         print(json.dumps(score(task, wanted["images"], wanted["precision"])))
@@ -104,8 +105,8 @@ def peak() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 
 
-def set_up(task: Task, *, onnx: bool) -> None:
-    """Write the files that contenders read: seeded weights of a sensible spread, and ONNX if wanted."""
+def set_up(task: Task, files: Collection[str]) -> None:
+    """Write the files that contenders read: seeded weights of a sensible spread, and the net for others."""
     import torch
 
     from reproduction.caffe import caffemodel
@@ -119,8 +120,12 @@ def set_up(task: Task, *, onnx: bool) -> None:
                 made = seeded.make_weight(name, i, tuple(blob.shape), bilinear=layer.spec.type == "Deconvolution")
                 blob.copy_(torch.from_numpy(made))
     caffemodel.dump(net.to_proto(), task.weights)
+    if "ncnn" in files:
+        from peers import ncnn_files
+
+        ncnn_files.write(net, task.ncnn)
     del net
-    if onnx:
+    if "onnx" in files:
         from peers import plain
 
         plain.export(task)
