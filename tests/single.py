@@ -24,12 +24,6 @@ def single(text: str, *bottoms: tuple[int, ...], phase: Phase = Phase.TEST, seed
     return LAYERS[spec.type](spec, bottoms, generator).train(phase == Phase.TRAIN)
 
 
-def unread(field: str, kind: str) -> str:
-    """The error for a field that layers of this type do not read."""
-    remedy = "Remove it, or give the layer the type that it was meant for."
-    return f"field {field!r} is set, but {kind} layers do not read it. {remedy}"
-
-
 def gradient(layer: Layer, *bottoms: torch.Tensor) -> Iterator[torch.Tensor]:
     """Run a layer with a gradient of ones for its first top, and yield those of its bottoms."""
     leaves = [bottom.detach().requires_grad_() for bottom in bottoms]

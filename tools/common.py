@@ -28,7 +28,7 @@ sys.path.append(str(ROOT))
 try:
     from tqdm import tqdm
 
-    from reproduction.caffe.errors import ReproductionError
+    from reproduction.caffe.errors import ReproductionError, shorten_warnings
     from reproduction.fcn.archives import Progress
 except ImportError as error:
     had = f"Python {platform.python_version()}" if sys.version_info < (3, 11) else f"no {error.name}"
@@ -50,8 +50,9 @@ def run(main: Callable[[], int | None]) -> None:
 
     A user's mistake (ReproductionError, a file that cannot be read or written) is one line on standard error and
     exit code 1; argparse exits 2 for wrong usage; Ctrl-C is 130; a closed pipe is silent. Anything else is our bug
-    and keeps its traceback.
+    and keeps its traceback. A warning is one line on standard error.
     """
+    shorten_warnings()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code = main() or 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import warnings
 from collections.abc import Iterable
 
 StrPath = str | os.PathLike[str]
@@ -48,6 +49,34 @@ class ReproductionError(ValueError):
         self.place = f"{place}: {self.place}" if self.place else place
         self.args = (str(self),)
         return self
+
+
+class ReproductionWarning(UserWarning):
+    """Input that is accepted but has no effect, or may not mean what its author meant; see ``warn``.
+
+    Tools print it as one line after ``warning: ``.
+    """
+
+
+def warn(problem: ReproductionError) -> None:
+    """Issue a ``ReproductionWarning`` with the text of an error that is not raised."""
+    warnings.warn(ReproductionWarning(str(problem)), stacklevel=3)
+
+
+def shorten_warnings() -> None:
+    """Show each ``ReproductionWarning`` of this process as the line ``warning: TEXT``, without Python's source line."""
+    warnings.formatwarning = _formatted
+
+
+def _formatted(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    if issubclass(category, ReproductionWarning):
+        return f"warning: {message}\n"
+    return _usual_format(message, category, filename, lineno, line)
+
+
+_usual_format = warnings.formatwarning
 
 
 class PrototxtError(ReproductionError):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from reproduction.caffe.errors import NetError, ReproductionError, did_you_mean
+from reproduction.caffe.errors import NetError, ReproductionError, did_you_mean, warn
 from reproduction.caffe.schema import (
     LayerParameter,
     Message,
@@ -268,6 +268,7 @@ def _from_v0(old: V1LayerParameter) -> V1LayerParameter:
     v0 = old.layer
     new = V1LayerParameter(bottom=old.bottom, top=old.top)
     new.line = old.line
+    ignored: list[str] = []
     for field, value in v0.set_fields():
         if field.name == "type":
             if v0.type not in _V0_TYPES:
@@ -282,13 +283,16 @@ def _from_v0(old: V1LayerParameter) -> V1LayerParameter:
         else:
             name, types = _V0_FIELDS.get(field.name, ("", set()))
             if v0.type not in types:
-                # Upstream bug, fixed: Caffe logs such a field, loses it and goes on (upgrade_proto.cpp L237).
-                raise _v0_error(f"layers of this type have no field {field.name!r}", old, "Take it away.")
+                ignored.append(field.name)
+                continue
             home: Message = getattr(new, _V0_HOMES[v0.type])
             try:
                 setattr(home, name, [value] if home.field(name).repeated else value)
             except ReproductionError as error:  # new_height and new_width could be negative
                 raise error.at(_v0_error("", old).place) from None
+    if ignored:
+        remedy = f"Remove {'it' if len(ignored) == 1 else 'them'}, or check the layer's type."
+        warn(_v0_error(f"{v0.type} layers do not read {_names(ignored)}, here and in Caffe", old, remedy))
     return new
 
 

@@ -14,7 +14,7 @@ import types
 from collections.abc import Sequence
 from pathlib import Path
 
-from reproduction.caffe.errors import ReproductionError
+from reproduction.caffe.errors import ReproductionError, shorten_warnings
 from reproduction.pycaffe import aliases, logs, oldnames
 from reproduction.pycaffe.python2 import dialect, imports
 
@@ -74,6 +74,7 @@ def script(path: str, args: Sequence[str] = (), *, python2: bool = False) -> Non
     own = [Path(folder or os.curdir) for folder in sys.path if imports.is_own(folder)]
     prepare(python2 or dialect.of_program(Path(file), own) == 2)
     logs.init_log()
+    shorten_warnings()
     main = types.ModuleType("__main__")
     loader = imports.Loader("__main__", path)
     main.__file__, main.__loader__ = path, loader

@@ -49,6 +49,14 @@ def toy(tmp_path_factory):
     return folder, written, solved
 
 
+def test_a_warning_is_one_line(tmp_path):
+    net = 'layer { name: "i" type: "Input" top: "x" transform_param { scale: 2 } input_param { shape { dim: 1 } } }'
+    (tmp_path / "n.prototxt").write_text(net)
+    (tmp_path / "s.py").write_text("import caffe\ncaffe.Net('n.prototxt', caffe.TEST)\n")
+    text = "Input layers do not read 'transform_param', here and in Caffe. Remove it, or check the layer's type."
+    assert run(tmp_path, "s.py") == (0, "", f"warning: layer 'i' (Input), line 1: {text}\n")
+
+
 def test_a_net_is_written_its_integers_divided_as_by_python_2(toy):
     folder, (code, out, _), _ = toy
     assert (code, out) == (0, "wrote train\nwrote val\n")

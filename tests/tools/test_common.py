@@ -35,6 +35,17 @@ def test_an_environment_that_is_not_set_up_is_one_line():
     )
 
 
+def test_a_warning_is_one_line_on_standard_error():
+    code = f"""import sys
+sys.path.insert(0, {str(ROOT / "tools")!r})
+import common
+from reproduction.caffe.errors import NetError, warn
+common.run(lambda: warn(NetError("it has no effect", layer="a", line=3, remedy="Remove it.")))"""
+    done = python("-c", code)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "warning: layer 'a', line 3: it has no effect. Remove it.\n"
+
+
 def test_ctrl_c_is_quiet_while_modules_are_loaded():
     code = f"""import os, signal, sys
 sys.argv[0] = {str(ROOT / "tools/infer.py")!r}

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from reproduction.caffe import fillers
-from reproduction.caffe.errors import NetError
+from reproduction.caffe.errors import NetError, warn
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.borders import AnyBlob, whole
-from reproduction.caffe.schema import FillerParameter, LayerParameter, Message
+from reproduction.caffe.schema import FillerParameter, LayerParameter
 
 # Fields that every layer honours (the graph or the net reads them), whatever its type.
 COMMON = frozenset(
@@ -27,11 +27,12 @@ class Layer(nn.Module):
     """One layer of a net.
 
     A subclass says which fields it honours, how many bottoms and tops it takes, which parameter blobs it has, the
-    shapes of its tops and their values. A field that is set and not honoured is an error.
+    shapes of its tops and their values. A field that Caffe reads is honoured or an error; one that Caffe itself
+    ignores in layers of this type is a warning.
 
     Attributes:
-        reads: the honoured fields as ``param.field``, e.g. ``pooling_param.kernel_size``; ``param`` alone stands for
-            the whole message.
+        reads: the honoured fields as ``param.field``, e.g. ``pooling_param.kernel_size``.
+        refuses: the fields with which Caffe refuses a layer of this type, in the same form, or ``param`` alone.
         bottoms: least and greatest number of bottoms; None for no limit.
         tops: least and greatest number of tops; None for no limit.
         paired: whether there must be as many tops as bottoms (Caffe's EqualNumBottomTopBlobs).
@@ -50,6 +51,7 @@ class Layer(nn.Module):
     """
 
     reads: ClassVar[frozenset[str]] = frozenset()
+    refuses: ClassVar[frozenset[str]] = frozenset()
     bottoms: ClassVar[tuple[int, int | None]] = (1, 1)
     tops: ClassVar[tuple[int, int | None]] = (1, 1)
     paired: ClassVar[bool] = False
@@ -133,17 +135,27 @@ class Layer(nn.Module):
             raise NetError("there must be as many tops as bottoms", got=len(self.spec.top), want=bottoms)
 
     def _check_fields(self) -> None:
-        for field, value in self.spec.set_fields():
-            if field.name in COMMON or field.name in self.reads:
+        """Refuse the fields that Caffe refuses, and warn of those that it ignores."""
+        spec, ignored = self.spec, []
+        for field, message in spec.set_fields():
+            if field.name in COMMON:
                 continue
-            if not isinstance(value, Message):
-                raise NetError(f"field {field.name!r} is set, but {self.spec.type} layers do not read it")
-            for inner, _ in value.set_fields():
-                if inner.name not in NO_EFFECT and f"{field.name}.{inner.name}" not in self.reads:
-                    raise NetError(
-                        f"field '{field.name}.{inner.name}' is set, but {self.spec.type} layers do not read it",
-                        remedy="Remove it, or give the layer the type that it was meant for.",
-                    )
+            names = [f"{field.name}.{inner.name}" for inner, _ in message.set_fields() if inner.name not in NO_EFFECT]
+            for name in self.refuses.intersection([field.name, *names]):
+                raise NetError(f"{spec.type} layers take no {name!r}", remedy="Remove it, as in Caffe.")
+            unread = [name for name in names if name not in self.reads]
+            foreign = not any(name.startswith(f"{field.name}.") for name in self.reads)
+            ignored += [field.name] if unread and foreign else unread
+        if ignored:
+            warn(
+                NetError(
+                    f"{spec.type} layers do not read {', '.join(map(repr, ignored))}, here and in Caffe",
+                    layer=spec.name,
+                    type=spec.type,
+                    line=spec.line,
+                    remedy=f"Remove {'it' if len(ignored) == 1 else 'them'}, or check the layer's type.",
+                )
+            )
 
 
 def canonical_axis(axis: int, axes: int) -> int:

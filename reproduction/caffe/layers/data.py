@@ -122,8 +122,6 @@ class Input(Layer):
 class DummyData(Source):
     """Blobs from fillers: constant ones, or new random ones at every forward.
 
-    ``transform_param`` is taken and does nothing, as in Caffe, whose own nets set it here.
-
     Shapes:
         tops  ``shape``, or the old num, channels, height and width, each given once or once for each top
 
@@ -134,8 +132,7 @@ class DummyData(Source):
     """
 
     reads = frozenset(
-        ["transform_param"]
-        + [f"dummy_data_param.{name}" for name in ("data_filler", "num", "channels", "height", "width", "shape")]
+        f"dummy_data_param.{name}" for name in ("data_filler", "num", "channels", "height", "width", "shape")
     )
 
     def setup(self, bottoms: list[Shape]) -> None:

@@ -37,6 +37,7 @@ class HDF5Data(Source):
     """
 
     reads = frozenset({"hdf5_data_param.source", "hdf5_data_param.batch_size", "hdf5_data_param.shuffle"})
+    refuses = frozenset({"transform_param"})
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Read the list and the first file."""

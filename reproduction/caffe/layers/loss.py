@@ -179,6 +179,7 @@ class InfogainLoss(Layer):
             "loss_param.normalization",
         }
     )
+    refuses = frozenset({"loss_param.normalize"})
     bottoms = (2, 3)
     tops = (1, 2)
     is_loss = True

@@ -282,9 +282,6 @@ PRODUCT, ELTWISE = 'type: "InnerProduct" inner_product_param { %s }', 'type: "El
          "want 8 labels, one for each place off axis 1.")),
         ('type: "Accuracy" accuracy_param { top_k: 4 }', [(2, 3), (2,)],
          "top_k is more than there are classes; got 4, want at most 3."),
-        ('type: "Softmax" loss_param { ignore_label: 2 }', [(1, 3)],
-         ("field 'loss_param.ignore_label' is set, but Softmax layers do not read it. "
-          "Remove it, or give the layer the type that it was meant for.")),
     ],
 )  # fmt: skip
 def test_what_caffe_refuses_is_an_error(text, shapes, error):

@@ -139,9 +139,6 @@ def test_memory_data_without_data_says_how_to_give_them():
          "data_filler must be given once, or once for each top; got 2, want 1 or 1."),
         ('type: "MemoryData" top: "a" top: "b"',
          "batch_size, channels, height and width must be positive; got (0, 0, 0, 0)."),
-        (MEMORY + " transform_param { mirror: true }",
-         ("field 'transform_param.mirror' is set, but MemoryData layers do not read it. "
-          "Remove it, or give the layer the type that it was meant for.")),
     ],
 )  # fmt: skip
 def test_what_caffe_refuses_is_an_error(text, error):

@@ -169,9 +169,6 @@ def test_mirror_turns_about_half_of_the_images(tmp_path):
         ("batch_size: 0", "", "batch_size must be positive; got 0."),
         ("new_height: 3", "", "new_height and new_width must be set together; got 3 and 0."),
         ("", 'mean_value: 1 mean_file: "m"', "mean_file and mean_value are both set; want one of them."),
-        ("crop_size: 3", "",
-         ("field 'image_data_param.crop_size' is set, but ImageData layers do not read it. "
-          "Remove it, or give the layer the type that it was meant for.")),
     ],
 )  # fmt: skip
 def test_what_caffe_refuses_is_an_error(tmp_path, more, transform, error):

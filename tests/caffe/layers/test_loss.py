@@ -210,8 +210,7 @@ def test_sigmoid_cross_entropy_of_great_scores_does_not_overflow():
         ('type: "InfogainLoss"', [(2, 3), (2,), (3, 2)],
          "the infogain matrix must be classes by classes; got (3, 2), want (3, 3)."),
         ('type: "InfogainLoss" loss_param { normalize: true }', [(2, 3), (2,), (3, 3)],
-         ("field 'loss_param.normalize' is set, but InfogainLoss layers do not read it. "
-          "Remove it, or give the layer the type that it was meant for.")),
+         "InfogainLoss layers take no 'loss_param.normalize'. Remove it, as in Caffe."),
         ('type: "MultinomialLogisticLoss"', [(2, 3), (2, 3)],
          "there must be one label for each instance; got (2, 3), want (2,)."),
         ('type: "SigmoidCrossEntropyLoss"', [(2, 3), (2, 4)],

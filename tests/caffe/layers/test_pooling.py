@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.schema import Phase
-from tests.single import gradient, single, unread
+from tests.single import gradient, single
 
 LEAST = -np.float32(np.finfo(np.float32).max)
 
@@ -181,11 +181,6 @@ def test_spp_lays_out_the_bins_of_each_level(height, width, levels):
             'type: "Pooling" pooling_param { pool: STOCHASTIC kernel_size: 2 pad: 1 }',
             (1, 1, 4, 4),
             "STOCHASTIC pooling takes no padding; got (1, 1).",
-        ),
-        (
-            'type: "Pooling" pooling_param { kernel_size: 2 } relu_param { negative_slope: 1 }',
-            (1, 1, 4, 4),
-            unread("relu_param.negative_slope", "Pooling"),
         ),
         ('type: "SPP"', (1, 1, 4, 4), "pyramid_height must be positive; got 0."),
         (
