@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from reproduction.caffe.errors import CaffemodelError, ReproductionError, StrPath
+from reproduction.caffe.errors import CaffemodelError, DataError, ReproductionError, StrPath, WeightsError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -34,6 +34,7 @@ _MAGIC = (
 _HEAD = 512  # bytes that tell what a file is
 _SPARE = 48 << 20  # with what Python's objects take it is 64 MiB
 _STEP = 16 << 20
+FileError = type[DataError] | type[WeightsError] | type[CaffemodelError]
 _LONGEST = 50  # characters of a name in that of its part; four bytes each still make a file name
 
 
@@ -54,6 +55,66 @@ def kind(data: bytes | mmap.mmap | memoryview) -> str | None:
     if re.fullmatch(rb"[\t\n\r\x20-\x7e\x80-\xff]+", head) and re.search(rb"[#:{<]", head):
         return TEXT
     return None
+
+
+def open_regular(path: StrPath, error: FileError = DataError) -> BinaryIO:
+    """Open a regular file for reading; a pipe or a device would block or never end.
+
+    Args:
+        path: the file; a link is followed.
+        error: the class of the error.
+
+    Raises:
+        DataError, or the class that is asked for: it is a folder, a pipe, a socket or a device.
+        OSError: it cannot be opened.
+    """
+    _check_regular(Path(path).stat().st_mode, path, error)
+    file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 (pathlib takes no opener)
+    try:
+        _check_regular(os.fstat(file.fileno()).st_mode, path, error)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _check_regular(mode: int, path: StrPath, error: FileError) -> None:
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+        got = kinds.get(stat.S_IFMT(mode), "a device")
+        raise error("this is not a file", path=path, got=got, remedy="Name a file on a disk.")
+
+
+def read_regular(path: StrPath, limit: int, error: FileError = DataError) -> bytes:
+    """Read a regular file that may have at most ``limit`` bytes.
+
+    Raises:
+        DataError, or the class that is asked for: it is larger, or not a regular file.
+        OSError: it cannot be read.
+    """
+    with open_regular(path, error) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise error("the file is too large", path=path, want=f"at most {limit:,} bytes")
+    return data
+
+
+def read_text(path: StrPath, limit: int = 64 << 20, error: FileError = DataError) -> str:
+    """Read a regular file of UTF-8 text, with or without a byte order mark.
+
+    Raises:
+        DataError, or the class that is asked for: it is larger than ``limit`` bytes, not UTF-8, or not a regular file.
+        OSError: it cannot be read.
+    """
+    try:
+        return read_regular(path, limit, error).decode("utf-8-sig")
+    except UnicodeDecodeError as wrong:
+        got = f"byte {wrong.object[wrong.start]:#04x} at {wrong.start}"
+        raise error("this is not a text file", path=path, got=got, want="UTF-8") from None
 
 
 def mapped(path: StrPath) -> mmap.mmap:
