@@ -41,7 +41,7 @@ FLOORS = [
     {"weights", "netspec", "layers", "transfer"},
     {"graph"},
     {"net"},
-    {"rules", "snapshot", "signals", "parallel", "onnxnet"},
+    {"rules", "snapshot", "signals", "parallel", "onnxnet", "accumulation"},
     {"updates", "events", "solvernets"},
     {"solver"},
 ]

@@ -121,7 +121,7 @@ def build(
     for layer in layers:
         if not layer.has("phase"):
             layer.phase = state.phase
-    nodes = [_node(layer, fed or {}) for layer in _insert_splits(layers)]
+    nodes = [_node(layer, fed or {}, force=net.force_backward) for layer in _insert_splits(layers)]
     return Graph(
         name=net.name,
         state=state,
@@ -222,7 +222,7 @@ def _split(layer: LayerParameter, blob: str, top: int, count: int, loss_weight: 
     return split
 
 
-def _node(layer: LayerParameter, fed: Mapping[str, Shape]) -> Node:
+def _node(layer: LayerParameter, fed: Mapping[str, Shape], *, force: bool) -> Node:
     if layer.propagate_down and len(layer.propagate_down) != len(layer.bottom):
         raise NetError(
             "propagate_down is for no bottom or for each", got=len(layer.propagate_down), want=len(layer.bottom)
@@ -233,8 +233,9 @@ def _node(layer: LayerParameter, fed: Mapping[str, Shape]) -> Node:
         # Caffe: a loss may leave its top unnamed; it has one all the same (LossLayer::AutoTopBlobs).
         tops += [f"{layer.name}(automatic)"] * (kind.tops[0] - len(tops))
     taught = kind.differentiable
+    # Caffe: force_backward is stronger than propagate_down (net.cpp L232-L247).
     propagate = tuple(
-        (not layer.propagate_down or layer.propagate_down[j]) and (taught is None or j in taught)
+        (force or not layer.propagate_down or layer.propagate_down[j]) and (taught is None or j in taught)
         for j in range(len(layer.bottom))
     )
     is_slot = not layer.bottom and (layer.type == "Input" or (bool(tops) and all(top in fed for top in tops)))

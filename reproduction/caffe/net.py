@@ -129,23 +129,25 @@ class Net(nn.Module):
         owners: dict[str, tuple[Layer, nn.Parameter, ParamSpec]] = {}
         for step in self._steps.values():
             layer = step.layer
-            specs = list(layer.spec.param)
-            if len(specs) > len(layer.blobs):
+            given = len(layer.spec.param)
+            if given > len(layer.blobs):
                 raise NetError(
-                    "more param blocks than parameter blobs", got=len(specs), want=f"at most {len(layer.blobs)}"
+                    "more param blocks than parameter blobs", got=given, want=f"at most {len(layer.blobs)}"
                 ).at(place(layer.spec))
-            specs += [ParamSpec() for _ in range(len(layer.blobs) - len(specs))]
-            for name, spec in zip(layer.blob_names, specs, strict=True):
-                blob = getattr(layer, name)
-                blob.requires_grad_(self.graph.force_backward or spec.lr_mult != 0)
+            learn = []
+            for name, spec in zip(layer.blob_names, layer.param_specs, strict=True):
                 if spec.name and spec.name in owners:
                     self._share(layer, name, spec, owners[spec.name])
+                    learn.append(owners[spec.name][2])
                     continue
-                self._learnable.append((blob, spec))
+                learn.append(spec.copy())
+                self._learnable.append((getattr(layer, name), learn[-1]))
                 if spec.name:
-                    owners[spec.name] = (layer, blob, spec)
-            if specs:
-                self.param_specs.setdefault(layer.spec.name, specs)
+                    owners[spec.name] = (layer, *self._learnable[-1])
+            if learn:
+                self.param_specs.setdefault(layer.spec.name, learn)
+        for blob, spec in self._learnable:
+            blob.requires_grad_(self.graph.force_backward or spec.lr_mult != 0)
 
     def _share(self, layer: Layer, name: str, spec: ParamSpec, owner: tuple[Layer, nn.Parameter, ParamSpec]) -> None:
         owner_layer, blob, owner_spec = owner

@@ -38,6 +38,11 @@ class Ranks:
         """Whether this is the process that writes files and talks."""
         return self.rank == 0
 
+    @property
+    def is_last(self) -> bool:
+        """Whether this is the process whose samples come last."""
+        return self.rank == self.size - 1
+
     def share(self, count: int, rank: int | None = None) -> range:
         """Give the numbers below ``count`` that fall to this process, or to another."""
         rank = self.rank if rank is None else rank
@@ -71,6 +76,12 @@ class Ranks:
             total.add_(other)
         dist.all_gather(list(padded.view(self.size, -1)), total)
         tensor.copy_(padded[: len(flat)].view(tensor.shape))
+
+    def add_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Add up the gradients of all processes, of which some may have none."""
+        for p in parameters if self.size > 1 else ():
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+            self.add_up(p.grad)
 
     def greatest(self, value: int) -> int:
         """Give the greatest of the numbers of all processes."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from reproduction.caffe import devices, rules, snapshot, solvernets
+from reproduction.caffe.accumulation import Accumulation
 from reproduction.caffe.errors import NetError, ReproductionError, StrPath
 from reproduction.caffe.events import Evaluated, Event, LossError, Measured, Saved, Stepped
 from reproduction.caffe.geometry import Shape
@@ -76,12 +77,11 @@ class Solver:
         self.test_feeds: list[Feed | None] = [*test_feeds, *[None] * (len(test_nets) - len(test_feeds))]
         self.ranks = ranks or Ranks()
         self._check()
+        self._accumulation = Accumulation(net)
         self.updates = Updates(param, net.learnable, keep=keep_gradients or param.snapshot_diff)
-        self.iter = 0
-        self.current_step = 0
-        self.loss = math.nan
+        self.iter = self.current_step = 0
+        self.loss, self.smoothed_loss = math.nan, 0.0
         self.sample_losses: list[float] = []
-        self.smoothed_loss = 0.0
         self.action: Callable[[], Action] = lambda: Action.NONE
         self.stopped = False
         self.notes = solvernets.unread(param)
@@ -240,11 +240,9 @@ class Solver:
                     f"the loss is {value}", iteration=self.iter, draw=self.iter * size + place,
                     remedy="The learning rate is too high for this loss, or the weights or the sample are broken.",
                 )  # fmt: skip
-        if self.ranks.size > 1:
-            for p, _ in self.updates.learned:
-                if p.requires_grad:
-                    p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-                    self.ranks.add_up(p.grad)
+        if not self.ranks.is_last:
+            self._accumulation.clear()
+        self.ranks.add_gradients([p for p, _ in self.updates.learned if p.requires_grad])
         self.loss = sum(self.sample_losses) / size
         self._smooth()
 
@@ -262,13 +260,15 @@ class Solver:
 
     def _forward(self, draw: int) -> Tensor:
         self.net.reseed(draw)
-        blobs = self.net(self.feed(draw) if self.feed else None)
+        with self._accumulation:
+            blobs = self.net(self.feed(draw) if self.feed else None)
         loss = self.net.loss(blobs)
         self.sample_losses.append(float(loss.detach()))
         self._outputs = {name: blob.detach() for name, blob in blobs.items()}
         return loss
 
     def _backward(self, loss: Tensor) -> None:
+        self._accumulation.clear()
         loss.backward()  # type: ignore[no-untyped-call]
 
     def update(self) -> None:

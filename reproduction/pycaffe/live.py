@@ -19,7 +19,7 @@ from torch.autograd.function import Function
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.graph import Node, placed
 from reproduction.caffe.layers.blob import Blob, BlobVec
-from reproduction.caffe.layers.data import DummyData
+from reproduction.caffe.layers.data import DummyData, Parameter
 from reproduction.caffe.layers.python import Python, UserLayer
 from reproduction.caffe.net import Net
 from reproduction.pycaffe import need
@@ -36,7 +36,13 @@ def find_class(module: str, layer: str) -> type[Any]:
 
 def layers_of(net: Net, blobs: Mapping[str, Blob]) -> list[LiveLayer]:
     """Make the live layers of a net over its blobs."""
-    needs = need.find(net.graph, net.param_specs, net.loss_weights)
+    layers = [net.layer_at(node) for node in net.graph.nodes]
+    needs = need.find(net.graph, [layer.param_specs if layer else [] for layer in layers], net.loss_weights)
+    learnable = {parameter.data_ptr(): parameter for parameter in net.parameters()}
+    for layer, needed in zip(layers, needs, strict=True):
+        for blob, learns in zip(layer.blobs if layer else (), needed.params, strict=True):
+            if learns:
+                learnable[blob.data_ptr()].requires_grad_()
     owners: dict[int, Blob] = {}
     return [LiveLayer(net, node, needed, blobs, owners) for node, needed in zip(net.graph.nodes, needs, strict=True)]
 
@@ -72,7 +78,10 @@ class LiveLayer:
         self.layer = net.layer_at(node)
         self.bottoms = [blobs[name] for name in node.bottoms]
         self.tops = [blobs[name] for name in node.tops]
-        self._weights = [net.loss_weights.get(name, 0.0) for name in node.tops]
+        # Upstream bug, kept: the loss weight of a Parameter's top is lost under `import caffe`, since the first forward
+        # replaces the gradient that it was written to (parameter_layer.hpp L33). A torch module honours it.
+        weights = {} if isinstance(self.layer, Parameter) else net.loss_weights
+        self._weights = [weights.get(name, 0.0) for name in node.tops]
         self._shares = self.layer.shares() if self.layer else (False, False)
         self._constant: tuple[bool, ...] = ()
         self._record: _Record | None = None
@@ -166,7 +175,7 @@ class LiveLayer:
         with torch.enable_grad():
             tops = self.net.run(self.node, list(passed))
         params = self.layer.blobs
-        self._record = _Record(leaves, params, [p._version for p in params], tops)
+        self._record = _Record(leaves, params, self._versions(params), tops)
         return tops
 
     def _keep(self, tops: tuple[Tensor, ...]) -> None:
@@ -180,7 +189,7 @@ class LiveLayer:
 
     def _share(self, shapes: list[tuple[int, ...]]) -> None:
         for blob, shape in zip(self.tops, shapes, strict=True):
-            blob.share(self.bottoms[0], diff=self._shares[1])
+            blob.share((self.bottoms or self.blobs)[0], diff=self._shares[1])
             blob.reshape(*shape)
 
     def _weigh(self) -> None:
@@ -225,8 +234,8 @@ class LiveLayer:
         tops = [(top, blob) for top, blob in zip(record.tops, self.tops, strict=True) if top.requires_grad]
         gradients = [blob.gradient(device) for _, blob in tops]
         bottoms = [(x, blob) for x, blob in zip(record.bottoms, self.bottoms, strict=True) if x.requires_grad]
-        params = [(p, blob) for p, blob in zip(record.params, self.blobs, strict=True) if p.requires_grad]
-        sources = [x for x, _ in [*bottoms, *params]]
+        params = [i for i, learns in enumerate(self.need.params) if learns]
+        sources = [*(x for x, _ in bottoms), *(record.params[i] for i in params)]
         found: list[Tensor | None] = [None] * len(sources)
         if tops and sources:
             outputs = [top for top, _ in tops]
@@ -237,9 +246,12 @@ class LiveLayer:
                 blob.clear_gradient()
             else:
                 blob.put_gradient(_apart(gradient, taken))
-        for (_, blob), gradient in zip(params, found[len(bottoms) :], strict=True):
-            if gradient is not None:
-                blob.add_gradient(_apart(gradient, taken))
+        shapes = [blob.shape for blob in self.bottoms]
+        for i, gradient in zip(params, found[len(bottoms) :], strict=True):
+            if gradient is not None and self.layer.sets_gradient(i, shapes):
+                self.blobs[i].put_gradient(_apart(gradient, taken))
+            elif gradient is not None:
+                self.blobs[i].add_gradient(_apart(gradient, taken))
 
     def _recorded(self, device: torch.device) -> _Record:
         """Return the last forward; where there was none, or not from these blobs, make one if nothing depends on it.
@@ -252,7 +264,7 @@ class LiveLayer:
         alone = layer.top_is_free or self._shares[0]
         again = alone and not in_place and not (layer.changes_blobs and layer.training)
         if record is not None and not (again and self._is_stale(record, device)):
-            if record.versions != [p._version for p in record.params]:
+            if record.versions != self._versions(record.params):
                 raise NetError("the parameters have changed since the forward", remedy=_AGAIN)
         elif again:
             self._compute(device)
@@ -264,8 +276,13 @@ class LiveLayer:
                 raise NetError("a top was reshaped since the forward", got=blob.shape, want=tuple(top.shape))
         return record
 
+    def _versions(self, params: list[Tensor]) -> list[int]:
+        """Return the versions of the parameters that the gradient reads."""
+        assert self.layer is not None
+        return [] if self.layer.changes_blobs else [p._version for p in params]
+
     def _is_stale(self, record: _Record, device: torch.device) -> bool:
-        return record.versions != [p._version for p in record.params] or any(
+        return record.versions != self._versions(record.params) or any(
             x.data_ptr() != blob.values(device).data_ptr() or tuple(x.shape) != blob.shape
             for x, blob in zip(record.bottoms, self.bottoms, strict=True)
         )

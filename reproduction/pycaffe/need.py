@@ -20,36 +20,42 @@ class Need:
     Attributes:
         layer: whether it runs at all.
         bottoms: for each bottom, whether its gradient is computed.
+        params: for each parameter, whether the layer adds to its gradient.
     """
 
     layer: bool
     bottoms: list[bool]
+    params: list[bool]
 
     def drop(self) -> None:
         """Let it do nothing."""
         self.layer, self.bottoms = False, [False] * len(self.bottoms)
 
 
-def find(graph: Graph, specs: Mapping[str, Sequence[ParamSpec]], loss_weights: Mapping[str, float]) -> list[Need]:
+def find(graph: Graph, specs: Sequence[Sequence[ParamSpec]], loss_weights: Mapping[str, float]) -> list[Need]:
     """Find what is needed of each layer.
 
     Args:
         graph: the layers in order.
-        specs: how each layer's parameters learn, by its name.
+        specs: how the parameters of each layer learn, as its own message says. Layers that share a parameter may
+            differ: one with ``lr_mult: 0`` adds nothing to the gradient, and another one does.
         loss_weights: of the tops that have one.
     """
     reached: set[str] = set()
     found = []
-    for node in graph.nodes:
+    # Caffe: of layers that share a parameter each adds to its gradient as its own lr_mult says, though the update is
+    # that of the owner (net.cpp L141-L150). In a torch module a parameter whose rate is 0 takes no gradient.
+    for node, params in zip(graph.nodes, specs, strict=True):
         bottoms = list(node.spec.propagate_down) or [name in reached for name in node.bottoms]
-        learns = any(spec.lr_mult != 0 for spec in specs.get(node.name, ()))
-        need = Need(learns or not reached.isdisjoint(node.bottoms), bottoms)
+        learns = [spec.lr_mult != 0 for spec in params]
+        need = Need(any(learns) or not reached.isdisjoint(node.bottoms), bottoms, learns)
         if need.layer:
             reached.update(node.tops)
         found.append(need)
     _drop_what_no_loss_needs(graph.nodes, found, loss_weights)
     for node, need in zip(graph.nodes, found, strict=True):
         need.layer = need.layer or graph.force_backward
+        need.params = [learns or graph.force_backward for learns in need.params]
         taught = LAYERS[node.type].differentiable
         need.bottoms = [
             (wanted or graph.force_backward) and (taught is None or i in taught)

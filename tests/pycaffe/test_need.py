@@ -49,3 +49,19 @@ def test_propagate_down_cuts_and_what_is_before_the_cut_stays(tmp_path):
 
 def test_without_a_loss_nothing_goes_backward(tmp_path):
     assert needs(tmp_path, INPUT + layer("a", "InnerProduct", "x", "a", IP)) == {"a": (False, [False])}
+
+
+def test_force_backward_is_stronger_than_propagate_down(tmp_path):
+    text = "force_backward: true " + chain(layer("c", "InnerProduct", "x", "c", IP + " propagate_down: false"))
+    assert needs(tmp_path, text)["c"] == (True, [True])
+
+
+def test_each_layer_that_shares_a_parameter_learns_as_its_own_message_says(tmp_path):
+    first, second = (f'param {{ name: "w" {mult} }} ' + IP.replace("4", "3") for mult in ("", "lr_mult: 0"))
+    text = chain(layer("a", "InnerProduct", "x", "a", first), layer("c", "InnerProduct", "a", "c", second))
+    made = net(tmp_path, text)
+    assert {live.node.name: live.need.params for live in made._run if live.need.params} == {
+        "a": [True, True], "c": [False, True],
+    }  # fmt: skip
+    assert [spec.lr_mult for spec in made.module.param_specs["a"]] == [0, 1]
+    assert [spec.lr_mult for spec in made.module.layers["a"].spec.param] == [1]  # as it was written

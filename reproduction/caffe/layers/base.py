@@ -12,7 +12,7 @@ from reproduction.caffe import fillers
 from reproduction.caffe.errors import NetError, warn
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.borders import AnyBlob, whole
-from reproduction.caffe.schema import FillerParameter, LayerParameter
+from reproduction.caffe.schema import FillerParameter, LayerParameter, ParamSpec
 
 # Fields that every layer honours (the graph or the net reads them), whatever its type.
 COMMON = frozenset(
@@ -40,7 +40,7 @@ class Layer(nn.Module):
         differentiable: which bottoms a gradient may reach; None for all. Labels are never among them.
         spec: the layer's message, upgraded.
         generator: the source of random numbers for fillers and dropout; None is torch's own.
-        changes_blobs: whether a forward in training writes the layer's own blobs.
+        changes_blobs: whether a forward in training writes the layer's own blobs; its gradient does not read them.
         top_is_free: whether the top is memory of its own that the layer's gradient does not need, so that the next
             layer may overwrite it.
         inplace: whether the net lets the layer compute its top in the memory of its bottom: the prototxt names them
@@ -98,8 +98,27 @@ class Layer(nn.Module):
         return None
 
     def shares(self) -> tuple[bool, bool]:
-        """Say whether in Caffe the tops are the first bottom's own memory: of the values, and of the gradient."""
+        """Say whether in Caffe the tops are the first bottom's own memory: of the values, and of the gradient.
+
+        For a layer without bottoms it is the memory of the first parameter.
+        """
         return False, False
+
+    def sets_gradient(self, index: int, bottoms: list[Shape]) -> bool:
+        """Return whether Caffe's backward overwrites the gradient of parameter ``index`` instead of adding to it.
+
+        Caffe's solver, and ``import caffe``, follow it; autograd's gradients always add up.
+
+        Args:
+            index: number of the parameter.
+            bottoms: shapes of the bottoms.
+        """
+        return False
+
+    @property
+    def param_specs(self) -> list[ParamSpec]:
+        """How each parameter learns as far as the layer's own message says; Caffe's defaults for the rest."""
+        return [*self.spec.param, *(ParamSpec() for _ in self.blob_names[len(self.spec.param) :])]
 
     @property
     def blobs(self) -> list[Tensor]:

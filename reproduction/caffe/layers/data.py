@@ -185,6 +185,16 @@ class Parameter(Layer):
         """Give the blob's shape."""
         return [_shape(self.spec.parameter_param.shape)]
 
+    def shares(self) -> tuple[bool, bool]:
+        """Return that the top is the blob's own memory."""
+        return True, True
+
+    def sets_gradient(self, index: int, bottoms: list[Shape]) -> bool:
+        """Return True: the gradient of the blob is that of the top, which its reader overwrites."""
+        # Upstream bug, kept: a Parameter's gradient is that of its top, which every backward overwrites, so that with
+        # iter_size it is that of the last sample (parameter_layer.hpp L33). Autograd's gradients add up.
+        return True
+
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Give the blob, as a view."""
         return (self.blobs[0].view_as(self.blobs[0]),)

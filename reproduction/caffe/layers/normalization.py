@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -79,6 +80,17 @@ class Scale(Layer):
         for factor in factors:
             _check_fit(bottoms[0], factor, self.spec.scale_param.axis)
         return bottoms[:1]
+
+    def sets_gradient(self, index: int, bottoms: list[Shape]) -> bool:
+        """Return whether the factor's gradient is overwritten: where nothing comes before the factor's axes."""
+        if index or len(bottoms) > 1:
+            return False
+        # Upstream bug, kept: at batch 1, or with a factor for each value, the backward of Scale overwrites the gradient
+        # of the factor, so that with iter_size it is that of the last sample (scale_layer.cpp L159-L183). Autograd's
+        # gradients add up.
+        factor = tuple(self.blobs[0].shape)
+        before = math.prod(bottoms[0][: canonical_axis(self.spec.scale_param.axis, len(bottoms[0]))]) if factor else 1
+        return math.prod(factor) == math.prod(bottoms[0]) or (before == 1 and math.prod(factor) > 1)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the top."""
