@@ -21,7 +21,7 @@ MAY_IMPORT = {
 # Inside caffe, each floor imports only from floors below it.
 FLOORS = [
     {"errors"},
-    {"schema", "files"},
+    {"schema", "files", "locks"},
     {
         "geometry",
         "blobs",
@@ -57,6 +57,7 @@ LIGHT = {
     "caffemodel",
     "wirereader",
     "files",
+    "locks",
     "torchfile",
     "unpickle",
     "upgrade",

@@ -156,6 +156,12 @@ class WeightsError(ReproductionError):
         super().__init__(problem, place=self.path, got=got, want=want, remedy=remedy)
 
 
+def cannot_write(error: OSError, path: StrPath) -> ReproductionError:
+    """Return the error for a file or a folder that the system does not let us write."""
+    reason = (error.strerror or str(error)).lower()
+    return ReproductionError(f"cannot be written: {reason}", place=os.fspath(path))
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``Did you mean 'NEAR'?`` for the nearest known name, or nothing; see ``remedy``.
 

@@ -1,4 +1,4 @@
-"""Files on disk: read as a mapped view, written whole or not at all, recognised by their first bytes."""
+"""Files on disk: read as a mapped view, written atomically, recognised by their first bytes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,21 @@ import mmap
 import os
 import re
 import secrets
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from reproduction.caffe.errors import CaffemodelError, DataError, ReproductionError, StrPath, WeightsError
+from reproduction.caffe import locks
+from reproduction.caffe.errors import (
+    CaffemodelError,
+    DataError,
+    ReproductionError,
+    StrPath,
+    WeightsError,
+    cannot_write,
+)
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -34,8 +43,11 @@ _MAGIC = (
 _HEAD = 512  # bytes that tell what a file is
 _SPARE = 48 << 20  # with what Python's objects take it is 64 MiB
 _STEP = 16 << 20
+_PART = re.compile(r"\..*\.[0-9a-f]{16}\.part", re.DOTALL)  # what ``atomic`` calls a file that is being written
+
+_swept: set[str] = set()  # folders that this process has removed old parts from
+
 FileError = type[DataError] | type[WeightsError] | type[CaffemodelError]
-_LONGEST = 50  # characters of a name in that of its part; four bytes each still make a file name
 
 
 def kind(data: bytes | mmap.mmap | memoryview) -> str | None:
@@ -121,14 +133,11 @@ def mapped(path: StrPath) -> mmap.mmap:
     """Map a file into memory, read only: nothing is read or allocated before it is touched.
 
     Raises:
-        CaffemodelError: the file is empty, or it is no file.
+        CaffemodelError: the file is empty, or it is not a regular file.
         OSError: it cannot be opened.
     """
-    with Path(path).open("rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise CaffemodelError("this is not a file", path=path, remedy="Name a file on a disk.")
-        if status.st_size == 0:
+    with open_regular(path, CaffemodelError) as file:
+        if os.fstat(file.fileno()).st_size == 0:
             raise CaffemodelError("the file is empty", path=path, remedy="Download or write it again.")
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
@@ -201,10 +210,11 @@ class _Reporting(io.FileIO):
 
 @contextlib.contextmanager
 def atomic(path: StrPath, progress: Callable[[int], object] | None = None) -> Iterator[BinaryIO]:
-    """Open a file for writing that appears under its name only when it is whole.
+    """Open a file for writing that appears under its name only when it is complete.
 
     It is written next to its place, as ``.NAME.XXXXXXXXXXXXXXXX.part``, and moved there at the end; on any failure it
-    is removed, and what was at ``path`` stays as it was. A link is followed.
+    is removed, and what was at ``path`` stays as it was. A link is followed. The part is locked while it is written:
+    see ``remove_parts``.
 
     Args:
         path: the file.
@@ -213,13 +223,11 @@ def atomic(path: StrPath, progress: Callable[[int], object] | None = None) -> It
     Raises:
         ReproductionError: the file cannot be written, as on a full disk or in a folder that does not exist.
     """
-    target = Path(path).resolve()
-    if target.exists() and not target.is_file():
-        raise ReproductionError("this is not a file", place=os.fspath(path), remedy="Name a file to write.")
-    part = target.with_name(f".{target.name[:_LONGEST]}.{secrets.token_hex(8)}.part")
-    raw = None
+    target = Path(os.path.realpath(path))
+    _check_writable(target, path)
+    part, raw, lock = None, None, None
     try:
-        raw = _Reporting(os.fspath(part), "x+")
+        part, raw, lock = _new_part(target)
         raw.progress = progress
         with io.BufferedRandom(raw) as file:
             yield file
@@ -227,14 +235,41 @@ def atomic(path: StrPath, progress: Callable[[int], object] | None = None) -> It
     except Exception as error:
         # A library that writes may have another word for the failure, so the file remembers it.
         failure = raw.failure if raw else None
-        if isinstance(error, OSError) and os.fspath(error.filename or "") == os.fspath(part):
+        if isinstance(error, OSError) and (part is None or os.fspath(error.filename or "") == os.fspath(part)):
             failure = error
         if failure is None:
             raise
-        reason = (failure.strerror or str(failure)).lower()
-        raise ReproductionError(f"cannot be written: {reason}", place=os.fspath(path)) from None
+        raise cannot_write(failure, path) from None
     finally:
-        part.unlink(missing_ok=True)
+        if part is not None:
+            part.unlink(missing_ok=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _check_writable(target: Path, path: StrPath) -> None:
+    """Refuse what is not a file, and remove old parts from a folder that this process has not written to before."""
+    try:
+        if target.exists() and not target.is_file():
+            raise ReproductionError("this is not a file", place=os.fspath(path), remedy="Name a file to write.")
+    except OSError as error:  # a name that is too long
+        raise cannot_write(error, path) from None
+    if str(target.parent) not in _swept:
+        _swept.add(str(target.parent))
+        remove_parts(target.parent)
+
+
+def _new_part(target: Path) -> tuple[Path, _Reporting, int]:
+    """Create the part of a file; return it with a descriptor that holds its lock, until after it has its name."""
+    while True:
+        part = locks.hidden(target, f"{secrets.token_hex(8)}.part")
+        raw = _Reporting(os.fspath(part), "x+")
+        lock = os.dup(raw.fileno())
+        locks.try_lock(lock)
+        if locks.is_at(lock, part):  # and was not removed as an old one before it was locked
+            return part, raw, lock
+        raw.close()
+        os.close(lock)
 
 
 @contextlib.contextmanager
@@ -263,10 +298,44 @@ def together(*paths: StrPath) -> Iterator[list[BinaryIO]]:
             os.close(descriptor)
 
 
-def remove_parts(prefix: StrPath) -> None:
-    """Remove what ``atomic`` left of files that begin with this prefix, when a process was killed while it wrote."""
-    start = Path(prefix).resolve()
-    name = re.escape(start.name[:_LONGEST])
-    for part in start.parent.glob(".*.part"):
-        if re.fullmatch(rf"\.{name}.*\.[0-9a-f]{{16}}\.part", part.name, re.DOTALL):
-            part.unlink(missing_ok=True)
+def remove_parts(folder: StrPath) -> None:
+    """Remove what ``atomic`` left in a folder when a process was killed while it wrote.
+
+    A part that another process is still writing is locked, and stays.
+    """
+    try:
+        found = [Path(entry) for entry in os.scandir(folder) if _PART.fullmatch(entry.name) and entry.is_file()]
+    except OSError:  # whatever is wrong with the folder is reported when the file is opened
+        return
+    for part in found:
+        with contextlib.suppress(OSError):
+            descriptor = os.open(part, os.O_RDWR)
+            try:
+                if locks.try_lock(descriptor):
+                    part.unlink()
+            finally:
+                os.close(descriptor)
+
+
+@contextlib.contextmanager
+def staging(target: StrPath, ending: str) -> Iterator[Path]:
+    """Make an empty folder ``.NAME.ENDING`` next to a path to prepare its new content in; it is removed at the end.
+
+    The caller holds a lock of the path, so that a folder that is there already is that of a process that was killed.
+
+    Raises:
+        ReproductionError: it cannot be made.
+    """
+    folder = locks.hidden(target, ending)
+    try:
+        if folder.is_symlink() or folder.is_file():
+            folder.unlink()
+        elif folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir()
+    except OSError as error:
+        raise cannot_write(error, target) from None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -68,7 +68,7 @@ def prepare(param: SolverParameter) -> None:
             place="solver",
             remedy=f"Make the folder {str(folder)!r}.",
         )
-    files.remove_parts(f"{param.snapshot_prefix}_iter_")
+    files.remove_parts(folder)
     probe = f"{param.snapshot_prefix}_iter_0.tempfile"
     with files.atomic(probe):
         pass

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import gzip
+import lzma
 import os
 import re
 import shutil
@@ -22,7 +23,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
-from reproduction.caffe.errors import DataError, StrPath
+from reproduction.caffe import files, locks
+from reproduction.caffe.errors import DataError, StrPath, cannot_write
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes done and, where it is known, their total."""
@@ -37,6 +39,7 @@ _BROKEN = (
     zipfile.BadZipFile,
     gzip.BadGzipFile,
     zlib.error,
+    lzma.LZMAError,
     EOFError,
     ValueError,
     ArithmeticError,
@@ -87,10 +90,15 @@ def plain_path(name: str) -> PurePosixPath | None:
         and ".." not in path.parts
         and not re.match(r"[A-Za-z]:", name)
         and not re.search(r"[\\\x00-\x1f\x7f]", name)
-        and len(os.fsencode(name)) <= 1024
-        and all(len(os.fsencode(part)) <= 255 for part in path.parts)
+        and not re.search("[\ud800-\udb7f\udd00-\udfff]", name)  # no bytes of a file name are written so
+        and len(_bytes(name)) <= 1024
+        and all(len(_bytes(part)) <= 255 for part in path.parts)
     )
     return path if plain else None
+
+
+def _bytes(name: str) -> bytes:
+    return name.encode("utf-8", "surrogatepass")
 
 
 def holds(folder: StrPath, patterns: Sequence[str]) -> bool:
@@ -126,35 +134,43 @@ def extract(
         ``folder``.
 
     Raises:
-        DataError: the archive is damaged, unsafe, too large, or holds something else; or the disk is full. ``folder``
-            is then as it was, or is marked as unfinished where files had to be moved into one that was there.
+        DataError: the archive is damaged, unsafe, too large, or holds something else; the disk is full; or another
+            process is unpacking it. ``folder`` is then as it was, or is marked as unfinished where files had to be
+            moved into one that was there.
+        ReproductionError: ``folder`` cannot be written.
     """
     path, target = Path(archive), Path(folder)
     rules = limits or Limits()
-    staging = target.parent / f".{target.name}.unpacking"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if staging.exists():  # an earlier run was stopped
-        shutil.rmtree(staging)
-    staging.mkdir()
     try:
-        _unpack(path, staging, rules, progress)
-        inner = _find(path, staging, holding)
-        _move(inner, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        raise DataError(
-            f"cannot unpack it into {target}: {(error.strerror or 'the disk is full').lower()}",
-            path=path,
-            remedy="Free some space and run it again; what was unpacked so far has been removed.",
-        ) from None
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        raise cannot_write(error, target.parent) from None
+    with (
+        locks.beside(target, "another process is unpacking here", again=True),
+        files.staging(target, "unpacking") as staging,
+    ):
+        try:
+            _unpack(path, staging, rules, progress)
+            inner = _find(path, staging, holding)
+            _move(inner, target)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            raise DataError(
+                f"cannot unpack it into {target}: {(error.strerror or 'the disk is full').lower()}",
+                path=path,
+                remedy="Free some space and run it again; what was unpacked so far has been removed.",
+            ) from None
     return target
 
 
 def _unpack(path: Path, staging: Path, limits: Limits, progress: Progress | None) -> None:
-    size = path.stat().st_size
+    with files.open_regular(path) as raw:
+        _unpack_opened(raw, path, staging, limits, progress)
+
+
+def _unpack_opened(raw: IO[bytes], path: Path, staging: Path, limits: Limits, progress: Progress | None) -> None:
+    size = os.fstat(raw.fileno()).st_size
     free = shutil.disk_usage(staging).free
     if free < size:
         raise DataError(
@@ -166,44 +182,44 @@ def _unpack(path: Path, staging: Path, limits: Limits, progress: Progress | None
         )
     ceiling = min(limits.total_bytes, max(limits.floor_bytes, limits.ratio * size))
     written = count = 0
-    with path.open("rb") as raw:
-        try:
-            for member in _members(raw, limits):
-                count += 1
-                if count > limits.members:
-                    raise DataError("it has too many members", want=f"at most {limits.members:,}")
-                inner = plain_path(member.name)
-                if inner is None:
-                    shown = member.name if len(member.name) <= 120 else member.name[:117] + "..."
-                    raise DataError("a member's name is not a plain path below the archive's folder", got=repr(shown))
-                destination = staging / inner
-                if member.is_folder:
-                    destination.mkdir(parents=True, exist_ok=True)
-                    continue
-                destination.parent.mkdir(parents=True, exist_ok=True)
-                with destination.open("xb") as out, member.open() as source:
-                    while block := source.read(CHUNK):
-                        written += len(block)
-                        if written > ceiling:
-                            raise DataError(
-                                "it unpacks to more than a data set of its size could",
-                                got=f"over {ceiling:,} bytes",
-                                want=f"at most {ceiling:,} from {size:,}",
-                            )
-                        out.write(block)
-                        if progress:
-                            progress(raw.tell(), size)
-        except (FileExistsError, NotADirectoryError, IsADirectoryError):
-            raise DataError("a member is there twice", path=path, got=repr(member.name), remedy=_AGAIN) from None
-        except DataError as error:
-            error.remedy = error.remedy or _AGAIN
-            raise error.at(str(path)) from None
-        except _BROKEN as error:
-            raise _damaged(path, error) from None
-        except OSError as error:
-            if error.errno != errno.EINVAL:  # what seeking to a forged offset gives
-                raise
-            raise _damaged(path, error) from None
+    try:
+        for member in _members(raw, limits):
+            count += 1
+            if count > limits.members:
+                raise DataError("it has too many members", want=f"at most {limits.members:,}")
+            inner = plain_path(member.name)
+            if inner is None:
+                shown = member.name if len(member.name) <= 120 else member.name[:117] + "..."
+                raise DataError("a member's name is not a plain path below the archive's folder", got=repr(shown))
+            destination = staging / inner
+            if member.is_folder:
+                destination.mkdir(parents=True, exist_ok=True)
+                continue
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            with destination.open("xb") as out, member.open() as source:
+                while block := source.read(CHUNK):
+                    written += len(block)
+                    if written > ceiling:
+                        raise DataError(
+                            "it unpacks to more than a data set of its size could",
+                            got=f"over {ceiling:,} bytes",
+                            want=f"at most {ceiling:,} from {size:,}",
+                        )
+                    out.write(block)
+                    if progress:
+                        progress(raw.tell(), size)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+        raise DataError("a member is there twice", path=path, got=repr(member.name), remedy=_AGAIN) from None
+    except DataError as error:
+        error.remedy = error.remedy or _AGAIN
+        raise error.at(str(path)) from None
+    except _BROKEN as error:
+        raise _damaged(path, error) from None
+    except OSError as error:
+        # What seeking to a forged offset raises, and what bz2 does for damaged bytes.
+        if error.errno not in (errno.EINVAL, None):
+            raise
+        raise _damaged(path, error) from None
     if progress:
         progress(size, size)
 

@@ -20,7 +20,8 @@ from typing import IO
 from urllib.parse import quote, urlsplit
 from urllib.request import Request
 
-from reproduction.caffe.errors import DataError, ReproductionError
+from reproduction.caffe import files, locks
+from reproduction.caffe.errors import DataError, ReproductionError, cannot_write
 from reproduction.fcn import archives, zoo
 from reproduction.fcn.archives import Progress
 from reproduction.fcn.manifest import Entry, Kind
@@ -100,17 +101,31 @@ def provide(
     Raises:
         WeightsError or DataError: no source has it, or what they have is not right.
     """
-    if entry.archive and zoo.present(entry, roots):
-        return Provided(entry, roots.place(entry), "present", "")
-    there = roots.file(entry).is_file()
-    path, checked = _fetch(entry, roots.of(entry), mirror, progress, patience or Patience())
+    patience = patience or Patience()
     if entry.archive is None:
+        there = roots.file(entry).is_file()
+        path, checked = _fetch(entry, roots.of(entry), mirror, progress, patience)
         return Provided(entry, path, "present" if there else "fetched", checked)
-    bar = progress(f"unpacking {path.name}") if progress else None
-    folder = archives.extract(path, roots.place(entry), holding=entry.archive.holds, progress=bar)
-    if not keep_archive:
-        path.unlink()
+    folder = roots.place(entry)
+    if zoo.present(entry, roots):
+        return Provided(entry, folder, "present", "")
+    _make(folder.parent)
+    with locks.beside(folder, "another process is fetching or unpacking it"):
+        if zoo.present(entry, roots):  # since another process ended
+            return Provided(entry, folder, "present", "")
+        path, checked = _fetch(entry, roots.of(entry), mirror, progress, patience)
+        bar = progress(f"unpacking {path.name}") if progress else None
+        archives.extract(path, folder, holding=entry.archive.holds, progress=bar)
+        if not keep_archive:
+            path.unlink()
     return Provided(entry, folder, "unpacked", checked)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(error, folder) from None
 
 
 def fetch(
@@ -146,10 +161,12 @@ def _fetch(
         return target, _recorded(entry, target, checked)
     if not entry.hashes:
         zoo.read_record(zoo.record_path(target))  # a record that holds no hash is known before the bytes come
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make(target.parent)
     progress = bar(target.name) if bar else None
     problems = []
     with Part(target, entry) as part:
+        if target.exists():  # since another process ended
+            return target, _recorded(entry, target, zoo.check(entry, target))
         for source in sources(entry, mirror):
             try:
                 return target, _from(source, part, progress, patience)
@@ -219,9 +236,11 @@ def sources(entry: Entry, mirror: str | None = None) -> list[str | Path]:
 def _copy(source: Path, part: Part, progress: Progress | None) -> None:
     """Take a file from a folder."""
     try:
-        file = source.open("rb")
+        file = files.open_regular(source)
     except FileNotFoundError:
         raise _GivenUp("no such file") from None
+    except DataError as error:
+        raise _GivenUp(error.problem) from None
     with file:
         total = os.fstat(file.fileno()).st_size
         _fits(part.entry, total)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -9,13 +10,9 @@ import shutil
 from pathlib import Path
 from typing import IO
 
-from reproduction.caffe.errors import DataError
+from reproduction.caffe import locks
+from reproduction.caffe.errors import cannot_write
 from reproduction.fcn.manifest import Entry
-
-try:
-    import fcntl
-except ImportError:  # Windows: two fetches of one file at once are the user's to avoid
-    fcntl = None  # type: ignore[assignment]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -39,23 +36,30 @@ class Part:
         self.path = target.with_name(target.name + ".part")
         self._origin = target.with_name(target.name + ".part.json")
         self._file: IO[bytes]
+        self._stack: contextlib.ExitStack
 
     def __enter__(self) -> Part:
-        self._file = self.path.open("ab", buffering=0)
-        if fcntl:
+        with contextlib.ExitStack() as stack:
+            # The lock is not the part itself, which another process may rename before it is locked here.
+            lock = locks.hidden(self.target, "lock")
+            problem, remedy = "another process is fetching it", "Wait for it."
+            stack.enter_context(locks.hold(lock, problem, place=self.path, remedy=remedy))
             try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                self._file.close()
-                raise DataError("another process is fetching it", path=self.path, remedy="Wait for it.") from None
+                self._file = stack.enter_context(self.path.open("ab", buffering=0))
+            except OSError as error:
+                raise cannot_write(error, self.path) from None
+            stack.callback(self._tidy)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _tidy(self) -> None:
         if self.path.exists() and self.size() == 0:
             self.path.unlink()
         if not self.path.exists():
             self._origin.unlink(missing_ok=True)
-        self._file.close()
 
     def size(self) -> int:
         """Return the bytes that are here."""

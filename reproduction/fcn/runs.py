@@ -8,16 +8,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from reproduction.caffe import prototxt, snapshot
+from reproduction.caffe import locks, prototxt, snapshot
 from reproduction.caffe.errors import DataError, WeightsError
 from reproduction.fcn import trainlog, zoo
 from reproduction.fcn.feeds import Feed
 from reproduction.fcn.stages import Stage
-
-try:
-    import fcntl
-except ImportError:  # Windows: two trainings in one folder are the user's to avoid
-    fcntl = None  # type: ignore[assignment]
 
 # What a run may be given anew when it goes on: nothing here changes the weights of an iteration.
 _FREE = {
@@ -132,15 +127,11 @@ def check_same(folder: Path, mine: Mapping[str, object], last: Snapshot, iterati
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Keep other processes from training in the same folder meanwhile.
+    """Lock the folder of a training, which is made if need be.
 
     Raises:
-        DataError: one is there.
+        DataError: another process is training there.
+        ReproductionError: it cannot be written.
     """
-    with (folder / ".lock").open("w") as file:
-        try:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DataError("another process is training here", path=folder, remedy="Wait for it, or end it.") from None
+    with locks.folder(folder, "another process is training here"):
         yield

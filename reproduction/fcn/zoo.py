@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from reproduction.caffe import files
 from reproduction.caffe.errors import DataError, StrPath, WeightsError
 from reproduction.fcn import archives
 from reproduction.fcn.archives import Progress
@@ -104,8 +105,8 @@ def check(entry: Entry, file: StrPath, *, recorded: StrPath | None = None, progr
         WeightsError or DataError: it is a web page, too long, too short, or its hash is another.
     """
     path = Path(file)
-    size = path.stat().st_size
-    with path.open("rb") as opened:
+    with files.open_regular(path) as opened:
+        size = os.fstat(opened.fileno()).st_size
         head = opened.read(256)
     remedy = f"Delete it and fetch it again: tools/fetch.py {entry.name}."
     if looks_like_html(head):
@@ -130,9 +131,8 @@ def record(entry: Entry, file: StrPath) -> str | None:
     if entry.hashes or read_record(note):
         return None
     value = digests(Path(file), ["sha256"])["sha256"]
-    part = note.with_name(note.name + ".part")
-    part.write_text(f"{value}  {Path(file).name}\n", encoding="utf-8")
-    part.replace(note)
+    with files.atomic(note) as written:
+        written.write(f"{value}  {Path(file).name}\n".encode("utf-8", "surrogateescape"))
     return value
 
 
@@ -148,7 +148,7 @@ def read_record(path: Path) -> str | None:
         DataError: the record is no hash.
     """
     try:
-        with path.open("rb") as file:
+        with files.open_regular(path) as file:
             text = file.read(4096)
     except FileNotFoundError:
         return None
@@ -163,8 +163,9 @@ def read_record(path: Path) -> str | None:
 def digests(path: Path, kinds: Iterable[str], progress: Progress | None = None) -> dict[str, str]:
     """Return hashes of a file by kind, reading it once."""
     hashers = {kind: hashlib.new(kind, usedforsecurity=False) for kind in kinds}
-    size, done = path.stat().st_size, 0
-    with path.open("rb") as file:
+    done = 0
+    with files.open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
         while hashers and (block := file.read(CHUNK)):
             for hasher in hashers.values():
                 hasher.update(block)

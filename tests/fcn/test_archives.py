@@ -6,6 +6,7 @@ import random
 import stat
 import struct
 import tarfile
+import threading
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -325,6 +326,50 @@ def test_a_stopped_extraction_looks_like_none_and_is_done_again(unpack, tmp_path
     (left / "top").mkdir(parents=True)
     (left / "top" / "a.txt").write_text("half")
     assert tree(unpack(tar(*FILES)))["top/a.txt"] == b"a" * 700
+
+
+def test_two_at_once_do_not_lose_files(unpack, tmp_path):
+    """The second process is told, and takes nothing away from the first."""
+    told = []
+
+    def again():
+        try:
+            extract(tmp_path / "in" / "a.bin", tmp_path / "out" / "set")
+        except DataError as error:
+            told.append(str(error))
+
+    def second(done, total):
+        thread = threading.Thread(target=again)
+        thread.start()
+        thread.join()
+
+    members = [(f"{i}.txt", b"x") for i in range(9)]
+    assert len(tree(unpack(tar(*members), progress=second))) == 9
+    place = tmp_path / "out" / "set"
+    assert set(told) == {f"{place}: another process is unpacking here. Wait for it, or end it."}
+    assert list(place.parent.iterdir()) == [place]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_anywhere_in_a_zip_is_told_as_damage(unpack, method):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as out:
+        out.writestr("a.txt", random.Random(1).randbytes(300))
+    data = buffer.getvalue()
+    for at in range(60, len(data) - 80, 7):
+        with pytest.raises(DataError, match="damaged"):
+            unpack(data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :])
+
+
+def test_a_lone_surrogate_is_no_name():
+    assert plain_path("a/\ud800") is None
+    assert str(plain_path("a/\udcff")) == "a/\udcff", "a byte of a name that is not UTF-8"
+
+
+def test_a_pipe_is_no_archive(tmp_path):
+    os.mkfifo(tmp_path / "a.tar")
+    with pytest.raises(DataError, match="this is not a file; got a pipe"):
+        extract(tmp_path / "a.tar", tmp_path / "out")
 
 
 def test_a_folder_stopped_half_way_of_moving_does_not_count(unpack, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 import dataclasses
 import errno
 import hashlib
+import multiprocessing
 import os
 import random
 import resource
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from reproduction.caffe import locks
 from reproduction.caffe.errors import DataError, WeightsError
 from reproduction.fcn import datasets, download, part, zoo
 from reproduction.fcn.download import Patience, fetch, provide, sources
@@ -584,6 +586,50 @@ def test_two_at_once_do_not_write_one_file(site, tmp_path, pauses):
             f"{tmp_path}/f.caffemodel.part: another process is fetching it. Wait for it."
         )
     assert fetch(item, tmp_path).read_bytes() == DATA
+
+
+def test_a_process_that_comes_late_to_the_lock_takes_nothing_from_the_finished_file(
+    site, tmp_path, pauses, monkeypatch
+):
+    """Another process fetches the file between our opening of the lock and our locking."""
+    item = entry(site.add("f", DATA, swap(DATA), swap(DATA[::-1])))
+    real, calls = locks.try_lock, []
+
+    def late(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 1:
+            fetch(item, tmp_path, patience=pauses.patience())
+        return real(descriptor)
+
+    monkeypatch.setattr(locks, "try_lock", late)
+    assert fetch(item, tmp_path, patience=pauses.patience()).read_bytes() == DATA
+    assert len(site.requests) == 1
+    assert names(tmp_path) == ["f.caffemodel", "f.caffemodel.sha256"]
+
+
+def fetched(name, queue, item, folder):
+    try:
+        queue.put((name, provide(item, Roots(folder, folder)).how))
+    except DataError as error:
+        queue.put((name, error.problem))
+
+
+def test_two_processes_provide_one_archive(site, tmp_path):
+    data = tar(*((f"top/{i}.txt", b"x" * 500) for i in range(300)))
+    url = site.add("a.tar", data, slow(0.01, chunk=10_000))
+    item = entry(url, kind=Kind.ARCHIVE, path="a.tar", archive=Unpacked("set", ("*.txt",)))
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    both = [context.Process(target=fetched, args=(name, queue, item, tmp_path)) for name in "ab"]
+    for process in both:
+        process.start()
+    said = sorted(queue.get()[1] for _ in both)
+    for process in both:
+        process.join()
+    assert said == ["another process is fetching or unpacking it", "unpacked"]
+    assert len(names(tmp_path / "set")) == 300
+    assert names(tmp_path) == ["a.tar", "a.tar.sha256", "set"]
+    assert provide(item, Roots(tmp_path, tmp_path)).how == "present"
 
 
 # Archives

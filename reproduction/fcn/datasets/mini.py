@@ -12,8 +12,6 @@ each tree's ``classes.txt``.
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,7 +19,8 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from reproduction.caffe.errors import DataError, StrPath
+from reproduction.caffe import files, locks
+from reproduction.caffe.errors import DataError, StrPath, cannot_write
 from reproduction.fcn import palette
 from reproduction.fcn.datasets.base import VOID, Dataset, Tops
 from reproduction.fcn.datasets.scenes import Scene, UInt8, scene
@@ -51,7 +50,8 @@ _VOC, _SBD, _OBJECTS = "pascal/VOC2011", "sbdd/dataset", "objects"
 def generate(root: StrPath, *, seed: int = SEED, progress: Progress | None = None) -> Path:
     """Draw the data set into ``root/mini``, in about twenty seconds; one that is there, whole, is left as it is.
 
-    The folder appears when it is whole. The drawing of another version or seed is replaced.
+    The folder appears when it is complete. The drawing of another version or seed is replaced. While another process
+    draws there, this one waits for it.
 
     Args:
         root: the data root.
@@ -63,22 +63,24 @@ def generate(root: StrPath, *, seed: int = SEED, progress: Progress | None = Non
 
     Raises:
         DataError: the folder holds something else, or files of the drawing are lost or changed.
-        OSError: it cannot be written.
+        ReproductionError: it cannot be written.
     """
     place, about = Path(root) / FOLDER, f"{_VERSION}, seed {seed}"
-    if (found := _drawn(place)) == about:
+    if _drawn(place) == about:
         return place
-    place.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=root, prefix=f".{FOLDER}-"))
     try:
-        work.chmod(0o755)
-        _draw(work, seed, progress or (lambda done, total: None))
-        (work / _ABOUT).write_text(f"{about}\n{_content(work)}\n")
-        if found:
-            shutil.rmtree(place)
-        work.rename(place)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with locks.beside(place, "another process is drawing here", wait=True), files.staging(place, "drawing") as work:
+            if (found := _drawn(place)) == about:  # by another process
+                return place
+            new = work / "new"
+            _draw(new, seed, progress or (lambda done, total: None))
+            (new / _ABOUT).write_text(f"{about}\n{_content(new)}\n")
+            if found:
+                place.rename(work / "old")
+            new.rename(place)
+    except OSError as error:
+        raise cannot_write(error, place) from None
     return place
 
 

@@ -1,8 +1,7 @@
 """Mini-VOC: the same pictures everywhere, in the layouts that the readers of the real data sets read."""
 
-from __future__ import annotations
-
 import hashlib
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -235,6 +234,25 @@ def test_a_drawing_that_is_interrupted_leaves_nothing(small, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         mini.generate(tmp_path, progress=stop)
     assert list(tmp_path.iterdir()) == []
+
+
+def drawn(folder, queue):
+    queue.put(mini.generate(folder).name)
+
+
+def test_a_second_process_waits_for_the_drawing_of_the_first(small, tmp_path):
+    left = tmp_path / ".mini.drawing"  # of a process that was killed
+    (left / "new").mkdir(parents=True)
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    both = [context.Process(target=drawn, args=(tmp_path, queue)) for _ in range(2)]
+    for process in both:
+        process.start()
+    assert [queue.get() for _ in both] == ["mini", "mini"]
+    for process in both:
+        process.join()
+    assert [path.name for path in tmp_path.iterdir()] == ["mini"]
+    assert mini.generate(tmp_path) == tmp_path / "mini"
 
 
 # The drawings

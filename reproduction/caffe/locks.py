@@ -1,0 +1,138 @@
+"""Locks between processes, so that one process at a time writes in a shared place.
+
+A lock is an empty hidden file that the system locks for the process that has it open. It is released when the process
+ends, however it ends, and an unlocked file that a killed process left is taken over by the next one.
+
+Where the system has no such locks (Windows, some network file systems) nothing is locked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+from reproduction.caffe.errors import DataError, StrPath, cannot_write
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+_POLL_SECONDS = 0.1
+_LONGEST = 50  # characters of a name inside that of its lock; four bytes each still make a file name
+
+_mine = threading.local()  # the locks that this thread holds
+
+
+def hidden(path: StrPath, ending: str) -> Path:
+    """Return a hidden name next to a path: ``.NAME.ENDING``, with a long name cut."""
+    target = Path(path)
+    return target.with_name(f".{target.name[:_LONGEST]}.{ending}")
+
+
+def try_lock(descriptor: int) -> bool | None:
+    """Lock an open file without waiting.
+
+    Returns:
+        True if it is locked now, False if another process holds the lock, None if the system cannot lock it.
+    """
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return None
+    return True
+
+
+def is_at(descriptor: int, path: StrPath) -> bool:
+    """Return True if an open file is still the one at this path, and not one that was removed or replaced."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), Path(path).lstat())
+    except FileNotFoundError:
+        return False
+
+
+@contextlib.contextmanager
+def folder(path: StrPath, problem: str, *, wait: bool = False, again: bool = False) -> Iterator[None]:
+    """Lock a folder, which is made if need be; see ``hold``."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(error, path) from None
+    with hold(Path(path) / ".lock", problem, place=path, wait=wait, again=again):
+        yield
+
+
+@contextlib.contextmanager
+def beside(path: StrPath, problem: str, *, wait: bool = False, again: bool = False) -> Iterator[None]:
+    """Lock a file, or a folder that appears when it is complete, by a lock next to it; see ``hold``."""
+    with hold(hidden(path, "lock"), problem, place=path, wait=wait, again=again):
+        yield
+
+
+@contextlib.contextmanager
+def hold(
+    path: StrPath,
+    problem: str,
+    *,
+    place: StrPath = "",
+    remedy: str = "Wait for it, or end it.",
+    wait: bool = False,
+    again: bool = False,
+) -> Iterator[None]:
+    """Hold a lock.
+
+    Args:
+        path: the file to lock; it is created, and removed at the end.
+        problem: the error where another process holds it.
+        place: what the lock protects, for errors.
+        remedy: what to do about the error.
+        wait: wait for the other process rather than raise an error.
+        again: do nothing if this thread holds the lock already.
+
+    Raises:
+        DataError: another process holds it.
+        ReproductionError: the file cannot be created, as in a folder that is read-only.
+    """
+    file = os.path.realpath(path)
+    held: set[str] = _mine.__dict__.setdefault("held", set())
+    if fcntl is None or (again and file in held):
+        yield
+        return
+    busy = None if wait else DataError(problem, path=place or path, remedy=remedy)
+    descriptor = _acquire(file, place or path, busy)
+    held.add(file)
+    try:
+        yield
+    finally:
+        held.discard(file)
+        with contextlib.suppress(OSError):
+            os.unlink(file)  # noqa: PTH108 (while it is locked, so that nobody else's lock is removed)
+        os.close(descriptor)
+
+
+def _acquire(file: str, place: StrPath, busy: DataError | None) -> int:
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    while True:
+        try:
+            descriptor = os.open(file, flags, 0o666)
+        except OSError as error:
+            raise cannot_write(error, place) from None
+        locked = try_lock(descriptor)
+        # The process that held the lock before may have removed the file between the two calls.
+        if locked is None or (locked and is_at(descriptor, file)):
+            return descriptor
+        os.close(descriptor)
+        if locked is False:
+            if busy:
+                raise busy
+            time.sleep(_POLL_SECONDS)
