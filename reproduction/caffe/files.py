@@ -174,6 +174,14 @@ def release(data: mmap.mmap, start: int, stop: int) -> None:
         data.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
 
+def is_file(path: StrPath) -> bool:
+    """Return whether a path names a regular file; False for what cannot be a name, such as one with a zero in it."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def is_utf8(text: str) -> bool:
     """Say whether the text can be written as UTF-8; a name that came from other bytes cannot."""
     try:

@@ -1,6 +1,7 @@
 """Caffe's HDF5 layout, ``.caffemodel.h5``: ``data/<layer>/<i>`` is parameter i of a layer, ``diff`` its gradient.
 
-Arrays are read as views of the mapped file, so a file cannot make us allocate more than it holds. A layer's name may
+Files are read without the HDF5 library, see ``hdf5objects``, and written by it. Arrays are read as views of the mapped
+file, so a file cannot make us allocate more than it holds. A layer's name may
 hold ``/``, which HDF5 reads as groups in groups; Caffe itself cannot write such a file.
 
 Source: BVLC/caffe@9b89154 src/caffe/net.cpp L789-842, L856-917; src/caffe/util/hdf5.cpp.
@@ -9,56 +10,72 @@ Source: BVLC/caffe@9b89154 src/caffe/net.cpp L789-842, L856-917; src/caffe/util/
 from __future__ import annotations
 
 import contextlib
-import math
-import mmap
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 
-from reproduction.caffe import blobs, files
-from reproduction.caffe.errors import CaffemodelError, ReproductionError, StrPath
+from reproduction.caffe import blobs, files, hdf5values
+from reproduction.caffe.errors import CaffemodelError, StrPath
+from reproduction.caffe.hdf5messages import ELSEWHERE, TEXT, Dataset, Group
+from reproduction.caffe.hdf5objects import File
 from reproduction.caffe.schema import BlobProto, LayerParameter, NetParameter
 
 if TYPE_CHECKING:
     import h5py
 
 _MAX_DEPTH = 32
+_MAX_STRING = 2**16
 
 
 class Reader:
-    """An HDF5 file open for reading; every array it returns is a view of the file.
+    """An HDF5 file for reading; every array it returns is a view of the file.
 
     Args:
-        file: the file as h5py opened it.
-        data: the same file, mapped.
-        path: its name, for errors.
+        path: the file.
+
+    Raises:
+        CaffemodelError: it is not an HDF5 file, or is damaged.
+        OSError: it cannot be opened.
     """
 
-    def __init__(self, file: h5py.File, data: mmap.mmap, path: StrPath):
-        self.file, self.data, self.path = file, data, path
-        self.seen: set[Any] = set()
+    def __init__(self, path: StrPath):
+        data = files.mapped(path)
+        found = files.kind(data)
+        if found != files.HDF5:
+            raise CaffemodelError("this is not an HDF5 file", path=path, got=found or "something else")
+        self.file, self.path = File(data, path), path
+        self.root = self.file.root
+        self.seen: set[int] = set()
+        self.total = 0
 
-    def members(self, group: h5py.Group) -> Iterator[tuple[str, h5py.Group | h5py.Dataset]]:
+    def member(self, name: str) -> Group | Dataset | None:
+        """Return a group or dataset of the root by its name; None where there is none.
+
+        Raises:
+            CaffemodelError: it is a link to another place, or damaged.
+        """
+        only = Group("/", self.root.address, {each: at for each, at in self.root.links.items() if each == name})
+        return next((member for _, member in self.members(only)), None)
+
+    def members(self, group: Group) -> Iterator[tuple[str, Group | Dataset]]:
         """Yield the groups and datasets in a group with their names, sorted by name as Caffe reads them.
 
         Raises:
             CaffemodelError: a member is a link to another place or file, or was met before.
         """
-        import h5py
-
-        for name in sorted(group):
-            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        for name, address in sorted(group.links.items()):
+            if address == ELSEWHERE:
                 raise self.error("this is a link to another place", group, name, "Copy what it names into the file.")
-            member = group[name]
-            address = h5py.h5o.get_info(member.id).addr
-            if address in self.seen or not isinstance(member, h5py.Group | h5py.Dataset):
+            member = None if address in self.seen else self.file.object(address, f"{group.name.rstrip('/')}/{name}")
+            if member is None:
                 raise self.error("this is no group or dataset of its own", group, name)
             self.seen.add(address)
             yield name, member
 
-    def array(self, dataset: h5py.Dataset) -> blobs.Array:
+    def array(self, dataset: Group | Dataset) -> blobs.Array:
         """Return a dataset of numbers as a view: float32 or float64; other numbers become float32, as in Caffe.
 
         Raises:
@@ -66,56 +83,78 @@ class Reader:
 
         Source: BVLC/caffe@9b89154 src/caffe/util/hdf5.cpp L10-86.
         """
-        dtype, shape = dataset.dtype, dataset.shape
-        if dtype.kind not in "fiu" or dtype.itemsize > 8 or shape is None:
-            raise self.error("this holds no numbers", dataset, got=dtype)
-        size = math.prod(shape)
-        offset, plain = dataset.id.get_offset(), dataset.chunks is None and not dataset.external
-        if size and (offset is None or not plain or dataset.is_virtual):
-            remedy = "Run `h5repack -l CONTI -f NONE` on the file first."
-            raise self.error("this is not stored in one piece, as Caffe stores it", dataset, remedy=remedy)
-        missing = offset + size * dtype.itemsize - len(self.data) if size else 0
-        if missing > 0:
-            raise self.error(f"this runs past the end of the file by {missing} bytes", dataset)
-        values = np.ndarray((size,), dtype, self.data, offset) if size else np.empty(0, dtype)
-        kept = "<f8" if dtype.kind == "f" and dtype.itemsize == 8 else "<f4"
-        place = f"{self.path}: {dataset.name}"
-        return blobs.shaped(values.astype(kept, copy=False), shape, place)
+        values = self._view(dataset, "fiu", "this holds no numbers")
+        assert isinstance(dataset, Dataset)
+        assert dataset.shape is not None
+        kept = np.dtype("<f8" if values.dtype.kind == "f" and values.dtype.itemsize == 8 else "<f4")
+        if values.dtype != kept:
+            self.total += values.size * kept.itemsize
+            files.check_declared(self.total, self.path)
+        return blobs.shaped(values.astype(kept, copy=False), dataset.shape, f"{self.path}: {dataset.name}")
+
+    def integer(self, dataset: Group | Dataset) -> int:
+        """Return an integer, which Caffe stores as a dataset of one.
+
+        Raises:
+            CaffemodelError: it is none, or not one that 32 bits hold.
+        """
+        values = self._view(dataset, "fiu", "this holds no numbers")
+        if values.size != 1 or not abs(float(values[0])) < 2**31:
+            got = f"{values.size} values" if values.size != 1 else values[0]
+            raise self.error("this is no iteration", dataset, got=got, want="one integer")
+        return int(values[0])
+
+    def string(self, dataset: Group | Dataset) -> bytes:
+        """Return a string, up to the zero that ends it.
+
+        Raises:
+            CaffemodelError: it is none, or longer than a path.
+
+        Source: BVLC/caffe@9b89154 src/caffe/util/hdf5.cpp L95-L109.
+        """
+        if isinstance(dataset, Dataset) and dataset.kind == TEXT:  # Caffe's own have a fixed length
+            found = hdf5values.text(self.file, dataset, _MAX_STRING)
+        else:
+            values = self._view(dataset, "S", "this is no string")
+            found = values.tobytes() if values.size == 1 and values.dtype.itemsize <= _MAX_STRING else None
+        if found is None:
+            raise self.error("this is no string", dataset, want=f"one of at most {_MAX_STRING} bytes")
+        return found.split(b"\0")[0]
+
+    def number(self, name: str, member: Group | Dataset) -> int:
+        """Return the number that a dataset has as its name.
+
+        Raises:
+            CaffemodelError: its name is none.
+        """
+        if name.isascii() and name.isdigit() and str(int(name[:9])) == name:
+            return int(name)
+        raise self.error("a parameter's name is its number", member)
 
     def error(
-        self, problem: str, where: h5py.Group, name: str = "", remedy: str = "", got: object = None
+        self,
+        problem: str,
+        where: Group | Dataset,
+        name: str = "",
+        remedy: str = "",
+        got: object = None,
+        want: object = None,
     ) -> CaffemodelError:
         """Make an error about a member of the file."""
-        place = f"{where.name}/{name}" if name else where.name
-        return CaffemodelError(
-            problem, path=f"{self.path}: {place}", got=got, remedy=remedy or "No file of Caffe's is like this."
-        )
+        place = f"{where.name.rstrip('/')}/{name}" if name else where.name
+        remedy = remedy or "No file of Caffe's is like this."
+        return CaffemodelError(problem, path=f"{self.path}: {place}", got=got, want=want, remedy=remedy)
 
-
-@contextlib.contextmanager
-def reading(path: StrPath) -> Iterator[Reader]:
-    """Open an HDF5 file for reading.
-
-    Raises:
-        CaffemodelError: it is not an HDF5 file, or is damaged; also what the HDF5 library raises while it is read.
-        OSError: it cannot be opened.
-    """
-    import h5py
-
-    data = files.mapped(path)
-    found = files.kind(data)
-    if found != files.HDF5:
-        raise CaffemodelError("this is not an HDF5 file", path=path, got=found or "something else")
-    try:
-        with h5py.File(path, "r") as file:
-            yield Reader(file, data, path)
-    except (ReproductionError, GeneratorExit):
-        raise
-    except Exception as error:
-        # The HDF5 library words damage as any of half a dozen exceptions.
-        raise CaffemodelError(
-            f"the HDF5 file cannot be read: {_first_line(error)}", path=path, remedy="It was cut off or is damaged."
-        ) from None
+    def _view(self, dataset: Group | Dataset, kinds: str, problem: str) -> npt.NDArray[Any]:
+        if not isinstance(dataset, Dataset):
+            raise self.error(problem, dataset, got="a group")
+        if dataset.dtype is None or dataset.dtype.kind not in kinds or dataset.shape is None:
+            raise self.error(problem, dataset, got=dataset.type)
+        values = hdf5values.view(self.file, dataset)
+        if values is None:
+            remedy = "Run `h5repack -l CONTI -f NONE` on the file first."
+            raise self.error("this is not stored in one piece, as Caffe stores it", dataset, remedy=remedy)
+        return values
 
 
 @contextlib.contextmanager
@@ -144,22 +183,23 @@ def load(path: StrPath) -> NetParameter:
 
     Source: BVLC/caffe@9b89154 src/caffe/net.cpp L789-842.
     """
-    with reading(path) as reader:
-        if "data" not in reader.file:
-            raise CaffemodelError(
-                "the HDF5 file has no group 'data'",
-                path=path,
-                got=", ".join(map(repr, list(reader.file)[:4])) or "nothing in it",
-                remedy="Caffe keeps weights in data/LAYER/0 and on.",
-            )
-        net = NetParameter()
-        layers = dict(_layers(reader, "data"))
-        for name, arrays in layers.items():
-            net.layer.append(LayerParameter(name=name, blobs=blobs.from_numbered(arrays, f"{path}: data/{name}")))
-        if "diff" in reader.file:
-            diffs = dict(_layers(reader, "diff"))
-            for layer in net.layer:
-                _add_diffs(layer, diffs.get(layer.name, {}))
+    reader = Reader(path)
+    data = reader.member("data")
+    if data is None:
+        raise CaffemodelError(
+            "the HDF5 file has no group 'data'",
+            path=path,
+            got=", ".join(map(repr, sorted(reader.root.links)[:4])) or "nothing in it",
+            remedy="Caffe keeps weights in data/LAYER/0 and on.",
+        )
+    net = NetParameter()
+    for name, arrays in _layers(reader, data):
+        net.layer.append(LayerParameter(name=name, blobs=blobs.from_numbered(arrays, f"{path}: data/{name}")))
+    gradients = reader.member("diff")
+    if gradients is not None:
+        diffs = dict(_layers(reader, gradients))
+        for layer in net.layer:
+            _add_diffs(layer, diffs.get(layer.name, {}))
     return net
 
 
@@ -202,28 +242,23 @@ def write(net: NetParameter, file: h5py.File, path: StrPath) -> None:
                 diff_group.create_dataset(str(i), data=diff.reshape(blobs.shape(blob)))
 
 
-def _layers(reader: Reader, root: str) -> Iterator[tuple[str, dict[int, blobs.Array]]]:
-    import h5py
-
-    waiting: deque[tuple[str, h5py.Group]] = deque()
-    top = reader.file[root]
-    if not isinstance(top, h5py.Group):
+def _layers(reader: Reader, top: Group | Dataset) -> Iterator[tuple[str, dict[int, blobs.Array]]]:
+    waiting: deque[tuple[str, Group]] = deque()
+    if not isinstance(top, Group):
         raise reader.error("this is a dataset, not a group of layers", top)
     for name, member in reader.members(top):
-        if not isinstance(member, h5py.Group):
+        if not isinstance(member, Group):
             raise reader.error("this is a dataset, not a group of one layer's parameters", member)
         waiting.append((name, member))
     while waiting:
         layer, group = waiting.popleft()
         arrays: dict[int, blobs.Array] = {}
-        inner: list[tuple[str, h5py.Group]] = []
+        inner: list[tuple[str, Group]] = []
         for name, member in reader.members(group):
-            if isinstance(member, h5py.Group):
+            if isinstance(member, Group):
                 inner.append((f"{layer}/{name}", member))
-            elif name.isascii() and name.isdigit() and str(int(name[:9])) == name:
-                arrays[int(name)] = reader.array(member)
             else:
-                raise reader.error("a parameter's name is its number", member)
+                arrays[reader.number(name, member)] = reader.array(member)
         if layer.count("/") > _MAX_DEPTH:
             raise reader.error(f"groups are nested more than {_MAX_DEPTH} deep", group)
         if arrays or not inner:
@@ -272,8 +307,3 @@ def _check_names(net: NetParameter, path: StrPath) -> None:
             owner = "/".join(parts[:i])
             if part.isdigit() and owner in names:
                 raise CaffemodelError(f"layer {layer.name!r} has the name of a parameter of layer {owner!r}", path=path)
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error) or type(error).__name__
-    return text.splitlines()[0].rstrip(".")

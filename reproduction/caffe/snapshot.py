@@ -21,6 +21,7 @@ from torch import Tensor
 
 from reproduction.caffe import blobs, caffemodel, files, hdf5, weights
 from reproduction.caffe.errors import CaffemodelError, ReproductionError, StrPath, WeightsError
+from reproduction.caffe.hdf5messages import Group
 from reproduction.caffe.schema import BlobProto, NetParameter, SnapshotFormat, SolverParameter, SolverState
 from reproduction.caffe.transfer import old_shape, to_blob
 
@@ -154,7 +155,7 @@ def _restored(index: int, blob: BlobProto, mine: Tensor, path: StrPath) -> Tenso
 def _find_model(named: str, state: StrPath) -> Path:
     """Find the model beside the state, since snapshots are moved together, or where the state says."""
     for candidate in (Path(state).parent / Path(named).name, Path(named)):
-        if candidate.is_file():
+        if files.is_file(candidate):
             return candidate
     raise WeightsError(
         f"the model {named!r} of this state is not there",
@@ -186,17 +187,15 @@ def _write_hdf5(state: SolverState, raw: BinaryIO) -> None:
 
 def _load_hdf5(path: StrPath) -> SolverState:
     """Read an HDF5 state as the message that the binary format has."""
-    with hdf5.reading(path) as reader:
-        members = dict(reader.members(reader.file))
-        missing = {"iter", "current_step", "history"} - set(members)
-        if missing:
-            raise CaffemodelError("this is not a solver state", path=path, got=sorted(members), want=sorted(missing))
-        state = SolverState(
-            iter=int(reader.array(members["iter"]).reshape(-1)[0]),
-            current_step=int(reader.array(members["current_step"]).reshape(-1)[0]),
-        )
-        if "learned_net" in members:
-            state.learned_net = bytes(members["learned_net"][()]).decode("utf-8", "surrogateescape")
-        numbered = {int(name): reader.array(member) for name, member in reader.members(members["history"])}
-        state.history.extend(blobs.from_numbered(numbered, path))
+    reader = hdf5.Reader(path)
+    members = dict(reader.members(reader.root))
+    missing = {"iter", "current_step", "history"} - set(members)
+    history = members.get("history")
+    if missing or not isinstance(history, Group):
+        raise CaffemodelError("this is not a solver state", path=path, got=sorted(members), want=sorted(missing))
+    state = SolverState(iter=reader.integer(members["iter"]), current_step=reader.integer(members["current_step"]))
+    if "learned_net" in members:
+        state.learned_net = reader.string(members["learned_net"]).decode("utf-8", "surrogateescape")
+    numbered = {reader.number(name, member): reader.array(member) for name, member in reader.members(history)}
+    state.history.extend(blobs.from_numbered(numbered, path))
     return state

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from reproduction.caffe import hdf5
+from reproduction.caffe import files, hdf5, hdf5values
 from reproduction.caffe.errors import DataError, NetError, did_you_mean
 from reproduction.caffe.geometry import Shape
+from reproduction.caffe.hdf5messages import Dataset
+from reproduction.caffe.hdf5objects import File
 from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.layers.checks import legacy_shape
 from reproduction.caffe.layers.data import Shuffle, Source, read_list
-
-if TYPE_CHECKING:
-    import h5py
 
 
 class HDF5Data(Source):
@@ -100,19 +97,17 @@ class HDF5Data(Source):
 
     def _count(self, path: str) -> int:
         if path not in self._rows:
-            with self._reading(path) as reader:
-                member = reader.file.get(self.spec.top[0])
-                self._rows[path] = len(_column(reader.file, self.spec.top[0], path)) if member is None else len(member)
+            self._rows[path] = (_found(self._file(path), self.spec.top[0]).shape or (0,))[0]
         return self._rows[path]
 
-    def _reading(self, path: str) -> AbstractContextManager[hdf5.Reader]:
-        if not Path(path).is_file():
+    def _file(self, path: str) -> File:
+        if not files.is_file(path):
             raise DataError("there is no such file", path=path, remedy=f"{self.spec.hdf5_data_param.source} names it.")
-        return hdf5.reading(path)
+        return hdf5.Reader(path).file
 
     def _open(self, path: str) -> None:
-        with self._reading(path) as reader:
-            columns = [_column(reader.file, top, path) for top in self.spec.top]
+        file = self._file(path)
+        columns = [_column(file, top) for top in self.spec.top]
         rows = {top: len(column) for top, column in zip(self.spec.top, columns, strict=True)}
         if len(set(rows.values())) > 1 or not rows[self.spec.top[0]]:
             raise DataError("the data sets must have as many rows, and at least one", path=path, got=rows)
@@ -122,22 +117,27 @@ class HDF5Data(Source):
         self._columns, self._opened, self._rows[path] = columns, path, rows[self.spec.top[0]]
 
 
-def _column(file: h5py.File, name: str, path: str) -> npt.NDArray[Any]:
+def _found(file: File, name: str) -> Dataset:
+    """Find a data set of rows of numbers."""
+    found = file.member(file.root, name)
+    path = file.path
+    if not isinstance(found, Dataset):
+        got = sorted(file.root.links)
+        raise DataError(f"there is no data set {name!r}", path=path, got=got, remedy=did_you_mean(name, got))
+    if found.dtype is None or found.dtype.kind not in "iuf" or not found.shape:
+        what = f"{found.type} {found.shape}"
+        raise DataError(f"data set {name!r} cannot be used", path=path, got=what, want="rows of numbers")
+    return found
+
+
+def _column(file: File, name: str) -> npt.NDArray[Any]:
     """Read a data set as floats.
 
     Source: BVLC/caffe@9b89154 src/caffe/util/hdf5.cpp L10-L93.
     """
-    import h5py
-
-    found = file.get(name)
-    if not isinstance(found, h5py.Dataset):
-        raise DataError(f"there is no data set {name!r}", path=path, got=sorted(file), remedy=did_you_mean(name, file))
-    if found.dtype.kind not in "iuf" or not found.shape:
-        raise DataError(
-            f"data set {name!r} cannot be used", path=path, got=f"{found.dtype} {found.shape}", want="rows of numbers"
-        )
-    column: npt.NDArray[Any] = found[...]
-    return column if found.dtype.kind == "f" else column.astype(np.float32)
+    found = _found(file, name)
+    assert found.dtype is not None
+    return hdf5values.read(file, found, found.dtype.newbyteorder("<") if found.dtype.kind == "f" else np.float32)
 
 
 class HDF5Output(Layer):
