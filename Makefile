@@ -7,10 +7,10 @@ READY  := $(VENV)/.ready
 TESTS  := $(VENV)/.ready-tests
 
 # What narrows a reproduction: NETS="voc-fcn8s voc-fcn16s" DEVICE=cuda LIMIT=20 DATA=dir WEIGHTS=dir MIRROR=url-or-dir
-# MANIFEST=file REPORTS=dir
+# MANIFEST=file REPORTS=dir MODEL=file
 NARROW  = $(if $(NETS),--nets $(NETS)) $(if $(DEVICE),--device $(DEVICE)) $(if $(LIMIT),--limit $(LIMIT)) \
           $(if $(DATA),--data $(DATA)) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(MIRROR),--mirror $(MIRROR)) \
-          $(if $(MANIFEST),--manifest $(MANIFEST)) $(if $(REPORTS),--report $(REPORTS))
+          $(if $(MANIFEST),--manifest $(MANIFEST)) $(if $(REPORTS),--report $(REPORTS)) $(if $(MODEL),--model $(MODEL))
 SETS   := mini voc nyud siftflow pascalcontext
 MINI   := mini-vgg,mini-fcn32s,mini-fcn16s,mini-fcn8s
 

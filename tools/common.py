@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 ROOT = Path(__file__).resolve().parent.parent
 PROTOTXT = ROOT / "prototxt"
 WEIGHTS = ROOT / "weights"
+NOT_CHECKED = 3  # the exit code of a tool that found nothing wrong, but did not check all that it shows
 PACKAGES = ("torch", "numpy", "pillow", "scipy")
 
 if Path(sys.argv[0]).resolve().parent == ROOT / "tools":  # and not a test that looks at this module
@@ -49,8 +50,8 @@ def run(main: Callable[[], int | None]) -> None:
     """Run a tool to its exit code.
 
     A user's mistake (ReproductionError, a file that cannot be read or written) is one line on standard error and
-    exit code 1; argparse exits 2 for wrong usage; Ctrl-C is 130; a closed pipe is silent. Anything else is our bug
-    and keeps its traceback. A warning is one line on standard error.
+    exit code 1; argparse exits 2 for wrong usage; 3 is ``NOT_CHECKED``; Ctrl-C is 130; a closed pipe is silent.
+    Anything else is our bug and keeps its traceback. A warning is one line on standard error.
     """
     shorten_warnings()
     signal.signal(signal.SIGINT, signal.default_int_handler)

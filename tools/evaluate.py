@@ -44,7 +44,8 @@ from reproduction.fcn.evaluate import evaluate
 from reproduction.fcn.score import Scores, scores
 from reproduction.report import gallery, markdown, page, record
 from reproduction.report.gallery import Gallery
-from reproduction.report.record import METRICS, TITLES, Measured, NetResult, Report, Split
+from reproduction.report.record import Measured, NetResult, Report, Split
+from reproduction.report.reference import METRICS, TITLES
 
 
 def main() -> int:

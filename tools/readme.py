@@ -23,7 +23,7 @@ from peers import BASELINE, FORWARD, figures
 from reproduction.caffe.errors import ReproductionError
 from reproduction.fcn import nets, paper
 from reproduction.report import record
-from reproduction.report.record import METRICS, TITLES
+from reproduction.report.reference import METRICS, TITLES, closest
 
 README = ROOT / "README.md"
 DIFFERENCES = ROOT / "docs" / "differences.md"
@@ -32,6 +32,12 @@ FIGURES = ROOT / "tests" / "golden" / "exactness.json"
 SPEED = ROOT / "tools" / "peers" / "measured.json"
 SETS = ("voc", "nyud", "siftflow", "pascalcontext")
 UNVERIFIED = "\\*"
+OTHER_WEIGHTS, OWN_WEIGHTS = "†", "‡"
+NUMBERS = f"""± is how many points a net may be off; then its command fails. Of siftflow-fcn32s no score is known.
+
+{UNVERIFIED} not checked against the paper's text. {OTHER_WEIGHTS} The number is CVPR 2015's, of other weights than the
+published ones. {OWN_WEIGHTS} Its weights were not published; FILE is your own. The command ends with "not checked"
+without it."""
 MARK = re.compile(r"# (Caffe|Upstream bug, kept|Upstream bug, fixed): (.*)")
 
 
@@ -161,7 +167,7 @@ def _also(kinds: dict[str, Any]) -> str:
 
 
 def numbers() -> str:
-    """List the published nets with the scores that each must reach and the command that shows it."""
+    """List the published nets with the scores that each must match and the command that shows it."""
     lines = [
         "| net | paper | published README | re-scored elsewhere | command |",
         "| --- | --: | --: | --: | --- |",
@@ -169,10 +175,18 @@ def numbers() -> str:
     for name, net in nets.NETS.items():
         if net.dataset not in SETS:
             continue
-        rows = (paper.published(name), paper.readme(name), paper.rescored(name))
-        command = f"`make reproduce-{net.dataset} NETS={name}`" if net.caffemodel else "its weights were not published"
-        lines.append(f"| {name} | {' | '.join(map(_mean_iu, rows))} | {command} |")
-    return "\n".join(lines) + f"\n\n{UNVERIFIED} not checked against the text of the PAMI paper"
+        rows = {"paper": paper.published(name), "readme": paper.readme(name), "rescored": paper.rescored(name)}
+        held = closest(record.references(name, net.heads[0].label))
+        cells = {column: _mean_iu(row) for column, row in rows.items()}
+        if held:
+            cells[held.column] += f" ± {held.tolerance_points:.1f}"
+        else:
+            cells["paper"] = "not checked"
+        other = OTHER_WEIGHTS if rows["paper"] and "of other weights" in paper.caveat(rows["paper"]) else ""
+        own = "" if net.caffemodel else f" MODEL=FILE` {OWN_WEIGHTS}"
+        command = f"`make reproduce-{net.dataset} NETS={name}{own or '`'}"
+        lines.append(f"| {name}{other} | {' | '.join(cells.values())} | {command} |")
+    return "\n".join(lines) + "\n\n" + NUMBERS
 
 
 def _mean_iu(row: paper.Row | None) -> str:

@@ -7,13 +7,19 @@
     tools/reproduce.py nyud --device cuda --data /data --mirror http://mirror.example/fcn
     tools/reproduce.py voc --json > voc.json               the scores for another program
     tools/reproduce.py mini --trained runs/mini            what tools/train.py left there, instead of weights/
+    tools/reproduce.py nyud --nets nyud-fcn32s-color-d --model my.caffemodel        your own weights of one net
 
 The table is printed, and written to reports/SET/scores.md and scores.json; reports/SET/index.html is a page to look at,
 with pictures. Label maps go to reports/SET/predictions.
-A run that was stopped goes on where it was. Exit code 1 when a net is more than 0.1 points off the score that others
-measured with its published weights, or that the published README states, or more than 0.01 points off the one that
-weights/SET/scores.json recorded; of nets that were trained anew, more than 1 point. Nothing is compared when only a
-part was scored.
+A run that was stopped resumes where it was. How far a net may be off, in points (percent):
+
+    0.01   the score that weights/SET/scores.json recorded
+    0.1    the score that others measured with its published weights, or that the published README states
+    1      the table of the paper, where no more is known; and every score, of weights of your own (--trained, --model)
+
+Exit codes: 0 every net was checked and matches; 1 a net is off, or could not be scored; 2 wrong usage; 3 no net is off,
+but one was not checked: no score of it is known (siftflow-fcn32s), its weights were not published (nyud-fcn32s-color-d,
+see --model), or only a part of the images was scored (--limit). 130 it was stopped.
 
 --record keeps what was measured in weights/SET/scores.json, for later runs to be held against; with --trained also the
 weights and the logs of their training.
@@ -34,7 +40,7 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO
 
-from common import ROOT, Bars, add_precision, compiled, describe, positive, precision, run, versions
+from common import NOT_CHECKED, ROOT, Bars, add_precision, compiled, describe, positive, precision, run, versions
 
 from reproduction.caffe import devices, files
 from reproduction.caffe.errors import DataError, ReproductionError
@@ -43,24 +49,29 @@ from reproduction.fcn.nets import Published
 from reproduction.fcn.reproduce import Plan, Watch
 from reproduction.report import gallery, markdown, page, record
 from reproduction.report.gallery import Gallery
-from reproduction.report.record import Measured, NetResult, Reference, Report, Split
+from reproduction.report.record import Measured, NetResult, Report, Split
+from reproduction.report.reference import Reference, points
 
 LOGGED = 10  # of the log of a training that is kept beside its weights, each so many-th iteration stays
 
 
 def main() -> int:
-    """Score, print and write; 1 when a net is off or could not be scored."""
+    """Score, print and write; returns the exit code, see above."""
     parser = _parser()
     args = parser.parse_args()
+    if args.model and len(set(args.nets)) != 1:
+        parser.error("--model is of one net: name it with --nets")
+    if args.model and (args.trained or args.record):
+        parser.error("--model goes with neither --trained nor --record")
     if args.record and (args.nets or args.limit):
         parser.error("--record is for all nets and all images: leave --nets and --limit out")
     start = time.monotonic()
     rows = reproduce.chosen(args.set, args.nets)
     device = devices.use(args.device)
-    source = supply.of(args.set, zoo.manifest(args.manifest), args.mirror)
+    source = weights_from(args)
     folder = args.report / args.set
     plan = Plan(
-        supply.Trained(source, args.trained) if args.trained else source,
+        source,
         zoo.Roots(args.weights, args.data),
         folder / "predictions",
         args.device,
@@ -71,7 +82,7 @@ def main() -> int:
     recorded = record.load(kept) if kept.is_file() and not args.record else None
     with Screen(sys.stderr if args.json else sys.stdout) as screen:
         results, galleries, split = score_all(
-            plan, rows, screen, partial(record.references, earlier=recorded, trained=bool(args.trained))
+            plan, rows, screen, partial(record.references, earlier=recorded, trained=bool(args.trained or args.model))
         )
     if recorded and split and recorded.split != split:
         got, want = (f"{each.count} of sha1 {each.sha1}" if each else "none" for each in (recorded.split, split))
@@ -86,12 +97,15 @@ def main() -> int:
         versions=versions(),
         nets=results,
     )
-    write(report, folder, galleries, screen.errors)
+    if screen.errors and not any(net.measured for net in report.nets):
+        raise ReproductionError(f"{screen.errors} of {len(report.nets)} nets could not be scored")
+    if any(net.measured for net in report.nets):
+        write(report, folder, galleries)
+        if not args.json:
+            show(report, folder)
     if args.json:
         print(record.dumps(report), end="")
-    else:
-        show(report, folder)
-    code = judge(report, screen.errors)
+    code = judge(report, screen.errors, recording=args.record)
     if args.record and not code:
         keep(report, rows, args.trained, kept)
         screen.note(f"recorded in {kept.parent}")
@@ -106,16 +120,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--nets", nargs="+", default=[], metavar="NET", help="default: all of the data set")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     add_precision(parser)
-    parser.add_argument("--limit", type=positive, metavar="N", help="score the first N images only; compares nothing")
+    parser.add_argument("--limit", type=positive, metavar="N", help="score the first N images only; checks nothing")
     parser.add_argument("--data", type=Path, default=ROOT / "data", metavar="DIR", help="default: data/")
     parser.add_argument("--weights", type=Path, default=ROOT / "weights", metavar="DIR", help="default: weights/")
     parser.add_argument("--report", type=Path, default=ROOT / "reports", metavar="DIR", help="default: reports/")
     parser.add_argument("--trained", type=Path, metavar="DIR", help="score what tools/train.py left in this --out")
+    parser.add_argument("--model", type=Path, metavar="FILE", help="your own weights of the net that --nets names")
     parser.add_argument("--record", action="store_true", help="keep the scores in WEIGHTS/SET/scores.json")
     parser.add_argument("--json", action="store_true", help="print scores.json, and all else on standard error")
     parser.add_argument("--mirror", metavar="URL|DIR", help="where to look first (also REPRODUCTION_MIRROR)")
     parser.add_argument("--manifest", type=Path, help="another weights/manifest.json (also REPRODUCTION_MANIFEST)")
     return parser
+
+
+def weights_from(args: argparse.Namespace) -> supply.Supply:
+    """Return where data and weights come from: published or drawn, or the user's own weights."""
+    source = supply.of(args.set, zoo.manifest(args.manifest), args.mirror)
+    if args.model:
+        return supply.Given(source, args.model)
+    return supply.Trained(source, args.trained) if args.trained else source
 
 
 def score_all(
@@ -134,8 +157,8 @@ def score_all(
     """
     results, galleries, split = [], {}, None
     for row in rows:
-        if row.caffemodel is None and not isinstance(plan.supply, supply.Trained):
-            results.append(NetResult(row.name, note="no caffemodel was published"))
+        if row.caffemodel is None and isinstance(plan.supply, supply.Fetched):
+            results.append(NetResult(row.name, note="its weights were not published, name your own with --model"))
             continue
         watch = Watch(screen, partial(screen, unit="picture"), screen.note, screen.images(row.name))
         dataset = reproduce.data(plan, row, watch)
@@ -191,17 +214,12 @@ class Screen(Bars):
         return lambda done, total, _=0.0: move(done, total)
 
 
-def write(report: Report, folder: Path, galleries: Mapping[str, Gallery], errors: int) -> None:
+def write(report: Report, folder: Path, galleries: Mapping[str, Gallery]) -> None:
     """Write a report.
 
     Raises:
-        ReproductionError: nothing was measured, or the report cannot be written.
+        ReproductionError: it cannot be written.
     """
-    if not any(net.measured for net in report.nets):
-        if errors:
-            raise ReproductionError(f"{errors} of {len(report.nets)} nets could not be scored")
-        said = "; ".join(f"{net.net}: {net.note}" for net in report.nets)
-        raise ReproductionError(f"nothing was measured; {said}")
     folder.mkdir(parents=True, exist_ok=True)
     record.dump(report, folder / "scores.json")
     markdown.dump(report, folder / "scores.md")
@@ -215,20 +233,31 @@ def show(report: Report, folder: Path) -> None:
     print(f"\n{', '.join(str(folder / name) for name in ('index.html', 'scores.md', 'scores.json'))}")
 
 
-def judge(report: Report, errors: int) -> int:
-    """Say what is not as it should be; returns the exit code."""
+def judge(report: Report, errors: int, *, recording: bool = False) -> int:
+    """Print what is wrong and what was not checked; returns the exit code.
+
+    Args:
+        report: the run.
+        errors: how many nets could not be scored.
+        recording: whether the run makes the record, which nothing checks.
+    """
     if errors:
         print(f"error: {errors} of {len(report.nets)} nets could not be scored.", file=sys.stderr)
-    off = report.off()
-    if off:
-        names = ", ".join(dict.fromkeys(net for net, *_ in off))
-        within = max(measured.held_against.tolerance_points for _, measured, *_ in off)
-        print(f"error: off by more than {within:g} points: {names}.", file=sys.stderr)
+    off: dict[float, list[str]] = {}
+    for net, measured, *_ in report.off():
+        off.setdefault(measured.held_against.tolerance_points, []).append(net)
+    for within, names in off.items():
+        print(f"error: off by more than {points(within)}: {', '.join(dict.fromkeys(names))}.", file=sys.stderr)
     flat = [rise for rise in report.rises() if not rise.is_enough]
     for rise in flat:
         said = f"{rise.points:+.2f} points, and at least {rise.least:+g} is wanted"
         print(f"error: mean IU from {rise.parent} to {rise.net}: {said}.", file=sys.stderr)
-    return 1 if off or flat or errors else 0
+    if off or flat or errors:
+        return 1
+    unchecked = [] if recording else report.unchecked()
+    for name, why in unchecked:
+        print(f"not checked: {name}; {why}.", file=sys.stderr)
+    return NOT_CHECKED if unchecked else 0
 
 
 def keep(report: Report, rows: Sequence[Published], trained: Path | None, path: Path) -> None:

@@ -52,7 +52,7 @@ from reproduction.fcn.validation import Validation
 from reproduction.fcn.zoo import Roots
 from reproduction.report import course
 from reproduction.report import training as report
-from reproduction.report.record import METRICS, TITLES
+from reproduction.report.reference import METRICS, TITLES
 
 DATA = ROOT / "data"
 PAGE_SECONDS = 30.0

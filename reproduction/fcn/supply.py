@@ -148,6 +148,29 @@ class Trained:
         return path
 
 
+@dataclass(frozen=True)
+class Given:
+    """Another supply's data, and weights in a file of the user's.
+
+    Attributes:
+        base: the supply of the data.
+        file: the weights, of any format.
+    """
+
+    base: Supply
+    file: Path
+
+    def data(self, roots: Roots, watch: Watch) -> Iterator[None]:
+        """Fetch or draw the data."""
+        return self.base.data(roots, watch)
+
+    def weights(self, row: Published, roots: Roots, watch: Watch) -> Path:
+        """Return the file."""
+        if not self.file.is_file():
+            raise WeightsError("no such file of weights", path=self.file)
+        return self.file
+
+
 #: The sets that are drawn.
 DRAWN: dict[str, Draw] = {"mini": lambda root, progress: mini.generate(root, progress=progress)}
 

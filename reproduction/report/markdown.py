@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from reproduction.caffe import files
 from reproduction.caffe.errors import StrPath
-from reproduction.report.record import COLUMNS, METRICS, TITLES, Measured, NetResult, Report
+from reproduction.report.record import Measured, NetResult, Report
+from reproduction.report.reference import COLUMNS, METRICS, PUBLISHED_RULE, TITLES, points
 
 UNVERIFIED = "\\*"
 _DECIMALS = 4  # of what is measured here: as many as the most exact source
@@ -51,44 +52,59 @@ def table(report: Report) -> str:
         for measured in net.measured:
             for metric in METRICS:
                 cells = [_cell(report, measured, column, metric) for column in columns]
-                rows.append([_name(net, measured), TITLES[metric], *cells, _percent(getattr(measured, metric))])
+                rows.append([net.title(measured), TITLES[metric], *cells, _percent(getattr(measured, metric))])
     titles = [COLUMNS[column] for column in columns]
     return grid(["net", "metric", *titles, "measured here"], rows, text_columns=2)
 
 
 def columns_of(report: Report) -> list[str]:
-    """List the sources that say anything of the report's nets, in the order of ``record.COLUMNS``."""
+    """List the sources that say anything of the report's nets, in the order of ``reference.COLUMNS``."""
     said = {row.column for net in report.nets for measured in net.measured for row in measured.references}
     return [column for column in COLUMNS if column in said]
 
 
 def verdicts(report: Report) -> Iterator[str]:
-    """Say of every net what it was held against, and whether it holds."""
+    """Yield a sentence for each net: what its scores were compared with, and whether they match."""
+    why = dict(report.unchecked())
     for net in report.nets:
         for measured in net.measured:
-            name, reference = _name(net, measured), measured.held_against
-            if report.limit is not None:
-                yield f"{name}: only {report.limit} of {_count(report)} images were scored; not compared."
-            elif reference is None:
-                yield f"{name}: no score of these weights was published that could be checked; not compared."
-            else:
-                within, off = reference.tolerance_points, list(measured.off())
-                said = ", ".join(f"{TITLES[metric]} by {delta:+.2f}" for metric, delta in off)
-                source = COLUMNS[reference.column]
-                yield (
-                    f"{name}: **off** from {source}, more than {within:g} points: {said}."
-                    if off
-                    else f"{name}: within {within:g} points of {source}."
-                )
-            rule = measured.mean_iu_published_rule
-            if rule is not None and rule != measured.mean_iu:
-                yield f"{name}: mean IU by the rule of the published score.py, {_percent(rule)}."
-        if net.note:
-            yield f"{net.net}: {net.note}."
+            name = net.title(measured)
+            yield f"{name}: not checked; {why[name]}." if name in why else _compared(name, measured)
+            if measured.has_absent:
+                yield f"{name}: {_both_rules(report, measured)}."
+        if not net.measured:
+            yield f"{net.net}: not checked; {net.note}."
     for rise in report.rises():
         wanted = "" if rise.least is None else f"; at least {rise.least:+g} is wanted"
         said = f"{rise.net}: mean IU changes by {rise.points:+.2f} points from {rise.parent}{wanted}."
         yield said if rise.is_enough else f"**{said}**"
+
+
+def _compared(name: str, measured: Measured) -> str:
+    """Return whether scores match what they must."""
+    reference = measured.held_against
+    assert reference is not None
+    assert reference.tolerance_points is not None
+    within, source = points(reference.tolerance_points), COLUMNS[reference.column]
+    remark = f" ({reference.remark})" if reference.remark else ""
+    off = ", ".join(
+        f"{TITLES[metric]} by {delta:+.2f}" if delta == delta else f"{TITLES[metric]} was not measured"
+        for metric, delta in measured.off()
+    )
+    if off:
+        return f"{name}: **off** from {source}{remark}, more than {within}: {off}."
+    return f"{name}: within {within} of {source}{remark}."
+
+
+def _both_rules(report: Report, measured: Measured) -> str:
+    """Return the mean IU by both rules for absent classes, and how far each is from what it must match."""
+    reference = None if report.limit is not None else measured.held_against
+    parts = []
+    for metric, rule in (("mean_iu", "with absent classes left out"), (PUBLISHED_RULE, "as the published score.py")):
+        delta = measured.delta(reference, metric) if reference else None
+        above = "" if delta is None else f" ({delta:+.2f})"
+        parts.append(f"{_percent(getattr(measured, metric))}{above} {rule}")
+    return f"mean IU is {' and '.join(parts)}"
 
 
 def _about(report: Report) -> str:
@@ -136,7 +152,7 @@ def _sources(report: Report) -> Iterator[str]:
             for measured in net.measured:
                 for reference in measured.references:
                     if reference.column == column:
-                        yield f"{title}, {_name(net, measured)}: {reference.source}."
+                        yield f"{title}, {net.title(measured)}: {reference.source}."
 
 
 def _classes(report: Report) -> list[str]:
@@ -154,10 +170,6 @@ def _classes(report: Report) -> list[str]:
         parts.append("## IU of each class" + (f", {label}" if len(by_label) > 1 else ""))
         parts.append(grid(["class", *(net.net for net, _ in found)], rows, text_columns=1))
     return parts
-
-
-def _name(net: NetResult, measured: Measured) -> str:
-    return net.net if len(net.measured) == 1 else f"{net.net}, {measured.label}"
 
 
 def _percent(value: float | None, decimals: int = _DECIMALS) -> str:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from reproduction.caffe import files
 from reproduction.caffe.errors import StrPath
 from reproduction.fcn import palette
-from reproduction.report import gallery, markdown
+from reproduction.report import gallery, markdown, reference
 from reproduction.report.gallery import Gallery, Media, Shown
-from reproduction.report.record import COLUMNS, METRICS, TITLES, Measured, NetResult, Reference, Report
+from reproduction.report.record import Measured, NetResult, Report
+from reproduction.report.reference import COLUMNS, METRICS, TITLES, Reference
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -204,7 +205,7 @@ def environment() -> Environment:
     for name in ("page.css", "page.js"):
         made.globals[name.replace(".", "_")] = Markup(templates.joinpath(name).read_text(encoding="utf-8"))
     made.globals.update(METRICS=METRICS, TITLES=TITLES, COLUMNS=COLUMNS)
-    made.filters.update(percent=percent, points=points, rgb=rgb, bold=_bold)
+    made.filters.update(percent=percent, points=points, tolerance=reference.points, rgb=rgb, bold=_bold)
     return made
 
 
@@ -238,7 +239,7 @@ def _panel(report: Report, net: NetResult, measured: Measured, colours: Sequence
     several = len(net.measured) > 1
     return Panel(
         id=re.sub(r"[^\w.-]", "-", f"{net.net}-{measured.label}" if several else net.net),
-        name=f"{net.net}, {measured.label}" if several else net.net,
+        name=net.title(measured),
         net=net,
         measured=measured,
         bars=_bars(report, net, measured, colours),

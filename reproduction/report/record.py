@@ -28,14 +28,16 @@
               "images": [{"id": ..., "pixel_acc": ..., "mean_iu": ...}, ...],
               "references": [
                 {
-                  "column": "paper",                                a key of COLUMNS
+                  "column": "paper",                                a key of reference.COLUMNS
                   "source": ..., "decimals": 1, "unverified": ["mean_acc"],
                   "tolerance_points": null,                         or how far off the net may be
+                  "remark": "of other weights, ...",                what speaks against the comparison
                   "values": {"mean_iu": 0.655, ...},
-                  "deltas_points": {"mean_iu": 0.01, ...}           measured minus published, percent; null if limited
+                  "deltas_points": {"mean_iu": 0.01, ...}           measured minus published, percent; null if limited;
+                                                                    also of "mean_iu_published_rule"
                 }
               ],
-              "held_against": "rescored"                            a key of COLUMNS, or null
+              "held_against": "rescored"                            a key of reference.COLUMNS; null: not checked
             }
           ]
         }
@@ -56,76 +58,10 @@ from typing import Any
 from reproduction.caffe import files
 from reproduction.caffe.errors import DataError, StrPath
 from reproduction.fcn import catalogue, nets, paper, score
-from reproduction.fcn.paper import Row
 from reproduction.fcn.score import Scores
+from reproduction.report.reference import HOLDS, METRICS, PUBLISHED_RULE, TRAINED_POINTS, Reference, closest
 
 FORMAT = 1
-METRICS = ("pixel_acc", "mean_acc", "mean_iu", "fw_iu")
-TITLES = {"pixel_acc": "pixel acc.", "mean_acc": "mean acc.", "mean_iu": "mean IU", "fw_iu": "f.w. IU"}
-COLUMNS = {
-    "paper": "paper",
-    "readme": "published README",
-    "rescored": "re-scored elsewhere",
-    "recorded": "recorded",
-}
-
-# Whose numbers a net must meet, the closest first, and within how many points: they were measured with the same
-# weights, those of "recorded" by this project. The paper's are another matter: of most of them only an older edition,
-# with other weights, could be checked.
-HOLDS = {"rescored": 0.1, "readme": 0.1, "recorded": 0.01}
-
-#: Within how many points a net that was trained anew must meet them.
-TRAINED_POINTS = 1.0
-
-
-@dataclass(frozen=True)
-class Reference:
-    """One row of numbers to compare with.
-
-    Attributes:
-        column: a key of ``COLUMNS``.
-        source: edition, table and row, and where they were read.
-        decimals: of a percent, as printed.
-        values: metric -> fraction; a metric that the row does not state is absent.
-        unverified: the metrics that could not be held against the text of their paper.
-        tolerance_points: how far a net may be off, in points (percent); None for numbers of other weights.
-    """
-
-    column: str
-    source: str
-    decimals: int
-    values: Mapping[str, float]
-    unverified: Sequence[str] = ()
-    tolerance_points: float | None = None
-
-    @classmethod
-    def of(cls, column: str, row: Row, label: str = "label") -> Reference | None:
-        """Take a published row over; None when it says nothing of this label."""
-        prefix = "geo_" if label == "geo" else ""
-        figures = {metric: row.figures[prefix + metric] for metric in METRICS if prefix + metric in row.figures}
-        if not figures:
-            return None
-        return cls(
-            column,
-            f"{row.edition}, {row.table}, {row.name}; {row.measured_on}; {row.source}",
-            max(_decimals(figure.value) for figure in figures.values()),
-            {metric: figure.value / 100 for metric, figure in figures.items()},
-            [metric for metric, figure in figures.items() if not figure.verified],
-            HOLDS.get(column),
-        )
-
-    @classmethod
-    def recorded(cls, report: Report, net: str, label: str = "label") -> Reference | None:
-        """Take what an earlier report has of a net; None when it says nothing of it, or of this label."""
-        for result in report.nets:
-            for found in result.measured:
-                if (result.net, found.label) == (net, label):
-                    values = {metric: getattr(found, metric) for metric in METRICS}
-                    known = {metric: value for metric, value in values.items() if value is not None}
-                    torch = report.versions.get("torch", "unknown")
-                    source = f"measured here {report.measured[:10]}, torch {torch}; weights {result.weights_sha256}"
-                    return cls("recorded", source, 4, known, (), HOLDS["recorded"])
-        return None
 
 
 @dataclass(frozen=True)
@@ -191,23 +127,37 @@ class Measured:
 
     @property
     def held_against(self) -> Reference | None:
-        """The reference that the net must meet; None where none was measured with the same weights."""
-        held = [reference for reference in self.references if reference.tolerance_points is not None]
-        return min(held, key=lambda reference: list(HOLDS).index(reference.column), default=None)
+        """The reference that the net must match; None where there is none, so that nothing is checked."""
+        return closest(self.references)
+
+    @property
+    def has_absent(self) -> bool:
+        """Whether the two rules for classes without truth make a difference."""
+        return self.mean_iu_published_rule not in (None, self.mean_iu)
 
     def delta(self, reference: Reference, metric: str) -> float | None:
         """Measured minus published, in points (percent); None where either is missing."""
-        mine, theirs = getattr(self, metric), reference.values.get(metric)
+        mine, theirs = getattr(self, metric), reference.values.get("mean_iu" if metric == PUBLISHED_RULE else metric)
         return None if mine is None or theirs is None else 100 * (mine - theirs)
 
+    def misses(self, reference: Reference, metric: str) -> bool:
+        """Whether a metric is further off a reference than its tolerance, or was not measured.
+
+        The papers do not state how their mean IU counts absent classes, so that it may match by either rule.
+        """
+        if reference.tolerance_points is None or metric not in reference.values:
+            return False
+        rules = (metric, PUBLISHED_RULE) if (metric, reference.column) == ("mean_iu", "paper") else (metric,)
+        deltas = [delta for rule in rules if (delta := self.delta(reference, rule)) is not None]
+        return not any(abs(delta) <= reference.tolerance_points for delta in deltas)
+
     def off(self) -> Iterator[tuple[str, float]]:
-        """Give the metrics that miss ``held_against`` by more than the tolerance, with how much, in points."""
+        """Yield the metrics that miss ``held_against``, with how much, in points; NaN where one was not measured."""
         reference = self.held_against
-        if reference and reference.tolerance_points is not None:
-            for metric in METRICS:
+        for metric in METRICS if reference else ():
+            if reference and self.misses(reference, metric):
                 delta = self.delta(reference, metric)
-                if delta is not None and abs(delta) > reference.tolerance_points:
-                    yield metric, delta
+                yield metric, math.nan if delta is None else delta
 
 
 @dataclass(frozen=True)
@@ -231,6 +181,10 @@ class NetResult:
     seconds_per_image: float | None = None
     measured: Sequence[Measured] = ()
     predictions: str = ""
+
+    def title(self, measured: Measured) -> str:
+        """Return the name of the net, with the label where there are several."""
+        return self.net if len(self.measured) == 1 else f"{self.net}, {measured.label}"
 
 
 @dataclass(frozen=True)
@@ -305,6 +259,18 @@ class Report:
             for metric, delta in measured.off()
         ]
 
+    def unchecked(self) -> list[tuple[str, str]]:
+        """List what was not checked, and why: the title of the net, and the reason."""
+        found = [(net.net, net.note) for net in self.nets if not net.measured]
+        for net in self.nets:
+            for measured in net.measured:
+                if self.limit is not None and self.split:
+                    found.append((net.title(measured), f"only {self.limit} of {self.split.count} images were scored"))
+                elif measured.held_against is None:
+                    other = "the published scores are of other weights"
+                    found.append((net.title(measured), other if measured.references else "no score of it is known"))
+        return found
+
     def rises(self) -> list[Rise]:
         """Compare each stage with the one before, in its first labelling. Nothing when only a part was scored."""
         mean_iu = {net.net: net.measured[0].mean_iu for net in self.nets if net.measured}
@@ -327,18 +293,28 @@ def references(
         net: its name.
         label: the label's top.
         earlier: what was measured before, see ``load``.
-        trained: whether the net was trained anew; then it must meet the others within ``TRAINED_POINTS``.
+        trained: whether the weights are the user's own; then they must match within ``TRAINED_POINTS``.
     """
     rows = {"paper": paper.published(net), "readme": paper.readme(net), "rescored": paper.rescored(net)}
     found = [Reference.of(column, row, label) for column, row in rows.items() if row]
-    found += [Reference.recorded(earlier, net, label)] if earlier else []
+    found += [_recorded(earlier, net, label)] if earlier else []
     kept = [reference for reference in found if reference]
     if trained:
-        kept = [
-            dataclasses.replace(row, tolerance_points=TRAINED_POINTS) if row.tolerance_points is not None else row
-            for row in kept
-        ]
+        kept = [dataclasses.replace(row, tolerance_points=TRAINED_POINTS) for row in kept]
     return kept
+
+
+def _recorded(report: Report, net: str, label: str) -> Reference | None:
+    """Return what an earlier report measured of a net; None where it has nothing of it, or of this label."""
+    for result in report.nets:
+        for found in result.measured:
+            if (result.net, found.label) == (net, label):
+                values = {metric: getattr(found, metric) for metric in METRICS}
+                known = {metric: value for metric, value in values.items() if value is not None}
+                torch = report.versions.get("torch", "unknown")
+                source = f"measured here {report.measured[:10]}, torch {torch}; weights {result.weights_sha256}"
+                return Reference("recorded", source, 4, known, (), HOLDS["recorded"])
+    return None
 
 
 def dumps(report: Report) -> str:
@@ -347,7 +323,8 @@ def dumps(report: Report) -> str:
     for net, result in zip(document["nets"], report.nets, strict=True):
         for entry, measured in zip(net["measured"], result.measured, strict=True):
             for row, reference in zip(entry["references"], measured.references, strict=True):
-                row["deltas_points"] = {metric: _delta(report, measured, reference, metric) for metric in row["values"]}
+                metrics = [*row["values"], *([PUBLISHED_RULE] if "mean_iu" in row["values"] else [])]
+                row["deltas_points"] = {metric: _delta(report, measured, reference, metric) for metric in metrics}
             entry["held_against"] = measured.held_against and measured.held_against.column
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
@@ -408,7 +385,3 @@ def _delta(report: Report, measured: Measured, reference: Reference, metric: str
 
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
-
-
-def _decimals(value: float) -> int:
-    return len(f"{value:.6f}".rstrip("0").partition(".")[2]) or 1

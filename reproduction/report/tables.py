@@ -11,7 +11,8 @@ from reproduction.fcn.nets import Published
 from reproduction.fcn.paper import Row
 from reproduction.fcn.score import Scores
 from reproduction.report.markdown import UNVERIFIED, grid
-from reproduction.report.record import METRICS, TITLES, Measured, Report
+from reproduction.report.record import Measured, Report
+from reproduction.report.reference import METRICS, TITLES
 
 NOT_RECORDED = "not recorded"
 

@@ -13,7 +13,7 @@ from reproduction.report import course, curves
 from reproduction.report.course import Check, Stage
 from reproduction.report.curves import Chart, Drawn, Line, Span
 from reproduction.report.page import Bar, render, rgb
-from reproduction.report.record import METRICS, TITLES
+from reproduction.report.reference import METRICS, TITLES
 
 
 @dataclass(frozen=True)

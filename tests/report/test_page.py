@@ -96,7 +96,7 @@ def test_a_part_of_the_split_is_compared_with_nothing(run):
     report, _ = run
     text = page.page(dataclasses.replace(report, limit=5))
     assert "the first 5" in re.sub(r"\s+", " ", text)
-    assert {entry["text"] for entry in Cells(text).classed("badge")} == {"a part only, not compared"}
+    assert {entry["text"] for entry in Cells(text).classed("badge")} == {"a part only, not checked"}
     assert not Cells(text).classed("delta")
 
 

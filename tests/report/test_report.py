@@ -68,6 +68,7 @@ def test_a_class_without_pixels_is_none_not_nan():
 def test_geometry_is_compared_with_its_own_column():
     geo = measured("siftflow-fcn16s", "geo", class_names("siftflow-geo"))
     assert [(row.column, row.values) for row in geo.references] == [("paper", {"pixel_acc": pytest.approx(0.943)})]
+    assert geo.held_against.tolerance_points == 1
     sem = measured("siftflow-fcn16s", "sem", class_names("siftflow-sem"))
     assert sem.references[0].values["mean_iu"] == pytest.approx(0.395)
 
@@ -84,7 +85,8 @@ def test_every_printed_number_comes_back_as_printed(name):
 def test_a_net_is_held_against_the_closest_measurement_of_the_same_weights():
     assert measured("voc-fcn8s").held_against.column == "rescored"
     assert measured("voc-fcn-alexnet").held_against.column == "readme"
-    assert measured("nyud-fcn32s-color").held_against is None
+    assert measured("nyud-fcn32s-color").held_against.column == "paper"
+    assert measured("siftflow-fcn32s", "sem").held_against is None
 
 
 @pytest.mark.parametrize(
@@ -103,7 +105,7 @@ def test_a_part_of_the_split_is_compared_with_nothing():
     assert document["nets"][0]["measured"][0]["references"][2]["deltas_points"]["mean_iu"] is None
     text = markdown.page(part)
     assert "the first 20 of 736 images" in text
-    assert "- voc-fcn8s: only 20 of 736 images were scored; not compared." in text
+    assert "- voc-fcn8s: not checked; only 20 of 736 images were scored." in text
     assert "(" not in next(line for line in text.splitlines() if "| mean IU" in line)
 
 
@@ -121,7 +123,9 @@ def test_the_json_has_what_its_documentation_says():
     assert np.shape(entry["confusion"]) == (21, 21)
     deltas = entry["references"][2]["deltas_points"]
     assert deltas["pixel_acc"] == pytest.approx(0.0001)
-    assert entry["references"][1]["deltas_points"] == {"mean_iu": pytest.approx(0.0126)}
+    deltas = entry["references"][1]["deltas_points"]
+    assert deltas["mean_iu"] == pytest.approx(0.0126)
+    assert deltas["mean_iu_published_rule"] == pytest.approx(100 * (entry["mean_iu_published_rule"] - 0.655))
 
 
 TABLE = """\
@@ -151,13 +155,14 @@ def test_the_page_says_what_is_off_what_is_unchecked_and_where_numbers_come_from
 
 
 def test_nets_without_weights_and_numbers_that_cannot_be_checked_are_said_to_be_so():
-    color = NetResult("nyud-fcn32s-color", measured=[measured("nyud-fcn32s-color", classes=class_names("nyud"))])
-    none = NetResult("nyud-fcn32s-color-d", note="no caffemodel was published")
-    text = markdown.page(report(color, none, name="nyud"))
-    assert "- nyud-fcn32s-color: no score of these weights was published that could be checked; not" in text
-    assert "- nyud-fcn32s-color-d: no caffemodel was published." in text
+    sem = measured("siftflow-fcn32s", "sem", class_names("siftflow-sem"))
+    stranger = NetResult("siftflow-fcn32s", measured=[sem])
+    none = NetResult("nyud-fcn32s-color-d", note="its weights were not published")
+    text = markdown.page(report(stranger, none, name="nyud"))
+    assert "- siftflow-fcn32s: not checked; no score of it is known.\n" in text
+    assert "- nyud-fcn32s-color-d: not checked; its weights were not published." in text
     assert "| nyud-fcn32s-color-d | not measured |" in text
-    assert report(color, none, name="nyud").off() == []
+    assert report(stranger, none, name="nyud").off() == []
 
 
 def test_two_labellings_have_rows_and_classes_of_their_own():
@@ -170,7 +175,11 @@ def test_two_labellings_have_rows_and_classes_of_their_own():
     )
     text = markdown.page(report(net, name="siftflow"))
     assert "| siftflow-fcn16s, geo | pixel acc. |" in text
-    assert "- siftflow-fcn16s, sem: mean IU by the rule of the published score.py, 36.0000." in text
+    mean_iu = 100 * net.measured[0].mean_iu
+    assert (
+        f"- siftflow-fcn16s, sem: mean IU is {mean_iu:.4f} ({mean_iu - 39.5:+.2f}) with absent classes left out and"
+        " 36.0000 (-3.50) as the published score.py.\n"
+    ) in text
     assert "## IU of each class, sem" in text
     assert "## IU of each class, geo" in text
 

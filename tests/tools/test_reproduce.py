@@ -21,6 +21,7 @@ from reproduction.fcn.paper import Figure, Row
 from tests import published, servers, thin
 
 ROOT = Path(__file__).resolve().parents[2]
+UNPUBLISHED = "its weights were not published, name your own with --model"
 IDS = ["2007_000033", "2007_000042", "2007_000061"]
 WEIGHTS = "fcn8s-heavy-pascal.caffemodel"
 MB = 1_000_000
@@ -189,6 +190,7 @@ def reproduce(host, tmp_path, monkeypatch, capsys):
     # None of the real nets is narrow: their published scores are put aside.
     monkeypatch.setattr(paper, "rescored", lambda net: None)
     monkeypatch.setattr(paper, "readme", lambda net: None)
+    monkeypatch.setattr(paper, "published", lambda net: None)
     module = importlib.import_module("reproduce")
     host.server.requests.clear()
 
@@ -206,8 +208,11 @@ def scores(folder, name):
 
 
 def test_both_labellings_of_sift_flow_are_scored_from_its_zip(reproduce, host, tmp_path):
-    code, _ = reproduce("siftflow", "--nets", "siftflow-fcn16s")
-    assert code == 0
+    code, said = reproduce("siftflow", "--nets", "siftflow-fcn16s")
+    assert code == 3
+    assert said.err == "".join(
+        f"not checked: siftflow-fcn16s, {label}; no score of it is known.\n" for label in ("sem", "geo")
+    )
     (net,) = scores(tmp_path, "siftflow")["nets"]
     (predictions,) = (tmp_path / "report/siftflow/predictions").iterdir()
     for i, (label, classes) in enumerate((("sem", 33), ("geo", 3))):
@@ -219,10 +224,10 @@ def test_both_labellings_of_sift_flow_are_scored_from_its_zip(reproduce, host, t
 
 def test_a_net_without_published_weights_is_listed_as_such(reproduce, host, tmp_path):
     code, said = reproduce("nyud", "--nets", "nyud-fcn32s-color", "nyud-fcn32s-color-d", "nyud-fcn32s-color-hha")
-    assert code == 0
+    assert code == 3
     color, color_d, color_hha = scores(tmp_path, "nyud")["nets"]
-    assert (color_d["note"], color_d["measured"]) == ("no caffemodel was published", [])
-    assert "nyud-fcn32s-color-d: no caffemodel was published.\n" in said.out
+    assert (color_d["note"], color_d["measured"]) == (UNPUBLISHED, [])
+    assert f"nyud-fcn32s-color-d: not checked; {UNPUBLISHED}.\n" in said.out
     for net in (color, color_hha):
         (predictions,) = (tmp_path / "report/nyud/predictions").glob(f"{net['net']}-??????????")
         predicted = {id: pixels(predictions / f"{id}.png") for id in host.labels["nyud"]}
@@ -230,9 +235,8 @@ def test_a_net_without_published_weights_is_listed_as_such(reproduce, host, tmp_
 
 
 def test_nothing_is_written_when_there_is_nothing_to_measure(reproduce, host, tmp_path):
-    with pytest.raises(ReproductionError) as info:
-        reproduce("nyud", "--nets", "nyud-fcn32s-color-d")
-    assert str(info.value) == "nothing was measured; nyud-fcn32s-color-d: no caffemodel was published."
+    code, said = reproduce("nyud", "--nets", "nyud-fcn32s-color-d")
+    assert (code, said.err) == (3, f"not checked: nyud-fcn32s-color-d; {UNPUBLISHED}.\n")
     assert host.server.requests == []
     assert list(tmp_path.iterdir()) == []
 
@@ -256,11 +260,51 @@ def test_within_a_tenth_of_a_point_is_success_and_beyond_it_is_not(reproduce, tm
     assert "voc-fcn8s: **off** from re-scored elsewhere, more than 0.1 points: mean IU by +0.11.\n" in said.out
 
 
+def in_table(mean_iu):
+    return lambda net: Row(paper.PAMI, "a table", net, "images", {"mean_iu": Figure(mean_iu, False)}, "somebody", net)
+
+
+def test_a_net_of_which_only_the_papers_table_is_known_must_match_it_within_a_point(reproduce, tmp_path, monkeypatch):
+    reproduce("nyud", "--nets", "nyud-fcn32s-color")
+    measured = 100 * scores(tmp_path, "nyud")["nets"][0]["measured"][0]["mean_iu"]
+    remark = "paper (not checked against the paper's text)"
+    monkeypatch.setattr(paper, "published", in_table(measured + 0.99))
+    code, said = reproduce("nyud", "--nets", "nyud-fcn32s-color")
+    assert (code, said.err) == (0, "")
+    assert f"nyud-fcn32s-color: within 1 point of {remark}.\n" in said.out
+    monkeypatch.setattr(paper, "published", in_table(measured + 1.01))
+    code, said = reproduce("nyud", "--nets", "nyud-fcn32s-color")
+    assert (code, said.err) == (1, "error: off by more than 1 point: nyud-fcn32s-color.\n")
+    assert f"nyud-fcn32s-color: **off** from {remark}, more than 1 point: mean IU by -1.01.\n" in said.out
+
+
+def test_weights_of_ones_own_measure_the_net_whose_weights_were_not_published(reproduce, tmp_path, monkeypatch):
+    mine = tmp_path / "mine.caffemodel"
+    thin.write(mine, "nyud-fcn32s-color-d", 32)
+    args = ("nyud", "--nets", "nyud-fcn32s-color-d", "--model", str(mine))
+    monkeypatch.setattr(paper, "published", in_table(90.0))
+    code, said = reproduce(*args)
+    assert (code, said.err) == (1, "error: off by more than 1 point: nyud-fcn32s-color-d.\n")
+    (net,) = scores(tmp_path, "nyud")["nets"]
+    assert (net["weights"], net["weights_sha256"]) == ("mine.caffemodel", file_hash(mine))
+    assert not mine.with_suffix(".safetensors").exists(), "nothing is written beside a file of the user's"
+    monkeypatch.setattr(paper, "published", in_table(100 * net["measured"][0]["mean_iu"]))
+    assert reproduce(*args)[0] == 0
+
+
+def test_a_file_of_ones_own_is_of_one_net(reproduce, capsys):
+    for args in (["nyud"], ["nyud", "--nets", "nyud-fcn32s-color", "nyud-fcn32s-hha"]):
+        with pytest.raises(SystemExit) as info:
+            reproduce(*args, "--model", "mine.caffemodel")
+        assert info.value.code == 2
+        assert "--model is of one net: name it with --nets" in capsys.readouterr().err
+
+
 def test_a_limit_scores_the_first_images_and_compares_nothing(reproduce, host, tmp_path, monkeypatch):
     monkeypatch.setattr(paper, "rescored", rescored(99.0))
     code, said = reproduce("voc", "--nets", "voc-fcn8s", "--limit", "2")
-    assert code == 0
-    assert "voc-fcn8s: only 2 of 3 images were scored; not compared.\n" in said.out
+    assert (code, said.err) == (3, "not checked: voc-fcn8s; only 2 of 3 images were scored.\n")
+    assert "voc-fcn8s: not checked; only 2 of 3 images were scored.\n" in said.out
     report = scores(tmp_path, "voc")
     assert report["limit"] == 2
     truth = [host.labels["voc"][id] for id in IDS[:2]]

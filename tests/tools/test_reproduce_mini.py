@@ -72,7 +72,7 @@ def test_scores_are_recorded_and_met_again(reproduce, tmp_path):
 
 def test_for_a_machine_the_report_is_all_of_standard_output(reproduce, tmp_path):
     code, said = reproduce("--json", "--nets", "mini-fcn8s")
-    assert code == 0
+    assert code == 3
     assert said.out == (tmp_path / "report/mini/scores.json").read_text()
     assert [net["net"] for net in json.loads(said.out)["nets"]] == ["mini-fcn8s"]
     assert said.err.startswith(f"data: drawn, {tmp_path}/data/mini\n")
@@ -84,7 +84,23 @@ def test_other_weights_are_off_the_record(reproduce, tmp_path):
     code, said = reproduce("--nets", "mini-fcn32s")
     assert (code, said.err) == (1, "error: off by more than 0.01 points: mini-fcn32s.\n")
     code, said = reproduce("--nets", "mini-fcn32s", "--limit", "2")
-    assert (code, said.err) == (0, "")
+    assert (code, said.err) == (3, "not checked: mini-fcn32s; only 2 of 3 images were scored.\n")
+
+
+def test_without_a_record_nothing_is_checked_and_that_is_no_success(reproduce, tmp_path):
+    code, said = reproduce("--nets", "mini-fcn8s")
+    assert (code, said.err) == (3, "not checked: mini-fcn8s; no score of it is known.\n")
+    assert "mini-fcn8s: not checked; no score of it is known.\n" in said.out
+
+
+def test_a_net_that_the_record_lacks_is_not_checked(reproduce, tmp_path):
+    reproduce("--record")
+    path = tmp_path / "weights/mini/scores.json"
+    kept = document(path)
+    kept["nets"] = kept["nets"][1:]
+    path.write_text(json.dumps(kept))
+    code, said = reproduce()
+    assert (code, said.err) == (3, "not checked: mini-fcn32s; no score of it is known.\n")
 
 
 def test_stages_that_are_not_better_are_an_error(reproduce, monkeypatch):
@@ -112,7 +128,7 @@ def test_a_training_is_scored_and_may_be_kept(reproduce, weights, tmp_path):
     (runs / "mini-vgg/mini-vgg.caffemodel").write_bytes(b"vgg")
     code, said = reproduce("--trained", runs)
     assert (code, said.err) == (0, "")
-    assert "mini-fcn8s: within 1 points of recorded.\n" in said.out
+    assert "mini-fcn8s: within 1 point of recorded.\n" in said.out
     assert f"converted, {runs}/mini-fcn8s/mini-fcn8s.safetensors\n" in said.out
     assert not (kept / "mini-fcn8s.log.jsonl").exists()
     for path in kept.glob("*.caffemodel"):

@@ -1,0 +1,83 @@
+"""What scores are compared with: rows of numbers, how far off a net may be, and what speaks against a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from reproduction.fcn import paper
+from reproduction.fcn.paper import Row
+
+METRICS = paper.METRICS
+TITLES = {"pixel_acc": "pixel acc.", "mean_acc": "mean acc.", "mean_iu": "mean IU", "fw_iu": "f.w. IU"}
+COLUMNS = {
+    "paper": "paper",
+    "readme": "published README",
+    "rescored": "re-scored elsewhere",
+    "recorded": "recorded",
+}
+
+# Which numbers a net must match, the closest first, and within how many points. All but the paper's were measured with
+# the same weights, those of "recorded" by this project. Where only the paper's table is known, weights and rounding may
+# differ, and some numbers were not checked against its text; see ``paper.caveat``.
+HOLDS = {"rescored": 0.1, "readme": 0.1, "recorded": 0.01, "paper": 1.0}
+
+PUBLISHED_RULE = "mean_iu_published_rule"
+
+#: Within how many points weights of one's own must match them.
+TRAINED_POINTS = 1.0
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One row of numbers to compare with.
+
+    Attributes:
+        column: a key of ``COLUMNS``.
+        source: edition, table and row, and where they were read.
+        decimals: of a percent, as printed.
+        values: metric -> fraction; a metric that the row does not state is absent.
+        unverified: the metrics that could not be held against the text of their paper.
+        tolerance_points: how far a net may be off, in points (percent); None where it need not match.
+        remark: what speaks against the comparison; empty where nothing does.
+    """
+
+    column: str
+    source: str
+    decimals: int
+    values: Mapping[str, float]
+    unverified: Sequence[str] = ()
+    tolerance_points: float | None = None
+    remark: str = ""
+
+    @classmethod
+    def of(cls, column: str, row: Row, label: str = "label") -> Reference | None:
+        """Take a published row over; None when it says nothing of this label."""
+        prefix = "geo_" if label == "geo" else ""
+        figures = {metric: row.figures[prefix + metric] for metric in METRICS if prefix + metric in row.figures}
+        if not figures:
+            return None
+        return cls(
+            column,
+            f"{row.edition}, {row.table}, {row.name}; {row.measured_on}; {row.source}",
+            max(_decimals(figure.value) for figure in figures.values()),
+            {metric: figure.value / 100 for metric, figure in figures.items()},
+            [metric for metric, figure in figures.items() if not figure.verified],
+            HOLDS[column],
+            paper.caveat(row) if column == "paper" else "",
+        )
+
+
+def closest(references: Sequence[Reference]) -> Reference | None:
+    """Return the reference that a net must match, see ``HOLDS``; None where it need not match any."""
+    held = [reference for reference in references if reference.tolerance_points is not None]
+    return min(held, key=lambda reference: list(HOLDS).index(reference.column), default=None)
+
+
+def points(tolerance: float) -> str:
+    """Format a tolerance, such as ``0.1 points``."""
+    return f"{tolerance:g} point{'' if tolerance == 1 else 's'}"
+
+
+def _decimals(value: float) -> int:
+    return len(f"{value:.6f}".rstrip("0").partition(".")[2]) or 1

@@ -1,0 +1,115 @@
+"""Every number that is shown as checked can fail: wrong scores of each of the fifteen nets, judged by the tool."""
+
+import importlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reproduction.fcn import nets, paper
+from reproduction.fcn.datasets import DATASETS, class_names
+from reproduction.fcn.score import scores
+from reproduction.report import markdown, record
+from reproduction.report.record import Measured, NetResult, Report, Split
+
+ROOT = Path(__file__).resolve().parents[2]
+UNKNOWN = "siftflow-fcn32s"  # the one net of which no score was ever printed
+PAPER_ONLY = [name for name in nets.NETS if not name.startswith("voc-") and name != UNKNOWN]
+
+
+@pytest.fixture
+def judge(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    return importlib.import_module("reproduce").judge
+
+
+def report(name, points=0.0, metric="mean_iu", rule=None, *, trained=False, limit=None):
+    """A run of a net that scores what it must, but for one metric, which is off by some points."""
+    row, measured = nets.NETS[name], []
+    lists = DATASETS[row.dataset].label_lists
+    for head in row.heads:
+        classes = class_names(lists[head.label])
+        rows = record.references(name, head.label, trained=trained)
+        found = Measured.of(head.label, scores(np.eye(len(classes), dtype=np.int64)), classes, rows)
+        right = dict(found.held_against.values) if found.held_against else {"mean_iu": 0.5}
+        if metric in right:
+            right[metric] += points / 100
+        by_rule = right.get("mean_iu") if rule is None else rule
+        measured.append(replace(found, **right, mean_iu_published_rule=by_rule))
+    split = Split("test", 100, "0" * 40)
+    nets_of_it = [NetResult(name, "", "w", "f" * 64, 1.0, measured)]
+    return Report(row.dataset, "2026-01-31T12:00:00+00:00", split, limit, "cpu", "exact", {"torch": "2"}, nets_of_it)
+
+
+@pytest.mark.parametrize("name", nets.NETS)
+def test_a_wrong_score_fails_and_the_right_one_does_not(judge, capsys, name):
+    right = judge(report(name), 0)
+    assert (right, capsys.readouterr().err.startswith("not checked: ")) == (
+        (3, True) if name == UNKNOWN else (0, False)
+    )
+    tolerance = 1.0 if name in PAPER_ONLY else 0.1
+    for points in (-30.0, -tolerance - 0.01, tolerance + 0.01):
+        code = judge(report(name, points), 0)
+        said = capsys.readouterr().err
+        if name == UNKNOWN:
+            assert (code, said.splitlines()[0]) == (3, f"not checked: {name}, sem; no score of it is known.")
+        else:
+            unit = "point" if tolerance == 1 else "points"
+            assert (code, said) == (1, f"error: off by more than {tolerance:g} {unit}: {name}.\n")
+    if name != UNKNOWN:
+        assert judge(report(name, tolerance - 0.01), 0) == 0
+
+
+@pytest.mark.parametrize("name", nets.NETS)
+def test_every_metric_that_is_compared_can_fail(judge, name):
+    held = report(name).nets[0].measured[0].held_against
+    for metric in held.values if held else ():
+        assert judge(report(name, 2.0, metric), 0) == 1
+
+
+@pytest.mark.parametrize("name", nets.NETS)
+def test_a_part_of_the_images_is_not_checked(judge, capsys, name):
+    assert judge(report(name, -30.0, limit=20), 0) == 3
+    assert f"not checked: {name}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", PAPER_ONLY)
+def test_the_verdict_says_what_speaks_against_the_papers_number(name):
+    (verdict, *_) = markdown.verdicts(report(name))
+    if name == "siftflow-fcn16s":
+        assert "of other weights, those of CVPR 2015" in verdict
+    else:
+        assert "not checked against the paper's text" in verdict
+
+
+def test_weights_of_ones_own_are_held_to_the_table_within_a_point(judge):
+    assert judge(report("nyud-fcn32s-color-d", 0.9, trained=True), 0) == 0
+    assert judge(report("nyud-fcn32s-color-d", -1.1, trained=True), 0) == 1
+
+
+def test_a_metric_that_was_not_measured_does_not_match(judge):
+    run = report("voc-fcn8s")
+    (net,) = run.nets
+    for nothing in (None, float("nan")):
+        broken = replace(run, nets=[replace(net, measured=[replace(net.measured[0], fw_iu=nothing)])])
+        assert judge(broken, 0) == 1
+        assert "f.w. IU was not measured" in next(markdown.verdicts(broken))
+
+
+@pytest.mark.parametrize(("points", "rule", "code"), [(4.0, 0.41, 0), (0.5, 0.2, 0), (4.0, 0.2, 1), (-4.0, 0.44, 1)])
+def test_sift_flow_is_compared_by_both_rules_for_absent_classes(judge, points, rule, code):
+    run = report("siftflow-fcn8s", points, rule=rule)
+    assert judge(run, 0) == code
+    said = next(line for line in markdown.verdicts(run) if "published score.py" in line)
+    assert said == (
+        f"siftflow-fcn8s, sem: mean IU is {41.2 + points:.4f} ({points:+.2f}) with absent classes left out and"
+        f" {100 * rule:.4f} ({100 * rule - 41.2:+.2f}) as the published score.py."
+    )
+
+
+def test_a_number_that_the_published_readme_states_was_checked():
+    row = paper.published("voc-fcn8s-atonce")
+    assert row.figures["mean_iu"].verified
+    assert not row.figures["fw_iu"].verified
+    assert paper.caveat(paper.published("voc-fcn-alexnet")) == "", "the README repeats CVPR's number of these weights"
