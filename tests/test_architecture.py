@@ -43,7 +43,7 @@ FLOORS = [
         "devices",
     },
     {"weights", "netspec", "layers", "transfer"},
-    {"graph"},
+    {"graph", "inputs", "processes"},
     {"net"},
     {"rules", "snapshot", "signals", "parallel", "onnxnet", "accumulation"},
     {"updates", "events", "solvernets"},

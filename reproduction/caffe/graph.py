@@ -30,6 +30,7 @@ class Node:
         tops: names of the blobs that it writes; more than ``spec.top`` where a loss has a top without a name.
         propagate: for each bottom, whether a gradient may go through.
         is_slot: whether the caller feeds the tops, as of Input layers and Python data layers.
+        index: position in the graph, from 0.
     """
 
     spec: LayerParameter
@@ -37,6 +38,7 @@ class Node:
     tops: tuple[str, ...]
     propagate: tuple[bool, ...]
     is_slot: bool
+    index: int
 
     @property
     def name(self) -> str:
@@ -121,7 +123,7 @@ def build(
     for layer in layers:
         if not layer.has("phase"):
             layer.phase = state.phase
-    nodes = [_node(layer, fed or {}, force=net.force_backward) for layer in _insert_splits(layers)]
+    nodes = [_node(i, layer, fed or {}, force=net.force_backward) for i, layer in enumerate(_insert_splits(layers))]
     return Graph(
         name=net.name,
         state=state,
@@ -222,7 +224,7 @@ def _split(layer: LayerParameter, blob: str, top: int, count: int, loss_weight: 
     return split
 
 
-def _node(layer: LayerParameter, fed: Mapping[str, Shape], *, force: bool) -> Node:
+def _node(index: int, layer: LayerParameter, fed: Mapping[str, Shape], *, force: bool) -> Node:
     if layer.propagate_down and len(layer.propagate_down) != len(layer.bottom):
         raise NetError(
             "propagate_down is for no bottom or for each", got=len(layer.propagate_down), want=len(layer.bottom)
@@ -239,7 +241,7 @@ def _node(layer: LayerParameter, fed: Mapping[str, Shape], *, force: bool) -> No
         for j in range(len(layer.bottom))
     )
     is_slot = not layer.bottom and (layer.type == "Input" or (bool(tops) and all(top in fed for top in tops)))
-    return Node(layer, tuple(layer.bottom), tuple(tops), propagate, is_slot)
+    return Node(layer, tuple(layer.bottom), tuple(tops), propagate, is_slot, index)
 
 
 def _connect(nodes: list[Node]) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +17,13 @@ from reproduction.caffe import graph, prototxt, weights
 from reproduction.caffe.errors import NetError, StrPath
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.graph import Graph, Node, place, placed
+from reproduction.caffe.inputs import Given, Values, by_name
 from reproduction.caffe.layers import LAYERS, borders
 from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.layers.blob import Blob
 from reproduction.caffe.layers.data import Source
 from reproduction.caffe.layers.python import Python, PythonLayers
+from reproduction.caffe.processes import Generator, settle
 from reproduction.caffe.schema import DimCheckMode, NetParameter, ParamSpec, Phase
 from reproduction.caffe.transfer import CopyReport, copy_blobs, share_blobs, to_blob
 
@@ -74,11 +75,10 @@ class Net(nn.Module):
         self.loss_weights: dict[str, float] = {}
         self.param_specs: dict[str, list[ParamSpec]] = {}
         self._steps: dict[int, _Step] = {}
-        self._borrowed: list[tuple[Layer, str, nn.Parameter, Shape]] = []
-        self._learnable: list[tuple[nn.Parameter, ParamSpec]] = []
+        self._learnable: list[tuple[Layer, str, ParamSpec]] = []
         self._python_layers, self._live = python_layers, live
         self._seed = seed
-        self._generator = None if seed is None else torch.Generator().manual_seed(seed)
+        self._generator: torch.Generator | None = None if seed is None else Generator().manual_seed(seed)
         for node in self.graph.nodes:
             with placed(node):
                 self._append(node, inputs or {})
@@ -111,7 +111,7 @@ class Net(nn.Module):
         self.loss_weights.update(_loss_weights(node, layer))
         # Straight into _modules: add_module refuses names that nn.Module uses itself, such as a layer called "train".
         self._modules[node.name if node.name not in self._modules else f"{node.name}#{len(self._steps)}"] = layer
-        self._steps[id(node)] = _Step(layer)
+        self._steps[node.index] = _Step(layer)
 
     def _make(self, node: Node, bottoms: list[Shape]) -> Layer:
         kind = LAYERS[node.type]
@@ -126,7 +126,7 @@ class Net(nn.Module):
 
     def _learn_and_share(self) -> None:
         """Set which parameters learn, and let parameters of one name be one."""
-        owners: dict[str, tuple[Layer, nn.Parameter, ParamSpec]] = {}
+        owners: dict[str, tuple[Layer, str, ParamSpec]] = {}
         for step in self._steps.values():
             layer = step.layer
             given = len(layer.spec.param)
@@ -141,16 +141,17 @@ class Net(nn.Module):
                     learn.append(owners[spec.name][2])
                     continue
                 learn.append(spec.copy())
-                self._learnable.append((getattr(layer, name), learn[-1]))
+                self._learnable.append((layer, name, learn[-1]))
                 if spec.name:
-                    owners[spec.name] = (layer, *self._learnable[-1])
+                    owners[spec.name] = self._learnable[-1]
             if learn:
                 self.param_specs.setdefault(layer.spec.name, learn)
-        for blob, spec in self._learnable:
+        for blob, spec in self.learnable:
             blob.requires_grad_(self.graph.force_backward or spec.lr_mult != 0)
 
-    def _share(self, layer: Layer, name: str, spec: ParamSpec, owner: tuple[Layer, nn.Parameter, ParamSpec]) -> None:
-        owner_layer, blob, owner_spec = owner
+    def _share(self, layer: Layer, name: str, spec: ParamSpec, owner: tuple[Layer, str, ParamSpec]) -> None:
+        owner_layer, owner_name, owner_spec = owner
+        blob = getattr(owner_layer, owner_name)
         mine = tuple(getattr(layer, name).shape)
         permissive = spec.share_mode is DimCheckMode.PERMISSIVE
         if (np.prod(mine) != blob.numel()) if permissive else (mine != tuple(blob.shape)):
@@ -172,20 +173,14 @@ class Net(nn.Module):
         if mine == tuple(blob.shape):
             layer.register_parameter(name, blob)
         else:
-            self._borrowed.append((layer, name, blob, mine))
-            self.lend()
-
-    def lend(self) -> None:
-        """Show shared parameters to the layers that see them in another shape."""
-        for layer, name, blob, shape in self._borrowed:
-            object.__setattr__(layer, name, blob.view(shape))
+            layer.reshaped[name] = (owner_layer, owner_name, mine)
 
     def _allow_in_place(self) -> None:
         free: set[str] = set()
         for node in self.graph.nodes:
             if node.is_slot:
                 continue
-            layer = self._steps[id(node)].layer
+            layer = self._steps[node.index].layer
             layer.inplace = bool(node.bottoms) and node.tops[:1] == node.bottoms[:1] and node.bottoms[0] in free
             free.difference_update(node.tops)
             if layer.top_is_free:
@@ -198,13 +193,13 @@ class Net(nn.Module):
 
     # ---- running
 
-    def forward(
-        self, inputs: Mapping[str, Tensor | np.ndarray[Any, Any]] | None = None, blobs: Iterable[str] | None = None
-    ) -> dict[str, Tensor]:
-        """Run the net.
+    def forward(self, *inputs: Given, blobs: Iterable[str] | None = None, **named: Values) -> dict[str, Tensor]:
+        """Run the net: ``net({"data": x})``, ``net(x)`` and ``net(data=x)`` are the same.
 
         Args:
-            inputs: the input blobs by name, ``(N, C, H, W)`` for images; moved to the net's device and type.
+            inputs: the input blobs by name, ``(N, C, H, W)`` for images, which ``blobs`` may follow; or a tensor for
+                each input, in the order of ``Net.inputs``. They are moved to the net's device and type.
+            named: further inputs by name.
             blobs: names of the blobs wanted; only the layers that they need are run. None is the net's outputs, with
                 every layer run. As in Caffe, a blob that a layer overwrote in place has its last values.
 
@@ -214,10 +209,10 @@ class Net(nn.Module):
         Raises:
             NetError: an input that is missing or does not fit, an unknown blob.
         """
+        found, blobs = by_name(self.inputs, inputs, named, blobs)
         wanted = list(self.graph.outputs if blobs is None else blobs)
         nodes = self.graph.nodes if blobs is None else self.graph.needed(wanted)
-        fed = self.feed(inputs or {}, wanted, nodes)
-        self.lend()
+        fed = self.feed(found, wanted, nodes)
         keep = set(wanted)
         values = {name: x if name in keep else borders.once(x) for name, x in fed.items()}
         for node in nodes:
@@ -225,7 +220,7 @@ class Net(nn.Module):
                 continue
             bottoms = [values[name] if name in keep else values.pop(name) for name in node.bottoms]
             with placed(node):
-                values.update(zip(node.tops, self._steps[id(node)].run(node, bottoms), strict=True))
+                values.update(zip(node.tops, self._steps[node.index].run(node, bottoms), strict=True))
         return {name: borders.whole(values[name]) for name in wanted}
 
     def run(self, node: Node, bottoms: list[Tensor]) -> tuple[Tensor, ...]:
@@ -234,29 +229,35 @@ class Net(nn.Module):
         Raises:
             NetError: the bottoms do not fit it.
         """
+        settle()
         with placed(node):
-            return tuple(map(borders.whole, self._steps[id(node)].run(node, bottoms)))
+            return tuple(map(borders.whole, self._steps[node.index].run(node, bottoms)))
 
     def layer_at(self, node: Node) -> Layer | None:
         """Return the layer of a node; None for an input slot."""
-        return None if node.is_slot else self._steps[id(node)].layer
+        return None if node.is_slot else self._steps[node.index].layer
 
-    def feed(
-        self, inputs: Mapping[str, Tensor | np.ndarray[Any, Any]], wanted: Sequence[str], nodes: Sequence[Node]
-    ) -> dict[str, Tensor]:
+    def feed(self, inputs: Mapping[str, Values], wanted: Sequence[str], nodes: Sequence[Node]) -> dict[str, Tensor]:
         """Check the inputs that these layers and blobs need, and move them to the net's device and type.
 
         Raises:
             NetError: an input that is missing or does not fit.
         """
+        settle()
         needed = {bottom for node in nodes for bottom in node.bottoms}.union(wanted)
         missing = [name for name in self.graph.inputs if name in needed and name not in inputs]
         if missing:
             raise NetError(f"input {missing[0]!r} is missing", got=sorted(inputs), want=sorted(self.graph.inputs))
         return {name: self._as_input(name, inputs[name]) for name in self.graph.inputs if name in needed}
 
-    def _as_input(self, name: str, value: Tensor | np.ndarray[Any, Any]) -> Tensor:
-        tensor = torch.as_tensor(value).to(self.device, self.dtype)
+    def _as_input(self, name: str, value: Values) -> Tensor:
+        try:
+            tensor = torch.as_tensor(value).to(self.device, self.dtype)
+        except (TypeError, ValueError, RuntimeError) as error:
+            if isinstance(value, Tensor):
+                raise
+            want = "a tensor or an array of numbers"
+            raise NetError(f"input {name!r} has no values", got=type(value).__name__, want=want) from error
         declared = self.blob_shapes[name]
         if tensor.dim() != len(declared):
             raise NetError(
@@ -330,7 +331,7 @@ class Net(nn.Module):
     @property
     def learnable(self) -> list[tuple[nn.Parameter, ParamSpec]]:
         """The parameters in Caffe's order, shared ones once, each with how it learns."""
-        return list(self._learnable)
+        return [(getattr(layer, name), spec) for layer, name, spec in self._learnable]
 
     def reseed(self, draw: int) -> None:
         """Make the next forward that of a draw: dropout's random numbers, and what layers with data of their own read.
@@ -344,7 +345,7 @@ class Net(nn.Module):
         if self._seed is None:
             return
         if self._generator is None or self._generator.device != self.device:
-            self._generator = torch.Generator(self.device)
+            self._generator = Generator(self.device)
             for step in self._steps.values():
                 step.layer.generator = self._generator
         mixed = np.random.SeedSequence((self._seed, draw)).generate_state(1, np.uint64)
@@ -389,7 +390,7 @@ class Net(nn.Module):
         """
         net = NetParameter(name=self.graph.name)
         for node in self.graph.nodes:
-            step = self._steps.get(id(node))
+            step = self._steps.get(node.index)
             spec = (step.layer.spec if step else node.spec).copy()
             spec.top = list(node.spec.top)
             spec.clear("blobs")

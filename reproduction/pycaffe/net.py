@@ -253,7 +253,6 @@ class Net(Names):
     def _use(self, device: Any) -> None:
         for layer in self._run:
             layer.use(device)
-        self.module.lend()
 
     # ---- callbacks
 

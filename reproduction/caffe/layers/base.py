@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,8 @@ class Layer(nn.Module):
         inplace: whether the net lets the layer compute its top in the memory of its bottom: the prototxt names them
             alike, and the layer before has a free top.
         in_blas_order: whether to add products in the order of Caffe's BLAS; see ``blas``.
+        reshaped: parameters of other layers that this one reads in another shape, by its own name for them: the layer,
+            its name for the parameter, and the shape here. A view made once would not follow a copy of the net.
 
     Source: BVLC/caffe@9b89154 include/caffe/layer.hpp.
     """
@@ -68,6 +70,7 @@ class Layer(nn.Module):
         self.spec = spec
         self.generator = generator
         self.blob_names: list[str] = []
+        self.reshaped: dict[str, tuple[Layer, str, Shape]] = {}
         self._check_counts(len(bottoms))
         self._check_fields()
         self.setup(list(bottoms))
@@ -119,6 +122,13 @@ class Layer(nn.Module):
     def param_specs(self) -> list[ParamSpec]:
         """How each parameter learns as far as the layer's own message says; Caffe's defaults for the rest."""
         return [*self.spec.param, *(ParamSpec() for _ in self.blob_names[len(self.spec.param) :])]
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a view of another layer's parameter; all other names are those of ``nn.Module``."""
+        if name in self.__dict__.get("reshaped", ()):
+            owner, its_name, shape = self.reshaped[name]
+            return getattr(owner, its_name).view(shape)
+        return super().__getattr__(name)
 
     @property
     def blobs(self) -> list[Tensor]:

@@ -73,11 +73,12 @@ class _Across(torch.autograd.Function):
         squares = F.pad(x * x, (0, 0, 0, 0, size // 2, size // 2))
         rate = alpha / size
         scale = torch.full_like(x, k)
-        for c in range(size):
-            scale[:, 0].add_(squares[:, c], alpha=rate)
-        for c in range(1, x.shape[1]):
-            torch.add(scale[:, c - 1], squares[:, c + size - 1], alpha=rate, out=scale[:, c])
-            scale[:, c].sub_(squares[:, c - 1], alpha=rate)
+        with torch.no_grad():  # as it is here anyway, but not while torch.export looks into it
+            for c in range(size):
+                scale[:, 0].add_(squares[:, c], alpha=rate)
+            for c in range(1, x.shape[1]):
+                torch.add(scale[:, c - 1], squares[:, c + size - 1], alpha=rate, out=scale[:, c])
+                scale[:, c].sub_(squares[:, c - 1], alpha=rate)
         y = x * power(scale, -beta)
         ctx.save_for_backward(x, y, scale)
         ctx.size, ctx.rate, ctx.beta, ctx.power = size, rate, beta, power
