@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from reproduction.pycaffe import run
-from reproduction.pycaffe.python2 import dialect, imports, names, translate
+from reproduction.pycaffe.python2 import dialect, imports, names, streams, translate
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,18 @@ from reproduction.pycaffe.python2 import dialect, imports, names, translate
         ("import cPickle", 2),
         ("from StringIO import StringIO", 2),
         ("x = unicode('a')", 2),
+        ("import string\nx = string.join([])", 2),
+        ("import string as s\nx = s.letters", 2),
+        ("from string import maketrans", 2),
+        ("from itertools import izip, count", 2),
+        ("import sys\nx = sys.maxint", 2),
+        ("import types\nx = types.StringType", 2),
+        ("import urllib\nurllib.urlretrieve(x)", 2),
+        ("import sets", 2),
+        ("if a:\n        b\n\tc", 2),
+        ("import string\nx = string.ascii_letters", None),
+        ("import urllib.request\nurllib.request.urlopen(x)", None),
+        ("try:\n    from itertools import izip\nexcept ImportError:\n    izip = zip", None),
         ("xrange = range\nxrange(3)", None),
         ("def f(long): return long", None),
         ("try:\n    import cPickle as pickle\nexcept ImportError:\n    import pickle", None),
@@ -87,6 +99,58 @@ def test_division_in_place_evaluates_its_target_once_and_keeps_the_object():
     assert found["x"][0] is found["kept"]
     assert found["x"][1] == 4
     assert found["y"].tolist() == [[2, 8], [2, 8]]
+
+
+@pytest.mark.parametrize(
+    ("source", "want"),
+    [
+        ("if 1:\n\tx = 1\n        y = 2", 3),
+        ("x = y = 1\nif 0:\n    x = 7\n    if x:\n\ty = 7", 2),
+        ("if 1:\n    if 1:\n\tx = 1\n    y = 2", 3),
+        ('def f():\n\treturn len("""a\n\tb""")\nx, y = f(), len(\'\t\')', 5),
+        ("x = (1,\n\t2)[0]\nif x:\n\ty = 2 # \t", 3),
+        ("class A:\n\n\t# \t\n  \n\tx = 1\n        y = 2\nx, y = A.x, A.y", 3),
+    ],
+)
+def test_a_tab_goes_to_the_next_multiple_of_8_and_stays_in_strings(source, want):
+    found = ran(source)
+    assert found["x"] + found["y"] == want
+
+
+def test_a_string_buffer_returns_what_was_put_in():
+    text, data = streams.StringIO("a\nb"), streams.StringIO(b"\x89PNG\r\n")
+    assert (text.readline(), list(text), text.getvalue(), text.len) == ("a\n", ["b"], "a\nb", 3)
+    assert (data.read(2), data.readlines(), data.getvalue()) == (b"\x89P", [b"NG\r\n"], b"\x89PNG\r\n")
+    both = streams.StringIO()
+    assert both.getvalue() == ""
+    both.writelines(["é", b"\xff"])
+    assert both.getvalue() == b"\xc3\xa9\xff"
+    assert streams.StringIO(streams.as_text(b"\x89PNG")).read() == b"\x89PNG"
+
+
+@pytest.mark.parametrize("mode", ["r", "rb", "U", "r+", "rb+"])
+def test_files_take_text_and_bytes(tmp_path, mode):
+    path = tmp_path / "f"
+    for way in ("w", "wb"):
+        with streams.open_file(path, way) as file:
+            file.write("a\r\n")
+            file.write(b"\xff\n")
+            assert file.mode == way
+    with streams.open_file(path, mode) as file:
+        lines = file.readlines()
+    want = [b"a\n" if mode == "U" else b"a\r\n", b"\xff\n"]
+    assert lines == (want if "b" in mode else [line.decode("utf-8", "surrogateescape") for line in want])
+    with streams.open_file(path, "a") as file:
+        print("end", file=file)
+    assert path.read_bytes() == b"a\r\n\xff\nend\n"
+
+
+def test_what_a_text_executes_is_python_2_too():
+    found = ran(
+        "exec 'x = 7 / 2'\ny = eval(' 7 / 2')\nz = {}\nexec compile('x = `7 / 2`', 'f', 'exec') in z\nz = z['x']"
+    )
+    assert (found["x"], found["y"], found["z"]) == (3, 3, "3")
+    assert ran("from __future__ import division\nx = eval('7 / 2')")["x"] == 3.5
 
 
 def test_methods_that_were_renamed_are_found():

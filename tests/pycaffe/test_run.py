@@ -102,6 +102,13 @@ def test_python_2_means_what_it_meant():
     assert out == (SCRIPTS / "meaning.txt").read_text()
 
 
+def test_python_2s_library_and_numpy_are_what_they_were(tmp_path):
+    shutil.copy(SCRIPTS / "library.py", tmp_path)
+    code, out, err = run(tmp_path, "library.py")
+    assert (code, err) == (0, "")
+    assert out == (SCRIPTS / "library.txt").read_text()
+
+
 ABOUT = """
 import sys, os, caffe, google.protobuf
 from caffe.proto import caffe_pb2
@@ -264,6 +271,6 @@ def test_a_source_of_neither_python_is_a_syntax_error(tmp_path):
 
 
 def test_the_scripts_are_python_2():
-    for script in ("net.py", "surgery.py", "score.py", "meaning.py"):
+    for script in ("net.py", "surgery.py", "score.py", "meaning.py", "library.py"):
         with pytest.raises(SyntaxError):
             ast.parse((SCRIPTS / script).read_text())

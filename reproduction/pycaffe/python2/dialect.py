@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+from reproduction.pycaffe.python2 import library
 
 # Names that are no builtins of Python 3, modules that it has not, and methods that its dicts have not.
 _NAMES = frozenset(
@@ -14,8 +16,14 @@ _NAMES = frozenset(
 )  # fmt: skip
 _MODULES = frozenset(
     ["ConfigParser", "HTMLParser", "Queue", "SocketServer", "StringIO", "Tkinter", "__builtin__", "cPickle",
-     "cStringIO", "commands", "copy_reg", "httplib", "sets", "thread", "urllib2", "urlparse"]
+     "cStringIO", "commands", "copy_reg", "httplib", "thread", "urllib2", "urlparse", *library.LOST_MODULES]
 )  # fmt: skip
+_ATTRIBUTES = {
+    "os": {"getcwdu"},
+    "sys": {"maxint"},
+    "urllib": {"quote", "quote_plus", "unquote", "unquote_plus", "urlencode", "urlopen", "urlretrieve"},
+    **library.LOST_NAMES,
+}
 _METHODS = frozenset({"has_key", "iteritems", "iterkeys", "itervalues"})
 
 # Modules, and a name of sys, that only a source for both Pythons asks for.
@@ -42,7 +50,10 @@ def of(text: str) -> int | None:
     if any(map(_asks, nodes)):
         return None
     known = set(_bound(nodes))
-    return 2 if any(_is_python2(node, known) for node in _outside_try(tree)) else None
+    modules = {
+        alias.asname or alias.name: alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names
+    }
+    return 2 if any(_is_python2(node, known, modules) for node in _outside_try(tree)) else None
 
 
 def parsed(text: str) -> ast.Module | None:
@@ -120,14 +131,20 @@ def _asks(node: ast.AST) -> bool:
     return isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in _BRIDGES
 
 
-def _is_python2(node: ast.AST, bound: set[str]) -> bool:
+def _is_python2(node: ast.AST, bound: set[str], modules: Mapping[str, str]) -> bool:
     if isinstance(node, ast.Name):
         return node.id in _NAMES and node.id not in bound
+    if isinstance(node, ast.Attribute):
+        module = modules.get(node.value.id, "") if isinstance(node.value, ast.Name) else ""
+        return node.attr in _ATTRIBUTES.get(module, ())
     if isinstance(node, ast.Call):
         return isinstance(node.func, ast.Attribute) and node.func.attr in _METHODS
     if isinstance(node, ast.Import):
         return any(alias.name in _MODULES for alias in node.names)
-    return isinstance(node, ast.ImportFrom) and not node.level and node.module in _MODULES
+    if isinstance(node, ast.ImportFrom) and not node.level:
+        lost = _ATTRIBUTES.get(node.module or "", ())
+        return node.module in _MODULES or any(alias.name in lost for alias in node.names)
+    return False
 
 
 def _bound(nodes: Sequence[ast.AST]) -> Iterator[str]:

@@ -6,6 +6,7 @@ import importlib.abc
 import importlib.machinery as machinery
 import importlib.util
 import os
+import re
 import site
 import sys
 import sysconfig
@@ -13,7 +14,9 @@ import types
 from pathlib import Path
 
 import reproduction
-from reproduction.pycaffe.python2 import dialect, names, translate
+from reproduction.pycaffe.python2 import dialect, methods, names, translate
+
+_LOST = re.compile(rf"\.({'|'.join(methods.LOST)})\s*\(|\bcopy\s*=\s*False")
 
 
 class Loader(machinery.SourceFileLoader):
@@ -30,6 +33,8 @@ class Loader(machinery.SourceFileLoader):
         path = self.get_filename(fullname)
         if (text := self._python2_text()) is not None:
             return translate.compiled(text, path)
+        if (text := self._lost_text()) is not None:
+            return translate.modern(text, path)
         if fullname == "__main__":  # Python keeps no bytecode of scripts
             code: types.CodeType = self.source_to_code(self.get_data(path), path)
             return code
@@ -39,14 +44,26 @@ class Loader(machinery.SourceFileLoader):
         """Run the module."""
         if self._python2_text() is not None:
             module.__dict__["__builtins__"] = names.BUILTINS
+        elif self._lost_text() is not None:
+            module.__dict__[translate.METHOD] = methods.find
         super().exec_module(module)
+
+    def _text(self) -> str | None:
+        try:
+            return importlib.util.decode_source(self.get_data(self.path))
+        except (SyntaxError, UnicodeDecodeError):
+            return None  # Python says what is wrong with it
+
+    def _lost_text(self) -> str | None:
+        """Return the source if it may call methods, or pass arguments, that numpy has no more."""
+        text = self._text()
+        return text if text is not None and _LOST.search(text) else None
 
     def _python2_text(self) -> str | None:
         """Return the source if it is for Python 2."""
-        try:
-            text = importlib.util.decode_source(self.get_data(self.path))
-        except (SyntaxError, UnicodeDecodeError):
-            return None  # Python says what is wrong with it
+        text = self._text()
+        if text is None:
+            return None
         found = dialect.of(text)
         return text if found == 2 or (found is None and self.python2) else None
 

@@ -7,45 +7,94 @@ import difflib
 import functools
 import types
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 from reproduction.caffe.errors import ReproductionError
-from reproduction.pycaffe.python2 import names
+from reproduction.pycaffe.python2 import methods
+
+#: The names by which translated sources call what ``names.BUILTINS`` has under them.
+BOUND, CODE, DIVIDE, DIVIDE_NAME, DIVIDE_ITEM, DIVIDE_ATTRIBUTE, METHOD = (
+    f"__python2_{what}__"
+    for what in ("bound", "code", "divide", "divide_name", "divide_item", "divide_attribute", "method")
+)
+
+_TAB = 8
 
 # What fissix rewrites. Names that are builtins in Python 2 are left: a translated module finds Python 2's, see
-# ``names.BUILTINS``.
+# ``names.BUILTINS``; so are modules of ``library.MODULES``.
 _FIXERS = [
     f"fissix.fixes.fix_{name}"
     for name in (
         "dict", "except", "exec", "execfile", "exitfunc", "funcattrs", "getcwdu", "has_key", "imports", "imports2",
-        "input", "itertools", "itertools_imports", "metaclass", "methodattrs", "ne", "next", "nonzero", "numliterals",
-        "paren", "print", "raise", "renames", "repr", "sys_exc", "throw", "tuple_params", "types", "unicode", "urllib",
-        "xreadlines",
+        "input", "metaclass", "methodattrs", "ne", "next", "nonzero", "numliterals", "paren", "print", "raise",
+        "renames", "repr", "sys_exc", "throw", "tuple_params", "unicode", "urllib", "xreadlines",
     )
 ]  # fmt: skip
 
 _METHODS = {"__div__": "__truediv__", "__rdiv__": "__rtruediv__", "__idiv__": "__itruediv__"}
 
 
-def compiled(text: str, path: str) -> types.CodeType:
+def compiled(text: str, path: str, mode: str = "exec", true_division: bool = False) -> types.CodeType:
     """Compile a Python 2 source.
 
     Args:
         text: the source.
         path: its file, for tracebacks; their lines are those of the file.
+        mode: ``"exec"``, or ``"eval"`` for an expression.
+        true_division: whether ``/`` is already that of Python 3, as for a text that such a source executes.
 
     Raises:
         SyntaxError: it is neither Python 2 nor Python 3.
         ReproductionError: fissix is not installed.
     """
+    text = text.strip() if mode == "eval" else _without_tabs(text)
     translated = _translated(text, path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Python 3 has to say about a source for Python 2
-        tree = ast.parse(translated, path)
-        features = {alias.name for node in tree.body if _is_future(node) for alias in node.names}  # type: ignore[attr-defined]
-        tree = _Meaning("division" in features).visit(tree)
+        tree = ast.parse(translated, path, mode)
+        statements = getattr(tree, "body", []) if mode == "exec" else []
+        features = {alias.name for node in statements if _is_future(node) for alias in node.names}
+        tree = _Meaning(true_division or "division" in features).visit(tree)
         _place(tree, _lines(text, translated))
-        return compile(tree, path, "exec", dont_inherit=True)
+        return compile(tree, path, mode, dont_inherit=True)
+
+
+def modern(text: str, path: str) -> types.CodeType:
+    """Compile a source of Python 3 that may call methods and pass arguments which numpy has no more."""
+    tree = ast.fix_missing_locations(_Lost(methods.LOST).visit(ast.parse(text, path)))
+    return compile(tree, path, "exec", dont_inherit=True)
+
+
+def _without_tabs(text: str) -> str:
+    """Indent by spaces: a tab goes to the next multiple of 8. What is inside strings stays.
+
+    Source: docs.python.org/2.7/reference/lexical_analysis.html, 2.1.8.
+    """
+    if "\t" not in text:
+        return text
+    lines = text.splitlines(keepends=True)
+    inside = _lines_inside_strings(lines)
+    for i, line in enumerate(lines):
+        rest = line.lstrip(" \t")
+        if i + 1 not in inside:
+            lines[i] = line[: len(line) - len(rest)].expandtabs(_TAB) + rest
+    return "".join(lines)
+
+
+def _lines_inside_strings(lines: list[str]) -> set[int]:
+    """Return the numbers of the lines that begin within a string."""
+    from fissix.pgen2 import token, tokenize
+
+    inside: set[int] = set()
+    waiting = iter(lines)
+    try:
+        for kind, _, start, end, _ in tokenize.generate_tokens(lambda: next(waiting, "")):
+            if kind == token.STRING:
+                inside.update(range(start[0] + 1, end[0] + 1))
+    except (tokenize.TokenError, IndentationError):
+        pass  # where the source ends too early, or is indented wrongly: the parser says so
+    return inside
 
 
 def _translated(text: str, path: str) -> str:
@@ -88,7 +137,29 @@ def _is_future(node: ast.stmt) -> bool:
     return isinstance(node, ast.ImportFrom) and node.module == "__future__"
 
 
-class _Meaning(ast.NodeTransformer):
+class _Lost(ast.NodeTransformer):
+    """Makes calls of methods that may be gone ask ``methods``, and undoes what numpy 2 made of an argument.
+
+    Args:
+        names: of the methods.
+    """
+
+    def __init__(self, names: Iterable[str]):
+        self.names = frozenset(names)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        if isinstance(node.func, ast.Attribute):
+            if node.func.attr in self.names:
+                node.func = _call(METHOD, node.func.value, ast.Constant(node.func.attr))
+            elif node.func.attr == "array":
+                for keyword in node.keywords:
+                    if keyword.arg == "copy" and isinstance(keyword.value, ast.Constant) and not keyword.value.value:
+                        keyword.value.value = None  # as few copies as possible, which False was before numpy 2
+        return node
+
+
+class _Meaning(_Lost):
     """Makes calls of ``names`` of what parses alike and means something else.
 
     Args:
@@ -96,13 +167,14 @@ class _Meaning(ast.NodeTransformer):
     """
 
     def __init__(self, true_division: bool):
+        super().__init__(methods.PYTHON2)
         self.true_division = true_division
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         self.generic_visit(node)
         if self.true_division or not isinstance(node.op, ast.Div):
             return node
-        return ast.copy_location(_call(names.DIVIDE, node.left, node.right), node)
+        return ast.copy_location(_call(DIVIDE, node.left, node.right), node)
 
     def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
         self.generic_visit(node)
@@ -111,12 +183,12 @@ class _Meaning(ast.NodeTransformer):
         target = node.target
         new: ast.stmt
         if isinstance(target, ast.Name):
-            value = _call(names.DIVIDE_NAME, ast.Name(target.id, ast.Load()), node.value)
+            value = _call(DIVIDE_NAME, ast.Name(target.id, ast.Load()), node.value)
             new = ast.Assign([target], value)
         elif isinstance(target, ast.Subscript):
-            new = ast.Expr(_call(names.DIVIDE_ITEM, target.value, _index(target.slice), node.value))
+            new = ast.Expr(_call(DIVIDE_ITEM, target.value, _index(target.slice), node.value))
         else:
-            new = ast.Expr(_call(names.DIVIDE_ATTRIBUTE, target.value, ast.Constant(target.attr), node.value))
+            new = ast.Expr(_call(DIVIDE_ATTRIBUTE, target.value, ast.Constant(target.attr), node.value))
         return ast.copy_location(new, node)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
@@ -125,9 +197,17 @@ class _Meaning(ast.NodeTransformer):
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
+        if isinstance(node.func, ast.Name) and node.func.id in ("eval", "exec") and node.args:
+            mode, division = ast.Constant(node.func.id), ast.Constant(self.true_division)
+            node.args[0] = _call(CODE, node.args[0], mode, division)
+        return super().visit_Call(node)
+
+    def visit_Slice(self, node: ast.Slice) -> ast.AST:
         self.generic_visit(node)
-        if isinstance(node.func, ast.Attribute) and node.func.attr == "tostring" and not node.args:
-            node.func.attr = "tobytes"  # of an array or a picture
+        for part in ("lower", "upper", "step"):
+            value = getattr(node, part)
+            if value is not None and not isinstance(value, (ast.Constant, ast.UnaryOp)):
+                setattr(node, part, ast.copy_location(_call(BOUND, value), value))
         return node
 
 

@@ -1,0 +1,147 @@
+"""Numbers and arrays as Python 2, and the numpy of its time, divided, rounded and shaped them.
+
+Source: docs.python.org/2.7/reference/expressions.html; numpy/numpy@v1.9.3 doc/release (sizes that are not integers
+are deprecated there, and rounded towards zero), compared with Python 2.7.18 in the tests.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Callable
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+
+import numpy as np
+
+from reproduction.pycaffe.python2.streams import as_bytes
+
+
+def divide(left: Any, right: Any) -> Any:
+    """Divide as ``/`` does in Python 2: integers, and arrays of them, give integers, rounded down."""
+    return left // right if _whole(left, right) else left / right
+
+
+def divide_in_place(left: Any, right: Any) -> Any:
+    """Divide as ``/=`` does; the result is the left one if it can be changed."""
+    if _whole(left, right):
+        left //= right
+    else:
+        left /= right
+    return left
+
+
+def divide_item(owner: Any, index: Any, right: Any) -> None:
+    """Divide in place what an object holds at an index."""
+    owner[index] = divide_in_place(owner[index], right)
+
+
+def divide_attribute(owner: Any, name: str, right: Any) -> None:
+    """Divide an attribute in place."""
+    setattr(owner, name, divide_in_place(getattr(owner, name), right))
+
+
+def _whole(left: Any, right: Any) -> bool:
+    """Whether a division is one of integers; a list counts as the array that numpy makes of it."""
+    arrays = isinstance(left, np.ndarray) or isinstance(right, np.ndarray)
+    return _is_whole(left, arrays) and _is_whole(right, arrays)
+
+
+def _is_whole(value: Any, beside_array: bool) -> bool:
+    if isinstance(value, (int, np.integer, np.bool_)):
+        return True
+    if beside_array and isinstance(value, (list, tuple)):
+        value = np.asarray(value)
+    return isinstance(value, np.ndarray) and value.dtype.kind in "biu"
+
+
+def round_half_away(number: float, ndigits: int = 0) -> float:
+    """Round to a float, halves away from zero."""
+    if not math.isfinite(number):
+        return float(number)
+    return float(Decimal(float(number)).quantize(Decimal(1).scaleb(-ndigits), ROUND_HALF_UP))
+
+
+def bound(value: Any) -> Any:
+    """Return one end of a slice: a float is rounded towards zero."""
+    return int(value) if isinstance(value, (float, np.floating)) else value
+
+
+def _sizes(value: Any) -> Any:
+    """Return a size, or several, as integers."""
+    if isinstance(value, (list, tuple)):
+        return tuple(bound(size) for size in value)
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+        return value.astype(int)
+    return bound(value)
+
+
+def _sized(function: Callable[..., Any], position: int, name: str) -> Callable[..., Any]:
+    """Let the argument of a function that is a size be a float."""
+
+    def sized(*args: Any, **options: Any) -> Any:
+        if len(args) > position:
+            args = (*args[:position], _sizes(args[position]), *args[position + 1 :])
+        elif name in options:
+            options[name] = _sizes(options[name])
+        return function(*args, **options)
+
+    return sized
+
+
+def _all_sizes(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *sizes: function(*map(bound, sizes))
+
+
+def _ragged(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a function make an array of objects of lists that differ in length, as it did before numpy 1.24."""
+
+    def made(value: Any, *args: Any, **options: Any) -> Any:
+        try:
+            return function(value, *args, **options)
+        except ValueError as error:
+            if args or options or "inhomogeneous" not in str(error):
+                raise
+            return function(value, dtype=object)
+
+    return made
+
+
+def _divide(left: Any, right: Any, *args: Any, **options: Any) -> Any:
+    whole = all(np.asarray(value).dtype.kind in "biu" for value in (left, right))
+    return (np.floor_divide if whole else np.divide)(left, right, *args, **options)
+
+
+def _overlay(base: types.ModuleType, **names: Any) -> types.ModuleType:
+    """Return a module that has some names of its own, and all others from another as that has them then."""
+    module = types.ModuleType(base.__name__, base.__doc__)
+    vars(module).update(names, __getattr__=lambda name: getattr(base, name), __all__=getattr(base, "__all__", []))
+    return module
+
+
+def _numpy() -> types.ModuleType:
+    random = {
+        name: _sized(getattr(np.random, name), position, "size")
+        for name, position in {"choice": 1, "normal": 2, "randint": 2, "random_sample": 0, "uniform": 2}.items()
+    }
+    random |= {name: _all_sizes(getattr(np.random, name)) for name in ("rand", "randn")}
+    sized = {
+        name: _sized(getattr(np, name), position, argument)
+        for name, (position, argument) in {
+            "empty": (0, "shape"), "eye": (0, "N"), "full": (0, "shape"), "linspace": (2, "num"), "ones": (0, "shape"),
+            "reshape": (1, "newshape"), "resize": (1, "new_shape"), "tile": (1, "reps"), "zeros": (0, "shape"),
+        }.items()
+    }  # fmt: skip
+    return _overlay(
+        np,
+        **sized,
+        array=_ragged(np.array),
+        asarray=_ragged(np.asarray),
+        divide=_divide,
+        fromstring=lambda string, *args, **options: np.fromstring(as_bytes(string), *args, **options),
+        random=_overlay(np.random, **random),
+    )
+
+
+#: numpy as sources for Python 2 know it.
+NUMPY = _numpy()

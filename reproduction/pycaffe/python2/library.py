@@ -1,0 +1,232 @@
+"""Python 2's library, where Python 3's module of that name does something else, lacks a name, or is not there.
+
+Source: docs.python.org/2.7/library; python/cpython@v2.7.18 Lib/random.py L186-L345 (randrange, choice, shuffle,
+sample), Lib/string.py, compared with Python 2.7.18 in the tests.
+"""
+
+from __future__ import annotations
+
+import builtins
+import collections.abc
+import csv
+import io
+import itertools
+import math
+import operator
+import pickle
+import random
+import string
+import subprocess
+import sys
+import types
+from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
+from typing import Any
+
+from reproduction.pycaffe.python2 import arrays
+from reproduction.pycaffe.python2.streams import StringIO, as_bytes, as_text, binary
+
+
+class Random(random.Random):
+    """Python 2's generator: the same numbers for the same seed in every method."""
+
+    def seed(self, a: Any = None, version: int = 1) -> None:
+        """Begin anew, from a number, a string or the clock."""
+        super().seed(a, version=1)
+
+    def randrange(self, start: int, stop: int | None = None, step: int = 1) -> int:
+        """Draw one of ``range(start, stop, step)``."""
+        choices = range(start) if stop is None else range(start, stop, step)
+        if not choices:
+            raise ValueError("empty range for randrange()")
+        return choices[self._below(len(choices))]
+
+    def randint(self, a: int, b: int) -> int:
+        """Draw an integer from ``a`` to ``b``, both among them."""
+        return self.randrange(a, b + 1)
+
+    def choice(self, seq: Any) -> Any:
+        """Draw one of a sequence."""
+        return seq[int(self.random() * len(seq))]
+
+    def shuffle(self, x: MutableSequence[Any], random: Callable[[], float] | None = None) -> None:
+        """Put a list in a random order."""
+        draw = random or self.random
+        for i in reversed(range(1, len(x))):
+            j = int(draw() * (i + 1))
+            x[i], x[j] = x[j], x[i]
+
+    def sample(self, population: Any, k: int) -> list[Any]:  # type: ignore[override]
+        """Draw ``k`` of a population, none twice."""
+        n = len(population)
+        if not 0 <= k <= n:
+            raise ValueError("sample larger than population")
+        set_size = 21 + (4 ** math.ceil(math.log(k * 3, 4)) if k > 5 else 0)
+        if n <= set_size or hasattr(population, "keys"):
+            pool = list(population)
+            drawn = []
+            for i in range(k):
+                j = int(self.random() * (n - i))
+                drawn.append(pool[j])
+                pool[j] = pool[n - i - 1]
+            return drawn
+        places: dict[int, None] = {}
+        while len(places) < k:
+            places[int(self.random() * n)] = None
+        members = population if isinstance(population, Sequence) else tuple(population)
+        return [members[j] for j in places]
+
+    def _below(self, n: int) -> int:
+        return int(self.random() * n) if n < 1 << 53 else self._randbelow(n)  # type: ignore[attr-defined]
+
+
+def _changed(module: types.ModuleType, **names: Any) -> types.ModuleType:
+    """Return a module like another, with some names changed or added."""
+    changed = types.ModuleType(module.__name__, module.__doc__)
+    changed.__dict__.update({name: value for name, value in vars(module).items() if name not in vars(changed)})
+    changed.__dict__.update(names)
+    return changed
+
+
+def _made(name: str, **names: Any) -> types.ModuleType:
+    return _changed(types.ModuleType(name), **names)
+
+
+def _random_module() -> types.ModuleType:
+    generator = Random()
+    methods = {
+        name: getattr(generator, name)
+        for name, value in vars(random).items()
+        if isinstance(value, types.MethodType | types.BuiltinMethodType) and hasattr(generator, name)
+    }
+    return _changed(random, **methods, Random=Random, _inst=generator)
+
+
+def _method(name: str) -> Callable[..., Any]:
+    return lambda text, *args: getattr(text, name)(*args)
+
+
+def _string_module() -> types.ModuleType:
+    methods = (
+        "capitalize", "center", "count", "expandtabs", "find", "index", "ljust", "lower", "lstrip", "replace", "rfind",
+        "rindex", "rjust", "rsplit", "rstrip", "split", "strip", "swapcase", "upper",
+    )  # fmt: skip
+    errors = dict.fromkeys(("atof_error", "atoi_error", "atol_error", "index_error"), ValueError)
+    named: dict[str, Callable[..., Any]] = {name: _method(name) for name in methods}
+    named |= {
+        "atof": float,
+        "atoi": lambda text, base=10: int(text, base),
+        "atol": lambda text, base=10: int(text, base),
+        "join": lambda words, sep=" ": sep.join(words),
+        "joinfields": lambda words, sep=" ": sep.join(words),
+        "maketrans": str.maketrans,
+        "splitfields": named["split"],
+        "translate": translate,
+        "zfill": lambda text, width: (text if isinstance(text, str) else repr(text)).zfill(width),
+    }
+    letters = {
+        "letters": string.ascii_letters,
+        "lowercase": string.ascii_lowercase,
+        "uppercase": string.ascii_uppercase,
+    }
+    # Python 3 has the same characters in another order.
+    return _changed(string, **named, **errors, **letters, whitespace="\t\n\x0b\x0c\r ")
+
+
+def translate(text: str, table: Any, deletions: str = "") -> str:
+    """Delete characters, then map those that are left; ``table`` may be None."""
+    kept = "".join(character for character in text if character not in deletions) if deletions else text
+    return kept if table is None else kept.translate(table)
+
+
+def _types_module() -> types.ModuleType:
+    kinds: dict[str, Any] = {
+        "BooleanType": bool, "BufferType": memoryview, "ClassType": type, "ComplexType": complex, "DictType": dict,
+        "DictionaryType": dict, "EllipsisType": type(...), "FileType": io.IOBase, "FloatType": float, "IntType": int,
+        "ListType": list, "LongType": int, "NoneType": type(None), "NotImplementedType": type(NotImplemented),
+        "ObjectType": object, "SliceType": slice, "StringType": str, "StringTypes": (str,), "TupleType": tuple,
+        "TypeType": type, "UnboundMethodType": types.FunctionType, "UnicodeType": str, "XRangeType": range,
+    }  # fmt: skip
+    return _changed(types, **kinds)
+
+
+class _Unpickler(pickle.Unpickler):
+    # A pickle of Python 2 holds arrays as text, a byte for each character.
+    def __init__(self, file: Any, **options: Any):
+        super().__init__(binary(file), **{"encoding": "latin1", **options})
+
+
+class _Pickler(pickle.Pickler):
+    def __init__(self, file: Any, protocol: int = 0):
+        super().__init__(binary(file), protocol)
+
+
+def _dumps(value: Any, protocol: int = 0) -> bytes:
+    file = io.BytesIO()
+    _Pickler(file, protocol).dump(value)
+    return file.getvalue()
+
+
+def _pickle_module() -> types.ModuleType:
+    return _changed(
+        pickle,
+        load=lambda file, **options: _Unpickler(file, **options).load(),
+        loads=lambda data, **options: _Unpickler(io.BytesIO(as_bytes(data)), **options).load(),
+        dump=lambda value, file, protocol=0: _Pickler(file, protocol).dump(value),
+        dumps=_dumps,
+        Pickler=_Pickler,
+        Unpickler=_Unpickler,
+    )
+
+
+def _texts(lines: Iterable[Any]) -> Iterator[Any]:
+    return (as_text(line) for line in lines)
+
+
+class _DictReader(csv.DictReader):  # type: ignore[type-arg]
+    def __init__(self, f: Iterable[Any], *args: Any, **options: Any):
+        super().__init__(_texts(f), *args, **options)
+
+
+def _imap(function: Callable[..., Any] | None, *iterables: Iterable[Any]) -> Iterator[Any]:
+    return zip(*iterables, strict=False) if function is None else map(function, *iterables)
+
+
+def _check_output(*args: Any, **options: Any) -> Any:
+    return as_text(subprocess.check_output(*args, **options))
+
+
+#: Modules that translated sources are given, by name.
+MODULES: dict[str, types.ModuleType] = {
+    "UserDict": _made(
+        "UserDict",
+        UserDict=collections.UserDict,
+        IterableUserDict=collections.UserDict,
+        DictMixin=collections.abc.MutableMapping,
+    ),
+    "csv": _changed(csv, reader=lambda lines, *args, **options: csv.reader(_texts(lines), *args, **options),
+                    DictReader=_DictReader),
+    "exceptions": _changed(builtins, StandardError=Exception),
+    "io": _changed(io, StringIO=StringIO),
+    "itertools": _changed(itertools, izip=zip, imap=_imap, ifilter=filter, izip_longest=itertools.zip_longest,
+                          ifilterfalse=itertools.filterfalse),
+    # To a float, which is divided as one.
+    "math": _changed(math, ceil=lambda x: float(math.ceil(x)) if math.isfinite(x) else float(x),
+                     floor=lambda x: float(math.floor(x)) if math.isfinite(x) else float(x)),
+    "numpy": arrays.NUMPY,
+    "numpy.random": arrays.NUMPY.random,
+    "operator": _changed(operator, div=arrays.divide, isCallable=callable),
+    "pickle": _pickle_module(),
+    "random": _random_module(),
+    "sets": _made("sets", Set=set, ImmutableSet=frozenset),
+    "string": _string_module(),
+    "subprocess": _changed(subprocess, check_output=_check_output),
+    "types": _types_module(),
+}  # fmt: skip
+#: The modules among them that Python 3 has not, and of the others the names that it has not.
+LOST_MODULES = frozenset(MODULES) - sys.stdlib_module_names - {"numpy", "numpy.random"}
+LOST_NAMES = {
+    name: frozenset(vars(module)) - set(dir(sys.modules[name]))
+    for name, module in MODULES.items()
+    if name in sys.stdlib_module_names
+}
+MODULES |= {"StringIO": MODULES["io"], "cStringIO": MODULES["io"], "cPickle": MODULES["pickle"]}
