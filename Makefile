@@ -22,6 +22,7 @@ PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --di
 
 help: ## print this list
 	@echo "make TARGET      (NETS=voc-fcn8s DEVICE=cuda LIMIT=20 DATA=dir narrow the reproductions)"
+	@$(if $(wildcard reproduction/caffe/tested_on_cuda.json),:,echo "                 (DEVICE=cuda is untested on CUDA)")
 	@echo
 	@awk -F ':.*## ' '/^[a-z$$][^:]*:.*## /{printf "  %-24s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo

@@ -151,7 +151,7 @@ def seeded_net(name: str, split: str, shapes: dict[str, tuple[int, ...]], *, bla
     return net
 
 
-def net_parity(path: Path, *, backward: bool = True, blas_order: bool = False) -> Parity:
+def net_parity(path: Path, *, backward: bool = True, blas_order: bool = False, device: str = "cpu") -> Parity:
     """Run one golden net forward and, unless told otherwise, backward."""
     with np.load(path) as file:
         golden = {key: file[key] for key in file.files}
@@ -161,6 +161,7 @@ def net_parity(path: Path, *, backward: bool = True, blas_order: bool = False) -
     tops = _data_tops(name, meta["split"])
     inputs = seeded.inputs(tops, meta["h"], meta["w"], classes, meta["seed"])
     net = seeded_net(name, meta["split"], {top: value.shape for top, value in inputs.items()}, blas_order=blas_order)
+    net.to(device)
     named = [key[5:-4] for key in golden if key.startswith("blob/") and key.endswith("/val") and "_split_" not in key]
     with torch.set_grad_enabled(backward):
         blobs = net(inputs, {*named, *net.loss_weights})
@@ -168,7 +169,7 @@ def net_parity(path: Path, *, backward: bool = True, blas_order: bool = False) -
         net.loss(blobs).backward()
     result = Parity()
     for blob in named:
-        error = result.compare(golden, f"blob/{blob}", blobs[blob].detach().numpy())
+        error = result.compare(golden, f"blob/{blob}", blobs[blob].detach().cpu().numpy())
         result.forward = max(result.forward, error)
         if not error <= FORWARD_TOLERANCE:
             result.off.append(f"blob {blob} {error:.1e}")
@@ -176,13 +177,13 @@ def net_parity(path: Path, *, backward: bool = True, blas_order: bool = False) -
         for index, param in enumerate(params):
             if backward and f"grad/{layer}/{index}/val" in golden:
                 gradient = torch.zeros_like(param) if param.grad is None else param.grad
-                error = result.compare(golden, f"grad/{layer}/{index}", gradient.numpy())
+                error = result.compare(golden, f"grad/{layer}/{index}", gradient.cpu().numpy())
                 result.backward = max(result.backward, error)
                 if not error <= BACKWARD_TOLERANCE:
                     result.off.append(f"gradient of {layer} {index} {error:.1e}")
     for score in ("score", "score_sem", "score_geo"):
         if f"argmax/{score}" in golden:
-            labels = blobs[score].detach().numpy()[0].argmax(0)
+            labels = blobs[score].detach().cpu().numpy()[0].argmax(0)
             sure = golden[f"margin/{score}"] > 1e-3 * golden[f"blob/{score}/stat"][2]
             result.labels_off += int((labels != golden[f"argmax/{score}"])[sure].sum())
     return result

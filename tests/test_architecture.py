@@ -21,7 +21,7 @@ MAY_IMPORT = {
 # Inside caffe, each floor imports only from floors below it.
 FLOORS = [
     {"errors"},
-    {"schema", "files", "locks"},
+    {"schema", "files", "locks", "tested"},
     {
         "geometry",
         "blobs",
@@ -62,6 +62,7 @@ LIGHT = {
     "wirereader",
     "files",
     "locks",
+    "tested",
     "torchfile",
     "unpickle",
     "upgrade",

@@ -32,10 +32,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from common import PROTOTXT, ROOT, bar, positive, run
+from common import PROTOTXT, ROOT, add_device, bar, positive, run
 
 from peers import BASELINE, FORWARD, REFERENCE, TRAIN, Contender, Task, figures
 
+from reproduction.caffe import tested
 from reproduction.caffe.errors import ReproductionError
 from reproduction.caffe.files import atomic
 
@@ -56,6 +57,7 @@ Round = dict[str, Any]
 def main() -> None:
     """Measure, print tables, and keep the figures."""
     args = _parser().parse_args()
+    tested.warn_of(args.device)  # the processes that use it are not heard
     for kind in KINDS if args.all else (args.kind,):
         measure(kind, args)
     print(f"\n{args.report / 'bench.json'} has the figures of every round.")
@@ -132,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="contenders, as the table names them")
     every = len(os.sched_getaffinity(0))
     parser.add_argument("--threads", type=positive, default=every, metavar="N", help="default all")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="default cpu")
+    add_device(parser, choices=("cpu", "cuda"))
     parser.add_argument("--quick", action="store_true", help="96x96 pixels, one round")
     parser.add_argument("--report", type=Path, default=ROOT / "reports", metavar="DIR", help="default reports/")
     parser.add_argument("--record", action="store_true", help="keep the medians for the README")

@@ -12,7 +12,7 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
@@ -29,6 +29,7 @@ sys.path.append(str(ROOT))
 try:
     from tqdm import tqdm
 
+    from reproduction.caffe import tested
     from reproduction.caffe.errors import ReproductionError, shorten_warnings
     from reproduction.fcn.archives import Progress
 except ImportError as error:
@@ -143,6 +144,13 @@ class Bars:
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+
+def add_device(parser: argparse.ArgumentParser, choices: Sequence[str] | None = None) -> None:
+    """Add the option ``--device``; its help says what was not tested."""
+    remark = tested.remark()
+    text = "cpu (default) or cuda" + (f" ({remark})" if remark else "")
+    parser.add_argument("--device", default="cpu", choices=choices, metavar="DEVICE", help=text)
 
 
 def add_precision(parser: argparse.ArgumentParser) -> None:

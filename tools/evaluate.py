@@ -31,7 +31,20 @@ from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 
-from common import ROOT, WEIGHTS, Bars, add_precision, bar, compiled, describe, positive, precision, run, versions
+from common import (
+    ROOT,
+    WEIGHTS,
+    Bars,
+    add_device,
+    add_precision,
+    bar,
+    compiled,
+    describe,
+    positive,
+    precision,
+    run,
+    versions,
+)
 
 from reproduction.caffe import graph, prototxt
 from reproduction.caffe.errors import DataError
@@ -117,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, metavar="DIR", help="of the label maps; default: predictions in --report")
     parser.add_argument("--report", type=Path, metavar="DIR", help="default: reports/NET")
     parser.add_argument("--state", type=Path, metavar="FILE", help="how far the run is; default: state.json in --out")
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    add_device(parser)
     add_precision(parser)
     parser.add_argument("--limit", type=positive, metavar="N", help="score the first N images only")
     parser.add_argument("--force", action="store_true", help="score images too that the published nets learnt from")

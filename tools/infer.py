@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from common import WEIGHTS, Bars, add_precision, compiled, precision, run
+from common import WEIGHTS, Bars, add_device, add_precision, compiled, precision, run
 
 import numpy as np
 from PIL import Image
@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--hha", type=Path, metavar="DIR", help="HHA pictures with the same names; for hha, color-hha")
     parser.add_argument("--scores", action="store_true", help="write the scores of all classes too")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    add_device(parser)
     add_precision(parser)
     return parser
 

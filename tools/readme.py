@@ -20,6 +20,7 @@ from common import ROOT, run
 
 from peers import BASELINE, FORWARD, figures
 
+from reproduction.caffe import tested
 from reproduction.caffe.errors import ReproductionError
 from reproduction.fcn import nets, paper
 from reproduction.report import record
@@ -96,12 +97,25 @@ def exactness() -> str:
         ("label of each pixel", count, f"{whole['labels_off']} pixels", "0, where Caffe is sure"),
         ("with `blas_order=True`, every blob", count, f"{whole['forward']:.0e}", f"{whole['forward_tolerance']:g}"),
         ("and every gradient", count, f"{whole['backward']:.0e}", f"{whole['backward_tolerance']:g}"),
-        ("and bit for bit", count, f"{whole['same']:,} of {whole['values']:,} values", ""),
+        ("and bit for bit", count, f"{whole['same']:,} of {whole['values']:,} values", "all"),
     ]
     measured = figures["measured"]
     table = "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
     return (
         f"{table}\n\nMeasured {measured['date']} by `make exactness`: torch {measured['torch']}, {measured['machine']}."
+    )
+
+
+def cuda() -> str:
+    """Say whether CUDA was tested."""
+    if remark := tested.remark():
+        return (
+            f"`DEVICE=cuda` and `--device cuda` are {remark}: `tools/exactness.py --device cuda` tests and records it."
+        )
+    found = json.loads(tested.RECORD.read_text())
+    return (
+        f"On CUDA, a {found['device']} of {found['date']}, scores of the published nets differ from Caffe's by at most"
+        f" {found['forward']:.0e} of the greatest, and gradients by {found['backward']:.0e}."
     )
 
 
@@ -224,7 +238,7 @@ def differences() -> str:
 
 
 PARTS = {
-    README: {"mini": mini, "exactness": exactness, "speed": speed, "numbers": numbers},
+    README: {"mini": mini, "cuda": cuda, "exactness": exactness, "speed": speed, "numbers": numbers},
     DIFFERENCES: {"differences": differences},
 }
 

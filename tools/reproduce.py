@@ -40,7 +40,19 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO
 
-from common import NOT_CHECKED, ROOT, Bars, add_precision, compiled, describe, positive, precision, run, versions
+from common import (
+    NOT_CHECKED,
+    ROOT,
+    Bars,
+    add_device,
+    add_precision,
+    compiled,
+    describe,
+    positive,
+    precision,
+    run,
+    versions,
+)
 
 from reproduction.caffe import devices, files
 from reproduction.caffe.errors import DataError, ReproductionError
@@ -118,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     sets = list(dict.fromkeys(row.dataset for row in catalogue.NETS.values()))
     parser.add_argument("set", choices=sets, help="the data set")
     parser.add_argument("--nets", nargs="+", default=[], metavar="NET", help="default: all of the data set")
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    add_device(parser)
     add_precision(parser)
     parser.add_argument("--limit", type=positive, metavar="N", help="score the first N images only; checks nothing")
     parser.add_argument("--data", type=Path, default=ROOT / "data", metavar="DIR", help="default: data/")

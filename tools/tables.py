@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from common import ROOT, WEIGHTS, Bars, describe, positive, run, versions
+from common import ROOT, WEIGHTS, Bars, add_device, describe, positive, run, versions
 
 from reproduction.caffe import devices, files
 from reproduction.caffe.errors import DataError, ReproductionError
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", choices=NAMES, metavar="TABLE", help=f"default: {', '.join(NAMES)}")
     parser.add_argument("--data", type=Path, default=ROOT / "data", metavar="DIR", help="the data root; default: data/")
     parser.add_argument("--limit", type=positive, metavar="N", help="of the labels, look at the first N only")
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    add_device(parser)
     parser.add_argument("--size", type=_size, default=(500, 500), metavar="HxW", help="of timed images; as the paper's")
     parser.add_argument("--trials", type=positive, default=5, metavar="N", help="of each time; default: 5")
     parser.add_argument(

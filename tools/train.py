@@ -36,7 +36,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import NoReturn
 
-from common import ROOT, WEIGHTS, positive, run
+from common import ROOT, WEIGHTS, add_device, positive, run
 
 from tqdm import tqdm
 
@@ -123,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"shrink longer pictures of your own to N pixels, 0 for never; default: {own.SIDE}",
     )
     parser.add_argument("-o", "--out", type=Path, default=ROOT / "runs", metavar="DIR", help="default: runs/")
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    add_device(parser)
     parser.add_argument(
         "--iterations", type=_counts, metavar="N[,N]", help="updates, for all stages or each; default: as published"
     )

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import torch
 
+from reproduction.caffe import tested
 from reproduction.caffe.errors import ReproductionError
 
 
 def use(name: str | torch.device) -> torch.device:
     """Look up a device, and set torch to compute there in single precision and, where it can, the same at every run.
 
+    Warns of a device that was not tested, see ``tested``.
+
     Raises:
         ReproductionError: there is no such device, or this torch cannot use it.
     """
+    tested.warn_of(str(name))
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

@@ -1,10 +1,12 @@
 """Devices by name, and torch told to compute in single precision."""
 
+import warnings
+
 import pytest
 import torch
 
-from reproduction.caffe import devices
-from reproduction.caffe.errors import ReproductionError
+from reproduction.caffe import devices, tested
+from reproduction.caffe.errors import ReproductionError, ReproductionWarning
 
 
 def test_a_device_that_there_is_is_given_back():
@@ -19,6 +21,24 @@ def test_a_device_that_there_is_not_is_one_line(name):
     assert str(caught.value).startswith(f"device {name!r} cannot be used (")
     assert str(caught.value).endswith("). Use cpu, or cuda.")
     assert "\n" not in str(caught.value)
+
+
+def test_cuda_is_untested_until_a_record_says_otherwise(monkeypatch, tmp_path):
+    record = tmp_path / "tested_on_cuda.json"
+    monkeypatch.setattr(tested, "RECORD", record)
+    assert [tested.remark(name) for name in ("cuda", "cuda:1", "cpu")] == ["untested on CUDA"] * 2 + [""]
+    with pytest.warns(ReproductionWarning, match=r"^untested on CUDA: no run on device 'cuda:99' is recorded\. "):
+        use_a_device_that_is_not_there("cuda:99")
+    record.write_text("{}")
+    assert tested.remark("cuda") == ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        use_a_device_that_is_not_there("cuda:99")
+
+
+def use_a_device_that_is_not_there(name):
+    with pytest.raises(ReproductionError, match="cannot be used"):
+        devices.use(name)
 
 
 @pytest.fixture

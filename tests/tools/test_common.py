@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from reproduction.caffe import tested
 from reproduction.caffe.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,6 +45,31 @@ common.run(lambda: warn(NetError("it has no effect", layer="a", line=3, remedy="
     done = python("-c", code)
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr == "warning: layer 'a', line 3: it has no effect. Remove it.\n"
+
+
+def offers_a_device(path):
+    return "add_device(parser" in path.read_text()
+
+
+def test_a_device_is_offered_in_one_way():
+    assert len([path for path in TOOLS if offers_a_device(path)]) >= 7
+    for path in TOOLS:
+        assert '"--device"' not in path.read_text(), "common.add_device says what was not tested"
+
+
+@pytest.mark.skipif(tested.RECORD.is_file(), reason="CUDA was tested")
+@pytest.mark.parametrize("path", [path for path in TOOLS if offers_a_device(path)], ids=lambda path: path.stem)
+def test_the_help_says_that_cuda_is_untested(path):
+    assert "cuda (untested on CUDA)" in " ".join(python(str(path), "--help").stdout.split())
+
+
+@pytest.mark.skipif(tested.RECORD.is_file(), reason="CUDA was tested")
+def test_who_chooses_cuda_is_told_that_it_is_untested():
+    done = python(str(ROOT / "tools/infer.py"), "--net", "mini-fcn8s", "--device", "cuda", str(ROOT / "README.md"))
+    assert done.stderr.startswith("warning: untested on CUDA: no run on device 'cuda' is recorded. ")
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "(DEVICE=cuda is untested on CUDA)" in done.stdout
+    assert " are untested on CUDA" in (ROOT / "README.md").read_text()
 
 
 def test_ctrl_c_is_quiet_while_modules_are_loaded():

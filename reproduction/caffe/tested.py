@@ -1,0 +1,33 @@
+"""Which devices this project was tested on: one fact, which every place that offers a device repeats.
+
+``tools/exactness.py --device cuda`` compares all nets with Caffe on a CUDA device and then writes ``RECORD``. Until
+that file exists, the tools' help, the README and a warning say ``untested on CUDA``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reproduction.caffe.errors import ReproductionError, warn
+
+RECORD = Path(__file__).with_name("tested_on_cuda.json")
+UNTESTED = "untested on CUDA"
+
+
+def remark(device: str = "cuda") -> str:
+    """Return ``untested on CUDA`` for a CUDA device of which no test is recorded, else nothing.
+
+    Args:
+        device: its name, such as ``cpu`` or ``cuda:1``.
+    """
+    return UNTESTED if device.partition(":")[0] == "cuda" and not RECORD.is_file() else ""
+
+
+def warn_of(device: str) -> None:
+    """Warn of a device that was not tested."""
+    if said := remark(device):
+        warn(
+            ReproductionError(
+                f"{said}: no run on device {device!r} is recorded", remedy="Compare with the CPU's results."
+            )
+        )
