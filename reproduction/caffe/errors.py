@@ -10,7 +10,7 @@ import difflib
 import os
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 StrPath = str | os.PathLike[str]
 
@@ -168,6 +168,58 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     A word that was cut short is nearest to the whole word, then what resembles it; capitals do not matter.
     """
     names = {each.lower(): each for each in known}
-    whole = [each for each in names if len(name) > 2 and re.fullmatch(re.escape(name.lower()) + "[a-z]+", each)]
+    whole = _completed(name, names)
     near = whole or difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
     return f"Did you mean {names[near[0]]!r}?" if near else ""
+
+
+def misspelt(name: str, known: Iterable[str]) -> str:
+    """Return ``Did you mean 'NEAR'?`` where a name is a known one with a typing error, or nothing; see ``remedy``.
+
+    This is for names of which forks of Caffe have more than are known: ``ReLU6`` is not a misspelt ``ReLU``. A typing
+    error is a word cut short, other capitals, or a letter (two in words of 8 or more) that is missing, added, changed
+    or swapped with its neighbour. It is not in the first letter, and not in a digit.
+    """
+    word = name.lower().removesuffix("_param")
+    names = {each.lower(): each for each in known}
+    allowed = 0 if len(word) < 4 else 1 if len(word) < 8 else 2
+    near = _completed(name, names)
+    for each in names:
+        other = each.removesuffix("_param")
+        if each.endswith("_param") == name.lower().endswith("_param") and word[:1] == other[:1]:
+            same_digits = re.sub(r"\D", "", word) == re.sub(r"\D", "", other)
+            if same_digits and abs(len(word) - len(other)) <= allowed and _distance(word, other) <= allowed:
+                near.append(each)
+    return f"Did you mean {names[min(near, key=lambda each: _distance(word, each))]!r}?" if near else ""
+
+
+def _completed(name: str, names: Iterable[str]) -> list[str]:
+    """List the names that begin with ``name`` and go on with letters."""
+    return [each for each in names if len(name) > 2 and re.fullmatch(re.escape(name.lower()) + "[a-z]+", each)]
+
+
+def _distance(one: str, other: str) -> int:
+    """Count the letters to add, remove, change or swap with a neighbour between two words."""
+    before, last = list[int](), list(range(len(other) + 1))
+    for i, a in enumerate(one):
+        row = [i + 1]
+        for j, b in enumerate(other):
+            row.append(min(row[j] + 1, last[j + 1] + 1, last[j] + (a != b)))
+            if i and j and a == other[j - 1] and b == one[i - 1]:
+                row[-1] = min(row[-1], before[j - 1] + 1)
+        before, last = last, row
+    return last[-1]
+
+
+def few(items: Sequence[object], most: int) -> str:
+    """Join the first items with commas, and count the others."""
+    shown = ", ".join(map(str, items[:most]))
+    return shown if len(items) <= most else f"{shown} and {len(items) - most} more"
+
+
+def also_unknown(remedy: str, others: Mapping[str, Sequence[int]]) -> str:
+    """Return a remedy, followed by what else is unknown: each thing with the lines at which it is."""
+    if not others:
+        return remedy
+    listed = [f"{what} (line{'s' if len(lines) > 1 else ''} {few(lines, 3)})" for what, lines in others.items()]
+    return f"{remedy} Also unknown: {few(listed, 20)}.".lstrip()

@@ -14,10 +14,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from reproduction.caffe.errors import NetError, did_you_mean
+from reproduction.caffe.errors import NetError, also_unknown, did_you_mean, misspelt
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers import LAYERS, UNSUPPORTED
 from reproduction.caffe.schema import LayerParameter, NetParameter, NetState, NetStateRule, Phase
+from reproduction.caffe.schema.types import TYPES, unknown_types
 
 
 @dataclass(frozen=True)
@@ -166,12 +167,14 @@ def _meets(state: NetState, rule: NetStateRule) -> bool:
 
 
 def _check_types(layers: list[LayerParameter]) -> None:
+    unknown = [layer for layer in layers if layer.type not in TYPES]
+    if unknown:
+        first, *others = unknown
+        remedy = also_unknown(misspelt(first.type, TYPES), unknown_types(others))
+        raise NetError(f"unknown layer type {first.type!r}", remedy=remedy).at(place(first))
     for layer in layers:
-        if layer.type in LAYERS:
-            continue
         if layer.type in UNSUPPORTED:
             raise NetError(f"this layer type cannot run here: {UNSUPPORTED[layer.type]}").at(place(layer))
-        raise NetError(f"unknown layer type {layer.type!r}", remedy=did_you_mean(layer.type, LAYERS)).at(place(layer))
 
 
 def _insert_splits(layers: list[LayerParameter]) -> list[LayerParameter]:

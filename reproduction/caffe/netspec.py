@@ -13,33 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from reproduction.caffe.errors import NetError, ReproductionError, did_you_mean
+from reproduction.caffe.errors import NetError, ReproductionError, did_you_mean, misspelt
 from reproduction.caffe.geometry import CoordMap, Window, conv_map, conv_windows, crop_map, deconv_map, pool_windows
 from reproduction.caffe.schema import ConvolutionParameter, LayerParameter, Message, NetParameter
-
-# Layer types whose parameters are not called as they are, or that read more than one message.
-_BORROWED = {
-    "Deconvolution": ("convolution_param",),
-    "Im2col": ("convolution_param",),
-    "LSTM": ("recurrent_param",),
-    "RNN": ("recurrent_param",),
-    "SoftmaxWithLoss": ("softmax_param", "loss_param"),
-    "InfogainLoss": ("infogain_loss_param", "softmax_param", "loss_param"),
-    "SigmoidCrossEntropyLoss": ("loss_param",),
-    "EuclideanLoss": (),
-    "MultinomialLogisticLoss": (),
-    **dict.fromkeys(("AbsVal", "BNLL", "BatchReindex", "Filter", "LSTMUnit", "Silence", "Split"), ()),
-}
-
-# Messages that several types share: not types themselves.
-_NOT_TYPES = {"Loss", "Recurrent", "Transformation"}
-
-#: Every layer type of BVLC Caffe, with the fields of LayerParameter in which its keywords are looked for.
-TYPES: dict[str, tuple[str, ...]] = {
-    field.message.__name__.removesuffix("Parameter"): (name,)
-    for name, field in LayerParameter.fields.items()
-    if name.endswith("_param") and field.message and field.message.__name__.removesuffix("Parameter") not in _NOT_TYPES
-} | _BORROWED
+from reproduction.caffe.schema.types import TYPES
 
 # What the call itself says, and weights, which no net is written with.
 _NOT_KEYWORDS = {"type", "bottom", "top", "blobs"}
@@ -107,7 +84,7 @@ class Function:
     def _written(self, fields: Mapping[str, Any]) -> LayerParameter:
         """Write the LayerParameter."""
         if self.type not in TYPES:
-            raise NetError(f"there is no layer type {self.type!r}", remedy=did_you_mean(self.type, TYPES))
+            raise NetError(f"there is no layer type {self.type!r}", remedy=misspelt(self.type, TYPES))
         return _spec(self.type, fields)
 
 
@@ -127,7 +104,7 @@ def _spec(type: str, fields: Mapping[str, Any]) -> LayerParameter:
     for name, value in fields.items():
         known = name in LayerParameter.fields and name not in _NOT_KEYWORDS
         if not known and name not in own:
-            near = did_you_mean(name, [*own, *(LayerParameter.fields.keys() - _NOT_KEYWORDS)])
+            near = misspelt(name, [*own, *(LayerParameter.fields.keys() - _NOT_KEYWORDS)])
             raise NetError(f"unknown field {name!r}", type=type, remedy=near)
         try:
             _assign(spec if known else getattr(spec, own[name]), name, value)

@@ -49,7 +49,7 @@ def loads(text: str, message: type[M], path: StrPath = "<prototxt>") -> M:
     """
     found = message()
     found.line = 1
-    Reader(text.removeprefix("\ufeff"), path).fields(found)
+    Reader(text.removeprefix("\ufeff"), path).read(found)
     return found
 
 

@@ -4,7 +4,7 @@
 in both quotes with C's escapes, joined when they follow each other; ``{}`` and ``<>`` blocks with or without a colon;
 ``,`` or ``;`` after a field; lists in brackets; decimal, octal and hexadecimal integers; ``inf``, ``nan`` and a
 suffix ``f``; enums by name or number; five spellings each of true and false. A field that is not repeated is given
-once. Blocks nest no deeper than the schema does, because a field that it does not know ends the reading.
+once. Blocks nest no deeper than the schema does. Fields that it does not know are skipped, to list all of them.
 
 Source: protobuf's C++ io::Tokenizer and TextFormat::Parser, called by BVLC/caffe@9b89154 src/caffe/util/io.cpp L34-42.
 """
@@ -15,9 +15,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from reproduction.caffe.errors import PrototxtError, ReproductionError, StrPath, did_you_mean
-from reproduction.caffe.schema import Field, Message, MessageList
+from reproduction.caffe.errors import PrototxtError, ReproductionError, StrPath, also_unknown, misspelt
+from reproduction.caffe.schema import Field, Message, MessageList, NetParameter, V1LayerParameter, V1LayerType
 from reproduction.caffe.schema.message import BOOL, BYTES, STRING, UINT32
+from reproduction.caffe.schema.types import unknown_types
 
 # Spaces and comments, then one token. Nothing here matches in two ways, so reading takes time linear in the text.
 _TOKEN = re.compile(
@@ -47,6 +48,8 @@ _PLAIN = dict(zip("abfnrtv\\?'\"", b"\a\b\f\n\r\t\v\\?'\"", strict=True))
 _BOOLEANS = {"true": True, "True": True, "t": True, "false": False, "False": False, "f": False}
 _SPECIAL = {"inf": float("inf"), "infinity": float("inf"), "nan": float("nan")}
 _CLOSER = {"{": "}", "<": ">"}
+_BRACKETS = {**_CLOSER, "[": "]"}
+_MOST_UNKNOWN = 1000  # names in one text; more are not looked for
 
 # What to write for fields that forks of Caffe have, or that moved.
 _DILATION = "It belongs to a fork of Caffe; write 'dilation'."
@@ -74,6 +77,8 @@ class Reader:
     def __init__(self, text: str, path: StrPath):
         self.text, self.path = text, path
         self.open: list[tuple[Field[Any], int, type[Message]]] = []  # the blocks here: field, position, message outside
+        self.unknown: PrototxtError | None = None  # the first unknown name
+        self.others: dict[str, list[int]] = {}  # the unknown names after it, with their lines
         self.counted, self.line = 0, 1  # a position, and its line
         self.kind, self.token, self.start, self.end = "", "", 0, 0
         self.next()
@@ -87,6 +92,23 @@ class Reader:
         self.start, self.end = match.span(match.lastgroup)
         if self.kind == "other":
             raise self.bad_character()
+
+    def read(self, message: Message) -> None:
+        """Read the whole text into ``message``.
+
+        Raises:
+            PrototxtError: the text is not a prototxt of this message; unknown names are listed, all of them at once.
+        """
+        try:
+            self.fields(message)
+        except PrototxtError:
+            if self.unknown is None:
+                raise
+        if self.unknown is not None:
+            types = unknown_types(message.layer) if isinstance(message, NetParameter) else {}
+            self.unknown.remedy = also_unknown(self.unknown.remedy, self.others | types)
+            self.unknown.args = (str(self.unknown),)
+            raise self.unknown
 
     def fields(self, message: Message, closer: str = "", opened: int = 0) -> None:
         """Read fields into ``message`` up to the closing token, or the end of the text.
@@ -102,7 +124,8 @@ class Reader:
                 raise self.no_field(closer, opened)
             field, at = cls.fields.get(self.token), self.start
             if field is None:
-                raise self.unknown_field(cls)
+                self.skip_unknown(cls)
+                continue
             self.next()
             if self.token == ":":
                 self.next()
@@ -162,9 +185,52 @@ class Reader:
             value = field.check_one(self.plain(field, sign))
         except ReproductionError as error:
             got, remedy = self.shown(sign), self.hint(field, error.remedy)
-            raise self.error(error.problem, start, got=got, want=error.want, remedy=remedy) from None
+            refusal = self.error(error.problem, start, got=got, want=error.want, remedy=remedy)
+            if self.kind != "word" or field is not V1LayerParameter.type:
+                raise refusal from None
+            self.add_unknown(f"layer type {self.token!r}", refusal)
+            value = V1LayerType.NONE
         self.next()
         return value
+
+    def add_unknown(self, what: str, error: PrototxtError) -> None:
+        """Keep the first error for an unknown name, and list the others."""
+        if self.unknown is None:
+            self.unknown = error
+        else:
+            self.others.setdefault(what, []).append(error.line)
+            if sum(map(len, self.others.values())) == _MOST_UNKNOWN:
+                raise error
+
+    def skip_unknown(self, cls: type[Message]) -> None:
+        """Go past a field that the message does not have, and its value."""
+        name, outside = self.token, self.block_with(self.token)
+        first = self.unknown is None
+        error = self.unknown_field(cls, outside) if first else self.error("", self.start)
+        self.add_unknown(f"{name!r} in {cls.__name__}", error)
+        if outside is not None:
+            raise error  # the block is not closed, so that what follows would be read as part of it
+        self.next()
+        if self.token == ":":
+            self.next()
+        elif self.token not in _CLOSER:
+            raise error
+        if self.token == "-":
+            self.next()
+        closers: list[str] = []
+        text = self.kind == "string"
+        while True:
+            if closers and self.token == closers[-1]:
+                closers.pop()
+            elif self.token in _BRACKETS:
+                closers.append(_BRACKETS[self.token])
+            elif self.kind == "end" or self.token in _BRACKETS.values():
+                raise error
+            self.next()
+            if not closers and not (text and self.kind == "string"):
+                break
+        if self.token in (",", ";"):
+            self.next()
 
     def block(self, field: Field[Any], message: type[Message], at: int, outside: type[Message]) -> Message:
         """Read a message in brackets."""
@@ -286,10 +352,13 @@ class Reader:
             return self.unexpected(f"{closer!r}, to match {self.text[opened]!r} of line {self.line_of(opened)}")
         return self.unexpected(f"a field name or {closer!r}")
 
-    def unknown_field(self, cls: type[Message]) -> PrototxtError:
+    def block_with(self, name: str) -> tuple[Field[Any], int, type[Message]] | None:
+        """Return the innermost open block outside of which ``name`` is a field, or None."""
+        return next((block for block in reversed(self.open) if name in block[2].fields), None)
+
+    def unknown_field(self, cls: type[Message], outside: tuple[Field[Any], int, type[Message]] | None) -> PrototxtError:
         """Return the error for a name that is no field of the message; the remedy is the likeliest of many."""
         name = self.token
-        outside = next((block for block in reversed(self.open) if name in block[2].fields), None)
         inside = [field.name for field in cls.fields.values() if field.message and name in field.message.fields]
         if (cls.__name__, name) in _REMEDY:
             remedy = _REMEDY[cls.__name__, name]
@@ -301,7 +370,7 @@ class Reader:
         elif 0 < len(inside) < 4:
             remedy = f"It belongs inside {' or '.join(map(repr, inside))}."
         else:
-            remedy = did_you_mean(name, cls.fields)
+            remedy = misspelt(name, cls.fields)
             if name.endswith("_param"):
                 remedy = (
                     f"{remedy} Else it is a field of a fork of Caffe." if remedy else "A fork of Caffe may have it."

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from reproduction.caffe import netspec
-from reproduction.caffe.errors import NetError, ReproductionError, did_you_mean
+from reproduction.caffe.errors import NetError, ReproductionError, did_you_mean, misspelt
 from reproduction.caffe.schema import LayerParameter
+from reproduction.caffe.schema.types import TYPES
 from reproduction.pycaffe.proto import caffe_pb2
 from reproduction.pycaffe.proto.message import NoFieldError, ProtoMessage, plain, show
 
@@ -86,10 +87,10 @@ class Function(netspec.Function):
     def _written(self, fields: Mapping[str, Any]) -> LayerParameter:
         layer: ProtoMessage = caffe_pb2.LayerParameter(type=self.type)
         known = layer.DESCRIPTOR.fields_by_name
-        own = {each.name: part for part in netspec.TYPES.get(self.type, ()) for each in _fields(getattr(layer, part))}
+        own = {each.name: part for part in TYPES.get(self.type, ()) for each in _fields(getattr(layer, part))}
         for name, value in fields.items():
             if name not in known and name not in own:
-                remedy = did_you_mean(name, [*own, *known]) if own else did_you_mean(self.type, netspec.TYPES)
+                remedy = misspelt(name, [*own, *known]) if own else misspelt(self.type, TYPES)
                 raise NoFieldError(f"unknown field {name!r}", place=self.type, remedy=remedy)
             try:
                 assign_proto(layer if name in known else getattr(layer, own[name]), name, value)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from reproduction.caffe.errors import NetError, ReproductionError
 from reproduction.caffe.geometry import CoordMap
 from reproduction.caffe.layers import LAYERS
-from reproduction.caffe.netspec import TYPES, Function, NetSpec, Top, crop, layer, layers, map_between, to_proto
+from reproduction.caffe.netspec import Function, NetSpec, Top, crop, layer, layers, map_between, to_proto
 from reproduction.caffe.schema import LayerParameter, PoolMethod
+from reproduction.caffe.schema.types import TYPES
 
 
 def picture() -> Top:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
-from reproduction.caffe.errors import ReproductionError, did_you_mean
+from reproduction.caffe.errors import ReproductionError, did_you_mean, misspelt
 
 T = TypeVar("T")
 E = TypeVar("E", bound=enum.IntEnum)
@@ -182,7 +182,8 @@ class Field(Generic[T]):
         except (KeyError, ValueError):
             names = list(self.enum.__members__)
             want = f"one of {', '.join(names)}" if len(names) < 10 else f"a name of {self.enum.__name__}"
-            raise _Misfit(value, want, did_you_mean(str(value), names)) from None
+            near = (did_you_mean if len(names) < 10 else misspelt)(str(value), names)
+            raise _Misfit(value, want, near) from None
 
     def _check_message(self, value: Any) -> Message:
         assert self.message is not None
@@ -289,7 +290,7 @@ class Message(metaclass=_Closed):
         """
         found = cls.fields.get(name)
         if found is None:
-            raise ReproductionError(f"unknown field {name!r} in {cls.__name__}", remedy=did_you_mean(name, cls.fields))
+            raise ReproductionError(f"unknown field {name!r} in {cls.__name__}", remedy=misspelt(name, cls.fields))
         return found
 
     def has(self, name: str) -> bool:
