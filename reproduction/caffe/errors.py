@@ -50,6 +50,12 @@ class ReproductionError(ValueError):
         self.args = (str(self),)
         return self
 
+    def advise(self, remedy: str) -> ReproductionError:
+        """Return this error with another remedy."""
+        self.remedy = remedy
+        self.args = (str(self),)
+        return self
+
 
 class ReproductionWarning(UserWarning):
     """Input that is accepted but has no effect, or may not mean what its author meant; see ``warn``.

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from reproduction.caffe.errors import NetError, also_unknown, did_you_mean, misspelt
+from reproduction.caffe.errors import DataError, NetError, also_unknown, did_you_mean, misspelt
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers import LAYERS, UNSUPPORTED
 from reproduction.caffe.schema import LayerParameter, NetParameter, NetState, NetStateRule, Phase
@@ -30,7 +30,7 @@ class Node:
         bottoms: names of the blobs that it reads.
         tops: names of the blobs that it writes; more than ``spec.top`` where a loss has a top without a name.
         propagate: for each bottom, whether a gradient may go through.
-        is_slot: whether the caller feeds the tops, as of Input layers and Python data layers.
+        is_slot: whether the caller feeds the tops, as of Input layers and of data layers of any type that are fed.
         index: position in the graph, from 0.
     """
 
@@ -120,7 +120,7 @@ def build(
     if phase is not None:
         state.merge(NetState(phase=phase, level=level, stage=list(stages)))
     layers = [layer.copy() for layer in net.layer if _included(layer, state)]
-    _check_types(layers)
+    _check_types([layer for layer in layers if not _is_fed(layer, fed or {})])
     for layer in layers:
         if not layer.has("phase"):
             layer.phase = state.phase
@@ -146,6 +146,17 @@ def placed(node: Node) -> Iterator[None]:
         yield
     except NetError as error:
         raise error.at(place(node.spec)) from error.__cause__  # what a Python layer raised
+
+
+@contextlib.contextmanager
+def loading(node: Node) -> Iterator[None]:
+    """Add to the errors of a data layer's files how its tops may be fed instead."""
+    try:
+        yield
+    except DataError as error:
+        if node.bottoms or error.remedy:
+            raise
+        raise error.advise(how_to_feed(node.spec)) from None
 
 
 def _included(layer: LayerParameter, state: NetState) -> bool:
@@ -174,7 +185,19 @@ def _check_types(layers: list[LayerParameter]) -> None:
         raise NetError(f"unknown layer type {first.type!r}", remedy=remedy).at(place(first))
     for layer in layers:
         if layer.type in UNSUPPORTED:
-            raise NetError(f"this layer type cannot run here: {UNSUPPORTED[layer.type]}").at(place(layer))
+            raise NetError(UNSUPPORTED[layer.type], remedy=how_to_feed(layer)).at(place(layer))
+
+
+def how_to_feed(layer: LayerParameter) -> str:
+    """Return the remedy for a data layer that cannot read its data: which inputs to pass, of which shapes."""
+    param = getattr(layer, TYPES[layer.type][0])
+    size = layer.transform_param.crop_size
+    batch = param.batch_size if "batch_size" in param.fields and param.batch_size else 1
+    shapes = [f"({batch}, C, {size or 'H'}, {size or 'W'})", *[f"({batch},)"] * (len(layer.top) - 1)]
+    if layer.type == "Python":
+        shapes = [shapes[0]] * len(layer.top)
+    wanted = ", ".join(f"{top!r}: {shape}" for top, shape in zip(layer.top, shapes, strict=False))
+    return f"Pass inputs={{{wanted}}}."
 
 
 def _insert_splits(layers: list[LayerParameter]) -> list[LayerParameter]:
@@ -232,8 +255,10 @@ def _node(index: int, layer: LayerParameter, fed: Mapping[str, Shape], *, force:
         raise NetError(
             "propagate_down is for no bottom or for each", got=len(layer.propagate_down), want=len(layer.bottom)
         ).at(place(layer))
-    kind = LAYERS[layer.type]
     tops = list(layer.top)
+    if _is_fed(layer, fed):
+        return Node(layer, (), tuple(tops), (), True, index)
+    kind = LAYERS[layer.type]
     if kind.is_loss:
         # Caffe: a loss may leave its top unnamed; it has one all the same (LossLayer::AutoTopBlobs).
         tops += [f"{layer.name}(automatic)"] * (kind.tops[0] - len(tops))
@@ -243,8 +268,12 @@ def _node(index: int, layer: LayerParameter, fed: Mapping[str, Shape], *, force:
         (force or not layer.propagate_down or layer.propagate_down[j]) and (taught is None or j in taught)
         for j in range(len(layer.bottom))
     )
-    is_slot = not layer.bottom and (layer.type == "Input" or (bool(tops) and all(top in fed for top in tops)))
-    return Node(layer, tuple(layer.bottom), tuple(tops), propagate, is_slot, index)
+    return Node(layer, tuple(layer.bottom), tuple(tops), propagate, layer.type == "Input", index)
+
+
+def _is_fed(layer: LayerParameter, fed: Mapping[str, Shape]) -> bool:
+    """Return whether the caller feeds all tops of a layer, which needs no bottoms and may be of any type."""
+    return not layer.bottom and bool(layer.top) and all(top in fed for top in layer.top)
 
 
 def _connect(nodes: list[Node]) -> tuple[str, ...]:

@@ -40,8 +40,8 @@ class Net(nn.Module):
             ``train()`` and ``eval()`` switch dropout and batch statistics later on.
         level: the level that include and exclude rules see; it replaces that of the net's own ``state``.
         stages: added to the stages of the net's own ``state``.
-        inputs: shapes of the blobs that the caller will feed; needed for data layers that learn them from data
-            (Python), optional for Input layers. Only the number of channels has to hold later.
+        inputs: shapes of the blobs that the caller will feed; only the number of channels has to hold later. Optional
+            for Input layers. A data layer of any type whose tops are all here reads no files and transforms nothing.
         python_layers: the classes of Python layers by ``layer`` name or ``(module, layer)``, or a function from those
             two to the class. Nothing is imported because a file says so.
         seed: of the fillers and of dropout; None is torch's own state.
@@ -103,8 +103,9 @@ class Net(nn.Module):
             self.blob_shapes.update({top: tuple(inputs[top]) for top in node.tops})
             return
         bottoms = [self.blob_shapes[bottom] for bottom in node.bottoms]
-        layer = self._make(node, bottoms)
-        self.blob_shapes.update(zip(node.tops, layer.shapes(list(bottoms)), strict=True))
+        with graph.loading(node):
+            layer = self._make(node, bottoms)
+            self.blob_shapes.update(zip(node.tops, layer.shapes(list(bottoms)), strict=True))
         if node.is_slot:
             self.blob_shapes.update({top: tuple(inputs[top]) for top in node.tops if top in inputs})
             return
@@ -120,8 +121,7 @@ class Net(nn.Module):
         if not issubclass(kind, Python):
             return kind(spec, bottoms, self._generator)
         if self._python_layers is None and not node.bottoms:
-            wanted = ", ".join(f"{top!r}: (1, C, H, W)" for top in node.tops)
-            raise NetError("Caffe learns these shapes from data", remedy=f"Pass inputs={{{wanted}}}.")
+            raise NetError("Caffe learns these shapes from data", remedy=graph.how_to_feed(node.spec))
         return kind(spec, bottoms, self._generator, self._python_layers, self._live)
 
     def _learn_and_share(self) -> None:

@@ -106,9 +106,7 @@ class Reader:
                 raise
         if self.unknown is not None:
             types = unknown_types(message.layer) if isinstance(message, NetParameter) else {}
-            self.unknown.remedy = also_unknown(self.unknown.remedy, self.others | types)
-            self.unknown.args = (str(self.unknown),)
-            raise self.unknown
+            raise self.unknown.advise(also_unknown(self.unknown.remedy, self.others | types))
 
     def fields(self, message: Message, closer: str = "", opened: int = 0) -> None:
         """Read fields into ``message`` up to the closing token, or the end of the text.

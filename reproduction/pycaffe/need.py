@@ -56,7 +56,7 @@ def find(graph: Graph, specs: Sequence[Sequence[ParamSpec]], loss_weights: Mappi
     for node, need in zip(graph.nodes, found, strict=True):
         need.layer = need.layer or graph.force_backward
         need.params = [learns or graph.force_backward for learns in need.params]
-        taught = LAYERS[node.type].differentiable
+        taught = LAYERS[node.type].differentiable if node.bottoms else None  # a data layer that is fed has any type
         need.bottoms = [
             (wanted or graph.force_backward) and (taught is None or i in taught)
             for i, wanted in enumerate(need.bottoms)

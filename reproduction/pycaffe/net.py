@@ -18,6 +18,7 @@ import numpy as np
 
 from reproduction.caffe import caffemodel, hdf5, prototxt, weights
 from reproduction.caffe.errors import NetError, StrPath
+from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.blob import Array, Blob
 from reproduction.caffe.layers.data import MemoryData
 from reproduction.caffe.net import Net as CoreNet
@@ -42,6 +43,8 @@ class Net(Names):
         level: the level that include and exclude rules see; it replaces that of the file's ``state``.
         stages: added to the stages of the file's ``state``.
         weights: a file of weights, of any format.
+        inputs: shapes of blobs that the program fills, in place of the layers that would read them from files, such as
+            Data; Caffe has no such argument.
 
     Attributes:
         module: the net that computes, a ``torch.nn.Module`` with the same parameters.
@@ -59,6 +62,8 @@ class Net(Names):
         level: int = 0,
         stages: Sequence[str] | None = None,
         weights: StrPath | None = None,
+        *,
+        inputs: Mapping[str, Shape] | None = None,
     ):
         if isinstance(phase, (str, os.PathLike)):
             weights, phase, level = phase, level, 0
@@ -67,15 +72,15 @@ class Net(Names):
                 check_file(path)
         if phase not in tuple(Phase):
             raise NetError("the phase is neither caffe.TRAIN nor caffe.TEST", got=phase, want="0 or 1")
-        self._build(prototxt.load_net(network_file)[0], Phase(phase), level, stages or ())
+        self._build(prototxt.load_net(network_file)[0], Phase(phase), level, stages or (), inputs=inputs)
         if weights is not None:
             self.copy_from(weights)
 
     @classmethod
-    def of(cls, net: NetParameter, seed: int | None = None) -> Net:
+    def of(cls, net: NetParameter, seed: int | None = None, inputs: Mapping[str, Shape] | None = None) -> Net:
         """Make one of a message, in the state that it names; ``seed`` is that of fillers and dropout."""
         made = cls.__new__(cls)
-        made._build(net, None, seed=seed)
+        made._build(net, None, seed=seed, inputs=inputs)
         return made
 
     def _build(
@@ -85,6 +90,7 @@ class Net(Names):
         level: int = 0,
         stages: Iterable[str] = (),
         seed: int | None = None,
+        inputs: Mapping[str, Shape] | None = None,
     ) -> None:
         self._blobs_by_name: OrderedDict[str, Blob] = OrderedDict()
         with as_raised():
@@ -93,6 +99,7 @@ class Net(Names):
                 phase,
                 level=level,
                 stages=stages,
+                inputs=inputs,
                 python_layers=live.find_class,
                 seed=seed,
                 live=self._blobs_by_name,

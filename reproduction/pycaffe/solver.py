@@ -5,7 +5,7 @@ Source: BVLC/caffe@9b89154 python/caffe/_caffe.cpp L315-L345, L520-L575; src/caf
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from reproduction.caffe import prototxt, solver, solvernets
 from reproduction.caffe.errors import ReproductionError, StrPath, did_you_mean
 from reproduction.caffe.events import Evaluated, Event
+from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.blob import Blob
 from reproduction.caffe.schema import SolverParameter
 from reproduction.pycaffe import logs
@@ -87,6 +88,7 @@ class Solver:
 
     Args:
         filename: the solver's prototxt. Relative paths in it begin in the working directory.
+        inputs: shapes of blobs that the program fills before each step; see ``Net``.
 
     Attributes:
         net: the net to train.
@@ -99,15 +101,15 @@ class Solver:
 
     type: ClassVar[str] = ""
 
-    def __init__(self, filename: StrPath):
+    def __init__(self, filename: StrPath, *, inputs: Mapping[str, Shape] | None = None):
         check_file(filename)
         param = prototxt.load_solver(filename)
         param.type = self.type or param.type
         # Without random_seed Caffe takes one from the clock; as everywhere here, it is 0 then.
         seed = max(param.random_seed, 0)
         self.param = param
-        self.net = Net.of(solvernets.training_net(param, "."), seed)
-        self.test_nets = [Net.of(net, seed) for net in solvernets.testing_nets(param, ".")]
+        self.net = Net.of(solvernets.training_net(param, "."), seed, inputs)
+        self.test_nets = [Net.of(net, seed, inputs) for net in solvernets.testing_nets(param, ".")]
         notes = solvernets.load_weights(param, ".", [net.module for net in (self.net, *self.test_nets)])
         self._solver = _LiveSolver(param, self.net, self.test_nets)
         for note in [*notes, *self._solver.notes]:

@@ -110,6 +110,19 @@ def test_a_layer_that_is_fed_becomes_a_slot():
     assert built.outputs == ("l", "y")
 
 
+@pytest.mark.parametrize(
+    "kind", ["Data", "WindowData", "ImageData", "HDF5Data", "MemoryData", "DummyData", "DenseData"]
+)
+def test_a_data_layer_of_any_type_that_is_fed_becomes_a_slot(kind):
+    text = f'layer {{ name: "d" type: "{kind}" top: "x" top: "l" }}'
+    built = build(text + relu("a", "x", "y"), fed={"x": (1, 3, 4, 4), "l": (1,)})
+    assert (built.inputs, built.outputs) == (["x", "l"], ("l", "y"))
+    with pytest.raises(
+        NetError, match=r"^layer 'd' \(Data\), line 1: LMDB .* inputs={'x': \(1, C, H, W\), 'l': \(1,\)}"
+    ):
+        build(text.replace(kind, "Data"), fed={"x": (1, 3, 4, 4)})  # both tops are fed, or none
+
+
 def test_a_loss_without_a_top_has_one():
     text = INPUT + 'layer { name: "l" type: "EuclideanLoss" bottom: "x" bottom: "x" }'
     assert build(text).nodes[-1].tops == ("l(automatic)",)
@@ -144,8 +157,25 @@ def test_needed_picks_only_what_a_blob_depends_on():
         (
             'layer { name: "db" type: "Data" top: "y" }',
             (
-                "layer 'db' (Data), line 2: this layer type cannot run here: it reads an LMDB or LevelDB database; "
-                "use an Input layer and feed the images."
+                "layer 'db' (Data), line 2: LMDB and LevelDB databases are not read here, so its tops must be fed. "
+                "Pass inputs={'y': (1, C, H, W)}."
+            ),
+        ),
+        (
+            (
+                'layer { name: "db" type: "Data" top: "y" top: "l" data_param { batch_size: 8 } '
+                "transform_param { crop_size: 5 } }"
+            ),
+            (
+                "layer 'db' (Data), line 2: LMDB and LevelDB databases are not read here, so its tops must be fed. "
+                "Pass inputs={'y': (8, C, 5, 5), 'l': (8,)}."
+            ),
+        ),
+        (
+            'layer { name: "w" type: "WindowData" top: "y" top: "l" window_data_param { batch_size: 2 } }',
+            (
+                "layer 'w' (WindowData), line 2: R-CNN's window files are not read here, so its tops must be fed. "
+                "Pass inputs={'y': (2, C, H, W), 'l': (2,)}."
             ),
         ),
         (

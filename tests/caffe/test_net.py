@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from reproduction.caffe import caffemodel, prototxt
-from reproduction.caffe.errors import NetError, WeightsError
+from reproduction.caffe.errors import NetError, ReproductionError, WeightsError
 from reproduction.caffe.net import Net, load
 from reproduction.caffe.schema import NetParameter, Phase
 
@@ -377,3 +377,29 @@ def test_load_reads_a_net_and_its_weights_from_files(tmp_path):
     caffemodel.dump(source.to_proto(), tmp_path / "w.caffemodel")
     net = load(tmp_path / "net.prototxt", tmp_path / "w.caffemodel")
     assert torch.equal(net.params["conv"][0], source.params["conv"][0])
+
+
+TRAIN_VAL = """
+layer { name: "d" type: "%s" top: "data" top: "label" include { phase: TRAIN } transform_param { crop_size: 4 } %s }
+layer { name: "d" type: "Data" top: "data" top: "label" include { phase: TEST } }
+layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 3 } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+"""
+MISSING = 'source: "missing" batch_size: 2'
+
+
+@pytest.mark.parametrize(
+    ("kind", "param"),
+    [("Data", f"data_param {{ {MISSING} }}"), ("ImageData", f"image_data_param {{ {MISSING} }}"),
+     ("WindowData", f"window_data_param {{ {MISSING} }}")],
+)  # fmt: skip
+def test_a_train_val_net_is_loaded_and_fed_where_its_data_are_missing(kind, param, tmp_path):
+    path = tmp_path / "train_val.prototxt"
+    path.write_text(TRAIN_VAL % (kind, param))
+    net = load(path, phase=Phase.TRAIN, inputs={"data": (2, 1, 4, 4), "label": (2,)})
+    assert net.inputs == ["data", "label"]
+    loss = net({"data": torch.zeros(5, 1, 4, 4), "label": torch.zeros(5)})["loss"]
+    assert loss.item() == pytest.approx(np.log(3))
+    with pytest.raises(ReproductionError) as error:
+        load(path, phase=Phase.TRAIN)
+    assert error.value.remedy == "Pass inputs={'data': (2, C, 4, 4), 'label': (2,)}."

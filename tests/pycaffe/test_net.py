@@ -373,3 +373,24 @@ def test_a_python_layer_that_is_not_there_names_its_module(tmp_path):
         net(tmp_path, INPUT + python("me", "None_"))
     with pytest.raises(ImportError, match=r"layer 'me' \(Python\), line 2: .*No module named 'no_such'"):
         net(tmp_path, INPUT + python("me", "L").replace("tests.pycaffe.user_layers", "no_such"))
+
+
+def test_a_net_and_a_solver_with_a_database_take_inputs(tmp_path):
+    text = """layer { name: "d" type: "Data" top: "data" top: "label" }
+        layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 3 } }
+        layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }"""
+    path, inputs = write(tmp_path, text), {"data": (2, 4), "label": (2,)}
+    with raises(
+        "layer 'd' (Data), line 1: LMDB and LevelDB databases are not read here, so its tops must be fed. "
+        "Pass inputs={'data': (1, C, H, W), 'label': (1,)}."
+    ):
+        caffe.Net(path, caffe.TRAIN)
+    net = caffe.Net(path, caffe.TRAIN, inputs=inputs)
+    assert net.inputs == ["data", "label"]
+    assert net.forward(data=np.ones((2, 4)), label=np.zeros(2))["loss"] == pytest.approx(np.log(3))
+    solver_path = tmp_path / "solver.prototxt"
+    solver_path.write_text(f'net: "{path}" base_lr: 1 lr_policy: "fixed" max_iter: 2')
+    solver = caffe.SGDSolver(str(solver_path), inputs=inputs)
+    solver.net.blobs["data"].data[...] = 1
+    solver.step(2)
+    assert solver.net.blobs["loss"].data < np.log(3)

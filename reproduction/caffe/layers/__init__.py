@@ -51,8 +51,8 @@ def _by_type(layers: list[type[Layer]]) -> dict[str, type[Layer]]:
 
 LAYERS: dict[str, type[Layer]] = _by_type([layer for room in _ROOMS for layer in room])
 
-# Types that Caffe knows and that cannot run here: why, and what to do.
+# Types that Caffe knows and that do not run here, but may be fed: what they read.
 UNSUPPORTED: dict[str, str] = {
-    "Data": "it reads an LMDB or LevelDB database; use an Input layer and feed the images",
-    "WindowData": "it reads a window file of R-CNN; use an Input layer and feed the crops",
+    "Data": "LMDB and LevelDB databases are not read here, so its tops must be fed",
+    "WindowData": "R-CNN's window files are not read here, so its tops must be fed",
 }
