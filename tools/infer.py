@@ -45,6 +45,8 @@ def main() -> int:
     about = describe(args.net)
     jobs = list(dict.fromkeys(collect(args.images, args.output)))
     check(jobs, about, args)
+    if about.knows:
+        print(f"note: {about.net} knows {about.knows}; what it finds elsewhere means nothing.", file=sys.stderr)
     segmenter = Segmenter.load(args.net, args.weights, folder=WEIGHTS, device=args.device)
     segmenter.runs = compiled(segmenter.net, precision(args))
     done: list[dict[str, Any]] = []
@@ -174,13 +176,14 @@ def segment(segmenter: Segmenter, job: Job, args: argparse.Namespace) -> dict[st
     report: dict[str, Any] = {"image": str(job.picture), "size": list(rgb.shape[:2]), "labels": {}}
     for label, segmentation in found.items():
         end = suffix(segmenter.card, label)
-        report["labels"][label] = write(segmentation, rgb, job, end)
+        report["labels"][label] = write(segmentation, rgb, job, end, segmenter.card)
     if args.scores:
         arrays = {said.score: found[top].scores for top, said in segmenter.card.labels.items()}
         with files.atomic(job.to("_scores.npz")) as file:
             np.savez(file, **arrays)
         report["scores"] = str(job.to("_scores.npz"))
-    return report | {"seconds": round(time.monotonic() - start, 2)}
+    knows = {"knows": segmenter.card.knows} if segmenter.card.knows else {}
+    return report | knows | {"seconds": round(time.monotonic() - start, 2)}
 
 
 def companion(folder: Path, job: Job) -> Path:
@@ -198,7 +201,7 @@ def companion(folder: Path, job: Job) -> Path:
     return found[0]
 
 
-def write(segmentation: Segmentation, rgb: np.ndarray[Any, Any], job: Job, end: str) -> dict[str, Any]:
+def write(segmentation: Segmentation, rgb: np.ndarray[Any, Any], job: Job, end: str, about: Card) -> dict[str, Any]:
     """Write the pictures of one labelling."""
     labels, shares = segmentation.labels, segmentation.shares
     paths = {
@@ -210,7 +213,8 @@ def write(segmentation: Segmentation, rgb: np.ndarray[Any, Any], job: Job, end: 
     overlay = palette.overlay(rgb, labels, background=segmentation.background, colours=colours)
     palette.write_png(labels, paths["png"], colours)
     palette.save(Image.fromarray(overlay), paths["overlay"])
-    palette.save(Image.fromarray(palette.draw_legend(shares, colours)), paths["legend"])
+    note = f"{about.net} knows {about.knows}" if about.knows else ""
+    palette.save(Image.fromarray(palette.draw_legend(shares, colours, note)), paths["legend"])
     return {**{what: str(path) for what, path in paths.items()}, "shares": [asdict(share) for share in shares]}
 
 

@@ -25,6 +25,7 @@ from reproduction.fcn.nets import CHANNELS, Published
 FILE = "card.json"
 KEY = "card"  # in the metadata of other files
 FORMAT = 1
+KEYS = ("format", "net", "inputs", "labels", "side", "weights", "licence", "source", "knows")
 
 _MEANS: dict[str, npt.NDArray[np.floating]] = {
     "voc": np.array(nets.MEAN_BGR, np.float64),
@@ -85,6 +86,7 @@ class Card:
         weights: the file of weights that lies beside the card; empty where the card is inside it.
         licence: what the publishers of the weights say of their use.
         source: where the weights come from, such as file and sha256.
+        knows: what the net can recognize, such as ``drawn things only``; empty for photographs.
     """
 
     net: str
@@ -94,6 +96,7 @@ class Card:
     weights: str = ""
     licence: str = ""
     source: dict[str, str] = field(default_factory=dict)
+    knows: str = ""
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -114,6 +117,7 @@ def of(row: Published, **more: Any) -> Card:
         row.name,
         {blob: _input(kind, means[kind]) for blob, kind in row.inputs.items()},
         {head.label: labelling(head.score, class_names(lists[head.label])) for head in row.heads},
+        knows=nets.DATASETS[row.dataset].knows,
         **more,
     )
 
@@ -162,7 +166,10 @@ def sha256(path: StrPath) -> str:
 
 def dumps(card: Card) -> str:
     """Write a card as JSON."""
-    return json.dumps({"format": FORMAT, **asdict(card)}, indent=1, ensure_ascii=False)
+    said = {"format": FORMAT, **asdict(card)}
+    if not card.knows:  # earlier versions refuse a field that they do not know
+        del said["knows"]
+    return json.dumps(said, indent=1, ensure_ascii=False)
 
 
 def dump(card: Card, path: StrPath) -> None:
@@ -207,7 +214,7 @@ def loads(text: str, path: StrPath = "<card>") -> Card:
 
 
 def _card(document: object) -> Card:
-    known = _table(document, "the card", ("format", "net", "inputs", "labels", "side", "weights", "licence", "source"))
+    known = _table(document, "the card", KEYS)
     if known.get("format") != FORMAT:
         raise DataError("this card is of another format", got=known.get("format"), want=FORMAT)
     inputs = {blob: _read_input(blob, value) for blob, value in _table(known.get("inputs"), "inputs").items()}
@@ -222,7 +229,8 @@ def _card(document: object) -> Card:
     if Path(weights).name != weights:
         raise DataError("'weights' is a file beside the card", got=repr(weights))
     licence = _text(known.get("licence", ""), "licence")
-    return Card(_text(known.get("net"), "net"), inputs, labels, side, weights, licence, source)
+    knows = _text(known.get("knows", ""), "knows")
+    return Card(_text(known.get("net"), "net"), inputs, labels, side, weights, licence, source, knows)
 
 
 def _read_input(blob: str, value: object) -> Input:

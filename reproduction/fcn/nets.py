@@ -86,6 +86,7 @@ class DataSet:
         least_rise_points: what mean IU must gain, in points (percent), from each stage to the next; None where nobody
             says so.
         says: what else its data layers are told, by the key of ``param_str``.
+        knows: what its nets can recognize, where that is not photographs; see ``card.Card``.
     """
 
     module: str
@@ -98,6 +99,7 @@ class DataSet:
     snapshot: int | None = None
     least_rise_points: float | None = None
     says: dict[str, Any] = field(default_factory=dict)
+    knows: str = ""
 
 
 DATASETS = {
@@ -142,6 +144,7 @@ DATASETS = {
         train=Split("train", "train", "SBDDSegDataLayer", ("sbdd_dir", "seed", "split", "mean")),
         test=Split("val", "val", "VOCSegDataLayer", ("voc_dir", "seed", "split", "mean")),
         folders={"sbdd_dir": "mini/sbdd/dataset", "voc_dir": "mini/pascal/VOC2011"},
+        knows="drawn things only, no photographs",
         heads=(Head("label", 7),),
         test_iter=80,
         max_iter=4000,

@@ -165,12 +165,13 @@ def legend(rows: Iterable[Share]) -> list[str]:
     return [f"{100 * row.share:6.2f} %  {row.label:3d}  {row.name}" for row in rows]
 
 
-def draw_legend(rows: Sequence[Share], colours: UInt8 | None = None) -> UInt8:
+def draw_legend(rows: Sequence[Share], colours: UInt8 | None = None, note: str = "") -> UInt8:
     """Draw the shares: one line for each class, with its colour.
 
     Args:
         rows: the shares.
         colours: as of ``paint``.
+        note: a line below them; empty for none.
 
     Returns:
         (H, W, 3) uint8, R G B; as wide as its longest line.
@@ -179,8 +180,8 @@ def draw_legend(rows: Sequence[Share], colours: UInt8 | None = None) -> UInt8:
     lines = [f"{100 * row.share:.2f} %  {row.name}" for row in rows]
     height, margin, box = 20, 6, 14
     text_x = 2 * margin + box
-    width = text_x + margin + int(max((font.getlength(line) for line in lines), default=0)) + 1
-    image = Image.new("RGB", (width, height * len(rows) + margin), "white")
+    width = text_x + margin + int(max((font.getlength(line) for line in (*lines, note)), default=0)) + 1
+    image = Image.new("RGB", (width, height * (len(rows) + bool(note)) + margin), "white")
     draw = ImageDraw.Draw(image)
     colours = voc() if colours is None else colours
     for i, (row, line) in enumerate(zip(rows, lines, strict=True)):
@@ -188,6 +189,8 @@ def draw_legend(rows: Sequence[Share], colours: UInt8 | None = None) -> UInt8:
         fill = tuple(int(value) for value in colours[row.label])
         draw.rectangle((margin, top, margin + box, top + box), fill=fill, outline="black")
         draw.text((text_x, top + 1), line, fill="black", font=font)
+    if note:
+        draw.text((margin, margin // 2 + len(rows) * height + (height - box) // 2 + 1), note, fill="black", font=font)
     return np.array(image)
 
 

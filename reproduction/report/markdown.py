@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from reproduction.caffe import files
 from reproduction.caffe.errors import StrPath
+from reproduction.fcn import nets
 from reproduction.report.record import Measured, NetResult, Report
 from reproduction.report.reference import COLUMNS, METRICS, PUBLISHED_RULE, TITLES, points
 
@@ -116,6 +117,8 @@ def _about(report: Report) -> str:
         lines.append(f"Split {report.split.name}, {scored} images (sha1 of the list {report.split.sha1}).")
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     lines.append(f"Measured {report.measured} on {report.device}, {report.precision}; {versions}.")
+    if known := nets.DATASETS[report.set].knows if report.set in nets.DATASETS else "":
+        lines.append(f"These nets know {known}.")
     lines.append("Percent; in brackets, how many points the measured score is above that.")
     return "\n".join(lines)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reproduction.caffe.errors import DataError
-from reproduction.fcn import card, nets, palette, zoo
+from reproduction.fcn import card, mininets, nets, palette, zoo
 from reproduction.fcn.datasets import class_names, nyud
 
 NAMES = ("background", "cat")
@@ -21,6 +21,13 @@ def test_the_cards_of_the_published_nets_say_what_they_take_and_tell(name):
         (head.label, head.classes, head.score) for head in row.heads
     ]
     assert card.loads(card.dumps(about)) == about
+
+
+def test_the_cards_of_nets_that_know_drawn_things_only_say_so():
+    about = card.of(mininets.NETS["mini-fcn8s"])
+    assert about.knows == "drawn things only, no photographs"
+    assert card.loads(card.dumps(about)) == about
+    assert "knows" not in json.loads(card.dumps(card.of(nets.NETS["voc-fcn8s"]))), "earlier versions would refuse it"
 
 
 def test_means_keep_their_precision():

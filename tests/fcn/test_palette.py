@@ -104,3 +104,6 @@ def test_the_legend_shows_one_box_of_colour_for_each_class():
     for row in rows:
         assert (column == palette.voc()[row.label]).all(axis=-1).sum() >= 10
     assert palette.draw_legend([]).shape[2] == 3
+    noted = palette.draw_legend(rows, note="knows one thing")
+    assert noted.shape[0] == image.shape[0] + 20
+    assert (noted[image.shape[0] :] < 128).any()

@@ -268,11 +268,16 @@ def test_fetched_and_converted_weights_are_found_without_being_named(infer, shel
     assert "segmented/a.png" in files()
 
 
-def test_a_mini_net_says_its_own_classes(infer, tmp_path, monkeypatch):
+def test_a_mini_net_says_its_own_classes_and_that_it_knows_no_photographs(infer, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys.modules["infer"], "WEIGHTS", mini.weights(tmp_path / "weights"))
     picture("photo.jpg", size=(60, 70))
     monkeypatch.setattr(sys, "argv", ["infer.py", "photo.jpg", "--net", "mini-fcn8s", "--json"])
     assert sys.modules["infer"].main() == 0
+    said = capsys.readouterr()
+    assert said.err == (
+        "note: mini-fcn8s knows drawn things only, no photographs; what it finds elsewhere means nothing.\n"
+    )
+    assert json.loads(said.out)[0]["knows"] == "drawn things only, no photographs"
     made = Segmenter.load("mini-fcn8s", "weights/mini/mini-fcn8s.caffemodel")
     names = {share.name for share in made("photo.jpg").shares}
     assert len(names) > 1
@@ -282,6 +287,8 @@ def test_a_mini_net_says_its_own_classes(infer, tmp_path, monkeypatch):
     with torch.no_grad():
         labels = made.net({"data": data}, ["score"])["score"][0].argmax(0)
     np.testing.assert_array_equal(read("segmented/photo.png")[0], labels.numpy())
+    legend = palette.draw_legend(made("photo.jpg").shares, note="mini-fcn8s knows drawn things only, no photographs")
+    np.testing.assert_array_equal(read("segmented/photo_legend.png")[0], legend)
 
 
 def test_from_the_shell_a_mistake_is_one_line_and_exit_code_1(tmp_path):
