@@ -22,6 +22,7 @@ MAY_IMPORT = {
 FLOORS = [
     {"errors"},
     {"schema", "files", "locks", "tested"},
+    {"imagefiles"},
     {
         "geometry",
         "blobs",
@@ -159,3 +160,17 @@ def test_every_tool_has_a_docstring_and_goes_through_run():
         tree = ast.parse(path.read_text())
         assert ast.get_docstring(tree), path
         assert "run(main)" in path.read_text(), path
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *sorted((ROOT / "tools").rglob("*.py"))], ids=lambda path: str(path))
+def test_image_files_are_opened_in_one_place(path):
+    """There the formats are listed, and the pixels limited."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in {
+            "Image.open",
+            "PIL.Image.open",
+            "ImageFile.Parser",
+        }:
+            assert path.name == "imagefiles.py", path
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("registered_extensions"):
+            raise AssertionError(f"{path}: imagefiles.ENDINGS are those of the formats that are opened")

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from common import Bars, run
+from common import Bars, add_max_pixels, run
 
 from reproduction.caffe import files
 from reproduction.caffe.errors import ReproductionError
@@ -53,10 +53,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("folder", type=Path, metavar="DIR", help="images/ and labels/, or a tree like PASCAL VOC's")
     parser.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes; default: DIR/classes.txt")
     parser.add_argument(
-        "--palette", type=Path, metavar="FILE|voc", help="colours of painted labels; default: DIR/palette.txt"
+        "--palette",
+        type=Path,
+        metavar="FILE|voc|indices",
+        help="colours of painted labels, or indices, where palettes mean nothing; default: DIR/palette.txt",
     )
     parser.add_argument("--write-palette", type=Path, metavar="FILE", help="write the colours that were found there")
     parser.add_argument("--all", action="store_true", help=f"name every file, not {FEW} for each problem")
+    add_max_pixels(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
@@ -67,7 +71,7 @@ def write_palette(report: Report, path: Path) -> None:
     Raises:
         ReproductionError: there are none, or too many to be classes.
     """
-    is_mask = {value.label for value in report.values} == {0, VOID}
+    is_mask = not report.colours and {value.label for value in report.values} == {0, VOID}
     if not report.colours and not is_mask:
         said = "the labels are not painted: they hold class numbers" if report.values else "no label shows its colours"
         raise ReproductionError(f"there is no palette to write; {said}", place=str(report.root))

@@ -14,7 +14,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOTXT = ROOT / "prototxt"
@@ -81,6 +81,21 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
     return int(text)
+
+
+class _MaxPixels(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
+        from reproduction.caffe import imagefiles
+
+        imagefiles.set_max_pixels(values)
+
+
+def add_max_pixels(parser: argparse.ArgumentParser) -> None:
+    """Add the option that sets how many pixels the pictures that are opened may have."""
+    parser.add_argument(
+        "--max-pixels", type=positive, action=_MaxPixels, default=argparse.SUPPRESS, metavar="N",
+        help="open pictures of up to N pixels; default: 100 million, which may take 1.6 GB",
+    )  # fmt: skip
 
 
 class Lines:

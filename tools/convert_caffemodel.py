@@ -32,7 +32,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common import PROTOTXT, bar, run
+from common import PROTOTXT, add_max_pixels, bar, run
 
 import numpy as np
 
@@ -99,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="BLOB=NxCxHxW",
         help=f"the shape of an input that the net leaves to its data (default: pictures of {SIDE}x{SIDE})",
     )
+    add_max_pixels(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 

@@ -6,6 +6,7 @@
     tools/evaluate.py --net siftflow-fcn16s --split test --device cuda --json > scores.json
     tools/evaluate.py --net nyud-fcn32s-color --limit 5           a quick look
     tools/evaluate.py --net runs/voc-fcn8s --data photos          what tools/train.py --data made of your own pictures
+    tools/evaluate.py --net runs/voc-fcn8s --data painted --palette colours.txt      labels that are painted otherwise
     tools/evaluate.py --prototxt my/deploy.prototxt --weights my.caffemodel --dataset voc --split val
     torchrun --nproc-per-node 2 tools/evaluate.py --net voc-fcn8s --device cuda      each process a share of the images
 
@@ -36,6 +37,7 @@ from common import (
     WEIGHTS,
     Bars,
     add_device,
+    add_max_pixels,
     add_precision,
     bar,
     compiled,
@@ -51,7 +53,7 @@ from reproduction.caffe.errors import DataError
 from reproduction.caffe.parallel import joined
 from reproduction.caffe.schema import NetParameter, Phase
 from reproduction.fcn import card, catalogue, datasets, nets, reproduce, segmenter, supply, zoo
-from reproduction.fcn.datasets import Dataset
+from reproduction.fcn.datasets import Dataset, painted
 from reproduction.fcn.datasets.folder import class_list
 from reproduction.fcn.evaluate import evaluate
 from reproduction.fcn.score import Scores, scores
@@ -71,6 +73,8 @@ def main() -> int:
         parser.error("--dataset belongs to --prototxt; a net that has a name has its data set")
     job = own(args) if args.prototxt else trained(args) if is_folder(args.net) else named(args)
     dataset = job.dataset
+    if args.palette:
+        datasets.read_labels_by(dataset, painted.reading(args.palette, dataset.classes))
     state = args.state or (args.out / "state.json" if args.out else None)
     folder = args.report or ROOT / "reports" / (
         Path(args.net).name if args.net else args.prototxt.resolve().parent.name
@@ -127,12 +131,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, default=ROOT / "data", metavar="DIR", help="the data root; default: data/")
     parser.add_argument("--dataset", help=f"with --prototxt: one of {', '.join(datasets.DATASETS)}")
     parser.add_argument("--split", help="default: what the net is scored on (VOC: seg11valid; your own pictures: val)")
+    parser.add_argument(
+        "--palette",
+        type=Path,
+        metavar="FILE|voc|indices",
+        help="how palette and painted labels are read; default: as in training, or as DATA/palette.txt says",
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="of the label maps; default: predictions in --report")
     parser.add_argument("--report", type=Path, metavar="DIR", help="default: reports/NET")
     parser.add_argument("--state", type=Path, metavar="FILE", help="how far the run is; default: state.json in --out")
     add_device(parser)
     add_precision(parser)
     parser.add_argument("--limit", type=positive, metavar="N", help="score the first N images only")
+    add_max_pixels(parser)
     parser.add_argument("--force", action="store_true", help="score images too that the published nets learnt from")
     parser.add_argument("--json", action="store_true", help="print the scores as JSON, with the confusion")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
@@ -181,12 +192,14 @@ def trained(args: argparse.Namespace) -> Job:
     """
     folder, about = Path(args.net), segmenter.describe(args.net)
     learnt = next(iter(about.labels.values())).classes
-    theirs = class_list(args.data)[0]
+    theirs, reading = class_list(args.data)
     if theirs not in (None, learnt):
         got, want = (", ".join(names) for names in (theirs, learnt))
         raise DataError("the pictures have other classes than the net", path=args.data, got=got, want=want)
     layer = prototxt.load_net(folder / "train.prototxt")[0].layer[0]  # it says classes, palette, mean and side
     dataset = datasets.from_layer(layer.python_param, list(layer.top), args.data, args.split or "val")
+    if reading is not None:
+        datasets.read_labels_by(dataset, reading)
     net = prototxt.load_net(folder / "deploy.prototxt")[0]
     return Job(about.net, net, segmenter.locate(folder, args.weights), dataset)
 

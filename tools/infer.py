@@ -24,18 +24,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from common import WEIGHTS, Bars, add_device, add_precision, compiled, precision, run
+from common import WEIGHTS, Bars, add_device, add_max_pixels, add_precision, compiled, precision, run
 
 import numpy as np
 from PIL import Image
 
-from reproduction.caffe import files
+from reproduction.caffe import files, imagefiles
 from reproduction.caffe.errors import DataError, ReproductionError
 from reproduction.fcn import images, palette
 from reproduction.fcn.card import Card
 from reproduction.fcn.segmenter import Segmentation, Segmenter, describe
 
-ENDINGS = frozenset(Image.registered_extensions())
 COMPANIONS = {"depth": "depth pictures (16-bit millimetres)", "hha": "HHA pictures (disparity, height, angle)"}
 
 
@@ -83,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--depth", type=Path, metavar="DIR", help="depth pictures with the same names; for color-d")
     parser.add_argument("--hha", type=Path, metavar="DIR", help="HHA pictures with the same names; for hha, color-hha")
     parser.add_argument("--scores", action="store_true", help="write the scores of all classes too")
+    add_max_pixels(parser)
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     add_device(parser)
     add_precision(parser)
@@ -111,7 +111,7 @@ def collect(names: Sequence[str], output: Path) -> Iterator[Job]:
     for name in names:
         path = Path(name)
         if path.is_dir():
-            inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in ENDINGS and p.is_file()]
+            inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in imagefiles.ENDINGS and p.is_file()]
             found = [p for p in inside if not p.resolve().is_relative_to(output.resolve())]
             if not found:
                 raise DataError("there is no picture in this folder", path=path)
@@ -194,7 +194,7 @@ def companion(folder: Path, job: Job) -> Path:
     """
     place = folder / job.place
     near = sorted(place.parent.glob(f"{glob.escape(place.name)}.*"))
-    found = [path for path in near if path.suffix.lower() in ENDINGS and path.stem == place.name]
+    found = [path for path in near if path.suffix.lower() in imagefiles.ENDINGS and path.stem == place.name]
     if len(found) != 1:
         problem = "several pictures belong" if found else "no picture here belongs"
         raise DataError(f"{problem} to {job.picture}", path=folder, want=f"{job.place}.png")

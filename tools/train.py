@@ -36,7 +36,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import NoReturn
 
-from common import ROOT, WEIGHTS, add_device, positive, run
+from common import ROOT, WEIGHTS, add_device, add_max_pixels, positive, run
 
 from tqdm import tqdm
 
@@ -114,7 +114,12 @@ def _parser() -> argparse.ArgumentParser:
         help="the data root, or a folder of your own pictures; default: data/",
     )
     parser.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes of your own pictures")
-    parser.add_argument("--palette", type=Path, metavar="FILE|voc", help="colours of painted labels of your own")
+    parser.add_argument(
+        "--palette",
+        type=Path,
+        metavar="FILE|voc|indices",
+        help="colours of your own painted labels, or their indices",
+    )
     parser.add_argument(
         "--side",
         type=int,
@@ -135,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=positive, metavar="N", help="validate on the first N images only")
     parser.add_argument("--seed", type=int, metavar="N", help="of dropout and the order of the images; default: 1337")
     parser.add_argument("--check", action="store_true", help="look at every label first, not at a few")
+    add_max_pixels(parser)
     parser.add_argument("--force", action="store_true", help="train even what cannot learn")
     parser.add_argument("-q", "--quiet", action="store_true", help="no lines of iterations, and no progress")
     return parser

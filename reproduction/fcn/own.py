@@ -5,17 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from reproduction.caffe import prototxt
+from reproduction.caffe import imagefiles, prototxt
 from reproduction.caffe.errors import DataError, ReproductionError, StrPath
 from reproduction.caffe.schema import NetParameter, SolverParameter
 from reproduction.fcn import card, catalogue, images, nets, stages, surgery
 from reproduction.fcn.datasets import folder, painted
-from reproduction.fcn.datasets.painted import Palette
+from reproduction.fcn.datasets.painted import Reading
 from reproduction.fcn.nets import Head, Published, Split
 from reproduction.fcn.stages import Stage
 
@@ -36,7 +36,7 @@ class Data:
     Attributes:
         root: the folder, see ``datasets.folder``.
         classes: the names of the classes.
-        palette: the colours of painted labels; None where labels hold class numbers.
+        palette: how labels are read, see ``painted.Reading``.
         side: pictures with a longer side are shrunk to it; 0 for none.
         shrunk: how many of those to learn from are.
         pixels: of a picture to learn from, on average, when it is shrunk.
@@ -47,7 +47,7 @@ class Data:
 
     root: Path
     classes: tuple[str, ...]
-    palette: Palette | None
+    palette: Reading
     side: int
     shrunk: int
     pixels: int
@@ -75,7 +75,7 @@ def data(root: StrPath, classes: StrPath | None = None, palette: StrPath | None 
     Args:
         root: the folder.
         classes: a file of names; None is the folder's classes.txt.
-        palette: a file of colours, or ``voc``; None is the folder's palette.txt.
+        palette: a file of colours, ``voc`` or ``indices``; None is the folder's palette.txt.
         side: pictures with a longer side are shrunk to it; 0 leaves them as they are.
 
     Raises:
@@ -101,11 +101,8 @@ def data(root: StrPath, classes: StrPath | None = None, palette: StrPath | None 
 
 
 def _size(path: Path) -> tuple[int, int]:
-    try:
-        with images.open_image(path) as image:
-            return image.height, image.width
-    except DataError as error:
-        raise error.at(str(path)) from None
+    with imagefiles.open_image(path) as image:
+        return image.height, image.width
 
 
 def row(base: Published, known: Data) -> Published:
@@ -132,7 +129,7 @@ def row(base: Published, known: Data) -> Published:
         test_iter=known.validated,
         says={
             "classes": list(known.classes),
-            "palette": dict(known.palette) if known.palette else None,
+            "palette": dict(known.palette) if isinstance(known.palette, Mapping) else known.palette,
             "side": known.side,
         },
     )
@@ -210,7 +207,7 @@ def describe(trained: Stage, known: Data, out: Path, parents: Sequence[Path]) ->
     """
     assert trained.row is not None
     model, colours = stages.result(trained.name, out), None
-    if known.palette:
+    if isinstance(known.palette, Mapping):
         colours = [colour for name, colour in known.palette.items() if name != painted.VOID_NAME]
     source = {f"from {path.name}": card.sha256(path) for path in parents}
     about = card.own(trained.name, known.classes, colours, side=known.side, weights=model.name, source=source)

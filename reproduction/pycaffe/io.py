@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reproduction.caffe.errors import ReproductionError, StrPath
+from reproduction.caffe.errors import DataError, ReproductionError, StrPath
 from reproduction.pycaffe.proto import caffe_pb2
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 
+_PART = 1 << 18  # pixels that are scaled at a time
 _GREY = np.array([0.2125, 0.7154, 0.0721])  # ITU-R BT.709, as scikit-image has them
 
 
@@ -213,25 +214,40 @@ def load_image(filename: StrPath, color: bool = True) -> Floats:
     Raises:
         OSError: the file is missing, or no picture.
     """
-    from PIL import Image
+    from reproduction.caffe import imagefiles  # here, since most programs load no pictures
 
-    with Image.open(filename) as opened:
-        image: Image.Image = opened
-        if image.mode == "P":
-            colours = np.reshape(image.getpalette() or [0, 0, 0], (-1, 3))
-            image = image.convert("L" if np.ptp(colours, axis=1).max() == 0 else "RGB")
-        elif image.mode not in ("1", "L", "RGB", "F") and not image.mode.startswith("I"):
-            image = image.convert("L" if image.mode == "LA" else "RGB")
-        pixels = np.array(image)
+    try:
+        with imagefiles.open_image(filename) as image:
+            mode = image.mode
+            if mode == "P":
+                colours = np.reshape(image.getpalette() or [0, 0, 0], (-1, 3))
+                mode = "L" if np.ptp(colours, axis=1).max() == 0 else "RGB"
+            elif mode not in ("1", "L", "RGB", "F") and not mode.startswith("I"):
+                mode = "L" if mode == "LA" else "RGB"
+            pixels = imagefiles.decode(
+                image, lambda part: np.asarray(part if part.mode == mode else part.convert(mode))
+            )
+    except DataError as error:
+        raise OSError(str(error)) from None
+    del image  # and its pixels
+    loaded = np.empty((*pixels.shape[:2], 3 if color else 1), np.float32)
+    rows = max(_PART // pixels.shape[1], 1)
+    for top in range(0, len(pixels), rows):
+        loaded[top : top + rows] = _scaled(pixels[top : top + rows], color)
+    return loaded
+
+
+def _scaled(pixels: Array, color: bool) -> Array:
+    """Scale (H, W) or (H, W, 3) pixels to 0 to 1; returns (H, W, 3), or (H, W, 1) where they are grey or shall be."""
     if pixels.dtype == np.int32:  # how some versions of Pillow hold 16 bits
         pixels = pixels.astype(np.uint16)
     greatest = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1
-    picture = pixels / greatest
-    if picture.ndim == 3 and not color:
-        picture = picture @ _GREY
-    if picture.ndim == 2:
-        picture = np.repeat(picture[..., np.newaxis], 3 if color else 1, axis=2)
-    return picture.astype(np.float32)
+    scaled = pixels / greatest
+    if scaled.ndim == 3:
+        if color:
+            return scaled
+        scaled = scaled @ _GREY
+    return scaled[..., np.newaxis]
 
 
 def resize_image(im: Array, new_dims: Sequence[int] | Array, interp_order: int = 1) -> Floats:

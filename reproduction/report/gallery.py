@@ -6,7 +6,7 @@ import base64
 import dataclasses
 import io
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,8 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from reproduction.fcn import images, palette, score
-from reproduction.fcn.datasets import Dataset
-from reproduction.fcn.datasets import pictures as stored
+from reproduction.fcn.datasets import Dataset, labelfiles
 from reproduction.fcn.datasets.base import VOID
 from reproduction.fcn.datasets.folder import Folder
 from reproduction.fcn.datasets.painted import VOID_NAME
@@ -51,8 +50,10 @@ class Gallery:
     def colours(self) -> UInt8:
         """The colours of its labels, (256, 3): those that their owner paints them in, else VOC's."""
         own = self.dataset.palette if isinstance(self.dataset, Folder) else None
-        table = palette.table(colour for name, colour in (own or {}).items() if name != VOID_NAME)
-        if own and VOID_NAME in own:
+        if not isinstance(own, Mapping):
+            return palette.table(())
+        table = palette.table(colour for name, colour in own.items() if name != VOID_NAME)
+        if VOID_NAME in own:
             table[VOID] = own[VOID_NAME]
         return table
 
@@ -82,7 +83,7 @@ class Gallery:
             DataError: it is missing or broken.
         """
         folder = self.predictions / top if len(self.dataset.label_classes) > 1 else self.predictions
-        return stored.labels(folder / f"{id}.png")
+        return labelfiles.indices(folder / f"{id}.png")
 
 
 def measure(

@@ -141,7 +141,10 @@ def test_what_is_missing_is_said_before_anything_is_trained(photos, tmp_path):
     assert refused(photos) == "DIR: none of the pictures to learn from is there."
     (photos / "train.txt").unlink()
     (photos / "images/p0.jpg").write_bytes(b"abc")
-    assert refused(photos) == ("DIR/images/p0.jpg: not an image in a known format; got a file that begins with b'abc'.")
+    assert refused(photos) == (
+        "DIR/images/p0.jpg: not an image in a known format; got a file that begins with b'abc',"
+        " want one of BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP."
+    )
     (photos / "classes.txt").unlink()
     assert refused(photos) == (
         "DIR: nothing says the names of the classes; want --classes FILE or classes.txt, one name a line, the first"

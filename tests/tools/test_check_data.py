@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests import own
 
@@ -105,3 +106,20 @@ def test_everything_is_json_for_machines(tool):
 def test_no_folder_is_one_line(tool):
     assert tool("none") == (1, "", "error: none: there is no such folder.\n")
     assert tool()[0] == 2
+
+
+def test_palettes_that_mean_nothing_are_offered_as_colours_or_indices(tool):
+    own.write("photos")
+    for i in range(6):
+        image = Image.fromarray(own.label(i))
+        image.putpalette([128, 64, 128, 244, 35, 232, 70, 70, 70])
+        image.save(f"photos/labels/p{i}.png")
+    code, out, _ = tool("photos", "--write-palette", "found.txt")
+    assert code == 1
+    assert "error: the palette is not one that shows which index is which class (6). Read the labels by their" in out
+    assert "3 colours in the labels (R G B, share):" in out
+    assert Path("found.txt").read_text() == "128 64 128 class0\n244 35 232 class1\n70 70 70 class2\n"
+    Path("found.txt").write_text("128 64 128 background\n244 35 232 cat\n70 70 70 dog\n")
+    by_colour, by_index = tool("photos", "--palette", "found.txt"), tool("photos", "--palette", "indices")
+    assert by_colour[0] == by_index[0] == 0
+    assert by_colour[1] == by_index[1]

@@ -255,12 +255,22 @@ def test_a_net_is_scored_on_the_pictures_of_ones_own_that_it_learnt_from(tool, t
     code, out, err = tool(Fake(score=3), "--net", folder, "--data", photos, "-q")
     assert (code, err) == (0, "")
     assert out.startswith("mini-fcn32s on folder val, 1 images\n")
+    scored = out.split("\n\n")[1:]
     report = tmp_path / "reports/mini-fcn32s"
     assert {path.name for path in report.iterdir()} == {"index.html", "predictions", "scores.json", "scores.md"}
     assert (report / "scores.md").read_text().startswith("# photos: its nets, measured here\n")
     page = (report / "index.html").read_text()
     assert "<title>photos: scores</title>" in page
     assert page.count("background:#c80000") >= 2, "cats are painted as in the labels, in bars and pictures"
+    # Labels in other colours are scored by another palette, from an option or the folder.
+    other = np.array([[1, 1, 1], [2, 2, 2], [3, 3, 3]], np.uint8)
+    folders.write(tmp_path / "other", labels=lambda i: other[folders.label(i)])
+    (tmp_path / "other.txt").write_text("1 1 1 background\n2 2 2 cat\n3 3 3 dog\n")
+    same = ("--net", folder, "--data", tmp_path / "other", "-q")
+    assert "colours of no class" in tool(Fake(score=3), *same)[2]
+    assert tool(Fake(score=3), *same, "--palette", tmp_path / "other.txt")[1].split("\n\n")[1:] == scored
+    (tmp_path / "other.txt").rename(tmp_path / "other/palette.txt")
+    assert tool(Fake(score=3), *same)[1].split("\n\n")[1:] == scored
     # Labels that mean something else are not scored as if they did not.
     (photos / "palette.txt").write_text("9 9 9 background\n200 0 0 dog\n0 200 0 cat\n")
     assert tool(Fake(score=3), "--net", folder, "--data", photos, "-q") == (

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -32,22 +30,20 @@ def read_image(path: str, *, color: bool = True) -> Pixels:
 
     Source: BVLC/caffe@9b89154 src/caffe/util/io.cpp L73-L90 (ReadImageToCVMat).
     """
-    from PIL import Image, ImageOps
+    from PIL import Image  # here, since most nets read no image files
 
-    try:
-        with Image.open(path) as image:
-            if not color:
-                image.draft("L", image.size)  # a JPEG's own luminance, which is what OpenCV takes
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):
-                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))  # of 16 bits, the upper 8
-            pixels = np.asarray(upright.convert("RGB" if color else "L"))
-    except FileNotFoundError:
-        raise DataError("there is no such image", path=path) from None
-    except Exception as error:  # decoders raise whatever a broken file leads them to, down to IndexError
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"the image cannot be read ({reason})", path=path) from None
-    return cast(Pixels, pixels[:, :, ::-1] if color else pixels[:, :, None])
+    from reproduction.caffe import imagefiles
+
+    def blue_first(image: Image.Image) -> Pixels:
+        if image.mode.startswith("I"):
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # of 16 bits, the upper 8
+        return np.asarray(image.convert("RGB"))[:, :, ::-1] if color else np.asarray(image.convert("L"))[:, :, None]
+
+    with imagefiles.open_image(path) as image:
+        if not color:
+            image.draft("L", image.size)  # a JPEG's own luminance, which is what OpenCV takes
+        pixels = imagefiles.decode(image, blue_first)
+        return imagefiles.upright(pixels, imagefiles.orientation(image))
 
 
 def resize(image: Pixels, height: int, width: int) -> Pixels:

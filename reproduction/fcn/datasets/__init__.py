@@ -15,9 +15,11 @@ from reproduction.caffe.errors import DataError, StrPath, did_you_mean
 from reproduction.caffe.schema import PythonParameter
 from reproduction.fcn.datasets.base import Dataset, Sample, check_sample, class_names, draw_order
 from reproduction.fcn.datasets.folder import Folder, check_names, check_palette, check_side
+from reproduction.fcn.datasets.labelfiles import LabelReader
 from reproduction.fcn.datasets.layouts import LAYOUTS
 from reproduction.fcn.datasets.mini import Mini, MiniSBD
 from reproduction.fcn.datasets.nyud import NYUD
+from reproduction.fcn.datasets.painted import Reading
 from reproduction.fcn.datasets.pascalcontext import PASCALContext
 from reproduction.fcn.datasets.siftflow import SIFTFlow
 from reproduction.fcn.datasets.voc import SBD, VOC, VOC2011, VOC2012, check_mean
@@ -32,6 +34,7 @@ __all__ = [
     "draw_order",
     "from_layer",
     "open",
+    "read_labels_by",
 ]
 
 DATASETS: dict[str, type[Dataset]] = {
@@ -104,6 +107,21 @@ def from_layer(
         raise error if error.place else error.at(param.layer) from None
 
 
+def read_labels_by(dataset: Dataset, reading: Reading) -> None:
+    """Change how the label pictures of a data set are read.
+
+    Args:
+        dataset: the data set.
+        reading: see ``painted.Reading``.
+
+    Raises:
+        DataError: its labels are not pictures.
+    """
+    if not isinstance(dataset, VOC | SBD | Folder):
+        raise DataError(f"the labels of {dataset.name} are not pictures", remedy="Leave --palette out.")
+    dataset.read_labels = LabelReader(reading)
+
+
 def _open_layer(
     kind: type[Dataset],
     folders: Mapping[str, str],
@@ -118,9 +136,9 @@ def _open_layer(
         "seed": _seed,
     }
     if kind in (VOC, SBD, Folder):
-        checks["mean"] = check_mean
+        checks |= {"mean": check_mean, "palette": check_palette}
     if kind is Folder:
-        checks |= {"classes": check_names, "palette": check_palette, "side": check_side}
+        checks |= {"classes": check_names, "side": check_side}
     if kind is NYUD:
         checks["tops"] = lambda kinds: (
             [_text(name) for name in kinds] if isinstance(kinds, list | tuple) else _text(kinds)

@@ -6,19 +6,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from reproduction.caffe import imagefiles
 from reproduction.caffe.errors import DataError, StrPath
 from reproduction.fcn import images
-from reproduction.fcn.datasets import folder, painted
+from reproduction.fcn.datasets import folder, labelfiles, painted
 from reproduction.fcn.datasets.base import VOID
 from reproduction.fcn.datasets.folder import Tree
-from reproduction.fcn.datasets.painted import RGB, Palette
+from reproduction.fcn.datasets.labelfiles import LabelReader
+from reproduction.fcn.datasets.painted import RGB, Reading
 
 #: Above so many pixels of a picture VGG16 wants tens of gigabytes to learn.
 MOST_PIXELS = 2_000_000
@@ -28,6 +31,8 @@ MOST_OF_ONE = 0.99
 Size = tuple[int, int]  # height and width, pixels
 
 _SEVERAL = 12  # values or colours that a line lists
+#: What is wrong with labels whose colours are offered, to be named.
+_COLOURS_NOT_READ = (labelfiles.PAINTED, labelfiles.UNKNOWN, labelfiles.DIFFERENT)
 _MASK_PALETTE = (
     "name a --palette with the lines `0 0 0 background` and `255 255 255 thing`, which --write-palette writes"
 )
@@ -84,7 +89,8 @@ class Report:
         modes: how pictures and labels are stored: Pillow's modes, with how often.
         sizes: (height, width) of the pictures, with how often.
         values: what the labels say, by number.
-        colours: pixels by colour, of labels that are painted and have no palette.
+        colours: pixels by colour, of labels that hold colours other than those of class numbers; in the order of their
+            palette where all labels have the same, else most frequent first.
         void: share of the pixels that are void.
         problems: what is not as it should be, the worst first.
     """
@@ -119,6 +125,7 @@ class _Found:
         self.pixels: Counter[int] = Counter()
         self.images: Counter[int] = Counter()
         self.colours: Counter[RGB] = Counter()
+        self.indices: dict[RGB, set[int]] = {}  # of a colour, in the palettes that hold it
         self.read = 0
 
     def add(self, what: str, remedy: str, file: str = "", *, fatal: bool = True) -> None:
@@ -134,7 +141,7 @@ class _Found:
 def look(
     root: StrPath,
     classes: Sequence[str] | None = None,
-    palette: Palette | None = None,
+    palette: Reading = None,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> Report:
     """Look at a folder.
@@ -142,7 +149,7 @@ def look(
     Args:
         root: the folder, see ``folder``.
         classes: the names of the classes; None where they are not known yet.
-        palette: the colours of painted labels.
+        palette: how labels are read, see ``painted.Reading``.
         progress: called with the number of pictures that were looked at, and of all.
 
     Raises:
@@ -158,14 +165,15 @@ def look(
     splits = _splits(found, files)
     report.splits = {split: len(ids) for split, ids in splits.items()}
     present: dict[str, set[int]] = {}
+    reader = LabelReader(palette)
     for i, id in enumerate(pairs := files.pairs):
         progress(i, len(pairs))
         sizes = _picture(found, files.images[id])
-        present[id] = _label(found, files.labels[id], sizes, names, palette)
+        present[id] = _label(found, files.labels[id], sizes, names, reader)
     progress(len(pairs), len(pairs))
     _large(found)
     _painted(found, names)
-    _whole(found, names, is_painted=palette is not None)
+    _whole(found, names, is_painted=isinstance(palette, Mapping))
     if names and found.read:
         _classes(found, names, splits, present)
     _summarise(report, found, names)
@@ -221,7 +229,7 @@ def _splits(found: _Found, files: Tree) -> dict[str, list[str]]:
 def _picture(found: _Found, path: Path) -> tuple[Size, Size] | None:
     """Read a picture; return its height and width as a viewer shows it, and as the file has it."""
     try:
-        with images.open_image(path) as image:
+        with imagefiles.open_image(path) as image:
             mode, stored = image.mode, (image.height, image.width)
             rgb = images.from_pil(image)
     except DataError as error:
@@ -234,16 +242,15 @@ def _picture(found: _Found, path: Path) -> tuple[Size, Size] | None:
 
 
 def _label(
-    found: _Found, path: Path, sizes: tuple[Size, Size] | None, names: Sequence[str] | None, palette: Palette | None
+    found: _Found, path: Path, sizes: tuple[Size, Size] | None, names: Sequence[str] | None, reader: LabelReader
 ) -> set[int]:
     """Read a label; return the class numbers in it."""
     try:
-        with images.open_image(path) as image:
-            mode = image.mode
-            if palette is None and mode not in folder.NUMBERS and image.format != "JPEG":
-                found.colours.update(painted.colours(np.array(image.convert("RGB"))))
-        found.modes[1][mode] += 1
-        values = folder.read_labels(path, palette)
+        with imagefiles.open_image(path) as image:
+            found.modes[1][image.mode] += 1
+            if reader.reading is None:
+                _count_colours(found, image)
+            values = reader.numbers(image, str(path))
     except DataError as error:
         found.failed(path, error)
         return set()
@@ -267,6 +274,18 @@ def _label(
     return set(here)
 
 
+def _count_colours(found: _Found, image: Image.Image) -> None:
+    """Count the colours of a label that has some, while they are few enough to be those of classes."""
+    if len(found.colours) > painted.MOST_COLOURS or image.format in ("JPEG", "MPO"):
+        return
+    if image.mode == "P":
+        for index, (colour, pixels) in labelfiles.colours(image).items():
+            found.colours[colour] += pixels
+            found.indices.setdefault(colour, set()).add(index)
+    elif image.mode not in labelfiles.NUMBERS:
+        found.colours.update(painted.colours(image))
+
+
 def _large(found: _Found) -> None:
     large = sum(count for (height, width), count in found.sizes.items() if height * width > MOST_PIXELS)
     if large:
@@ -283,6 +302,9 @@ def _out_of_range(classes: int) -> tuple[str, str]:
 
 def _painted(found: _Found, names: Sequence[str] | None) -> None:
     """Offer the palette that painted labels seem to have."""
+    if not any(what in _COLOURS_NOT_READ for what, _, _ in found.problems):
+        found.colours.clear()
+        found.indices.clear()
     colours = set(found.colours)
     if not colours:
         return
@@ -295,7 +317,7 @@ def _painted(found: _Found, names: Sequence[str] | None) -> None:
     else:
         return
     for what, old, fatal in list(found.problems):
-        if what == folder.PAINTED:
+        if what in _COLOURS_NOT_READ:
             found.problems[what, remedy, fatal] = found.problems.pop((what, old, fatal))
 
 
@@ -361,9 +383,17 @@ def _summarise(report: Report, found: _Found, names: Sequence[str] | None) -> No
         )
         for label in sorted(found.pixels)
     ]
-    report.colours = dict(found.colours.most_common())
+    report.colours = dict(_ordered(found))
     problems = [Problem(what, remedy, files, fatal) for (what, remedy, fatal), files in found.problems.items()]
     report.problems = sorted(problems, key=lambda problem: not problem.fatal)
+
+
+def _ordered(found: _Found) -> list[tuple[RGB, int]]:
+    """Order the colours as one palette that fits all labels does; where there is none, most frequent first."""
+    places = [index for indices in found.indices.values() for index in indices]
+    if found.indices.keys() == found.colours.keys() and len(places) == len(set(places)) == len(found.colours):
+        return sorted(found.colours.items(), key=lambda item: min(found.indices[item[0]]))
+    return found.colours.most_common()
 
 
 def _named(label: int, names: Sequence[str] | None) -> str:

@@ -13,29 +13,24 @@ class numbers from 0, 255 for void; or colours, where a palette says which colou
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
+from reproduction.caffe import imagefiles
 from reproduction.caffe.errors import DataError, StrPath
 from reproduction.fcn import images, nets
 from reproduction.fcn.datasets import layouts, painted, pictures
 from reproduction.fcn.datasets.base import VOID, Array, Dataset, Tops
-from reproduction.fcn.datasets.painted import Palette
+from reproduction.fcn.datasets.labelfiles import LabelReader
+from reproduction.fcn.datasets.painted import Reading
 
 SPLITS = ("train", "val")
 FIFTH = 5  # of the pictures, one of so many is validated on, where no list says which
 _KINDS = (("images", "labels", "."), ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"))
-#: Modes of pictures whose pixels may be class numbers.
-NUMBERS = ("P", "L", "1", "I;16", "I;16B", "I;16L", "I")
-#: What is wrong with labels that are painted and have no palette.
-PAINTED = "the labels are colours, not class numbers"
-_AGAIN = "Export it again, as 8-bit PNG."
 
 
 @dataclass(frozen=True)
@@ -141,70 +136,29 @@ def is_album(folder: Path) -> bool:
 
 def _files(folder: Path) -> tuple[dict[str, Path], dict[str, list[Path]]]:
     """List the picture files of a folder by id, and the ids that several have."""
-    endings = Image.registered_extensions()
     found: dict[str, list[Path]] = {}
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file())
     for name in names:
         path = folder / name
-        if path.suffix.lower() in endings:
+        if path.suffix.lower() in imagefiles.ENDINGS:
             found.setdefault(path.stem, []).append(path)
     twice = {id: paths for id, paths in found.items() if len(paths) > 1}
     return {id: paths[0] for id, paths in found.items()}, twice
 
 
-def read_labels(path: StrPath, colours: Palette | None = None) -> npt.NDArray[np.int64]:
-    """Read a label's class numbers, whatever they are.
-
-    Args:
-        path: the label.
-        colours: the palette of painted labels.
-
-    Returns:
-        (H, W).
-
-    Raises:
-        DataError: the file is missing or broken, a JPEG, or holds colours of no class; the place is left out.
-    """
-    with images.open_image(path) as image:
-        if image.format == "JPEG":
-            raise DataError(
-                "a JPEG cannot hold labels; its compression changes them at every border",
-                remedy="Export them again, as PNG.",
-            )
-        if colours is not None:
-            return painted.labels(np.array(_decoded(image).convert("RGB")), colours).astype(np.int64)
-        if image.mode not in NUMBERS:
-            raise DataError(
-                PAINTED,
-                got=f"mode {image.mode}",
-                want="palette (P) or grey (L)",
-                remedy="Say by --palette which colour is which class; tools/check_data.py --write-palette begins it.",
-            )
-        return np.array(_decoded(image)).astype(np.int64)
-
-
-def _decoded(image: Image.Image) -> Image.Image:
-    try:
-        image.load()
-    except Exception as error:  # decoders raise whatever a broken file leads them to
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DataError(f"the picture cannot be decoded ({reason})", remedy=_AGAIN) from None
-    return image
-
-
 def class_list(
     root: StrPath, classes: StrPath | None = None, colours: StrPath | None = None
-) -> tuple[tuple[str, ...] | None, dict[str, painted.RGB] | None]:
-    """Find the names of a folder's classes, and the palette of its labels.
+) -> tuple[tuple[str, ...] | None, Reading]:
+    """Find the names of a folder's classes, and how its labels are read.
 
     Args:
         root: the folder, whose classes.txt and palette.txt are taken where the others are None.
         classes: a file of names.
-        colours: a palette, or ``voc``.
+        colours: a palette, ``voc`` or ``indices``.
 
     Returns:
-        The names and the palette; None where nothing says them.
+        The names, and the palette or ``indices``; None where nothing says them.
 
     Raises:
         DataError: a file is missing or wrong, or the two do not agree.
@@ -215,8 +169,8 @@ def class_list(
     names = layouts.read_classes(classes) if classes else None
     if colours is None:
         return names, None
-    found = painted.read(colours, names)
-    return painted.class_names(found), found
+    found = painted.reading(colours, names)
+    return painted.class_names(found) if isinstance(found, Mapping) else names, found
 
 
 class Folder(Dataset):
@@ -235,7 +189,8 @@ class Folder(Dataset):
         tops: top -> kind.
         mean: what to subtract, B G R.
         classes: the names of the classes; None is what the folder's classes.txt or palette.txt says.
-        palette: the colours of painted labels by class; None is what the folder's palette.txt says.
+        palette: how labels are read, see ``painted.Reading``; None with no ``classes`` is what the folder's
+            palette.txt says.
         side: pictures with a longer side are shrunk to it, with their labels; 0 leaves them as they are.
         order: ``seed`` and ``randomize``.
     """
@@ -252,7 +207,7 @@ class Folder(Dataset):
         *,
         mean: Sequence[float] = nets.MEAN_BGR,
         classes: Sequence[str] | None = None,
-        palette: Palette | None = None,
+        palette: Reading = None,
         side: int = 0,
         **order: Any,
     ):
@@ -263,19 +218,25 @@ class Folder(Dataset):
         self.ids = self.files.ids(split)
         if classes is None and palette is None:
             classes, palette = class_list(root)
-        if palette is not None:
+        if isinstance(palette, Mapping):
             classes = painted.class_names(painted.check(palette, classes, root))
         if classes is None:
             raise DataError(
                 "nothing says the names of the classes", path=root, want="classes.txt, one name a line, or --classes"
             )
-        self.palette, self.side, self._names = palette, side, tuple(classes)
+        self.side, self._names = side, tuple(classes)
+        self.read_labels = LabelReader(palette)
         self.label_classes = {top: self._names for top, kind in self.tops.items() if kind == "label"}
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes; index = label."""
         return self._names
+
+    @property
+    def palette(self) -> Reading:
+        """How the labels are read."""
+        return self.read_labels.reading
 
     def file(self, kind: str, id: str) -> Path:
         """Return the path of a picture or a label.
@@ -296,7 +257,7 @@ class Folder(Dataset):
         """Read a picture or a label."""
         if kind == "data":
             return pictures.caffe_input(images.shrink(images.read_rgb(path), self.side), self.mean_bgr, flip=True)
-        numbers = pictures.class_numbers(read_labels(path, self.palette), len(self._names) - 1, void=VOID)
+        numbers = pictures.class_numbers(self.read_labels(path), len(self._names) - 1, void=VOID)
         return images.shrink(numbers.astype(np.uint8), self.side, smooth=False)[np.newaxis]
 
     def training_ids(self) -> set[str] | None:
@@ -326,14 +287,16 @@ def check_side(side: object) -> int:
     raise DataError("'side' is not a number of pixels", got=repr(side)[:80])
 
 
-def check_palette(colours: object) -> dict[str, painted.RGB] | None:
-    """Check a prototxt's palette: None, or a colour by each name.
+def check_palette(colours: object) -> Reading:
+    """Check a prototxt's palette: None, ``indices``, or a colour by each name.
 
     Raises:
         DataError: it is something else.
     """
     if colours is None:
         return None
+    if colours == painted.INDICES:
+        return painted.INDICES
     if isinstance(colours, dict) and all(
         isinstance(name, str) and isinstance(rgb, tuple) and len(rgb) == 3 and all(v in range(256) for v in rgb)
         for name, rgb in colours.items()

@@ -6,13 +6,16 @@ label 255. ``voc`` stands for the colours in which PASCAL VOC draws its classes.
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
+from reproduction.caffe import files, imagefiles
 from reproduction.caffe.errors import DataError, StrPath
 from reproduction.fcn import palette
 from reproduction.fcn.datasets.base import VOID
@@ -21,11 +24,29 @@ RGB = tuple[int, int, int]
 Palette = Mapping[str, RGB]
 UInt8 = npt.NDArray[np.uint8]
 
+#: How labels are read: by their colours; by the indices of palette pictures, whatever their colours; or, None, by
+#: numbers, where palette pictures must have a palette that is known for its class numbers.
+Reading = Palette | Literal["indices"] | None
+
 VOID_NAME = "void"
 VOC = "voc"
+INDICES: Final = "indices"
+#: No palette file is longer: 256 lines.
+MOST_BYTES = 1 << 20
+#: The most colours that are counted in labels; no labelling has as many.
+MOST_COLOURS = 4096
 VOCS_CLASSES = 21
 #: What a mask of black and white is painted in.
 MASK = {"background": (0, 0, 0), "thing": (255, 255, 255)}
+
+
+def reading(path: StrPath, names: Sequence[str] | None = None) -> Reading:
+    """Return how labels are read: ``indices`` for that word, else the palette that ``read`` returns.
+
+    Raises:
+        DataError: as ``read``.
+    """
+    return INDICES if str(path) == INDICES else read(path, names)
 
 
 def read(path: StrPath, names: Sequence[str] | None = None) -> dict[str, RGB]:
@@ -43,17 +64,17 @@ def read(path: StrPath, names: Sequence[str] | None = None) -> dict[str, RGB]:
             raise DataError("VOC's colours need the names of the classes", remedy="Name their file by --classes.")
         return voc(names)
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        text = files.read_regular(path, MOST_BYTES).decode("utf-8-sig")
     except OSError as error:
         raise DataError(f"the palette cannot be read ({(error.strerror or str(error)).lower()})", path=path) from None
     except UnicodeDecodeError:
         raise DataError("the palette is not a text file", path=path, want="lines of R G B name") from None
     found: dict[str, RGB] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
         *values, name = line.split(maxsplit=3)
-        if len(values) != 3 or not all(value.isascii() and value.isdigit() and int(value) < 256 for value in values):
+        if len(values) != 3 or not all(re.fullmatch("[0-9]{1,3}", value) and int(value) < 256 for value in values):
             want = "R G B name, such as 128 0 0 aeroplane"
             raise DataError(f"line {number} is no colour with a name", path=path, got=repr(line[:60]), want=want)
         if name in found:
@@ -126,11 +147,29 @@ def dumps(found: Palette) -> str:
     return "".join(f"{' '.join(map(str, colour))} {name}\n" for name, colour in found.items())
 
 
-def colours(rgb: UInt8) -> dict[RGB, int]:
-    """Count the pixels of each colour of a picture (H, W, 3), most frequent first."""
-    values, counts = np.unique(_packed(rgb), return_counts=True)
-    order = np.argsort(-counts, kind="stable")
-    return {_unpacked(int(values[i])): int(counts[i]) for i in order}
+def colours(image: Image.Image) -> dict[RGB, int]:
+    """Count the pixels of each colour of a picture, most frequent first; at most ``MOST_COLOURS`` are kept.
+
+    Raises:
+        DataError: the pixels cannot be decoded.
+    """
+    found: Counter[int] = Counter()
+    for _, part in imagefiles.parts(image):
+        values, counts = np.unique(_packed(np.asarray(part.convert("RGB"))), return_counts=True)
+        most = np.argsort(-counts, kind="stable")[:MOST_COLOURS]
+        found.update(dict(zip(values[most].tolist(), counts[most].tolist(), strict=True)))
+        if len(found) > MOST_COLOURS:
+            found = Counter(dict(found.most_common(MOST_COLOURS)))
+    return {_unpacked(value): count for value, count in found.most_common()}
+
+
+def read_labels(image: Image.Image, found: Palette) -> UInt8:
+    """Read an open picture as ``labels`` does.
+
+    Raises:
+        DataError: the pixels cannot be decoded, or one has a colour of no class.
+    """
+    return imagefiles.decode(image, lambda part: labels(np.asarray(part.convert("RGB")), found))
 
 
 def labels(rgb: UInt8, found: Palette) -> UInt8:

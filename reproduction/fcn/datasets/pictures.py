@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from reproduction.caffe import imagefiles
 from reproduction.caffe.errors import DataError, StrPath
-from reproduction.fcn import images
 
 Array = npt.NDArray[Any]
 Float32 = npt.NDArray[np.float32]
@@ -40,32 +40,11 @@ def depth(path: StrPath) -> Array:
     return _pixels(path, _DEPTH_MODES, "16-bit grey", "The published depths are: extract them again.")
 
 
-def labels(path: StrPath) -> UInt8:
-    """Read a label picture, (H, W) uint8: the indices of a palette PNG, not its colours.
-
-    Raises:
-        DataError: the file is missing or broken, or holds colours instead of class numbers.
-    """
-    return _pixels(
-        path,
-        ("P", "L"),
-        "a palette picture (P) or 8-bit grey (L)",
-        "Its pixels must be class numbers, not their colours.",
-    )
-
-
 def _pixels(path: StrPath, modes: Container[str], want: str, remedy: str) -> Array:
-    try:
-        with images.open_image(path) as image:
-            if image.mode not in modes:
-                raise DataError("the picture is in another mode", got=image.mode, want=want, remedy=remedy)
-            image.load()
-            return np.array(image)
-    except DataError as error:
-        raise error.at(str(path)) from None
-    except Exception as error:  # decoders raise whatever a broken file leads them to
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DataError(f"the picture cannot be decoded ({reason})", path=path) from None
+    with imagefiles.open_image(path) as image:
+        if image.mode not in modes:
+            raise DataError("the picture is in another mode", got=image.mode, want=want, remedy=remedy)
+        return imagefiles.decode(image)
 
 
 def caffe_input(pixels: Array, mean: Array, *, flip: bool) -> Float32:
@@ -84,14 +63,14 @@ def caffe_input(pixels: Array, mean: Array, *, flip: bool) -> Float32:
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 voc_layers.py L90-103.
     """
-    values = pixels.astype(np.float32)
-    if flip:
-        values = values[:, :, ::-1]
-    values -= mean
-    return np.ascontiguousarray(values.transpose(2, 0, 1))
+    planes = pixels[:, :, ::-1] if flip else pixels
+    values = np.empty((3, *pixels.shape[:2]), np.float32)
+    for channel in range(3):
+        np.subtract(planes[:, :, channel], mean[channel], out=values[channel], casting="same_kind")
+    return values
 
 
-def class_numbers(values: Array, high: int, *, low: int = 0, void: int | None = None) -> npt.NDArray[np.int64]:
+def class_numbers(values: Array, high: int, *, low: int = 0, void: int | None = None) -> npt.NDArray[np.int16]:
     """Check that a label map holds class numbers.
 
     Args:
@@ -101,7 +80,7 @@ def class_numbers(values: Array, high: int, *, low: int = 0, void: int | None = 
         void: one more value that may be there.
 
     Returns:
-        (H, W) int64.
+        (H, W) int16.
 
     Raises:
         DataError: a label is out of range or no whole number; says which.
@@ -120,4 +99,4 @@ def class_numbers(values: Array, high: int, *, low: int = 0, void: int | None = 
             got=f"{', '.join(found)}{more} in {wrong.size} pixels",
             want=f"{low} to {high}" + (f" or {void} for void" if void is not None else ""),
         )
-    return values.astype(np.int64)
+    return values.astype(np.int16)

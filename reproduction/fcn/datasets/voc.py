@@ -11,6 +11,8 @@ import numpy as np
 from reproduction.caffe.errors import DataError, StrPath
 from reproduction.fcn.datasets import layouts, mat, pictures
 from reproduction.fcn.datasets.base import VOID, Array, Dataset, Tops
+from reproduction.fcn.datasets.labelfiles import LabelReader
+from reproduction.fcn.datasets.painted import Reading
 
 # Source: shelhamer/fcn.berkeleyvision.org@1305c73 voc-fcn8s/net.py, and every published VOC prototxt.
 MEAN_BGR = (104.00699, 116.66877, 122.67892)
@@ -26,9 +28,17 @@ class _VOCClasses(Dataset):
     label_lists: ClassVar[dict[str, str]] = {"label": "voc"}
 
     def __init__(
-        self, split: str, root: StrPath, tops: Tops | None = None, *, mean: Sequence[float] = MEAN_BGR, **order: Any
+        self,
+        split: str,
+        root: StrPath,
+        tops: Tops | None = None,
+        *,
+        mean: Sequence[float] = MEAN_BGR,
+        palette: Reading = None,
+        **order: Any,
     ):
         super().__init__(split, root, tops, **order)
+        self.read_labels = LabelReader(palette)
         # Double precision, unlike the other data sets' means: so the published layer makes it.
         self.mean_bgr = np.array(mean, np.float64)
 
@@ -47,7 +57,7 @@ class _VOCClasses(Dataset):
         """Read an image or a label map."""
         if kind == "data":
             return pictures.caffe_input(pictures.rgb(path), self.mean_bgr, flip=True)
-        values = mat.read(path, "GTcls", "Segmentation") if path.suffix == ".mat" else pictures.labels(path)
+        values = mat.read(path, "GTcls", "Segmentation") if path.suffix == ".mat" else self.read_labels(path)
         return pictures.class_numbers(values, len(self.classes) - 1, void=VOID).astype(np.uint8)[np.newaxis]
 
     def training_ids(self) -> set[str] | None:
@@ -73,6 +83,7 @@ class VOC(_VOCClasses):
         root: the data root.
         tops: top -> kind.
         mean: what to subtract, B G R.
+        palette: how label pictures are read, see ``painted.Reading``.
         folder: where a prototxt says the year's tree lies.
         order: ``seed`` and ``randomize``.
 
@@ -143,6 +154,7 @@ class SBD(_VOCClasses):
         root: the data root.
         tops: top -> kind.
         mean: what to subtract, B G R.
+        palette: how label pictures are read, see ``painted.Reading``.
         folder: where a prototxt says the ``dataset`` folder lies.
         order: ``seed`` and ``randomize``.
 

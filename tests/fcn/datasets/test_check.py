@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reproduction.fcn.datasets import check, folder, painted
+from reproduction.fcn.datasets import check, folder, labelfiles, painted
 from reproduction.fcn.datasets.check import Problem, look
 from tests import own
 
@@ -99,7 +99,7 @@ def test_painted_labels_show_their_colours(tmp_path):
 def test_painted_labels_are_offered_the_palette_that_they_seem_to_have(tmp_path, labels, names, remedy):
     own.write(tmp_path, labels=labels, names=None)
     (problem,) = look(tmp_path, names).problems
-    assert (problem.what, problem.remedy, len(problem.files)) == (folder.PAINTED, remedy, 6)
+    assert (problem.what, problem.remedy, len(problem.files)) == (labelfiles.PAINTED, remedy, 6)
 
 
 def test_a_folder_without_pictures_is_no_matter_of_names(tmp_path):
@@ -193,7 +193,7 @@ def test_broken_files_are_named_each(tmp_path):
     (tmp_path / "labels/p2.png").write_bytes((tmp_path / "labels/p2.png").read_bytes()[:60])
     assert [(what, files) for what, _, files in found(tmp_path, classes=own.NAMES)] == [
         ("not an image in a known format", ["images/p1.jpg (a file that begins with b'abc')"]),
-        ("the picture cannot be decoded (image file is truncated)", ["labels/p2.png"]),
+        ("the image cannot be decoded (image file is truncated)", ["labels/p2.png"]),
     ]
 
 

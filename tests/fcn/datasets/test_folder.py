@@ -144,9 +144,7 @@ def test_labels_that_are_none_are_refused(tmp_path):
     own.write(tmp_path / "cut")
     png = tmp_path / "cut/labels/p0.png"
     png.write_bytes(png.read_bytes()[:60])
-    assert refused(tmp_path / "cut") == (
-        "DIR/labels/p0.png: the picture cannot be decoded (image file is truncated). Export it again, as 8-bit PNG."
-    )
+    assert refused(tmp_path / "cut") == ("DIR/labels/p0.png: the image cannot be decoded (image file is truncated).")
 
 
 def test_two_pictures_of_one_name_are_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from reproduction.caffe.errors import DataError
 from reproduction.fcn import palette
@@ -49,7 +50,7 @@ def test_a_palette_is_begun_with_what_is_known_of_its_colours():
 
 
 def test_colours_are_counted():
-    assert painted.colours(np.array([[[1, 2, 3], [250, 0, 7], [250, 0, 7]]], np.uint8)) == {
+    assert painted.colours(Image.fromarray(np.array([[[1, 2, 3], [250, 0, 7], [250, 0, 7]]], np.uint8))) == {
         (250, 0, 7): 2,
         (1, 2, 3): 1,
     }
