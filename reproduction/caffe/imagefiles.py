@@ -64,11 +64,11 @@ def set_max_pixels(pixels: int) -> None:
 
 
 @contextlib.contextmanager
-def open_image(path: StrPath) -> Iterator[Image.Image]:
+def open_image(path: StrPath | BinaryIO) -> Iterator[Image.Image]:
     """Open an image file, whose pixels are not decoded yet.
 
     Args:
-        path: a file in one of ``FORMATS``.
+        path: a file in one of ``FORMATS``; or one that is open already, which stays open.
 
     Yields:
         The image, which is closed at the end.
@@ -82,10 +82,13 @@ def open_image(path: StrPath) -> Iterator[Image.Image]:
             _check_size(*image.size)
             yield image
     except DataError as error:
-        raise error if error.place else error.at(os.fspath(path)) from None
+        place = os.fspath(path) if isinstance(path, str | os.PathLike) else str(getattr(path, "name", "<file>"))
+        raise error if error.place else error.at(place) from None
 
 
-def _regular(path: StrPath) -> BinaryIO:
+def _regular(path: StrPath | BinaryIO) -> contextlib.AbstractContextManager[BinaryIO]:
+    if not isinstance(path, str | os.PathLike):
+        return contextlib.nullcontext(path)
     try:
         return files.open_regular(path)
     except (OSError, ValueError) as error:  # as of a name with a zero byte

@@ -15,6 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
+from reproduction.caffe import imagefiles
+from reproduction.caffe.errors import DataError
+
 Array = npt.NDArray[Any]
 
 __all__ = [  # noqa: F822 - those of scipy.special are found when they are asked for
@@ -169,8 +172,11 @@ def imread(name: Any, flatten: bool = False, mode: str | None = None) -> Array:
     Raises:
         OSError: it cannot be opened, or is no picture.
     """
-    with Image.open(name) as image:
-        return fromimage(image, flatten, mode)
+    try:
+        with imagefiles.open_image(name) as image:
+            return imagefiles.decode(image, lambda part: fromimage(part, flatten, mode))
+    except DataError as error:
+        raise OSError(str(error)) from None
 
 
 def imsave(name: Any, arr: Any, format: str | None = None) -> None:
