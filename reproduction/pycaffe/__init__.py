@@ -27,36 +27,38 @@ Where it differs from Caffe:
 Source: BVLC/caffe@9b89154 python/caffe/__init__.py.
 """
 
-from reproduction.caffe.layers.python import UserLayer as Layer
 from reproduction.caffe.schema import Phase
 from reproduction.pycaffe import coord_map, io, proto
-from reproduction.pycaffe.classifier import Classifier
-from reproduction.pycaffe.detector import Detector
-from reproduction.pycaffe.logs import init_log, log
-from reproduction.pycaffe.modes import layer_type_list, set_device, set_mode_cpu, set_mode_gpu, set_random_seed
-from reproduction.pycaffe.net import Net
-from reproduction.pycaffe.net_spec import NetSpec, layers, params, to_proto
-from reproduction.pycaffe.processes import (
+from reproduction.pycaffe._caffe import (
     NCCL,
+    AdaDeltaSolver,
+    AdaGradSolver,
+    AdamSolver,
+    Layer,
+    NesterovSolver,
+    Net,
+    RMSPropSolver,
+    SGDSolver,
     Timer,
+    __version__,
+    get_solver,
     has_nccl,
+    init_log,
+    layer_type_list,
+    log,
+    set_device,
+    set_mode_cpu,
+    set_mode_gpu,
     set_multiprocess,
+    set_random_seed,
     set_solver_count,
     set_solver_rank,
     solver_count,
     solver_rank,
 )
-from reproduction.pycaffe.solver import (
-    AdaDeltaSolver,
-    AdaGradSolver,
-    AdamSolver,
-    NesterovSolver,
-    RMSPropSolver,
-    SGDSolver,
-    get_solver,
-)
-
-__version__ = "1.0.0"
+from reproduction.pycaffe.classifier import Classifier
+from reproduction.pycaffe.detector import Detector
+from reproduction.pycaffe.net_spec import NetSpec, layers, params, to_proto
 
 TRAIN, TEST = int(Phase.TRAIN), int(Phase.TEST)
 

@@ -9,11 +9,9 @@ import types
 
 from reproduction import pycaffe
 from reproduction.caffe.errors import CaffemodelError, ReproductionError
+from reproduction.pycaffe import _caffe
 from reproduction.pycaffe.proto import text_format
 from reproduction.pycaffe.proto.message import ProtoMessage
-
-# Modules of pycaffe that have no home of their own here.
-_WHOLE = ("_caffe", "pycaffe")
 
 
 def install() -> None:
@@ -23,9 +21,11 @@ def install() -> None:
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
             _alias(module.name, f"caffe{module.name.removeprefix(pycaffe.__name__)}")
-    for name in _WHOLE:
-        _alias(pycaffe.__name__, f"caffe.{name}")
-        setattr(pycaffe, name, pycaffe)
+    _alias(pycaffe.__name__, "caffe.pycaffe")  # which has no home of its own here
+    setattr(pycaffe, "pycaffe", pycaffe)  # noqa: B010 - it is no attribute for mypy
+    for name, kind in _caffe.CLASSES.items():
+        kind.__name__ = kind.__qualname__ = name
+        kind.__module__ = "caffe._caffe"
     try:
         importlib.import_module("google.protobuf.message")
     except ImportError:

@@ -113,7 +113,7 @@ class LiveLayer:
                     blob.put(top)
             self._constant = self.layer.constant
         if self._shares[0]:
-            self._share([blob.shape for blob in self.tops])
+            self._share([blob.sizes for blob in self.tops])
         self._weigh()
 
     def use(self, device: torch.device) -> None:
@@ -135,7 +135,7 @@ class LiveLayer:
             if values.data_ptr() != parameter.data_ptr():
                 with placed(self.node):
                     if blob.count != parameter.numel():
-                        raise NetError(f"blob {i} was reshaped", got=blob.shape, want=tuple(parameter.shape))
+                        raise NetError(f"blob {i} was reshaped", got=blob.sizes, want=tuple(parameter.shape))
                 parameter.data = values.reshape(parameter.shape)
 
     def forget(self) -> None:
@@ -208,7 +208,7 @@ class LiveLayer:
         if self.layer is None or not (self.bottoms or isinstance(self.layer, Python)):
             return  # what brings data keeps the shapes that its blobs were given
         with placed(self.node):
-            shapes = self.layer.shapes([blob.shape for blob in self.bottoms])
+            shapes = self.layer.shapes([blob.sizes for blob in self.bottoms])
         if self._shares[0]:
             self._share(shapes)
         elif not isinstance(self.layer, Python):  # which has reshaped its tops itself
@@ -246,7 +246,7 @@ class LiveLayer:
                 blob.clear_gradient()
             else:
                 blob.put_gradient(_apart(gradient, taken))
-        shapes = [blob.shape for blob in self.bottoms]
+        shapes = [blob.sizes for blob in self.bottoms]
         for i, gradient in zip(params, found[len(bottoms) :], strict=True):
             if gradient is not None and self.layer.sets_gradient(i, shapes):
                 self.blobs[i].put_gradient(_apart(gradient, taken))
@@ -272,8 +272,8 @@ class LiveLayer:
         if record is None:
             raise NetError("backward before forward", remedy="Call forward first.")
         for top, blob in zip(record.tops, self.tops, strict=True):
-            if tuple(top.shape) != blob.shape:
-                raise NetError("a top was reshaped since the forward", got=blob.shape, want=tuple(top.shape))
+            if tuple(top.shape) != blob.sizes:
+                raise NetError("a top was reshaped since the forward", got=blob.sizes, want=tuple(top.shape))
         return record
 
     def _versions(self, params: list[Tensor]) -> list[int]:
@@ -283,7 +283,7 @@ class LiveLayer:
 
     def _is_stale(self, record: _Record, device: torch.device) -> bool:
         return record.versions != self._versions(record.params) or any(
-            x.data_ptr() != blob.values(device).data_ptr() or tuple(x.shape) != blob.shape
+            x.data_ptr() != blob.values(device).data_ptr() or tuple(x.shape) != blob.sizes
             for x, blob in zip(record.bottoms, self.bottoms, strict=True)
         )
 

@@ -10,6 +10,7 @@ import torch
 
 from reproduction.caffe import devices
 from reproduction.caffe.layers import LAYERS, UNSUPPORTED, blas
+from reproduction.caffe.layers.vectors import StringVec
 
 _CPU = torch.device("cpu")
 
@@ -72,6 +73,6 @@ def set_random_seed(seed: int) -> None:
     torch.manual_seed(int(seed))
 
 
-def layer_type_list() -> list[str]:
+def layer_type_list() -> StringVec:
     """List the types of layers that Caffe knows; Data and WindowData are among them, and say why they cannot run."""
-    return sorted([*LAYERS, *UNSUPPORTED])
+    return StringVec.of(sorted([*LAYERS, *UNSUPPORTED]))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from reproduction.caffe.errors import NetError, did_you_mean
 from reproduction.caffe.layers.blob import Blob, BlobVec
+from reproduction.caffe.layers.vectors import DtypeVec, IntVec, LayerVec, StringVec
 from reproduction.caffe.net import Net
 from reproduction.pycaffe import modes
 from reproduction.pycaffe.live import LiveLayer
@@ -28,7 +29,7 @@ class Names:
     """
 
     module: Net
-    layers: list[Any]
+    layers: LayerVec
     _run: list[LiveLayer]
     _blobs_by_name: OrderedDict[str, Blob]
 
@@ -74,34 +75,38 @@ class Names:
         return OrderedDict((layer.node.name, list(layer.node.bottoms)) for layer in self._run)
 
     @property
-    def _blob_names(self) -> list[str]:
-        return list(self._blobs_by_name)
+    def _blob_names(self) -> StringVec:
+        return StringVec.of(self._blobs_by_name)
 
     @property
-    def _blobs(self) -> list[Blob]:
-        return list(self._blobs_by_name.values())
+    def _blobs(self) -> BlobVec:
+        return BlobVec.of(self._blobs_by_name.values())
 
     @property
-    def _blob_loss_weights(self) -> list[float]:
-        return list(self.blob_loss_weights.values())
+    def _blob_loss_weights(self) -> DtypeVec:
+        return DtypeVec.of(self.blob_loss_weights.values())
 
     @cached_property
-    def _layer_names(self) -> list[str]:
-        return [layer.node.name for layer in self._run]
+    def _layer_names(self) -> StringVec:
+        return StringVec.of(layer.node.name for layer in self._run)
 
     @property
-    def _inputs(self) -> list[int]:
-        return [self._blob_names.index(name) for name in self.inputs]
+    def _inputs(self) -> IntVec:
+        return self._ids(self.inputs)
 
     @property
-    def _outputs(self) -> list[int]:
-        return [self._blob_names.index(name) for name in self.outputs]
+    def _outputs(self) -> IntVec:
+        return self._ids(self.outputs)
 
-    def _top_ids(self, layer: int) -> list[int]:
-        return [self._blob_names.index(name) for name in self._run[layer].node.tops]
+    def _top_ids(self, layer: int) -> IntVec:
+        return self._ids(self._run[layer].node.tops)
 
-    def _bottom_ids(self, layer: int) -> list[int]:
-        return [self._blob_names.index(name) for name in self._run[layer].node.bottoms]
+    def _bottom_ids(self, layer: int) -> IntVec:
+        return self._ids(self._run[layer].node.bottoms)
+
+    def _ids(self, names: Iterable[str]) -> IntVec:
+        number = {name: i for i, name in enumerate(self._blobs_by_name)}
+        return IntVec.of(number[name] for name in names)
 
     def output_values(self) -> dict[str, Tensor]:
         """Return the outputs as tensors in the blobs' memory."""
@@ -114,9 +119,10 @@ class Names:
                 yield from zip(layer.layer.blobs, layer.blobs, strict=True)
 
     def _layer_index(self, name: str) -> int:
-        if name not in self._layer_names:
-            raise NetError(f"the net has no layer {name!r}", remedy=did_you_mean(name, self._layer_names))
-        return self._layer_names.index(name)
+        for index, known in enumerate(self._layer_names):
+            if known == name:
+                return index
+        raise NetError(f"the net has no layer {name!r}", remedy=did_you_mean(name, self._layer_names))
 
     def _check_blobs(self, names: Iterable[str]) -> None:
         for name in names:

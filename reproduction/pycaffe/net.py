@@ -21,6 +21,7 @@ from reproduction.caffe.errors import NetError, StrPath
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.blob import Array, Blob
 from reproduction.caffe.layers.data import MemoryData
+from reproduction.caffe.layers.vectors import LayerVec
 from reproduction.caffe.net import Net as CoreNet
 from reproduction.caffe.schema import NetParameter, Phase
 from reproduction.pycaffe import live, logs, modes
@@ -106,7 +107,7 @@ class Net(Names):
             )
             self.module.add_as_blas(bool(self.module.loss_weights) and modes.adds_as_caffe())
             self._run = live.layers_of(self.module, self._blobs_by_name)
-        self.layers: list[Any] = [layer.face for layer in self._run]
+        self.layers = LayerVec.of(layer.face for layer in self._run)
         self._callbacks: dict[str, list[Callback]] = {
             f"{when}_{way}": [] for when in ("before", "after") for way in ("forward", "backward")
         }
@@ -231,7 +232,7 @@ class Net(Names):
         """Cut arrays into batches of the first blob's size, the last one filled up with zeros."""
         if not blobs:
             return
-        size = next(iter(self._blobs_by_name.values())).shape[0]
+        size = next(iter(self._blobs_by_name.values())).sizes[0]
         for begin in range(0, len(next(iter(blobs.values()))), size):
             batch = {name: np.asarray(values[begin : begin + size]) for name, values in blobs.items()}
             yield {
@@ -252,9 +253,9 @@ class Net(Names):
             except (TypeError, ValueError) as error:
                 raise NetError(f"{what} {name!r} is not an array of numbers: {error}") from None
             # As in Caffe a value for each axis but the first may be spread over it.
-            if array.shape[:1] != blob.shape[:1] or not _spreads(array.shape, blob.shape):
+            if array.shape[:1] != blob.sizes[:1] or not _spreads(array.shape, blob.sizes):
                 remedy = f"Call blobs[{name!r}].reshape{array.shape} first." if kind == "data" else ""
-                raise NetError(f"{what} {name!r} has another shape", got=array.shape, want=blob.shape, remedy=remedy)
+                raise NetError(f"{what} {name!r} has another shape", got=array.shape, want=blob.sizes, remedy=remedy)
             getattr(blob, kind)[...] = array
 
     def _use(self, device: Any) -> None:

@@ -5,7 +5,7 @@ Source: BVLC/caffe@9b89154 python/caffe/_caffe.cpp L315-L345, L520-L575; src/caf
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -16,9 +16,10 @@ from reproduction.caffe.errors import ReproductionError, StrPath, did_you_mean
 from reproduction.caffe.events import Evaluated, Event
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.blob import Blob
+from reproduction.caffe.layers.vectors import NetVec
 from reproduction.caffe.schema import SolverParameter
 from reproduction.pycaffe import logs
-from reproduction.pycaffe.errors import as_raised, check_file
+from reproduction.pycaffe.errors import CaffeError, as_raised, check_file
 from reproduction.pycaffe.net import Net
 
 Callback = Callable[[], object]
@@ -27,12 +28,12 @@ Callback = Callable[[], object]
 class _LiveSolver(solver.Solver):
     """The solver that computes, with forward and backward through live nets."""
 
-    def __init__(self, param: SolverParameter, live: Net, live_tests: Sequence[Net]):
+    def __init__(self, param: SolverParameter, live: Net, live_tests: Iterable[Net]):
         self.live, self.live_tests = live, list(live_tests)
         self.callbacks: list[tuple[Callback, Callback]] = []
-        modules = [net.module for net in live_tests]
+        modules = [net.module for net in self.live_tests]
         super().__init__(param, live.module, test_nets=modules, keep_gradients=True)
-        for net in live_tests:
+        for net in self.live_tests:
             net.share_with(live)
 
     def accumulate(self) -> None:
@@ -102,14 +103,16 @@ class Solver:
     type: ClassVar[str] = ""
 
     def __init__(self, filename: StrPath, *, inputs: Mapping[str, Shape] | None = None):
+        if not self.type:
+            raise CaffeError("a Solver without a type cannot be made", remedy="Use get_solver().")
         check_file(filename)
         param = prototxt.load_solver(filename)
-        param.type = self.type or param.type
+        param.type = self.type
         # Without random_seed Caffe takes one from the clock; as everywhere here, it is 0 then.
         seed = max(param.random_seed, 0)
         self.param = param
         self.net = Net.of(solvernets.training_net(param, "."), seed, inputs)
-        self.test_nets = [Net.of(net, seed, inputs) for net in solvernets.testing_nets(param, ".")]
+        self.test_nets = NetVec.of(Net.of(net, seed, inputs) for net in solvernets.testing_nets(param, "."))
         notes = solvernets.load_weights(param, ".", [net.module for net in (self.net, *self.test_nets)])
         self._solver = _LiveSolver(param, self.net, self.test_nets)
         for note in [*notes, *self._solver.notes]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.checks import legacy_shape
+from reproduction.caffe.layers.vectors import IntVec, Vector
 
 Array = npt.NDArray[Any]
 
@@ -222,9 +223,14 @@ class Blob:
         return self._diff
 
     @property
-    def shape(self) -> Shape:
+    def sizes(self) -> Shape:
         """The sizes of the axes."""
         return self._shape
+
+    @property
+    def shape(self) -> IntVec:
+        """The sizes of the axes, as a new vector."""
+        return IntVec.of(self._shape)
 
     @property
     def count(self) -> int:
@@ -252,11 +258,19 @@ class Blob:
         return legacy_shape(self._shape)[3]
 
 
-class BlobVec(list[Blob]):
+class RawBlobVec(Vector[Blob]):
+    """Blobs that belong to a net, such as the bottoms and tops of a Python layer."""
+
+    kind = (Blob,)
+
+
+class BlobVec(Vector[Blob]):
     """The parameter blobs of a layer.
 
-    Source: BVLC/caffe@9b89154 python/caffe/_caffe.cpp L282-L295.
+    Source: BVLC/caffe@9b89154 python/caffe/_caffe.cpp L245-L258, L534-L536.
     """
+
+    kind = (Blob,)
 
     def add_blob(self, *shape: int) -> None:
         """Append a blob of zeros."""

@@ -5,6 +5,7 @@ No class is ever imported because a prototxt names it: the caller hands the clas
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
@@ -15,9 +16,10 @@ from torch.autograd.function import Function, once_differentiable
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
-from reproduction.caffe.layers.blob import Array, Blob, BlobVec
+from reproduction.caffe.layers.blob import Array, Blob, BlobVec, RawBlobVec
 from reproduction.caffe.layers.data import Source
-from reproduction.caffe.schema import LayerParameter
+from reproduction.caffe.layers.vectors import BoolVec
+from reproduction.caffe.schema import LayerParameter, Phase
 
 # Classes by (module, layer), "module.layer" or "layer", or a function from module and layer to the class.
 PythonLayers = Mapping[Any, type[Any]] | Callable[[str, str], type[Any]]
@@ -27,22 +29,51 @@ class UserLayer:
     """The base of a Python layer's class: pycaffe's ``caffe.Layer``.
 
     A subclass defines ``setup(bottom, top)``, ``reshape(bottom, top)``, ``forward(bottom, top)`` and
-    ``backward(top, propagate_down, bottom)``, where ``bottom`` and ``top`` are lists of Blobs.
+    ``backward(top, propagate_down, bottom)``, where ``bottom`` and ``top`` are vectors of Blobs.
 
     Attributes:
         param_str: the string that the prototxt gives the layer.
-        phase: 0 in training, 1 in testing.
+        param_str_: the same, as it was called until 2015.
+        phase: 0 in training, 1 in testing; its text is ``TRAIN`` or ``TEST`` in a class that reads ``param_str_``.
         blobs: its parameters; ``setup`` adds them by ``self.blobs.add_blob(*shape)``.
 
     Source: BVLC/caffe@9b89154 include/caffe/layers/python_layer.hpp L13-L61.
     """
 
     param_str: str
+    param_str_: str
     phase: int
     type = "Python"
 
     def __init__(self, spec: LayerParameter):
         self.blobs = BlobVec()
+
+
+class NamedPhase(int):
+    """A phase whose text is its name, as the Caffe of Faster R-CNN shows it.
+
+    Source: rbgirshick/caffe-fast-rcnn@0dcd397 python/caffe/_caffe.cpp L212-L215, L268.
+    """
+
+    @property
+    def name(self) -> str:
+        """``TRAIN`` or ``TEST``."""
+        return Phase(self).name
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __repr__(self) -> str:
+        return f"caffe._caffe.Phase.{self.name}"
+
+
+def _is_for_the_fork(kind: type[Any]) -> bool:
+    """Whether a class was written for the Caffe of Fast or Faster R-CNN: it reads ``param_str_``.
+
+    Source: rbgirshick/caffe-fast-rcnn@0dcd397 include/caffe/layers/python_layer.hpp L27.
+    """
+    functions = (each for base in kind.__mro__ for each in vars(base).values() if isinstance(each, types.FunctionType))
+    return any("param_str_" in function.__code__.co_names for function in functions)
 
 
 def find_class(known: PythonLayers | None, module: str, layer: str) -> type[Any]:
@@ -111,13 +142,13 @@ class Python(Source):
         blobs = self._net_blobs
         if blobs is None:
             blobs = {name: Blob(*shape) for name, shape in zip(self.spec.bottom, bottoms, strict=True)}
-        self._bottoms = [blobs[bottom] for bottom in self.spec.bottom]
-        self._tops = [blobs.setdefault(top, Blob()) for top in self.spec.top]
+        self._bottoms = RawBlobVec.of(blobs[bottom] for bottom in self.spec.bottom)
+        self._tops = RawBlobVec.of(blobs.setdefault(top, Blob()) for top in self.spec.top)
         self.user = self._make(kind)
         if not hasattr(self.user, "blobs"):
             self.user.blobs = BlobVec()
-        self.user.param_str = param.param_str
-        self.user.phase = int(self.spec.phase)
+        self.user.param_str = self.user.param_str_ = param.param_str
+        self.user.phase = (NamedPhase if _is_for_the_fork(kind) else int)(self.spec.phase)
         self._call("setup", self._bottoms, self._tops)
         self._register()
 
@@ -134,7 +165,7 @@ class Python(Source):
             blob.reshape(*shape)
         self._call("reshape", self._bottoms, self._tops)
         self._register()
-        return [top.shape for top in self._tops]
+        return [top.sizes for top in self._tops]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the tops by the caller's ``forward``."""
@@ -146,7 +177,7 @@ class Python(Source):
     def _register(self) -> None:
         """Make the blobs that the caller's layer has added parameters of the net."""
         for blob in self.user.blobs[len(self.blob_names) :]:
-            parameter = self.add_blob(blob.shape)
+            parameter = self.add_blob(blob.sizes)
             parameter.data = torch.from_numpy(blob.data)  # one memory, so that what the layer holds of it stays live
 
     def _show_parameters(self) -> None:
@@ -192,7 +223,7 @@ class Python(Source):
 
     def pass_back(self, wanted: Sequence[bool]) -> None:
         """Call the caller's ``backward`` on the blobs as they are, for the bottoms whose gradient is wanted."""
-        self._call("backward", self._tops, list(wanted), self._bottoms)
+        self._call("backward", self._tops, BoolVec.of(wanted), self._bottoms)
 
     def _call(self, method: str, *arguments: object) -> None:
         try:

@@ -1,0 +1,140 @@
+"""The vectors of pycaffe, one type for each kind of item, with the methods that Boost.Python gives them.
+
+They are no lists: they have a length, items, slices without a step, ``in``, ``append`` and ``extend``, and no more.
+
+Source: BVLC/caffe@9b89154 python/caffe/_caffe.cpp L533-L556; boostorg/python
+include/boost/python/suite/indexing/vector_indexing_suite.hpp, indexing_suite.hpp.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, Generic, Self, SupportsIndex, TypeVar, overload
+
+import numpy as np
+
+Item = TypeVar("Item")
+
+
+class Vector(Generic[Item]):
+    """A sequence of items of one kind; empty at first. It equals any sequence of the same items.
+
+    Raises:
+        TypeError: an item of another kind, or an index that is no integer.
+        IndexError: no such item, or a slice with a step.
+    """
+
+    #: The types of its items.
+    kind: ClassVar[tuple[type, ...]] = (object,)
+
+    __slots__ = ("_items",)
+
+    def __init__(self) -> None:
+        self._items: list[Item] = []
+
+    @classmethod
+    def of(cls, items: Iterable[Item]) -> Self:
+        """Return one that holds these items."""
+        made = cls()
+        made._items = list(items)
+        return made
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self._items)
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return type(self).of(self._items[_without_step(index)])
+        return self._items[self._index(index)]
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        if not isinstance(index, slice):
+            self._items[self._index(index)] = self._checked(value, "Invalid assignment")
+            return
+        values = value if isinstance(value, Iterable) else [value]
+        self._items[_without_step(index)] = [self._checked(each, "Invalid sequence element") for each in values]
+
+    def __delitem__(self, index: Any) -> None:
+        if isinstance(index, slice):
+            del self._items[_without_step(index)]
+        else:
+            del self._items[self._index(index)]
+
+    def __contains__(self, value: object) -> bool:
+        return value in self._items
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, (Vector, list, tuple)):
+            return self._items == list(other)
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._items))  # as of the tuple that it equals
+
+    def append(self, value: Any) -> None:
+        """Add an item at the end."""
+        self._items.append(self._checked(value, "Attempting to append an invalid type"))
+
+    def extend(self, values: Iterable[Any]) -> None:
+        """Add several items at the end."""
+        self._items.extend([self._checked(value, "Incompatible Data Type") for value in values])
+
+    def _index(self, index: Any) -> int:
+        try:
+            place = operator.index(index)
+        except TypeError:
+            raise TypeError("Invalid index type") from None
+        if not -len(self._items) <= place < len(self._items):
+            raise IndexError("Index out of range")
+        return place
+
+    def _checked(self, value: Any, problem: str) -> Item:
+        if not isinstance(value, self.kind):
+            raise TypeError(problem)
+        return value  # type: ignore[return-value]
+
+
+def _without_step(index: slice) -> slice:
+    if index.step is not None:
+        raise IndexError("slice step size not supported.")
+    return index
+
+
+class IntVec(Vector[int]):
+    """Integers, such as a blob's shape."""
+
+    kind = (int, np.integer)
+
+
+class StringVec(Vector[str]):
+    """Strings, such as the names of layers."""
+
+    kind = (str,)
+
+
+class DtypeVec(Vector[float]):
+    """Floats, such as loss weights."""
+
+    kind = (int, float, np.number)
+
+
+class BoolVec(Vector[bool]):
+    """Truth values, such as ``propagate_down``."""
+
+    kind = (int, np.bool_)
+
+
+class LayerVec(Vector[Any]):
+    """The layers of a net."""
+
+
+class NetVec(Vector[Any]):
+    """Nets, such as those that a solver tests."""

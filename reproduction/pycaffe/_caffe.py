@@ -1,0 +1,91 @@
+"""``caffe._caffe``: what Caffe's compiled module has, under its names.
+
+Source: BVLC/caffe@9b89154 python/caffe/_caffe.cpp L391-L585; rbgirshick/caffe-fast-rcnn@0dcd397
+python/caffe/_caffe.cpp L212-L215 (Phase).
+"""
+
+from reproduction.caffe.layers.blob import Blob, BlobVec, RawBlobVec
+from reproduction.caffe.layers.python import NamedPhase as Phase
+from reproduction.caffe.layers.python import UserLayer as Layer
+from reproduction.caffe.layers.vectors import BoolVec, DtypeVec, IntVec, LayerVec, NetVec, StringVec
+from reproduction.caffe.schema import LayerParameter, SolverParameter
+from reproduction.pycaffe.logs import init_log, log
+from reproduction.pycaffe.modes import layer_type_list, set_device, set_mode_cpu, set_mode_gpu, set_random_seed
+from reproduction.pycaffe.net import Net
+from reproduction.pycaffe.processes import (
+    NCCL,
+    Timer,
+    has_nccl,
+    set_multiprocess,
+    set_solver_count,
+    set_solver_rank,
+    solver_count,
+    solver_rank,
+)
+from reproduction.pycaffe.solver import (
+    AdaDeltaSolver,
+    AdaGradSolver,
+    AdamSolver,
+    NesterovSolver,
+    RMSPropSolver,
+    SGDSolver,
+    Solver,
+    get_solver,
+)
+
+__version__ = "1.0.0"
+
+#: The classes by name, which say that they are of ``caffe._caffe`` where this module is called so.
+CLASSES: dict[str, type] = {
+    "Layer": Layer,
+    "Phase": Phase,
+    **{
+        kind.__name__: kind
+        for kind in (
+            AdaDeltaSolver, AdaGradSolver, AdamSolver, Blob, BlobVec, BoolVec, DtypeVec, IntVec, LayerVec, NCCL,
+            NesterovSolver, Net, NetVec, RMSPropSolver, RawBlobVec, SGDSolver, Solver, StringVec, Timer,
+        )
+    },
+}  # fmt: skip
+
+__all__ = [
+    "CLASSES",
+    "NCCL",
+    "AdaDeltaSolver",
+    "AdaGradSolver",
+    "AdamSolver",
+    "Blob",
+    "BlobVec",
+    "BoolVec",
+    "DtypeVec",
+    "IntVec",
+    "Layer",
+    "LayerParameter",
+    "LayerVec",
+    "NesterovSolver",
+    "Net",
+    "NetVec",
+    "Phase",
+    "RMSPropSolver",
+    "RawBlobVec",
+    "SGDSolver",
+    "Solver",
+    "SolverParameter",
+    "StringVec",
+    "Timer",
+    "__version__",
+    "get_solver",
+    "has_nccl",
+    "init_log",
+    "layer_type_list",
+    "log",
+    "set_device",
+    "set_mode_cpu",
+    "set_mode_gpu",
+    "set_multiprocess",
+    "set_random_seed",
+    "set_solver_count",
+    "set_solver_rank",
+    "solver_count",
+    "solver_rank",
+]
