@@ -280,9 +280,13 @@ def verify(message: NetParameter, inputs: Inputs, before: Weights, after: Weight
     import torch
 
     net = _net(message, {name: values.shape for name, values in inputs.items()}).eval()
+    blobs_of_it = [blob for blobs in net.params.values() for blob in blobs]
     digests: list[dict[str, str]] = []
     with bar("run the net", 2, "run") as shown:
         for found in (before, after):
+            with torch.no_grad():  # else a layer that the second file lacks keeps the weights of the first
+                for blob in blobs_of_it:
+                    blob.fill_(float("nan"))
             net.copy_from(found.net, found.path)
             with torch.inference_mode():
                 values = net(inputs, list(net.blob_shapes))

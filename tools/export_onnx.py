@@ -6,6 +6,8 @@
     tools/export_onnx.py runs/voc-fcn8s                             what tools/train.py --data made of your own pictures
     tools/export_onnx.py voc-fcn8s --input blob --output scores     for OpenCV 5, which reads Caffe no more
 
+Exit code 3: it was written, but could not be checked, since the net's scores are all alike.
+
 --input picture takes (N, H, W, 3) uint8, R G B, as it was read: the mean and the order of the channels are inside.
 --input blob takes (N, 3, H, W) float32, B G R, minus the mean, as Caffe does. --output labels gives the class of each
 pixel, (N, H, W) uint8; --output scores gives (N, classes, H, W) float32. A net of VGG16 takes about half a minute.
@@ -34,7 +36,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from common import WEIGHTS, run
+from common import NOT_CHECKED, WEIGHTS, run
 
 from reproduction.caffe import files
 from reproduction.fcn import card, export, segmenter
@@ -43,8 +45,8 @@ from reproduction.fcn.export import Checked, Form
 from reproduction.fcn.segmenter import Segmenter
 
 
-def main() -> None:
-    """Write, check, and say what was written."""
+def main() -> int:
+    """Write, check, and print what was written; returns the exit code."""
     args = parser(__doc__, ".onnx").parse_args()
     path = place(args, ".onnx")
     with files.atomic(path) as file:  # before the net is loaded, for what cannot be written to be said at once
@@ -54,6 +56,12 @@ def main() -> None:
         checked = export.check(made.net, about, form, run_it) if run_it else []
         file.write(model)
     print(said(path, about, form, checked, as_json=args.json))
+    return judged(checked)
+
+
+def judged(checked: Sequence[Checked]) -> int:
+    """Return 0, or ``NOT_CHECKED`` where the net itself is sure of no pixel at some size."""
+    return NOT_CHECKED if any(each.is_empty for each in checked) else 0
 
 
 def parser(doc: str | None, ending: str) -> argparse.ArgumentParser:
@@ -100,6 +108,9 @@ def said(path: Path, about: Card, form: Form, checked: Sequence[Checked], *, as_
     lines = [f"{path}: {about.net}, {path.stat().st_size / 1e6:.1f} MB"]
     lines.append(f"  {', '.join(about.inputs)} ({form.inputs}) -> {', '.join(form.output_names(about))}")
     for each in checked:
+        if each.is_empty:
+            lines.append(f"  not checked at {each.size[0]} x {each.size[1]}: the scores of {each.output} are all alike")
+            continue
         differs = f"{100 * each.worst:.2g} % of pixels differ" if each.pixels else f"scores differ by {each.worst:.1g}"
         lines.append(f"  checked at {each.size[0]} x {each.size[1]}: {each.output}, {differs}")
     return "\n".join(lines if checked else [*lines, "  not checked"])

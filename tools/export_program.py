@@ -24,14 +24,14 @@ import json
 
 from common import run
 
-from export_onnx import parser, place, prepared, said
+from export_onnx import judged, parser, place, prepared, said
 
 from reproduction.caffe import files
 from reproduction.fcn import card, export
 
 
-def main() -> None:
-    """Write, check, and say what was written."""
+def main() -> int:
+    """Write, check, and print what was written; returns the exit code."""
     import torch
 
     args = parser(__doc__, ".pt2").parse_args()
@@ -43,6 +43,7 @@ def main() -> None:
         extra = {card.FILE: card.dumps(about), export.FILE: json.dumps(form.said(about))}
         torch.export.save(program, file, extra_files=extra)
     print(said(path, about, form, checked, as_json=args.json))
+    return judged(checked)
 
 
 if __name__ == "__main__":

@@ -209,12 +209,19 @@ class Checked:
         pixels: with labels, how many pixels there are; with scores, None.
         worst: with scores, the greatest difference, of the greatest score; with labels, the share of pixels of
             another class.
+        sure: with labels, how many pixels could be checked: where the two best scores differ by more than rounding.
     """
 
     size: tuple[int, int]
     output: str
     pixels: int | None
     worst: float
+    sure: int | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was checked, so that any labels would have passed."""
+        return self.sure == 0
 
 
 def check(net: Net, about: Card, form: Form, run: Run, sizes: Sequence[tuple[int, int]] = SIZES) -> list[Checked]:
@@ -249,9 +256,10 @@ def _check_size(net: Net, about: Card, form: Form, run: Run, size: tuple[int, in
         else:
             best = scores.topk(2, dim=1).values
             sure = ((best[:, 0] - best[:, 1]) > 2 * allowed).numpy()
-            other = values != scores.max(dim=1).indices.numpy()
-            worst, wrong = float(other.mean()), bool((other & sure).any())
-            yield Checked(size, name, values.size, worst)
+            labels = scores.max(dim=1).indices.numpy()
+            other = values != labels if values.shape == labels.shape else np.ones(labels.shape, bool)
+            worst, wrong = float(other.mean()), bool((other & sure).any()) or values.shape != labels.shape
+            yield Checked(size, name, values.size, worst, int(sure.sum()))
         if wrong:
             raise NetError(
                 f"the exported program computes other {form.outputs} than the net",

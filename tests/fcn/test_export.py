@@ -105,6 +105,24 @@ def test_another_net_is_noticed():
             export.check(net, about, form, export.onnx_runtime(other))
 
 
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_labels_of_scores_that_are_all_alike_are_not_checked(value):
+    net, about = made("voc-fcn32s")
+    with torch.no_grad():
+        net.params["score_fr"][0].fill_(value)
+        net.params["score_fr"][1].fill_(value)
+    nonsense = np.full((1, 33, 47), 7, np.uint8)
+    (found,) = export.check(net, about, Form("picture", "labels"), lambda inputs: [nonsense], [(33, 47)])
+    assert found.is_empty
+
+
+def test_labels_of_another_shape_are_noticed():
+    net, about = made("voc-fcn32s")
+    run = export.onnx_runtime(export.onnx_model(net, about, Form("picture", "labels")).SerializeToString())
+    with pytest.raises(NetError, match=r"^the exported program computes other labels than the net; got 1 at 33 x 47"):
+        export.check(net, about, Form("picture", "labels"), lambda inputs: [run(inputs)[0][:, 1:]], [(33, 47)])
+
+
 def test_depth_is_no_picture():
     net, about = made("nyud-fcn32s-color-d")
     want = "nyud-fcn32s-color-d takes depth, which is no picture. Choose --input blob."

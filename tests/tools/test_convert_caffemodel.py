@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from reproduction.caffe import caffemodel, prototxt, weights
+from reproduction.caffe.errors import WeightsError
 from reproduction.fcn import card, nets
 from tests import thin
 
@@ -152,6 +153,17 @@ def test_verify_compares_every_blob_before_and_after(tmp_path):
         "shapes": [[4, 3, 3, 3], [4]],
         "dtypes": ["float32", "float32"],
     }
+
+
+def test_verify_notices_a_layer_that_was_lost(convert, monkeypatch):
+    module = sys.modules["convert_caffemodel"]
+    message, before = prototxt.load_net(VGG_NET)[0], weights.read(VGG)
+    inputs = {"data": np.ones((1, 3, 32, 32), np.float32)}
+    after = weights.read(VGG)
+    assert module.verify(message, inputs, before, after) == 8
+    after.net.layer = [layer for layer in after.net.layer if layer.name != "fc8"]
+    with pytest.raises(WeightsError, match="the converted net computes something else; got blobs fc8"):
+        module.verify(message, inputs, before, after)
 
 
 def test_a_broken_picture_to_verify_with_is_said_before_anything_is_written(tmp_path):
