@@ -146,7 +146,7 @@ def speed() -> str:
     rivals, absent = _rivals(large)
     best = f"Times as fast as the best of {_and(rivals)} in the same round: {ahead}."
     best += f" Not measured yet: {_and(absent)}." if absent else ""
-    return "\n".join(lines) + f"\n\n{where} {best}\n\n{_also(kinds)}"
+    return "\n".join(lines) + f"\n\n{where} {best}\n\n{_also(kinds, said['cpu'])}"
 
 
 def _rivals(measured: Mapping[str, Any]) -> tuple[list[str], list[str]]:
@@ -165,11 +165,18 @@ def _timed(row: dict[str, Any]) -> list[str]:
     return [f"{row['seconds']:.2f}", f"{1 / row['times_pytorch']:.0%}" if "times_pytorch" in row else ""]
 
 
-def _also(kinds: dict[str, Any]) -> str:
-    """Say what was measured besides the forward pass."""
+def _also(kinds: dict[str, Any], cpu: str) -> str:
+    """Say what was measured besides the forward pass, and where, if that was on another processor than ``cpu``."""
     (train,), (load,), (scored,) = (
         [section["contenders"] for section in kinds[kind].values()] for kind in ("train", "load", "evaluate")
     )
+    others = {
+        f"{section['measured']['date'][:10]}, {section['measured']['cpu']}"
+        for kind in ("train", "load", "evaluate")
+        for section in kinds[kind].values()
+        if section["measured"]["cpu"] != cpu
+    }
+    elsewhere = f" These were measured elsewhere: {'; '.join(sorted(others))}." if others else ""
     ours, port = train["our Solver"], train["PyTorch"]
     first = load["our exact"]
     return (
@@ -177,6 +184,7 @@ def _also(kinds: dict[str, Any]) -> str:
         f" port's {port['seconds']:.1f} s and {port['peak_bytes'] / 1e6:,.0f} MB. From the start of a process to the"
         f" scores of its first picture, by way of a caffemodel, pass {first['seconds']:.1f} s. Scoring"
         f" {scored['images']} pictures of VOC's sizes takes {scored['overhead']:.1%} longer than their forwards alone."
+        f"{elsewhere}"
     )
 
 

@@ -55,7 +55,7 @@ from common import (
 )
 
 from reproduction.caffe import devices, files
-from reproduction.caffe.errors import DataError, ReproductionError
+from reproduction.caffe.errors import DataError, ReproductionError, WeightsError
 from reproduction.fcn import catalogue, reproduce, stages, supply, trainlog, zoo
 from reproduction.fcn.nets import Published
 from reproduction.fcn.reproduce import Plan, Watch
@@ -146,9 +146,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def weights_from(args: argparse.Namespace) -> supply.Supply:
-    """Return where data and weights come from: published or drawn, or the user's own weights."""
+    """Return where data and weights come from: published or drawn, or the user's own weights.
+
+    Raises:
+        WeightsError: there is no such file of weights.
+    """
     source = supply.of(args.set, zoo.manifest(args.manifest), args.mirror)
     if args.model:
+        if not args.model.is_file():  # before anything is fetched
+            raise WeightsError("no such file of weights", path=args.model)
         return supply.Given(source, args.model)
     return supply.Trained(source, args.trained) if args.trained else source
 
@@ -170,7 +176,11 @@ def score_all(
     results, galleries, split = [], {}, None
     for row in rows:
         if row.caffemodel is None and isinstance(plan.supply, supply.Fetched):
-            results.append(NetResult(row.name, note="its weights were not published, name your own with --model"))
+            results.append(
+                NetResult(
+                    row.name, note="its weights were not published, name your own with --model (make: MODEL=FILE)"
+                )
+            )
             continue
         watch = Watch(screen, partial(screen, unit="picture"), screen.note, screen.images(row.name))
         dataset = reproduce.data(plan, row, watch)

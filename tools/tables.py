@@ -10,7 +10,8 @@ shape: convolutions, parameters, receptive field and stride of each net (Table 1
 bound: mean IU of the true labels, made as coarse as the output of a net. skip: nets of strides 32, 16 and 8, and one
 whose last layer alone learnt (Table 2); their scores are those that tools/reproduce.py left in reports/SET.
 
-The tables are printed, and written to reports/SET/tables.md and tables.json.
+Nothing is checked here: the tables put numbers side by side. They are printed, and written to reports/SET/tables.md and
+tables.json.
 """
 
 from __future__ import annotations

@@ -101,7 +101,10 @@ def _both_rules(report: Report, measured: Measured) -> str:
     """Return the mean IU by both rules for absent classes, and how far each is from what it must match."""
     reference = None if report.limit is not None else measured.held_against
     parts = []
-    for metric, rule in (("mean_iu", "with absent classes left out"), (PUBLISHED_RULE, "as the published score.py")):
+    for metric, rule in (
+        ("mean_iu", "with absent classes left out"),
+        (PUBLISHED_RULE, "as the published score.py counts them"),
+    ):
         delta = measured.delta(reference, metric) if reference else None
         above = "" if delta is None else f" ({delta:+.2f})"
         parts.append(f"{_percent(getattr(measured, metric))}{above} {rule}")

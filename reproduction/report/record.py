@@ -267,7 +267,7 @@ class Report:
                 if self.limit is not None and self.split:
                     found.append((net.title(measured), f"only {self.limit} of {self.split.count} images were scored"))
                 elif measured.held_against is None:
-                    other = "the published scores are of other weights"
+                    other = "these weights need not match what was published"
                     found.append((net.title(measured), other if measured.references else "no score of it is known"))
         return found
 

@@ -104,7 +104,7 @@ def test_sift_flow_is_compared_by_both_rules_for_absent_classes(judge, points, r
     said = next(line for line in markdown.verdicts(run) if "published score.py" in line)
     assert said == (
         f"siftflow-fcn8s, sem: mean IU is {41.2 + points:.4f} ({points:+.2f}) with absent classes left out and"
-        f" {100 * rule:.4f} ({100 * rule - 41.2:+.2f}) as the published score.py."
+        f" {100 * rule:.4f} ({100 * rule - 41.2:+.2f}) as the published score.py counts them."
     )
 
 

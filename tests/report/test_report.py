@@ -178,7 +178,7 @@ def test_two_labellings_have_rows_and_classes_of_their_own():
     mean_iu = 100 * net.measured[0].mean_iu
     assert (
         f"- siftflow-fcn16s, sem: mean IU is {mean_iu:.4f} ({mean_iu - 39.5:+.2f}) with absent classes left out and"
-        " 36.0000 (-3.50) as the published score.py.\n"
+        " 36.0000 (-3.50) as the published score.py counts them.\n"
     ) in text
     assert "## IU of each class, sem" in text
     assert "## IU of each class, geo" in text

@@ -15,13 +15,13 @@ import pytest
 from PIL import Image
 
 from reproduction.caffe import prototxt
-from reproduction.caffe.errors import DataError, ReproductionError
+from reproduction.caffe.errors import DataError, ReproductionError, WeightsError
 from reproduction.fcn import evaluate, nets, paper
 from reproduction.fcn.paper import Figure, Row
 from tests import published, servers, thin
 
 ROOT = Path(__file__).resolve().parents[2]
-UNPUBLISHED = "its weights were not published, name your own with --model"
+UNPUBLISHED = "its weights were not published, name your own with --model (make: MODEL=FILE)"
 IDS = ["2007_000033", "2007_000042", "2007_000061"]
 WEIGHTS = "fcn8s-heavy-pascal.caffemodel"
 MB = 1_000_000
@@ -290,6 +290,13 @@ def test_weights_of_ones_own_measure_the_net_whose_weights_were_not_published(re
     assert not mine.with_suffix(".safetensors").exists(), "nothing is written beside a file of the user's"
     monkeypatch.setattr(paper, "published", in_table(100 * net["measured"][0]["mean_iu"]))
     assert reproduce(*args)[0] == 0
+
+
+def test_a_file_of_ones_own_is_looked_for_before_anything_is_fetched(reproduce, host, tmp_path):
+    with pytest.raises(WeightsError) as info:
+        reproduce("nyud", "--nets", "nyud-fcn32s-color-d", "--model", str(tmp_path / "no.caffemodel"))
+    assert str(info.value) == f"{tmp_path}/no.caffemodel: no such file of weights."
+    assert host.server.requests == []
 
 
 def test_a_file_of_ones_own_is_of_one_net(reproduce, capsys):
