@@ -237,6 +237,13 @@ class LiveLayer:
         params = [i for i, learns in enumerate(self.need.params) if learns]
         sources = [*(x for x, _ in bottoms), *(record.params[i] for i in params)]
         found: list[Tensor | None] = [None] * len(sources)
+        shapes = [blob.sizes for blob in self.bottoms]
+        set_anew = {i for i in params if self.layer.sets_gradient(i, shapes)}
+        totals = self.layer.totals
+        for i in params if self.layer.in_blas_order else ():
+            if i not in set_anew and self.blobs[i].has_gradient:
+                totals[i] = self.blobs[i].gradient(device).view(record.params[i].shape)
+        offered = set(totals)
         if tops and sources:
             outputs = [top for top, _ in tops]
             found = list(torch.autograd.grad(outputs, sources, gradients, retain_graph=True, allow_unused=True))
@@ -246,9 +253,10 @@ class LiveLayer:
                 blob.clear_gradient()
             else:
                 blob.put_gradient(_apart(gradient, taken))
-        shapes = [blob.sizes for blob in self.bottoms]
+        set_anew |= offered - totals.keys()  # where the layer has added to the gradient itself
+        totals.clear()
         for i, gradient in zip(params, found[len(bottoms) :], strict=True):
-            if gradient is not None and self.layer.sets_gradient(i, shapes):
+            if gradient is not None and i in set_anew:
                 self.blobs[i].put_gradient(_apart(gradient, taken))
             elif gradient is not None:
                 self.blobs[i].add_gradient(_apart(gradient, taken))

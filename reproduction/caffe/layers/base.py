@@ -48,6 +48,8 @@ class Layer(nn.Module):
         in_blas_order: whether to add products in the order of Caffe's BLAS; see ``blas``.
         reshaped: parameters of other layers that this one reads in another shape, by its own name for them: the layer,
             its name for the parameter, and the shape here. A view made once would not follow a copy of the net.
+        totals: gradients of the parameters by number, to which a backward in that order adds, as Caffe's does. It takes
+            them out, and what it returns for these parameters are the sums.
 
     Source: BVLC/caffe@9b89154 include/caffe/layer.hpp.
     """
@@ -71,6 +73,7 @@ class Layer(nn.Module):
         self.generator = generator
         self.blob_names: list[str] = []
         self.reshaped: dict[str, tuple[Layer, str, Shape]] = {}
+        self.totals: dict[int, Tensor] = {}
         self._check_counts(len(bottoms))
         self._check_fields()
         self.setup(list(bottoms))

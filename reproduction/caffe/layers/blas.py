@@ -12,7 +12,8 @@ kernel/x86_64/{sgemm_small_kernel_permit_skylakex,sgemv_n_4,sgemv_t_4}.c; glibc 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,8 @@ from torch import Tensor
 _BLOCK = 320  # products that OpenBLAS adds up before it adds the sum to the result
 _SMALL = 100**3  # multiplications, up to which it takes a product for small
 _ROW = 4096  # values of a row that it adds up before it adds the sum to the result
+_NARROW = 8  # values of a row, up to which it has a kernel for each length
+_SHORT = 16384  # columns, up to which it adds few rows straight through
 # The coefficients of the third, second and first power of x in 2 ** (x / 32).
 _EXP = ("0x1.c6af84b912394p-20", "0x1.ebfce50fac4f3p-13", "0x1.62e42ff0c52d6p-6")
 
@@ -77,30 +80,144 @@ def product(a: Matrix, b: Matrix, total: Matrix | None = None) -> Matrix:
     return total
 
 
-def row_sums(a: Matrix, total: Matrix) -> None:
-    """Add the sum of each row of (M, K) to ``total`` (M,) in Caffe's order, with two threads."""
-    half = max(4, -(-len(a) // 2)) if a.size >= 2304 * 4 else len(a)
-    for thread in (slice(half), slice(half, None)):
+# ---- sums of rows, columns and vectors
+
+
+def row_sums(a: Matrix, total: Matrix, factor: float = 1) -> None:
+    """Add ``factor`` times the sum of each row of (M, K) to ``total`` (M,) in Caffe's order, with two threads.
+
+    Rows of 6 or 7 values may be added in another order than OpenBLAS's.
+    """
+    single = np.float32(factor)
+    for thread in _threads(len(a), a.size):
         rows, sums = a[thread], total[thread]
+        if len(rows) and a.shape[1] <= _NARROW:
+            sums += _narrow_sums(rows, single)
+            continue
         # OpenBLAS takes four rows at a time, then two, then one; two rows in narrower vectors.
         pair = slice(len(rows) // 4 * 4, len(rows) // 4 * 4 + len(rows) % 4 // 2 * 2)
-        for some, lanes in ((slice(pair.start), 8), (pair, 4), (slice(pair.stop, None), 8)):
+        for some, lanes, fused in ((slice(pair.start), 8, False), (pair, 4, True), (slice(pair.stop, None), 8, True)):
             if len(rows[some]):
-                _add_rows(rows[some], sums[some], lanes)
+                _add_rows(rows[some], sums[some], lanes, single, fused=fused)
 
 
-def _add_rows(a: Matrix, total: Matrix, lanes: int) -> None:
+def _threads(count: int, size: int) -> tuple[slice, slice]:
+    """Cut ``count`` sums of ``size`` values in all as OpenBLAS shares them out between two threads."""
+    half = max(4, -(-count // 2)) if size >= 2304 * 4 else count
+    return slice(half), slice(half, None)
+
+
+def _add_rows(a: Matrix, total: Matrix, lanes: int, factor: np.float32, *, fused: bool) -> None:
     """Add the sum of each row to ``total``: some sums side by side, then these; a stretch of the row at a time."""
-    whole = 0 if 4 < a.shape[1] < 8 else a.shape[1] // 4 * 4
+    whole = a.shape[1] // 4 * 4
     for start in range(0, whole, _ROW):
         part = a[:, start : min(start + _ROW, whole)]
         head = part.shape[1] % lanes
         first = np.pad(part[:, :head], ((0, 0), (0, -head % lanes)))
         sums = np.add.reduce(np.concatenate([first, part[:, head:]], 1).reshape(len(a), -1, lanes), 1)
         four = sums[:, :4] + sums[:, 4:] if lanes == 8 else sums
-        total += (four[:, 0] + four[:, 1]) + (four[:, 2] + four[:, 3])
-    if whole < a.shape[1]:
-        total += np.add.accumulate(a[:, whole:], 1)[:, -1]
+        found = (four[:, 0] + four[:, 1]) + (four[:, 2] + four[:, 3])
+        total[:] = _fused(found, factor, total) if fused else total + found * factor
+    rest = a[:, whole:].T
+    if len(rest) == 1:
+        total[:] = _fused(rest[0], factor, total)
+    elif len(rest):
+        found = _fused(rest[0], factor, rest[1] * factor)
+        total += found if len(rest) == 2 else _fused(rest[2], factor, found)
+
+
+def _narrow_sums(a: Matrix, factor: np.float32) -> Matrix:
+    """Compute ``factor`` times the sum of each row of at most 8 values, with numpy's BLAS, which has the same kernels.
+
+    numpy multiplies by no factor, which OpenBLAS does before the sum in some rows and after it in others.
+    """
+    count, width = a.shape
+    ones = np.ones(width, np.float32)
+    if count == 1:
+        before = after = a[:, 0] * factor
+        for column in a.T[1:]:
+            before = after = _fused(column, factor, before)
+    else:
+        before, after = a @ (ones * factor), (a @ ones) * factor
+    in_four = np.arange(count) < count // 4 * 4
+    first = {2: in_four | True, 3: in_four, 4: in_four, 8: in_four | True}.get(width, ~in_four)
+    return np.where(first, before, after)
+
+
+def column_sums(a: Matrix, total: Matrix) -> None:
+    """Add the sum of each column of a contiguous (M, K) to ``total`` (K,) in Caffe's order, with two threads."""
+    for thread in _threads(a.shape[1], a.size):
+        part, sums = a[:, thread], total[thread]
+        if part.shape[1] <= _SHORT and len(a) <= 48 and len(a) != 4:
+            sums += _in_turn(part)
+            continue
+        edge = part.shape[1] % 4
+        for start in range(0, part.shape[1] - edge, _ROW):
+            stop = min(start + _ROW, part.shape[1] - edge)
+            wide = start + (stop - start) % 16
+            _add_columns(part[:, start:wide], sums[start:wide], chains=2)
+            _add_columns(part[:, wide:stop], sums[wide:stop], chains=1)
+        if edge:
+            _add_edge(part[:, -edge:], sums[-edge:], paired=edge == a.shape[1])
+
+
+def _add_columns(a: Matrix, total: Matrix, chains: int) -> None:
+    """Add the rows eight at a time, then four, two, one; in vectors of 4 or 8 columns in two chains side by side."""
+    start = 0
+    while start < len(a):
+        step = next(step for step in (8, 4, 2, 1) if step <= len(a) - start)
+        group = a[start : start + step]
+        total += _in_turn(group[::2]) + _in_turn(group[1::2]) if chains == 2 and step > 2 else _in_turn(group)
+        start += step
+
+
+def _add_edge(a: Matrix, total: Matrix, *, paired: bool) -> None:
+    """Add the last one to three columns; where there are no others, some rows are added to each other first."""
+    found = np.zeros(a.shape[1], np.float32)
+    whole = len(a) // 4 * 4 if paired else 0
+    step = 4 if a.shape[1] == 1 else 2
+    for start in range(0, whole, step):
+        found += _in_turn(a[start : start + step])
+    for row in a[whole:]:
+        found += row
+    total += found
+
+
+def _in_turn(rows: Matrix) -> Matrix:
+    """Add rows one after the other."""
+    total: Matrix = rows[0].copy()
+    for row in rows[1:]:
+        total += row
+    return total
+
+
+def begin(totals: dict[int, Tensor], index: int, shape: Sequence[int]) -> Tensor:
+    """Take the gradient of a parameter out of ``totals`` to add to it; zeros where it is not there."""
+    total = totals.pop(index, None)
+    return torch.zeros(tuple(shape)) if total is None else total.clone(memory_format=torch.contiguous_format)
+
+
+def vector_sum(values: Matrix) -> np.float32:
+    """Add up a vector as Caffe's dot product with ones does: in 64 sums side by side, then these."""
+    whole = len(values) // 32 * 32
+    wide = len(values) // 64 * 64
+    sums = np.add.reduce(values[:wide].reshape(-1, 4, 2, 8), 0)
+    four = sums[:, 0] + sums[:, 1]
+    if wide < whole:
+        four = four + values[wide:whole].reshape(4, 8)
+    eight = _in_turn(four)
+    half = eight[:4] + eight[4:]
+    found = (half[0] + half[1]) + (half[2] + half[3])
+    return np.float32(float(sum(map(float, values[whole:]))) + float(found))
+
+
+def _fused(a: Matrix, b: Any, c: Matrix) -> Matrix:
+    """Compute ``a * b + c`` with one rounding."""
+    found: Matrix = (np.multiply(a, b, dtype=np.float64) + c).astype(np.float32)
+    return found
+
+
+# ---- functions
 
 
 def exp(x: Tensor) -> Tensor:
@@ -129,17 +246,13 @@ def power(x: Tensor, exponent: float) -> Tensor:
 def softmax(scores: Tensor, axis: int) -> Tensor:
     """Compute Caffe's softmax, with the sum over the classes in its order."""
     powers = exp(scores - scores.amax(axis, keepdim=True))
-    classes = powers.unbind(axis)
-    # OpenBLAS has a kernel of its own for narrow matrices, which goes straight through; the other takes eight at once.
-    step = len(classes) if len(classes) <= 48 else 8
-    total = torch.zeros_like(classes[0])
-    for start in range(0, len(classes), step):
-        first, *rest = classes[start : start + step]
-        part = first.clone()
-        for power in rest:
-            part += power
-        total += part
-    return powers / total.unsqueeze(axis)
+    axis %= powers.dim()
+    images = powers.reshape(math.prod(powers.shape[:axis]), powers.shape[axis], -1).contiguous()
+    totals = torch.zeros(images.shape[0], images.shape[2])
+    for image, total in zip(images.numpy(), totals.numpy(), strict=True):
+        column_sums(image, total)
+    shape = (*powers.shape[:axis], 1, *powers.shape[axis + 1 :])
+    return powers / totals.reshape(shape)
 
 
 def serves(wanted: bool, x: Tensor) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
@@ -71,18 +70,23 @@ class InnerProduct(Layer):
         rows = bottoms[0].flatten(canonical_axis(param.axis, bottoms[0].dim()))
         weight = weight.t() if param.transpose else weight
         if blas.serves(self.in_blas_order, rows):
-            top: Tensor = _Product.apply(rows, weight, bias[0] if bias else None)  # type: ignore[no-untyped-call]
+            args = (rows, self.blobs[0], bias[0] if bias else None, param.transpose, self.totals)
+            top: Tensor = _Product.apply(*args)  # type: ignore[no-untyped-call]
             return (top,)
         return (F.linear(rows, weight, *bias),)
 
 
 class _Product(Function):
-    """``F.linear`` in the order of Caffe's BLAS."""
+    """``F.linear`` in the order of Caffe's BLAS; with ``transpose`` the weight is (K, N)."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, transpose: bool, totals: dict[int, Tensor]
+    ) -> Tensor:
         ctx.save_for_backward(rows, weight)
-        found = blas.product(rows.reshape(-1, rows.shape[-1]).numpy(), weight.detach().numpy().T)
+        ctx.transpose, ctx.totals = transpose, totals
+        matrix = weight.detach().numpy()
+        found = blas.product(rows.reshape(-1, rows.shape[-1]).numpy(), matrix if transpose else matrix.T)
         top = torch.from_numpy(found).reshape(*rows.shape[:-1], -1)
         return top if bias is None else top.add_(bias)
 
@@ -90,10 +94,18 @@ class _Product(Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         rows, weight = ctx.saved_tensors
-        top, bottom = (x.reshape(-1, x.shape[-1]).numpy() for x in (gradient, rows))
-        back = torch.from_numpy(blas.product(top, weight.numpy())).reshape(rows.shape)
-        sums = torch.from_numpy(np.add.accumulate(top, 0)[-1]) if ctx.needs_input_grad[2] else None
-        return back, torch.from_numpy(blas.product(top.T, bottom)), sums
+        top, bottom = (x.reshape(-1, x.shape[-1]).contiguous().numpy() for x in (gradient, rows))
+        matrix = weight.numpy().T if ctx.transpose else weight.numpy()
+        found: list[Tensor | None] = [None, None, None]
+        if ctx.needs_input_grad[0]:
+            found[0] = torch.from_numpy(blas.product(top, matrix)).reshape(rows.shape)
+        if ctx.needs_input_grad[1]:
+            found[1] = weights = blas.begin(ctx.totals, 0, weight.shape)
+            blas.product(*((bottom.T, top) if ctx.transpose else (top.T, bottom)), weights.numpy())
+        if ctx.needs_input_grad[2]:
+            found[2] = sums = blas.begin(ctx.totals, 1, gradient.shape[-1:])
+            blas.column_sums(top, sums.numpy())
+        return (*found, None, None)
 
 
 class Embed(Layer):

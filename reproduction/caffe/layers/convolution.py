@@ -196,7 +196,7 @@ class Convolution(_Weighted):
         # there, since the negative quotient is rounded towards zero (conv_layer.cpp L18).
         x = _pad(x, windows, both=False)
         if self._adds_as_blas(x):
-            return im2col.convolve(x, weight, bias, windows, self.group)
+            return im2col.convolve(x, weight, bias, windows, self.group, self.totals)
         return kernels.convolve(x, weight, bias, windows, self.group)
 
     def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...] | None:
@@ -238,7 +238,7 @@ class Deconvolution(_Weighted):
         weight, bias = self._weight_and_bias()
         deconvolve = _DECONVOLVE.get(len(self.windows))
         if self._adds_as_blas(x):
-            return im2col.deconvolve(x, weight, bias, self.windows, self.group, sizes)
+            return im2col.deconvolve(x, weight, bias, self.windows, self.group, sizes, self.totals)
         if deconvolve:
             return deconvolve(
                 x,

@@ -20,12 +20,14 @@ from torch.autograd.function import Function, once_differentiable
 from torch.nn import functional as F
 
 from reproduction.caffe.geometry import Window
-from reproduction.caffe.layers.blas import Matrix, product, row_sums
+from reproduction.caffe.layers.blas import Matrix, begin, product, row_sums
 
 _VALUES = 1 << 23  # of im2col, or of a product with it, held at a time
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, windows: Sequence[Window], group: int) -> Tensor:
+def convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, windows: Sequence[Window], group: int, totals: dict[int, Tensor]
+) -> Tensor:
     """Convolve (N, C, H, W) on the CPU in single precision.
 
     Args:
@@ -34,12 +36,20 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, windows: Sequence[W
         bias: (num_output,), or None.
         windows: of the height and the width.
         group: how many groups the channels are in.
+        totals: see ``Layer``.
     """
-    return _Slide.apply(x, weight, bias, tuple(windows), group, None)  # type: ignore[no-any-return, no-untyped-call]
+    found: Tensor = _Slide.apply(x, weight, bias, tuple(windows), group, None, totals)  # type: ignore[no-untyped-call]
+    return found
 
 
 def deconvolve(
-    x: Tensor, weight: Tensor, bias: Tensor | None, windows: Sequence[Window], group: int, sizes: Sequence[int]
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    windows: Sequence[Window],
+    group: int,
+    sizes: Sequence[int],
+    totals: dict[int, Tensor],
 ) -> Tensor:
     """Deconvolve (N, C, H, W) on the CPU in single precision.
 
@@ -50,8 +60,10 @@ def deconvolve(
         windows: of the height and the width.
         group: how many groups the channels are in.
         sizes: height and width of the top.
+        totals: see ``Layer``.
     """
-    found: Tensor = _Slide.apply(x, weight, bias, tuple(windows), group, tuple(sizes))  # type: ignore[no-untyped-call]
+    args = (x, weight, bias, tuple(windows), group, tuple(sizes), totals)
+    found: Tensor = _Slide.apply(*args)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -67,9 +79,10 @@ class _Slide(Function):
         windows: tuple[Window, ...],
         group: int,
         sizes: tuple[int, ...] | None,
+        totals: dict[int, Tensor],
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.windows, ctx.group, ctx.up = windows, group, sizes is not None
+        ctx.windows, ctx.group, ctx.up, ctx.totals = windows, group, sizes is not None, totals
         rows = _rows(weight, group)
         tops = [_scatter(image, rows, windows, sizes) if sizes else _gather(image, rows, windows) for image in x]
         top = torch.stack(tops)
@@ -88,15 +101,15 @@ class _Slide(Function):
             ]
             found[0] = torch.stack(back)
         if ctx.needs_input_grad[1]:
-            found[1] = weights = torch.zeros(weight.shape)
+            found[1] = weights = begin(ctx.totals, 0, weight.shape)
             total = _rows(weights, ctx.group)
             for image, g in zip(x, gradient, strict=True):
                 _correlate(image, g, ctx.windows, total) if ctx.up else _correlate(g, image, ctx.windows, total)
         if ctx.needs_input_grad[2]:
-            found[2] = sums = torch.zeros(gradient.shape[1])
+            found[2] = sums = begin(ctx.totals, 1, gradient.shape[1:2])
             for g in gradient:
                 row_sums(g.flatten(1).numpy(), sums.numpy())
-        return (*found, None, None, None)
+        return (*found, None, None, None, None)
 
 
 def _rows(weight: Tensor, group: int) -> Matrix:

@@ -11,6 +11,7 @@ from torch.autograd.function import Function, once_differentiable
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
+from reproduction.caffe.layers import blas, scaling
 from reproduction.caffe.layers.base import Layer, canonical_axis
 from reproduction.caffe.layers.checks import legacy_shape
 from reproduction.caffe.schema import BiasParameter, FillerParameter, ScaleParameter
@@ -95,6 +96,10 @@ class Scale(Layer):
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the top."""
         axis = self.spec.scale_param.axis
+        if blas.serves(self.in_blas_order, bottoms[0]):
+            first, *second = *bottoms[1:], *self.blobs
+            number = len(self.blobs) - 1 if self.spec.scale_param.bias_term else len(self.blobs)
+            return (scaling.scale(bottoms[0], first, second[0] if second else None, axis, (self.totals, number)),)
         factor, *bias = (_spread(blob, bottoms[0].dim(), axis) for blob in (*bottoms[1:], *self.blobs))
         return (torch.addcmul(bias[0], bottoms[0], factor) if bias else bottoms[0] * factor,)
 
@@ -131,6 +136,9 @@ class Bias(Layer):
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the top."""
         bias = bottoms[1] if len(bottoms) > 1 else self.blobs[0]
+        if blas.serves(self.in_blas_order, bottoms[0]):
+            totals = {} if len(bottoms) > 1 else self.totals
+            return (scaling.scale(bottoms[0], None, bias, self.spec.bias_param.axis, (totals, 0)),)
         return (bottoms[0] + _spread(bias, bottoms[0].dim(), self.spec.bias_param.axis),)
 
 
@@ -189,6 +197,11 @@ class BatchNorm(Layer):
             mean_sum, variance_sum, weight = (blob.detach() for blob in self.blobs)
             share = torch.where(weight == 0, 0.0, 1 / weight)
             mean, variance = mean_sum * share, variance_sum * share
+        elif blas.serves(self.in_blas_order, bottom):
+            rows = bottom.reshape(bottom.shape[0], self._channels, -1)
+            top, mean, variance = scaling.normalise(rows, param.eps, inside=True)
+            self._remember(mean, variance, bottom.numel() // self._channels)
+            return (top.reshape(bottom.shape),)
         else:
             axes = [axis for axis in range(bottom.dim()) if axis != 1]
             variance, mean = torch.var_mean(bottom, axes, correction=0)
@@ -200,9 +213,11 @@ class BatchNorm(Layer):
     def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
         # Caffe: the sums fade by moving_average_fraction and are divided by their weight when used, where torch
         # mixes old and new; the batch's variance enters unbiased (batch_norm_layer.cpp L135-L144).
-        unbiased = variance * (count / (count - 1) if count > 1 else 1.0)
-        for blob, value in zip(self.blobs, (mean, unbiased, torch.ones_like(self.blobs[2])), strict=True):
-            blob.mul_(self.spec.batch_norm_param.moving_average_fraction).add_(value)
+        unbiased = torch.tensor(count / max(count - 1, 1), dtype=variance.dtype).double()
+        news = (mean, variance.double() * unbiased, torch.ones_like(self.blobs[2]))
+        for blob, new in zip(self.blobs, news, strict=True):
+            old = blob * self.spec.batch_norm_param.moving_average_fraction
+            blob.copy_(old + new.double())  # rounded once, as by Caffe's BLAS
 
 
 class MVN(Layer):
@@ -227,6 +242,9 @@ class MVN(Layer):
         """Compute the top."""
         param = self.spec.mvn_param
         bottom = bottoms[0].reshape(legacy_shape(tuple(bottoms[0].shape)))
+        if param.normalize_variance and blas.serves(self.in_blas_order, bottom):
+            rows = bottom.flatten(1 if param.across_channels else 2).flatten(0, -2)[None]
+            return (scaling.normalise(rows, param.eps, inside=False)[0].reshape(bottom.shape),)
         axes = (1, 2, 3) if param.across_channels else (2, 3)
         centred = bottom - bottom.mean(axes, keepdim=True)
         if not param.normalize_variance:

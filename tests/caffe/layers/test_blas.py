@@ -87,6 +87,37 @@ def test_a_row_adds_up_in_eight_sums_side_by_side_and_two_rows_in_four():
     assert total.tolist() == [big + 2] * 4 + [big] * 2
 
 
+@pytest.mark.parametrize("width", [*range(1, 12), 33, 4099])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 8, 13])
+def test_rows_add_up_times_a_factor(count, width):
+    a, total = randn(count, width), np.ones(count, np.float32)
+    blas.row_sums(a, total, 0.3)
+    np.testing.assert_allclose(total, 1 + 0.3 * a.sum(1, dtype=np.float64), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 4, 9, 48, 49, 63])
+@pytest.mark.parametrize("columns", [1, 2, 3, 4, 13, 30, 4100, 40000])
+def test_columns_add_up(rows, columns):
+    a, total = randn(rows, columns), np.ones(columns, np.float32)
+    blas.column_sums(a, total)
+    np.testing.assert_allclose(total, 1 + a.sum(0, dtype=np.float64), rtol=1e-5, atol=1e-4)
+
+
+def test_a_few_rows_are_added_straight_through_and_four_in_two_chains():
+    big = np.float32(2**24)  # to which 1 can not be added
+    for rows, want in ((3, big), (4, big + 2), (5, big)):
+        column = np.array([big, 1, 1, 1, 0][:rows], np.float32)
+        total = np.zeros(4, np.float32)
+        blas.column_sums(np.tile(column[:, None], (1, 4)), total)
+        assert total.tolist() == [want] * 4
+
+
+@pytest.mark.parametrize("size", [1, 31, 32, 63, 64, 97, 5000])
+def test_a_vector_adds_up(size):
+    values = randn(size)
+    assert blas.vector_sum(values) == pytest.approx(values.sum(dtype=np.float64), rel=1e-5, abs=1e-5)
+
+
 def test_exp_is_right_to_its_last_digit_but_for_rounding():
     x = torch.linspace(-80, 0, 4001)
     want = x.double().exp()

@@ -38,7 +38,7 @@ def test_convolution_is_torch_s_to_rounding(monkeypatch, windows, values, group,
     sources = [x, weight, *([randn(6)] if bias else [])]
     stride, pad, dilation = zip(*((w.stride, w.pad, w.dilation) for w in windows), strict=True)
     want = F.conv2d(x, weight, sources[2] if bias else None, stride, pad, dilation, group)
-    assert_same(im2col.convolve(x, weight, sources[2] if bias else None, windows, group), want, sources)
+    assert_same(im2col.convolve(x, weight, sources[2] if bias else None, windows, group, {}), want, sources)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -51,7 +51,7 @@ def test_deconvolution_is_torch_s_to_rounding(monkeypatch, windows, values, grou
     sources = [x, weight, *([randn(6)] if bias else [])]
     stride, pad, dilation = zip(*((w.stride, w.pad, w.dilation) for w in windows), strict=True)
     want = F.conv_transpose2d(x, weight, sources[2] if bias else None, stride, pad, 0, group, dilation)
-    got = im2col.deconvolve(x, weight, sources[2] if bias else None, windows, group, want.shape[2:])
+    got = im2col.deconvolve(x, weight, sources[2] if bias else None, windows, group, want.shape[2:], {})
     assert_same(got, want, sources)
 
 
@@ -60,6 +60,6 @@ def test_one_gradient_alone_can_be_asked_for(source):
     windows = (Window(3, 1, 1), Window(3, 1, 1))
     sources = [x.detach() for x in (randn(1, 2, 5, 5), randn(3, 2, 3, 3), randn(3))]
     sources[source].requires_grad_()
-    top = im2col.convolve(*sources, windows, 1)
+    top = im2col.convolve(*sources, windows, 1, {})
     want = F.conv2d(*sources, padding=1)
     assert_same(top, want, [sources[source]])
