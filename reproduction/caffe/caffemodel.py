@@ -100,8 +100,7 @@ def _read(data: Buffer, message: type[M], path: StrPath) -> M:
     reader = Reader(data, path)
     result = message()
     try:
-        reader.message(result, 0, reader.size, 0)
-        reader.check_required()
+        reader.read(result)
     except CaffemodelError:
         found = files.kind(data)
         if found is None:

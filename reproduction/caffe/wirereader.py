@@ -24,7 +24,10 @@ FORMAT = {FIXED32: "<f", FIXED64: "<d"}  # Caffe's format has no fixed integers
 _FIXED_SIZE = {FIXED32: 4, FIXED64: 8}
 _GROUP, _END_GROUP = 3, 4
 _MAX_DEPTH = 100
-_MAX_OBJECTS, _BYTES_PER_OBJECT = 2**17, 64
+# Bytes of Python objects: what they may take besides as many as the file has, and what they cost.
+_SPARE_BYTES = 2**25
+_MESSAGE, _TEXT, _ITEM = 400, 64, 40
+_LETTER = 4  # of a string with any character of Unicode
 _BLOCK = 2**18  # tags compared at a time in a run of single values
 _MASK32, _MASK64 = 2**32 - 1, 2**64 - 1
 _DAMAGED = "The file is damaged, or of another kind."
@@ -47,11 +50,22 @@ def varint(value: int) -> bytes:
     return bytes(octets)
 
 
+class _Unknown:
+    """The unknown fields of a message: those that were joined, and the bytes of the file that come after them."""
+
+    __slots__ = ("begin", "end", "joined", "message")
+
+    def __init__(self, message: Message):
+        self.message, self.joined = message, bytearray()
+        self.begin = self.end = 0
+
+
 class Reader:
     """One pass over the bytes of one file.
 
-    Memory stays in proportion to the file: arrays are views, and the number of Python objects is limited by the
-    file's size, since two bytes are enough to declare an empty sub-message.
+    Memory stays below twice the file's size and 64 MiB: arrays are views, and what Python's objects take is counted,
+    since two bytes are enough to declare an empty sub-message. A message may come in many parts, so what its parts
+    add to, arrays and unknown fields, is joined once, at the end.
 
     Args:
         data: the bytes; arrays become views of them.
@@ -60,9 +74,10 @@ class Reader:
 
     def __init__(self, data: Buffer, path: StrPath):
         self.data, self.size, self.path = data, len(data), path
-        self.objects = 0
+        self.room = _SPARE_BYTES + self.size
         self.unchecked: list[tuple[Message, int]] = []
-        self.max_objects = _MAX_OBJECTS + self.size // _BYTES_PER_OBJECT
+        self.arrays: dict[tuple[int, str], tuple[Message, Values | bytearray]] = {}
+        self.unknown: dict[int, _Unknown] = {}
 
     def error(self, problem: str, offset: int, got: str | None = None, want: str | None = None) -> CaffemodelError:
         """Make an error about the bytes at an offset."""
@@ -81,46 +96,83 @@ class Reader:
             remedy="The file was cut off or is damaged: download or copy it again.",
         )
 
+    def read(self, target: Message) -> None:
+        """Read all bytes into a message.
+
+        Raises:
+            CaffemodelError: they are no such message.
+        """
+        self.unchecked.append((target, 0))
+        self.message(target, 0, self.size, 0)
+        self.finish()
+
     def message(self, target: Message, pos: int, end: int, depth: int) -> None:
         """Read the fields between ``pos`` and ``end`` into ``target``, after what it has."""
-        self.count(pos)
-        if target.required:
-            self.unchecked.append((target, pos))
-        unknown = bytearray()
-        arrays: dict[str, Values | bytearray] = {}
         while pos < end:
             begin = pos
             number, wire, pos = self.tag(pos, end)
             field = target.by_number.get(number)
             if field is None or not (wire == field.wire or (wire == LENGTH and field.repeated)):
                 pos = self.skip(number, wire, begin, pos, end, depth)
-                unknown += self.data[begin:pos]
+                self.keep(target, begin, pos)
             elif field.array:
-                pos = self.array(arrays, field, wire, begin, pos, end)
+                pos = self.array(target, field, wire, begin, pos, end)
             elif field.message:
                 pos, stop = self.length(field, begin, pos, end)
-                child = _slot(target, field)
-                child.present = True
+                child = self.slot(target, field, begin)
                 self.message(child, pos, stop, depth + 1)
                 pos = stop
             else:
-                pos = self.scalars(target, field, wire, begin, pos, end, unknown)
-        for name, values in arrays.items():
-            _append(target, name, values)
-        target.unknown += bytes(unknown)
+                pos = self.scalars(target, field, wire, begin, pos, end)
 
-    def check_required(self) -> None:
-        """Check at the end, since a message may come in several parts."""
+    def finish(self) -> None:
+        """Join what came in parts, and check that no message lacks a required field."""
+        for (_, name), (message, values) in self.arrays.items():
+            dtype = message.fields[name].unset().dtype
+            found = np.frombuffer(values, dtype) if isinstance(values, bytearray) else values
+            found.flags.writeable = False
+            message.values[name] = found
+        for unknown in self.unknown.values():
+            last = self.data[unknown.begin : unknown.end]
+            unknown.message.unknown = bytes(unknown.joined + last if unknown.joined else last)
         for message, pos in self.unchecked:
             for name in message.required:
                 if not message.has(name):
                     raise self.error(f"{type(message).__name__} lacks its required field {name!r}", pos)
 
-    def count(self, pos: int) -> None:
-        """Count one more Python object, and refuse a file with far too many for its size."""
-        self.objects += 1
-        if self.objects > self.max_objects:
-            raise self.error(f"more than {self.max_objects} messages and strings in {self.size} bytes", pos)
+    def spend(self, cost: int, pos: int) -> None:
+        """Count the memory of Python's objects, and refuse a file that takes far too much for its size."""
+        self.room -= cost
+        if self.room < 0:
+            raise self.error(f"too many messages, strings and numbers for {self.size} bytes", pos)
+
+    def slot(self, target: Message, field: Field[Any], pos: int) -> Any:
+        """Return what to read into: the list of a repeated field, a new message in it, or the singular message."""
+        held = target.values.get(field.name)
+        is_new = held is None or (field.repeated and field.message is not None)
+        if is_new:
+            self.spend(_MESSAGE, pos)
+        if held is None:
+            held = target.values[field.name] = field.unset()
+        if field.message is None:
+            return held
+        found = held.add() if field.repeated else held
+        found.present = True
+        if is_new and found.required:
+            self.unchecked.append((found, pos))
+        return found
+
+    def keep(self, target: Message, begin: int, end: int, head: bytes = b"") -> None:
+        """Keep bytes that the schema does not know, as protobuf does; ``head`` comes before them."""
+        unknown = self.unknown.get(id(target))
+        if unknown is None:
+            self.spend(_MESSAGE, begin)
+            unknown = self.unknown[id(target)] = _Unknown(target)
+        if head or unknown.end != begin:
+            unknown.joined += self.data[unknown.begin : unknown.end]
+            unknown.joined += head
+            unknown.begin = begin
+        unknown.end = end
 
     def number(self, pos: int, end: int, longest: int = 10) -> tuple[int, int]:
         """Read a number of at most ``longest`` bytes; return it and the position after it."""
@@ -184,27 +236,27 @@ class Reader:
             raise self.short(_label(field), begin, end - pos, size, end)
         return pos + size
 
-    def scalars(
-        self, target: Message, field: Field[Any], wire: int, begin: int, pos: int, end: int, unknown: bytearray
-    ) -> int:
+    def scalars(self, target: Message, field: Field[Any], wire: int, begin: int, pos: int, end: int) -> int:
         """Read one scalar, or the many of a packed field; return the position after them."""
         if wire != LENGTH or field.wire == LENGTH:
             value, pos = self.scalar(field, begin, pos, end)
             if value is None:
-                unknown += self.data[begin:pos]
+                self.keep(target, begin, pos)
             elif field.repeated:
-                _slot(target, field).append(value)
+                self.spend(_ITEM, begin)
+                self.slot(target, field, begin).append(value)
             else:
                 target.values[field.name] = value
             return pos
         pos, stop = self.length(field, begin, pos, end)
-        values = _slot(target, field)
+        values = self.slot(target, field, begin)
         while pos < stop:
             begin = pos
             value, pos = self.scalar(field, begin, pos, stop)
             if value is None:
-                unknown += varint(field.number << 3 | VARINT) + self.data[begin:pos]
+                self.keep(target, begin, pos, varint(field.number << 3 | VARINT))
             else:
+                self.spend(_ITEM, begin)
                 values.append(value)
         return pos
 
@@ -217,16 +269,14 @@ class Reader:
                 return field.enum._value2member_map_.get(_FROM_VARINT[INT32](value)), pos
             return _FROM_VARINT[field.kind](value), pos
         if wire == LENGTH:
-            self.count(begin)
             pos, stop = self.length(field, begin, pos, end)
-            octets = bytes(self.data[pos:stop])
-            return octets.decode("utf-8", "surrogateescape") if field.kind is STRING else octets, stop
+            self.spend(_TEXT + (stop - pos) * (_LETTER if field.kind is STRING else 1), begin)
+            octets = memoryview(self.data)[pos:stop]
+            return str(octets, "utf-8", "surrogateescape") if field.kind is STRING else bytes(octets), stop
         after = self.fixed(field, wire, begin, pos, end)
         return struct.unpack_from(FORMAT[wire], self.data, pos)[0], after
 
-    def array(
-        self, arrays: dict[str, Values | bytearray], field: Field[Any], wire: int, begin: int, pos: int, end: int
-    ) -> int:
+    def array(self, target: Message, field: Field[Any], wire: int, begin: int, pos: int, end: int) -> int:
         """Find the values of a packed field, or of a run of single ones; return the position after them."""
         assert field.kind is not None
         assert field.kind.dtype is not None
@@ -241,20 +291,28 @@ class Reader:
             self.fixed(field, wire, begin, pos, end)
             stride = pos - begin + dtype.itemsize
             count = self.run(begin, pos - begin, stride, (end - begin) // stride)
-            found = np.ndarray((count,), dtype, self.data, pos, (stride,))
             stop = begin + count * stride
-        before = arrays.get(field.name)
+            before = self.arrays.get((id(target), field.name))
+            if count == 1 and before is not None and isinstance(before[1], bytearray):
+                before[1].extend(self.data[pos:stop])
+                return stop
+            found = np.ndarray((count,), dtype, self.data, pos, (stride,))
+        key = id(target), field.name
+        before = self.arrays.get(key)
         if before is None:
-            arrays[field.name] = found
+            self.spend(_MESSAGE, begin)
+            self.arrays[key] = target, found
         else:
             # Values in several parts, which Caffe never writes: one growing copy, not a view for each part.
-            joined = before if isinstance(before, bytearray) else bytearray(before.tobytes())
+            joined = before[1] if isinstance(before[1], bytearray) else bytearray(before[1].tobytes())
             joined += found.tobytes()
-            arrays[field.name] = joined
+            self.arrays[key] = target, joined
         return stop
 
     def run(self, begin: int, tag_size: int, stride: int, most: int) -> int:
         """Count how often the tag at ``begin`` comes again, every ``stride`` bytes."""
+        if self.data[begin + stride : begin + stride + tag_size] != self.data[begin : begin + tag_size]:
+            return 1
         rows = np.ndarray((most, stride), np.uint8, self.data, begin)[:, :tag_size]
         count, step = 1, 16
         while count < most:
@@ -268,21 +326,3 @@ class Reader:
 
 def _label(field: Field[Any] | int) -> str:
     return f"unknown field {field}" if isinstance(field, int) else f"field {field.name!r}"
-
-
-def _slot(target: Message, field: Field[Any]) -> Any:
-    """Return what to read into: the list of a repeated field, a new message in it, or the singular message."""
-    held = target.values.get(field.name)
-    if held is None:
-        held = target.values[field.name] = field.unset()
-    if field.repeated and field.message:
-        return held.add()
-    return held
-
-
-def _append(target: Message, name: str, values: Values | bytearray) -> None:
-    found = np.frombuffer(values, target.fields[name].unset().dtype) if isinstance(values, bytearray) else values
-    found.flags.writeable = False
-    if target.has(name):
-        found = np.concatenate([target.values[name], found])
-    target.values[name] = found

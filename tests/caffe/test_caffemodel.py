@@ -1,5 +1,6 @@
 import resource
 import struct
+import time
 import tracemalloc
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reproduction.caffe import caffemodel, files
+from reproduction.caffe import caffemodel, files, wirereader
 from reproduction.caffe.errors import CaffemodelError, ReproductionError
 from reproduction.caffe.schema import (
     BlobProto,
@@ -361,19 +362,57 @@ def test_an_empty_file_and_a_folder_are_no_models(tmp_path):
     )
     with pytest.raises(FileNotFoundError):
         caffemodel.load(tmp_path / "absent")
-    assert said(caffemodel.load, "/dev/null") == "/dev/null: this is not a file. Name a file on a disk."
+    assert said(caffemodel.load, "/dev/null") == ("/dev/null: this is not a file; got a device. Name a file on a disk.")
 
 
-@pytest.mark.parametrize("piece", [b"\xa2\x06\x00", b"\x1a\x00"], ids=lambda b: b.hex())
-def test_millions_of_tiny_values_do_not_fill_the_memory(piece):
-    data = piece * (600_000 // len(piece))
+@pytest.mark.parametrize("piece", [b"\xa2\x06\x00", b"\x1a\x01a", b"\x20\x7f\x20\x80\x10"], ids=lambda b: b.hex())
+def test_millions_of_tiny_values_do_not_fill_the_memory(piece, monkeypatch):
+    monkeypatch.setattr(wirereader, "_SPARE_BYTES", 2**20)
+    data = piece * (300_000 // len(piece))
     tracemalloc.start()
     text = said(caffemodel.loads, data, NetParameter)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    most = 2**17 + len(data) // 64
-    assert text.endswith(f": more than {most} messages and strings in {len(data)} bytes. {DAMAGED}")
-    assert peak < 100e6
+    assert text.endswith(f": too many messages, strings and numbers for {len(data)} bytes. {DAMAGED}")
+    assert peak < 2 * len(data) + 2**21
+
+
+PARTS = 20_000
+UNKNOWN = b"\xc2\x3e\x28" + b"x" * 40  # field 1000
+
+
+@pytest.mark.parametrize(
+    ("part", "check"),
+    [
+        (b"\x32" + bytes([len(UNKNOWN)]) + UNKNOWN, lambda net: net.state.unknown == UNKNOWN * PARTS),
+        (
+            b"\x32\x02\x10\x01" + UNKNOWN,
+            lambda net: net.unknown == UNKNOWN * PARTS and net.state.level == 1,
+        ),
+    ],
+    ids=["in a message of many parts", "between known fields"],
+)
+def test_time_and_memory_are_linear_in_the_parts_of_a_message(part, check):
+    data = part * PARTS
+    start = time.process_time()
+    assert check(caffemodel.loads(data, NetParameter))
+    assert time.process_time() - start < 2
+    tracemalloc.start()
+    caffemodel.loads(data[: len(data) // 10], NetParameter)
+    assert tracemalloc.get_traced_memory()[1] < 4 * len(data) // 10
+    tracemalloc.stop()
+
+
+def test_arrays_in_parts_of_a_message_in_parts_are_joined_once():
+    """A blob's shape in many parts, and its data in each of them, as its owner may have cut it."""
+    part = b"\x3a\x02\x0a\x00" + b"\x2d\x00\x00\x80\x3f\x35\x00\x00\x00\x40"
+    start = time.process_time()
+    blob = caffemodel.loads(part * PARTS, BlobProto)
+    assert time.process_time() - start < 2
+    assert blob.data.tolist() == [1] * PARTS
+    assert blob.diff.tolist() == [2] * PARTS
+    history = b"\x1a" + bytes([len(part)]) + part
+    assert [blob.data.tolist() for blob in caffemodel.loads(history * 3, SolverState).history] == [[1]] * 3
 
 
 @pytest.mark.parametrize(
