@@ -18,6 +18,7 @@ from reproduction.caffe import locks
 from reproduction.caffe.errors import (
     CaffemodelError,
     DataError,
+    PrototxtError,
     ReproductionError,
     StrPath,
     WeightsError,
@@ -47,7 +48,7 @@ _PART = re.compile(r"\..*\.[0-9a-f]{16}\.part", re.DOTALL)  # what ``atomic`` ca
 
 _swept: set[str] = set()  # folders that this process has removed old parts from
 
-FileError = type[DataError] | type[WeightsError] | type[CaffemodelError]
+FileError = type[DataError] | type[WeightsError] | type[CaffemodelError] | type[PrototxtError]
 
 
 def kind(data: bytes | mmap.mmap | memoryview) -> str | None:

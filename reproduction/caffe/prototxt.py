@@ -23,6 +23,7 @@ from reproduction.caffe.textreader import Reader
 
 M = TypeVar("M", bound=Message)
 
+_LARGEST = 64 << 20  # bytes of a text; the largest of Caffe's are 0.3 MB
 _HEAD = 4096  # bytes that tell whether a file is text
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _FLT_MIN = 2.0**-126
@@ -138,7 +139,9 @@ def dump(message: Message, path: StrPath) -> None:
 
 
 def _text_of(path: StrPath) -> str:
-    with Path(path).open("rb") as file:
+    with files.open_regular(path, PrototxtError) as file:
+        if os.fstat(file.fileno()).st_size > _LARGEST:
+            raise PrototxtError("the file is too large", path=path, want=f"at most {_LARGEST >> 20} MiB of text")
         head = file.read(_HEAD)
         kind = files.kind(head)
         if not head.strip():
@@ -150,8 +153,9 @@ def _text_of(path: StrPath) -> str:
         if _CONTROL.search(head):
             remedy = "A caffemodel holds weights; the net that they are for is in a prototxt."
             raise PrototxtError("this is not a prototxt", path=path, got="a binary file", remedy=remedy)
+        file.seek(0)
         # Bytes that are not UTF-8 pass in comments, as in Caffe; the reader finds them elsewhere.
-        return (head + file.read()).decode("utf-8", "surrogateescape")
+        return file.read().decode("utf-8", "surrogateescape")
 
 
 def _load_one(path: StrPath, message: type[M], other: type[Message], remedy: Callable[[Any], str]) -> M:

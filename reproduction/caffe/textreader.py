@@ -11,6 +11,7 @@ Source: protobuf's C++ io::Tokenizer and TextFormat::Parser, called by BVLC/caff
 
 from __future__ import annotations
 
+import array
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -23,7 +24,7 @@ from reproduction.caffe.schema.types import unknown_types
 # Spaces and comments, then one token. Nothing here matches in two ways, so reading takes time linear in the text.
 _TOKEN = re.compile(
     r"""(?: [ \t\r\n\v\f]++ | \#[^\n]*+ )*+
-    (?: (?P<word>   [A-Za-z_][A-Za-z0-9_]*+ )
+    (?: (?P<word>   [A-Za-z_][A-Za-z0-9_]{0,255}+ (?![A-Za-z0-9_]) )
       | (?P<symbol> [:{}<>\[\],;-] )
       | (?P<number> \.?[0-9](?: [eE][+-] | [A-Za-z0-9_.] )*+ )
       | (?P<string> "(?: [^"\\\n] | \\[^\n] )*+" | '(?: [^'\\\n] | \\[^\n] )*+' )
@@ -34,6 +35,10 @@ _TOKEN = re.compile(
 _INTEGER = re.compile(r"0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*")
 _REAL = re.compile(r"(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?[fF]?")
 _DIGITS = 25  # of a decimal integer are read: enough to see that it fits no field
+_MOST = 2**80  # what a greater integer reads as, for the same reason; Python shows none of more than 4,300 digits
+# Bytes of Python objects: what they may take besides as many as the text has, and what they cost.
+_SPARE_BYTES = 2**25
+_MESSAGE, _ITEM = 200, 40
 _ESCAPE = re.compile(
     r"""\\(?: (?P<octal> [0-7]{1,3} )
             | [xX](?P<hex> [0-9a-fA-F]{1,2} )
@@ -80,6 +85,7 @@ class Reader:
         self.unknown: PrototxtError | None = None  # the first unknown name
         self.others: dict[str, list[int]] = {}  # the unknown names after it, with their lines
         self.counted, self.line = 0, 1  # a position, and its line
+        self.room = _SPARE_BYTES + len(text)
         self.kind, self.token, self.start, self.end = "", "", 0, 0
         self.next()
 
@@ -132,13 +138,13 @@ class Reader:
             if field.repeated:
                 items = values.get(field.name)
                 if items is None:
-                    items = values[field.name] = MessageList(field.message) if field.message else []
+                    items = values[field.name] = _items(field)
                     if field.array:
                         arrays.append(field)
                 if self.token == "[":
                     items.extend(self.listed(field, cls))
                 else:
-                    items.append(self.value(field, at, cls))
+                    items.append(self.item(field, at, cls))
             elif field.name in given:
                 first = f"It is not repeated; the first is at line {self.line_of(given[field.name])}."
                 raise self.error(f"{cls.__name__}.{field.name} is given a second time", at, remedy=first)
@@ -159,7 +165,7 @@ class Reader:
         self.next()
         more = self.token != "]"
         while more:
-            yield self.value(field, self.start, outside)
+            yield self.item(field, self.start, outside)
             more = self.token == ","
             if self.kind == "end":
                 raise self.error("the list that opens here is not closed", opened)
@@ -168,6 +174,18 @@ class Reader:
             if more:
                 self.next()
         self.next()
+
+    def item(self, field: Field[Any], at: int, outside: type[Message]) -> Any:
+        """Read one value of a repeated field; see ``value``."""
+        self.spend(field.kind.dtype.itemsize if field.array and field.kind and field.kind.dtype else _ITEM)
+        return self.value(field, at, outside)
+
+    def spend(self, cost: int) -> None:
+        """Count the memory of Python's objects, and refuse a text that takes far too much for its size."""
+        self.room -= cost
+        if self.room < 0:
+            size = len(self.text)
+            raise self.error("the text has too many values for its size", self.start, got=f"{size} characters")
 
     def value(self, field: Field[Any], at: int, outside: type[Message]) -> Any:
         """Read one value of the field; ``at`` is where it begins, and ``outside`` is the message that it is in."""
@@ -235,6 +253,7 @@ class Reader:
         closer = _CLOSER.get(self.token)
         if closer is None:
             raise self.unexpected(f"'{{' after {field.name!r}")
+        self.spend(_MESSAGE)
         self.line += self.text.count("\n", self.counted, at)
         self.counted = at
         found = message()
@@ -259,7 +278,7 @@ class Reader:
         whole = None
         if self.kind == "number" and _INTEGER.fullmatch(token):
             base = 16 if token[1:2] in ("x", "X") else 8 if token[0] == "0" else 10
-            whole = int(token[:_DIGITS] if base == 10 else token, base)
+            whole = min(int(token[:_DIGITS] if base == 10 else token, base), _MOST)
         if field.enum:
             return sign + token if whole is None else -whole if sign else whole
         if kind is BOOL:
@@ -333,6 +352,8 @@ class Reader:
         """Return the error for a character that begins no token."""
         if self.token in "\"'":
             return self.error("the string that opens here is not closed on its line", self.start)
+        if self.token.isalpha() and self.token.isascii():
+            return self.error("a name is too long", self.start, want="at most 256 characters")
         remedy = "Comments begin with '#'." if self.token == "/" else ""
         if not self.token.isascii():
             remedy = "Outside of strings and comments a prototxt is plain ASCII."
@@ -389,3 +410,10 @@ class Reader:
         if place == "V1LayerParameter.type":
             return near or "Newer types are written 'layer { type: \"Name\" }'."
         return near
+
+
+def _items(field: Field[Any]) -> Any:
+    """Return what the values of a repeated field are appended to."""
+    if field.message:
+        return MessageList(field.message)
+    return array.array(field.kind.dtype.char) if field.array and field.kind and field.kind.dtype else []

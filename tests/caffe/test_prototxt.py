@@ -1,20 +1,24 @@
 """The text format: a corpus of texts and what they say, protobuf as a judge, and files as people have them."""
 
 import contextlib
+import os
 import random
 import re
 import time
+import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
 from google.protobuf import text_format
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reproduction.caffe import prototxt, schema
+from reproduction.caffe import prototxt, schema, textreader
 from reproduction.caffe.errors import NetError, PrototxtError, ReproductionError
 from reproduction.caffe.schema import (
     BlobProto,
+    ConvolutionParameter,
     FillerParameter,
     LayerParameter,
     Message,
@@ -24,6 +28,7 @@ from reproduction.caffe.schema import (
 )
 from tests.caffe.protobuf_judge import MESSAGES, judge, octets, to_judge
 from tests.caffe.strategies import messages
+from tests.caffe.test_caffemodel import said
 
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS = Path(__file__).parent / "prototxt"
@@ -383,3 +388,58 @@ def test_reading_makes_enums_and_lists_of_the_schema():
     net = prototxt.loads("layer { pooling_param { pool: AVE } }", NetParameter)
     assert net.layer[0].pooling_param.pool is PoolMethod.AVE
     assert net.layer.add(name="y") is net.layer[1]
+
+
+# ---- texts that want more than they have
+
+
+@pytest.mark.parametrize("digits", ["0x" + "f" * 5000, "0" + "7" * 5000, "9" * 5000, "-0x" + "f" * 5000])
+@pytest.mark.parametrize("field", ["num_output", "pad", "engine", "bias_term", "axis"])
+def test_an_integer_of_thousands_of_digits_is_one_line(digits, field):
+    text = said(prototxt.loads, f"layer {{ convolution_param {{ {field}: {digits} }} }}", NetParameter)
+    assert text.startswith("<prototxt>:1:")
+    assert f"wrong value for ConvolutionParameter.{field}; got {digits[:20]!r}"[:-1] in text
+    assert len(text) < 250
+
+
+@pytest.mark.parametrize("field", ["num_output", "pad", "engine", "axis"])
+def test_so_it_is_in_python(field):
+    value = [10**5000] if field == "pad" else -(10**5000)
+    text = said(lambda: ConvolutionParameter(**{field: value}))
+    assert "got an integer of thousands of digits, want" in text
+
+
+def test_a_name_without_end_is_one_line():
+    for text in ("x" * 100_000, f"layer {{ phase: {'x' * 257} }}"):
+        assert said(prototxt.loads, text, NetParameter).endswith(": a name is too long; want at most 256 characters.")
+
+
+@pytest.mark.parametrize("piece", ["layer{}", "input:''", "input_dim:9 "])
+def test_values_of_a_few_letters_do_not_fill_the_memory(piece, monkeypatch):
+    monkeypatch.setattr(textreader, "_SPARE_BYTES", 2**17)
+    text = piece * 20_000
+    tracemalloc.start()
+    assert "the text has too many values for its size; got" in said(prototxt.loads, text, NetParameter)
+    assert tracemalloc.get_traced_memory()[1] < 2 * len(text) + 2**18
+    tracemalloc.stop()
+
+
+def test_an_array_takes_the_memory_of_its_values():
+    text = f"data: [{'1,' * 100_000}2] data: 3"
+    tracemalloc.start()
+    found = prototxt.loads(text, BlobProto).data
+    assert tracemalloc.get_traced_memory()[1] < 6 * len(text)
+    tracemalloc.stop()
+    assert found.dtype == np.float32
+    assert found.tolist() == [1.0] * 100_000 + [2, 3]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes")
+@pytest.mark.parametrize("load", [prototxt.load_net, prototxt.load_solver])
+def test_a_pipe_a_folder_and_a_text_without_end_are_one_line(load, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "huge").touch()
+    os.truncate(tmp_path / "huge", 2**40)
+    assert said(load, tmp_path / "pipe") == f"{tmp_path}/pipe: this is not a file; got a pipe. Name a file on a disk."
+    assert said(load, tmp_path).startswith(f"{tmp_path}: this is not a file; got a folder.")
+    assert said(load, tmp_path / "huge") == f"{tmp_path}/huge: the file is too large; want at most 64 MiB of text."

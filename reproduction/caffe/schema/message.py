@@ -44,7 +44,14 @@ class _Misfit(Exception):
 
     def __init__(self, value: object, want: str, remedy: str = ""):
         super().__init__()
-        self.got, self.want, self.remedy = repr(value), want, remedy
+        self.got, self.want, self.remedy = _shown(value), want, remedy
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # an integer of more than 4,300 digits
+        return "an integer of thousands of digits"
 
 
 def _integer(low: int, high: int) -> Callable[[Any], int]:
@@ -182,8 +189,8 @@ class Field(Generic[T]):
         except (KeyError, ValueError):
             names = list(self.enum.__members__)
             want = f"one of {', '.join(names)}" if len(names) < 10 else f"a name of {self.enum.__name__}"
-            near = (did_you_mean if len(names) < 10 else misspelt)(str(value), names)
-            raise _Misfit(value, want, near) from None
+            near = did_you_mean if len(names) < 10 else misspelt
+            raise _Misfit(value, want, near(value, names) if isinstance(value, str) else "") from None
 
     def _check_message(self, value: Any) -> Message:
         assert self.message is not None
