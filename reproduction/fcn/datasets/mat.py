@@ -14,17 +14,17 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from reproduction.caffe import files
 from reproduction.caffe.errors import DataError, StrPath
 
 Array = npt.NDArray[Any]
 
-_LIMIT_BYTES = 1 << 28  # of the file, and of what it unpacks to; the data sets' label maps have 0.5 MB
+_LIMIT_BYTES = 1 << 25  # of the file, and of what its variables unpack to; the data sets' label maps have 0.5 MB
 _HEADER_BYTES = 128
 _INT8, _INT32, _UINT32, _MATRIX, _COMPRESSED = 1, 5, 6, 14, 15  # types of elements
 _STRUCTURE, _NUMBERS = 2, range(6, 16)  # classes of arrays
@@ -46,22 +46,23 @@ def read(path: StrPath, *names: str) -> Array:
         DataError: the file is missing, broken or too large, or holds no such matrix of real numbers.
     """
     try:
-        with Path(path).open("rb") as file:
+        with files.open_regular(path) as file:
             data = file.read(_LIMIT_BYTES + 1)
-        return _find(data, names)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise DataError(f"the label map cannot be read ({reason})", path=path) from None
+    try:
+        return _find(memoryview(data), names)
     except DataError as error:
         raise error.at(str(path)) from None
 
 
-def _find(data: bytes, names: tuple[str, ...]) -> Array:
-    order = {b"IM": "<", b"MI": ">"}.get(data[_HEADER_BYTES - 2 : _HEADER_BYTES])
-    if order is None or len(data) > _LIMIT_BYTES or data[124:126] not in (b"\x00\x01", b"\x01\x00"):
+def _find(data: memoryview, names: tuple[str, ...]) -> Array:
+    order = {b"IM": "<", b"MI": ">"}.get(bytes(data[_HEADER_BYTES - 2 : _HEADER_BYTES]))
+    if order is None or len(data) > _LIMIT_BYTES or bytes(data[124:126]) not in (b"\x00\x01", b"\x01\x00"):
         raise DataError(
             "this is no label map",
-            got=_describe(data),
+            got=_describe(bytes(data[:_HEADER_BYTES]), len(data)),
             want=f"a MATLAB 5 file of at most {_LIMIT_BYTES >> 20} MB",
             remedy="MATLAB writes one by save -v7.",
         )
@@ -74,18 +75,19 @@ def _find(data: bytes, names: tuple[str, ...]) -> Array:
     raise DataError(f"the MAT file has no variable {names[0]!r}")
 
 
-def _unpacked(data: bytes, order: str) -> Iterator[bytes]:
-    """Take the file's variables apart: the bytes of each array, unpacked."""
-    file = _Reader(data, order, _HEADER_BYTES)
+def _unpacked(data: memoryview, order: str) -> Iterator[memoryview]:
+    """Yield the bytes of each of the file's variables, unpacked; one at a time is in memory."""
+    file, room = _Reader(data, order, _HEADER_BYTES), _LIMIT_BYTES
     while not file.done():
         kind, content = file.element()
         if kind == _COMPRESSED:
             inflate = zlib.decompressobj()
             try:
-                content = inflate.decompress(content, _LIMIT_BYTES)
+                content = memoryview(inflate.decompress(content, room + 1))
             except zlib.error as error:
                 raise _broken(str(error)) from None
-            if inflate.unconsumed_tail:
+            room -= len(content)
+            if room < 0:
                 raise DataError(
                     "the MAT file unpacks to too much for a label map", want=f"at most {_LIMIT_BYTES} bytes"
                 )
@@ -97,13 +99,13 @@ def _unpacked(data: bytes, order: str) -> Iterator[bytes]:
 class _Reader:
     """Elements of a MAT file, one after the other: a type, a size, that many bytes, and padding to 8 bytes."""
 
-    def __init__(self, data: bytes, order: str, at: int = 0):
+    def __init__(self, data: memoryview, order: str, at: int = 0):
         self.data, self.order, self.at = data, order, at
 
     def done(self) -> bool:
         return self.at >= len(self.data)
 
-    def element(self) -> tuple[int, bytes]:
+    def element(self) -> tuple[int, memoryview]:
         if self.at + 8 > len(self.data):
             raise _broken(f"it ends within the tag at byte {self.at}")
         kind, size = struct.unpack_from(self.order + "II", self.data, self.at)
@@ -127,7 +129,7 @@ class _Reader:
             raise _broken("an array has no flags, size and name")
         bits = struct.unpack_from(self.order + "I", flags)[0]
         shape = struct.unpack(f"{self.order}{len(size) // 4}i", size)
-        return _Array(bits & 0xFF, bool(bits & _COMPLEX), shape, name.decode("latin-1"), self)
+        return _Array(bits & 0xFF, bool(bits & _COMPLEX), shape, str(name, "latin-1"), self)
 
 
 @dataclass(frozen=True)
@@ -143,13 +145,14 @@ class _Array:
         if self.kind != _STRUCTURE or set(self.shape) != {1}:
             raise DataError(f"the MAT file's {self.name!r} has no field {name!r}", want="a structure")
         width = struct.unpack(self.rest.order + "i", self._content(_INT32, 4))[0]
-        text = self._content(_INT8)
+        text = bytes(self._content(_INT8))
         if width < 1 or len(text) % width:
             raise _broken("a structure has no field names")
-        names = [text[at : at + width].split(b"\0")[0] for at in range(0, len(text), width)]
-        if name.encode() not in names:
+        fields = (text[at : at + width].split(b"\0")[0] for at in range(0, len(text), width))
+        number = next((i for i, field in enumerate(fields) if field == name.encode()), None)
+        if number is None:
             raise DataError(f"the MAT file's {self.name!r} has no field {name!r}")
-        for _ in range(names.index(name.encode())):
+        for _ in range(number):
             self._content(_MATRIX)
         return _Reader(self._content(_MATRIX), self.rest.order).array()
 
@@ -165,7 +168,7 @@ class _Array:
             raise _broken(f"{len(content)} bytes do not make {self.shape[0]} x {self.shape[1]} of {dtype.name}")
         return np.frombuffer(content, dtype).reshape(self.shape, order="F")
 
-    def _content(self, want: int, size: int | None = None) -> bytes:
+    def _content(self, want: int, size: int | None = None) -> memoryview:
         kind, content = self.rest.element()
         if kind != want or size not in (None, len(content)):
             raise _broken(f"an element is of type {kind}, want {want}")
@@ -176,8 +179,8 @@ def _broken(reason: str) -> DataError:
     return DataError(f"the MAT file is broken ({reason})", remedy="Extract or fetch it again.")
 
 
-def _describe(data: bytes) -> str:
-    if len(data) > _LIMIT_BYTES:
+def _describe(data: bytes, size: int) -> str:
+    if size > _LIMIT_BYTES:
         return "a larger one"
     if data.startswith(b"MATLAB 7.3"):
         return "a MATLAB 7.3 file"

@@ -1,6 +1,7 @@
 """The reader of MAT files, held against scipy's writer and reader, and against broken files."""
 
 import io
+import os
 import random
 import struct
 import tracemalloc
@@ -73,7 +74,7 @@ def header():
     return saved(S=1)[:128]
 
 
-WANT = "want a MATLAB 5 file of at most 256 MB. MATLAB writes one by save -v7."
+WANT = "want a MATLAB 5 file of at most 32 MB. MATLAB writes one by save -v7."
 AGAIN = "Extract or fetch it again."
 BAD = [
     (
@@ -139,10 +140,15 @@ def test_structures_without_the_field_are_one_line(tmp_path):
 
 
 def test_missing_files_and_folders_are_one_line(tmp_path):
-    for path, reason in [(tmp_path / "x.mat", "no such file or directory"), (tmp_path, "is a directory")]:
+    os.mkfifo(tmp_path / "pipe")
+    for path, text in [
+        (tmp_path / "x.mat", "the label map cannot be read (no such file or directory)."),
+        (tmp_path, "this is not a file; got a folder. Name a file on a disk."),
+        (tmp_path / "pipe", "this is not a file; got a pipe. Name a file on a disk."),
+    ]:
         with pytest.raises(DataError) as error:
             mat.read(path, "S")
-        assert str(error.value) == f"{path}: the label map cannot be read ({reason})."
+        assert str(error.value) == f"{path}: {text}"
 
 
 def test_a_file_that_unpacks_to_gigabytes_is_refused_before_it_does(tmp_path, monkeypatch):
@@ -157,6 +163,15 @@ def test_a_file_that_unpacks_to_gigabytes_is_refused_before_it_does(tmp_path, mo
     assert tracemalloc.get_traced_memory()[1] < 3 * (1 << 22)
     tracemalloc.stop()
     assert str(error.value) == f"{path}: the MAT file unpacks to too much for a label map; want at most 4194304 bytes."
+
+
+def test_many_variables_that_unpack_to_much_together_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(mat, "_LIMIT_BYTES", 1 << 20)
+    name = struct.pack("<IIIIIIIIII", 6, 8, 6, 0, 5, 8, 1, 1, 1, 0) + bytes(100_000)
+    element = zlib.compress(struct.pack("<II", 14, len(name)) + name)
+    (tmp_path / "many.mat").write_bytes(header() + (struct.pack("<II", 15, len(element)) + element) * 20)
+    with pytest.raises(DataError, match="unpacks to too much for a label map; want at most 1048576 bytes"):
+        mat.read(tmp_path / "many.mat", "S")
 
 
 def mutants(count, seed):
