@@ -229,3 +229,11 @@ def also_unknown(remedy: str, others: Mapping[str, Sequence[int]]) -> str:
         return remedy
     listed = [f"{what} (line{'s' if len(lines) > 1 else ''} {few(lines, 3)})" for what, lines in others.items()]
     return f"{remedy} Also unknown: {few(listed, 20)}.".lstrip()
+
+
+def shown(value: object) -> str:
+    """Return a value as errors show it; Python converts no integer of more than 4,300 digits to text."""
+    try:
+        return repr(value)
+    except ValueError:
+        return "an integer of thousands of digits"

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
-from reproduction.caffe.errors import ReproductionError, did_you_mean, misspelt
+from reproduction.caffe.errors import ReproductionError, did_you_mean, misspelt, shown
 
 T = TypeVar("T")
 E = TypeVar("E", bound=enum.IntEnum)
@@ -44,14 +44,7 @@ class _Misfit(Exception):
 
     def __init__(self, value: object, want: str, remedy: str = ""):
         super().__init__()
-        self.got, self.want, self.remedy = _shown(value), want, remedy
-
-
-def _shown(value: object) -> str:
-    try:
-        return repr(value)
-    except ValueError:  # an integer of more than 4,300 digits
-        return "an integer of thousands of digits"
+        self.got, self.want, self.remedy = shown(value), want, remedy
 
 
 def _integer(low: int, high: int) -> Callable[[Any], int]:
