@@ -34,7 +34,7 @@ SPEED = ROOT / "tools" / "peers" / "measured.json"
 SETS = ("voc", "nyud", "siftflow", "pascalcontext")
 UNVERIFIED = "\\*"
 OTHER_WEIGHTS, OWN_WEIGHTS = "†", "‡"
-NUMBERS = f"""± is how many points a net may be off; then its command fails. Of siftflow-fcn32s no score is known.
+NUMBERS = f"""± is how many points a net may be off before its command fails. Of siftflow-fcn32s no score is known.
 
 {UNVERIFIED} not checked against the paper's text. {OTHER_WEIGHTS} The number is CVPR 2015's, of other weights than the
 published ones. {OWN_WEIGHTS} Its weights were not published; FILE is your own. The command ends with "not checked"
