@@ -22,7 +22,7 @@ MAY_IMPORT = {
 FLOORS = [
     {"errors"},
     {"schema", "files", "locks", "tested"},
-    {"imagefiles"},
+    {"imagefiles", "imageheaders"},
     {
         "geometry",
         "blobs",

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin  # noqa: F401 (TIFF is registered)
 
-from reproduction.caffe import files
+from reproduction.caffe import files, imageheaders
 from reproduction.caffe.errors import DataError, StrPath
 
 Array = npt.NDArray[Any]
@@ -32,6 +32,8 @@ ENDINGS = frozenset(
 MAX_PIXELS = 100_000_000
 #: The most pixels of a side. Pillow takes time that grows with the square of a row's bytes.
 MAX_SIDE = 1 << 18
+#: The most bytes of a file that Pillow decodes in Python, at one to three seconds for each million.
+MAX_SLOW_BYTES = 2_000_000
 
 _PART = 1 << 18  # pixels that are converted at a time
 _ORIENTATION = 0x0112  # EXIF tag. Source: CIPA DC-008, 4.6.4.
@@ -80,6 +82,7 @@ def open_image(path: StrPath | BinaryIO) -> Iterator[Image.Image]:
     try:
         with _regular(path) as file, _identified(file) as image:
             _check_size(*image.size)
+            _check_codec(image, file)
             yield image
     except DataError as error:
         place = os.fspath(path) if isinstance(path, str | os.PathLike) else str(getattr(path, "name", "<file>"))
@@ -102,9 +105,12 @@ def _identified(file: BinaryIO) -> Image.Image:
     with _filters, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata, which we do not use, and of its own limit
         try:
+            imageheaders.check(file)
             head = file.read(12)
             file.seek(0)
             return _WebP(file) if head[:4] + head[8:] == b"RIFFWEBP" else Image.open(file, formats=FORMATS)
+        except DataError:
+            raise
         except Image.DecompressionBombError:
             raise _too_large() from None
         except UnidentifiedImageError:
@@ -131,6 +137,16 @@ def _check_size(width: int, height: int) -> None:
     if max(width, height) > MAX_SIDE:
         got, want = f"{width} x {height}", f"at most {MAX_SIDE:,} pixels a side"
         raise DataError("the image is too wide or too high to open", got=got, want=want)
+
+
+def _check_codec(image: Image.Image, file: BinaryIO) -> None:
+    """Limit the files that Pillow decodes in Python: plain or unusual PPM, and compressed BMP."""
+    if any(tile[0] in Image.DECODERS for tile in getattr(image, "tile", ())):
+        place, size = file.tell(), file.seek(0, os.SEEK_END)
+        file.seek(place)
+        if size > MAX_SLOW_BYTES:
+            got, want = f"{size:,} bytes", f"at most {MAX_SLOW_BYTES:,}"
+            raise DataError("this encoding takes too long to decode", got=got, want=want, remedy="Save it as PNG.")
 
 
 def _too_large(got: str | None = None) -> DataError:

@@ -220,6 +220,7 @@ def load_image(filename: StrPath, color: bool = True) -> Floats:
         with imagefiles.open_image(filename) as image:
             mode = image.mode
             if mode == "P":
+                next(imagefiles.parts(image))  # decodes the palette too
                 colours = np.reshape(image.getpalette() or [0, 0, 0], (-1, 3))
                 mode = "L" if np.ptp(colours, axis=1).max() == 0 else "RGB"
             elif mode not in ("1", "L", "RGB", "F") and not mode.startswith("I"):

@@ -1,8 +1,11 @@
 """Image files: which are opened, how large they may be, and what decoding them costs."""
 
+import io
 import os
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +133,108 @@ def test_images_of_many_parts_are_read_as_those_of_one(tmp_path, monkeypatch, mo
         got = reader(tmp_path / f"a.{ending}")
         assert np.array_equal(got, want)
         assert got.flags.writeable
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def encoded(format, size=(8, 8), mode="L", **options):
+    buffer = io.BytesIO()
+    Image.new(mode, size).save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def texts():
+    data = encoded("PNG")
+    text = chunk(b"iTXt", b"k\0\1\0\0\0" + zlib.compress("\U0001f600".encode() + bytes(1 << 16)))
+    return data[:33] + 17 * text + data[33:]
+
+
+def scans():
+    """A progressive JPEG whose last scan comes again and again."""
+    data = encoded("JPEG", (4000, 4000), progressive=True)
+    return data[:-2] + 150 * data[data.rindex(b"\xff\xda") : -2] + data[-2:]
+
+
+def tiff(order, tags, big=False):
+    """A TIFF of 8 x 8 pixels that holds no pixels."""
+    entries = sorted({256: (4, 1, 8), 257: (4, 1, 8), 258: (3, 1, 8), 259: (3, 1, 8), 262: (3, 1, 1), **tags}.items())
+    packed = b""
+    for tag, (kind, count, value) in entries:
+        inline = struct.pack(order + ("H" if kind == 3 else "I"), value)
+        packed += struct.pack(order + ("HHQ" if big else "HHI"), tag, kind, count) + inline.ljust(
+            8 if big else 4, b"\0"
+        )
+    mark = b"II" if order == "<" else b"MM"
+    if big:
+        return mark + struct.pack(order + "HHHQQ", 43, 8, 0, 16, len(entries)) + packed + bytes(8)
+    return mark + struct.pack(order + "HIH", 42, 8, len(entries)) + packed + bytes(4)
+
+
+# A frame of 1 x 1 without a palette: width 2 of codes, clear, 0, end.
+GIF = b"GIF89a\1\0\1\0\0\0\0,\0\0\0\0\1\0\1\0\0\2\2D\1\0;"
+TILE = {322: (4, 1, 30_000), 323: (4, 1, 30_000), 324: (4, 1, 8), 325: (4, 1, 8)}
+STRIPS = {273: (4, 5000, 8), 278: (4, 1, 1), 279: (4, 5000, 8)}
+COSTLY = {
+    "texts of a PNG": (texts, "the PNG holds too many compressed texts; want at most 16."),
+    "scans of a JPEG": (scans, "the JPEG has too many scans; got 156, want at most 20."),
+    "a tile of a TIFF": (
+        lambda: tiff("<", TILE),
+        "the TIFF has tiles that are larger than the image; got 30000 x 30000.",
+    ),
+    "the same, of a BigTIFF": (
+        lambda: tiff(">", TILE, big=True),
+        "the TIFF has tiles that are larger than the image; got 30000 x 30000.",
+    ),
+    "strips of a TIFF": (
+        lambda: tiff(">", STRIPS),
+        "the TIFF has too many strips or tiles for its size; got 5000, want at most 4097.",
+    ),
+    "comments of a GIF": (
+        lambda: GIF[:13] + b"!\xfe" + 5000 * (b"\xff" + bytes(255)) + b"\0" + GIF[13:],
+        "the GIF holds too much besides its frames; want at most 1,048,576 bytes before the first frame.",
+    ),
+    "a header of a PPM": (
+        lambda: b"P6 #" + bytes(70_000) + b"\n8 8 255\n" + bytes(192),
+        "the header is too long; want at most 65,536 bytes.",
+    ),
+    "a PPM of text": (
+        lambda: b"P3 1000 1000 255\n" + 1_000_000 * b"1 1 1 ",
+        "this encoding takes too long to decode; got 6,000,017 bytes, want at most 2,000,000. Save it as PNG.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("data", "said"), COSTLY.values(), ids=COSTLY)
+def test_what_costs_far_more_than_its_pixels_is_refused(tmp_path, data, said):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data())
+    assert refused(images.read_rgb, path) == f"{path}: {said}"
+
+
+def test_ordinary_metadata_scans_and_tiles_are_not_refused(tmp_path):
+    png = encoded("PNG")
+    text = chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(1000)))
+    for data in (
+        png[:33] + 16 * text + png[33:],
+        encoded("JPEG", mode="RGB", progressive=True),
+        encoded("TIFF", (600, 500), compression="tiff_lzw"),
+        encoded("TIFF", (600, 500), big_tiff=True),
+        GIF[:13] + b"!\xfe" + 100 * (b"\xff" + bytes(255)) + b"\0" + GIF[13:],
+        b"P2 # a comment\n2 1 # another\n255 1 2",
+    ):
+        (tmp_path / "a").write_bytes(data)
+        assert images.read_rgb(tmp_path / "a").ndim == 3
+
+
+def test_a_palette_that_is_too_long_is_one_line_of_error(tmp_path):
+    data = bytearray(encoded("BMP", mode="P"))
+    data[46:50] = struct.pack("<I", 300)  # colours
+    data[54:54] = bytes(4 * 300 - 4)
+    (tmp_path / "a.bmp").write_bytes(data)
+    for reader in READERS.values():
+        assert "\n" not in refused(reader, tmp_path / "a.bmp")
 
 
 MEASURE = """

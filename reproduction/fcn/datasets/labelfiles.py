@@ -50,6 +50,7 @@ class LabelReader:
     def __init__(self, reading: Reading = None):
         self.reading = reading
         self._known: dict[int, tuple[RGB, str]] = {}  # by index: its colour, and the first file with it
+        self._agreed: set[bytes] = set()  # palettes that agree with these, whichever of their indices occur
 
     def __call__(self, path: StrPath) -> Array:
         """Read a label picture.
@@ -98,16 +99,28 @@ class LabelReader:
 
     def _check_palette(self, image: Image.Image, name: str) -> None:
         colours = _palette(image)
-        used = [index for index in _used(image) if index < len(colours)]
+        if (key := colours.tobytes()) in self._agreed:
+            return
+        whole = list(range(len(colours)))
+        if _is_known(colours, whole) and self._conflict(colours, whole) is None:
+            used = whole
+            self._agreed.add(key)  # so that no file with the same palette needs its indices counted
+        else:
+            used = [index for index in _used(image) if index < len(colours)]
         if not _is_known(colours, used):
             wrong = [index for index in used if not (colours[index] == _VOC[index]).all()]
             got = ", ".join(f"{index} as {_rgb(colours, index)}" for index in wrong[:4])
             raise DataError(UNKNOWN, got=got, want="VOC's colours or a grey ramp", remedy=_BY_COLOUR)
+        if (index := self._conflict(colours, used)) is not None:
+            first, where = self._known[index]
+            got, want = f"{index} as {_rgb(colours, index)}", f"{first} as in {where}"
+            raise DataError(DIFFERENT, got=got, want=want, remedy=_BY_COLOUR)
         for index in used:
-            colour = _rgb(colours, index)
-            first, where = self._known.setdefault(index, (colour, name))
-            if first != colour:
-                raise DataError(DIFFERENT, got=f"{index} as {colour}", want=f"{first} as in {where}", remedy=_BY_COLOUR)
+            self._known.setdefault(index, (_rgb(colours, index), name))
+
+    def _conflict(self, colours: UInt8, indices: list[int]) -> int | None:
+        """Return the first of the indices that has another colour in an earlier file."""
+        return next((i for i in indices if i in self._known and self._known[i][0] != _rgb(colours, i)), None)
 
 
 def indices(path: StrPath) -> UInt8:
@@ -144,6 +157,8 @@ def _palette(image: Image.Image) -> UInt8:
 
 def _is_known(colours: UInt8, used: list[int]) -> bool:
     """Return whether a palette shows what its indices are: it has VOC's colours, grey levels, or is a ramp of greys."""
+    if not used:
+        return True
     found = colours[used]
     if (found == _VOC[used]).all() or (found == _INDEX[used]).all():
         return True
