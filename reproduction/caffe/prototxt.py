@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from reproduction.caffe import files, upgrade
+from reproduction.caffe import files, kinds, upgrade
 from reproduction.caffe.errors import PrototxtError, ReproductionError, StrPath
 from reproduction.caffe.schema import Field, Message, NetParameter, SolverParameter
 from reproduction.caffe.schema.message import BOOL, BYTES, FLOAT, STRING
@@ -25,6 +25,7 @@ M = TypeVar("M", bound=Message)
 
 _LARGEST = 64 << 20  # bytes of a text; the largest of Caffe's are 0.3 MB
 _HEAD = 4096  # bytes that tell whether a file is text
+_BINARY = "a binary file"
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _FLT_MIN = 2.0**-126
 _OCTETS = [chr(octet) if 32 <= octet < 127 else f"\\{octet:03o}" for octet in range(256)]
@@ -148,11 +149,11 @@ def _text_of(path: StrPath) -> str:
             raise PrototxtError("the file is empty", path=path)
         if head.startswith((b"\xff\xfe", b"\xfe\xff")):
             raise PrototxtError("the file is UTF-16", path=path, want="UTF-8", remedy="Save it as UTF-8.")
-        if kind not in (None, files.TEXT):
-            raise PrototxtError("this is not a prototxt", path=path, got=kind)
-        if _CONTROL.search(head):
+        if kind not in (None, files.TEXT) or _CONTROL.search(head):
+            got = kinds.of(path) or kind or _BINARY
             remedy = "A caffemodel holds weights; the net that they are for is in a prototxt."
-            raise PrototxtError("this is not a prototxt", path=path, got="a binary file", remedy=remedy)
+            remedy = remedy if got in (kinds.WEIGHTS, _BINARY) else ""
+            raise PrototxtError("this is not a prototxt", path=path, got=got, remedy=remedy)
         file.seek(0)
         # Bytes that are not UTF-8 pass in comments, as in Caffe; the reader finds them elsewhere.
         return file.read().decode("utf-8", "surrogateescape")

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reproduction.caffe import blobs, caffemodel, files, hdf5, weights
+from reproduction.caffe import blobs, caffemodel, files, hdf5, kinds, weights
 from reproduction.caffe.errors import CaffemodelError, ReproductionError, StrPath, WeightsError
 from reproduction.caffe.hdf5messages import Group
 from reproduction.caffe.schema import BlobProto, NetParameter, SnapshotFormat, SolverParameter, SolverState
@@ -123,12 +123,23 @@ def load(path: StrPath, like: Sequence[Tensor]) -> State:
         like: the solver's history, whose number and shapes the file must have.
 
     Raises:
-        CaffemodelError: not a state file, or damaged.
+        CaffemodelError: not a state file, which the error names where it can, or damaged.
         WeightsError: the state of another net or solver type, or its model is not there.
         OSError: it cannot be opened.
     """
+    try:
+        state, history = _load(path, like)
+    except ReproductionError as error:
+        raise kinds.mistaken(path, kinds.STATE) or error from None
+    if not state.has("learned_net"):
+        return State(state.iter, state.current_step, history, None, "")
+    model = _find_model(state.learned_net, path)
+    return State(state.iter, state.current_step, history, weights.read(model).net, str(model))
+
+
+def _load(path: StrPath, like: Sequence[Tensor]) -> tuple[SolverState, list[Tensor]]:
     state = _load_hdf5(path) if os.fspath(path).endswith(".h5") else caffemodel.load(path, SolverState)
-    if state.iter < 0 or state.current_step < 0:
+    if not state.has("iter") or state.iter < 0 or state.current_step < 0:
         raise CaffemodelError("this is not a solver state", path=path, got=f"iteration {state.iter}")
     if len(state.history) != len(like):
         raise WeightsError(
@@ -137,11 +148,8 @@ def load(path: StrPath, like: Sequence[Tensor]) -> State:
             got=len(state.history),
             want=f"{len(like)}, as this net and solver type",
         )
-    history = [_restored(i, blob, mine, path) for i, (blob, mine) in enumerate(zip(state.history, like, strict=True))]
-    if not state.has("learned_net"):
-        return State(state.iter, state.current_step, history, None, "")
-    model = _find_model(state.learned_net, path)
-    return State(state.iter, state.current_step, history, weights.read(model).net, str(model))
+    pairs = zip(state.history, like, strict=True)
+    return state, [_restored(i, blob, mine, path) for i, (blob, mine) in enumerate(pairs)]
 
 
 def _restored(index: int, blob: BlobProto, mine: Tensor, path: StrPath) -> Tensor:

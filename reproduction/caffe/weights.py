@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reproduction.caffe import blobs, caffemodel, files, hdf5, prototxt, tensors, torchfile
+from reproduction.caffe import blobs, caffemodel, files, hdf5, kinds, prototxt, tensors, torchfile
 from reproduction.caffe.blobs import Array
 from reproduction.caffe.errors import CaffemodelError, ReproductionError, StrPath, WeightsError
 from reproduction.caffe.schema import BlobShape, LayerParameter, NetParameter
@@ -102,11 +102,14 @@ def read(path: StrPath) -> Weights:
         WeightsError: the name of an array is no parameter's.
         OSError: it cannot be opened.
     """
+    try:
+        return _read(path)
+    except ReproductionError as error:
+        raise kinds.mistaken(path, kinds.WEIGHTS) or error from None
+
+
+def _read(path: StrPath) -> Weights:
     name = os.fspath(path)
-    if ".solverstate" in Path(path).suffixes:
-        raise CaffemodelError(
-            "this is a solver's state, not weights", path=path, remedy="They are in the .caffemodel of the same name."
-        )
     form = _format_of(path)
     if form == "caffemodel":
         found = _read_caffemodel(path)

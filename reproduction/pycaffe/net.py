@@ -320,8 +320,7 @@ class Net(Names):
 
     def load_hdf5(self, filename: StrPath) -> None:
         """Copy weights from an HDF5 file, as ``copy_from``."""
-        check_file(filename)
-        self.module.copy_from(hdf5.load(filename), filename)
+        self.copy_from(filename)
 
     def clear_param_diffs(self) -> None:
         """Make the gradients of all parameters zero."""

@@ -190,7 +190,8 @@ def test_a_string_in_another_encoding_is_an_error(tmp_path):
     assert str(info.value) == f"{path}:2:9: the string is not UTF-8. Save the file as UTF-8."
 
 
-BINARY = "a binary file. A caffemodel holds weights; the net that they are for is in a prototxt."
+REMEDY = "A caffemodel holds weights; the net that they are for is in a prototxt."
+BINARY = f"a binary file. {REMEDY}"
 
 
 @pytest.mark.parametrize(
@@ -220,7 +221,7 @@ def test_a_file_that_is_no_text_is_named(tmp_path, content, problem):
 def test_a_caffemodel_given_as_a_prototxt_is_named(path):
     with pytest.raises(PrototxtError) as info:
         prototxt.load_net(path)
-    assert str(info.value) == f"{path}: this is not a prototxt; got {BINARY}"
+    assert str(info.value) == f"{path}: this is not a prototxt; got a caffemodel. {REMEDY}"
 
 
 @pytest.mark.parametrize(

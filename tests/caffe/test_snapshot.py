@@ -209,7 +209,7 @@ BAD = [
     ),
     (
         lambda at: GOLDEN / "snapshot_iter_3.caffemodel",
-        r"PATH.*",
+        "PATH: this is a caffemodel, not a solver's state. The state is 'snapshot_iter_3.solverstate', beside it.",
     ),
     (
         lambda at: STATES[0],
@@ -220,7 +220,7 @@ BAD = [
         r"PATH: this is not a solver state; got \['current_step', 'iter', 'learned_net'\], want \['history'\].",
     ),
     (lambda at: hdf5_without(at, "history/1"), r"PATH: history blob 1: the shape \(\) and the data disagree; .*"),
-    (lambda at: GOLDEN / "snapshot_iter_3.caffemodel.h5", r"PATH: this is not a solver state; got \['data'\], .*"),
+    (lambda at: GOLDEN / "snapshot_iter_3.caffemodel.h5", r"PATH: this is a caffemodel, not a solver's state\. .*"),
 ]
 
 

@@ -291,3 +291,25 @@ def _feed(layer, name):
     """Let a Python data layer give recorded samples."""
     layer.python_param.module, layer.python_param.layer = "tests.pycaffe.user_layers", "Feed"
     layer.python_param.param_str = str(SNAPSHOT.parent / "solver" / name)
+
+
+def test_a_file_given_in_the_place_of_another_is_named(tmp_path):
+    run = made(tmp_path)
+    run.step(1)
+    run.snapshot()
+    model, state = (f"{tmp_path}/s_iter_1.{ending}" for ending in ("caffemodel", "solverstate"))
+    text = f"{model}: this is a caffemodel, not a solver's state. The state is 's_iter_1.solverstate', beside it."
+    for call in (run.restore, run.solve):
+        with raises(text):
+            call(model)
+    with raises(f"{state}: this is a solver's state, not weights. They are in the .caffemodel of the same name."):
+        run.net.copy_from(state)
+    net, solver_path = f"{tmp_path}/net.prototxt", f"{tmp_path}/solver.prototxt"
+    with raises(f"{net}: this is a net's prototxt, not weights. Name the binary file; a prototxt holds no weights."):
+        caffe.Net(net, net, caffe.TEST)
+    with raises(f"{solver_path}: this is a solver, not a net. Its net is {net!r}."):
+        caffe.Net(solver_path, caffe.TEST)
+    with raises(f"{net}: this is a net, not a solver. A solver names its net in 'net:'."):
+        caffe.get_solver(net)
+    with raises(f"{state}: this is not a prototxt; got a solver's state."):
+        caffe.Net(state, caffe.TEST)

@@ -187,7 +187,7 @@ def test_what_cannot_be_read_or_written_is_one_line_and_leaves_nothing(tmp_path)
     absent = tmp_path / "absent.caffemodel"
     assert refused(absent) == f"{absent}: no such file or directory."
     assert refused(VGG_NET) == (
-        f"{VGG_NET}: this is not a caffemodel; got text. Name the binary file; a prototxt holds no weights."
+        f"{VGG_NET}: this is a net's prototxt, not weights. Name the binary file; a prototxt holds no weights."
     )
     empty = tmp_path / "empty.npz"
     np.savez(empty)
