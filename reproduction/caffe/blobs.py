@@ -14,12 +14,11 @@ import numpy.typing as npt
 
 from reproduction.caffe import caffemodel
 from reproduction.caffe.errors import CaffemodelError, StrPath
+from reproduction.caffe.geometry import INT_MAX, MAX_AXES
 from reproduction.caffe.schema import BlobProto, BlobShape
 
 Array = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
-MAX_AXES = 32
-MAX_COUNT = 2**31 - 1
 _MAX_ABSENT = 8
 _LEGACY = ("num", "channels", "height", "width")
 
@@ -75,7 +74,7 @@ def shaped(values: npt.NDArray[Any], shape: tuple[int, ...], path: StrPath = "bl
     remedy = "The file is damaged, or no file of Caffe's."
     if len(shape) > MAX_AXES:
         raise CaffemodelError("the blob has too many axes", path=path, got=len(shape), want=f"<= {MAX_AXES}")
-    if any(not 0 <= dim <= MAX_COUNT for dim in shape) or math.prod(shape) > MAX_COUNT:
+    if any(not 0 <= dim <= INT_MAX for dim in shape) or math.prod(shape) > INT_MAX:
         raise CaffemodelError("the shape is out of range", path=path, got=shape, remedy=remedy)
     if math.prod(shape) != values.size:
         raise CaffemodelError(

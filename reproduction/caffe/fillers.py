@@ -31,6 +31,8 @@ def fill(blob: Tensor, param: FillerParameter, generator: torch.Generator | None
     filler = FILLERS.get(param.type)
     if filler is None:
         raise NetError(f"unknown filler type {param.type!r}", remedy=did_you_mean(param.type, FILLERS))
+    if not blob.numel():
+        raise NetError("there are no values to fill", got=f"shape {tuple(blob.shape)}")
     if blob.is_meta:
         return
     if param.sparse >= 0 and param.type != "gaussian":

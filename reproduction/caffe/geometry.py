@@ -5,7 +5,8 @@ Integers only. Shape inference, the layers' forward and ``netspec.crop`` all ask
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -13,6 +14,36 @@ from reproduction.caffe.errors import NetError
 from reproduction.caffe.schema import ConvolutionParameter, PoolingParameter, RoundMode
 
 Shape = tuple[int, ...]
+INT_MAX = 2**31 - 1
+MAX_AXES = 32
+
+
+def check_shape(shape: Shape, what: str = "a blob") -> None:
+    """Check that Caffe can hold a blob of this shape, before any memory is taken for it.
+
+    Raises:
+        NetError: it has too many axes or values, or an axis of an impossible length.
+
+    Source: BVLC/caffe@9b89154 src/caffe/blob.cpp L21-L44.
+    """
+    if len(shape) > MAX_AXES:
+        raise NetError(f"{what} has too many axes", got=len(shape), want=f"at most {MAX_AXES}")
+    if not all(0 <= size <= INT_MAX for size in shape) or math.prod(shape) > INT_MAX:
+        raise NetError(f"{what} has more values than Caffe can count", got=shape, want=f"at most {INT_MAX}")
+
+
+def check_shapes(tops: Iterable[Shape]) -> list[Shape]:
+    """Return the shapes of a layer's tops after ``check_shape`` of each."""
+    shapes = list(tops)
+    for shape in shapes:
+        check_shape(shape, "the top")
+    return shapes
+
+
+def _check_length(size: int) -> None:
+    # Caffe: windows of nothing but padding are possible; torch has no such ones.
+    if size < 1:
+        raise NetError("the bottom has no pixels along a spatial axis", got=f"length {size}")
 
 
 @dataclass(frozen=True)
@@ -120,6 +151,7 @@ def conv_size(size: int, window: Window) -> int:
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/conv_layer.cpp L8-L22.
     """
+    _check_length(size)
     span = size + 2 * window.pad - window.extent
     # Caffe: a window that is longer by less than one stride counts, and sees zeros past the end, since C++ rounds
     # the negative quotient towards zero (conv_layer.cpp L18).
@@ -135,6 +167,7 @@ def deconv_size(size: int, window: Window) -> int:
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/deconv_layer.cpp L8-L22.
     """
+    _check_length(size)
     length = window.stride * (size - 1) + window.extent - 2 * window.pad
     if length < 1:
         raise NetError("the padding leaves nothing of the output", got=f"length {length}")
@@ -164,6 +197,7 @@ def pool_sizes(
     padded = any(window.pad for window in windows)
     counts = []
     for size, window in zip(sizes, windows, strict=True):
+        _check_length(size)
         span = size + 2 * window.pad - window.kernel
         # Caffe: a window may be longer than the padded input by less than one stride, since the ceiling of the
         # negative quotient is zero (pooling_layer.cpp L93).

@@ -14,6 +14,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from torch import OutOfMemoryError
+
 from reproduction.caffe.errors import DataError, NetError, also_unknown, did_you_mean, misspelt
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers import LAYERS, UNSUPPORTED
@@ -146,6 +148,16 @@ def placed(node: Node) -> Iterator[None]:
         yield
     except NetError as error:
         raise error.at(place(node.spec)) from error.__cause__  # what a Python layer raised
+    except (MemoryError, RuntimeError) as error:
+        if not _lacks_memory(error):
+            raise
+        remedy = "Use smaller images or a smaller batch."
+        raise NetError("there is not enough memory for the layer", remedy=remedy).at(place(node.spec)) from None
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Return whether an allocation failed; on CPUs torch has no class of its own for it."""
+    return isinstance(error, MemoryError | OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 @contextlib.contextmanager

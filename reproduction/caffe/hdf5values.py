@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reproduction.caffe import hdf5heap
-from reproduction.caffe.blobs import MAX_AXES
+from reproduction.caffe.geometry import MAX_AXES
 from reproduction.caffe.hdf5messages import Cursor, Dataset
 from reproduction.caffe.hdf5objects import File
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from reproduction.caffe import graph, prototxt, weights
 from reproduction.caffe.errors import NetError, StrPath
-from reproduction.caffe.geometry import Shape
+from reproduction.caffe.geometry import Shape, check_shapes
 from reproduction.caffe.graph import Graph, Node, place, placed
 from reproduction.caffe.inputs import Given, Values, by_name
 from reproduction.caffe.layers import LAYERS, borders
@@ -100,12 +100,12 @@ class Net(nn.Module):
     def _append(self, node: Node, inputs: Mapping[str, Shape]) -> None:
         """Build a layer, or declare the shapes of an input slot."""
         if node.is_slot and all(top in inputs for top in node.tops):
-            self.blob_shapes.update({top: tuple(inputs[top]) for top in node.tops})
+            self.blob_shapes.update(zip(node.tops, check_shapes(tuple(inputs[top]) for top in node.tops), strict=True))
             return
         bottoms = [self.blob_shapes[bottom] for bottom in node.bottoms]
         with graph.loading(node):
             layer = self._make(node, bottoms)
-            self.blob_shapes.update(zip(node.tops, layer.shapes(list(bottoms)), strict=True))
+            self.blob_shapes.update(zip(node.tops, check_shapes(layer.shapes(list(bottoms))), strict=True))
         if node.is_slot:
             self.blob_shapes.update({top: tuple(inputs[top]) for top in node.tops if top in inputs})
             return
@@ -411,7 +411,7 @@ class _Step:
         if torch.compiler.is_exporting():  # sizes are symbols; compared with numbers, they would become these
             self.layer.shapes(list(shapes))
         elif shapes != self.seen:
-            self.layer.shapes(list(shapes))
+            check_shapes(self.layer.shapes(list(shapes)))
             self.seen = shapes
         through = zip(bottoms, node.propagate, strict=True)
         return self.layer.run(*(x if gradient else x.detach() for x, gradient in through))

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from reproduction.caffe import files
-from reproduction.caffe.blobs import MAX_AXES, Array
+from reproduction.caffe.blobs import Array
 from reproduction.caffe.errors import CaffemodelError, StrPath
+from reproduction.caffe.geometry import MAX_AXES
 from reproduction.caffe.ziparchive import Archive
 
 Progress = Callable[[int], object] | None

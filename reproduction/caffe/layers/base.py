@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from reproduction.caffe import fillers
 from reproduction.caffe.errors import NetError, warn
-from reproduction.caffe.geometry import Shape
+from reproduction.caffe.geometry import INT_MAX, Shape, check_shape
 from reproduction.caffe.layers.borders import AnyBlob, whole
-from reproduction.caffe.schema import FillerParameter, LayerParameter, ParamSpec
+from reproduction.caffe.schema import FillerParameter, LayerParameter, Message, ParamSpec
+from reproduction.caffe.schema.message import UINT32
 
 # Fields that every layer honours (the graph or the net reads them), whatever its type.
 COMMON = frozenset(
@@ -95,9 +96,19 @@ class Layer(nn.Module):
 
     def run(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...]:
         """Compute the tops from blobs whose rows and columns may repeat; hooks see whole ones."""
+        if not torch.compiler.is_exporting() and any(0 in x.shape for x in bottoms):
+            shapes = self.shapes([tuple(x.shape) for x in bottoms])
+            if shapes and all(0 in shape for shape in shapes):
+                return self._empty(shapes, [whole(x) for x in bottoms])
         hooks = (self._forward_pre_hooks, self._forward_hooks, self._backward_pre_hooks, self._backward_hooks)
         tops = None if any(hooks) else self.repeat(*bottoms)
         return self(*map(whole, bottoms)) if tops is None else tops
+
+    @staticmethod
+    def _empty(tops: list[Shape], bottoms: list[Tensor]) -> tuple[Tensor, ...]:
+        """Return tops without values, as Caffe's loops over no images do; torch refuses many such sizes."""
+        gradient = sum((x.sum() * 0 for x in bottoms[1:]), bottoms[0].sum() * 0)
+        return tuple(bottoms[0].new_zeros(top) + gradient for top in tops)
 
     def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...] | None:
         """Compute tops whose rows and columns may repeat as the bottoms' do; None where they have to be whole."""
@@ -146,6 +157,7 @@ class Layer(nn.Module):
         """
         index = len(self.blob_names)
         name = ("weight", "bias")[index] if index < 2 else str(index)
+        check_shape(shape, f"the {name}")
         try:
             blob = nn.Parameter(torch.empty(shape))
         except RuntimeError:
@@ -172,6 +184,7 @@ class Layer(nn.Module):
         for field, message in spec.set_fields():
             if field.name in COMMON:
                 continue
+            _check_integers(message)
             names = [f"{field.name}.{inner.name}" for inner, _ in message.set_fields() if inner.name not in NO_EFFECT]
             for name in self.refuses.intersection([field.name, *names]):
                 raise NetError(f"{spec.type} layers take no {name!r}", remedy="Remove it, as in Caffe.")
@@ -188,6 +201,15 @@ class Layer(nn.Module):
                     remedy=f"Remove {'it' if len(ignored) == 1 else 'them'}, or check the layer's type.",
                 )
             )
+
+
+def _check_integers(message: Message) -> None:
+    """Refuse unsigned integers that Caffe's code, which keeps them as ``int``, takes for negative ones."""
+    for field, value in message.set_fields():
+        if field.kind is UINT32:
+            for each in value if field.repeated else (value,):
+                if each > INT_MAX:
+                    raise NetError(f"{field.name} is too large", got=each, want=f"at most {INT_MAX}")
 
 
 def canonical_axis(axis: int, axes: int) -> int:

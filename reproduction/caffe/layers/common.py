@@ -227,7 +227,7 @@ class Reduction(Layer):
         values = bottoms[0].flatten(canonical_axis(param.axis, bottoms[0].dim()))
         coeff = param.coeff
         if param.operation is ReductionOp.MEAN:
-            coeff /= values.shape[-1]
+            coeff = coeff / values.shape[-1] if values.shape[-1] else math.inf  # as C++ divides; the mean is NaN
         elif param.operation is ReductionOp.ASUM:
             values = values.abs()
         elif param.operation is ReductionOp.SUMSQ:

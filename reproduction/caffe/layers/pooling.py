@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -29,6 +30,16 @@ def _torch_agrees(x: Tensor, windows: Sequence[Window], counts: Sequence[int]) -
     )
 
 
+def _bounded(sizes: Sequence[int], windows: Sequence[Window]) -> list[Window]:
+    """Shorten strides that lead far past the end, where a window is as empty as it is further on."""
+    found = []
+    for size, window in zip(sizes, windows, strict=True):
+        least = 2 * window.pad + window.kernel + 1
+        far = window.stride > least  # for usual windows the size, a symbol in an export, is not asked for
+        found.append(replace(window, stride=min(window.stride, size + least)) if far else window)
+    return found
+
+
 def _cover(x: Tensor, windows: Sequence[Window], counts: Sequence[int], value: float) -> Tensor:
     """Pad, or crop at the end, so that the windows cover the result exactly."""
     sides: list[int] = []
@@ -52,6 +63,7 @@ def max_pool(x: Tensor, windows: Sequence[Window], rounding: RoundMode = RoundMo
     Source: BVLC/caffe@9b89154 src/caffe/layers/pooling_layer.cpp L153-L200.
     """
     counts = pool_sizes(x.shape[2:], windows, rounding)
+    windows = _bounded(x.shape[2:], windows)
     kernel, stride, pad = ([getattr(window, name) for window in windows] for name in ("kernel", "stride", "pad"))
     if _torch_agrees(x, windows, counts):
         ceil = rounding is RoundMode.CEIL
@@ -81,6 +93,7 @@ def average_pool(x: Tensor, windows: Sequence[Window], rounding: RoundMode = Rou
     Source: BVLC/caffe@9b89154 src/caffe/layers/pooling_layer.cpp L201-L233.
     """
     counts = pool_sizes(x.shape[2:], windows, rounding)
+    windows = _bounded(x.shape[2:], windows)
     kernel, stride, pad = ([getattr(window, name) for window in windows] for name in ("kernel", "stride", "pad"))
     if _torch_agrees(x, windows, counts):
         return F.avg_pool2d(x, kernel, stride, pad, ceil_mode=rounding is RoundMode.CEIL)
@@ -112,6 +125,7 @@ def stochastic_pool(
     Source: BVLC/caffe@9b89154 src/caffe/layers/pooling_layer.cu L82-L154; Caffe's CPU code has none.
     """
     counts = pool_sizes(x.shape[2:], windows, rounding)
+    windows = _bounded(x.shape[2:], windows)
     kernel, stride = (tuple(getattr(window, name) for window in windows) for name in ("kernel", "stride"))
     columns = F.unfold(_cover(x, windows, counts, 0.0), kernel, stride=stride)
     values = columns.reshape(*x.shape[:2], -1, *counts)

@@ -127,6 +127,8 @@ class Recurrent(Layer):
         self._is_static = len(bottoms) == 3 + exposed
         self._check_sequence(bottoms)
         self._steps = bottoms[0][0]
+        if self._steps < 1:
+            raise NetError("there must be a time step", got=bottoms[0])
         wide = param.num_output * self.gates
         self.add_blob((wide, math.prod(bottoms[0][2:])), param.weight_filler)
         self.add_blob((wide,), param.bias_filler)

@@ -56,8 +56,14 @@ class LRN(Layer):
             y: Tensor = _Across.apply(x, param.local_size, param.alpha, param.beta, param.k, power)  # type: ignore[no-untyped-call]
             return (y,)
         # Caffe: within a channel the constant is 1, whatever k says (lrn_layer.cpp L52).
-        windows = [Window(param.local_size, 1, param.local_size // 2)] * 2
-        return (x * (1 + param.alpha * average_pool(x * x, windows)).pow(-param.beta),)
+        size = _reach(param.local_size, max(x.shape[2:]))
+        alpha = param.alpha * (size / param.local_size) ** 2
+        return (x * (1 + alpha * average_pool(x * x, [Window(size, 1, size // 2)] * 2)).pow(-param.beta),)
+
+
+def _reach(size: int, length: int) -> int:
+    """Return an odd size with which a neighbourhood sees no less of an axis; sizes have no limit but that of int."""
+    return min(size, 2 * length + 1)
 
 
 class _Across(torch.autograd.Function):
@@ -70,8 +76,9 @@ class _Across(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, size: int, alpha: float, beta: float, k: float, power: Callable[[Tensor, float], Tensor]
     ) -> Tensor:
-        squares = F.pad(x * x, (0, 0, 0, 0, size // 2, size // 2))
         rate = alpha / size
+        size = _reach(size, x.shape[1])
+        squares = F.pad(x * x, (0, 0, 0, 0, size // 2, size // 2))
         scale = torch.full_like(x, k)
         with torch.no_grad():  # as it is here anyway, but not while torch.export looks into it
             for c in range(size):

@@ -184,9 +184,9 @@ def test_spp_lays_out_the_bins_of_each_level(height, width, levels):
         ),
         ('type: "SPP"', (1, 1, 4, 4), "pyramid_height must be positive; got 0."),
         (
-            'type: "SPP" spp_param { pyramid_height: 4000000000 }',
+            'type: "SPP" spp_param { pyramid_height: 2000000000 }',
             (1, 1, 4, 5),
-            "the pyramid is too high for the bottom; got pyramid_height 4000000000 over 4 x 5 pixels, want at most 2.",
+            "the pyramid is too high for the bottom; got pyramid_height 2000000000 over 4 x 5 pixels, want at most 2.",
         ),
         ('type: "SPP" spp_param { pyramid_height: 1 }', (1, 1, 0, 5), "the bottom has no pixels; got (1, 1, 0, 5)."),
     ],
