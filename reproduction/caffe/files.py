@@ -81,6 +81,8 @@ def open_regular(path: StrPath, error: FileError = DataError) -> BinaryIO:
         DataError, or the class that is asked for: it is a folder, a pipe, a socket or a device.
         OSError: it cannot be opened.
     """
+    if "\0" in os.fspath(path):
+        raise error("this cannot be the name of a file", path=repr(path))
     _check_regular(Path(path).stat().st_mode, path, error)
     file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 (pathlib takes no opener)
     try:
@@ -232,6 +234,8 @@ def atomic(path: StrPath, progress: Callable[[int], object] | None = None) -> It
     Raises:
         ReproductionError: the file cannot be written, as on a full disk or in a folder that does not exist.
     """
+    if "\0" in os.fspath(path):
+        raise ReproductionError("this cannot be the name of a file", place=repr(path))
     target = Path(os.path.realpath(path))
     _check_writable(target, path)
     part, raw, lock = None, None, None

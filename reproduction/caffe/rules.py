@@ -173,12 +173,13 @@ def _adadelta(gradient: Tensor, history: History, rate: float, iteration: int, p
     return gradient.mul_(rate)
 
 
+@np.errstate(all="ignore")  # momenta outside of 0 to 1 make infinities and NaN, as in C++
 def _adam(gradient: Tensor, history: History, rate: float, iteration: int, param: SolverParameter) -> Tensor:
     first, second = history
     first.mul_(param.momentum).add_(gradient, alpha=1 - param.momentum)
     second.mul_(param.momentum2).add_(gradient.square(), alpha=1 - param.momentum2)
     t = iteration + 1
-    correction = (1 - param.momentum2**t) ** 0.5 / (1 - param.momentum**t)
+    correction = (1 - np.float64(param.momentum2) ** t) ** 0.5 / (1 - np.float64(param.momentum) ** t)
     return first.div(_root(second).add_(param.delta)).mul_(float(np.float32(rate) * np.float32(correction)))
 
 

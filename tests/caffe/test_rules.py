@@ -166,3 +166,13 @@ def test_what_no_policy_and_no_rule_reads_is_named():
     assert rules.unread(param) == ["gamma", "stepsize", "rms_decay"]
     param = SolverParameter(lr_policy="multistep", gamma=0.1, stepvalue=[5], type="RMSProp", rms_decay=0.5)
     assert rules.unread(param) == []
+
+
+@pytest.mark.parametrize("momentum", [1, -1, 2, 3e38])
+@pytest.mark.parametrize("momentum2", [0.5, 1, -1, 2, 3e38])
+@pytest.mark.parametrize("iteration", [1, 5000])
+def test_adam_with_momenta_that_make_no_sense_gives_numbers(momentum, momentum2, iteration):
+    param = SolverParameter(type="Adam", momentum=momentum, momentum2=momentum2)
+    history = [torch.zeros(2), torch.zeros(2)]
+    update = rules.rule(param).update(torch.ones(2), history, 0.1, iteration, param)
+    assert update.shape == (2,)

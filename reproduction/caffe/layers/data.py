@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from reproduction.caffe import fillers
+from reproduction.caffe import files, fillers
 from reproduction.caffe.errors import DataError, NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer
@@ -58,14 +57,17 @@ class Shuffle:
         return np.random.default_rng([self._seed, *key]).permutation(count)
 
 
+_LIST_BYTES = 64 << 20
+
+
 def read_list(source: str) -> str:
     """Read the text file that names a layer's data files.
 
     Raises:
-        DataError: it is missing or not text.
+        DataError: it is missing, not a regular file or not text.
     """
     try:
-        return Path(source).read_text()
+        return files.read_regular(source, _LIST_BYTES).decode()
     except OSError as error:
         raise DataError(
             f"the list of files cannot be read: {(error.strerror or 'error').lower()}", path=source

@@ -1,5 +1,7 @@
 """HDF5Data and HDF5Output."""
 
+import os
+
 import h5py
 import numpy as np
 import pytest
@@ -155,3 +157,18 @@ def test_output_that_cannot_be_written_leaves_nothing_behind(output, tmp_path):
         layer.shapes([(2, 3), (3,)])
     with pytest.raises(NetError, match=r"^hdf5_output_param\.file_name is missing\.$"):
         output((2, 3), (2,), path="")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes")
+def test_a_pipe_a_folder_and_an_impossible_name_are_one_line_each(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for source, got in ((tmp_path / "pipe", "a pipe"), (tmp_path, "a folder")):
+        with pytest.raises(DataError) as caught:
+            reader(source, 1)
+        assert str(caught.value) == f"{source}: this is not a file; got {got}. Name a file on a disk."
+    with pytest.raises(DataError, match="this cannot be the name of a file"):
+        reader("a\\000b", 1)
+    for name in (tmp_path / "pipe", tmp_path, "a\0b"):
+        (tmp_path / "list.txt").write_text(str(name))
+        with pytest.raises(DataError, match="there is no such file"):
+            reader(tmp_path / "list.txt", 1)
