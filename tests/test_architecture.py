@@ -22,7 +22,7 @@ MAY_IMPORT = {
 # Inside caffe, each floor imports only from floors below it.
 FLOORS = [
     {"errors"},
-    {"schema", "files", "locks", "tested"},
+    {"schema", "files", "locks", "jsonfile", "tested"},
     {"imagefiles", "imageheaders"},
     {
         "geometry",
@@ -56,6 +56,7 @@ FLOORS = [
 # What reads and writes files must not need torch: a prototxt is looked at in milliseconds.
 LIGHT = {
     "errors",
+    "jsonfile",
     "schema",
     "geometry",
     "blobs",
@@ -146,6 +147,17 @@ def test_nothing_is_executed_from_a_file(path):
             assert called != "torch.load", path  # it runs constructors of NumPy that allocate what a file asks for
             if called == "np.load":
                 assert keywords.get("allow_pickle", "False") == "False", path
+
+
+def test_json_is_parsed_in_one_place():
+    """Where it is bounded and checked; see ``reproduction.caffe.jsonfile``."""
+    parsing = {
+        str(path.relative_to(ROOT))
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("json.load", "json.loads", "load_json")
+    }
+    assert parsing == {"reproduction/caffe/jsonfile.py"}
 
 
 def test_every_layer_type_names_its_source():

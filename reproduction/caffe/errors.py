@@ -15,6 +15,18 @@ from collections.abc import Iterable, Mapping, Sequence
 StrPath = str | os.PathLike[str]
 
 
+def printable(text: object) -> str:
+    r"""Return text from elsewhere as one line that a terminal, a table or a drawing shows and does not obey.
+
+    Control characters, newlines, marks of the writing direction, and bytes that are not text are escaped as Python
+    writes them, such as ``\x1b``.
+    """
+    shown = str(text)
+    if shown.isprintable():
+        return shown
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in shown)
+
+
 class ReproductionError(ValueError):
     """A mistake in the input, worded for the person who can mend it.
 
@@ -42,7 +54,7 @@ class ReproductionError(ValueError):
             text += f"; got {self.got}"
         if self.want is not None:
             text += f"{', ' if self.got is not None else '; '}want {self.want}"
-        return f"{text}. {self.remedy}" if self.remedy else f"{text}."
+        return printable(f"{text}. {self.remedy}" if self.remedy else f"{text}.")
 
     def at(self, place: str) -> ReproductionError:
         """Return this error with ``place`` put before the place that it already has."""
@@ -139,7 +151,6 @@ class NetError(ReproductionError):
         self.layer, self.type, self.line = layer, type, line
         place = f"layer {layer!r}" if layer else ""
         if type:
-            type = type if type.isprintable() else repr(type)
             place += f" ({type})" if place else type
         if line:
             place += f", line {line}"

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from reproduction.caffe import files
+from reproduction.caffe import files, jsonfile
 from reproduction.caffe.blobs import Array
 from reproduction.caffe.errors import CaffemodelError, StrPath
 from reproduction.caffe.geometry import MAX_AXES
@@ -164,15 +164,9 @@ def _check_names(arrays: Mapping[str, Array], path: StrPath) -> None:
 
 
 def _json(text: bytes, path: StrPath) -> dict[str, Any]:
-    def table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            raise ValueError("a name comes twice")
-        return found
-
     try:
-        header = json.loads(text, object_pairs_hook=table)
-    except (ValueError, RecursionError) as error:
+        header = jsonfile.parse(text)
+    except jsonfile.NotJsonError as error:
         raise CaffemodelError(f"the header is not JSON: {error}", path=path, offset=8, remedy=_DAMAGED) from None
     if not isinstance(header, dict):
         raise CaffemodelError("the header is not a table", path=path, offset=8, remedy=_DAMAGED)

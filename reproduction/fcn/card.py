@@ -7,25 +7,25 @@ mean and names are read from it, and are nobody's business to remember.
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from reproduction.caffe import files
+from reproduction.caffe import files, jsonfile
 from reproduction.caffe.errors import DataError, StrPath
+from reproduction.caffe.jsonfile import Check, at_least, between, one_of
 from reproduction.fcn import nets, palette, zoo
 from reproduction.fcn.datasets import DATASETS, class_names, nyud, pascalcontext, siftflow
 from reproduction.fcn.nets import CHANNELS, Published
 
 FILE = "card.json"
+_NO_CARD = "this is no card"
 KEY = "card"  # in the metadata of other files
 FORMAT = 1
-KEYS = ("format", "net", "inputs", "labels", "side", "weights", "licence", "source", "knows")
 
 _MEANS: dict[str, npt.NDArray[np.floating]] = {
     "voc": np.array(nets.MEAN_BGR, np.float64),
@@ -35,6 +35,10 @@ _MEANS: dict[str, npt.NDArray[np.floating]] = {
     "pascalcontext": pascalcontext.MEAN_BGR,
 }
 _ORDERS = {"color": "BGR", "hha": "RGB", "depth": "log(mm)"}
+_Part = Annotated[int, between(0, 255)]
+_SOME = Check("at least one", len)
+_NAMES = Check("1 to 255 names", lambda names: 0 < len(names) < 256)
+_BESIDE = Check("the name of a file beside the card", lambda name: Path(name).name == name)
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,16 @@ class Input:
         precision: in which it is subtracted, ``float32`` or ``float64``, before the result becomes float32.
     """
 
-    kind: str
+    kind: Annotated[str, one_of(CHANNELS)]
     order: str
-    mean: tuple[float, ...]
-    precision: str
+    mean: tuple[Annotated[float, between(-1e6, 1e6)], ...]
+    precision: Annotated[str, one_of(("float32", "float64"))]
+
+    def check(self) -> str | None:
+        """Return what the fields should be together, see ``jsonfile``; None where they fit."""
+        if self.order != _ORDERS[self.kind]:
+            return f"the order {_ORDERS[self.kind]} for {self.kind}"
+        return None if len(self.mean) == CHANNELS[self.kind] else f"{CHANNELS[self.kind]} numbers as mean"
 
     @property
     def mean_array(self) -> npt.NDArray[np.floating]:
@@ -70,8 +80,12 @@ class Labelling:
     """
 
     score: str
-    classes: tuple[str, ...]
-    colours: tuple[tuple[int, int, int], ...]
+    classes: Annotated[tuple[str, ...], _NAMES]
+    colours: tuple[tuple[_Part, _Part, _Part], ...]
+
+    def check(self) -> str | None:
+        """Return what the fields should be together, see ``jsonfile``; None where they fit."""
+        return None if len(self.colours) == len(self.classes) else "R, G, B for each class"
 
 
 @dataclass(frozen=True)
@@ -90,10 +104,10 @@ class Card:
     """
 
     net: str
-    inputs: dict[str, Input]
-    labels: dict[str, Labelling]
-    side: int = 0
-    weights: str = ""
+    inputs: Annotated[dict[str, Input], _SOME]
+    labels: Annotated[dict[str, Labelling], _SOME]
+    side: Annotated[int, at_least(0)] = 0
+    weights: Annotated[str, _BESIDE] = ""
     licence: str = ""
     source: dict[str, str] = field(default_factory=dict)
     knows: str = ""
@@ -169,7 +183,7 @@ def dumps(card: Card) -> str:
     said = {"format": FORMAT, **asdict(card)}
     if not card.knows:  # earlier versions refuse a field that they do not know
         del said["knows"]
-    return json.dumps(said, indent=1, ensure_ascii=False)
+    return jsonfile.dumps(said, indent=1)
 
 
 def dump(card: Card, path: StrPath) -> None:
@@ -189,12 +203,9 @@ def load(path: StrPath) -> Card:
         DataError: it is missing, or no card.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        return jsonfile.load(path, Card, _NO_CARD, version=FORMAT)
     except OSError as error:
         raise DataError(f"the card cannot be read ({(error.strerror or str(error)).lower()})", path=path) from None
-    except UnicodeDecodeError:
-        raise DataError("this is no card", path=path, want="JSON") from None
-    return loads(text, path)
 
 
 def loads(text: str, path: StrPath = "<card>") -> Card:
@@ -203,77 +214,4 @@ def loads(text: str, path: StrPath = "<card>") -> Card:
     Raises:
         DataError: it is none; says which part is wrong.
     """
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"this is no card: {error}", path=path) from None
-    try:
-        return _card(document)
-    except DataError as error:
-        raise error.at(str(path)) from None
-
-
-def _card(document: object) -> Card:
-    known = _table(document, "the card", KEYS)
-    if known.get("format") != FORMAT:
-        raise DataError("this card is of another format", got=known.get("format"), want=FORMAT)
-    inputs = {blob: _read_input(blob, value) for blob, value in _table(known.get("inputs"), "inputs").items()}
-    labels = {top: _read_labelling(top, value) for top, value in _table(known.get("labels"), "labels").items()}
-    if not inputs or not labels:
-        raise DataError("a card has inputs and labels")
-    source = {key: _text(value, key) for key, value in _table(known.get("source", {}), "source").items()}
-    side = known.get("side", 0)
-    if type(side) is not int or side < 0:
-        raise DataError("'side' is no number of pixels", got=repr(side)[:60])
-    weights = _text(known.get("weights", ""), "weights")
-    if Path(weights).name != weights:
-        raise DataError("'weights' is a file beside the card", got=repr(weights))
-    licence = _text(known.get("licence", ""), "licence")
-    knows = _text(known.get("knows", ""), "knows")
-    return Card(_text(known.get("net"), "net"), inputs, labels, side, weights, licence, source, knows)
-
-
-def _read_input(blob: str, value: object) -> Input:
-    known = _table(value, f"inputs.{blob}", ("kind", "order", "mean", "precision"))
-    kind, mean, precision = known.get("kind"), known.get("mean"), known.get("precision")
-    if kind not in CHANNELS or known.get("order") != _ORDERS[cast(str, kind)]:
-        raise DataError(f"inputs.{blob} is of no known kind", got=f"{kind} {known.get('order')}", want=str(_ORDERS))
-    if not _numbers(mean, CHANNELS[kind]) or precision not in ("float32", "float64"):
-        raise DataError(f"inputs.{blob} has no mean", got=mean, want=f"{CHANNELS[kind]} numbers, and their precision")
-    return Input(kind, _ORDERS[kind], tuple(map(float, cast(list[float], mean))), precision)
-
-
-def _read_labelling(top: str, value: object) -> Labelling:
-    known = _table(value, f"labels.{top}", ("score", "classes", "colours"))
-    classes, colours = known.get("classes"), known.get("colours")
-    if not isinstance(classes, list) or not 0 < len(classes) < 256 or not all(isinstance(n, str) for n in classes):
-        raise DataError(f"labels.{top}.classes is no list of names")
-    if not isinstance(colours, list) or len(colours) != len(classes) or not all(map(_is_colour, colours)):
-        raise DataError(f"labels.{top}.colours is no list of R, G, B for each class")
-    return labelling(_text(known.get("score"), "score"), classes, colours)
-
-
-def _is_colour(value: object) -> bool:
-    return _numbers(value, 3) and all(part in range(256) for part in cast(list[float], value))
-
-
-def _numbers(value: object, count: int) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == count
-        and all(type(each) in (int, float) and abs(each) < 1e6 for each in value)
-    )
-
-
-def _table(value: object, what: str, known: Sequence[str] | None = None) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise DataError(f"{what} is no table", got=type(value).__name__)
-    if known is not None and (unknown := set(value) - set(known)):
-        raise DataError(f"{what} has an unknown {min(unknown)!r}", want=", ".join(known))
-    return value
-
-
-def _text(value: object, what: str) -> str:
-    if not isinstance(value, str):
-        raise DataError(f"{what!r} is no text", got=repr(value)[:60])
-    return value
+    return jsonfile.loads(text.encode("utf-8", "surrogatepass"), Card, path, _NO_CARD, version=FORMAT)

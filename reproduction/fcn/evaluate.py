@@ -7,19 +7,20 @@ import hashlib
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from reproduction.caffe import files
+from reproduction.caffe import files, jsonfile
 from reproduction.caffe.errors import DataError, NetError, StrPath
+from reproduction.caffe.jsonfile import at_least
 from reproduction.caffe.parallel import Ranks
 from reproduction.fcn import palette
 from reproduction.fcn.datasets import Dataset, Sample
@@ -238,6 +239,20 @@ def _start(dataset: Dataset) -> _Done:
 
 
 @dataclass(frozen=True)
+class _State:
+    """What a state file holds, besides its format."""
+
+    run: str
+    samples: Annotated[int, at_least(0)]
+    counts: Mapping[str, Sequence[Sequence[Annotated[int, at_least(0)]]]]
+
+    def check(self) -> str | None:
+        """Return what the fields should be together, see ``jsonfile``; None where they fit."""
+        square = all(len(row) == len(rows) for rows in self.counts.values() for row in rows)
+        return None if square else "as many rows as columns"
+
+
+@dataclass(frozen=True)
 class _Run:
     """The state file of a run: JSON with the run's name, the samples done, and the counts."""
 
@@ -271,25 +286,18 @@ class _Run:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             return empty
         remedy = "Delete it to start again."
-        try:
-            state = json.loads(self.path.read_text(encoding="utf-8"))
-            counts = {top: np.array(state["counts"][top]) for top in empty.counts}
-            done = _Done(int(state["samples"]), counts)
-            whole = all(
-                part.dtype == np.int64 and part.shape == empty.counts[top].shape and part.min() >= 0
-                for top, part in counts.items()
-            )
-            if not whole or not 0 <= done.samples <= len(dataset):
-                raise ValueError
-        except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
-            raise DataError("this is no state of an evaluation", path=self.path, remedy=remedy) from None
-        if state.get("format") != _FORMAT or state.get("run") != self.name:
+        problem = "this is no state of an evaluation"
+        state = jsonfile.load(self.path, _State, problem, remedy=remedy, version=_FORMAT)
+        sizes = {top: len(rows) for top, rows in state.counts.items()}
+        fits = sizes == {top: len(counts) for top, counts in empty.counts.items()}
+        if state.run != self.name or not fits or state.samples > len(dataset):
             raise DataError(
                 "this is the state of another run",
                 path=self.path,
                 want="the same weights, data and split",
                 remedy=remedy,
             )
+        done = _Done(state.samples, {top: np.array(state.counts[top], np.int64) for top in empty.counts})
         if done.samples > total:
             got, want = f"{done.samples} samples", f"at most {total}"
             raise DataError(

@@ -5,27 +5,45 @@ Everything is checked on reading; an error names the entry and the field.
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
+from reproduction.caffe import jsonfile
 from reproduction.caffe.errors import DataError, ReproductionError, StrPath, WeightsError, did_you_mean
+from reproduction.caffe.jsonfile import Check, at_least, matching
 from reproduction.fcn.archives import plain_path
 
 FORMAT = 1
 
-HASHES = {"md5": 32, "sha1": 40, "sha256": 64}
+HASHES = ("md5", "sha1", "sha256")
 SLACK_BYTES = 64 << 10
 """What a caffemodel may hold besides its floats: names, layer parameters, shapes. FCN-32s has 3,119 bytes of it."""
 MAX_BYTES = 16 << 30
 """The most that is taken of a file whose size is not known."""
+
+
+_LONGEST_NAME = 200  # bytes of a file's name, so that names that are made from it fit
+
+
+def _is_path(name: str) -> bool:
+    path = plain_path(name)
+    return path not in (None, PurePosixPath()) and len(PurePosixPath(name).name.encode()) <= _LONGEST_NAME
+
+
+_Path = Annotated[str, Check("a path below a folder", _is_path)]
+_Url = Annotated[
+    str, matching(r"https?://[A-Za-z0-9_.-]+(:[0-9]{1,5})?/[!-~]+", "the URL of a file, http:// or https://")
+]
+_Name = Annotated[str, matching(r"[a-z0-9][a-z0-9._-]*", "small letters, digits, '.', '_' and '-'")]
+_Bytes = Annotated[int, at_least(1)]
+_Md5 = Annotated[str, matching("[0-9a-f]{32}", "32 hexadecimal digits")]
+_Sha1 = Annotated[str, matching("[0-9a-f]{40}", "40 hexadecimal digits")]
+_Sha256 = Annotated[str, matching("[0-9a-f]{64}", "64 hexadecimal digits")]
 
 
 class Kind(StrEnum):
@@ -45,8 +63,8 @@ class Unpacked:
         holds: patterns, each of which must match something in the folder; see ``archives.holds``.
     """
 
-    folder: str
-    holds: tuple[str, ...]
+    folder: _Path
+    holds: tuple[_Path, ...]
 
 
 @dataclass(frozen=True)
@@ -70,20 +88,28 @@ class Entry:
         note: what else a user should know.
     """
 
-    name: str
+    name: _Name
     kind: Kind
-    url: str
-    path: str
+    url: _Url
+    path: _Path
     licence: str
-    mirrors: tuple[str, ...] = ()
-    size_bytes: int | None = None
-    payload_bytes: int | None = None
-    md5: str | None = None
-    sha1: str | None = None
-    sha256: str | None = None
+    mirrors: tuple[_Url, ...] = ()
+    size_bytes: _Bytes | None = None
+    payload_bytes: _Bytes | None = None
+    md5: _Md5 | None = None
+    sha1: _Sha1 | None = None
+    sha256: _Sha256 | None = None
     source: str = ""
     archive: Unpacked | None = None
     note: str = ""
+
+    def check(self) -> str | None:
+        """Return what the fields should be together, see ``jsonfile``; None where they fit."""
+        if (self.kind is Kind.ARCHIVE) != (self.archive is not None):
+            return "'archive' for archives, and for them alone"
+        if self.payload_bytes and self.size_bytes and self.payload_bytes > self.size_bytes:
+            return f"payload_bytes of at most {self.size_bytes}, as the file has"
+        return None
 
     @property
     def file_name(self) -> str:
@@ -111,6 +137,15 @@ class Entry:
         """Return the error for this kind of file."""
         kind = WeightsError if self.kind is Kind.CAFFEMODEL else DataError
         return kind(problem, path=path, **parts)
+
+
+@dataclass(frozen=True)
+class _Document:
+    """The file, besides its format."""
+
+    entries: tuple[Entry, ...]
+    sets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unpublished: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -163,157 +198,29 @@ def load(path: StrPath) -> Manifest:
     """
     file = Path(path)
     try:
-        document = json.loads(file.read_bytes())
+        document = jsonfile.load(file, _Document, "the manifest is wrong", version=FORMAT)
     except OSError as error:
         problem = f"the manifest cannot be read ({(error.strerror or str(error)).lower()})"
         raise DataError(problem, path=file, remedy="Name one with --manifest or REPRODUCTION_MANIFEST.") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError("the manifest is not JSON", path=file, got=str(error).splitlines()[0]) from None
     try:
-        return _read(file, document)
+        return _manifest(file, document)
     except ReproductionError as error:
         raise error.at(str(file)) from None
 
 
-def _read(path: Path, document: object) -> Manifest:
-    top = _object(document, "the manifest", {"format", "entries", "sets", "unpublished"})
-    if top.get("format") != FORMAT:
-        raise DataError("field 'format' is not one that this version reads", got=top.get("format"), want=FORMAT)
+def _manifest(path: Path, document: _Document) -> Manifest:
     entries: dict[str, Entry] = {}
     places: dict[tuple[bool, str], str] = {}
-    for number, item in enumerate(_list(top.get("entries"), "field 'entries'")):
-        entry = _entry(item, number)
+    for entry in document.entries:
         if entry.name in entries:
             raise DataError(f"entry {entry.name!r} is there twice")
         place = (entry.kind is Kind.CAFFEMODEL, entry.path)
         if place in places:
             raise DataError(f"entries {places[place]!r} and {entry.name!r} have the same path", got=entry.path)
         entries[entry.name], places[place] = entry, entry.name
-    sets = {}
-    for name, members in _object(top.get("sets", {}), "field 'sets'").items():
-        sets[name] = tuple(_strings(members, f"set {name!r}"))
-        for member in sets[name]:
+    for name, members in document.sets.items():
+        for member in members:
             if member not in entries:
                 remedy = did_you_mean(member, entries)
                 raise DataError(f"set {name!r} names an entry that is not there", got=repr(member), remedy=remedy)
-    unpublished = frozenset(_strings(top.get("unpublished", []), "field 'unpublished'"))
-    return Manifest(path, MappingProxyType(entries), MappingProxyType(sets), unpublished)
-
-
-def _entry(item: object, number: int) -> Entry:
-    fields = {field.name for field in dataclasses.fields(Entry)}
-    values = _object(item, f"entry {number + 1}", fields)
-    name = values.get("name")
-    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
-        want = "small letters, digits, '.', '_' and '-'"
-        raise DataError(f"entry {number + 1}: field 'name' is no name", got=repr(name), want=want)
-    made: dict[str, Any] = {}
-    for field in dataclasses.fields(Entry):
-        if field.name in values:
-            try:
-                made[field.name] = _READERS[field.name](values[field.name])
-            except ReproductionError as error:
-                raise error.at(f"entry {name!r}: field {field.name!r}") from None
-        elif field.default is dataclasses.MISSING:
-            raise DataError(f"entry {name!r}: field {field.name!r} is missing")
-    entry = Entry(**made)
-    if (entry.kind is Kind.ARCHIVE) != (entry.archive is not None):
-        raise DataError(f"entry {name!r}: field 'archive' belongs to archives, and to them alone", got=str(entry.kind))
-    if entry.payload_bytes and entry.size_bytes and entry.payload_bytes > entry.size_bytes:
-        problem = f"entry {name!r}: field 'payload_bytes' is larger than the file"
-        raise DataError(problem, got=entry.payload_bytes, want=f"at most {entry.size_bytes}")
-    return entry
-
-
-def _object(value: object, what: str, known: Iterable[str] | None = None) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise DataError(f"{what} is not a JSON object", got=_shown(value))
-    for key in value:
-        if known is not None and key not in known:
-            raise DataError(f"{what} has an unknown field {key!r}", remedy=did_you_mean(key, known))
-    return value
-
-
-def _list(value: object, what: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise DataError(f"{what} is not a list", got=_shown(value))
-    return value
-
-
-def _strings(value: object, what: str) -> tuple[str, ...]:
-    for item in _list(value, what):
-        if not isinstance(item, str):
-            raise DataError(f"{what} holds something else than strings", got=_shown(item))
-    return tuple(_list(value, what))
-
-
-def _shown(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise DataError("it is not a string", got=_shown(value))
-    return value
-
-
-def _kind(value: object) -> Kind:
-    if value not in list(Kind):
-        raise DataError("it is no kind of file", got=_shown(value), want=" or ".join(Kind))
-    return Kind(str(value))
-
-
-def _url(value: object) -> str:
-    text = _text(value)
-    if not re.fullmatch(r"https?://[\w.-]+(:\d{1,5})?/[!-~]+", text, re.ASCII):
-        raise DataError("it is not the URL of a file", got=_shown(value), want="http:// or https://")
-    return text
-
-
-def _path(value: object) -> str:
-    text = _text(value)
-    if plain_path(text) in (None, PurePosixPath()):
-        raise DataError("it is not a path below a folder", got=_shown(value))
-    return text
-
-
-def _bytes(value: object) -> int | None:
-    if value is not None and (type(value) is not int or value <= 0):
-        raise DataError("it is not a number of bytes", got=_shown(value))
-    return value
-
-
-def _hash(kind: str) -> Callable[[object], str | None]:
-    def read(value: object) -> str | None:
-        if value is None:
-            return None
-        if not isinstance(value, str) or not re.fullmatch(f"[0-9a-f]{{{HASHES[kind]}}}", value):
-            raise DataError(f"it is no {kind}", got=_shown(value), want=f"{HASHES[kind]} hexadecimal digits")
-        return value
-
-    return read
-
-
-def _unpacked(value: object) -> Unpacked | None:
-    if value is None:
-        return None
-    parts = _object(value, "it", {"folder", "holds"})
-    patterns = _strings(parts.get("holds"), "field 'holds'")
-    return Unpacked(_path(parts.get("folder")), tuple(_path(pattern) for pattern in patterns))
-
-
-_READERS: dict[str, Callable[[Any], Any]] = {
-    "name": _text,
-    "kind": _kind,
-    "url": _url,
-    "path": _path,
-    "licence": _text,
-    "mirrors": lambda value: tuple(_url(item) for item in _strings(value, "it")),
-    "size_bytes": _bytes,
-    "payload_bytes": _bytes,
-    **{kind: _hash(kind) for kind in HASHES},
-    "source": _text,
-    "archive": _unpacked,
-    "note": _text,
-}
+    return Manifest(path, MappingProxyType(entries), MappingProxyType(dict(document.sets)), document.unpublished)

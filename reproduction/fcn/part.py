@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Annotated
 
-from reproduction.caffe import locks
-from reproduction.caffe.errors import cannot_write
+from reproduction.caffe import files, jsonfile, locks
+from reproduction.caffe.errors import DataError, cannot_write
+from reproduction.caffe.jsonfile import matching
 from reproduction.fcn.manifest import Entry
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Where the bytes of a part came from."""
+
+    url: str
+    validator: Annotated[str, matching("[ -~]+", "an ETag or a date")]
 
 
 class Part:
@@ -77,16 +86,17 @@ class Part:
     def validator(self, url: str) -> str | None:
         """Return the ETag or date that this URL gave with the bytes that are here."""
         try:
-            origin = json.loads(self._origin.read_bytes())
-            return str(origin["validator"]) if origin["url"] == url else None
-        except (OSError, ValueError, LookupError, TypeError):
+            origin = jsonfile.load(self._origin, _Origin, "this is no origin of a download")
+        except (OSError, DataError):
             return None
+        return origin.validator if origin.url == url else None
 
     def begin(self, url: str, validator: str | None) -> None:
         """Start anew with the bytes of a URL, and keep its ETag or date."""
         self.clear()
         if validator:
-            self._origin.write_text(json.dumps({"url": url, "validator": validator}), encoding="utf-8")
+            with files.atomic(self._origin) as file:
+                file.write(jsonfile.dumps({"url": url, "validator": validator}).encode())
 
     def write(self, block: bytes, total: int | None) -> None:
         """Add bytes.

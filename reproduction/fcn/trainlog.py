@@ -14,16 +14,33 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from reproduction.caffe import files
-from reproduction.caffe.errors import DataError, ReproductionError, StrPath
+from reproduction.caffe import files, jsonfile
+from reproduction.caffe.errors import DataError, StrPath, cannot_write
+from reproduction.caffe.jsonfile import between
 
+T = TypeVar("T")
 Record = dict[str, Any]
+Iteration = Annotated[int, between(0, 2**31 - 1)]
+_LIMIT = 2 << 30  # bytes, ten times what the longest published training writes
 
+NO_LOG = "this is no log of a training"
 START, RESUME, ITERATION, VALIDATION = "start", "resume", "iteration", "validation"
+
+
+@dataclass(frozen=True)
+class _Line:
+    """What every record of a log has; other fields are those of its kind."""
+
+    extra_names: ClassVar = ("*",)
+
+    record: str
+    iteration: Iteration
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Log:
@@ -48,7 +65,10 @@ class Log:
         self._file: io.FileIO | None = None
         if path is None:
             return
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(error, path) from None
         kept = [record for record in read(path) if _before(record, iteration)] if iteration else []
         self.validated = any(record["record"] == VALIDATION and record["iteration"] == iteration for record in kept)
         with files.atomic(path) as file:
@@ -66,13 +86,19 @@ class Log:
             while self._file and left:
                 left = left[self._file.write(left) :]
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise ReproductionError(f"cannot be written: {reason}", place=str(self._path)) from None
+            raise cannot_write(error, str(self._path)) from None
 
     def sync(self) -> None:
-        """Wait until all of it is on the disk, as it must be before a snapshot that goes with it."""
-        if self._file:
-            os.fsync(self._file.fileno())
+        """Wait until all of it is on the disk, as it must be before a snapshot that goes with it.
+
+        Raises:
+            ReproductionError: the disk is full, or does not answer.
+        """
+        try:
+            if self._file:
+                os.fsync(self._file.fileno())
+        except OSError as error:
+            raise cannot_write(error, str(self._path)) from None
 
     def close(self) -> None:
         """End it."""
@@ -87,19 +113,26 @@ def read(path: StrPath) -> Iterator[Record]:
         DataError: the file is not there, or is no log.
     """
     try:
-        lines = Path(path).read_bytes().splitlines(keepends=True)
+        lines = files.read_regular(path, _LIMIT).split(b"\n")
     except FileNotFoundError:
         raise DataError("there is no such log of a training", path=path) from None
-    for number, line in enumerate(lines, 1):
-        if not line.endswith(b"\n"):
-            return
-        try:
-            record = json.loads(line)
-            if not isinstance(record["record"], str) or not isinstance(record["iteration"], int):
-                raise TypeError
-        except (ValueError, TypeError, KeyError, RecursionError):
-            raise DataError("this is no log of a training", path=f"{os.fspath(path)}:{number}") from None
+    for number, line in enumerate(lines[:-1], 1):
+        place = f"{os.fspath(path)}:{number}"
+        record = jsonfile.loads(line, dict, place, NO_LOG)
+        checked(record, _Line, place)
         yield record
+
+
+def checked(record: Record, kind: type[T], place: str) -> T:
+    """Return a record as an instance of a dataclass.
+
+    Raises:
+        DataError: it does not fit.
+    """
+    try:
+        return jsonfile.read(kind, record)
+    except jsonfile.MismatchError as error:
+        raise DataError(f"{NO_LOG}: {error}", path=place, want=error.want) from None
 
 
 def thin(path: StrPath, copy: StrPath, every: int) -> None:

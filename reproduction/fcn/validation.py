@@ -40,12 +40,17 @@ class Validation:
         """Give what belongs into a log."""
         by_label = {
             top: {
-                **{metric: getattr(found, metric) for metric in METRICS},
-                "class_iu": [None if iu != iu else iu for iu in found.class_iu],
+                **{metric: _number(getattr(found, metric)) for metric in METRICS},
+                "class_iu": [_number(iu) for iu in found.class_iu],
             }
             for top, found in self.scores.items()
         }
         return {"images": self.images, "scores": by_label} if by_label else {"outputs": dict(self.outputs)}
+
+
+def _number(value: float) -> float | None:
+    """Return None for NaN, of what there was nothing to count."""
+    return None if value != value else float(value)
 
 
 class Validator:

@@ -3,18 +3,86 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 from reproduction.caffe import prototxt
 from reproduction.caffe.errors import DataError, ReproductionError
+from reproduction.caffe.jsonfile import Check as Condition
+from reproduction.caffe.jsonfile import at_least, between, matching
 from reproduction.caffe.schema import SolverParameter
 from reproduction.fcn import card, trainlog
+from reproduction.report.record import Fraction
 
 LOG = "log.jsonl"
 _PARENT = "weights of "  # how a log's settings call what a stage starts from, see fcn/runs.py
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
+
+
+Loss = Annotated[float, between(-1e100, 1e100)]
+Time = Annotated[str, Condition("a time as 2026-01-31T12:00:00+00:00", _is_time)]
+Name = Annotated[str, matching("(?s).{1,255}", "a name")]
+Classes = Annotated[Sequence[str], Condition("1 to 255 names", lambda names: 0 < len(names) < 256)]
+
+
+@dataclass(frozen=True)
+class _Start:
+    """The first record of a log, as far as a page shows it."""
+
+    extra_names: ClassVar = ("*",)
+
+    stage: Name
+    time: Time
+    device: str
+    processes: Annotated[int, at_least(1)]
+    versions: Mapping[str, str]
+    solver: str
+    settings: Mapping[str, Any]
+    initialised: str
+    classes: Mapping[str, Classes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """The record of an iteration."""
+
+    extra_names: ClassVar = ("*",)
+
+    iteration: trainlog.Iteration
+    loss: Loss
+    loss_per_pixel: Loss | None
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """The scores of one labelling."""
+
+    pixel_acc: Fraction | None
+    mean_acc: Fraction | None
+    mean_iu: Fraction | None
+    fw_iu: Fraction | None
+    class_iu: Sequence[Fraction | None]
+
+
+@dataclass(frozen=True)
+class _Validation:
+    """The record of a validation."""
+
+    extra_names: ClassVar = ("*",)
+
+    iteration: trainlog.Iteration
+    images: Annotated[int, at_least(0)] | None = None
+    scores: Mapping[str, _Scores] = field(default_factory=dict)
+    outputs: Mapping[str, Loss] = field(default_factory=dict)
+    time: Time | Annotated[str, matching("", "a time or nothing")] = ""
 
 
 @dataclass(frozen=True)
@@ -32,7 +100,7 @@ class Check:
 
     iteration: int
     images: int | None
-    scores: Mapping[str, Mapping[str, float]]
+    scores: Mapping[str, Mapping[str, float | None]]
     class_iu: Mapping[str, Sequence[float | None]]
     outputs: Mapping[str, float]
     time: str
@@ -93,35 +161,39 @@ def read(folder: Path) -> Stage:
         DataError: it is missing, or is no log of a training.
     """
     path = folder / LOG
-    records = list(trainlog.read(path))
-    if not records or records[0]["record"] != trainlog.START:
+    records = list(enumerate(trainlog.read(path), 1))
+    if not records or records[0][1]["record"] != trainlog.START:
         raise DataError("this log has no start", path=path)
-    first = records[0]
     about = card.load(folder / card.FILE) if (folder / card.FILE).is_file() else None
+    start = trainlog.checked(records[0][1], _Start, f"{path}:1")
+    steps, checks, resumed = [], [], 0
+    for number, record in records:
+        if record["record"] == trainlog.ITERATION:
+            steps.append(trainlog.checked(record, _Step, f"{path}:{number}"))
+        elif record["record"] == trainlog.VALIDATION:
+            checks.append(_check(trainlog.checked(record, _Validation, f"{path}:{number}"), start, f"{path}:{number}"))
+        resumed += record["record"] == trainlog.RESUME
+    return Stage(
+        name=start.stage,
+        start=records[0][1],
+        planned=_planned(start, path),
+        iterations=[step.iteration for step in steps],
+        losses=[step.loss if step.loss_per_pixel is None else step.loss_per_pixel for step in steps],
+        checks=checks,
+        resumed=resumed,
+        classes=start.classes,
+        parents=[name.removeprefix(_PARENT) for name in start.settings if name.startswith(_PARENT)],
+        colours={top: said.colours for top, said in about.labels.items()} if about else {},
+        took=None if resumed or not checks else _between(start.time, checks[-1].time),
+    )
+
+
+def _planned(start: _Start, path: Path) -> int:
     try:
-        steps = [record for record in records if record["record"] == trainlog.ITERATION]
-        per_pixel = [record["loss_per_pixel"] for record in steps]
-        checks = [_check(record) for record in records if record["record"] == trainlog.VALIDATION]
-        resumed = sum(record["record"] == trainlog.RESUME for record in records)
-        return Stage(
-            name=str(first["stage"]),
-            start=first,
-            planned=prototxt.loads(first["solver"], SolverParameter).max_iter,
-            iterations=[record["iteration"] for record in steps],
-            losses=[
-                float(record["loss"] if mean is None else mean) for record, mean in zip(steps, per_pixel, strict=True)
-            ],
-            checks=checks,
-            resumed=resumed,
-            classes=first.get("classes", {}),
-            parents=[name.removeprefix(_PARENT) for name in first["settings"] if name.startswith(_PARENT)],
-            colours={top: said.colours for top, said in about.labels.items()} if about else {},
-            took=None if resumed or not checks else _between(first["time"], checks[-1].time),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, ReproductionError):
-            raise error.at(str(path)) from None
-        raise DataError("this is no log of a training", path=path) from None
+        solver = prototxt.loads(start.solver, SolverParameter)
+    except ReproductionError as error:
+        raise error.at(str(path)) from None
+    return max(0, solver.max_iter)
 
 
 def _between(began: str, ended: str) -> timedelta | None:
@@ -131,18 +203,22 @@ def _between(began: str, ended: str) -> timedelta | None:
     return timedelta(seconds=round(took.total_seconds()))
 
 
-def _check(record: Mapping[str, Any]) -> Check:
-    scores = record.get("scores", {})
+def _check(found: _Validation, start: _Start, place: str) -> Check:
+    for top, scores in found.scores.items():
+        want = len(start.classes.get(top, ()))
+        if len(scores.class_iu) != want:
+            got, problem = f"{len(scores.class_iu)} values", f"{trainlog.NO_LOG}: scores.{top}.class_iu"
+            raise DataError(problem, path=place, got=got, want=f"{want}, one for each class")
     return Check(
-        iteration=record["iteration"],
-        images=record.get("images"),
+        iteration=found.iteration,
+        images=found.images,
         scores={
-            top: {name: float(value) for name, value in found.items() if name != "class_iu"}
-            for top, found in scores.items()
+            top: {name: value for name, value in asdict(scores).items() if name != "class_iu"}
+            for top, scores in found.scores.items()
         },
-        class_iu={top: found["class_iu"] for top, found in scores.items()},
-        outputs={name: float(value) for name, value in record.get("outputs", {}).items()},
-        time=str(record.get("time", "")),
+        class_iu={top: scores.class_iu for top, scores in found.scores.items()},
+        outputs=found.outputs,
+        time=found.time,
     )
 
 

@@ -6,10 +6,13 @@ matplotlib draws; a page's style sheet colours, since a drawing that is made onc
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
+
+from reproduction.caffe.errors import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -117,6 +120,12 @@ def bins(x: Sequence[int], y: Sequence[float], size: int) -> Line:
 
 def draw(chart: Chart) -> Drawn:
     """Draw a chart, for wide and for narrow screens."""
+    chart = replace(
+        chart,
+        title=printable(chart.title),
+        lines=[replace(line, name=printable(line.name)) for line in chart.lines],
+        spans=[replace(span, name=printable(span.name)) for span in chart.spans],
+    )
     x = (0.0, float(max(chart.spans[-1].end, 1)))
     y = _limits(chart)
     svgs, frames = {}, {}
@@ -157,8 +166,11 @@ def _plot(
     import matplotlib
     from matplotlib.figure import Figure
 
-    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": f"{chart.title} {width}", "font.size": font}
-    with matplotlib.rc_context(settings):
+    # Names are shown as they are: nothing in them is a formula.
+    names: Any = {"text.parse_math": False, "text.usetex": False}
+    settings = {"svg.fonttype": "none", "svg.hashsalt": f"{chart.title} {width}", "font.size": font, **names}
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the page's own fonts are used
         figure = Figure(figsize=(width / 72, height / 72), dpi=72)
         left, right, top, bottom = _MARGINS
         place = (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)

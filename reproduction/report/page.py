@@ -13,7 +13,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from reproduction.caffe import files
-from reproduction.caffe.errors import StrPath
+from reproduction.caffe.errors import StrPath, printable
 from reproduction.fcn import nets, palette
 from reproduction.report import gallery, markdown, reference
 from reproduction.report.gallery import Gallery, Media, Shown
@@ -199,6 +199,7 @@ def environment() -> Environment:
         loader=PackageLoader("reproduction.report"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_plain,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -206,7 +207,7 @@ def environment() -> Environment:
     for name in ("page.css", "page.js"):
         made.globals[name.replace(".", "_")] = Markup(templates.joinpath(name).read_text(encoding="utf-8"))
     made.globals.update(METRICS=METRICS, TITLES=TITLES, COLUMNS=COLUMNS)
-    made.filters.update(percent=percent, points=points, tolerance=reference.points, rgb=rgb, bold=_bold)
+    made.filters.update(percent=percent, points=points, tolerance=reference.points, rgb=rgb, bold=_bold, lines=_lines)
     return made
 
 
@@ -226,12 +227,25 @@ def rgb(colour: tuple[int, ...] | list[int]) -> str:
     return "#" + "".join(f"{part:02x}" for part in colour)
 
 
+def _plain(value: object) -> object:
+    """Show text from elsewhere as one line without control characters; markup is the project's own."""
+    return value if hasattr(value, "__html__") or not isinstance(value, str) else printable(value)
+
+
+def _lines(text: str) -> str:
+    """Show text of several lines."""
+    from markupsafe import Markup, escape
+
+    return Markup("\n").join(escape(printable(line)) for line in text.splitlines())
+
+
 def _bold(text: str) -> str:
     """Turn Markdown's ``**bold**`` into HTML."""
     from markupsafe import Markup, escape
 
     parts = [
-        Markup("<strong>{}</strong>").format(part) if i % 2 else escape(part) for i, part in enumerate(text.split("**"))
+        Markup("<strong>{}</strong>").format(part) if i % 2 else escape(part)
+        for i, part in enumerate(printable(text).split("**"))
     ]
     return Markup().join(parts)
 

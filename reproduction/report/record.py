@@ -48,20 +48,22 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Annotated, ClassVar
 
-from reproduction.caffe import files
+from reproduction.caffe import files, jsonfile
 from reproduction.caffe.errors import DataError, StrPath
+from reproduction.caffe.jsonfile import at_least, between
 from reproduction.fcn import catalogue, nets, paper, score
 from reproduction.fcn.score import Scores
 from reproduction.report.reference import HOLDS, METRICS, PUBLISHED_RULE, TRAINED_POINTS, Reference, closest
 
 FORMAT = 1
+
+Fraction = Annotated[float, between(0, 1)]
+Pixels = Annotated[int, at_least(0)]
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,8 @@ class ImageScore:
     """
 
     id: str
-    pixel_acc: float
-    mean_iu: float
+    pixel_acc: Fraction
+    mean_iu: Fraction
 
 
 @dataclass(frozen=True)
@@ -98,17 +100,28 @@ class Measured:
         images: how well each image was segmented; empty where the label maps were not kept.
     """
 
+    extra_names: ClassVar = ("held_against",)  # which follows from the rest
+
     label: str
-    pixel_acc: float | None
-    mean_acc: float | None
-    mean_iu: float | None
-    fw_iu: float | None
-    mean_iu_published_rule: float | None
-    class_iu: Mapping[str, float | None]
-    confusion: Sequence[Sequence[int]]
+    pixel_acc: Fraction | None
+    mean_acc: Fraction | None
+    mean_iu: Fraction | None
+    fw_iu: Fraction | None
+    mean_iu_published_rule: Fraction | None
+    class_iu: Mapping[str, Fraction | None]
+    confusion: Sequence[Sequence[Pixels]]
     references: Sequence[Reference] = ()
-    void_pixels: int | None = None
+    void_pixels: Pixels | None = None
     images: Sequence[ImageScore] = ()
+
+    def check(self) -> str | None:
+        """Return what a file says wrong: see ``jsonfile``."""
+        classes = len(self.class_iu)
+        if not 0 < classes < 256:
+            return "1 to 255 classes"
+        if [len(row) for row in self.confusion] != [classes] * classes:
+            return f"a confusion of {classes} x {classes} pixels, as there are classes in class_iu"
+        return None
 
     @classmethod
     def of(cls, label: str, scores: Scores, classes: Sequence[str], references: Sequence[Reference] = ()) -> Measured:
@@ -178,7 +191,7 @@ class NetResult:
     note: str = ""
     weights: str = ""
     weights_sha256: str = ""
-    seconds_per_image: float | None = None
+    seconds_per_image: Annotated[float, between(0, 1e9)] | None = None
     measured: Sequence[Measured] = ()
     predictions: str = ""
 
@@ -198,7 +211,7 @@ class Split:
     """
 
     name: str
-    count: int
+    count: Annotated[int, at_least(0)]
     sha1: str
 
 
@@ -242,7 +255,7 @@ class Report:
     set: str
     measured: str
     split: Split | None
-    limit: int | None
+    limit: Annotated[int, at_least(1)] | None
     device: str
     precision: str
     versions: Mapping[str, str]
@@ -326,46 +339,20 @@ def dumps(report: Report) -> str:
                 metrics = [*row["values"], *([PUBLISHED_RULE] if "mean_iu" in row["values"] else [])]
                 row["deltas_points"] = {metric: _delta(report, measured, reference, metric) for metric in metrics}
             entry["held_against"] = measured.held_against and measured.held_against.column
-    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+    return jsonfile.dumps(document, indent=1) + "\n"
 
 
 def load(path: StrPath) -> Report:
     """Read a report from a file.
 
     Raises:
-        DataError: it is not there, or is no report.
+        DataError: it is not there, or is no report; says what is wrong with it.
     """
     remedy = "tools/reproduce.py writes such files."
     try:
-        document = json.loads(Path(path).read_bytes())
-        if document.pop("format") != FORMAT:
-            raise ValueError
-        return _report(document)
+        return jsonfile.load(path, Report, "this is no report of scores", remedy=remedy, version=FORMAT)
     except FileNotFoundError:
         raise DataError("there is no such report of scores", path=path, remedy=remedy) from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise DataError("this is no report of scores", path=path, remedy=remedy) from None
-
-
-def _report(document: Mapping[str, Any]) -> Report:
-    split = document["split"] and Split(**document["split"])
-    nets = [
-        NetResult(**{**result, "measured": [_measured(entry) for entry in result["measured"]]})
-        for result in document["nets"]
-    ]
-    return Report(**{**document, "split": split, "nets": nets})
-
-
-def _measured(entry: Mapping[str, Any]) -> Measured:
-    if not all(isinstance(entry[metric], float | int | None) for metric in METRICS):
-        raise TypeError
-    rows = [Reference(**_without(row, "deltas_points")) for row in entry["references"]]
-    images = [ImageScore(**image) for image in entry["images"]]
-    return Measured(**{**_without(entry, "held_against"), "references": rows, "images": images})
-
-
-def _without(entry: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in entry.items() if key != name}
 
 
 def dump(report: Report, path: StrPath) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
+from reproduction.caffe.jsonfile import between, one_of
 from reproduction.fcn import paper
 from reproduction.fcn.paper import Row
 
@@ -42,13 +44,19 @@ class Reference:
         remark: what speaks against the comparison; empty where nothing does.
     """
 
-    column: str
+    extra_names: ClassVar = ("deltas_points",)  # which follow from the rest
+
+    column: Annotated[str, one_of(COLUMNS)]
     source: str
-    decimals: int
-    values: Mapping[str, float]
-    unverified: Sequence[str] = ()
-    tolerance_points: float | None = None
+    decimals: Annotated[int, between(0, 12)]
+    values: Mapping[str, Annotated[float, between(0, 1)]]
+    unverified: Sequence[Annotated[str, one_of(METRICS)]] = ()
+    tolerance_points: Annotated[float, between(0, 100)] | None = None
     remark: str = ""
+
+    def check(self) -> str | None:
+        """Return what a file says wrong, see ``jsonfile``; None where all is right."""
+        return None if set(self.values) <= set(METRICS) else f"values of {', '.join(METRICS)} alone"
 
     @classmethod
     def of(cls, column: str, row: Row, label: str = "label") -> Reference | None:

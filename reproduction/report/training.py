@@ -32,7 +32,7 @@ class Classes:
     label: str
     net: str
     check: Check
-    mean_iu: float
+    mean_iu: float | None
     bars: list[Bar]
     has_others: bool
 
@@ -83,7 +83,7 @@ def _charts(chain: Sequence[Stage]) -> list[Drawn]:
     spans = _spans(chain)
     losses = _losses(chain, spans)
     lowest = min(losses.band[0] if losses.band else losses.y, default=0)
-    charts = [Chart("Loss", [losses], spans, log=lowest > 0)] if losses.x else []
+    charts = [Chart("Loss", [losses], spans, log=lowest > 1e-100)] if losses.x else []
     checks = [
         (span.start + check.iteration, check)
         for stage, span in zip(chain, spans, strict=True)
@@ -92,8 +92,9 @@ def _charts(chain: Sequence[Stage]) -> list[Drawn]:
     labels = list(dict.fromkeys(top for _, check in checks for top in check.scores))
     for top in labels:
         found = [(x, check.scores[top]) for x, check in checks if top in check.scores]
-        lines = [_line(TITLES[metric], metric, found) for metric in METRICS]
-        charts.append(Chart("Scores" if len(labels) == 1 else f"Scores, {top}", lines, spans, percent=True))
+        lines = [line for metric in METRICS if (line := _line(TITLES[metric], metric, found)).x]
+        if lines:
+            charts.append(Chart("Scores" if len(labels) == 1 else f"Scores, {top}", lines, spans, percent=True))
     for name in dict.fromkeys(name for _, check in checks for name in check.outputs):
         mine = [stage for stage in chain if any(name in check.outputs for check in stage.checks)]
         points = [
@@ -113,8 +114,8 @@ def _spans(chain: Sequence[Stage]) -> list[Span]:
     return spans
 
 
-def _line(title: str, name: str, found: Sequence[tuple[int, Mapping[str, float]]]) -> Line:
-    points = [(x, values[name]) for x, values in found if name in values]
+def _line(title: str, name: str, found: Sequence[tuple[int, Mapping[str, float | None]]]) -> Line:
+    points = [(x, value) for x, values in found if (value := values.get(name)) is not None]
     return Line(title, [x for x, _ in points], [y for _, y in points])
 
 
@@ -144,6 +145,8 @@ def _classes(chain: Sequence[Stage]) -> list[Classes]:
     stage = next(stage for stage in chain if stage.name == name)
     found = []
     for top, names in stage.classes.items():
+        if top not in check.class_iu:
+            continue
         values = check.class_iu[top]
         others = {
             other: dict(zip(names, earlier.class_iu[top], strict=True))

@@ -192,7 +192,7 @@ BAD_HEADERS = [
     (header(__metadata__=[]), f", byte 8: the metadata is not a table of strings. {DAMAGED}"),
     (
         struct.pack("<Q", 16) + b'{"a":{},"a":{}} ',
-        f", byte 8: the header is not JSON: a name comes twice. {DAMAGED}",
+        f', byte 8: the header is not JSON: the name "a" comes twice. {DAMAGED}',
     ),
     (struct.pack("<Q", 2**63) + b"{}", f": this is not a safetensors file. {DAMAGED}"),
 ]

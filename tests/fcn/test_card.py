@@ -81,32 +81,34 @@ def change(path, value):
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("{", "c.json: this is no card: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)."),
-        ("[]", "c.json: the card is no table; got list."),
-        ("{}", "c.json: this card is of another format; want 1."),
-        (change("more", 1), "c.json: the card has an unknown 'more'; want format, net, inputs, labels, side, "),
-        (change("format", 2), "c.json: this card is of another format; got 2, want 1."),
-        (change("net", 3), "c.json: 'net' is no text; got 3."),
-        (change("inputs", {}), "c.json: a card has inputs and labels."),
-        (change("weights", "../a"), "c.json: 'weights' is a file beside the card; got '../a'."),
-        (change("inputs/data/kind", "x"), "c.json: inputs.data is of no known kind; got x BGR, want "),
-        (change("inputs/data/order", "RGB"), "c.json: inputs.data is of no known kind; got color RGB, want "),
-        (change("inputs/data/mean", [1, 2]), "c.json: inputs.data has no mean; got [1, 2], want 3 numbers, and "),
-        (change("labels/label/classes", []), "c.json: labels.label.classes is no list of names."),
-        (change("labels/label/colours", [[0, 0, 0]]), "c.json: labels.label.colours is no list of R, G, B for each"),
-        (change("labels/label/colours", [[0, 0, 0], [0, 0, 256]]), "c.json: labels.label.colours is no list of"),
-        (change("source", {"a": 1}), "c.json: 'a' is no text; got 1."),
+        ("{", "Expecting property name enclosed in double quotes: line 1 column 2 (char 1); want JSON."),
+        ("[]", "it is []; want an object."),
+        ("{}", "it has no format; want 1."),
+        (change("more", 1), "more is not a name that belongs here; want net, inputs, labels, "),
+        (change("format", 2), "format is 2; want 1."),
+        (change("net", 3), "net is 3; want a string."),
+        (change("inputs", {}), "inputs is {}; want at least one."),
+        (change("weights", "../a"), 'weights is "../a"; want the name of a file beside the card.'),
+        (change("inputs/data/kind", "x"), 'inputs.data.kind is "x"; want color or '),
+        (change("inputs/data/kind", [0]), "inputs.data.kind is [0]; want a string."),
+        (change("inputs/data/order", "RGB"), "inputs.data does not fit together; want the order BGR for color."),
+        (change("inputs/data/mean", [1, 2]), "inputs.data does not fit together; want 3 numbers as mean."),
+        (change("inputs/data/mean", [1, 2, "x"]), 'inputs.data.mean[2] is "x"; want a number.'),
+        (change("labels/label/classes", []), "labels.label.classes is []; want 1 to 255 names."),
+        (change("labels/label/colours", [[0, 0, 0]]), "labels.label does not fit together; want R, G, B for "),
+        (change("labels/label/colours", [[0, 0, 0], [0, 0, 256]]), "labels.label.colours[1][2] is 256; want a num"),
+        (change("source", {"a": 1}), "source.a is 1; want a string."),
     ],
 )  # fmt: skip
 def test_what_is_no_card_is_one_line(text, error):
     with pytest.raises(DataError) as raised:
         card.loads(text, "c.json")
-    assert str(raised.value).startswith(error)
+    assert str(raised.value).startswith(f"c.json: this is no card: {error}")
 
 
 def test_a_card_that_cannot_be_read_is_one_line(tmp_path):
     with pytest.raises(DataError, match=r"the card cannot be read \(no such file or directory\)\.$"):
         card.load(tmp_path / "none")
     (tmp_path / "b").write_bytes(b"\xff\xfe")
-    with pytest.raises(DataError, match="this is no card; want JSON"):
+    with pytest.raises(DataError, match="this is no card: byte 0 is not UTF-8; want JSON"):
         card.load(tmp_path / "b")

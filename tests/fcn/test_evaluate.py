@@ -212,7 +212,10 @@ def test_a_spoilt_state_is_refused(voc, tmp_path, text):
     state.write_bytes(text.encode("utf-8", "surrogatepass"))
     with pytest.raises(DataError) as error:
         evaluate.evaluate(Fake(), dataset, state=state)
-    assert str(error.value) == f"{state}: this is no state of an evaluation. Delete it to start again."
+    said = str(error.value)
+    assert said.startswith(f"{state}: this is no state of an evaluation: ")
+    assert said.endswith(" Delete it to start again.")
+    assert "\n" not in said
 
 
 def test_a_resumed_run_wants_its_earlier_pictures(voc, tmp_path):

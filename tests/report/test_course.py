@@ -27,7 +27,7 @@ def test_how_long_it_took_is_known_of_a_training_without_a_stop(tmp_path):
     assert course.read(made.log(tmp_path, "old", 4)).took is None
     stopped = course.read(made.log(tmp_path, "stopped", 4, resumed=[2], ended="2026-01-31T13:01:02.400+00:00"))
     assert stopped.took is None
-    with pytest.raises(DataError, match=r"log\.jsonl: this is no log of a training\.$"):
+    with pytest.raises(DataError, match=r'log\.jsonl:3: .*: time is "soon"; want a time or nothing\.$'):
         course.read(made.log(tmp_path, "odd", 4, ended="soon"))
 
 
@@ -85,6 +85,14 @@ def test_a_log_without_a_start_is_refused(tmp_path, records):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
+        ({"time": "now"}, 'time is "now"; want a time as 2026'),
+        ({"time": "2026-01-31T12:00:00"}, "want a time as 2026"),
+        ({"processes": "2"}, 'processes is "2"; want an integer'),
+        ({"versions": {"torch": None}}, "versions.torch is null; want a string"),
+        ({"classes": {"label": "abc"}}, 'classes.label is "abc"; want a list'),
+        ({"classes": {"label": [f"c{i}" for i in range(300)]}}, "want 1 to 255 names"),
+        ({"stage": "\ud800"}, "is not text"),
+        ({"initialised": 10**200}, "initialised is 1000"),
         ({"stage": None, "settings": 5}, "this is no log of a training"),
         ({"solver": 7}, "this is no log of a training"),
         ({"solver": "max_iter: x"}, "max_iter"),
@@ -97,3 +105,35 @@ def test_a_log_that_was_tampered_with_is_refused(tmp_path, change, text):
     with pytest.raises(ValueError, match=text) as error:
         course.read(path.parent)
     assert str(error.value).startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    ("record", "text"),
+    [
+        ({"record": "iteration", "iteration": -1}, "iteration is -1; want a number from 0 to"),
+        ({"record": "iteration", "iteration": 4, "loss": 1e200, "loss_per_pixel": None}, "loss is 1e+200; want"),
+        (
+            {"record": "iteration", "iteration": 4, "loss": 1, "loss_per_pixel": "x"},
+            'loss_per_pixel is "x"; want a num',
+        ),
+        ({"record": "iteration", "iteration": 4, "loss": 1}, "loss_per_pixel is missing"),
+        ({"record": "validation", "iteration": 4, "images": "x"}, 'images is "x"; want an integer'),
+        ({"record": "validation", "iteration": 4, "outputs": {"a": [1]}}, "outputs.a is [1]; want a number"),
+        (
+            {"record": "validation", "iteration": 4, "scores": {"label": {"mean_iu": 2}}},
+            "scores.label.mean_iu is 2; w",
+        ),
+        (
+            {"record": "validation", "iteration": 4, "scores": {"label": {"mean_iu": 0.5}}},
+            "scores.label.pixel_acc is ",
+        ),
+    ],
+)
+def test_a_record_that_was_tampered_with_is_refused(tmp_path, record, text):
+    path = made.log(tmp_path, "n", 4) / "log.jsonl"
+    with path.open("a") as file:
+        file.write(json.dumps(record) + "\n")
+    with pytest.raises(DataError) as error:
+        course.read(path.parent)
+    assert text in str(error.value)
+    assert f"{path}:10: this is no log of a training: " in str(error.value)

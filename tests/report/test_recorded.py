@@ -43,6 +43,9 @@ def report(earlier=None, *, limit=None, trained=False, **mean_iu):
     )
 
 
+TEXT = record.dumps(report())
+
+
 def test_a_report_that_was_written_is_read_again(tmp_path):
     for kept in (report(), report(report()), dataclasses.replace(report(), split=None, limit=3)):
         record.dump(kept, tmp_path / "scores.json")
@@ -52,25 +55,31 @@ def test_a_report_that_was_written_is_read_again(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "what"),
     [
-        "",
-        "[]",
-        "{}",
-        '{"format": 2}',
-        '{"format": 1, "nets": 3}',
-        json.dumps(json.loads(record.dumps(report())) | {"more": 1}),
-        record.dumps(report()).replace('"mean_iu": 0.45', '"mean_iu": "high"'),
-        "[" * 100_000,
+        ("", "Expecting value: line 1 column 1 (char 0); want JSON"),
+        ("[]", "it is []; want an object"),
+        ("{}", "it has no format; want 1"),
+        ('{"format": 2}', "format is 2; want 1"),
+        ('{"format": 1, "nets": 3}', "nets is 3; want a list"),
+        (json.dumps(json.loads(record.dumps(report())) | {"device": []}), "device is []; want a string"),
+        (TEXT.replace('"mean_iu": 0.45', '"mean_iu": "high"'), 'nets[0].measured[0].mean_iu is "high"; want a number'),
+        (TEXT.replace('"mean_iu": 0.45', '"mean_iu": 1.5'), "nets[0].measured[0].mean_iu is 1.5; want a number from "),
+        (TEXT.replace('"mean_iu": 0.45', '"mean_iu": NaN'), "NaN is not a number; want JSON"),
+        (TEXT.replace('"mean_iu": 0.45', '"mean_iu": 1e999'), "a number is too large; want JSON"),
+        (TEXT.replace('"count": ', '"count": -'), "split.count is -80; want 0 or more"),
+        (TEXT.replace('"label": "label"', '"label": "\\ud800"'), 'the string "\\ud800" is not text; want JSON'),
+        ("[" * 100_000, "it is nested too deeply; want JSON"),
+        ("9" * 5000, "Exceeds the limit (4300 digits) for integer string conversion: value has 5000 digits; want JSON"),
     ],
-    ids=["empty", "a list", "nothing", "another format", "no nets", "more", "a word", "deep"],
-)
-def test_what_is_no_report_is_said(tmp_path, text):
+)  # fmt: skip
+def test_what_is_no_report_is_said(tmp_path, text, what):
     path = tmp_path / "scores.json"
     path.write_text(text)
     with pytest.raises(DataError) as error:
         record.load(path)
-    assert str(error.value) == f"{path}: this is no report of scores. tools/reproduce.py writes such files."
+    assert str(error.value).startswith(f"{path}: this is no report of scores: {what}")
+    assert str(error.value).endswith(" tools/reproduce.py writes such files.")
 
 
 def test_a_report_that_is_not_there_is_said(tmp_path):

@@ -137,3 +137,43 @@ def test_a_log_that_is_not_there_is_said(tmp_path):
         training.dump([tmp_path], tmp_path / "index.html")
     assert str(error.value) == f"{tmp_path}/log.jsonl: there is no such log of a training."
     assert not (tmp_path / "index.html").exists()
+
+
+NAMES = ["s$\\frac{$", "a\x1b[31m\x00", "\u202etxt.exe", "<b>&'\"", "\udcff", "\u6f22" * 9, "%s{}", "a\nb"]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
+def test_any_name_makes_a_page(tmp_path, name):
+    """Names are no formulas, no markup, and nothing that XML cannot hold."""
+    folder = made.log(tmp_path, "n", 4, classes=["background", name, "c"])
+    log = folder / "log.jsonl"
+    first, rest = log.read_text().split("\n", 1)
+    log.write_text(json.dumps(json.loads(first) | {"stage": name}) + "\n" + rest)
+    training.dump([folder], tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert "<b>&'" not in text
+
+
+LOSSES = [[1e100, 1e-100], [5e-324, 1e100], [0, 0], [-1e100, 1e100], [1e100] * 2, [5e-324] * 2]
+
+
+@pytest.mark.parametrize("losses", LOSSES)
+@pytest.mark.filterwarnings("error")
+def test_any_losses_make_a_page(tmp_path, losses):
+    folder = made.log(tmp_path, "n", 3, made=0)
+    with (folder / "log.jsonl").open("a") as file:
+        for number, loss in enumerate(losses):
+            record = {"record": "iteration", "iteration": number, "loss": loss, "loss_per_pixel": None}
+            file.write(json.dumps(record) + "\n")
+    training.dump([folder], tmp_path / "page.html")
+
+
+def test_a_validation_without_a_pixel_that_counts_makes_a_page(tmp_path):
+    folder = made.log(tmp_path, "n", 3, made=0, classes=["a", "b"])
+    scores = dict.fromkeys(["pixel_acc", "mean_acc", "mean_iu", "fw_iu"]) | {"class_iu": [None, None]}
+    record = {"record": "validation", "iteration": 3, "images": 1, "scores": {"label": scores}}
+    with (folder / "log.jsonl").open("a") as file:
+        file.write(json.dumps(record) + "\n")
+    training.dump([folder], tmp_path / "page.html")
