@@ -41,11 +41,12 @@ FLOORS = [
         "torchfile",
         "unpickle",
         "upgrade",
+        "crops",
         "ziparchive",
         "fillers",
         "devices",
     },
-    {"weights", "netspec", "layers", "transfer"},
+    {"weights", "netspec", "layers", "transfer", "dialects"},
     {"graph", "inputs", "processes"},
     {"net"},
     {"rules", "snapshot", "signals", "parallel", "onnxnet", "accumulation"},
@@ -71,8 +72,10 @@ LIGHT = {
     "torchfile",
     "unpickle",
     "upgrade",
+    "crops",
     "ziparchive",
     "netspec",
+    "dialects",
 }
 
 
@@ -115,6 +118,13 @@ def test_imports_inside_caffe_go_down(path):
     prefix = "reproduction.caffe."
     used = {name[len(prefix) :].split(".")[0] for name in imports(path) if name.startswith(prefix)}
     assert used <= allowed, f"{parts[0]} stands on {used - allowed}"
+
+
+def test_only_the_package_itself_imports_the_dialects():
+    for path in SOURCES:
+        parts = path.relative_to(ROOT / "reproduction").parts
+        if parts != ("caffe", "__init__.py") and "dialects" not in parts:
+            assert not any("dialects" in name for name in imports(path)), path
 
 
 @pytest.mark.parametrize("name", sorted(LIGHT))

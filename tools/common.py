@@ -177,6 +177,15 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_legacy_crop(parser: argparse.ArgumentParser) -> None:
+    """Add the option with which a user's net is cropped as by the Caffe of 2015."""
+    parser.add_argument(
+        "--legacy-crop", action="store_true",
+        help="give Crop layers without an offset that of the Caffe of 2015, which aligns their bottoms; Caffe 1.0"
+        " takes 0",
+    )  # fmt: skip
+
+
 def precision(args: argparse.Namespace) -> str:
     """Name the precision that the chosen device computes in; says so, once, if it is not the chosen one."""
     if args.precision != "plain":

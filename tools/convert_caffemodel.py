@@ -32,7 +32,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common import PROTOTXT, add_max_pixels, bar, run
+from common import PROTOTXT, add_legacy_crop, add_max_pixels, bar, run
 
 import numpy as np
 
@@ -68,7 +68,7 @@ def main() -> None:
     found = weights.read(args.model)
     drop(found, args.drop)
     if args.prototxt:
-        net, shapes = check(args.prototxt, found, dict(args.input))
+        net, shapes = check(args.prototxt, found, dict(args.input), legacy_crop=args.legacy_crop)
     inputs = pictures(args.verify, shapes) if args.verify else {}
     report = describe(found)
     if args.prototxt:
@@ -99,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="BLOB=NxCxHxW",
         help=f"the shape of an input that the net leaves to its data (default: pictures of {SIDE}x{SIDE})",
     )
+    add_legacy_crop(parser)
     add_max_pixels(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
@@ -204,7 +205,9 @@ def plain(name: str) -> str:
     return name if name.isprintable() else repr(name)
 
 
-def check(path: Path, found: Weights, given: dict[str, Shape]) -> tuple[NetParameter, dict[str, Shape]]:
+def check(
+    path: Path, found: Weights, given: dict[str, Shape], *, legacy_crop: bool = False
+) -> tuple[NetParameter, dict[str, Shape]]:
     """Hold the weights against a net, without memory for either; return the net and the shapes of its inputs.
 
     Raises:
@@ -214,7 +217,7 @@ def check(path: Path, found: Weights, given: dict[str, Shape]) -> tuple[NetParam
 
     from reproduction.fcn import surgery
 
-    message = fed_by_hand(prototxt.load_net(path)[0])
+    message = fed_by_hand(prototxt.load_net(path, legacy_crop=legacy_crop)[0])
     try:
         with torch.device("meta"):
             net = _net(message, given)

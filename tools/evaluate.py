@@ -37,6 +37,7 @@ from common import (
     WEIGHTS,
     Bars,
     add_device,
+    add_legacy_crop,
     add_max_pixels,
     add_precision,
     bar,
@@ -127,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--net", help=f"one of {', '.join(catalogue.NETS)}; or the folder that a training of --data left")
     what.add_argument("--prototxt", type=Path, metavar="FILE", help="a net of your own, without a data layer")
+    add_legacy_crop(parser)
     parser.add_argument("--weights", type=Path, metavar="FILE", help="default: the net's, in weights/")
     parser.add_argument("--data", type=Path, default=ROOT / "data", metavar="DIR", help="the data root; default: data/")
     parser.add_argument("--dataset", help=f"with --prototxt: one of {', '.join(datasets.DATASETS)}")
@@ -210,7 +212,7 @@ def own(args: argparse.Namespace) -> Job:
     Raises:
         ReproductionError: a file is missing or wrong, or the data set has no such pictures.
     """
-    net = prototxt.load_net(args.prototxt)[0]
+    net = prototxt.load_net(args.prototxt, legacy_crop=args.legacy_crop)[0]
     inputs = [node.tops for node in graph.build(net, Phase.TEST).nodes if node.type == "Input"]
     kind = datasets.DATASETS.get(args.dataset)
     tops = [*chain(*inputs), *(kind.label_lists if kind else ())]

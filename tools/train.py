@@ -36,7 +36,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import NoReturn
 
-from common import ROOT, WEIGHTS, add_device, add_max_pixels, positive, run
+from common import ROOT, WEIGHTS, add_device, add_legacy_crop, add_max_pixels, positive, run
 
 from tqdm import tqdm
 
@@ -103,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--net", help=f"one of {', '.join(stages.NAMES)}")
     what.add_argument("--stages", metavar="NET,NET", type=_names, help="several, in this order")
     parser.add_argument("--solver", type=Path, metavar="FILE", help="a solver's prototxt, whose nets are trained")
+    add_legacy_crop(parser)
     parser.add_argument(
         "--init", type=Path, nargs="+", default=[], metavar="FILE", help="weights to start from, one for each parent"
     )
@@ -181,7 +182,7 @@ def asked(args: argparse.Namespace, mine: Data | None = None) -> list[Stage]:
         ReproductionError: there is no such net or solver, or the options do not fit each other.
     """
     if args.solver:
-        chain = [stages.read(args.solver, args.net)]
+        chain = [stages.read(args.solver, args.net, legacy_crop=args.legacy_crop)]
         if not args.net:  # as many files as are given, copied by layer name
             chain = [replace(chain[0], parents=tuple(str(path) for path in args.init))]
     else:

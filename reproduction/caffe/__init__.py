@@ -7,5 +7,8 @@
 5. ``layers``      one class for each layer type;  ``fillers``  how their parameters begin
 6. ``graph``       message -> ordered layers;  ``net``  graph -> ``nn.Module``
 7. ``weights``     every file of weights <-> message
-8. ``solver``      a solver's nets and its loop;  ``rules``  rates and updates;  ``snapshot``  its files
+8. ``dialects``    what forks of Caffe wrote, read as Caffe's own
+9. ``solver``      a solver's nets and its loop;  ``rules``  rates and updates;  ``snapshot``  its files
 """
+
+from reproduction.caffe import dialects as dialects

@@ -57,6 +57,14 @@ def load(path: StrPath, message: type[M] = NetParameter) -> M:  # type: ignore[a
     return _read(files.mapped(path), message, path)
 
 
+def foreign_fields(message: Message) -> list[str]:
+    """Return the names of a dialect's fields that were read into a message and not yet translated by an upgrade."""
+    if not message.unknown:
+        return []
+    read = [loads(message.unknown, dialect) for dialect in type(message).dialects]
+    return [field.name for each in read for field, _ in each.set_fields()]
+
+
 def dumps(message: Message) -> bytes:
     """Write a message to bytes, as C++ protobuf does: fields by number, then what was unknown.
 

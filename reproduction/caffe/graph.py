@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from torch import OutOfMemoryError
 
+from reproduction.caffe import crops
 from reproduction.caffe.errors import DataError, NetError, also_unknown, did_you_mean, misspelt
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers import LAYERS, UNSUPPORTED
@@ -123,6 +124,7 @@ def build(
         state.merge(NetState(phase=phase, level=level, stage=list(stages)))
     layers = [layer.copy() for layer in net.layer if _included(layer, state)]
     _check_types([layer for layer in layers if not _is_fed(layer, fed or {})])
+    crops.warn_of_zero_offsets(layers)
     for layer in layers:
         if not layer.has("phase"):
             layer.phase = state.phase

@@ -435,15 +435,14 @@ def load(
     stages: Iterable[str] = (),
     inputs: Mapping[str, Shape] | None = None,
     python_layers: PythonLayers | None = None,
+    legacy_crop: bool = False,
 ) -> Net:
-    """Build a net from its prototxt and, if given, a file of weights of any format.
-
-    The other arguments are those of ``Net``.
+    """Build a net from its prototxt and, if given, a file of weights; other arguments: ``Net``, ``prototxt.load_net``.
 
     Raises:
         ReproductionError: as ``prototxt.load_net``, ``Net``, ``weights.read`` and ``Net.copy_from``.
     """
-    message, _ = prototxt.load_net(net)
+    message, _ = prototxt.load_net(net, legacy_crop=legacy_crop)
     built = Net(message, phase, level=level, stages=stages, inputs=inputs, python_layers=python_layers)
     if model is not None:
         built.copy_from(weights.read(model).net, model)

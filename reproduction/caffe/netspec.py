@@ -10,22 +10,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from fractions import Fraction
 from typing import Any
 
+from reproduction.caffe.crops import layer_map, layer_windows, numbers, offset_of
 from reproduction.caffe.errors import NetError, ReproductionError, did_you_mean, misspelt
-from reproduction.caffe.geometry import CoordMap, Window, conv_map, conv_windows, crop_map, deconv_map, pool_windows
-from reproduction.caffe.schema import ConvolutionParameter, LayerParameter, Message, NetParameter
+from reproduction.caffe.geometry import CoordMap, Window
+from reproduction.caffe.schema import LayerParameter, Message, NetParameter
 from reproduction.caffe.schema.types import TYPES
 
 # What the call itself says, and weights, which no net is written with.
 _NOT_KEYWORDS = {"type", "bottom", "top", "blobs"}
-
-# Types that keep every pixel in its place.
-_POINTWISE = frozenset(
-    ["AbsVal", "BNLL", "BatchNorm", "Bias", "Clip", "Dropout", "ELU", "Eltwise", "Exp", "LRN", "Log", "MVN", "PReLU",
-     "Power", "ReLU", "Scale", "Sigmoid", "Softmax", "Split", "Swish", "TanH", "Threshold"]
-)  # fmt: skip
 
 # Types of which only the first bottom is mapped; the second gives sizes (Crop) or coefficients.
 _FIRST_BOTTOM = frozenset({"Crop", "Scale", "Bias"})
@@ -213,44 +207,13 @@ def _in_order(tops: Iterable[Top | Function]) -> list[Function]:
 
 
 def coord_map(function: Function) -> CoordMap | None:
-    """Map coordinates of a layer's bottoms to its tops; None where pixels have no place, as after InnerProduct.
-
-    Raises:
-        NetError: the layer's windows make no sense.
-    """
-    spec = function.spec
-    if function.type in ("Convolution", "Im2col", "Deconvolution"):
-        window_map = deconv_map if function.type == "Deconvolution" else conv_map
-        return window_map(windows(function), spec.convolution_param.axis + 1)
-    if function.type == "Pooling" and not spec.pooling_param.global_pooling:
-        return conv_map(windows(function))
-    if function.type == "Crop":
-        return crop_map(spec.crop_param.axis, spec.crop_param.offset or [0])
-    if function.type == "Concat":
-        channels = spec.concat_param.axis == 1 and spec.concat_param.concat_dim == 1
-        return CoordMap() if channels else None
-    return CoordMap() if function.type in _POINTWISE else None
+    """Map coordinates of a layer's bottoms to its tops; see ``crops.layer_map``."""
+    return layer_map(function.spec)
 
 
 def windows(function: Function) -> list[Window]:
-    """Read the windows of a convolution or pooling; one stands for every axis where they are alike.
-
-    Raises:
-        NetError: they make no sense.
-    """
-    if function.type == "Pooling":
-        high, wide = pool_windows(function.spec.pooling_param, 1, 1)
-        # One window stands for any number of axes: Caffe pools two, but its maps know no such limit.
-        return [high] if high == wide else [high, wide]
-    param = function.spec.convolution_param
-    return conv_windows(param, _axes(param))
-
-
-def _axes(param: ConvolutionParameter) -> int:
-    """Count the spatial axes that the windows tell apart; one window is for every axis."""
-    if any(param.has(f"{name}_{side}") for name in ("kernel", "stride", "pad") for side in "hw"):
-        return 2
-    return max(1, *(len(values) for values in (param.kernel_size, param.stride, param.pad, param.dilation)))
+    """Read the windows of a convolution or pooling; see ``crops.layer_windows``."""
+    return layer_windows(function.spec)
 
 
 def _mapped_bottoms(top: Top) -> Sequence[Top]:
@@ -310,7 +273,7 @@ def map_between(top_from: Top, top_to: Top) -> CoordMap:
     if len(found) > 1:
         raise NetError(
             f"paths from the {top_from.function.type} top to the {top_to.function.type} top disagree",
-            got="shifts " + " and ".join(_numbers(between.shift) for between in found),
+            got="shifts " + " and ".join(numbers(between.shift) for between in found),
             remedy="Crop the branches to each other before they are joined.",
         )
     return found[0]
@@ -334,31 +297,5 @@ def crop_fields(top_from: Top, top_to: Top) -> dict[str, Any]:
     Source: BVLC/caffe@9b89154 python/caffe/coord_map.py L166-L185.
     """
     between = map_between(top_from, top_to)
-    offset = [-shift for shift in between.shift]
-    pair = f"the {top_from.function.type} top and the {top_to.function.type} top"
-    if any(scale != 1 for scale in between.scale):
-        raise NetError(
-            f"{pair} have different scales",
-            got=_numbers(between.scale),
-            want=1,
-            remedy="The strides down and up between them must cancel.",
-        )
-    if any(value < 0 for value in offset):
-        raise NetError(
-            f"cropping {pair} needs a negative offset",
-            got=_numbers(offset),
-            remedy="Pad the input more, or the deconvolution less.",
-        )
-    if any(value.denominator != 1 for value in offset):
-        raise NetError(
-            f"cropping {pair} needs a whole offset",
-            got=_numbers(offset),
-            remedy="Make a kernel between them one pixel longer or shorter.",
-        )
-    axis = 2 if between.axis is None else between.axis
-    return {"axis": axis, "offset": [int(value) for value in offset]}
-
-
-def _numbers(values: Sequence[Fraction]) -> str:
-    texts = [str(value) for value in values]
-    return texts[0] if len(texts) == 1 else f"({', '.join(texts)})"
+    offset = offset_of(between, f"the {top_from.function.type} top and the {top_to.function.type} top")
+    return {"axis": 2 if between.axis is None else between.axis, "offset": offset}

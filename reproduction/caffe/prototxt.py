@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from reproduction.caffe import files, kinds, upgrade
+from reproduction.caffe import crops, files, kinds, upgrade
 from reproduction.caffe.errors import PrototxtError, ReproductionError, StrPath
 from reproduction.caffe.schema import Field, Message, NetParameter, SolverParameter
 from reproduction.caffe.schema.message import BOOL, BYTES, FLOAT, STRING
@@ -67,22 +67,28 @@ def load(path: StrPath, message: type[M]) -> M:
     return loads(_text_of(path), message, path)
 
 
-def load_net(path: StrPath) -> tuple[NetParameter, list[str]]:
+def load_net(path: StrPath, *, legacy_crop: bool = False) -> tuple[NetParameter, list[str]]:
     """Read a net and bring it to today's form.
+
+    Args:
+        path: the net's prototxt.
+        legacy_crop: give Crop layers without an offset the one that the Caffe of 2015 took, which follows from the
+            layers between their bottoms; Caffe 1.0 takes 0.
 
     Returns:
         The net, and sentences that say what was upgraded.
 
     Raises:
         PrototxtError: the file is not a net; for a solver, the remedy names its net.
-        NetError: the net is in an old form that cannot be upgraded.
+        NetError: the net is in an old form that cannot be upgraded, or an offset cannot be known.
         OSError: the file cannot be read.
 
     Source: BVLC/caffe@9b89154 src/caffe/util/upgrade_proto.cpp L88-93.
     """
     net = _load_one(path, NetParameter, SolverParameter, _its_net)
     try:
-        return net, upgrade.upgrade_net(net)
+        notes = upgrade.upgrade_net(net)
+        return net, notes + (crops.set_offsets(net.layer) if legacy_crop else [])
     except ReproductionError as error:
         raise error.at(os.fspath(path)) from None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from reproduction.caffe import prototxt, rules, upgrade, weights
+from reproduction.caffe import crops, prototxt, rules, upgrade, weights
 from reproduction.caffe.errors import ReproductionError, StrPath
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.python import PythonLayers
@@ -23,7 +23,7 @@ _ELSEWHERE = {
 }
 
 
-def training_net(param: SolverParameter, base: StrPath) -> NetParameter:
+def training_net(param: SolverParameter, base: StrPath, *, legacy_crop: bool = False) -> NetParameter:
     """Read the net to train, upgraded, with the state that it is built for.
 
     The state is that of the solver's ``train_state``, over the net's own, over TRAIN.
@@ -31,6 +31,7 @@ def training_net(param: SolverParameter, base: StrPath) -> NetParameter:
     Args:
         param: the solver.
         base: the folder that relative paths begin in.
+        legacy_crop: see ``prototxt.load_net``.
 
     Raises:
         ReproductionError: there is none, or more than one; the net cannot be read.
@@ -43,10 +44,15 @@ def training_net(param: SolverParameter, base: StrPath) -> NetParameter:
             want=f"one of {', '.join(_TRAIN)}",
         )  # fmt: skip
     value = getattr(param, named[0])
-    return _in_state(_net(value, base), Phase.TRAIN, param.train_state)
+    return _in_state(_net(value, base, legacy_crop), Phase.TRAIN, param.train_state)
 
 
-def testing_nets(param: SolverParameter, base: StrPath) -> Iterator[NetParameter]:
+def testing_nets(
+    param: SolverParameter,
+    base: StrPath,
+    *,
+    legacy_crop: bool = False,  # noqa: PT028 (this is no test)
+) -> Iterator[NetParameter]:
     """Read the nets to test, one for each ``test_iter``, as ``training_net``.
 
     They are those of ``test_net_param``, then of ``test_net``; what is left of ``test_iter`` is for ``net`` or
@@ -73,7 +79,7 @@ def testing_nets(param: SolverParameter, base: StrPath) -> Iterator[NetParameter
         raise ReproductionError(f"there is a test net, but {name} is not positive", place="solver")
     states = list(param.test_state) or [NetState() for _ in sources]
     for source, state in zip(sources, states, strict=True):
-        yield _in_state(_net(source, base), Phase.TEST, state)
+        yield _in_state(_net(source, base, legacy_crop), Phase.TEST, state)
 
 
 def build(
@@ -130,11 +136,13 @@ def unread(param: SolverParameter) -> list[str]:
     return notes
 
 
-def _net(source: str | NetParameter, base: StrPath) -> NetParameter:
+def _net(source: str | NetParameter, base: StrPath, legacy_crop: bool) -> NetParameter:
     if isinstance(source, str):
-        return prototxt.load_net(Path(base) / source)[0]
+        return prototxt.load_net(Path(base) / source, legacy_crop=legacy_crop)[0]
     net = source.copy()
     upgrade.upgrade_net(net)
+    if legacy_crop:
+        crops.set_offsets(net.layer)
     return net
 
 

@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from reproduction.caffe import caffemodel
 from reproduction.caffe.errors import PrototxtError, ReproductionError, StrPath, also_unknown, misspelt
 from reproduction.caffe.schema import Field, Message, MessageList, NetParameter, V1LayerParameter, V1LayerType
 from reproduction.caffe.schema.message import BOOL, BYTES, STRING, UINT32
@@ -59,8 +60,6 @@ _MOST_UNKNOWN = 1000  # names in one text; more are not looked for
 # What to write for fields that forks of Caffe have, or that moved.
 _DILATION = "It belongs to a fork of Caffe; write 'dilation'."
 _REMEDY = {
-    ("PoolingParameter", "ceil_mode"): "It belongs to a fork of Caffe; write 'round_mode: FLOOR' for "
-    "'ceil_mode: false', and nothing for 'ceil_mode: true'.",
     ("ConvolutionParameter", "hole"): _DILATION,
     ("ConvolutionParameter", "hole_h"): _DILATION,
     ("ConvolutionParameter", "hole_w"): _DILATION,
@@ -128,13 +127,15 @@ class Reader:
                 raise self.no_field(closer, opened)
             field, at = cls.fields.get(self.token), self.start
             if field is None:
-                self.skip_unknown(cls)
+                self.foreign_field(message)
                 continue
             self.next()
             if self.token == ":":
                 self.next()
             elif field.message is None:
                 raise self.unexpected(f"':' after {field.name!r}")
+            if field.enum and cls.dialects and self.foreign_value(message, field):
+                continue
             if field.repeated:
                 items = values.get(field.name)
                 if items is None:
@@ -158,6 +159,34 @@ class Reader:
         for name in cls.required:
             if name not in given:
                 raise self.error(f"{cls.__name__}.{name} is missing", opened, remedy="It is required.")
+
+    def foreign_field(self, message: Message) -> None:
+        """Read a field that the message does not have: one of a dialect, or one to skip."""
+        for dialect in type(message).dialects:
+            field, at = dialect.fields.get(self.token), self.start
+            if field is None:
+                continue
+            self.next()
+            if self.token == ":":
+                self.next()
+            elif field.message is None:
+                raise self.unexpected(f"':' after {field.name!r}")
+            value = self.value(field, at, type(message))
+            message.unknown += caffemodel.dumps(dialect(**{field.name: [value] if field.repeated else value}))
+            if self.token in (",", ";"):
+                self.next()
+            return
+        self.skip_unknown(type(message))
+
+    def foreign_value(self, message: Message, field: Field[Any]) -> bool:
+        """Read a value that a dialect adds to an enum of the message; return whether there is one."""
+        for dialect in type(message).dialects:
+            own = dialect.fields.get(field.name)
+            if own is not None and own.enum is not None and self.token in own.enum.__members__:
+                message.unknown += caffemodel.dumps(dialect(**{field.name: own.enum[self.token]}))
+                self.next()
+                return True
+        return False
 
     def listed(self, field: Field[Any], outside: type[Message]) -> Iterator[Any]:
         """Yield the values of a list in brackets."""

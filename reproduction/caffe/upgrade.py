@@ -8,7 +8,7 @@ Source: BVLC/caffe@9b89154 src/caffe/util/upgrade_proto.cpp.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from reproduction.caffe.errors import NetError, ReproductionError, did_you_mean, warn
@@ -157,8 +157,17 @@ _SOLVER_TYPES = {
 }
 
 
+# What dialects, which add themselves, make of what a fork of Caffe wrote: a net in today's form, and whether it was in
+# an older one, to sentences that say what was translated; and a layer of V1 to today's type, or nothing.
+TRANSLATIONS: list[Callable[[NetParameter, bool], list[str]]] = []
+FOREIGN_TYPES: list[Callable[[V1LayerParameter], str]] = []
+
+# How the name of a layer ends that was split off a BatchNorm layer with a scale and a bias.
+SPLIT_OFF = "/scale_bias"
+
+
 def upgrade_net(net: NetParameter) -> list[str]:
-    """Bring a net to today's form, in place.
+    """Bring a net to today's form, in place, and what forks of Caffe wrote to BVLC's.
 
     Returns:
         Sentences that say what was upgraded; none for a net of today.
@@ -181,11 +190,14 @@ def upgrade_net(net: NetParameter) -> list[str]:
     elif net.layers:
         notes.append(f"Upgraded {_layers(net.layers)} from V1, the form of 2014.")
     notes += _upgrade_transforms(net)
-    if net.layers:
+    was_old = bool(net.layers)
+    if was_old:
         net.layer = [_from_v1(layer) for layer in net.layers]  # type: ignore[assignment]
         net.clear("layers")
     if net.input:
         notes.append(_upgrade_inputs(net))
+    for translate in TRANSLATIONS:
+        notes += translate(net, was_old)
     return notes + _upgrade_batch_norms(net)
 
 
@@ -224,9 +236,9 @@ def _upgrade_v0(net: NetParameter) -> list[str]:
     net.layers = [_from_v0(layer) for layer in kept]  # type: ignore[assignment]
     notes = [f"Upgraded {_layers(kept)} from V0, the form of 2013."]
     if padding:
-        notes.append(f"The padding of {_names(padding)} became 'pad' of what follows.")
+        notes.append(f"The padding of {named(padding)} became 'pad' of what follows.")
     if lost:
-        notes.append(f"Dropped {_names(lost)} of the net, which V0 did not have.")
+        notes.append(f"Dropped {named(lost)} of the net, which V0 did not have.")
     return notes
 
 
@@ -292,7 +304,7 @@ def _from_v0(old: V1LayerParameter) -> V1LayerParameter:
                 raise error.at(_v0_error("", old).place) from None
     if ignored:
         remedy = f"Remove {'it' if len(ignored) == 1 else 'them'}, or check the layer's type."
-        warn(_v0_error(f"{v0.type} layers do not read {_names(ignored)}, here and in Caffe", old, remedy))
+        warn(_v0_error(f"{v0.type} layers do not read {named(ignored)}, here and in Caffe", old, remedy))
     return new
 
 
@@ -315,7 +327,7 @@ def _upgrade_transforms(net: NetParameter) -> list[str]:
             if param.has(name):
                 setattr(layer.transform_param, name, getattr(param, name))
                 param.clear(name)
-    return [f"The transformations of {_names(old)} moved to 'transform_param'."]
+    return [f"The transformations of {named(old)} moved to 'transform_param'."]
 
 
 def _from_v1(old: V1LayerParameter) -> LayerParameter:
@@ -335,6 +347,8 @@ def _from_v1(old: V1LayerParameter) -> LayerParameter:
             _each_param(new, "decay_mult", value)
         else:
             setattr(new, field.name, value)
+    for foreign in filter(None, (read(old) for read in FOREIGN_TYPES)):
+        new.type = foreign
     return new
 
 
@@ -359,10 +373,10 @@ def _upgrade_inputs(net: NetParameter) -> str:
     for name in ("input", "input_shape", "input_dim"):
         net.clear(name)
     if not shapes:  # a caffemodel
-        return f"Dropped the input fields of {_names(names)}, which give no shape."
+        return f"Dropped the input fields of {named(names)}, which give no shape."
     shape = [{"dim": dims} for dims in shapes]
     net.layer.insert(0, LayerParameter(name="input", type="Input", top=names, input_param={"shape": shape}))
-    return f"An Input layer now makes {_names(names)}."
+    return f"An Input layer now makes {named(names)}."
 
 
 def _upgrade_batch_norms(net: NetParameter) -> list[str]:
@@ -375,12 +389,13 @@ def _upgrade_batch_norms(net: NetParameter) -> list[str]:
             old.append(layer.name)
         for param in layer.param:
             param.lr_mult = param.decay_mult = 0.0
-    return [f"lr_mult and decay_mult of {_names(old)} became 0."] if old else []
+    return [f"lr_mult and decay_mult of {named(old)} became 0."] if old else []
 
 
 def _layers(layers: Sequence[V1LayerParameter]) -> str:
     return "1 layer" if len(layers) == 1 else f"{len(layers)} layers"
 
 
-def _names(names: Iterable[str]) -> str:
+def named(names: Iterable[str]) -> str:
+    """Format names for a note."""
     return ", ".join(map(repr, names))

@@ -78,13 +78,14 @@ def named(name: str) -> Stage:
     return replace(stage, validate=solver.snapshot) if row else stage
 
 
-def read(path: StrPath, name: str | None = None) -> Stage:
+def read(path: StrPath, name: str | None = None, *, legacy_crop: bool = False) -> Stage:
     """Read a training from a solver's prototxt.
 
     Args:
         path: the solver; its nets are looked for in its folder, then where the program runs.
         name: a net of ``NAMES`` whose recipe says what becomes of the weights that it starts from; None copies them
             by layer name, as Caffe does, and calls the training as the solver's folder.
+        legacy_crop: see ``prototxt.load_net``.
 
     Raises:
         ReproductionError: a file is missing or wrong, or the solver names no net or several.
@@ -100,7 +101,8 @@ def read(path: StrPath, name: str | None = None) -> Stage:
             place=str(path),
             remedy="Nets are looked for beside the solver, then where the program runs.",
         )
-    train, test = solvernets.training_net(solver, base), next(solvernets.testing_nets(solver, base), None)
+    train = solvernets.training_net(solver, base, legacy_crop=legacy_crop)
+    test = next(solvernets.testing_nets(solver, base, legacy_crop=legacy_crop), None)
     stage = _stage(name or folder.resolve().name, solver, train, test, named(name).row if name else None)
     return replace(stage, dataset=named(name).dataset if name else "")
 

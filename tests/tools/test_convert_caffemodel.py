@@ -139,6 +139,28 @@ def test_a_net_that_reads_a_database_is_checked_too(tmp_path):
     )
 
 
+CROPPED = """
+input: "data" input_shape { dim: 1 dim: 3 dim: 12 dim: 12 }
+layer { name: "conv1_1" type: "Convolution" bottom: "data" top: "a"
+        convolution_param { num_output: 4 kernel_size: 3 pad: 2 } }
+layer { name: "conv2_1" type: "Convolution" bottom: "a" top: "b"
+        convolution_param { num_output: 6 kernel_size: 5 pad: 4 group: 2 } }
+layer { name: "crop" type: "Crop" bottom: "b" bottom: "data" top: "c" }
+"""
+
+
+def test_a_net_with_the_crops_of_2015_is_a_warning_of_one_line_unless_the_switch_is_there(tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_text(CROPPED)
+    args = [VGG, "--prototxt", path, "--drop", "fc6", "fc8"]
+    done = tool(*args)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("warning: layer 'crop' (Crop), line 7: no offset is set; Caffe 1.0 takes 0, ")
+    done = tool(*args, "--legacy-crop")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_verify_compares_every_blob_before_and_after(tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)).save(tmp_path / "photo.png")
     done = tool(VGG, "--prototxt", VGG_NET, "-o", tmp_path / "net.pt", "--verify", tmp_path / "photo.png", "--json")

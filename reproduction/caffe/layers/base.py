@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from reproduction.caffe import fillers
+from reproduction.caffe import caffemodel, fillers
 from reproduction.caffe.errors import NetError, warn
 from reproduction.caffe.geometry import INT_MAX, Shape, check_shape
 from reproduction.caffe.layers.borders import AnyBlob, whole
@@ -185,6 +185,8 @@ class Layer(nn.Module):
             if field.name in COMMON:
                 continue
             _check_integers(message)
+            for name in caffemodel.foreign_fields(message):
+                raise NetError(f"{name!r} is a field of a fork of Caffe", remedy="Call upgrade.upgrade_net first.")
             names = [f"{field.name}.{inner.name}" for inner, _ in message.set_fields() if inner.name not in NO_EFFECT]
             for name in self.refuses.intersection([field.name, *names]):
                 raise NetError(f"{spec.type} layers take no {name!r}", remedy="Remove it, as in Caffe.")

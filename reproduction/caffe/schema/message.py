@@ -253,9 +253,9 @@ class Message(metaclass=_Closed):
     """The base of every message of Caffe's format.
 
     Attributes:
-        fields: the declared fields by name, in the order of their numbers.
-        by_number: the same by number.
+        fields: the declared fields by name, in the order of their numbers; ``by_number`` has them by number.
         required: the names of the fields that must be set.
+        dialects: what forks of Caffe add to the message; such fields are read into ``unknown``, from text as well.
         present: whether a sub-message was set explicitly, even if it is empty.
         line: the line of a prototxt at which the message began; 0 when it did not come from text.
         unknown: the wire bytes of fields that the schema does not know, kept as protobuf keeps them.
@@ -266,6 +266,7 @@ class Message(metaclass=_Closed):
     fields: ClassVar[dict[str, Field[Any]]] = {}
     by_number: ClassVar[dict[int, Field[Any]]] = {}
     required: ClassVar[tuple[str, ...]] = ()
+    dialects: ClassVar[tuple[type[Message], ...]] = ()
 
     def __init_subclass__(cls) -> None:
         declared = [value for value in vars(cls).values() if isinstance(value, Field)]

@@ -1,0 +1,217 @@
+"""Where the pixels of one layer lie in another, and the offsets of Crop layers that follow from it.
+
+In the Caffe of 2014 and 2015 with which FCNs, HED and U-Net were published, a Crop layer had no parameters: its offset
+followed from the layers between its bottoms. Caffe 1.0 takes 0 where no offset is set.
+
+Source: BVLC/caffe@9b89154 python/caffe/coord_map.py; longjon/caffe@e0311166 src/caffe/layers/crop_layer.cpp L12-L78.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from reproduction.caffe.errors import NetError, warn
+from reproduction.caffe.geometry import CoordMap, Window, conv_map, conv_windows, crop_map, deconv_map, pool_windows
+from reproduction.caffe.schema import ConvolutionParameter, CropParameter, LayerParameter
+
+# Types that keep every pixel in its place.
+_POINTWISE = frozenset(
+    ["AbsVal", "BNLL", "BatchNorm", "Bias", "Clip", "Dropout", "ELU", "Eltwise", "Exp", "LRN", "Log", "MVN", "PReLU",
+     "Power", "ReLU", "Scale", "Sigmoid", "Softmax", "Split", "Swish", "TanH", "Threshold"]
+)  # fmt: skip
+
+
+def layer_map(spec: LayerParameter) -> CoordMap | None:
+    """Map coordinates of a layer's bottoms to its tops; None where pixels have no place, as after InnerProduct.
+
+    Raises:
+        NetError: the layer's windows make no sense.
+    """
+    if spec.type in ("Convolution", "Im2col", "Deconvolution"):
+        window_map = deconv_map if spec.type == "Deconvolution" else conv_map
+        return window_map(layer_windows(spec), spec.convolution_param.axis + 1)
+    if spec.type == "Pooling" and not spec.pooling_param.global_pooling:
+        return conv_map(layer_windows(spec))
+    if spec.type == "Crop":
+        return crop_map(spec.crop_param.axis, spec.crop_param.offset or [0])
+    if spec.type == "Concat":
+        channels = spec.concat_param.axis == 1 and spec.concat_param.concat_dim == 1
+        return CoordMap() if channels else None
+    return CoordMap() if spec.type in _POINTWISE else None
+
+
+def layer_windows(spec: LayerParameter) -> list[Window]:
+    """Read the windows of a convolution or pooling; one stands for every axis where they are alike.
+
+    Raises:
+        NetError: they make no sense.
+    """
+    if spec.type == "Pooling":
+        high, wide = pool_windows(spec.pooling_param, 1, 1)
+        # One window stands for any number of axes: Caffe pools two, but its maps know no such limit.
+        return [high] if high == wide else [high, wide]
+    return conv_windows(spec.convolution_param, _axes(spec.convolution_param))
+
+
+def _axes(param: ConvolutionParameter) -> int:
+    """Count the spatial axes whose windows may differ; one window is for every axis."""
+    if any(param.has(f"{name}_{side}") for name in ("kernel", "stride", "pad") for side in "hw"):
+        return 2
+    return max(1, *(len(values) for values in (param.kernel_size, param.stride, param.pad, param.dilation)))
+
+
+def offset_of(between: CoordMap, pair: str) -> list[int]:
+    """Return the offset, for all spatial axes or for each, at which a blob is cropped to another.
+
+    Args:
+        between: maps coordinates of the blob to those of the other.
+        pair: what the two are called in errors.
+
+    Raises:
+        NetError: the two have different scales, or the offset is negative or not whole.
+
+    Source: BVLC/caffe@9b89154 python/caffe/coord_map.py L166-L185.
+    """
+    offset = [-shift for shift in between.shift]
+    if any(scale != 1 for scale in between.scale):
+        raise NetError(
+            f"{pair} have different scales",
+            got=numbers(between.scale),
+            want=1,
+            remedy="The strides down and up between them must cancel.",
+        )
+    if any(value < 0 for value in offset):
+        raise NetError(
+            f"cropping {pair} needs a negative offset",
+            got=numbers(offset),
+            remedy="Pad the input more, or the deconvolution less.",
+        )
+    if any(value.denominator != 1 for value in offset):
+        raise NetError(
+            f"cropping {pair} needs a whole offset",
+            got=numbers(offset),
+            remedy="Make a kernel between them one pixel longer or shorter.",
+        )
+    return [int(value) for value in offset]
+
+
+def numbers(values: Sequence[Fraction]) -> str:
+    """Format one number, or several in brackets."""
+    texts = [str(value) for value in values]
+    return texts[0] if len(texts) == 1 else f"({', '.join(texts)})"
+
+
+@dataclass(eq=False)
+class _Origin:
+    """A blob whose pixels are not mapped to those of a blob before it: an input, or the top of an InnerProduct."""
+
+
+# Of a blob: where its pixels come from along first bottoms, and the map from there.
+_Place = tuple[_Origin, CoordMap]
+
+
+def automatic_offsets(layers: Iterable[LayerParameter]) -> Iterator[tuple[LayerParameter, list[int] | NetError]]:
+    """Yield the Crop layers without an offset, each with the one that aligns its bottoms.
+
+    As in the Caffe of 2015 the map follows the first bottom of each layer, and a Crop layer without an offset is taken
+    to have the one that is yielded.
+
+    Args:
+        layers: the layers in order, in today's form.
+
+    Yields:
+        The layer, and its offset for both spatial axes, or for each; or why there is none.
+    """
+    places: dict[str, _Place] = {}
+    for spec in layers:
+        if _is_automatic(spec):
+            found = _aligned(spec, places)
+            yield spec, found
+            step: CoordMap | None = crop_map(2, [0] if isinstance(found, NetError) else found)
+        else:
+            step = _step(spec)
+        each = len(spec.top) == len(spec.bottom)
+        for i, top in enumerate(spec.top):
+            bottom = spec.bottom[i if each else 0] if spec.bottom else ""
+            places[top] = _moved(places.get(bottom), step)
+
+
+def _is_automatic(spec: LayerParameter) -> bool:
+    param = spec.crop_param
+    return spec.type == "Crop" and len(spec.bottom) == 2 and not param.offset and param.axis in (2, -2)
+
+
+def _step(spec: LayerParameter) -> CoordMap | None:
+    try:
+        return CoordMap() if spec.type == "Slice" else layer_map(spec)
+    except NetError:  # the layer says so when it is built
+        return None
+
+
+def _moved(place: _Place | None, step: CoordMap | None) -> _Place:
+    try:
+        if place is not None and step is not None:
+            return place[0], step @ place[1]
+    except NetError:  # maps of other axes
+        pass
+    return _Origin(), CoordMap()
+
+
+def _aligned(spec: LayerParameter, places: dict[str, _Place]) -> list[int] | NetError:
+    pair = f"{spec.bottom[0]!r} and {spec.bottom[1]!r}"
+    data, size = (places.get(name) for name in spec.bottom)
+    if data is None or size is None or data[0] is not size[0]:
+        return NetError(f"{pair} have no common ancestor through layers that keep pixels in place")
+    try:
+        between = size[1] @ data[1].inverse()
+        return offset_of(between, pair)
+    except NetError as error:
+        return error
+
+
+def set_offsets(layers: Sequence[LayerParameter]) -> list[str]:
+    """Give each Crop layer without an offset the one that the Caffe of 2015 took, in place.
+
+    Returns:
+        Sentences that say what was set.
+
+    Raises:
+        NetError: the offset of a layer cannot be known.
+    """
+    notes = []
+    for spec, found in list(automatic_offsets(layers)):
+        if isinstance(found, NetError):
+            raise found.at(NetError("", layer=spec.name, type=spec.type, line=spec.line).place)
+        spec.crop_param = CropParameter(axis=2, offset=found)
+        notes.append(f"Crop layer {spec.name!r} got {_written(spec)}.")
+    return notes
+
+
+def warn_of_zero_offsets(layers: Sequence[LayerParameter]) -> None:
+    """Warn of Crop layers without an offset in whose place the Caffe of 2015 took another than 0."""
+    if not any(map(_is_automatic, layers)):
+        return
+    for spec, found in automatic_offsets(layers):
+        if not isinstance(found, NetError) and any(found):
+            aligned = LayerParameter(crop_param=CropParameter(axis=2, offset=found))
+            warn(
+                NetError(
+                    f"no offset is set; Caffe 1.0 takes 0, as is done here, and the Caffe of 2015 took {_few(found)}, "
+                    f"which aligns {spec.bottom[0]!r} with {spec.bottom[1]!r}",
+                    layer=spec.name,
+                    type=spec.type,
+                    line=spec.line,
+                    remedy=f"Write {_written(aligned)}, or load the net with legacy_crop=True (tools: --legacy-crop).",
+                )
+            )
+
+
+def _few(offsets: list[int]) -> str:
+    return " and ".join(map(str, offsets))
+
+
+def _written(spec: LayerParameter) -> str:
+    offsets = " ".join(f"offset: {offset}" for offset in spec.crop_param.offset)
+    return f"crop_param {{ axis: 2 {offsets} }}"
