@@ -6,7 +6,7 @@ Source: BVLC/caffe@9b89154 src/caffe/blob.cpp L21-52, L410-430, L465-554.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,9 @@ from reproduction.caffe.geometry import INT_MAX, MAX_AXES
 from reproduction.caffe.schema import BlobProto, BlobShape
 
 Array = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+
+# Where dialects, which add themselves, find the values of a blob that a fork of Caffe stored in its own way.
+STORAGES: list[Callable[[BlobProto, StrPath], Array | None]] = []
 
 _MAX_ABSENT = 8
 _LEGACY = ("num", "channels", "height", "width")
@@ -60,6 +63,8 @@ def array(blob: BlobProto, path: StrPath = "blob") -> Array:
     Source: BVLC/caffe@9b89154 src/caffe/blob.cpp L21-44, L488-500.
     """
     values: Array = blob.double_data if blob.has("double_data") else blob.data
+    if not values.size and blob.unknown:
+        values = next((found for read in STORAGES if (found := read(blob, path)) is not None), values)
     return shaped(values, shape(blob), path)
 
 

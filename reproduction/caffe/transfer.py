@@ -16,6 +16,7 @@ from reproduction.caffe import blobs
 from reproduction.caffe.errors import StrPath, WeightsError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.schema import BlobProto, NetParameter
+from reproduction.caffe.upgrade import SPLIT_OFF
 
 Params = Mapping[str, Sequence[Tensor]]
 
@@ -70,6 +71,7 @@ def copy_blobs(source: NetParameter, params: Params, path: StrPath = "", *, whol
     for layer in source.layer:
         if layer.name not in params:
             if layer.blobs:
+                _check_whole(layer.name, params, path)
                 report.ignored.append(layer.name)
             continue
         targets, given = params[layer.name], list(layer.blobs)
@@ -157,6 +159,17 @@ def _check_shape(layer: str, index: int, want: Shape, blob: BlobProto, path: Str
         want=f"{want}, as the net",
         remedy="To learn this layer anew, rename it.",
     )
+
+
+def _check_whole(ignored: str, params: Params, path: StrPath) -> None:
+    """Refuse to copy the statistics of a BatchNorm layer without its scale and bias."""
+    layer = ignored.removesuffix(SPLIT_OFF)
+    if ignored != layer and layer in params:
+        raise WeightsError(
+            f"layer {layer!r} has a scale and a bias in these weights, and none in the net",
+            path=path,
+            remedy="Write scale_bias: true into its batch_norm_param, in place of a Scale layer after it.",
+        )
 
 
 def _root(tensor: Tensor) -> Tensor:

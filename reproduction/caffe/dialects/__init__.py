@@ -6,8 +6,10 @@ and everything is written in BVLC's form. Dialects import the rest of ``caffe``;
 package itself, so that all of them are there whatever is imported.
 
 1. ``future``       Crop layers of the Caffe of 2014 and 2015
+2. ``ceil_mode``    how forks call the rounding of pooled sizes
+3. ``nvidia``       the weights and BatchNorm layers of NVIDIA Caffe
 """
 
-from reproduction.caffe.dialects import future
+from reproduction.caffe.dialects import ceil_mode, future, nvidia
 
-__all__ = ["future"]
+__all__ = ["ceil_mode", "future", "nvidia"]

@@ -1,0 +1,52 @@
+"""``ceil_mode``: what forks of Caffe called the rounding of pooled sizes before Caffe had ``round_mode``.
+
+``ceil_mode: false`` is ``round_mode: FLOOR``, and ``ceil_mode: true`` is ``round_mode: CEIL``, the default of both.
+
+Source: BVLC/caffe pull request 3057, which was not merged; its field number, 13, is that of ``round_mode`` today.
+"""
+
+from __future__ import annotations
+
+from reproduction.caffe import caffemodel, upgrade
+from reproduction.caffe.errors import NetError
+from reproduction.caffe.schema import NetParameter, PoolingParameter, RoundMode
+from reproduction.caffe.schema.message import Message, boolean
+
+
+class CeilPoolingParameter(Message):
+    """What forks add to PoolingParameter; the number is not theirs, and is not written to any file."""
+
+    ceil_mode = boolean(1013, True)
+
+
+def to_round_mode(net: NetParameter, was_old: bool) -> list[str]:
+    """Turn ``ceil_mode`` into ``round_mode``, in place.
+
+    Raises:
+        NetError: a layer has both, and they disagree.
+    """
+    translated = []
+    for layer in net.layer:
+        param = layer.pooling_param if layer.has("pooling_param") else PoolingParameter()
+        if not param.unknown:
+            continue
+        read = caffemodel.loads(param.unknown, CeilPoolingParameter)
+        if not read.has("ceil_mode"):
+            continue
+        mode = RoundMode.CEIL if read.ceil_mode else RoundMode.FLOOR
+        if param.has("round_mode") and param.round_mode is not mode:
+            raise NetError(
+                "ceil_mode and round_mode disagree",
+                layer=layer.name,
+                type=layer.type,
+                line=layer.line,
+                got=f"{str(read.ceil_mode).lower()} and {param.round_mode.name}",
+                remedy="Remove one of them.",
+            )
+        param.round_mode, param.unknown = mode, read.unknown
+        translated.append(layer.name)
+    return [f"ceil_mode of {upgrade.named(translated)} became round_mode."] if translated else []
+
+
+PoolingParameter.dialects += (CeilPoolingParameter,)
+upgrade.TRANSLATIONS.append(to_round_mode)

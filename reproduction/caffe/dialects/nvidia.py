@@ -1,0 +1,186 @@
+"""The weights of NVIDIA Caffe 0.16 and later, DIGITS 6 among them, and the BatchNorm layers of 0.14 to 0.17.
+
+A blob is stored as bytes of a type of its own, ``raw_data`` of ``raw_data_type``. A BatchNorm layer may have a scale
+and a bias; it becomes BVLC's BatchNorm layer and a Scale layer after it, called ``<name>/scale_bias``, in nets and in
+files of weights alike. Its blobs were scale, bias, mean, variance and one number in 0.14 and 0.15, since 0.16 mean,
+variance, one number, scale and bias; that number is not used, where BVLC divides mean and variance by it. The fields
+145 to 148 of a layer, the types it computes in, change no weight; they are kept as protobuf keeps unknown fields.
+
+Source: NVIDIA/caffe@87a25543 src/caffe/proto/caffe.proto L5-L34, L592-L616, L1128-L1147; src/caffe/blob.cpp L303-L400;
+src/caffe/layers/batch_norm_layer.cpp; caffe-0.16 src/caffe/net.cpp L1127-L1144; caffe-0.15
+src/caffe/layers/batch_norm_layer.cpp L10-L50.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reproduction.caffe import blobs, caffemodel, upgrade
+from reproduction.caffe.errors import CaffemodelError, StrPath
+from reproduction.caffe.schema import (
+    BatchNormParameter,
+    BlobProto,
+    BlobShape,
+    Engine,
+    FillerParameter,
+    LayerParameter,
+    NetParameter,
+    ScaleParameter,
+)
+from reproduction.caffe.schema.message import LENGTH, Field, Kind, Message, boolean, choice, nested
+
+_LEAST_EPS = 1e-5
+_OCTETS = Kind("bytes", LENGTH, int, 0, np.dtype("u1"))
+
+
+class RawType(enum.IntEnum):
+    """The type of the values of a blob."""
+
+    DOUBLE = 0
+    FLOAT = 1
+    FLOAT16 = 2
+    INT = 3
+    UINT = 4
+    BOOL = 5
+
+
+_DTYPES: dict[RawType | None, np.dtype[Any]] = {
+    RawType.DOUBLE: np.dtype("<f8"),
+    RawType.FLOAT: np.dtype("<f4"),
+    RawType.FLOAT16: np.dtype("<f2"),
+}
+
+
+class RawBlobProto(Message):
+    """What the fork adds to BlobProto."""
+
+    raw_data_type = choice(10, RawType)
+    raw_diff_type = choice(11, RawType)
+    raw_data: Field[npt.NDArray[Any]] = Field(12, kind=_OCTETS, repeated=True, packed=True, array=True)
+    raw_diff: Field[npt.NDArray[Any]] = Field(13, kind=_OCTETS, repeated=True, packed=True, array=True)
+
+
+class ScaledBatchNormParameter(Message):
+    """What the fork adds to BatchNormParameter."""
+
+    scale_filler = nested(5, FillerParameter)
+    bias_filler = nested(6, FillerParameter)
+    scale_bias = boolean(7)
+    engine = choice(15, Engine, Engine.DEFAULT)
+
+
+def raw_values(blob: BlobProto, path: StrPath) -> blobs.Array | None:
+    """Return the values of a blob that was stored as bytes, or None for any other blob.
+
+    Returns:
+        float64 for DOUBLE, else float32; a view of the bytes, but for FLOAT16.
+
+    Raises:
+        CaffemodelError: the type is missing or holds no weights, or the bytes do not fit it.
+    """
+    raw = caffemodel.loads(blob.unknown, RawBlobProto)
+    return _values(raw, "data", path) if raw.has("raw_data") else None
+
+
+def _values(raw: RawBlobProto, kind: str, path: StrPath) -> blobs.Array:
+    octets: npt.NDArray[np.uint8] = getattr(raw, f"raw_{kind}")
+    stored: RawType | None = getattr(raw, f"raw_{kind}_type") if raw.has(f"raw_{kind}_type") else None
+    if stored not in _DTYPES:
+        got, want = "none" if stored is None else stored.name, "DOUBLE, FLOAT or FLOAT16"
+        raise CaffemodelError(f"raw_{kind} is of a type that holds no weights", path=path, got=got, want=want)
+    dtype = _DTYPES[stored]
+    if octets.size % dtype.itemsize:
+        want = f"a multiple of {dtype.itemsize}"
+        raise CaffemodelError(f"raw_{kind} is cut off", path=path, got=f"{octets.size} bytes", want=want)
+    values: blobs.Array = octets.view(dtype)
+    return values.astype(np.float32) if dtype.itemsize == 2 else values
+
+
+def to_data(net: NetParameter, was_old: bool) -> list[str]:
+    """Turn ``raw_data`` and ``raw_diff`` into BVLC's fields, in place.
+
+    Raises:
+        CaffemodelError: as ``raw_values``; the place is the layer.
+    """
+    count = sum(_to_data(layer, i) for layer in net.layer for i in range(len(layer.blobs)))
+    return [f"{count} blobs were stored in the way of NVIDIA Caffe."] if count else []
+
+
+def _to_data(layer: LayerParameter, i: int) -> bool:
+    blob = layer.blobs[i]
+    raw = caffemodel.loads(blob.unknown, RawBlobProto) if blob.unknown else RawBlobProto()
+    place = f"layer {layer.name!r} blob {i}"
+    for kind in ("data", "diff"):
+        if raw.has(f"raw_{kind}") and not (blob.has(kind) or blob.has(f"double_{kind}")):
+            values = _values(raw, kind, place)
+            setattr(blob, kind if values.dtype == np.float32 else f"double_{kind}", values)
+    if raw.is_empty():
+        return False
+    blob.unknown = raw.unknown
+    return raw.has("raw_data")
+
+
+def split_batch_norms(net: NetParameter, was_old: bool) -> list[str]:
+    """Split BatchNorm layers with a scale and a bias, and give the blobs of all BatchNorm layers BVLC's shapes."""
+    layers, split = [], []
+    for layer in net.layer:
+        layers.append(layer)
+        if layer.type != "BatchNorm":
+            continue
+        for blob in layer.blobs:
+            _flatten(blob)
+        param = layer.batch_norm_param
+        extra = caffemodel.loads(param.unknown, ScaledBatchNormParameter)
+        param.unknown = extra.unknown
+        if extra.scale_bias or extra.has("scale_filler") or extra.has("bias_filler") or len(layer.blobs) == 5:
+            layers.append(_scale(layer, extra))
+            split.append(layer.name)
+    net.layer = layers  # type: ignore[assignment]
+    return [f"The scale and bias of {upgrade.named(split)} became Scale layers."] if split else []
+
+
+def _flatten(blob: BlobProto) -> None:
+    """Make a blob of 1 x C x 1 x 1 one of C, as BVLC has it."""
+    shape = blobs.shape(blob)
+    if len(shape) == 4 and shape == (1, shape[1], 1, 1):
+        for name in ("num", "channels", "height", "width"):
+            blob.clear(name)
+        blob.shape = BlobShape(dim=[shape[1]])
+
+
+def _scale(layer: LayerParameter, extra: ScaledBatchNormParameter) -> LayerParameter:
+    """Take the scale and the bias from a BatchNorm layer, and return the Scale layer that has them."""
+    scale = LayerParameter(name=layer.name + upgrade.SPLIT_OFF, type="Scale", bottom=layer.top, top=layer.top)
+    scale.line = layer.line
+    scale.include.extend(rule.copy() for rule in layer.include)
+    scale.exclude.extend(rule.copy() for rule in layer.exclude)
+    if layer.has("phase"):
+        scale.phase = layer.phase
+    scale.scale_param = ScaleParameter(bias_term=True)
+    if extra.has("scale_filler"):
+        scale.scale_param.filler = extra.scale_filler
+    if extra.has("bias_filler"):
+        scale.scale_param.bias_filler = extra.bias_filler
+    param = layer.batch_norm_param
+    param.eps = max(param.eps, _LEAST_EPS)  # as in the fork, which uses the stored statistics in TEST and only there
+    param.clear("use_global_stats")
+    scale.param.extend(layer.param[3:5])
+    del layer.param[3:]
+    for spec, rate in [*((each, 0.0) for each in layer.param), *((each, 1.0) for each in scale.param)]:
+        spec.lr_mult = spec.decay_mult = rate
+    if len(layer.blobs) == 5:
+        # The older order ends with one number; with one channel, where both do, the fork takes it for the older too.
+        older = blobs.shape(layer.blobs[4]) == (1,)
+        scale.blobs.extend(layer.blobs[:2] if older else layer.blobs[3:])
+        layer.blobs[:] = [*layer.blobs[2 * older : 2 * older + 2], blobs.from_array(np.ones(1, np.float32))]
+    return scale
+
+
+BlobProto.dialects += (RawBlobProto,)
+BatchNormParameter.dialects += (ScaledBatchNormParameter,)
+blobs.STORAGES.append(raw_values)
+upgrade.TRANSLATIONS += [to_data, split_batch_norms]
