@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from reproduction.caffe.errors import NetError, ReproductionError, did_you_mean, warn
+from reproduction.caffe.errors import NetError, ReproductionError, also_unknown, did_you_mean, misspelt, warn
 from reproduction.caffe.schema import (
     LayerParameter,
     Message,
@@ -229,6 +229,7 @@ def upgrade_solver(solver: SolverParameter) -> list[str]:
 def _upgrade_v0(net: NetParameter) -> list[str]:
     """Turn V0 layers into V1 layers; padding layers become the pad of the layers after them (L115-140)."""
     kept = _without_padding(net)
+    _check_v0_types(kept)
     padding = [layer.layer.name for layer in net.layers if layer.layer.type == "padding"]
     lost = [field.name for field, _ in net.set_fields() if field.name in ("state", "debug_info", "input_shape")]
     for name in lost:
@@ -266,6 +267,17 @@ def _without_padding(net: NetParameter) -> list[V1LayerParameter]:
     return kept
 
 
+def _check_v0_types(layers: Iterable[V1LayerParameter]) -> None:
+    unknown = [layer for layer in layers if layer.layer.has("type") and layer.layer.type not in _V0_TYPES]
+    if unknown:
+        others: dict[str, list[int]] = {}
+        for layer in unknown[1:]:
+            others.setdefault(f"layer type {layer.layer.type!r}", []).append(layer.line)
+        first = unknown[0].layer.type
+        near = (did_you_mean if len(first) > 3 else misspelt)(first, _V0_TYPES)  # 'bn' does not mean 'bnll'
+        raise _v0_error("unknown type", unknown[0], also_unknown(near, others))
+
+
 def _from_v0(old: V1LayerParameter) -> V1LayerParameter:
     """Return the V1 form of a V0 layer and its connections (L201-551)."""
     if not old.has("layer"):
@@ -283,8 +295,6 @@ def _from_v0(old: V1LayerParameter) -> V1LayerParameter:
     ignored: list[str] = []
     for field, value in v0.set_fields():
         if field.name == "type":
-            if v0.type not in _V0_TYPES:
-                raise _v0_error("unknown type", old, did_you_mean(v0.type, _V0_TYPES))
             new.type = _V0_TYPES[v0.type]
         elif field.name in ("name", "blobs", "blobs_lr", "weight_decay"):
             setattr(new, field.name, value)

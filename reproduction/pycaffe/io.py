@@ -14,8 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from reproduction.caffe import blobs
 from reproduction.caffe.errors import DataError, ReproductionError, StrPath
+from reproduction.caffe.schema import BlobProto
 from reproduction.pycaffe.proto import caffe_pb2
+from reproduction.pycaffe.proto.message import ProtoMessage, plain
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -30,6 +33,9 @@ def blobproto_to_array(blob: Any, return_diff: bool = False) -> Array:
     Raises:
         ValueError: shape and number of values disagree.
     """
+    message = plain(blob) if isinstance(blob, ProtoMessage) else None
+    if not return_diff and isinstance(message, BlobProto) and message.unknown:
+        return np.array(blobs.array(message))  # as a fork of Caffe may have stored it
     values = np.array(blob.diff if return_diff else blob.data)
     legacy = ("num", "channels", "height", "width")
     if any(blob.HasField(name) for name in legacy):

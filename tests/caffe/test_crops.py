@@ -1,6 +1,7 @@
 """Crop layers without an offset: what the Caffe of 2015 took, and when that matters."""
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from reproduction.caffe.netspec import layer
 from reproduction.caffe.schema import NetParameter
 from reproduction.caffe.wirereader import varint
 
+DEPLOYED = sorted((Path(__file__).parents[2] / "prototxt").glob("*/deploy.prototxt"))
 DATA = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 1 dim: 32 dim: 32 } } }\n'
 CONV = 'layer { name: "%s" type: "%s" bottom: "%s" top: "%s" convolution_param { num_output: 1 %s } }\n'
 POOL = 'layer { name: "%s" type: "Pooling" bottom: "%s" top: "%s" pooling_param { kernel_size: 2 stride: 2 } }\n'
@@ -52,6 +54,17 @@ def test_the_offset_is_that_of_the_coordinate_map():
     proved = netspec.crop_fields(layer("Deconvolution", fc6, kernel_size=4, stride=2), data)
     assert proved == {"axis": 2, "offset": [94]}
     assert offsets(FCN + crop("score", "up", "data")) == [[94]]
+
+
+@pytest.mark.parametrize("path", DEPLOYED, ids=lambda path: path.parent.name)
+def test_the_published_nets_get_the_offsets_that_are_written_in_them(path):
+    message = prototxt.load_net(path)[0]
+    cropped = [spec for spec in message.layer if spec.type == "Crop"]
+    written = [list(spec.crop_param.offset) for spec in cropped]
+    for spec in cropped:
+        spec.clear("crop_param")
+    crops.set_offsets(message.layer)
+    assert [list(spec.crop_param.offset) for spec in cropped] == written
 
 
 def test_without_a_word_0_is_taken_with_a_warning_that_says_what_to_write():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from reproduction.caffe import graph, netspec, prototxt
+from reproduction.caffe import graph, netspec, prototxt, upgrade
 from reproduction.caffe.errors import NetError, PrototxtError, misspelt
 from reproduction.caffe.layers import LAYERS, UNSUPPORTED
 from reproduction.caffe.schema import NetParameter, SolverParameter
@@ -95,6 +95,15 @@ def test_unknown_types_of_a_net_are_one_error_with_the_place_of_the_first():
     assert str(error.value) == (
         "layer 'b' (Interp), line 2: unknown layer type 'Interp'. "
         "Also unknown: layer type 'ReLU6' (line 4), layer type 'Interp' (lines 5, 6)."
+    )
+
+
+def test_unknown_types_of_v0_are_listed_too():
+    text = "".join(f'layers {{ layer {{ name: "{kind}" type: "{kind}" }} }}\n' for kind in ("relu", "bn", "up", "bn"))
+    with pytest.raises(NetError) as error:
+        upgrade.upgrade_net(prototxt.loads(text, NetParameter))
+    assert str(error.value) == (
+        "layer 'bn' (bn), line 2: unknown type. Also unknown: layer type 'up' (line 3), layer type 'bn' (line 4)."
     )
 
 

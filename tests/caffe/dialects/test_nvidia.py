@@ -9,6 +9,8 @@ from reproduction.caffe.errors import CaffemodelError, NetError, ReproductionErr
 from reproduction.caffe.net import Net
 from reproduction.caffe.schema import BlobProto, LayerParameter, NetParameter
 from reproduction.caffe.wirereader import varint
+from reproduction.pycaffe import io
+from reproduction.pycaffe.proto import caffe_pb2
 
 CONV = """layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 5 dim: 5 } } }
 layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param { num_output: 2 kernel_size: 3 } }
@@ -71,6 +73,11 @@ def test_they_are_written_in_the_forms_of_bvlc(tmp_path, ending):
 def test_a_blob_anywhere_else_is_read_too(tmp_path):
     (tmp_path / "mean.binaryproto").write_bytes(raw([[[1, 2]], [[3, 4]]], "<f2"))
     np.testing.assert_array_equal(blobs.load_mean(tmp_path / "mean.binaryproto"), [[[1, 2]], [[3, 4]]])
+
+
+def test_a_program_for_pycaffe_reads_such_a_mean():
+    blob = caffe_pb2.BlobProto.FromString(raw([[[1, 2]], [[3, 4]]]))
+    np.testing.assert_array_equal(io.blobproto_to_array(blob), [[[1, 2]], [[3, 4]]])
 
 
 def test_gradients_are_read():
