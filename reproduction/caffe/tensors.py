@@ -29,6 +29,7 @@ Progress = Callable[[int], object] | None
 
 _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
 _FLOATS = "float32 or float64"
+_HEADER_BYTES = 2 << 20  # of safetensors' JSON, enough for 20,000 tensors; its objects take 20 times as much memory
 _NPY_HEAD = 2048  # bytes that hold the header of an array
 _DAMAGED = "The file is damaged: download or write it again."
 
@@ -46,6 +47,10 @@ def read_safetensors(path: StrPath) -> tuple[dict[str, Array], dict[str, str]]:
     if files.kind(data) != files.SAFETENSORS:
         raise CaffemodelError("this is not a safetensors file", path=path, remedy=_DAMAGED)
     start = 8 + struct.unpack_from("<Q", data)[0]
+    if start - 8 > _HEADER_BYTES:
+        raise CaffemodelError(
+            "the header is too large", path=path, offset=8, got=start - 8, want=f"at most {_HEADER_BYTES} bytes"
+        )
     header = _json(data[8:start], path)
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):

@@ -39,7 +39,7 @@ _DIGITS = 25  # of a decimal integer are read: enough to see that it fits no fie
 _MOST = 2**80  # what a greater integer reads as, for the same reason; Python shows none of more than 4,300 digits
 # Bytes of Python objects: what they may take besides as many as the text has, and what they cost.
 _SPARE_BYTES = 2**25
-_MESSAGE, _ITEM = 200, 40
+_MESSAGE, _ITEM = 400, 40
 _ESCAPE = re.compile(
     r"""\\(?: (?P<octal> [0-7]{1,3} )
             | [xX](?P<hex> [0-9a-fA-F]{1,2} )

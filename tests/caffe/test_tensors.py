@@ -209,6 +209,14 @@ def test_a_safetensors_header_that_lies_is_one_line(data, text, tmp_path):
             safetensors.numpy.load_file(path)
 
 
+def test_json_without_end_is_one_line(tmp_path):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(struct.pack("<Q", 2**21 + 8) + b'{"a":[' + b"[]," * 700_000)
+    assert said(tensors.read_safetensors, path) == (
+        f"{path}, byte 8: the header is too large; got 2097160, want at most 2097152 bytes."
+    )
+
+
 def test_json_nested_too_deep_is_one_line(tmp_path):
     path = tmp_path / "a.safetensors"
     path.write_bytes(struct.pack("<Q", 200_005) + b'{"a":' + b"[" * 200_000)
