@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reproduction.caffe import hdf5heap
-from reproduction.caffe.geometry import MAX_AXES
+from reproduction.caffe.geometry import INT_MAX, MAX_AXES
 from reproduction.caffe.hdf5messages import Cursor, Dataset
 from reproduction.caffe.hdf5objects import File
 
@@ -88,8 +88,8 @@ def read(file: File, dataset: Dataset, dtype: npt.DTypeLike) -> Values:
     """
     assert dataset.dtype is not None
     assert dataset.shape is not None
-    if len(dataset.shape) > MAX_AXES:
-        raise file.error(f"{dataset.name} has {len(dataset.shape)} axes")
+    if len(dataset.shape) > MAX_AXES or max(dataset.shape, default=0) > INT_MAX:
+        raise file.error(f"{dataset.name} has the shape {dataset.shape}")
     chunk, itemsize = dataset.layout.chunk, max(dataset.dtype.itemsize, np.dtype(dtype).itemsize)
     found = view(file, dataset)
     if found is not None:

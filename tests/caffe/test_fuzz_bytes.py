@@ -5,15 +5,20 @@ run always, tens of thousands in `make test-all`.
 """
 
 import random
+import re
 import resource
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
+import torch
 
-from reproduction.caffe import blobs, caffemodel, weights
+from reproduction.caffe import blobs, caffemodel, hdf5, hdf5values, weights
 from reproduction.caffe.errors import ReproductionError
+from reproduction.caffe.hdf5messages import Dataset
 from reproduction.caffe.schema import BlobProto, NetParameter, SolverState
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -185,3 +190,89 @@ def test_a_damaged_mean_is_our_error(tmp_path):
     for data in mutants([seed], 300, "mean"):
         (tmp_path / "mean").write_bytes(data)
         attempt(lambda: blobs.load_mean(tmp_path / "mean"), data)
+
+
+# ---- what lies behind checksums and compression, where damage to whole files never comes
+
+
+def rezipped(name: str, path: Path):
+    """Return a function that writes bytes as the member of a zip archive, with a checksum that fits."""
+
+    def write(data: bytes) -> Path:
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr(name, data)
+            for key in range(3 if name.startswith("a/") else 0):
+                file.writestr(f"a/data/{key}", bytes(64))
+        return path
+
+    return write
+
+
+def pickles(folder: Path) -> list[bytes]:
+    """Return the pickles of checkpoints, in each protocol."""
+    state = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.nn.Parameter(torch.ones(3))}
+    checkpoint = {"epoch": 3, "best": np.float64(1.5), "more": [np.arange(4), {1, 2}], "state_dict": state}
+    found = []
+    for protocol in (2, 4, 5):
+        torch.save(checkpoint, folder / "seed.pt", pickle_protocol=protocol)
+        with zipfile.ZipFile(folder / "seed.pt") as file:
+            found.append(file.read(next(name for name in file.namelist() if name.endswith("data.pkl"))))
+    return found
+
+
+def arrays(folder: Path) -> list[bytes]:
+    found = []
+    for values in (np.arange(6.0).reshape(2, 3), np.arange(4, dtype=">f4"), np.asfortranarray(np.ones((2, 3)))):
+        np.save(folder / "seed.npy", values)
+        found.append((folder / "seed.npy").read_bytes())
+    return found
+
+
+@pytest.mark.parametrize(
+    ("seeds", "member", "suffix"), [(pickles, "a/data.pkl", ".pt"), (arrays, "a.weight.npy", ".npz")]
+)
+def test_damage_that_no_checksum_shows_is_our_error(seeds, member, suffix, tmp_path):
+    write = rezipped(member, tmp_path / f"case{suffix}")
+    for data in mutants(seeds(tmp_path), 200, suffix):
+        path = write(data)
+        attempt(lambda path=path: [values.sum() for values in weights.read(path).arrays().values()], data)
+
+
+BLOCKS = re.compile(b"TREE|SNOD|HEAP|OHDR|OCHK|BTHD|BTLF|FRHP|FHDB|FADB|FAHD|GCOL")
+
+
+def addressed(data: bytes, rng: random.Random) -> bytes:
+    """Damage that keeps an HDF5 file's structure: addresses and sizes that become others of the file."""
+    out = bytearray(data)
+    blocks = [match.start() for match in BLOCKS.finditer(data)]
+    places = [at for at in range(len(data) - 8) if 0 < int.from_bytes(data[at : at + 8], "little") < len(data)]
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        value = rng.choice((rng.choice(blocks), rng.randrange(len(data)), rng.randrange(300), 2**64 - 1, 2**63, 0))
+        at = rng.choice(places)
+        out[at : at + 8] = value.to_bytes(8, "little")
+    return bytes(out)
+
+
+@pytest.mark.parametrize("version", ["earliest", "latest"])
+def test_damaged_addresses_of_hdf5_are_our_errors(version, tmp_path):
+    seed, path = tmp_path / "seed.h5", tmp_path / "case.h5"
+    with h5py.File(seed, "w", libver=version) as file:
+        for i in range(12):
+            file[f"data/l{i}/0"] = np.arange(6.0).reshape(2, 3)
+        file.create_dataset("x", data=np.arange(15).reshape(5, 3), chunks=(2, 2), compression="gzip", shuffle=True)
+        file.create_dataset("y", data=np.arange(15).reshape(5, 3), chunks=(3, 1), maxshape=(None, None))
+    rng, before = random.Random(version), peak()
+
+    def read() -> None:
+        file = hdf5.Reader(path).file
+        for name in ("x", "y"):
+            found = file.member(file.root, name)
+            if isinstance(found, Dataset) and found.dtype is not None and found.shape is not None:
+                hdf5values.read(file, found, np.float32)
+
+    for _ in range(100):
+        data = addressed(seed.read_bytes(), rng)
+        path.write_bytes(data)
+        attempt(lambda: [values.sum() for values in weights.read(path).arrays().values()], data)
+        attempt(read, data)
+    assert peak() - before < MEMORY

@@ -180,6 +180,7 @@ def test_a_model_of_an_impossible_name_is_one_line(name, tmp_path):
             lambda file: file.create_dataset("x", data=np.zeros(2**25, "u1"), chunks=(2**20,), compression="gzip"),
             "the file declares 134217728 bytes",  # as floats
         ),
+        (lambda file: file.create_dataset("x", (2**40, 0), "f4"), "/x has the shape (1099511627776, 0)"),
         (
             lambda file: file.create_dataset("x", data=np.zeros(9), chunks=(3,), compression="lzf"),
             "passed filter 32000",

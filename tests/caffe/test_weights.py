@@ -1,11 +1,13 @@
 import itertools
+import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from reproduction.caffe import blobs, caffemodel, hdf5, prototxt, tensors, weights
+from reproduction.caffe import blobs, caffemodel, hdf5, prototxt, snapshot, tensors, weights
 from reproduction.caffe.errors import ReproductionError
 from reproduction.caffe.net import Net
 from reproduction.caffe.schema import BlobProto, LayerParameter, NetParameter
@@ -245,3 +247,19 @@ def test_a_safetensors_file_whose_net_is_damaged_is_one_line(tmp_path):
     with pytest.raises(ReproductionError) as error:
         weights.read(path)
     assert str(error.value).startswith(f"{path}: caffe.prototxt:1:")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes")
+@pytest.mark.parametrize("suffix", [*SUFFIXES, ".pth", ".solverstate", ".solverstate.h5", ".binaryproto"])
+def test_a_pipe_a_device_and_a_folder_are_no_weights(suffix, tmp_path):
+    read = weights.read
+    if "solverstate" in suffix:
+        read = partial(snapshot.load, like=[])
+    elif suffix == ".binaryproto":
+        read = blobs.load_mean
+    os.mkfifo(tmp_path / f"pipe{suffix}")
+    (tmp_path / f"folder{suffix}").mkdir()
+    (tmp_path / f"device{suffix}").symlink_to("/dev/zero")
+    for name in ("pipe", "folder", "device"):
+        path = tmp_path / f"{name}{suffix}"
+        assert said(read, path) == f"{path}: this is not a file; got a {name}. Name a file on a disk."
