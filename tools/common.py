@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import io
 import os
 import platform
 import signal
@@ -56,6 +57,8 @@ def run(main: Callable[[], int | None]) -> None:
     """
     shorten_warnings()
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
         code = main() or 0
         sys.stdout.flush()

@@ -78,12 +78,15 @@ def open_regular(path: StrPath, error: FileError = DataError) -> BinaryIO:
         error: the class of the error.
 
     Raises:
-        DataError, or the class that is asked for: it is a folder, a pipe, a socket or a device.
+        DataError, or the class that is asked for: it is a folder, a pipe, a socket or a device, or
+            no file can have this name.
         OSError: it cannot be opened.
     """
-    if "\0" in os.fspath(path):
-        raise error("this cannot be the name of a file", path=repr(path))
-    _check_regular(Path(path).stat().st_mode, path, error)
+    try:
+        mode = Path(path).stat().st_mode
+    except ValueError:  # a zero byte, or half of a character
+        raise error("this cannot be the name of a file", path=ascii(os.fspath(path))) from None
+    _check_regular(mode, path, error)
     file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 (pathlib takes no opener)
     try:
         _check_regular(os.fstat(file.fileno()).st_mode, path, error)

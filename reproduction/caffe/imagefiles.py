@@ -94,11 +94,8 @@ def _regular(path: StrPath | BinaryIO) -> contextlib.AbstractContextManager[Bina
         return contextlib.nullcontext(path)
     try:
         return files.open_regular(path)
-    except (OSError, ValueError) as error:  # as of a name with a zero byte
-        if isinstance(error, DataError):
-            raise
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(f"the image cannot be read ({reason.lower()})") from None
+    except OSError as error:
+        raise DataError(f"the image cannot be read ({(error.strerror or str(error)).lower()})") from None
 
 
 def _identified(file: BinaryIO) -> Image.Image:

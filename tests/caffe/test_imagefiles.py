@@ -88,8 +88,9 @@ def test_pipes_and_devices_are_refused_without_waiting(tmp_path, reader):
     assert refused(reader, Path("/dev/zero")) == "/dev/zero: this is not a file; got a device. Name a file on a disk."
 
 
-def test_a_name_with_a_zero_byte_is_refused():
-    assert refused(images.read_rgb, "a\0.png") == "a\0.png: the image cannot be read (embedded null byte)."
+def test_a_name_that_no_file_can_have_is_refused():
+    assert refused(images.read_rgb, "a\0.png") == r"'a\x00.png': this cannot be the name of a file."
+    assert refused(images.read_rgb, "\ud800.png") == r"'\ud800.png': this cannot be the name of a file."
 
 
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)

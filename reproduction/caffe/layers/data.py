@@ -16,6 +16,8 @@ from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.schema import BlobShape, FillerParameter
 
+_LIST_BYTES = 1 << 28  # of a list of files; ImageNet's has 48 MB
+
 
 class Source(Layer):
     """A layer that brings in values from outside torch, onto the device and in the type of the net."""

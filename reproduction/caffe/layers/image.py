@@ -237,13 +237,14 @@ def read_labels(source: str) -> list[tuple[str, int]]:
     for number, line in enumerate(read_list(source).splitlines(), 1):
         path, _, label = line.rpartition(" ")
         try:
-            found.append((path, int(label)))
+            value = int(label)
         except ValueError:
-            path = ""
-        if not path:
+            path, value = "", 0
+        if not path or not -(1 << 31) <= value < 1 << 31:
             raise DataError(
-                "this line is not understood", path=f"{source}:{number}", got=repr(line), want="'path label'"
+                "this line is not understood", path=f"{source}:{number}", got=repr(line[:80]), want="'path label'"
             )
+        found.append((path, value))
     if not found:
         raise DataError("the list names no images", path=source)
     return found

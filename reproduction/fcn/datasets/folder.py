@@ -20,8 +20,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from reproduction.caffe import imagefiles
-from reproduction.caffe.errors import DataError, StrPath
+from reproduction.caffe import files, imagefiles
+from reproduction.caffe.errors import DataError, StrPath, shown
 from reproduction.fcn import images, nets
 from reproduction.fcn.datasets import layouts, painted, pictures
 from reproduction.fcn.datasets.base import VOID, Array, Dataset, Tops
@@ -271,9 +271,13 @@ def check_names(names: object) -> tuple[str, ...]:
     Raises:
         DataError: they are something else.
     """
-    if isinstance(names, list | tuple) and 0 < len(names) < VOID and all(isinstance(name, str) for name in names):
+    if isinstance(names, list | tuple) and 0 < len(names) < VOID and all(map(_is_name, names)):
         return tuple(names)
-    raise DataError("'classes' is not a list of names", got=repr(names)[:80])
+    raise DataError("'classes' is not a list of names", got=shown(names)[:80])
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and files.is_utf8(name)
 
 
 def check_side(side: object) -> int:
@@ -284,7 +288,7 @@ def check_side(side: object) -> int:
     """
     if type(side) is int and 0 <= side < 1 << 20:
         return side
-    raise DataError("'side' is not a number of pixels", got=repr(side)[:80])
+    raise DataError("'side' is not a number of pixels", got=shown(side)[:80])
 
 
 def check_palette(colours: object) -> Reading:
@@ -298,8 +302,11 @@ def check_palette(colours: object) -> Reading:
     if colours == painted.INDICES:
         return painted.INDICES
     if isinstance(colours, dict) and all(
-        isinstance(name, str) and isinstance(rgb, tuple) and len(rgb) == 3 and all(v in range(256) for v in rgb)
+        _is_name(name)
+        and isinstance(rgb, tuple)
+        and len(rgb) == 3
+        and all(type(value) is int and 0 <= value < 256 for value in rgb)
         for name, rgb in colours.items()
     ):
         return colours
-    raise DataError("'palette' is not a table of colours", got=repr(colours)[:80], want="{'sky': (0, 0, 255), ...}")
+    raise DataError("'palette' is not a table of colours", got=shown(colours)[:80], want="{'sky': (0, 0, 255), ...}")

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from reproduction.caffe import files
 from reproduction.caffe.errors import DataError, StrPath, did_you_mean
 
+_CLASSES_BYTES = 1 << 20
 _SPLIT_BYTES = 1 << 24  # SBD's list of 8,498 ids has 102 kB
 
 
@@ -144,7 +146,7 @@ def read_list(path: StrPath) -> list[str]:
         DataError: the file cannot be read, is empty, is no list of ids, or has an id twice.
     """
     try:
-        with Path(path).open("rb") as file:
+        with files.open_regular(path) as file:
             data = file.read(_SPLIT_BYTES + 1)
         lines = data.decode("utf-8-sig").splitlines()
     except OSError as error:
@@ -174,7 +176,8 @@ def read_classes(path: StrPath) -> tuple[str, ...]:
     """
     want = "one name a line, at most 255, none twice"
     try:
-        names = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").rstrip().splitlines()]
+        text = files.read_regular(path, _CLASSES_BYTES).decode("utf-8-sig")
+        names = [line.strip() for line in text.rstrip().splitlines()]
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise DataError(
@@ -182,9 +185,9 @@ def read_classes(path: StrPath) -> tuple[str, ...]:
         ) from None
     except UnicodeDecodeError:
         names = []
-    for number, name in enumerate(names, 1):
+    for number, name in enumerate(names[:256], 1):
         if not name or name in names[: number - 1]:
-            got = f"{name!r} again" if name else "a blank"
+            got = f"{name[:60]!r} again" if name else "a blank"
             raise DataError("this is no list of classes", path=path, got=f"{got} on line {number}", want=want)
     if not 0 < len(names) < 256:
         got = f"{len(names)} names" if names else "no name"

@@ -89,7 +89,7 @@ def _drawn(place: Path) -> str | None:
     if not place.exists():
         return None
     about = place / _ABOUT
-    lines = about.read_text(errors="replace").splitlines() if about.is_file() else []
+    lines = files.read_regular(about, 1 << 20).decode(errors="replace").splitlines() if about.is_file() else []
     if len(lines) != 2 or not lines[0].startswith(_TITLE):
         raise DataError("this folder holds something else", path=place, want=_TITLE, remedy="Delete it.")
     if lines[1] != _content(place):

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from reproduction.caffe import files
 from reproduction.caffe.errors import DataError, StrPath
 from reproduction.fcn.datasets import layouts, mat, pictures
 from reproduction.fcn.datasets.base import Array, Dataset, Tops, class_names
@@ -112,7 +113,8 @@ def _names(path: Path, published: Sequence[str]) -> list[str]:
     if not path.is_file():
         return _plain(published)
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        text = files.read_regular(path, 1 << 20).decode()
+        lines = [line for line in text.splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"the list of labels cannot be read ({error})", path=path) from None
     if not all(line.count(":") == 1 for line in lines):

@@ -97,7 +97,7 @@ def test_what_is_no_list_of_ids_is_refused(tmp_path, data, text):
 def test_a_list_that_cannot_be_read_is_an_error(tmp_path):
     with pytest.raises(DataError) as error:
         layouts.read_list(tmp_path)
-    assert str(error.value) == f"{tmp_path}: the split cannot be read (is a directory)."
+    assert str(error.value) == f"{tmp_path}: this is not a file; got a folder. Name a file on a disk."
 
 
 def test_blank_lines_windows_line_ends_and_marks_of_utf8_do_not_count(tmp_path):
