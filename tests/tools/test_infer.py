@@ -215,7 +215,8 @@ def test_a_broken_picture_does_not_stop_the_others(infer):
     code, said = infer("a.jpg", "b.jpg", "c.jpg", "-o", "out")
     assert code == 1
     assert said.err == (
-        "error: b.jpg: not an image in a known format; got a file that begins with b'<html>'.\n"
+        "error: b.jpg: not an image in a known format; got a file that begins with b'<html>', want"
+        " one of BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP.\n"
         "error: 1 of 3 pictures could not be segmented.\n"
     )
     assert [name for name in files("out") if "_" not in name] == ["a.png", "c.png"]
