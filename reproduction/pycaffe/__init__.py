@@ -3,13 +3,14 @@
 It stands for BVLC pycaffe 1.0; ``import reproduction.pycaffe as caffe`` works, and
 ``python -m reproduction.pycaffe SCRIPT`` runs a program that says ``import caffe``.
 
-1. ``net``, ``live``, ``need``: Net, its blobs, and its layers one by one.
+1. ``net``, ``live``, ``need``: Net, its blobs, and its layers one by one; ``_caffe``: the compiled module's names.
 2. ``solver``: the solvers.
 3. ``modes``, ``errors``, ``logs``: devices and seeds, errors that scripts can catch, and what Caffe logs.
 4. ``net_spec``, ``coord_map``, ``draw``: nets written in Python, aligned, and drawn.
 5. ``io``, ``classifier``, ``detector``: pictures and blobs in and out.
 6. ``proto``: ``caffe_pb2`` and ``text_format``, the schema's messages with protobuf's manners.
-7. ``run``, ``aliases``, ``oldnames``, ``python2``: running programs as they are.
+7. ``run``, ``aliases``, ``python2``: running programs as they are; ``oldnames``, ``oldlibraries``, ``scipy_misc``:
+   names that libraries removed.
 
 Where it differs from Caffe:
 

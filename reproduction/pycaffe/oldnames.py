@@ -34,6 +34,27 @@ def _fromstring(string: bytes, dtype: Any = float, count: int = -1, sep: str = "
 
 _NUMPY_FROMSTRING = np.fromstring
 
+
+class _Cast:
+    """``numpy.cast[kind](values)``."""
+
+    def __getitem__(self, kind: Any) -> Callable[[Any], Any]:
+        return lambda values: np.asarray(values).astype(kind)
+
+
+def _random_integers(low: int, high: int | None = None, size: Any = None) -> Any:
+    """Draw integers from ``low``, or 1, to ``high``, which is among them."""
+    first, last = (1, low) if high is None else (low, high)
+    return np.random.randint(first, last + 1, size)
+
+
+def _scalar_type(value: Any) -> Any:
+    try:
+        return np.dtype(value).type
+    except TypeError:
+        return None
+
+
 # Module -> name -> what it was.
 _VALUES: dict[str, dict[str, Any]] = {
     "numpy": {
@@ -48,7 +69,9 @@ _VALUES: dict[str, dict[str, Any]] = {
         "asfarray": lambda a, dtype=float: np.asarray(a, dtype),
         "asscalar": lambda a: a.item(),
         "bool": bool,
+        "cast": _Cast(),
         "complex": complex,
+        "find_common_type": lambda arrays, scalars: np.result_type(*arrays, *scalars),
         "float": float,
         "in1d": lambda ar1, ar2, *args, **options: np.isin(np.ravel(ar1), ar2, *args, **options),
         "infty": np.inf,
@@ -57,11 +80,20 @@ _VALUES: dict[str, dict[str, Any]] = {
         "issctype": lambda kind: isinstance(kind, type) and issubclass(kind, np.generic),
         "long": int,
         "msort": lambda a: np.sort(a, axis=0),
+        "obj2sctype": _scalar_type,
         "object": object,
         "rank": np.ndim,
+        "sctypes": {
+            "int": [np.int8, np.int16, np.int32, np.int64],
+            "uint": [np.uint8, np.uint16, np.uint32, np.uint64],
+            "float": [np.float16, np.float32, np.float64, np.longdouble],
+            "complex": [np.complex64, np.complex128, np.clongdouble],
+            "others": [bool, object, bytes, str, np.void],
+        },
         "str": str,
         "unicode": str,
     },
+    "numpy.random": {"random_integers": _random_integers},
     "time": {"clock": time.perf_counter},
     "sys": {"setdefaultencoding": lambda name: None},
     "os": {"errno": errno},
@@ -74,6 +106,7 @@ _MOVED: dict[str, dict[str, str]] = {
         "clongfloat": "numpy.clongdouble", "complex_": "numpy.complex128", "cumproduct": "numpy.cumprod",
         "fastCopyAndTranspose": "numpy.transpose", "float_": "numpy.float64", "int0": "numpy.intp",
         "longcomplex": "numpy.clongdouble", "longfloat": "numpy.longdouble", "mat": "numpy.asmatrix", "math": "math",
+        "safe_eval": "ast.literal_eval", "byte_bounds": "numpy.lib.array_utils.byte_bounds",
         "object0": "numpy.object_", "product": "numpy.prod", "round_": "numpy.round", "row_stack": "numpy.vstack",
         "setmember1d": "numpy.in1d", "singlecomplex": "numpy.complex64", "sometrue": "numpy.any",
         "str0": "numpy.str_", "string_": "numpy.bytes_", "trapz": "numpy.trapezoid", "typeDict": "numpy.sctypeDict",

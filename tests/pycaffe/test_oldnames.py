@@ -30,6 +30,9 @@ assert np.product([2, 3]) == np.cumproduct([2, 3])[-1] == 6 and np.trapz([1, 1])
 assert np.row_stack(([1], [2])).shape == (2, 1)
 assert (np.NaN is np.nan) and np.float_ is np.float64 and np.lib.pad([1], 1, 'constant').size == 3
 assert np.msort(np.array([[2, 1], [1, 3]])).tolist() == [[1, 1], [2, 3]] and np.math.pi > 3 and scipy.array is np.array
+assert np.cast['float32']([1, 2]).dtype == np.float32 and np.find_common_type([np.int8, np.float32], []) == np.float32
+assert np.obj2sctype('f4') is np.float32 and np.float32 in np.sctypes['float'] and np.safe_eval('[1]') == [1]
+assert set(np.random.random_integers(1, 2, 99)) == {1, 2}
 a = np.zeros((2, 2), np.uint8)
 a.itemset((0, 1), 5)
 assert a.tostring() == bytes([0, 5, 0, 0]) and a.ptp() == 5 and np.array(a, dtype=float, copy=False).sum() == 5

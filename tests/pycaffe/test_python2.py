@@ -153,6 +153,11 @@ def test_what_a_text_executes_is_python_2_too():
     assert ran("from __future__ import division\nx = eval('7 / 2')")["x"] == 3.5
 
 
+def test_an_exception_has_a_message():
+    source = "x = []\nclass A: message = 3\nfor e in (ValueError('no'), KeyError(1, 2), A()):\n    x.append(e.message)"
+    assert ran(source)["x"] == ["no", "", 3]
+
+
 def test_methods_that_were_renamed_are_found():
     assert ran("import numpy as np\nx = np.zeros(2, np.uint8).tostring()")["x"] == b"\0\0"
 

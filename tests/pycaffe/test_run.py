@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from reproduction.caffe import net
+from reproduction.caffe import caffemodel, net
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = Path(__file__).with_name("scripts")
@@ -274,3 +274,49 @@ def test_the_scripts_are_python_2():
     for script in ("net.py", "surgery.py", "score.py", "meaning.py", "library.py"):
         with pytest.raises(SyntaxError):
             ast.parse((SCRIPTS / script).read_text())
+
+
+DEPLOY = """
+input: "data" input_dim: 1 input_dim: 3 input_dim: 8 input_dim: 8
+layer { name: "c" type: "Convolution" bottom: "data" top: "c"
+  convolution_param { num_output: 4 kernel_size: 3 pad: 1 stride: 2 weight_filler { type: "gaussian" std: 0.05 } } }
+layer { name: "u" type: "Deconvolution" bottom: "c" top: "u" convolution_param {
+  num_output: 4 kernel_size: 4 stride: 2 bias_term: false weight_filler { type: "gaussian" std: 0.1 } } }
+layer { name: "score" type: "Crop" bottom: "u" bottom: "data" top: "score" crop_param { axis: 2 offset: 1 } }
+"""
+HELPER = """
+from collections import namedtuple
+Label = namedtuple('Label', 'id train')
+labels = [Label(i, i if i < 4 else 255) for i in range(6)]
+"""
+
+
+@pytest.mark.parametrize("python", ["3", "2"])
+def test_generated_pictures_are_judged_on_the_cpu_with_one_warning(python, tmp_path):
+    (tmp_path / "deploy.prototxt").write_text(DEPLOY)
+    module = net.load(tmp_path / "deploy.prototxt")
+    caffemodel.dump(module.to_proto(), tmp_path / "fcn.caffemodel")
+    (tmp_path / "data" / "helpers").mkdir(parents=True)
+    (tmp_path / "data" / "helpers" / "labels.py").write_text(HELPER)
+    rng = np.random.default_rng(0)
+    right = counted = 0
+    for name in "ab":
+        picture, label = rng.integers(0, 256, (12, 10, 3), np.uint8), rng.integers(0, 6, (10, 14), np.uint8)
+        Image.fromarray(picture).save(tmp_path / "data" / f"{name}.png")
+        Image.fromarray(label).save(tmp_path / "data" / f"{name}_label.png")
+        resized = np.array(Image.fromarray(picture).resize((14, 10), Image.Resampling.BILINEAR), np.float32)
+        values = (resized[:, :, ::-1] - np.array((72.5, 83.25, 73.5), np.float32)).transpose(2, 0, 1)
+        with torch.no_grad():
+            labels = module({"data": torch.from_numpy(values.copy())[None]})["score"][0].argmax(0).numpy()
+        right += (labels == label)[label < 4].sum()
+        counted += (label < 4).sum()
+    shutil.copy(SCRIPTS / "evaluate.py", tmp_path)
+    switch = ["-2"] if python == "2" else []
+    asked = ["--data", "data", "--output", "out", "--model", "./"]
+    code, out, err = run(tmp_path, *switch, "evaluate.py", *asked, CUDA_VISIBLE_DEVICES="")
+    assert (code, out) == (0, ""), err
+    assert err.count("RuntimeWarning") == 1
+    assert "this torch finds no CUDA device; nets compute on the CPU" in err
+    assert (tmp_path / "out" / "results.txt").read_text() == f"accuracy: {right / counted:f}\n"
+    with Image.open(tmp_path / "out" / "0.png") as image:
+        assert image.size == (14, 10)

@@ -54,3 +54,10 @@ def find(owner: Any, name: str) -> Callable[..., Any]:
         return partial(LOST[name], owner)
     own: Callable[..., Any] = getattr(owner, name)
     return own
+
+
+def message(owner: Any) -> Any:
+    """Return ``owner.message``; an exception without one had its only argument there."""
+    if isinstance(owner, BaseException) and not hasattr(owner, "message"):
+        return owner.args[0] if len(owner.args) == 1 else ""
+    return owner.message

@@ -123,5 +123,6 @@ BUILTINS: dict[str, Any] = {
     translate.DIVIDE_NAME: arrays.divide_in_place,
     translate.DIVIDE_ITEM: arrays.divide_item,
     translate.DIVIDE_ATTRIBUTE: arrays.divide_attribute,
+    translate.MESSAGE: methods.message,
     translate.METHOD: methods.find,
 }

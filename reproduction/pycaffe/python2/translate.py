@@ -14,9 +14,9 @@ from reproduction.caffe.errors import ReproductionError
 from reproduction.pycaffe.python2 import methods
 
 #: The names by which translated sources call what ``names.BUILTINS`` has under them.
-BOUND, CODE, DIVIDE, DIVIDE_NAME, DIVIDE_ITEM, DIVIDE_ATTRIBUTE, METHOD = (
+BOUND, CODE, DIVIDE, DIVIDE_NAME, DIVIDE_ITEM, DIVIDE_ATTRIBUTE, MESSAGE, METHOD = (
     f"__python2_{what}__"
-    for what in ("bound", "code", "divide", "divide_name", "divide_item", "divide_attribute", "method")
+    for what in ("bound", "code", "divide", "divide_name", "divide_item", "divide_attribute", "message", "method")
 )
 
 _TAB = 8
@@ -201,6 +201,12 @@ class _Meaning(_Lost):
             mode, division = ast.Constant(node.func.id), ast.Constant(self.true_division)
             node.args[0] = _call(CODE, node.args[0], mode, division)
         return super().visit_Call(node)
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        self.generic_visit(node)
+        if node.attr == "message" and isinstance(node.ctx, ast.Load):
+            return ast.copy_location(_call(MESSAGE, node.value), node)
+        return node
 
     def visit_Slice(self, node: ast.Slice) -> ast.AST:
         self.generic_visit(node)
