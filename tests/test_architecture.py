@@ -48,6 +48,7 @@ FLOORS = [
     },
     {"weights", "netspec", "layers", "transfer", "dialects"},
     {"graph", "inputs", "processes"},
+    {"need", "overwriting"},
     {"net"},
     {"rules", "snapshot", "signals", "parallel", "onnxnet", "accumulation"},
     {"updates", "events", "solvernets"},

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reproduction.caffe import graph, prototxt, weights
+from reproduction.caffe import graph, overwriting, prototxt, weights
 from reproduction.caffe.errors import NetError, StrPath
 from reproduction.caffe.geometry import Shape, check_shapes
 from reproduction.caffe.graph import Graph, Node, place, placed
@@ -76,8 +76,7 @@ class Net(nn.Module):
         self.param_specs: dict[str, list[ParamSpec]] = {}
         self._steps: dict[int, _Step] = {}
         self._learnable: list[tuple[Layer, str, ParamSpec]] = []
-        self._python_layers, self._live = python_layers, live
-        self._seed = seed
+        self._python_layers, self._live, self._seed = python_layers, live, seed
         self._generator: torch.Generator | None = None if seed is None else Generator().manual_seed(seed)
         for node in self.graph.nodes:
             with placed(node):
@@ -94,6 +93,7 @@ class Net(nn.Module):
         for step in self._steps.values():
             step.layer.train(step.layer.spec.phase is Phase.TRAIN)  # a layer may have a phase of its own
         self.add_as_blas(blas_order)
+        overwriting.warn_of(self.graph, list(map(self.layer_at, self.graph.nodes)), self.loss_weights)
 
     # ---- building
 
@@ -181,7 +181,7 @@ class Net(nn.Module):
             if node.is_slot:
                 continue
             layer = self._steps[node.index].layer
-            layer.inplace = bool(node.bottoms) and node.tops[:1] == node.bottoms[:1] and node.bottoms[0] in free
+            layer.inplace = layer.can_overwrite and node.tops[:1] == node.bottoms[:1] and node.bottoms[0] in free
             free.difference_update(node.tops)
             if layer.top_is_free:
                 free.update(node.tops)

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import Function
 
+from reproduction.caffe import need
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.graph import Node, placed
 from reproduction.caffe.layers.blob import Blob, BlobVec
 from reproduction.caffe.layers.data import DummyData, Parameter
 from reproduction.caffe.layers.python import Python, UserLayer
+from reproduction.caffe.need import Need
 from reproduction.caffe.net import Net
-from reproduction.pycaffe import need
-from reproduction.pycaffe.need import Need
 
 _AGAIN = "Call forward again."
 
@@ -37,7 +37,7 @@ def find_class(module: str, layer: str) -> type[Any]:
 def layers_of(net: Net, blobs: Mapping[str, Blob]) -> list[LiveLayer]:
     """Make the live layers of a net over its blobs."""
     layers = [net.layer_at(node) for node in net.graph.nodes]
-    needs = need.find(net.graph, [layer.param_specs if layer else [] for layer in layers], net.loss_weights)
+    needs = need.find(net.graph, layers, net.loss_weights)
     learnable = {parameter.data_ptr(): parameter for parameter in net.parameters()}
     for layer, needed in zip(layers, needs, strict=True):
         for blob, learns in zip(layer.blobs if layer else (), needed.params, strict=True):
@@ -169,6 +169,10 @@ class LiveLayer:
         if not self.need.layer:
             with torch.no_grad():
                 return self.net.run(self.node, bottoms)
+        if not self.layer.inplace:
+            # The top will be written over the bottom where somebody holds the blob's array; the gradient may read both.
+            over = [blob in self.tops and blob.is_held for blob in self.bottoms]
+            bottoms = [x.clone() if held else x for x, held in zip(bottoms, over, strict=True)]
         leaves = [x.detach().requires_grad_(wanted) for x, wanted in zip(bottoms, self.need.bottoms, strict=True)]
         # Where the layer works in place, autograd must not see that it overwrites a leaf.
         passed = [_Alias.apply(x) for x in leaves] if self.layer.inplace else leaves  # type: ignore[no-untyped-call]

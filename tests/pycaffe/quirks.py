@@ -40,11 +40,16 @@ def weight(layer, kind, i, shape):
     return (random.standard_normal(shape) * scale).astype(np.float32)
 
 
-def run(caffe, path):
+def run(caffe, path, hold=False):
     """Two passes forward and backward, the second adding to the gradients of the first.
 
+    Args:
+        caffe: the module.
+        path: the net.
+        hold: whether every array is held all the time, as programs may.
+
     Returns:
-        Copies of ``NUMBER/data/BLOB``, ``NUMBER/grad/LAYER/i`` and ``NUMBER/param/LAYER/i``.
+        Copies of ``NUMBER/data/BLOB``, ``NUMBER/grad/LAYER/i`` and, at the end, ``param/LAYER/i``.
     """
     head = Path(path).read_text().partition("\n")[0]
     net = caffe.Net(str(path), caffe.TEST if "phase TEST" in head else caffe.TRAIN)
@@ -53,6 +58,7 @@ def run(caffe, path):
         for i, blob in enumerate(blobs):
             blob.data[...] = weight(name, kinds[name], i, tuple(blob.data.shape))
     net.clear_param_diffs()
+    held = [(blob.data, blob.diff) for blob in net.blobs.values()] if hold else []
     shapes = re.search(r"reshape (\{.*\})", head)
     found = {}
     for number in range(2):
@@ -63,13 +69,14 @@ def run(caffe, path):
             net.blobs[name].data[...] = value(name, tuple(net.blobs[name].data.shape), number)
         net.forward()
         for name, blob in net.blobs.items():
-            if "_split_" not in name:
+            if "_split_" not in name and name not in net.inputs:
                 found[f"{number}/data/{name}"] = np.array(blob.data)
         net.backward()
         for name, blobs in net.params.items():
             for i, blob in enumerate(blobs):
                 found[f"{number}/grad/{name}/{i}"] = np.array(blob.diff)
-                found[f"{number}/param/{name}/{i}"] = np.array(blob.data)
+                found[f"param/{name}/{i}"] = np.array(blob.data)
+    assert len(held) == (len(net.blobs) if hold else 0)
     return found
 
 

@@ -12,6 +12,7 @@ from reproduction.caffe import caffemodel, fillers
 from reproduction.caffe.errors import NetError, warn
 from reproduction.caffe.geometry import INT_MAX, Shape, check_shape
 from reproduction.caffe.layers.borders import AnyBlob, whole
+from reproduction.caffe.layers.memory import Keeps, Rereads
 from reproduction.caffe.schema import FillerParameter, LayerParameter, Message, ParamSpec
 from reproduction.caffe.schema.message import UINT32
 
@@ -42,6 +43,10 @@ class Layer(nn.Module):
         spec: the layer's message, upgraded.
         generator: the source of random numbers for fillers and dropout; None is torch's own.
         changes_blobs: whether a forward in training writes the layer's own blobs; its gradient does not read them.
+        in_place_values: whether Caffe computes the right values in place.
+        in_place_gradient: whether it passes on the gradient of these values in place.
+        positive: whether no value of the top is below 0.
+        can_overwrite: whether the layer can compute its top in the memory of its bottom, and its gradient from it.
         top_is_free: whether the top is memory of its own that the layer's gradient does not need, so that the next
             layer may overwrite it.
         inplace: whether the net lets the layer compute its top in the memory of its bottom: the prototxt names them
@@ -63,10 +68,14 @@ class Layer(nn.Module):
     is_loss: ClassVar[bool] = False
     differentiable: ClassVar[tuple[int, ...] | None] = None
     changes_blobs: ClassVar[bool] = False
+    can_overwrite: ClassVar[bool] = False
     top_is_free: ClassVar[bool] = False
+    in_place_values: ClassVar[bool] = True
+    in_place_gradient: ClassVar[bool] = True
 
     inplace: bool = False
     in_blas_order: bool = False
+    positive: bool = False
 
     def __init__(self, spec: LayerParameter, bottoms: Sequence[Shape], generator: torch.Generator | None = None):
         super().__init__()
@@ -131,6 +140,14 @@ class Layer(nn.Module):
             bottoms: shapes of the bottoms.
         """
         return False
+
+    def rereads(self) -> Rereads:
+        """Return which values Caffe's backward reads again; where that is not known, none."""
+        return Rereads.NOTHING
+
+    def keeps(self) -> Keeps:
+        """Return what the layer leaves in place of the values that it overwrites."""
+        return Keeps.NOTHING
 
     @property
     def param_specs(self) -> list[ParamSpec]:

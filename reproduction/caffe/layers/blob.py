@@ -55,6 +55,11 @@ class Memory:
         """Whether nothing was written or looked at yet."""
         return self._values is None
 
+    @property
+    def is_held(self) -> bool:
+        """Whether somebody holds the array."""
+        return self._array_held() is not None
+
     def clear(self) -> None:
         """Make all values zero."""
         array = self._array_held()
@@ -187,6 +192,11 @@ class Blob:
             self.gradient(values.device).add_(values)
         else:
             self.put_gradient(values)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a program holds ``data`` or a view of it, so that new values go to the same place."""
+        return self._data.is_held
 
     @property
     def has_gradient(self) -> bool:

@@ -15,6 +15,7 @@ from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers import blas
 from reproduction.caffe.layers.base import Layer, canonical_axis
 from reproduction.caffe.layers.checks import check_label_count, class_index
+from reproduction.caffe.layers.memory import Rereads
 from reproduction.caffe.schema import EltwiseOp, ReductionOp
 
 
@@ -39,6 +40,10 @@ class InnerProduct(Layer):
         for name in ("num_output", "bias_term", "weight_filler", "bias_filler", "axis", "transpose")
     )
     top_is_free = True
+
+    def rereads(self) -> Rereads:
+        """Return the bottom, for the weights."""
+        return Rereads.TO_LEARN
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Make weight and bias for the first bottom's K."""
@@ -130,6 +135,10 @@ class Embed(Layer):
     )
     differentiable = ()
 
+    def rereads(self) -> Rereads:
+        """Return the bottom, for the weights."""
+        return Rereads.TO_LEARN
+
     def setup(self, bottoms: list[Shape]) -> None:
         """Make weight and bias."""
         param = self.spec.embed_param
@@ -164,6 +173,11 @@ class Eltwise(Layer):
     reads = frozenset({"eltwise_param.operation", "eltwise_param.coeff"})
     bottoms = (2, None)
     top_is_free = True
+    in_place_values = False
+
+    def rereads(self) -> Rereads:
+        """Return both for a product."""
+        return Rereads.BOTTOM | Rereads.TOP if self.spec.eltwise_param.operation is EltwiseOp.PROD else Rereads.NOTHING
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Check the coefficients."""
@@ -217,6 +231,14 @@ class Reduction(Layer):
 
     reads = frozenset({"reduction_param.operation", "reduction_param.axis", "reduction_param.coeff"})
 
+    def rereads(self) -> Rereads:
+        """Return the bottom, unless the sum is plain."""
+        return (
+            Rereads.BOTTOM
+            if self.spec.reduction_param.operation in (ReductionOp.ASUM, ReductionOp.SUMSQ)
+            else Rereads.NOTHING
+        )
+
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Drop the axes from ``axis`` on."""
         return [bottoms[0][: canonical_axis(self.spec.reduction_param.axis, len(bottoms[0]))]]
@@ -246,6 +268,11 @@ class Softmax(Layer):
     """
 
     reads = frozenset({"softmax_param.axis"})
+    positive = True
+
+    def rereads(self) -> Rereads:
+        """Return the top."""
+        return Rereads.TOP
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Give the bottom's shape."""

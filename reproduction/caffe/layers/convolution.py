@@ -17,6 +17,7 @@ from reproduction.caffe.geometry import Shape, Window, conv_size, conv_windows, 
 from reproduction.caffe.layers import blas, im2col, kernels
 from reproduction.caffe.layers.base import Layer, canonical_axis
 from reproduction.caffe.layers.borders import AnyBlob, Repeated, slide
+from reproduction.caffe.layers.memory import Rereads
 
 _WINDOW = ("axis", "kernel_size", "stride", "pad", "dilation", "kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h",
            "pad_w")  # fmt: skip
@@ -80,6 +81,8 @@ def _shaped(x: Tensor, shape: Shape) -> Tensor:
 class _Windowed(Layer):
     """What the three layers share: the axes, the windows and the sizes of the tops."""
 
+    in_place_values = False
+
     def setup(self, bottoms: list[Shape]) -> None:
         """Read the axis and the windows."""
         param = self.spec.convolution_param
@@ -119,6 +122,10 @@ class _Weighted(_Windowed):
     tops: ClassVar[tuple[int, int | None]] = (1, None)
     paired = True
     top_is_free = True
+
+    def rereads(self) -> Rereads:
+        """Return the bottom, for the weights."""
+        return Rereads.TO_LEARN
 
     def setup(self, bottoms: list[Shape]) -> None:
         super().setup(bottoms)

@@ -13,6 +13,7 @@ from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.layers.borders import AnyBlob, place_by_place
 from reproduction.caffe.layers.checks import legacy_shape
+from reproduction.caffe.layers.memory import Keeps, Rereads
 from reproduction.caffe.schema import FillerParameter
 
 
@@ -57,6 +58,10 @@ class Pointwise(_Neuron):
         """Compute the derivative of the top ``y`` at ``x``."""
         raise NotImplementedError(type(self).__name__)
 
+    def rereads(self) -> Rereads:
+        """Return the bottom if it is read, else the top."""
+        return Rereads.BOTTOM if self.reads_bottom else Rereads.TOP
+
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the top."""
         return (_Apply.apply(bottoms[0], self),)  # type: ignore[no-untyped-call]
@@ -91,6 +96,19 @@ class ReLU(Pointwise):
 
     reads = frozenset({"relu_param.negative_slope"})
     reads_bottom = True
+    can_overwrite = True
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Find whether the top is below 0 anywhere."""
+        self.positive = self.spec.relu_param.negative_slope == 0
+
+    def rereads(self) -> Rereads:
+        """Return the sign, on which the slope depends."""
+        return Rereads.SIGN
+
+    def keeps(self) -> Keeps:
+        """Return signs and positive values, unless negative values become positive."""
+        return Keeps.SIGN | Keeps.POSITIVE if self.spec.relu_param.negative_slope >= 0 else Keeps.POSITIVE
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the top, in the memory of the bottom where the net allows it."""
@@ -125,6 +143,14 @@ class PReLU(_Neuron):
     """
 
     reads = frozenset({"prelu_param.filler", "prelu_param.channel_shared"})
+
+    def rereads(self) -> Rereads:
+        """Return the bottom; in place, Caffe's layer keeps a copy of it."""
+        return Rereads.NOTHING if self.spec.top[0] == self.spec.bottom[0] else Rereads.BOTTOM
+
+    def keeps(self) -> Keeps:
+        """Return positive values; what becomes of others is learned."""
+        return Keeps.POSITIVE
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Make the slopes."""
@@ -161,6 +187,14 @@ class ELU(Pointwise):
     reads = frozenset({"elu_param.alpha"})
     reads_bottom = True
 
+    def rereads(self) -> Rereads:
+        """Return both: the sign of the bottom, and the top."""
+        return Rereads.SIGN | Rereads.TOP
+
+    def keeps(self) -> Keeps:
+        """Return signs and positive values."""
+        return Keeps.SIGN | Keeps.POSITIVE if self.spec.elu_param.alpha >= 0 else Keeps.POSITIVE
+
     def value(self, x: Tensor) -> Tensor:
         """Compute the top."""
         # Caffe: exp(x) - 1 is two roundings, where torch's expm1 keeps the digits of a small x (elu_layer.cpp L17).
@@ -185,6 +219,8 @@ class Sigmoid(Pointwise):
     Source: BVLC/caffe@9b89154 src/caffe/layers/sigmoid_layer.cpp L8-L38.
     """
 
+    positive = True
+
     def value(self, x: Tensor) -> Tensor:
         """Compute the top."""
         return _sigmoid(x)
@@ -205,6 +241,10 @@ class Swish(Pointwise):
 
     reads = frozenset({"swish_param.beta"})
 
+    def keeps(self) -> Keeps:
+        """Return signs."""
+        return Keeps.SIGN
+
     def value(self, x: Tensor) -> Tensor:
         """Compute the top."""
         return x * _sigmoid(self.spec.swish_param.beta * x)
@@ -223,6 +263,10 @@ class TanH(Pointwise):
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/tanh_layer.cpp L10-L36.
     """
+
+    def keeps(self) -> Keeps:
+        """Return signs."""
+        return Keeps.SIGN
 
     def value(self, x: Tensor) -> Tensor:
         """Compute the top."""
@@ -244,6 +288,12 @@ class AbsVal(Pointwise):
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/absval_layer.cpp L9-L35.
     """
+
+    positive = True
+
+    def rereads(self) -> Rereads:
+        """Return the bottom."""
+        return Rereads.BOTTOM
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Refuse to work in place."""
@@ -268,6 +318,7 @@ class BNLL(Pointwise):
     Source: BVLC/caffe@9b89154 src/caffe/layers/bnll_layer.cpp L8-L38.
     """
 
+    positive = True
     reads_bottom = True
 
     def value(self, x: Tensor) -> Tensor:
@@ -343,6 +394,10 @@ class Dropout(_Neuron):
     """
 
     reads = frozenset({"dropout_param.dropout_ratio"})
+
+    def keeps(self) -> Keeps:
+        """Return all values where nothing is dropped; else their signs, where a gradient passes."""
+        return Keeps.SIGN if self.training and self.spec.dropout_param.dropout_ratio else Keeps.VALUES
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Check the ratio."""

@@ -14,6 +14,7 @@ from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers import blas, scaling
 from reproduction.caffe.layers.base import Layer, canonical_axis
 from reproduction.caffe.layers.checks import legacy_shape
+from reproduction.caffe.layers.memory import Rereads
 from reproduction.caffe.schema import BiasParameter, FillerParameter, ScaleParameter
 
 
@@ -63,6 +64,10 @@ class Scale(Layer):
     reads = frozenset(f"scale_param.{name}" for name in ("axis", "num_axes", "filler", "bias_term", "bias_filler"))
     bottoms = (1, 2)
     top_is_free = True
+
+    def rereads(self) -> Rereads:
+        """Return the bottom, for the factor; in place, Caffe's layer keeps a copy of it."""
+        return Rereads.NOTHING if self.spec.top[0] == self.spec.bottom[0] else Rereads.TO_LEARN
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Make the factor, where it is learned, and the bias."""
@@ -233,6 +238,11 @@ class MVN(Layer):
     """
 
     reads = frozenset(f"mvn_param.{name}" for name in ("normalize_variance", "across_channels", "eps"))
+    in_place_gradient = False
+
+    def rereads(self) -> Rereads:
+        """Return the top."""
+        return Rereads.TOP if self.spec.mvn_param.normalize_variance else Rereads.NOTHING
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Give num, channels, height and width."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer
+from reproduction.caffe.layers.memory import Rereads
 from reproduction.caffe.layers.neuron import Pointwise
 
 
@@ -16,9 +17,7 @@ def _affine(x: Tensor, scale: float, shift: float) -> Tensor:
     return x + shift if shift else x  # adding 0 would turn -0 into 0
 
 
-# Upstream bug, fixed: in place, Caffe's Power and Log write their slope over the gradient of the top before they read
-# it, so that what they pass on is the square of the slope (power_layer.cpp L52-L90, log_layer.cpp L64-L75); here the
-# gradient is the same in place and not.
+# In place, Caffe's Power and Log pass on the square of their slope; see overwriting.
 
 
 def _constant(value: float, like: Tensor) -> Tensor:
@@ -36,6 +35,11 @@ class Power(Pointwise):
     """
 
     reads = frozenset({"power_param.power", "power_param.scale", "power_param.shift"})
+    in_place_gradient = False
+
+    def rereads(self) -> Rereads:
+        """Return both, unless the slope is constant."""
+        return Rereads.NOTHING if self.spec.power_param.power == 1 else Rereads.BOTTOM | Rereads.TOP
 
     def value(self, x: Tensor) -> Tensor:
         """Compute the top; where power or scale is 0 it does not read the bottom."""
@@ -85,6 +89,7 @@ class Exp(Pointwise):
     """
 
     reads = frozenset({"exp_param.base", "exp_param.scale", "exp_param.shift"})
+    positive = True
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Check the base."""
@@ -117,6 +122,8 @@ class Log(Pointwise):
     """
 
     reads = frozenset({"log_param.base", "log_param.scale", "log_param.shift"})
+    reads_bottom = True
+    in_place_gradient = False
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Check the base."""

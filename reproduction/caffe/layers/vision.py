@@ -15,6 +15,7 @@ from reproduction.caffe.geometry import Shape, Window
 from reproduction.caffe.layers import blas
 from reproduction.caffe.layers.base import Layer, canonical_axis
 from reproduction.caffe.layers.borders import AnyBlob
+from reproduction.caffe.layers.memory import Rereads
 from reproduction.caffe.layers.pooling import average_pool
 from reproduction.caffe.schema import NormRegion
 
@@ -35,6 +36,11 @@ class LRN(Layer):
     """
 
     reads = frozenset(f"lrn_param.{name}" for name in ("local_size", "alpha", "beta", "norm_region", "k"))
+    in_place_values = False
+
+    def rereads(self) -> Rereads:
+        """Return both."""
+        return Rereads.BOTTOM | Rereads.TOP
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Check the size of the neighbourhood."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from reproduction.caffe.graph import Graph, Node
 from reproduction.caffe.layers import LAYERS
-from reproduction.caffe.schema import ParamSpec
+from reproduction.caffe.layers.base import Layer
 
 
 @dataclass
@@ -32,27 +32,30 @@ class Need:
         self.layer, self.bottoms = False, [False] * len(self.bottoms)
 
 
-def find(graph: Graph, specs: Sequence[Sequence[ParamSpec]], loss_weights: Mapping[str, float]) -> list[Need]:
+def find(graph: Graph, layers: Sequence[Layer | None], loss_weights: Mapping[str, float]) -> list[Need]:
     """Find what is needed of each layer.
 
     Args:
         graph: the layers in order.
-        specs: how the parameters of each layer learn, as its own message says. Layers that share a parameter may
-            differ: one with ``lr_mult: 0`` adds nothing to the gradient, and another one does.
+        layers: what they are; None for input slots. How their parameters learn is what their own messages say: of
+            layers that share a parameter, one with ``lr_mult: 0`` adds nothing to the gradient, and another one does.
         loss_weights: of the tops that have one.
     """
     reached: set[str] = set()
     found = []
     # Caffe: of layers that share a parameter each adds to its gradient as its own lr_mult says, though the update is
     # that of the owner (net.cpp L141-L150). In a torch module a parameter whose rate is 0 takes no gradient.
-    for node, params in zip(graph.nodes, specs, strict=True):
+    for node, layer in zip(graph.nodes, layers, strict=True):
         bottoms = list(node.spec.propagate_down) or [name in reached for name in node.bottoms]
-        learns = [spec.lr_mult != 0 for spec in params]
+        learns = [spec.lr_mult != 0 for spec in (layer.param_specs if layer else ())]
         need = Need(any(learns) or not reached.isdisjoint(node.bottoms), bottoms, learns)
         if need.layer:
             reached.update(node.tops)
         found.append(need)
     _drop_what_no_loss_needs(graph.nodes, found, loss_weights)
+    # Upstream bug, fixed: Caffe ends the process where a gradient is to go through Accuracy, ArgMax or Threshold, to
+    # Embed's bottom or to labels, which force_backward or a label that depends on weights can ask for
+    # (argmax_layer.hpp L67, embed_layer.cpp L88, softmax_loss_layer.cpp L121). Here none goes there.
     for node, need in zip(graph.nodes, found, strict=True):
         need.layer = need.layer or graph.force_backward
         need.params = [learns or graph.force_backward for learns in need.params]
