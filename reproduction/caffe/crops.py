@@ -140,7 +140,7 @@ def automatic_offsets(layers: Iterable[LayerParameter]) -> Iterator[tuple[LayerP
 
 def _is_automatic(spec: LayerParameter) -> bool:
     param = spec.crop_param
-    return spec.type == "Crop" and len(spec.bottom) == 2 and not param.offset and param.axis in (2, -2)
+    return spec.type == "Crop" and len(spec.bottom) == 2 and not param.offset and param.axis == 2
 
 
 def _step(spec: LayerParameter) -> CoordMap | None:
