@@ -28,7 +28,9 @@ def check_shape(shape: Shape, what: str = "a blob") -> None:
     """
     if len(shape) > MAX_AXES:
         raise NetError(f"{what} has too many axes", got=len(shape), want=f"at most {MAX_AXES}")
-    if not all(0 <= size <= INT_MAX for size in shape) or math.prod(shape) > INT_MAX:
+    if min(shape, default=0) < 0:
+        raise NetError(f"{what} cannot have negative sizes", got=shape)
+    if max(shape, default=0) > INT_MAX or math.prod(shape) > INT_MAX:
         raise NetError(f"{what} has more values than Caffe can count", got=shape, want=f"at most {INT_MAX}")
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from reproduction.caffe.errors import NetError
-from reproduction.caffe.geometry import Shape
+from reproduction.caffe.geometry import Shape, check_shape
 from reproduction.caffe.layers.checks import legacy_shape
 from reproduction.caffe.layers.vectors import IntVec, Vector
 
@@ -155,14 +155,15 @@ class Blob:
         """Change the shape; the values stay, in order, unless there is more room to make, which is filled with 0.
 
         Raises:
-            NetError: a size is negative or no integer.
+            NetError: a size is negative or no integer, or the blob would be larger than Caffe's can be.
         """
         try:
             sizes = tuple(int(size) for size in shape)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise NetError("a blob's sizes are integers, one an argument", got=shape) from None
         if min(sizes, default=0) < 0:
             raise NetError("a blob cannot have negative sizes", got=sizes)
+        check_shape(sizes)
         self._shape = sizes
         if self.count > self._data.size:
             self._data = Memory(self.count, self._data.dtype)

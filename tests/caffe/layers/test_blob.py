@@ -99,3 +99,13 @@ def test_sizes_that_are_none_are_refused(shape, text):
     with pytest.raises(NetError) as raised:
         Blob().reshape(*shape)
     assert str(raised.value) == text
+
+
+def test_a_blob_is_no_larger_than_caffes():
+    blob = Blob(2, 3)
+    for shape in ((2**31,), (65536, 65536), (1,) * 33):
+        with pytest.raises(NetError, match=r"^a blob has (more values than Caffe can count|too many axes); got"):
+            blob.reshape(*shape)
+    with pytest.raises(NetError, match="a blob's sizes are integers"):
+        blob.reshape(float("inf"))
+    assert blob.shape == (2, 3)

@@ -195,6 +195,10 @@ def test_an_input_that_is_too_large_is_named():
         Net(prototxt.loads(text, NetParameter))
     with pytest.raises(NetError, match="the top has more values than Caffe can count"):
         Net(prototxt.loads(text.replace("65536", "1"), NetParameter), inputs={"a": (65536, 65536)})
+    with pytest.raises(
+        NetError, match=r"layer 'in' \(Input\), line 1: the top cannot have negative sizes; got \(-1, 3\)\.$"
+    ):
+        Net(prototxt.loads(text.replace("65536", "1"), NetParameter), inputs={"a": (-1, 3)})
     with pytest.raises(NetError, match=r"too many axes; got 33, want at most 32\.$"):
         geometry.check_shape((1,) * 33)
 
