@@ -61,8 +61,9 @@ def once(x: Tensor) -> AnyBlob:
 
     Others stay as they are.
     """
-    # On a GPU it is not known to pay; while a net is exported, sizes are symbols.
-    if x.dim() != 4 or x.device.type != "cpu" or torch.compiler.is_compiling():
+    # On a GPU it is not known to pay; while a net is exported, sizes are symbols; an empty blob may have any number of
+    # rows.
+    if x.dim() != 4 or x.device.type != "cpu" or torch.compiler.is_compiling() or not x.numel():
         return x
     return Repeated(x.contiguous(memory_format=torch.channels_last), ((1,) * x.shape[2], (1,) * x.shape[3]))
 

@@ -144,6 +144,11 @@ def test_a_batch_of_nothing_gives_nothing_and_has_a_gradient(text):
     assert x.grad.shape == x.shape
 
 
+def test_an_empty_blob_may_have_any_number_of_rows():
+    net = net_of(LayerParameter(name="a", type="ReLU"), [(0, 3, 2**31 - 1, 4)])
+    assert net(torch.ones(0, 3, 2**31 - 1, 4))["top"].shape == (0, 3, 2**31 - 1, 4)
+
+
 @pytest.mark.parametrize(
     ("text", "shape", "error"),
     [
