@@ -148,7 +148,7 @@ def mapped(path: StrPath) -> mmap.mmap:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def check_declared(size: int, path: StrPath, ratio: int = 2) -> None:
+def check_declared(size: int, path: StrPath, ratio: int = 2, spare: int = _SPARE) -> None:
     """Refuse a file whose arrays need far more memory than it has bytes, before any is allocated.
 
     Trained weights hardly compress. What takes more than this is a file that was made to fill the memory, or arrays
@@ -157,18 +157,19 @@ def check_declared(size: int, path: StrPath, ratio: int = 2) -> None:
     Args:
         size: the bytes of all arrays that are to be allocated.
         path: the file.
-        ratio: how many times the file's size, besides 48 MiB, they may take.
+        ratio: how many times the file's size they may take.
+        spare: bytes that they may take besides, for small files.
 
     Raises:
         CaffemodelError: they are more.
     """
     stored = Path(path).stat().st_size
-    if size > _SPARE + ratio * stored:
+    if size > spare + ratio * stored:
         raise CaffemodelError(
             f"the file declares {size} bytes of weights",
             path=path,
             got=f"{stored} bytes",
-            want=f"at most {ratio} times that and {_SPARE >> 20} MiB",
+            want=f"at most {ratio} times that and {spare >> 20} MiB",
             remedy="It is damaged; if it is not, write it without compression.",
         )
 

@@ -61,10 +61,10 @@ class File:
         if self.steps < 0:
             raise self.error("its blocks overlap")
 
-    def claim(self, size: int, ratio: int) -> None:
+    def claim(self, size: int, ratio: int, spare: int) -> None:
         """Count memory that is about to be taken, and refuse more than the file's size allows."""
         self.claimed += size
-        files.check_declared(self.claimed, self.path, ratio)
+        files.check_declared(self.claimed, self.path, ratio, spare)
 
     def cursor(self, at: int, end: int | None = None) -> Cursor:
         """Return a cursor at a byte of the file."""

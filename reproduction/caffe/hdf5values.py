@@ -5,7 +5,6 @@ Source: The HDF Group, "HDF5 File Format Specification Version 3.0", sections II
 
 from __future__ import annotations
 
-import itertools
 import math
 import zlib
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ Values = npt.NDArray[Any]
 
 _DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3
 _MAX_FILTERS = 8
-_RATIO = 16
+_RATIO, _SPARE = 16, 24 << 20  # a layer holds a batch of the rows besides
 _OLD_TREE, _SINGLE, _IMPLICIT, _FIXED, _NEW_TREE = 0, 1, 2, 3, 5  # kinds of the index of chunks
 
 
@@ -76,7 +75,7 @@ def read(file: File, dataset: Dataset, dtype: npt.DTypeLike) -> Values:
     """Copy the values into an array of their shape; what was never written has the data set's fill value.
 
     Chunks may be compressed as Caffe's HDF5 library compresses them, by deflate after a shuffle. The array is limited
-    to 16 times the file's size and 48 MiB, since label maps compress well.
+    to 16 times the file's size and 24 MiB, since label maps compress well.
 
     Args:
         file: the file.
@@ -93,17 +92,17 @@ def read(file: File, dataset: Dataset, dtype: npt.DTypeLike) -> Values:
     chunk, itemsize = dataset.layout.chunk, max(dataset.dtype.itemsize, np.dtype(dtype).itemsize)
     found = view(file, dataset)
     if found is not None:
-        file.claim(found.size * itemsize, _RATIO)
+        file.claim(found.size * itemsize, _RATIO, _SPARE)
         return found.reshape(dataset.shape).astype(dtype)
     if dataset.layout.kind not in ("chunked", "none"):
         raise file.unknown(f"values of {dataset.name} in another file or data set")
     if dataset.layout.kind == "none" or not chunk:
-        file.claim(math.prod(dataset.shape) * itemsize, _RATIO)
+        file.claim(math.prod(dataset.shape) * itemsize, _RATIO, _SPARE)
         return np.full(dataset.shape, _fill(dataset), dtype)
     if len(chunk) != len(dataset.shape) or not all(chunk):
         raise file.error(f"{dataset.name} has chunks of another shape")
     counts = tuple(-(-size // part) for size, part in zip(dataset.shape, chunk, strict=True))
-    file.claim(math.prod(counts) * math.prod(chunk) * itemsize, _RATIO)
+    file.claim(math.prod(counts) * math.prod(chunk) * itemsize, _RATIO, _SPARE)
     values = np.full(dataset.shape, _fill(dataset), dtype)
     placed = np.zeros(counts, bool)
     for offset, address, size, mask in _chunks(file, dataset):
@@ -137,8 +136,8 @@ def _chunks(file: File, dataset: Dataset) -> Iterator[tuple[tuple[int, ...], int
         return
     counts = [-(-size // part) for size, part in zip(dataset.shape or (), layout.chunk, strict=True)]
     offsets = (
-        tuple(i * part for i, part in zip(index, layout.chunk, strict=True))
-        for index in itertools.product(*map(range, counts))
+        tuple(int(place) * part for place, part in zip(np.unravel_index(i, counts), layout.chunk, strict=True))
+        for i in range(math.prod(counts))  # itertools.product and np.ndindex keep all places of an axis
     )
     if layout.index == _SINGLE:
         yield next(offsets), layout.address, whole if layout.size is None else layout.size, layout.mask

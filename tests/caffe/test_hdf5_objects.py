@@ -198,6 +198,15 @@ def test_rows_that_are_not_there_take_no_memory(make, text, tmp_path):
     tracemalloc.stop()
 
 
+def test_rows_that_were_never_written_take_the_memory_of_their_values(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w", libver="latest") as file:
+        file.create_dataset("x", (2**19, 3), "f4", chunks=(1, 1))
+    tracemalloc.start()
+    assert not values(tmp_path / "a.h5", "x").any()
+    assert tracemalloc.get_traced_memory()[1] < 2 * 2**19 * 3 * 4
+    tracemalloc.stop()
+
+
 def test_blocks_that_are_parts_of_themselves_are_one_line(tmp_path):
     """Loops in the tree of a group, in a header that goes on, and in a tree of chunks."""
     with h5py.File(tmp_path / "a.h5", "w") as file:

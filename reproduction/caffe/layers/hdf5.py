@@ -82,7 +82,8 @@ class HDF5Data(Source):
             if self._row == len(self._order):
                 last = self._place + 1 == len(self._files)
                 self._go(self._epoch + last, 0 if last else self._place + 1)
-        return tuple(self.place(np.concatenate(column)) for column in zip(*parts, strict=True))
+        columns = (column[0] if len(column) == 1 else np.concatenate(column) for column in zip(*parts, strict=True))
+        return tuple(self.place(column) for column in columns)
 
     def _go(self, epoch: int, place: int, row: int = 0) -> None:
         """Go to a row of the file that comes in this place of the epoch's order."""
