@@ -162,7 +162,7 @@ def _is_known(colours: UInt8, used: list[int]) -> bool:
     found = colours[used]
     if (found == _VOC[used]).all() or (found == _INDEX[used]).all():
         return True
-    length = 1 + int(np.flatnonzero(colours.any(axis=1))[-1])  # some formats fill up palettes with black
+    length = 1 + max(np.flatnonzero(colours.any(axis=1)).tolist(), default=0)  # some formats fill up with black
     ramp = np.linspace(0, 255, length)[:, None]
     return length > max(used) and bool((abs(colours[:length] - ramp) <= 1).all())
 

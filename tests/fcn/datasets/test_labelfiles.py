@@ -67,6 +67,16 @@ def test_transparency_does_not_change_what_a_palette_says(tmp_path):
         LabelReader()(write(tmp_path / "b.png", NUMBERS, RED_FIRST, transparency=bytes([0, 255, 255])))
 
 
+@pytest.mark.parametrize("ending", ["png", "gif", "bmp", "tif"])
+def test_a_palette_of_one_colour_says_nothing_of_other_indices(tmp_path, ending):
+    black = [[0, 0, 0]] * 4
+    assert not LabelReader()(write(tmp_path / f"a.{ending}", NUMBERS * 0, black)).any()
+    with pytest.raises(DataError, match=labelfiles.UNKNOWN):
+        LabelReader()(
+            write(tmp_path / f"b.{ending}", NUMBERS, black, **({"optimize": False} if ending == "gif" else {}))
+        )
+
+
 def test_void_needs_no_colour(tmp_path):
     numbers = np.array([[0, 1, 255]], np.uint8)
     assert np.array_equal(LabelReader()(write(tmp_path / "a.png", numbers, VOC)), numbers)
