@@ -40,6 +40,7 @@ class Answer:
     pause_s: float = 0.0  # before each chunk
     ranges: bool = True  # whether Range is honoured
     chunk: int = CHUNK
+    ignore_if_range: bool = False
 
 
 Fault = Callable[[Answer], None]
@@ -125,6 +126,11 @@ def without(*names: str) -> Fault:
     return fault
 
 
+def headed(**headers: str) -> Fault:
+    """Send more headers."""
+    return lambda answer: answer.headers.update(headers)
+
+
 def swap(body: bytes) -> Fault:
     """Serve another file, with its own ETag, as a host does that published a new version."""
     return lambda answer: _replace(answer, body)
@@ -170,7 +176,8 @@ class Site:
         size = _size(answer.body)
         answer.stop = size
         answer.headers.setdefault("ETag", f'"{_digest(answer.body)}"')
-        if answer.ranges and request.range and request.if_range in (None, answer.headers["ETag"]):
+        is_same = answer.ignore_if_range or request.if_range in (None, answer.headers["ETag"])
+        if answer.ranges and request.range and is_same:
             first, _, last = request.range.removeprefix("bytes=").partition("-")
             answer.start, answer.stop = int(first), min(int(last) + 1, size) if last else size
             if answer.start >= size:

@@ -16,13 +16,12 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 from urllib.request import Request
 
 from reproduction.caffe import files, locks
 from reproduction.caffe.errors import DataError, ReproductionError, cannot_write
-from reproduction.fcn import archives, zoo
+from reproduction.fcn import archives, web, zoo
 from reproduction.fcn.archives import Progress
 from reproduction.fcn.manifest import Entry, Kind
 from reproduction.fcn.part import Part
@@ -32,6 +31,7 @@ ENVIRONMENT = "REPRODUCTION_MIRROR"
 CHUNK = 1 << 18
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 _NUMBER = re.compile("[0-9]{1,18}")
+_LEAST = 1024  # bytes that have to come in each time-out
 _PAGE = "it answered with a web page, not the file"
 
 
@@ -271,14 +271,14 @@ def _attempt(url: str, part: Part, progress: Progress | None, timeout_s: float) 
     if have and have == entry.size_bytes:
         return
     headers = {"User-Agent": "fcn-reproduction", "Accept-Encoding": "identity"}
-    validator = part.validator(url)
+    origin = part.origin(url)
     # With a hash to hold it against, a file may be put together from several sources; without one it may not.
-    if have and (validator or entry.hashes):
-        headers |= {"Range": f"bytes={have}-"} | ({"If-Range": validator} if validator else {})
+    if have and (origin or entry.hashes):
+        headers |= {"Range": f"bytes={have}-"} | ({"If-Range": origin.validator} if origin else {})
     with _open(Request(url, headers=headers), part, timeout_s) as response:
         total = _begin(response, url, part)
         part.need(total)
-        for block in _blocks(response, part, total):
+        for block in _blocks(response, part, total, timeout_s):
             if part.size() == 0 and zoo.looks_like_html(block):
                 raise _GivenUp(_PAGE)
             if part.size() + len(block) > (total or entry.max_bytes):
@@ -289,10 +289,10 @@ def _attempt(url: str, part: Part, progress: Progress | None, timeout_s: float) 
                 progress(part.size(), total)
 
 
-def _open(request: Request, part: Part, timeout_s: float) -> http.client.HTTPResponse:
+def _open(request: Request, part: Part, timeout_s: float) -> web.Response:
     """Send a request; what goes wrong becomes a reason to try again, or to give the source up."""
     try:
-        response: http.client.HTTPResponse = _opener().open(request, timeout=timeout_s)
+        response: web.Response = web.opener().open(request, timeout=timeout_s)
     except urllib.error.HTTPError as error:
         error.close()
         answer = f"the server answered {error.code} {(error.msg or '').partition(chr(10))[0]}".rstrip()
@@ -300,6 +300,8 @@ def _open(request: Request, part: Part, timeout_s: float) -> http.client.HTTPRes
             part.clear()
             raise _Dropped(answer) from None
         raise _Dropped(answer) if error.code in _PASSING else _GivenUp(answer) from None
+    except web.RefusedRedirectError as error:
+        raise _GivenUp(str(error)) from None
     except urllib.error.URLError as error:  # no such host, refused, no certificate: before the server could answer
         cause = error.reason
         text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
@@ -315,36 +317,12 @@ def _reason(error: OSError) -> str:
     return (error.strerror or str(error) or type(error).__name__).lower()
 
 
-class _Redirect(urllib.request.HTTPRedirectHandler):
-    """Follow redirects to http and https alone."""
-
-    def redirect_request(
-        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage, newurl: str
-    ) -> Request | None:
-        if urlsplit(newurl).scheme not in ("http", "https"):
-            fp.close()
-            raise _GivenUp(f"it redirects to {newurl[:200]!r}, which is no http address")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    """Return what speaks http and https, and neither file nor ftp."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(),
-        urllib.request.UnknownHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
-        urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPErrorProcessor(),
-        _Redirect(),
-    ):
-        opener.add_handler(handler)
-    return opener
-
-
-def _begin(response: http.client.HTTPResponse, url: str, part: Part) -> int | None:
+def _begin(response: web.Response, url: str, part: Part) -> int | None:
     """Read what the server promises, make ready for its first byte, and return the file's size where it is known."""
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    # Some servers call a file that is compressed itself, and is sent as it is, by the name of its compression.
+    if encoding not in ("", "identity") and not part.entry.file_name.endswith((".gz", ".tgz")):
+        raise _GivenUp(f"it sends the file in an encoding that was not asked for ({encoding[:40]!r})")
     if response.headers.get_content_type() == "text/html":
         raise _GivenUp(_PAGE)
     if response.status == 206:
@@ -352,6 +330,9 @@ def _begin(response: http.client.HTTPResponse, url: str, part: Part) -> int | No
         if span.partition("-")[0] != str(part.size()) or not _NUMBER.fullmatch(size):
             part.clear()
             raise _Dropped(f"it sends another part than was asked for ({span[:40]!r})")
+        if _has_changed(response, url, part, int(size)):
+            part.clear()
+            raise _Dropped("the file changed at the server while it was fetched")
         _fits(part.entry, int(size))
         return int(size)
     length = response.headers.get("Content-Length", "")
@@ -359,8 +340,25 @@ def _begin(response: http.client.HTTPResponse, url: str, part: Part) -> int | No
     if promised is not None:
         _fits(part.entry, promised)
     tag = response.headers.get("ETag", "")
-    part.begin(url, tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified"))
+    validator = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
+    part.begin(url, validator, promised)
     return promised or part.entry.size_bytes
+
+
+def _has_changed(response: web.Response, url: str, part: Part, size: int) -> bool:
+    """Return whether the rest of a file is known to be of another version than what is here.
+
+    Some servers honour Range but not If-Range. The published hash is checked at the end; where there is none, the rest
+    has to name the same version.
+    """
+    origin = part.origin(url)
+    if origin is None:
+        return False
+    if origin.size not in (None, size):
+        return True
+    is_tag = origin.validator.startswith('"')
+    theirs = response.headers.get("ETag" if is_tag else "Last-Modified")
+    return theirs != origin.validator if theirs else is_tag and not part.entry.hashes
 
 
 def _fits(entry: Entry, size: int) -> None:
@@ -368,11 +366,16 @@ def _fits(entry: Entry, size: int) -> None:
         raise _GivenUp(f"its size is another; got {size:,} bytes, want {zoo.size_text(entry)}")
 
 
-def _blocks(response: http.client.HTTPResponse, part: Part, total: int | None) -> Iterator[bytes]:
+def _blocks(response: web.Response, part: Part, total: int | None, timeout_s: float) -> Iterator[bytes]:
     """Yield bytes as they come, until there are as many as promised, or until the end where nothing was promised."""
+    had, since = part.size(), time.monotonic()
     while total is None or part.size() < total:
+        if (now := time.monotonic()) - since > timeout_s:
+            if part.size() - had < _LEAST:
+                raise _Dropped(f"it sends less than {_LEAST:,} bytes in {timeout_s:g} s")
+            had, since = part.size(), now
         try:
-            block = response.read1(CHUNK)
+            block = response.block(CHUNK)
         except (OSError, http.client.HTTPException) as error:
             reason = _reason(error) if isinstance(error, OSError) else type(error).__name__
             raise _Dropped(f"the connection broke at {part.size():,} bytes ({reason})") from None

@@ -12,18 +12,25 @@ from typing import IO, Annotated
 
 from reproduction.caffe import files, jsonfile, locks
 from reproduction.caffe.errors import DataError, cannot_write
-from reproduction.caffe.jsonfile import matching
+from reproduction.caffe.jsonfile import at_least, matching
 from reproduction.fcn.manifest import Entry
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
-class _Origin:
-    """Where the bytes of a part came from."""
+class Origin:
+    """Where the bytes of a part came from.
+
+    Attributes:
+        url: the address.
+        validator: the ETag or the date that it gave.
+        size: of the complete file.
+    """
 
     url: str
     validator: Annotated[str, matching("[ -~]+", "an ETag or a date")]
+    size: Annotated[int, at_least(0)] | None = None
 
 
 class Part:
@@ -83,20 +90,20 @@ class Part:
         """Take the target's name."""
         self.path.replace(self.target)
 
-    def validator(self, url: str) -> str | None:
-        """Return the ETag or date that this URL gave with the bytes that are here."""
+    def origin(self, url: str) -> Origin | None:
+        """Return what this URL said with the bytes that are here; None where they are not from there."""
         try:
-            origin = jsonfile.load(self._origin, _Origin, "this is no origin of a download")
+            origin = jsonfile.load(self._origin, Origin, "this is no origin of a download")
         except (OSError, DataError):
             return None
-        return origin.validator if origin.url == url else None
+        return origin if origin.url == url else None
 
-    def begin(self, url: str, validator: str | None) -> None:
-        """Start anew with the bytes of a URL, and keep its ETag or date."""
+    def begin(self, url: str, validator: str | None, size: int | None) -> None:
+        """Start again with the bytes of a URL, and keep its ETag or date, and its size where it is known."""
         self.clear()
         if validator:
             with files.atomic(self._origin) as file:
-                file.write(jsonfile.dumps({"url": url, "validator": validator}).encode())
+                file.write(jsonfile.dumps({"url": url, "validator": validator, "size": size}).encode())
 
     def write(self, block: bytes, total: int | None) -> None:
         """Add bytes.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from reproduction.caffe import files
-from reproduction.caffe.errors import StrPath
+from reproduction.caffe.errors import StrPath, printable
 from reproduction.fcn import nets
 from reproduction.report.record import Measured, NetResult, Report
 from reproduction.report.reference import COLUMNS, METRICS, PUBLISHED_RULE, TITLES, points
@@ -19,6 +22,7 @@ def page(report: Report) -> str:
 
     Percent, with the decimals of each source; in brackets how many points the measured score is above it.
     """
+    report = _escaped(report)
     sources = "\n".join(f"- {line}" for line in _sources(report))
     parts = [
         f"# {report.set}: its nets, measured here",
@@ -182,9 +186,31 @@ def _percent(value: float | None, decimals: int = _DECIMALS) -> str:
     return "-" if value is None else f"{100 * value:.{decimals}f}"
 
 
+# What Markdown or HTML would obey; an underscore inside a word is one.
+_SPECIAL = re.compile(r"[\\`*\[\]<>|~$&]|(?<![^\W_])_|_(?![^\W_])")
+_ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+
+
+def escape(text: str) -> str:
+    """Return text from elsewhere so that Markdown shows it as it is, on one line."""
+    return _SPECIAL.sub(lambda found: _ENTITIES.get(found[0], f"\\{found[0]}"), printable(text))
+
+
+def _escaped(value: Any) -> Any:
+    """Escape every string of a report."""
+    if isinstance(value, str):
+        return escape(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        made = {field.name: _escaped(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return dataclasses.replace(value, **made)
+    if isinstance(value, dict):
+        return {_escaped(name): _escaped(inner) for name, inner in value.items()}
+    return [_escaped(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
 def grid(head: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: int) -> str:
     """Write a table whose columns line up in plain text too; numbers are right-aligned."""
-    cells = [list(head), *(list(row) for row in rows)]
+    cells = [[printable(text) for text in row] for row in (head, *rows)]
     widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(head))]
     rule = ["-" * width if i < text_columns else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
 

@@ -1,28 +1,34 @@
+import contextlib
 import dataclasses
 import errno
+import gzip
 import hashlib
+import io
 import multiprocessing
 import os
 import random
 import resource
+import socket
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.request import Request
 
 import pytest
 
 from reproduction.caffe import locks
 from reproduction.caffe.errors import DataError, WeightsError
-from reproduction.fcn import datasets, download, part, zoo
+from reproduction.fcn import datasets, part, web, zoo
 from reproduction.fcn.download import Patience, fetch, provide, sources
 from reproduction.fcn.manifest import Entry, Kind, Unpacked
 from reproduction.fcn.zoo import Roots
 from tests import servers, trees
 from tests.fcn.test_archives import tar, tgz, zipped
-from tests.servers import corrupt, drop, lie, no_range, page, redirect, slow, status, swap, without
+from tests.servers import corrupt, drop, headed, lie, no_range, page, redirect, slow, status, swap, without
 
 DATA = random.Random(0).randbytes(300_000)
 SHA1 = hashlib.sha1(DATA).hexdigest()
@@ -349,8 +355,6 @@ def test_a_redirect_in_circles_ends_in_one_line(site, tmp_path, pauses):
 
 
 def test_what_is_no_http_server_is_said_to_be_none(tmp_path, pauses):
-    import socket
-
     def serve(listener):
         connection, _ = listener.accept()
         connection.recv(1000)
@@ -364,6 +368,144 @@ def test_what_is_no_http_server_is_said_to_be_none(tmp_path, pauses):
         message = failure(tmp_path, pauses, entry(url))
         thread.join()
     assert message == cannot(tmp_path, f"{url}: the server does not speak HTTP (BadStatusLine)")
+
+
+@pytest.fixture
+def talker(monkeypatch):
+    """Start a server that is nothing but a function of its connection, called for each; returns its URL."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    listeners = []
+
+    def start(talk):
+        listener = socket.create_server(("127.0.0.1", 0))
+        listeners.append(listener)
+
+        def serve():
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection, contextlib.suppress(OSError):
+                    connection.recv(4096)
+                    talk(connection)
+
+        threading.Thread(target=serve, daemon=True).start()
+        return f"http://127.0.0.1:{listener.getsockname()[1]}/f"
+
+    yield start
+    for listener in listeners:
+        listener.close()
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\nConnection: close\r\n\r\n"
+
+
+def interim_for_ever(connection):
+    while True:
+        connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
+
+
+def headers_for_ever(connection):
+    connection.sendall(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        connection.sendall(b"X: y\r\n" * 100)
+
+
+def trickled(data):
+    def talk(connection):
+        for byte in data:
+            connection.sendall(bytes([byte]))
+            time.sleep(0.02)
+        time.sleep(5)
+
+    return talk
+
+
+def frames_for_ever(connection):
+    connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n")
+    while True:
+        connection.sendall(b"X: y\r\n" * 100)
+
+
+def redirect_with_a_body_for_ever(connection):
+    connection.sendall(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/f\r\n\r\n")
+    while True:
+        connection.sendall(b"x" * 1000)
+
+
+@pytest.mark.parametrize(
+    ("talk", "why"),
+    [
+        (interim_for_ever, "the server does not speak HTTP (HTTPException)"),
+        (headers_for_ever, "the server does not speak HTTP (HTTPException)"),
+        (trickled(OK), "the connection broke (timed out), 2 times"),
+        (trickled(OK[:-2] + b"\r\n" * 999), "the connection broke (timed out), 2 times"),
+        (lambda c: c.sendall(OK) or trickled(DATA)(c), "it sends less than 1,024 bytes in 0.3 s, 2 times"),
+        (frames_for_ever, "the connection broke at 0 bytes (HTTPException), 2 times"),
+        (redirect_with_a_body_for_ever, "the server cannot be reached (connection refused)"),
+    ],
+    ids=["interim", "headers", "trickled", "trickled blank", "trickled body", "frames", "redirect"],
+)
+def test_a_server_that_never_ends_is_given_up(talker, tmp_path, pauses, talk, why):
+    item = entry(talker(talk))
+    began = time.monotonic()
+    with pytest.raises(WeightsError) as error:
+        fetch(item, tmp_path, patience=pauses.patience(timeout_s=0.3, tries=2))
+    assert f"/f: {why}." in str(error.value)
+    assert time.monotonic() - began < 4
+
+
+def test_interim_answers_are_skipped(talker, tmp_path):
+    early = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
+    item = entry(talker(lambda connection: connection.sendall(early + OK + DATA)), **KNOWN)
+    assert fetch(item, tmp_path).read_bytes() == DATA
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate, gzip"])
+def test_an_encoding_that_was_not_asked_for_is_not_the_file(site, tmp_path, pauses, encoding):
+    packed = gzip.compress(DATA)
+    item = entry(site.add("f.bin", packed, always=headed(**{"Content-Encoding": encoding})))
+    assert failure(tmp_path, pauses, item) == cannot(
+        tmp_path, f"{site.url}/f.bin: it sends the file in an encoding that was not asked for ({encoding!r})"
+    )
+    item = entry(site.add("f.tgz", packed, always=headed(**{"Content-Encoding": "x-gzip"})))
+    assert fetch(item, tmp_path).read_bytes() == packed, "a compressed file under the name of its compression"
+
+
+def stubborn(body, **headers):
+    """Serve a range of this file whatever If-Range asks for."""
+
+    def fault(answer):
+        answer.body, answer.ignore_if_range = body, True
+        answer.headers.update(headers)
+
+    return fault
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        stubborn(DATA[::-1], ETag='"2"'),
+        stubborn(DATA[::-1], ETag=""),
+        stubborn(DATA[::-1] + b"x", ETag='"1"'),
+    ],
+    ids=["another tag", "no tag", "another size"],
+)
+def test_a_file_that_changes_while_it_is_fetched_is_fetched_again(site, tmp_path, pauses, second):
+    def first(answer):
+        answer.headers["ETag"] = '"1"'
+        drop(after=1000)(answer)
+
+    item = entry(site.add("f", DATA, first, second))
+    assert fetch(item, tmp_path, patience=pauses.patience()).read_bytes() == DATA
+    assert [request.range for request in site.requests] == [None, "bytes=1000-", None]
+
+
+def test_a_redirect_never_leaves_encryption():
+    request = Request("https://h/f")
+    with pytest.raises(web.RefusedRedirectError, match="it redirects from https to 'http://h/f'"):
+        web._Redirect().redirect_request(request, io.BytesIO(), 302, "Found", {}, "http://h/f")
 
 
 # Everything at once
@@ -714,4 +856,4 @@ def test_pascal_context_is_found_with_its_images(site, tmp_path):
 def test_urls_of_the_machine_itself_are_never_opened(tmp_path):
     for scheme in ("file", "ftp", "data"):
         with pytest.raises(Exception, match="unknown url type"):
-            download._opener().open(f"{scheme}:///etc/passwd")
+            web.opener().open(f"{scheme}:///etc/passwd")

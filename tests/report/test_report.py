@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -192,3 +193,29 @@ def test_a_report_is_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(ReproductionError) as info:
         record.dump(voc(), tmp_path / "no" / "scores.json")
     assert str(info.value) == f"{tmp_path}/no/scores.json: cannot be written: no such file or directory."
+
+
+HOSTILE = "a|b<script>*c*`d`[e](f)\n# g\x1b[31m\u202e_h_"
+SHOWN = r"a\|b&lt;script&gt;\*c\*\`d\`\[e\](f)\\n# g\\x1b\[31m\\u202e\_h\_"
+
+
+def test_names_from_elsewhere_are_no_markdown_and_no_html():
+    plain = voc(**GOOD)
+    (net, *_) = plain.nets
+    (measured, *_) = net.measured
+    classes = {HOSTILE if name == "cat" else name: iu for name, iu in measured.class_iu.items()}
+    named = dataclasses.replace(net, net=HOSTILE, measured=[dataclasses.replace(measured, class_iu=classes)])
+    noted = dataclasses.replace(net, note=HOSTILE, measured=[])
+    text = markdown.page(dataclasses.replace(plain, nets=[named, noted], device=HOSTILE, set=HOSTILE))
+    assert SHOWN in text
+    assert not {"\x1b", "\u202e"} & set(text)
+    assert "<script" not in text
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table if line.count(" | ") > 2} == {
+        len(markdown.columns_of(plain)) + 4
+    }
+
+
+def test_names_as_they_are_usually_stay_as_they_are():
+    for name in ("mini-fcn8s", "potted_plant", "f.w. IU", "2.13.0+cpu", "cpu, x86_64, 2 threads", "dining table"):
+        assert markdown.escape(name) == name

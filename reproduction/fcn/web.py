@@ -1,0 +1,133 @@
+"""HTTP for downloads: redirects, and bounds on what a server may send besides the file.
+
+A server may send interim answers, headers and the frames of chunks for ever, each byte just before the time is up. Here
+the headers, and then each block of the file, have to come within one time-out and one budget of bytes.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import time
+import urllib.request
+from socket import socket
+from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import Request
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+HEADER_BYTES = 64 << 10
+"""The most bytes of all headers of an answer, those of interim answers included."""
+_FRAME_BYTES = 64 << 10  # what may come with a block of a file: sizes of chunks, trailers
+
+
+class RefusedRedirectError(Exception):
+    """A redirect that is not followed; says why."""
+
+
+class _Paced(io.RawIOBase):
+    """The bytes that come over a connection, of which so many may be read until a deadline."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket) -> None:
+        self._raw, self._sock = raw, sock
+        self._timeout_s = sock.gettimeout() or 60.0
+        self.allow(HEADER_BYTES)
+
+    def allow(self, size: int) -> None:
+        """Let ``size`` bytes be read within the time-out from now on."""
+        self._left, self._deadline = size, time.monotonic() + self._timeout_s
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int | None:
+        seconds = self._deadline - time.monotonic()
+        if seconds <= 0:
+            raise TimeoutError("timed out")
+        if self._left <= 0:
+            raise http.client.HTTPException("too many bytes besides the file")
+        self._sock.settimeout(seconds)
+        count = self._raw.readinto(memoryview(buffer)[: self._left])
+        self._left -= count or 0
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class Response(http.client.HTTPResponse):
+    """An answer whose bytes are paced."""
+
+    def __init__(self, sock: socket, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self._paced = _Paced(self.fp.detach(), sock)
+        self.fp = io.BufferedReader(self._paced)
+
+    def _read_status(self) -> tuple[str, int, str]:
+        found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
+        while 100 < found[1] < 200:  # the base class skips 100 alone
+            http.client.parse_headers(self.fp)
+            found = super()._read_status()  # type: ignore[misc]
+        return found
+
+    def block(self, size: int) -> bytes:
+        """Return the next bytes of the file, at most ``size``; none at its end.
+
+        Raises:
+            OSError: the connection broke, or nothing came in time.
+            http.client.HTTPException: what came is not HTTP.
+        """
+        self._paced.allow(size + _FRAME_BYTES)
+        return self.read1(size)
+
+
+class _Connection(http.client.HTTPConnection):
+    response_class = Response
+
+
+class _SecureConnection(http.client.HTTPSConnection):
+    response_class = Response
+
+
+class _Http(urllib.request.HTTPHandler):
+    def http_open(self, req: Request) -> http.client.HTTPResponse:
+        return self.do_open(_Connection, req)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def https_open(self, req: Request) -> http.client.HTTPResponse:
+        return self.do_open(_SecureConnection, req)
+
+
+class _Redirect(urllib.request.HTTPRedirectHandler):
+    """Follow redirects to http and https alone, and from https to https."""
+
+    def redirect_request(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage, newurl: str
+    ) -> Request | None:
+        fp.close()  # the base class would read all of its body
+        scheme = urlsplit(newurl).scheme
+        if scheme not in ("http", "https"):
+            raise RefusedRedirectError(f"it redirects to {newurl[:200]!r}, which is no http address")
+        if (req.type, scheme) == ("https", "http"):
+            raise RefusedRedirectError(f"it redirects from https to {newurl[:200]!r}, which is not encrypted")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def opener() -> urllib.request.OpenerDirector:
+    """Return what speaks http and https, and neither file nor ftp."""
+    made = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.UnknownHandler(),
+        _Http(),
+        _Https(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        _Redirect(),
+    ):
+        made.add_handler(handler)
+    return made
