@@ -160,6 +160,16 @@ def test_nothing_is_executed_from_a_file(path):
                 assert keywords.get("allow_pickle", "False") == "False", path
 
 
+@pytest.mark.parametrize("path", TOOLS, ids=lambda path: path.stem)
+def test_tools_print_through_one_function(path):
+    """``common.say`` shows foreign text; tools for this project's makers alone print what they make themselves."""
+    if path.stem not in {"common", "bench", "exactness", "readme"}:
+        called = {
+            ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
+        }
+        assert "print" not in called
+
+
 def test_json_is_parsed_in_one_place():
     """Where it is bounded and checked; see ``reproduction.caffe.jsonfile``."""
     parsing = {

@@ -17,13 +17,11 @@ Exit code: 0 when a net can learn from it, 1 when tools/train.py would fail.
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from common import Bars, add_max_pixels, run
+from common import Bars, add_max_pixels, note, run, say, say_json
 
 from reproduction.caffe import files
 from reproduction.caffe.errors import ReproductionError
@@ -43,8 +41,11 @@ def main() -> int:
         report = check.look(args.folder, names, palette, bars(args.folder.name, "picture"))
     if args.write_palette:
         write_palette(report, args.write_palette)
-        print(f"{args.write_palette}: written; a line is R G B name, in the order of the classes.", file=sys.stderr)
-    print(json.dumps(document(report), indent=2) if args.json else "\n".join(text(report, None if args.all else FEW)))
+        note(f"{args.write_palette}: written; a line is R G B name, in the order of the classes.")
+    if args.json:
+        say_json(document(report))
+    else:
+        say(*text(report, None if args.all else FEW))
     return 0 if report.ok else 1
 
 

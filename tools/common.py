@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import io
+import json
 import os
 import platform
 import signal
@@ -31,7 +32,7 @@ try:
     from tqdm import tqdm
 
     from reproduction.caffe import tested
-    from reproduction.caffe.errors import ReproductionError, shorten_warnings
+    from reproduction.caffe.errors import ReproductionError, printable, shorten_warnings
     from reproduction.fcn.archives import Progress
 except ImportError as error:
     had = f"Python {platform.python_version()}" if sys.version_info < (3, 11) else f"no {error.name}"
@@ -57,22 +58,48 @@ def run(main: Callable[[], int | None]) -> None:
     """
     shorten_warnings()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what the terminal's encoding lacks
     try:
         code = main() or 0
         sys.stdout.flush()
     except ReproductionError as error:
-        code = _fail(str(error))
+        code = fail(error)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        code = _fail(f"{where}{(error.strerror or str(error)).lower()}.")
+        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        code = fail(f"{where}{(error.strerror or str(error)).lower()}.")
     except KeyboardInterrupt:
-        code = _fail("stopped.", code=130)
+        code = fail("stopped.", code=130)
     sys.exit(code)
+
+
+def say(*lines: object, file: TextIO | None = None) -> None:
+    """Print lines. Whatever is in them, each is one line, and none of them a command to the terminal.
+
+    All that a tool prints goes through here, since names come from files, archives and servers.
+    """
+    print("\n".join(map(printable, lines)), file=file or sys.stdout, flush=True)
+
+
+def say_json(value: object) -> None:
+    """Print a value as JSON, in letters that any terminal has."""
+    say(*json.dumps(value, indent=2).split("\n"))
+
+
+def note(text: object) -> None:
+    """Print a line on standard error."""
+    say(text, file=sys.stderr)
+
+
+def fail(problem: object, code: int = 1) -> int:
+    """Print an error on standard error; returns the exit code."""
+    red, plain = ("\033[31m", "\033[0m") if sys.stderr.isatty() and "NO_COLOR" not in os.environ else ("", "")
+    print(f"{red}error:{plain} {printable(problem)}", file=sys.stderr, flush=True)
+    return code
 
 
 def positive(text: str) -> int:
@@ -129,7 +156,7 @@ def bar(what: str, total: int | None, unit: str = "B", done: int = 0, *, quiet: 
     """
     screen = sys.stderr.isatty()
     return tqdm(
-        desc=what, total=total, initial=done, unit=unit, unit_scale=unit == "B", leave=False, disable=quiet,
+        desc=printable(what), total=total, initial=done, unit=unit, unit_scale=unit == "B", leave=False, disable=quiet,
         file=sys.stderr if screen else Lines(sys.stderr), mininterval=0.2 if screen else 30.0, miniters=1, delay=1.0,
     )  # fmt: skip
 
@@ -197,7 +224,7 @@ def precision(args: argparse.Namespace) -> str:
         device = args.device.split(":")[0]
         used = ops.in_effect(args.precision, device)
         if used != args.precision:
-            print(f"note: this {device} does not compute in {args.precision}; {used} is taken.", file=sys.stderr)
+            note(f"note: this {device} does not compute in {args.precision}; {used} is taken.")
         args.precision = used
     return str(args.precision)
 
@@ -223,9 +250,3 @@ def describe(device: torch.device) -> str:
 def versions() -> dict[str, str]:
     """List what a result depends on, with versions."""
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
-
-
-def _fail(text: str, code: int = 1) -> int:
-    red, plain = ("\033[31m", "\033[0m") if sys.stderr.isatty() and "NO_COLOR" not in os.environ else ("", "")
-    print(f"{red}error:{plain} {text}", file=sys.stderr)
-    return code

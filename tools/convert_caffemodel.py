@@ -32,12 +32,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common import PROTOTXT, add_legacy_crop, add_max_pixels, bar, run
+from common import PROTOTXT, add_legacy_crop, add_max_pixels, bar, run, say, say_json
 
 import numpy as np
 
 from reproduction.caffe import blobs, prototxt, weights
-from reproduction.caffe.errors import ReproductionError, WeightsError, did_you_mean
+from reproduction.caffe.errors import ReproductionError, WeightsError, did_you_mean, printable
 from reproduction.caffe.schema import BlobShape, LayerParameter, NetParameter, Phase
 from reproduction.caffe.weights import Weights
 
@@ -79,7 +79,10 @@ def main() -> None:
         report["written"] = str(args.output)
     if args.verify:
         report["equal_blobs"] = verify(net, inputs, found, weights.read(args.output))
-    print(json.dumps(report, indent=2) if args.json else table(report))
+    if args.json:
+        say_json(report)
+    else:
+        say(*table(report))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -174,14 +177,14 @@ def describe(found: Weights) -> dict[str, Any]:
     }
 
 
-def table(report: dict[str, Any]) -> str:
-    """Draw the report for people."""
+def table(report: dict[str, Any]) -> list[str]:
+    """Draw the report for people, as lines."""
     net = f", net {report['net']!r}" if report["net"] else ""
     lines = [f"{report['file']}: {report['format']}{net}", *(f"  {note}" for note in report["upgrades"]), ""]
     rows = [("layer", "type", "blobs")]
     for layer in report["layers"]:
         shapes = zip(layer["shapes"], layer["dtypes"], strict=True)
-        rows.append((plain(layer["name"]), plain(layer["type"]), "  ".join(_shape(*each) for each in shapes)))
+        rows.append((printable(layer["name"]), printable(layer["type"]), "  ".join(_shape(*each) for each in shapes)))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     count = len(report["layers"])
@@ -192,17 +195,12 @@ def table(report: dict[str, Any]) -> str:
         lines.append(f"wrote {report['written']}")
     if "equal_blobs" in report:
         lines.append(f"all {report['equal_blobs']} blobs of the net are equal bit by bit, before and after")
-    return "\n".join(lines)
+    return lines
 
 
 def _shape(shape: list[int], dtype: str) -> str:
     text = "x".join(map(str, shape)) or "1 value"
     return text if dtype == "float32" else f"{text} ({dtype})"
-
-
-def plain(name: str) -> str:
-    """Show a name that a terminal could not show, or would obey, as Python writes it."""
-    return name if name.isprintable() else repr(name)
 
 
 def check(

@@ -23,9 +23,7 @@ reports/NET/index.html is a page to look at, with pictures; scores.json and scor
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -43,14 +41,17 @@ from common import (
     bar,
     compiled,
     describe,
+    note,
     positive,
     precision,
     run,
+    say,
+    say_json,
     versions,
 )
 
 from reproduction.caffe import graph, prototxt
-from reproduction.caffe.errors import DataError
+from reproduction.caffe.errors import DataError, printable
 from reproduction.caffe.parallel import joined
 from reproduction.caffe.schema import NetParameter, Phase
 from reproduction.fcn import card, catalogue, datasets, nets, reproduce, segmenter, supply, zoo
@@ -83,10 +84,9 @@ def main() -> int:
     out = args.out or folder / "predictions"
     with joined(args.device) as ranks, Screen(args.quiet or not ranks.is_first) as screen:
         if dataset.overlap() is None and ranks.is_first:
-            print(
+            note(
                 f"note: nothing in {args.data} says which images the published nets were trained on;"
-                f" {dataset.split} may hold some of them.",
-                file=sys.stderr,
+                f" {dataset.split} may hold some of them."
             )
         net = compiled(segmenter.load(job.name, job.net, job.weights, device=str(ranks.device)), precision(args))
         try:
@@ -104,7 +104,7 @@ def main() -> int:
         except KeyboardInterrupt:
             screen.close()
             if state:
-                print("the same command goes on from here.", file=sys.stderr)
+                note("the same command goes on from here.")
             raise
     if not ranks.is_first:
         return 0
@@ -116,10 +116,9 @@ def main() -> int:
     markdown.dump(told, folder / "scores.md")
     page.dump(told, folder / "index.html", {job.name: shown})
     if args.json:
-        print(json.dumps(as_json(job, count, found), indent=2))
+        say_json(as_json(job, count, found))
     else:
-        print(as_text(job, count, found))
-        print(f"\n{folder / 'index.html'}")
+        say(*as_text(job, count, found), "", folder / "index.html")
     return 0
 
 
@@ -279,8 +278,8 @@ class Screen(Bars):
         return self._seconds / count if count else None
 
 
-def as_text(job: Job, count: int, found: Mapping[str, Scores]) -> str:
-    """Write the scores as a table, in percent."""
+def as_text(job: Job, count: int, found: Mapping[str, Scores]) -> list[str]:
+    """Write the scores as the lines of a table, in percent."""
     lines, dataset = [], job.dataset
     for top, result in found.items():
         what = "" if len(found) == 1 else f", {top}"
@@ -290,12 +289,12 @@ def as_text(job: Job, count: int, found: Mapping[str, Scores]) -> str:
         published = scores(result.confusion, absent="published").mean_iu
         if published != result.mean_iu:
             lines += [f"mean IU as the published score.py takes it, absent classes as 0: {100 * published:.2f}", ""]
-        names = dataset.label_classes[top]
+        names = [printable(name) for name in dataset.label_classes[top]]
         width = max(map(len, names))
         pairs = zip(names, result.class_iu, strict=True)
         lines += [f"{name:{width}}  " + ("     -" if iu != iu else f"{100 * iu:6.2f}") for name, iu in pairs]
         lines += [""]
-    return "\n".join(lines[:-1])
+    return lines[:-1]
 
 
 def as_json(job: Job, count: int, found: Mapping[str, Scores]) -> dict[str, object]:

@@ -36,7 +36,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from common import NOT_CHECKED, WEIGHTS, run
+from common import NOT_CHECKED, WEIGHTS, run, say
 
 from reproduction.caffe import files
 from reproduction.fcn import card, export, segmenter
@@ -55,7 +55,7 @@ def main() -> int:
         run_it = export.onnx_runtime(model) if args.check else None
         checked = export.check(made.net, about, form, run_it) if run_it else []
         file.write(model)
-    print(said(path, about, form, checked, as_json=args.json))
+    say(*said(path, about, form, checked, as_json=args.json).split("\n"))
     return judged(checked)
 
 

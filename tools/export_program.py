@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import json
 
-from common import run
+from common import run, say
 
 from export_onnx import judged, parser, place, prepared, said
 
@@ -42,7 +42,7 @@ def main() -> int:
         checked = export.check(made.net, about, form, export.torch_program(program)) if args.check else []
         extra = {card.FILE: card.dumps(about), export.FILE: json.dumps(form.said(about))}
         torch.export.save(program, file, extra_files=extra)
-    print(said(path, about, form, checked, as_json=args.json))
+    say(*said(path, about, form, checked, as_json=args.json).split("\n"))
     return judged(checked)
 
 

@@ -13,11 +13,9 @@ project (weights/..., data/...), or side by side.
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 
-from common import ROOT, Bars, run
+from common import ROOT, Bars, fail, run, say, say_json
 
 from reproduction.caffe.errors import ReproductionError
 from reproduction.fcn import download, zoo
@@ -40,11 +38,11 @@ def main() -> int:
         if args.offline_list:
             listed = zoo.missing(listed, roots)
         if args.json:
-            print(json.dumps([_known(entry, roots) for entry in listed], indent=2))
+            say_json([_known(entry, roots) for entry in listed])
         elif args.list:
             _print_list(listed, manifest, roots)
         else:
-            print(zoo.by_hand(listed, roots) if listed else "Nothing is missing.\n", end="")
+            say(*(zoo.by_hand(listed, roots) if listed else ["Nothing is missing."]))
         return 0
     if not chosen:
         parser.error("name what to fetch, or a --set; --list prints them")
@@ -79,18 +77,18 @@ def _fetch_all(chosen: list[Entry], roots: Roots, args: argparse.Namespace) -> i
                     entry, roots, mirror=args.mirror, progress=bars, keep_archive=not args.delete_archives
                 )
         except ReproductionError as error:
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            fail(error)
             failed.append(entry)
             results.append({"name": entry.name, "path": str(roots.place(entry)), "how": "failed", "checked": ""})
             continue
         results.append({"name": entry.name, "path": str(got.path), "how": got.how, "checked": got.checked})
         if not args.json:
-            print("; ".join(filter(None, (f"{entry.name}: {got.how}, {got.path}", got.checked))), flush=True)
+            say("; ".join(filter(None, (f"{entry.name}: {got.how}, {got.path}", got.checked))))
     if args.json:
-        print(json.dumps(results, indent=2))
+        say_json(results)
     elif failed:
-        print(f"\n{len(failed)} of {len(chosen)} are missing. To put them there by hand:\n")
-        print(zoo.by_hand(failed, roots), end="")
+        say("", f"{len(failed)} of {len(chosen)} are missing. To put them there by hand:", "")
+        say(*zoo.by_hand(failed, roots))
     return 1 if failed else 0
 
 
@@ -117,10 +115,10 @@ def _print_list(entries: list[Entry], manifest: Manifest, roots: Roots) -> None:
         table.append([entry.name, str(entry.kind), _size(entry), there, known, entry.licence])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for cells in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
-    print(f"\nsets: {', '.join(manifest.sets)}")
+        say("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+    say("", f"sets: {', '.join(manifest.sets)}")
     if manifest.unpublished:
-        print(f"never published: {', '.join(sorted(manifest.unpublished))}")
+        say(f"never published: {', '.join(sorted(manifest.unpublished))}")
 
 
 def _size(entry: Entry) -> str:

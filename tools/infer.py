@@ -16,15 +16,26 @@ from __future__ import annotations
 
 import argparse
 import glob
-import json
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from common import WEIGHTS, Bars, add_device, add_max_pixels, add_precision, compiled, precision, run
+from common import (
+    WEIGHTS,
+    Bars,
+    add_device,
+    add_max_pixels,
+    add_precision,
+    compiled,
+    fail,
+    note,
+    precision,
+    run,
+    say,
+    say_json,
+)
 
 import numpy as np
 from PIL import Image
@@ -45,7 +56,7 @@ def main() -> int:
     jobs = list(dict.fromkeys(collect(args.images, args.output)))
     check(jobs, about, args)
     if about.knows:
-        print(f"note: {about.net} knows {about.knows}; what it finds elsewhere means nothing.", file=sys.stderr)
+        note(f"note: {about.net} knows {about.knows}; what it finds elsewhere means nothing.")
     segmenter = Segmenter.load(args.net, args.weights, folder=WEIGHTS, device=args.device)
     segmenter.runs = compiled(segmenter.net, precision(args))
     done: list[dict[str, Any]] = []
@@ -58,16 +69,16 @@ def main() -> int:
             except ReproductionError as error:
                 failed += 1
                 bars.close()
-                print(f"error: {error if error.place else error.at(str(job.picture))}", file=sys.stderr)
+                fail(error if error.place else error.at(str(job.picture)))
                 continue
             if args.json:
                 move(n, len(jobs))
             else:
                 show(done[-1])
     if args.json:
-        print(json.dumps(done, indent=2))
+        say_json(done)
     if failed and len(jobs) > 1:
-        print(f"error: {failed} of {len(jobs)} pictures could not be segmented.", file=sys.stderr)
+        fail(f"{failed} of {len(jobs)} pictures could not be segmented.")
     return 1 if failed else 0
 
 
@@ -221,10 +232,10 @@ def write(segmentation: Segmentation, rgb: np.ndarray[Any, Any], job: Job, end: 
 def show(report: dict[str, Any]) -> None:
     """Print what was found in a picture."""
     height, width = report["size"]
-    print(f"{report['image']}: {width} x {height}, {report['seconds']:.1f} s")
+    say(f"{report['image']}: {width} x {height}, {report['seconds']:.1f} s")
     for found in report["labels"].values():
-        print("\n".join(palette.legend(palette.Share(**share) for share in found["shares"])))
-        print(f"  {found['png']}, {found['overlay']}, {found['legend']}", flush=True)
+        say(*palette.legend(palette.Share(**share) for share in found["shares"]))
+        say(f"  {found['png']}, {found['overlay']}, {found['legend']}")
 
 
 if __name__ == "__main__":

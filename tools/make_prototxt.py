@@ -14,7 +14,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from common import PROTOTXT, run
+from common import PROTOTXT, run, say
 
 from reproduction.caffe import files, prototxt
 from reproduction.caffe.errors import ReproductionError
@@ -54,7 +54,7 @@ def main() -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
             with files.atomic(path) as file:
                 file.write(text)
-        print(path)
+        say(path)
     if args.check and stale:
         raise ReproductionError(
             f"{len(stale)} of {len(render())} files are not current",

@@ -12,10 +12,9 @@ tools/train.py, tools/reproduce.py and tools/evaluate.py write these pages thems
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from common import ROOT, run
+from common import ROOT, note, run, say
 
 from reproduction.caffe.errors import DataError
 from reproduction.fcn import catalogue, nets, reproduce
@@ -39,7 +38,7 @@ def main() -> None:
         page.dump(report, path, galleries(report, args.folder, args.data))
     else:
         training.dump(course.find(args.folder), path)
-    print(path)
+    say(path)
 
 
 def galleries(report: Report, folder: Path, data: Path) -> dict[str, Gallery]:
@@ -63,11 +62,13 @@ def galleries(report: Report, folder: Path, data: Path) -> dict[str, Gallery]:
             if not net.predictions or not maps.is_dir():
                 raise DataError("its label maps are not here", path=maps)
             dataset = reproduce.dataset(catalogue.net(net.net), data)
+            if any(list(found.class_iu) != list(dataset.label_classes.get(found.label, ())) for found in net.measured):
+                raise DataError("it has other classes than these scores", path=dataset.tree)
             if report.split and reproduce.split_sha1(dataset.ids) != report.split.sha1:
                 raise DataError(f"{dataset.split} is not the split that was scored", path=dataset.tree)
             found[net.net] = Gallery(dataset, maps)
         except DataError as error:
-            print(f"no pictures of {net.net}: {error}", file=sys.stderr)
+            note(f"no pictures of {net.net}: {error}")
     return found
 
 

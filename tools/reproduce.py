@@ -48,9 +48,12 @@ from common import (
     add_precision,
     compiled,
     describe,
+    fail,
+    note,
     positive,
     precision,
     run,
+    say,
     versions,
 )
 
@@ -116,7 +119,7 @@ def main() -> int:
         if not args.json:
             show(report, folder)
     if args.json:
-        print(record.dumps(report), end="")
+        say(*record.dumps(report).rstrip("\n").split("\n"))
     code = judge(report, screen.errors, recording=args.record)
     if args.record and not code:
         keep(report, rows, args.trained, kept)
@@ -222,13 +225,13 @@ class Screen(Bars):
     def note(self, text: str) -> None:
         """Print a sentence."""
         self.close()
-        print(text, file=self._out, flush=True)
+        say(text, file=self._out)
 
     def error(self, text: str) -> None:
         """Print an error, and count it."""
         self.close()
         self.errors += 1
-        print(f"error: {text}", file=sys.stderr)
+        fail(text)
 
     def images(self, what: str) -> Callable[[int, int, float], None]:
         """Begin a bar of images; returns what moves it."""
@@ -250,9 +253,8 @@ def write(report: Report, folder: Path, galleries: Mapping[str, Gallery]) -> Non
 
 def show(report: Report, folder: Path) -> None:
     """Print a report, and where it was written."""
-    print(f"\n{markdown.table(report)}\n")
-    print("\n".join(markdown.verdicts(report)))
-    print(f"\n{', '.join(str(folder / name) for name in ('index.html', 'scores.md', 'scores.json'))}")
+    say("", *markdown.table(report).split("\n"), "", *markdown.verdicts(report))
+    say("", ", ".join(str(folder / name) for name in ("index.html", "scores.md", "scores.json")))
 
 
 def judge(report: Report, errors: int, *, recording: bool = False) -> int:
@@ -264,21 +266,21 @@ def judge(report: Report, errors: int, *, recording: bool = False) -> int:
         recording: whether the run makes the record, which nothing checks.
     """
     if errors:
-        print(f"error: {errors} of {len(report.nets)} nets could not be scored.", file=sys.stderr)
+        fail(f"{errors} of {len(report.nets)} nets could not be scored.")
     off: dict[float, list[str]] = {}
     for net, measured, *_ in report.off():
         off.setdefault(measured.held_against.tolerance_points, []).append(net)
     for within, names in off.items():
-        print(f"error: off by more than {points(within)}: {', '.join(dict.fromkeys(names))}.", file=sys.stderr)
+        fail(f"off by more than {points(within)}: {', '.join(dict.fromkeys(names))}.")
     flat = [rise for rise in report.rises() if not rise.is_enough]
     for rise in flat:
         said = f"{rise.points:+.2f} points, and at least {rise.least:+g} is wanted"
-        print(f"error: mean IU from {rise.parent} to {rise.net}: {said}.", file=sys.stderr)
+        fail(f"mean IU from {rise.parent} to {rise.net}: {said}.")
     if off or flat or errors:
         return 1
     unchecked = [] if recording else report.unchecked()
     for name, why in unchecked:
-        print(f"not checked: {name}; {why}.", file=sys.stderr)
+        note(f"not checked: {name}; {why}.")
     return NOT_CHECKED if unchecked else 0
 
 

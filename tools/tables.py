@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from common import ROOT, WEIGHTS, Bars, add_device, describe, positive, run, versions
+from common import ROOT, WEIGHTS, Bars, add_device, describe, positive, run, say, versions
 
 from reproduction.caffe import devices, files
 from reproduction.caffe.errors import DataError, ReproductionError
@@ -61,7 +61,7 @@ def main() -> None:
     ):
         with files.atomic(path) as file:
             file.write(content.encode())
-    print(json.dumps(document, indent=1) if args.json else f"{text}\n{folder / 'tables.md'}")
+    say(*(json.dumps(document, indent=1) if args.json else f"{text}\n{folder / 'tables.md'}").split("\n"))
 
 
 def _parser() -> argparse.ArgumentParser:

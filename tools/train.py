@@ -40,7 +40,7 @@ from common import ROOT, WEIGHTS, add_device, add_legacy_crop, add_max_pixels, p
 
 from tqdm import tqdm
 
-from reproduction.caffe.errors import DataError, ReproductionError, WeightsError
+from reproduction.caffe.errors import DataError, ReproductionError, WeightsError, printable
 from reproduction.caffe.parallel import joined
 from reproduction.caffe.signals import Signals
 from reproduction.fcn import catalogue, own, stages, supply, training, zoo
@@ -329,7 +329,7 @@ class Screen:
     def say(self, text: str) -> None:
         """Print a line, or several."""
         if not self._silent:
-            tqdm.write(text)
+            tqdm.write("\n".join(map(printable, text.split("\n"))))
             sys.stdout.flush()
 
     def count(self, what: str) -> Progress:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from reproduction.caffe import files
-from reproduction.caffe.errors import DataError, StrPath
+from reproduction.caffe.errors import DataError, StrPath, printable
 
 UInt8 = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.integer]
@@ -177,7 +177,7 @@ def draw_legend(rows: Sequence[Share], colours: UInt8 | None = None, note: str =
         (H, W, 3) uint8, R G B; as wide as its longest line.
     """
     font = ImageFont.load_default(13)
-    lines = [f"{100 * row.share:.2f} %  {row.name}" for row in rows]
+    lines = [f"{100 * row.share:.2f} %  {printable(row.name)}" for row in rows]
     height, margin, box = 20, 6, 14
     text_x = 2 * margin + box
     width = text_x + margin + int(max((font.getlength(line) for line in (*lines, note)), default=0)) + 1

@@ -189,8 +189,8 @@ def size_text(entry: Entry) -> str:
     return "size not published"
 
 
-def by_hand(entries: Iterable[Entry], roots: Roots) -> str:
-    """Return what to carry to a machine without a network, and where to put each file, as text."""
+def by_hand(entries: Iterable[Entry], roots: Roots) -> list[str]:
+    """Return what to carry to a machine without a network, and where to put each file, as lines of text."""
     lines = []
     for entry in entries:
         known = "".join(f", {kind} {value}" for kind, value in entry.hashes.items())
@@ -198,4 +198,4 @@ def by_hand(entries: Iterable[Entry], roots: Roots) -> str:
         lines += [f"  from {url}" for url in (entry.url, *entry.mirrors)]
         unpacks = f", which `tools/fetch.py {entry.name}` unpacks" if entry.archive else ""
         lines += [f"  to   {roots.file(entry)}{unpacks}", ""]
-    return "\n".join(lines)
+    return lines[:-1]

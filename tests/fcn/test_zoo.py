@@ -302,7 +302,8 @@ def test_a_web_page_is_not_taken_for_a_file(tmp_path, head):
 
 
 def test_the_list_for_a_machine_without_a_network_names_files_urls_and_places(roots):
-    text = zoo.by_hand([entry(size_bytes=1234, sha1="0" * 40, mirrors=("http://m/f",))], roots)
+    lines = zoo.by_hand([entry(size_bytes=1234, sha1="0" * 40, mirrors=("http://m/f",))], roots)
+    text = "\n".join([*lines, ""])
     assert text == (
         f"voc-fcn8s: 1,234 bytes, sha1 {'0' * 40}\n"
         "  from http://h/f.caffemodel\n"
@@ -310,6 +311,6 @@ def test_the_list_for_a_machine_without_a_network_names_files_urls_and_places(ro
         f"  to   {roots.weights}/f.caffemodel\n"
     )
     archive = entry(name="sbd", kind=Kind.ARCHIVE, path="archives/a.tar", archive=Unpacked("sbdd", ()))
-    assert zoo.by_hand([archive], roots).endswith(
+    assert "\n".join([*zoo.by_hand([archive], roots), ""]).endswith(
         f"  to   {roots.data}/archives/a.tar, which `tools/fetch.py sbd` unpacks\n"
     )

@@ -162,3 +162,12 @@ def test_a_log_file_has_lines_of_progress_where_a_terminal_is_drawn_over(common,
         shown.start_t = shown.last_print_t = -60
         shown.update()
     assert log.getvalue().count("\n") == 1
+
+
+def test_whatever_is_said_is_one_line_each(common, capsys):
+    common.say("a\x1b[31m", "b\nc", "\u202egpj", "\udcff", "ö", 7)
+    common.note("x\r\ny")
+    common.fail("z\x07", code=2)
+    out, err = capsys.readouterr()
+    assert out == "a\\x1b[31m\nb\\nc\n\\u202egpj\n\\udcff\nö\n7\n"
+    assert err == "x\\r\\ny\nerror: z\\x07\n"
