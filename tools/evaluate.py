@@ -23,6 +23,7 @@ reports/NET/index.html is a page to look at, with pictures; scores.json and scor
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -50,9 +51,9 @@ from common import (
     versions,
 )
 
-from reproduction.caffe import graph, prototxt
+from reproduction.caffe import graph, locks, prototxt
 from reproduction.caffe.errors import DataError, printable
-from reproduction.caffe.parallel import joined
+from reproduction.caffe.parallel import Ranks, joined
 from reproduction.caffe.schema import NetParameter, Phase
 from reproduction.fcn import card, catalogue, datasets, nets, reproduce, segmenter, supply, zoo
 from reproduction.fcn.datasets import Dataset, painted
@@ -77,12 +78,22 @@ def main() -> int:
     dataset = job.dataset
     if args.palette:
         datasets.read_labels_by(dataset, painted.reading(args.palette, dataset.classes))
-    state = args.state or (args.out / "state.json" if args.out else None)
     folder = args.report or ROOT / "reports" / (
         Path(args.net).name if args.net else args.prototxt.resolve().parent.name
     )
     out = args.out or folder / "predictions"
-    with joined(args.device) as ranks, Screen(args.quiet or not ranks.is_first) as screen:
+    with contextlib.ExitStack() as held:
+        ranks = held.enter_context(joined(args.device))
+        for place in dict.fromkeys((folder, out)) if ranks.is_first else ():
+            held.enter_context(locks.folder(place, "another process is evaluating here"))
+        return score(job, args, folder, out, ranks)
+
+
+def score(job: Job, args: argparse.Namespace, folder: Path, out: Path, ranks: Ranks) -> int:
+    """Evaluate, print and write, in folders that no other process writes to."""
+    dataset = job.dataset
+    state = args.state or (args.out / "state.json" if args.out else None)
+    with Screen(args.quiet or not ranks.is_first) as screen:
         if dataset.overlap() is None and ranks.is_first:
             note(
                 f"note: nothing in {args.data} says which images the published nets were trained on;"
@@ -111,7 +122,6 @@ def main() -> int:
     count = len(dataset) if args.limit is None else min(args.limit, len(dataset))
     shown = Gallery(dataset, out)
     told = report(job, args, found, shown, folder, describe(ranks.device), screen.seconds_per_image())
-    folder.mkdir(parents=True, exist_ok=True)
     record.dump(told, folder / "scores.json")
     markdown.dump(told, folder / "scores.md")
     page.dump(told, folder / "index.html", {job.name: shown})

@@ -57,7 +57,7 @@ from common import (
     versions,
 )
 
-from reproduction.caffe import devices, files
+from reproduction.caffe import devices, files, locks
 from reproduction.caffe.errors import DataError, ReproductionError, WeightsError
 from reproduction.fcn import catalogue, reproduce, stages, supply, trainlog, zoo
 from reproduction.fcn.nets import Published
@@ -80,6 +80,12 @@ def main() -> int:
         parser.error("--model goes with neither --trained nor --record")
     if args.record and (args.nets or args.limit):
         parser.error("--record is for all nets and all images: leave --nets and --limit out")
+    with locks.folder(args.report / args.set, "another process is reproducing here"):
+        return reproduced(args)
+
+
+def reproduced(args: argparse.Namespace) -> int:
+    """Score, print and write, in a folder that no other process writes to."""
     start = time.monotonic()
     rows = reproduce.chosen(args.set, args.nets)
     device = devices.use(args.device)

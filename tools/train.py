@@ -83,9 +83,8 @@ def main() -> int:
         page = Page(args.out, screen) if ranks.is_first else None
         watch = Watch(screen.say, screen.begin, screen.step, screen.images, partial(validated, screen, page), signals)
         for stage, start in zip(chain, starts, strict=True):
-            if mine and ranks.is_first:
-                own.describe(stage, mine, args.out, list(start.values()))
-            trained = training.train(stage, start, plan, watch, ranks)
+            describe = partial(own.describe, stage, mine, args.out, list(start.values())) if mine else lambda: None
+            trained = training.train(stage, start, plan, watch, ranks, describe)
             if trained is None:
                 screen.say("stopped with a snapshot; the same command goes on from here.")
                 break

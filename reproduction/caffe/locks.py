@@ -64,12 +64,18 @@ def is_at(descriptor: int, path: StrPath) -> bool:
 @contextlib.contextmanager
 def folder(path: StrPath, problem: str, *, wait: bool = False, again: bool = False) -> Iterator[None]:
     """Lock a folder, which is made if need be; see ``hold``."""
+    new = [each for each in (Path(path), *Path(path).parents) if not each.exists()]
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(error, path) from None
-    with hold(Path(path) / ".lock", problem, place=path, wait=wait, again=again):
-        yield
+    try:
+        with hold(Path(path) / ".lock", problem, place=path, wait=wait, again=again):
+            yield
+    finally:
+        with contextlib.suppress(OSError):
+            for each in new:  # where nothing was written
+                each.rmdir()
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from reproduction.caffe import files, jsonfile
+from reproduction.caffe import files, jsonfile, locks
 from reproduction.caffe.errors import DataError, NetError, StrPath
 from reproduction.caffe.jsonfile import at_least
 from reproduction.caffe.parallel import Ranks
@@ -77,7 +77,8 @@ def evaluate(
         The scores for each label top; of the counts of all processes, which are whole numbers.
 
     Raises:
-        DataError: files are missing or broken, ids were trained on, the state is of another run.
+        DataError: files are missing or broken, ids were trained on, the state is of another run, or another process
+            evaluates there.
         NetError: the net's scores have another size or number of classes than the labels, or are not numbers.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 score.py L13-38.
@@ -88,27 +89,41 @@ def evaluate(
     share = ranks.share(total)
     blobs = {top: _score_blob(top) for top in dataset.label_classes}
     run = _Run.of(state, net, dataset, ranks) if state is not None else None
-    done = run.load(dataset, len(share)) if run else _start(dataset)
-    folders = _folders(dataset, out_dir, share[: done.samples])
-    started = saved = time.monotonic()
-    if progress:
-        progress(done.samples, len(share), 0.0)
-    try:
-        with contextlib.closing(_ahead(dataset, share[done.samples :])) as samples:
-            for id, sample in samples:
-                predictions = _predict(net, sample, blobs, device, dataset, id)
-                for top, folder in folders.items():
-                    palette.write_png(predictions[top], folder / f"{id}.png")
-                done = done.plus(_count(dataset, sample, predictions))
-                if run and time.monotonic() - saved > _SAVE_SECONDS:
-                    run.save(done)
-                    saved = time.monotonic()
-                if progress:
-                    progress(done.samples, len(share), time.monotonic() - started)
-    finally:
-        if run and done.samples:
-            run.save(done)
+    with _alone(out_dir, run, ranks):
+        done = run.load(dataset, len(share)) if run else _start(dataset)
+        folders = _folders(dataset, out_dir, share[: done.samples])
+        started = saved = time.monotonic()
+        if progress:
+            progress(done.samples, len(share), 0.0)
+        try:
+            with contextlib.closing(_ahead(dataset, share[done.samples :])) as samples:
+                for id, sample in samples:
+                    predictions = _predict(net, sample, blobs, device, dataset, id)
+                    for top, folder in folders.items():
+                        palette.write_png(predictions[top], folder / f"{id}.png")
+                    done = done.plus(_count(dataset, sample, predictions))
+                    if run and time.monotonic() - saved > _SAVE_SECONDS:
+                        run.save(done)
+                        saved = time.monotonic()
+                    if progress:
+                        progress(done.samples, len(share), time.monotonic() - started)
+        finally:
+            if run and done.samples:
+                run.save(done)
     return {top: scores(_sum(counts, ranks)) for top, counts in done.counts.items()}
+
+
+@contextlib.contextmanager
+def _alone(out_dir: StrPath | None, run: _Run | None, ranks: Ranks) -> Iterator[None]:
+    """Lock the folder of the predictions and the state. The folder is that of the first process and of the others."""
+    problem = "another process is evaluating here"
+    with contextlib.ExitStack() as held:
+        if out_dir is not None and ranks.is_first:
+            held.enter_context(locks.folder(out_dir, problem, again=True))
+        if run is not None:
+            run.path.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locks.beside(run.path, problem))
+        yield
 
 
 def fingerprint(net: Scorer, dataset: Dataset) -> str:

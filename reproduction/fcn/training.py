@@ -103,7 +103,12 @@ class Watch:
 
 
 def train(
-    stage: Stage, starts: Mapping[str, Path], plan: Plan, watch: Watch | None = None, ranks: Ranks | None = None
+    stage: Stage,
+    starts: Mapping[str, Path],
+    plan: Plan,
+    watch: Watch | None = None,
+    ranks: Ranks | None = None,
+    prepare: Callable[[], object] = lambda: None,
 ) -> Path | None:
     """Train a net, or go on where an earlier call was stopped.
 
@@ -114,12 +119,13 @@ def train(
         watch: is told how far it is, and says when to stop.
         ranks: where it runs, and the processes that train together, each called with the same arguments; the first
             one writes.
+        prepare: called by the first one when the folder is its own, to write more files there.
 
     Returns:
         The caffemodel; None when it was stopped.
 
     Raises:
-        DataError: data are missing or wrong, or the folder holds another run.
+        DataError: data are missing or wrong, or the folder holds another run, or another process trains there.
         WeightsError: the weights to start from are missing or of another net.
         ReproductionError: the training cannot learn, or its loss is no number any more; the snapshots stay.
     """
@@ -128,26 +134,42 @@ def train(
         remedy = "Say in the solver how many updates to make, or ask for --iterations."
         raise ReproductionError("max_iter is not set", place=stage.name, remedy=remedy)
     folder = plan.out / stage.name
-    finished = stages.result(stage.name, plan.out)
     feed = feeds.open(stage.train, plan.data, Phase.TRAIN, plan.seed)
     settings = runs.settings(stage, starts, _seed(stage, plan), feed)
-    newest = runs.newest(folder)
-    if newest:
-        runs.check_same(folder, settings, newest, stage.iterations)
-        if newest.iteration == stage.iterations and finished.is_file():
-            watch.note(f"{stage.name}: all {stage.iterations} iterations are made already")
-            return finished
-    Path(runs.prefix(folder)).parent.mkdir(parents=True, exist_ok=True)
     with runs.alone(folder) if ranks.is_first else contextlib.nullcontext():
-        run = _build(stage, plan, folder, feed, watch, ranks)
-        log = _resume(run, newest) if newest else _start(run, starts, settings)
-        with contextlib.closing(log):
-            if ranks.is_first and run.solver.iter < stage.iterations:
-                finished.unlink(missing_ok=True)  # of fewer iterations
-            whole = _learn(run, log)
-        if whole and ranks.is_first:
-            caffemodel.dump(run.net.to_proto(), finished)
-        ranks.greatest(0)  # the others wait for the file
+        newest = runs.newest(folder)
+        if newest:
+            runs.check_same(folder, settings, newest, stage.iterations)
+        if ranks.is_first:
+            prepare()
+        return _train(stage, starts, plan, watch, ranks, feed, settings, newest)
+
+
+def _train(
+    stage: Stage,
+    starts: Mapping[str, Path],
+    plan: Plan,
+    watch: Watch,
+    ranks: Ranks,
+    feed: Feed,
+    settings: Mapping[str, object],
+    newest: Snapshot | None,
+) -> Path | None:
+    """Train in a folder that no other process writes to."""
+    folder, finished = plan.out / stage.name, stages.result(stage.name, plan.out)
+    if newest and newest.iteration == stage.iterations and finished.is_file():
+        watch.note(f"{stage.name}: all {stage.iterations} iterations are made already")
+        return finished
+    Path(runs.prefix(folder)).parent.mkdir(parents=True, exist_ok=True)
+    run = _build(stage, plan, folder, feed, watch, ranks)
+    log = _resume(run, newest) if newest else _start(run, starts, settings)
+    with contextlib.closing(log):
+        if ranks.is_first and run.solver.iter < stage.iterations:
+            finished.unlink(missing_ok=True)  # of fewer iterations
+        whole = _learn(run, log)
+    if whole and ranks.is_first:
+        caffemodel.dump(run.net.to_proto(), finished)
+    ranks.greatest(0)  # the others wait for the file
     return finished if whole else None
 
 

@@ -200,6 +200,15 @@ def test_a_lock_that_was_removed_meanwhile_is_not_the_lock(tmp_path, monkeypatch
     assert len(seen) == 2
 
 
+def test_a_folder_that_was_made_for_a_lock_goes_with_it_unless_something_is_in_it(tmp_path):
+    with locks.folder(tmp_path / "a" / "b", "busy"):
+        assert names(tmp_path / "a" / "b") == [".lock"]
+    assert names(tmp_path) == []
+    with locks.folder(tmp_path / "a" / "b", "busy"):
+        (tmp_path / "a" / "x").touch()
+    assert names(tmp_path / "a") == ["x"]
+
+
 def test_where_nothing_can_be_written_a_lock_says_so(tmp_path):
     with pytest.raises(ReproductionError) as caught, locks.beside(tmp_path / "no" / "x", "busy"):
         pass

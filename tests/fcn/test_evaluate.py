@@ -307,7 +307,7 @@ def test_scores_that_are_not_numbers_are_an_error(voc, tmp_path):
         evaluate.evaluate(net, dataset, state=tmp_path / "state.json", out_dir=tmp_path / "out")
     assert str(error.value) == f"blob 'score' is not a number (NaN) for image '{IDS[0]}'. Check the weights."
     assert not (tmp_path / "state.json").exists()
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_nothing_to_score_is_an_error(voc):
@@ -364,3 +364,28 @@ def test_each_process_keeps_a_state_of_its_own(voc, tmp_path):
     (tmp_path / "state-1of2.json").rename(tmp_path / "state-1of3.json")
     with pytest.raises(DataError, match="this is the state of another run"):
         evaluate.evaluate(Fake(), dataset, state=state, ranks=Part(0, 3, []))
+
+
+def test_two_at_once_do_not_mix_their_predictions(voc, tmp_path):
+    """Neither in one folder nor in one state; the second is told and the first goes on."""
+    dataset, _ = voc
+    told = []
+
+    def second(**places):
+        try:
+            evaluate.evaluate(Fake(seed=1), dataset, **places)
+        except DataError as error:
+            told.append(str(error))
+
+    def progress(count, total, seconds):
+        if count == 2:
+            for places in ({"out_dir": tmp_path / "a"}, {"state": tmp_path / "state.json"}):
+                thread = threading.Thread(target=second, kwargs=places)
+                thread.start()
+                thread.join()
+
+    found = evaluate.evaluate(Fake(), dataset, out_dir=tmp_path / "a", state=tmp_path / "state.json", progress=progress)
+    end = "another process is evaluating here. Wait for it, or end it."
+    assert told == [f"{tmp_path}/a: {end}", f"{tmp_path}/state.json: {end}"]
+    assert found == evaluate.evaluate(Fake(), dataset)
+    assert not list(tmp_path.rglob(".*"))

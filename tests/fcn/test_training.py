@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from reproduction.caffe import prototxt, weights
-from reproduction.caffe.errors import ReproductionError
+from reproduction.caffe.errors import DataError, ReproductionError
 from reproduction.caffe.signals import Action
 from reproduction.fcn import mininets, runs, stages, training, trainlog
 from reproduction.fcn.datasets import draw_order
@@ -253,6 +253,19 @@ def test_two_processes_do_not_train_in_one_folder(tiny, plan):
     (plan.out / "tiny").mkdir(parents=True)
     with runs.alone(plan.out / "tiny"):
         assert error(tiny, plan) == (f"{plan.out}/tiny: another process is training here. Wait for it, or end it.")
+
+
+def test_more_files_are_written_only_where_the_folder_is_this_run_s(tiny, plan):
+    def written():
+        (plan.out / "tiny" / "card.json").write_text("mine")
+
+    training.train(replace(tiny, iterations=2), {}, plan, prepare=written)
+    assert (plan.out / "tiny" / "card.json").read_text() == "mine"
+    with pytest.raises(DataError, match="another run is here"):
+        training.train(replace(tiny, iterations=2), {}, replace(plan, seed=7), prepare=pytest.fail)
+    with runs.alone(plan.out / "tiny"), pytest.raises(DataError, match="another process is training here"):
+        training.train(replace(tiny, iterations=2), {}, plan, prepare=pytest.fail)
+    assert not (plan.out / "tiny" / ".lock").exists()
 
 
 WILD = small.SOLVER.replace("gamma: 0.5", "gamma: 1e30")  # from the fourth update on
