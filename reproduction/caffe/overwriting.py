@@ -107,8 +107,10 @@ def _overwritten(found: _Place) -> NetError | None:
     needed, rereads = found.need, found.layer.rereads()
     if not needed.layer or not any([*needed.bottoms, *needed.params]):
         return None
+    # Under `import caffe` such a layer finds its bottom changed and reads it as it is then, as in Caffe.
+    where = "here it"
     if rereads & Rereads.TO_LEARN and any(needed.params):
-        rereads |= Rereads.BOTTOM
+        rereads, where = rereads | Rereads.BOTTOM, "as a torch module it"
     for what, memory, wanted, sign in (
         ("top", found.top, Rereads.TOP, False),
         ("bottom", found.bottom, Rereads.BOTTOM, False),
@@ -118,7 +120,7 @@ def _overwritten(found: _Place) -> NetError | None:
         if spoiler is not None:
             return NetError(
                 f"Caffe computes another gradient, since its backward reads the {what} after {place(spoiler.spec)}, "
-                "has overwritten it; here it reads the values of its own forward",
+                f"has overwritten it; {where} reads the values of its own forward",
                 remedy=f"Give the top of {spoiler.name!r} another name, and the numbers are the same in both.",
             )
     return None

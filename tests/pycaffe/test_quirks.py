@@ -12,7 +12,8 @@ from reproduction.caffe.layers import blas
 from tests.pycaffe import quirks
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "quirks"
-NETS = sorted(path.stem for path in GOLDEN.glob("*.prototxt"))
+ALIAS = "weights_of_an_overwritten_bottom"
+NETS = sorted(path.stem for path in GOLDEN.glob("*.prototxt") if path.stem != ALIAS)
 ROUNDED = {"force_over_propagate_down", "prelu_batch1"}  # TanH and the slopes of PReLU are torch's
 
 
@@ -56,3 +57,11 @@ def test_arrays_that_a_program_holds_change_nothing(name):
     path = GOLDEN / f"{name}.prototxt"
     found, held = (quirks.run(caffe, path, hold) for hold in (False, True))
     assert all(np.array_equal(found[key], value) for key, value in held.items())
+
+
+def test_a_layer_that_learns_from_what_another_branch_overwrites_is_caffe_s(recorded):
+    path = GOLDEN / f"{ALIAS}.prototxt"
+    with pytest.warns(ReproductionWarning, match="as a torch module it reads the values of its own forward"):
+        found = quirks.run(caffe, path)
+    wanted = {key.partition("|")[2]: value for key, value in recorded.items() if key.startswith(path.stem + "|")}
+    assert off(found, wanted) == []
