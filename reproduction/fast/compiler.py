@@ -16,22 +16,25 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
+from reproduction.caffe.inputs import Given, Values, by_name
 from reproduction.caffe.net import Net
 from reproduction.caffe.schema import Phase
-from reproduction.fast import ops, plan
+from reproduction.fast import ops, plan, table
+from reproduction.fast.kernels import Product
 from reproduction.fast.memory import Memory
-from reproduction.fast.ops import spatial
-from reproduction.fast.plan import Frame, Part, Plan, Step, Survey, place
+from reproduction.fast.plan import Part, Plan, Survey
 from reproduction.fast.recording import Recording
+from reproduction.fast.running import Run
+from reproduction.fast.threads import spin_less
 
 _PLANS = 32  # sizes of inputs, each with the blobs that are asked for, that are remembered
 _BLANKS = 256  # of them, what the net makes of zeros
+_PATIENCE = 8  # calls in which an image of zeros has to pay, where inputs of a size came before
 _RECORDED = 2  # the call of a size, on a GPU, that is recorded
 _STEPS = 12  # how many sizes of an image of zeros are tried, a period apart
 
@@ -39,9 +42,13 @@ _STEPS = 12  # how many sizes of an image of zeros are tried, a period apart
 def compile(net: Net, precision: str = "exact", *, discard: bool = False) -> Fast:
     """Prepare a net for inference.
 
-    Most weights get forms of their own, so that both together need more than twice the memory of the net, unless it is
-    given up. The forms are made anew at the first call after an in-place change of the net's parameters (not one
-    through ``.data``, which torch does not count).
+    For each size of the inputs, what is not sure to be quicker is left as it is: a layer, or all of the net, as most
+    classifiers of small images. Weights of the other layers get second forms when they are first needed, and again
+    after an in-place change of the net's parameters (not one through ``.data``, which torch does not count); both
+    together can need more than twice the memory of the net. A size that came before may be planned better the second
+    time, so that results of the first call differ from those of later ones by rounding.
+
+    On the CPU, threads of this process that wait for each other sleep sooner from then on; see ``threads.spin_less``.
 
     Args:
         net: in phase TEST, on the CPU or on CUDA, of single precision.
@@ -50,7 +57,8 @@ def compile(net: Net, precision: str = "exact", *, discard: bool = False) -> Fas
             ``winograd``: on the CPU, large kernels by Winograd's method along both axes, too; scores within 1e-4.
             ``tf32``: on CUDA, factors rounded to 10 bits; scores within about 1e-2.
             ``bf16``: products of bfloat16, added up in single precision; scores within about 3e-2.
-        discard: give the net up: weights that have a form of their own here are freed in it, and become NaN.
+        discard: free large weights of the net that have another form for inputs of the declared shapes; they become
+            NaN. A compiled net without its weights cannot be copied.
 
     Raises:
         NetError: the net is in phase TRAIN, or there is no such precision.
@@ -78,12 +86,12 @@ class Fast:
         self._discarded: dict[str, Tensor] = {}
         self._build()
         if discard:
-            self._discard()
+            with torch.inference_mode():
+                self._discard()
 
     def _build(self) -> None:
         """Take the weights as they are now."""
-        with torch.inference_mode():
-            self._ops, self._last = ops.build(self.net, self.precision)
+        self._ops, self._last = ops.build(self.net, self.precision)
         self._memory = Memory(self._dtype, self.net.device)
         self._plans: OrderedDict[Any, _Ready] = OrderedDict()
         self._blanks: OrderedDict[Any, Mapping[str, Tensor]] = OrderedDict()
@@ -91,36 +99,67 @@ class Fast:
         self._seen = _versions(self.net)
 
     def _discard(self) -> None:
-        """Free the weights that nothing here reads."""
-        names = {id(blob): name for name, blob in self.net.named_parameters()}
-        readers = Counter(id(blob) for op in self._ops for blob in op.layer.blobs)
-        for op in self._ops:
-            for weight, form in op.forms():
-                name = names.get(id(weight))  # None for a parameter that is seen in another shape
-                if name is None or readers[id(weight)] > 1:  # shared with a layer that may be run as it is
-                    continue
-                self._discarded[name] = form
-                weight.data = weight.data.new_full((1,), math.nan).expand(weight.shape)
+        """Free the heavy weights that nothing here reads for inputs of the declared shapes.
+
+        Others are few, and inputs of other shapes may be computed with them.
+        """
+        names = {blob.data_ptr(): name for name, blob in self.net.named_parameters()}
+        readers = Counter(blob.data_ptr() for op in self._ops for blob in op.layer.blobs)
+        found = self._choose(
+            {name: self.net.blob_shapes[name] for name in self.net.inputs},
+            list(dict.fromkeys(self._last[name] for name in self.net.graph.outputs)),
+        )
+        for op in found.ops if found.worthwhile else ():
+            weight = op.layer.blobs[0] if isinstance(op, ops.Conv) else None
+            if not isinstance(op, ops.Conv) or weight is None or not op.quick.heavy or readers[weight.data_ptr()] > 1:
+                continue  # if shared, then with a layer that may be run as it is
+            kernel = op.quick.kernel(found.parts[op.tops[0]].made)
+            if isinstance(kernel, Product):
+                continue  # multiplied as they lie
+            op.quick.only = kernel
+            self._discarded[names[weight.data_ptr()]] = kernel.weight
+            weight.data = weight.data.new_full((1,), math.nan).expand(weight.shape)
         self._seen = _versions(self.net)
 
-    def __call__(
-        self, inputs: Mapping[str, Tensor | np.ndarray[Any, Any]], blobs: Iterable[str] | None = None
-    ) -> dict[str, Tensor]:
+    def __getstate__(self) -> dict[str, Any]:
+        """Copy and pickle the net and the precision; a copy makes the forms of the weights at its first call.
+
+        Raises:
+            NetError: the net was given up.
+        """
+        if self._discarded:
+            problem = "a compiled net whose weights were given up cannot be copied or pickled"
+            raise NetError(problem, remedy="Compile it without discard.")
+        return {"net": self.net, "precision": self.precision}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Compile the copy of the net."""
+        self.__init__(state["net"], state["precision"])  # type: ignore[misc]
+
+    def __call__(self, *inputs: Given, blobs: Iterable[str] | None = None, **named: Values) -> dict[str, Tensor]:
         """Run the net, as ``Net.forward`` does; without gradients.
 
         Args:
-            inputs: the input blobs by name, ``(N, C, H, W)`` for images, of any size.
+            inputs: as for ``Net.forward``: the input blobs by name, or in order, of any size.
+            named: further inputs by name.
             blobs: names of the blobs wanted; None is the net's outputs.
 
         Raises:
             NetError: an input that is missing or does not fit, an unknown blob; a net that changed though given up.
         """
+        given, blobs = by_name(self.net.inputs, inputs, named, blobs)
         names = list(self.net.graph.outputs if blobs is None else blobs)
         with torch.inference_mode(), self._lock:
             self._look_again()
             try:
-                fed = self.net.feed(inputs, names, self.net.graph.needed(names))
-                ready = self._plan({name: tuple(value.shape) for name, value in fed.items()}, names)
+                fed = self.net.feed(given, names, self.net.graph.needed(names))
+                shapes = {name: tuple(value.shape) for name, value in fed.items()}
+                ready = self._plan(shapes, names)
+                if ready.waits and ready.calls:
+                    ready = self._plan(shapes, names, patient=True)
+                ready.calls += 1
+                if not ready.worthwhile:
+                    return dict(self.net(fed, names))
                 found = self._play(ready, fed) if self._pool else self._run(ready.plan, fed, self._memory)
             except BaseException:
                 self._memory.clear()
@@ -149,7 +188,7 @@ class Fast:
         with torch.inference_mode(), self._lock:
             self._look_again()
             made = self._plan(shapes, self.net.graph.outputs if blobs is None else blobs).plan
-        return plan.describe(made)
+        return table.describe(made)
 
     def _look_again(self) -> None:
         """Build anew if the net has changed."""
@@ -161,29 +200,55 @@ class Fast:
 
     # ---- planning
 
-    def _plan(self, shapes: dict[str, Shape], names: Iterable[str]) -> _Ready:
-        """Find the plan for these inputs, or make one."""
+    def _plan(self, shapes: dict[str, Shape], names: Iterable[str], *, patient: bool = False) -> _Ready:
+        """Find the plan for these inputs, or make one.
+
+        Args:
+            shapes: of the inputs.
+            names: of the blobs wanted.
+            patient: whether to make a better plan that pays at later calls alone.
+        """
         wanted = list(dict.fromkeys(self._last[name] for name in names))
         key = (tuple(sorted(shapes.items())), tuple(wanted))
-        if key in self._plans:
+        if key in self._plans and not patient:
             self._plans.move_to_end(key)
             return self._plans[key]
-        chosen = plan.needed(self._ops, wanted)
-        survey = Survey.of(chosen, shapes)
-        parts = plan.divide(chosen, survey, wanted, borrow=True)
-        borrowed = plan.borrowers(survey, parts)
-        blanks = self._blank(borrowed, survey) if borrowed else {}
-        if blanks is None:
-            parts = plan.divide(chosen, survey, wanted, borrow=False)
-        self._plans[key] = _Ready(plan.make(chosen, survey, wanted, parts, blanks or {}))
+        found = self._choose(shapes, wanted, patient=patient)
+        if not found.worthwhile:
+            found.ops = [op.as_it_is() for op in found.ops]
+            found.parts = plan.divide(found.ops, found.survey, wanted, borrow=False)
+        elif self.net.device.type == "cpu":
+            spin_less()
+        made = plan.make(found.ops, found.survey, wanted, found.parts, found.blanks or {})
+        self._plans[key] = _Ready(made, found.worthwhile, waits=found.blanks is None and not patient)
         if len(self._plans) > _PLANS:
             self._plans.popitem(last=False)
         return self._plans[key]
 
-    def _blank(self, names: list[str], survey: Survey) -> Mapping[str, Tensor] | None:
-        """Give the blobs of an image of zeros, squeezed; None where that costs more than it saves."""
-        chosen = plan.needed(self._ops, names)
-        found = self._smallest(names, survey)
+    def _choose(self, shapes: dict[str, Shape], wanted: list[str], *, patient: bool = False) -> _Choice:
+        """Choose ops and parts, with what an image of zeros makes, and whether to take them rather than the net."""
+        needed = plan.needed(self._ops, wanted)
+        survey = Survey.of(needed, shapes)
+        chosen, parts = plan.settle(needed, survey, wanted, borrow=True)
+        worthwhile = self._always or plan.worthwhile(chosen, survey, parts)
+        borrowed = plan.borrowers(survey, parts) if worthwhile else []
+        blanks = self._blank(chosen, borrowed, survey, patient=patient) if borrowed else {}
+        if blanks is None:
+            chosen, parts = plan.settle(needed, survey, wanted, borrow=False)
+            worthwhile = self._always or plan.worthwhile(chosen, survey, parts)
+        return _Choice(chosen, survey, parts, blanks, worthwhile)
+
+    @property
+    def _always(self) -> bool:
+        """Whether the net as it is is no choice: it launches each kernel by itself, is too exact, or given up."""
+        return self.net.device.type != "cpu" or self.precision == "bf16" or bool(self._discarded)
+
+    def _blank(
+        self, chosen: list[ops.Op], names: list[str], survey: Survey, *, patient: bool
+    ) -> Mapping[str, Tensor] | None:
+        """Give the blobs of an image of zeros, squeezed; None where that costs more than it saves: at once, or ever."""
+        chosen = plan.needed(chosen, names)
+        found = self._smallest(chosen, names, survey)
         if found is None:
             return None
         shapes = {name: found.shapes[name] for name in found.shapes if name in self.net.inputs}
@@ -194,7 +259,7 @@ class Fast:
         parts = plan.divide(chosen, found, names, borrow=False)
         all_of_it = plan.divide(chosen, survey, names, borrow=False)
         cost, saved = plan.products(chosen, found, parts), plan.products(chosen, survey, all_of_it)
-        if cost > saved / 2:
+        if cost > (_PATIENCE if patient else 0.5) * saved:
             return None
         zeros = {name: torch.zeros(shape, device=self.net.device) for name, shape in shapes.items()}
         values = self._run(plan.make(chosen, found, names, parts, {}), zeros, self._memory)
@@ -203,9 +268,8 @@ class Fast:
             self._blanks.popitem(last=False)
         return self._blanks[key]
 
-    def _smallest(self, names: list[str], survey: Survey) -> Survey | None:
+    def _smallest(self, chosen: list[ops.Op], names: list[str], survey: Survey) -> Survey | None:
         """Find small inputs of zeros that show all that those of the survey do: the same margins, and steady pixels."""
-        chosen = plan.needed(self._ops, names)
         inputs = {name: shape for name, shape in survey.shapes.items() if name in self.net.inputs}
         images = {shape[2:] for shape in inputs.values() if len(shape) == 4}
         if len(images) != 1 or len({len(shape) for shape in inputs.values()}) != 1:
@@ -243,7 +307,7 @@ class Fast:
     ) -> dict[str, Tensor]:
         """Take the steps; gives the wanted blobs, numbered as in the plan."""
         with ops.arithmetic(self.net.device, self.precision, tune=tune):
-            run = _Run(made, memory)
+            run = Run(made, memory, self.net.dtype)
             for name, value in inputs.items():
                 run.feed(name, value)
             for step in made.steps:
@@ -254,7 +318,6 @@ class Fast:
 
     def _play(self, ready: _Ready, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run on a GPU: as it comes for the first image of a size, which may be the last; then record and play it."""
-        ready.calls += 1
         if ready.calls == _RECORDED:
             with suppress(RuntimeError):  # a layer that is run as it is may wait for the GPU
                 run = partial(self._run, ready.plan, memory=Memory(self._dtype, self.net.device), tune=True)
@@ -263,16 +326,39 @@ class Fast:
 
 
 @dataclass
+class _Choice:
+    """What a plan is made of.
+
+    Attributes:
+        ops: settled.
+        survey: of their blobs.
+        parts: of the blobs.
+        blanks: what an image of zeros makes, where it is borrowed from; None where that costs too much.
+        worthwhile: whether the plan is quicker than the net.
+    """
+
+    ops: list[ops.Op]
+    survey: Survey
+    parts: dict[str, Part]
+    blanks: Mapping[str, Tensor] | None
+    worthwhile: bool
+
+
+@dataclass
 class _Ready:
     """A plan, and its recording where there is one.
 
     Attributes:
         plan: the steps.
+        worthwhile: whether they are taken; if not, the net runs as it is.
+        waits: whether a better plan costs too much for inputs of a size that may not come again.
         calls: how often it was asked for.
         recording: of the steps.
     """
 
     plan: Plan
+    worthwhile: bool
+    waits: bool = False
     calls: int = 0
     recording: Recording | None = None
 
@@ -280,107 +366,3 @@ class _Ready:
 def _versions(net: Net) -> list[tuple[int, int]]:
     """Tell a net from what it was: where each parameter lies, and how often it was changed there."""
     return [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in net.parameters()]
-
-
-class _Run:
-    """The blobs of one run.
-
-    Attributes:
-        values: what is held of each.
-        lent: buffers; several values may lie in one.
-    """
-
-    def __init__(self, made: Plan, memory: Memory):
-        self.plan = made
-        self.memory = memory
-        self.values: dict[str, Tensor] = {}
-        self.lent: list[Tensor] = []
-
-    def feed(self, name: str, value: Tensor) -> None:
-        """Lay an input out."""
-        part = self.plan.parts.get(name)
-        if part is None:
-            self.values[name] = value
-            return
-        rows, columns = part.made
-        self.hold(name, value[..., rows.start : rows.stop, columns.start : columns.stop], part, self.plan.feeds[name])
-
-    def take(self, step: Step) -> None:
-        """Compute the tops, and forget what is not read any more."""
-        bottoms = [
-            self.values[name] if read is None else self.values[name][..., read[0], read[1]] for name, read in step.reads
-        ]
-        first = step.parts[0] if step.parts else None
-        buffer = out = None
-        if first is not None and (step.kernel.fills or first.held != first.made):
-            channels = self.plan.survey.shapes[step.op.tops[0]][1]
-            buffer = self.buffer(len(bottoms[0]), channels, first)
-            out = _inner(buffer, first)
-        tops = step.kernel(bottoms, out, self.memory)
-        for name, top, part, frame in zip(step.op.tops, tops, step.parts, step.frames, strict=True):
-            if top is out and buffer is not None and part is not None:
-                _surround(buffer, frame)
-                self.values[name] = buffer
-            else:
-                self.hold(name, top, part, frame)
-        for name in step.last:
-            self.forget(name)
-
-    def hold(self, name: str, made: Tensor, part: Part | None, frame: Frame) -> None:
-        """Keep a value, with what goes around it."""
-        if part is None or part.held == part.made:
-            self.values[name] = made
-            return
-        buffer = self.buffer(made.shape[0], made.shape[1], part)
-        _inner(buffer, part).copy_(made)
-        _surround(buffer, frame)
-        self.values[name] = buffer
-
-    def buffer(self, batch: int, channels: int, part: Part) -> Tensor:
-        """Borrow memory for what is held of a blob."""
-        rows, columns = part.held
-        buffer = self.memory.image(batch, channels, rows.size, columns.size)
-        self.lent.append(buffer)
-        return buffer
-
-    def forget(self, name: str) -> None:
-        """Drop a value, and give its memory back if no other lies there."""
-        value = self.values.pop(name, None)
-        buffer = None if value is None else self.home(value)
-        if buffer is not None and all(self.home(other) is not buffer for other in self.values.values()):
-            self.lent = [other for other in self.lent if other is not buffer]
-            self.memory.give(buffer)
-
-    def home(self, value: Tensor) -> Tensor | None:
-        """Find the buffer that a value lies in; None where it has memory of its own."""
-        place = value.data_ptr()
-        return next((b for b in self.lent if b.data_ptr() <= place < b.data_ptr() + b.nbytes), None)
-
-    def result(self, name: str) -> Tensor:
-        """Give a wanted blob, in memory of its own."""
-        value, part = self.values[name], self.plan.parts.get(name)
-        if part is not None:
-            rows, columns = place(spatial(self.plan.survey.shapes[name]), part.held)
-            value = value[..., rows, columns]
-        lent = self.home(value) is not None
-        return value.clone(memory_format=torch.contiguous_format) if lent else value.contiguous()
-
-    def end(self) -> None:
-        """Give all memory back."""
-        for name in list(self.values):
-            self.forget(name)
-
-
-def _inner(buffer: Tensor, part: Part) -> Tensor:
-    """The place in a buffer for what is made."""
-    rows, columns = place(part.made, part.held)
-    return buffer[..., rows, columns]
-
-
-def _surround(buffer: Tensor, frame: Frame) -> None:
-    for (rows, columns), values in frame:
-        place = buffer[..., rows, columns]
-        if values is None:
-            place.zero_()
-        else:
-            place.copy_(values)

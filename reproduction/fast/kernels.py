@@ -50,12 +50,17 @@ def _by_bands(x: Tensor, out: Tensor, rows: Window, compute: Callable[[Tensor], 
 
 
 class Plain:
-    """The layer's own forward."""
+    """The layer's own forward, in the precision of the net.
+
+    Args:
+        layer: what computes.
+        relu: whether to cut off what is below 0 in the first top, which is memory of its own.
+    """
 
     fills = False
 
-    def __init__(self, layer: Layer):
-        self.layer = layer
+    def __init__(self, layer: Layer, *, relu: bool = False):
+        self.layer, self.relu = layer, relu
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, memory: Memory) -> tuple[Tensor, ...]:
         """Compute the tops."""
@@ -63,6 +68,8 @@ class Plain:
             tops: tuple[Tensor, ...] = self.layer(*bottoms)
         except NetError as error:
             raise error.at(place(self.layer.spec)) from error.__cause__
+        if self.relu:
+            F.relu(tops[0], inplace=True)
         return tops if out is None else (_into(tops[0], out), *tops[1:])
 
 
@@ -96,7 +103,10 @@ class Minimal:
 
 
 class Direct:
-    """Convolution as torch does it, with a ReLU; on the CPU the weights are laid out once, where torch can.
+    """Convolution as torch does it, with a ReLU; the channels of a pixel lie side by side, in the weights, too.
+
+    The weights are not packed for torch's library: that chooses its way by the size of the images, and weights that
+    were packed for another size made convolutions up to twenty times slower.
 
     Args:
         weight: (O, C / group, kernel_h, kernel_w).
@@ -124,15 +134,7 @@ class Direct:
         self.rows = windows[0]
         self.group, self.relu, self.dtype = group, relu, dtype
         self.bias = None if bias is None else bias.detach().to(dtype)
-        self.weight = weight.detach().to(dtype)
-        self.packed = weight.device.type == "cpu" and packs(dtype)
-        if self.packed:
-            sizes = [1, weight.shape[1] * group, *(64 + window.extent for window in windows)]
-            self.weight = torch.ops.mkldnn._reorder_convolution_weight(
-                self.weight, [0, 0], self.stride, self.dilation, group, sizes
-            )
-        else:
-            self.weight = self.weight.contiguous(memory_format=torch.channels_last)
+        self.weight = weight.detach().to(dtype).contiguous(memory_format=torch.channels_last)
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, memory: Memory) -> tuple[Tensor, ...]:
         """Convolve."""
@@ -142,12 +144,6 @@ class Direct:
         return (_by_bands(x, out, self.rows, self._convolve),)
 
     def _convolve(self, x: Tensor) -> Tensor:
-        if self.packed:
-            relu = "relu" if self.relu else "none"
-            made: Tensor = torch.ops.mkldnn._convolution_pointwise(
-                x, self.weight, self.bias, [0, 0], self.stride, self.dilation, self.group, relu, [], ""
-            )
-            return made
         y = F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.group)
         return F.relu(y, inplace=True) if self.relu else y
 
@@ -205,13 +201,12 @@ class Product:
         return made.clamp_min_(0) if self.relu else made
 
 
-def packs(dtype: torch.dtype) -> bool:
-    """Say whether this torch has, for a type, what its own compiler packs weights with; it is not promised to stay."""
+def _convolves_bf16() -> bool:
+    """Return whether torch convolves bfloat16 without converting it; False where torch does not tell."""
     found = torch.backends.mkldnn.is_available() and hasattr(torch.ops, "mkldnn")  # type: ignore[no-untyped-call]
-    names = ("_reorder_convolution_weight", "_convolution_pointwise", "_is_mkldnn_bf16_supported")
-    if not found or not all(hasattr(torch.ops.mkldnn, name) for name in names):
+    if not found or not hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported"):
         return False
-    return dtype is torch.float32 or (dtype is torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def multiplies_bf16() -> bool:
@@ -219,7 +214,7 @@ def multiplies_bf16() -> bool:
 
     Where torch does not tell, it does not.
     """
-    if not packs(torch.bfloat16):
+    if not _convolves_bf16():
         return False
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return True  # what torch calls supported is then the processor's own

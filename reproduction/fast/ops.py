@@ -5,6 +5,7 @@ What nothing is known of is an ``Op``: it reads whole blobs and runs the layer's
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -23,29 +24,17 @@ from reproduction.caffe.layers.vision import Crop
 from reproduction.caffe.net import Net
 from reproduction.caffe.schema import NormRegion, PoolMethod, RoundMode
 from reproduction.fast import kernels
+from reproduction.fast.forms import Form
 from reproduction.fast.kernels import Kernel
 from reproduction.fast.regions import EVERYWHERE, NOTHING, POINT, Region, Span, inside, reached, read_by, whole
-from reproduction.fast.winograd import Winograd
 
+_DECONVOLUTION = 4  # products of a convolution in the time of one product of a deconvolution
 PRECISIONS = ("exact", "winograd", "tf32", "bf16")  # the most exact first
 
 # Layers whose every output depends on its own pixel alone, whatever their bottoms.
 _POINTWISE = frozenset(
     {"ReLU", "PReLU", "ELU", "Sigmoid", "TanH", "AbsVal", "Power", "Exp", "Log", "BNLL", "Clip", "Swish", "Eltwise"}
 )
-
-# For each precision: kernel -> outputs of Winograd's tiles along rows and columns, and the channels from which on it
-# pays.
-_TILES: dict[str, dict[int, tuple[int, int]]] = {
-    "exact": {3: (4, 4), 6: (3, 1), 7: (3, 1)},
-    "winograd": {3: (4, 4), 5: (4, 4), 6: (3, 1), 7: (2, 2)},
-    "tf32": {},
-    "bf16": {3: (4, 4)},
-}
-_CHANNELS = {"exact": 32, "winograd": 32, "tf32": 0, "bf16": 256}
-# Weights that are multiplied as they lie where Winograd's method does nothing for them: another order alone costs more
-# memory than it saves time.
-_HEAVY = 4 << 20
 
 
 def in_effect(precision: str, device: str) -> str:
@@ -146,9 +135,25 @@ class Op:
         """Give what computes a part of the top from parts of the bottoms."""
         return kernels.Plain(self.layer)
 
-    def forms(self) -> list[tuple[Tensor, Tensor]]:
-        """List weights of the net that are not read any more, each with what was made of it."""
-        return []
+    def pays(self, made: Region, top: Region) -> bool:
+        """Return whether this form is quicker than ``as_it_is`` for a part of the top."""
+        return True
+
+    def time(self, made: Region) -> float:
+        """Estimate the time for each product against that of the layer's own forward."""
+        return 1.0
+
+    def effort(self, bottoms: Sequence[Shape]) -> float:
+        """Estimate the time of the layer's own forward for each pixel of the top, in products of a convolution."""
+        return self.products(bottoms)
+
+    def told(self, made: Region) -> str:
+        """Return how a part of the top is computed, in words."""
+        return self.how
+
+    def as_it_is(self) -> Op:
+        """Return the op that runs the layer's own forward over whole blobs."""
+        return Op(self.name, self.layer, self.bottoms, self.tops, "as it is")
 
 
 @dataclass(frozen=True)
@@ -176,7 +181,7 @@ class Local(Op):
 
     @property
     def fills(self) -> bool:
-        """Whether its own kernel does."""
+        """Whether its kernel does."""
         return self.runs is not None and self.runs.fills
 
     def reached(self, bottoms: Sequence[Region], top: Shape) -> Region:
@@ -205,12 +210,6 @@ class Local(Op):
             found.append((rows, columns))
         return found
 
-    def slack(self, top: Region) -> tuple[int, int]:
-        """Winograd's tiles may reach past the end."""
-        if isinstance(self.runs, kernels.Minimal):
-            return self.runs.winograd.slack(top[0].size, top[1].size)
-        return 0, 0
-
     def products(self, bottoms: Sequence[Shape]) -> int:
         """Count the products for each pixel of the top."""
         return self.weights
@@ -219,13 +218,80 @@ class Local(Op):
         """The same for all parts."""
         return self.runs or kernels.Plain(self.layer)
 
-    def forms(self) -> list[tuple[Tensor, Tensor]]:
-        """Those of convolutions that are not multiplied as they lie; torch's own forms cannot be looked at."""
-        made = getattr(self.runs, "weight", None)
-        if made is None or made.is_mkldnn:
-            return []
-        weight = self.layer.blobs[0]
-        return [(weight, made)] if made.untyped_storage().data_ptr() != weight.untyped_storage().data_ptr() else []
+
+@dataclass(frozen=True)
+class Conv(Local):
+    """A convolution whose weights have forms that are quick for parts of its top, or for all of it.
+
+    Attributes:
+        form: of the weights.
+    """
+
+    form: Form | None = None
+
+    @property
+    def quick(self) -> Form:
+        """The form."""
+        assert self.form is not None
+        return self.form
+
+    @property
+    def fills(self) -> bool:
+        """Whether there is Winograd's method, which writes tiles to their place."""
+        return self.quick.tile is not None
+
+    def slack(self, top: Region) -> tuple[int, int]:
+        """Give those of the form."""
+        return self.quick.slack(top)
+
+    def kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
+        """Give that of the form."""
+        return self.quick.kernel(top)
+
+    def pays(self, made: Region, top: Region) -> bool:
+        """Return whether the form is quicker than the layer, or all there is."""
+        return self.quick.pays(made, top)
+
+    def time(self, made: Region) -> float:
+        """Estimate that of the form."""
+        return self.quick.time(made)
+
+    def told(self, made: Region) -> str:
+        """Return how the form computes, in words."""
+        return self.quick.how(made)
+
+    def as_it_is(self) -> Op:
+        """Return the layer, with the ReLU that is part of the form."""
+        how = "as it is" + (" with ReLU" if self.quick.relu else "")
+        return Kept(
+            self.name, self.layer, self.bottoms, self.tops, how,
+            windows=self.windows, weights=self.weights, relu=self.quick.relu,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Kept(Local):
+    """A convolution that the layer itself computes, all of it: parts of other layers can still be computed alone.
+
+    Attributes:
+        relu: whether a ReLU follows.
+    """
+
+    relu: bool = False
+
+    partial: ClassVar[bool] = False
+
+    def reads(self, top: Region, bottoms: Sequence[Shape]) -> list[Region | None]:
+        """Give all of the bottom; the layer pads it."""
+        return Op.reads(self, top, bottoms)
+
+    def kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
+        """Give the layer."""
+        return kernels.Plain(self.layer, relu=self.relu)
+
+    def as_it_is(self) -> Op:
+        """Return the op."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -270,6 +336,14 @@ class Up(Op):
         rows, columns = map(reached, self.windows, top, bottoms[0][2:])
         return [(rows, columns)]
 
+    def effort(self, bottoms: Sequence[Shape]) -> float:
+        """Estimate the time of the layer: torch takes a few times as long for a product as in a convolution."""
+        return _DECONVOLUTION * self.layer.blobs[0].numel() / math.prod(window.stride for window in self.windows)
+
+    def time(self, made: Region) -> float:
+        """Return 0: against the layer the products of matrices are nothing."""
+        return 0.0
+
     def kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
         """Make the matrices for this part."""
         assert self.taps is not None
@@ -292,9 +366,9 @@ def build(net: Net, precision: str) -> tuple[list[Op], dict[str, str]]:
     now: dict[str, str] = {name: name for name in net.inputs}
     versions: dict[str, int] = {}
     nodes = [(node, layer) for node in net.graph.nodes if (layer := net.layer_at(node))]
-    relus = _relus([node for node, _ in nodes], dict(zip((id(node) for node, _ in nodes), nodes, strict=True)))
+    relus = _relus(nodes)
     for node, layer in nodes:
-        if node.type in ("Dropout", "Split") or id(node) in relus.values():
+        if node.type in ("Dropout", "Split") or node.index in relus.values():
             source = now[node.bottoms[0]]
             now.update(dict.fromkeys(node.tops, source))
             continue
@@ -303,21 +377,21 @@ def build(net: Net, precision: str) -> tuple[list[Op], dict[str, str]]:
             versions[top] = versions.get(top, 0) + 1
             now[top] = top if versions[top] == 1 and top not in net.inputs else f"{top}#{versions[top]}"
         op = Op(node.name, layer, bottoms, tuple(now[top] for top in node.tops), "as it is")
-        made.append(_special(op, node, precision, relu=id(node) in relus))
+        made.append(_special(op, node, precision, relu=node.index in relus))
     return made, now
 
 
-def _relus(nodes: list[Node], known: dict[int, tuple[Node, Layer]]) -> dict[int, int]:
-    """Find the convolutions whose only reader is a ReLU that works in place: node -> node."""
+def _relus(nodes: list[tuple[Node, Layer]]) -> dict[int, int]:
+    """Find the convolutions whose only reader is a ReLU that works in place: index of the node -> that of the ReLU."""
     found = {}
-    for i, node in enumerate(nodes):
+    for i, (node, _) in enumerate(nodes):
         if node.type != "Convolution" or len(node.tops) != 1:
             continue
-        reader = next((other for other in nodes[i + 1 :] if node.tops[0] in other.bottoms), None)
-        if reader is None or reader.type != "ReLU" or reader.tops != reader.bottoms:
+        reader = next((other for other in nodes[i + 1 :] if node.tops[0] in other[0].bottoms), None)
+        if reader is None or reader[0].type != "ReLU" or reader[0].tops != reader[0].bottoms:
             continue
-        if known[id(reader)][1].spec.relu_param.negative_slope == 0:
-            found[id(node)] = id(reader)
+        if reader[1].spec.relu_param.negative_slope == 0:
+            found[node.index] = reader[0].index
     return found
 
 
@@ -326,7 +400,7 @@ def _special(op: Op, node: Node, precision: str, *, relu: bool) -> Op:
     layer = op.layer
     plain = Local(op.name, layer, op.bottoms, op.tops, op.how)
     if isinstance(layer, Convolution) and len(op.bottoms) == 1 and layer.axis == 1 and len(layer.windows) == 2:
-        return _convolution(plain, layer, precision, relu=relu)
+        return _convolution(op, layer, precision, relu=relu)
     if isinstance(layer, Deconvolution) and len(op.bottoms) == 1 and layer.axis == 1 and len(layer.windows) == 2:
         weight, *bias = layer.blobs
         taps = kernels.separable(weight, layer.group)
@@ -361,23 +435,10 @@ def _pooling(op: Op, plain: Local, layer: Pooling) -> Op:
     return replace(plain, windows=(rows, columns), runs=runs, clipped=True, how="maxima of a part")
 
 
-def _convolution(op: Local, layer: Convolution, precision: str, *, relu: bool) -> Local:
-    weight, *rest = layer.blobs
-    bias = rest[0] if rest else None
+def _convolution(op: Op, layer: Convolution, precision: str, *, relu: bool) -> Conv:
     rows, columns = layer.windows
-    dtype = torch.bfloat16 if precision == "bf16" else weight.dtype
-    tile = _TILES[precision].get(rows.kernel)
-    square = rows == columns and rows.stride == rows.dilation == layer.group == 1
-    pays = min(weight.shape[:2]) >= _CHANNELS[precision] and weight.device.type == "cpu"
-    runs: kernels.Minimal | kernels.Product | kernels.Direct
-    if tile and square and pays and dtype is not torch.float64:
-        runs = kernels.Minimal(Winograd(weight, bias, tile, relu=relu, dtype=dtype))
-        how = f"Winograd F({tile[0]}x{tile[1]}, {rows.kernel}x{rows.kernel})"
-    elif weight.numel() >= _HEAVY and layer.group == 1 and dtype is weight.dtype and weight.device.type == "cpu":
-        runs = kernels.Product(weight, bias, layer.windows, relu=relu)
-        how = "one product, with the weights of the net"
-    else:
-        runs = kernels.Direct(weight, bias, layer.windows, layer.group, relu=relu, dtype=dtype)
-        how = "packed" if runs.packed else "as torch does it"
-    how += " with ReLU" if relu else ""
-    return replace(op, windows=(rows, columns), runs=runs, how=how, weights=weight.numel())
+    form = Form(layer, precision, relu=relu)
+    return Conv(
+        op.name, layer, op.bottoms, op.tops, op.how,
+        windows=(rows, columns), weights=layer.blobs[0].numel(), form=form,
+    )  # fmt: skip

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -20,6 +20,9 @@ from reproduction.caffe.geometry import Shape
 from reproduction.fast.kernels import Kernel, MaxPool, Minimal, Pooled
 from reproduction.fast.ops import Op, spatial
 from reproduction.fast.regions import EVERYWHERE, NOTHING, Region, Span
+
+# Of the time of the net as it is: what a plan must save to be worth its own cost, which estimates leave out.
+WORTH = 0.8
 
 Slices = tuple[slice, slice]
 # What goes around the part of a blob that is made: places in the buffer, and (1, C, h, w), or None for zeros.
@@ -62,6 +65,17 @@ class Survey:
                     reached[top] = op.reached([reached[bottom] for bottom in op.bottoms], shape)
                     steady[top] = op.steady([steady[bottom] for bottom in op.bottoms], shape)
         return cls(shapes, reached, steady)
+
+    def distinct(self, blob: str) -> tuple[int, ...]:
+        """Count the rows and columns of which the net computes each: what the inputs reach, and the edges.
+
+        Source: ``caffe.layers.borders``, which computes rows that repeat once.
+        """
+        edges, shape = self.margins(blob), self.shapes[blob][2:]
+        if not all(span.size for span in self.steady[blob]):
+            return shape
+        pairs = zip(self.reached[blob], shape, edges[::2], edges[1::2], strict=True)
+        return tuple(min(size, span.size + before + after) for span, size, before, after in pairs)
 
     def margins(self, blob: str) -> tuple[int, ...]:
         """Count the pixels at either end of each axis that are not steady."""
@@ -178,6 +192,51 @@ def divide(ops: Sequence[Op], survey: Survey, wanted: Iterable[str], *, borrow: 
     return parts
 
 
+def settle(
+    ops: Sequence[Op], survey: Survey, wanted: Iterable[str], *, borrow: bool
+) -> tuple[list[Op], dict[str, Part]]:
+    """Choose for each op whether its layer runs as it is, and decide which part of each blob is made and held.
+
+    A layer that runs as it is reads all of its bottom, which then is made in full; its own maker may pay no more.
+
+    Args:
+        ops: those that are needed.
+        survey: of their blobs.
+        wanted: blobs that are asked for, whole.
+        borrow: whether frames may come from an image of zeros.
+    """
+    settled, wanted = list(ops), list(wanted)
+    while True:
+        parts = divide(settled, survey, wanted, borrow=borrow)
+        found = [op if _pays(op, survey, parts) else op.as_it_is() for op in settled]
+        if all(op is before for op, before in zip(found, settled, strict=True)):
+            return settled, parts
+        settled = found
+
+
+def _pays(op: Op, survey: Survey, parts: Mapping[str, Part]) -> bool:
+    part = parts.get(op.tops[0]) if op.tops else None
+    return part is None or op.pays(part.made, spatial(survey.shapes[op.tops[0]]))
+
+
+def worthwhile(ops: Sequence[Op], survey: Survey, parts: Mapping[str, Part]) -> bool:
+    """Return whether a plan is sure to be quicker than the net as it is, which computes rows that repeat once.
+
+    Args:
+        ops: settled.
+        survey: of their blobs.
+        parts: of the blobs.
+    """
+    whole = planned = 0.0
+    for op in ops:
+        each = op.effort([survey.shapes[bottom] for bottom in op.bottoms])
+        if each:
+            made = parts[op.tops[0]].made
+            whole += each * math.prod(survey.distinct(op.tops[0]))
+            planned += each * made[0].size * made[1].size * op.time(made)
+    return planned <= WORTH * whole
+
+
 def _made(op: Op, top: str, survey: Survey, part: Part, *, borrow: bool) -> Region:
     """Decide which part of a top is made: what is needed of the blob, or what of that the inputs reach."""
     needed = _meet(part.needed, spatial(survey.shapes[top]))
@@ -202,38 +261,6 @@ def products(ops: Sequence[Op], survey: Survey, parts: Mapping[str, Part]) -> in
             rows, columns = parts[op.tops[0]].made
             total += each * rows.size * columns.size
     return total
-
-
-def describe(made: Plan) -> str:
-    """Draw a table of a plan: how each layer is computed, what part of its top, how many products, what is saved."""
-    rows: list[tuple[str, ...]] = [("layer", "how", "part", "of", "millions of products", "of")]
-    totals = [0, 0]
-    for step, how in _told(made.steps):
-        part, name = (step.parts[0], step.op.tops[0]) if step.parts else (None, "")
-        shape = made.survey.shapes.get(name, ())
-        each = step.op.products([made.survey.shapes[bottom] for bottom in step.op.bottoms])
-        sizes = [span.size for span in part.made] if part else []
-        counts = [each * math.prod(sizes), each * math.prod(shape[2:])] if each else [0, 0]
-        totals = [total + count for total, count in zip(totals, counts, strict=True)]
-        texts = [f"{count / 1e6:,.0f}" if each else "" for count in counts]
-        how += ", its borders from an image of zeros" if name in made.borrowed else ""
-        sides = [" x ".join(map(str, side)) for side in (sizes, shape[2:])]
-        rows.append((step.op.name, how, *(sides if part else ["", ""]), *texts))
-    rows.append(("total", "", "", "", *(f"{total / 1e6:,.0f}" for total in totals)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    table = ["  ".join(map(str.ljust, row, widths)) for row in rows]
-    if totals[1]:
-        saved = f"{1 - totals[0] / totals[1]:.0%}"
-        table.append(f"{saved} of the products are saved: where no pixel of the image reaches, all images are alike.")
-    return "\n".join(line.rstrip() for line in table)
-
-
-def _told(steps: Iterable[Step]) -> Iterator[tuple[Step, str]]:
-    """List the steps, those that are taken at once with another among them, with how each is computed."""
-    for step in steps:
-        if step.before:
-            yield step.before, step.before.op.how
-        yield step, step.op.how + (" while it is made" if step.before else "")
 
 
 def stretch(blank: Tensor, survey: Survey, blob: str, region: Region) -> Tensor:
@@ -280,7 +307,7 @@ def make(
     steps = []
     for op in ops:
         held = [parts.get(top) for top in op.tops]
-        if op.partial and not (held[0] and all(span.size for span in held[0].made)):
+        if op.partial and held[0] and not all(span.size for span in held[0].made):
             continue  # only its shape is read
         made = held[0].made if held and held[0] else (NOTHING, NOTHING)
         bottoms = [survey.shapes[bottom] for bottom in op.bottoms]

@@ -1,5 +1,6 @@
 """Compiled nets of layers drawn at random against the nets that they were made of."""
 
+import math
 import re
 
 import numpy as np
@@ -10,7 +11,7 @@ from reproduction.caffe import prototxt
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.net import Net
 from reproduction.caffe.schema import NetParameter
-from reproduction.fast import compiler, ops
+from reproduction.fast import compiler, forms, plan
 from tests.parity import relative
 
 
@@ -103,7 +104,10 @@ class Drawn:
 @pytest.mark.parametrize("seed", range(60))
 def test_any_net_computes_what_it_is_made_of(monkeypatch, seed):
     rng = np.random.default_rng(seed)
-    monkeypatch.setattr(ops, "_HEAVY", int(rng.choice([1 << 10, 4 << 20])))
+    if seed % 4:  # else the net as it is may be taken
+        monkeypatch.setattr(plan, "WORTH", math.inf)
+    monkeypatch.setattr(forms, "READ", int(rng.choice([0, forms.READ])))
+    monkeypatch.setattr(forms, "HEAVY", int(rng.choice([1 << 10, 4 << 20])))
     drawn = Drawn(rng, int(rng.choice([3, 32])))
     for _ in range(rng.integers(3, 12)):
         drawn.grow()
@@ -123,6 +127,7 @@ def test_any_net_computes_what_it_is_made_of(monkeypatch, seed):
             with pytest.raises(NetError, match=re.escape(str(error))):
                 fast(inputs, wanted)
             continue
-        got = fast(inputs, wanted)
-        for name in wanted:
-            assert relative(got[name].numpy(), want[name].numpy()) < 1e-4, (name, "\n".join(drawn.text))
+        for _ in range(2):  # at the second call it may be another plan
+            got = fast(inputs, wanted)
+            for name in wanted:
+                assert relative(got[name].numpy(), want[name].numpy()) < 1e-4, (name, "\n".join(drawn.text))

@@ -7,13 +7,15 @@ from reproduction.caffe import prototxt
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.net import Net
 from reproduction.caffe.schema import NetParameter, Phase
-from reproduction.fast import compiler, kernels, ops
+from reproduction.fast import compiler, forms, kernels, ops
 from reproduction.fcn import nets
 from tests import thin
 from tests.golden import seeded
 from tests.parity import relative
 
 EXACT = 2e-5
+
+pytestmark = pytest.mark.usefixtures("planned")
 
 MIXED = """
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 20 dim: 20 } } }
@@ -112,7 +114,8 @@ layer { name: "conv2" type: "Convolution" bottom: "right" top: "conv2"
 def test_a_convolution_reads_what_a_layer_that_is_not_known_leaves_without_padding():
     net = Net(prototxt.loads(AFTER_OTHERS, NetParameter), seed=2)
     fast = compiler.compile(net)
-    assert all("Winograd" in op.how for op in fast._ops if op.name.startswith("conv"))
+    assert "Winograd F(4x4, 3x3)" in fast.explain(22, 22, ["conv1"])
+    assert "Winograd F(3x1, 7x7)" in fast.explain(22, 22, ["conv2"])
     assert differ(net, fast, {"data": torch.randn(2, 64, 22, 22)}, ["conv1", "conv2"]) < EXACT
 
 
@@ -181,7 +184,7 @@ def test_an_answer_is_not_overwritten_by_the_next():
 @pytest.mark.parametrize("layer", ["conv2_1", "fc7", "score_fr"])  # by Winograd, as it lies, and packed
 @pytest.mark.parametrize("blob", [0, 1])
 def test_a_change_of_the_net_shows_at_the_next_call(monkeypatch, layer, blob):
-    monkeypatch.setattr(ops, "_HEAVY", 1 << 14)
+    monkeypatch.setattr(forms, "HEAVY", 1 << 14)
     net = thin.net("voc-fcn32s", divisor=32)
     inputs, fast = images(net, 40, 50), compiler.compile(net)
     before = fast(inputs)["score"]
@@ -192,17 +195,21 @@ def test_a_change_of_the_net_shows_at_the_next_call(monkeypatch, layer, blob):
 
 
 def test_weights_that_are_multiplied_as_they_lie_are_not_copied(monkeypatch):
-    monkeypatch.setattr(ops, "_HEAVY", 1 << 14)
+    monkeypatch.setattr(forms, "HEAVY", 1 << 14)
     net = thin.net("voc-fcn32s", divisor=32)
     fast = compiler.compile(net)
-    lying = {op.name: op.runs.weight for op in fast._ops if isinstance(getattr(op, "runs", None), kernels.Product)}
+    lying = {
+        op.name: op.quick._direct.weight
+        for op in fast._ops
+        if isinstance(op, ops.Conv) and isinstance(op.quick._direct, kernels.Product)
+    }
     assert set(lying) == {"fc6", "fc7"}
     for name, weight in lying.items():
         assert weight.data_ptr() == net.params[name][0].data_ptr()
-    assert "one product, with the weights of the net" in fast.explain(40, 50)
 
 
-def test_a_net_that_is_given_up_leaves_its_weights_once_in_memory():
+def test_a_net_that_is_given_up_leaves_its_heavy_weights_once_in_memory(monkeypatch):
+    monkeypatch.setattr(forms, "HEAVY", 1 << 15)
     net, kept = (thin.net("voc-fcn8s", divisor=8) for _ in range(2))
     fast = compiler.compile(net, discard=True)
     inputs = images(net, 40, 50)
@@ -241,7 +248,8 @@ layer { name: "b" type: "Convolution" bottom: "a" top: "b" param { name: "w" sha
 
 
 @pytest.mark.parametrize("text", [SHARED, RESHAPED])
-def test_weights_that_another_layer_reads_are_not_freed(text):
+def test_weights_that_another_layer_reads_are_not_freed(monkeypatch, text):
+    monkeypatch.setattr(forms, "HEAVY", 1)
     torch.manual_seed(1)
     net, kept = (Net(prototxt.loads(text, NetParameter), seed=2) for _ in range(2))
     kept.load_state_dict(net.state_dict())

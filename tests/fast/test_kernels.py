@@ -51,15 +51,10 @@ def test_a_deconvolution_that_is_more_than_upsampling_is_not_taken_for_it(spoil)
     assert kernels.separable(torch.ones(4, 6, 4, 4), 1) is None
 
 
-@pytest.mark.parametrize("packs", [True, False])
 @pytest.mark.parametrize(("group", "window"), [(1, Window(3)), (2, Window(5, 2)), (1, Window(3, 1, 0, 2))])
-def test_packed_weights_and_plain_ones_convolve_alike(monkeypatch, packs, group, window):
-    if packs and not kernels.packs(torch.float32):
-        pytest.skip("this torch does not pack weights")
-    monkeypatch.setattr(kernels, "packs", lambda dtype: packs)
+def test_any_band_and_layout_is_convolved_alike(monkeypatch, group, window):
     weight, bias, x = torch.randn(8, 6 // group, *[window.kernel] * 2), torch.randn(8), torch.randn(2, 6, 15, 18)
     made = kernels.Direct(weight, bias, [window] * 2, group, relu=True, dtype=torch.float32)
-    assert made.packed == packs
     want = F.conv2d(x, weight, bias, window.stride, 0, window.dilation, group).relu()
     for memory_format in (torch.contiguous_format, torch.channels_last):
         held = F.pad(x, (1, 2, 3, 4)).contiguous(memory_format=memory_format)
@@ -106,7 +101,7 @@ def test_weights_as_they_lie_convolve_alike(monkeypatch, at_a_time, outputs, win
     ],
 )
 def test_bfloat16_is_for_processors_that_multiply_it(monkeypatch, machine, supported, processor, want):
-    monkeypatch.setattr(kernels, "packs", lambda dtype: supported)
+    monkeypatch.setattr(kernels, "_convolves_bf16", lambda: supported)
     monkeypatch.setattr(kernels.platform, "machine", lambda: machine)
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda name=name: name in processor, raising=False)

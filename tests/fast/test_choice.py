@@ -1,0 +1,198 @@
+"""What compiled nets leave as it is, since it would not be quicker, and how a compiled net is called and copied."""
+
+import copy
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from reproduction.caffe import prototxt
+from reproduction.caffe.errors import NetError
+from reproduction.caffe.net import Net
+from reproduction.caffe.schema import NetParameter
+from reproduction.fast import compiler, kernels, threads
+from reproduction.fcn import nets
+from tests import classifiers, thin
+from tests.fast.test_compiler import EXACT, differ, images
+from tests.parity import relative
+
+
+def inputs_of(net, seed=1):
+    torch.manual_seed(seed)
+    return {name: torch.randn(1, *net.blob_shapes[name][1:]) for name in net.inputs}
+
+
+@pytest.mark.parametrize("precision", ["exact", "winograd", "bf16"])
+@pytest.mark.parametrize("name", classifiers.NETS)
+def test_classifiers_compute_the_same(monkeypatch, name, precision, request):
+    monkeypatch.setattr(kernels, "multiplies_bf16", lambda: True)
+    if precision != "exact":
+        request.getfixturevalue("planned")
+    net = classifiers.net(name, 32)
+    blobs = [blob for blob in net.blob_shapes if "_split" not in blob]
+    allowed = {"exact": EXACT, "winograd": 1e-4, "bf16": 0.1}[precision]
+    assert differ(net, compiler.compile(net, precision), inputs_of(net), blobs) < allowed
+
+
+@pytest.mark.parametrize("name", classifiers.NETS)
+def test_classifiers_compute_the_same_where_every_plan_is_taken(planned, name):
+    net = classifiers.net(name, 16)
+    assert differ(net, compiler.compile(net, discard=True), inputs_of(net), None) < EXACT
+
+
+def ready(fast, **shapes):
+    """Plan for shapes of the inputs."""
+    return fast._plan(shapes, fast.net.outputs)
+
+
+def how(fast, side):
+    """Return how each layer of a plan is computed."""
+    rows = {line.split("  ")[0]: line for line in fast.explain(side, side).splitlines()[1:-1]}
+    return {name: row for name, row in rows.items() if name not in ("", "total")}
+
+
+@pytest.mark.parametrize("name", ["resnet50", "mobilenet", "alexnet", "googlenet", "lenet", "cifar10_quick"])
+def test_a_net_that_a_plan_does_not_speed_up_runs_as_it_is(name):
+    net = classifiers.net(name, 1 if name in ("mobilenet", "lenet", "cifar10_quick") else 2)
+    fast, inputs = compiler.compile(net), inputs_of(net)
+    calls = []
+    net.register_forward_hook(lambda *_: calls.append(1))
+    with torch.inference_mode():
+        want = net(inputs)
+    got = fast(inputs)
+    assert calls == [1, 1], "the second call is the compiled net's"
+    assert all(torch.equal(got[name], want[name]) for name in want)
+    assert not any("_winograd" in vars(op.quick) for op in fast._ops if hasattr(op, "quick")), "no weights are copied"
+    assert all("as it is" in line for line in how(fast, inputs["data"].shape[2]).values())
+
+
+def test_a_net_of_large_convolutions_is_planned_and_small_ones_in_it_run_as_they_are():
+    found = how(compiler.compile(classifiers.net("vgg16", 2)), 224)
+    assert "Winograd" in found["conv2_2"]
+    assert "Winograd" in found["conv4_2"], "28 x 28"
+    assert "as it is with ReLU" in found["conv5_2"], "14 x 14: reading the weights costs more"
+
+
+@pytest.mark.parametrize(
+    "param",
+    ["kernel_size: 1", *(f"kernel_size: 3 pad: 1 {more}" for more in ("group: 64", "group: 2", "stride: 2"))],
+)
+def test_convolutions_without_fewer_products_run_as_they_are(param):
+    text = f"""
+    layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ dim: 1 dim: 64 dim: 56 dim: 56 }} }} }}
+    layer {{ name: "quick" type: "Convolution" bottom: "data" top: "quick"
+      convolution_param {{ num_output: 64 kernel_size: 3 pad: 1 weight_filler {{ type: "xavier" }} }} }}
+    layer {{ name: "kept" type: "Convolution" bottom: "quick" top: "kept"
+      convolution_param {{ num_output: 64 {param} weight_filler {{ type: "xavier" }} }} }}
+    layer {{ name: "relu" type: "ReLU" bottom: "kept" top: "kept" }}
+    """
+    net = Net(prototxt.loads(text, NetParameter), seed=1)
+    fast = compiler.compile(net)
+    found = how(fast, 56)
+    assert "Winograd" in found["quick"]
+    assert "as it is with ReLU" in found["kept"]
+    assert differ(net, fast, inputs_of(net), ["quick", "kept"]) < EXACT
+
+
+@pytest.mark.parametrize("name", nets.NETS)
+def test_published_nets_are_planned(name):
+    net = thin.net(name, 8)
+    fast = compiler.compile(net)
+    shapes = {blob: (*net.blob_shapes[blob][:2], 500, 375) for blob in net.inputs}
+    assert ready(fast, **shapes).worthwhile
+
+
+def test_an_image_of_zeros_that_pays_at_later_calls_is_made_at_the_second():
+    net = thin.net("voc-fcn8s", 16)
+    fast, inputs = compiler.compile(net), images(net, 64, 64)
+    plans = []
+    for _ in range(3):
+        assert differ(net, fast, inputs, ["score"]) < EXACT
+        (found,) = fast._plans.values()
+        plans.append(bool(found.plan.borrowed))
+    assert plans == [False, True, True]
+
+
+def test_a_compiled_net_is_called_as_the_net():
+    net = thin.net("voc-fcn8s", 32)
+    x = images(net, 40, 50)["data"]
+    fast = compiler.compile(net)
+    fast(x)  # the second call may be planned in another way
+    want = fast({"data": x})["score"]
+    for found in (fast(x), fast(data=x), fast(x.numpy()), fast(x, blobs=["score"])):
+        assert torch.equal(found["score"], want)
+    with pytest.raises(NetError, match=r"^too many inputs; got 2, want data"):
+        fast(x, x)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda fast: pickle.loads(pickle.dumps(fast))])
+def test_a_compiled_net_is_copied_with_its_net(copied):
+    net = thin.net("voc-fcn8s", 32)
+    inputs, fast = images(net, 40, 50), compiler.compile(net, "winograd")
+    want = fast(inputs)["score"]
+    made = copied(fast)
+    assert made.precision == "winograd"
+    with torch.no_grad():
+        net.params["conv1_1"][0].zero_()
+    assert relative(made(inputs)["score"].numpy(), want.numpy()) < 1e-6
+
+
+def test_a_compiled_net_without_its_weights_says_why_it_is_not_copied(planned, monkeypatch):
+    monkeypatch.setattr(compiler.ops.Form, "__init__", heavy(compiler.ops.Form.__init__))
+    fast = compiler.compile(thin.net("voc-fcn8s", 16), discard=True)
+    with pytest.raises(NetError) as error:
+        copy.deepcopy(fast)
+    want = "a compiled net whose weights were given up cannot be copied or pickled. Compile it without discard."
+    assert str(error.value) == want
+
+
+def heavy(init):
+    def begin(self, *args, **named):
+        init(self, *args, **named)
+        self.heavy = True
+
+    return begin
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", ["lenet", "mixed"])
+def test_half_nets_compute_as_the_net(planned, dtype, name):
+    net = classifiers.net("lenet", 4) if name == "lenet" else thin.net("voc-fcn8s", 16)
+    net = net.to(dtype)
+    inputs = inputs_of(net) if name == "lenet" else images(net, 40, 50)
+    fast = compiler.compile(net)
+    with torch.inference_mode():
+        want = net(inputs)
+    for blob, found in fast(inputs).items():
+        assert found.dtype is dtype
+        assert relative(found.float().numpy(), want[blob].float().numpy()) < (2e-2 if dtype is torch.float16 else 0.1)
+
+
+PARKED = """
+import threading, torch
+from reproduction.fast import threads
+torch.set_num_threads({count})
+threads.spin_less(); threads.spin_less()
+print(sum(thread.name == "parked OpenMP team" for thread in threading.enumerate()))
+"""
+
+
+@pytest.mark.parametrize(("count", "parked"), [(1, 0), (2, 1)])
+def test_one_team_of_threads_is_parked_where_there_are_several(count, parked):
+    done = subprocess.run(
+        [sys.executable, "-c", PARKED.format(count=count)], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) == parked
+
+
+def test_threads_are_parked_for_a_plan_and_not_for_a_net_as_it_is(monkeypatch):
+    calls = []
+    monkeypatch.setattr(compiler, "spin_less", lambda: calls.append(1))
+    net = classifiers.net("lenet", 4)
+    compiler.compile(net)(inputs_of(net))
+    assert not calls
+    ready(compiler.compile(thin.net("voc-fcn8s", 32)), data=(1, 3, 500, 375))
+    assert calls
+    assert threads.spin_less is not compiler.spin_less
