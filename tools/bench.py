@@ -36,7 +36,7 @@ from common import PROTOTXT, ROOT, add_device, bar, positive, run
 
 from peers import BASELINE, FORWARD, REFERENCE, TRAIN, Contender, Task, figures
 
-from reproduction.caffe import tested
+from reproduction.caffe import jsonfile, tested
 from reproduction.caffe.errors import ReproductionError
 from reproduction.caffe.files import atomic
 
@@ -287,10 +287,9 @@ def keep(path: Path, kind: str, sections: dict[str, Any]) -> None:
     """Put figures into the report beside those of other kinds and sizes."""
     report = {}
     if path.exists():
-        try:
-            report = json.loads(path.read_text())
-        except ValueError:
-            raise ReproductionError("this is not JSON", place=str(path), remedy="Remove it.") from None
+        report = jsonfile.load(
+            path, dict[str, dict[str, Any]], "this is no report of the benchmark", remedy="Remove it."
+        )
     report.setdefault(kind, {}).update(sections)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as file:
