@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "__init__": {"caffe", "fast", "fcn"},  # the public names, imported at first use
     "caffe": set(),
     "fast": {"caffe"},
-    "fcn": {"caffe"},
+    "fcn": {"caffe", "fast"},
     "report": {"caffe", "fcn"},
     "pycaffe": {"caffe"},
 }

@@ -7,6 +7,7 @@
     tools/bench.py --load               time to the first forward, and memory, from a caffemodel
     tools/bench.py --scaling            time against the size of the image, from 64x64 to 1500x1500; a plot, too
     tools/bench.py --evaluate           the scoring of pictures of VOC's sizes, against its forwards alone
+    tools/bench.py --busy 0 2 4         compiled against plain in pairs, beside busy processes; --net resnet50, too
     tools/bench.py --all                all of these, for the README (hours)
     tools/bench.py --quick              small images, one round: does it run?
 
@@ -57,10 +58,30 @@ Round = dict[str, Any]
 def main() -> None:
     """Measure, print tables, and keep the figures."""
     args = _parser().parse_args()
+    if args.busy is not None:
+        beside_busy(args)
+        return
     tested.warn_of(args.device)  # the processes that use it are not heard
     for kind in KINDS if args.all else (args.kind,):
         measure(kind, args)
     print(f"\n{args.report / 'bench.json'} has the figures of every round.")
+
+
+def beside_busy(args: argparse.Namespace) -> None:
+    """Print the compiled net against the plain one, beside so many busy processes."""
+    size = args.size[0] if args.size else None
+    wanted = {
+        "net": args.net or NETS["forward"], "size": size, "busy": args.busy, "rounds": args.rounds,
+        "threads": args.threads,
+    }  # fmt: skip
+    # Without what tools set for themselves: a program that uses the library does not know it.
+    settings = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    done = subprocess.run(
+        [sys.executable, "-m", "peers.busy"], input=json.dumps(wanted), text=True, cwd=ROOT / "tools",
+        env=settings | {"PYTHONPATH": str(ROOT)}, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise ReproductionError(f"the process ended with exit code {done.returncode}", place="bench --busy")
 
 
 def measure(kind: str, args: argparse.Namespace) -> None:
@@ -122,6 +143,9 @@ def _parser() -> argparse.ArgumentParser:
     kinds = parser.add_mutually_exclusive_group()
     for kind in KINDS[1:]:
         kinds.add_argument(f"--{kind}", dest="kind", action="store_const", const=kind, help="see above")
+    kinds.add_argument(
+        "--busy", type=int, nargs="+", metavar="N", help="plain against compiled in pairs, beside N busy processes"
+    )
     kinds.add_argument("--all", action="store_true", help="all of them")
     parser.add_argument("--net", help="a folder of prototxt/; default voc-fcn8s, for --train voc-fcn32s")
     parser.add_argument(

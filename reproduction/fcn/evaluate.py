@@ -37,7 +37,7 @@ _FORMAT = 1
 class Scorer(Protocol):
     """What is evaluated: a ``Net``, or whatever is called like one."""
 
-    def __call__(self, inputs: Mapping[str, Tensor], blobs: Iterable[str] | None = None) -> dict[str, Tensor]:
+    def __call__(self, inputs: Mapping[str, Tensor], /, *, blobs: Iterable[str] | None = None) -> dict[str, Tensor]:
         """Compute the wanted blobs, (1, classes, H, W), from the inputs, (1, C, H, W)."""
 
     def state_dict(self) -> Mapping[str, Any]:

@@ -24,6 +24,7 @@ from reproduction.caffe import devices, prototxt, weights
 from reproduction.caffe.errors import DataError, NetError, StrPath, WeightsError
 from reproduction.caffe.net import Net
 from reproduction.caffe.schema import NetParameter
+from reproduction.fast import compiler
 from reproduction.fcn import card, catalogue, images, nets, palette, surgery, zoo
 from reproduction.fcn.card import Card
 from reproduction.fcn.datasets import nyud, pictures
@@ -72,7 +73,7 @@ class Segmenter:
     Attributes:
         card: as given.
         net: as given.
-        runs: what is called: the net, unless something that was made of it takes its place.
+        runs: what is called: the net, compiled for inference, or what takes its place.
         classes: label top -> class names; one entry, but for SIFT Flow's two.
         takes: the kinds of pictures that the net takes: ``color``, ``depth``, ``hha``.
     """
@@ -80,7 +81,7 @@ class Segmenter:
     def __init__(self, about: Card, net: Net):
         self.card = about
         self.net = net
-        self.runs: Scorer = net
+        self.runs: Scorer = compiler.compile(net)
         self.classes = {top: said.classes for top, said in about.labels.items()}
         self.takes = about.kinds
         self._colours = {top: palette.table(said.colours) for top, said in about.labels.items()}
