@@ -76,7 +76,8 @@ tables: $(READY) ## make the paper's other tables: shapes, times, upper bounds, 
 bench: $(TESTS) ## time our ways to run a net against those peers that are installed (20 minutes; BENCH=--train, ...)
 	$(RUN) tools/bench.py $(BENCH)
 
-readme: $(READY) ## write the generated parts of README.md and docs/ anew
+readme: $(READY) ## draw the figure of README.md and write the generated parts of README.md and docs/
+	$(RUN) tools/figure.py
 	$(RUN) tools/readme.py
 
 reproduce-mini: ## score the nets of weights/mini on pictures drawn here, against the record (1 minute, no download)

@@ -2,17 +2,27 @@
 
 import importlib
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from reproduction.fcn.datasets import mini
+from reproduction.fcn.segmenter import Segmenter
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "weights/README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 
 def test_generated_parts_are_current():
@@ -36,11 +46,11 @@ def test_the_claim_of_speed_names_all_peers_and_those_that_were_not_measured(mon
     assert "openvino 2026.4.1, ncnn 1.0.1." in said
     assert "the best of PyTorch channels_last, OpenCV dnn, onnxruntime, OpenVINO and ncnn in the same round: " in said
     assert "Not measured" not in said
-    assert "These were measured elsewhere" not in said
+    assert "These were measured on" not in said
     for section in figures["forward"].values():
         section["measured"]["cpu"] = "another, AVX-512"
     readme.SPEED.write_text(json.dumps(figures))
-    assert readme.speed().endswith(" alone. These were measured elsewhere: 2026-11-26, AMD EPYC, AVX2.")
+    assert readme.speed().endswith(" do. These were measured on another processor: 2026-11-26, AMD EPYC, AVX2.")
     for section in figures["forward"].values():
         del section["contenders"]["ncnn"]
     readme.SPEED.write_text(json.dumps(figures))
@@ -49,12 +59,78 @@ def test_the_claim_of_speed_names_all_peers_and_those_that_were_not_measured(mon
     assert " Not measured yet: ncnn.\n" in said
 
 
-def test_the_python_example_runs():
+def test_the_python_example_runs(tmp_path):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len([line for line in code.splitlines() if line]) == 5
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    for name in ("prototxt", "weights"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    Image.new("RGB", (40, 30)).save(tmp_path / "photo.jpg")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("torch.Size([1, 21, 97, 131])\n")
+    size, shares = done.stdout.splitlines()
+    assert size == "torch.Size([1, 7, 97, 131])"
+    assert shares.startswith("[Share(")
+
+
+def test_the_page_is_short_and_starts_with_a_figure_and_two_commands():
+    assert len(README.splitlines()) <= 150
+    assert README.index("docs/figures/mini-light.png") < 600
+    quick, *_ = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    assert [line.split("#")[0].strip() for line in quick.splitlines()] == ["make reproduce-mini", "make reproduce-voc"]
+    assert all("downloads" in line for line in quick.splitlines())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_the_files_that_a_page_links_exist(page):
+    links = re.findall(r"\]\(([^)\s#]+)|(?:src|srcset)=\"([^\"]+)\"", page.read_text())
+    found = [link or source for link, source in links if not (link or source).startswith("http")]
+    assert [link for link in found if not (page.parent / link).exists()] == []
+
+
+@pytest.fixture(scope="module")
+def figure():
+    """The tool that draws the figure."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "tools"))
+        return importlib.import_module("figure")
+
+
+def test_the_figure_is_current(figure, tmp_path):
+    saved = {theme: Image.open(figure.FIGURES / f"mini-{theme}.png") for theme in figure.THEMES}
+    names = saved["light"].text[figure.KEY].split()
+    assert len(names) == len(figure.RANKS)
+    tree = draw_mini_voc(tmp_path, names)
+    nets = [Segmenter.load(name) for name in figure.NETS]
+    rows = [figure.row(tree, name, nets) for name in names]
+    for theme, old in saved.items():
+        new = np.asarray(figure.draw(rows, figure.THEMES[theme]), int)
+        off = np.abs(new - np.asarray(old.convert("RGB"), int)).max(axis=2)
+        assert old.text[figure.KEY].split() == names
+        assert (off > 40).mean() < 0.01, f"mini-{theme}.png is not current; run `make readme`"  # 255 colours of many
+        assert (figure.FIGURES / f"mini-{theme}.png").stat().st_size < 150_000
+
+
+@pytest.mark.slow
+def test_the_figure_shows_the_pictures_that_the_rule_chooses(figure, tmp_path):
+    ids = [f"{mini.SEED}_{mini.TRAIN + 1 + i:06d}" for i in range(mini.VAL)]
+    chosen = figure.choose(draw_mini_voc(tmp_path, ids), Segmenter.load("mini-fcn8s"))
+    assert chosen == Image.open(figure.FIGURES / "mini-light.png").text[figure.KEY].split()
+
+
+def draw_mini_voc(folder, names):
+    """Draw some of Mini-VOC's validation images, with their labels; returns their VOC tree."""
+    tree = folder / mini._VOC
+    for path in (*(tree / name for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")),
+                 *(folder / mini._SBD / name for name in ("img", "cls"))):  # fmt: skip
+        path.mkdir(parents=True)
+    for name in names:
+        stream, i = 1, int(name.split("_")[1]) - mini.TRAIN - 1
+        mini._write_scene(folder, name, mini._scene(mini.Random([mini.SEED, stream, i])), in_voc=True)
+    (tree / "ImageSets/Segmentation/val.txt").write_text("\n".join(names))
+    return tree
 
 
 def test_the_picture_that_is_segmented_is_one_that_make_draws():

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Write the generated parts of README.md and docs/: Mini-VOC's scores, exactness, speed, numbers, differences.
 
-``make readme`` runs it.
+``make readme`` runs it, after ``tools/figure.py``, which draws the figure.
 
-    tools/readme.py            write them
-    tools/readme.py --check    say whether they are current; exit 1 when not
+    tools/readme.py            write the generated parts
+    tools/readme.py --check    exit with code 1 if one of them is not current
 """
 
 from __future__ import annotations
@@ -34,11 +34,10 @@ SPEED = ROOT / "tools" / "peers" / "measured.json"
 SETS = ("voc", "nyud", "siftflow", "pascalcontext")
 UNVERIFIED = "\\*"
 OTHER_WEIGHTS, OWN_WEIGHTS = "†", "‡"
-NUMBERS = f"""± is how many points a net may be off before its command fails. Of siftflow-fcn32s no score is known.
-
-{UNVERIFIED} not checked against the paper's text. {OTHER_WEIGHTS} The number is CVPR 2015's, of other weights than the
-published ones. {OWN_WEIGHTS} Its weights were not published; FILE is your own. The command ends with "not checked"
-without it."""
+NUMBERS = f"""± is the tolerance in points. siftflow-fcn32s cannot be checked, because no score of it is known.
+{UNVERIFIED} not yet compared with the text of the paper. {OTHER_WEIGHTS} The score is the CVPR 2015 paper's, of other
+weights than the published ones. {OWN_WEIGHTS} The weights were never published: train them and pass the file as
+`MODEL`; without it the command ends with "not checked"."""
 MARK = re.compile(r"# (Caffe|Upstream bug, kept|Upstream bug, fixed): (.*)")
 
 
@@ -71,16 +70,19 @@ def render(page: Path, text: str) -> str:
 
 
 def mini() -> str:
-    """Tabulate what weights/mini/scores.json recorded, and how much each stage gains."""
+    """Tabulate the scores in weights/mini/scores.json, and how much each stage gains."""
     report = record.load(MINI)
     gained = {rise.net: f"{rise.points:+.2f}" for rise in report.rises()}
-    lines = [f"| net | {' | '.join(TITLES[metric] for metric in METRICS)} | mean IU gained |", "| --- |" + " --: |" * 5]
+    lines = [
+        f"| net | {' | '.join(TITLES[metric] for metric in METRICS)} | gain in mean IU |",
+        "| --- |" + " --: |" * 5,
+    ]
     for net in report.nets:
         (measured,) = net.measured
         cells = [f"{100 * getattr(measured, metric):.2f}" for metric in METRICS]
         lines.append(f"| {net.net} | {' | '.join(cells)} | {gained.get(net.net, '')} |")
     images, torch = report.split.count if report.split else 0, report.versions["torch"]
-    return "\n".join(lines) + f"\n\nPercent, on {images} pictures; recorded {report.measured[:10]} with torch {torch}."
+    return "\n".join(lines) + f"\n\nIn percent, on {images} images; recorded {report.measured[:10]} with torch {torch}."
 
 
 def exactness() -> str:
@@ -89,38 +91,47 @@ def exactness() -> str:
     layers, whole, legacy = figures["layers"], figures["nets"], figures["legacy"]
     count = whole["cases"]
     rows = [
-        ("compared with BVLC Caffe 1.0 (9b89154)", "cases", "worst error, of the array's greatest value", "allowed"),
+        ("compared with BVLC Caffe 1.0 (9b89154)", "cases", "largest error", "tolerance"),
         ("---", "--:", "--:", "--:"),
         ("layers, forward and backward", layers["cases"], f"{layers['worst']:.0e}", f"{layers['tolerance']:g}"),
-        ("V0 and V1 models, text and binary", legacy["cases"], f"{legacy['worst']:.0e}", f"{legacy['tolerance']:g}"),
-        ("the published nets, every blob", count, f"{whole['torch_forward']:.0e}", f"{whole['forward_tolerance']:g}"),
-        ("label of each pixel", count, f"{whole['labels_off']} pixels", "0, where Caffe is sure"),
-        ("with `blas_order=True`, every blob", count, f"{whole['forward']:.0e}", f"{whole['forward_tolerance']:g}"),
-        ("and every gradient", count, f"{whole['backward']:.0e}", f"{whole['backward_tolerance']:g}"),
-        ("and bit for bit", count, f"{whole['same']:,} of {whole['values']:,} values", "all"),
+        ("models in the old V0 and V1 formats", legacy["cases"], f"{legacy['worst']:.0e}", f"{legacy['tolerance']:g}"),
+        (
+            "the published nets, every intermediate array",
+            count,
+            f"{whole['torch_forward']:.0e}",
+            f"{whole['forward_tolerance']:g}",
+        ),
+        (
+            "the published nets, the label of each pixel",
+            count,
+            f"{whole['labels_off']} pixels",
+            "0, where Caffe is sure",
+        ),
+        ("the same with `blas_order=True`", count, f"{whole['forward']:.0e}", f"{whole['forward_tolerance']:g}"),
+        ("gradients with `blas_order=True`", count, f"{whole['backward']:.0e}", f"{whole['backward_tolerance']:g}"),
+        ("bit-for-bit equal with `blas_order=True`", count, f"{whole['same']:,} of {whole['values']:,} values", "all"),
     ]
     measured = figures["measured"]
     table = "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
     return (
-        f"{table}\n\nMeasured {measured['date']} by `make exactness`: torch {measured['torch']}, {measured['machine']}."
+        f"{table}\n\nErrors are relative to the largest value of each array. Measured {measured['date']} by"
+        f" `make exactness`: torch {measured['torch']}, {measured['machine']}. {cuda()}"
     )
 
 
 def cuda() -> str:
-    """Say whether CUDA was tested."""
+    """Describe how exact CUDA is, or that it is untested."""
     if remark := tested.remark():
-        return (
-            f"`DEVICE=cuda` and `--device cuda` are {remark}: `tools/exactness.py --device cuda` tests and records it."
-        )
+        return f"`DEVICE=cuda` and `--device cuda` are {remark}; `tools/exactness.py --device cuda` records a test."
     found = json.loads(tested.RECORD.read_text())
     return (
-        f"On CUDA, a {found['device']} of {found['date']}, scores of the published nets differ from Caffe's by at most"
-        f" {found['forward']:.0e} of the greatest, and gradients by {found['backward']:.0e}."
+        f"On CUDA ({found['device']}, {found['date']}), the scores of the published nets differ from Caffe's by at most"
+        f" {found['forward']:.0e} of the largest score, and the gradients by {found['backward']:.0e}."
     )
 
 
 def speed() -> str:
-    """Tabulate tools/peers/measured.json: a forward at two sizes, and in words what else was measured."""
+    """Tabulate tools/peers/measured.json: a forward pass at two sizes, then the other measurements as sentences."""
     kinds = json.loads(SPEED.read_text())
     large, small = (section["contenders"] for section in kinds["forward"].values())
     said = next(iter(kinds["forward"].values()))["measured"]
@@ -134,7 +145,7 @@ def speed() -> str:
             continue  # it computed in single precision
         cells = [*_timed(row), f"{row['peak_bytes'] / 1e6:,.0f}", *_timed(small[name])]
         error = f"{row['error']:.0e}" if row.get("error") else ""
-        shown = {"our Net": "the net as it is"}.get(name, name)
+        shown = {"our Net": "not compiled"}.get(name, name)
         shown = f"**{shown.replace('our ', '')}**" if row["ours"] else shown
         lines.append(f"| {shown} | {' | '.join(cells)} | {error} |")
     versions = ", ".join(f"{name} {said[name]}" for name in figures.PACKAGES if name in said and name != "numpy")
@@ -144,13 +155,13 @@ def speed() -> str:
         for name in ("our exact", "our winograd")
     )
     rivals, absent = _rivals(large)
-    best = f"Times as fast as the best of {_and(rivals)} in the same round: {ahead}."
+    best = f"Speed relative to the best of {_and(rivals)} in the same round: {ahead}."
     best += f" Not measured yet: {_and(absent)}." if absent else ""
-    return "\n".join(lines) + f"\n\n{where} {best}\n\n{_also(kinds, said['cpu'])}"
+    return "\n".join(lines) + f"\n\n{where} {best}\n{_also(kinds, said['cpu'])}"
 
 
 def _rivals(measured: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """List the peers that the best one was chosen from, and those that tools/bench.py knows but the record lacks."""
+    """Return the peers that were measured in single precision, and those that were not measured yet."""
     peers = [
         c.name for c in FORWARD if not c.ours and c.name != BASELINE and c.precision == "float32" and "cpu" in c.devices
     ]
@@ -166,7 +177,7 @@ def _timed(row: dict[str, Any]) -> list[str]:
 
 
 def _also(kinds: dict[str, Any], cpu: str) -> str:
-    """Say what was measured besides the forward pass, and where, if that was on another processor than ``cpu``."""
+    """Describe what was measured besides the forward pass, and where, if not on processor ``cpu``."""
     (train,), (load,), (scored,) = (
         [section["contenders"] for section in kinds[kind].values()] for kind in ("train", "load", "evaluate")
     )
@@ -176,22 +187,22 @@ def _also(kinds: dict[str, Any], cpu: str) -> str:
         for section in kinds[kind].values()
         if section["measured"]["cpu"] != cpu
     }
-    elsewhere = f" These were measured elsewhere: {'; '.join(sorted(others))}." if others else ""
+    elsewhere = f" These were measured on another processor: {'; '.join(sorted(others))}." if others else ""
     ours, port = train["our Solver"], train["PyTorch"]
     first = load["our exact"]
     return (
-        f"A training step of voc-fcn32s takes {ours['seconds']:.1f} s and {ours['peak_bytes'] / 1e6:,.0f} MB, a plain"
-        f" port's {port['seconds']:.1f} s and {port['peak_bytes'] / 1e6:,.0f} MB. From the start of a process to the"
-        f" scores of its first picture, by way of a caffemodel, pass {first['seconds']:.1f} s. Scoring"
-        f" {scored['images']} pictures of VOC's sizes takes {scored['overhead']:.1%} longer than their forwards alone."
+        f"A training step of voc-fcn32s takes {ours['seconds']:.1f} s and {ours['peak_bytes'] / 1e6:,.0f} MB; a direct"
+        f" port to PyTorch takes {port['seconds']:.1f} s and {port['peak_bytes'] / 1e6:,.0f} MB. A new process has the"
+        f" scores of its first image after {first['seconds']:.1f} s, reading a caffemodel included. Evaluating"
+        f" {scored['images']} images of VOC's sizes takes {scored['overhead']:.1%} longer than the forward passes do."
         f"{elsewhere}"
     )
 
 
 def numbers() -> str:
-    """List the published nets with the scores that each must match and the command that shows it."""
+    """List the published nets with the scores that each must match and the command that checks it."""
     lines = [
-        "| net | paper | published README | re-scored elsewhere | command |",
+        "| net | paper | authors' README | measured by others | command |",
         "| --- | --: | --: | --: | --- |",
     ]
     for name, net in nets.NETS.items():
@@ -246,7 +257,7 @@ def differences() -> str:
 
 
 PARTS = {
-    README: {"mini": mini, "cuda": cuda, "exactness": exactness, "speed": speed, "numbers": numbers},
+    README: {"mini": mini, "exactness": exactness, "speed": speed, "numbers": numbers},
     DIFFERENCES: {"differences": differences},
 }
 
