@@ -59,6 +59,31 @@ def test_the_claim_of_speed_names_all_peers_and_those_that_were_not_measured(mon
     assert " Not measured yet: ncnn.\n" in said
 
 
+def test_a_difference_names_what_it_is_about_and_links_the_lines_of_caffe(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    readme = importlib.import_module("readme")
+    source = """
+class Pooling:
+    def forward(self):
+        # Caffe: a window may start past the end (pooling_layer.cpp L74-L76,
+        # hdf5.cpp, score.py L3)
+        pass
+
+    # Caffe: `k` is 1.
+    pass
+
+A = 1  # Upstream bug, kept: NaN where x is 0
+"""
+    caffe = "https://github.com/BVLC/caffe/blob/9b891540183ddc834a02b2bd81b31afae71b2153/src/caffe"
+    pooling = f"[pooling_layer.cpp L74-L76]({caffe}/layers/pooling_layer.cpp#L74-L76)"
+    hdf5 = f"[hdf5.cpp]({caffe}/util/hdf5.cpp)"
+    assert list(readme.marked(source)) == [
+        ("Caffe", "Pooling.forward", f"A window may start past the end ({pooling}, {hdf5}, score.py L3)."),
+        ("Caffe", "Pooling", "`k` is 1."),
+        ("Upstream bug, kept", "", "NaN where x is 0."),
+    ]  # fmt: skip
+
+
 def test_the_python_example_runs(tmp_path):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len([line for line in code.splitlines() if line]) == 5

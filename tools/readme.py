@@ -10,9 +10,10 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,22 @@ NUMBERS = f"""± is the tolerance in points. siftflow-fcn32s cannot be checked, 
 {UNVERIFIED} not yet compared with the text of the paper. {OTHER_WEIGHTS} The score is the CVPR 2015 paper's, of other
 weights than the published ones. {OWN_WEIGHTS} The weights were never published: train them and pass the file as
 `MODEL`; without it the command ends with "not checked"."""
+KINDS = {  # the marks of comments, with the titles of their lists
+    "Caffe": "Caffe computes something else than PyTorch: Caffe's definition is used",
+    "Upstream bug, kept": "Errors of Caffe and of the authors' code that are kept, since their numbers depend on them",
+    "Upstream bug, fixed": "Errors of Caffe and of the authors' code that are fixed here",
+}
+COMMIT = "9b891540183ddc834a02b2bd81b31afae71b2153"
+FOLDERS = {  # where Caffe keeps a file of such a name
+    r"\w+_layer\.(cpp|cu)": "src/caffe/layers",
+    r"\w+_layer\.hpp": "include/caffe/layers",
+    r"(filler|layer)\.hpp": "include/caffe",
+    r"\w+_solver\.cpp": "src/caffe/solvers",
+    r"(solver|net)\.cpp": "src/caffe",
+    r"(upgrade_proto|hdf5)\.cpp": "src/caffe/util",
+    r"io\.py": "python/caffe",
+}
+FILE = re.compile(r"\b(?<!/)(?P<name>\w+\.(?:cpp|hpp|cu|py))(?: L(?P<first>\d+)(?:-L?(?P<last>\d+))?)?")
 MARK = re.compile(r"# (Caffe|Upstream bug, kept|Upstream bug, fixed): (.*)")
 
 
@@ -231,29 +248,54 @@ def _mean_iu(row: paper.Row | None) -> str:
 
 
 def differences() -> str:
-    """Collect the marks in the sources: where torch's way would differ, and where the published code errs."""
-    found: dict[str, list[str]] = {}
+    """List the marked comments of the sources by kind and file, each with the class or function that it is about."""
+    found: dict[str, dict[str, list[str]]] = {}
     for path in sorted((ROOT / "reproduction").rglob("*.py")):
-        lines = path.read_text().splitlines()
-        for i, line in enumerate(lines):
-            if match := MARK.search(line):
-                text = match[2]
-                for more in lines[i + 1 :]:
-                    rest = re.match(r"\s*# (?!Caffe:|Upstream bug)(.*)", more)
-                    if not rest or not line.lstrip().startswith("#"):
-                        break
-                    text += f" {rest[1]}"
-                found.setdefault(match[1], []).append(f"- {text} `{path.relative_to(ROOT / 'reproduction')}`")
+        for kind, name, text in marked(path.read_text()):
+            entry = f"- **`{name}`**: {text}" if name else f"- {text}"
+            found.setdefault(kind, {}).setdefault(path.relative_to(ROOT / "reproduction").as_posix(), []).append(entry)
     parts = []
-    for kind, title in (
-        ("Upstream bug, kept", "Errors of the published code, kept because its numbers depend on them"),
-        ("Upstream bug, fixed", "Errors of the published code, fixed here"),
-        ("Caffe", "Where torch would differ, and Caffe's way was taken"),
-    ):
-        if kind in found:
-            items = "\n".join(found[kind])
-            parts.append(f"## {title} ({len(found[kind])})\n\n{items}")
+    for kind, title in KINDS.items():
+        if files := found.get(kind):
+            parts.append(f"## {title} ({sum(map(len, files.values()))})")
+            parts += [f"### {name}\n\n" + "\n".join(entries) for name, entries in files.items()]
     return "\n\n".join(parts)
+
+
+def marked(source: str) -> Iterator[tuple[str, str, str]]:
+    """Yield (kind, class or function around it, text as a sentence) of each marked comment of a Python source."""
+    lines = source.splitlines()
+    for i, line in enumerate(lines):
+        if match := MARK.search(line):
+            text = match[2]
+            for more in lines[i + 1 :]:
+                rest = re.match(r"\s*# (?!Caffe:|Upstream bug)(.*)", more)
+                if not rest or not line.lstrip().startswith("#"):
+                    break
+                text += f" {rest[1]}"
+            text = text.rstrip(".") + "."
+            start = text[0].upper() if re.match(r"[a-z]+[ ,;]", text) else text[0]
+            yield match[1], _around(source, i + 1), FILE.sub(_linked, start + text[1:])
+
+
+def _around(source: str, line: int) -> str:
+    """Return the dotted name of the classes and functions that contain a line, such as ``Pooling.forward``."""
+    names = [
+        (node.lineno, node.name)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.lineno <= line <= (node.end_lineno or 0)
+    ]
+    return ".".join(name for _, name in sorted(names) if name != "__init__")
+
+
+def _linked(match: re.Match[str]) -> str:
+    """Link a file of Caffe, and its first line if there is one; leave any other file as it is."""
+    name, first, last = match["name"], match["first"], match["last"]
+    folder = next((folder for pattern, folder in FOLDERS.items() if re.fullmatch(pattern, name)), None)
+    if folder is None:
+        return match[0]
+    lines = (f"#L{first}" + (f"-L{last}" if last else "")) if first else ""
+    return f"[{match[0]}](https://github.com/BVLC/caffe/blob/{COMMIT}/{folder}/{name}{lines})"
 
 
 PARTS = {

@@ -24,7 +24,8 @@ def use(name: str | torch.device) -> torch.device:
         reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
         raise ReproductionError(f"device {str(name)!r} cannot be used ({reason})", remedy="Use cpu, or cuda.") from None
     if device.type == "cuda":
-        # Caffe: single precision is single precision; torch lets cuDNN round convolutions to 10 bits (TF32).
+        # Caffe: Caffe multiplies in full single precision. torch allows cuDNN to round the factors of convolutions to
+        # 10 bits (TF32), which is switched off here.
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
         # A run that goes on from a snapshot must be one that never stopped.

@@ -56,7 +56,8 @@ def _gaussian(blob: Tensor, param: FillerParameter, generator: torch.Generator |
         raise NetError("the gaussian filler needs a positive std", got=param.std)
     blob.normal_(param.mean, param.std, generator=generator)
     if param.sparse >= 0:
-        # Caffe: `sparse` is the mean count of non-zero inputs of an output (filler.hpp, GaussianFiller).
+        # Caffe: `sparse` is the mean number of non-zero weights for each output, not a fraction (filler.hpp,
+        # GaussianFiller).
         probability = min(1.0, param.sparse / blob.shape[0])
         blob.mul_(torch.empty_like(blob).bernoulli_(probability, generator=generator))
 
@@ -68,7 +69,8 @@ def _positive_unitball(blob: Tensor, param: FillerParameter, generator: torch.Ge
 
 
 def _fan(blob: Tensor, norm: VarianceNorm) -> float:
-    # Caffe: fan_out leaves out the first axis, also for a kernel of more than two axes (filler.hpp, XavierFiller).
+    # Caffe: fan_out is the size without the first axis, also for kernels with more than two axes (filler.hpp,
+    # XavierFiller).
     fan_in = blob.numel() / blob.shape[0]
     fan_out = blob.numel() / blob.shape[1] if blob.dim() > 1 else float(blob.numel())
     return {
@@ -94,7 +96,8 @@ def _bilinear(blob: Tensor, param: FillerParameter, generator: torch.Generator |
     factor = math.ceil(size / 2)
     center = (size - 1) / (2 * factor)
     tap = 1 - (torch.arange(size, dtype=blob.dtype, device=blob.device) / factor - center).abs()
-    # Caffe: every pair of channels gets the kernel, not only the diagonal; meant for one input a group.
+    # Caffe: the bilinear kernel is written for every pair of input and output channels, not only where the two are
+    # equal; it is meant for layers with one input channel per group.
     blob.copy_((tap[:, None] * tap[None, :]).expand_as(blob))
 
 

@@ -155,8 +155,9 @@ def conv_size(size: int, window: Window) -> int:
     """
     _check_length(size)
     span = size + 2 * window.pad - window.extent
-    # Caffe: a window that is longer by less than one stride counts, and sees zeros past the end, since C++ rounds
-    # the negative quotient towards zero (conv_layer.cpp L18).
+    # Caffe: a kernel may be longer than the padded input by less than one stride and still gives one output, computed
+    # with zeros past the end, since C++ rounds the negative quotient towards zero (conv_layer.cpp L18). torch raises an
+    # error.
     if span <= -window.stride:
         raise NetError(
             "the kernel is longer than the padded input", got=f"{size} + 2 * {window.pad} pixels", want=window.extent
@@ -201,7 +202,7 @@ def pool_sizes(
     for size, window in zip(sizes, windows, strict=True):
         _check_length(size)
         span = size + 2 * window.pad - window.kernel
-        # Caffe: a window may be longer than the padded input by less than one stride, since the ceiling of the
+        # Caffe: a pooling window may be longer than the padded input by less than one stride, since the ceiling of the
         # negative quotient is zero (pooling_layer.cpp L93).
         count = span // window.stride + 1 if rounding is RoundMode.FLOOR else -(-span // window.stride) + 1
         if padded and (count - 1) * window.stride >= size + window.pad:

@@ -274,10 +274,10 @@ def _node(index: int, layer: LayerParameter, fed: Mapping[str, Shape], *, force:
         return Node(layer, (), tuple(tops), (), True, index)
     kind = LAYERS[layer.type]
     if kind.is_loss:
-        # Caffe: a loss may leave its top unnamed; it has one all the same (LossLayer::AutoTopBlobs).
+        # Caffe: a loss layer without a named top has an unnamed one (LossLayer::AutoTopBlobs).
         tops += [f"{layer.name}(automatic)"] * (kind.tops[0] - len(tops))
     taught = kind.differentiable
-    # Caffe: force_backward is stronger than propagate_down (net.cpp L232-L247).
+    # Caffe: force_backward overrides `propagate_down: false` (net.cpp L232-L247).
     propagate = tuple(
         (force or not layer.propagate_down or layer.propagate_down[j]) and (taught is None or j in taught)
         for j in range(len(layer.bottom))

@@ -145,7 +145,8 @@ def _root(x: Tensor) -> Tensor:
 
 
 def _sgd(gradient: Tensor, history: History, rate: float, iteration: int, param: SolverParameter) -> Tensor:
-    # Caffe: the rate is inside the history, so a change of it acts on new gradients only (sgd_solver.cpp L229).
+    # Caffe: the momentum history contains gradients already multiplied by the learning rate, so that a new rate affects
+    # new gradients only (sgd_solver.cpp L229). torch multiplies the history by the current rate.
     return history[0].mul_(param.momentum).add_(gradient, alpha=rate)
 
 

@@ -85,7 +85,8 @@ class Solver:
         self.action: Callable[[], Action] = lambda: Action.NONE
         self.stopped = False
         self.notes = solvernets.unread(param)
-        # Upstream bug, fixed: when a run goes on from a snapshot, Caffe's layers read their data from the beginning.
+        # Upstream bug, fixed: after a resume from a snapshot, Caffe's data layers start from the beginning of their
+        # data. Here all but Python layers continue where the snapshot was taken.
         self.notes += [
             f"layer {name!r} (Python) reads from its beginning when a run goes on from a snapshot."
             for name in self._own_sources
@@ -430,8 +431,8 @@ def build(
 
     Source: BVLC/caffe@9b89154 src/caffe/solver.cpp L36-L193, tools/caffe.cpp L222-L237.
     """
-    # Upstream bug, fixed: without random_seed Caffe takes one from the clock, and no run can be made again
-    # (solver.cpp L44).
+    # Upstream bug, fixed: without random_seed Caffe takes a seed from the clock, so that no run can be repeated
+    # (solver.cpp L44). Here the seed is fixed.
     seed, place = max(param.random_seed, 0), devices.use(device)
 
     def made(message: NetParameter) -> Net:

@@ -281,8 +281,8 @@ def _check_v0_types(layers: Iterable[V1LayerParameter]) -> None:
 def _from_v0(old: V1LayerParameter) -> V1LayerParameter:
     """Return the V1 form of a V0 layer and its connections (L201-551)."""
     if not old.has("layer"):
-        # Upstream bug, fixed: of a V1 layer among V0 layers, Caffe keeps the bottoms and tops alone
-        # (upgrade_proto.cpp L211).
+        # Upstream bug, fixed: of a V1 layer among V0 layers, Caffe keeps only the bottoms and tops (upgrade_proto.cpp
+        # L211). Here it is an error.
         raise NetError(
             "the net mixes layers of V0, the form of 2013, and of V1",
             layer=old.name,

@@ -224,7 +224,8 @@ class Published:
 
 _VGG16, _CAFFENET = {"vgg16": ""}, {"caffenet": ""}
 _COLOR_D, _COLOR_HHA = {"color": "color", "depth": "depth"}, {"color": "color", "hha": "hha"}
-# Upstream bug, kept: seen from the nets' own folders this is one too high; the other eleven nets have "../data".
+# Upstream bug, kept: the published data path has one "../" too many as seen from the net's folder; the other eleven
+# nets have "../data".
 _HIGH = "../../data"
 
 # fmt: off

@@ -101,7 +101,8 @@ def transplant(target: Net, source: Source, suffix: str = "") -> TransplantRepor
         report.dropped.extend(f"{name} {i}" for i in range(len(mine), len(arrays)))
         for i, (blob, values) in enumerate(zip(mine, arrays, strict=False)):
             if values.size != blob.numel():
-                # Upstream bug, fixed: assigning to .flat repeats the values that are there, or cuts the rest off.
+                # Upstream bug, fixed: the published transplant assigns to `.flat`, which repeats or truncates values if
+                # the sizes differ. Here this is an error.
                 raise WeightsError(
                     f"layer {name + suffix!r} blob {i} cannot take these weights",
                     got=values.shape,
@@ -171,7 +172,8 @@ def interp(net: Net, layers: Iterable[str] | None = None) -> list[str]:
                 "only square kernels interpolate", layer=name, got=shape, want="(C, C, K, K) or (C, 1, K, K)"
             )
         if shape[0] != shape[1] and shape[1] != 1:
-            # Upstream bug, fixed: it prints this and raises nothing that could be caught.
+            # Upstream bug, fixed: the published interp prints this message and raises nothing that a caller could
+            # catch. Here it is an error.
             raise NetError(
                 "a layer that interpolates has as many outputs as inputs, or one output a group",
                 layer=name,
@@ -204,7 +206,8 @@ def expand_score(target: Net, new_layer: str, source: Source, layer: str) -> Non
     """
     arrays = _array(source, layer)
     mine = [_blob(target, new_layer, i) for i in range(len(arrays))]
-    # Upstream bug, fixed: it writes the bias as a four-dimensional blob, which a convolution's has not been for long.
+    # Upstream bug, fixed: the published expand_score indexes the bias as a four-dimensional blob, which fails for a
+    # convolution's bias of one dimension. Here both are written.
     arrays = [values.reshape(-1) if blob.dim() == 1 else values for values, blob in zip(arrays, mine, strict=True)]
     for i, (blob, values) in enumerate(zip(mine, arrays, strict=True)):
         if values.shape[1:] != tuple(blob.shape[1:]) or len(values) > len(blob):

@@ -133,7 +133,8 @@ class Transformer:
             (K, h, w) float32, of the input's size.
         """
         size = self._shape(in_)[2:]
-        # Upstream bug, fixed: what needs no resizing is scaled in the caller's own memory (io.py L153-L162).
+        # Upstream bug, fixed: Caffe scales an image that needs no resizing in the caller's own memory (io.py
+        # L153-L162). Here it is copied first.
         picture = np.array(data, np.float32)
         if picture.shape[:2] != size:
             picture = resize_image(picture, size)

@@ -106,7 +106,8 @@ class LiveLayer:
     def _begin(self) -> None:
         """Bring the tops to where Caffe has them before the first forward."""
         if isinstance(self.layer, DummyData) and any(self.layer.constant):
-            # Caffe: what is constant is filled once, and may then be overwritten (dummy_data_layer.cpp L78-L92).
+            # Caffe: DummyData fills tops with constant fillers once and does not restore them if a script overwrites
+            # them (dummy_data_layer.cpp L78-L92).
             tops = self.net.run(self.node, [])
             for blob, top, constant in zip(self.tops, tops, self.layer.constant, strict=True):
                 if constant:

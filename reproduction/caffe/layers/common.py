@@ -204,8 +204,8 @@ class Eltwise(Layer):
             for bottom in rest:
                 top = top * bottom
             return (top,)
-        # Caffe: of equal values, the second bottom wins against the first, and no later one against these; the
-        # winner takes the whole gradient, where torch.maximum would halve it (eltwise_layer.cpp L75-L94).
+        # Caffe: if values are equal, the second bottom wins over the first, and later ones never win; the winner
+        # receives the whole gradient (eltwise_layer.cpp L75-L94). torch.maximum halves it.
         top = torch.where(top > rest[0], top, rest[0])
         for bottom in rest[1:]:
             top = torch.where(bottom > top, bottom, top)
@@ -328,8 +328,8 @@ class ArgMax(Layer):
 
 def _greatest(values: Tensor, axis: int, count: int) -> tuple[Tensor, Tensor]:
     """Give the indices (as floats) and values of the ``count`` greatest values along ``axis``."""
-    # Caffe: of equal values the one with the greater index comes first, since pairs of value and index are sorted;
-    # torch.argmax takes the lesser and torch.topk any (argmax_layer.cpp L75-L82).
+    # Caffe: of equal values the one with the greater index comes first, since pairs of value and index are sorted
+    # (argmax_layer.cpp L75-L82). torch.argmax takes the smaller index, and torch.topk any.
     backwards = values.flip(axis)
     if count == 1:
         index = backwards.argmax(axis, keepdim=True)
@@ -378,7 +378,7 @@ class Accuracy(Layer):
         classes = scores.shape[axis]
         ignore = param.ignore_label if param.has("ignore_label") else None
         index, ignored = class_index(labels.reshape(places), classes, ignore)
-        # Caffe: a class that ties with the true one counts as better, so that equal scores are wrong
+        # Caffe: a class whose score equals the true class's counts as better, so that a tie is a wrong prediction
         # (accuracy_layer.cpp L74-L80).
         rivals = (scores >= scores.gather(axis, index)).sum(axis, keepdim=True) - 1
         hit = rivals < param.top_k

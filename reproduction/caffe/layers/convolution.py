@@ -199,8 +199,8 @@ class Convolution(_Weighted):
     def _convolve(self, x: Tensor, windows: Sequence[Window]) -> Tensor:
         """Convolve images with windows that may differ from the layer's in their padding."""
         weight, bias = self._weight_and_bias()
-        # Caffe: a first window may reach past the end of the padded input, by less than one stride; it sees zeros
-        # there, since the negative quotient is rounded towards zero (conv_layer.cpp L18).
+        # Caffe: the first window may reach past the end of the padded input by less than one stride and sees zeros
+        # there, since the negative quotient is rounded towards zero (conv_layer.cpp L18). torch raises an error.
         x = _pad(x, windows, both=False)
         if self._adds_as_blas(x):
             return im2col.convolve(x, weight, bias, windows, self.group, self.totals)

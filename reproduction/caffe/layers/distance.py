@@ -142,7 +142,8 @@ class _PairLoss(Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         difference, similar, squared, short = ctx.saved_tensors
-        # Caffe: 1e-4 keeps the gradient of a distance of zero finite (contrastive_loss_layer.cpp L93-L95).
+        # Caffe: the gradient is divided by the distance plus 1e-4, so that it is finite at distance 0
+        # (contrastive_loss_layer.cpp L93-L95).
         apart = -torch.ones_like(short) if ctx.legacy else -short / (squared.sqrt() + 1e-4)
         apart = torch.where(short > 0, apart, torch.zeros_like(apart))
         factor = torch.where(similar, torch.ones_like(apart), apart)

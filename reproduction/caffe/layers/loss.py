@@ -75,7 +75,8 @@ def sum_in_order(losses: Tensor) -> Tensor:
     """
     if losses.device.type != "cpu" or not losses.numel():
         return losses.sum()
-    # Caffe: the sum is a running one in single precision, which torch adds up in blocks (softmax_loss_layer.cpp L107).
+    # Caffe: the losses are added one after the other in single precision (softmax_loss_layer.cpp L107). torch adds them
+    # in blocks.
     total = np.add.accumulate(losses.detach().contiguous().view(-1).numpy())[-1]
     return losses.new_tensor(float(total))
 
@@ -130,8 +131,8 @@ class _SoftmaxLoss(Function):
     def forward(ctx: Any, scores: Tensor, places: _Places, in_blas_order: bool) -> tuple[Tensor, Tensor]:
         prob = blas.softmax(scores, places.axis) if in_blas_order else scores.softmax(places.axis)
         picked = prob.gather(places.axis, places.index)
-        # Caffe: a probability that underflows counts as FLT_MIN, so that the loss is not torch's cross-entropy, yet
-        # the gradient is that of the softmax itself (softmax_loss_layer.cpp L107, L128-L146).
+        # Caffe: probabilities below FLT_MIN count as FLT_MIN in the loss, while the gradient is that of the softmax
+        # without this limit (softmax_loss_layer.cpp L107, L128-L146). torch's cross_entropy has no such limit.
         losses = picked.clamp(min=FLT_MIN).log_().neg_()
         if places.ignored is not None:
             losses.masked_fill_(places.ignored, 0)
@@ -286,8 +287,8 @@ class _ThresholdLog(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        # Caffe: below the threshold the gradient is that at the threshold, where torch's clamp has none
-        # (multinomial_logistic_loss_layer.cpp L48-L53).
+        # Caffe: below the threshold the gradient is the one at the threshold (multinomial_logistic_loss_layer.cpp
+        # L48-L53). torch.clamp has a gradient of 0 there.
         (value,) = ctx.saved_tensors
         return gradient / value  # type: ignore[no-any-return]
 
@@ -326,7 +327,8 @@ class SigmoidCrossEntropyLoss(Layer):
         param = self.spec.loss_param
         ignore = _ignored_label(param)
         ignored = None if ignore is None else targets.long() == ignore
-        # Caffe: BATCH_SIZE is the default here, VALID for a softmax (sigmoid_cross_entropy_loss_layer.cpp L25-L33).
+        # Caffe: the loss is divided by the batch size by default, while SoftmaxWithLoss divides by the number of valid
+        # labels (sigmoid_cross_entropy_loss_layer.cpp L25-L33).
         mode = normalization(param, NormalizationMode.BATCH_SIZE)
         divisor = _divisor(mode, scores.shape[0], scores.numel(), ignored)
         losses: Tensor = _SigmoidLoss.apply(scores, targets)  # type: ignore[no-untyped-call]
@@ -339,8 +341,8 @@ class _SigmoidLoss(Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, targets: Tensor) -> Tensor:
         ctx.save_for_backward(scores, targets)
-        # Caffe: the log is of a rounded 1 + exp(-|x|), where torch takes log1p
-        # (sigmoid_cross_entropy_loss_layer.cpp L93-L94).
+        # Caffe: 1 + exp(-|x|) is rounded before the logarithm (sigmoid_cross_entropy_loss_layer.cpp L93-L94). torch
+        # uses log1p.
         return scores.clamp(min=0) - scores * targets + (1 + scores.abs().neg_().exp_()).log_()
 
     @staticmethod

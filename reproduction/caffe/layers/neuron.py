@@ -197,7 +197,8 @@ class ELU(Pointwise):
 
     def value(self, x: Tensor) -> Tensor:
         """Compute the top."""
-        # Caffe: exp(x) - 1 is two roundings, where torch's expm1 keeps the digits of a small x (elu_layer.cpp L17).
+        # Caffe: exp(x) - 1 is computed with two roundings (elu_layer.cpp L17). torch's expm1 keeps the digits of a
+        # small x.
         return x.clamp(min=0) + self.spec.elu_param.alpha * (_exp(x.clamp(max=0)) - 1)
 
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
@@ -206,7 +207,8 @@ class ELU(Pointwise):
 
 
 def _sigmoid(x: Tensor) -> Tensor:
-    # Caffe: in double precision, and by tanh, which ends at exactly 0 far below (sigmoid_layer.cpp L10).
+    # Caffe: the sigmoid is computed from tanh in double precision, so that it is exactly 0 for large negative inputs
+    # (sigmoid_layer.cpp L10).
     return (0.5 * torch.tanh(0.5 * x.double()) + 0.5).to(x.dtype)
 
 
@@ -323,8 +325,8 @@ class BNLL(Pointwise):
 
     def value(self, x: Tensor) -> Tensor:
         """Compute the top."""
-        # Caffe: the exponential is single and the logarithm double; neither is torch's log1p, so that the top is
-        # exactly 0 far below (bnll_layer.cpp L17).
+        # Caffe: the exponential is in single and the logarithm in double precision, so that the output is exactly 0 for
+        # large negative inputs (bnll_layer.cpp L17). torch's log1p keeps these digits.
         return (x.clamp(min=0) + torch.log(1 + _exp(-x.abs()).double())).to(x.dtype)
 
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
@@ -356,7 +358,7 @@ class Clip(Pointwise):
 
     def value(self, x: Tensor) -> Tensor:
         """Compute the top."""
-        # Caffe: min wins where it is above max; in torch max wins (clip_layer.cpp L19).
+        # Caffe: if min is greater than max, the result is min (clip_layer.cpp L19). In torch it is max.
         return x.clamp(max=self.spec.clip_param.max).clamp(min=self.spec.clip_param.min)
 
     def slope(self, x: Tensor, y: Tensor) -> Tensor:

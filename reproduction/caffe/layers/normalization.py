@@ -216,8 +216,9 @@ class BatchNorm(Layer):
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        # Caffe: the sums fade by moving_average_fraction and are divided by their weight when used, where torch
-        # mixes old and new; the batch's variance enters unbiased (batch_norm_layer.cpp L135-L144).
+        # Caffe: running sums are multiplied by moving_average_fraction at each step and divided by their total weight
+        # when used; the batch's variance is added unbiased (batch_norm_layer.cpp L135-L144). torch keeps a weighted
+        # mean of the old and the new value.
         unbiased = torch.tensor(count / max(count - 1, 1), dtype=variance.dtype).double()
         news = (mean, variance.double() * unbiased, torch.ones_like(self.blobs[2]))
         for blob, new in zip(self.blobs, news, strict=True):

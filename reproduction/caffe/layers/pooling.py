@@ -68,8 +68,8 @@ def max_pool(x: Tensor, windows: Sequence[Window], rounding: RoundMode = RoundMo
     if _torch_agrees(x, windows, counts):
         ceil = rounding is RoundMode.CEIL
         return F.max_pool2d(x, kernel, stride, pad, ceil_mode=ceil, return_indices=True)
-    # Caffe: padding may reach up to the kernel, and without any padding a window may lie past the end
-    # (pooling_layer.cpp L74, L107); torch allows half the kernel, and drops such a window.
+    # Caffe: padding may be as large as the kernel minus one, and without padding a window may start past the end
+    # (pooling_layer.cpp L74, L107). torch allows half the kernel and drops such a window.
     padded = _cover(x, windows, counts, _LEAST)
     top, position = F.max_pool2d(padded, kernel, stride, return_indices=True)
     row, column = position // padded.shape[3] - pad[0], position % padded.shape[3] - pad[1]
@@ -101,7 +101,7 @@ def average_pool(x: Tensor, windows: Sequence[Window], rounding: RoundMode = Rou
     sides = []
     for size, window, count in zip(x.shape[2:], windows, counts, strict=True):
         start = torch.arange(count, dtype=x.dtype, device=x.device) * window.stride - window.pad
-        # Caffe: a window past the end has no area, or a negative one, and its average is 0/0 or -0
+        # Caffe: a window that starts past the end has an area of zero or less, so that its average is 0/0 or -0
         # (pooling_layer.cpp L214).
         sides.append((start + window.kernel).clamp(max=size + window.pad) - start)
     return sums / (sides[0][:, None] * sides[1])
@@ -131,8 +131,8 @@ def stochastic_pool(
     values = columns.reshape(*x.shape[:2], -1, *counts)
     total = values.sum(2)
     if not training:
-        # Upstream bug, fixed: in testing Caffe sends the gradient to what it drew last in training
-        # (pooling_layer.cu L300).
+        # Upstream bug, fixed: in testing, Caffe sends the gradient to the position that it drew last in training
+        # (pooling_layer.cu L300). Here it goes to the values that the test forward averaged.
         return torch.where(total > 0, (values * values).sum(2) / torch.where(total > 0, total, 1), 0)
     with torch.no_grad():
         reached = values.cumsum(2)
@@ -275,7 +275,7 @@ class SPP(Layer):
         if min(sizes) < 1:
             raise NetError("the bottom has no pixels", got=bottoms[0])
         bins = [pool_sizes(sizes, windows) for windows in self._levels(tuple(sizes))]
-        # Caffe: a pyramid of one level is the pooling itself, not flattened (spp_layer.cpp L88).
+        # Caffe: a pyramid of one level is the plain pooling, whose output is not flattened (spp_layer.cpp L88).
         if len(bins) == 1:
             return [(images, channels, *bins[0])]
         return [(images, channels * sum(map(math.prod, bins)))]

@@ -177,7 +177,7 @@ class Recurrent(Layer):
         inputs = F.linear(x.flatten(2), weight, bias)
         if self._is_static:
             inputs = inputs + F.linear(bottoms[2].flatten(1), self.blobs[2])
-        # Caffe: no gradient goes through the states at either end (recurrent_layer.cpp L200-L214).
+        # Caffe: no gradient passes through the initial and the final states (recurrent_layer.cpp L200-L214).
         state = tuple(bottom.detach() for bottom in bottoms[2 + self._is_static :]) or self._begin(inputs)
         outputs = []
         for t in range(x.shape[0]):

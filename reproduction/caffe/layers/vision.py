@@ -61,7 +61,7 @@ class LRN(Layer):
             power = blas.power if blas.serves(self.in_blas_order, x) else torch.pow
             y: Tensor = _Across.apply(x, param.local_size, param.alpha, param.beta, param.k, power)  # type: ignore[no-untyped-call]
             return (y,)
-        # Caffe: within a channel the constant is 1, whatever k says (lrn_layer.cpp L52).
+        # Caffe: LRN within a channel uses the constant 1, whatever `k` is (lrn_layer.cpp L52).
         size = _reach(param.local_size, max(x.shape[2:]))
         alpha = param.alpha * (size / param.local_size) ** 2
         return (x * (1 + alpha * average_pool(x * x, [Window(size, 1, size // 2)] * 2)).pow(-param.beta),)
