@@ -1,4 +1,4 @@
-# `make` prints what there is. Every target sets up what it needs; none wants another to have been run by hand.
+# `make` lists the targets. Every target installs what it needs; none requires another to have been run first.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -6,7 +6,7 @@ RUN    := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 TESTS  := $(VENV)/.ready-tests
 
-# What narrows a reproduction: NETS="voc-fcn8s voc-fcn16s" DEVICE=cuda LIMIT=20 DATA=dir WEIGHTS=dir MIRROR=url-or-dir
+# Variables that narrow a reproduction: NETS="voc-fcn8s voc-fcn16s" DEVICE=cuda LIMIT=20 DATA=dir WEIGHTS=dir MIRROR=url-or-dir
 # MANIFEST=file REPORTS=dir MODEL=file
 NARROW  = $(if $(NETS),--nets $(NETS)) $(if $(DEVICE),--device $(DEVICE)) $(if $(LIMIT),--limit $(LIMIT)) \
           $(if $(DATA),--data $(DATA)) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(MIRROR),--mirror $(MIRROR)) \
@@ -26,11 +26,11 @@ help: ## print this list
 	@echo
 	@awk -F ':.*## ' '/^[a-z$$][^:]*:.*## /{printf "  %-24s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
-	@echo "Tools, each with --help, after \`. $(VENV)/bin/activate\`; docs/own_data.md is for photos of your own:"
+	@echo "Tools, each with --help, after \`. $(VENV)/bin/activate\`; docs/own_data.md explains how to use your own images:"
 	@echo
 	@awk 'FNR == 2 && sub(/^"""/, "") {sub(/:.*|\.$$/, ""); printf "  %-29s %s\n", FILENAME, $$0}' tools/*.py
 
-setup: $(READY) ## make .venv with the exact versions of constraints.txt (1 minute, 1.3 GB; more with CUDA's torch)
+setup: $(READY) ## create .venv with the versions of constraints.txt (1 minute, 0.3 GB to download, 1.3 GB on disk; more with CUDA)
 
 define INSTALL
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -43,7 +43,7 @@ $(READY): pyproject.toml constraints.txt
 	$(INSTALL) .
 	touch $@
 
-# Tests, lint and benchmarks need more than a reproduction does: peers to compare with, a browser's driver, linters.
+# Tests, lint and benchmarks also need other frameworks to compare with, a browser driver and linters.
 $(TESTS): $(READY)
 	$(INSTALL) '.[test]'
 	touch $@
@@ -53,48 +53,48 @@ lint: $(TESTS) ## check format, style, docstrings and types (1 minute)
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 
-format: $(TESTS) ## rewrite the sources in the one format
+format: $(TESTS) ## format the sources and apply the automatic fixes of the linter
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
 
 test: $(TESTS) ## run the tests: offline, no GPU (under 10 minutes on two cores)
 	$(PYTEST) -m "not slow"
 
-test-all: $(TESTS) ## run the slow tests too: long fuzzing, memory costs (about 30 minutes)
+test-all: $(TESTS) ## run all tests, the slow ones included: long fuzzing, memory use (about 30 minutes)
 	$(PYTEST)
 
-prototxt: $(READY) ## write prototxt/ anew from reproduction/fcn/nets.py
+prototxt: $(READY) ## generate prototxt/ from the definitions of the published nets
 	$(RUN) tools/make_prototxt.py
 
-exactness: $(TESTS) ## measure every layer and net against Caffe's recorded results (2 minutes)
+exactness: $(TESTS) ## compare every layer and net with recorded results of Caffe (2 minutes)
 	$(RUN) tools/exactness.py
 
-tables: $(READY) ## make the paper's other tables: shapes, times, upper bounds, strides (3 minutes; SET=voc where its data is)
+tables: $(READY) ## compute the paper's other tables: shapes, times, upper bounds, strides (3 minutes on Mini-VOC; SET=voc for VOC)
 	$(RUN) tools/tables.py $(or $(SET),mini --fixed --iterations 600) $(if $(DATA),--data $(DATA)) \
 		$(if $(DEVICE),--device $(DEVICE)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(REPORTS),--report $(REPORTS))
 
-bench: $(TESTS) ## time our ways to run a net against those peers that are installed (20 minutes; BENCH=--train, ...)
+bench: $(TESTS) ## compare the speed with the frameworks that are installed (20 minutes; BENCH=--train, ...)
 	$(RUN) tools/bench.py $(BENCH)
 
 readme: $(READY) ## draw the figure of README.md and write the generated parts of README.md and docs/
 	$(RUN) tools/figure.py
 	$(RUN) tools/readme.py
 
-reproduce-mini: ## score the nets of weights/mini on pictures drawn here, against the record (1 minute, no download)
-reproduce-voc: ## score the published PASCAL VOC nets against the paper (downloads 2.4 GB of weights, and VOC 2011; hours without a GPU)
-reproduce-nyud: ## the same on NYUDv2 (2.2 GB of weights, and the data)
-reproduce-siftflow: ## the same on SIFT Flow (1.6 GB of weights, and the data)
-reproduce-pascalcontext: ## the same on PASCAL-Context (1.7 GB of weights, and VOC 2010)
+reproduce-mini: ## score the nets of weights/mini on generated images and compare with the recorded scores (1 minute, no download)
+reproduce-voc: ## score the published PASCAL VOC nets and compare with the paper (downloads 2.4 GB of weights and VOC 2011; hours without a GPU)
+reproduce-nyud: ## the same on NYUDv2 (2.2 GB of weights and the data)
+reproduce-siftflow: ## the same on SIFT Flow (1.6 GB of weights and the data)
+reproduce-pascalcontext: ## the same on PASCAL-Context (1.7 GB of weights and VOC 2010)
 
 $(SETS:%=reproduce-%): reproduce-%: $(READY)
 	$(RUN) tools/reproduce.py $* $(NARROW)
 
-# Layers as thin as these gain nothing from a second thread, and a sum that threads share is rounded otherwise: with one
-# thread, machines with the same processor train the same weights.
-train-mini: $(READY) ## train these nets anew, the paper's way, and compare them (under 20 minutes); RECORD=1 keeps them
+# One thread: these layers are too thin to gain from a second one, and the number of threads changes the rounding of
+# sums, so that machines with the same processor train the same weights.
+train-mini: $(READY) ## train the nets of weights/mini as in the paper and compare their scores (under 20 minutes); RECORD=1 replaces them
 	OMP_NUM_THREADS=1 $(RUN) tools/train.py --stages $(MINI) --out runs/mini $(if $(DATA),--data $(DATA)) $(if $(DEVICE),--device $(DEVICE))
 	$(RUN) tools/reproduce.py mini --trained runs/mini --report reports/trained $(NARROW) $(if $(RECORD),--record)
 
-clean: ## remove what can be made again, but neither downloads nor reports
+clean: ## remove generated files, but neither downloads nor reports
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
