@@ -431,8 +431,7 @@ def build(
 
     Source: BVLC/caffe@9b89154 src/caffe/solver.cpp L36-L193, tools/caffe.cpp L222-L237.
     """
-    # Upstream bug, fixed: without random_seed Caffe takes a seed from the clock, so that no run can be repeated
-    # (solver.cpp L44). Here the seed is fixed.
+    # Upstream bug, fixed: without random_seed Caffe takes a seed from the clock (solver.cpp L44). Here the seed is 0.
     seed, place = max(param.random_seed, 0), devices.use(device)
 
     def made(message: NetParameter) -> Net:
