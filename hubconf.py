@@ -2,14 +2,14 @@
 
 For a copy of this project on disk, REPOSITORY is its folder, and ``source="local"`` is given too.
 
-Each gives a ``reproduction.fcn.segmenter.Segmenter``: called with a picture (a file, a PIL image, or an array as it was
-read) it returns labels of the picture's size. Its ``net`` is the module.
+Each returns a ``reproduction.Segmenter``: called with an image (a file, a PIL image, or an array in the order in which
+the file has it), it returns labels of the image's size. Its ``net`` is the module.
 """
 
 from collections.abc import Callable
 
-from reproduction.fcn.catalogue import NETS as _NETS
-from reproduction.fcn.segmenter import Segmenter as _Segmenter
+from reproduction.fcn.nets.registry import NETS as _NETS
+from reproduction.fcn.segment.segmenter import Segmenter as _Segmenter
 
 dependencies = ["torch", "numpy", "PIL", "scipy", "h5py"]
 

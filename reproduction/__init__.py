@@ -21,23 +21,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from reproduction.caffe.net import Net
-    from reproduction.caffe.net import load as load_net
-    from reproduction.caffe.weights import read as read_weights
-    from reproduction.caffe.weights import write as write_weights
+    from reproduction.caffe.formats.weights import read as read_weights
+    from reproduction.caffe.formats.weights import write as write_weights
+    from reproduction.caffe.net.net import Net
+    from reproduction.caffe.net.net import load as load_net
     from reproduction.fast.compiler import compile
-    from reproduction.fcn.segmenter import Segmenter
+    from reproduction.fcn.segment.segmenter import Segmenter
 
 __version__ = "1.0.0"
 __all__ = ["Net", "Segmenter", "__version__", "compile", "load_net", "read_weights", "write_weights"]
 
 _HOMES = {
-    "Net": ("reproduction.caffe.net", "Net"),
-    "Segmenter": ("reproduction.fcn.segmenter", "Segmenter"),
+    "Net": ("reproduction.caffe.net.net", "Net"),
+    "Segmenter": ("reproduction.fcn.segment.segmenter", "Segmenter"),
     "compile": ("reproduction.fast.compiler", "compile"),
-    "load_net": ("reproduction.caffe.net", "load"),
-    "read_weights": ("reproduction.caffe.weights", "read"),
-    "write_weights": ("reproduction.caffe.weights", "write"),
+    "load_net": ("reproduction.caffe.net.net", "load"),
+    "read_weights": ("reproduction.caffe.formats.weights", "read"),
+    "write_weights": ("reproduction.caffe.formats.weights", "write"),
 }
 
 

@@ -5,79 +5,69 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.helpers.paths import ROOT
+
 SOURCES = sorted((ROOT / "reproduction").rglob("*.py"))
 TOOLS = sorted((ROOT / "tools").glob("*.py"))
 
-# Which rooms each room may import from, itself aside. Arrows go one way.
-MAY_IMPORT = {
-    "__init__": {"caffe", "fast", "fcn"},  # the public names, imported at first use
-    "caffe": set(),
-    "fast": {"caffe"},
-    "fcn": {"caffe", "fast"},
-    "report": {"caffe", "fcn"},
-    "pycaffe": {"caffe"},
-}
+# The rooms, and the others that each may import. A module that stands by itself in caffe/ is a room too. A room is
+# listed after all that it imports: the order of this table is the way that the data flow, and there is no circle.
+CAFFE = ("caffe.errors", "caffe.schema", "caffe.geometry", "caffe.formats")
+ROOMS = {
+    "caffe.errors": (),
+    "caffe.locks": ("caffe.errors",),
+    "caffe.schema": ("caffe.errors",),
+    "caffe.geometry": ("caffe.errors", "caffe.schema"),
+    "caffe.fillers": ("caffe.errors", "caffe.schema"),
+    "caffe.formats": ("caffe.errors", "caffe.locks", "caffe.schema", "caffe.geometry"),
+    "caffe.tested_devices": ("caffe.errors",),
+    "caffe.devices": ("caffe.errors", "caffe.tested_devices"),
+    "caffe.dialects": CAFFE,
+    "caffe": ("caffe.dialects",),
+    "caffe.layers.quick": ("caffe.errors", "caffe.geometry"),
+    "caffe.layers.exact": ("caffe.errors", "caffe.geometry"),
+    "caffe.layers": (*CAFFE, "caffe.fillers", "caffe.layers.exact", "caffe.layers.quick"),
+    "caffe.net": (*CAFFE, "caffe.layers", "caffe.layers.quick"),
+    "caffe.training": (*CAFFE, "caffe.devices", "caffe.layers", "caffe.net"),
+    "fast": ("caffe.errors", "caffe.schema", "caffe.geometry", "caffe.layers", "caffe.net"),
+    "fcn": (),
+    "fcn.nets": (*CAFFE, "caffe.net"),
+    "fcn.images": ("caffe.errors", "caffe.formats"),
+    "fcn.fetch": ("caffe.errors", "caffe.locks", "caffe.formats", "fcn.nets"),
+    "fcn.datasets": (*CAFFE, "caffe.locks", "fcn.images", "fcn.nets"),
+    "fcn.scoring": ("caffe.errors", "caffe.locks", "caffe.formats", "caffe.training", "fcn.images", "fcn.datasets"),
+    "fcn.segment": (
+        *CAFFE, "caffe.devices", "caffe.net", "fast",
+        "fcn.nets", "fcn.images", "fcn.fetch", "fcn.datasets", "fcn.scoring",
+    ),
+    "fcn.train": (
+        *CAFFE, "caffe.devices", "caffe.locks", "caffe.layers", "caffe.net", "caffe.training",
+        "fcn.nets", "fcn.images", "fcn.fetch", "fcn.datasets", "fcn.scoring", "fcn.segment",
+    ),
+    "fcn.reproduce": (
+        "caffe.errors", "caffe.locks", "caffe.formats", "caffe.net",
+        "fcn.nets", "fcn.fetch", "fcn.datasets", "fcn.scoring", "fcn.segment", "fcn.train",
+    ),
+    "report": (
+        *CAFFE, "fcn.nets", "fcn.images", "fcn.datasets", "fcn.scoring", "fcn.segment", "fcn.train", "fcn.reproduce"
+    ),
+    "pycaffe.proto": CAFFE,
+    "pycaffe.python2": ("caffe.errors",),
+    "pycaffe.net": (
+        *CAFFE, "caffe.devices", "caffe.layers", "caffe.layers.exact", "caffe.net", "caffe.training", "pycaffe.proto"
+    ),
+    "pycaffe.extras": (*CAFFE, "pycaffe.proto", "pycaffe.net"),
+    "pycaffe": ("caffe.layers", "caffe.schema", "pycaffe.proto", "pycaffe.net", "pycaffe.extras"),
+    "pycaffe.run": (*CAFFE, "pycaffe.proto", "pycaffe.python2", "pycaffe.net", "pycaffe"),
+    "pycaffe.__main__": ("pycaffe.run",),
+    "": ("caffe.formats", "caffe.net", "fast", "fcn.segment"),  # the public names, imported at first use
+}  # fmt: skip
 
-# Inside caffe, each floor imports only from floors below it.
-FLOORS = [
-    {"errors"},
-    {"schema", "files", "locks", "jsonfile", "tested"},
-    {"imagefiles", "imageheaders"},
-    {
-        "geometry",
-        "blobs",
-        "prototxt",
-        "textreader",
-        "caffemodel",
-        "wirereader",
-        "hdf5",
-        "hdf5heap",
-        "hdf5messages",
-        "hdf5objects",
-        "hdf5values",
-        "kinds",
-        "tensors",
-        "torchfile",
-        "unpickle",
-        "upgrade",
-        "crops",
-        "ziparchive",
-        "fillers",
-        "devices",
-    },
-    {"weights", "netspec", "layers", "transfer", "dialects"},
-    {"graph", "inputs", "processes"},
-    {"need", "overwriting"},
-    {"net"},
-    {"rules", "snapshot", "signals", "parallel", "onnxnet", "accumulation"},
-    {"updates", "events", "solvernets"},
-    {"solver"},
-]
-
-# What reads and writes files must not need torch: a prototxt is looked at in milliseconds.
-LIGHT = {
-    "errors",
-    "jsonfile",
-    "schema",
-    "geometry",
-    "blobs",
-    "prototxt",
-    "textreader",
-    "caffemodel",
-    "wirereader",
-    "files",
-    "kinds",
-    "locks",
-    "tested",
-    "torchfile",
-    "unpickle",
-    "upgrade",
-    "crops",
-    "ziparchive",
-    "netspec",
-    "dialects",
-}
+# Readers and writers of files must not import torch when they are imported: a prototxt is loaded in milliseconds.
+WITHOUT_TORCH = (
+    "caffe", "caffe.errors", "caffe.locks", "caffe.tested_devices", "caffe.schema", "caffe.geometry", "caffe.formats",
+    "caffe.dialects", "caffe.net.netspec",
+)  # fmt: skip
 
 
 def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
@@ -92,9 +82,25 @@ def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
     return found
 
 
-def room(path: Path) -> str:
-    parts = path.relative_to(ROOT / "reproduction").with_suffix("").parts
-    return parts[0]
+def dotted(path: Path) -> str:
+    """Return the module's name below ``reproduction``, such as ``caffe.net.graph``."""
+    return ".".join(path.relative_to(ROOT / "reproduction").with_suffix("").parts).removesuffix("__init__").rstrip(".")
+
+
+MODULES = {dotted(path): path for path in SOURCES}
+
+
+def room(module: str) -> str:
+    """Return the room of a module: the longest of the names above that its own begins with."""
+    parts = module.split(".")
+    names = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+    return next((name for name in names if name in ROOMS), "")
+
+
+def imported(path: Path) -> set[str]:
+    """Return the modules of this project that a file imports, by their names below ``reproduction``."""
+    names = {name.removeprefix("reproduction").lstrip(".") for name in imports(path) if name.startswith("reproduction")}
+    return {name if name in MODULES else name.rpartition(".")[0] for name in names} - {""}
 
 
 def test_the_sources_were_found():
@@ -104,21 +110,28 @@ def test_the_sources_were_found():
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_between_rooms_go_one_way(path):
-    here = room(path)
-    used = {name.split(".")[1] for name in imports(path) if name.startswith("reproduction.")}
-    assert used - {here} <= MAY_IMPORT.get(here, set()), f"{path.name} imports {used}"
+    here = room(dotted(path))
+    used = {room(name) for name in imported(path)} - {here}
+    assert used <= {*ROOMS[here]}, f"the room {here!r} imports {used - {*ROOMS[here]}}"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "reproduction/caffe").rglob("*.py")), ids=lambda path: path.stem)
-def test_imports_inside_caffe_go_down(path):
-    parts = path.relative_to(ROOT / "reproduction/caffe").with_suffix("").parts
-    if parts[0] == "__init__":
-        pytest.skip("the map of the room imports nothing")
-    floor = next(i for i, names in enumerate(FLOORS) if parts[0] in names)
-    allowed = set().union(*FLOORS[: floor + 1])
-    prefix = "reproduction.caffe."
-    used = {name[len(prefix) :].split(".")[0] for name in imports(path) if name.startswith(prefix)}
-    assert used <= allowed, f"{parts[0]} stands on {used - allowed}"
+def test_the_table_of_rooms_has_no_circle():
+    seen = set()
+    for name, below in ROOMS.items():
+        assert {*below} <= seen, f"{name!r} is listed before what it imports"
+        seen.add(name)
+
+
+def test_no_arrow_of_the_table_is_unused():
+    used = {(room(dotted(path)), room(name)) for path in SOURCES for name in imported(path)}
+    wide = {"caffe.errors", "caffe.locks", *CAFFE}  # which any room above may need at any time
+    assert not {(here, there) for here, below in ROOMS.items() for there in below if there not in wide} - used
+
+
+def test_every_room_says_what_it_is_for():
+    for name in ROOMS:
+        path = MODULES.get(name) or ROOT / "reproduction/__init__.py"
+        assert ast.get_docstring(ast.parse(path.read_text())), name
 
 
 def test_only_the_package_itself_imports_the_dialects():
@@ -128,11 +141,9 @@ def test_only_the_package_itself_imports_the_dialects():
             assert not any("dialects" in name for name in imports(path)), path
 
 
-@pytest.mark.parametrize("name", sorted(LIGHT))
+@pytest.mark.parametrize("name", WITHOUT_TORCH)
 def test_formats_are_read_without_torch(name):
-    base = ROOT / "reproduction/caffe" / name
-    files = sorted(base.glob("*.py")) if base.is_dir() else [base.with_suffix(".py")]
-    for path in files:
+    for path in (path for module, path in MODULES.items() if module == name or room(module) == name):
         used = {module.split(".")[0] for module in imports(path, top_level_only=True)}
         assert not used & {"torch", "scipy", "h5py", "safetensors"}, path
 
@@ -171,14 +182,14 @@ def test_tools_print_through_one_function(path):
 
 
 def test_json_is_parsed_in_one_place():
-    """Where it is bounded and checked; see ``reproduction.caffe.jsonfile``."""
+    """Where it is bounded and checked; see ``reproduction.caffe.formats.json_file``."""
     parsing = {
         str(path.relative_to(ROOT))
         for path in SOURCES
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("json.load", "json.loads", "load_json")
     }
-    assert parsing == {"reproduction/caffe/jsonfile.py"}
+    assert parsing == {"reproduction/caffe/formats/json_file.py"}
 
 
 def test_every_layer_type_names_its_source():
@@ -207,6 +218,6 @@ def test_image_files_are_opened_in_one_place(path):
             "PIL.Image.open",
             "ImageFile.Parser",
         }:
-            assert path.name == "imagefiles.py", path
+            assert path.name == "image_files.py", path
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("registered_extensions"):
-            raise AssertionError(f"{path}: imagefiles.ENDINGS are those of the formats that are opened")
+            raise AssertionError(f"{path}: image_files.ENDINGS are those of the formats that are opened")

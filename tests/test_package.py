@@ -4,24 +4,25 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.helpers.paths import ROOT
+
 NEEDED = ("pyproject.toml", "README.md", "LICENSE")
 
 USE = """
 import reproduction
 from reproduction.caffe.errors import WeightsError
-from reproduction.caffe.net import Net
-from reproduction.fcn import card, catalogue, nets
-from reproduction.fcn.segmenter import Segmenter
+from reproduction.caffe.net.net import Net
+from reproduction.fcn.segment import card
+from reproduction.fcn.nets import registry, published_nets
+from reproduction.fcn.segment.segmenter import Segmenter
 from reproduction.report import page
 
-for row in catalogue.NETS.values():
+for row in registry.NETS.values():
     card.of(row)
-Net(nets.deploy(catalogue.net("mini-fcn8s")))
+Net(published_nets.deploy(registry.net("mini-fcn8s")))
 try:
     Segmenter.load("voc-fcn8s")
 except WeightsError as error:

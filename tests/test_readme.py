@@ -6,16 +6,15 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from reproduction.fcn.datasets import mini
-from reproduction.fcn.segmenter import Segmenter
+from reproduction.fcn.datasets.mini import mini_voc
+from reproduction.fcn.segment.segmenter import Segmenter
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 PAGES = [
     ROOT / "README.md",
@@ -140,26 +139,29 @@ def test_the_figure_is_current(figure, tmp_path):
 
 @pytest.mark.slow
 def test_the_figure_shows_the_pictures_that_the_rule_chooses(figure, tmp_path):
-    ids = [f"{mini.SEED}_{mini.TRAIN + 1 + i:06d}" for i in range(mini.VAL)]
+    ids = [f"{mini_voc.SEED}_{mini_voc.TRAIN + 1 + i:06d}" for i in range(mini_voc.VAL)]
     chosen = figure.choose(draw_mini_voc(tmp_path, ids), Segmenter.load("mini-fcn8s"))
     assert chosen == Image.open(figure.FIGURES / "mini-light.png").text[figure.KEY].split()
 
 
 def draw_mini_voc(folder, names):
     """Draw some of Mini-VOC's validation images, with their labels; returns their VOC tree."""
-    tree = folder / mini._VOC
+    tree = folder / mini_voc._VOC
     for path in (*(tree / name for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")),
-                 *(folder / mini._SBD / name for name in ("img", "cls"))):  # fmt: skip
+                 *(folder / mini_voc._SBD / name for name in ("img", "cls"))):  # fmt: skip
         path.mkdir(parents=True)
     for name in names:
-        stream, i = 1, int(name.split("_")[1]) - mini.TRAIN - 1
-        mini._write_scene(folder, name, mini._scene(mini.Random([mini.SEED, stream, i])), in_voc=True)
+        stream, i = 1, int(name.split("_")[1]) - mini_voc.TRAIN - 1
+        mini_voc._write_scene(folder, name, mini_voc._scene(mini_voc.Random([mini_voc.SEED, stream, i])), in_voc=True)
     (tree / "ImageSets/Segmentation/val.txt").write_text("\n".join(names))
     return tree
 
 
 def test_the_picture_that_is_segmented_is_one_that_make_draws():
-    assert f"{mini.FOLDER}/pascal/VOC2011/JPEGImages/{mini.SEED}_{mini.TRAIN + 1:06d}.jpg --net mini-fcn8s" in README
+    assert (
+        f"{mini_voc.FOLDER}/pascal/VOC2011/JPEGImages/{mini_voc.SEED}_{mini_voc.TRAIN + 1:06d}.jpg --net mini-fcn8s"
+        in README
+    )
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"make ([a-z][a-z-]*)", README))))

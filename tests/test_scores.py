@@ -10,14 +10,14 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from reproduction.fcn import catalogue, mininets, zoo
+from reproduction.fcn.fetch import local_files
+from reproduction.fcn.nets import mini_nets, registry
 from reproduction.report import record
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 MINI = ROOT / "weights" / "mini"
 PAPER = ("voc", "nyud", "siftflow", "pascalcontext")
 UNCHECKED = {"nyud": ["nyud-fcn32s-color-d"], "siftflow": ["siftflow-fcn32s"]}  # no weights, no score
@@ -53,7 +53,7 @@ def test_mini_voc_scores_what_was_recorded(tmp_path):
     report = assert_the_table(done, path)
     assert {net.measured[0].held_against.column for net in report.nets} == {"recorded"}
     recorded = record.load(MINI / "scores.json")
-    assert [net.net for net in report.nets] == [net.net for net in recorded.nets] == list(mininets.NETS)
+    assert [net.net for net in report.nets] == [net.net for net in recorded.nets] == list(mini_nets.NETS)
     for net, before in zip(report.nets, recorded.nets, strict=True):
         for metric in record.METRICS:
             now, then = getattr(net.measured[0], metric), getattr(before.measured[0], metric)
@@ -72,7 +72,7 @@ def test_what_is_recorded_is_of_the_weights_beside_it():
 
 
 def test_weights_and_their_logs_are_there_and_small():
-    names = {mininets.CLASSIFIER, *mininets.NETS}
+    names = {mini_nets.CLASSIFIER, *mini_nets.NETS}
     for name in names:
         assert (MINI / f"{name}.log.jsonl").is_file()
     assert {path.stem for path in MINI.glob("*.caffemodel")} == names
@@ -83,9 +83,11 @@ def test_weights_and_their_logs_are_there_and_small():
 @pytest.mark.data
 @pytest.mark.parametrize("name", PAPER)
 def test_the_papers_nets_score_what_was_published(name):
-    missing = zoo.missing(zoo.manifest().select(name), zoo.Roots(ROOT / "weights", ROOT / "data"))
+    missing = local_files.missing(
+        local_files.manifest().select(name), local_files.Roots(ROOT / "weights", ROOT / "data")
+    )
     if missing:
         said = ", ".join(entry.name for entry in missing)
         pytest.skip(f"not here: {said}; `make reproduce-{name}` or `tools/fetch.py --set {name}` fetches them")
     report = assert_the_table(*reproduce(name), UNCHECKED.get(name, ()))
-    assert {net.net for net in report.nets} == {row.name for row in catalogue.NETS.values() if row.dataset == name}
+    assert {net.net for net in report.nets} == {row.name for row in registry.NETS.values() if row.dataset == name}

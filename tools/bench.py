@@ -37,9 +37,10 @@ from common import PROTOTXT, ROOT, add_device, bar, positive, run
 
 from peers import BASELINE, FORWARD, REFERENCE, TRAIN, Contender, Task, figures
 
-from reproduction.caffe import jsonfile, tested
+from reproduction.caffe import tested_devices
 from reproduction.caffe.errors import ReproductionError
-from reproduction.caffe.files import atomic
+from reproduction.caffe.formats import json_file
+from reproduction.caffe.formats.files import atomic
 
 KINDS = ("forward", "train", "load", "scaling", "evaluate")
 SIZES = ((500, 500), (256, 256))  # height and width, pixels
@@ -61,7 +62,7 @@ def main() -> None:
     if args.busy is not None:
         beside_busy(args)
         return
-    tested.warn_of(args.device)  # the processes that use it are not heard
+    tested_devices.warn_of(args.device)  # the processes that use it are not heard
     for kind in KINDS if args.all else (args.kind,):
         measure(kind, args)
     print(f"\n{args.report / 'bench.json'} has the figures of every round.")
@@ -311,7 +312,7 @@ def keep(path: Path, kind: str, sections: dict[str, Any]) -> None:
     """Put figures into the report beside those of other kinds and sizes."""
     report = {}
     if path.exists():
-        report = jsonfile.load(
+        report = json_file.load(
             path, dict[str, dict[str, Any]], "this is no report of the benchmark", remedy="Remove it."
         )
     report.setdefault(kind, {}).update(sections)

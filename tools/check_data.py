@@ -23,11 +23,11 @@ from typing import Any
 
 from common import Bars, add_max_pixels, note, run, say, say_json
 
-from reproduction.caffe import files
 from reproduction.caffe.errors import ReproductionError
-from reproduction.fcn.datasets import check, folder, painted
+from reproduction.caffe.formats import files
 from reproduction.fcn.datasets.base import VOID
-from reproduction.fcn.datasets.check import Problem, Report
+from reproduction.fcn.datasets.custom import check, color_labels, folder
+from reproduction.fcn.datasets.custom.check import Problem, Report
 
 FEW = 5  # files that are named for each problem, without --all
 SHOWN = 20  # colours and sizes that are listed
@@ -84,9 +84,9 @@ def write_palette(report: Report, path: Path) -> None:
             want="at most 255",
             remedy="The labels were smoothed or saved as JPEG: export them again, as PNG without smoothing.",
         )
-    colours = painted.MASK.values() if is_mask else report.colours
+    colours = color_labels.MASK.values() if is_mask else report.colours
     with files.atomic(path) as file:
-        file.write(painted.dumps(painted.begin(list(colours), report.classes)).encode())
+        file.write(color_labels.dumps(color_labels.begin(list(colours), report.classes)).encode())
 
 
 def text(report: Report, few: int | None) -> Iterator[str]:
@@ -104,7 +104,7 @@ def text(report: Report, few: int | None) -> Iterator[str]:
         yield ""
         yield "label  class                 pixels        share   in pictures"
         for value in report.values:
-            share = "" if value.name == painted.VOID_NAME else f"{100 * value.share:.2f} %"
+            share = "" if value.name == color_labels.VOID_NAME else f"{100 * value.share:.2f} %"
             name = value.name or ("?" if report.classes else "")
             yield f"{value.label:5d}  {name:<18}  {value.pixels:>13,}  {share:>9}  {value.images:>10}"
         yield f"void: {100 * report.void:.2f} % of all pixels"

@@ -31,9 +31,9 @@ sys.path.append(str(ROOT))
 try:
     from tqdm import tqdm
 
-    from reproduction.caffe import tested
+    from reproduction.caffe import tested_devices
     from reproduction.caffe.errors import ReproductionError, printable, shorten_warnings
-    from reproduction.fcn.archives import Progress
+    from reproduction.fcn.fetch.archives import Progress
 except ImportError as error:
     had = f"Python {platform.python_version()}" if sys.version_info < (3, 11) else f"no {error.name}"
     sys.exit(f"error: this environment is not set up; got {had}. Run `make setup`, then `. .venv/bin/activate`.")
@@ -41,8 +41,8 @@ except ImportError as error:
 if TYPE_CHECKING:
     import torch
 
-    from reproduction.caffe.net import Net
-    from reproduction.fcn.evaluate import Scorer
+    from reproduction.caffe.net.net import Net
+    from reproduction.fcn.scoring.evaluate import Scorer
 
 # Threads that wait for each other spin by default; beside another program that makes small nets many times slower. Read
 # when torch is loaded, which none of the imports above does.
@@ -115,9 +115,9 @@ def positive(text: str) -> int:
 
 class _MaxPixels(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
-        from reproduction.caffe import imagefiles
+        from reproduction.caffe.formats import image_files
 
-        imagefiles.set_max_pixels(values)
+        image_files.set_max_pixels(values)
 
 
 def add_max_pixels(parser: argparse.ArgumentParser) -> None:
@@ -193,7 +193,7 @@ class Bars:
 
 def add_device(parser: argparse.ArgumentParser, choices: Sequence[str] | None = None) -> None:
     """Add the option ``--device``; its help says what was not tested."""
-    remark = tested.remark()
+    remark = tested_devices.remark()
     text = "cpu (default) or cuda" + (f" ({remark})" if remark else "")
     parser.add_argument("--device", default="cpu", choices=choices, metavar="DEVICE", help=text)
 

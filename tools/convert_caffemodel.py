@@ -36,13 +36,13 @@ from common import PROTOTXT, add_legacy_crop, add_max_pixels, bar, run, say, say
 
 import numpy as np
 
-from reproduction.caffe import blobs, prototxt, weights
 from reproduction.caffe.errors import ReproductionError, WeightsError, did_you_mean, printable
+from reproduction.caffe.formats import blobs, prototxt, weights
+from reproduction.caffe.formats.weights import Weights
 from reproduction.caffe.schema import BlobShape, LayerParameter, NetParameter, Phase
-from reproduction.caffe.weights import Weights
 
 if TYPE_CHECKING:
-    from reproduction.caffe.net import Net
+    from reproduction.caffe.net.net import Net
 
 Shape = tuple[int, ...]
 Inputs = dict[str, np.ndarray[Any, np.dtype[np.float32]]]
@@ -122,7 +122,7 @@ def of_net(net: str) -> Path:
     Raises:
         ReproductionError: there is none of this name.
     """
-    from reproduction.fcn import segmenter
+    from reproduction.fcn.segment import segmenter
 
     name = segmenter.describe(net).net
     return (Path(net) if Path(net).is_dir() else PROTOTXT / name) / "deploy.prototxt"
@@ -144,7 +144,7 @@ def drop(found: Weights, layers: list[str]) -> None:
 
 def said(net: str | None, model: Path, found: Weights) -> dict[str, str]:
     """Say in a file of safetensors what it holds: the net's card, or at least where the weights come from."""
-    from reproduction.fcn import card, segmenter
+    from reproduction.fcn.segment import card, segmenter
 
     if net:
         return {card.KEY: card.dumps(card.sourced(segmenter.describe(net), model))}
@@ -213,7 +213,7 @@ def check(
     """
     import torch
 
-    from reproduction.fcn import surgery
+    from reproduction.fcn.nets import surgery
 
     message = fed_by_hand(prototxt.load_net(path, legacy_crop=legacy_crop)[0])
     try:
@@ -256,7 +256,7 @@ def fed_by_hand(message: NetParameter) -> NetParameter:
 
 
 def _net(message: NetParameter, shapes: dict[str, Shape]) -> Net:
-    from reproduction.caffe.net import Net
+    from reproduction.caffe.net.net import Net
 
     return Net(message, Phase.TEST, inputs=shapes)
 
@@ -303,9 +303,9 @@ def pictures(image: Path, shapes: dict[str, Shape]) -> Inputs:
     """Fill every input from one picture, resized: colours where there are three channels, else black and white."""
     from PIL import Image
 
-    from reproduction.fcn import images
+    from reproduction.fcn.images import decode
 
-    rgb = images.read_rgb(image)
+    rgb = decode.read_rgb(image)
     inputs: Inputs = {}
     for name, shape in shapes.items():
         values = np.zeros(shape, np.float32)

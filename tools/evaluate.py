@@ -51,15 +51,22 @@ from common import (
     versions,
 )
 
-from reproduction.caffe import graph, locks, prototxt
+from reproduction.caffe import locks
 from reproduction.caffe.errors import DataError, printable
-from reproduction.caffe.parallel import Ranks, joined
+from reproduction.caffe.formats import prototxt
+from reproduction.caffe.net import graph
 from reproduction.caffe.schema import NetParameter, Phase
-from reproduction.fcn import card, catalogue, datasets, nets, reproduce, segmenter, supply, zoo
-from reproduction.fcn.datasets import Dataset, painted
-from reproduction.fcn.datasets.folder import class_list
-from reproduction.fcn.evaluate import evaluate
-from reproduction.fcn.score import Scores, scores
+from reproduction.caffe.training.parallel import Ranks, joined
+from reproduction.fcn import datasets
+from reproduction.fcn.datasets import Dataset
+from reproduction.fcn.datasets.custom import color_labels
+from reproduction.fcn.datasets.custom.folder import class_list
+from reproduction.fcn.fetch import local_files
+from reproduction.fcn.nets import published_nets, registry
+from reproduction.fcn.reproduce import pipeline, sources
+from reproduction.fcn.scoring.evaluate import evaluate
+from reproduction.fcn.scoring.score import Scores, scores
+from reproduction.fcn.segment import card, segmenter
 from reproduction.report import gallery, markdown, page, record
 from reproduction.report.gallery import Gallery
 from reproduction.report.record import Measured, NetResult, Report, Split
@@ -77,7 +84,7 @@ def main() -> int:
     job = own(args) if args.prototxt else trained(args) if is_folder(args.net) else named(args)
     dataset = job.dataset
     if args.palette:
-        datasets.read_labels_by(dataset, painted.reading(args.palette, dataset.classes))
+        datasets.read_labels_by(dataset, color_labels.reading(args.palette, dataset.classes))
     folder = args.report or ROOT / "reports" / (
         Path(args.net).name if args.net else args.prototxt.resolve().parent.name
     )
@@ -135,7 +142,7 @@ def score(job: Job, args: argparse.Namespace, folder: Path, out: Path, ranks: Ra
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--net", help=f"one of {', '.join(catalogue.NETS)}; or the folder that a training of --data left")
+    what.add_argument("--net", help=f"one of {', '.join(registry.NETS)}; or the folder that a training of --data left")
     what.add_argument("--prototxt", type=Path, metavar="FILE", help="a net of your own, without a data layer")
     add_legacy_crop(parser)
     parser.add_argument("--weights", type=Path, metavar="FILE", help="default: the net's, in weights/")
@@ -178,21 +185,21 @@ def named(args: argparse.Namespace) -> Job:
         ReproductionError: there is no such net, or its data or weights are not there.
     """
     segmenter.describe(args.net)  # which knows better what is wrong with a folder
-    row = catalogue.net(args.net)
-    layer = nets.net(row, row.splits[1]).layer[0]
+    row = registry.net(args.net)
+    layer = published_nets.net(row, row.splits[1]).layer[0]
     try:
         dataset = datasets.from_layer(layer.python_param, list(layer.top), args.data, args.split)
     except DataError:
-        if row.dataset not in supply.DRAWN or (args.data / row.dataset).is_dir():
+        if row.dataset not in sources.DRAWN or (args.data / row.dataset).is_dir():
             raise
         remedy = f"`tools/reproduce.py {row.dataset}` draws them."
         raise DataError("its pictures are not drawn yet", path=args.data / row.dataset, remedy=remedy) from None
-    return Job(row.name, nets.deploy(row), args.weights or zoo.weights(row, WEIGHTS), dataset)
+    return Job(row.name, published_nets.deploy(row), args.weights or local_files.weights(row, WEIGHTS), dataset)
 
 
 def is_folder(net: str) -> bool:
     """Tell the folder that a training of somebody's own pictures left from the name of a net."""
-    return net not in catalogue.NETS and (Path(net) / card.FILE).is_file()
+    return net not in registry.NETS and (Path(net) / card.FILE).is_file()
 
 
 def trained(args: argparse.Namespace) -> Job:
@@ -230,7 +237,7 @@ def own(args: argparse.Namespace) -> Job:
 
 def title(args: argparse.Namespace, dataset: Dataset) -> str:
     """Say what was scored: the name of the net's set, or of the folder of somebody's own pictures."""
-    named = catalogue.net(args.net).dataset if args.net in catalogue.NETS else args.dataset or dataset.name
+    named = registry.net(args.net).dataset if args.net in registry.NETS else args.dataset or dataset.name
     return dataset.tree.resolve().name if named == "folder" else named
 
 
@@ -245,19 +252,19 @@ def report(
 ) -> Report:
     """Put together what is kept of a run; what was published stands beside it, but is not asked of these weights."""
     dataset = job.dataset
-    own_split = args.net in catalogue.NETS and args.split is None
+    own_split = args.net in registry.NETS and args.split is None
     measured = []
     for top, result in found.items():
         rows = record.references(job.name, top) if own_split else []
         rows = [replace(row, tolerance_points=None) for row in rows]
         scored = Measured.of(top, result, dataset.label_classes[top], rows)
         measured.append(gallery.measure(shown, scored, args.limit))
-    sha256 = zoo.digests(job.weights, ["sha256"])["sha256"]
+    sha256 = local_files.digests(job.weights, ["sha256"])["sha256"]
     maps = os.path.relpath(shown.predictions, folder)
     return Report(
         set=title(args, dataset),
         measured=datetime.now(UTC).isoformat(timespec="seconds"),
-        split=Split(dataset.split, len(dataset), reproduce.split_sha1(dataset.ids)),
+        split=Split(dataset.split, len(dataset), pipeline.split_sha1(dataset.ids)),
         limit=None if args.limit is None or args.limit >= len(dataset) else args.limit,
         device=device,
         precision=precision(args),

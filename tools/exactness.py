@@ -25,12 +25,12 @@ from common import NOT_CHECKED, ROOT, add_device, run
 import numpy as np
 import torch
 
-from reproduction.caffe import devices, tested
+from reproduction.caffe import devices, tested_devices
 from reproduction.caffe.errors import ReproductionError
-from reproduction.caffe.layers import blas
+from reproduction.caffe.layers.exact import blas
 
 sys.path.insert(0, str(ROOT))  # the golden files and their reader are the tests'
-from tests import parity
+from tests.helpers import parity
 
 
 def main() -> int:
@@ -125,8 +125,8 @@ def on_device(device: str, *, record: bool) -> int:
             "forward": max(net.forward for net in nets.values()),
             "backward": max(net.backward for net in nets.values()),
         }
-        tested.RECORD.write_text(json.dumps(found, indent=1) + "\n")
-        print(f"recorded in {tested.RECORD.relative_to(ROOT)}")
+        tested_devices.RECORD.write_text(json.dumps(found, indent=1) + "\n")
+        print(f"recorded in {tested_devices.RECORD.relative_to(ROOT)}")
     return bool(bad)
 
 

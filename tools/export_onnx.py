@@ -38,11 +38,11 @@ from pathlib import Path
 
 from common import NOT_CHECKED, WEIGHTS, run, say
 
-from reproduction.caffe import files
-from reproduction.fcn import card, export, segmenter
-from reproduction.fcn.card import Card
-from reproduction.fcn.export import Checked, Form
-from reproduction.fcn.segmenter import Segmenter
+from reproduction.caffe.formats import files
+from reproduction.fcn.segment import card, export, segmenter
+from reproduction.fcn.segment.card import Card
+from reproduction.fcn.segment.export import Checked, Form
+from reproduction.fcn.segment.segmenter import Segmenter
 
 
 def main() -> int:

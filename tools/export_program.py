@@ -26,8 +26,8 @@ from common import run, say
 
 from export_onnx import judged, parser, place, prepared, said
 
-from reproduction.caffe import files
-from reproduction.fcn import card, export
+from reproduction.caffe.formats import files
+from reproduction.fcn.segment import card, export
 
 
 def main() -> int:

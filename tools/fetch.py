@@ -18,9 +18,9 @@ from pathlib import Path
 from common import ROOT, Bars, fail, run, say, say_json
 
 from reproduction.caffe.errors import ReproductionError
-from reproduction.fcn import download, zoo
-from reproduction.fcn.manifest import HASHES, Entry, Manifest
-from reproduction.fcn.zoo import Roots
+from reproduction.fcn.fetch import download, local_files
+from reproduction.fcn.fetch.local_files import Roots
+from reproduction.fcn.fetch.manifest import HASHES, Entry, Manifest
 
 
 def main() -> int:
@@ -29,20 +29,20 @@ def main() -> int:
     args = parser.parse_args()
     root = args.root or ROOT
     roots = Roots(args.weights or root / "weights", args.data or root / "data")
-    manifest = zoo.manifest(args.manifest)
+    manifest = local_files.manifest(args.manifest)
     chosen = [manifest[name] for name in dict.fromkeys(args.names)]
     for name in args.set:
         chosen += [entry for entry in manifest.select(name) if entry not in chosen]
     if args.list or args.offline_list:
         listed = chosen or list(manifest.entries.values())
         if args.offline_list:
-            listed = zoo.missing(listed, roots)
+            listed = local_files.missing(listed, roots)
         if args.json:
             say_json([_known(entry, roots) for entry in listed])
         elif args.list:
             _print_list(listed, manifest, roots)
         else:
-            say(*(zoo.by_hand(listed, roots) if listed else ["Nothing is missing."]))
+            say(*(local_files.by_hand(listed, roots) if listed else ["Nothing is missing."]))
         return 0
     if not chosen:
         parser.error("name what to fetch, or a --set; --list prints them")
@@ -88,7 +88,7 @@ def _fetch_all(chosen: list[Entry], roots: Roots, args: argparse.Namespace) -> i
         say_json(results)
     elif failed:
         say("", f"{len(failed)} of {len(chosen)} are missing. To put them there by hand:", "")
-        say(*zoo.by_hand(failed, roots))
+        say(*local_files.by_hand(failed, roots))
     return 1 if failed else 0
 
 
@@ -99,7 +99,7 @@ def _known(entry: Entry, roots: Roots) -> dict[str, object]:
         "kind": str(entry.kind),
         "url": entry.url,
         "path": str(roots.file(entry)),
-        "there": zoo.present(entry, roots),
+        "there": local_files.present(entry, roots),
         "size_bytes": entry.size_bytes,
         "payload_bytes": entry.payload_bytes,
         **{name: entry.hashes.get(name) for name in HASHES},
@@ -110,7 +110,7 @@ def _known(entry: Entry, roots: Roots) -> dict[str, object]:
 def _print_list(entries: list[Entry], manifest: Manifest, roots: Roots) -> None:
     table = [["name", "kind", "size", "there", "hash", "licence"]]
     for entry in entries:
-        there = "yes" if zoo.present(entry, roots) else "no"
+        there = "yes" if local_files.present(entry, roots) else "no"
         known = ", ".join(entry.hashes) or "recorded on first download"
         table.append([entry.name, str(entry.kind), _size(entry), there, known, entry.licence])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]

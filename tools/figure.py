@@ -21,11 +21,12 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from reproduction.caffe import files, imagefiles
-from reproduction.fcn import palette, score
-from reproduction.fcn.datasets import mini
+from reproduction.caffe.formats import files, image_files
 from reproduction.fcn.datasets.base import VOID
-from reproduction.fcn.segmenter import Segmenter
+from reproduction.fcn.datasets.mini import mini_voc
+from reproduction.fcn.images import palette
+from reproduction.fcn.scoring import score
+from reproduction.fcn.segment.segmenter import Segmenter
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -72,7 +73,7 @@ THEMES = _themes()
 def main() -> None:
     """Choose the pictures, draw the figure twice, and save it."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    root = mini.generate(ROOT / "data")
+    root = mini_voc.generate(ROOT / "data")
     nets = [Segmenter.load(name) for name in NETS]
     tree = root / "pascal/VOC2011"
     names = choose(tree, nets[-1])
@@ -95,7 +96,7 @@ def choose(tree: Path, net: Segmenter) -> list[str]:
 
 
 def _mean_iu(tree: Path, name: str, net: Segmenter) -> float:
-    counts = score.confusion(_truth(tree, name), net(_picture(tree, name)).labels, len(mini.CLASSES))
+    counts = score.confusion(_truth(tree, name), net(_picture(tree, name)).labels, len(mini_voc.CLASSES))
     return score.scores(counts).mean_iu
 
 
@@ -108,8 +109,8 @@ def _truth(tree: Path, name: str) -> UInt8:
 
 
 def _pixels(path: Path) -> UInt8:
-    with imagefiles.open_image(path) as image:
-        return imagefiles.decode(image)
+    with image_files.open_image(path) as image:
+        return image_files.decode(image)
 
 
 def row(tree: Path, name: str, nets: Iterable[Segmenter]) -> tuple[UInt8, ...]:
@@ -125,7 +126,7 @@ def draw(rows: Sequence[tuple[UInt8, ...]], theme: Theme) -> Image.Image:
         rows: as ``row`` returns them.
         theme: the colours.
     """
-    width = max(mini.WIDTHS)
+    width = max(mini_voc.WIDTHS)
     heights = [cells[0].shape[0] for cells in rows]
     size = len(TITLES) * (width + GAP) - GAP, HEAD + sum(heights) + GAP * (len(rows) - 1) + FOOT
     figure = Image.new("RGB", size, theme.page)
@@ -145,9 +146,9 @@ def draw(rows: Sequence[tuple[UInt8, ...]], theme: Theme) -> Image.Image:
 def _legend(pen: ImageDraw.ImageDraw, size: tuple[int, int], theme: Theme) -> None:
     """Draw a coloured square and the name of each class, centred at the foot."""
     square, space = 18, 26
-    lengths = [square + 8 + round(pen.textlength(name, TEXT)) for name in mini.CLASSES]
+    lengths = [square + 8 + round(pen.textlength(name, TEXT)) for name in mini_voc.CLASSES]
     left, middle = (size[0] - sum(lengths) - space * (len(lengths) - 1)) // 2, size[1] - FOOT // 2 + 4
-    for label, (name, length) in enumerate(zip(mini.CLASSES, lengths, strict=True)):
+    for label, (name, length) in enumerate(zip(mini_voc.CLASSES, lengths, strict=True)):
         box = (left, middle - square // 2, left + square, middle + square // 2)
         pen.rectangle(box, tuple(theme.labels[label].tolist()))
         pen.text((left + square + 8, middle), name, theme.text, TEXT, anchor="lm")

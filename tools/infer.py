@@ -40,11 +40,11 @@ from common import (
 import numpy as np
 from PIL import Image
 
-from reproduction.caffe import files, imagefiles
 from reproduction.caffe.errors import DataError, ReproductionError
-from reproduction.fcn import images, palette
-from reproduction.fcn.card import Card
-from reproduction.fcn.segmenter import Segmentation, Segmenter, describe
+from reproduction.caffe.formats import files, image_files
+from reproduction.fcn.images import decode, palette
+from reproduction.fcn.segment.card import Card
+from reproduction.fcn.segment.segmenter import Segmentation, Segmenter, describe
 
 COMPANIONS = {"depth": "depth pictures (16-bit millimetres)", "hha": "HHA pictures (disparity, height, angle)"}
 
@@ -122,7 +122,7 @@ def collect(names: Sequence[str], output: Path) -> Iterator[Job]:
     for name in names:
         path = Path(name)
         if path.is_dir():
-            inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in imagefiles.ENDINGS and p.is_file()]
+            inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in image_files.ENDINGS and p.is_file()]
             found = [p for p in inside if not p.resolve().is_relative_to(output.resolve())]
             if not found:
                 raise DataError("there is no picture in this folder", path=path)
@@ -180,7 +180,7 @@ def suffix(about: Card, top: str) -> str:
 def segment(segmenter: Segmenter, job: Job, args: argparse.Namespace) -> dict[str, Any]:
     """Segment one picture and write its results; returns what is printed of it."""
     start = time.monotonic()
-    rgb = images.read_rgb(job.picture)
+    rgb = decode.read_rgb(job.picture)
     more = {kind: companion(getattr(args, kind), job) for kind in segmenter.takes if kind != "color"}
     found = segmenter.segment(rgb, scores=args.scores, **more)
     job.to("").parent.mkdir(parents=True, exist_ok=True)
@@ -205,7 +205,7 @@ def companion(folder: Path, job: Job) -> Path:
     """
     place = folder / job.place
     near = sorted(place.parent.glob(f"{glob.escape(place.name)}.*"))
-    found = [path for path in near if path.suffix.lower() in imagefiles.ENDINGS and path.stem == place.name]
+    found = [path for path in near if path.suffix.lower() in image_files.ENDINGS and path.stem == place.name]
     if len(found) != 1:
         problem = "several pictures belong" if found else "no picture here belongs"
         raise DataError(f"{problem} to {job.picture}", path=folder, want=f"{job.place}.png")

@@ -16,16 +16,16 @@ from pathlib import Path
 
 from common import PROTOTXT, run, say
 
-from reproduction.caffe import files, prototxt
 from reproduction.caffe.errors import ReproductionError
-from reproduction.fcn import describe, mininets, nets
+from reproduction.caffe.formats import files, prototxt
+from reproduction.fcn.nets import mini_nets, published_nets, receptive_field
 
 INTRO = """\
 # The published nets
 
-Written by `make prototxt` from `reproduction/fcn/nets.py`. The train, val, trainval and test nets are those of
-shelhamer/fcn.berkeleyvision.org@1305c73, byte for byte; the solvers say the same as its solvers; a `deploy.prototxt`
-takes pictures of any size and has neither labels nor losses.
+Written by `make prototxt` from `reproduction/fcn/nets/published_nets.py`. The train, val, trainval and test nets are
+those of shelhamer/fcn.berkeleyvision.org@1305c73, byte for byte; the solvers say the same as its solvers; a
+`deploy.prototxt` takes images of any size and has neither labels nor losses.
 
 The first convolution pads by 100 pixels, so that a net takes a picture of any size. What that and the windows shift is
 taken back by the crops: their offsets follow from the layers, and change neither with the picture nor with the classes.
@@ -34,8 +34,8 @@ taken back by the crops: their offsets follow from the layers, and change neithe
 MINI = """
 ## Mini-VOC
 
-From `reproduction/fcn/mininets.py`: thin copies of voc-fcn32s, -16s and -8s for a data set that is drawn, and mini-vgg,
-the classifier with fully connected layers that mini-fcn32s starts from.
+From `reproduction/fcn/nets/mini_nets.py`: thin copies of voc-fcn32s, -16s and -8s for a data set that is drawn, and
+mini-vgg, the classifier with fully connected layers that mini-fcn32s starts from.
 
 """
 HEAD = ("net", "classes", "stride", "crop offsets", "parameters", "base_lr", "momentum", "iter_size", "iterations")
@@ -66,9 +66,9 @@ def main() -> int:
 
 def render() -> dict[str, bytes]:
     """Give the contents of every file, by path below prototxt/."""
-    texts = {"README.md": INTRO + table(nets.NETS) + MINI + table(mininets.NETS)}
-    written = {name: nets.files(row) for name, row in nets.NETS.items()}
-    written |= {name: mininets.files(name) for name in (mininets.CLASSIFIER, *mininets.NETS)}
+    texts = {"README.md": INTRO + table(published_nets.NETS) + MINI + table(mini_nets.NETS)}
+    written = {name: published_nets.files(row) for name, row in published_nets.NETS.items()}
+    written |= {name: mini_nets.files(name) for name in (mini_nets.CLASSIFIER, *mini_nets.NETS)}
     for name, messages in written.items():
         texts |= {f"{name}/{file}": prototxt.dumps(message) for file, message in messages.items()}
     return {name: text.encode() for name, text in texts.items()}
@@ -79,11 +79,11 @@ def is_current(path: Path, text: bytes) -> bool:
     return path.is_file() and path.read_bytes() == text
 
 
-def table(rows_by_name: Mapping[str, nets.Published]) -> str:
+def table(rows_by_name: Mapping[str, published_nets.Published]) -> str:
     """Tabulate nets in Markdown."""
     rows = [HEAD, ("---", *["--:"] * (len(HEAD) - 1))]
     for name, row in rows_by_name.items():
-        deploy, solver = nets.deploy(row), nets.solver(row)
+        deploy, solver = published_nets.deploy(row), published_nets.solver(row)
         # Both tasks of SIFT Flow crop alike; the offsets are said once.
         offsets = dict.fromkeys(offset for spec in deploy.layer for offset in spec.crop_param.offset)
         rows.append(
@@ -92,7 +92,7 @@ def table(rows_by_name: Mapping[str, nets.Published]) -> str:
                 " + ".join(str(head.classes) for head in row.heads),
                 str(row.stride),
                 ", ".join(map(str, offsets)),
-                f"{describe.describe(deploy).parameters:,}",
+                f"{receptive_field.describe(deploy).parameters:,}",
                 f"{solver.base_lr:.0e}",
                 f"{solver.momentum:.2f}",
                 str(solver.iter_size),

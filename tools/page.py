@@ -17,8 +17,9 @@ from pathlib import Path
 from common import ROOT, note, run, say
 
 from reproduction.caffe.errors import DataError
-from reproduction.fcn import catalogue, nets, reproduce
-from reproduction.report import course, page, record, training
+from reproduction.fcn.nets import published_nets, registry
+from reproduction.fcn.reproduce import pipeline
+from reproduction.report import page, record, training, training_history
 from reproduction.report.gallery import Gallery
 from reproduction.report.record import Report
 
@@ -37,7 +38,7 @@ def main() -> None:
         report = record.load(args.folder / "scores.json")
         page.dump(report, path, galleries(report, args.folder, args.data))
     else:
-        training.dump(course.find(args.folder), path)
+        training.dump(training_history.find(args.folder), path)
     say(path)
 
 
@@ -47,7 +48,7 @@ def galleries(report: Report, folder: Path, data: Path) -> dict[str, Gallery]:
     Raises:
         DataError: they are somebody's own, which only the evaluation knows how to read.
     """
-    if report.set not in nets.DATASETS:
+    if report.set not in published_nets.DATASETS:
         raise DataError(
             f"these scores are of pictures of {report.set!r}, which is no published set",
             path=folder / "scores.json",
@@ -56,15 +57,15 @@ def galleries(report: Report, folder: Path, data: Path) -> dict[str, Gallery]:
     found = {}
     for net in report.nets:
         maps = folder / net.predictions
-        if not net.measured or net.net not in catalogue.NETS:
+        if not net.measured or net.net not in registry.NETS:
             continue
         try:
             if not net.predictions or not maps.is_dir():
                 raise DataError("its label maps are not here", path=maps)
-            dataset = reproduce.dataset(catalogue.net(net.net), data)
+            dataset = pipeline.dataset(registry.net(net.net), data)
             if any(list(found.class_iu) != list(dataset.label_classes.get(found.label, ())) for found in net.measured):
                 raise DataError("it has other classes than these scores", path=dataset.tree)
-            if report.split and reproduce.split_sha1(dataset.ids) != report.split.sha1:
+            if report.split and pipeline.split_sha1(dataset.ids) != report.split.sha1:
                 raise DataError(f"{dataset.split} is not the split that was scored", path=dataset.tree)
             found[net.net] = Gallery(dataset, maps)
         except DataError as error:

@@ -21,9 +21,10 @@ from common import ROOT, run
 
 from peers import BASELINE, FORWARD, figures
 
-from reproduction.caffe import tested
+from reproduction.caffe import tested_devices
 from reproduction.caffe.errors import ReproductionError
-from reproduction.fcn import nets, paper
+from reproduction.fcn.nets import published_nets
+from reproduction.fcn.reproduce import paper
 from reproduction.report import record
 from reproduction.report.reference import METRICS, TITLES, closest
 
@@ -138,9 +139,9 @@ def exactness() -> str:
 
 def cuda() -> str:
     """Describe how exact CUDA is, or that it is untested."""
-    if remark := tested.remark():
+    if remark := tested_devices.remark():
         return f"`DEVICE=cuda` and `--device cuda` are {remark}; `tools/exactness.py --device cuda` records a test."
-    found = json.loads(tested.RECORD.read_text())
+    found = json.loads(tested_devices.RECORD.read_text())
     return (
         f"On CUDA ({found['device']}, {found['date']}), the scores of the published nets differ from Caffe's by at most"
         f" {found['forward']:.0e} of the largest score, and the gradients by {found['backward']:.0e}."
@@ -222,7 +223,7 @@ def numbers() -> str:
         "| net | paper | authors' README | measured by others | command |",
         "| --- | --: | --: | --: | --- |",
     ]
-    for name, net in nets.NETS.items():
+    for name, net in published_nets.NETS.items():
         if net.dataset not in SETS:
             continue
         rows = {"paper": paper.published(name), "readme": paper.readme(name), "rescored": paper.rescored(name)}

@@ -57,11 +57,15 @@ from common import (
     versions,
 )
 
-from reproduction.caffe import devices, files, locks
+from reproduction.caffe import devices, locks
 from reproduction.caffe.errors import DataError, ReproductionError, WeightsError
-from reproduction.fcn import catalogue, reproduce, stages, supply, trainlog, zoo
-from reproduction.fcn.nets import Published
-from reproduction.fcn.reproduce import Plan, Watch
+from reproduction.caffe.formats import files
+from reproduction.fcn.fetch import local_files
+from reproduction.fcn.nets import registry
+from reproduction.fcn.nets.published_nets import Published
+from reproduction.fcn.reproduce import pipeline, sources
+from reproduction.fcn.reproduce.pipeline import Plan, Watch
+from reproduction.fcn.train import log_file, recipes
 from reproduction.report import gallery, markdown, page, record
 from reproduction.report.gallery import Gallery
 from reproduction.report.record import Measured, NetResult, Report, Split
@@ -87,13 +91,13 @@ def main() -> int:
 def reproduced(args: argparse.Namespace) -> int:
     """Score, print and write, in a folder that no other process writes to."""
     start = time.monotonic()
-    rows = reproduce.chosen(args.set, args.nets)
+    rows = pipeline.chosen(args.set, args.nets)
     device = devices.use(args.device)
     source = weights_from(args)
     folder = args.report / args.set
     plan = Plan(
         source,
-        zoo.Roots(args.weights, args.data),
+        local_files.Roots(args.weights, args.data),
         folder / "predictions",
         args.device,
         args.limit,
@@ -136,7 +140,7 @@ def reproduced(args: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sets = list(dict.fromkeys(row.dataset for row in catalogue.NETS.values()))
+    sets = list(dict.fromkeys(row.dataset for row in registry.NETS.values()))
     parser.add_argument("set", choices=sets, help="the data set")
     parser.add_argument("--nets", nargs="+", default=[], metavar="NET", help="default: all of the data set")
     add_device(parser)
@@ -154,18 +158,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def weights_from(args: argparse.Namespace) -> supply.Supply:
+def weights_from(args: argparse.Namespace) -> sources.Supply:
     """Return where data and weights come from: published or drawn, or the user's own weights.
 
     Raises:
         WeightsError: there is no such file of weights.
     """
-    source = supply.of(args.set, zoo.manifest(args.manifest), args.mirror)
+    source = sources.of(args.set, local_files.manifest(args.manifest), args.mirror)
     if args.model:
         if not args.model.is_file():  # before anything is fetched
             raise WeightsError("no such file of weights", path=args.model)
-        return supply.Given(source, args.model)
-    return supply.Trained(source, args.trained) if args.trained else source
+        return sources.Given(source, args.model)
+    return sources.Trained(source, args.trained) if args.trained else source
 
 
 def score_all(
@@ -184,7 +188,7 @@ def score_all(
     """
     results, galleries, split = [], {}, None
     for row in rows:
-        if row.caffemodel is None and isinstance(plan.supply, supply.Fetched):
+        if row.caffemodel is None and isinstance(plan.supply, sources.Fetched):
             results.append(
                 NetResult(
                     row.name, note="its weights were not published, name your own with --model (make: MODEL=FILE)"
@@ -192,10 +196,10 @@ def score_all(
             )
             continue
         watch = Watch(screen, partial(screen, unit="picture"), screen.note, screen.images(row.name))
-        dataset = reproduce.data(plan, row, watch)
-        split = Split(dataset.split, len(dataset), reproduce.split_sha1(dataset.ids))
+        dataset = pipeline.data(plan, row, watch)
+        split = Split(dataset.split, len(dataset), pipeline.split_sha1(dataset.ids))
         try:
-            result = reproduce.score(plan, row, dataset, watch)
+            result = pipeline.score(plan, row, dataset, watch)
             galleries[row.name] = Gallery(dataset, result.predictions)
             measured = [
                 gallery.measure(
@@ -299,13 +303,13 @@ def keep(report: Report, rows: Sequence[Published], trained: Path | None, path: 
     path.parent.mkdir(parents=True, exist_ok=True)
     names = dict.fromkeys(name for row in rows for name in (*row.parents, row.name)) if trained else {}
     for name in names:
-        result = stages.result(name, trained)
+        result = recipes.result(name, trained)
         log = result.with_name("log.jsonl")
         if result.is_file():
             with result.open("rb") as file, files.atomic(path.with_name(result.name)) as copy:
                 shutil.copyfileobj(file, copy)
         if log.is_file():
-            trainlog.thin(log, path.with_name(f"{name}.log.jsonl"), LOGGED)
+            log_file.thin(log, path.with_name(f"{name}.log.jsonl"), LOGGED)
     # The label maps stay where they are, and what this run was compared with is no business of later ones.
     results = [
         replace(net, predictions="", measured=[replace(scores, references=()) for scores in net.measured])

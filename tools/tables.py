@@ -25,12 +25,18 @@ from statistics import fmean
 
 from common import ROOT, WEIGHTS, Bars, add_device, describe, positive, run, say, versions
 
-from reproduction.caffe import devices, files
+from reproduction.caffe import devices
 from reproduction.caffe.errors import DataError, ReproductionError
-from reproduction.fcn import ablations, bounds, catalogue, nets, reproduce, segmenter, stages, supply, training, zoo
+from reproduction.caffe.formats import files
 from reproduction.fcn.datasets import Dataset
-from reproduction.fcn.evaluate import evaluate
-from reproduction.fcn.nets import Published
+from reproduction.fcn.fetch import local_files
+from reproduction.fcn.nets import published_nets, registry
+from reproduction.fcn.nets.published_nets import Published
+from reproduction.fcn.reproduce import pipeline, sources
+from reproduction.fcn.scoring import upper_bound
+from reproduction.fcn.scoring.evaluate import evaluate
+from reproduction.fcn.segment import segmenter
+from reproduction.fcn.train import ablations, recipes, training
 from reproduction.report import record, tables
 from reproduction.report.record import Measured, Report
 from reproduction.report.tables import Table
@@ -66,7 +72,7 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sets = list(dict.fromkeys(row.dataset for row in catalogue.NETS.values()))
+    sets = list(dict.fromkeys(row.dataset for row in registry.NETS.values()))
     parser.add_argument("set", nargs="?", default="mini", choices=sets, help="the data set; default: mini")
     parser.add_argument("--only", nargs="+", choices=NAMES, metavar="TABLE", help=f"default: {', '.join(NAMES)}")
     parser.add_argument("--data", type=Path, default=ROOT / "data", metavar="DIR", help="the data root; default: data/")
@@ -112,7 +118,7 @@ def make(name: str, args: argparse.Namespace, rows: list[Published], dataset: Da
     assert dataset is not None
     if name == "bound":
         top, count = next(iter(dataset.label_classes)), len(dataset.ids[: args.limit])
-        found = bounds.upper_bounds(dataset, top, limit=args.limit, progress=bars("upper bounds", unit="image"))
+        found = upper_bound.upper_bounds(dataset, top, limit=args.limit, progress=bars("upper bounds", unit="image"))
         return tables.upper_bounds(found, f"{count} images of {args.set} {dataset.split}")
     return tables.skips(scored(args), fixed(args, dataset, bars), args.set)
 
@@ -125,11 +131,11 @@ def data(rows: list[Published], root: Path, bars: Bars) -> Dataset:
     """
     without = "The tables `--only shape time` need no data."
     name = rows[0].dataset
-    if name in supply.DRAWN:
+    if name in sources.DRAWN:
         root.mkdir(parents=True, exist_ok=True)
-        supply.DRAWN[name](root, bars("drawing", unit="picture"))
+        sources.DRAWN[name](root, bars("drawing", unit="picture"))
     try:
-        dataset = reproduce.dataset(rows[0], root)
+        dataset = pipeline.dataset(rows[0], root)
     except DataError as error:
         raise DataError(error.problem, path=error.place, remedy=f"{error.remedy} {without}".strip()) from None
     if lost := dataset.missing():
@@ -141,11 +147,11 @@ def forward(row: Published, args: argparse.Namespace) -> float:
     """Time a net with the weights that its fillers give: seconds of a forward pass, the mean of several."""
     import torch
 
-    from reproduction.caffe.net import Net
+    from reproduction.caffe.net.net import Net
     from reproduction.caffe.schema import Phase
 
     shape = (1, 3, *args.size)
-    deploy = nets.deploy(row)
+    deploy = published_nets.deploy(row)
     tops = {blob: ((1, 1, *args.size) if kind == "depth" else shape) for blob, kind in row.inputs.items()}
     net = Net(deploy, Phase.TEST, inputs=tops, seed=0).to(args.device)
     draw = torch.Generator().manual_seed(0)
@@ -163,7 +169,7 @@ def forward(row: Published, args: argparse.Namespace) -> float:
 
 def has_skips(set: str) -> bool:
     """Return whether a data set has nets that differ by their stride alone."""
-    return f"{set}-fcn32s" in stages.NAMES
+    return f"{set}-fcn32s" in recipes.NAMES
 
 
 def scored(args: argparse.Namespace) -> Report | None:
@@ -181,8 +187,8 @@ def fixed(args: argparse.Namespace, dataset: Dataset, bars: Bars) -> Measured | 
         ReproductionError: its first weights are not there.
     """
     name = f"{args.set}-fcn32s"
-    stage = ablations.fixed(stages.named(name))
-    result = stages.result(stage.name, args.out)
+    stage = ablations.fixed(recipes.named(name))
+    result = recipes.result(stage.name, args.out)
     if args.fixed:
         (parent,) = stage.parents
         start = args.init or weights_of(parent)
@@ -192,8 +198,8 @@ def fixed(args: argparse.Namespace, dataset: Dataset, bars: Bars) -> Measured | 
         training.train(stage, {parent: start}, training.Plan(args.out, args.data, limit=args.limit), watch)
     if not result.is_file():
         return None
-    row = catalogue.net(name)
-    net = segmenter.load(stage.name, nets.deploy(row), result, device=args.device)
+    row = registry.net(name)
+    net = segmenter.load(stage.name, published_nets.deploy(row), result, device=args.device)
     progress = bars(f"{stage.name}, scored", unit="image")
     (scores,) = evaluate(
         net, dataset, device=args.device, limit=args.limit, progress=lambda done, total, _: progress(done, total)
@@ -207,7 +213,7 @@ def weights_of(name: str) -> Path:
     Raises:
         ReproductionError: they are not there.
     """
-    published = zoo.manifest().entries.get(name)
+    published = local_files.manifest().entries.get(name)
     path = WEIGHTS / (published.path if published else f"{name.partition('-')[0]}/{name}.caffemodel")
     if not path.is_file():
         raise ReproductionError(

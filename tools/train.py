@@ -41,17 +41,20 @@ from common import ROOT, WEIGHTS, add_device, add_legacy_crop, add_max_pixels, p
 from tqdm import tqdm
 
 from reproduction.caffe.errors import DataError, ReproductionError, WeightsError, printable
-from reproduction.caffe.parallel import joined
-from reproduction.caffe.signals import Signals
-from reproduction.fcn import catalogue, own, stages, supply, training, zoo
-from reproduction.fcn.archives import Progress
-from reproduction.fcn.own import Data
-from reproduction.fcn.stages import Stage
-from reproduction.fcn.training import Plan, Step, Watch
-from reproduction.fcn.validation import Validation
-from reproduction.fcn.zoo import Roots
-from reproduction.report import course
+from reproduction.caffe.training.parallel import joined
+from reproduction.caffe.training.signals import Signals
+from reproduction.fcn.fetch import local_files
+from reproduction.fcn.fetch.archives import Progress
+from reproduction.fcn.fetch.local_files import Roots
+from reproduction.fcn.nets import registry
+from reproduction.fcn.reproduce import sources
+from reproduction.fcn.train import custom_nets, recipes, training
+from reproduction.fcn.train.custom_nets import Data
+from reproduction.fcn.train.recipes import Stage
+from reproduction.fcn.train.training import Plan, Step, Watch
+from reproduction.fcn.train.validation import Validation
 from reproduction.report import training as report
+from reproduction.report import training_history
 from reproduction.report.reference import METRICS, TITLES
 
 DATA = ROOT / "data"
@@ -68,7 +71,7 @@ def main() -> int:
         parser.error("--stages are several trainings, --solver is one")
     mine = own_data(args)
     chain = asked(args, mine)
-    starts = stages.chain(chain, init(chain, args.init, args.out), args.out)
+    starts = recipes.chain(chain, init(chain, args.init, args.out), args.out)
     plan = Plan(args.out, args.data, args.seed, args.limit, args.check or mine is not None, args.force, args.keep)
     with (
         joined(args.device) as ranks,
@@ -77,13 +80,15 @@ def main() -> int:
     ):
         if ranks.is_first:
             draw(chain, args.data, screen)
-        for note in own.notes(chain, mine) if mine else ():
+        for note in custom_nets.notes(chain, mine) if mine else ():
             screen.say(note)
         ranks.greatest(0)  # the others wait for the pictures
         page = Page(args.out, screen) if ranks.is_first else None
         watch = Watch(screen.say, screen.begin, screen.step, screen.images, partial(validated, screen, page), signals)
         for stage, start in zip(chain, starts, strict=True):
-            describe = partial(own.describe, stage, mine, args.out, list(start.values())) if mine else lambda: None
+            describe = (
+                partial(custom_nets.describe, stage, mine, args.out, list(start.values())) if mine else lambda: None
+            )
             trained = training.train(stage, start, plan, watch, ranks, describe)
             if trained is None:
                 screen.say("stopped with a snapshot; the same command goes on from here.")
@@ -99,7 +104,7 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_argument_group("what to train").add_mutually_exclusive_group()
-    what.add_argument("--net", help=f"one of {', '.join(stages.NAMES)}")
+    what.add_argument("--net", help=f"one of {', '.join(recipes.NAMES)}")
     what.add_argument("--stages", metavar="NET,NET", type=_names, help="several, in this order")
     parser.add_argument("--solver", type=Path, metavar="FILE", help="a solver's prototxt, whose nets are trained")
     add_legacy_crop(parser)
@@ -123,9 +128,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--side",
         type=int,
-        default=own.SIDE,
+        default=custom_nets.SIDE,
         metavar="N",
-        help=f"shrink longer pictures of your own to N pixels, 0 for never; default: {own.SIDE}",
+        help=f"shrink longer pictures of your own to N pixels, 0 for never; default: {custom_nets.SIDE}",
     )
     parser.add_argument("-o", "--out", type=Path, default=ROOT / "runs", metavar="DIR", help="default: runs/")
     add_device(parser)
@@ -162,9 +167,9 @@ def own_data(args: argparse.Namespace) -> Data | None:
     """
     if args.solver:
         return None
-    if args.classes or args.palette or own.is_own(args.data):
-        return own.data(args.data, args.classes, args.palette, args.side)
-    drawn = any(stages.named(name).dataset in supply.DRAWN for name in args.stages or [args.net])
+    if args.classes or args.palette or custom_nets.is_own(args.data):
+        return custom_nets.data(args.data, args.classes, args.palette, args.side)
+    drawn = any(recipes.named(name).dataset in sources.DRAWN for name in args.stages or [args.net])
     if not (drawn or args.data.is_dir() or args.data == DATA):
         raise DataError("there is no such folder", path=args.data)
     return None
@@ -181,12 +186,12 @@ def asked(args: argparse.Namespace, mine: Data | None = None) -> list[Stage]:
         ReproductionError: there is no such net or solver, or the options do not fit each other.
     """
     if args.solver:
-        chain = [stages.read(args.solver, args.net, legacy_crop=args.legacy_crop)]
+        chain = [recipes.read(args.solver, args.net, legacy_crop=args.legacy_crop)]
         if not args.net:  # as many files as are given, copied by layer name
             chain = [replace(chain[0], parents=tuple(str(path) for path in args.init))]
     else:
         names = args.stages or [args.net]
-        chain = [own.stage(name, mine) if mine else stages.named(name) for name in names]
+        chain = [custom_nets.stage(name, mine) if mine else recipes.named(name) for name in names]
     counts = args.iterations or [stage.iterations for stage in chain]
     if len(counts) == 1:
         counts *= len(chain)
@@ -209,7 +214,7 @@ def init(chain: Sequence[Stage], given: Sequence[Path], out: Path) -> dict[str, 
     Raises:
         WeightsError: there are too few, or too many.
     """
-    needed = stages.needed(chain)
+    needed = recipes.needed(chain)
     if given and len(given) != len(needed):
         raise WeightsError(
             "these are not the weights that the training starts from",
@@ -229,8 +234,8 @@ def trained_here(name: str, out: Path) -> Path:
     Raises:
         WeightsError: they are not there.
     """
-    place = stages.result(name, out)
-    if name not in catalogue.NETS:
+    place = recipes.result(name, out)
+    if name not in registry.NETS:
         return known(name, out)
     if not place.is_file():
         remedy = f"Train it first by --net {name}, or in one go by --stages {name},NET."
@@ -246,9 +251,9 @@ def known(name: str, out: Path) -> Path:
     Raises:
         WeightsError: they are not there.
     """
-    entry = zoo.manifest().entries.get(name)
+    entry = local_files.manifest().entries.get(name)
     places = [
-        stages.result(name, out),
+        recipes.result(name, out),
         WEIGHTS / "mini" / f"{name}.caffemodel",
         *([WEIGHTS / entry.path] if entry else []),
     ]
@@ -269,9 +274,9 @@ def draw(chain: Sequence[Stage], root: Path, screen: Screen) -> None:
     Raises:
         ReproductionError: they cannot be drawn.
     """
-    for name in dict.fromkeys(stage.dataset for stage in chain if stage.dataset in supply.DRAWN):
-        watch = supply.Watch(pictures=screen.count, note=screen.say)
-        for _ in supply.Drawn(supply.DRAWN[name]).data(Roots(WEIGHTS, root), watch):
+    for name in dict.fromkeys(stage.dataset for stage in chain if stage.dataset in sources.DRAWN):
+        watch = sources.Watch(pictures=screen.count, note=screen.say)
+        for _ in sources.Drawn(sources.DRAWN[name]).data(Roots(WEIGHTS, root), watch):
             pass
 
 
@@ -294,7 +299,7 @@ class Page:
     def write(self) -> None:
         """Write it, from the logs."""
         try:
-            report.dump(course.find(self._out), self._out / "index.html")
+            report.dump(training_history.find(self._out), self._out / "index.html")
         except (ReproductionError, OSError) as error:
             self._screen.say(f"no page of this training was written: {error}")
         self._written = time.monotonic()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from reproduction.caffe import tested
+from reproduction.caffe import tested_devices
 from reproduction.caffe.errors import ReproductionError
 
 
@@ -16,7 +16,7 @@ def use(name: str | torch.device) -> torch.device:
     Raises:
         ReproductionError: there is no such device, or this torch cannot use it.
     """
-    tested.warn_of(str(name))
+    tested_devices.warn_of(str(name))
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

@@ -21,14 +21,14 @@ from torch import Tensor
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
-from reproduction.caffe.inputs import Given, Values, by_name
-from reproduction.caffe.net import Net
+from reproduction.caffe.net.inputs import Given, Values, by_name
+from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import Phase
 from reproduction.fast import ops, plan, table
+from reproduction.fast.cuda_graph import Recording
 from reproduction.fast.kernels import Product
 from reproduction.fast.memory import Memory
 from reproduction.fast.plan import Part, Plan, Survey
-from reproduction.fast.recording import Recording
 from reproduction.fast.running import Run
 from reproduction.fast.threads import spin_less
 
@@ -156,7 +156,8 @@ class Fast:
                 shapes = {name: tuple(value.shape) for name, value in fed.items()}
                 ready = self._plan(shapes, names)
                 if ready.waits and ready.calls:
-                    ready = self._plan(shapes, names, patient=True)
+                    calls, ready = ready.calls, self._plan(shapes, names, patient=True)
+                    ready.calls = calls  # on a GPU the second image of a size is recorded, whichever plan it has
                 ready.calls += 1
                 if not ready.worthwhile:
                     return dict(self.net(fed, names))

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Window
-from reproduction.caffe.graph import place
 from reproduction.caffe.layers.base import Layer
+from reproduction.caffe.net.graph import place
 from reproduction.fast.memory import Memory
 from reproduction.fast.regions import Region
 from reproduction.fast.winograd import Winograd

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape, Window, pool_windows
-from reproduction.caffe.graph import Node, place
 from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.layers.convolution import Convolution, Deconvolution
 from reproduction.caffe.layers.pooling import Pooling
 from reproduction.caffe.layers.vision import Crop
-from reproduction.caffe.net import Net
+from reproduction.caffe.net.graph import Node, place
+from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NormRegion, PoolMethod, RoundMode
 from reproduction.fast import kernels
 from reproduction.fast.forms import Form

@@ -1,1 +1,11 @@
-"""The paper: nets, data sets, scores, published numbers and published files."""
+"""The paper: nets, data sets, scores, trainings, published numbers and published files.
+
+1. ``nets``       the published nets and those of Mini-VOC, by name
+2. ``images``     image files -> arrays -> Caffe's inputs; labels as colours
+3. ``fetch``      published files: the manifest, downloads, archives
+4. ``datasets``   the paper's data sets, Mini-VOC, and folders of images and labels
+5. ``scoring``    a net over a data set -> the paper's metrics
+6. ``segment``    use of a trained net: an image in, labels out; export
+7. ``train``      the paper's recipes, and trainings on custom data
+8. ``reproduce``  from published files to the paper's numbers
+"""

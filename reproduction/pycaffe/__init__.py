@@ -3,14 +3,12 @@
 It stands for BVLC pycaffe 1.0; ``import reproduction.pycaffe as caffe`` works, and
 ``python -m reproduction.pycaffe SCRIPT`` runs a program that says ``import caffe``.
 
-1. ``net``, ``live``, ``need``: Net, its blobs, and its layers one by one; ``_caffe``: the compiled module's names.
-2. ``solver``: the solvers.
-3. ``modes``, ``errors``, ``logs``: devices and seeds, errors that scripts can catch, and what Caffe logs.
-4. ``net_spec``, ``coord_map``, ``draw``: nets written in Python, aligned, and drawn.
-5. ``io``, ``classifier``, ``detector``: pictures and blobs in and out.
-6. ``proto``: ``caffe_pb2`` and ``text_format``, the schema's messages with protobuf's manners.
-7. ``run``, ``aliases``, ``python2``: running programs as they are; ``oldnames``, ``oldlibraries``, ``scipy_misc``:
-   names that libraries removed.
+1. ``proto``    ``caffe_pb2`` and ``text_format``: the schema's messages with protobuf's interface
+2. ``net``      Net with its live blobs, the solvers, NetSpec, devices and seeds, errors, what Caffe logs
+3. ``extras``   Classifier, Detector, ``io`` and ``draw``
+4. ``_caffe``   the names of Caffe's compiled module
+5. ``python2``  Python 2 sources, translated when they are imported
+6. ``run``      running a program that imports caffe; names that libraries have removed since it was written
 
 Where it differs from Caffe:
 
@@ -29,7 +27,7 @@ Source: BVLC/caffe@9b89154 python/caffe/__init__.py.
 """
 
 from reproduction.caffe.schema import Phase
-from reproduction.pycaffe import coord_map, io, proto
+from reproduction.pycaffe import proto
 from reproduction.pycaffe._caffe import (
     NCCL,
     AdaDeltaSolver,
@@ -57,9 +55,11 @@ from reproduction.pycaffe._caffe import (
     solver_count,
     solver_rank,
 )
-from reproduction.pycaffe.classifier import Classifier
-from reproduction.pycaffe.detector import Detector
-from reproduction.pycaffe.net_spec import NetSpec, layers, params, to_proto
+from reproduction.pycaffe.extras import io
+from reproduction.pycaffe.extras.classifier import Classifier
+from reproduction.pycaffe.extras.detector import Detector
+from reproduction.pycaffe.net import coord_map
+from reproduction.pycaffe.net.net_spec import NetSpec, layers, params, to_proto
 
 TRAIN, TEST = int(Phase.TRAIN), int(Phase.TEST)
 

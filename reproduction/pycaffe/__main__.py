@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from reproduction.pycaffe import run
+from reproduction.pycaffe.run import run
 
 
 def main() -> None:

@@ -9,10 +9,10 @@ from reproduction.caffe.layers.python import NamedPhase as Phase
 from reproduction.caffe.layers.python import UserLayer as Layer
 from reproduction.caffe.layers.vectors import BoolVec, DtypeVec, IntVec, LayerVec, NetVec, StringVec
 from reproduction.caffe.schema import LayerParameter, SolverParameter
-from reproduction.pycaffe.logs import init_log, log
-from reproduction.pycaffe.modes import layer_type_list, set_device, set_mode_cpu, set_mode_gpu, set_random_seed
-from reproduction.pycaffe.net import Net
-from reproduction.pycaffe.processes import (
+from reproduction.pycaffe.net.logs import init_log, log
+from reproduction.pycaffe.net.modes import layer_type_list, set_device, set_mode_cpu, set_mode_gpu, set_random_seed
+from reproduction.pycaffe.net.net import Net
+from reproduction.pycaffe.net.processes import (
     NCCL,
     Timer,
     has_nccl,
@@ -22,7 +22,7 @@ from reproduction.pycaffe.processes import (
     solver_count,
     solver_rank,
 )
-from reproduction.pycaffe.solver import (
+from reproduction.pycaffe.net.solver import (
     AdaDeltaSolver,
     AdaGradSolver,
     AdamSolver,

@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from reproduction.fcn import images, palette, score
-from reproduction.fcn.datasets import Dataset, labelfiles
+from reproduction.fcn.datasets import Dataset, label_files
 from reproduction.fcn.datasets.base import VOID
-from reproduction.fcn.datasets.folder import Folder
-from reproduction.fcn.datasets.painted import VOID_NAME
+from reproduction.fcn.datasets.custom.color_labels import VOID_NAME
+from reproduction.fcn.datasets.custom.folder import Folder
+from reproduction.fcn.images import decode, palette
+from reproduction.fcn.scoring import score
 from reproduction.report.record import ImageScore, Measured
 
 UInt8 = npt.NDArray[np.uint8]
@@ -64,7 +65,7 @@ class Gallery:
             DataError: it is missing or broken.
         """
         files = [self.dataset.file(kind, id) for kind in _PHOTO_KINDS if kind in self.dataset.kinds]
-        return images.read_rgb(next((path for path in files if path.is_file()), files[0]))
+        return decode.read_rgb(next((path for path in files if path.is_file()), files[0]))
 
     def truth(self, top: str, id: str) -> UInt8:
         """Read the labels of an image, (H, W) uint8; 255 is void.
@@ -83,7 +84,7 @@ class Gallery:
             DataError: it is missing or broken.
         """
         folder = self.predictions / top if len(self.dataset.label_classes) > 1 else self.predictions
-        return labelfiles.indices(folder / f"{id}.png")
+        return label_files.indices(folder / f"{id}.png")
 
 
 def measure(

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from reproduction.caffe import files
 from reproduction.caffe.errors import StrPath, printable
-from reproduction.fcn import nets
+from reproduction.caffe.formats import files
+from reproduction.fcn.nets import published_nets
 from reproduction.report.record import Measured, NetResult, Report
 from reproduction.report.reference import COLUMNS, METRICS, PUBLISHED_RULE, TITLES, points
 
@@ -124,7 +124,7 @@ def _about(report: Report) -> str:
         lines.append(f"Split {report.split.name}, {scored} images (sha1 of the list {report.split.sha1}).")
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     lines.append(f"Measured {report.measured} on {report.device}, {report.precision}; {versions}.")
-    if known := nets.DATASETS[report.set].knows if report.set in nets.DATASETS else "":
+    if known := published_nets.DATASETS[report.set].knows if report.set in published_nets.DATASETS else "":
         lines.append(f"These nets know {known}.")
     lines.append("Percent; in brackets, how many points the measured score is above that.")
     return "\n".join(lines)

@@ -12,9 +12,10 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from reproduction.caffe import files
 from reproduction.caffe.errors import StrPath, printable
-from reproduction.fcn import nets, palette
+from reproduction.caffe.formats import files
+from reproduction.fcn.images import palette
+from reproduction.fcn.nets import published_nets
 from reproduction.report import gallery, markdown, reference
 from reproduction.report.gallery import Gallery, Media, Shown
 from reproduction.report.record import Measured, NetResult, Report
@@ -159,7 +160,7 @@ def page(report: Report, galleries: Mapping[str, Gallery] | None = None) -> str:
         sources=sources,
         numbers={(row.column, row.source): number for number, row in enumerate(sources, 1)},
         verdicts=list(markdown.verdicts(report)),
-        knows=nets.DATASETS[report.set].knows if report.set in nets.DATASETS else "",
+        knows=published_nets.DATASETS[report.set].knows if report.set in published_nets.DATASETS else "",
         kinds=KINDS,
         precision=PRECISIONS.get(report.precision),
         dense=DENSE,

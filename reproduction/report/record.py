@@ -53,11 +53,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from reproduction.caffe import files, jsonfile
 from reproduction.caffe.errors import DataError, StrPath
-from reproduction.caffe.jsonfile import at_least, between
-from reproduction.fcn import catalogue, nets, paper, score
-from reproduction.fcn.score import Scores
+from reproduction.caffe.formats import files, json_file
+from reproduction.caffe.formats.json_file import at_least, between
+from reproduction.fcn.nets import published_nets, registry
+from reproduction.fcn.reproduce import paper
+from reproduction.fcn.scoring import score
+from reproduction.fcn.scoring.score import Scores
 from reproduction.report.reference import HOLDS, METRICS, PUBLISHED_RULE, TRAINED_POINTS, Reference, closest
 
 FORMAT = 1
@@ -115,7 +117,7 @@ class Measured:
     images: Sequence[ImageScore] = ()
 
     def check(self) -> str | None:
-        """Return what a file says wrong: see ``jsonfile``."""
+        """Return what a file says wrong: see ``json_file``."""
         classes = len(self.class_iu)
         if not 0 < classes < 256:
             return "1 to 255 classes"
@@ -287,10 +289,10 @@ class Report:
     def rises(self) -> list[Rise]:
         """Compare each stage with the one before, in its first labelling. Nothing when only a part was scored."""
         mean_iu = {net.net: net.measured[0].mean_iu for net in self.nets if net.measured}
-        least = nets.DATASETS[self.set].least_rise_points if self.set in nets.DATASETS else None
+        least = published_nets.DATASETS[self.set].least_rise_points if self.set in published_nets.DATASETS else None
         found = []
         for name, mine in mean_iu.items() if self.limit is None else ():
-            for parent in catalogue.NETS[name].parents if name in catalogue.NETS else ():
+            for parent in registry.NETS[name].parents if name in registry.NETS else ():
                 before = mean_iu.get(parent)
                 if mine is not None and before is not None:
                     found.append(Rise(name, parent, 100 * (mine - before), least))
@@ -339,7 +341,7 @@ def dumps(report: Report) -> str:
                 metrics = [*row["values"], *([PUBLISHED_RULE] if "mean_iu" in row["values"] else [])]
                 row["deltas_points"] = {metric: _delta(report, measured, reference, metric) for metric in metrics}
             entry["held_against"] = measured.held_against and measured.held_against.column
-    return jsonfile.dumps(document, indent=1) + "\n"
+    return json_file.dumps(document, indent=1) + "\n"
 
 
 def load(path: StrPath) -> Report:
@@ -350,7 +352,7 @@ def load(path: StrPath) -> Report:
     """
     remedy = "tools/reproduce.py writes such files."
     try:
-        return jsonfile.load(path, Report, "this is no report of scores", remedy=remedy, version=FORMAT)
+        return json_file.load(path, Report, "this is no report of scores", remedy=remedy, version=FORMAT)
     except FileNotFoundError:
         raise DataError("there is no such report of scores", path=path, remedy=remedy) from None
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from reproduction.caffe.jsonfile import between, one_of
-from reproduction.fcn import paper
-from reproduction.fcn.paper import Row
+from reproduction.caffe.formats.json_file import between, one_of
+from reproduction.fcn.reproduce import paper
+from reproduction.fcn.reproduce.paper import Row
 
 METRICS = paper.METRICS
 TITLES = {"pixel_acc": "pixel acc.", "mean_acc": "mean acc.", "mean_iu": "mean IU", "fw_iu": "f.w. IU"}
@@ -55,7 +55,7 @@ class Reference:
     remark: str = ""
 
     def check(self) -> str | None:
-        """Return what a file says wrong, see ``jsonfile``; None where all is right."""
+        """Return what a file says wrong, see ``json_file``; None where all is right."""
         return None if set(self.values) <= set(METRICS) else f"values of {', '.join(METRICS)} alone"
 
     @classmethod

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from reproduction.fcn import bounds, catalogue, nets, paper
-from reproduction.fcn.describe import describe
-from reproduction.fcn.nets import Published
-from reproduction.fcn.paper import Row
-from reproduction.fcn.score import Scores
+from reproduction.fcn.nets import published_nets, registry
+from reproduction.fcn.nets.published_nets import Published
+from reproduction.fcn.nets.receptive_field import describe
+from reproduction.fcn.reproduce import paper
+from reproduction.fcn.reproduce.paper import Row
+from reproduction.fcn.scoring import upper_bound
+from reproduction.fcn.scoring.score import Scores
 from reproduction.report.markdown import UNVERIFIED, grid
 from reproduction.report.record import Measured, Report
 from reproduction.report.reference import METRICS, TITLES
@@ -69,7 +71,7 @@ def shapes(rows: Sequence[Published]) -> Table:
     printed = ("conv_layers", "parameters_millions", "receptive_field_px", "max_stride_px")
     lines, used = [], []
     for row in rows:
-        found = asdict(describe(nets.deploy(row)))
+        found = asdict(describe(published_nets.deploy(row)))
         theirs = _find(paper.CVPR, "table 1", _TABLE_1[row.name]) if row.name in _TABLE_1 else None
         used += [theirs] if theirs else []
         cells = [f"{found[column]:,}" for column in columns]
@@ -132,7 +134,7 @@ def upper_bounds(found: Mapping[str, Mapping[int, Scores]], where: str) -> Table
         ]
         for factor in factors
     ]
-    ways = "; ".join(f"{way}: {said}" for way, said in bounds.WAYS.items())
+    ways = "; ".join(f"{way}: {said}" for way, said in upper_bound.WAYS.items())
     return Table(
         "bound",
         "Upper bounds on mean IU, for labels that were made coarse and fine again",
@@ -179,7 +181,7 @@ def skips(report: Report | None, fixed: Measured | None, set: str) -> Table:
 
 def of(set: str) -> list[Published]:
     """List the nets of a data set."""
-    return [row for row in catalogue.NETS.values() if row.dataset == set]
+    return [row for row in registry.NETS.values() if row.dataset == set]
 
 
 def _find(edition: str, table: str, name: str) -> Row | None:

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reproduction.caffe import files
 from reproduction.caffe.errors import StrPath
-from reproduction.fcn import palette
-from reproduction.report import course, curves
-from reproduction.report.course import Check, Stage
+from reproduction.caffe.formats import files
+from reproduction.fcn.images import palette
+from reproduction.report import curves, training_history
 from reproduction.report.curves import Chart, Drawn, Line, Span
 from reproduction.report.page import Bar, render, rgb
 from reproduction.report.reference import METRICS, TITLES
+from reproduction.report.training_history import Check, Stage
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def page(stages: Iterable[Stage]) -> str:
     Args:
         stages: trainings; those of one chain are shown together.
     """
-    courses = [Course(chain, _charts(chain), _classes(chain)) for chain in course.chains(stages)]
+    courses = [Course(chain, _charts(chain), _classes(chain)) for chain in training_history.chains(stages)]
     return render("training.html", courses=courses)
 
 
@@ -74,7 +74,7 @@ def dump(folders: Iterable[Path], path: StrPath) -> None:
         DataError: a log is missing or broken.
         ReproductionError: the page cannot be written.
     """
-    text = page([course.read(folder) for folder in folders])
+    text = page([training_history.read(folder) for folder in folders])
     with files.atomic(path) as file:
         file.write(text.encode())
 

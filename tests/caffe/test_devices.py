@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from reproduction.caffe import devices, tested
+from reproduction.caffe import devices, tested_devices
 from reproduction.caffe.errors import ReproductionError, ReproductionWarning
 
 
@@ -25,12 +25,12 @@ def test_a_device_that_there_is_not_is_one_line(name):
 
 def test_cuda_is_untested_until_a_record_says_otherwise(monkeypatch, tmp_path):
     record = tmp_path / "tested_on_cuda.json"
-    monkeypatch.setattr(tested, "RECORD", record)
-    assert [tested.remark(name) for name in ("cuda", "cuda:1", "cpu")] == ["untested on CUDA"] * 2 + [""]
+    monkeypatch.setattr(tested_devices, "RECORD", record)
+    assert [tested_devices.remark(name) for name in ("cuda", "cuda:1", "cpu")] == ["untested on CUDA"] * 2 + [""]
     with pytest.warns(ReproductionWarning, match=r"^untested on CUDA: no run on device 'cuda:99' is recorded\. "):
         use_a_device_that_is_not_there("cuda:99")
     record.write_text("{}")
-    assert tested.remark("cuda") == ""
+    assert tested_devices.remark("cuda") == ""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         use_a_device_that_is_not_there("cuda:99")

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from reproduction.caffe import prototxt
 from reproduction.caffe.errors import NetError
-from reproduction.caffe.net import Net
+from reproduction.caffe.formats import prototxt
+from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
 from reproduction.fast import compiler, forms, plan
-from tests.parity import relative
+from tests.helpers.parity import relative
 
 
 class Drawn:

@@ -8,15 +8,15 @@ import sys
 import pytest
 import torch
 
-from reproduction.caffe import prototxt
 from reproduction.caffe.errors import NetError
-from reproduction.caffe.net import Net
+from reproduction.caffe.formats import prototxt
+from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
 from reproduction.fast import compiler, kernels, threads
-from reproduction.fcn import nets
-from tests import classifiers, thin
+from reproduction.fcn.nets import published_nets
 from tests.fast.test_compiler import EXACT, differ, images
-from tests.parity import relative
+from tests.helpers import classifiers, thin_nets
+from tests.helpers.parity import relative
 
 
 def inputs_of(net, seed=1):
@@ -96,16 +96,16 @@ def test_convolutions_without_fewer_products_run_as_they_are(param):
     assert differ(net, fast, inputs_of(net), ["quick", "kept"]) < EXACT
 
 
-@pytest.mark.parametrize("name", nets.NETS)
+@pytest.mark.parametrize("name", published_nets.NETS)
 def test_published_nets_are_planned(name):
-    net = thin.net(name, 8)
+    net = thin_nets.net(name, 8)
     fast = compiler.compile(net)
     shapes = {blob: (*net.blob_shapes[blob][:2], 500, 375) for blob in net.inputs}
     assert ready(fast, **shapes).worthwhile
 
 
 def test_an_image_of_zeros_that_pays_at_later_calls_is_made_at_the_second():
-    net = thin.net("voc-fcn8s", 16)
+    net = thin_nets.net("voc-fcn8s", 16)
     fast, inputs = compiler.compile(net), images(net, 64, 64)
     plans = []
     for _ in range(3):
@@ -116,7 +116,7 @@ def test_an_image_of_zeros_that_pays_at_later_calls_is_made_at_the_second():
 
 
 def test_a_compiled_net_is_called_as_the_net():
-    net = thin.net("voc-fcn8s", 32)
+    net = thin_nets.net("voc-fcn8s", 32)
     x = images(net, 40, 50)["data"]
     fast = compiler.compile(net)
     fast(x)  # the second call may be planned in another way
@@ -129,7 +129,7 @@ def test_a_compiled_net_is_called_as_the_net():
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda fast: pickle.loads(pickle.dumps(fast))])
 def test_a_compiled_net_is_copied_with_its_net(copied):
-    net = thin.net("voc-fcn8s", 32)
+    net = thin_nets.net("voc-fcn8s", 32)
     inputs, fast = images(net, 40, 50), compiler.compile(net, "winograd")
     want = fast(inputs)["score"]
     made = copied(fast)
@@ -141,7 +141,7 @@ def test_a_compiled_net_is_copied_with_its_net(copied):
 
 def test_a_compiled_net_without_its_weights_says_why_it_is_not_copied(planned, monkeypatch):
     monkeypatch.setattr(compiler.ops.Form, "__init__", heavy(compiler.ops.Form.__init__))
-    fast = compiler.compile(thin.net("voc-fcn8s", 16), discard=True)
+    fast = compiler.compile(thin_nets.net("voc-fcn8s", 16), discard=True)
     with pytest.raises(NetError) as error:
         copy.deepcopy(fast)
     want = "a compiled net whose weights were given up cannot be copied or pickled. Compile it without discard."
@@ -159,7 +159,7 @@ def heavy(init):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", ["lenet", "mixed"])
 def test_half_nets_compute_as_the_net(planned, dtype, name):
-    net = classifiers.net("lenet", 4) if name == "lenet" else thin.net("voc-fcn8s", 16)
+    net = classifiers.net("lenet", 4) if name == "lenet" else thin_nets.net("voc-fcn8s", 16)
     net = net.to(dtype)
     inputs = inputs_of(net) if name == "lenet" else images(net, 40, 50)
     fast = compiler.compile(net)
@@ -193,6 +193,6 @@ def test_threads_are_parked_for_a_plan_and_not_for_a_net_as_it_is(monkeypatch):
     net = classifiers.net("lenet", 4)
     compiler.compile(net)(inputs_of(net))
     assert not calls
-    ready(compiler.compile(thin.net("voc-fcn8s", 32)), data=(1, 3, 500, 375))
+    ready(compiler.compile(thin_nets.net("voc-fcn8s", 32)), data=(1, 3, 500, 375))
     assert calls
     assert threads.spin_less is not compiler.spin_less

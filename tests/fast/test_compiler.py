@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from reproduction.caffe import prototxt
 from reproduction.caffe.errors import NetError
-from reproduction.caffe.net import Net
+from reproduction.caffe.formats import prototxt
+from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter, Phase
 from reproduction.fast import compiler, forms, kernels, ops
-from reproduction.fcn import nets
-from tests import thin
+from reproduction.fcn.nets import published_nets
 from tests.golden import seeded
-from tests.parity import relative
+from tests.helpers import thin_nets
+from tests.helpers.parity import relative
 
 EXACT = 2e-5
 
@@ -69,9 +69,9 @@ def blobs_of(net):
     return [name for name in net.blob_shapes if "_split" not in name]
 
 
-@pytest.mark.parametrize("name", nets.NETS)
+@pytest.mark.parametrize("name", published_nets.NETS)
 def test_every_blob_of_the_published_nets_is_that_of_the_net(name):
-    net = thin.net(name, divisor=16)
+    net = thin_nets.net(name, divisor=16)
     fast = compiler.compile(net)
     inputs = images(net, 75, 102)
     assert differ(net, fast, inputs, blobs_of(net)) < EXACT
@@ -81,7 +81,7 @@ def test_every_blob_of_the_published_nets_is_that_of_the_net(name):
 @pytest.mark.parametrize("precision", ["exact", "winograd", "bf16"])
 def test_sizes_and_batches_change_at_every_call(monkeypatch, precision):
     monkeypatch.setattr(kernels, "multiplies_bf16", lambda: True)  # torch does, if not the processor
-    net = thin.net("voc-fcn8s", divisor=16)
+    net = thin_nets.net("voc-fcn8s", divisor=16)
     fast = compiler.compile(net, precision)
     assert fast.precision == precision
     allowed = {"exact": EXACT, "winograd": 1e-4, "bf16": 3e-2}[precision]
@@ -138,7 +138,7 @@ def test_a_part_may_see_nothing_but_padding(blob):
 
 
 def test_borders_are_taken_from_one_image_of_zeros_for_all_sizes_with_the_same_remainders():
-    net = thin.net("voc-fcn8s", divisor=16)
+    net = thin_nets.net("voc-fcn8s", divisor=16)
     fast = compiler.compile(net)
     for height, width in [(160, 192), (192, 160), (224, 256)]:
         assert differ(net, fast, images(net, height, width), ["score", "pool2", "conv3_1"]) < EXACT
@@ -147,7 +147,7 @@ def test_borders_are_taken_from_one_image_of_zeros_for_all_sizes_with_the_same_r
 
 
 def test_what_the_image_does_not_reach_is_not_computed():
-    fast = compiler.compile(thin.net("voc-fcn8s", divisor=16))
+    fast = compiler.compile(thin_nets.net("voc-fcn8s", divisor=16))
     rows = {line.split("  ")[0]: line for line in fast.explain(256, 256, ["score"]).splitlines()}
     assert "131 x 131" in rows["pool1"]
     assert "24 x 24" in rows["conv5_1"], "what the image reaches: at the other places it is what zeros make"
@@ -160,21 +160,21 @@ def test_what_the_image_does_not_reach_is_not_computed():
 
 
 def test_a_blob_that_nobody_asks_for_is_not_computed():
-    fast = compiler.compile(thin.net("voc-fcn8s", divisor=16))
+    fast = compiler.compile(thin_nets.net("voc-fcn8s", divisor=16))
     table = fast.explain(64, 64, ["pool3"])
     assert "conv3_3" in table
     assert "conv4_1" not in table
 
 
 def test_few_sizes_are_remembered():
-    fast = compiler.compile(thin.net("voc-fcn8s", divisor=64))
+    fast = compiler.compile(thin_nets.net("voc-fcn8s", divisor=64))
     for width in range(1, compiler._PLANS + 4):
         fast(images(fast.net, 1, width), ["pool1"])
     assert len(fast._plans) == compiler._PLANS
 
 
 def test_an_answer_is_not_overwritten_by_the_next():
-    fast = compiler.compile(thin.net("voc-fcn8s", divisor=32))
+    fast = compiler.compile(thin_nets.net("voc-fcn8s", divisor=32))
     first = fast(images(fast.net, 40, 50, seed=1))["score"]
     kept = first.clone()
     fast(images(fast.net, 40, 50, seed=2))
@@ -185,7 +185,7 @@ def test_an_answer_is_not_overwritten_by_the_next():
 @pytest.mark.parametrize("blob", [0, 1])
 def test_a_change_of_the_net_shows_at_the_next_call(monkeypatch, layer, blob):
     monkeypatch.setattr(forms, "HEAVY", 1 << 14)
-    net = thin.net("voc-fcn32s", divisor=32)
+    net = thin_nets.net("voc-fcn32s", divisor=32)
     inputs, fast = images(net, 40, 50), compiler.compile(net)
     before = fast(inputs)["score"]
     with torch.no_grad():
@@ -196,7 +196,7 @@ def test_a_change_of_the_net_shows_at_the_next_call(monkeypatch, layer, blob):
 
 def test_weights_that_are_multiplied_as_they_lie_are_not_copied(monkeypatch):
     monkeypatch.setattr(forms, "HEAVY", 1 << 14)
-    net = thin.net("voc-fcn32s", divisor=32)
+    net = thin_nets.net("voc-fcn32s", divisor=32)
     fast = compiler.compile(net)
     lying = {
         op.name: op.quick._direct.weight
@@ -210,7 +210,7 @@ def test_weights_that_are_multiplied_as_they_lie_are_not_copied(monkeypatch):
 
 def test_a_net_that_is_given_up_leaves_its_heavy_weights_once_in_memory(monkeypatch):
     monkeypatch.setattr(forms, "HEAVY", 1 << 15)
-    net, kept = (thin.net("voc-fcn8s", divisor=8) for _ in range(2))
+    net, kept = (thin_nets.net("voc-fcn8s", divisor=8) for _ in range(2))
     fast = compiler.compile(net, discard=True)
     inputs = images(net, 40, 50)
     assert differ(kept, fast, inputs, ["score", "conv3_1"]) < EXACT
@@ -258,7 +258,7 @@ def test_weights_that_another_layer_reads_are_not_freed(monkeypatch, text):
 
 
 def test_double_precision_is_kept():
-    net = thin.net("voc-fcn8s", divisor=32).double()
+    net = thin_nets.net("voc-fcn8s", divisor=32).double()
     fast = compiler.compile(net)
     inputs = images(net, 40, 50)
     assert fast(inputs)["score"].dtype is torch.float64
@@ -266,7 +266,7 @@ def test_double_precision_is_kept():
 
 
 def test_errors_are_those_of_the_net():
-    net = thin.net("voc-fcn8s", divisor=32)
+    net = thin_nets.net("voc-fcn8s", divisor=32)
     fast = compiler.compile(net)
     for wrong in (
         lambda run: run({}),
@@ -284,12 +284,12 @@ def test_errors_are_those_of_the_net():
 
 
 def test_a_net_in_training_and_an_unknown_precision_are_refused():
-    net = thin.net("voc-fcn8s", divisor=64)
+    net = thin_nets.net("voc-fcn8s", divisor=64)
     with pytest.raises(NetError) as error:
         compiler.compile(net, "float8")
     assert str(error.value) == "there is no such precision; got 'float8', want exact, winograd, tf32, bf16."
     with pytest.raises(NetError) as error:
-        compiler.compile(Net(thin.deploy("voc-fcn8s", 64), Phase.TRAIN))
+        compiler.compile(Net(thin_nets.deploy("voc-fcn8s", 64), Phase.TRAIN))
     assert str(error.value) == "a net is compiled for inference; got phase TRAIN, want phase TEST."
 
 
@@ -310,7 +310,7 @@ def test_a_device_without_a_precision_takes_the_next_more_exact_one(monkeypatch,
 @pytest.mark.parametrize(("precision", "allowed"), [("exact", EXACT), ("winograd", 1e-4), ("bf16", 3e-2)])
 def test_a_net_of_full_width_agrees(monkeypatch, precision, allowed):
     monkeypatch.setattr(kernels, "multiplies_bf16", lambda: True)
-    net = thin.net("voc-fcn8s", divisor=1)
+    net = thin_nets.net("voc-fcn8s", divisor=1)
     fast = compiler.compile(net, precision)
     inputs = images(net, 64, 96)
     with torch.inference_mode():

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from reproduction.caffe import prototxt
 from reproduction.caffe.errors import NetError
+from reproduction.caffe.formats import prototxt
 from reproduction.caffe.layers import LAYERS
-from reproduction.caffe.net import Net
+from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
 from reproduction.fast import compiler, kernels
-from tests.parity import relative
+from tests.helpers.parity import relative
 
 pytestmark = pytest.mark.usefixtures("planned")
 

@@ -9,7 +9,7 @@ from reproduction.fast import kernels
 from reproduction.fast.memory import Memory
 from reproduction.fast.regions import Span
 from tests.golden import seeded
-from tests.parity import relative
+from tests.helpers.parity import relative
 
 MEMORY = Memory(torch.float32, torch.device("cpu"))
 

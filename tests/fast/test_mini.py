@@ -5,10 +5,13 @@ import pytest
 import torch
 
 from reproduction.fast import compiler, kernels
-from reproduction.fcn import catalogue, nets, reproduce, segmenter, zoo
-from reproduction.fcn.datasets import mini
-from reproduction.fcn.score import confusion, scores
-from tests.parity import relative
+from reproduction.fcn.datasets.mini import mini_voc
+from reproduction.fcn.fetch import local_files
+from reproduction.fcn.nets import published_nets, registry
+from reproduction.fcn.reproduce import pipeline
+from reproduction.fcn.scoring.score import confusion, scores
+from reproduction.fcn.segment import segmenter
+from tests.helpers.parity import relative
 
 # precision -> error of the scores, share of other labels, points of mean IU.
 ALLOWED = {"exact": (2e-5, 1e-4, 0.01), "winograd": (1e-4, 1e-4, 0.01), "bf16": (3e-2, 5e-3, 0.2)}
@@ -19,16 +22,16 @@ def pictures(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"TRAIN": 2, "VAL": 16, "IN_BOTH": 1, "OBJECTS": {"train": 2, "val": 2}}.items():
-            patch.setattr(mini, name, value)
-        mini.generate(root)
-        dataset = reproduce.dataset(catalogue.net("mini-fcn8s"), root)
+            patch.setattr(mini_voc, name, value)
+        mini_voc.generate(root)
+        dataset = pipeline.dataset(registry.net("mini-fcn8s"), root)
         return [dataset[i] for i in range(len(dataset))]
 
 
 @pytest.fixture(scope="module")
 def net():
-    row = catalogue.net("mini-fcn8s")
-    return segmenter.load(row.name, nets.deploy(row), zoo.WEIGHTS / row.caffemodel)
+    row = registry.net("mini-fcn8s")
+    return segmenter.load(row.name, published_nets.deploy(row), local_files.WEIGHTS / row.caffemodel)
 
 
 def run(net, pictures):

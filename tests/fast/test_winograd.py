@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from reproduction.fast import winograd
 from reproduction.fast.memory import Memory
 from reproduction.fast.winograd import Form, Winograd
-from tests.parity import relative
+from tests.helpers.parity import relative
 
 SINGLE = Memory(torch.float32, torch.device("cpu"))
 

@@ -5,8 +5,8 @@ import pytest
 
 from reproduction import pycaffe as caffe
 from reproduction.pycaffe import _caffe
-from tests.pycaffe.small import INPUT, IP, LABEL, LOSS, layer, net, python, write
-from tests.pycaffe.test_run import run
+from tests.helpers.pycaffe_nets import INPUT, IP, LABEL, LOSS, layer, net, python, write
+from tests.pycaffe.run.test_run import run
 
 #: BOOST_PYTHON_MODULE of BVLC/caffe@9b89154 python/caffe/_caffe.cpp, and Phase of Faster R-CNN's.
 NAMES = [

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from reproduction import pycaffe as caffe
-from reproduction.pycaffe import modes
-from tests import parity
+from reproduction.pycaffe.net import modes
 from tests.golden import seeded
-from tests.pycaffe.small import write
+from tests.helpers import parity
+from tests.helpers.pycaffe_nets import write
 
 
 def golden(path):

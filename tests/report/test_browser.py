@@ -6,10 +6,10 @@ import shutil
 
 import pytest
 
-from reproduction.fcn.score import scores
-from reproduction.report import course, page, record, training
+from reproduction.fcn.scoring.score import scores
+from reproduction.report import page, record, training, training_history
 from reproduction.report.record import METRICS, Measured, NetResult
-from tests.report import made
+from tests.helpers import report_runs
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FOUND = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -23,13 +23,13 @@ pytestmark = pytest.mark.skipif(FOUND is None, reason=f"no browser: none of {', 
 def pages(tmp_path_factory):
     """Writes a page of scores and one of trainings."""
     folder = tmp_path_factory.mktemp("pages")
-    report, galleries = made.run(folder)
+    report, galleries = report_runs.run(folder)
     record.dump(report, folder / "scores.json")
     page.dump(report, folder / "index.html", galleries)
     for name, parents, minute in (("mini-fcn32s", [], 0), ("mini-fcn16s", ["mini-fcn32s"], 1)):
         time = f"2026-01-31T12:0{minute}:00+00:00"
-        made.log(folder, name, 40, parents=parents, classes=["background", "cat", "dog"], time=time)
-    training.dump(course.find(folder), folder / "training.html")
+        report_runs.log(folder, name, 40, parents=parents, classes=["background", "cat", "dog"], time=time)
+    training.dump(training_history.find(folder), folder / "training.html")
     return folder
 
 
@@ -84,7 +84,7 @@ def test_every_number_is_that_of_scores_json(visit, pages):
 
 def test_one_net_is_shown_at_a_time_and_an_address_leads_to_it(visit):
     tab = visit()
-    one, two = (tab.locator(f"[data-panel={net}]") for net in made.NETS)
+    one, two = (tab.locator(f"[data-panel={net}]") for net in report_runs.NETS)
     assert (one.is_visible(), two.is_visible()) == (True, False)
     tab.get_by_role("radio", name="voc-fcn8s").check(force=True)
     assert (one.is_visible(), two.is_visible()) == (False, True)
@@ -248,7 +248,7 @@ def test_it_prints_light_and_without_what_can_only_be_clicked(visit, tmp_path):
 
 def test_without_scripts_every_net_is_shown(visit):
     tab = visit(java_script_enabled=False)
-    assert all(tab.locator(f"[data-panel={net}]").is_visible() for net in made.NETS)
+    assert all(tab.locator(f"[data-panel={net}]").is_visible() for net in report_runs.NETS)
 
 
 def test_sixty_classes_can_be_read(browser, tmp_path):
@@ -258,7 +258,7 @@ def test_sixty_classes_can_be_read(browser, tmp_path):
 
     counts = np.eye(60, dtype=np.int64) * 90 + 1
     measured = Measured.of("label", scores(counts), class_names("pascalcontext"))
-    page.dump(made.report(NetResult("n", measured=[measured]), name="pascalcontext"), tmp_path / "index.html")
+    page.dump(report_runs.report(NetResult("n", measured=[measured]), name="pascalcontext"), tmp_path / "index.html")
     tab = browser.new_page(viewport=WIDE)
     tab.goto((tmp_path / "index.html").as_uri())
     box, table = tab.locator(".matrix-box").bounding_box(), tab.locator(".matrix").bounding_box()

@@ -8,17 +8,17 @@ import pytest
 from PIL import Image
 
 from reproduction.caffe.errors import DataError
-from reproduction.fcn import datasets, palette
+from reproduction.fcn import datasets
+from reproduction.fcn.images import palette
 from reproduction.report import gallery
 from reproduction.report.gallery import Gallery, Media
 from reproduction.report.record import ImageScore
-from tests import trees
-from tests.report import made
+from tests.helpers import dataset_trees, report_runs
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return made.run(tmp_path_factory.mktemp("run"))
+    return report_runs.run(tmp_path_factory.mktemp("run"))
 
 
 def decode(media, name):
@@ -32,7 +32,7 @@ def test_each_image_has_the_scores_of_its_own_pixels(run):
     report, galleries = run
     for net in report.nets:
         shown = galleries[net.net]
-        assert [image.id for image in net.measured[0].images] == made.IDS
+        assert [image.id for image in net.measured[0].images] == report_runs.IDS
         for image in net.measured[0].images:
             truth, predicted = shown.truth("label", image.id), shown.prediction("label", image.id)
             counted = truth != 255
@@ -47,7 +47,7 @@ def test_each_image_has_the_scores_of_its_own_pixels(run):
 def test_void_pixels_are_counted_apart(run):
     report, galleries = run
     net = report.nets[0]
-    void = sum(np.sum(galleries[net.net].truth("label", id) == 255) for id in made.IDS)
+    void = sum(np.sum(galleries[net.net].truth("label", id) == 255) for id in report_runs.IDS)
     assert net.measured[0].void_pixels == void > 0
 
 
@@ -57,17 +57,17 @@ def test_only_the_images_that_were_scored_are_measured(run):
     part = gallery.measure(
         galleries["voc-fcn8s"], report.nets[1].measured[0], 5, lambda done, total: seen.append((done, total))
     )
-    assert [image.id for image in part.images] == made.IDS[:5]
+    assert [image.id for image in part.images] == report_runs.IDS[:5]
     assert seen == [(number, 5) for number in range(1, 6)]
 
 
 def test_an_image_without_a_pixel_that_counts_has_no_score(tmp_path):
-    report, galleries = made.run(tmp_path, made.IDS[:3])
+    report, galleries = report_runs.run(tmp_path, report_runs.IDS[:3])
     shown = galleries["voc-fcn8s"]
-    void = np.full_like(shown.truth("label", made.IDS[1]), 255)
-    palette.write_png(void, shown.dataset.file("label", made.IDS[1]))
+    void = np.full_like(shown.truth("label", report_runs.IDS[1]), 255)
+    palette.write_png(void, shown.dataset.file("label", report_runs.IDS[1]))
     found = gallery.measure(shown, report.nets[1].measured[0])
-    assert [image.id for image in found.images] == [made.IDS[0], made.IDS[2]]
+    assert [image.id for image in found.images] == [report_runs.IDS[0], report_runs.IDS[2]]
 
 
 def test_a_label_map_that_is_gone_is_said(run):
@@ -75,7 +75,7 @@ def test_a_label_map_that_is_gone_is_said(run):
     lost = Gallery(galleries["voc-fcn8s"].dataset, galleries["voc-fcn8s"].predictions / "gone")
     with pytest.raises(DataError) as error:
         gallery.measure(lost, report.nets[1].measured[0])
-    assert str(lost.predictions / f"{made.IDS[0]}.png") in str(error.value)
+    assert str(lost.predictions / f"{report_runs.IDS[0]}.png") in str(error.value)
 
 
 def images(count, seed=0):
@@ -136,15 +136,15 @@ def test_truth_and_prediction_are_in_the_colours_of_voc_and_background_is_clear(
 
 
 def test_the_classes_of_a_picture_say_what_was_missed_and_what_is_not_there(tmp_path):
-    _, galleries = made.run(tmp_path, made.IDS[:1])
+    _, galleries = report_runs.run(tmp_path, report_runs.IDS[:1])
     shown = galleries["voc-fcn8s"]
-    truth = shown.truth("label", made.IDS[0])
+    truth = shown.truth("label", report_runs.IDS[0])
     predicted = np.where(truth == 255, 0, truth)
     missed = int(np.unique(truth[(truth != 255) & (truth != 0)])[0])
     other = next(k for k in range(1, 21) if k not in truth)
     predicted[predicted == missed] = other
-    palette.write_png(predicted, shown.predictions / f"{made.IDS[0]}.png")
-    found = gallery.show(shown, "n", "label", ImageScore(made.IDS[0], 0, 0), Media()).classes
+    palette.write_png(predicted, shown.predictions / f"{report_runs.IDS[0]}.png")
+    found = gallery.show(shown, "n", "label", ImageScore(report_runs.IDS[0], 0, 0), Media()).classes
     by_name = {each.name: each for each in found}
     names = shown.dataset.classes
     assert (by_name[names[missed]].in_truth, by_name[names[missed]].predicted) == (True, False)
@@ -153,7 +153,7 @@ def test_the_classes_of_a_picture_say_what_was_missed_and_what_is_not_there(tmp_
 
 
 def test_a_large_picture_is_made_smaller(tmp_path):
-    trees.voc(tmp_path / "VOCdevkit/VOC2012", {"val": ["a"]}, size=(300, 1200))
+    dataset_trees.voc(tmp_path / "VOCdevkit/VOC2012", {"val": ["a"]}, size=(300, 1200))
     dataset = datasets.open("voc", "val", tmp_path)
     palette.write_png(np.zeros(dataset[0]["label"].shape[1:], np.uint8), tmp_path / "a.png")
     media = Media()
@@ -166,7 +166,7 @@ def test_what_two_nets_share_is_kept_once(run):
     report, galleries = run
     media = Media()
     image = report.nets[0].measured[0].images[3]
-    one, two = (gallery.show(galleries[net], net, "label", image, media) for net in made.NETS)
+    one, two = (gallery.show(galleries[net], net, "label", image, media) for net in report_runs.NETS)
     assert (one.photo, one.truth) == (two.photo, two.truth)
     assert one.prediction != two.prediction
     assert len(media.urls) == 6

@@ -2,20 +2,20 @@
 
 import importlib
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from reproduction.fcn import nets, paper
 from reproduction.fcn.datasets import DATASETS, class_names
-from reproduction.fcn.score import scores
+from reproduction.fcn.nets import published_nets
+from reproduction.fcn.reproduce import paper
+from reproduction.fcn.scoring.score import scores
 from reproduction.report import markdown, record
 from reproduction.report.record import Measured, NetResult, Report, Split
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 UNKNOWN = "siftflow-fcn32s"  # the one net of which no score was ever printed
-PAPER_ONLY = [name for name in nets.NETS if not name.startswith("voc-") and name != UNKNOWN]
+PAPER_ONLY = [name for name in published_nets.NETS if not name.startswith("voc-") and name != UNKNOWN]
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def judge(monkeypatch):
 
 def report(name, points=0.0, metric="mean_iu", rule=None, *, trained=False, limit=None):
     """A run of a net that scores what it must, but for one metric, which is off by some points."""
-    row, measured = nets.NETS[name], []
+    row, measured = published_nets.NETS[name], []
     lists = DATASETS[row.dataset].label_lists
     for head in row.heads:
         classes = class_names(lists[head.label])
@@ -42,7 +42,7 @@ def report(name, points=0.0, metric="mean_iu", rule=None, *, trained=False, limi
     return Report(row.dataset, "2026-01-31T12:00:00+00:00", split, limit, "cpu", "exact", {"torch": "2"}, nets_of_it)
 
 
-@pytest.mark.parametrize("name", nets.NETS)
+@pytest.mark.parametrize("name", published_nets.NETS)
 def test_a_wrong_score_fails_and_the_right_one_does_not(judge, capsys, name):
     right = judge(report(name), 0)
     assert (right, capsys.readouterr().err.startswith("not checked: ")) == (
@@ -61,14 +61,14 @@ def test_a_wrong_score_fails_and_the_right_one_does_not(judge, capsys, name):
         assert judge(report(name, tolerance - 0.01), 0) == 0
 
 
-@pytest.mark.parametrize("name", nets.NETS)
+@pytest.mark.parametrize("name", published_nets.NETS)
 def test_every_metric_that_is_compared_can_fail(judge, name):
     held = report(name).nets[0].measured[0].held_against
     for metric in held.values if held else ():
         assert judge(report(name, 2.0, metric), 0) == 1
 
 
-@pytest.mark.parametrize("name", nets.NETS)
+@pytest.mark.parametrize("name", published_nets.NETS)
 def test_a_part_of_the_images_is_not_checked(judge, capsys, name):
     assert judge(report(name, -30.0, limit=20), 0) == 3
     assert f"not checked: {name}" in capsys.readouterr().err

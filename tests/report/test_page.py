@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from reproduction.fcn.datasets import class_names
-from reproduction.fcn.score import scores
+from reproduction.fcn.scoring.score import scores
 from reproduction.report import page
 from reproduction.report.record import METRICS, Measured, NetResult
-from tests.report import made
+from tests.helpers import report_runs
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    report, galleries = made.run(tmp_path_factory.mktemp("run"))
+    report, galleries = report_runs.run(tmp_path_factory.mktemp("run"))
     return report, page.page(report, galleries)
 
 
@@ -83,10 +83,10 @@ def test_published_scores_stand_beside_them_with_differences_and_sources(run):
 def test_a_net_that_is_off_and_one_that_is_not_are_told_apart():
     counts = np.eye(21, dtype=np.int64) * 7
     good = Measured.of(
-        "label", scores(counts), class_names("voc"), [dataclasses.replace(made.HELD, values={"mean_iu": 1})]
+        "label", scores(counts), class_names("voc"), [dataclasses.replace(report_runs.HELD, values={"mean_iu": 1})]
     )
-    bad = Measured.of("label", scores(counts), class_names("voc"), [made.HELD])
-    text = page.page(made.report(NetResult("a", measured=[good]), NetResult("b", measured=[bad])))
+    bad = Measured.of("label", scores(counts), class_names("voc"), [report_runs.HELD])
+    text = page.page(report_runs.report(NetResult("a", measured=[good]), NetResult("b", measured=[bad])))
     badges = [entry["text"] for entry in Cells(text).classed("badge")]
     assert badges == ["✓ within 0.1 points", "✗ mean IU off by +50.00"]
     assert "<li>b: <strong>off</strong> from re-scored elsewhere, more than 0.1 points: mean IU by +50.00.</li>" in text
@@ -151,7 +151,7 @@ def test_the_most_frequent_mistakes_are_said_in_words():
     counts[8, 12] = 300
     counts[12, 0] = 50
     measured = Measured.of("label", scores(counts), class_names("voc"))
-    text = page.page(made.report(NetResult("n", measured=[measured])))
+    text = page.page(report_runs.report(NetResult("n", measured=[measured])))
     said = [
         entry["text"]
         for entry in Cells(text[text.index('<ol class="mistakes">') :].partition("</ol>")[0]).having(tag="li")
@@ -170,7 +170,7 @@ def test_a_class_that_is_nowhere_has_a_dash_and_an_empty_row():
     counts = np.zeros((21, 21), np.int64)
     counts[0, 0], counts[1, 0] = 3, 1
     measured = Measured.of("label", scores(counts), class_names("voc"))
-    text = page.page(made.report(NetResult("n", measured=[measured])))
+    text = page.page(report_runs.report(NetResult("n", measured=[measured])))
     assert [entry["text"] for entry in Cells(text).classed("bar-value")][:3] == ["75.00", "0.00", "\N{EN DASH}"]
     assert "neither in the truth nor predicted" in text
     assert text.count('class="empty"') == 19
@@ -179,7 +179,7 @@ def test_a_class_that_is_nowhere_has_a_dash_and_an_empty_row():
 def test_a_matrix_of_many_classes_has_no_numbers_in_its_cells():
     names = class_names("pascalcontext")
     measured = Measured.of("label", scores(np.eye(60, dtype=np.int64)), names)
-    text = page.page(made.report(NetResult("n", measured=[measured]), name="pascalcontext"))
+    text = page.page(report_runs.report(NetResult("n", measured=[measured]), name="pascalcontext"))
     assert '<table class="matrix dense" style="--classes:60">' in text
     assert ">100</td>" not in text
 
@@ -189,7 +189,7 @@ def test_both_labellings_of_sift_flow_are_shown():
         Measured.of(top, scores(np.eye(len(names), dtype=np.int64)), names)
         for top, names in (("sem", class_names("siftflow-sem")), ("geo", class_names("siftflow-geo")))
     ]
-    text = page.page(made.report(NetResult("siftflow-fcn16s", measured=nets), name="siftflow"))
+    text = page.page(report_runs.report(NetResult("siftflow-fcn16s", measured=nets), name="siftflow"))
     panels = [entry["data-panel"] for entry in Cells(text).classed("panel")]
     assert panels == ["siftflow-fcn16s-sem", "siftflow-fcn16s-geo"]
     assert "<h1>SIFT Flow</h1>" in text
@@ -197,19 +197,21 @@ def test_both_labellings_of_sift_flow_are_shown():
 
 def test_of_nets_of_which_nothing_was_published_no_source_is_named():
     measured = Measured.of("label", scores(np.eye(21, dtype=np.int64)), class_names("voc"))
-    text = page.page(made.report(NetResult("n", measured=[measured])))
+    text = page.page(report_runs.report(NetResult("n", measured=[measured])))
     assert "#sources" not in text
     assert '<h2 id="scores-title">Scores</h2>' in text
 
 
 def test_a_net_that_was_not_measured_says_why():
-    text = page.page(made.report(NetResult("nyud-fcn32s-color-d", note="no caffemodel was published"), name="nyud"))
+    text = page.page(
+        report_runs.report(NetResult("nyud-fcn32s-color-d", note="no caffemodel was published"), name="nyud")
+    )
     assert "not measured: no caffemodel was published" in text
 
 
 def test_names_cannot_break_the_page(tmp_path):
     names = ["background", "<script>alert(1)</script>", '"&', *(f"class {k}" for k in range(3, 21))]
-    report, galleries = made.run(tmp_path, made.IDS[:3], names)
+    report, galleries = report_runs.run(tmp_path, report_runs.IDS[:3], names)
     text = page.page(report, galleries)
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from reproduction.caffe.errors import DataError
-from reproduction.fcn.score import scores
+from reproduction.fcn.scoring.score import scores
 from reproduction.report import markdown, record
 from reproduction.report.record import Measured, NetResult, Report, Split
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from reproduction.caffe.errors import ReproductionError
-from reproduction.fcn import nets, paper
 from reproduction.fcn.datasets import class_names
-from reproduction.fcn.score import Scores, scores
+from reproduction.fcn.nets import published_nets
+from reproduction.fcn.reproduce import paper
+from reproduction.fcn.scoring.score import Scores, scores
 from reproduction.report import markdown, record
 from reproduction.report.record import Measured, NetResult, Report, Split
 
@@ -74,7 +75,7 @@ def test_geometry_is_compared_with_its_own_column():
     assert sem.references[0].values["mean_iu"] == pytest.approx(0.395)
 
 
-@pytest.mark.parametrize("name", nets.NETS)
+@pytest.mark.parametrize("name", published_nets.NETS)
 def test_every_printed_number_comes_back_as_printed(name):
     rows = {"paper": paper.published(name), "readme": paper.readme(name), "rescored": paper.rescored(name)}
     for reference in record.references(name):

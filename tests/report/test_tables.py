@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from reproduction.fcn import bounds, paper
-from reproduction.fcn.score import scores
+from reproduction.fcn.reproduce import paper
+from reproduction.fcn.scoring import upper_bound
+from reproduction.fcn.scoring.score import scores
 from reproduction.report import tables
 from reproduction.report.record import Measured, NetResult
-from tests.report import made
+from tests.helpers import report_runs
 
 
 def column(table, head):
@@ -35,7 +36,7 @@ def test_times_stand_beside_those_of_both_papers():
 
 def test_upper_bounds_stand_beside_those_that_were_printed():
     counts = np.array([[3, 1], [0, 4]])
-    found = {way: dict.fromkeys(bounds.FACTORS, scores(counts)) for way in bounds.WAYS}
+    found = {way: dict.fromkeys(upper_bound.FACTORS, scores(counts)) for way in upper_bound.WAYS}
     table = tables.upper_bounds(found, "80 images of mini val")
     assert column(table, "factor") == ["128", "64", "32", "16", "8", "4"]
     assert column(table, "paper, VOC") == ["50.9", "73.3", "86.1", "92.8", "96.4", "98.5"]
@@ -57,7 +58,7 @@ def test_every_printed_number_of_table_2_is_there():
 def test_strides_are_compared_by_their_scores():
     counts = np.eye(7, dtype=np.int64) + 1
     measured = Measured.of("label", scores(counts), [f"class {k}" for k in range(7)])
-    report = made.report(NetResult("mini-fcn8s", measured=[measured]), name="mini", limit=3)
+    report = report_runs.report(NetResult("mini-fcn8s", measured=[measured]), name="mini", limit=3)
     table = tables.skips(report, measured, "mini")
     shown = {row[0]: row[1::2] for row in table.rows}
     mine = [f"{100 * getattr(measured, metric):.2f}" for metric in paper.METRICS]

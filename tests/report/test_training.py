@@ -6,9 +6,9 @@ import re
 import pytest
 
 from reproduction.caffe.errors import DataError
-from reproduction.fcn import card
-from reproduction.report import course, training
-from tests.report import made
+from reproduction.fcn.segment import card
+from reproduction.report import training, training_history
+from tests.helpers import report_runs
 from tests.report.test_page import Cells
 
 CLASSES = ["background", "cat", "<dog>"]
@@ -17,13 +17,13 @@ CLASSES = ["background", "cat", "<dog>"]
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    made.log(folder, "mini-vgg", 20, time="2026-01-31T12:00:00+00:00")
-    made.log(folder, "mini-fcn32s", 40, parents=["mini-vgg"], classes=CLASSES, time="2026-01-31T12:10:00+00:00")
-    made.log(
+    report_runs.log(folder, "mini-vgg", 20, time="2026-01-31T12:00:00+00:00")
+    report_runs.log(folder, "mini-fcn32s", 40, parents=["mini-vgg"], classes=CLASSES, time="2026-01-31T12:10:00+00:00")
+    report_runs.log(
         folder, "mini-fcn16s", 24, made=13, parents=["mini-fcn32s"], classes=CLASSES, resumed=[6],
         time="2026-01-31T12:20:00+00:00", ended="2026-01-31T12:30:00+00:00",
     )  # fmt: skip
-    training.dump(course.find(folder), folder / "index.html")
+    training.dump(training_history.find(folder), folder / "index.html")
     return folder
 
 
@@ -57,7 +57,7 @@ def test_curves_run_over_all_stages(text):
 def test_every_validation_stands_in_a_table(text, runs):
     cells = Cells(text)
     for name in ("mini-fcn32s", "mini-fcn16s"):
-        for check in course.read(runs / name).checks:
+        for check in training_history.read(runs / name).checks:
             for metric, value in check.scores["label"].items():
                 (cell,) = cells.having(data_stage=name, data_iteration=str(check.iteration), data_metric=metric)
                 assert cell["text"] == f"{100 * value:.2f}"
@@ -78,10 +78,10 @@ def test_the_classes_are_those_of_the_last_validation_beside_the_stages_before(t
 
 
 def test_classes_have_the_colours_of_the_nets_card(tmp_path):
-    folder = made.log(tmp_path, "mini-fcn32s", 4, classes=CLASSES)
-    assert "background:#800000" in training.page([course.read(folder)])
+    folder = report_runs.log(tmp_path, "mini-fcn32s", 4, classes=CLASSES)
+    assert "background:#800000" in training.page([training_history.read(folder)])
     card.dump(card.own("mini-fcn32s", CLASSES, [(0, 0, 0), (1, 2, 3), (4, 5, 6)]), folder / card.FILE)
-    text = training.page([course.read(folder)])
+    text = training.page([training_history.read(folder)])
     assert "background:#010203" in text
     assert "background:#800000" not in text
 
@@ -93,8 +93,8 @@ def test_what_ran_is_said(text):
 
 def test_it_is_said_how_long_it_took(tmp_path, text):
     assert "<dd>2026-01-31T12:30:00+00:00</dd>" in text, "with a stop it is not known"
-    made.log(tmp_path, "n", 4, ended="2026-01-31T12:00:09+00:00")
-    assert "<dd>2026-01-31T12:00:09+00:00, after 0:00:09</dd>" in training.page([course.read(tmp_path / "n")])
+    report_runs.log(tmp_path, "n", 4, ended="2026-01-31T12:00:09+00:00")
+    assert "<dd>2026-01-31T12:00:09+00:00, after 0:00:09</dd>" in training.page([training_history.read(tmp_path / "n")])
 
 
 def test_the_page_needs_nothing_but_itself(text):
@@ -105,30 +105,30 @@ def test_the_page_needs_nothing_but_itself(text):
 
 def test_trainings_that_have_nothing_to_do_with_each_other_are_shown_apart(tmp_path):
     for name in ("a", "b"):
-        made.log(tmp_path, name, 4, classes=CLASSES)
-    text = training.page(course.read(folder) for folder in course.find(tmp_path))
+        report_runs.log(tmp_path, name, 4, classes=CLASSES)
+    text = training.page(training_history.read(folder) for folder in training_history.find(tmp_path))
     assert len(charts(text)) == 4
     assert re.findall(r"<h2[^>]*>(.*?)</h2>", text) == ["a", "b"]
 
 
 def test_a_training_that_has_just_begun_is_shown(tmp_path):
-    made.log(tmp_path, "n", 4, made=0, classes=CLASSES)
-    text = training.page([course.read(tmp_path / "n")])
+    report_runs.log(tmp_path, "n", 4, made=0, classes=CLASSES)
+    text = training.page([training_history.read(tmp_path / "n")])
     assert "not validated yet" in text
     assert charts(text) == []
 
 
 def test_many_losses_are_shown_as_means_and_ranges(tmp_path):
-    made.log(tmp_path, "n", 2000, classes=CLASSES)
-    (loss, _) = charts(training.page([course.read(tmp_path / "n")]))
+    report_runs.log(tmp_path, "n", 2000, classes=CLASSES)
+    (loss, _) = charts(training.page([training_history.read(tmp_path / "n")]))
     assert loss["lines"][0]["name"] == "loss, mean and range of 5"
     assert len(loss["lines"][0]["x"]) == 400
 
 
 def test_a_loss_of_zero_is_shown(tmp_path):
-    path = made.log(tmp_path, "n", 4, classes=CLASSES) / "log.jsonl"
+    path = report_runs.log(tmp_path, "n", 4, classes=CLASSES) / "log.jsonl"
     path.write_text(path.read_text().replace('"loss_per_pixel": 0.5', '"loss_per_pixel": 0'))
-    (loss, _) = charts(training.page([course.read(tmp_path / "n")]))
+    (loss, _) = charts(training.page([training_history.read(tmp_path / "n")]))
     assert loss["log"] is False
 
 
@@ -145,7 +145,7 @@ NAMES = ["s$\\frac{$", "a\x1b[31m\x00", "\u202etxt.exe", "<b>&'\"", "\udcff", "\
 @pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
 def test_any_name_makes_a_page(tmp_path, name):
     """Names are no formulas, no markup, and nothing that XML cannot hold."""
-    folder = made.log(tmp_path, "n", 4, classes=["background", name, "c"])
+    folder = report_runs.log(tmp_path, "n", 4, classes=["background", name, "c"])
     log = folder / "log.jsonl"
     first, rest = log.read_text().split("\n", 1)
     log.write_text(json.dumps(json.loads(first) | {"stage": name}) + "\n" + rest)
@@ -162,7 +162,7 @@ LOSSES = [[1e100, 1e-100], [5e-324, 1e100], [0, 0], [-1e100, 1e100], [1e100] * 2
 @pytest.mark.parametrize("losses", LOSSES)
 @pytest.mark.filterwarnings("error")
 def test_any_losses_make_a_page(tmp_path, losses):
-    folder = made.log(tmp_path, "n", 3, made=0)
+    folder = report_runs.log(tmp_path, "n", 3, made=0)
     with (folder / "log.jsonl").open("a") as file:
         for number, loss in enumerate(losses):
             record = {"record": "iteration", "iteration": number, "loss": loss, "loss_per_pixel": None}
@@ -171,7 +171,7 @@ def test_any_losses_make_a_page(tmp_path, losses):
 
 
 def test_a_validation_without_a_pixel_that_counts_makes_a_page(tmp_path):
-    folder = made.log(tmp_path, "n", 3, made=0, classes=["a", "b"])
+    folder = report_runs.log(tmp_path, "n", 3, made=0, classes=["a", "b"])
     scores = dict.fromkeys(["pixel_acc", "mean_acc", "mean_iu", "fw_iu"]) | {"class_iu": [None, None]}
     record = {"record": "validation", "iteration": 3, "images": 1, "scores": {"label": scores}}
     with (folder / "log.jsonl").open("a") as file:

@@ -7,17 +7,15 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from reproduction.caffe import prototxt
 from reproduction.caffe.errors import NetError, ReproductionError
-from reproduction.caffe.net import Net
+from reproduction.caffe.formats import prototxt
+from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.helpers.paths import ROOT
 
 
 def run(*args: object) -> subprocess.CompletedProcess[str]:

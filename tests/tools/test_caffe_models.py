@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 import reproduction
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/caffe_models.md").read_text()
 COMMANDS = [line for block in re.findall(r"^```sh\n(.*?)^```$", PAGE, re.M | re.S) for line in block.splitlines()]
 CODE = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests import own
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.helpers import custom_folders
+from tests.helpers.paths import ROOT
 
 
 @pytest.fixture
@@ -29,7 +28,7 @@ def tool(monkeypatch, capsys, tmp_path):
 
 
 def test_a_good_folder_is_described_and_exits_0(tool):
-    own.write("photos")
+    custom_folders.write("photos")
     code, out, err = tool("photos")
     assert (code, err) == (0, "")
     lines = out.splitlines()
@@ -46,7 +45,7 @@ def test_a_good_folder_is_described_and_exits_0(tool):
 
 
 def test_a_bad_folder_names_files_and_exits_1(tool):
-    own.write("photos", labels=lambda i: own.label(i) * 100, n=7)
+    custom_folders.write("photos", labels=lambda i: custom_folders.label(i) * 100, n=7)
     code, out, _ = tool("photos")
     assert code == 1
     assert (
@@ -59,18 +58,18 @@ def test_a_bad_folder_names_files_and_exits_1(tool):
 
 
 def test_colours_are_written_to_be_named_and_read_again(tool):
-    own.write("photos", labels=own.paint, names=None)
+    custom_folders.write("photos", labels=custom_folders.paint, names=None)
     code, out, err = tool("photos", "--write-palette", "found.txt")
     assert code == 1
     assert err == "found.txt: written; a line is R G B name, in the order of the classes.\n"
     assert "3 colours in the labels (R G B, share):" in out
     assert Path("found.txt").read_text() == "0 0 0 class0\n128 0 0 class1\n0 128 0 class2\n"
     assert tool("photos", "--palette", "found.txt")[0] == 0
-    own.write("numbers")
+    custom_folders.write("numbers")
     assert tool("numbers", "--write-palette", "x.txt") == (
         1, "", "error: numbers: there is no palette to write; the labels are not painted: they hold class numbers.\n",
     )  # fmt: skip
-    own.write("jpegs", ending="jpg")
+    custom_folders.write("jpegs", ending="jpg")
     assert tool("jpegs", "--write-palette", "x.txt") == (
         1, "", "error: jpegs: there is no palette to write; no label shows its colours.\n",
     )  # fmt: skip
@@ -78,14 +77,14 @@ def test_colours_are_written_to_be_named_and_read_again(tool):
 
 
 def test_the_palette_of_a_mask_is_written_whole(tool):
-    own.write("photos", labels=own.mask, names=("wall", "crack"))
+    custom_folders.write("photos", labels=custom_folders.mask, names=("wall", "crack"))
     assert tool("photos", "--write-palette", "photos/palette.txt")[0] == 1
     assert Path("photos/palette.txt").read_text() == "0 0 0 wall\n255 255 255 crack\n"
     assert tool("photos")[0] == 0
 
 
 def test_an_empty_folder_says_so(tool):
-    own.write("photos", n=0)
+    custom_folders.write("photos", n=0)
     code, out, _ = tool("photos")
     assert code == 1
     assert out.splitlines()[:2] == ["photos: 0 pictures in images/, 0 labels in labels/", "0 pictures with a label"]
@@ -93,7 +92,7 @@ def test_an_empty_folder_says_so(tool):
 
 
 def test_everything_is_json_for_machines(tool):
-    own.write("photos", labels=own.mask)
+    custom_folders.write("photos", labels=custom_folders.mask)
     code, out, _ = tool("photos", "--json")
     report = json.loads(out)
     assert code == 1
@@ -109,9 +108,9 @@ def test_no_folder_is_one_line(tool):
 
 
 def test_palettes_that_mean_nothing_are_offered_as_colours_or_indices(tool):
-    own.write("photos")
+    custom_folders.write("photos")
     for i in range(6):
-        image = Image.fromarray(own.label(i))
+        image = Image.fromarray(custom_folders.label(i))
         image.putpalette([128, 64, 128, 244, 35, 232, 70, 70, 70])
         image.save(f"photos/labels/p{i}.png")
     code, out, _ = tool("photos", "--write-palette", "found.txt")

@@ -7,14 +7,13 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from reproduction.caffe import tested
+from reproduction.caffe import tested_devices
 from reproduction.caffe.errors import DataError
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 TOOLS = sorted(path for path in (ROOT / "tools").glob("*.py") if path.stem != "common")
 
 
@@ -57,16 +56,16 @@ def test_a_device_is_offered_in_one_way():
         assert '"--device"' not in path.read_text(), "common.add_device says what was not tested"
 
 
-@pytest.mark.skipif(tested.RECORD.is_file(), reason="CUDA was tested")
+@pytest.mark.skipif(tested_devices.RECORD.is_file(), reason="CUDA was tested")
 @pytest.mark.parametrize("path", [path for path in TOOLS if offers_a_device(path)], ids=lambda path: path.stem)
 def test_the_help_says_that_cuda_is_untested(path):
     assert "cuda (untested on CUDA)" in " ".join(python(str(path), "--help").stdout.split())
 
 
-@pytest.mark.skipif(tested.RECORD.is_file(), reason="CUDA was tested")
+@pytest.mark.skipif(tested_devices.RECORD.is_file(), reason="CUDA was tested")
 def test_who_chooses_cuda_is_told_that_it_is_untested():
     done = python(str(ROOT / "tools/infer.py"), "--net", "mini-fcn8s", "--device", "cuda", str(ROOT / "README.md"))
-    assert done.stderr.startswith("warning: untested on CUDA: no run on device 'cuda' is recorded. ")
+    assert "\nwarning: untested on CUDA: no run on device 'cuda' is recorded. " in done.stderr
     done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert "(DEVICE=cuda is untested on CUDA)" in done.stdout
     assert " are untested on CUDA" in (ROOT / "README.md").read_text()

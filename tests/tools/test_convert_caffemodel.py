@@ -5,7 +5,6 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +12,13 @@ import safetensors.numpy
 import torch
 from PIL import Image
 
-from reproduction.caffe import caffemodel, prototxt, weights
 from reproduction.caffe.errors import WeightsError
-from reproduction.fcn import card, nets
-from tests import thin
+from reproduction.caffe.formats import caffemodel, prototxt, weights
+from reproduction.fcn.nets import published_nets
+from reproduction.fcn.segment import card
+from tests.helpers import thin_nets
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests/golden"
 SNAPSHOT = GOLDEN / "snapshot/snapshot_iter_3.caffemodel"
 VGG = GOLDEN / "legacy/v1_tiny_vgg.caffemodel"
@@ -265,8 +265,8 @@ def layers_of_pytorch_fcn(name):
 def test_weights_go_to_pytorch_fcn_and_back(name, tmp_path, convert):
     folder = tmp_path / name
     folder.mkdir()
-    prototxt.dump(thin.deploy(name, 64), folder / "deploy.prototxt")
-    model = thin.write(tmp_path / "a.caffemodel", name, 64)
+    prototxt.dump(thin_nets.deploy(name, 64), folder / "deploy.prototxt")
+    model = thin_nets.write(tmp_path / "a.caffemodel", name, 64)
     drop = ["--drop", "scale_pool4", "scale_pool3"] if "atonce" in name else []
     assert convert(model, "-o", tmp_path / "a.pth", *drop)[0] == 0
     state = torch.load(tmp_path / "a.pth", weights_only=True)
@@ -284,11 +284,11 @@ def test_weights_go_to_pytorch_fcn_and_back(name, tmp_path, convert):
 def test_safetensors_say_what_they_hold(tmp_path, convert):
     folder = tmp_path / "voc-fcn32s"
     folder.mkdir()
-    prototxt.dump(thin.deploy("voc-fcn32s", 64), folder / "deploy.prototxt")
-    model = thin.write(tmp_path / "a.caffemodel", "voc-fcn32s", 64)
+    prototxt.dump(thin_nets.deploy("voc-fcn32s", 64), folder / "deploy.prototxt")
+    model = thin_nets.write(tmp_path / "a.caffemodel", "voc-fcn32s", 64)
     assert convert(model, "-o", tmp_path / "a.safetensors", "--net", folder)[0] == 0
     about = card.loads(weights.read(tmp_path / "a.safetensors").metadata[card.KEY])
-    assert about == card.sourced(card.of(nets.NETS["voc-fcn32s"]), model)
+    assert about == card.sourced(card.of(published_nets.NETS["voc-fcn32s"]), model)
     assert about.labels["label"].classes[15] == "person"
     with safetensors.safe_open(tmp_path / "a.safetensors", "np") as file:  # as the help has it
         said = json.loads(file.metadata()["card"])

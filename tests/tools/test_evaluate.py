@@ -13,14 +13,17 @@ import numpy as np
 import pytest
 import torch
 
-from reproduction.caffe import prototxt
-from reproduction.fcn import datasets, mininets, nets, own, segmenter
-from reproduction.fcn.evaluate import evaluate
+from reproduction.caffe.formats import prototxt
+from reproduction.fcn import datasets
+from reproduction.fcn.nets import mini_nets, published_nets
+from reproduction.fcn.scoring.evaluate import evaluate
+from reproduction.fcn.segment import segmenter
+from reproduction.fcn.train import custom_nets
 from reproduction.report import record
-from tests import mini, trees
-from tests import own as folders
+from tests.helpers import custom_folders as folders
+from tests.helpers import dataset_trees, small_mini_voc
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 IDS = ["2007_000033", "2007_000042", "2007_000061"]
 
 
@@ -68,7 +71,7 @@ def tool(monkeypatch, capsys, tmp_path):
 
 @pytest.fixture
 def root(tmp_path):
-    trees.voc(tmp_path / "data/pascal/VOC2011", {"seg11valid": IDS, "val": IDS})
+    dataset_trees.voc(tmp_path / "data/pascal/VOC2011", {"seg11valid": IDS, "val": IDS})
     return tmp_path / "data"
 
 
@@ -128,7 +131,7 @@ def test_the_progress_of_a_resumed_run_starts_where_it_was(tool, monkeypatch):
 
 
 def test_json_holds_the_confusion(tool, tmp_path, monkeypatch):
-    trees.siftflow(tmp_path / "sift-flow", {"test": ["a", "b"]})
+    dataset_trees.siftflow(tmp_path / "sift-flow", {"test": ["a", "b"]})
     net = Fake(score_sem=33, score_geo=3)
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights/siftflow-fcn8s-heavy.safetensors").touch()
@@ -172,7 +175,7 @@ def test_a_stopped_run_says_that_it_goes_on(tool, root, tmp_path, monkeypatch):
 
 
 def test_training_images_are_refused_unless_forced(tool, root):
-    trees.sbd(root / "sbdd/dataset", {"train": IDS[:2]})
+    dataset_trees.sbd(root / "sbdd/dataset", {"train": IDS[:2]})
     (root / "pascal/VOC2011/ImageSets/Segmentation/seg11valid.txt").unlink()
     command = ("--net", "voc-fcn8s", "--weights", "w", "--data", root, "--split", "val", "-q")
     code, out, err = tool(VOC21, *command)
@@ -194,10 +197,10 @@ def run(*args, launcher=()):
 def drawn(tmp_path_factory):
     """Mini-VOC in small, and its nets with seeded weights."""
     folder = tmp_path_factory.mktemp("drawn")
-    mini.weights(folder / "weights")
+    small_mini_voc.weights(folder / "weights")
     with pytest.MonkeyPatch.context() as patch:
-        mini.shrink(patch)
-        mini.mini.generate(folder / "data")
+        small_mini_voc.shrink(patch)
+        small_mini_voc.mini_voc.generate(folder / "data")
     return folder
 
 
@@ -226,12 +229,12 @@ def test_two_processes_count_what_one_does(drawn):
     assert len(net.measured[0].images) == 3
     assert (drawn / "report/index.html").read_text().count('<article class="shot">') == 3
     assert (found["images"], found["split"]) == (3, "val")
-    assert list(found["scores"]["label"]["class_iu"]) == list(mini.mini.CLASSES)
+    assert list(found["scores"]["label"]["class_iu"]) == list(small_mini_voc.mini_voc.CLASSES)
     assert len([iu for iu in found["scores"]["label"]["class_iu"].values() if iu]) > 1
 
 
 def test_a_net_of_ones_own_is_scored_on_a_data_set(drawn, tmp_path):
-    prototxt.dump(nets.deploy(mininets.NETS["mini-fcn16s"]), tmp_path / "deploy.prototxt")
+    prototxt.dump(published_nets.deploy(mini_nets.NETS["mini-fcn16s"]), tmp_path / "deploy.prototxt")
     weights = drawn / "weights/mini/mini-fcn16s.caffemodel"
     own = ("--prototxt", tmp_path / "deploy.prototxt", "--dataset", "mini", "--split", "val")
     same = ("--weights", weights, "--data", drawn / "data", "--report", tmp_path / "report", "--json", "-q")
@@ -247,9 +250,9 @@ def test_a_net_is_scored_on_the_pictures_of_ones_own_that_it_learnt_from(tool, t
     colours = np.array([[9, 9, 9], [200, 0, 0], [0, 200, 0]], np.uint8)
     photos = folders.write(tmp_path / "photos", labels=lambda i: colours[folders.label(i)], names=None)
     (photos / "palette.txt").write_text("9 9 9 background\n200 0 0 cat\n0 200 0 dog\n")
-    known = own.data(photos)
-    stage = own.stage("mini-fcn32s", known)
-    folder = own.describe(stage, known, tmp_path / "runs", [])
+    known = custom_nets.data(photos)
+    stage = custom_nets.stage("mini-fcn32s", known)
+    folder = custom_nets.describe(stage, known, tmp_path / "runs", [])
     prototxt.dump(stage.train, folder / "train.prototxt")
     (folder / "mini-fcn32s.caffemodel").write_bytes(b"weights")
     code, out, err = tool(Fake(score=3), "--net", folder, "--data", photos, "-q")
@@ -309,7 +312,7 @@ def test_a_net_is_scored_on_the_pictures_of_ones_own_that_it_learnt_from(tool, t
 )
 def test_mistakes_with_ones_own_net_are_one_line(tool, args, code, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    prototxt.dump(nets.deploy(mininets.NETS["mini-fcn16s"]), Path("deploy.prototxt"))
+    prototxt.dump(published_nets.deploy(mini_nets.NETS["mini-fcn16s"]), Path("deploy.prototxt"))
     ended, out, err = tool(VOC21, *args)
     assert (ended, out) == (code, "")
     assert said in err
@@ -332,7 +335,7 @@ def test_mistakes_end_in_one_line(tool, tmp_path):
         f"error: {tmp_path}: NYUDv2 is not here; looked for nyud, nyud/nyud."
         " Fetch it with tools/fetch.py, or point to the folder that holds it.\n"
     )
-    trees.nyud(tmp_path / "nyud", {"test": ["5001"]})
+    dataset_trees.nyud(tmp_path / "nyud", {"test": ["5001"]})
     code, out, err = tool(VOC21, "--net", "nyud-fcn32s-color-d", "--data", tmp_path)
     assert (code, err) == (
         1,

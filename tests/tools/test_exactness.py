@@ -3,16 +3,14 @@
 import importlib
 import json
 import sys
-from pathlib import Path
 
 import pytest
 
-from reproduction.caffe import tested
-from reproduction.caffe.layers import blas
-from tests import parity
-from tests.parity import Parity
-
-ROOT = Path(__file__).resolve().parents[2]
+from reproduction.caffe import tested_devices
+from reproduction.caffe.layers.exact import blas
+from tests.helpers import parity
+from tests.helpers.parity import Parity
+from tests.helpers.paths import ROOT
 
 
 @pytest.fixture
@@ -69,14 +67,14 @@ def test_what_this_cpu_cannot_check_is_no_success(exactness):
 def test_a_device_is_recorded_only_when_its_nets_match(exactness, monkeypatch, tmp_path):
     tool = sys.modules["exactness"]
     record = ROOT / "no such file"
-    monkeypatch.setattr(tested, "RECORD", record)
+    monkeypatch.setattr(tested_devices, "RECORD", record)
     monkeypatch.setattr(tool.devices, "use", lambda name: tool.torch.device("cuda"))
     monkeypatch.setattr(tool.torch.cuda, "get_device_name", lambda place: "a device")
     for wrong in (Parity(forward=1e-3), Parity(labels_off=1), Parity(backward=0.1), Parity(off=["blob a nan"])):
         assert exactness("--device", "cuda", torch=wrong)[0] == 1
         assert not record.exists()
     monkeypatch.setattr(tool, "ROOT", tmp_path)
-    monkeypatch.setattr(tested, "RECORD", tmp_path / "tested.json")
+    monkeypatch.setattr(tested_devices, "RECORD", tmp_path / "tested.json")
     code, said = exactness("--device", "cuda")
     assert (code, said.splitlines()[-1]) == (0, "recorded in tested.json")
     assert json.loads((tmp_path / "tested.json").read_text())["device"] == "a device"

@@ -13,14 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from reproduction.caffe import prototxt
 from reproduction.caffe.errors import WeightsError
-from reproduction.fcn import card, export
-from reproduction.fcn.segmenter import Segmenter
-from tests import thin
+from reproduction.caffe.formats import prototxt
+from reproduction.fcn.segment import card, export
+from reproduction.fcn.segment.segmenter import Segmenter
 from tests.golden import seeded
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.helpers import thin_nets
+from tests.helpers.paths import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +27,8 @@ def folder(tmp_path_factory):
     """A thin voc-fcn32s as a training leaves it, with classes of its own."""
     made = tmp_path_factory.mktemp("runs") / "mine"
     made.mkdir()
-    prototxt.dump(thin.deploy("voc-fcn32s", 64), made / "deploy.prototxt")
-    thin.write(made / "w.caffemodel", "voc-fcn32s", 64)
+    prototxt.dump(thin_nets.deploy("voc-fcn32s", 64), made / "deploy.prototxt")
+    thin_nets.write(made / "w.caffemodel", "voc-fcn32s", 64)
     card.dump(card.own("mine", [f"c{i}" for i in range(21)], weights="w.caffemodel"), made / card.FILE)
     return made
 
@@ -141,10 +140,10 @@ def test_mistakes_are_one_line(tool, tmp_path):
 
 
 def test_torch_hub_gives_a_segmenter(monkeypatch, tmp_path):
-    from reproduction.fcn import nets
+    from reproduction.fcn.nets import published_nets
 
-    monkeypatch.setattr(nets, "deploy", lambda row: thin.deploy(row.name, 64))
-    model = thin.write(tmp_path / "w.caffemodel", "voc-fcn8s", 64)
+    monkeypatch.setattr(published_nets, "deploy", lambda row: thin_nets.deploy(row.name, 64))
+    model = thin_nets.write(tmp_path / "w.caffemodel", "voc-fcn8s", 64)
     loaded = torch.hub.load(str(ROOT), "voc_fcn8s", source="local", weights=model)
     assert loaded(seeded.synth_image(29, 41, 2)).labels.shape == (29, 41)
     with pytest.raises(WeightsError):

@@ -3,21 +3,20 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests import servers
-from tests.fcn.test_archives import tgz
+from tests.fcn.fetch.test_archives import tgz
+from tests.helpers import http_servers
+from tests.helpers.paths import ROOT
 from tools import common
 
-ROOT = Path(__file__).resolve().parents[2]
 DATA = b"floats" * 1000
 
 
 @pytest.fixture
 def site():
-    with servers.serve() as site:
+    with http_servers.serve() as site:
         yield site
 
 
@@ -96,7 +95,7 @@ def test_a_set_is_fetched_unpacked_and_reported(fetch, site, tmp_path):
 
 
 def test_one_file_that_fails_does_not_stop_the_others(fetch, site, tmp_path):
-    url = site.add("fcn8s.caffemodel", DATA, always=servers.corrupt)
+    url = site.add("fcn8s.caffemodel", DATA, always=http_servers.corrupt)
     done = fetch("voc-fcn8s", "seg11valid")
     assert done.returncode == 1
     wrong = bytearray(DATA)

@@ -11,15 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from reproduction.caffe import prototxt, weights
 from reproduction.caffe.errors import DataError, ReproductionError, WeightsError
-from reproduction.fcn import palette
-from reproduction.fcn.segmenter import Segmenter
-from tests import mini, thin, trees
+from reproduction.caffe.formats import prototxt, weights
+from reproduction.fcn.images import palette
+from reproduction.fcn.segment.segmenter import Segmenter
 from tests.golden import seeded
+from tests.helpers import dataset_trees, small_mini_voc, thin_nets
+from tests.helpers.paths import ROOT
 from tools import common
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +27,8 @@ def shelf(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shelf")
     for name in ("voc-fcn8s", "siftflow-fcn32s", "nyud-fcn32s-color-hha"):
         (folder / name).mkdir()
-        prototxt.dump(thin.deploy(name), folder / name / "deploy.prototxt")
-        thin.write(folder / f"{name}.caffemodel", name)
+        prototxt.dump(thin_nets.deploy(name), folder / name / "deploy.prototxt")
+        thin_nets.write(folder / f"{name}.caffemodel", name)
     return folder
 
 
@@ -153,7 +152,7 @@ def test_how_far_it_is_is_shown_where_no_picture_is(infer, monkeypatch):
 
 
 def test_hha_pictures_are_found_by_name(infer):
-    trees.nyud(Path("nyud"), {"test": ["5001"]})
+    dataset_trees.nyud(Path("nyud"), {"test": ["5001"]})
     args = ("nyud/data/images", "--hha", "nyud/data/hha", "-o", "out")
     assert infer(*args, net="nyud-fcn32s-color-hha")[0] == 0
     assert files("out") == ["img_5001.png", "img_5001_legend.png", "img_5001_overlay.png"]
@@ -270,7 +269,7 @@ def test_fetched_and_converted_weights_are_found_without_being_named(infer, shel
 
 
 def test_a_mini_net_says_its_own_classes_and_that_it_knows_no_photographs(infer, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys.modules["infer"], "WEIGHTS", mini.weights(tmp_path / "weights"))
+    monkeypatch.setattr(sys.modules["infer"], "WEIGHTS", small_mini_voc.weights(tmp_path / "weights"))
     picture("photo.jpg", size=(60, 70))
     monkeypatch.setattr(sys, "argv", ["infer.py", "photo.jpg", "--net", "mini-fcn8s", "--json"])
     assert sys.modules["infer"].main() == 0
@@ -282,7 +281,7 @@ def test_a_mini_net_says_its_own_classes_and_that_it_knows_no_photographs(infer,
     made = Segmenter.load("mini-fcn8s", "weights/mini/mini-fcn8s.caffemodel")
     names = {share.name for share in made("photo.jpg").shares}
     assert len(names) > 1
-    assert names <= set(mini.mini.CLASSES)
+    assert names <= set(small_mini_voc.mini_voc.CLASSES)
     dataset_mean = np.array((104.00699, 116.66877, 122.67892))
     data = (read("photo.jpg")[0][:, :, ::-1] - dataset_mean).astype(np.float32).transpose(2, 0, 1)[None].copy()
     with torch.no_grad():

@@ -12,13 +12,14 @@ import onnx
 import pytest
 from PIL import Image
 
-from reproduction.caffe import caffemodel, weights
-from reproduction.caffe.net import Net
-from reproduction.fcn import card, mininets
-from reproduction.fcn.datasets import mini
-from reproduction.fcn.segmenter import Segmenter
+from reproduction.caffe.formats import caffemodel, weights
+from reproduction.caffe.net.net import Net
+from reproduction.fcn.datasets.mini import mini_voc
+from reproduction.fcn.nets import mini_nets
+from reproduction.fcn.segment import card
+from reproduction.fcn.segment.segmenter import Segmenter
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/own_data.md").read_text()
 
 
@@ -31,13 +32,13 @@ def blocks(kind):
 def photos(tmp_path, monkeypatch):
     """A folder of ten pictures of Mini-VOC, and the weights that its nets start from."""
     for name, value in (("TRAIN", 10), ("VAL", 1), ("IN_BOTH", 9), ("OBJECTS", {"train": 7, "val": 7})):
-        monkeypatch.setattr(mini, name, value)
-    tree = mini.generate(tmp_path / "data") / "pascal/VOC2011"
+        monkeypatch.setattr(mini_voc, name, value)
+    tree = mini_voc.generate(tmp_path / "data") / "pascal/VOC2011"
     shutil.copytree(tree / "JPEGImages", tmp_path / "photos/images")
     shutil.copytree(tree / "SegmentationClass", tmp_path / "photos/labels")
     shutil.copy(tree / "classes.txt", tmp_path / "photos")
     (tmp_path / "weights/mini").mkdir(parents=True)
-    made = Net(mininets.classifier_deploy(), seed=1).to_proto()
+    made = Net(mini_nets.classifier_deploy(), seed=1).to_proto()
     caffemodel.dump(made, tmp_path / "weights/mini/mini-vgg.caffemodel")
     shutil.copy(min((tmp_path / "photos/images").iterdir()), tmp_path / "photos/images/beach.jpg")
     shutil.copy(min((tmp_path / "photos/labels").iterdir()), tmp_path / "photos/labels/beach.png")
@@ -65,7 +66,7 @@ def test_the_commands_of_the_page_lead_from_photos_to_segmented_pictures(photos,
     labels = np.array(Image.open("segmented/beach.png"))
     assert labels.shape == np.array(Image.open("photos/images/beach.jpg")).shape[:2]
     about = card.loads(onnx.load("mine.onnx").metadata_props[0].value)
-    assert about.labels["label"].classes == mini.CLASSES
+    assert about.labels["label"].classes == mini_voc.CLASSES
     assert card.loads(weights.read("mine.safetensors").metadata[card.KEY]).labels == about.labels
 
 
@@ -82,7 +83,7 @@ def test_the_names_of_the_classes_may_lie_elsewhere(photos, monkeypatch, capsys)
     said = capsys.readouterr()
     assert (end.value.code, said.err) == (0, "")
     assert said.out.splitlines()[:3] == [
-        f"photos: 7 classes: {', '.join(mini.CLASSES)}",
+        f"photos: 7 classes: {', '.join(mini_voc.CLASSES)}",
         "9 pictures to learn from, 2 to validate on",
         "mini-fcn32s: score_fr and the upsamplings are made anew, for 7 classes",
     ]
@@ -90,7 +91,7 @@ def test_the_names_of_the_classes_may_lie_elsewhere(photos, monkeypatch, capsys)
         path.name for path in Path("runs/mini-fcn32s").iterdir()
     }
     found = Segmenter.load("runs/mini-fcn32s")("photos/images/beach.jpg")
-    assert found.classes == mini.CLASSES
+    assert found.classes == mini_voc.CLASSES
 
 
 def test_the_other_commands_of_the_page_name_options_that_there_are():

@@ -3,15 +3,13 @@
 import importlib.util
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from reproduction.fcn import reproduce
+from reproduction.fcn.reproduce import pipeline
 from reproduction.report import page, record
-from tests.report import made
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.helpers import report_runs
+from tests.helpers.paths import ROOT
 
 
 @pytest.fixture
@@ -31,21 +29,21 @@ def tool(monkeypatch, capsys):
 
 
 def test_a_page_is_made_from_logs(tool, tmp_path):
-    made.log(tmp_path, "mini-fcn32s", 8, made=5, classes=["background", "cat"])
+    report_runs.log(tmp_path, "mini-fcn32s", 8, made=5, classes=["background", "cat"])
     code, out, err = tool(tmp_path)
     assert (code, out, err) == (0, f"{tmp_path}/index.html\n", "")
     assert "5 of 8 iterations" in (tmp_path / "index.html").read_text()
 
 
 def test_a_page_of_scores_is_made_with_its_pictures(tool, tmp_path, monkeypatch):
-    report, galleries = made.run(tmp_path)
+    report, galleries = report_runs.run(tmp_path)
     nets = [replace(net, predictions=f"predictions/{net.net}") for net in report.nets]
-    split = replace(report.split, sha1=reproduce.split_sha1(made.IDS))
+    split = replace(report.split, sha1=pipeline.split_sha1(report_runs.IDS))
     report = replace(report, nets=nets, split=split)
     record.dump(report, tmp_path / "scores.json")
     # The published nets are scored on seg11valid.
     tree = galleries["voc-fcn8s"].dataset.tree
-    (tree / "ImageSets/Segmentation/seg11valid.txt").write_text("".join(f"{id}\n" for id in made.IDS))
+    (tree / "ImageSets/Segmentation/seg11valid.txt").write_text("".join(f"{id}\n" for id in report_runs.IDS))
     code, out, err = tool(tmp_path, "--data", tmp_path, "-o", tmp_path / "anew.html")
     assert (code, out, err) == (0, f"{tmp_path}/anew.html\n", "")
     assert (tmp_path / "anew.html").read_text() == page.page(report, galleries)
@@ -57,7 +55,7 @@ def test_a_page_of_scores_is_made_with_its_pictures(tool, tmp_path, monkeypatch)
 
 
 def test_a_page_with_pictures_of_ones_own_is_not_lost(tool, tmp_path):
-    report, _ = made.run(tmp_path)
+    report, _ = report_runs.run(tmp_path)
     record.dump(replace(report, set="photos"), tmp_path / "scores.json")
     (tmp_path / "index.html").write_text("with pictures")
     assert tool(tmp_path, "--data", tmp_path) == (
@@ -71,11 +69,13 @@ def test_a_page_with_pictures_of_ones_own_is_not_lost(tool, tmp_path):
 
 
 def test_it_says_of_which_nets_there_are_no_pictures(tool, tmp_path):
-    report, _ = made.run(tmp_path)
+    report, _ = report_runs.run(tmp_path)
     record.dump(report, tmp_path / "scores.json")
     code, _, err = tool(tmp_path, "--data", tmp_path)
     assert code == 0
-    assert err.splitlines() == [f"no pictures of {net}: {tmp_path}: its label maps are not here." for net in made.NETS]
+    assert err.splitlines() == [
+        f"no pictures of {net}: {tmp_path}: its label maps are not here." for net in report_runs.NETS
+    ]
     assert '<article class="shot">' not in (tmp_path / "index.html").read_text()
 
 

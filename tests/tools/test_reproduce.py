@@ -8,19 +8,20 @@ import resource
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from reproduction.caffe import prototxt
 from reproduction.caffe.errors import DataError, ReproductionError, WeightsError
-from reproduction.fcn import evaluate, nets, paper
-from reproduction.fcn.paper import Figure, Row
-from tests import published, servers, thin
+from reproduction.caffe.formats import prototxt
+from reproduction.fcn.nets import published_nets
+from reproduction.fcn.reproduce import paper
+from reproduction.fcn.reproduce.paper import Figure, Row
+from reproduction.fcn.scoring import evaluate
+from tests.helpers import http_servers, published_files, thin_nets
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 UNPUBLISHED = "its weights were not published, name your own with --model (make: MODEL=FILE)"
 IDS = ["2007_000033", "2007_000042", "2007_000061"]
 WEIGHTS = "fcn8s-heavy-pascal.caffemodel"
@@ -73,14 +74,14 @@ def large(tmp_path):
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_make_reproduce_voc_goes_from_a_mirror_to_a_table_and_survives_a_bad_server_and_a_full_disk(large):
     """The whole way at full width: 540 MB of weights, real archives, one server that drops and one that lies."""
-    with servers.serve() as site:
-        host = published.Host(large, site.url)
+    with http_servers.serve() as site:
+        host = published_files.Host(large, site.url)
         host.voc(IDS)
         host.net("voc-fcn8s", WEIGHTS, divisor=1)
         # The mirror drops the connection in the midst of the weights, and its VOC archive is damaged for good; the
         # origin has that archive.
-        site.add(WEIGHTS, host.site / WEIGHTS, servers.drop(180 * MB), servers.drop(150 * MB))
-        site.add("VOCtrainval.tar", host.site / "VOCtrainval.tar", always=servers.corrupt)
+        site.add(WEIGHTS, host.site / WEIGHTS, http_servers.drop(180 * MB), http_servers.drop(150 * MB))
+        site.add("VOCtrainval.tar", host.site / "VOCtrainval.tar", always=http_servers.corrupt)
         for name in ("benchmark.tgz", "seg11valid.txt"):
             site.add(name, host.site / name)
         site.add("origin/VOCtrainval.tar", host.site / "VOCtrainval.tar")
@@ -153,7 +154,7 @@ def file_hash(path):
 def assert_an_independent_peer_predicts_the_same(host, folder):
     """OpenCV reads the caffemodel itself and predicts one image."""
     cv2 = pytest.importorskip("cv2")
-    prototxt.dump(nets.deploy(nets.NETS["voc-fcn8s"]), folder / "deploy.prototxt")
+    prototxt.dump(published_nets.deploy(published_nets.NETS["voc-fcn8s"]), folder / "deploy.prototxt")
     peer = cv2.dnn.readNetFromCaffe(str(folder / "deploy.prototxt"), str(folder / "weights" / WEIGHTS))
     (image,) = (folder / "data").rglob(f"JPEGImages/{IDS[0]}.jpg")
     data = pixels(image)[:, :, ::-1].astype(np.float32) - np.array((104.00699, 116.66877, 122.67892), np.float32)
@@ -169,8 +170,8 @@ def assert_an_independent_peer_predicts_the_same(host, folder):
 @pytest.fixture(scope="module")
 def host(tmp_path_factory):
     """A server with the archives and narrow nets of three data sets."""
-    with servers.serve() as site:
-        host = published.Host(tmp_path_factory.mktemp("host"), site.url)
+    with http_servers.serve() as site:
+        host = published_files.Host(tmp_path_factory.mktemp("host"), site.url)
         host.voc(IDS, size=(24, 32))
         host.siftflow(["coast_a1", "coast_a2"])
         host.nyud(["5001", "5002"])
@@ -186,7 +187,7 @@ def host(tmp_path_factory):
 def reproduce(host, tmp_path, monkeypatch, capsys):
     """Run the tool on narrow nets, in folders of its own; returns exit code and output."""
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    monkeypatch.setattr(nets, "deploy", lambda row: thin.deploy(row.name))
+    monkeypatch.setattr(published_nets, "deploy", lambda row: thin_nets.deploy(row.name))
     # None of the real nets is narrow: their published scores are put aside.
     monkeypatch.setattr(paper, "rescored", lambda net: None)
     monkeypatch.setattr(paper, "readme", lambda net: None)
@@ -280,7 +281,7 @@ def test_a_net_of_which_only_the_papers_table_is_known_must_match_it_within_a_po
 
 def test_weights_of_ones_own_measure_the_net_whose_weights_were_not_published(reproduce, tmp_path, monkeypatch):
     mine = tmp_path / "mine.caffemodel"
-    thin.write(mine, "nyud-fcn32s-color-d", 32)
+    thin_nets.write(mine, "nyud-fcn32s-color-d", 32)
     args = ("nyud", "--nets", "nyud-fcn32s-color-d", "--model", str(mine))
     monkeypatch.setattr(paper, "published", in_table(90.0))
     code, said = reproduce(*args)
@@ -344,7 +345,7 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(reproduce, tmp_path, monkeyp
 
 def test_one_net_whose_weights_are_wrong_does_not_stop_the_others(reproduce, host, tmp_path):
     site = host.server
-    site.add("origin/voc-fcn32s.caffemodel", host.site / "voc-fcn32s.caffemodel", always=servers.corrupt)
+    site.add("origin/voc-fcn32s.caffemodel", host.site / "voc-fcn32s.caffemodel", always=http_servers.corrupt)
     try:
         code, said = reproduce("voc", "--nets", "voc-fcn32s", "voc-fcn8s")
     finally:
@@ -364,7 +365,7 @@ def test_one_net_whose_weights_are_wrong_does_not_stop_the_others(reproduce, hos
 
 def test_without_data_there_is_no_report(reproduce, host, tmp_path):
     site = host.server
-    site.add("origin/VOCtrainval.tar", host.site / "VOCtrainval.tar", always=servers.page)
+    site.add("origin/VOCtrainval.tar", host.site / "VOCtrainval.tar", always=http_servers.page)
     try:
         with pytest.raises(DataError) as info:
             reproduce("voc", "--nets", "voc-fcn8s")

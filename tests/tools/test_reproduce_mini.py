@@ -5,29 +5,30 @@ import json
 import shutil
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from reproduction.caffe.errors import DataError, ReproductionError
-from reproduction.fcn import mininets, nets, trainlog
-from tests import mini
-
-ROOT = Path(__file__).resolve().parents[2]
+from reproduction.fcn.nets import mini_nets, published_nets
+from reproduction.fcn.train import log_file
+from tests.helpers import small_mini_voc
+from tests.helpers.paths import ROOT
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    return mini.weights(tmp_path_factory.mktemp("weights"))
+    return small_mini_voc.weights(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture
 def reproduce(weights, tmp_path, monkeypatch, capsys):
     """Run the tool with folders of its own; returns exit code and output."""
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    mini.shrink(monkeypatch)
+    small_mini_voc.shrink(monkeypatch)
     # Nets that learnt nothing are not better from stage to stage.
-    monkeypatch.setitem(nets.DATASETS, "mini", replace(nets.DATASETS["mini"], least_rise_points=None))
+    monkeypatch.setitem(
+        published_nets.DATASETS, "mini", replace(published_nets.DATASETS["mini"], least_rise_points=None)
+    )
     shutil.copytree(weights, tmp_path / "weights")
     module = importlib.import_module("reproduce")
 
@@ -53,7 +54,7 @@ def test_scores_are_recorded_and_met_again(reproduce, tmp_path):
     assert lines[1] == f"mini-fcn32s: converted, {tmp_path}/weights/mini/mini-fcn32s.safetensors"
     assert f"recorded in {tmp_path}/weights/mini" in lines
     recorded = document(kept)
-    assert [net["net"] for net in recorded["nets"]] == list(mininets.NETS)
+    assert [net["net"] for net in recorded["nets"]] == list(mini_nets.NETS)
     assert recorded["split"]["count"] == 3
     assert {(net["predictions"], len(net["measured"][0]["references"])) for net in recorded["nets"]} == {("", 0)}
     shutil.rmtree(tmp_path / "report")  # or the scores of the run before would be taken over
@@ -80,7 +81,7 @@ def test_for_a_machine_the_report_is_all_of_standard_output(reproduce, tmp_path)
 
 def test_other_weights_are_off_the_record(reproduce, tmp_path):
     reproduce("--record")
-    mini.weights(tmp_path / "weights", seed=2)
+    small_mini_voc.weights(tmp_path / "weights", seed=2)
     code, said = reproduce("--nets", "mini-fcn32s")
     assert (code, said.err) == (1, "error: off by more than 0.01 points: mini-fcn32s.\n")
     code, said = reproduce("--nets", "mini-fcn32s", "--limit", "2")
@@ -104,7 +105,9 @@ def test_a_net_that_the_record_lacks_is_not_checked(reproduce, tmp_path):
 
 
 def test_stages_that_are_not_better_are_an_error(reproduce, monkeypatch):
-    monkeypatch.setitem(nets.DATASETS, "mini", replace(nets.DATASETS["mini"], least_rise_points=101))
+    monkeypatch.setitem(
+        published_nets.DATASETS, "mini", replace(published_nets.DATASETS["mini"], least_rise_points=101)
+    )
     code, said = reproduce()
     assert code == 1
     assert [line.split(":")[1] for line in said.err.splitlines()] == [
@@ -117,12 +120,12 @@ def test_stages_that_are_not_better_are_an_error(reproduce, monkeypatch):
 def test_a_training_is_scored_and_may_be_kept(reproduce, weights, tmp_path):
     reproduce("--record")
     runs, kept = tmp_path / "runs", tmp_path / "weights/mini"
-    for name in mininets.NETS:
+    for name in mini_nets.NETS:
         (runs / name).mkdir(parents=True)
         shutil.copy(weights / f"mini/{name}.caffemodel", runs / name)
-        log = trainlog.Log(runs / name / "log.jsonl")
+        log = log_file.Log(runs / name / "log.jsonl")
         for iteration in range(12):
-            log.write(trainlog.ITERATION, iteration, loss=1.5)
+            log.write(log_file.ITERATION, iteration, loss=1.5)
         log.close()
     (runs / "mini-vgg").mkdir()
     (runs / "mini-vgg/mini-vgg.caffemodel").write_bytes(b"vgg")
@@ -138,9 +141,9 @@ def test_a_training_is_scored_and_may_be_kept(reproduce, weights, tmp_path):
     assert {path.name for path in kept.iterdir() if path.suffix != ".safetensors"} == {
         "scores.json",
         "mini-vgg.caffemodel",
-        *(f"{name}{end}" for name in mininets.NETS for end in (".caffemodel", ".log.jsonl")),
+        *(f"{name}{end}" for name in mini_nets.NETS for end in (".caffemodel", ".log.jsonl")),
     }
-    assert [each["iteration"] for each in trainlog.read(kept / "mini-fcn8s.log.jsonl")] == [0, 10]
+    assert [each["iteration"] for each in log_file.read(kept / "mini-fcn8s.log.jsonl")] == [0, 10]
 
 
 def test_a_training_that_has_not_ended_is_said(reproduce, tmp_path, capsys):

@@ -4,18 +4,15 @@ import importlib.util
 import json
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from reproduction.caffe import caffemodel
-from reproduction.caffe.net import Net
-from reproduction.fcn import mininets
+from reproduction.caffe.formats import caffemodel
+from reproduction.caffe.net.net import Net
+from reproduction.fcn.nets import mini_nets
 from reproduction.report import record
-from tests import mini
-from tests.report import made
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.helpers import report_runs, small_mini_voc
+from tests.helpers.paths import ROOT
 
 
 @pytest.fixture
@@ -24,7 +21,7 @@ def tool(monkeypatch, capsys, tmp_path):
     spec = importlib.util.spec_from_file_location("tables_tool", ROOT / "tools/tables.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    mini.shrink(monkeypatch)
+    small_mini_voc.shrink(monkeypatch)
     monkeypatch.setattr(module, "WEIGHTS", tmp_path / "weights")
 
     def call(*args):
@@ -38,7 +35,7 @@ def tool(monkeypatch, capsys, tmp_path):
 
 
 def test_every_table_is_made_on_mini_voc(tool, tmp_path):
-    caffemodel.dump(Net(mininets.classifier_deploy(), seed=3).to_proto(), tmp_path / "vgg.caffemodel")
+    caffemodel.dump(Net(mini_nets.classifier_deploy(), seed=3).to_proto(), tmp_path / "vgg.caffemodel")
     code, out, _ = tool(
         "--trials", 1, "--size", "64x96", "--fixed", "--iterations", 2, "--init", tmp_path / "vgg.caffemodel"
     )
@@ -46,7 +43,7 @@ def test_every_table_is_made_on_mini_voc(tool, tmp_path):
     document = json.loads((tmp_path / "reports/mini/tables.json").read_text())
     assert [table["name"] for table in document["tables"]] == ["shape", "time", "bound", "skip"]
     shape, time, bound, skip = document["tables"]
-    assert [row[0] for row in shape["rows"]] == [row[0] for row in time["rows"]] == list(mininets.NETS)
+    assert [row[0] for row in shape["rows"]] == [row[0] for row in time["rows"]] == list(mini_nets.NETS)
     assert all(float(row[1]) > 0 for row in time["rows"])
     assert "an image of 64 x 96: the mean of 1 after one more" in time["about"]
     assert "Of 3 images of mini val." in bound["about"]
@@ -60,7 +57,7 @@ def test_every_table_is_made_on_mini_voc(tool, tmp_path):
 
 
 def test_scores_of_a_reproduction_are_taken_over(tool, tmp_path):
-    report, _ = made.run(tmp_path)
+    report, _ = report_runs.run(tmp_path)
     (tmp_path / "reports/mini").mkdir(parents=True)
     nets = [replace(report.nets[0], net="mini-fcn16s")]
     record.dump(replace(report, set="mini", nets=nets), tmp_path / "reports/mini/scores.json")
@@ -71,7 +68,7 @@ def test_scores_of_a_reproduction_are_taken_over(tool, tmp_path):
 
 
 def test_data_that_are_missing_are_missed_before_anything_is_timed(tool, monkeypatch):
-    monkeypatch.setitem(sys.modules, "reproduction.caffe.net", None)  # which times them
+    monkeypatch.setitem(sys.modules, "reproduction.caffe.net.net", None)  # which times them
     code, out, err = tool("nyud")
     assert (code, out) == (1, "")
     assert err.endswith("The tables `--only shape time` need no data.\n")

@@ -15,11 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reproduction.caffe import weights
-from reproduction.fcn import stages, training, trainlog
-from tests import mini, own, small
-
-ROOT = Path(__file__).resolve().parents[2]
+from reproduction.caffe.formats import weights
+from reproduction.fcn.train import log_file, recipes, training
+from tests.helpers import custom_folders, small_mini_voc, small_trainings
+from tests.helpers.paths import ROOT
 
 
 @pytest.fixture
@@ -41,8 +40,8 @@ def tool(monkeypatch, capsys):
 
 @pytest.fixture
 def where(tmp_path):
-    small.data(tmp_path / "data")
-    small.tiny(tmp_path / "tiny")
+    small_trainings.data(tmp_path / "data")
+    small_trainings.tiny(tmp_path / "tiny")
     return ("--data", tmp_path / "data", "--out", tmp_path / "out")
 
 
@@ -56,7 +55,7 @@ def test_a_training_shows_its_course(tool, where, tmp_path):
     assert (code, err) == (0, "")
     lines = numbers(out).splitlines()
     assert lines[0] == "tiny: 4 iterations, a snapshot every 2, a validation every 4"
-    first = trainlog.read(tmp_path / "out/tiny/log.jsonl")
+    first = log_file.read(tmp_path / "out/tiny/log.jsonl")
     losses = [record for record in first if record["record"] == "iteration"]
     loss, pixel = losses[0]["loss"], losses[0]["loss_per_pixel"]
     assert lines[1] == f"iteration 0, loss {loss:.6g} ({pixel:.4f} a pixel), lr 1e-07, N images/s, T left"
@@ -80,8 +79,8 @@ def test_quiet_is_quiet(tool, where, tmp_path):
 
 
 def test_a_chain_starts_each_net_from_the_one_before(tool, where, tmp_path, monkeypatch):
-    monkeypatch.setattr(stages, "named", small.stage)
-    vgg16 = small.imagenet(tmp_path / "vgg16.caffemodel")
+    monkeypatch.setattr(recipes, "named", small_trainings.stage)
+    vgg16 = small_trainings.imagenet(tmp_path / "vgg16.caffemodel")
     command = ("--stages", "voc-fcn32s, voc-fcn16s", "--init", vgg16, *where, "--iterations", "2,1", "--limit", 1)
     code, out, err = tool(*command)
     assert (code, err) == (0, "")
@@ -109,14 +108,15 @@ def test_a_chain_starts_each_net_from_the_one_before(tool, where, tmp_path, monk
 
 
 def test_a_log_that_is_broken_ends_no_training(tool, where, tmp_path, monkeypatch):
-    monkeypatch.setattr(stages, "named", small.stage)
-    vgg16 = small.imagenet(tmp_path / "vgg16.caffemodel")
+    monkeypatch.setattr(recipes, "named", small_trainings.stage)
+    vgg16 = small_trainings.imagenet(tmp_path / "vgg16.caffemodel")
     (tmp_path / "out/other").mkdir(parents=True)
     (tmp_path / "out/other/log.jsonl").write_text("{}\n")
     code, out, err = tool("--net", "voc-fcn32s", "--init", vgg16, *where, "--iterations", 1, "--limit", 1)
     assert (code, err) == (0, "")
     assert out.splitlines()[-1] == (
-        f"no page of this training was written: {tmp_path}/out/other/log.jsonl:1: this is no log of a training."
+        f"no page of this training was written: {tmp_path}/out/other/log.jsonl:1:"
+        " this is no log of a training: record is missing."
     )
 
 
@@ -160,7 +160,7 @@ def test_mistakes_end_in_one_line(tool, where, args, said):
 
 def test_pictures_of_ones_own_are_taken_with_their_classes_beside_them(tool, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    own.write("photos", names=None)
+    custom_folders.write("photos", names=None)
     Path("names.txt").write_text("background\ncat\ndog\n")
     code, out, err = tool("--data", "photos", "--classes", "names.txt", "--net", "voc-fcn32s")
     assert (code, out) == (1, "")
@@ -171,7 +171,7 @@ def test_pictures_of_ones_own_are_taken_with_their_classes_beside_them(tool, tmp
 def test_nothing_is_learnt_instead_of_what_was_named(tool, tmp_path, monkeypatch, net):
     """Photos without labels are no place to draw other pictures in, and to learn from those."""
     monkeypatch.chdir(tmp_path)
-    own.write("photos", names=None)
+    custom_folders.write("photos", names=None)
     shutil.rmtree("photos/labels")
     assert tool("--data", "photos", "--net", net) == (
         1, "",
@@ -215,13 +215,13 @@ def start(args, *launcher, **env):
 
 
 def iterations(folder):
-    return [record for record in trainlog.read(folder / "log.jsonl") if record["record"] == "iteration"]
+    return [record for record in log_file.read(folder / "log.jsonl") if record["record"] == "iteration"]
 
 
 def test_a_run_that_was_killed_or_interrupted_goes_on_to_the_same_bits(where, tmp_path):
-    solver = small.SOLVER.replace("max_iter: 8", "max_iter: 150").replace("snapshot: 2", "snapshot: 20")
-    path = small.tiny(tmp_path / "tiny", solver=solver)
-    stage = replace(stages.read(path), validate=1000)
+    solver = small_trainings.SOLVER.replace("max_iter: 8", "max_iter: 150").replace("snapshot: 2", "snapshot: 20")
+    path = small_trainings.tiny(tmp_path / "tiny", solver=solver)
+    stage = replace(recipes.read(path), validate=1000)
     training.train(stage, {}, training.Plan(tmp_path / "whole", tmp_path / "data"))
     command = ["--solver", path, *where, "--validate", "1000"]
     for number, after in ((signal.SIGKILL, 30), (signal.SIGINT, 90), (None, None)):
@@ -242,8 +242,8 @@ def test_a_run_that_was_killed_or_interrupted_goes_on_to_the_same_bits(where, tm
 
 
 def test_two_processes_learn_what_one_does(where, tmp_path):
-    solver = small.SOLVER.replace("max_iter: 8", "max_iter: 4 iter_size: 3")
-    command = ["--solver", small.tiny(tmp_path / "tiny", solver=solver), *where[:2], "--out"]
+    solver = small_trainings.SOLVER.replace("max_iter: 8", "max_iter: 4 iter_size: 3")
+    command = ["--solver", small_trainings.tiny(tmp_path / "tiny", solver=solver), *where[:2], "--out"]
     alone = start([*command, tmp_path / "one"])
     together = start([*command, tmp_path / "two"], "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     _, (two, err) = alone.communicate(), together.communicate()
@@ -260,7 +260,7 @@ def test_two_processes_learn_what_one_does(where, tmp_path):
     scores = [
         [
             json.dumps(r["scores"])
-            for r in trainlog.read(tmp_path / name / "tiny/log.jsonl")
+            for r in log_file.read(tmp_path / name / "tiny/log.jsonl")
             if r["record"] == "validation"
         ]
         for name in ("one", "two")
@@ -275,7 +275,7 @@ def test_help_shows_an_example(tool):
 
 
 def test_a_mini_training_draws_its_data_and_goes_on_to_the_next_stage(tool, tmp_path, monkeypatch):
-    mini.shrink(monkeypatch)
+    small_mini_voc.shrink(monkeypatch)
     where = ("--data", tmp_path / "data", "--out", tmp_path / "out")
     code, out, err = tool(
         "--stages", "mini-vgg,mini-fcn32s", *where, "--iterations", "1", "--limit", "1", "--keep", "1"
@@ -284,7 +284,7 @@ def test_a_mini_training_draws_its_data_and_goes_on_to_the_next_stage(tool, tmp_
     lines = out.splitlines()
     assert lines[0] == f"data: drawn, {tmp_path}/data/mini"
     assert lines[-1] == f"mini-fcn32s: trained, {tmp_path}/out/mini-fcn32s/mini-fcn32s.caffemodel"
-    start = next(trainlog.read(tmp_path / "out/mini-fcn32s/log.jsonl"))
+    start = next(log_file.read(tmp_path / "out/mini-fcn32s/log.jsonl"))
     assert start["initialised"].startswith("mini-vgg: 15 layers copied; coerced: fc6 0 ")
     code, out, err = tool("--net", "mini-fcn32s", *where, "--iterations", "2", "--limit", "1", "--keep", "1")
     assert (code, err) == (0, "")

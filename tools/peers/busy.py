@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 
-from reproduction.caffe import net as nets
-from reproduction.caffe.net import Net
+from reproduction.caffe.net import net as nets
+from reproduction.caffe.net.net import Net
 from reproduction.fast import compiler
-from tests import classifiers
 from tests.golden import seeded
+from tests.helpers import classifiers
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def build(name: str) -> Net:
-    """Build a net of ``prototxt/`` or one of ``tests.classifiers``, with seeded weights."""
+    """Build a net of ``prototxt/`` or one of ``tests.helpers.classifiers``, with seeded weights."""
     if name in classifiers.NETS:
         return classifiers.net(name)
     net = nets.load(ROOT / "prototxt" / name / "deploy.prototxt")

@@ -13,10 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from peers import Task
-from reproduction.caffe import net as nets
+from reproduction.caffe.net import net as nets
 from reproduction.fast import compiler
-from reproduction.fcn import evaluate, palette
 from reproduction.fcn.datasets.voc import VOC
+from reproduction.fcn.images import palette
+from reproduction.fcn.scoring import evaluate
 
 # Height and width of pictures as VOC has them, (H, W) pixels, and how many of a hundred are so; the rest have one side
 # of 500 and another from 300 to 499.

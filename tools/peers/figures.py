@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from reproduction.caffe.files import atomic
+from reproduction.caffe.formats.files import atomic
 from reproduction.fast import ops
 
 Rows = Mapping[str, Mapping[str, Any]]

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from reproduction.caffe.errors import NetError
-from reproduction.caffe.graph import Node
-from reproduction.caffe.net import Net
+from reproduction.caffe.net.graph import Node
+from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import EltwiseOp, PoolMethod
 
 MAGIC = "7767517"

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 
 from peers import Step, Task
-from reproduction.caffe import devices, prototxt, solver, weights
-from reproduction.caffe import net as nets
+from reproduction.caffe import devices
+from reproduction.caffe.formats import prototxt, weights
+from reproduction.caffe.net import net as nets
+from reproduction.caffe.training import solver
 from reproduction.fast import compiler
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from peers import Step, Task
-from reproduction.caffe import weights
+from reproduction.caffe.formats import weights
 
 VOID = 255
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 1e-10, 0.99, 0.0005

@@ -109,8 +109,8 @@ def set_up(task: Task, files: Collection[str]) -> None:
     """Write the files that contenders read: seeded weights of a sensible spread, and the net for others."""
     import torch
 
-    from reproduction.caffe import caffemodel
-    from reproduction.caffe import net as nets
+    from reproduction.caffe.formats import caffemodel
+    from reproduction.caffe.net import net as nets
     from tests.golden import seeded
 
     net = nets.load(task.deploy)

@@ -7,8 +7,8 @@ Source: BVLC/caffe pull request 3057, which was not merged; its field number, 13
 
 from __future__ import annotations
 
-from reproduction.caffe import caffemodel, upgrade
 from reproduction.caffe.errors import NetError
+from reproduction.caffe.formats import caffemodel, upgrade
 from reproduction.caffe.schema import NetParameter, PoolingParameter, RoundMode
 from reproduction.caffe.schema.message import Message, boolean
 

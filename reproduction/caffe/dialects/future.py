@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import enum
 
-from reproduction.caffe import caffemodel, crops, upgrade
 from reproduction.caffe.errors import NetError
+from reproduction.caffe.formats import caffemodel, crops, upgrade
 from reproduction.caffe.schema import NetParameter, V1LayerParameter
 from reproduction.caffe.schema.message import Message, choice
 

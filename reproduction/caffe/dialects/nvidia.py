@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reproduction.caffe import blobs, caffemodel, upgrade
 from reproduction.caffe.errors import CaffemodelError, StrPath
+from reproduction.caffe.formats import blobs, caffemodel, upgrade
 from reproduction.caffe.schema import (
     BatchNormParameter,
     BlobProto,

@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from reproduction.caffe import caffemodel, fillers
+from reproduction.caffe import fillers
 from reproduction.caffe.errors import NetError, warn
+from reproduction.caffe.formats import caffemodel
 from reproduction.caffe.geometry import INT_MAX, Shape, check_shape
-from reproduction.caffe.layers.borders import AnyBlob, whole
 from reproduction.caffe.layers.memory import Keeps, Rereads
+from reproduction.caffe.layers.quick.borders import AnyBlob, whole
 from reproduction.caffe.schema import FillerParameter, LayerParameter, Message, ParamSpec
 from reproduction.caffe.schema.message import UINT32
 

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
-from reproduction.caffe.layers import blas
 from reproduction.caffe.layers.base import Layer, canonical_axis
 from reproduction.caffe.layers.checks import check_label_count, class_index
+from reproduction.caffe.layers.exact import blas
 from reproduction.caffe.layers.memory import Rereads
 from reproduction.caffe.schema import EltwiseOp, ReductionOp
 

@@ -14,10 +14,11 @@ from torch.nn import functional as F
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape, Window, conv_size, conv_windows, deconv_size
-from reproduction.caffe.layers import blas, im2col, kernels
 from reproduction.caffe.layers.base import Layer, canonical_axis
-from reproduction.caffe.layers.borders import AnyBlob, Repeated, slide
+from reproduction.caffe.layers.exact import blas, im2col
 from reproduction.caffe.layers.memory import Rereads
+from reproduction.caffe.layers.quick import kernels
+from reproduction.caffe.layers.quick.borders import AnyBlob, Repeated, slide
 
 _WINDOW = ("axis", "kernel_size", "stride", "pad", "dilation", "kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h",
            "pad_w")  # fmt: skip

@@ -10,8 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from reproduction.caffe import files, fillers
+from reproduction.caffe import fillers
 from reproduction.caffe.errors import DataError, NetError
+from reproduction.caffe.formats import files
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.schema import BlobShape, FillerParameter

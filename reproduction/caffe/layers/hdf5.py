@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from reproduction.caffe import files, hdf5, hdf5values
 from reproduction.caffe.errors import DataError, NetError, did_you_mean
+from reproduction.caffe.formats import files, hdf5
+from reproduction.caffe.formats.hdf5_file import hdf5_values
+from reproduction.caffe.formats.hdf5_file.hdf5_messages import Dataset
+from reproduction.caffe.formats.hdf5_file.hdf5_objects import File
 from reproduction.caffe.geometry import Shape
-from reproduction.caffe.hdf5messages import Dataset
-from reproduction.caffe.hdf5objects import File
 from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.layers.checks import legacy_shape
 from reproduction.caffe.layers.data import Shuffle, Source, read_list
@@ -138,7 +139,7 @@ def _column(file: File, name: str) -> npt.NDArray[Any]:
     """
     found = _found(file, name)
     assert found.dtype is not None
-    return hdf5values.read(file, found, found.dtype.newbyteorder("<") if found.dtype.kind == "f" else np.float32)
+    return hdf5_values.read(file, found, found.dtype.newbyteorder("<") if found.dtype.kind == "f" else np.float32)
 
 
 class HDF5Output(Layer):

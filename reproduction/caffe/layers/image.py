@@ -7,8 +7,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from reproduction.caffe import blobs
 from reproduction.caffe.errors import DataError, NetError
+from reproduction.caffe.formats import blobs
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.checks import legacy_shape
 from reproduction.caffe.layers.data import Shuffle, Source, read_list
@@ -32,18 +32,18 @@ def read_image(path: str, *, color: bool = True) -> Pixels:
     """
     from PIL import Image  # here, since most nets read no image files
 
-    from reproduction.caffe import imagefiles
+    from reproduction.caffe.formats import image_files
 
     def blue_first(image: Image.Image) -> Pixels:
         if image.mode.startswith("I"):
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # of 16 bits, the upper 8
         return np.asarray(image.convert("RGB"))[:, :, ::-1] if color else np.asarray(image.convert("L"))[:, :, None]
 
-    with imagefiles.open_image(path) as image:
+    with image_files.open_image(path) as image:
         if not color:
             image.draft("L", image.size)  # a JPEG's own luminance, which is what OpenCV takes
-        pixels = imagefiles.decode(image, blue_first)
-        return imagefiles.upright(pixels, imagefiles.orientation(image))
+        pixels = image_files.decode(image, blue_first)
+        return image_files.upright(pixels, image_files.orientation(image))
 
 
 def resize(image: Pixels, height: int, width: int) -> Pixels:

@@ -14,9 +14,9 @@ from torch.autograd.function import Function, once_differentiable
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
-from reproduction.caffe.layers import blas
 from reproduction.caffe.layers.base import Layer, canonical_axis
 from reproduction.caffe.layers.checks import check_batch, check_label_count, class_index, legacy_shape
+from reproduction.caffe.layers.exact import blas
 from reproduction.caffe.schema import LossParameter, NormalizationMode
 
 FLT_MIN = float(torch.finfo(torch.float32).tiny)  # the least normal float, also for doubles
@@ -192,7 +192,7 @@ class InfogainLoss(Layer):
         if len(bottoms) == 2:
             if not param.has("source"):
                 raise NetError("the infogain matrix is missing", want="infogain_loss_param.source or a third bottom")
-            from reproduction.caffe import blobs
+            from reproduction.caffe.formats import blobs
 
             self.register_buffer("matrix", torch.from_numpy(blobs.load_mean(param.source).copy()), persistent=False)
 

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer
-from reproduction.caffe.layers.borders import AnyBlob, place_by_place
 from reproduction.caffe.layers.checks import legacy_shape
 from reproduction.caffe.layers.memory import Keeps, Rereads
+from reproduction.caffe.layers.quick.borders import AnyBlob, place_by_place
 from reproduction.caffe.schema import FillerParameter
 
 

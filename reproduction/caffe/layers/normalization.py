@@ -11,9 +11,10 @@ from torch.autograd.function import Function, once_differentiable
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
-from reproduction.caffe.layers import blas, scaling
+from reproduction.caffe.layers import scaling
 from reproduction.caffe.layers.base import Layer, canonical_axis
 from reproduction.caffe.layers.checks import legacy_shape
+from reproduction.caffe.layers.exact import blas
 from reproduction.caffe.layers.memory import Rereads
 from reproduction.caffe.schema import BiasParameter, FillerParameter, ScaleParameter
 

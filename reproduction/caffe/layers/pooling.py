@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape, Window, pool_sizes, pool_windows
 from reproduction.caffe.layers.base import Layer
-from reproduction.caffe.layers.borders import AnyBlob, Repeated, slide
 from reproduction.caffe.layers.neuron import uniform
+from reproduction.caffe.layers.quick.borders import AnyBlob, Repeated, slide
 from reproduction.caffe.schema import PoolMethod, RoundMode
 
 # Where Caffe's maximum starts, in single and in double precision: -FLT_MAX.

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
-from reproduction.caffe.layers import blas
-from reproduction.caffe.layers.blas import Matrix
+from reproduction.caffe.layers.exact import blas
+from reproduction.caffe.layers.exact.blas import Matrix
 
 
 def scale(

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape, Window
-from reproduction.caffe.layers import blas
 from reproduction.caffe.layers.base import Layer, canonical_axis
-from reproduction.caffe.layers.borders import AnyBlob
+from reproduction.caffe.layers.exact import blas
 from reproduction.caffe.layers.memory import Rereads
 from reproduction.caffe.layers.pooling import average_pool
+from reproduction.caffe.layers.quick.borders import AnyBlob
 from reproduction.caffe.schema import NormRegion
 
 

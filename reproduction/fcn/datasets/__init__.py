@@ -11,16 +11,16 @@ import ast
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from reproduction.caffe import files
 from reproduction.caffe.errors import DataError, StrPath, did_you_mean, shown
+from reproduction.caffe.formats import files
 from reproduction.caffe.schema import PythonParameter
 from reproduction.fcn.datasets.base import Dataset, Sample, check_sample, class_names, draw_order
-from reproduction.fcn.datasets.folder import Folder, check_names, check_palette, check_side
-from reproduction.fcn.datasets.labelfiles import LabelReader
+from reproduction.fcn.datasets.custom.color_labels import Reading
+from reproduction.fcn.datasets.custom.folder import Folder, check_names, check_palette, check_side
+from reproduction.fcn.datasets.label_files import LabelReader
 from reproduction.fcn.datasets.layouts import LAYOUTS
-from reproduction.fcn.datasets.mini import Mini, MiniSBD
+from reproduction.fcn.datasets.mini.mini_voc import Mini, MiniSBD
 from reproduction.fcn.datasets.nyud import NYUD
-from reproduction.fcn.datasets.painted import Reading
 from reproduction.fcn.datasets.pascalcontext import PASCALContext
 from reproduction.fcn.datasets.siftflow import SIFTFlow
 from reproduction.fcn.datasets.voc import SBD, VOC, VOC2011, VOC2012, check_mean

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from reproduction.caffe import files
 from reproduction.caffe.errors import DataError, StrPath, did_you_mean
+from reproduction.caffe.formats import files
 
 _CLASSES_BYTES = 1 << 20
 _SPLIT_BYTES = 1 << 24  # SBD's list of 8,498 ids has 102 kB

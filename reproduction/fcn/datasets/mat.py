@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reproduction.caffe import files
 from reproduction.caffe.errors import DataError, StrPath
+from reproduction.caffe.formats import files
 
 Array = npt.NDArray[Any]
 

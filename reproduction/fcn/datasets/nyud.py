@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from reproduction.caffe.errors import DataError, StrPath
-from reproduction.fcn.datasets import layouts, mat, pictures
+from reproduction.fcn.datasets import layouts, mat
 from reproduction.fcn.datasets.base import Array, Dataset, Tops
+from reproduction.fcn.images import caffe_input
 
 MEAN_BGR = np.array((116.190, 97.203, 92.318), np.float32)
 MEAN_HHA = np.array((132.431, 94.076, 118.477), np.float32)
@@ -61,12 +62,12 @@ class NYUD(Dataset):
     def read(self, kind: str, path: Path) -> Array:
         """Read a picture, a depth map or a label map."""
         if kind == "color":
-            return pictures.caffe_input(pictures.rgb(path), MEAN_BGR, flip=True)
+            return caffe_input.caffe_input(caffe_input.rgb(path), MEAN_BGR, flip=True)
         elif kind == "hha":
-            return pictures.caffe_input(pictures.rgb(path), MEAN_HHA, flip=False)
+            return caffe_input.caffe_input(caffe_input.rgb(path), MEAN_HHA, flip=False)
         elif kind == "depth":
-            return log_depth(pictures.depth(path))
-        values = pictures.class_numbers(mat.read(path, "segmentation"), len(self.classes)).astype(np.uint8)
+            return log_depth(caffe_input.depth(path))
+        values = caffe_input.class_numbers(mat.read(path, "segmentation"), len(self.classes)).astype(np.uint8)
         return (values - np.uint8(1))[np.newaxis]  # 0, void, wraps to 255
 
     def training_ids(self) -> set[str] | None:

@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from reproduction.caffe import files
 from reproduction.caffe.errors import DataError, StrPath
-from reproduction.fcn.datasets import layouts, mat, pictures
+from reproduction.caffe.formats import files
+from reproduction.fcn.datasets import layouts, mat
 from reproduction.fcn.datasets.base import Array, Dataset, Tops, class_names
+from reproduction.fcn.images import caffe_input
 
 MEAN_BGR = np.array((104.007, 116.669, 122.679), np.float32)
 
@@ -83,8 +84,8 @@ class PASCALContext(Dataset):
     def read(self, kind: str, path: Path) -> Array:
         """Read an image or a label map."""
         if kind == "data":
-            return pictures.caffe_input(pictures.rgb(path), MEAN_BGR, flip=True)
-        numbers = pictures.class_numbers(mat.read(path, "LabelMap"), len(self._task_label) - 1)
+            return caffe_input.caffe_input(caffe_input.rgb(path), MEAN_BGR, flip=True)
+        numbers = caffe_input.class_numbers(mat.read(path, "LabelMap"), len(self._task_label) - 1)
         return self._task_label[numbers][np.newaxis]
 
     def training_ids(self) -> set[str] | None:

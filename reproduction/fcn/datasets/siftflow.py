@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from reproduction.caffe.errors import DataError, StrPath
-from reproduction.fcn.datasets import layouts, mat, pictures
+from reproduction.fcn.datasets import layouts, mat
 from reproduction.fcn.datasets.base import Array, Dataset, Tops
+from reproduction.fcn.images import caffe_input
 
 MEAN_BGR = np.array((114.578, 115.294, 108.353), np.float32)
 _SCENES = "spatial_envelope_256x256_static_8outdoorcategories"
@@ -52,12 +53,12 @@ class SIFTFlow(Dataset):
     def read(self, kind: str, path: Path) -> Array:
         """Read an image or one of its label maps."""
         if kind == "data":
-            return pictures.caffe_input(pictures.rgb(path), MEAN_BGR, flip=True)
+            return caffe_input.caffe_input(caffe_input.rgb(path), MEAN_BGR, flip=True)
         values = mat.read(path, "S")
         if kind == "sem":
-            numbers = pictures.class_numbers(values, 33)
+            numbers = caffe_input.class_numbers(values, 33)
         else:
-            numbers = np.maximum(pictures.class_numbers(values, 3, low=-1), 0)
+            numbers = np.maximum(caffe_input.class_numbers(values, 3, low=-1), 0)
         return (numbers.astype(np.uint8) - np.uint8(1))[np.newaxis]  # 0, void, wraps to 255
 
     def training_ids(self) -> set[str] | None:

@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from reproduction.caffe.errors import DataError, StrPath, shown
-from reproduction.fcn.datasets import layouts, mat, pictures
+from reproduction.fcn.datasets import layouts, mat
 from reproduction.fcn.datasets.base import VOID, Array, Dataset, Tops
-from reproduction.fcn.datasets.labelfiles import LabelReader
-from reproduction.fcn.datasets.painted import Reading
+from reproduction.fcn.datasets.custom.color_labels import Reading
+from reproduction.fcn.datasets.label_files import LabelReader
+from reproduction.fcn.images import caffe_input
 
 # Source: shelhamer/fcn.berkeleyvision.org@1305c73 voc-fcn8s/net.py, and every published VOC prototxt.
 MEAN_BGR = (104.00699, 116.66877, 122.67892)
@@ -56,9 +57,9 @@ class _VOCClasses(Dataset):
     def read(self, kind: str, path: Path) -> Array:
         """Read an image or a label map."""
         if kind == "data":
-            return pictures.caffe_input(pictures.rgb(path), self.mean_bgr, flip=True)
+            return caffe_input.caffe_input(caffe_input.rgb(path), self.mean_bgr, flip=True)
         values = mat.read(path, "GTcls", "Segmentation") if path.suffix == ".mat" else self.read_labels(path)
-        return pictures.class_numbers(values, len(self.classes) - 1, void=VOID).astype(np.uint8)[np.newaxis]
+        return caffe_input.class_numbers(values, len(self.classes) - 1, void=VOID).astype(np.uint8)[np.newaxis]
 
     def training_ids(self) -> set[str] | None:
         """Return SBD's train split, if SBD lies beside this tree or below the data root."""

@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from reproduction.caffe import caffemodel, prototxt
 from reproduction.caffe.errors import CaffemodelError, ReproductionError, did_you_mean
+from reproduction.caffe.formats import caffemodel, prototxt
 from reproduction.caffe.schema import Field, Message
 from reproduction.caffe.schema.message import BOOL, BYTES, DOUBLE, FLOAT, STRING
 from reproduction.pycaffe.proto.containers import Array, Messages, Repeated

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, TextIO
 
-from reproduction.caffe import prototxt
 from reproduction.caffe.errors import PrototxtError
+from reproduction.caffe.formats import prototxt
 from reproduction.pycaffe.proto import google
 from reproduction.pycaffe.proto.message import ProtoMessage, plain
 

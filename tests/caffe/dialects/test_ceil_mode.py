@@ -2,10 +2,11 @@
 
 import pytest
 
-from reproduction.caffe import net, prototxt
 from reproduction.caffe.errors import ReproductionError
+from reproduction.caffe.formats import prototxt
+from reproduction.caffe.net import net
 from reproduction.caffe.schema import RoundMode
-from reproduction.pycaffe import net_spec
+from reproduction.pycaffe.net import net_spec
 
 TEXT = """input: "data" input_dim: 1 input_dim: 1 input_dim: 7 input_dim: 7
 layer { name: "p" type: "Pooling" bottom: "data" top: "p" pooling_param { kernel_size: 2 stride: 2 %s } }"""

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from reproduction.caffe import blobs, caffemodel, net, prototxt, upgrade, weights
 from reproduction.caffe.errors import CaffemodelError, NetError, ReproductionError, WeightsError
-from reproduction.caffe.net import Net
+from reproduction.caffe.formats import blobs, caffemodel, prototxt, upgrade, weights
+from reproduction.caffe.formats.wire_reader import varint
+from reproduction.caffe.net import net
+from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import BlobProto, LayerParameter, NetParameter
-from reproduction.caffe.wirereader import varint
-from reproduction.pycaffe import io
+from reproduction.pycaffe.extras import io
 from reproduction.pycaffe.proto import caffe_pb2
 
 CONV = """layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 5 dim: 5 } } }

@@ -5,11 +5,12 @@ import re
 import pytest
 import torch
 
-from reproduction.caffe import prototxt
-from reproduction.caffe.layers import LAYERS, blas
+from reproduction.caffe.formats import prototxt
+from reproduction.caffe.layers import LAYERS
 from reproduction.caffe.layers.base import Layer
+from reproduction.caffe.layers.exact import blas
 from reproduction.caffe.schema import NetParameter
-from tests import parity
+from tests.helpers import parity
 
 IN_ORDER = {"Convolution", "Deconvolution", "InnerProduct", "LRN", "Split", "SoftmaxWithLoss"}
 # Windows along other than two axes, the gradients of two bottoms added up, and LRN within a channel or over many.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.layers.checks import class_index, legacy_shape
-from tests.single import gradient, single
+from tests.helpers.single_layer import gradient, single
 
 SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=4).map(tuple)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from reproduction.caffe.errors import NetError
-from tests.single import single
+from tests.helpers.single_layer import single
 
 
 def test_euclidean_loss_halves_the_mean_square_and_teaches_both_bottoms():

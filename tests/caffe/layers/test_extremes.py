@@ -8,15 +8,16 @@ import math
 import pytest
 import torch
 
-from reproduction.caffe import geometry, prototxt
+from reproduction.caffe import geometry
 from reproduction.caffe.errors import NetError, ReproductionError
-from reproduction.caffe.graph import placed
+from reproduction.caffe.formats import prototxt
 from reproduction.caffe.layers import LAYERS
-from reproduction.caffe.net import Net
+from reproduction.caffe.net.graph import placed
+from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import LayerParameter, NetParameter, Phase
 from reproduction.caffe.schema.message import BOOL, DOUBLE, FLOAT, INT32, INT64, UINT32
-from tests import parity
-from tests.single import single
+from tests.helpers import parity
+from tests.helpers.single_layer import single
 
 INF = math.inf
 EXTREMES = {

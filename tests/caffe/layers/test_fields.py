@@ -6,13 +6,13 @@ import warnings
 import pytest
 import torch
 
-from reproduction.caffe import prototxt
 from reproduction.caffe.errors import NetError, ReproductionWarning
+from reproduction.caffe.formats import prototxt
 from reproduction.caffe.layers import LAYERS
 from reproduction.caffe.layers.base import COMMON, NO_EFFECT
-from reproduction.caffe.net import Net
+from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import Field, LayerParameter, NetParameter
-from tests.single import single
+from tests.helpers.single_layer import single
 
 MEMORY = "memory_data_param { batch_size: 1 channels: 1 height: 2 width: 3 }"
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests import parity
+from tests.helpers import parity
 
 CASES = parity.layer_cases()
 # Here double precision shows how much of Caffe's own result is single precision's rounding.

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from reproduction.caffe.errors import CaffemodelError, DataError, NetError, ReproductionError
-from tests.single import single
+from tests.helpers.single_layer import single
 
 
 def write(folder, *counts, **columns):

@@ -6,11 +6,11 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 
-from reproduction.caffe import blobs, caffemodel
 from reproduction.caffe.errors import DataError, NetError
+from reproduction.caffe.formats import blobs, caffemodel
 from reproduction.caffe.layers.image import read_image, resize
 from reproduction.caffe.schema import Phase
-from tests.single import single
+from tests.helpers.single_layer import single
 
 
 def picture(height, width, seed=0):

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reproduction.caffe import blobs, caffemodel
 from reproduction.caffe.errors import NetError
-from tests.single import single
+from reproduction.caffe.formats import blobs, caffemodel
+from tests.helpers.single_layer import single
 
 FLT_MIN = 2.0**-126
 SHAPES = st.lists(st.integers(1, 4), min_size=2, max_size=4).map(tuple)

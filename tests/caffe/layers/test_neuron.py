@@ -6,7 +6,7 @@ import torch
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.layers import LAYERS, UNSUPPORTED, _by_type, neuron
 from reproduction.caffe.schema import Phase
-from tests.single import gradient, single
+from tests.helpers.single_layer import gradient, single
 
 SMOOTH = [
     'type: "PReLU"',

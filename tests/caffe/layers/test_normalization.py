@@ -6,7 +6,7 @@ import torch
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.schema import Phase
-from tests.single import gradient, single
+from tests.helpers.single_layer import gradient, single
 
 
 def randomise(layer):

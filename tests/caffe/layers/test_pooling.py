@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.schema import Phase
-from tests.single import gradient, single
+from tests.helpers.single_layer import gradient, single
 
 LEAST = -np.float32(np.finfo(np.float32).max)
 

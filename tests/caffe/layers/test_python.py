@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from reproduction.caffe import prototxt
 from reproduction.caffe.errors import DataError, NetError
+from reproduction.caffe.formats import prototxt
 from reproduction.caffe.layers.python import Blob, BlobVec, Python, UserLayer, find_class
-from reproduction.caffe.net import Net
+from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import LayerParameter, NetParameter, Phase
 
 

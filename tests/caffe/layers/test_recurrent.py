@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from reproduction.caffe import prototxt
 from reproduction.caffe.errors import NetError
-from reproduction.caffe.net import Net
+from reproduction.caffe.formats import prototxt
+from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import LayerParameter, NetParameter
-from tests.single import single
+from tests.helpers.single_layer import single
 
 UNITS = 3
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from reproduction.caffe import blobs, caffemodel, prototxt
 from reproduction.caffe.errors import NetError
+from reproduction.caffe.formats import blobs, caffemodel, prototxt
 from reproduction.caffe.schema import LayerParameter, NetParameter
-from tests.single import gradient, single
+from tests.helpers.single_layer import gradient, single
 
 
 def randomise(layer):

@@ -8,7 +8,7 @@ import pytest
 
 from reproduction.caffe.errors import DataError
 from reproduction.fcn import datasets
-from tests import trees
+from tests.helpers import dataset_trees
 
 IDS = ["2007_000033", "2008_000123", "2011_003103"]
 
@@ -16,13 +16,13 @@ IDS = ["2007_000033", "2008_000123", "2011_003103"]
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
-    trees.voc(root / "pascal/VOC2011", {"val": IDS, "train": ["2007_000032"]})
-    trees.voc(root / "pascal/VOCdevkit/VOC2012", {"val": IDS, "trainval": ["2007_000032", *IDS]}, seed=1)
-    trees.voc(root / "pascal/VOC2010", {}, main={"val": IDS, "train": ["2009_000001"]})
-    trees.context(root / "pascal-context", [*IDS, "2009_000001"])
-    trees.sbd(root / "sbdd/dataset", {"train": ["2008_000002", "2008_000123"], "val": ["2008_000007"]})
-    trees.nyud(root / "nyud", {"train": ["5003"], "val": ["5010", "5011"], "test": ["5001", "5002"]})
-    trees.siftflow(root / "sift-flow", {"trainval": ["coast_n1", "coast_n2"], "test": ["forest_f3"]})
+    dataset_trees.voc(root / "pascal/VOC2011", {"val": IDS, "train": ["2007_000032"]})
+    dataset_trees.voc(root / "pascal/VOCdevkit/VOC2012", {"val": IDS, "trainval": ["2007_000032", *IDS]}, seed=1)
+    dataset_trees.voc(root / "pascal/VOC2010", {}, main={"val": IDS, "train": ["2009_000001"]})
+    dataset_trees.context(root / "pascal-context", [*IDS, "2009_000001"])
+    dataset_trees.sbd(root / "sbdd/dataset", {"train": ["2008_000002", "2008_000123"], "val": ["2008_000007"]})
+    dataset_trees.nyud(root / "nyud", {"train": ["5003"], "val": ["5010", "5011"], "test": ["5001", "5002"]})
+    dataset_trees.siftflow(root / "sift-flow", {"trainval": ["coast_n1", "coast_n2"], "test": ["forest_f3"]})
     return root
 
 
@@ -144,7 +144,7 @@ def test_the_59_classes_are_those_of_pascal_contexts_own_list(root):
 
 
 def test_missing_files_are_listed_before_any_is_opened(root, tmp_path):
-    trees.siftflow(tmp_path / "sift-flow", {"test": ["a", "b"]})
+    dataset_trees.siftflow(tmp_path / "sift-flow", {"test": ["a", "b"]})
     dataset = datasets.open("siftflow", "test", tmp_path)
     dataset.file("geo", "b").unlink()
     assert dataset.missing() == [dataset.file("geo", "b")]
@@ -152,11 +152,11 @@ def test_missing_files_are_listed_before_any_is_opened(root, tmp_path):
 
 
 def test_sizes_of_image_and_label_must_agree(tmp_path):
-    trees.voc(tmp_path / "VOC2012", {"val": ["a"]})
+    dataset_trees.voc(tmp_path / "VOC2012", {"val": ["a"]})
     dataset = datasets.open("voc", "val", tmp_path)
     label, image = dataset.file("label", "a"), dataset.file("data", "a")
-    trees.palette_png(label, np.zeros((7, 5), np.uint8))
-    height, width = trees.picture("a", 0, (24, 32)).shape[:2]
+    dataset_trees.palette_png(label, np.zeros((7, 5), np.uint8))
+    height, width = dataset_trees.picture("a", 0, (24, 32)).shape[:2]
     with pytest.raises(DataError) as error:
         dataset[0]
     size = dataset.read("data", image).shape[1:]
@@ -171,7 +171,7 @@ def test_overlap_with_the_training_set_is_known(root, tmp_path):
     assert datasets.open("nyud", "val", root).overlap() == ["5010", "5011"]
     assert datasets.open("siftflow", "trainval", root).overlap() == ["coast_n1", "coast_n2"]
     assert datasets.open("pascalcontext", "val", root).overlap() == []
-    trees.voc(tmp_path / "VOC2012", {"val": ["a"], "seg11valid": ["a"]})
+    dataset_trees.voc(tmp_path / "VOC2012", {"val": ["a"], "seg11valid": ["a"]})
     assert datasets.open("voc", "val", tmp_path).overlap() is None
     assert datasets.open("voc", "seg11valid", tmp_path).overlap() == []
 

@@ -12,12 +12,13 @@ from reproduction.caffe.layers.data import read_list
 from reproduction.caffe.layers.image import read_labels
 from reproduction.caffe.schema import PythonParameter
 from reproduction.fcn import datasets
-from reproduction.fcn.datasets import layouts, painted, pascalcontext
-from tests import own
+from reproduction.fcn.datasets import layouts, pascalcontext
+from reproduction.fcn.datasets.custom import color_labels
+from tests.helpers import custom_folders
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 READERS = {
-    "palette": painted.read,
+    "palette": color_labels.read,
     "classes": layouts.read_classes,
     "split": layouts.read_list,
     "list of files": lambda path: read_list(str(path)),
@@ -62,7 +63,7 @@ def test_lists_of_names_that_are_too_long_are_refused_at_once(tmp_path):
     with pytest.raises(DataError, match=r"this is no list of classes; got 60000 names, want"):
         layouts.read_classes(tmp_path / "a.txt")
     (tmp_path / "a.txt").write_bytes(b"a" * (1 << 20) + b"\n")
-    for reader in (layouts.read_classes, painted.read):
+    for reader in (layouts.read_classes, color_labels.read):
         with pytest.raises(DataError, match=r"a.txt: the file is too large; want at most 1,048,576 bytes\.$"):
             reader(tmp_path / "a.txt")
 
@@ -100,7 +101,7 @@ HUGE = "0x" + "f" * 5000
     ],
 )
 def test_odd_values_of_a_data_layer_are_one_line_of_error(tmp_path, param):
-    own.write(tmp_path)
+    custom_folders.write(tmp_path)
     layer = PythonParameter(layer="FolderSegDataLayer", param_str=f"{{'split': 'train', {param}}}")
     with pytest.raises(DataError) as error:
         datasets.from_layer(layer, ["data", "label"], tmp_path)
@@ -109,7 +110,7 @@ def test_odd_values_of_a_data_layer_are_one_line_of_error(tmp_path, param):
 
 
 def test_files_whose_names_are_not_text_are_listed(tmp_path):
-    own.write(tmp_path)
+    custom_folders.write(tmp_path)
     name = os.fsencode(tmp_path / "labels") + b"/\xff.png"
     Path(os.fsdecode(name)).write_bytes(b"x")
     done = subprocess.run(

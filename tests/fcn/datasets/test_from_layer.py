@@ -1,32 +1,31 @@
 """The data layers of the published prototxts, opened without executing them."""
 
-from pathlib import Path
-
 import pytest
 
-from reproduction.caffe import prototxt
 from reproduction.caffe.errors import DataError
+from reproduction.caffe.formats import prototxt
 from reproduction.caffe.schema import PythonParameter
-from reproduction.fcn import datasets, nets
-from tests import trees
+from reproduction.fcn import datasets
+from reproduction.fcn.nets import published_nets
+from tests.helpers import dataset_trees
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 PUBLISHED = sorted(
     path
     for path in (ROOT / "prototxt").glob("*/*.prototxt")
-    if path.stem in {"train", "trainval", "val", "test"} and path.parent.name in nets.NETS
+    if path.stem in {"train", "trainval", "val", "test"} and path.parent.name in published_nets.NETS
 )
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
-    trees.voc(root / "pascal/VOC2011", {"seg11valid": ["a"]})
-    trees.sbd(root / "sbdd/dataset", {"train": ["a", "b", "c"]})
-    trees.voc(root / "pascal/VOC2010", {}, main={"train": ["a"], "val": ["b"]})
-    trees.context(root / "pascal-context", ["a", "b"])
-    trees.nyud(root / "nyud", {"train": ["1"], "val": ["2"], "test": ["3"]})
-    trees.siftflow(root / "sift-flow", {"trainval": ["a"], "test": ["b"]})
+    dataset_trees.voc(root / "pascal/VOC2011", {"seg11valid": ["a"]})
+    dataset_trees.sbd(root / "sbdd/dataset", {"train": ["a", "b", "c"]})
+    dataset_trees.voc(root / "pascal/VOC2010", {}, main={"train": ["a"], "val": ["b"]})
+    dataset_trees.context(root / "pascal-context", ["a", "b"])
+    dataset_trees.nyud(root / "nyud", {"train": ["1"], "val": ["2"], "test": ["3"]})
+    dataset_trees.siftflow(root / "sift-flow", {"trainval": ["a"], "test": ["b"]})
     return root
 
 
@@ -63,7 +62,7 @@ def test_another_split_can_be_asked_for(root):
 
 
 def test_a_folder_given_in_full_is_taken(root, tmp_path):
-    trees.voc(tmp_path / "mine", {"val": ["x"]})
+    dataset_trees.voc(tmp_path / "mine", {"val": ["x"]})
     text = VOC.replace("../data/pascal/VOC2011", str(tmp_path / "mine")).replace("seg11valid", "val")
     dataset = datasets.from_layer(layer("VOCSegDataLayer", text), ["data", "label"], root)
     assert dataset.ids == ["x"]

@@ -5,16 +5,16 @@ import pytest
 from reproduction.caffe.errors import DataError
 from reproduction.fcn import datasets
 from reproduction.fcn.datasets import layouts
-from tests import trees
+from tests.helpers import dataset_trees
 
 WRITE = {
-    "voc2012": lambda path: trees.voc(path, {"val": ["a"]}),
-    "voc2011": lambda path: trees.voc(path, {"val": ["a"]}),
-    "voc2010": lambda path: trees.voc(path, {}, main={"val": ["a"]}),
-    "sbd": lambda path: trees.sbd(path, {"val": ["a"]}),
-    "nyud": lambda path: trees.nyud(path, {"val": ["a"]}),
-    "siftflow": lambda path: trees.siftflow(path, {"val": ["a"]}),
-    "pascalcontext": lambda path: trees.context(path, ["a"]),
+    "voc2012": lambda path: dataset_trees.voc(path, {"val": ["a"]}),
+    "voc2011": lambda path: dataset_trees.voc(path, {"val": ["a"]}),
+    "voc2010": lambda path: dataset_trees.voc(path, {}, main={"val": ["a"]}),
+    "sbd": lambda path: dataset_trees.sbd(path, {"val": ["a"]}),
+    "nyud": lambda path: dataset_trees.nyud(path, {"val": ["a"]}),
+    "siftflow": lambda path: dataset_trees.siftflow(path, {"val": ["a"]}),
+    "pascalcontext": lambda path: dataset_trees.context(path, ["a"]),
 }
 PLACES = [(name, folder) for name, layout in datasets.LAYOUTS.items() for folder in layout.folders]
 
@@ -23,7 +23,7 @@ PLACES = [(name, folder) for name, layout in datasets.LAYOUTS.items() for folder
 def test_a_tree_is_found_in_each_of_its_folders_and_as_the_root_itself(tmp_path, name, folder):
     WRITE[name](tmp_path / folder)
     if name == "pascalcontext":
-        trees.voc(tmp_path / "VOC2010", {}, main={"val": ["a"]})
+        dataset_trees.voc(tmp_path / "VOC2010", {}, main={"val": ["a"]})
     assert layouts.find((name,), tmp_path) == tmp_path / folder
     assert layouts.find((name,), tmp_path / folder) == tmp_path / folder
     if name != "voc2010":
@@ -31,9 +31,9 @@ def test_a_tree_is_found_in_each_of_its_folders_and_as_the_root_itself(tmp_path,
 
 
 def test_voc_prefers_2011_and_does_with_2012(tmp_path):
-    trees.voc(tmp_path / "VOCdevkit/VOC2012", {"val": ["a"]})
+    dataset_trees.voc(tmp_path / "VOCdevkit/VOC2012", {"val": ["a"]})
     assert datasets.open("voc", "val", tmp_path).tree.name == "VOC2012"
-    trees.voc(tmp_path / "TrainVal/VOCdevkit/VOC2011", {"val": ["a"]})
+    dataset_trees.voc(tmp_path / "TrainVal/VOCdevkit/VOC2011", {"val": ["a"]})
     assert datasets.open("voc", "val", tmp_path).tree.name == "VOC2011"
     assert datasets.open("voc2012", "val", tmp_path).tree.name == "VOC2012"
 
@@ -48,7 +48,7 @@ def test_a_missing_tree_says_where_it_was_looked_for(tmp_path):
 
 
 def test_a_tree_that_lacks_folders_says_which(tmp_path):
-    trees.voc(tmp_path / "pascal/VOC2012", {"val": ["a"]})
+    dataset_trees.voc(tmp_path / "pascal/VOC2012", {"val": ["a"]})
     for path in (tmp_path / "pascal/VOC2012/SegmentationClass").iterdir():
         path.unlink()
     (tmp_path / "pascal/VOC2012/SegmentationClass").rmdir()
@@ -61,7 +61,7 @@ def test_a_tree_that_lacks_folders_says_which(tmp_path):
 
 
 def test_an_unknown_split_says_where_its_list_was_looked_for(tmp_path):
-    trees.sbd(tmp_path / "sbdd/dataset", {"train": ["a"], "val": ["b"]})
+    dataset_trees.sbd(tmp_path / "sbdd/dataset", {"train": ["a"], "val": ["b"]})
     with pytest.raises(DataError) as error:
         datasets.open("sbd", "trian", tmp_path)
     listed = tmp_path / "sbdd/dataset/trian.txt"
@@ -109,8 +109,8 @@ VAL, TRAIN = ["2007_01", "2007_02", "2007_03", "2008_04"], ["2007_02", "2008_09"
 
 
 def test_seg11valid_follows_from_vocs_val_and_sbds_train(tmp_path):
-    trees.voc(tmp_path / "pascal/VOC2011", {"val": VAL})
-    trees.sbd(tmp_path / "sbdd/dataset", {"train": TRAIN})
+    dataset_trees.voc(tmp_path / "pascal/VOC2011", {"val": VAL})
+    dataset_trees.sbd(tmp_path / "sbdd/dataset", {"train": TRAIN})
     dataset = datasets.open("voc", "seg11valid", tmp_path)
     assert dataset.ids == ["2007_01", "2007_03", "2008_04"]
     assert dataset.overlap() == []
@@ -118,22 +118,22 @@ def test_seg11valid_follows_from_vocs_val_and_sbds_train(tmp_path):
 
 @pytest.mark.parametrize("place", ["pascal", "splits/pascal", "pascal/VOC2011/ImageSets/Segmentation"])
 def test_seg11valid_is_taken_from_the_published_list(tmp_path, place):
-    trees.voc(tmp_path / "pascal/VOC2011", {"val": VAL})
-    trees.write_list(tmp_path / place / "seg11valid.txt", ["2008_04", "2007_01"])
+    dataset_trees.voc(tmp_path / "pascal/VOC2011", {"val": VAL})
+    dataset_trees.write_list(tmp_path / place / "seg11valid.txt", ["2008_04", "2007_01"])
     assert datasets.open("voc", "seg11valid", tmp_path).ids == ["2008_04", "2007_01"]
 
 
 @pytest.mark.parametrize("derived_from", ["VOC2011", "the lists of VOC2011 and the images of VOC2012"])
 def test_the_published_seg11valid_and_the_derived_one_must_agree(tmp_path, derived_from):
     year = "VOC2011" if derived_from == "VOC2011" else "VOC2012"
-    trees.voc(tmp_path / "pascal" / year, {"trainval": VAL})
-    trees.write_list(tmp_path / "pascal/VOC2011/ImageSets/Segmentation/val.txt", VAL)
-    trees.sbd(tmp_path / "sbdd/dataset", {"train": TRAIN})
+    dataset_trees.voc(tmp_path / "pascal" / year, {"trainval": VAL})
+    dataset_trees.write_list(tmp_path / "pascal/VOC2011/ImageSets/Segmentation/val.txt", VAL)
+    dataset_trees.sbd(tmp_path / "sbdd/dataset", {"train": TRAIN})
     listed = tmp_path / "pascal/seg11valid.txt"
-    trees.write_list(listed, ["2008_04", "2007_01", "2007_03"])
+    dataset_trees.write_list(listed, ["2008_04", "2007_01", "2007_03"])
     dataset = datasets.open("voc", "seg11valid", tmp_path)
     assert (dataset.ids, dataset.tree.name) == (["2008_04", "2007_01", "2007_03"], year)
-    trees.write_list(listed, ["2008_04", "2007_02"])
+    dataset_trees.write_list(listed, ["2008_04", "2007_02"])
     with pytest.raises(DataError) as error:
         datasets.open("voc", "seg11valid", tmp_path)
     assert str(error.value) == (
@@ -143,10 +143,10 @@ def test_the_published_seg11valid_and_the_derived_one_must_agree(tmp_path, deriv
 
 
 def test_nyuds_trainval_is_train_and_val_one_after_the_other(tmp_path):
-    trees.nyud(tmp_path / "nyud", {"test": ["5001"]})
-    trees.write_list(tmp_path / "splits/nyud/train.txt", ["5003", "5002"])
-    trees.write_list(tmp_path / "splits/nyud/val.txt", ["5010"])
+    dataset_trees.nyud(tmp_path / "nyud", {"test": ["5001"]})
+    dataset_trees.write_list(tmp_path / "splits/nyud/train.txt", ["5003", "5002"])
+    dataset_trees.write_list(tmp_path / "splits/nyud/val.txt", ["5010"])
     assert datasets.open("nyud", "trainval", tmp_path).ids == ["5003", "5002", "5010"]
-    trees.write_list(tmp_path / "nyud/trainval.txt", ["5003"])
+    dataset_trees.write_list(tmp_path / "nyud/trainval.txt", ["5003"])
     with pytest.raises(DataError, match="the list is not the split 'trainval' that follows from the data"):
         datasets.open("nyud", "trainval", tmp_path)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from reproduction.caffe.errors import DataError
 from reproduction.fcn.datasets import mat
-from tests import trees
+from tests.helpers import dataset_trees
 
 KINDS = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64", "bool"]
 
@@ -42,7 +42,7 @@ def test_matrices_are_read_as_scipy_reads_them(tmp_path_factory, kind, height, w
 
 @pytest.mark.parametrize("compress", [False, True])
 def test_a_field_of_a_structure_is_read_past_cells_and_sparse_matrices(tmp_path, compress):
-    trees.sbd(tmp_path, {"train": ["a"]})
+    dataset_trees.sbd(tmp_path, {"train": ["a"]})
     whole = scipy.io.loadmat(tmp_path / "cls/a.mat")
     scipy.io.savemat(tmp_path / "b.mat", {"GTcls": whole["GTcls"]}, do_compression=compress)
     want = whole["GTcls"][0]["Segmentation"][0]

@@ -6,7 +6,7 @@ from PIL import Image
 
 from reproduction.caffe.errors import DataError
 from reproduction.fcn import datasets
-from tests import trees
+from tests.helpers import dataset_trees
 
 
 def published_image(path, mean, flip=True):
@@ -22,7 +22,7 @@ def same(array, want):
 
 
 def test_voc_is_bgr_minus_the_mean_in_double_precision(tmp_path):
-    labels = trees.voc(tmp_path / "pascal/VOC2011", {"val": ["a", "b"]})
+    labels = dataset_trees.voc(tmp_path / "pascal/VOC2011", {"val": ["a", "b"]})
     mean = np.array((104.00699, 116.66877, 122.67892))
     for id, sample in zip("ab", datasets.open("voc", "val", tmp_path), strict=True):
         same(sample["data"], published_image(tmp_path / f"pascal/VOC2011/JPEGImages/{id}.jpg", mean))
@@ -38,7 +38,7 @@ def test_the_precision_of_the_mean_shows_in_the_last_bit():
 
 @pytest.mark.parametrize("png", [False, True])
 def test_sbd_reads_mat_files_and_what_was_converted_from_them(tmp_path, png):
-    labels = trees.sbd(tmp_path / "sbdd/dataset", {"train": ["a", "b"]}, png=png)
+    labels = dataset_trees.sbd(tmp_path / "sbdd/dataset", {"train": ["a", "b"]}, png=png)
     mean = np.array((104.00699, 116.66877, 122.67892))
     for id, sample in zip("ab", datasets.open("sbd", "train", tmp_path), strict=True):
         same(sample["data"], published_image(tmp_path / f"sbdd/dataset/img/{id}.jpg", mean))
@@ -46,7 +46,7 @@ def test_sbd_reads_mat_files_and_what_was_converted_from_them(tmp_path, png):
 
 
 def test_nyud_keeps_hhas_channels_and_takes_the_logarithm_of_depth(tmp_path):
-    labels = trees.nyud(tmp_path / "nyud", {"test": ["5001"]})
+    labels = dataset_trees.nyud(tmp_path / "nyud", {"test": ["5001"]})
     sample = datasets.open("nyud", "test", tmp_path)[0]
     data = tmp_path / "nyud/data"
     bgr, hha = (np.array(m, np.float32) for m in ((116.190, 97.203, 92.318), (132.431, 94.076, 118.477)))
@@ -61,7 +61,7 @@ def test_nyud_keeps_hhas_channels_and_takes_the_logarithm_of_depth(tmp_path):
 
 
 def test_nyud_without_depth_somewhere_is_an_error(tmp_path):
-    trees.nyud(tmp_path / "nyud", {"test": ["5001"]})
+    dataset_trees.nyud(tmp_path / "nyud", {"test": ["5001"]})
     path = tmp_path / "nyud/data/depth/img_5001.png"
     depth = np.array(Image.open(path))
     depth[3, 4:6] = 0
@@ -72,7 +72,7 @@ def test_nyud_without_depth_somewhere_is_an_error(tmp_path):
 
 
 def test_nyuds_tops_are_called_as_the_net_calls_them(tmp_path):
-    trees.nyud(tmp_path / "nyud", {"test": ["5001"]})
+    dataset_trees.nyud(tmp_path / "nyud", {"test": ["5001"]})
     dataset = datasets.open("nyud", "test", tmp_path, {"data": "hha", "label": "label"})
     assert list(dataset[0]) == ["data", "label"]
     assert list(datasets.open("nyud", "test", tmp_path, ["color", "label"])[0]) == ["color", "label"]
@@ -81,9 +81,9 @@ def test_nyuds_tops_are_called_as_the_net_calls_them(tmp_path):
 
 
 def test_siftflow_has_two_labellings_with_void_where_the_files_have_0_and_minus_1(tmp_path):
-    labels = trees.siftflow(tmp_path / "sift-flow", {"test": ["coast_1"]})
+    labels = dataset_trees.siftflow(tmp_path / "sift-flow", {"test": ["coast_1"]})
     dataset = datasets.open("siftflow", "test", tmp_path)
-    image = tmp_path / f"sift-flow/Images/{trees.SCENES}/coast_1.jpg"
+    image = tmp_path / f"sift-flow/Images/{dataset_trees.SCENES}/coast_1.jpg"
     same(dataset[0]["data"], published_image(image, np.array((114.578, 115.294, 108.353), np.float32)))
     same(dataset[0]["sem"], labels["coast_1"][0][None])
     same(dataset[0]["geo"], labels["coast_1"][1][None])
@@ -93,8 +93,8 @@ def test_siftflow_has_two_labellings_with_void_where_the_files_have_0_and_minus_
 
 @pytest.mark.parametrize("names", ["the data set's", "the published nets'", "none"])
 def test_pascal_context_takes_59_of_459_labels(tmp_path, names):
-    trees.voc(tmp_path / "pascal/VOC2010", {}, main={"val": ["a", "b"]})
-    labels = trees.context(tmp_path / "pascal-context", ["a", "b"], names=names != "none")
+    dataset_trees.voc(tmp_path / "pascal/VOC2010", {}, main={"val": ["a", "b"]})
+    labels = dataset_trees.context(tmp_path / "pascal-context", ["a", "b"], names=names != "none")
     if names == "the published nets'":
         lines = [f"{i}: {name}\n" for i, name in enumerate(datasets.class_names("pascalcontext")[1:], 1)]
         (tmp_path / "pascal-context/59_labels.txt").write_text("".join(lines))
@@ -107,20 +107,20 @@ def test_pascal_context_takes_59_of_459_labels(tmp_path, names):
 def test_pascal_contexts_three_renamed_classes_are_found(tmp_path):
     full = datasets.class_names("pascalcontext-459")
     task = datasets.class_names("pascalcontext")
-    trees.voc(tmp_path / "VOC2010", {}, main={"val": ["a"]})
-    trees.context(tmp_path / "pascal-context", ["a"])
+    dataset_trees.voc(tmp_path / "VOC2010", {}, main={"val": ["a"]})
+    dataset_trees.context(tmp_path / "pascal-context", ["a"])
     raw = np.array(
         [[full.index(name) + 1 for name in ("table", "bedclothes", "cloth", "accordion", "wood")]], np.uint16
     )
-    trees.mat(tmp_path / "pascal-context/trainval/a.mat", {"LabelMap": raw})
+    dataset_trees.mat(tmp_path / "pascal-context/trainval/a.mat", {"LabelMap": raw})
     dataset = datasets.open("pascalcontext", "val", tmp_path)
     label = dataset.read("label", dataset.file("label", "a"))
     assert [task[i] for i in label[0, 0]] == ["diningtable", "bedcloth", "clothes", "background", "wood"]
 
 
 def test_pascal_context_refuses_other_classes_than_the_nets(tmp_path):
-    trees.voc(tmp_path / "VOC2010", {}, main={"val": ["a"]})
-    trees.context(tmp_path / "pascal-context", ["a"])
+    dataset_trees.voc(tmp_path / "VOC2010", {}, main={"val": ["a"]})
+    dataset_trees.context(tmp_path / "pascal-context", ["a"])
     lists = tmp_path / "pascal-context"
     published = (lists / "59_labels.txt").read_text()
     (lists / "59_labels.txt").write_text("1: sky\n" + published)
@@ -154,19 +154,19 @@ VARIABLES = {"nyud": "segmentation", "siftflow": "S", "pascalcontext": "LabelMap
 @pytest.mark.parametrize(("name", "kind", "value", "text"), OUT_OF_RANGE)
 def test_labels_out_of_range_are_named(tmp_path, name, kind, value, text):
     split = {"voc": "val", "sbd": "train", "nyud": "test", "siftflow": "test", "pascalcontext": "val"}[name]
-    trees.voc(tmp_path / "VOC2012", {"val": ["a"]})
-    trees.voc(tmp_path / "VOC2010", {}, main={"val": ["a"]})
-    trees.context(tmp_path / "pascal-context", ["a"])
-    trees.sbd(tmp_path / "sbdd/dataset", {"train": ["a"]}, png=True)
-    trees.nyud(tmp_path / "nyud", {"test": ["a"]})
-    trees.siftflow(tmp_path / "sift-flow", {"test": ["a"]})
+    dataset_trees.voc(tmp_path / "VOC2012", {"val": ["a"]})
+    dataset_trees.voc(tmp_path / "VOC2010", {}, main={"val": ["a"]})
+    dataset_trees.context(tmp_path / "pascal-context", ["a"])
+    dataset_trees.sbd(tmp_path / "sbdd/dataset", {"train": ["a"]}, png=True)
+    dataset_trees.nyud(tmp_path / "nyud", {"test": ["a"]})
+    dataset_trees.siftflow(tmp_path / "sift-flow", {"test": ["a"]})
     dataset = datasets.open(name, split, tmp_path)
     path = dataset.file(kind, "a")
     wrong = np.array([[value, 1], [value, 0]])
     if path.suffix == ".png":
-        trees.palette_png(path, wrong.astype(np.uint8))
+        dataset_trees.palette_png(path, wrong.astype(np.uint8))
     else:
-        trees.mat(path, {VARIABLES[name]: wrong.astype(np.int16)})
+        dataset_trees.mat(path, {VARIABLES[name]: wrong.astype(np.int16)})
     with pytest.raises(DataError) as error:
         dataset[0]
     assert str(error.value) == f"{path}: {text}"

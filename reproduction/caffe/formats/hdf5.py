@@ -1,0 +1,310 @@
+"""Caffe's HDF5 layout, ``.caffemodel.h5``: ``data/<layer>/<i>`` is parameter i of a layer, ``diff`` its gradient.
+
+Files are read without the HDF5 library, see ``hdf5objects``, and written by it. Arrays are read as views of the mapped
+file, so a file cannot make us allocate more than it holds. A layer's name may
+hold ``/``, which HDF5 reads as groups in groups; Caffe itself cannot write such a file.
+
+Source: BVLC/caffe@9b89154 src/caffe/net.cpp L789-842, L856-917; src/caffe/util/hdf5.cpp.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from reproduction.caffe.errors import CaffemodelError, StrPath
+from reproduction.caffe.formats import blobs, files
+from reproduction.caffe.formats.hdf5_file import hdf5_values
+from reproduction.caffe.formats.hdf5_file.hdf5_messages import ELSEWHERE, TEXT, Dataset, Group
+from reproduction.caffe.formats.hdf5_file.hdf5_objects import File
+from reproduction.caffe.schema import BlobProto, LayerParameter, NetParameter
+
+if TYPE_CHECKING:
+    import h5py
+
+_MAX_DEPTH = 32
+_MAX_STRING = 2**16
+
+
+class Reader:
+    """An HDF5 file for reading; every array it returns is a view of the file.
+
+    Args:
+        path: the file.
+
+    Raises:
+        CaffemodelError: it is not an HDF5 file, or is damaged.
+        OSError: it cannot be opened.
+    """
+
+    def __init__(self, path: StrPath):
+        data = files.mapped(path)
+        found = files.kind(data)
+        if found != files.HDF5:
+            raise CaffemodelError("this is not an HDF5 file", path=path, got=found or "something else")
+        self.file, self.path = File(data, path), path
+        self.root = self.file.root
+        self.seen: set[int] = set()
+        self.total = 0
+
+    def member(self, name: str) -> Group | Dataset | None:
+        """Return a group or dataset of the root by its name; None where there is none.
+
+        Raises:
+            CaffemodelError: it is a link to another place, or damaged.
+        """
+        only = Group("/", self.root.address, {each: at for each, at in self.root.links.items() if each == name})
+        return next((member for _, member in self.members(only)), None)
+
+    def members(self, group: Group) -> Iterator[tuple[str, Group | Dataset]]:
+        """Yield the groups and datasets in a group with their names, sorted by name as Caffe reads them.
+
+        Raises:
+            CaffemodelError: a member is a link to another place or file, or was met before.
+        """
+        for name, address in sorted(group.links.items()):
+            if address == ELSEWHERE:
+                raise self.error("this is a link to another place", group, name, "Copy what it names into the file.")
+            member = None if address in self.seen else self.file.object(address, f"{group.name.rstrip('/')}/{name}")
+            if member is None:
+                raise self.error("this is no group or dataset of its own", group, name)
+            self.seen.add(address)
+            yield name, member
+
+    def array(self, dataset: Group | Dataset) -> blobs.Array:
+        """Return a dataset of numbers as a view: float32 or float64; other numbers become float32, as in Caffe.
+
+        Raises:
+            CaffemodelError: it holds no numbers, is compressed, or lies outside the file.
+
+        Source: BVLC/caffe@9b89154 src/caffe/util/hdf5.cpp L10-86.
+        """
+        values = self._view(dataset, "fiu", "this holds no numbers")
+        assert isinstance(dataset, Dataset)
+        assert dataset.shape is not None
+        kept = np.dtype("<f8" if values.dtype.kind == "f" and values.dtype.itemsize == 8 else "<f4")
+        if values.dtype != kept:
+            self.total += values.size * kept.itemsize
+            files.check_declared(self.total, self.path)
+        return blobs.shaped(values.astype(kept, copy=False), dataset.shape, f"{self.path}: {dataset.name}")
+
+    def integer(self, dataset: Group | Dataset) -> int:
+        """Return an integer, which Caffe stores as a dataset of one.
+
+        Raises:
+            CaffemodelError: it is none, or not one that 32 bits hold.
+        """
+        values = self._view(dataset, "fiu", "this holds no numbers")
+        if values.size != 1 or not abs(float(values[0])) < 2**31:
+            got = f"{values.size} values" if values.size != 1 else values[0]
+            raise self.error("this is no iteration", dataset, got=got, want="one integer")
+        return int(values[0])
+
+    def string(self, dataset: Group | Dataset) -> bytes:
+        """Return a string, up to the zero that ends it.
+
+        Raises:
+            CaffemodelError: it is none, or longer than a path.
+
+        Source: BVLC/caffe@9b89154 src/caffe/util/hdf5.cpp L95-L109.
+        """
+        if isinstance(dataset, Dataset) and dataset.kind == TEXT:  # Caffe's own have a fixed length
+            found = hdf5_values.text(self.file, dataset, _MAX_STRING)
+        else:
+            values = self._view(dataset, "S", "this is no string")
+            found = values.tobytes() if values.size == 1 and values.dtype.itemsize <= _MAX_STRING else None
+        if found is None:
+            raise self.error("this is no string", dataset, want=f"one of at most {_MAX_STRING} bytes")
+        return found.split(b"\0")[0]
+
+    def number(self, name: str, member: Group | Dataset) -> int:
+        """Return the number that a dataset has as its name.
+
+        Raises:
+            CaffemodelError: its name is none.
+        """
+        if name.isascii() and name.isdigit() and str(int(name[:9])) == name:
+            return int(name)
+        raise self.error("a parameter's name is its number", member)
+
+    def error(
+        self,
+        problem: str,
+        where: Group | Dataset,
+        name: str = "",
+        remedy: str = "",
+        got: object = None,
+        want: object = None,
+    ) -> CaffemodelError:
+        """Make an error about a member of the file."""
+        place = f"{where.name.rstrip('/')}/{name}" if name else where.name
+        remedy = remedy or "No file of Caffe's is like this."
+        return CaffemodelError(problem, path=f"{self.path}: {place}", got=got, want=want, remedy=remedy)
+
+    def _view(self, dataset: Group | Dataset, kinds: str, problem: str) -> npt.NDArray[Any]:
+        if not isinstance(dataset, Dataset):
+            raise self.error(problem, dataset, got="a group")
+        if dataset.dtype is None or dataset.dtype.kind not in kinds or dataset.shape is None:
+            raise self.error(problem, dataset, got=dataset.type)
+        values = hdf5_values.view(self.file, dataset)
+        if values is None:
+            remedy = "Run `h5repack -l CONTI -f NONE` on the file first."
+            raise self.error("this is not stored in one piece, as Caffe stores it", dataset, remedy=remedy)
+        return values
+
+
+@contextlib.contextmanager
+def writing(path: StrPath, progress: Callable[[int], object] | None = None) -> Iterator[h5py.File]:
+    """Open an HDF5 file for writing that appears under its name only when it is whole; see ``files.atomic``."""
+    with files.atomic(path, progress) as raw, into(raw) as file:
+        yield file
+
+
+def into(raw: BinaryIO) -> h5py.File:
+    """Begin an HDF5 file in a file that is open for reading and writing; to be closed before that is."""
+    import h5py
+
+    return h5py.File(raw, "w")
+
+
+def load(path: StrPath) -> NetParameter:
+    """Read the weights of a net: layers in the order of their names, with name and blobs.
+
+    A parameter that a layer shares is stored with its owner alone; here it is a blob that holds nothing. Gradients
+    are read where the file has them.
+
+    Raises:
+        CaffemodelError: the file is not in Caffe's layout, or is damaged.
+        OSError: it cannot be opened.
+
+    Source: BVLC/caffe@9b89154 src/caffe/net.cpp L789-842.
+    """
+    reader = Reader(path)
+    data = reader.member("data")
+    if data is None:
+        raise CaffemodelError(
+            "the HDF5 file has no group 'data'",
+            path=path,
+            got=", ".join(map(repr, sorted(reader.root.links)[:4])) or "nothing in it",
+            remedy="Caffe keeps weights in data/LAYER/0 and on.",
+        )
+    net = NetParameter()
+    for name, arrays in _layers(reader, data):
+        net.layer.append(LayerParameter(name=name, blobs=blobs.from_numbered(arrays, f"{path}: data/{name}")))
+    gradients = reader.member("diff")
+    if gradients is not None:
+        diffs = dict(_layers(reader, gradients))
+        for layer in net.layer:
+            _add_diffs(layer, diffs.get(layer.name, {}))
+    return net
+
+
+def dump(net: NetParameter, path: StrPath, progress: Callable[[int], object] | None = None) -> None:
+    """Write the weights of a net as Caffe does: every layer is a group, every parameter that is not shared a dataset.
+
+    Gradients are written, into ``diff``, when any blob has them.
+
+    Args:
+        net: layers with names and blobs, of today's format.
+        path: the file; it appears only when it is whole.
+        progress: called with the number of bytes after each write.
+
+    Raises:
+        ReproductionError: two layers share a name, a name is not possible in HDF5, or the file cannot be written.
+
+    Source: BVLC/caffe@9b89154 src/caffe/net.cpp L856-917.
+    """
+    with writing(path, progress) as file:
+        write(net, file, path)
+
+
+def write(net: NetParameter, file: h5py.File, path: StrPath) -> None:
+    """Write the weights of a net into an open file, whose path errors name; see ``dump``."""
+    _check_names(net, path)
+    owners: dict[str, BlobProto] = {}
+    with_diffs = any(_diff(blob) is not None for layer in net.layer for blob in layer.blobs)
+    data = file.create_group("data")
+    diffs = file.create_group("diff") if with_diffs else None
+    for layer in net.layer:
+        group = data.require_group(layer.name)
+        diff_group = diffs.require_group(layer.name) if diffs is not None else None
+        for i, blob in enumerate(layer.blobs):
+            if blob.is_empty():
+                continue
+            if not _is_shared(layer, i, blob, owners):
+                group.create_dataset(str(i), data=blobs.array(blob, f"layer {layer.name!r} blob {i}"))
+            diff = _diff(blob)
+            if diff_group is not None and diff is not None:
+                diff_group.create_dataset(str(i), data=diff.reshape(blobs.shape(blob)))
+
+
+def _layers(reader: Reader, top: Group | Dataset) -> Iterator[tuple[str, dict[int, blobs.Array]]]:
+    waiting: deque[tuple[str, Group]] = deque()
+    if not isinstance(top, Group):
+        raise reader.error("this is a dataset, not a group of layers", top)
+    for name, member in reader.members(top):
+        if not isinstance(member, Group):
+            raise reader.error("this is a dataset, not a group of one layer's parameters", member)
+        waiting.append((name, member))
+    while waiting:
+        layer, group = waiting.popleft()
+        arrays: dict[int, blobs.Array] = {}
+        inner: list[tuple[str, Group]] = []
+        for name, member in reader.members(group):
+            if isinstance(member, Group):
+                inner.append((f"{layer}/{name}", member))
+            else:
+                arrays[reader.number(name, member)] = reader.array(member)
+        if layer.count("/") > _MAX_DEPTH:
+            raise reader.error(f"groups are nested more than {_MAX_DEPTH} deep", group)
+        if arrays or not inner:
+            yield layer, arrays
+        waiting.extendleft(reversed(inner))
+
+
+def _add_diffs(layer: LayerParameter, diffs: dict[int, blobs.Array]) -> None:
+    for i, blob in enumerate(layer.blobs):
+        found = diffs.get(i)
+        if found is not None and not blob.is_empty() and found.shape == blobs.shape(blob):
+            setattr(blob, "diff" if found.dtype == np.float32 else "double_diff", found)
+
+
+def _diff(blob: BlobProto) -> blobs.Array | None:
+    for name in ("double_diff", "diff"):
+        if blob.has(name):
+            found: blobs.Array = getattr(blob, name)
+            return found
+    return None
+
+
+def _is_shared(layer: LayerParameter, i: int, blob: BlobProto, owners: dict[str, BlobProto]) -> bool:
+    """Say whether an earlier layer owns this parameter: its name is the same, and so are its values."""
+    name = layer.param[i].name if i < len(layer.param) else ""
+    if not name:
+        return False
+    owner = owners.setdefault(name, blob)
+    return owner is not blob and np.array_equal(blobs.array(owner), blobs.array(blob), equal_nan=True)
+
+
+def _check_names(net: NetParameter, path: StrPath) -> None:
+    if net.layers:
+        raise CaffemodelError("the net is of an old format", path=path, remedy="Upgrade it first.")
+    names: set[str] = set()
+    for layer in net.layer:
+        parts = layer.name.split("/")
+        if any(part in ("", ".") or "\0" in part for part in parts) or not files.is_utf8(layer.name):
+            raise CaffemodelError(f"layer {layer.name!r} has a name that HDF5 cannot hold", path=path)
+        if layer.name in names:
+            raise CaffemodelError(f"two layers are called {layer.name!r}", path=path, remedy="Rename one.")
+        names.add(layer.name)
+    for layer in net.layer:
+        parts = layer.name.split("/")
+        for i, part in enumerate(parts):
+            owner = "/".join(parts[:i])
+            if part.isdigit() and owner in names:
+                raise CaffemodelError(f"layer {layer.name!r} has the name of a parameter of layer {owner!r}", path=path)

@@ -1,0 +1,415 @@
+"""JSON that comes from elsewhere: parsed within bounds, and checked against the dataclass that it should become.
+
+    @dataclass(frozen=True)
+    class Point:
+        x: Annotated[float, between(0, 1)]
+        names: Sequence[str] = ()
+
+    load("p.json", Point, "this is not a point")      # Point(x=0.5, names=["a"]), or
+    # DataError: p.json: this is not a point: names[1] is 3; want a string.
+
+The types say what is read: ``bool``, ``int``, ``float``, ``str``, ``None``, unions, string enumerations, ``Sequence``,
+``tuple``, ``Mapping`` with names as keys, and dataclasses, whose fields are the names of an object. A dataclass may
+have a method ``check``, which returns what its fields should be but together are not. Names in
+``extra_names`` of a dataclass are passed over, ``"*"`` for all that it does not know. This is the only module that
+parses JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+from reproduction.caffe.errors import DataError, StrPath, did_you_mean
+from reproduction.caffe.formats import files
+
+T = TypeVar("T")
+LIMIT = 256 << 20
+"""The most bytes of a file, several times what the scores of a large data set take."""
+
+_INTEGERS = 1 << 63  # an int field has no more
+_SHOWN = 60  # characters of a value in an error
+# An exponent that may be beyond a double, and an escape that may be half of a character.
+_SUSPICIOUS = re.compile(rb"[eE]\+?\d{3}|\d{300}|\\u[dD][89a-fA-F]")
+
+
+class NotJsonError(ValueError):
+    """Text that is not JSON, or holds what no field can take; says what, and where."""
+
+
+class MismatchError(ValueError):
+    """A value that is not what was declared.
+
+    Attributes:
+        place: where, as ``nets[2].mean_iu``; empty for the document itself.
+        problem: what is wrong with it.
+        want: what it should be.
+        remedy: the nearest name, for one that is not known.
+    """
+
+    def __init__(self, problem: str, want: str | None = None, remedy: str = "") -> None:
+        super().__init__(problem)
+        self.place, self.problem, self.want, self.remedy = "", problem, want, remedy
+
+    def inside(self, step: str) -> MismatchError:
+        """Return this error with one more step before its place."""
+        joined = "" if not self.place or self.place.startswith("[") else "."
+        self.place = f"{step}{joined}{self.place}"
+        return self
+
+    def __str__(self) -> str:
+        return f"{self.place or 'it'} {self.problem}"
+
+
+@dataclass(frozen=True)
+class Check:
+    """A condition on a value, for ``Annotated``.
+
+    Attributes:
+        want: what the value should be.
+        holds: returns whether it is.
+    """
+
+    want: str
+    holds: Callable[[Any], object]
+
+
+def between(low: float, high: float) -> Check:
+    """Allow numbers from ``low`` to ``high``, both included."""
+    return Check(f"a number from {low:g} to {high:g}", lambda value: low <= value <= high)
+
+
+def at_least(low: int) -> Check:
+    """Allow numbers from ``low`` on."""
+    return Check(f"{low} or more", lambda value: value >= low)
+
+
+def one_of(values: Iterable[str]) -> Check:
+    """Allow some strings."""
+    known = tuple(values)
+    return Check(" or ".join(known), lambda value: value in known)
+
+
+def matching(pattern: str, want: str) -> Check:
+    """Allow strings that match a regular expression as a whole."""
+    compiled = re.compile(pattern)
+    return Check(want, compiled.fullmatch)
+
+
+def parse(text: bytes) -> Any:
+    """Parse JSON.
+
+    Numbers are finite, no name comes twice in an object, and strings are text: of lone surrogates only those are
+    allowed that stand for bytes of a file's name.
+
+    Raises:
+        NotJsonError: it is something else.
+    """
+    try:
+        value = json.loads(text.decode("utf-8-sig"), object_pairs_hook=_object, parse_constant=_refuse)
+        if _SUSPICIOUS.search(text):
+            _walk(value)
+    except RecursionError:
+        raise NotJsonError("it is nested too deeply") from None
+    except UnicodeDecodeError as error:
+        raise NotJsonError(f"byte {error.start} is not UTF-8") from None
+    except ValueError as error:
+        raise NotJsonError(str(error).partition("; use sys.")[0].splitlines()[0]) from None
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the name {shown(twice)} comes twice")
+    return found
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not a number")
+
+
+def _walk(value: Any) -> None:
+    """Refuse numbers beyond a double, and halves of characters."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _walk(name)
+            _walk(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _walk(inner)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("a number is too large")
+    elif isinstance(value, str) and re.search("[\ud800-\udc7f\udd00-\udfff]", value):
+        raise ValueError(f"the string {shown(value)} is not text")
+
+
+def read(kind: type[T], value: object) -> T:
+    """Check a parsed value, and return it as an instance of a type.
+
+    Raises:
+        MismatchError: it is something else.
+    """
+    made: T = _reader(typing.cast(Any, kind))(value)
+    return made
+
+
+def loads(
+    text: bytes, kind: type[T], path: StrPath, problem: str, *, remedy: str = "", version: int | None = None
+) -> T:
+    """Parse JSON, check it, and return it as an instance of a type.
+
+    Args:
+        text: the JSON.
+        kind: the type.
+        path: of the file, for errors.
+        problem: what the error says first, such as ``this is not a model card``.
+        remedy: what the error says last.
+        version: the number that the document must have as ``format``, which is not a field of ``kind``.
+
+    Raises:
+        DataError: it is not JSON, or not of this type; says where.
+    """
+    try:
+        value = parse(text)
+        if version is not None:
+            value = _versioned(value, version)
+        return read(kind, value)
+    except NotJsonError as error:
+        raise DataError(f"{problem}: {error}", path=path, want="JSON", remedy=remedy) from None
+    except MismatchError as error:
+        hint = " ".join(filter(None, (error.remedy, remedy)))
+        raise DataError(f"{problem}: {error}", path=path, want=error.want, remedy=hint) from None
+
+
+def load(path: StrPath, kind: type[T], problem: str, *, remedy: str = "", version: int | None = None) -> T:
+    """Read a JSON file; see ``loads``.
+
+    Raises:
+        DataError: as ``loads``, or it is not a regular file, or larger than ``LIMIT``.
+        OSError: it cannot be read.
+    """
+    text = files.read_regular(path, LIMIT)
+    return loads(text, kind, path, problem, remedy=remedy, version=version)
+
+
+def dumps(value: object, indent: int | None = None) -> str:
+    """Write JSON: letters as they are, but for bytes of file names that are not UTF-8, which are escaped.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    return text if files.is_utf8(text) else json.dumps(value, indent=indent, allow_nan=False)
+
+
+def shown(value: object) -> str:
+    """Return a value as JSON, cut where it is long."""
+    try:
+        text = dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        text = type(value).__name__
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+def _versioned(value: object, version: int) -> object:
+    if not isinstance(value, dict):
+        raise _wrong(value, "an object")
+    if "format" not in value:
+        raise MismatchError("has no format", str(version))
+    got = value["format"]
+    if type(got) is not int or got != version:
+        raise _wrong(got, str(version)).inside("format")
+    return {name: inner for name, inner in value.items() if name != "format"}
+
+
+def _wrong(value: object, want: str) -> MismatchError:
+    return MismatchError(f"is {shown(value)}", want)
+
+
+Reader = Callable[[Any], Any]
+
+
+@cache
+def _reader(kind: Any) -> Reader:
+    """Return what reads a type; it is made once."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _checked(_reader(parts[0]), [part for part in parts[1:] if isinstance(part, Check)])
+    if origin in (Union, types.UnionType):
+        return _union([part for part in parts if part is not type(None)], none=type(None) in parts)
+    if origin is tuple and parts[-1] is not Ellipsis:
+        return _fixed([_reader(part) for part in parts])
+    if origin in (list, tuple, Sequence, frozenset):
+        return _sequence(_reader(parts[0]), list if origin is Sequence else origin)
+    if origin in (dict, Mapping):
+        return _mapping(_reader(parts[1]))
+    if dataclasses.is_dataclass(kind):
+        return _dataclass(kind)
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return _member({str(member): member for member in kind})
+    return _PLAIN[kind]
+
+
+def _checked(inner: Reader, checks: Sequence[Check]) -> Reader:
+    def reader(value: Any) -> Any:
+        made = inner(value)
+        for check in checks:
+            if not check.holds(made):
+                raise _wrong(value, check.want)
+        return made
+
+    return reader
+
+
+def _union(kinds: Sequence[Any], *, none: bool) -> Reader:
+    readers = [_reader(kind) for kind in kinds]
+
+    def reader(value: Any) -> Any:
+        if value is None and none:
+            return None
+        for inner in readers[:-1]:
+            try:
+                return inner(value)
+            except MismatchError:
+                continue
+        return readers[-1](value)
+
+    return reader
+
+
+def _member(values: Mapping[str, StrEnum]) -> Reader:
+    def reader(value: Any) -> StrEnum:
+        if not isinstance(value, str) or value not in values:
+            raise _wrong(value, " or ".join(map(str, values)))
+        return values[value]
+
+    return reader
+
+
+def _items(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise _wrong(value, "a list")
+    return value
+
+
+def _each(readers: Sequence[Reader], items: list[Any]) -> list[Any]:
+    made, number = [], 0
+    try:
+        for number, (reader, item) in enumerate(zip(readers, items, strict=True)):  # noqa: B007 (read in the error)
+            made.append(reader(item))
+    except MismatchError as error:
+        raise error.inside(f"[{number}]") from None
+    return made
+
+
+def _sequence(inner: Reader, kind: Callable[[list[Any]], Any]) -> Reader:
+    return lambda value: kind(_each([inner] * len(_items(value)), value))
+
+
+def _fixed(readers: Sequence[Reader]) -> Reader:
+    def reader(value: Any) -> Any:
+        if len(_items(value)) != len(readers):
+            raise _wrong(value, f"{len(readers)} values")
+        return tuple(_each(readers, value))
+
+    return reader
+
+
+def _mapping(inner: Reader) -> Reader:
+    def reader(value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise _wrong(value, "an object")
+        made, name = {}, ""
+        try:
+            for name, item in value.items():
+                made[name] = inner(item)
+        except MismatchError as error:
+            raise error.inside(_step(name)) from None
+        return made
+
+    return reader
+
+
+def _step(name: str) -> str:
+    return name if re.fullmatch(r"\w{1,60}", name) else f"[{shown(name)}]"
+
+
+def _dataclass(kind: Any) -> Reader:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    fields = {field.name: _reader(hints[field.name]) for field in dataclasses.fields(kind)}
+    needed = [
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
+    extra = set(getattr(kind, "extra_names", ()))
+
+    def reader(value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise _wrong(value, "an object")
+        found, name = {}, ""
+        try:
+            for name, item in value.items():
+                if name in fields:
+                    found[name] = fields[name](item)
+                elif name not in extra and "*" not in extra:
+                    remedy = did_you_mean(name, fields)
+                    raise MismatchError("is not a name that belongs here", ", ".join(fields), remedy)
+        except MismatchError as error:
+            raise error.inside(_step(name)) from None
+        for name in needed:
+            if name not in found:
+                raise MismatchError("is missing").inside(name)
+        made = kind(**found)
+        if hasattr(made, "check") and (want := made.check()):
+            raise MismatchError("does not fit together", want)
+        return made
+
+    return reader
+
+
+def _is_integer(value: object) -> bool:
+    return type(value) is int and -_INTEGERS <= value < _INTEGERS
+
+
+def _integer(value: Any) -> int:
+    if not _is_integer(value):
+        raise _wrong(value, "an integer")
+    return int(value)
+
+
+def _number(value: Any) -> float:
+    if type(value) is not float and not _is_integer(value):
+        raise _wrong(value, "a number")
+    return float(value)
+
+
+def _plain(kind: type, want: str) -> Reader:
+    def reader(value: Any) -> Any:
+        if type(value) is not kind:
+            raise _wrong(value, want)
+        return value
+
+    return reader
+
+
+_PLAIN: dict[Any, Reader] = {
+    int: _integer,
+    float: _number,
+    str: _plain(str, "a string"),
+    bool: _plain(bool, "true or false"),
+    dict: _plain(dict, "an object"),
+    Any: lambda value: value,
+}

@@ -1,0 +1,222 @@
+"""Files of named arrays: ``.safetensors``, ``.npz`` and PyTorch's ``.pt``. They know no layers; ``weights`` does.
+
+PyTorch's files are written here and read in ``torchfile``.
+
+Arrays are float32 or float64, in any shape, and stay so bit by bit. Every reader refuses a file that declares more
+than it holds before it allocates anything, and runs nothing that a file says.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import struct
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from reproduction.caffe.errors import CaffemodelError, StrPath
+from reproduction.caffe.formats import files, json_file
+from reproduction.caffe.formats.blobs import Array
+from reproduction.caffe.formats.zip_archive import Archive
+from reproduction.caffe.geometry import MAX_AXES
+
+Progress = Callable[[int], object] | None
+
+_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
+_FLOATS = "float32 or float64"
+_HEADER_BYTES = 2 << 20  # of safetensors' JSON, enough for 20,000 tensors; its objects take 20 times as much memory
+_NPY_HEAD = 2048  # bytes that hold the header of an array
+_DAMAGED = "The file is damaged: download or write it again."
+
+
+def read_safetensors(path: StrPath) -> tuple[dict[str, Array], dict[str, str]]:
+    """Read a safetensors file: its arrays by name, as views of the mapped file, and its metadata.
+
+    Raises:
+        CaffemodelError: the file is damaged, or holds other types than floats.
+        OSError: it cannot be opened.
+
+    Source: huggingface/safetensors, README "Format".
+    """
+    data = files.mapped(path)
+    if files.kind(data) != files.SAFETENSORS:
+        raise CaffemodelError("this is not a safetensors file", path=path, remedy=_DAMAGED)
+    start = 8 + struct.unpack_from("<Q", data)[0]
+    if start - 8 > _HEADER_BYTES:
+        raise CaffemodelError(
+            "the header is too large", path=path, offset=8, got=start - 8, want=f"at most {_HEADER_BYTES} bytes"
+        )
+    header = _json(data[8:start], path)
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise CaffemodelError("the metadata is not a table of strings", path=path, offset=8, remedy=_DAMAGED)
+    arrays: dict[str, Array] = {}
+    spans = []
+    for name, entry in header.items():
+        dtype, shape, begin, end = _entry(name, entry, path)
+        spans.append((begin, end))
+        if end > len(data) - start:
+            missing = end - (len(data) - start)
+            raise CaffemodelError(
+                f"tensor {name!r} runs past the end of the file; {missing} bytes are missing",
+                path=path,
+                remedy="The file was cut off: download or copy it again.",
+            )
+        values = np.frombuffer(data, dtype, math.prod(shape), start + begin) if end > begin else np.empty(0, dtype)
+        arrays[name] = values.reshape(shape)
+    position = 0
+    for begin, end in sorted(spans):
+        if begin != position:
+            raise CaffemodelError("tensors overlap or leave a gap", path=path, offset=start + begin, remedy=_DAMAGED)
+        position = end
+    return arrays, metadata
+
+
+def write_safetensors(
+    arrays: Mapping[str, Array], path: StrPath, metadata: Mapping[str, str] | None = None, progress: Progress = None
+) -> None:
+    """Write a safetensors file: the header, then every array from its own memory.
+
+    Raises:
+        ReproductionError: a name is not UTF-8, or the file cannot be written.
+
+    Source: huggingface/safetensors, README "Format".
+    """
+    _check_names(arrays, path)
+    # Doubles first, so that every array lies on a multiple of its own size.
+    order = sorted(arrays, key=lambda name: arrays[name].dtype.itemsize, reverse=True)
+    entries, position = {}, 0
+    for name in order:
+        end = position + arrays[name].nbytes
+        shape, dtype = list(arrays[name].shape), "F32" if arrays[name].dtype == np.float32 else "F64"
+        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [position, end]}
+        position = end
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    header |= {name: entries[name] for name in arrays}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with files.atomic(path, progress) as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name in order:
+            file.write(_octets(arrays[name]))
+
+
+def read_npz(path: StrPath) -> dict[str, Array]:
+    """Read a NumPy archive, compressed or not; arrays that are not compressed are views of the mapped file.
+
+    Raises:
+        CaffemodelError: the file is damaged, declares far more than it holds, or holds other things than floats.
+        OSError: it cannot be opened.
+    """
+    data = files.mapped(path)
+    if files.kind(data) != files.ZIP:
+        raise CaffemodelError("this is not a NumPy archive", path=path, got=files.kind(data) or "something else")
+    archive, arrays = Archive(data, path), {}
+    for member in archive.members:
+        name = member.removesuffix(".npy")
+        if name == member:
+            raise CaffemodelError(f"{member!r} is not an array of its own", path=path, want="NAME.npy")
+        arrays[name] = _npy(archive.read(member), name, path)
+    return arrays
+
+
+def write_npz(arrays: Mapping[str, Array], path: StrPath, progress: Progress = None) -> None:
+    """Write an uncompressed NumPy archive, as ``np.savez`` does, without a second copy of any array.
+
+    Raises:
+        ReproductionError: a name is not UTF-8, or the file cannot be written.
+    """
+    _check_names(arrays, path)
+    with files.atomic(path, progress) as file, zipfile.ZipFile(file, "w") as archive:
+        for name, values in arrays.items():
+            # A fixed date, so that the same weights are the same file.
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                head = {"descr": values.dtype.str, "fortran_order": False, "shape": values.shape}
+                np.lib.format.write_array_header_1_0(member, head)
+                member.write(_octets(values))
+
+
+def write_torch(arrays: Mapping[str, Array], path: StrPath, progress: Progress = None) -> None:
+    """Write a state dict that ``torch.load(path, weights_only=True)`` opens.
+
+    Raises:
+        ReproductionError: a name is not UTF-8, or the file cannot be written.
+    """
+    import torch
+
+    _check_names(arrays, path)
+    with warnings.catch_warnings():
+        # The arrays are views of a file that is mapped for reading; torch.save does not write to them.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        state = {name: torch.from_numpy(np.asarray(values, order="C")) for name, values in arrays.items()}
+    with files.atomic(path, progress) as file:
+        torch.save(state, file)
+
+
+def _octets(values: Array) -> memoryview:
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+
+
+def _check_names(arrays: Mapping[str, Array], path: StrPath) -> None:
+    for name in arrays:
+        if "\0" in name or not files.is_utf8(name):
+            raise CaffemodelError(f"a file of this kind cannot hold the name {name!r}", path=path)
+
+
+def _json(text: bytes, path: StrPath) -> dict[str, Any]:
+    try:
+        header = json_file.parse(text)
+    except json_file.NotJsonError as error:
+        raise CaffemodelError(f"the header is not JSON: {error}", path=path, offset=8, remedy=_DAMAGED) from None
+    if not isinstance(header, dict):
+        raise CaffemodelError("the header is not a table", path=path, offset=8, remedy=_DAMAGED)
+    return header
+
+
+def _entry(name: str, entry: Any, path: StrPath) -> tuple[np.dtype[Any], list[int], int, int]:
+    """Return type, shape, first and last byte of one tensor, checked against each other."""
+    place = f"{path}: tensor {name!r}"
+    entry = entry if isinstance(entry, dict) else {}
+    shape, offsets, dtype = _counts(entry.get("shape")), _counts(entry.get("data_offsets")), entry.get("dtype")
+    kept = _DTYPES.get(dtype) if isinstance(dtype, str) else None
+    if kept is None:
+        remedy = "Convert it with .float() and save it again."
+        raise CaffemodelError("these are not Caffe's numbers", path=place, got=dtype, want="F32 or F64", remedy=remedy)
+    if shape is None or offsets is None or len(shape) > MAX_AXES or len(offsets) != 2:
+        raise CaffemodelError("the header's entry is damaged", path=place, remedy=_DAMAGED)
+    if offsets[1] - offsets[0] != math.prod(shape) * kept.itemsize:
+        raise CaffemodelError("shape and size disagree", path=place, got=f"{shape} at {offsets}", remedy=_DAMAGED)
+    return kept, shape, offsets[0], offsets[1]
+
+
+def _counts(value: Any) -> list[int] | None:
+    if isinstance(value, list) and all(type(number) is int and number >= 0 for number in value):
+        return value
+    return None
+
+
+def _npy(content: memoryview, name: str, path: StrPath) -> Array:
+    """Read one array of an archive, as a view of its bytes."""
+    head = io.BytesIO(bytes(content[:_NPY_HEAD]))
+    try:
+        version = np.lib.format.read_magic(head)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(head, _NPY_HEAD)
+    except Exception as error:  # what Python raises for the literal in the header may be any of many
+        text = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise CaffemodelError(f"array {name!r} cannot be read: {text}", path=path, remedy=_DAMAGED) from None
+    if dtype.kind != "f" or dtype.itemsize not in (4, 8):
+        raise CaffemodelError(f"array {name!r} is not weights", path=path, got=dtype, want=_FLOATS)
+    if (
+        len(shape) > MAX_AXES
+        or min(shape, default=0) < 0
+        or math.prod(shape) * dtype.itemsize != len(content) - head.tell()
+    ):
+        raise CaffemodelError(f"array {name!r}: shape and size disagree", path=path, got=shape, remedy=_DAMAGED)
+    values = np.frombuffer(content, dtype, offset=head.tell()) if len(content) > head.tell() else np.empty(0, dtype)
+    return values.astype(dtype.newbyteorder("<"), copy=False).reshape(shape, order="F" if fortran else "C")

@@ -1,0 +1,448 @@
+"""The reader of protobuf's text format: text in, messages out, and the place of every mistake.
+
+``prototxt`` is its face. It takes what Caffe's own parser takes: comments from ``#`` to the end of the line; strings
+in both quotes with C's escapes, joined when they follow each other; ``{}`` and ``<>`` blocks with or without a colon;
+``,`` or ``;`` after a field; lists in brackets; decimal, octal and hexadecimal integers; ``inf``, ``nan`` and a
+suffix ``f``; enums by name or number; five spellings each of true and false. A field that is not repeated is given
+once. Blocks nest no deeper than the schema does. Fields that it does not know are skipped, to list all of them.
+
+Source: protobuf's C++ io::Tokenizer and TextFormat::Parser, called by BVLC/caffe@9b89154 src/caffe/util/io.cpp L34-42.
+"""
+
+from __future__ import annotations
+
+import array
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from reproduction.caffe.errors import PrototxtError, ReproductionError, StrPath, also_unknown, misspelt
+from reproduction.caffe.formats import caffemodel
+from reproduction.caffe.schema import Field, Message, MessageList, NetParameter, V1LayerParameter, V1LayerType
+from reproduction.caffe.schema.message import BOOL, BYTES, STRING, UINT32
+from reproduction.caffe.schema.types import unknown_types
+
+# Spaces and comments, then one token. Nothing here matches in two ways, so reading takes time linear in the text.
+_TOKEN = re.compile(
+    r"""(?: [ \t\r\n\v\f]++ | \#[^\n]*+ )*+
+    (?: (?P<word>   [A-Za-z_][A-Za-z0-9_]{0,255}+ (?![A-Za-z0-9_]) )
+      | (?P<symbol> [:{}<>\[\],;-] )
+      | (?P<number> \.?[0-9](?: [eE][+-] | [A-Za-z0-9_.] )*+ )
+      | (?P<string> "(?: [^"\\\n] | \\[^\n] )*+" | '(?: [^'\\\n] | \\[^\n] )*+' )
+      | (?P<end>    \Z )
+      | (?P<other>  . ) )""",
+    re.VERBOSE,
+)
+_INTEGER = re.compile(r"0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*")
+_REAL = re.compile(r"(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?[fF]?")
+_DIGITS = 25  # of a decimal integer are read: enough to see that it fits no field
+_MOST = 2**80  # what a greater integer reads as, for the same reason; Python shows none of more than 4,300 digits
+# Bytes of Python objects: what they may take besides as many as the text has, and what they cost.
+_SPARE_BYTES = 2**25
+_MESSAGE, _ITEM = 400, 40
+_ESCAPE = re.compile(
+    r"""\\(?: (?P<octal> [0-7]{1,3} )
+            | [xX](?P<hex> [0-9a-fA-F]{1,2} )
+            | u(?P<pair> [dD][89abAB][0-9a-fA-F]{2} \\u[dD][c-fC-F][0-9a-fA-F]{2} )
+            | u(?P<short> [0-9a-fA-F]{4} )
+            | U00(?P<long> (?: 0[0-9a-fA-F] | 10 )[0-9a-fA-F]{4} )
+            | (?P<plain> [abfnrtv\\?'"] )
+            | )""",
+    re.VERBOSE,
+)
+_PLAIN = dict(zip("abfnrtv\\?'\"", b"\a\b\f\n\r\t\v\\?'\"", strict=True))
+_BOOLEANS = {"true": True, "True": True, "t": True, "false": False, "False": False, "f": False}
+_SPECIAL = {"inf": float("inf"), "infinity": float("inf"), "nan": float("nan")}
+_CLOSER = {"{": "}", "<": ">"}
+_BRACKETS = {**_CLOSER, "[": "]"}
+_MOST_UNKNOWN = 1000  # names in one text; more are not looked for
+
+# What to write for fields that forks of Caffe have, or that moved.
+_DILATION = "It belongs to a fork of Caffe; write 'dilation'."
+_REMEDY = {
+    ("ConvolutionParameter", "hole"): _DILATION,
+    ("ConvolutionParameter", "hole_h"): _DILATION,
+    ("ConvolutionParameter", "hole_w"): _DILATION,
+    ("LayerParameter", "blobs_lr"): "In a 'layer', write 'param { lr_mult: ... }' for each blob.",
+    ("LayerParameter", "weight_decay"): "In a 'layer', write 'param { decay_mult: ... }' for each blob.",
+}
+
+
+class Reader:
+    """Reads fields from text, one token ahead.
+
+    Args:
+        text: the prototxt.
+        path: the place to name in errors.
+
+    Source: protobuf's C++ TextFormat::Parser::ParserImpl.
+    """
+
+    def __init__(self, text: str, path: StrPath):
+        self.text, self.path = text, path
+        self.open: list[tuple[Field[Any], int, type[Message]]] = []  # the blocks here: field, position, message outside
+        self.unknown: PrototxtError | None = None  # the first unknown name
+        self.others: dict[str, list[int]] = {}  # the unknown names after it, with their lines
+        self.counted, self.line = 0, 1  # a position, and its line
+        self.room = _SPARE_BYTES + len(text)
+        self.kind, self.token, self.start, self.end = "", "", 0, 0
+        self.next()
+
+    def next(self) -> None:
+        """Go to the next token."""
+        match = _TOKEN.match(self.text, self.end)
+        assert match is not None
+        assert match.lastgroup is not None
+        self.kind, self.token = match.lastgroup, match[match.lastgroup]
+        self.start, self.end = match.span(match.lastgroup)
+        if self.kind == "other":
+            raise self.bad_character()
+
+    def read(self, message: Message) -> None:
+        """Read the whole text into ``message``.
+
+        Raises:
+            PrototxtError: the text is not a prototxt of this message; unknown names are listed, all of them at once.
+        """
+        try:
+            self.fields(message)
+        except PrototxtError:
+            if self.unknown is None:
+                raise
+        if self.unknown is not None:
+            types = unknown_types(message.layer) if isinstance(message, NetParameter) else {}
+            raise self.unknown.advise(also_unknown(self.unknown.remedy, self.others | types))
+
+    def fields(self, message: Message, closer: str = "", opened: int = 0) -> None:
+        """Read fields into ``message`` up to the closing token, or the end of the text.
+
+        Raises:
+            PrototxtError: the text is not a prototxt of this message.
+        """
+        cls, values = type(message), message.values
+        given: dict[str, int] = {}
+        arrays: list[Field[Any]] = []
+        while self.token != closer:
+            if self.kind != "word":
+                raise self.no_field(closer, opened)
+            field, at = cls.fields.get(self.token), self.start
+            if field is None:
+                self.foreign_field(message)
+                continue
+            self.next()
+            if self.token == ":":
+                self.next()
+            elif field.message is None:
+                raise self.unexpected(f"':' after {field.name!r}")
+            if field.enum and cls.dialects and self.foreign_value(message, field):
+                continue
+            if field.repeated:
+                items = values.get(field.name)
+                if items is None:
+                    items = values[field.name] = _items(field)
+                    if field.array:
+                        arrays.append(field)
+                if self.token == "[":
+                    items.extend(self.listed(field, cls))
+                else:
+                    items.append(self.item(field, at, cls))
+            elif field.name in given:
+                first = f"It is not repeated; the first is at line {self.line_of(given[field.name])}."
+                raise self.error(f"{cls.__name__}.{field.name} is given a second time", at, remedy=first)
+            else:
+                given[field.name] = at
+                values[field.name] = self.value(field, at, cls)
+            if self.token in (",", ";"):
+                self.next()
+        for field in arrays:
+            values[field.name] = field.check(values[field.name])
+        for name in cls.required:
+            if name not in given:
+                raise self.error(f"{cls.__name__}.{name} is missing", opened, remedy="It is required.")
+
+    def foreign_field(self, message: Message) -> None:
+        """Read a field that the message does not have: one of a dialect, or one to skip."""
+        for dialect in type(message).dialects:
+            field, at = dialect.fields.get(self.token), self.start
+            if field is None:
+                continue
+            self.next()
+            if self.token == ":":
+                self.next()
+            elif field.message is None:
+                raise self.unexpected(f"':' after {field.name!r}")
+            value = self.value(field, at, type(message))
+            message.unknown += caffemodel.dumps(dialect(**{field.name: [value] if field.repeated else value}))
+            if self.token in (",", ";"):
+                self.next()
+            return
+        self.skip_unknown(type(message))
+
+    def foreign_value(self, message: Message, field: Field[Any]) -> bool:
+        """Read a value that a dialect adds to an enum of the message; return whether there is one."""
+        for dialect in type(message).dialects:
+            own = dialect.fields.get(field.name)
+            if own is not None and own.enum is not None and self.token in own.enum.__members__:
+                message.unknown += caffemodel.dumps(dialect(**{field.name: own.enum[self.token]}))
+                self.next()
+                return True
+        return False
+
+    def listed(self, field: Field[Any], outside: type[Message]) -> Iterator[Any]:
+        """Yield the values of a list in brackets."""
+        opened = self.start
+        self.next()
+        more = self.token != "]"
+        while more:
+            yield self.item(field, self.start, outside)
+            more = self.token == ","
+            if self.kind == "end":
+                raise self.error("the list that opens here is not closed", opened)
+            if not more and self.token != "]":
+                raise self.unexpected("',' or ']'")
+            if more:
+                self.next()
+        self.next()
+
+    def item(self, field: Field[Any], at: int, outside: type[Message]) -> Any:
+        """Read one value of a repeated field; see ``value``."""
+        self.spend(field.kind.dtype.itemsize if field.array and field.kind and field.kind.dtype else _ITEM)
+        return self.value(field, at, outside)
+
+    def spend(self, cost: int) -> None:
+        """Count the memory of Python's objects, and refuse a text that takes far too much for its size."""
+        self.room -= cost
+        if self.room < 0:
+            size = len(self.text)
+            raise self.error("the text has too many values for its size", self.start, got=f"{size} characters")
+
+    def value(self, field: Field[Any], at: int, outside: type[Message]) -> Any:
+        """Read one value of the field; ``at`` is where it begins, and ``outside`` is the message that it is in."""
+        if field.message is not None:
+            return self.block(field, field.message, at, outside)
+        if self.kind == "string" and field.kind in (STRING, BYTES):
+            return self.string(field)
+        start, sign = self.start, ""
+        if self.token == "-":
+            sign = "-"
+            self.next()
+        try:
+            value = field.check_one(self.plain(field, sign))
+        except ReproductionError as error:
+            got, remedy = self.shown(sign), self.hint(field, error.remedy)
+            refusal = self.error(error.problem, start, got=got, want=error.want, remedy=remedy)
+            if self.kind != "word" or field is not V1LayerParameter.type:
+                raise refusal from None
+            self.add_unknown(f"layer type {self.token!r}", refusal)
+            value = V1LayerType.NONE
+        self.next()
+        return value
+
+    def add_unknown(self, what: str, error: PrototxtError) -> None:
+        """Keep the first error for an unknown name, and list the others."""
+        if self.unknown is None:
+            self.unknown = error
+        else:
+            self.others.setdefault(what, []).append(error.line)
+            if sum(map(len, self.others.values())) == _MOST_UNKNOWN:
+                raise error
+
+    def skip_unknown(self, cls: type[Message]) -> None:
+        """Go past a field that the message does not have, and its value."""
+        name, outside = self.token, self.block_with(self.token)
+        first = self.unknown is None
+        error = self.unknown_field(cls, outside) if first else self.error("", self.start)
+        self.add_unknown(f"{name!r} in {cls.__name__}", error)
+        if outside is not None:
+            raise error  # the block is not closed, so that what follows would be read as part of it
+        self.next()
+        if self.token == ":":
+            self.next()
+        elif self.token not in _CLOSER:
+            raise error
+        if self.token == "-":
+            self.next()
+        closers: list[str] = []
+        text = self.kind == "string"
+        while True:
+            if closers and self.token == closers[-1]:
+                closers.pop()
+            elif self.token in _BRACKETS:
+                closers.append(_BRACKETS[self.token])
+            elif self.kind == "end" or self.token in _BRACKETS.values():
+                raise error
+            self.next()
+            if not closers and not (text and self.kind == "string"):
+                break
+        if self.token in (",", ";"):
+            self.next()
+
+    def block(self, field: Field[Any], message: type[Message], at: int, outside: type[Message]) -> Message:
+        """Read a message in brackets."""
+        closer = _CLOSER.get(self.token)
+        if closer is None:
+            raise self.unexpected(f"'{{' after {field.name!r}")
+        self.spend(_MESSAGE)
+        self.line += self.text.count("\n", self.counted, at)
+        self.counted = at
+        found = message()
+        found.present, found.line = True, self.line
+        self.open.append((field, at, outside))
+        opened = self.start
+        self.next()
+        self.fields(found, closer, opened)
+        self.open.pop()
+        self.next()
+        return found
+
+    def plain(self, field: Field[Any], sign: str) -> Any:
+        """Return what the token, which is no string, says; something unfit where it says nothing to this field."""
+        token, kind = self.token, field.kind
+        if kind is not None and kind.dtype is not None:
+            if self.kind == "number" and _REAL.fullmatch(token):
+                real = float(token.rstrip("fF"))
+            else:
+                real = _SPECIAL.get(token.lower())  # type: ignore[assignment]
+            return real if real is None or not sign else -real
+        whole = None
+        if self.kind == "number" and _INTEGER.fullmatch(token):
+            base = 16 if token[1:2] in ("x", "X") else 8 if token[0] == "0" else 10
+            whole = min(int(token[:_DIGITS] if base == 10 else token, base), _MOST)
+        if field.enum:
+            return sign + token if whole is None else -whole if sign else whole
+        if kind is BOOL:
+            return None if sign else _BOOLEANS.get(token) if whole is None else {0: False, 1: True}.get(whole)
+        if whole is None or kind in (STRING, BYTES) or (sign and kind is UINT32):
+            return None
+        return -whole if sign else whole
+
+    def string(self, field: Field[Any]) -> str | bytes:
+        """Read a string, and those that follow it."""
+        at, parts = self.start, []
+        try:
+            while self.kind == "string":
+                parts.append(self.unescaped())
+                self.next()
+        except UnicodeEncodeError:
+            raise self.error("the string is not UTF-8", at, remedy="Save the file as UTF-8.") from None
+        data = b"".join(parts)
+        # Escapes may spell bytes that are no text; they are kept as the wire format's reader keeps them.
+        return data if field.kind is BYTES else data.decode("utf-8", "surrogateescape")
+
+    def unescaped(self) -> bytes:
+        """Return the bytes that the string token stands for."""
+        body, at, parts = self.token[1:-1], 0, []
+        for match in _ESCAPE.finditer(body):
+            parts.append(body[at : match.start()].encode())
+            at = match.end()
+            if match["octal"]:
+                parts.append(bytes([int(match["octal"], 8) & 255]))
+            elif match["hex"]:
+                parts.append(bytes([int(match["hex"], 16)]))
+            elif match["plain"]:
+                parts.append(bytes([_PLAIN[match["plain"]]]))
+            elif match["pair"]:
+                parts.append(bytes.fromhex(match["pair"].replace("\\u", "")).decode("utf-16-be").encode())
+            elif code := match["short"] or match["long"]:
+                parts.append(chr(int(code, 16)).encode("utf-8", "surrogatepass"))
+            else:
+                raise self.error(
+                    "not an escape sequence",
+                    self.start + 1 + match.start(),
+                    got=body[match.start() : match.start() + 2],
+                    remedy="A backslash is written twice; paths go with '/'.",
+                )
+        parts.append(body[at:].encode())
+        return b"".join(parts)
+
+    def error(
+        self, problem: str, at: int, *, got: object = None, want: object = None, remedy: str = ""
+    ) -> PrototxtError:
+        """Return the error with the line and column of a position."""
+        line, column = self.line_of(at), at - self.text.rfind("\n", 0, at)
+        return PrototxtError(problem, path=self.path, line=line, column=column, got=got, want=want, remedy=remedy)
+
+    def line_of(self, at: int) -> int:
+        """Return the line of a position, counted from 1."""
+        return self.text.count("\n", 0, at) + 1
+
+    def shown(self, sign: str = "") -> str:
+        """Return the token as an error shows it."""
+        if self.kind == "end":
+            return "the end of the text"
+        text = sign + (self.token if len(self.token) <= 40 else f"{self.token[:37]}...")
+        return text if self.kind == "string" and text.isprintable() else repr(text)
+
+    def unexpected(self, want: str) -> PrototxtError:
+        """Return the error for a token that may not stand here."""
+        return self.error("unexpected text", self.start, got=self.shown(), want=want)
+
+    def bad_character(self) -> PrototxtError:
+        """Return the error for a character that begins no token."""
+        if self.token in "\"'":
+            return self.error("the string that opens here is not closed on its line", self.start)
+        if self.token.isalpha() and self.token.isascii():
+            return self.error("a name is too long", self.start, want="at most 256 characters")
+        remedy = "Comments begin with '#'." if self.token == "/" else ""
+        if not self.token.isascii():
+            remedy = "Outside of strings and comments a prototxt is plain ASCII."
+        return self.error("unexpected character", self.start, got=ascii(self.token), remedy=remedy)
+
+    def no_field(self, closer: str, opened: int) -> PrototxtError:
+        """Return the error for a token that is neither a field's name nor the end of the block."""
+        if not self.open:
+            stray = self.token in _CLOSER.values()
+            return self.unexpected("a field name; no block is open here" if stray else "a field name")
+        field, at, _ = self.open[-1]
+        if self.kind == "end":
+            return self.error(f"the block {field.name!r} that opens here is not closed", at)
+        if self.token in _CLOSER.values():
+            return self.unexpected(f"{closer!r}, to match {self.text[opened]!r} of line {self.line_of(opened)}")
+        return self.unexpected(f"a field name or {closer!r}")
+
+    def block_with(self, name: str) -> tuple[Field[Any], int, type[Message]] | None:
+        """Return the innermost open block outside of which ``name`` is a field, or None."""
+        return next((block for block in reversed(self.open) if name in block[2].fields), None)
+
+    def unknown_field(self, cls: type[Message], outside: tuple[Field[Any], int, type[Message]] | None) -> PrototxtError:
+        """Return the error for a name that is no field of the message; the remedy is the likeliest of many."""
+        name = self.token
+        inside = [field.name for field in cls.fields.values() if field.message and name in field.message.fields]
+        if (cls.__name__, name) in _REMEDY:
+            remedy = _REMEDY[cls.__name__, name]
+        elif outside is not None:
+            field, at, message = outside
+            remedy = (
+                f"It is a field of {message.__name__}: is the block {field.name!r} of line {self.line_of(at)} closed?"
+            )
+        elif 0 < len(inside) < 4:
+            remedy = f"It belongs inside {' or '.join(map(repr, inside))}."
+        else:
+            remedy = misspelt(name, cls.fields)
+            if name.endswith("_param"):
+                remedy = (
+                    f"{remedy} Else it is a field of a fork of Caffe." if remedy else "A fork of Caffe may have it."
+                )
+        return self.error(f"unknown field {name!r} in {cls.__name__}", self.start, remedy=remedy)
+
+    def hint(self, field: Field[Any], near: str) -> str:
+        """Return the remedy for a value of the wrong kind; ``near`` is what resembles it."""
+        place = f"{field.owner}.{field.name}"
+        if field.enum and self.kind == "string":
+            other = ", or write 'layer' for 'layers'" if place == "V1LayerParameter.type" else ""
+            return f"Write it without quotes{other}."
+        if field.kind is STRING and self.kind == "word":
+            other = ", or write 'layers' for 'layer'" if place == "LayerParameter.type" else ""
+            return f"Write it in quotes{other}."
+        if field.kind and field.kind.dtype and _INTEGER.fullmatch(self.token):
+            return "Write it in decimal."
+        if place == "V1LayerParameter.type":
+            return near or "Newer types are written 'layer { type: \"Name\" }'."
+        return near
+
+
+def _items(field: Field[Any]) -> Any:
+    """Return what the values of a repeated field are appended to."""
+    if field.message:
+        return MessageList(field.message)
+    return array.array(field.kind.dtype.char) if field.array and field.kind and field.kind.dtype else []

@@ -1,0 +1,216 @@
+"""PyTorch's files, ``.pt`` and ``.pth``: a pickle that names tensors, and their numbers after it or beside it.
+
+Tensors are views of the mapped file. torch itself takes no part, since its reader calls what it allows a pickle to
+call, NumPy's constructors among it, and these may take any memory or end the process.
+
+Source: torch 2.11, torch/serialization.py (_save, _legacy_save, _load, _legacy_load), torch/_utils.py
+(_rebuild_tensor_v2, _rebuild_parameter).
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from reproduction.caffe.errors import CaffemodelError, StrPath
+from reproduction.caffe.formats import files
+from reproduction.caffe.formats.blobs import Array
+from reproduction.caffe.formats.unpickle import Call, Damaged, Global, Persistent, Unpickler, name_of
+from reproduction.caffe.formats.zip_archive import Archive
+from reproduction.caffe.geometry import MAX_AXES
+
+_MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001  # of files before torch 1.6
+_STATES = ("model_state_dict", "state_dict")
+_WRAPPERS = ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state")
+_TENSORS = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
+_MAX_WRAPPERS = 8
+_WANT = "a tensor of float32 or float64"
+_REMEDY = "The file is damaged: download or write it again."
+# The types of torch's storages: torch's name of their numbers, and their size.
+_STORAGES = {
+    "FloatStorage": ("float32", 4),
+    "DoubleStorage": ("float64", 8),
+    "HalfStorage": ("float16", 2),
+    "BFloat16Storage": ("bfloat16", 2),
+    "LongStorage": ("int64", 8),
+    "IntStorage": ("int32", 4),
+    "ShortStorage": ("int16", 2),
+    "CharStorage": ("int8", 1),
+    "ByteStorage": ("uint8", 1),
+    "BoolStorage": ("bool", 1),
+    "ComplexFloatStorage": ("complex64", 8),
+    "ComplexDoubleStorage": ("complex128", 16),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Storage:
+    """What a pickle says of a storage: torch's name of its numbers, their size, its key and their number."""
+
+    dtype: str
+    itemsize: int
+    key: str
+    count: int
+
+
+def read(path: StrPath) -> dict[str, Array]:
+    """Read a state dict that ``torch.save`` wrote, or that a checkpoint has as ``state_dict``.
+
+    Everything else in a checkpoint may be of any type, and is neither made nor run.
+
+    Returns:
+        The arrays by name, float32 or float64, read-only; views of the file where their strides allow.
+
+    Raises:
+        CaffemodelError: the file is damaged, holds no state dict, or one with anything but such tensors.
+        OSError: it cannot be opened.
+    """
+    data = files.mapped(path)
+    try:
+        found, contents, order = _from_zip(data, path) if files.kind(data) == files.ZIP else _from_pickles(data)
+        return _arrays(_state(found, path), contents, order, path)
+    except Damaged as error:
+        raise CaffemodelError(f"the PyTorch file cannot be read: {error}", path=path, remedy=_REMEDY) from None
+
+
+def _from_zip(data: mmap.mmap, path: StrPath) -> tuple[Any, dict[str, memoryview], str]:
+    """Return what the pickle of a zip archive says, the bytes of its storages by key, and their byte order."""
+    archive = Archive(data, path)
+    pickled = next((name for name in archive.members if name.endswith("data.pkl")), None)
+    if pickled is None:
+        raise Damaged("it has no data.pkl")
+    folder = pickled.removesuffix("data.pkl")
+    order = ""
+    if f"{folder}byteorder" in archive.members:
+        order = bytes(archive.read(f"{folder}byteorder")[:16]).decode("latin-1")
+    reader = Unpickler(archive.read(pickled), room=len(data))
+    found = reader.load()
+    contents = {}
+    for reference in reader.persistent:
+        storage = _storage(reference)
+        name = f"{folder}data/{storage.key}"
+        if storage.key not in contents and name in archive.members:
+            contents[storage.key] = archive.read(name, checked=False)
+    return found, contents, ">" if order == "big" else "<"
+
+
+def _from_pickles(data: mmap.mmap) -> tuple[Any, dict[str, memoryview], str]:
+    """Return the same of a file before torch 1.6: five pickles, and the storages after them."""
+    view, at = memoryview(data), 0
+    values = []
+    for want in (_MAGIC, _VERSION, None, None, None):
+        reader = Unpickler(view, at, len(data))
+        values.append(reader.load())
+        if want is not None and values[-1] != want:
+            raise Damaged("it does not begin as torch's files do")
+        at = reader.at
+        if len(values) == 4:
+            storages = {storage.key: storage for storage in map(_storage, reader.persistent)}
+    _, _, system, found, keys = values
+    contents = {}
+    for key in keys if isinstance(keys, list) else []:
+        storage = storages.get(key) if isinstance(key, str) else None
+        if storage is None:
+            raise Damaged("it has a storage that no tensor names")
+        size = 8 + storage.count * storage.itemsize
+        if size > len(view) - at or struct.unpack_from("<q", view, at)[0] != storage.count:
+            raise Damaged(f"its storage {key!r} is cut off, or not of the size that a tensor names")
+        contents[storage.key] = view[at + 8 : at + size]
+        at += size
+    big = isinstance(system, dict) and system.get("little_endian") is False
+    return found, contents, ">" if big else "<"
+
+
+def _storage(reference: Any) -> _Storage:
+    """Read a reference to a storage, checked for its types."""
+    parts = reference.id if isinstance(reference, Persistent) else None
+    if isinstance(parts, tuple) and len(parts) in (5, 6) and parts[0] == "storage":
+        _, kind, key, _, count, *view = parts
+        if view not in ([], [None]):
+            raise Damaged("it has storages that are parts of others, as torch before 0.4 wrote")
+        name = kind.name.rpartition(".")[2] if isinstance(kind, Global) else ""
+        if isinstance(key, str) and type(count) is int and 0 <= count < 2**48:
+            dtype, size = _STORAGES.get(name, (name or "unknown", 1))
+            return _Storage(dtype, size, key, count)
+    raise Damaged("it refers to something that is no storage")
+
+
+def _state(found: Any, path: StrPath) -> dict[str, Any]:
+    for key in _STATES:
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        remedy = "Save the model's state_dict(), not the model." if isinstance(found, Call) else ""
+        raise CaffemodelError(
+            "this is not a state dict", path=path, got=name_of(found), want="a dict of tensors", remedy=remedy
+        )
+    return found
+
+
+def _arrays(state: dict[str, Any], contents: dict[str, memoryview], order: str, path: StrPath) -> dict[str, Array]:
+    tensors = {}
+    for name, value in state.items():
+        for _ in range(_MAX_WRAPPERS):
+            if name_of(value) in _WRAPPERS and isinstance(value, Call) and isinstance(value.args, tuple) and value.args:
+                value = value.args[0]
+        if not (isinstance(value, Call) and name_of(value) in _TENSORS):
+            raise CaffemodelError(f"entry {name!r} is not weights", path=path, got=name_of(value), want=_WANT)
+        if not isinstance(value.args, tuple) or len(value.args) < 4:
+            raise Damaged(f"entry {name!r} is no tensor")
+        storage = _storage(value.args[0])
+        if storage.dtype not in ("float32", "float64"):
+            got = f"torch.{storage.dtype}"
+            raise CaffemodelError(f"entry {name!r} is not weights", path=path, got=got, want=_WANT)
+        tensors[name] = (storage, _placed(name, *value.args[1:4]))
+    copied = (found for found in tensors.values() if not _is_contiguous(*found[1][1:]))
+    files.check_declared(sum(math.prod(shape) * storage.itemsize for storage, (_, shape, _) in copied), path, ratio=1)
+    return {name: _array(name, *found, contents, order) for name, found in tensors.items()}
+
+
+def _placed(name: str, offset: Any, shape: Any, strides: Any) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    """Check the types of where a tensor lies in its storage."""
+    numbers = [offset]
+    for part in (shape, strides):
+        numbers += part if isinstance(part, tuple) and len(part) <= MAX_AXES else [None]
+    if not all(type(number) is int and 0 <= number < 2**48 for number in numbers) or len(shape) != len(strides):
+        raise Damaged(f"entry {name!r} has no shape that a tensor can have")
+    return offset, shape, strides
+
+
+def _is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    step = 1
+    for size, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if size != 1 and stride != step:
+            return 0 in shape
+        step *= size
+    return True
+
+
+def _array(
+    name: str,
+    storage: _Storage,
+    place: tuple[int, tuple[int, ...], tuple[int, ...]],
+    contents: dict[str, memoryview],
+    order: str,
+) -> Array:
+    """Return a tensor as an array, after a check that it lies inside of its storage."""
+    offset, shape, strides = place
+    dtype = np.dtype(f"{order}f{storage.itemsize}")
+    if 0 in shape:
+        return np.empty(shape, dtype.newbyteorder("<"))
+    content = contents.get(storage.key)
+    if content is None:
+        raise Damaged(f"the storage of entry {name!r} is missing")
+    last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+    if last >= storage.count or storage.count * storage.itemsize > len(content):
+        raise Damaged(f"entry {name!r} reaches past the end of its storage")
+    steps = [stride * storage.itemsize for stride in strides]
+    values = np.ndarray(shape, dtype, content, offset * storage.itemsize, steps)
+    values = np.asarray(values, dtype.newbyteorder("<"), order="C")
+    values.flags.writeable = False
+    return values

@@ -1,0 +1,270 @@
+"""Weights in any of five file formats, and one form in memory: a NetParameter whose layers have names and blobs.
+
+Between the formats the bytes of the floats stay as they are. Files of named arrays call parameter 0 of a layer
+``<layer>.weight``, 1 ``<layer>.bias`` and i ``<layer>.<i>``, as PyTorch's modules do; a layer's own name may hold dots.
+A safetensors file also carries the net itself, as prototxt, so that a caffemodel made from it is whole again.
+PyTorch files of other projects are read as well, where their modules are called as Caffe's layers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from reproduction.caffe.errors import CaffemodelError, ReproductionError, StrPath, WeightsError
+from reproduction.caffe.formats import blobs, caffemodel, file_kinds, files, hdf5, prototxt, tensors, torch_file
+from reproduction.caffe.formats.blobs import Array
+from reproduction.caffe.formats.upgrade import upgrade_net
+from reproduction.caffe.formats.zip_archive import Archive
+from reproduction.caffe.schema import BlobShape, LayerParameter, NetParameter
+
+FORMATS = {
+    ".caffemodel": "caffemodel V2",
+    ".h5": "HDF5",
+    ".hdf5": "HDF5",
+    ".safetensors": "safetensors",
+    ".npz": "NumPy",
+    ".pt": "PyTorch",
+    ".pth": "PyTorch",
+}
+_SUFFIXES = ("weight", "bias")
+_PROTOTXT = "caffe.prototxt"  # the key of the net in the metadata of a safetensors file
+_OWN = ("format", _PROTOTXT)  # what such a file says of itself
+
+
+@dataclass
+class Weights:
+    """The weights of a net; iterating yields each layer that has any, with its arrays.
+
+    Attributes:
+        net: the layers with names and blobs; types and all else where the file knows them. Upgraded.
+        notes: what was upgraded, as sentences.
+        format: the file's format, such as ``"caffemodel V1"`` or ``"safetensors"``.
+        path: the file, for errors.
+        metadata: strings that travel in safetensors files, and in no others.
+    """
+
+    net: NetParameter
+    notes: list[str] = field(default_factory=list)
+    format: str = ""
+    path: str = "<weights>"
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[tuple[str, list[Array]]]:
+        for layer in self.net.layer:
+            if layer.blobs:
+                yield layer.name, [self._array(layer, i) for i in range(len(layer.blobs))]
+
+    def arrays(self) -> dict[str, Array]:
+        """Return every parameter by its key, ``<layer>.weight`` and so on, in the order of the layers.
+
+        They are views, float32 or float64, in the shapes that today's Caffe gives them. A parameter that a file left
+        out because another layer owns it is left out here.
+
+        Raises:
+            WeightsError: two layers with weights share a name.
+            CaffemodelError: a blob's shape and data disagree.
+        """
+        found: dict[str, Array] = {}
+        for layer in self.net.layer:
+            for i, blob in enumerate(layer.blobs):
+                if blob.is_empty():
+                    continue
+                name = key(layer.name, i)
+                if name in found:
+                    raise WeightsError(f"two layers are called {layer.name!r}", path=self.path, remedy="Rename one.")
+                found[name] = self._array(layer, i)
+        return found
+
+    def _array(self, layer: LayerParameter, i: int) -> Array:
+        blob = layer.blobs[i]
+        if blob.is_empty():
+            return np.empty(0, np.float32)
+        values = blobs.array(blob, f"{self.path}: layer {layer.name!r} blob {i}")
+        return values.reshape(blobs.modern_shape(blob, layer.type, i))
+
+
+def key(layer: str, i: int) -> str:
+    """Return the name of parameter i of a layer in files of named arrays."""
+    return f"{layer}.{_SUFFIXES[i] if i < len(_SUFFIXES) else i}"
+
+
+def read(path: StrPath) -> Weights:
+    """Read weights from a file of any of the formats; its content says which, and its ending where content cannot.
+
+    Raises:
+        CaffemodelError: the file is of another kind, damaged, or holds no weights.
+        NetError: its net is of an old format and cannot be upgraded.
+        WeightsError: the name of an array is no parameter's.
+        OSError: it cannot be opened.
+    """
+    try:
+        return _read(path)
+    except ReproductionError as error:
+        raise file_kinds.mistaken(path, file_kinds.WEIGHTS) or error from None
+
+
+def _read(path: StrPath) -> Weights:
+    name = os.fspath(path)
+    form = _format_of(path)
+    if form == "caffemodel":
+        found = _read_caffemodel(path)
+    elif form == "HDF5":
+        found = Weights(hdf5.load(path), format=form, path=name)
+    elif form == "safetensors":
+        arrays, metadata = tensors.read_safetensors(path)
+        net = _embedded(metadata, name)
+        kept = {key: text for key, text in metadata.items() if key not in _OWN}
+        found = Weights(_assembled(net, arrays, name), format=form, path=name, metadata=kept)
+    else:
+        arrays = _bare(torch_file.read(path)) if form == "PyTorch" else tensors.read_npz(path)
+        found = Weights(_assembled(NetParameter(), arrays, name), format=form, path=name)
+    if not any(layer.blobs for layer in found.net.layer):
+        raise CaffemodelError(
+            "the file holds no weights",
+            path=path,
+            got=f"{len(found.net.layer)} layers without parameters",
+            remedy="Name the trained model, not the net's definition or the solver's state.",
+        )
+    return found
+
+
+def write(weights: Weights, path: StrPath, progress: Callable[[int], object] | None = None) -> None:
+    """Write weights to a file in the format of its ending; the file appears only when it is whole.
+
+    Args:
+        weights: what to write.
+        path: ``.caffemodel``, ``.caffemodel.h5`` (``.h5``), ``.safetensors``, ``.pt`` or ``.npz``.
+        progress: called with a number of bytes after each write.
+
+    Raises:
+        WeightsError: the ending is none of these, or two layers with weights share a name.
+        ReproductionError: a name is not possible in the format, or the file cannot be written.
+    """
+    form = format_for(path)
+    if form == "HDF5":
+        hdf5.dump(_modern(weights), path, progress)
+    elif form == "safetensors":
+        metadata = weights.metadata | {"format": "pt", _PROTOTXT: prototxt.dumps(_without_blobs(weights.net))}
+        tensors.write_safetensors(weights.arrays(), path, metadata, progress)
+    elif form == "PyTorch":
+        tensors.write_torch(weights.arrays(), path, progress)
+    elif form == "NumPy":
+        tensors.write_npz(weights.arrays(), path, progress)
+    else:
+        _check_whole(weights)
+        caffemodel.dump(weights.net, path, progress)
+
+
+def format_for(path: StrPath) -> str:
+    """Return the format in which a file of this name is written.
+
+    Raises:
+        WeightsError: the ending is not one that is written.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in FORMATS:
+        raise WeightsError(
+            "the ending says no format of weights", path=path, got=repr(suffix), want=", ".join(sorted(FORMATS))
+        )
+    return FORMATS[suffix]
+
+
+def _format_of(path: StrPath) -> str:
+    """Say what a file is: by its content, and a zip archive by what is in it."""
+    data = files.mapped(path)
+    found = files.kind(data)
+    known = {files.HDF5: "HDF5", files.SAFETENSORS: "safetensors", files.TORCH: "PyTorch"}
+    if found == files.ZIP:
+        return "PyTorch" if any(name.endswith("data.pkl") for name in Archive(data, path).members) else "NumPy"
+    if found is None:
+        return FORMATS.get(Path(path).suffix.lower(), "caffemodel").split()[0]
+    return known.get(found, "caffemodel")
+
+
+def _read_caffemodel(path: StrPath) -> Weights:
+    net = caffemodel.load(path, NetParameter)
+    version = "V2"
+    if net.layers:
+        version = "V0" if any(layer.has("layer") for layer in net.layers) else "V1"
+    try:
+        notes = upgrade_net(net)
+    except ReproductionError as error:
+        raise error.at(os.fspath(path)) from None
+    return Weights(net, notes, f"caffemodel {version}", os.fspath(path))
+
+
+def _bare(arrays: dict[str, Array]) -> dict[str, Array]:
+    """Take away the prefix that torch's DataParallel puts before every name."""
+    prefix = "module."
+    if arrays and all(name.startswith(prefix) for name in arrays):
+        return {name.removeprefix(prefix): values for name, values in arrays.items()}
+    return arrays
+
+
+def _embedded(metadata: Mapping[str, str], path: str) -> NetParameter:
+    net = prototxt.loads(metadata.get(_PROTOTXT, ""), NetParameter, f"{path}: {_PROTOTXT}")
+    for layer in net.layer:
+        layer.clear("blobs")
+    return net
+
+
+def _assembled(net: NetParameter, arrays: Mapping[str, Array], path: str) -> NetParameter:
+    """Put arrays into the layers of a net by their keys; a layer that the net lacks is added."""
+    layers: dict[str, dict[int, Array]] = {}
+    for name, values in arrays.items():
+        layer, i = _split(name, path)
+        layers.setdefault(layer, {})[i] = values
+    by_name = {layer.name: layer for layer in net.layer}
+    for name, numbered in layers.items():
+        target = by_name.get(name)
+        if target is None:
+            target = net.layer.add(name=name)
+        target.blobs.extend(blobs.from_numbered(numbered, f"{path}: layer {name!r}"))
+    return net
+
+
+def _split(name: str, path: str) -> tuple[str, int]:
+    layer, _, suffix = name.rpartition(".")
+    if layer and suffix in _SUFFIXES:
+        return layer, _SUFFIXES.index(suffix)
+    if layer and suffix.isascii() and suffix.isdigit() and len(suffix) < 9 and int(suffix) >= len(_SUFFIXES):
+        return layer, int(suffix)
+    raise WeightsError(
+        f"array {name!r} is no parameter of a layer", path=path, want="LAYER.weight, LAYER.bias or LAYER.2 and on"
+    )
+
+
+def _without_blobs(net: NetParameter) -> NetParameter:
+    bare = net.copy()
+    for layer in bare.layer:
+        layer.clear("blobs")
+    return bare
+
+
+def _check_whole(weights: Weights) -> None:
+    for layer in weights.net.layer:
+        for i, blob in enumerate(layer.blobs):
+            if blob.is_empty():
+                raise WeightsError(
+                    f"parameter {i} of layer {layer.name!r} is not in the file; another layer owns it",
+                    path=weights.path,
+                    remedy="A caffemodel holds every parameter: write .h5, .safetensors, .pt or .npz.",
+                )
+
+
+def _modern(weights: Weights) -> NetParameter:
+    """Give every blob today's shape, as Caffe's own HDF5 files have it."""
+    net = weights.net.copy()
+    for layer in net.layer:
+        for i, blob in enumerate(layer.blobs):
+            if blobs.is_legacy(blob):
+                shape = blobs.modern_shape(blob, layer.type, i)
+                for name in ("num", "channels", "height", "width"):
+                    blob.clear(name)
+                blob.shape = BlobShape(dim=list(shape))
+    return net

@@ -1,0 +1,180 @@
+"""Convolution and Deconvolution as Caffe's CPU build computes them: im2col, and products in the order of its BLAS.
+
+There are three products, for one image at a time: ``_gather`` is Convolution's forward and Deconvolution's gradient of
+the bottom, ``_scatter`` is the other way round, and ``_correlate`` is the gradient of the weights of both. Large ones
+go band by band, along an axis that no sum runs along, so that memory stays small and the order as it is.
+
+Source: BVLC/caffe@9b89154 src/caffe/layers/base_conv_layer.cpp L236-L315, conv_layer.cpp L25-L73,
+deconv_layer.cpp L25-L75, src/caffe/util/im2col.cpp L19-L195.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import Function, once_differentiable
+from torch.nn import functional as F
+
+from reproduction.caffe.geometry import Window
+from reproduction.caffe.layers.exact.blas import Matrix, begin, product, row_sums
+
+_VALUES = 1 << 23  # of im2col, or of a product with it, held at a time
+
+
+def convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, windows: Sequence[Window], group: int, totals: dict[int, Tensor]
+) -> Tensor:
+    """Convolve (N, C, H, W) on the CPU in single precision.
+
+    Args:
+        x: the bottom.
+        weight: (num_output, C / group, kernel_h, kernel_w).
+        bias: (num_output,), or None.
+        windows: of the height and the width.
+        group: how many groups the channels are in.
+        totals: see ``Layer``.
+    """
+    found: Tensor = _Slide.apply(x, weight, bias, tuple(windows), group, None, totals)  # type: ignore[no-untyped-call]
+    return found
+
+
+def deconvolve(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    windows: Sequence[Window],
+    group: int,
+    sizes: Sequence[int],
+    totals: dict[int, Tensor],
+) -> Tensor:
+    """Deconvolve (N, C, H, W) on the CPU in single precision.
+
+    Args:
+        x: the bottom.
+        weight: (C, num_output / group, kernel_h, kernel_w).
+        bias: (num_output,), or None.
+        windows: of the height and the width.
+        group: how many groups the channels are in.
+        sizes: height and width of the top.
+        totals: see ``Layer``.
+    """
+    args = (x, weight, bias, tuple(windows), group, tuple(sizes), totals)
+    found: Tensor = _Slide.apply(*args)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Slide(Function):
+    """Both layers; ``sizes`` are those of a Deconvolution's top, and None for a Convolution."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        windows: tuple[Window, ...],
+        group: int,
+        sizes: tuple[int, ...] | None,
+        totals: dict[int, Tensor],
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.windows, ctx.group, ctx.up, ctx.totals = windows, group, sizes is not None, totals
+        rows = _rows(weight, group)
+        tops = [_scatter(image, rows, windows, sizes) if sizes else _gather(image, rows, windows) for image in x]
+        top = torch.stack(tops)
+        return top if bias is None else top.add_(bias.reshape(-1, 1, 1))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        rows, gradient = _rows(weight, ctx.group), gradient.contiguous()
+        found: list[Tensor | None] = [None, None, None]
+        if ctx.needs_input_grad[0]:
+            back = [
+                _gather(g, rows, ctx.windows) if ctx.up else _scatter(g, rows, ctx.windows, x.shape[2:])
+                for g in gradient
+            ]
+            found[0] = torch.stack(back)
+        if ctx.needs_input_grad[1]:
+            found[1] = weights = begin(ctx.totals, 0, weight.shape)
+            total = _rows(weights, ctx.group)
+            for image, g in zip(x, gradient, strict=True):
+                _correlate(image, g, ctx.windows, total) if ctx.up else _correlate(g, image, ctx.windows, total)
+        if ctx.needs_input_grad[2]:
+            found[2] = sums = begin(ctx.totals, 1, gradient.shape[1:2])
+            for g in gradient:
+                row_sums(g.flatten(1).numpy(), sums.numpy())
+        return (*found, None, None, None, None)
+
+
+def _rows(weight: Tensor, group: int) -> Matrix:
+    """View a weight as (group, rows, K)."""
+    found: Matrix = weight.detach().reshape(group, len(weight) // group, -1).numpy()
+    return found
+
+
+def _bands(count: int, each: int) -> Iterator[slice]:
+    """Cut ``count`` things of ``each`` so many values into equal bands that are held at a time."""
+    cuts = np.linspace(0, count, min(count, -(-count * each // _VALUES)) + 1).astype(int).tolist()
+    return map(slice, cuts[:-1], cuts[1:])
+
+
+def _pad(image: Tensor, windows: tuple[Window, ...]) -> Tensor:
+    tall, wide = windows
+    return F.pad(image, (wide.pad, wide.pad, tall.pad, tall.pad))
+
+
+def _im2col(padded: Tensor, windows: tuple[Window, ...]) -> Matrix:
+    """Lay the windows of (C, H, W) out as (C * taps, places)."""
+    kernel, dilation, stride = zip(*((w.kernel, w.dilation, w.stride) for w in windows), strict=True)
+    found: Matrix = F.unfold(padded[None], kernel, dilation, 0, stride)[0].numpy()
+    return found
+
+
+def _gather(image: Tensor, rows: Matrix, windows: tuple[Window, ...]) -> Tensor:
+    """Multiply the rows (group, M, K) by the windows of an image (C, H, W), a band of output rows at a time."""
+    group, count, depth = rows.shape
+    padded = _pad(image, windows)
+    height, width = (
+        (size - window.extent) // window.stride + 1 for size, window in zip(padded.shape[1:], windows, strict=True)
+    )
+    top = np.empty((group, count, height, width), np.float32)
+    tall = windows[0]
+    for band in _bands(height, group * depth * width):
+        seen = padded[:, band.start * tall.stride : (band.stop - 1) * tall.stride + tall.extent]
+        columns = _im2col(seen, windows).reshape(group, depth, -1)
+        for g in range(group):
+            top[g, :, band] = product(rows[g], columns[g]).reshape(count, -1, width)
+    return torch.from_numpy(top.reshape(-1, height, width))
+
+
+def _scatter(image: Tensor, rows: Matrix, windows: tuple[Window, ...], sizes: Sequence[int]) -> Tensor:
+    """Multiply the rows (group, K, M), transposed, by an image (C, H, W), and add that up in windows of the top."""
+    kernel, dilation, pad, stride = zip(*((w.kernel, w.dilation, w.pad, w.stride) for w in windows), strict=True)
+    group, _, width = rows.shape
+    taps = kernel[0] * kernel[1]
+    values = image.reshape(group, -1, image[0].numel()).numpy()
+    top = torch.empty(group, width // taps, *sizes)
+    for g in range(group):
+        for band in _bands(width // taps, taps * values.shape[2]):
+            columns = product(rows[g, :, band.start * taps : band.stop * taps].T, values[g])
+            top[g, band] = F.fold(torch.from_numpy(columns)[None], tuple(sizes), kernel, dilation, pad, stride)[0]
+    return top.flatten(0, 1)
+
+
+def _correlate(top: Tensor, image: Tensor, windows: tuple[Window, ...], total: Matrix) -> None:
+    """Add to the total (group, M, K) the products of ``top`` (group * M, ...) with the windows of the image."""
+    group, count, depth = total.shape
+    taps = windows[0].kernel * windows[1].kernel
+    values = top.reshape(group, count, -1).numpy()
+    padded = _pad(image, windows)
+    padded = padded.reshape(group, -1, *padded.shape[1:])
+    for g in range(group):
+        for band in _bands(depth // taps, taps * max(values.shape[1:])):
+            columns = _im2col(padded[g, band], windows)
+            product(values[g], columns.T, total[g, :, band.start * taps : band.stop * taps])

@@ -1,0 +1,196 @@
+"""Weights from one place to another: from a message into parameters, between nets, from parameters into a message.
+
+Source: BVLC/caffe@9b89154 src/caffe/net.cpp L665-L780, src/caffe/blob.cpp L397-L520.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reproduction.caffe.errors import StrPath, WeightsError
+from reproduction.caffe.formats import blobs
+from reproduction.caffe.formats.upgrade import SPLIT_OFF
+from reproduction.caffe.geometry import Shape
+from reproduction.caffe.schema import BlobProto, NetParameter
+
+Params = Mapping[str, Sequence[Tensor]]
+
+
+@dataclass(frozen=True)
+class CopyReport:
+    """What became of the weights.
+
+    Attributes:
+        copied: layers whose parameters were taken over.
+        ignored: layers with parameters that the net has no layer of the same name for.
+        untouched: layers of the net with parameters that nothing was found for.
+    """
+
+    copied: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    untouched: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.copied)} layers copied"]
+        parts += [f"{word}: {', '.join(names)}" for word, names in self._rest() if names]
+        return "; ".join(parts)
+
+    def _rest(self) -> list[tuple[str, list[str]]]:
+        return [("ignored", self.ignored), ("untouched", self.untouched)]
+
+
+def copy_blobs(source: NetParameter, params: Params, path: StrPath = "", *, whole: bool = False) -> CopyReport:
+    """Copy the blobs of a message into parameters, by layer name.
+
+    Args:
+        source: layers with blobs, upgraded.
+        params: the parameters of each layer of the net; layers without any are there too.
+        path: where the message came from, for errors.
+        whole: whether the message must have all of the net's parameters and no others, as a snapshot of it has.
+
+    Returns:
+        The report; the net is untouched when an error is raised.
+
+    Raises:
+        WeightsError: another number of blobs, other shapes, or nothing that fits.
+    """
+    matched: list[tuple[Tensor, blobs.Array]] = []
+    report = CopyReport()
+    # HDF5 files hold a shared parameter once, with its owner; elsewhere its blob is empty or, at the end, not there.
+    owned = {
+        id(_root(target))
+        for layer in source.layer
+        for target, blob in zip(params.get(layer.name, ()), layer.blobs, strict=False)
+        if not blob.is_empty()
+    }
+    for layer in source.layer:
+        if layer.name not in params:
+            if layer.blobs:
+                _check_whole(layer.name, params, path)
+                report.ignored.append(layer.name)
+            continue
+        targets, given = params[layer.name], list(layer.blobs)
+        given += [BlobProto() for target in targets[len(given) :] if id(_root(target)) in owned]
+        if len(given) != len(targets):
+            raise WeightsError(
+                f"layer {layer.name!r} has another number of blobs",
+                path=path,
+                got=len(layer.blobs),
+                want=f"{len(targets)}, as the net",
+            )
+        for i, (target, blob) in enumerate(zip(targets, given, strict=True)):
+            if blob.is_empty() and id(_root(target)) in owned:
+                continue
+            _check_shape(layer.name, i, tuple(target.shape), blob, path)
+            matched.append((target, blobs.array(blob, path or "weights")))
+        if targets:
+            report.copied.append(layer.name)
+    if not report.copied and any(params.values()):
+        raise WeightsError(
+            "no layer of these weights has the name of a layer of the net",
+            path=path,
+            got=_few(report.ignored) or "no layers with weights",
+            want=_few([name for name, targets in params.items() if targets]),
+            remedy="They belong to another net.",
+        )
+    taken = set(report.copied)
+    for name, targets in params.items():
+        if name not in taken and not all(id(_root(target)) in owned for target in targets):
+            report.untouched.append(name)
+    if whole and (report.ignored or report.untouched):
+        problem = "the net has no layer" if report.ignored else "there are no weights for layer"
+        raise WeightsError(
+            f"{problem} {(report.ignored or report.untouched)[0]!r}", path=path, remedy="They belong to another net."
+        )
+    for target, values in matched:
+        _assign(target, values)
+    return report
+
+
+def share_blobs(source: Params, params: Params) -> CopyReport:
+    """Let parameters use the memory of another net's, by layer name.
+
+    Raises:
+        WeightsError: another number of blobs or other shapes.
+    """
+    report = CopyReport()
+    for name, blobs_ in source.items():
+        if name not in params:
+            if blobs_:
+                report.ignored.append(name)
+            continue
+        mine, theirs = [tuple(p.shape) for p in params[name]], [tuple(p.shape) for p in blobs_]
+        if mine != theirs:
+            raise WeightsError(f"cannot share the weights of layer {name!r}", got=theirs, want=mine)
+        for target, blob in zip(params[name], blobs_, strict=True):
+            target.data = blob.data
+        if blobs_:
+            report.copied.append(name)
+    report.untouched.extend(name for name, targets in params.items() if targets and name not in source)
+    return report
+
+
+def to_blob(param: Tensor, *, diff: bool = False) -> BlobProto:
+    """Write a parameter, and its gradient if asked for, as Caffe writes a blob.
+
+    Source: BVLC/caffe@9b89154 src/caffe/blob.cpp L488-L520 (Blob::ToProto).
+    """
+    blob = blobs.from_array(param.detach().cpu().numpy())
+    if diff:
+        gradient = torch.zeros_like(param) if param.grad is None else param.grad
+        values = gradient.detach().cpu().numpy().reshape(-1)
+        setattr(blob, "double_diff" if values.dtype == np.float64 else "diff", values)
+    return blob
+
+
+def _check_shape(layer: str, index: int, want: Shape, blob: BlobProto, path: StrPath) -> None:
+    got = blobs.shape(blob)
+    if got == want or (blobs.is_legacy(blob) and old_shape(want) == got):
+        return
+    raise WeightsError(
+        f"layer {layer!r} blob {index} has another shape",
+        path=path,
+        got=got,
+        want=f"{want}, as the net",
+        remedy="To learn this layer anew, rename it.",
+    )
+
+
+def _check_whole(ignored: str, params: Params, path: StrPath) -> None:
+    """Refuse to copy the statistics of a BatchNorm layer without its scale and bias."""
+    layer = ignored.removesuffix(SPLIT_OFF)
+    if ignored != layer and layer in params:
+        raise WeightsError(
+            f"layer {layer!r} has a scale and a bias in these weights, and none in the net",
+            path=path,
+            remedy="Write scale_bias: true into its batch_norm_param, in place of a Scale layer after it.",
+        )
+
+
+def _root(tensor: Tensor) -> Tensor:
+    """Return what a parameter is a view of, where layers share it in different shapes."""
+    return tensor if tensor._base is None else tensor._base
+
+
+def old_shape(shape: Shape) -> Shape:
+    """Pad a shape in front to four axes, as Caffe compares it with the old num, channels, height and width."""
+    return (1,) * (4 - len(shape)) + tuple(shape)
+
+
+def _assign(target: Tensor, values: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> None:
+    if target.is_meta:
+        return  # a net without memory, built to look at
+    with torch.no_grad():
+        if target.device.type == "cpu":
+            np.copyto(target.detach().numpy(), values.reshape(target.shape), casting="same_kind")
+        else:
+            target.copy_(torch.from_numpy(np.array(values)).view(target.shape))
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (" ..." if len(names) > 4 else "")

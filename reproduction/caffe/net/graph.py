@@ -1,0 +1,305 @@
+"""A NetParameter, turned into the layers that run, in order.
+
+Pure data: no tensors, no weights. Rules are applied, splits are inserted and phases are set as Caffe does before it
+builds a layer, so that every blob has one producer and at most one consumer, and layers that Caffe writes into its
+files (``data_data_0_split``) are here too.
+
+Source: BVLC/caffe@9b89154 src/caffe/net.cpp L44-L290, src/caffe/util/insert_splits.cpp.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import OutOfMemoryError
+
+from reproduction.caffe.errors import DataError, NetError, also_unknown, did_you_mean, misspelt
+from reproduction.caffe.formats import crops
+from reproduction.caffe.geometry import Shape
+from reproduction.caffe.layers import LAYERS, UNSUPPORTED
+from reproduction.caffe.schema import LayerParameter, NetParameter, NetState, NetStateRule, Phase
+from reproduction.caffe.schema.types import TYPES, unknown_types
+
+
+@dataclass(frozen=True)
+class Node:
+    """One layer in its place.
+
+    Attributes:
+        spec: the layer's message, with its phase set; the layer may complete it, as Caffe's layers do.
+        bottoms: names of the blobs that it reads.
+        tops: names of the blobs that it writes; more than ``spec.top`` where a loss has a top without a name.
+        propagate: for each bottom, whether a gradient may go through.
+        is_slot: whether the caller feeds the tops, as of Input layers and of data layers of any type that are fed.
+        index: position in the graph, from 0.
+    """
+
+    spec: LayerParameter
+    bottoms: tuple[str, ...]
+    tops: tuple[str, ...]
+    propagate: tuple[bool, ...]
+    is_slot: bool
+    index: int
+
+    @property
+    def name(self) -> str:
+        """The layer's name."""
+        return self.spec.name
+
+    @property
+    def type(self) -> str:
+        """The layer's type, as in the prototxt."""
+        return self.spec.type
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A net as it runs in one state.
+
+    Attributes:
+        name: the net's name.
+        state: phase, level and stages.
+        nodes: the layers in order.
+        outputs: blobs that no layer reads, sorted by name as Caffe sorts them.
+        force_backward: whether gradients reach every bottom and parameter that can take one.
+    """
+
+    name: str
+    state: NetState
+    nodes: tuple[Node, ...]
+    outputs: tuple[str, ...]
+    force_backward: bool
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the blobs that the caller feeds."""
+        return [top for node in self.nodes if node.is_slot for top in node.tops]
+
+    def needed(self, blobs: Sequence[str]) -> tuple[Node, ...]:
+        """List the layers that these blobs depend on, in order.
+
+        Raises:
+            NetError: the net has no such blob; the remedy names the nearest.
+        """
+        made = {top for node in self.nodes for top in node.tops}
+        for blob in blobs:
+            if blob not in made:
+                raise NetError(f"the net has no blob {blob!r}", remedy=did_you_mean(blob, made))
+        wanted, picked = set(blobs), []
+        for node in reversed(self.nodes):
+            if wanted.intersection(node.tops):
+                wanted.update(node.bottoms)
+                picked.append(node)
+        return tuple(reversed(picked))
+
+
+def build(
+    net: NetParameter,
+    phase: Phase | None = None,
+    *,
+    level: int = 0,
+    stages: Sequence[str] = (),
+    fed: Mapping[str, Shape] | None = None,
+) -> Graph:
+    """Order a net's layers for one state.
+
+    Args:
+        net: the net, upgraded.
+        phase: TRAIN or TEST, in place of that of the net's own ``state``; None takes that state as it is.
+        level: in place of that of the net's own ``state``.
+        stages: added to those of the net's own ``state``.
+        fed: shapes of blobs that the caller will feed in place of the layers that make them.
+
+    Raises:
+        NetError: a layer type that is unknown or cannot run here, a bottom that no layer makes, a blob that two
+            layers make, include and exclude rules together.
+
+    Source: BVLC/caffe@9b89154 src/caffe/net.cpp L31-L44.
+    """
+    state = net.state.copy()
+    if phase is not None:
+        state.merge(NetState(phase=phase, level=level, stage=list(stages)))
+    layers = [layer.copy() for layer in net.layer if _included(layer, state)]
+    _check_types([layer for layer in layers if not _is_fed(layer, fed or {})])
+    crops.warn_of_zero_offsets(layers)
+    for layer in layers:
+        if not layer.has("phase"):
+            layer.phase = state.phase
+    nodes = [_node(i, layer, fed or {}, force=net.force_backward) for i, layer in enumerate(_insert_splits(layers))]
+    return Graph(
+        name=net.name,
+        state=state,
+        nodes=tuple(nodes),
+        outputs=_connect(nodes),
+        force_backward=net.force_backward,
+    )
+
+
+def place(spec: LayerParameter) -> str:
+    """Word where a layer is, for errors: its name, type and line."""
+    return NetError("", layer=spec.name, type=spec.type, line=spec.line).place
+
+
+@contextlib.contextmanager
+def placed(node: Node) -> Iterator[None]:
+    """Add where a layer is to the errors of what is done with it."""
+    try:
+        yield
+    except NetError as error:
+        raise error.at(place(node.spec)) from error.__cause__  # what a Python layer raised
+    except (MemoryError, RuntimeError) as error:
+        if not _lacks_memory(error):
+            raise
+        remedy = "Use smaller images or a smaller batch."
+        raise NetError("there is not enough memory for the layer", remedy=remedy).at(place(node.spec)) from None
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Return whether an allocation failed; on CPUs torch has no class of its own for it."""
+    return isinstance(error, MemoryError | OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+@contextlib.contextmanager
+def loading(node: Node) -> Iterator[None]:
+    """Add to the errors of a data layer's files how its tops may be fed instead."""
+    try:
+        yield
+    except DataError as error:
+        if node.bottoms or error.remedy:
+            raise
+        raise error.advise(how_to_feed(node.spec)) from None
+
+
+def _included(layer: LayerParameter, state: NetState) -> bool:
+    if layer.include and layer.exclude:
+        raise NetError("include and exclude rules together", want="one kind").at(place(layer))
+    if layer.include:
+        return any(_meets(state, rule) for rule in layer.include)
+    return not any(_meets(state, rule) for rule in layer.exclude)
+
+
+def _meets(state: NetState, rule: NetStateRule) -> bool:
+    return (
+        (not rule.has("phase") or rule.phase == state.phase)
+        and (not rule.has("min_level") or state.level >= rule.min_level)
+        and (not rule.has("max_level") or state.level <= rule.max_level)
+        and all(stage in state.stage for stage in rule.stage)
+        and not any(stage in state.stage for stage in rule.not_stage)
+    )
+
+
+def _check_types(layers: list[LayerParameter]) -> None:
+    unknown = [layer for layer in layers if layer.type not in TYPES]
+    if unknown:
+        first, *others = unknown
+        remedy = also_unknown(misspelt(first.type, TYPES), unknown_types(others))
+        raise NetError(f"unknown layer type {first.type!r}", remedy=remedy).at(place(first))
+    for layer in layers:
+        if layer.type in UNSUPPORTED:
+            raise NetError(UNSUPPORTED[layer.type], remedy=how_to_feed(layer)).at(place(layer))
+
+
+def how_to_feed(layer: LayerParameter) -> str:
+    """Return the remedy for a data layer that cannot read its data: which inputs to pass, of which shapes."""
+    param = getattr(layer, TYPES[layer.type][0])
+    size = layer.transform_param.crop_size
+    batch = param.batch_size if "batch_size" in param.fields and param.batch_size else 1
+    shapes = [f"({batch}, C, {size or 'H'}, {size or 'W'})", *[f"({batch},)"] * (len(layer.top) - 1)]
+    if layer.type == "Python":
+        shapes = [shapes[0]] * len(layer.top)
+    wanted = ", ".join(f"{top!r}: {shape}" for top, shape in zip(layer.top, shapes, strict=False))
+    return f"Pass inputs={{{wanted}}}."
+
+
+def _insert_splits(layers: list[LayerParameter]) -> list[LayerParameter]:
+    """Give each consumer of a blob a blob of its own, through a Split layer after the producer."""
+    last_top: dict[str, tuple[int, int]] = {}  # blob -> (layer, top) that wrote it last
+    source: dict[tuple[int, int], tuple[int, int]] = {}  # (layer, bottom) -> (layer, top)
+    uses: dict[tuple[int, int], int] = defaultdict(int)
+    loss: dict[tuple[int, int], float] = {}
+    for i, layer in enumerate(layers):
+        for j, blob in enumerate(layer.bottom):
+            if blob not in last_top:
+                raise NetError(f"no layer before it makes bottom {blob!r}", remedy=did_you_mean(blob, last_top)).at(
+                    place(layer)
+                )
+            source[i, j] = last_top[blob]
+            uses[source[i, j]] += 1
+        last_top.update({blob: (i, j) for j, blob in enumerate(layer.top)})
+        for j, weight in enumerate(layer.loss_weight[: len(layer.top)]):
+            loss[i, j] = weight
+            uses[i, j] += weight != 0
+    result: list[LayerParameter] = []
+    taken: dict[tuple[int, int], int] = defaultdict(int)
+    for i, layer in enumerate(layers):
+        for j, blob in enumerate(layer.bottom):
+            top = source[i, j]
+            if uses[top] > 1:
+                layer.bottom[j] = f"{_split_name(layers[top[0]], blob, top[1])}_{taken[top]}"
+                taken[top] += 1
+        result.append(layer)
+        for j, blob in enumerate(layer.top):
+            if uses[i, j] > 1:
+                result.append(_split(layer, blob, j, uses[i, j], loss.get((i, j), 0)))
+                if loss.get((i, j)):
+                    layer.clear("loss_weight")
+                    taken[i, j] += 1
+    return result
+
+
+def _split_name(layer: LayerParameter, blob: str, top: int) -> str:
+    return f"{blob}_{layer.name}_{top}_split"
+
+
+def _split(layer: LayerParameter, blob: str, top: int, count: int, loss_weight: float) -> LayerParameter:
+    name = _split_name(layer, blob, top)
+    split = LayerParameter(
+        name=name, type="Split", bottom=[blob], top=[f"{name}_{k}" for k in range(count)], phase=layer.phase
+    )
+    if loss_weight:
+        split.loss_weight = [loss_weight] + [0.0] * (count - 1)
+    return split
+
+
+def _node(index: int, layer: LayerParameter, fed: Mapping[str, Shape], *, force: bool) -> Node:
+    if layer.propagate_down and len(layer.propagate_down) != len(layer.bottom):
+        raise NetError(
+            "propagate_down is for no bottom or for each", got=len(layer.propagate_down), want=len(layer.bottom)
+        ).at(place(layer))
+    tops = list(layer.top)
+    if _is_fed(layer, fed):
+        return Node(layer, (), tuple(tops), (), True, index)
+    kind = LAYERS[layer.type]
+    if kind.is_loss:
+        # Caffe: a loss layer without a named top has an unnamed one (LossLayer::AutoTopBlobs).
+        tops += [f"{layer.name}(automatic)"] * (kind.tops[0] - len(tops))
+    taught = kind.differentiable
+    # Caffe: force_backward overrides `propagate_down: false` (net.cpp L232-L247).
+    propagate = tuple(
+        (force or not layer.propagate_down or layer.propagate_down[j]) and (taught is None or j in taught)
+        for j in range(len(layer.bottom))
+    )
+    return Node(layer, tuple(layer.bottom), tuple(tops), propagate, layer.type == "Input", index)
+
+
+def _is_fed(layer: LayerParameter, fed: Mapping[str, Shape]) -> bool:
+    """Return whether the caller feeds all tops of a layer, which needs no bottoms and may be of any type."""
+    return not layer.bottom and bool(layer.top) and all(top in fed for top in layer.top)
+
+
+def _connect(nodes: list[Node]) -> tuple[str, ...]:
+    """Check that every blob has one producer; return the blobs that nobody reads."""
+    produced: set[str] = set()
+    available: set[str] = set()
+    for node in nodes:
+        for j, top in enumerate(node.tops):
+            in_place = j < len(node.bottoms) and node.bottoms[j] == top
+            if top in produced and not in_place:
+                raise NetError(f"top {top!r} is made by an earlier layer already").at(place(node.spec))
+        available.difference_update(node.bottoms)
+        available.update(node.tops)
+        produced.update(node.tops)
+    return tuple(sorted(available))

@@ -1,0 +1,301 @@
+"""Nets written in Python: ``n["pool1"] = layer("Pooling", n["relu1_2"], pool="MAX", kernel_size=2, stride=2)``.
+
+As Caffe's own net specification, but each keyword is held against the schema at the call. ``crop`` works out its
+offset from coordinate maps, so that a net's alignment is proved where the net is written.
+
+Source: BVLC/caffe@9b89154 python/caffe/net_spec.py, python/caffe/coord_map.py.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from reproduction.caffe.errors import NetError, ReproductionError, did_you_mean, misspelt
+from reproduction.caffe.formats.crops import layer_map, layer_windows, numbers, offset_of
+from reproduction.caffe.geometry import CoordMap, Window
+from reproduction.caffe.schema import LayerParameter, Message, NetParameter
+from reproduction.caffe.schema.types import TYPES
+
+# What the call itself says, and weights, which no net is written with.
+_NOT_KEYWORDS = {"type", "bottom", "top", "blobs"}
+
+# Types of which only the first bottom is mapped; the second gives sizes (Crop) or coefficients.
+_FIRST_BOTTOM = frozenset({"Crop", "Scale", "Bias"})
+
+
+class Top:
+    """One output blob of a layer; its name is given when the net is written."""
+
+    def __init__(self, function: Function, index: int):
+        self.function = function
+        self.index = index
+
+    def __repr__(self) -> str:
+        return f"<top {self.index} of {self.function.type}>"
+
+
+class Function:
+    """A layer with its bottoms and parameters, and not yet a name.
+
+    Args:
+        type: the layer type, as in a prototxt.
+        bottoms: tops of other layers.
+        fields: the layer's parameters by field name. Fields of the type's own message may be given directly
+            (``kernel_size=3``) or as a dict (``convolution_param={"kernel_size": 3}``); every other field of
+            LayerParameter (``param``, ``loss_weight``, ``include``, ``name`` ...) as it is called there. One value
+            stands for a list of one.
+        ntop: how many tops there are.
+        in_place: whether the tops are the bottoms' blobs.
+
+    Attributes:
+        tops: the tops.
+
+    Raises:
+        ReproductionError: an unknown type or field, a value that does not fit its field, or a bottom that is no top.
+    """
+
+    def __init__(
+        self, type: str, bottoms: Sequence[Top], fields: Mapping[str, Any], *, ntop: int = 1, in_place: bool = False
+    ):
+        self.type = type
+        self._spec = self._written(fields)
+        for index, bottom in enumerate(bottoms):
+            if not isinstance(bottom, Top):
+                raise NetError(f"bottom {index} is not a top", type=type, got=repr(bottom))
+        if in_place and ntop > len(bottoms):
+            raise NetError("in_place needs a bottom for each top", type=type, got=len(bottoms), want=ntop)
+        self.bottoms = tuple(bottoms)
+        self.in_place = in_place
+        self.tops = tuple(Top(self, index) for index in range(ntop))
+
+    @property
+    def spec(self) -> LayerParameter:
+        """The LayerParameter, without the names of tops and bottoms and, unless given, the layer's."""
+        return self._spec
+
+    def _written(self, fields: Mapping[str, Any]) -> LayerParameter:
+        """Write the LayerParameter."""
+        if self.type not in TYPES:
+            raise NetError(f"there is no layer type {self.type!r}", remedy=misspelt(self.type, TYPES))
+        return _spec(self.type, fields)
+
+
+def layer(type: str, *bottoms: Top, in_place: bool = False, **fields: Any) -> Top:
+    """Write a layer with one top and return the top; see ``Function`` for the arguments."""
+    return Function(type, bottoms, fields, in_place=in_place).tops[0]
+
+
+def layers(type: str, *bottoms: Top, ntop: int, in_place: bool = False, **fields: Any) -> tuple[Top, ...]:
+    """Write a layer with ``ntop`` tops and return the tops; see ``Function`` for the arguments."""
+    return Function(type, bottoms, fields, ntop=ntop, in_place=in_place).tops
+
+
+def _spec(type: str, fields: Mapping[str, Any]) -> LayerParameter:
+    spec = LayerParameter(type=type)
+    own = {name: param for param in TYPES[type] for name in getattr(spec, param).fields}
+    for name, value in fields.items():
+        known = name in LayerParameter.fields and name not in _NOT_KEYWORDS
+        if not known and name not in own:
+            near = misspelt(name, [*own, *(LayerParameter.fields.keys() - _NOT_KEYWORDS)])
+            raise NetError(f"unknown field {name!r}", type=type, remedy=near)
+        try:
+            _assign(spec if known else getattr(spec, own[name]), name, value)
+        except ReproductionError as error:
+            raise error.at(type) from None
+    return spec
+
+
+def _assign(message: Message, name: str, value: Any) -> None:
+    """Set a field from Python values: dicts become messages, and one value a list of one where a list is wanted."""
+    field = message.field(name)
+
+    def convert(item: Any) -> Any:
+        if field.message is None or not isinstance(item, Mapping):
+            return item
+        inner = field.message()
+        for key, part in item.items():
+            _assign(inner, key, part)
+        return inner
+
+    if field.repeated:
+        items = value if isinstance(value, (list, tuple)) else [value]
+        setattr(message, name, [convert(item) for item in items])
+    else:
+        setattr(message, name, convert(value))
+
+
+class NetSpec:
+    """A net in the making: names, in order, for the tops that matter.
+
+    ``n["conv1"] = layer(...)`` names the top, and its layer; ``n["conv1"]`` gives it back. A layer without tops is
+    named by assigning its Function. What was given no name is called by its type and a number.
+    """
+
+    def __init__(self) -> None:
+        self.tops: dict[str, Top | Function] = {}
+
+    def __setitem__(self, name: str, top: Top | Function) -> None:
+        if not isinstance(top, (Top, Function)):
+            raise NetError(
+                f"{name!r} is given something that is not a top",
+                got=repr(top),
+                remedy="A layer with several tops returns a tuple: give each its name.",
+            )
+        self.tops[name] = top
+
+    def __getitem__(self, name: str) -> Top:
+        top = self.tops.get(name)
+        if not isinstance(top, Top):
+            raise NetError(f"the net has no top {name!r} yet", remedy=did_you_mean(name, self.tops))
+        return top
+
+    def to_proto(self) -> NetParameter:
+        """Write every named top and all that it needs, bottoms first, otherwise in the order of assignment."""
+        return to_proto(*self.tops.values(), names={top: name for name, top in self.tops.items()})
+
+
+def to_proto(*tops: Top | Function, names: Mapping[Top | Function, str] | None = None) -> NetParameter:
+    """Write the layers that the tops need.
+
+    Args:
+        tops: what the net must compute.
+        names: names of tops, and of layers without tops. The other tops are called by their layer's type and a
+            number that counts up, past the names that are taken; a layer is called as its first top.
+
+    Returns:
+        The net, bottoms before the layers that use them. The messages are copies.
+    """
+    names = dict(names or {})
+    taken, counts = set(names.values()), Counter[str]()
+    blobs: dict[Top, str] = {}
+    net = NetParameter()
+
+    def name_of(thing: Top | Function, type: str) -> str:
+        while thing not in names:
+            counts[type] += 1
+            if (name := f"{type}{counts[type]}") not in taken:
+                names[thing] = name
+        return names[thing]
+
+    for function in _in_order(tops):
+        spec = function.spec.copy()
+        spec.bottom = [blobs[bottom] for bottom in function.bottoms]
+        for top in function.tops:
+            blobs[top] = spec.bottom[top.index] if function.in_place else name_of(top, function.type)
+        spec.top = [blobs[top] for top in function.tops]
+        if not spec.has("name"):
+            spec.name = name_of(function.tops[0] if function.tops else function, function.type)
+        net.layer.append(spec)
+    return net
+
+
+def _in_order(tops: Iterable[Top | Function]) -> list[Function]:
+    """List the functions behind the tops, each after those that it needs; without recursion, for deep nets."""
+    done: dict[Function, None] = {}
+    for top in tops:
+        stack = [(top.function if isinstance(top, Top) else top, False)]
+        while stack:
+            function, ready = stack.pop()
+            if ready:
+                done[function] = None
+            elif function not in done:
+                stack.append((function, True))
+                stack.extend((bottom.function, False) for bottom in reversed(function.bottoms))
+    return list(done)
+
+
+def coord_map(function: Function) -> CoordMap | None:
+    """Map coordinates of a layer's bottoms to its tops; see ``crops.layer_map``."""
+    return layer_map(function.spec)
+
+
+def windows(function: Function) -> list[Window]:
+    """Read the windows of a convolution or pooling; see ``crops.layer_windows``."""
+    return layer_windows(function.spec)
+
+
+def _mapped_bottoms(top: Top) -> Sequence[Top]:
+    bottoms = top.function.bottoms
+    if top.function.type in _FIRST_BOTTOM:
+        return bottoms[:1]
+    # A convolution with several bottoms has as many tops, each made from its own.
+    return bottoms[top.index : top.index + 1] if len(top.function.tops) == len(bottoms) else bottoms
+
+
+def _maps_from(top: Top, stop: Iterable[Top] = ()) -> dict[Top, list[CoordMap]]:
+    """Map the coordinates of ``top``'s ancestors to it.
+
+    Each ancestor has one map, or the first two that differ, where its paths to ``top`` disagree. The walk does not
+    go past the tops in ``stop``.
+    """
+    maps = {top: [CoordMap()]}
+    frontier = [top]
+    while frontier:
+        here = frontier.pop()
+        step = None if here in stop else coord_map(here.function)
+        if step is None:
+            continue
+        for bottom in _mapped_bottoms(here):
+            known = maps.setdefault(bottom, [])
+            before = len(known)
+            _add_distinct(known, (through @ step for through in maps[here]))
+            if len(known) > before:
+                frontier.append(bottom)
+    return maps
+
+
+def _add_distinct(known: list[CoordMap], more: Iterable[CoordMap]) -> None:
+    for candidate in more:
+        if len(known) < 2 and not any(candidate.agrees(other) for other in known):
+            known.append(candidate)
+
+
+def map_between(top_from: Top, top_to: Top) -> CoordMap:
+    """Map coordinates of one top to another, over their nearest common ancestors.
+
+    Raises:
+        NetError: they have none through layers that keep pixels in place, or two paths between them disagree.
+
+    Source: BVLC/caffe@9b89154 python/caffe/coord_map.py L116-L163.
+    """
+    maps_from = _maps_from(top_from)
+    maps_to = _maps_from(top_to, stop=maps_from)
+    found: list[CoordMap] = []
+    for common in maps_to:
+        _add_distinct(found, (to @ back.inverse() for to in maps_to[common] for back in maps_from.get(common, [])))
+    if not found:
+        raise NetError(
+            f"no coordinate map leads from the {top_from.function.type} top to the {top_to.function.type} top",
+            remedy="They need a common ancestor, through layers that keep pixels in place.",
+        )
+    if len(found) > 1:
+        raise NetError(
+            f"paths from the {top_from.function.type} top to the {top_to.function.type} top disagree",
+            got="shifts " + " and ".join(numbers(between.shift) for between in found),
+            remedy="Crop the branches to each other before they are joined.",
+        )
+    return found[0]
+
+
+def crop(top_from: Top, top_to: Top) -> Top:
+    """Write the Crop layer that aligns ``top_from`` with ``top_to``, its offset proved by their coordinate maps.
+
+    Raises:
+        NetError: as ``crop_fields``.
+    """
+    return layer("Crop", top_from, top_to, **crop_fields(top_from, top_to))
+
+
+def crop_fields(top_from: Top, top_to: Top) -> dict[str, Any]:
+    """Find the ``axis`` and ``offset`` of the Crop layer that aligns ``top_from`` with ``top_to``.
+
+    Raises:
+        NetError: the two have no common ancestor, different scales, or an offset that is negative or not whole.
+
+    Source: BVLC/caffe@9b89154 python/caffe/coord_map.py L166-L185.
+    """
+    between = map_between(top_from, top_to)
+    offset = offset_of(between, f"the {top_from.function.type} top and the {top_to.function.type} top")
+    return {"axis": 2 if between.axis is None else between.axis, "offset": offset}

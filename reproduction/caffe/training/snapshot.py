@@ -1,0 +1,209 @@
+"""Snapshots: the weights and the state of a solver, in files that Caffe itself loads.
+
+The model and the state that names it appear when both are whole and on the disk, the model first, so that neither a
+crash nor a full disk costs an earlier snapshot or leaves a state without its model.
+
+Source: BVLC/caffe@9b89154 src/caffe/solver.cpp L410-L480, src/caffe/solvers/sgd_solver.cpp L255-L400.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reproduction.caffe.errors import CaffemodelError, ReproductionError, StrPath, WeightsError
+from reproduction.caffe.formats import blobs, caffemodel, file_kinds, files, hdf5, weights
+from reproduction.caffe.formats.hdf5_file.hdf5_messages import Group
+from reproduction.caffe.net.copy_weights import old_shape, to_blob
+from reproduction.caffe.schema import BlobProto, NetParameter, SnapshotFormat, SolverParameter, SolverState
+
+
+@dataclass(frozen=True)
+class State:
+    """What a state file holds.
+
+    Attributes:
+        iter: updates made.
+        current_step: steps of a multistep schedule made.
+        history: the rule's blobs, as tensors of the shapes of the solver's own.
+        model: the weights that belong to it; None where the file names none.
+        model_path: where they were found.
+    """
+
+    iter: int
+    current_step: int
+    history: list[Tensor]
+    model: NetParameter | None
+    model_path: str
+
+
+def paths(param: SolverParameter, iteration: int) -> tuple[str, str]:
+    """Name the model and the state: ``PREFIX_iter_N.caffemodel`` and ``.solverstate``, with ``.h5`` for that format."""
+    stem = f"{param.snapshot_prefix}_iter_{iteration}"
+    ending = ".h5" if param.snapshot_format is SnapshotFormat.HDF5 else ""
+    return f"{stem}.caffemodel{ending}", f"{stem}.solverstate{ending}"
+
+
+def prepare(param: SolverParameter) -> None:
+    """Make sure that snapshots can be written, and remove what a killed process left half written.
+
+    Raises:
+        ReproductionError: there is no prefix, its folder does not exist, or nothing can be written there.
+
+    Source: BVLC/caffe@9b89154 src/caffe/solver.cpp L439-L455.
+    """
+    if not param.snapshot_prefix:
+        raise ReproductionError("snapshot_prefix is not set", place="solver", remedy="Say where snapshots go.")
+    folder = Path(param.snapshot_prefix).parent
+    if not folder.is_dir():
+        raise ReproductionError(
+            f"snapshot_prefix {param.snapshot_prefix!r} is in a folder that is not there",
+            place="solver",
+            remedy=f"Make the folder {str(folder)!r}.",
+        )
+    files.remove_parts(folder)
+    probe = f"{param.snapshot_prefix}_iter_0.tempfile"
+    with files.atomic(probe):
+        pass
+    Path(probe).unlink()
+
+
+def save(
+    param: SolverParameter, net: NetParameter, iteration: int, current_step: int, history: Sequence[Tensor]
+) -> tuple[str, str]:
+    """Write the model and the state of an iteration.
+
+    Returns:
+        Their paths.
+
+    Raises:
+        ReproductionError: a file cannot be written; earlier snapshots are as they were.
+    """
+    model, state = paths(param, iteration)
+    written = SolverState(
+        iter=iteration, learned_net=model, current_step=current_step, history=[to_blob(blob) for blob in history]
+    )
+    with files.together(model, state) as (model_file, state_file):
+        if param.snapshot_format is SnapshotFormat.HDF5:
+            with hdf5.into(model_file) as file:
+                hdf5.write(net, file, model)
+            _write_hdf5(written, state_file)
+        else:
+            caffemodel.write(net, model_file)
+            caffemodel.write(written, state_file)
+    return model, state
+
+
+def latest(prefix: StrPath) -> str | None:
+    """Find the state of the greatest iteration among the snapshots with this prefix; None where there are none."""
+    found = states(prefix)
+    return str(found[0][1]) if found else None
+
+
+def states(prefix: StrPath) -> list[tuple[int, Path]]:
+    """List the states of the snapshots with this prefix, with their iterations, the greatest first."""
+    pattern = re.compile(re.escape(Path(prefix).name) + r"_iter_(\d+)\.solverstate(\.h5)?")
+    matches = [(pattern.fullmatch(path.name), path) for path in _listed(Path(prefix).parent)]
+    return sorted(((int(match[1]), path) for match, path in matches if match), reverse=True)
+
+
+def load(path: StrPath, like: Sequence[Tensor]) -> State:
+    """Read a state file of either format, with the model that it names.
+
+    Args:
+        path: the state; ``.h5`` at the end means HDF5.
+        like: the solver's history, whose number and shapes the file must have.
+
+    Raises:
+        CaffemodelError: not a state file, which the error names where it can, or damaged.
+        WeightsError: the state of another net or solver type, or its model is not there.
+        OSError: it cannot be opened.
+    """
+    try:
+        state, history = _load(path, like)
+    except ReproductionError as error:
+        raise file_kinds.mistaken(path, file_kinds.STATE) or error from None
+    if not state.has("learned_net"):
+        return State(state.iter, state.current_step, history, None, "")
+    model = _find_model(state.learned_net, path)
+    return State(state.iter, state.current_step, history, weights.read(model).net, str(model))
+
+
+def _load(path: StrPath, like: Sequence[Tensor]) -> tuple[SolverState, list[Tensor]]:
+    state = _load_hdf5(path) if os.fspath(path).endswith(".h5") else caffemodel.load(path, SolverState)
+    if not state.has("iter") or state.iter < 0 or state.current_step < 0:
+        raise CaffemodelError("this is not a solver state", path=path, got=f"iteration {state.iter}")
+    if len(state.history) != len(like):
+        raise WeightsError(
+            "the history has another number of blobs",
+            path=path,
+            got=len(state.history),
+            want=f"{len(like)}, as this net and solver type",
+        )
+    pairs = zip(state.history, like, strict=True)
+    return state, [_restored(i, blob, mine, path) for i, (blob, mine) in enumerate(pairs)]
+
+
+def _restored(index: int, blob: BlobProto, mine: Tensor, path: StrPath) -> Tensor:
+    values = blobs.array(blob, f"{path}: history blob {index}")
+    want = tuple(mine.shape)
+    if values.shape != want and not (blobs.is_legacy(blob) and values.shape == old_shape(want)):
+        raise WeightsError(f"history blob {index} has another shape", path=path, got=values.shape, want=want)
+    return torch.from_numpy(np.array(values)).view(want)
+
+
+def _find_model(named: str, state: StrPath) -> Path:
+    """Find the model beside the state, since snapshots are moved together, or where the state says."""
+    for candidate in (Path(state).parent / Path(named).name, Path(named)):
+        if files.is_file(candidate):
+            return candidate
+    raise WeightsError(
+        f"the model {named!r} of this state is not there",
+        path=state,
+        remedy="Put it where the state says, or beside the state.",
+    )
+
+
+def _listed(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _write_hdf5(state: SolverState, raw: BinaryIO) -> None:
+    import h5py
+
+    with hdf5.into(raw) as file:
+        file.create_dataset("iter", data=np.array([state.iter], np.int32))
+        # Caffe: Caffe reads this attribute as a C string, so that it must end with a zero byte (hdf5.cpp L101-L109).
+        name = state.learned_net.encode("utf-8", "surrogateescape")
+        kind = h5py.h5t.C_S1.copy()
+        kind.set_size(len(name) + 1)
+        dataset = h5py.h5d.create(file.id, b"learned_net", kind, h5py.h5s.create(h5py.h5s.SCALAR))
+        dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.array(name + b"\0", f"S{len(name) + 1}"), kind)
+        file.create_dataset("current_step", data=np.array([state.current_step], np.int32))
+        group = file.create_group("history")
+        for i, blob in enumerate(state.history):
+            group.create_dataset(str(i), data=blobs.array(blob))
+
+
+def _load_hdf5(path: StrPath) -> SolverState:
+    """Read an HDF5 state as the message that the binary format has."""
+    reader = hdf5.Reader(path)
+    members = dict(reader.members(reader.root))
+    missing = {"iter", "current_step", "history"} - set(members)
+    history = members.get("history")
+    if missing or not isinstance(history, Group):
+        raise CaffemodelError("this is not a solver state", path=path, got=sorted(members), want=sorted(missing))
+    state = SolverState(iter=reader.integer(members["iter"]), current_step=reader.integer(members["current_step"]))
+    if "learned_net" in members:
+        state.learned_net = reader.string(members["learned_net"]).decode("utf-8", "surrogateescape")
+    numbered = {reader.number(name, member): reader.array(member) for name, member in reader.members(history)}
+    state.history.extend(blobs.from_numbered(numbered, path))
+    return state

@@ -1,0 +1,450 @@
+"""Caffe's solver: forward, backward, normalise, regularise, update, in Caffe's order.
+
+The caller passes a function from the number of a draw to a net's inputs. Random numbers depend only on the seed and on
+that number, so that a run that is resumed from a snapshot equals one that never stopped.
+Source: BVLC/caffe@9b89154 src/caffe/solver.cpp, src/caffe/solvers/sgd_solver.cpp.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reproduction.caffe import devices
+from reproduction.caffe.errors import NetError, ReproductionError, StrPath
+from reproduction.caffe.geometry import Shape
+from reproduction.caffe.layers.python import Python, PythonLayers
+from reproduction.caffe.net.net import Net
+from reproduction.caffe.schema import NetParameter, SolverParameter
+from reproduction.caffe.training import snapshot, solver_nets, update_rules
+from reproduction.caffe.training.accumulation import Accumulation
+from reproduction.caffe.training.apply_update import Updates
+from reproduction.caffe.training.events import Evaluated, Event, LossError, Measured, Saved, Stepped
+from reproduction.caffe.training.parallel import Ranks
+from reproduction.caffe.training.signals import Action
+
+Inputs = Mapping[str, Tensor | np.ndarray[Any, Any]]
+Feed = Callable[[int], Inputs]
+
+
+class Solver:
+    """A net and what learns it.
+
+    Args:
+        param: the solver, upgraded; the nets that it names are not looked at.
+        net: the net to train, built for TRAIN, on its device.
+        feed: from the number of a draw (iteration times ``iter_size``, plus its place in the batch) to the inputs;
+            None for nets whose own layers bring the data.
+        test_nets: one for each ``test_iter``; they take over the net's weights.
+        test_feeds: of the test nets, as ``feed``; those that are not given are None. Test t draws numbers from t times
+            ``test_iter`` on.
+        keep_gradients: whether the parameters' ``grad`` holds the last update after a step, as Caffe's diff does. It
+            costs as much memory as the weights; ``snapshot_diff`` has the same effect.
+        ranks: the processes that train together; each has all of this, with the same arguments.
+
+    Attributes:
+        iter: how many updates were made.
+        current_step: how many steps of a multistep schedule were made.
+        loss: of the last iteration, the mean over ``iter_size``.
+        sample_losses: of the last iteration, one for each forward.
+        smoothed_loss: the mean over the last ``average_loss`` iterations.
+        action: asked after each update and each test forward what to do; see ``signals``.
+        stopped: whether the last run ended because ``action`` said so.
+        notes: sentences about settings that change nothing, and about weights that were loaded.
+
+    Raises:
+        ReproductionError: a setting that Caffe would refuse.
+    """
+
+    def __init__(
+        self,
+        param: SolverParameter,
+        net: Net,
+        feed: Feed | None = None,
+        *,
+        test_nets: Sequence[Net] = (),
+        test_feeds: Sequence[Feed | None] = (),
+        keep_gradients: bool = False,
+        ranks: Ranks | None = None,
+    ):
+        self.param, self.net, self.feed = param, net, feed
+        self.test_nets = list(test_nets)
+        self.test_feeds: list[Feed | None] = [*test_feeds, *[None] * (len(test_nets) - len(test_feeds))]
+        self.ranks = ranks or Ranks()
+        self._check()
+        self._accumulation = Accumulation(net)
+        self.updates = Updates(param, net.learnable, keep=keep_gradients or param.snapshot_diff)
+        self.iter = self.current_step = 0
+        self.loss, self.smoothed_loss = math.nan, 0.0
+        self.sample_losses: list[float] = []
+        self.action: Callable[[], Action] = lambda: Action.NONE
+        self.stopped = False
+        self.notes = solver_nets.unread(param)
+        # Upstream bug, fixed: after a resume from a snapshot, Caffe's data layers start from the beginning of their
+        # data. Here all but Python layers continue where the snapshot was taken.
+        self.notes += [
+            f"layer {name!r} (Python) reads from its beginning when a run goes on from a snapshot."
+            for name in self._own_sources
+        ]
+        self._losses: list[float] = []
+        self._start = 0
+        self._outputs: dict[str, Tensor] = {}
+        # What a forward changes: the statistics of BatchNorm.
+        self._changing = [blob for layer in net.layers.values() if layer.changes_blobs for blob in layer.blobs]
+        self.ranks.copy_from_first(net.parameters())
+        for test_net in self.test_nets:
+            test_net.share_with(net)
+
+    def _check(self) -> None:
+        param = self.param
+        update_rules.learning_rate(param, 0, 0)  # refuses a schedule that cannot be
+        for name, least in (("iter_size", 1), ("average_loss", 1)):
+            if getattr(param, name) < least:
+                raise ReproductionError(f"{name} is too small", place="solver", got=getattr(param, name), want=least)
+        if self.ranks.size > param.iter_size:
+            raise ReproductionError(
+                f"iter_size {param.iter_size} cannot be split over {self.ranks.size} processes",
+                place="solver",
+                remedy="Raise iter_size, or start fewer.",
+            )
+        for name in self._own_sources if self.ranks.size > 1 else ():
+            raise NetError("processes cannot share the data of a Python layer", layer=name, remedy="Feed its tops.")
+        if param.snapshot and self.ranks.is_first:
+            snapshot.prepare(param)
+
+    @property
+    def _own_sources(self) -> list[str]:
+        """Python layers that bring data, of which only their authors know how to find a certain one."""
+        layers = self.net.layers.items()
+        return [name for name, layer in layers if isinstance(layer, Python) and not layer.spec.bottom]
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next update."""
+        return update_rules.learning_rate(self.param, self.iter, self.current_step)[0]
+
+    @property
+    def history(self) -> list[Tensor]:
+        """The rule's blobs, in Caffe's order: all first ones, then all second ones."""
+        return self.updates.history
+
+    # ---- running
+
+    def solve(self, resume: StrPath | None = None) -> Iterator[Event]:
+        """Train until ``max_iter``, or until ``action`` says stop, and report what happens as it happens.
+
+        At the end there are a snapshot, unless ``snapshot_after_train`` says no, a last loss and a last test.
+
+        Args:
+            resume: a state to go on from.
+
+        Raises:
+            LossError: a loss that is not finite.
+            ReproductionError: there is no ``max_iter`` or ``snapshot_prefix``, or as ``restore``.
+
+        Source: BVLC/caffe@9b89154 src/caffe/solver.cpp L280-L325 (Solve).
+        """
+        param = self.param
+        if not param.has("max_iter"):
+            raise ReproductionError("max_iter is not set", place="solver", remedy="Say how many updates to make.")
+        if param.snapshot_after_train and self.ranks.is_first:
+            snapshot.prepare(param)
+        if resume is not None:
+            self.restore(resume)
+        yield from self.run(param.max_iter - self.iter)
+        if param.snapshot_after_train and (not param.snapshot or self.iter % param.snapshot):
+            yield self._save()
+        if self.stopped:
+            return
+        if param.display and self.iter % param.display == 0:
+            with torch.no_grad():
+                self._forward(self.iter * param.iter_size)
+            self.loss = self.sample_losses[-1]
+            self._smooth()
+            yield Measured(self.iter, self.loss, self.smoothed_loss, self._outputs)
+        if param.test_interval and self.iter % param.test_interval == 0:
+            yield from self.test_all()
+
+    def run(self, iterations: int) -> Iterator[Event]:
+        """Make some updates, with the tests and snapshots that fall among them; see ``solve``.
+
+        Source: BVLC/caffe@9b89154 src/caffe/solver.cpp L195-L278 (Step).
+        """
+        param = self.param
+        self._start, self._losses, self.smoothed_loss, self.stopped = self.iter, [], 0.0, False
+        stop = self.iter + iterations
+        while self.iter < stop:
+            if (
+                param.test_interval
+                and self.iter % param.test_interval == 0
+                and (self.iter or param.test_initialization)
+            ):
+                yield from self.test_all()
+                if self.stopped:
+                    return
+            yield self._iterate()
+            action = self._asked()
+            if (param.snapshot and self.iter % param.snapshot == 0) or action is Action.SNAPSHOT:
+                yield self._save()
+            if action is Action.STOP:
+                self.stopped = True
+                return
+
+    def step(self, iterations: int = 1) -> float:
+        """Make some updates as ``run`` does, and return the last loss."""
+        for _ in self.run(iterations):
+            pass
+        return self.loss
+
+    def _iterate(self) -> Stepped:
+        param, rate, iteration = self.param, self.rate, self.iter
+        shown = bool(param.display) and iteration % param.display == 0
+        norms = None
+        at_once = param.iter_size == 1 and param.clip_gradients < 0 and not self.updates.keep
+        if at_once and not (shown and param.debug_info):
+            with self.updates.in_backward(rate, iteration):
+                self.accumulate()
+            self._advance()
+        else:
+            self.accumulate()
+            if shown and param.debug_info:
+                norms = self.updates.norms(self.net.params)
+            self.apply_update()
+        return Stepped(iteration, self.loss, self.smoothed_loss, rate, self._outputs, shown, norms)
+
+    def accumulate(self) -> None:
+        """Run ``iter_size`` samples forward and backward, adding their gradients up in the parameters' ``grad``.
+
+        Raises:
+            LossError: a loss that is not finite.
+        """
+        size = self.param.iter_size
+        self._clear()
+        before = [blob.clone() for blob in self._changing]
+        self.sample_losses = []
+        for place in self.ranks.share(size):
+            loss = self._forward(self.iter * size + place)
+            if not math.isfinite(self.sample_losses[-1]):
+                break
+            self._backward(loss)
+            del loss
+        self.sample_losses = self.ranks.gather(self.sample_losses, size)
+        for place, value in enumerate(self.sample_losses):
+            if not math.isfinite(value):
+                self._undo(before)
+                raise LossError(
+                    f"the loss is {value}", iteration=self.iter, draw=self.iter * size + place,
+                    remedy="The learning rate is too high for this loss, or the weights or the sample are broken.",
+                )  # fmt: skip
+        if not self.ranks.is_last:
+            self._accumulation.clear()
+        self.ranks.add_gradients([p for p, _ in self.updates.learned if p.requires_grad])
+        self.loss = sum(self.sample_losses) / size
+        self._smooth()
+
+    def _undo(self, before: list[Tensor]) -> None:
+        with torch.no_grad():
+            for blob, value in zip(self._changing, before, strict=True):
+                blob.copy_(value)
+        self._clear()
+
+    # What another way to run the nets puts its own in place of: clear, forward, backward, update, evaluate.
+
+    def _clear(self) -> None:
+        for p, _ in self.updates.learned:
+            p.grad = None
+
+    def _forward(self, draw: int) -> Tensor:
+        self.net.reseed(draw)
+        with self._accumulation:
+            blobs = self.net(self.feed(draw) if self.feed else None)
+        loss = self.net.loss(blobs)
+        self.sample_losses.append(float(loss.detach()))
+        self._outputs = {name: blob.detach() for name, blob in blobs.items()}
+        return loss
+
+    def _backward(self, loss: Tensor) -> None:
+        self._accumulation.clear()
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def update(self) -> None:
+        """Update the weights from the gradients, without counting it."""
+        self.updates.apply_all(self.rate, self.iter)
+
+    def _evaluate(self, index: int, draw: int) -> tuple[Mapping[str, Tensor], float]:
+        """Run a test net; return its outputs, and the loss if it is wanted."""
+        net, feed = self.test_nets[index], self.test_feeds[index]
+        net.reseed(draw)
+        with torch.inference_mode():
+            blobs = net(feed(draw) if feed else None)
+            return blobs, float(net.loss(blobs)) if self.param.test_compute_loss else 0.0
+
+    def apply_update(self) -> None:
+        """Turn the accumulated gradients into an update of the weights."""
+        self.update()
+        self._advance()
+
+    def _advance(self) -> None:
+        self.current_step = update_rules.learning_rate(self.param, self.iter, self.current_step)[1]
+        self.iter += 1
+
+    def _smooth(self) -> None:
+        """Take the last loss into the smoothed one.
+
+        Source: BVLC/caffe@9b89154 src/caffe/solver.cpp L497-L509.
+        """
+        window = self.param.average_loss
+        if len(self._losses) < window:
+            self._losses.append(self.loss)
+            size = len(self._losses)
+            self.smoothed_loss = (self.smoothed_loss * (size - 1) + self.loss) / size
+        else:
+            place = (self.iter - self._start) % window
+            self.smoothed_loss += (self.loss - self._losses[place]) / window
+            self._losses[place] = self.loss
+
+    def _asked(self) -> Action:
+        return Action(self.ranks.greatest(self.action()))
+
+    # ---- testing
+
+    def test_all(self) -> Iterator[Event]:
+        """Run all test nets; ``action`` may ask for snapshots, or for a stop, which ends the test without a result."""
+        for index in range(len(self.test_nets)):
+            yield from self._test(index)
+            if self.stopped:
+                return
+
+    def _test(self, index: int) -> Iterator[Event]:
+        param = self.param
+        count = param.test_iter[index]
+        self.test_nets[index].share_with(self.net)
+        number = self.iter // param.test_interval - (not param.test_initialization)
+        loss = 0.0
+        sums: dict[str, Tensor] = {}
+        for draw in range(number * count, (number + 1) * count):
+            while (action := self._asked()) is not Action.NONE:
+                if action is Action.SNAPSHOT:
+                    yield self._save()
+                else:
+                    self.stopped = True
+            if self.stopped:
+                return
+            blobs, value = self._evaluate(index, draw)
+            loss += value
+            for name, blob in blobs.items():
+                if name in sums and sums[name].shape != blob.shape:
+                    raise ReproductionError(
+                        f"output {name!r} cannot be averaged, since its size changes from sample to sample",
+                        place=f"test net {index}", got=tuple(blob.shape), want=tuple(sums[name].shape),
+                    )  # fmt: skip
+                sums[name] = sums[name] + blob if name in sums else blob
+        outputs = {name: total / count for name, total in sums.items()}
+        yield Evaluated(self.iter, index, loss / count if param.test_compute_loss else None, outputs)
+
+    # ---- snapshots
+
+    def snapshot(self) -> tuple[str, str]:
+        """Write the weights and the state to ``snapshot_prefix``; return the two paths. The first process writes.
+
+        Raises:
+            LossError: a weight is not finite.
+            ReproductionError: there is no prefix, or the files cannot be written; earlier snapshots are as they were.
+        """
+        for layer, blobs in self.net.params.items():
+            if not all(bool(blob.isfinite().all()) for blob in blobs):
+                raise LossError(
+                    f"the weights of layer {layer!r} are not finite, and no snapshot is made of them",
+                    iteration=self.iter,
+                    draw=None,
+                    remedy="Go on from the last snapshot, with a lower learning rate.",
+                )
+        if self.ranks.is_first:
+            message = self.net.to_proto(diff=self.param.snapshot_diff)
+            snapshot.save(self.param, message, self.iter, self.current_step, self.history)
+        return snapshot.paths(self.param, self.iter)
+
+    def _save(self) -> Saved:
+        return Saved(self.iter, *self.snapshot())
+
+    def restore(self, path: StrPath) -> None:
+        """Go on from a state that this or Caffe wrote; nothing changes when it does not fit.
+
+        Raises:
+            CaffemodelError: a file that is no snapshot, or is damaged.
+            WeightsError: the snapshot of another net or solver type, or its model is not there.
+            ReproductionError: it is beyond ``max_iter``.
+            OSError: it cannot be opened.
+        """
+        state = snapshot.load(path, self.history)
+        if self.param.has("max_iter") and state.iter > self.param.max_iter:
+            raise ReproductionError(
+                f"max_iter {self.param.max_iter} is below iteration {state.iter} of this state",
+                place=str(path),
+                remedy="Raise max_iter, or go on from an earlier snapshot.",
+            )
+        if state.model is not None:
+            self.net.copy_from(state.model, state.model_path, whole=True)
+        self.updates.take_history(state.history)
+        self.iter, self.current_step = state.iter, state.current_step
+
+
+def build(
+    param: SolverParameter,
+    *,
+    base: StrPath = ".",
+    feed: Feed | None = None,
+    test_feeds: Sequence[Feed | None] = (),
+    inputs: Mapping[str, Shape] | None = None,
+    python_layers: PythonLayers | None = None,
+    device: str | torch.device = "cpu",
+    tests: bool = True,
+    resume: StrPath | None = None,
+    blas_order: bool = False,
+    keep_gradients: bool = False,
+    ranks: Ranks | None = None,
+) -> Solver:
+    """Build the nets that a solver names, and the solver; load the weights that it names, or a state.
+
+    Args:
+        param: the solver, upgraded.
+        base: the folder that relative paths of nets and weights begin in; ``snapshot_prefix`` is as it is.
+        feed: see ``Solver``; likewise ``test_feeds``, ``keep_gradients`` and ``ranks``.
+        test_feeds: see ``Solver``.
+        inputs: shapes of the blobs that are fed, by name; see ``Net``, likewise ``python_layers``, ``blas_order``.
+        python_layers: see ``Net``.
+        device: where everything is computed.
+        tests: whether to build the test nets; without them nothing is tested.
+        resume: a state to go on from; ``weights`` are then not loaded, as by Caffe's own tool.
+        blas_order: see ``Net``.
+        keep_gradients: see ``Solver``.
+        ranks: see ``Solver``.
+
+    Raises:
+        ReproductionError: settings, nets or weights that do not fit, or as ``restore``.
+        OSError: a file cannot be read.
+
+    Source: BVLC/caffe@9b89154 src/caffe/solver.cpp L36-L193, tools/caffe.cpp L222-L237.
+    """
+    # Upstream bug, fixed: without random_seed Caffe takes a seed from the clock (solver.cpp L44). Here the seed is 0.
+    seed, place = max(param.random_seed, 0), devices.use(device)
+
+    def made(message: NetParameter) -> Net:
+        net = solver_nets.build(message, seed, inputs=inputs, python_layers=python_layers, blas_order=blas_order)
+        return net.to(place)
+
+    net = made(solver_nets.training_net(param, base))
+    test_nets = [made(message) for message in solver_nets.testing_nets(param, base)] if tests else []
+    reports = [] if resume is not None else solver_nets.load_weights(param, base, [net, *test_nets])
+    solver = Solver(
+        param, net, feed, test_nets=test_nets, test_feeds=test_feeds, keep_gradients=keep_gradients, ranks=ranks
+    )
+    solver.notes += reports
+    if resume is not None:
+        solver.restore(resume)
+    return solver

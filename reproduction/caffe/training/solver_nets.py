@@ -1,0 +1,155 @@
+"""Which nets a solver names, each in its state.
+
+Source: BVLC/caffe@9b89154 src/caffe/solver.cpp L63-L193.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from reproduction.caffe.errors import ReproductionError, StrPath
+from reproduction.caffe.formats import crops, prototxt, upgrade, weights
+from reproduction.caffe.geometry import Shape
+from reproduction.caffe.layers.python import PythonLayers
+from reproduction.caffe.net.net import Net
+from reproduction.caffe.schema import NetParameter, NetState, Phase, SolverParameter
+from reproduction.caffe.training import update_rules
+
+_TRAIN = ("net", "net_param", "train_net", "train_net_param")
+_ELSEWHERE = {
+    "solver_mode": "the device is chosen when the solver is built",
+    "device_id": "the device is chosen when the solver is built",
+    "layer_wise_reduce": "gradients are added up after the backward",
+}
+
+
+def training_net(param: SolverParameter, base: StrPath, *, legacy_crop: bool = False) -> NetParameter:
+    """Read the net to train, upgraded, with the state that it is built for.
+
+    The state is that of the solver's ``train_state``, over the net's own, over TRAIN.
+
+    Args:
+        param: the solver.
+        base: the folder that relative paths begin in.
+        legacy_crop: see ``prototxt.load_net``.
+
+    Raises:
+        ReproductionError: there is none, or more than one; the net cannot be read.
+        OSError: a file cannot be read.
+    """
+    named = [name for name in _TRAIN if param.has(name)]
+    if len(named) != 1:
+        raise ReproductionError(
+            "the solver must name one net to train", place="solver", got=" and ".join(named) or "none",
+            want=f"one of {', '.join(_TRAIN)}",
+        )  # fmt: skip
+    value = getattr(param, named[0])
+    return _in_state(_net(value, base, legacy_crop), Phase.TRAIN, param.train_state)
+
+
+def testing_nets(
+    param: SolverParameter,
+    base: StrPath,
+    *,
+    legacy_crop: bool = False,  # noqa: PT028 (this is no test)
+) -> Iterator[NetParameter]:
+    """Read the nets to test, one for each ``test_iter``, as ``training_net``.
+
+    They are those of ``test_net_param``, then of ``test_net``; what is left of ``test_iter`` is for ``net`` or
+    ``net_param``.
+
+    Raises:
+        ReproductionError: their number, that of ``test_iter`` and that of ``test_state`` disagree, there is no
+            ``test_interval``, or a net cannot be read.
+        OSError: a file cannot be read.
+    """
+    sources: list[str | NetParameter] = [*param.test_net_param, *param.test_net]
+    count = len(param.test_iter)
+    generic = [getattr(param, name) for name in ("net_param", "net") if param.has(name)]
+    if count < len(sources) or (count > len(sources) and not generic):
+        want = f"{'at least ' if generic else ''}{len(sources)}, one for each test net"
+        raise ReproductionError("test_iter does not fit the test nets", place="solver", got=count, want=want)
+    sources += generic[:1] * (count - len(sources))
+    if param.test_state and len(param.test_state) != count:
+        raise ReproductionError(
+            "test_state does not fit the test nets", place="solver", got=len(param.test_state), want=count
+        )
+    if count and (param.test_interval < 1 or min(param.test_iter) < 1):
+        name = "test_interval" if param.test_interval < 1 else "test_iter"
+        raise ReproductionError(f"there is a test net, but {name} is not positive", place="solver")
+    states = list(param.test_state) or [NetState() for _ in sources]
+    for source, state in zip(sources, states, strict=True):
+        yield _in_state(_net(source, base, legacy_crop), Phase.TEST, state)
+
+
+def build(
+    net: NetParameter,
+    seed: int,
+    *,
+    inputs: Mapping[str, Shape] | None,
+    python_layers: PythonLayers | None,
+    blas_order: bool,
+) -> Net:
+    """Build one of the nets above, for its state; the arguments are those of ``Net``."""
+    return Net(
+        net,
+        None,
+        inputs=inputs,
+        python_layers=python_layers,
+        seed=seed,
+        blas_order=blas_order,
+    )
+
+
+def load_weights(param: SolverParameter, base: StrPath, nets: Sequence[Net]) -> list[str]:
+    """Load the weights that a solver names into all of its nets.
+
+    Args:
+        param: the solver; each entry of ``weights`` may hold several names with commas between them.
+        base: the folder that relative paths begin in.
+        nets: the net to train, and those to test.
+
+    Returns:
+        What became of each file in the first net, a sentence each.
+
+    Raises:
+        ReproductionError: a file is no weights, or these do not fit.
+        OSError: it cannot be read.
+
+    Source: BVLC/caffe@9b89154 src/caffe/solver.cpp L62-L75, L116-L118.
+    """
+    notes = []
+    for path in [Path(base) / name.strip() for entry in param.weights for name in entry.split(",")]:
+        found = weights.read(path).net
+        reports = [net.copy_from(found, path) for net in nets]
+        notes.append(f"{path}: {reports[0]}.")
+    return notes
+
+
+def unread(param: SolverParameter) -> list[str]:
+    """Say, a sentence each, which fields are set and change nothing."""
+    notes = [f"{name} changes nothing here: {why}." for name, why in _ELSEWHERE.items() if param.has(name)]
+    notes += [
+        f"{name} changes nothing: lr_policy {param.lr_policy!r} and type {param.type!r} do not read it."
+        for name in update_rules.unread(param)
+    ]
+    return notes
+
+
+def _net(source: str | NetParameter, base: StrPath, legacy_crop: bool) -> NetParameter:
+    if isinstance(source, str):
+        return prototxt.load_net(Path(base) / source, legacy_crop=legacy_crop)[0]
+    net = source.copy()
+    upgrade.upgrade_net(net)
+    if legacy_crop:
+        crops.set_offsets(net.layer)
+    return net
+
+
+def _in_state(net: NetParameter, phase: Phase, over: NetState) -> NetParameter:
+    state = NetState(phase=phase)
+    state.merge(net.state)
+    state.merge(over)
+    net.state = state
+    return net

@@ -1,0 +1,405 @@
+"""Looks at every picture and label of a folder, and says what is in it and why it could not be learnt from.
+
+``look`` reads each file once and returns a ``Report``: a value, for people and machines.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from reproduction.caffe.errors import DataError, StrPath
+from reproduction.caffe.formats import image_files
+from reproduction.fcn.datasets import label_files
+from reproduction.fcn.datasets.base import VOID
+from reproduction.fcn.datasets.custom import color_labels, folder
+from reproduction.fcn.datasets.custom.color_labels import RGB, Reading
+from reproduction.fcn.datasets.custom.folder import Tree
+from reproduction.fcn.datasets.label_files import LabelReader
+from reproduction.fcn.images import decode
+
+#: Above so many pixels of a picture VGG16 wants tens of gigabytes to learn.
+MOST_PIXELS = 2_000_000
+#: Above this share of one class a net does well that says nothing else.
+MOST_OF_ONE = 0.99
+
+Size = tuple[int, int]  # height and width, pixels
+
+_SEVERAL = 12  # values or colours that a line lists
+#: What is wrong with labels whose colours are offered, to be named.
+_COLOURS_NOT_READ = (label_files.PAINTED, label_files.UNKNOWN, label_files.DIFFERENT)
+_MASK_PALETTE = (
+    "name a --palette with the lines `0 0 0 background` and `255 255 255 thing`, which --write-palette writes"
+)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is not as it should be, and where.
+
+    Attributes:
+        what: in words.
+        remedy: what to do, as a sentence.
+        files: where, with what was found there.
+        fatal: whether a training would fail, or learn nothing.
+    """
+
+    what: str
+    remedy: str
+    files: list[str] = field(default_factory=list)
+    fatal: bool = True
+
+
+@dataclass(frozen=True)
+class Value:
+    """One class number in the labels.
+
+    Attributes:
+        label: the number.
+        name: of the class; ``void`` for 255, None for a number of no class.
+        pixels: with this number.
+        share: of the pixels that are not void.
+        images: labels that hold it.
+    """
+
+    label: int
+    name: str | None
+    pixels: int
+    share: float
+    images: int
+
+
+@dataclass
+class Report:
+    """What a folder holds.
+
+    Attributes:
+        root: the folder.
+        folders: of pictures and of labels.
+        classes: names of the classes; None where nobody says them.
+        images: number of pictures.
+        labels: number of labels.
+        pairs: number of pictures with a label.
+        splits: number of pictures by split.
+        modes: how pictures and labels are stored: Pillow's modes, with how often.
+        sizes: (height, width) of the pictures, with how often.
+        values: what the labels say, by number.
+        colours: pixels by colour, of labels that hold colours other than those of class numbers; in the order of their
+            palette where all labels have the same, else most frequent first.
+        void: share of the pixels that are void.
+        problems: what is not as it should be, the worst first.
+    """
+
+    root: Path
+    folders: tuple[str, str]
+    classes: tuple[str, ...] | None
+    images: int = 0
+    labels: int = 0
+    pairs: int = 0
+    splits: dict[str, int] = field(default_factory=dict)
+    modes: dict[str, dict[str, int]] = field(default_factory=dict)
+    sizes: dict[Size, int] = field(default_factory=dict)
+    values: list[Value] = field(default_factory=list)
+    colours: dict[RGB, int] = field(default_factory=dict)
+    void: float = 0.0
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether a training would not fail."""
+        return not any(problem.fatal for problem in self.problems)
+
+
+class _Found:
+    """What is collected while the files are read."""
+
+    def __init__(self) -> None:
+        self.problems: dict[tuple[str, str, bool], list[str]] = {}
+        self.modes: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
+        self.sizes: Counter[Size] = Counter()
+        self.pixels: Counter[int] = Counter()
+        self.images: Counter[int] = Counter()
+        self.colours: Counter[RGB] = Counter()
+        self.indices: dict[RGB, set[int]] = {}  # of a colour, in the palettes that hold it
+        self.read = 0
+
+    def add(self, what: str, remedy: str, file: str = "", *, fatal: bool = True) -> None:
+        """Note a problem; those of one kind share a line."""
+        self.problems.setdefault((what, remedy, fatal), []).extend([file] if file else [])
+
+    def failed(self, path: Path, error: DataError) -> None:
+        """Note what a reader raised."""
+        got = f" ({error.got})" if error.got is not None else ""
+        self.add(error.problem, error.remedy, f"{path}{got}")
+
+
+def look(
+    root: StrPath,
+    classes: Sequence[str] | None = None,
+    palette: Reading = None,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> Report:
+    """Look at a folder.
+
+    Args:
+        root: the folder, see ``folder``.
+        classes: the names of the classes; None where they are not known yet.
+        palette: how labels are read, see ``painted.Reading``.
+        progress: called with the number of pictures that were looked at, and of all.
+
+    Raises:
+        DataError: there is no such folder, or it is none to learn from.
+    """
+    files = folder.tree(root)
+    found = _Found()
+    names = tuple(classes) if classes is not None else None
+    report = Report(
+        files.root, files.folders, names, images=len(files.images), labels=len(files.labels), pairs=len(files.pairs)
+    )
+    _names(found, files)
+    splits = _splits(found, files)
+    report.splits = {split: len(ids) for split, ids in splits.items()}
+    present: dict[str, set[int]] = {}
+    reader = LabelReader(palette)
+    for i, id in enumerate(pairs := files.pairs):
+        progress(i, len(pairs))
+        sizes = _picture(found, files.images[id])
+        present[id] = _label(found, files.labels[id], sizes, names, reader)
+    progress(len(pairs), len(pairs))
+    _large(found)
+    _painted(found, names)
+    _whole(found, names, is_painted=isinstance(palette, Mapping))
+    if names and found.read:
+        _classes(found, names, splits, present)
+    _summarise(report, found, names)
+    return report
+
+
+def _names(found: _Found, files: Tree) -> None:
+    """Find files without partner, and files of one name."""
+    for paths in files.twice.values():
+        found.add("files have one name", "Rename or remove one.", " and ".join(map(str, paths)))
+    empty = [name for name, held in zip(files.folders, (files.images, files.labels), strict=True) if not held]
+    for name in empty:
+        found.add(f"there is no picture in {name}/", "Pictures are files that end in .png, .jpg and the like.")
+    if empty:
+        return
+    alone = sorted(files.images.keys() - files.labels.keys()), sorted(files.labels.keys() - files.images.keys())
+    if not files.pairs:
+        first = [
+            str(where[id]) for where, ids in ((files.images, alone[0]), (files.labels, alone[1])) for id in ids[:1]
+        ]
+        remedy = "Call both alike but for the ending: images/7.jpg, labels/7.png."
+        found.add("no picture has a label of its name", remedy, " and ".join(first))
+        return
+    for what, where, ids in (
+        ("pictures have no label, and are left out", files.images, alone[0]),
+        ("labels have no picture, and are left out", files.labels, alone[1]),
+    ):
+        for id in ids:
+            found.add(what, "", str(where[id]), fatal=False)
+
+
+def _splits(found: _Found, files: Tree) -> dict[str, list[str]]:
+    """Take the splits, and find what their lists name and is not there."""
+    splits: dict[str, list[str]] = {}
+    for split in folder.SPLITS:
+        try:
+            splits[split] = files.ids(split)
+        except DataError as error:
+            if files.pairs:
+                found.add(f"{error.problem}; want {error.want}", error.remedy, error.place)
+            continue
+        for id in splits[split]:
+            if id not in files.images or id not in files.labels:
+                what = "picture" if id not in files.images else "label"
+                path = str(files.lists[split])
+                found.add(f"lists name pictures that are not there, or have no label: {path}", "", f"{id} (no {what})")
+    both = sorted(set(splits.get("train", ())) & set(splits.get("val", ())))
+    for id in both:
+        found.add("pictures are both learnt from and validated on", "Take them out of one list.", id)
+    return splits
+
+
+def _picture(found: _Found, path: Path) -> tuple[Size, Size] | None:
+    """Read a picture; return its height and width as a viewer shows it, and as the file has it."""
+    try:
+        with image_files.open_image(path) as image:
+            mode, stored = image.mode, (image.height, image.width)
+            rgb = decode.from_pil(image)
+    except DataError as error:
+        found.failed(path, error)
+        return None
+    found.modes[0][mode] += 1
+    size = (rgb.shape[0], rgb.shape[1])
+    found.sizes[size] += 1
+    return size, stored
+
+
+def _label(
+    found: _Found, path: Path, sizes: tuple[Size, Size] | None, names: Sequence[str] | None, reader: LabelReader
+) -> set[int]:
+    """Read a label; return the class numbers in it."""
+    try:
+        with image_files.open_image(path) as image:
+            found.modes[1][image.mode] += 1
+            if reader.reading is None:
+                _count_colours(found, image)
+            values = reader.numbers(image, str(path))
+    except DataError as error:
+        found.failed(path, error)
+        return set()
+    if sizes is not None and values.shape != sizes[0]:
+        remedy = "A label has its picture's size; it is resized without smoothing (nearest)."
+        if values.shape == sizes[1]:
+            remedy = "The pictures are turned by their camera's EXIF tag: save them turned, or turn the labels."
+        shown, said = (" x ".join(map(str, size)) for size in (sizes[0], values.shape))
+        found.add("labels have another height and width than the picture", remedy, f"{path} ({said}, not {shown})")
+    numbers, counts = np.unique(values, return_counts=True)
+    here = {int(number): int(count) for number, count in zip(numbers, counts, strict=True)}
+    found.read += 1
+    found.pixels.update(here)
+    found.images.update(here.keys())
+    if names is not None:
+        wrong = [number for number in here if not (0 <= number < len(names) or number == VOID)]
+        if wrong:
+            said = ", ".join(map(str, wrong[:_SEVERAL])) + (" ..." if len(wrong) > _SEVERAL else "")
+            pixels = sum(here[number] for number in wrong)
+            found.add(*_out_of_range(len(names)), f"{path} ({said} in {pixels} pixels)")
+    return set(here)
+
+
+def _count_colours(found: _Found, image: Image.Image) -> None:
+    """Count the colours of a label that has some, while they are few enough to be those of classes."""
+    if len(found.colours) > color_labels.MOST_COLOURS or image.format in ("JPEG", "MPO"):
+        return
+    if image.mode == "P":
+        for index, (colour, pixels) in label_files.colours(image).items():
+            found.colours[colour] += pixels
+            found.indices.setdefault(colour, set()).add(index)
+    elif image.mode not in label_files.NUMBERS:
+        found.colours.update(color_labels.colours(image))
+
+
+def _large(found: _Found) -> None:
+    large = sum(count for (height, width), count in found.sizes.items() if height * width > MOST_PIXELS)
+    if large:
+        remedy = "tools/train.py shrinks them to --side pixels, 500 by default, with their labels."
+        found.add(f"{large} pictures have more than {MOST_PIXELS // 10**6} million pixels", remedy, fatal=False)
+
+
+def _out_of_range(classes: int) -> tuple[str, str]:
+    return (
+        f"labels are out of range; want 0 to {classes - 1}, or 255 for void",
+        "Name every class, or mend the labels.",
+    )
+
+
+def _painted(found: _Found, names: Sequence[str] | None) -> None:
+    """Offer the palette that painted labels seem to have."""
+    if not any(what in _COLOURS_NOT_READ for what, _, _ in found.problems):
+        found.colours.clear()
+        found.indices.clear()
+    colours = set(found.colours)
+    if not colours:
+        return
+    if len(colours) > VOID:
+        remedy = f"{len(colours):,} colours are no classes: they were smoothed; export them again, without smoothing."
+    elif colours == set(color_labels.MASK.values()):
+        remedy = f"They are masks of black and white: {_MASK_PALETTE}."
+    elif names and color_labels.is_voc(colours, names):
+        remedy = "They are the colours in which VOC draws its classes: say --palette voc."
+    else:
+        return
+    for what, old, fatal in list(found.problems):
+        if what in _COLOURS_NOT_READ:
+            found.problems[what, remedy, fatal] = found.problems.pop((what, old, fatal))
+
+
+def _whole(found: _Found, names: Sequence[str] | None, *, is_painted: bool) -> None:
+    """Find what only all labels together show."""
+    numbers = set(found.pixels)
+    known = numbers - {VOID}
+    if not found.read:
+        return
+    if numbers == {0, VOID} and not is_painted:
+        found.add(
+            "the labels are masks of 0 and 255; 255 is void, so that there is nothing to learn but class 0",
+            f"Write 1 for 255; or {_MASK_PALETTE}.",
+        )
+    elif len(known) < 2:
+        said = f"class {_named(min(known), names)}" if known else "void"
+        found.add(f"the labels hold nothing but {said}", "A net learns from two classes or more.")
+    if names is None:
+        remedy = "Name them by --classes FILE or in classes.txt, one a line, the first for label 0."
+        found.add("nothing says the names of the classes", remedy)
+        if known and sorted(known) != list(range(len(known))):
+            remedy = "Class numbers count from 0; grey levels and colours are none."
+            found.add("the labels are not 0, 1, 2 and on", remedy, _listed(sorted(known)), fatal=False)
+    elif min(known, default=0) == 1 and max(known) == len(names):
+        what, remedy = _out_of_range(len(names))
+        listed = found.problems.pop((what, remedy, True), [])
+        said = f"the labels count from 1 to {len(names)}; class numbers count from 0"
+        found.problems[said, "Subtract 1, or put a name for label 0 first in the list of classes.", True] = listed
+
+
+def _classes(found: _Found, names: Sequence[str], splits: dict[str, list[str]], present: dict[str, set[int]]) -> None:
+    """Find classes that are never seen, or hardly anything else."""
+    learnt = set().union(*(present.get(id, set()) for id in splits.get("train", ())))
+    for label, name in enumerate(names):
+        if not found.pixels[label]:
+            found.add("classes occur in no label", "", name, fatal=False)
+        elif splits and label not in learnt:
+            found.add("classes occur in no picture to learn from", "", name, fatal=False)
+    known = {label: count for label, count in found.pixels.items() if label != VOID}
+    label = max(known, default=0, key=lambda each: known[each])
+    count, total = known.get(label, 0), sum(known.values())
+    if len(known) > 1 and count / total > MOST_OF_ONE and label < len(names):
+        remedy = "Look at the other classes' IU, not at the pixel accuracy; more of their pixels help."
+        said = f"{names[label]} ({100 * count / total:.1f} %)"
+        found.add("one class is nearly everything", remedy, said, fatal=False)
+
+
+def _summarise(report: Report, found: _Found, names: Sequence[str] | None) -> None:
+    images_of, labels_of = (dict(counter.most_common()) for counter in found.modes)
+    report.modes = {"images": images_of, "labels": labels_of}
+    report.sizes = dict(found.sizes.most_common())
+    total = sum(found.pixels.values())
+    real = total - found.pixels[VOID]
+    report.void = found.pixels[VOID] / total if total else 0.0
+    known = dict(enumerate(names or ())) | {VOID: color_labels.VOID_NAME}
+    report.values = [
+        Value(
+            label,
+            known.get(label),
+            found.pixels[label],
+            found.pixels[label] / real if real and label != VOID else 0.0,
+            found.images[label],
+        )
+        for label in sorted(found.pixels)
+    ]
+    report.colours = dict(_ordered(found))
+    problems = [Problem(what, remedy, files, fatal) for (what, remedy, fatal), files in found.problems.items()]
+    report.problems = sorted(problems, key=lambda problem: not problem.fatal)
+
+
+def _ordered(found: _Found) -> list[tuple[RGB, int]]:
+    """Order the colours as one palette that fits all labels does; where there is none, most frequent first."""
+    places = [index for indices in found.indices.values() for index in indices]
+    if found.indices.keys() == found.colours.keys() and len(places) == len(set(places)) == len(found.colours):
+        return sorted(found.colours.items(), key=lambda item: min(found.indices[item[0]]))
+    return found.colours.most_common()
+
+
+def _named(label: int, names: Sequence[str] | None) -> str:
+    return f"{label} ({names[label]})" if names and label < len(names) else str(label)
+
+
+def _listed(numbers: Sequence[Any]) -> str:
+    return ", ".join(map(str, numbers[:_SEVERAL])) + (" ..." if len(numbers) > _SEVERAL else "")

@@ -1,0 +1,228 @@
+"""Mini-VOC: a small data set that is drawn, not downloaded, in the layouts of the real ones.
+
+``generate`` writes a VOC tree with palette PNGs and void borders, an SBD tree with MAT files, and pictures of single
+things to learn a classifier from. What reads VOC and SBD reads these as they are: the names of the classes come from
+each tree's ``classes.txt``.
+
+    mini/pascal/VOC2011/     JPEGImages/, SegmentationClass/, ImageSets/Segmentation/{train,val,trainval}.txt
+    mini/sbdd/dataset/       img/, cls/, train.txt, val.txt
+    mini/objects/            images/, train.txt, val.txt: lines ``path label``, as ImageData layers read them
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from PIL import Image
+
+from reproduction.caffe import locks
+from reproduction.caffe.errors import DataError, StrPath, cannot_write
+from reproduction.caffe.formats import files
+from reproduction.fcn.datasets.base import VOID, Dataset, Tops
+from reproduction.fcn.datasets.mini.objects import THINGS, Random
+from reproduction.fcn.datasets.mini.scenes import Scene, UInt8, scene
+from reproduction.fcn.datasets.voc import SBD, VOC
+from reproduction.fcn.images import palette
+
+Progress = Callable[[int, int], None]
+
+#: The names of the labels, in their order.
+CLASSES = ("background", *THINGS)
+
+FOLDER = "mini"  # below the data root
+SEED = 2015
+TRAIN, VAL = 400, 80  # pictures of several things
+OBJECTS = {"train": 840, "val": 84}  # pictures of one thing, or of none
+OBJECT_SIZE = 112  # their height and width, pixels
+HEIGHTS, WIDTHS = (176, 208), (208, 240)  # of the others
+RADII, OBJECT_RADII = (24.0, 64.0), (24.0, 52.0)  # of things, pixels
+IN_BOTH = 20  # pictures to learn from that VOC's train split has too, with void borders
+
+_TITLE = "Mini-VOC"
+_VERSION = f"{_TITLE}, drawing 2"
+_ABOUT = "about.txt"  # in the folder: which drawing it is, and the hash of what it holds
+_VOC, _SBD, _OBJECTS = "pascal/VOC2011", "sbdd/dataset", "objects"
+
+
+def generate(root: StrPath, *, seed: int = SEED, progress: Progress | None = None) -> Path:
+    """Draw the data set into ``root/mini``, in about twenty seconds; one that is there, whole, is left as it is.
+
+    The folder appears when it is complete. The drawing of another version or seed is replaced. While another process
+    draws there, this one waits for it.
+
+    Args:
+        root: the data root.
+        seed: another seed, other pictures.
+        progress: called with the pictures drawn so far, and in all.
+
+    Returns:
+        ``root/mini``, which is a data root itself: the layouts of the real data sets are below it.
+
+    Raises:
+        DataError: the folder holds something else, or files of the drawing are lost or changed.
+        ReproductionError: it cannot be written.
+    """
+    place, about = Path(root) / FOLDER, f"{_VERSION}, seed {seed}"
+    if _drawn(place) == about:
+        return place
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with locks.beside(place, "another process is drawing here", wait=True), files.staging(place, "drawing") as work:
+            if (found := _drawn(place)) == about:  # by another process
+                return place
+            new = work / "new"
+            _draw(new, seed, progress or (lambda done, total: None))
+            (new / _ABOUT).write_text(f"{about}\n{_content(new)}\n")
+            if found:
+                place.rename(work / "old")
+            new.rename(place)
+    except OSError as error:
+        raise cannot_write(error, place) from None
+    return place
+
+
+def _drawn(place: Path) -> str | None:
+    """Say which drawing is there, whole and unchanged; None where there is nothing."""
+    if not place.exists():
+        return None
+    about = place / _ABOUT
+    lines = files.read_regular(about, 1 << 20).decode(errors="replace").splitlines() if about.is_file() else []
+    if len(lines) != 2 or not lines[0].startswith(_TITLE):
+        raise DataError("this folder holds something else", path=place, want=_TITLE, remedy="Delete it.")
+    if lines[1] != _content(place):
+        raise DataError(
+            "files of this drawing are lost or changed", path=place, remedy="Delete the folder to have it drawn again."
+        )
+    return lines[0]
+
+
+def _content(place: Path) -> str:
+    """Name what a drawing's files hold: SHA-256 over their paths and bytes."""
+    total = hashlib.sha256()
+    for path in sorted(path for path in place.rglob("*") if path.is_file() and path.name != _ABOUT):
+        data = path.read_bytes()
+        total.update(f"{path.relative_to(place).as_posix()} {len(data)}\n".encode() + data)
+    return total.hexdigest()
+
+
+def _draw(place: Path, seed: int, progress: Progress) -> None:
+    for folder in (
+        *(f"{_VOC}/{name}" for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")),
+        *(f"{_SBD}/{name}" for name in ("img", "cls")),
+        f"{_OBJECTS}/images",
+    ):
+        (place / folder).mkdir(parents=True)
+    total, done = TRAIN + VAL + sum(OBJECTS.values()), 0
+    ids = [f"{seed}_{number:06d}" for number in range(1, TRAIN + VAL + 1)]
+    splits = {"train": ids[:TRAIN], "val": ids[TRAIN:]}
+    for stream, (split, names) in enumerate(splits.items()):
+        for i, id in enumerate(names):
+            _write_scene(place, id, _scene(Random([seed, stream, i])), in_voc=split == "val" or i < IN_BOTH)
+            progress(done := done + 1, total)
+    both = {"train": ids[:IN_BOTH], "val": ids[TRAIN:], "trainval": [*ids[:IN_BOTH], *ids[TRAIN:]]}
+    for folder, lists in ((f"{_VOC}/ImageSets/Segmentation", both), (_SBD, splits)):
+        for split, names in lists.items():
+            _write_lines(place / folder / f"{split}.txt", names)
+    for stream, (split, count) in enumerate(OBJECTS.items(), 2):
+        lines = []
+        for i in range(count):
+            label = i % len(CLASSES)
+            lines.append(f"images/{split}_{i:04d}.jpg {label}")
+            drawn = _object(Random([seed, stream, i]), label)
+            _write_jpeg(place / _OBJECTS / lines[-1].split()[0], drawn.rgb)
+            progress(done := done + 1, total)
+        _write_lines(place / _OBJECTS / f"{split}.txt", lines)
+    for tree in (_VOC, _SBD, _OBJECTS):
+        _write_lines(place / tree / "classes.txt", CLASSES)
+
+
+def _scene(rng: Random) -> Scene:
+    height, width = (rng.randint(low, high + 1) for low, high in (HEIGHTS, WIDTHS))
+    kinds = rng.randint(1, len(CLASSES), rng.randint(4, 9))
+    return scene(rng, height, width, kinds.tolist(), RADII, 0.7)
+
+
+def _object(rng: Random, label: int) -> Scene:
+    return scene(rng, OBJECT_SIZE, OBJECT_SIZE, [label] if label else [], OBJECT_RADII, 2.0)
+
+
+def _write_scene(place: Path, id: str, drawn: Scene, *, in_voc: bool) -> None:
+    """Write a picture into SBD, and into VOC where it belongs to both, as most pictures of SBD do."""
+    _write_jpeg(place / _SBD / "img" / f"{id}.jpg", drawn.rgb)
+    _write_mat(place / _SBD / "cls" / f"{id}.mat", drawn.labels)
+    if in_voc:
+        _write_jpeg(place / _VOC / "JPEGImages" / f"{id}.jpg", drawn.rgb)
+        labels = np.where(drawn.void, np.uint8(VOID), drawn.labels)
+        palette.write_png(labels, place / _VOC / "SegmentationClass" / f"{id}.png")
+
+
+def _write_jpeg(path: Path, rgb: UInt8) -> None:
+    # Colour at full resolution: how it is scaled up again is the one thing that decoders do differently.
+    Image.fromarray(rgb).save(path, quality=95, subsampling=0)
+
+
+def _write_mat(path: Path, labels: UInt8) -> None:
+    """Write labels as SBD does: with the classes that are there and, for each class, its boundaries."""
+    import scipy.io
+    import scipy.sparse
+
+    boundaries = np.empty((len(CLASSES) - 1, 1), object)
+    for k in range(len(CLASSES) - 1):
+        mine = np.pad(labels == k + 1, 1, mode="edge")
+        edge = mine[1:-1, 1:-1] & ~(mine[:-2, 1:-1] & mine[2:, 1:-1] & mine[1:-1, :-2] & mine[1:-1, 2:])
+        boundaries[k, 0] = scipy.sparse.csc_matrix(edge)
+    present = np.array([k for k in np.unique(labels) if k], np.uint8)[:, None]
+    content = {"Boundaries": boundaries, "Segmentation": labels, "CategoriesPresent": present}
+    scipy.io.savemat(path, {"GTcls": content}, do_compression=True)
+
+
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
+class Mini(VOC):
+    """Mini-VOC's pictures to be scored on, see ``VOC``.
+
+    Args:
+        split: ``val``; ``train`` and ``trainval`` are a few pictures that VOC and SBD have both.
+        root: the data root; the tree is below its ``mini``.
+        tops: top -> kind.
+        params: as ``VOC``'s.
+    """
+
+    name = "mini"
+    label_lists: ClassVar[dict[str, str]] = {"label": "mini"}
+
+    def __init__(self, split: str, root: StrPath, tops: Tops | None = None, **params: Any):
+        super().__init__(split, Path(root) / FOLDER, tops, **params)
+
+
+class MiniSBD(SBD):
+    """Mini-VOC's pictures to learn from, see ``SBD``.
+
+    Args:
+        split: ``train``; ``val`` is the same as ``Mini``'s, without void.
+        root: the data root; the tree is below its ``mini``.
+        tops: top -> kind.
+        params: as ``SBD``'s.
+    """
+
+    name = "mini-sbd"
+    label_lists: ClassVar[dict[str, str]] = {"label": "mini"}
+
+    def __init__(self, split: str, root: StrPath, tops: Tops | None = None, **params: Any):
+        super().__init__(split, Path(root) / FOLDER, tops, **params)
+
+
+def digest(dataset: Dataset) -> str:
+    """Name what a split holds: SHA-256 over the ids and the samples as the net gets them."""
+    total = hashlib.sha256()
+    for id, sample in zip(dataset.ids, dataset, strict=True):
+        total.update(f"{id} {[(top, array.shape, array.dtype.str) for top, array in sample.items()]}".encode())
+        for array in sample.values():
+            total.update(array.tobytes())
+    return total.hexdigest()

@@ -1,0 +1,201 @@
+"""The published files on this machine: where they belong, whether they are there, and whether they are the right ones.
+
+Of most published weights no hash was ever published. The sha256 of the first download is then kept beside the file
+(``FILE.sha256``, as ``sha256sum`` writes it), and the file is held to it from then on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from reproduction.caffe.errors import DataError, StrPath, WeightsError
+from reproduction.caffe.formats import files
+from reproduction.fcn.fetch import archives
+from reproduction.fcn.fetch.archives import Progress
+from reproduction.fcn.fetch.manifest import Entry, Kind, Manifest, load
+from reproduction.fcn.nets.published_nets import Published
+
+MANIFEST = Path(__file__).parents[3] / "weights" / "manifest.json"
+WEIGHTS = MANIFEST.parent
+ENVIRONMENT = "REPRODUCTION_MANIFEST"
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Roots:
+    """The two folders below which the published files lie."""
+
+    weights: Path
+    data: Path
+
+    def of(self, entry: Entry) -> Path:
+        """Return the folder that an entry's path starts from."""
+        return self.weights if entry.kind is Kind.CAFFEMODEL else self.data
+
+    def file(self, entry: Entry) -> Path:
+        """Return where an entry's file belongs."""
+        return self.of(entry) / entry.path
+
+    def place(self, entry: Entry) -> Path:
+        """Return what is used of an entry: its file, or the folder that its archive becomes."""
+        return self.data / entry.archive.folder if entry.archive else self.file(entry)
+
+
+def manifest(path: StrPath | None = None) -> Manifest:
+    """Read a manifest: the given one, else that of the environment, else the project's.
+
+    Raises:
+        DataError: it is missing, or an entry is wrong; see ``reproduction.fcn.fetch.manifest``.
+    """
+    return load(path or os.environ.get(ENVIRONMENT) or MANIFEST)
+
+
+def present(entry: Entry, roots: Roots) -> bool:
+    """Return whether an entry can be used: its file is there, or its archive's folder holds what it must."""
+    place = roots.place(entry)
+    return archives.holds(place, entry.archive.holds) if entry.archive else place.is_file()
+
+
+def weights(row: Published, folder: StrPath = WEIGHTS) -> Path:
+    """Find a net's weights in the weights folder, as they were fetched, converted, or came with this project.
+
+    Args:
+        row: the net.
+        folder: the weights folder.
+
+    Raises:
+        WeightsError: they are not there; says how to get them.
+    """
+    if row.caffemodel is None:
+        raise WeightsError(f"no weights of {row.name} were published", remedy="Name your own with --weights.")
+    path = Path(folder) / row.caffemodel
+    for there in (path, path.with_suffix(".safetensors")):
+        if there.is_file():
+            return there
+    if Path(folder) == WEIGHTS and not MANIFEST.is_file():
+        raise WeightsError(f"the weights of {row.name} do not come with the package", remedy="Name their file.")
+    how = "Fetch them with `tools/fetch.py" if row.name in manifest().entries else "Train it with `tools/train.py --net"
+    remedy = f"{how} {row.name}`, or name yours with --weights."
+    raise WeightsError(f"the weights of {row.name} are not here yet", path=path, remedy=remedy)
+
+
+def missing(entries: Iterable[Entry], roots: Roots) -> list[Entry]:
+    """Return the entries that are not present."""
+    return [entry for entry in entries if not present(entry, roots)]
+
+
+def check(entry: Entry, file: StrPath, *, recorded: StrPath | None = None, progress: Progress | None = None) -> str:
+    """Hold a file against all that is known of it.
+
+    Args:
+        entry: what it should be.
+        file: the file.
+        recorded: where the hash of an earlier download may lie; by default beside the file.
+        progress: called while the file is read.
+
+    Returns:
+        What it was held against, as ``sha1 as published``, ``sha256 as recorded`` or ``no hash is known``.
+
+    Raises:
+        WeightsError or DataError: it is a web page, too long, too short, or its hash is another.
+    """
+    path = Path(file)
+    with files.open_regular(path) as opened:
+        size = os.fstat(opened.fileno()).st_size
+        head = opened.read(256)
+    remedy = f"Delete it and fetch it again: tools/fetch.py {entry.name}."
+    if looks_like_html(head):
+        raise entry.error("it is a web page, not the file", path, remedy=remedy)
+    if not entry.min_bytes <= size <= entry.max_bytes:
+        raise entry.error("its size is another", path, got=f"{size:,} bytes", want=size_text(entry), remedy=remedy)
+    wanted, how, where = entry.hashes, "as published", ""
+    if not wanted:
+        note = Path(recorded) if recorded else record_path(path)
+        first = read_record(note)
+        wanted, how, where = ({"sha256": first} if first else {}), "as recorded", f" (recorded in {note.name})"
+    found = digests(path, wanted, progress)
+    for kind, value in wanted.items():
+        if found[kind] != value:
+            raise entry.error(f"its {kind} is another", path, got=found[kind], want=value + where, remedy=remedy)
+    return f"{' and '.join(wanted)} {how}" if wanted else "no hash is known"
+
+
+def record(entry: Entry, file: StrPath) -> str | None:
+    """Keep the sha256 of a file of which no hash is known, unless it is kept already; returns it when it was not."""
+    note = record_path(file)
+    if entry.hashes or read_record(note):
+        return None
+    value = digests(Path(file), ["sha256"])["sha256"]
+    with files.atomic(note) as written:
+        written.write(f"{value}  {Path(file).name}\n".encode("utf-8", "surrogateescape"))
+    return value
+
+
+def record_path(file: StrPath) -> Path:
+    """Return where the recorded hash of a file lies."""
+    return Path(f"{os.fspath(file)}.sha256")
+
+
+def read_record(path: Path) -> str | None:
+    """Return the hash that a record holds; None where there is no record.
+
+    Raises:
+        DataError: the record is no hash.
+    """
+    try:
+        with files.open_regular(path) as file:
+            text = file.read(4096)
+    except FileNotFoundError:
+        return None
+    found = re.match(rb"([0-9a-f]{64})\s", text)
+    if not found:
+        raise DataError(
+            "it holds no sha256", path=path, want="64 hexadecimal digits and a file name", remedy="Delete it."
+        )
+    return found[1].decode()
+
+
+def digests(path: Path, kinds: Iterable[str], progress: Progress | None = None) -> dict[str, str]:
+    """Return hashes of a file by kind, reading it once."""
+    hashers = {kind: hashlib.new(kind, usedforsecurity=False) for kind in kinds}
+    done = 0
+    with files.open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        while hashers and (block := file.read(CHUNK)):
+            for hasher in hashers.values():
+                hasher.update(block)
+            done += len(block)
+            if progress:
+                progress(done, size)
+    return {kind: hasher.hexdigest() for kind, hasher in hashers.items()}
+
+
+def looks_like_html(head: bytes) -> bool:
+    """Return whether a file's first bytes are those of a web page."""
+    return bool(re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype\s+html|html|head|body)\b", head, re.IGNORECASE))
+
+
+def size_text(entry: Entry) -> str:
+    """Return what is known of an entry's size, in words."""
+    if entry.size_bytes is not None:
+        return f"{entry.size_bytes:,} bytes"
+    if entry.payload_bytes is not None:
+        return f"{entry.min_bytes:,} to {entry.max_bytes:,} bytes"
+    return "size not published"
+
+
+def by_hand(entries: Iterable[Entry], roots: Roots) -> list[str]:
+    """Return what to carry to a machine without a network, and where to put each file, as lines of text."""
+    lines = []
+    for entry in entries:
+        known = "".join(f", {kind} {value}" for kind, value in entry.hashes.items())
+        lines += [f"{entry.name}: {size_text(entry)}{known}"]
+        lines += [f"  from {url}" for url in (entry.url, *entry.mirrors)]
+        unpacks = f", which `tools/fetch.py {entry.name}` unpacks" if entry.archive else ""
+        lines += [f"  to   {roots.file(entry)}{unpacks}", ""]
+    return lines[:-1]

@@ -1,0 +1,200 @@
+"""Label maps as pictures: the VOC colours, palette PNGs, overlays and legends."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from reproduction.caffe.errors import DataError, StrPath, printable
+from reproduction.caffe.formats import files
+
+UInt8 = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.integer]
+
+
+def voc(n: int = 256) -> UInt8:
+    """Make the colours in which PASCAL VOC draws its classes.
+
+    The eight bits of a class go, from the least significant on, in turn to red, green and blue, and fill each
+    channel from its most significant bit down. Class 0 is black, 1 dark red, 2 dark green; 255, void, is cream.
+
+    Args:
+        n: number of colours, 0 to 256.
+
+    Returns:
+        (n, 3) uint8, R G B.
+
+    Source: PASCAL VOC development kit, VOCcode/VOClabelcolormap.m; shelhamer/fcn.berkeleyvision.org@1305c73
+    vis.py (make_palette).
+    """
+    bits = np.arange(n)[:, None] >> np.arange(8) & 1  # (n, 8)
+    colours = np.zeros((n, 3), np.uint8)
+    for bit in range(8):
+        colours[:, bit % 3] |= (bits[:, bit] << (7 - bit // 3)).astype(np.uint8)
+    return colours
+
+
+def table(colours: Iterable[Sequence[int]]) -> UInt8:
+    """Make the 256 colours of a labelling: its classes' own, and VOC's for the rest.
+
+    Args:
+        colours: R, G, B of each class.
+
+    Returns:
+        (256, 3) uint8.
+    """
+    full = voc()
+    for label, colour in enumerate(colours):
+        full[label] = colour
+    return full
+
+
+def paint(labels: Labels, colours: UInt8 | None = None) -> UInt8:
+    """Give every pixel its class's colour.
+
+    Args:
+        labels: (H, W), 0 to 255.
+        colours: (256, 3), of every label; None is VOC's.
+
+    Returns:
+        (H, W, 3) uint8, R G B.
+
+    Raises:
+        DataError: a label has no colour.
+    """
+    return (voc() if colours is None else colours)[_indices(labels)]
+
+
+def overlay(
+    rgb: UInt8, labels: Labels, alpha: float = 0.5, background: int | None = 0, colours: UInt8 | None = None
+) -> UInt8:
+    """Lay the class colours over the image.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        labels: (H, W), 0 to 255.
+        alpha: weight of the colours, 0 to 1.
+        background: the class that stays clear; None where every class is a thing, as in NYUDv2 and SIFT Flow.
+        colours: as of ``paint``.
+
+    Returns:
+        (H, W, 3) uint8, R G B.
+
+    Raises:
+        DataError: image and labels differ in size, or a label has no colour.
+    """
+    if rgb.shape[:2] != labels.shape:
+        raise DataError("image and labels differ in size", got=labels.shape, want=rgb.shape[:2])
+    mixed = np.rint(rgb * (1 - alpha) + paint(labels, colours) * alpha).astype(np.uint8)
+    return mixed if background is None else np.where((labels == background)[..., None], rgb, mixed)
+
+
+def write_png(labels: Labels, path: StrPath, colours: UInt8 | None = None) -> None:
+    """Write a label map as VOC stores its own: an indexed PNG whose pixels are the labels.
+
+    The file is complete or absent, never half written.
+
+    Args:
+        labels: (H, W), 0 to 255.
+        path: ends in ``.png``; its folder exists.
+        colours: as of ``paint``.
+
+    Raises:
+        DataError: a label does not fit an indexed PNG.
+        ReproductionError: the file cannot be written.
+    """
+    try:
+        image = Image.fromarray(_indices(labels))
+    except DataError as error:
+        raise error.at(os.fspath(path)) from None
+    image.putpalette((voc() if colours is None else colours).tobytes())
+    save(image, path)
+
+
+def save(image: Image.Image, path: StrPath) -> None:
+    """Write an image as PNG; the file is whole or absent.
+
+    Raises:
+        ReproductionError: it cannot be written.
+    """
+    with files.atomic(path) as file:
+        image.save(file, format="PNG")
+
+
+@dataclass(frozen=True)
+class Share:
+    """How much of a picture one class covers.
+
+    Attributes:
+        label: the class's index.
+        name: its name.
+        pixels: how many pixels have it.
+        share: the same as a fraction of all pixels, 0 to 1.
+    """
+
+    label: int
+    name: str
+    pixels: int
+    share: float
+
+
+def shares(labels: Labels, classes: Sequence[str]) -> list[Share]:
+    """Count the pixels of every class that occurs, greatest first.
+
+    Args:
+        labels: (H, W), indices into ``classes``.
+        classes: every class's name.
+
+    Raises:
+        DataError: a label has no name.
+    """
+    counts = np.bincount(labels.ravel(), minlength=len(classes))
+    if len(counts) > len(classes):
+        raise DataError("a label has no class name", got=len(counts) - 1, want=f"0 to {len(classes) - 1}")
+    found = [int(label) for label in np.argsort(-counts, kind="stable") if counts[label]]
+    return [Share(label, classes[label], int(counts[label]), int(counts[label]) / labels.size) for label in found]
+
+
+def legend(rows: Iterable[Share]) -> list[str]:
+    """Write the shares as lines of text: percent, index and name."""
+    return [f"{100 * row.share:6.2f} %  {row.label:3d}  {row.name}" for row in rows]
+
+
+def draw_legend(rows: Sequence[Share], colours: UInt8 | None = None, note: str = "") -> UInt8:
+    """Draw the shares: one line for each class, with its colour.
+
+    Args:
+        rows: the shares.
+        colours: as of ``paint``.
+        note: a line below them; empty for none.
+
+    Returns:
+        (H, W, 3) uint8, R G B; as wide as its longest line.
+    """
+    font = ImageFont.load_default(13)
+    lines = [f"{100 * row.share:.2f} %  {printable(row.name)}" for row in rows]
+    height, margin, box = 20, 6, 14
+    text_x = 2 * margin + box
+    width = text_x + margin + int(max((font.getlength(line) for line in (*lines, note)), default=0)) + 1
+    image = Image.new("RGB", (width, height * (len(rows) + bool(note)) + margin), "white")
+    draw = ImageDraw.Draw(image)
+    colours = voc() if colours is None else colours
+    for i, (row, line) in enumerate(zip(rows, lines, strict=True)):
+        top = margin // 2 + i * height + (height - box) // 2
+        fill = tuple(int(value) for value in colours[row.label])
+        draw.rectangle((margin, top, margin + box, top + box), fill=fill, outline="black")
+        draw.text((text_x, top + 1), line, fill="black", font=font)
+    if note:
+        draw.text((margin, margin // 2 + len(rows) * height + (height - box) // 2 + 1), note, fill="black", font=font)
+    return np.array(image)
+
+
+def _indices(labels: Labels) -> UInt8:
+    if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) <= 255:
+        raise DataError("a label has no colour", got=f"{labels.min()} to {labels.max()}", want="0 to 255")
+    return labels.astype(np.uint8)

@@ -1,0 +1,22 @@
+"""Every net that this project knows by name: the published ones, and those of Mini-VOC."""
+
+from __future__ import annotations
+
+from reproduction.caffe.errors import ReproductionError, did_you_mean
+from reproduction.fcn.nets import mini_nets, published_nets
+from reproduction.fcn.nets.published_nets import Published
+
+#: The nets by name.
+NETS: dict[str, Published] = published_nets.NETS | mini_nets.NETS
+
+
+def net(name: str) -> Published:
+    """Look up a net.
+
+    Raises:
+        ReproductionError: there is none of this name; the remedy names the nearest.
+    """
+    if name not in NETS:
+        remedy = did_you_mean(name, NETS) or f"There are {', '.join(NETS)}."
+        raise ReproductionError(f"there is no net {name!r}", remedy=remedy)
+    return NETS[name]

@@ -1,0 +1,407 @@
+"""Weights from one net into another whose layers are not quite the same: how every net's training starts.
+
+``initialise`` does for any net of ``nets.NETS`` what its published solve.py does, and what those files leave to
+weights that were never published: a classifier's fully connected layers become convolutions, a first convolution gets
+a fourth channel, a net of two pictures starts from two nets.
+
+Source: shelhamer/fcn.berkeleyvision.org@1305c73 surgery.py, and each net's solve.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from reproduction.caffe.errors import NetError, WeightsError, did_you_mean
+from reproduction.caffe.formats import blobs
+from reproduction.caffe.geometry import Shape
+from reproduction.caffe.net.net import Net
+from reproduction.caffe.schema import NetParameter
+from reproduction.fcn.nets.published_nets import SKIPS, Published
+
+Array = npt.NDArray[np.floating]
+Source = Net | NetParameter
+
+
+@dataclass(frozen=True)
+class Coerced:
+    """A blob that took its values from one of another shape and the same count.
+
+    Attributes:
+        layer: of the target.
+        blob: which of its blobs.
+        got: the shape that the values had.
+        shape: the shape that they have now.
+    """
+
+    layer: str
+    blob: int
+    got: Shape
+    shape: Shape
+
+    def __str__(self) -> str:
+        return f"{self.layer} {self.blob} {self.got} -> {self.shape}"
+
+
+@dataclass(frozen=True)
+class TransplantReport:
+    """What became of the weights.
+
+    Attributes:
+        copied: the target's layers that took over at least one blob of the same shape.
+        coerced: blobs that took over the values of another shape.
+        dropped: the source's layers that the target has not, and blobs (``layer 1``) that its layer has not.
+        untouched: the target's layers that nothing was found for.
+    """
+
+    copied: list[str] = field(default_factory=list)
+    coerced: list[Coerced] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    untouched: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.copied)} layers copied"]
+        for word in ("coerced", "dropped", "untouched"):
+            if items := getattr(self, word):
+                parts.append(f"{word}: {', '.join(map(str, items))}")
+        return "; ".join(parts)
+
+
+def transplant(target: Net, source: Source, suffix: str = "") -> TransplantReport:
+    """Copy weights by layer name, also into another shape of the same count, and leave out what has no place.
+
+    A fully connected layer (O, I H W) and a convolution (O, I, H, W) compute the same, so that the one's weights are
+    the other's.
+
+    Args:
+        target: the net to change.
+        source: a net, or layers with blobs, upgraded.
+        suffix: ends the target's names of the layers.
+
+    Returns:
+        The report; the target is as it was when an error is raised.
+
+    Raises:
+        WeightsError: a blob has another count, or no layer has a place.
+
+    Source: shelhamer/fcn.berkeleyvision.org@1305c73 surgery.py L5-L31.
+    """
+    report, found = TransplantReport(), []
+    touched = set()
+    for name, arrays in _layers(source):
+        mine = target.params.get(name + suffix)
+        if mine is None:
+            report.dropped.append(name)
+            continue
+        report.dropped.extend(f"{name} {i}" for i in range(len(mine), len(arrays)))
+        for i, (blob, values) in enumerate(zip(mine, arrays, strict=False)):
+            if values.size != blob.numel():
+                # Upstream bug, fixed: the published transplant assigns to `.flat`, which repeats or truncates values if
+                # the sizes differ. Here this is an error.
+                raise WeightsError(
+                    f"layer {name + suffix!r} blob {i} cannot take these weights",
+                    got=values.shape,
+                    want=f"{tuple(blob.shape)}, or as many numbers",
+                )
+            found.append((blob, values))
+            touched.add(name + suffix)
+            if not _same(values.shape, tuple(blob.shape)):
+                report.coerced.append(Coerced(name + suffix, i, values.shape, tuple(blob.shape)))
+            elif name + suffix not in report.copied:
+                report.copied.append(name + suffix)
+    if not found:
+        raise WeightsError(
+            "no layer of these weights has a place in the net",
+            got=_few(report.dropped) or "no layers with weights",
+            want=_few(list(target.params)),
+            remedy="They belong to another net.",
+        )
+    for blob, values in found:
+        _assign(blob, values)
+    report.untouched.extend(name for name in target.params if name not in touched)
+    return report
+
+
+def upsample_filt(size: int) -> npt.NDArray[np.float64]:
+    """Make the kernel that interpolates linearly along both axes, for an upsampling by half its size.
+
+    Args:
+        size: taps along an axis.
+
+    Returns:
+        (size, size), at most 1.
+
+    Source: shelhamer/fcn.berkeleyvision.org@1305c73 surgery.py L33-L44.
+    """
+    factor = (size + 1) // 2
+    centre = factor - 1 if size % 2 == 1 else factor - 0.5
+    taps = 1 - np.abs(np.arange(size) - centre) / factor
+    return np.asarray(taps[:, None] * taps[None, :], np.float64)
+
+
+def interp(net: Net, layers: Iterable[str] | None = None) -> list[str]:
+    """Set upsampling layers to bilinear interpolation, each channel from its own.
+
+    The weights between different channels stay as they are: zero, where the prototxt does not say otherwise.
+
+    Args:
+        net: the net to change.
+        layers: their names; None is every Deconvolution.
+
+    Returns:
+        The names.
+
+    Raises:
+        NetError: there is no such layer, its kernel is not square, or it does not lead each channel to itself; the
+            net is as it was.
+
+    Source: shelhamer/fcn.berkeleyvision.org@1305c73 surgery.py L46-L59.
+    """
+    if layers is None:
+        layers = [name for name, layer in net.layers.items() if layer.spec.type == "Deconvolution"]
+    names = list(layers)
+    for name in names:
+        shape = tuple(_blob(net, name, 0).shape)
+        if len(shape) != 4 or shape[2] != shape[3]:
+            raise NetError(
+                "only square kernels interpolate", layer=name, got=shape, want="(C, C, K, K) or (C, 1, K, K)"
+            )
+        if shape[0] != shape[1] and shape[1] != 1:
+            # Upstream bug, fixed: the published interp prints this message and raises nothing that a caller could
+            # catch. Here it is an error.
+            raise NetError(
+                "a layer that interpolates has as many outputs as inputs, or one output a group",
+                layer=name,
+                got=shape,
+                want="(C, C, K, K) or (C, 1, K, K)",
+            )
+    for name in names:
+        blob = _blob(net, name, 0)
+        rows = torch.arange(blob.shape[0], device=blob.device)
+        kernel = torch.from_numpy(upsample_filt(blob.shape[2])).to(blob)
+        with torch.no_grad():
+            blob[rows, rows if blob.shape[1] > 1 else 0] = kernel
+    return names
+
+
+def expand_score(target: Net, new_layer: str, source: Source, layer: str) -> None:
+    """Copy a score layer into one of more classes, of which it becomes the first.
+
+    Args:
+        target: the net to change.
+        new_layer: its score layer, (K', C, H, W).
+        source: a net, or layers with blobs, upgraded.
+        layer: its score layer, (K, C, H, W) with K <= K'.
+
+    Raises:
+        NetError: the target has no such layer with weights.
+        WeightsError: the source has no such layer, or it does not fit; the target is as it was.
+
+    Source: shelhamer/fcn.berkeleyvision.org@1305c73 surgery.py L61-L68.
+    """
+    arrays = _array(source, layer)
+    mine = [_blob(target, new_layer, i) for i in range(len(arrays))]
+    # Upstream bug, fixed: the published expand_score indexes the bias as a four-dimensional blob, which fails for a
+    # convolution's bias of one dimension. Here both are written.
+    arrays = [values.reshape(-1) if blob.dim() == 1 else values for values, blob in zip(arrays, mine, strict=True)]
+    for i, (blob, values) in enumerate(zip(mine, arrays, strict=True)):
+        if values.shape[1:] != tuple(blob.shape[1:]) or len(values) > len(blob):
+            raise WeightsError(
+                f"layer {layer!r} blob {i} does not fit into layer {new_layer!r}",
+                got=values.shape,
+                want=f"{tuple(blob.shape)}, or fewer classes",
+            )
+    for blob, values in zip(mine, arrays, strict=True):
+        _assign(blob[: len(values)], values)
+
+
+def widen_input(target: Net, new_layer: str, source: Source, layer: str) -> None:
+    """Copy a first convolution into one of more channels, each of which starts as the mean of the old ones.
+
+    Args:
+        target: the net to change.
+        new_layer: its convolution, (O, C', H, W).
+        source: a net, or layers with blobs, upgraded.
+        layer: its convolution, (O, C, H, W) with C <= C'.
+
+    Raises:
+        NetError: the target has no such layer with weights.
+        WeightsError: the source has no such layer, or it does not fit; the target is as it was.
+
+    Source: shelhamer/fcn.berkeleyvision.org@1305c73 nyud-fcn32s-color-d/solve.py L29-31.
+    """
+    arrays = _array(source, layer)
+    mine = [_blob(target, new_layer, i) for i in range(len(arrays))]
+    old, new = arrays[0].shape, tuple(mine[0].shape)
+    if len(old) != len(new) or old[:1] + old[2:] != new[:1] + new[2:] or not 0 < old[1] <= new[1]:
+        raise WeightsError(
+            f"layer {layer!r} does not widen to layer {new_layer!r}", got=old, want=f"{new}, or fewer channels"
+        )
+    for i, (blob, values) in enumerate(zip(mine[1:], arrays[1:], strict=True), 1):
+        if values.size != blob.numel():
+            raise WeightsError(
+                f"layer {layer!r} blob {i} does not fit layer {new_layer!r}", got=values.shape, want=tuple(blob.shape)
+            )
+    _assign(mine[0][:, : old[1]], arrays[0])
+    for channel in range(old[1], new[1]):
+        _assign(mine[0][:, channel], arrays[0].mean(axis=1))
+    for blob, values in zip(mine[1:], arrays[1:], strict=True):
+        _assign(blob, values)
+
+
+@dataclass(frozen=True)
+class InitReport:
+    """Where a net's weights came from when its training starts.
+
+    Attributes:
+        transplants: what became of each parent's weights, by its name.
+        widened: the first convolution, where it got channels that no parent has.
+        interpolated: the upsamplings.
+        fresh: layers that start from their fillers: scores to be learned from nothing, and the fixed scales of nets
+            that are learned at once.
+    """
+
+    transplants: dict[str, TransplantReport]
+    widened: list[str]
+    interpolated: list[str]
+    fresh: list[str]
+
+    def __str__(self) -> str:
+        parts = [f"{name}: {report}" for name, report in self.transplants.items()]
+        for word in ("widened", "interpolated", "fresh"):
+            if names := getattr(self, word):
+                parts.append(f"{word}: {', '.join(names)}")
+        return "\n".join(parts)
+
+
+def initialise(net: Net, row: Published, parents: Mapping[str, NetParameter]) -> InitReport:
+    """Prepare a net for training, as its published solve.py does, from the weights that ``row.parents`` names.
+
+    Weights of the parents are transplanted, upsamplings interpolate, a first convolution of more channels than the
+    parent's is widened. New score layers start from zero, and the scales of the nets that are learned at once keep
+    their constants, as the prototxt's fillers say.
+
+    Args:
+        net: the net, as it was built.
+        row: which net it is.
+        parents: layers with blobs, upgraded, by the names of ``row.parents``.
+
+    Returns:
+        Where the weights came from.
+
+    Raises:
+        WeightsError: a parent is missing or not wanted, its weights do not fit, or it leaves out a layer that this
+            net does not learn from nothing.
+
+    Source: shelhamer/fcn.berkeleyvision.org@1305c73 each net's solve.py.
+    """
+    if parents.keys() != row.parents.keys():
+        raise WeightsError(
+            f"{row.name} starts from the weights of other nets", got=_few(list(parents)), want=_few(list(row.parents))
+        )
+    _check_complete(net, row, parents)
+    transplants: dict[str, TransplantReport] = {}
+    widened = []
+    for parent, suffix in row.parents.items():
+        source, first = parents[parent], row.first + suffix
+        try:
+            transplants[parent] = transplant(net, source, suffix)
+            if first in transplants[parent].untouched:
+                widen_input(net, first, source, _first(source))
+                widened.append(first)
+        except WeightsError as error:
+            raise error.at(f"{row.name} from {parent}") from None
+    interpolated = interp(net)
+    untouched = set(net.params).intersection(*(report.untouched for report in transplants.values()))
+    fresh = [name for name in net.params if name in untouched - {*widened, *interpolated}]
+    return InitReport(transplants, widened, interpolated, fresh)
+
+
+def learned_from_nothing(row: Published) -> list[str]:
+    """List the layers that no parent of a net has: scores, and the fixed scales of the nets learned at once."""
+    pools = [pool for stride, pool, _ in SKIPS if stride >= row.stride]
+    scores = ["score_fr", *(f"score_{pool}" for pool in pools)]
+    if row.late:
+        scores = []  # each parent brings its own
+    elif pools and not row.at_once:
+        scores = scores[-1:]  # the stage before brings the others
+    scales = [f"scale_{pool}" for pool in pools if row.at_once]
+    return [f"{name}{head.suffix}" for head in row.heads for name in scores] + scales
+
+
+def constants(net: Net) -> list[str]:
+    """List the layers whose weights the prototxt itself says: Scale layers that do not learn, with a constant filler.
+
+    Other programs have these numbers in their code, and not in their files of weights.
+    """
+    return [
+        name
+        for name, layer in net.layers.items()
+        if layer.spec.type == "Scale"
+        and layer.spec.scale_param.has("filler")
+        and layer.spec.scale_param.filler.type == "constant"
+        and not any(spec.lr_mult for spec in net.param_specs.get(name, []))
+    ]
+
+
+def _check_complete(net: Net, row: Published, parents: Mapping[str, NetParameter]) -> None:
+    brought = {
+        layer.name + suffix for name, suffix in row.parents.items() for layer in parents[name].layer if layer.blobs
+    }
+    may_lack = {*learned_from_nothing(row), *(row.first + suffix for suffix in row.parents.values())}
+    for name, layer in net.layers.items():
+        if layer.blob_names and layer.spec.type != "Deconvolution" and name not in brought | may_lack:
+            raise WeightsError(
+                f"layer {name!r} of {row.name} is not in the weights of {_few(list(parents))}",
+                got=_few(sorted(brought)) or "no layers with weights",
+                remedy="They belong to another net, or to an earlier stage.",
+            )
+
+
+def _first(source: NetParameter) -> str:
+    return next(layer.name for layer in source.layer if layer.blobs)
+
+
+def _layers(source: Source) -> Iterator[tuple[str, list[Array]]]:
+    """Give the layers that have blobs, with these as arrays."""
+    if isinstance(source, NetParameter):
+        for layer in source.layer:
+            if layer.blobs:
+                yield layer.name, [blobs.array(blob) for blob in layer.blobs]
+    else:
+        for name, params in source.params.items():
+            yield name, [param.detach().cpu().numpy() for param in params]
+
+
+def _array(source: Source, layer: str) -> list[Array]:
+    found = dict(_layers(source))
+    if layer not in found:
+        raise WeightsError(f"the weights have no layer {layer!r}", remedy=did_you_mean(layer, found))
+    return found[layer]
+
+
+def _blob(net: Net, layer: str, index: int) -> Tensor:
+    params = net.params.get(layer)
+    if params is None or index >= len(params):
+        remedy = did_you_mean(layer, net.params)
+        raise NetError(f"there is no blob {index} to write into", layer=layer, remedy=remedy)
+    return params[index]
+
+
+def _same(got: Shape, want: Shape) -> bool:
+    """Compare shapes; old files have four axes for everything, the first of them 1."""
+    return got == want or got == (1,) * (4 - len(want)) + want
+
+
+def _assign(blob: Tensor, values: Array) -> None:
+    with torch.no_grad():
+        blob.copy_(torch.from_numpy(np.array(values)).view(blob.shape))
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (" ..." if len(names) > 4 else "")

@@ -1,0 +1,322 @@
+"""A net over a data set, one image at a time at its own size -> the paper's metrics."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from reproduction.caffe import locks
+from reproduction.caffe.errors import DataError, NetError, StrPath
+from reproduction.caffe.formats import files, json_file
+from reproduction.caffe.formats.json_file import at_least
+from reproduction.caffe.training.parallel import Ranks
+from reproduction.fcn.datasets import Dataset, Sample
+from reproduction.fcn.images import palette
+from reproduction.fcn.scoring.score import Confusion, Scores, confusion, scores
+
+Progress = Callable[[int, int, float], None]
+
+_WORKERS = 2  # threads that decode
+_AHEAD = 4  # samples decoded before they are needed
+_SAVE_SECONDS = 10.0
+_FORMAT = 1
+
+
+class Scorer(Protocol):
+    """What is evaluated: a ``Net``, or whatever is called like one."""
+
+    def __call__(self, inputs: Mapping[str, Tensor], /, *, blobs: Iterable[str] | None = None) -> dict[str, Tensor]:
+        """Compute the wanted blobs, (1, classes, H, W), from the inputs, (1, C, H, W)."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Return the weights by name; they tell one run from another."""
+
+
+def evaluate(
+    net: Scorer,
+    dataset: Dataset,
+    *,
+    device: str | torch.device = "cpu",
+    out_dir: StrPath | None = None,
+    state: StrPath | None = None,
+    limit: int | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+    ranks: Ranks | None = None,
+) -> dict[str, Scores]:
+    """Score a net on a data set: the class of the highest score, against each labelling.
+
+    Images are decoded in the background while the net computes. Ties go to the first class.
+
+    Args:
+        net: gives ``score`` for the label top ``label``, ``score_X`` for a label top ``X``; in phase TEST.
+        dataset: the split.
+        device: where the net is; the inputs go there.
+        out_dir: write each prediction there as a palette PNG, ``ID.png`` or, with several labellings, ``TOP/ID.png``.
+        state: a file that holds how far the run is: written every ten seconds and when the run is stopped, read when
+            it is started again. The result is that of an unbroken run.
+        limit: score that many samples only.
+        force: score ids too that the published nets were trained on.
+        progress: called with samples done, samples in all, and seconds since the start; first with what is done.
+        ranks: the processes that score together. Each is called with the same arguments, scores its share of the
+            samples and keeps a state of its own; ``progress`` is of that share.
+
+    Returns:
+        The scores for each label top; of the counts of all processes, which are whole numbers.
+
+    Raises:
+        DataError: files are missing or broken, ids were trained on, the state is of another run, or another process
+            evaluates there.
+        NetError: the net's scores have another size or number of classes than the labels, or are not numbers.
+
+    Source: shelhamer/fcn.berkeleyvision.org@1305c73 score.py L13-38.
+    """
+    ranks = ranks or Ranks()
+    total = len(dataset) if limit is None else min(limit, len(dataset))
+    _check(dataset, total, force)
+    share = ranks.share(total)
+    blobs = {top: _score_blob(top) for top in dataset.label_classes}
+    run = _Run.of(state, net, dataset, ranks) if state is not None else None
+    with _alone(out_dir, run, ranks):
+        done = run.load(dataset, len(share)) if run else _start(dataset)
+        folders = _folders(dataset, out_dir, share[: done.samples])
+        started = saved = time.monotonic()
+        if progress:
+            progress(done.samples, len(share), 0.0)
+        try:
+            with contextlib.closing(_ahead(dataset, share[done.samples :])) as samples:
+                for id, sample in samples:
+                    predictions = _predict(net, sample, blobs, device, dataset, id)
+                    for top, folder in folders.items():
+                        palette.write_png(predictions[top], folder / f"{id}.png")
+                    done = done.plus(_count(dataset, sample, predictions))
+                    if run and time.monotonic() - saved > _SAVE_SECONDS:
+                        run.save(done)
+                        saved = time.monotonic()
+                    if progress:
+                        progress(done.samples, len(share), time.monotonic() - started)
+        finally:
+            if run and done.samples:
+                run.save(done)
+    return {top: scores(_sum(counts, ranks)) for top, counts in done.counts.items()}
+
+
+@contextlib.contextmanager
+def _alone(out_dir: StrPath | None, run: _Run | None, ranks: Ranks) -> Iterator[None]:
+    """Lock the folder of the predictions and the state. The folder is that of the first process and of the others."""
+    problem = "another process is evaluating here"
+    with contextlib.ExitStack() as held:
+        if out_dir is not None and ranks.is_first:
+            held.enter_context(locks.folder(out_dir, problem, again=True))
+        if run is not None:
+            run.path.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locks.beside(run.path, problem))
+        yield
+
+
+def fingerprint(net: Scorer, dataset: Dataset) -> str:
+    """Name a run: SHA-256 over the net's weights, its precision if it has one, and the data set's folder, tops, ids."""
+    about = [_FORMAT, dataset.name, str(dataset.tree.resolve()), dataset.tops, dataset.ids]
+    about += [net.precision] if hasattr(net, "precision") else []
+    digest = hashlib.sha256(json.dumps(about).encode())
+    for name, tensor in sorted(net.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _score_blob(top: str) -> str:
+    return "score" if top == "label" else f"score_{top}"
+
+
+def _check(dataset: Dataset, total: int, force: bool) -> None:
+    where = f"{dataset.name} {dataset.split}"
+    if total < 1:
+        raise DataError("there is no sample to score", path=where, got=f"limit {total}", want="1 or more")
+    if not dataset.label_classes:
+        raise DataError("there is no label to score against", path=where, got=f"tops {', '.join(dataset.tops)}")
+    trained = dataset.overlap()
+    if trained and not force:
+        raise DataError(
+            f"{len(trained)} of {len(dataset)} images were in the training set of the published nets, the first is"
+            f" {trained[0]!r}",
+            path=where,
+            remedy="Score another split (seg11valid for VOC), or force it if the net was trained on others.",
+        )
+    missing = dataset.missing(total)
+    if missing:
+        raise DataError(
+            f"{len(missing)} files are missing, the first is {missing[0]}",
+            path=where,
+            remedy="Extract the data set again.",
+        )
+
+
+def _folders(dataset: Dataset, out_dir: StrPath | None, scored: range) -> dict[str, Path]:
+    """Make the folders of the predictions, and see that those of an earlier part of the run are there."""
+    if out_dir is None:
+        return {}
+    tops = list(dataset.label_classes)
+    folders = {top: Path(out_dir) / top if len(tops) > 1 else Path(out_dir) for top in tops}
+    for folder in folders.values():
+        folder.mkdir(parents=True, exist_ok=True)
+        ids = [dataset.ids[i] for i in scored]
+        lost = [id for id in ids if not (folder / f"{id}.png").is_file()]
+        if lost:
+            raise DataError(
+                f"the run goes on after {len(ids)} images, but {len(lost)} of their predictions are not here, the first"
+                f" is {lost[0]}.png",
+                path=folder,
+                remedy="Give the folder of the first part, or delete the state to start again.",
+            )
+    return folders
+
+
+def _ahead(dataset: Dataset, wanted: range) -> Generator[tuple[str, Sample], None, None]:
+    """Read samples in order, some of them before they are asked for; an error comes when its sample is due."""
+    with ThreadPoolExecutor(_WORKERS, thread_name_prefix="decode") as pool:
+        waiting: deque[Future[Sample]] = deque()
+        try:
+            for number, i in enumerate(wanted):
+                while len(waiting) < _AHEAD and number + len(waiting) < len(wanted):
+                    waiting.append(pool.submit(dataset.__getitem__, wanted[number + len(waiting)]))
+                yield dataset.ids[i], waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _predict(
+    net: Scorer, sample: Sample, blobs: Mapping[str, str], device: str | torch.device, dataset: Dataset, id: str
+) -> dict[str, npt.NDArray[np.uint8]]:
+    """Give each labelling's most likely classes, (H, W) uint8."""
+    inputs = {top: torch.from_numpy(array)[None].to(device) for top, array in sample.items() if top not in blobs}
+    with torch.inference_mode():
+        try:
+            result = net(inputs, blobs=list(blobs.values()))
+        except RuntimeError as error:  # torch has a class of its own for this on CUDA alone
+            if "alloc" not in str(error) and "memory" not in str(error):
+                raise
+            raise NetError(f"image {id!r} does not fit in the memory of {device}", remedy="Free some of it.") from None
+        predictions = {}
+        for top, blob in blobs.items():
+            want = (1, len(dataset.label_classes[top]), *sample[top].shape[1:])
+            if tuple(result[blob].shape) != want:
+                got = tuple(result[blob].shape)
+                raise NetError(f"blob {blob!r} does not fit the labels of image {id!r}", got=got, want=want)
+            # torch, like numpy, gives the first of equal maxima, and NaN for a maximum where there is one.
+            highest, classes = result[blob][0].max(dim=0)
+            if highest.isnan().any():
+                raise NetError(f"blob {blob!r} is not a number (NaN) for image {id!r}", remedy="Check the weights.")
+            predictions[top] = classes.to(torch.uint8).cpu().numpy()
+    return predictions
+
+
+def _count(dataset: Dataset, sample: Sample, predictions: Mapping[str, npt.NDArray[np.uint8]]) -> dict[str, Confusion]:
+    return {
+        top: confusion(sample[top][0], predictions[top], len(names)) for top, names in dataset.label_classes.items()
+    }
+
+
+def _sum(counts: Confusion, ranks: Ranks) -> Confusion:
+    """Add up the counts of all processes."""
+    total = torch.from_numpy(counts).to(ranks.device)
+    ranks.add_up(total)
+    summed: Confusion = total.cpu().numpy()
+    return summed
+
+
+@dataclass(frozen=True)
+class _Done:
+    """How far a run is: samples scored, and their counts for each label top."""
+
+    samples: int
+    counts: dict[str, Confusion]
+
+    def plus(self, counts: Mapping[str, Confusion]) -> _Done:
+        return _Done(self.samples + 1, {top: self.counts[top] + counts[top] for top in self.counts})
+
+
+def _start(dataset: Dataset) -> _Done:
+    return _Done(0, {top: np.zeros((len(c), len(c)), np.int64) for top, c in dataset.label_classes.items()})
+
+
+@dataclass(frozen=True)
+class _State:
+    """What a state file holds, besides its format."""
+
+    run: str
+    samples: Annotated[int, at_least(0)]
+    counts: Mapping[str, Sequence[Sequence[Annotated[int, at_least(0)]]]]
+
+    def check(self) -> str | None:
+        """Return what the fields should be together, see ``json_file``; None where they fit."""
+        square = all(len(row) == len(rows) for rows in self.counts.values() for row in rows)
+        return None if square else "as many rows as columns"
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The state file of a run: JSON with the run's name, the samples done, and the counts."""
+
+    path: Path
+    name: str
+
+    @classmethod
+    def of(cls, state: StrPath, net: Scorer, dataset: Dataset, ranks: Ranks) -> _Run:
+        """Name this process's part of the run; of one process it is the whole."""
+        path, name = Path(state), fingerprint(net, dataset)
+        if ranks.size > 1:
+            part = f"{ranks.rank + 1}of{ranks.size}"
+            return cls(path.with_name(f"{path.stem}-{part}{path.suffix}"), f"{name} {part}")
+        return cls(path, name)
+
+    def save(self, done: _Done) -> None:
+        text = json.dumps(
+            {
+                "format": _FORMAT,
+                "run": self.name,
+                "samples": done.samples,
+                "counts": {top: counts.tolist() for top, counts in done.counts.items()},
+            }
+        )
+        with files.atomic(self.path) as file:
+            file.write(text.encode())
+
+    def load(self, dataset: Dataset, total: int) -> _Done:
+        empty = _start(dataset)
+        if not self.path.exists():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            return empty
+        remedy = "Delete it to start again."
+        problem = "this is no state of an evaluation"
+        state = json_file.load(self.path, _State, problem, remedy=remedy, version=_FORMAT)
+        sizes = {top: len(rows) for top, rows in state.counts.items()}
+        fits = sizes == {top: len(counts) for top, counts in empty.counts.items()}
+        if state.run != self.name or not fits or state.samples > len(dataset):
+            raise DataError(
+                "this is the state of another run",
+                path=self.path,
+                want="the same weights, data and split",
+                remedy=remedy,
+            )
+        done = _Done(state.samples, {top: np.array(state.counts[top], np.int64) for top in empty.counts})
+        if done.samples > total:
+            got, want = f"{done.samples} samples", f"at most {total}"
+            raise DataError(
+                "the run is already further than the limit", path=self.path, got=got, want=want, remedy=remedy
+            )
+        return done

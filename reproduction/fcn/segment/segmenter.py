@@ -1,0 +1,325 @@
+"""A picture in, a label map out: colour order, mean, scale and class names are never the caller's business.
+
+segmenter = Segmenter.load("voc-fcn8s", "weights/fcn8s-heavy-pascal.caffemodel")  # or the folder that a training left
+result = segmenter("photo.jpg")
+result.labels, result.shares
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from reproduction.caffe import devices
+from reproduction.caffe.errors import DataError, NetError, StrPath, WeightsError
+from reproduction.caffe.formats import prototxt, weights
+from reproduction.caffe.net.net import Net
+from reproduction.caffe.schema import NetParameter
+from reproduction.fast import compiler
+from reproduction.fcn.datasets import nyud
+from reproduction.fcn.fetch import local_files
+from reproduction.fcn.images import caffe_input, decode, palette
+from reproduction.fcn.nets import published_nets, registry, surgery
+from reproduction.fcn.scoring.evaluate import Scorer
+from reproduction.fcn.segment import card
+from reproduction.fcn.segment.card import Card
+
+Array = npt.NDArray[Any]
+Picture = StrPath | Image.Image | Array
+
+_AS_READ = "Pass {}: colour order, mean and scale are the segmenter's business."
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """What a net says of one picture.
+
+    Attributes:
+        labels: (H, W) uint8, the class of each pixel.
+        classes: the names of the classes; index = label.
+        scores: (C, H, W) float32, the net's scores before the choice; None unless they were asked for.
+        colours: (256, 3) uint8, R G B of every label; None is VOC's.
+    """
+
+    labels: npt.NDArray[np.uint8]
+    classes: tuple[str, ...]
+    scores: npt.NDArray[np.float32] | None = None
+    colours: npt.NDArray[np.uint8] | None = None
+
+    @property
+    def shares(self) -> list[palette.Share]:
+        """The classes that occur, with their share of the pixels, greatest first."""
+        return palette.shares(self.labels, self.classes)
+
+    @property
+    def background(self) -> int | None:
+        """The class that is no thing; None for data sets without one."""
+        return self.classes.index("background") if "background" in self.classes else None
+
+
+class Segmenter:
+    """A net with weights, called with pictures.
+
+    Args:
+        about: what the net takes and tells apart.
+        net: the module, in phase TEST.
+
+    Attributes:
+        card: as given.
+        net: as given.
+        runs: what is called: the net, compiled for inference, or what takes its place.
+        classes: label top -> class names; one entry, but for SIFT Flow's two.
+        takes: the kinds of pictures that the net takes: ``color``, ``depth``, ``hha``.
+    """
+
+    def __init__(self, about: Card, net: Net):
+        self.card = about
+        self.net = net
+        self.runs: Scorer = compiler.compile(net)
+        self.classes = {top: said.classes for top, said in about.labels.items()}
+        self.takes = about.kinds
+        self._colours = {top: palette.table(said.colours) for top, said in about.labels.items()}
+
+    @classmethod
+    def load(
+        cls, net: StrPath, model: StrPath | None = None, *, folder: StrPath = local_files.WEIGHTS, device: str = "cpu"
+    ) -> Segmenter:
+        """Build a net and give it weights.
+
+        Args:
+            net: the name of one of the catalogue; or a folder with a ``deploy.prototxt``, as a training of one's own
+                data leaves it, with a ``card.json``, or called as a net of the catalogue.
+            model: a file of weights of any format; None is the one that the net's card names, or the net's in the
+                weights folder.
+            folder: the weights folder.
+            device: where it runs: ``cpu``, ``cuda``, ``cuda:1``.
+
+        Raises:
+            ReproductionError: no such net or device; the weights are missing, broken or of another net.
+        """
+        about, model, place = describe(net), locate(net, model, folder), _folder(net)
+        layers = (
+            prototxt.load_net(place / "deploy.prototxt")[0] if place else published_nets.deploy(registry.net(about.net))
+        )
+        return cls(about, load(about.net, layers, model, device=device))
+
+    def __call__(
+        self,
+        image: Picture | None = None,
+        *,
+        depth: Picture | None = None,
+        hha: Picture | None = None,
+        scores: bool = False,
+    ) -> Segmentation:
+        """Segment a picture; of several labellings (SIFT Flow) the first, the semantic one.
+
+        Args:
+            image: a file, a PIL image, or (H, W, 3) in R G B or grey (H, W), uint8, of any size.
+            depth: for nets that take it: a 16-bit picture or (H, W) array of millimetres.
+            hha: for nets that take it: a picture or (H, W, 3) uint8 of disparity, height and angle.
+            scores: whether the scores are wanted too.
+
+        Raises:
+            DataError: a picture is missing, broken, or not as described; the sizes differ; it does not fit in memory.
+            NetError: the scores are not numbers.
+        """
+        return next(iter(self.segment(image, depth=depth, hha=hha, scores=scores).values()))
+
+    def segment(
+        self,
+        image: Picture | None = None,
+        *,
+        depth: Picture | None = None,
+        hha: Picture | None = None,
+        scores: bool = False,
+    ) -> dict[str, Segmentation]:
+        """Segment a picture as ``__call__`` does, with every labelling: label top -> segmentation."""
+        given = {"color": image, "depth": depth, "hha": hha}
+        read = {taken.kind: self._read(taken, given[taken.kind]) for taken in self.card.inputs.values()}
+        sizes = {kind: values.shape[:2] for kind, values in read.items()}
+        if len(set(sizes.values())) > 1:
+            said = ", ".join(f"{kind} {height} x {width}" for kind, (height, width) in sizes.items())
+            raise DataError("the pictures differ in height and width", got=said)
+        found = self._forward({blob: self._input(taken, read[taken.kind]) for blob, taken in self.card.inputs.items()})
+        size = next(iter(sizes.values()))
+        return {
+            top: self._segmentation(top, found[said.score], size, scores=scores)
+            for top, said in self.card.labels.items()
+        }
+
+    def _read(self, taken: card.Input, picture: Picture | None) -> Array:
+        """Read a picture (H, W, 3), or a depth map (H, W)."""
+        if picture is None:
+            problem = f"{self.card.net} takes a picture of kind {taken.kind!r}"
+            raise DataError(problem, got="none", want=", ".join(self.takes))
+        return _log_depth(picture)[0] if taken.kind == "depth" else _rgb(picture)
+
+    def _input(self, taken: card.Input, values: Array) -> Tensor:
+        """Make of a picture what the net takes, (1, C, H, W)."""
+        if taken.kind == "depth":
+            return torch.from_numpy(values)[None, None]
+        small = decode.shrink(values, self.card.side)
+        return torch.from_numpy(caffe_input.caffe_input(small, taken.mean_array, flip=taken.order == "BGR"))[None]
+
+    def _forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        try:
+            with torch.inference_mode():
+                return self.runs(inputs, blobs=[said.score for said in self.card.labels.values()])
+        except RuntimeError as error:  # torch has a class of its own for this on CUDA alone
+            if "alloc" not in str(error) and "memory" not in str(error):
+                raise
+            height, width = next(iter(inputs.values())).shape[2:]
+            raise DataError(
+                "the picture is too large for the memory", got=f"{height} x {width}", remedy="Shrink it."
+            ) from None
+
+    def _segmentation(self, top: str, found: Tensor, size: tuple[int, int], *, scores: bool) -> Segmentation:
+        if tuple(found.shape[2:]) != size:  # of a picture that was shrunk
+            found = F.interpolate(found, size, mode="bilinear", align_corners=False)
+        found = found[0]
+        # torch, like numpy, gives the first of equal maxima, and NaN for a maximum where there is one.
+        highest, labels = found.max(dim=0)
+        if highest.isnan().any():
+            raise NetError(f"blob {self.card.labels[top].score!r} is not a number (NaN)", remedy="Check the weights.")
+        kept = found.float().cpu().numpy() if scores else None
+        return Segmentation(labels.to(torch.uint8).cpu().numpy(), self.classes[top], kept, self._colours[top])
+
+
+def describe(net: StrPath) -> Card:
+    """Say what a net takes and tells apart.
+
+    Args:
+        net: as for ``Segmenter.load``.
+
+    Raises:
+        ReproductionError: there is no such net, or its card is broken.
+    """
+    folder = _folder(net)
+    if folder is None and Path(net).is_file():
+        remedy = "Weights are named beside their net."
+        raise DataError("this is a file, no net", path=net, want="a net's name, or a folder with one", remedy=remedy)
+    if folder is None:
+        return card.of(registry.net(os.fspath(net)))
+    if (folder / card.FILE).is_file():
+        return card.load(folder / card.FILE)
+    name = folder.resolve().name
+    if name in registry.NETS:
+        return card.of(registry.net(name))
+    trained = sorted(str(path.parent) for path in folder.glob(f"*/{card.FILE}"))
+    raise DataError(
+        "there is no net in this folder, and there is none of this name",
+        path=net,
+        want=" or ".join(trained) or f"{card.FILE} and deploy.prototxt, as tools/train.py leaves them, or a net's name",
+    )
+
+
+def locate(net: StrPath, model: StrPath | None = None, folder: StrPath = local_files.WEIGHTS) -> Path:
+    """Find a net's weights.
+
+    Args:
+        net: as for ``Segmenter.load``.
+        model: their file, where it is known.
+        folder: the weights folder.
+
+    Raises:
+        ReproductionError: there is no such net, or its weights are not there; says how to get them.
+    """
+    if model is not None:
+        return Path(model)
+    about = describe(net)
+    return Path(net) / about.weights if about.weights else local_files.weights(registry.net(about.net), folder)
+
+
+def _folder(net: StrPath) -> Path | None:
+    """Tell a folder from a name; where something is both, it is the name."""
+    return Path(net) if os.fspath(net) not in registry.NETS and Path(net).is_dir() else None
+
+
+def load(name: str, net: NetParameter, model: StrPath, *, device: str = "cpu") -> Net:
+    """Build a net and give every layer its weights.
+
+    Args:
+        name: which net it is.
+        net: its layers.
+        model: a file of weights of any format.
+        device: where it runs.
+
+    Raises:
+        ReproductionError: the weights are missing, broken or of another net; there is no such device.
+    """
+    if not Path(model).is_file():
+        raise WeightsError("no such file of weights", path=model)
+    target = devices.use(device)
+    made = Net(net)
+    report = made.copy_from(weights.read(model).net, model)
+    if missing := [layer for layer in report.untouched if layer not in surgery.constants(made)]:
+        raise WeightsError(
+            f"these are not the weights of {name}; {len(missing)} of its layers are not there,"
+            f" the first is {missing[0]!r}",
+            path=model,
+            remedy="Name the net that they belong to.",
+        )
+    return made.to(target)
+
+
+def _rgb(picture: Picture) -> npt.NDArray[np.uint8]:
+    if isinstance(picture, str | os.PathLike):
+        return decode.read_rgb(picture)
+    if isinstance(picture, Image.Image):
+        return decode.from_pil(picture)
+    if isinstance(picture, np.ndarray) and picture.ndim == 3 and picture.shape[2] == 1:
+        picture = picture[..., 0]  # grey, as some readers give it
+    fits = isinstance(picture, np.ndarray) and picture.dtype == np.uint8
+    if not fits or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] in (3, 4))):
+        want = "a file, a PIL image, or an array (H, W, 3) of uint8, 0 to 255"
+        raise DataError("this is not a picture", got=_said(picture), want=want, remedy=_as_read(picture))
+    return decode.from_pil(Image.fromarray(picture))
+
+
+def _as_read(value: object) -> str:
+    """Say what was done to a picture, and how it is undone."""
+    name, values, as_read = "picture", value, _AS_READ.format("the picture as it was read")
+    if isinstance(value, Tensor):
+        values = (value.detach().float() if value.is_floating_point() else value.detach()).cpu().numpy()
+        name = "picture.numpy()"
+    if not isinstance(values, np.ndarray) or not values.size:
+        return as_read
+    if values.dtype.kind == "f" and values.min() < 0:
+        return f"Its mean was subtracted, as by Normalize: leave that out. {as_read}"
+    if values.dtype.kind == "f" and values.max() <= 1:
+        return f"It was scaled to 0 to 1, as by ToTensor: leave that out. {as_read}"
+    if values.ndim == 4 and len(values) == 1:
+        name, values = f"{name}[0]", values[0]
+    if values.ndim == 3 and values.shape[0] in (1, 3) and values.shape[2] not in (1, 3, 4):
+        name += ".transpose(1, 2, 0)"
+    if values.dtype != np.uint8 and values.dtype.kind in "fiu" and values.min() >= 0 and values.max() <= 255:
+        name += '.astype("uint8")'
+    return _AS_READ.format(name) if name != "picture" else as_read
+
+
+def _log_depth(picture: Picture) -> Array:
+    if isinstance(picture, str | os.PathLike):
+        values = caffe_input.depth(picture)
+        try:
+            return nyud.log_depth(values)
+        except DataError as error:
+            raise error.at(os.fspath(picture)) from None
+    values = np.asarray(picture)
+    if values.ndim != 2 or values.dtype.kind not in "uif":
+        raise DataError("this is not a depth map", got=_said(values), want="(H, W) millimetres")
+    return nyud.log_depth(values)
+
+
+def _said(value: object) -> str:
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    return type(value).__name__ if shape is None else f"{type(value).__name__} of {dtype}, shape {tuple(shape)}"

@@ -1,0 +1,220 @@
+"""Nets for somebody's own pictures: a published net with other classes, trained by its published recipe.
+
+``stage`` says how it is trained; ``describe`` puts beside the weights what ``segmenter.Segmenter.load`` takes as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+from reproduction.caffe.errors import DataError, ReproductionError, StrPath
+from reproduction.caffe.formats import image_files, prototxt
+from reproduction.caffe.schema import NetParameter, SolverParameter
+from reproduction.fcn.datasets.custom import color_labels, folder
+from reproduction.fcn.datasets.custom.color_labels import Reading
+from reproduction.fcn.images import decode
+from reproduction.fcn.nets import published_nets, registry, surgery
+from reproduction.fcn.nets.published_nets import Head, Published, Split
+from reproduction.fcn.segment import card
+from reproduction.fcn.train import recipes
+from reproduction.fcn.train.recipes import Stage
+
+#: Pixels of the pictures that the published learning rates were chosen for: VOC's have 500 x 375.
+PUBLISHED_PIXELS = 500 * 375
+
+#: The longer side of VOC's pictures, at which the published nets know things.
+SIDE = 500
+
+_KEYS = ("seed", "split", "mean", "classes", "palette", "side")
+_LAYER = "FolderSegDataLayer"
+
+
+@dataclass(frozen=True)
+class Data:
+    """Somebody's own pictures, as far as a net and its training depend on them.
+
+    Attributes:
+        root: the folder, see ``datasets.folder``.
+        classes: the names of the classes.
+        palette: how labels are read, see ``painted.Reading``.
+        side: pictures with a longer side are shrunk to it; 0 for none.
+        shrunk: how many of those to learn from are.
+        pixels: of a picture to learn from, on average, when it is shrunk.
+        learnt: number of pictures to learn from.
+        validated: number of pictures to validate on.
+        alone: pictures without a label, which are left out.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    palette: Reading
+    side: int
+    shrunk: int
+    pixels: int
+    learnt: int
+    validated: int
+    alone: int
+
+
+def is_own(root: StrPath) -> bool:
+    """Say whether a folder is meant to be somebody's own data, and not a data root or a tree of a published set.
+
+    It names its classes, or has images/ or labels/, or is a folder of pictures. Whether all is there that a net needs,
+    ``data`` says: what somebody named is never passed over for what could be fetched or drawn.
+    """
+    place = Path(root)
+    if not place.is_dir():
+        return False
+    names = {path.name for path in place.iterdir()}  # as they are spelt, on any file system: SIFT Flow has Images/
+    return bool(names & {"classes.txt", "palette.txt", "images", "labels"}) or folder.is_album(place)
+
+
+def data(root: StrPath, classes: StrPath | None = None, palette: StrPath | None = None, side: int = SIDE) -> Data:
+    """Look into a folder: its splits, its classes and the sizes of its pictures, which are not decoded.
+
+    Args:
+        root: the folder.
+        classes: a file of names; None is the folder's classes.txt.
+        palette: a file of colours, ``voc`` or ``indices``; None is the folder's palette.txt.
+        side: pictures with a longer side are shrunk to it; 0 leaves them as they are.
+
+    Raises:
+        DataError: something is missing or wrong.
+    """
+    files, side = folder.tree(root), folder.check_side(side)
+    names, colours = folder.class_list(root, classes, palette)
+    if names is None:
+        want = "--classes FILE or classes.txt, one name a line, the first for label 0"
+        raise DataError("nothing says the names of the classes", path=root, want=want)
+    if len(names) < 2:
+        raise DataError("one class is nothing to tell apart", path=root, got=names[0], want="two classes or more")
+    ids = files.ids("train")
+    learnt = [files.images[id] for id in ids if id in files.images]
+    if not learnt:
+        raise DataError("none of the pictures to learn from is there", path=root)
+    sizes = [_size(path) for path in learnt]
+    fitted = [decode.fit(size, side) for size in sizes]
+    pixels = sum(height * width for height, width in fitted) // len(fitted)
+    shrunk = sum(size != small for size, small in zip(sizes, fitted, strict=True))
+    alone = len(files.images.keys() - files.labels.keys())
+    return Data(files.root, names, colours, side, shrunk, pixels, len(ids), len(files.ids("val")), alone)
+
+
+def _size(path: Path) -> tuple[int, int]:
+    with image_files.open_image(path) as image:
+        return image.height, image.width
+
+
+def row(base: Published, known: Data) -> Published:
+    """Give a net other classes.
+
+    Args:
+        base: a net of one colour picture and one labelling.
+        known: the data.
+
+    Raises:
+        ReproductionError: the net takes other pictures, or tells several things.
+    """
+    if base.inputs != {"data": "color"} or len(base.heads) != 1:
+        fit = [name for name, each in registry.NETS.items() if each.inputs == {"data": "color"} and not each.own]
+        names = ", ".join(name for name in fit if len(registry.NETS[name].heads) == 1)
+        raise ReproductionError(f"{base.name} cannot learn from pictures and one labelling", want=f"one of {names}")
+    source = replace(
+        base.source,
+        module="folder_layers",
+        train=Split("train", "train", _LAYER, _KEYS),
+        test=Split("val", "val", _LAYER, _KEYS),
+        folders={},
+        heads=(Head("label", len(known.classes)),),
+        test_iter=known.validated,
+        says={
+            "classes": list(known.classes),
+            "palette": dict(known.palette) if isinstance(known.palette, Mapping) else known.palette,
+            "side": known.side,
+        },
+    )
+    return replace(base, own=source, base_lr=rate(base, known), caffemodel=None)
+
+
+def rate(base: Published, known: Data) -> float:
+    """Fit the published learning rate to pictures of another size.
+
+    The loss of most nets is a sum over pixels, so that pictures of twice as many pixels make steps twice as long. Adam,
+    by which Mini-VOC's nets learn, does not mind.
+    """
+    if base.normalize or base.solver.get("type") == "Adam":
+        return base.base_lr
+    return float(f"{base.base_lr * float(Fraction(PUBLISHED_PIXELS, known.pixels)):.3g}")
+
+
+def stage(name: str, known: Data) -> Stage:
+    """Give the training of a net of the catalogue on somebody's own pictures.
+
+    Raises:
+        ReproductionError: there is no such net, or it takes something else than pictures.
+    """
+    base = recipes.named(name)
+    if base.row is None:
+        raise ReproductionError(f"{name} tells apart whole pictures, not their pixels", remedy="Name another net.")
+    mine = row(base.row, known)
+    files = published_nets.files(mine)
+    train, test, solver = files["train.prototxt"], files["val.prototxt"], files["solver.prototxt"]
+    assert isinstance(train, NetParameter)
+    assert isinstance(test, NetParameter)
+    assert isinstance(solver, SolverParameter)
+    return replace(base, solver=solver, train=train, test=test, row=mine, dataset="")
+
+
+def notes(chain: Sequence[Stage], known: Data) -> list[str]:
+    """Say what was made of the published recipe, as sentences."""
+    said = [
+        f"{known.root}: {len(known.classes)} classes: {', '.join(known.classes)}",
+        f"{known.learnt} pictures to learn from, {known.validated} to validate on"
+        + (f"; {known.alone} without a label are left out" if known.alone else ""),
+    ]
+    if known.shrunk:
+        said.append(
+            f"{known.shrunk} pictures are longer than {known.side} pixels, and are shrunk to them with their labels;"
+            " --side 0 leaves them as they are, and takes more memory and time"
+        )
+    for each in chain:
+        published = registry.NETS[each.name].base_lr
+        assert each.row is not None
+        fresh = ", ".join(surgery.learned_from_nothing(each.row))
+        said.append(f"{each.name}: {fresh} and the upsamplings are made anew, for {len(known.classes)} classes")
+        if each.row.base_lr != published:
+            said.append(
+                f"{each.name}: base_lr {published:g} is for pictures of {PUBLISHED_PIXELS:,} pixels; these have"
+                f" {known.pixels:,}, so that it is {each.row.base_lr:g}"
+            )
+    return said
+
+
+def describe(trained: Stage, known: Data, out: Path, parents: Sequence[Path]) -> Path:
+    """Write what is needed to use the weights of a training: the net for pictures alone, and its card.
+
+    Args:
+        trained: the training.
+        known: its data.
+        out: the folder that each training's folder is made in.
+        parents: the weights that it starts from.
+
+    Returns:
+        The training's folder, which ``Segmenter.load`` takes when it has its weights, or with a snapshot's.
+
+    Raises:
+        ReproductionError: a file cannot be written.
+    """
+    assert trained.row is not None
+    model, colours = recipes.result(trained.name, out), None
+    if isinstance(known.palette, Mapping):
+        colours = [colour for name, colour in known.palette.items() if name != color_labels.VOID_NAME]
+    source = {f"from {path.name}": card.sha256(path) for path in parents}
+    about = card.own(trained.name, known.classes, colours, side=known.side, weights=model.name, source=source)
+    model.parent.mkdir(parents=True, exist_ok=True)
+    prototxt.dump(published_nets.deploy(trained.row), model.parent / "deploy.prototxt")
+    card.dump(about, model.parent / card.FILE)
+    return model.parent

@@ -1,0 +1,162 @@
+"""The log of a training: one JSON object a line, from the start through every restart.
+
+    {"record": "start", "iteration": 0, "stage": "voc-fcn32s", "solver": "...", ...}
+    {"record": "iteration", "iteration": 0, "loss": 541234.5, "loss_per_pixel": 3.04, "lr": 1e-10, "images": [...]}
+    {"record": "validation", "iteration": 4000, "time": "2026-...", "scores": {"label": {"pixel_acc": 0.7, ...}}}
+    {"record": "resume", "iteration": 4000, ...}
+
+``iteration`` counts the updates made before: the loss of iteration 0 is that of the first weights. A run that goes on
+from a snapshot takes up the log where the snapshot was made, so that every iteration stands there once.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeVar
+
+from reproduction.caffe.errors import DataError, StrPath, cannot_write
+from reproduction.caffe.formats import files, json_file
+from reproduction.caffe.formats.json_file import between
+
+T = TypeVar("T")
+Record = dict[str, Any]
+Iteration = Annotated[int, between(0, 2**31 - 1)]
+_LIMIT = 2 << 30  # bytes, ten times what the longest published training writes
+
+NO_LOG = "this is no log of a training"
+START, RESUME, ITERATION, VALIDATION = "start", "resume", "iteration", "validation"
+
+
+@dataclass(frozen=True)
+class _Line:
+    """What every record of a log has; other fields are those of its kind."""
+
+    extra_names: ClassVar = ("*",)
+
+    record: str
+    iteration: Iteration
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Log:
+    """A log that is being written.
+
+    Args:
+        path: the file; made, with its folder, when it is not there. None writes nothing, as of processes that are not
+            the first.
+        iteration: how far the run is: what was written of later iterations is removed.
+
+    Attributes:
+        validated: whether the net of this iteration was validated already.
+
+    Raises:
+        DataError: the file is no log.
+        ReproductionError: it cannot be written.
+    """
+
+    def __init__(self, path: StrPath | None, iteration: int = 0):
+        self.validated = path is None
+        self._path = path
+        self._file: io.FileIO | None = None
+        if path is None:
+            return
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(error, path) from None
+        kept = [record for record in read(path) if _before(record, iteration)] if iteration else []
+        self.validated = any(record["record"] == VALIDATION and record["iteration"] == iteration for record in kept)
+        with files.atomic(path) as file:
+            file.writelines(map(_line, kept))
+        self._file = Path(path).open("ab", buffering=0)  # noqa: SIM115 (closed by ``close``)
+
+    def write(self, record: str, iteration: int, **fields: Any) -> None:
+        """Add a record; a reader sees it at once.
+
+        Raises:
+            ReproductionError: it cannot be written, as on a full disk.
+        """
+        left = memoryview(_line({"record": record, "iteration": iteration, **fields}))
+        try:
+            while self._file and left:
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            raise cannot_write(error, str(self._path)) from None
+
+    def sync(self) -> None:
+        """Wait until all of it is on the disk, as it must be before a snapshot that goes with it.
+
+        Raises:
+            ReproductionError: the disk is full, or does not answer.
+        """
+        try:
+            if self._file:
+                os.fsync(self._file.fileno())
+        except OSError as error:
+            raise cannot_write(error, str(self._path)) from None
+
+    def close(self) -> None:
+        """End it."""
+        if self._file:
+            self._file.close()
+
+
+def read(path: StrPath) -> Iterator[Record]:
+    """Read the records of a log; a last line that was cut off is left out.
+
+    Raises:
+        DataError: the file is not there, or is no log.
+    """
+    try:
+        lines = files.read_regular(path, _LIMIT).split(b"\n")
+    except FileNotFoundError:
+        raise DataError("there is no such log of a training", path=path) from None
+    for number, line in enumerate(lines[:-1], 1):
+        place = f"{os.fspath(path)}:{number}"
+        record = json_file.loads(line, dict, place, NO_LOG)
+        checked(record, _Line, place)
+        yield record
+
+
+def checked(record: Record, kind: type[T], place: str) -> T:
+    """Return a record as an instance of a dataclass.
+
+    Raises:
+        DataError: it does not fit.
+    """
+    try:
+        return json_file.read(kind, record)
+    except json_file.MismatchError as error:
+        raise DataError(f"{NO_LOG}: {error}", path=place, want=error.want) from None
+
+
+def thin(path: StrPath, copy: StrPath, every: int) -> None:
+    """Copy a log with only each so many-th of its iterations, to keep it beside the weights.
+
+    Args:
+        path: the log.
+        copy: the file to write.
+        every: 10 keeps the iterations 0, 10, 20 and so on.
+
+    Raises:
+        DataError: the file is no log.
+        ReproductionError: the copy cannot be written.
+    """
+    records = (each for each in read(path) if each["record"] != ITERATION or each["iteration"] % every == 0)
+    with files.atomic(copy) as file:
+        file.writelines(map(_line, records))
+
+
+def _before(record: Record, iteration: int) -> bool:
+    """Say whether a record is of the first so many updates."""
+    made: int = record["iteration"]
+    return made < iteration if record["record"] == ITERATION else made <= iteration
+
+
+def _line(record: Record) -> bytes:
+    return json.dumps(record, allow_nan=False).encode() + b"\n"

@@ -1,0 +1,226 @@
+"""Why a training cannot learn, found before it starts; and whether a net has learnt to say one thing only.
+
+Each check returns errors instead of raising them: a user who knows better may go on in spite of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+
+from reproduction.caffe.errors import DataError, NetError, ReproductionError
+from reproduction.caffe.layers.base import Layer
+from reproduction.caffe.net.graph import place
+from reproduction.caffe.net.net import Net
+from reproduction.caffe.schema import SolverParameter
+from reproduction.fcn.datasets import Dataset, check_sample
+from reproduction.fcn.datasets.base import VOID
+from reproduction.fcn.scoring.score import Scores
+from reproduction.fcn.train.image_list import ImageList
+from reproduction.fcn.train.losses import Loss
+
+#: Above this a loss that is summed over pixels makes the weights explode: the published rates are 1e-10 and less.
+MOST_FOR_SUM = 1e-6
+#: Below this a loss that is a mean over pixels hardly moves the weights: the published rate is 1e-4.
+LEAST_FOR_MEAN = 1e-7
+
+_SAMPLES = 8  # pictures of a data set that are looked at, unless all are
+_WEIGHTED = {"Convolution", "Deconvolution", "InnerProduct"}
+
+
+def weights(net: Net, fresh: Collection[str] | None = None) -> list[ReproductionError]:
+    """Find layers through which nothing is learnt.
+
+    Args:
+        net: the net, as its training would start.
+        fresh: layers that are learnt from nothing and may start from zero; None is those that no learning layer
+            follows.
+
+    Returns:
+        One error for each layer whose weights are all zero, all the same, or not numbers.
+    """
+    may_be_zero = _last(net) if fresh is None else fresh
+    problems: list[ReproductionError] = []
+    if not any(p.requires_grad for p in net.parameters()):
+        problems.append(NetError("no layer learns", want="an lr_mult that is not 0"))
+    for name, layer in net.layers.items():
+        if layer.spec.type in _WEIGHTED and layer.blobs:
+            problem = _flat(layer, may_be_zero=name in may_be_zero)
+            problems += [problem.at(place(layer.spec))] if problem else []
+    return problems
+
+
+def _flat(layer: Layer, *, may_be_zero: bool) -> ReproductionError | None:
+    blob = layer.blobs[0].detach()
+    low, high = (float(bound) for bound in blob.aminmax())
+    if not np.isfinite([low, high]).all():
+        return NetError("weights are not numbers", remedy="Start from other weights.")
+    if layer.spec.type == "Deconvolution":
+        remedy = "Name the net by --net, which interpolates, or give it weight_filler { type: 'bilinear' }."
+        return None if low or high else NetError("all weights are 0, so that no gradient passes", remedy=remedy)
+    # A layer of one output, or of one weight for each, may have equal weights and learn.
+    if may_be_zero or low != high or (low and min(blob.shape[0], blob[0].numel()) == 1):
+        return None
+    remedy = "Start from weights that hold this layer, or give it a weight_filler."
+    return NetError(f"all weights are {low:g}, so that nothing is learnt", remedy=remedy)
+
+
+def _last(net: Net) -> set[str]:
+    """List the layers behind which no other one learns: these learn even from zero."""
+    followed: dict[str, bool] = {}
+    last = set()
+    for node in reversed(net.graph.nodes):
+        behind = [followed.pop(top, False) for top in node.tops]
+        learns = any(spec.lr_mult for spec in net.param_specs.get(node.name, []))
+        if learns and not any(behind):
+            last.add(node.name)
+        followed.update(dict.fromkeys(node.bottoms, learns or any(behind)))
+    return last
+
+
+def rate(losses: Sequence[Loss], param: SolverParameter) -> list[ReproductionError]:
+    """Find a learning rate that belongs to the other way of taking the loss.
+
+    The steps of AdaGrad, RMSProp, AdaDelta and Adam do not grow with the loss, so that their rates go with both.
+
+    Args:
+        losses: of the net.
+        param: its solver.
+    """
+    problems: list[ReproductionError] = []
+    if param.type not in ("SGD", "Nesterov"):
+        return problems
+    for loss in losses:
+        if not loss.dense:
+            continue
+        lr = param.base_lr * loss.weight
+        if loss.summed and lr > MOST_FOR_SUM:
+            problems.append(
+                NetError(
+                    "this loss is summed over the pixels, and the learning rate is one for a mean over them",
+                    layer=loss.layer,
+                    got=f"base_lr {param.base_lr:g}",
+                    want=f"at most {MOST_FOR_SUM:g}; published are 1e-10 to 1e-14",
+                    remedy="Lower base_lr, or set loss_param { normalize: true }.",
+                )
+            )
+        if not loss.summed and 0 < lr < LEAST_FOR_MEAN:
+            problems.append(
+                NetError(
+                    "this loss is a mean over the pixels, and the learning rate is one for a sum over them",
+                    layer=loss.layer,
+                    got=f"base_lr {param.base_lr:g}",
+                    want=f"at least {LEAST_FOR_MEAN:g}; published is 1e-4",
+                    remedy="Raise base_lr, or set loss_param { normalize: false }.",
+                )
+            )
+    return problems
+
+
+def data(dataset: Dataset, losses: Sequence[Loss], *, every: bool = False) -> list[ReproductionError]:
+    """Find files that are missing, and labels that the net cannot learn from.
+
+    Args:
+        dataset: the split.
+        losses: of the net, by whose names the labels are known.
+        every: look at every picture, not at a few.
+    """
+    where = f"{dataset.name} {dataset.split}"
+    if missing := dataset.missing():
+        problem = f"{len(missing)} files are missing, the first is {missing[0]}"
+        return [DataError(problem, path=where, remedy="Extract the data set again.")]
+    for loss in losses:
+        names = dataset.label_classes.get(loss.label)
+        if names is not None and len(names) != loss.classes:
+            return [
+                DataError(
+                    f"the labels {loss.label!r} are of another number of classes than layer {loss.layer!r} tells apart",
+                    path=where,
+                    got=len(names),
+                    want=loss.classes,
+                    remedy="Name the net or the data that belong together.",
+                )
+            ]
+    count = len(dataset) if every else min(_SAMPLES, len(dataset))
+    seen: dict[str, set[int]] = {top: set() for top in dataset.label_classes}
+    for i in np.linspace(0, len(dataset) - 1, count).astype(int).tolist():
+        try:
+            sample = check_sample(dataset, i)
+        except DataError as error:
+            return [error]
+        for top, labels in seen.items():
+            labels.update(np.unique(sample[top]).tolist())
+    return [error for top, labels in seen.items() for error in _monotone(where, top, labels, count)]
+
+
+def _monotone(where: str, top: str, labels: set[int], count: int) -> list[ReproductionError]:
+    """Find labels that say the same of every pixel."""
+    known = labels - {VOID}
+    if len(known) > 1:
+        return []
+    said = "nothing but void" if not known else f"nothing but class {min(known)}" + " and void" * (VOID in labels)
+    binary = "A mask of 0 and 255 is background and void; write 1 for 255." if labels == {0, VOID} else ""
+    return [
+        DataError(
+            f"the labels {top!r} of {count} pictures hold one class or none",
+            path=where,
+            got=said,
+            want="two classes or more",
+            remedy=binary or "Look at the label files: they hold class numbers, not colours.",
+        )
+    ]
+
+
+def listed(images: ImageList, loss: Loss) -> list[ReproductionError]:
+    """Find a label in a list of images that the net has no class for.
+
+    Args:
+        images: the list.
+        loss: of the net.
+    """
+    wrong = [(path, label) for path, label in images.images if not 0 <= label < loss.classes]
+    return [
+        DataError("the label is out of range", path=path, got=label, want=f"0 to {loss.classes - 1}")
+        for path, label in wrong[:1]
+    ]
+
+
+def overlap(train: Dataset, validation: Dataset) -> list[ReproductionError]:
+    """Find pictures to be validated on that the net learns from."""
+    if not (both := set(train.ids).intersection(validation.ids)):
+        return []
+    first = next(id for id in validation.ids if id in both)
+    return [
+        DataError(
+            f"{len(both)} of {len(validation)} pictures to validate on are learnt from, the first is {first!r}",
+            path=f"{validation.name} {validation.split}",
+            remedy="Validate on another split.",
+        )
+    ]
+
+
+def collapsed(found: Mapping[str, Scores], names: Mapping[str, Sequence[str]], iteration: int) -> list[str]:
+    """Say which labellings a net predicts as one class everywhere.
+
+    Such a net has a mean accuracy of one over the number of classes that there are, and a mean IU of its pixel
+    accuracy over that number.
+
+    Args:
+        found: the scores by label top.
+        names: of the classes, by label top.
+        iteration: how long the net has learnt.
+    """
+    notes = []
+    for top, scores in found.items():
+        predicted, present = np.flatnonzero(scores.confusion.sum(0)), np.flatnonzero(scores.confusion.sum(1))
+        if len(predicted) != 1 or len(present) < 2:
+            continue
+        only = int(predicted[0])
+        of = "" if len(found) == 1 else f" of {top!r}"
+        notes.append(
+            f"after {iteration} iterations the net predicts class {only} ({names[top][only]}){of} for every pixel: mean"
+            f" acc. is 1/{len(present)}. If the next validation says so too, stop: the pretrained weights did not get"
+            " in, or the learning rate does not fit the loss."
+        )
+    return notes

@@ -1,0 +1,111 @@
+"""Classifying pictures with a net.
+
+Source: BVLC/caffe@9b89154 python/caffe/classifier.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reproduction.caffe.errors import StrPath
+from reproduction.caffe.schema import Phase
+from reproduction.pycaffe.extras import io
+from reproduction.pycaffe.net.net import Net
+
+Floats = npt.NDArray[np.float32]
+
+
+class PictureNet(Net):
+    """A net in testing whose first input takes pictures (H, W, K), as ``transformer`` makes them.
+
+    Args:
+        model_file: the prototxt.
+        pretrained_file: the weights.
+        mean: as ``io.Transformer.set_mean``.
+        input_scale: as ``io.Transformer.set_input_scale``.
+        raw_scale: as ``io.Transformer.set_raw_scale``.
+        channel_swap: as ``io.Transformer.set_channel_swap``.
+    """
+
+    def __init__(
+        self,
+        model_file: StrPath,
+        pretrained_file: StrPath,
+        mean: npt.NDArray[Any] | None = None,
+        input_scale: float | None = None,
+        raw_scale: float | None = None,
+        channel_swap: Sequence[int] | None = None,
+    ):
+        super().__init__(model_file, Phase.TEST, weights=pretrained_file)
+        name = self.inputs[0]
+        self.transformer = io.Transformer({name: self.blobs[name].data.shape})
+        self.transformer.set_transpose(name, (2, 0, 1))
+        if mean is not None:
+            self.transformer.set_mean(name, mean)
+        if input_scale is not None:
+            self.transformer.set_input_scale(name, input_scale)
+        if raw_scale is not None:
+            self.transformer.set_raw_scale(name, raw_scale)
+        if channel_swap is not None:
+            self.transformer.set_channel_swap(name, channel_swap)
+
+    def scores(self, pictures: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """Give the first output for each picture."""
+        name = self.inputs[0]
+        blobs = [self.transformer.preprocess(name, picture) for picture in pictures]
+        given: dict[str, Any] = {name: np.array(blobs)}
+        found: npt.NDArray[Any] = self.forward_all(**given)[self.outputs[0]]
+        return found
+
+
+class Classifier(PictureNet):
+    """A net that gives each picture a probability for each class.
+
+    Args:
+        model_file: the prototxt.
+        pretrained_file: the weights.
+        image_dims: height and width that pictures get before they are cropped; the input's own unless given.
+        mean: see ``PictureNet``, as for the rest.
+        input_scale: likewise.
+        raw_scale: likewise.
+        channel_swap: likewise.
+
+    Source: BVLC/caffe@9b89154 python/caffe/classifier.py L11-L98.
+    """
+
+    def __init__(
+        self,
+        model_file: StrPath,
+        pretrained_file: StrPath,
+        image_dims: Sequence[int] | None = None,
+        mean: npt.NDArray[Any] | None = None,
+        input_scale: float | None = None,
+        raw_scale: float | None = None,
+        channel_swap: Sequence[int] | None = None,
+    ):
+        super().__init__(model_file, pretrained_file, mean, input_scale, raw_scale, channel_swap)
+        self.crop_dims = np.array(self.blobs[self.inputs[0]].data.shape[2:])
+        self.image_dims = np.array(self.crop_dims if image_dims is None else image_dims)
+
+    def predict(self, inputs: Sequence[npt.NDArray[Any]], oversample: bool = True) -> npt.NDArray[Any]:
+        """Classify pictures.
+
+        Args:
+            inputs: N pictures (H, W, K).
+            oversample: whether to average over centre, corners and their mirror images, else the centre alone.
+
+        Returns:
+            (N, C) probabilities.
+        """
+        pictures = [io.resize_image(picture, self.image_dims) for picture in inputs]
+        if oversample:
+            scores = self.scores(list(io.oversample(pictures, self.crop_dims)))
+            means: npt.NDArray[Any] = scores.reshape(len(pictures), 10, -1).mean(axis=1)
+            return means
+        top, left = (self.image_dims / 2 - self.crop_dims / 2).astype(int)
+        height, width = self.crop_dims
+        return self.scores([picture[top : top + height, left : left + width] for picture in pictures])

@@ -1,0 +1,136 @@
+"""Classifying windows of pictures with a net, as R-CNN does.
+
+Source: BVLC/caffe@9b89154 python/caffe/detector.py.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reproduction.caffe.errors import NetError, ReproductionError, StrPath
+from reproduction.pycaffe.extras import io
+from reproduction.pycaffe.extras.classifier import PictureNet
+
+Array = npt.NDArray[Any]
+Window = Sequence[float]
+
+
+class Detector(PictureNet):
+    """A net that classifies windows of pictures.
+
+    Args:
+        model_file: the prototxt.
+        pretrained_file: the weights.
+        mean: see ``PictureNet``, as for the rest.
+        input_scale: likewise.
+        raw_scale: likewise.
+        channel_swap: likewise.
+        context_pad: width of the border, in pixels of the net's input, that shows what is around the window.
+
+    Source: BVLC/caffe@9b89154 python/caffe/detector.py L22-L216.
+    """
+
+    def __init__(
+        self,
+        model_file: StrPath,
+        pretrained_file: StrPath,
+        mean: Array | None = None,
+        input_scale: float | None = None,
+        raw_scale: float | None = None,
+        channel_swap: Sequence[int] | None = None,
+        context_pad: int | None = None,
+    ):
+        super().__init__(model_file, pretrained_file, mean, input_scale, raw_scale, channel_swap)
+        self.configure_crop(context_pad)
+
+    def configure_crop(self, context_pad: int | None) -> None:
+        """Set how much context a crop has, and what lies beyond the picture: the mean, as a picture.
+
+        Raises:
+            NetError: context is asked of a net whose input is not square.
+        """
+        name = self.inputs[0]
+        channels, height, width = self.blobs[name].data.shape[1:]
+        if context_pad and height != width:
+            raise NetError("context needs a square input", got=f"{height} x {width}")
+        self.crop_dims = np.array([height, width, channels])
+        self.context_pad = context_pad
+        self.crop_mean = np.zeros(self.crop_dims, np.float32)
+        if name in self.transformer.mean:
+            mean = self.transformer.mean[name].transpose(1, 2, 0)
+            if name in self.transformer.channel_swap:
+                mean = mean[..., np.argsort(self.transformer.channel_swap[name])]
+            self.crop_mean[...] = mean / self.transformer.raw_scale.get(name, 1)
+
+    def detect_windows(self, images_windows: Iterable[tuple[StrPath, Iterable[Window]]]) -> list[dict[str, Any]]:
+        """Classify windows, each warped to the net's input.
+
+        Args:
+            images_windows: files of pictures, each with its windows, as ymin, xmin, ymax, xmax.
+
+        Returns:
+            For each window a dict of ``window``, ``prediction`` and ``filename``.
+        """
+        found = []
+        crops = []
+        for filename, windows in images_windows:
+            image = io.load_image(filename)
+            for window in windows:
+                crops.append(self.crop(image, window))
+                found.append({"window": window, "prediction": None, "filename": filename})
+        for each, prediction in zip(found, self.scores(crops) if crops else [], strict=True):
+            each["prediction"] = prediction
+        return found
+
+    def detect_selective_search(self, image_fnames: Iterable[StrPath]) -> list[dict[str, Any]]:
+        """Classify the windows that Selective Search proposes; see ``detect_windows``.
+
+        Raises:
+            ReproductionError: its package is not installed.
+        """
+        name = "selective_search_ijcv_with_python"
+        try:
+            search = importlib.import_module(name)
+        except ImportError:
+            raise ReproductionError(
+                f"the package {name} is not installed", remedy="It is on GitHub, at sergeyk's; it needs MATLAB."
+            ) from None
+        paths = [os.path.abspath(path) for path in image_fnames]  # noqa: PTH100 - MATLAB's, as they are
+        windows = search.get_windows(paths, cmd="selective_search_rcnn")
+        return self.detect_windows(zip(paths, windows, strict=True))
+
+    def crop(self, im: Array, window: Window) -> Array:
+        """Cut a window out of a picture, with the context that is configured.
+
+        Args:
+            im: (H, W, K).
+            window: ymin, xmin, ymax, xmax.
+
+        Raises:
+            ReproductionError: the window and its context are not in the picture.
+        """
+        top, left, bottom, right = (int(edge) for edge in window)
+        if not self.context_pad:
+            return im[top:bottom, left:right]
+        size = int(self.crop_dims[0])
+        scale = size / (size - 2 * self.context_pad)
+        half = np.array([bottom - top + 1, right - left + 1]) / 2
+        centre = np.array([top, left]) + half
+        low, high = np.round(centre - scale * half), np.round(centre + scale * half)
+        factor = size / (high - low + 1)
+        pad = np.round(np.maximum(0, -low) * factor).astype(int)
+        edge = np.array(im.shape[:2])
+        low, high = (np.clip(corner, 0, edge).astype(int) for corner in (low, high))
+        room = np.minimum(np.round((high - low + 1) * factor).astype(int), size - pad)
+        part = im[low[0] : high[0], low[1] : high[1]]
+        if not part.size or min(room) < 1:
+            raise ReproductionError("the window is outside the picture", got=tuple(window), want=f"within {edge}")
+        crop = self.crop_mean.copy()
+        crop[pad[0] : pad[0] + room[0], pad[1] : pad[1] + room[1]] = io.resize_image(part, room)
+        return crop

@@ -1,0 +1,306 @@
+"""Pictures, blobs and data as pycaffe's programs load, change and store them.
+
+Pictures are read and resized by Pillow and SciPy, to the values that scikit-image gave pycaffe in its time: grey by
+the weights of ITU-R BT.709, resizing without smoothing, and black beyond the edges.
+
+Source: BVLC/caffe@9b89154 python/caffe/io.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reproduction.caffe.errors import DataError, ReproductionError, StrPath
+from reproduction.caffe.formats import blobs
+from reproduction.caffe.schema import BlobProto
+from reproduction.pycaffe.proto import caffe_pb2
+from reproduction.pycaffe.proto.message import ProtoMessage, plain
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
+
+_PART = 1 << 18  # pixels that are scaled at a time
+_GREY = np.array([0.2125, 0.7154, 0.0721])  # ITU-R BT.709, as scikit-image has them
+
+
+def blobproto_to_array(blob: Any, return_diff: bool = False) -> Array:
+    """Return the values of a ``BlobProto``, or its gradient, as an array of its shape, in double precision.
+
+    Raises:
+        ValueError: shape and number of values disagree.
+    """
+    message = plain(blob) if isinstance(blob, ProtoMessage) else None
+    if not return_diff and isinstance(message, BlobProto) and message.unknown:
+        return np.array(blobs.array(message))  # as a fork of Caffe may have stored it
+    values = np.array(blob.diff if return_diff else blob.data)
+    legacy = ("num", "channels", "height", "width")
+    if any(blob.HasField(name) for name in legacy):
+        return values.reshape([getattr(blob, name) for name in legacy])
+    return values.reshape(blob.shape.dim)
+
+
+def array_to_blobproto(arr: Array, diff: Array | None = None) -> Any:
+    """Return an array, and its gradient, as a ``BlobProto``."""
+    blob = caffe_pb2.BlobProto()
+    blob.shape.dim.extend(arr.shape)
+    blob.data.extend(arr.ravel())
+    if diff is not None:
+        blob.diff.extend(diff.ravel())
+    return blob
+
+
+def arraylist_to_blobprotovector_str(arraylist: Iterable[Array]) -> bytes:
+    """Return arrays as the bytes of a ``BlobProtoVector``."""
+    vector = caffe_pb2.BlobProtoVector()
+    vector.blobs.extend([array_to_blobproto(array) for array in arraylist])
+    return vector.SerializeToString()  # type: ignore[no-any-return]
+
+
+def blobprotovector_str_to_arraylist(str: bytes) -> list[Array]:
+    """Return the arrays of the bytes of a ``BlobProtoVector``."""
+    vector = caffe_pb2.BlobProtoVector.FromString(str)
+    return [blobproto_to_array(blob) for blob in vector.blobs]
+
+
+def array_to_datum(arr: Array, label: int | None = None) -> Any:
+    """Return an array of three axes as a ``Datum``: uint8 as bytes, anything else as floats.
+
+    Raises:
+        ReproductionError: the array has another number of axes.
+    """
+    if arr.ndim != 3:
+        raise ReproductionError("wrong shape for a Datum", got=arr.shape, want="channels, height and width")
+    datum = caffe_pb2.Datum()
+    datum.channels, datum.height, datum.width = arr.shape
+    if arr.dtype == np.uint8:
+        datum.data = arr.tobytes()
+    else:
+        datum.float_data.extend(arr.ravel())
+    if label is not None:
+        datum.label = label
+    return datum
+
+
+def datum_to_array(datum: Any) -> Array:
+    """Return the values of a ``Datum`` as an array (channels, height, width): uint8 of its bytes, else float64.
+
+    Raises:
+        ValueError: sizes and number of values disagree, as for an encoded picture.
+    """
+    shape = (datum.channels, datum.height, datum.width)
+    if len(datum.data):
+        return np.frombuffer(datum.data, np.uint8).reshape(shape).copy()
+    return np.array(datum.float_data).reshape(shape)
+
+
+class Transformer:
+    """Makes a net's input of pictures (H, W, K): resized, transposed, channels swapped, scaled, less the mean.
+
+    Args:
+        inputs: the shapes of the net's inputs by name.
+
+    Raises:
+        ReproductionError: an input is unknown, or a setting does not fit its shape.
+
+    Source: BVLC/caffe@9b89154 python/caffe/io.py L99-L274.
+    """
+
+    def __init__(self, inputs: Mapping[str, Sequence[int]]):
+        self.inputs = inputs
+        self.transpose: dict[str, Sequence[int]] = {}
+        self.channel_swap: dict[str, Sequence[int]] = {}
+        self.raw_scale: dict[str, float] = {}
+        self.mean: dict[str, Array] = {}
+        self.input_scale: dict[str, float] = {}
+
+    def _shape(self, in_: str) -> tuple[int, ...]:
+        if in_ not in self.inputs:
+            raise ReproductionError(f"{in_!r} is not an input of the net", want=f"one of {list(self.inputs)}")
+        return tuple(self.inputs[in_])
+
+    def preprocess(self, in_: str, data: Array) -> Floats:
+        """Make an input of a picture.
+
+        Args:
+            in_: the input's name.
+            data: (H, W, K), of any size.
+
+        Returns:
+            (K, h, w) float32, of the input's size.
+        """
+        size = self._shape(in_)[2:]
+        # Upstream bug, fixed: Caffe scales an image that needs no resizing in the caller's own memory (io.py
+        # L153-L162). Here it is copied first.
+        picture = np.array(data, np.float32)
+        if picture.shape[:2] != size:
+            picture = resize_image(picture, size)
+        if in_ in self.transpose:
+            picture = picture.transpose(self.transpose[in_])
+        if in_ in self.channel_swap:
+            picture = picture[list(self.channel_swap[in_])]
+        if in_ in self.raw_scale:
+            picture *= self.raw_scale[in_]
+        if in_ in self.mean:
+            picture -= self.mean[in_]
+        if in_ in self.input_scale:
+            picture *= self.input_scale[in_]
+        return picture
+
+    def deprocess(self, in_: str, data: Array) -> Array:
+        """Make a picture of an input again, all but its size; see ``preprocess``."""
+        self._shape(in_)
+        picture = np.array(data).squeeze()
+        if in_ in self.input_scale:
+            picture /= self.input_scale[in_]
+        if in_ in self.mean:
+            picture += self.mean[in_]
+        if in_ in self.raw_scale:
+            picture /= self.raw_scale[in_]
+        if in_ in self.channel_swap:
+            picture = picture[np.argsort(self.channel_swap[in_])]
+        if in_ in self.transpose:
+            picture = picture.transpose(np.argsort(self.transpose[in_]))
+        return picture
+
+    def set_transpose(self, in_: str, order: Sequence[int]) -> None:
+        """Set the order of the picture's axes: (2, 0, 1) makes (K, H, W) of (H, W, K)."""
+        if len(order) != len(self._shape(in_)) - 1:
+            raise ReproductionError(
+                f"the order of axes does not fit {in_!r}", got=tuple(order), want=f"{len(self._shape(in_)) - 1} axes"
+            )
+        self.transpose[in_] = order
+
+    def set_channel_swap(self, in_: str, order: Sequence[int]) -> None:
+        """Set the order of channels, which come first by then: (2, 1, 0) makes BGR of RGB."""
+        if len(order) != self._shape(in_)[1]:
+            raise ReproductionError(
+                f"the order of channels does not fit {in_!r}", got=tuple(order), want=f"{self._shape(in_)[1]} channels"
+            )
+        self.channel_swap[in_] = order
+
+    def set_raw_scale(self, in_: str, scale: float) -> None:
+        """Set what the picture is multiplied by before the mean: 255 for one of 0 to 1."""
+        self._shape(in_)
+        self.raw_scale[in_] = scale
+
+    def set_mean(self, in_: str, mean: Array) -> None:
+        """Set what is subtracted: one value for each channel, or for each pixel, resized if need be."""
+        channels, *size = self._shape(in_)[1:]
+        if mean.ndim == 1:
+            if mean.shape[0] != channels:
+                raise ReproductionError(f"the mean does not fit {in_!r}", got=mean.shape, want=f"({channels},)")
+            self.mean[in_] = mean[:, np.newaxis, np.newaxis]
+            return
+        if mean.ndim not in (2, 3):
+            raise ReproductionError("wrong shape of a mean", got=mean.shape, want="1 to 3 axes")
+        planes = mean.reshape((1, *mean.shape)[-3:])
+        if planes.shape != (channels, *size):
+            planes = resize_image(planes.transpose(1, 2, 0), size).transpose(2, 0, 1)
+        self.mean[in_] = planes
+
+    def set_input_scale(self, in_: str, scale: float) -> None:
+        """Set what the picture is multiplied by at last, after the mean."""
+        self._shape(in_)
+        self.input_scale[in_] = scale
+
+
+def load_image(filename: StrPath, color: bool = True) -> Floats:
+    """Load a picture of any kind.
+
+    Args:
+        filename: the file.
+        color: whether to return RGB, else grey.
+
+    Returns:
+        (H, W, 3) RGB, or (H, W, 1), float32 from 0 to 1.
+
+    Raises:
+        OSError: the file is missing, or no picture.
+    """
+    from reproduction.caffe.formats import image_files  # here, since most programs load no pictures
+
+    try:
+        with image_files.open_image(filename) as image:
+            mode = image.mode
+            if mode == "P":
+                next(image_files.parts(image))  # decodes the palette too
+                colours = np.reshape(image.getpalette() or [0, 0, 0], (-1, 3))
+                mode = "L" if np.ptp(colours, axis=1).max() == 0 else "RGB"
+            elif mode not in ("1", "L", "RGB", "F") and not mode.startswith("I"):
+                mode = "L" if mode == "LA" else "RGB"
+            pixels = image_files.decode(
+                image, lambda part: np.asarray(part if part.mode == mode else part.convert(mode))
+            )
+    except DataError as error:
+        raise OSError(str(error)) from None
+    del image  # and its pixels
+    loaded = np.empty((*pixels.shape[:2], 3 if color else 1), np.float32)
+    rows = max(_PART // pixels.shape[1], 1)
+    for top in range(0, len(pixels), rows):
+        loaded[top : top + rows] = _scaled(pixels[top : top + rows], color)
+    return loaded
+
+
+def _scaled(pixels: Array, color: bool) -> Array:
+    """Scale (H, W) or (H, W, 3) pixels to 0 to 1; returns (H, W, 3), or (H, W, 1) where they are grey or shall be."""
+    if pixels.dtype == np.int32:  # how some versions of Pillow hold 16 bits
+        pixels = pixels.astype(np.uint16)
+    greatest = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1
+    scaled = pixels / greatest
+    if scaled.ndim == 3:
+        if color:
+            return scaled
+        scaled = scaled @ _GREY
+    return scaled[..., np.newaxis]
+
+
+def resize_image(im: Array, new_dims: Sequence[int] | Array, interp_order: int = 1) -> Floats:
+    """Resize a picture.
+
+    Args:
+        im: (H, W, K).
+        new_dims: height and width.
+        interp_order: order of the interpolation; 1 is linear.
+
+    Returns:
+        (height, width, K) float32. With 1 or 3 channels, the darkest value lies beyond the edges.
+
+    Source: BVLC/caffe@9b89154 python/caffe/io.py L306-L339; scikit-image's ``transform.resize(..., mode="constant",
+    anti_aliasing=False)``.
+    """
+    from scipy import ndimage
+
+    height, width = (int(size) for size in new_dims)
+    factors = (height / im.shape[0], width / im.shape[1], 1)
+    if im.shape[-1] not in (1, 3):
+        return ndimage.zoom(im, factors, order=interp_order).astype(np.float32)  # type: ignore[no-any-return]
+    low, high = im.min(), im.max()
+    if high == low:
+        return np.full((height, width, im.shape[-1]), low, np.float32)
+    even = ((im - low) / (high - low)).astype(np.float64)
+    resized = ndimage.zoom(even, factors, order=interp_order, mode="grid-constant", grid_mode=True)
+    return (resized.clip(0, 1) * (high - low) + low).astype(np.float32)  # type: ignore[no-any-return]
+
+
+def oversample(images: Sequence[Array], crop_dims: Sequence[int] | Array) -> Floats:
+    """Crop the four corners and the centre of pictures, and mirror the five.
+
+    Args:
+        images: N pictures (H, W, K) of one size.
+        crop_dims: height and width of the crops.
+
+    Returns:
+        (10 N, height, width, K) float32: for each picture five crops, then their mirror images.
+    """
+    (rows, columns), (height, width) = np.shape(images[0])[:2], (int(size) for size in crop_dims)
+    corners = [(y, x) for y in (0, rows - height) for x in (0, columns - width)]
+    places = [*corners, (int(rows / 2 - height / 2), int(columns / 2 - width / 2))]
+    crops = []
+    for image in images:
+        five = [image[y : y + height, x : x + width] for y, x in places]
+        crops += [*five, *(crop[:, ::-1] for crop in five)]
+    return np.array(crops, np.float32)

@@ -1,0 +1,93 @@
+"""What Caffe logs, through Python's ``logging``: the logger ``caffe``.
+
+A library does not print: lines appear when the program configures ``logging``, or calls ``init_log`` as it would for
+Caffe. ``python -m reproduction.pycaffe`` does so, since Caffe's own log goes to the screen; GLOG_minloglevel in the
+environment, also where the program sets it, makes it quiet.
+
+Source: BVLC/caffe@9b89154 src/caffe/solver.cpp L195-L410, src/caffe/solvers/sgd_solver.cpp L101-L111.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from torch import Tensor
+
+from reproduction.caffe.training.events import Evaluated, Event, Measured, Saved, Stepped
+
+logger = logging.getLogger("caffe")
+_SCREEN = "caffe on stderr"
+_LEVELS = (logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
+
+
+def init_log(level: int = 0, stderr: bool = True) -> None:
+    """Let the log appear on stderr.
+
+    Args:
+        level: 0 for all, 1 for warnings, 2 for errors.
+        stderr: False leaves it to the handlers of ``logging``.
+    """
+    logger.setLevel(_at(level))
+    if stderr and all(handler.name != _SCREEN for handler in logger.handlers):
+        handler = logging.StreamHandler()
+        handler.name = _SCREEN
+        handler.addFilter(_is_wanted)
+        handler.setFormatter(logging.Formatter("%(levelname).1s%(asctime)s %(message)s", "%m%d %H:%M:%S"))
+        logger.addHandler(handler)
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    level = os.environ.get("GLOG_minloglevel", "0")  # noqa: SIM112 (its name)
+    return not level.isdecimal() or record.levelno >= _at(int(level))
+
+
+def _at(level: int) -> int:
+    return _LEVELS[min(max(level, 0), len(_LEVELS) - 1)]
+
+
+def log(text: str) -> None:
+    """Log a line."""
+    logger.info(text)
+
+
+def report(event: Event, weights: Mapping[str, float]) -> None:
+    """Log what a solver reports, in Caffe's words; ``weights`` are the loss weights by blob."""
+    if logger.isEnabledFor(logging.INFO):
+        for line in lines(event, weights):
+            logger.info(line)
+
+
+def lines(event: Event, weights: Mapping[str, float]) -> Iterator[str]:
+    """Word an event as Caffe does.
+
+    Args:
+        event: what a solver reports.
+        weights: the loss weights of the net's blobs; those of a test net for its event.
+    """
+    if isinstance(event, Stepped) and event.shown:
+        yield f"Iteration {event.iteration}, loss = {event.smoothed_loss:g}"
+        yield from _outputs("Train", event.outputs, weights)
+        yield f"Iteration {event.iteration}, lr = {event.rate:g}"
+    elif isinstance(event, Measured):
+        yield f"Iteration {event.iteration}, loss = {event.smoothed_loss:g}"
+    elif isinstance(event, Evaluated):
+        yield f"Iteration {event.iteration}, Testing net (#{event.net})"
+        if event.loss is not None:
+            yield f"Test loss: {event.loss:g}"
+        yield from _outputs("Test", event.outputs, weights)
+    elif isinstance(event, Saved):
+        yield f"Snapshotting to {event.model}"
+        yield f"Snapshotting solver state to {event.state}"
+
+
+def _outputs(net: str, outputs: Mapping[str, Tensor], weights: Mapping[str, float]) -> Iterator[str]:
+    number = 0
+    for name, blob in outputs.items():
+        weight = weights.get(name, 0.0)
+        for value in np.atleast_1d(blob.detach().cpu().numpy()).flat:
+            loss = f" (* {weight:g} = {weight * value:g} loss)" if weight else ""
+            yield f"    {net} net output #{number}: {name} = {value:g}{loss}"
+            number += 1

@@ -1,0 +1,130 @@
+"""What a pycaffe Net shows of itself: its layers, blobs and parameters, by name and by number.
+
+Source: BVLC/caffe@9b89154 python/caffe/pycaffe.py L24-L84, L272-L326.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from reproduction.caffe.errors import NetError, did_you_mean
+from reproduction.caffe.layers.blob import Blob, BlobVec
+from reproduction.caffe.layers.vectors import DtypeVec, IntVec, LayerVec, StringVec
+from reproduction.caffe.net.net import Net
+from reproduction.pycaffe.net import modes
+from reproduction.pycaffe.net.live import LiveLayer
+
+
+class Names:
+    """The looking side of a Net.
+
+    Attributes:
+        module: the net that computes.
+        layers: the layers in order, as the caller sees them.
+    """
+
+    module: Net
+    layers: LayerVec
+    _run: list[LiveLayer]
+    _blobs_by_name: OrderedDict[str, Blob]
+
+    @property
+    def blobs(self) -> OrderedDict[str, Blob]:
+        """The blobs by name, from input to output."""
+        return self._blobs_by_name
+
+    @cached_property
+    def params(self) -> OrderedDict[str, BlobVec]:
+        """The parameters by layer; layers without any are left out."""
+        return OrderedDict((layer.node.name, layer.blobs) for layer in self._run if layer.blobs)
+
+    @cached_property
+    def layer_dict(self) -> OrderedDict[str, Any]:
+        """The layers by name."""
+        return OrderedDict(zip(self._layer_names, self.layers, strict=True))
+
+    @cached_property
+    def blob_loss_weights(self) -> OrderedDict[str, float]:
+        """The loss weight of each blob."""
+        return OrderedDict((name, self.module.loss_weights.get(name, 0.0)) for name in self._blobs_by_name)
+
+    @cached_property
+    def inputs(self) -> list[str]:
+        """Names of the blobs that the caller fills: the tops of Input layers."""
+        return self.module.inputs
+
+    @cached_property
+    def outputs(self) -> list[str]:
+        """Names of the blobs that no layer reads."""
+        named = {top for layer in self._run for top in layer.node.spec.top}
+        return [name for name in self.module.outputs if name in named]
+
+    @cached_property
+    def top_names(self) -> OrderedDict[str, list[str]]:
+        """The names of each layer's tops."""
+        return OrderedDict((layer.node.name, list(layer.node.tops)) for layer in self._run)
+
+    @cached_property
+    def bottom_names(self) -> OrderedDict[str, list[str]]:
+        """The names of each layer's bottoms."""
+        return OrderedDict((layer.node.name, list(layer.node.bottoms)) for layer in self._run)
+
+    @property
+    def _blob_names(self) -> StringVec:
+        return StringVec.of(self._blobs_by_name)
+
+    @property
+    def _blobs(self) -> BlobVec:
+        return BlobVec.of(self._blobs_by_name.values())
+
+    @property
+    def _blob_loss_weights(self) -> DtypeVec:
+        return DtypeVec.of(self.blob_loss_weights.values())
+
+    @cached_property
+    def _layer_names(self) -> StringVec:
+        return StringVec.of(layer.node.name for layer in self._run)
+
+    @property
+    def _inputs(self) -> IntVec:
+        return self._ids(self.inputs)
+
+    @property
+    def _outputs(self) -> IntVec:
+        return self._ids(self.outputs)
+
+    def _top_ids(self, layer: int) -> IntVec:
+        return self._ids(self._run[layer].node.tops)
+
+    def _bottom_ids(self, layer: int) -> IntVec:
+        return self._ids(self._run[layer].node.bottoms)
+
+    def _ids(self, names: Iterable[str]) -> IntVec:
+        number = {name: i for i, name in enumerate(self._blobs_by_name)}
+        return IntVec.of(number[name] for name in names)
+
+    def output_values(self) -> dict[str, Tensor]:
+        """Return the outputs as tensors in the blobs' memory."""
+        return {name: self._blobs_by_name[name].values(modes.device()) for name in self.outputs}
+
+    def parameters(self) -> Iterator[tuple[Tensor, Blob]]:
+        """Yield each layer's parameters with their blobs."""
+        for layer in self._run:
+            if layer.layer is not None:
+                yield from zip(layer.layer.blobs, layer.blobs, strict=True)
+
+    def _layer_index(self, name: str) -> int:
+        for index, known in enumerate(self._layer_names):
+            if known == name:
+                return index
+        raise NetError(f"the net has no layer {name!r}", remedy=did_you_mean(name, self._layer_names))
+
+    def _check_blobs(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name not in self._blobs_by_name:
+                raise NetError(f"the net has no blob {name!r}", remedy=did_you_mean(name, self._blobs_by_name))

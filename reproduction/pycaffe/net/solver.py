@@ -1,0 +1,243 @@
+"""pycaffe's solvers: those of ``reproduction.caffe``, over nets whose blobs are in the caller's hand.
+
+Source: BVLC/caffe@9b89154 python/caffe/_caffe.cpp L315-L345, L520-L575; src/caffe/solver.cpp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from reproduction.caffe.errors import ReproductionError, StrPath, did_you_mean
+from reproduction.caffe.formats import prototxt
+from reproduction.caffe.geometry import Shape
+from reproduction.caffe.layers.blob import Blob
+from reproduction.caffe.layers.vectors import NetVec
+from reproduction.caffe.schema import SolverParameter
+from reproduction.caffe.training import solver, solver_nets
+from reproduction.caffe.training.events import Evaluated, Event
+from reproduction.pycaffe.net import logs
+from reproduction.pycaffe.net.errors import CaffeError, as_raised, check_file
+from reproduction.pycaffe.net.net import Net
+
+Callback = Callable[[], object]
+
+
+class _LiveSolver(solver.Solver):
+    """The solver that computes, with forward and backward through live nets."""
+
+    def __init__(self, param: SolverParameter, live: Net, live_tests: Iterable[Net]):
+        self.live, self.live_tests = live, list(live_tests)
+        self.callbacks: list[tuple[Callback, Callback]] = []
+        modules = [net.module for net in self.live_tests]
+        super().__init__(param, live.module, test_nets=modules, keep_gradients=True)
+        for net in self.live_tests:
+            net.share_with(live)
+
+    def accumulate(self) -> None:
+        """Run the samples between the callbacks."""
+        for on_start, _ in self.callbacks:
+            on_start()
+        super().accumulate()
+        for _, on_gradients_ready in self.callbacks:
+            on_gradients_ready()
+        self._bind()
+
+    def _blobs(self) -> list[tuple[torch.nn.Parameter, Blob]]:
+        owners = {id(p): blob for p, blob in self.live.parameters()}
+        return [(p, owners[id(p)]) for p, _ in self.updates.learned]
+
+    def _bind(self) -> None:
+        """Show the blobs' gradients to what updates the parameters."""
+        for p, blob in self._blobs():
+            p.grad = blob.gradient(p.device).reshape(p.shape) if blob.has_gradient else None
+
+    def _clear(self) -> None:
+        self.live.clear_param_diffs()
+
+    def _forward(self, draw: int) -> Tensor:
+        self.net.reseed(draw)
+        loss = self.live._forward(0, len(self.live.layers) - 1)
+        self.sample_losses.append(loss)
+        self._outputs = self.live.output_values()
+        return torch.tensor(loss)
+
+    def _backward(self, loss: Tensor) -> None:
+        self.live._backward(len(self.live.layers) - 1, 0)
+
+    def update(self) -> None:
+        """Update the weights from the gradients in the blobs, where the updates are then."""
+        self._bind()
+        super().update()
+        for p, blob in self._blobs():
+            blob.put(p.detach())
+            if p.grad is not None:
+                blob.put_gradient(p.grad)
+            p.grad = None
+
+    def _evaluate(self, index: int, draw: int) -> tuple[dict[str, Tensor], float]:
+        net = self.live_tests[index]
+        net.module.reseed(draw)
+        loss = net._forward(0, len(net.layers) - 1)
+        return net.output_values(), loss
+
+
+class Solver:
+    """A solver as pycaffe has it; its subclasses are the update rules.
+
+    Args:
+        filename: the solver's prototxt. Relative paths in it begin in the working directory.
+        inputs: shapes of blobs that the program fills before each step; see ``Net``.
+
+    Attributes:
+        net: the net to train.
+        test_nets: the nets to test, which use its weights.
+        param: the solver's message; ``param.base_lr`` and other fields can be set.
+
+    Raises:
+        ReproductionError: what Caffe would refuse; a CaffeError where the file cannot be opened.
+    """
+
+    type: ClassVar[str] = ""
+
+    def __init__(self, filename: StrPath, *, inputs: Mapping[str, Shape] | None = None):
+        if not self.type:
+            raise CaffeError("a Solver without a type cannot be made", remedy="Use get_solver().")
+        check_file(filename)
+        param = prototxt.load_solver(filename)
+        param.type = self.type
+        # Without random_seed Caffe takes one from the clock; as everywhere here, it is 0 then.
+        seed = max(param.random_seed, 0)
+        self.param = param
+        self.net = Net.of(solver_nets.training_net(param, "."), seed, inputs)
+        self.test_nets = NetVec.of(Net.of(net, seed, inputs) for net in solver_nets.testing_nets(param, "."))
+        notes = solver_nets.load_weights(param, ".", [net.module for net in (self.net, *self.test_nets)])
+        self._solver = _LiveSolver(param, self.net, self.test_nets)
+        for note in [*notes, *self._solver.notes]:
+            logs.log(note)
+
+    @property
+    def iter(self) -> int:
+        """How many updates were made."""
+        return self._solver.iter
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next update."""
+        return self._solver.rate
+
+    def step(self, iters: int) -> None:
+        """Make some updates, with the tests and snapshots that fall among them.
+
+        Raises:
+            LossError: a loss that is not finite; the weights are those before.
+            NetError: as ``Net.forward`` and ``Net.backward``.
+        """
+        with as_raised():
+            for event in self._solver.run(iters):
+                self._log(event)
+
+    def solve(self, resume_file: StrPath | None = None) -> None:
+        """Train until ``max_iter``, from a state if one is given.
+
+        Raises:
+            ReproductionError: as ``step`` and ``restore``, or there is no ``max_iter``.
+        """
+        if resume_file is not None:
+            check_file(resume_file)
+        with as_raised():
+            for event in self._solver.solve(resume_file):
+                self._log(event)
+        logs.log("Optimization Done.")
+
+    def restore(self, filename: StrPath) -> None:
+        """Go on from a state that this or Caffe wrote.
+
+        Raises:
+            ReproductionError: it cannot be opened, is no state, or that of another net.
+        """
+        check_file(filename)
+        self._solver.restore(filename)
+
+    def snapshot(self) -> None:
+        """Write the weights and the state to ``snapshot_prefix``.
+
+        Raises:
+            ReproductionError: they cannot be written.
+        """
+        self._solver.snapshot()
+
+    def apply_update(self) -> None:
+        """Turn the gradients that stand in the parameters' blobs into an update."""
+        self._solver.update()
+
+    def add_callback(self, on_start: Callback, on_gradients_ready: Callback) -> None:
+        """Have functions called before the first forward, and after the last backward, of each update."""
+        self._solver.callbacks.append((on_start, on_gradients_ready))
+
+    def share_weights(self, net: Net) -> None:
+        """Let another net use the weights of the net to train."""
+        net.share_with(self.net)
+
+    def _log(self, event: Event) -> None:
+        net = self.test_nets[event.net] if isinstance(event, Evaluated) else self.net
+        logs.report(event, net.blob_loss_weights)
+
+
+class SGDSolver(Solver):
+    """Stochastic gradient descent with momentum."""
+
+    type = "SGD"
+
+
+class NesterovSolver(SGDSolver):
+    """Nesterov's accelerated gradient."""
+
+    type = "Nesterov"
+
+
+class AdaGradSolver(SGDSolver):
+    """AdaGrad."""
+
+    type = "AdaGrad"
+
+
+class RMSPropSolver(SGDSolver):
+    """RMSProp."""
+
+    type = "RMSProp"
+
+
+class AdaDeltaSolver(SGDSolver):
+    """AdaDelta."""
+
+    type = "AdaDelta"
+
+
+class AdamSolver(SGDSolver):
+    """Adam."""
+
+    type = "Adam"
+
+
+SOLVERS: dict[str, type[SGDSolver]] = {
+    kind.type: kind for kind in (SGDSolver, NesterovSolver, AdaGradSolver, RMSPropSolver, AdaDeltaSolver, AdamSolver)
+}
+
+
+def get_solver(filename: StrPath) -> Any:
+    """Make the solver of the type that its prototxt names.
+
+    Raises:
+        ReproductionError: there is no such type, or as the solvers.
+    """
+    check_file(filename)
+    kind = prototxt.load_solver(filename).type
+    if kind not in SOLVERS:
+        raise ReproductionError(
+            f"unknown solver type {kind!r}", place=str(filename), remedy=did_you_mean(kind, SOLVERS)
+        )
+    return SOLVERS[kind](filename)

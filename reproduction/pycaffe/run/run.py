@@ -1,0 +1,119 @@
+"""Running a program that says ``import caffe``: as Python runs a script, but for what ``caffe`` is.
+
+See ``reproduction.pycaffe`` for the command. A program that begins in another way calls ``prepare``.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import os
+import sys
+import traceback
+import types
+from collections.abc import Sequence
+from pathlib import Path
+
+from reproduction.caffe.errors import ReproductionError, shorten_warnings
+from reproduction.pycaffe.net import logs
+from reproduction.pycaffe.python2 import dialect, imports
+from reproduction.pycaffe.run import aliases, removed_names
+
+# What programs for Caffe import, by the name under which it is installed.
+_PACKAGES = {
+    "IPython": "ipython",
+    "cv2": "opencv-python-headless",
+    "google": "protobuf",
+    "leveldb": "plyvel",
+    "lmdb": "lmdb",
+    "matplotlib": "matplotlib",
+    "pandas": "pandas",
+    "pydot": "pydot",
+    "pylab": "matplotlib",
+    "setproctitle": "setproctitle",
+    "six": "six",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "yaml": "PyYAML",
+}
+
+# The files whose frames are not the program's business.
+_RUNNER = (__file__, str(Path(__file__).parents[1] / "__main__.py"), str(Path(imports.__file__).parent))
+
+
+def prepare(python2: bool = False) -> None:
+    """Make this process one for programs of Caffe's: ``import caffe``, Python 2 sources, names that libraries lost.
+
+    Args:
+        python2: whether sources that may be for either Python are taken as Python 2.
+    """
+    aliases.install()
+    removed_names.restore()
+    imports.Loader.python2 = python2
+    imports.install()
+    if not any(isinstance(finder, _Remedy) for finder in sys.meta_path):
+        sys.meta_path.append(_Remedy())
+
+
+def script(path: str, args: Sequence[str] = (), *, python2: bool = False) -> None:
+    """Run a script in this process as its main program; what it raises is raised.
+
+    Args:
+        path: the script.
+        args: its arguments.
+        python2: whether to take every source of the program's for Python 2 that is not for Python 3 alone; else this
+            is found from the script and the modules that it imports.
+
+    Raises:
+        OSError: the script cannot be read.
+    """
+    with Path(path).open("rb"):
+        pass
+    file = os.path.realpath(path)
+    sys.argv = [path, *args]
+    sys.path[0] = os.path.dirname(file)  # noqa: PTH120
+    own = [Path(folder or os.curdir) for folder in sys.path if imports.is_own(folder)]
+    prepare(python2 or dialect.of_program(Path(file), own) == 2)
+    logs.init_log()
+    shorten_warnings()
+    main = types.ModuleType("__main__")
+    loader = imports.Loader("__main__", path)
+    main.__file__, main.__loader__ = path, loader
+    sys.modules["__main__"] = main
+    sys.excepthook = _report
+    loader.exec_module(main)
+
+
+class _Remedy(importlib.abc.MetaPathFinder):
+    """Says of a package that is not installed under which name it can be."""
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> importlib.machinery.ModuleSpec | None:
+        package = _PACKAGES.get(fullname)
+        if package is None:
+            return None
+        raise ModuleNotFoundError(
+            f"No module named {fullname!r}, which the program needs and this project does not. "
+            f"Install it: pip install {package}.",
+            name=fullname,
+        )
+
+
+def _report(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
+    """Print what ended the program as Python does, without the frames that ran it.
+
+    Of an error in the words of this project, the frames of the program alone are shown.
+    """
+    report = traceback.TracebackException(kind, error, trace)
+    ours = isinstance(error, ReproductionError)
+    each: traceback.TracebackException | None = report
+    while each is not None:
+        shown = [frame for frame in each.stack if _is_shown(frame.filename, ours)]
+        each.stack = traceback.StackSummary.from_list(shown)
+        each = each.__cause__ or each.__context__
+    sys.stderr.write("".join(report.format()))
+
+
+def _is_shown(file: str, ours: bool) -> bool:
+    if file.startswith(("<frozen importlib", "<frozen runpy", *_RUNNER)):
+        return False
+    return not ours or imports.is_own(file)

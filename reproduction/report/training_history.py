@@ -1,0 +1,234 @@
+"""The course of trainings, read from their logs: what was learnt from, losses, validations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from reproduction.caffe.errors import DataError, ReproductionError
+from reproduction.caffe.formats import prototxt
+from reproduction.caffe.formats.json_file import Check as Condition
+from reproduction.caffe.formats.json_file import at_least, between, matching
+from reproduction.caffe.schema import SolverParameter
+from reproduction.fcn.segment import card
+from reproduction.fcn.train import log_file
+from reproduction.report.record import Fraction
+
+LOG = "log.jsonl"
+_PARENT = "weights of "  # how a log's settings call what a stage starts from, see fcn/train/run_folder.py
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
+
+
+Loss = Annotated[float, between(-1e100, 1e100)]
+Time = Annotated[str, Condition("a time as 2026-01-31T12:00:00+00:00", _is_time)]
+Name = Annotated[str, matching("(?s).{1,255}", "a name")]
+Classes = Annotated[Sequence[str], Condition("1 to 255 names", lambda names: 0 < len(names) < 256)]
+
+
+@dataclass(frozen=True)
+class _Start:
+    """The first record of a log, as far as a page shows it."""
+
+    extra_names: ClassVar = ("*",)
+
+    stage: Name
+    time: Time
+    device: str
+    processes: Annotated[int, at_least(1)]
+    versions: Mapping[str, str]
+    solver: str
+    settings: Mapping[str, Any]
+    initialised: str
+    classes: Mapping[str, Classes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """The record of an iteration."""
+
+    extra_names: ClassVar = ("*",)
+
+    iteration: log_file.Iteration
+    loss: Loss
+    loss_per_pixel: Loss | None
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """The scores of one labelling."""
+
+    pixel_acc: Fraction | None
+    mean_acc: Fraction | None
+    mean_iu: Fraction | None
+    fw_iu: Fraction | None
+    class_iu: Sequence[Fraction | None]
+
+
+@dataclass(frozen=True)
+class _Validation:
+    """The record of a validation."""
+
+    extra_names: ClassVar = ("*",)
+
+    iteration: log_file.Iteration
+    images: Annotated[int, at_least(0)] | None = None
+    scores: Mapping[str, _Scores] = field(default_factory=dict)
+    outputs: Mapping[str, Loss] = field(default_factory=dict)
+    time: Time | Annotated[str, matching("", "a time or nothing")] = ""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One validation.
+
+    Attributes:
+        iteration: of the stage.
+        images: how many were scored; None for nets whose labels are not of pixels.
+        scores: by label top, the paper's metrics, fractions; empty for the others.
+        class_iu: by label top, in the order of the classes.
+        outputs: the means of the test net's outputs; empty for nets whose labels are of pixels.
+        time: when, ISO 8601; empty where the log does not say.
+    """
+
+    iteration: int
+    images: int | None
+    scores: Mapping[str, Mapping[str, float | None]]
+    class_iu: Mapping[str, Sequence[float | None]]
+    outputs: Mapping[str, float]
+    time: str
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training.
+
+    Attributes:
+        name: of the net.
+        start: the log's first record: time, device, versions, solver, settings.
+        planned: iterations in all.
+        iterations: the updates that were made, as the iteration before each.
+        losses: of these, a mean over pixels where labels are of pixels.
+        checks: the validations.
+        resumed: how often it went on after a stop.
+        classes: their names by label top; empty for nets whose labels are not of pixels.
+        parents: the nets whose weights it started from.
+        colours: R, G, B of the classes by label top, where the net's card says them.
+        took: from the start to the last validation; None where the log does not say it, or there was a stop.
+    """
+
+    name: str
+    start: Mapping[str, Any]
+    planned: int
+    iterations: Sequence[int]
+    losses: Sequence[float]
+    checks: Sequence[Check]
+    resumed: int
+    classes: Mapping[str, Sequence[str]]
+    parents: Sequence[str]
+    colours: Mapping[str, Sequence[tuple[int, int, int]]]
+    took: timedelta | None
+
+    @property
+    def done(self) -> int:
+        """The updates that were made."""
+        return self.iterations[-1] + 1 if self.iterations else 0
+
+
+def find(folder: Path) -> list[Path]:
+    """List the folders of trainings in a folder of results, or the folder itself if it is one.
+
+    Raises:
+        DataError: there is none.
+    """
+    found = [folder] if (folder / LOG).is_file() else sorted(path.parent for path in folder.glob(f"*/{LOG}"))
+    if not found:
+        raise DataError("there is no training here", path=folder, want=f"NET/{LOG}", remedy="tools/train.py writes it.")
+    return found
+
+
+def read(folder: Path) -> Stage:
+    """Read the log of one training.
+
+    Raises:
+        DataError: it is missing, or is no log of a training.
+    """
+    path = folder / LOG
+    records = list(enumerate(log_file.read(path), 1))
+    if not records or records[0][1]["record"] != log_file.START:
+        raise DataError("this log has no start", path=path)
+    about = card.load(folder / card.FILE) if (folder / card.FILE).is_file() else None
+    start = log_file.checked(records[0][1], _Start, f"{path}:1")
+    steps, checks, resumed = [], [], 0
+    for number, record in records:
+        if record["record"] == log_file.ITERATION:
+            steps.append(log_file.checked(record, _Step, f"{path}:{number}"))
+        elif record["record"] == log_file.VALIDATION:
+            checks.append(_check(log_file.checked(record, _Validation, f"{path}:{number}"), start, f"{path}:{number}"))
+        resumed += record["record"] == log_file.RESUME
+    return Stage(
+        name=start.stage,
+        start=records[0][1],
+        planned=_planned(start, path),
+        iterations=[step.iteration for step in steps],
+        losses=[step.loss if step.loss_per_pixel is None else step.loss_per_pixel for step in steps],
+        checks=checks,
+        resumed=resumed,
+        classes=start.classes,
+        parents=[name.removeprefix(_PARENT) for name in start.settings if name.startswith(_PARENT)],
+        colours={top: said.colours for top, said in about.labels.items()} if about else {},
+        took=None if resumed or not checks else _between(start.time, checks[-1].time),
+    )
+
+
+def _planned(start: _Start, path: Path) -> int:
+    try:
+        solver = prototxt.loads(start.solver, SolverParameter)
+    except ReproductionError as error:
+        raise error.at(str(path)) from None
+    return max(0, solver.max_iter)
+
+
+def _between(began: str, ended: str) -> timedelta | None:
+    if not ended:
+        return None
+    took = datetime.fromisoformat(ended) - datetime.fromisoformat(began)
+    return timedelta(seconds=round(took.total_seconds()))
+
+
+def _check(found: _Validation, start: _Start, place: str) -> Check:
+    for top, scores in found.scores.items():
+        want = len(start.classes.get(top, ()))
+        if len(scores.class_iu) != want:
+            got, problem = f"{len(scores.class_iu)} values", f"{log_file.NO_LOG}: scores.{top}.class_iu"
+            raise DataError(problem, path=place, got=got, want=f"{want}, one for each class")
+    return Check(
+        iteration=found.iteration,
+        images=found.images,
+        scores={
+            top: {name: value for name, value in asdict(scores).items() if name != "class_iu"}
+            for top, scores in found.scores.items()
+        },
+        class_iu={top: scores.class_iu for top, scores in found.scores.items()},
+        outputs=found.outputs,
+        time=found.time,
+    )
+
+
+def chains(stages: Iterable[Stage]) -> list[list[Stage]]:
+    """Put together the stages that were trained one from the other; those of a chain in the order of their start."""
+    ordered = sorted(stages, key=lambda stage: str(stage.start.get("time", "")))
+    found: list[list[Stage]] = []
+    for stage in ordered:
+        mine = [chain for chain in found if any(before.name in stage.parents for before in chain)]
+        rest = [chain for chain in found if chain not in mine]
+        found = [*rest, [*(before for chain in mine for before in chain), stage]]
+    return found

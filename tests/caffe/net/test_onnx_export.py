@@ -1,0 +1,152 @@
+"""Layers as ONNX: what ONNX Runtime computes is what the module computes, at sizes that nobody told it."""
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from reproduction.caffe.errors import NetError, ReproductionError
+from reproduction.caffe.formats import prototxt
+from reproduction.caffe.net import onnx_export
+from reproduction.caffe.net.net import Net
+from reproduction.caffe.schema import NetParameter
+
+SIZES = ((9, 12), (16, 16), (11, 7))
+CONV = "convolution_param { num_output: 4 weight_filler { type: 'gaussian' std: 0.3 }"
+DECONV = "convolution_param { num_output: 3 weight_filler { type: 'gaussian' std: 0.3 }"
+
+LAYERS = {
+    "convolution": f"type: 'Convolution' {CONV} kernel_size: 3 stride: 2 pad: 1 bias_filler {{ value: 0.5 }} }}",
+    "dilated": f"type: 'Convolution' {CONV} kernel_h: 3 kernel_w: 2 pad_h: 2 pad_w: 0 dilation: 2 }}",
+    "groups without bias": f"type: 'Convolution' {CONV} kernel_size: 1 group: 2 bias_term: false }}",
+    "deconvolution": f"type: 'Deconvolution' {DECONV} kernel_size: 4 stride: 2 pad: 1 }}",
+    "deconvolution in groups": f"type: 'Deconvolution' {CONV} kernel_size: 5 stride: 3 group: 2 }}",
+    "max pooling, rounded up": "type: 'Pooling' pooling_param { kernel_size: 2 stride: 2 }",
+    "max pooling of AlexNet": "type: 'Pooling' pooling_param { kernel_size: 3 stride: 2 }",
+    "max pooling, clipped by its padding": "type: 'Pooling' pooling_param { kernel_size: 2 stride: 2 pad: 1 }",
+    "max pooling, with padding": "type: 'Pooling' pooling_param { kernel_size: 3 stride: 2 pad: 1 }",
+    "max pooling, rounded down": "type: 'Pooling' pooling_param { kernel_size: 3 stride: 2 round_mode: FLOOR }",
+    "average pooling, rounded up": "type: 'Pooling' pooling_param { pool: AVE kernel_size: 3 stride: 2 }",
+    "average pooling, with padding": "type: 'Pooling' pooling_param { pool: AVE kernel_size: 3 stride: 2 pad: 1 }",
+    "average of everything": "type: 'Pooling' pooling_param { pool: AVE global_pooling: true }",
+    "ReLU": "type: 'ReLU'",
+    "leaky ReLU": "type: 'ReLU' relu_param { negative_slope: 0.1 }",
+    "LRN": "type: 'LRN' lrn_param { local_size: 3 alpha: 0.2 beta: 0.75 k: 2 }",
+    "dropout": "type: 'Dropout'",
+    "softmax": "type: 'Softmax'",
+    "sigmoid": "type: 'Sigmoid'",
+    "tanh": "type: 'TanH'",
+    "absolute value": "type: 'AbsVal'",
+    "ELU": "type: 'ELU' elu_param { alpha: 0.5 }",
+    "scale": "type: 'Scale' scale_param { filler { type: 'gaussian' std: 1 } }",
+    "scale and bias": "type: 'Scale' scale_param { filler { value: 2 } bias_term: true bias_filler { value: 3 } }",
+    "one scale for all": "type: 'Scale' scale_param { num_axes: 0 filler { value: 0.01 } }",
+    "bias": "type: 'Bias' bias_param { filler { type: 'gaussian' std: 1 } }",
+    "batch norm": "type: 'BatchNorm' batch_norm_param { eps: 0.01 }",
+    "sum": "type: 'Eltwise' bottom: 'other'",
+    "weighted sum": "type: 'Eltwise' bottom: 'other' eltwise_param { coeff: 0.5 coeff: -1 }",
+    "product": "type: 'Eltwise' bottom: 'other' eltwise_param { operation: PROD }",
+    "maximum": "type: 'Eltwise' bottom: 'other' eltwise_param { operation: MAX }",
+    "concat": "type: 'Concat' bottom: 'other'",
+    "crop": "type: 'Crop' bottom: 'small' crop_param { axis: 2 offset: 1 }",
+    "crop at two offsets": "type: 'Crop' bottom: 'small' crop_param { axis: 2 offset: 0 offset: 2 }",
+    "flatten": "type: 'Flatten'",
+}  # fmt: skip
+
+
+def net_of(layer, size=(9, 12)):
+    """A net of an input, a sibling of it, a smaller one, and the layer."""
+    dims = " ".join(f"dim: {dim}" for dim in (1, 4, *size))
+    text = f"""name: "one"
+        layer {{ name: "input" type: "Input" top: "data" input_param {{ shape {{ {dims} }} }} }}
+        layer {{ name: "other" type: "Convolution" bottom: "data" top: "other" {CONV} kernel_size: 1 }} }}
+        layer {{ name: "small" type: "Convolution" bottom: "data" top: "small" {CONV} kernel_size: 3 }} }}
+        layer {{ name: "it" bottom: "data" top: "it" {layer} }}"""
+    net = Net(prototxt.loads(text, NetParameter), seed=3)
+    with torch.no_grad():
+        for values in net.params.get("it", []):
+            if values.shape == (1,) and net.layers["it"].spec.type == "BatchNorm":
+                values.fill_(2.0)
+            elif not values.any():
+                values.uniform_(0.5, 1.5)
+    return net
+
+
+def session(net, blobs):
+    writer = onnx_export.Writer()
+    fed = {name: writer.input(name, np.float32, ["N", 4, "H", "W"]) for name in net.inputs}
+    for blob, value in onnx_export.write(net, writer, fed, blobs).items():
+        axes = len(net.blob_shapes[blob])
+        writer.output(f"{blob}_out", value, np.float32, [f"axis{i}" for i in range(axes)])
+    return onnxruntime.InferenceSession(writer.model(net.graph.name, {"of": "a test"}).SerializeToString())
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_computes_the_same(name):
+    net = net_of(LAYERS[name])
+    run = session(net, ["it"])
+    for n, size in enumerate(SIZES, 1):
+        x = np.random.default_rng(n).normal(0, 3, (n, 4, *size)).astype(np.float32)
+        with torch.inference_mode():
+            want = net({"data": x}, ["it"])["it"].numpy()
+        [got] = run.run(None, {"data": x})
+        assert got.shape == want.shape
+        assert np.abs(got - want).max() <= 2e-6 * np.abs(want).max()
+
+
+def test_fully_connected_layers_are_written_for_the_size_they_were_made_for():
+    text = "type: 'InnerProduct' inner_product_param { num_output: 5 weight_filler { type: 'xavier' } }"
+    for layer in (text, text.replace("num_output", "transpose: true num_output")):
+        net = net_of(layer)
+        x = np.random.default_rng(1).normal(0, 3, (2, 4, 9, 12)).astype(np.float32)
+        with torch.inference_mode():
+            want = net({"data": x}, ["it"])["it"].numpy()
+        assert np.allclose(session(net, ["it"]).run(None, {"data": x})[0], want, rtol=1e-5, atol=1e-5)
+
+
+def test_blobs_that_are_overwritten_in_place_have_their_last_values():
+    text = prototxt.loads(
+        """layer { name: "input" type: "Input" top: "data" input_param { shape { dim: 1 dim: 4 dim: 5 dim: 5 } } }
+        layer { name: "split" type: "Split" bottom: "data" top: "a" top: "b" }
+        layer { name: "relu" type: "ReLU" bottom: "a" top: "a" }
+        layer { name: "sum" type: "Eltwise" bottom: "a" bottom: "b" top: "sum" }""",
+        NetParameter,
+    )
+    net, x = Net(text), np.random.default_rng(1).normal(size=(1, 4, 5, 5)).astype(np.float32)
+    a, total = session(net, ["a", "sum"]).run(None, {"data": x})
+    assert np.array_equal(a, np.maximum(x, 0))
+    assert np.array_equal(total, np.maximum(x, 0) + x)
+
+
+@pytest.mark.parametrize(
+    ("layer", "error"),
+    [
+        (
+            "type: 'Pooling' pooling_param { kernel_size: 1 stride: 2 }",
+            "layer 'it' (Pooling), line 5: windows with gaps between them cannot be written as ONNX; got stride 2.",
+        ),
+        (
+            "type: 'Pooling' pooling_param { pool: AVE kernel_size: 2 stride: 2 pad: 1 }",
+            "layer 'it' (Pooling), line 5: an average with so much padding cannot be written as ONNX; got pad 1.",
+        ),
+        (
+            "type: 'LRN' lrn_param { norm_region: WITHIN_CHANNEL }",
+            "layer 'it' (LRN), line 5: a normalization within a channel cannot be written as ONNX.",
+        ),
+        (
+            "type: 'MVN'",
+            "layer 'it' (MVN), line 5: this type cannot be written as ONNX; want one of AbsVal, BatchNorm, Bias, ",
+        ),
+    ],
+)
+def test_what_has_no_like_in_onnx_is_refused(layer, error):
+    with pytest.raises(NetError) as raised:
+        session(net_of(layer), ["it"])
+    assert str(raised.value).startswith(error)
+
+
+def test_without_the_package_the_error_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "onnx", None)
+    with pytest.raises(ReproductionError) as error:
+        onnx_export.Writer()
+    assert str(error.value) == ("the package onnx is not installed. Install it: pip install onnx.")

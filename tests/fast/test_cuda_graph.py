@@ -1,0 +1,129 @@
+"""Recordings: their order of events with a stand-in for CUDA, and the real thing where there is one."""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from reproduction.fast import compiler, cuda_graph, ops
+from reproduction.fast.cuda_graph import Recording
+from tests.fast.test_compiler import EXACT, images
+from tests.helpers import thin_nets
+from tests.helpers.parity import relative
+
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: run the tests where torch sees one")
+
+
+class Stage:
+    """Stands in for torch.cuda: runs what is recorded anew when it is played, on the tensors that were recorded."""
+
+    def __init__(self):
+        self.events = []
+
+    def Stream(self):
+        return self
+
+    def current_stream(self):
+        return self
+
+    def wait_stream(self, other):
+        self.events.append("wait")
+
+    @contextmanager
+    def stream(self, stream):
+        yield
+
+    def CUDAGraph(self):
+        return self
+
+    @contextmanager
+    def graph(self, graph, pool, capture_error_mode):
+        self.events.append(f"record in {pool}")
+        yield
+
+    def replay(self):
+        self.events.append("play")
+        self.play()
+
+
+def test_a_recording_reads_and_writes_places_of_its_own(monkeypatch):
+    stage = Stage()
+    monkeypatch.setattr(cuda_graph.torch, "cuda", stage)
+    top = torch.zeros(3)
+
+    def double(inputs):
+        torch.mul(inputs["data"], 2, out=top)
+        stage.play = lambda: torch.mul(inputs["data"], 2, out=top)
+        return {"top": top}
+
+    first = torch.ones(3)
+    made = Recording(double, {"data": first}, "a pool")
+    assert stage.events == ["wait", "wait", "record in a pool"]
+    found = [made({"data": torch.full((3,), value)})["top"] for value in (1.0, 5.0)]
+    assert [tensor.tolist() for tensor in found] == [[2.0] * 3, [10.0] * 3], "an answer is not overwritten by the next"
+    assert first.tolist() == [1.0] * 3, "the caller's inputs are not written to"
+
+
+def on_a_gpu(monkeypatch, record):
+    """A compiled net that takes the way of the GPU, with something else for recordings."""
+    monkeypatch.setattr(compiler, "Recording", record)
+    fast = compiler.compile(thin_nets.net("voc-fcn8s", divisor=32))
+    fast._pool = "a pool"
+    return fast
+
+
+def test_the_second_image_of_a_size_is_recorded_and_then_played(monkeypatch, planned):
+    made = []
+
+    def record(run, inputs, pool):
+        made.append((tuple(inputs["data"].shape), pool))
+        return run
+
+    fast = on_a_gpu(monkeypatch, record)
+    for height, width, count in [(40, 50, 0), (50, 40, 0), (40, 50, 1), (40, 50, 1), (50, 40, 2)]:
+        inputs = images(fast.net, height, width)
+        with torch.inference_mode():
+            want = fast.net(inputs, ["score"])["score"]
+        assert relative(fast(inputs, ["score"])["score"].numpy(), want.numpy()) < EXACT
+        assert len(made) == count
+    assert made == [((1, 3, 40, 50), "a pool"), ((1, 3, 50, 40), "a pool")]
+
+
+def test_what_cannot_be_recorded_is_run(monkeypatch, planned):
+    def record(run, inputs, pool):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    fast = on_a_gpu(monkeypatch, record)
+    inputs = images(fast.net, 40, 50)
+    found = [fast(inputs, ["score"])["score"] for _ in range(4)]
+    assert relative(found[0].numpy(), found[1].numpy()) < EXACT, "the second call of a size may have another plan"
+    assert all(torch.equal(found[1], other) for other in found[1:])
+
+
+@pytest.mark.parametrize("precision", ["exact", "tf32", "bf16"])
+@pytest.mark.parametrize("tune", [False, True])
+def test_cudnn_computes_in_the_precision_and_is_then_as_it_was(precision, tune):
+    def settings():
+        cudnn = torch.backends.cudnn
+        return cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
+
+    before = settings()
+    with ops.arithmetic(torch.device("cuda"), precision, tune=tune):
+        assert settings() == (precision == "tf32", tune, not tune)
+    assert settings() == before
+
+
+@CUDA
+@pytest.mark.gpu
+@pytest.mark.parametrize(("precision", "allowed"), [("exact", EXACT), ("tf32", 1e-2), ("bf16", 3e-2)])
+def test_recorded_nets_score_as_the_net(precision, allowed):
+    net = thin_nets.net("voc-fcn8s", divisor=8).cuda()
+    fast = compiler.compile(net, precision)
+    assert fast.precision == precision
+    for seed, (height, width) in enumerate([(160, 96), (97, 131), (160, 96), (160, 96), (97, 131), (97, 131)]):
+        inputs = images(net, height, width, seed=seed)
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            want = net(inputs, ["score"])["score"]
+        got = fast(inputs, ["score"])["score"]
+        assert relative(got.cpu().numpy(), want.cpu().numpy()) < allowed
+    assert all(ready.recording for ready in fast._plans.values()), "recorded, not given up"

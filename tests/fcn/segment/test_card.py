@@ -1,0 +1,119 @@
+"""What travels with weights: what a net takes, and what its classes are called."""
+
+import json
+
+import numpy as np
+import pytest
+
+from reproduction.caffe.errors import DataError
+from reproduction.fcn.datasets import class_names, nyud
+from reproduction.fcn.fetch import local_files
+from reproduction.fcn.images import palette
+from reproduction.fcn.nets import mini_nets, published_nets
+from reproduction.fcn.segment import card
+
+NAMES = ("background", "cat")
+
+
+@pytest.mark.parametrize("name", published_nets.NETS)
+def test_the_cards_of_the_published_nets_say_what_they_take_and_tell(name):
+    row = published_nets.NETS[name]
+    about = card.of(row)
+    assert about.kinds == tuple(row.inputs.values())
+    assert [(top, len(said.classes), said.score) for top, said in about.labels.items()] == [
+        (head.label, head.classes, head.score) for head in row.heads
+    ]
+    assert card.loads(card.dumps(about)) == about
+
+
+def test_the_cards_of_nets_that_know_drawn_things_only_say_so():
+    about = card.of(mini_nets.NETS["mini-fcn8s"])
+    assert about.knows == "drawn things only, no photographs"
+    assert card.loads(card.dumps(about)) == about
+    assert "knows" not in json.loads(card.dumps(card.of(published_nets.NETS["voc-fcn8s"]))), (
+        "earlier versions would refuse it"
+    )
+
+
+def test_means_keep_their_precision():
+    about = card.of(published_nets.NETS["nyud-fcn32s-color-hha"])
+    assert about.inputs["color"].mean_array.dtype == np.float32
+    assert np.array_equal(about.inputs["color"].mean_array, nyud.MEAN_BGR)
+    assert np.array_equal(about.inputs["hha"].mean_array, nyud.MEAN_HHA)
+    assert (about.inputs["color"].order, about.inputs["hha"].order) == ("BGR", "RGB")
+    voc = card.of(published_nets.NETS["voc-fcn8s"]).inputs["data"]
+    assert voc.mean_array.tolist() == list(published_nets.MEAN_BGR)
+    assert voc.precision == "float64"
+
+
+def test_a_card_of_ones_own_goes_to_a_file_and_back(tmp_path):
+    about = card.own("mine", NAMES, [(1, 2, 3), (4, 5, 6)], weights="mine.caffemodel", source={"sha256": "0"})
+    card.dump(about, tmp_path / card.FILE)
+    assert card.load(tmp_path / card.FILE) == about
+    assert card.own("mine", NAMES).labels["label"].colours == tuple(map(tuple, palette.voc(2).tolist()))
+    assert card.of(published_nets.NETS["voc-fcn8s"]).labels["label"].classes == class_names("voc")
+
+
+def test_a_file_is_named_by_its_content(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert card.sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_only_the_published_file_has_the_published_licence(tmp_path):
+    about = card.of(published_nets.NETS["voc-fcn-alexnet"])
+    entry = local_files.manifest()["voc-fcn-alexnet"]
+    for name, size, licence in (
+        (entry.file_name, entry.size_bytes or 3, entry.licence),
+        ("mine.caffemodel", entry.size_bytes or 3, ""),
+    ):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(size)
+        found = card.sourced(about, tmp_path / name)
+        assert found.licence == licence
+        assert found.source == {"file": name, "sha256": card.sha256(tmp_path / name)}
+
+
+def change(path, value):
+    document = json.loads(card.dumps(card.own("mine", NAMES)))
+    part = document
+    *folders, last = path.split("/")
+    for folder in folders:
+        part = part[folder]
+    part[last] = value
+    return json.dumps(document)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("{", "Expecting property name enclosed in double quotes: line 1 column 2 (char 1); want JSON."),
+        ("[]", "it is []; want an object."),
+        ("{}", "it has no format; want 1."),
+        (change("more", 1), "more is not a name that belongs here; want net, inputs, labels, "),
+        (change("format", 2), "format is 2; want 1."),
+        (change("net", 3), "net is 3; want a string."),
+        (change("inputs", {}), "inputs is {}; want at least one."),
+        (change("weights", "../a"), 'weights is "../a"; want the name of a file beside the card.'),
+        (change("inputs/data/kind", "x"), 'inputs.data.kind is "x"; want color or '),
+        (change("inputs/data/kind", [0]), "inputs.data.kind is [0]; want a string."),
+        (change("inputs/data/order", "RGB"), "inputs.data does not fit together; want the order BGR for color."),
+        (change("inputs/data/mean", [1, 2]), "inputs.data does not fit together; want 3 numbers as mean."),
+        (change("inputs/data/mean", [1, 2, "x"]), 'inputs.data.mean[2] is "x"; want a number.'),
+        (change("labels/label/classes", []), "labels.label.classes is []; want 1 to 255 names."),
+        (change("labels/label/colours", [[0, 0, 0]]), "labels.label does not fit together; want R, G, B for "),
+        (change("labels/label/colours", [[0, 0, 0], [0, 0, 256]]), "labels.label.colours[1][2] is 256; want a num"),
+        (change("source", {"a": 1}), "source.a is 1; want a string."),
+    ],
+)  # fmt: skip
+def test_what_is_no_card_is_one_line(text, error):
+    with pytest.raises(DataError) as raised:
+        card.loads(text, "c.json")
+    assert str(raised.value).startswith(f"c.json: this is no card: {error}")
+
+
+def test_a_card_that_cannot_be_read_is_one_line(tmp_path):
+    with pytest.raises(DataError, match=r"the card cannot be read \(no such file or directory\)\.$"):
+        card.load(tmp_path / "none")
+    (tmp_path / "b").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match="this is no card: byte 0 is not UTF-8; want JSON"):
+        card.load(tmp_path / "b")

@@ -1,0 +1,88 @@
+"""What losses are taken over, and how they read."""
+
+import math
+
+import numpy as np
+import pytest
+
+from reproduction.caffe.formats import prototxt
+from reproduction.caffe.net.net import Net
+from reproduction.caffe.schema import NetParameter, Phase
+from reproduction.fcn.nets import published_nets
+from reproduction.fcn.train.losses import Loss, Meter, losses
+
+SHAPES = {"data": (1, 2, 3, 4), "label": (1, 1, 3, 4)}
+
+
+def net(loss="", shapes=SHAPES):
+    slots = "".join(
+        f"""layer {{ name: "{top}" type: "Input" top: "{top}"
+                    input_param {{ shape {{ {" ".join(f"dim: {n}" for n in shape)} }} }} }}"""
+        for top, shape in shapes.items()
+    )
+    text = f"""{slots}
+        layer {{ name: "score" type: "Convolution" bottom: "data" top: "score"
+                 convolution_param {{ num_output: 5 kernel_size: 1 }} }}
+        layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "score" bottom: "label" top: "loss" {loss} }}"""
+    return Net(prototxt.loads(text, NetParameter), Phase.TRAIN)
+
+
+@pytest.mark.parametrize(
+    ("text", "summed", "ignored", "weight"),
+    [
+        ("", False, None, 1.0),
+        ("loss_param { ignore_label: 255 normalize: false }", True, 255, 1.0),
+        ("loss_param { normalization: NONE }", True, None, 1.0),
+        ("loss_param { normalization: FULL normalize: false } loss_weight: 0.5", False, None, 0.5),
+    ],
+)
+def test_what_a_loss_is_divided_by_is_read_as_caffe_reads_it(text, summed, ignored, weight):
+    assert losses(net(text)) == [Loss("loss", "label", 5, True, summed, ignored, weight)]
+
+
+def test_the_loss_of_a_classifier_is_of_images():
+    shapes = {"data": (4, 2, 1, 1), "label": (4, 1)}
+    (loss,) = losses(net("loss_param { normalize: false }", shapes))
+    assert (loss.dense, loss.summed) == (False, False)
+    meter = Meter(net(shapes=shapes), lambda draw: {})
+    assert meter.read([2.0, 4.0], [0, 0]) == (3.0, None)
+
+
+def test_published_nets_learn_from_sums_but_for_alexnet():
+    for name in ("voc-fcn8s", "siftflow-fcn16s", "voc-fcn-alexnet"):
+        row = published_nets.NETS[name]
+        message = published_nets.net(row, row.splits[0])
+        for layer in message.layer:
+            if layer.type == "Convolution" and layer.convolution_param.num_output > 60:
+                layer.convolution_param.num_output = 2
+        shapes = {"data": (1, 3, 9, 9), **{head.label: (1, 1, 9, 9) for head in row.heads}}
+        found = losses(Net(message, Phase.TRAIN, inputs=shapes))
+        assert [(loss.label, loss.classes) for loss in found] == [(head.label, head.classes) for head in row.heads]
+        assert {loss.summed for loss in found} == {name != "voc-fcn-alexnet"}
+
+
+def labels(*counts):
+    """Draws whose labels have so many pixels that count, of 12."""
+    return lambda draw: {"label": np.where(np.arange(12) < counts[draw], 1, 255).reshape(1, 1, 3, 4)}
+
+
+def test_a_summed_loss_reads_per_pixel_too():
+    meter = Meter(net("loss_param { ignore_label: 255 normalize: false }"), labels(12, 3))
+    meter(0), meter(1)
+    assert meter.pixels == [12, 3]
+    assert meter.read([24.0, 9.0], meter.pixels) == (16.5, 33 / 15)
+    meter.reset()
+    meter(1)
+    assert meter.read([3 * math.log(5)], meter.pixels) == (3 * math.log(5), math.log(5))
+
+
+def test_a_mean_loss_reads_as_a_sum_too():
+    meter = Meter(net("loss_param { ignore_label: 255 }"), labels(12, 3))
+    meter(0), meter(1)
+    assert meter.read([2.0, 4.0], meter.pixels) == ((24.0 + 12.0) / 2, 3.0)
+
+
+def test_an_image_without_labels_divides_by_nothing():
+    meter = Meter(net("loss_param { ignore_label: 255 normalize: false }"), labels(0))
+    meter(0)
+    assert meter.read([0.0], meter.pixels) == (0.0, 0.0)

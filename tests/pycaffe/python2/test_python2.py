@@ -1,0 +1,219 @@
+"""Which Python a source is for, and what its translation means; against Python 2.7.18 itself in test_run."""
+
+import importlib
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from reproduction.pycaffe.python2 import dialect, imports, names, streams, translate
+from reproduction.pycaffe.run import run
+
+
+@pytest.mark.parametrize(
+    ("source", "python"),
+    [
+        ("print 1", 2),
+        ("except_ = 1\ntry:\n    pass\nexcept E, e:\n    pass", 2),
+        ("for k in xrange(3): pass", 2),
+        ("d.iteritems()", 2),
+        ("import cPickle", 2),
+        ("from StringIO import StringIO", 2),
+        ("x = unicode('a')", 2),
+        ("import string\nx = string.join([])", 2),
+        ("import string as s\nx = s.letters", 2),
+        ("from string import maketrans", 2),
+        ("from itertools import izip, count", 2),
+        ("import sys\nx = sys.maxint", 2),
+        ("import types\nx = types.StringType", 2),
+        ("import urllib\nurllib.urlretrieve(x)", 2),
+        ("import sets", 2),
+        ("if a:\n        b\n\tc", 2),
+        ("import string\nx = string.ascii_letters", None),
+        ("import urllib.request\nurllib.request.urlopen(x)", None),
+        ("try:\n    from itertools import izip\nexcept ImportError:\n    izip = zip", None),
+        ("xrange = range\nxrange(3)", None),
+        ("def f(long): return long", None),
+        ("try:\n    import cPickle as pickle\nexcept ImportError:\n    import pickle", None),
+        ("import sys\nif sys.version_info[0] == 2: x = unicode('a')", None),
+        ("import six\nsix.iteritems({})", None),
+        ("print('a')", None),
+        ("x = f'{1}'", 3),
+        ("def f(a: int): pass", 3),
+        ("def f(*, a): pass", 3),
+        ("class A(metaclass=B): pass", 3),
+        ("raise A from B", 3),
+        ("x = f'{unicode}'", 3),
+        ("x: int = 1", 3),
+        ("a @ b", 3),
+    ],
+)
+def test_a_source_tells_its_python(source, python):
+    assert dialect.of(source) == python
+
+
+def test_a_program_is_python_2_when_anything_that_it_imports_is(tmp_path):
+    (tmp_path / "main.py").write_text("import inner.deep, other\n")
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "__init__.py").write_text("")
+    (tmp_path / "inner" / "deep.py").write_text("from . import last\n")
+    (tmp_path / "inner" / "last.py").write_text("x = 1\n")
+    assert dialect.of_program(tmp_path / "main.py", [tmp_path]) == 3
+    (tmp_path / "inner" / "last.py").write_text("print 1\n")
+    assert dialect.of_program(tmp_path / "main.py", [tmp_path]) == 2
+
+
+def ran(source):
+    """Run a Python 2 source and return its names."""
+    module = types.ModuleType("old")
+    module.__dict__["__builtins__"] = names.BUILTINS
+    exec(translate.compiled(source, "old.py"), module.__dict__)
+    return vars(module)
+
+
+def test_division_is_the_future_one_where_the_source_says_so():
+    assert ran("x = 7 / 2")["x"] == 3
+    assert ran("from __future__ import division\nx = 7 / 2")["x"] == 3.5
+
+
+def test_arrays_of_integers_are_divided_to_integers():
+    found = ran("import numpy as np\na = np.arange(4)\nb = a / 2\nc = a / 2.\nd = a.copy()\nd[1:] /= 3")
+    assert found["b"].tolist() == [0, 0, 1, 1]
+    assert found["c"].tolist() == [0, 0.5, 1, 1.5]
+    assert found["d"].tolist() == [0, 0, 0, 1]
+
+
+def test_division_in_place_evaluates_its_target_once_and_keeps_the_object():
+    found = ran(
+        "import numpy as np\n"
+        "calls = []\n"
+        "def index():\n    calls.append(1)\n    return 0\n"
+        "x = [np.array([4.]), 9]\nkept = x[0]\n"
+        "x[index()] /= 2\n"
+        "x[1] /= 2\n"
+        "y = np.ones((2, 2)) * 8\n"
+        "y[:, ::2] /= 4"
+    )
+    assert found["calls"] == [1]
+    assert found["x"][0] is found["kept"]
+    assert found["x"][1] == 4
+    assert found["y"].tolist() == [[2, 8], [2, 8]]
+
+
+@pytest.mark.parametrize(
+    ("source", "want"),
+    [
+        ("if 1:\n\tx = 1\n        y = 2", 3),
+        ("x = y = 1\nif 0:\n    x = 7\n    if x:\n\ty = 7", 2),
+        ("if 1:\n    if 1:\n\tx = 1\n    y = 2", 3),
+        ('def f():\n\treturn len("""a\n\tb""")\nx, y = f(), len(\'\t\')', 5),
+        ("x = (1,\n\t2)[0]\nif x:\n\ty = 2 # \t", 3),
+        ("class A:\n\n\t# \t\n  \n\tx = 1\n        y = 2\nx, y = A.x, A.y", 3),
+    ],
+)
+def test_a_tab_goes_to_the_next_multiple_of_8_and_stays_in_strings(source, want):
+    found = ran(source)
+    assert found["x"] + found["y"] == want
+
+
+def test_a_string_buffer_returns_what_was_put_in():
+    text, data = streams.StringIO("a\nb"), streams.StringIO(b"\x89PNG\r\n")
+    assert (text.readline(), list(text), text.getvalue(), text.len) == ("a\n", ["b"], "a\nb", 3)
+    assert (data.read(2), data.readlines(), data.getvalue()) == (b"\x89P", [b"NG\r\n"], b"\x89PNG\r\n")
+    both = streams.StringIO()
+    assert both.getvalue() == ""
+    both.writelines(["é", b"\xff"])
+    assert both.getvalue() == b"\xc3\xa9\xff"
+    assert streams.StringIO(streams.as_text(b"\x89PNG")).read() == b"\x89PNG"
+
+
+@pytest.mark.parametrize("mode", ["r", "rb", "U", "r+", "rb+"])
+def test_files_take_text_and_bytes(tmp_path, mode):
+    path = tmp_path / "f"
+    for way in ("w", "wb"):
+        with streams.open_file(path, way) as file:
+            file.write("a\r\n")
+            file.write(b"\xff\n")
+            assert file.mode == way
+    with streams.open_file(path, mode) as file:
+        lines = file.readlines()
+    want = [b"a\n" if mode == "U" else b"a\r\n", b"\xff\n"]
+    assert lines == (want if "b" in mode else [line.decode("utf-8", "surrogateescape") for line in want])
+    with streams.open_file(path, "a") as file:
+        print("end", file=file)
+    assert path.read_bytes() == b"a\r\n\xff\nend\n"
+
+
+def test_what_a_text_executes_is_python_2_too():
+    found = ran(
+        "exec 'x = 7 / 2'\ny = eval(' 7 / 2')\nz = {}\nexec compile('x = `7 / 2`', 'f', 'exec') in z\nz = z['x']"
+    )
+    assert (found["x"], found["y"], found["z"]) == (3, 3, "3")
+    assert ran("from __future__ import division\nx = eval('7 / 2')")["x"] == 3.5
+
+
+def test_an_exception_has_a_message():
+    source = "x = []\nclass A: message = 3\nfor e in (ValueError('no'), KeyError(1, 2), A()):\n    x.append(e.message)"
+    assert ran(source)["x"] == ["no", "", 3]
+
+
+def test_methods_that_were_renamed_are_found():
+    assert ran("import numpy as np\nx = np.zeros(2, np.uint8).tostring()")["x"] == b"\0\0"
+
+
+def test_lines_are_those_of_the_source_where_the_translation_has_more():
+    source = "def f((a, b), (c, d)):\n    print a\n    return 1 / 0\n\n\nf((1, 2), (3, 4))\n"
+    with pytest.raises(ZeroDivisionError) as error:
+        ran(source)
+    lines = [entry.lineno for entry in error.traceback if str(entry.path).endswith("old.py")]
+    assert [line + 1 for line in lines] == [6, 3]
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "text"),
+    [
+        ("print 1\nx = = 2\n", 2, "invalid syntax"),
+        ("print 1\nif x:\ny = 1\n", 3, "invalid syntax"),
+        ("x = (1\n", 1, "'(' was never closed"),
+    ],
+)
+def test_what_is_no_python_is_a_syntax_error_at_its_line(source, line, text):
+    with pytest.raises(SyntaxError) as error:
+        translate.compiled(source, "old.py")
+    assert (error.value.filename, error.value.lineno, error.value.msg) == ("old.py", line, text)
+
+
+def test_packages_find_their_own_modules_first(tmp_path, monkeypatch):
+    (tmp_path / "oldpackage").mkdir()
+    (tmp_path / "oldpackage" / "__init__.py").write_text("import nearby\nfrom nearby import x\nprint 1 / 2\n")
+    (tmp_path / "oldpackage" / "nearby.py").write_text("x = 5 / 2\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.setattr(sys, "path_hooks", list(sys.path_hooks))
+    monkeypatch.setattr(sys, "path_importer_cache", {})
+    monkeypatch.setattr(imports.Loader, "python2", True)
+    imports.install()
+    package = importlib.import_module("oldpackage")
+    assert (package.x, package.nearby.x) == (2, 2)
+    assert sys.modules.pop("oldpackage.nearby") is package.nearby
+    assert sys.modules.pop("oldpackage") is package
+    assert not list(tmp_path.rglob("*.pyc"))
+
+
+def test_only_the_programs_own_folders_are_translated(tmp_path):
+    assert imports.is_own(str(tmp_path))
+    assert not imports.is_own(np.__file__)
+    assert not imports.is_own(types.__file__)
+    assert not imports.is_own(run.__file__)
+
+
+def test_a_package_that_is_missing_is_named_as_it_is_installed():
+    finder = run._Remedy()
+    assert finder.find_spec("anything", None) is None
+    with pytest.raises(ModuleNotFoundError) as error:
+        finder.find_spec("skimage", None)
+    assert error.value.name == "skimage"
+    assert str(error.value) == (
+        "No module named 'skimage', which the program needs and this project does not. "
+        "Install it: pip install scikit-image."
+    )
