@@ -1,12 +1,12 @@
-"""Caffe's semantics, without Caffe.
+"""Caffe in PyTorch: file formats, layers, nets and the solver, without a dependency on Caffe.
 
-1. ``errors``, ``locks``, ``devices``: the one family of errors, locks between processes, where nets run
-2. ``schema``    every message of Caffe's formats, declared once;  ``geometry``, ``fillers``: sizes and initial values
-3. ``formats``   files <-> messages: prototxt, caffemodel, HDF5 and others; old nets upgraded to the current form
-4. ``dialects``  what forks of Caffe wrote, read as Caffe's own
+1. ``errors``, ``locks``, ``devices``: error classes, locks between processes, and the devices that nets run on
+2. ``schema``    the messages of ``caffe.proto``;  ``geometry``, ``fillers``: output sizes and initial values
+3. ``formats``   read and write prototxt, caffemodel, HDF5 and other files; upgrade old nets to the current form
+4. ``dialects``  convert the extensions of Caffe forks to BVLC Caffe's fields
 5. ``layers``    one class for each layer type
 6. ``net``       message -> graph -> ``nn.Module``; nets written in Python; ONNX
-7. ``training``  Caffe's solver: rates, updates, snapshots
+7. ``training``  Caffe's solver: learning rates, updates, snapshots
 """
 
 from reproduction.caffe import dialects as dialects

@@ -1,4 +1,4 @@
-"""The devices that nets run on, and what torch must be told so that they compute there as Caffe does."""
+"""Selection of the device that nets run on, with the torch settings under which it computes as Caffe does."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from reproduction.caffe.errors import ReproductionError
 
 
 def use(name: str | torch.device) -> torch.device:
-    """Look up a device, and set torch to compute there in single precision and, where it can, the same at every run.
+    """Return the device of this name; on CUDA, disable TF32 and select deterministic cuDNN algorithms for the process.
 
-    Warns of a device that was not tested, see ``tested``.
+    Issues a warning if the device is untested; see ``tested_devices``.
 
     Raises:
-        ReproductionError: there is no such device, or this torch cannot use it.
+        ReproductionError: If there is no such device, or this build of torch cannot use it.
     """
     tested_devices.warn_of(str(name))
     try:
@@ -24,11 +24,11 @@ def use(name: str | torch.device) -> torch.device:
         reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
         raise ReproductionError(f"device {str(name)!r} cannot be used ({reason})", remedy="Use cpu, or cuda.") from None
     if device.type == "cuda":
-        # Caffe: Caffe multiplies in full single precision. torch allows cuDNN to round the factors of convolutions to
-        # 10 bits (TF32), which is switched off here.
+        # Caffe: products are computed in full single precision. By default torch lets cuDNN round the inputs of
+        # convolutions to a mantissa of 10 bits (TF32); this package disables that.
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
-        # A run that goes on from a snapshot must be one that never stopped.
+        # A run that resumes from a snapshot must give the same bits as a run without interruption.
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
     return device

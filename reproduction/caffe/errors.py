@@ -1,7 +1,7 @@
-"""The one family of errors, and the one form of their messages.
+"""Error and warning classes, whose messages all have the same form.
 
 ``place: what is wrong; got X, want Y. Remedy.`` The place is a file with line and column, a file with a
-byte offset, or a layer. The code that knows *what* is wrong raises; the code that knows *where* adds the place.
+byte offset, or a layer. The code that detects a problem raises the error; a caller that knows the place adds it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ StrPath = str | os.PathLike[str]
 
 
 def printable(text: object) -> str:
-    r"""Return text from elsewhere as one line that a terminal, a table or a drawing shows and does not obey.
+    r"""Return untrusted text as one printable line, which is safe to show in a terminal, a table or a drawing.
 
-    Control characters, newlines, marks of the writing direction, and bytes that are not text are escaped as Python
-    writes them, such as ``\x1b``.
+    Control characters, newlines, marks of the writing direction and undecodable bytes are escaped in Python's
+    notation, such as ``\x1b``.
     """
     shown = str(text)
     if shown.isprintable():
@@ -28,15 +28,16 @@ def printable(text: object) -> str:
 
 
 class ReproductionError(ValueError):
-    """A mistake in the input, worded for the person who can mend it.
+    """An error in the user's input, with a message that says how to correct it.
 
-    Tools print ``error: `` and the message and exit 1. Every other exception is our bug and keeps its traceback.
+    Tools print ``error: `` and the message, and exit with status 1. Any other exception is a bug in this package and
+    keeps its traceback.
 
     Args:
         problem: what is wrong, in lower case, without a full stop.
-        place: where, as a person would click on it; empty when the caller will add it.
-        got: what was found; shown with ``; got``.
-        want: what was expected; shown with ``, want``.
+        place: where, such as ``net.prototxt:3:5``; empty if the caller adds it.
+        got: what was found, printed after ``; got``; None to omit it.
+        want: what was expected, printed after ``, want``; None to omit it.
         remedy: a sentence on what to do, with its full stop or question mark.
     """
 
@@ -57,32 +58,32 @@ class ReproductionError(ValueError):
         return printable(f"{text}. {self.remedy}" if self.remedy else f"{text}.")
 
     def at(self, place: str) -> ReproductionError:
-        """Return this error with ``place`` put before the place that it already has."""
+        """Prefix ``place`` to the place of this error, and return the error."""
         self.place = f"{place}: {self.place}" if self.place else place
         self.args = (str(self),)
         return self
 
     def advise(self, remedy: str) -> ReproductionError:
-        """Return this error with another remedy."""
+        """Replace the remedy of this error, and return the error."""
         self.remedy = remedy
         self.args = (str(self),)
         return self
 
 
 class ReproductionWarning(UserWarning):
-    """Input that is accepted but has no effect, or may not mean what its author meant; see ``warn``.
+    """A warning about input that has no effect, or that may not mean what its author intended; see ``warn``.
 
     Tools print it as one line after ``warning: ``.
     """
 
 
 def warn(problem: ReproductionError) -> None:
-    """Issue a ``ReproductionWarning`` with the text of an error that is not raised."""
+    """Issue a ``ReproductionWarning`` with the message of an error, without raising the error."""
     warnings.warn(ReproductionWarning(str(problem)), stacklevel=3)
 
 
 def shorten_warnings() -> None:
-    """Show each ``ReproductionWarning`` of this process as the line ``warning: TEXT``, without Python's source line."""
+    """Print each ``ReproductionWarning`` of this process as ``warning: TEXT``, without Python's source line."""
     warnings.formatwarning = _formatted
 
 
@@ -98,7 +99,7 @@ _usual_format = warnings.formatwarning
 
 
 class PrototxtError(ReproductionError):
-    """A prototxt that does not parse or does not fit the schema; ``path:line:column`` is its place."""
+    """The error for a prototxt that does not parse or does not fit the schema; the place is ``path:line:column``."""
 
     def __init__(
         self,
@@ -117,7 +118,7 @@ class PrototxtError(ReproductionError):
 
 
 class CaffemodelError(ReproductionError):
-    """A binary file that is not what its name says; the place is ``path, byte N``."""
+    """The error for a binary file that is damaged or of another kind; the place is ``path, byte N``."""
 
     def __init__(
         self,
@@ -135,7 +136,7 @@ class CaffemodelError(ReproductionError):
 
 
 class NetError(ReproductionError):
-    """A net that Caffe would refuse, or that cannot run here; the place is the layer."""
+    """The error for a net that Caffe would reject, or that this package cannot run; the place is the layer."""
 
     def __init__(
         self,
@@ -158,7 +159,7 @@ class NetError(ReproductionError):
 
 
 class DataError(ReproductionError):
-    """An image, label or data set that cannot be used; the place is the file."""
+    """The error for an image, label or data set that cannot be used; the place is the file."""
 
     def __init__(self, problem: str, *, path: StrPath = "", got: object = None, want: object = None, remedy: str = ""):
         self.path = os.fspath(path)
@@ -166,7 +167,7 @@ class DataError(ReproductionError):
 
 
 class WeightsError(ReproductionError):
-    """Weights that do not fit the net, or are not the published ones; the place is the file."""
+    """The error for weights that do not fit the net, or are not the published ones; the place is the file."""
 
     def __init__(self, problem: str, *, path: StrPath = "", got: object = None, want: object = None, remedy: str = ""):
         self.path = os.fspath(path)
@@ -174,15 +175,15 @@ class WeightsError(ReproductionError):
 
 
 def cannot_write(error: OSError, path: StrPath) -> ReproductionError:
-    """Return the error for a file or a folder that the system does not let us write."""
+    """Return the error for a file or folder that could not be written because of ``error``."""
     reason = (error.strerror or str(error)).lower()
     return ReproductionError(f"cannot be written: {reason}", place=os.fspath(path))
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``Did you mean 'NEAR'?`` for the nearest known name, or nothing; see ``remedy``.
+    """Return ``Did you mean 'NEAR'?`` for the known name most similar to ``name``, or an empty string, as a remedy.
 
-    A word that was cut short is nearest to the whole word, then what resembles it; capitals do not matter.
+    A known name that begins with ``name`` is preferred to one that is merely similar. Case is ignored.
     """
     names = {each.lower(): each for each in known}
     whole = _completed(name, names)
@@ -191,11 +192,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def misspelt(name: str, known: Iterable[str]) -> str:
-    """Return ``Did you mean 'NEAR'?`` where a name is a known one with a typing error, or nothing; see ``remedy``.
+    """Return ``Did you mean 'NEAR'?`` if ``name`` is a known name with a typing error, else an empty string.
 
-    This is for names of which forks of Caffe have more than are known: ``ReLU6`` is not a misspelt ``ReLU``. A typing
-    error is a word cut short, other capitals, or a letter (two in words of 8 or more) that is missing, added, changed
-    or swapped with its neighbour. It is not in the first letter, and not in a digit.
+    Stricter than ``did_you_mean``, for names that a fork of Caffe may have added: ``ReLU6`` is not a misspelt
+    ``ReLU``. A typing error is a truncated name, other capitals, or one letter (two in names of 8 or more) that is
+    missing, added, changed or swapped with its neighbour. The first letter and all digits must agree.
     """
     word = name.lower().removesuffix("_param")
     names = {each.lower(): each for each in known}
@@ -211,12 +212,12 @@ def misspelt(name: str, known: Iterable[str]) -> str:
 
 
 def _completed(name: str, names: Iterable[str]) -> list[str]:
-    """List the names that begin with ``name`` and go on with letters."""
+    """Return the names that consist of ``name``, of at least 3 characters, and further letters."""
     return [each for each in names if len(name) > 2 and re.fullmatch(re.escape(name.lower()) + "[a-z]+", each)]
 
 
 def _distance(one: str, other: str) -> int:
-    """Count the letters to add, remove, change or swap with a neighbour between two words."""
+    """Return the edit distance of two words; a swap of neighbouring letters counts as one edit."""
     before, last = list[int](), list(range(len(other) + 1))
     for i, a in enumerate(one):
         row = [i + 1]
@@ -229,13 +230,13 @@ def _distance(one: str, other: str) -> int:
 
 
 def few(items: Sequence[object], most: int) -> str:
-    """Join the first items with commas, and count the others."""
+    """Join at most ``most`` items with commas; further items are counted, as in ``a, b and 3 more``."""
     shown = ", ".join(map(str, items[:most]))
     return shown if len(items) <= most else f"{shown} and {len(items) - most} more"
 
 
 def also_unknown(remedy: str, others: Mapping[str, Sequence[int]]) -> str:
-    """Return a remedy, followed by what else is unknown: each thing with the lines at which it is."""
+    """Return a remedy, followed by the list of what else is unknown, each with its line numbers."""
     if not others:
         return remedy
     listed = [f"{what} (line{'s' if len(lines) > 1 else ''} {few(lines, 3)})" for what, lines in others.items()]
@@ -243,7 +244,7 @@ def also_unknown(remedy: str, others: Mapping[str, Sequence[int]]) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a value as errors show it; Python converts no integer of more than 4,300 digits to text."""
+    """Return ``repr(value)``, or a phrase for an integer of more than 4,300 digits, which Python cannot format."""
     try:
         return repr(value)
     except ValueError:

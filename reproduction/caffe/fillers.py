@@ -1,7 +1,7 @@
-"""How Caffe initialises a parameter blob.
+"""Caffe's fillers: the initial values of parameters.
 
-The distributions are Caffe's; the random numbers are torch's, so that only the deterministic fillers (constant,
-bilinear) give Caffe's values.
+The distributions are Caffe's, but the random numbers are torch's. So only the deterministic fillers (constant and
+bilinear) give the same values as Caffe.
 
 Source: BVLC/caffe@9b89154 include/caffe/filler.hpp.
 """
@@ -18,15 +18,16 @@ from reproduction.caffe.schema import FillerParameter, VarianceNorm
 
 
 def fill(blob: Tensor, param: FillerParameter, generator: torch.Generator | None = None) -> None:
-    """Fill ``blob`` in place as ``param`` says.
+    """Fill ``blob`` in place with the filler of ``param``. A tensor on the meta device is left unchanged.
 
     Args:
-        blob: float tensor of any shape; the first axis counts outputs, the rest inputs.
-        param: the filler; its type is one of FILLERS.
-        generator: the source of random numbers; None is torch's own.
+        blob: float tensor of any shape, ``(outputs, inputs, ...)``.
+        param: the filler; its ``type`` is a key of ``FILLERS``.
+        generator: the source of random numbers; None for torch's global generator.
 
     Raises:
-        NetError: an unknown type, or a shape that the filler cannot fill.
+        NetError: If the filler type is unknown, its parameters are invalid, ``blob`` has no values, or the filler
+            does not support the shape.
     """
     filler = FILLERS.get(param.type)
     if filler is None:
@@ -37,7 +38,7 @@ def fill(blob: Tensor, param: FillerParameter, generator: torch.Generator | None
         return
     if param.sparse >= 0 and param.type != "gaussian":
         raise NetError("only the gaussian filler can be sparse", got=param.type)
-    # A blob without axes (PReLU's shared slope) is filled as one output with one input.
+    # A blob without axes (the slope of PReLU with channel_shared) is filled as one output with one input.
     filler(blob if blob.dim() else blob.view(1), param, generator)
 
 
@@ -56,8 +57,8 @@ def _gaussian(blob: Tensor, param: FillerParameter, generator: torch.Generator |
         raise NetError("the gaussian filler needs a positive std", got=param.std)
     blob.normal_(param.mean, param.std, generator=generator)
     if param.sparse >= 0:
-        # Caffe: `sparse` is the mean number of non-zero weights for each output, not a fraction (filler.hpp,
-        # GaussianFiller).
+        # Caffe: `sparse` is a count, not a fraction as in torch.nn.init.sparse_: each weight is non-zero with the
+        # probability sparse / num_outputs (filler.hpp, GaussianFiller).
         probability = min(1.0, param.sparse / blob.shape[0])
         blob.mul_(torch.empty_like(blob).bernoulli_(probability, generator=generator))
 
@@ -69,8 +70,8 @@ def _positive_unitball(blob: Tensor, param: FillerParameter, generator: torch.Ge
 
 
 def _fan(blob: Tensor, norm: VarianceNorm) -> float:
-    # Caffe: fan_out is the size without the first axis, also for kernels with more than two axes (filler.hpp,
-    # XavierFiller).
+    # Caffe: fan_out is the number of values divided by the length of axis 1, as in torch. A blob of one axis has
+    # fan_out = number of values, where torch raises an error (filler.hpp, XavierFiller).
     fan_in = blob.numel() / blob.shape[0]
     fan_out = blob.numel() / blob.shape[1] if blob.dim() > 1 else float(blob.numel())
     return {
@@ -96,8 +97,8 @@ def _bilinear(blob: Tensor, param: FillerParameter, generator: torch.Generator |
     factor = math.ceil(size / 2)
     center = (size - 1) / (2 * factor)
     tap = 1 - (torch.arange(size, dtype=blob.dtype, device=blob.device) / factor - center).abs()
-    # Caffe: the bilinear kernel is written for every pair of input and output channels, not only where the two are
-    # equal; it is meant for layers with one input channel per group.
+    # Caffe: the bilinear filler writes its kernel for every pair of input and output channels, not only for equal
+    # ones. So it upsamples correctly only in layers with one input channel per group.
     blob.copy_((tap[:, None] * tap[None, :]).expand_as(blob))
 
 

@@ -1,6 +1,7 @@
-"""The one arithmetic for sizes: windows that slide, the sizes they give, and where an output pixel looks.
+"""Window and size arithmetic: sliding windows, output sizes, and the maps between input and output coordinates.
 
-Integers only. Shape inference, the layers' forward and ``netspec.crop`` all ask here, so that they cannot disagree.
+Sizes are integers and coordinates exact fractions. Shape inference, the forward pass of layers and ``netspec.crop``
+all use these functions, so they always agree.
 """
 
 from __future__ import annotations
@@ -19,10 +20,14 @@ MAX_AXES = 32
 
 
 def check_shape(shape: Shape, what: str = "a blob") -> None:
-    """Check that Caffe can hold a blob of this shape, before any memory is taken for it.
+    """Check that a shape is valid in Caffe, before any memory is allocated for it.
+
+    Args:
+        shape: the shape, outermost axis first.
+        what: the subject of the error message.
 
     Raises:
-        NetError: it has too many axes or values, or an axis of an impossible length.
+        NetError: If the shape has more than 32 axes, a negative size, or more than 2^31 - 1 values.
 
     Source: BVLC/caffe@9b89154 src/caffe/blob.cpp L21-L44.
     """
@@ -35,7 +40,7 @@ def check_shape(shape: Shape, what: str = "a blob") -> None:
 
 
 def check_shapes(tops: Iterable[Shape]) -> list[Shape]:
-    """Return the shapes of a layer's tops after ``check_shape`` of each."""
+    """Return the shapes of a layer's tops as a list, each checked by ``check_shape``."""
     shapes = list(tops)
     for shape in shapes:
         check_shape(shape, "the top")
@@ -43,20 +48,21 @@ def check_shapes(tops: Iterable[Shape]) -> list[Shape]:
 
 
 def _check_length(size: int) -> None:
-    # Caffe: windows of nothing but padding are possible; torch has no such ones.
+    # Caffe: a bottom of length 0 along a spatial axis is accepted if padding makes room for a window. Here it is an
+    # error.
     if size < 1:
         raise NetError("the bottom has no pixels along a spatial axis", got=f"length {size}")
 
 
 @dataclass(frozen=True)
 class Window:
-    """A window that slides along one axis, in pixels.
+    """A sliding window along one axis; all sizes are in pixels.
 
     Attributes:
-        kernel: taps.
-        stride: step between windows.
-        pad: pixels added on both sides.
-        dilation: step between taps.
+        kernel: number of taps.
+        stride: distance between windows.
+        pad: pixels added on each side.
+        dilation: distance between taps.
     """
 
     kernel: int
@@ -66,12 +72,12 @@ class Window:
 
     @property
     def extent(self) -> int:
-        """Pixels from the first tap to the last, both counted."""
+        """The length from the first tap to the last, both included."""
         return self.dilation * (self.kernel - 1) + 1
 
 
 def _per_axis(values: Sequence[int], axes: int, default: int | None, name: str) -> list[int]:
-    """Spread a repeated field over the axes: nothing is the default, one value is for all."""
+    """Return one value for each axis: an empty field stands for ``default``, one value for all axes."""
     if not values and default is not None:
         return [default] * axes
     if len(values) == 1:
@@ -82,14 +88,15 @@ def _per_axis(values: Sequence[int], axes: int, default: int | None, name: str) 
 
 
 def conv_windows(param: ConvolutionParameter, axes: int = 2) -> list[Window]:
-    """Read the windows of a Convolution, Deconvolution or Im2col, one for each spatial axis.
+    """Return the windows of a Convolution, Deconvolution or Im2col layer, one for each spatial axis.
 
     Args:
-        param: the layer's ``convolution_param``; ``kernel_h``/``kernel_w`` and their siblings are for two axes.
-        axes: how many spatial axes there are.
+        param: the layer's ``convolution_param``. The fields ``kernel_h``/``kernel_w``, ``stride_h``/``stride_w`` and
+            ``pad_h``/``pad_w`` are allowed only with two axes.
+        axes: number of spatial axes.
 
     Raises:
-        NetError: a size is missing, given twice in two ways, or zero.
+        NetError: If a size is missing, zero, set in both forms, or not set once for all axes or once for each.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/base_conv_layer.cpp L13-L118.
     """
@@ -112,7 +119,7 @@ def conv_windows(param: ConvolutionParameter, axes: int = 2) -> list[Window]:
 
 
 def _pool_pair(param: PoolingParameter, name: str, square: str) -> tuple[int, int]:
-    """Read the field ``square``, or ``name_h`` and ``name_w``, of a pooling layer."""
+    """Return the (h, w) pair of a pooling layer from the field ``square``, or from ``name_h`` and ``name_w``."""
     both = param.has(f"{name}_h"), param.has(f"{name}_w")
     if any(both) and (param.has(square) or not all(both)):
         raise NetError(f"{square} is set twice or half", want=f"{square}, or {name}_h and {name}_w")
@@ -120,10 +127,13 @@ def _pool_pair(param: PoolingParameter, name: str, square: str) -> tuple[int, in
 
 
 def pool_windows(param: PoolingParameter, height: int, width: int) -> list[Window]:
-    """Read the two windows of a Pooling layer over a ``height`` x ``width`` input.
+    """Return the windows (vertical, horizontal) of a Pooling layer for a ``height`` x ``width`` input.
+
+    Global pooling has one window of the size of the input.
 
     Raises:
-        NetError: a size is missing, given in two ways, or zero, or the padding is not smaller than the kernel.
+        NetError: If a size is missing, set in both forms, or zero, the padding is not smaller than the kernel, or
+            global pooling has a kernel size, padding or a stride.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/pooling_layer.cpp L16-L77.
     """
@@ -146,18 +156,17 @@ def pool_windows(param: PoolingParameter, height: int, width: int) -> list[Windo
 
 
 def conv_size(size: int, window: Window) -> int:
-    """Count the windows of a convolution along one axis; Caffe rounds down.
+    """Return the output size of a convolution along one axis, rounded down as in Caffe.
 
     Raises:
-        NetError: the window is longer than the padded input, by a stride or more.
+        NetError: If ``size`` is less than 1, or the window exceeds the padded input by a stride or more.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/conv_layer.cpp L8-L22.
     """
     _check_length(size)
     span = size + 2 * window.pad - window.extent
-    # Caffe: a kernel may be longer than the padded input by less than one stride and still gives one output, computed
-    # with zeros past the end, since C++ rounds the negative quotient towards zero (conv_layer.cpp L18). torch raises an
-    # error.
+    # Caffe: a kernel that exceeds the padded input by less than one stride gives one output, computed with zeros past
+    # the end, since C++ rounds the negative quotient towards zero (conv_layer.cpp L18). torch raises an error.
     if span <= -window.stride:
         raise NetError(
             "the kernel is longer than the padded input", got=f"{size} + 2 * {window.pad} pixels", want=window.extent
@@ -166,7 +175,10 @@ def conv_size(size: int, window: Window) -> int:
 
 
 def deconv_size(size: int, window: Window) -> int:
-    """Give the output length of a deconvolution along one axis.
+    """Return the output size of a deconvolution along one axis.
+
+    Raises:
+        NetError: If ``size`` is less than 1, or the padding removes the whole output.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/deconv_layer.cpp L8-L22.
     """
@@ -180,20 +192,20 @@ def deconv_size(size: int, window: Window) -> int:
 def pool_sizes(
     sizes: Sequence[int], windows: Sequence[Window], rounding: RoundMode = RoundMode.CEIL
 ) -> tuple[int, ...]:
-    """Count the pooling windows along each axis.
+    """Return the output sizes of a pooling along each axis.
 
-    Caffe rounds up, then, only when there is padding on any axis, drops a last window that would start in it.
+    Caffe rounds up. Then, if any axis is padded, it drops a last window that would start in the padding at the end.
 
     Args:
-        sizes: input lengths, pixels.
-        windows: kernel, stride and pad of each axis, pixels.
-        rounding: CEIL unless the prototxt says ``round_mode: FLOOR``.
+        sizes: input sizes in pixels.
+        windows: the window of each axis; ``dilation`` is ignored.
+        rounding: ``CEIL``, or ``FLOOR`` for layers with ``round_mode: FLOOR``.
 
     Returns:
-        Output lengths, each at least 1.
+        Output sizes, each at least 1.
 
     Raises:
-        NetError: a window is longer than the padded input.
+        NetError: If an input size is less than 1, or a window is longer than the padded input and gives no output.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/pooling_layer.cpp L91-L117.
     """
@@ -202,8 +214,8 @@ def pool_sizes(
     for size, window in zip(sizes, windows, strict=True):
         _check_length(size)
         span = size + 2 * window.pad - window.kernel
-        # Caffe: a pooling window may be longer than the padded input by less than one stride, since the ceiling of the
-        # negative quotient is zero (pooling_layer.cpp L93).
+        # Caffe: a pooling window that exceeds the padded input by less than one stride gives one output, since the
+        # ceiling of the negative quotient is zero (pooling_layer.cpp L93). torch with ceil_mode=True does the same.
         count = span // window.stride + 1 if rounding is RoundMode.FLOOR else -(-span // window.stride) + 1
         if padded and (count - 1) * window.stride >= size + window.pad:
             count -= 1
@@ -218,17 +230,17 @@ def pool_sizes(
 
 
 class AxisError(NetError):
-    """Coordinate maps that start at different axes."""
+    """The error for two coordinate maps that start at different axes."""
 
 
 @dataclass(frozen=True)
 class CoordMap:
-    """Where a coordinate of one blob lies in another: ``scale * x + shift``, on the axes from ``axis`` on.
+    """An affine map from the coordinates of one blob to those of another: ``scale * x + shift`` for each spatial axis.
 
     Attributes:
-        axis: first spatial axis; None when the map is the identity on every axis.
-        scale: by spatial axis.
-        shift: by spatial axis, pixels.
+        axis: the first spatial axis; None if the map is the identity on every axis.
+        scale: one value for each spatial axis, or one value for all.
+        shift: one value in pixels for each spatial axis, or one value for all.
 
     Source: BVLC/caffe@9b89154 python/caffe/coord_map.py.
     """
@@ -238,14 +250,14 @@ class CoordMap:
     shift: tuple[Fraction, ...] = (Fraction(0),)
 
     def _spread(self, axes: int) -> tuple[tuple[Fraction, ...], tuple[Fraction, ...]]:
-        """Give scale and shift on so many axes; one value is for all."""
+        """Return ``scale`` and ``shift`` with one value for each of ``axes`` axes; a single value is repeated."""
         if len(self.scale) not in (1, axes):
             raise NetError("coordinate maps have different numbers of axes", got=f"{len(self.scale)} and {axes}")
         times = axes // len(self.scale)
         return self.scale * times, self.shift * times
 
     def __matmul__(self, other: CoordMap) -> CoordMap:
-        """Compose: ``(self @ other)`` takes x through ``other`` first."""
+        """Return the composition of two maps: ``self @ other`` applies ``other`` first."""
         if self.axis is not None and other.axis is not None and self.axis != other.axis:
             raise AxisError("coordinate maps start at different axes", got=f"{self.axis} and {other.axis}")
         axes = max(len(self.scale), len(other.scale))
@@ -257,13 +269,13 @@ class CoordMap:
         )
 
     def agrees(self, other: CoordMap) -> bool:
-        """Say whether both maps put every coordinate in the same place."""
+        """Return True if both maps are equal on every axis."""
         axes = max(len(self.scale), len(other.scale))
         same_axis = self.axis is None or other.axis is None or self.axis == other.axis
         return same_axis and self._spread(axes) == other._spread(axes)
 
     def inverse(self) -> CoordMap:
-        """Return the map the other way."""
+        """Return the inverse map."""
         return CoordMap(
             self.axis,
             tuple(1 / a for a in self.scale),
@@ -272,12 +284,12 @@ class CoordMap:
 
 
 def conv_map(windows: Sequence[Window], axis: int = 2) -> CoordMap:
-    """Map input coordinates to output coordinates of a convolution or pooling with these windows."""
+    """Return the map from input to output coordinates of a convolution or pooling with these windows."""
     return deconv_map(windows, axis).inverse()
 
 
 def deconv_map(windows: Sequence[Window], axis: int = 2) -> CoordMap:
-    """Map input coordinates to output coordinates of a deconvolution with these windows."""
+    """Return the map from input to output coordinates of a deconvolution with these windows."""
     return CoordMap(
         axis,
         tuple(Fraction(w.stride) for w in windows),
@@ -286,5 +298,5 @@ def deconv_map(windows: Sequence[Window], axis: int = 2) -> CoordMap:
 
 
 def crop_map(axis: int, offsets: Sequence[int]) -> CoordMap:
-    """Map input coordinates to output coordinates of a crop that starts at ``offsets`` from ``axis`` on."""
+    """Return the map from input to output coordinates of a Crop layer with these offsets, one an axis from ``axis``."""
     return CoordMap(axis, (Fraction(1),) * len(offsets), tuple(Fraction(-o) for o in offsets))

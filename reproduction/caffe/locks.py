@@ -1,9 +1,9 @@
-"""Locks between processes, so that one process at a time writes in a shared place.
+"""File locks between processes, so that only one process at a time writes to a shared file or folder.
 
-A lock is an empty hidden file that the system locks for the process that has it open. It is released when the process
-ends, however it ends, and an unlocked file that a killed process left is taken over by the next one.
+A lock is an empty hidden file, locked with ``flock`` by the process that has it open. The system releases the lock
+when that process ends, even if it is killed; the next process reuses the file that was left.
 
-Where the system has no such locks (Windows, some network file systems) nothing is locked.
+Where the system has no such locks (Windows, some network file systems), nothing is locked.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ except ImportError:  # Windows
     fcntl = None
 
 _POLL_SECONDS = 0.1
-_LONGEST = 50  # characters of a name inside that of its lock; four bytes each still make a file name
+_LONGEST = 50  # characters of a name that its lock's name repeats; at four bytes each, the result is a valid file name
 
 _mine = threading.local()  # the locks that this thread holds
 
 
 def hidden(path: StrPath, ending: str) -> Path:
-    """Return a hidden name next to a path: ``.NAME.ENDING``, with a long name cut."""
+    """Return the hidden path ``.NAME.ENDING`` in the same folder; ``NAME`` is cut to 50 characters."""
     target = Path(path)
     return target.with_name(f".{target.name[:_LONGEST]}.{ending}")
 
@@ -40,7 +40,7 @@ def try_lock(descriptor: int) -> bool | None:
     """Lock an open file without waiting.
 
     Returns:
-        True if it is locked now, False if another process holds the lock, None if the system cannot lock it.
+        True if the file is now locked, False if another process holds the lock, None if the system cannot lock it.
     """
     if fcntl is None:
         return None
@@ -54,7 +54,7 @@ def try_lock(descriptor: int) -> bool | None:
 
 
 def is_at(descriptor: int, path: StrPath) -> bool:
-    """Return True if an open file is still the one at this path, and not one that was removed or replaced."""
+    """Return True if ``path`` still names this open file, that is, the file was not removed or replaced."""
     try:
         return os.path.samestat(os.fstat(descriptor), Path(path).lstat())
     except FileNotFoundError:
@@ -63,7 +63,10 @@ def is_at(descriptor: int, path: StrPath) -> bool:
 
 @contextlib.contextmanager
 def folder(path: StrPath, problem: str, *, wait: bool = False, again: bool = False) -> Iterator[None]:
-    """Lock a folder, which is made if need be; see ``hold``."""
+    """Lock a folder by a file ``.lock`` in it; see ``hold``.
+
+    The folder is created if it does not exist. It is removed again at the end if it is still empty.
+    """
     new = [each for each in (Path(path), *Path(path).parents) if not each.exists()]
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
@@ -74,13 +77,13 @@ def folder(path: StrPath, problem: str, *, wait: bool = False, again: bool = Fal
             yield
     finally:
         with contextlib.suppress(OSError):
-            for each in new:  # where nothing was written
+            for each in new:  # rmdir removes only empty folders
                 each.rmdir()
 
 
 @contextlib.contextmanager
 def beside(path: StrPath, problem: str, *, wait: bool = False, again: bool = False) -> Iterator[None]:
-    """Lock a file, or a folder that appears when it is complete, by a lock next to it; see ``hold``."""
+    """Lock a file or folder, which need not exist, by a hidden file ``.NAME.lock`` next to it; see ``hold``."""
     with hold(hidden(path, "lock"), problem, place=path, wait=wait, again=again):
         yield
 
@@ -95,19 +98,19 @@ def hold(
     wait: bool = False,
     again: bool = False,
 ) -> Iterator[None]:
-    """Hold a lock.
+    """Lock a file for the duration of the context.
 
     Args:
-        path: the file to lock; it is created, and removed at the end.
-        problem: the error where another process holds it.
-        place: what the lock protects, for errors.
-        remedy: what to do about the error.
-        wait: wait for the other process rather than raise an error.
-        again: do nothing if this thread holds the lock already.
+        path: the lock file; it is created, and removed at the end.
+        problem: the text of the error if another process holds the lock.
+        place: the file or folder that the lock protects, named in errors; ``path`` if empty.
+        remedy: the remedy of that error.
+        wait: wait until the other process releases the lock, instead of raising an error.
+        again: do nothing if this thread already holds the lock.
 
     Raises:
-        DataError: another process holds it.
-        ReproductionError: the file cannot be created, as in a folder that is read-only.
+        DataError: If another process holds the lock and ``wait`` is False.
+        ReproductionError: If the file cannot be created, as in a read-only folder.
     """
     file = os.path.realpath(path)
     held: set[str] = _mine.__dict__.setdefault("held", set())

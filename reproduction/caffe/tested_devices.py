@@ -1,4 +1,4 @@
-"""Which devices this project was tested on: one fact, which every place that offers a device repeats.
+"""Record of the devices that this project was tested on.
 
 ``tools/exactness.py --device cuda`` compares all nets with Caffe on a CUDA device and then writes ``RECORD``. Until
 that file exists, the tools' help, the README and a warning say ``untested on CUDA``.
@@ -15,16 +15,16 @@ UNTESTED = "untested on CUDA"
 
 
 def remark(device: str = "cuda") -> str:
-    """Return ``untested on CUDA`` for a CUDA device of which no test is recorded, else nothing.
+    """Return ``untested on CUDA`` for a CUDA device if no test is recorded, else an empty string.
 
     Args:
-        device: its name, such as ``cpu`` or ``cuda:1``.
+        device: the name of the device, such as ``cpu`` or ``cuda:1``.
     """
     return UNTESTED if device.partition(":")[0] == "cuda" and not RECORD.is_file() else ""
 
 
 def warn_of(device: str) -> None:
-    """Warn of a device that was not tested."""
+    """Issue a warning if the device is untested; see ``remark``."""
     if said := remark(device):
         warn(
             ReproductionError(

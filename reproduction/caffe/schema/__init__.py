@@ -1,6 +1,6 @@
-"""Caffe's file formats: every message of BVLC Caffe's schema, declared once.
+"""The messages of BVLC Caffe's schema, ``caffe.proto``.
 
-The text format, the wire format and the upgrades are driven by these declarations.
+The readers and writers of the text format and of the wire format, and the upgrades, all use these declarations.
 
 Source: BVLC/caffe@9b89154 src/caffe/proto/caffe.proto (63 messages, 423 fields).
 """

@@ -59,7 +59,7 @@ class Datum(Message):
 
 
 class VarianceNorm(enum.IntEnum):
-    """Which fan a Xavier or MSRA filler divides by."""
+    """The fan by which a Xavier or MSRA filler divides."""
 
     FAN_IN = 0
     FAN_OUT = 1
@@ -67,7 +67,7 @@ class VarianceNorm(enum.IntEnum):
 
 
 class FillerParameter(Message):
-    """How a parameter blob is initialised."""
+    """The filler of a parameter blob: its type and parameters."""
 
     type = string(1, "constant")
     value = single(2)

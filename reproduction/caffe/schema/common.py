@@ -1,4 +1,4 @@
-"""Parameters of the layers that join, reshape, reduce and scale."""
+"""Parameters of layers that combine, reshape, reduce or scale blobs."""
 
 import enum
 
@@ -49,7 +49,7 @@ class ConcatParameter(Message):
 
 
 class EltwiseOp(enum.IntEnum):
-    """How Eltwise joins its bottoms."""
+    """The operation by which Eltwise combines its bottoms."""
 
     PROD = 0
     SUM = 1
@@ -111,7 +111,7 @@ class RecurrentParameter(Message):
 
 
 class ReductionOp(enum.IntEnum):
-    """How Reduction joins the values."""
+    """The operation by which Reduction combines values."""
 
     SUM = 1
     ASUM = 2

@@ -1,4 +1,4 @@
-"""Parameters of the layers that bring data in or write it out."""
+"""Parameters of the layers that read or write data."""
 
 import enum
 
@@ -19,7 +19,7 @@ from reproduction.caffe.schema.message import (
 
 
 class TransformationParameter(Message):
-    """What the data layers do to an image: scale, mirror, crop, mean."""
+    """The transformation of images in data layers: scale, mirror, crop and mean."""
 
     scale = single(1, 1.0)
     mirror = boolean(2)
@@ -31,7 +31,7 @@ class TransformationParameter(Message):
 
 
 class DatabaseBackend(enum.IntEnum):
-    """The database under a Data layer."""
+    """The kind of database that a Data layer reads."""
 
     LEVELDB = 0
     LMDB = 1
@@ -53,7 +53,7 @@ class DataParameter(Message):
 
 
 class DummyDataParameter(Message):
-    """Parameters of DummyData layers: shapes, and fillers for them."""
+    """Parameters of DummyData layers: the shapes of the tops, and their fillers."""
 
     data_filler = messages(1, FillerParameter)
     num = integers(2, UINT32)
@@ -95,7 +95,7 @@ class ImageDataParameter(Message):
 
 
 class InputParameter(Message):
-    """Parameters of Input layers: one shape for all tops, or one for each."""
+    """Parameters of Input layers: one shape for all tops, or one shape for each top."""
 
     shape = messages(1, BlobShape)
 
@@ -110,13 +110,13 @@ class MemoryDataParameter(Message):
 
 
 class ParameterParameter(Message):
-    """Parameters of Parameter layers: a learned blob as a top."""
+    """Parameters of Parameter layers, whose top is a learned blob."""
 
     shape = nested(1, BlobShape)
 
 
 class PythonParameter(Message):
-    """Parameters of Python layers: a class and a string for it."""
+    """Parameters of Python layers: a module, a class, and a string that the class reads."""
 
     module = string(1)
     layer = string(2)

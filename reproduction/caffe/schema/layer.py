@@ -1,4 +1,4 @@
-"""A layer, and the rules that say when it is part of the net."""
+"""A layer, and the rules that include it in a net or exclude it."""
 
 import enum
 
@@ -77,14 +77,14 @@ from reproduction.caffe.schema.vision import (
 
 
 class Phase(enum.IntEnum):
-    """Training or testing."""
+    """The phase of a net: training or testing."""
 
     TRAIN = 0
     TEST = 1
 
 
 class NetState(Message):
-    """What a net is built for: phase, level and stages."""
+    """The state that a net is built for: phase, level and stages."""
 
     phase = choice(1, Phase, Phase.TEST)
     level = int32(2)
@@ -92,7 +92,7 @@ class NetState(Message):
 
 
 class NetStateRule(Message):
-    """One include or exclude rule, held against a NetState."""
+    """An ``include`` or ``exclude`` rule, which is compared with a NetState."""
 
     phase = choice(1, Phase)
     min_level = int32(2)
@@ -102,14 +102,14 @@ class NetStateRule(Message):
 
 
 class DimCheckMode(enum.IntEnum):
-    """Whether a shared parameter must have the same shape, or only the same count."""
+    """The check of a shared parameter: the same shape, or only the same number of values."""
 
     STRICT = 0
     PERMISSIVE = 1
 
 
 class ParamSpec(Message):
-    """How one parameter blob is shared and learned."""
+    """The name by which one parameter blob is shared, and its learning rate and decay multipliers."""
 
     name = string(1)
     share_mode = choice(2, DimCheckMode)
@@ -118,7 +118,7 @@ class ParamSpec(Message):
 
 
 class LayerParameter(Message):
-    """A layer: its name, type, bottoms, tops, weights, and its type's parameters."""
+    """A layer: its name, type, bottoms, tops and weights, and the parameters of its type."""
 
     name = string(1)
     type = string(2)

@@ -1,4 +1,4 @@
-"""The two older forms of a layer, V0 and V1; ``upgrade`` turns them into today's."""
+"""The two older forms of a layer, V0 and V1; ``upgrade`` converts them to LayerParameter."""
 
 import enum
 
@@ -57,7 +57,7 @@ from reproduction.caffe.schema.vision import ConvolutionParameter, LRNParameter,
 
 
 class V0LayerParameter(Message):
-    """A layer as Caffe wrote it before 2014: all types in one message."""
+    """A V0 layer, the form before 2014: one message for all layer types."""
 
     name = string(1)
     type = string(2)
@@ -100,7 +100,7 @@ class V0LayerParameter(Message):
 
 
 class V1LayerType(enum.IntEnum):
-    """The layer types of 2014's format."""
+    """The layer types of the V1 format of 2014."""
 
     NONE = 0
     ABSVAL = 35
@@ -145,7 +145,7 @@ class V1LayerType(enum.IntEnum):
 
 
 class V1LayerParameter(Message):
-    """A layer as Caffe wrote it in 2014, with the type as an enum."""
+    """A V1 layer, the form of 2014: the type is an enum."""
 
     layer = nested(1, V0LayerParameter)
     bottom = strings(2)

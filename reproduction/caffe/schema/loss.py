@@ -1,4 +1,4 @@
-"""Parameters of the losses and of what measures them."""
+"""Parameters of the loss layers and of Accuracy."""
 
 import enum
 
@@ -7,7 +7,7 @@ from reproduction.caffe.schema.vision import Engine
 
 
 class NormalizationMode(enum.IntEnum):
-    """What a loss is divided by."""
+    """The number by which a loss is divided."""
 
     FULL = 0
     VALID = 1
@@ -16,7 +16,7 @@ class NormalizationMode(enum.IntEnum):
 
 
 class LossParameter(Message):
-    """Which labels a loss ignores and what it is divided by."""
+    """The label that a loss ignores, and its normalization."""
 
     ignore_label = int32(1)
     normalize = boolean(2)

@@ -1,4 +1,4 @@
-"""A net."""
+"""The message of a net."""
 
 from reproduction.caffe.schema.blobs import BlobShape
 from reproduction.caffe.schema.layer import LayerParameter, NetState
@@ -7,7 +7,7 @@ from reproduction.caffe.schema.message import INT32, Message, boolean, integers,
 
 
 class NetParameter(Message):
-    """A net: layers in order, and inputs in the old way."""
+    """A net: its layers in order, and inputs declared by the old ``input`` fields."""
 
     name = string(1)
     layers = messages(2, V1LayerParameter)

@@ -1,4 +1,4 @@
-"""A solver and its saved state."""
+"""The messages of a solver and of its saved state."""
 
 import enum
 
@@ -29,14 +29,14 @@ class SnapshotFormat(enum.IntEnum):
 
 
 class SolverMode(enum.IntEnum):
-    """Where Caffe would run."""
+    """The device that Caffe would run on."""
 
     CPU = 0
     GPU = 1
 
 
 class SolverType(enum.IntEnum):
-    """The update rules, in the old field's numbers."""
+    """The update rules, as values of the old field ``solver_type``."""
 
     SGD = 0
     NESTEROV = 1
@@ -47,7 +47,7 @@ class SolverType(enum.IntEnum):
 
 
 class SolverParameter(Message):
-    """A solver: the nets, the schedule, the update rule and the snapshots."""
+    """A solver: its nets, learning-rate policy, update rule and snapshots."""
 
     train_net = string(1)
     test_net = strings(2)
@@ -94,7 +94,7 @@ class SolverParameter(Message):
 
 
 class SolverState(Message):
-    """A snapshot of a solver: iteration, the model file, history."""
+    """The saved state of a solver: iteration, path of the model file, and history."""
 
     iter = int32(1)
     learned_net = string(2)

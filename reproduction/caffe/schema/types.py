@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from reproduction.caffe.schema.layer import LayerParameter
 
-# Layer types whose message has another name, and types that read none or several.
+# Layer types that read the message of another type, no message, or several.
 _BORROWED = {
     "Deconvolution": ("convolution_param",),
     "Im2col": ("convolution_param",),
@@ -18,10 +18,10 @@ _BORROWED = {
     **dict.fromkeys(("AbsVal", "BNLL", "BatchReindex", "Filter", "LSTMUnit", "Silence", "Split"), ()),
 }
 
-# Messages that several types share: not types themselves.
+# Messages that are not named after a layer type.
 _NOT_TYPES = {"Loss", "Recurrent", "Transformation"}
 
-#: Every layer type of BVLC Caffe, with the fields of LayerParameter in which its keywords are looked for.
+#: Every layer type of BVLC Caffe, with the fields of LayerParameter that hold its parameters.
 TYPES: dict[str, tuple[str, ...]] = {
     field.message.__name__.removesuffix("Parameter"): (name,)
     for name, field in LayerParameter.fields.items()
@@ -30,7 +30,7 @@ TYPES: dict[str, tuple[str, ...]] = {
 
 
 def unknown_types(layers: Iterable[LayerParameter]) -> dict[str, list[int]]:
-    """Return the types of these layers that Caffe does not have, as an error lists them, with their lines."""
+    """Return the layer types that BVLC Caffe does not have, as ``layer type 'NAME'``, with their line numbers."""
     found: dict[str, list[int]] = {}
     for layer in layers:
         if layer.type and layer.type not in TYPES:

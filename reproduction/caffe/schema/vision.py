@@ -1,4 +1,4 @@
-"""Parameters of the layers that slide windows over images."""
+"""Parameters of the layers with sliding windows, and of Crop."""
 
 import enum
 
@@ -7,7 +7,7 @@ from reproduction.caffe.schema.message import UINT32, Message, boolean, choice, 
 
 
 class Engine(enum.IntEnum):
-    """Which implementation Caffe would run; no effect on the result."""
+    """The implementation that Caffe would use; it has no effect here."""
 
     DEFAULT = 0
     CAFFE = 1
@@ -45,7 +45,7 @@ class CropParameter(Message):
 
 
 class NormRegion(enum.IntEnum):
-    """Where LRN sums squares."""
+    """The region over which LRN sums squares."""
 
     ACROSS_CHANNELS = 0
     WITHIN_CHANNEL = 1
@@ -63,7 +63,7 @@ class LRNParameter(Message):
 
 
 class PoolMethod(enum.IntEnum):
-    """What a pooling window returns."""
+    """The reduction of a pooling window: maximum, average or stochastic."""
 
     MAX = 0
     AVE = 1
@@ -71,7 +71,7 @@ class PoolMethod(enum.IntEnum):
 
 
 class RoundMode(enum.IntEnum):
-    """How a pooling output size is rounded."""
+    """The rounding of a pooling layer's output size."""
 
     CEIL = 0
     FLOOR = 1
