@@ -1,12 +1,12 @@
-"""What forks of Caffe wrote, read as BVLC's Caffe would have written it.
+"""Support for files of Caffe forks: their extensions are converted to BVLC Caffe's fields.
 
-A dialect declares what a fork adds to a message of the schema (``Message.dialects``), and adds functions to
-``upgrade`` and ``blobs`` that turn it into Caffe's own fields when a file is read. The rest of ``caffe`` knows no fork,
-and everything is written in BVLC's form. Dialects import the rest of ``caffe``; nothing in it imports them but the
-package itself, so that all of them are there whatever is imported.
+A dialect declares the fields that a fork adds to a message of the schema (``Message.dialects``). It registers
+functions in ``upgrade`` and ``blobs`` that convert these fields when a file is read. The rest of ``caffe`` contains no
+code for forks, and files are always written in BVLC's form. Only ``reproduction.caffe`` itself imports the dialects,
+so that all of them are registered whichever module is imported.
 
-1. ``future``       Crop layers of the Caffe of 2014 and 2015
-2. ``ceil_mode``    how forks call the rounding of pooled sizes
+1. ``future``       Crop layers of the FCN branch of Caffe, 2014 and 2015
+2. ``ceil_mode``    the rounding of pooling output sizes in forks
 3. ``nvidia``       the weights and BatchNorm layers of NVIDIA Caffe
 """
 

@@ -1,6 +1,6 @@
-"""``ceil_mode``: what forks of Caffe called the rounding of pooled sizes before Caffe had ``round_mode``.
+"""``ceil_mode``: the field of forks for the rounding of pooling output sizes, older than Caffe's ``round_mode``.
 
-``ceil_mode: false`` is ``round_mode: FLOOR``, and ``ceil_mode: true`` is ``round_mode: CEIL``, the default of both.
+``ceil_mode: false`` equals ``round_mode: FLOOR``, and ``ceil_mode: true`` equals ``round_mode: CEIL``, the default.
 
 Source: BVLC/caffe pull request 3057, which was not merged; its field number, 13, is that of ``round_mode`` today.
 """
@@ -14,16 +14,19 @@ from reproduction.caffe.schema.message import Message, boolean
 
 
 class CeilPoolingParameter(Message):
-    """What forks add to PoolingParameter; the number is not theirs, and is not written to any file."""
+    """The field that forks add to PoolingParameter; its number is arbitrary and is never written to a file."""
 
     ceil_mode = boolean(1013, True)
 
 
 def to_round_mode(net: NetParameter, was_old: bool) -> list[str]:
-    """Turn ``ceil_mode`` into ``round_mode``, in place.
+    """Convert ``ceil_mode`` to ``round_mode``, in place.
+
+    Returns:
+        A note that names the converted layers, or no notes.
 
     Raises:
-        NetError: a layer has both, and they disagree.
+        NetError: If a layer has both fields, and they disagree.
     """
     translated = []
     for layer in net.layer:

@@ -1,7 +1,7 @@
-"""``type: CROP``: Crop layers of the older form, V1, whose offset follows from the layers between their bottoms.
+"""``type: CROP``: Crop layers in the V1 format, whose offset is derived from the layers between their bottoms.
 
-Crop layers came to Caffe's master after V1. Nets of that form which have them, such as Freiburg's U-Net and CRF-RNN,
-were written for the branch in which FCNs were made; there a Crop layer has no parameters.
+Caffe's master branch got Crop layers after the V1 format. V1 nets with Crop layers, such as Freiburg's U-Net and
+CRF-RNN, were written for the branch ``future``, in which FCNs were developed. There a Crop layer has no parameters.
 
 Source: longjon/caffe@e0311166 src/caffe/proto/caffe.proto L1002, src/caffe/layers/crop_layer.cpp L12-L78.
 """
@@ -17,29 +17,32 @@ from reproduction.caffe.schema.message import Message, choice
 
 
 class FutureLayerType(enum.IntEnum):
-    """The layer type of 2014's format that master never had."""
+    """The V1 layer type that Caffe's master branch never had."""
 
     CROP = 40
 
 
 class FutureLayerParameter(Message):
-    """What the branch adds to V1LayerParameter."""
+    """The value that the branch adds to the enum of V1LayerParameter."""
 
     type = choice(5, FutureLayerType)
 
 
 def crop_type(layer: V1LayerParameter) -> str:
-    """Return ``"Crop"`` for a layer of that type, else nothing."""
+    """Return ``"Crop"`` for a V1 layer of type ``CROP``, else an empty string."""
     is_crop = bool(layer.unknown) and caffemodel.loads(layer.unknown, FutureLayerParameter).has("type")
     return "Crop" if is_crop else ""
 
 
 def set_offsets(net: NetParameter, was_old: bool) -> list[str]:
-    """Give the Crop layers of a net that was in an older form their offsets, in place.
+    """Set the offsets of the Crop layers of a net, in place, if the net was in the V0 or V1 format.
+
+    Returns:
+        Notes, one sentence for each layer that was set.
 
     Raises:
-        NetError: the offset of a layer cannot be known. In a net with weights, which may be wanted without the net,
-            the layer is left as it is and the notes say so.
+        NetError: If the offset of a layer cannot be derived and the net has no weights. In a net with weights, which
+            can be used without the net, a note reports the problem instead.
     """
     if not was_old:
         return []

@@ -1,10 +1,11 @@
 """The weights of NVIDIA Caffe 0.16 and later, DIGITS 6 among them, and the BatchNorm layers of 0.14 to 0.17.
 
-A blob is stored as bytes of a type of its own, ``raw_data`` of ``raw_data_type``. A BatchNorm layer may have a scale
-and a bias; it becomes BVLC's BatchNorm layer and a Scale layer after it, called ``<name>/scale_bias``, in nets and in
-files of weights alike. Its blobs were scale, bias, mean, variance and one number in 0.14 and 0.15, since 0.16 mean,
-variance, one number, scale and bias; that number is not used, where BVLC divides mean and variance by it. The fields
-145 to 148 of a layer, the types it computes in, change no weight; they are kept as protobuf keeps unknown fields.
+A blob is stored as bytes, ``raw_data``, of the type ``raw_data_type``. A BatchNorm layer may have a scale and a bias.
+In nets and in files of weights, such a layer is split into BVLC's BatchNorm layer and a Scale layer after it, named
+``<name>/scale_bias``. The blobs of such a layer are scale, bias, mean, variance and one number in 0.14 and 0.15, and
+mean, variance, one number, scale and bias since 0.16. The fork ignores that number; BVLC divides mean and variance by
+it, so it is set to 1. The fields 145 to 148 of a layer, the types in which it computes, do not change weights; they
+are kept as unknown fields.
 
 Source: NVIDIA/caffe@87a25543 src/caffe/proto/caffe.proto L5-L34, L592-L616, L1128-L1147; src/caffe/blob.cpp L303-L400;
 src/caffe/layers/batch_norm_layer.cpp; caffe-0.16 src/caffe/net.cpp L1127-L1144; caffe-0.15
@@ -38,7 +39,7 @@ _OCTETS = Kind("bytes", LENGTH, int, 0, np.dtype("u1"))
 
 
 class RawType(enum.IntEnum):
-    """The type of the values of a blob."""
+    """The type of the values in ``raw_data``."""
 
     DOUBLE = 0
     FLOAT = 1
@@ -56,7 +57,7 @@ _DTYPES: dict[RawType | None, np.dtype[Any]] = {
 
 
 class RawBlobProto(Message):
-    """What the fork adds to BlobProto."""
+    """The fields that the fork adds to BlobProto."""
 
     raw_data_type = choice(10, RawType)
     raw_diff_type = choice(11, RawType)
@@ -65,7 +66,7 @@ class RawBlobProto(Message):
 
 
 class ScaledBatchNormParameter(Message):
-    """What the fork adds to BatchNormParameter."""
+    """The fields that the fork adds to BatchNormParameter."""
 
     scale_filler = nested(5, FillerParameter)
     bias_filler = nested(6, FillerParameter)
@@ -74,13 +75,14 @@ class ScaledBatchNormParameter(Message):
 
 
 def raw_values(blob: BlobProto, path: StrPath) -> blobs.Array | None:
-    """Return the values of a blob that was stored as bytes, or None for any other blob.
+    """Return the values of a blob that is stored as ``raw_data``, or None for any other blob.
 
     Returns:
-        float64 for DOUBLE, else float32; a view of the bytes, but for FLOAT16.
+        A one-dimensional array: float64 for DOUBLE, float32 for FLOAT and FLOAT16. It is a view of the bytes, except
+        for FLOAT16, which is converted.
 
     Raises:
-        CaffemodelError: the type is missing or holds no weights, or the bytes do not fit it.
+        CaffemodelError: If the type is missing or not a float, or the number of bytes is not a multiple of its size.
     """
     raw = caffemodel.loads(blob.unknown, RawBlobProto)
     return _values(raw, "data", path) if raw.has("raw_data") else None
@@ -101,10 +103,13 @@ def _values(raw: RawBlobProto, kind: str, path: StrPath) -> blobs.Array:
 
 
 def to_data(net: NetParameter, was_old: bool) -> list[str]:
-    """Turn ``raw_data`` and ``raw_diff`` into BVLC's fields, in place.
+    """Convert ``raw_data`` and ``raw_diff`` to BVLC's fields, in place.
+
+    Returns:
+        A note with the number of converted blobs, or no notes.
 
     Raises:
-        CaffemodelError: as ``raw_values``; the place is the layer.
+        CaffemodelError: If the values cannot be converted, see ``raw_values``; the place is the layer.
     """
     count = sum(_to_data(layer, i) for layer in net.layer for i in range(len(layer.blobs)))
     return [f"{count} blobs were stored in the way of NVIDIA Caffe."] if count else []
@@ -125,7 +130,7 @@ def _to_data(layer: LayerParameter, i: int) -> bool:
 
 
 def split_batch_norms(net: NetParameter, was_old: bool) -> list[str]:
-    """Split BatchNorm layers with a scale and a bias, and give the blobs of all BatchNorm layers BVLC's shapes."""
+    """Split BatchNorm layers with a scale and bias, in place, and reshape the blobs of all BatchNorm layers to (C,)."""
     layers, split = [], []
     for layer in net.layer:
         layers.append(layer)
@@ -144,7 +149,7 @@ def split_batch_norms(net: NetParameter, was_old: bool) -> list[str]:
 
 
 def _flatten(blob: BlobProto) -> None:
-    """Make a blob of 1 x C x 1 x 1 one of C, as BVLC has it."""
+    """Reshape a blob of shape (1, C, 1, 1) to (C,), BVLC's shape, in place."""
     shape = blobs.shape(blob)
     if len(shape) == 4 and shape == (1, shape[1], 1, 1):
         for name in ("num", "channels", "height", "width"):
@@ -153,7 +158,7 @@ def _flatten(blob: BlobProto) -> None:
 
 
 def _scale(layer: LayerParameter, extra: ScaledBatchNormParameter) -> LayerParameter:
-    """Take the scale and the bias from a BatchNorm layer, and return the Scale layer that has them."""
+    """Move the scale and bias of a BatchNorm layer to a new Scale layer, and return that layer."""
     scale = LayerParameter(name=layer.name + upgrade.SPLIT_OFF, type="Scale", bottom=layer.top, top=layer.top)
     scale.line = layer.line
     scale.include.extend(rule.copy() for rule in layer.include)
@@ -166,14 +171,16 @@ def _scale(layer: LayerParameter, extra: ScaledBatchNormParameter) -> LayerParam
     if extra.has("bias_filler"):
         scale.scale_param.bias_filler = extra.bias_filler
     param = layer.batch_norm_param
-    param.eps = max(param.eps, _LEAST_EPS)  # as in the fork, which uses the stored statistics in TEST and only there
+    # The fork has this lower limit of eps, and uses the stored statistics in the TEST phase only.
+    param.eps = max(param.eps, _LEAST_EPS)
     param.clear("use_global_stats")
     scale.param.extend(layer.param[3:5])
     del layer.param[3:]
     for spec, rate in [*((each, 0.0) for each in layer.param), *((each, 1.0) for each in scale.param)]:
         spec.lr_mult = spec.decay_mult = rate
     if len(layer.blobs) == 5:
-        # The older order ends with one number; with one channel, where both do, the fork takes it for the older too.
+        # In the older order the last blob is the number, of shape (1,). With one channel the bias has this shape too;
+        # then the fork also assumes the older order.
         older = blobs.shape(layer.blobs[4]) == (1,)
         scale.blobs.extend(layer.blobs[:2] if older else layer.blobs[3:])
         layer.blobs[:] = [*layer.blobs[2 * older : 2 * older + 2], blobs.from_array(np.ones(1, np.float32))]

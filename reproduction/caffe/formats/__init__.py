@@ -1,4 +1,4 @@
-"""Files and messages: prototxt, caffemodel, HDF5, safetensors, npz and PyTorch's, read into and written from one form.
+"""Readers and writers of prototxt, caffemodel, HDF5, safetensors, npz and PyTorch files, all in terms of messages.
 
-This room imports ``errors``, ``locks``, ``schema`` and ``geometry`` only, and torch only inside functions that need it.
+This package imports ``errors``, ``locks``, ``schema`` and ``geometry`` only, and torch only inside functions.
 """

@@ -1,4 +1,4 @@
-"""Files on disk: read as a mapped view, written atomically, recognised by their first bytes."""
+"""Files on disk: memory-mapped reading, atomic writing, and recognition of a file's kind by its first bytes."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ _MAGIC = (
     (b"\xfd7zXZ", "an xz archive"),
     (b"version https://git-lfs", "a pointer that Git LFS left in place of the file"),
 )
-_HEAD = 512  # bytes that tell what a file is
-_SPARE = 48 << 20  # with what Python's objects take it is 64 MiB
+_HEAD = 512  # bytes that ``kind`` examines
+_SPARE = 48 << 20  # together with Python's objects, about 64 MiB
 _STEP = 16 << 20
-_PART = re.compile(r"\..*\.[0-9a-f]{16}\.part", re.DOTALL)  # what ``atomic`` calls a file that is being written
+_PART = re.compile(r"\..*\.[0-9a-f]{16}\.part", re.DOTALL)  # the temporary names that ``atomic`` creates
 
 _swept: set[str] = set()  # folders that this process has removed old parts from
 
@@ -52,7 +52,10 @@ FileError = type[DataError] | type[WeightsError] | type[CaffemodelError] | type[
 
 
 def kind(data: bytes | mmap.mmap | memoryview) -> str | None:
-    """Say in words what a file is by its first bytes; None where they are no sign, as those of a caffemodel."""
+    """Return a phrase for the kind of file that begins with ``data``, such as ``"an HDF5 file"``, or None if unknown.
+
+    A caffemodel has no signature, so its kind is None.
+    """
     head = bytes(data[:_HEAD])
     for magic, name in _MAGIC:
         if head.startswith(magic):
@@ -71,20 +74,20 @@ def kind(data: bytes | mmap.mmap | memoryview) -> str | None:
 
 
 def open_regular(path: StrPath, error: FileError = DataError) -> BinaryIO:
-    """Open a regular file for reading; a pipe or a device would block or never end.
+    """Open a regular file for reading, and reject pipes and devices, which could block or never end.
 
     Args:
         path: the file; a link is followed.
-        error: the class of the error.
+        error: the class of the error to raise.
 
     Raises:
-        DataError, or the class that is asked for: it is a folder, a pipe, a socket or a device, or
-            no file can have this name.
-        OSError: it cannot be opened.
+        DataError, or the class ``error``: If the path is a folder, a pipe, a socket or a device, or is not a valid
+            file name.
+        OSError: If the file cannot be opened.
     """
     try:
         mode = Path(path).stat().st_mode
-    except ValueError:  # a zero byte, or half of a character
+    except ValueError:  # a zero byte, or a lone surrogate
         raise error("this cannot be the name of a file", path=ascii(os.fspath(path))) from None
     _check_regular(mode, path, error)
     file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 (pathlib takes no opener)
@@ -108,11 +111,11 @@ def _check_regular(mode: int, path: StrPath, error: FileError) -> None:
 
 
 def read_regular(path: StrPath, limit: int, error: FileError = DataError) -> bytes:
-    """Read a regular file that may have at most ``limit`` bytes.
+    """Return the content of a regular file of at most ``limit`` bytes.
 
     Raises:
-        DataError, or the class that is asked for: it is larger, or not a regular file.
-        OSError: it cannot be read.
+        DataError, or the class ``error``: If the file is larger, or not a regular file.
+        OSError: If the file cannot be read.
     """
     with open_regular(path, error) as file:
         data = file.read(limit + 1)
@@ -122,11 +125,12 @@ def read_regular(path: StrPath, limit: int, error: FileError = DataError) -> byt
 
 
 def read_text(path: StrPath, limit: int = 64 << 20, error: FileError = DataError) -> str:
-    """Read a regular file of UTF-8 text, with or without a byte order mark.
+    """Return the content of a regular file of UTF-8 text, without the byte order mark.
 
     Raises:
-        DataError, or the class that is asked for: it is larger than ``limit`` bytes, not UTF-8, or not a regular file.
-        OSError: it cannot be read.
+        DataError, or the class ``error``: If the file is larger than ``limit`` bytes, not UTF-8, or not a regular
+            file.
+        OSError: If the file cannot be read.
     """
     try:
         return read_regular(path, limit, error).decode("utf-8-sig")
@@ -136,11 +140,11 @@ def read_text(path: StrPath, limit: int = 64 << 20, error: FileError = DataError
 
 
 def mapped(path: StrPath) -> mmap.mmap:
-    """Map a file into memory, read only: nothing is read or allocated before it is touched.
+    """Map a file into memory, read-only. The system loads each page when it is first accessed.
 
     Raises:
-        CaffemodelError: the file is empty, or it is not a regular file.
-        OSError: it cannot be opened.
+        CaffemodelError: If the file is empty, or not a regular file.
+        OSError: If the file cannot be opened.
     """
     with open_regular(path, CaffemodelError) as file:
         if os.fstat(file.fileno()).st_size == 0:
@@ -149,19 +153,19 @@ def mapped(path: StrPath) -> mmap.mmap:
 
 
 def check_declared(size: int, path: StrPath, ratio: int = 2, spare: int = _SPARE) -> None:
-    """Refuse a file whose arrays need far more memory than it has bytes, before any is allocated.
+    """Check that a file's arrays do not need far more memory than the file has bytes, before they are allocated.
 
-    Trained weights hardly compress. What takes more than this is a file that was made to fill the memory, or arrays
-    of little but zeros, which their owner can store without compression.
+    Trained weights hardly compress. So a file that exceeds the limit was probably written to exhaust memory. Arrays
+    that consist mostly of zeros may exceed it too; they can be stored without compression.
 
     Args:
-        size: the bytes of all arrays that are to be allocated.
+        size: the bytes of all arrays to be allocated.
         path: the file.
-        ratio: how many times the file's size they may take.
-        spare: bytes that they may take besides, for small files.
+        ratio: the limit, as a multiple of the file's size.
+        spare: bytes that are allowed in addition, for small files.
 
     Raises:
-        CaffemodelError: they are more.
+        CaffemodelError: If ``size`` exceeds ``spare + ratio * file size``.
     """
     stored = Path(path).stat().st_size
     if size > spare + ratio * stored:
@@ -175,14 +179,14 @@ def check_declared(size: int, path: StrPath, ratio: int = 2, spare: int = _SPARE
 
 
 def release(data: mmap.mmap, start: int, stop: int) -> None:
-    """Remove bytes of a mapped file from memory once they were used; they load again when they are touched."""
+    """Release the memory of bytes ``start`` to ``stop`` of a mapped file; they are loaded again on the next access."""
     start -= start % mmap.PAGESIZE
     if hasattr(mmap, "MADV_DONTNEED") and start < stop:
         data.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
 
 def is_file(path: StrPath) -> bool:
-    """Return whether a path names a regular file; False for what cannot be a name, such as one with a zero in it."""
+    """Return True if a path names a regular file; False for an invalid name, such as one with a zero byte."""
     try:
         return Path(path).is_file()
     except (OSError, ValueError):
@@ -190,7 +194,7 @@ def is_file(path: StrPath) -> bool:
 
 
 def is_utf8(text: str) -> bool:
-    """Say whether the text can be written as UTF-8; a name that came from other bytes cannot."""
+    """Return True if the text can be encoded as UTF-8; a file name decoded from other bytes cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -199,7 +203,7 @@ def is_utf8(text: str) -> bool:
 
 
 class _Reporting(io.FileIO):
-    """A file that says how many bytes it wrote, in steps that are small enough to watch, and why it could not."""
+    """A file that reports the bytes of each write, of at most 16 MiB, and records the last error in ``failure``."""
 
     progress: Callable[[int], object] | None = None
     failure: OSError | None = None
@@ -215,7 +219,7 @@ class _Reporting(io.FileIO):
         return written
 
     def sync(self) -> None:
-        """Wait until what was written is on the disk."""
+        """Flush the written bytes to the disk with ``fsync``."""
         try:
             os.fsync(self.fileno())
         except OSError as error:
@@ -225,18 +229,21 @@ class _Reporting(io.FileIO):
 
 @contextlib.contextmanager
 def atomic(path: StrPath, progress: Callable[[int], object] | None = None) -> Iterator[BinaryIO]:
-    """Open a file for writing that appears under its name only when it is complete.
+    """Open a file for atomic writing.
 
-    It is written next to its place, as ``.NAME.XXXXXXXXXXXXXXXX.part``, and moved there at the end; on any failure it
-    is removed, and what was at ``path`` stays as it was. A link is followed. The part is locked while it is written:
-    see ``remove_parts``.
+    The content is written to ``.NAME.XXXXXXXXXXXXXXXX.part`` in the same folder, which replaces ``path`` at the end.
+    On any failure the part is removed, and an existing file at ``path`` is unchanged. A link is followed. The part is
+    locked while it is written; see ``remove_parts``.
 
     Args:
-        path: the file.
-        progress: called with a number of bytes after each write.
+        path: the file to write.
+        progress: called after each write with the number of bytes written.
+
+    Yields:
+        The file, open for binary reading and writing.
 
     Raises:
-        ReproductionError: the file cannot be written, as on a full disk or in a folder that does not exist.
+        ReproductionError: If the file cannot be written, as on a full disk or in a folder that does not exist.
     """
     if "\0" in os.fspath(path):
         raise ReproductionError("this cannot be the name of a file", place=repr(path))
@@ -250,7 +257,7 @@ def atomic(path: StrPath, progress: Callable[[int], object] | None = None) -> It
             yield file
         part.replace(target)
     except Exception as error:
-        # A library that writes may have another word for the failure, so the file remembers it.
+        # A library that writes to the file may raise its own error, so the file records the OSError.
         failure = raw.failure if raw else None
         if isinstance(error, OSError) and (part is None or os.fspath(error.filename or "") == os.fspath(part)):
             failure = error
@@ -265,7 +272,7 @@ def atomic(path: StrPath, progress: Callable[[int], object] | None = None) -> It
 
 
 def _check_writable(target: Path, path: StrPath) -> None:
-    """Refuse what is not a file, and remove old parts from a folder that this process has not written to before."""
+    """Check that ``target`` is a file or does not exist; before the first write to its folder, remove old parts."""
     try:
         if target.exists() and not target.is_file():
             raise ReproductionError("this is not a file", place=os.fspath(path), remedy="Name a file to write.")
@@ -277,13 +284,16 @@ def _check_writable(target: Path, path: StrPath) -> None:
 
 
 def _new_part(target: Path) -> tuple[Path, _Reporting, int]:
-    """Create the part of a file; return it with a descriptor that holds its lock, until after it has its name."""
+    """Create and lock the part of a file; return its path, the open file, and a second descriptor of the same file.
+
+    The second descriptor keeps the lock until it is closed, after the part was renamed.
+    """
     while True:
         part = locks.hidden(target, f"{secrets.token_hex(8)}.part")
         raw = _Reporting(os.fspath(part), "x+")
         lock = os.dup(raw.fileno())
         locks.try_lock(lock)
-        if locks.is_at(lock, part):  # and was not removed as an old one before it was locked
+        if locks.is_at(lock, part):  # false if another process removed it as an old part before it was locked
             return part, raw, lock
         raw.close()
         os.close(lock)
@@ -291,13 +301,19 @@ def _new_part(target: Path) -> tuple[Path, _Reporting, int]:
 
 @contextlib.contextmanager
 def together(*paths: StrPath) -> Iterator[list[BinaryIO]]:
-    """Open files that appear under their names when all of them are whole and on the disk, in this order.
+    """Open several files that are replaced together, after all of them are complete and on the disk.
 
-    Whatever stops this, a power cut too, leaves no file beside an earlier one that it was not written with: what was
-    under the later names goes before the first appears.
+    The old files of all paths but the first are deleted; then the new files are renamed, in the order of ``paths``. So
+    even a power cut never leaves a new file next to an old one, but it may leave some of the files missing.
+
+    Args:
+        *paths: the files to write.
+
+    Yields:
+        The files, open for binary writing, in the order of ``paths``.
 
     Raises:
-        ReproductionError: as ``atomic``; then all is as it was.
+        ReproductionError: If a file cannot be written; see ``atomic``. If a write fails, the old files are unchanged.
     """
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(atomic(path)) for path in reversed(paths)][::-1]
@@ -316,13 +332,13 @@ def together(*paths: StrPath) -> Iterator[list[BinaryIO]]:
 
 
 def remove_parts(folder: StrPath) -> None:
-    """Remove what ``atomic`` left in a folder when a process was killed while it wrote.
+    """Remove the parts that ``atomic`` left in a folder because a process was killed while it wrote.
 
-    A part that another process is still writing is locked, and stays.
+    A part that another process is still writing is locked, and is kept.
     """
     try:
         found = [Path(entry) for entry in os.scandir(folder) if _PART.fullmatch(entry.name) and entry.is_file()]
-    except OSError:  # whatever is wrong with the folder is reported when the file is opened
+    except OSError:  # a problem with the folder is reported when the file is opened
         return
     for part in found:
         with contextlib.suppress(OSError):
@@ -336,12 +352,13 @@ def remove_parts(folder: StrPath) -> None:
 
 @contextlib.contextmanager
 def staging(target: StrPath, ending: str) -> Iterator[Path]:
-    """Make an empty folder ``.NAME.ENDING`` next to a path to prepare its new content in; it is removed at the end.
+    """Create an empty folder ``.NAME.ENDING`` next to ``target``, in which its new content is prepared.
 
-    The caller holds a lock of the path, so that a folder that is there already is that of a process that was killed.
+    The folder is removed at the end. The caller must hold a lock of ``target``: a folder that already exists is taken
+    for that of a killed process, and is removed.
 
     Raises:
-        ReproductionError: it cannot be made.
+        ReproductionError: If the folder cannot be created.
     """
     folder = locks.hidden(target, ending)
     try:

@@ -1,9 +1,10 @@
-"""Weights in any of five file formats, and one form in memory: a NetParameter whose layers have names and blobs.
+"""Read and write weights in five file formats; in memory they are a NetParameter whose layers have names and blobs.
 
-Between the formats the bytes of the floats stay as they are. Files of named arrays call parameter 0 of a layer
-``<layer>.weight``, 1 ``<layer>.bias`` and i ``<layer>.<i>``, as PyTorch's modules do; a layer's own name may hold dots.
-A safetensors file also carries the net itself, as prototxt, so that a caffemodel made from it is whole again.
-PyTorch files of other projects are read as well, where their modules are called as Caffe's layers.
+A conversion between formats does not change the bytes of the floats. In files of named arrays, parameter 0 of a layer
+is named ``<layer>.weight``, parameter 1 ``<layer>.bias`` and any other ``<layer>.<i>``, similar to a state dict of
+PyTorch; the name of a layer may contain dots. A safetensors file also stores the net as prototxt in its metadata, so
+that it can be converted back to a complete caffemodel. A PyTorch file of another project can be read if its modules
+have the names of Caffe's layers.
 """
 
 from __future__ import annotations
@@ -33,19 +34,20 @@ FORMATS = {
 }
 _SUFFIXES = ("weight", "bias")
 _PROTOTXT = "caffe.prototxt"  # the key of the net in the metadata of a safetensors file
-_OWN = ("format", _PROTOTXT)  # what such a file says of itself
+_OWN = ("format", _PROTOTXT)  # the keys that ``write`` adds to that metadata
 
 
 @dataclass
 class Weights:
-    """The weights of a net; iterating yields each layer that has any, with its arrays.
+    """The weights of a net. Iteration yields ``(layer name, list of arrays)`` for each layer with parameters.
 
     Attributes:
-        net: the layers with names and blobs; types and all else where the file knows them. Upgraded.
-        notes: what was upgraded, as sentences.
+        net: the layers with names and blobs, upgraded to the current form; the other fields are set if the file has
+            them.
+        notes: sentences that describe what was upgraded.
         format: the file's format, such as ``"caffemodel V1"`` or ``"safetensors"``.
-        path: the file, for errors.
-        metadata: strings that travel in safetensors files, and in no others.
+        path: the file, named in errors.
+        metadata: strings by name; only safetensors files store them.
     """
 
     net: NetParameter
@@ -60,14 +62,14 @@ class Weights:
                 yield layer.name, [self._array(layer, i) for i in range(len(layer.blobs))]
 
     def arrays(self) -> dict[str, Array]:
-        """Return every parameter by its key, ``<layer>.weight`` and so on, in the order of the layers.
+        """Return every parameter by its key, such as ``<layer>.weight``, in the order of the layers.
 
-        They are views, float32 or float64, in the shapes that today's Caffe gives them. A parameter that a file left
-        out because another layer owns it is left out here.
+        The arrays are float32 or float64 views, in the shapes of Caffe 1.0. A parameter that the file does not contain
+        because it is shared with another layer is omitted.
 
         Raises:
-            WeightsError: two layers with weights share a name.
-            CaffemodelError: a blob's shape and data disagree.
+            WeightsError: If two layers with weights have the same name.
+            CaffemodelError: If the shape of a blob does not fit its data.
         """
         found: dict[str, Array] = {}
         for layer in self.net.layer:
@@ -89,18 +91,18 @@ class Weights:
 
 
 def key(layer: str, i: int) -> str:
-    """Return the name of parameter i of a layer in files of named arrays."""
+    """Return the key of parameter ``i`` of a layer in files of named arrays, such as ``<layer>.weight``."""
     return f"{layer}.{_SUFFIXES[i] if i < len(_SUFFIXES) else i}"
 
 
 def read(path: StrPath) -> Weights:
-    """Read weights from a file of any of the formats; its content says which, and its ending where content cannot.
+    """Read weights from a file in any of the formats. The content determines the format, or else the file's ending.
 
     Raises:
-        CaffemodelError: the file is of another kind, damaged, or holds no weights.
-        NetError: its net is of an old format and cannot be upgraded.
-        WeightsError: the name of an array is no parameter's.
-        OSError: it cannot be opened.
+        CaffemodelError: If the file is of another kind, damaged, or contains no weights.
+        NetError: If its net is in an old form that cannot be upgraded.
+        WeightsError: If the name of an array is not that of a parameter.
+        OSError: If the file cannot be opened.
     """
     try:
         return _read(path)
@@ -134,16 +136,18 @@ def _read(path: StrPath) -> Weights:
 
 
 def write(weights: Weights, path: StrPath, progress: Callable[[int], object] | None = None) -> None:
-    """Write weights to a file in the format of its ending; the file appears only when it is whole.
+    """Write weights atomically to a file, in the format of its ending.
 
     Args:
-        weights: what to write.
-        path: ``.caffemodel``, ``.caffemodel.h5`` (``.h5``), ``.safetensors``, ``.pt`` or ``.npz``.
-        progress: called with a number of bytes after each write.
+        weights: the weights.
+        path: the file; its ending is a key of ``FORMATS``, such as ``.caffemodel``, ``.caffemodel.h5``,
+            ``.safetensors``, ``.pt`` or ``.npz``.
+        progress: called after each write with the number of bytes written.
 
     Raises:
-        WeightsError: the ending is none of these, or two layers with weights share a name.
-        ReproductionError: a name is not possible in the format, or the file cannot be written.
+        WeightsError: If the ending is unknown, two layers with weights have the same name, or a caffemodel is written
+            and a shared parameter is missing.
+        ReproductionError: If a name is not valid in the format, or the file cannot be written.
     """
     form = format_for(path)
     if form == "HDF5":
@@ -161,10 +165,10 @@ def write(weights: Weights, path: StrPath, progress: Callable[[int], object] | N
 
 
 def format_for(path: StrPath) -> str:
-    """Return the format in which a file of this name is written.
+    """Return the format in which ``write`` writes a file of this name.
 
     Raises:
-        WeightsError: the ending is not one that is written.
+        WeightsError: If the ending is not a key of ``FORMATS``.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in FORMATS:
@@ -175,7 +179,7 @@ def format_for(path: StrPath) -> str:
 
 
 def _format_of(path: StrPath) -> str:
-    """Say what a file is: by its content, and a zip archive by what is in it."""
+    """Return the format of a file by its content; a zip archive is PyTorch or NumPy by its members."""
     data = files.mapped(path)
     found = files.kind(data)
     known = {files.HDF5: "HDF5", files.SAFETENSORS: "safetensors", files.TORCH: "PyTorch"}
@@ -199,7 +203,7 @@ def _read_caffemodel(path: StrPath) -> Weights:
 
 
 def _bare(arrays: dict[str, Array]) -> dict[str, Array]:
-    """Take away the prefix that torch's DataParallel puts before every name."""
+    """Remove the prefix ``module.``, which DataParallel of torch adds, if all names have it."""
     prefix = "module."
     if arrays and all(name.startswith(prefix) for name in arrays):
         return {name.removeprefix(prefix): values for name, values in arrays.items()}
@@ -214,7 +218,7 @@ def _embedded(metadata: Mapping[str, str], path: str) -> NetParameter:
 
 
 def _assembled(net: NetParameter, arrays: Mapping[str, Array], path: str) -> NetParameter:
-    """Put arrays into the layers of a net by their keys; a layer that the net lacks is added."""
+    """Add arrays as blobs to the layers of a net by their keys; create the layers that the net lacks."""
     layers: dict[str, dict[int, Array]] = {}
     for name, values in arrays.items():
         layer, i = _split(name, path)
@@ -258,7 +262,7 @@ def _check_whole(weights: Weights) -> None:
 
 
 def _modern(weights: Weights) -> NetParameter:
-    """Give every blob today's shape, as Caffe's own HDF5 files have it."""
+    """Return a copy of the net in which every blob has the shape of Caffe 1.0, as in Caffe's own HDF5 files."""
     net = weights.net.copy()
     for layer in net.layer:
         for i, blob in enumerate(layer.blobs):

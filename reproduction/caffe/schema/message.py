@@ -1,11 +1,11 @@
-"""What a message is: the fields it declares, which of them are set, and their values.
+"""The base class of messages, and the descriptors that declare their fields.
 
-Every message of Caffe's format is a class of ``Field`` descriptors. The text reader and writer and the wire reader
-and writer are all driven by these declarations; none of them names a field.
+Every message of Caffe's format is a class of ``Field`` descriptors. The readers and writers of the text format and
+of the wire format use only these declarations and contain no field names.
 
-Presence follows proto2: a scalar that was never set reads as its default and ``has`` says False. A sub-message is
-made on first access, so ``layer.pooling_param.kernel_size`` reads its default and
-``layer.pooling_param.kernel_size = 2`` sets it; it counts as set once it holds anything or was set explicitly.
+Presence follows proto2: a scalar that is not set reads as its default, and ``has`` returns False. A sub-message is
+created on first access, so ``layer.pooling_param.kernel_size`` returns its default and
+``layer.pooling_param.kernel_size = 2`` sets it. It counts as set if it is not empty or was set explicitly.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5  # protobuf wire types
 
 @dataclass(frozen=True)
 class Kind:
-    """A scalar type of the format: its name in the proto language, its wire type, and what its values must be."""
+    """A scalar type of protobuf: its name, its wire type, the check of its values, its zero and its NumPy dtype."""
 
     name: str
     wire: int
@@ -40,7 +40,7 @@ class Kind:
 
 
 class _Misfit(Exception):
-    """A value that its field cannot hold; ``Field`` turns it into the error that names the field."""
+    """The internal error for a value of the wrong type; ``Field`` converts it to an error that names the field."""
 
     def __init__(self, value: object, want: str, remedy: str = ""):
         super().__init__()
@@ -66,7 +66,7 @@ def _real(value: Any) -> float:
 
 
 def _single(value: Any) -> float:
-    """Round to single precision, as the C++ field does; what overflows becomes an infinity."""
+    """Round to single precision, as a C++ float field does; a value out of range becomes an infinity."""
     number = _real(value)
     try:
         return float(struct.unpack("<f", struct.pack("<f", number))[0])
@@ -94,32 +94,32 @@ BYTES = Kind("bytes", LENGTH, _instance("bytes", bytes, bytearray, memoryview), 
 
 
 class MessageList(list[M]):
-    """A repeated sub-message: a list that can also make its own elements."""
+    """The list of a repeated sub-message; ``add`` appends a new element."""
 
     def __init__(self, message: type[M], items: Iterable[M] = ()):
         super().__init__(items)
         self.message = message
 
     def add(self, **fields: Any) -> M:
-        """Append a new message with these fields and return it."""
+        """Append a new message with these fields, and return it."""
         self.append(self.message(**fields))
         return self[-1]
 
 
 class Field(Generic[T]):
-    """One declared field; on a message it reads and writes the value.
+    """A declared field: a descriptor that gets and sets the value on a message.
 
     Attributes:
-        name: as in a prototxt.
-        owner: the name of the message that declares it.
-        number: on the wire.
+        name: its name in a prototxt.
+        owner: the name of the message class that declares it.
+        number: its field number in the wire format.
         kind: its scalar type; None for enums and messages.
         enum: its enum class, or None.
         message: its message class, or None.
-        repeated: whether it holds a list.
+        repeated: whether the value is a list.
         packed: whether a repeated scalar is written packed. Both forms are always read.
-        array: whether the list is a one-dimensional numpy array (weights), not a Python list.
-        default: what an unset scalar reads as.
+        array: whether the list is a one-dimensional NumPy array (weights) instead of a Python list.
+        default: the value of an unset scalar; None for the zero of ``kind`` or the first value of ``enum``.
         required: proto2 ``required``; only ClipParameter has such fields.
     """
 
@@ -148,21 +148,21 @@ class Field(Generic[T]):
 
     @property
     def wire(self) -> int:
-        """The wire type of one value, not packed."""
+        """The wire type of a single value that is not packed."""
         return self.kind.wire if self.kind else VARINT if self.enum else LENGTH
 
     def check(self, value: Any) -> Any:
-        """Return ``value`` as this field stores it.
+        """Return ``value`` converted to the form in which this field stores it.
 
         Raises:
-            ReproductionError: the value is not of the field's type; the text says what it was.
+            ReproductionError: If the value is not of the field's type; the message contains the value.
         """
         if self.repeated:
             return self._check_list(value)
         return self.check_one(value)
 
     def check_one(self, value: Any) -> Any:
-        """Return one element as this field stores it; see ``check``."""
+        """Return one element in the form in which this field stores it; see ``check``."""
         try:
             if self.kind is not None:
                 return self.kind.check(value)
@@ -205,13 +205,13 @@ class Field(Generic[T]):
     def _check_array(self, value: Any) -> npt.NDArray[Any]:
         assert self.kind is not None
         try:
-            with np.errstate(over="ignore"):  # as in C++, what single precision cannot hold is an infinity
+            with np.errstate(over="ignore"):  # as in C++, a value out of range becomes an infinity
                 return np.asarray(value, self.kind.dtype).reshape(-1)
         except (TypeError, ValueError):
             raise self.error(repr(value), "an array of numbers") from None
 
     def unset(self) -> Any:
-        """Return what an unset field reads as: the default, an empty list or array, or a new, empty message."""
+        """Return the value of an unset field: its default, an empty list or array, or a new, empty message."""
         if self.array:
             assert self.kind is not None
             return np.empty(0, self.kind.dtype)
@@ -234,7 +234,7 @@ class Field(Generic[T]):
         if value is None:
             value = self.unset()
             if self.repeated or self.message:
-                instance.values[self.name] = value  # so that appending to it, or setting inside it, is kept
+                instance.values[self.name] = value  # stored, so that later changes of the list or message persist
         return value  # type: ignore[no-any-return]
 
     def __set__(self, instance: Message, value: T) -> None:
@@ -242,7 +242,7 @@ class Field(Generic[T]):
 
 
 class _Closed(type):
-    """Makes classes whose instances take no undeclared attribute, so that a misspelt field is an error."""
+    """A metaclass that adds ``__slots__``, so that assigning to a misspelt field raises an AttributeError."""
 
     def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> _Closed:
         namespace.setdefault("__slots__", ())
@@ -250,15 +250,15 @@ class _Closed(type):
 
 
 class Message(metaclass=_Closed):
-    """The base of every message of Caffe's format.
+    """The base class of every message of Caffe's format.
 
     Attributes:
-        fields: the declared fields by name, in the order of their numbers; ``by_number`` has them by number.
+        fields: the declared fields by name, sorted by number; ``by_number`` maps their numbers to them.
         required: the names of the fields that must be set.
-        dialects: what forks of Caffe add to the message; such fields are read into ``unknown``, from text as well.
+        dialects: messages with the fields that Caffe forks add; these are read into ``unknown``, also from text.
         present: whether a sub-message was set explicitly, even if it is empty.
-        line: the line of a prototxt at which the message began; 0 when it did not come from text.
-        unknown: the wire bytes of fields that the schema does not know, kept as protobuf keeps them.
+        line: the line of a prototxt at which the message begins; 0 if it was not read from text.
+        unknown: the wire bytes of fields that are not in the schema; protobuf also keeps these.
     """
 
     __slots__ = ("line", "present", "unknown", "values")
@@ -284,10 +284,10 @@ class Message(metaclass=_Closed):
 
     @classmethod
     def field(cls, name: str) -> Field[Any]:
-        """Look up a field by name.
+        """Return the declared field of this name.
 
         Raises:
-            ReproductionError: there is none; the remedy names the nearest.
+            ReproductionError: If there is no such field; the remedy names a field that is spelled alike.
         """
         found = cls.fields.get(name)
         if found is None:
@@ -295,7 +295,7 @@ class Message(metaclass=_Closed):
         return found
 
     def has(self, name: str) -> bool:
-        """Say whether the field was set; a repeated field is set when it is not empty."""
+        """Return True if the field is set; a repeated field is set if it is not empty."""
         value = self.values.get(self.field(name).name)
         if value is None:
             return False
@@ -304,7 +304,7 @@ class Message(metaclass=_Closed):
         return len(value) > 0 if self.fields[name].repeated else True
 
     def is_empty(self) -> bool:
-        """Say whether no field is set and nothing unknown was read."""
+        """Return True if no field is set and ``unknown`` is empty."""
         return not self.unknown and not any(self.has(name) for name in self.values)
 
     def clear(self, name: str) -> None:
@@ -312,13 +312,13 @@ class Message(metaclass=_Closed):
         self.values.pop(self.field(name).name, None)
 
     def set_fields(self) -> Iterator[tuple[Field[Any], Any]]:
-        """Yield the fields that are set with their values, in the order of their numbers."""
+        """Yield each field that is set and its value, sorted by field number."""
         for name, field in self.fields.items():
             if name in self.values and self.has(name):
                 yield field, self.values[name]
 
     def merge(self, other: Self) -> None:
-        """Merge as protobuf does: scalars replace, lists append, sub-messages merge."""
+        """Merge ``other`` into this message as protobuf does: replace scalars, extend lists, merge sub-messages."""
         for field, value in other.set_fields():
             if field.array:
                 self.values[field.name] = np.concatenate([getattr(self, field.name), value])
@@ -333,7 +333,7 @@ class Message(metaclass=_Closed):
         self.unknown += other.unknown
 
     def copy(self) -> Self:
-        """Copy deeply, but for arrays of weights, which are shared."""
+        """Return a deep copy, which shares the arrays of weights."""
         twin = type(self)()
         twin.present, twin.line, twin.unknown = self.present, self.line, self.unknown
         for field, value in self.set_fields():
@@ -431,7 +431,7 @@ def booleans(number: int) -> Field[list[bool]]:
 
 
 def singles(number: int) -> Field[list[float]]:
-    """Declare a repeated float of a few values."""
+    """Declare a repeated float whose value is a Python list; see ``array`` for weights."""
     return Field(number, kind=FLOAT, repeated=True)
 
 
@@ -446,5 +446,5 @@ def choices(number: int, values: type[E]) -> Field[list[E]]:
 
 
 def array(number: int, kind: Kind, *, packed: bool = True) -> Field[npt.NDArray[Any]]:
-    """Declare a repeated float or double that may hold millions of values: it is a numpy array."""
+    """Declare a repeated float or double whose value is a one-dimensional NumPy array, for weights."""
     return Field(number, kind=kind, repeated=True, packed=packed, array=True)
