@@ -1,4 +1,4 @@
-"""Blobs: the shape of a BlobProto, its values as an array, and back.
+"""Conversion between BlobProto messages and NumPy arrays.
 
 Source: BVLC/caffe@9b89154 src/caffe/blob.cpp L21-52, L410-430, L465-554.
 """
@@ -19,7 +19,7 @@ from reproduction.caffe.schema import BlobProto, BlobShape
 
 Array = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
-# Where dialects, which add themselves, find the values of a blob that a fork of Caffe stored in its own way.
+# Functions that dialects register. Each returns the values of a blob stored in the format of a Caffe fork, or None.
 STORAGES: list[Callable[[BlobProto, StrPath], Array | None]] = []
 
 _MAX_ABSENT = 8
@@ -27,7 +27,7 @@ _LEGACY = ("num", "channels", "height", "width")
 
 
 def is_legacy(blob: BlobProto) -> bool:
-    """Say whether the blob gives its shape in the old way, as num, channels, height and width.
+    """Return True if the blob states its shape by the old fields num, channels, height and width.
 
     Source: BVLC/caffe@9b89154 src/caffe/blob.cpp L411-412, L469-470.
     """
@@ -35,10 +35,10 @@ def is_legacy(blob: BlobProto) -> bool:
 
 
 def shape(blob: BlobProto) -> tuple[int, ...]:
-    """Return the shape that Caffe gives the blob, outermost axis first.
+    """Return the shape of the blob by Caffe's rules, outermost axis first.
 
-    num, channels, height and width win over ``shape`` when any of the four is present; an absent one is 0.
-    A blob with neither has no axes, and one value.
+    If any of num, channels, height and width is set, these four are the shape, and ``shape`` is ignored; one that is
+    not set is 0. A blob with neither has no axes, and one value.
 
     Source: BVLC/caffe@9b89154 src/caffe/blob.cpp L465-484.
     """
@@ -48,17 +48,17 @@ def shape(blob: BlobProto) -> tuple[int, ...]:
 
 
 def array(blob: BlobProto, path: StrPath = "blob") -> Array:
-    """Return the values of a blob in its shape.
+    """Return the values of a blob as an array of its shape.
 
     Args:
         blob: any blob with values.
         path: the place to name in errors.
 
     Returns:
-        A view, not a copy, and not to be written to: float64 when the blob holds ``double_data``, else float32.
+        A view, which must not be modified: float64 if the blob has ``double_data``, else float32.
 
     Raises:
-        CaffemodelError: the shape is not one of Caffe's, or it and the number of values disagree.
+        CaffemodelError: If the shape is not valid in Caffe, or does not fit the number of values.
 
     Source: BVLC/caffe@9b89154 src/caffe/blob.cpp L21-44, L488-500.
     """
@@ -69,10 +69,10 @@ def array(blob: BlobProto, path: StrPath = "blob") -> Array:
 
 
 def shaped(values: npt.NDArray[Any], shape: tuple[int, ...], path: StrPath = "blob") -> npt.NDArray[Any]:
-    """Return values in a shape, by Caffe's rules for shapes; see ``array``.
+    """Return values as a view of the given shape, which is checked by Caffe's rules.
 
     Raises:
-        CaffemodelError: the shape is not one of Caffe's, or it and the number of values disagree.
+        CaffemodelError: If the shape is not valid in Caffe, or does not fit the number of values.
 
     Source: BVLC/caffe@9b89154 src/caffe/blob.cpp L21-44.
     """
@@ -93,12 +93,12 @@ def shaped(values: npt.NDArray[Any], shape: tuple[int, ...], path: StrPath = "bl
 
 
 def from_array(values: npt.ArrayLike) -> BlobProto:
-    """Make a blob that holds an array: float32 as ``data``, float64 as ``double_data``.
+    """Return a blob with the values of an array: float32 as ``data``, float64 as ``double_data``.
 
-    The blob keeps a view of a contiguous array, and a copy of any other.
+    The blob has a view of a contiguous array, and a copy of any other.
 
     Raises:
-        CaffemodelError: the array is of another type, or its shape is not one of Caffe's.
+        CaffemodelError: If the array is of another dtype, or its shape is not valid in Caffe.
 
     Source: BVLC/caffe@9b89154 src/caffe/blob.cpp L516-554.
     """
@@ -111,10 +111,10 @@ def from_array(values: npt.ArrayLike) -> BlobProto:
 
 
 def from_numbered(arrays: Mapping[int, Array], path: StrPath) -> list[BlobProto]:
-    """Make a layer's blobs from arrays by their numbers; a number that is missing is a blob that holds nothing.
+    """Return a layer's blobs from arrays by their numbers; for a missing number the blob is empty.
 
     Raises:
-        CaffemodelError: far more numbers are missing than are there, or an array is not one for a blob.
+        CaffemodelError: If far more numbers are missing than present, or an array cannot be a blob; see ``from_array``.
     """
     count = max(arrays, default=-1) + 1
     if count > 2 * len(arrays) + _MAX_ABSENT:
@@ -123,15 +123,16 @@ def from_numbered(arrays: Mapping[int, Array], path: StrPath) -> list[BlobProto]
 
 
 def modern_shape(blob: BlobProto, layer_type: str, index: int) -> tuple[int, ...]:
-    """Return the shape that today's Caffe gives a layer's blob, where the file has the old four-axis one.
+    """Return the shape of a layer's blob in Caffe 1.0; a shape with the old four axes is converted.
 
-    Before 2015 every blob had four axes; Caffe still loads such files, since it compares their shapes padded in front
-    with ones. Convolutions kept their four; the weights of InnerProduct were (1, 1, M, N), biases (1, 1, 1, N).
+    Before 2015 every blob had four axes. Caffe still loads such files, because it pads the shape of the parameter with
+    leading ones before it compares the two. The weights of convolutions still have four axes; the weights of
+    InnerProduct were stored as (1, 1, M, N) and biases as (1, 1, 1, N).
 
     Args:
         blob: the blob.
-        layer_type: the type of its layer, in today's words.
-        index: its number in the layer.
+        layer_type: the current name of the layer's type, such as ``InnerProduct``.
+        index: the index of the blob in the layer.
 
     Source: BVLC/caffe@9b89154 src/caffe/blob.cpp L410-424.
     """
@@ -143,10 +144,11 @@ def modern_shape(blob: BlobProto, layer_type: str, index: int) -> tuple[int, ...
 
 
 def load_mean(path: StrPath) -> Array:
-    """Load a mean image, ``.binaryproto``: (1, C, H, W) or (C, H, W), BGR, in units of the image's values.
+    """Load a mean image from a ``.binaryproto``, of shape (1, C, H, W) or (C, H, W), in BGR and in pixel values.
 
     Raises:
-        CaffemodelError: the file is not a blob.
+        CaffemodelError: If the file is not a blob, or its shape does not fit its values.
+        OSError: If the file cannot be opened.
 
     Source: BVLC/caffe@9b89154 src/caffe/data_transformer.cpp L19-29; tools/compute_image_mean.cpp L91-108.
     """

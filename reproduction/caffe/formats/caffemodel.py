@@ -1,9 +1,9 @@
-"""The binary format: protobuf's wire format, driven by the schema, for any message.
+"""Read and write any message of the schema in protobuf's wire format, as in ``.caffemodel`` and ``.binaryproto``.
 
-Reading keeps weights where they are: every packed array is a view of the mapped file, so a model of half a
-gigabyte opens in milliseconds. Writing sends each array from its own memory. Both treat a file as protobuf does:
-what the schema does not know is kept as it is and written back after the known fields, and text that is not
-UTF-8 is kept too (as Python's ``surrogateescape``), since C++ protobuf does not check the strings of proto2.
+No weights are copied: when a file is read, every packed array is a view of the mapped file, so a model of half a
+gigabyte loads in milliseconds; when a file is written, each array is written from its own memory. Unknown fields are
+kept, as in protobuf, and written after the known fields. Strings that are not UTF-8 are kept too (by Python's
+``surrogateescape``), since C++ protobuf does not check the strings of proto2.
 
 Source: protobuf.dev/programming-guides/encoding; BVLC/caffe@9b89154 src/caffe/util/io.cpp L51-78.
 """
@@ -34,7 +34,7 @@ _FILE_OF: dict[type[Message], str] = {
 
 
 def loads(data: bytes | memoryview, message: type[M], path: StrPath = "<bytes>") -> M:
-    """Read a message from bytes; no bytes at all are an empty message.
+    """Parse a message from bytes; an empty string is an empty message.
 
     Args:
         data: the bytes; arrays of the message are views of them.
@@ -42,23 +42,28 @@ def loads(data: bytes | memoryview, message: type[M], path: StrPath = "<bytes>")
         path: the place to name in errors.
 
     Raises:
-        CaffemodelError: the bytes are no such message; the place is the byte at which that shows.
+        CaffemodelError: If the bytes are not such a message; the place is the offset of the byte that does not fit.
     """
     return _read(data, message, path)
 
 
 def load(path: StrPath, message: type[M] = NetParameter) -> M:  # type: ignore[assignment]
-    """Read a message from a file, which is mapped, not read: arrays are views that load when they are touched.
+    """Load a message from a file. Arrays are views of the mapped file, and are loaded when they are accessed.
+
+    Args:
+        path: the file.
+        message: the class of the message.
 
     Raises:
-        CaffemodelError: the file is empty or no such message; the place is the byte at which that shows.
-        OSError: it cannot be opened.
+        CaffemodelError: If the file is empty or not such a message; the place is the offset of the byte that does not
+            fit.
+        OSError: If the file cannot be opened.
     """
     return _read(files.mapped(path), message, path)
 
 
 def foreign_fields(message: Message) -> list[str]:
-    """Return the names of a dialect's fields that were read into a message and not yet translated by an upgrade."""
+    """Return the names of the dialect fields in ``message.unknown``, which no upgrade has converted yet."""
     if not message.unknown:
         return []
     read = [loads(message.unknown, dialect) for dialect in type(message).dialects]
@@ -66,10 +71,10 @@ def foreign_fields(message: Message) -> list[str]:
 
 
 def dumps(message: Message) -> bytes:
-    """Write a message to bytes, as C++ protobuf does: fields by number, then what was unknown.
+    """Serialize a message to bytes as C++ protobuf does: the known fields sorted by number, then the unknown ones.
 
     Raises:
-        ReproductionError: a required field is not set.
+        ReproductionError: If a required field is not set, or a string cannot be encoded as UTF-8.
     """
     pieces: list[Piece] = []
     _encode(message, pieces)
@@ -77,25 +82,26 @@ def dumps(message: Message) -> bytes:
 
 
 def dump(message: Message, path: StrPath, progress: Callable[[int], object] | None = None) -> None:
-    """Write a message to a file, whole or not at all; weights go from their own memory, never a second copy.
+    """Write a message atomically to a file, without a second copy of the weights.
 
     Args:
-        message: what to write.
-        path: the file; it appears only when it is whole.
-        progress: called with a number of bytes after each write.
+        message: the message.
+        path: the file.
+        progress: called after each write with the number of bytes written.
 
     Raises:
-        ReproductionError: a required field is not set, or the file cannot be written.
+        ReproductionError: If a required field is not set, a string cannot be encoded as UTF-8, or the file cannot be
+            written.
     """
     with files.atomic(path, progress) as file:
         write(message, file)
 
 
 def write(message: Message, file: BinaryIO) -> None:
-    """Write a message to an open file, weights from their own memory.
+    """Write a message to an open file, without a second copy of the weights.
 
     Raises:
-        ReproductionError: a required field is not set.
+        ReproductionError: If a required field is not set, or a string cannot be encoded as UTF-8.
     """
     pieces: list[Piece] = []
     _encode(message, pieces)
@@ -128,7 +134,7 @@ def _read(data: Buffer, message: type[M], path: StrPath) -> M:
 
 
 def _encode(message: Message, pieces: list[Piece]) -> int:
-    """Append the pieces of a message and return their size; an array is a piece of its own, not copied."""
+    """Append the pieces of a serialized message to ``pieces``, and return their size; packed arrays are not copied."""
     missing = [name for name in message.required if not message.has(name)]
     if missing:
         raise ReproductionError(f"{type(message).__name__} lacks its required field {missing[0]!r}")
@@ -193,7 +199,7 @@ def _octets(field: Field[Any], text: str) -> bytes:
 
 
 def _blocks(piece: Piece) -> Iterator[bytes | memoryview]:
-    """Yield a piece as bytes to write: whole when it lies in one run of memory, else copied block by block."""
+    """Yield the bytes of a piece: at once if its memory is contiguous, else as copies of up to 2^18 values."""
     if isinstance(piece, bytes):
         yield piece
     elif piece.flags.c_contiguous:

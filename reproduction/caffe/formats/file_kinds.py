@@ -1,6 +1,6 @@
-"""What a file of Caffe's is, told by its content, for errors that name a file given in the place of another.
+"""Recognition of Caffe's kinds of files by content, for errors about a file that was passed in place of another.
 
-Only what failed to be read is looked at, so that reading what is right costs nothing.
+Only files that could not be read are examined, so reading a correct file costs nothing.
 
 Source: BVLC/caffe@9b89154 src/caffe/proto/caffe.proto (the fields of BlobProto, NetParameter and SolverState).
 """
@@ -31,8 +31,8 @@ _MAGIC = (
 )
 _NO_STATE = "A state is a binary file, .solverstate, that a snapshot wrote."
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
-_HEAD = 2**16  # bytes of a text that are looked at
-_FIELDS = 4096  # fields of a binary message that are looked at
+_HEAD = 2**16  # bytes of a text that are examined
+_FIELDS = 4096  # fields of a binary message that are examined
 _NET_TEXT = re.compile(rb"^\s*(layers?\s*[:{]|input\s*:|input_(dim|shape)\b|force_backward\s*:)", re.MULTILINE)
 _SOLVER_TEXT = re.compile(
     rb"^\s*((train_|test_)?net(_param)?\s*[:{]|base_lr\s*:|lr_policy\s*:|max_iter\s*:|snapshot\w*\s*:)", re.MULTILINE
@@ -49,7 +49,7 @@ _REMEDIES = {
 
 
 def _fields(message: type[Message]) -> set[tuple[int, int]]:
-    """Return the numbers of a message's fields with the wire types that each may have."""
+    """Return the pairs (field number, wire type) that a message may contain."""
     fields = message.fields.values()
     return {
         (field.number, wire) for field in fields for wire in ((field.wire, LENGTH) if field.repeated else (field.wire,))
@@ -57,7 +57,7 @@ def _fields(message: type[Message]) -> set[tuple[int, int]]:
 
 
 _MESSAGES = {STATE: _fields(SolverState), MEAN: _fields(BlobProto), WEIGHTS: _fields(NetParameter)}
-# Fields, one of which such a message has: the iteration; values; layers.
+# Fields of which such a message has at least one: the iteration, the values, the layers.
 _SIGNS = {
     STATE: {(1, VARINT)},
     MEAN: {(5, LENGTH), (5, FIXED32), (8, LENGTH)},
@@ -66,10 +66,10 @@ _SIGNS = {
 
 
 def of(path: StrPath) -> str | None:
-    """Return what a file is, such as ``"a caffemodel"``; None where its content does not say.
+    """Return a phrase for the kind of a file, such as ``"a caffemodel"``, or None if it is not recognized.
 
     Raises:
-        OSError: it cannot be opened.
+        OSError: If the file cannot be opened.
     """
     try:
         data = files.mapped(path)
@@ -89,11 +89,14 @@ def of(path: StrPath) -> str | None:
 
 
 def mistaken(path: StrPath, wanted: str) -> ReproductionError | None:
-    """Return an error that names what a file is, if it is not what is wanted; None where it is, or is not known.
+    """Return an error if a file is of another kind than ``wanted``; None if it is of that kind or not recognized.
 
     Args:
         path: the file.
-        wanted: ``WEIGHTS`` or ``STATE``.
+        wanted: the expected kind, ``WEIGHTS`` or ``STATE``.
+
+    Raises:
+        OSError: If the file cannot be opened.
     """
     found = of(path)
     if found is None or found == wanted:
@@ -104,7 +107,7 @@ def mistaken(path: StrPath, wanted: str) -> ReproductionError | None:
 
 
 def _state_beside(path: StrPath) -> str:
-    """Name the state of a snapshot by its model."""
+    """Return the remedy for a caffemodel passed as a state: the name of its ``.solverstate``."""
     name = Path(path).name
     state = name.replace(".caffemodel", ".solverstate")
     if state != name and files.is_file(Path(path).with_name(state)):
@@ -123,7 +126,7 @@ def _of_hdf5(path: StrPath) -> str | None:
 
 
 def _of_message(reader: Reader) -> str | None:
-    """Tell a binary message by the fields that it begins with."""
+    """Return the kind of a binary message by its first fields, at most 4096; None if it is not recognized."""
     found: set[tuple[int, int]] = set()
     pos = 0
     try:
@@ -134,5 +137,5 @@ def _of_message(reader: Reader) -> str | None:
             pos = reader.skip(number, wire, pos, after, reader.size, 0)
             found.add((number, wire))
     except CaffemodelError:
-        pass  # what came before says what the file is
+        pass  # a damaged file is still recognized by the fields before the damage
     return next((name for name, fields in _MESSAGES.items() if _SIGNS[name] & found and found <= fields), None)

@@ -1,7 +1,7 @@
-"""Prototxt: protobuf's text format, read and written.
+"""Read and write prototxt, protobuf's text format.
 
-``loads`` and ``load`` take any text that Caffe's own parser takes, for every message of the schema; ``dumps`` and
-``dump`` write what Caffe's own printer writes. ``load_net`` and ``load_solver`` also bring old forms up to date.
+``loads`` and ``load`` accept the same text as Caffe's parser, for every message of the schema; ``dumps`` and ``dump``
+write the same text as Caffe's printer. ``load_net`` and ``load_solver`` also upgrade old forms.
 
 Source: BVLC/caffe@9b89154 src/caffe/util/io.cpp L34-50, upgrade_proto.cpp L88-93 and L1100-1125; protobuf's C++
 TextFormat.
@@ -24,7 +24,7 @@ from reproduction.caffe.schema.message import BOOL, BYTES, FLOAT, STRING
 M = TypeVar("M", bound=Message)
 
 _LARGEST = 64 << 20  # bytes of a text; the largest of Caffe's are 0.3 MB
-_HEAD = 4096  # bytes that tell whether a file is text
+_HEAD = 4096  # bytes that are examined to see whether a file is text
 _BINARY = "a binary file"
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _FLT_MIN = 2.0**-126
@@ -34,18 +34,18 @@ for _octet, _escape in {10: "\\n", 13: "\\r", 9: "\\t", 34: '\\"', 39: "\\'", 92
 
 
 def loads(text: str, message: type[M], path: StrPath = "<prototxt>") -> M:
-    """Read a message from text.
+    """Parse a message from text.
 
     Args:
-        text: the prototxt; a byte order mark before it is skipped.
-        message: the class to read, such as ``NetParameter``.
+        text: the prototxt; a leading byte order mark is skipped.
+        message: the class of the message, such as ``NetParameter``.
         path: the place to name in errors.
 
     Returns:
-        The message; it and each message in it know the ``line`` at which they began.
+        The message. ``line`` of the message and of each sub-message is the line at which it begins.
 
     Raises:
-        PrototxtError: the text is not a prototxt of this message.
+        PrototxtError: If the text is not a valid prototxt of this message.
 
     Source: protobuf's C++ TextFormat::Parser::Parse.
     """
@@ -56,11 +56,11 @@ def loads(text: str, message: type[M], path: StrPath = "<prototxt>") -> M:
 
 
 def load(path: StrPath, message: type[M]) -> M:
-    """Read a message from a text file; see ``loads``.
+    """Load a message from a text file; see ``loads``.
 
     Raises:
-        PrototxtError: the file is not text, or not a prototxt of this message.
-        OSError: the file cannot be read.
+        PrototxtError: If the file is not text, or not a valid prototxt of this message.
+        OSError: If the file cannot be read.
 
     Source: BVLC/caffe@9b89154 src/caffe/util/io.cpp L34-42.
     """
@@ -68,20 +68,20 @@ def load(path: StrPath, message: type[M]) -> M:
 
 
 def load_net(path: StrPath, *, legacy_crop: bool = False) -> tuple[NetParameter, list[str]]:
-    """Read a net and bring it to today's form.
+    """Load a net and upgrade it to the current form.
 
     Args:
         path: the net's prototxt.
-        legacy_crop: give Crop layers without an offset the one that the Caffe of 2015 took, which follows from the
-            layers between their bottoms; Caffe 1.0 takes 0.
+        legacy_crop: set the offset of each Crop layer without one as the Caffe of 2015 did, which derived it from the
+            layers between the bottoms. Caffe 1.0 uses 0.
 
     Returns:
-        The net, and sentences that say what was upgraded.
+        The net, and sentences that describe what was upgraded.
 
     Raises:
-        PrototxtError: the file is not a net; for a solver, the remedy names its net.
-        NetError: the net is in an old form that cannot be upgraded, or an offset cannot be known.
-        OSError: the file cannot be read.
+        PrototxtError: If the file is not a net; for a solver, the remedy names its net.
+        NetError: If the net is in an old form that cannot be upgraded, or an offset cannot be derived.
+        OSError: If the file cannot be read.
 
     Source: BVLC/caffe@9b89154 src/caffe/util/upgrade_proto.cpp L88-93.
     """
@@ -94,15 +94,15 @@ def load_net(path: StrPath, *, legacy_crop: bool = False) -> tuple[NetParameter,
 
 
 def load_solver(path: StrPath) -> SolverParameter:
-    """Read a solver and bring it to today's form.
+    """Load a solver and upgrade it to the current form.
 
-    As in Caffe, a ``snapshot_prefix`` that is not set becomes the file's path without its ending, and one that is a
-    folder becomes a path in that folder, with the file's name.
+    As in Caffe, a ``snapshot_prefix`` that is not set becomes the path of the solver file without its ending. One that
+    names a folder is extended by the name of the solver file without its ending.
 
     Raises:
-        PrototxtError: the file is not a solver.
-        NetError: the solver is in an old form that cannot be upgraded.
-        OSError: the file cannot be read.
+        PrototxtError: If the file is not a solver.
+        NetError: If the solver is in an old form that cannot be upgraded.
+        OSError: If the file cannot be read.
 
     Source: BVLC/caffe@9b89154 src/caffe/util/upgrade_proto.cpp L1100-1125.
     """
@@ -120,12 +120,12 @@ def load_solver(path: StrPath) -> SolverParameter:
 
 
 def dumps(message: Message) -> str:
-    """Write a message as Caffe's printer does: fields in the order of their numbers, blocks indented by two spaces.
+    """Format a message as Caffe's printer does: fields sorted by number, blocks indented by two spaces.
 
-    Fields that the schema does not know leave a comment.
+    Unknown fields are not written; a comment states how many bytes they have.
 
     Raises:
-        ReproductionError: a string of the message cannot be written as UTF-8.
+        ReproductionError: If a string of the message cannot be encoded as UTF-8.
 
     Source: protobuf's C++ TextFormat::Printer.
     """
@@ -133,10 +133,10 @@ def dumps(message: Message) -> str:
 
 
 def dump(message: Message, path: StrPath) -> None:
-    """Write a message to a text file, which appears whole or not at all; see ``dumps``.
+    """Write a message atomically to a text file; see ``dumps``.
 
     Raises:
-        ReproductionError: a string of the message is no text, or the file cannot be written.
+        ReproductionError: If a string of the message cannot be encoded as UTF-8, or the file cannot be written.
 
     Source: BVLC/caffe@9b89154 src/caffe/util/io.cpp L44-50.
     """
@@ -161,12 +161,12 @@ def _text_of(path: StrPath) -> str:
             remedy = remedy if got in (file_kinds.WEIGHTS, _BINARY) else ""
             raise PrototxtError("this is not a prototxt", path=path, got=got, remedy=remedy)
         file.seek(0)
-        # Bytes that are not UTF-8 pass in comments, as in Caffe; the reader finds them elsewhere.
+        # As in Caffe, bytes that are not UTF-8 are allowed in comments; elsewhere the text reader rejects them.
         return file.read().decode("utf-8", "surrogateescape")
 
 
 def _load_one(path: StrPath, message: type[M], other: type[Message], remedy: Callable[[Any], str]) -> M:
-    """Read a file as ``message``; where it is the ``other`` one, say so."""
+    """Load a file as ``message``; if it is a valid ``other`` message instead, raise an error that names it."""
     text = _text_of(path)
     try:
         return loads(text, message, path)
@@ -212,7 +212,7 @@ def _shown(field: Field[Any], value: Any) -> str:
 
 
 def _single(value: float) -> str:
-    """Print with 6 digits where these say the number, else with 9, which say any; numbers below FLT_MIN have 9."""
+    """Format a float with 6 digits if these are exact, else with 9; denormal numbers always have 9, as in Caffe."""
     short = f"{value:.6g}"
     return short if FLOAT.check(float(short)) == value and not 0 < abs(value) < _FLT_MIN else f"{value:.9g}"
 

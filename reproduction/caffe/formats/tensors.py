@@ -1,9 +1,9 @@
-"""Files of named arrays: ``.safetensors``, ``.npz`` and PyTorch's ``.pt``. They know no layers; ``weights`` does.
+"""Read and write files of named arrays: ``.safetensors``, ``.npz`` and PyTorch's ``.pt``.
 
-PyTorch's files are written here and read in ``torchfile``.
+``weights`` maps the names to layers. PyTorch files are only written here; ``torch_file`` reads them.
 
-Arrays are float32 or float64, in any shape, and stay so bit by bit. Every reader refuses a file that declares more
-than it holds before it allocates anything, and runs nothing that a file says.
+Arrays are float32 or float64, of any shape, and are preserved bit by bit. Each reader checks the declared sizes against
+the size of the file before it allocates memory, and never executes code from a file.
 """
 
 from __future__ import annotations
@@ -29,17 +29,20 @@ Progress = Callable[[int], object] | None
 
 _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
 _FLOATS = "float32 or float64"
-_HEADER_BYTES = 2 << 20  # of safetensors' JSON, enough for 20,000 tensors; its objects take 20 times as much memory
-_NPY_HEAD = 2048  # bytes that hold the header of an array
+_HEADER_BYTES = 2 << 20  # limit of safetensors' JSON: about 20,000 tensors; parsed, it takes 20 times as much memory
+_NPY_HEAD = 2048  # limit of the header of an array, in bytes
 _DAMAGED = "The file is damaged: download or write it again."
 
 
 def read_safetensors(path: StrPath) -> tuple[dict[str, Array], dict[str, str]]:
-    """Read a safetensors file: its arrays by name, as views of the mapped file, and its metadata.
+    """Read a safetensors file.
+
+    Returns:
+        The arrays by name, as views of the mapped file, and the metadata.
 
     Raises:
-        CaffemodelError: the file is damaged, or holds other types than floats.
-        OSError: it cannot be opened.
+        CaffemodelError: If the file is damaged, or contains a tensor that is not float32 or float64.
+        OSError: If the file cannot be opened.
 
     Source: huggingface/safetensors, README "Format".
     """
@@ -80,15 +83,15 @@ def read_safetensors(path: StrPath) -> tuple[dict[str, Array], dict[str, str]]:
 def write_safetensors(
     arrays: Mapping[str, Array], path: StrPath, metadata: Mapping[str, str] | None = None, progress: Progress = None
 ) -> None:
-    """Write a safetensors file: the header, then every array from its own memory.
+    """Write a safetensors file atomically, without a second copy of contiguous arrays.
 
     Raises:
-        ReproductionError: a name is not UTF-8, or the file cannot be written.
+        ReproductionError: If a name has a zero byte or cannot be encoded as UTF-8, or the file cannot be written.
 
     Source: huggingface/safetensors, README "Format".
     """
     _check_names(arrays, path)
-    # Doubles first, so that every array lies on a multiple of its own size.
+    # Doubles first, so that every array is aligned to the size of its elements.
     order = sorted(arrays, key=lambda name: arrays[name].dtype.itemsize, reverse=True)
     entries, position = {}, 0
     for name in order:
@@ -107,11 +110,15 @@ def write_safetensors(
 
 
 def read_npz(path: StrPath) -> dict[str, Array]:
-    """Read a NumPy archive, compressed or not; arrays that are not compressed are views of the mapped file.
+    """Read a NumPy archive, compressed or not.
+
+    Returns:
+        The arrays by name; those that are not compressed are views of the mapped file.
 
     Raises:
-        CaffemodelError: the file is damaged, declares far more than it holds, or holds other things than floats.
-        OSError: it cannot be opened.
+        CaffemodelError: If the file is damaged, declares far more bytes than it has, or contains anything but arrays
+            of float32 or float64.
+        OSError: If the file cannot be opened.
     """
     data = files.mapped(path)
     if files.kind(data) != files.ZIP:
@@ -126,15 +133,15 @@ def read_npz(path: StrPath) -> dict[str, Array]:
 
 
 def write_npz(arrays: Mapping[str, Array], path: StrPath, progress: Progress = None) -> None:
-    """Write an uncompressed NumPy archive, as ``np.savez`` does, without a second copy of any array.
+    """Write an uncompressed NumPy archive atomically, without a second copy of contiguous arrays.
 
     Raises:
-        ReproductionError: a name is not UTF-8, or the file cannot be written.
+        ReproductionError: If a name has a zero byte or cannot be encoded as UTF-8, or the file cannot be written.
     """
     _check_names(arrays, path)
     with files.atomic(path, progress) as file, zipfile.ZipFile(file, "w") as archive:
         for name, values in arrays.items():
-            # A fixed date, so that the same weights are the same file.
+            # ZipInfo has a fixed date, so that the same weights always give the same bytes.
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                 head = {"descr": values.dtype.str, "fortran_order": False, "shape": values.shape}
                 np.lib.format.write_array_header_1_0(member, head)
@@ -142,10 +149,10 @@ def write_npz(arrays: Mapping[str, Array], path: StrPath, progress: Progress = N
 
 
 def write_torch(arrays: Mapping[str, Array], path: StrPath, progress: Progress = None) -> None:
-    """Write a state dict that ``torch.load(path, weights_only=True)`` opens.
+    """Write a state dict atomically; ``torch.load(path, weights_only=True)`` loads it.
 
     Raises:
-        ReproductionError: a name is not UTF-8, or the file cannot be written.
+        ReproductionError: If a name has a zero byte or cannot be encoded as UTF-8, or the file cannot be written.
     """
     import torch
 
@@ -179,7 +186,7 @@ def _json(text: bytes, path: StrPath) -> dict[str, Any]:
 
 
 def _entry(name: str, entry: Any, path: StrPath) -> tuple[np.dtype[Any], list[int], int, int]:
-    """Return type, shape, first and last byte of one tensor, checked against each other."""
+    """Return the dtype and shape of a tensor and its start and end offsets, after a check that they are consistent."""
     place = f"{path}: tensor {name!r}"
     entry = entry if isinstance(entry, dict) else {}
     shape, offsets, dtype = _counts(entry.get("shape")), _counts(entry.get("data_offsets")), entry.get("dtype")
@@ -201,13 +208,13 @@ def _counts(value: Any) -> list[int] | None:
 
 
 def _npy(content: memoryview, name: str, path: StrPath) -> Array:
-    """Read one array of an archive, as a view of its bytes."""
+    """Parse the content of a ``.npy`` file; the array is a view of it, unless its byte order is converted."""
     head = io.BytesIO(bytes(content[:_NPY_HEAD]))
     try:
         version = np.lib.format.read_magic(head)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(head, _NPY_HEAD)
-    except Exception as error:  # what Python raises for the literal in the header may be any of many
+    except Exception as error:  # NumPy evaluates a Python literal in the header, which may raise many types of error
         text = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise CaffemodelError(f"array {name!r} cannot be read: {text}", path=path, remedy=_DAMAGED) from None
     if dtype.kind != "f" or dtype.itemsize not in (4, 8):

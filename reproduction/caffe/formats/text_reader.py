@@ -1,10 +1,10 @@
-"""The reader of protobuf's text format: text in, messages out, and the place of every mistake.
+"""The parser of protobuf's text format, which reports errors with line and column.
 
-``prototxt`` is its face. It takes what Caffe's own parser takes: comments from ``#`` to the end of the line; strings
-in both quotes with C's escapes, joined when they follow each other; ``{}`` and ``<>`` blocks with or without a colon;
-``,`` or ``;`` after a field; lists in brackets; decimal, octal and hexadecimal integers; ``inf``, ``nan`` and a
-suffix ``f``; enums by name or number; five spellings each of true and false. A field that is not repeated is given
-once. Blocks nest no deeper than the schema does. Fields that it does not know are skipped, to list all of them.
+``prototxt`` is the public interface. The parser accepts what Caffe's parser accepts: comments from ``#`` to the end of
+the line; strings in single or double quotes with C's escapes, where adjacent strings are joined; ``{}`` and ``<>``
+blocks with or without a colon; ``,`` or ``;`` after a field; lists in square brackets; decimal, octal and hexadecimal
+integers; ``inf``, ``nan`` and a suffix ``f``; enums by name or number; ``true``, ``True``, ``t``, 1 and their
+opposites. A field that is not repeated may be set only once. Unknown fields are skipped, so that one error lists all.
 
 Source: protobuf's C++ io::Tokenizer and TextFormat::Parser, called by BVLC/caffe@9b89154 src/caffe/util/io.cpp L34-42.
 """
@@ -22,7 +22,7 @@ from reproduction.caffe.schema import Field, Message, MessageList, NetParameter,
 from reproduction.caffe.schema.message import BOOL, BYTES, STRING, UINT32
 from reproduction.caffe.schema.types import unknown_types
 
-# Spaces and comments, then one token. Nothing here matches in two ways, so reading takes time linear in the text.
+# Spaces and comments, then one token. No text matches in two ways, so parsing takes linear time.
 _TOKEN = re.compile(
     r"""(?: [ \t\r\n\v\f]++ | \#[^\n]*+ )*+
     (?: (?P<word>   [A-Za-z_][A-Za-z0-9_]{0,255}+ (?![A-Za-z0-9_]) )
@@ -35,9 +35,9 @@ _TOKEN = re.compile(
 )
 _INTEGER = re.compile(r"0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*")
 _REAL = re.compile(r"(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?[fF]?")
-_DIGITS = 25  # of a decimal integer are read: enough to see that it fits no field
-_MOST = 2**80  # what a greater integer reads as, for the same reason; Python shows none of more than 4,300 digits
-# Bytes of Python objects: what they may take besides as many as the text has, and what they cost.
+_DIGITS = 25  # digits of a decimal integer that are parsed; one of 25 digits fits no field
+_MOST = 2**80  # limit of parsed integers, which fits no field; Python cannot format one of more than 4,300 digits
+# Memory limit: Python objects may take _SPARE_BYTES and one byte per character; then the estimated cost of each.
 _SPARE_BYTES = 2**25
 _MESSAGE, _ITEM = 400, 40
 _ESCAPE = re.compile(
@@ -55,9 +55,9 @@ _BOOLEANS = {"true": True, "True": True, "t": True, "false": False, "False": Fal
 _SPECIAL = {"inf": float("inf"), "infinity": float("inf"), "nan": float("nan")}
 _CLOSER = {"{": "}", "<": ">"}
 _BRACKETS = {**_CLOSER, "[": "]"}
-_MOST_UNKNOWN = 1000  # names in one text; more are not looked for
+_MOST_UNKNOWN = 1000  # unknown names in one text, after which parsing stops
 
-# What to write for fields that forks of Caffe have, or that moved.
+# Remedies for fields of Caffe forks, and for fields of the V1 format.
 _DILATION = "It belongs to a fork of Caffe; write 'dilation'."
 _REMEDY = {
     ("ConvolutionParameter", "hole"): _DILATION,
@@ -69,7 +69,7 @@ _REMEDY = {
 
 
 class Reader:
-    """Reads fields from text, one token ahead.
+    """A recursive-descent parser with one token of lookahead.
 
     Args:
         text: the prototxt.
@@ -80,16 +80,16 @@ class Reader:
 
     def __init__(self, text: str, path: StrPath):
         self.text, self.path = text, path
-        self.open: list[tuple[Field[Any], int, type[Message]]] = []  # the blocks here: field, position, message outside
-        self.unknown: PrototxtError | None = None  # the first unknown name
-        self.others: dict[str, list[int]] = {}  # the unknown names after it, with their lines
-        self.counted, self.line = 0, 1  # a position, and its line
+        self.open: list[tuple[Field[Any], int, type[Message]]] = []  # open blocks: field, position, enclosing message
+        self.unknown: PrototxtError | None = None  # the error for the first unknown name
+        self.others: dict[str, list[int]] = {}  # further unknown names, with their lines
+        self.counted, self.line = 0, 1  # a position and its line, from which later lines are counted
         self.room = _SPARE_BYTES + len(text)
         self.kind, self.token, self.start, self.end = "", "", 0, 0
         self.next()
 
     def next(self) -> None:
-        """Go to the next token."""
+        """Advance to the next token."""
         match = _TOKEN.match(self.text, self.end)
         assert match is not None
         assert match.lastgroup is not None
@@ -99,10 +99,10 @@ class Reader:
             raise self.bad_character()
 
     def read(self, message: Message) -> None:
-        """Read the whole text into ``message``.
+        """Parse the whole text into ``message``.
 
         Raises:
-            PrototxtError: the text is not a prototxt of this message; unknown names are listed, all of them at once.
+            PrototxtError: If the text is not a valid prototxt of this message; one error lists all unknown names.
         """
         try:
             self.fields(message)
@@ -114,10 +114,10 @@ class Reader:
             raise self.unknown.advise(also_unknown(self.unknown.remedy, self.others | types))
 
     def fields(self, message: Message, closer: str = "", opened: int = 0) -> None:
-        """Read fields into ``message`` up to the closing token, or the end of the text.
+        """Parse fields into ``message`` up to the token ``closer``, or to the end of the text if it is empty.
 
         Raises:
-            PrototxtError: the text is not a prototxt of this message.
+            PrototxtError: If the text is not a valid prototxt of this message.
         """
         cls, values = type(message), message.values
         given: dict[str, int] = {}
@@ -161,7 +161,7 @@ class Reader:
                 raise self.error(f"{cls.__name__}.{name} is missing", opened, remedy="It is required.")
 
     def foreign_field(self, message: Message) -> None:
-        """Read a field that the message does not have: one of a dialect, or one to skip."""
+        """Parse a field that the message does not declare: store a field of a dialect, and skip any other."""
         for dialect in type(message).dialects:
             field, at = dialect.fields.get(self.token), self.start
             if field is None:
@@ -179,7 +179,7 @@ class Reader:
         self.skip_unknown(type(message))
 
     def foreign_value(self, message: Message, field: Field[Any]) -> bool:
-        """Read a value that a dialect adds to an enum of the message; return whether there is one."""
+        """Parse a value that a dialect adds to an enum; return False, without advancing, if it is not one."""
         for dialect in type(message).dialects:
             own = dialect.fields.get(field.name)
             if own is not None and own.enum is not None and self.token in own.enum.__members__:
@@ -189,7 +189,7 @@ class Reader:
         return False
 
     def listed(self, field: Field[Any], outside: type[Message]) -> Iterator[Any]:
-        """Yield the values of a list in brackets."""
+        """Parse a list in square brackets, and yield its values."""
         opened = self.start
         self.next()
         more = self.token != "]"
@@ -205,19 +205,19 @@ class Reader:
         self.next()
 
     def item(self, field: Field[Any], at: int, outside: type[Message]) -> Any:
-        """Read one value of a repeated field; see ``value``."""
+        """Parse one value of a repeated field; see ``value``."""
         self.spend(field.kind.dtype.itemsize if field.array and field.kind and field.kind.dtype else _ITEM)
         return self.value(field, at, outside)
 
     def spend(self, cost: int) -> None:
-        """Count the memory of Python's objects, and refuse a text that takes far too much for its size."""
+        """Add ``cost`` to the estimated memory of the result; raise an error if it is too much for the text's size."""
         self.room -= cost
         if self.room < 0:
             size = len(self.text)
             raise self.error("the text has too many values for its size", self.start, got=f"{size} characters")
 
     def value(self, field: Field[Any], at: int, outside: type[Message]) -> Any:
-        """Read one value of the field; ``at`` is where it begins, and ``outside`` is the message that it is in."""
+        """Parse one value of a field that begins at position ``at``; ``outside`` is the class of its message."""
         if field.message is not None:
             return self.block(field, field.message, at, outside)
         if self.kind == "string" and field.kind in (STRING, BYTES):
@@ -239,7 +239,7 @@ class Reader:
         return value
 
     def add_unknown(self, what: str, error: PrototxtError) -> None:
-        """Keep the first error for an unknown name, and list the others."""
+        """Record the first error for an unknown name, and the name and line of each further one."""
         if self.unknown is None:
             self.unknown = error
         else:
@@ -248,13 +248,13 @@ class Reader:
                 raise error
 
     def skip_unknown(self, cls: type[Message]) -> None:
-        """Go past a field that the message does not have, and its value."""
+        """Skip a field that the message does not declare, and its value."""
         name, outside = self.token, self.block_with(self.token)
         first = self.unknown is None
         error = self.unknown_field(cls, outside) if first else self.error("", self.start)
         self.add_unknown(f"{name!r} in {cls.__name__}", error)
         if outside is not None:
-            raise error  # the block is not closed, so that what follows would be read as part of it
+            raise error  # a block is probably not closed, so the rest of the text would be misread
         self.next()
         if self.token == ":":
             self.next()
@@ -278,7 +278,7 @@ class Reader:
             self.next()
 
     def block(self, field: Field[Any], message: type[Message], at: int, outside: type[Message]) -> Message:
-        """Read a message in brackets."""
+        """Parse a sub-message in ``{}`` or ``<>``."""
         closer = _CLOSER.get(self.token)
         if closer is None:
             raise self.unexpected(f"'{{' after {field.name!r}")
@@ -296,7 +296,7 @@ class Reader:
         return found
 
     def plain(self, field: Field[Any], sign: str) -> Any:
-        """Return what the token, which is no string, says; something unfit where it says nothing to this field."""
+        """Return the value of a token that is not a string; a value that ``field`` rejects if the token is invalid."""
         token, kind = self.token, field.kind
         if kind is not None and kind.dtype is not None:
             if self.kind == "number" and _REAL.fullmatch(token):
@@ -317,7 +317,7 @@ class Reader:
         return -whole if sign else whole
 
     def string(self, field: Field[Any]) -> str | bytes:
-        """Read a string, and those that follow it."""
+        """Parse a string, joined with the strings that directly follow it."""
         at, parts = self.start, []
         try:
             while self.kind == "string":
@@ -326,11 +326,11 @@ class Reader:
         except UnicodeEncodeError:
             raise self.error("the string is not UTF-8", at, remedy="Save the file as UTF-8.") from None
         data = b"".join(parts)
-        # Escapes may spell bytes that are no text; they are kept as the wire format's reader keeps them.
+        # Escapes may produce bytes that are not UTF-8; they are kept, as in the reader of the wire format.
         return data if field.kind is BYTES else data.decode("utf-8", "surrogateescape")
 
     def unescaped(self) -> bytes:
-        """Return the bytes that the string token stands for."""
+        """Return the bytes of the string token, with its escapes replaced."""
         body, at, parts = self.token[1:-1], 0, []
         for match in _ESCAPE.finditer(body):
             parts.append(body[at : match.start()].encode())
@@ -358,27 +358,27 @@ class Reader:
     def error(
         self, problem: str, at: int, *, got: object = None, want: object = None, remedy: str = ""
     ) -> PrototxtError:
-        """Return the error with the line and column of a position."""
+        """Return an error whose place is the line and column of position ``at``."""
         line, column = self.line_of(at), at - self.text.rfind("\n", 0, at)
         return PrototxtError(problem, path=self.path, line=line, column=column, got=got, want=want, remedy=remedy)
 
     def line_of(self, at: int) -> int:
-        """Return the line of a position, counted from 1."""
+        """Return the line number of position ``at``, counted from 1."""
         return self.text.count("\n", 0, at) + 1
 
     def shown(self, sign: str = "") -> str:
-        """Return the token as an error shows it."""
+        """Return the token, after ``sign``, in the form in which errors show it."""
         if self.kind == "end":
             return "the end of the text"
         text = sign + (self.token if len(self.token) <= 40 else f"{self.token[:37]}...")
         return text if self.kind == "string" and text.isprintable() else repr(text)
 
     def unexpected(self, want: str) -> PrototxtError:
-        """Return the error for a token that may not stand here."""
+        """Return the error for a token that is not allowed at this position."""
         return self.error("unexpected text", self.start, got=self.shown(), want=want)
 
     def bad_character(self) -> PrototxtError:
-        """Return the error for a character that begins no token."""
+        """Return the error for a character that does not begin a token."""
         if self.token in "\"'":
             return self.error("the string that opens here is not closed on its line", self.start)
         if self.token.isalpha() and self.token.isascii():
@@ -389,7 +389,7 @@ class Reader:
         return self.error("unexpected character", self.start, got=ascii(self.token), remedy=remedy)
 
     def no_field(self, closer: str, opened: int) -> PrototxtError:
-        """Return the error for a token that is neither a field's name nor the end of the block."""
+        """Return the error for a token that is neither a field name nor the end of the block."""
         if not self.open:
             stray = self.token in _CLOSER.values()
             return self.unexpected("a field name; no block is open here" if stray else "a field name")
@@ -401,11 +401,11 @@ class Reader:
         return self.unexpected(f"a field name or {closer!r}")
 
     def block_with(self, name: str) -> tuple[Field[Any], int, type[Message]] | None:
-        """Return the innermost open block outside of which ``name`` is a field, or None."""
+        """Return the innermost open block whose enclosing message has a field ``name``, or None."""
         return next((block for block in reversed(self.open) if name in block[2].fields), None)
 
     def unknown_field(self, cls: type[Message], outside: tuple[Field[Any], int, type[Message]] | None) -> PrototxtError:
-        """Return the error for a name that is no field of the message; the remedy is the likeliest of many."""
+        """Return the error for a name that is not a field of the message, with the most likely remedy."""
         name = self.token
         inside = [field.name for field in cls.fields.values() if field.message and name in field.message.fields]
         if (cls.__name__, name) in _REMEDY:
@@ -426,7 +426,7 @@ class Reader:
         return self.error(f"unknown field {name!r} in {cls.__name__}", self.start, remedy=remedy)
 
     def hint(self, field: Field[Any], near: str) -> str:
-        """Return the remedy for a value of the wrong kind; ``near`` is what resembles it."""
+        """Return the remedy for a value of the wrong kind; ``near`` is a remedy that names a similar value."""
         place = f"{field.owner}.{field.name}"
         if field.enum and self.kind == "string":
             other = ", or write 'layer' for 'layers'" if place == "V1LayerParameter.type" else ""
@@ -442,7 +442,7 @@ class Reader:
 
 
 def _items(field: Field[Any]) -> Any:
-    """Return what the values of a repeated field are appended to."""
+    """Return an empty container for the values of a repeated field."""
     if field.message:
         return MessageList(field.message)
     return array.array(field.kind.dtype.char) if field.array and field.kind and field.kind.dtype else []

@@ -1,7 +1,7 @@
-"""PyTorch's files, ``.pt`` and ``.pth``: a pickle that names tensors, and their numbers after it or beside it.
+"""Reader of PyTorch's ``.pt`` and ``.pth`` files: a pickle that describes tensors, and the storages with their values.
 
-Tensors are views of the mapped file. torch itself takes no part, since its reader calls what it allows a pickle to
-call, NumPy's constructors among it, and these may take any memory or end the process.
+Tensors are views of the mapped file. ``torch.load`` is not used: it executes the calls that it allows, among them
+constructors of NumPy, which may allocate any amount of memory or crash the process.
 
 Source: torch 2.11, torch/serialization.py (_save, _legacy_save, _load, _legacy_load), torch/_utils.py
 (_rebuild_tensor_v2, _rebuild_parameter).
@@ -31,7 +31,7 @@ _TENSORS = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
 _MAX_WRAPPERS = 8
 _WANT = "a tensor of float32 or float64"
 _REMEDY = "The file is damaged: download or write it again."
-# The types of torch's storages: torch's name of their numbers, and their size.
+# The storage types of torch: the dtype of the values, and its size in bytes.
 _STORAGES = {
     "FloatStorage": ("float32", 4),
     "DoubleStorage": ("float64", 8),
@@ -50,7 +50,7 @@ _STORAGES = {
 
 @dataclass(frozen=True, slots=True)
 class _Storage:
-    """What a pickle says of a storage: torch's name of its numbers, their size, its key and their number."""
+    """A storage as a pickle describes it: the dtype, the bytes of a value, its key, and the number of values."""
 
     dtype: str
     itemsize: int
@@ -59,16 +59,18 @@ class _Storage:
 
 
 def read(path: StrPath) -> dict[str, Array]:
-    """Read a state dict that ``torch.save`` wrote, or that a checkpoint has as ``state_dict``.
+    """Read a state dict, or the entry ``model_state_dict`` or ``state_dict`` of a checkpoint.
 
-    Everything else in a checkpoint may be of any type, and is neither made nor run.
+    Other entries of a checkpoint may be of any type; no objects are created from them, and no code is executed.
 
     Returns:
-        The arrays by name, float32 or float64, read-only; views of the file where their strides allow.
+        The arrays by name, float32 or float64, little-endian and read-only. Contiguous little-endian tensors are views
+        of the file; others are copies.
 
     Raises:
-        CaffemodelError: the file is damaged, holds no state dict, or one with anything but such tensors.
-        OSError: it cannot be opened.
+        CaffemodelError: If the file is damaged, contains no state dict, or one with anything but float32 and float64
+            tensors.
+        OSError: If the file cannot be opened.
     """
     data = files.mapped(path)
     try:
@@ -79,7 +81,7 @@ def read(path: StrPath) -> dict[str, Array]:
 
 
 def _from_zip(data: mmap.mmap, path: StrPath) -> tuple[Any, dict[str, memoryview], str]:
-    """Return what the pickle of a zip archive says, the bytes of its storages by key, and their byte order."""
+    """Return the value of the pickle in a zip archive, the bytes of its storages by key, and their byte order."""
     archive = Archive(data, path)
     pickled = next((name for name in archive.members if name.endswith("data.pkl")), None)
     if pickled is None:
@@ -100,7 +102,7 @@ def _from_zip(data: mmap.mmap, path: StrPath) -> tuple[Any, dict[str, memoryview
 
 
 def _from_pickles(data: mmap.mmap) -> tuple[Any, dict[str, memoryview], str]:
-    """Return the same of a file before torch 1.6: five pickles, and the storages after them."""
+    """Return the same for the format before torch 1.6: five pickles, followed by the storages."""
     view, at = memoryview(data), 0
     values = []
     for want in (_MAGIC, _VERSION, None, None, None):
@@ -127,7 +129,7 @@ def _from_pickles(data: mmap.mmap) -> tuple[Any, dict[str, memoryview], str]:
 
 
 def _storage(reference: Any) -> _Storage:
-    """Read a reference to a storage, checked for its types."""
+    """Convert a persistent ID to a storage, after a check of its types."""
     parts = reference.id if isinstance(reference, Persistent) else None
     if isinstance(parts, tuple) and len(parts) in (5, 6) and parts[0] == "storage":
         _, kind, key, _, count, *view = parts
@@ -173,7 +175,7 @@ def _arrays(state: dict[str, Any], contents: dict[str, memoryview], order: str, 
 
 
 def _placed(name: str, offset: Any, shape: Any, strides: Any) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
-    """Check the types of where a tensor lies in its storage."""
+    """Return the offset, shape and strides of a tensor in its storage, after a check of their types."""
     numbers = [offset]
     for part in (shape, strides):
         numbers += part if isinstance(part, tuple) and len(part) <= MAX_AXES else [None]
@@ -198,7 +200,7 @@ def _array(
     contents: dict[str, memoryview],
     order: str,
 ) -> Array:
-    """Return a tensor as an array, after a check that it lies inside of its storage."""
+    """Return a tensor as a read-only array, after a check that it does not exceed its storage."""
     offset, shape, strides = place
     dtype = np.dtype(f"{order}f{storage.itemsize}")
     if 0 in shape:

@@ -1,8 +1,8 @@
-"""Pickles, read as data: a machine that knows the instructions of a pickle and none of Python's classes.
+"""A safe reader of pickles, which executes their instructions but never imports or calls anything.
 
-What a pickle asks to be imported, called or built is kept as a stand-in that nobody runs, so that a file can at most
-contain values that are not the ones wanted. Neither Python's nor torch's reader of pickles takes part: both call
-constructors of NumPy that allocate what the file asks for, or read memory that is not theirs.
+Each import, call or object of a pickle becomes an inert placeholder (``Global``, ``Call``). So a malicious file can at
+worst contain unexpected values. The readers of Python and torch are not used: both call constructors of NumPy, which
+may allocate any amount of memory or read memory outside of an array.
 
 Source: the Python standard library's documentation of ``pickle`` and ``pickletools``, protocols 0 to 5.
 """
@@ -13,16 +13,16 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-_SPARE_BYTES = 40 << 20  # of Python objects, besides as many as the file has
-_COST = 100  # bytes of an object that holds others, or of a key of the memo
+_SPARE_BYTES = 40 << 20  # that Python objects may take, in addition to the size of the file
+_COST = 100  # estimated bytes of a container, or of an entry of the memo
 _LONG_BYTES = 1024
-_MAX_STEPS = 2 << 20  # 2 seconds; a state dict takes about 40 for a tensor
+_MAX_STEPS = 2 << 20  # about 2 seconds; a state dict has about 40 instructions for each tensor
 _DICTS = ("collections.OrderedDict", "collections.defaultdict", "collections.Counter")
 _KEYS = (str, bytes, int, float, type(None))
 
 
 class Global:
-    """The name of a class or function that a pickle wants imported."""
+    """The name of a class or function that a pickle asks to import."""
 
     __slots__ = ("name",)
 
@@ -31,11 +31,11 @@ class Global:
 
 
 class Call:
-    """What a pickle wants made by a call.
+    """A call that a pickle asks for, which is not executed.
 
     Attributes:
-        function: what is to be called; a ``Global`` where the pickle is an ordinary one.
-        args: its arguments.
+        function: the function to call; a ``Global`` in any ordinary pickle.
+        args: its arguments, usually a tuple.
     """
 
     __slots__ = ("args", "function")
@@ -45,7 +45,7 @@ class Call:
 
 
 class Persistent:
-    """A reference to something outside the pickle; torch's storages are such."""
+    """A persistent ID, the reference to an object outside the pickle, such as a storage of torch."""
 
     __slots__ = ("id",)
 
@@ -54,11 +54,14 @@ class Persistent:
 
 
 class Damaged(Exception):
-    """The bytes are no pickle, or one that takes too much; the text says what is wrong, in a phrase."""
+    """The error for bytes that are not a pickle, or for one that takes too much time or memory.
+
+    The message is a phrase that describes the problem.
+    """
 
 
 def name_of(value: Any) -> str:
-    """Return the name of a value's type, as an error shows it."""
+    """Return the name of a value's type for errors; for a placeholder, the name of its class or function."""
     if isinstance(value, Global):
         return value.name
     if isinstance(value, Call):
@@ -67,12 +70,12 @@ def name_of(value: Any) -> str:
 
 
 class Unpickler:
-    """Reads one pickle.
+    """A stack machine that reads one pickle.
 
     Args:
-        data: bytes with a pickle.
-        start: where it begins.
-        room: bytes that its objects may take besides the spare ones; the size of the file.
+        data: bytes that contain a pickle.
+        start: the offset at which it begins.
+        room: bytes that its objects may take in addition to 40 MiB, such as the size of the file.
     """
 
     def __init__(self, data: memoryview, start: int = 0, room: int = 0):
@@ -84,12 +87,12 @@ class Unpickler:
         self.persistent: list[Persistent] = []
 
     def load(self) -> Any:
-        """Return the value; ``at`` is then the byte after the pickle.
+        """Return the value of the pickle, and set ``at`` to the offset after it.
 
-        Tuples, lists, dicts and scalars are Python's own; all else is a stand-in.
+        Tuples, lists, dicts and scalars are Python objects; everything else is a placeholder.
 
         Raises:
-            Damaged: see there.
+            Damaged: If the bytes are not a pickle, or it takes too many instructions or too much memory.
         """
         try:
             for _ in range(_MAX_STEPS):
@@ -102,41 +105,41 @@ class Unpickler:
                     raise Damaged(f"byte {self.at - 1} of the pickle is no instruction")
                 step(self)
         except (IndexError, KeyError, TypeError, ValueError, struct.error) as error:
-            # Each is a pickle that takes what is not there: from the bytes, the stack or the memo.
+            # Each of these means that the pickle reads past the end of its bytes, its stack or its memo.
             raise Damaged(f"the pickle is damaged at byte {self.at}") from error
         raise Damaged(f"the pickle has more than {_MAX_STEPS} instructions")
 
     def push(self, value: Any, cost: int = 0) -> None:
-        """Put a value on the stack, and count the memory that it takes."""
+        """Push a value on the stack, and add its estimated memory."""
         self.spend(cost)
         self.stack.append(value)
 
     def spend(self, cost: int) -> None:
-        """Count memory, and stop where it is far more than the file's."""
+        """Add ``cost`` to the estimated memory; raise an error if it is too much for the file's size."""
         self.room -= cost
         if self.room < 0:
             raise Damaged("the pickle makes more objects than its size allows")
 
     def take(self, size: int) -> memoryview:
-        """Return the next bytes."""
+        """Return the next ``size`` bytes, and advance."""
         if size > len(self.data) - self.at:
             raise Damaged("the pickle is cut off")
         self.at += size
         return self.data[self.at - size : self.at]
 
     def number(self, form: str) -> Any:
-        """Return the next number; ``form`` is as in ``struct``."""
+        """Return the next number; ``form`` is a format of ``struct``."""
         return struct.unpack(form, self.take(struct.calcsize(form)))[0]
 
     def line(self) -> str:
-        """Return the bytes up to the end of the line, as text."""
+        """Return the text up to the next newline, which is skipped."""
         block = bytes(self.data[self.at : self.at + 1024])
         size = block.index(b"\n")
         self.at += size + 1
         return block[:size].decode("utf-8", "replace")
 
     def marked(self) -> list[Any]:
-        """Take what is on the stack since the last mark."""
+        """Pop the values above the last mark, and return them."""
         mark = self.marks.pop()
         if mark > len(self.stack):
             raise Damaged("the pickle's marks are out of order")
@@ -145,28 +148,28 @@ class Unpickler:
         return values
 
     def text(self, form: str) -> None:
-        """Push a string of the length that comes before it."""
+        """Push a string; its length precedes it as a number of the format ``form``."""
         size = self.number(form)
         self.push(bytes(self.take(size)).decode("utf-8", "surrogatepass"), _COST + 4 * size)
 
     def octets(self, form: str) -> None:
-        """Push bytes of the length that comes before them."""
+        """Push bytes; their length precedes them as a number of the format ``form``."""
         size = self.number(form)
         self.push(bytes(self.take(size)), _COST + size)
 
     def whole(self, form: str) -> None:
-        """Push an integer of as many bytes as the number before it."""
+        """Push an integer; its size in bytes precedes it as a number of the format ``form``."""
         size = self.number(form)
-        if size > _LONG_BYTES:  # Python hashes an integer each time that it is a key
+        if size > _LONG_BYTES:  # hashing a long integer takes time, on each use as a key
             raise Damaged(f"the pickle has an integer of {size} bytes")
         self.push(int.from_bytes(self.take(size), "little", signed=True), _COST + size)
 
     def tuple(self, values: list[Any]) -> None:
-        """Push a tuple."""
+        """Push a tuple of ``values``."""
         self.push(tuple(values), _COST + 8 * len(values))
 
     def last(self, count: int) -> list[Any]:
-        """Take the last values of the stack."""
+        """Pop the last ``count`` values of the stack, and return them in order."""
         if count > len(self.stack):
             raise Damaged("the pickle takes more values than it has")
         values = self.stack[-count:]
@@ -174,7 +177,7 @@ class Unpickler:
         return values
 
     def append(self, values: list[Any]) -> None:
-        """Add values to the list, or the stand-in, that is on the stack."""
+        """Append values to the list on top of the stack; a placeholder ignores them."""
         target = self.stack[-1]
         if isinstance(target, list):
             self.spend(10 * len(values))
@@ -183,20 +186,20 @@ class Unpickler:
             raise Damaged("the pickle appends to what is no list")
 
     def update(self, values: list[Any]) -> None:
-        """Set pairs of the dict, or of the stand-in, that is on the stack."""
+        """Set alternating keys and values in the dict on top of the stack; a placeholder ignores them."""
         target = self.stack[-1]
         if len(values) % 2:
             raise Damaged("the pickle sets a key without a value")
         if isinstance(target, dict):
             self.spend(_COST * len(values) // 2)
             for key, value in zip(values[::2], values[1::2], strict=True):
-                # Python hashes tuples in tuples without a limit of their depth, so other keys are themselves.
+                # Hashing deeply nested tuples can overflow Python's stack, so any other key is replaced by an object.
                 target[key if isinstance(key, _KEYS) else object()] = value
         elif not isinstance(target, Call):
             raise Damaged("the pickle sets items of what is no dict")
 
     def call(self, function: Any, args: Any) -> None:
-        """Push what a call makes: a dict for those of the standard library, else a stand-in."""
+        """Push the result of a call: a dict for the dict types of ``collections``, else a placeholder."""
         if not isinstance(function, Global) or function.name not in _DICTS:
             self.push(Call(function, args), _COST)
             return
@@ -209,25 +212,25 @@ class Unpickler:
                 self.update([part for pair in arg for part in pair])
 
     def build(self) -> None:
-        """Leave out an object's attributes, since nothing here has any."""
+        """Drop the state of an object, since placeholders have no attributes."""
         del self.stack[-1]
         if not self.stack:
             raise Damaged("the pickle sets attributes of nothing")
 
     def find(self, module: Any, name: Any) -> None:
-        """Push the name of what is to be imported."""
+        """Push a placeholder for an import."""
         if not (isinstance(module, str) and isinstance(name, str)):
             raise Damaged("the pickle imports what has no name")
         self.push(Global(f"{module}.{name}"), _COST + 4 * (len(module) + len(name)))
 
     def refer(self, id: Any) -> None:
-        """Push a reference to something outside."""
+        """Push a placeholder for an object outside the pickle, and record it in ``persistent``."""
         found = Persistent(id)
         self.persistent.append(found)
         self.push(found, _COST)
 
     def put(self, index: int) -> None:
-        """Remember the last value under a number."""
+        """Store the top of the stack in the memo under ``index``."""
         self.spend(_COST)
         self.memo[index] = self.stack[-1]
 
@@ -285,7 +288,7 @@ _STEPS: dict[int, Callable[[Unpickler], Any]] = {
         "B": lambda machine: machine.octets("<I"),
         "\x8e": lambda machine: machine.octets("<Q"),
         "\x96": lambda machine: machine.octets("<Q"),
-        # What holds others.
+        # Containers.
         ")": lambda machine: machine.tuple([]),
         "\x85": lambda machine: machine.tuple(machine.last(1)),
         "\x86": lambda machine: machine.tuple(machine.last(2)),
@@ -316,7 +319,7 @@ _STEPS: dict[int, Callable[[Unpickler], Any]] = {
         "\x94": lambda machine: machine.put(len(machine.memo)),
         "h": lambda machine: machine.push(machine.memo[machine.number("<B")], 8),
         "j": lambda machine: machine.push(machine.memo[machine.number("<I")], 8),
-        # The protocol and its frames, which only help who reads from a pipe.
+        # The protocol and the frames, which serve only to read from a stream.
         "\x80": lambda machine: machine.take(1),
         "\x95": lambda machine: machine.take(8),
     }.items()

@@ -1,7 +1,8 @@
-"""Old forms of nets and solvers, brought to today's as Caffe does when it reads a file.
+"""Upgrade nets and solvers in old forms to the current form, as Caffe does when it reads a file.
 
 V0 is the form of 2013 (``layers { layer { type: "conv" ... } bottom: ... }``), V1 that of 2014
-(``layers { type: CONVOLUTION ... }``). Text and weights alike are upgraded in memory; blobs come along uncopied.
+(``layers { type: CONVOLUTION ... }``). Nets from text and from caffemodels are upgraded in memory, without a copy of
+their blobs.
 
 Source: BVLC/caffe@9b89154 src/caffe/util/upgrade_proto.cpp.
 """
@@ -50,7 +51,7 @@ _V0_TYPES = {
     "window_data": V1LayerType.WINDOW_DATA,
 }
 
-# The V0 types that have parameters of their own, and where V1 keeps these.
+# The V0 types that have parameters, and the V1 fields that hold these.
 _V0_HOMES = {
     "concat": "concat_param",
     "conv": "convolution_param",
@@ -65,7 +66,7 @@ _V0_HOMES = {
     "window_data": "window_data_param",
 }
 
-# V0 field -> its V1 name, and the types that may have it.
+# V0 field -> its V1 name, and the V0 types that may have it.
 _V0_FIELDS: dict[str, tuple[str, set[str]]] = {
     "num_output": ("num_output", {"conv", "innerproduct"}),
     "biasterm": ("bias_term", {"conv", "innerproduct"}),
@@ -95,7 +96,7 @@ _V0_FIELDS: dict[str, tuple[str, set[str]]] = {
     "det_crop_mode": ("crop_mode", {"window_data"}),
 }
 
-# What data layers do to an image: V0 field -> field of transform_param, for layers of any type.
+# The transformation of images: V0 field -> field of transform_param, for layers of any type.
 _V0_TRANSFORM = {"scale": "scale", "meanfile": "mean_file", "cropsize": "crop_size", "mirror": "mirror"}
 
 _V1_TYPES = {
@@ -157,23 +158,24 @@ _SOLVER_TYPES = {
 }
 
 
-# What dialects, which add themselves, make of what a fork of Caffe wrote: a net in today's form, and whether it was in
-# an older one, to sentences that say what was translated; and a layer of V1 to today's type, or nothing.
+# Functions that dialects register. TRANSLATIONS convert the fields of a Caffe fork in an upgraded net, in place; the
+# bool is True if the net was in the V0 or V1 form, and they return sentences that describe the changes. FOREIGN_TYPES
+# return the current type name of a V1 layer with the type of a fork, or an empty string.
 TRANSLATIONS: list[Callable[[NetParameter, bool], list[str]]] = []
 FOREIGN_TYPES: list[Callable[[V1LayerParameter], str]] = []
 
-# How the name of a layer ends that was split off a BatchNorm layer with a scale and a bias.
+# The suffix of the name of a Scale layer that was split off a BatchNorm layer.
 SPLIT_OFF = "/scale_bias"
 
 
 def upgrade_net(net: NetParameter) -> list[str]:
-    """Bring a net to today's form, in place, and what forks of Caffe wrote to BVLC's.
+    """Upgrade a net to the current form, in place, and convert the fields of Caffe forks to BVLC's.
 
     Returns:
-        Sentences that say what was upgraded; none for a net of today.
+        Sentences that describe what was upgraded; an empty list for a net in the current form.
 
     Raises:
-        NetError: Caffe would refuse the old form, or would lose a part of it.
+        NetError: If Caffe would reject the old form, or would lose a part of it.
 
     Source: BVLC/caffe@9b89154 src/caffe/util/upgrade_proto.cpp L23-86.
     """
@@ -202,13 +204,13 @@ def upgrade_net(net: NetParameter) -> list[str]:
 
 
 def upgrade_solver(solver: SolverParameter) -> list[str]:
-    """Bring a solver to today's form, in place: ``solver_type``, an enum, becomes ``type``, a name.
+    """Upgrade a solver to the current form, in place: ``solver_type``, an enum, becomes ``type``, a string.
 
     Returns:
-        Sentences that say what was upgraded.
+        Sentences that describe what was upgraded.
 
     Raises:
-        NetError: both are set.
+        NetError: If both ``solver_type`` and ``type`` are set.
 
     Source: BVLC/caffe@9b89154 src/caffe/util/upgrade_proto.cpp L1042-1098.
     """
@@ -227,7 +229,7 @@ def upgrade_solver(solver: SolverParameter) -> list[str]:
 
 
 def _upgrade_v0(net: NetParameter) -> list[str]:
-    """Turn V0 layers into V1 layers; padding layers become the pad of the layers after them (L115-140)."""
+    """Convert V0 layers to V1 layers, and padding layers to the ``pad`` of the layers that follow them (L115-140)."""
     kept = _without_padding(net)
     _check_v0_types(kept)
     padding = [layer.layer.name for layer in net.layers if layer.layer.type == "padding"]
@@ -244,7 +246,7 @@ def _upgrade_v0(net: NetParameter) -> list[str]:
 
 
 def _without_padding(net: NetParameter) -> list[V1LayerParameter]:
-    """Return all layers but the padding ones, whose pad goes to the layers that they feed (L142-199)."""
+    """Return the layers without padding layers, whose ``pad`` is moved to the layers that read them (L142-199)."""
     kept = []
     makers: dict[str, V1LayerParameter | None] = dict.fromkeys(net.input)
     for layer in net.layers:
@@ -279,10 +281,10 @@ def _check_v0_types(layers: Iterable[V1LayerParameter]) -> None:
 
 
 def _from_v0(old: V1LayerParameter) -> V1LayerParameter:
-    """Return the V1 form of a V0 layer and its connections (L201-551)."""
+    """Return the V1 form of a V0 layer, with its bottoms and tops (L201-551)."""
     if not old.has("layer"):
-        # Upstream bug, fixed: of a V1 layer among V0 layers, Caffe keeps only the bottoms and tops (upgrade_proto.cpp
-        # L211). Here it is an error.
+        # Upstream bug, fixed: if a net mixes V0 and V1 layers, Caffe drops everything but the bottoms and tops of the
+        # V1 layers (upgrade_proto.cpp L211). This package raises an error.
         raise NetError(
             "the net mixes layers of V0, the form of 2013, and of V1",
             layer=old.name,
@@ -310,7 +312,7 @@ def _from_v0(old: V1LayerParameter) -> V1LayerParameter:
             home: Message = getattr(new, _V0_HOMES[v0.type])
             try:
                 setattr(home, name, [value] if home.field(name).repeated else value)
-            except ReproductionError as error:  # new_height and new_width could be negative
+            except ReproductionError as error:  # V0's new_height and new_width may be negative, V1's may not
                 raise error.at(_v0_error("", old).place) from None
     if ignored:
         remedy = f"Remove {'it' if len(ignored) == 1 else 'them'}, or check the layer's type."
@@ -324,14 +326,14 @@ def _v0_error(problem: str, layer: V1LayerParameter, remedy: str = "") -> NetErr
 
 
 def _upgrade_transforms(net: NetParameter) -> list[str]:
-    """Move what V1's data layers do to an image into ``transform_param`` (L608-667)."""
+    """Move the image transformations of V1 data layers to ``transform_param`` (L608-667)."""
     fields = ("scale", "mean_file", "crop_size", "mirror")
     data = [(layer, getattr(layer, _DATA_HOMES[layer.type])) for layer in net.layers if layer.type in _DATA_HOMES]
     old = [layer.name for layer, param in data if any(param.has(name) for name in fields)]
     if not old:
         return []
     for layer, param in data:
-        # Once one layer needs it, Caffe makes both messages in all data layers, empty or not.
+        # If one layer needs the upgrade, Caffe sets both messages in all data layers, even if they are empty.
         param.present = layer.transform_param.present = True
         for name in fields:
             if param.has(name):
@@ -341,7 +343,7 @@ def _upgrade_transforms(net: NetParameter) -> list[str]:
 
 
 def _from_v1(old: V1LayerParameter) -> LayerParameter:
-    """Return today's form of a V1 layer (L691-874)."""
+    """Return the current form of a V1 layer (L691-874)."""
     new = LayerParameter()
     new.line = old.line
     for field, value in old.set_fields():
@@ -369,11 +371,12 @@ def _each_param(layer: LayerParameter, name: str, values: list[Any]) -> None:
 
 
 def _upgrade_inputs(net: NetParameter) -> str:
-    """Turn the net's ``input`` fields into an Input layer; without shapes, drop them (L968-1003)."""
+    """Convert the net's ``input`` fields to an Input layer, or drop them if they have no shapes (L968-1003)."""
     names = list(net.input)
     shapes = [list(shape.dim) for shape in net.input_shape]
     dims = list(net.input_dim)
-    # Upstream bug, fixed: Caffe ignores a shape too many, and crashes on one too few (upgrade_proto.cpp L982-991).
+    # Upstream bug, fixed: Caffe ignores surplus `input_shape` fields of a net and crashes if one is missing
+    # (upgrade_proto.cpp L982-991). This package raises an error in both cases.
     if shapes and len(shapes) != len(names):
         raise NetError("each input has one 'input_shape'", got=len(shapes), want=len(names))
     if not shapes and dims:
@@ -390,7 +393,10 @@ def _upgrade_inputs(net: NetParameter) -> str:
 
 
 def _upgrade_batch_norms(net: NetParameter) -> list[str]:
-    """Stop the learning of a BatchNorm layer's statistics, where their multipliers are given (L1017-1032)."""
+    """Set lr_mult and decay_mult of BatchNorm layers with three ``param`` to 0 (L1017-1032).
+
+    The statistics of BatchNorm are not learned; old nets had to set the multipliers themselves.
+    """
     old = []
     for layer in net.layer:
         if layer.type != "BatchNorm" or len(layer.param) != 3:
@@ -407,5 +413,5 @@ def _layers(layers: Sequence[V1LayerParameter]) -> str:
 
 
 def named(names: Iterable[str]) -> str:
-    """Format names for a note."""
+    """Format names for a note: quoted, and separated by commas."""
     return ", ".join(map(repr, names))

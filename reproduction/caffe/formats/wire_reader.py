@@ -1,4 +1,4 @@
-"""Protobuf's wire format, read: bytes to any message of the schema.
+"""The parser of protobuf's wire format, for any message of the schema.
 
 Source: protobuf.dev/programming-guides/encoding.
 """
@@ -24,10 +24,10 @@ FORMAT = {FIXED32: "<f", FIXED64: "<d"}  # Caffe's format has no fixed integers
 _FIXED_SIZE = {FIXED32: 4, FIXED64: 8}
 _GROUP, _END_GROUP = 3, 4
 _MAX_DEPTH = 100
-# Bytes of Python objects: what they may take besides as many as the file has, and what they cost.
+# Memory limit: Python objects may take _SPARE_BYTES and as many bytes as the file; then the estimated cost of each.
 _SPARE_BYTES = 2**25
 _MESSAGE, _TEXT, _ITEM = 400, 64, 40
-_LETTER = 4  # of a string with any character of Unicode
+_LETTER = 4  # bytes of a character in a string with any Unicode characters
 _BLOCK = 2**18  # tags compared at a time in a run of single values
 _MASK32, _MASK64 = 2**32 - 1, 2**64 - 1
 _DAMAGED = "The file is damaged, or of another kind."
@@ -40,7 +40,7 @@ _FROM_VARINT: dict[Kind | None, Callable[[int], int]] = {
 
 
 def varint(value: int) -> bytes:
-    """Write a number in protobuf's base 128; a negative one as 64 bits, in ten bytes."""
+    """Return an integer as a varint (base 128); a negative one is encoded as 64 bits, in ten bytes."""
     value &= _MASK64
     octets = bytearray()
     while value > 127:
@@ -51,7 +51,7 @@ def varint(value: int) -> bytes:
 
 
 class _Unknown:
-    """The unknown fields of a message: those that were joined, and the bytes of the file that come after them."""
+    """The unknown fields of a message: bytes that are already joined, and the range of the file that follows them."""
 
     __slots__ = ("begin", "end", "joined", "message")
 
@@ -61,14 +61,14 @@ class _Unknown:
 
 
 class Reader:
-    """One pass over the bytes of one file.
+    """A parser that makes one pass over the bytes of one file.
 
-    Memory stays below twice the file's size and 64 MiB: arrays are views, and what Python's objects take is counted,
-    since two bytes are enough to declare an empty sub-message. A message may come in many parts, so what its parts
-    add to, arrays and unknown fields, is joined once, at the end.
+    Memory stays below twice the file's size and 64 MiB. Arrays are views, and the memory of Python objects is counted,
+    because two bytes are enough to declare an empty sub-message. A message may be split into many parts, so its arrays
+    and unknown fields are joined once, at the end.
 
     Args:
-        data: the bytes; arrays become views of them.
+        data: the bytes; arrays are views of them.
         path: the place to name in errors.
     """
 
@@ -80,11 +80,11 @@ class Reader:
         self.unknown: dict[int, _Unknown] = {}
 
     def error(self, problem: str, offset: int, got: str | None = None, want: str | None = None) -> CaffemodelError:
-        """Make an error about the bytes at an offset."""
+        """Return an error whose place is the byte ``offset``."""
         return CaffemodelError(problem, path=self.path, offset=offset, got=got, want=want, remedy=_DAMAGED)
 
     def short(self, what: str, start: int, got: int, want: int, end: int) -> CaffemodelError:
-        """Make the error for ``want`` bytes where only ``got`` are left before ``end``."""
+        """Return the error for a value of ``want`` bytes of which only ``got`` are present before ``end``."""
         if end < self.size:
             return self.error(f"{what} runs past the end of its message", start, f"{got} bytes", f"{want}")
         return CaffemodelError(
@@ -97,17 +97,17 @@ class Reader:
         )
 
     def read(self, target: Message) -> None:
-        """Read all bytes into a message.
+        """Parse all bytes into a message.
 
         Raises:
-            CaffemodelError: they are no such message.
+            CaffemodelError: If the bytes are not such a message.
         """
         self.unchecked.append((target, 0))
         self.message(target, 0, self.size, 0)
         self.finish()
 
     def message(self, target: Message, pos: int, end: int, depth: int) -> None:
-        """Read the fields between ``pos`` and ``end`` into ``target``, after what it has."""
+        """Parse the fields between ``pos`` and ``end`` into ``target``, in addition to those that it has."""
         while pos < end:
             begin = pos
             number, wire, pos = self.tag(pos, end)
@@ -126,7 +126,7 @@ class Reader:
                 pos = self.scalars(target, field, wire, begin, pos, end)
 
     def finish(self) -> None:
-        """Join what came in parts, and check that no message lacks a required field."""
+        """Store the joined arrays and unknown fields, and check that each message has its required fields."""
         for (_, name), (message, values) in self.arrays.items():
             dtype = message.fields[name].unset().dtype
             found = np.frombuffer(values, dtype) if isinstance(values, bytearray) else values
@@ -141,13 +141,13 @@ class Reader:
                     raise self.error(f"{type(message).__name__} lacks its required field {name!r}", pos)
 
     def spend(self, cost: int, pos: int) -> None:
-        """Count the memory of Python's objects, and refuse a file that takes far too much for its size."""
+        """Add ``cost`` to the estimated memory of the result; raise an error if it is too much for the file's size."""
         self.room -= cost
         if self.room < 0:
             raise self.error(f"too many messages, strings and numbers for {self.size} bytes", pos)
 
     def slot(self, target: Message, field: Field[Any], pos: int) -> Any:
-        """Return what to read into: the list of a repeated field, a new message in it, or the singular message."""
+        """Return the target of a value: the list of a repeated scalar, a new element, or the singular sub-message."""
         held = target.values.get(field.name)
         is_new = held is None or (field.repeated and field.message is not None)
         if is_new:
@@ -163,7 +163,7 @@ class Reader:
         return found
 
     def keep(self, target: Message, begin: int, end: int, head: bytes = b"") -> None:
-        """Keep bytes that the schema does not know, as protobuf does; ``head`` comes before them."""
+        """Append ``head`` and the bytes from ``begin`` to ``end`` to the unknown fields of ``target``."""
         unknown = self.unknown.get(id(target))
         if unknown is None:
             self.spend(_MESSAGE, begin)
@@ -175,7 +175,7 @@ class Reader:
         unknown.end = end
 
     def number(self, pos: int, end: int, longest: int = 10) -> tuple[int, int]:
-        """Read a number of at most ``longest`` bytes; return it and the position after it."""
+        """Return the varint at ``pos``, of at most ``longest`` bytes, and the position after it."""
         data, value, shift, start = self.data, 0, 0, pos
         while pos < end:
             byte = data[pos]
@@ -189,7 +189,7 @@ class Reader:
         raise self.short("a number", start, pos - start, pos - start + 1, end)
 
     def tag(self, pos: int, end: int) -> tuple[int, int, int]:
-        """Read a field's number and wire type; return them and the position after them."""
+        """Return the field number and wire type of the tag at ``pos``, and the position after it."""
         value, after = self.number(pos, end, 5)
         number, wire = value >> 3, value & 7
         if not 0 < value <= _MASK32 or number == 0:
@@ -199,14 +199,14 @@ class Reader:
         return number, wire, after
 
     def length(self, field: Field[Any] | int, begin: int, pos: int, end: int) -> tuple[int, int]:
-        """Read a length; return where its bytes begin and end."""
+        """Parse the length prefix at ``pos``; return the start and end of the bytes that follow it."""
         size, pos = self.number(pos, end)
         if size > end - pos:
             raise self.short(_label(field), begin, end - pos, size, end)
         return pos, pos + size
 
     def skip(self, number: int, wire: int, begin: int, pos: int, end: int, depth: int) -> int:
-        """Return the position after a field that is not known, with all that a group holds."""
+        """Return the position after an unknown field; a group is skipped with all its fields."""
         groups: list[int] = []
         while True:
             if wire == _GROUP:
@@ -230,14 +230,14 @@ class Reader:
             number, wire, pos = self.tag(pos, end)
 
     def fixed(self, field: Field[Any] | int, wire: int, begin: int, pos: int, end: int) -> int:
-        """Return the position after a number of four or eight bytes."""
+        """Return the position after a value of the wire type FIXED32 (four bytes) or FIXED64 (eight)."""
         size = _FIXED_SIZE[wire]
         if size > end - pos:
             raise self.short(_label(field), begin, end - pos, size, end)
         return pos + size
 
     def scalars(self, target: Message, field: Field[Any], wire: int, begin: int, pos: int, end: int) -> int:
-        """Read one scalar, or the many of a packed field; return the position after them."""
+        """Parse one scalar, or all values of a packed field, into ``target``; return the position after them."""
         if wire != LENGTH or field.wire == LENGTH:
             value, pos = self.scalar(field, begin, pos, end)
             if value is None:
@@ -261,7 +261,7 @@ class Reader:
         return pos
 
     def scalar(self, field: Field[Any], begin: int, pos: int, end: int) -> tuple[Any, int]:
-        """Read one value; None is an enum's value that the schema does not know, which protobuf keeps as unknown."""
+        """Return one value and the position after it; None for an unknown enum value, which is kept as unknown."""
         wire = field.wire
         if wire == VARINT:
             value, pos = self.number(pos, end)
@@ -277,7 +277,7 @@ class Reader:
         return struct.unpack_from(FORMAT[wire], self.data, pos)[0], after
 
     def array(self, target: Message, field: Field[Any], wire: int, begin: int, pos: int, end: int) -> int:
-        """Find the values of a packed field, or of a run of single ones; return the position after them."""
+        """Parse an array field, packed or as a run of single values, as a view; return the position after it."""
         assert field.kind is not None
         assert field.kind.dtype is not None
         dtype = field.kind.dtype
@@ -303,14 +303,15 @@ class Reader:
             self.spend(_MESSAGE, begin)
             self.arrays[key] = target, found
         else:
-            # Values in several parts, which Caffe never writes: one growing copy, not a view for each part.
+            # Caffe never writes an array in several parts. They are copied into one growing buffer, so that many small
+            # parts do not take the memory of many views.
             joined = before[1] if isinstance(before[1], bytearray) else bytearray(before[1].tobytes())
             joined += found.tobytes()
             self.arrays[key] = target, joined
         return stop
 
     def run(self, begin: int, tag_size: int, stride: int, most: int) -> int:
-        """Count how often the tag at ``begin`` comes again, every ``stride`` bytes."""
+        """Return how many times, at most ``most``, the tag at ``begin`` occurs in a row, every ``stride`` bytes."""
         if self.data[begin + stride : begin + stride + tag_size] != self.data[begin : begin + tag_size]:
             return 1
         rows = np.ndarray((most, stride), np.uint8, self.data, begin)[:, :tag_size]
