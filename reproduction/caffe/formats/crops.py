@@ -1,7 +1,7 @@
-"""Where the pixels of one layer lie in another, and the offsets of Crop layers that follow from it.
+"""Coordinate maps between the blobs of a net, and the offsets of Crop layers that are derived from them.
 
 In the Caffe of 2014 and 2015 with which FCNs, HED and U-Net were published, a Crop layer had no parameters: its offset
-followed from the layers between its bottoms. Caffe 1.0 takes 0 where no offset is set.
+was derived from the layers between its bottoms. Caffe 1.0 uses the offset 0 if none is set.
 
 Source: BVLC/caffe@9b89154 python/caffe/coord_map.py; longjon/caffe@e0311166 src/caffe/layers/crop_layer.cpp L12-L78.
 """
@@ -16,7 +16,7 @@ from reproduction.caffe.errors import NetError, warn
 from reproduction.caffe.geometry import CoordMap, Window, conv_map, conv_windows, crop_map, deconv_map, pool_windows
 from reproduction.caffe.schema import ConvolutionParameter, CropParameter, LayerParameter
 
-# Types that keep every pixel in its place.
+# Layer types that keep the coordinates of every pixel.
 _POINTWISE = frozenset(
     ["AbsVal", "BNLL", "BatchNorm", "Bias", "Clip", "Dropout", "ELU", "Eltwise", "Exp", "LRN", "Log", "MVN", "PReLU",
      "Power", "ReLU", "Scale", "Sigmoid", "Softmax", "Split", "Swish", "TanH", "Threshold"]
@@ -24,10 +24,12 @@ _POINTWISE = frozenset(
 
 
 def layer_map(spec: LayerParameter) -> CoordMap | None:
-    """Map coordinates of a layer's bottoms to its tops; None where pixels have no place, as after InnerProduct.
+    """Return the map from the coordinates of a layer's bottoms to its tops.
+
+    It is None for a layer whose tops have no such coordinates, such as InnerProduct.
 
     Raises:
-        NetError: the layer's windows make no sense.
+        NetError: If the layer's kernel, stride, padding or dilation is invalid.
     """
     if spec.type in ("Convolution", "Im2col", "Deconvolution"):
         window_map = deconv_map if spec.type == "Deconvolution" else conv_map
@@ -43,34 +45,34 @@ def layer_map(spec: LayerParameter) -> CoordMap | None:
 
 
 def layer_windows(spec: LayerParameter) -> list[Window]:
-    """Read the windows of a convolution or pooling; one stands for every axis where they are alike.
+    """Return the windows of a convolution or pooling layer; a single window stands for all axes.
 
     Raises:
-        NetError: they make no sense.
+        NetError: If the layer's kernel, stride, padding or dilation is invalid.
     """
     if spec.type == "Pooling":
         high, wide = pool_windows(spec.pooling_param, 1, 1)
-        # One window stands for any number of axes: Caffe pools two, but its maps know no such limit.
+        # One window stands for any number of axes. Caffe pools over two axes, but coord_map.py has no such limit.
         return [high] if high == wide else [high, wide]
     return conv_windows(spec.convolution_param, _axes(spec.convolution_param))
 
 
 def _axes(param: ConvolutionParameter) -> int:
-    """Count the spatial axes whose windows may differ; one window is for every axis."""
+    """Return the number of spatial axes for which sizes are set; 1 if one window stands for all axes."""
     if any(param.has(f"{name}_{side}") for name in ("kernel", "stride", "pad") for side in "hw"):
         return 2
     return max(1, *(len(values) for values in (param.kernel_size, param.stride, param.pad, param.dilation)))
 
 
 def offset_of(between: CoordMap, pair: str) -> list[int]:
-    """Return the offset, for all spatial axes or for each, at which a blob is cropped to another.
+    """Return the offset that crops one blob to another: one value for each spatial axis, or one value for all.
 
     Args:
-        between: maps coordinates of the blob to those of the other.
-        pair: what the two are called in errors.
+        between: the map from coordinates of the blob that is cropped to those of the other.
+        pair: the names of the two blobs, for errors.
 
     Raises:
-        NetError: the two have different scales, or the offset is negative or not whole.
+        NetError: If the two have different scales, or the offset is negative or not an integer.
 
     Source: BVLC/caffe@9b89154 python/caffe/coord_map.py L166-L185.
     """
@@ -98,31 +100,32 @@ def offset_of(between: CoordMap, pair: str) -> list[int]:
 
 
 def numbers(values: Sequence[Fraction]) -> str:
-    """Format one number, or several in brackets."""
+    """Format fractions for an error: a single number, or several in parentheses."""
     texts = [str(value) for value in values]
     return texts[0] if len(texts) == 1 else f"({', '.join(texts)})"
 
 
 @dataclass(eq=False)
 class _Origin:
-    """A blob whose pixels are not mapped to those of a blob before it: an input, or the top of an InnerProduct."""
+    """A blob without a map from an earlier blob, such as an input or the top of an InnerProduct layer."""
 
 
-# Of a blob: where its pixels come from along first bottoms, and the map from there.
+# The origin of a blob, found by following first bottoms, and the map from the origin to the blob.
 _Place = tuple[_Origin, CoordMap]
 
 
 def automatic_offsets(layers: Iterable[LayerParameter]) -> Iterator[tuple[LayerParameter, list[int] | NetError]]:
-    """Yield the Crop layers without an offset, each with the one that aligns its bottoms.
+    """Yield each Crop layer without an offset, with the offset that aligns its bottoms.
 
-    As in the Caffe of 2015 the map follows the first bottom of each layer, and a Crop layer without an offset is taken
-    to have the one that is yielded.
+    As in the Caffe of 2015, the map follows the first bottom of each layer. The offset that is yielded for a layer is
+    used in the maps of the layers after it.
 
     Args:
-        layers: the layers in order, in today's form.
+        layers: the layers in order, in the current form.
 
     Yields:
-        The layer, and its offset for both spatial axes, or for each; or why there is none.
+        The layer, and its offset: one value for each spatial axis, or one value for all. If the offset cannot be
+        derived, a NetError that gives the reason takes its place.
     """
     places: dict[str, _Place] = {}
     for spec in layers:
@@ -146,7 +149,7 @@ def _is_automatic(spec: LayerParameter) -> bool:
 def _step(spec: LayerParameter) -> CoordMap | None:
     try:
         return CoordMap() if spec.type == "Slice" else layer_map(spec)
-    except NetError:  # the layer says so when it is built
+    except NetError:  # the same error is raised when the layer is built
         return None
 
 
@@ -154,7 +157,7 @@ def _moved(place: _Place | None, step: CoordMap | None) -> _Place:
     try:
         if place is not None and step is not None:
             return place[0], step @ place[1]
-    except NetError:  # maps of other axes
+    except NetError:  # the maps have different axes
         pass
     return _Origin(), CoordMap()
 
@@ -172,13 +175,13 @@ def _aligned(spec: LayerParameter, places: dict[str, _Place]) -> list[int] | Net
 
 
 def set_offsets(layers: Sequence[LayerParameter]) -> list[str]:
-    """Give each Crop layer without an offset the one that the Caffe of 2015 took, in place.
+    """Set the offset of each Crop layer that has none, in place, to the one that the Caffe of 2015 derived.
 
     Returns:
-        Sentences that say what was set.
+        Sentences that describe what was set.
 
     Raises:
-        NetError: the offset of a layer cannot be known.
+        NetError: If the offset of a layer cannot be derived.
     """
     notes = []
     for spec, found in list(automatic_offsets(layers)):
@@ -190,7 +193,7 @@ def set_offsets(layers: Sequence[LayerParameter]) -> list[str]:
 
 
 def warn_of_zero_offsets(layers: Sequence[LayerParameter]) -> None:
-    """Warn of Crop layers without an offset in whose place the Caffe of 2015 took another than 0."""
+    """Issue a warning for each Crop layer without an offset for which the Caffe of 2015 derived one other than 0."""
     if not any(map(_is_automatic, layers)):
         return
     for spec, found in automatic_offsets(layers):

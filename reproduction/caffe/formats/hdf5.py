@@ -1,8 +1,9 @@
-"""Caffe's HDF5 layout, ``.caffemodel.h5``: ``data/<layer>/<i>`` is parameter i of a layer, ``diff`` its gradient.
+"""Read and write weights in Caffe's HDF5 layout, ``.caffemodel.h5``.
 
-Files are read without the HDF5 library, see ``hdf5objects``, and written by it. Arrays are read as views of the mapped
-file, so a file cannot make us allocate more than it holds. A layer's name may
-hold ``/``, which HDF5 reads as groups in groups; Caffe itself cannot write such a file.
+``data/<layer>/<i>`` is parameter i of a layer, and ``diff/<layer>/<i>`` its gradient. Files are written with h5py, but
+read without the HDF5 library; see ``hdf5_objects``. Arrays are read as views of the mapped file, so a file cannot
+cause the allocation of much more memory than its size. The name of a layer may contain ``/``, which in HDF5 gives
+nested groups; Caffe itself cannot write such a file.
 
 Source: BVLC/caffe@9b89154 src/caffe/net.cpp L789-842, L856-917; src/caffe/util/hdf5.cpp.
 """
@@ -32,14 +33,14 @@ _MAX_STRING = 2**16
 
 
 class Reader:
-    """An HDF5 file for reading; every array it returns is a view of the file.
+    """A reader of HDF5 files, whose float arrays are views of the mapped file.
 
     Args:
         path: the file.
 
     Raises:
-        CaffemodelError: it is not an HDF5 file, or is damaged.
-        OSError: it cannot be opened.
+        CaffemodelError: If the file is not an HDF5 file, or is damaged.
+        OSError: If the file cannot be opened.
     """
 
     def __init__(self, path: StrPath):
@@ -53,19 +54,20 @@ class Reader:
         self.total = 0
 
     def member(self, name: str) -> Group | Dataset | None:
-        """Return a group or dataset of the root by its name; None where there is none.
+        """Return the group or dataset of this name in the root group, or None if there is none.
 
         Raises:
-            CaffemodelError: it is a link to another place, or damaged.
+            CaffemodelError: If it is a link to another place, or damaged.
         """
         only = Group("/", self.root.address, {each: at for each, at in self.root.links.items() if each == name})
         return next((member for _, member in self.members(only)), None)
 
     def members(self, group: Group) -> Iterator[tuple[str, Group | Dataset]]:
-        """Yield the groups and datasets in a group with their names, sorted by name as Caffe reads them.
+        """Yield the names and members of a group, sorted by name as in Caffe.
 
         Raises:
-            CaffemodelError: a member is a link to another place or file, or was met before.
+            CaffemodelError: If a member is a link to another place or file, is neither a group nor a dataset, or was
+                already read under another name.
         """
         for name, address in sorted(group.links.items()):
             if address == ELSEWHERE:
@@ -77,10 +79,13 @@ class Reader:
             yield name, member
 
     def array(self, dataset: Group | Dataset) -> blobs.Array:
-        """Return a dataset of numbers as a view: float32 or float64; other numbers become float32, as in Caffe.
+        """Return a dataset of numbers as an array of its shape, float32 or float64.
+
+        An array of little-endian float32 or float64 is a view of the file. Others are converted: 64-bit floats to
+        float64, and all other numbers to float32, as in Caffe.
 
         Raises:
-            CaffemodelError: it holds no numbers, is compressed, or lies outside the file.
+            CaffemodelError: If the dataset is not of numbers, is compressed or chunked, or exceeds the file.
 
         Source: BVLC/caffe@9b89154 src/caffe/util/hdf5.cpp L10-86.
         """
@@ -94,10 +99,10 @@ class Reader:
         return blobs.shaped(values.astype(kept, copy=False), dataset.shape, f"{self.path}: {dataset.name}")
 
     def integer(self, dataset: Group | Dataset) -> int:
-        """Return an integer, which Caffe stores as a dataset of one.
+        """Return the integer in a dataset of one value, such as the iteration of a solver state.
 
         Raises:
-            CaffemodelError: it is none, or not one that 32 bits hold.
+            CaffemodelError: If the dataset is not one number, or the number does not fit in 32 bits.
         """
         values = self._view(dataset, "fiu", "this holds no numbers")
         if values.size != 1 or not abs(float(values[0])) < 2**31:
@@ -106,10 +111,10 @@ class Reader:
         return int(values[0])
 
     def string(self, dataset: Group | Dataset) -> bytes:
-        """Return a string, up to the zero that ends it.
+        """Return the string in a dataset, up to its first zero byte.
 
         Raises:
-            CaffemodelError: it is none, or longer than a path.
+            CaffemodelError: If the dataset is not one string, or the string is longer than 65,536 bytes.
 
         Source: BVLC/caffe@9b89154 src/caffe/util/hdf5.cpp L95-L109.
         """
@@ -123,10 +128,10 @@ class Reader:
         return found.split(b"\0")[0]
 
     def number(self, name: str, member: Group | Dataset) -> int:
-        """Return the number that a dataset has as its name.
+        """Return the name of a dataset as an integer, the index of a parameter.
 
         Raises:
-            CaffemodelError: its name is none.
+            CaffemodelError: If the name is not a decimal number of at most 9 digits, without leading zeros.
         """
         if name.isascii() and name.isdigit() and str(int(name[:9])) == name:
             return int(name)
@@ -141,7 +146,7 @@ class Reader:
         got: object = None,
         want: object = None,
     ) -> CaffemodelError:
-        """Make an error about a member of the file."""
+        """Return an error whose place is a member of the file, or the member ``name`` of the group ``where``."""
         place = f"{where.name.rstrip('/')}/{name}" if name else where.name
         remedy = remedy or "No file of Caffe's is like this."
         return CaffemodelError(problem, path=f"{self.path}: {place}", got=got, want=want, remedy=remedy)
@@ -160,27 +165,28 @@ class Reader:
 
 @contextlib.contextmanager
 def writing(path: StrPath, progress: Callable[[int], object] | None = None) -> Iterator[h5py.File]:
-    """Open an HDF5 file for writing that appears under its name only when it is whole; see ``files.atomic``."""
+    """Open an HDF5 file for atomic writing; see ``files.atomic``."""
     with files.atomic(path, progress) as raw, into(raw) as file:
         yield file
 
 
 def into(raw: BinaryIO) -> h5py.File:
-    """Begin an HDF5 file in a file that is open for reading and writing; to be closed before that is."""
+    """Create an HDF5 file in a file open for reading and writing; the caller must close it before ``raw``."""
     import h5py
 
     return h5py.File(raw, "w")
 
 
 def load(path: StrPath) -> NetParameter:
-    """Read the weights of a net: layers in the order of their names, with name and blobs.
+    """Load the weights of a net, and the gradients if the file has them.
 
-    A parameter that a layer shares is stored with its owner alone; here it is a blob that holds nothing. Gradients
-    are read where the file has them.
+    Returns:
+        A net whose layers have only a name and blobs, sorted by name. Caffe stores a shared parameter only in the
+        layer that owns it; in the other layers it is an empty blob if a parameter with a higher index follows.
 
     Raises:
-        CaffemodelError: the file is not in Caffe's layout, or is damaged.
-        OSError: it cannot be opened.
+        CaffemodelError: If the file is not in Caffe's layout, or is damaged.
+        OSError: If the file cannot be opened.
 
     Source: BVLC/caffe@9b89154 src/caffe/net.cpp L789-842.
     """
@@ -205,17 +211,18 @@ def load(path: StrPath) -> NetParameter:
 
 
 def dump(net: NetParameter, path: StrPath, progress: Callable[[int], object] | None = None) -> None:
-    """Write the weights of a net as Caffe does: every layer is a group, every parameter that is not shared a dataset.
+    """Write the weights of a net atomically in Caffe's layout: a group for each layer, a dataset for each parameter.
 
-    Gradients are written, into ``diff``, when any blob has them.
+    A shared parameter is written only in the layer that owns it. If any blob has a gradient, the gradients are written
+    into the group ``diff``.
 
     Args:
-        net: layers with names and blobs, of today's format.
-        path: the file; it appears only when it is whole.
-        progress: called with the number of bytes after each write.
+        net: a net in the current form, whose layers have names and blobs.
+        path: the file.
+        progress: called after each write with the number of bytes written.
 
     Raises:
-        ReproductionError: two layers share a name, a name is not possible in HDF5, or the file cannot be written.
+        ReproductionError: If two layers have the same name, a name is not valid in HDF5, or the file cannot be written.
 
     Source: BVLC/caffe@9b89154 src/caffe/net.cpp L856-917.
     """
@@ -224,7 +231,7 @@ def dump(net: NetParameter, path: StrPath, progress: Callable[[int], object] | N
 
 
 def write(net: NetParameter, file: h5py.File, path: StrPath) -> None:
-    """Write the weights of a net into an open file, whose path errors name; see ``dump``."""
+    """Write the weights of a net into an open HDF5 file; ``path`` is the file to name in errors. See ``dump``."""
     _check_names(net, path)
     owners: dict[str, BlobProto] = {}
     with_diffs = any(_diff(blob) is not None for layer in net.layer for blob in layer.blobs)
@@ -283,7 +290,10 @@ def _diff(blob: BlobProto) -> blobs.Array | None:
 
 
 def _is_shared(layer: LayerParameter, i: int, blob: BlobProto, owners: dict[str, BlobProto]) -> bool:
-    """Say whether an earlier layer owns this parameter: its name is the same, and so are its values."""
+    """Return True if an earlier layer owns this parameter: one with the same parameter name and equal values.
+
+    The first parameter of each name is recorded in ``owners``.
+    """
     name = layer.param[i].name if i < len(layer.param) else ""
     if not name:
         return False

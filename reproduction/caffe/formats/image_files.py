@@ -1,7 +1,7 @@
-"""Image files: which formats are opened, how many pixels they may have, and how they are decoded in bounded memory.
+"""Image files: the supported formats, the limit of pixels, and decoding in bounded memory.
 
-Every image file of the project is opened by ``open_image``, so that the list of formats and the limit hold for
-pictures, labels and data sets in the same way.
+Every image file of the project is opened by ``open_image``, so the same formats and limits apply to pictures, labels
+and data sets.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from reproduction.caffe.formats import files, image_headers
 
 Array = npt.NDArray[Any]
 
-#: The formats that are opened, by Pillow's names. Pillow knows more of them, among them EPS, which starts Ghostscript.
+#: The supported formats, by Pillow's names. Pillow supports more, such as EPS, for which it starts Ghostscript.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-#: The endings that files of these formats have.
+#: The endings of files in these formats.
 ENDINGS = frozenset(
     (".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".jfif", ".png", ".pbm", ".pgm", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
 )
-#: The most pixels of an image, unless ``set_max_pixels`` allows more.
+#: The default limit of the pixels of an image; ``set_max_pixels`` changes it.
 MAX_PIXELS = 100_000_000
-#: The most pixels of a side. Pillow takes time that grows with the square of a row's bytes.
+#: The limit of width and height. Pillow takes time that grows with the square of a row's bytes.
 MAX_SIDE = 1 << 18
-#: The most bytes of a file that Pillow decodes in Python, at one to three seconds for each million.
+#: The limit of a file, in bytes, if Pillow decodes its format in Python, at one to three seconds for each million.
 MAX_SLOW_BYTES = 2_000_000
 
-_PART = 1 << 18  # pixels that are converted at a time
+_PART = 1 << 18  # pixels that are converted at once
 _ORIENTATION = 0x0112  # EXIF tag. Source: CIPA DC-008, 4.6.4.
 
-# How an array of pixels is turned upright, for each value of the EXIF orientation but 1.
+# The functions that turn an array of pixels upright, for each EXIF orientation except 1.
 _UPRIGHT: dict[int, Callable[[Array], Array]] = {
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
@@ -49,15 +49,16 @@ _UPRIGHT: dict[int, Callable[[Array], Array]] = {
     8: lambda pixels: np.rot90(pixels),
 }
 
-# Warning filters belong to the whole process: only one thread at a time may change and restore them.
+# Warning filters are global to the process, so only one thread at a time may change and restore them.
 _filters = threading.Lock()
 _max_pixels = MAX_PIXELS
 
 
 def set_max_pixels(pixels: int) -> None:
-    """Set the most pixels that an image may have, for the whole process; reading takes up to 16 bytes for each.
+    """Set the limit of the pixels of an image, for the whole process.
 
-    Pillow's own limit, ``PIL.Image.MAX_IMAGE_PIXELS``, is raised where it is lower.
+    Reading an image takes up to 16 bytes of memory per pixel. If Pillow's limit, ``PIL.Image.MAX_IMAGE_PIXELS``, is
+    lower, it is raised.
     """
     global _max_pixels
     _max_pixels = pixels
@@ -67,17 +68,17 @@ def set_max_pixels(pixels: int) -> None:
 
 @contextlib.contextmanager
 def open_image(path: StrPath | BinaryIO) -> Iterator[Image.Image]:
-    """Open an image file, whose pixels are not decoded yet.
+    """Open an image file, without decoding its pixels.
 
     Args:
-        path: a file in one of ``FORMATS``; or one that is open already, which stays open.
+        path: a file in one of ``FORMATS``; or an open file, which is not closed.
 
     Yields:
-        The image, which is closed at the end.
+        The image, which is closed at the end of the context.
 
     Raises:
-        DataError: the file is missing, not a regular file, in another format, damaged, or has too many pixels; or the
-            caller raised one without a place, which becomes the file.
+        DataError: If the file is missing, not a regular file, in another format, damaged, or has too many pixels. A
+            DataError without a place that is raised inside the context gets the file as its place.
     """
     try:
         with _regular(path) as file, _identified(file) as image:
@@ -100,7 +101,7 @@ def _regular(path: StrPath | BinaryIO) -> contextlib.AbstractContextManager[Bina
 
 def _identified(file: BinaryIO) -> Image.Image:
     with _filters, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of odd metadata, which we do not use, and of its own limit
+        warnings.simplefilter("ignore")  # Pillow warns about unusual metadata, which is not used, and about its limit
         try:
             image_headers.check(file)
             head = file.read(12)
@@ -113,15 +114,15 @@ def _identified(file: BinaryIO) -> Image.Image:
         except UnidentifiedImageError:
             want = f"one of {', '.join(FORMATS)}"
             raise DataError("not an image in a known format", got=_beginning(file), want=want) from None
-        except Exception as error:  # parsers of headers raise whatever a broken file leads them to
+        except Exception as error:  # Pillow's header parsers may raise any exception for a damaged file
             raise _undecodable(error) from None
 
 
 class _WebP(WebPImagePlugin.WebPImageFile):
-    """A WebP whose decoder, which holds two copies of the pixels, is freed before Pillow makes two more."""
+    """A WebP image whose decoder, with its two copies of the pixels, is freed before Pillow allocates two more."""
 
     def load_prepare(self) -> None:
-        """Free the decoder, which has returned the one frame that is wanted."""
+        """Free the decoder, which has already returned the first frame; later frames are not used."""
         vars(self).pop("_decoder", None)
         super().load_prepare()
 
@@ -137,7 +138,7 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _check_codec(image: Image.Image, file: BinaryIO) -> None:
-    """Limit the files that Pillow decodes in Python: plain or unusual PPM, and compressed BMP."""
+    """Limit the size of files that Pillow decodes in Python: plain or unusual PPM, and compressed BMP."""
     if any(tile[0] in Image.DECODERS for tile in getattr(image, "tile", ())):
         place, size = file.tell(), file.seek(0, os.SEEK_END)
         file.seek(place)
@@ -154,17 +155,19 @@ def _too_large(got: str | None = None) -> DataError:
 
 
 def decode(image: Image.Image, convert: Callable[[Image.Image], Array] = np.asarray) -> Array:
-    """Decode an image into an array, a part at a time: large images need no second copy in another mode.
+    """Decode an image into an array, one part at a time, so that a large image is never converted as a whole.
 
     Args:
         image: the image.
-        convert: makes an array (h, w) or (h, w, C) of a part of the image, the same whatever other parts hold.
+        convert: converts a part of the image to an array ``(h, w)`` or ``(h, w, C)``; it must treat each pixel the
+            same in whichever part it is.
 
     Returns:
-        (H, W) or (H, W, C), as ``convert`` makes it, writable; EXIF orientation is not applied.
+        A writable array ``(H, W)`` or ``(H, W, C)`` of the dtype that ``convert`` returns. The EXIF orientation is not
+        applied; see ``upright``.
 
     Raises:
-        DataError: the pixels cannot be decoded.
+        DataError: If the pixels cannot be decoded.
     """
     whole: Array | None = None
     for rows, part in parts(image):
@@ -179,17 +182,17 @@ def decode(image: Image.Image, convert: Callable[[Image.Image], Array] = np.asar
 
 
 def parts(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
-    """Decode an image and cut it into parts of whole rows, of up to 262,144 pixels; most images are one part.
+    """Decode an image and split it into parts of whole rows, of at most 262,144 pixels; most images are one part.
 
     Yields:
-        The rows of a part, and the part.
+        The slice of rows of a part, and the part as an image.
 
     Raises:
-        DataError: the pixels cannot be decoded.
+        DataError: If the pixels cannot be decoded.
     """
     try:
         image.load()
-    except Exception as error:  # decoders raise whatever a broken file leads them to, down to IndexError
+    except Exception as error:  # Pillow's decoders may raise any exception for a damaged file, even IndexError
         raise _undecodable(error) from None
     width, height = image.size
     if width * height <= _PART:
@@ -206,7 +209,7 @@ def _converted(part: Image.Image, convert: Callable[[Image.Image], Array]) -> Ar
         return convert(part)
     except DataError:
         raise
-    except Exception as error:  # as of a palette that is too short
+    except Exception as error:  # such as for a palette that is too short
         raise _undecodable(error) from None
 
 
@@ -216,19 +219,19 @@ def _undecodable(error: Exception) -> DataError:
 
 
 def orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8; 1, which is upright, where there is none or the metadata are broken."""
+    """Return the EXIF orientation, 1 to 8; 1 (upright) if there is none or the metadata is damaged."""
     try:
         found = image.getexif().get(_ORIENTATION)
-    except Exception:  # broken metadata does not make the pixels worse
+    except Exception:  # damaged metadata does not affect the pixels
         return 1
     return cast(int, found) if found in _UPRIGHT else 1
 
 
 def upright(pixels: Array, orientation: int) -> Array:
-    """Turn an array (H, W) or (H, W, C) upright.
+    """Return an array ``(H, W)`` or ``(H, W, C)`` turned upright; orientations 5 to 8 swap its height and width.
 
     Args:
-        pixels: the pixels as they are stored.
+        pixels: the pixels in the order of the file.
         orientation: the EXIF orientation, 1 to 8.
     """
     return pixels if orientation == 1 else np.ascontiguousarray(_UPRIGHT[orientation](pixels))

@@ -1,7 +1,7 @@
-"""Checks of an image file's headers for what would take far more time or memory to decode than its pixels do.
+"""Checks of image headers, to reject files that take far more time or memory to decode than their pixels require.
 
-Pillow limits the pixels and the size of metadata, but not how often a JPEG's pixels are refined, how large a TIFF's
-tiles are, or how much else stands before the pixels. These are read here, before Pillow reads the file.
+Pillow limits the number of pixels and the size of metadata, but not the number of scans of a JPEG, the size of a TIFF's
+tiles, or the amount of data before the pixels. This module checks these before Pillow opens the file.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import BinaryIO
 
 from reproduction.caffe.errors import DataError
 
-_PNG_TEXTS = 16  # compressed texts, of which each may expand to 1 MiB
-_JPEG_SCANS = 20  # of any image; encoders write about 10
-_JPEG_SCANNED = 2_000_000_000  # pixels of all scans, of small images with many
-_TIFF_TILE = 1 << 20  # pixels of a tile, which may be larger than the image
-_TIFF_PIECES = 4096  # strips or tiles of any image; more where they have at least _TIFF_PIECE pixels
+_PNG_TEXTS = 16  # compressed texts; each may expand to 1 MiB
+_JPEG_SCANS = 20  # allowed for any image; encoders write about 10
+_JPEG_SCANNED = 2_000_000_000  # scans times pixels; small images may have more scans
+_TIFF_TILE = 1 << 20  # pixels of a tile that may be larger than the image
+_TIFF_PIECES = 4096  # strips or tiles allowed for any image, and one more for every _TIFF_PIECE pixels
 _TIFF_PIECE = 64
 _GIF_EXTENSIONS = 1 << 20  # bytes before the first frame
 _PPM_HEADER = 1 << 16  # bytes
@@ -32,14 +32,14 @@ _WIDTH, _HEIGHT, _STRIPS, _TILE_WIDTH, _TILE_HEIGHT, _TILES = 256, 257, 273, 322
 
 
 def check(file: BinaryIO) -> None:
-    """Check the headers of an image file, and return to its start.
+    """Check the headers of an image file, and seek to its start.
 
     Args:
-        file: an image file in any format; what is not recognized is left to Pillow.
+        file: an image file in any format; a format that is not recognized is not checked.
 
     Raises:
-        DataError: decoding would take far more than the pixels do.
-        OSError: the file cannot be read.
+        DataError: If decoding would take far more time or memory than the pixels require.
+        OSError: If the file cannot be read.
     """
     file.seek(0)
     head = file.read(8)
@@ -55,7 +55,7 @@ def check(file: BinaryIO) -> None:
         elif head[:1] == b"P":
             _check_ppm(file)
     except (struct.error, IndexError):
-        pass  # the file ends here, which is for Pillow to report
+        pass  # the file is cut off; Pillow reports this
     file.seek(0)
 
 
@@ -72,7 +72,7 @@ def _check_png(file: BinaryIO) -> None:
 
 
 def _check_jpeg(file: BinaryIO) -> None:
-    """Count the scans of a JPEG that may have many: one that is progressive, or whose scans hold some components."""
+    """Check the number of scans of a JPEG that is progressive, or whose first scan lacks some of the components."""
     file.seek(2)
     pixels = components = 0
     while (start := file.read(2)) and start[0] == 0xFF:
@@ -95,7 +95,7 @@ def _check_jpeg(file: BinaryIO) -> None:
 
 
 def _segments(data: bytes) -> Iterator[int]:
-    """List the markers that follow the start of a scan."""
+    """Yield the markers after the start of the first scan, up to the end of the image."""
     place = 0
     while found := _MARKER.search(data, place):
         marker = found.group()[1]

@@ -1,4 +1,4 @@
-"""JSON that comes from elsewhere: parsed within bounds, and checked against the dataclass that it should become.
+"""Reader of untrusted JSON: parse it within limits, and convert it to a dataclass by the types of its fields.
 
     @dataclass(frozen=True)
     class Point:
@@ -8,11 +8,10 @@
     load("p.json", Point, "this is not a point")      # Point(x=0.5, names=["a"]), or
     # DataError: p.json: this is not a point: names[1] is 3; want a string.
 
-The types say what is read: ``bool``, ``int``, ``float``, ``str``, ``None``, unions, string enumerations, ``Sequence``,
-``tuple``, ``Mapping`` with names as keys, and dataclasses, whose fields are the names of an object. A dataclass may
-have a method ``check``, which returns what its fields should be but together are not. Names in
-``extra_names`` of a dataclass are passed over, ``"*"`` for all that it does not know. This is the only module that
-parses JSON.
+Supported types are ``bool``, ``int``, ``float``, ``str``, ``None``, unions, string enumerations, ``Sequence``,
+``tuple``, ``Mapping`` with string keys, and dataclasses, whose fields are the names of a JSON object. A dataclass may
+have a method ``check``: if the fields are inconsistent, it returns what is expected, else an empty string. Names in
+``extra_names`` of a dataclass are ignored; ``"*"`` stands for all unknown names. No other module parses JSON.
 """
 
 from __future__ import annotations
@@ -36,24 +35,24 @@ T = TypeVar("T")
 LIMIT = 256 << 20
 """The most bytes of a file, several times what the scores of a large data set take."""
 
-_INTEGERS = 1 << 63  # an int field has no more
+_INTEGERS = 1 << 63  # integers are limited to 64 bits
 _SHOWN = 60  # characters of a value in an error
-# An exponent that may be beyond a double, and an escape that may be half of a character.
+# Numbers that may exceed the range of a double, and escapes that may be lone surrogates.
 _SUSPICIOUS = re.compile(rb"[eE]\+?\d{3}|\d{300}|\\u[dD][89a-fA-F]")
 
 
 class NotJsonError(ValueError):
-    """Text that is not JSON, or holds what no field can take; says what, and where."""
+    """The error for text that is not JSON, or contains an unsupported value; the message describes the problem."""
 
 
 class MismatchError(ValueError):
-    """A value that is not what was declared.
+    """The error for a value that does not match the declared type.
 
     Attributes:
-        place: where, as ``nets[2].mean_iu``; empty for the document itself.
+        place: where the value is, such as ``nets[2].mean_iu``; empty for the document itself.
         problem: what is wrong with it.
-        want: what it should be.
-        remedy: the nearest name, for one that is not known.
+        want: what is expected.
+        remedy: a suggestion for an unknown name, or an empty string.
     """
 
     def __init__(self, problem: str, want: str | None = None, remedy: str = "") -> None:
@@ -61,7 +60,7 @@ class MismatchError(ValueError):
         self.place, self.problem, self.want, self.remedy = "", problem, want, remedy
 
     def inside(self, step: str) -> MismatchError:
-        """Return this error with one more step before its place."""
+        """Prefix ``step`` to the place of this error, and return the error."""
         joined = "" if not self.place or self.place.startswith("[") else "."
         self.place = f"{step}{joined}{self.place}"
         return self
@@ -72,11 +71,11 @@ class MismatchError(ValueError):
 
 @dataclass(frozen=True)
 class Check:
-    """A condition on a value, for ``Annotated``.
+    """A condition on a value, for use in ``Annotated``.
 
     Attributes:
-        want: what the value should be.
-        holds: returns whether it is.
+        want: the expected value, in words.
+        holds: a function that returns a true value if the condition is met.
     """
 
     want: str
@@ -84,35 +83,35 @@ class Check:
 
 
 def between(low: float, high: float) -> Check:
-    """Allow numbers from ``low`` to ``high``, both included."""
+    """Return a check that allows numbers from ``low`` to ``high``, both included."""
     return Check(f"a number from {low:g} to {high:g}", lambda value: low <= value <= high)
 
 
 def at_least(low: int) -> Check:
-    """Allow numbers from ``low`` on."""
+    """Return a check that allows numbers of at least ``low``."""
     return Check(f"{low} or more", lambda value: value >= low)
 
 
 def one_of(values: Iterable[str]) -> Check:
-    """Allow some strings."""
+    """Return a check that allows only the strings in ``values``."""
     known = tuple(values)
     return Check(" or ".join(known), lambda value: value in known)
 
 
 def matching(pattern: str, want: str) -> Check:
-    """Allow strings that match a regular expression as a whole."""
+    """Return a check that allows strings that match a regular expression completely; ``want`` describes them."""
     compiled = re.compile(pattern)
     return Check(want, compiled.fullmatch)
 
 
 def parse(text: bytes) -> Any:
-    """Parse JSON.
+    """Parse JSON, more strictly than ``json.loads``.
 
-    Numbers are finite, no name comes twice in an object, and strings are text: of lone surrogates only those are
-    allowed that stand for bytes of a file's name.
+    Numbers must be finite, and the names of an object unique. Lone surrogates are rejected in strings, except those
+    by which Python represents undecodable bytes of file names (U+DC80 to U+DCFF).
 
     Raises:
-        NotJsonError: it is something else.
+        NotJsonError: If the text is not such JSON.
     """
     try:
         value = json.loads(text.decode("utf-8-sig"), object_pairs_hook=_object, parse_constant=_refuse)
@@ -141,7 +140,7 @@ def _refuse(constant: str) -> Any:
 
 
 def _walk(value: Any) -> None:
-    """Refuse numbers beyond a double, and halves of characters."""
+    """Check that a parsed value has no infinite numbers and no lone surrogates; see ``parse``."""
     if isinstance(value, dict):
         for name, inner in value.items():
             _walk(name)
@@ -156,10 +155,10 @@ def _walk(value: Any) -> None:
 
 
 def read(kind: type[T], value: object) -> T:
-    """Check a parsed value, and return it as an instance of a type.
+    """Convert a parsed value to an instance of the type ``kind``.
 
     Raises:
-        MismatchError: it is something else.
+        MismatchError: If the value does not match the type.
     """
     made: T = _reader(typing.cast(Any, kind))(value)
     return made
@@ -168,18 +167,19 @@ def read(kind: type[T], value: object) -> T:
 def loads(
     text: bytes, kind: type[T], path: StrPath, problem: str, *, remedy: str = "", version: int | None = None
 ) -> T:
-    """Parse JSON, check it, and return it as an instance of a type.
+    """Parse JSON, and convert it to an instance of the type ``kind``.
 
     Args:
-        text: the JSON.
-        kind: the type.
-        path: of the file, for errors.
-        problem: what the error says first, such as ``this is not a model card``.
-        remedy: what the error says last.
-        version: the number that the document must have as ``format``, which is not a field of ``kind``.
+        text: the JSON, UTF-8.
+        kind: the type, such as a dataclass.
+        path: the file to name in errors.
+        problem: the beginning of the error's message, such as ``this is not a model card``.
+        remedy: the end of the error's message.
+        version: the required value of the name ``format``, which is not a field of ``kind``; None for documents
+            without it.
 
     Raises:
-        DataError: it is not JSON, or not of this type; says where.
+        DataError: If the text is not JSON, or does not match the type; the message names the place.
     """
     try:
         value = parse(text)
@@ -194,28 +194,28 @@ def loads(
 
 
 def load(path: StrPath, kind: type[T], problem: str, *, remedy: str = "", version: int | None = None) -> T:
-    """Read a JSON file; see ``loads``.
+    """Load a JSON file; see ``loads``.
 
     Raises:
-        DataError: as ``loads``, or it is not a regular file, or larger than ``LIMIT``.
-        OSError: it cannot be read.
+        DataError: If the file is not JSON, does not match the type, is not a regular file, or is larger than ``LIMIT``.
+        OSError: If the file cannot be read.
     """
     text = files.read_regular(path, LIMIT)
     return loads(text, kind, path, problem, remedy=remedy, version=version)
 
 
 def dumps(value: object, indent: int | None = None) -> str:
-    """Write JSON: letters as they are, but for bytes of file names that are not UTF-8, which are escaped.
+    """Format a value as JSON, without escapes of non-ASCII characters unless the text cannot be encoded as UTF-8.
 
     Raises:
-        ValueError: a number is not finite.
+        ValueError: If a number is not finite.
     """
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
     return text if files.is_utf8(text) else json.dumps(value, indent=indent, allow_nan=False)
 
 
 def shown(value: object) -> str:
-    """Return a value as JSON, cut where it is long."""
+    """Return a value as JSON, cut to 60 characters; the name of its type if it cannot be JSON."""
     try:
         text = dumps(value)
     except (TypeError, ValueError, RecursionError):
@@ -243,7 +243,7 @@ Reader = Callable[[Any], Any]
 
 @cache
 def _reader(kind: Any) -> Reader:
-    """Return what reads a type; it is made once."""
+    """Return the function that converts parsed JSON to the type ``kind``; the result is cached."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return _checked(_reader(parts[0]), [part for part in parts[1:] if isinstance(part, Check)])

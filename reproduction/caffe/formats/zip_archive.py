@@ -1,8 +1,8 @@
-"""Zip archives of arrays: the members of a mapped file, as views.
+"""Reader of zip archives of arrays, whose members are views of a mapped file.
 
-``zipfile`` makes an object for every entry of a directory, of which it limits neither the number nor the size, and
-copies each member. Here members that are stored are views of the file, those that are compressed take the size that
-the directory states, and both are limited before any memory is taken.
+Python's ``zipfile`` creates an object for each entry of the directory, without a limit of their number or size, and
+copies every member. Here uncompressed members are views of the file, and compressed ones are unpacked into memory of
+the size that the directory states. All sizes are checked before memory is allocated.
 
 Source: PKWARE, APPNOTE.TXT, sections 4.3 and 4.5.3.
 """
@@ -31,11 +31,11 @@ class Member:
     """One member of an archive.
 
     Attributes:
-        size: its bytes, unpacked.
-        start: where its bytes lie in the file.
-        packed: how many these are.
-        method: how they are packed; 0 for not at all, 8 for deflate.
-        crc: the CRC-32 of the unpacked bytes.
+        size: the uncompressed size in bytes.
+        start: the offset of its data in the file.
+        packed: the size of its data in the file, in bytes.
+        method: the compression method: 0 for none, 8 for deflate.
+        crc: the CRC-32 of the uncompressed bytes.
     """
 
     size: int
@@ -46,14 +46,15 @@ class Member:
 
 
 class Archive:
-    """The members of a zip archive by name, in the order of its directory.
+    """A zip archive; ``members`` maps the names to the members, in the order of the directory.
 
     Args:
         data: the mapped file.
-        path: its name, for errors.
+        path: the file to name in errors.
 
     Raises:
-        CaffemodelError: the directory is damaged, or has more members than any file of weights.
+        CaffemodelError: If the directory is damaged or larger than 4 MiB, a member is encrypted or packed by another
+            method than deflate, or the members declare far more bytes than the file has.
     """
 
     def __init__(self, data: mmap.mmap, path: StrPath):
@@ -68,14 +69,14 @@ class Archive:
         files.check_declared(sum(member.size for member in self.members.values() if member.method), path)
 
     def read(self, name: str, *, checked: bool = True) -> memoryview:
-        """Return the bytes of a member: a view where it is stored, else unpacked.
+        """Return the bytes of a member: a view if it is not compressed, else the unpacked bytes.
 
         Args:
-            name: the member.
-            checked: whether its checksum is computed, which reads all of it.
+            name: the name of the member.
+            checked: whether to verify the checksum, which reads all bytes.
 
         Raises:
-            CaffemodelError: it is damaged.
+            CaffemodelError: If the member is damaged.
         """
         member = self.members[name]
         stored = self.data[member.start : member.start + member.packed]
@@ -85,7 +86,7 @@ class Archive:
         return content
 
     def _find_directory(self, data: mmap.mmap) -> tuple[int, int]:
-        """Return the first byte of the directory and the one after its last."""
+        """Return the start and end offsets of the directory."""
         end = data.rfind(_END, max(0, len(data) - _END_BYTES - _COMMENT_BYTES))
         if end < 0:
             raise self._error("it has no directory")
@@ -120,7 +121,7 @@ class Archive:
             at = extra + lengths[1] + lengths[2]
 
     def _wide(self, at: int, end: int, values: list[int]) -> list[int]:
-        """Replace the values that 32 bits cannot hold by those of the extra field for ZIP64."""
+        """Return ``values`` with each 0xFFFFFFFF replaced by its 64-bit value from the ZIP64 extra field."""
         while at < end:
             kind, size = struct.unpack_from("<HH", self.data, at)
             if kind == 1:
@@ -145,7 +146,7 @@ class Archive:
         return CaffemodelError(f"the zip archive cannot be read: {problem}", path=self.path, remedy=_REMEDY)
 
     def _inflated(self, member: Member) -> memoryview | None:
-        """Unpack into memory of the stated size; None where the bytes are damaged, or more than that."""
+        """Return the unpacked bytes; None if they are damaged or not of the stated size."""
         content, filled = memoryview(bytearray(member.size)), 0
         inflate = zlib.decompressobj(-zlib.MAX_WBITS)
         stop = member.start + member.packed

@@ -1,4 +1,4 @@
-"""HDF5 files, read without the HDF5 library, which never returns from some damaged files.
+"""Reader of HDF5 files that does not use the HDF5 library, which never returns from some damaged files.
 
-This room imports ``errors`` and ``formats.files`` only.
+This package imports ``errors``, ``geometry`` and ``formats.files`` only.
 """

@@ -1,4 +1,4 @@
-"""Two structures of newer HDF5 files: B-trees of version 2, and the heap in which large groups keep their links.
+"""Two structures of newer HDF5 files: version 2 B-trees, and the fractal heap that stores the links of large groups.
 
 Source: The HDF Group, "HDF5 File Format Specification Version 3.0", sections III.A.2 and III.G.
 """
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
     from reproduction.caffe.formats.hdf5_file.hdf5_messages import Cursor
     from reproduction.caffe.formats.hdf5_file.hdf5_objects import File
 
-_NODE_BYTES = 10  # of a node's signature, version, type and checksum
+_NODE_BYTES = 10  # the signature, version, type and checksum of a node
 _MAX_DEPTH = 16
 LINK_NAMES, CHUNKS, FILTERED_CHUNKS = 5, 10, 11  # types of trees
 
 
 def records(file: File, address: int, kind: int) -> Iterator[Cursor]:
-    """Yield the records of a B-tree of version 2, those of the lowest nodes first.
+    """Yield the records of a version 2 B-tree; those of a node come before those of its children.
 
     Args:
         file: the file.
-        address: of the tree's header.
-        kind: the type of tree that is expected.
+        address: the address of the tree's header.
+        kind: the expected type of the tree, such as ``LINK_NAMES``.
 
     Raises:
-        CaffemodelError: the tree is damaged, or of another type.
+        CaffemodelError: If the tree is damaged, or of another type.
     """
     head = file.cursor(file.once(address))
     head.expect(b"BTHD")
@@ -38,7 +38,7 @@ def records(file: File, address: int, kind: int) -> Iterator[Cursor]:
         return
     if found != kind or not size or depth > _MAX_DEPTH or node_bytes <= _NODE_BYTES:
         raise file.error(f"the tree at byte {address} is not what it should be")
-    # How many records a node of each level may have, with those below it: it is the width of their count.
+    # The maximum number of records below a node of each level; it determines the width of the counts in its parent.
     most = [(node_bytes - _NODE_BYTES) // size]
     width = _width(most[0])
     pointers = [0]
@@ -65,19 +65,19 @@ def records(file: File, address: int, kind: int) -> Iterator[Cursor]:
 
 
 def _width(most: int) -> int:
-    """Return how many bytes hold a number up to ``most``."""
+    """Return the number of bytes that HDF5 uses for numbers up to ``most``."""
     return (most.bit_length() - 1) // 8 + 1 if most > 0 else 1
 
 
 class Heap:
-    """A fractal heap: objects in blocks whose sizes double.
+    """A fractal heap, which stores objects in blocks whose size doubles from row to row.
 
     Args:
         file: the file.
-        address: of the heap's header.
+        address: the address of the heap's header.
 
     Raises:
-        CaffemodelError: the heap is damaged, or compressed.
+        CaffemodelError: If the heap is damaged, or compressed.
     """
 
     def __init__(self, file: File, address: int):
@@ -100,10 +100,10 @@ class Heap:
         self.direct_rows = largest.bit_length() - self.first.bit_length() + 2
 
     def read(self, identifier: Cursor) -> Cursor:
-        """Return an object by its identifier.
+        """Return a cursor at the object with this heap ID.
 
         Raises:
-            CaffemodelError: it is not in the heap.
+            CaffemodelError: If the object is not in the heap, or is not a managed object (stored in a block).
         """
         if identifier.number(1) >> 4 != 0:
             raise self.file.unknown("objects outside of a heap's blocks")
@@ -116,7 +116,7 @@ class Heap:
                 head = self.file.cursor(block)
                 head.expect(b"FHDB")
                 return self.file.cursor(block + offset, block + offset + length)
-            # Each row has as many blocks of one size; those of the first two rows are the smallest.
+            # All rows have the same number of blocks. The first two rows have the smallest blocks.
             row = (offset // (self.first * self.columns)).bit_length()
             size = self.first << max(row - 1, 0)
             offset -= size * self.columns if row else 0

@@ -1,6 +1,6 @@
-"""The messages in the headers of an HDF5 file's objects: shapes, types, layouts, filters and links.
+"""Parsers of the messages in HDF5 object headers: shapes, types, layouts, filters and links.
 
-Only what data sets of numbers and short strings need is understood.
+Only the features that datasets of numbers and short strings need are supported.
 
 Source: The HDF Group, "HDF5 File Format Specification Version 3.0", section IV.A.2.
 """
@@ -18,19 +18,20 @@ if TYPE_CHECKING:
 
 _MAX_LINKS = 2**15
 MAX_NAME = 1024  # bytes of a link's name
-# What the properties of IEEE's floats are: offset, precision, exponent, mantissa and bias.
+# The properties of IEEE floats by size in bytes: bit offset, precision, location and size of the exponent, location and
+# size of the mantissa, and exponent bias.
 _FLOATS = {2: (0, 16, 10, 5, 0, 10, 15), 4: (0, 32, 23, 8, 0, 23, 127), 8: (0, 64, 52, 11, 0, 52, 1023)}
 _CLASSES = {
     2: "times", 4: "bit fields", 5: "opaque bytes", 6: "records", 7: "references", 8: "an enumeration",
     9: "sequences", 10: "arrays",
 }  # fmt: skip
 TEXT = "a string of any length"
-ELSEWHERE = -1  # the address of a link that is not to an object of this file
+ELSEWHERE = -1  # the address of a soft or external link, which is not resolved
 
 
 @dataclass
 class Group:
-    """A group: the addresses of its members by name, ``ELSEWHERE`` for links to other places."""
+    """A group; ``links`` maps the names of members to addresses, or to ``ELSEWHERE`` for soft and external links."""
 
     name: str
     address: int
@@ -39,16 +40,17 @@ class Group:
 
 @dataclass
 class Layout:
-    """Where the values of a data set are.
+    """The storage layout of a dataset.
 
     Attributes:
-        kind: ``"none"`` where nothing was written yet, ``"contiguous"``, ``"chunked"`` or the name of another kind.
-        address: of the values; of the index, for chunks. A compact data set's are in its header.
+        kind: ``"none"`` if no values were written, ``"contiguous"``, ``"chunked"``, or another kind, which is not
+            supported. The values of a compact dataset are contiguous too, in its header.
+        address: the address of the values, or of the index of the chunks.
         chunk: the shape of a chunk.
-        index: the kind of the index of chunks; 0 is the B-tree of version 3.
-        size: bytes of a single chunk that is filtered.
-        mask: filters that were skipped for a single chunk.
-        page_bits: of a fixed array.
+        index: the type of the index of the chunks; 0 is the version 1 B-tree of layout version 3.
+        size: the stored size in bytes of a filtered chunk that is the only one; else None.
+        mask: the filters that were skipped for a chunk that is the only one, one bit for each.
+        page_bits: the base-2 logarithm of the entries in a page of a fixed array.
     """
 
     kind: str = "none"
@@ -62,14 +64,17 @@ class Layout:
 
 @dataclass
 class Dataset:
-    """What the header of a data set states.
+    """A dataset as its object header describes it.
 
     Attributes:
-        shape: None where the data set is null.
-        dtype: of its numbers, or of strings of one length.
-        kind: its type in words, where that is neither.
-        filters: number and values of each filter, in the order in which they were applied.
-        fill: the bytes of the value of what was never written; empty for zero.
+        name: its path in the file.
+        address: the address of its header.
+        shape: its shape; None for a null dataset.
+        dtype: the dtype of its numbers or fixed-length strings; None for other types.
+        kind: a phrase for the type if ``dtype`` is None, else an empty string.
+        layout: where the values are stored.
+        filters: the identifier and parameters of each filter, in the order in which they were applied.
+        fill: the bytes of the fill value, for values that were never written; empty for zero.
     """
 
     name: str
@@ -83,17 +88,20 @@ class Dataset:
 
     @property
     def type(self) -> str:
-        """The type, as errors show it."""
+        """The type of the values, in words, for errors."""
         return self.kind or str(self.dtype)
 
 
 class Cursor:
-    """A position in the file, and the numbers from there.
+    """A position in the file, from which little-endian numbers are read.
 
     Args:
         file: the file.
-        at: the position.
-        end: the end of the block that is read; the file's, if it is not given.
+        at: the offset of the position.
+        end: the end of the block to read; None for the end of the file.
+
+    Raises:
+        CaffemodelError: If the position or the end of the block is past the end of the file.
     """
 
     def __init__(self, file: File, at: int, end: int | None = None):
@@ -103,34 +111,34 @@ class Cursor:
             raise file.error(f"a block at byte {at} reaches past its end")
 
     def take(self, size: int) -> memoryview:
-        """Return the next bytes."""
+        """Return the next ``size`` bytes, and advance."""
         if not 0 <= size <= self.end - self.at:
             raise self.file.error(f"a block ends at byte {self.end} in the middle of a value")
         self.at += size
         return self.file.data[self.at - size : self.at]
 
     def number(self, size: int) -> int:
-        """Return the next unsigned number, of one to eight bytes."""
+        """Return the next unsigned number, of ``size`` bytes."""
         return int.from_bytes(self.take(size), "little")
 
     def offset(self) -> int | None:
-        """Return the next address; None for the one that is not defined."""
+        """Return the next address; None for the undefined address, whose bits are all 1."""
         value = self.number(self.file.offset_size)
         return None if value == (1 << 8 * self.file.offset_size) - 1 else value
 
     def length(self) -> int:
-        """Return the next size."""
+        """Return the next length, of the size that the superblock states."""
         return self.number(self.file.length_size)
 
     def expect(self, signature: bytes) -> None:
-        """Read the letters with which a block begins."""
+        """Check the signature at the beginning of a block, and advance."""
         at = self.at
         if self.take(len(signature)) != signature:
             raise self.file.error(f"there is no {signature.decode()} at byte {at}")
 
 
 def add(group: Group, name: bytes, target: int | None, file: File) -> None:
-    """Add a link to a group."""
+    """Add a link to a group; the target None stands for a soft or external link."""
     text = name.decode("utf-8", "surrogateescape")
     file.links += 1
     if file.links > _MAX_LINKS:
@@ -141,7 +149,7 @@ def add(group: Group, name: bytes, target: int | None, file: File) -> None:
 
 
 def read_link(group: Group, message: Cursor) -> None:
-    """Read one link of a group of the second generation."""
+    """Parse a link message of a new-style group, and add the link to the group."""
     message.take(1)
     flags = message.number(1)
     kind = message.number(1) if flags & 8 else 0
@@ -151,7 +159,7 @@ def read_link(group: Group, message: Cursor) -> None:
 
 
 def shape(message: Cursor) -> tuple[int, ...] | None:
-    """Return the shape that a message states; None for a null one."""
+    """Parse a dataspace message; return the shape, or None for a null dataspace."""
     version, rank, _ = message.number(1), message.number(1), message.number(1)
     kind = message.number(1)
     if version == 1:
@@ -162,7 +170,7 @@ def shape(message: Cursor) -> tuple[int, ...] | None:
 
 
 def type(message: Cursor) -> tuple[np.dtype[np.generic] | None, str]:
-    """Return the type of numbers and strings; the name of any other."""
+    """Parse a datatype message; return a dtype and an empty string, or None and a phrase for an unsupported type."""
     kind, bits, size = message.number(1) & 15, message.number(3), message.number(4)
     order = ">" if bits & 1 else "<"
     if kind == 0 and size in (1, 2, 4, 8) and (message.number(2), message.number(2)) == (0, 8 * size):
@@ -178,7 +186,7 @@ def type(message: Cursor) -> tuple[np.dtype[np.generic] | None, str]:
 
 
 def layout(message: Cursor) -> Layout:
-    """Return where the values are."""
+    """Parse a data layout message."""
     version, kind = message.number(1), message.number(1)
     if version not in (3, 4, 5):
         raise message.file.unknown(f"a data layout of version {version}")
@@ -210,7 +218,7 @@ def layout(message: Cursor) -> Layout:
 
 
 def filters(message: Cursor) -> list[tuple[int, list[int]]]:
-    """Return number and values of each filter."""
+    """Parse a filter pipeline message; return the identifier and parameters of each filter."""
     version, count = message.number(1), message.number(1)
     message.take(6 if version == 1 else 0)
     found = []
@@ -226,7 +234,7 @@ def filters(message: Cursor) -> list[tuple[int, list[int]]]:
 
 
 def fill(message: Cursor) -> bytes:
-    """Return the bytes of the fill value; none where it is zero."""
+    """Parse a fill value message; return the bytes of the value, or none if it is not defined."""
     version = message.number(1)
     if version == 3:
         defined = bool(message.number(1) & 32)

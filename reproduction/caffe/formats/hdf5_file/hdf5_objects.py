@@ -1,8 +1,8 @@
-"""The objects of an HDF5 file: groups, their links, and what a dataset's header states.
+"""The objects of an HDF5 file: groups, their links, and the headers of datasets.
 
-The HDF5 library trusts what it reads: there are files of a few kilobytes at which it never returns, ends the process,
-or takes any memory. Here every block is read once, every size is checked against the file, and only what data sets of
-numbers and short strings need is understood: groups of both generations, and arrays in one piece or in chunks.
+The HDF5 library trusts its input: some files of a few kilobytes make it loop forever, crash the process, or exhaust
+memory. Here every block is read once and every size is checked against the file. Only the features that datasets of
+numbers and short strings need are supported: old-style and new-style groups, and contiguous or chunked arrays.
 
 Source: The HDF Group, "HDF5 File Format Specification Version 3.0".
 """
@@ -23,18 +23,18 @@ _MAX_BLOCKS, _MAX_DEPTH = 4096, 32
 _MAX_STEPS, _BYTES_PER_STEP = 2**16, 4
 _SPACE, _LINK_INFO, _TYPE, _FILL, _LINK, _EXTERNAL, _LAYOUT = 1, 2, 3, 5, 6, 7, 8  # types of messages
 _FILTERS, _CONTINUED, _TABLE = 11, 16, 17
-_SHARED = 2  # the flag of a message that is elsewhere
+_SHARED = 2  # the flag of a message that is stored in another place and shared by objects
 
 
 class File:
-    """An HDF5 file.
+    """An HDF5 file; ``root`` is its root group.
 
     Args:
         data: the mapped file.
-        path: its name, for errors.
+        path: the file to name in errors.
 
     Raises:
-        CaffemodelError: the file is cut off, damaged, or uses what is not understood here.
+        CaffemodelError: If the file is cut off, damaged, or uses a feature that is not supported.
     """
 
     def __init__(self, data: mmap.mmap | bytes, path: StrPath):
@@ -46,43 +46,43 @@ class File:
         self.root = self._root()
 
     def error(self, problem: str) -> CaffemodelError:
-        """Make the error for a file that is not what it should be."""
+        """Return the error for a damaged file."""
         return CaffemodelError(
             f"the HDF5 file cannot be read: {problem}", path=self.path, remedy="It was cut off or is damaged."
         )
 
     def unknown(self, what: str) -> CaffemodelError:
-        """Make the error for a part of the format that is not understood here."""
+        """Return the error for a feature of the format that is not supported."""
         remedy = "Copy it by `h5repack -f NONE -l CONTI OLD NEW`, or write it again with the default settings."
         return CaffemodelError(f"the HDF5 file has {what}, which is not read here", path=self.path, remedy=remedy)
 
     def step(self) -> None:
-        """Count a message, a link or a chunk; each has bytes of its own, so there are not more than the file has."""
+        """Count a message, link or chunk; each takes some bytes, so more than the file can contain is an error."""
         self.steps -= 1
         if self.steps < 0:
             raise self.error("its blocks overlap")
 
     def claim(self, size: int, ratio: int, spare: int) -> None:
-        """Count memory that is about to be taken, and refuse more than the file's size allows."""
+        """Count ``size`` bytes to be allocated; raise an error if the total is too much for the file's size."""
         self.claimed += size
         files.check_declared(self.claimed, self.path, ratio, spare)
 
     def cursor(self, at: int, end: int | None = None) -> Cursor:
-        """Return a cursor at a byte of the file."""
+        """Return a cursor at the offset ``at``, for a block that ends at ``end`` (None: at the end of the file)."""
         return Cursor(self, at, end)
 
     def once(self, address: int) -> int:
-        """Return an address, after a check that its block was not met before."""
+        """Return ``address``, after a check that its block was not read before for the same object."""
         if address in self.visited:
             raise self.error(f"the block at byte {address} is part of itself, or of two others")
         self.visited.add(address)
         return address
 
     def member(self, group: Group, name: str) -> Group | Dataset | None:
-        """Return a member of a group by its path, such as ``a/b``; None where there is none, or it is a link.
+        """Return a member of a group by its path, such as ``a/b``; None if there is none, or it is a soft link.
 
         Raises:
-            CaffemodelError: as for the file.
+            CaffemodelError: If the member is damaged, or uses a feature that is not supported.
         """
         found: Group | Dataset | None = group
         for part in name.split("/"):
@@ -93,10 +93,10 @@ class File:
         return found
 
     def object(self, address: int, name: str) -> Group | Dataset | None:
-        """Read the header of an object; None where it is neither a group nor a data set.
+        """Return the object whose header is at ``address``; None if it is neither a group nor a dataset.
 
         Raises:
-            CaffemodelError: as for the file.
+            CaffemodelError: If the object is damaged, or uses a feature that is not supported.
         """
         self.visited.clear()
         group, dataset = Group(name, address, {}), Dataset(name, address)
@@ -151,14 +151,14 @@ class File:
         return found
 
     def _messages(self, address: int) -> Iterator[tuple[int, int, Cursor]]:
-        """Yield type, flags and content of each message of an object's header, which may lie in several blocks."""
+        """Yield the type, flags and content of each message in an object header, which may have several blocks."""
         head = Cursor(self, self.once(address))
         modern = bytes(self.data[address : address + 4]) == b"OHDR"
         header = 8
         if modern:
             head.take(5)
             flags = head.number(1)
-            header = 6 if flags & 4 else 4  # with the order in which it was made
+            header = 6 if flags & 4 else 4  # with the creation order of the message
             head.take((16 if flags & 32 else 0) + (4 if flags & 16 else 0))
             size = head.number(1 << (flags & 3))
         else:
@@ -192,7 +192,7 @@ class File:
         return block
 
     def _read_links(self, group: Group, message: Cursor) -> None:
-        """Read the links of a group of the second generation that has many of them: in a heap, found by a tree."""
+        """Add the links of a large new-style group, which are stored in a fractal heap and indexed by a B-tree."""
         message.take(1)
         message.take(8 if message.number(1) & 1 else 0)
         address, tree = message.offset(), message.offset()
@@ -203,7 +203,7 @@ class File:
                 messages.read_link(group, heap.read(record))
 
     def _read_table(self, group: Group, message: Cursor) -> None:
-        """Read the links of a group of the first generation: a B-tree of nodes, their names in a heap."""
+        """Add the links of an old-style group, which are stored in nodes under a B-tree, with the names in a heap."""
         tree, heap = message.offset(), message.offset()
         if tree is None or heap is None:
             raise self.error(f"group {group.name} has no table")
@@ -224,12 +224,12 @@ class File:
                 messages.add(group, name, target if cached < 2 else None, self)
 
     def leaves(self, address: int, kind: int, key_size: int) -> Iterator[tuple[memoryview, int]]:
-        """Yield the keys before and the addresses of what the lowest nodes of a B-tree refer to.
+        """Yield the key and address of each entry in the leaves of a version 1 B-tree.
 
         Args:
-            address: of the root.
-            kind: 0 for groups, 1 for chunks.
-            key_size: bytes of a key.
+            address: the address of the root node.
+            kind: the type of the tree: 0 for groups, 1 for chunks.
+            key_size: the size of a key in bytes.
         """
         waiting = [(address, _MAX_DEPTH)]
         while waiting:

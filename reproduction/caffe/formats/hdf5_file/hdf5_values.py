@@ -1,4 +1,4 @@
-"""The values of a data set of an HDF5 file: a view of the file, or an array that is put together from chunks.
+"""The values of an HDF5 dataset: a view of the file, or an array that is assembled from chunks.
 
 Source: The HDF Group, "HDF5 File Format Specification Version 3.0", sections III.A, IV.A.2.i and VII.
 """
@@ -22,15 +22,15 @@ Values = npt.NDArray[Any]
 
 _DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3
 _MAX_FILTERS = 8
-_RATIO, _SPARE = 16, 24 << 20  # a layer holds a batch of the rows besides
-_OLD_TREE, _SINGLE, _IMPLICIT, _FIXED, _NEW_TREE = 0, 1, 2, 3, 5  # kinds of the index of chunks
+_RATIO, _SPARE = 16, 24 << 20  # an HDF5Data layer also takes memory for a batch
+_OLD_TREE, _SINGLE, _IMPLICIT, _FIXED, _NEW_TREE = 0, 1, 2, 3, 5  # types of the index of chunks
 
 
 def view(file: File, dataset: Dataset) -> Values | None:
-    """Return the values as a flat view of the file; None where they are not in one piece.
+    """Return the values as a one-dimensional view of the file, or None if they are chunked or compressed.
 
     Raises:
-        CaffemodelError: they lie outside of the file.
+        CaffemodelError: If the values exceed the file.
     """
     assert dataset.dtype is not None
     assert dataset.shape is not None
@@ -46,10 +46,12 @@ def view(file: File, dataset: Dataset) -> Values | None:
 
 
 def text(file: File, dataset: Dataset, longest: int) -> bytes | None:
-    """Return the one string of any length of a data set; None where it is longer, or not in one piece.
+    """Return the variable-length string of a dataset with one value.
+
+    It is None if the dataset has another layout or number of values, or the string is longer than ``longest`` bytes.
 
     Raises:
-        CaffemodelError: it is not where the data set states.
+        CaffemodelError: If the string is not at the address that the dataset states.
     """
     if dataset.layout.kind != "contiguous" or dataset.shape is None or math.prod(dataset.shape) != 1:
         return None
@@ -72,18 +74,18 @@ def text(file: File, dataset: Dataset, longest: int) -> bytes | None:
 
 
 def read(file: File, dataset: Dataset, dtype: npt.DTypeLike) -> Values:
-    """Copy the values into an array of their shape; what was never written has the data set's fill value.
+    """Return a copy of the values as an array of their shape. Values that were never written are the fill value.
 
-    Chunks may be compressed as Caffe's HDF5 library compresses them, by deflate after a shuffle. The array is limited
-    to 16 times the file's size and 24 MiB, since label maps compress well.
+    Chunks may be compressed by deflate and shuffled, as Caffe's HDF5 library writes them. Label maps compress well, so
+    the array may take up to 16 times the file's size plus 24 MiB.
 
     Args:
         file: the file.
-        dataset: one of its data sets, of numbers.
-        dtype: the type of the array.
+        dataset: a dataset of numbers in the file.
+        dtype: the dtype of the result.
 
     Raises:
-        CaffemodelError: the values are stored in a way that is not understood, are damaged, or need too much memory.
+        CaffemodelError: If the storage is not supported, the values are damaged, or the array is too large.
     """
     assert dataset.dtype is not None
     assert dataset.shape is not None
@@ -124,7 +126,7 @@ def _fill(dataset: Dataset) -> Any:
 
 
 def _chunks(file: File, dataset: Dataset) -> Iterator[tuple[tuple[int, ...], int, int, int]]:
-    """Yield each chunk: the index of its first value, its address, its bytes in the file, and the filters it skips."""
+    """Yield the index of the first value, address, stored bytes and mask of skipped filters of each chunk."""
     assert dataset.dtype is not None
     layout, rank = dataset.layout, len(dataset.layout.chunk)
     whole = math.prod(layout.chunk) * dataset.dtype.itemsize
@@ -137,7 +139,7 @@ def _chunks(file: File, dataset: Dataset) -> Iterator[tuple[tuple[int, ...], int
     counts = [-(-size // part) for size, part in zip(dataset.shape or (), layout.chunk, strict=True)]
     offsets = (
         tuple(int(place) * part for place, part in zip(np.unravel_index(i, counts), layout.chunk, strict=True))
-        for i in range(math.prod(counts))  # itertools.product and np.ndindex keep all places of an axis
+        for i in range(math.prod(counts))  # itertools.product and np.ndindex would store all indices of an axis
     )
     if layout.index == _SINGLE:
         yield next(offsets), layout.address, whole if layout.size is None else layout.size, layout.mask
@@ -161,7 +163,7 @@ def _chunks(file: File, dataset: Dataset) -> Iterator[tuple[tuple[int, ...], int
 
 
 def _fixed_array(file: File, address: int, count: int, whole: int) -> Iterator[tuple[int, int, int] | None]:
-    """Yield address, size and skipped filters of each chunk of a fixed array; None where it was never written."""
+    """Yield the address, stored bytes and mask of each chunk in a fixed array; None for one that was never written."""
     head = Cursor(file, file.once(address))
     head.expect(b"FAHD")
     head.take(1)
@@ -196,7 +198,7 @@ def _fixed_array(file: File, address: int, count: int, whole: int) -> Iterator[t
 
 
 def _chunk(file: File, dataset: Dataset, address: int, size: int, mask: int) -> Values:
-    """Return one chunk, its filters undone."""
+    """Return the values of one chunk, after its filters were reversed."""
     assert dataset.dtype is not None
     whole = math.prod(dataset.layout.chunk) * dataset.dtype.itemsize
     if len(dataset.filters) > _MAX_FILTERS:
