@@ -48,8 +48,8 @@ def check_shapes(tops: Iterable[Shape]) -> list[Shape]:
 
 
 def _check_length(size: int) -> None:
-    # Caffe: a bottom of length 0 along a spatial axis is accepted if padding makes room for a window. Here it is an
-    # error.
+    # Caffe: a bottom of length 0 along a spatial axis is accepted if padding makes room for a window. This package
+    # raises an error.
     if size < 1:
         raise NetError("the bottom has no pixels along a spatial axis", got=f"length {size}")
 

@@ -130,6 +130,7 @@ def hold(
 
 
 def _acquire(file: str, place: StrPath, busy: DataError | None) -> int:
+    # O_NOFOLLOW: a link at this path must not create or lock a file in another place.
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     while True:
         try:

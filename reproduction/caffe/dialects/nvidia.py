@@ -35,6 +35,7 @@ from reproduction.caffe.schema import (
 from reproduction.caffe.schema.message import LENGTH, Field, Kind, Message, boolean, choice, nested
 
 _LEAST_EPS = 1e-5
+# Declared as an array of bytes, ``raw_data`` is read as a view of the file instead of a copy.
 _OCTETS = Kind("bytes", LENGTH, int, 0, np.dtype("u1"))
 
 

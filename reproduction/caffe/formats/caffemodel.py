@@ -25,7 +25,7 @@ from reproduction.caffe.schema.message import LENGTH, VARINT
 M = TypeVar("M", bound=Message)
 Piece = bytes | Values
 
-_BLOCK = 2**18  # values copied at a time from an array that is not contiguous
+_BLOCK = 2**18  # values of a non-contiguous array that are copied at once
 _FILE_OF: dict[type[Message], str] = {
     NetParameter: "caffemodel",
     SolverState: "solverstate",

@@ -46,7 +46,7 @@ _SPARE = 48 << 20  # together with Python's objects, about 64 MiB
 _STEP = 16 << 20
 _PART = re.compile(r"\..*\.[0-9a-f]{16}\.part", re.DOTALL)  # the temporary names that ``atomic`` creates
 
-_swept: set[str] = set()  # folders that this process has removed old parts from
+_swept: set[str] = set()  # folders from which this process has already removed old parts
 
 FileError = type[DataError] | type[WeightsError] | type[CaffemodelError] | type[PrototxtError]
 
@@ -60,6 +60,7 @@ def kind(data: bytes | mmap.mmap | memoryview) -> str | None:
     for magic, name in _MAGIC:
         if head.startswith(magic):
             return name
+    # A safetensors file begins with the size of its JSON header, in 8 bytes.
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= len(data) - 8:
         return SAFETENSORS
     if head[257:262] == b"ustar":
@@ -316,6 +317,7 @@ def together(*paths: StrPath) -> Iterator[list[BinaryIO]]:
         ReproductionError: If a file cannot be written; see ``atomic``. If a write fails, the old files are unchanged.
     """
     with contextlib.ExitStack() as stack:
+        # The stack exits in reverse order, so that the file of the first path is renamed first.
         opened = [stack.enter_context(atomic(path)) for path in reversed(paths)][::-1]
         yield opened
         for file in opened:

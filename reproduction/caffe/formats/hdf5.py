@@ -59,6 +59,7 @@ class Reader:
         Raises:
             CaffemodelError: If it is a link to another place, or damaged.
         """
+        # A group with this link only, so that the other members of the root are not read.
         only = Group("/", self.root.address, {each: at for each, at in self.root.links.items() if each == name})
         return next((member for _, member in self.members(only)), None)
 
@@ -118,7 +119,7 @@ class Reader:
 
         Source: BVLC/caffe@9b89154 src/caffe/util/hdf5.cpp L95-L109.
         """
-        if isinstance(dataset, Dataset) and dataset.kind == TEXT:  # Caffe's own have a fixed length
+        if isinstance(dataset, Dataset) and dataset.kind == TEXT:  # Caffe writes strings of fixed length
             found = hdf5_values.text(self.file, dataset, _MAX_STRING)
         else:
             values = self._view(dataset, "S", "this is no string")

@@ -279,7 +279,7 @@ def _union(kinds: Sequence[Any], *, none: bool) -> Reader:
     def reader(value: Any) -> Any:
         if value is None and none:
             return None
-        for inner in readers[:-1]:
+        for inner in readers[:-1]:  # the error of the last type, if any, is the one that is reported
             try:
                 return inner(value)
             except MismatchError:

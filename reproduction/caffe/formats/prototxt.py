@@ -23,7 +23,7 @@ from reproduction.caffe.schema.message import BOOL, BYTES, FLOAT, STRING
 
 M = TypeVar("M", bound=Message)
 
-_LARGEST = 64 << 20  # bytes of a text; the largest of Caffe's are 0.3 MB
+_LARGEST = 64 << 20  # limit of a text in bytes; the largest prototxt of Caffe has 0.3 MB
 _HEAD = 4096  # bytes that are examined to see whether a file is text
 _BINARY = "a binary file"
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")

@@ -158,7 +158,7 @@ def write_torch(arrays: Mapping[str, Array], path: StrPath, progress: Progress =
 
     _check_names(arrays, path)
     with warnings.catch_warnings():
-        # The arrays are views of a file that is mapped for reading; torch.save does not write to them.
+        # The arrays may be read-only views of a mapped file. torch warns of this, but torch.save does not modify them.
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         state = {name: torch.from_numpy(np.asarray(values, order="C")) for name, values in arrays.items()}
     with files.atomic(path, progress) as file:

@@ -24,7 +24,7 @@ from reproduction.caffe.formats.unpickle import Call, Damaged, Global, Persisten
 from reproduction.caffe.formats.zip_archive import Archive
 from reproduction.caffe.geometry import MAX_AXES
 
-_MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001  # of files before torch 1.6
+_MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001  # the first two values of files before torch 1.6
 _STATES = ("model_state_dict", "state_dict")
 _WRAPPERS = ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state")
 _TENSORS = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
@@ -111,7 +111,7 @@ def _from_pickles(data: mmap.mmap) -> tuple[Any, dict[str, memoryview], str]:
         if want is not None and values[-1] != want:
             raise Damaged("it does not begin as torch's files do")
         at = reader.at
-        if len(values) == 4:
+        if len(values) == 4:  # the state dict; only this pickle refers to storages
             storages = {storage.key: storage for storage in map(_storage, reader.persistent)}
     _, _, system, found, keys = values
     contents = {}

@@ -276,7 +276,7 @@ def _check_v0_types(layers: Iterable[V1LayerParameter]) -> None:
         for layer in unknown[1:]:
             others.setdefault(f"layer type {layer.layer.type!r}", []).append(layer.line)
         first = unknown[0].layer.type
-        near = (did_you_mean if len(first) > 3 else misspelt)(first, _V0_TYPES)  # 'bn' does not mean 'bnll'
+        near = (did_you_mean if len(first) > 3 else misspelt)(first, _V0_TYPES)  # 'bn' is not a misspelt 'bnll'
         raise _v0_error("unknown type", unknown[0], also_unknown(near, others))
 
 
@@ -385,7 +385,7 @@ def _upgrade_inputs(net: NetParameter) -> str:
         shapes = [dims[i : i + 4] for i in range(0, len(dims), 4)]
     for name in ("input", "input_shape", "input_dim"):
         net.clear(name)
-    if not shapes:  # a caffemodel
+    if not shapes:  # as in caffemodels
         return f"Dropped the input fields of {named(names)}, which give no shape."
     shape = [{"dim": dims} for dims in shapes]
     net.layer.insert(0, LayerParameter(name="input", type="Input", top=names, input_param={"shape": shape}))

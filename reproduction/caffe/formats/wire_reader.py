@@ -28,9 +28,10 @@ _MAX_DEPTH = 100
 _SPARE_BYTES = 2**25
 _MESSAGE, _TEXT, _ITEM = 400, 64, 40
 _LETTER = 4  # bytes of a character in a string with any Unicode characters
-_BLOCK = 2**18  # tags compared at a time in a run of single values
+_BLOCK = 2**18  # tags of a run of single values that are compared at once
 _MASK32, _MASK64 = 2**32 - 1, 2**64 - 1
 _DAMAGED = "The file is damaged, or of another kind."
+# The signed ones sign-extend the low 32 or 64 bits, since protobuf encodes negative integers in two's complement.
 _FROM_VARINT: dict[Kind | None, Callable[[int], int]] = {
     INT32: lambda value: ((value & _MASK32) ^ 2**31) - 2**31,
     INT64: lambda value: (value ^ 2**63) - 2**63,
@@ -314,6 +315,7 @@ class Reader:
         """Return how many times, at most ``most``, the tag at ``begin`` occurs in a row, every ``stride`` bytes."""
         if self.data[begin + stride : begin + stride + tag_size] != self.data[begin : begin + tag_size]:
             return 1
+        # Blocks of growing size: a short run costs few comparisons, and a long one is compared by NumPy.
         rows = np.ndarray((most, stride), np.uint8, self.data, begin)[:, :tag_size]
         count, step = 1, 16
         while count < most:

@@ -354,7 +354,7 @@ class Message(metaclass=_Closed):
             return False
         return all(_same(self.fields[name], mine[name], theirs[name]) for name in mine)
 
-    __hash__ = None  # type: ignore[assignment]  # messages change
+    __hash__ = None  # type: ignore[assignment]  # messages are mutable
 
     def _named(self) -> Iterator[tuple[str, Any]]:
         return ((field.name, value) for field, value in self.set_fields())

@@ -211,6 +211,7 @@ def _chunk(file: File, dataset: Dataset, address: int, size: int, mask: int) -> 
         if number == _DEFLATE:
             inflate = zlib.decompressobj()
             try:
+                # The limit bounds the memory; it leaves room for a checksum after the values.
                 content = inflate.decompress(content, whole + 8)
             except zlib.error:
                 raise file.error(f"a chunk of {dataset.name} is damaged") from None
