@@ -57,8 +57,8 @@ def _gaussian(blob: Tensor, param: FillerParameter, generator: torch.Generator |
         raise NetError("the gaussian filler needs a positive std", got=param.std)
     blob.normal_(param.mean, param.std, generator=generator)
     if param.sparse >= 0:
-        # Caffe: `sparse` is a count, not a fraction as in torch.nn.init.sparse_: each weight is non-zero with the
-        # probability sparse / num_outputs (filler.hpp, GaussianFiller).
+        # Caffe: `sparse` of the gaussian filler is a count, not a fraction as in `torch.nn.init.sparse_`: each weight
+        # is non-zero with the probability `sparse / num_outputs` (filler.hpp, GaussianFiller).
         probability = min(1.0, param.sparse / blob.shape[0])
         blob.mul_(torch.empty_like(blob).bernoulli_(probability, generator=generator))
 
@@ -70,8 +70,8 @@ def _positive_unitball(blob: Tensor, param: FillerParameter, generator: torch.Ge
 
 
 def _fan(blob: Tensor, norm: VarianceNorm) -> float:
-    # Caffe: fan_out is the number of values divided by the length of axis 1, as in torch. A blob of one axis has
-    # fan_out = number of values, where torch raises an error (filler.hpp, XavierFiller).
+    # Caffe: `fan_out` of the xavier and msra fillers is the number of values divided by the length of axis 1, as in
+    # torch. For a blob of one axis it is the number of values, where torch raises an error (filler.hpp, XavierFiller).
     fan_in = blob.numel() / blob.shape[0]
     fan_out = blob.numel() / blob.shape[1] if blob.dim() > 1 else float(blob.numel())
     return {
