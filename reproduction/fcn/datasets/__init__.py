@@ -1,8 +1,8 @@
-"""The paper's data sets, as the published Python layers read them, and anybody's own.
+"""The paper's data sets, preprocessed as the published Python layers do, and users' folders of images and labels.
 
-``open("voc", "seg11valid", "data")`` finds the tree below the data root (``layouts.LAYOUTS`` says where it looks);
-``from_layer`` does the same from the data layer of a published prototxt. A data set is a sequence of samples,
-``base.Dataset``; what it holds is there, and ``base.check_sample`` is that contract as code.
+``open("voc", "seg11valid", "data")`` finds the data set below the data root (``layouts.LAYOUTS`` lists where it looks);
+``from_layer`` does the same for the data layer of a published prototxt. A data set is a sequence of samples, see
+``base.Dataset``; ``base.check_sample`` checks that a sample has the documented arrays.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ DATASETS: dict[str, type[Dataset]] = {
     kind.name: kind for kind in (VOC, VOC2011, VOC2012, SBD, NYUD, SIFTFlow, PASCALContext, Mini, MiniSBD, Folder)
 }
 
-# The published layers, and the one for data that are nobody's but the user's: their data set, and what their folder
-# parameters are here.
+# For each Python layer, its data set, and the argument of that data set for each folder in ``param_str``.
+# FolderSegDataLayer is ours, for users' data; the others are published.
 _LAYERS: dict[str, tuple[type[Dataset], dict[str, str]]] = {
     "VOCSegDataLayer": (VOC, {"voc_dir": "folder"}),
     "SBDDSegDataLayer": (SBD, {"sbdd_dir": "folder"}),
@@ -60,13 +60,18 @@ def open(
     """Open a split of a data set.
 
     Args:
-        name: a key of ``DATASETS``; ``voc`` is VOC 2011, or VOC 2012 where that is not at hand.
-        split: a list of ids: ``train``, ``val``, ``trainval``, ``test``, ``seg11valid``.
-        root: the data root.
-        tops: the kinds to read (NYUDv2 has four), or top -> kind when the net calls them otherwise. Default: all.
+        name: A key of ``DATASETS``. ``"voc"`` is VOC 2011 or, if that is not found, VOC 2012.
+        split: Name of the split: ``train``, ``val``, ``trainval``, ``test`` or ``seg11valid``.
+        root: The data root.
+        tops: The kinds to read (NYUDv2 has four), or a mapping from top to kind if the net's tops have other names.
+            None for all kinds.
+
+    Returns:
+        The split.
 
     Raises:
-        DataError: no such data set, tree, split or kind; says where it looked.
+        DataError: If there is no such data set or kind, or its folder or split is not found. The error lists where it
+            looked.
     """
     if name not in DATASETS:
         known = f"one of {', '.join(DATASETS)}"
@@ -79,19 +84,22 @@ def open(
 def from_layer(
     param: PythonParameter, tops: Sequence[str], root: StrPath = "data", split: str | None = None
 ) -> Dataset:
-    """Open what the Python data layer of a published prototxt reads.
+    """Open the data set that the Python data layer of a published prototxt reads.
 
-    Its folders, which are relative to the prototxt's, are looked for below ``root``; where they are not there,
-    everywhere that ``LAYOUTS`` names. Nothing of it is executed: the parameter string is read as a literal.
+    The layer's folders, which are relative to the prototxt, are looked up below ``root``, then in the places that
+    ``LAYOUTS`` lists. No code is executed: ``param_str`` is parsed as a Python literal.
 
     Args:
-        param: the layer's ``python_param``.
-        tops: the layer's tops.
-        root: the data root.
-        split: another split than the layer's.
+        param: The layer's ``python_param``.
+        tops: The layer's tops.
+        root: The data root.
+        split: The split to open; None for the layer's.
+
+    Returns:
+        The split.
 
     Raises:
-        DataError: an unknown layer or parameter, a wrong number of tops, or as ``open``.
+        DataError: If the layer or a parameter is unknown, the number of tops is wrong, or ``open`` would raise.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 *_layers.py (setup).
     """
@@ -109,14 +117,14 @@ def from_layer(
 
 
 def read_labels_by(dataset: Dataset, reading: Reading) -> None:
-    """Change how the label pictures of a data set are read.
+    """Set how a data set reads its label images.
 
     Args:
-        dataset: the data set.
-        reading: see ``painted.Reading``.
+        dataset: The data set.
+        reading: See ``color_labels.Reading``.
 
     Raises:
-        DataError: its labels are not pictures.
+        DataError: If the labels of the data set are not images.
     """
     if not isinstance(dataset, VOC | SBD | Folder):
         raise DataError(f"the labels of {dataset.name} are not pictures", remedy="Leave --palette out.")

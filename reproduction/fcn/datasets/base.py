@@ -1,13 +1,13 @@
-"""The one contract of all data sets, and what they share.
+"""The interface of all data sets, and the code that they share.
 
-A data set is a sequence of samples: a dict from the tops of a net's data layer to arrays, ready to be fed.
+A data set is a sequence of samples. A sample is a dict from the tops of a net's data layer to arrays:
 
     kind    shape      dtype    content
     images  (3, H, W)  float32  mean subtracted; B G R except HHA
     depth   (1, H, W)  float32  logarithm of millimetres, minus its mean
     labels  (1, H, W)  uint8    classes from 0; 255 = void
 
-``check_sample`` is this table as code.
+``check_sample`` checks a sample against this table.
 """
 
 from __future__ import annotations
@@ -37,27 +37,28 @@ class Dataset(Sequence[Sample]):
     """A split of a data set.
 
     Args:
-        split: its list of ids.
-        root: the data root.
-        tops: what each top of the sample holds: top -> kind. Default: every kind, under its own name.
-        seed: of the training order.
-        randomize: False keeps a training split in its list's order.
+        split: Name of the split.
+        root: The data root.
+        tops: Mapping from each top of the sample to the kind of data in it. None for every kind, under its name.
+        seed: Seed of the training order; None for the clock.
+        randomize: If False, samples of a training split are read in the order of the list.
 
     Attributes:
-        split: as given.
-        root: as given.
-        tree: the folder where the data set was found.
-        ids: names of the samples, in the order of the list.
-        tops: top -> kind.
+        split: Name of the split.
+        root: The data root.
+        tree: The folder in which the data set was found.
+        ids: Names of the samples, in the order of the list.
+        tops: Mapping from top to kind.
+        label_classes: Class names of each label top, in the order of the labels.
 
     Raises:
-        DataError: the tree or the split is not there, or a kind is unknown. Files are opened sample by sample;
-            ``missing`` says at once which are not there.
+        DataError: If the folder or the split is not found, or a kind is unknown. Missing image and label files raise
+            only when their sample is read; ``missing`` lists them in advance.
     """
 
     name: ClassVar[str]
-    kinds: ClassVar[tuple[str, ...]]  # what it can read, in the order of the published layer's tops
-    label_lists: ClassVar[Mapping[str, str]]  # kind of label -> its file in classes/
+    kinds: ClassVar[tuple[str, ...]]  # in the order of the published layer's tops
+    label_lists: ClassVar[Mapping[str, str]]  # kind of label -> name of its list in classes/
 
     split: str
     root: Path
@@ -86,20 +87,20 @@ class Dataset(Sequence[Sample]):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The class names of the first label; index = label."""
+        """The class names of the first kind of label; the index is the label."""
         return class_names(next(iter(self.label_lists.values())))
 
     @abstractmethod
     def file(self, kind: str, id: str) -> Path:
-        """Return where the data set keeps that kind of that sample."""
+        """Return the path of one kind of data of a sample."""
 
     @abstractmethod
     def read(self, kind: str, path: Path) -> Array:
-        """Read one file into what the top holds, see the module's table."""
+        """Read one file and convert it to the array that a sample holds, see the module's table."""
 
     @abstractmethod
     def training_ids(self) -> set[str] | None:
-        """Return the ids that the published nets were trained on; None where that list is not at hand."""
+        """Return the ids that the published nets were trained on, or None if that list is not found."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -109,10 +110,11 @@ class Dataset(Sequence[Sample]):
     @overload
     def __getitem__(self, index: slice) -> list[Sample]: ...
     def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        """Read a sample, or a list of them.
+        """Read a sample, or a list of samples for a slice.
 
         Raises:
-            DataError: a file is missing, broken, of another size than its fellows, or has labels out of range.
+            DataError: If a file is missing or broken, differs in size from the sample's first file, or has labels out
+                of range.
         """
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
@@ -132,25 +134,25 @@ class Dataset(Sequence[Sample]):
         return sample
 
     def missing(self, limit: int | None = None) -> list[Path]:
-        """List the files that the samples need and that are not there.
+        """Return the files of the samples that do not exist.
 
         Args:
-            limit: look at that many samples only.
+            limit: Check only the first ``limit`` samples; None for all.
         """
         files = [self.file(kind, id) for id in self.ids[:limit] for kind in self.tops.values()]
         present = {folder: _names(folder) for folder in {path.parent for path in files}}
         return [path for path in files if path.name not in present[path.parent]]
 
     def overlap(self) -> list[str] | None:
-        """List the ids that the published nets were trained on; None where nobody can tell."""
+        """Return the ids that the published nets were trained on, or None if that is not known."""
         trained = self.training_ids()
         return None if trained is None else [id for id in self.ids if id in trained]
 
     def order(self) -> Iterator[int]:
-        """Give the endless order in which the published data layer reads its samples.
+        """Yield the sample indices endlessly, in the order in which the published data layer reads them.
 
-        Splits with ``train`` in their name are drawn with replacement, unless ``randomize`` is False; the others go
-        round and round.
+        Splits with ``train`` in their name are drawn with replacement, unless ``randomize`` is False. Others are read
+        in order, again and again.
 
         Source: shelhamer/fcn.berkeleyvision.org@1305c73 voc_layers.py L53-61, L77-84.
         """
@@ -161,14 +163,14 @@ class Dataset(Sequence[Sample]):
 
 
 def draw_order(n: int, seed: int | None = 1337) -> Iterator[int]:
-    """Draw indices as Python 2's ``random.randint(0, n - 1)`` does, from that seed on, without end.
+    """Yield random indices endlessly, as Python 2's ``random.randint(0, n - 1)`` draws them.
 
-    Python 3 keeps the generator and its seeding from integers, but takes ``randint`` from bits instead of
-    ``random()``: its own order would be another.
+    Python 3 has the same generator and the same seeding from integers, but its ``randint`` draws from bits rather than
+    from ``random()``, so it would yield another order.
 
     Args:
-        n: number of samples, >= 1.
-        seed: of the generator; None takes one from the clock.
+        n: Number of samples, at least 1.
+        seed: Seed of the generator; None for the clock.
 
     Source: CPython 2.7 Lib/random.py, Random.randrange.
     """
@@ -179,11 +181,11 @@ def draw_order(n: int, seed: int | None = 1337) -> Iterator[int]:
 
 @cache
 def class_names(name: str) -> tuple[str, ...]:
-    """Read the names of a labelling's classes, in the order of the nets' outputs.
+    """Load the names of a labelling's classes, in the order of the nets' outputs.
 
     Args:
         name: ``voc``, ``nyud``, ``siftflow-sem``, ``siftflow-geo``, ``pascalcontext``, ``pascalcontext-459``
-            (PASCAL-Context's own labels, from 1) or ``mini``.
+            (PASCAL-Context's original labels, which count from 1) or ``mini``.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 data/*/classes*.txt.
     """
@@ -192,14 +194,18 @@ def class_names(name: str) -> tuple[str, ...]:
 
 
 def check_sample(dataset: Dataset, i: int) -> Sample:
-    """Read a sample and hold it against the contract.
+    """Read a sample and check it against the module's table.
+
+    Args:
+        dataset: The data set.
+        i: Index of the sample.
 
     Returns:
         The sample.
 
     Raises:
-        DataError: a top is missing or too many; a dtype, shape or value is not as the module's table says; height
-            and width differ.
+        DataError: If the tops differ from the data set's, an array has a wrong dtype, shape or value, or the arrays
+            differ in height or width.
     """
     sample, place = dataset[i], f"{dataset.name} {dataset.split}, {dataset.ids[i]}"
     if list(sample) != list(dataset.tops):

@@ -1,9 +1,9 @@
-"""Label pictures -> class numbers: one reader for all data sets whose labels are image files.
+"""Label images -> class numbers: one reader for all data sets whose labels are image files.
 
-A palette picture has two readings, the indices of its pixels and their colours. VOC's label maps are meant by their
-indices. Programs that reduce colours write palette pictures too, and order each file's palette as they like, so that
-the indices mean nothing and only the colours do. Indices are therefore read where the palette shows what they are:
-where each index that occurs has the colour by which its class is known.
+A palette image can be read by the indices of its pixels or by their colours. VOC's label maps are meant to be read by
+index. Programs that reduce colours also write palette images, but sort each file's palette differently, so that only
+the colours have a meaning. Indices are therefore accepted only if the palette proves them: if the colour of each index
+that occurs is VOC's colour for it, or the grey level of it, or if the palette is a ramp of greys.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from reproduction.fcn.images import palette
 Array = npt.NDArray[Any]
 UInt8 = npt.NDArray[np.uint8]
 
-#: Modes of pictures whose pixels may be class numbers.
+#: Pillow's modes of images whose pixels may be class numbers.
 NUMBERS = ("P", "L", "1", "I;16", "I;16B", "I;16L", "I")
-#: What is wrong with labels that are painted and have no palette.
+#: The problem with label images in RGB if no palette is given.
 PAINTED = "the labels are colours, not class numbers"
-#: What is wrong with palette pictures whose indices may be any numbers.
+#: The problem with palette images whose indices may be in any order.
 UNKNOWN = "the palette is not one that shows which index is which class"
 DIFFERENT = "the palettes of the labels differ"
 
@@ -41,42 +41,45 @@ _INDEX = np.arange(256)[:, None]
 
 
 class LabelReader:
-    """Reads the label pictures of one data set.
+    """A callable that reads the label images of one data set, and checks that their palettes agree.
 
     Args:
-        reading: how labels are read, see ``painted.Reading``.
+        reading: How labels are read, see ``color_labels.Reading``.
     """
 
     def __init__(self, reading: Reading = None):
         self.reading = reading
-        self._known: dict[int, tuple[RGB, str]] = {}  # by index: its colour, and the first file with it
-        self._agreed: set[bytes] = set()  # palettes that agree with these, whichever of their indices occur
+        self._known: dict[int, tuple[RGB, str]] = {}  # index -> its colour, and the first file that has it
+        self._agreed: set[bytes] = set()  # palettes known to agree with _known in every index
 
     def __call__(self, path: StrPath) -> Array:
-        """Read a label picture.
+        """Read a label image.
+
+        Args:
+            path: Path of the image file.
 
         Returns:
-            (H, W), of a type of whole numbers or bool: class numbers, 255 for void, which are not yet checked.
+            (H, W), integer or bool: class numbers, and 255 for void. Their range is not checked.
 
         Raises:
-            DataError: the file cannot be read, is a JPEG, or holds colours of no class; its palette is not one by
-                which classes are known, or differs from that of an earlier file.
+            DataError: If the file cannot be read or is a JPEG, has a colour of no class or a palette that does not
+                prove its indices, or if its palette differs from that of an earlier file.
         """
         with image_files.open_image(path) as image:
             return self.numbers(image, str(path))
 
     def numbers(self, image: Image.Image, name: str) -> Array:
-        """Read an open label picture.
+        """Read an open label image.
 
         Args:
-            image: the picture.
-            name: of its file, for the errors about later ones.
+            image: The image.
+            name: Name of its file, for errors about later files.
 
         Returns:
-            As a call.
+            (H, W), integer or bool: class numbers, and 255 for void. Their range is not checked.
 
         Raises:
-            DataError: as a call, without a place.
+            DataError: In the same cases as ``__call__``, but without the path.
         """
         if image.format in ("JPEG", "MPO"):
             raise DataError(
@@ -104,7 +107,7 @@ class LabelReader:
         whole = list(range(len(colours)))
         if _is_known(colours, whole) and self._conflict(colours, whole) is None:
             used = whole
-            self._agreed.add(key)  # so that no file with the same palette needs its indices counted
+            self._agreed.add(key)  # files with the same palette need not count their indices
         else:
             used = [index for index in _used(image) if index < len(colours)]
         if not _is_known(colours, used):
@@ -119,15 +122,18 @@ class LabelReader:
             self._known.setdefault(index, (_rgb(colours, index), name))
 
     def _conflict(self, colours: UInt8, indices: list[int]) -> int | None:
-        """Return the first of the indices that has another colour in an earlier file."""
+        """Return the first of the indices whose colour differs from an earlier file's, or None."""
         return next((i for i in indices if i in self._known and self._known[i][0] != _rgb(colours, i)), None)
 
 
 def indices(path: StrPath) -> UInt8:
-    """Read a label map that ``palette.write_png`` wrote, (H, W) uint8, whatever its palette.
+    """Read a label map that ``palette.write_png`` wrote, with any palette.
+
+    Returns:
+        (H, W) uint8.
 
     Raises:
-        DataError: the file cannot be read or is not such a picture.
+        DataError: If the file cannot be read, or its mode is neither P nor L.
     """
     with image_files.open_image(path) as image:
         if image.mode not in ("P", "L"):
@@ -136,10 +142,12 @@ def indices(path: StrPath) -> UInt8:
 
 
 def colours(image: Image.Image) -> dict[int, tuple[RGB, int]]:
-    """Return, for each index that occurs in a palette picture and has a colour, this colour and the number of pixels.
+    """Return the colour and the number of pixels of each index that occurs in a palette image.
+
+    Indices beyond the end of the palette are left out.
 
     Raises:
-        DataError: the pixels cannot be decoded.
+        DataError: If the pixels cannot be decoded.
     """
     next(image_files.parts(image))
     table, used = _palette(image), _used(image)
@@ -151,18 +159,18 @@ def _used(image: Image.Image) -> dict[int, int]:
 
 
 def _palette(image: Image.Image) -> UInt8:
-    """Return the colours of a picture's palette, (n, 3); a palette may be shorter than 256."""
+    """Return the palette of an image, (n, 3) uint8, with n at most 256."""
     return np.array(image.getpalette() or [], np.uint8).reshape(-1, 3)
 
 
 def _is_known(colours: UInt8, used: list[int]) -> bool:
-    """Return whether a palette shows what its indices are: it has VOC's colours, grey levels, or is a ramp of greys."""
+    """Return True if the indices of a palette are class numbers: it has VOC's colours or grey levels, or is a grey ramp."""
     if not used:
         return True
     found = colours[used]
     if (found == _VOC[used]).all() or (found == _INDEX[used]).all():
         return True
-    length = 1 + max(np.flatnonzero(colours.any(axis=1)).tolist(), default=0)  # some formats fill up with black
+    length = 1 + max(np.flatnonzero(colours.any(axis=1)).tolist(), default=0)  # some formats pad palettes with black
     ramp = np.linspace(0, 255, length)[:, None]
     return length > max(used) and bool((abs(colours[:length] - ramp) <= 1).all())
 

@@ -1,7 +1,7 @@
-"""Where the data sets lie below the data root, and the lists of ids that make a split.
+"""The places of the data sets below the data root, and the lists of ids that define the splits.
 
-One table for everybody: what ``tools/fetch.py`` extracts, what the published archives hold, and what people made by
-hand are all folders of ``LAYOUTS``. Every file that a split list names is checked by name before anything is opened.
+The table ``LAYOUTS`` covers the folders that ``tools/fetch.py`` extracts, those in the published archives, and those
+that users commonly create by hand.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from reproduction.caffe.errors import DataError, StrPath, did_you_mean
 from reproduction.caffe.formats import files
 
 _CLASSES_BYTES = 1 << 20
-_SPLIT_BYTES = 1 << 24  # SBD's list of 8,498 ids has 102 kB
+_SPLIT_BYTES = 1 << 24  # far above SBD's list of 8,498 ids, 102 kB
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where one published archive's tree may lie.
+    """The places where the folder of one published archive may be.
 
     Attributes:
-        title: what people call it.
-        folders: places below the data root, the first choice first. The root itself counts too, when it is called
-            like the last part of one of them.
-        needs: the folders that make it that tree.
+        title: Name of the data set, for errors.
+        folders: Places below the data root, in order of preference. The root itself is tried first if its name is the
+            last component of one of them.
+        needs: Subfolders that must exist.
     """
 
     title: str
@@ -81,26 +81,31 @@ LAYOUTS: dict[str, Layout] = {
 
 
 def search(name: str, root: StrPath, folder: str | None = None, needs: Sequence[str] | None = None) -> Path | None:
-    """Look for a data set's tree.
+    """Search for the folder of a data set.
 
     Args:
-        name: a key of ``LAYOUTS``.
-        root: the data root.
-        folder: where a prototxt says it lies; its ``../data/`` stands for the root. Tried first.
-        needs: the folders that it must hold. Default: the layout's.
+        name: A key of ``LAYOUTS``.
+        root: The data root.
+        folder: Path in a prototxt, tried first; its leading ``../data/`` stands for the root. None for no path.
+        needs: Subfolders that must exist; None for the layout's.
 
     Returns:
-        The first place that holds all of them, or None.
+        The first place with all required subfolders, or None.
     """
     needs = LAYOUTS[name].needs if needs is None else needs
     return next((place for place in _places(name, Path(root), folder) if not _lacking(place, needs)), None)
 
 
 def find(names: Sequence[str], root: StrPath, folder: str | None = None) -> Path:
-    """Look for the first of several trees, as ``search`` does.
+    """Search for several data sets in turn, and return the first folder found.
+
+    Args:
+        names: Keys of ``LAYOUTS``, in order of preference.
+        root: The data root.
+        folder: Path in a prototxt, tried first; see ``search``.
 
     Raises:
-        DataError: none is there, or one is there in part; says what was looked for, and where.
+        DataError: If none is found, or one is incomplete. The error lists the places or the missing subfolders.
     """
     root = Path(root)
     for name in names:
@@ -128,7 +133,7 @@ def _places(name: str, root: Path, folder: str | None) -> list[Path]:
 
 
 def below(root: StrPath, folder: str) -> Path:
-    """Find a place that a prototxt names: its ``../data/`` stands for the data root."""
+    """Resolve a path in a prototxt, whose leading ``../data/`` stands for the data root."""
     parts = list(PurePosixPath(folder).parts)
     while parts and parts[0] in ("..", ".", "data"):
         parts.pop(0)
@@ -140,10 +145,16 @@ def _lacking(place: Path, needs: Sequence[str]) -> list[str]:
 
 
 def read_list(path: StrPath) -> list[str]:
-    """Read a split: one id a line; blank lines and blanks around ids do not count.
+    """Read the list of a split: one id a line. Blank lines, and whitespace around ids, are ignored.
+
+    Args:
+        path: Path of the list.
+
+    Returns:
+        The ids, in the order of the list.
 
     Raises:
-        DataError: the file cannot be read, is empty, is no list of ids, or has an id twice.
+        DataError: If the file cannot be read, is empty or not a list of ids, or contains an id twice.
     """
     try:
         with files.open_regular(path) as file:
@@ -158,7 +169,7 @@ def read_list(path: StrPath) -> list[str]:
         id = line.strip()
         if id in seen:
             raise DataError(f"id {id!r} is there twice, on lines {seen[id]} and {number}", path=path)
-        # Ids become file names, of label maps that are written too: they must not lead out of their folder.
+        # Ids become names of files, some of which are written: they must not point outside their folder.
         if id and (not set(id).isdisjoint(' \t/\\:<>"|?*\0') or id.startswith(".") or len(id) > 200):
             raise DataError(f"line {number} is not an id", path=path, got=repr(id[:60]), want="one id a line")
         if id:
@@ -169,10 +180,16 @@ def read_list(path: StrPath) -> list[str]:
 
 
 def read_classes(path: StrPath) -> tuple[str, ...]:
-    """Read the names of a labelling's classes: one a line, the first for label 0.
+    """Read the names of a labelling's classes: one a line, label 0 first.
+
+    Args:
+        path: Path of the list.
+
+    Returns:
+        The names; the index is the label.
 
     Raises:
-        DataError: the file cannot be read, or is no list of at most 255 different names; says which line is wrong.
+        DataError: If the file cannot be read, or is not a list of 1 to 255 distinct names. The error names the line.
     """
     want = "one name a line, at most 255, none twice"
     try:
@@ -196,15 +213,18 @@ def read_classes(path: StrPath) -> tuple[str, ...]:
 
 
 def split_ids(split: str, files: Sequence[Path], derived: Sequence[str] | None = None) -> list[str]:
-    """Take a split from the first of its files that exists, and hold it against the one derived from the data.
+    """Return the ids of a split from its list, after comparing the list with the split derived from the data.
 
     Args:
-        split: its name.
-        files: where its list may lie.
-        derived: the same split, worked out from other lists; None where these are not at hand.
+        split: Name of the split.
+        files: Possible paths of the list; the first that exists is read.
+        derived: The ids of the split as computed from other lists, or None if those are not found.
+
+    Returns:
+        The ids of the list or, if no list exists, ``derived``.
 
     Raises:
-        DataError: there is neither, or the two differ.
+        DataError: If the name is not a file name, there is neither a list nor ``derived``, or the two differ as sets.
     """
     if Path(split).name != split:
         raise DataError(f"a split cannot be called {split!r}", want="a name such as 'val'")

@@ -1,9 +1,8 @@
 """MAT files of the data sets -> label arrays.
 
-Reads what the data sets' label files are: MATLAB 5 files (``save -v6`` and ``-v7``) with a matrix of numbers, in a
-variable or in a field of a structure. Everything else in such a file is stepped over unread. Written here because
-``scipy.io.loadmat``, which the published layers use, crashes the whole process on some broken files; tests hold this
-reader against it.
+This reader covers MATLAB 5 files (``save -v6`` and ``-v7``) in which a numeric matrix is a variable or a field of a
+structure, as in the data sets' label files. Everything else in the file is skipped. It exists because
+``scipy.io.loadmat``, which the published layers use, crashes the process on some broken files; tests compare the two.
 
 Source: "MAT-File Format", The MathWorks, chapter 1 (level 5).
 """
@@ -24,26 +23,26 @@ from reproduction.caffe.formats import files
 
 Array = npt.NDArray[Any]
 
-_LIMIT_BYTES = 1 << 25  # of the file, and of what its variables unpack to; the data sets' label maps have 0.5 MB
+_LIMIT_BYTES = 1 << 25  # for the file, and for its unpacked variables; the data sets' label maps have 0.5 MB
 _HEADER_BYTES = 128
-_INT8, _INT32, _UINT32, _MATRIX, _COMPRESSED = 1, 5, 6, 14, 15  # types of elements
-_STRUCTURE, _NUMBERS = 2, range(6, 16)  # classes of arrays
+_INT8, _INT32, _UINT32, _MATRIX, _COMPRESSED = 1, 5, 6, 14, 15  # element types (mi...)
+_STRUCTURE, _NUMBERS = 2, range(6, 16)  # array classes (mx...)
 _COMPLEX = 0x800
 _STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 
 
 def read(path: StrPath, *names: str) -> Array:
-    """Read one matrix of a MAT file.
+    """Read one matrix from a MAT file.
 
     Args:
-        path: a MATLAB 5 file.
-        names: a variable, then the fields that lead to the matrix.
+        path: Path of a MATLAB 5 file.
+        names: A variable, and the fields that lead from it to the matrix.
 
     Returns:
-        (H, W), of the number type in which the file stores it.
+        (H, W), in the dtype in which the file stores it.
 
     Raises:
-        DataError: the file is missing, broken or too large, or holds no such matrix of real numbers.
+        DataError: If the file is missing, broken or too large, or has no such matrix of real numbers.
     """
     try:
         with files.open_regular(path) as file:
@@ -76,7 +75,7 @@ def _find(data: memoryview, names: tuple[str, ...]) -> Array:
 
 
 def _unpacked(data: memoryview, order: str) -> Iterator[memoryview]:
-    """Yield the bytes of each of the file's variables, unpacked; one at a time is in memory."""
+    """Yield the bytes of each variable, decompressed; only one is in memory at a time."""
     file, room = _Reader(data, order, _HEADER_BYTES), _LIMIT_BYTES
     while not file.done():
         kind, content = file.element()
@@ -97,7 +96,7 @@ def _unpacked(data: memoryview, order: str) -> Iterator[memoryview]:
 
 
 class _Reader:
-    """Elements of a MAT file, one after the other: a type, a size, that many bytes, and padding to 8 bytes."""
+    """A sequential reader of a MAT file's elements: type, size, that many bytes, and padding to 8 bytes."""
 
     def __init__(self, data: memoryview, order: str, at: int = 0):
         self.data, self.order, self.at = data, order, at
@@ -110,7 +109,7 @@ class _Reader:
             raise _broken(f"it ends within the tag at byte {self.at}")
         kind, size = struct.unpack_from(self.order + "II", self.data, self.at)
         start = self.at + 8
-        if kind >> 16:  # a small element: size and type share the first word, its bytes are the second
+        if kind >> 16:  # small element format: size and type in the first word, data in the second
             kind, size, start = kind & 0xFFFF, kind >> 16, self.at + 4
         if start + size > len(self.data) or (start == self.at + 4 and size > 4):
             raise _broken(f"the element at byte {self.at} reaches past its end")
@@ -119,8 +118,8 @@ class _Reader:
         return kind, self.data[start : start + size]
 
     def array(self) -> _Array:
-        """Read the head of an array: flags, size, name."""
-        if self.done():  # MATLAB's empty array in a field
+        """Read the header of an array: flags, shape, name."""
+        if self.done():  # MATLAB writes an empty array in a field without any header
             return _Array(0, False, (0, 0), "", self)
         kind, flags = self.element()
         kind_of_size, size = self.element()
@@ -141,7 +140,7 @@ class _Array:
     rest: _Reader
 
     def field(self, name: str) -> _Array:
-        """Take a field of a 1 x 1 structure."""
+        """Return a field of a 1 x 1 structure."""
         if self.kind != _STRUCTURE or set(self.shape) != {1}:
             raise DataError(f"the MAT file's {self.name!r} has no field {name!r}", want="a structure")
         width = struct.unpack(self.rest.order + "i", self._content(_INT32, 4))[0]
@@ -157,7 +156,7 @@ class _Array:
         return _Reader(self._content(_MATRIX), self.rest.order).array()
 
     def numbers(self) -> Array:
-        """Read the matrix."""
+        """Read the array as a matrix, (H, W)."""
         if self.kind not in _NUMBERS or self.is_complex or len(self.shape) != 2 or min(self.shape) < 1:
             raise DataError("the MAT file's label map is not a matrix of real numbers", got=f"shape {self.shape}")
         kind, content = self.rest.element()

@@ -27,7 +27,7 @@ _FILES = {
 class NYUD(Dataset):
     """NYUDv2 in the format that Berkeley published (``nyud.tar.gz``).
 
-    The split ``trainval`` is ``train`` and ``val`` one after the other: no list of it is published.
+    No list of the split ``trainval`` was published: it is ``train`` followed by ``val``.
 
     Shapes:
         kind   shape      dtype    content
@@ -37,11 +37,11 @@ class NYUD(Dataset):
         label  (1, H, W)  uint8    0 to 39; 255 = void (0 in the file)
 
     Args:
-        split: ``train`` (381), ``val`` (414), ``trainval`` (795) or ``test`` (654).
-        root: the data root.
-        tops: top -> kind.
-        folder: where a prototxt says the tree lies.
-        order: ``seed`` and ``randomize``.
+        split: ``train`` (381 samples), ``val`` (414), ``trainval`` (795) or ``test`` (654).
+        root: The data root.
+        tops: Mapping from top to kind; None for every kind, under its name.
+        folder: Path of the data set in a prototxt, tried first.
+        order: ``seed`` and ``randomize``, see ``Dataset``.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 nyud_layers.py; data/nyud.
     """
@@ -56,11 +56,11 @@ class NYUD(Dataset):
         self.ids = self._list(split)
 
     def file(self, kind: str, id: str) -> Path:
-        """Return the path of a picture or a label map."""
+        """Return the path of an image, a depth map or a label map."""
         return self.tree / _FILES[kind].format(id)
 
     def read(self, kind: str, path: Path) -> Array:
-        """Read a picture, a depth map or a label map."""
+        """Read an image, a depth map or a label map."""
         if kind == "color":
             return caffe_input.caffe_input(caffe_input.rgb(path), MEAN_BGR, flip=True)
         elif kind == "hha":
@@ -71,7 +71,7 @@ class NYUD(Dataset):
         return (values - np.uint8(1))[np.newaxis]  # 0, void, wraps to 255
 
     def training_ids(self) -> set[str] | None:
-        """Return the split ``trainval``, if its lists are at hand."""
+        """Return the ids of the split ``trainval``, or None if its lists are not found."""
         try:
             return set(self._list("trainval"))
         except DataError:
@@ -84,7 +84,7 @@ class NYUD(Dataset):
 
 
 def log_depth(millimetres: Array) -> Array:
-    """Make a depth map what the nets take: the natural logarithm of millimetres, minus its mean.
+    """Preprocess a depth map: the natural logarithm of millimetres, minus its mean.
 
     Args:
         millimetres: (H, W), all greater than 0.
@@ -93,7 +93,7 @@ def log_depth(millimetres: Array) -> Array:
         (1, H, W) float32.
 
     Raises:
-        DataError: there are pixels without a depth.
+        DataError: If a pixel has no depth (is not greater than 0).
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 nyud_layers.py (load_depth).
     """

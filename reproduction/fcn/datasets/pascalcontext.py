@@ -1,4 +1,4 @@
-"""PASCAL-Context: VOC 2010's images with every pixel labelled; 459 labels, of which the task takes 59."""
+"""PASCAL-Context: VOC 2010's images with every pixel labelled; 459 labels, of which the task uses 59."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from reproduction.fcn.images import caffe_input
 
 MEAN_BGR = np.array((104.007, 116.669, 122.679), np.float32)
 
-# Three of the published nets' names are other names among the 459. Upstream bug, fixed: the published layer looks for
-# them in 59_labels.txt too, and fails on that list as the data set's site has it, with the names among the 459.
-# Source: pascalcontext_layers.py L53-54.
+# Three of the published nets' class names differ from those among the 459 labels. Upstream bug, fixed: the published
+# layer expects the nets' names in 59_labels.txt, and fails on the list of the data set's site, which has the names
+# among the 459. Here both are accepted. Source: pascalcontext_layers.py L53-54.
 RENAMED = {"diningtable": "table", "bedcloth": "bedclothes", "clothes": "cloth"}
 
 
 class PASCALContext(Dataset):
-    """PASCAL-Context with the 59 classes of the task, and background for every other label.
+    """PASCAL-Context with the 59 classes of the task; every other label is background.
 
-    Background is a class like the others: it is learnt and scored, and no pixel is void.
+    Background is a class like the others: it is trained and scored, and no pixel is void.
 
     Shapes:
         kind   shape      dtype    content
@@ -34,16 +34,16 @@ class PASCALContext(Dataset):
         label  (1, H, W)  uint8    0 (background) to 59
 
     Args:
-        split: a list of VOC 2010's ``ImageSets/Main``: ``train`` (4998) or ``val`` (5105).
-        root: the data root.
-        tops: top -> kind.
-        folder: where a prototxt says the annotations lie.
-        voc_folder: where a prototxt says the folder that holds ``VOC2010`` lies.
-        order: ``seed`` and ``randomize``.
+        split: A list in VOC 2010's ``ImageSets/Main``: ``train`` (4998 samples) or ``val`` (5105).
+        root: The data root.
+        tops: Mapping from top to kind; None for every kind, under its name.
+        folder: Path of the annotations in a prototxt, tried first.
+        voc_folder: Path in a prototxt of the folder that contains ``VOC2010``, tried first.
+        order: ``seed`` and ``randomize``, see ``Dataset``.
 
     Raises:
-        DataError: as ``Dataset``; and when ``labels.txt`` or ``59_labels.txt`` lies with the annotations and does
-            not name the task's classes.
+        DataError: In the cases of ``Dataset``, and if ``labels.txt`` or ``59_labels.txt`` exists in the folder of the
+            annotations but does not name the task's classes.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 pascalcontext_layers.py; data/pascal-context.
     """
@@ -89,7 +89,7 @@ class PASCALContext(Dataset):
         return self._task_label[numbers][np.newaxis]
 
     def training_ids(self) -> set[str] | None:
-        """Return the split ``train``, if its list is at hand."""
+        """Return the ids of the split ``train``, or None if its list is not found."""
         try:
             return set(self._list("train"))
         except DataError:
@@ -100,7 +100,7 @@ class PASCALContext(Dataset):
 
 
 def _mapping(full: Sequence[str], task: Sequence[str], path: Path) -> npt.NDArray[np.uint8]:
-    """Return the task's label for each of the full labels, which count from 1; 0 is background."""
+    """Return a lookup table from the full labels, which count from 1, to the task's; 0 is background."""
     label = np.zeros(len(full) + 1, np.uint8)
     for number, name in enumerate(task, 1):
         if name not in full:
@@ -110,7 +110,7 @@ def _mapping(full: Sequence[str], task: Sequence[str], path: Path) -> npt.NDArra
 
 
 def _names(path: Path, published: Sequence[str]) -> list[str]:
-    """Read ``NUMBER: NAME`` lines as the published layer does, or take the published names where there is no file."""
+    """Read the names in lines of ``NUMBER: NAME``, as the published layer does; return ``published`` if there is no file."""
     if not path.is_file():
         return _plain(published)
     try:

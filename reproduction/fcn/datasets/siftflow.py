@@ -18,20 +18,20 @@ _FILES = {"data": ("Images", "jpg"), "sem": ("SemanticLabels", "mat"), "geo": ("
 
 
 class SIFTFlow(Dataset):
-    """SIFT Flow; the published splits leave out two images without annotation.
+    """SIFT Flow. The published splits leave out two images without annotation.
 
     Shapes:
         kind  shape      dtype    content
         data  (3, H, W)  float32  B G R, minus (114.578, 115.294, 108.353)
         sem   (1, H, W)  uint8    0 to 32; 255 = void (0 in the file)
-        geo   (1, H, W)  uint8    0 to 2: sky, horizontal, vertical; 255 = void (-1 in the file)
+        geo   (1, H, W)  uint8    0 to 2: sky, horizontal, vertical; 255 = void (0 or -1 in the file)
 
     Args:
-        split: ``trainval`` (2486) or ``test`` (200).
-        root: the data root.
-        tops: top -> kind.
-        folder: where a prototxt says the tree lies.
-        order: ``seed`` and ``randomize``.
+        split: ``trainval`` (2486 samples) or ``test`` (200).
+        root: The data root.
+        tops: Mapping from top to kind; None for every kind, under its name.
+        folder: Path of the data set in a prototxt, tried first.
+        order: ``seed`` and ``randomize``, see ``Dataset``.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 siftflow_layers.py; data/sift-flow.
     """
@@ -62,12 +62,12 @@ class SIFTFlow(Dataset):
         return (numbers.astype(np.uint8) - np.uint8(1))[np.newaxis]  # 0, void, wraps to 255
 
     def training_ids(self) -> set[str] | None:
-        """Return the split ``trainval``, if its list is at hand."""
+        """Return the ids of the split ``trainval``, or None if its list is not found."""
         try:
             return set(self._list("trainval"))
         except DataError:
             return None
 
     def _list(self, split: str) -> list[str]:
-        places = [self.root / "splits" / "sift-flow", self.root / "sift-flow", self.tree]  # as in nyud
+        places = [self.root / "splits" / "sift-flow", self.root / "sift-flow", self.tree]  # the published lists first
         return layouts.split_ids(split, [place / f"{split}.txt" for place in places])

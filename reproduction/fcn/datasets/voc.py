@@ -20,9 +20,9 @@ MEAN_BGR = (104.00699, 116.66877, 122.67892)
 
 
 class _VOCClasses(Dataset):
-    """What VOC and SBD share: the classes, the mean, and that the published nets learnt from SBD's train split.
+    """The base of VOC and SBD: their classes, their mean, and the ids that the published nets were trained on.
 
-    A tree in one of the two layouts that shows other classes names them in its ``classes.txt``, background first.
+    A data set with other classes in one of the two layouts lists their names in its ``classes.txt``, background first.
     """
 
     kinds = ("data", "label")
@@ -40,16 +40,16 @@ class _VOCClasses(Dataset):
     ):
         super().__init__(split, root, tops, **order)
         self.read_labels = LabelReader(palette)
-        # Double precision, unlike the other data sets' means: so the published layer makes it.
+        # The published layer has this mean in double precision, unlike those of the other data sets.
         self.mean_bgr = np.array(mean, np.float64)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes; index = label."""
+        """The names of the classes; the index is the label."""
         return self._own_classes or super().classes
 
     def _take_classes(self) -> None:
-        """Take the names of the classes from the tree, where it has its own."""
+        """Load the class names from the data set's ``classes.txt``, if it exists."""
         listed = self.tree / "classes.txt"
         self._own_classes = layouts.read_classes(listed) if listed.is_file() else None
         self.label_classes = dict.fromkeys(self.label_classes, self.classes)
@@ -62,31 +62,31 @@ class _VOCClasses(Dataset):
         return caffe_input.class_numbers(values, len(self.classes) - 1, void=VOID).astype(np.uint8)[np.newaxis]
 
     def training_ids(self) -> set[str] | None:
-        """Return SBD's train split, if SBD lies beside this tree or below the data root."""
+        """Return the ids of SBD's train split, or None if SBD is neither near this data set nor below the data root."""
         tree = layouts.search("sbd", self.tree.parent.parent) or layouts.search("sbd", self.root)
         return set(layouts.read_list(tree / "train.txt")) if tree and (tree / "train.txt").is_file() else None
 
 
 class VOC(_VOCClasses):
-    """PASCAL VOC segmentation, of 2011 or, where that is not at hand, 2012.
+    """PASCAL VOC segmentation, of 2011 or, if that is not found, 2012.
 
-    The split ``seg11valid``, which the paper and the published nets are scored on, is the 736 images of VOC 2011's
-    segmentation val that SBD's train does not hold. The published list and the data's own must agree where both are
-    at hand. VOC 2012's archive holds the same images, so the list does for it too.
+    The split ``seg11valid``, on which the paper and the published nets are scored, is the 736 images of VOC 2011's
+    segmentation val that are not in SBD's train. If both the published list and the data sets' lists are found, they
+    must agree. VOC 2012's archive contains the same images, so the split works with it too.
 
     Shapes:
         kind   shape      dtype    content
         data   (3, H, W)  float32  B G R, minus ``mean``
-        label  (1, H, W)  uint8    0 to 20, or to the last of the tree's own classes; 255 = void
+        label  (1, H, W)  uint8    0 to 20, or to the last class in ``classes.txt``; 255 = void
 
     Args:
-        split: a list of ``ImageSets/Segmentation``, or ``seg11valid``.
-        root: the data root.
-        tops: top -> kind.
-        mean: what to subtract, B G R.
-        palette: how label pictures are read, see ``painted.Reading``.
-        folder: where a prototxt says the year's tree lies.
-        order: ``seed`` and ``randomize``.
+        split: A list in ``ImageSets/Segmentation``, or ``seg11valid``.
+        root: The data root.
+        tops: Mapping from top to kind; None for every kind, under its name.
+        mean: The mean to subtract, in BGR order.
+        palette: How label images are read, see ``color_labels.Reading``.
+        folder: Path of the year's folder in a prototxt, tried first.
+        order: ``seed`` and ``randomize``, see ``Dataset``.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 voc_layers.py L8-117, data/pascal/README.md.
     """
@@ -113,11 +113,11 @@ class VOC(_VOCClasses):
         return self.tree / "SegmentationClass" / f"{id}.png"
 
     def overlap(self) -> list[str] | None:
-        """List the ids that SBD's train split holds; ``seg11valid`` has none by its definition."""
+        """Return the ids that are in SBD's train split; none for ``seg11valid``, by definition, if SBD is not found."""
         return [] if self.split == "seg11valid" and self.training_ids() is None else super().overlap()
 
     def _seg11valid(self) -> list[str] | None:
-        """Work the split out from VOC 2011's val and SBD's train; None unless both are at hand."""
+        """Compute the split from VOC 2011's val and SBD's train; return None unless both are found."""
         lists = "ImageSets/Segmentation"
         year = self.tree if self.tree.name == "VOC2011" else layouts.search("voc2011", self.root, needs=(lists,))
         trained = self.training_ids()
@@ -141,23 +141,24 @@ class VOC2012(VOC):
 
 
 class SBD(_VOCClasses):
-    """Semantic Boundaries Dataset; its train split (8,498 images) is what the published VOC nets learnt from.
+    """Semantic Boundaries Dataset. The published VOC nets were trained on its train split (8,498 images).
 
-    Label maps are the MAT files of the archive, or the PNG files that the published convert_sbdd.py makes of them.
+    Label maps are the MAT files of the archive, or the PNG files into which the published convert_sbdd.py converts
+    them.
 
     Shapes:
         kind   shape      dtype    content
         data   (3, H, W)  float32  B G R, minus ``mean``
-        label  (1, H, W)  uint8    0 to 20, or to the last of the tree's own classes; 255 = void
+        label  (1, H, W)  uint8    0 to 20, or to the last class in ``classes.txt``; 255 = void
 
     Args:
-        split: a list in the ``dataset`` folder: ``train``, ``val``.
-        root: the data root.
-        tops: top -> kind.
-        mean: what to subtract, B G R.
-        palette: how label pictures are read, see ``painted.Reading``.
-        folder: where a prototxt says the ``dataset`` folder lies.
-        order: ``seed`` and ``randomize``.
+        split: A list in the ``dataset`` folder: ``train`` or ``val``.
+        root: The data root.
+        tops: Mapping from top to kind; None for every kind, under its name.
+        mean: The mean to subtract, in BGR order.
+        palette: How label images are read, see ``color_labels.Reading``.
+        folder: Path of the ``dataset`` folder in a prototxt, tried first.
+        order: ``seed`` and ``randomize``, see ``Dataset``.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 voc_layers.py L120-232, data/pascal/convert_sbdd.py.
     """
@@ -181,16 +182,16 @@ class SBD(_VOCClasses):
         return converted if converted.is_file() and not original.is_file() else original
 
     def training_ids(self) -> set[str] | None:
-        """Return the train split."""
+        """Return the ids of the train split, or None if its list does not exist."""
         listed = self.tree / "train.txt"
         return set(layouts.read_list(listed)) if listed.is_file() else None
 
 
 def check_mean(mean: object) -> tuple[float, float, float]:
-    """Check a prototxt's mean: three numbers.
+    """Check the ``mean`` of a ``param_str``, and return it as three floats.
 
     Raises:
-        DataError: it is something else.
+        DataError: If it is not a list or tuple of three numbers below 1e6 in magnitude.
     """
     if (
         isinstance(mean, list | tuple)

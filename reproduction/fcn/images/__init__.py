@@ -1,4 +1,4 @@
-"""Pixels, arrays and colours: decode pictures, prepare them as Caffe's inputs, and show labels as colours.
+"""Decoding of image files, the preprocessing of Caffe's data layers, and label maps in colour.
 
-This room imports ``caffe`` only.
+This package imports only ``caffe``.
 """

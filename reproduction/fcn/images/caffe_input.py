@@ -1,7 +1,7 @@
-"""The data sets' pictures -> arrays, as the published layers make them.
+"""Images of the published data sets -> arrays, preprocessed as the published data layers do.
 
-Strict where ``images`` is lenient: a picture in another mode than the data set publishes would not fail but train and
-score another task, so it is an error here.
+``images.decode`` accepts any image; this module is strict. An image in another mode than the data set was published in
+would train and score a different task without any error, so it raises one here.
 """
 
 from __future__ import annotations
@@ -23,19 +23,31 @@ _DEPTH_MODES = ("I;16", "I;16B", "I;16L", "I", "L")
 
 
 def rgb(path: StrPath) -> UInt8:
-    """Read a colour picture, (H, W, 3) uint8, R G B.
+    """Read an RGB image without conversion.
+
+    Args:
+        path: Path of the image file.
+
+    Returns:
+        (H, W, 3) uint8, in RGB order.
 
     Raises:
-        DataError: the file is missing or broken, or not in RGB.
+        DataError: If the file is missing or broken, or its mode is not RGB.
     """
     return _pixels(path, ("RGB",), "RGB", "The published images are: extract them again.")
 
 
 def depth(path: StrPath) -> Array:
-    """Read a depth picture, (H, W), as it is stored: 16-bit millimetres in NYUDv2.
+    """Read a depth map without conversion.
+
+    Args:
+        path: Path of the image file.
+
+    Returns:
+        (H, W), in the file's own integer type: 16-bit millimetres in NYUDv2.
 
     Raises:
-        DataError: the file is missing or broken, or has several channels.
+        DataError: If the file is missing or broken, or is not an image of one integer channel.
     """
     return _pixels(path, _DEPTH_MODES, "16-bit grey", "The published depths are: extract them again.")
 
@@ -48,15 +60,16 @@ def _pixels(path: StrPath, modes: Container[str], want: str, remedy: str) -> Arr
 
 
 def caffe_input(pixels: Array, mean: Array, *, flip: bool) -> Float32:
-    """Subtract the mean and put channels first, as every published data layer does.
+    """Subtract the mean and move the channels to the front, as every published data layer does.
 
-    The published code subtracts in place from float32: a float64 mean makes the difference in double precision and
-    rounds it once, a float32 mean makes it in single; so the mean's type is part of the result.
+    The published code subtracts in place from a float32 array. With a float64 mean, NumPy computes the difference in
+    double precision and rounds it once; with a float32 mean it computes in single precision. The dtype of the mean
+    therefore affects the result.
 
     Args:
         pixels: (H, W, 3).
-        mean: (3,), in the order of the result's channels, float32 or float64.
-        flip: R G B to B G R.
+        mean: (3,) float32 or float64, in the channel order of the result.
+        flip: If True, reverse the channels (RGB to BGR).
 
     Returns:
         (3, H, W) float32.
@@ -71,19 +84,19 @@ def caffe_input(pixels: Array, mean: Array, *, flip: bool) -> Float32:
 
 
 def class_numbers(values: Array, high: int, *, low: int = 0, void: int | None = None) -> npt.NDArray[np.int16]:
-    """Check that a label map holds class numbers.
+    """Check that a label map holds only valid labels, and convert it to int16.
 
     Args:
-        values: (H, W), any real type.
-        high: greatest class number.
-        low: smallest.
-        void: one more value that may be there.
+        values: (H, W), of any real dtype.
+        high: The largest valid label.
+        low: The smallest valid label.
+        void: One more value that is valid, or None.
 
     Returns:
         (H, W) int16.
 
     Raises:
-        DataError: a label is out of range or no whole number; says which.
+        DataError: If a value is out of range or not an integer. The error lists up to five such values.
     """
     allowed = (values >= low) & (values <= high)
     if void is not None:

@@ -1,7 +1,7 @@
-"""Any picture that people have -> the RGB array that a net's preprocessing starts from.
+"""Any image file -> the RGB array that a net's preprocessing starts from.
 
-The data sets' own images are read as the published layers read them (``datasets``); this module is for the
-pictures of everybody else.
+This module is for users' images. The images of the published data sets are read by ``images.caffe_input``, which
+converts nothing.
 """
 
 from __future__ import annotations
@@ -21,34 +21,37 @@ _WHITE = (255, 255, 255, 255)
 
 
 def read_rgb(path: StrPath) -> UInt8:
-    """Read a picture as a viewer would show it.
+    """Read an image as a viewer displays it.
 
-    Grey becomes three equal channels, 16 bits become 8 over the full range, transparency is laid on white, CMYK is
-    converted without a colour profile, EXIF orientation is applied, and of an animation or a book of pages the first
-    is taken.
+    Grey images get three equal channels, 16-bit images are scaled to 8 bits, transparent images are composited on
+    white, CMYK is converted without a colour profile, and the EXIF orientation is applied. Of an animation or a
+    multi-page file, the first frame is read.
 
     Args:
-        path: a file in one of ``image_files.FORMATS``.
+        path: Path of a file in one of ``image_files.FORMATS``.
 
     Returns:
-        (H, W, 3) uint8, R G B.
+        (H, W, 3) uint8, in RGB order.
 
     Raises:
-        DataError: the file is missing, not a regular file, in another format, truncated, has more pixels than
-            ``image_files.set_max_pixels`` allows, or pixels without a known range (floats, 32-bit integers).
+        DataError: If the file is missing, is not a regular file, has another format, is truncated, or has more pixels
+            than ``image_files.set_max_pixels`` allows; or if its pixels have no known range (floats, 32-bit integers).
     """
     with image_files.open_image(path) as image:
         return from_pil(image)
 
 
 def from_pil(image: Image.Image) -> UInt8:
-    """Convert an open image as ``read_rgb`` does.
+    """Convert an open Pillow image as ``read_rgb`` does.
+
+    Args:
+        image: The image.
 
     Returns:
-        (H, W, 3) uint8, R G B.
+        (H, W, 3) uint8, in RGB order.
 
     Raises:
-        DataError: the pixels cannot be decoded, or have no known range.
+        DataError: If the image has no pixels, cannot be decoded, or has pixels without a known range.
     """
     if 0 in image.size:
         raise DataError("the image has no pixels", got=f"{image.width} x {image.height}")
@@ -66,7 +69,15 @@ def _rgb(image: Image.Image) -> UInt8:
 
 
 def fit(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """Give height and width of a picture whose longer side is at most ``side`` pixels; 0 leaves any as it is."""
+    """Return the size of an image after its longer side is limited to ``side`` pixels.
+
+    Args:
+        size: Height and width, in pixels.
+        side: The limit, in pixels; 0 for none.
+
+    Returns:
+        Height and width, each at least 1; unchanged if the image is small enough.
+    """
     longer = max(size)
     if not side or longer <= side:
         return size
@@ -75,15 +86,16 @@ def fit(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 
 def shrink(pixels: UInt8, side: int, *, smooth: bool = True) -> UInt8:
-    """Shrink a picture whose longer side is above ``side``.
+    """Shrink an image whose longer side exceeds ``side`` pixels; return any other unchanged.
 
     Args:
-        pixels: (H, W) or (H, W, 3).
-        side: the most pixels of its longer side; 0 leaves it as it is.
-        smooth: whether pixels are averaged; labels never are, since the mean of two classes is a third.
+        pixels: (H, W) or (H, W, 3) uint8.
+        side: The limit of the longer side, in pixels; 0 for none.
+        smooth: If True, interpolate (bicubic). If False, take the nearest pixel, as labels require: the mean of two
+            class numbers is a third class.
 
     Returns:
-        The same, smaller, as ``fit`` says.
+        (H', W') or (H', W', 3) uint8, of the size that ``fit`` returns.
     """
     height, width = fit((pixels.shape[0], pixels.shape[1]), side)
     if (height, width) == pixels.shape[:2]:

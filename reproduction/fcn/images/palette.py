@@ -1,4 +1,4 @@
-"""Label maps as pictures: the VOC colours, palette PNGs, overlays and legends."""
+"""Label maps in colour: the VOC colour map, palette PNGs, overlays and legends."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ Labels = npt.NDArray[np.integer]
 
 
 def voc(n: int = 256) -> UInt8:
-    """Make the colours in which PASCAL VOC draws its classes.
+    """Return the colours in which PASCAL VOC draws its classes.
 
-    The eight bits of a class go, from the least significant on, in turn to red, green and blue, and fill each
-    channel from its most significant bit down. Class 0 is black, 1 dark red, 2 dark green; 255, void, is cream.
+    The eight bits of a class number, starting with the least significant, are assigned in turn to red, green and blue.
+    They fill each channel from its most significant bit downwards. Class 0 is black, 1 dark red, 2 dark green; 255
+    (void) is cream.
 
     Args:
-        n: number of colours, 0 to 256.
+        n: Number of colours, 0 to 256.
 
     Returns:
-        (n, 3) uint8, R G B.
+        (n, 3) uint8, in RGB order.
 
     Source: PASCAL VOC development kit, VOCcode/VOClabelcolormap.m; shelhamer/fcn.berkeleyvision.org@1305c73
     vis.py (make_palette).
@@ -40,13 +41,13 @@ def voc(n: int = 256) -> UInt8:
 
 
 def table(colours: Iterable[Sequence[int]]) -> UInt8:
-    """Make the 256 colours of a labelling: its classes' own, and VOC's for the rest.
+    """Return a colour table of 256 entries: the given colours first, then VOC's.
 
     Args:
-        colours: R, G, B of each class.
+        colours: R, G, B of each class, starting with class 0.
 
     Returns:
-        (256, 3) uint8.
+        (256, 3) uint8, in RGB order.
     """
     full = voc()
     for label, colour in enumerate(colours):
@@ -55,17 +56,17 @@ def table(colours: Iterable[Sequence[int]]) -> UInt8:
 
 
 def paint(labels: Labels, colours: UInt8 | None = None) -> UInt8:
-    """Give every pixel its class's colour.
+    """Replace each label by its colour.
 
     Args:
-        labels: (H, W), 0 to 255.
-        colours: (256, 3), of every label; None is VOC's.
+        labels: (H, W), values 0 to 255.
+        colours: (256, 3) uint8, the colour of each label; None for VOC's.
 
     Returns:
-        (H, W, 3) uint8, R G B.
+        (H, W, 3) uint8, in RGB order.
 
     Raises:
-        DataError: a label has no colour.
+        DataError: If a label is outside 0 to 255.
     """
     return (voc() if colours is None else colours)[_indices(labels)]
 
@@ -73,20 +74,21 @@ def paint(labels: Labels, colours: UInt8 | None = None) -> UInt8:
 def overlay(
     rgb: UInt8, labels: Labels, alpha: float = 0.5, background: int | None = 0, colours: UInt8 | None = None
 ) -> UInt8:
-    """Lay the class colours over the image.
+    """Blend the class colours into an image.
 
     Args:
         rgb: (H, W, 3) uint8.
-        labels: (H, W), 0 to 255.
-        alpha: weight of the colours, 0 to 1.
-        background: the class that stays clear; None where every class is a thing, as in NYUDv2 and SIFT Flow.
-        colours: as of ``paint``.
+        labels: (H, W), values 0 to 255.
+        alpha: Weight of the colours, 0 to 1.
+        background: The class whose pixels are not blended; None to blend all of them, as for NYUDv2 and SIFT Flow,
+            which have no background class.
+        colours: (256, 3) uint8, the colour of each label; None for VOC's.
 
     Returns:
-        (H, W, 3) uint8, R G B.
+        (H, W, 3) uint8, in RGB order.
 
     Raises:
-        DataError: image and labels differ in size, or a label has no colour.
+        DataError: If image and labels differ in size, or a label is outside 0 to 255.
     """
     if rgb.shape[:2] != labels.shape:
         raise DataError("image and labels differ in size", got=labels.shape, want=rgb.shape[:2])
@@ -95,18 +97,18 @@ def overlay(
 
 
 def write_png(labels: Labels, path: StrPath, colours: UInt8 | None = None) -> None:
-    """Write a label map as VOC stores its own: an indexed PNG whose pixels are the labels.
+    """Write a label map as an indexed PNG whose pixel values are the labels, as VOC does.
 
-    The file is complete or absent, never half written.
+    The file is written atomically.
 
     Args:
-        labels: (H, W), 0 to 255.
-        path: ends in ``.png``; its folder exists.
-        colours: as of ``paint``.
+        labels: (H, W), values 0 to 255.
+        path: Path of the PNG file, in an existing folder.
+        colours: (256, 3) uint8, the colour of each label; None for VOC's.
 
     Raises:
-        DataError: a label does not fit an indexed PNG.
-        ReproductionError: the file cannot be written.
+        DataError: If a label is outside 0 to 255.
+        ReproductionError: If the file cannot be written.
     """
     try:
         image = Image.fromarray(_indices(labels))
@@ -117,10 +119,14 @@ def write_png(labels: Labels, path: StrPath, colours: UInt8 | None = None) -> No
 
 
 def save(image: Image.Image, path: StrPath) -> None:
-    """Write an image as PNG; the file is whole or absent.
+    """Write an image as a PNG, atomically.
+
+    Args:
+        image: The image.
+        path: Path of the PNG file.
 
     Raises:
-        ReproductionError: it cannot be written.
+        ReproductionError: If the file cannot be written.
     """
     with files.atomic(path) as file:
         image.save(file, format="PNG")
@@ -128,13 +134,13 @@ def save(image: Image.Image, path: StrPath) -> None:
 
 @dataclass(frozen=True)
 class Share:
-    """How much of a picture one class covers.
+    """The part of an image that one class covers.
 
     Attributes:
-        label: the class's index.
-        name: its name.
-        pixels: how many pixels have it.
-        share: the same as a fraction of all pixels, 0 to 1.
+        label: Class number.
+        name: Name of the class.
+        pixels: Number of its pixels.
+        share: Its fraction of all pixels, 0 to 1.
     """
 
     label: int
@@ -144,14 +150,17 @@ class Share:
 
 
 def shares(labels: Labels, classes: Sequence[str]) -> list[Share]:
-    """Count the pixels of every class that occurs, greatest first.
+    """Count the pixels of every class that occurs.
 
     Args:
         labels: (H, W), indices into ``classes``.
-        classes: every class's name.
+        classes: Names of the classes.
+
+    Returns:
+        One ``Share`` for each class that occurs, in descending order of pixels.
 
     Raises:
-        DataError: a label has no name.
+        DataError: If a label has no name in ``classes``.
     """
     counts = np.bincount(labels.ravel(), minlength=len(classes))
     if len(counts) > len(classes):
@@ -161,20 +170,20 @@ def shares(labels: Labels, classes: Sequence[str]) -> list[Share]:
 
 
 def legend(rows: Iterable[Share]) -> list[str]:
-    """Write the shares as lines of text: percent, index and name."""
+    """Format the shares as lines of text: percentage, class number and name."""
     return [f"{100 * row.share:6.2f} %  {row.label:3d}  {row.name}" for row in rows]
 
 
 def draw_legend(rows: Sequence[Share], colours: UInt8 | None = None, note: str = "") -> UInt8:
-    """Draw the shares: one line for each class, with its colour.
+    """Draw a legend: one line for each class, with its colour, share and name.
 
     Args:
-        rows: the shares.
-        colours: as of ``paint``.
-        note: a line below them; empty for none.
+        rows: The shares.
+        colours: (256, 3) uint8, the colour of each label; None for VOC's.
+        note: A line of text below the classes; empty for none.
 
     Returns:
-        (H, W, 3) uint8, R G B; as wide as its longest line.
+        (H, W, 3) uint8, in RGB order; as wide as the longest line.
     """
     font = ImageFont.load_default(13)
     lines = [f"{100 * row.share:.2f} %  {printable(row.name)}" for row in rows]

@@ -1,4 +1,4 @@
-"""The nets by name: the published 15 and those of Mini-VOC, the figures of Table 1, and weights from net to net.
+"""The published nets and those of Mini-VOC as prototxt, the figures of Table 1, and net surgery.
 
-This room imports ``caffe`` only; it writes ``prototxt/``.
+This package imports only ``caffe``; ``prototxt/`` is generated from it.
 """

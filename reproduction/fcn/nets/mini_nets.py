@@ -1,10 +1,10 @@
-"""The nets of Mini-VOC: thin copies of voc-fcn32s, -16s and -8s, and the thin VGG that their training starts from.
+"""The nets of Mini-VOC: narrow copies of voc-fcn32s, -16s and -8s, and of the VGG16 that their training starts from.
 
-The same layers under the same names, with the same padding, crops and upsamplings, but fewer channels: two cores train
-all four in a quarter of an hour. Each stage starts from the one before and learns more slowly, as published, but by
-Adam. The published solver, stochastic gradient descent on a loss that is summed over the pixels, takes a hundred
-thousand iterations: of mini-fcn32s it had made 11 % mean IU after 500, and 16 % after 2,500 with the best of the rates
-that were tried, where Adam had 32 % after 500.
+They have the same layers with the same names, padding, crops and upsampling, but fewer channels: two CPU cores train
+all four in a quarter of an hour. As published, each stage starts from the weights of the previous one and uses a lower
+learning rate. Unlike published, the solver is Adam. The published solver (SGD on a loss summed over the pixels) needs a
+hundred thousand iterations: on mini-fcn32s it reached 11 % mean IU after 500 iterations, and 16 % after 2,500 with the
+best learning rate tried, where Adam reached 32 % after 500.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from reproduction.fcn.nets import published_nets
 from reproduction.fcn.nets.published_nets import LEARN, MEAN_BGR, Published
 
 CLASSIFIER = "mini-vgg"
-BLOCKS = ((8, 2), (16, 2), (32, 3), (48, 3), (48, 3))  # as nets.VGG16_BLOCKS
-WIDTH = 96  # of fc6 and fc7
+BLOCKS = ((8, 2), (16, 2), (32, 3), (48, 3), (48, 3))  # as published_nets.VGG16_BLOCKS
+WIDTH = 96  # channels of fc6 and fc7
 DROPOUT = 0.1
 CLASSES = 7
 
-CROP = 96  # height and width of what the classifier sees, pixels
-# fc6 sees 7 x 7 windows of the crop, as VGG16's does of 224 pixels, and so becomes the same convolution.
+CROP = 96  # height and width of the classifier's input, in pixels
+# With this padding, pool5 is 7 x 7 on a crop, as in VGG16 on 224 pixels, so fc6 converts to a 7 x 7 convolution.
 PAD = 50
 BATCH = {"train": 8, "val": 84}
 OBJECTS = "../../data/mini/objects/"
@@ -32,15 +32,16 @@ CLASSIFIER_ITERATIONS = 1400
 
 _ADAM = {"type": "Adam", "lr_policy": "multistep", "gamma": 0.2, "momentum": 0.9, "momentum2": 0.999}
 
-# Thirteen layers with VGG's own filler would hand on nothing; msra's keeps the spread of the values.
+# With VGG's Gaussian filler, activations vanish over thirteen layers; msra preserves their variance.
 CONV_FILLER = {"type": "msra"}
-# VGG's: windows beside the crop, which the classifier never sees, begin with little to say in the convolutional net.
+# As in VGG: small weights. In the classifier, the outer cells of fc6's 7 x 7 kernel see mostly padding and learn
+# little; in the fully convolutional net they see the image, and must not add noise.
 FC6_FILLER = {"type": "gaussian", "std": 0.005}
 FC_FILLER = {"type": "xavier"}
 
 
 def _solver(max_iter: int) -> dict[str, Any]:
-    """Let the rate fall twice, so that what is learnt depends little on the pictures that came last."""
+    """Return Adam's fields, with a learning rate that drops twice so that the last batches have little influence."""
     steps = [max_iter * 3 // 4, max_iter * 11 // 12]
     return _ADAM | {"max_iter": max_iter, "stepvalue": steps, "snapshot": max_iter // 2}
 
@@ -61,7 +62,7 @@ def _row(name: str, stride: int, parent: str, base_lr: float, max_iter: int) -> 
     )
 
 
-#: The nets by name, in the order of their training; each stage learns more slowly than the one before.
+#: The nets by name, in the order of training.
 NETS: dict[str, Published] = {
     row.name: row
     for row in (
@@ -73,10 +74,10 @@ NETS: dict[str, Published] = {
 
 
 def classifier(split: str) -> NetParameter:
-    """Write the classifier: VGG16's layers on single things.
+    """Return the classifier: VGG16's layers, trained on images of single objects.
 
     Args:
-        split: ``train`` or ``val``; the latter tells the accuracy too.
+        split: ``"train"`` or ``"val"``; ``"val"`` also computes the accuracy.
     """
     n, training = NetSpec(), split == "train"
     n["data"], n["label"] = layers(
@@ -114,7 +115,7 @@ def _vgg(n: NetSpec) -> Top:
 
 
 def classifier_deploy() -> NetParameter:
-    """Write the classifier for pictures alone: probabilities instead of the loss, and no dropout."""
+    """Return the classifier for inference: an Input layer, probabilities instead of the loss, and no dropout."""
     n = NetSpec()
     n["data"] = layer("Input", name="input", input_param={"shape": {"dim": [1, 3, CROP, CROP]}})
     n["prob"] = layer("Softmax", _vgg(n))
@@ -122,7 +123,7 @@ def classifier_deploy() -> NetParameter:
 
 
 def classifier_solver() -> SolverParameter:
-    """Write the classifier's solver."""
+    """Return the classifier's solver."""
     return SolverParameter(
         train_net="train.prototxt",
         test_net=["val.prototxt"],
@@ -138,10 +139,10 @@ def classifier_solver() -> SolverParameter:
 
 
 def files(name: str) -> dict[str, NetParameter | SolverParameter]:
-    """Write every prototxt of a net, by file name.
+    """Return every prototxt of a net, by file name.
 
     Args:
-        name: ``mini-vgg`` or a key of ``NETS``.
+        name: ``"mini-vgg"`` or a key of ``NETS``.
     """
     if name != CLASSIFIER:
         return published_nets.files(NETS[name])

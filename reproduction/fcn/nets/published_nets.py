@@ -1,7 +1,7 @@
-"""The 15 published nets, written as prototxts: what upstream's 15 ``net.py`` say, said once.
+"""The 15 published nets, generated as prototxt from one table instead of upstream's 15 ``net.py``.
 
-``NETS`` is the table; ``net``, ``deploy`` and ``solver`` write messages from it. Nothing here makes a module: that
-goes through prototxt.
+``NETS`` is the table; ``net``, ``deploy`` and ``solver`` return protobuf messages built from it. Nothing here builds a
+module; that is done from the prototxt.
 
 Source: shelhamer/fcn.berkeleyvision.org@1305c73, each net's net.py, solver.prototxt and solve.py.
 """
@@ -14,22 +14,22 @@ from typing import Any
 from reproduction.caffe.net.netspec import NetSpec, Top, crop, layer, layers
 from reproduction.caffe.schema import LayerParameter, NetParameter, SolverParameter
 
-VOID = 255  # the label that is neither learned nor scored
+VOID = 255  # the label that the loss and the scores ignore
 SEED = 1337
 MEAN_BGR = (104.00699, 116.66877, 122.67892)
 CHANNELS = {"color": 3, "depth": 1, "hha": 3}
-EXAMPLE_SIZE = 500  # height and width that deploy nets declare; any other will do
+EXAMPLE_SIZE = 500  # height and width that deploy nets declare; any other size works too
 
-LEARN = [{"lr_mult": 1, "decay_mult": 1}, {"lr_mult": 2, "decay_mult": 0}]  # weights, and biases at twice the rate
+LEARN = [{"lr_mult": 1, "decay_mult": 1}, {"lr_mult": 2, "decay_mult": 0}]  # weights, biases
 FIXED = [{"lr_mult": 0}]
 
-# Width and number of the convolutions before each of VGG16's five poolings.
+# VGG16's five blocks: (channels, number of convolutions) before each pooling.
 VGG16_BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
-# AlexNet's convolutions: width, kernel, stride, pad, groups.
+# AlexNet's convolutions: (channels, kernel, stride, pad, groups).
 ALEXNET_CONVS = ((96, 11, 4, 100, 1), (256, 5, 1, 2, 2), (384, 3, 1, 1, 1), (384, 3, 1, 1, 2), (256, 3, 1, 1, 2))
 
-# Stride that a skip brings the net to, the pooling that it starts from, and its scale when learned at once.
+# The skips: (stride of the net with this skip, the pooling that it starts from, its fixed scale in at-once nets).
 SKIPS = ((16, "pool4", 0.01), (8, "pool3", 0.0001))
 
 
@@ -38,9 +38,9 @@ class Head:
     """One task of a net.
 
     Attributes:
-        label: the top of the data layer that it is trained on.
-        classes: how many it tells apart.
-        suffix: ends the names of its layers.
+        label: The top of the data layer with the labels.
+        classes: Number of classes.
+        suffix: Suffix of the names of its layers.
     """
 
     label: str
@@ -49,19 +49,19 @@ class Head:
 
     @property
     def score(self) -> str:
-        """The blob of its scores, (N, classes, H, W)."""
+        """Name of the blob with its scores, (N, classes, H, W)."""
         return f"score{self.suffix}"
 
 
 @dataclass(frozen=True)
 class Split:
-    """One of the two prototxts of a net: its file, the split that it reads, and how its data layer is written.
+    """One of a net's two prototxts (train or test), and the data layer in it.
 
     Attributes:
-        file: name of the prototxt, without its ending; upstream's word for the split in the net's life.
-        name: name of the split's list.
-        layer: class of the published Python layer.
-        keys: the keys of ``param_str``, in the order of Python 2's dict that wrote the published files.
+        file: Name of the prototxt without its extension, as upstream calls it.
+        name: The split that the data layer reads.
+        layer: Class name of the published Python layer.
+        keys: Keys of ``param_str``, in the order of the published files (that of a Python 2 dict).
     """
 
     file: str
@@ -72,21 +72,21 @@ class Split:
 
 @dataclass(frozen=True)
 class DataSet:
-    """What all nets of one data set share.
+    """The settings that all nets of one data set share.
 
     Attributes:
-        module: of the published Python layers.
-        train: the split to learn from.
-        test: the split to be scored on.
-        folders: below the data folder, by the key of ``param_str``.
-        heads: the tasks.
-        test_iter: images in the test split.
-        max_iter: iterations of training.
-        snapshot: iterations between snapshots; None where the published solver says nothing.
-        least_rise_points: what mean IU must gain, in points (percent), from each stage to the next; None where nobody
-            says so.
-        says: what else its data layers are told, by the key of ``param_str``.
-        knows: what its nets can recognize, where that is not photographs; see ``card.Card``.
+        module: Module of the published Python layers.
+        train: The split to train on.
+        test: The split to score.
+        folders: Folders below the data root, by key of ``param_str``.
+        heads: The tasks.
+        test_iter: Number of images in the test split.
+        max_iter: Number of training iterations.
+        snapshot: Iterations between snapshots; None if the published solver does not set it.
+        least_rise_points: The required gain in mean IU from each stage to the next, in percentage points; None if there
+            is no requirement.
+        says: Further values of ``param_str``, by key.
+        knows: Description of what its nets can recognize, if not photographs; see ``segment.card.Card``.
     """
 
     module: str
@@ -159,26 +159,26 @@ class Published:
     """One published net.
 
     Attributes:
-        name: upstream's directory.
-        dataset: key of ``DATASETS``.
-        stride: pixels between predictions before the last upsampling.
-        base_lr: learning rate of its solver.
-        caffemodel: file of its weights, below the weights folder; None where none were published.
-        parents: the nets that its training starts from, by their names in the zoo, each with the suffix that its
-            layers get here.
-        inputs: the pictures of the data layer: blob name, and what is in it (a key of ``CHANNELS``).
+        name: Upstream's directory.
+        dataset: Key of ``DATASETS``.
+        stride: Input pixels between predictions before the last upsampling.
+        base_lr: Learning rate of the solver.
+        caffemodel: Path of its weights below the weights folder; None if none were published.
+        parents: The nets whose weights its training starts from: for each name, the suffix that the names of that
+            net's layers get in this net.
+        inputs: The images of the data layer: blob name -> content (a key of ``CHANNELS``).
         trunk: "vgg16" or "alexnet".
-        first: name of the first convolution.
-        blocks: width and number of the convolutions before each pooling of VGG16.
-        width: of fc6 and fc7.
-        dropout: ratio of the values that these two lose while they learn.
-        kernel: taps of the last upsampling; None for twice its stride.
-        normalize: whether the loss is divided by the number of pixels that are not void.
-        late: whether each input has its own trunk, and their scores are averaged.
-        at_once: whether the skips are learned together with the trunk, through fixed scales.
-        data: the data folder, as the prototxts say it.
-        solver: fields of its solver that differ from the other nets of its data set.
-        own: the data set where it is somebody's own, and none of ``DATASETS``.
+        first: Name of the first convolution.
+        blocks: VGG16's blocks: (channels, number of convolutions) before each pooling.
+        width: Number of channels of fc6 and fc7.
+        dropout: Dropout ratio after fc6 and fc7.
+        kernel: Kernel size of the last upsampling; None for twice its stride.
+        normalize: True if the loss is divided by the number of pixels that are not void.
+        late: True for late fusion: each input has its own trunk, and the scores are averaged.
+        at_once: True if the skips are trained together with the trunk, through fixed scales.
+        data: Path of the data root in the prototxts.
+        solver: Solver fields that differ from those of the data set's other nets.
+        own: The settings of a user's data set, which is not in ``DATASETS``; None for the others.
     """
 
     name: str
@@ -203,29 +203,29 @@ class Published:
 
     @property
     def source(self) -> DataSet:
-        """What it shares with the other nets of its data set."""
+        """The settings of its data set."""
         return self.own or DATASETS[self.dataset]
 
     @property
     def heads(self) -> tuple[Head, ...]:
-        """The tasks: one, but for SIFT Flow's two."""
+        """The tasks: two for SIFT Flow, one for the other data sets."""
         return self.source.heads
 
     @property
     def tops(self) -> tuple[str, ...]:
-        """The tops of the data layer: pictures, then labels."""
+        """The tops of the data layer: images first, then labels."""
         return (*self.inputs, *(head.label for head in self.heads))
 
     @property
     def splits(self) -> tuple[Split, Split]:
-        """The splits to learn from and to be scored on."""
+        """The splits to train on and to score."""
         return self.source.train, self.source.test
 
 
 _VGG16, _CAFFENET = {"vgg16": ""}, {"caffenet": ""}
 _COLOR_D, _COLOR_HHA = {"color": "color", "depth": "depth"}, {"color": "color", "hha": "hha"}
-# Upstream bug, kept: the published data path has one "../" too many as seen from the net's folder; the other eleven
-# nets have "../data".
+# Upstream bug, kept: the data path in voc-fcn16s and the three pascalcontext nets, "../../data", has one "../" too
+# many as seen from the net's folder; the other eleven nets have "../data".
 _HIGH = "../../data"
 
 # fmt: off
@@ -244,7 +244,7 @@ _PUBLISHED = (
               {"nyud-fcn32s-color": "color", "nyud-fcn32s-hha": "hha"}, inputs=_COLOR_HHA, late=True),
     Published("siftflow-fcn32s", "siftflow", 32, 1e-10, "siftflow-fcn32s-heavy.caffemodel", _VGG16),
     Published("siftflow-fcn16s", "siftflow", 16, 1e-12, "siftflow-fcn16s-heavy.caffemodel", {"siftflow-fcn32s": ""}),
-    # Not 1e-14, as in the other nets of stride 8: so the published solver has it.
+    # The published solver has 1e-12 here, unlike the other staged nets of stride 8, which have 1e-14.
     Published("siftflow-fcn8s", "siftflow", 8, 1e-12, "siftflow-fcn8s-heavy.caffemodel", {"siftflow-fcn16s": ""}),
     Published("pascalcontext-fcn32s", "pascalcontext", 32, 1e-10, "pascalcontext-fcn32s-heavy.caffemodel", _VGG16,
               data=_HIGH),
@@ -255,16 +255,16 @@ _PUBLISHED = (
 )
 # fmt: on
 
-#: The published nets by upstream's directory.
+#: The published nets, by the name of upstream's directory.
 NETS: dict[str, Published] = {row.name: row for row in _PUBLISHED}
 
 
 def net(row: Published, split: Split) -> NetParameter:
-    """Write the net as published: data layer, trunk, heads, losses.
+    """Return the net of one split as published: data layer, trunk, heads and losses.
 
     Args:
-        row: which net.
-        split: one of ``row.splits``.
+        row: The net.
+        split: One of ``row.splits``.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 each net's net.py.
     """
@@ -304,7 +304,7 @@ def _conv_relu(n: NetSpec, bottom: Top, conv: str, relu: str, **fields: Any) -> 
 
 
 def _classifier(n: NetSpec, row: Published, bottom: Top, kernel: int, suffix: str = "", **fields: Any) -> None:
-    """Write VGG16's or AlexNet's fully connected layers as convolutions, with dropout."""
+    """Add fc6 and fc7 as convolutions, each followed by ReLU and dropout."""
     for number, size in ((6, kernel), (7, 1)):
         names = f"fc{number}{suffix}", f"relu{number}{suffix}"
         relu = _conv_relu(n, bottom, *names, num_output=row.width, kernel_size=size, pad=0, stride=1, **fields)
@@ -316,18 +316,18 @@ def _pool(bottom: Top, kernel: int = 2) -> Top:
 
 
 def vgg16_blocks(n: NetSpec, row: Published, data: str, suffix: str = "", pad: int = 100, **fields: Any) -> Top:
-    """Write VGG16's convolutions and poolings.
+    """Add VGG16's convolutions and poolings to a net.
 
     Args:
-        n: the net to write them into.
-        row: says how wide they are, and what the first is called.
-        data: the top that they start from.
-        suffix: ends the names of the layers.
-        pad: of the first convolution, pixels.
-        fields: of every convolution, such as its filler.
+        n: The net to extend.
+        row: The net's entry in the table, for the blocks and the name of the first convolution.
+        data: The top to start from.
+        suffix: Suffix of the layer names.
+        pad: Padding of the first convolution, in pixels.
+        fields: Further fields of every convolution, such as ``weight_filler``.
 
     Returns:
-        The last pooling.
+        The top of the last pooling.
     """
     top = n[data]
     for block, (width, depth) in enumerate(row.blocks, 1):
@@ -369,7 +369,7 @@ def _upsample(bottom: Top, classes: int, stride: int, kernel: int | None = None)
 
 
 def _head(n: NetSpec, row: Published, head: Head) -> None:
-    """Write the way from the trunk to one task's scores, over the skips that the stride asks for, and its loss."""
+    """Add the layers from the trunk to one task's scores, with the skips that the stride requires, and the loss."""
     end, stride, upscore = head.suffix, 32, "upscore2"
     if row.late:
         coarse = n["score_fused"]
@@ -389,14 +389,14 @@ def _head(n: NetSpec, row: Published, head: Head) -> None:
     last = f"upscore{end}" if stride == 32 else f"upscore{stride}{end}"
     n[last] = _upsample(coarse, head.classes, stride, row.kernel)
     n[head.score] = crop(n[last], n[next(iter(row.inputs))] if row.late else n["data"])
-    # The first loss is "loss" whatever its label, as upstream's scoring expects.
+    # Upstream's scoring expects the first loss to be called "loss", whatever the label's name.
     loss = "loss" if head is row.heads[0] else f"loss{end}"
     loss_param = {"normalize": row.normalize, "ignore_label": VOID}
     n[loss] = layer("SoftmaxWithLoss", n[head.score], n[head.label], loss_param=loss_param)
 
 
 def deploy(row: Published) -> NetParameter:
-    """Write the net for pictures alone: an Input layer, no labels, no losses, and no dropout, which does nothing.
+    """Return the net for inference: an Input layer instead of the data layer, no labels, losses or dropout.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 voc-fcn8s/deploy.prototxt, the one that is published.
     """
@@ -408,7 +408,10 @@ def deploy(row: Published) -> NetParameter:
 
 
 def solver(row: Published) -> SolverParameter:
-    """Write the solver as published.
+    """Return the solver as published.
+
+    Args:
+        row: The net.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 each net's solver.prototxt.
     """
@@ -417,7 +420,7 @@ def solver(row: Published) -> SolverParameter:
         "train_net": f"{source.train.file}.prototxt",
         "test_net": [f"{source.test.file}.prototxt"],
         "test_iter": [source.test_iter],
-        "test_interval": 999_999_999,  # the test net is made, and never run by the solver
+        "test_interval": 999_999_999,  # the solver builds the test net but never runs it
         "test_initialization": False,
         "display": 20,
         "average_loss": 20,
@@ -434,6 +437,6 @@ def solver(row: Published) -> SolverParameter:
 
 
 def files(row: Published) -> dict[str, NetParameter | SolverParameter]:
-    """Write every prototxt of the net, by file name: train and test nets, deploy net, solver."""
+    """Return every prototxt of a net, by file name: the train and test nets, the deploy net and the solver."""
     written: dict[str, NetParameter | SolverParameter] = {f"{s.file}.prototxt": net(row, s) for s in row.splits}
     return written | {"deploy.prototxt": deploy(row), "solver.prototxt": solver(row)}

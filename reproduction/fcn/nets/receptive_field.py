@@ -1,4 +1,4 @@
-"""What the paper's Table 1 says of a net, worked out from its prototxt: parameters, receptive field, stride."""
+"""The figures of the paper's Table 1, computed from a prototxt: parameters, receptive field, stride."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Description:
     """The figures of one net.
 
     Attributes:
-        parameters: single numbers in all blobs of weights.
-        learned: those among them whose ``lr_mult`` is not 0; the fixed upsampling is left out.
-        convolutions: Convolution layers.
-        receptive_field: pixels of the input that one score sees, along the height, before any upsampling.
-        max_stride: input pixels between the coarsest of those scores.
+        parameters: Number of scalars in all weight blobs.
+        learned: Number of those whose ``lr_mult`` is not 0, so without the fixed upsampling.
+        convolutions: Number of Convolution layers.
+        receptive_field: The largest receptive field of a blob before any upsampling, in input pixels along the height.
+        max_stride: The largest stride of such a blob, in input pixels along the height.
     """
 
     parameters: int
@@ -30,7 +30,7 @@ class Description:
 
 @dataclass(frozen=True)
 class _Blob:
-    """A blob's channels and, unless it comes after an upsampling, its receptive field and stride in pixels."""
+    """The channels of a blob, its receptive field and stride in input pixels, and whether it follows an upsampling."""
 
     channels: int
     field: int = 1
@@ -42,10 +42,13 @@ _COUNTED = frozenset(["Concat", "Crop", "Dropout", "Eltwise", "LRN", "Pooling", 
 
 
 def describe(net: NetParameter) -> Description:
-    """Work out the figures of a net whose pictures come from Input layers, such as a deploy net.
+    """Compute the figures of a net whose inputs come from Input layers, such as a deploy net.
+
+    Args:
+        net: The net.
 
     Raises:
-        NetError: a layer of a type that these figures do not cover, or a bottom that no layer makes.
+        NetError: If a layer has a type that these figures do not cover, or a bottom that no earlier layer computes.
 
     Source: Long, Shelhamer and Darrell, CVPR 2015, Table 1 (rf and max stride of the last convolution).
     """
@@ -81,7 +84,7 @@ def _inputs(spec: LayerParameter) -> list[_Blob]:
 
 
 def _counts(spec: LayerParameter, bottoms: list[_Blob]) -> list[int]:
-    """Count the numbers in each blob of weights of a layer."""
+    """Return the number of scalars in each weight blob of a layer."""
     if spec.type in ("Convolution", "Deconvolution"):
         param = spec.convolution_param
         high, wide = conv_windows(param)

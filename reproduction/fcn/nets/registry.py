@@ -1,4 +1,4 @@
-"""Every net that this project knows by name: the published ones, and those of Mini-VOC."""
+"""The registry of all named nets: the published ones and those of Mini-VOC."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ NETS: dict[str, Published] = published_nets.NETS | mini_nets.NETS
 
 
 def net(name: str) -> Published:
-    """Look up a net.
+    """Return the table entry of a net.
+
+    Args:
+        name: Key of ``NETS``.
 
     Raises:
-        ReproductionError: there is none of this name; the remedy names the nearest.
+        ReproductionError: If there is no net of this name; the remedy suggests the most similar name.
     """
     if name not in NETS:
         remedy = did_you_mean(name, NETS) or f"There are {', '.join(NETS)}."

@@ -1,8 +1,8 @@
-"""Weights from one net into another whose layers are not quite the same: how every net's training starts.
+"""Net surgery: copy weights between nets whose layers differ slightly, as the training of every net requires.
 
-``initialise`` does for any net of ``nets.NETS`` what its published solve.py does, and what those files leave to
-weights that were never published: a classifier's fully connected layers become convolutions, a first convolution gets
-a fourth channel, a net of two pictures starts from two nets.
+For any net of ``registry.NETS``, ``initialise`` does what the published solve.py does, and what solve.py leaves to
+weight files that were never published: it converts a classifier's fully connected layers to convolutions, adds a fourth
+channel to the first convolution, and starts a net with two inputs from two nets.
 
 Source: shelhamer/fcn.berkeleyvision.org@1305c73 surgery.py, and each net's solve.py.
 """
@@ -30,13 +30,13 @@ Source = Net | NetParameter
 
 @dataclass(frozen=True)
 class Coerced:
-    """A blob that took its values from one of another shape and the same count.
+    """A blob that received values from a blob of another shape with the same number of elements.
 
     Attributes:
-        layer: of the target.
-        blob: which of its blobs.
-        got: the shape that the values had.
-        shape: the shape that they have now.
+        layer: Name of the target's layer.
+        blob: Index of the blob in that layer.
+        got: Shape of the source blob.
+        shape: Shape of the target blob.
     """
 
     layer: str
@@ -50,13 +50,13 @@ class Coerced:
 
 @dataclass(frozen=True)
 class TransplantReport:
-    """What became of the weights.
+    """The result of ``transplant``.
 
     Attributes:
-        copied: the target's layers that took over at least one blob of the same shape.
-        coerced: blobs that took over the values of another shape.
-        dropped: the source's layers that the target has not, and blobs (``layer 1``) that its layer has not.
-        untouched: the target's layers that nothing was found for.
+        copied: The target's layers that received at least one blob of the same shape.
+        coerced: The blobs that received values of another shape.
+        dropped: The source's layers that the target lacks, and blobs (``layer 1``) that the target's layer lacks.
+        untouched: The target's layers for which the source has nothing.
     """
 
     copied: list[str] = field(default_factory=list)
@@ -73,21 +73,22 @@ class TransplantReport:
 
 
 def transplant(target: Net, source: Source, suffix: str = "") -> TransplantReport:
-    """Copy weights by layer name, also into another shape of the same count, and leave out what has no place.
+    """Copy weights by layer name, and reshape them where shapes differ but element counts agree.
 
-    A fully connected layer (O, I H W) and a convolution (O, I, H, W) compute the same, so that the one's weights are
-    the other's.
+    A fully connected layer (O, I H W) and a convolution (O, I, H, W) hold the same weights, so either can be loaded
+    into the other. Layers and blobs that the target lacks are skipped.
 
     Args:
-        target: the net to change.
-        source: a net, or layers with blobs, upgraded.
-        suffix: ends the target's names of the layers.
+        target: The net to change.
+        source: A net, or an upgraded ``NetParameter`` with blobs.
+        suffix: Suffix of the layer names in the target.
 
     Returns:
-        The report; the target is as it was when an error is raised.
+        A report of what was copied.
 
     Raises:
-        WeightsError: a blob has another count, or no layer has a place.
+        WeightsError: If a blob has another number of elements, or no layer of the source exists in the target. The
+            target is unchanged.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 surgery.py L5-L31.
     """
@@ -101,8 +102,8 @@ def transplant(target: Net, source: Source, suffix: str = "") -> TransplantRepor
         report.dropped.extend(f"{name} {i}" for i in range(len(mine), len(arrays)))
         for i, (blob, values) in enumerate(zip(mine, arrays, strict=False)):
             if values.size != blob.numel():
-                # Upstream bug, fixed: the published transplant assigns to `.flat`, which repeats or truncates values if
-                # the sizes differ. Here this is an error.
+                # Upstream bug, fixed: the published transplant assigns to `.flat`, which repeats or truncates the
+                # values if the sizes differ. Here different sizes raise an error.
                 raise WeightsError(
                     f"layer {name + suffix!r} blob {i} cannot take these weights",
                     got=values.shape,
@@ -128,13 +129,13 @@ def transplant(target: Net, source: Source, suffix: str = "") -> TransplantRepor
 
 
 def upsample_filt(size: int) -> npt.NDArray[np.float64]:
-    """Make the kernel that interpolates linearly along both axes, for an upsampling by half its size.
+    """Return the bilinear kernel for upsampling by half its size.
 
     Args:
-        size: taps along an axis.
+        size: Height and width of the kernel.
 
     Returns:
-        (size, size), at most 1.
+        (size, size) float64, with values of at most 1.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 surgery.py L33-L44.
     """
@@ -145,20 +146,20 @@ def upsample_filt(size: int) -> npt.NDArray[np.float64]:
 
 
 def interp(net: Net, layers: Iterable[str] | None = None) -> list[str]:
-    """Set upsampling layers to bilinear interpolation, each channel from its own.
+    """Set upsampling layers to bilinear interpolation of each channel.
 
-    The weights between different channels stay as they are: zero, where the prototxt does not say otherwise.
+    The weights between different channels are unchanged: they are zero unless the prototxt sets a filler.
 
     Args:
-        net: the net to change.
-        layers: their names; None is every Deconvolution.
+        net: The net to change.
+        layers: Names of the layers; None for every Deconvolution.
 
     Returns:
-        The names.
+        The names of the layers that were set.
 
     Raises:
-        NetError: there is no such layer, its kernel is not square, or it does not lead each channel to itself; the
-            net is as it was.
+        NetError: If there is no such layer, its kernel is not square, or it does not have either as many outputs as
+            inputs or one output per group. The net is unchanged.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 surgery.py L46-L59.
     """
@@ -172,8 +173,8 @@ def interp(net: Net, layers: Iterable[str] | None = None) -> list[str]:
                 "only square kernels interpolate", layer=name, got=shape, want="(C, C, K, K) or (C, 1, K, K)"
             )
         if shape[0] != shape[1] and shape[1] != 1:
-            # Upstream bug, fixed: the published interp prints this message and raises nothing that a caller could
-            # catch. Here it is an error.
+            # Upstream bug, fixed: for a layer with another number of outputs than inputs, the published interp prints a
+            # message and `raise` without an exception. Here it raises a NetError.
             raise NetError(
                 "a layer that interpolates has as many outputs as inputs, or one output a group",
                 layer=name,
@@ -190,24 +191,24 @@ def interp(net: Net, layers: Iterable[str] | None = None) -> list[str]:
 
 
 def expand_score(target: Net, new_layer: str, source: Source, layer: str) -> None:
-    """Copy a score layer into one of more classes, of which it becomes the first.
+    """Copy a score layer into one with more classes; the copied classes come first.
 
     Args:
-        target: the net to change.
-        new_layer: its score layer, (K', C, H, W).
-        source: a net, or layers with blobs, upgraded.
-        layer: its score layer, (K, C, H, W) with K <= K'.
+        target: The net to change.
+        new_layer: Its score layer, (K', C, H, W).
+        source: A net, or an upgraded ``NetParameter`` with blobs.
+        layer: The source's score layer, (K, C, H, W) with K <= K'.
 
     Raises:
-        NetError: the target has no such layer with weights.
-        WeightsError: the source has no such layer, or it does not fit; the target is as it was.
+        NetError: If the target has no such layer with weights.
+        WeightsError: If the source has no such layer, or its blobs do not fit. The target is unchanged.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 surgery.py L61-L68.
     """
     arrays = _array(source, layer)
     mine = [_blob(target, new_layer, i) for i in range(len(arrays))]
-    # Upstream bug, fixed: the published expand_score indexes the bias as a four-dimensional blob, which fails for a
-    # convolution's bias of one dimension. Here both are written.
+    # Upstream bug, fixed: the published expand_score indexes the bias as a four-dimensional blob, which fails for the
+    # one-dimensional bias of a convolution. Here the weights and the bias are both copied.
     arrays = [values.reshape(-1) if blob.dim() == 1 else values for values, blob in zip(arrays, mine, strict=True)]
     for i, (blob, values) in enumerate(zip(mine, arrays, strict=True)):
         if values.shape[1:] != tuple(blob.shape[1:]) or len(values) > len(blob):
@@ -221,17 +222,17 @@ def expand_score(target: Net, new_layer: str, source: Source, layer: str) -> Non
 
 
 def widen_input(target: Net, new_layer: str, source: Source, layer: str) -> None:
-    """Copy a first convolution into one of more channels, each of which starts as the mean of the old ones.
+    """Copy a first convolution into one with more input channels, each new one set to the mean of the old ones.
 
     Args:
-        target: the net to change.
-        new_layer: its convolution, (O, C', H, W).
-        source: a net, or layers with blobs, upgraded.
-        layer: its convolution, (O, C, H, W) with C <= C'.
+        target: The net to change.
+        new_layer: Its convolution, (O, C', H, W).
+        source: A net, or an upgraded ``NetParameter`` with blobs.
+        layer: The source's convolution, (O, C, H, W) with C <= C'.
 
     Raises:
-        NetError: the target has no such layer with weights.
-        WeightsError: the source has no such layer, or it does not fit; the target is as it was.
+        NetError: If the target has no such layer with weights.
+        WeightsError: If the source has no such layer, or its blobs do not fit. The target is unchanged.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 nyud-fcn32s-color-d/solve.py L29-31.
     """
@@ -256,14 +257,13 @@ def widen_input(target: Net, new_layer: str, source: Source, layer: str) -> None
 
 @dataclass(frozen=True)
 class InitReport:
-    """Where a net's weights came from when its training starts.
+    """The origin of a net's initial weights.
 
     Attributes:
-        transplants: what became of each parent's weights, by its name.
-        widened: the first convolution, where it got channels that no parent has.
-        interpolated: the upsamplings.
-        fresh: layers that start from their fillers: scores to be learned from nothing, and the fixed scales of nets
-            that are learned at once.
+        transplants: The report of ``transplant`` for each parent, by name.
+        widened: The first convolution, if it has input channels that the parent's lacks.
+        interpolated: The upsampling layers.
+        fresh: The layers that keep their filler's values: new score layers, and the fixed scales of at-once nets.
     """
 
     transplants: dict[str, TransplantReport]
@@ -280,23 +280,23 @@ class InitReport:
 
 
 def initialise(net: Net, row: Published, parents: Mapping[str, NetParameter]) -> InitReport:
-    """Prepare a net for training, as its published solve.py does, from the weights that ``row.parents`` names.
+    """Initialize a net for training from the weights of its parents, as its published solve.py does.
 
-    Weights of the parents are transplanted, upsamplings interpolate, a first convolution of more channels than the
-    parent's is widened. New score layers start from zero, and the scales of the nets that are learned at once keep
-    their constants, as the prototxt's fillers say.
+    The parents' weights are transplanted, upsampling layers are set to bilinear interpolation, and a first convolution
+    with more input channels than the parent's is widened. All other layers keep the values of the prototxt's fillers:
+    zero for new score layers, constants for the scales of at-once nets.
 
     Args:
-        net: the net, as it was built.
-        row: which net it is.
-        parents: layers with blobs, upgraded, by the names of ``row.parents``.
+        net: The net, newly built.
+        row: Its table entry.
+        parents: An upgraded ``NetParameter`` with blobs for each name in ``row.parents``.
 
     Returns:
-        Where the weights came from.
+        A report of where the weights came from.
 
     Raises:
-        WeightsError: a parent is missing or not wanted, its weights do not fit, or it leaves out a layer that this
-            net does not learn from nothing.
+        WeightsError: If ``parents`` does not have exactly the names in ``row.parents``, a parent's weights do not fit,
+            or the parents lack a layer that ``learned_from_nothing`` does not list.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 each net's solve.py.
     """
@@ -323,21 +323,21 @@ def initialise(net: Net, row: Published, parents: Mapping[str, NetParameter]) ->
 
 
 def learned_from_nothing(row: Published) -> list[str]:
-    """List the layers that no parent of a net has: scores, and the fixed scales of the nets learned at once."""
+    """Return the layers that no parent of a net has: new score layers, and the fixed scales of at-once nets."""
     pools = [pool for stride, pool, _ in SKIPS if stride >= row.stride]
     scores = ["score_fr", *(f"score_{pool}" for pool in pools)]
     if row.late:
-        scores = []  # each parent brings its own
+        scores = []  # each parent has its own
     elif pools and not row.at_once:
-        scores = scores[-1:]  # the stage before brings the others
+        scores = scores[-1:]  # the previous stage has the others
     scales = [f"scale_{pool}" for pool in pools if row.at_once]
     return [f"{name}{head.suffix}" for head in row.heads for name in scores] + scales
 
 
 def constants(net: Net) -> list[str]:
-    """List the layers whose weights the prototxt itself says: Scale layers that do not learn, with a constant filler.
+    """Return the layers whose weights follow from the prototxt: Scale layers with a constant filler and lr_mult 0.
 
-    Other programs have these numbers in their code, and not in their files of weights.
+    Other implementations have these numbers in their code, not in their weight files.
     """
     return [
         name
@@ -368,7 +368,7 @@ def _first(source: NetParameter) -> str:
 
 
 def _layers(source: Source) -> Iterator[tuple[str, list[Array]]]:
-    """Give the layers that have blobs, with these as arrays."""
+    """Yield the name and the arrays of each layer that has blobs."""
     if isinstance(source, NetParameter):
         for layer in source.layer:
             if layer.blobs:
@@ -394,7 +394,7 @@ def _blob(net: Net, layer: str, index: int) -> Tensor:
 
 
 def _same(got: Shape, want: Shape) -> bool:
-    """Compare shapes; old files have four axes for everything, the first of them 1."""
+    """Return True if two shapes agree; old files pad every shape to four axes with leading ones."""
     return got == want or got == (1,) * (4 - len(want)) + want
 
 

@@ -1,4 +1,4 @@
-"""From labels to numbers: the paper's metrics, the evaluation of a net over a data set, and upper bounds.
+"""Scoring: the paper's metrics, the evaluation of a net on a data set, and upper bounds on mean IU.
 
-This room imports ``datasets``, ``images`` and what is below them.
+This package imports ``datasets``, ``images`` and what these import.
 """

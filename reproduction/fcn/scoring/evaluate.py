@@ -1,4 +1,4 @@
-"""A net over a data set, one image at a time at its own size -> the paper's metrics."""
+"""Evaluation: run a net over a data set, one image at a time at its own size, and compute the paper's metrics."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from reproduction.fcn.scoring.score import Confusion, Scores, confusion, scores
 
 Progress = Callable[[int, int, float], None]
 
-_WORKERS = 2  # threads that decode
-_AHEAD = 4  # samples decoded before they are needed
+_WORKERS = 2  # decoding threads
+_AHEAD = 4  # samples to prefetch
 _SAVE_SECONDS = 10.0
 _FORMAT = 1
 
 
 class Scorer(Protocol):
-    """What is evaluated: a ``Net``, or whatever is called like one."""
+    """A net that can be evaluated: a ``Net``, or any callable with its signature."""
 
     def __call__(self, inputs: Mapping[str, Tensor], /, *, blobs: Iterable[str] | None = None) -> dict[str, Tensor]:
-        """Compute the wanted blobs, (1, classes, H, W), from the inputs, (1, C, H, W)."""
+        """Compute the requested blobs, (1, classes, H, W), from the inputs, (1, C, H, W)."""
 
     def state_dict(self) -> Mapping[str, Any]:
-        """Return the weights by name; they tell one run from another."""
+        """Return the weights by name; they are part of the fingerprint of a run."""
 
 
 def evaluate(
@@ -57,30 +57,34 @@ def evaluate(
     progress: Progress | None = None,
     ranks: Ranks | None = None,
 ) -> dict[str, Scores]:
-    """Score a net on a data set: the class of the highest score, against each labelling.
+    """Score a net on a data set: predict the class with the highest score and compare it with the labels.
 
-    Images are decoded in the background while the net computes. Ties go to the first class.
+    Images are decoded in background threads while the net computes. On a tie, the lowest class number is predicted.
 
     Args:
-        net: gives ``score`` for the label top ``label``, ``score_X`` for a label top ``X``; in phase TEST.
-        dataset: the split.
-        device: where the net is; the inputs go there.
-        out_dir: write each prediction there as a palette PNG, ``ID.png`` or, with several labellings, ``TOP/ID.png``.
-        state: a file that holds how far the run is: written every ten seconds and when the run is stopped, read when
-            it is started again. The result is that of an unbroken run.
-        limit: score that many samples only.
-        force: score ids too that the published nets were trained on.
-        progress: called with samples done, samples in all, and seconds since the start; first with what is done.
-        ranks: the processes that score together. Each is called with the same arguments, scores its share of the
-            samples and keeps a state of its own; ``progress`` is of that share.
+        net: The net, in phase TEST. It must compute the blob ``score`` for the label top ``label``, and ``score_X`` for
+            any other label top ``X``.
+        dataset: The split.
+        device: The device of the net; the inputs are moved there.
+        out_dir: Folder in which each prediction is written as a palette PNG: ``ID.png`` or, with several label tops,
+            ``TOP/ID.png``. None to write none.
+        state: File with the progress of the run. It is written every ten seconds and when the run is interrupted, and
+            read when the run is started again, which then yields the result of an uninterrupted run. None for no file.
+        limit: Score only the first ``limit`` samples; None for all.
+        force: Score the data set even if the published nets were trained on some of its samples.
+        progress: Called with the number of samples done, their total, and the seconds since the start; the first call
+            reports the samples of a resumed run.
+        ranks: The processes that score together. Each calls this function with the same arguments, scores its share
+            of the samples and writes its own state file; ``progress`` reports the share of its process.
 
     Returns:
-        The scores for each label top; of the counts of all processes, which are whole numbers.
+        The scores by label top. With several processes, they are computed from the summed counts of all.
 
     Raises:
-        DataError: files are missing or broken, ids were trained on, the state is of another run, or another process
-            evaluates there.
-        NetError: the net's scores have another size or number of classes than the labels, or are not numbers.
+        DataError: If there is no sample or no label to score, files are missing or broken, the published nets were
+            trained on a sample, the state file belongs to another run, or another process is evaluating there.
+        NetError: If the scores do not have the size or the number of classes of the labels, contain NaN, or do not fit
+            in memory.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 score.py L13-38.
     """
@@ -116,7 +120,7 @@ def evaluate(
 
 @contextlib.contextmanager
 def _alone(out_dir: StrPath | None, run: _Run | None, ranks: Ranks) -> Iterator[None]:
-    """Lock the folder of the predictions and the state. The folder is that of the first process and of the others."""
+    """Lock the folder of the predictions and the state file; the first process locks the folder for all ranks."""
     problem = "another process is evaluating here"
     with contextlib.ExitStack() as held:
         if out_dir is not None and ranks.is_first:
@@ -128,7 +132,10 @@ def _alone(out_dir: StrPath | None, run: _Run | None, ranks: Ranks) -> Iterator[
 
 
 def fingerprint(net: Scorer, dataset: Dataset) -> str:
-    """Name a run: SHA-256 over the net's weights, its precision if it has one, and the data set's folder, tops, ids."""
+    """Return the identity of a run: a SHA-256 of the weights, the net's precision, if any, and the data set.
+
+    Of the data set, its name, folder, tops and ids are included.
+    """
     about = [_FORMAT, dataset.name, str(dataset.tree.resolve()), dataset.tops, dataset.ids]
     about += [net.precision] if hasattr(net, "precision") else []
     digest = hashlib.sha256(json.dumps(about).encode())
@@ -166,7 +173,7 @@ def _check(dataset: Dataset, total: int, force: bool) -> None:
 
 
 def _folders(dataset: Dataset, out_dir: StrPath | None, scored: range) -> dict[str, Path]:
-    """Make the folders of the predictions, and see that those of an earlier part of the run are there."""
+    """Create the folders of the predictions, and check that those of a resumed run's earlier samples exist."""
     if out_dir is None:
         return {}
     tops = list(dataset.label_classes)
@@ -186,7 +193,7 @@ def _folders(dataset: Dataset, out_dir: StrPath | None, scored: range) -> dict[s
 
 
 def _ahead(dataset: Dataset, wanted: range) -> Generator[tuple[str, Sample], None, None]:
-    """Read samples in order, some of them before they are asked for; an error comes when its sample is due."""
+    """Yield (id, sample) in order, with samples prefetched; an exception is raised when its sample is due."""
     with ThreadPoolExecutor(_WORKERS, thread_name_prefix="decode") as pool:
         waiting: deque[Future[Sample]] = deque()
         try:
@@ -202,12 +209,12 @@ def _ahead(dataset: Dataset, wanted: range) -> Generator[tuple[str, Sample], Non
 def _predict(
     net: Scorer, sample: Sample, blobs: Mapping[str, str], device: str | torch.device, dataset: Dataset, id: str
 ) -> dict[str, npt.NDArray[np.uint8]]:
-    """Give each labelling's most likely classes, (H, W) uint8."""
+    """Return the most likely classes of each label top, (H, W) uint8."""
     inputs = {top: torch.from_numpy(array)[None].to(device) for top, array in sample.items() if top not in blobs}
     with torch.inference_mode():
         try:
             result = net(inputs, blobs=list(blobs.values()))
-        except RuntimeError as error:  # torch has a class of its own for this on CUDA alone
+        except RuntimeError as error:  # only CUDA has a special exception for running out of memory
             if "alloc" not in str(error) and "memory" not in str(error):
                 raise
             raise NetError(f"image {id!r} does not fit in the memory of {device}", remedy="Free some of it.") from None
@@ -217,7 +224,7 @@ def _predict(
             if tuple(result[blob].shape) != want:
                 got = tuple(result[blob].shape)
                 raise NetError(f"blob {blob!r} does not fit the labels of image {id!r}", got=got, want=want)
-            # torch, like numpy, gives the first of equal maxima, and NaN for a maximum where there is one.
+            # As in NumPy, max returns the first of equal maxima, and NaN if there is one.
             highest, classes = result[blob][0].max(dim=0)
             if highest.isnan().any():
                 raise NetError(f"blob {blob!r} is not a number (NaN) for image {id!r}", remedy="Check the weights.")
@@ -232,7 +239,7 @@ def _count(dataset: Dataset, sample: Sample, predictions: Mapping[str, npt.NDArr
 
 
 def _sum(counts: Confusion, ranks: Ranks) -> Confusion:
-    """Add up the counts of all processes."""
+    """Sum the counts over all processes."""
     total = torch.from_numpy(counts).to(ranks.device)
     ranks.add_up(total)
     summed: Confusion = total.cpu().numpy()
@@ -241,7 +248,7 @@ def _sum(counts: Confusion, ranks: Ranks) -> Confusion:
 
 @dataclass(frozen=True)
 class _Done:
-    """How far a run is: samples scored, and their counts for each label top."""
+    """The progress of a run: the number of samples scored, and the confusion matrix of each label top."""
 
     samples: int
     counts: dict[str, Confusion]
@@ -256,28 +263,28 @@ def _start(dataset: Dataset) -> _Done:
 
 @dataclass(frozen=True)
 class _State:
-    """What a state file holds, besides its format."""
+    """The content of a state file, except its format number."""
 
     run: str
     samples: Annotated[int, at_least(0)]
     counts: Mapping[str, Sequence[Sequence[Annotated[int, at_least(0)]]]]
 
     def check(self) -> str | None:
-        """Return what the fields should be together, see ``json_file``; None where they fit."""
+        """Return what the fields must satisfy together (see ``json_file``), or None if they do."""
         square = all(len(row) == len(rows) for rows in self.counts.values() for row in rows)
         return None if square else "as many rows as columns"
 
 
 @dataclass(frozen=True)
 class _Run:
-    """The state file of a run: JSON with the run's name, the samples done, and the counts."""
+    """The state file of a run: JSON with the fingerprint, the number of samples done, and the counts."""
 
     path: Path
     name: str
 
     @classmethod
     def of(cls, state: StrPath, net: Scorer, dataset: Dataset, ranks: Ranks) -> _Run:
-        """Name this process's part of the run; of one process it is the whole."""
+        """Return the state file of this process; with several processes, its name and fingerprint include the rank."""
         path, name = Path(state), fingerprint(net, dataset)
         if ranks.size > 1:
             part = f"{ranks.rank + 1}of{ranks.size}"

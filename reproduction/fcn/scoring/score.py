@@ -1,4 +1,4 @@
-"""The paper's four metrics, from one matrix of exact counts."""
+"""The paper's four metrics, computed from one exact confusion matrix."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Absent = Literal["skip", "published"]
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """The scores of a data set; fractions from 0 to 1.
+    """The scores on a data set, as fractions from 0 to 1.
 
-    With n[i, j] pixels of class i predicted as j, t[i] pixels of class i, and C classes:
+    With n[i, j] the number of pixels of class i predicted as class j, and t[i] the number of pixels of class i:
 
     Attributes:
-        pixel_acc: sum of n[i, i] over sum of t[i].
-        mean_acc: mean over the classes of n[i, i] / t[i].
-        mean_iu: mean over the classes of ``class_iu``.
-        fw_iu: mean of ``class_iu``, each class weighted by its share t[i] of the pixels.
-        class_iu: n[i, i] / (t[i] + sum over j of n[j, i] - n[i, i]) for each class; NaN for a class that is neither in
+        pixel_acc: Pixel accuracy: the sum of n[i, i] divided by the sum of t[i].
+        mean_acc: Mean accuracy: the mean of n[i, i] / t[i] over the classes that occur in the truth.
+        mean_iu: Mean of ``class_iu`` over the classes that ``absent`` selects, see ``scores``.
+        fw_iu: Frequency-weighted IU: the mean of ``class_iu`` weighted by t[i].
+        class_iu: For each class, n[i, i] / (t[i] + sum over j of n[j, i] - n[i, i]); NaN for a class that is neither in
             the truth nor predicted.
         confusion: n, (C, C) int64; rows are the truth, columns the prediction.
 
@@ -42,7 +42,7 @@ class Scores:
     confusion: Confusion
 
     def __eq__(self, other: object) -> bool:
-        """Compare the counts and the mean; two scores of the same counts differ when ``absent`` did."""
+        """Compare the confusion matrices and ``mean_iu``, which depends on ``absent`` too."""
         if not isinstance(other, Scores):
             return NotImplemented
         return np.array_equal(self.confusion, other.confusion) and self.mean_iu == other.mean_iu
@@ -51,18 +51,18 @@ class Scores:
 
 
 def confusion(label: npt.NDArray[Any], prediction: npt.NDArray[Any], classes: int) -> Confusion:
-    """Count which class was predicted for the pixels of which class.
+    """Compute the confusion matrix of a prediction.
 
     Args:
-        label: truth, integers of any shape; pixels that are not in 0 ... classes - 1 (void, 255) do not count.
-        prediction: integers of the same shape.
-        classes: number of classes, C.
+        label: The truth, integers of any shape. Pixels outside 0 to classes - 1 (such as void, 255) are ignored.
+        prediction: Integers of the same shape.
+        classes: Number of classes, C.
 
     Returns:
         (C, C) int64; rows are the truth, columns the prediction.
 
     Raises:
-        DataError: the shapes differ, or a pixel that counts is predicted as no class.
+        DataError: If the shapes differ, or the prediction of a pixel that is not ignored is outside 0 to classes - 1.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 score.py L9-11.
     """
@@ -78,10 +78,16 @@ def confusion(label: npt.NDArray[Any], prediction: npt.NDArray[Any], classes: in
 
 
 def merge(confusions: Iterable[Confusion]) -> Confusion:
-    """Add the counts of several parts of a data set.
+    """Sum the confusion matrices of several parts of a data set.
+
+    Args:
+        confusions: (C, C) matrices.
+
+    Returns:
+        (C, C) int64.
 
     Raises:
-        DataError: there are none, or they are of different sizes.
+        DataError: If there are none, or their sizes differ.
     """
     parts = list(confusions)
     if len({part.shape for part in parts}) != 1:
@@ -95,19 +101,23 @@ def scores(confusion: Confusion, *, absent: Absent = "skip") -> Scores:
 
     Args:
         confusion: (C, C) counts; rows are the truth, columns the prediction.
-        absent: what mean_iu does with a class that has no pixel in the truth. ``skip`` leaves it out, as the paper
-            does for SIFT Flow, whose test split lacks three of 33 classes; pixels predicted as it still count against
-            their own class. ``published`` does as the published score.py: it leaves the class out only when it is not
-            predicted either, else it counts as 0.
+        absent: How ``mean_iu`` treats a class that has no pixel in the truth. With ``"skip"``, it is left out, as in
+            the paper's results for SIFT Flow, whose test split lacks three of 33 classes; pixels that are wrongly
+            predicted as this class still lower the IU of their true class. With ``"published"``, it is left out only
+            if it is not predicted either; otherwise its IU of 0 counts, as in the published score.py.
+
+    Returns:
+        The scores.
 
     Raises:
-        DataError: no pixel has a class.
+        DataError: If no pixel has a class.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 score.py L41-55; the rule for absent classes: CVPR 2015, Table 5,
     and data/sift-flow/classes.txt.
     """
-    # Upstream bug, fixed: score.py averages in an IU of 0 for an absent class that is predicted anywhere; its own
-    # comment in siftflow-fcn*/solve.py says so. absent="published" keeps it.
+    # Upstream bug, fixed: if a class has no pixel in the truth but is predicted somewhere, score.py counts its IU of 0
+    # in mean IU, as a comment in siftflow-fcn*/solve.py admits. Here such a class is left out of the mean;
+    # absent="published" restores the published behaviour.
     right, truth = np.diag(confusion), confusion.sum(1)
     union = truth + confusion.sum(0) - right
     total = truth.sum()

@@ -1,7 +1,7 @@
-"""How well a net of a coarse stride could do at best: true labels, made coarse and fine again, scored as a prediction.
+"""Upper bounds on mean IU at a coarse stride: downsample the true labels, upsample them, score them as a prediction.
 
-The paper computes these "approximate upper bounds" on part of VOC 2011 val, for factors from 128 to 4, by downsampling
-the true labels and upsampling them again. It does not say how either is done, so two ways are here.
+The paper computes these "approximate upper bounds" on part of VOC 2011 val, for factors from 128 to 4. It does not say
+how the labels are resampled, so this module implements two methods, see ``WAYS``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Progress = Callable[[int, int], object]
 
 FACTORS = (128, 64, 32, 16, 8, 4)
 
-#: How labels are made coarse and fine again.
+#: The methods of resampling labels, with a description of each.
 WAYS = {
     "nearest": "the label in the middle of each cell, repeated",
     "bilinear": "the share of each class in each cell, interpolated bilinearly as the nets' scores are; the greatest",
@@ -30,15 +30,15 @@ WAYS = {
 
 
 def coarsen(labels: UInt8, factor: int, way: str) -> UInt8:
-    """Make labels as coarse as the output of a net of that stride, and fine again.
+    """Downsample labels to the resolution of a net of stride ``factor``, and upsample them again.
 
     Args:
-        labels: (H, W), without void.
-        factor: height and width of a cell, pixels; cells at the right and bottom may be cut off.
-        way: one of ``WAYS``.
+        labels: (H, W) uint8, without void.
+        factor: Height and width of a cell, in pixels. Cells at the right and bottom border may be smaller.
+        way: A key of ``WAYS``.
 
     Returns:
-        (H, W) of the same classes.
+        (H, W) uint8, with classes that occur in ``labels``.
 
     Source: Long, Shelhamer, Darrell, CVPR 2015, upper bounds on IU (the table of downsampling factors).
     """
@@ -49,10 +49,13 @@ def coarsen(labels: UInt8, factor: int, way: str) -> UInt8:
 
 
 def without_void(labels: UInt8) -> UInt8:
-    """Give each pixel without a class that of the nearest pixel with one: a net says a class everywhere.
+    """Replace each void label by that of the nearest pixel with a class, since a net predicts a class everywhere.
 
     Args:
-        labels: (H, W); 255 is void. Some pixel has a class.
+        labels: (H, W) uint8; 255 is void. At least one pixel must have a class.
+
+    Returns:
+        (H, W) uint8, without void.
     """
     from scipy import ndimage
 
@@ -86,20 +89,20 @@ def upper_bounds(
     limit: int | None = None,
     progress: Progress | None = None,
 ) -> Mapping[str, Mapping[int, Scores]]:
-    """Score the labels of a data set as if nets of each stride had predicted them as well as they can.
+    """Score the resampled labels of a data set as predictions, for each method and stride.
 
     Args:
-        dataset: the split; only its labels are read.
-        top: the label top.
-        factors: see ``coarsen``.
-        limit: look at that many images only.
-        progress: called with the images done, and in all.
+        dataset: The split; only its labels are read.
+        top: The label top.
+        factors: Strides, in pixels, see ``coarsen``.
+        limit: Use only the first ``limit`` samples; None for all.
+        progress: Called with the number of samples done and their total.
 
     Returns:
-        For each of ``WAYS``, the scores by factor.
+        The scores, by key of ``WAYS`` and by factor.
 
     Raises:
-        DataError: labels are missing or broken, or no pixel has a class.
+        DataError: If labels are missing or broken, or no pixel has a class.
     """
     names, kind = dataset.label_classes[top], dataset.tops[top]
     counts = {(way, factor): np.zeros((len(names), len(names)), np.int64) for way in WAYS for factor in factors}
