@@ -164,7 +164,7 @@ def _palette(image: Image.Image) -> UInt8:
 
 
 def _is_known(colours: UInt8, used: list[int]) -> bool:
-    """Return True if the indices of a palette are class numbers: it has VOC's colours or grey levels, or is a grey ramp."""
+    """Return True if a palette proves its indices: VOC's colours, grey levels or a grey ramp."""
     if not used:
         return True
     found = colours[used]

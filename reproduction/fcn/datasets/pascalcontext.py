@@ -110,7 +110,7 @@ def _mapping(full: Sequence[str], task: Sequence[str], path: Path) -> npt.NDArra
 
 
 def _names(path: Path, published: Sequence[str]) -> list[str]:
-    """Read the names in lines of ``NUMBER: NAME``, as the published layer does; return ``published`` if there is no file."""
+    """Read the names in lines of ``NUMBER: NAME``, as the published layer does; ``published`` if there is no file."""
     if not path.is_file():
         return _plain(published)
     try:

@@ -1,4 +1,4 @@
-"""Published files: the manifest of what there is, downloads that resume, and archives that are not trusted.
+"""Published files: the manifest that lists them, resumable downloads, and safe unpacking of archives.
 
-This room imports ``caffe`` and ``nets``.
+This package imports ``caffe`` and ``nets``.
 """

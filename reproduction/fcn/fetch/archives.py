@@ -1,8 +1,8 @@
 """Unpack the data sets' archives (tar, tar.gz, zip) without trusting them.
 
-An archive is written to a hidden folder beside its destination and moved into place when it is whole, so a run that is
-stopped leaves nothing that looks like a data set. Only files and folders come out: links, devices, paths that leave the
-folder, names given twice and archives that swell beyond reason end the run before they do harm.
+An archive is unpacked into a hidden folder next to its destination, and moved into place when it is complete, so an
+interrupted run leaves nothing that looks like a data set. Only files and folders are extracted: links, devices, paths
+that leave the folder, duplicate names and implausible compression ratios raise an error before they do harm.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CHUNK = 1 << 20
 UNFINISHED = ".unfinished"
 """The file that marks a folder into which an archive is being moved."""
 
-# What a damaged or forged archive makes the standard library raise.
+# What the standard library raises for damaged or forged archives.
 _BROKEN = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -53,15 +53,15 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass(frozen=True)
 class Limits:
-    """How large an archive may grow; the published ones stay far below.
+    """The limits of an archive; the published ones stay far below.
 
     Args:
-        total_bytes: of all files together.
-        members: files and folders.
-        ratio: bytes written for each byte of the archive, once ``floor_bytes`` are passed. Labels of a few classes
-            shrink about a hundredfold; whole data sets, pictures included, hardly at all.
-        floor_bytes: what any archive may hold, however small it is.
-        header_bytes: of one member's headers; a path needs a few hundred.
+        total_bytes: Bytes of all files together.
+        members: Number of files and folders.
+        ratio: Bytes written for each byte of the archive, above ``floor_bytes``. Label maps of a few classes compress
+            about a hundredfold; whole data sets, images included, hardly at all.
+        floor_bytes: Bytes that any archive may unpack to, however small it is.
+        header_bytes: Bytes of the headers of one member; a path needs a few hundred.
     """
 
     total_bytes: int = 64 << 30
@@ -79,10 +79,10 @@ class _Member:
 
 
 def plain_path(name: str) -> PurePosixPath | None:
-    """Return a name as a path below some folder; None when it is not one.
+    """Return a member's name as a path, or None if it is not a plain path.
 
-    A plain path is relative, stays in its folder, names no drive, holds no backslash and no control character, and is
-    no longer than file systems take.
+    A plain path is relative, does not leave its folder, has no drive, backslash or control character, and is within the
+    length limits of file systems.
     """
     path = PurePosixPath(name)
     plain = (
@@ -91,7 +91,7 @@ def plain_path(name: str) -> PurePosixPath | None:
         and ".." not in path.parts
         and not re.match(r"[A-Za-z]:", name)
         and not re.search(r"[\\\x00-\x1f\x7f]", name)
-        and not re.search("[\ud800-\udb7f\udd00-\udfff]", name)  # no bytes of a file name are written so
+        and not re.search("[\ud800-\udb7f\udd00-\udfff]", name)  # surrogates that os.fsdecode never produces
         and len(_bytes(name)) <= 1024
         and all(len(_bytes(part)) <= 255 for part in path.parts)
     )
@@ -103,7 +103,7 @@ def _bytes(name: str) -> bytes:
 
 
 def holds(folder: StrPath, patterns: Sequence[str]) -> bool:
-    """Return whether a folder holds something for each pattern, such as ``JPEGImages/*.jpg``, and is not half moved."""
+    """Return True if a folder is not marked as unfinished and matches every pattern, such as ``JPEGImages/*.jpg``."""
     base = Path(folder)
     if not base.is_dir() or (base / UNFINISHED).exists():
         return False
@@ -118,27 +118,27 @@ def extract(
     limits: Limits | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Unpack an archive so that ``folder`` holds what ``holding`` asks for.
+    """Unpack an archive into ``folder``.
 
-    The archive's own leading folders are dropped: the shallowest folder that matches every pattern becomes ``folder``,
-    and what lies outside it is left behind. Without patterns, all of it goes to ``folder``. Files that are in
-    ``folder`` already stay, unless the archive has one of the same name.
+    The shallowest folder of the archive that matches every pattern in ``holding`` becomes ``folder``; anything outside
+    it is discarded. Without patterns, the whole archive is unpacked. Files that exist in ``folder`` are kept, unless
+    the archive has a file of the same name.
 
     Args:
-        archive: a tar, tar.gz or zip file, told by its first bytes.
-        folder: the destination, made if need be.
-        holding: patterns as for ``holds``.
-        limits: how large it may grow.
-        progress: called with bytes of the archive.
+        archive: Path of a tar, tar.gz or zip file; the format is detected from its first bytes.
+        folder: The destination, which is created if it does not exist.
+        holding: Patterns, see ``holds``.
+        limits: Limits of what is unpacked; None for the defaults.
+        progress: Called with the number of archive bytes read and their total.
 
     Returns:
-        ``folder``.
+        The path ``folder``.
 
     Raises:
-        DataError: the archive is damaged, unsafe, too large, or holds something else; the disk is full; or another
-            process is unpacking it. ``folder`` is then as it was, or is marked as unfinished where files had to be
-            moved into one that was there.
-        ReproductionError: ``folder`` cannot be written.
+        DataError: If the archive is damaged, unsafe, too large, or does not match the patterns, if the disk is full, or
+            if another process is unpacking there. ``folder`` is then unchanged or, if files had to be moved into an
+            existing folder, marked as unfinished.
+        ReproductionError: If ``folder`` cannot be written.
     """
     path, target = Path(archive), Path(folder)
     rules = limits or Limits()
@@ -217,7 +217,7 @@ def _unpack_opened(raw: IO[bytes], path: Path, staging: Path, limits: Limits, pr
     except _BROKEN as error:
         raise _damaged(path, error) from None
     except OSError as error:
-        # What seeking to a forged offset raises, and what bz2 does for damaged bytes.
+        # Seeking to a forged offset raises EINVAL; bz2 raises an OSError without errno for damaged data.
         if error.errno not in (errno.EINVAL, None):
             raise
         raise _damaged(path, error) from None
@@ -247,7 +247,7 @@ def _members(raw: IO[bytes], limits: Limits) -> Iterator[_Member]:
 
 
 class _Readable(Protocol):
-    """What is needed of a plain file and of a gunzipped one."""
+    """The methods that are needed of a plain file and of a gzip file."""
 
     def read(self, size: int = -1, /) -> bytes: ...
     def seek(self, offset: int, whence: int = 0, /) -> int: ...
@@ -255,9 +255,9 @@ class _Readable(Protocol):
 
 
 class _Bounded:
-    """A tar's bytes, of which headers may ask only for so many.
+    """A tar file in which headers may read only a limited number of bytes.
 
-    tarfile reads a long name or a pax header in one piece, as large as the archive says that it is.
+    tarfile reads a long name or a pax header at once, however large the archive claims it to be.
     """
 
     def __init__(self, file: _Readable, budget: int):
@@ -293,7 +293,7 @@ def _tar_members(plain: _Readable, limits: Limits) -> Iterator[_Member]:
             file.left = limits.header_bytes
             tar.members.clear()
             info = tar.next()
-        # tarfile takes a header that it cannot read for the end of the archive.
+        # tarfile treats an unreadable header as the end of the archive.
         if file.last.strip(b"\0") or 0 < len(file.last) < tarfile.BLOCKSIZE:
             raise DataError("it is damaged, or no archive at all", got="a header that is none")
 
@@ -323,7 +323,7 @@ def _zip_members(raw: IO[bytes]) -> Iterator[_Member]:
 
 
 def _find(path: Path, staging: Path, holding: Sequence[str]) -> Path:
-    """Return the shallowest folder that holds what was asked for."""
+    """Return the shallowest folder in ``staging`` that matches every pattern."""
     level = [staging]
     while level:
         for folder in level:
@@ -335,7 +335,7 @@ def _find(path: Path, staging: Path, holding: Sequence[str]) -> Path:
 
 
 def _move(source: Path, target: Path) -> None:
-    """Move a folder into place: at once where there is none, else file by file under a mark."""
+    """Move a folder into place: by one rename if ``target`` does not exist, else file by file, marked as unfinished."""
     if not target.exists():
         source.replace(target)
         return

@@ -1,8 +1,8 @@
-"""Fetch published files: resumed where they stopped, tried again, held against their hashes, put in place whole.
+"""Fetch published files: resume and retry downloads, check their hashes, and move complete files into place.
 
-A file grows as ``FILE.part`` and takes its name only when it is right. Sources are tried in this order: the mirror that
-the user names, the URL of the manifest, the manifest's mirrors. Under a mirror, be it a URL or a folder, a file is
-looked for as it lies in this project (``weights/...``, ``data/...``), then by its name alone.
+A file is downloaded to ``FILE.part`` and renamed when it has been checked. Sources are tried in this order: the user's
+mirror, the URL in the manifest, the manifest's mirrors. In the user's mirror, a URL or a folder, a file is looked up by
+its path in this project (``weights/...``, ``data/...``), then by its name alone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ENVIRONMENT = "REPRODUCTION_MIRROR"
 CHUNK = 1 << 18
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 _NUMBER = re.compile("[0-9]{1,18}")
-_LEAST = 1024  # bytes that have to come in each time-out
+_LEAST = 1024  # bytes that must arrive within each timeout
 _PAGE = "it answered with a web page, not the file"
 
 
@@ -41,11 +41,12 @@ class Patience:
     """How long to try a source.
 
     Args:
-        tries: attempts in a row that bring less than ``worth_bytes``.
-        delay_s: pause before the second attempt, doubled before each further one.
-        timeout_s: of connecting, and of waiting for the next bytes.
-        worth_bytes: an attempt that brings as much does not count: a long file may take many.
-        sleep: how to pause.
+        tries: Number of consecutive failures after which the source is abandoned.
+        delay_s: Seconds before the second attempt; doubled before each further one.
+        timeout_s: Seconds to wait for a connection, and for the next bytes.
+        worth_bytes: An attempt that receives at least this many bytes resets the count of failures, since a long file
+            may need many attempts.
+        sleep: Function that pauses for a number of seconds.
     """
 
     tries: int = 5
@@ -57,13 +58,13 @@ class Patience:
 
 @dataclass(frozen=True)
 class Provided:
-    """A published file that can be used.
+    """A published file that is ready for use.
 
     Args:
-        entry: which.
-        path: the file, or the folder that its archive became.
+        entry: Its entry in the manifest.
+        path: The file, or the folder into which its archive was unpacked.
         how: ``present``, ``fetched`` or ``unpacked``.
-        checked: what the file was held against; empty where only its unpacked folder was looked at.
+        checked: What the file was checked against; empty if only its unpacked folder was checked.
     """
 
     entry: Entry
@@ -73,11 +74,11 @@ class Provided:
 
 
 class _GivenUp(Exception):
-    """This source has not got the file; another may."""
+    """Raised when a source does not have the file; another source may."""
 
 
 class _Dropped(Exception):
-    """The source stopped half-way; it is worth another try."""
+    """Raised when a source stops before the end; another attempt may succeed."""
 
 
 def provide(
@@ -89,18 +90,19 @@ def provide(
     keep_archive: bool = True,
     patience: Patience | None = None,
 ) -> Provided:
-    """Make a published file usable: fetch it when it is not there, unpack it when it is an archive.
+    """Fetch a published file if it is not present, and unpack it if it is an archive.
 
     Args:
-        entry: which.
-        roots: the weights and the data folder.
-        mirror: a URL or a folder to try first; by default that of REPRODUCTION_MIRROR.
-        progress: called with what is about to be done; returns what is then called with the bytes done.
-        keep_archive: leave an archive where it is when it has been unpacked.
-        patience: how long to try.
+        entry: The file's entry in the manifest.
+        roots: The weights folder and the data folder.
+        mirror: URL or folder to try first; None for the environment variable REPRODUCTION_MIRROR, if it is set.
+        progress: Called with a description of each step; returns the function that is called with the bytes done and
+            their total.
+        keep_archive: If False, delete an archive after unpacking it.
+        patience: How long to try each source; None for the defaults.
 
     Raises:
-        WeightsError or DataError: no source has it, or what they have is not right.
+        WeightsError or DataError: If no source has the file, or what a source has fails the check.
     """
     patience = patience or Patience()
     if entry.archive is None:
@@ -112,7 +114,7 @@ def provide(
         return Provided(entry, folder, "present", "")
     _make(folder.parent)
     with locks.beside(folder, "another process is fetching or unpacking it"):
-        if local_files.present(entry, roots):  # since another process ended
+        if local_files.present(entry, roots):  # unpacked by another process in the meantime
             return Provided(entry, folder, "present", "")
         path, checked = _fetch(entry, roots.of(entry), mirror, progress, patience)
         bar = progress(f"unpacking {path.name}") if progress else None
@@ -137,17 +139,20 @@ def fetch(
     progress: Progress | None = None,
     patience: Patience | None = None,
 ) -> Path:
-    """Fetch one file, or check the one that is there.
+    """Fetch one file, or check it if it exists.
 
     Args:
-        entry: which.
-        root: the folder that its path starts from.
-        mirror: a URL or a folder to try first; by default that of REPRODUCTION_MIRROR.
-        progress: called with the bytes done and, where it is known, their total.
-        patience: how long to try.
+        entry: The file's entry in the manifest.
+        root: The folder to which its path is relative.
+        mirror: URL or folder to try first; None for the environment variable REPRODUCTION_MIRROR, if it is set.
+        progress: Called with the bytes done and, if known, their total.
+        patience: How long to try each source; None for the defaults.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        WeightsError or DataError: as ``provide``.
+        WeightsError or DataError: In the same cases as ``provide``.
     """
     bar = (lambda _: progress) if progress else None
     return _fetch(entry, root, mirror, bar, patience or Patience())[0]
@@ -163,12 +168,12 @@ def _fetch(
     if not entry.hashes:
         local_files.read_record(
             local_files.record_path(target)
-        )  # a record that holds no hash is known before the bytes come
+        )  # raise for an invalid record before the download, not after it
     _make(target.parent)
     progress = bar(target.name) if bar else None
     problems = []
     with Part(target, entry) as part:
-        if target.exists():  # since another process ended
+        if target.exists():  # fetched by another process in the meantime
             return target, _recorded(entry, target, local_files.check(entry, target))
         for source in sources(entry, mirror):
             try:
@@ -184,7 +189,7 @@ def _fetch(
 
 
 def _from(source: str | Path, part: Part, progress: Progress | None, patience: Patience) -> str:
-    """Take the whole file from one source, check it and put it in place."""
+    """Fetch the whole file from one source, check it and move it into place; return what it was checked against."""
     for resumed in (part.size() > 0, False):
         if isinstance(source, Path):
             _copy(source, part, progress)
@@ -194,7 +199,7 @@ def _from(source: str | Path, part: Part, progress: Progress | None, patience: P
             checked = local_files.check(part.entry, part.path, recorded=local_files.record_path(part.target))
         except ReproductionError as error:
             part.clear()
-            # What was resumed may be two versions of the file put together: once more, from its start.
+            # A resumed download may mix two versions of the file: try once more from the start.
             if not resumed:
                 raise _GivenUp(_what(error)) from None
         else:
@@ -209,15 +214,19 @@ def _recorded(entry: Entry, file: Path, checked: str) -> str:
 
 
 def _what(error: ReproductionError) -> str:
-    """Return an error's problem, without place and remedy."""
+    """Return the message of an error without its place and remedy."""
     return str(ReproductionError(error.problem, got=error.got, want=error.want)).rstrip(".")
 
 
 def sources(entry: Entry, mirror: str | None = None) -> list[str | Path]:
-    """Return where a file is looked for, in order: URLs, and files below a mirror that is a folder.
+    """Return the sources of a file in the order in which they are tried: URLs, and paths in a mirror that is a folder.
+
+    Args:
+        entry: The file's entry in the manifest.
+        mirror: URL or folder to try first; None for the environment variable REPRODUCTION_MIRROR, if it is set.
 
     Raises:
-        DataError: the mirror is neither a folder nor an http URL.
+        DataError: If the mirror is neither a folder nor an http or https URL.
     """
     mirror = mirror or os.environ.get(ENVIRONMENT) or None
     root = "weights" if entry.kind is Kind.CAFFEMODEL else "data"
@@ -237,7 +246,7 @@ def sources(entry: Entry, mirror: str | None = None) -> list[str | Path]:
 
 
 def _copy(source: Path, part: Part, progress: Progress | None) -> None:
-    """Take a file from a folder."""
+    """Copy a file from a folder."""
     try:
         file = files.open_regular(source)
     except FileNotFoundError:
@@ -256,7 +265,7 @@ def _copy(source: Path, part: Part, progress: Progress | None) -> None:
 
 
 def _download(url: str, part: Part, progress: Progress | None, patience: Patience) -> None:
-    """Take a file from a URL, in as many attempts as it needs."""
+    """Download a file from a URL, with as many attempts as ``patience`` allows."""
     failures = 0
     while True:
         before = part.size()
@@ -275,7 +284,7 @@ def _attempt(url: str, part: Part, progress: Progress | None, timeout_s: float) 
         return
     headers = {"User-Agent": "fcn-reproduction", "Accept-Encoding": "identity"}
     origin = part.origin(url)
-    # With a hash to hold it against, a file may be put together from several sources; without one it may not.
+    # Only a file with a published hash may be resumed from another source: a wrong mix is then detected at the end.
     if have and (origin or entry.hashes):
         headers |= {"Range": f"bytes={have}-"} | ({"If-Range": origin.validator} if origin else {})
     with _open(Request(url, headers=headers), part, timeout_s) as response:
@@ -293,19 +302,19 @@ def _attempt(url: str, part: Part, progress: Progress | None, timeout_s: float) 
 
 
 def _open(request: Request, part: Part, timeout_s: float) -> web.Response:
-    """Send a request; what goes wrong becomes a reason to try again, or to give the source up."""
+    """Send a request; convert errors to ``_Dropped`` (try again) or ``_GivenUp`` (try the next source)."""
     try:
         response: web.Response = web.opener().open(request, timeout=timeout_s)
     except urllib.error.HTTPError as error:
         error.close()
         answer = f"the server answered {error.code} {(error.msg or '').partition(chr(10))[0]}".rstrip()
-        if error.code == 416 and part.size():  # what is here is longer than the file
+        if error.code == 416 and part.size():  # the partial file is longer than the file
             part.clear()
             raise _Dropped(answer) from None
         raise _Dropped(answer) if error.code in _PASSING else _GivenUp(answer) from None
     except web.RefusedRedirectError as error:
         raise _GivenUp(str(error)) from None
-    except urllib.error.URLError as error:  # no such host, refused, no certificate: before the server could answer
+    except urllib.error.URLError as error:  # no such host, connection refused, invalid certificate
         cause = error.reason
         text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
         raise _GivenUp(f"the server cannot be reached ({text.lower()})") from None
@@ -321,9 +330,9 @@ def _reason(error: OSError) -> str:
 
 
 def _begin(response: web.Response, url: str, part: Part) -> int | None:
-    """Read what the server promises, make ready for its first byte, and return the file's size where it is known."""
+    """Check the headers of a response, prepare the partial file for its body, and return the file's size, if known."""
     encoding = response.headers.get("Content-Encoding", "").strip().lower()
-    # Some servers call a file that is compressed itself, and is sent as it is, by the name of its compression.
+    # Some servers send a .gz file unchanged but declare its own compression as Content-Encoding.
     if encoding not in ("", "identity") and not part.entry.file_name.endswith((".gz", ".tgz")):
         raise _GivenUp(f"it sends the file in an encoding that was not asked for ({encoding[:40]!r})")
     if response.headers.get_content_type() == "text/html":
@@ -349,10 +358,10 @@ def _begin(response: web.Response, url: str, part: Part) -> int | None:
 
 
 def _has_changed(response: web.Response, url: str, part: Part, size: int) -> bool:
-    """Return whether the rest of a file is known to be of another version than what is here.
+    """Return True if the rest of a file is known to be of another version than the partial file.
 
-    Some servers honour Range but not If-Range. The published hash is checked at the end; where there is none, the rest
-    has to name the same version.
+    Some servers support Range but not If-Range. A published hash is checked at the end; without one, the response must
+    repeat the ETag of the partial file.
     """
     origin = part.origin(url)
     if origin is None:
@@ -370,7 +379,7 @@ def _fits(entry: Entry, size: int) -> None:
 
 
 def _blocks(response: web.Response, part: Part, total: int | None, timeout_s: float) -> Iterator[bytes]:
-    """Yield bytes as they come, until there are as many as promised, or until the end where nothing was promised."""
+    """Yield the body in blocks: as many bytes as promised or, if no size is known, up to the end."""
     had, since = part.size(), time.monotonic()
     while total is None or part.size() < total:
         if (now := time.monotonic()) - since > timeout_s:

@@ -1,7 +1,7 @@
-"""The published files on this machine: where they belong, whether they are there, and whether they are the right ones.
+"""The published files on this machine: where they belong, whether they are present, and whether they are correct.
 
-Of most published weights no hash was ever published. The sha256 of the first download is then kept beside the file
-(``FILE.sha256``, as ``sha256sum`` writes it), and the file is held to it from then on.
+For most weights, no hash was ever published. The SHA-256 of the first download is then recorded next to the file
+(``FILE.sha256``, in the format of ``sha256sum``), and later checks compare the file with it.
 """
 
 from __future__ import annotations
@@ -28,48 +28,57 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Roots:
-    """The two folders below which the published files lie."""
+    """The two folders that contain the published files.
+
+    Attributes:
+        weights: The weights folder.
+        data: The data root.
+    """
 
     weights: Path
     data: Path
 
     def of(self, entry: Entry) -> Path:
-        """Return the folder that an entry's path starts from."""
+        """Return the folder to which an entry's path is relative."""
         return self.weights if entry.kind is Kind.CAFFEMODEL else self.data
 
     def file(self, entry: Entry) -> Path:
-        """Return where an entry's file belongs."""
+        """Return the path of an entry's file."""
         return self.of(entry) / entry.path
 
     def place(self, entry: Entry) -> Path:
-        """Return what is used of an entry: its file, or the folder that its archive becomes."""
+        """Return the path that is used: the entry's file, or the folder into which its archive is unpacked."""
         return self.data / entry.archive.folder if entry.archive else self.file(entry)
 
 
 def manifest(path: StrPath | None = None) -> Manifest:
-    """Read a manifest: the given one, else that of the environment, else the project's.
+    """Load a manifest.
+
+    Args:
+        path: Path of the manifest; None for the environment variable REPRODUCTION_MANIFEST or, if it is not set, the
+            project's manifest.
 
     Raises:
-        DataError: it is missing, or an entry is wrong; see ``reproduction.fcn.fetch.manifest``.
+        DataError: If the file is missing or an entry is invalid, see ``manifest.load``.
     """
     return load(path or os.environ.get(ENVIRONMENT) or MANIFEST)
 
 
 def present(entry: Entry, roots: Roots) -> bool:
-    """Return whether an entry can be used: its file is there, or its archive's folder holds what it must."""
+    """Return True if an entry can be used: its file exists, or its archive's folder matches every pattern."""
     place = roots.place(entry)
     return archives.holds(place, entry.archive.holds) if entry.archive else place.is_file()
 
 
 def weights(row: Published, folder: StrPath = WEIGHTS) -> Path:
-    """Find a net's weights in the weights folder, as they were fetched, converted, or came with this project.
+    """Return the path of a net's weights, as .caffemodel or, if there is none, as .safetensors.
 
     Args:
-        row: the net.
-        folder: the weights folder.
+        row: The net's table entry.
+        folder: The weights folder.
 
     Raises:
-        WeightsError: they are not there; says how to get them.
+        WeightsError: If the weights were not published or are not in the folder. The remedy says how to get them.
     """
     if row.caffemodel is None:
         raise WeightsError(f"no weights of {row.name} were published", remedy="Name your own with --weights.")
@@ -90,19 +99,20 @@ def missing(entries: Iterable[Entry], roots: Roots) -> list[Entry]:
 
 
 def check(entry: Entry, file: StrPath, *, recorded: StrPath | None = None, progress: Progress | None = None) -> str:
-    """Hold a file against all that is known of it.
+    """Check the size and the hashes of a file.
 
     Args:
-        entry: what it should be.
-        file: the file.
-        recorded: where the hash of an earlier download may lie; by default beside the file.
-        progress: called while the file is read.
+        entry: The file's entry in the manifest.
+        file: Path of the file.
+        recorded: Path of the hash recorded at an earlier download; None for ``record_path(file)``.
+        progress: Called with the bytes read and their total.
 
     Returns:
-        What it was held against, as ``sha1 as published``, ``sha256 as recorded`` or ``no hash is known``.
+        What the file was checked against, such as ``sha1 as published``, ``sha256 as recorded`` or ``no hash is
+        known``.
 
     Raises:
-        WeightsError or DataError: it is a web page, too long, too short, or its hash is another.
+        WeightsError or DataError: If the file is a web page, or its size or a hash is wrong.
     """
     path = Path(file)
     with files.open_regular(path) as opened:
@@ -126,7 +136,11 @@ def check(entry: Entry, file: StrPath, *, recorded: StrPath | None = None, progr
 
 
 def record(entry: Entry, file: StrPath) -> str | None:
-    """Keep the sha256 of a file of which no hash is known, unless it is kept already; returns it when it was not."""
+    """Record the SHA-256 of a file for which no hash is published or recorded.
+
+    Returns:
+        The hash that was recorded, or None if a hash was known before.
+    """
     note = record_path(file)
     if entry.hashes or read_record(note):
         return None
@@ -137,15 +151,15 @@ def record(entry: Entry, file: StrPath) -> str | None:
 
 
 def record_path(file: StrPath) -> Path:
-    """Return where the recorded hash of a file lies."""
+    """Return the path of a file's recorded hash."""
     return Path(f"{os.fspath(file)}.sha256")
 
 
 def read_record(path: Path) -> str | None:
-    """Return the hash that a record holds; None where there is no record.
+    """Return the hash in a record, or None if there is no record.
 
     Raises:
-        DataError: the record is no hash.
+        DataError: If the record does not start with a SHA-256.
     """
     try:
         with files.open_regular(path) as file:
@@ -161,7 +175,16 @@ def read_record(path: Path) -> str | None:
 
 
 def digests(path: Path, kinds: Iterable[str], progress: Progress | None = None) -> dict[str, str]:
-    """Return hashes of a file by kind, reading it once."""
+    """Compute several hashes of a file in one pass.
+
+    Args:
+        path: Path of the file.
+        kinds: Names of the hashes, as in ``hashlib``.
+        progress: Called with the bytes read and their total.
+
+    Returns:
+        The hexadecimal hashes by kind.
+    """
     hashers = {kind: hashlib.new(kind, usedforsecurity=False) for kind in kinds}
     done = 0
     with files.open_regular(path) as file:
@@ -176,12 +199,12 @@ def digests(path: Path, kinds: Iterable[str], progress: Progress | None = None) 
 
 
 def looks_like_html(head: bytes) -> bool:
-    """Return whether a file's first bytes are those of a web page."""
+    """Return True if the first bytes of a file are those of a web page."""
     return bool(re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype\s+html|html|head|body)\b", head, re.IGNORECASE))
 
 
 def size_text(entry: Entry) -> str:
-    """Return what is known of an entry's size, in words."""
+    """Format what is known of an entry's size."""
     if entry.size_bytes is not None:
         return f"{entry.size_bytes:,} bytes"
     if entry.payload_bytes is not None:
@@ -190,7 +213,7 @@ def size_text(entry: Entry) -> str:
 
 
 def by_hand(entries: Iterable[Entry], roots: Roots) -> list[str]:
-    """Return what to carry to a machine without a network, and where to put each file, as lines of text."""
+    """Return the lines of a list for fetching the files by hand: URLs, sizes, hashes and destinations."""
     lines = []
     for entry in entries:
         known = "".join(f", {kind} {value}" for kind, value in entry.hashes.items())

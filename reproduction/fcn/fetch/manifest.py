@@ -1,6 +1,6 @@
-"""Read ``weights/manifest.json``: the published caffemodels, data sets and split lists, and what is known of each.
+"""The manifest ``weights/manifest.json``: the published caffemodels, data sets and split lists.
 
-Everything is checked on reading; an error names the entry and the field.
+The whole manifest is checked when it is loaded; an error names the entry and the field.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAX_BYTES = 16 << 30
 """The most that is taken of a file whose size is not known."""
 
 
-_LONGEST_NAME = 200  # bytes of a file's name, so that names that are made from it fit
+_LONGEST_NAME = 200  # bytes; leaves room for names derived from it, such as FILE.part.json
 
 
 def _is_path(name: str) -> bool:
@@ -47,7 +47,7 @@ _Sha256 = Annotated[str, matching("[0-9a-f]{64}", "64 hexadecimal digits")]
 
 
 class Kind(StrEnum):
-    """What a file is; the caffemodels lie below the weights folder, the rest below the data folder."""
+    """The kind of a file. Caffemodels are below the weights folder, all others below the data root."""
 
     CAFFEMODEL = "caffemodel"
     ARCHIVE = "archive"
@@ -56,11 +56,11 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Unpacked:
-    """Where an archive goes, and what must then be there.
+    """The folder of an unpacked archive, and what it must contain.
 
     Args:
-        folder: below the data folder.
-        holds: patterns, each of which must match something in the folder; see ``archives.holds``.
+        folder: Path of the folder below the data root.
+        holds: Patterns, each of which must match something in the folder; see ``archives.holds``.
     """
 
     folder: _Path
@@ -72,20 +72,20 @@ class Entry:
     """One published file.
 
     Args:
-        name: how the tools call it; of a caffemodel, the net's name.
-        kind: caffemodel, archive or list.
-        url: where it was published.
-        path: where it lies, below the weights or the data folder.
-        licence: what its publishers say of its use.
-        mirrors: other places that have it.
-        size_bytes: its exact size, where known.
-        payload_bytes: of a caffemodel, the bytes of its floats: the least it can have.
-        md5: where known.
-        sha1: where known.
-        sha256: where known.
-        source: who says so.
-        archive: where and what it unpacks to; archives only.
-        note: what else a user should know.
+        name: Name of the file in the tools; for a caffemodel, the net's name.
+        kind: Caffemodel, archive or list.
+        url: Where it was published.
+        path: Path below the weights folder or the data root.
+        licence: The terms of use that its publishers state.
+        mirrors: Other URLs of the file.
+        size_bytes: Exact size, if known.
+        payload_bytes: For a caffemodel, the size of its floats, a lower bound of the file size; None if not known.
+        md5: MD5, if published.
+        sha1: SHA-1, if published.
+        sha256: SHA-256, if published.
+        source: Where the size and the hashes were published.
+        archive: The folder into which it is unpacked; for archives only.
+        note: Further information for users.
     """
 
     name: _Name
@@ -104,7 +104,7 @@ class Entry:
     note: str = ""
 
     def check(self) -> str | None:
-        """Return what the fields should be together, see ``json_file``; None where they fit."""
+        """Return what the fields must satisfy together (see ``json_file``), or None if they do."""
         if (self.kind is Kind.ARCHIVE) != (self.archive is not None):
             return "'archive' for archives, and for them alone"
         if self.payload_bytes and self.size_bytes and self.payload_bytes > self.size_bytes:
@@ -113,35 +113,35 @@ class Entry:
 
     @property
     def file_name(self) -> str:
-        """The last part of its URL."""
+        """The last component of the URL."""
         return unquote(urlsplit(self.url).path).rsplit("/", 1)[-1]
 
     @property
     def hashes(self) -> dict[str, str]:
-        """The published hashes, weakest first."""
+        """The published hashes by kind, weakest first."""
         return {name: value for name in HASHES if (value := getattr(self, name)) is not None}
 
     @property
     def max_bytes(self) -> int:
-        """The most bytes that this file can have."""
+        """The largest valid size of the file."""
         if self.size_bytes is not None:
             return self.size_bytes
         return MAX_BYTES if self.payload_bytes is None else self.payload_bytes + SLACK_BYTES
 
     @property
     def min_bytes(self) -> int:
-        """The least bytes that this file can have."""
+        """The smallest valid size of the file."""
         return self.size_bytes if self.size_bytes is not None else self.payload_bytes or 1
 
     def error(self, problem: str, path: StrPath, **parts: Any) -> ReproductionError:
-        """Return the error for this kind of file."""
+        """Return a WeightsError for a caffemodel, a DataError for any other file."""
         kind = WeightsError if self.kind is Kind.CAFFEMODEL else DataError
         return kind(problem, path=path, **parts)
 
 
 @dataclass(frozen=True)
 class _Document:
-    """The file, besides its format."""
+    """The content of the manifest, except its format number."""
 
     entries: tuple[Entry, ...]
     sets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -150,7 +150,14 @@ class _Document:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The published files by name, and the sets in which they are used together."""
+    """The published files by name, and the sets of files that are used together.
+
+    Attributes:
+        path: Path of the manifest.
+        entries: The entries by name.
+        sets: Names of the entries of each set.
+        unpublished: Names of the nets whose weights were never published.
+    """
 
     path: Path
     entries: Mapping[str, Entry]
@@ -158,10 +165,10 @@ class Manifest:
     unpublished: frozenset[str]
 
     def __getitem__(self, name: str) -> Entry:
-        """Return an entry.
+        """Return an entry by name.
 
         Raises:
-            DataError: there is none of this name, or the net's weights were never published.
+            DataError: If there is no entry of this name, or the net's weights were never published.
         """
         if name in self.unpublished:
             raise DataError(f"no caffemodel was published for {name}", path=self.path, remedy="It has to be trained.")
@@ -172,10 +179,14 @@ class Manifest:
         return self.entries[name]
 
     def select(self, name: str, nets: Iterable[str] | None = None) -> list[Entry]:
-        """Return the files of a set, its caffemodels narrowed to some nets.
+        """Return the entries of a set.
+
+        Args:
+            name: Name of the set.
+            nets: If not None, include only the caffemodels of these nets, before all other files of the set.
 
         Raises:
-            DataError: there is no such set, or a net is not in it.
+            DataError: If there is no such set, or a net is not in it.
         """
         if name not in self.sets:
             remedy = did_you_mean(name, self.sets) or f"There are {', '.join(self.sets)}."
@@ -191,10 +202,13 @@ class Manifest:
 
 
 def load(path: StrPath) -> Manifest:
-    """Read a manifest.
+    """Load a manifest.
+
+    Args:
+        path: Path of the JSON file.
 
     Raises:
-        DataError: it is missing, not JSON, or an entry is wrong; the entry and the field are named.
+        DataError: If the file is missing or not JSON, or an entry is invalid. The error names the entry and the field.
     """
     file = Path(path)
     try:

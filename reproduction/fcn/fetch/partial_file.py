@@ -1,4 +1,4 @@
-"""The file that a download grows: locked for one process, resumable, and never larger than the disk."""
+"""The partial file of a download: locked by one process, resumable, and checked against the free disk space."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the bytes of a part came from.
+    """The source of the bytes in a partial file.
 
     Attributes:
-        url: the address.
-        validator: the ETag or the date that it gave.
-        size: of the complete file.
+        url: The URL.
+        validator: The ETag or Last-Modified date that the server sent.
+        size: Size of the complete file, if known.
     """
 
     url: str
@@ -35,16 +35,17 @@ class Origin:
 
 
 class Part:
-    """``FILE.part``, which takes the name ``FILE`` when it is whole; ``FILE.part.json`` says where it came from.
+    """The partial file ``FILE.part``, which is renamed to ``FILE`` when it is complete.
 
-    Used in a ``with``, which holds the lock; bytes stay when it is left before ``finish``.
+    Its origin is recorded in ``FILE.part.json``. Use it as a context manager, which locks the file. If the block is
+    left before ``finish``, the bytes are kept.
 
     Args:
-        target: the file that it will be; its folder is there.
-        entry: the published file that it should become, for errors.
+        target: Path of the complete file, in an existing folder.
+        entry: The file's entry in the manifest, for errors.
 
     Raises:
-        DataError: another process is fetching the same file.
+        DataError: If another process is fetching the same file.
     """
 
     def __init__(self, target: Path, entry: Entry):
@@ -57,7 +58,7 @@ class Part:
 
     def __enter__(self) -> Part:
         with contextlib.ExitStack() as stack:
-            # The lock is not the part itself, which another process may rename before it is locked here.
+            # Lock a separate file: another process may rename the partial file before this one locks it.
             lock = locks.hidden(self.target, "lock")
             problem, remedy = "another process is fetching it", "Wait for it."
             stack.enter_context(locks.hold(lock, problem, place=self.path, remedy=remedy))
@@ -79,20 +80,20 @@ class Part:
             self._origin.unlink(missing_ok=True)
 
     def size(self) -> int:
-        """Return the bytes that are here."""
+        """Return the number of bytes in the partial file."""
         return os.fstat(self._file.fileno()).st_size
 
     def clear(self) -> None:
-        """Forget the bytes that are here."""
+        """Discard the bytes and the origin."""
         self._file.truncate(0)
         self._origin.unlink(missing_ok=True)
 
     def finish(self) -> None:
-        """Take the target's name."""
+        """Rename the partial file to the target."""
         self.path.replace(self.target)
 
     def origin(self, url: str) -> Origin | None:
-        """Return what this URL said with the bytes that are here; None where they are not from there."""
+        """Return the recorded origin, or None if there is none or it is not this URL."""
         try:
             origin = json_file.load(self._origin, Origin, "this is no origin of a download")
         except (OSError, DataError):
@@ -100,21 +101,28 @@ class Part:
         return origin if origin.url == url else None
 
     def begin(self, url: str, validator: str | None, size: int | None) -> None:
-        """Start again with the bytes of a URL, and keep its ETag or date, and its size where it is known."""
+        """Discard the bytes, and record a new origin if it has a validator.
+
+        Args:
+            url: The URL.
+            validator: The ETag or Last-Modified date that the server sent, or None.
+            size: Size of the complete file, if known.
+        """
         self.clear()
         if validator:
             with files.atomic(self._origin) as file:
                 file.write(json_file.dumps({"url": url, "validator": validator, "size": size}).encode())
 
     def write(self, block: bytes, total: int | None) -> None:
-        """Add bytes.
+        """Append bytes.
 
         Args:
-            block: the bytes.
-            total: the size of the whole file, where it is known.
+            block: The bytes.
+            total: Size of the complete file, if known.
 
         Raises:
-            WeightsError or DataError: the disk is full; what is here stays, and the download can go on from there.
+            WeightsError or DataError: If the disk is full. The bytes written so far are kept, and the download can be
+                resumed.
         """
         view = memoryview(block)
         try:
@@ -133,10 +141,13 @@ class Part:
             ) from None
 
     def need(self, total: int | None) -> None:
-        """Refuse to begin what the disk cannot hold.
+        """Check that the disk has room for the rest of the file.
+
+        Args:
+            total: Size of the complete file; if None, nothing is checked.
 
         Raises:
-            WeightsError or DataError: less is free than the file still needs.
+            WeightsError or DataError: If less space is free than the file still needs.
         """
         free = shutil.disk_usage(self.path.parent).free
         if total is not None and total - self.size() > free:

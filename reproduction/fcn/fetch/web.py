@@ -1,7 +1,7 @@
-"""HTTP for downloads: redirects, and bounds on what a server may send besides the file.
+"""HTTP for downloads, with safe redirects and limits on what a server may send apart from the file.
 
-A server may send interim answers, headers and the frames of chunks for ever, each byte just before the time is up. Here
-the headers, and then each block of the file, have to come within one time-out and one budget of bytes.
+A malicious server can send interim responses, headers or chunk frames endlessly, each byte just before the timeout.
+Here the headers, and then each block of the file, must arrive within one timeout and a limited number of bytes.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 HEADER_BYTES = 64 << 10
 """The most bytes of all headers of an answer, those of interim answers included."""
-_FRAME_BYTES = 64 << 10  # what may come with a block of a file: sizes of chunks, trailers
+_FRAME_BYTES = 64 << 10  # limit of the chunk sizes and trailers that come with a block of a file
 
 
 class RefusedRedirectError(Exception):
-    """A redirect that is not followed; says why."""
+    """Raised for a redirect that is not followed; the message says why."""
 
 
 class _Paced(io.RawIOBase):
-    """The bytes that come over a connection, of which so many may be read until a deadline."""
+    """A raw connection from which only a limited number of bytes can be read until a deadline."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket) -> None:
         self._raw, self._sock = raw, sock
@@ -36,7 +36,7 @@ class _Paced(io.RawIOBase):
         self.allow(HEADER_BYTES)
 
     def allow(self, size: int) -> None:
-        """Let ``size`` bytes be read within the time-out from now on."""
+        """Allow ``size`` bytes to be read within one timeout from now."""
         self._left, self._deadline = size, time.monotonic() + self._timeout_s
 
     def readable(self) -> bool:
@@ -59,7 +59,7 @@ class _Paced(io.RawIOBase):
 
 
 class Response(http.client.HTTPResponse):
-    """An answer whose bytes are paced."""
+    """An HTTP response with limits on the time and the bytes of its headers and of each block."""
 
     def __init__(self, sock: socket, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
@@ -68,17 +68,17 @@ class Response(http.client.HTTPResponse):
 
     def _read_status(self) -> tuple[str, int, str]:
         found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
-        while 100 < found[1] < 200:  # the base class skips 100 alone
+        while 100 < found[1] < 200:  # the base class skips only status 100
             http.client.parse_headers(self.fp)
             found = super()._read_status()  # type: ignore[misc]
         return found
 
     def block(self, size: int) -> bytes:
-        """Return the next bytes of the file, at most ``size``; none at its end.
+        """Return the next bytes of the body, at most ``size``; empty at the end.
 
         Raises:
-            OSError: the connection broke, or nothing came in time.
-            http.client.HTTPException: what came is not HTTP.
+            OSError: If the connection broke, or nothing arrived in time.
+            http.client.HTTPException: If the response is not valid HTTP.
         """
         self._paced.allow(size + _FRAME_BYTES)
         return self.read1(size)
@@ -103,12 +103,12 @@ class _Https(urllib.request.HTTPSHandler):
 
 
 class _Redirect(urllib.request.HTTPRedirectHandler):
-    """Follow redirects to http and https alone, and from https to https."""
+    """A handler that follows redirects to http and https only, and never from https to http."""
 
     def redirect_request(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage, newurl: str
     ) -> Request | None:
-        fp.close()  # the base class would read all of its body
+        fp.close()  # the base class would read the whole body
         scheme = urlsplit(newurl).scheme
         if scheme not in ("http", "https"):
             raise RefusedRedirectError(f"it redirects to {newurl[:200]!r}, which is no http address")
@@ -118,7 +118,7 @@ class _Redirect(urllib.request.HTTPRedirectHandler):
 
 
 def opener() -> urllib.request.OpenerDirector:
-    """Return what speaks http and https, and neither file nor ftp."""
+    """Return a URL opener for http and https, but not for file or ftp."""
     made = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),

@@ -296,7 +296,7 @@ def initialise(net: Net, row: Published, parents: Mapping[str, NetParameter]) ->
 
     Raises:
         WeightsError: If ``parents`` does not have exactly the names in ``row.parents``, a parent's weights do not fit,
-            or the parents lack a layer that ``learned_from_nothing`` does not list.
+            or the parents lack a layer other than the first convolution and those of ``learned_from_nothing``.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 each net's solve.py.
     """

@@ -1,4 +1,4 @@
-"""Anybody's pictures and labels: folders, labels painted in colours, and the check of both.
+"""Users' images and labels: folders, labels painted in colours, and a check of both.
 
-This room imports ``datasets.base``, ``images`` and ``nets``.
+This package imports ``datasets.base``, ``images`` and ``nets``.
 """

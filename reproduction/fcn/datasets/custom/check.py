@@ -1,6 +1,6 @@
-"""Looks at every picture and label of a folder, and says what is in it and why it could not be learnt from.
+"""Check a user's folder: read every image and label, and report what it contains and what would prevent training.
 
-``look`` reads each file once and returns a ``Report``: a value, for people and machines.
+``look`` reads each file once and returns a ``Report``.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from reproduction.fcn.datasets.custom.folder import Tree
 from reproduction.fcn.datasets.label_files import LabelReader
 from reproduction.fcn.images import decode
 
-#: Above so many pixels of a picture VGG16 wants tens of gigabytes to learn.
+#: Training VGG16 on an image with more pixels needs tens of gigabytes.
 MOST_PIXELS = 2_000_000
-#: Above this share of one class a net does well that says nothing else.
+#: With a larger share of one class, a net that predicts only this class scores well.
 MOST_OF_ONE = 0.99
 
 Size = tuple[int, int]  # height and width, pixels
 
-_SEVERAL = 12  # values or colours that a line lists
-#: What is wrong with labels whose colours are offered, to be named.
+_SEVERAL = 12  # numbers that a line lists
+#: The problems of labels whose colours are reported, so that the user can name them.
 _COLOURS_NOT_READ = (label_files.PAINTED, label_files.UNKNOWN, label_files.DIFFERENT)
 _MASK_PALETTE = (
     "name a --palette with the lines `0 0 0 background` and `255 255 255 thing`, which --write-palette writes"
@@ -41,13 +41,13 @@ _MASK_PALETTE = (
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is not as it should be, and where.
+    """A problem, and the files that have it.
 
     Attributes:
-        what: in words.
-        remedy: what to do, as a sentence.
-        files: where, with what was found there.
-        fatal: whether a training would fail, or learn nothing.
+        what: Description of the problem.
+        remedy: What to do, as a sentence; may be empty.
+        files: The files, with what was found in them.
+        fatal: True if training would fail, or learn nothing.
     """
 
     what: str
@@ -61,11 +61,11 @@ class Value:
     """One class number in the labels.
 
     Attributes:
-        label: the number.
-        name: of the class; ``void`` for 255, None for a number of no class.
-        pixels: with this number.
-        share: of the pixels that are not void.
-        images: labels that hold it.
+        label: The class number.
+        name: Name of the class; ``void`` for 255, None for a number of no class.
+        pixels: Number of pixels with this number.
+        share: Fraction of the pixels that are not void; 0 for void.
+        images: Number of labels that contain it.
     """
 
     label: int
@@ -77,23 +77,23 @@ class Value:
 
 @dataclass
 class Report:
-    """What a folder holds.
+    """The result of checking a folder.
 
     Attributes:
-        root: the folder.
-        folders: of pictures and of labels.
-        classes: names of the classes; None where nobody says them.
-        images: number of pictures.
-        labels: number of labels.
-        pairs: number of pictures with a label.
-        splits: number of pictures by split.
-        modes: how pictures and labels are stored: Pillow's modes, with how often.
-        sizes: (height, width) of the pictures, with how often.
-        values: what the labels say, by number.
-        colours: pixels by colour, of labels that hold colours other than those of class numbers; in the order of their
-            palette where all labels have the same, else most frequent first.
-        void: share of the pixels that are void.
-        problems: what is not as it should be, the worst first.
+        root: The folder.
+        folders: Names of the folders of images and of labels.
+        classes: Names of the classes; None if nothing defines them.
+        images: Number of images.
+        labels: Number of labels.
+        pairs: Number of images that have a label.
+        splits: Number of images by split.
+        modes: Pillow's modes of the images and of the labels, with their counts.
+        sizes: (height, width) of the images, with their counts.
+        values: The class numbers in the labels, in ascending order.
+        colours: Number of pixels by colour, if labels could not be read as class numbers; in the order of the palette
+            if one order fits all labels, else most frequent first.
+        void: Fraction of the pixels that are void.
+        problems: The problems, fatal ones first.
     """
 
     root: Path
@@ -112,7 +112,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether a training would not fail."""
+        """True if no fatal problem was found."""
         return not any(problem.fatal for problem in self.problems)
 
 
@@ -126,15 +126,15 @@ class _Found:
         self.pixels: Counter[int] = Counter()
         self.images: Counter[int] = Counter()
         self.colours: Counter[RGB] = Counter()
-        self.indices: dict[RGB, set[int]] = {}  # of a colour, in the palettes that hold it
+        self.indices: dict[RGB, set[int]] = {}  # colour -> its indices in the palettes
         self.read = 0
 
     def add(self, what: str, remedy: str, file: str = "", *, fatal: bool = True) -> None:
-        """Note a problem; those of one kind share a line."""
+        """Add a problem; files with the same problem are collected in one entry."""
         self.problems.setdefault((what, remedy, fatal), []).extend([file] if file else [])
 
     def failed(self, path: Path, error: DataError) -> None:
-        """Note what a reader raised."""
+        """Add a problem for a DataError that a reader raised."""
         got = f" ({error.got})" if error.got is not None else ""
         self.add(error.problem, error.remedy, f"{path}{got}")
 
@@ -145,16 +145,19 @@ def look(
     palette: Reading = None,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> Report:
-    """Look at a folder.
+    """Check a folder of images and labels.
 
     Args:
-        root: the folder, see ``folder``.
-        classes: the names of the classes; None where they are not known yet.
-        palette: how labels are read, see ``painted.Reading``.
-        progress: called with the number of pictures that were looked at, and of all.
+        root: The folder, see the module ``folder``.
+        classes: Names of the classes; None if they are not known yet.
+        palette: How labels are read, see ``color_labels.Reading``.
+        progress: Called with the number of images checked and their total.
+
+    Returns:
+        The report.
 
     Raises:
-        DataError: there is no such folder, or it is none to learn from.
+        DataError: If the folder does not exist, or has none of the known structures.
     """
     files = folder.tree(root)
     found = _Found()
@@ -182,7 +185,7 @@ def look(
 
 
 def _names(found: _Found, files: Tree) -> None:
-    """Find files without partner, and files of one name."""
+    """Find duplicate names, empty folders, and images or labels without a counterpart."""
     for paths in files.twice.values():
         found.add("files have one name", "Rename or remove one.", " and ".join(map(str, paths)))
     empty = [name for name, held in zip(files.folders, (files.images, files.labels), strict=True) if not held]
@@ -207,7 +210,7 @@ def _names(found: _Found, files: Tree) -> None:
 
 
 def _splits(found: _Found, files: Tree) -> dict[str, list[str]]:
-    """Take the splits, and find what their lists name and is not there."""
+    """Return the ids of each split, and find ids in the lists that do not exist or are in both splits."""
     splits: dict[str, list[str]] = {}
     for split in folder.SPLITS:
         try:
@@ -228,7 +231,7 @@ def _splits(found: _Found, files: Tree) -> dict[str, list[str]]:
 
 
 def _picture(found: _Found, path: Path) -> tuple[Size, Size] | None:
-    """Read a picture; return its height and width as a viewer shows it, and as the file has it."""
+    """Read an image; return (height, width) after EXIF rotation and as stored, or None if it cannot be read."""
     try:
         with image_files.open_image(path) as image:
             mode, stored = image.mode, (image.height, image.width)
@@ -276,7 +279,7 @@ def _label(
 
 
 def _count_colours(found: _Found, image: Image.Image) -> None:
-    """Count the colours of a label that has some, while they are few enough to be those of classes."""
+    """Count the colours of a colour or palette label, unless there are already too many for classes."""
     if len(found.colours) > color_labels.MOST_COLOURS or image.format in ("JPEG", "MPO"):
         return
     if image.mode == "P":
@@ -302,7 +305,7 @@ def _out_of_range(classes: int) -> tuple[str, str]:
 
 
 def _painted(found: _Found, names: Sequence[str] | None) -> None:
-    """Offer the palette that painted labels seem to have."""
+    """Set the remedy for labels that could not be read as class numbers, according to their colours."""
     if not any(what in _COLOURS_NOT_READ for what, _, _ in found.problems):
         found.colours.clear()
         found.indices.clear()
@@ -323,7 +326,7 @@ def _painted(found: _Found, names: Sequence[str] | None) -> None:
 
 
 def _whole(found: _Found, names: Sequence[str] | None, *, is_painted: bool) -> None:
-    """Find what only all labels together show."""
+    """Find problems that only all labels together show."""
     numbers = set(found.pixels)
     known = numbers - {VOID}
     if not found.read:
@@ -350,7 +353,7 @@ def _whole(found: _Found, names: Sequence[str] | None, *, is_painted: bool) -> N
 
 
 def _classes(found: _Found, names: Sequence[str], splits: dict[str, list[str]], present: dict[str, set[int]]) -> None:
-    """Find classes that are never seen, or hardly anything else."""
+    """Find classes that never occur, or that cover nearly everything."""
     learnt = set().union(*(present.get(id, set()) for id in splits.get("train", ())))
     for label, name in enumerate(names):
         if not found.pixels[label]:
@@ -390,7 +393,7 @@ def _summarise(report: Report, found: _Found, names: Sequence[str] | None) -> No
 
 
 def _ordered(found: _Found) -> list[tuple[RGB, int]]:
-    """Order the colours as one palette that fits all labels does; where there is none, most frequent first."""
+    """Return the colours in the order of a palette that fits all labels or, if there is none, most frequent first."""
     places = [index for indices in found.indices.values() for index in indices]
     if found.indices.keys() == found.colours.keys() and len(places) == len(set(places)) == len(found.colours):
         return sorted(found.colours.items(), key=lambda item: min(found.indices[item[0]]))

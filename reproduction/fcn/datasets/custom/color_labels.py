@@ -1,7 +1,7 @@
-"""Labels painted in colours, one for each class, and the files that say which colour is which.
+"""Labels painted in colours, one for each class, and the palette files that define the colours.
 
-A palette is a text file of lines ``R G B name``, in the order of the classes; the name ``void`` is no class but the
-label 255. ``voc`` stands for the colours in which PASCAL VOC draws its classes.
+A palette is a text file of lines ``R G B name``, in the order of the classes. The name ``void`` stands for the label
+255 and is not a class. Instead of a file, ``voc`` selects the colours in which PASCAL VOC draws its classes.
 """
 
 from __future__ import annotations
@@ -24,40 +24,45 @@ RGB = tuple[int, int, int]
 Palette = Mapping[str, RGB]
 UInt8 = npt.NDArray[np.uint8]
 
-#: How labels are read: by their colours; by the indices of palette pictures, whatever their colours; or, None, by
-#: numbers, where palette pictures must have a palette that is known for its class numbers.
+#: How labels are read. A palette: by colour. ``"indices"``: by the pixel values, whatever the palette of the image.
+#: None: by the pixel values, but the palette of a palette image must prove its indices, see ``label_files``.
 Reading = Palette | Literal["indices"] | None
 
 VOID_NAME = "void"
 VOC = "voc"
 INDICES: Final = "indices"
-#: No palette file is longer: 256 lines.
+#: The largest palette file that is read; a palette has at most 255 lines.
 MOST_BYTES = 1 << 20
-#: The most colours that are counted in labels; no labelling has as many.
+#: The number of colours that are counted in labels; far above any number of classes.
 MOST_COLOURS = 4096
 VOCS_CLASSES = 21
-#: What a mask of black and white is painted in.
+#: The palette of a black-and-white mask.
 MASK = {"background": (0, 0, 0), "thing": (255, 255, 255)}
 
 
 def reading(path: StrPath, names: Sequence[str] | None = None) -> Reading:
-    """Return how labels are read: ``indices`` for that word, else the palette that ``read`` returns.
+    """Return how labels are read: ``"indices"`` for that word, else the palette that ``read`` returns.
+
+    Args:
+        path: ``indices``, ``voc`` or the path of a palette.
+        names: Names of the classes, if known.
 
     Raises:
-        DataError: as ``read``.
+        DataError: In the same cases as ``read``.
     """
     return INDICES if str(path) == INDICES else read(path, names)
 
 
 def read(path: StrPath, names: Sequence[str] | None = None) -> dict[str, RGB]:
-    """Read a palette: the colour of each class by its name, in the order of the classes.
+    """Load a palette: the colour of each class by name, in the order of the classes.
 
     Args:
-        path: the file; or ``voc`` for VOC's colours of as many classes as there are names.
-        names: the classes, where they are known; a palette must have these.
+        path: Path of the palette, or ``voc`` for VOC's colours of as many classes as ``names`` has.
+        names: Names of the classes, if known; the palette must have exactly these.
 
     Raises:
-        DataError: the file cannot be read, is no palette, or has other classes.
+        DataError: If the file cannot be read or is not a palette, the classes differ from ``names``, or ``voc`` is
+            given without ``names``.
     """
     if str(path) == VOC:
         if names is None:
@@ -84,10 +89,18 @@ def read(path: StrPath, names: Sequence[str] | None = None) -> dict[str, RGB]:
 
 
 def check(found: Palette, names: Sequence[str] | None = None, path: StrPath = "") -> dict[str, RGB]:
-    """Check that a palette tells classes apart, and that they are these.
+    """Check that a palette has distinct colours and the expected classes.
+
+    Args:
+        found: The palette.
+        names: The expected classes in their order; None for any.
+        path: Path of the palette, for errors.
+
+    Returns:
+        The palette as a dict.
 
     Raises:
-        DataError: two classes have one colour, there are too few or too many, or others than ``names``.
+        DataError: If two classes have the same colour, there are not 1 to 254 classes, or they differ from ``names``.
     """
     by_colour: dict[RGB, str] = {}
     for name, colour in found.items():
@@ -104,32 +117,34 @@ def check(found: Palette, names: Sequence[str] | None = None, path: StrPath = ""
 
 
 def class_names(found: Palette) -> tuple[str, ...]:
-    """List the classes of a palette; index = label."""
+    """Return the classes of a palette, without void; the index is the label."""
     return tuple(name for name in found if name != VOID_NAME)
 
 
 def voc(names: Sequence[str]) -> dict[str, RGB]:
-    """Give classes the colours in which VOC draws its own."""
+    """Return the palette that has VOC's colours for the given classes, and for void."""
     colours = palette.voc()
     found = {name: _rgb(colours[i]) for i, name in enumerate(names)}
     return {**found, VOID_NAME: _rgb(colours[VOID])}
 
 
 def is_voc(found: Iterable[RGB], names: Sequence[str]) -> bool:
-    """Say whether labels are painted in VOC's colours of so many classes, and of void."""
+    """Return True if all colours are VOC's colours of the given number of classes, or of void."""
     return set(found) <= set(voc(names).values())
 
 
 def begin(found: Sequence[RGB], names: Sequence[str] | None = None) -> dict[str, RGB]:
-    """Begin the palette of painted labels, whose names are then to be replaced.
+    """Return a template of the palette for painted labels, in which the user replaces the names.
+
+    Black and white alone become background and thing, or the classes in ``names`` if there are two. If all colours are
+    VOC's, the palette has VOC's order and void; if ``names`` is given, it has VOC's colours of all these classes.
 
     Args:
-        found: the colours, in the order in which they shall be.
-        names: the classes, where they are known.
+        found: The colours, in the order that the palette should have.
+        names: Names of the classes, if known.
 
     Returns:
-        What ``read`` takes. Black and white are background and thing; VOC's colours get VOC's order and its void, and
-        are complete where the classes are known.
+        The colour of each class by name, as ``read`` returns it.
     """
     if set(found) == set(MASK.values()):
         return dict(zip(names if names and len(names) == len(MASK) else MASK, MASK.values(), strict=True))
@@ -143,15 +158,21 @@ def begin(found: Sequence[RGB], names: Sequence[str] | None = None) -> dict[str,
 
 
 def dumps(found: Palette) -> str:
-    """Write a palette as the text of its file."""
+    """Format a palette as the text of its file."""
     return "".join(f"{' '.join(map(str, colour))} {name}\n" for name, colour in found.items())
 
 
 def colours(image: Image.Image) -> dict[RGB, int]:
-    """Count the pixels of each colour of a picture, most frequent first; at most ``MOST_COLOURS`` are kept.
+    """Count the pixels of each colour of an image.
+
+    Args:
+        image: The image.
+
+    Returns:
+        The number of pixels by colour, most frequent first; at most ``MOST_COLOURS`` colours.
 
     Raises:
-        DataError: the pixels cannot be decoded.
+        DataError: If the pixels cannot be decoded.
     """
     found: Counter[int] = Counter()
     for _, part in image_files.parts(image):
@@ -164,26 +185,26 @@ def colours(image: Image.Image) -> dict[RGB, int]:
 
 
 def read_labels(image: Image.Image, found: Palette) -> UInt8:
-    """Read an open picture as ``labels`` does.
+    """Read an open image as painted labels, see ``labels``.
 
     Raises:
-        DataError: the pixels cannot be decoded, or one has a colour of no class.
+        DataError: If the pixels cannot be decoded, or a pixel has a colour of no class.
     """
     return image_files.decode(image, lambda part: labels(np.asarray(part.convert("RGB")), found))
 
 
 def labels(rgb: UInt8, found: Palette) -> UInt8:
-    """Turn colours into class numbers.
+    """Convert colours to class numbers.
 
     Args:
-        rgb: (H, W, 3).
-        found: the palette.
+        rgb: (H, W, 3) uint8, in RGB order.
+        found: The palette.
 
     Returns:
-        (H, W), void as 255.
+        (H, W) uint8; 255 for void.
 
     Raises:
-        DataError: a pixel has a colour of no class.
+        DataError: If a pixel has a colour of no class.
     """
     numbers = {name: number for number, name in enumerate(class_names(found))} | {VOID_NAME: VOID}
     known = sorted((_pack(colour), numbers[name]) for name, colour in found.items())
@@ -203,7 +224,7 @@ def labels(rgb: UInt8, found: Palette) -> UInt8:
 
 
 def listed(found: Iterable[RGB], most: int = 4) -> str:
-    """Word a few colours."""
+    """Format a few colours for an error message."""
     colours = list(found)
     more = f" and {len(colours) - most} more" if len(colours) > most else ""
     return ", ".join("({}, {}, {})".format(*colour) for colour in colours[:most]) + more

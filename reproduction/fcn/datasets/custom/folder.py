@@ -1,12 +1,12 @@
-"""Anybody's pictures and labels: a folder with ``images/`` and ``labels/``, or a tree like PASCAL VOC's.
+"""A user's images and labels: a folder with ``images/`` and ``labels/``, or with the structure of PASCAL VOC.
 
-A picture and its label have one name but for the ending: ``images/7.jpg``, ``labels/7.png``. A label's pixels are
-class numbers from 0, 255 for void; or colours, where a palette says which colour is which class.
+An image and its label have the same name except for the extension: ``images/7.jpg``, ``labels/7.png``. The pixels of a
+label are class numbers from 0, and 255 for void; or colours, if a palette assigns them to classes.
 
     DIR/classes.txt                      the names of the classes, one a line, the first for label 0
     DIR/palette.txt                      for painted labels instead: lines ``R G B name``
-    DIR/train.txt, DIR/val.txt           which pictures are learnt from and validated on, one name a line; without
-                                         them every fifth picture is validated on. A VOC tree has them in
+    DIR/train.txt, DIR/val.txt           the images to train on and to validate on, one name a line; without them,
+                                         every fifth image is for validation. A VOC tree has them in
                                          ImageSets/Segmentation/.
 """
 
@@ -31,21 +31,21 @@ from reproduction.fcn.images import caffe_input, decode
 from reproduction.fcn.nets import published_nets
 
 SPLITS = ("train", "val")
-FIFTH = 5  # of the pictures, one of so many is validated on, where no list says which
+FIFTH = 5  # without lists, one in so many images is for validation
 _KINDS = (("images", "labels", "."), ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"))
 
 
 @dataclass(frozen=True)
 class Tree:
-    """What a folder holds, by the names of its files without their endings.
+    """The files of a folder by id, which is their name without the extension.
 
     Attributes:
-        root: the folder.
-        images: id -> picture.
-        labels: id -> label.
-        twice: ids that several pictures or several labels have, with these files.
-        lists: the lists of ids that are there, by split.
-        folders: the names of the folders of pictures and of labels.
+        root: The folder.
+        images: Path of the image of each id.
+        labels: Path of the label of each id.
+        twice: Ids that several images or several labels have, with the paths of these files.
+        lists: Path of the list of each split that has one.
+        folders: Names of the folders of images and of labels.
     """
 
     root: Path
@@ -57,14 +57,17 @@ class Tree:
 
     @property
     def pairs(self) -> list[str]:
-        """The ids with a picture and a label, sorted."""
+        """The ids that have an image and a label, sorted."""
         return sorted(self.images.keys() & self.labels.keys())
 
     def ids(self, split: str) -> list[str]:
-        """List the ids of a split: those of its list, or those that no list has.
+        """Return the ids of a split.
+
+        These are the ids in its list or, if only the other split has a list, the pairs that are not in that. Without
+        lists, every fifth pair is in ``val`` (the last one if there are fewer than five), the others in ``train``.
 
         Raises:
-            DataError: there is no such split, or no pictures for it.
+            DataError: If there is no such split, or no image for it.
         """
         if split not in SPLITS:
             raise DataError(f"there is no split {split!r}", path=self.root, want=" or ".join(SPLITS))
@@ -89,16 +92,19 @@ class Tree:
         return found
 
     def _listed(self, split: str) -> list[str]:
-        """Read a list; people write the files' endings too."""
+        """Return the ids in a list, which may include the files' extensions."""
         listed = layouts.read_list(self.lists[split])
         return [id if id in self.images or Path(id).stem not in self.images else Path(id).stem for id in listed]
 
 
 def tree(root: StrPath) -> Tree:
-    """Look into a folder, without opening a picture.
+    """List the files of a folder, without opening an image.
+
+    Args:
+        root: The folder.
 
     Raises:
-        DataError: it is not there, or holds neither ``images`` and ``labels`` nor the folders of a VOC tree.
+        DataError: If the folder does not exist, or has neither ``images`` and ``labels`` nor VOC's folders.
     """
     place = Path(root)
     if not place.is_dir():
@@ -118,7 +124,7 @@ def _kind(place: Path) -> tuple[str, str, str] | None:
 
 
 def _no_tree(place: Path) -> DataError:
-    """Word what a folder holds instead, and which one near it was meant."""
+    """Return the error for a folder without images and labels; it lists the content and suggests a folder nearby."""
     shown = sorted(path for path in place.iterdir() if not path.name.startswith("."))
     inside = [path.name + "/" * path.is_dir() for path in shown]
     near = next((path for path in (*shown, place.parent) if path.is_dir() and _kind(path)), None)
@@ -132,12 +138,12 @@ def _no_tree(place: Path) -> DataError:
 
 
 def is_album(folder: Path) -> bool:
-    """Say whether pictures lie in a folder itself, and no folders beside them."""
+    """Return True if a folder contains image files and no subfolders."""
     return bool(_files(folder)[0]) and not any(path.is_dir() for path in folder.iterdir())
 
 
 def _files(folder: Path) -> tuple[dict[str, Path], dict[str, list[Path]]]:
-    """List the picture files of a folder by id, and the ids that several have."""
+    """Return the first image file of each id in a folder, and all files of the ids that several have."""
     found: dict[str, list[Path]] = {}
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file())
@@ -152,18 +158,19 @@ def _files(folder: Path) -> tuple[dict[str, Path], dict[str, list[Path]]]:
 def class_list(
     root: StrPath, classes: StrPath | None = None, colours: StrPath | None = None
 ) -> tuple[tuple[str, ...] | None, Reading]:
-    """Find the names of a folder's classes, and how its labels are read.
+    """Find the class names of a folder, and how its labels are read.
 
     Args:
-        root: the folder, whose classes.txt and palette.txt are taken where the others are None.
-        classes: a file of names.
-        colours: a palette, ``voc`` or ``indices``.
+        root: The folder.
+        classes: Path of a list of class names; None for the folder's classes.txt, if it exists.
+        colours: Path of a palette, or ``voc`` or ``indices``; None for the folder's palette.txt, if it exists.
 
     Returns:
-        The names, and the palette or ``indices``; None where nothing says them.
+        The class names, or None if nothing defines them; and the palette, ``"indices"`` or None, see
+        ``color_labels.Reading``.
 
     Raises:
-        DataError: a file is missing or wrong, or the two do not agree.
+        DataError: If a file is missing or invalid, or the two disagree.
     """
     own = {name: Path(root) / f"{name}.txt" for name in ("classes", "palette")}
     classes = classes or (own["classes"] if own["classes"].is_file() else None)
@@ -176,9 +183,9 @@ def class_list(
 
 
 class Folder(Dataset):
-    """A split of anybody's pictures and labels.
+    """A split of a user's folder of images and labels.
 
-    Pictures are read as a viewer shows them: any size, grey, 16-bit, transparent, turned by their camera.
+    Images are read as a viewer displays them: of any size, grey, 16-bit, transparent, rotated by EXIF.
 
     Shapes:
         kind   shape      dtype    content
@@ -187,19 +194,19 @@ class Folder(Dataset):
 
     Args:
         split: ``train`` or ``val``.
-        root: the folder.
-        tops: top -> kind.
-        mean: what to subtract, B G R.
-        classes: the names of the classes; None is what the folder's classes.txt or palette.txt says.
-        palette: how labels are read, see ``painted.Reading``; None with no ``classes`` is what the folder's
-            palette.txt says.
-        side: pictures with a longer side are shrunk to it, with their labels; 0 leaves them as they are.
-        order: ``seed`` and ``randomize``.
+        root: The folder.
+        tops: Mapping from top to kind; None for every kind, under its name.
+        mean: The mean to subtract, in BGR order.
+        classes: Names of the classes. If ``classes`` and ``palette`` are both None, the folder's classes.txt and
+            palette.txt are read.
+        palette: How labels are read, see ``color_labels.Reading``.
+        side: Limit of the longer side, in pixels: larger images are shrunk, with their labels. 0 for no limit.
+        order: ``seed`` and ``randomize``, see ``Dataset``.
     """
 
     name = "folder"
     kinds = ("data", "label")
-    label_lists: ClassVar[dict[str, str]] = {"label": "voc"}  # in whose place come the folder's own names
+    label_lists: ClassVar[dict[str, str]] = {"label": "voc"}  # a placeholder, replaced by the folder's classes
 
     def __init__(
         self,
@@ -232,19 +239,19 @@ class Folder(Dataset):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes; index = label."""
+        """The names of the classes; the index is the label."""
         return self._names
 
     @property
     def palette(self) -> Reading:
-        """How the labels are read."""
+        """How the labels are read, see ``color_labels.Reading``."""
         return self.read_labels.reading
 
     def file(self, kind: str, id: str) -> Path:
-        """Return the path of a picture or a label.
+        """Return the path of an image or a label; the file may not exist.
 
         Raises:
-            DataError: several files have this name.
+            DataError: If several files have this id.
         """
         if id in self.files.twice:
             said = " and ".join(map(str, self.files.twice[id]))
@@ -256,7 +263,7 @@ class Folder(Dataset):
         return self.tree / folder / f"{id}{ending}"
 
     def read(self, kind: str, path: Path) -> Array:
-        """Read a picture or a label."""
+        """Read an image or a label."""
         if kind == "data":
             return caffe_input.caffe_input(decode.shrink(decode.read_rgb(path), self.side), self.mean_bgr, flip=True)
         numbers = caffe_input.class_numbers(self.read_labels(path), len(self._names) - 1, void=VOID)
@@ -268,10 +275,10 @@ class Folder(Dataset):
 
 
 def check_names(names: object) -> tuple[str, ...]:
-    """Check a prototxt's classes: a list of names.
+    """Check the ``classes`` of a ``param_str``, and return them as a tuple.
 
     Raises:
-        DataError: they are something else.
+        DataError: If it is not a list or tuple of 1 to 254 strings.
     """
     if isinstance(names, list | tuple) and 0 < len(names) < VOID and all(map(_is_name, names)):
         return tuple(names)
@@ -283,10 +290,10 @@ def _is_name(name: object) -> bool:
 
 
 def check_side(side: object) -> int:
-    """Check a prototxt's greatest side: a number of pixels, or 0.
+    """Check the ``side`` of a ``param_str``, and return it.
 
     Raises:
-        DataError: it is something else.
+        DataError: If it is not an integer from 0 to 2**20 - 1.
     """
     if type(side) is int and 0 <= side < 1 << 20:
         return side
@@ -294,10 +301,10 @@ def check_side(side: object) -> int:
 
 
 def check_palette(colours: object) -> Reading:
-    """Check a prototxt's palette: None, ``indices``, or a colour by each name.
+    """Check the ``palette`` of a ``param_str``, and return it.
 
     Raises:
-        DataError: it is something else.
+        DataError: If it is not None, ``"indices"``, or a dict from names to tuples of three integers from 0 to 255.
     """
     if colours is None:
         return None

@@ -1,4 +1,4 @@
-"""Mini-VOC: a small data set that is drawn, not downloaded, in the layouts of the real ones.
+"""Mini-VOC: a small synthetic data set in the file formats of VOC and SBD.
 
-This room imports ``datasets.base``, ``datasets.voc`` and ``images``.
+This package imports ``datasets.base``, ``datasets.voc`` and ``images``.
 """

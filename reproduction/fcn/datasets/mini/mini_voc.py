@@ -1,8 +1,8 @@
-"""Mini-VOC: a small data set that is drawn, not downloaded, in the layouts of the real ones.
+"""Mini-VOC: a small synthetic data set in the file formats of VOC and SBD.
 
-``generate`` writes a VOC tree with palette PNGs and void borders, an SBD tree with MAT files, and pictures of single
-things to learn a classifier from. What reads VOC and SBD reads these as they are: the names of the classes come from
-each tree's ``classes.txt``.
+``generate`` writes a VOC tree with palette PNGs and void borders, an SBD tree with MAT files, and images of single
+objects to train a classifier on. Code that reads VOC and SBD reads these unchanged: the class names come from the
+``classes.txt`` of each tree.
 
     mini/pascal/VOC2011/     JPEGImages/, SegmentationClass/, ImageSets/Segmentation/{train,val,trainval}.txt
     mini/sbdd/dataset/       img/, cls/, train.txt, val.txt
@@ -30,41 +30,41 @@ from reproduction.fcn.images import palette
 
 Progress = Callable[[int, int], None]
 
-#: The names of the labels, in their order.
+#: Class names; the index is the label.
 CLASSES = ("background", *THINGS)
 
-FOLDER = "mini"  # below the data root
+FOLDER = "mini"  # relative to the data root
 SEED = 2015
-TRAIN, VAL = 400, 80  # pictures of several things
-OBJECTS = {"train": 840, "val": 84}  # pictures of one thing, or of none
-OBJECT_SIZE = 112  # their height and width, pixels
-HEIGHTS, WIDTHS = (176, 208), (208, 240)  # of the others
-RADII, OBJECT_RADII = (24.0, 64.0), (24.0, 52.0)  # of things, pixels
-IN_BOTH = 20  # pictures to learn from that VOC's train split has too, with void borders
+TRAIN, VAL = 400, 80  # number of scenes, with several objects each
+OBJECTS = {"train": 840, "val": 84}  # number of images with one object, or with background only
+OBJECT_SIZE = 112  # height and width of these, in pixels
+HEIGHTS, WIDTHS = (176, 208), (208, 240)  # ranges of the scenes' sizes, in pixels
+RADII, OBJECT_RADII = (24.0, 64.0), (24.0, 52.0)  # ranges of the objects' radii, in pixels
+IN_BOTH = 20  # training scenes that are also in VOC's train split, with void borders
 
 _TITLE = "Mini-VOC"
 _VERSION = f"{_TITLE}, drawing 2"
-_ABOUT = "about.txt"  # in the folder: which drawing it is, and the hash of what it holds
+_ABOUT = "about.txt"  # version and seed, and the hash of all files
 _VOC, _SBD, _OBJECTS = "pascal/VOC2011", "sbdd/dataset", "objects"
 
 
 def generate(root: StrPath, *, seed: int = SEED, progress: Progress | None = None) -> Path:
-    """Draw the data set into ``root/mini``, in about twenty seconds; one that is there, whole, is left as it is.
+    """Draw the data set into ``root/mini``, in about twenty seconds; an existing drawing is checked and kept.
 
-    The folder appears when it is complete. The drawing of another version or seed is replaced. While another process
-    draws there, this one waits for it.
+    The folder appears when it is complete. A drawing of another version or seed is replaced. If another process is
+    drawing there, this one waits for it.
 
     Args:
-        root: the data root.
-        seed: another seed, other pictures.
-        progress: called with the pictures drawn so far, and in all.
+        root: The data root.
+        seed: Seed of the random numbers.
+        progress: Called with the number of images drawn and their total.
 
     Returns:
-        ``root/mini``, which is a data root itself: the layouts of the real data sets are below it.
+        The path ``root/mini``, which is itself a data root with the layouts of the real data sets.
 
     Raises:
-        DataError: the folder holds something else, or files of the drawing are lost or changed.
-        ReproductionError: it cannot be written.
+        DataError: If the folder contains something else, or files of the drawing are lost or changed.
+        ReproductionError: If the folder cannot be written.
     """
     place, about = Path(root) / FOLDER, f"{_VERSION}, seed {seed}"
     if _drawn(place) == about:
@@ -86,7 +86,11 @@ def generate(root: StrPath, *, seed: int = SEED, progress: Progress | None = Non
 
 
 def _drawn(place: Path) -> str | None:
-    """Say which drawing is there, whole and unchanged; None where there is nothing."""
+    """Return the version and seed of the drawing in a folder, or None if the folder does not exist.
+
+    Raises:
+        DataError: If the folder contains something else, or files of the drawing are lost or changed.
+    """
     if not place.exists():
         return None
     about = place / _ABOUT
@@ -101,7 +105,7 @@ def _drawn(place: Path) -> str | None:
 
 
 def _content(place: Path) -> str:
-    """Name what a drawing's files hold: SHA-256 over their paths and bytes."""
+    """Return the SHA-256 of a drawing's files, over their paths and bytes."""
     total = hashlib.sha256()
     for path in sorted(path for path in place.rglob("*") if path.is_file() and path.name != _ABOUT):
         data = path.read_bytes()
@@ -151,7 +155,7 @@ def _object(rng: Random, label: int) -> Scene:
 
 
 def _write_scene(place: Path, id: str, drawn: Scene, *, in_voc: bool) -> None:
-    """Write a picture into SBD, and into VOC where it belongs to both, as most pictures of SBD do."""
+    """Write a scene into SBD and, if ``in_voc``, into VOC too, since most real SBD images are in both."""
     _write_jpeg(place / _SBD / "img" / f"{id}.jpg", drawn.rgb)
     _write_mat(place / _SBD / "cls" / f"{id}.mat", drawn.labels)
     if in_voc:
@@ -161,12 +165,12 @@ def _write_scene(place: Path, id: str, drawn: Scene, *, in_voc: bool) -> None:
 
 
 def _write_jpeg(path: Path, rgb: UInt8) -> None:
-    # Colour at full resolution: how it is scaled up again is the one thing that decoders do differently.
+    # Without chroma subsampling: its upsampling is the one step in which JPEG decoders differ.
     Image.fromarray(rgb).save(path, quality=95, subsampling=0)
 
 
 def _write_mat(path: Path, labels: UInt8) -> None:
-    """Write labels as SBD does: with the classes that are there and, for each class, its boundaries."""
+    """Write labels as SBD does: the label map, the classes in it, and the boundaries of each class."""
     import scipy.io
     import scipy.sparse
 
@@ -185,13 +189,13 @@ def _write_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 class Mini(VOC):
-    """Mini-VOC's pictures to be scored on, see ``VOC``.
+    """The scenes of Mini-VOC to score on, see ``VOC``.
 
     Args:
-        split: ``val``; ``train`` and ``trainval`` are a few pictures that VOC and SBD have both.
-        root: the data root; the tree is below its ``mini``.
-        tops: top -> kind.
-        params: as ``VOC``'s.
+        split: ``val``; or ``train``, which has only a few of the training scenes, or ``trainval``, which is both.
+        root: The data root; the data set is in its folder ``mini``.
+        tops: Mapping from top to kind; None for every kind, under its name.
+        params: Further arguments of ``VOC``.
     """
 
     name = "mini"
@@ -202,13 +206,13 @@ class Mini(VOC):
 
 
 class MiniSBD(SBD):
-    """Mini-VOC's pictures to learn from, see ``SBD``.
+    """The scenes of Mini-VOC to train on, see ``SBD``.
 
     Args:
-        split: ``train``; ``val`` is the same as ``Mini``'s, without void.
-        root: the data root; the tree is below its ``mini``.
-        tops: top -> kind.
-        params: as ``SBD``'s.
+        split: ``train``; ``val`` has the images of ``Mini``'s val, with labels without void.
+        root: The data root; the data set is in its folder ``mini``.
+        tops: Mapping from top to kind; None for every kind, under its name.
+        params: Further arguments of ``SBD``.
     """
 
     name = "mini-sbd"
@@ -219,7 +223,7 @@ class MiniSBD(SBD):
 
 
 def digest(dataset: Dataset) -> str:
-    """Name what a split holds: SHA-256 over the ids and the samples as the net gets them."""
+    """Return the SHA-256 of a split, over its ids and preprocessed samples."""
     total = hashlib.sha256()
     for id, sample in zip(dataset.ids, dataset, strict=True):
         total.update(f"{id} {[(top, array.shape, array.dtype.str) for top, array in sample.items()]}".encode())

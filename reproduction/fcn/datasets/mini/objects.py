@@ -1,7 +1,7 @@
-"""The things of Mini-VOC: six classes, each with a shape, a texture and thin parts of its own.
+"""The objects of Mini-VOC: six classes, each with a characteristic shape, texture and thin parts.
 
-A thing is drawn from distances: every part is an array of signed distances to its edge, negative inside, in units of
-the thing's radius. Numbers are double precision, so that a last digit that differs between machines moves no pixel.
+An object is drawn from signed distances: each part is an array of distances to its edge, negative inside, in units of
+the object's radius. All numbers are in double precision, so that rounding differences between machines change no pixel.
 """
 
 from __future__ import annotations
@@ -14,31 +14,32 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
-Random = np.random.RandomState  # frozen by numpy: its numbers stay what they are in every version
+Random = np.random.RandomState  # NumPy guarantees the same numbers in every version
 Colour = tuple[float, float, float]
-Paint = Colour | Array  # one for all, or (3, H, W)
+Paint = Colour | Array  # one colour, or one for each pixel, (3, H, W)
 Point = tuple[float, float]
 
 WHITE: Colour = (1.0, 1.0, 1.0)
 BLACK: Colour = (0.0, 0.0, 0.0)
-_REACH = 1.12  # half the side of a thing's patch, in radii
-_LEAST_PX = 0.9  # half the width of the thinnest part
+_REACH = 1.12  # half the side of an object's patch, in radii
+_LEAST_PX = 0.9  # half the width of the thinnest part, in pixels
 
 
 class Thing:
-    """A square patch with a thing in its middle, drawn part by part, each over those before.
+    """A square patch with an object in its middle, drawn part by part, each over the previous ones.
 
     Args:
-        radius: of the thing, in pixels.
-        angle: by which it is turned, in radians.
-        mirror: whether it looks the other way.
-        light: where the light comes from, as a unit vector (right, down).
+        radius: Radius of the object, in pixels.
+        angle: Rotation, in radians.
+        mirror: If True, the object is mirrored.
+        light: Direction of the light, as a unit vector (right, down).
 
     Attributes:
-        x: coordinate to the thing's right, (S, S), in radii.
-        y: likewise, down.
-        distance: to the edge of the whole, (S, S).
-        rgb: colours, (3, S, S), 0 to 1, also outside.
+        x: Coordinate in the object's direction to the right, (S, S), in radii.
+        y: Coordinate in the object's direction downwards, (S, S), in radii.
+        pixel: Size of a pixel, in radii.
+        distance: Signed distance to the edge of the whole object, (S, S), in radii.
+        rgb: Colours, (3, S, S), nominally 0 to 1; 0 outside the object.
     """
 
     def __init__(self, radius: float, angle: float, mirror: bool, light: Point):
@@ -55,16 +56,16 @@ class Thing:
 
     @property
     def alpha(self) -> Array:
-        """How much of each pixel the thing covers, (S, S), 0 to 1."""
+        """The fraction of each pixel that the object covers, (S, S), 0 to 1."""
         return self._cover(self.distance)
 
     def add(self, distance: Array, colour: Paint, round: float = 0.0) -> None:
         """Draw a part.
 
         Args:
-            distance: to its edge, (S, S).
-            colour: one for all, or (3, S, S).
-            round: how far from its edge the part bends away and darkens, in radii.
+            distance: Signed distance to its edge, (S, S), in radii.
+            colour: One colour, or one for each pixel, (3, S, S).
+            round: Width of the zone inside the edge in which the part darkens, in radii; 0 for a flat part.
         """
         cover = self._cover(distance)
         light = self._lit
@@ -74,7 +75,7 @@ class Thing:
         np.minimum(self.distance, distance, out=self.distance)
 
     def thin(self, width: float) -> float:
-        """Keep a part at least as wide as a pixel shows."""
+        """Return ``width``, or the half width of the thinnest visible part if that is larger, in radii."""
         return max(width, _LEAST_PX * self.pixel)
 
     def _cover(self, distance: Array) -> Array:
@@ -83,19 +84,29 @@ class Thing:
     # ---- distances
 
     def disc(self, x: float, y: float, r: float) -> Array:
-        """Measure the distance to a disc."""
+        """Return the signed distance to a disc, (S, S)."""
         return self.to(x, y) - r
 
     def to(self, x: float, y: float) -> Array:
-        """Measure the distance to a point."""
+        """Return the distance to a point, (S, S)."""
         return np.sqrt((self.x - x) ** 2 + (self.y - y) ** 2)
 
     def ellipse(self, x: float, y: float, a: float, b: float) -> Array:
-        """Measure, nearly, the distance to an ellipse with half axes ``a`` and ``b``."""
+        """Return the approximate signed distance to an ellipse with half axes ``a`` and ``b``, (S, S)."""
         return (np.sqrt(((self.x - x) / a) ** 2 + ((self.y - y) / b) ** 2) - 1) * min(a, b)
 
     def bar(self, start: Point, end: Point, r: float, r_end: float | None = None) -> Array:
-        """Measure the distance to a bar with round ends, of half width ``r``, or from ``r`` to ``r_end``."""
+        """Return the signed distance to a bar with round ends.
+
+        Args:
+            start: Centre of one end, (x, y).
+            end: Centre of the other end, (x, y).
+            r: Half width.
+            r_end: Half width at ``end``, if the bar tapers.
+
+        Returns:
+            (S, S), in radii; approximate for a tapering bar.
+        """
         (x0, y0), (x1, y1) = start, end
         dx, dy = x1 - x0, y1 - y0
         along = np.clip(((self.x - x0) * dx + (self.y - y0) * dy) / (dx * dx + dy * dy), 0, 1)
@@ -103,7 +114,7 @@ class Thing:
         return away - r if r_end is None else away - (r + (r_end - r) * along)
 
     def corners(self, *points: Point) -> Array:
-        """Measure, nearly, the distance to a convex polygon whose corners go round clockwise on the screen."""
+        """Return the approximate signed distance to a convex polygon with corners in clockwise order on the screen."""
         distance = np.full(self.x.shape, -np.inf)
         for (x0, y0), (x1, y1) in zip(points, (*points[1:], points[0]), strict=True):
             dx, dy = x1 - x0, y1 - y0
@@ -113,7 +124,18 @@ class Thing:
 
 
 def hue(rng: Random, centre: float, spread: float, saturation: Point, value: Point) -> Colour:
-    """Draw a colour: its hue within ``spread`` of ``centre`` (turns), saturation and value from ranges."""
+    """Draw a random colour.
+
+    Args:
+        rng: The random generator.
+        centre: Mean of the hue, in turns.
+        spread: Largest deviation of the hue from ``centre``, in turns.
+        saturation: Range of the saturation, 0 to 1.
+        value: Range of the value, 0 to 1.
+
+    Returns:
+        R, G, B, 0 to 1.
+    """
     turn = (centre + rng.uniform(-spread, spread)) % 1 * 6
     s, high = rng.uniform(*saturation), rng.uniform(*value)
     red, green, blue = (high * (1 - s + s * min(max(abs((turn + k) % 6 - 3) - 1, 0), 1)) for k in (0, 4, 2))
@@ -121,24 +143,24 @@ def hue(rng: Random, centre: float, spread: float, saturation: Point, value: Poi
 
 
 def darker(colour: Colour, share: float) -> Colour:
-    """Take a share of a colour's light."""
+    """Return a colour multiplied by ``share``."""
     red, green, blue = colour
     return share * red, share * green, share * blue
 
 
 def mix(share: Array | float, one: Paint, other: Paint) -> Array:
-    """Blend: ``one`` where the share is 0, ``other`` where it is 1; (3, H, W)."""
+    """Blend two colours: ``one`` where the share is 0, ``other`` where it is 1; (3, H, W)."""
     a, b = solid(one), solid(other)
     return np.asarray(a + (b - a) * share)
 
 
 def solid(paint: Paint) -> Array:
-    """Spread one colour over (3, 1, 1); leave colours for every pixel as they are."""
+    """Return one colour as (3, 1, 1), and colours of each pixel unchanged."""
     return paint if isinstance(paint, np.ndarray) else np.array(paint)[:, None, None]
 
 
 def union(distances: Iterable[Array]) -> Array:
-    """Measure the distance to the nearest of several parts."""
+    """Return the signed distance to the union of several parts."""
     return functools.reduce(np.minimum, distances)
 
 
@@ -147,7 +169,7 @@ def _step(values: Array, sharp: float) -> Array:
 
 
 def _fold(values: Array) -> Array:
-    """Go down from 1 to 0 and up again, once a unit."""
+    """Return a triangle wave of period 1: 1 at integers, 0 halfway between them."""
     return np.abs(2 * (values - np.floor(values)) - 1)
 
 
@@ -278,7 +300,7 @@ def wheel(t: Thing, rng: Random) -> None:
     t.add(r - 0.06, rubber)
 
 
-#: What draws each class, by its name; background aside, in the order of the labels.
+#: The drawing function of each class except background, by name, in the order of the labels.
 THINGS: dict[str, Callable[[Thing, Random], None]] = {
     draw.__name__: draw for draw in (beetle, fish, flower, jellyfish, kite, wheel)
 }

@@ -1,7 +1,7 @@
-"""Pictures of things before grounds, with their label maps: what Mini-VOC is made of.
+"""The images of Mini-VOC and their label maps: objects in front of a background.
 
-Everything is a function of the seed. Numbers are double precision, drawn by numpy's frozen generator, and added up in
-one order, so that every machine draws the same pixels.
+An image depends only on the random generator. All numbers are in double precision, drawn by NumPy's frozen RandomState
+and summed in a fixed order, so that every machine draws the same pixels.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from reproduction.fcn.datasets.mini.objects import (
 UInt8 = npt.NDArray[np.uint8]
 
 VOID = 255
-_EDGE = 0.2  # a pixel is void where a thing covers more than this of it, and less than all but this
+_EDGE = 0.2  # a pixel is void if an object covers between this and 1 minus this of it
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture.
+    """An image and its labels.
 
     Attributes:
         rgb: (H, W, 3) uint8.
-        labels: (H, W) uint8, 0 for the ground, then the classes in the order of ``THINGS``.
-        void: (H, W) bool, where an edge runs through the pixel.
+        labels: (H, W) uint8; 0 for background, then the classes in the order of ``THINGS``.
+        void: (H, W) bool; True for pixels on the edge of an object.
     """
 
     rgb: UInt8
@@ -51,15 +51,15 @@ class Scene:
 def scene(
     rng: Random, height: int, width: int, kinds: Sequence[int], radii: tuple[float, float], inside: float
 ) -> Scene:
-    """Draw a picture.
+    """Draw an image.
 
     Args:
-        rng: where chance comes from.
-        height: pixels.
-        width: pixels.
-        kinds: the things in it by their labels, the farthest first.
-        radii: least and greatest radius of a thing, in pixels.
-        inside: how far a thing's middle is from the border at least, in its radii, where there is room.
+        rng: The random generator.
+        height: Height in pixels.
+        width: Width in pixels.
+        kinds: Labels of the objects, the farthest first.
+        radii: Smallest and largest radius of an object, in pixels.
+        inside: Smallest distance of an object's centre from the border, in its radii, if the image is large enough.
     """
     angle = rng.uniform(0, 2 * math.pi)
     light = math.cos(angle), math.sin(angle)
@@ -78,7 +78,7 @@ def scene(
 
 
 def _place(rng: Random, inside: float, height: int, width: int, taken: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """Choose where a thing's middle is: well inside the picture, at the best of a few places among the others."""
+    """Choose the centre of an object: of four random positions, the one farthest from the other objects."""
     places = []
     for _ in range(4):
         spare = [max(size - 2 * inside, 0) for size in (height, width)]
@@ -98,7 +98,7 @@ def _lay(
     where: tuple[int, int],
     light: Point,
 ) -> None:
-    """Lay a thing, and before it its shadow, over the picture."""
+    """Draw an object and its shadow over the image, and update the labels."""
     alpha = thing.alpha
     reach = alpha.shape[0] // 2
     shift = max(2, round(reach / 9))
@@ -117,7 +117,7 @@ def _lay(
 def _overlap(
     size: tuple[int, ...], patch: tuple[int, ...], corner: tuple[int, int]
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Cut what of a patch at ``corner`` lies in the picture: the part of the picture, and of the patch."""
+    """Return the slices of the image and of a patch at ``corner`` in which they overlap."""
     there, here = [], []
     for length, side, start in zip(size, patch, corner, strict=True):
         low, high = max(start, 0), max(min(start + side, length), max(start, 0))
@@ -127,7 +127,7 @@ def _overlap(
 
 
 def _blurred(values: Array, reach: int) -> Array:
-    """Blur by a box, twice along each axis."""
+    """Blur with a box filter, twice along each axis."""
     width = 2 * reach + 1
     for axis in (0, 1, 0, 1):
         before = [(0, 0), (0, 0)]
@@ -138,7 +138,7 @@ def _blurred(values: Array, reach: int) -> Array:
 
 
 def _expose(rng: Random, picture: Array) -> UInt8:
-    """Light the picture from one side, and take it: warm or cold, bright or dark, with the noise of a camera."""
+    """Apply uneven lighting, a colour cast, an exposure and noise; return (H, W, 3) uint8."""
     _, height, width = picture.shape
     across = np.linspace(-1, 1, width)[None, :] * rng.uniform(-0.18, 0.18)
     down = np.linspace(-1, 1, height)[:, None] * rng.uniform(-0.18, 0.18)
@@ -152,14 +152,14 @@ def _expose(rng: Random, picture: Array) -> UInt8:
 
 
 def noise(rng: Random, height: int, width: int, cell: Point, octaves: int = 3) -> Array:
-    """Draw smooth noise, (H, W), around 0, mostly within -1 to 1.
+    """Return smooth noise, (H, W), around 0, mostly within -1 to 1.
 
     Args:
-        rng: where chance comes from.
-        height: pixels.
-        width: pixels.
-        cell: height and width of the largest patches, pixels.
-        octaves: how often smaller patches, of half the size, are added.
+        rng: The random generator.
+        height: Height in pixels.
+        width: Width in pixels.
+        cell: Height and width of the largest patches, in pixels.
+        octaves: Number of layers; each has patches of half the size of the previous one.
     """
     total = np.zeros((height, width))
     for octave in range(octaves):
@@ -182,7 +182,7 @@ def _between(size: int, cell: float) -> tuple[npt.NDArray[np.intp], Array]:
 
 
 def _ground(rng: Random, height: int, width: int) -> Array:
-    """Draw what things lie before, (3, H, W)."""
+    """Draw a random background, (3, H, W)."""
     return GROUNDS[rng.randint(len(GROUNDS))](rng, height, width)
 
 
