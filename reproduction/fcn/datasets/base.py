@@ -140,6 +140,7 @@ class Dataset(Sequence[Sample]):
             limit: Check only the first ``limit`` samples; None for all.
         """
         files = [self.file(kind, id) for id in self.ids[:limit] for kind in self.tops.values()]
+        # List each folder once instead of testing each file.
         present = {folder: _names(folder) for folder in {path.parent for path in files}}
         return [path for path in files if path.name not in present[path.parent]]
 

@@ -113,6 +113,7 @@ class _Reader:
             kind, size, start = kind & 0xFFFF, kind >> 16, self.at + 4
         if start + size > len(self.data) or (start == self.at + 4 and size > 4):
             raise _broken(f"the element at byte {self.at} reaches past its end")
+        # Compressed elements are not padded.
         padded = size if kind == _COMPRESSED else (size + 7) // 8 * 8
         self.at = self.at + 8 if start == self.at + 4 else start + padded
         return kind, self.data[start : start + size]
@@ -165,7 +166,7 @@ class _Array:
         dtype = np.dtype(self.rest.order + _STORED[kind])
         if len(content) != dtype.itemsize * self.shape[0] * self.shape[1]:
             raise _broken(f"{len(content)} bytes do not make {self.shape[0]} x {self.shape[1]} of {dtype.name}")
-        return np.frombuffer(content, dtype).reshape(self.shape, order="F")
+        return np.frombuffer(content, dtype).reshape(self.shape, order="F")  # MATLAB stores column by column
 
     def _content(self, want: int, size: int | None = None) -> memoryview:
         kind, content = self.rest.element()

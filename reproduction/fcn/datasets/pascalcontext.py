@@ -17,9 +17,10 @@ from reproduction.fcn.images import caffe_input
 
 MEAN_BGR = np.array((104.007, 116.669, 122.679), np.float32)
 
-# Three of the published nets' class names differ from those among the 459 labels. Upstream bug, fixed: the published
-# layer expects the nets' names in 59_labels.txt, and fails on the list of the data set's site, which has the names
-# among the 459. Here both are accepted. Source: pascalcontext_layers.py L53-54.
+# Upstream bug, fixed: three classes of the published nets have other names among PASCAL-Context's 459 labels. The
+# published layer expects the nets' names in 59_labels.txt, and fails on the list of the data set's site, which has the
+# names among the 459. Here both lists are accepted.
+# Source: pascalcontext_layers.py L53-54.
 RENAMED = {"diningtable": "table", "bedcloth": "bedclothes", "clothes": "cloth"}
 
 

@@ -44,7 +44,7 @@ class Patience:
         tries: Number of consecutive failures after which the source is abandoned.
         delay_s: Seconds before the second attempt; doubled before each further one.
         timeout_s: Seconds to wait for a connection, and for the next bytes.
-        worth_bytes: An attempt that receives at least this many bytes resets the count of failures, since a long file
+        worth_bytes: An attempt that receives at least this many bytes restarts the count of failures, since a long file
             may need many attempts.
         sleep: Function that pauses for a number of seconds.
     """

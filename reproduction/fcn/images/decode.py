@@ -113,4 +113,5 @@ def _eight_bits(image: Image.Image) -> UInt8:
             want="8 or 16 bits",
             remedy="Save it as 8-bit PNG.",
         )
+    # Scale 0xFFFF to 255, rounded to nearest.
     return cast(UInt8, ((pixels.astype(np.uint32) * 255 + 0x7FFF) // 0xFFFF).astype(np.uint8))

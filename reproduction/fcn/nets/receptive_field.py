@@ -98,6 +98,7 @@ def _counts(spec: LayerParameter, bottoms: list[_Blob]) -> list[int]:
 
 
 def _top(spec: LayerParameter, bottoms: list[_Blob]) -> _Blob:
+    # The second bottom of a Crop defines only the size.
     first = bottoms[:1] if spec.type == "Crop" else bottoms
     channels = sum(blob.channels for blob in first) if spec.type == "Concat" else first[0].channels
     field, stride = max(blob.field for blob in first), max(blob.stride for blob in first)

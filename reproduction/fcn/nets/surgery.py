@@ -122,6 +122,7 @@ def transplant(target: Net, source: Source, suffix: str = "") -> TransplantRepor
             want=_few(list(target.params)),
             remedy="They belong to another net.",
         )
+    # Write only after all checks have passed, so that an error leaves the target unchanged.
     for blob, values in found:
         _assign(blob, values)
     report.untouched.extend(name for name in target.params if name not in touched)
@@ -173,8 +174,8 @@ def interp(net: Net, layers: Iterable[str] | None = None) -> list[str]:
                 "only square kernels interpolate", layer=name, got=shape, want="(C, C, K, K) or (C, 1, K, K)"
             )
         if shape[0] != shape[1] and shape[1] != 1:
-            # Upstream bug, fixed: for a layer with another number of outputs than inputs, the published interp prints a
-            # message and `raise` without an exception. Here it raises a NetError.
+            # Upstream bug, fixed: if a layer cannot interpolate, the published interp prints a message and executes a
+            # bare `raise`, which fails with an unrelated error. Here it raises a NetError.
             raise NetError(
                 "a layer that interpolates has as many outputs as inputs, or one output a group",
                 layer=name,

@@ -207,6 +207,7 @@ def labels(rgb: UInt8, found: Palette) -> UInt8:
         DataError: If a pixel has a colour of no class.
     """
     numbers = {name: number for number, name in enumerate(class_names(found))} | {VOID_NAME: VOID}
+    # Pack each colour into one integer, and find all pixels by binary search in the sorted palette.
     known = sorted((_pack(colour), numbers[name]) for name, colour in found.items())
     keys = np.array([key for key, _ in known], np.uint32)
     packed = _packed(rgb)

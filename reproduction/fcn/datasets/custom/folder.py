@@ -63,8 +63,9 @@ class Tree:
     def ids(self, split: str) -> list[str]:
         """Return the ids of a split.
 
-        These are the ids in its list or, if only the other split has a list, the pairs that are not in that. Without
-        lists, every fifth pair is in ``val`` (the last one if there are fewer than five), the others in ``train``.
+        These are the ids in its list or, if only the other split has a list, the pairs that are not in the other list.
+        Without lists, every fifth pair is in ``val`` (the last one if there are fewer than five), the others in
+        ``train``.
 
         Raises:
             DataError: If there is no such split, or no image for it.

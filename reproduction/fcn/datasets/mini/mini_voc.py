@@ -123,6 +123,7 @@ def _draw(place: Path, seed: int, progress: Progress) -> None:
     total, done = TRAIN + VAL + sum(OBJECTS.values()), 0
     ids = [f"{seed}_{number:06d}" for number in range(1, TRAIN + VAL + 1)]
     splits = {"train": ids[:TRAIN], "val": ids[TRAIN:]}
+    # Each image has a separate generator, so it does not depend on the images before it.
     for stream, (split, names) in enumerate(splits.items()):
         for i, id in enumerate(names):
             _write_scene(place, id, _scene(Random([seed, stream, i])), in_voc=split == "val" or i < IN_BOTH)
@@ -176,6 +177,7 @@ def _write_mat(path: Path, labels: UInt8) -> None:
 
     boundaries = np.empty((len(CLASSES) - 1, 1), object)
     for k in range(len(CLASSES) - 1):
+        # A boundary pixel of the class has a 4-neighbour outside it; the image border is no boundary.
         mine = np.pad(labels == k + 1, 1, mode="edge")
         edge = mine[1:-1, 1:-1] & ~(mine[:-2, 1:-1] & mine[2:, 1:-1] & mine[1:-1, :-2] & mine[1:-1, 2:])
         boundaries[k, 0] = scipy.sparse.csc_matrix(edge)

@@ -111,6 +111,7 @@ def _lay(
     part += (thing.rgb[(slice(None), *here)] - part) * cover
     mine = cover >= 0.5
     labels[there][mine] = kind
+    # Where the object covers a pixel almost completely, it hides the edges of the objects behind it.
     void[there] = np.where(cover > 1 - _EDGE, False, void[there] | (cover > _EDGE))
 
 
