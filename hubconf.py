@@ -1,9 +1,9 @@
-"""The nets for ``torch.hub``: ``torch.hub.load(REPOSITORY, "voc_fcn8s", weights="fcn8s-heavy-pascal.caffemodel")``.
+"""Entry points for ``torch.hub``: ``torch.hub.load(REPOSITORY, "voc_fcn8s", weights="fcn8s-heavy-pascal.caffemodel")``.
 
-For a copy of this project on disk, REPOSITORY is its folder, and ``source="local"`` is given too.
+For a local copy of this project, REPOSITORY is its folder; also pass ``source="local"``.
 
-Each returns a ``reproduction.Segmenter``: called with an image (a file, a PIL image, or an array in the order in which
-the file has it), it returns labels of the image's size. Its ``net`` is the module.
+Each entry point returns a ``reproduction.Segmenter``. Call it with an image (a file, a PIL image, or an (H, W, 3) uint8
+array in R G B order) to get a label map of the same height and width. Its ``net`` attribute is the ``torch.nn.Module``.
 """
 
 from collections.abc import Callable

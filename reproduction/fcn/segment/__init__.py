@@ -1,4 +1,4 @@
-"""Use of a trained net: pictures in, labels out; the card that comes with weights; export to other programs.
+"""Inference with a trained net, the model card that accompanies its weights, and export to other runtimes.
 
-This room imports ``scoring``, ``fetch`` and what is below them.
+This package imports ``scoring``, ``fetch`` and the packages below them.
 """

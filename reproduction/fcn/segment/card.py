@@ -1,7 +1,7 @@
-"""What a net's weights need to be used: what its inputs hold, and what its classes are called.
+"""Model cards: the preprocessing of a net's inputs, and the names and colours of its classes.
 
-A card travels with the weights: as ``card.json`` beside them, and inside files of safetensors and ONNX. Colour order,
-mean and names are read from it, and are nobody's business to remember.
+A card is stored with the weights: as ``card.json`` in the same folder, or in the metadata of safetensors and ONNX
+files. Channel order, mean and class names are read from the card, so that callers need not know them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from reproduction.fcn.nets.published_nets import CHANNELS, Published
 
 FILE = "card.json"
 _NO_CARD = "this is no card"
-KEY = "card"  # in the metadata of other files
+KEY = "card"  # key in the metadata of safetensors and ONNX files
 FORMAT = 1
 
 _MEANS: dict[str, npt.NDArray[np.floating]] = {
@@ -45,13 +45,14 @@ _BESIDE = Check("the name of a file beside the card", lambda name: Path(name).na
 
 @dataclass(frozen=True)
 class Input:
-    """What one input of a net holds.
+    """The preprocessing of one input of a net.
 
     Attributes:
         kind: ``color``, ``depth`` or ``hha``.
-        order: of the channels; for depth, what is taken of millimetres.
-        mean: subtracted from the channels in this order, of values from 0 to 255.
-        precision: in which it is subtracted, ``float32`` or ``float64``, before the result becomes float32.
+        order: the channel order, ``BGR`` or ``RGB``; for depth, ``log(mm)``: the logarithm of millimetres.
+        mean: one value for each channel, in this order, subtracted from values from 0 to 255 (from ``log(mm)`` for
+            depth).
+        precision: the dtype of the subtraction, ``float32`` or ``float64``; its result is converted to float32.
     """
 
     kind: Annotated[str, one_of(CHANNELS)]
@@ -60,25 +61,25 @@ class Input:
     precision: Annotated[str, one_of(("float32", "float64"))]
 
     def check(self) -> str | None:
-        """Return what the fields should be together, see ``json_file``; None where they fit."""
+        """Return what ``order`` or ``mean`` should be for this ``kind`` (see ``json_file``); None if they fit."""
         if self.order != _ORDERS[self.kind]:
             return f"the order {_ORDERS[self.kind]} for {self.kind}"
         return None if len(self.mean) == CHANNELS[self.kind] else f"{CHANNELS[self.kind]} numbers as mean"
 
     @property
     def mean_array(self) -> npt.NDArray[np.floating]:
-        """The mean in its precision."""
+        """The mean as an array (C,) of dtype ``precision``."""
         return np.array(self.mean, self.precision)
 
 
 @dataclass(frozen=True)
 class Labelling:
-    """What one output of a net says of each pixel.
+    """One output of a net: a label for each pixel.
 
     Attributes:
-        score: the blob of its scores.
-        classes: their names; index = label.
-        colours: R, G, B of each class.
+        score: the name of the score blob, (N, classes, H, W).
+        classes: the class names; index = label.
+        colours: the R, G, B values of each class, 0 to 255.
     """
 
     score: str
@@ -86,22 +87,22 @@ class Labelling:
     colours: tuple[tuple[_Part, _Part, _Part], ...]
 
     def check(self) -> str | None:
-        """Return what the fields should be together, see ``json_file``; None where they fit."""
+        """Return the condition that is not met (see ``json_file``): one colour for each class; None if it is."""
         return None if len(self.colours) == len(self.classes) else "R, G, B for each class"
 
 
 @dataclass(frozen=True)
 class Card:
-    """What a net's weights need to be used.
+    """A model card: everything besides the weights that inference needs.
 
     Attributes:
-        net: the net's name.
-        inputs: by the name of the blob.
-        labels: by the name of the label that it learnt from; the first is the main one.
-        side: pictures with a longer side were shrunk to it before the net learnt from them; 0 for none.
-        weights: the file of weights that lies beside the card; empty where the card is inside it.
-        licence: what the publishers of the weights say of their use.
-        source: where the weights come from, such as file and sha256.
+        net: the name of the net.
+        inputs: the inputs, by blob name.
+        labels: the outputs, by the label top that they were trained on; the first is the main one.
+        side: the longer side in pixels to which larger training images were shrunk; 0 if they were not shrunk.
+        weights: the name of the weights file in the card's folder; empty if the card is stored inside the file.
+        licence: the licence that the publishers of the weights state.
+        source: where the weights come from, such as file name and sha256.
         knows: what the net can recognize, such as ``drawn things only``; empty for photographs.
     """
 
@@ -116,16 +117,16 @@ class Card:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of pictures that the net takes."""
+        """The kind of each input: ``color``, ``depth`` or ``hha``."""
         return tuple(each.kind for each in self.inputs.values())
 
 
 def of(row: Published, **more: Any) -> Card:
-    """Give the card of a net of a published data set.
+    """Return the card of a published net or of a net of Mini-VOC.
 
     Args:
         row: the net.
-        more: licence and source.
+        more: other fields of ``Card``, such as ``licence`` and ``source``.
     """
     means = {"color": _MEANS[row.dataset], "hha": nyud.MEAN_HHA, "depth": nyud.MEAN_LOG_DEPTH}
     lists = DATASETS[row.dataset].label_lists
@@ -139,24 +140,27 @@ def of(row: Published, **more: Any) -> Card:
 
 
 def own(name: str, classes: Sequence[str], colours: Sequence[tuple[int, int, int]] | None = None, **more: Any) -> Card:
-    """Give the card of a net that learnt from somebody's own pictures.
+    """Return the card of a net that was trained on custom images: one colour input, one output.
 
     Args:
-        name: of the net.
-        classes: their names.
-        colours: R, G, B of each; None is VOC's.
-        more: side, weights, licence and source.
+        name: the name of the net.
+        classes: the class names; index = label.
+        colours: the R, G, B values of each class; None selects VOC's colours.
+        more: other fields of ``Card``: ``side``, ``weights``, ``licence`` and ``source``.
     """
     inputs = {"data": _input("color", np.array(published_nets.MEAN_BGR, np.float64))}
     return Card(name, inputs, {"label": labelling("score", classes, colours)}, **more)
 
 
 def sourced(about: Card, model: StrPath) -> Card:
-    """Say on a card where the weights come from: their file, its content, and the licence of the published ones.
+    """Return a copy of a card with the name and sha256 of its weights file as ``source``.
+
+    If the file's name, and its size where that is recorded, match the net's entry in the manifest, the entry's licence
+    replaces the card's.
 
     Args:
         about: the card.
-        model: the file of weights.
+        model: the weights file.
     """
     path, entry = Path(model), local_files.manifest().entries.get(about.net)
     published = entry and path.name == entry.file_name and entry.size_bytes in (None, path.stat().st_size)
@@ -165,7 +169,7 @@ def sourced(about: Card, model: StrPath) -> Card:
 
 
 def labelling(score: str, classes: Sequence[str], colours: Sequence[tuple[int, int, int]] | None = None) -> Labelling:
-    """Describe an output, in VOC's colours unless others are given."""
+    """Return a ``Labelling`` of a score blob; ``colours=None`` selects VOC's colours."""
     given = palette.voc(len(classes)).tolist() if colours is None else colours
     return Labelling(score, tuple(classes), tuple((int(r), int(g), int(b)) for r, g, b in given))
 
@@ -175,34 +179,34 @@ def _input(kind: str, mean: npt.NDArray[np.floating]) -> Input:
 
 
 def sha256(path: StrPath) -> str:
-    """Name the content of a file."""
+    """Return the SHA-256 of a file's content as hexadecimal digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def dumps(card: Card) -> str:
-    """Write a card as JSON."""
+    """Format a card as JSON."""
     said = {"format": FORMAT, **asdict(card)}
-    if not card.knows:  # earlier versions refuse a field that they do not know
+    if not card.knows:  # earlier versions reject fields that they do not know
         del said["knows"]
     return json_file.dumps(said, indent=1)
 
 
 def dump(card: Card, path: StrPath) -> None:
-    """Write a card to a file, which is whole or absent.
+    """Write a card to a JSON file atomically.
 
     Raises:
-        ReproductionError: it cannot be written.
+        ReproductionError: If the file cannot be written.
     """
     with files.atomic(path) as file:
         file.write((dumps(card) + "\n").encode())
 
 
 def load(path: StrPath) -> Card:
-    """Read a card from its file.
+    """Load a card from a JSON file.
 
     Raises:
-        DataError: it is missing, or no card.
+        DataError: If the file is missing, cannot be read, or is not a card.
     """
     try:
         return json_file.load(path, Card, _NO_CARD, version=FORMAT)
@@ -211,9 +215,13 @@ def load(path: StrPath) -> Card:
 
 
 def loads(text: str, path: StrPath = "<card>") -> Card:
-    """Read a card.
+    """Parse a card from JSON text.
+
+    Args:
+        text: the JSON.
+        path: where the text comes from, for error messages.
 
     Raises:
-        DataError: it is none; says which part is wrong.
+        DataError: If the text is not a card; the message names the field that is wrong.
     """
     return json_file.loads(text.encode("utf-8", "surrogatepass"), Card, path, _NO_CARD, version=FORMAT)

@@ -1,7 +1,8 @@
-"""A net with its preprocessing and its choice of classes, in formats that other programs run.
+"""Export of a net, with its preprocessing and argmax, to ONNX and ``torch.export``.
 
-``Program`` is the module; ``onnx_model`` writes it as ONNX and ``exported`` as a ``torch.export`` program, each for
-any height and width. ``check`` holds what another program computes against the net itself.
+``Program`` is the module to export. ``onnx_model`` converts a net to ONNX and ``exported`` to a ``torch.export``
+program. Height and width are dynamic in both, the batch size in ONNX only. ``check`` compares an exported program's
+outputs with the net's.
 """
 
 from __future__ import annotations
@@ -32,27 +33,27 @@ Run = Callable[[Mapping[str, Array]], Sequence[Array]]
 
 #: Heights and widths at which an export is checked: small and odd, square, wider than high.
 SIZES = ((33, 47), (64, 64), (70, 131))
-#: Of the greatest score, how much another program's may differ.
+#: The largest difference allowed between two programs' scores, as a fraction of the largest absolute score.
 TOLERANCE = 2e-5
 
-#: What the inputs hold: pictures as they are, or blobs as Caffe feeds them.
+#: Kinds of inputs: uint8 pictures, or preprocessed float32 blobs as Caffe feeds them.
 INPUTS = ("picture", "blob")
-#: What the outputs say: the class of each pixel, or the scores of all classes.
+#: Kinds of outputs: the class of each pixel, or the scores of all classes.
 OUTPUTS = ("labels", "scores")
 
-KEY = "form"  # beside the card, in the metadata of ONNX
-FILE = "form.json"  # and in programs of torch.export
+KEY = "form"  # the key in ONNX metadata; the card is stored there too
+FILE = "form.json"  # the extra file in torch.export archives
 
 _BLOBS = {"BGR": "B G R", "RGB": "R G B", "log(mm)": "the natural logarithm of millimetres"}
 
 
 @dataclass(frozen=True)
 class Form:
-    """What goes in and what comes out.
+    """The format of an exported program's inputs and outputs.
 
     Attributes:
-        inputs: ``picture``: (N, H, W, 3) uint8, R G B; the mean and the order of the channels are inside.
-            ``blob``: (N, C, H, W) float32, as the net was trained: B G R, minus the mean.
+        inputs: ``picture``: (N, H, W, 3) uint8, R G B; the program reorders the channels and subtracts the mean.
+            ``blob``: (N, C, H, W) float32, preprocessed as in training: in the card's channel order, minus the mean.
         outputs: ``labels``: (N, H, W) uint8. ``scores``: (N, classes, H, W) float32.
     """
 
@@ -60,11 +61,14 @@ class Form:
     outputs: str = "labels"
 
     def output_names(self, about: Card) -> list[str]:
-        """Name the outputs: ``labels``, or ``labels_sem`` and so on where a net has several."""
+        """Return the output names: ``labels`` (or ``scores``); ``labels_sem``, ``labels_geo`` if there are several."""
         return [self.outputs if len(about.labels) == 1 else f"{self.outputs}_{top}" for top in about.labels]
 
     def said(self, about: Card) -> dict[str, dict[str, str]]:
-        """Say of each input what it takes, and of each output what it gives: what is fed may be wrong unnoticed."""
+        """Describe the format of each input and output in words, by name.
+
+        The texts are stored in the exported file, since a wrong channel order or mean raises no error at run time.
+        """
         outputs = zip(self.output_names(about), about.labels.values(), strict=True)
         return {
             "inputs": {name: self._taken(taken) for name, taken in about.inputs.items()},
@@ -83,22 +87,25 @@ class Form:
         return f"(N, {classes}, H, W) float32, the scores of all classes before a softmax"
 
     def check(self, about: Card) -> None:
-        """See that the net's inputs can be given so.
+        """Check that a net's inputs can have this format.
 
         Raises:
-            ReproductionError: they cannot.
+            ReproductionError: If ``inputs`` is ``picture`` and the net takes depth.
         """
         if self.inputs == "picture" and "depth" in about.kinds:
             raise ReproductionError(f"{about.net} takes depth, which is no picture", remedy="Choose --input blob.")
 
 
 class Program(nn.Module):
-    """A net from the pictures to the labels, as one module.
+    """A module of preprocessing, net and argmax.
 
     Args:
         net: the net, in phase TEST, with its weights.
-        about: its card.
-        form: what goes in and what comes out.
+        about: the net's card.
+        form: the format of the inputs and outputs.
+
+    Raises:
+        ReproductionError: If the net's inputs cannot have this format.
     """
 
     def __init__(self, net: Net, about: Card, form: Form):
@@ -109,7 +116,7 @@ class Program(nn.Module):
             self.register_buffer(f"mean_{blob}", torch.from_numpy(taken.mean_array), persistent=False)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Compute the outputs, in the order of the card's labels, from the inputs, in the order of the card's."""
+        """Compute the outputs, in the order of ``about.labels``, from the inputs, in the order of ``about.inputs``."""
         blobs = {name: self._blob(name, x) for name, x in zip(self.about.inputs, inputs, strict=True)}
         found = self.net(blobs, [labels.score for labels in self.about.labels.values()])
         scores = [found[labels.score] for labels in self.about.labels.values()]
@@ -128,11 +135,11 @@ class Program(nn.Module):
 
 
 def onnx_model(net: Net, about: Card, form: Form) -> onnx.ModelProto:
-    """Write a net as ONNX; its card, and what goes in and comes out, are in the model's metadata.
+    """Convert a net to an ONNX model; its metadata hold the card and a description of the inputs and outputs.
 
     Raises:
-        ReproductionError: the package onnx is missing; the inputs cannot be given so.
-        NetError: a layer has no like in ONNX.
+        ReproductionError: If the package onnx is missing, or the net's inputs cannot have this format.
+        NetError: If a layer has no equivalent in ONNX.
     """
     form.check(about)
     writer, said = onnx_export.Writer(), form.said(about)
@@ -171,10 +178,10 @@ def _onnx_type(dtype: npt.DTypeLike) -> int:
 
 
 def exported(net: Net, about: Card, form: Form) -> torch.export.ExportedProgram:
-    """Export a net as a program of torch's, which ``torch.export.save`` writes and ``torch.export.load`` reads.
+    """Export a net with ``torch.export``, with dynamic height and width and a batch size of 1.
 
     Raises:
-        ReproductionError: the inputs cannot be given so.
+        ReproductionError: If the net's inputs cannot have this format.
     """
     program = Program(net, about, form).eval()
     example = tuple(torch.from_numpy(x) for x in samples(about, form, SIZES[-1]).values())
@@ -185,7 +192,10 @@ def exported(net: Net, about: Card, form: Form) -> torch.export.ExportedProgram:
 
 
 def samples(about: Card, form: Form, size: tuple[int, int]) -> dict[str, Array]:
-    """Make inputs to check with: seeded noise, smooth enough to hold more than one class."""
+    """Create one batch of random inputs by name, seeded by ``size`` (height, width).
+
+    Pictures are uint8 noise; blobs are the same noise preprocessed, or normal noise for depth.
+    """
     rng = np.random.default_rng(size)
     found: dict[str, Array] = {}
     for name, taken in about.inputs.items():
@@ -201,15 +211,16 @@ def samples(about: Card, form: Form, size: tuple[int, int]) -> dict[str, Array]:
 
 @dataclass(frozen=True)
 class Checked:
-    """How near another program comes to the net, at one size.
+    """The result of comparing one output of an exported program with the net's, at one size.
 
     Attributes:
         size: height and width.
-        output: the name.
-        pixels: with labels, how many pixels there are; with scores, None.
-        worst: with scores, the greatest difference, of the greatest score; with labels, the share of pixels of
-            another class.
-        sure: with labels, how many pixels could be checked: where the two best scores differ by more than rounding.
+        output: the name of the output.
+        pixels: for labels, the number of pixels; None for scores.
+        worst: for scores, the largest absolute difference, as a fraction of the largest absolute score; for labels,
+            the fraction of pixels whose class differs.
+        sure: for labels, the number of pixels whose class must match: those whose two highest scores differ by more
+            than twice the tolerance; None for scores.
     """
 
     size: tuple[int, int]
@@ -220,24 +231,28 @@ class Checked:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was checked, so that any labels would have passed."""
+        """True if no pixel's class had to match, so that any labels would have passed."""
         return self.sure == 0
 
 
 def check(net: Net, about: Card, form: Form, run: Run, sizes: Sequence[tuple[int, int]] = SIZES) -> list[Checked]:
-    """Hold another program against the net, at several sizes.
+    """Compare an exported program's outputs with the net's, at several sizes.
 
-    Labels must be those of the net wherever its two best scores are further apart than rounding.
+    Scores must agree within ``TOLERANCE``. Labels must agree wherever the net's two highest scores differ by more than
+    twice the tolerance.
 
     Args:
         net: the net.
-        about: its card.
-        form: what goes in and comes out.
-        run: the other program: inputs by name -> outputs in their order.
-        sizes: heights and widths.
+        about: the net's card.
+        form: the format of the program's inputs and outputs.
+        run: the exported program: maps inputs by name to a sequence of outputs, in the order of the card's labels.
+        sizes: the (height, width) pairs to check.
+
+    Returns:
+        One result for each size and output.
 
     Raises:
-        NetError: it computes something else.
+        NetError: If an output has another shape, or differs by more than is allowed.
     """
     return [each for size in sizes for each in _check_size(net, about, form, run, size)]
 
@@ -269,7 +284,7 @@ def _check_size(net: Net, about: Card, form: Form, run: Run, size: tuple[int, in
 
 
 def torch_program(program: torch.export.ExportedProgram) -> Run:
-    """Make torch run an exported program."""
+    """Return a function that runs a ``torch.export`` program on NumPy arrays."""
     module = program.module()
 
     def run(inputs: Mapping[str, Array]) -> Sequence[Array]:
@@ -280,10 +295,10 @@ def torch_program(program: torch.export.ExportedProgram) -> Run:
 
 
 def onnx_runtime(model: bytes) -> Run:
-    """Make ONNX Runtime run a model on the CPU.
+    """Return a function that runs a serialized ONNX model with ONNX Runtime on the CPU.
 
     Raises:
-        ReproductionError: the package onnxruntime is missing.
+        ReproductionError: If the package onnxruntime is missing.
     """
     try:
         import onnxruntime

@@ -1,4 +1,4 @@
-"""A picture in, a label map out: colour order, mean, scale and class names are never the caller's business.
+"""Semantic segmentation of images: ``Segmenter`` does the preprocessing and returns labels with class names.
 
 segmenter = Segmenter.load("voc-fcn8s", "weights/fcn8s-heavy-pascal.caffemodel")  # or the folder that a training left
 result = segmenter("photo.jpg")
@@ -42,13 +42,13 @@ _AS_READ = "Pass {}: colour order, mean and scale are the segmenter's business."
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """What a net says of one picture.
+    """The segmentation of one image.
 
     Attributes:
         labels: (H, W) uint8, the class of each pixel.
-        classes: the names of the classes; index = label.
-        scores: (C, H, W) float32, the net's scores before the choice; None unless they were asked for.
-        colours: (256, 3) uint8, R G B of every label; None is VOC's.
+        classes: the class names; index = label.
+        scores: (C, H, W) float32, the class scores before the argmax; None if they were not requested.
+        colours: (256, 3) uint8, the R, G, B values of every label; None stands for VOC's colours.
     """
 
     labels: npt.NDArray[np.uint8]
@@ -58,28 +58,28 @@ class Segmentation:
 
     @property
     def shares(self) -> list[palette.Share]:
-        """The classes that occur, with their share of the pixels, greatest first."""
+        """The classes that occur with their fraction of the pixels, in descending order."""
         return palette.shares(self.labels, self.classes)
 
     @property
     def background(self) -> int | None:
-        """The class that is no thing; None for data sets without one."""
+        """The label of the class ``background``; None if there is no such class."""
         return self.classes.index("background") if "background" in self.classes else None
 
 
 class Segmenter:
-    """A net with weights, called with pictures.
+    """A net with weights that segments images.
 
     Args:
-        about: what the net takes and tells apart.
+        about: the net's card: its inputs and classes.
         net: the module, in phase TEST.
 
     Attributes:
-        card: as given.
-        net: as given.
-        runs: what is called: the net, compiled for inference, or what takes its place.
-        classes: label top -> class names; one entry, but for SIFT Flow's two.
-        takes: the kinds of pictures that the net takes: ``color``, ``depth``, ``hha``.
+        card: the net's card.
+        net: the module.
+        runs: the callable that computes the scores: the net compiled for inference; assign to replace it.
+        classes: label top -> class names; one entry, except for SIFT Flow, which has two.
+        takes: the kinds of images that the net takes: ``color``, ``depth``, ``hha``.
     """
 
     def __init__(self, about: Card, net: Net):
@@ -94,18 +94,19 @@ class Segmenter:
     def load(
         cls, net: StrPath, model: StrPath | None = None, *, folder: StrPath = local_files.WEIGHTS, device: str = "cpu"
     ) -> Segmenter:
-        """Build a net and give it weights.
+        """Build a net and load its weights.
 
         Args:
-            net: the name of one of the catalogue; or a folder with a ``deploy.prototxt``, as a training of one's own
-                data leaves it, with a ``card.json``, or called as a net of the catalogue.
-            model: a file of weights of any format; None is the one that the net's card names, or the net's in the
-                weights folder.
+            net: the name of a net of the catalogue; or a folder with a ``deploy.prototxt`` that has a ``card.json``, as
+                training on custom images writes it, or is named like a net of the catalogue.
+            model: a weights file of any supported format; None selects the file that the net's card names, else the
+                net's file in ``folder``.
             folder: the weights folder.
-            device: where it runs: ``cpu``, ``cuda``, ``cuda:1``.
+            device: the device to run on: ``cpu``, ``cuda``, ``cuda:1``.
 
         Raises:
-            ReproductionError: no such net or device; the weights are missing, broken or of another net.
+            ReproductionError: If the net or device does not exist, or the weights are missing, broken or of another
+                net.
         """
         about, model, place = describe(net), locate(net, model, folder), _folder(net)
         layers = (
@@ -121,17 +122,18 @@ class Segmenter:
         hha: Picture | None = None,
         scores: bool = False,
     ) -> Segmentation:
-        """Segment a picture; of several labellings (SIFT Flow) the first, the semantic one.
+        """Segment an image and return the first labelling (for SIFT Flow, the semantic one).
 
         Args:
-            image: a file, a PIL image, or (H, W, 3) in R G B or grey (H, W), uint8, of any size.
-            depth: for nets that take it: a 16-bit picture or (H, W) array of millimetres.
-            hha: for nets that take it: a picture or (H, W, 3) uint8 of disparity, height and angle.
-            scores: whether the scores are wanted too.
+            image: a file, a PIL image, or a uint8 array of any size: (H, W, 3) in R G B order, or (H, W) grey.
+            depth: for nets that take depth: a 16-bit image file or an (H, W) array, in millimetres.
+            hha: for nets that take HHA: an image or (H, W, 3) uint8 array of disparity, height and angle.
+            scores: if True, also return the class scores.
 
         Raises:
-            DataError: a picture is missing, broken, or not as described; the sizes differ; it does not fit in memory.
-            NetError: the scores are not numbers.
+            DataError: If an input is missing, broken or of another type or shape, if the inputs differ in height or
+                width, or if the image does not fit in memory.
+            NetError: If the scores contain NaN.
         """
         return next(iter(self.segment(image, depth=depth, hha=hha, scores=scores).values()))
 
@@ -143,7 +145,7 @@ class Segmenter:
         hha: Picture | None = None,
         scores: bool = False,
     ) -> dict[str, Segmentation]:
-        """Segment a picture as ``__call__`` does, with every labelling: label top -> segmentation."""
+        """Segment an image as ``__call__`` does, and return every labelling: label top -> segmentation."""
         given = {"color": image, "depth": depth, "hha": hha}
         read = {taken.kind: self._read(taken, given[taken.kind]) for taken in self.card.inputs.values()}
         sizes = {kind: values.shape[:2] for kind, values in read.items()}
@@ -158,14 +160,14 @@ class Segmenter:
         }
 
     def _read(self, taken: card.Input, picture: Picture | None) -> Array:
-        """Read a picture (H, W, 3), or a depth map (H, W)."""
+        """Read an image as (H, W, 3) uint8, or depth as (H, W) float32, its logarithm minus the mean."""
         if picture is None:
             problem = f"{self.card.net} takes a picture of kind {taken.kind!r}"
             raise DataError(problem, got="none", want=", ".join(self.takes))
         return _log_depth(picture)[0] if taken.kind == "depth" else _rgb(picture)
 
     def _input(self, taken: card.Input, values: Array) -> Tensor:
-        """Make of a picture what the net takes, (1, C, H, W)."""
+        """Convert an image, shrunk to the card's ``side``, or a depth map to an input blob (1, C, H, W) float32."""
         if taken.kind == "depth":
             return torch.from_numpy(values)[None, None]
         small = decode.shrink(values, self.card.side)
@@ -175,7 +177,7 @@ class Segmenter:
         try:
             with torch.inference_mode():
                 return self.runs(inputs, blobs=[said.score for said in self.card.labels.values()])
-        except RuntimeError as error:  # torch has a class of its own for this on CUDA alone
+        except RuntimeError as error:  # on the CPU only the message distinguishes it
             if "alloc" not in str(error) and "memory" not in str(error):
                 raise
             height, width = next(iter(inputs.values())).shape[2:]
@@ -184,10 +186,10 @@ class Segmenter:
             ) from None
 
     def _segmentation(self, top: str, found: Tensor, size: tuple[int, int], *, scores: bool) -> Segmentation:
-        if tuple(found.shape[2:]) != size:  # of a picture that was shrunk
+        if tuple(found.shape[2:]) != size:  # the image was shrunk
             found = F.interpolate(found, size, mode="bilinear", align_corners=False)
         found = found[0]
-        # torch, like numpy, gives the first of equal maxima, and NaN for a maximum where there is one.
+        # max returns the first of equal maxima, as NumPy's argmax does, and NaN if there is one.
         highest, labels = found.max(dim=0)
         if highest.isnan().any():
             raise NetError(f"blob {self.card.labels[top].score!r} is not a number (NaN)", remedy="Check the weights.")
@@ -196,13 +198,13 @@ class Segmenter:
 
 
 def describe(net: StrPath) -> Card:
-    """Say what a net takes and tells apart.
+    """Return the card of a net: its inputs and classes.
 
     Args:
-        net: as for ``Segmenter.load``.
+        net: the name of a net of the catalogue, or a folder, see ``Segmenter.load``.
 
     Raises:
-        ReproductionError: there is no such net, or its card is broken.
+        ReproductionError: If there is no such net, or its card is broken.
     """
     folder = _folder(net)
     if folder is None and Path(net).is_file():
@@ -224,15 +226,16 @@ def describe(net: StrPath) -> Card:
 
 
 def locate(net: StrPath, model: StrPath | None = None, folder: StrPath = local_files.WEIGHTS) -> Path:
-    """Find a net's weights.
+    """Return the path of a net's weights file.
 
     Args:
-        net: as for ``Segmenter.load``.
-        model: their file, where it is known.
+        net: the name of a net of the catalogue, or a folder, see ``Segmenter.load``.
+        model: the weights file, returned unchanged; None searches for it.
         folder: the weights folder.
 
     Raises:
-        ReproductionError: there is no such net, or its weights are not there; says how to get them.
+        ReproductionError: If there is no such net, or its weights are not in ``folder``; the message states how to get
+            them.
     """
     if model is not None:
         return Path(model)
@@ -241,21 +244,22 @@ def locate(net: StrPath, model: StrPath | None = None, folder: StrPath = local_f
 
 
 def _folder(net: StrPath) -> Path | None:
-    """Tell a folder from a name; where something is both, it is the name."""
+    """Return the path if ``net`` is a folder, else None; names of the catalogue take precedence."""
     return Path(net) if os.fspath(net) not in registry.NETS and Path(net).is_dir() else None
 
 
 def load(name: str, net: NetParameter, model: StrPath, *, device: str = "cpu") -> Net:
-    """Build a net and give every layer its weights.
+    """Build a net and load its weights, by layer name.
 
     Args:
-        name: which net it is.
-        net: its layers.
-        model: a file of weights of any format.
-        device: where it runs.
+        name: the net's name, for error messages.
+        net: the net's definition.
+        model: a weights file of any supported format.
+        device: the device to move the net to.
 
     Raises:
-        ReproductionError: the weights are missing, broken or of another net; there is no such device.
+        ReproductionError: If there is no such device, or the weights are missing, broken or lack a layer of the net.
+            Layers whose constant values the prototxt states (Scale with a constant filler) may be absent.
     """
     if not Path(model).is_file():
         raise WeightsError("no such file of weights", path=model)
@@ -278,7 +282,7 @@ def _rgb(picture: Picture) -> npt.NDArray[np.uint8]:
     if isinstance(picture, Image.Image):
         return decode.from_pil(picture)
     if isinstance(picture, np.ndarray) and picture.ndim == 3 and picture.shape[2] == 1:
-        picture = picture[..., 0]  # grey, as some readers give it
+        picture = picture[..., 0]  # (H, W, 1), as some libraries return grey images
     fits = isinstance(picture, np.ndarray) and picture.dtype == np.uint8
     if not fits or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] in (3, 4))):
         want = "a file, a PIL image, or an array (H, W, 3) of uint8, 0 to 255"
@@ -287,7 +291,7 @@ def _rgb(picture: Picture) -> npt.NDArray[np.uint8]:
 
 
 def _as_read(value: object) -> str:
-    """Say what was done to a picture, and how it is undone."""
+    """Return a remedy for an array that is not an image: which preprocessing to leave out, or how to convert it."""
     name, values, as_read = "picture", value, _AS_READ.format("the picture as it was read")
     if isinstance(value, Tensor):
         values = (value.detach().float() if value.is_floating_point() else value.detach()).cpu().numpy()

@@ -1,4 +1,4 @@
-"""Trainings: the paper's recipes, one stage of a training from start or snapshot to end, and nets for other classes.
+"""Training: the paper's recipes, one stage from start or snapshot to end, and nets for custom classes.
 
-This room imports ``segment``, ``scoring`` and what is below them.
+This package imports ``segment``, ``scoring`` and the packages below them.
 """

@@ -1,4 +1,4 @@
-"""Trainings of the paper that it compares its nets with, made from the nets' own."""
+"""Ablations of the paper, derived from the recipes of its nets."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _CLASSIFIER = "score_fr"
 
 
 def fixed(stage: Stage) -> Stage:
-    """Make the training in which only the last layer learns, and all others keep the classifier's weights.
+    """Return the FCN-32s-fixed ablation: only the last layer is trained, all others keep the classifier's weights.
 
     Args:
-        stage: the training of a net of stride 32; its last layer that learns is ``score_fr``.
+        stage: the training of a net of stride 32, whose last trained layer is ``score_fr``.
 
     Returns:
-        The same training, called ``NET-fixed``, with an ``lr_mult`` of 0 for the other layers.
+        The same training, named ``NET-fixed``, with ``lr_mult`` and ``decay_mult`` 0 for all other convolutions.
 
     Source: Long, Shelhamer, Darrell, CVPR 2015, Table 2 (FCN-32s-fixed), and the text on fine-tuning the output
     classifier alone.

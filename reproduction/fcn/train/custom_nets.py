@@ -1,6 +1,6 @@
-"""Nets for somebody's own pictures: a published net with other classes, trained by its published recipe.
+"""Nets for custom images and classes: a published net with another number of classes, trained by its recipe.
 
-``stage`` says how it is trained; ``describe`` puts beside the weights what ``segmenter.Segmenter.load`` takes as it is.
+``stage`` returns the training; ``describe`` writes the files with which ``segmenter.Segmenter.load`` loads the result.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from reproduction.fcn.segment import card
 from reproduction.fcn.train import recipes
 from reproduction.fcn.train.recipes import Stage
 
-#: Pixels of the pictures that the published learning rates were chosen for: VOC's have 500 x 375.
+#: The number of pixels that the published learning rates were chosen for: VOC's images have 500 x 375.
 PUBLISHED_PIXELS = 500 * 375
 
-#: The longer side of VOC's pictures, at which the published nets know things.
+#: The longer side of VOC's images in pixels, the scale at which the published nets recognize objects.
 SIDE = 500
 
 _KEYS = ("seed", "split", "mean", "classes", "palette", "side")
@@ -34,18 +34,18 @@ _LAYER = "FolderSegDataLayer"
 
 @dataclass(frozen=True)
 class Data:
-    """Somebody's own pictures, as far as a net and its training depend on them.
+    """The properties of a custom data set that its net and training depend on.
 
     Attributes:
-        root: the folder, see ``datasets.folder``.
-        classes: the names of the classes.
-        palette: how labels are read, see ``painted.Reading``.
-        side: pictures with a longer side are shrunk to it; 0 for none.
-        shrunk: how many of those to learn from are.
-        pixels: of a picture to learn from, on average, when it is shrunk.
-        learnt: number of pictures to learn from.
-        validated: number of pictures to validate on.
-        alone: pictures without a label, which are left out.
+        root: the folder, see ``datasets.custom.folder``.
+        classes: the class names; index = label.
+        palette: how labels are read, see ``color_labels.Reading``.
+        side: the longer side in pixels to which larger images are shrunk; 0 does not shrink them.
+        shrunk: the number of training images that are shrunk.
+        pixels: the mean number of pixels of a training image, after shrinking.
+        learnt: the number of training images.
+        validated: the number of validation images.
+        alone: the number of images without a label, which are left out.
     """
 
     root: Path
@@ -60,29 +60,31 @@ class Data:
 
 
 def is_own(root: StrPath) -> bool:
-    """Say whether a folder is meant to be somebody's own data, and not a data root or a tree of a published set.
+    """Return True if a folder is meant as a custom data set, not as a data root or the tree of a published set.
 
-    It names its classes, or has images/ or labels/, or is a folder of pictures. Whether all is there that a net needs,
-    ``data`` says: what somebody named is never passed over for what could be fetched or drawn.
+    It then has classes.txt, palette.txt, images/ or labels/, or has images and no folders directly in it. An
+    incomplete custom data set also returns True, so that ``data`` raises an error instead of another data set being
+    fetched or drawn.
     """
     place = Path(root)
     if not place.is_dir():
         return False
-    names = {path.name for path in place.iterdir()}  # as they are spelt, on any file system: SIFT Flow has Images/
+    names = {path.name for path in place.iterdir()}  # exact case on any file system: SIFT Flow has Images/
     return bool(names & {"classes.txt", "palette.txt", "images", "labels"}) or folder.is_album(place)
 
 
 def data(root: StrPath, classes: StrPath | None = None, palette: StrPath | None = None, side: int = SIDE) -> Data:
-    """Look into a folder: its splits, its classes and the sizes of its pictures, which are not decoded.
+    """Inspect a custom data set: its splits, its classes and the sizes of its images, without decoding them.
 
     Args:
         root: the folder.
-        classes: a file of names; None is the folder's classes.txt.
-        palette: a file of colours, ``voc`` or ``indices``; None is the folder's palette.txt.
-        side: pictures with a longer side are shrunk to it; 0 leaves them as they are.
+        classes: a file of class names; None selects the folder's classes.txt.
+        palette: a file of colours, ``voc`` or ``indices``; None selects the folder's palette.txt.
+        side: the longer side in pixels to which larger images are shrunk; 0 does not shrink them.
 
     Raises:
-        DataError: something is missing or wrong.
+        DataError: If the folder or its class names are missing, there are fewer than two classes, no training image
+            exists, or a file is broken.
     """
     files, side = folder.tree(root), folder.check_side(side)
     names, colours = folder.class_list(root, classes, palette)
@@ -109,14 +111,14 @@ def _size(path: Path) -> tuple[int, int]:
 
 
 def row(base: Published, known: Data) -> Published:
-    """Give a net other classes.
+    """Return a net that is adapted to the classes, label reader and learning rate of a custom data set.
 
     Args:
-        base: a net of one colour picture and one labelling.
-        known: the data.
+        base: a net with one colour input and one labelling.
+        known: the custom data set.
 
     Raises:
-        ReproductionError: the net takes other pictures, or tells several things.
+        ReproductionError: If the net has other inputs or several labellings.
     """
     if base.inputs != {"data": "color"} or len(base.heads) != 1:
         fit = [name for name, each in registry.NETS.items() if each.inputs == {"data": "color"} and not each.own]
@@ -140,10 +142,10 @@ def row(base: Published, known: Data) -> Published:
 
 
 def rate(base: Published, known: Data) -> float:
-    """Fit the published learning rate to pictures of another size.
+    """Return the published learning rate, scaled to the mean size of the training images.
 
-    The loss of most nets is a sum over pixels, so that pictures of twice as many pixels make steps twice as long. Adam,
-    by which Mini-VOC's nets learn, does not mind.
+    The loss of most nets is a sum over pixels, so that twice as many pixels double the gradient. The rate is unchanged
+    if the loss is a mean or the solver is Adam, as for Mini-VOC's nets, whose steps do not depend on the loss's scale.
     """
     if base.normalize or base.solver.get("type") == "Adam":
         return base.base_lr
@@ -151,10 +153,11 @@ def rate(base: Published, known: Data) -> float:
 
 
 def stage(name: str, known: Data) -> Stage:
-    """Give the training of a net of the catalogue on somebody's own pictures.
+    """Return the training of a net of the catalogue on a custom data set.
 
     Raises:
-        ReproductionError: there is no such net, or it takes something else than pictures.
+        ReproductionError: If there is no such net, it is a classifier of whole images, or it has other inputs or
+            several labellings.
     """
     base = recipes.named(name)
     if base.row is None:
@@ -169,7 +172,7 @@ def stage(name: str, known: Data) -> Stage:
 
 
 def notes(chain: Sequence[Stage], known: Data) -> list[str]:
-    """Say what was made of the published recipe, as sentences."""
+    """Return sentences that describe the data and how the published recipe was adapted."""
     said = [
         f"{known.root}: {len(known.classes)} classes: {', '.join(known.classes)}",
         f"{known.learnt} pictures to learn from, {known.validated} to validate on"
@@ -194,19 +197,20 @@ def notes(chain: Sequence[Stage], known: Data) -> list[str]:
 
 
 def describe(trained: Stage, known: Data, out: Path, parents: Sequence[Path]) -> Path:
-    """Write what is needed to use the weights of a training: the net for pictures alone, and its card.
+    """Write the files that inference needs besides the weights: ``deploy.prototxt`` and ``card.json``.
 
     Args:
         trained: the training.
-        known: its data.
-        out: the folder that each training's folder is made in.
-        parents: the weights that it starts from.
+        known: the custom data set.
+        out: the folder that contains each training's folder.
+        parents: the weights files that the training starts from; the card records their sha256.
 
     Returns:
-        The training's folder, which ``Segmenter.load`` takes when it has its weights, or with a snapshot's.
+        The training's folder. ``Segmenter.load`` loads it once the training has ended, or earlier with the weights of a
+        snapshot.
 
     Raises:
-        ReproductionError: a file cannot be written.
+        ReproductionError: If a file cannot be written.
     """
     assert trained.row is not None
     model, colours = recipes.result(trained.name, out), None

@@ -1,7 +1,6 @@
-"""What the data layer of a net reads, as a function of the number of the draw.
+"""The inputs of a net as a function of the draw number (iteration * iter_size + index in the batch).
 
-A run that is resumed at any iteration, and each of several processes, gets the images that an unbroken single one
-would have got.
+Thus a resumed run, and each of several processes, reads the same images as an uninterrupted run in one process.
 """
 
 from __future__ import annotations
@@ -25,33 +24,33 @@ Array = npt.NDArray[Any]
 
 
 class Feed(Protocol):
-    """What brings a net its inputs."""
+    """A source of a net's inputs."""
 
     @property
     def shapes(self) -> dict[str, Shape]:
-        """The shapes of the inputs, by name: what the net wants as ``inputs``."""
+        """The shapes of the inputs by name, as ``Net(inputs=...)`` takes them."""
 
     def __call__(self, draw: int) -> Mapping[str, Array]:
-        """Read the inputs of a draw, from 0 on without end."""
+        """Load the inputs of draw number ``draw``, which counts from 0 without end."""
 
     @property
     def about(self) -> str:
-        """Name what is read, so that another list has another name."""
+        """A description of the data; it changes whenever the list of images does."""
 
     def images(self, draw: int) -> list[str]:
-        """Name the images of a draw."""
+        """Return the names of the images of a draw."""
 
 
 class DatasetFeed:
-    """A data set, one sample a draw, in the order in which the published data layer reads it.
+    """A data set, one sample per draw, in the order of the published data layer.
 
-    The sample after is decoded in the background.
+    The next sample is decoded in a background thread.
 
     Args:
-        dataset: the split.
+        dataset: the split to read.
 
     Attributes:
-        dataset: as given.
+        dataset: the split that is read.
     """
 
     def __init__(self, dataset: Dataset):
@@ -63,14 +62,14 @@ class DatasetFeed:
         self._next: tuple[int, Future[Sample]] | None = None
 
     def __call__(self, draw: int) -> dict[str, Array]:
-        """Read a sample: arrays (1, C, H, W) by top.
+        """Load the sample of a draw: arrays (1, C, H, W) by top.
 
         Raises:
-            DataError: as ``Dataset.__getitem__``.
+            DataError: If a file of the sample is missing or broken.
         """
         ready = self._next[1] if self._next and self._next[0] == draw else None
         sample = ready.result() if ready else self.dataset[self._index(draw)]
-        stride = max(draw - self._last, 1)  # more than 1 where several processes share the draws
+        stride = max(draw - self._last, 1)  # more than 1 if several processes share the draws
         index = self._index(draw + stride)
         self._last, self._next = draw, (draw + stride, self._pool.submit(self.dataset.__getitem__, index))
         return {top: array[None] for top, array in sample.items()}
@@ -84,12 +83,12 @@ class DatasetFeed:
 
     @property
     def about(self) -> str:
-        """Name the data set, the split and, by its hash, the order of the images."""
+        """The data set, the split, the number and SHA-1 of its ids, and the seed of their order."""
         name, ids = f"{self.dataset.name} {self.dataset.split}", self.dataset.ids
         return f"{name}, {len(ids)} images, sha1 {_sha1(ids)}, order {self.dataset.seed}"
 
     def images(self, draw: int) -> list[str]:
-        """Name the sample of a draw by its id."""
+        """Return the id of a draw's sample, in a list."""
         return [self.dataset.ids[self._index(draw)]]
 
     def _index(self, draw: int) -> int:
@@ -105,14 +104,14 @@ class ListFeed:
         images: the list.
 
     Attributes:
-        list: as given.
+        list: the list that is read.
     """
 
     def __init__(self, images: ImageList):
         self.list = images
 
     def __call__(self, draw: int) -> Mapping[str, Array]:
-        """Read a batch."""
+        """Load the batch of a draw, see ``ImageList``."""
         return self.list(draw)
 
     @property
@@ -122,28 +121,28 @@ class ListFeed:
 
     @property
     def about(self) -> str:
-        """Name the list by its hash, and the order of its images."""
+        """The number of images, the SHA-1 of the list, the batch size and the seed of the order."""
         lines = [f"{path.name} {label}" for path, label in self.list.images]
         return f"{len(lines)} images, sha1 {_sha1(lines)}, {self.list.batch_size} a batch, order {self.list.seed}"
 
     def images(self, draw: int) -> list[str]:
-        """Name the images of a batch by their files."""
+        """Return the file names of a batch's images."""
         size = self.list.batch_size
         return [self.list.image(number)[0].name for number in range(draw * size, (draw + 1) * size)]
 
 
 def open(net: NetParameter, root: StrPath, phase: Phase, seed: int | None = None) -> Feed:
-    """Open what the data layer of a net reads: one of the published Python layers, or an ImageData layer.
+    """Open the data of a net's data layer: one of the published Python layers, or an ImageData layer.
 
     Args:
-        net: the net, upgraded.
+        net: the net definition, upgraded to the current format.
         root: the data root.
         phase: TRAIN or TEST.
-        seed: of the order; None is that of the prototxt, or the published one.
+        seed: the seed of the order of the images; None selects the prototxt's, else the default.
 
     Raises:
-        NetError: there is no such layer.
-        DataError: the data are not there, or not as the layer says.
+        NetError: If the net does not have exactly one such layer, or its settings are not supported.
+        DataError: If the data are missing or do not match the layer's parameters.
     """
     layer = data_layer(net, phase)
     if layer.type == "Python":
@@ -155,10 +154,10 @@ def open(net: NetParameter, root: StrPath, phase: Phase, seed: int | None = None
 
 
 def data_layer(net: NetParameter, phase: Phase) -> LayerParameter:
-    """Find the layer that brings the data.
+    """Return the data layer of a net: its only Python or ImageData layer without bottoms.
 
     Raises:
-        NetError: the net has none that can be fed, or several.
+        NetError: If the net has no such layer, several, or an Input layer.
     """
     sources = [
         node.spec

@@ -1,7 +1,7 @@
-"""What an ImageData layer reads, as a function of the number of the draw.
+"""The batches of an ImageData layer as a function of the draw number.
 
-The layer itself remembers where in its list it is. Fed from here, a training run that is resumed goes on with the
-images that it would have seen.
+Caffe's layer keeps its position in the list as state. Here the draw number determines the batch, so that a resumed
+training reads the same images as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -24,22 +24,23 @@ Float32 = npt.NDArray[np.float32]
 class ImageList:
     """The batches of an ImageData layer.
 
-    With ``shuffle``, every round through the list has an order of its own; random crops and mirrors are drawn anew
-    for every image. All of it follows from the seed and the number of the draw.
+    With ``shuffle``, each epoch has another order; random crops and mirrors are drawn for each image. All of them
+    depend only on the seed and the draw number.
 
     Args:
         layer: the ImageData layer.
-        root: the data root; its list and its ``root_folder``, which are relative to the prototxt's, are below it.
-        phase: TRAIN crops at random, TEST in the middle.
-        seed: of the order, the crops and the mirrors.
+        root: the data root, to which the layer's ``source`` and ``root_folder`` are relative.
+        phase: TRAIN crops at random, TEST at the centre.
+        seed: the seed of the order, the crops and the mirrors.
 
     Attributes:
-        images: paths and labels, in the order of the list.
-        batch_size: images in a batch.
+        images: the (path, label) pairs, in the order of the list.
+        batch_size: the number of images in a batch.
 
     Raises:
-        NetError: another type of layer, or a field that this does not follow.
-        DataError: the list or an image cannot be read.
+        NetError: If the layer is not an ImageData layer with two tops, or sets ``rand_skip``, ``new_height`` or
+            ``new_width``.
+        DataError: If the list cannot be read.
     """
 
     def __init__(self, layer: LayerParameter, root: StrPath, phase: Phase = Phase.TRAIN, seed: int = 1337):
@@ -55,17 +56,21 @@ class ImageList:
         self.batch_size = param.batch_size
 
     def __len__(self) -> int:
-        """Count the batches of a round through the list; the last one takes what it lacks from the next round."""
+        """Return the number of batches per epoch, rounded up; the last batch is filled from the next epoch."""
         return -(-len(self.images) // self.batch_size)
 
     def __call__(self, draw: int) -> dict[str, Float32]:
-        """Read a batch.
+        """Load a batch.
 
         Args:
-            draw: its number, from 0 on without end.
+            draw: the number of the batch, from 0 without end.
 
         Returns:
-            By top: images (batch_size, 3, H, W), B G R, transformed; labels (batch_size,).
+            float32 arrays by top: images (batch_size, C, H, W) after ``transform_param``, with C = 3 in B G R order or
+            C = 1 without ``is_color``; labels (batch_size,).
+
+        Raises:
+            DataError: If an image cannot be read, or the images of the batch differ in size.
         """
         generator = torch.Generator().manual_seed(_mix(self.seed, 1, draw))
         transform = Transform(self.layer.transform_param, generator)
@@ -82,7 +87,7 @@ class ImageList:
         return dict(zip(self.layer.top, (np.stack(images), np.array(labels, np.float32)), strict=True))
 
     def image(self, number: int) -> tuple[Path, int]:
-        """Say which image, and its label, has a number, from 0 on without end."""
+        """Return the path and label of image ``number``, which counts from 0 over all epochs."""
         epoch, place = divmod(number, len(self.images))
         if self.layer.image_data_param.shuffle:
             place = int(np.random.RandomState(_mix(self.seed, 0, epoch)).permutation(len(self.images))[place])
@@ -90,10 +95,10 @@ class ImageList:
 
     @property
     def shapes(self) -> dict[str, Shape]:
-        """The shapes of the tops, by name: what a net that is fed wants as ``inputs``."""
+        """The shapes of the tops by name, as ``Net(inputs=...)`` takes them."""
         return {top: array.shape for top, array in self(0).items()}
 
 
 def _mix(*numbers: int) -> int:
-    """Make one seed of several."""
+    """Combine several numbers into one seed."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])

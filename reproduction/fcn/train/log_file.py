@@ -1,12 +1,12 @@
-"""The log of a training: one JSON object a line, from the start through every restart.
+"""The log of a training: one JSON object per line, for the first start and every resumption.
 
     {"record": "start", "iteration": 0, "stage": "voc-fcn32s", "solver": "...", ...}
     {"record": "iteration", "iteration": 0, "loss": 541234.5, "loss_per_pixel": 3.04, "lr": 1e-10, "images": [...]}
     {"record": "validation", "iteration": 4000, "time": "2026-...", "scores": {"label": {"pixel_acc": 0.7, ...}}}
     {"record": "resume", "iteration": 4000, ...}
 
-``iteration`` counts the updates made before: the loss of iteration 0 is that of the first weights. A run that goes on
-from a snapshot takes up the log where the snapshot was made, so that every iteration stands there once.
+``iteration`` counts the updates made before: the loss of iteration 0 is that of the initial weights. A run that resumes
+from a snapshot first removes the later records, so that the log contains each iteration once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from reproduction.caffe.formats.json_file import between
 T = TypeVar("T")
 Record = dict[str, Any]
 Iteration = Annotated[int, between(0, 2**31 - 1)]
-_LIMIT = 2 << 30  # bytes, ten times what the longest published training writes
+_LIMIT = 2 << 30  # bytes, ten times the log of the longest published training
 
 NO_LOG = "this is no log of a training"
 START, RESUME, ITERATION, VALIDATION = "start", "resume", "iteration", "validation"
@@ -34,7 +34,7 @@ START, RESUME, ITERATION, VALIDATION = "start", "resume", "iteration", "validati
 
 @dataclass(frozen=True)
 class _Line:
-    """What every record of a log has; other fields are those of its kind."""
+    """The fields of every record of a log; others depend on its kind."""
 
     extra_names: ClassVar = ("*",)
 
@@ -44,19 +44,19 @@ class _Line:
 
 
 class Log:
-    """A log that is being written.
+    """A log that is open for writing.
 
     Args:
-        path: the file; made, with its folder, when it is not there. None writes nothing, as of processes that are not
-            the first.
-        iteration: how far the run is: what was written of later iterations is removed.
+        path: the file, which is created with its folder if it does not exist. None writes nothing, as in processes
+            other than the first.
+        iteration: the number of updates made so far. Records of later iterations are removed; 0 starts a new log.
 
     Attributes:
-        validated: whether the net of this iteration was validated already.
+        validated: True if the log already has a validation at ``iteration``, or ``path`` is None.
 
     Raises:
-        DataError: the file is no log.
-        ReproductionError: it cannot be written.
+        DataError: If the file is not a log, or ``iteration`` is not 0 and there is no file.
+        ReproductionError: If the file cannot be written.
     """
 
     def __init__(self, path: StrPath | None, iteration: int = 0):
@@ -76,10 +76,10 @@ class Log:
         self._file = Path(path).open("ab", buffering=0)  # noqa: SIM115 (closed by ``close``)
 
     def write(self, record: str, iteration: int, **fields: Any) -> None:
-        """Add a record; a reader sees it at once.
+        """Append a record, unbuffered, so that readers see it immediately.
 
         Raises:
-            ReproductionError: it cannot be written, as on a full disk.
+            ReproductionError: If it cannot be written, as on a full disk.
         """
         left = memoryview(_line({"record": record, "iteration": iteration, **fields}))
         try:
@@ -89,10 +89,10 @@ class Log:
             raise cannot_write(error, str(self._path)) from None
 
     def sync(self) -> None:
-        """Wait until all of it is on the disk, as it must be before a snapshot that goes with it.
+        """Flush the log to disk (fsync); call it before writing the snapshot of the same iteration.
 
         Raises:
-            ReproductionError: the disk is full, or does not answer.
+            ReproductionError: If the flush fails, as on a full disk.
         """
         try:
             if self._file:
@@ -101,16 +101,16 @@ class Log:
             raise cannot_write(error, str(self._path)) from None
 
     def close(self) -> None:
-        """End it."""
+        """Close the file."""
         if self._file:
             self._file.close()
 
 
 def read(path: StrPath) -> Iterator[Record]:
-    """Read the records of a log; a last line that was cut off is left out.
+    """Yield the records of a log; a last line without a newline is skipped.
 
     Raises:
-        DataError: the file is not there, or is no log.
+        DataError: If the file does not exist or is not a log.
     """
     try:
         lines = files.read_regular(path, _LIMIT).split(b"\n")
@@ -124,10 +124,15 @@ def read(path: StrPath) -> Iterator[Record]:
 
 
 def checked(record: Record, kind: type[T], place: str) -> T:
-    """Return a record as an instance of a dataclass.
+    """Convert a record to an instance of the dataclass ``kind``.
+
+    Args:
+        record: the record.
+        kind: the dataclass.
+        place: the file and line, for error messages.
 
     Raises:
-        DataError: it does not fit.
+        DataError: If a field is missing or has another type or range.
     """
     try:
         return json_file.read(kind, record)
@@ -136,16 +141,16 @@ def checked(record: Record, kind: type[T], place: str) -> T:
 
 
 def thin(path: StrPath, copy: StrPath, every: int) -> None:
-    """Copy a log with only each so many-th of its iterations, to keep it beside the weights.
+    """Copy a log with only every n-th iteration record and all other records, to publish it with the weights.
 
     Args:
         path: the log.
         copy: the file to write.
-        every: 10 keeps the iterations 0, 10, 20 and so on.
+        every: 10 copies the iterations 0, 10, 20 and so on.
 
     Raises:
-        DataError: the file is no log.
-        ReproductionError: the copy cannot be written.
+        DataError: If the file does not exist or is not a log.
+        ReproductionError: If the copy cannot be written.
     """
     records = (each for each in read(path) if each["record"] != ITERATION or each["iteration"] % every == 0)
     with files.atomic(copy) as file:
@@ -153,7 +158,7 @@ def thin(path: StrPath, copy: StrPath, every: int) -> None:
 
 
 def _before(record: Record, iteration: int) -> bool:
-    """Say whether a record is of the first so many updates."""
+    """Return True if a record belongs to a run with ``iteration`` updates made."""
     made: int = record["iteration"]
     return made < iteration if record["record"] == ITERATION else made <= iteration
 
