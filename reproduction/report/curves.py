@@ -1,6 +1,6 @@
-"""Curves over the iterations of several stages, as SVG that takes its colours from the page.
+"""Line charts over the iterations of several stages, as SVG that uses the page's colours.
 
-matplotlib draws; a page's style sheet colours, since a drawing that is made once is looked at in light and in dark.
+matplotlib draws in placeholder colours, which are replaced by CSS variables: the same SVG fits light and dark themes.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from reproduction.caffe.errors import printable
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-CURVES = 4  # colours of curves
-BINS = 400  # points of a curve, at most about
+CURVES = 4  # number of curve colours
+BINS = 400  # approximate maximum number of points of a curve
 
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _SIZES = {"wide": (1120.0, 330.0, 13.0), "narrow": (358.0, 280.0, 12.0)}  # width, height, font, in pixels
 _MARGINS = (52.0, 14.0, 26.0, 34.0)  # left, right, top, bottom, in pixels
-_BELOW = 5.0  # how far under its least mean a logarithmic axis goes for single values
-_LETTER = 0.58  # width of a letter, of the font's size
+_BELOW = 5.0  # a logarithmic axis extends at most this factor below the lowest mean
+_LETTER = 0.58  # mean width of a letter, as a fraction of the font size
 
-# Drawn in these, which nothing else has; the page's own are put in their place.
+# Unique placeholder colours, which ``_finish`` replaces by the page's CSS variables.
 _COLOURS = {
     "#010203": "var(--ink)",
     "#040506": "var(--soft)",
@@ -41,10 +41,10 @@ class Line:
     """A curve.
 
     Attributes:
-        name: what it shows.
-        x: iterations, counted through all stages, ascending.
-        y: values.
-        band: the least and greatest value around each x; None for none.
+        name: the name in the legend.
+        x: iterations, counted over all stages, in ascending order.
+        y: the value at each x.
+        band: the lowest and highest values around each x; None draws no band.
     """
 
     name: str
@@ -58,9 +58,9 @@ class Span:
     """A stage on the axis of iterations.
 
     Attributes:
-        name: of the net.
-        start: the iterations of the stages before.
-        end: with its own.
+        name: the name of the net.
+        start: the number of iterations of all earlier stages.
+        end: ``start`` plus the iterations of this stage.
     """
 
     name: str
@@ -70,14 +70,14 @@ class Span:
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves over the same iterations.
+    """A chart of curves over the same iterations.
 
     Attributes:
-        title: what they show.
-        lines: the curves; not more than ``CURVES``.
-        spans: the stages.
-        percent: whether values are fractions that are shown as percent, from 0 to 100.
-        log: whether the axis of values is logarithmic.
+        title: the title.
+        lines: the curves, at most ``CURVES``.
+        spans: the stages, in their order.
+        percent: True if the values are fractions to display as percent, on an axis from 0 to 100.
+        log: True for a logarithmic axis of values.
     """
 
     title: str
@@ -89,13 +89,13 @@ class Chart:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A chart as a page takes it.
+    """A drawn chart, ready for a page.
 
     Attributes:
-        title: what it shows.
-        legend: name and CSS variable of the colour of each curve.
-        svgs: the drawing for wide and for narrow screens.
-        data: what its script needs to tell values; JSON.
+        title: the title.
+        legend: the name and the CSS colour of each curve.
+        svgs: the SVG text for ``wide`` and for ``narrow`` screens.
+        data: the values and axis limits that the page's script displays under the pointer; JSON types.
     """
 
     title: str
@@ -105,12 +105,12 @@ class Drawn:
 
 
 def bins(x: Sequence[int], y: Sequence[float], size: int) -> Line:
-    """Take means over so many values each, with their range.
+    """Return a curve of the means of consecutive values, with their range as its band.
 
     Args:
         x: iterations.
-        y: a value for each.
-        size: how many become one; 1 keeps them as they are.
+        y: the value at each iteration.
+        size: the number of values per mean; 1 leaves the values unchanged, without a band.
     """
     parts = [slice(i, i + size) for i in range(0, len(x), size)]
     means = [sum(y[part]) / len(y[part]) for part in parts]
@@ -119,7 +119,7 @@ def bins(x: Sequence[int], y: Sequence[float], size: int) -> Line:
 
 
 def draw(chart: Chart) -> Drawn:
-    """Draw a chart, for wide and for narrow screens."""
+    """Draw a chart in two sizes, for wide and for narrow screens."""
     chart = replace(
         chart,
         title=printable(chart.title),
@@ -154,7 +154,7 @@ def _limits(chart: Chart) -> tuple[float, float]:
         return 0.0, 1.0
     values = [value for line in chart.lines for values in (line.y, *(line.band or ())) for value in values]
     low, high = min(values), max(values)
-    if chart.log:  # single values near 0 would take most of the axis
+    if chart.log:  # else single values near 0 would take up most of the axis
         return max(low, min(min(line.y) for line in chart.lines) / _BELOW) / 1.15, high * 1.15
     room = 0.05 * (high - low) or 0.5
     return low - room, high + room
@@ -166,11 +166,11 @@ def _plot(
     import matplotlib
     from matplotlib.figure import Figure
 
-    # Names are shown as they are: nothing in them is a formula.
+    # Names may contain $ and \, which are not formulas.
     names: Any = {"text.parse_math": False, "text.usetex": False}
     settings = {"svg.fonttype": "none", "svg.hashsalt": f"{chart.title} {width}", "font.size": font, **names}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the page's own fonts are used
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the browser renders the text in its own fonts
         figure = Figure(figsize=(width / 72, height / 72), dpi=72)
         left, right, top, bottom = _MARGINS
         place = (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
@@ -193,7 +193,7 @@ def _plot(
 
 
 def _stages(axes: Axes, spans: Sequence[Span], pixels: float, font: float) -> None:
-    """Part the stages and name them, by their number alone where there is no room."""
+    """Draw a line between stages and label each with its name, or with its number if the name does not fit."""
     for number, span in enumerate(spans, 1):
         if number > 1:
             axes.axvline(span.start, color=_SOFT, linewidth=1, linestyle=(0, (2, 3)))
@@ -226,7 +226,7 @@ def _ticks(axes: Axes, chart: Chart, y: tuple[float, float], *, few: bool) -> No
 
 
 def _finish(svg: bytes, chart: Chart, name: str) -> str:
-    """Make matplotlib's file a part of a page: its colours the page's, its names gone that other drawings have too."""
+    """Adapt matplotlib's SVG for inlining: CSS colours, no fixed size, no metadata, no unused ids, an aria-label."""
     for prefix, space in (("", _SVG), ("xlink", _XLINK)):
         ElementTree.register_namespace(prefix, space)
     root = ElementTree.fromstring(svg)

@@ -1,4 +1,4 @@
-"""The pictures of a run: how well each was segmented, which of them a page shows, and what it shows of them."""
+"""The images of a run: their scores, the selection to display, and their rendering for a page."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from reproduction.report.record import ImageScore, Measured
 UInt8 = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], object]
 
-SEED = 2015  # of the sample
-EACH = 3  # images of a kind
-LONGEST = 512  # pixels of a side, on the page
-RIGHT, WRONG, IGNORED = range(3)  # what a map of errors holds
+SEED = 2015  # of the random sample
+EACH = 3  # images of each kind: best, worst, sample
+LONGEST = 512  # pixels of the longer side, on the page
+RIGHT, WRONG, IGNORED = range(3)  # values of an error map
 ERROR_COLOURS = {WRONG: (224, 24, 104), IGNORED: (128, 134, 144)}
 
 _JPEG_QUALITY = 82
-_PHOTO_KINDS = ("data", "color", "hha")  # of a data set's kinds, what a person would look at, the best first
+_PHOTO_KINDS = ("data", "color", "hha")  # kinds of inputs to display, in order of preference
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Where a net's pictures are.
+    """The images, labels and predictions of a net.
 
     Attributes:
-        dataset: what was scored.
-        predictions: the folder that ``evaluate.evaluate`` wrote the label maps to.
+        dataset: the data set that was scored.
+        predictions: the folder to which ``evaluate.evaluate`` wrote the label maps.
     """
 
     dataset: Dataset
@@ -49,7 +49,7 @@ class Gallery:
 
     @property
     def colours(self) -> UInt8:
-        """The colours of its labels, (256, 3): those that their owner paints them in, else VOC's."""
+        """The colours of the labels, (256, 3) uint8: those of a custom data set's palette, else VOC's."""
         own = self.dataset.palette if isinstance(self.dataset, Folder) else None
         if not isinstance(own, Mapping):
             return palette.table(())
@@ -59,29 +59,29 @@ class Gallery:
         return table
 
     def photo(self, id: str) -> UInt8:
-        """Read an image as a person sees it, (H, W, 3) uint8.
+        """Load an image to display, (H, W, 3) uint8 in R G B order.
 
         Raises:
-            DataError: it is missing or broken.
+            DataError: If the image is missing or broken.
         """
         files = [self.dataset.file(kind, id) for kind in _PHOTO_KINDS if kind in self.dataset.kinds]
         return decode.read_rgb(next((path for path in files if path.is_file()), files[0]))
 
     def truth(self, top: str, id: str) -> UInt8:
-        """Read the labels of an image, (H, W) uint8; 255 is void.
+        """Load the true labels of an image, (H, W) uint8; 255 is void.
 
         Raises:
-            DataError: they are missing or broken.
+            DataError: If the labels are missing or broken.
         """
         kind = self.dataset.tops[top]
         labels: UInt8 = self.dataset.read(kind, self.dataset.file(kind, id))[0]
         return labels
 
     def prediction(self, top: str, id: str) -> UInt8:
-        """Read what the net said of an image, (H, W) uint8.
+        """Load the predicted labels of an image, (H, W) uint8.
 
         Raises:
-            DataError: it is missing or broken.
+            DataError: If the label map is missing or broken.
         """
         folder = self.predictions / top if len(self.dataset.label_classes) > 1 else self.predictions
         return label_files.indices(folder / f"{id}.png")
@@ -90,16 +90,18 @@ class Gallery:
 def measure(
     gallery: Gallery, measured: Measured, limit: int | None = None, progress: Progress | None = None
 ) -> Measured:
-    """Add to a net's scores what is known of each image.
+    """Return a net's scores with the score of each image and the number of void pixels.
+
+    Images without a pixel that counts have no score and are left out.
 
     Args:
-        gallery: where the images and label maps are.
-        measured: the scores, of one label top.
-        limit: how many images of the split were scored; None for all.
-        progress: called with the images done, and in all.
+        gallery: the images, labels and predictions.
+        measured: the scores of one label top.
+        limit: the number of images of the split that were scored; None for all.
+        progress: called with the images done and in all.
 
     Raises:
-        DataError: a file is missing or broken.
+        DataError: If a file is missing or broken.
     """
     found, void, top = [], 0, measured.label
     ids = gallery.dataset.ids[:limit]
@@ -116,9 +118,13 @@ def measure(
 
 
 def choose(scores: Sequence[ImageScore]) -> dict[str, list[ImageScore]]:
-    """Choose the images that a page shows: the best, the worst, and some of the others.
+    """Choose the images to display: the best, the worst, and a sample of the others, ranked by mean IU.
 
-    The others are the first in an order that is drawn once for all nets of a split, so that nets can be compared.
+    The sample takes the first of the others in a shuffled order that is the same for all nets of a split, so that the
+    nets can be compared.
+
+    Returns:
+        ``best``, ``worst`` and ``sample``, up to ``EACH`` images each.
     """
     ranked = sorted(scores, key=lambda image: (-image.mean_iu, image.id))
     each = min(EACH, len(ranked) // 3) or 1
@@ -132,14 +138,14 @@ def choose(scores: Sequence[ImageScore]) -> dict[str, list[ImageScore]]:
 
 @dataclass(frozen=True)
 class Present:
-    """A class in one picture.
+    """A class that occurs in one image, in the truth or the prediction.
 
     Attributes:
-        name: of the class.
-        colour: R G B, 0 to 255.
-        iu: its intersection over union in this picture.
-        in_truth: whether it is there; else it was predicted only.
-        predicted: whether it was found anywhere.
+        name: the name of the class.
+        colour: R, G, B, 0 to 255.
+        iu: the intersection over union of the class in this image.
+        in_truth: True if the true labels contain the class.
+        predicted: True if the prediction contains the class.
     """
 
     name: str
@@ -151,18 +157,18 @@ class Present:
 
 @dataclass(frozen=True)
 class Shown:
-    """One picture on a page.
+    """One image on a page.
 
     Attributes:
-        score: how well it was segmented.
-        width: of what the page holds, pixels.
-        height: likewise.
-        photo: the name of the image in ``Media``, as the others.
-        truth: of the labels.
-        prediction: of what the net said.
-        errors: of the map of errors.
-        classes: those that are in the truth or the prediction, the greatest first.
-        has_void: whether pixels do not count.
+        score: the image's id and scores.
+        width: the width on the page, in pixels.
+        height: the height on the page, in pixels.
+        photo: the name of the image in ``Media``.
+        truth: the name of the true label map in ``Media``.
+        prediction: the name of the predicted label map in ``Media``.
+        errors: the name of the error map in ``Media``.
+        classes: the classes in the truth or the prediction, in descending order of their pixels in both.
+        has_void: True if the true labels contain void pixels.
     """
 
     score: ImageScore
@@ -178,7 +184,7 @@ class Shown:
 
 @dataclass
 class Media:
-    """The pictures of a page as data URLs, each once however often it is shown.
+    """The images of a page as data URLs; an image that is displayed several times is stored once.
 
     Attributes:
         urls: name -> data URL.
@@ -188,7 +194,7 @@ class Media:
     _names: dict[tuple[str, ...], str] = field(default_factory=dict)
 
     def add(self, key: tuple[str, ...], make: Callable[[], tuple[str, bytes]]) -> str:
-        """Keep a picture, made when it is new, as MIME type and bytes; returns its name."""
+        """Store an image and return its name; ``make`` (called for new keys only) returns MIME type and bytes."""
         if key not in self._names:
             kind, content = make()
             self._names[key] = f"media{len(self.urls)}"
@@ -197,17 +203,17 @@ class Media:
 
 
 def show(gallery: Gallery, net: str, top: str, image: ImageScore, media: Media) -> Shown:
-    """Prepare one picture for a page: the image, its truth, the prediction and the errors.
+    """Render one image for a page: the image, its true labels, the prediction and the error map.
 
     Args:
-        gallery: where they are.
-        net: whose prediction it is.
+        gallery: the images, labels and predictions.
+        net: the name of the net that made the prediction.
         top: the label top.
-        image: which one.
-        media: takes the pictures.
+        image: the id and scores of the image.
+        media: the store to which the rendered images are added.
 
     Raises:
-        DataError: a file is missing or broken.
+        DataError: If a file is missing or broken.
     """
     names = gallery.dataset.label_classes[top]
     truth, prediction = gallery.truth(top, image.id), gallery.prediction(top, image.id)
@@ -247,7 +253,7 @@ def _present(counts: score.Confusion, names: Sequence[str], table: UInt8) -> lis
 
 
 def _size(labels: UInt8) -> tuple[int, int]:
-    """Return width and height on the page."""
+    """Return (width, height) on the page: the longer side is at most ``LONGEST``."""
     height, width = labels.shape
     scale = min(1.0, LONGEST / max(height, width))
     return max(1, round(width * scale)), max(1, round(height * scale))
@@ -260,7 +266,7 @@ def _jpeg(rgb: UInt8, size: tuple[int, int]) -> tuple[str, bytes]:
 
 
 def _png(labels: UInt8, colours: UInt8, size: tuple[int, int], clear: int | None) -> tuple[str, bytes]:
-    """Write a label map in colours; one label is transparent."""
+    """Encode a label map as a palette PNG, in which label ``clear`` is transparent; None makes all opaque."""
     image = Image.fromarray(labels).resize(size, Image.Resampling.NEAREST)
     image.putpalette(colours.tobytes())
     file = io.BytesIO()

@@ -1,4 +1,4 @@
-"""A report as Markdown: scores beside what was published, where that stands, and each class."""
+"""A report as Markdown: measured and published scores, the sources, and the IU of each class."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from reproduction.report.record import Measured, NetResult, Report
 from reproduction.report.reference import COLUMNS, METRICS, PUBLISHED_RULE, TITLES, points
 
 UNVERIFIED = "\\*"
-_DECIMALS = 4  # of what is measured here: as many as the most exact source
+_DECIMALS = 4  # of measured scores: as many as the most precise source has
 
 
 def page(report: Report) -> str:
-    """Write the whole page.
+    """Format a report as a Markdown page.
 
-    Percent, with the decimals of each source; in brackets how many points the measured score is above it.
+    Published scores are percent with the decimals of their source, followed in parentheses by the difference measured
+    minus published, in points.
     """
     report = _escaped(report)
     sources = "\n".join(f"- {line}" for line in _sources(report))
@@ -37,10 +38,10 @@ def page(report: Report) -> str:
 
 
 def dump(report: Report, path: StrPath) -> None:
-    """Write the page to a file, whole or not at all.
+    """Write the page to a file atomically.
 
     Raises:
-        ReproductionError: it cannot be written.
+        ReproductionError: If the file cannot be written.
     """
     text = page(report)
     with files.atomic(path) as file:
@@ -48,7 +49,7 @@ def dump(report: Report, path: StrPath) -> None:
 
 
 def table(report: Report) -> str:
-    """Tabulate every net's metrics: what they are compared with, a column for each source, and measured here."""
+    """Format the metrics of every net as a table: one column for each source, and the measured score."""
     rows = []
     columns = columns_of(report)
     for net in report.nets:
@@ -63,13 +64,13 @@ def table(report: Report) -> str:
 
 
 def columns_of(report: Report) -> list[str]:
-    """List the sources that say anything of the report's nets, in the order of ``reference.COLUMNS``."""
+    """Return the sources that have a score of a net of the report, in the order of ``reference.COLUMNS``."""
     said = {row.column for net in report.nets for measured in net.measured for row in measured.references}
     return [column for column in COLUMNS if column in said]
 
 
 def verdicts(report: Report) -> Iterator[str]:
-    """Yield a sentence for each net: what its scores were compared with, and whether they match."""
+    """Yield sentences on each net: the reference of its scores, whether they match, and the gain over its parent."""
     why = dict(report.unchecked())
     for net in report.nets:
         for measured in net.measured:
@@ -86,7 +87,7 @@ def verdicts(report: Report) -> Iterator[str]:
 
 
 def _compared(name: str, measured: Measured) -> str:
-    """Return whether scores match what they must."""
+    """Format the comparison of scores with ``measured.held_against`` as a sentence."""
     reference = measured.held_against
     assert reference is not None
     assert reference.tolerance_points is not None
@@ -102,7 +103,7 @@ def _compared(name: str, measured: Measured) -> str:
 
 
 def _both_rules(report: Report, measured: Measured) -> str:
-    """Return the mean IU by both rules for absent classes, and how far each is from what it must match."""
+    """Format the mean IU by both rules for absent classes, with the difference of each from the reference in points."""
     reference = None if report.limit is not None else measured.held_against
     parts = []
     for metric, rule in (
@@ -166,7 +167,7 @@ def _sources(report: Report) -> Iterator[str]:
 
 
 def _classes(report: Report) -> list[str]:
-    """One table for each kind of label: a row a class, a column a net."""
+    """Return headings and IU tables, one for each label top, with a row for each class and a column for each net."""
     by_label: dict[str, list[tuple[NetResult, Measured]]] = {}
     for net in report.nets:
         for measured in net.measured:
@@ -186,18 +187,18 @@ def _percent(value: float | None, decimals: int = _DECIMALS) -> str:
     return "-" if value is None else f"{100 * value:.{decimals}f}"
 
 
-# What Markdown or HTML would obey; an underscore inside a word is one.
+# The special characters of Markdown and HTML. An underscore inside a word is literal in Markdown.
 _SPECIAL = re.compile(r"[\\`*\[\]<>|~$&]|(?<![^\W_])_|_(?![^\W_])")
 _ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
 
 def escape(text: str) -> str:
-    """Return text from elsewhere so that Markdown shows it as it is, on one line."""
+    """Escape untrusted text so that Markdown displays it literally, on one line."""
     return _SPECIAL.sub(lambda found: _ENTITIES.get(found[0], f"\\{found[0]}"), printable(text))
 
 
 def _escaped(value: Any) -> Any:
-    """Escape every string of a report."""
+    """Return a copy of a report with every string escaped, recursively."""
     if isinstance(value, str):
         return escape(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -209,7 +210,7 @@ def _escaped(value: Any) -> Any:
 
 
 def grid(head: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: int) -> str:
-    """Write a table whose columns line up in plain text too; numbers are right-aligned."""
+    """Format a Markdown table with padded cells; columns after the first ``text_columns`` are right-aligned."""
     cells = [[printable(text) for text in row] for row in (head, *rows)]
     widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(head))]
     rule = ["-" * width if i < text_columns else "-" * (width - 1) + ":" for i, width in enumerate(widths)]

@@ -1,6 +1,7 @@
-"""A report as a page to look at: one file that opens from disk, without a network, on a screen or on paper.
+"""A report as one self-contained HTML file, for screen and print.
 
-The templates are in ``templates/``; everything that a page shows is in the HTML itself, scripts and pictures too.
+The templates are in ``templates/``. Scripts, styles and images are embedded, so that the file opens from disk without a
+network.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from reproduction.report.reference import COLUMNS, METRICS, TITLES, Reference
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-DENSE = 24  # classes; a matrix of more has no room for numbers in its cells
-CONFUSIONS = 12  # the greatest, in words
+DENSE = 24  # with more classes, the cells of the confusion matrix have no room for numbers
+CONFUSIONS = 12  # number of confusions to list, those with the largest share
 
 SETS = {
     "voc": "PASCAL VOC",
@@ -50,14 +51,14 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Bar:
-    """A class of a net.
+    """The IU of one class of a net.
 
     Attributes:
-        name: of the class.
-        colour: in which label maps show it.
-        iu: fraction; None where there is nothing to count.
-        rank: 1 for the greatest IU.
-        others: the IU of the report's other nets, by name.
+        name: the name of the class.
+        colour: its colour in label maps, in CSS notation.
+        iu: the intersection over union, 0 to 1; None if there is nothing to count.
+        rank: the rank of the class by IU, 1 for the highest.
+        others: the IU of the same class in other nets, by net name.
     """
 
     name: str
@@ -72,9 +73,9 @@ class Line:
     """A row of the confusion matrix: one class of the truth.
 
     Attributes:
-        name: of the class.
-        total: its pixels.
-        counts: how many of them were predicted as each class.
+        name: the name of the class.
+        total: the number of its pixels.
+        counts: the number of them that were predicted as each class.
     """
 
     name: str
@@ -84,13 +85,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Mistake:
-    """Pixels of one class that were taken for another.
+    """The pixels of one class that were predicted as another.
 
     Attributes:
-        truth: the class.
-        predicted: what it was taken for.
-        pixels: how many.
-        share: of the pixels of the class, fraction.
+        truth: the name of the true class.
+        predicted: the name of the predicted class.
+        pixels: the number of these pixels.
+        share: their fraction of all pixels of the true class, 0 to 1.
     """
 
     truth: str
@@ -101,17 +102,17 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Panel:
-    """What a page shows of one net, and one kind of label.
+    """The section of a page on one net and label top.
 
     Attributes:
-        id: in the page's addresses.
-        name: of the net, with the label where it has several.
-        net: the net.
-        measured: its scores.
-        bars: one for each class.
-        lines: the confusion matrix.
-        mistakes: the most frequent ones, the greatest share first.
-        pictures: by the keys of ``KINDS``.
+        id: the HTML id of the section.
+        name: the name of the net, with the label top if there are several.
+        net: the result of the net.
+        measured: its scores on this label top.
+        bars: the IU of each class.
+        lines: the rows of the confusion matrix.
+        mistakes: the confusions with the largest ``share``, in descending order.
+        pictures: the images by the keys of ``KINDS``; empty if the net has no gallery.
     """
 
     id: str
@@ -125,23 +126,23 @@ class Panel:
 
     @property
     def furthest(self) -> tuple[str, float] | None:
-        """The metric that is furthest off, with how many points; None when all are within the tolerance."""
+        """The (metric, points) that differs most from its reference; None if all are within the tolerance."""
         return max(self.measured.off(), key=lambda entry: abs(entry[1]), default=None)
 
 
 def page(report: Report, galleries: Mapping[str, Gallery] | None = None) -> str:
-    """Write the whole page.
+    """Format a report as an HTML page.
 
     Args:
-        report: what was measured.
-        galleries: where the pictures of each net are, by its name; a net without one is shown without pictures.
+        report: the results.
+        galleries: the images of each net, by net name; nets without an entry are displayed without images.
 
     Raises:
-        DataError: a picture is missing or broken.
+        DataError: If an image is missing or broken.
     """
     media = Media()
     galleries = galleries or {}
-    # The data set paints the labels, whichever of its nets is shown.
+    # The colours depend on the data set only, so any of its galleries will do.
     colours = next((each.colours for each in galleries.values()), palette.voc()).tolist()
     panels = [_panel(report, net, measured, colours) for net in report.nets for measured in net.measured]
     for panel in panels:
@@ -170,10 +171,10 @@ def page(report: Report, galleries: Mapping[str, Gallery] | None = None) -> str:
 
 
 def dump(report: Report, path: StrPath, galleries: Mapping[str, Gallery] | None = None) -> None:
-    """Write the page to a file, whole or not at all.
+    """Write the page to a file atomically.
 
     Raises:
-        ReproductionError: it cannot be written, or a picture is missing or broken.
+        ReproductionError: If the file cannot be written, or an image is missing or broken.
     """
     text = page(report, galleries)
     with files.atomic(path) as file:
@@ -181,18 +182,18 @@ def dump(report: Report, path: StrPath, galleries: Mapping[str, Gallery] | None 
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill in one of the templates.
+    """Render a template.
 
     Args:
-        template: its file name.
-        values: what it names.
+        template: the file name of the template.
+        values: the variables of the template.
     """
     return environment().get_template(template).render(**values)
 
 
 @cache
 def environment() -> Environment:
-    """Set up the templates: everything that they show is escaped, and a name that is missing is an error."""
+    """Return the Jinja environment, with autoescape; a missing variable raises an error."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -213,35 +214,35 @@ def environment() -> Environment:
 
 
 def percent(value: float | None, decimals: int = 2) -> str:
-    """Write a fraction in percent, a dash where there is none."""
+    """Format a fraction as percent, without the sign; None as an en dash."""
     return "\N{EN DASH}" if value is None else f"{100 * value:.{decimals}f}"
 
 
 def points(delta: float, decimals: int = 2) -> str:
-    """Write a difference in points with its sign; a minus as long as the plus."""
+    """Format a difference in points with its sign, using U+2212 for minus; zero has no sign."""
     rounded = round(delta, decimals)
     return (f"{rounded:+.{decimals}f}" if rounded else f"{0:.{decimals}f}").replace("-", "\N{MINUS SIGN}")
 
 
 def rgb(colour: tuple[int, ...] | list[int]) -> str:
-    """Write a colour for CSS."""
+    """Format R, G, B as a CSS colour, ``#rrggbb``."""
     return "#" + "".join(f"{part:02x}" for part in colour)
 
 
 def _plain(value: object) -> object:
-    """Show text from elsewhere as one line without control characters; markup is the project's own."""
+    """Escape control characters and line breaks in text; return markup and other types unchanged."""
     return value if hasattr(value, "__html__") or not isinstance(value, str) else printable(value)
 
 
 def _lines(text: str) -> str:
-    """Show text of several lines."""
+    """Escape text of several lines, preserving the line breaks."""
     from markupsafe import Markup, escape
 
     return Markup("\n").join(escape(printable(line)) for line in text.splitlines())
 
 
 def _bold(text: str) -> str:
-    """Turn Markdown's ``**bold**`` into HTML."""
+    """Convert Markdown's ``**bold**`` to HTML and escape the rest."""
     from markupsafe import Markup, escape
 
     parts = [
@@ -286,7 +287,7 @@ def _bars(report: Report, net: NetResult, measured: Measured, colours: Sequence[
 
 
 def lines(measured: Measured) -> list[Line]:
-    """List the rows of the confusion matrix, with the names of their classes."""
+    """Return the rows of the confusion matrix with their class names."""
     return [
         Line(name, sum(counts), list(counts))
         for name, counts in zip(measured.class_iu, measured.confusion, strict=True)
@@ -305,7 +306,7 @@ def _mistakes(measured: Measured) -> list[Mistake]:
 
 
 def _sources(report: Report) -> list[Reference]:
-    """List what the scores are compared with, each source once, in the order of the columns."""
+    """Return the references of all scores, each (column, source) once, in the order of ``COLUMNS``."""
     found = [row for net in report.nets for measured in net.measured for row in measured.references]
     ordered = sorted(found, key=lambda row: list(COLUMNS).index(row.column))
     return list({(row.column, row.source): row for row in ordered}.values())

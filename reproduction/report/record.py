@@ -1,6 +1,6 @@
-"""What a run measured, as data: the one form that tables and pages are made from.
+"""The results of a run as data, from which tables and pages are formatted.
 
-``scores.json`` holds one ``Report``. Scores are fractions from 0 to 1; null where there is nothing to count.
+``scores.json`` contains one ``Report``. Scores are fractions from 0 to 1; null if there is nothing to count.
 
     {
       "format": 1,
@@ -15,8 +15,8 @@
           "net": "voc-fcn8s",
           "note": "",                                               or why nothing was measured
           "weights": "fcn8s-heavy-pascal.caffemodel", "weights_sha256": ...,
-          "seconds_per_image": 1.2,                                 null when every image was scored by an earlier run
-          "predictions": "predictions/voc-fcn8s-0123456789",        the folder of its label maps, from the file's own
+          "seconds_per_image": 1.2,                                 null if an earlier run scored every image
+          "predictions": "predictions/voc-fcn8s-0123456789",        the folder of its label maps, relative to the file
           "measured": [
             {
               "label": "label",                                     the label's top; SIFT Flow has "sem" and "geo"
@@ -24,16 +24,16 @@
               "mean_iu_published_rule": ...,                        see Measured
               "class_iu": {"background": ..., ...},
               "confusion": [[...], ...],                            pixels; rows truth, columns prediction
-              "void_pixels": 81234,                                 pixels without a class, which do not count
+              "void_pixels": 81234,                                 pixels labelled void, which do not count
               "images": [{"id": ..., "pixel_acc": ..., "mean_iu": ...}, ...],
               "references": [
                 {
                   "column": "paper",                                a key of reference.COLUMNS
                   "source": ..., "decimals": 1, "unverified": ["mean_acc"],
-                  "tolerance_points": null,                         or how far off the net may be
-                  "remark": "of other weights, ...",                what speaks against the comparison
+                  "tolerance_points": null,                         or the largest difference allowed, in points
+                  "remark": "of other weights, ...",                why the scores may not be comparable
                   "values": {"mean_iu": 0.655, ...},
-                  "deltas_points": {"mean_iu": 0.01, ...}           measured minus published, percent; null if limited;
+                  "deltas_points": {"mean_iu": 0.01, ...}           measured minus published; null with a limit;
                                                                     also of "mean_iu_published_rule"
                 }
               ],
@@ -70,12 +70,12 @@ Pixels = Annotated[int, at_least(0)]
 
 @dataclass(frozen=True)
 class ImageScore:
-    """How well one image was segmented; an image without a pixel that counts has none.
+    """The scores of one image. Images without a pixel that counts have none.
 
     Attributes:
-        id: of the image.
-        pixel_acc: of its pixels alone.
-        mean_iu: over the classes of its truth.
+        id: the id of the image.
+        pixel_acc: the pixel accuracy in this image, 0 to 1.
+        mean_iu: the mean IU over the classes of its true labels, 0 to 1.
     """
 
     id: str
@@ -85,24 +85,25 @@ class ImageScore:
 
 @dataclass(frozen=True)
 class Measured:
-    """The scores of one net on one kind of label.
+    """The scores of one net on one label top.
 
     Attributes:
-        label: the label's top: ``label``, or ``sem`` and ``geo``.
-        pixel_acc: see ``score.Scores``; None where there is nothing to count, as for the others.
-        mean_acc: likewise.
-        mean_iu: likewise.
-        fw_iu: likewise.
-        mean_iu_published_rule: mean IU as the published score.py takes it: a class without truth that is predicted
-            counts as 0. Another number than ``mean_iu`` on SIFT Flow alone.
+        label: the label top: ``label``; for SIFT Flow ``sem`` or ``geo``.
+        pixel_acc: pixel accuracy, see ``score.Scores``. This and the following scores are None if there is nothing to
+            count.
+        mean_acc: mean accuracy over the classes.
+        mean_iu: mean IU; classes without a true pixel are left out.
+        fw_iu: frequency-weighted IU.
+        mean_iu_published_rule: mean IU as the published score.py computes it: a class without a true pixel counts as 0
+            if it is predicted. Among the published data sets it differs from ``mean_iu`` on SIFT Flow only.
         class_iu: class name -> intersection over union.
-        confusion: (C, C) pixels, rows truth, columns prediction, in the order of ``class_iu``.
-        references: what others measured for this net and label, or this project did before.
-        void_pixels: how many pixels have no class and do not count; None where nobody counted them.
-        images: how well each image was segmented; empty where the label maps were not kept.
+        confusion: (C, C) pixel counts, rows truth, columns prediction, in the order of ``class_iu``.
+        references: published and earlier scores of this net and label top.
+        void_pixels: the number of void pixels, which do not count; None if they were not counted.
+        images: the scores of each image; empty if the images were not scored one by one.
     """
 
-    extra_names: ClassVar = ("held_against",)  # which follows from the rest
+    extra_names: ClassVar = ("held_against",)  # computed from the other fields when written
 
     label: str
     pixel_acc: Fraction | None
@@ -117,7 +118,7 @@ class Measured:
     images: Sequence[ImageScore] = ()
 
     def check(self) -> str | None:
-        """Return what a file says wrong: see ``json_file``."""
+        """Return the condition that is not met (see ``json_file``), on class count or matrix size; None if all are."""
         classes = len(self.class_iu)
         if not 0 < classes < 256:
             return "1 to 255 classes"
@@ -127,7 +128,7 @@ class Measured:
 
     @classmethod
     def of(cls, label: str, scores: Scores, classes: Sequence[str], references: Sequence[Reference] = ()) -> Measured:
-        """Take a net's scores over, with what they are compared with; see ``references``."""
+        """Convert a net's ``Scores``, and add the references to compare them with, see ``references``."""
         return cls(
             label=label,
             pixel_acc=_number(scores.pixel_acc),
@@ -142,23 +143,23 @@ class Measured:
 
     @property
     def held_against(self) -> Reference | None:
-        """The reference that the net must match; None where there is none, so that nothing is checked."""
+        """The reference that the scores must match; None if there is none, so that nothing is checked."""
         return closest(self.references)
 
     @property
     def has_absent(self) -> bool:
-        """Whether the two rules for classes without truth make a difference."""
+        """True if the two rules for classes without a true pixel result in different mean IUs."""
         return self.mean_iu_published_rule not in (None, self.mean_iu)
 
     def delta(self, reference: Reference, metric: str) -> float | None:
-        """Measured minus published, in points (percent); None where either is missing."""
+        """Return measured minus published, in points (percent); None if either is missing."""
         mine, theirs = getattr(self, metric), reference.values.get("mean_iu" if metric == PUBLISHED_RULE else metric)
         return None if mine is None or theirs is None else 100 * (mine - theirs)
 
     def misses(self, reference: Reference, metric: str) -> bool:
-        """Whether a metric is further off a reference than its tolerance, or was not measured.
+        """Return True if a metric differs from a reference by more than its tolerance, or was not measured.
 
-        The papers do not state how their mean IU counts absent classes, so that it may match by either rule.
+        The papers do not state how their mean IU counts absent classes, so the mean IU may match by either rule.
         """
         if reference.tolerance_points is None or metric not in reference.values:
             return False
@@ -167,7 +168,7 @@ class Measured:
         return not any(abs(delta) <= reference.tolerance_points for delta in deltas)
 
     def off(self) -> Iterator[tuple[str, float]]:
-        """Yield the metrics that miss ``held_against``, with how much, in points; NaN where one was not measured."""
+        """Yield the (metric, points) that miss ``held_against``; NaN points if the metric was not measured."""
         reference = self.held_against
         for metric in METRICS if reference else ():
             if reference and self.misses(reference, metric):
@@ -177,16 +178,16 @@ class Measured:
 
 @dataclass(frozen=True)
 class NetResult:
-    """One net of the run; see the module's example.
+    """The result of one net; see the module's example.
 
     Attributes:
-        net: the published name.
-        note: why nothing was measured; empty when something was.
-        weights: file name of the weights.
-        weights_sha256: their hash.
-        seconds_per_image: mean over the images that this run scored; None when there were none.
-        measured: one entry for each kind of label.
-        predictions: the folder of its label maps, from that of the report; empty when they were not kept.
+        net: the name of the net.
+        note: why nothing was measured; empty if something was.
+        weights: the file name of the weights.
+        weights_sha256: the SHA-256 of this file.
+        seconds_per_image: the mean over the images that this run scored; None if it scored none.
+        measured: the scores, one entry for each label top.
+        predictions: the folder of the label maps, relative to the report's; empty if they were not kept.
     """
 
     net: str
@@ -198,18 +199,18 @@ class NetResult:
     predictions: str = ""
 
     def title(self, measured: Measured) -> str:
-        """Return the name of the net, with the label where there are several."""
+        """Return the name of the net, followed by the label top if there are several."""
         return self.net if len(self.measured) == 1 else f"{self.net}, {measured.label}"
 
 
 @dataclass(frozen=True)
 class Split:
-    """What was scored.
+    """The split that was scored.
 
     Attributes:
-        name: of the list.
-        count: its length; with a limit, more than were scored.
-        sha1: of its ids, each followed by a newline.
+        name: the name of the list.
+        count: the number of its ids, including those that a limit left out.
+        sha1: the SHA-1 of its ids, each followed by a newline.
     """
 
     name: str
@@ -219,13 +220,13 @@ class Split:
 
 @dataclass(frozen=True)
 class Rise:
-    """How much better a stage is than the one that it was trained from.
+    """The gain in mean IU of a stage over the stage that it was trained from.
 
     Attributes:
-        net: the stage.
-        parent: the one before.
-        points: of mean IU, in percent.
-        least: what is asked for; None for nothing.
+        net: the name of the stage.
+        parent: the name of the stage that it was trained from.
+        points: the gain in mean IU, in points (percent).
+        least: the required gain in points; None if none is required.
     """
 
     net: str
@@ -235,23 +236,23 @@ class Rise:
 
     @property
     def is_enough(self) -> bool:
-        """Whether it is as much as is asked for."""
+        """True if the gain is at least the required one, or none is required."""
         return self.least is None or self.points >= self.least
 
 
 @dataclass(frozen=True)
 class Report:
-    """A run; see the module's example.
+    """The results of a run; see the module's example.
 
     Attributes:
-        set: the data set.
-        measured: when, ISO 8601.
-        split: what was scored.
-        limit: how many images were scored; None for all.
-        device: what the nets ran on.
-        precision: of their arithmetic.
-        versions: of the packages that the result depends on.
-        nets: the results.
+        set: the name of the data set.
+        measured: the time of the run, ISO 8601.
+        split: the split that was scored; None if no data set was opened.
+        limit: the number of images that were scored, from the start of the split; None for all.
+        device: the device that the nets ran on.
+        precision: the name of the arithmetic's precision.
+        versions: the versions of the packages that the result depends on.
+        nets: the result of each net.
     """
 
     set: str
@@ -264,7 +265,7 @@ class Report:
     nets: Sequence[NetResult]
 
     def off(self) -> list[tuple[str, Measured, str, float]]:
-        """List what misses its reference: net, scores, metric, points. Nothing when only a part was scored."""
+        """Return each (net, scores, metric, points) that misses its reference; an empty list with a limit."""
         if self.limit is not None:
             return []
         return [
@@ -275,7 +276,7 @@ class Report:
         ]
 
     def unchecked(self) -> list[tuple[str, str]]:
-        """List what was not checked, and why: the title of the net, and the reason."""
+        """Return the (title, reason) of each net whose scores were not checked."""
         found = [(net.net, net.note) for net in self.nets if not net.measured]
         for net in self.nets:
             for measured in net.measured:
@@ -287,7 +288,7 @@ class Report:
         return found
 
     def rises(self) -> list[Rise]:
-        """Compare each stage with the one before, in its first labelling. Nothing when only a part was scored."""
+        """Return the gain of each stage over its parent in their first label top; an empty list with a limit."""
         mean_iu = {net.net: net.measured[0].mean_iu for net in self.nets if net.measured}
         least = published_nets.DATASETS[self.set].least_rise_points if self.set in published_nets.DATASETS else None
         found = []
@@ -302,13 +303,13 @@ class Report:
 def references(
     net: str, label: str = "label", earlier: Report | None = None, *, trained: bool = False
 ) -> list[Reference]:
-    """Look up what a net's scores are compared with, at most one row for each of ``COLUMNS``.
+    """Return the references to compare a net's scores with, at most one for each of ``COLUMNS``.
 
     Args:
-        net: its name.
-        label: the label's top.
-        earlier: what was measured before, see ``load``.
-        trained: whether the weights are the user's own; then they must match within ``TRAINED_POINTS``.
+        net: the name of the net.
+        label: the label top.
+        earlier: an earlier report, see ``load``, that becomes the reference ``recorded``; None for none.
+        trained: True if the user trained the weights; the tolerance is then ``TRAINED_POINTS`` for all references.
     """
     rows = {"paper": paper.published(net), "readme": paper.readme(net), "rescored": paper.rescored(net)}
     found = [Reference.of(column, row, label) for column, row in rows.items() if row]
@@ -320,7 +321,7 @@ def references(
 
 
 def _recorded(report: Report, net: str, label: str) -> Reference | None:
-    """Return what an earlier report measured of a net; None where it has nothing of it, or of this label."""
+    """Return an earlier report's scores of a net and label top as a reference; None if it has none."""
     for result in report.nets:
         for found in result.measured:
             if (result.net, found.label) == (net, label):
@@ -333,7 +334,7 @@ def _recorded(report: Report, net: str, label: str) -> Reference | None:
 
 
 def dumps(report: Report) -> str:
-    """Write a report as JSON, see the module's example."""
+    """Format a report as JSON, see the module's example."""
     document = {"format": FORMAT, **dataclasses.asdict(report)}
     for net, result in zip(document["nets"], report.nets, strict=True):
         for entry, measured in zip(net["measured"], result.measured, strict=True):
@@ -345,10 +346,10 @@ def dumps(report: Report) -> str:
 
 
 def load(path: StrPath) -> Report:
-    """Read a report from a file.
+    """Load a report from a JSON file.
 
     Raises:
-        DataError: it is not there, or is no report; says what is wrong with it.
+        DataError: If the file does not exist or is not a report; the message names the field that is wrong.
     """
     remedy = "tools/reproduce.py writes such files."
     try:
@@ -358,10 +359,10 @@ def load(path: StrPath) -> Report:
 
 
 def dump(report: Report, path: StrPath) -> None:
-    """Write a report to a file, whole or not at all.
+    """Write a report to a JSON file atomically.
 
     Raises:
-        ReproductionError: it cannot be written.
+        ReproductionError: If the file cannot be written.
     """
     text = dumps(report)
     with files.atomic(path) as file:

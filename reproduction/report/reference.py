@@ -1,4 +1,4 @@
-"""What scores are compared with: rows of numbers, how far off a net may be, and what speaks against a comparison."""
+"""Published scores to compare with, the tolerances that apply, and the known obstacles to a comparison."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ COLUMNS = {
     "recorded": "recorded",
 }
 
-# Which numbers a net must match, the closest first, and within how many points. All but the paper's were measured with
-# the same weights, those of "recorded" by this project. Where only the paper's table is known, weights and rounding may
-# differ, and some numbers were not checked against its text; see ``paper.caveat``.
+# The tolerance of each source in points (percent), in order of preference. All but the paper's numbers were measured
+# with the same weights, those of "recorded" by this project. If only the paper's table is known, weights and rounding
+# may differ, and some numbers were not checked against its text; see ``paper.caveat``.
 HOLDS = {"rescored": 0.1, "readme": 0.1, "recorded": 0.01, "paper": 1.0}
 
 PUBLISHED_RULE = "mean_iu_published_rule"
 
-#: Within how many points weights of one's own must match them.
+#: The tolerance in points for weights that the user trained.
 TRAINED_POINTS = 1.0
 
 
 @dataclass(frozen=True)
 class Reference:
-    """One row of numbers to compare with.
+    """One row of published or recorded scores.
 
     Attributes:
         column: a key of ``COLUMNS``.
-        source: edition, table and row, and where they were read.
-        decimals: of a percent, as printed.
-        values: metric -> fraction; a metric that the row does not state is absent.
-        unverified: the metrics that could not be held against the text of their paper.
-        tolerance_points: how far a net may be off, in points (percent); None where it need not match.
-        remark: what speaks against the comparison; empty where nothing does.
+        source: the edition, table and row, and the text in which they were read.
+        decimals: the number of printed decimals of a percent.
+        values: metric -> fraction; metrics that the row does not state are absent.
+        unverified: the metrics that could not be compared with the text of their paper.
+        tolerance_points: the largest difference allowed, in points (percent); None if the scores need not match.
+        remark: why the scores may not be comparable; empty if no reason is known.
     """
 
-    extra_names: ClassVar = ("deltas_points",)  # which follow from the rest
+    extra_names: ClassVar = ("deltas_points",)  # computed from the other fields when written
 
     column: Annotated[str, one_of(COLUMNS)]
     source: str
@@ -55,12 +55,12 @@ class Reference:
     remark: str = ""
 
     def check(self) -> str | None:
-        """Return what a file says wrong, see ``json_file``; None where all is right."""
+        """Return the condition that is not met (see ``json_file``): only known metrics; None if it is."""
         return None if set(self.values) <= set(METRICS) else f"values of {', '.join(METRICS)} alone"
 
     @classmethod
     def of(cls, column: str, row: Row, label: str = "label") -> Reference | None:
-        """Take a published row over; None when it says nothing of this label."""
+        """Convert a published row to fractions; return None if it has no score of this label top."""
         prefix = "geo_" if label == "geo" else ""
         figures = {metric: row.figures[prefix + metric] for metric in METRICS if prefix + metric in row.figures}
         if not figures:
@@ -77,7 +77,7 @@ class Reference:
 
 
 def closest(references: Sequence[Reference]) -> Reference | None:
-    """Return the reference that a net must match, see ``HOLDS``; None where it need not match any."""
+    """Return the reference that a net must match, the first in the order of ``HOLDS``; None if there is none."""
     held = [reference for reference in references if reference.tolerance_points is not None]
     return min(held, key=lambda reference: list(HOLDS).index(reference.column), default=None)
 

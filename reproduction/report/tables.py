@@ -1,4 +1,4 @@
-"""The paper's tables besides those of scores: what was worked out or measured here beside what was printed."""
+"""The paper's tables of net shapes, times, upper bounds and skips: computed or measured values next to printed ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOT_RECORDED = "not recorded"
 
 # The rows of the CVPR paper's Table 1 whose nets were published; its GoogLeNet was not.
 _TABLE_1 = {"voc-fcn-alexnet": "FCN-AlexNet", "voc-fcn32s": "FCN-VGG16"}
-# The rows of its Table 2, by what their nets are called after the name of the data set.
+# The rows of its Table 2, by the part of the net's name that follows the data set.
 _TABLE_2 = {
     "fcn32s-fixed": "FCN-32s-fixed",
     "fcn32s": "FCN-32s",
@@ -34,12 +34,12 @@ class Table:
     """One table.
 
     Attributes:
-        name: what it is called on the command line.
-        title: its heading.
-        about: how the numbers of here came about, and how those of the paper differ.
-        head: the columns.
-        rows: as many cells each; a number that is not there is empty.
-        sources: of the printed numbers.
+        name: the name of the table on the command line.
+        title: the heading.
+        about: how the values were computed or measured, and how the paper's differ.
+        head: the column titles.
+        rows: the cells of each row, as many as columns; missing numbers are empty.
+        sources: the sources of the printed numbers.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Table:
 
 
 def page(tables: Iterable[Table]) -> str:
-    """Write tables as Markdown."""
+    """Format tables as Markdown."""
     parts = []
     for table in tables:
         parts += [f"## {table.title}", table.about, grid(table.head, table.rows, text_columns=1)]
@@ -61,12 +61,12 @@ def page(tables: Iterable[Table]) -> str:
 
 
 def as_json(tables: Iterable[Table]) -> list[dict[str, object]]:
-    """Give tables for machines."""
+    """Convert tables to dictionaries of JSON types."""
     return [asdict(table) for table in tables]
 
 
 def shapes(rows: Sequence[Published]) -> Table:
-    """Work out Table 1 from the nets' prototxts: convolutions, parameters, receptive field and stride."""
+    """Compute Table 1 from the nets' definitions: convolutions, parameters, receptive field and stride."""
     columns = ("convolutions", "learned", "receptive_field", "max_stride")
     printed = ("conv_layers", "parameters_millions", "receptive_field_px", "max_stride_px")
     lines, used = [], []
@@ -89,12 +89,12 @@ def shapes(rows: Sequence[Published]) -> Table:
 
 
 def times(seconds: Mapping[str, float], device: str, trials: int, size: tuple[int, int]) -> Table:
-    """Tabulate forward times beside those of Table 1.
+    """Return a table of forward times next to those of Table 1.
 
     Args:
-        seconds: the mean of a forward pass, by net.
-        device: that they were measured on, in words.
-        trials: how many each mean is of.
+        seconds: the mean time of a forward pass in seconds, by net.
+        device: a description of the device that was used.
+        trials: the number of forward passes of each mean.
         size: height and width of the image.
     """
     lines, used = [], []
@@ -118,11 +118,11 @@ def times(seconds: Mapping[str, float], device: str, trials: int, size: tuple[in
 
 
 def upper_bounds(found: Mapping[str, Mapping[int, Scores]], where: str) -> Table:
-    """Tabulate the upper bounds on mean IU; see ``fcn.bounds``.
+    """Return a table of the upper bounds on mean IU at several downsampling factors; see ``scoring.upper_bound``.
 
     Args:
-        found: the result of ``bounds.upper_bounds``.
-        where: what was scored, in words.
+        found: the result of ``upper_bound.upper_bounds``: scores by method and factor.
+        where: a description of the labels that were scored.
     """
     factors = list(next(iter(found.values())))
     printed = {row.name: row for row in paper.ROWS if (row.edition, row.table) == (paper.CVPR, "upper bounds")}
@@ -146,12 +146,12 @@ def upper_bounds(found: Mapping[str, Mapping[int, Scores]], where: str) -> Table
 
 
 def skips(report: Report | None, fixed: Measured | None, set: str) -> Table:
-    """Compare strides, and fine-tuning of the last layer alone, beside Table 2.
+    """Return a table of the metrics by stride, and of fine-tuning only the last layer, next to Table 2.
 
     Args:
-        report: the scores of the data set's nets; None where nothing was measured.
-        fixed: those of the net whose last layer alone learnt; None where none was trained.
-        set: the data set.
+        report: the scores of the data set's nets; None if nothing was measured.
+        fixed: the scores of the net of which only the last layer was fine-tuned; None if there is none.
+        set: the name of the data set.
     """
     measured = {net.net: net.measured[0] for net in report.nets if net.measured} if report else {}
     if fixed:
@@ -180,7 +180,7 @@ def skips(report: Report | None, fixed: Measured | None, set: str) -> Table:
 
 
 def of(set: str) -> list[Published]:
-    """List the nets of a data set."""
+    """Return the nets of a data set."""
     return [row for row in registry.NETS.values() if row.dataset == set]
 
 
@@ -203,7 +203,7 @@ def _pairs(mine: Iterable[str], theirs: Iterable[str]) -> list[str]:
 
 
 def _said(rows: Iterable[Row | None]) -> list[str]:
-    """Name the sources of printed numbers, each once."""
+    """Format the sources of printed rows, each once."""
     said = [f"{row.edition}, {row.table}: {row.measured_on}; {row.source}" for row in rows if row]
     return list(dict.fromkeys(said))
 

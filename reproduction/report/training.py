@@ -1,4 +1,4 @@
-"""A page on trainings: losses and scores over all stages, the classes at the end, and what ran."""
+"""The HTML page of trainings: losses and scores over all stages, final class scores, and the settings."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from reproduction.report.training_history import Check, Stage
 
 @dataclass(frozen=True)
 class Classes:
-    """The IU of each class, of one labelling, when a stage was last validated.
+    """The IU of each class in one label top, at the last validation of a stage.
 
     Attributes:
-        label: the label top; empty where there is but one.
-        net: the stage.
+        label: the label top; empty if there is only one.
+        net: the name of the stage.
         check: the validation.
-        mean_iu: its mean IU.
-        bars: one for each class.
-        has_others: whether earlier stages are shown too.
+        mean_iu: the mean IU of the validation; None if there was nothing to count.
+        bars: the IU of each class.
+        has_others: True if the bars include other stages of the chain.
     """
 
     label: str
@@ -39,12 +39,12 @@ class Classes:
 
 @dataclass(frozen=True)
 class Course:
-    """Stages that were trained one from the other.
+    """A chain of stages, each trained from the weights of earlier ones.
 
     Attributes:
-        stages: in their order.
-        charts: over all of them.
-        classes: of the last stage that was validated.
+        stages: the stages, in their order.
+        charts: losses and scores over the iterations of all stages.
+        classes: the class scores of the last stage that has any, one entry for each label top.
     """
 
     stages: list[Stage]
@@ -53,26 +53,26 @@ class Course:
 
     @property
     def title(self) -> str:
-        """The names of the stages."""
+        """The names of the stages, joined by arrows."""
         return " → ".join(stage.name for stage in self.stages)
 
 
 def page(stages: Iterable[Stage]) -> str:
-    """Write the whole page.
+    """Format the HTML page of trainings.
 
     Args:
-        stages: trainings; those of one chain are shown together.
+        stages: the trainings; those of one chain share their charts.
     """
     courses = [Course(chain, _charts(chain), _classes(chain)) for chain in training_history.chains(stages)]
     return render("training.html", courses=courses)
 
 
 def dump(folders: Iterable[Path], path: StrPath) -> None:
-    """Read the logs of trainings and write their page to a file, whole or not at all.
+    """Load the logs of trainings and write their page to a file atomically.
 
     Raises:
-        DataError: a log is missing or broken.
-        ReproductionError: the page cannot be written.
+        DataError: If a log is missing or broken.
+        ReproductionError: If the page cannot be written.
     """
     text = page([training_history.read(folder) for folder in folders])
     with files.atomic(path) as file:
@@ -120,7 +120,7 @@ def _line(title: str, name: str, found: Sequence[tuple[int, Mapping[str, float |
 
 
 def _losses(chain: Sequence[Stage], spans: Sequence[Span]) -> Line:
-    """Put the losses of all stages on one line; of many, means."""
+    """Return one curve of the losses of all stages; long ones are averaged to about ``curves.BINS`` points."""
     size = max(1, spans[-1].end // curves.BINS)
     parts = [curves.bins(stage.iterations, stage.losses, size) for stage in chain]
     return Line(
@@ -137,7 +137,7 @@ def _losses(chain: Sequence[Stage], spans: Sequence[Span]) -> Line:
 
 
 def _classes(chain: Sequence[Stage]) -> list[Classes]:
-    """Show the classes of the last stage that has any, with those of the stages before it."""
+    """Return the class IUs of the last stage that has any, with those of the other stages for comparison."""
     last = {stage.name: stage.checks[-1] for stage in chain if stage.checks and stage.checks[-1].class_iu}
     if not last:
         return []

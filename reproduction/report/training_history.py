@@ -1,4 +1,4 @@
-"""The course of trainings, read from their logs: what was learnt from, losses, validations."""
+"""The history of trainings, loaded from their logs: settings, losses and validations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from reproduction.fcn.train import log_file
 from reproduction.report.record import Fraction
 
 LOG = "log.jsonl"
-_PARENT = "weights of "  # how a log's settings call what a stage starts from, see fcn/train/run_folder.py
+_PARENT = "weights of "  # prefix of the initial weights in a log's settings, see fcn/train/run_folder.py
 
 
 def _is_time(text: str) -> bool:
@@ -36,7 +36,7 @@ Classes = Annotated[Sequence[str], Condition("1 to 255 names", lambda names: 0 <
 
 @dataclass(frozen=True)
 class _Start:
-    """The first record of a log, as far as a page shows it."""
+    """The fields of the first record of a log that a page displays."""
 
     extra_names: ClassVar = ("*",)
 
@@ -91,12 +91,12 @@ class Check:
     """One validation.
 
     Attributes:
-        iteration: of the stage.
-        images: how many were scored; None for nets whose labels are not of pixels.
-        scores: by label top, the paper's metrics, fractions; empty for the others.
-        class_iu: by label top, in the order of the classes.
-        outputs: the means of the test net's outputs; empty for nets whose labels are of pixels.
-        time: when, ISO 8601; empty where the log does not say.
+        iteration: the number of updates of the stage made before.
+        images: the number of images scored; None for nets without dense labels.
+        scores: by label top, the paper's metrics as fractions; empty for nets without dense labels.
+        class_iu: by label top, the IU of each class in the order of the classes.
+        outputs: the mean of each output of the test net; empty for nets with dense labels.
+        time: the time of the validation, ISO 8601; empty if the log does not contain it.
     """
 
     iteration: int
@@ -112,17 +112,18 @@ class Stage:
     """One training.
 
     Attributes:
-        name: of the net.
+        name: the name of the net.
         start: the log's first record: time, device, versions, solver, settings.
-        planned: iterations in all.
-        iterations: the updates that were made, as the iteration before each.
-        losses: of these, a mean over pixels where labels are of pixels.
+        planned: the total number of iterations that the solver asks for.
+        iterations: the number of each update, from 0.
+        losses: the loss before each update; the mean per pixel for dense labels.
         checks: the validations.
-        resumed: how often it went on after a stop.
-        classes: their names by label top; empty for nets whose labels are not of pixels.
-        parents: the nets whose weights it started from.
-        colours: R, G, B of the classes by label top, where the net's card says them.
-        took: from the start to the last validation; None where the log does not say it, or there was a stop.
+        resumed: the number of times that the training was resumed.
+        classes: the class names by label top; empty for nets without dense labels.
+        parents: the names of the nets whose weights it started from.
+        colours: the R, G, B values of the classes by label top; empty if the folder has no card.
+        took: the time from the start to the last validation; None if the log does not contain both, or the training was
+            resumed.
     """
 
     name: str
@@ -139,15 +140,15 @@ class Stage:
 
     @property
     def done(self) -> int:
-        """The updates that were made."""
+        """The number of updates made."""
         return self.iterations[-1] + 1 if self.iterations else 0
 
 
 def find(folder: Path) -> list[Path]:
-    """List the folders of trainings in a folder of results, or the folder itself if it is one.
+    """Return the training folders in a folder of results, or the folder itself if it is a training's.
 
     Raises:
-        DataError: there is none.
+        DataError: If there is no log in the folder or directly below it.
     """
     found = [folder] if (folder / LOG).is_file() else sorted(path.parent for path in folder.glob(f"*/{LOG}"))
     if not found:
@@ -156,10 +157,10 @@ def find(folder: Path) -> list[Path]:
 
 
 def read(folder: Path) -> Stage:
-    """Read the log of one training.
+    """Load the log of one training, and the class colours of its card if there is one.
 
     Raises:
-        DataError: it is missing, or is no log of a training.
+        DataError: If the log is missing or invalid, or the card is broken.
     """
     path = folder / LOG
     records = list(enumerate(log_file.read(path), 1))
@@ -224,7 +225,7 @@ def _check(found: _Validation, start: _Start, place: str) -> Check:
 
 
 def chains(stages: Iterable[Stage]) -> list[list[Stage]]:
-    """Put together the stages that were trained one from the other; those of a chain in the order of their start."""
+    """Group stages into chains by their parents; the stages of a chain are in the order of their start times."""
     ordered = sorted(stages, key=lambda stage: str(stage.start.get("time", "")))
     found: list[list[Stage]] = []
     for stage in ordered:

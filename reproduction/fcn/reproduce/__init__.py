@@ -1,4 +1,4 @@
-"""The numbers of the paper: what was published, where data and weights come from, and the run that measures them.
+"""Reproduction of the paper: its published numbers, the sources of data and weights, and the scoring pipeline.
 
-This room imports all other rooms of ``fcn``.
+This package imports all other packages of ``fcn``.
 """

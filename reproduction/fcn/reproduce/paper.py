@@ -1,9 +1,9 @@
-"""Every number that was published about these nets, as printed, each with its place and whether it was checked.
+"""The published numbers of these nets, as printed, with their sources.
 
-Scores are percent, as printed; other columns name their unit. ``verified`` is False for a number that could not be
-held against the text of its paper: reports mark it so.
+Scores are in percent, as printed; the names of other columns state the unit. ``verified`` is False for a number that
+could not be compared with the text of its paper; reports mark such numbers.
 
-Editions: the CVPR paper exists as arXiv 1411.4038v2 and as the authors' edition of the camera ready, which agree but
+Editions: the CVPR paper exists as arXiv 1411.4038v2 and as the authors' edition of the camera ready, which agree except
 for PASCAL-Context; the PAMI paper is arXiv 1605.06211, whose nets are the published caffemodels.
 """
 
@@ -21,8 +21,8 @@ class Figure:
     """One printed number.
 
     Args:
-        value: as printed; percent for scores.
-        verified: whether it was read in the source itself or in a text that quotes it.
+        value: the number as printed; percent for scores.
+        verified: True if it was read in the source itself or in a text that quotes it.
     """
 
     value: float
@@ -34,13 +34,13 @@ class Row:
     """One row of a published table.
 
     Args:
-        edition: where it was published; one of the constants of this module.
+        edition: the publication, one of the constants of this module, such as ``CVPR`` and ``PAMI``.
         table: the table or section.
-        name: the row, as printed.
-        measured_on: the data, or the conditions.
+        name: the name of the row, as printed.
+        measured_on: the data that were scored, or the conditions of the measurement.
         figures: the printed numbers by column.
-        source: where the numbers were read.
-        net: the published net whose row this is; empty where it is none of theirs.
+        source: the text in which the numbers were read.
+        net: the name of the published net; empty if the row is not about one.
     """
 
     edition: str
@@ -52,12 +52,12 @@ class Row:
     net: str = ""
 
     def __getitem__(self, column: str) -> float:
-        """Return the number of a column."""
+        """Return the printed value of a column."""
         return self.figures[column].value
 
     @property
     def verified(self) -> bool:
-        """Whether every number of the row was checked."""
+        """True if every number of the row is verified."""
         return all(figure.verified for figure in self.figures.values())
 
 
@@ -386,7 +386,7 @@ _ELSEWHERE = (
         },
         nets=_VOC,
     ),
-    # The headings of its last two columns are swapped in that README; they are put right here.
+    # That README swaps the headings of its last two columns; here they are corrected.
     *_rows(
         RESCORED, "README", f"{_736}; the caffemodels of CVPR 2015 in MatConvNet", "vlfeat/matconvnet-fcn README.md",
         ("mean_iu", "pixel_acc", "mean_acc"),
@@ -403,11 +403,11 @@ ROWS: tuple[Row, ...] = _PAMI + _CVPR + _ELSEWHERE
 
 
 def rows(net: str, *editions: str) -> tuple[Row, ...]:
-    """Return the score rows of a published net, of some editions or of all, the one that fits its weights best first.
+    """Return the rows with a mean IU of a published net, in the order of ``ROWS``: PAMI's first, then CVPR's.
 
     Args:
-        net: its name, such as ``voc-fcn8s``.
-        editions: constants of this module; none: all.
+        net: the name of the net, such as ``voc-fcn8s``.
+        editions: the editions to include, constants of this module; all if there are none.
     """
     return tuple(
         row for row in ROWS if row.net == net and "mean_iu" in row.figures and (not editions or row.edition in editions)
@@ -415,25 +415,25 @@ def rows(net: str, *editions: str) -> tuple[Row, ...]:
 
 
 def published(net: str) -> Row | None:
-    """Return the paper's row for a net: PAMI's, whose nets are the published ones, else the CVPR paper's, else None."""
+    """Return the paper's row for a net: of PAMI, whose nets are the published ones, else of the CVPR paper, or None."""
     return next(iter(rows(net, PAMI, CVPR, AUTHOR)), None)
 
 
 def readme(net: str) -> Row | None:
-    """Return the score that the published README claims for a net, or None."""
+    """Return the row of the published README for a net, or None."""
     return next(iter(rows(net, README)), None)
 
 
 def rescored(net: str) -> Row | None:
-    """Return what others measured with a net's published caffemodel, or None."""
+    """Return the row of a re-evaluation elsewhere of a net's published caffemodel, or None."""
     return next(iter(rows(net, RESCORED)), None)
 
 
 def caveat(row: Row) -> str:
-    """Return what speaks against comparing a net's published weights with a row of a paper; empty where nothing does.
+    """Return why a row may not be comparable with a net's published weights; an empty string if it is.
 
-    The published weights are those of the PAMI paper. An older number is of other weights, unless the README that was
-    published with the weights repeats it.
+    The published weights are those of the PAMI paper. An older number belongs to other weights, unless the README that
+    was published with the weights repeats it.
     """
     claim = readme(row.net)
     older = row.edition != PAMI and (claim is None or claim["mean_iu"] != row.figures["mean_iu"].value)

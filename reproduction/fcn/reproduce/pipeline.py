@@ -1,6 +1,6 @@
-"""From nothing to a score: bring what is missing, convert the weights, score the net.
+"""The scoring pipeline: fetch missing data and weights, convert the weights, evaluate the net.
 
-Every step leaves finished files and is skipped where they are; a run that was stopped goes on where it was.
+Each step writes its files atomically and is skipped if they exist, so that an interrupted run resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from reproduction.fcn.scoring import evaluate
 from reproduction.fcn.scoring.score import Scores
 from reproduction.fcn.segment import segmenter
 
-_NAME_DIGITS = 10  # of a run's fingerprint: enough to tell a user's runs apart
+_NAME_DIGITS = 10  # of a run's fingerprint: enough to distinguish a user's runs
 
 
 @dataclass(frozen=True)
 class Watch(sources.Watch):
-    """Who is told how far things are.
+    """Callbacks that report the progress of fetching and scoring.
 
     Attributes:
         images: called with images scored, images in all, and seconds since the start.
@@ -49,15 +49,15 @@ def _as_it_is(net: Net) -> evaluate.Scorer:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to score, and where things lie.
+    """The paths and options of a scoring run.
 
     Attributes:
-        supply: where the data and the weights come from.
-        roots: the weights and the data folder.
-        out: the folder of label maps and of the state of the run.
-        device: where the nets run.
-        limit: score that many images only; None for all.
-        prepare: makes of a net what is run.
+        supply: the source of the data and the weights.
+        roots: the weights folder and the data root.
+        out: the folder for label maps and the state of the run.
+        device: the device to run the nets on.
+        limit: the number of images to score, from the start of the split; None for all.
+        prepare: converts a net to the callable that is run, for example by compiling it.
     """
 
     supply: Supply
@@ -70,14 +70,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a net.
+    """The result of scoring one net.
 
     Attributes:
-        weights: the file that they came in.
-        weights_sha256: its hash.
-        scores: by label top.
-        predictions: the folder of its label maps.
-        seconds_per_image: mean over the images that this run scored; None when an earlier one had scored them all.
+        weights: the weights file before its conversion to safetensors.
+        weights_sha256: the SHA-256 of this file.
+        scores: the scores by label top.
+        predictions: the folder of the predicted label maps.
+        seconds_per_image: the mean over the images that this run scored; None if an earlier run had scored them all.
     """
 
     weights: Path
@@ -88,14 +88,14 @@ class Result:
 
 
 def chosen(name: str, names: Sequence[str] = ()) -> list[Published]:
-    """Look up nets of a data set.
+    """Return the nets of a data set.
 
     Args:
-        name: the data set.
-        names: nets; none: all of the data set.
+        name: the name of the data set.
+        names: the names of the nets to select; all of the data set if there are none.
 
     Raises:
-        ReproductionError: a net is unknown, or of another data set.
+        ReproductionError: If a net is unknown or belongs to another data set.
     """
     rows = [registry.net(net) for net in dict.fromkeys(names)]
     for row in rows:
@@ -105,46 +105,48 @@ def chosen(name: str, names: Sequence[str] = ()) -> list[Published]:
 
 
 def dataset(row: Published, root: Path) -> Dataset:
-    """Open what a net is scored on.
+    """Open the data set that a net is scored on.
 
     Args:
         row: the net.
         root: the data root.
 
     Raises:
-        DataError: it is not there.
+        DataError: If the data set is not below ``root``.
     """
     layer = published_nets.net(row, row.splits[1]).layer[0]
     return datasets.from_layer(layer.python_param, list(layer.top), root)
 
 
 def data(plan: Plan, row: Published, watch: Watch) -> Dataset:
-    """Open what a net is scored on; what is missing is brought first.
+    """Open the data set that a net is scored on, after fetching or drawing what is missing.
 
     Raises:
-        DataError: the data are not there and cannot be had.
+        DataError: If data are missing and cannot be fetched or drawn.
     """
     for _ in plan.supply.data(plan.roots, watch):
         try:
             found = dataset(row, plan.roots.data)
             if not found.missing(plan.limit):
                 return found
-        except DataError:  # whatever it was: the next step may mend it, and the last attempt says it
+        except DataError:  # the next step may fetch what is missing; the last attempt, below, raises
             pass
     return dataset(row, plan.roots.data)
 
 
 def model(plan: Plan, row: Published, watch: Watch) -> tuple[Path, Path, str]:
-    """Bring a net's weights and convert them to safetensors, beside the file that they came in.
+    """Fetch a net's weights and convert them to safetensors in the same folder.
+
+    A weights file of the user's is not converted.
 
     Returns:
-        The file, the converted one, and the sha256 of the first.
+        The paths of the original and of the converted file, and the SHA-256 of the original.
 
     Raises:
-        ReproductionError: they cannot be had, read or written.
+        ReproductionError: If the weights cannot be fetched, read or written.
     """
     published = plan.supply.weights(row, plan.roots, watch)
-    if isinstance(plan.supply, sources.Given):  # nothing is written beside a file of the user's
+    if isinstance(plan.supply, sources.Given):  # write nothing to the user's folder
         return published, published, local_files.digests(published, ["sha256"])["sha256"]
     converted = published.with_suffix(".safetensors")
     source = weights.read(published)
@@ -164,13 +166,15 @@ def model(plan: Plan, row: Published, watch: Watch) -> tuple[Path, Path, str]:
 
 
 def score(plan: Plan, row: Published, dataset: Dataset, watch: Watch) -> Result:
-    """Bring and convert a net's weights, and score it on a data set.
+    """Fetch and convert a net's weights, and score the net on a data set.
 
-    Label maps and the state of the run go to a folder of ``plan.out`` that is named by the net, its weights, the data,
-    the device and the programs: the same run goes on there, another one has a folder of its own.
+    Label maps and the state of the run are written to a folder of ``plan.out``. Its name contains a hash of the
+    weights, the data, the device, the torch version and this package's sources, so that only the same run resumes
+    there.
 
     Raises:
-        ReproductionError: as ``model`` and ``evaluate.evaluate``.
+        ReproductionError: If the weights cannot be fetched, read or converted, or the evaluation fails, see ``model``
+            and ``evaluate.evaluate``.
     """
     published, converted, sha256 = model(plan, row, watch)
     net = plan.prepare(segmenter.load(row.name, published_nets.deploy(row), converted, device=plan.device))
@@ -191,13 +195,13 @@ def score(plan: Plan, row: Published, dataset: Dataset, watch: Watch) -> Result:
 
 
 def split_sha1(ids: Sequence[str]) -> str:
-    """Name a split: SHA-1 of its ids, each followed by a newline, as ``sha1sum`` gives it for such a list."""
+    """Return the SHA-1 of a split's ids, each followed by a newline, as ``sha1sum`` computes it for the list file."""
     return hashlib.sha1("".join(f"{id}\n" for id in ids).encode(), usedforsecurity=False).hexdigest()
 
 
 @dataclass
 class _Clock:
-    """Passes progress on, and keeps what the mean time of an image takes."""
+    """A wrapper of a progress callback that computes the mean time per image."""
 
     watch: evaluate.Progress | None
     start: int | None = None
@@ -216,7 +220,7 @@ class _Clock:
 
 
 def _programs() -> str:
-    """Name this package as it is now: SHA-256 over its sources."""
+    """Return the SHA-256 over all Python sources of this package."""
     total = hashlib.sha256()
     for path in sorted(Path(__file__).parents[2].rglob("*.py")):
         total.update(path.read_bytes())
@@ -224,7 +228,7 @@ def _programs() -> str:
 
 
 def _holds(path: Path, source: Weights) -> bool:
-    """Return whether a converted file has the very floats of its source."""
+    """Return True if a converted file exists and equals its source bit for bit: names, shapes, dtypes and values."""
     if not path.is_file():
         return False
     try:

@@ -1,6 +1,6 @@
-"""Where the data and the weights of a set come from: those of the paper are fetched, those of Mini-VOC are made here.
+"""Sources of data and weights: those of the paper are downloaded, Mini-VOC is drawn and its weights are included.
 
-``of("voc", ...)`` says which; what asks for them need not know.
+``of("voc", ...)`` returns the source of a data set; all sources have the interface ``Supply``.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ Draw = Callable[[Path, Progress | None], Path]
 
 @dataclass(frozen=True)
 class Watch:
-    """Who is told what is brought.
+    """Callbacks that report the progress of fetching and drawing.
 
     Attributes:
-        bytes: called with what is fetched, unpacked or converted; returns what is then called with the bytes done.
-        pictures: the same for what is drawn, in pictures.
-        note: called with a sentence for each file that became usable.
+        bytes: called with a description of what is fetched, unpacked or converted; returns a callback that is called
+            with the bytes done and in all.
+        pictures: called with a description of what is drawn; returns a callback that is called with the images done
+            and in all.
+        note: called with a message when a file or data set becomes available.
     """
 
     bytes: Callable[[str], Progress] | None = None
@@ -38,34 +40,34 @@ class Watch:
 
 
 class Supply(Protocol):
-    """What brings the data and the weights of a set."""
+    """A source of the data and the weights of a data set."""
 
     def data(self, roots: Roots, watch: Watch) -> Iterator[None]:
-        """Bring more of the data at each step; who needs no more stops.
+        """Fetch the data in stages; the caller stops iterating once it has enough.
 
         Raises:
-            DataError: they cannot be had.
+            DataError: If the data cannot be fetched or drawn.
         """
 
     def weights(self, row: Published, roots: Roots, watch: Watch) -> Path:
-        """Bring the weights of a net.
+        """Return the path of a net's weights file, fetched if necessary.
 
         Raises:
-            WeightsError: they cannot be had.
+            WeightsError: If the weights are missing and cannot be fetched.
         """
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """A set of the manifest.
+    """A data set of the manifest, which is downloaded.
 
-    Data come last from the long archives, after the short lists; data that lie elsewhere below the data root than they
-    would be fetched to may do.
+    The small lists are downloaded before the large archives. ``data`` yields before each, since data that are elsewhere
+    below the data root may suffice.
 
     Attributes:
-        name: the set.
-        manifest: the published files.
-        mirror: a URL or a folder to fetch from first.
+        name: the name of the data set.
+        manifest: the manifest of the published files.
+        mirror: a URL or folder to try first; None selects that of the environment variable REPRODUCTION_MIRROR.
     """
 
     name: str
@@ -73,7 +75,7 @@ class Fetched:
     mirror: str | None = None
 
     def data(self, roots: Roots, watch: Watch) -> Iterator[None]:
-        """Fetch nothing, then the lists, then the archives."""
+        """Yield before any download, after the lists, and after the archives."""
         entries = self.manifest.select(self.name)
         for kind in (Kind.LIST, Kind.ARCHIVE):
             yield
@@ -83,7 +85,7 @@ class Fetched:
         yield
 
     def weights(self, row: Published, roots: Roots, watch: Watch) -> Path:
-        """Fetch a published caffemodel."""
+        """Download a published caffemodel, unless it exists, and return its path."""
         return self._provide(self.manifest[row.name], roots, watch)
 
     def _provide(self, entry: Entry, roots: Roots, watch: Watch) -> Path:
@@ -94,16 +96,16 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A set whose pictures are drawn, and whose weights come with this project.
+    """A data set whose images are drawn, and whose weights are included in this project.
 
     Attributes:
-        draw: writes the pictures below a data root, unless they are there.
+        draw: writes the images below a data root, unless they exist, and returns the folder.
     """
 
     draw: Draw
 
     def data(self, roots: Roots, watch: Watch) -> Iterator[None]:
-        """Draw the pictures."""
+        """Draw the images, unless they exist, and yield once."""
         roots.data.mkdir(parents=True, exist_ok=True)
         drawn = False
         bar = watch.pictures("drawing") if watch.pictures else None
@@ -120,28 +122,32 @@ class Drawn:
         yield
 
     def weights(self, row: Published, roots: Roots, watch: Watch) -> Path:
-        """Find a caffemodel that comes with this project."""
+        """Return the path of the net's weights in the weights folder."""
         return local_files.weights(row, roots.weights)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Another supply's data, and weights that ``training`` made.
+    """The data of another source, with weights from the user's training.
 
     Attributes:
-        base: whose data.
-        runs: the folder that each training's folder is in.
+        base: the source of the data.
+        runs: the folder that contains each training's folder.
     """
 
     base: Supply
     runs: Path
 
     def data(self, roots: Roots, watch: Watch) -> Iterator[None]:
-        """Bring the data."""
+        """Fetch or draw the data as ``base`` does."""
         return self.base.data(roots, watch)
 
     def weights(self, row: Published, roots: Roots, watch: Watch) -> Path:
-        """Find the caffemodel of a training."""
+        """Return the path of the final caffemodel of a net's training.
+
+        Raises:
+            WeightsError: If the training has not ended.
+        """
         path = recipes.result(row.name, self.runs)
         if not path.is_file():
             remedy = f"Train it: tools/train.py --net {row.name} --out {self.runs}."
@@ -151,29 +157,29 @@ class Trained:
 
 @dataclass(frozen=True)
 class Given:
-    """Another supply's data, and weights in a file of the user's.
+    """The data of another source, with weights from a file of the user's.
 
     Attributes:
-        base: the supply of the data.
-        file: the weights, of any format.
+        base: the source of the data.
+        file: the weights file, in any supported format.
     """
 
     base: Supply
     file: Path
 
     def data(self, roots: Roots, watch: Watch) -> Iterator[None]:
-        """Fetch or draw the data."""
+        """Fetch or draw the data as ``base`` does."""
         return self.base.data(roots, watch)
 
     def weights(self, row: Published, roots: Roots, watch: Watch) -> Path:
-        """Return the file."""
+        """Return ``file``, for any net."""
         return self.file
 
 
-#: The sets that are drawn.
+#: The data sets that are drawn, with the functions that draw them.
 DRAWN: dict[str, Draw] = {"mini": lambda root, progress: mini_voc.generate(root, progress=progress)}
 
 
 def of(name: str, manifest: Manifest, mirror: str | None = None) -> Supply:
-    """Say where a set comes from."""
+    """Return the source of a data set: ``Drawn`` if it is in ``DRAWN``, else ``Fetched``."""
     return Drawn(DRAWN[name]) if name in DRAWN else Fetched(name, manifest, mirror)

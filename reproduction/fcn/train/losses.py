@@ -1,8 +1,8 @@
-"""What the losses of a net are taken over, and how to read their numbers.
+"""The normalization of a net's losses, and losses per pixel.
 
-The published nets learn from losses that are summed over the pixels of an image: 1e5 is a usual value, and the
-learning rates of 1e-10 belong to it. ``Meter`` gives the same loss as a mean over the pixels, where it can be
-compared: it starts at the logarithm of the number of classes.
+The published nets are trained with losses that are summed over the pixels of an image: 1e5 is a typical value, to which
+learning rates of 1e-10 belong. ``Meter`` also computes the mean over the pixels, which is comparable between nets: it
+starts near the logarithm of the number of classes.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class Loss:
     """One SoftmaxWithLoss layer.
 
     Attributes:
-        layer: its name.
-        label: the input of the net that it is held against.
-        classes: how many it tells apart.
-        dense: whether there is a label for each pixel, not one for the image.
-        summed: whether the pixels of an image add up; else their mean is taken.
-        ignored: the label that does not count; None when every label does.
-        weight: of this loss in the net's.
+        layer: the name of the layer.
+        label: the input of the net that holds the labels.
+        classes: the number of classes.
+        dense: True if there is a label for each pixel, False if there is one for each image.
+        summed: True if a dense loss is a sum over the pixels of an image, False if it is a mean or not dense.
+        ignored: the label that does not count; None if every label counts.
+        weight: the ``loss_weight`` of this loss in the net's total loss.
     """
 
     layer: str
@@ -47,7 +47,7 @@ class Loss:
 
 
 def losses(net: Net) -> list[Loss]:
-    """List the SoftmaxWithLoss layers of a net that was built for TRAIN."""
+    """Return the SoftmaxWithLoss layers of a net that was built in phase TRAIN."""
     sources: dict[str, str] = {}
     found = []
     for node in net.graph.nodes:
@@ -73,14 +73,15 @@ def losses(net: Net) -> list[Loss]:
 
 
 class Meter:
-    """Passes samples on to a solver, and keeps what its losses are read by.
+    """A wrapper of a feed that counts the pixels of each draw, to convert losses to means over pixels.
 
     Args:
-        net: the net that learns.
-        feed: from the number of a draw to the inputs.
+        net: the net that is trained.
+        feed: a function from the draw number to the inputs.
 
     Attributes:
-        pixels: how many labels counted in each draw since the last ``reset``, over all losses.
+        pixels: for each draw since the last ``reset``, the number of pixels that are not ignored, added up over all
+            dense losses.
     """
 
     def __init__(self, net: Net, feed: Callable[[int], Mapping[str, Array]]):
@@ -90,26 +91,26 @@ class Meter:
         self.pixels: list[int] = []
 
     def __call__(self, draw: int) -> Mapping[str, Array]:
-        """Read a draw and count its labels."""
+        """Return the inputs of a draw and count its pixels."""
         inputs = self._feed(draw)
         labels = [(inputs[loss.label], loss.ignored) for loss in self._dense if loss.label in inputs]
         self.pixels.append(sum(int((array != ignored).sum()) for array, ignored in labels))
         return inputs
 
     def reset(self) -> None:
-        """Forget the draws."""
+        """Clear the counts."""
         self.pixels = []
 
     def read(self, values: Sequence[float], pixels: Sequence[float]) -> tuple[float, float | None]:
-        """Read the losses of some draws.
+        """Compute the summed and the per-pixel loss of several draws.
 
         Args:
-            values: the net's loss for each.
-            pixels: how many labels counted in each.
+            values: the net's loss for each draw.
+            pixels: the number of pixels that count in each draw.
 
         Returns:
-            The loss as it is when pixels add up, mean over the draws, and as mean over the pixels. The latter is None
-            for nets whose labels are not of pixels; the former is then the net's own.
+            The loss summed over pixels, as a mean over the draws; and the mean loss per pixel. For nets without dense
+            losses, the mean of ``values`` and None.
         """
         own = sum(values) / len(values)
         if not self._dense:

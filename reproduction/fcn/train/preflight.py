@@ -1,6 +1,6 @@
-"""Why a training cannot learn, found before it starts; and whether a net has learnt to say one thing only.
+"""Checks that a training can learn, made before it starts, and a check for nets that predict a single class.
 
-Each check returns errors instead of raising them: a user who knows better may go on in spite of them.
+Each check returns its errors instead of raising them, so that the user can override them.
 """
 
 from __future__ import annotations
@@ -20,25 +20,24 @@ from reproduction.fcn.scoring.score import Scores
 from reproduction.fcn.train.image_list import ImageList
 from reproduction.fcn.train.losses import Loss
 
-#: Above this a loss that is summed over pixels makes the weights explode: the published rates are 1e-10 and less.
+#: Above this rate a loss that is summed over pixels diverges: the published rates are 1e-10 and less.
 MOST_FOR_SUM = 1e-6
-#: Below this a loss that is a mean over pixels hardly moves the weights: the published rate is 1e-4.
+#: Below this rate a loss that is a mean over pixels hardly changes the weights: the published rate is 1e-4.
 LEAST_FOR_MEAN = 1e-7
 
-_SAMPLES = 8  # pictures of a data set that are looked at, unless all are
+_SAMPLES = 8  # number of images to check, unless all are
 _WEIGHTED = {"Convolution", "Deconvolution", "InnerProduct"}
 
 
 def weights(net: Net, fresh: Collection[str] | None = None) -> list[ReproductionError]:
-    """Find layers through which nothing is learnt.
+    """Check that each layer's initial weights let gradients pass.
 
     Args:
-        net: the net, as its training would start.
-        fresh: layers that are learnt from nothing and may start from zero; None is those that no learning layer
-            follows.
+        net: the net with its initial weights.
+        fresh: names of layers that may start from zero; None selects the layers that no trained layer follows.
 
     Returns:
-        One error for each layer whose weights are all zero, all the same, or not numbers.
+        One error for each layer whose weights are all zero, all equal or not finite, and one if no layer is trained.
     """
     may_be_zero = _last(net) if fresh is None else fresh
     problems: list[ReproductionError] = []
@@ -59,7 +58,7 @@ def _flat(layer: Layer, *, may_be_zero: bool) -> ReproductionError | None:
     if layer.spec.type == "Deconvolution":
         remedy = "Name the net by --net, which interpolates, or give it weight_filler { type: 'bilinear' }."
         return None if low or high else NetError("all weights are 0, so that no gradient passes", remedy=remedy)
-    # A layer of one output, or of one weight for each, may have equal weights and learn.
+    # With one output, or one weight per output, equal weights do not stop learning: there is no symmetry to break.
     if may_be_zero or low != high or (low and min(blob.shape[0], blob[0].numel()) == 1):
         return None
     remedy = "Start from weights that hold this layer, or give it a weight_filler."
@@ -67,7 +66,7 @@ def _flat(layer: Layer, *, may_be_zero: bool) -> ReproductionError | None:
 
 
 def _last(net: Net) -> set[str]:
-    """List the layers behind which no other one learns: these learn even from zero."""
+    """Return the trained layers that no other trained layer follows: these learn even from zero."""
     followed: dict[str, bool] = {}
     last = set()
     for node in reversed(net.graph.nodes):
@@ -80,13 +79,16 @@ def _last(net: Net) -> set[str]:
 
 
 def rate(losses: Sequence[Loss], param: SolverParameter) -> list[ReproductionError]:
-    """Find a learning rate that belongs to the other way of taking the loss.
+    """Check that the learning rate fits the normalization of each dense loss, a sum or a mean over pixels.
 
-    The steps of AdaGrad, RMSProp, AdaDelta and Adam do not grow with the loss, so that their rates go with both.
+    Only SGD and Nesterov are checked: the steps of AdaGrad, RMSProp, AdaDelta and Adam do not grow with the loss.
 
     Args:
-        losses: of the net.
-        param: its solver.
+        losses: the losses of the net.
+        param: the solver's settings.
+
+    Returns:
+        One error for each loss whose rate, ``base_lr`` times the loss's weight, is out of range.
     """
     problems: list[ReproductionError] = []
     if param.type not in ("SGD", "Nesterov"):
@@ -119,12 +121,16 @@ def rate(losses: Sequence[Loss], param: SolverParameter) -> list[ReproductionErr
 
 
 def data(dataset: Dataset, losses: Sequence[Loss], *, every: bool = False) -> list[ReproductionError]:
-    """Find files that are missing, and labels that the net cannot learn from.
+    """Check that no file of a data set is missing and that the net can learn from its labels.
 
     Args:
         dataset: the split.
-        losses: of the net, by whose names the labels are known.
-        every: look at every picture, not at a few.
+        losses: the losses of the net; their ``label`` names the labels to check.
+        every: check every image, not only eight that are spread over the split.
+
+    Returns:
+        The first error about files, the number of classes or a sample; else one error for each label top with fewer
+        than two classes.
     """
     where = f"{dataset.name} {dataset.split}"
     if missing := dataset.missing():
@@ -155,7 +161,7 @@ def data(dataset: Dataset, losses: Sequence[Loss], *, every: bool = False) -> li
 
 
 def _monotone(where: str, top: str, labels: set[int], count: int) -> list[ReproductionError]:
-    """Find labels that say the same of every pixel."""
+    """Return an error if labels contain fewer than two classes, void left out."""
     known = labels - {VOID}
     if len(known) > 1:
         return []
@@ -173,11 +179,14 @@ def _monotone(where: str, top: str, labels: set[int], count: int) -> list[Reprod
 
 
 def listed(images: ImageList, loss: Loss) -> list[ReproductionError]:
-    """Find a label in a list of images that the net has no class for.
+    """Check that the labels of an image list are in the range of a loss's classes.
 
     Args:
         images: the list.
-        loss: of the net.
+        loss: the loss of the net.
+
+    Returns:
+        An error about the first label out of range, or an empty list.
     """
     wrong = [(path, label) for path, label in images.images if not 0 <= label < loss.classes]
     return [
@@ -187,7 +196,7 @@ def listed(images: ImageList, loss: Loss) -> list[ReproductionError]:
 
 
 def overlap(train: Dataset, validation: Dataset) -> list[ReproductionError]:
-    """Find pictures to be validated on that the net learns from."""
+    """Check that no validation image is a training image; return an error with the number of those that are."""
     if not (both := set(train.ids).intersection(validation.ids)):
         return []
     first = next(id for id in validation.ids if id in both)
@@ -201,15 +210,14 @@ def overlap(train: Dataset, validation: Dataset) -> list[ReproductionError]:
 
 
 def collapsed(found: Mapping[str, Scores], names: Mapping[str, Sequence[str]], iteration: int) -> list[str]:
-    """Say which labellings a net predicts as one class everywhere.
+    """Return a note for each labelling for which the net predicts one class everywhere.
 
-    Such a net has a mean accuracy of one over the number of classes that there are, and a mean IU of its pixel
-    accuracy over that number.
+    With K classes in the truth, such a net has a mean accuracy of 1 / K, and a mean IU of its pixel accuracy / K.
 
     Args:
         found: the scores by label top.
-        names: of the classes, by label top.
-        iteration: how long the net has learnt.
+        names: the class names by label top.
+        iteration: the number of updates made.
     """
     notes = []
     for top, scores in found.items():

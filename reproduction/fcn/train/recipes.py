@@ -1,7 +1,7 @@
-"""The trainings of the paper as data: which net, from whose weights, with which solver, how long.
+"""The trainings of the paper as data: the net, its initial weights, the solver and the number of iterations.
 
-``named("voc-fcn16s")`` is one of them; ``chain`` lets each of several start from the one before. What runs them is
-``training.train``.
+``named("voc-fcn16s")`` returns one of them; ``chain`` finds the initial weights of several consecutive ones.
+``training.train`` runs them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from reproduction.fcn.datasets.mini import mini_voc
 from reproduction.fcn.nets import mini_nets, published_nets, registry
 from reproduction.fcn.nets.published_nets import Published
 
-# How far these nets' solve.py step, and how often they validate, whatever max_iter and snapshot of the solver say.
+# Updates in all and between validations, as these nets' solve.py sets them, whatever max_iter and snapshot are.
 # Source: shelhamer/fcn.berkeleyvision.org@1305c73 nyud-*/solve.py, siftflow-*/solve.py, pascalcontext-*/solve.py.
 _SOLVE = {"nyud": (100_000, 2000), "siftflow": (100_000, 2000), "pascalcontext": (400_000, 8000)}
 
@@ -31,16 +31,17 @@ class Stage:
     """One training.
 
     Attributes:
-        name: of the net, and of the folder that the training writes to.
-        solver: its settings; what they say of nets and files is not used.
-        train: the net that learns.
-        test: the net that it is validated by; None for none.
-        iterations: updates in all.
-        snapshot: updates between snapshots.
-        validate: updates between validations; 0 for one at the end only.
-        parents: the nets whose weights it starts from, by name.
-        row: what the published recipe does with these weights; None is what Caffe does, a copy by layer name.
-        dataset: a key of ``nets.DATASETS``; empty for a solver's file, whose nets say what they read.
+        name: the name of the net, and of the folder that the training writes to.
+        solver: the solver's settings; its nets and file names are not used.
+        train: the net to train.
+        test: the net to validate with; None to skip validation.
+        iterations: the number of updates.
+        snapshot: the number of updates between snapshots.
+        validate: the number of updates between validations; 0 validates at the end only.
+        parents: the names of the nets whose weights it starts from.
+        row: the published net, whose recipe initializes the weights; None copies them by layer name, as Caffe does.
+        dataset: a key of ``published_nets.DATASETS``; empty for custom data, or for a solver file without a named net,
+            whose data layers determine what is read.
     """
 
     name: str
@@ -56,10 +57,10 @@ class Stage:
 
 
 def named(name: str) -> Stage:
-    """Give the training of a published net, or of one of Mini-VOC's.
+    """Return the training of a published net or of a net of Mini-VOC.
 
     Raises:
-        ReproductionError: there is no such net; the remedy names the nearest.
+        ReproductionError: If there is no such net; the remedy names the closest match.
     """
     if name not in NAMES:
         remedy = did_you_mean(name, NAMES) or f"There are {', '.join(NAMES)}."
@@ -75,21 +76,21 @@ def named(name: str) -> Stage:
     if row and row.dataset in _SOLVE:
         iterations, validate = _SOLVE[row.dataset]
         return replace(stage, iterations=iterations, validate=validate, snapshot=solver.snapshot or validate)
-    # The solvers never test themselves: the published solve.py validates where a snapshot is made.
+    # The published solvers disable Caffe's tests: solve.py validates whenever a snapshot is written.
     return replace(stage, validate=solver.snapshot) if row else stage
 
 
 def read(path: StrPath, name: str | None = None, *, legacy_crop: bool = False) -> Stage:
-    """Read a training from a solver's prototxt.
+    """Load a training from a solver prototxt.
 
     Args:
-        path: the solver; its nets are looked for in its folder, then where the program runs.
-        name: a net of ``NAMES`` whose recipe says what becomes of the weights that it starts from; None copies them
-            by layer name, as Caffe does, and calls the training as the solver's folder.
+        path: the solver prototxt. The paths of its nets are relative to its folder, else to the working directory.
+        name: a net of ``NAMES`` whose recipe initializes the weights; None copies them by layer name, as Caffe does,
+            and names the training after the solver's folder.
         legacy_crop: see ``prototxt.load_net``.
 
     Raises:
-        ReproductionError: a file is missing or wrong, or the solver names no net or several.
+        ReproductionError: If a file is missing or invalid, or the solver does not name exactly one training net.
     """
     solver = prototxt.load_solver(path)
     folder = Path(path).parent
@@ -125,7 +126,7 @@ def _stage(
 
 
 def needed(stages: Sequence[Stage]) -> list[str]:
-    """List the parents of several trainings, in the order of these, that none of those before brings."""
+    """Return the parents of several consecutive trainings that no earlier training of the list produces."""
     made: set[str] = set()
     names: list[str] = []
     for stage in stages:
@@ -135,15 +136,15 @@ def needed(stages: Sequence[Stage]) -> list[str]:
 
 
 def chain(stages: Sequence[Stage], init: Mapping[str, Path], out: Path) -> list[dict[str, Path]]:
-    """Find where each of several trainings starts from: the results of those before it, else the given files.
+    """Return the initial weights of several consecutive trainings: results of earlier ones, else the given files.
 
     Args:
-        stages: in the order of their training.
-        init: files of weights by the names that ``needed`` lists.
-        out: the folder that each training's folder is made in.
+        stages: the trainings in their order.
+        init: weights files by the names that ``needed`` returns.
+        out: the folder that contains each training's folder.
 
     Returns:
-        For each stage, the files of its parents.
+        For each stage, the weights files of its parents by name.
     """
     made = dict(init)
     starts = []
@@ -154,5 +155,5 @@ def chain(stages: Sequence[Stage], init: Mapping[str, Path], out: Path) -> list[
 
 
 def result(name: str, out: Path) -> Path:
-    """Return the file that the training of a net leaves its weights in."""
+    """Return the path of the caffemodel that the training of a net writes at its end."""
     return out / name / f"{name}.caffemodel"

@@ -1,4 +1,4 @@
-"""The folder of a training: which run it holds, its newest snapshot, and that one process at a time writes there."""
+"""The folder of a training: the settings of its run, its snapshots, and a lock for the process that writes to it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from reproduction.fcn.train import log_file
 from reproduction.fcn.train.feeds import Feed
 from reproduction.fcn.train.recipes import Stage
 
-# What a run may be given anew when it goes on: nothing here changes the weights of an iteration.
+# Solver fields that may change when a run resumes: none affects the weights at an iteration. The seed is compared
+# separately; max_iter is compared under the poly policy, whose rate depends on it.
 _FREE = {
     *("train_net", "test_net", "net", "test_iter", "test_interval", "test_initialization", "test_compute_loss"),
     *("display", "average_loss", "debug_info", "solver_mode", "device_id", "max_iter", "random_seed"),
@@ -27,12 +28,12 @@ _FREE = {
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A state that was written, and the weights that go with it.
+    """The two files of a snapshot.
 
     Attributes:
-        iteration: updates made.
-        state: the file of the solver's state.
-        model: the caffemodel.
+        iteration: the number of updates made.
+        state: the path of the solverstate.
+        model: the path of the caffemodel.
     """
 
     iteration: int
@@ -41,24 +42,24 @@ class Snapshot:
 
 
 def newest(folder: Path) -> Snapshot | None:
-    """Find the newest snapshot of a run."""
+    """Return the newest snapshot of a run, or None."""
     return next(iter(_snapshots(folder)), None)
 
 
 def forget(folder: Path, keep: int) -> None:
-    """Remove all but the newest snapshots of a run.
+    """Delete all but the newest snapshots of a run.
 
     Args:
-        folder: of the run.
-        keep: how many stay, at least 1.
+        folder: the folder of the run.
+        keep: the number of snapshots that are not deleted; values below 1 count as 1.
     """
     for old in _snapshots(folder)[max(keep, 1) :]:
-        old.state.unlink(missing_ok=True)  # first, so that no state is without its model
+        old.state.unlink(missing_ok=True)  # first, so that a state always has its model
         old.model.unlink(missing_ok=True)
 
 
 def _snapshots(folder: Path) -> list[Snapshot]:
-    """List the snapshots of a run, the newest first."""
+    """Return the snapshots of a run, newest first."""
     return [
         Snapshot(iteration, path, path.with_name(path.name.replace(".solverstate", ".caffemodel")))
         for iteration, path in snapshot.states(prefix(folder))
@@ -66,21 +67,21 @@ def _snapshots(folder: Path) -> list[Snapshot]:
 
 
 def prefix(folder: Path) -> str:
-    """Return how the snapshots of a run begin."""
+    """Return the ``snapshot_prefix`` of a run."""
     return str(folder / "snapshot" / "train")
 
 
 def settings(stage: Stage, starts: Mapping[str, Path], seed: int, feed: Feed) -> dict[str, object]:
-    """Name all that a run's weights depend on.
+    """Return all settings that a run's weights depend on, by name; files and nets as their SHA-256.
 
     Args:
-        stage: what is trained.
-        starts: the files of weights that it starts from.
-        seed: of fillers and dropout.
-        feed: what it learns from.
+        stage: the training.
+        starts: the initial weights files by net name.
+        seed: the seed of fillers and dropout.
+        feed: the training data.
 
     Raises:
-        WeightsError: a file of weights is not there.
+        WeightsError: If a weights file does not exist.
     """
     found: dict[str, object] = {"seed": seed, "data": feed.about}
     for name, path in starts.items():
@@ -97,16 +98,16 @@ def settings(stage: Stage, starts: Mapping[str, Path], seed: int, feed: Feed) ->
 
 
 def check_same(folder: Path, mine: Mapping[str, object], last: Snapshot, iterations: int) -> None:
-    """Refuse to go on in a folder that holds another run.
+    """Check that the run in a folder has the same settings, so that it can be resumed.
 
     Args:
-        folder: of the run.
-        mine: the settings of what would go on.
-        last: the newest snapshot of the folder.
-        iterations: how far it would go.
+        folder: the folder of the run.
+        mine: the settings to resume with, see ``settings``.
+        last: the newest snapshot in the folder.
+        iterations: the total number of updates to make.
 
     Raises:
-        DataError: the run there is another, or further already.
+        DataError: If the log is missing, a setting differs, or the snapshot has more than ``iterations`` updates.
     """
     remedy = "Give what that run was given, or another folder to write to."
     path = folder / "log.jsonl"
@@ -130,11 +131,11 @@ def check_same(folder: Path, mine: Mapping[str, object], last: Snapshot, iterati
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Lock the folder of a training, which is made if need be.
+    """Lock the folder of a training, which is created if it does not exist.
 
     Raises:
-        DataError: another process is training there.
-        ReproductionError: it cannot be written.
+        DataError: If another process has locked the folder.
+        ReproductionError: If the folder cannot be written.
     """
     with locks.folder(folder, "another process is training here"):
         yield

@@ -1,8 +1,8 @@
 """One stage of a training, from its start or its newest snapshot to its end.
 
 A stage writes to a folder of its name: its prototxts, ``log.jsonl``, ``snapshot/train_iter_N`` and, at the end,
-``NAME.caffemodel``. Run again, it goes on from the newest snapshot, to weights that are bit for bit those of a run
-that was never stopped.
+``NAME.caffemodel``. When it is run again, it resumes from the newest snapshot; the final weights are bit for bit those
+of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -42,16 +42,17 @@ _PACKAGES = ("torch", "numpy", "pillow", "scipy")
 
 @dataclass(frozen=True)
 class Plan:
-    """Where a training finds things, and what it is asked besides its stage.
+    """The paths and options of a training.
 
     Attributes:
-        out: the folder that each stage's folder is made in.
+        out: the folder that contains each stage's folder.
         data: the data root.
-        seed: of fillers, dropout and the order of the images; None is the solver's own, and the published order.
-        limit: validate on the first so many images only.
-        every: look at every label before the start, not at a few.
-        force: go on in spite of what ``preflight`` finds.
-        keep: how many snapshots of a stage are kept, the newest; None is all.
+        seed: the seed of fillers, dropout and the order of the images; None selects the solver's seed and the published
+            order.
+        limit: the number of images to validate on, from the start of the split; None for all.
+        every: check every training image and label before the start, not only a few.
+        force: train even if ``preflight`` finds errors, which are then only reported.
+        keep: the number of snapshots of a stage to keep; older ones are deleted. None keeps all.
     """
 
     out: Path
@@ -68,12 +69,12 @@ class Step:
     """One update.
 
     Attributes:
-        iteration: the updates made before.
-        loss: before it, as it is when pixels add up; the net's own for labels that are not of pixels.
-        per_pixel: the same as a mean over the pixels; None where there are none.
-        lr: its learning rate.
-        images: that it learnt from.
-        norms: of the gradients, where the solver's ``debug_info`` asks for them.
+        iteration: the number of updates made before.
+        loss: the loss before the update, summed over pixels; the net's loss if no label is dense.
+        per_pixel: the mean loss per pixel; None if no label is dense.
+        lr: the learning rate.
+        images: the names of the images of its batch.
+        norms: the norms that the solver's ``debug_info`` prints; None without it.
     """
 
     iteration: int
@@ -86,15 +87,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Watch:
-    """Who is told how far things are.
+    """Callbacks that report the progress of a training.
 
     Attributes:
-        note: called with a sentence.
-        begin: called with the stage and the iteration that it goes on from.
+        note: called with a message.
+        begin: called with the stage and the iteration that it starts or resumes at.
         step: called after each update.
-        images: as the progress of ``evaluate.evaluate``, while the net is validated.
-        validated: called with what was found, and the names of the classes by label top.
-        action: asked after each update, and each image of a validation, what to do: see ``caffe.signals``.
+        images: the ``progress`` of ``evaluate.evaluate`` during validations.
+        validated: called with each validation and the class names by label top.
+        action: called after each update, and in a single process after each validated image; returns whether to
+            continue, write a snapshot or stop, see ``caffe.training.signals``.
     """
 
     note: Callable[[str], object] = lambda _: None
@@ -113,24 +115,25 @@ def train(
     ranks: Ranks | None = None,
     prepare: Callable[[], object] = lambda: None,
 ) -> Path | None:
-    """Train a net, or go on where an earlier call was stopped.
+    """Train a net, or resume an earlier call that was stopped.
 
     Args:
-        stage: what to train, and how.
-        starts: the files of weights that it starts from, by the names of ``stage.parents``.
-        plan: where, and with what.
-        watch: is told how far it is, and says when to stop.
-        ranks: where it runs, and the processes that train together, each called with the same arguments; the first
-            one writes.
-        prepare: called by the first one when the folder is its own, to write more files there.
+        stage: the training.
+        starts: the initial weights files, by the names of ``stage.parents``.
+        plan: the paths and options.
+        watch: the callbacks that report progress and request a stop.
+        ranks: the device, and the processes that train together. Each process calls this function with the same
+            arguments; only the first one writes files.
+        prepare: called in the first process once it has locked the folder, to write further files there.
 
     Returns:
-        The caffemodel; None when it was stopped.
+        The path of the final caffemodel, or None if the training was stopped.
 
     Raises:
-        DataError: data are missing or wrong, or the folder holds another run, or another process trains there.
-        WeightsError: the weights to start from are missing or of another net.
-        ReproductionError: the training cannot learn, or its loss is no number any more; the snapshots stay.
+        DataError: If data are missing or invalid, the folder contains another run, or another process trains there.
+        WeightsError: If the initial weights are missing or of another net.
+        ReproductionError: If ``max_iter`` is not set, a check of ``preflight`` fails, or the loss is no longer finite;
+            the snapshots are kept.
     """
     watch, ranks = watch or Watch(), ranks or Ranks()
     if stage.iterations < 1:
@@ -158,7 +161,7 @@ def _train(
     settings: Mapping[str, object],
     newest: Snapshot | None,
 ) -> Path | None:
-    """Train in a folder that no other process writes to."""
+    """Train in a folder that is locked."""
     folder, finished = plan.out / stage.name, recipes.result(stage.name, plan.out)
     if newest and newest.iteration == stage.iterations and finished.is_file():
         watch.note(f"{stage.name}: all {stage.iterations} iterations are made already")
@@ -168,17 +171,17 @@ def _train(
     log = _resume(run, newest) if newest else _start(run, starts, settings)
     with contextlib.closing(log):
         if ranks.is_first and run.solver.iter < stage.iterations:
-            finished.unlink(missing_ok=True)  # of fewer iterations
+            finished.unlink(missing_ok=True)  # it has fewer iterations
         whole = _learn(run, log)
     if whole and ranks.is_first:
         caffemodel.dump(run.net.to_proto(), finished)
-    ranks.greatest(0)  # the others wait for the file
+    ranks.greatest(0)  # a barrier: the other processes wait until the file is written
     return finished if whole else None
 
 
 @dataclass(frozen=True)
 class _Run:
-    """A stage that is under way."""
+    """The objects of a running stage."""
 
     stage: Stage
     plan: Plan
@@ -201,7 +204,7 @@ class _Run:
 def _build(stage: Stage, plan: Plan, folder: Path, feed: Feed, watch: Watch, ranks: Ranks) -> _Run:
     param, state = _param(stage, plan, folder), stage.train.state
     devices.use(ranks.device)
-    torch.backends.cudnn.deterministic = True  # else a run that goes on is not, to the bit, one that never stopped
+    torch.backends.cudnn.deterministic = True  # else a resumed run differs in its last bits
     net = Net(
         stage.train,
         Phase.TRAIN,
@@ -223,12 +226,12 @@ def _build(stage: Stage, plan: Plan, folder: Path, feed: Feed, watch: Watch, ran
 
 
 def _param(stage: Stage, plan: Plan, folder: Path) -> SolverParameter:
-    """Complete a solver's settings by what is not its own business."""
+    """Return the solver's settings with the stage's iterations, snapshots and seed, and without tests."""
     param = stage.solver.copy()
     param.max_iter = stage.iterations
     param.snapshot, param.snapshot_prefix = stage.snapshot, run_folder.prefix(folder)
     param.random_seed = _seed(stage, plan)
-    param.test_interval = 0  # what Caffe would do with the test nets is done here by a Validator
+    param.test_interval = 0  # a Validator replaces Caffe's test nets
     return param
 
 
@@ -238,7 +241,7 @@ def _seed(stage: Stage, plan: Plan) -> int:
 
 
 def _start(run: _Run, starts: Mapping[str, Path], settings: Mapping[str, object]) -> Log:
-    """Give the net its first weights, and see that it can learn."""
+    """Initialize the weights, check that the net can learn, and start the log."""
     stage, net = run.stage, run.net
     parents = {name: weights.read(path).net for name, path in starts.items()}
     if stage.row:
@@ -263,7 +266,7 @@ def _now() -> str:
 
 
 def _about(run: _Run) -> dict[str, object]:
-    """Give what a log says of where and with what a run is made."""
+    """Return the fields of a start or resume record: device, versions, solver and class names."""
     return {
         "stage": run.stage.name,
         "time": _now(),
@@ -276,7 +279,7 @@ def _about(run: _Run) -> dict[str, object]:
 
 
 def _resume(run: _Run, newest: Snapshot) -> Log:
-    """Go on from a snapshot."""
+    """Restore a snapshot and reopen the log at its iteration."""
     try:
         run.solver.restore(newest.state)
     except ReproductionError as error:
@@ -312,7 +315,7 @@ def _check(run: _Run, problems: list[ReproductionError]) -> None:
 
 
 def _learn(run: _Run, log: Log) -> bool:
-    """Make the updates, snapshots and validations that are left; return whether all were made."""
+    """Run the remaining updates, snapshots and validations; return False if a stop was requested."""
     stage, solver = run.stage, run.solver
     saved = solver.iter
     try:
@@ -342,7 +345,7 @@ def _learn(run: _Run, log: Log) -> bool:
 
 
 def _save(run: _Run, log: Log) -> int:
-    """Make a snapshot; return its iteration."""
+    """Write a snapshot and return its iteration."""
     log.sync()
     run.solver.snapshot()
     _forget(run)
@@ -350,13 +353,13 @@ def _save(run: _Run, log: Log) -> int:
 
 
 def _forget(run: _Run) -> None:
-    """Remove the snapshots that are not to be kept, now that a newer one is on the disk."""
+    """Delete the snapshots beyond ``plan.keep``, once a newer one is on disk."""
     if run.plan.keep and run.ranks.is_first:
         run_folder.forget(run.folder, run.plan.keep)
 
 
 class _Stopped(Exception):
-    """``Watch.action`` asked for a stop."""
+    """Raised when ``Watch.action`` requests a stop."""
 
 
 def _is_due(every: int, iteration: int, stage: Stage) -> bool:
@@ -364,14 +367,14 @@ def _is_due(every: int, iteration: int, stage: Stage) -> bool:
 
 
 def _count(run: _Run, log: Log, event: Stepped) -> None:
-    """Log an update and tell of it."""
+    """Log an update and report it to the callbacks."""
     size = run.solver.param.iter_size
     pixels = run.ranks.gather(run.meter.pixels, size)
     run.meter.reset()
     loss, per_pixel = run.meter.read(run.solver.sample_losses, pixels)
     draws = range(event.iteration * size, (event.iteration + 1) * size)
     images = [image for draw in draws for image in run.feed.images(draw)]
-    lr = float(f"{event.rate:.7g}")  # what single precision holds
+    lr = float(f"{event.rate:.7g}")  # the digits that float32 holds
     log.write(log_file.ITERATION, event.iteration, loss=loss, loss_per_pixel=per_pixel, lr=lr, images=images)
     if _is_due(run.stage.snapshot, run.solver.iter, run.stage):
         log.sync()
@@ -379,7 +382,7 @@ def _count(run: _Run, log: Log, event: Stepped) -> None:
 
 
 def _broken(run: _Run, error: LossError) -> ReproductionError:
-    """Say what is known of a loss that is no number, and what is left."""
+    """Add to the error of a loss that is not finite the images of the draw and the last good snapshot."""
     newest = run_folder.newest(run.folder)
     kept = f"The last good weights are {newest.model}." if newest else "No snapshot was made yet."
     if error.draw is not None:
@@ -394,7 +397,7 @@ def _validate(run: _Run, log: Log) -> None:
         return
 
     def progress(done: int, total: int, seconds: float) -> None:
-        # One of several processes that stopped here would leave the others waiting; they heed it at the next update.
+        # One of several processes that stopped here would leave the others waiting; they act at the next update.
         action = run.watch.action() if run.ranks.size == 1 else Action.NONE
         if action is Action.SNAPSHOT:
             run.solver.snapshot()

@@ -1,4 +1,4 @@
-"""How good a net is while it learns: the paper's metrics for labels of pixels, the test net's outputs for others."""
+"""Validation during training: the paper's metrics for dense labels, else the outputs of the test net."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ METRICS = ("pixel_acc", "mean_acc", "mean_iu", "fw_iu")
 
 @dataclass(frozen=True)
 class Validation:
-    """What a net was found to be worth.
+    """The result of one validation.
 
     Attributes:
-        iteration: the updates that it had learnt from.
-        images: how many it was shown.
-        scores: by label top; empty for nets whose labels are not of pixels.
-        outputs: the means of the test net's outputs, such as its loss and accuracy; empty for the others.
+        iteration: the number of updates made before.
+        images: the number of images that were evaluated.
+        scores: the scores by label top; empty for nets without dense labels.
+        outputs: the mean of each output of the test net, such as loss and accuracy; empty for nets with dense labels.
     """
 
     iteration: int
@@ -38,7 +38,7 @@ class Validation:
     outputs: Mapping[str, float]
 
     def record(self) -> dict[str, object]:
-        """Give what belongs into a log."""
+        """Return the fields of a validation record of the log."""
         by_label = {
             top: {
                 **{metric: _number(getattr(found, metric)) for metric in METRICS},
@@ -50,25 +50,26 @@ class Validation:
 
 
 def _number(value: float) -> float | None:
-    """Return None for NaN, of what there was nothing to count."""
+    """Convert to float, and NaN (nothing to count) to None, since JSON has no NaN."""
     return None if value != value else float(value)
 
 
 class Validator:
-    """A test net that shares the weights of the net that learns, and what it is tested on.
+    """A test net that shares the weights of the net in training, with its validation data.
 
     Args:
-        test: the test net.
-        learner: the net that learns, where it will stay.
+        test: the definition of the test net.
+        learner: the net in training, already on its final device, since the parameters are shared there.
         root: the data root.
-        batches: how many a net without labels of pixels is shown; the solver's ``test_iter``.
-        limit: show others the first so many images only.
-        ranks: the processes that test together; each tests all of a net without labels of pixels.
+        batches: the number of batches for nets without dense labels; the solver's ``test_iter``.
+        limit: the number of images for nets with dense labels, from the start of the split; None for all.
+        ranks: the processes that validate together: each evaluates a share of the images. Without dense labels each
+            evaluates all batches.
 
     Attributes:
-        feed: what it is tested on.
-        dataset: likewise, for labels of pixels; else None.
-        classes: names by label top.
+        feed: the validation data.
+        dataset: the data set of ``feed`` for dense labels; None for an image list.
+        classes: the class names by label top; empty for an image list.
     """
 
     def __init__(
@@ -91,15 +92,15 @@ class Validator:
         self._batches, self._limit, self._ranks = batches, limit, ranks
 
     def __call__(self, iteration: int, progress: evaluate.Progress | None = None) -> Validation:
-        """Test the net as it is now.
+        """Evaluate the net with its current weights.
 
         Args:
-            iteration: the updates that it learnt from.
-            progress: as ``evaluate.evaluate``'s.
+            iteration: the number of updates made before.
+            progress: called with images done, images in all, and seconds since the start; for dense labels only.
 
         Raises:
-            DataError: an image or label cannot be read.
-            NetError: scores that are not numbers.
+            DataError: If an image or label cannot be read.
+            NetError: If the scores contain NaN.
         """
         if self.dataset is None:
             count = sum(len(self.feed.images(batch)) for batch in range(self._batches))
@@ -117,7 +118,7 @@ class Validator:
         return Validation(iteration, count, found, {})
 
     def _outputs(self) -> dict[str, float]:
-        """Give the mean of every number that the test net puts out, as Caffe's solver does when it tests."""
+        """Return the mean of each output of the test net over all batches, as Caffe's solver computes when it tests."""
         with torch.inference_mode():
             rows = [self._net(self.feed(batch)) for batch in range(self._batches)]
         return {name: float(np.mean([float(row[name].mean()) for row in rows])) for name in self._net.outputs}
