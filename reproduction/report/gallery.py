@@ -138,7 +138,7 @@ def choose(scores: Sequence[ImageScore]) -> dict[str, list[ImageScore]]:
 
 @dataclass(frozen=True)
 class Present:
-    """A class that occurs in one image, in the truth or the prediction.
+    """A class that occurs in one image, in the truth or the prediction; void pixels are left out.
 
     Attributes:
         name: the name of the class.

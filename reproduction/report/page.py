@@ -35,7 +35,7 @@ SETS = {
     "pascalcontext": "PASCAL-Context",
     "mini": "Mini-VOC",
 }
-#: What the tools' --precision means.
+#: Descriptions of the values of the tools' ``--precision``.
 PRECISIONS = {
     "plain": "float32, layer by layer",
     "exact": "float32, compiled, the same but for rounding",
@@ -142,7 +142,7 @@ def page(report: Report, galleries: Mapping[str, Gallery] | None = None) -> str:
     """
     media = Media()
     galleries = galleries or {}
-    # The colours depend on the data set only, so any of its galleries will do.
+    # The colours depend on the data set only, so any gallery has the right ones.
     colours = next((each.colours for each in galleries.values()), palette.voc()).tolist()
     panels = [_panel(report, net, measured, colours) for net in report.nets for measured in net.measured]
     for panel in panels:

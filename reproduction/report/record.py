@@ -103,7 +103,7 @@ class Measured:
         images: the scores of each image; empty if the images were not scored one by one.
     """
 
-    extra_names: ClassVar = ("held_against",)  # computed from the other fields when written
+    extra_names: ClassVar = ("held_against",)  # computed when a report is written
 
     label: str
     pixel_acc: Fraction | None

@@ -44,7 +44,7 @@ class Reference:
         remark: why the scores may not be comparable; empty if no reason is known.
     """
 
-    extra_names: ClassVar = ("deltas_points",)  # computed from the other fields when written
+    extra_names: ClassVar = ("deltas_points",)  # computed when a report is written
 
     column: Annotated[str, one_of(COLUMNS)]
     source: str

@@ -229,6 +229,7 @@ def chains(stages: Iterable[Stage]) -> list[list[Stage]]:
     ordered = sorted(stages, key=lambda stage: str(stage.start.get("time", "")))
     found: list[list[Stage]] = []
     for stage in ordered:
+        # A stage with parents in several chains merges them.
         mine = [chain for chain in found if any(before.name in stage.parents for before in chain)]
         rest = [chain for chain in found if chain not in mine]
         found = [*rest, [*(before for chain in mine for before in chain), stage]]

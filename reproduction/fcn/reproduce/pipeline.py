@@ -1,6 +1,6 @@
 """The scoring pipeline: fetch missing data and weights, convert the weights, evaluate the net.
 
-Each step writes its files atomically and is skipped if they exist, so that an interrupted run resumes where it stopped.
+Each step is skipped if its files are already complete, so that an interrupted run resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -236,6 +236,7 @@ def _holds(path: Path, source: Weights) -> bool:
     except ReproductionError:
         return False
     theirs = source.arrays()
+    # Compare bytes: by value, NaN differs from itself and -0.0 equals 0.0.
     return mine.keys() == theirs.keys() and all(
         mine[name].shape == array.shape
         and mine[name].dtype == array.dtype

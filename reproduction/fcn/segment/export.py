@@ -266,6 +266,7 @@ def _check_size(net: Net, about: Card, form: Form, run: Run, size: tuple[int, in
         allowed = TOLERANCE * float(scores.abs().max())
         if form.outputs == "scores":
             worst = float((scores - torch.from_numpy(np.array(values))).abs().max()) / float(scores.abs().max())
+            # ``not <=`` rather than ``>``, so that NaN is wrong.
             wrong = values.shape != tuple(scores.shape) or not worst <= TOLERANCE
             yield Checked(size, name, None, worst)
         else:

@@ -177,7 +177,7 @@ class Segmenter:
         try:
             with torch.inference_mode():
                 return self.runs(inputs, blobs=[said.score for said in self.card.labels.values()])
-        except RuntimeError as error:  # on the CPU only the message distinguishes it
+        except RuntimeError as error:  # out of memory on the CPU has no exception class
             if "alloc" not in str(error) and "memory" not in str(error):
                 raise
             height, width = next(iter(inputs.values())).shape[2:]

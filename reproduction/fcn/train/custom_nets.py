@@ -145,7 +145,7 @@ def rate(base: Published, known: Data) -> float:
     """Return the published learning rate, scaled to the mean size of the training images.
 
     The loss of most nets is a sum over pixels, so that twice as many pixels double the gradient. The rate is unchanged
-    if the loss is a mean or the solver is Adam, as for Mini-VOC's nets, whose steps do not depend on the loss's scale.
+    if the loss is a mean, or if the solver is Adam (Mini-VOC), whose steps do not depend on the scale of the loss.
     """
     if base.normalize or base.solver.get("type") == "Adam":
         return base.base_lr

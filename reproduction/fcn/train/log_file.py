@@ -84,7 +84,7 @@ class Log:
         left = memoryview(_line({"record": record, "iteration": iteration, **fields}))
         try:
             while self._file and left:
-                left = left[self._file.write(left) :]
+                left = left[self._file.write(left) :]  # an unbuffered write may be partial
         except OSError as error:
             raise cannot_write(error, str(self._path)) from None
 

@@ -93,7 +93,7 @@ class Watch:
         note: called with a message.
         begin: called with the stage and the iteration that it starts or resumes at.
         step: called after each update.
-        images: the ``progress`` of ``evaluate.evaluate`` during validations.
+        images: called during validations with images done, images in all, and seconds since the start.
         validated: called with each validation and the class names by label top.
         action: called after each update, and in a single process after each validated image; returns whether to
             continue, write a snapshot or stop, see ``caffe.training.signals``.
@@ -319,6 +319,7 @@ def _learn(run: _Run, log: Log) -> bool:
     stage, solver = run.stage, run.solver
     saved = solver.iter
     try:
+        # Only the first process has a log: if it lacks this validation, all processes validate.
         if solver.iter and _is_due(stage.validate, solver.iter, stage) and run.ranks.greatest(not log.validated):
             _validate(run, log)
         while solver.iter < stage.iterations:
