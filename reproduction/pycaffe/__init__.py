@@ -1,27 +1,28 @@
-"""`import caffe` for programs written against Caffe's Python interface: a thin face over ``reproduction.caffe``.
+"""pycaffe, Caffe's Python interface, as a thin layer over ``reproduction.caffe``.
 
-It stands for BVLC pycaffe 1.0; ``import reproduction.pycaffe as caffe`` works, and
-``python -m reproduction.pycaffe SCRIPT`` runs a program that says ``import caffe``.
+It replaces BVLC pycaffe 1.0. Import it as ``import reproduction.pycaffe as caffe``, or run an unchanged program with
+``import caffe`` by ``python -m reproduction.pycaffe SCRIPT``.
 
 1. ``proto``    ``caffe_pb2`` and ``text_format``: the schema's messages with protobuf's interface
-2. ``net``      Net with its live blobs, the solvers, NetSpec, devices and seeds, errors, what Caffe logs
+2. ``net``      Net with its live blobs, the solvers, NetSpec, devices and seeds, errors, Caffe's log
 3. ``extras``   Classifier, Detector, ``io`` and ``draw``
 4. ``_caffe``   the names of Caffe's compiled module
 5. ``python2``  Python 2 sources, translated when they are imported
-6. ``run``      running a program that imports caffe; names that libraries have removed since it was written
+6. ``run``      runs a program that imports caffe; restores names that libraries have removed since it was written
 
-Where it differs from Caffe:
+Differences from Caffe:
 
-- What would end the interpreter is an exception that names the layer and the reason; a file that cannot be opened is a
-  RuntimeError, and what a Python layer raises can be caught as that.
-- Nets with a loss add in the order of Caffe's BLAS where the CPU can (x86-64 with AVX-512), so that losses, gradients
-  and trainings are Caffe's to the last digits, at Caffe's speed; CAFFE_ORDER=0 in the environment takes torch's order,
-  which is faster and differs by rounding. Nets without a loss take torch's order always.
-- A backward without a forward is an exception where the gradient depends on what a forward leaves, as of a loss.
-- A loss that is not finite stops a solver, with the weights as they were before.
-- Random numbers are torch's. Without a seed they are the same at every run, not another each time.
-- There is one process and no NCCL; without CUDA, one warning and the CPU.
-- The log goes to ``logging``; see ``logs``.
+- Where Caffe ends the interpreter, an exception is raised that names the layer and the reason. A file that cannot be
+  opened raises a RuntimeError, and an error in a Python layer can be caught by its original type.
+- Nets with a loss sum in the order of Caffe's BLAS if the CPU allows it (x86-64 with AVX-512). Losses, gradients and
+  trainings then equal Caffe's to the last digit, at Caffe's speed. ``CAFFE_ORDER=0`` in the environment selects torch's
+  order, which is faster and differs by rounding. Nets without a loss always use torch's order.
+- A backward pass without a forward pass raises an exception if the gradient depends on results of the forward pass,
+  as that of a loss does.
+- A loss that is not finite stops a solver; the weights keep their values from before the update.
+- Random numbers are torch's. A solver without a seed uses the seed 0, so that all runs draw the same numbers.
+- Training uses one process and no NCCL. Without CUDA, nets compute on the CPU, with one warning.
+- The log goes to Python's ``logging``; see ``logs``.
 
 Source: BVLC/caffe@9b89154 python/caffe/__init__.py.
 """

@@ -1,9 +1,9 @@
-"""Runs a program that was written for Caffe's Python interface.
+"""Run a program that was written for Caffe's Python interface.
 
 python -m reproduction.pycaffe SCRIPT [ARGUMENTS]
 
-The program runs as ``python SCRIPT ARGUMENTS`` would run it, with this project as its ``caffe``. Python 2 sources are
-translated when they are imported; nothing is written. Example:
+The program runs as with ``python SCRIPT ARGUMENTS``, but ``import caffe`` imports this project. Python 2 sources are
+translated in memory when they are imported; no files are written. Example:
 
     cd voc-fcn8s && python -m reproduction.pycaffe net.py
 """
@@ -17,7 +17,7 @@ from reproduction.pycaffe.run import run
 
 
 def main() -> None:
-    """Read the command line and run the program."""
+    """Parse the command line and run the program."""
     parser = argparse.ArgumentParser(
         prog="python -m reproduction.pycaffe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

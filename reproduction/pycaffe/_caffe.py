@@ -1,4 +1,4 @@
-"""``caffe._caffe``: what Caffe's compiled module has, under its names.
+"""``caffe._caffe``: the names of Caffe's compiled module.
 
 Source: BVLC/caffe@9b89154 python/caffe/_caffe.cpp L391-L585; rbgirshick/caffe-fast-rcnn@0dcd397
 python/caffe/_caffe.cpp L212-L215 (Phase).
@@ -35,7 +35,7 @@ from reproduction.pycaffe.net.solver import (
 
 __version__ = "1.0.0"
 
-#: The classes by name, which say that they are of ``caffe._caffe`` where this module is called so.
+#: The classes by name; ``aliases.install`` sets their ``__module__`` to ``caffe._caffe``.
 CLASSES: dict[str, type] = {
     "Layer": Layer,
     "Phase": Phase,

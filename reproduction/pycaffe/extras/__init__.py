@@ -1,4 +1,4 @@
-"""What pycaffe ships beside its Net: Classifier, Detector, ``io`` and ``draw``.
+"""pycaffe's tools around Net: Classifier, Detector, ``io`` and ``draw``.
 
 This room imports ``pycaffe.net`` and ``pycaffe.proto``.
 """

@@ -1,4 +1,4 @@
-"""Classifying pictures with a net.
+"""Image classification with a net: pycaffe's ``caffe.Classifier``.
 
 Source: BVLC/caffe@9b89154 python/caffe/classifier.py.
 """
@@ -20,15 +20,18 @@ Floats = npt.NDArray[np.float32]
 
 
 class PictureNet(Net):
-    """A net in testing whose first input takes pictures (H, W, K), as ``transformer`` makes them.
+    """A net in phase TEST that takes images (H, W, K) and preprocesses them for its first input.
 
     Args:
-        model_file: the prototxt.
-        pretrained_file: the weights.
-        mean: as ``io.Transformer.set_mean``.
-        input_scale: as ``io.Transformer.set_input_scale``.
-        raw_scale: as ``io.Transformer.set_raw_scale``.
-        channel_swap: as ``io.Transformer.set_channel_swap``.
+        model_file: The prototxt.
+        pretrained_file: The weights.
+        mean: The mean to subtract; see ``io.Transformer.set_mean``. None subtracts nothing.
+        input_scale: The factor after subtracting the mean; see ``io.Transformer.set_input_scale``.
+        raw_scale: The factor before subtracting the mean; see ``io.Transformer.set_raw_scale``.
+        channel_swap: The order of the channels; see ``io.Transformer.set_channel_swap``.
+
+    Attributes:
+        transformer: The ``io.Transformer`` that preprocesses images.
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class PictureNet(Net):
             self.transformer.set_channel_swap(name, channel_swap)
 
     def scores(self, pictures: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-        """Give the first output for each picture."""
+        """Preprocess images (H, W, K) and return the net's first output, with one row for each image."""
         name = self.inputs[0]
         blobs = [self.transformer.preprocess(name, picture) for picture in pictures]
         given: dict[str, Any] = {name: np.array(blobs)}
@@ -63,16 +66,16 @@ class PictureNet(Net):
 
 
 class Classifier(PictureNet):
-    """A net that gives each picture a probability for each class.
+    """An image classifier: a net that computes a probability for each class.
 
     Args:
-        model_file: the prototxt.
-        pretrained_file: the weights.
-        image_dims: height and width that pictures get before they are cropped; the input's own unless given.
-        mean: see ``PictureNet``, as for the rest.
-        input_scale: likewise.
-        raw_scale: likewise.
-        channel_swap: likewise.
+        model_file: The prototxt.
+        pretrained_file: The weights.
+        image_dims: The height and width to which images are resized before cropping; by default those of the input.
+        mean: The mean to subtract; see ``io.Transformer.set_mean``. None subtracts nothing.
+        input_scale: The factor after subtracting the mean; see ``io.Transformer.set_input_scale``.
+        raw_scale: The factor before subtracting the mean; see ``io.Transformer.set_raw_scale``.
+        channel_swap: The order of the channels; see ``io.Transformer.set_channel_swap``.
 
     Source: BVLC/caffe@9b89154 python/caffe/classifier.py L11-L98.
     """
@@ -92,14 +95,15 @@ class Classifier(PictureNet):
         self.image_dims = np.array(self.crop_dims if image_dims is None else image_dims)
 
     def predict(self, inputs: Sequence[npt.NDArray[Any]], oversample: bool = True) -> npt.NDArray[Any]:
-        """Classify pictures.
+        """Classify images.
 
         Args:
-            inputs: N pictures (H, W, K).
-            oversample: whether to average over centre, corners and their mirror images, else the centre alone.
+            inputs: N images (H, W, K).
+            oversample: Whether to average the scores of ten crops (centre, corners and their mirror images); False
+                uses the centre crop only.
 
         Returns:
-            (N, C) probabilities.
+            The first output for each image; for a classification net, probabilities (N, C).
         """
         pictures = [io.resize_image(picture, self.image_dims) for picture in inputs]
         if oversample:

@@ -1,4 +1,4 @@
-"""Classifying windows of pictures with a net, as R-CNN does.
+"""Classification of windows of images with a net, as in R-CNN: pycaffe's ``caffe.Detector``.
 
 Source: BVLC/caffe@9b89154 python/caffe/detector.py.
 """
@@ -22,16 +22,16 @@ Window = Sequence[float]
 
 
 class Detector(PictureNet):
-    """A net that classifies windows of pictures.
+    """A net that classifies windows of images.
 
     Args:
-        model_file: the prototxt.
-        pretrained_file: the weights.
-        mean: see ``PictureNet``, as for the rest.
-        input_scale: likewise.
-        raw_scale: likewise.
-        channel_swap: likewise.
-        context_pad: width of the border, in pixels of the net's input, that shows what is around the window.
+        model_file: The prototxt.
+        pretrained_file: The weights.
+        mean: The mean to subtract; see ``io.Transformer.set_mean``. None subtracts nothing.
+        input_scale: The factor after subtracting the mean; see ``io.Transformer.set_input_scale``.
+        raw_scale: The factor before subtracting the mean; see ``io.Transformer.set_raw_scale``.
+        channel_swap: The order of the channels; see ``io.Transformer.set_channel_swap``.
+        context_pad: The width of the border around the window that a crop includes, in pixels of the net's input.
 
     Source: BVLC/caffe@9b89154 python/caffe/detector.py L22-L216.
     """
@@ -50,10 +50,15 @@ class Detector(PictureNet):
         self.configure_crop(context_pad)
 
     def configure_crop(self, context_pad: int | None) -> None:
-        """Set how much context a crop has, and what lies beyond the picture: the mean, as a picture.
+        """Set the width of the context border of crops.
+
+        Crops are filled with the mean image where they extend beyond the image.
+
+        Args:
+            context_pad: The width in pixels of the net's input; None or 0 for no context.
 
         Raises:
-            NetError: context is asked of a net whose input is not square.
+            NetError: If context is requested and the net's input is not square.
         """
         name = self.inputs[0]
         channels, height, width = self.blobs[name].data.shape[1:]
@@ -69,13 +74,13 @@ class Detector(PictureNet):
             self.crop_mean[...] = mean / self.transformer.raw_scale.get(name, 1)
 
     def detect_windows(self, images_windows: Iterable[tuple[StrPath, Iterable[Window]]]) -> list[dict[str, Any]]:
-        """Classify windows, each warped to the net's input.
+        """Classify windows, each resized to the net's input.
 
         Args:
-            images_windows: files of pictures, each with its windows, as ymin, xmin, ymax, xmax.
+            images_windows: Pairs of an image file and its windows ``(ymin, xmin, ymax, xmax)``.
 
         Returns:
-            For each window a dict of ``window``, ``prediction`` and ``filename``.
+            For each window, a dict with the keys ``window``, ``prediction`` and ``filename``.
         """
         found = []
         crops = []
@@ -89,10 +94,10 @@ class Detector(PictureNet):
         return found
 
     def detect_selective_search(self, image_fnames: Iterable[StrPath]) -> list[dict[str, Any]]:
-        """Classify the windows that Selective Search proposes; see ``detect_windows``.
+        """Classify the windows that Selective Search proposes for image files; see ``detect_windows``.
 
         Raises:
-            ReproductionError: its package is not installed.
+            ReproductionError: If the package ``selective_search_ijcv_with_python`` is not installed.
         """
         name = "selective_search_ijcv_with_python"
         try:
@@ -106,14 +111,17 @@ class Detector(PictureNet):
         return self.detect_windows(zip(paths, windows, strict=True))
 
     def crop(self, im: Array, window: Window) -> Array:
-        """Cut a window out of a picture, with the context that is configured.
+        """Crop a window from an image, with the context that ``configure_crop`` sets.
 
         Args:
-            im: (H, W, K).
-            window: ymin, xmin, ymax, xmax.
+            im: An image (H, W, K).
+            window: The window ``(ymin, xmin, ymax, xmax)``.
+
+        Returns:
+            The window unchanged without context; with context, a crop resized to the net's input.
 
         Raises:
-            ReproductionError: the window and its context are not in the picture.
+            ReproductionError: If the window with its context is outside the image.
         """
         top, left, bottom, right = (int(edge) for edge in window)
         if not self.context_pad:

@@ -1,4 +1,4 @@
-"""A net as a graph: text in Graphviz's language, or a picture made by its program ``dot``.
+"""Drawings of nets: Graphviz source, or an image rendered by Graphviz's program ``dot``.
 
 Source: BVLC/caffe@9b89154 python/caffe/draw.py.
 """
@@ -22,12 +22,16 @@ _TEXT = ("dot", "gv", "raw")
 
 
 def get_pooling_types_dict() -> dict[int, str]:
-    """Return the names of the ways of pooling by number."""
+    """Return the names of the pooling methods by their enum numbers."""
     return {number: name for name, number in caffe_pb2.PoolingParameter.PoolMethod.items()}
 
 
 def get_edge_label(layer: Any) -> str:
-    """Return what goes along an edge out of a layer: channels, outputs or batch; nothing for most types."""
+    """Return the label of the edges from a layer to its tops.
+
+    It is the batch size of a Data layer, ``num_output`` of a convolution, deconvolution or InnerProduct layer, and
+    empty for other types.
+    """
     if layer.type == "Data":
         return f"Batch {layer.data_param.batch_size}"
     if layer.type in ("Convolution", "Deconvolution"):
@@ -36,10 +40,11 @@ def get_edge_label(layer: Any) -> str:
 
 
 def get_layer_lr_mult(layer: Any) -> tuple[float, float]:
-    """Return the multipliers of the learning rate of a layer's weights and bias.
+    """Return the ``lr_mult`` of a layer's weights and of its bias; 1.0 where the layer sets none.
 
     Raises:
-        ReproductionError: the layer has none, or more than two.
+        ReproductionError: If the layer is not a convolution, deconvolution or InnerProduct layer, or has more than two
+            ``param`` messages.
     """
     if layer.type not in _LEARNING or len(layer.param) > 2:
         raise ReproductionError(f"layer {layer.name!r} ({layer.type}) has no weights and bias with a rate each")
@@ -48,7 +53,13 @@ def get_layer_lr_mult(layer: Any) -> tuple[float, float]:
 
 
 def get_layer_label(layer: Any, rankdir: str, display_lrm: bool = False) -> str:
-    """Return the text of a layer: name, type, window and, if asked for, learning rates."""
+    """Return the label of a layer's node: name, type, kernel size, stride and pad.
+
+    Args:
+        layer: The layer's message.
+        rankdir: The direction of the graph; see ``get_dot``. In a vertical graph the label is a single line.
+        display_lrm: Whether to add the ``lr_mult`` of weights and bias.
+    """
     separator = " " if rankdir in ("TB", "BT") else "\n"
     kind = layer.type
     if kind == "Pooling":
@@ -65,21 +76,21 @@ def get_layer_label(layer: Any, rankdir: str, display_lrm: bool = False) -> str:
 
 
 def choose_color_by_layertype(layertype: str) -> str:
-    """Return the colour of a type of layers."""
+    """Return the fill colour for a layer type, as ``#RRGGBB``."""
     return _COLOURS.get(layertype, _COLOUR)
 
 
 def get_dot(
     caffe_net: Any, rankdir: str = "LR", label_edges: bool = True, phase: int | None = None, display_lrm: bool = False
 ) -> str:
-    """Return a net as text in Graphviz's language.
+    """Return a net as Graphviz source.
 
     Args:
-        caffe_net: a ``caffe_pb2.NetParameter``.
-        rankdir: ``LR`` from left to right, ``TB`` from top to bottom, ``BT``, ``RL``.
-        label_edges: whether to write on the edges.
-        phase: draw the layers of this phase only.
-        display_lrm: whether to show multipliers of the learning rate.
+        caffe_net: A ``caffe_pb2.NetParameter``.
+        rankdir: The direction of the graph: ``LR`` (left to right), ``TB`` (top to bottom), ``BT`` or ``RL``.
+        label_edges: Whether to label the edges.
+        phase: The phase whose layers to draw; None draws all layers.
+        display_lrm: Whether to show the ``lr_mult`` of weights and bias.
     """
     lines = [f"digraph {_quoted(caffe_net.name or 'Net')} {{", f"  rankdir={rankdir};"]
     for layer in caffe_net.layer:
@@ -91,10 +102,18 @@ def get_dot(
 def draw_net(
     caffe_net: Any, rankdir: str, ext: str = "png", phase: int | None = None, display_lrm: bool = False
 ) -> bytes:
-    """Draw a net and return the picture's bytes; see ``get_dot``, and ``ext`` for the format: png, svg, pdf, dot ...
+    """Draw a net and return the bytes of the image.
+
+    Args:
+        caffe_net: A ``caffe_pb2.NetParameter``.
+        rankdir: The direction of the graph; see ``get_dot``.
+        ext: The format: ``png``, ``svg``, ``pdf`` or another one that Graphviz can write. ``dot``, ``gv`` and ``raw``
+            return the Graphviz source and do not need Graphviz.
+        phase: The phase whose layers to draw; None draws all layers.
+        display_lrm: Whether to show the ``lr_mult`` of weights and bias.
 
     Raises:
-        ReproductionError: Graphviz is not installed, or does not know the format.
+        ReproductionError: If Graphviz is not installed, or cannot draw the net in this format.
     """
     text = get_dot(caffe_net, rankdir, phase=phase, display_lrm=display_lrm).encode()
     if ext in _TEXT:
@@ -114,7 +133,7 @@ def draw_net(
 def draw_net_to_file(
     caffe_net: Any, filename: StrPath, rankdir: str = "LR", phase: int | None = None, display_lrm: bool = False
 ) -> None:
-    """Draw a net to a file, in the format that its ending names; see ``draw_net``."""
+    """Draw a net to a file; the file name's extension selects the format. See ``draw_net``."""
     Path(filename).write_bytes(draw_net(caffe_net, rankdir, Path(filename).suffix[1:], phase, display_lrm))
 
 
@@ -125,7 +144,7 @@ def _is_in(layer: Any, phase: int) -> bool:
 
 
 def _drawn(layer: Any, label: str, label_edges: bool) -> Iterator[str]:
-    """Write a layer, its blobs, and the edges between them."""
+    """Yield the Graphviz lines of a layer, its blobs, and the edges between them."""
     in_place = len(layer.bottom) == len(layer.top) == 1 and layer.bottom[0] == layer.top[0]
     colour = _IN_PLACE if in_place else choose_color_by_layertype(layer.type)
     node = _quoted(f"{layer.name}_{layer.type}")

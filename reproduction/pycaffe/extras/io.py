@@ -1,7 +1,7 @@
-"""Pictures, blobs and data as pycaffe's programs load, change and store them.
+"""pycaffe's ``caffe.io``: load and preprocess images, and convert arrays to and from Caffe's messages.
 
-Pictures are read and resized by Pillow and SciPy, to the values that scikit-image gave pycaffe in its time: grey by
-the weights of ITU-R BT.709, resizing without smoothing, and black beyond the edges.
+Pillow reads images and SciPy resizes them, with the results of the scikit-image that pycaffe used: greyscale by the
+weights of ITU-R BT.709, resizing without anti-aliasing, and a constant beyond the edges.
 
 Source: BVLC/caffe@9b89154 python/caffe/io.py.
 """
@@ -23,19 +23,26 @@ from reproduction.pycaffe.proto.message import ProtoMessage, plain
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 
-_PART = 1 << 18  # pixels that are scaled at a time
-_GREY = np.array([0.2125, 0.7154, 0.0721])  # ITU-R BT.709, as scikit-image has them
+_PART = 1 << 18  # pixels to scale at a time, to bound memory
+_GREY = np.array([0.2125, 0.7154, 0.0721])  # ITU-R BT.709, in scikit-image's rounding
 
 
 def blobproto_to_array(blob: Any, return_diff: bool = False) -> Array:
-    """Return the values of a ``BlobProto``, or its gradient, as an array of its shape, in double precision.
+    """Convert a ``BlobProto`` to an array.
+
+    Args:
+        blob: The message.
+        return_diff: Whether to return the gradient instead of the values.
+
+    Returns:
+        An array of the blob's shape, normally float64.
 
     Raises:
-        ValueError: shape and number of values disagree.
+        ValueError: If the number of values does not match the shape.
     """
     message = plain(blob) if isinstance(blob, ProtoMessage) else None
     if not return_diff and isinstance(message, BlobProto) and message.unknown:
-        return np.array(blobs.array(message))  # as a fork of Caffe may have stored it
+        return np.array(blobs.array(message))  # forks of Caffe store values in fields that the schema does not have
     values = np.array(blob.diff if return_diff else blob.data)
     legacy = ("num", "channels", "height", "width")
     if any(blob.HasField(name) for name in legacy):
@@ -44,7 +51,7 @@ def blobproto_to_array(blob: Any, return_diff: bool = False) -> Array:
 
 
 def array_to_blobproto(arr: Array, diff: Array | None = None) -> Any:
-    """Return an array, and its gradient, as a ``BlobProto``."""
+    """Convert an array, and optionally its gradient, to a ``BlobProto``."""
     blob = caffe_pb2.BlobProto()
     blob.shape.dim.extend(arr.shape)
     blob.data.extend(arr.ravel())
@@ -54,23 +61,27 @@ def array_to_blobproto(arr: Array, diff: Array | None = None) -> Any:
 
 
 def arraylist_to_blobprotovector_str(arraylist: Iterable[Array]) -> bytes:
-    """Return arrays as the bytes of a ``BlobProtoVector``."""
+    """Serialize arrays as a ``BlobProtoVector``."""
     vector = caffe_pb2.BlobProtoVector()
     vector.blobs.extend([array_to_blobproto(array) for array in arraylist])
     return vector.SerializeToString()  # type: ignore[no-any-return]
 
 
 def blobprotovector_str_to_arraylist(str: bytes) -> list[Array]:
-    """Return the arrays of the bytes of a ``BlobProtoVector``."""
+    """Parse a serialized ``BlobProtoVector`` and return its arrays."""
     vector = caffe_pb2.BlobProtoVector.FromString(str)
     return [blobproto_to_array(blob) for blob in vector.blobs]
 
 
 def array_to_datum(arr: Array, label: int | None = None) -> Any:
-    """Return an array of three axes as a ``Datum``: uint8 as bytes, anything else as floats.
+    """Convert an array to a ``Datum``.
+
+    Args:
+        arr: An array (C, H, W); uint8 is stored as bytes, any other type as floats.
+        label: The label, or None.
 
     Raises:
-        ReproductionError: the array has another number of axes.
+        ReproductionError: If the array does not have three axes.
     """
     if arr.ndim != 3:
         raise ReproductionError("wrong shape for a Datum", got=arr.shape, want="channels, height and width")
@@ -86,10 +97,10 @@ def array_to_datum(arr: Array, label: int | None = None) -> Any:
 
 
 def datum_to_array(datum: Any) -> Array:
-    """Return the values of a ``Datum`` as an array (channels, height, width): uint8 of its bytes, else float64.
+    """Convert a ``Datum`` to an array (C, H, W): uint8 if it stores bytes, else float64.
 
     Raises:
-        ValueError: sizes and number of values disagree, as for an encoded picture.
+        ValueError: If the number of values does not match the shape, such as for an encoded image.
     """
     shape = (datum.channels, datum.height, datum.width)
     if len(datum.data):
@@ -98,13 +109,16 @@ def datum_to_array(datum: Any) -> Array:
 
 
 class Transformer:
-    """Makes a net's input of pictures (H, W, K): resized, transposed, channels swapped, scaled, less the mean.
+    """Preprocessing of images (H, W, K) for a net.
+
+    In this order: resize, transpose, reorder the channels, multiply by ``raw_scale``, subtract the mean, multiply by
+    ``input_scale``. Steps that are not set are skipped.
 
     Args:
-        inputs: the shapes of the net's inputs by name.
+        inputs: The shapes of the net's inputs by name.
 
     Raises:
-        ReproductionError: an input is unknown, or a setting does not fit its shape.
+        ReproductionError: If a method's input name is unknown, or a setting does not fit the input's shape.
 
     Source: BVLC/caffe@9b89154 python/caffe/io.py L99-L274.
     """
@@ -123,18 +137,18 @@ class Transformer:
         return tuple(self.inputs[in_])
 
     def preprocess(self, in_: str, data: Array) -> Floats:
-        """Make an input of a picture.
+        """Preprocess an image for an input.
 
         Args:
-            in_: the input's name.
-            data: (H, W, K), of any size.
+            in_: The input's name.
+            data: An image (H, W, K) of any size; it is not modified.
 
         Returns:
-            (K, h, w) float32, of the input's size.
+            The image, float32 and resized to the input's size; (K, H, W) if the transpose is (2, 0, 1).
         """
         size = self._shape(in_)[2:]
-        # Upstream bug, fixed: Caffe scales an image that needs no resizing in the caller's own memory (io.py
-        # L153-L162). Here it is copied first.
+        # Upstream bug, fixed: Caffe's Transformer modifies the caller's image in place if it needs no resizing (io.py
+        # L153-L162). Here the image is copied first.
         picture = np.array(data, np.float32)
         if picture.shape[:2] != size:
             picture = resize_image(picture, size)
@@ -151,7 +165,7 @@ class Transformer:
         return picture
 
     def deprocess(self, in_: str, data: Array) -> Array:
-        """Make a picture of an input again, all but its size; see ``preprocess``."""
+        """Return the image of a preprocessed input: the inverse of ``preprocess``, except that it does not resize."""
         self._shape(in_)
         picture = np.array(data).squeeze()
         if in_ in self.input_scale:
@@ -167,7 +181,7 @@ class Transformer:
         return picture
 
     def set_transpose(self, in_: str, order: Sequence[int]) -> None:
-        """Set the order of the picture's axes: (2, 0, 1) makes (K, H, W) of (H, W, K)."""
+        """Set the order of the image's axes: (2, 0, 1) transposes (H, W, K) to (K, H, W)."""
         if len(order) != len(self._shape(in_)) - 1:
             raise ReproductionError(
                 f"the order of axes does not fit {in_!r}", got=tuple(order), want=f"{len(self._shape(in_)) - 1} axes"
@@ -175,7 +189,7 @@ class Transformer:
         self.transpose[in_] = order
 
     def set_channel_swap(self, in_: str, order: Sequence[int]) -> None:
-        """Set the order of channels, which come first by then: (2, 1, 0) makes BGR of RGB."""
+        """Set the order of the channels, the first axis after transposing: (2, 1, 0) converts RGB to BGR."""
         if len(order) != self._shape(in_)[1]:
             raise ReproductionError(
                 f"the order of channels does not fit {in_!r}", got=tuple(order), want=f"{self._shape(in_)[1]} channels"
@@ -183,12 +197,17 @@ class Transformer:
         self.channel_swap[in_] = order
 
     def set_raw_scale(self, in_: str, scale: float) -> None:
-        """Set what the picture is multiplied by before the mean: 255 for one of 0 to 1."""
+        """Set the factor that is applied before subtracting the mean: 255 scales values from [0, 1] to [0, 255]."""
         self._shape(in_)
         self.raw_scale[in_] = scale
 
     def set_mean(self, in_: str, mean: Array) -> None:
-        """Set what is subtracted: one value for each channel, or for each pixel, resized if need be."""
+        """Set the mean to subtract.
+
+        Args:
+            in_: The input's name.
+            mean: One value for each channel (K,), or a mean image (H, W) or (K, H, W), which is resized to the input.
+        """
         channels, *size = self._shape(in_)[1:]
         if mean.ndim == 1:
             if mean.shape[0] != channels:
@@ -203,31 +222,31 @@ class Transformer:
         self.mean[in_] = planes
 
     def set_input_scale(self, in_: str, scale: float) -> None:
-        """Set what the picture is multiplied by at last, after the mean."""
+        """Set the factor that is applied last, after subtracting the mean."""
         self._shape(in_)
         self.input_scale[in_] = scale
 
 
 def load_image(filename: StrPath, color: bool = True) -> Floats:
-    """Load a picture of any kind.
+    """Load an image of any format that Pillow reads.
 
     Args:
-        filename: the file.
-        color: whether to return RGB, else grey.
+        filename: The file.
+        color: Whether to return RGB instead of greyscale.
 
     Returns:
-        (H, W, 3) RGB, or (H, W, 1), float32 from 0 to 1.
+        RGB (H, W, 3) or greyscale (H, W, 1), float32 in [0, 1].
 
     Raises:
-        OSError: the file is missing, or no picture.
+        OSError: If the file does not exist or is not an image.
     """
-    from reproduction.caffe.formats import image_files  # here, since most programs load no pictures
+    from reproduction.caffe.formats import image_files  # imported late: most programs load no images
 
     try:
         with image_files.open_image(filename) as image:
             mode = image.mode
             if mode == "P":
-                next(image_files.parts(image))  # decodes the palette too
+                next(image_files.parts(image))  # decodes the image, and with it the palette
                 colours = np.reshape(image.getpalette() or [0, 0, 0], (-1, 3))
                 mode = "L" if np.ptp(colours, axis=1).max() == 0 else "RGB"
             elif mode not in ("1", "L", "RGB", "F") and not mode.startswith("I"):
@@ -237,7 +256,7 @@ def load_image(filename: StrPath, color: bool = True) -> Floats:
             )
     except DataError as error:
         raise OSError(str(error)) from None
-    del image  # and its pixels
+    del image  # frees its pixels
     loaded = np.empty((*pixels.shape[:2], 3 if color else 1), np.float32)
     rows = max(_PART // pixels.shape[1], 1)
     for top in range(0, len(pixels), rows):
@@ -246,8 +265,12 @@ def load_image(filename: StrPath, color: bool = True) -> Floats:
 
 
 def _scaled(pixels: Array, color: bool) -> Array:
-    """Scale (H, W) or (H, W, 3) pixels to 0 to 1; returns (H, W, 3), or (H, W, 1) where they are grey or shall be."""
-    if pixels.dtype == np.int32:  # how some versions of Pillow hold 16 bits
+    """Scale pixels (H, W) or (H, W, 3) to [0, 1].
+
+    Returns:
+        (H, W, 3) if the pixels are RGB and ``color`` is true, else greyscale (H, W, 1).
+    """
+    if pixels.dtype == np.int32:  # some versions of Pillow store 16-bit images so
         pixels = pixels.astype(np.uint16)
     greatest = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1
     scaled = pixels / greatest
@@ -259,15 +282,15 @@ def _scaled(pixels: Array, color: bool) -> Array:
 
 
 def resize_image(im: Array, new_dims: Sequence[int] | Array, interp_order: int = 1) -> Floats:
-    """Resize a picture.
+    """Resize an image.
 
     Args:
-        im: (H, W, K).
-        new_dims: height and width.
-        interp_order: order of the interpolation; 1 is linear.
+        im: An image (H, W, K).
+        new_dims: The new height and width.
+        interp_order: The order of the spline interpolation; 1 is linear.
 
     Returns:
-        (height, width, K) float32. With 1 or 3 channels, the darkest value lies beyond the edges.
+        (height, width, K), float32. An image of 1 or 3 channels is extended beyond its edges by its smallest value.
 
     Source: BVLC/caffe@9b89154 python/caffe/io.py L306-L339; scikit-image's ``transform.resize(..., mode="constant",
     anti_aliasing=False)``.
@@ -287,14 +310,14 @@ def resize_image(im: Array, new_dims: Sequence[int] | Array, interp_order: int =
 
 
 def oversample(images: Sequence[Array], crop_dims: Sequence[int] | Array) -> Floats:
-    """Crop the four corners and the centre of pictures, and mirror the five.
+    """Crop the four corners and the centre of images, and mirror each crop horizontally.
 
     Args:
-        images: N pictures (H, W, K) of one size.
-        crop_dims: height and width of the crops.
+        images: N images (H, W, K) of the same size.
+        crop_dims: The height and width of the crops.
 
     Returns:
-        (10 N, height, width, K) float32: for each picture five crops, then their mirror images.
+        (10 N, height, width, K), float32: for each image, five crops and then their mirror images.
     """
     (rows, columns), (height, width) = np.shape(images[0])[:2], (int(size) for size in crop_dims)
     corners = [(y, x) for y in (0, rows - height) for x in (0, columns - width)]

@@ -1,7 +1,7 @@
-"""Where a pixel of one top lies in another, and the Crop layer that aligns them.
+"""Coordinate maps between tops, and the Crop layer that aligns one top with another.
 
 A thin layer over ``reproduction.caffe.formats.crops`` and ``geometry``, whose maps are exact fractions. Here, as in
-pycaffe, a map is a tuple of the axis before the first spatial one, the scales and the shifts.
+pycaffe, a map is a tuple ``(axis, scale, shift)``, where ``axis`` is the axis before the first spatial axis.
 
 Source: BVLC/caffe@9b89154 python/caffe/coord_map.py.
 """
@@ -22,31 +22,31 @@ from reproduction.caffe.net import netspec
 from reproduction.pycaffe.net.net_spec import Function, Top, layers
 
 Floats = npt.NDArray[np.float64]
-# The axis, or None for the identity on every axis; scales; shifts.
+# (axis, scales, shifts); the axis is None if the map is the identity on every axis.
 Map = tuple[int | None, Any, Any]
 
-#: Maps that start at different axes cannot be composed.
+#: Raised when maps that start at different axes are composed.
 AxisMismatchException = AxisError
 
 
 class UndefinedMapException(NetError):
-    """The layer keeps no pixel in its place."""
+    """Raised when a layer has no coordinate map, since it does not keep pixels in place."""
 
 
 class UnconnectedError(NetError, RuntimeError):
-    """No map leads from one top to the other; pycaffe raises a RuntimeError."""
+    """Raised when no coordinate map connects two tops; also a RuntimeError, as in pycaffe."""
 
 
 class UncroppableError(NetError, AssertionError):
-    """A top cannot be cropped to another; pycaffe raises an AssertionError."""
+    """Raised when a top cannot be cropped to align with another; also an AssertionError, as in pycaffe."""
 
 
 def coord_map(fn: Function) -> Map:
-    """Map coordinates of a layer's bottoms to its tops.
+    """Return the map from coordinates of a layer's bottoms to coordinates of its tops.
 
     Raises:
-        UndefinedMapException: the layer keeps no pixel in its place.
-        NetError: its windows make no sense.
+        UndefinedMapException: If the layer does not keep pixels in place, such as InnerProduct.
+        NetError: If its kernel size, stride, pad or dilation is invalid.
     """
     found = netspec.coord_map(fn)
     if found is None:
@@ -55,22 +55,24 @@ def coord_map(fn: Function) -> Map:
 
 
 def coord_map_from_to(top_from: Top, top_to: Top) -> Map:
-    """Map coordinates of one top to another, over their nearest common ancestors.
+    """Return the map from coordinates of ``top_from`` to ``top_to``, through their nearest common ancestors.
 
     Raises:
-        UnconnectedError: they have none, or two paths disagree.
-        AxisMismatchException: maps on the way start at different axes.
+        UnconnectedError: If they have no common ancestor, or two paths between them yield different maps.
+        AxisMismatchException: If maps along a path start at different axes.
     """
     with _raised_as(UnconnectedError):
         return _shown(netspec.map_between(top_from, top_to))
 
 
 def crop(top_from: Top, top_to: Top) -> Top:
-    """Write the Crop layer that aligns ``top_from`` with ``top_to``, its offset proved by their maps.
+    """Return the top of a Crop layer that aligns ``top_from`` with ``top_to``.
+
+    The offset is computed from the coordinate map between the two tops.
 
     Raises:
-        UnconnectedError: no map leads from one to the other.
-        UncroppableError: they have different scales, or an offset that is negative or not whole.
+        UnconnectedError: If no coordinate map connects the two tops.
+        UncroppableError: If they have different scales, or the offset is negative or not an integer.
     """
     coord_map_from_to(top_from, top_to)
     with _raised_as(UncroppableError):
@@ -79,32 +81,34 @@ def crop(top_from: Top, top_to: Top) -> Top:
 
 
 def conv_params(fn: Function) -> tuple[int, npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return the axis, and stride, extent and pad on each spatial axis, of a convolution or pooling layer.
+    """Return axis, stride, dilated kernel size and pad of a convolution or pooling layer.
+
+    The axis is an integer; the others are arrays with one value for each spatial axis, or one value for all of them.
 
     Raises:
-        NetError: the windows make no sense.
+        NetError: If the layer's kernel size, stride, pad or dilation is invalid.
     """
     stride, extent, pad = np.array([(each.stride, each.extent, each.pad) for each in netspec.windows(fn)]).T
     return fn.spec.convolution_param.axis, stride, extent, pad
 
 
 def crop_params(fn: Function) -> tuple[int, npt.NDArray[Any]]:
-    """Return the first cropped axis and the offsets of a Crop layer."""
+    """Return the first cropped axis and the array of offsets of a Crop layer; ``[0]`` if it sets no offset."""
     param = fn.spec.crop_param
     return param.axis, np.array(param.offset or [0])
 
 
 def compose(base_map: Map, next_map: Map) -> Map:
-    """Return the map that takes coordinates through ``next_map`` and then ``base_map``.
+    """Return the composed map, which applies ``next_map`` first and then ``base_map``.
 
     Raises:
-        AxisMismatchException: they start at different axes.
+        AxisMismatchException: If the maps start at different axes.
     """
     return _shown(_exact(base_map) @ _exact(next_map))
 
 
 def inverse(coord_map: Map) -> Map:
-    """Return the map the other way."""
+    """Return the inverse of a map."""
     return _shown(_exact(coord_map).inverse())
 
 

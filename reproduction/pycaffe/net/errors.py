@@ -1,4 +1,4 @@
-"""Errors that a program written for pycaffe can catch as it catches pycaffe's."""
+"""Errors that are also instances of the types that pycaffe raises, so that programs can catch them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from reproduction.caffe.errors import NetError, ReproductionError, StrPath
 
 
 class CaffeError(ReproductionError, RuntimeError):
-    """What pycaffe raises as a RuntimeError: a file that cannot be opened, arrays that do not fit."""
+    """An error that pycaffe raises as a RuntimeError, such as a file that cannot be opened."""
 
 
 def check_file(path: StrPath) -> None:
-    """Make sure that a file can be opened.
+    """Check that a file can be opened for reading.
 
     Raises:
-        CaffeError: it cannot.
+        CaffeError: If it cannot be opened.
 
     Source: BVLC/caffe@9b89154 python/caffe/_caffe.cpp L76-L83 (CheckFile).
     """
@@ -28,16 +28,17 @@ def check_file(path: StrPath) -> None:
 
 
 class as_raised:
-    """Let the error of a Python layer be caught as what the layer raised, too, as in pycaffe.
+    """A context manager that lets a program catch a Python layer's error by its original type, as in pycaffe.
 
-    ``with as_raised():`` around what runs layers. The error is of both types, and its message keeps the layer's place.
+    Inside ``with as_raised():``, a NetError caused by another exception is raised again as an instance of both types;
+    the message still names the layer.
     """
 
     def __enter__(self) -> None:
-        """Begin."""
+        """Enter the context."""
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Change the error that comes by."""
+        """Raise a NetError again as an instance of its cause's type too; other errors pass unchanged."""
         if isinstance(error, NetError):
             cause = error.__cause__
             if isinstance(cause, Exception) and not isinstance(error, type(cause)):
@@ -45,7 +46,7 @@ class as_raised:
 
 
 def _both(error: NetError, kind: type[Exception]) -> NetError:
-    """Copy an error into a type that is also ``kind``; where Python can make no such type, return it as it is."""
+    """Return a copy of an error that is also an instance of ``kind``, or the error if Python allows no such type."""
     try:
         both: type[NetError] = type(kind.__name__, (NetError, kind), {"__module__": kind.__module__})
         copied: NetError = kind.__new__(both)

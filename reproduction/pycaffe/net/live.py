@@ -1,8 +1,8 @@
-"""One layer of a live net: from blobs into blobs, forward and backward.
+"""Runs the layers of a pycaffe Net: each reads its bottoms from blobs and writes its tops to blobs.
 
-A forward is recorded by autograd, layer by layer, wherever Caffe's rules say that the layer goes backward; a backward
-plays the record with the gradients that stand in the tops' blobs then. What is recorded is the blobs' own memory, so
-that what a program writes into a blob between the two counts, as in Caffe.
+Autograd records the forward pass of each layer for which Caffe runs a backward pass. The backward pass of a layer
+applies this record to the current gradients in the tops' blobs. The recorded tensors share the blobs' memory, so that
+values which a program writes to a blob between forward and backward count, as in Caffe.
 """
 
 from __future__ import annotations
@@ -29,13 +29,16 @@ _AGAIN = "Call forward again."
 
 
 def find_class(module: str, layer: str) -> type[Any]:
-    """Import the class of a Python layer, as Caffe does."""
+    """Import ``module`` and return its class ``layer``, as Caffe does for a Python layer."""
     kind: type[Any] = getattr(importlib.import_module(module), layer)
     return kind
 
 
 def layers_of(net: Net, blobs: Mapping[str, Blob]) -> list[LiveLayer]:
-    """Make the live layers of a net over its blobs."""
+    """Return the layers of a net in order, each connected to its blobs.
+
+    Parameters that learn get ``requires_grad``.
+    """
     layers = [net.layer_at(node) for node in net.graph.nodes]
     needs = backward_needs.find(net.graph, layers, net.loss_weights)
     learnable = {parameter.data_ptr(): parameter for parameter in net.parameters()}
@@ -49,7 +52,14 @@ def layers_of(net: Net, blobs: Mapping[str, Blob]) -> list[LiveLayer]:
 
 @dataclass
 class _Record:
-    """A forward: what went in, the parameters and their versions, and what came out."""
+    """A recorded forward pass.
+
+    Attributes:
+        bottoms: The inputs, as leaves of the autograd graph.
+        params: The parameters.
+        versions: The autograd versions of the parameters, to detect changes in place.
+        tops: The outputs.
+    """
 
     bottoms: list[Tensor]
     params: list[Tensor]
@@ -58,19 +68,19 @@ class _Record:
 
 
 class LiveLayer:
-    """A layer and its blobs.
+    """A layer with the blobs that it reads and writes.
 
     Args:
-        net: the net that has the layer.
-        node: its place there.
-        needed: what its backward has to do.
-        blobs: of the net, by name.
-        owners: the parameters' blobs by the address of their memory, so that shared parameters share gradients; this
-            layer's are added.
+        net: The net that contains the layer.
+        node: The layer's node in the net's graph.
+        needed: What the layer's backward pass computes.
+        blobs: The net's blobs by name.
+        owners: Parameter blobs by memory address, so that shared parameters share gradients. The layer adds its
+            blobs.
 
     Attributes:
-        blobs: the parameters.
-        face: the layer as ``net.layers`` has it.
+        blobs: The parameter blobs.
+        face: The object that ``net.layers`` contains: the program's instance for a Python layer, else a UserLayer.
     """
 
     def __init__(self, net: Net, node: Node, needed: Need, blobs: Mapping[str, Blob], owners: dict[int, Blob]):
@@ -78,8 +88,8 @@ class LiveLayer:
         self.layer = net.layer_at(node)
         self.bottoms = [blobs[name] for name in node.bottoms]
         self.tops = [blobs[name] for name in node.tops]
-        # Upstream bug, kept: the loss weight of a Parameter's top is lost under `import caffe`, since the first forward
-        # replaces the gradient that it was written to (parameter_layer.hpp L33). A torch module honours it.
+        # Upstream bug, kept: in pycaffe, a Parameter layer's top loses its loss weight, since the first forward
+        # replaces the gradient that holds it (parameter_layer.hpp L33). The torch module applies the loss weight.
         weights = {} if isinstance(self.layer, Parameter) else net.loss_weights
         self._weights = [weights.get(name, 0.0) for name in node.tops]
         self._shares = self.layer.shares() if self.layer else (False, False)
@@ -96,7 +106,7 @@ class LiveLayer:
         self._begin()
 
     def _show_parameters(self, owners: dict[int, Blob]) -> None:
-        """Make the blobs of the parameters; a Python layer has made its own."""
+        """Create a blob for each parameter, or fill those that a Python layer has created in ``setup``."""
         for i, parameter in enumerate(self.layer.blobs if self.layer else ()):
             if i == len(self.blobs):
                 self.blobs.append(Blob())
@@ -104,7 +114,7 @@ class LiveLayer:
             self.blobs[i].share(owners.setdefault(parameter.data_ptr(), self.blobs[i]), diff=True)
 
     def _begin(self) -> None:
-        """Bring the tops to where Caffe has them before the first forward."""
+        """Set the tops to the values and gradients that Caffe's setup leaves in them."""
         if isinstance(self.layer, DummyData) and any(self.layer.constant):
             # Caffe: DummyData fills tops with constant fillers once and does not restore them if a script overwrites
             # them (dummy_data_layer.cpp L78-L92).
@@ -118,10 +128,10 @@ class LiveLayer:
         self._weigh()
 
     def use(self, device: torch.device) -> None:
-        """Let the layer compute on a device, with its parameters in the memory of their blobs.
+        """Move the layer to a device and point its parameters at the memory of their blobs.
 
         Raises:
-            NetError: a parameter's blob was given another number of values.
+            NetError: If the program has changed the number of values of a parameter's blob.
         """
         layer = self.layer
         if layer is None:
@@ -131,7 +141,7 @@ class LiveLayer:
             self._device = device
         for i, (parameter, blob) in enumerate(zip(layer.blobs, self.blobs, strict=True)):
             if not isinstance(parameter, nn.Parameter):
-                continue  # shown in another shape than its owner's, from whose memory the net takes it at each forward
+                continue  # a reshaped view of a shared parameter; the net renews it at each forward pass
             values = blob.values(device)
             if values.data_ptr() != parameter.data_ptr():
                 with placed(self.node):
@@ -140,16 +150,16 @@ class LiveLayer:
                 parameter.data = values.reshape(parameter.shape)
 
     def forget(self) -> None:
-        """Forget the last forward, and free what it kept."""
+        """Discard the record of the last forward pass and free its memory."""
         self._record = None
 
     # ---- forward
 
     def forward(self, device: torch.device) -> float:
-        """Compute the tops from the bottoms as they are, and return the loss.
+        """Compute the tops from the current bottoms, and return the weighted loss, 0 if no top is a loss.
 
         Raises:
-            NetError: the bottoms do not fit, or what the layer refuses.
+            NetError: If the layer rejects its bottoms.
         """
         if isinstance(self.layer, Python):
             with placed(self.node):
@@ -164,18 +174,19 @@ class LiveLayer:
         )
 
     def _compute(self, device: torch.device) -> tuple[Tensor, ...]:
-        """Run the layer, recorded if it goes backward."""
+        """Run the layer and return its tops; record the pass if the layer runs backward."""
         assert self.layer is not None
         bottoms = [blob.values(device) for blob in self.bottoms]
         if not self.need.layer:
             with torch.no_grad():
                 return self.net.run(self.node, bottoms)
         if not self.layer.inplace:
-            # The top will be written over the bottom where somebody holds the blob's array; the gradient may read both.
+            # An in-place top overwrites the bottom if the program holds the blob's array, and the gradient may need
+            # both: clone the bottom first.
             over = [blob in self.tops and blob.is_held for blob in self.bottoms]
             bottoms = [x.clone() if held else x for x, held in zip(bottoms, over, strict=True)]
         leaves = [x.detach().requires_grad_(wanted) for x, wanted in zip(bottoms, self.need.bottoms, strict=True)]
-        # Where the layer works in place, autograd must not see that it overwrites a leaf.
+        # Autograd forbids a layer that works in place to overwrite a leaf: pass an alias instead.
         passed = [_Alias.apply(x) for x in leaves] if self.layer.inplace else leaves  # type: ignore[no-untyped-call]
         with torch.enable_grad():
             tops = self.net.run(self.node, list(passed))
@@ -198,20 +209,21 @@ class LiveLayer:
             blob.reshape(*shape)
 
     def _weigh(self) -> None:
-        """Set the gradient of a loss to its weight."""
-        # Upstream bug, fixed: Caffe sets a loss's gradient once, and a top that grows has none (layer.hpp L389-L402).
+        """Set the gradient of each loss to its loss weight, unless the gradient is already set."""
+        # Upstream bug, fixed: Caffe writes the loss weight to a loss's gradient only once, at setup; a top that grows
+        # later loses it (layer.hpp L389-L402). Here it is set again at each forward where the gradient is empty.
         for blob, weight in zip(self.tops, self._weights, strict=True):
             if weight and not blob.has_gradient:
                 blob.diff[...] = weight
 
     def reshape(self) -> None:
-        """Give the tops the shapes that follow from the bottoms'.
+        """Reshape the tops to fit the current shapes of the bottoms.
 
         Raises:
-            NetError: the bottoms do not fit.
+            NetError: If the layer cannot take the shapes of its bottoms.
         """
         if self.layer is None or not (self.bottoms or isinstance(self.layer, Python)):
-            return  # what brings data keeps the shapes that its blobs were given
+            return  # input and data layers keep the shapes that the program set
         with placed(self.node):
             shapes = self.layer.shapes([blob.sizes for blob in self.bottoms])
         if self._shares[0]:
@@ -223,10 +235,13 @@ class LiveLayer:
     # ---- backward
 
     def backward(self, device: torch.device) -> None:
-        """Compute the bottoms' gradients from the tops', and add up the parameters'; nothing where Caffe does nothing.
+        """Compute the bottoms' gradients from the tops', and accumulate the parameters' gradients.
+
+        Do nothing for a layer that Caffe does not run backward.
 
         Raises:
-            NetError: there was no forward, and the gradient depends on what one leaves.
+            NetError: If there was no forward pass and the gradient needs one, or if parameters or the shape of a top
+                have changed since the forward pass.
         """
         if not self.need.layer or self.layer is None or self._shares[1]:
             return
@@ -258,7 +273,7 @@ class LiveLayer:
                 blob.clear_gradient()
             else:
                 blob.put_gradient(_apart(gradient, taken))
-        set_anew |= offered - totals.keys()  # where the layer has added to the gradient itself
+        set_anew |= offered - totals.keys()  # the layer has already added the old gradient to these
         totals.clear()
         for i, gradient in zip(params, found[len(bottoms) :], strict=True):
             if gradient is not None and i in set_anew:
@@ -267,9 +282,13 @@ class LiveLayer:
                 self.blobs[i].add_gradient(_apart(gradient, taken))
 
     def _recorded(self, device: torch.device) -> _Record:
-        """Return the last forward; where there was none, or not from these blobs, make one if nothing depends on it.
+        """Return the record of the last forward pass, after checking that it is still valid.
 
-        A layer whose gradient follows from its bottoms and parameters alone needs no forward, as in Caffe.
+        As in Caffe, a layer whose gradient depends only on its bottoms and parameters needs no forward pass: if the
+        record is missing or stale, compute it here.
+
+        Raises:
+            NetError: If another layer has no record, or its parameters or the shape of a top have changed since.
         """
         layer, record = self.layer, self._record
         assert layer is not None
@@ -290,7 +309,7 @@ class LiveLayer:
         return record
 
     def _versions(self, params: list[Tensor]) -> list[int]:
-        """Return the versions of the parameters that the gradient reads."""
+        """Return the autograd versions of the parameters; none for a layer whose gradient does not read them."""
         assert self.layer is not None
         return [] if self.layer.changes_blobs else [p._version for p in params]
 
@@ -306,7 +325,7 @@ def _address(values: Tensor) -> int:
 
 
 def _apart(values: Tensor, taken: set[int]) -> Tensor:
-    """Return a tensor whose memory is its own, none of those ``taken``, and add it to them."""
+    """Return ``values`` with dense memory that is not in ``taken``, cloned if necessary, and add its address."""
     dense = values.is_contiguous() or (values.dim() == 4 and values.is_contiguous(memory_format=torch.channels_last))
     if not dense or _address(values) in taken:
         values = values.clone(memory_format=torch.contiguous_format)
@@ -315,7 +334,7 @@ def _apart(values: Tensor, taken: set[int]) -> Tensor:
 
 
 class _Alias(Function):
-    """The same values in the same memory, not a leaf."""
+    """The identity, on the same memory; its output is not a leaf of the autograd graph."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:

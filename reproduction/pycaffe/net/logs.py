@@ -1,8 +1,8 @@
-"""What Caffe logs, through Python's ``logging``: the logger ``caffe``.
+"""Caffe's log messages, sent to Python's logger ``caffe``.
 
-A library does not print: lines appear when the program configures ``logging``, or calls ``init_log`` as it would for
-Caffe. ``python -m reproduction.pycaffe`` does so, since Caffe's own log goes to the screen; GLOG_minloglevel in the
-environment, also where the program sets it, makes it quiet.
+Nothing is printed until the program configures ``logging`` or calls ``init_log``. ``python -m reproduction.pycaffe``
+calls ``init_log``, since Caffe logs to the screen. The environment variable GLOG_minloglevel, which the program may
+also set itself, hides messages below that level.
 
 Source: BVLC/caffe@9b89154 src/caffe/solver.cpp L195-L410, src/caffe/solvers/sgd_solver.cpp L101-L111.
 """
@@ -24,11 +24,11 @@ _LEVELS = (logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
 
 
 def init_log(level: int = 0, stderr: bool = True) -> None:
-    """Let the log appear on stderr.
+    """Set the log level and print the log on stderr.
 
     Args:
-        level: 0 for all, 1 for warnings, 2 for errors.
-        stderr: False leaves it to the handlers of ``logging``.
+        level: The lowest level to log: 0 for info, 1 for warnings, 2 for errors, 3 for critical errors.
+        stderr: Whether to add a handler that prints on stderr; False leaves the output to the program's handlers.
     """
     logger.setLevel(_at(level))
     if stderr and all(handler.name != _SCREEN for handler in logger.handlers):
@@ -49,23 +49,23 @@ def _at(level: int) -> int:
 
 
 def log(text: str) -> None:
-    """Log a line."""
+    """Log a line at level INFO."""
     logger.info(text)
 
 
 def report(event: Event, weights: Mapping[str, float]) -> None:
-    """Log what a solver reports, in Caffe's words; ``weights`` are the loss weights by blob."""
+    """Log a solver's event in Caffe's format; ``weights`` are the loss weights by blob name."""
     if logger.isEnabledFor(logging.INFO):
         for line in lines(event, weights):
             logger.info(line)
 
 
 def lines(event: Event, weights: Mapping[str, float]) -> Iterator[str]:
-    """Word an event as Caffe does.
+    """Yield the lines that Caffe logs for an event.
 
     Args:
-        event: what a solver reports.
-        weights: the loss weights of the net's blobs; those of a test net for its event.
+        event: An event of a solver's run.
+        weights: The loss weights by blob name, of the test net for an ``Evaluated`` event, else of the training net.
     """
     if isinstance(event, Stepped) and event.shown:
         yield f"Iteration {event.iteration}, loss = {event.smoothed_loss:g}"

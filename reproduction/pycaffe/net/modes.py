@@ -1,4 +1,4 @@
-"""What pycaffe sets for the whole process: the device, the seed and the order of additions."""
+"""Settings of the whole process, as in pycaffe: the device, the random seed and the order of summation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CPU = torch.device("cpu")
 
 
 class _Modes:
-    """The settings: the device of the modes, and whether it was said that there is no CUDA."""
+    """The device of nets, the number of the GPU, and whether the warning about missing CUDA was issued."""
 
     device = _CPU
     gpu = 0
@@ -25,20 +25,22 @@ class _Modes:
 
 
 def device() -> torch.device:
-    """Return where nets compute now."""
+    """Return the device on which nets compute."""
     return _Modes.device
 
 
 def set_mode_cpu() -> None:
-    """Let nets compute on the CPU."""
+    """Compute on the CPU from now on."""
     _Modes.device = _CPU
 
 
 def set_mode_gpu() -> None:
-    """Let nets compute on the device of ``set_device``; without CUDA, which is said once, on the CPU.
+    """Compute on the GPU that ``set_device`` selects; by default GPU 0.
+
+    Without CUDA, nets compute on the CPU, and the first call issues a RuntimeWarning.
 
     Raises:
-        ReproductionError: CUDA is there, but not this device.
+        ReproductionError: If CUDA is available but this device is not.
     """
     if torch.cuda.is_available():
         _Modes.device = devices.use(f"cuda:{_Modes.gpu}")
@@ -48,10 +50,12 @@ def set_mode_gpu() -> None:
 
 
 def set_device(device_id: int) -> None:
-    """Choose the device of ``set_mode_gpu`` by its number.
+    """Select the GPU for ``set_mode_gpu`` by its number; in GPU mode, switch to it at once.
+
+    Without CUDA, issue the warning of ``set_mode_gpu``.
 
     Raises:
-        ReproductionError: as ``set_mode_gpu``.
+        ReproductionError: If the mode is GPU and this device is not available.
     """
     _Modes.gpu = int(device_id)
     if _Modes.device != _CPU or not torch.cuda.is_available():
@@ -60,20 +64,25 @@ def set_device(device_id: int) -> None:
 
 @lru_cache(maxsize=1)
 def adds_as_caffe() -> bool:
-    """Say whether nets with a loss add in the order of Caffe's BLAS: where the CPU can, unless CAFFE_ORDER=0.
+    """Return whether nets with a loss sum in the order of Caffe's BLAS.
 
-    The digits of a gradient hang on the side of a kink to which a rounding falls, and a training goes on from there;
-    in Caffe's order both are Caffe's, at Caffe's speed. Nets without a loss only ever go forward, and differ from
-    Caffe by rounding alone in torch's faster order.
+    They do so if the CPU allows it, unless the environment sets ``CAFFE_ORDER=0``. A rounding difference can move a
+    value across the kink of a ReLU or a max pooling, which changes gradients and then the whole training. In Caffe's
+    order, gradients and trainings equal Caffe's, at Caffe's speed. Nets without a loss only run forward; they use
+    torch's order, which is faster and differs from Caffe by rounding only.
     """
     return os.environ.get("CAFFE_ORDER") != "0" and blas.adds_in_order()
 
 
 def set_random_seed(seed: int) -> None:
-    """Let fillers and dropout draw the same numbers again. They are torch's, not Caffe's."""
+    """Seed the random numbers of fillers and dropout; they come from torch's generator, not Caffe's."""
     torch.manual_seed(int(seed))
 
 
 def layer_type_list() -> StringVec:
-    """List the types of layers that Caffe knows; Data and WindowData are among them, and say why they cannot run."""
+    """Return the sorted names of Caffe's layer types.
+
+    They include Data and WindowData, which this project cannot run: a net with one of them raises an error with the
+    reason, unless its ``inputs`` replace the layer.
+    """
     return StringVec.of(sorted([*LAYERS, *UNSUPPORTED]))

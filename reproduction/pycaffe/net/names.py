@@ -1,4 +1,4 @@
-"""What a pycaffe Net shows of itself: its layers, blobs and parameters, by name and by number.
+"""The read-only part of a pycaffe Net: its layers, blobs and parameters, by name and by index.
 
 Source: BVLC/caffe@9b89154 python/caffe/pycaffe.py L24-L84, L272-L326.
 """
@@ -21,11 +21,11 @@ from reproduction.pycaffe.net.live import LiveLayer
 
 
 class Names:
-    """The looking side of a Net.
+    """The properties of a ``Net`` that look up layers, blobs and parameters.
 
     Attributes:
-        module: the net that computes.
-        layers: the layers in order, as the caller sees them.
+        module: The ``torch.nn.Module`` that computes.
+        layers: The layers in order; a Python layer is an instance of the program's class.
     """
 
     module: Net
@@ -35,12 +35,12 @@ class Names:
 
     @property
     def blobs(self) -> OrderedDict[str, Blob]:
-        """The blobs by name, from input to output."""
+        """The blobs by name, in the order of the net."""
         return self._blobs_by_name
 
     @cached_property
     def params(self) -> OrderedDict[str, BlobVec]:
-        """The parameters by layer; layers without any are left out."""
+        """The parameter blobs by layer name; layers without parameters are left out."""
         return OrderedDict((layer.node.name, layer.blobs) for layer in self._run if layer.blobs)
 
     @cached_property
@@ -50,12 +50,12 @@ class Names:
 
     @cached_property
     def blob_loss_weights(self) -> OrderedDict[str, float]:
-        """The loss weight of each blob."""
+        """The loss weight of each blob by name; 0 for a blob that is not a loss."""
         return OrderedDict((name, self.module.loss_weights.get(name, 0.0)) for name in self._blobs_by_name)
 
     @cached_property
     def inputs(self) -> list[str]:
-        """Names of the blobs that the caller fills: the tops of Input layers."""
+        """Names of the blobs that the program fills, such as the tops of Input layers."""
         return self.module.inputs
 
     @cached_property
@@ -109,11 +109,11 @@ class Names:
         return IntVec.of(number[name] for name in names)
 
     def output_values(self) -> dict[str, Tensor]:
-        """Return the outputs as tensors in the blobs' memory."""
+        """Return the output blobs by name, as tensors on the current device."""
         return {name: self._blobs_by_name[name].values(modes.device()) for name in self.outputs}
 
     def parameters(self) -> Iterator[tuple[Tensor, Blob]]:
-        """Yield each layer's parameters with their blobs."""
+        """Yield each parameter of each layer with its blob."""
         for layer in self._run:
             if layer.layer is not None:
                 yield from zip(layer.layer.blobs, layer.blobs, strict=True)

@@ -1,7 +1,7 @@
-"""pycaffe's Net: a net whose every blob, and its gradient, is in the caller's hand.
+"""pycaffe's Net: a program can read and write every blob and its gradient.
 
-It runs the layers of a ``reproduction.caffe`` net one by one, from blobs into blobs; what a layer computes, forward and
-backward, is theirs.
+``Net`` runs the layers of a ``reproduction.caffe`` net one by one. Each layer reads its bottoms from blobs and writes
+its tops to blobs; the layers of ``reproduction.caffe`` do the computing, forward and backward.
 
 Source: BVLC/caffe@9b89154 python/caffe/pycaffe.py, python/caffe/_caffe.cpp, src/caffe/net.cpp L530-L1000.
 """
@@ -33,27 +33,29 @@ Callback = Callable[[int], object]
 
 
 class Net(Names):
-    """A net as pycaffe has it.
+    """A net with pycaffe's interface.
 
-    ``Net(file, phase)``, ``Net(file, phase, level=, stages=, weights=)``, or as it once was ``Net(file, weights,
-    phase)``. The classes of Python layers are imported, since a program that names them here wants them run.
+    Call it as ``Net(file, phase)``, ``Net(file, phase, level=, stages=, weights=)``, or with the deprecated signature
+    ``Net(file, weights, phase)``. The modules of Python layers are imported and their code runs.
 
     Args:
-        network_file: the prototxt.
-        phase: ``caffe.TRAIN`` or ``caffe.TEST``; or, with the phase after it, the file of weights.
-        level: the level that include and exclude rules see; it replaces that of the file's ``state``.
-        stages: added to the stages of the file's ``state``.
-        weights: a file of weights, of any format.
-        inputs: shapes of blobs that the program fills, in place of the layers that would read them from files, such as
-            Data; Caffe has no such argument.
+        network_file: The prototxt.
+        phase: ``caffe.TRAIN`` or ``caffe.TEST``. In the deprecated signature, the file of weights; the phase follows.
+        level: The level for include and exclude rules; replaces the level of the file's ``state``.
+        stages: Stages for include and exclude rules, added to those of the file's ``state``.
+        weights: A file of weights in any supported format, or None.
+        inputs: Shapes by blob name. The program fills these blobs, and they replace the layers that would read them
+            from files, such as Data. Caffe has no such argument.
 
     Attributes:
-        module: the net that computes, a ``torch.nn.Module`` with the same parameters.
-        layers: the layers in order, input and split layers among them; of a Python layer, the caller's own object.
+        module: The ``torch.nn.Module`` that computes; it has the same parameters.
+        layers: The layers in order, including input and split layers; a Python layer is an instance of the program's
+            class.
 
     Raises:
-        ReproductionError: what Caffe would refuse, with the layer and the reason; a CaffeError where a file cannot be
-            opened. Of what a Python layer raises, the same type.
+        CaffeError: If a file cannot be opened.
+        ReproductionError: If Caffe would reject the net; the error names the layer and the reason. An error that a
+            Python layer raises can be caught as its original type.
     """
 
     def __init__(
@@ -79,7 +81,13 @@ class Net(Names):
 
     @classmethod
     def of(cls, net: NetParameter, seed: int | None = None, inputs: Mapping[str, Shape] | None = None) -> Net:
-        """Make one of a message, in the state that it names; ``seed`` is that of fillers and dropout."""
+        """Build a net from a message.
+
+        Args:
+            net: The net; its ``state`` sets the phase, level and stages.
+            seed: The seed of fillers and dropout; None uses torch's global generator.
+            inputs: Shapes of blobs that the program fills, as in ``Net``.
+        """
         made = cls.__new__(cls)
         made._build(net, None, seed=seed, inputs=inputs)
         return made
@@ -117,19 +125,19 @@ class Net(Names):
     def forward(
         self, blobs: list[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Any
     ) -> Arrays:
-        """Run the layers.
+        """Run the forward pass.
 
         Args:
-            blobs: blobs to return besides the outputs.
-            start: the layer to begin with, from the blobs as they are.
-            end: the last layer to run; its tops are returned in place of the outputs.
-            kwargs: values of the input blobs, all or none.
+            blobs: Names of blobs to return in addition to the outputs.
+            start: The first layer to run, on the current values of its bottoms; by default the first of the net.
+            end: The last layer to run, whose tops are returned instead of the outputs; by default the last of the net.
+            kwargs: The values of the input blobs: either all inputs or none.
 
         Returns:
-            The live arrays by name.
+            The blobs' own arrays by name, not copies.
 
         Raises:
-            NetError: no such layer or blob, inputs that do not fit, or what the layers refuse.
+            NetError: If there is no such layer or blob, the inputs do not fit, or a layer rejects its bottoms.
         """
         first = 0 if start is None else self._layer_index(start)
         last = len(self._run) - 1 if end is None else self._layer_index(end)
@@ -142,21 +150,23 @@ class Net(Names):
     def backward(
         self, diffs: list[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Any
     ) -> Arrays:
-        """Run the layers backward, from the gradients of the tops as they are; those of losses are their weights.
+        """Run the backward pass from the current gradients of the tops; that of a loss is its loss weight.
 
-        The gradients of blobs are written, those of parameters added to what is there.
+        The gradients of blobs are overwritten; the gradients of parameters accumulate.
 
         Args:
-            diffs: blobs whose gradients to return besides the inputs'.
-            start: the layer to begin with.
-            end: the last layer to run; its bottoms' gradients are returned in place of the inputs'.
-            kwargs: gradients of the output blobs, all or none.
+            diffs: Names of blobs whose gradients to return in addition to those of the inputs.
+            start: The first layer to run backward; by default the last of the net.
+            end: The last layer to run backward, whose bottoms' gradients are returned instead of the inputs'; by
+                default the first of the net.
+            kwargs: The gradients of the output blobs: either all outputs or none.
 
         Returns:
-            The live arrays by name.
+            The gradients by blob name: the blobs' own arrays, not copies.
 
         Raises:
-            NetError: as ``forward``; a layer without a forward whose gradient needs one.
+            NetError: If there is no such layer or blob, the gradients do not fit, or a layer whose gradient depends on
+                a forward pass has had none.
         """
         first = len(self._run) - 1 if start is None else self._layer_index(start)
         last = 0 if end is None else self._layer_index(end)
@@ -167,7 +177,7 @@ class Net(Names):
         return {name: self._blobs_by_name[name].diff for name in wanted}
 
     def _forward(self, start: int, end: int) -> float:
-        """Run layers ``start`` to ``end`` and return their loss."""
+        """Run layers ``start`` to ``end``, inclusive, and return the sum of their weighted losses."""
         device = modes.device()
         self._use(device)
         loss = 0.0
@@ -190,17 +200,21 @@ class Net(Names):
                 self._call("after_backward", index)
 
     def reshape(self) -> None:
-        """Bring all blobs to the shapes that follow from those of the inputs.
+        """Reshape all blobs to fit the current shapes of the inputs.
 
         Raises:
-            NetError: a layer that these do not fit.
+            NetError: If a layer cannot take the shapes of its bottoms.
         """
         with as_raised():
             for layer in self._run:
                 layer.reshape()
 
     def forward_all(self, blobs: list[str] | None = None, **kwargs: Any) -> Arrays:
-        """Run any number of samples in batches of the net's size; see ``forward``.
+        """Run any number of samples in batches of the net's size.
+
+        Args:
+            blobs: Names of blobs to return in addition to the outputs.
+            kwargs: The samples of each input blob, along the first axis.
 
         Returns:
             The outputs of all samples by name, as new arrays.
@@ -214,7 +228,16 @@ class Net(Names):
     def forward_backward_all(
         self, blobs: list[str] | None = None, diffs: list[str] | None = None, **kwargs: Any
     ) -> tuple[Arrays, Arrays]:
-        """Run any number of samples forward and backward in batches; see ``forward`` and ``backward``."""
+        """Run any number of samples forward and backward, in batches of the net's size.
+
+        Args:
+            blobs: Names of blobs to return in addition to the outputs.
+            diffs: Names of blobs whose gradients to return in addition to those of the inputs.
+            kwargs: The samples of each input blob and, optionally, the gradients of each output blob.
+
+        Returns:
+            The outputs and the gradients of all samples, by name, as new arrays.
+        """
         outs: dict[str, list[Array]] = {name: [] for name in {*self.outputs, *(blobs or [])}}
         backs: dict[str, list[Array]] = {name: [] for name in {*self.inputs, *(diffs or [])}}
         given = self._batch({name: kwargs[name] for name in self.inputs if name in kwargs})
@@ -229,7 +252,7 @@ class Net(Names):
         return _packed(outs, count), _packed(backs, count)
 
     def _batch(self, blobs: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """Cut arrays into batches of the first blob's size, the last one filled up with zeros."""
+        """Yield batches of the first blob's batch size; the last batch is padded with zeros."""
         if not blobs:
             return
         size = next(iter(self._blobs_by_name.values())).sizes[0]
@@ -252,7 +275,7 @@ class Net(Names):
                 array = np.asarray(given, np.float32)
             except (TypeError, ValueError) as error:
                 raise NetError(f"{what} {name!r} is not an array of numbers: {error}") from None
-            # As in Caffe a value for each axis but the first may be spread over it.
+            # As in Caffe, every axis but the first may broadcast.
             if array.shape[:1] != blob.sizes[:1] or not _spreads(array.shape, blob.sizes):
                 remedy = f"Call blobs[{name!r}].reshape{array.shape} first." if kind == "data" else ""
                 raise NetError(f"{what} {name!r} has another shape", got=array.shape, want=blob.sizes, remedy=remedy)
@@ -265,28 +288,30 @@ class Net(Names):
     # ---- callbacks
 
     def before_forward(self, run: Callback) -> None:
-        """Have ``run`` called with the layer's number before each layer's forward."""
+        """Register ``run(index)``, called before the forward pass of each layer with the layer's index."""
         self._callbacks["before_forward"].append(run)
 
     def after_forward(self, run: Callback) -> None:
-        """Have ``run`` called with the layer's number after each layer's forward."""
+        """Register ``run(index)``, called after the forward pass of each layer with the layer's index."""
         self._callbacks["after_forward"].append(run)
 
     def before_backward(self, run: Callback) -> None:
-        """Have ``run`` called with the layer's number before each layer's backward."""
+        """Register ``run(index)``, called before the backward pass of each layer with the layer's index."""
         self._callbacks["before_backward"].append(run)
 
     def after_backward(self, run: Callback) -> None:
-        """Have ``run`` called with the layer's number after each layer's backward."""
+        """Register ``run(index)``, called after the backward pass of each layer with the layer's index."""
         self._callbacks["after_backward"].append(run)
 
     # ---- weights
 
     def copy_from(self, source: StrPath | Net) -> None:
-        """Copy weights by layer name, from a file of any format or from another net.
+        """Copy weights by layer name, from a file in any supported format or from another net.
+
+        Layers of the source that this net does not have are logged and ignored.
 
         Raises:
-            ReproductionError: the file cannot be opened or read, or its weights do not fit; the net is as it was.
+            ReproductionError: If the file cannot be opened or read, or its weights do not fit. The net is unchanged.
         """
         if isinstance(source, Net):
             report = self.module.copy_from(source.module.to_proto())
@@ -297,46 +322,46 @@ class Net(Names):
             logs.log(f"Ignoring source layer {name}")
 
     def share_with(self, other: Net) -> None:
-        """Use the parameters of another net, in its memory, for all layers of the same name.
+        """Share the memory of another net's parameters in all layers of the same name.
 
         Raises:
-            ReproductionError: they have other shapes.
+            ReproductionError: If the parameters have different shapes.
         """
         for name in self.module.share_with(other.module).copied:
             for mine, theirs in zip(self.params[name], other.params[name], strict=True):
                 mine.share(theirs)
 
     def save(self, filename: StrPath) -> None:
-        """Write a caffemodel.
+        """Write the net and its weights as a caffemodel.
 
         Raises:
-            ReproductionError: it cannot be written.
+            ReproductionError: If the file cannot be written.
         """
         caffemodel.dump(self.module.to_proto(), filename)
 
     def save_hdf5(self, filename: StrPath) -> None:
-        """Write the weights as HDF5, as ``save``."""
+        """Write the weights as HDF5, with the errors of ``save``."""
         hdf5.dump(self.module.to_proto(), filename)
 
     def load_hdf5(self, filename: StrPath) -> None:
-        """Copy weights from an HDF5 file, as ``copy_from``."""
+        """Copy weights from an HDF5 file; see ``copy_from``."""
         self.copy_from(filename)
 
     def clear_param_diffs(self) -> None:
-        """Make the gradients of all parameters zero."""
+        """Set the gradients of all parameters to zero."""
         for layer in self._run:
             for blob in layer.blobs:
                 blob.clear_gradient()
 
     def set_input_arrays(self, data: Array, labels: Array) -> None:
-        """Hand a MemoryData layer, the first of the net, its samples.
+        """Set the samples of the MemoryData layer, which must be the net's first layer.
 
         Args:
-            data: (n, C, H, W), n a multiple of the batch size.
-            labels: n numbers.
+            data: Samples (N, C, H, W), float32; N is a multiple of the batch size.
+            labels: One label for each sample, float32.
 
         Raises:
-            CaffeError: there is no such layer, or the arrays do not fit.
+            CaffeError: If the first layer is not a MemoryData layer, or the arrays do not fit.
         """
         first = self._run[0].layer
         if not isinstance(first, MemoryData):
@@ -357,7 +382,7 @@ class Net(Names):
 
 
 def _spreads(shape: tuple[int, ...], over: tuple[int, ...]) -> bool:
-    """Say whether an array of a shape can be assigned to one of another."""
+    """Return whether an array of shape ``shape`` broadcasts to shape ``over``."""
     try:
         return np.broadcast_shapes(shape, over) == over
     except ValueError:
@@ -365,5 +390,5 @@ def _spreads(shape: tuple[int, ...], over: tuple[int, ...]) -> bool:
 
 
 def _packed(found: Mapping[str, list[Array]], count: int) -> Arrays:
-    """Make arrays of lists, without what filled up the last batch."""
+    """Convert lists of samples to arrays of ``count`` samples, dropping the padding of the last batch."""
     return {name: np.asarray(arrays)[:count] for name, arrays in found.items()}

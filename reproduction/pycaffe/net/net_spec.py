@@ -1,8 +1,8 @@
-"""Nets written as ``n.pool1 = L.Pooling(n.relu1_2, pool=P.Pooling.MAX, kernel_size=2, stride=2)``.
+"""NetSpec: nets in Python, as ``n.pool1 = L.Pooling(n.relu1_2, pool=P.Pooling.MAX, kernel_size=2, stride=2)``.
 
 A thin layer over ``reproduction.caffe.net.netspec``, which orders and names the layers. Each keyword is checked against
-the schema when it is passed, not only when the net is written. As in pycaffe, a layer of a type that only a fork of
-Caffe knows can be written, and ``top.fn.params`` may be changed until the net is written.
+the schema when it is passed, not only when the net is converted to a message. As in pycaffe, layer types that only a
+fork of Caffe knows are allowed, and a program may change ``top.fn.params`` until the net is converted.
 
 Source: BVLC/caffe@9b89154 python/caffe/net_spec.py.
 """
@@ -23,15 +23,15 @@ from reproduction.pycaffe.proto.message import NoFieldError, ProtoMessage, plain
 
 
 class MissingTopError(NetError, KeyError, AttributeError):
-    """A NetSpec is asked for a top that it does not have; pycaffe raises a KeyError."""
+    """Raised when a NetSpec has no top of that name; also a KeyError, as in pycaffe."""
 
 
 class Top(netspec.Top):
     """One output blob of a layer.
 
     Attributes:
-        fn: the layer.
-        n: which of its tops it is.
+        fn: The layer.
+        n: The index of this top among the layer's tops.
     """
 
     function: Function
@@ -43,29 +43,29 @@ class Top(netspec.Top):
 
     @property
     def n(self) -> int:
-        """Which of the layer's tops it is."""
+        """The index of this top among the layer's tops."""
         return self.index
 
     def to_proto(self) -> Any:
-        """Write the layers that this top needs; see ``to_proto``."""
+        """Return the layers that this top needs, as a ``caffe_pb2.NetParameter``."""
         return to_proto(self)
 
 
 class Function(netspec.Function):
-    """A layer, its parameters and its inputs.
+    """A layer with its parameters and its inputs.
 
     Args:
-        type_name: the layer's type.
-        inputs: tops of other layers.
-        params: fields of the layer, and ``ntop`` and ``in_place``, which are taken out of it.
+        type_name: The layer's type.
+        inputs: Tops of other layers.
+        params: The layer's fields by name, and optionally ``ntop`` and ``in_place``, which are removed from the dict.
 
     Attributes:
-        params: the fields; what is changed here is written.
-        tops: the outputs.
+        params: The layer's fields; changes count until the net is converted to a message.
+        tops: The outputs.
 
     Raises:
-        TypeError: an input is no Top.
-        ReproductionError: a field is unknown, or a value does not fit its field.
+        TypeError: If an input is not a Top.
+        ReproductionError: If a field is unknown, or a value does not fit its field.
     """
 
     tops: tuple[Top, ...]
@@ -81,7 +81,7 @@ class Function(netspec.Function):
 
     @property
     def spec(self) -> LayerParameter:
-        """The LayerParameter that ``params`` say now."""
+        """The LayerParameter built from the current ``params``."""
         return self._written(self.params)
 
     def _written(self, fields: Mapping[str, Any]) -> LayerParameter:
@@ -104,11 +104,11 @@ def _fields(message: ProtoMessage) -> list[Any]:
 
 
 class NetSpec:
-    """A net in the making: each top that is assigned to an attribute, or an item, is named by it.
+    """A net definition; assigning a top to an attribute or an item names the top.
 
     Raises:
-        MissingTopError: a top is read that was not assigned.
-        NetError: something is assigned that is neither a top nor a layer without tops.
+        MissingTopError: If a program reads a top that it has not assigned.
+        NetError: If a program assigns something other than a top or a layer without tops.
     """
 
     _spec: netspec.NetSpec
@@ -135,14 +135,15 @@ class NetSpec:
         return self.__getattr__(name)
 
     def to_proto(self) -> Any:
-        """Write every named top and all that it needs, bottoms first, as a ``caffe_pb2.NetParameter``."""
+        """Return the layers of all named tops and of their inputs, bottoms first, as a ``caffe_pb2.NetParameter``."""
         return show(self._spec.to_proto())
 
 
 class Layers:
-    """``layers``: each attribute is a function that writes a layer of that type and returns its top or tops.
+    """The object ``layers``: each attribute is a function that creates a layer of that type.
 
-    ``ntop`` is the number of tops, of which several are returned as a tuple; for none, the layer is returned.
+    The function returns the layer's top. With ``ntop`` greater than 1 it returns a tuple of tops, with ``ntop=0`` the
+    layer (a ``Function``).
     """
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
@@ -159,7 +160,7 @@ class Layers:
 
 
 class Parameters:
-    """``params``: values of enums, such as ``params.Pooling.MAX``."""
+    """The object ``params``, which looks up enum values, such as ``params.Pooling.MAX``."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -172,15 +173,23 @@ params = Parameters()
 
 
 def to_proto(*tops: Top | Function) -> Any:
-    """Write the layers that the tops need as a ``caffe_pb2.NetParameter``, unnamed ones called by type and number."""
+    """Return the layers that the tops need, as a ``caffe_pb2.NetParameter``.
+
+    Tops without a name are named after their layer's type and a number, such as ``Convolution1``.
+    """
     return show(netspec.to_proto(*tops))
 
 
 def assign_proto(proto: Any, name: str, val: Any) -> None:
-    """Set a field of a message from Python values: dicts are messages, and one value is a list of one.
+    """Set a field of a message from Python values.
+
+    Args:
+        proto: The message.
+        name: The field's name.
+        val: A dict for a sub-message. For a repeated field, a list or a single item, which is appended.
 
     Raises:
-        ReproductionError: there is no such field, or the value does not fit it.
+        ReproductionError: If there is no such field, or the value does not fit it.
     """
     field = getattr(proto, name)
     if hasattr(field, "extend"):
@@ -200,7 +209,10 @@ def assign_proto(proto: Any, name: str, val: Any) -> None:
 
 
 def param_name_dict() -> dict[str, str]:
-    """Map the names of parameter messages to those of their fields, without their endings: Convolution, convolution."""
+    """Map message names to field names, without the endings ``Parameter`` and ``_param``.
+
+    For example, ``Convolution`` maps to ``convolution``.
+    """
     layer = caffe_pb2.LayerParameter()
     names = [field.name for field in _fields(layer) if field.name.endswith("_param")]
     return {

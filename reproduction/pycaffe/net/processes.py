@@ -1,4 +1,4 @@
-"""What pycaffe has for training with several processes and for timing; the former is not to be had here.
+"""pycaffe's functions for multi-process training, which support one process only, and its timer.
 
 Source: BVLC/caffe@9b89154 python/caffe/_caffe.cpp L327-L372, L395-L405, L560-L585.
 """
@@ -13,15 +13,15 @@ _REMEDY = "Use tools/train.py, which trains with several."
 
 
 def has_nccl() -> bool:
-    """Say that there is no NCCL here."""
+    """Return False: this interface does not use NCCL."""
     return False
 
 
 class NCCL:
-    """Would join the solvers of several processes.
+    """A stub of pycaffe's NCCL class, which joins the solvers of several processes.
 
     Raises:
-        CaffeError: always.
+        CaffeError: Always, since this interface trains with one process.
     """
 
     def __init__(self, solver: object, uid: object):
@@ -29,38 +29,38 @@ class NCCL:
 
 
 def solver_count() -> int:
-    """Return 1, the number of processes that train together."""
+    """Return the number of training processes, always 1."""
     return 1
 
 
 def set_solver_count(count: int) -> None:
-    """Accept 1.
+    """Check that the number of training processes is 1.
 
     Raises:
-        CaffeError: another number.
+        CaffeError: If ``count`` is not 1.
     """
     _want(count, 1)
 
 
 def solver_rank() -> int:
-    """Return 0, the place of this process among those that train together."""
+    """Return the rank of this process, always 0."""
     return 0
 
 
 def set_solver_rank(rank: int) -> None:
-    """Accept 0.
+    """Check that the rank of this process is 0.
 
     Raises:
-        CaffeError: another number.
+        CaffeError: If ``rank`` is not 0.
     """
     _want(rank, 0)
 
 
 def set_multiprocess(wanted: bool) -> None:
-    """Accept False.
+    """Check that multi-process training is off.
 
     Raises:
-        CaffeError: True.
+        CaffeError: If ``wanted`` is True.
     """
     _want(wanted, False)
 
@@ -71,20 +71,20 @@ def _want(got: int, want: int) -> None:
 
 
 class Timer:
-    """A clock: ``start``, ``stop``, and ``ms`` between them."""
+    """A stopwatch for wall-clock time."""
 
     def __init__(self) -> None:
         self._start = self._stop = 0.0
 
     def start(self) -> None:
-        """Start."""
+        """Record the start time."""
         self._start = time.perf_counter()
 
     def stop(self) -> None:
-        """Stop."""
+        """Record the stop time."""
         self._stop = time.perf_counter()
 
     @property
     def ms(self) -> float:
-        """Milliseconds from the last start to the last stop."""
+        """The milliseconds between the last ``start`` and the last ``stop``."""
         return (self._stop - self._start) * 1000

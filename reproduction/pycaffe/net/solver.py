@@ -1,4 +1,4 @@
-"""pycaffe's solvers: those of ``reproduction.caffe``, over nets whose blobs are in the caller's hand.
+"""pycaffe's solvers: those of ``reproduction.caffe``, on nets whose blobs a program can read and write.
 
 Source: BVLC/caffe@9b89154 python/caffe/_caffe.cpp L315-L345, L520-L575; src/caffe/solver.cpp.
 """
@@ -27,7 +27,7 @@ Callback = Callable[[], object]
 
 
 class _LiveSolver(solver.Solver):
-    """The solver that computes, with forward and backward through live nets."""
+    """A solver whose forward and backward passes run through pycaffe's nets."""
 
     def __init__(self, param: SolverParameter, live: Net, live_tests: Iterable[Net]):
         self.live, self.live_tests = live, list(live_tests)
@@ -38,7 +38,7 @@ class _LiveSolver(solver.Solver):
             net.share_with(live)
 
     def accumulate(self) -> None:
-        """Run the samples between the callbacks."""
+        """Accumulate the gradients of one update, with the callbacks before and after."""
         for on_start, _ in self.callbacks:
             on_start()
         super().accumulate()
@@ -51,7 +51,7 @@ class _LiveSolver(solver.Solver):
         return [(p, owners[id(p)]) for p, _ in self.updates.learned]
 
     def _bind(self) -> None:
-        """Show the blobs' gradients to what updates the parameters."""
+        """Set each parameter's ``grad`` to its blob's gradient, or to None if the blob has none."""
         for p, blob in self._blobs():
             p.grad = blob.gradient(p.device).reshape(p.shape) if blob.has_gradient else None
 
@@ -69,7 +69,7 @@ class _LiveSolver(solver.Solver):
         self.live._backward(len(self.live.layers) - 1, 0)
 
     def update(self) -> None:
-        """Update the weights from the gradients in the blobs, where the updates are then."""
+        """Update the weights from the gradients in the blobs, then store the updates in their place, as Caffe does."""
         self._bind()
         super().update()
         for p, blob in self._blobs():
@@ -86,19 +86,20 @@ class _LiveSolver(solver.Solver):
 
 
 class Solver:
-    """A solver as pycaffe has it; its subclasses are the update rules.
+    """A solver with pycaffe's interface; each subclass is an update rule.
 
     Args:
-        filename: the solver's prototxt. Relative paths in it begin in the working directory.
-        inputs: shapes of blobs that the program fills before each step; see ``Net``.
+        filename: The solver's prototxt. Relative paths in it are relative to the working directory.
+        inputs: Shapes by name of the blobs that the program fills before each step; see ``Net``.
 
     Attributes:
-        net: the net to train.
-        test_nets: the nets to test, which use its weights.
-        param: the solver's message; ``param.base_lr`` and other fields can be set.
+        net: The training net.
+        test_nets: The test nets, which share the weights of the training net.
+        param: The ``SolverParameter``; a program may set its fields, such as ``param.base_lr``.
 
     Raises:
-        ReproductionError: what Caffe would refuse; a CaffeError where the file cannot be opened.
+        CaffeError: If the file cannot be opened, or the class has no update rule.
+        ReproductionError: If Caffe would reject the solver or its nets.
     """
 
     type: ClassVar[str] = ""
@@ -109,7 +110,7 @@ class Solver:
         check_file(filename)
         param = prototxt.load_solver(filename)
         param.type = self.type
-        # Without random_seed Caffe takes one from the clock; as everywhere here, it is 0 then.
+        # Without random_seed, Caffe takes a seed from the clock. This project uses 0, so that runs repeat.
         seed = max(param.random_seed, 0)
         self.param = param
         self.net = Net.of(solver_nets.training_net(param, "."), seed, inputs)
@@ -121,7 +122,7 @@ class Solver:
 
     @property
     def iter(self) -> int:
-        """How many updates were made."""
+        """The number of updates so far."""
         return self._solver.iter
 
     @property
@@ -130,21 +131,24 @@ class Solver:
         return self._solver.rate
 
     def step(self, iters: int) -> None:
-        """Make some updates, with the tests and snapshots that fall among them.
+        """Run ``iters`` updates, with the tests and snapshots that are due.
 
         Raises:
-            LossError: a loss that is not finite; the weights are those before.
-            NetError: as ``Net.forward`` and ``Net.backward``.
+            LossError: If a loss is not finite; the weights keep their values from before the update.
+            NetError: If ``Net.forward`` or ``Net.backward`` raises it.
         """
         with as_raised():
             for event in self._solver.run(iters):
                 self._log(event)
 
     def solve(self, resume_file: StrPath | None = None) -> None:
-        """Train until ``max_iter``, from a state if one is given.
+        """Train until ``max_iter``.
+
+        Args:
+            resume_file: A solver state to resume from, or None.
 
         Raises:
-            ReproductionError: as ``step`` and ``restore``, or there is no ``max_iter``.
+            ReproductionError: If ``max_iter`` is not set, or ``step`` or ``restore`` raises it.
         """
         if resume_file is not None:
             check_file(resume_file)
@@ -154,32 +158,37 @@ class Solver:
         logs.log("Optimization Done.")
 
     def restore(self, filename: StrPath) -> None:
-        """Go on from a state that this or Caffe wrote.
+        """Resume from a solver state written by Caffe or by this project.
 
         Raises:
-            ReproductionError: it cannot be opened, is no state, or that of another net.
+            ReproductionError: If the file cannot be opened, is not a solver state, or belongs to a different net.
         """
         check_file(filename)
         self._solver.restore(filename)
 
     def snapshot(self) -> None:
-        """Write the weights and the state to ``snapshot_prefix``.
+        """Write the weights and the solver state to files that begin with ``snapshot_prefix``.
 
         Raises:
-            ReproductionError: they cannot be written.
+            ReproductionError: If the files cannot be written.
         """
         self._solver.snapshot()
 
     def apply_update(self) -> None:
-        """Turn the gradients that stand in the parameters' blobs into an update."""
+        """Update the weights from the current gradients in the parameters' blobs; ``iter`` does not change."""
         self._solver.update()
 
     def add_callback(self, on_start: Callback, on_gradients_ready: Callback) -> None:
-        """Have functions called before the first forward, and after the last backward, of each update."""
+        """Register functions to call in each update.
+
+        Args:
+            on_start: Called before the first forward pass of the update.
+            on_gradients_ready: Called after the last backward pass, before the weights change.
+        """
         self._solver.callbacks.append((on_start, on_gradients_ready))
 
     def share_weights(self, net: Net) -> None:
-        """Let another net use the weights of the net to train."""
+        """Share the training net's weights with another net."""
         net.share_with(self.net)
 
     def _log(self, event: Event) -> None:
@@ -229,10 +238,10 @@ SOLVERS: dict[str, type[SGDSolver]] = {
 
 
 def get_solver(filename: StrPath) -> Any:
-    """Make the solver of the type that its prototxt names.
+    """Return a solver of the type that its prototxt names.
 
     Raises:
-        ReproductionError: there is no such type, or as the solvers.
+        ReproductionError: If there is no such type, or ``Solver`` raises it.
     """
     check_file(filename)
     kind = prototxt.load_solver(filename).type

@@ -1,1 +1,1 @@
-"""Caffe's messages as programs know them from protobuf: ``caffe_pb2``, and ``text_format``."""
+"""Caffe's messages with protobuf's Python interface: ``caffe_pb2`` and ``text_format``."""

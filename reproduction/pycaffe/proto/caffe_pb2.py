@@ -1,6 +1,7 @@
-"""Caffe's messages and enums, as ``protoc`` would have them from caffe.proto: ``caffe_pb2.NetParameter()`` ...
+"""``caffe.proto.caffe_pb2``: Caffe's messages and enums, such as ``caffe_pb2.NetParameter()``.
 
-Made from the schema, which declares every field once; nothing is generated.
+The names are those that ``protoc`` generates from caffe.proto. The classes are created at import from
+``reproduction.caffe.schema``, which declares every field; there is no generated code.
 
 Source: BVLC/caffe@9b89154 src/caffe/proto/caffe.proto.
 """
@@ -16,7 +17,7 @@ from reproduction.caffe.schema import Message, Phase
 from reproduction.pycaffe.proto.descriptors import PACKAGE, Descriptor, Enum, EnumDescriptor
 from reproduction.pycaffe.proto.message import VIEWS, ProtoMessage
 
-# Enums that caffe.proto calls otherwise than the schema, which has all of them on one level.
+# Enums with other names in caffe.proto: it nests them in messages, while the schema declares all at module level.
 _NESTED_NAMES = {"HingeNorm": "Norm", "DatabaseBackend": "DB", "V1LayerType": "LayerType"}
 
 TRAIN = int(Phase.TRAIN)
@@ -29,7 +30,7 @@ def _enum(values: type[enum.IntEnum], scope: str = "") -> Enum:
 
 
 def _view(message: type[Message]) -> type[ProtoMessage]:
-    """Make the class that shows a message of the schema, with the enums that caffe.proto nests in it."""
+    """Create the ``ProtoMessage`` subclass for a message of the schema, with the enums that caffe.proto nests in it."""
     descriptor = Descriptor(message)
     members: dict[str, Any] = {
         "__slots__": (),

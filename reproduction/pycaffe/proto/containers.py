@@ -1,4 +1,4 @@
-"""Repeated fields as protobuf shows them: live lists that take only what fits the field."""
+"""protobuf's containers for repeated fields: live lists that check each value against the field."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Convert = Callable[[Any], Any]
 
 
 class Repeated(MutableSequence[Any]):
-    """A repeated field of numbers, strings or enums: a view of the message's own list.
+    """A repeated field of numbers, strings or enums: a live view of the list in the message.
 
     Args:
-        message: the schema's message that has the field.
-        field: the field.
-        convert: makes a stored value of one that a program gives, or raises.
+        message: The schema's message that contains the field.
+        field: The field.
+        convert: Converts a program's value to the value to store, or raises an error.
     """
 
     def __init__(self, message: Message, field: Field[Any], convert: Convert):
@@ -54,18 +54,18 @@ class Repeated(MutableSequence[Any]):
         del self._changed()[index]
 
     def insert(self, index: int, value: Any) -> None:
-        """Put a value before the one at ``index``."""
+        """Insert a value before ``index``."""
         self._changed().insert(index, self._convert(value))
 
     def extend(self, values: Iterable[Any]) -> None:
-        """Append values; all or none."""
+        """Append values. If one does not fit the field, append none."""
         new = [self._convert(value) for value in values]
         self._changed().extend(new)
 
     MergeFrom = extend
 
     def sort(self, *, key: Callable[[Any], Any] | None = None, reverse: bool = False) -> None:
-        """Sort in place."""
+        """Sort the list in place."""
         self[:] = sorted(self, key=key, reverse=reverse)
 
     def __eq__(self, other: object) -> bool:
@@ -78,13 +78,13 @@ class Repeated(MutableSequence[Any]):
 
 
 class Messages(Repeated):
-    """A repeated sub-message: what is appended is copied, as in protobuf, and what is read is live.
+    """A repeated field of sub-messages; as in protobuf, appending copies a message, and reading returns a live one.
 
     Args:
-        message: the schema's message that has the field.
-        field: the field.
-        convert: makes the schema's message of one that a program gives.
-        show: makes the program's view of a message of the schema.
+        message: The schema's message that contains the field.
+        field: The field.
+        convert: Converts a program's message to a new message of the schema.
+        show: Returns the program's view of a message of the schema.
     """
 
     def __init__(self, message: Message, field: Field[Any], convert: Convert, show: Convert):
@@ -96,7 +96,7 @@ class Messages(Repeated):
         return [self._show(item) for item in found] if isinstance(index, slice) else self._show(found)
 
     def add(self, **fields: Any) -> Any:
-        """Append an empty message, or one with these fields, and return it."""
+        """Append a new message with these fields set, and return it."""
         assert self._field.message is not None
         added = self._show(self._field.message())
         for name, value in fields.items():
@@ -106,7 +106,7 @@ class Messages(Repeated):
 
 
 class Array(Repeated):
-    """A repeated field of very many numbers, which the schema holds as an array."""
+    """A repeated field of many numbers, such as weights, which the schema stores as a numpy array."""
 
     @property
     def _array(self) -> npt.NDArray[Any]:
@@ -121,7 +121,7 @@ class Array(Repeated):
         return len(self._array)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        """Give the values as an array: as protobuf's, in double precision unless another type is asked for."""
+        """Return the values as an array; as with protobuf's lists, float64 unless ``dtype`` is set."""
         return np.array(self._array, dtype or np.float64, copy=copy)
 
     def __getitem__(self, index: Any) -> Any:
@@ -141,12 +141,12 @@ class Array(Repeated):
         self._store(np.delete(self._array, index))
 
     def insert(self, index: int, value: Any) -> None:
-        """Put a value before the one at ``index``; see ``extend`` for many."""
+        """Insert a value before ``index``. This copies the array; use ``extend`` to append many values."""
         at = slice(index, None).indices(len(self))[0]
         self._store(np.insert(self._array, at, self._checked([value])))
 
     def extend(self, values: Iterable[Any]) -> None:
-        """Append values; all or none."""
+        """Append values. If one does not fit the field, append none."""
         self._store(np.concatenate([self._array, self._checked(values)]))
 
     MergeFrom = extend

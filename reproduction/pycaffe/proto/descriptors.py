@@ -1,4 +1,4 @@
-"""What programs ask of a message's or an enum's DESCRIPTOR.
+"""Descriptors of messages, fields and enums, as protobuf's ``DESCRIPTOR`` attribute returns them.
 
 Source: protobuf.dev/reference/python; google/protobuf/descriptor.proto (numbers of types and labels).
 """
@@ -14,7 +14,7 @@ from reproduction.caffe.schema import Field, Message
 
 PACKAGE = "caffe"
 
-# The number of a type, and that of the C++ type that holds it.
+# Type name -> (protobuf's type number, number of the C++ type that stores it).
 _TYPES = {
     "double": (1, 5),
     "float": (2, 6),
@@ -38,7 +38,7 @@ class EnumValue:
 
     @property
     def index(self) -> int:
-        """The number again; Caffe's enums are counted."""
+        """The position in the enum, which equals the number, since Caffe's enums are numbered in order."""
         return self.number
 
 
@@ -53,7 +53,7 @@ class EnumDescriptor:
 
 
 class Enum:
-    """An enum as a program sees it: ``Phase.TRAIN``, ``Phase.Value("TRAIN")``, ``Phase.Name(0)``."""
+    """An enum with protobuf's interface: ``Phase.TRAIN``, ``Phase.Value("TRAIN")``, ``Phase.Name(0)``."""
 
     def __init__(self, descriptor: EnumDescriptor):
         self.DESCRIPTOR = descriptor
@@ -65,10 +65,10 @@ class Enum:
         return found.number
 
     def Value(self, name: str) -> int:
-        """Return the number of a name.
+        """Return the number of the value with this name.
 
         Raises:
-            ReproductionError: there is no such name.
+            ReproductionError: If the enum has no such name.
         """
         found = self.DESCRIPTOR.values_by_name.get(name)
         if found is None:
@@ -77,10 +77,10 @@ class Enum:
         return found.number
 
     def Name(self, number: int) -> str:
-        """Return the name of a number.
+        """Return the name of the value with this number.
 
         Raises:
-            ReproductionError: there is no such number.
+            ReproductionError: If the enum has no such number.
         """
         found = self.DESCRIPTOR.values_by_number.get(number)
         if found is None:
@@ -88,21 +88,21 @@ class Enum:
         return found.name
 
     def keys(self) -> list[str]:
-        """List the names."""
+        """Return the names of the values."""
         return [value.name for value in self.DESCRIPTOR.values]
 
     def values(self) -> list[int]:
-        """List the numbers."""
+        """Return the numbers of the values."""
         return [value.number for value in self.DESCRIPTOR.values]
 
     def items(self) -> list[tuple[str, int]]:
-        """List names with their numbers."""
+        """Return pairs of name and number."""
         return [(value.name, value.number) for value in self.DESCRIPTOR.values]
 
 
 @dataclass(frozen=True)
 class FieldDescriptor:
-    """A field of a message."""
+    """A field of a message, with protobuf's numbers for its label and types."""
 
     LABEL_OPTIONAL: ClassVar[int] = 1
     LABEL_REQUIRED: ClassVar[int] = 2
@@ -127,7 +127,7 @@ for _name, (_type, _cpp_type) in _TYPES.items():
 
 
 class Descriptor:
-    """The fields of a message."""
+    """The name, fields and nested enums of a message."""
 
     def __init__(self, schema: type[Message]):
         self.name = schema.__name__
@@ -138,7 +138,15 @@ class Descriptor:
         self.enum_types_by_name: dict[str, EnumDescriptor] = {}
 
     def add(self, of: Field[Any], message_type: Descriptor | None, enum_type: EnumDescriptor | None) -> None:
-        """Add a field; messages refer to each other, so that their fields come after all of them are there."""
+        """Add a field.
+
+        Fields are added after all descriptors exist, since messages refer to each other.
+
+        Args:
+            of: The schema's field.
+            message_type: The descriptor of the sub-message; None for other fields.
+            enum_type: The descriptor of the enum; None for other fields.
+        """
         kind = "enum" if of.enum else "message" if of.message else of.kind.name if of.kind else ""
         label = FieldDescriptor.LABEL_REPEATED if of.repeated else FieldDescriptor.LABEL_OPTIONAL
         default: Any = [] if of.repeated else None if of.message else of.unset()

@@ -1,4 +1,4 @@
-"""Google's protobuf, where it is installed: for messages that are not Caffe's."""
+"""Google's protobuf, if it is installed, for messages that are not Caffe's."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from reproduction.caffe.errors import ReproductionError
 
 @functools.cache
 def text_format() -> Any:
-    """Return Google's ``text_format``, whatever now goes by its name.
+    """Load Google's own ``text_format``, even if ``sys.modules`` has this project's under that name.
 
     Raises:
-        ReproductionError: it is not installed.
+        ReproductionError: If Google's protobuf is not installed.
     """
     name = "google.protobuf.text_format"
     try:

@@ -1,7 +1,7 @@
-"""What a message of protobuf's Python interface can do, over a message of our schema.
+"""protobuf's Python interface to messages of ``reproduction.caffe.schema``.
 
-A ``ProtoMessage`` holds no field of its own: it shows a ``Message`` of ``reproduction.caffe.schema`` with protobuf's
-names and manners. Reading, writing, text and bytes are the schema's.
+A ``ProtoMessage`` stores no fields: it is a view of a ``Message`` of the schema, with protobuf's method names and
+semantics. The schema stores the fields, and ``reproduction.caffe.formats`` reads and writes text and bytes.
 
 Source: protobuf.dev/reference/python/python-generated.
 """
@@ -21,20 +21,20 @@ from reproduction.caffe.schema.message import BOOL, BYTES, DOUBLE, FLOAT, STRING
 from reproduction.pycaffe.proto.containers import Array, Messages, Repeated
 from reproduction.pycaffe.proto.descriptors import Descriptor
 
-#: What shows the messages of each class of the schema; ``caffe_pb2`` fills it.
+#: The ``ProtoMessage`` subclass for each message class of the schema; ``caffe_pb2`` fills it.
 VIEWS: dict[type[Message], type[ProtoMessage]] = {}
 
 
 class NoFieldError(ReproductionError, AttributeError):
-    """A message has no such field."""
+    """Raised when a message has no such field; also an AttributeError."""
 
 
 class MisfitError(ReproductionError, TypeError):
-    """A value does not fit its field."""
+    """Raised when a value does not fit its field; also a TypeError."""
 
 
 def show(message: Message) -> ProtoMessage:
-    """Show a message of the schema as programs know it; changes go both ways."""
+    """Return a ``ProtoMessage`` view of a message of the schema; changes to one change the other."""
     view = VIEWS[type(message)]
     shown = view.__new__(view)
     object.__setattr__(shown, "_message", message)
@@ -42,19 +42,19 @@ def show(message: Message) -> ProtoMessage:
 
 
 def plain(message: ProtoMessage) -> Message:
-    """Return the message of the schema behind a program's message; changes go both ways."""
+    """Return the message of the schema behind a ``ProtoMessage``; changes to one change the other."""
     return message._message
 
 
 class ProtoMessage:
-    """A message with protobuf's methods; see the module.
+    """A message with protobuf's attributes and methods.
 
-    Fields are attributes: reading one that is not set gives its default, and repeated fields and sub-messages are
-    live. Keyword arguments set fields.
+    Fields are attributes. A field that is not set reads as its default; repeated fields and sub-messages are live
+    objects. Keyword arguments of the constructor set fields.
 
     Raises:
-        NoFieldError: there is no such field; it is an AttributeError, too.
-        MisfitError: a value does not fit its field; it is a TypeError, too.
+        NoFieldError: If there is no such field; also an AttributeError.
+        MisfitError: If a value does not fit its field; also a TypeError.
     """
 
     __slots__ = ("_message",)
@@ -109,7 +109,7 @@ class ProtoMessage:
         return found
 
     def _assign(self, name: str, value: Any) -> None:
-        """Set a field as a keyword of the constructor does: lists, dicts and messages are taken, too."""
+        """Set a field from a keyword argument: a value, a message or dict, or an iterable for a repeated field."""
         field = self._field(name)
         if field.repeated:
             getattr(self, name).extend(value)
@@ -119,13 +119,17 @@ class ProtoMessage:
             setattr(self, name, value)
 
     def HasField(self, field_name: str) -> bool:
-        """Say whether a field, not repeated, was set."""
+        """Return whether a field is set.
+
+        Raises:
+            ReproductionError: If there is no such field, or it is repeated.
+        """
         if self._field_or_value_error(field_name).repeated:
             raise ReproductionError(f"{self._name}.{field_name} is repeated", remedy="Ask for its len().")
         return self._message.has(field_name)
 
     def ClearField(self, field_name: str) -> None:
-        """Unset a field."""
+        """Reset a field to its default."""
         self._field_or_value_error(field_name)
         self._message.clear(field_name)
         self._message.present = True
@@ -134,20 +138,20 @@ class ProtoMessage:
         return self._schema.field(name)
 
     def Clear(self) -> None:
-        """Unset every field."""
+        """Reset every field to its default."""
         self._message.values.clear()
         self._message.unknown = b""
         self._message.present = True
 
     def CopyFrom(self, other_msg: ProtoMessage) -> None:
-        """Become a copy of another message of the same type."""
+        """Replace all fields by copies of those of another message of the same type."""
         if other_msg is not self:
             copy = self._same_type(other_msg).copy()
             self.Clear()
             self._message.merge(copy)
 
     def MergeFrom(self, other_msg: ProtoMessage) -> None:
-        """Take the fields of another message of the same type: scalars replace, lists append, sub-messages merge."""
+        """Merge another message of the same type: scalars are replaced, lists appended, sub-messages merged."""
         self._message.merge(self._same_type(other_msg).copy())
         self._message.present = True
 
@@ -157,14 +161,15 @@ class ProtoMessage:
         return other._message
 
     def SetInParent(self) -> None:
-        """Count as set, even if empty."""
+        """Mark this sub-message as set in its parent, even if it is empty."""
         self._message.present = True
 
     def MergeFromString(self, serialized: bytes) -> int:
-        """Merge a message of the wire format; return the number of bytes.
+        """Parse bytes in protobuf's wire format, merge the fields, and return the number of bytes.
 
         Raises:
-            CaffemodelError: the bytes are no such message. It is ``google.protobuf.message.DecodeError`` here.
+            CaffemodelError: If the bytes are not a message of this type. Without Google's protobuf installed, a program
+                imports it as ``google.protobuf.message.DecodeError``.
         """
         data = bytes(serialized)
         self._message.merge(caffemodel.loads(data, self._schema))
@@ -172,48 +177,48 @@ class ProtoMessage:
         return len(data)
 
     def ParseFromString(self, serialized: bytes) -> int:
-        """Become the message that these bytes of the wire format hold; return their number.
+        """Parse bytes in protobuf's wire format, replace all fields, and return the number of bytes.
 
         Raises:
-            CaffemodelError: the bytes are no such message.
+            CaffemodelError: If the bytes are not a message of this type.
         """
         self.Clear()
         return self.MergeFromString(serialized)
 
     @classmethod
     def FromString(cls, s: bytes) -> Self:
-        """Read a message from bytes; see ``ParseFromString``."""
+        """Return a new message parsed from bytes; see ``ParseFromString``."""
         message = cls()
         message.ParseFromString(s)
         return message
 
     def SerializeToString(self, **_: bool) -> bytes:
-        """Write the message in the wire format.
+        """Return the message in protobuf's wire format.
 
         Raises:
-            ReproductionError: a required field is not set.
+            ReproductionError: If a required field is not set.
         """
         return caffemodel.dumps(self._message)
 
     def ByteSize(self) -> int:
-        """Return the size of the wire format."""
+        """Return the size of the serialized message in bytes."""
         return len(self.SerializeToString())
 
     def ListFields(self) -> list[tuple[Any, Any]]:
-        """List the fields that are set, each as its descriptor and its value, by number."""
+        """Return pairs of descriptor and value of the fields that are set, ordered by field number."""
         by_name = self.DESCRIPTOR.fields_by_name
         return [(by_name[field.name], getattr(self, field.name)) for field, _ in self._message.set_fields()]
 
     def WhichOneof(self, oneof_group: str) -> str | None:
-        """Raise: no message of Caffe's has a oneof."""
+        """Raise a ReproductionError, since no message of Caffe has a oneof."""
         raise ReproductionError(f"{self._name} has no oneof {oneof_group!r}")
 
     def FindInitializationErrors(self) -> list[str]:
-        """List the required fields that are not set, here and below."""
+        """Return the paths of required fields that are not set, including those of sub-messages."""
         return list(_missing(self._message, ""))
 
     def IsInitialized(self) -> bool:
-        """Say whether every required field is set."""
+        """Return whether every required field is set, including those of sub-messages."""
         return not self.FindInitializationErrors()
 
     def __eq__(self, other: object) -> bool:
@@ -246,7 +251,13 @@ def _missing(message: Message, place: str) -> Iterator[str]:
 
 
 def _convert(field: Field[Any], value: Any) -> Any:
-    """Make the stored value of one that a program gives, as freely as protobuf: 1 is true, bytes may be a string."""
+    """Convert a program's value to the value to store, as permissively as protobuf.
+
+    For example, a bool field takes 1, and a string field takes bytes.
+
+    Raises:
+        MisfitError: If the value does not fit the field.
+    """
     try:
         if field.kind is BOOL or (field.kind not in (STRING, BYTES) and isinstance(value, (bool, np.bool_))):
             number = operator.index(value if not isinstance(value, np.bool_) else bool(value))
@@ -271,7 +282,11 @@ def _wanted(field: Field[Any]) -> str:
 
 
 def _copied(field: Field[Any], value: Any) -> Message:
-    """Make the schema's message of a program's message, or of a dict of its fields."""
+    """Return a new message of the schema, from a ``ProtoMessage`` or a dict of fields.
+
+    Raises:
+        MisfitError: If the value is neither a dict nor a message of the field's type.
+    """
     assert field.message is not None
     view = VIEWS[field.message]
     if isinstance(value, dict):

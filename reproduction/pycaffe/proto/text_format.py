@@ -1,4 +1,4 @@
-"""``google.protobuf.text_format`` for Caffe's messages; those of protobuf's own go to protobuf, where it is installed.
+"""``google.protobuf.text_format`` for Caffe's messages; other messages go to Google's protobuf, if it is installed.
 
 Source: protobuf.dev/reference/python; googleapis.dev/python/protobuf google.protobuf.text_format.
 """
@@ -13,15 +13,20 @@ from reproduction.caffe.formats import prototxt
 from reproduction.pycaffe.proto import google
 from reproduction.pycaffe.proto.message import ProtoMessage, plain
 
-#: What a text that is no such message raises.
+#: Raised when a text cannot be parsed as the message.
 ParseError = PrototxtError
 
 
 def Merge(text: str | bytes, message: Any, **options: Any) -> Any:
-    """Read a text into a message, over what it holds, and return it.
+    """Parse a text, merge it into a message, and return the message.
+
+    Args:
+        text: A prototxt.
+        message: The message to change. One that is not Caffe's is passed to Google's protobuf.
+        options: Options of Google's protobuf; ignored for Caffe's messages.
 
     Raises:
-        PrototxtError: the text is not a prototxt of this message.
+        PrototxtError: If the text is not a prototxt of this message type.
     """
     if not isinstance(message, ProtoMessage):
         return google.text_format().Merge(text, message, **options)
@@ -33,12 +38,12 @@ def Merge(text: str | bytes, message: Any, **options: Any) -> Any:
 
 
 def Parse(text: str | bytes, message: Any, **options: Any) -> Any:
-    """Read a text into a message; see ``Merge``."""
+    """Parse a text into a message; the same as ``Merge``."""
     return Merge(text, message, **options)
 
 
 def MergeLines(lines: Iterable[str | bytes], message: Any, **options: Any) -> Any:
-    """Read lines, as of an open file, into a message; see ``Merge``."""
+    """Parse lines, such as those of an open file, into a message; see ``Merge``."""
     texts = [line.decode("utf-8", "surrogateescape") if isinstance(line, bytes) else line for line in lines]
     return Merge("".join(text if text.endswith("\n") else f"{text}\n" for text in texts), message, **options)
 
@@ -47,7 +52,13 @@ ParseLines = MergeLines
 
 
 def MessageToString(message: Any, as_one_line: bool = False, **options: Any) -> str:
-    """Write a message as text: one field a line, or all on one."""
+    """Return a message as text.
+
+    Args:
+        message: The message.
+        as_one_line: Whether to return a single line instead of a line for each field.
+        options: Options of Google's protobuf; ignored for Caffe's messages.
+    """
     if not isinstance(message, ProtoMessage):
         return str(google.text_format().MessageToString(message, as_one_line=as_one_line, **options))
     text = prototxt.dumps(plain(message))
@@ -55,7 +66,7 @@ def MessageToString(message: Any, as_one_line: bool = False, **options: Any) -> 
 
 
 def PrintMessage(message: Any, out: TextIO, **options: Any) -> None:
-    """Write a message as text to an open file."""
+    """Write a message as text to the open file ``out``."""
     out.write(MessageToString(message, **options))
 
 
