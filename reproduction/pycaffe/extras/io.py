@@ -270,7 +270,7 @@ def _scaled(pixels: Array, color: bool) -> Array:
     Returns:
         (H, W, 3) if the pixels are RGB and ``color`` is true, else greyscale (H, W, 1).
     """
-    if pixels.dtype == np.int32:  # some versions of Pillow store 16-bit images so
+    if pixels.dtype == np.int32:  # some versions of Pillow store 16-bit images in 32 bits
         pixels = pixels.astype(np.uint16)
     greatest = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1
     scaled = pixels / greatest

@@ -49,7 +49,7 @@ def _both(error: NetError, kind: type[Exception]) -> NetError:
     """Return a copy of an error that is also an instance of ``kind``, or the error if Python allows no such type."""
     try:
         both: type[NetError] = type(kind.__name__, (NetError, kind), {"__module__": kind.__module__})
-        copied: NetError = kind.__new__(both)
+        copied: NetError = kind.__new__(both)  # without __init__, whose arguments are unknown
     except TypeError:
         return error
     copied.__dict__.update(error.__dict__)

@@ -198,6 +198,7 @@ class LiveLayer:
         if self._shares[0]:
             self._share([tuple(top.shape) for top in tops])
             return
+        # Caffe's blobs have separate memory: a top that shares memory with a bottom or another top is cloned.
         taken = {_address(blob.values(self._device)) for blob in self.bottoms if blob not in self.tops}
         for i, (blob, top) in enumerate(zip(self.tops, tops, strict=True)):
             if not (self._constant and self._constant[i]):
@@ -260,12 +261,14 @@ class LiveLayer:
         shapes = [blob.sizes for blob in self.bottoms]
         set_anew = {i for i in params if self.layer.sets_gradient(i, shapes)}
         totals = self.layer.totals
+        # In the order of Caffe's BLAS, products are added to the old gradient one by one: pass it to the layer.
         for i in params if self.layer.in_blas_order else ():
             if i not in set_anew and self.blobs[i].has_gradient:
                 totals[i] = self.blobs[i].gradient(device).view(record.params[i].shape)
         offered = set(totals)
         if tops and sources:
             outputs = [top for top, _ in tops]
+            # A program may run backward several times after one forward pass, so the graph is retained.
             found = list(torch.autograd.grad(outputs, sources, gradients, retain_graph=True, allow_unused=True))
         taken = {_address(gradient) for gradient in gradients}
         for (_, blob), gradient in zip(bottoms, found, strict=False):

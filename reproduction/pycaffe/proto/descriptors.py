@@ -38,7 +38,7 @@ class EnumValue:
 
     @property
     def index(self) -> int:
-        """The position in the enum, which equals the number, since Caffe's enums are numbered in order."""
+        """The number, which in most of Caffe's enums equals protobuf's index, the position in the enum."""
         return self.number
 
 

@@ -1,4 +1,4 @@
-"""Numbers and arrays as Python 2, and the numpy of its time, divided, rounded and shaped them.
+"""Division, rounding and array sizes with the semantics of Python 2 and numpy 1.
 
 Source: docs.python.org/2.7/reference/expressions.html; numpy/numpy@v1.9.3 doc/release (sizes that are not integers
 are deprecated there, and rounded towards zero), compared with Python 2.7.18 in the tests.
@@ -18,12 +18,12 @@ from reproduction.pycaffe.python2.streams import as_bytes
 
 
 def divide(left: Any, right: Any) -> Any:
-    """Divide as ``/`` does in Python 2: integers, and arrays of them, give integers, rounded down."""
+    """Divide as Python 2's ``/`` does: integers and integer arrays are divided with rounding down."""
     return left // right if _whole(left, right) else left / right
 
 
 def divide_in_place(left: Any, right: Any) -> Any:
-    """Divide as ``/=`` does; the result is the left one if it can be changed."""
+    """Divide as Python 2's ``/=`` does, and return the result: ``left`` itself if it is mutable."""
     if _whole(left, right):
         left //= right
     else:
@@ -32,17 +32,17 @@ def divide_in_place(left: Any, right: Any) -> Any:
 
 
 def divide_item(owner: Any, index: Any, right: Any) -> None:
-    """Divide in place what an object holds at an index."""
+    """Divide an item in place: ``owner[index] /= right``."""
     owner[index] = divide_in_place(owner[index], right)
 
 
 def divide_attribute(owner: Any, name: str, right: Any) -> None:
-    """Divide an attribute in place."""
+    """Divide an attribute in place: ``owner.name /= right``."""
     setattr(owner, name, divide_in_place(getattr(owner, name), right))
 
 
 def _whole(left: Any, right: Any) -> bool:
-    """Whether a division is one of integers; a list counts as the array that numpy makes of it."""
+    """Return whether both operands are integers or integer arrays; next to an array, a list counts as an array."""
     arrays = isinstance(left, np.ndarray) or isinstance(right, np.ndarray)
     return _is_whole(left, arrays) and _is_whole(right, arrays)
 
@@ -56,19 +56,19 @@ def _is_whole(value: Any, beside_array: bool) -> bool:
 
 
 def round_half_away(number: float, ndigits: int = 0) -> float:
-    """Round to a float, halves away from zero."""
+    """Round a number to ``ndigits`` decimals, with halves away from zero, and return a float."""
     if not math.isfinite(number):
         return float(number)
     return float(Decimal(float(number)).quantize(Decimal(1).scaleb(-ndigits), ROUND_HALF_UP))
 
 
 def bound(value: Any) -> Any:
-    """Return one end of a slice: a float is rounded towards zero."""
+    """Return a slice bound or a size as an integer: a float is rounded towards zero, other values are unchanged."""
     return int(value) if isinstance(value, (float, np.floating)) else value
 
 
 def _sizes(value: Any) -> Any:
-    """Return a size, or several, as integers."""
+    """Convert a size, or a sequence of sizes, from floats to integers, rounding towards zero."""
     if isinstance(value, (list, tuple)):
         return tuple(bound(size) for size in value)
     if isinstance(value, np.ndarray) and value.dtype.kind == "f":
@@ -77,7 +77,7 @@ def _sizes(value: Any) -> Any:
 
 
 def _sized(function: Callable[..., Any], position: int, name: str) -> Callable[..., Any]:
-    """Let the argument of a function that is a size be a float."""
+    """Wrap a function to accept floats in its size argument, which has this position and keyword."""
 
     def sized(*args: Any, **options: Any) -> Any:
         if len(args) > position:
@@ -94,7 +94,7 @@ def _all_sizes(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _ragged(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a function make an array of objects of lists that differ in length, as it did before numpy 1.24."""
+    """Wrap a function to return an array of objects for lists of different lengths, as before numpy 1.24."""
 
     def made(value: Any, *args: Any, **options: Any) -> Any:
         try:
@@ -113,7 +113,7 @@ def _divide(left: Any, right: Any, *args: Any, **options: Any) -> Any:
 
 
 def _overlay(base: types.ModuleType, **names: Any) -> types.ModuleType:
-    """Return a module that has some names of its own, and all others from another as that has them then."""
+    """Return a module with these names; all other names are looked up in ``base`` when they are used."""
     module = types.ModuleType(base.__name__, base.__doc__)
     vars(module).update(names, __getattr__=lambda name: getattr(base, name), __all__=getattr(base, "__all__", []))
     return module
@@ -143,5 +143,5 @@ def _numpy() -> types.ModuleType:
     )
 
 
-#: numpy as sources for Python 2 know it.
+#: numpy with the semantics that Python 2 sources expect.
 NUMPY = _numpy()

@@ -1,4 +1,4 @@
-"""Which Python a source was written for: told by parsing it, and by names that only one of the two has."""
+"""Detects whether a source is Python 2 or Python 3, by its syntax and by names that only one of them has."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from reproduction.pycaffe.python2 import library
 
-# Names that are no builtins of Python 3, modules that it has not, and methods that its dicts have not.
+# Builtins, modules, attributes of modules, and methods of dicts that Python 3 does not have.
 _NAMES = frozenset(
     ["apply", "basestring", "buffer", "cmp", "execfile", "file", "intern", "long", "raw_input", "reduce", "reload",
      "unichr", "unicode", "xrange"]
@@ -26,7 +26,7 @@ _ATTRIBUTES = {
 }
 _METHODS = frozenset({"has_key", "iteritems", "iterkeys", "itervalues"})
 
-# Modules, and a name of sys, that only a source for both Pythons asks for.
+# Modules that only a source for both Python 2 and Python 3 imports.
 _BRIDGES = frozenset({"builtins", "future", "past", "six"})
 
 _PYTHON3_ONLY = (
@@ -36,10 +36,11 @@ _PYTHON3_ONLY = (
 
 
 def of(text: str) -> int | None:
-    """Return 2 or 3, the only Python that a source is for, or None: it may be for either.
+    """Return 2 or 3 if a source is for only that Python, or None if it fits both.
 
-    What does not parse as Python 3 is Python 2. What parses is Python 2 if it uses what only Python 2 has, outside a
-    ``try`` and without asking which Python runs it.
+    A source that does not parse as Python 3 is Python 2. One that parses is Python 3 if it uses syntax that only
+    Python 3 has. It is Python 2 if it uses names that only Python 2 has, unless this is inside a ``try`` or the source
+    checks the version or imports a compatibility module such as ``six``.
     """
     tree = parsed(text)
     if tree is None:
@@ -57,7 +58,7 @@ def of(text: str) -> int | None:
 
 
 def parsed(text: str) -> ast.Module | None:
-    """Parse a source as Python 3; None if it is not."""
+    """Parse a source as Python 3; return None if it has a syntax error."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -67,11 +68,13 @@ def parsed(text: str) -> ast.Module | None:
 
 
 def of_program(script: Path, folders: Sequence[Path]) -> int:
-    """Return 2 if the script, or one of its own modules that it imports, is for Python 2 alone, else 3.
+    """Return 2 if the script or one of the program's modules that it imports is for Python 2 only, else 3.
+
+    Imports are followed recursively.
 
     Args:
-        script: the file of the program.
-        folders: where its own modules are looked for.
+        script: The main file of the program.
+        folders: The folders in which to search for the program's modules, after the importing file's folder.
     """
     waiting, seen = [script], {script}
     while waiting:
@@ -89,7 +92,7 @@ def of_program(script: Path, folders: Sequence[Path]) -> int:
 
 
 def _files(module: str, folders: Sequence[Path]) -> Iterator[Path]:
-    """Yield the file of a module, and those of the packages that it is in."""
+    """Yield the file of a module and the ``__init__.py`` files of its packages."""
     for folder in folders:
         at = folder
         for part in module.split("."):

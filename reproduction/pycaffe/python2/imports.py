@@ -1,4 +1,4 @@
-"""Imports of a program: each of its own modules is read as the Python that it was written for."""
+"""Imports the modules of a program: translates Python 2 sources, and loads Python 3 sources unchanged."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ _LOST = re.compile(rf"\.({'|'.join(methods.LOST)})\s*\(|\bcopy\s*=\s*False")
 
 
 class Loader(machinery.SourceFileLoader):
-    """Loads a source of Python 3 as Python does, and one of Python 2 translated; nothing translated is written.
+    """A loader that translates Python 2 sources in memory, and loads Python 3 sources as Python does.
+
+    Python 3 sources that may use interfaces removed from numpy are rewritten in memory too.
 
     Attributes:
-        python2: whether what may be for either Python is taken as Python 2.
+        python2: Whether to treat a source that fits both Python 2 and Python 3 as Python 2.
     """
 
     python2 = False
 
     def get_code(self, fullname: str) -> types.CodeType | None:
-        """Return the module's code."""
+        """Return the module's code, translated or rewritten if necessary."""
         path = self.get_filename(fullname)
         if (text := self._python2_text()) is not None:
             return translate.compiled(text, path)
@@ -41,7 +43,7 @@ class Loader(machinery.SourceFileLoader):
         return super().get_code(fullname)
 
     def exec_module(self, module: types.ModuleType) -> None:
-        """Run the module."""
+        """Run the module, with Python 2's builtins if it is Python 2."""
         if self._python2_text() is not None:
             module.__dict__["__builtins__"] = names.BUILTINS
         elif self._lost_text() is not None:
@@ -52,15 +54,15 @@ class Loader(machinery.SourceFileLoader):
         try:
             return importlib.util.decode_source(self.get_data(self.path))
         except (SyntaxError, UnicodeDecodeError):
-            return None  # Python says what is wrong with it
+            return None  # Python reports the error when it loads the source
 
     def _lost_text(self) -> str | None:
-        """Return the source if it may call methods, or pass arguments, that numpy has no more."""
+        """Return the source if it may call removed methods or pass ``copy=False``, else None."""
         text = self._text()
         return text if text is not None and _LOST.search(text) else None
 
     def _python2_text(self) -> str | None:
-        """Return the source if it is for Python 2."""
+        """Return the source if it is Python 2, else None."""
         text = self._text()
         if text is None:
             return None
@@ -83,7 +85,7 @@ def _find(path: str) -> importlib.abc.PathEntryFinder:
 
 
 def is_own(path: str) -> bool:
-    """Say whether a file or folder is the program's: not Python's, not an installed package's, not this one's."""
+    """Return whether a file or folder is the program's: not part of Python, installed packages or this project."""
     folder = Path(os.path.realpath(path or os.curdir))
     return not any(folder.is_relative_to(other) for other in _installed())
 
@@ -95,7 +97,7 @@ def _installed() -> list[Path]:
 
 
 def install() -> None:
-    """Read every module that is imported from now on as the Python that it was written for."""
+    """Install the import hook that loads the program's modules with ``Loader`` from now on."""
     if _find not in sys.path_hooks:
         sys.path_hooks.insert(0, _find)
-        sys.path_importer_cache.clear()
+        sys.path_importer_cache.clear()  # cached finders would bypass the hook

@@ -1,4 +1,4 @@
-"""Python 2's library, where Python 3's module of that name does something else, lacks a name, or is not there.
+"""Modules of Python 2's standard library that are different, incomplete or missing in Python 3.
 
 Source: docs.python.org/2.7/library; python/cpython@v2.7.18 Lib/random.py L186-L345 (randrange, choice, shuffle,
 sample), Lib/string.py, compared with Python 2.7.18 in the tests.
@@ -27,36 +27,44 @@ from reproduction.pycaffe.python2.streams import StringIO, as_bytes, as_text, bi
 
 
 class Random(random.Random):
-    """Python 2's generator: the same numbers for the same seed in every method."""
+    """Python 2's random number generator; for the same seed, each method returns Python 2's numbers."""
 
     def seed(self, a: Any = None, version: int = 1) -> None:
-        """Begin anew, from a number, a string or the clock."""
+        """Seed the generator with Python 2's algorithm, from a number, a string, or None for a random seed."""
         super().seed(a, version=1)
 
     def randrange(self, start: int, stop: int | None = None, step: int = 1) -> int:
-        """Draw one of ``range(start, stop, step)``."""
+        """Return a random element of ``range(start, stop, step)``.
+
+        Raises:
+            ValueError: If the range is empty.
+        """
         choices = range(start) if stop is None else range(start, stop, step)
         if not choices:
             raise ValueError("empty range for randrange()")
         return choices[self._below(len(choices))]
 
     def randint(self, a: int, b: int) -> int:
-        """Draw an integer from ``a`` to ``b``, both among them."""
+        """Return a random integer from ``a`` to ``b``, inclusive."""
         return self.randrange(a, b + 1)
 
     def choice(self, seq: Any) -> Any:
-        """Draw one of a sequence."""
+        """Return a random element of a sequence."""
         return seq[int(self.random() * len(seq))]
 
     def shuffle(self, x: MutableSequence[Any], random: Callable[[], float] | None = None) -> None:
-        """Put a list in a random order."""
+        """Shuffle a list in place; ``random`` is a function that returns floats in [0, 1)."""
         draw = random or self.random
         for i in reversed(range(1, len(x))):
             j = int(draw() * (i + 1))
             x[i], x[j] = x[j], x[i]
 
     def sample(self, population: Any, k: int) -> list[Any]:  # type: ignore[override]
-        """Draw ``k`` of a population, none twice."""
+        """Return ``k`` random elements of a population, without replacement.
+
+        Raises:
+            ValueError: If ``k`` is negative or larger than the population.
+        """
         n = len(population)
         if not 0 <= k <= n:
             raise ValueError("sample larger than population")
@@ -80,7 +88,7 @@ class Random(random.Random):
 
 
 def _changed(module: types.ModuleType, **names: Any) -> types.ModuleType:
-    """Return a module like another, with some names changed or added."""
+    """Return a copy of a module with these names changed or added."""
     changed = types.ModuleType(module.__name__, module.__doc__)
     changed.__dict__.update({name: value for name, value in vars(module).items() if name not in vars(changed)})
     changed.__dict__.update(names)
@@ -128,12 +136,12 @@ def _string_module() -> types.ModuleType:
         "lowercase": string.ascii_lowercase,
         "uppercase": string.ascii_uppercase,
     }
-    # Python 3 has the same characters in another order.
+    # Python 3 has the same whitespace characters in a different order.
     return _changed(string, **named, **errors, **letters, whitespace="\t\n\x0b\x0c\r ")
 
 
 def translate(text: str, table: Any, deletions: str = "") -> str:
-    """Delete characters, then map those that are left; ``table`` may be None."""
+    """Delete the characters in ``deletions``, then map the others by ``table``, unless it is None."""
     kept = "".join(character for character in text if character not in deletions) if deletions else text
     return kept if table is None else kept.translate(table)
 
@@ -150,7 +158,7 @@ def _types_module() -> types.ModuleType:
 
 
 class _Unpickler(pickle.Unpickler):
-    # A pickle of Python 2 holds arrays as text, a byte for each character.
+    # Python 2 pickles store arrays as strings of bytes; latin1 decodes each byte to one character.
     def __init__(self, file: Any, **options: Any):
         super().__init__(binary(file), **{"encoding": "latin1", **options})
 
@@ -195,7 +203,7 @@ def _check_output(*args: Any, **options: Any) -> Any:
     return as_text(subprocess.check_output(*args, **options))
 
 
-#: Modules that translated sources are given, by name.
+#: The modules that translated sources import, by name.
 MODULES: dict[str, types.ModuleType] = {
     "UserDict": _made(
         "UserDict",
@@ -209,7 +217,7 @@ MODULES: dict[str, types.ModuleType] = {
     "io": _changed(io, StringIO=StringIO),
     "itertools": _changed(itertools, izip=zip, imap=_imap, ifilter=filter, izip_longest=itertools.zip_longest,
                           ifilterfalse=itertools.filterfalse),
-    # To a float, which is divided as one.
+    # Python 2's ceil and floor return floats; integers would change the division that follows.
     "math": _changed(math, ceil=lambda x: float(math.ceil(x)) if math.isfinite(x) else float(x),
                      floor=lambda x: float(math.floor(x)) if math.isfinite(x) else float(x)),
     "numpy": arrays.NUMPY,
@@ -222,7 +230,7 @@ MODULES: dict[str, types.ModuleType] = {
     "subprocess": _changed(subprocess, check_output=_check_output),
     "types": _types_module(),
 }  # fmt: skip
-#: The modules among them that Python 3 has not, and of the others the names that it has not.
+#: The modules among them that Python 3 does not have, and the names that Python 3's versions of the others lack.
 LOST_MODULES = frozenset(MODULES) - sys.stdlib_module_names - {"numpy", "numpy.random"}
 LOST_NAMES = {
     name: frozenset(vars(module)) - set(dir(sys.modules[name]))

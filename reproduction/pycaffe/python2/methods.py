@@ -1,6 +1,7 @@
-"""Methods that objects have no more, called as they were.
+"""Methods that have been removed from strings, arrays and other objects.
 
-Python's and numpy's own types cannot be given a method back, so that calls of these names are made to ask here.
+Methods cannot be added to the builtin types of Python and numpy. Instead, ``translate`` replaces calls of these names
+by calls of ``find``.
 
 Source: numpy.org/doc/stable/release (2.0.0, 2.3.0); docs.python.org/2.7/library/stdtypes.html (string methods).
 """
@@ -27,7 +28,7 @@ def _itemset(array: Any, *where_and_value: Any) -> None:
         array[where[0] if len(where) == 1 else tuple(where)] = value
 
 
-#: Methods of arrays, pictures and XML trees.
+#: Removed methods of arrays, images and XML trees.
 LOST: dict[str, Callable[..., Any]] = {
     "fromstring": lambda owner, *args: owner.frombytes(*args),
     "itemset": _itemset,
@@ -42,12 +43,12 @@ _OF_TEXT: dict[str, Callable[..., Any]] = {
     "translate": library.translate,
 }
 
-#: The names of all.
+#: The names of all methods that Python 2 sources look up here.
 PYTHON2 = frozenset({*LOST, *_OF_TEXT})
 
 
 def find(owner: Any, name: str) -> Callable[..., Any]:
-    """Return a method by its name: the object's own, else what stood for it."""
+    """Return a bound method: Python 2's version for a string, else the object's method, else the replacement."""
     if isinstance(owner, str) and name in _OF_TEXT:
         return partial(_OF_TEXT[name], owner)
     if name in LOST and not hasattr(owner, name):
@@ -57,7 +58,7 @@ def find(owner: Any, name: str) -> Callable[..., Any]:
 
 
 def message(owner: Any) -> Any:
-    """Return ``owner.message``; an exception without one had its only argument there."""
+    """Return ``owner.message``; for an exception without it, the only argument, or ``""``, as in Python 2."""
     if isinstance(owner, BaseException) and not hasattr(owner, "message"):
         return owner.args[0] if len(owner.args) == 1 else ""
     return owner.message

@@ -1,4 +1,4 @@
-"""What Python 2's names meant: its builtins, and its imports.
+"""Python 2's builtins and import rules, for translated modules.
 
 Source: docs.python.org/2.7/library/functions.html, compared with Python 2.7.18 in the tests.
 """
@@ -17,12 +17,12 @@ from typing import Any
 from reproduction.pycaffe.python2 import arrays, library, methods, translate
 from reproduction.pycaffe.python2.streams import as_text, open_file
 
-# Modules of MODULES that Python 3 has, too, or that are no part of Python: no other file is meant by their names.
+# Names in MODULES that always mean the library's module; for the others, a module of the program takes precedence.
 _PYTHON3 = sys.stdlib_module_names | {"numpy"}
 
 
 def compare(left: Any, right: Any) -> int:
-    """Return -1, 0 or 1: ``cmp``."""
+    """Return -1, 0 or 1, as Python 2's ``cmp`` does."""
     return int(left > right) - int(left < right)
 
 
@@ -59,7 +59,11 @@ def _import(
     fromlist: Sequence[str] = (),
     level: int = 0,
 ) -> Any:
-    """Import as Python 2 does: in a package, a module of that package comes first; then Python 2's library."""
+    """Import a module as Python 2 does.
+
+    Inside a package, search that package first (an implicit relative import), then Python 2's library, then the
+    other modules.
+    """
     package = (globals or {}).get("__package__")
     top = name.split(".")[0]
     if level == 0 and package and importlib.util.find_spec(f"{package}.{top}") is not None:
@@ -80,7 +84,7 @@ def _compile(source: Any, filename: str, mode: str, *args: Any, **options: Any) 
 
 
 def _code(source: Any, mode: str, true_division: bool) -> Any:
-    """Return what ``exec`` and ``eval`` are to run: the code of a text, anything else as it is."""
+    """Compile the source that ``exec`` or ``eval`` runs; return a value that is not text or bytes unchanged."""
     if not isinstance(source, (str, bytes)):
         return source
     return _translated_code(as_text(source), mode, true_division)

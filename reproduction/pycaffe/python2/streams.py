@@ -1,7 +1,7 @@
-"""Files and string buffers that take text and bytes alike, as Python 2's ``str`` was both.
+"""Files and string buffers that accept both text and bytes, since Python 2's ``str`` was both.
 
-Text is the UTF-8 of its bytes, and bytes that are no UTF-8 travel in it as surrogates, so that either can be made of
-the other without loss.
+Text and bytes are converted by UTF-8 with the error handler ``surrogateescape``, so that any bytes can be converted to
+text and back without loss.
 
 Source: docs.python.org/2.7/library/stringio.html; docs.python.org/2.7/library/functions.html (open, file).
 """
@@ -17,22 +17,22 @@ _ENCODING, _ERRORS = "utf-8", "surrogateescape"
 
 
 def as_bytes(value: Any) -> Any:
-    """Return the bytes of a text; any other value as it is."""
+    """Encode a text to bytes; return any other value unchanged."""
     return value.encode(_ENCODING, _ERRORS) if isinstance(value, str) else value
 
 
 def as_text(value: Any) -> Any:
-    """Return the text of bytes; any other value as it is."""
+    """Decode bytes to text; return any other value unchanged."""
     return value.decode(_ENCODING, _ERRORS) if isinstance(value, bytes) else value
 
 
 class StringIO(io.BytesIO):
-    """``StringIO.StringIO`` and ``cStringIO.StringIO``.
+    """Python 2's ``StringIO.StringIO`` and ``cStringIO.StringIO``.
 
-    While it holds nothing but text, it returns text; as soon as bytes, or text that is no UTF-8, were put in, bytes.
+    A buffer returns text until a program writes bytes, or text with escaped bytes, to it; then it returns bytes.
 
     Args:
-        buf: what it holds at first, text or bytes.
+        buf: The initial contents, text or bytes.
     """
 
     def __init__(self, buf: str | bytes = ""):
@@ -50,41 +50,41 @@ class StringIO(io.BytesIO):
         return as_text(found) if self._text else found
 
     def write(self, value: Any) -> int:
-        """Write text or bytes."""
+        """Write text or bytes, and return the number of bytes."""
         self._note(value)
         return super().write(as_bytes(value))
 
     def writelines(self, lines: Iterable[Any]) -> None:
-        """Write several texts or bytes."""
+        """Write each item of ``lines``, text or bytes, without adding line ends."""
         for line in lines:
             self.write(line)
 
     def read(self, size: int | None = -1) -> Any:
-        """Read to the end, or so many bytes."""
+        """Read up to ``size`` bytes, or to the end if ``size`` is negative or None."""
         return self._shown(super().read(size))
 
     def readline(self, size: int | None = -1) -> Any:
-        """Read a line."""
+        """Read a line, or at most ``size`` bytes of it."""
         return self._shown(super().readline(size))
 
     def readlines(self, hint: int | None = -1) -> list[Any]:
-        """Read the lines that are left."""
+        """Read the remaining lines; stop after ``hint`` bytes if it is positive."""
         return [self._shown(line) for line in super().readlines(hint)]
 
     def __next__(self) -> Any:
         return self._shown(super().__next__())
 
     def getvalue(self) -> Any:
-        """Return all that it holds."""
+        """Return the whole contents."""
         return self._shown(super().getvalue())
 
     def reset(self) -> None:
-        """Go back to the start."""
+        """Set the position to the start."""
         self.seek(0)
 
     @property
     def len(self) -> int:
-        """The number of bytes."""
+        """The size of the contents in bytes."""
         return self.getbuffer().nbytes
 
     buf = property(getvalue)
@@ -92,7 +92,7 @@ class StringIO(io.BytesIO):
 
 
 class _TextFile(io.TextIOWrapper):
-    """A text file that also takes bytes."""
+    """A text file that also accepts bytes."""
 
     def write(self, value: Any) -> int:
         if isinstance(value, str):
@@ -103,7 +103,7 @@ class _TextFile(io.TextIOWrapper):
 
 
 class _BinaryFile(io.BufferedWriter):
-    """A file open for writing bytes, which also takes text."""
+    """A binary file open for writing that also accepts text."""
 
     def write(self, value: Any) -> int:
         return super().write(as_bytes(value))
@@ -113,14 +113,23 @@ class _BinaryFile(io.BufferedWriter):
 
 
 class _BothWays(io.BufferedRandom):
-    """A file open for reading and writing bytes, which also takes text."""
+    """A binary file open for reading and writing that also accepts text."""
 
     def write(self, value: Any) -> int:
         return super().write(as_bytes(value))
 
 
 def open_file(name: Any, mode: str = "r", buffering: int = -1) -> Any:
-    """Open a file as Python 2's ``open`` does: no line ends are changed but with ``U``, and both kinds are written."""
+    r"""Open a file as Python 2's ``open`` does.
+
+    Line ends are not converted, except to ``\n`` when reading in a mode with ``U``. Files open for writing accept text
+    and bytes.
+
+    Args:
+        name: The file.
+        mode: Python 2's mode, such as ``r``, ``wb`` or ``rU``.
+        buffering: In text mode, 0 or 1 selects line buffering; other values have no effect.
+    """
     wanted = mode.replace("U", "") or "r"
     if "b" not in wanted:
         newline = None if "U" in mode else "\n"
@@ -135,7 +144,7 @@ def open_file(name: Any, mode: str = "r", buffering: int = -1) -> Any:
 
 
 def binary(file: Any) -> Any:
-    """Return what of an open file reads and writes bytes: the file itself, or a text file's own buffer."""
+    """Return the binary file under a text file, after flushing it; return a binary file unchanged."""
     if isinstance(file, io.TextIOWrapper):
         file.flush()
         return file.buffer

@@ -1,4 +1,4 @@
-"""Python 2 to Python 3: the syntax by fissix, then division, a few methods' names, and the lines of the original."""
+"""Translates Python 2 to Python 3: fissix the syntax; this module division, some methods, and line numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from reproduction.caffe.errors import ReproductionError
 from reproduction.pycaffe.python2 import methods
 
-#: The names by which translated sources call what ``names.BUILTINS`` has under them.
+#: The names under which translated sources call helper functions; ``names.BUILTINS`` defines them.
 BOUND, CODE, DIVIDE, DIVIDE_NAME, DIVIDE_ITEM, DIVIDE_ATTRIBUTE, MESSAGE, METHOD = (
     f"__python2_{what}__"
     for what in ("bound", "code", "divide", "divide_name", "divide_item", "divide_attribute", "message", "method")
@@ -21,8 +21,8 @@ BOUND, CODE, DIVIDE, DIVIDE_NAME, DIVIDE_ITEM, DIVIDE_ATTRIBUTE, MESSAGE, METHOD
 
 _TAB = 8
 
-# What fissix rewrites. Names that are builtins in Python 2 are left: a translated module finds Python 2's, see
-# ``names.BUILTINS``; so are modules of ``library.MODULES``.
+# The fixers of fissix to run. None is needed for Python 2's builtins and the modules of ``library.MODULES``, which
+# translated modules find under their old names; see ``names.BUILTINS``.
 _FIXERS = [
     f"fissix.fixes.fix_{name}"
     for name in (
@@ -36,22 +36,23 @@ _METHODS = {"__div__": "__truediv__", "__rdiv__": "__rtruediv__", "__idiv__": "_
 
 
 def compiled(text: str, path: str, mode: str = "exec", true_division: bool = False) -> types.CodeType:
-    """Compile a Python 2 source.
+    """Translate a Python 2 source and compile it; line numbers in tracebacks are those of the original.
 
     Args:
-        text: the source.
-        path: its file, for tracebacks; their lines are those of the file.
+        text: The source.
+        path: Its file, for tracebacks.
         mode: ``"exec"``, or ``"eval"`` for an expression.
-        true_division: whether ``/`` is already that of Python 3, as for a text that such a source executes.
+        true_division: Whether ``/`` is true division even without a ``__future__`` import, as in a text executed by a
+            source that has this import.
 
     Raises:
-        SyntaxError: it is neither Python 2 nor Python 3.
-        ReproductionError: fissix is not installed.
+        SyntaxError: If the source is neither Python 2 nor Python 3.
+        ReproductionError: If fissix is not installed.
     """
     text = text.strip() if mode == "eval" else _without_tabs(text)
     translated = _translated(text, path)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what Python 3 has to say about a source for Python 2
+        warnings.simplefilter("ignore")  # Python 3 warns of invalid escapes and the like in Python 2 sources
         tree = ast.parse(translated, path, mode)
         statements = getattr(tree, "body", []) if mode == "exec" else []
         features = {alias.name for node in statements if _is_future(node) for alias in node.names}
@@ -61,13 +62,13 @@ def compiled(text: str, path: str, mode: str = "exec", true_division: bool = Fal
 
 
 def modern(text: str, path: str) -> types.CodeType:
-    """Compile a source of Python 3 that may call methods and pass arguments which numpy has no more."""
+    """Compile a Python 3 source that may call removed methods, or pass ``copy=False`` to ``array`` as in numpy 1."""
     tree = ast.fix_missing_locations(_Lost(methods.LOST).visit(ast.parse(text, path)))
     return compile(tree, path, "exec", dont_inherit=True)
 
 
 def _without_tabs(text: str) -> str:
-    """Indent by spaces: a tab goes to the next multiple of 8. What is inside strings stays.
+    """Expand tabs in the indentation to multiples of 8 columns, except in lines that begin inside a string.
 
     Source: docs.python.org/2.7/reference/lexical_analysis.html, 2.1.8.
     """
@@ -83,7 +84,7 @@ def _without_tabs(text: str) -> str:
 
 
 def _lines_inside_strings(lines: list[str]) -> set[int]:
-    """Return the numbers of the lines that begin within a string."""
+    """Return the numbers, from 1, of the lines that begin inside a string."""
     from fissix.pgen2 import token, tokenize
 
     inside: set[int] = set()
@@ -93,7 +94,7 @@ def _lines_inside_strings(lines: list[str]) -> set[int]:
             if kind == token.STRING:
                 inside.update(range(start[0] + 1, end[0] + 1))
     except (tokenize.TokenError, IndentationError):
-        pass  # where the source ends too early, or is indented wrongly: the parser says so
+        pass  # the parser reports the error later
     return inside
 
 
@@ -106,7 +107,7 @@ def _translated(text: str, path: str) -> str:
 
 
 def _syntax_error(error: Exception, text: str, path: str) -> SyntaxError:
-    """Say where a source is neither Python 2 nor Python 3: of the two places, the one that is further down."""
+    """Return the syntax error of Python 2 or of Python 3, whichever is at the later line."""
     *_, place = getattr(error, "context", None) or error.args
     line, column = place[:2] if isinstance(place, tuple) and isinstance(place[0], int) else place[1]
     lines = text.splitlines()
@@ -121,7 +122,7 @@ def _syntax_error(error: Exception, text: str, path: str) -> SyntaxError:
 
 @functools.cache
 def _tool() -> tuple[Any, tuple[type[Exception], ...]]:
-    """Return what translates, and what it raises where it cannot."""
+    """Return the fissix refactoring tool, and the exceptions that it raises for a syntax error."""
     try:
         from fissix.pgen2.parse import ParseError
         from fissix.pgen2.tokenize import TokenError
@@ -138,10 +139,12 @@ def _is_future(node: ast.stmt) -> bool:
 
 
 class _Lost(ast.NodeTransformer):
-    """Makes calls of methods that may be gone ask ``methods``, and undoes what numpy 2 made of an argument.
+    """A transformer that makes calls of removed methods go through ``methods.find``.
+
+    It also replaces ``array(copy=False)`` by ``array(copy=None)``, which has the meaning of numpy 1.
 
     Args:
-        names: of the methods.
+        names: The names of the methods.
     """
 
     def __init__(self, names: Iterable[str]):
@@ -155,15 +158,17 @@ class _Lost(ast.NodeTransformer):
             elif node.func.attr == "array":
                 for keyword in node.keywords:
                     if keyword.arg == "copy" and isinstance(keyword.value, ast.Constant) and not keyword.value.value:
-                        keyword.value.value = None  # as few copies as possible, which False was before numpy 2
+                        keyword.value.value = None  # copy only if necessary, as False did before numpy 2
         return node
 
 
 class _Meaning(_Lost):
-    """Makes calls of ``names`` of what parses alike and means something else.
+    """A transformer for code that is valid in both Pythons but has another meaning in Python 2.
+
+    It replaces division, slices, ``eval``, ``exec``, ``.message`` and some methods by calls of helper functions.
 
     Args:
-        true_division: whether the source has ``from __future__ import division``.
+        true_division: Whether the source has ``from __future__ import division``.
     """
 
     def __init__(self, true_division: bool):
@@ -222,7 +227,7 @@ def _call(name: str, *arguments: ast.expr) -> ast.Call:
 
 
 def _index(node: ast.expr) -> ast.expr:
-    """Write what is in the brackets of ``x[...]`` as an argument."""
+    """Return the index of a subscript as an expression, with slices as ``slice(...)`` calls."""
     if isinstance(node, ast.Slice):
         return _call("slice", *(part or ast.Constant(None) for part in (node.lower, node.upper, node.step)))
     if isinstance(node, ast.Tuple):
@@ -231,7 +236,7 @@ def _index(node: ast.expr) -> ast.expr:
 
 
 def _lines(text: str, translated: str) -> list[int]:
-    """Give the line of the original, from 1, of each line of the translation, from 0."""
+    """Map lines of the translation to lines of the original: item ``i`` is for line ``i + 1``; lines start at 1."""
     old, new = text.splitlines(), translated.splitlines()
     if len(old) == len(new) or (len(old) + 1 == len(new) and not new[-1]):
         return list(range(1, len(new) + 2))
@@ -243,7 +248,7 @@ def _lines(text: str, translated: str) -> list[int]:
 
 
 def _place(tree: ast.AST, lines: list[int]) -> None:
-    """Put every node on its line of the original; columns are not known, and are said to be not."""
+    """Set the line of every node to that of the original; columns are unknown and set to -1."""
     ast.fix_missing_locations(tree)
     for node in ast.walk(tree):
         if isinstance(node, (ast.stmt, ast.expr, ast.excepthandler, ast.arg, ast.keyword, ast.alias)):

@@ -1,4 +1,4 @@
-"""Running a program that says ``import caffe``: aliases of modules, and names that libraries removed since.
+"""Runs programs that import caffe: installs module aliases, and restores names that libraries have removed.
 
 This room imports all other rooms of ``pycaffe``.
 """

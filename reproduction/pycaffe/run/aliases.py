@@ -1,4 +1,4 @@
-"""The names by which programs import this package: ``caffe`` with its modules, and ``google.protobuf.text_format``."""
+"""Aliases under which programs import this package: ``caffe`` and its modules, and protobuf's ``text_format``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ _MODULES = {
 
 
 def install() -> None:
-    """Let ``import caffe`` find this package from now on, in this process; ``text_format`` takes our messages, too."""
+    """Install this package as ``caffe`` in ``sys.modules`` of this process.
+
+    Also replace ``google.protobuf.text_format`` by a module that supports the messages of ``caffe_pb2``. If Google's
+    protobuf is not installed, install a stand-in for ``google.protobuf.message`` too.
+    """
     sys.modules["caffe"] = sys.modules["caffe.pycaffe"] = pycaffe
     pycaffe.pycaffe = pycaffe  # type: ignore[attr-defined]
     for name, home in _MODULES.items():

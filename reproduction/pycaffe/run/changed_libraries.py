@@ -1,6 +1,6 @@
-"""What libraries changed in more than names since programs for Caffe were written: one function for each module.
+"""Restores interfaces of libraries that changed in more than names: one function for each module.
 
-Each takes the module and restores what is missing; what is there stays. See ``removed_names``.
+Each function takes the imported module and adds or wraps what programs for Caffe use. See ``removed_names``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,12 @@ def _give(owner: Any, **names: Any) -> None:
 
 
 def _renamed(function: Callable[..., Any], **today: str | None) -> Callable[..., Any]:
-    """Let a function take arguments by the names that they had; those without a name today are ignored."""
+    """Wrap a function to accept keyword arguments by their old names.
+
+    Args:
+        function: The function.
+        today: Old name -> new name, or None to ignore the argument.
+    """
 
     @wraps(function)
     def called(*args: Any, **options: Any) -> Any:
@@ -48,18 +53,18 @@ def _renamed(function: Callable[..., Any], **today: str | None) -> Callable[...,
 
 
 def inspect(module: Any) -> None:
-    """``getargspec``, which returns four values."""
+    """Restore ``getargspec``, which returns four values."""
     _give(module, getargspec=lambda function: ArgSpec(*module.getfullargspec(function)[:4]))
 
 
 def unittest(module: Any) -> None:
-    """The names of assertions."""
+    """Restore the old names of assertion methods."""
     case = module.TestCase
     _give(case, **{name: getattr(case, today) for name, today in _ASSERTIONS.items()})
 
 
 def yaml(module: Any) -> None:
-    """``load`` without a loader: the safe one, since a file is data; tags that name Python objects are refused."""
+    """Restore ``load`` without a loader; it uses the safe loader, which rejects tags that create Python objects."""
     for name in ("load", "load_all"):
         setattr(module, name, _safe(getattr(module, name), module.SafeLoader))
 
@@ -69,7 +74,7 @@ def _safe(load: Callable[..., Any], loader: Any) -> Callable[..., Any]:
 
 
 def pillow(module: Any) -> None:
-    """Methods of pictures."""
+    """Restore methods of ``Image``."""
     picture = module.Image
 
     def offset(self: Any, xoffset: int, yoffset: int | None = None) -> Any:
@@ -80,7 +85,7 @@ def pillow(module: Any) -> None:
 
 
 def pillow_draw(module: Any) -> None:
-    """The size of a text."""
+    """Restore ``textsize`` of ``ImageDraw``, the size of a text in pixels."""
 
     def textsize(self: Any, text: str, font: Any = None, *args: Any, **options: Any) -> tuple[int, int]:
         _, _, right, bottom = self.textbbox((0, 0), text, font, *args, **options)
@@ -90,7 +95,7 @@ def pillow_draw(module: Any) -> None:
 
 
 def pillow_font(module: Any) -> None:
-    """The size of a text in a font."""
+    """Restore ``getsize`` of fonts, the size of a text in pixels."""
 
     def getsize(self: Any, text: str, *args: Any, **options: Any) -> tuple[int, int]:
         _, _, right, bottom = self.getbbox(text, *args, **options)
@@ -101,7 +106,7 @@ def pillow_font(module: Any) -> None:
 
 
 def opencv(module: Any) -> None:
-    """Constants of OpenCV 2, by either of the names that they had."""
+    """Restore constants of OpenCV 2 in ``cv2``, and ``cv2.cv`` for the names with the prefix ``CV_``."""
     _give(
         module,
         CV_AA=module.LINE_AA,
@@ -122,7 +127,7 @@ def opencv(module: Any) -> None:
 
 
 def h5py(module: Any) -> None:
-    """``dataset.value``, and files that are open for writing where no mode is named."""
+    """Restore ``Dataset.value``, and ``"a"`` (read and write) as the default mode of ``File``."""
     _give(module.Dataset, value=property(lambda self: self[()]))
     begin = module.File.__init__
 
@@ -134,17 +139,17 @@ def h5py(module: Any) -> None:
 
 
 def matplotlib(module: Any) -> None:
-    """``use(backend, warn=)``."""
+    """Restore ``use(backend, warn=)``; ``warn`` is ignored."""
     module.use = _renamed(module.use, warn=None)
 
 
 def matplotlib_cm(module: Any) -> None:
-    """``get_cmap``."""
+    """Restore ``get_cmap``."""
     _give(module, get_cmap=lambda name=None, lut=None: importlib.import_module("matplotlib.pyplot").get_cmap(name, lut))
 
 
 def matplotlib_pyplot(module: Any) -> None:
-    """``hold``, which is always on, the densities of a histogram, and the colour behind a plot."""
+    """Restore ``hold``, which is now always on, ``hist(normed=)``, and the ``axis_bgcolor`` methods of axes."""
     axes = module.Axes
     for owner in (module, axes, module.Figure):
         _give(owner, hold=lambda *args: None, ishold=lambda *args: True)
@@ -154,5 +159,5 @@ def matplotlib_pyplot(module: Any) -> None:
 
 
 def skimage_io(module: Any) -> None:
-    """``as_grey``."""
+    """Restore ``imread(as_grey=)``."""
     module.imread = _renamed(module.imread, as_grey="as_gray")

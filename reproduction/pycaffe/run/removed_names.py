@@ -1,7 +1,7 @@
-"""Names that libraries removed since programs for Caffe were written, restored in this process.
+"""Restores, in this process, names that libraries have removed since programs for Caffe were written.
 
-Only a name that is missing is restored, and only one whose meaning another name has today. A library that the program
-imports later, if at all, gets its names when it is imported.
+A name is restored only if it is missing and an equivalent still exists. A library that the program imports later is
+changed when it is imported.
 
 Source: the release notes of numpy 1.20 to 2.3, scipy 1.0 to 1.17, Pillow 3 to 13, scikit-image 0.10 to 0.26,
 Matplotlib 2 to 3.11, h5py 3.0, PyYAML 6.0 and Python 3.0 to 3.13.
@@ -28,7 +28,7 @@ Change = Callable[[Any], None]
 
 
 def _fromstring(string: bytes, dtype: Any = float, count: int = -1, sep: str = "") -> Any:
-    """Read an array of bytes, or of text if there is a separator."""
+    """Return an array copied from bytes, or parsed from text if ``sep`` is set, as ``numpy.fromstring`` did."""
     return np.frombuffer(string, dtype, count).copy() if sep == "" else _NUMPY_FROMSTRING(string, dtype, count, sep=sep)
 
 
@@ -43,7 +43,7 @@ class _Cast:
 
 
 def _random_integers(low: int, high: int | None = None, size: Any = None) -> Any:
-    """Draw integers from ``low``, or 1, to ``high``, which is among them."""
+    """Draw integers from ``low`` to ``high``, inclusive; from 1 to ``low`` if ``high`` is None."""
     first, last = (1, low) if high is None else (low, high)
     return np.random.randint(first, last + 1, size)
 
@@ -55,7 +55,7 @@ def _scalar_type(value: Any) -> Any:
         return None
 
 
-# Module -> name -> what it was.
+# Module -> removed name -> its value.
 _VALUES: dict[str, dict[str, Any]] = {
     "numpy": {
         "Inf": np.inf,
@@ -99,7 +99,7 @@ _VALUES: dict[str, dict[str, Any]] = {
     "os": {"errno": errno},
 }
 
-# Module -> name -> where what it was is today.
+# Module -> removed name -> the path of its equivalent today.
 _MOVED: dict[str, dict[str, str]] = {
     "numpy": {
         "alltrue": "numpy.all", "bool8": "numpy.bool_", "bytes0": "numpy.bytes_", "cfloat": "numpy.complex128",
@@ -167,7 +167,7 @@ _MOVED: dict[str, dict[str, str]] = {
     "skimage.util": {"montage2d": "skimage.util.montage", "pad": "numpy.pad"},
 }  # fmt: skip
 
-# Modules that are not there any more, and what they are today.
+# Removed modules -> the modules that replace them.
 _MODULES = {
     **{name: f"PIL.{name}" for name in ("Image", "ImageChops", "ImageColor", "ImageDraw", "ImageEnhance", "ImageFile",
                                         "ImageFilter", "ImageFont", "ImageMath", "ImageOps", "ImagePalette",
@@ -178,7 +178,7 @@ _MODULES = {
     "sklearn.externals.joblib": "joblib",
 }  # fmt: skip
 
-# Module -> a function that changes more of it than names.
+# Module -> the function that restores its changed interfaces.
 _CHANGES: dict[str, Change] = {
     "PIL.Image": changed_libraries.pillow,
     "PIL.ImageDraw": changed_libraries.pillow_draw,
@@ -198,7 +198,7 @@ _CHANGES: dict[str, Change] = {
 
 
 def restore() -> None:
-    """Restore the names, in what is imported at once and in the rest when it is."""
+    """Restore the names: in imported modules now, in all others when they are imported."""
     for name in {**_VALUES, **_MOVED, **_CHANGES}:
         if name in sys.modules:
             _change(sys.modules[name])
@@ -210,7 +210,7 @@ def restore() -> None:
 def _change(module: types.ModuleType) -> None:
     name = module.__name__
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of names that are still there, but deprecated
+        warnings.simplefilter("ignore")  # hasattr() on a deprecated name warns
         _give(module, _VALUES.get(name, {}))
         for old, today in _MOVED.get(name, {}).items():
             if not hasattr(module, old):
@@ -226,7 +226,7 @@ def _give(module: types.ModuleType, names: Mapping[str, Any]) -> None:
 
 
 def _find(path: str) -> Any:
-    """Return what is at a dotted path, such as ``numpy.inf``; None where this version does not have it either."""
+    """Return the object at a dotted path, such as ``numpy.inf``; None if the installed version does not have it."""
     module, _, name = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name) if module else importlib.import_module(name)
@@ -235,7 +235,7 @@ def _find(path: str) -> Any:
 
 
 class _Changing(importlib.abc.MetaPathFinder):
-    """Lets a library that is imported have its names at once."""
+    """A finder that restores the names of a library as soon as it is imported."""
 
     def find_spec(self, fullname: str, path: Any, target: object = None) -> importlib.machinery.ModuleSpec | None:
         if not any(fullname in table for table in (_VALUES, _MOVED, _CHANGES)):
@@ -253,11 +253,11 @@ class _Changing(importlib.abc.MetaPathFinder):
 
 
 class _Lost(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds modules of ``_MODULES`` where nothing else does."""
+    """A finder of last resort for the removed modules in ``_MODULES``."""
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> importlib.machinery.ModuleSpec | None:
         return importlib.machinery.ModuleSpec(fullname, self) if fullname in _MODULES else None
 
     def exec_module(self, module: types.ModuleType) -> None:
-        """Put today's module in the place of this one."""
+        """Replace this module in ``sys.modules`` by its successor."""
         sys.modules[module.__name__] = importlib.import_module(_MODULES[module.__name__])

@@ -1,6 +1,6 @@
-"""Running a program that says ``import caffe``: as Python runs a script, but for what ``caffe`` is.
+"""Runs a program that imports caffe as Python runs a script, with this project as ``caffe``.
 
-See ``reproduction.pycaffe`` for the command. A program that begins in another way calls ``prepare``.
+See ``reproduction.pycaffe`` for the command. A program that is started in another way can call ``prepare`` first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from reproduction.pycaffe.net import logs
 from reproduction.pycaffe.python2 import dialect, imports
 from reproduction.pycaffe.run import aliases, removed_names
 
-# What programs for Caffe import, by the name under which it is installed.
+# Modules that programs for Caffe import -> the packages that install them.
 _PACKAGES = {
     "IPython": "ipython",
     "cv2": "opencv-python-headless",
@@ -37,15 +37,18 @@ _PACKAGES = {
     "yaml": "PyYAML",
 }
 
-# The files whose frames are not the program's business.
+# Files whose frames are left out of tracebacks.
 _RUNNER = (__file__, str(Path(__file__).parents[1] / "__main__.py"), str(Path(imports.__file__).parent))
 
 
 def prepare(python2: bool = False) -> None:
-    """Make this process one for programs of Caffe's: ``import caffe``, Python 2 sources, names that libraries lost.
+    """Prepare this process to run programs for Caffe.
+
+    Install the alias ``caffe``, restore names that libraries have removed, and translate Python 2 sources when they
+    are imported.
 
     Args:
-        python2: whether sources that may be for either Python are taken as Python 2.
+        python2: Whether to treat a source that fits both Python 2 and Python 3 as Python 2.
     """
     aliases.install()
     removed_names.restore()
@@ -56,16 +59,16 @@ def prepare(python2: bool = False) -> None:
 
 
 def script(path: str, args: Sequence[str] = (), *, python2: bool = False) -> None:
-    """Run a script in this process as its main program; what it raises is raised.
+    """Run a script in this process as ``__main__``; its exceptions propagate.
 
     Args:
-        path: the script.
-        args: its arguments.
-        python2: whether to take every source of the program's for Python 2 that is not for Python 3 alone; else this
-            is found from the script and the modules that it imports.
+        path: The script.
+        args: Its arguments.
+        python2: Whether to treat every source of the program that fits both Python 2 and Python 3 as Python 2. If
+            False, do so only if the script or one of its modules is Python 2.
 
     Raises:
-        OSError: the script cannot be read.
+        OSError: If the script cannot be read.
     """
     with Path(path).open("rb"):
         pass
@@ -85,7 +88,7 @@ def script(path: str, args: Sequence[str] = (), *, python2: bool = False) -> Non
 
 
 class _Remedy(importlib.abc.MetaPathFinder):
-    """Says of a package that is not installed under which name it can be."""
+    """A finder of last resort: raises an error that names the package to install for a missing module."""
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> importlib.machinery.ModuleSpec | None:
         package = _PACKAGES.get(fullname)
@@ -99,9 +102,9 @@ class _Remedy(importlib.abc.MetaPathFinder):
 
 
 def _report(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
-    """Print what ended the program as Python does, without the frames that ran it.
+    """Print an uncaught exception as Python does, without the frames of the code that runs the program.
 
-    Of an error in the words of this project, the frames of the program alone are shown.
+    For a ReproductionError, whose message explains the problem, print only the frames of the program.
     """
     report = traceback.TracebackException(kind, error, trace)
     ours = isinstance(error, ReproductionError)

@@ -1,7 +1,7 @@
-"""``scipy.misc`` as it was until scipy 1.2: pictures by way of Pillow, and a few functions that moved.
+"""``scipy.misc`` before scipy 1.2: image functions based on Pillow, and functions that moved to ``scipy.special``.
 
-An array becomes a picture by ``bytescale``: one that is not uint8 is stretched, so that its least value is 0 and its
-greatest 255. This is what ``imsave`` writes and what ``imresize`` resizes.
+``bytescale`` converts an array to an image: unless it is uint8, it is scaled so that its minimum becomes 0 and its
+maximum 255. ``imsave`` writes this image, and ``imresize`` resizes it.
 
 Source: scipy/scipy@v1.1.0 scipy/misc/pilutil.py, compared with scipy 1.1.0 in the tests.
 """
@@ -51,17 +51,17 @@ _FILTERS = {
 def bytescale(
     data: Array, cmin: float | None = None, cmax: float | None = None, high: int = 255, low: int = 0
 ) -> npt.NDArray[np.uint8]:
-    """Scale values to bytes: ``cmin`` to ``low`` and ``cmax`` to ``high``. uint8 stays as it is.
+    """Scale values to uint8: ``cmin`` to ``low`` and ``cmax`` to ``high``.
 
     Args:
-        data: an array of any shape.
-        cmin: the least value; by default that of the data.
-        cmax: the greatest value; by default that of the data.
-        high: at most 255.
-        low: at least 0.
+        data: An array of any shape; a uint8 array is returned unchanged.
+        cmin: The value that is scaled to ``low``; by default the minimum of the data.
+        cmax: The value that is scaled to ``high``; by default the maximum of the data.
+        high: The greatest result, at most 255.
+        low: The least result, at least 0.
 
     Raises:
-        ValueError: the bounds are the wrong way round or no bytes.
+        ValueError: If ``cmax < cmin``, or not ``0 <= low <= high <= 255``.
     """
     if data.dtype == np.uint8:
         return data
@@ -85,20 +85,21 @@ def toimage(
     mode: str | None = None,
     channel_axis: int | None = None,
 ) -> Image.Image:
-    """Make a picture of an array.
+    """Convert an array to a Pillow image.
 
     Args:
-        arr: (H, W), or three axes, one of them with 3 or 4 channels.
-        high: see ``bytescale``; likewise ``low``, ``cmin`` and ``cmax``.
-        low: see ``high``.
-        cmin: see ``high``.
-        cmax: see ``high``.
-        pal: (n, 3) colours of a picture (H, W).
-        mode: of the picture, as Pillow names it; ``"F"`` is not scaled, and ``"I"`` is not made bytes.
-        channel_axis: which axis has the channels; by default the first one of size 3, else of size 4.
+        arr: An array (H, W), or one of three axes, of which one has 3 or 4 channels.
+        high: The greatest value after scaling; see ``bytescale``.
+        low: The least value after scaling; see ``bytescale``.
+        cmin: The value that is scaled to ``low``; by default the minimum of the data.
+        cmax: The value that is scaled to ``high``; by default the maximum of the data.
+        pal: The palette (n, 3) of an array (H, W), or None.
+        mode: Pillow's mode of the image. ``"F"`` does not scale; ``"1"`` compares with ``high``; ``"I"`` scales to
+            integers of 32 bits. By default ``"L"``, ``"RGB"`` or ``"RGBA"``, or a palette image if ``pal`` is set.
+        channel_axis: The axis of the channels; by default the first axis of size 3, else of size 4.
 
     Raises:
-        ValueError: the array is complex, or its shape does not fit the mode.
+        ValueError: If the array is complex, or its shape does not fit the mode.
     """
     data = np.asarray(arr)
     if np.iscomplexobj(data):
@@ -143,15 +144,16 @@ def _flat_image(
 
 
 def fromimage(im: Image.Image, flatten: bool = False, mode: str | None = None) -> Array:
-    """Return the pixels of a picture; a palette becomes its colours.
+    """Return the pixels of a Pillow image as an array.
 
     Args:
-        im: the picture.
-        flatten: whether to return grey as float32.
-        mode: what to convert it to first, as Pillow names it.
+        im: The image.
+        flatten: Whether to return greyscale values (H, W), float32.
+        mode: Pillow's mode to convert to first. By default a palette image is converted to RGB, or to RGBA if it has
+            transparency; other images are not converted.
 
     Raises:
-        TypeError: it is no picture.
+        TypeError: If ``im`` is not a Pillow image.
     """
     if not isinstance(im, Image.Image):
         raise TypeError("Input is not a PIL image.")
@@ -167,10 +169,10 @@ def fromimage(im: Image.Image, flatten: bool = False, mode: str | None = None) -
 
 
 def imread(name: Any, flatten: bool = False, mode: str | None = None) -> Array:
-    """Load a picture from a file; see ``fromimage``.
+    """Load an image from a file and return its pixels; see ``fromimage``.
 
     Raises:
-        OSError: it cannot be opened, or is no picture.
+        OSError: If the file cannot be opened or is not an image.
     """
     try:
         with image_files.open_image(name) as image:
@@ -180,18 +182,24 @@ def imread(name: Any, flatten: bool = False, mode: str | None = None) -> Array:
 
 
 def imsave(name: Any, arr: Any, format: str | None = None) -> None:
-    """Write an array (H, W), (H, W, 3) or (H, W, 4) to a file, after ``bytescale``."""
+    """Write an array (H, W), (H, W, 3) or (H, W, 4) to an image file, scaled by ``bytescale``.
+
+    Args:
+        name: The file.
+        arr: The array.
+        format: Pillow's name of the format; by default the extension selects it.
+    """
     toimage(arr, channel_axis=2).save(name, format)
 
 
 def imresize(arr: Any, size: Any, interp: str = "bilinear", mode: str | None = None) -> Array:
-    """Resize an array as a picture, after ``bytescale``.
+    """Convert an array to an image, resize it, and return its pixels.
 
     Args:
-        arr: as ``toimage``.
-        size: (height, width); or an integer, the size in percent; or a float, the factor.
+        arr: An array that ``toimage`` accepts; it is scaled by ``bytescale``.
+        size: The new size ``(height, width)``; or an integer, the new size in percent; or a float, the factor.
         interp: ``"nearest"``, ``"lanczos"``, ``"bilinear"``, ``"bicubic"`` or ``"cubic"``.
-        mode: as ``toimage``.
+        mode: Pillow's mode of the image; see ``toimage``.
     """
     image = toimage(arr, mode=mode)
     if isinstance(size, (int, float, np.number)):
@@ -203,15 +211,25 @@ def imresize(arr: Any, size: Any, interp: str = "bilinear", mode: str | None = N
 
 
 def imrotate(arr: Any, angle: float, interp: str = "bilinear") -> Array:
-    """Rotate an array as a picture, after ``bytescale``, by degrees against the clock; the size stays."""
+    """Convert an array to an image, rotate it, and return its pixels.
+
+    Args:
+        arr: An array that ``toimage`` accepts; it is scaled by ``bytescale``.
+        angle: The angle in degrees, counter-clockwise. The size does not change.
+        interp: The interpolation, as in ``imresize``.
+    """
     return fromimage(toimage(arr).rotate(angle, resample=_RESAMPLING[interp]))
 
 
 def imfilter(arr: Any, ftype: str) -> Array:
-    """Filter an array as a picture, after ``bytescale``.
+    """Convert an array to an image, apply a filter, and return its pixels.
+
+    Args:
+        arr: An array that ``toimage`` accepts; it is scaled by ``bytescale``.
+        ftype: The name of one of Pillow's filters, such as ``"blur"`` or ``"find_edges"``.
 
     Raises:
-        ValueError: there is no filter of that name.
+        ValueError: If there is no filter of that name.
     """
     if ftype not in _FILTERS:
         raise ValueError(f"unknown filter {ftype!r}; want one of {', '.join(_FILTERS)}")
