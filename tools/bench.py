@@ -1,21 +1,21 @@
 #!/usr/bin/env python3
-"""Time this project's ways to run a net against those of others, in one run on one machine.
+"""Compare the speed of this project with other ways to run a net, in one run on one machine.
 
-    tools/bench.py                      voc-fcn8s at 500x500 and 256x256, all who are installed (12 minutes, two cores)
+    tools/bench.py                      voc-fcn8s at 500x500 and 256x256, all installed peers (12 minutes, two cores)
     tools/bench.py --size 375x500 --only "our Net" PyTorch
-    tools/bench.py --train              a training step of voc-fcn32s: our solver against a plain port to PyTorch
-    tools/bench.py --load               time to the first forward, and memory, from a caffemodel
-    tools/bench.py --scaling            time against the size of the image, from 64x64 to 1500x1500; a plot, too
-    tools/bench.py --evaluate           the scoring of pictures of VOC's sizes, against its forwards alone
-    tools/bench.py --busy 0 2 4         compiled against plain in pairs, beside busy processes; --net resnet50, too
+    tools/bench.py --train              a training step of voc-fcn32s: our solver and a direct port to PyTorch
+    tools/bench.py --load               time and memory from a caffemodel to the first scores
+    tools/bench.py --scaling            time by size of the image, from 64x64 to 1500x1500, with a plot
+    tools/bench.py --evaluate           scoring images of VOC's sizes, compared with the forward passes alone
+    tools/bench.py --busy 0 2 4         compiled and plain in pairs, with N busy processes; also with --net resnet50
     tools/bench.py --all                all of these, for the README (hours)
-    tools/bench.py --quick              small images, one round: does it run?
+    tools/bench.py --quick              small images, one round: a smoke test
 
-Contenders take turns, each in a process of its own, for several rounds; the table has medians over the rounds. Weights
-are random, from a seed, with the spread of trained ones; errors are against our plain path, as a part of the greatest
-score, and one that is too great ends the run. `pip install -c constraints.txt -e '.[peers]'` installs the peers. Every
-round's figures go to reports/bench.json; with --record, medians go to tools/peers/measured.json, from which `make
-readme` makes the README's table.
+Contenders take turns for several rounds, each in a separate process; the table has medians over the rounds. Weights are
+random, from a seed, with the spread of trained ones. Errors are relative to the largest score of our plain net; one
+above the tolerance ends the run. `pip install -c constraints.txt -e '.[peers]'` installs the peers. The figures of
+every round go to reports/bench.json; with --record, medians go to tools/peers/measured.json, from which `make readme`
+writes the README's table.
 """
 
 from __future__ import annotations
@@ -46,36 +46,39 @@ KINDS = ("forward", "train", "load", "scaling", "evaluate")
 SIZES = ((500, 500), (256, 256))  # height and width, pixels
 SCALES = (64, 96, 128, 192, 256, 384, 500, 750, 1000, 1500)  # of both, pixels
 NETS = dict.fromkeys(KINDS, "voc-fcn8s") | {"train": "voc-fcn32s"}
-STEPS = {"forward": 3, "load": 0, "scaling": 2, "train": 2}  # timed in each process, after one that is not
-FILES = ("weights.caffemodel", "net.onnx", "net.param")  # that a task names, in its order
+STEPS = {"forward": 3, "load": 0, "scaling": 2, "train": 2}  # timed steps in each process, after one untimed step
+FILES = ("weights.caffemodel", "net.onnx", "net.param")  # in the order of Task's fields weights, onnx, ncnn
 RECORD = ROOT / "tools" / "peers" / "measured.json"
-# The greatest error of scores that count as the same net's, by precision. A contender that computes something else is
-# not timed against the others.
+# The largest error of the scores, by precision. Above it, a contender computes another net and the run ends.
 ALLOWED = {"float32": 1e-4, "tf32": 1e-2, "bf16": 1e-1}
 
 Round = dict[str, Any]
 
 
 def main() -> None:
-    """Measure, print tables, and keep the figures."""
+    """Measure, print tables, and write the figures."""
     args = _parser().parse_args()
     if args.busy is not None:
         beside_busy(args)
         return
-    tested_devices.warn_of(args.device)  # the processes that use it are not heard
+    tested_devices.warn_of(args.device)  # the output of the processes that use it is not shown
     for kind in KINDS if args.all else (args.kind,):
         measure(kind, args)
     print(f"\n{args.report / 'bench.json'} has the figures of every round.")
 
 
 def beside_busy(args: argparse.Namespace) -> None:
-    """Print the compiled net against the plain one, beside so many busy processes."""
+    """Print the seconds of the compiled and the plain net, for each number of busy processes.
+
+    Raises:
+        ReproductionError: If the measuring process fails.
+    """
     size = args.size[0] if args.size else None
     wanted = {
         "net": args.net or NETS["forward"], "size": size, "busy": args.busy, "rounds": args.rounds,
         "threads": args.threads,
     }  # fmt: skip
-    # Without what tools set for themselves: a program that uses the library does not know it.
+    # Without the setting of common.py, which programs that use the library do not have.
     settings = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     done = subprocess.run(
         [sys.executable, "-m", "peers.busy"], input=json.dumps(wanted), text=True, cwd=ROOT / "tools",
@@ -86,7 +89,11 @@ def beside_busy(args: argparse.Namespace) -> None:
 
 
 def measure(kind: str, args: argparse.Namespace) -> None:
-    """Measure one kind of work."""
+    """Measure one kind of work, print its table and write its figures.
+
+    Raises:
+        ReproductionError: If there is no such net, if a process fails, or if a contender's scores are wrong.
+    """
     net = args.net or NETS[kind]
     if not (PROTOTXT / net / "deploy.prototxt").exists():
         raise ReproductionError(f"there is no net {net!r} in {PROTOTXT.name}/", remedy="Name one of its folders.")
@@ -175,10 +182,10 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def choose(table: Sequence[Contender], names: Sequence[str], device: str) -> list[Contender]:
-    """Take the contenders that are named, or all; leave out, and say so, what is not installed.
+    """Return the contenders that ``names`` lists, or all; skip those that are not installed, with a message.
 
     Raises:
-        ReproductionError: a name that is not in the table, or is not to be had.
+        ReproductionError: If a name is not in the table, or if no contender is left.
     """
     unknown = set(names) - {c.name for c in table}
     if unknown:
@@ -201,11 +208,11 @@ class Bench:
     """Rounds of one kind of work.
 
     Attributes:
-        kind: ``forward``, ``load``, ``scaling`` or ``train``.
-        task: what is run; its sizes change with ``measure``.
-        contenders: who takes turns.
-        rounds: how many turns each gets.
-        folder: for files of the run.
+        kind: ``forward``, ``load``, ``scaling``, ``train`` or ``evaluate``.
+        task: The net and its files; ``measure`` is called with a copy for each size.
+        contenders: The contenders, which take turns.
+        rounds: How many turns each contender has.
+        folder: The folder for temporary files.
     """
 
     kind: str
@@ -215,11 +222,11 @@ class Bench:
     folder: str
 
     def set_up(self) -> None:
-        """Write the weights, and the other files that contenders read."""
+        """Write the weights and the other files that contenders read."""
         self._call({"job": "setup", "files": sorted({c.reads for c in self.contenders if c.reads})}, self.task)
 
     def measure(self, task: Task) -> dict[str, dict[str, Any]]:
-        """Let the contenders take turns on one size of images."""
+        """Run all rounds on one size of images; return the rows of the table by contender."""
         reference = f"{self.folder}/scores.npy"
         scored = self.kind in {"forward", "scaling"}
         if scored and REFERENCE not in [c.name for c in self.contenders]:
@@ -235,7 +242,7 @@ class Bench:
         return summarize(self.kind, self.contenders, found)
 
     def score(self, images: int) -> dict[str, Any]:
-        """Let our exact net score so many pictures."""
+        """Return the figures of scoring ``images`` images with our exact net."""
         return self._call({"job": "evaluate", "images": images, "precision": "exact"}, self.task)
 
     def _turn(self, contender: Contender, task: Task, **wanted: Any) -> Round:
@@ -257,7 +264,7 @@ class Bench:
 
 
 def summarize(kind: str, contenders: Sequence[Contender], found: dict[str, list[Round]]) -> dict[str, dict[str, Any]]:
-    """Take medians over the rounds, and of the ratios within each round."""
+    """Return the rows of the table: medians over the rounds, and medians of the ratios within each round."""
     main = "load_seconds" if kind == "load" else "seconds"
     memory = "load_peak_bytes" if kind == "load" else "peak_bytes"
     times = {name: [_middle(turn[main]) for turn in turns] for name, turns in found.items()}
@@ -295,11 +302,11 @@ def check(rows: dict[str, dict[str, Any]]) -> None:
     """Check that all contenders computed the same net.
 
     Raises:
-        ReproductionError: the scores of one are wrong.
+        ReproductionError: If the scores of one are off by more than ``ALLOWED``.
     """
     for name, row in rows.items():
         allowed = ALLOWED[row["precision"]]
-        if "error" in row and not row["error"] <= allowed:  # NaN is wrong, too
+        if "error" in row and not row["error"] <= allowed:  # also true for NaN
             got, want = f"an error of {row['error']:.1e}", f"at most {allowed:g}"
             raise ReproductionError(f"{name} computes other scores than {REFERENCE}", place="bench", got=got, want=want)
 
@@ -309,7 +316,7 @@ def _middle(values: float | list[float]) -> float:
 
 
 def keep(path: Path, kind: str, sections: dict[str, Any]) -> None:
-    """Put figures into the report beside those of other kinds and sizes."""
+    """Merge figures into a report, which keeps those of other kinds and sizes."""
     report = {}
     if path.exists():
         report = json_file.load(

@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
-"""Look at pictures and labels of your own before a net learns from them: sizes, classes, and what is wrong where.
+"""Check images and labels of your own before a training: sizes, classes, and every problem with its files.
 
     tools/check_data.py photos                            photos/images/7.jpg with photos/labels/7.png, and so on
-    tools/check_data.py VOC2012 --classes names.txt       a tree like PASCAL VOC's; the classes' names, one a line
-    tools/check_data.py photos --write-palette found.txt  labels that are painted: lists their colours, to be named
-    tools/check_data.py photos --palette found.txt        what each colour means: lines of R G B name
+    tools/check_data.py VOC2012 --classes names.txt       a tree like PASCAL VOC's; the class names, one per line
+    tools/check_data.py photos --write-palette found.txt  painted labels: write their colours to a file, to be named
+    tools/check_data.py photos --palette found.txt        the class of each colour: lines of R G B name
     tools/check_data.py photos --json > report.json       everything, with every file
 
-A label's pixels are class numbers from 0, and 255 for void, which is neither learnt nor scored. The names of the
-classes are in DIR/classes.txt or the file that --classes names, the first for label 0. Which pictures are validated on
-is in DIR/train.txt and DIR/val.txt; without these, every fifth is. A thousand photos take about a minute.
+The pixels of a label are class indices from 0 on, and 255 for void, which is neither learned nor scored. The names of
+the classes are in DIR/classes.txt or in the file of --classes; the first line is class 0. DIR/train.txt and DIR/val.txt
+list the images for training and validation; without them, every fifth image is for validation. A thousand photos take
+about a minute.
 
-Exit code: 0 when a net can learn from it, 1 when tools/train.py would fail.
+Exit code: 0 if a net can be trained on the data, 1 if tools/train.py would fail.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from reproduction.fcn.datasets.base import VOID
 from reproduction.fcn.datasets.custom import check, color_labels, folder
 from reproduction.fcn.datasets.custom.check import Problem, Report
 
-FEW = 5  # files that are named for each problem, without --all
-SHOWN = 20  # colours and sizes that are listed
+FEW = 5  # files listed for each problem without --all
+SHOWN = 20  # colours listed
 
 
 def main() -> int:
-    """Look, and print what was found; 1 when a training would fail."""
+    """Check the folder and print the report; return 1 if a training would fail, else 0."""
     args = _parser().parse_args()
     names, palette = folder.class_list(args.folder, args.classes, args.palette)
     with Bars() as bars:
@@ -67,10 +68,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def write_palette(report: Report, path: Path) -> None:
-    """Write the colours that were found, with names to be replaced.
+    """Write a palette of the colours in the labels, with placeholder names.
 
     Raises:
-        ReproductionError: there are none, or too many to be classes.
+        ReproductionError: If there are no colours, or more than classes can have.
     """
     is_mask = not report.colours and {value.label for value in report.values} == {0, VOID}
     if not report.colours and not is_mask:
@@ -90,7 +91,7 @@ def write_palette(report: Report, path: Path) -> None:
 
 
 def text(report: Report, few: int | None) -> Iterator[str]:
-    """Word a report."""
+    """Yield the lines of a report; ``few`` limits the files listed for each problem, None lists all."""
     images, labels = report.folders
     yield f"{report.root}: {report.images} pictures in {images}/, {report.labels} labels in {labels}/"
     splits = ", ".join(f"{n} in {split}" for split, n in report.splits.items())
@@ -140,7 +141,7 @@ def _problem(problem: Problem, few: int | None) -> Iterator[str]:
 
 
 def document(report: Report) -> dict[str, Any]:
-    """Give a report as plain data."""
+    """Return a report as plain data, for JSON."""
     return {
         "root": str(report.root),
         "ok": report.ok,

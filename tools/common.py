@@ -1,7 +1,7 @@
-"""What every tool shares: how it begins and ends, how it shows progress, where the project's files are.
+"""Shared parts of the tools: start-up, exit codes, printing, progress bars, and options that several tools have.
 
-Tools import it before anything that is not Python's own, so that an environment that is not set up, and a Ctrl-C while
-torch is loaded, end in one line.
+Each tool imports this module before any third-party package, so that a missing environment, or Ctrl-C while torch is
+imported, ends without a traceback.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ WEIGHTS = ROOT / "weights"
 NOT_CHECKED = 3  # the exit code of a tool that found nothing wrong, but did not check all that it shows
 PACKAGES = ("torch", "numpy", "pillow", "scipy")
 
-if Path(sys.argv[0]).resolve().parent == ROOT / "tools":  # and not a test that looks at this module
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # until ``run``
+if Path(sys.argv[0]).resolve().parent == ROOT / "tools":  # a tool runs, rather than a test that imports this module
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # ``run`` replaces this handler
 sys.path.append(str(ROOT))
 
 try:
@@ -44,23 +44,24 @@ if TYPE_CHECKING:
     from reproduction.caffe.net.net import Net
     from reproduction.fcn.scoring.evaluate import Scorer
 
-# Threads that wait for each other spin by default; beside another program that makes small nets many times slower. Read
-# when torch is loaded, which none of the imports above does.
+# By default, OpenMP threads spin while they wait for each other, which makes small nets many times slower when another
+# program uses the CPU. OpenMP reads this variable when torch is imported, which none of the imports above does.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Run a tool to its exit code.
+    """Run a tool's ``main`` and exit with its exit code.
 
-    A user's mistake (ReproductionError, a file that cannot be read or written) is one line on standard error and
-    exit code 1; argparse exits 2 for wrong usage; 3 is ``NOT_CHECKED``; Ctrl-C is 130; a closed pipe is silent.
-    Anything else is our bug and keeps its traceback. A warning is one line on standard error.
+    A user's mistake (ReproductionError, a file that cannot be read or written) prints one line on standard error and
+    exits with 1. argparse exits with 2 for wrong usage, a tool with 3 for ``NOT_CHECKED``, Ctrl-C with 130. A closed
+    pipe exits with 1 and prints nothing. Any other exception is a bug of this project and keeps its traceback. Each
+    warning is one line on standard error.
     """
     shorten_warnings()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # what the terminal's encoding lacks
+            stream.reconfigure(errors="backslashreplace")  # for characters that the terminal's encoding lacks
     try:
         code = main() or 0
         sys.stdout.flush()
@@ -78,15 +79,16 @@ def run(main: Callable[[], int | None]) -> None:
 
 
 def say(*lines: object, file: TextIO | None = None) -> None:
-    """Print lines. Whatever is in them, each is one line, and none of them a command to the terminal.
+    """Print each of ``lines`` as one line, with control characters escaped.
 
-    All that a tool prints goes through here, since names come from files, archives and servers.
+    All output of the tools goes through this function, because names come from files, archives and servers and may hold
+    terminal commands.
     """
     print("\n".join(map(printable, lines)), file=file or sys.stdout, flush=True)
 
 
 def say_json(value: object) -> None:
-    """Print a value as JSON, in letters that any terminal has."""
+    """Print a value as indented JSON, in ASCII."""
     say(*json.dumps(value, indent=2).split("\n"))
 
 
@@ -96,17 +98,17 @@ def note(text: object) -> None:
 
 
 def fail(problem: object, code: int = 1) -> int:
-    """Print an error on standard error; returns the exit code."""
+    """Print an error on standard error and return the exit code."""
     red, plain = ("\033[31m", "\033[0m") if sys.stderr.isatty() and "NO_COLOR" not in os.environ else ("", "")
     print(f"{red}error:{plain} {printable(problem)}", file=sys.stderr, flush=True)
     return code
 
 
 def positive(text: str) -> int:
-    """Read an option that counts, for argparse.
+    """Parse an integer from 1 on, as an argparse type.
 
     Raises:
-        ArgumentTypeError: it is no number from 1 on.
+        ArgumentTypeError: If the text is not an integer of 1 or more.
     """
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
@@ -121,7 +123,7 @@ class _MaxPixels(argparse.Action):
 
 
 def add_max_pixels(parser: argparse.ArgumentParser) -> None:
-    """Add the option that sets how many pixels the pictures that are opened may have."""
+    """Add the option ``--max-pixels``, which limits the size of the images that are opened."""
     parser.add_argument(
         "--max-pixels", type=positive, action=_MaxPixels, default=argparse.SUPPRESS, metavar="N",
         help="open pictures of up to N pixels; default: 100 million, which may take 1.6 GB",
@@ -129,30 +131,30 @@ def add_max_pixels(parser: argparse.ArgumentParser) -> None:
 
 
 class Lines:
-    """A log file as tqdm's screen: what is drawn over on a terminal is a line each time here."""
+    """A file that tqdm can draw on: each update of a bar becomes a line, for logs rather than terminals."""
 
     def __init__(self, file: TextIO) -> None:
         self.file = file
 
     def write(self, text: str) -> None:
-        """Write what would be seen, if anything."""
+        """Write the visible part of ``text`` as a line; write nothing if it is blank."""
         if shown := text.strip():
             self.file.write(f"{shown}\n")
 
     def flush(self) -> None:
-        """Let it be read."""
+        """Flush the file."""
         self.file.flush()
 
 
 def bar(what: str, total: int | None, unit: str = "B", done: int = 0, *, quiet: bool = False) -> tqdm[NoReturn]:
-    """Begin a progress bar with what remains, on standard error; in a log file, one line in half a minute.
+    """Start a progress bar on standard error; in a log file, it prints one line every 30 seconds.
 
     Args:
-        what: stands before it.
-        total: how many there are, where it is known.
-        unit: of what; bytes are shown as kB, MB, GB.
-        done: how many are done already; the speed is that of the rest.
-        quiet: show nothing.
+        what: The label in front of the bar.
+        total: The number of units, or None if it is not known.
+        unit: The name of a unit; ``B`` is shown with prefixes, as kB, MB, GB.
+        done: The units that are done already; the speed counts only the others.
+        quiet: Whether to show nothing.
     """
     screen = sys.stderr.isatty()
     return tqdm(
@@ -162,7 +164,7 @@ def bar(what: str, total: int | None, unit: str = "B", done: int = 0, *, quiet: 
 
 
 class Bars:
-    """One progress bar at a time."""
+    """A display of one progress bar at a time."""
 
     def __init__(self) -> None:
         self.bar: tqdm[NoReturn] | None = None
@@ -174,32 +176,32 @@ class Bars:
         self.close()
 
     def __call__(self, what: str, unit: str = "B") -> Progress:
-        """Begin a bar of bytes or of other things, which is shown once it moves; returns what moves it."""
+        """Prepare a bar and return the function that moves it; the bar appears at the first move."""
         self.close()
 
         def move(done: int, total: int | None) -> None:
-            if self.bar is None:  # a download that goes on starts where it was
+            if self.bar is None:  # a resumed download starts where it stopped
                 self.bar = bar(what, total, unit, done)
             self.bar.update(done - self.bar.n)
 
         return move
 
     def close(self) -> None:
-        """End the bar that is shown."""
+        """Close the current bar, if there is one."""
         if self.bar is not None:
             self.bar.close()
             self.bar = None
 
 
 def add_device(parser: argparse.ArgumentParser, choices: Sequence[str] | None = None) -> None:
-    """Add the option ``--device``; its help says what was not tested."""
+    """Add the option ``--device``; its help states whether CUDA was tested."""
     remark = tested_devices.remark()
     text = "cpu (default) or cuda" + (f" ({remark})" if remark else "")
     parser.add_argument("--device", default="cpu", choices=choices, metavar="DEVICE", help=text)
 
 
 def add_precision(parser: argparse.ArgumentParser) -> None:
-    """Let a tool's user choose how the net is computed."""
+    """Add the option ``--precision``, which selects how the net is computed."""
     parser.add_argument(
         "--precision", choices=("exact", "winograd", "tf32", "bf16", "plain"), default="exact",
         help="exact (default): compiled, the same but for rounding; winograd: within 1e-4, on the CPU; tf32: within"
@@ -208,7 +210,7 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
 
 
 def add_legacy_crop(parser: argparse.ArgumentParser) -> None:
-    """Add the option with which a user's net is cropped as by the Caffe of 2015."""
+    """Add the option ``--legacy-crop``, for nets whose Crop layers rely on the Caffe of 2015."""
     parser.add_argument(
         "--legacy-crop", action="store_true",
         help="give Crop layers without an offset that of the Caffe of 2015, which aligns their bottoms; Caffe 1.0"
@@ -217,7 +219,10 @@ def add_legacy_crop(parser: argparse.ArgumentParser) -> None:
 
 
 def precision(args: argparse.Namespace) -> str:
-    """Name the precision that the chosen device computes in; says so, once, if it is not the chosen one."""
+    """Return the precision that the chosen device computes in, and store it in ``args``.
+
+    Prints a note, once, if it is not the precision that the user chose.
+    """
     if args.precision != "plain":
         from reproduction.fast import ops
 
@@ -230,7 +235,7 @@ def precision(args: argparse.Namespace) -> str:
 
 
 def compiled(net: Net, precision: str) -> Scorer:
-    """Compile a net, which is given up for it, unless it is wanted as it is."""
+    """Return the net compiled, which frees its weights, or the net itself if ``precision`` is ``plain``."""
     if precision == "plain":
         return net
     from reproduction.fast import compiler
@@ -239,7 +244,7 @@ def compiled(net: Net, precision: str) -> Scorer:
 
 
 def describe(device: torch.device) -> str:
-    """Say what a net runs on."""
+    """Return a description of a device: its name, or the machine and the number of threads."""
     import torch
 
     if device.type == "cuda":
@@ -248,5 +253,5 @@ def describe(device: torch.device) -> str:
 
 
 def versions() -> dict[str, str]:
-    """List what a result depends on, with versions."""
+    """Return the versions of Python and of the packages that results depend on, by name."""
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Look at the weights of a Caffe net, and convert them between .caffemodel, .caffemodel.h5, .safetensors, .pt and .npz.
+"""List the weights of a Caffe net, and convert them between .caffemodel, .caffemodel.h5, .safetensors, .pt and .npz.
 
     tools/convert_caffemodel.py fcn8s.caffemodel                           the layers, their shapes, the file's format
     tools/convert_caffemodel.py fcn8s.caffemodel -o fcn8s.safetensors
@@ -10,15 +10,15 @@
     tools/convert_caffemodel.py fcn8s.caffemodel -o fcn8s.pth                                 for its modules
     tools/convert_caffemodel.py atonce.caffemodel -o atonce.pth --drop scale_pool4 scale_pool3
 
-The bytes of the floats are never changed. Parameters are called LAYER.weight and LAYER.bias, and LAYER.2 and on, as
-PyTorch's modules call them; .caffemodel.h5 has Caffe's own layout. Old nets (V0, V1) are upgraded, and that is said.
+The float values are copied bit for bit. As in PyTorch, parameters are named LAYER.weight and LAYER.bias, then LAYER.2
+and so on; .caffemodel.h5 has Caffe's layout. Nets in the old formats V0 and V1 are upgraded, and the tool reports it.
 
---prototxt checks that every parameter of the net is in the file, in its shape, and none is left over; --net does so for
-a net of this project, and scales that other programs keep in their code are added. --verify runs the net on a picture
-with the weights of both files, and compares every blob bit by bit.
+--prototxt checks that the file has every parameter of the net in the net's shape, and no others. --net does the same
+for a net of this project, and adds the constant scales that other programs keep in their code. --verify runs the net on
+an image with the weights of both files, and compares every blob bit by bit.
 
-A safetensors file says where its weights come from, as "source", or with --net all that they need for use, as "card":
-the classes, the means, the order of the colours, the source and the licence. Both are JSON:
+The metadata of a safetensors file state where its weights come from, as "source"; with --net, they hold a card with
+all that using the weights needs: classes, means, order of the channels, source and licence. Both are JSON:
 
     with safetensors.safe_open("fcn8s.safetensors", "np") as file:
         card = json.loads(file.metadata()["card"])
@@ -48,13 +48,13 @@ Shape = tuple[int, ...]
 Inputs = dict[str, np.ndarray[Any, np.dtype[np.float32]]]
 
 MEAN_BGR = (104.00699, 116.66877, 122.67892)
-SIDE = 500  # pixels of an input whose size the net leaves to its data
+SIDE = 500  # height and width of an input whose data layer determines the size
 DATA_LAYERS = ("Python", "Data", "ImageData", "HDF5Data", "MemoryData", "WindowData")
-CHANNELS = {"data": 3, "color": 3, "hha": 3}  # of such inputs; all others have one
+CHANNELS = {"data": 3, "color": 3, "hha": 3}  # of these inputs; others, such as labels, have one channel
 
 
 def main() -> None:
-    """Read, check, convert, verify, and say what was found."""
+    """Read, check, convert and verify the weights, and print a report."""
     parser = _parser()
     args = parser.parse_args()
     if args.net:
@@ -117,10 +117,10 @@ def _input(text: str) -> tuple[str, Shape]:
 
 
 def of_net(net: str) -> Path:
-    """Find the prototxt of a net of this project, or of the folder that a training left.
+    """Return the path of the deploy.prototxt of a net of this project, or in the folder of a training.
 
     Raises:
-        ReproductionError: there is none of this name.
+        ReproductionError: If there is no such net or folder.
     """
     from reproduction.fcn.segment import segmenter
 
@@ -129,10 +129,10 @@ def of_net(net: str) -> Path:
 
 
 def drop(found: Weights, layers: list[str]) -> None:
-    """Leave layers' weights out.
+    """Remove layers from the weights.
 
     Raises:
-        WeightsError: there is no such layer.
+        WeightsError: If there is no such layer.
     """
     names = [name for name, _ in found]
     for layer in layers:
@@ -143,7 +143,10 @@ def drop(found: Weights, layers: list[str]) -> None:
 
 
 def said(net: str | None, model: Path, found: Weights) -> dict[str, str]:
-    """Say in a file of safetensors what it holds: the net's card, or at least where the weights come from."""
+    """Return the metadata for a safetensors file: the net's card, or else where the weights come from.
+
+    They are empty if no net is named and the weights already have a card.
+    """
     from reproduction.fcn.segment import card, segmenter
 
     if net:
@@ -154,7 +157,7 @@ def said(net: str | None, model: Path, found: Weights) -> dict[str, str]:
 
 
 def describe(found: Weights) -> dict[str, Any]:
-    """Say what a file of weights holds, as plain data."""
+    """Return the content of a file of weights as plain data, for JSON."""
     types = {layer.name: layer.type for layer in found.net.layer}
     layers = [
         {
@@ -178,7 +181,7 @@ def describe(found: Weights) -> dict[str, Any]:
 
 
 def table(report: dict[str, Any]) -> list[str]:
-    """Draw the report for people, as lines."""
+    """Format the report as lines of text."""
     net = f", net {report['net']!r}" if report["net"] else ""
     lines = [f"{report['file']}: {report['format']}{net}", *(f"  {note}" for note in report["upgrades"]), ""]
     rows = [("layer", "type", "blobs")]
@@ -206,10 +209,19 @@ def _shape(shape: list[int], dtype: str) -> str:
 def check(
     path: Path, found: Weights, given: dict[str, Shape], *, legacy_crop: bool = False
 ) -> tuple[NetParameter, dict[str, Shape]]:
-    """Hold the weights against a net, without memory for either; return the net and the shapes of its inputs.
+    """Check the weights against a net, which is built on the meta device and uses no memory.
+
+    Args:
+        path: The net's prototxt.
+        found: The weights; constant scales that they lack are added.
+        given: Shapes of inputs that the net does not state itself, by name.
+        legacy_crop: Whether Crop layers without an offset align their bottoms, as in the Caffe of 2015.
+
+    Returns:
+        The net, with Input layers in place of its data layers, and the shapes of its inputs by name.
 
     Raises:
-        WeightsError: a parameter of the net is not met, or a layer's weights are left over.
+        WeightsError: If a parameter of the net is missing, or if the file has weights of other layers.
     """
     import torch
 
@@ -236,7 +248,7 @@ def check(
 
 
 def add_constants(found: Weights, net: Net, layers: list[str]) -> None:
-    """Add the weights of layers that the net's prototxt itself says."""
+    """Add the weights of layers whose values the prototxt states: Scale layers with a constant filler."""
     for name in layers:
         spec = net.layers[name].spec
         values = np.full(tuple(net.params[name][0].shape), spec.scale_param.filler.value, np.float32)
@@ -245,7 +257,7 @@ def add_constants(found: Weights, net: Net, layers: list[str]) -> None:
 
 
 def fed_by_hand(message: NetParameter) -> NetParameter:
-    """Put Input layers in place of the data layers, with shapes as pictures have them."""
+    """Return a copy of the net with its data layers replaced by Input layers of typical shapes."""
     net = message.copy()
     for i, layer in enumerate(net.layer):
         if layer.type in DATA_LAYERS and not layer.bottom:
@@ -266,17 +278,17 @@ def _few(names: list[str]) -> str:
 
 
 def write(found: Weights, path: Path) -> None:
-    """Write the weights, with progress on what takes over a second."""
+    """Write the weights, with a progress bar."""
     total = sum(values.nbytes for values in found.arrays().values())
     with bar(path.name, total) as shown:
         weights.write(found, path, lambda written: shown.update(min(written, total - shown.n)))
 
 
 def verify(message: NetParameter, inputs: Inputs, before: Weights, after: Weights) -> int:
-    """Run the net with both files' weights and return how many blobs there are, all of them equal.
+    """Run the net with the weights of both files, and return how many blobs were compared.
 
     Raises:
-        WeightsError: a blob differs.
+        WeightsError: If a blob differs.
     """
     import torch
 
@@ -285,7 +297,9 @@ def verify(message: NetParameter, inputs: Inputs, before: Weights, after: Weight
     digests: list[dict[str, str]] = []
     with bar("run the net", 2, "run") as shown:
         for found in (before, after):
-            with torch.no_grad():  # else a layer that the second file lacks keeps the weights of the first
+            with (
+                torch.no_grad()
+            ):  # NaN marks parameters that a file lacks, which would otherwise keep the weights of the first file
                 for blob in blobs_of_it:
                     blob.fill_(float("nan"))
             net.copy_from(found.net, found.path)
@@ -300,7 +314,11 @@ def verify(message: NetParameter, inputs: Inputs, before: Weights, after: Weight
 
 
 def pictures(image: Path, shapes: dict[str, Shape]) -> Inputs:
-    """Fill every input from one picture, resized: colours where there are three channels, else black and white."""
+    """Return an array for every input, made from one image that is resized to the input's shape.
+
+    Inputs of three channels get the colours in BGR minus the mean; other inputs get 1 for bright pixels and 0 for dark
+    ones. Inputs that do not have four axes are zero.
+    """
     from PIL import Image
 
     from reproduction.fcn.images import decode

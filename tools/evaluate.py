@@ -4,20 +4,20 @@
     tools/evaluate.py --net voc-fcn8s                             the published weights and split, from weights/, data/
     tools/evaluate.py --net voc-fcn8s --weights my.safetensors --data ~/pascal --out predictions
     tools/evaluate.py --net siftflow-fcn16s --split test --device cuda --json > scores.json
-    tools/evaluate.py --net nyud-fcn32s-color --limit 5           a quick look
-    tools/evaluate.py --net runs/voc-fcn8s --data photos          what tools/train.py --data made of your own pictures
-    tools/evaluate.py --net runs/voc-fcn8s --data painted --palette colours.txt      labels that are painted otherwise
+    tools/evaluate.py --net nyud-fcn32s-color --limit 5           only the first 5 images
+    tools/evaluate.py --net runs/voc-fcn8s --data photos          a net that tools/train.py trained on your images
+    tools/evaluate.py --net runs/voc-fcn8s --data painted --palette colours.txt      labels painted in other colours
     tools/evaluate.py --prototxt my/deploy.prototxt --weights my.caffemodel --dataset voc --split val
-    torchrun --nproc-per-node 2 tools/evaluate.py --net voc-fcn8s --device cuda      each process a share of the images
+    torchrun --nproc-per-node 2 tools/evaluate.py --net voc-fcn8s --device cuda      the processes share the images
 
-A net of your own takes the data set's pictures under the names of its inputs, and gives ``score`` for the labels
-``label``, ``score_X`` for the labels ``X``.
+A net from --prototxt must name its inputs as the data set names its images, and must compute ``score`` for the labels
+``label`` and ``score_X`` for the labels ``X``.
 
-The data are looked for where tools/fetch.py puts them, and where the published archives unpack to: DATA/pascal/VOC2011,
-DATA/VOCdevkit/VOC2012 and so on; DATA may be such a folder itself. With --out or --state a run that was stopped goes on
-where it was when the same command is given again. On two cores an image takes one or two seconds.
+The data are searched where tools/fetch.py stores them and where the published archives unpack to: DATA/pascal/VOC2011,
+DATA/VOCdevkit/VOC2012 and so on; DATA may also be such a folder itself. With --out or --state, the same command resumes
+a run that was stopped. On two cores an image takes one or two seconds.
 
-reports/NET/index.html is a page to look at, with pictures; scores.json and scores.md beside it have its numbers.
+The results are written to reports/NET/: index.html, a page with images, and scores.json and scores.md with its numbers.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ from reproduction.report.reference import METRICS, TITLES
 
 
 def main() -> int:
-    """Evaluate, and print the scores."""
+    """Evaluate the net and print the scores; return the exit code."""
     parser = _parser()
     args = parser.parse_args()
     if args.prototxt and not (args.weights and args.dataset and args.split):
@@ -97,7 +97,7 @@ def main() -> int:
 
 
 def score(job: Job, args: argparse.Namespace, folder: Path, out: Path, ranks: Ranks) -> int:
-    """Evaluate, print and write, in folders that no other process writes to."""
+    """Evaluate, print and write the results; the caller has locked both folders."""
     dataset = job.dataset
     state = args.state or (args.out / "state.json" if args.out else None)
     with Screen(args.quiet or not ranks.is_first) as screen:
@@ -170,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
 
 @dataclass(frozen=True)
 class Job:
-    """A net, its weights, and what it is scored on."""
+    """A net, its weights and the data set that it is scored on."""
 
     name: str
     net: NetParameter
@@ -179,12 +179,12 @@ class Job:
 
 
 def named(args: argparse.Namespace) -> Job:
-    """Take a net of the catalogue, and what the data layer of its test prototxt reads.
+    """Return the job of a net of the catalogue; its data set is the one that its test prototxt reads.
 
     Raises:
-        ReproductionError: there is no such net, or its data or weights are not there.
+        ReproductionError: If there is no such net, or if its data or weights are missing.
     """
-    segmenter.describe(args.net)  # which knows better what is wrong with a folder
+    segmenter.describe(args.net)  # its error is more precise if the name is a folder
     row = registry.net(args.net)
     layer = published_nets.net(row, row.splits[1]).layer[0]
     try:
@@ -198,15 +198,15 @@ def named(args: argparse.Namespace) -> Job:
 
 
 def is_folder(net: str) -> bool:
-    """Tell the folder that a training of somebody's own pictures left from the name of a net."""
+    """Return whether ``net`` is a folder that a training on custom data wrote; a net's name takes precedence."""
     return net not in registry.NETS and (Path(net) / card.FILE).is_file()
 
 
 def trained(args: argparse.Namespace) -> Job:
-    """Take what a training of somebody's own pictures left, and these pictures.
+    """Return the job of a net that was trained on custom data, with the images of ``--data``.
 
     Raises:
-        ReproductionError: a file is missing or wrong, or the pictures have other classes.
+        ReproductionError: If a file is missing or invalid, or if the images have other classes than the net.
     """
     folder, about = Path(args.net), segmenter.describe(args.net)
     learnt = next(iter(about.labels.values())).classes
@@ -214,7 +214,9 @@ def trained(args: argparse.Namespace) -> Job:
     if theirs not in (None, learnt):
         got, want = (", ".join(names) for names in (theirs, learnt))
         raise DataError("the pictures have other classes than the net", path=args.data, got=got, want=want)
-    layer = prototxt.load_net(folder / "train.prototxt")[0].layer[0]  # it says classes, palette, mean and side
+    layer = prototxt.load_net(folder / "train.prototxt")[0].layer[
+        0
+    ]  # its param_str has the classes, palette, mean and side
     dataset = datasets.from_layer(layer.python_param, list(layer.top), args.data, args.split or "val")
     if reading is not None:
         datasets.read_labels_by(dataset, reading)
@@ -223,10 +225,10 @@ def trained(args: argparse.Namespace) -> Job:
 
 
 def own(args: argparse.Namespace) -> Job:
-    """Take a user's net, and a data set whose pictures are called as the net's inputs.
+    """Return the job of ``--prototxt``, with a data set whose images are named as the net's inputs.
 
     Raises:
-        ReproductionError: a file is missing or wrong, or the data set has no such pictures.
+        ReproductionError: If a file is missing or invalid, or if the data set has no such images.
     """
     net = prototxt.load_net(args.prototxt, legacy_crop=args.legacy_crop)[0]
     inputs = [node.tops for node in graph.build(net, Phase.TEST).nodes if node.type == "Input"]
@@ -236,7 +238,7 @@ def own(args: argparse.Namespace) -> Job:
 
 
 def title(args: argparse.Namespace, dataset: Dataset) -> str:
-    """Say what was scored: the name of the net's set, or of the folder of somebody's own pictures."""
+    """Return the name of the scored set: that of the published set, or of the folder of custom images."""
     named = registry.net(args.net).dataset if args.net in registry.NETS else args.dataset or dataset.name
     return dataset.tree.resolve().name if named == "folder" else named
 
@@ -250,7 +252,10 @@ def report(
     device: str,
     seconds: float | None,
 ) -> Report:
-    """Put together what is kept of a run; what was published stands beside it, but is not asked of these weights."""
+    """Return the report of a run.
+
+    It shows the published scores for comparison but without a tolerance, because these weights need not match them.
+    """
     dataset = job.dataset
     own_split = args.net in registry.NETS and args.split is None
     measured = []
@@ -274,7 +279,7 @@ def report(
 
 
 class Screen(Bars):
-    """Progress with the time that is left, on standard error; nothing when quiet."""
+    """A progress bar with the remaining time, on standard error; nothing if ``quiet``."""
 
     def __init__(self, quiet: bool):
         super().__init__()
@@ -282,7 +287,7 @@ class Screen(Bars):
         self._first, self._count, self._seconds = 0, 0, 0.0
 
     def show(self, count: int, total: int, seconds: float) -> None:
-        """Show how far it is; the first call says where a resumed run starts."""
+        """Move the bar to ``count``; the first call sets where a resumed run starts."""
         if self.bar is None:
             self.bar = bar("images", total, "image", count, quiet=self._quiet)
             self._first = count
@@ -290,13 +295,13 @@ class Screen(Bars):
         self.bar.update(count - self.bar.n)
 
     def seconds_per_image(self) -> float | None:
-        """Give the mean over the images of this run; None when an earlier one had scored them all."""
+        """Return the mean over the images of this run; None if an earlier run had scored them all."""
         count = self._count - self._first
         return self._seconds / count if count else None
 
 
 def as_text(job: Job, count: int, found: Mapping[str, Scores]) -> list[str]:
-    """Write the scores as the lines of a table, in percent."""
+    """Return the scores in percent, as the lines of a table."""
     lines, dataset = [], job.dataset
     for top, result in found.items():
         what = "" if len(found) == 1 else f", {top}"
@@ -315,7 +320,7 @@ def as_text(job: Job, count: int, found: Mapping[str, Scores]) -> list[str]:
 
 
 def as_json(job: Job, count: int, found: Mapping[str, Scores]) -> dict[str, object]:
-    """Put the scores, as fractions, with what they are of."""
+    """Return the scores as fractions, with the net, the weights and the split that they belong to."""
     by_label, dataset = {}, job.dataset
     for top, result in found.items():
         names = zip(dataset.label_classes[top], result.class_iu, strict=True)

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Measure every layer, net and old model against what Caffe computed, and keep the figures for the README.
+"""Measure the error of every layer, net and old model relative to Caffe, and write the figures for the README.
 
-Takes about two minutes on two cores; expects every error below the tolerances of tests/golden/README.md. The README's
-figures want a CPU whose BLAS adds in the order of Caffe's (x86-64 with AVX-512); on others, --check leaves out what
-depends on it, says "not checked", and ends with exit code 3. Exit code 1: something is beyond its tolerance.
+Takes about two minutes on two cores. Every error must be below the tolerances of tests/golden/README.md. The README's
+figures require a CPU on which BLAS adds in the order of Caffe's (x86-64 with AVX-512). On other CPUs, --check skips the
+checks that depend on this order, prints "not checked", and exits with 3. Exit code 1: an error is above its tolerance.
 
     tools/exactness.py                  measure, print, and write tests/golden/exactness.json
     tools/exactness.py --check          measure and print only
     tools/exactness.py --json > figures.json
-    tools/exactness.py --device cuda    the nets alone, on another device; records that it was tested
+    tools/exactness.py --device cuda    only the nets, on another device; records that it was tested
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from reproduction.caffe import devices, tested_devices
 from reproduction.caffe.errors import ReproductionError
 from reproduction.caffe.layers.exact import blas
 
-sys.path.insert(0, str(ROOT))  # the golden files and their reader are the tests'
+sys.path.insert(0, str(ROOT))  # the golden files and their reader belong to the tests
 from tests.helpers import parity
 
 
 def main() -> int:
-    """Measure all golden cases; returns the exit code, see above."""
+    """Measure all golden cases; return the exit code, see above."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="do not write the figures")
     parser.add_argument("--json", action="store_true", help="print the figures alone")
@@ -94,15 +94,15 @@ def main() -> int:
 
 
 def beyond(errors: Mapping[str, float], nets: Mapping[str, parity.Parity]) -> list[str]:
-    """List the cases whose errors are too great."""
+    """Return the names of the cases whose errors exceed the tolerances."""
     bad = [case for case, error in errors.items() if not error <= parity.LAYER_TOLERANCE]
     return bad + [name for name, net in nets.items() if net.off or net.labels_off]
 
 
 def on_device(device: str, *, record: bool) -> int:
-    """Compare the nets on a device with Caffe, and record that they match; 1 when one does not.
+    """Compare the nets on a device with Caffe, and record a CUDA device that matches; return 1 if a net does not.
 
-    Gradients are allowed ``parity.KINK_TOLERANCE``: the device adds in an order of its own.
+    The tolerance of gradients is ``parity.KINK_TOLERANCE``, because the order of additions depends on the device.
     """
     place = devices.use(device)
     nets = {path.stem: parity.net_parity(path, device=device) for path in parity.NETS}

@@ -1,28 +1,29 @@
 #!/usr/bin/env python3
 """Write a net as ONNX, for any height and width, and check it with ONNX Runtime at three sizes.
 
-    tools/export_onnx.py voc-fcn8s                                  voc-fcn8s.onnx: a picture in, labels out
+    tools/export_onnx.py voc-fcn8s                                  voc-fcn8s.onnx: from an image to its labels
     tools/export_onnx.py mini-fcn8s -o net.onnx --output scores     with the weights that come with this project
-    tools/export_onnx.py runs/voc-fcn8s                             what tools/train.py --data made of your own pictures
-    tools/export_onnx.py voc-fcn8s --input blob --output scores     for OpenCV 5, which reads Caffe no more
+    tools/export_onnx.py runs/voc-fcn8s                             a net that tools/train.py --data trained
+    tools/export_onnx.py voc-fcn8s --input blob --output scores     for OpenCV 5, which no longer reads Caffe's files
 
-Exit code 3: it was written, but could not be checked, since the net's scores are all alike.
+Exit code 3: the file was written but could not be checked, because the net's scores are all equal.
 
---input picture takes (N, H, W, 3) uint8, R G B, as it was read: the mean and the order of the channels are inside.
---input blob takes (N, 3, H, W) float32, B G R, minus the mean, as Caffe does. --output labels gives the class of each
-pixel, (N, H, W) uint8; --output scores gives (N, classes, H, W) float32. A net of VGG16 takes about half a minute.
+--input picture takes (N, H, W, 3) uint8 in the order R G B, with values 0 to 255; the model itself subtracts the mean
+and reorders the channels. --input blob takes (N, 3, H, W) float32 in the order B G R, minus the mean, as Caffe does.
+--output labels returns the class of each pixel, (N, H, W) uint8; --output scores returns (N, classes, H, W) float32.
+A net of VGG16 takes about half a minute.
 
     session = onnxruntime.InferenceSession("voc-fcn8s.onnx")
     labels, = session.run(None, {"data": np.array(Image.open("photo.jpg").convert("RGB"))[None]})
 
-The model's metadata say in JSON what it needs to be used: "form" what goes in and comes out, "card" the classes, the
-means, the source and the licence of the weights:
+The model's metadata describe in JSON how to use it: "form" has the inputs and outputs, "card" the classes, the means,
+the source and the licence of the weights:
 
     said = session.get_modelmeta().custom_metadata_map
     classes = json.loads(said["card"])["labels"]["label"]["classes"]
 
-OpenCV 5 reads all of these; what it makes of pictures itself is --input blob, with the mean that "form" names. OpenCV 4
-reads none of them, since it wants to know every size beforehand, but it reads prototxt and caffemodel:
+OpenCV 5 reads all of these; its function blobFromImage prepares --input blob, with the mean that "form" names. OpenCV 4
+reads none of them, because it needs to know every size beforehand, but it reads prototxt and caffemodel:
 
     net = cv2.dnn.readNetFromONNX("voc-fcn8s.onnx")
     net.setInput(cv2.dnn.blobFromImage(cv2.imread("photo.jpg"), mean=(104.00699, 116.66877, 122.67892)))
@@ -46,10 +47,12 @@ from reproduction.fcn.segment.segmenter import Segmenter
 
 
 def main() -> int:
-    """Write, check, and print what was written; returns the exit code."""
+    """Write and check the model, and print a report; return the exit code."""
     args = parser(__doc__, ".onnx").parse_args()
     path = place(args, ".onnx")
-    with files.atomic(path) as file:  # before the net is loaded, for what cannot be written to be said at once
+    with files.atomic(
+        path
+    ) as file:  # opened before the net is loaded, so that a path that cannot be written fails at once
         made, about, form = prepared(args)
         model = export.onnx_model(made.net, about, form).SerializeToString()
         run_it = export.onnx_runtime(model) if args.check else None
@@ -60,12 +63,12 @@ def main() -> int:
 
 
 def judged(checked: Sequence[Checked]) -> int:
-    """Return 0, or ``NOT_CHECKED`` where the net itself is sure of no pixel at some size."""
+    """Return 0, or ``NOT_CHECKED`` if the net's scores were all equal at one of the sizes."""
     return NOT_CHECKED if any(each.is_empty for each in checked) else 0
 
 
 def parser(doc: str | None, ending: str) -> argparse.ArgumentParser:
-    """Make the options that every export has."""
+    """Return a parser with the options that both exports have; ``ending`` is that of the default file name."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("net", metavar="NET", help="the name of a net, or the folder that a training left")
     made.add_argument("--weights", type=Path, metavar="FILE", help="default: the net's, in weights/")
@@ -78,19 +81,20 @@ def parser(doc: str | None, ending: str) -> argparse.ArgumentParser:
 
 
 def place(args: argparse.Namespace, ending: str) -> Path:
-    """Say where the export goes.
+    """Return the path of the file to write: ``--out``, or the net's name and ``ending``.
 
     Raises:
-        ReproductionError: there is no such net.
+        ReproductionError: If there is no such net.
     """
     return args.out or Path(f"{segmenter.describe(args.net).net}{ending}")
 
 
 def prepared(args: argparse.Namespace) -> tuple[Segmenter, Card, Form]:
-    """Load the net, and say on its card where the weights come from.
+    """Load the net; return it with its card, which names the source of the weights, and its form.
 
     Raises:
-        ReproductionError: there is no such net, its weights are not there, or its inputs cannot be given so.
+        ReproductionError: If there is no such net, if its weights are missing, or if ``--input picture`` is chosen for
+            a net that takes depth.
     """
     form, model = Form(args.input, args.output), segmenter.locate(args.net, args.weights, WEIGHTS)
     form.check(segmenter.describe(args.net))
@@ -99,7 +103,7 @@ def prepared(args: argparse.Namespace) -> tuple[Segmenter, Card, Form]:
 
 
 def said(path: Path, about: Card, form: Form, checked: Sequence[Checked], *, as_json: bool) -> str:
-    """Word what was written."""
+    """Return the report as text, or as JSON if ``as_json``."""
     if as_json:
         found = [vars(each) for each in checked]
         return json.dumps({"file": str(path), "bytes": path.stat().st_size, "card": json.loads(card.dumps(about)),

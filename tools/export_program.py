@@ -1,21 +1,22 @@
 #!/usr/bin/env python3
 """Write a net as a program of torch.export, for any height and width from 27 pixels on, and check it at three sizes.
 
-    tools/export_program.py voc-fcn8s                      voc-fcn8s.pt2: a picture in, labels out
+    tools/export_program.py voc-fcn8s                      voc-fcn8s.pt2: from an image to its labels
     tools/export_program.py mini-fcn8s -o net.pt2          with the weights that come with this project
     tools/export_program.py runs/voc-fcn8s --output scores
 
-The file needs torch alone, and none of this project:
+The file needs only torch, not this project:
 
     program = torch.export.load("voc-fcn8s.pt2").module()
     labels, = program(torch.from_numpy(np.array(Image.open("photo.jpg").convert("RGB")))[None])
 
-What goes in and comes out is said inside, and the classes, the means, the source and the licence of the weights:
+The file also describes the inputs and outputs, and holds the classes, the means, the source and the licence of the
+weights:
 
     said = {"form.json": "", "card.json": ""}
     torch.export.load("voc-fcn8s.pt2", extra_files=said)
 
---input and --output are those of tools/export_onnx.py. One picture at a time. A net of VGG16 takes about a minute.
+--input and --output are those of tools/export_onnx.py. The batch size is 1. A net of VGG16 takes about a minute.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from reproduction.fcn.segment import card, export
 
 
 def main() -> int:
-    """Write, check, and print what was written; returns the exit code."""
+    """Write and check the program, and print a report; return the exit code."""
     import torch
 
     args = parser(__doc__, ".pt2").parse_args()

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Fetch the published weights, data sets and split lists: resumed, checked against their hashes, unpacked.
+"""Download the published weights, data sets and split lists, check their hashes, and unpack them.
 
     tools/fetch.py voc-fcn8s              one net's weights (540 MB)
     tools/fetch.py --set voc              all that `make reproduce-voc` needs (about 4 GB)
-    tools/fetch.py --list                 what there is
-    tools/fetch.py --set voc --offline-list    the files to carry to a machine without a network, and their places
+    tools/fetch.py --list                 what can be downloaded
+    tools/fetch.py --set voc --offline-list    the files to copy to a machine without a network, and their paths
 
-A run that was stopped goes on where it was. A mirror is a URL or a folder that has the files as they lie in this
-project (weights/..., data/...), or side by side.
+The same command resumes a download that was stopped. A mirror is a URL or a folder that holds the files under the same
+paths as this project (weights/..., data/...), or all in one folder.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from reproduction.fcn.fetch.manifest import HASHES, Entry, Manifest
 
 
 def main() -> int:
-    """Fetch what was asked for; 1 when a file could not be had."""
+    """Download the chosen files; return 1 if one of them failed, else 0."""
     parser = _parser()
     args = parser.parse_args()
     root = args.root or ROOT
@@ -93,7 +93,7 @@ def _fetch_all(chosen: list[Entry], roots: Roots, args: argparse.Namespace) -> i
 
 
 def _known(entry: Entry, roots: Roots) -> dict[str, object]:
-    """Say for a machine what is known of a file; null for what is not."""
+    """Return the known properties of a file for JSON; None for unknown ones."""
     return {
         "name": entry.name,
         "kind": str(entry.kind),

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Draw the figure of README.md: pictures of Mini-VOC, their true labels, and the labels of its three nets.
+"""Draw the figure of README.md: images of Mini-VOC, their true labels, and the labels of its three nets.
 
     tools/figure.py        docs/figures/mini-light.png and mini-dark.png
 
-No picture is chosen by hand: of the 80 that the nets are scored on, ranked by the mean IU of FCN-8s on each, the figure
-shows those at one quarter, one half and three quarters. ``make readme`` runs this tool.
+The images are not chosen by hand: the 80 images that the nets are scored on are ranked by the mean IU of FCN-8s on each
+of them, and the figure shows those at one quarter, one half and three quarters. ``make readme`` runs this tool.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FIGURES = ROOT / "docs" / "figures"
 NETS = {"mini-fcn32s": "FCN-32s", "mini-fcn16s": "FCN-16s", "mini-fcn8s": "FCN-8s"}
 TITLES = ("image", "ground truth", *NETS.values())
 RANKS = (0.25, 0.5, 0.75)
-KEY = "pictures"  # the text chunk of the PNG that names them, from the first row to the last
+KEY = "pictures"  # the text chunk of the PNG that holds the names of the images, from top to bottom
 GAP, HEAD, FOOT = 8, 34, 40  # pixels: between cells, for the titles, for the legend
 TEXT = ImageFont.load_default(20)
 COLOURS = 255  # of the PNG's palette; more would double its size and show no difference
@@ -42,12 +42,12 @@ COLOURS = 255  # of the PNG's palette; more would double its size and show no di
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours that suit one of the two backgrounds on which GitHub shows a page.
+    """Colours for one of the two backgrounds of GitHub's pages.
 
     Attributes:
-        page: R, G, B of the figure's background.
-        text: R, G, B of titles and legend.
-        labels: (256, 3) uint8, R, G, B of each label.
+        page: The figure's background, (R, G, B).
+        text: Titles and legend, (R, G, B).
+        labels: The colour of each label, (256, 3) uint8, R, G, B.
     """
 
     page: tuple[int, int, int]
@@ -56,7 +56,7 @@ class Theme:
 
 
 def _themes() -> dict[str, Theme]:
-    """Return VOC's colours, lightened for the dark page, on backgrounds that stand out a little from the page."""
+    """Return the themes; VOC's colours are lighter on the dark page, and backgrounds differ a little from the page."""
     light, dark = palette.voc(), palette.voc()
     dark[1:VOID] = np.minimum(80 + dark[1:VOID].astype(int) * 9 // 8, 255)
     light[0], light[VOID] = (226, 231, 236), (255, 255, 255)
@@ -71,7 +71,7 @@ THEMES = _themes()
 
 
 def main() -> None:
-    """Choose the pictures, draw the figure twice, and save it."""
+    """Choose the images, draw the figure in both themes, and save it."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     root = mini_voc.generate(ROOT / "data")
     nets = [Segmenter.load(name) for name in NETS]
@@ -84,11 +84,11 @@ def main() -> None:
 
 
 def choose(tree: Path, net: Segmenter) -> list[str]:
-    """Return the names of the pictures at ``RANKS``, by the net's mean IU on each picture.
+    """Return the names of the images at ``RANKS``, ranked by the net's mean IU on each image.
 
     Args:
         tree: Mini-VOC's VOC tree.
-        net: the net that ranks them.
+        net: The net that ranks them.
     """
     names = (tree / "ImageSets/Segmentation/val.txt").read_text().split()
     ranked = sorted(names, key=lambda name: (_mean_iu(tree, name, net), name))
@@ -114,7 +114,7 @@ def _pixels(path: Path) -> UInt8:
 
 
 def row(tree: Path, name: str, nets: Iterable[Segmenter]) -> tuple[UInt8, ...]:
-    """Return a picture (H, W, 3), its true labels (H, W), and each net's labels (H, W), all uint8."""
+    """Return an image (H, W, 3), its true labels (H, W), and each net's labels (H, W), all uint8."""
     picture = _picture(tree, name)
     return _pixels(picture), _truth(tree, name), *(net(picture).labels for net in nets)
 
@@ -123,8 +123,8 @@ def draw(rows: Sequence[tuple[UInt8, ...]], theme: Theme) -> Image.Image:
     """Draw rows of cells below their titles and above a legend of the classes.
 
     Args:
-        rows: as ``row`` returns them.
-        theme: the colours.
+        rows: The rows, as ``row`` returns them.
+        theme: The colours.
     """
     width = max(mini_voc.WIDTHS)
     heights = [cells[0].shape[0] for cells in rows]
@@ -144,7 +144,7 @@ def draw(rows: Sequence[tuple[UInt8, ...]], theme: Theme) -> Image.Image:
 
 
 def _legend(pen: ImageDraw.ImageDraw, size: tuple[int, int], theme: Theme) -> None:
-    """Draw a coloured square and the name of each class, centred at the foot."""
+    """Draw a coloured square and the name of each class, centred at the bottom."""
     square, space = 18, 26
     lengths = [square + 8 + round(pen.textlength(name, TEXT)) for name in mini_voc.CLASSES]
     left, middle = (size[0] - sum(lengths) - space * (len(lengths) - 1)) // 2, size[1] - FOOT // 2 + 4
@@ -156,7 +156,7 @@ def _legend(pen: ImageDraw.ImageDraw, size: tuple[int, int], theme: Theme) -> No
 
 
 def save(figure: Image.Image, names: Sequence[str], path: Path) -> None:
-    """Write the figure as a PNG with a palette, which names its pictures in a text chunk."""
+    """Write the figure as a palette PNG, with the names of its images in a text chunk."""
     about = PngInfo()
     about.add_text(KEY, " ".join(names))
     small = figure.quantize(COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Segment pictures with a net: label map, overlay, and a legend with the share of each class.
+"""Segment images with a net: label map, overlay, and a legend with the share of each class.
 
     tools/infer.py photo.jpg                                  with voc-fcn8s, into segmented/
     tools/infer.py drawn.jpg --net mini-fcn8s                 with a net that comes with this project
-    tools/infer.py photo.jpg --net runs/voc-fcn8s             with what tools/train.py --data made of your own pictures
+    tools/infer.py photo.jpg --net runs/voc-fcn8s             with a net that tools/train.py --data trained
     tools/infer.py --net siftflow-fcn8s holiday/ 'more/*.tif' -o out
     tools/infer.py --net nyud-fcn32s-color-hha rooms/ --hha hha/
 
-For photo.jpg these appear: photo.png (a palette picture whose pixels are the class numbers, as in PASCAL VOC),
-photo_overlay.png (the classes over the photo) and photo_legend.png; with --scores, photo_scores.npz. Pictures may have
-any size, and be grey, 16-bit, CMYK, transparent or turned by their camera: they are read as a viewer shows them.
+For photo.jpg the tool writes photo.png (a palette image whose pixels are the class indices, as in PASCAL VOC),
+photo_overlay.png (the classes over the photo) and photo_legend.png; with --scores, also photo_scores.npz. Images may
+have any size, and be grey, 16-bit, CMYK or transparent; the rotation that a camera recorded is applied.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ COMPANIONS = {"depth": "depth pictures (16-bit millimetres)", "hha": "HHA pictur
 
 
 def main() -> int:
-    """Segment every picture; 1 when one of them could not be."""
+    """Segment every image; return 1 if one of them failed, else 0."""
     args = _parser().parse_args()
     about = describe(args.net)
     jobs = list(dict.fromkeys(collect(args.images, args.output)))
@@ -102,22 +102,24 @@ def _parser() -> argparse.ArgumentParser:
 
 @dataclass(frozen=True)
 class Job:
-    """A picture, and where its results go: below the output folder, ``place`` and an ending."""
+    """An image and where its results go: ``output / place``, with an ending appended."""
 
     picture: Path
     output: Path
     place: Path
 
     def to(self, ending: str) -> Path:
-        """One of the results."""
+        """Return the path of the result with this ending."""
         return self.output / self.place.with_name(self.place.name + ending)
 
 
 def collect(names: Sequence[str], output: Path) -> Iterator[Job]:
-    """Find the pictures. What is in a folder keeps its place below it; all else goes side by side.
+    """Yield a job for each image.
+
+    The results of images in a folder keep their path relative to the folder; all others go directly into ``output``.
 
     Raises:
-        DataError: nothing has that name, or a folder holds no picture.
+        DataError: If no file matches a name, or if a folder holds no image.
     """
     for name in names:
         path = Path(name)
@@ -138,11 +140,11 @@ def collect(names: Sequence[str], output: Path) -> Iterator[Job]:
 
 
 def check(jobs: Sequence[Job], about: Card, args: argparse.Namespace) -> None:
-    """Refuse, before anything is written, what would lose a picture or what the net cannot do.
+    """Check, before anything is written, that no result overwrites a file and that the net's inputs are there.
 
     Raises:
-        ReproductionError: two results would have one name, or a result the name of a picture; a net needs pictures
-            that were not given.
+        ReproductionError: If two results would have the same path, if a result would replace an image, or if the
+            folders of ``--depth`` and ``--hha`` are not those that the net needs.
     """
     sources = {job.picture.resolve(): job.picture for job in jobs}
     taken: dict[str, Path] = {}
@@ -166,19 +168,19 @@ def check(jobs: Sequence[Job], about: Card, args: argparse.Namespace) -> None:
 
 
 def results(job: Job, about: Card, scores: bool) -> list[Path]:
-    """List what will be written for a picture."""
+    """Return the paths of all results of an image."""
     parts = ("", "_overlay", "_legend")
     paths = [job.to(f"{suffix(about, top)}{part}.png") for top in about.labels for part in parts]
     return [*paths, job.to("_scores.npz")] if scores else paths
 
 
 def suffix(about: Card, top: str) -> str:
-    """Tell apart the results of a net with two labellings: the first has the plain name."""
+    """Return the suffix of a label's results: empty for the net's first label, ``_TOP`` for any other."""
     return "" if top == next(iter(about.labels)) else f"_{top}"
 
 
 def segment(segmenter: Segmenter, job: Job, args: argparse.Namespace) -> dict[str, Any]:
-    """Segment one picture and write its results; returns what is printed of it."""
+    """Segment one image and write its results; return what is printed about it."""
     start = time.monotonic()
     rgb = decode.read_rgb(job.picture)
     more = {kind: companion(getattr(args, kind), job) for kind in segmenter.takes if kind != "color"}
@@ -198,10 +200,10 @@ def segment(segmenter: Segmenter, job: Job, args: argparse.Namespace) -> dict[st
 
 
 def companion(folder: Path, job: Job) -> Path:
-    """Find the depth or HHA picture that belongs to a picture.
+    """Return the depth or HHA image that belongs to an image.
 
     Raises:
-        DataError: there is none.
+        DataError: If there is none, or more than one.
     """
     place = folder / job.place
     near = sorted(place.parent.glob(f"{glob.escape(place.name)}.*"))
@@ -213,7 +215,7 @@ def companion(folder: Path, job: Job) -> Path:
 
 
 def write(segmentation: Segmentation, rgb: np.ndarray[Any, Any], job: Job, end: str, about: Card) -> dict[str, Any]:
-    """Write the pictures of one labelling."""
+    """Write the label map, the overlay and the legend of one labelling; return their paths and the shares."""
     labels, shares = segmentation.labels, segmentation.shares
     paths = {
         "png": job.to(f"{end}.png"),
@@ -230,7 +232,7 @@ def write(segmentation: Segmentation, rgb: np.ndarray[Any, Any], job: Job, end: 
 
 
 def show(report: dict[str, Any]) -> None:
-    """Print what was found in a picture."""
+    """Print the result of an image."""
     height, width = report["size"]
     say(f"{report['image']}: {width} x {height}, {report['seconds']:.1f} s")
     for found in report["labels"].values():

@@ -3,9 +3,9 @@
 
 Takes a second; ``make prototxt`` runs it.
 
-    tools/make_prototxt.py            write what is not current, and say what was written
-    tools/make_prototxt.py --check    say what is not current; exit 1 when anything is
-    tools/make_prototxt.py -o DIR     somewhere else
+    tools/make_prototxt.py            write the files that are not current, and list them
+    tools/make_prototxt.py --check    only list them; exit with 1 if there are any
+    tools/make_prototxt.py -o DIR     write to another folder
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def main() -> int:
 
 
 def render() -> dict[str, bytes]:
-    """Give the contents of every file, by path below prototxt/."""
+    """Return the content of every file, by path below prototxt/."""
     texts = {"README.md": INTRO + table(published_nets.NETS) + MINI + table(mini_nets.NETS)}
     written = {name: published_nets.files(row) for name, row in published_nets.NETS.items()}
     written |= {name: mini_nets.files(name) for name in (mini_nets.CLASSIFIER, *mini_nets.NETS)}
@@ -75,16 +75,16 @@ def render() -> dict[str, bytes]:
 
 
 def is_current(path: Path, text: bytes) -> bool:
-    """Say whether the file is there and holds the text."""
+    """Return whether the file exists and holds exactly ``text``."""
     return path.is_file() and path.read_bytes() == text
 
 
 def table(rows_by_name: Mapping[str, published_nets.Published]) -> str:
-    """Tabulate nets in Markdown."""
+    """Return a Markdown table of nets."""
     rows = [HEAD, ("---", *["--:"] * (len(HEAD) - 1))]
     for name, row in rows_by_name.items():
         deploy, solver = published_nets.deploy(row), published_nets.solver(row)
-        # Both tasks of SIFT Flow crop alike; the offsets are said once.
+        # Both tasks of SIFT Flow crop by the same offsets, which are listed once.
         offsets = dict.fromkeys(offset for spec in deploy.layer for offset in spec.crop_param.offset)
         rows.append(
             (

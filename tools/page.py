@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Make a page to look at anew: of trainings from their logs, of scores from what a reproduction left.
+"""Write a page of trainings from their logs, or a page of scores from a report.
 
     tools/page.py runs                    the trainings in runs/, finished or not, to runs/index.html
     tools/page.py runs/mini-fcn8s         one of them
-    tools/page.py reports/voc             the scores in scores.json there, with pictures where data and label maps are
+    tools/page.py reports/voc             the scores of scores.json there, with images if data and label maps exist
     tools/page.py weights/mini -o mini.html
 
 tools/train.py, tools/reproduce.py and tools/evaluate.py write these pages themselves.
@@ -25,7 +25,7 @@ from reproduction.report.record import Report
 
 
 def main() -> None:
-    """Write the page, and say where it is."""
+    """Write the page, and print its path."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="DIR", help="of trainings, or of a report")
     parser.add_argument("--data", type=Path, default=ROOT / "data", metavar="DIR", help="the data root; default: data/")
@@ -43,10 +43,10 @@ def main() -> None:
 
 
 def galleries(report: Report, folder: Path, data: Path) -> dict[str, Gallery]:
-    """Find the pictures of a report's nets; says of which they are not there.
+    """Return the galleries of a report's nets by the net's name; print a note for each net without one.
 
     Raises:
-        DataError: they are somebody's own, which only the evaluation knows how to read.
+        DataError: If the report is of custom images, which only tools/evaluate.py can read.
     """
     if report.set not in published_nets.DATASETS:
         raise DataError(

@@ -40,13 +40,13 @@ NUMBERS = f"""± is the tolerance in points. siftflow-fcn32s cannot be checked, 
 {UNVERIFIED} not yet compared with the text of the paper. {OTHER_WEIGHTS} The score is the CVPR 2015 paper's, of other
 weights than the published ones. {OWN_WEIGHTS} The weights were never published: train them and pass the file as
 `MODEL`; without it the command ends with "not checked"."""
-KINDS = {  # the marks of comments, with the titles of their lists
+KINDS = {  # the prefixes of comments, and the titles of their lists
     "Caffe": "Caffe computes something else than PyTorch: Caffe's definition is used",
     "Upstream bug, kept": "Errors of Caffe and of the authors' code that are kept, since their numbers depend on them",
     "Upstream bug, fixed": "Errors of Caffe and of the authors' code that are fixed here",
 }
 COMMIT = "9b891540183ddc834a02b2bd81b31afae71b2153"
-FOLDERS = {  # where Caffe keeps a file of such a name
+FOLDERS = {  # Caffe's folder for file names that match the pattern
     r"\w+_layer\.(cpp|cu)": "src/caffe/layers",
     r"\w+_layer\.hpp": "include/caffe/layers",
     r"(filler|layer)\.hpp": "include/caffe",
@@ -60,7 +60,7 @@ MARK = re.compile(r"# (Caffe|Upstream bug, kept|Upstream bug, fixed): (.*)")
 
 
 def main() -> int:
-    """Rewrite each page between its marks, or compare."""
+    """Replace the generated parts of each page, or compare them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare only")
     args = parser.parse_args()
@@ -77,7 +77,11 @@ def main() -> int:
 
 
 def render(page: Path, text: str) -> str:
-    """Insert the generated parts of a page between their marks."""
+    """Return the page with its generated parts replaced.
+
+    Raises:
+        ReproductionError: If the page lacks the marks of a part.
+    """
     for name, make in PARTS[page].items():
         mark = re.compile(rf"(<!-- generated: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         if not mark.search(text):
@@ -88,7 +92,7 @@ def render(page: Path, text: str) -> str:
 
 
 def mini() -> str:
-    """Tabulate the scores in weights/mini/scores.json, and how much each stage gains."""
+    """Return a table of the scores in weights/mini/scores.json, and of the gain of each stage."""
     report = record.load(MINI)
     gained = {rise.net: f"{rise.points:+.2f}" for rise in report.rises()}
     lines = [
@@ -138,7 +142,7 @@ def exactness() -> str:
 
 
 def cuda() -> str:
-    """Describe how exact CUDA is, or that it is untested."""
+    """Return a sentence on the errors on CUDA, or that CUDA is untested."""
     if remark := tested_devices.remark():
         return f"`DEVICE=cuda` and `--device cuda` are {remark}; `tools/exactness.py --device cuda` records a test."
     found = json.loads(tested_devices.RECORD.read_text())
@@ -149,7 +153,7 @@ def cuda() -> str:
 
 
 def speed() -> str:
-    """Tabulate tools/peers/measured.json: a forward pass at two sizes, then the other measurements as sentences."""
+    """Return a table of a forward pass at two sizes, and sentences on the rest of tools/peers/measured.json."""
     kinds = json.loads(SPEED.read_text())
     large, small = (section["contenders"] for section in kinds["forward"].values())
     said = next(iter(kinds["forward"].values()))["measured"]
@@ -160,7 +164,7 @@ def speed() -> str:
     ]
     for name, row in large.items():
         if "bf16" in name and not said["multiplies_bf16"]:
-            continue  # it computed in single precision
+            continue  # this CPU has no bf16 instructions and computed in single precision
         cells = [*_timed(row), f"{row['peak_bytes'] / 1e6:,.0f}", *_timed(small[name])]
         error = f"{row['error']:.0e}" if row.get("error") else ""
         shown = {"our Net": "not compiled"}.get(name, name)
@@ -179,7 +183,7 @@ def speed() -> str:
 
 
 def _rivals(measured: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Return the peers that were measured in single precision, and those that were not measured yet."""
+    """Return the peers in single precision that were measured, and those that were not measured yet."""
     peers = [
         c.name for c in FORWARD if not c.ours and c.name != BASELINE and c.precision == "float32" and "cpu" in c.devices
     ]
@@ -195,7 +199,7 @@ def _timed(row: dict[str, Any]) -> list[str]:
 
 
 def _also(kinds: dict[str, Any], cpu: str) -> str:
-    """Describe what was measured besides the forward pass, and where, if not on processor ``cpu``."""
+    """Describe the measurements other than the forward pass, and their CPU if it is not ``cpu``."""
     (train,), (load,), (scored,) = (
         [section["contenders"] for section in kinds[kind].values()] for kind in ("train", "load", "evaluate")
     )
@@ -218,7 +222,7 @@ def _also(kinds: dict[str, Any], cpu: str) -> str:
 
 
 def numbers() -> str:
-    """List the published nets with the scores that each must match and the command that checks it."""
+    """Return a table of the published nets, the scores that each must match, and the command that checks it."""
     lines = [
         "| net | paper | authors' README | measured by others | command |",
         "| --- | --: | --: | --: | --- |",
@@ -249,7 +253,7 @@ def _mean_iu(row: paper.Row | None) -> str:
 
 
 def differences() -> str:
-    """List the marked comments of the sources by kind and file, each with the class or function that it is about."""
+    """Return the marked comments of the sources as lists by kind and file, with their class or function."""
     found: dict[str, dict[str, list[str]]] = {}
     for path in sorted((ROOT / "reproduction").rglob("*.py")):
         for kind, name, text in marked(path.read_text()):
@@ -290,7 +294,7 @@ def _around(source: str, line: int) -> str:
 
 
 def _linked(match: re.Match[str]) -> str:
-    """Link a file of Caffe, and its first line if there is one; leave any other file as it is."""
+    """Link a file of Caffe, and its first line if there is one; return any other file name unchanged."""
     name, first, last = match["name"], match["first"], match["last"]
     folder = next((folder for pattern, folder in FOLDERS.items() if re.fullmatch(pattern, name)), None)
     if folder is None:

@@ -1,28 +1,28 @@
 #!/usr/bin/env python3
-"""Score the nets of a data set, and say how they compare with what was published or recorded.
+"""Score the nets of a data set and compare them with published or recorded scores.
 
-    tools/reproduce.py mini                                the nets that come with this project, on pictures it draws
-    tools/reproduce.py voc                                 every net; fetches weights and data where they are missing
-    tools/reproduce.py voc --nets voc-fcn8s --limit 20     a quick look
+    tools/reproduce.py mini                                the nets that come with this project, on images it draws
+    tools/reproduce.py voc                                 every net; downloads weights and data that are missing
+    tools/reproduce.py voc --nets voc-fcn8s --limit 20     one net on 20 images
     tools/reproduce.py nyud --device cuda --data /data --mirror http://mirror.example/fcn
     tools/reproduce.py voc --json > voc.json               the scores for another program
-    tools/reproduce.py mini --trained runs/mini            what tools/train.py left there, instead of weights/
+    tools/reproduce.py mini --trained runs/mini            the weights that tools/train.py wrote there, not weights/
     tools/reproduce.py nyud --nets nyud-fcn32s-color-d --model my.caffemodel        your own weights of one net
 
-The table is printed, and written to reports/SET/scores.md and scores.json; reports/SET/index.html is a page to look at,
-with pictures. Label maps go to reports/SET/predictions.
-A run that was stopped resumes where it was. How far a net may be off, in points (percent):
+The table is printed and written to reports/SET/scores.md and scores.json; reports/SET/index.html is a page with images.
+Label maps are written to reports/SET/predictions.
+The same command resumes a run that was stopped. The tolerance of a score, in points (percent):
 
-    0.01   the score that weights/SET/scores.json recorded
-    0.1    the score that others measured with its published weights, or that the published README states
-    1      the table of the paper, where no more is known; and every score, of weights of your own (--trained, --model)
+    0.01   of the score that weights/SET/scores.json recorded
+    0.1    of the score that others measured with the published weights, or that the authors' README states
+    1      of the paper's table, if no other score is known; and of every score of your own weights (--trained, --model)
 
 Exit codes: 0 every net was checked and matches; 1 a net is off, or could not be scored; 2 wrong usage; 3 no net is off,
 but one was not checked: no score of it is known (siftflow-fcn32s), its weights were not published (nyud-fcn32s-color-d,
-see --model), or only a part of the images was scored (--limit). 130 it was stopped.
+see --model), or only a part of the images was scored (--limit). 130 the run was stopped.
 
---record keeps what was measured in weights/SET/scores.json, for later runs to be held against; with --trained also the
-weights and the logs of their training.
+--record writes the scores to weights/SET/scores.json, and later runs are compared with them; with --trained it also
+copies the weights and the logs of their training.
 
 Mini-VOC takes half a minute on two cores; a net of VOC about an hour: 736 images of 3 to 6 seconds.
 """
@@ -71,11 +71,11 @@ from reproduction.report.gallery import Gallery
 from reproduction.report.record import Measured, NetResult, Report, Split
 from reproduction.report.reference import Reference, points
 
-LOGGED = 10  # of the log of a training that is kept beside its weights, each so many-th iteration stays
+LOGGED = 10  # of a training's log, every LOGGED-th iteration is recorded with its weights
 
 
 def main() -> int:
-    """Score, print and write; returns the exit code, see above."""
+    """Score the nets, print and write the results; return the exit code, see above."""
     parser = _parser()
     args = parser.parse_args()
     if args.model and len(set(args.nets)) != 1:
@@ -89,7 +89,7 @@ def main() -> int:
 
 
 def reproduced(args: argparse.Namespace) -> int:
-    """Score, print and write, in a folder that no other process writes to."""
+    """Score the nets, print and write the results; the caller has locked the report folder."""
     start = time.monotonic()
     rows = pipeline.chosen(args.set, args.nets)
     device = devices.use(args.device)
@@ -159,14 +159,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def weights_from(args: argparse.Namespace) -> sources.Supply:
-    """Return where data and weights come from: published or drawn, or the user's own weights.
+    """Return the source of data and weights: published, drawn, or the user's own weights.
 
     Raises:
-        WeightsError: there is no such file of weights.
+        WeightsError: If the file of ``--model`` does not exist.
     """
     source = sources.of(args.set, local_files.manifest(args.manifest), args.mirror)
     if args.model:
-        if not args.model.is_file():  # before anything is fetched
+        if not args.model.is_file():  # checked before anything is downloaded
             raise WeightsError("no such file of weights", path=args.model)
         return sources.Given(source, args.model)
     return sources.Trained(source, args.trained) if args.trained else source
@@ -175,16 +175,19 @@ def weights_from(args: argparse.Namespace) -> sources.Supply:
 def score_all(
     plan: Plan, rows: Sequence[Published], screen: Screen, references: Callable[[str, str], Sequence[Reference]]
 ) -> tuple[list[NetResult], dict[str, Gallery], Split | None]:
-    """Score one net after the other; what goes wrong with one does not stop the rest.
+    """Score the nets in turn; an error of one net does not stop the others.
 
     Args:
-        plan: what, and where.
-        rows: the nets.
-        screen: shows how far it is.
-        references: gives what the scores of a net and a label are compared with.
+        plan: The source of data and weights, the folders, the device and the limit.
+        rows: The nets.
+        screen: Shows progress and errors.
+        references: Returns the scores that a net's scores are compared with, from the net's name and the label.
+
+    Returns:
+        The results, the galleries of the nets that were scored, and the split; None if every net was skipped.
 
     Raises:
-        ReproductionError: the data cannot be had.
+        ReproductionError: If the data cannot be downloaded or read.
     """
     results, galleries, split = [], {}, None
     for row in rows:
@@ -221,10 +224,10 @@ def score_all(
 
 
 class Screen(Bars):
-    """What a run shows: bars and the errors that it survives on standard error, sentences where they are wanted.
+    """The output of a run: bars and errors on standard error, sentences on ``out``.
 
     Args:
-        out: takes the sentences.
+        out: The stream for sentences.
     """
 
     def __init__(self, out: TextIO) -> None:
@@ -238,22 +241,22 @@ class Screen(Bars):
         say(text, file=self._out)
 
     def error(self, text: str) -> None:
-        """Print an error, and count it."""
+        """Print an error and count it."""
         self.close()
         self.errors += 1
         fail(text)
 
     def images(self, what: str) -> Callable[[int, int, float], None]:
-        """Begin a bar of images; returns what moves it."""
+        """Prepare a bar of images and return the function that moves it."""
         move = self(what, "image")
         return lambda done, total, _=0.0: move(done, total)
 
 
 def write(report: Report, folder: Path, galleries: Mapping[str, Gallery]) -> None:
-    """Write a report.
+    """Write a report as JSON, Markdown and a page.
 
     Raises:
-        ReproductionError: it cannot be written.
+        ReproductionError: If a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     record.dump(report, folder / "scores.json")
@@ -262,18 +265,18 @@ def write(report: Report, folder: Path, galleries: Mapping[str, Gallery]) -> Non
 
 
 def show(report: Report, folder: Path) -> None:
-    """Print a report, and where it was written."""
+    """Print a report and the paths of its files."""
     say("", *markdown.table(report).split("\n"), "", *markdown.verdicts(report))
     say("", ", ".join(str(folder / name) for name in ("index.html", "scores.md", "scores.json")))
 
 
 def judge(report: Report, errors: int, *, recording: bool = False) -> int:
-    """Print what is wrong and what was not checked; returns the exit code.
+    """Print what is wrong and what was not checked; return the exit code.
 
     Args:
-        report: the run.
-        errors: how many nets could not be scored.
-        recording: whether the run makes the record, which nothing checks.
+        report: The report of the run.
+        errors: How many nets could not be scored.
+        recording: Whether the run writes the record; then nothing counts as not checked.
     """
     if errors:
         fail(f"{errors} of {len(report.nets)} nets could not be scored.")
@@ -295,10 +298,10 @@ def judge(report: Report, errors: int, *, recording: bool = False) -> int:
 
 
 def keep(report: Report, rows: Sequence[Published], trained: Path | None, path: Path) -> None:
-    """Keep scores for later runs to be held against, and the trainings that they are of.
+    """Record the scores that later runs are compared with, and copy the trainings' weights and logs.
 
     Raises:
-        ReproductionError: a file cannot be written.
+        ReproductionError: If a file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     names = dict.fromkeys(name for row in rows for name in (*row.parents, row.name)) if trained else {}
@@ -310,7 +313,7 @@ def keep(report: Report, rows: Sequence[Published], trained: Path | None, path: 
                 shutil.copyfileobj(file, copy)
         if log.is_file():
             log_file.thin(log, path.with_name(f"{name}.log.jsonl"), LOGGED)
-    # The label maps stay where they are, and what this run was compared with is no business of later ones.
+    # Label maps are not copied, and later runs are compared with these scores, not with this run's references.
     results = [
         replace(net, predictions="", measured=[replace(scores, references=()) for scores in net.measured])
         for net in report.nets

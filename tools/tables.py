@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Make the paper's tables besides those of scores, and set what was printed beside them.
+"""Compute the paper's tables other than those of scores, and print them next to the published values.
 
-    tools/tables.py                                on Mini-VOC, whose pictures are drawn (a minute)
-    tools/tables.py --fixed                        train the net of Table 2 whose last layer alone learns, too
-    tools/tables.py voc --only bound shape         upper bounds need labels only, shapes nothing at all
+    tools/tables.py                                on Mini-VOC, whose images are drawn (a minute)
+    tools/tables.py --fixed                        also train the net of Table 2 whose last layer alone learns
+    tools/tables.py voc --only bound shape         upper bounds need only labels, shapes need no data
     tools/tables.py voc --device cuda --trials 20
 
-shape: convolutions, parameters, receptive field and stride of each net (Table 1). time: of a forward pass (Table 1).
-bound: mean IU of the true labels, made as coarse as the output of a net. skip: nets of strides 32, 16 and 8, and one
-whose last layer alone learnt (Table 2); their scores are those that tools/reproduce.py left in reports/SET.
+shape: convolutions, parameters, receptive field and stride of each net (Table 1). time: seconds of a forward pass
+(Table 1). bound: mean IU of the true labels after coarsening to a net's stride. skip: nets of strides 32, 16 and 8,
+and one whose last layer alone learned (Table 2); their scores are those that tools/reproduce.py wrote to reports/SET.
 
-Nothing is checked here: the tables put numbers side by side. They are printed, and written to reports/SET/tables.md and
+This tool checks nothing: the tables are for comparison. They are printed, and written to reports/SET/tables.md and
 tables.json.
 """
 
@@ -45,7 +45,7 @@ NAMES = ("shape", "time", "bound", "skip")
 
 
 def main() -> None:
-    """Make the tables, print and keep them."""
+    """Compute the tables, print them and write them."""
     args = _parser().parse_args()
     rows = tables.of(args.set)
     names = list(dict.fromkeys(args.only or [name for name in NAMES if name != "skip" or has_skips(args.set)]))
@@ -54,7 +54,7 @@ def main() -> None:
             f"there is no net '{args.set}-fcn32s' for Table 2", remedy="Leave `skip` out of --only."
         )
     with Bars() as bars:
-        # What is not there is missed now, and not after minutes of timing.
+        # Missing data end the run here, before minutes of timing.
         dataset = data(rows, args.data, bars) if {"bound", "skip"} & set(names) else None
         made = [make(name, args, rows, dataset, bars) for name in names]
     folder = args.report / args.set
@@ -104,10 +104,10 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def make(name: str, args: argparse.Namespace, rows: list[Published], dataset: Dataset | None, bars: Bars) -> Table:
-    """Make one of the tables; those but shape and time need the data set.
+    """Return one of the tables; those other than shape and time need the data set.
 
     Raises:
-        ReproductionError: data or weights that it needs are not there.
+        ReproductionError: If data or weights that it needs are missing.
     """
     if name == "shape":
         return tables.shapes(rows)
@@ -124,10 +124,10 @@ def make(name: str, args: argparse.Namespace, rows: list[Published], dataset: Da
 
 
 def data(rows: list[Published], root: Path, bars: Bars) -> Dataset:
-    """Open what the nets of a set are scored on; what is drawn is drawn first.
+    """Return the data set that the nets of a set are scored on, and draw its images first if they can be drawn.
 
     Raises:
-        DataError: it is not there.
+        DataError: If it is missing.
     """
     without = "The tables `--only shape time` need no data."
     name = rows[0].dataset
@@ -144,7 +144,7 @@ def data(rows: list[Published], root: Path, bars: Bars) -> Dataset:
 
 
 def forward(row: Published, args: argparse.Namespace) -> float:
-    """Time a net with the weights that its fillers give: seconds of a forward pass, the mean of several."""
+    """Return the mean seconds of a forward pass of a net with weights from its fillers, after one untimed pass."""
     import torch
 
     from reproduction.caffe.net.net import Net
@@ -168,12 +168,12 @@ def forward(row: Published, args: argparse.Namespace) -> float:
 
 
 def has_skips(set: str) -> bool:
-    """Return whether a data set has nets that differ by their stride alone."""
+    """Return whether a data set has nets that differ only in their stride."""
     return f"{set}-fcn32s" in recipes.NAMES
 
 
 def scored(args: argparse.Namespace) -> Report | None:
-    """Find the scores of a set's nets: of the last reproduction, else those that were recorded."""
+    """Return the scores of a set's nets from the last reproduction, else the recorded ones; None if there are none."""
     for path in (args.report / args.set / "scores.json", WEIGHTS / args.set / "scores.json"):
         if path.is_file():
             return record.load(path)
@@ -181,10 +181,13 @@ def scored(args: argparse.Namespace) -> Report | None:
 
 
 def fixed(args: argparse.Namespace, dataset: Dataset, bars: Bars) -> Measured | None:
-    """Score the net whose last layer alone learnt, trained now if that is asked for; None where there is none.
+    """Score the net whose last layer alone learned; ``--fixed`` trains it first.
+
+    Returns:
+        Its scores; None if it was never trained.
 
     Raises:
-        ReproductionError: its first weights are not there.
+        ReproductionError: If its initial weights are missing.
     """
     name = f"{args.set}-fcn32s"
     stage = ablations.fixed(recipes.named(name))
@@ -208,10 +211,10 @@ def fixed(args: argparse.Namespace, dataset: Dataset, bars: Bars) -> Measured | 
 
 
 def weights_of(name: str) -> Path:
-    """Find the weights of a classifier where they belong.
+    """Return the path of a classifier's weights.
 
     Raises:
-        ReproductionError: they are not there.
+        ReproductionError: If the file does not exist.
     """
     published = local_files.manifest().entries.get(name)
     path = WEIGHTS / (published.path if published else f"{name.partition('-')[0]}/{name}.caffemodel")

@@ -4,22 +4,22 @@
     tools/train.py --net voc-fcn32s --init weights/VGG_ILSVRC_16_layers.caffemodel
     tools/train.py --stages voc-fcn32s,voc-fcn16s,voc-fcn8s --device cuda
     tools/train.py --net nyud-fcn32s-color-hha --init color.caffemodel hha.caffemodel
-    tools/train.py --net voc-fcn32s --data photos --classes names.txt          your own pictures: see docs/own_data.md
+    tools/train.py --net voc-fcn32s --data photos --classes names.txt          your own images: see docs/own_data.md
     tools/train.py --solver mine/solver.prototxt --init some.caffemodel --data ~/data
     torchrun --nproc-per-node 2 tools/train.py --net voc-fcn-alexnet --device cuda
 
-Weights to start from that are not named are looked for in weights/, where tools/fetch.py puts the published ones.
+Initial weights that --init does not name are searched in weights/, where tools/fetch.py stores the published ones.
 
-The data of the mini nets are drawn where they are missing.
+The images of Mini-VOC are drawn if they are missing.
 
 Each net gets a folder in --out: snapshot/train_iter_N.caffemodel and .solverstate, which Caffe can read too, log.jsonl
-with one line for each iteration, and NET.caffemodel at the end. index.html in --out shows the course of all of them;
-tools/page.py makes it anew. A run that was stopped goes on from its newest snapshot when the same command is given
-again, to the same weights, bit for bit. Ctrl-C stops it with a snapshot, SIGHUP makes one.
+with one line for each iteration, and NET.caffemodel at the end. index.html in --out shows the curves of all trainings;
+tools/page.py writes it again. The same command resumes a run that was stopped from its newest snapshot and ends with
+the same weights, bit for bit. Ctrl-C writes a snapshot and stops, SIGHUP writes a snapshot and continues.
 
-The losses of the published nets are sums over pixels: 1e5 is usual, and rates of 1e-10 belong to it. A net that has
-learnt nothing has a loss of ln(classes) a pixel: 3.04 for VOC. On two cores an image takes a VGG16 net about 8 seconds,
-so 100,000 of them are for a GPU; a snapshot of voc-fcn32s is 1.1 GB, and there are 25 of them.
+The losses of the published nets are sums over pixels: 1e5 is usual, and learning rates of 1e-10 belong to it. A net
+that has learned nothing has a loss of ln(classes) per pixel: 3.04 for VOC. On two cores an image takes a VGG16 net
+about 8 seconds, so 100,000 iterations need a GPU; a snapshot of voc-fcn32s is 1.1 GB, and there are 25 of them.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ PAGE_SECONDS = 30.0
 
 
 def main() -> int:
-    """Train; 130 when stopped by Ctrl-C."""
+    """Train the nets; return 130 if Ctrl-C stopped the training, else 0."""
     parser = _parser()
     args = parser.parse_args()
     if not (args.net or args.stages or args.solver):
@@ -82,7 +82,7 @@ def main() -> int:
             draw(chain, args.data, screen)
         for note in custom_nets.notes(chain, mine) if mine else ():
             screen.say(note)
-        ranks.greatest(0)  # the others wait for the pictures
+        ranks.greatest(0)  # a barrier: the other processes wait until the images are drawn
         page = Page(args.out, screen) if ranks.is_first else None
         watch = Watch(screen.say, screen.begin, screen.step, screen.images, partial(validated, screen, page), signals)
         for stage, start in zip(chain, starts, strict=True):
@@ -160,10 +160,10 @@ def _counts(text: str) -> list[int]:
 
 
 def own_data(args: argparse.Namespace) -> Data | None:
-    """Look into a folder of somebody's own pictures; None for published data and for solvers, which say what they read.
+    """Return the custom data in the folder of ``--data``; None for published data and for solvers.
 
     Raises:
-        ReproductionError: the folder is not as it must be.
+        ReproductionError: If the folder does not exist or its content is invalid.
     """
     if args.solver:
         return None
@@ -176,18 +176,18 @@ def own_data(args: argparse.Namespace) -> Data | None:
 
 
 def asked(args: argparse.Namespace, mine: Data | None = None) -> list[Stage]:
-    """Put together what to train.
+    """Return the stages to train, with the options applied.
 
     Args:
-        args: the options.
-        mine: somebody's own pictures.
+        args: The options.
+        mine: The custom data; None for published data.
 
     Raises:
-        ReproductionError: there is no such net or solver, or the options do not fit each other.
+        ReproductionError: If there is no such net or solver, or if the options contradict each other.
     """
     if args.solver:
         chain = [recipes.read(args.solver, args.net, legacy_crop=args.legacy_crop)]
-        if not args.net:  # as many files as are given, copied by layer name
+        if not args.net:  # any number of files, copied by layer name
             chain = [replace(chain[0], parents=tuple(str(path) for path in args.init))]
     else:
         names = args.stages or [args.net]
@@ -209,10 +209,12 @@ def asked(args: argparse.Namespace, mine: Data | None = None) -> list[Stage]:
 
 
 def init(chain: Sequence[Stage], given: Sequence[Path], out: Path) -> dict[str, Path]:
-    """Find the weights that a chain starts from: the files that are given, else earlier results, else published ones.
+    """Return the initial weights of a chain, by the name of the net that they come from.
+
+    They are the files of ``--init``, if there are any, else earlier results, else published ones.
 
     Raises:
-        WeightsError: there are too few, or too many.
+        WeightsError: If ``--init`` names too few or too many files, or if weights are missing.
     """
     needed = recipes.needed(chain)
     if given and len(given) != len(needed):
@@ -222,17 +224,19 @@ def init(chain: Sequence[Stage], given: Sequence[Path], out: Path) -> dict[str, 
             got=", ".join(map(str, given)),
             want=" and ".join(f"those of {name}" for name in needed) or "none",
         )
-    # A net of other classes cannot start from published scores.
+    # A net for other classes cannot start from published scoring layers, whose shapes depend on the classes.
     mine = any(stage.row and stage.row.own for stage in chain)
     find = trained_here if mine else known
     return dict(zip(needed, given or [find(name, out) for name in needed], strict=True))
 
 
 def trained_here(name: str, out: Path) -> Path:
-    """Find the weights that a training of somebody's own pictures starts from.
+    """Return the weights that a training on custom data starts from.
+
+    A net of the catalogue must have been trained in ``out``; a classifier may also be a published one.
 
     Raises:
-        WeightsError: they are not there.
+        WeightsError: If they are missing.
     """
     place = recipes.result(name, out)
     if name not in registry.NETS:
@@ -246,10 +250,10 @@ def trained_here(name: str, out: Path) -> Path:
 
 
 def known(name: str, out: Path) -> Path:
-    """Find the weights of a net: in the folder of results, else where published ones belong.
+    """Return the weights of a net: from the folder of results, else from the place of published ones.
 
     Raises:
-        WeightsError: they are not there.
+        WeightsError: If they are missing.
     """
     entry = local_files.manifest().entries.get(name)
     places = [
@@ -269,10 +273,10 @@ def known(name: str, out: Path) -> Path:
 
 
 def draw(chain: Sequence[Stage], root: Path, screen: Screen) -> None:
-    """Draw the data of those trainings that learn from drawn ones, where they are not there yet.
+    """Draw the images that the trainings need, if they can be drawn and are missing.
 
     Raises:
-        ReproductionError: they cannot be drawn.
+        ReproductionError: If they cannot be written.
     """
     for name in dict.fromkeys(stage.dataset for stage in chain if stage.dataset in sources.DRAWN):
         watch = sources.Watch(pictures=screen.count, note=screen.say)
@@ -281,11 +285,11 @@ def draw(chain: Sequence[Stage], root: Path, screen: Screen) -> None:
 
 
 class Page:
-    """The page of all trainings in a folder, for people who look how one goes on.
+    """The page of all trainings in a folder.
 
     Args:
-        out: the folder.
-        screen: told when the page could not be written; a training does not end for that.
+        out: The folder.
+        screen: Shows a message if the page could not be written; the training continues.
     """
 
     def __init__(self, out: Path, screen: Screen):
@@ -293,11 +297,11 @@ class Page:
         self._written = time.monotonic()
 
     def is_due(self) -> bool:
-        """Say whether the page is old: to draw one takes seconds."""
+        """Return whether the last page is older than ``PAGE_SECONDS``; writing one takes seconds."""
         return time.monotonic() - self._written > PAGE_SECONDS
 
     def write(self) -> None:
-        """Write it, from the logs."""
+        """Write the page from the logs."""
         try:
             report.dump(training_history.find(self._out), self._out / "index.html")
         except (ReproductionError, OSError) as error:
@@ -306,18 +310,18 @@ class Page:
 
 
 def validated(screen: Screen, page: Page | None, found: Validation, classes: Mapping[str, Sequence[str]]) -> None:
-    """Show what a net is worth."""
+    """Print the scores of a validation, and write the page if it is due."""
     if page and page.is_due():
         page.write()
     screen.validated(found, classes)
 
 
 class Screen:
-    """What a training shows: its course on standard output, a bar of what is left on a terminal.
+    """The output of a training: messages on standard output, and a progress bar on a terminal.
 
     Args:
-        quiet: no iterations, only validations.
-        silent: nothing at all, as of all processes but the first.
+        quiet: Whether to hide iterations and print only validations.
+        silent: Whether to print nothing, as in all processes but the first.
     """
 
     def __init__(self, *, quiet: bool, silent: bool):
@@ -331,13 +335,13 @@ class Screen:
         self._close()
 
     def say(self, text: str) -> None:
-        """Print a line, or several."""
+        """Print one or more lines."""
         if not self._silent:
             tqdm.write("\n".join(map(printable, text.split("\n"))))
             sys.stdout.flush()
 
     def count(self, what: str) -> Progress:
-        """Begin a bar of pictures; returns what moves it."""
+        """Return the function that moves a bar of images; the bar appears at the first move."""
 
         def move(done: int, total: int | None) -> None:
             if self._bar is None:
@@ -348,7 +352,7 @@ class Screen:
         return move
 
     def begin(self, stage: Stage, iteration: int) -> None:
-        """Say what is trained, and start the clock."""
+        """Print what is trained, and start the clock."""
         self._stage = stage
         self._recent = deque[tuple[Step, float]](maxlen=max(stage.solver.average_loss, 1))
         said = [f"{stage.name}: {stage.iterations} iterations"]
@@ -361,7 +365,7 @@ class Screen:
         self._clock = time.monotonic()
 
     def step(self, step: Step) -> None:
-        """Count an update, and print a line for some of them."""
+        """Move the bar by an update; print a line every ``display`` iterations."""
         now = time.monotonic()
         self._recent.append((step, now - self._clock))
         self._clock = now
@@ -376,7 +380,7 @@ class Screen:
                 self.say(f"  all {what}: L1 norm {l1:.6g}, L2 norm {l2:.6g}")
 
     def _line(self, step: Step) -> str:
-        """Word an update, with means over the last ``average_loss`` of them."""
+        """Return the line of an update, with means over the last ``average_loss`` updates."""
         steps, seconds = zip(*self._recent, strict=True)
         pixels = [each.per_pixel for each in steps if each.per_pixel is not None]
         left = round((self._stage.iterations - step.iteration - 1) * fmean(seconds))
@@ -397,7 +401,7 @@ class Screen:
             self._bar.update(done - self._bar.n)
 
     def validated(self, found: Validation, classes: Mapping[str, Sequence[str]]) -> None:
-        """Print what a net is worth."""
+        """Print the outputs and scores of a validation."""
         self._start_bar(self._stage.name, self._stage.iterations, found.iteration, "it")
         self._clock = time.monotonic()
         head = f"{self._stage.name} after {found.iteration} iterations, {found.images} images"

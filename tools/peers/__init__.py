@@ -1,8 +1,8 @@
-"""Who takes part in tools/bench.py, and what each is asked to do. Adding one is one entry of a table below.
+"""The contenders of tools/bench.py and their task. To add one, add an entry to one of the tables below.
 
-A contender is a function from a task to a step: everything that is done once (reading, converting, packing weights)
-belongs to the function, what is done for every image to the step. Each runs in processes of its own, and imports what
-it needs inside its function, so that memory and time of loading are its own.
+A contender is a function that takes a task and returns a step. The function does everything that is done once (reading,
+converting, packing weights), the step everything that is done for each image. Each contender runs in a separate process
+and imports its packages inside its function, so that the time and memory of loading are measured for it alone.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-# A step does the work once, to the end, and gives the scores, (N, classes, H, W); in training, the loss, ().
+# A step runs once, synchronously, and returns the scores, (N, classes, H, W), or in training the loss, ().
 Step = Callable[[], "np.ndarray[Any, Any]"]
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a contender runs.
+    """The net and the images that a contender runs.
 
     Attributes:
-        net: a key of ``prototxt/``.
-        folder: of the prototxts of the net.
-        weights: its caffemodel.
-        onnx: the same net as ONNX, written by torch from the plain port; height and width are free.
-        ncnn: the same net as ncnn's .param, a template for any height and width, with its .bin beside it.
-        height: of the images, pixels.
-        width: of the images, pixels.
-        batch: how many images at a time.
-        threads: how many to use on the CPU.
+        net: The net, a folder name of ``prototxt/``.
+        folder: The folder of the net's prototxts.
+        weights: Path of its caffemodel.
+        onnx: Path of the same net as ONNX, exported by torch from the plain port, for any height and width.
+        ncnn: Path of the same net as ncnn's .param, a template for any height and width; its .bin has the same name.
+        height: Height of the images, pixels.
+        width: Width of the images, pixels.
+        batch: Number of images in a batch.
+        threads: Number of CPU threads.
         device: ``cpu`` or ``cuda``.
     """
 
@@ -50,7 +50,7 @@ class Task:
 
     @property
     def deploy(self) -> str:
-        """The net for pictures alone."""
+        """Path of the net's deploy.prototxt, without labels and losses."""
         return str(Path(self.folder) / "deploy.prototxt")
 
     @property
@@ -59,7 +59,7 @@ class Task:
         return int("".join(c for c in self.net.split("-")[1] if c.isdigit()))
 
     def images(self) -> np.ndarray[Any, Any]:
-        """Make (N, 3, H, W), float32, as the nets of colour want it; the same for every contender."""
+        """Return seeded images, (N, 3, H, W) float32 in BGR minus the mean; every contender gets the same."""
         import numpy as np
 
         from tests.golden import seeded
@@ -68,7 +68,7 @@ class Task:
         return np.concatenate(found)
 
     def labels(self, classes: int) -> np.ndarray[Any, Any]:
-        """Make (N, 1, H, W), float32, with some void."""
+        """Return seeded labels, (N, 1, H, W) float32, some of them void."""
         import numpy as np
 
         from tests.golden import seeded
@@ -77,7 +77,7 @@ class Task:
         return np.concatenate(found)
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the fields for JSON."""
+        """Return the fields, for JSON."""
         return asdict(self)
 
 
@@ -86,14 +86,14 @@ class Contender:
     """One way to run a net.
 
     Attributes:
-        name: of its row.
-        prepare: makes the step.
-        needs: modules that must be installed.
-        ours: whether it is this project's.
-        loads: whether it reads caffemodels itself.
-        reads: the file that it starts from, besides the prototxt and the caffemodel: ``onnx``, ``ncnn`` or none.
-        precision: of its products; times are compared with those of peers of the same.
-        devices: where it runs.
+        name: The name of its row.
+        prepare: Returns the step of a task.
+        needs: Modules that must be installed.
+        ours: Whether it is part of this project.
+        loads: Whether it reads caffemodels itself.
+        reads: The file that it reads besides prototxt and caffemodel: ``onnx``, ``ncnn`` or empty.
+        precision: The precision of its products; its time is compared with peers of the same precision.
+        devices: The devices that it runs on.
     """
 
     name: str
@@ -107,7 +107,7 @@ class Contender:
 
     @property
     def missing(self) -> list[str]:
-        """The modules that it needs and that are not installed."""
+        """The needed modules that are not installed."""
         return [name for name in self.needs if importlib.util.find_spec(name) is None]
 
 
@@ -195,10 +195,10 @@ def _solver(task: Task) -> Step:
     return ours.training(task)
 
 
-REFERENCE = "our Net"  # what errors are measured against
-BASELINE = "PyTorch"  # what ratios of time are measured against
+REFERENCE = "our Net"  # errors are relative to its scores
+BASELINE = "PyTorch"  # ratios of time are relative to it
 
-#: Who runs images forward. Of equal standing; the order is that of the table.
+#: Contenders in a forward pass, in the order of the table.
 FORWARD: tuple[Contender, ...] = (
     Contender(REFERENCE, _net, ours=True, loads=True, devices=("cpu", "cuda")),
     Contender("our exact", _exact, ours=True, loads=True, devices=("cpu", "cuda")),
@@ -214,7 +214,7 @@ FORWARD: tuple[Contender, ...] = (
     Contender("ncnn", _ncnn, needs=("ncnn",), reads="ncnn"),
 )
 
-#: Who makes training steps.
+#: Contenders in a training step.
 TRAIN: tuple[Contender, ...] = (
     Contender("our Solver", _solver, ours=True, devices=("cpu", "cuda")),
     Contender(BASELINE, _plain_training, devices=("cpu", "cuda")),

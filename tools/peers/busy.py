@@ -1,6 +1,6 @@
-"""The compiled net against the plain one in pairs of rounds, with busy processes beside them: `python -m peers.busy`.
+"""Time the compiled net and the plain one in pairs of rounds, next to busy processes: `python -m peers.busy`.
 
-What to do comes as JSON on standard input; each line of standard output is a row.
+The input is JSON on standard input; each line of standard output is a row.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure the pairs and print a row for each number of busy processes."""
     wanted = json.load(sys.stdin)
     torch.set_num_threads(wanted["threads"])
     net = build(wanted["net"])
@@ -57,7 +57,7 @@ def build(name: str) -> Net:
 
 
 def pairs(net: Any, fast: Any, inputs: Any, busy: int, rounds: int) -> list[tuple[float, float]]:
-    """Return seconds of plain and compiled rounds, which take turns at being first."""
+    """Return the seconds of the plain and the compiled run of each round; the first to run alternates."""
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
     try:
         found = []
@@ -81,7 +81,7 @@ def clocked(run: Callable[[Any], Any], inputs: Any) -> float:
 
 
 def row(name: str, busy: int, found: list[tuple[float, float]]) -> str:
-    """Write medians, and that of the ratios of each pair."""
+    """Format the median seconds and the median of the pairs' ratios as a line."""
     plain, fast = (statistics.median(times) for times in zip(*found, strict=True))
     ratio = statistics.median(compiled / as_it_is for as_it_is, compiled in found)
     return f"{name}, {busy} busy: plain {plain:.3f} s, compiled {fast:.3f} s, {ratio:.2f} of plain"

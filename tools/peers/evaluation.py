@@ -1,4 +1,4 @@
-"""How much longer scoring a data set takes than its forwards: reading, counting and writing go on beside them."""
+"""Measure how much longer evaluating a data set takes than its forward passes, which overlap with reading and writing."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from reproduction.fcn.datasets.voc import VOC
 from reproduction.fcn.images import palette
 from reproduction.fcn.scoring import evaluate
 
-# Height and width of pictures as VOC has them, (H, W) pixels, and how many of a hundred are so; the rest have one side
-# of 500 and another from 300 to 499.
+# The frequent sizes of VOC's images, (H, W) in pixels, with their share in percent; the others have one side of 500 and
+# one from 300 to 499.
 _SIZES = {(375, 500): 50, (500, 375): 14, (333, 500): 12, (500, 333): 5}
 
 
 class _Timed:
-    """A net that counts the seconds of its forwards."""
+    """A net that records the seconds of each forward pass."""
 
     def __init__(self, net: compiler.Fast):
         self.net = net
@@ -42,13 +42,13 @@ class _Timed:
 
 
 def run(task: Task, count: int, precision: str, folder: str) -> dict[str, Any]:
-    """Score a net on pictures of VOC's sizes, as tools/evaluate.py does, predictions written.
+    """Evaluate a net on images of VOC's sizes as tools/evaluate.py does, and write its predictions.
 
     Args:
-        task: the net; its sizes are not looked at.
-        count: how many pictures.
-        precision: of the compiled net.
-        folder: for the pictures and the predictions.
+        task: The net; the task's height, width and batch are ignored.
+        count: The number of images.
+        precision: The precision of the compiled net.
+        folder: The folder for images and predictions.
     """
     torch.set_num_threads(task.threads)
     root = Path(folder)
@@ -68,7 +68,7 @@ def run(task: Task, count: int, precision: str, folder: str) -> dict[str, Any]:
 
 
 def write(tree: Path, count: int, classes: int) -> list[str]:
-    """Write so many pictures and label maps, the same each time; gives their names."""
+    """Write ``count`` seeded images and label maps as a VOC tree, the same in each call; return their names."""
     rng = np.random.default_rng(1)
     for part in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (tree / part).mkdir(parents=True, exist_ok=True)

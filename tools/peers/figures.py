@@ -1,4 +1,4 @@
-"""What was measured, as a table, a plot, and the few figures that the README shows."""
+"""Output of the benchmark: a table, a plot, and the figures that the README shows."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _KEPT = ("seconds", "first_seconds", "peak_bytes", "times_pytorch", "times_best_
 
 
 def render(rows: Rows) -> str:
-    """Draw the table."""
+    """Format the rows as a table."""
     shown = [key for key in _COLUMNS if any(key in row for row in rows.values())]
     lines = [["", *(_COLUMNS[key][0] for key in shown)]]
     for name, row in rows.items():
@@ -47,7 +47,7 @@ def render(rows: Rows) -> str:
 
 
 def brief(rows: Rows) -> dict[str, dict[str, Any]]:
-    """Keep what the README shows of a table, to four digits."""
+    """Return the columns that the README shows, with floats rounded to four digits."""
     return {
         name: {
             key: float(f"{row[key]:.4g}") if isinstance(row[key], float) else row[key] for key in _KEPT if key in row
@@ -57,12 +57,12 @@ def brief(rows: Rows) -> dict[str, dict[str, Any]]:
 
 
 def plot(path: Path, title: str, sizes: Mapping[int, Rows]) -> None:
-    """Draw seconds against the pixels of the image, a curve for each contender, as SVG.
+    """Plot seconds against the size of the image, one curve for each contender, and write it as SVG.
 
     Args:
-        path: of the file.
-        title: of the plot.
-        sizes: side of the square images, pixels -> table.
+        path: Path of the file.
+        title: Title of the plot.
+        sizes: The rows for each side of the square images, in pixels.
     """
     from matplotlib.figure import Figure
 
@@ -90,7 +90,7 @@ def plot(path: Path, title: str, sizes: Mapping[int, Rows]) -> None:
 
 
 def conditions(threads: int, device: str) -> dict[str, Any]:
-    """Say when and with what was measured."""
+    """Return the date, the hardware and the versions of a measurement."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -109,7 +109,7 @@ def conditions(threads: int, device: str) -> dict[str, Any]:
 
 
 def processor() -> str:
-    """Name the processor, where the system says it, and the instructions that torch uses."""
+    """Return the CPU's name, if the system reports it, and the instruction set that torch uses."""
     import torch
 
     try:
@@ -122,7 +122,7 @@ def processor() -> str:
 
 
 def device_name(device: str) -> str:
-    """Name the device."""
+    """Return ``cpu`` or the name of the GPU."""
     if device == "cpu":
         return "cpu"
     import torch

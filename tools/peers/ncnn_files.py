@@ -1,9 +1,9 @@
-"""A net as the two files that ncnn reads: layers as text, weights as bytes.
+"""Write a net as the two files that ncnn reads: a text of layers, and the bytes of their weights.
 
 Each line of the text is a layer: type, name, the number of bottoms and of tops, their names, and numbered parameters.
-The bytes are the weights of the layers in order, a tag of zero (32-bit floats follow) before the first of each
-convolution's. As ncnn's own optimiser does, a ReLU becomes a parameter of the convolution before it, and dropout, which
-does nothing in testing, is left out.
+The bytes are the weights of the layers in order; a tag of zero (32-bit floats follow) precedes the weights of each
+convolution. As in ncnn's optimiser, a ReLU becomes a parameter of the convolution before it, and Dropout, which does
+nothing at test time, is omitted.
 
 Source: Tencent/ncnn, docs/developer-guide/param-and-model-file-structure.md and operation-param-weight-table.md.
 """
@@ -23,7 +23,7 @@ from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import EltwiseOp, PoolMethod
 
 MAGIC = "7767517"
-FLOATS = np.zeros(1, "<i4")  # the tag
+FLOATS = np.zeros(1, "<i4")  # the tag: 32-bit floats follow
 
 
 @dataclass
@@ -31,12 +31,12 @@ class Line:
     """One layer of the text.
 
     Attributes:
-        type: as ncnn calls it.
-        name: of the layer.
-        bottoms: names of blobs.
-        tops: names of blobs.
-        params: by their numbers; text is for ``str.format``, with the height and width of the image.
-        weights: what the bytes have of it, in order.
+        type: ncnn's name of the layer type.
+        name: Name of the layer.
+        bottoms: Names of the input blobs.
+        tops: Names of the output blobs.
+        params: Parameters by number; strings are templates for ``str.format``, with the image's ``height`` and ``width``.
+        weights: Arrays for the file of bytes, in order.
     """
 
     type: str
@@ -47,7 +47,7 @@ class Line:
     weights: list[np.ndarray[Any, Any]]
 
     def __str__(self) -> str:
-        """Format the line."""
+        """Format the layer as a line."""
         params = (f"{number}={value}" for number, value in self.params.items())
         counts = (str(len(self.bottoms)), str(len(self.tops)))
         return " ".join([self.type, self.name, *counts, *self.bottoms, *self.tops, *params])
@@ -57,12 +57,12 @@ def write(net: Net, path: str) -> None:
     """Write a net for ncnn.
 
     Args:
-        net: with its weights; its input is ``data``.
-        path: of the text, a template for ``str.format`` with ``height`` and ``width``; the bytes go to a file of the
+        net: The net with its weights; its input is ``data``.
+        path: Path of the text, a template for ``str.format`` with ``height`` and ``width``; the bytes go to a file of the
             same name that ends in .bin.
 
     Raises:
-        NetError: a layer that has no form here.
+        NetError: If a layer cannot be expressed in ncnn.
     """
     lines: list[Line] = []
     for node in net.graph.nodes:
@@ -91,7 +91,10 @@ def _arrays(net: Net, node: Node) -> list[np.ndarray[Any, Any]]:
 
 
 def _windowed(net: Net, node: Node) -> Line:
-    """Convolution or Deconvolution; ncnn has the output channels of both first, Caffe of the former alone."""
+    """Convert a Convolution or Deconvolution.
+
+    In ncnn the first axis of both kernels is the output channels; in Caffe a Deconvolution has the input channels first.
+    """
     kernel, *bias = _arrays(net, node)
     if node.spec.convolution_param.group != 1:
         raise NetError("groups cannot be written for ncnn", layer=node.name)
@@ -107,11 +110,16 @@ def _pooling(net: Net, node: Node) -> Line:
     param = node.spec.pooling_param
     if param.pool is not PoolMethod.MAX or param.pad:
         raise NetError("this pooling cannot be written for ncnn", layer=node.name)
-    return _line(node, {0: 0, 1: param.kernel_size, 2: param.stride, 5: 0})  # 5=0: sizes are rounded up
+    return _line(
+        node, {0: 0, 1: param.kernel_size, 2: param.stride, 5: 0}
+    )  # 5=0: output sizes are rounded up, as in Caffe
 
 
 def _crop(net: Net, node: Node) -> Line:
-    """Crop as the second bottom; ncnn would take its channels too, so that the input's height and width are written."""
+    """Convert a Crop to the size of its second bottom.
+
+    ncnn would also crop the channels to those of the input; for a crop to ``data``, the line has the height and width.
+    """
     offset = node.spec.crop_param.offset[0]
     params: dict[int, Any] = {0: offset, 1: offset, 2: 0}
     if not node.bottoms[1].startswith("data"):

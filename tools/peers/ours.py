@@ -1,4 +1,4 @@
-"""This project's ways to run a net."""
+"""The contenders of this project."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reproduction.fast import compiler
 
 
 def net(task: Task) -> Step:
-    """The plain path: the prototxt's layers, one after the other."""
+    """Return a step of the plain net, which computes the prototxt's layers in order."""
     torch.set_num_threads(task.threads)
     built = nets.load(task.deploy, task.weights).to(devices.use(task.device)).eval()
     images = torch.from_numpy(task.images()).to(task.device)
@@ -29,7 +29,7 @@ def net(task: Task) -> Step:
 
 
 def fast(task: Task, precision: str) -> Step:
-    """The compiled net."""
+    """Return a step of the compiled net."""
     torch.set_num_threads(task.threads)
     built = compiler.compile(
         nets.load(task.deploy, task.weights).to(devices.use(task.device)).eval(), precision, discard=True
@@ -43,7 +43,7 @@ def fast(task: Task, precision: str) -> Step:
 
 
 def training(task: Task) -> Step:
-    """The solver, with the settings that the net was published with."""
+    """Return a step of the solver, with the settings that the net was published with."""
     torch.set_num_threads(task.threads)
     param = prototxt.load_solver(f"{task.folder}/solver.prototxt")
     param.clear("snapshot")

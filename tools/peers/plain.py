@@ -1,6 +1,6 @@
-"""FCN-32s, -16s and -8s as people write them in PyTorch by hand: the port that the benchmark compares with.
+"""FCN-32s, -16s and -8s written by hand in PyTorch: the baseline of the benchmark.
 
-The project itself makes modules from prototxts alone; this one is here to be beaten.
+The project itself builds nets only from prototxts; this port is only for comparison.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 1e-10, 0.99, 0.0005
 
 
 class FCN(nn.Module):
-    """The trunk of VGG16, and what all three nets share.
+    """The trunk of VGG16 and the layers that all three nets share.
 
     Args:
-        classes: how many.
-        widths: channels of the five blocks.
-        width: channels of fc6 and fc7.
+        classes: Number of classes.
+        widths: Channels of the five blocks.
+        width: Channels of fc6 and fc7.
     """
 
     def __init__(self, classes: int, widths: Sequence[int], width: int):
@@ -54,7 +54,7 @@ class FCN(nn.Module):
         self.drop7 = nn.Dropout()
 
     def trunk(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute pool3, pool4 and score_fr."""
+        """Return pool3, pool4 and score_fr of images (N, 3, H, W)."""
         x = self.relu(self.conv1_1(x))
         x = self.pool(self.relu(self.conv1_2(x)))
         x = self.relu(self.conv2_1(x))
@@ -74,20 +74,20 @@ class FCN(nn.Module):
 
 
 class FCN32s(FCN):
-    """Scores upsampled at once."""
+    """FCN-32s: the scores are upsampled once, by 32."""
 
     def __init__(self, classes: int, widths: Sequence[int], width: int):
         super().__init__(classes, widths, width)
         self.upscore = nn.ConvTranspose2d(classes, classes, 64, stride=32, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute scores, (N, classes, H, W)."""
+        """Return the scores, (N, classes, H, W), of images (N, 3, H, W)."""
         _, _, score = self.trunk(x)
         return self.upscore(score)[:, :, 19 : 19 + x.shape[2], 19 : 19 + x.shape[3]]
 
 
 class FCN16s(FCN):
-    """Scores joined with those of pool4."""
+    """FCN-16s: the scores are added to those of pool4."""
 
     def __init__(self, classes: int, widths: Sequence[int], width: int):
         super().__init__(classes, widths, width)
@@ -96,7 +96,7 @@ class FCN16s(FCN):
         self.upscore16 = nn.ConvTranspose2d(classes, classes, 32, stride=16, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute scores, (N, classes, H, W)."""
+        """Return the scores, (N, classes, H, W), of images (N, 3, H, W)."""
         _, pool4, score = self.trunk(x)
         up = self.upscore2(score)
         up = up + self.score_pool4(pool4)[:, :, 5 : 5 + up.shape[2], 5 : 5 + up.shape[3]]
@@ -104,7 +104,7 @@ class FCN16s(FCN):
 
 
 class FCN8s(FCN):
-    """Scores joined with those of pool4 and pool3."""
+    """FCN-8s: the scores are added to those of pool4 and pool3."""
 
     def __init__(self, classes: int, widths: Sequence[int], width: int):
         super().__init__(classes, widths, width)
@@ -115,7 +115,7 @@ class FCN8s(FCN):
         self.upscore8 = nn.ConvTranspose2d(classes, classes, 16, stride=8, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute scores, (N, classes, H, W)."""
+        """Return the scores, (N, classes, H, W), of images (N, 3, H, W)."""
         pool3, pool4, score = self.trunk(x)
         up = self.upscore2(score)
         up = up + self.score_pool4(pool4)[:, :, 5 : 5 + up.shape[2], 5 : 5 + up.shape[3]]
@@ -128,7 +128,7 @@ PORTS: Mapping[int, type[FCN]] = {32: FCN32s, 16: FCN16s, 8: FCN8s}
 
 
 def build(task: Task) -> FCN:
-    """Make the port of a net, as wide as its weights, with these weights."""
+    """Build the port of a net; its channels are those of the weights that it loads."""
     arrays = weights.read(task.weights).arrays()
     widths = [len(arrays[f"conv{block}_1.weight"]) for block in range(1, 6)]
     classes, width = arrays["score_fr.weight"].shape[:2]
@@ -138,7 +138,7 @@ def build(task: Task) -> FCN:
 
 
 def forward(task: Task, *, channels_last: bool) -> Step:
-    """Prepare eager inference."""
+    """Return a step of eager inference."""
     torch.set_num_threads(task.threads)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     port = build(task).eval().to(memory_format=layout)
@@ -152,7 +152,7 @@ def forward(task: Task, *, channels_last: bool) -> Step:
 
 
 def training(task: Task) -> Step:
-    """Prepare training: momentum, twice the rate and no decay for biases, fixed upsampling."""
+    """Return a training step: SGD with momentum, twice the rate and no decay for biases, fixed upsampling."""
     torch.set_num_threads(task.threads)
     torch.manual_seed(1337)
     port = build(task).train()
@@ -188,7 +188,7 @@ def export(task: Task) -> None:
     port = build(task).eval()
     free = {0: "n", 2: "h", 3: "w"}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter that keeps sizes free is the old one, and says so
+        warnings.simplefilter("ignore")  # dynamic_axes need the old exporter, which warns that it is deprecated
         torch.onnx.export(
             port, (torch.zeros(1, 3, 64, 96),), task.onnx, dynamo=False, input_names=["data"],
             output_names=["score"], dynamic_axes={"data": free, "score": free},

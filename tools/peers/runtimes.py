@@ -1,4 +1,4 @@
-"""Inference runtimes that people use instead of PyTorch; each is set up as its manual says for latency."""
+"""The inference runtimes that people use instead of PyTorch, each configured for latency as its manual recommends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from peers import Step, Task
 
 
 def opencv(task: Task) -> Step:
-    """OpenCV's own reader of Caffe's files, and its own kernels."""
+    """Return a step of OpenCV, which reads Caffe's files and has kernels of a separate implementation."""
     import cv2
 
     cv2.setNumThreads(task.threads)
@@ -26,7 +26,7 @@ def opencv(task: Task) -> Step:
 
 
 def onnxruntime(task: Task) -> Step:
-    """Microsoft's runtime, all optimisations on."""
+    """Return a step of ONNX Runtime, with all optimisations."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -42,7 +42,7 @@ def onnxruntime(task: Task) -> Step:
 
 
 def openvino(task: Task, precision: str) -> Step:
-    """Intel's runtime, compiled for the size of the images."""
+    """Return a step of OpenVINO, compiled for the size of the images."""
     import openvino as ov
 
     core = ov.Core()
@@ -64,12 +64,12 @@ def openvino(task: Task, precision: str) -> Step:
 
 
 def ncnn(task: Task) -> Step:
-    """Tencent's runtime in single precision, its own defaults otherwise; it takes images one by one."""
+    """Return a step of ncnn in single precision, with its other defaults; it computes one image at a time."""
     import ncnn as runtime
 
     net = runtime.Net()
     net.opt.num_threads = task.threads
-    # Its default is to round to 16 bits where the processor can; that would be another precision than that of its row.
+    # By default ncnn rounds to 16 bits on CPUs that support it; its row in the table is for single precision.
     for option in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_packed", "use_bf16_storage"):
         setattr(net.opt, option, False)
     template = Path(task.ncnn)
@@ -77,7 +77,7 @@ def ncnn(task: Task) -> Step:
     param.write_text(template.read_text().format(height=task.height, width=task.width))
     if net.load_param(str(param)) or net.load_model(str(template.with_suffix(".bin"))):
         raise ValueError("ncnn cannot read what was written for it")
-    images = [runtime.Mat(image).clone() for image in np.ascontiguousarray(task.images())]  # it reads no strides
+    images = [runtime.Mat(image).clone() for image in np.ascontiguousarray(task.images())]  # Mat ignores strides
 
     def step() -> np.ndarray[Any, Any]:
         scores = []

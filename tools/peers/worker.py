@@ -1,6 +1,6 @@
-"""One contender, once, in a process of its own: `python -m peers.worker`, with what to do as JSON on standard input.
+"""Run one contender in this process: `python -m peers.worker`, with the job as JSON on standard input.
 
-The last line of standard output is what was measured, as JSON.
+The last line of standard output is the measurement, as JSON.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ JOBS = {"forward": FORWARD, "load": FORWARD, "train": TRAIN}
 
 
 def main() -> None:
-    """Do one job and print its figures."""
+    """Run one job and print its figures."""
     wanted = json.load(sys.stdin)
     task = Task(**wanted["task"])
     if wanted["job"] == "setup":
@@ -32,12 +32,12 @@ def main() -> None:
         return
     contender = next(c for c in JOBS[wanted["job"]] if c.name == wanted["contender"])
     found = measure(contender.prepare, task, wanted)
-    print()  # ends what a library may have begun to print
+    print()  # ends a line that a library may have left open
     print(json.dumps(found))
 
 
 def measure(prepare: Any, task: Task, wanted: dict[str, Any]) -> dict[str, Any]:
-    """Prepare a contender, and time its steps; the first one apart."""
+    """Prepare a contender and time its steps; the first step, which may allocate and compile, is timed separately."""
     step = prepare(task)
     prepared = time.monotonic()
     result = step()
@@ -64,7 +64,7 @@ def measure(prepare: Any, task: Task, wanted: dict[str, Any]) -> dict[str, Any]:
 
 
 def score(task: Task, images: int, precision: str) -> dict[str, Any]:
-    """Score so many pictures, and time that and its forwards."""
+    """Evaluate ``images`` images; return the seconds of the evaluation and of its forward passes."""
     from peers import evaluation
 
     with tempfile.TemporaryDirectory() as folder:
@@ -72,14 +72,14 @@ def score(task: Task, images: int, precision: str) -> dict[str, Any]:
 
 
 def clocked(step: Step) -> tuple[float, float]:
-    """Give wall and processor seconds of a step, the latter of all threads together."""
+    """Return the wall seconds of a step and its CPU seconds, summed over all threads."""
     cpu, wall = time.process_time(), time.perf_counter()
     step()
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def compare(scores: Any, reference: str) -> dict[str, float]:
-    """Give the greatest error over the greatest value, and the part of the pixels with another label."""
+    """Return the largest error relative to the largest reference score, and the share of pixels whose label differs."""
     import numpy as np
 
     want = np.load(reference)
@@ -90,13 +90,13 @@ def compare(scores: Any, reference: str) -> dict[str, float]:
 
 
 def forget_peak() -> None:
-    """Let the peak of memory start anew, where the system can; elsewhere it is that of the whole process."""
+    """Reset the memory peak of this process, if the system can; otherwise ``peak`` covers its whole life."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak() -> int:
-    """Give the peak of resident memory, bytes, since ``forget_peak``."""
+    """Return the peak of resident memory in bytes, since ``forget_peak``."""
     try:
         status = Path("/proc/self/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
@@ -106,7 +106,7 @@ def peak() -> int:
 
 
 def set_up(task: Task, files: Collection[str]) -> None:
-    """Write the files that contenders read: seeded weights of a sensible spread, and the net for others."""
+    """Write the files that contenders read: seeded weights with the spread of trained ones, and the net in other formats."""
     import torch
 
     from reproduction.caffe.formats import caffemodel
