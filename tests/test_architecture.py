@@ -1,4 +1,4 @@
-"""The rules of the house that a program can check."""
+"""The project's rules that a program can check."""
 
 import ast
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The package as it is installed from a wheel, far from this folder: all its files are in it, and it works."""
+"""The package installed from a wheel in another folder: it is complete, and it works."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""The public names of the package, and that importing it costs nothing."""
+"""The public names of the package, and that importing it is cheap."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The README says what is true: its generated parts are current, its example runs, its commands exist."""
+"""The README is true: its generated parts are current, its example runs, its commands exist."""
 
 import importlib
 import json

@@ -1,7 +1,7 @@
-"""The last rung: whole nets on whole data sets, by the command that a reader of the README types.
+"""The scores of whole nets on whole data sets, by the commands of the README.
 
-Mini-VOC always: its pictures are drawn, its weights are in the repository. The paper's table where its weights and
-data are at hand.
+Mini-VOC always runs: its images are drawn, its weights are in the repository. The nets of the paper run if their
+weights and data are present.
 """
 
 import hashlib

@@ -108,7 +108,7 @@ def mini() -> str:
 
 
 def exactness() -> str:
-    """Tabulate tests/golden/exactness.json."""
+    """Return a table of tests/golden/exactness.json."""
     figures = json.loads(FIGURES.read_text())
     layers, whole, legacy = figures["layers"], figures["nets"], figures["legacy"]
     count = whole["cases"]

@@ -1,4 +1,4 @@
-"""Devices by name, and torch told to compute in single precision."""
+"""Device names, and torch settings for single precision."""
 
 import warnings
 

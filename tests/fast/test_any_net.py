@@ -1,4 +1,4 @@
-"""Compiled nets of layers drawn at random against the nets that they were made of."""
+"""Compiled nets of random layers, compared with the nets that they were compiled from."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""What compiled nets leave as it is, since it would not be quicker, and how a compiled net is called and copied."""
+"""Layers that a compiled net leaves unchanged because they would not be faster; calls and copies of compiled nets."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""Compiled nets against the nets that they were made of."""
+"""Compiled nets, compared with the nets that they were compiled from."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Recordings: their order of events with a stand-in for CUDA, and the real thing where there is one."""
+"""CUDA graphs: the order of events with a stand-in for CUDA, and the real thing if there is a GPU."""
 
 from contextlib import contextmanager
 

@@ -1,4 +1,4 @@
-"""Every layer type, with learned weights, compiled in every precision against the net."""
+"""Every layer type with learned weights, compiled in every precision and compared with the net."""
 
 import numpy as np
 import pytest

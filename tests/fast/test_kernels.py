@@ -1,4 +1,4 @@
-"""What computes parts of layers, against the layers."""
+"""Kernels for parts of layers, compared with the layers."""
 
 import pytest
 import torch

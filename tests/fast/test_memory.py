@@ -1,4 +1,4 @@
-"""Memory that is lent in parts: never twice at a time, and not more of it than is needed."""
+"""Shared buffers: no part is lent twice at a time, and no more memory is used than needed."""
 
 import torch
 from hypothesis import given

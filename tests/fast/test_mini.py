@@ -1,4 +1,4 @@
-"""Trained nets, compiled, on pictures that they were not trained on."""
+"""Trained nets, compiled, on images that they were not trained on."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Parts of an axis, against counting pixel by pixel."""
+"""Regions of an axis, compared with counting single pixels."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""Winograd's convolutions against torch's, in double precision."""
+"""Winograd's convolutions, compared with torch's in double precision."""
 
 import numpy as np
 import pytest

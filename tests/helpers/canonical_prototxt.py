@@ -1,7 +1,7 @@
-"""What a prototxt says, whatever its layout: text format to canonical JSON to a digest, without any schema.
+"""A digest of a prototxt's content that ignores its layout, computed without any schema.
 
-It shares no code with the reader under test. Values of ``param_str`` are left out: Python 2 wrote them in the order of
-its hashes.
+It shares no code with the reader under test. Values of ``param_str`` are ignored, because Python 2 printed dicts in
+hash order.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ CLOSE = {"{": "}", "<": ">"}
 
 
 def digest(path: Path) -> str:
-    """Hash what the file says."""
+    """Return the SHA-256 of the file's content as canonical JSON."""
     said = _without_param_str(parse(path.read_text()))
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def parse(text: str) -> dict:
-    """Read a message: each field's values in order, numbers as floats, enums as words."""
+    """Parse a message: each field's values in order, with numbers as floats and enums as strings."""
     tokens, at = [], 0
     while at < len(text):
         match = TOKEN.match(text, at)
@@ -42,7 +42,7 @@ def parse(text: str) -> dict:
 
 
 def _message(tokens: list, end: str | None) -> dict:
-    """Read fields up to the closing bracket; the next token is the last of the list."""
+    """Parse fields up to the closing bracket ``end``; ``tokens`` is reversed, its last item is the next token."""
     out: dict = {}
     while tokens and tokens[-1][1] != end:
         _, name = tokens.pop()

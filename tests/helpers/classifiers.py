@@ -1,4 +1,4 @@
-"""Classification nets written from their published tables, as narrow as a test wants them.
+"""Classification nets written from their published tables, with widths that a test can reduce.
 
 Each function takes a divisor of the widths and returns an upgraded NetParameter.
 """
@@ -11,10 +11,10 @@ from tests.golden import seeded
 
 
 class Chain:
-    """A net that grows at its end.
+    """A builder that appends layers to the end of a net.
 
     Attributes:
-        end: the newest top.
+        end: The newest top.
     """
 
     def __init__(self, channels, side, divisor, batch=1):
@@ -26,7 +26,7 @@ class Chain:
         return self.end
 
     def width(self, count):
-        return max(4, count // self.divisor // 4 * 4)  # groups divide it
+        return max(4, count // self.divisor // 4 * 4)  # a multiple of 4, so that groups divide it
 
     def conv(self, name, count, kernel, relu=True, bottom=None, **fields):
         group = fields.pop("group", 1)
@@ -173,7 +173,7 @@ def single_conv(divisor=1):
     return net.net.to_proto()
 
 
-# Outputs of an inception module of GoogLeNet: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, projection of the pooling.
+# Output channels of each inception module of GoogLeNet: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection.
 _INCEPTION = {
     "3a": (64, 96, 128, 16, 32, 32), "3b": (128, 128, 192, 32, 96, 64), "4a": (192, 96, 208, 16, 48, 64),
     "4b": (160, 112, 224, 24, 64, 64), "4c": (128, 128, 256, 24, 64, 64), "4d": (112, 144, 288, 32, 64, 64),
@@ -258,7 +258,7 @@ def mobilenet(divisor=1):
     return net.net.to_proto()
 
 
-# The eleven nets that BVLC's Caffe has deploy files for, and those that its users brought most.
+# The eleven nets that BVLC's Caffe has deploy files for; OTHERS are popular nets of its users.
 # Source: BVLC/caffe@9b89154 models/*/deploy.prototxt, examples/{mnist,cifar10,siamese,net_surgery}.
 BVLC = {
     made.__name__: made
@@ -270,7 +270,7 @@ NETS = BVLC | OTHERS
 
 
 def net(name, divisor=1, seed=1):
-    """Build one of the nets, with weights and batch statistics that keep values near 1."""
+    """Build a net by name, with weights and batch statistics that keep values near 1."""
     made = Net(NETS[name](divisor), seed=seed)
     with torch.no_grad():
         for layer_name, found in made.layers.items():

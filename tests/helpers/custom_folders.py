@@ -1,4 +1,4 @@
-"""Folders of somebody's own pictures and labels, small, in every state that people bring them in."""
+"""Small folders of custom images and labels, in the variants that users have."""
 
 from pathlib import Path
 
@@ -10,14 +10,14 @@ NAMES = ("background", "cat", "dog")
 
 
 def label(i, classes=3, size=SIZE):
-    """A label map that holds every class."""
+    """Return a label map, (H, W) uint8, that holds every class."""
     numbers = np.random.default_rng(i).integers(0, classes, size)
     numbers.flat[:classes] = range(classes)
     return numbers.astype(np.uint8)
 
 
 def write(root, n=6, labels=label, ending="png", names=NAMES, folders=("images", "labels")):
-    """Write n pictures p0.jpg ... with what ``labels`` makes of their numbers; returns the folder."""
+    """Write n images p0.jpg ... with the arrays that ``labels`` returns for their numbers; return the folder."""
     root = Path(root)
     for folder in folders:
         (root / folder).mkdir(parents=True, exist_ok=True)
@@ -31,10 +31,10 @@ def write(root, n=6, labels=label, ending="png", names=NAMES, folders=("images",
 
 
 def mask(i):
-    """Zeros and 255."""
+    """Return a label map, (H, W) uint8, of 0 and 255."""
     return (label(i, 2) * 255).astype(np.uint8)
 
 
 def paint(i):
-    """The three classes in VOC's colours."""
+    """Return a label map of three classes in VOC's colours, (H, W, 3) uint8."""
     return np.array([[0, 0, 0], [128, 0, 0], [0, 128, 0]], np.uint8)[label(i)]

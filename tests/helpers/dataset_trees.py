@@ -1,8 +1,8 @@
-"""Writers of the published data sets' folders: small, but in the real formats, and the same for the same seed.
+"""Writers of small copies of the published data sets, in their real formats, from a seed.
 
-JPEG and 16-bit PNG pictures, palette PNG labels with void borders, MAT 5 files. Every writer returns what it wrote as
-the nets' label tops should hold it: id -> (H, W) uint8 with 255 for void (``siftflow``: id -> (semantic, geometric)),
-so that scores can be computed again without the code under test.
+JPEG and 16-bit PNG images, palette PNG labels with void borders, MAT 5 files. Every writer returns the labels that the
+nets' label tops must hold: id -> (H, W) uint8 with 255 for void (``siftflow``: id -> (semantic, geometric)), so that
+tests can compute scores without the code under test.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ def voc(
     size: Size = (24, 32),
     main: Mapping[str, Sequence[str]] | None = None,
 ) -> Labels:
-    """Write a VOC year: ``path`` is e.g. ``.../VOCdevkit/VOC2012``.
+    """Write a VOC year; ``path`` is for example ``.../VOCdevkit/VOC2012``.
 
     Args:
-        path: the year's folder, made if need be.
-        splits: lists of ImageSets/Segmentation; every id in them gets an image and a label.
-        seed: another seed, other pictures.
-        size: least height and width; each picture is a few pixels larger, by its id.
-        main: lists of ImageSets/Main (VOC 2010, for PASCAL-Context); every id gets an image.
+        path: The year's folder, created if it does not exist.
+        splits: Lists of ImageSets/Segmentation; every id in them gets an image and a label.
+        seed: Seed of images and labels.
+        size: Minimum height and width; each image is a few pixels larger, depending on its id.
+        main: Lists of ImageSets/Main (VOC 2010, for PASCAL-Context); every id gets an image.
     """
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation", "ImageSets/Main"):
         (path / folder).mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ def voc(
 def sbd(
     path: Path, splits: Mapping[str, Sequence[str]], *, seed: int = 0, size: Size = (24, 32), png: bool = False
 ) -> Labels:
-    """Write SBD; ``path`` is its ``dataset`` folder. ``png`` leaves what the published convert_sbdd.py makes."""
+    """Write SBD to its ``dataset`` folder; with ``png``, the labels are those that convert_sbdd.py writes."""
     for folder in ("img", "cls"):
         (path / folder).mkdir(parents=True, exist_ok=True)
     for name, ids in splits.items():
@@ -82,7 +82,7 @@ def sbd(
 
 
 def nyud(path: Path, splits: Mapping[str, Sequence[str]], *, seed: int = 0, size: Size = (24, 32)) -> Labels:
-    """Write NYUDv2 in Berkeley's format: color, depth in millimetres, HHA and the 40 classes."""
+    """Write NYUDv2 in Berkeley's format: color, depth in millimetres, HHA and labels of 40 classes."""
     for folder in ("data/images", "data/depth", "data/hha", "segmentation"):
         (path / folder).mkdir(parents=True, exist_ok=True)
     for name, ids in splits.items():
@@ -125,9 +125,9 @@ def siftflow(
 
 
 def context(path: Path, ids: Iterable[str], *, seed: int = 0, size: Size = (24, 32), names: bool = True) -> Labels:
-    """Write PASCAL-Context's annotations; its images are VOC 2010's, see ``voc`` and its ``main``.
+    """Write PASCAL-Context's annotations; its images are those of VOC 2010, see ``main`` of ``voc``.
 
-    The sizes fit those of ``voc(..., main={...: ids})`` with the same ``size``.
+    The sizes match those of ``voc(..., main={...: ids})`` with the same ``size``.
     """
     (path / "trainval").mkdir(parents=True, exist_ok=True)
     full = (CLASSES / "pascalcontext-459.txt").read_text().splitlines()
@@ -138,7 +138,7 @@ def context(path: Path, ids: Iterable[str], *, seed: int = 0, size: Size = (24, 
     numbers = [full.index(name) + 1 for name in task]
     labels = {}
     for id in ids:
-        # Half of the regions are of the 59 classes, the others of any of the 459, most of which become background.
+        # Half of the values are the 59 classes; the others are from all 459, and most of them become background.
         raw = np.array([*numbers, *range(1, 460, 8), 0])[regions(id, seed, _size(size, id), range(59 + 58 + 1))]
         mat(path / "trainval" / f"{id}.mat", {"LabelMap": raw.astype(np.uint16)})
         labels[id] = np.zeros(raw.shape, np.uint8)
@@ -148,7 +148,7 @@ def context(path: Path, ids: Iterable[str], *, seed: int = 0, size: Size = (24, 
 
 
 def pack(folder: Path, archive: Path) -> Path:
-    """Pack what is in ``folder`` (not the folder itself) as .tar, .tar.gz, .tgz or .zip, by the archive's ending."""
+    """Pack the content of ``folder`` as .tar, .tar.gz, .tgz or .zip, by the archive's suffix."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     if archive.suffix == ".zip":
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as out:
@@ -162,13 +162,13 @@ def pack(folder: Path, archive: Path) -> Path:
 
 
 def write_list(path: Path, ids: Iterable[str]) -> None:
-    """Write a split: one id a line."""
+    """Write a split with one id per line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{id}\n" for id in ids))
 
 
 def picture(id: str, seed: int, size: Size) -> UInt8:
-    """Make a smooth picture with a little noise, (H, W, 3) uint8."""
+    """Return a smooth image with a little noise, (H, W, 3) uint8."""
     rng = _rng(id, seed)
     coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
     smooth = np.array(Image.fromarray(coarse).resize((size[1], size[0]), Image.Resampling.BICUBIC))
@@ -176,7 +176,7 @@ def picture(id: str, seed: int, size: Size) -> UInt8:
 
 
 def regions(id: str, seed: int, size: Size, values: Sequence[int]) -> npt.NDArray[np.uint8]:
-    """Make a label map, (H, W) uint8: rectangles of some of the values on a ground of the first."""
+    """Return a label map, (H, W) uint8: rectangles of some of the values on a background of the first value."""
     rng = _rng(id + "label", seed)
     labels = np.full(size, values[0], np.uint8)
     for value in rng.choice(np.array(values), 6):
@@ -187,7 +187,7 @@ def regions(id: str, seed: int, size: Size, values: Sequence[int]) -> npt.NDArra
 
 
 def jpeg(path: Path, rgb: UInt8) -> None:
-    """Write a JPEG as cameras do: chroma at half the resolution."""
+    """Write a JPEG as cameras do, with chroma at half the resolution."""
     Image.fromarray(rgb).save(path, quality=90, subsampling=2)
 
 
@@ -222,7 +222,7 @@ def _sbd_mat(path: Path, labels: UInt8) -> None:
 
 
 def _border(labels: UInt8, void: int = 255) -> UInt8:
-    """Put void where two regions meet, as VOC does, and around the picture."""
+    """Set pixels to void at the borders of regions, as VOC does, and at the border of the image."""
     edge = np.ones(labels.shape, bool)
     edge[1:-1, 1:-1] = (labels[1:-1, 1:-1] != labels[1:-1, 2:]) | (labels[1:-1, 1:-1] != labels[2:, 1:-1])
     return np.where(edge, np.uint8(void), labels)

@@ -1,13 +1,13 @@
-"""An HTTP server on loopback that answers well or ill, as the test tells it.
+"""An HTTP server on loopback whose answers can have faults.
 
     with servers.serve() as site:
-        site.add("a.tar", b"bytes", drop(after=100))      # the first answer breaks off, the next is whole
+        site.add("a.tar", b"bytes", drop(after=100))      # the first answer is cut, the next is complete
         site.add("b.bin", Path("big.bin"))                # served from the file, not from memory
         download(site.url + "/a.tar")
         assert [r.range for r in site.requests] == [None, "bytes=100-"]
 
-A fault is a function of the answer that is about to be sent; each is used for one request, in turn. After the last, the
-file is served as a good server would: HEAD, Range, If-Range, ETag, Content-Length.
+A fault is a function that changes an answer before it is sent; each is used for one request, in order. After the last
+fault, the file is served correctly: HEAD, Range, If-Range, ETag, Content-Length.
 """
 
 import hashlib
@@ -29,16 +29,16 @@ CHUNK = 1 << 16
 
 @dataclass
 class Answer:
-    """What will be sent: a fault changes it before it goes."""
+    """An answer before it is sent, which a fault may change."""
 
     body: bytes | Path
     start: int = 0
     stop: int = 0
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
-    send_bytes: int | None = None  # the connection is cut after this many bytes of the body
-    pause_s: float = 0.0  # before each chunk
-    ranges: bool = True  # whether Range is honoured
+    send_bytes: int | None = None  # cut the connection after this many bytes of the body
+    pause_s: float = 0.0  # sleep before each chunk
+    ranges: bool = True  # whether the server supports Range
     chunk: int = CHUNK
     ignore_if_range: bool = False
 
@@ -48,7 +48,7 @@ Fault = Callable[[Answer], None]
 
 @dataclass(frozen=True)
 class Request:
-    """One request, as the server saw it."""
+    """A request that the server received."""
 
     method: str
     path: str
@@ -57,7 +57,7 @@ class Request:
 
 
 def drop(after: int) -> Fault:
-    """Cut the connection after so many bytes of the body; the headers promise all of it."""
+    """Cut the connection after so many bytes of the body; the headers announce all of it."""
 
     def fault(answer: Answer) -> None:
         answer.send_bytes = after
@@ -66,7 +66,7 @@ def drop(after: int) -> Fault:
 
 
 def page(answer: Answer) -> None:
-    """Answer 200 with a web page, as hosts do that have moved."""
+    """Answer 200 with a web page, like a host whose files have moved."""
     _replace(answer, b"<!DOCTYPE html>\n<html><body>This site has moved.</body></html>\n")
     answer.headers["Content-Type"] = "text/html; charset=utf-8"
 
@@ -88,12 +88,12 @@ def slow(seconds: float, chunk: int = CHUNK) -> Fault:
 
 
 def no_range(answer: Answer) -> None:
-    """Ignore Range and serve the whole file with 200."""
+    """Ignore Range and serve the whole file with status 200."""
     answer.ranges = False
 
 
 def status(code: int, **headers: str) -> Fault:
-    """Answer with this status and a short body."""
+    """Answer with a status, headers and a short body."""
 
     def fault(answer: Answer) -> None:
         _replace(answer, b"no\n")
@@ -104,12 +104,12 @@ def status(code: int, **headers: str) -> Fault:
 
 
 def redirect(location: str, code: int = 302) -> Fault:
-    """Send the client elsewhere."""
+    """Redirect the client to another location."""
     return status(code, Location=location)
 
 
 def lie(length: int) -> Fault:
-    """Promise another Content-Length than the body has."""
+    """Send a Content-Length that differs from the length of the body."""
 
     def fault(answer: Answer) -> None:
         answer.headers["Content-Length"] = str(length)
@@ -118,7 +118,7 @@ def lie(length: int) -> Fault:
 
 
 def without(*names: str) -> Fault:
-    """Leave headers out: ``without("ETag")``, ``without("Content-Length")``."""
+    """Omit headers: ``without("ETag")``, ``without("Content-Length")``."""
 
     def fault(answer: Answer) -> None:
         answer.headers.update(dict.fromkeys(names, ""))
@@ -127,12 +127,12 @@ def without(*names: str) -> Fault:
 
 
 def headed(**headers: str) -> Fault:
-    """Send more headers."""
+    """Send additional headers."""
     return lambda answer: answer.headers.update(headers)
 
 
 def swap(body: bytes) -> Fault:
-    """Serve another file, with its own ETag, as a host does that published a new version."""
+    """Serve another file with another ETag, like a host that published a new version."""
     return lambda answer: _replace(answer, body)
 
 
@@ -142,7 +142,7 @@ def _replace(answer: Answer, body: bytes) -> None:
 
 
 class Site:
-    """The files that a server has, what is wrong with it, and what it was asked."""
+    """The files of a server, their faults, and the requests that it received."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -152,7 +152,7 @@ class Site:
         self._lock = Lock()
 
     def add(self, path: str, body: bytes | Path, *faults: Fault, always: Fault | None = None) -> str:
-        """Serve a file, with a fault for each of the first requests; ``always``: for every one. Returns its URL."""
+        """Serve a file and return its URL; each fault applies to one request, ``always`` to every request."""
         path = "/" + path.lstrip("/")
         self._files[path] = body
         self._faults[path] = repeat(always) if always else iter(faults)
@@ -165,7 +165,7 @@ class Site:
                 self.add(f"{prefix}/{file.relative_to(folder).as_posix()}", file)
 
     def answer(self, request: Request) -> Answer:
-        """Return what to send for a request."""
+        """Return the answer to a request."""
         with self._lock:
             self.requests.append(request)
             body = self._files.get(request.path)
@@ -222,7 +222,7 @@ class _Handler(BaseHTTPRequestHandler):
                     time.sleep(answer.pause_s)
                 try:
                     self.wfile.write(block)
-                except OSError:  # the client has gone: its right
+                except OSError:  # the client closed the connection
                     return
                 left -= len(block)
 
@@ -243,7 +243,7 @@ def _digest(body: bytes | Path) -> str:
 
 @contextmanager
 def serve(root: Path | None = None) -> Iterator[Site]:
-    """Run a server on a free port of 127.0.0.1 for the length of a ``with``; proxies are told to keep off."""
+    """Run a server on a free port of 127.0.0.1 inside a ``with`` block, which no proxy is used for."""
     site = Site()
     handler = type("Handler", (_Handler,), {"site": site})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)

@@ -1,9 +1,9 @@
-"""Train the tiny net, kill it at random moments with SIGKILL, and go on from its last snapshot, again and again.
+"""Train the tiny net, kill it at random moments with SIGKILL, and resume it from its last snapshot, many times.
 
-``python -m tests.helpers.killed_trainings FOLDER KILLS SEED`` prints a line for each kill: how many updates the newest
-snapshot has, and how many files the kill left half written. It exits 0 when nothing was lost: every state restores,
-the newest never goes back, and the end is, to the bit, that of a run that was never killed. torch is imported once;
-each run is a fork.
+``python -m tests.helpers.killed_trainings FOLDER KILLS SEED`` prints a line for each kill: the number of updates in the
+newest snapshot, and the number of partial files that the kill left. It exits with 0 if nothing was lost: every state
+restores, the newest snapshot never goes back, and the final weights equal those of an uninterrupted run bit for bit.
+torch is imported once; each run is a fork.
 """
 
 import os
@@ -47,7 +47,7 @@ def forked(prefix: Path, max_iter: int, form: str) -> int:
 
 
 def reached(prefix: Path, form: str) -> int:
-    """Restore the newest state, as anyone would, and say how far it is."""
+    """Restore the newest snapshot and return its number of updates; 0 if there is none."""
     newest = snapshot.latest(prefix)
     return (
         tiny_training.built(text(prefix, 10**6, form).replace(f"snapshot: {EVERY} ", ""), resume=newest).iter
@@ -57,13 +57,13 @@ def reached(prefix: Path, form: str) -> int:
 
 
 def main(folder: Path, kills: int, seed: int) -> None:
-    torch.set_num_threads(1)  # a fork has none of its parent's threads
+    torch.set_num_threads(1)  # a fork does not inherit its parent's threads
     rng = random.Random(seed)
     form = rng.choice(["BINARYPROTO", "HDF5"])
     prefix = folder / "killed"
     began = time.monotonic()
     train(folder / "pace", 20, form)
-    pace = (time.monotonic() - began) / 20  # seconds for an update, with its share of a snapshot
+    pace = (time.monotonic() - began) / 20  # seconds per update, snapshots included
     far, done = 0, 0
     while done < kills:
         child = forked(prefix, 10**6, form)

@@ -1,4 +1,4 @@
-"""What each process does in ``test_parallel``: ``torchrun ... -m tests.helpers.parallel_worker FOLDER``."""
+"""The process that ``test_parallel`` starts: ``torchrun ... -m tests.helpers.parallel_worker FOLDER``."""
 
 import sys
 from pathlib import Path
@@ -48,14 +48,14 @@ def main(folder: Path) -> None:
             found |= {f"{name}/losses": losses, f"{name}/drawn": drawn}
 
         torch.manual_seed(ranks.rank)
-        net = tiny_training.solver.Net(tiny_training.net())  # no seed: every process has weights of its own
+        net = tiny_training.solver.Net(tiny_training.net())  # no seed: each process starts with other weights
         parted = tiny_training.solver.Solver(tiny_training.param("iter_size: 4"), net, tiny_training.feed, ranks=ranks)
         found |= {f"first/{key}": value for key, value in tiny_training.weights(parted).items()}
 
         prefix = f'snapshot_prefix: "{folder}/s"'
         run = tiny_training.built(f"iter_size: 4 snapshot: 2 max_iter: 4 {prefix}", ranks=ranks)
         saved = [event.iteration for event in run.solve() if isinstance(event, Saved)]
-        ranks.greatest(0)  # until the first process has written
+        ranks.greatest(0)  # a barrier: wait until the first process has written
         again = tiny_training.built(f"iter_size: 4 {prefix}", ranks=ranks, resume=folder / "s_iter_2.solverstate")
         again.step(2)
         found |= {

@@ -1,7 +1,7 @@
-"""How far we are from what Caffe computed: the measuring that the tests and `make exactness` share.
+"""Errors relative to the results of Caffe, for the tests and for `make exactness`.
 
 The golden files were recorded by BVLC/caffe 1.0 (commit 9b89154, CPU, single precision) on inputs and weights that
-`tests/golden/seeded.py` makes again. An error is the greatest difference over the greatest magnitude of the array.
+`tests/golden/seeded.py` generates. An error is the largest difference divided by the largest magnitude of the array.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from tests.helpers.paths import GOLDEN, ROOT
 NETS = sorted((GOLDEN / "nets").glob("*.npz"))
 LEGACY = sorted((GOLDEN / "legacy").glob("*.npz"))
 LAYER_TOLERANCE, FORWARD_TOLERANCE, BACKWARD_TOLERANCE = 1e-5, 2e-5, 2e-4
-KINK_TOLERANCE = 2e-2  # of a gradient, when a unit within rounding of a kink falls on its other side
-# The recorder of layers.npz set the gradient of the tops and then cleared that of the bottoms. Caffe's Reshape keeps
-# both in the same memory (reshape_layer.cpp L90), so what it passed on there is zero.
+KINK_TOLERANCE = 2e-2  # of a gradient, if rounding moves a unit to the other side of a ReLU's or pooling's kink
+# The recorder of layers.npz set the gradient of the tops and then cleared that of the bottoms. In Caffe's Reshape both
+# share memory (reshape_layer.cpp L90), so that the recorded gradient is zero.
 CLEARED = {"reshape"}
 CLASSES = {"voc": 21, "nyud": 40, "siftflow": 33, "pascalcontext": 60}
 
 
 @dataclass
 class Parity:
-    """The worst errors of one net, how many of the recorded values are Caffe's bit for bit, and what is off."""
+    """The largest errors of a net, the number of values equal to Caffe's bit for bit, and the arrays that are off."""
 
     forward: float = 0.0
     backward: float = 0.0
@@ -44,7 +44,7 @@ class Parity:
     off: list[str] = field(default_factory=list)
 
     def compare(self, golden: dict[str, np.ndarray], key: str, got: np.ndarray) -> float:
-        """Hold an array against the sample of it that was recorded; return the error."""
+        """Compare an array with its recorded sample and return the error; infinity if the shapes differ."""
         if tuple(golden[f"{key}/shape"]) != got.shape:
             return float("inf")
         _, deviation, greatest = (golden[f"{key}/stat"][i] for i in range(3))
@@ -59,19 +59,19 @@ class Parity:
 
 @lru_cache(maxsize=1)
 def layer_cases() -> dict[str, str]:
-    """The text of every recorded layer, of layers.npz and more_layers.npz."""
+    """Return the prototxt of every recorded layer, of layers.npz and more_layers.npz."""
     return {case: str(arrays["text"]) for case, arrays in _layer_files().items()}
 
 
 def layer_errors(case: str, dtype: torch.dtype = torch.float32) -> dict[str, float]:
-    """Run one layer forward and backward; the error of each array that Caffe recorded."""
+    """Run one layer forward and backward, and return the error of each array that Caffe recorded."""
     layer = _layer(case).to(dtype)
     bottoms = [bottom.to(dtype) for bottom in _recorded(case, "bottom").values()]
     diffs = _recorded(case, "bottom_diff")
     for i in diffs:
         bottoms[i].requires_grad_()
     tops = layer(*bottoms)
-    if layer.spec.type != "Filter":  # how much it keeps is in the data
+    if layer.spec.type != "Filter":  # its top's size depends on the data
         assert layer.shapes([tuple(bottom.shape) for bottom in bottoms]) == [tuple(top.shape) for top in tops]
     assert all(top.dtype == dtype for top in tops)
     pairs = {f"top {i}": (tops[i], want) for i, want in _recorded(case, "top").items()}
@@ -92,13 +92,13 @@ def layer_errors(case: str, dtype: torch.dtype = torch.float32) -> dict[str, flo
 
 
 def layer_parity(case: str) -> float:
-    """Run one layer forward and backward, and return the worst error."""
+    """Run one layer forward and backward, and return the largest error."""
     return max(layer_errors(case).values())
 
 
 @lru_cache(maxsize=1)
 def _layer_files() -> dict[str, dict[str, np.ndarray]]:
-    """The arrays of each case by kind and number, and its text."""
+    """Return the arrays of each case by kind and number, with its text."""
     found: dict[str, dict[str, np.ndarray]] = {}
     for name in ("layers.npz", "more_layers.npz"):
         with np.load(GOLDEN / name) as file:
@@ -113,14 +113,14 @@ def _layer_files() -> dict[str, dict[str, np.ndarray]]:
 
 
 def _recorded(case: str, kind: str) -> dict[int, torch.Tensor]:
-    """The arrays of one kind by number; gradients may have gaps."""
+    """Return the arrays of one kind by number; numbers of gradients may have gaps."""
     prefix = f"{kind}/"
     arrays = {int(key[len(prefix) :]): array for key, array in _layer_files()[case].items() if key.startswith(prefix)}
     return {i: torch.tensor(arrays[i]) for i in sorted(arrays)}
 
 
 def _layer(case: str) -> Layer:
-    """The layer with its recorded parameters, in phase TEST unless its text says another."""
+    """Build a layer with its recorded parameters, in phase TEST unless its text names another."""
     spec = prototxt.loads(layer_cases()[case], NetParameter).layer[0]
     if not spec.has("phase"):
         spec.phase = Phase.TEST
@@ -134,12 +134,12 @@ def _layer(case: str) -> Layer:
 
 @lru_cache(maxsize=64)
 def weight(layer: str, index: int, shape: tuple[int, ...]) -> np.ndarray:
-    """The seeded parameter of the golden nets; most nets share the trunk's, so they are kept."""
+    """Return a seeded parameter of the golden nets, cached because most nets have the same trunk."""
     return seeded.make_weight(layer, index, shape, "up" in layer, 1)
 
 
 def seeded_net(name: str, split: str, shapes: dict[str, tuple[int, ...]], *, blas_order: bool = False) -> Net:
-    """A published net with seeded weights; the scales of the at-once net keep their fillers' constants."""
+    """Build a published net with seeded weights; layers named ``scale_*`` keep their fillers' constants."""
     message, _ = prototxt.load_net(ROOT / "prototxt" / name / f"{split}.prototxt")
     net = Net(message, Phase.TEST, inputs=shapes, blas_order=blas_order)
     with torch.no_grad():
@@ -151,7 +151,7 @@ def seeded_net(name: str, split: str, shapes: dict[str, tuple[int, ...]], *, bla
 
 
 def net_parity(path: Path, *, backward: bool = True, blas_order: bool = False, device: str = "cpu") -> Parity:
-    """Run one golden net forward and, unless told otherwise, backward."""
+    """Run one golden net forward and, if ``backward``, backward; return its parity."""
     with np.load(path) as file:
         golden = {key: file[key] for key in file.files}
     meta = json.loads(bytes(golden["meta"]))
@@ -189,7 +189,7 @@ def net_parity(path: Path, *, backward: bool = True, blas_order: bool = False, d
 
 
 def legacy_parity(path: Path) -> float:
-    """Load an old net with old weights, run it, and return the worst error over its blobs."""
+    """Load an old net with old weights, run it, and return the largest error of its blobs."""
     with np.load(path) as file:
         golden = {key: file[key] for key in file.files}
     message, _ = prototxt.load_net(path.with_suffix(".prototxt"))
@@ -202,7 +202,7 @@ def legacy_parity(path: Path) -> float:
 
 
 def relative(got: np.ndarray, want: np.ndarray) -> float:
-    """Greatest difference over greatest magnitude; infinite where the shapes differ, or where one is no number."""
+    """Return the largest difference divided by the largest magnitude; infinity if shapes or NaNs differ."""
     if got.shape != want.shape or not np.array_equal(np.isnan(got), np.isnan(want)):
         return float("inf")
     got, want = got[~np.isnan(want)], want[~np.isnan(want)]

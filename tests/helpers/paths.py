@@ -1,4 +1,4 @@
-"""Where the project and its golden files are."""
+"""Paths of the project and of its golden files."""
 
 from pathlib import Path
 

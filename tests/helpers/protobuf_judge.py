@@ -1,7 +1,7 @@
-"""Google's protobuf as the judge of our formats: its own classes, built from our declarations.
+"""Google's protobuf as a reference for our formats: its classes, built from our declarations.
 
-``test_schema`` holds the declarations against Caffe's published schema; the judge then says what any text or any
-bytes mean. Protobuf is a dependency of the tests alone.
+``test_schema`` compares the declarations with Caffe's published schema; protobuf then defines the meaning of any text
+or bytes. Protobuf is a dependency only of the tests.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MESSAGES: tuple[type[Message], ...] = tuple(
 
 
 def judge(message: type[Message]) -> Any:
-    """Return protobuf's own class for one of our messages; its fields have our names, numbers, types and defaults."""
+    """Return protobuf's class for one of our messages, with the same names, numbers, types and defaults."""
     return message_factory.GetMessageClass(_pool().FindMessageTypeByName(f"{PACKAGE}.{message.__name__}"))
 
 
@@ -41,7 +41,7 @@ def _pool() -> descriptor_pool.DescriptorPool:
             if field.enum:
                 enums.add(field.enum)
     for each in sorted(enums, key=lambda each: each.__name__):
-        # Each enum in a message of its own: protobuf's enum values are names of the scope around the enum.
+        # Each enum needs a separate message, because protobuf puts an enum's values into the scope around the enum.
         proto = file.message_type.add(name=f"Scope{each.__name__}").enum_type.add(name=each.__name__)
         for value in each:
             proto.value.add(name=value.name, number=value.value)
@@ -77,7 +77,7 @@ def _declare(proto: descriptor_pb2.FieldDescriptorProto, field: Field[Any]) -> N
 
 
 def to_judge(message: Message) -> Any:
-    """Return protobuf's own message that says what ours says."""
+    """Convert one of our messages to protobuf's class."""
     theirs = judge(type(message))()
     for field, value in message.set_fields():
         if not field.repeated and field.message:
@@ -91,5 +91,5 @@ def to_judge(message: Message) -> Any:
 
 
 def octets(theirs: Any) -> bytes:
-    """Return one of protobuf's messages as bytes, always the same for the same message."""
+    """Serialize one of protobuf's messages deterministically."""
     return theirs.SerializePartialToString(deterministic=True)

@@ -1,4 +1,4 @@
-"""The published files in small: archives, lists and caffemodels as their hosts serve them, and a manifest of them.
+"""Small copies of the published files as their hosts serve them (archives, lists, caffemodels), and their manifest.
 
 Real formats in the published layouts: VOC as tar, SBD as tgz, SIFT Flow as zip, NYUDv2 as tar.gz.
 """
@@ -13,16 +13,16 @@ SIZE = (60, 80)
 
 
 class Host:
-    """A folder to serve, and the manifest that points there.
+    """A folder to serve, and a manifest whose URLs point to it.
 
     Args:
-        folder: where the files are made.
-        url: of the server; the manifest says that the files are published below ``url/origin``.
+        folder: The folder for all files.
+        url: The server's URL; the manifest says that the files are published below ``url/origin``.
 
     Attributes:
-        site: what is served.
-        labels: data set -> what its writer returned, the truth as the nets' labels hold it.
-        manifest: the file.
+        site: The folder to serve.
+        labels: The labels of each data set, as its writer in ``dataset_trees`` returned them.
+        manifest: The path of the manifest.
     """
 
     def __init__(self, folder: Path, url: str):
@@ -34,7 +34,7 @@ class Host:
         self._entries, self._sets = [], {}
 
     def voc(self, ids, trained=("2007_000032",), size=SIZE):
-        """VOC 2011, SBD, and the list of what is in VOC's val but not in SBD's train."""
+        """Add VOC 2011, SBD, and the list of images that are in VOC's val but not in SBD's train."""
         tree = self.folder / "voc"
         self.labels["voc"] = dataset_trees.voc(
             tree / "TrainVal" / "VOCdevkit" / "VOC2011", {"val": sorted([*ids, *trained])}, size=size
@@ -50,7 +50,7 @@ class Host:
         self.add("voc", "seg11valid", "list", "seg11valid.txt", "splits/pascal/seg11valid.txt")
 
     def siftflow(self, ids, size=(40, 40)):
-        """SIFT Flow and its lists."""
+        """Add SIFT Flow and its lists."""
         tree = self.folder / "sift"
         self.labels["siftflow"] = dataset_trees.siftflow(tree / "SiftFlowDataset", {"test": ids}, size=size)
         (tree / "SiftFlowDataset" / "test.txt").rename(self.site / "test.txt")
@@ -61,23 +61,23 @@ class Host:
             self.add("siftflow", f"siftflow-{name}", "list", f"{name}.txt", f"splits/sift-flow/{name}.txt")
 
     def nyud(self, ids, size=(40, 50)):
-        """NYUDv2 and its lists."""
+        """Add NYUDv2 and its lists."""
         tree = self.folder / "nyu"
         self.labels["nyud"] = dataset_trees.nyud(tree / "nyud", {"test": ids}, size=size)
         self.archive("nyud", "nyud", tree, "nyud.tar.gz", "nyud", ["data/images/*.png", "segmentation/*.mat"])
 
     def archive(self, name, entry, tree, file, place, holds):
-        """Pack a folder and list it."""
+        """Pack a folder and add the archive."""
         dataset_trees.pack(tree, self.site / file)
         self.add(name, entry, "archive", file, f"archives/{file}", archive={"folder": place, "holds": holds})
 
     def net(self, name, file, divisor=32):
-        """Write a net's seeded weights, and list them."""
+        """Write a net's seeded weights and add the file."""
         thin_nets.write(self.site / file, name, divisor)
         self.add(name.split("-")[0], name, "caffemodel", file, file)
 
     def add(self, name, entry, kind, file, path, **more):
-        """List a file that is in ``site``, with its size and one of its hashes; write the manifest."""
+        """Add a file of ``site`` to the manifest, with its size and its SHA-1."""
         found = self.site / file
         with found.open("rb") as opened:
             digest = {"sha1": hashlib.file_digest(opened, "sha1").hexdigest()}

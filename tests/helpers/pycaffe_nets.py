@@ -1,4 +1,4 @@
-"""Small nets for the tests of the drop-in."""
+"""Small nets for the tests of pycaffe."""
 
 from reproduction import pycaffe as caffe
 
@@ -13,13 +13,13 @@ LOSS = 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label
 
 
 def layer(name, type, bottom="x", top="y", rest=""):
-    """The text of a layer; bottoms and tops are words."""
+    """Return the text of a layer; bottoms and tops are separated by spaces."""
     ends = "".join(f'bottom: "{b}" ' for b in bottom.split()) + "".join(f'top: "{t}" ' for t in top.split())
     return f'layer {{ name: "{name}" type: "{type}" {ends}{rest} }}\n'
 
 
 def python(name, kind, bottom="x", top="y", param_str=""):
-    """The text of a Python layer of ``user_layers``."""
+    """Return the text of a Python layer of ``python_layers``."""
     module = "tests.helpers.python_layers"
     param = f'python_param {{ module: "{module}" layer: "{kind}" param_str: "{param_str}" }}'
     return layer(name, "Python", bottom, top, param)
@@ -33,5 +33,5 @@ def write(folder, text, name="net.prototxt"):
 
 
 def net(folder, text, phase=caffe.TEST, **rest):
-    """Make a net of a text."""
+    """Build a net from a text."""
     return caffe.Net(write(folder, text), phase, **rest)

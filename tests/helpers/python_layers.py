@@ -1,4 +1,4 @@
-"""Python layers that the tests' prototxts name."""
+"""Python layers that prototxts of the tests name."""
 
 import ast
 
@@ -8,7 +8,7 @@ from reproduction import pycaffe as caffe
 
 
 class Times(caffe.Layer):
-    """Multiplies by its param_str, and remembers what it was handed."""
+    """A layer that multiplies by its param_str and stores its arguments."""
 
     def setup(self, bottom, top):
         self.factor = float(self.param_str)
@@ -26,7 +26,7 @@ class Times(caffe.Layer):
 
 
 class Learned(caffe.Layer):
-    """Multiplies by a parameter of its own, an array of which it keeps."""
+    """A layer that multiplies by a learned parameter, whose array it stores."""
 
     def setup(self, bottom, top):
         self.blobs.add_blob(1)
@@ -45,7 +45,7 @@ class Learned(caffe.Layer):
 
 
 class Late(caffe.Layer):
-    """Adds a parameter when it is too late for a solver to know, and has a ``type`` of its own."""
+    """A layer that adds a parameter after the solver was built, and overwrites ``type``."""
 
     def setup(self, bottom, top):
         self.type = "mine"
@@ -60,7 +60,7 @@ class Late(caffe.Layer):
 
 
 class Feed(caffe.Layer):
-    """Gives the samples of a recorded file in turn."""
+    """A layer that outputs the samples of a recorded file in order."""
 
     def setup(self, bottom, top):
         with np.load(self.param_str) as file:
@@ -81,11 +81,11 @@ class Feed(caffe.Layer):
 
 
 class OwnError(Exception):
-    """What a layer's author may raise."""
+    """An exception that a layer's author may raise."""
 
 
 class Broken(caffe.Layer):
-    """Raises in the method that its param_str names."""
+    """A layer that raises in the method that its param_str names."""
 
     def _maybe(self, method):
         if ast.literal_eval(self.param_str) == method:

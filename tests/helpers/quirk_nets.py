@@ -1,8 +1,8 @@
-"""Small nets on which Caffe's numbers are its own: the recipe of their weights and inputs, and two passes through one.
+"""Weights, inputs and runs of small nets on which Caffe's numbers are peculiar.
 
-``python tests/helpers/quirk_nets.py OUT.npz NET.prototxt ...`` records what the ``caffe`` that Python imports computes;
-it needs that and numpy only. The first line of a net may be a comment with its phase and new shapes of its inputs
-between the passes: ``# phase TRAIN; reshape {"x": [3, 3, 4, 8]}``.
+``python tests/helpers/quirk_nets.py OUT.npz NET.prototxt ...`` records the results of the installed ``caffe``; it needs
+only caffe and numpy. The first line of a net may be a comment with its phase, and with new shapes of its inputs for the
+second pass: ``# phase TRAIN; reshape {"x": [3, 3, 4, 8]}``.
 """
 
 import ast
@@ -19,7 +19,7 @@ def rng(*key):
 
 
 def value(name, shape, number):
-    """The input of a pass: normal numbers, or classes for labels (lab...), rows (ix...) and selectors (sel...)."""
+    """Return the input of a pass: normal numbers; classes for labels (lab...), rows (ix...), selectors (sel...)."""
     random = rng("in", name, number)
     for start, classes in (("lab", 3), ("ix", 4), ("sel", 2)):
         if name.startswith(start):
@@ -28,7 +28,7 @@ def value(name, shape, number):
 
 
 def weight(layer, kind, i, shape):
-    """A parameter: statistics of the weight 2 for BatchNorm, positive or negative factors for Scale, else normal."""
+    """Return a parameter: mean, variance and factor 2 for BatchNorm, factors of either sign for Scale, else normal."""
     random = rng("w", layer, i)
     if kind == "BatchNorm" and i == 2:
         return np.full(shape, 2, np.float32)
@@ -41,12 +41,12 @@ def weight(layer, kind, i, shape):
 
 
 def run(caffe, path, hold=False):
-    """Two passes forward and backward, the second adding to the gradients of the first.
+    """Run two passes forward and backward; the second adds to the gradients of the first.
 
     Args:
-        caffe: the module.
-        path: the net.
-        hold: whether every array is held all the time, as programs may.
+        caffe: The module, pycaffe or ours.
+        path: The net.
+        hold: Whether to hold references to every array during the passes, as programs may.
 
     Returns:
         Copies of ``NUMBER/data/BLOB``, ``NUMBER/grad/LAYER/i`` and, at the end, ``param/LAYER/i``.

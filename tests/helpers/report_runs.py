@@ -1,4 +1,4 @@
-"""Small runs for the tests of pages: a VOC tree, predictions with known errors, scores, logs of trainings."""
+"""Small runs for the tests of pages: a VOC tree, predictions with known errors, scores, and training logs."""
 
 import json
 
@@ -13,14 +13,14 @@ from reproduction.report.record import Measured, NetResult, Reference, Report, S
 from tests.helpers import dataset_trees
 
 IDS = [f"2007_{number:06d}" for number in range(12)]
-NETS = {"voc-fcn32s": 0.4, "voc-fcn8s": 0.1}  # and what share of the rows of a picture is wrong, at most
+NETS = {"voc-fcn32s": 0.4, "voc-fcn8s": 0.1}  # and the largest share of an image's rows that is wrong
 
 HELD = Reference("rescored", "somebody", 4, {"mean_iu": 0.5}, (), 0.1)
 LOOSE = Reference("paper", "a paper, unread", 1, {"pixel_acc": 0.9, "mean_iu": 0.655}, ["pixel_acc"])
 
 
 def run(root, ids=IDS, classes=None):
-    """Write a tree with predictions of two nets; returns the report and the galleries."""
+    """Write a tree with predictions of two nets; return the report and the galleries."""
     tree = root / "VOCdevkit" / "VOC2012"
     truth = dataset_trees.voc(tree, {"val": ids}, size=(40, 56))
     if classes:
@@ -70,7 +70,10 @@ def log(
     resumed=(),
     ended="",
 ):
-    """Write the log of a training: losses that fall, and a validation after each quarter; ``ended`` is when."""
+    """Write a training log with falling losses and a validation after each quarter; return the folder.
+
+    ``ended`` is the time of the validations.
+    """
     made = planned if made is None else made
     records = [
         {

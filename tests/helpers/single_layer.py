@@ -1,4 +1,4 @@
-"""One layer by itself, from the text of a prototxt."""
+"""Single layers from the text of a prototxt."""
 
 from collections.abc import Iterator
 
@@ -11,9 +11,9 @@ from reproduction.caffe.schema import NetParameter, Phase
 
 
 def single(text: str, *bottoms: tuple[int, ...], phase: Phase = Phase.TEST, seed: int | None = None) -> Layer:
-    """Build a layer from what stands between the braces of ``layer { }``, for bottoms of these shapes.
+    """Build a layer from the text between the braces of ``layer { }``, for bottoms of these shapes.
 
-    Bottoms ``in0``, ``in1`` ... and a top ``out0`` are named for a text that names none.
+    If the text names too few bottoms or no top, ``in0``, ``in1`` ... and ``out0`` are added.
     """
     spec = prototxt.loads(f"layer {{ {text} }}", NetParameter).layer[0]
     spec.bottom.extend(f"in{i}" for i in range(len(spec.bottom), len(bottoms)))
@@ -25,7 +25,7 @@ def single(text: str, *bottoms: tuple[int, ...], phase: Phase = Phase.TEST, seed
 
 
 def gradient(layer: Layer, *bottoms: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Run a layer with a gradient of ones for its first top, and yield those of its bottoms."""
+    """Run a layer with a gradient of ones for its first top, and return the gradients of its bottoms."""
     leaves = [bottom.detach().requires_grad_() for bottom in bottoms]
     layer(*leaves)[0].sum().backward()
     return (torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves)

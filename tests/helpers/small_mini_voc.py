@@ -1,4 +1,4 @@
-"""Mini-VOC in small: a few pictures, and its nets with seeded weights."""
+"""A small Mini-VOC: a few images, and its nets with seeded weights."""
 
 import torch
 
@@ -11,13 +11,13 @@ COUNTS = {"TRAIN": 4, "VAL": 3, "IN_BOTH": 2, "OBJECTS": {"train": 8, "val": 7}}
 
 
 def shrink(patch):
-    """Draw a data set of 22 pictures instead of 1,404."""
+    """Reduce Mini-VOC from 1,404 to 22 images."""
     for name, value in COUNTS.items():
         patch.setattr(mini_voc, name, value)
 
 
 def weights(folder, seed=1):
-    """Write the three nets with seeded weights, which tell something apart; returns the folder of all weights."""
+    """Write the three nets with seeded weights that predict several classes; return the weights folder."""
     (folder / "mini").mkdir(parents=True, exist_ok=True)
     for row in mini_nets.NETS.values():
         net, draw = Net(published_nets.deploy(row)), torch.Generator().manual_seed(seed)

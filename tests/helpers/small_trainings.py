@@ -1,4 +1,4 @@
-"""Trainings in small: the published ones with narrow nets and few pictures, and one of a net of two layers."""
+"""Small trainings: the published ones with narrow nets and few images, and one of a net of two layers."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from reproduction.fcn.train import recipes, training
 from tests.golden import seeded
 from tests.helpers import dataset_trees, thin_nets
 
-_named = recipes.named  # a test may put narrow nets in its place
+_named = recipes.named  # tests patch recipes.named with narrow nets
 
 IDS = [f"2008_{i:06d}" for i in range(6)]
 VALIDATED = ["2007_000033", "2007_000042", "2007_000061"]
@@ -53,7 +53,7 @@ average_loss: 2
 
 
 def tiny(folder, net=NET, solver=SOLVER):
-    """Write a solver and its nets of two layers; returns the solver's path."""
+    """Write a solver and its nets of two layers; return the solver's path."""
     folder.mkdir(parents=True, exist_ok=True)
     voc = {"layer": "VOCSegDataLayer", "key": "voc_dir", "folder": "pascal/VOC2011", "split": "seg11valid"}
     sbd = {"layer": "SBDDSegDataLayer", "key": "sbdd_dir", "folder": "sbdd/dataset", "split": "train"}
@@ -64,20 +64,20 @@ def tiny(folder, net=NET, solver=SOLVER):
 
 
 def data(root):
-    """Write SBD and VOC 2011, some pictures to learn from and some to be validated on; returns the data root."""
+    """Write SBD and VOC 2011, with a few images for training and validation; return the data root."""
     dataset_trees.sbd(root / "sbdd/dataset", {"train": IDS})
     dataset_trees.voc(root / "pascal/VOC2011", {"seg11valid": VALIDATED})
     return root
 
 
 def stage(name, divisor=64, **fields):
-    """The training of a net, with its convolutions of 64 channels and more narrowed by the divisor."""
+    """Return the training of a net whose convolutions of 64 channels and more are narrowed by the divisor."""
     found = _named(name)
     return replace(found, train=narrow(found.train, divisor), test=narrow(found.test, divisor), **fields)
 
 
 def narrow(message, divisor=64):
-    """A copy of a net with its convolutions of 64 channels and more narrowed by the divisor."""
+    """Return a copy of a net whose convolutions of 64 channels and more are narrowed by the divisor."""
     message = message.copy()
     for layer in message.layer:
         if layer.type == "Convolution" and layer.convolution_param.num_output >= 64:
@@ -87,7 +87,7 @@ def narrow(message, divisor=64):
 
 
 def imagenet(path, like="voc-fcn32s", divisor=64):
-    """Write a narrow VGG16 or, like ``voc-fcn-alexnet``, CaffeNet; returns the path."""
+    """Write a narrow VGG16, or CaffeNet if ``like`` is ``voc-fcn-alexnet``; return the path."""
     deploy = narrow(thin_nets._deploy(_named(like).row), divisor)
     keep = [layer for layer in deploy.layer if not any(word in layer.name for word in ("score", "up"))]
     made = Net(NetParameter(layer=keep))
@@ -97,7 +97,7 @@ def imagenet(path, like="voc-fcn32s", divisor=64):
                 blob.copy_(torch.from_numpy(seeded.make_weight(layer, i, tuple(blob.shape), False, 1)))
     message = made.to_proto()
     for layer in message.layer:
-        if layer.name in ("fc6", "fc7"):  # fully connected, as the classifier has them
+        if layer.name in ("fc6", "fc7"):  # as fully connected layers, as in the classifier
             outputs, *rest = layer.blobs[0].shape.dim
             layer.blobs[0].shape.dim = [outputs, rest[0] * rest[1] * rest[2]]
     caffemodel.dump(message, path)
@@ -105,6 +105,6 @@ def imagenet(path, like="voc-fcn32s", divisor=64):
 
 
 def learn(solver, out, root):
-    """Run a training of a solver's file to its end, as a process of its own does."""
+    """Run the training of a solver file to its end, in a process that a test starts."""
     torch.set_num_threads(1)
     training.train(recipes.read(solver), {}, training.Plan(out, root))

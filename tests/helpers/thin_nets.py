@@ -1,4 +1,4 @@
-"""Published nets with seeded weights, as narrow as a test wants them: real files of weights, made in a moment."""
+"""Published nets with seeded weights, narrowed by a divisor, so that real weight files are written quickly."""
 
 import numpy as np
 import torch
@@ -9,11 +9,11 @@ from reproduction.caffe.schema import NetParameter
 from reproduction.fcn.nets import published_nets
 from tests.golden import seeded
 
-_deploy = published_nets.deploy  # a test may put narrow nets in its place
+_deploy = published_nets.deploy  # tests patch published_nets.deploy with narrow nets
 
 
 def deploy(name, divisor=32):
-    """The deploy net, every convolution of 64 channels and more narrowed by the divisor."""
+    """Return the deploy net, with convolutions of 64 channels and more narrowed by the divisor."""
     message = _deploy(published_nets.NETS[name])
     for layer in message.layer:
         if layer.type == "Convolution" and layer.convolution_param.num_output >= 64:
@@ -22,7 +22,7 @@ def deploy(name, divisor=32):
 
 
 def net(name, divisor=32, seed=1) -> Net:
-    """The deploy net with weights from ``seeded.make_weight``; scales keep their constants."""
+    """Build the deploy net with weights from ``seeded.make_weight``; layers named ``scale_*`` keep their constants."""
     made = Net(deploy(name, divisor))
     with torch.no_grad():
         for layer, blobs in made.params.items():
@@ -33,7 +33,7 @@ def net(name, divisor=32, seed=1) -> Net:
 
 
 def write(path, name, divisor=32, seed=1):
-    """Write the net's weights as a caffemodel; returns the path."""
+    """Write the net's weights as a caffemodel; return the path."""
     message: NetParameter = net(name, divisor, seed).to_proto()
     message.name = name
     caffemodel.dump(message, path)
@@ -42,7 +42,7 @@ def write(path, name, divisor=32, seed=1):
 
 def _weight(layer, i, shape, seed):
     if i == 0 and "up" not in layer and np.prod(shape) > 1 << 22:
-        # He-normal like seeded.make_weight, by numpy's faster generator: fc6 alone has 103 million.
+        # He-normal as in seeded.make_weight, but with numpy's faster generator: fc6 alone has 103 million weights.
         rng = np.random.default_rng([seed, len(layer), shape[0]])
         return rng.standard_normal(shape, np.float32) * np.float32(np.sqrt(2 / np.prod(shape[1:])))
     return seeded.make_weight(layer, i, shape, "up" in layer, seed)

@@ -38,7 +38,7 @@ def feed(draw: int) -> dict[str, np.ndarray]:
 
 
 def param(text: str = "", **fields) -> SolverParameter:
-    """A solver of the tiny net: SGD, momentum 0.9, decay, rate 0.01, and what ``text`` and ``fields`` say over it."""
+    """Return a solver of the tiny net: SGD with defaults that ``text`` and ``fields`` override."""
     made = SolverParameter(
         base_lr=0.01, lr_policy="fixed", momentum=0.9, weight_decay=0.005, max_iter=1000, random_seed=7
     )

@@ -1,4 +1,4 @@
-"""caffe._caffe: its names, its vectors, and the layers of the Caffe of Faster R-CNN."""
+"""caffe._caffe: its names, its vectors, and the layers of Faster R-CNN's Caffe."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What Caffe computed, through the drop-in: every recorded layer, old models, and one whole net."""
+"""Caffe's recorded results through pycaffe: every layer, old models, and one whole net."""
 
 import json
 

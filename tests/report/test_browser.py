@@ -1,4 +1,4 @@
-"""The pages in a real browser: no errors, what can be clicked works, and the numbers are those of scores.json."""
+"""The pages in a real browser: no errors, every control works, and the numbers are those of scores.json."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Curves: their values, and that what the page's script computes is where matplotlib drew."""
+"""Curves: their values, and that the page's script and matplotlib place them at the same coordinates."""
 
 import re
 from xml.etree import ElementTree

@@ -1,4 +1,4 @@
-"""The pictures of a run: their scores, the choice of them, and what is shown."""
+"""The images of a run: their scores, their selection, and what the page shows."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""Every number that is shown as checked can fail: wrong scores of each of the fifteen nets, judged by the tool."""
+"""Every number that a page shows as checked can fail: wrong scores of each of the fifteen nets fail the tool."""
 
 import importlib
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The page of scores: its numbers are the report's, it needs nothing but itself, and it says what it shows."""
+"""The page of scores: its numbers are the report's, it needs no other file, and it names what it shows."""
 
 import dataclasses
 import html.parser

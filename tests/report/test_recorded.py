@@ -1,4 +1,4 @@
-"""What was measured before: kept, read again, and held against what is measured now."""
+"""Recorded measurements: written, read, and compared with new ones."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""The report: references as printed, deltas, verdicts, and the files."""
+"""The report: references, differences, verdicts and files."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""The paper's other tables: what is worked out here, and what was printed."""
+"""The paper's other tables: computed and published values."""
 
 import json
 

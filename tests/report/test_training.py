@@ -1,4 +1,4 @@
-"""The page of trainings: its numbers are the logs', over all stages."""
+"""The page of trainings: its numbers are those of the logs, over all stages."""
 
 import json
 import re

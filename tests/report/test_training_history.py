@@ -1,4 +1,4 @@
-"""What the logs of trainings say, and which of them belong together."""
+"""The content of training logs, and which of them belong to one chain."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""tools/bench.py: turns, medians, ratios, and what is kept. A thin net stands in for the published ones."""
+"""tools/bench.py: turns, medians, ratios, and its files. A thin net replaces the published ones."""
 
 from __future__ import annotations
 

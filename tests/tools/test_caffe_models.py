@@ -1,4 +1,4 @@
-"""docs/caffe_models.md: its commands and its code, run one after the other on a net of Mini-VOC."""
+"""docs/caffe_models.md: its commands and code, run in order on a net of Mini-VOC."""
 
 import importlib
 import re

@@ -1,4 +1,4 @@
-"""tools/check_data.py: what it prints, and when it exits 1."""
+"""tools/check_data.py: its output, and when it exits with 1."""
 
 import importlib
 import json

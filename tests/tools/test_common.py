@@ -1,4 +1,4 @@
-"""What all tools share: how they begin, how they end, and that each helps."""
+"""The shared behaviour of the tools: start, exit codes and help."""
 
 import ast
 import importlib

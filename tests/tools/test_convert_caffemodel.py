@@ -1,4 +1,4 @@
-"""tools/convert_caffemodel.py: what it prints, what it refuses, and that it leaves nothing half done."""
+"""tools/convert_caffemodel.py: its output, its errors, and that it leaves no partial file."""
 
 import importlib
 import json

@@ -1,4 +1,4 @@
-"""tools/evaluate.py: what it prints, and how it ends. A small net stands in for the published ones."""
+"""tools/evaluate.py: its output and exit codes. A small net replaces the published ones."""
 
 from __future__ import annotations
 

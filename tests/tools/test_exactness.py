@@ -1,4 +1,4 @@
-"""tools/exactness.py: every figure that it prints can fail, and what this CPU cannot check is said."""
+"""tools/exactness.py: every figure can fail, and the output names what this CPU cannot check."""
 
 import importlib
 import json

@@ -1,4 +1,4 @@
-"""tools/export_onnx.py, tools/export_program.py and hubconf.py: nets for other programs, from the command line."""
+"""tools/export_onnx.py, tools/export_program.py and hubconf.py: exports from the command line."""
 
 import ast
 import importlib

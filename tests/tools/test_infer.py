@@ -1,4 +1,4 @@
-"""tools/infer.py: what it writes and prints, and what it refuses before it writes anything."""
+"""tools/infer.py: its files and output, and the errors that it raises before it writes anything."""
 
 import importlib
 import json

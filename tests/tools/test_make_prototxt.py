@@ -1,4 +1,4 @@
-"""tools/make_prototxt.py: what is committed is current, and what is not is said."""
+"""tools/make_prototxt.py: the committed files are current, and the tool lists files that are not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/own_data.md: its commands, run one after the other on a small Mini-VOC."""
+"""docs/own_data.md: its commands, run in order on a small Mini-VOC."""
 
 import importlib
 import re

@@ -1,4 +1,4 @@
-"""tools/page.py: pages made anew from what trainings and reproductions left."""
+"""tools/page.py: pages written again from trainings and reproductions."""
 
 import importlib.util
 import sys

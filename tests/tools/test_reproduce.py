@@ -1,4 +1,4 @@
-"""tools/reproduce.py and `make reproduce-voc`: from files on a server to a table, and what goes wrong on the way."""
+"""tools/reproduce.py and `make reproduce-voc`: from files on a server to a table, and the errors on the way."""
 
 import hashlib
 import importlib

@@ -1,4 +1,4 @@
-"""tools/reproduce.py on Mini-VOC: drawn, scored, recorded and compared, with few pictures and weights from a seed."""
+"""tools/reproduce.py on Mini-VOC: drawn, scored, recorded and compared, with few images and seeded weights."""
 
 import importlib
 import json

@@ -1,4 +1,4 @@
-"""tools/tables.py on a few pictures of Mini-VOC."""
+"""tools/tables.py on a few images of Mini-VOC."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""tools/train.py: what it prints, how it goes on, and how it ends."""
+"""tools/train.py: its output, how it resumes, and its exit codes."""
 
 import importlib.util
 import json

@@ -1,4 +1,7 @@
-"""Measure how much longer evaluating a data set takes than its forward passes, which overlap with reading and writing."""
+"""The overhead of evaluating a data set over its forward passes.
+
+Reading, counting and writing run in other threads during the forward passes, so the overhead should be small.
+"""
 
 from __future__ import annotations
 

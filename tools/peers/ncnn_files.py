@@ -35,7 +35,7 @@ class Line:
         name: Name of the layer.
         bottoms: Names of the input blobs.
         tops: Names of the output blobs.
-        params: Parameters by number; strings are templates for ``str.format``, with the image's ``height`` and ``width``.
+        params: Parameters by number; strings are templates for ``str.format``, with ``height`` and ``width``.
         weights: Arrays for the file of bytes, in order.
     """
 
@@ -58,8 +58,8 @@ def write(net: Net, path: str) -> None:
 
     Args:
         net: The net with its weights; its input is ``data``.
-        path: Path of the text, a template for ``str.format`` with ``height`` and ``width``; the bytes go to a file of the
-            same name that ends in .bin.
+        path: Path of the text, a template for ``str.format`` with the image's ``height`` and ``width``. The bytes go to
+            a file of the same name that ends in .bin.
 
     Raises:
         NetError: If a layer cannot be expressed in ncnn.
@@ -93,7 +93,7 @@ def _arrays(net: Net, node: Node) -> list[np.ndarray[Any, Any]]:
 def _windowed(net: Net, node: Node) -> Line:
     """Convert a Convolution or Deconvolution.
 
-    In ncnn the first axis of both kernels is the output channels; in Caffe a Deconvolution has the input channels first.
+    The first axis of ncnn's kernels is the output channels; that of Caffe's Deconvolution is the input channels.
     """
     kernel, *bias = _arrays(net, node)
     if node.spec.convolution_param.group != 1:
@@ -110,9 +110,7 @@ def _pooling(net: Net, node: Node) -> Line:
     param = node.spec.pooling_param
     if param.pool is not PoolMethod.MAX or param.pad:
         raise NetError("this pooling cannot be written for ncnn", layer=node.name)
-    return _line(
-        node, {0: 0, 1: param.kernel_size, 2: param.stride, 5: 0}
-    )  # 5=0: output sizes are rounded up, as in Caffe
+    return _line(node, {0: 0, 1: param.kernel_size, 2: param.stride, 5: 0})  # 5=0: round sizes up, as Caffe does
 
 
 def _crop(net: Net, node: Node) -> Line:

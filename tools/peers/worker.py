@@ -106,7 +106,7 @@ def peak() -> int:
 
 
 def set_up(task: Task, files: Collection[str]) -> None:
-    """Write the files that contenders read: seeded weights with the spread of trained ones, and the net in other formats."""
+    """Write the files that contenders read: seeded weights with a realistic spread, and the net as ONNX and ncnn."""
     import torch
 
     from reproduction.caffe.formats import caffemodel

@@ -1,4 +1,4 @@
-"""``ceil_mode`` of pooling layers is ``round_mode``."""
+"""``ceil_mode`` of pooling layers is converted to ``round_mode``."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Weights and BatchNorm layers of NVIDIA Caffe, read as BVLC's."""
+"""Weights and BatchNorm layers of NVIDIA Caffe are converted to those of BVLC Caffe."""
 
 import numpy as np
 import pytest

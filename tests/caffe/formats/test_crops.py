@@ -1,4 +1,4 @@
-"""Crop layers without an offset: what the Caffe of 2015 took, and when that matters."""
+"""Crop layers without an offset: the offset of the Caffe of 2015, and when it differs from 0."""
 
 import warnings
 

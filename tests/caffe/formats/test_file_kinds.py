@@ -1,4 +1,4 @@
-"""A file of one kind, given in the place of another, is called by its name."""
+"""A file of the wrong kind is named by its kind in the error."""
 
 import re
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Damaged files: whatever the damage, the error is ours and memory stays in proportion to the file.
+"""Damaged files: the error is always a ReproductionError, and memory stays in proportion to the file's size.
 
-Files that Caffe and our writers made are cut, spliced and overwritten at random, from fixed seeds. A few hundred cases
-run always, tens of thousands in `make test-all`.
+Files of Caffe and of our writers are cut, spliced and overwritten at random, from fixed seeds. `make test` runs a few
+hundred cases, `make test-all` tens of thousands.
 """
 
 import random

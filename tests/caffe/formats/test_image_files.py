@@ -1,4 +1,4 @@
-"""Image files: which are opened, how large they may be, and what decoding them costs."""
+"""Image files: which formats are opened, their largest size, and the cost of decoding them."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Files that may be anything: only regular files are opened, and nothing blocks."""
+"""Only regular files are opened, and opening never blocks."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""The text format: a corpus of texts and what they say, protobuf as a judge, and files as people have them."""
+"""The text format: a corpus of texts with their values, comparison with protobuf, and files from users."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""What a prototxt has that Caffe does not know is listed at once, and only a typing error gets a suggestion."""
+"""Names that Caffe does not know are all listed at once, and only likely typing errors get a suggestion."""
 
 import pytest
 

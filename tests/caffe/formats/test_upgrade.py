@@ -1,4 +1,4 @@
-"""Old forms of nets and solvers. What they become was printed by Caffe's own upgrade of the same texts."""
+"""Old formats of nets and solvers, compared with the output of Caffe's own upgrade of the same texts."""
 
 from pathlib import Path
 

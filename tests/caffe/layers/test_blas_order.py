@@ -1,4 +1,4 @@
-"""The layers in the order of Caffe's BLAS, against what Caffe recorded: to the last digit."""
+"""Layers in the order of Caffe's BLAS equal Caffe's recorded results bit for bit."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Blobs: live arrays whose place is kept while somebody holds it, and results taken over without a copy."""
+"""Blobs: arrays that keep their memory while they are referenced, and results stored without a copy."""
 
 import numpy as np
 import pytest

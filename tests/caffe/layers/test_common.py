@@ -1,4 +1,4 @@
-"""InnerProduct, Embed, Eltwise, Reduction, Softmax, ArgMax, Accuracy: their rules, written out again as plain loops."""
+"""InnerProduct, Embed, Eltwise, Reduction, Softmax, ArgMax and Accuracy, compared with plain loops."""
 
 import itertools
 

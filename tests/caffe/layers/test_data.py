@@ -1,4 +1,4 @@
-"""Input, DummyData, Parameter, MemoryData."""
+"""Input, DummyData, Parameter and MemoryData."""
 
 import numpy as np
 import pytest

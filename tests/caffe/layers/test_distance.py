@@ -1,4 +1,4 @@
-"""EuclideanLoss, HingeLoss, ContrastiveLoss."""
+"""EuclideanLoss, HingeLoss and ContrastiveLoss."""
 
 import math
 

@@ -1,6 +1,6 @@
-"""Nets with numbers that no net has: each is refused by name, or computes what Caffe computes, at once.
+"""Nets with extreme values: each is refused with the field's name, or computes what Caffe computes, quickly.
 
-The recorded layers give an example of each type; the schema gives the fields, and their extreme values.
+The recorded layers are an example of each type; the schema lists the fields and their extreme values.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Fields that a layer type does not read: a warning where Caffe ignores them, an error where it refuses them."""
+"""Fields that a layer type does not read: a warning if Caffe ignores them, an error if Caffe refuses them."""
 
 import re
 import warnings

@@ -1,4 +1,4 @@
-"""Every single layer that BVLC Caffe ran for the golden files, forward and backward."""
+"""Every layer that was recorded from BVLC Caffe, forward and backward."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""ImageData: what is read, resized and transformed, with OpenCV as the judge."""
+"""ImageData: images are read, resized and transformed as by OpenCV."""
 
 import cv2
 import numpy as np

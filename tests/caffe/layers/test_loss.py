@@ -1,4 +1,4 @@
-"""The losses of classification, against their sums written out place by place."""
+"""Classification losses, compared with sums over single elements."""
 
 import math
 

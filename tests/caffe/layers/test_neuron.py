@@ -1,4 +1,4 @@
-"""Layers that treat each element by itself: beyond what Caffe recorded."""
+"""Elementwise layers, in cases that were not recorded from Caffe."""
 
 import pytest
 import torch

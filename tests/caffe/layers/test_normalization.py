@@ -1,4 +1,4 @@
-"""Scale, Bias, BatchNorm, MVN: what they broadcast, remember and forget."""
+"""Scale, Bias, BatchNorm and MVN: broadcasting, stored statistics, and gradients."""
 
 import numpy as np
 import pytest

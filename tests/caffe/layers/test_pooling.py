@@ -1,4 +1,4 @@
-"""Pooling and SPP: against plain loops, at ties and past the end."""
+"""Pooling and SPP, compared with plain loops, also for ties and for windows past the border."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Python layers: pycaffe's convention, and autograd around it."""
+"""Python layers: pycaffe's interface, and gradients through autograd."""
 
 import numpy as np
 import pytest

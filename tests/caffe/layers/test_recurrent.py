@@ -1,4 +1,4 @@
-"""LSTMUnit, LSTM, RNN: steps, states, and the net that Caffe unrolls them to."""
+"""LSTMUnit, LSTM and RNN: steps, states, and the net that Caffe unrolls them to."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Concat, Slice, Reshape, Flatten, Tile, Filter, BatchReindex, Silence: what goes where."""
+"""Concat, Slice, Reshape, Flatten, Tile, Filter, BatchReindex and Silence: where each value goes."""
 
 import math
 

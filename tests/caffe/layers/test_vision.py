@@ -1,4 +1,4 @@
-"""Convolution, Deconvolution, Im2col, LRN, Crop, Split: beyond what Caffe recorded."""
+"""Convolution, Deconvolution, Im2col, LRN, Crop and Split, in cases that were not recorded from Caffe."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""A net as PyTorch's users treat any module: called in several ways, copied, saved, wrapped, sent to processes."""
+"""A net used as any PyTorch module: called, copied, saved, wrapped, and sent to other processes."""
 
 import copy
 import io

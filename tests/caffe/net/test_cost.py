@@ -1,4 +1,4 @@
-"""What opening and converting a model as large as the published ones costs: time and memory."""
+"""Time and memory of opening and converting models as large as the published ones."""
 
 import json
 import os

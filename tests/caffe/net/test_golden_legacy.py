@@ -1,4 +1,4 @@
-"""Old nets with old weights, V0 and V1, that Caffe upgraded, loaded and ran."""
+"""Nets and weights in the formats V0 and V1, compared with Caffe, which upgraded, loaded and ran them."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What runs, in which order: rules, splits, slots, and what Caffe would refuse."""
+"""The order of layers: rules, splits, slots, and the errors of Caffe."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A net as one module: blobs, sizes, gradients, shared parameters, weights in and out."""
+"""A net as one module: blobs, shapes, gradients, shared parameters, and copying weights."""
 
 import numpy as np
 import pytest

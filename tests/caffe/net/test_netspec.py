@@ -1,4 +1,4 @@
-"""Nets written in Python: names, checks at the call, and crops whose offsets are proved."""
+"""Nets written in Python: names, checks at each call, and crops with verified offsets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers as ONNX: what ONNX Runtime computes is what the module computes, at sizes that nobody told it."""
+"""ONNX Runtime computes the module's values from exported layers, also at sizes that the export did not use."""
 
 import numpy as np
 import onnxruntime

@@ -1,4 +1,4 @@
-"""Warnings of nets for which Caffe computes something else, since a layer in place overwrites what is still read."""
+"""Warnings for nets on which an in-place layer changes Caffe's results, by overwriting a blob that is still read."""
 
 import warnings
 

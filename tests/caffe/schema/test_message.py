@@ -1,4 +1,4 @@
-"""What a message is: presence, values, lists, merging, copies, and errors that name the field."""
+"""Messages: presence, values, lists, merging, copies, and errors that name the field."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""The declarations against Caffe's published schema."""
+"""The declared messages, compared with Caffe's published schema."""
 
 import enum
 import hashlib

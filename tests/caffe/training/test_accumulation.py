@@ -1,4 +1,4 @@
-"""Which gradients Caffe's solver adds up, and which it overwrites; autograd's own always add up."""
+"""The gradients that Caffe's solver accumulates and those that it overwrites; autograd always accumulates."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""From gradients to weights: Caffe's order, the same bits however it is done, nothing for what does not learn."""
+"""Updates from gradients: Caffe's order, the same bits by each path, and no update of fixed parameters."""
 
 import numpy as np
 import pytest

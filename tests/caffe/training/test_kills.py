@@ -1,4 +1,4 @@
-"""A run that is killed anywhere loses nothing but the time since its last snapshot."""
+"""A run that is killed at any moment loses only the updates since its last snapshot."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Several processes train as one: the same samples, the same sums in the same order, the same weights to rounding."""
+"""Several processes train as one: the same samples, sums in the same order, the same weights to rounding."""
 
 import os
 import socket

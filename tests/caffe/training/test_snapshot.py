@@ -1,4 +1,4 @@
-"""Snapshots: Caffe's files to the byte, in pairs, whole or not at all, and only of the same net."""
+"""Snapshots: Caffe's files byte for byte, written atomically in pairs, and refused for other nets."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The solver's loop: what it reads, what it does when, what it reports, and how it goes on."""
+"""The solver's loop: its settings, the order of its steps, its events, and resuming."""
 
 import inspect
 import itertools

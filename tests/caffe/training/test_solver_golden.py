@@ -1,4 +1,4 @@
-"""Training runs that BVLC Caffe recorded: losses and weights, iteration by iteration, and resumed from its files."""
+"""Training runs of BVLC Caffe: losses and weights of each iteration, and resuming from its files."""
 
 import re
 from functools import lru_cache

@@ -1,4 +1,4 @@
-"""Caffe's update rules and learning rates, against their formulas in double precision."""
+"""Caffe's update rules and learning rates, compared with their formulas in double precision."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The contract of the data sets, on every one of them, and the order of training."""
+"""The interface of the data sets, checked on each of them, and the order of training."""
 
 import hashlib
 from itertools import islice

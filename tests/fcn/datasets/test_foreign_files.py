@@ -1,4 +1,4 @@
-"""Lists, names and palettes that come from anywhere: one line of error, whatever they hold, and nothing waits."""
+"""Lists, names and palettes from any source: each defect is an error of one line, and reading never blocks."""
 
 import os
 import subprocess

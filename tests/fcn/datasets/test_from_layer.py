@@ -1,4 +1,4 @@
-"""The data layers of the published prototxts, opened without executing them."""
+"""The data layers of the published prototxts, opened without executing their Python code."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Palette pictures as labels: read by their indices only where the palette shows which index is which class."""
+"""Palette images as labels: indices are read only if the palette shows which index is which class."""
 
 import numpy as np
 import pytest

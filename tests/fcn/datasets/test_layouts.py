@@ -1,4 +1,4 @@
-"""Where trees and splits are found, and what is said when they are not."""
+"""The folders in which trees and splits are searched, and the errors if they are missing."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The reader of MAT files, held against scipy's writer and reader, and against broken files."""
+"""The reader of MAT files, compared with scipy's writer and reader, and on broken files."""
 
 import io
 import os

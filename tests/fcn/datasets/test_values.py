@@ -1,4 +1,4 @@
-"""What the samples hold, worked out again from the files, with the arithmetic of the published layers."""
+"""The values of samples, computed again from the files with the arithmetic of the published layers."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The data sets' pictures: read in the mode that is published, or refused."""
+"""Images of the data sets: read in the published mode, or refused."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""The 15 published nets at full width, against what Caffe computed, forward and backward."""
+"""The 15 published nets at full width, compared with Caffe, forward and backward."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The nets of Mini-VOC: voc-fcn32s, -16s and -8s but for their widths, and a VGG that becomes the first of them."""
+"""The nets of Mini-VOC: narrow copies of voc-fcn32s, -16s and -8s, and the VGG that the first starts from."""
 
 from __future__ import annotations
 

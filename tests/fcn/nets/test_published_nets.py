@@ -1,7 +1,8 @@
-"""The published nets: word for word, aligned at every size, and in the table.
+"""The published nets: equal to the originals, aligned at every size, and listed in the table.
 
-``prototxt_sha256.json`` has the SHA-256 of the 30 published files of nets, ``prototxt_digests.json`` what those and the
-15 solvers say (tests/helpers/canonical_prototxt.py); both were taken from shelhamer/fcn.berkeleyvision.org@1305c73.
+``prototxt_sha256.json`` has the SHA-256 of the 30 published files of nets, ``prototxt_digests.json`` the digests of
+their content and of that of the 15 solvers (tests/helpers/canonical_prototxt.py); both were computed from
+shelhamer/fcn.berkeleyvision.org@1305c73.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Surgery: weights into nets of another shape, and the start of every published net's training."""
+"""Surgery: copying weights into nets of another shape, and the initial weights of every published net."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The steps of a reproduction, each skipped where its result is."""
+"""The steps of a reproduction; a step whose result exists is skipped."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""Where the data and the weights of a set come from."""
+"""The sources of a set's data and weights."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Evaluation of small nets on small trees: the scores, the pictures, and what happens to a run that is stopped."""
+"""Evaluation of small nets on small trees: scores, label maps, and resuming a run that was stopped."""
 
 import json
 import threading

@@ -1,4 +1,4 @@
-"""The four metrics, held against fractions worked out by hand."""
+"""The four metrics, compared with fractions computed by hand."""
 
 from fractions import Fraction
 

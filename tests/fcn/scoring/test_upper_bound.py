@@ -1,4 +1,4 @@
-"""Upper bounds on mean IU: labels made coarse and fine again."""
+"""Upper bounds on mean IU: labels that are downsampled and upsampled again."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What travels with weights: what a net takes, and what its classes are called."""
+"""The card of a net: its inputs and the names of its classes."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Nets for other programs: ONNX and torch.export, with preprocessing and labels, at sizes that nobody told them."""
+"""Exports to ONNX and torch.export, with preprocessing and labels, at sizes that the export did not use."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Published nets for somebody's own pictures: other classes, the published recipe, and what is left to be used."""
+"""Published nets for custom images: other classes, the published recipe, and the files that a training writes."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What a data layer reads is a function of the number of the draw."""
+"""The samples of a data layer are a function of the draw's number."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Batches of an ImageData layer as a function of the draw."""
+"""The batches of an ImageData layer are a function of the draw's number."""
 
 from __future__ import annotations
 

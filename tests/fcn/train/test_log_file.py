@@ -1,4 +1,4 @@
-"""The log of a training: whole lines, every iteration once."""
+"""The training log: complete lines, and every iteration once."""
 
 import json
 import resource

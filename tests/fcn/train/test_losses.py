@@ -1,4 +1,4 @@
-"""What losses are taken over, and how they read."""
+"""The divisor of each loss, and losses printed as a sum and per pixel."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Trainings that cannot learn are found before they start."""
+"""Trainings that cannot learn are refused before they start."""
 
 from dataclasses import dataclass, field
 

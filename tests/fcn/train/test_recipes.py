@@ -1,4 +1,4 @@
-"""The trainings as data: how long, from what, with which solver."""
+"""The trainings as data: length, initial weights and solver."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A stage runs, goes on where it was stopped to the same bits, and says what is wrong with it in one line."""
+"""A stage runs, resumes to the same bits, and reports each error in one line."""
 
 import json
 import multiprocessing

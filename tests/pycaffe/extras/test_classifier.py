@@ -1,4 +1,4 @@
-"""Classifier and Detector over a small net, against the same arithmetic written out."""
+"""Classifier and Detector on a small net, compared with the same arithmetic in NumPy."""
 
 import numpy as np
 import pytest

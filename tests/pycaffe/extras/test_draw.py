@@ -1,4 +1,4 @@
-"""Nets as graphs, in Graphviz's language."""
+"""Nets drawn as graphs in Graphviz's language."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""Pictures, blobs and data in and out, with values that scikit-image 0.26 and pycaffe's own io.py gave."""
+"""Image, blob and data conversions, compared with values of scikit-image 0.26 and of pycaffe's io.py."""
 
 import numpy as np
 import pytest

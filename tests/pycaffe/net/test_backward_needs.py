@@ -1,4 +1,4 @@
-"""Which layers go backward, by Caffe's rules."""
+"""The layers that run backward, by Caffe's rules."""
 
 from reproduction import pycaffe as caffe
 from tests.helpers.pycaffe_nets import INPUT, LABEL, layer, net

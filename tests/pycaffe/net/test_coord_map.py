@@ -1,4 +1,4 @@
-"""Coordinate maps and crops as pycaffe has them; the arithmetic is tested where it lives, in tests/caffe."""
+"""pycaffe's interface to coordinate maps and crops; tests/caffe checks the arithmetic."""
 
 import numpy as np
 import pytest

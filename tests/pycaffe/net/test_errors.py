@@ -1,4 +1,4 @@
-"""Errors that can be caught as pycaffe's, or as what a Python layer raised."""
+"""Errors that programs can catch as pycaffe's, or as the exception that a Python layer raised."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Layers one by one: live arrays, shared memory, gradients, and what a backward needs."""
+"""Single layers: arrays of their blobs, shared memory, gradients, and the data that a backward pass needs."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Devices, seeds, the order of additions, and what stands for several processes."""
+"""Devices, seeds, the order of additions, and the stand-in for several processes."""
 
 import re
 import warnings

@@ -1,4 +1,4 @@
-"""pycaffe's Net: what it shows, forward and backward, weights, callbacks, and what it refuses."""
+"""pycaffe's Net: attributes, forward and backward, weights, callbacks, and errors."""
 
 import gc
 import re

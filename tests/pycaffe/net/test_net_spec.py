@@ -1,4 +1,4 @@
-"""Nets written as with pycaffe: names, order, keywords, and what is wrong."""
+"""Nets written as with pycaffe: names, order, keywords, and errors."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Nets on which Caffe's own numbers are hard to guess: what it overwrites, adds up and leaves out, recorded from it."""
+"""Nets on which Caffe's numbers are peculiar: values that it overwrites, accumulates or omits, as recorded."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""pycaffe's solvers: what they show, their steps, callbacks, snapshots, and Caffe's recorded runs."""
+"""pycaffe's solvers: attributes, steps, callbacks, snapshots, and Caffe's recorded runs."""
 
 import logging
 import re

@@ -1,4 +1,4 @@
-"""caffe_pb2 and text_format: what programs do with protobuf, over our messages, and Google's package as the judge."""
+"""caffe_pb2 and text_format: protobuf's interface on our messages, compared with Google's package."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""Which Python a source is for, and what its translation means; against Python 2.7.18 itself in test_run."""
+"""Detection and translation of Python 2 sources; test_run compares them with Python 2.7.18."""
 
 import importlib
 import sys

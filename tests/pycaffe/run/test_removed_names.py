@@ -1,4 +1,4 @@
-"""Names that libraries removed: a program for Python 3 finds them, in what is installed and in what may be."""
+"""Names that libraries removed are provided to Python 3 programs, in installed and in optional packages."""
 
 from tests.pycaffe.run.test_run import run
 

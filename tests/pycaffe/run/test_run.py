@@ -1,4 +1,4 @@
-"""Programs in the idiom of the published ones, Python 2 and all, run by ``python -m reproduction.pycaffe``."""
+"""Programs in the style of the published ones, also in Python 2, run by ``python -m reproduction.pycaffe``."""
 
 import ast
 import os

@@ -1,4 +1,4 @@
-"""scipy.misc as it was; the values are those of scipy 1.1.0 with Pillow 6.2."""
+"""The removed functions of scipy.misc, compared with values of scipy 1.1.0 and Pillow 6.2."""
 
 import numpy as np
 import pytest

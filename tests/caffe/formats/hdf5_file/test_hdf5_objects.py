@@ -1,4 +1,4 @@
-"""The reader of HDF5 files: the same values as the HDF5 library's, and no trust in what a file states."""
+"""The HDF5 reader returns the same values as the HDF5 library, and checks all that a file states."""
 
 import random
 import re

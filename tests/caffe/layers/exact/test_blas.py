@@ -1,4 +1,4 @@
-"""Sums in the order of Caffe's BLAS: where they are cut, and that they are sums."""
+"""Sums in the order of Caffe's BLAS: the length of the blocks, and that the sums are correct."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Convolution and Deconvolution in the order of Caffe's BLAS: torch's numbers and gradients, to rounding."""
+"""Convolution and Deconvolution in the order of Caffe's BLAS: torch's values and gradients, to rounding."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Rows and columns that repeat: the same values and gradients as of all places, for less work."""
+"""Convolution with repeated rows and columns computed once: the same values and gradients for less work."""
 
 import pytest
 import torch

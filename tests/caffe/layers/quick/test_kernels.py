@@ -1,4 +1,4 @@
-"""The ways to convolve: each is torch's convolution, with its gradients, to rounding."""
+"""Each algorithm for convolution has the values and gradients of torch's convolution, to rounding."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What is found in somebody's own pictures and labels, and why a training would fail."""
+"""Problems in custom images and labels, and why a training would fail."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Labels painted in colours, and the palettes that say which is which."""
+"""Labels painted in colours, and the palettes that map colours to classes."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Somebody's own pictures and labels as a data set."""
+"""A folder of custom images and labels as a data set."""
 
 import numpy as np
 import pytest

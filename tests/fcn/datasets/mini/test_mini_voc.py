@@ -1,4 +1,4 @@
-"""Mini-VOC: the same pictures everywhere, in the layouts that the readers of the real data sets read."""
+"""Mini-VOC: the same images on every machine, in the layouts of the real data sets."""
 
 import hashlib
 import multiprocessing
