@@ -61,7 +61,7 @@ def main() -> None:
     if args.busy is not None:
         beside_busy(args)
         return
-    tested_devices.warn_of(args.device)  # the output of the processes that use it is not shown
+    tested_devices.warn_of(args.device)  # warn here: the output of the worker processes is captured
     for kind in KINDS if args.all else (args.kind,):
         measure(kind, args)
     print(f"\n{args.report / 'bench.json'} has the figures of every round.")

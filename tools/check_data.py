@@ -68,7 +68,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def write_palette(report: Report, path: Path) -> None:
-    """Write a palette of the colours in the labels, with placeholder names.
+    """Write a palette of the colours in the labels.
+
+    The user replaces its placeholder names; a mask and VOC's colours get the names of the classes where these fit.
 
     Raises:
         ReproductionError: If there are no colours, or more than classes can have.

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 ROOT = Path(__file__).resolve().parent.parent
 PROTOTXT = ROOT / "prototxt"
 WEIGHTS = ROOT / "weights"
-NOT_CHECKED = 3  # the exit code of a tool that found nothing wrong, but did not check all that it shows
+NOT_CHECKED = 3  # exit code of a tool that found no error but could not check everything
 PACKAGES = ("torch", "numpy", "pillow", "scipy")
 
 if Path(sys.argv[0]).resolve().parent == ROOT / "tools":  # a tool runs, rather than a test that imports this module

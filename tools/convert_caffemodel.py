@@ -297,9 +297,7 @@ def verify(message: NetParameter, inputs: Inputs, before: Weights, after: Weight
     digests: list[dict[str, str]] = []
     with bar("run the net", 2, "run") as shown:
         for found in (before, after):
-            with (
-                torch.no_grad()
-            ):  # NaN marks parameters that a file lacks, which would otherwise keep the weights of the first file
+            with torch.no_grad():  # so that parameters that a file lacks are NaN, not the first file's
                 for blob in blobs_of_it:
                     blob.fill_(float("nan"))
             net.copy_from(found.net, found.path)

@@ -214,9 +214,7 @@ def trained(args: argparse.Namespace) -> Job:
     if theirs not in (None, learnt):
         got, want = (", ".join(names) for names in (theirs, learnt))
         raise DataError("the pictures have other classes than the net", path=args.data, got=got, want=want)
-    layer = prototxt.load_net(folder / "train.prototxt")[0].layer[
-        0
-    ]  # its param_str has the classes, palette, mean and side
+    layer = prototxt.load_net(folder / "train.prototxt")[0].layer[0]  # param_str has classes, palette, mean, side
     dataset = datasets.from_layer(layer.python_param, list(layer.top), args.data, args.split or "val")
     if reading is not None:
         datasets.read_labels_by(dataset, reading)

@@ -122,7 +122,7 @@ def _crop(net: Net, node: Node) -> Line:
     params: dict[int, Any] = {0: offset, 1: offset, 2: 0}
     if not node.bottoms[1].startswith("data"):
         return _line(node, params)
-    line = _line(node, params | {3: "{width}", 4: "{height}", 5: -233})  # -233: all
+    line = _line(node, params | {3: "{width}", 4: "{height}", 5: -233})  # -233: keep all channels
     line.bottoms = node.bottoms[:1]
     return line
 

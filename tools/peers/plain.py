@@ -188,7 +188,7 @@ def export(task: Task) -> None:
     port = build(task).eval()
     free = {0: "n", 2: "h", 3: "w"}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # dynamic_axes need the old exporter, which warns that it is deprecated
+        warnings.simplefilter("ignore")  # dynamic_axes needs the old exporter, which warns that it is deprecated
         torch.onnx.export(
             port, (torch.zeros(1, 3, 64, 96),), task.onnx, dynamo=False, input_names=["data"],
             output_names=["score"], dynamic_axes={"data": free, "score": free},
