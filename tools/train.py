@@ -365,7 +365,7 @@ class Screen:
         self._clock = time.monotonic()
 
     def step(self, step: Step) -> None:
-        """Move the bar by an update; print a line every ``display`` iterations."""
+        """Move the bar by an update; print a line every ``display`` iterations, and the norms if the step has them."""
         now = time.monotonic()
         self._recent.append((step, now - self._clock))
         self._clock = now

@@ -1,4 +1,4 @@
-"""Updates from gradients: Caffe's order, the same bits by each path, and no update of fixed parameters."""
+"""Updates from gradients: Caffe's order, the same bits in every mode, and parameters that do not learn."""
 
 import numpy as np
 import pytest
