@@ -13,9 +13,9 @@
 A net from --prototxt must name its inputs as the data set names its images, and must compute ``score`` for the labels
 ``label`` and ``score_X`` for the labels ``X``.
 
-The data are searched where tools/fetch.py stores them and where the published archives unpack to: DATA/pascal/VOC2011,
-DATA/VOCdevkit/VOC2012 and so on; DATA may also be such a folder itself. With --out or --state, the same command resumes
-a run that was stopped. On two cores an image takes one or two seconds.
+The tool looks for the data where tools/fetch.py stores them and where the published archives unpack to:
+DATA/pascal/VOC2011, DATA/VOCdevkit/VOC2012 and so on; DATA may also be such a folder itself. With --out or --state, the
+same command resumes a run that was stopped. On two cores an image takes one or two seconds.
 
 The results are written to reports/NET/: index.html, a page with images, and scores.json and scores.md with its numbers.
 """

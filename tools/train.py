@@ -8,18 +8,20 @@
     tools/train.py --solver mine/solver.prototxt --init some.caffemodel --data ~/data
     torchrun --nproc-per-node 2 tools/train.py --net voc-fcn-alexnet --device cuda
 
-Initial weights that --init does not name are searched in weights/, where tools/fetch.py stores the published ones.
+Without --init, the initial weights are those in --out, or else those in weights/, where tools/fetch.py stores the
+published ones.
 
 The images of Mini-VOC are drawn if they are missing.
 
 Each net gets a folder in --out: snapshot/train_iter_N.caffemodel and .solverstate, which Caffe can read too, log.jsonl
 with one line for each iteration, and NET.caffemodel at the end. index.html in --out shows the curves of all trainings;
-tools/page.py writes it again. The same command resumes a run that was stopped from its newest snapshot and ends with
-the same weights, bit for bit. Ctrl-C writes a snapshot and stops, SIGHUP writes a snapshot and continues.
+tools/page.py writes it again. To resume a stopped run from its newest snapshot, run the same command again; the final
+weights are those of an uninterrupted run, bit for bit. Ctrl-C writes a snapshot and stops, SIGHUP writes a
+snapshot and continues.
 
 The losses of the published nets are sums over pixels: 1e5 is usual, and learning rates of 1e-10 belong to it. A net
 that has learned nothing has a loss of ln(classes) per pixel: 3.04 for VOC. On two cores an image takes a VGG16 net
-about 8 seconds, so 100,000 iterations need a GPU; a snapshot of voc-fcn32s is 1.1 GB, and there are 25 of them.
+about 8 seconds, so 100,000 images need a GPU; a snapshot of voc-fcn32s is 1.1 GB, and there are 25 of them.
 """
 
 from __future__ import annotations
