@@ -1,4 +1,4 @@
-"""From a NetParameter to a module that runs: the graph, the net, copying weights, writing nets in Python, ONNX.
+"""Build an ``nn.Module`` from a NetParameter, copy weights, write nets in Python and export them as ONNX.
 
-This room imports ``formats`` and ``layers``; nothing here knows how a net is trained.
+This package imports ``formats`` and ``layers``; it contains no training code.
 """

@@ -1,4 +1,4 @@
-"""Which layers go backward, and to which bottoms, as Caffe finds when it builds a net.
+"""Which layers run backward, and to which bottoms, as Caffe decides when it builds a net.
 
 Source: BVLC/caffe@9b89154 src/caffe/net.cpp L68-L247, L395-L421.
 """
@@ -15,12 +15,12 @@ from reproduction.caffe.net.graph import Graph, Node
 
 @dataclass
 class Need:
-    """What a layer's backward has to do.
+    """What a layer's backward must compute.
 
     Attributes:
-        layer: whether it runs at all.
-        bottoms: for each bottom, whether its gradient is computed.
-        params: for each parameter, whether the layer adds to its gradient.
+        layer: Whether the backward runs at all.
+        bottoms: For each bottom, whether its gradient is computed.
+        params: For each parameter, whether the layer adds to its gradient.
     """
 
     layer: bool
@@ -28,23 +28,26 @@ class Need:
     params: list[bool]
 
     def drop(self) -> None:
-        """Let it do nothing."""
+        """Mark the backward as not needed."""
         self.layer, self.bottoms = False, [False] * len(self.bottoms)
 
 
 def find(graph: Graph, layers: Sequence[Layer | None], loss_weights: Mapping[str, float]) -> list[Need]:
-    """Find what is needed of each layer.
+    """Return what the backward of each layer must compute.
 
     Args:
-        graph: the layers in order.
-        layers: what they are; None for input slots. How their parameters learn is what their own messages say: of
-            layers that share a parameter, one with ``lr_mult: 0`` adds nothing to the gradient, and another one does.
-        loss_weights: of the tops that have one.
+        graph: The net.
+        layers: The layer of each node of ``graph``, or None for input slots. Each layer's own ``lr_mult`` counts: if
+            layers share a parameter, those with ``lr_mult: 0`` add nothing to its gradient, and the others do.
+        loss_weights: Loss weights by top, for the tops that have one.
+
+    Returns:
+        One ``Need`` per node, in order.
     """
     reached: set[str] = set()
     found = []
-    # Caffe: of layers that share a parameter each adds to its gradient as its own lr_mult says, though the update is
-    # that of the owner (net.cpp L141-L150). In a torch module a parameter whose rate is 0 takes no gradient.
+    # Caffe: Each layer that shares a parameter adds to its gradient if the layer's own lr_mult is not 0, though the
+    # owner's lr_mult sets the update (net.cpp L141-L150). In a torch module, requires_grad belongs to the parameter.
     for node, layer in zip(graph.nodes, layers, strict=True):
         bottoms = list(node.spec.propagate_down) or [name in reached for name in node.bottoms]
         learns = [spec.lr_mult != 0 for spec in (layer.param_specs if layer else ())]
@@ -53,13 +56,13 @@ def find(graph: Graph, layers: Sequence[Layer | None], loss_weights: Mapping[str
             reached.update(node.tops)
         found.append(need)
     _drop_what_no_loss_needs(graph.nodes, found, loss_weights)
-    # Upstream bug, fixed: Caffe ends the process where a gradient is to go through Accuracy, ArgMax or Threshold, to
-    # Embed's bottom or to labels, which force_backward or a label that depends on weights can ask for
-    # (argmax_layer.hpp L67, embed_layer.cpp L88, softmax_loss_layer.cpp L121). Here none goes there.
+    # Upstream bug, fixed: Caffe aborts the process when a gradient would pass through Accuracy, ArgMax or Threshold, to
+    # Embed's bottom or to labels, which happens with force_backward or with a label that depends on weights
+    # (argmax_layer.hpp L67, embed_layer.cpp L88, softmax_loss_layer.cpp L121). Here these bottoms have no gradient.
     for node, need in zip(graph.nodes, found, strict=True):
         need.layer = need.layer or graph.force_backward
         need.params = [learns or graph.force_backward for learns in need.params]
-        taught = LAYERS[node.type].differentiable if node.bottoms else None  # a data layer that is fed has any type
+        taught = LAYERS[node.type].differentiable if node.bottoms else None  # a fed layer may have an unsupported type
         need.bottoms = [
             (wanted or graph.force_backward) and (taught is None or i in taught)
             for i, wanted in enumerate(need.bottoms)
@@ -68,7 +71,7 @@ def find(graph: Graph, layers: Sequence[Layer | None], loss_weights: Mapping[str
 
 
 def _drop_what_no_loss_needs(nodes: Sequence[Node], found: list[Need], loss_weights: Mapping[str, float]) -> None:
-    """Go through the net backwards; drop what no loss depends on, and what would pass its gradient to nothing."""
+    """Drop layers that no loss depends on, and layers none of whose tops receives a gradient."""
     under_loss: set[str] = set()
     skipped: set[str] = set()
     for node, need in zip(reversed(nodes), reversed(found), strict=True):

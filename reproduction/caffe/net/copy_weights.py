@@ -1,4 +1,4 @@
-"""Weights from one place to another: from a message into parameters, between nets, from parameters into a message.
+"""Copy weights from messages to parameters and back, and share them between nets.
 
 Source: BVLC/caffe@9b89154 src/caffe/net.cpp L665-L780, src/caffe/blob.cpp L397-L520.
 """
@@ -23,12 +23,12 @@ Params = Mapping[str, Sequence[Tensor]]
 
 @dataclass(frozen=True)
 class CopyReport:
-    """What became of the weights.
+    """Names of the layers that were copied, ignored and left unchanged; ``str()`` formats them as one line.
 
     Attributes:
-        copied: layers whose parameters were taken over.
-        ignored: layers with parameters that the net has no layer of the same name for.
-        untouched: layers of the net with parameters that nothing was found for.
+        copied: Layers whose parameters were copied or shared.
+        ignored: Layers of the source that have parameters but no layer of the same name in the net.
+        untouched: Layers of the net that have parameters but no weights in the source.
     """
 
     copied: list[str] = field(default_factory=list)
@@ -45,23 +45,25 @@ class CopyReport:
 
 
 def copy_blobs(source: NetParameter, params: Params, path: StrPath = "", *, whole: bool = False) -> CopyReport:
-    """Copy the blobs of a message into parameters, by layer name.
+    """Copy the blobs of a message to parameters, by layer name.
 
     Args:
-        source: layers with blobs, upgraded.
-        params: the parameters of each layer of the net; layers without any are there too.
-        path: where the message came from, for errors.
-        whole: whether the message must have all of the net's parameters and no others, as a snapshot of it has.
+        source: A net whose layers contain blobs, upgraded to the current format.
+        params: Parameters by layer name; a layer without parameters has an empty sequence.
+        path: The file that the message came from, for error messages.
+        whole: Require weights for exactly the layers in ``params``, as in a snapshot of the same net.
 
     Returns:
-        The report; the net is untouched when an error is raised.
+        The names of the layers that were copied, ignored and left unchanged.
 
     Raises:
-        WeightsError: another number of blobs, other shapes, or nothing that fits.
+        WeightsError: If a layer of the same name has a different number of blobs or different shapes, if no layer
+            matches, or if ``whole`` is not satisfied. The parameters are then unchanged.
     """
     matched: list[tuple[Tensor, blobs.Array]] = []
     report = CopyReport()
-    # HDF5 files hold a shared parameter once, with its owner; elsewhere its blob is empty or, at the end, not there.
+    # HDF5 files store a shared parameter once, in its owner layer. In the other layers its blob is empty or, if it is
+    # the last one, missing.
     owned = {
         id(_root(target))
         for layer in source.layer
@@ -113,10 +115,10 @@ def copy_blobs(source: NetParameter, params: Params, path: StrPath = "", *, whol
 
 
 def share_blobs(source: Params, params: Params) -> CopyReport:
-    """Let parameters use the memory of another net's, by layer name.
+    """Share the memory of the parameters in ``source`` with those in ``params``, by layer name.
 
     Raises:
-        WeightsError: another number of blobs or other shapes.
+        WeightsError: If a layer of the same name has a different number of blobs or different shapes.
     """
     report = CopyReport()
     for name, blobs_ in source.items():
@@ -136,7 +138,7 @@ def share_blobs(source: Params, params: Params) -> CopyReport:
 
 
 def to_blob(param: Tensor, *, diff: bool = False) -> BlobProto:
-    """Write a parameter, and its gradient if asked for, as Caffe writes a blob.
+    """Convert a parameter to a BlobProto; include its gradient (zeros if there is none) if ``diff`` is True.
 
     Source: BVLC/caffe@9b89154 src/caffe/blob.cpp L488-L520 (Blob::ToProto).
     """
@@ -162,7 +164,7 @@ def _check_shape(layer: str, index: int, want: Shape, blob: BlobProto, path: Str
 
 
 def _check_whole(ignored: str, params: Params, path: StrPath) -> None:
-    """Refuse to copy the statistics of a BatchNorm layer without its scale and bias."""
+    """Raise an error if ``ignored`` is the scale and bias of a BatchNorm layer whose statistics the net uses."""
     layer = ignored.removesuffix(SPLIT_OFF)
     if ignored != layer and layer in params:
         raise WeightsError(
@@ -173,18 +175,21 @@ def _check_whole(ignored: str, params: Params, path: StrPath) -> None:
 
 
 def _root(tensor: Tensor) -> Tensor:
-    """Return what a parameter is a view of, where layers share it in different shapes."""
+    """Return the tensor that a parameter is a view of, or the parameter itself.
+
+    Layers that share a parameter in different shapes see views of it.
+    """
     return tensor if tensor._base is None else tensor._base
 
 
 def old_shape(shape: Shape) -> Shape:
-    """Pad a shape in front to four axes, as Caffe compares it with the old num, channels, height and width."""
+    """Prepend ones to a shape until it has four axes, to compare it with Caffe's old num, channels, height, width."""
     return (1,) * (4 - len(shape)) + tuple(shape)
 
 
 def _assign(target: Tensor, values: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> None:
     if target.is_meta:
-        return  # a net without memory, built to look at
+        return  # a net on the meta device has no memory for values
     with torch.no_grad():
         if target.device.type == "cpu":
             np.copyto(target.detach().numpy(), values.reshape(target.shape), casting="same_kind")

@@ -1,8 +1,8 @@
-"""A NetParameter, turned into the layers that run, in order.
+"""Convert a NetParameter to an ordered graph of layers, without tensors or weights.
 
-Pure data: no tensors, no weights. Rules are applied, splits are inserted and phases are set as Caffe does before it
-builds a layer, so that every blob has one producer and at most one consumer, and layers that Caffe writes into its
-files (``data_data_0_split``) are here too.
+As Caffe does before it builds a layer, this module applies include and exclude rules, inserts Split layers and sets
+phases. Every blob then has one producer and at most one consumer, and the graph contains the Split layers that Caffe
+writes to its files (``data_data_0_split``).
 
 Source: BVLC/caffe@9b89154 src/caffe/net.cpp L44-L290, src/caffe/util/insert_splits.cpp.
 """
@@ -26,15 +26,16 @@ from reproduction.caffe.schema.types import TYPES, unknown_types
 
 @dataclass(frozen=True)
 class Node:
-    """One layer in its place.
+    """One layer of a graph.
 
     Attributes:
-        spec: the layer's message, with its phase set; the layer may complete it, as Caffe's layers do.
-        bottoms: names of the blobs that it reads.
-        tops: names of the blobs that it writes; more than ``spec.top`` where a loss has a top without a name.
-        propagate: for each bottom, whether a gradient may go through.
-        is_slot: whether the caller feeds the tops, as of Input layers and of data layers of any type that are fed.
-        index: position in the graph, from 0.
+        spec: The layer's message, with its phase set. The layer may fill in fields, as Caffe's layers do.
+        bottoms: Names of the blobs that the layer reads.
+        tops: Names of the blobs that the layer writes; more than ``spec.top`` if a loss has an unnamed top.
+        propagate: For each bottom, whether gradients may reach it.
+        is_slot: Whether the caller feeds the tops: True for Input layers, and for data layers of any type that the
+            caller replaces.
+        index: Position in the graph, from 0.
     """
 
     spec: LayerParameter
@@ -57,14 +58,14 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """A net as it runs in one state.
+    """The layers of a net for one phase, level and set of stages.
 
     Attributes:
-        name: the net's name.
-        state: phase, level and stages.
-        nodes: the layers in order.
-        outputs: blobs that no layer reads, sorted by name as Caffe sorts them.
-        force_backward: whether gradients reach every bottom and parameter that can take one.
+        name: The net's name.
+        state: The phase, level and stages.
+        nodes: The layers, in order.
+        outputs: Names of the blobs that no layer reads, sorted as in Caffe.
+        force_backward: Whether gradients are computed for every bottom and parameter that can have one.
     """
 
     name: str
@@ -79,10 +80,10 @@ class Graph:
         return [top for node in self.nodes if node.is_slot for top in node.tops]
 
     def needed(self, blobs: Sequence[str]) -> tuple[Node, ...]:
-        """List the layers that these blobs depend on, in order.
+        """Return the layers that the given blobs depend on, in order.
 
         Raises:
-            NetError: the net has no such blob; the remedy names the nearest.
+            NetError: If the net has no such blob; the remedy suggests the most similar name.
         """
         made = {top for node in self.nodes for top in node.tops}
         for blob in blobs:
@@ -104,18 +105,19 @@ def build(
     stages: Sequence[str] = (),
     fed: Mapping[str, Shape] | None = None,
 ) -> Graph:
-    """Order a net's layers for one state.
+    """Build the graph of a net for one state.
 
     Args:
-        net: the net, upgraded.
-        phase: TRAIN or TEST, in place of that of the net's own ``state``; None takes that state as it is.
-        level: in place of that of the net's own ``state``.
-        stages: added to those of the net's own ``state``.
-        fed: shapes of blobs that the caller will feed in place of the layers that make them.
+        net: The net, upgraded to the current format; it is not modified.
+        phase: TRAIN or TEST; replaces the phase in the net's ``state``. None uses the net's ``state`` unchanged, and
+            ignores ``level`` and ``stages``.
+        level: Replaces the level in the net's ``state``.
+        stages: Stages to add to those in the net's ``state``.
+        fed: Shapes of the blobs that the caller feeds, by name; they replace the data layers that produce them.
 
     Raises:
-        NetError: a layer type that is unknown or cannot run here, a bottom that no layer makes, a blob that two
-            layers make, include and exclude rules together.
+        NetError: If a layer type is unknown or unsupported, if no earlier layer produces a bottom, if two layers
+            produce the same blob, or if a layer has both include and exclude rules.
 
     Source: BVLC/caffe@9b89154 src/caffe/net.cpp L31-L44.
     """
@@ -139,17 +141,20 @@ def build(
 
 
 def place(spec: LayerParameter) -> str:
-    """Word where a layer is, for errors: its name, type and line."""
+    """Format the name, type and line of a layer for error messages."""
     return NetError("", layer=spec.name, type=spec.type, line=spec.line).place
 
 
 @contextlib.contextmanager
 def placed(node: Node) -> Iterator[None]:
-    """Add where a layer is to the errors of what is done with it."""
+    """Add the layer's name, type and line to errors that are raised in the block.
+
+    Failed memory allocations are converted to NetError.
+    """
     try:
         yield
     except NetError as error:
-        raise error.at(place(node.spec)) from error.__cause__  # what a Python layer raised
+        raise error.at(place(node.spec)) from error.__cause__  # the cause is the error that a Python layer raised
     except (MemoryError, RuntimeError) as error:
         if not _lacks_memory(error):
             raise
@@ -158,13 +163,13 @@ def placed(node: Node) -> Iterator[None]:
 
 
 def _lacks_memory(error: Exception) -> bool:
-    """Return whether an allocation failed; on CPUs torch has no class of its own for it."""
+    """Return whether an allocation failed; on the CPU, torch raises a plain RuntimeError."""
     return isinstance(error, MemoryError | OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 @contextlib.contextmanager
 def loading(node: Node) -> Iterator[None]:
-    """Add to the errors of a data layer's files how its tops may be fed instead."""
+    """Add to errors about a data layer's files the advice to feed the layer's tops instead."""
     try:
         yield
     except DataError as error:
@@ -203,7 +208,7 @@ def _check_types(layers: list[LayerParameter]) -> None:
 
 
 def how_to_feed(layer: LayerParameter) -> str:
-    """Return the remedy for a data layer that cannot read its data: which inputs to pass, of which shapes."""
+    """Return the remedy for a data layer that cannot read its data: the names and shapes of the inputs to pass."""
     param = getattr(layer, TYPES[layer.type][0])
     size = layer.transform_param.crop_size
     batch = param.batch_size if "batch_size" in param.fields and param.batch_size else 1
@@ -215,8 +220,11 @@ def how_to_feed(layer: LayerParameter) -> str:
 
 
 def _insert_splits(layers: list[LayerParameter]) -> list[LayerParameter]:
-    """Give each consumer of a blob a blob of its own, through a Split layer after the producer."""
-    last_top: dict[str, tuple[int, int]] = {}  # blob -> (layer, top) that wrote it last
+    """Insert a Split layer after each blob that has several consumers; a loss weight counts as a consumer.
+
+    The layers are modified in place.
+    """
+    last_top: dict[str, tuple[int, int]] = {}  # blob -> (layer, top) of its latest writer
     source: dict[tuple[int, int], tuple[int, int]] = {}  # (layer, bottom) -> (layer, top)
     uses: dict[tuple[int, int], int] = defaultdict(int)
     loss: dict[tuple[int, int], float] = {}
@@ -274,10 +282,10 @@ def _node(index: int, layer: LayerParameter, fed: Mapping[str, Shape], *, force:
         return Node(layer, (), tuple(tops), (), True, index)
     kind = LAYERS[layer.type]
     if kind.is_loss:
-        # Caffe: a loss layer without a named top has an unnamed one (LossLayer::AutoTopBlobs).
+        # Caffe: A loss layer without a named top gets an unnamed one (LossLayer::AutoTopBlobs).
         tops += [f"{layer.name}(automatic)"] * (kind.tops[0] - len(tops))
     taught = kind.differentiable
-    # Caffe: force_backward overrides `propagate_down: false` (net.cpp L232-L247).
+    # Caffe: `force_backward` overrides `propagate_down: false` (net.cpp L232-L247).
     propagate = tuple(
         (force or not layer.propagate_down or layer.propagate_down[j]) and (taught is None or j in taught)
         for j in range(len(layer.bottom))
@@ -286,12 +294,12 @@ def _node(index: int, layer: LayerParameter, fed: Mapping[str, Shape], *, force:
 
 
 def _is_fed(layer: LayerParameter, fed: Mapping[str, Shape]) -> bool:
-    """Return whether the caller feeds all tops of a layer, which needs no bottoms and may be of any type."""
+    """Return whether the layer has no bottoms and the caller feeds all of its tops; the type does not matter."""
     return not layer.bottom and bool(layer.top) and all(top in fed for top in layer.top)
 
 
 def _connect(nodes: list[Node]) -> tuple[str, ...]:
-    """Check that every blob has one producer; return the blobs that nobody reads."""
+    """Check that every blob has one producer (in-place layers aside), and return the blobs that no layer reads."""
     produced: set[str] = set()
     available: set[str] = set()
     for node in nodes:

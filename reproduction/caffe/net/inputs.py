@@ -1,4 +1,4 @@
-"""The ways to pass inputs to a net: a mapping, tensors in the order of its inputs, or keywords."""
+"""Parse the arguments of a call of a net: a mapping, one tensor per input, or keywords."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ Given = Mapping[str, Values] | Values | Iterable[str] | None
 def by_name(
     inputs: Sequence[str], given: Sequence[Given], named: Mapping[str, Values], blobs: Iterable[str] | None
 ) -> tuple[dict[str, Values], list[str] | None]:
-    """Return the inputs by blob name, and the names of the wanted blobs.
+    """Return the inputs by blob name, and the names of the requested blobs.
 
     Args:
-        inputs: names of the net's inputs, in order.
-        given: the positional arguments of a call: a mapping, which the wanted blobs may follow, or a value for each
-            input.
-        named: its keyword arguments.
-        blobs: names of the wanted blobs; None if the call did not name them.
+        inputs: Names of the net's inputs, in order.
+        given: The positional arguments of the call: a mapping, optionally followed by the names of the requested
+            blobs; or one value per input.
+        named: The keyword arguments of the call, by name of the input.
+        blobs: The ``blobs`` argument of the call.
+
+    Returns:
+        The values by name of the input, and the names of the requested blobs or None if the call has none.
 
     Raises:
-        NetError: too many values, or a keyword that is not an input.
+        NetError: If there are too many values, if a keyword is not an input, or if an input is passed twice.
     """
     first, *more = given or (None,)
     found: dict[str, Any] = {}

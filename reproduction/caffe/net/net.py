@@ -1,7 +1,8 @@
-"""A net that runs: the graph's layers as one ``nn.Module``.
+"""A Caffe net as an ``nn.Module``.
 
-``net({"data": images})`` gives the net's outputs by blob name; ``net(..., blobs=["score"])`` computes only what those
-blobs need. Any image size, at every call. Gradients are autograd's; Caffe's own definitions are in the layers.
+``net({"data": images})`` returns the net's outputs by blob name; ``net(..., blobs=["score"])`` runs only the layers
+that those blobs need. The image size may change at every call. Autograd computes the gradients; where Caffe defines
+a gradient differently, the layer implements Caffe's definition.
 """
 
 from __future__ import annotations
@@ -34,26 +35,26 @@ class Net(nn.Module):
     """A Caffe net.
 
     Parameters are named ``<layer>.weight``, ``<layer>.bias``, ``<layer>.2`` ... in ``state_dict()``. A parameter whose
-    ``lr_mult`` is 0 takes no gradient, as in Caffe; ``force_backward`` in the prototxt gives it one.
+    ``lr_mult`` is 0 has ``requires_grad=False``, as in Caffe, unless the prototxt sets ``force_backward``.
 
     Args:
-        net: the net, upgraded (``prototxt.load_net`` does so).
-        phase: TRAIN or TEST, which replaces that of the net's own ``state``; None takes that state as it is.
-            ``train()`` and ``eval()`` switch dropout and batch statistics later on.
-        level: the level that include and exclude rules see; it replaces that of the net's own ``state``.
-        stages: added to the stages of the net's own ``state``.
-        inputs: shapes of the blobs that the caller will feed; only the number of channels has to hold later. Optional
-            for Input layers. A data layer of any type whose tops are all here reads no files and transforms nothing.
-        python_layers: the classes of Python layers by ``layer`` name or ``(module, layer)``, or a function from those
-            two to the class. Nothing is imported because a file says so.
-        seed: of the fillers and of dropout; None is torch's own state.
-        blas_order: whether sums go in the order of Caffe's BLAS, so that results and gradients are Caffe's bit for bit
-            on the CPU; slower. Without it they differ by rounding.
-        live: filled with a Blob of each top's shape, by name; Python layers read and write these, so that whoever runs
-            the layers one by one with ``run`` has every blob in his hand.
+        net: The net, upgraded to the current format (``prototxt.load_net`` does this).
+        phase: TRAIN or TEST; replaces the phase in the net's ``state``. None uses the net's ``state`` unchanged, and
+            ignores ``level`` and ``stages``. ``train()`` and ``eval()`` switch dropout and batch statistics later.
+        level: Level for the include and exclude rules; replaces the level in the net's ``state``.
+        stages: Stages to add to the stages in the net's ``state``.
+        inputs: Shapes of the blobs that the caller feeds, by name. In later calls only the number of channels must
+            match. Optional for Input layers. A data layer whose tops are all listed here reads no files.
+        python_layers: Classes of Python layers by ``layer`` name or by ``(module, layer)``, or a function that maps
+            these two names to a class. A module that is named in a prototxt is never imported automatically.
+        seed: Seed of the fillers and of dropout; None uses torch's global generator.
+        blas_order: Add in the order of Caffe's BLAS, so that results and gradients equal Caffe's bit for bit on the
+            CPU. This is slower. Without it, results differ by rounding.
+        live: Filled with one Blob per top, by name. Python layers read and write these blobs, so that a caller that
+            runs the layers one at a time with ``run`` can access every blob.
 
     Raises:
-        NetError: what Caffe would refuse, with the layer and its line.
+        NetError: If Caffe would reject the net; the error names the layer and its line.
 
     Source: BVLC/caffe@9b89154 src/caffe/net.cpp.
     """
@@ -93,7 +94,7 @@ class Net(nn.Module):
         self._allow_in_place()
         self.train(self.graph.state.phase is Phase.TRAIN)
         for step in self._steps.values():
-            step.layer.train(step.layer.spec.phase is Phase.TRAIN)  # a layer may have a phase of its own
+            step.layer.train(step.layer.spec.phase is Phase.TRAIN)  # a layer's `phase` may differ from the net's
         self.add_as_blas(blas_order)
         overwriting.warn_of(self.graph, list(map(self.layer_at, self.graph.nodes)), self.loss_weights)
 
@@ -127,7 +128,7 @@ class Net(nn.Module):
         return kind(spec, bottoms, self._generator, self._python_layers, self._live)
 
     def _learn_and_share(self) -> None:
-        """Set which parameters learn, and let parameters of one name be one."""
+        """Set ``requires_grad`` of the parameters, and share parameters that have the same name."""
         owners: dict[str, tuple[Layer, str, ParamSpec]] = {}
         for step in self._steps.values():
             layer = step.layer
@@ -189,27 +190,28 @@ class Net(nn.Module):
                 free.update(node.tops)
 
     def add_as_blas(self, wanted: bool) -> None:
-        """Choose the order of additions anew; see ``blas_order``."""
+        """Set ``blas_order`` after construction: whether to add in the order of Caffe's BLAS."""
         for step in self._steps.values():
             step.layer.in_blas_order = wanted
 
     # ---- running
 
     def forward(self, *inputs: Given, blobs: Iterable[str] | None = None, **named: Values) -> dict[str, Tensor]:
-        """Run the net: ``net({"data": x})``, ``net(x)`` and ``net(data=x)`` are the same.
+        """Run the net; ``net({"data": x})``, ``net(x)`` and ``net(data=x)`` are equivalent.
 
         Args:
-            inputs: the input blobs by name, ``(N, C, H, W)`` for images, which ``blobs`` may follow; or a tensor for
-                each input, in the order of ``Net.inputs``. They are moved to the net's device and type.
-            named: further inputs by name.
-            blobs: names of the blobs wanted; only the layers that they need are run. None is the net's outputs, with
-                every layer run. As in Caffe, a blob that a layer overwrote in place has its last values.
+            inputs: A mapping from names of inputs to values, ``(N, C, H, W)`` for images, optionally followed by
+                ``blobs``; or one tensor per input, in the order of ``Net.inputs``. Values are moved to the net's
+                device and dtype.
+            named: More inputs, by name.
+            blobs: Names of the blobs to return; only the layers that they need are run. None runs every layer and
+                returns the net's outputs. As in Caffe, a blob that is overwritten in place has its last values.
 
         Returns:
-            The wanted blobs by name.
+            The requested blobs by name.
 
         Raises:
-            NetError: an input that is missing or does not fit, an unknown blob.
+            NetError: If an input is missing or does not fit the net, or if the net has no such blob.
         """
         found, blobs = by_name(self.inputs, inputs, named, blobs)
         wanted = list(self.graph.outputs if blobs is None else blobs)
@@ -226,24 +228,28 @@ class Net(nn.Module):
         return {name: borders.whole(values[name]) for name in wanted}
 
     def run(self, node: Node, bottoms: list[Tensor]) -> tuple[Tensor, ...]:
-        """Run one layer of the graph, not an input slot, and return its tops.
+        """Run one layer and return its tops.
+
+        Args:
+            node: The layer's node in the graph; it must not be an input slot.
+            bottoms: One tensor per bottom.
 
         Raises:
-            NetError: the bottoms do not fit it.
+            NetError: If the bottoms do not fit the layer.
         """
         settle()
         with placed(node):
             return tuple(map(borders.whole, self._steps[node.index].run(node, bottoms)))
 
     def layer_at(self, node: Node) -> Layer | None:
-        """Return the layer of a node; None for an input slot."""
+        """Return the layer of a node, or None for an input slot."""
         return None if node.is_slot else self._steps[node.index].layer
 
     def feed(self, inputs: Mapping[str, Values], wanted: Sequence[str], nodes: Sequence[Node]) -> dict[str, Tensor]:
-        """Check the inputs that these layers and blobs need, and move them to the net's device and type.
+        """Check the inputs that the given layers and blobs need, and move them to the net's device and dtype.
 
         Raises:
-            NetError: an input that is missing or does not fit.
+            NetError: If an input is missing, is not numeric or has the wrong number of axes.
         """
         settle()
         needed = {bottom for node in nodes for bottom in node.bottoms}.union(wanted)
@@ -270,10 +276,10 @@ class Net(nn.Module):
         return tensor
 
     def loss(self, blobs: Mapping[str, Tensor]) -> Tensor:
-        """Sum the losses among ``blobs``, each times its loss weight, as Caffe's forward returns it.
+        """Return the sum of the losses in ``blobs``, each times its ``loss_weight``, as Caffe's forward does.
 
         Raises:
-            NetError: there is no loss among them.
+            NetError: If ``blobs`` contains no loss.
         """
         parts = [weight * blobs[name].sum() for name, weight in self.loss_weights.items() if name in blobs]
         if not parts:
@@ -282,15 +288,15 @@ class Net(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are; the CPU for a net without parameters."""
+        """Device of the parameters; the CPU for a net without parameters."""
         return next((p.device for p in self.parameters()), torch.device("cpu"))
 
     @property
     def dtype(self) -> torch.dtype:
-        """The parameters' type; float32 for a net without parameters."""
+        """Dtype of the parameters; float32 for a net without parameters."""
         return next((p.dtype for p in self.parameters()), torch.float32)
 
-    # ---- looking
+    # ---- inspecting
 
     @property
     def inputs(self) -> list[str]:
@@ -304,7 +310,7 @@ class Net(nn.Module):
 
     @property
     def layers(self) -> dict[str, Layer]:
-        """The layers by name, in order, without input slots; of layers that share a name, the first."""
+        """Layers by name, in order, without input slots; if layers share a name, the first one."""
         found: dict[str, Layer] = {}
         for step in self._steps.values():
             found.setdefault(step.layer.spec.name, step.layer)
@@ -312,11 +318,11 @@ class Net(nn.Module):
 
     @property
     def params(self) -> dict[str, list[Tensor]]:
-        """The parameter blobs by layer, in Caffe's order; layers without any are left out."""
+        """Parameter blobs by layer name, in Caffe's order; layers without parameters are omitted."""
         return {name: layer.blobs for name, layer in self.layers.items() if layer.blob_names}
 
     def summary(self) -> str:
-        """Draw a table of the layers: type, tops, their shapes, parameters and how these learn."""
+        """Return a table of the layers: type, tops, shapes, number of parameters, ``lr_mult`` and ``decay_mult``."""
         rows = [("layer", "type", "tops", "shape", "parameters", "lr_mult/decay_mult")]
         for node in self.graph.nodes:
             layer = self.layers.get(node.name)
@@ -332,14 +338,15 @@ class Net(nn.Module):
 
     @property
     def learnable(self) -> list[tuple[nn.Parameter, ParamSpec]]:
-        """The parameters in Caffe's order, shared ones once, each with how it learns."""
+        """Parameters in Caffe's order, each with its ParamSpec; shared parameters appear once."""
         return [(getattr(layer, name), spec) for layer, name, spec in self._learnable]
 
     def reseed(self, draw: int) -> None:
-        """Make the next forward that of a draw: dropout's random numbers, and what layers with data of their own read.
+        """Set the random state and the data position for the draw with the given number.
 
-        Random numbers are a function of the net's seed and the draw; a net without a seed keeps drawing from torch's.
-        Python layers keep where they are: only their authors know.
+        The random numbers of the next forward depend only on the net's seed and on ``draw``; a net without a seed
+        continues to use torch's global generator. Data layers seek to the draw. The position of Python layers does
+        not change, since Caffe defines no way to set it.
         """
         for step in self._steps.values():
             if isinstance(step.layer, Source):
@@ -359,36 +366,36 @@ class Net(nn.Module):
         """Copy weights by layer name, as Caffe's CopyTrainedLayersFrom does.
 
         Args:
-            source: layers with blobs, upgraded.
-            path: where they came from, for errors.
-            whole: whether they must be the net's, all of them and no others.
+            source: A net whose layers contain blobs, upgraded to the current format.
+            path: The file that the weights came from, for error messages.
+            whole: Require weights for exactly the layers of the net: none missing, none extra.
 
         Returns:
-            What was copied, what the net has no layer for, and what stayed as it was.
+            The names of the layers that were copied, ignored and left unchanged.
 
         Raises:
-            WeightsError: a layer of the same name has another number of blobs or other shapes, nothing at all fits,
-                or ``whole`` is not met; the net is as it was.
+            WeightsError: If a layer of the same name has a different number of blobs or different shapes, if no layer
+                matches, or if ``whole`` is not satisfied. The net is then unchanged.
         """
         return copy_blobs(source, {name: layer.blobs for name, layer in self.layers.items()}, path, whole=whole)
 
     def share_with(self, other: Net) -> CopyReport:
-        """Use the other net's parameters, in its memory, for all layers of the same name.
+        """Share the memory of the other net's parameters, for all layers that have the same name.
 
         Raises:
-            WeightsError: as ``copy_from``.
+            WeightsError: If a layer of the same name has a different number of blobs or different shapes.
         """
         mine = {name: layer.blobs for name, layer in self.layers.items()}
         return share_blobs({name: layer.blobs for name, layer in other.layers.items()}, mine)
 
     def to_proto(self, *, diff: bool = False) -> NetParameter:
-        """Write the net as Caffe writes it into a caffemodel: every layer, its message completed, its blobs.
+        """Return the net as the message that Caffe writes to a caffemodel: every layer with its blobs.
 
         Args:
-            diff: whether the gradients go along, as with ``snapshot_diff``.
+            diff: Include the gradients, as ``snapshot_diff`` does.
 
         Returns:
-            A message whose weights are views of the parameters where these are in the CPU's memory.
+            A message whose weights are views of the parameters if these are on the CPU, and copies otherwise.
         """
         net = NetParameter(name=self.graph.name)
         for node in self.graph.nodes:
@@ -404,7 +411,7 @@ class Net(nn.Module):
 def _loss_weights(node: Node, layer: Layer) -> dict[str, float]:
     spec = layer.spec
     if layer.is_loss and not spec.loss_weight:
-        spec.loss_weight = [1.0]  # Caffe: LossLayer writes the default into its message (loss_layer.cpp L9)
+        spec.loss_weight = [1.0]  # Caffe: LossLayer writes the default of 1 into its message (loss_layer.cpp L9)
     if spec.loss_weight and len(spec.loss_weight) != len(node.tops):
         raise NetError("loss_weight is for no top or for each", got=len(spec.loss_weight), want=len(node.tops))
     return {top: weight for top, weight in zip(node.tops, spec.loss_weight, strict=False) if weight}
@@ -421,10 +428,20 @@ def load(
     python_layers: PythonLayers | None = None,
     legacy_crop: bool = False,
 ) -> Net:
-    """Build a net from its prototxt and, if given, a file of weights; other arguments: ``Net``, ``prototxt.load_net``.
+    """Build a net from a prototxt and load its weights, if ``model`` is given.
+
+    Args:
+        net: Path of the prototxt.
+        model: Path of the weights; None leaves the parameters as the fillers set them.
+        phase: See ``Net``.
+        level: See ``Net``.
+        stages: See ``Net``.
+        inputs: See ``Net``.
+        python_layers: See ``Net``.
+        legacy_crop: See ``prototxt.load_net``.
 
     Raises:
-        ReproductionError: as ``prototxt.load_net``, ``Net``, ``weights.read`` and ``Net.copy_from``.
+        ReproductionError: If a file cannot be parsed, or if Caffe would reject the net or its weights.
     """
     message, _ = prototxt.load_net(net, legacy_crop=legacy_crop)
     built = Net(message, phase, level=level, stages=stages, inputs=inputs, python_layers=python_layers)

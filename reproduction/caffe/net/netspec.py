@@ -1,7 +1,7 @@
 """Nets written in Python: ``n["pool1"] = layer("Pooling", n["relu1_2"], pool="MAX", kernel_size=2, stride=2)``.
 
-As Caffe's own net specification, but each keyword is held against the schema at the call. ``crop`` works out its
-offset from coordinate maps, so that a net's alignment is proved where the net is written.
+This is Caffe's NetSpec, except that each keyword is checked against the schema at the call. ``crop`` computes its
+offset from coordinate maps, so that a misaligned net raises an error when it is written.
 
 Source: BVLC/caffe@9b89154 python/caffe/net_spec.py, python/caffe/coord_map.py.
 """
@@ -18,15 +18,15 @@ from reproduction.caffe.geometry import CoordMap, Window
 from reproduction.caffe.schema import LayerParameter, Message, NetParameter
 from reproduction.caffe.schema.types import TYPES
 
-# What the call itself says, and weights, which no net is written with.
+# Fields that the other arguments of the call set, and weights, which do not belong in a prototxt.
 _NOT_KEYWORDS = {"type", "bottom", "top", "blobs"}
 
-# Types of which only the first bottom is mapped; the second gives sizes (Crop) or coefficients.
+# Types that keep the coordinates of their first bottom only; the second provides sizes (Crop) or coefficients.
 _FIRST_BOTTOM = frozenset({"Crop", "Scale", "Bias"})
 
 
 class Top:
-    """One output blob of a layer; its name is given when the net is written."""
+    """One output blob of a layer; ``to_proto`` assigns its name."""
 
     def __init__(self, function: Function, index: int):
         self.function = function
@@ -37,23 +37,24 @@ class Top:
 
 
 class Function:
-    """A layer with its bottoms and parameters, and not yet a name.
+    """A layer with its bottoms and parameters; ``to_proto`` assigns its name.
 
     Args:
-        type: the layer type, as in a prototxt.
-        bottoms: tops of other layers.
-        fields: the layer's parameters by field name. Fields of the type's own message may be given directly
-            (``kernel_size=3``) or as a dict (``convolution_param={"kernel_size": 3}``); every other field of
-            LayerParameter (``param``, ``loss_weight``, ``include``, ``name`` ...) as it is called there. One value
-            stands for a list of one.
-        ntop: how many tops there are.
-        in_place: whether the tops are the bottoms' blobs.
+        type: The layer type, as in a prototxt.
+        bottoms: Tops of other layers.
+        fields: The layer's parameters by field name. Pass fields of the type's own message directly
+            (``kernel_size=3``) or as a dict (``convolution_param={"kernel_size": 3}``), and other fields of
+            LayerParameter (``param``, ``loss_weight``, ``include``, ``name`` ...) by their name. For a repeated field,
+            a single value means a list with one element.
+        ntop: The number of tops.
+        in_place: Whether the tops overwrite the bottoms.
 
     Attributes:
-        tops: the tops.
+        tops: The tops.
 
     Raises:
-        ReproductionError: an unknown type or field, a value that does not fit its field, or a bottom that is no top.
+        ReproductionError: If the type or a field is unknown, if a value does not fit its field, if a bottom is not a
+            ``Top``, or if ``in_place`` is set with fewer bottoms than tops.
     """
 
     def __init__(
@@ -72,23 +73,23 @@ class Function:
 
     @property
     def spec(self) -> LayerParameter:
-        """The LayerParameter, without the names of tops and bottoms and, unless given, the layer's."""
+        """The LayerParameter, without tops and bottoms; its name is empty unless ``fields`` contains it."""
         return self._spec
 
     def _written(self, fields: Mapping[str, Any]) -> LayerParameter:
-        """Write the LayerParameter."""
+        """Build the LayerParameter from the keyword arguments."""
         if self.type not in TYPES:
             raise NetError(f"there is no layer type {self.type!r}", remedy=misspelt(self.type, TYPES))
         return _spec(self.type, fields)
 
 
 def layer(type: str, *bottoms: Top, in_place: bool = False, **fields: Any) -> Top:
-    """Write a layer with one top and return the top; see ``Function`` for the arguments."""
+    """Build a layer with one top and return the top; see ``Function`` for the arguments."""
     return Function(type, bottoms, fields, in_place=in_place).tops[0]
 
 
 def layers(type: str, *bottoms: Top, ntop: int, in_place: bool = False, **fields: Any) -> tuple[Top, ...]:
-    """Write a layer with ``ntop`` tops and return the tops; see ``Function`` for the arguments."""
+    """Build a layer with ``ntop`` tops and return the tops; see ``Function`` for the arguments."""
     return Function(type, bottoms, fields, ntop=ntop, in_place=in_place).tops
 
 
@@ -108,7 +109,7 @@ def _spec(type: str, fields: Mapping[str, Any]) -> LayerParameter:
 
 
 def _assign(message: Message, name: str, value: Any) -> None:
-    """Set a field from Python values: dicts become messages, and one value a list of one where a list is wanted."""
+    """Set a field from Python values: convert dicts to messages, and a value of a repeated field to a list."""
     field = message.field(name)
 
     def convert(item: Any) -> Any:
@@ -127,10 +128,10 @@ def _assign(message: Message, name: str, value: Any) -> None:
 
 
 class NetSpec:
-    """A net in the making: names, in order, for the tops that matter.
+    """A mapping from names to tops that defines a net.
 
-    ``n["conv1"] = layer(...)`` names the top, and its layer; ``n["conv1"]`` gives it back. A layer without tops is
-    named by assigning its Function. What was given no name is called by its type and a number.
+    ``n["conv1"] = layer(...)`` names the top and its layer; ``n["conv1"]`` returns the top. To name a layer without
+    tops, assign its ``Function``. Tops and layers without a name are named by their type and a number.
     """
 
     def __init__(self) -> None:
@@ -152,20 +153,23 @@ class NetSpec:
         return top
 
     def to_proto(self) -> NetParameter:
-        """Write every named top and all that it needs, bottoms first, otherwise in the order of assignment."""
+        """Return the net of all named tops and the layers that they need.
+
+        Layers come after the layers that they need, and otherwise in the order of assignment.
+        """
         return to_proto(*self.tops.values(), names={top: name for name, top in self.tops.items()})
 
 
 def to_proto(*tops: Top | Function, names: Mapping[Top | Function, str] | None = None) -> NetParameter:
-    """Write the layers that the tops need.
+    """Return the net that computes the given tops.
 
     Args:
-        tops: what the net must compute.
-        names: names of tops, and of layers without tops. The other tops are called by their layer's type and a
-            number that counts up, past the names that are taken; a layer is called as its first top.
+        tops: The tops that the net must compute, and layers without tops.
+        names: Names of tops, and of layers without tops. Other tops are named by their layer's type and the next
+            number that is not in use. A layer without a ``name`` field has the name of its first top.
 
     Returns:
-        The net, bottoms before the layers that use them. The messages are copies.
+        The net, each layer after the layers that it needs. The messages are copies.
     """
     names = dict(names or {})
     taken, counts = set(names.values()), Counter[str]()
@@ -192,7 +196,7 @@ def to_proto(*tops: Top | Function, names: Mapping[Top | Function, str] | None =
 
 
 def _in_order(tops: Iterable[Top | Function]) -> list[Function]:
-    """List the functions behind the tops, each after those that it needs; without recursion, for deep nets."""
+    """Return the layers that the tops need, each after those that it needs; not recursive, to support deep nets."""
     done: dict[Function, None] = {}
     for top in tops:
         stack = [(top.function if isinstance(top, Top) else top, False)]
@@ -207,12 +211,12 @@ def _in_order(tops: Iterable[Top | Function]) -> list[Function]:
 
 
 def coord_map(function: Function) -> CoordMap | None:
-    """Map coordinates of a layer's bottoms to its tops; see ``crops.layer_map``."""
+    """Return the map from coordinates of a layer's bottoms to its tops, or None; see ``crops.layer_map``."""
     return layer_map(function.spec)
 
 
 def windows(function: Function) -> list[Window]:
-    """Read the windows of a convolution or pooling; see ``crops.layer_windows``."""
+    """Return the windows of a convolution or pooling; see ``crops.layer_windows``."""
     return layer_windows(function.spec)
 
 
@@ -220,15 +224,15 @@ def _mapped_bottoms(top: Top) -> Sequence[Top]:
     bottoms = top.function.bottoms
     if top.function.type in _FIRST_BOTTOM:
         return bottoms[:1]
-    # A convolution with several bottoms has as many tops, each made from its own.
+    # A convolution with several bottoms has as many tops, one per bottom.
     return bottoms[top.index : top.index + 1] if len(top.function.tops) == len(bottoms) else bottoms
 
 
 def _maps_from(top: Top, stop: Iterable[Top] = ()) -> dict[Top, list[CoordMap]]:
-    """Map the coordinates of ``top``'s ancestors to it.
+    """Return the coordinate maps from each ancestor of ``top`` to ``top``.
 
-    Each ancestor has one map, or the first two that differ, where its paths to ``top`` disagree. The walk does not
-    go past the tops in ``stop``.
+    An ancestor has one map, or two different ones if its paths to ``top`` disagree. Ancestors of the tops in ``stop``
+    are not visited.
     """
     maps = {top: [CoordMap()]}
     frontier = [top]
@@ -253,10 +257,11 @@ def _add_distinct(known: list[CoordMap], more: Iterable[CoordMap]) -> None:
 
 
 def map_between(top_from: Top, top_to: Top) -> CoordMap:
-    """Map coordinates of one top to another, over their nearest common ancestors.
+    """Return the map from coordinates of one top to another, through their nearest common ancestors.
 
     Raises:
-        NetError: they have none through layers that keep pixels in place, or two paths between them disagree.
+        NetError: If no common ancestor is connected to both tops through layers that have a coordinate map, or if two
+            paths between the tops disagree.
 
     Source: BVLC/caffe@9b89154 python/caffe/coord_map.py L116-L163.
     """
@@ -280,19 +285,19 @@ def map_between(top_from: Top, top_to: Top) -> CoordMap:
 
 
 def crop(top_from: Top, top_to: Top) -> Top:
-    """Write the Crop layer that aligns ``top_from`` with ``top_to``, its offset proved by their coordinate maps.
+    """Build the Crop layer that aligns ``top_from`` with ``top_to``, and return its top.
 
     Raises:
-        NetError: as ``crop_fields``.
+        NetError: If the two have no common ancestor or different scales, or if the offset is negative or fractional.
     """
     return layer("Crop", top_from, top_to, **crop_fields(top_from, top_to))
 
 
 def crop_fields(top_from: Top, top_to: Top) -> dict[str, Any]:
-    """Find the ``axis`` and ``offset`` of the Crop layer that aligns ``top_from`` with ``top_to``.
+    """Return the ``axis`` and ``offset`` fields of the Crop layer that aligns ``top_from`` with ``top_to``.
 
     Raises:
-        NetError: the two have no common ancestor, different scales, or an offset that is negative or not whole.
+        NetError: If the two have no common ancestor or different scales, or if the offset is negative or fractional.
 
     Source: BVLC/caffe@9b89154 python/caffe/coord_map.py L166-L185.
     """

@@ -1,7 +1,7 @@
-"""A net as ONNX: each layer as the operators that compute the same, for any batch, height and width.
+"""Export a net as ONNX: each layer becomes the equivalent operators, for any batch size, height and width.
 
-Nothing is traced: the operators are written from the net's graph, with names of its blobs, and no size of a picture
-gets into them. What ONNX Runtime computes from them differs from the module by rounding.
+Nothing is traced: the operators are written from the net's graph with the names of its blobs, and contain no image
+size. The results of ONNX Runtime differ from those of the module by rounding.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-OPSET = 17  # of 2022: what ONNX Runtime 1.12 and its contemporaries read, and OpenCV 5
+OPSET = 17  # released in 2022; ONNX Runtime 1.12 and OpenCV 5 can read it
 IR_VERSION = 8
 PRODUCER = "fcn-reproduction"
 
@@ -33,11 +33,14 @@ _REMEDY = "Install it: pip install onnx."
 
 
 class Writer:
-    """An ONNX graph that grows node by node.
+    """A builder of an ONNX graph.
 
     Attributes:
-        nodes: what was written, in order.
-        constants: the weights and other fixed arrays.
+        nodes: The operators, in order.
+        constants: The weights and other constant arrays.
+
+    Raises:
+        ReproductionError: If the package onnx is not installed.
     """
 
     def __init__(self) -> None:
@@ -53,7 +56,7 @@ class Writer:
         self._names: set[str] = set()
 
     def name(self, wish: str) -> str:
-        """Give a name that no value has yet: the one wished for, or that with a number."""
+        """Return ``wish`` if no value has that name yet, otherwise ``wish`` with a number; reserve the name."""
         name, number = wish, 1
         while name in self._names:
             number += 1
@@ -62,39 +65,54 @@ class Writer:
         return name
 
     def input(self, name: str, dtype: type[np.generic], shape: Sequence[int | str], doc: str = "") -> str:
-        """Declare an input, with a sentence for people; an axis of any length has a name."""
+        """Declare an input and return its name.
+
+        Args:
+            name: Name of the input.
+            dtype: Type of its elements.
+            shape: The length of each axis, or a name for an axis of any length.
+            doc: Description that is stored in the file.
+        """
         kind = self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
         self._inputs.append(self._onnx.helper.make_tensor_value_info(self.name(name), kind, list(shape), doc))
         return name
 
     def output(self, name: str, value: str, dtype: type[np.generic], shape: Sequence[int | str], doc: str = "") -> None:
-        """Declare an output, and what it is."""
+        """Declare an output.
+
+        Args:
+            name: Name of the output.
+            value: Name of the value that it returns.
+            dtype: Type of its elements.
+            shape: The length of each axis, or a name for an axis of any length.
+            doc: Description that is stored in the file.
+        """
         if value != name:
             self.nodes.append(self._onnx.helper.make_node("Identity", [value], [self.name(name)]))
         kind = self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
         self._outputs.append(self._onnx.helper.make_tensor_value_info(name, kind, list(shape), doc))
 
     def constant(self, values: npt.ArrayLike, wish: str) -> str:
-        """Add a fixed array."""
+        """Add a constant array and return its name, which is ``wish`` or ``wish`` with a number."""
         name = self.name(wish)
         self.constants.append(self._onnx.numpy_helper.from_array(np.ascontiguousarray(values), name))
         return name
 
     def node(self, operator: str, inputs: Sequence[str], wish: str, **attributes: Any) -> str:
-        """Add an operator with one output, and return that."""
+        """Add an operator with one output and return the output's name."""
         name = self.name(wish)
         self.nodes.append(self._onnx.helper.make_node(operator, list(inputs), [name], name=name, **attributes))
         return name
 
     def model(self, name: str, notes: Mapping[str, str]) -> onnx.ModelProto:
-        """Put the graph together.
+        """Build the ONNX model from everything added so far, and check it.
 
         Args:
-            name: of the net.
-            notes: what travels with it, as strings.
+            name: Name of the net.
+            notes: Metadata to store in the file, by key.
 
         Raises:
-            ReproductionError: it is not valid ONNX, which is a mistake here.
+            ReproductionError: If the model is not valid ONNX, which indicates a bug in this module.
         """
         graph = self._onnx.helper.make_graph(
             self.nodes, name or "net", self._inputs, self._outputs, initializer=self.constants
@@ -114,19 +132,20 @@ class Writer:
 
 
 def write(net: Net, writer: Writer, inputs: Mapping[str, str], blobs: Iterable[str]) -> dict[str, str]:
-    """Write the layers that some blobs need.
+    """Write the layers that the given blobs need.
 
     Args:
-        net: the net, in phase TEST.
-        writer: takes the operators.
-        inputs: the values that are fed, by the names of the net's inputs; float32, (N, C, H, W).
-        blobs: what is wanted.
+        net: The net, in phase TEST.
+        writer: The graph that the operators are added to.
+        inputs: Names of ONNX values by the names of the net's inputs; the values are float32, ``(N, C, H, W)``.
+        blobs: Names of the blobs to compute.
 
     Returns:
-        The values of the wanted blobs.
+        The names of the ONNX values of the requested blobs, by blob.
 
     Raises:
-        NetError: a layer, or a field of it, has no like in ONNX; a blob is missing.
+        NetError: If a layer or one of its fields has no equivalent in ONNX, if an input is missing, or if the net has
+            no such blob.
     """
     wanted = list(blobs)
     values = dict(inputs)
@@ -149,13 +168,13 @@ def write(net: Net, writer: Writer, inputs: Mapping[str, str], blobs: Iterable[s
 
 
 class _Layer:
-    """A layer that is written: its module, its message, and how its operators and weights are called."""
+    """A layer to export: its module and message; prefixes the names of its operators and weights."""
 
     def __init__(self, layer: Layer, spec: LayerParameter, writer: Writer, top: str):
         self.layer, self.spec, self.writer, self.top = layer, spec, writer, top
 
     def blobs(self) -> list[str]:
-        """Add the weights."""
+        """Add the parameters as constants and return their names."""
         names = zip(self.layer.blob_names, self.layer.blobs, strict=True)
         return [self.constant(_values(blob), name) for name, blob in names]
 
@@ -163,7 +182,7 @@ class _Layer:
         return self.writer.constant(values, f"{self.spec.name}.{name}")
 
     def node(self, operator: str, *inputs: str, step: str = "", **attributes: Any) -> str:
-        """Add an operator; the last one of a layer has the name of its top."""
+        """Add an operator and return its output's name: that of the top (the default), or ``LAYER.step``."""
         return self.writer.node(operator, inputs, f"{self.spec.name}.{step}" if step else self.top, **attributes)
 
 
@@ -200,14 +219,14 @@ def _pooling(at: _Layer, bottom: str) -> list[str]:
     windows = pool_windows(param, 1, 1)
     up = param.round_mode is RoundMode.CEIL
     for window in windows:
-        # Caffe: without padding a window may lie past the end (pooling_layer.cpp L107); ONNX drops such a window.
+        # Caffe: Without padding a window may start past the end (pooling_layer.cpp L107); ONNX drops such a window.
         if up and not window.pad and window.kernel < window.stride:
             raise NetError("windows with gaps between them cannot be written as ONNX", got=f"stride {window.stride}")
         if up and not maximum and window.pad > window.kernel - window.stride:
             raise NetError("an average with so much padding cannot be written as ONNX", got=f"pad {window.pad}")
     if maximum:
         return [at.node("MaxPool", bottom, ceil_mode=int(up), **_sides(windows))]
-    # Caffe: padding counts as zeros, what lies beyond it does not (pooling_layer.cpp L214).
+    # Caffe: The average counts padding as zeros, but not pixels beyond the padding (pooling_layer.cpp L214).
     pads = [window.pad for window in windows]
     if any(pads):
         bottom = at.node("Pad", bottom, at.constant(np.array([0, 0, *pads] * 2), "pads"), step="padded")
@@ -223,7 +242,7 @@ def _lrn(at: _Layer, bottom: str) -> list[str]:
 
 
 def _crop(at: _Layer, bottom: str, like: str) -> list[str]:
-    """Slice from the offsets on as much as the second bottom has, from ``axis`` on."""
+    """Slice the first bottom, from the offsets, to the size of the second one along ``axis`` and all later axes."""
     axes = 4
     axis = canonical_axis(at.spec.crop_param.axis, axes)
     given = list(at.spec.crop_param.offset) or [0]
@@ -299,7 +318,7 @@ def _flatten(at: _Layer, bottom: str) -> list[str]:
 
 
 def _same(at: _Layer, bottom: str) -> list[str]:
-    """Hand the bottom on, as Split does, and in testing Dropout."""
+    """Return the bottom for each top, as Split and (in phase TEST) Dropout do."""
     return [bottom] * len(at.spec.top)
 
 

@@ -1,8 +1,8 @@
-"""Where Caffe computes other numbers than a net says, since a layer in place overwrites what is still to be read.
+"""Warn of nets for which Caffe computes wrong values because an in-place layer overwrites values that are still needed.
 
-A layer in place writes its top over its bottom. In Caffe the backward of the layer before it, and sometimes its own,
-reads that memory again. Here every layer reads the values that it has seen in its forward, so that gradients are those
-of the net as it is written; a warning names the layers where Caffe's differ.
+An in-place layer writes its top over its bottom. In Caffe the backward of the layer before it, and sometimes its own
+backward, reads that memory again. Here every layer reads the values of its forward, so that the gradients are correct;
+a warning names the layers for which Caffe's gradients differ.
 
 Source: BVLC/caffe@9b89154 src/caffe/layers/*.cpp (Backward_cpu), flatten_layer.cpp L30-L33, reshape_layer.cpp L87-L90.
 """
@@ -23,7 +23,12 @@ from reproduction.caffe.net.graph import Graph, Node, place
 
 @dataclass
 class _Memory:
-    """The layers that wrote a piece of memory after the first, and whether its values were below 0 nowhere then."""
+    """The history of a piece of memory.
+
+    Attributes:
+        writers: The layers that wrote it in place, after the layer that produced it.
+        positive: Whether no value was negative, after the producer and after each of ``writers``.
+    """
 
     writers: list[tuple[Node, Layer]] = field(default_factory=list)
     positive: list[bool] = field(default_factory=list)
@@ -34,7 +39,7 @@ class _Memory:
         self.positive.append(layer.positive or kept)
 
     def spoiler(self, version: int, *, sign: bool) -> Node | None:
-        """Find the layer that overwrites what there was after ``version`` writers."""
+        """Return the first layer that destroys the values (or signs) present after ``version`` writers, or None."""
         enough = Keeps.VALUES | (Keeps.SIGN if sign else Keeps.NOTHING)
         for number in range(version, len(self.writers)):
             node, layer = self.writers[number]
@@ -45,7 +50,7 @@ class _Memory:
 
 @dataclass
 class _Place:
-    """A layer, and the memory of its first bottom and top with how often each had been written when it was done."""
+    """A layer, with the memory of its first bottom and top and how many in-place writes each had after its forward."""
 
     node: Node
     layer: Layer
@@ -55,7 +60,13 @@ class _Place:
 
 
 def warn_of(graph: Graph, layers: Sequence[Layer | None], loss_weights: Mapping[str, float]) -> None:
-    """Warn of each layer of a net for which Caffe computes something else; the arguments are those of ``need.find``."""
+    """Warn of each layer of a net for which Caffe computes other values or gradients.
+
+    Args:
+        graph: The net.
+        layers: The layer of each node of ``graph``, or None for input slots.
+        loss_weights: Loss weights by top, for the tops that have one.
+    """
     places = list(_places(graph.nodes, layers, backward_needs.find(graph, layers, loss_weights)))
     for found in places:
         problem = _in_place(found) or _overwritten(found) or _detached(found, places)
@@ -84,10 +95,11 @@ def _places(nodes: Sequence[Node], layers: Sequence[Layer | None], needs: Sequen
 
 
 def _in_place(found: _Place) -> NetError | None:
-    """Describe a layer that in Caffe overwrites its bottom, or the gradient of its top, before it has read it."""
-    # Upstream bug, fixed: in place, Caffe's Eltwise and LRN compute other values, and these and MVN, Power and Log
-    # another gradient, since they overwrite what they still have to read (eltwise_layer.cpp L62, lrn_layer.cpp L148,
-    # mvn_layer.cpp L93, power_layer.cpp L58, log_layer.cpp L71). A net that has one gets a warning.
+    """Return the warning for an in-place layer that in Caffe overwrites its bottom or gradient too early, or None."""
+    # Upstream bug, fixed: In place, Caffe's Eltwise and LRN compute wrong values, and Eltwise, LRN, MVN, Power and Log
+    # compute a wrong gradient, since they overwrite values that they still have to read (eltwise_layer.cpp L62,
+    # lrn_layer.cpp L148, mvn_layer.cpp L93, power_layer.cpp L58, log_layer.cpp L71). Here both are right, and a net
+    # with such a layer causes a warning.
     layer = found.layer
     passes = layer.in_place_gradient or not (found.need.layer and any(found.need.bottoms))
     if found.node.tops[:1] != found.node.bottoms[:1] or (layer.in_place_values and passes):
@@ -100,14 +112,14 @@ def _in_place(found: _Place) -> NetError | None:
 
 
 def _overwritten(found: _Place) -> NetError | None:
-    """Describe a layer whose backward reads in Caffe what a later layer has overwritten."""
-    # Upstream bug, fixed: where a layer in place overwrites what the backward of the layer before it reads, Caffe's
-    # gradient is another (sigmoid_layer.cpp L29, and every other layer whose backward reads its top or bottom). A net
-    # that has such a chain gets a warning that names both.
+    """Return the warning for a layer whose backward in Caffe reads values that a later layer overwrote, or None."""
+    # Upstream bug, fixed: If an in-place layer overwrites values that the backward of the layer before it reads,
+    # Caffe's gradient is wrong (sigmoid_layer.cpp L29, and every other layer whose backward reads its top or bottom).
+    # Here the gradient is right, and such a net causes a warning that names both layers.
     needed, rereads = found.need, found.layer.rereads()
     if not needed.layer or not any([*needed.bottoms, *needed.params]):
         return None
-    # Under `import caffe` such a layer finds its bottom changed and reads it as it is then, as in Caffe.
+    # With the pycaffe interface (`import caffe`), such a layer reads the overwritten bottom, as in Caffe.
     where = "here it"
     if rereads & Rereads.TO_LEARN and any(needed.params):
         rereads, where = rereads | Rereads.BOTTOM, "as a torch module it"
@@ -127,9 +139,10 @@ def _overwritten(found: _Place) -> NetError | None:
 
 
 def _detached(found: _Place, places: Sequence[_Place]) -> NetError | None:
-    """Describe a layer whose bottom has its top's gradient in Caffe, until a Flatten layer replaces the latter."""
-    # Upstream bug, fixed: behind a layer whose top has the memory of its bottom's gradient, as Reshape's, Flatten
-    # replaces that memory, and no gradient passes (flatten_layer.cpp L32). A net that has both gets a warning.
+    """Return the warning for a layer that shares gradient memory with its bottom and feeds a Flatten layer, or None."""
+    # Upstream bug, fixed: If a layer's top shares the memory of its bottom's gradient, as Reshape's does, a Flatten
+    # layer after it replaces that memory in Caffe, and no gradient reaches the bottom (flatten_layer.cpp L32). Here
+    # the gradient passes, and a net with both layers causes a warning.
     if not found.layer.shares()[1] or not any([*found.need.bottoms, *found.need.params]):
         return None
     for reader in places:

@@ -1,4 +1,4 @@
-"""What a net needs to be used in a process other than the one that built it: copies of generators, and forks."""
+"""Support for nets in other processes: generators that can be pickled, and OpenMP after a fork."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 class Generator(torch.Generator):
     """A ``torch.Generator`` that can be sent to another process.
 
-    torch pickles a generator's state as a tensor of its own, whose shared memory is gone before a process that was
-    started by ``spawn`` reads it. Bytes travel with the pickle.
+    torch pickles the state of a generator as a tensor in shared memory, which is freed before a process that
+    was started by ``spawn`` reads it. This class pickles the state as bytes.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -26,7 +26,11 @@ def _restore(device: str, state: bytes) -> Generator:
 
 
 class _Fork:
-    """Whether this process was forked by one that had loaded this module, and has not computed yet."""
+    """Flag that is set in a forked process until ``settle`` is called.
+
+    Attributes:
+        pending: Whether this process was forked after this module was loaded, and has not called ``settle``.
+    """
 
     pending = False
 
@@ -40,10 +44,10 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 def settle() -> None:
-    """Use one thread from now on if this process was forked.
+    """Set torch to one thread if this process was forked.
 
-    The threads of OpenMP stay in the parent, and GNU's waits for them for ever. Workers of torch's ``DataLoader``
-    compute with one thread for the same reason.
+    A fork does not copy the threads of OpenMP, and GNU's implementation then waits for them forever. The workers of
+    torch's ``DataLoader`` use one thread for the same reason.
 
     Source: torch's notes on multiprocessing, "Poison fork in multiprocessing"; pytorch/pytorch issue 17199.
     """

@@ -1,4 +1,4 @@
-"""One layer of a net that runs: its bottoms' shapes are checked when they change."""
+"""Run one layer of a net; check the shapes of its bottoms only when they change."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from reproduction.caffe.net.graph import Node
 
 @dataclass
 class Step:
-    """A layer of a net, and the shapes of its bottoms at its last run.
+    """A layer and the shapes of its bottoms in the previous run.
 
     Attributes:
-        layer: the layer.
-        seen: the shapes that the layer has checked, so that equal ones are not checked again.
+        layer: The layer.
+        seen: The shapes that the layer checked last; the same shapes are not checked again.
     """
 
     layer: Layer
     seen: list[Shape] = field(default_factory=list)
 
     def run(self, node: Node, bottoms: Sequence[borders.AnyBlob]) -> tuple[borders.AnyBlob, ...]:
-        """Run the layer, without a gradient to the bottoms that ``node`` does not propagate to."""
+        """Run the layer and return its tops; bottoms that ``node`` does not propagate to are detached."""
         shapes = [tuple(bottom.shape) for bottom in bottoms]
-        if torch.compiler.is_exporting():  # sizes are symbols; compared with numbers, they would become these
+        if torch.compiler.is_exporting():  # comparing symbolic sizes with numbers would specialize them
             self.layer.shapes(list(shapes))
         elif shapes != self.seen:
             check_shapes(self.layer.shapes(list(shapes)))

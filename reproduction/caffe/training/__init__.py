@@ -1,4 +1,4 @@
-"""Caffe's solver: update rules, learning-rate policies, snapshots, and several processes that train one net.
+"""Caffe's solver: update rules, learning-rate policies, snapshots, and training of one net by several processes.
 
-This room imports ``net`` and what is below it; it imports no data set and prints nothing.
+This package imports ``net`` and the packages below it; it imports no data set and prints nothing.
 """

@@ -1,8 +1,8 @@
-"""Which gradients add up in Caffe: the backward of some layers overwrites the gradient of a parameter.
+"""Accumulate gradients as Caffe does, where the backward of some layers overwrites the gradient of a parameter.
 
-Autograd adds: over samples, and over the layers that share a parameter. In Caffe what was there before is lost where
-``Layer.sets_gradient`` says so: the gradients of earlier samples, and those of the layers behind it that share the
-parameter.
+Autograd adds gradients over samples and over the layers that share a parameter. In Caffe, if ``Layer.sets_gradient``
+returns True, the backward of the layer discards the gradients of earlier samples and those of later layers that share
+the parameter.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from reproduction.caffe.net.net import Net
 
 
 class Accumulation:
-    """Leaves in the ``grad`` of a net's parameters what Caffe would.
+    """A context manager that makes autograd accumulate the gradients of a net as Caffe does.
 
-    Run each forward in its context, and call ``clear`` before the backward.
+    Run each forward inside the ``with`` block, and call ``clear`` before the backward.
 
     Args:
-        net: the net.
+        net: The net to train.
     """
 
     def __init__(self, net: Net):
@@ -45,12 +45,12 @@ class Accumulation:
             self._handles.pop().remove()
 
     def clear(self) -> None:
-        """Drop the gradients that the backward of the last forward would overwrite."""
+        """Discard the gradients that Caffe's next backward would overwrite."""
         for parameter in self._overwritten.values():
             parameter.grad = None
 
     def _before(self, layer: nn.Module, bottoms: tuple[Tensor, ...]) -> None:
-        """Find what the layer overwrites, and hide parameters whose gradient an earlier layer will overwrite."""
+        """Record which gradients the layer overwrites, and detach parameters that an earlier layer overwrites."""
         assert isinstance(layer, Layer)
         shapes = [tuple(bottom.shape) for bottom in bottoms]
         self._hidden = {}
@@ -59,7 +59,7 @@ class Accumulation:
             owner = _owner(blob)
             if id(owner) in self._overwritten:
                 self._hidden[name] = layer.__dict__.get(name)
-                layer.__dict__[name] = blob.detach()  # found before the registered parameter
+                layer.__dict__[name] = blob.detach()  # attribute lookup finds it before the registered parameter
             elif layer.sets_gradient(i, shapes):
                 self._overwritten[id(owner)] = owner
 
@@ -72,5 +72,5 @@ class Accumulation:
 
 
 def _owner(blob: Tensor) -> Tensor:
-    """Return the parameter that a blob is, or is a view of."""
+    """Return the parameter that the blob is a view of, or the blob itself if it is a parameter."""
     return blob if blob._base is None else blob._base

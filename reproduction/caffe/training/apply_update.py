@@ -1,7 +1,7 @@
-"""From gradients to weights: clip, normalise, regularise, update, in Caffe's order, a parameter at a time.
+"""Update weights from gradients: clip, normalize, regularize and update, in Caffe's order, one parameter at a time.
 
-A parameter that does not learn (``lr_mult: 0``) costs nothing: no gradient is computed for it, and its history, which
-stays zero, takes no memory.
+A parameter with ``lr_mult: 0`` has no cost: its gradient is not computed, and where its history stays zero, the
+history uses no memory.
 
 Source: BVLC/caffe@9b89154 src/caffe/solvers/sgd_solver.cpp L82-L253.
 """
@@ -25,12 +25,12 @@ from reproduction.caffe.training import update_rules
 
 @dataclass(frozen=True)
 class Norms:
-    """How large weights and gradients are before an update, as ``debug_info`` asks.
+    """Norms of weights and gradients before an update, for ``debug_info``.
 
     Attributes:
-        blobs: mean absolute value of a parameter and of its gradient, by ``LAYER/NUMBER``.
-        l1: sums of absolute values over all parameters, of weights and gradients.
-        l2: Euclidean norms over all parameters, of weights and gradients.
+        blobs: Mean absolute value of each parameter and of its gradient, by ``LAYER/NUMBER``.
+        l1: Sum of absolute values over all parameters, of the weights and of the gradients.
+        l2: Euclidean norm over all parameters, of the weights and of the gradients.
 
     Source: BVLC/caffe@9b89154 src/caffe/net.cpp L565-L579, L602-L639.
     """
@@ -41,20 +41,19 @@ class Norms:
 
 
 class Updates:
-    """The updates of a net's parameters.
+    """Optimizer that applies Caffe's update rule to the parameters of a net.
 
     Args:
-        param: the solver.
-        learned: the parameters in Caffe's order, on their device, each with how it learns.
-        keep: whether a parameter's ``grad`` holds its last update afterwards, as Caffe's diff does, rather than
-            nothing.
+        param: The solver's settings.
+        learned: The parameters in Caffe's order, on their device, each with its ParamSpec.
+        keep: Store the update in ``grad`` afterwards, as Caffe's diff does. By default ``grad`` is set to None.
 
     Attributes:
-        history: the rule's blobs, in Caffe's order: all first ones, then all second ones. Replace them with
-            ``take_history``.
+        history: The rule's history blobs, in Caffe's order: the first blob of every parameter, then the second blobs.
+            To replace them, call ``take_history``.
 
     Raises:
-        ReproductionError: a rule or a regularisation that there is not.
+        ReproductionError: If the solver type or ``regularization_type`` is unknown.
     """
 
     def __init__(self, param: SolverParameter, learned: Sequence[tuple[nn.Parameter, ParamSpec]], *, keep: bool):
@@ -71,7 +70,7 @@ class Updates:
         self.take_history([_zeros(p) for _ in range(self.rule.histories) for p, _ in self.learned])
 
     def take_history(self, history: Sequence[Tensor]) -> None:
-        """Go on from these blobs, which are used as they are where they are on the parameters' device."""
+        """Replace ``history``; blobs with the parameters' device and dtype are used without a copy."""
         count = len(self.learned)
         self._still = {
             i
@@ -86,7 +85,7 @@ class Updates:
 
     @torch.no_grad()
     def clip(self) -> None:
-        """Scale all gradients down where their norm together exceeds ``clip_gradients``.
+        """Scale all gradients down if their joint Euclidean norm exceeds ``clip_gradients``.
 
         Source: BVLC/caffe@9b89154 src/caffe/solvers/sgd_solver.cpp L101-L121.
         """
@@ -101,12 +100,12 @@ class Updates:
 
     @torch.no_grad()
     def apply(self, index: int, rate: float, iteration: int) -> None:
-        """Update one parameter from its ``grad``, the sum over ``iter_size``.
+        """Update one parameter from its ``grad``, the sum over ``iter_size`` samples.
 
         Args:
-            index: the number of the parameter.
-            rate: the learning rate of the iteration.
-            iteration: the number of updates before.
+            index: Index of the parameter in ``learned``.
+            rate: The learning rate of the iteration.
+            iteration: The number of updates made before.
         """
         p, spec = self.learned[index]
         gradient = p.grad
@@ -127,17 +126,17 @@ class Updates:
         p.grad = gradient.copy_(update) if self.keep else None
 
     def apply_all(self, rate: float, iteration: int) -> None:
-        """Clip and update every parameter."""
+        """Clip the gradients and update every parameter; see ``apply`` for the arguments."""
         self.clip()
         for index in range(len(self.learned)):
             self.apply(index, rate, iteration)
 
     @contextlib.contextmanager
     def in_backward(self, rate: float, iteration: int) -> Iterator[None]:
-        """Update every parameter as soon as a backward has its gradient, which is then freed.
+        """Update each parameter during the backward, as soon as its gradient is complete, and free the gradient.
 
-        The weights are the same to the bit. It is for one backward an iteration, without clipping, which needs all
-        gradients at once.
+        The weights are bit-identical to those of ``apply_all``. The block must contain exactly one backward. Gradients
+        are not clipped, since clipping needs all of them at once.
         """
         waiting = set(range(len(self.learned)))
 
@@ -160,7 +159,7 @@ class Updates:
 
     @torch.no_grad()
     def norms(self, params: Mapping[str, Sequence[Tensor]]) -> Norms:
-        """Measure weights and gradients; ``params`` are the net's by layer, for their names."""
+        """Compute the norms of weights and gradients; ``params`` maps layer names to the net's parameters."""
         names = {id(blob): f"{layer}/{i}" for layer, blobs in params.items() for i, blob in enumerate(blobs)}
         found = {}
         sums = torch.zeros(4, dtype=torch.float64)
@@ -174,5 +173,5 @@ class Updates:
 
 
 def _zeros(p: Tensor) -> Tensor:
-    """Zeros in the shape of a parameter; they take memory when they are first written to ``contiguous``."""
+    """Return one zero expanded to the shape of a parameter; it takes no memory until ``contiguous`` copies it."""
     return torch.zeros((), dtype=p.dtype, device=p.device).expand(p.shape)

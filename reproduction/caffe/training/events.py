@@ -1,4 +1,4 @@
-"""What a solver reports while it runs."""
+"""Events that a solver yields while it runs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from reproduction.caffe.training.apply_update import Norms
 
 
 class LossError(ReproductionError):
-    """The loss or a weight is no number any more; the weights are those before the iteration.
+    """Raised if the loss or a weight is not finite; no update of this iteration was applied.
 
     Attributes:
-        iteration: the number of updates made before.
-        draw: the number of the sample; None where no sample is to blame.
+        iteration: The number of updates made before.
+        draw: The draw of the sample with the bad loss; None if a weight is not finite.
     """
 
     def __init__(self, problem: str, *, iteration: int, draw: int | None, remedy: str):
@@ -27,16 +27,16 @@ class LossError(ReproductionError):
 
 @dataclass(frozen=True)
 class Stepped:
-    """One update was made.
+    """Event after one update of the weights.
 
     Attributes:
-        iteration: its number, from 0.
-        loss: the mean over ``iter_size``.
-        smoothed_loss: the mean over the last ``average_loss`` iterations.
-        rate: the learning rate.
-        outputs: the net's outputs for the last sample.
-        shown: whether ``display`` asks for it to be shown.
-        norms: of the gradients, where ``debug_info`` asks for them.
+        iteration: The number of the update, from 0.
+        loss: The mean loss over ``iter_size`` samples.
+        smoothed_loss: The mean loss over the last ``average_loss`` iterations.
+        rate: The learning rate.
+        outputs: The net's outputs for the last sample.
+        shown: Whether this iteration is to be displayed, according to ``display``.
+        norms: Norms of weights and gradients if ``debug_info`` is set and the iteration is shown, otherwise None.
     """
 
     iteration: int
@@ -50,7 +50,14 @@ class Stepped:
 
 @dataclass(frozen=True)
 class Measured:
-    """The loss at the end, of a forward without an update; attributes as of ``Stepped``."""
+    """Event after the last forward, which makes no update.
+
+    Attributes:
+        iteration: The number of updates made.
+        loss: The loss of this forward.
+        smoothed_loss: The mean loss over the last ``average_loss`` iterations.
+        outputs: The net's outputs.
+    """
 
     iteration: int
     loss: float
@@ -60,13 +67,13 @@ class Measured:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A test net ran.
+    """Event after a test net ran.
 
     Attributes:
-        iteration: the number of updates so far.
-        net: the number of the net.
-        loss: the mean loss, with ``test_compute_loss``.
-        outputs: the means of the net's outputs over ``test_iter``.
+        iteration: The number of updates made.
+        net: The index of the test net.
+        loss: The mean loss over ``test_iter`` samples; None unless ``test_compute_loss`` is set.
+        outputs: The mean of each output over ``test_iter`` samples.
     """
 
     iteration: int
@@ -77,7 +84,13 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Saved:
-    """A snapshot was written: after how many updates, and its two files."""
+    """Event after a snapshot was written.
+
+    Attributes:
+        iteration: The number of updates made.
+        model: Path of the weights.
+        state: Path of the solver state.
+    """
 
     iteration: int
     model: str

@@ -1,8 +1,8 @@
-"""Processes that train one net together: each runs its share of ``iter_size``, and gradients are added up.
+"""Data-parallel training: each process runs its share of ``iter_size``, and gradients are summed over processes.
 
-Every process holds the whole net and makes the same updates. Sums are made in the order of the processes, so they are
-the same at every run, and equal to those of one process but for rounding. Started by ``torchrun``, which tells each
-process its place; gloo carries the numbers between CPUs, nccl between CUDA devices.
+Every process has a copy of the whole net and makes the same updates. Sums are computed in the order of the ranks, so
+that runs are reproducible and differ from a run with one process only by rounding. Start the processes with
+``torchrun``, which sets their ranks. The backend is gloo on CPUs and nccl on CUDA devices.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from reproduction.caffe.errors import ReproductionError
 
 
 class Ranks:
-    """The processes, seen from one of them; by default there is only that one.
+    """The process group, as seen from one process; by default a group of one process.
 
     Args:
-        rank: the number of this process.
-        size: how many there are.
-        device: where the numbers are that they exchange.
+        rank: Rank of this process, from 0.
+        size: Number of processes.
+        device: Device of the tensors that the processes exchange; None is the CPU.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, device: torch.device | None = None):
@@ -35,23 +35,28 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that writes files and talks."""
+        """Whether this is the process that writes files and reports progress."""
         return self.rank == 0
 
     @property
     def is_last(self) -> bool:
-        """Whether this is the process whose samples come last."""
+        """Whether this process runs the last samples of each iteration."""
         return self.rank == self.size - 1
 
     def share(self, count: int, rank: int | None = None) -> range:
-        """Give the numbers below ``count`` that fall to this process, or to another."""
+        """Return the part of ``range(count)`` that the process ``rank`` runs; None is this process."""
         rank = self.rank if rank is None else rank
         return range(count * rank // self.size, count * (rank + 1) // self.size)
 
     def gather(self, mine: Sequence[float], count: int) -> list[float]:
-        """Put together numbers for all of ``count``, of which each process has the first ones of its share.
+        """Return the numbers of all processes, in order.
 
-        What a process lacks is 0.
+        Args:
+            mine: This process's numbers: the first ones of its ``share(count)``, perhaps not all.
+            count: The length of the result.
+
+        Returns:
+            ``count`` numbers; those that a process did not have are 0. A single process gets ``mine`` back.
         """
         if self.size == 1:
             return list(mine)
@@ -63,14 +68,14 @@ class Ranks:
         return [value for rank, row in enumerate(rows) for value in row[: len(self.share(count, rank))].tolist()]
 
     def add_up(self, tensor: Tensor) -> None:
-        """Replace a tensor by the sum of those of all processes, added in their order."""
+        """All-reduce a tensor in place (sum); the terms are added in the order of the ranks."""
         if self.size == 1:
             return
         flat = tensor.reshape(-1)
         padded = flat.new_zeros(math.ceil(len(flat) / self.size) * self.size)
         padded[: len(flat)] = flat
         parts = torch.empty_like(padded)
-        dist.all_to_all_single(parts, padded)  # everyone's values of the piece that this process adds up
+        dist.all_to_all_single(parts, padded)  # each process sums one piece, for which it receives all values
         total, *others = parts.view(self.size, -1)
         for other in others:
             total.add_(other)
@@ -78,13 +83,13 @@ class Ranks:
         tensor.copy_(padded[: len(flat)].view(tensor.shape))
 
     def add_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Add up the gradients of all processes, of which some may have none."""
+        """All-reduce the gradients (sum); a missing gradient counts as zeros."""
         for p in parameters if self.size > 1 else ():
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
             self.add_up(p.grad)
 
     def greatest(self, value: int) -> int:
-        """Give the greatest of the numbers of all processes."""
+        """All-reduce a number (max)."""
         if self.size == 1:
             return value
         found = torch.tensor(value, device=self.device)
@@ -92,7 +97,7 @@ class Ranks:
         return int(found)
 
     def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
-        """Give every process the first one's values."""
+        """Broadcast the values of the first process to all others."""
         if self.size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor.detach(), 0)
@@ -100,14 +105,16 @@ class Ranks:
 
 @contextlib.contextmanager
 def joined(device: str = "cpu") -> Iterator[Ranks]:
-    """Join the processes that ``torchrun`` started, for as long as the block runs; without it there is one process.
+    """Join the process group that ``torchrun`` started, until the block ends.
+
+    Without ``torchrun`` the group has one process.
 
     Args:
-        device: cpu or cuda; with ``cuda`` each process takes the device of its place on the machine, in
+        device: ``cpu`` or ``cuda``. With ``cuda``, each process uses the CUDA device of its local rank, which is
             ``Ranks.device``.
 
     Raises:
-        ReproductionError: the processes do not find each other, or there is no such device.
+        ReproductionError: If the processes cannot connect to each other, or if there is no such device.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:

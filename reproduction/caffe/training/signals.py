@@ -1,4 +1,4 @@
-"""Signals that ask a running solver for something: Ctrl-C to stop, a hang-up for a snapshot.
+"""Handle signals to a running solver: SIGINT (Ctrl-C) stops it, SIGHUP makes it write a snapshot.
 
 Source: BVLC/caffe@9b89154 src/caffe/util/signal_handler.cpp, tools/caffe.cpp L51-L56.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 
 class Action(enum.IntEnum):
-    """What a solver is asked for; the greater one wins."""
+    """A request to a solver; if processes receive different requests, the greater value takes precedence."""
 
     NONE = 0
     SNAPSHOT = 1
@@ -20,14 +20,14 @@ class Action(enum.IntEnum):
 
 
 class Signals:
-    """Take signals while a block runs; call it to learn, once, what was asked for.
+    """A context manager that handles SIGINT and SIGHUP; calling it returns the requested action.
 
-    Install it from the main thread: ``with Signals() as signals: solver.action = signals``. A second SIGINT before the
-    first was heeded raises KeyboardInterrupt, for a net whose iterations take minutes.
+    Use it in the main thread: ``with Signals() as signals: solver.action = signals``. A second SIGINT before the
+    solver has read the first one raises KeyboardInterrupt, so that a long iteration can be interrupted.
 
     Args:
-        sigint: what SIGINT asks for.
-        sighup: what SIGHUP asks for.
+        sigint: The action for SIGINT.
+        sighup: The action for SIGHUP.
     """
 
     def __init__(self, sigint: Action = Action.STOP, sighup: Action = Action.SNAPSHOT):
@@ -46,7 +46,7 @@ class Signals:
             signal.signal(number, handler)
 
     def __call__(self) -> Action:
-        """Return what was asked for since the last call; a snapshot before a stop, as Caffe does."""
+        """Return and clear one pending action, or NONE; as in Caffe, SIGHUP comes before SIGINT."""
         for number in (signal.SIGHUP, signal.SIGINT):
             if number in self._asked:
                 self._asked.discard(number)

@@ -1,7 +1,7 @@
-"""Snapshots: the weights and the state of a solver, in files that Caffe itself loads.
+"""Write and read snapshots, the weights and state of a solver, in files that Caffe itself can load.
 
-The model and the state that names it appear when both are whole and on the disk, the model first, so that neither a
-crash nor a full disk costs an earlier snapshot or leaves a state without its model.
+The model and the state that refers to it are renamed to their final paths, the model first, once both are written to
+the disk. A crash or a full disk therefore destroys no earlier snapshot and leaves no state without its model.
 
 Source: BVLC/caffe@9b89154 src/caffe/solver.cpp L410-L480, src/caffe/solvers/sgd_solver.cpp L255-L400.
 """
@@ -28,14 +28,14 @@ from reproduction.caffe.schema import BlobProto, NetParameter, SnapshotFormat, S
 
 @dataclass(frozen=True)
 class State:
-    """What a state file holds.
+    """The contents of a state file.
 
     Attributes:
-        iter: updates made.
-        current_step: steps of a multistep schedule made.
-        history: the rule's blobs, as tensors of the shapes of the solver's own.
-        model: the weights that belong to it; None where the file names none.
-        model_path: where they were found.
+        iter: The number of updates made.
+        current_step: The step that a multistep schedule has reached.
+        history: The history blobs of the update rule, in the shapes of the solver's history.
+        model: The weights; None if the file names no model.
+        model_path: Path of the weights; empty if there are none.
     """
 
     iter: int
@@ -46,17 +46,20 @@ class State:
 
 
 def paths(param: SolverParameter, iteration: int) -> tuple[str, str]:
-    """Name the model and the state: ``PREFIX_iter_N.caffemodel`` and ``.solverstate``, with ``.h5`` for that format."""
+    """Return the paths of the model and the state.
+
+    They are ``PREFIX_iter_N.caffemodel`` and ``PREFIX_iter_N.solverstate``, with ``.h5`` appended in HDF5 format.
+    """
     stem = f"{param.snapshot_prefix}_iter_{iteration}"
     ending = ".h5" if param.snapshot_format is SnapshotFormat.HDF5 else ""
     return f"{stem}.caffemodel{ending}", f"{stem}.solverstate{ending}"
 
 
 def prepare(param: SolverParameter) -> None:
-    """Make sure that snapshots can be written, and remove what a killed process left half written.
+    """Check that snapshots can be written, and remove incomplete files of a killed process.
 
     Raises:
-        ReproductionError: there is no prefix, its folder does not exist, or nothing can be written there.
+        ReproductionError: If ``snapshot_prefix`` is not set, or if its folder does not exist or is not writable.
 
     Source: BVLC/caffe@9b89154 src/caffe/solver.cpp L439-L455.
     """
@@ -81,11 +84,18 @@ def save(
 ) -> tuple[str, str]:
     """Write the model and the state of an iteration.
 
+    Args:
+        param: The solver's settings; ``snapshot_prefix`` and ``snapshot_format`` define the paths.
+        net: The weights.
+        iteration: The number of updates made.
+        current_step: The step that a multistep schedule has reached.
+        history: The history blobs of the update rule.
+
     Returns:
-        Their paths.
+        The paths of the model and the state.
 
     Raises:
-        ReproductionError: a file cannot be written; earlier snapshots are as they were.
+        ReproductionError: If a file cannot be written; earlier snapshots are then unchanged.
     """
     model, state = paths(param, iteration)
     written = SolverState(
@@ -103,29 +113,29 @@ def save(
 
 
 def latest(prefix: StrPath) -> str | None:
-    """Find the state of the greatest iteration among the snapshots with this prefix; None where there are none."""
+    """Return the path of the latest state with the given prefix, or None if there is none."""
     found = states(prefix)
     return str(found[0][1]) if found else None
 
 
 def states(prefix: StrPath) -> list[tuple[int, Path]]:
-    """List the states of the snapshots with this prefix, with their iterations, the greatest first."""
+    """Return the iteration and path of each state with the given prefix, the latest first."""
     pattern = re.compile(re.escape(Path(prefix).name) + r"_iter_(\d+)\.solverstate(\.h5)?")
     matches = [(pattern.fullmatch(path.name), path) for path in _listed(Path(prefix).parent)]
     return sorted(((int(match[1]), path) for match, path in matches if match), reverse=True)
 
 
 def load(path: StrPath, like: Sequence[Tensor]) -> State:
-    """Read a state file of either format, with the model that it names.
+    """Load a state file, binary or HDF5, and the model that it names.
 
     Args:
-        path: the state; ``.h5`` at the end means HDF5.
-        like: the solver's history, whose number and shapes the file must have.
+        path: Path of the state; the ending ``.h5`` means HDF5.
+        like: The solver's history; the blobs in the file must have the same number and shapes.
 
     Raises:
-        CaffemodelError: not a state file, which the error names where it can, or damaged.
-        WeightsError: the state of another net or solver type, or its model is not there.
-        OSError: it cannot be opened.
+        CaffemodelError: If the file is damaged or not a solver state; the error says what the file is, if it can.
+        WeightsError: If the state belongs to another net or solver type, or if its model does not exist.
+        OSError: If the file cannot be opened.
     """
     try:
         state, history = _load(path, like)
@@ -161,7 +171,10 @@ def _restored(index: int, blob: BlobProto, mine: Tensor, path: StrPath) -> Tenso
 
 
 def _find_model(named: str, state: StrPath) -> Path:
-    """Find the model beside the state, since snapshots are moved together, or where the state says."""
+    """Return the path of the model.
+
+    The state's folder is searched first, since snapshots may have been moved, and then the path in the state.
+    """
     for candidate in (Path(state).parent / Path(named).name, Path(named)):
         if files.is_file(candidate):
             return candidate
@@ -181,7 +194,7 @@ def _write_hdf5(state: SolverState, raw: BinaryIO) -> None:
 
     with hdf5.into(raw) as file:
         file.create_dataset("iter", data=np.array([state.iter], np.int32))
-        # Caffe: Caffe reads this attribute as a C string, so that it must end with a zero byte (hdf5.cpp L101-L109).
+        # Caffe: Caffe reads learned_net as a C string, so that it must end with a zero byte (hdf5.cpp L101-L109).
         name = state.learned_net.encode("utf-8", "surrogateescape")
         kind = h5py.h5t.C_S1.copy()
         kind.set_size(len(name) + 1)
@@ -194,7 +207,7 @@ def _write_hdf5(state: SolverState, raw: BinaryIO) -> None:
 
 
 def _load_hdf5(path: StrPath) -> SolverState:
-    """Read an HDF5 state as the message that the binary format has."""
+    """Load an HDF5 state as a SolverState message."""
     reader = hdf5.Reader(path)
     members = dict(reader.members(reader.root))
     missing = {"iter", "current_step", "history"} - set(members)

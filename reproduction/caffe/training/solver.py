@@ -1,7 +1,7 @@
-"""Caffe's solver: forward, backward, normalise, regularise, update, in Caffe's order.
+"""Caffe's solver: forward, backward, normalize, regularize and update, in Caffe's order.
 
-The caller passes a function from the number of a draw to a net's inputs. Random numbers depend only on the seed and on
-that number, so that a run that is resumed from a snapshot equals one that never stopped.
+The caller passes a function from a draw's number to the net's inputs. Random numbers depend only on the seed and the
+draw, so that a run resumed from a snapshot is identical to an uninterrupted one.
 Source: BVLC/caffe@9b89154 src/caffe/solver.cpp, src/caffe/solvers/sgd_solver.cpp.
 """
 
@@ -33,32 +33,32 @@ Feed = Callable[[int], Inputs]
 
 
 class Solver:
-    """A net and what learns it.
+    """Caffe's solver, which trains a net.
 
     Args:
-        param: the solver, upgraded; the nets that it names are not looked at.
-        net: the net to train, built for TRAIN, on its device.
-        feed: from the number of a draw (iteration times ``iter_size``, plus its place in the batch) to the inputs;
-            None for nets whose own layers bring the data.
-        test_nets: one for each ``test_iter``; they take over the net's weights.
-        test_feeds: of the test nets, as ``feed``; those that are not given are None. Test t draws numbers from t times
-            ``test_iter`` on.
-        keep_gradients: whether the parameters' ``grad`` holds the last update after a step, as Caffe's diff does. It
-            costs as much memory as the weights; ``snapshot_diff`` has the same effect.
-        ranks: the processes that train together; each has all of this, with the same arguments.
+        param: The solver's settings, upgraded; the fields that name nets are ignored.
+        net: The net to train, built for phase TRAIN, on its device.
+        feed: Function from a draw's number (iteration times ``iter_size``, plus the index of the sample) to the
+            inputs; None if the net's data layers read them.
+        test_nets: One net for each ``test_iter``; they share the weights of ``net``.
+        test_feeds: The ``feed`` of each test net; missing ones are None. Test number t, from 0, uses the draws from
+            ``t * test_iter`` on.
+        keep_gradients: Store the update in the parameters' ``grad`` after each step, as Caffe's diff does. It needs
+            as much memory as the weights; ``snapshot_diff`` has the same effect.
+        ranks: The processes that train together; each builds a solver with the same arguments.
 
     Attributes:
-        iter: how many updates were made.
-        current_step: how many steps of a multistep schedule were made.
-        loss: of the last iteration, the mean over ``iter_size``.
-        sample_losses: of the last iteration, one for each forward.
-        smoothed_loss: the mean over the last ``average_loss`` iterations.
-        action: asked after each update and each test forward what to do; see ``signals``.
-        stopped: whether the last run ended because ``action`` said so.
-        notes: sentences about settings that change nothing, and about weights that were loaded.
+        iter: The number of updates made.
+        current_step: The step that a multistep schedule has reached.
+        loss: The loss of the last iteration, the mean over ``iter_size`` samples.
+        sample_losses: The losses of the last iteration, one per sample.
+        smoothed_loss: The mean loss over the last ``average_loss`` iterations.
+        action: Called after each update and before each test forward; returns what to do next, see ``signals``.
+        stopped: Whether ``action`` ended the last run.
+        notes: Sentences about settings without effect, and about the weights that were loaded.
 
     Raises:
-        ReproductionError: a setting that Caffe would refuse.
+        ReproductionError: If Caffe would reject a setting.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Solver:
         self.action: Callable[[], Action] = lambda: Action.NONE
         self.stopped = False
         self.notes = solver_nets.unread(param)
-        # Upstream bug, fixed: after a resume from a snapshot, Caffe's data layers start from the beginning of their
+        # Upstream bug, fixed: After a resume from a snapshot, Caffe's data layers start from the beginning of their
         # data. Here all but Python layers continue where the snapshot was taken.
         self.notes += [
             f"layer {name!r} (Python) reads from its beginning when a run goes on from a snapshot."
@@ -94,7 +94,7 @@ class Solver:
         self._losses: list[float] = []
         self._start = 0
         self._outputs: dict[str, Tensor] = {}
-        # What a forward changes: the statistics of BatchNorm.
+        # The blobs that a forward changes, such as the statistics of BatchNorm; `_undo` restores them.
         self._changing = [blob for layer in net.layers.values() if layer.changes_blobs for blob in layer.blobs]
         self.ranks.copy_from_first(net.parameters())
         for test_net in self.test_nets:
@@ -102,7 +102,7 @@ class Solver:
 
     def _check(self) -> None:
         param = self.param
-        update_rules.learning_rate(param, 0, 0)  # refuses a schedule that cannot be
+        update_rules.learning_rate(param, 0, 0)  # raises an error if the schedule is invalid
         for name, least in (("iter_size", 1), ("average_loss", 1)):
             if getattr(param, name) < least:
                 raise ReproductionError(f"{name} is too small", place="solver", got=getattr(param, name), want=least)
@@ -119,33 +119,33 @@ class Solver:
 
     @property
     def _own_sources(self) -> list[str]:
-        """Python layers that bring data, of which only their authors know how to find a certain one."""
+        """Names of the Python layers without bottoms; they load data, and cannot seek to a given draw."""
         layers = self.net.layers.items()
         return [name for name, layer in layers if isinstance(layer, Python) and not layer.spec.bottom]
 
     @property
     def rate(self) -> float:
-        """The learning rate of the next update."""
+        """Learning rate of the next update."""
         return update_rules.learning_rate(self.param, self.iter, self.current_step)[0]
 
     @property
     def history(self) -> list[Tensor]:
-        """The rule's blobs, in Caffe's order: all first ones, then all second ones."""
+        """History blobs of the update rule, in Caffe's order: every parameter's first blob, then the second blobs."""
         return self.updates.history
 
     # ---- running
 
     def solve(self, resume: StrPath | None = None) -> Iterator[Event]:
-        """Train until ``max_iter``, or until ``action`` says stop, and report what happens as it happens.
+        """Train until ``max_iter`` or until ``action`` returns STOP, and yield an event for each thing that happens.
 
-        At the end there are a snapshot, unless ``snapshot_after_train`` says no, a last loss and a last test.
+        A run ends with a snapshot, unless ``snapshot_after_train`` is false, then a last loss and a last test.
 
         Args:
-            resume: a state to go on from.
+            resume: Path of a solver state to resume from.
 
         Raises:
-            LossError: a loss that is not finite.
-            ReproductionError: there is no ``max_iter`` or ``snapshot_prefix``, or as ``restore``.
+            LossError: If a loss or, at a snapshot, a weight is not finite.
+            ReproductionError: If ``max_iter`` or ``snapshot_prefix`` is not set, or if ``restore`` fails.
 
         Source: BVLC/caffe@9b89154 src/caffe/solver.cpp L280-L325 (Solve).
         """
@@ -171,7 +171,7 @@ class Solver:
             yield from self.test_all()
 
     def run(self, iterations: int) -> Iterator[Event]:
-        """Make some updates, with the tests and snapshots that fall among them; see ``solve``.
+        """Make ``iterations`` updates, with the tests and snapshots that are due, and yield events; see ``solve``.
 
         Source: BVLC/caffe@9b89154 src/caffe/solver.cpp L195-L278 (Step).
         """
@@ -196,7 +196,7 @@ class Solver:
                 return
 
     def step(self, iterations: int = 1) -> float:
-        """Make some updates as ``run`` does, and return the last loss."""
+        """Make ``iterations`` updates as ``run`` does, and return the last loss."""
         for _ in self.run(iterations):
             pass
         return self.loss
@@ -218,10 +218,10 @@ class Solver:
         return Stepped(iteration, self.loss, self.smoothed_loss, rate, self._outputs, shown, norms)
 
     def accumulate(self) -> None:
-        """Run ``iter_size`` samples forward and backward, adding their gradients up in the parameters' ``grad``.
+        """Run ``iter_size`` samples forward and backward, and accumulate their gradients in the parameters' ``grad``.
 
         Raises:
-            LossError: a loss that is not finite.
+            LossError: If a loss is not finite; gradients and BatchNorm statistics are then reset.
         """
         size = self.param.iter_size
         self._clear()
@@ -253,7 +253,7 @@ class Solver:
                 blob.copy_(value)
         self._clear()
 
-    # What another way to run the nets puts its own in place of: clear, forward, backward, update, evaluate.
+    # Subclasses that run the nets in another way override these: clear, forward, backward, update, evaluate.
 
     def _clear(self) -> None:
         for p, _ in self.updates.learned:
@@ -273,11 +273,11 @@ class Solver:
         loss.backward()  # type: ignore[no-untyped-call]
 
     def update(self) -> None:
-        """Update the weights from the gradients, without counting it."""
+        """Update the weights from the gradients, without incrementing ``iter``."""
         self.updates.apply_all(self.rate, self.iter)
 
     def _evaluate(self, index: int, draw: int) -> tuple[Mapping[str, Tensor], float]:
-        """Run a test net; return its outputs, and the loss if it is wanted."""
+        """Run a test net; return its outputs, and its loss (0 unless ``test_compute_loss`` is set)."""
         net, feed = self.test_nets[index], self.test_feeds[index]
         net.reseed(draw)
         with torch.inference_mode():
@@ -285,7 +285,7 @@ class Solver:
             return blobs, float(net.loss(blobs)) if self.param.test_compute_loss else 0.0
 
     def apply_update(self) -> None:
-        """Turn the accumulated gradients into an update of the weights."""
+        """Update the weights from the accumulated gradients, and increment ``iter``."""
         self.update()
         self._advance()
 
@@ -294,7 +294,7 @@ class Solver:
         self.iter += 1
 
     def _smooth(self) -> None:
-        """Take the last loss into the smoothed one.
+        """Add the last loss to the running mean ``smoothed_loss``.
 
         Source: BVLC/caffe@9b89154 src/caffe/solver.cpp L497-L509.
         """
@@ -314,7 +314,7 @@ class Solver:
     # ---- testing
 
     def test_all(self) -> Iterator[Event]:
-        """Run all test nets; ``action`` may ask for snapshots, or for a stop, which ends the test without a result."""
+        """Run all test nets; ``action`` may request snapshots, or a stop, which ends the test without an event."""
         for index in range(len(self.test_nets)):
             yield from self._test(index)
             if self.stopped:
@@ -350,11 +350,11 @@ class Solver:
     # ---- snapshots
 
     def snapshot(self) -> tuple[str, str]:
-        """Write the weights and the state to ``snapshot_prefix``; return the two paths. The first process writes.
+        """Write the weights and the state to ``snapshot_prefix``, in the first process only; return the two paths.
 
         Raises:
-            LossError: a weight is not finite.
-            ReproductionError: there is no prefix, or the files cannot be written; earlier snapshots are as they were.
+            LossError: If a weight is not finite.
+            ReproductionError: If a file cannot be written; earlier snapshots are then unchanged.
         """
         for layer, blobs in self.net.params.items():
             if not all(bool(blob.isfinite().all()) for blob in blobs):
@@ -373,13 +373,13 @@ class Solver:
         return Saved(self.iter, *self.snapshot())
 
     def restore(self, path: StrPath) -> None:
-        """Go on from a state that this or Caffe wrote; nothing changes when it does not fit.
+        """Resume from a state that this class or Caffe wrote; the solver does not change if an error is raised.
 
         Raises:
-            CaffemodelError: a file that is no snapshot, or is damaged.
-            WeightsError: the snapshot of another net or solver type, or its model is not there.
-            ReproductionError: it is beyond ``max_iter``.
-            OSError: it cannot be opened.
+            CaffemodelError: If the file is damaged or not a solver state.
+            WeightsError: If the state belongs to another net or solver type, or if its model does not exist.
+            ReproductionError: If the state is beyond ``max_iter``.
+            OSError: If the file cannot be opened.
         """
         state = snapshot.load(path, self.history)
         if self.param.has("max_iter") and state.iter > self.param.max_iter:
@@ -409,29 +409,29 @@ def build(
     keep_gradients: bool = False,
     ranks: Ranks | None = None,
 ) -> Solver:
-    """Build the nets that a solver names, and the solver; load the weights that it names, or a state.
+    """Build a solver and the nets that it names; load the weights that it names, or resume from a state.
 
     Args:
-        param: the solver, upgraded.
-        base: the folder that relative paths of nets and weights begin in; ``snapshot_prefix`` is as it is.
-        feed: see ``Solver``; likewise ``test_feeds``, ``keep_gradients`` and ``ranks``.
-        test_feeds: see ``Solver``.
-        inputs: shapes of the blobs that are fed, by name; see ``Net``, likewise ``python_layers``, ``blas_order``.
-        python_layers: see ``Net``.
-        device: where everything is computed.
-        tests: whether to build the test nets; without them nothing is tested.
-        resume: a state to go on from; ``weights`` are then not loaded, as by Caffe's own tool.
-        blas_order: see ``Net``.
-        keep_gradients: see ``Solver``.
-        ranks: see ``Solver``.
+        param: The solver's settings, upgraded.
+        base: The folder that relative paths of nets and weights refer to, but not ``snapshot_prefix``.
+        feed: See ``Solver``.
+        test_feeds: See ``Solver``.
+        inputs: Shapes of the blobs that the caller feeds, by name; see ``Net``.
+        python_layers: See ``Net``.
+        device: The device to train and test on.
+        tests: Whether to build the test nets; without them, tests are skipped.
+        resume: Path of a state to resume from; as in Caffe's tool, ``weights`` are then not loaded.
+        blas_order: See ``Net``.
+        keep_gradients: See ``Solver``.
+        ranks: See ``Solver``.
 
     Raises:
-        ReproductionError: settings, nets or weights that do not fit, or as ``restore``.
-        OSError: a file cannot be read.
+        ReproductionError: If the settings, nets, weights or state are invalid or do not fit each other.
+        OSError: If a file cannot be read.
 
     Source: BVLC/caffe@9b89154 src/caffe/solver.cpp L36-L193, tools/caffe.cpp L222-L237.
     """
-    # Upstream bug, fixed: without random_seed Caffe takes a seed from the clock (solver.cpp L44). Here the seed is 0.
+    # Upstream bug, fixed: Without random_seed, Caffe takes a seed from the clock (solver.cpp L44). Here the seed is 0.
     seed, place = max(param.random_seed, 0), devices.use(device)
 
     def made(message: NetParameter) -> Net:

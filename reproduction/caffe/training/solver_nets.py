@@ -1,4 +1,4 @@
-"""Which nets a solver names, each in its state.
+"""Load the nets that a solver names, each with its state, and their weights.
 
 Source: BVLC/caffe@9b89154 src/caffe/solver.cpp L63-L193.
 """
@@ -25,18 +25,18 @@ _ELSEWHERE = {
 
 
 def training_net(param: SolverParameter, base: StrPath, *, legacy_crop: bool = False) -> NetParameter:
-    """Read the net to train, upgraded, with the state that it is built for.
+    """Load the net to train, upgraded to the current format, with its state.
 
-    The state is that of the solver's ``train_state``, over the net's own, over TRAIN.
+    The state starts as phase TRAIN; the net's ``state`` and then the solver's ``train_state`` are merged into it.
 
     Args:
-        param: the solver.
-        base: the folder that relative paths begin in.
-        legacy_crop: see ``prototxt.load_net``.
+        param: The solver's settings.
+        base: The folder that relative paths refer to.
+        legacy_crop: See ``prototxt.load_net``.
 
     Raises:
-        ReproductionError: there is none, or more than one; the net cannot be read.
-        OSError: a file cannot be read.
+        ReproductionError: If the solver names no net or more than one, or if the net cannot be parsed.
+        OSError: If a file cannot be read.
     """
     named = [name for name in _TRAIN if param.has(name)]
     if len(named) != 1:
@@ -54,15 +54,21 @@ def testing_nets(
     *,
     legacy_crop: bool = False,  # noqa: PT028 (this is no test)
 ) -> Iterator[NetParameter]:
-    """Read the nets to test, one for each ``test_iter``, as ``training_net``.
+    """Yield the nets to test, one for each ``test_iter``, upgraded to the current format, with their states.
 
-    They are those of ``test_net_param``, then of ``test_net``; what is left of ``test_iter`` is for ``net`` or
-    ``net_param``.
+    The nets are those of ``test_net_param``, then those of ``test_net``; the remaining entries of ``test_iter`` use
+    ``net_param`` or ``net``. The state starts as phase TEST; the net's ``state`` and then the solver's ``test_state``
+    are merged into it.
+
+    Args:
+        param: The solver's settings.
+        base: The folder that relative paths refer to.
+        legacy_crop: See ``prototxt.load_net``.
 
     Raises:
-        ReproductionError: their number, that of ``test_iter`` and that of ``test_state`` disagree, there is no
-            ``test_interval``, or a net cannot be read.
-        OSError: a file cannot be read.
+        ReproductionError: If the numbers of nets, ``test_iter`` and ``test_state`` disagree, if ``test_interval`` or
+            ``test_iter`` is not positive, or if a net cannot be parsed.
+        OSError: If a file cannot be read.
     """
     sources: list[str | NetParameter] = [*param.test_net_param, *param.test_net]
     count = len(param.test_iter)
@@ -91,7 +97,7 @@ def build(
     python_layers: PythonLayers | None,
     blas_order: bool,
 ) -> Net:
-    """Build one of the nets above, for its state; the arguments are those of ``Net``."""
+    """Build a net that ``training_net`` or ``testing_nets`` returned; see ``Net`` for the arguments."""
     return Net(
         net,
         None,
@@ -106,16 +112,16 @@ def load_weights(param: SolverParameter, base: StrPath, nets: Sequence[Net]) -> 
     """Load the weights that a solver names into all of its nets.
 
     Args:
-        param: the solver; each entry of ``weights`` may hold several names with commas between them.
-        base: the folder that relative paths begin in.
-        nets: the net to train, and those to test.
+        param: The solver's settings; each entry of ``weights`` is one file name or several, separated by commas.
+        base: The folder that relative paths refer to.
+        nets: The net to train and the nets to test.
 
     Returns:
-        What became of each file in the first net, a sentence each.
+        One sentence per file, which reports the layers of the first net that were copied, ignored and unchanged.
 
     Raises:
-        ReproductionError: a file is no weights, or these do not fit.
-        OSError: it cannot be read.
+        ReproductionError: If a file does not contain weights, or if they do not fit the nets.
+        OSError: If a file cannot be read.
 
     Source: BVLC/caffe@9b89154 src/caffe/solver.cpp L62-L75, L116-L118.
     """
@@ -128,7 +134,7 @@ def load_weights(param: SolverParameter, base: StrPath, nets: Sequence[Net]) -> 
 
 
 def unread(param: SolverParameter) -> list[str]:
-    """Say, a sentence each, which fields are set and change nothing."""
+    """Return one sentence for each field that is set but has no effect."""
     notes = [f"{name} changes nothing here: {why}." for name, why in _ELSEWHERE.items() if param.has(name)]
     notes += [
         f"{name} changes nothing: lr_policy {param.lr_policy!r} and type {param.type!r} do not read it."

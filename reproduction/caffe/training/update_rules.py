@@ -1,6 +1,7 @@
-"""Caffe's update rules and learning-rate policies: from a gradient to the amount that a parameter is lowered by.
+"""Caffe's update rules and learning-rate policies.
 
-Each rule works in place on the gradient's history, in Caffe's order of operations, and returns the update.
+Each rule computes, in Caffe's order of operations, the update to subtract from a parameter. It modifies the history
+in place.
 
 Source: BVLC/caffe@9b89154 src/caffe/solvers/*.cpp.
 """
@@ -24,13 +25,14 @@ Update = Callable[[Tensor, History, float, int, SolverParameter], Tensor]
 
 @dataclass(frozen=True)
 class Rule:
-    """One solver type.
+    """The update rule of one solver type.
 
     Attributes:
-        update: gradient, history, rate, iteration and solver to the update; may use the gradient's memory.
-        histories: how many history blobs each parameter has.
-        reads: the solver's fields that it reads, besides those that every rule does.
-        keeps_zero: whether the history of a parameter with rate 0 stays zero, whatever the gradient.
+        update: Function from gradient, history, learning rate, iteration and solver settings to the update; it may
+            overwrite the gradient.
+        histories: The number of history blobs per parameter.
+        reads: The solver's fields that this rule reads, besides those that every rule reads.
+        keeps_zero: Whether a history of zeros stays zero at learning rate 0, for any gradient.
     """
 
     update: Update
@@ -40,15 +42,16 @@ class Rule:
 
 
 def learning_rate(param: SolverParameter, iteration: int, step: int) -> tuple[float, int]:
-    """Give the learning rate of an iteration, in single precision, and the step that it belongs to.
+    """Return the learning rate of an iteration, rounded to single precision, and the step of the schedule.
 
     Args:
-        param: the solver; its ``lr_policy`` is one of fixed, step, exp, inv, multistep, poly, sigmoid.
-        iteration: the number of updates so far.
-        step: the step that a multistep schedule had reached; others ignore it.
+        param: The solver's settings; ``lr_policy`` is fixed, step, exp, inv, multistep, poly or sigmoid.
+        iteration: The number of updates made before.
+        step: The step that a multistep schedule has reached; other policies ignore it.
 
     Raises:
-        ReproductionError: as ``check_policy``.
+        ReproductionError: If the policy is unknown, if a setting that it needs is missing or out of range, or if the
+            learning rate is not finite.
 
     Source: BVLC/caffe@9b89154 src/caffe/solvers/sgd_solver.cpp L10-L79.
     """
@@ -56,7 +59,7 @@ def learning_rate(param: SolverParameter, iteration: int, step: int) -> tuple[fl
     if param.lr_policy == "step":
         step = iteration // param.stepsize
     elif param.lr_policy == "multistep" and step < len(param.stepvalue) and iteration >= param.stepvalue[step]:
-        step += 1  # Caffe: one step a call, even if several values were passed (sgd_solver.cpp L46)
+        step += 1  # Caffe: At most one step per call, even if several values were passed (sgd_solver.cpp L46)
     with np.errstate(all="ignore"):
         rate = float(np.float32(param.base_lr * POLICIES[param.lr_policy](param, iteration, step)))
     if not math.isfinite(rate):
@@ -69,10 +72,10 @@ def learning_rate(param: SolverParameter, iteration: int, step: int) -> tuple[fl
 
 
 def check_policy(param: SolverParameter) -> None:
-    """Refuse a schedule that cannot be.
+    """Check the settings of the learning-rate policy.
 
     Raises:
-        ReproductionError: an unknown policy, or a setting that it needs is missing or negative.
+        ReproductionError: If the policy is unknown, or if a setting that it needs is missing or out of range.
     """
     policy = param.lr_policy
     if policy not in POLICIES:
@@ -90,8 +93,8 @@ def check_policy(param: SolverParameter) -> None:
             )
 
 
-# C++ works these three out in single precision, as their arguments are; the others in double. numpy's power of two
-# numbers, and only that, is the C library's powf; its functions of arrays have other last digits.
+# C++ computes the following three policies in single precision, like their arguments, and the others in double.
+# numpy's power of two scalars calls the C library's powf; its functions of arrays differ in the last digit.
 def _inv(param: SolverParameter, iteration: int, step: int) -> float:
     base = np.float32(1) + np.float32(param.gamma) * np.float32(iteration)
     return float(base ** np.float32(-param.power))
@@ -133,19 +136,19 @@ POLICY_READS: dict[str, frozenset[str]] = {
 
 
 def unread(param: SolverParameter) -> list[str]:
-    """List the fields that are set, but belong to another ``lr_policy`` or ``type``."""
+    """Return the names of fields that are set but that only another ``lr_policy`` or ``type`` reads."""
     reads = POLICY_READS[param.lr_policy] | RULES[param.type].reads | {"max_iter"}
     known = frozenset().union(*POLICY_READS.values(), *(rule.reads for rule in RULES.values()))
     return [field.name for field, _ in param.set_fields() if field.name in known - reads]
 
 
 def _root(x: Tensor) -> Tensor:
-    # torch's square root on the CPU is an approximation, whose last digit is wrong for one number in six.
+    # torch's square root on the CPU is an approximation whose last digit is wrong for one number in six.
     return torch.from_numpy(np.sqrt(x.numpy())) if x.device.type == "cpu" else x.sqrt()
 
 
 def _sgd(gradient: Tensor, history: History, rate: float, iteration: int, param: SolverParameter) -> Tensor:
-    # Caffe: the momentum history contains gradients already multiplied by the learning rate, so that a new rate affects
+    # Caffe: The momentum history contains gradients already multiplied by the learning rate, so that a new rate affects
     # new gradients only (sgd_solver.cpp L229). torch multiplies the history by the current rate.
     return history[0].mul_(param.momentum).add_(gradient, alpha=rate)
 
@@ -174,7 +177,7 @@ def _adadelta(gradient: Tensor, history: History, rate: float, iteration: int, p
     return gradient.mul_(rate)
 
 
-@np.errstate(all="ignore")  # momenta outside of 0 to 1 make infinities and NaN, as in C++
+@np.errstate(all="ignore")  # momenta outside of [0, 1] produce infinities and NaN without an error, as in C++
 def _adam(gradient: Tensor, history: History, rate: float, iteration: int, param: SolverParameter) -> Tensor:
     first, second = history
     first.mul_(param.momentum).add_(gradient, alpha=1 - param.momentum)
@@ -195,10 +198,11 @@ RULES: dict[str, Rule] = {
 
 
 def rule(param: SolverParameter) -> Rule:
-    """Look up a solver's rule.
+    """Return the update rule of a solver.
 
     Raises:
-        ReproductionError: an unknown type, or momentum where Caffe refuses it.
+        ReproductionError: If the solver type is unknown, if AdaGrad or RMSProp has a momentum, which Caffe rejects, or
+            if RMSProp has an ``rms_decay`` outside of [0, 1).
 
     Source: BVLC/caffe@9b89154 include/caffe/sgd_solvers.hpp.
     """
