@@ -1,9 +1,9 @@
-"""The same numbers, sooner: nets compiled for inference.
+"""Compile nets for faster inference, with the same results up to rounding.
 
-1. ``compiler``  a ``Net`` -> a ``Fast``, called like the net; ``ops`` its layers in the form that is compiled
-2. ``plan``      for each size of the inputs: which part of which blob is computed, and where the rest comes from
-3. ``regions``   the arithmetic of parts: what a window reads, and what an image reaches
-4. ``forms``     of the weights of convolutions, and when they are quicker than the layer as it is
-5. ``winograd``  convolutions with fewer products;  ``kernels``  all other ways to compute a layer
-6. ``running``   one run of a plan;  ``memory``  buffers that are used again;  ``threads``  how they wait
+1. ``compiler``  converts a ``Net`` to a ``Fast``, which is called like the net; ``ops`` are its layers
+2. ``plan``      decides for each input size which part of each blob is computed, and where the rest comes from
+3. ``regions``   computes which pixels a window reads, and which pixels an image reaches
+4. ``forms``     are the forms of a convolution's weights, and estimates of when they are faster than the layer
+5. ``winograd``  computes convolutions with fewer products; ``kernels`` compute all other layers
+6. ``running``   executes a plan; ``memory`` reuses buffers; ``threads`` sets how OpenMP's threads wait
 """

@@ -1,4 +1,4 @@
-"""A net compiled for inference: called like the net, with the same results, sooner.
+"""Compile a net for inference; the result is called like the net and returns the same values, faster.
 
 fast = compiler.compile(net)
 scores = fast({"data": images}, blobs=["score"])["score"]
@@ -32,36 +32,37 @@ from reproduction.fast.plan import Part, Plan, Survey
 from reproduction.fast.running import Run
 from reproduction.fast.threads import spin_less
 
-_PLANS = 32  # sizes of inputs, each with the blobs that are asked for, that are remembered
-_BLANKS = 256  # of them, what the net makes of zeros
-_PATIENCE = 8  # calls in which an image of zeros has to pay, where inputs of a size came before
-_RECORDED = 2  # the call of a size, on a GPU, that is recorded
-_STEPS = 12  # how many sizes of an image of zeros are tried, a period apart
+_PLANS = 32  # cached plans, one per combination of input shapes and requested blobs
+_BLANKS = 256  # cached results of images of zeros
+_PATIENCE = 8  # calls within which the cost of an image of zeros must pay off, for an input size that was seen before
+_RECORDED = 2  # number of the call, for each plan on a GPU, that is recorded as a CUDA graph
+_STEPS = 12  # sizes of an image of zeros that are tried, each larger than the last by one period
 
 
 def compile(net: Net, precision: str = "exact", *, discard: bool = False) -> Fast:
-    """Prepare a net for inference.
+    """Compile a net for inference.
 
-    For each size of the inputs, what is not sure to be quicker is left as it is: a layer, or all of the net, as most
-    classifiers of small images. Weights of the other layers get second forms when they are first needed, and again
-    after an in-place change of the net's parameters (not one through ``.data``, which torch does not count); both
-    together can need more than twice the memory of the net. A size that came before may be planned better the second
-    time, so that results of the first call differ from those of later ones by rounding.
+    For each input size, a layer is compiled only if that is certain to be faster, and the uncompiled net runs if the
+    whole plan is not certain to be faster, as for most classifiers of small images. The weights of compiled layers are
+    converted when they are first needed, and again after an in-place change of the net's parameters (changes through
+    ``.data`` are not detected). The net and the converted weights together can need more than twice the memory of the
+    net. The plan for an input size may improve at its second call, so that the results of the first call differ from
+    those of later calls by rounding.
 
-    On the CPU, threads of this process that wait for each other sleep sooner from then on; see ``threads.spin_less``.
+    On the CPU, OpenMP's threads spin for a shorter time in the rest of the process; see ``threads.spin_less``.
 
     Args:
-        net: in phase TEST, on the CPU or on CUDA, of single precision.
-        precision: one of ``PRECISIONS``; where the device does not have it, the next more exact one that it has.
-            ``exact``: every blob within 2e-5 of its greatest value, as rounding of single precision has it.
-            ``winograd``: on the CPU, large kernels by Winograd's method along both axes, too; scores within 1e-4.
+        net: The net, in phase TEST, in single precision, on the CPU or a CUDA device.
+        precision: One of ``PRECISIONS``; if the device does not support it, the next more exact one is used.
+            ``exact``: errors of every blob within 2e-5 of its largest value, as rounding in single precision causes.
+            ``winograd``: on the CPU, Winograd's method along both axes also for large kernels; scores within 1e-4.
             ``tf32``: on CUDA, factors rounded to 10 bits; scores within about 1e-2.
-            ``bf16``: products of bfloat16, added up in single precision; scores within about 3e-2.
-        discard: free large weights of the net that have another form for inputs of the declared shapes; they become
-            NaN. A compiled net without its weights cannot be copied.
+            ``bf16``: products of bfloat16, added in single precision; scores within about 3e-2.
+        discard: Free the large weights of the net that are converted for inputs of the declared shapes, and set them
+            to NaN. The compiled net can then not be copied or pickled.
 
     Raises:
-        NetError: the net is in phase TRAIN, or there is no such precision.
+        NetError: If the net is in phase TRAIN, or if the precision is unknown.
     """
     if precision not in ops.PRECISIONS:
         raise NetError("there is no such precision", got=repr(precision), want=", ".join(ops.PRECISIONS))
@@ -71,11 +72,11 @@ def compile(net: Net, precision: str = "exact", *, discard: bool = False) -> Fas
 
 
 class Fast:
-    """A compiled net; ``compile`` makes it.
+    """A compiled net, created by ``compile``.
 
     Attributes:
-        net: what it was made of.
-        precision: in which it computes; not that which was asked for, if the device does not have that.
+        net: The net that was compiled.
+        precision: The precision in use; more exact than the requested one if the device does not support that.
     """
 
     def __init__(self, net: Net, precision: str, *, discard: bool = False):
@@ -90,7 +91,7 @@ class Fast:
                 self._discard()
 
     def _build(self) -> None:
-        """Take the weights as they are now."""
+        """Build the ops from the current weights, and clear all plans."""
         self._ops, self._last = ops.build(self.net, self.precision)
         self._memory = Memory(self._dtype, self.net.device)
         self._plans: OrderedDict[Any, _Ready] = OrderedDict()
@@ -99,9 +100,9 @@ class Fast:
         self._seen = _versions(self.net)
 
     def _discard(self) -> None:
-        """Free the heavy weights that nothing here reads for inputs of the declared shapes.
+        """Free the large weights that are not read for inputs of the declared shapes.
 
-        Others are few, and inputs of other shapes may be computed with them.
+        Small weights are not freed, since inputs of other shapes may need them.
         """
         names = {blob.data_ptr(): name for name, blob in self.net.named_parameters()}
         readers = Counter(blob.data_ptr() for op in self._ops for blob in op.layer.blobs)
@@ -112,20 +113,20 @@ class Fast:
         for op in found.ops if found.worthwhile else ():
             weight = op.layer.blobs[0] if isinstance(op, ops.Conv) else None
             if not isinstance(op, ops.Conv) or weight is None or not op.quick.heavy or readers[weight.data_ptr()] > 1:
-                continue  # if shared, then with a layer that may be run as it is
+                continue  # a layer that shares the weights may run uncompiled
             kernel = op.quick.kernel(found.parts[op.tops[0]].made)
             if isinstance(kernel, Product):
-                continue  # multiplied as they lie
+                continue  # it multiplies the net's own weights
             op.quick.only = kernel
             self._discarded[names[weight.data_ptr()]] = kernel.weight
             weight.data = weight.data.new_full((1,), math.nan).expand(weight.shape)
         self._seen = _versions(self.net)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copy and pickle the net and the precision; a copy makes the forms of the weights at its first call.
+        """Return the net and the precision, for copying and pickling; the copy converts its weights when needed.
 
         Raises:
-            NetError: the net was given up.
+            NetError: If weights were freed by ``discard``.
         """
         if self._discarded:
             problem = "a compiled net whose weights were given up cannot be copied or pickled"
@@ -133,19 +134,24 @@ class Fast:
         return {"net": self.net, "precision": self.precision}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Compile the copy of the net."""
+        """Compile the copied net."""
         self.__init__(state["net"], state["precision"])  # type: ignore[misc]
 
     def __call__(self, *inputs: Given, blobs: Iterable[str] | None = None, **named: Values) -> dict[str, Tensor]:
-        """Run the net, as ``Net.forward`` does; without gradients.
+        """Run the net as ``Net.forward`` does, without gradients.
 
         Args:
-            inputs: as for ``Net.forward``: the input blobs by name, or in order, of any size.
-            named: further inputs by name.
-            blobs: names of the blobs wanted; None is the net's outputs.
+            inputs: A mapping from names of inputs to values, optionally followed by ``blobs``; or one tensor per
+                input, in the order of ``Net.inputs``. Images may have any size.
+            named: More inputs, by name.
+            blobs: Names of the blobs to return; None returns the net's outputs.
+
+        Returns:
+            The requested blobs by name, in the net's dtype.
 
         Raises:
-            NetError: an input that is missing or does not fit, an unknown blob; a net that changed though given up.
+            NetError: If an input is missing or does not fit the net, if the net has no such blob, or if the net was
+                changed after ``discard`` had freed weights.
         """
         given, blobs = by_name(self.net.inputs, inputs, named, blobs)
         names = list(self.net.graph.outputs if blobs is None else blobs)
@@ -157,7 +163,7 @@ class Fast:
                 ready = self._plan(shapes, names)
                 if ready.waits and ready.calls:
                     calls, ready = ready.calls, self._plan(shapes, names, patient=True)
-                    ready.calls = calls  # on a GPU the second image of a size is recorded, whichever plan it has
+                    ready.calls = calls  # on a GPU the second call of a size is recorded, also if the plan is new
                 ready.calls += 1
                 if not ready.worthwhile:
                     return dict(self.net(fed, names))
@@ -170,11 +176,13 @@ class Fast:
     forward = __call__
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The net's weights by name; of those that it gave up, what they were made into."""
+        """Return the net's parameters by name; weights freed by ``discard`` are replaced by their converted form."""
         return self.net.state_dict() | self._discarded
 
     def explain(self, height: int, width: int, blobs: Iterable[str] | None = None) -> str:
-        """Draw a table of what is done for images of a size: how each layer is computed, of what part, what that saves.
+        """Return a table of the plan for images of a given size.
+
+        It lists for each layer how it is computed, which part of its top is computed, and how many products that saves.
 
         Args:
             height: of the images, pixels.
@@ -192,7 +200,11 @@ class Fast:
         return table.describe(made)
 
     def _look_again(self) -> None:
-        """Build anew if the net has changed."""
+        """Rebuild if a parameter of the net was changed in place or replaced.
+
+        Raises:
+            NetError: If weights were freed by ``discard``.
+        """
         if self._seen == _versions(self.net):
             return
         if self._discarded:
@@ -202,12 +214,12 @@ class Fast:
     # ---- planning
 
     def _plan(self, shapes: dict[str, Shape], names: Iterable[str], *, patient: bool = False) -> _Ready:
-        """Find the plan for these inputs, or make one.
+        """Return the cached plan for these inputs, or create one.
 
         Args:
-            shapes: of the inputs.
-            names: of the blobs wanted.
-            patient: whether to make a better plan that pays at later calls alone.
+            shapes: Shapes of the inputs by name.
+            names: Names of the requested blobs.
+            patient: Create a new plan, which may cost more to prepare because later calls will use it, too.
         """
         wanted = list(dict.fromkeys(self._last[name] for name in names))
         key = (tuple(sorted(shapes.items())), tuple(wanted))
@@ -227,7 +239,10 @@ class Fast:
         return self._plans[key]
 
     def _choose(self, shapes: dict[str, Shape], wanted: list[str], *, patient: bool = False) -> _Choice:
-        """Choose ops and parts, with what an image of zeros makes, and whether to take them rather than the net."""
+        """Choose the ops and the part of each blob to compute, and whether the plan is faster than the net.
+
+        The borders that the plan copies from the result of an image of zeros are computed here.
+        """
         needed = plan.needed(self._ops, wanted)
         survey = Survey.of(needed, shapes)
         chosen, parts = plan.settle(needed, survey, wanted, borrow=True)
@@ -241,13 +256,20 @@ class Fast:
 
     @property
     def _always(self) -> bool:
-        """Whether the net as it is is no choice: it launches each kernel by itself, is too exact, or given up."""
+        """Whether to use the plan without comparing it with the uncompiled net.
+
+        On a GPU the net launches each kernel separately, for ``bf16`` it uses another precision, and after ``discard``
+        its weights are gone.
+        """
         return self.net.device.type != "cpu" or self.precision == "bf16" or bool(self._discarded)
 
     def _blank(
         self, chosen: list[ops.Op], names: list[str], survey: Survey, *, patient: bool
     ) -> Mapping[str, Tensor] | None:
-        """Give the blobs of an image of zeros, squeezed; None where that costs more than it saves: at once, or ever."""
+        """Return blobs computed from an image of zeros, compressed by ``plan.squeeze``; None if that does not pay off.
+
+        It must pay off within this call, or within ``_PATIENCE`` calls if ``patient`` is True.
+        """
         chosen = plan.needed(chosen, names)
         found = self._smallest(chosen, names, survey)
         if found is None:
@@ -270,7 +292,10 @@ class Fast:
         return self._blanks[key]
 
     def _smallest(self, chosen: list[ops.Op], names: list[str], survey: Survey) -> Survey | None:
-        """Find small inputs of zeros that show all that those of the survey do: the same margins, and steady pixels."""
+        """Return the survey of the smallest zero inputs whose blobs ``names`` have the same margins as in ``survey``.
+
+        Each of these blobs must have a steady pixel. None if no tried size satisfies this.
+        """
         inputs = {name: shape for name, shape in survey.shapes.items() if name in self.net.inputs}
         images = {shape[2:] for shape in inputs.values() if len(shape) == 4}
         if len(images) != 1 or len({len(shape) for shape in inputs.values()}) != 1:
@@ -294,7 +319,7 @@ class Fast:
 
     @staticmethod
     def _period(chosen: list[ops.Op]) -> int:
-        """Give the pixels after which strides fall alike."""
+        """Return the period in pixels after which the windows of all strides align again."""
         period = 1
         for op in chosen:
             if isinstance(op, ops.Local):
@@ -306,7 +331,7 @@ class Fast:
     def _run(
         self, made: Plan, inputs: Mapping[str, Tensor], memory: Memory, *, tune: bool = False
     ) -> dict[str, Tensor]:
-        """Take the steps; gives the wanted blobs, numbered as in the plan."""
+        """Execute a plan and return the requested blobs, under the plan's (versioned) names."""
         with ops.arithmetic(self.net.device, self.precision, tune=tune):
             run = Run(made, memory, self.net.dtype)
             for name, value in inputs.items():
@@ -318,9 +343,12 @@ class Fast:
             return found
 
     def _play(self, ready: _Ready, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Run on a GPU: as it comes for the first image of a size, which may be the last; then record and play it."""
+        """Run a plan on a GPU, as a CUDA graph from the second call of a size on.
+
+        The first call is not recorded, since the size may not come again.
+        """
         if ready.calls == _RECORDED:
-            with suppress(RuntimeError):  # a layer that is run as it is may wait for the GPU
+            with suppress(RuntimeError):  # an uncompiled layer may synchronize with the GPU, which cannot be recorded
                 run = partial(self._run, ready.plan, memory=Memory(self._dtype, self.net.device), tune=True)
                 ready.recording = Recording(run, inputs, self._pool)
         return ready.recording(inputs) if ready.recording else self._run(ready.plan, inputs, self._memory)
@@ -328,14 +356,14 @@ class Fast:
 
 @dataclass
 class _Choice:
-    """What a plan is made of.
+    """The decisions that a plan is made from.
 
     Attributes:
-        ops: settled.
-        survey: of their blobs.
-        parts: of the blobs.
-        blanks: what an image of zeros makes, where it is borrowed from; None where that costs too much.
-        worthwhile: whether the plan is quicker than the net.
+        ops: The ops, compiled or uncompiled.
+        survey: What is known of their blobs.
+        parts: The part of each blob to compute.
+        blanks: Blobs of an image of zeros that borders are copied from; None if they cost too much to compute.
+        worthwhile: Whether the plan is faster than the uncompiled net.
     """
 
     ops: list[ops.Op]
@@ -347,14 +375,14 @@ class _Choice:
 
 @dataclass
 class _Ready:
-    """A plan, and its recording where there is one.
+    """A cached plan, and its CUDA graph if it was recorded.
 
     Attributes:
-        plan: the steps.
-        worthwhile: whether they are taken; if not, the net runs as it is.
-        waits: whether a better plan costs too much for inputs of a size that may not come again.
-        calls: how often it was asked for.
-        recording: of the steps.
+        plan: The plan.
+        worthwhile: Whether to execute the plan; if False, the uncompiled net runs.
+        waits: Whether a better plan exists that pays off only if the input size comes again.
+        calls: The number of calls that used the plan.
+        recording: The CUDA graph, or None.
     """
 
     plan: Plan
@@ -365,5 +393,5 @@ class _Ready:
 
 
 def _versions(net: Net) -> list[tuple[int, int]]:
-    """Tell a net from what it was: where each parameter lies, and how often it was changed there."""
+    """Return (data_ptr, version) of each parameter, to detect in-place changes."""
     return [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in net.parameters()]

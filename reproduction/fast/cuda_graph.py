@@ -1,4 +1,4 @@
-"""Steps on a GPU, recorded once and played for each image: launching a kernel costs more than running many of them."""
+"""Record a function on a GPU as a CUDA graph, since launching a small kernel often takes longer than running it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ Blobs = Mapping[str, Tensor]
 
 
 class Recording:
-    """What a function does to inputs of one size, as a CUDA graph; called like the function, with inputs of that size.
+    """A function recorded as a CUDA graph for inputs of fixed shapes; called like the function.
 
     Args:
-        function: from inputs to outputs; all that it does is done on the GPU, and it waits for nothing.
-        inputs: of the size that is recorded.
-        pool: memory that recordings share, from ``torch.cuda.graph_pool_handle``; they are not played at one time.
+        function: Maps inputs to outputs, by name. It must run entirely on the GPU and must not synchronize with it.
+        inputs: Example inputs, of the shapes to record.
+        pool: Memory pool that several recordings share, from ``torch.cuda.graph_pool_handle``; recordings that share a
+            pool must not run at the same time.
 
     Raises:
-        RuntimeError: the function does what cannot be recorded.
+        RuntimeError: If the function performs an operation that cannot be recorded.
 
     Source: torch's notes on CUDA semantics, "CUDA Graphs": inputs and outputs keep their places in memory, what goes
     before a recording runs on a stream of its own, and recordings may share a pool if they take turns.
@@ -30,7 +31,7 @@ class Recording:
         self._inputs = {name: value.clone() for name, value in inputs.items()}
         aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):  # cuDNN tries its ways here
+        with torch.cuda.stream(aside):  # warm-up: cuDNN benchmarks its algorithms here, not during the capture
             function(self._inputs)
         torch.cuda.current_stream().wait_stream(aside)
         self._graph = torch.cuda.CUDAGraph()
@@ -38,7 +39,7 @@ class Recording:
             self._outputs = dict(function(self._inputs))
 
     def __call__(self, inputs: Blobs) -> dict[str, Tensor]:
-        """Play it; gives the outputs in memory of their own."""
+        """Replay the graph for new inputs, and return copies of its outputs."""
         for name, value in self._inputs.items():
             value.copy_(inputs[name])
         self._graph.replay()

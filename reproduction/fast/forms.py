@@ -1,4 +1,4 @@
-"""Which form the weights of a convolution take, and when that form is sure to be quicker than the layer's own way."""
+"""Choose the form of a convolution's weights, and estimate when it is certain to be faster than the layer's forward."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ from reproduction.fast import kernels
 from reproduction.fast.regions import Region
 from reproduction.fast.winograd import Winograd
 
-# For each precision: kernel -> outputs of Winograd's tiles along rows and columns, and the channels from which on it
-# pays.
+# For each precision: kernel size -> outputs of a Winograd tile along rows and columns.
 TILES: dict[str, dict[int, tuple[int, int]]] = {
     "exact": {3: (4, 4), 6: (3, 1), 7: (3, 1)},
     "winograd": {3: (4, 4), 5: (4, 4), 6: (3, 1), 7: (2, 2)},
     "tf32": {},
     "bf16": {3: (4, 4)},
 }
+# For each precision: the least number of channels for which Winograd's method is faster.
 _CHANNELS = {"exact": 32, "winograd": 32, "tf32": 0, "bf16": 256}
 
-# Weights that are multiplied as they lie where Winograd's method does nothing for them: another order alone costs more
-# memory than it saves time.
+# Number of weights from which on a second copy is not worth its memory. If Winograd's method does not apply to them,
+# the net's own weights are used without reordering.
 HEAVY = 4 << 20
 
-# Products in whose time one weight is read from memory, for estimates: few pixels wait for the weights, of which
-# Winograd's method has more. Measured with AVX-512: with 512 channels it loses a third at 7 x 7 pixels, nothing at
-# 14 x 14, and wins a third at 28 x 28.
+# Time to read one weight from memory, in products, for estimates. With few pixels, reading the weights takes most of
+# the time, and Winograd's method has more weights. Measured with AVX-512 and 512 channels: Winograd's method is a third
+# slower at 7 x 7 pixels, equal at 14 x 14, and a third faster at 28 x 28.
 READ = 60
 
-# The part of the top up to which computing only that part pays for what it costs to cut and to frame it.
+# Largest fraction of the top for which computing only a part is faster, in spite of the copies that it needs.
 _PART = 0.9
 
-# The time of Winograd's products against that of the layer's, for estimates: rather more than measured.
+# Time of a product in Winograd's method relative to one in the layer, for estimates; a little more than measured.
 _WINOGRAD_TIME = 0.6
 
 Convolved = kernels.Minimal | kernels.Product | kernels.Direct
 
 
 class Form:
-    """The forms of a convolution's weights in one precision; a kernel, which holds one, is made when first used.
+    """The kernels of a convolution in one precision; each converts the weights when it is first used.
 
     Args:
-        layer: with two spatial axes after the channels, of which there is one axis before.
-        precision: one of ``PRECISIONS``.
-        relu: whether a ReLU follows.
+        layer: A convolution of blobs ``(N, C, H, W)``.
+        precision: One of ``PRECISIONS``.
+        relu: Whether a ReLU follows, which the kernel then applies.
 
     Attributes:
-        tile: outputs of a tile along the rows and the columns; None without Winograd's method.
-        heavy: whether a second form of the weights matters.
-        only: the one kernel, once the net has given up its weights.
+        tile: Outputs of a Winograd tile along rows and columns; None if Winograd's method is not used.
+        heavy: Whether the weights are so large that a second copy matters.
+        only: The only kernel that may be used, after ``discard`` has freed the weights; otherwise None.
     """
 
     def __init__(self, layer: Convolution, precision: str, *, relu: bool):
@@ -65,7 +65,7 @@ class Form:
         self.tile = TILES[precision].get(rows.kernel) if square and wide and single and cpu else None
         self.heavy = weight.numel() >= HEAVY
         self._product = self.heavy and layer.group == 1 and self._dtype is weight.dtype and cpu
-        self._always = not cpu or self._dtype is not weight.dtype  # asked for; the layer would not do that
+        self._always = not cpu or self._dtype is not weight.dtype  # the layer does not compute in bfloat16
         self._taps = rows.kernel * columns.kernel
         self.only: Convolved | None = None
 
@@ -76,7 +76,7 @@ class Form:
         return self._winograd if self.uses_winograd(made) else self._direct
 
     def how(self, made: Region) -> str:
-        """Return how the kernel for a part of the top computes, in words."""
+        """Return a description of the kernel for a part of the top."""
         how = "one product, with the weights of the net" if self._product else "as torch does it"
         if self.tile and self.uses_winograd(made):
             kernel = self._layer.windows[0].kernel
@@ -84,28 +84,28 @@ class Form:
         return how + (" with ReLU" if self.relu else "")
 
     def uses_winograd(self, made: Region) -> bool:
-        """Return whether Winograd's method is taken for a part of the top."""
+        """Return whether a part of the top is computed by Winograd's method."""
         if self.only is not None:
             return isinstance(self.only, kernels.Minimal)
         return self.tile is not None and self._winograd_time(made) < 1
 
     def slack(self, made: Region) -> tuple[int, int]:
-        """Return how many rows and columns past what it needs the kernel reads: Winograd's tiles reach past the end."""
+        """Return how many extra rows and columns the kernel reads, because Winograd's tiles reach past the end."""
         rows, columns = self.tile if self.tile and self.uses_winograd(made) else (1, 1)
         return -made[0].size % rows, -made[1].size % columns
 
     def pays(self, made: Region, top: Region) -> bool:
-        """Return whether a kernel is quicker than the layer.
+        """Return whether the kernel is faster than the layer's forward.
 
         Args:
-            made: the part of the top that is asked for.
-            top: the whole of it.
+            made: The part of the top to compute.
+            top: The whole top.
         """
         part = _pixels(made) <= _PART * _pixels(top)
         return self._always or self.only is not None or part or self.uses_winograd(made)
 
     def time(self, made: Region) -> float:
-        """Estimate the time of the kernel against that of the layer, for one part."""
+        """Estimate the time of the kernel relative to the layer's forward, for the same part of the top."""
         return self._winograd_time(made) if self.uses_winograd(made) else 1.0
 
     def _winograd_time(self, made: Region) -> float:

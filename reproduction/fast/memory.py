@@ -1,4 +1,4 @@
-"""Buffers that are used again, so that the system need not hand out and clear fresh pages at every image."""
+"""Reuse buffers, so that the operating system does not have to allocate and clear new pages for every image."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _ALIGN = 64  # bytes: a line of the caches
 
 @dataclass(frozen=True, eq=False)
 class _Room:
-    """A part of a block.
+    """A range of a block of memory.
 
     Attributes:
-        block: the whole.
-        start: the first value.
-        stop: the first value that is not of the part.
+        block: The block, a tensor with one axis.
+        start: Index of the first value.
+        stop: Index after the last value.
     """
 
     block: Tensor
@@ -31,11 +31,11 @@ class _Room:
 
 
 class Memory:
-    """Blocks of memory of one type on one device, lent in parts; what is given back is lent again.
+    """An allocator of tensors of one dtype on one device, which reuses memory that is returned with ``give``.
 
     Args:
-        dtype: of all tensors.
-        device: of all tensors.
+        dtype: Dtype of the tensors.
+        device: Device of the tensors.
     """
 
     def __init__(self, dtype: torch.dtype, device: torch.device):
@@ -45,7 +45,7 @@ class Memory:
         self._lent: dict[int, _Room] = {}
 
     def take(self, *shape: int) -> Tensor:
-        """Lend a contiguous tensor; its values are arbitrary."""
+        """Allocate a contiguous tensor with arbitrary values."""
         count = math.prod(shape)
         room = self._find(-(-max(count, 1) * self.dtype.itemsize // _ALIGN) * _ALIGN // self.dtype.itemsize)
         lent = room.block[room.start : room.start + count]
@@ -53,11 +53,11 @@ class Memory:
         return lent.view(shape)
 
     def image(self, batch: int, channels: int, height: int, width: int) -> Tensor:
-        """Lend (N, C, H, W) with the channels of a pixel side by side."""
+        """Allocate a tensor ``(N, C, H, W)`` in channels-last memory format, with arbitrary values."""
         return self.take(batch, height, width, channels).permute(0, 3, 1, 2)
 
     def give(self, tensor: Tensor) -> None:
-        """Take back what ``take`` or ``image`` lent."""
+        """Free a tensor from ``take`` or ``image`` for reuse, and merge it with adjacent free memory."""
         room = self._lent.pop(tensor.data_ptr())
         for other in [other for other in self._free if other.block is room.block]:
             if other.stop == room.start or room.stop == other.start:
@@ -66,21 +66,21 @@ class Memory:
         self._free.append(room)
 
     def clear(self) -> None:
-        """Hand everything back to the system."""
+        """Drop all blocks, so that torch can free them."""
         self._free.clear()
         self._lent.clear()
 
     @property
     def held(self) -> int:
-        """Values that there is memory for."""
+        """Number of values in all blocks, free and in use."""
         return sum(room.size for room in (*self._free, *self._lent.values()))
 
     def _find(self, count: int) -> _Room:
-        """Cut so many values from the smallest room that has them, or from a new block."""
+        """Allocate ``count`` values from the smallest free range that is large enough, or from a new block."""
         room = min((room for room in self._free if room.size >= count), key=lambda room: room.size, default=None)
         if room is None:
             empty = [room for room in self._free if room.size == len(room.block)]
-            if empty:  # one that is too small makes way
+            if empty:  # the new block replaces an unused one, so that total memory stays small
                 self._remove(max(empty, key=lambda room: room.size))
             room = _Room(torch.empty(count, dtype=self.dtype, device=self.device), 0, count)
         else:

@@ -1,4 +1,4 @@
-"""Parts of an axis: which pixels a window reads, which it writes, and how far an image reaches."""
+"""Ranges of pixels along an axis: which pixels a window reads, and which outputs depend on given pixels."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _FAR = 1 << 40
 
 @dataclass(frozen=True)
 class Span:
-    """Pixels of one axis, from ``start`` up to but without ``stop``; they may lie outside of the blob, in its padding.
+    """A half-open range ``[start, stop)`` of pixels along one axis; it may extend into the padding of the blob.
 
     Attributes:
-        start: the first pixel.
-        stop: the first pixel that is not of the span; the span is empty where it is not after ``start``.
+        start: The first pixel.
+        stop: The pixel after the last one; the span is empty if ``stop <= start``.
     """
 
     start: int
@@ -24,14 +24,14 @@ class Span:
 
     @property
     def size(self) -> int:
-        """Pixels in the span."""
+        """Number of pixels in the span."""
         return max(0, self.stop - self.start)
 
     def __and__(self, other: Span) -> Span:
         return Span(max(self.start, other.start), min(self.stop, other.stop))
 
     def __or__(self, other: Span) -> Span:
-        """The shortest span that holds both."""
+        """Return the shortest span that contains both."""
         if not self.size or not other.size:
             return self if self.size else other
         return Span(min(self.start, other.start), max(self.stop, other.stop))
@@ -40,7 +40,7 @@ class Span:
         return not other.size or (self.start <= other.start and other.stop <= self.stop)
 
     def within(self, other: Span) -> slice:
-        """Where the span lies in an array that holds ``other``."""
+        """Return the slice of an array with the pixels of ``other`` that selects this span."""
         return slice(self.start - other.start, self.stop - other.start)
 
 
@@ -51,12 +51,12 @@ EVERYWHERE = Span(-_FAR, _FAR)
 
 
 def whole(size: int) -> Span:
-    """All pixels of an axis."""
+    """Return the span of an axis with ``size`` pixels."""
     return Span(0, size)
 
 
 def read_by(window: Window, top: Span) -> Span:
-    """The pixels, padding among them, that the windows of these outputs see."""
+    """Return the pixels, padding included, that the windows of the outputs ``top`` read."""
     if not top.size:
         return NOTHING
     first, last = (place * window.stride - window.pad for place in (top.start, top.stop - 1))
@@ -64,7 +64,7 @@ def read_by(window: Window, top: Span) -> Span:
 
 
 def reached(window: Window, bottom: Span, count: int) -> Span:
-    """The outputs, of ``count``, that see any of these pixels."""
+    """Return the outputs, among ``count``, whose windows read at least one pixel of ``bottom``."""
     if not bottom.size:
         return NOTHING
     first = -(-(bottom.start + window.pad - window.extent + 1) // window.stride)
@@ -73,7 +73,7 @@ def reached(window: Window, bottom: Span, count: int) -> Span:
 
 
 def inside(window: Window, bottom: Span, count: int) -> Span:
-    """The outputs, of ``count``, that see these pixels and no others."""
+    """Return the outputs, among ``count``, whose windows read only pixels of ``bottom``."""
     first = -(-(bottom.start + window.pad) // window.stride)
     last = (bottom.stop - window.extent + window.pad) // window.stride
     return Span(first, last + 1) & whole(count)

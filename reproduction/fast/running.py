@@ -1,4 +1,4 @@
-"""The blobs of one run of a plan: what is held of each, and in which memory."""
+"""Execute one run of a plan."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from reproduction.fast.plan import Frame, Part, Plan, Step, place
 
 
 class Run:
-    """The blobs of one run.
+    """One run of a plan: its blobs and their buffers.
+
+    Args:
+        made: The plan.
+        memory: Allocator of the buffers.
+        dtype: Dtype of the layers that run uncompiled; the buffers may have another one.
 
     Attributes:
-        dtype: in which layers compute that run as they are; buffers may have another.
-        values: what is held of each.
-        lent: buffers; several values may lie in one.
+        values: The part of each blob that is stored, by name.
+        lent: The buffers in use; several values may be views of one buffer.
     """
 
     def __init__(self, made: Plan, memory: Memory, dtype: torch.dtype):
@@ -28,7 +32,7 @@ class Run:
         self.lent: list[Tensor] = []
 
     def feed(self, name: str, value: Tensor) -> None:
-        """Lay an input out."""
+        """Store an input, with its frame."""
         part = self.plan.parts.get(name)
         if part is None:
             self.values[name] = value
@@ -37,7 +41,7 @@ class Run:
         self.hold(name, value[..., rows.start : rows.stop, columns.start : columns.stop], part, self.plan.feeds[name])
 
     def take(self, step: Step) -> None:
-        """Compute the tops, and forget what is not read any more."""
+        """Execute a step: compute its tops, and free the blobs that no later step reads."""
         bottoms = [
             self.values[name] if read is None else self.values[name][..., read[0], read[1]] for name, read in step.reads
         ]
@@ -60,7 +64,7 @@ class Run:
             self.forget(name)
 
     def hold(self, name: str, made: Tensor, part: Part | None, frame: Frame) -> None:
-        """Keep a value, with what goes around it."""
+        """Store a computed part of a blob, copied into a buffer with its frame if it has one."""
         if part is None or part.held == part.made:
             self.values[name] = made
             return
@@ -70,14 +74,14 @@ class Run:
         self.values[name] = buffer
 
     def buffer(self, batch: int, channels: int, part: Part) -> Tensor:
-        """Borrow memory for what is held of a blob."""
+        """Allocate the buffer ``(N, C, H, W)`` for the stored part of a blob."""
         rows, columns = part.held
         buffer = self.memory.image(batch, channels, rows.size, columns.size)
         self.lent.append(buffer)
         return buffer
 
     def forget(self, name: str) -> None:
-        """Drop a value, and give its memory back if no other lies there."""
+        """Drop a value, and free its buffer if no other value uses it."""
         value = self.values.pop(name, None)
         buffer = None if value is None else self.home(value)
         if buffer is not None and all(self.home(other) is not buffer for other in self.values.values()):
@@ -85,12 +89,12 @@ class Run:
             self.memory.give(buffer)
 
     def home(self, value: Tensor) -> Tensor | None:
-        """Find the buffer that a value lies in; None where it has memory of its own."""
+        """Return the buffer that a value is a view of, or None if the value is not in a buffer."""
         place = value.data_ptr()
         return next((b for b in self.lent if b.data_ptr() <= place < b.data_ptr() + b.nbytes), None)
 
     def result(self, name: str) -> Tensor:
-        """Give a wanted blob, in memory of its own."""
+        """Return a whole requested blob, contiguous and outside of the reused buffers."""
         value, part = self.values[name], self.plan.parts.get(name)
         if part is not None:
             rows, columns = place(spatial(self.plan.survey.shapes[name]), part.held)
@@ -99,13 +103,13 @@ class Run:
         return value.clone(memory_format=torch.contiguous_format) if lent else value.contiguous()
 
     def end(self) -> None:
-        """Give all memory back."""
+        """Drop all values and free all buffers."""
         for name in list(self.values):
             self.forget(name)
 
 
 def _inner(buffer: Tensor, part: Part) -> Tensor:
-    """The place in a buffer for what is made."""
+    """Return the view of a buffer that the computed part of a blob is written to."""
     rows, columns = place(part.made, part.held)
     return buffer[..., rows, columns]
 

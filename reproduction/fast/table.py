@@ -1,4 +1,4 @@
-"""A plan as a table to read."""
+"""Format a plan as a table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reproduction.fast.regions import NOTHING
 
 
 def describe(made: Plan) -> str:
-    """Draw a table of a plan: how each layer is computed, what part of its top, how many products, what is saved."""
+    """Return a table of a plan: how each layer is computed, which part of its top, and how many products it needs."""
     rows: list[tuple[str, ...]] = [("layer", "how", "part", "of", "millions of products", "of")]
     totals = [0, 0]
     for step, how in _told(made.steps):
@@ -34,7 +34,7 @@ def describe(made: Plan) -> str:
 
 
 def _told(steps: Iterable[Step]) -> Iterator[tuple[Step, str]]:
-    """List the steps, those that are taken at once with another among them, with how each is computed."""
+    """Yield each step and a description of how it is computed; merged steps are listed separately."""
     for step in steps:
         if step.before:
             yield step.before, _how(step.before)

@@ -1,4 +1,4 @@
-"""How the threads of OpenMP wait for each other."""
+"""Set how OpenMP's threads wait for each other."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch
 
 
 def spin_less() -> None:
-    """Let threads that wait for each other sleep soon, rather than spin, for the rest of the process.
+    """Reduce the time that waiting OpenMP threads spin before they sleep, for the rest of the process.
 
-    torch's CPU build waits by GNU's OpenMP, whose threads spin 300,000 times at each end of a parallel region before
-    they sleep. If another program needs the CPU, the spinning threads take the time that the thread they wait for
-    needs: a compiled net, of more and shorter regions than a plain one, became several times slower. OpenMP spins
-    only 100 times if it manages more threads than there are CPUs; one parked thread that has a team makes it so.
-    ``OMP_WAIT_POLICY=PASSIVE`` does the same, but only before torch is loaded.
+    torch's CPU build uses GNU's OpenMP, whose threads spin 300,000 times at the end of each parallel region before
+    they sleep. If another program needs the CPU, the spinning threads use the CPU time of the thread that they wait
+    for; this made compiled nets, which have more and shorter parallel regions, several times slower. OpenMP spins only
+    100 times if it manages more threads than there are CPUs, which a sleeping thread with an OpenMP team causes.
+    ``OMP_WAIT_POLICY=PASSIVE`` has the same effect, but only if it is set before torch is loaded.
 
     Source: GNU libgomp manual, GOMP_SPINCOUNT.
     """
@@ -25,11 +25,11 @@ def spin_less() -> None:
 
 @lru_cache(maxsize=1)
 def _park() -> None:
-    """Start a thread that runs one parallel region, to have a team of OpenMP's threads, and then sleeps."""
+    """Start a thread that runs one parallel region, which creates an OpenMP team, and then sleeps."""
     started = threading.Event()
 
     def sleep() -> None:
-        torch.zeros(1 << 17).add_(1)  # more values than torch leaves to one thread
+        torch.zeros(1 << 17).add_(1)  # large enough for torch to use several threads
         started.set()
         threading.Event().wait()
 
