@@ -185,12 +185,12 @@ class Fast:
         It lists for each layer how it is computed, which part of its top is computed, and how many products that saves.
 
         Args:
-            height: of the images, pixels.
-            width: of the images, pixels.
-            blobs: names of the blobs wanted; None is the net's outputs.
+            height: Height of the images in pixels.
+            width: Width of the images in pixels.
+            blobs: Names of the requested blobs; None means the net's outputs.
 
         Raises:
-            NetError: the net does not take images of this size.
+            NetError: If the net does not accept images of this size, or if it has no such blob.
         """
         given = {name: self.net.blob_shapes[name] for name in self.net.inputs}
         shapes = {name: (*shape[:2], height, width) if len(shape) == 4 else shape for name, shape in given.items()}
@@ -380,7 +380,8 @@ class _Ready:
     Attributes:
         plan: The plan.
         worthwhile: Whether to execute the plan; if False, the uncompiled net runs.
-        waits: Whether a better plan exists that pays off only if the input size comes again.
+        waits: Whether the second call tries again to copy borders from an image of zeros, which did not pay off for
+            a single call.
         calls: The number of calls that used the plan.
         recording: The CUDA graph, or None.
     """

@@ -1,4 +1,4 @@
-"""Ways to compute a layer over a part of its blob; the padding is in the part already, so that no kernel pads."""
+"""Kernels that compute a part of a layer's tops; they never pad, since their bottoms already contain the padding."""
 
 from __future__ import annotations
 
@@ -19,20 +19,26 @@ from reproduction.fast.memory import Memory
 from reproduction.fast.regions import Region
 from reproduction.fast.winograd import Winograd
 
-_SLICE = 256  # outputs that a product has at the least
-_WINDOWS = 8 << 20  # values of windows laid out at a time
-_BAND = 2 << 20  # values computed at a time, where they are copied to their place
+_SLICE = 256  # least number of output channels per matrix product
+_WINDOWS = 8 << 20  # values that im2col produces at a time
+_BAND = 2 << 20  # values computed at a time, if they are then copied to a buffer
 
 
 class Kernel(Protocol):
-    """Computes the part of the tops that a plan asks for."""
+    """A function that computes the part of a layer's tops that a plan needs."""
 
     @property
     def fills(self) -> bool:
-        """Whether ``out`` must be given."""
+        """Whether ``out`` is required."""
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, memory: Memory) -> tuple[Tensor, ...]:
-        """Compute the tops; the first one into ``out``, (N, C, H, W) with channels side by side, if it is given."""
+        """Compute and return the tops.
+
+        Args:
+            bottoms: The parts of the bottoms that the tops depend on, padding included.
+            out: Tensor ``(N, C, H, W)`` in channels-last format that receives the first top, or None.
+            memory: Allocator of temporary buffers.
+        """
 
 
 def _into(result: Tensor, out: Tensor | None) -> Tensor:
@@ -40,7 +46,7 @@ def _into(result: Tensor, out: Tensor | None) -> Tensor:
 
 
 def _by_bands(x: Tensor, out: Tensor, rows: Window, compute: Callable[[Tensor], Tensor]) -> Tensor:
-    """Compute some rows at a time, so that the caches hold what is copied to its place, and memory stays small."""
+    """Compute ``out`` in bands of rows, so that each band is still in the CPU's caches when it is copied to ``out``."""
     count = max(1, _BAND // (len(out) * out.shape[1] * out.shape[3]))
     for first in range(0, out.shape[2], count):
         part = out[:, :, first : first + count]
@@ -50,11 +56,11 @@ def _by_bands(x: Tensor, out: Tensor, rows: Window, compute: Callable[[Tensor], 
 
 
 class Plain:
-    """The layer's own forward, in the precision of the net.
+    """The layer's own forward, in the net's dtype.
 
     Args:
-        layer: what computes.
-        relu: whether to cut off what is below 0 in the first top, which is memory of its own.
+        layer: The layer.
+        relu: Apply a ReLU to the first top, in place; the top must not share memory with a bottom.
     """
 
     fills = False
@@ -63,7 +69,11 @@ class Plain:
         self.layer, self.relu = layer, relu
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, memory: Memory) -> tuple[Tensor, ...]:
-        """Compute the tops."""
+        """Run the layer.
+
+        Raises:
+            NetError: If the layer raises an error; the layer's name, type and line are added to it.
+        """
         try:
             tops: tuple[Tensor, ...] = self.layer(*bottoms)
         except NetError as error:
@@ -74,7 +84,7 @@ class Plain:
 
 
 class Same:
-    """Hand the bottom on, as dropout does in testing, and Crop whose cut is the part that was asked for."""
+    """Return the bottom for each top, as for a Crop, whose bottom is already cut to the requested part."""
 
     fills = False
 
@@ -82,12 +92,12 @@ class Same:
         self.tops = tops
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, memory: Memory) -> tuple[Tensor, ...]:
-        """Give the bottom for each top."""
+        """Return the bottom for each top."""
         return (_into(bottoms[0], out),) * self.tops
 
 
 class Minimal:
-    """Convolution by ``Winograd``."""
+    """Convolution by Winograd's minimal filtering; see ``Winograd``."""
 
     fills = True
 
@@ -103,18 +113,18 @@ class Minimal:
 
 
 class Direct:
-    """Convolution as torch does it, with a ReLU; the channels of a pixel lie side by side, in the weights, too.
+    """Convolution by ``F.conv2d`` in channels-last format, with an optional ReLU.
 
-    The weights are not packed for torch's library: that chooses its way by the size of the images, and weights that
-    were packed for another size made convolutions up to twenty times slower.
+    The weights are not prepacked for oneDNN, which chooses its algorithm by the size of the images: with weights that
+    were packed for another size, convolutions were up to twenty times slower.
 
     Args:
-        weight: (O, C / group, kernel_h, kernel_w).
-        bias: (O,) or None.
-        windows: of the rows and the columns; their padding is not looked at.
-        group: of the channels.
-        relu: whether to cut off what is below 0.
-        dtype: of the products.
+        weight: ``(O, C / group, kernel_h, kernel_w)``.
+        bias: ``(O,)``, or None.
+        windows: The windows along rows and columns; their padding is ignored.
+        group: Number of groups of channels.
+        relu: Whether to apply a ReLU.
+        dtype: Dtype of the products.
     """
 
     fills = False
@@ -149,16 +159,16 @@ class Direct:
 
 
 class Product:
-    """Convolution as a product of matrices, with a ReLU: the weights as they lie in the net, the windows laid out.
+    """Convolution by im2col and a matrix product with the net's own weights, with an optional ReLU.
 
-    For weights that no cache holds and that Winograd's method does nothing for, as of a classifier made convolutional.
-    Any other order of them would be a second copy; here nothing is copied but the windows, and these are few.
+    It is for weights that do not fit into the CPU's caches and that Winograd's method does not apply to, such as those
+    of a classifier made convolutional. The weights are not copied; only the windows are, of which there are few.
 
     Args:
-        weight: (O, C, kernel_h, kernel_w).
-        bias: (O,) or None.
-        windows: of the rows and the columns; their padding is not looked at.
-        relu: whether to cut off what is below 0.
+        weight: ``(O, C, kernel_h, kernel_w)``.
+        bias: ``(O,)``, or None.
+        windows: The windows along rows and columns; their padding is ignored.
+        relu: Whether to apply a ReLU.
     """
 
     fills = False
@@ -167,7 +177,8 @@ class Product:
         self.windows, self.relu = tuple(windows), relu
         self.bias = None if bias is None else bias.detach()[:, None]
         matrix = weight.detach().flatten(1)
-        # One product for each slice of the outputs: threads that share these, and no product, wait less.
+        # One product per slice of the outputs: threads that compute separate products wait less than threads that
+        # share one product.
         slices = max(count for count in range(1, max(1, len(matrix) // _SLICE) + 1) if len(matrix) % count == 0)
         self.weight = matrix.view(slices, -1, matrix.shape[1])
 
@@ -188,7 +199,7 @@ class Product:
         return (_into(top, out),)
 
     def _lay_out(self, image: Tensor, first: int, rows: int) -> Tensor:
-        """Give the windows of some rows of outputs, (C * kernel_h * kernel_w, rows * columns)."""
+        """Return im2col of some rows of outputs, ``(C * kernel_h * kernel_w, rows * columns)``."""
         tall, wide = self.windows
         seen = image[:, first * tall.stride : (first + rows - 1) * tall.stride + tall.extent]
         if all((window.kernel, window.stride) == (1, 1) for window in self.windows):
@@ -202,7 +213,7 @@ class Product:
 
 
 def _convolves_bf16() -> bool:
-    """Return whether torch convolves bfloat16 without converting it; False where torch does not tell."""
+    """Return whether torch convolves bfloat16 without converting it; False if torch cannot report it."""
     found = torch.backends.mkldnn.is_available() and hasattr(torch.ops, "mkldnn")  # type: ignore[no-untyped-call]
     if not found or not hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported"):
         return False
@@ -210,20 +221,20 @@ def _convolves_bf16() -> bool:
 
 
 def multiplies_bf16() -> bool:
-    """Say whether this CPU multiplies bfloat16 itself; torch computes with it on others, too, but slower than without.
+    """Return whether this CPU has instructions that multiply bfloat16; False if torch cannot report it.
 
-    Where torch does not tell, it does not.
+    On other CPUs torch supports bfloat16, too, but it is slower there than single precision.
     """
     if not _convolves_bf16():
         return False
     if platform.machine().lower() not in ("x86_64", "amd64"):
-        return True  # what torch calls supported is then the processor's own
+        return True  # on other architectures torch reports support only for CPUs with such instructions
     asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name)() for name in asked if hasattr(torch.cpu, name))
 
 
 class MaxPool:
-    """Maxima of windows without padding; the last ones may reach past the end."""
+    """Max pooling without padding; the last windows may reach past the end (``ceil_mode``)."""
 
     fills = False
 
@@ -232,7 +243,7 @@ class MaxPool:
         self.windows = tuple(windows)
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, memory: Memory) -> tuple[Tensor, ...]:
-        """Pool."""
+        """Pool the bottom."""
         return (self._pool(bottoms[0]) if out is None else _by_bands(bottoms[0], out, self.windows[0], self._pool),)
 
     def _pool(self, x: Tensor) -> Tensor:
@@ -240,13 +251,15 @@ class MaxPool:
 
 
 class Pooled:
-    """Convolution by ``Winograd``, and maxima of what it makes while the caches hold it; it is never there whole.
+    """Convolution by ``Winograd`` followed by max pooling, in bands that fit into the CPU's caches.
+
+    The result of the convolution is never stored as a whole.
 
     Args:
-        convolution: what is pooled.
-        pooling: windows side by side, that begin where what is convolved begins.
-        rows: pixels of a column of what is convolved.
-        columns: pixels of a row of it.
+        convolution: The convolution.
+        pooling: Max pooling with adjacent windows, the first of which starts at the first output of the convolution.
+        rows: Height of the convolution's output.
+        columns: Width of the convolution's output.
     """
 
     fills = True
@@ -259,7 +272,8 @@ class Pooled:
         """Convolve and pool."""
         assert out is not None
         (high, wide), x, made = self.size, bottoms[0], self.winograd
-        # Whole rows of tiles and of windows: as many as are convolved at a time anyway, or as the caches hold.
+        # A band has whole rows of tiles and of windows: as many as the convolution processes at a time, or as fit into
+        # the caches, whichever is more.
         least = math.lcm(made.outputs[0], self.stride)
         rows = max(made.rows(wide) * made.outputs[0], _BAND // (len(x) * made.num_output * wide))
         each = max(least, rows // least * least)
@@ -274,14 +288,14 @@ class Pooled:
 
 
 class Upsample:
-    """A deconvolution of each channel by itself with the same separable kernel: a matrix for each axis.
+    """Depthwise deconvolution with one separable kernel for all channels, as two matrix products, one per axis.
 
     Args:
-        taps: the kernel's factors, for the rows and the columns.
-        windows: of the rows and the columns.
-        bottom: the part that is read.
-        top: the part that is asked for.
-        bias: (C,) or None.
+        taps: The factors of the kernel along rows and columns.
+        windows: The windows along rows and columns.
+        bottom: The part of the bottom that is read.
+        top: The part of the top to compute.
+        bias: ``(C,)``, or None.
     """
 
     fills = False
@@ -296,14 +310,23 @@ class Upsample:
         self.bias = None if bias is None else bias.detach()[:, None, None]
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, memory: Memory) -> tuple[Tensor, ...]:
-        """Upsample."""
-        # The columns first: the larger product is then one of each channel, which torch does quicker than one of all.
+        """Upsample the bottom."""
+        # Columns first: the larger product is then batched by channel, which is faster in torch than one product.
         y = self.rows @ (bottoms[0].to(self.rows.dtype).contiguous() @ self.columns.T)
         return (_into(y if self.bias is None else y.add_(self.bias), out),)
 
 
 def _spread(taps: Tensor, window: Window, bottom: int, low: int, top: int, high: int) -> Tensor:
-    """Give (high, low): what each pixel of the bottom adds to each of the top."""
+    """Return a matrix ``(high, low)``: the weight with which each pixel of the bottom is added to each of the top.
+
+    Args:
+        taps: The factor of the kernel along this axis.
+        window: The window along this axis.
+        bottom: The first pixel of the bottom.
+        low: Number of pixels of the bottom.
+        top: The first pixel of the top.
+        high: Number of pixels of the top.
+    """
     pixels = torch.arange(high, device=taps.device)[:, None] + top
     tap = pixels + window.pad - (torch.arange(low, device=taps.device) + bottom) * window.stride
     index = tap // window.dilation
@@ -312,14 +335,15 @@ def _spread(taps: Tensor, window: Window, bottom: int, low: int, top: int, high:
 
 
 def separable(weight: Tensor, group: int) -> tuple[Tensor, Tensor] | None:
-    """Factor the kernel of a deconvolution, if it treats every channel by itself and all alike.
+    """Factor the kernel of a depthwise deconvolution, if it is separable and equal for all channels.
 
     Args:
-        weight: (C, O / group, kernel_h, kernel_w).
-        group: of the channels.
+        weight: ``(C, O / group, kernel_h, kernel_w)``.
+        group: Number of groups of channels.
 
     Returns:
-        Factors (kernel_h,) and (kernel_w,) whose products are the kernel, to rounding; None if there are none.
+        Factors ``(kernel_h,)`` and ``(kernel_w,)`` whose outer product equals the kernel up to rounding, or None if
+        there are no such factors.
     """
     weight = weight.detach()
     channels, outputs = weight.shape[0], weight.shape[1] * group

@@ -1,6 +1,6 @@
-"""The layers of a net in the form that is compiled: what each reads for a part of its top, and by which kernel.
+"""The layers of a net as ops: which part of the bottoms each part of the top depends on, and which kernel computes it.
 
-What nothing is known of is an ``Op``: it reads whole blobs and runs the layer's own forward.
+A layer without a compiled form is a plain ``Op``: it reads whole blobs and runs the layer's own forward.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from reproduction.fast.forms import Form
 from reproduction.fast.kernels import Kernel
 from reproduction.fast.regions import EVERYWHERE, NOTHING, POINT, Region, Span, inside, reached, read_by, whole
 
-_DECONVOLUTION = 4  # products of a convolution in the time of one product of a deconvolution
+_DECONVOLUTION = 4  # time of a product in torch's deconvolution, relative to one in its convolution
 PRECISIONS = ("exact", "winograd", "tf32", "bf16")  # the most exact first
 
-# Layers whose every output depends on its own pixel alone, whatever their bottoms.
+# Layers whose outputs depend only on the same pixel of their bottoms.
 _POINTWISE = frozenset(
     {"ReLU", "PReLU", "ELU", "Sigmoid", "TanH", "AbsVal", "Power", "Exp", "Log", "BNLL", "Clip", "Swish", "Eltwise"}
 )
 
 
 def in_effect(precision: str, device: str) -> str:
-    """Give the precision that a device has: the one asked for, or the next more exact one.
+    """Return ``precision`` if the device supports it, otherwise the next more exact precision that it supports.
 
     Args:
-        precision: one of ``PRECISIONS``.
-        device: the type of it, ``cpu`` or ``cuda``.
+        precision: One of ``PRECISIONS``.
+        device: Type of the device, ``cpu`` or ``cuda``.
     """
     has = {"exact", "tf32", "bf16"} if device == "cuda" else {"exact", "winograd"}
     if device == "cpu" and kernels.multiplies_bf16():
@@ -51,12 +51,13 @@ def in_effect(precision: str, device: str) -> str:
 
 
 def arithmetic(device: torch.device, precision: str, *, tune: bool) -> AbstractContextManager[None]:
-    """Let cuDNN compute in a precision.
+    """Return a context manager that sets cuDNN's flags for a precision.
 
     Args:
-        device: that is computed on; on the CPU there is nothing to set.
-        precision: one of ``PRECISIONS``.
-        tune: whether cuDNN may try which of its ways is the quickest: it takes long, and the last digits may change.
+        device: The device to compute on; on the CPU the context manager does nothing.
+        precision: One of ``PRECISIONS``.
+        tune: Let cuDNN benchmark its algorithms and use the fastest. This takes time, and the last digits of the
+            results may change.
     """
     if device.type != "cuda":
         return nullcontext()
@@ -66,20 +67,20 @@ def arithmetic(device: torch.device, precision: str, *, tune: bool) -> AbstractC
 
 
 def spatial(shape: Shape) -> Region:
-    """The whole of a blob (N, C, H, W)."""
+    """Return the region of all pixels of a blob ``(N, C, H, W)``."""
     return whole(shape[2]), whole(shape[3])
 
 
 @dataclass(frozen=True)
 class Op:
-    """A layer that is run as it is, over whole blobs.
+    """A layer that runs its own forward over whole blobs.
 
     Attributes:
-        name: of the layer, or of the layers that are run as one.
-        layer: it.
-        bottoms: what it reads: names of blobs, numbered where a layer overwrites one in place.
-        tops: what it makes.
-        how: how it is computed, in words.
+        name: Name of the layer.
+        layer: The layer.
+        bottoms: Names of the blobs that it reads, with a version number (``#2``) if a layer overwrites a blob in place.
+        tops: Names of the blobs that it computes, versioned in the same way.
+        how: Description of how it is computed.
     """
 
     name: str
@@ -88,23 +89,23 @@ class Op:
     tops: tuple[str, ...]
     how: str
 
-    partial: ClassVar[bool] = False  # whether any part of the one top can be computed; if not, all tops are, whole
+    partial: ClassVar[bool] = False  # whether a part of the (only) top can be computed; if not, all tops are computed
 
     @property
     def shrinks(self) -> bool:
-        """Whether the top is smaller than the bottoms: there borders are cheapest put together."""
+        """Whether the top is smaller than the bottoms, so that borders are cheaper to add to the top."""
         return False
 
     @property
     def fills(self) -> bool:
-        """Whether the kernel writes the top to its place, so that borders around it cost no copy."""
+        """Whether the kernel writes the top directly into a buffer, so that borders around it need no extra copy."""
         return False
 
     def shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
-        """Give the shapes of the tops.
+        """Return the shapes of the tops.
 
         Raises:
-            NetError: the bottoms do not fit the layer.
+            NetError: If the bottoms do not fit the layer.
         """
         try:
             return self.layer.shapes(list(bottoms))
@@ -112,43 +113,43 @@ class Op:
             raise error.at(place(self.layer.spec)) from None
 
     def reached(self, bottoms: Sequence[Region], top: Shape) -> Region:
-        """Give the part of the top that sees any of these parts of the bottoms."""
+        """Return the part of the top that depends on any of the given parts of the bottoms."""
         return spatial(top)
 
     def steady(self, bottoms: Sequence[Region], top: Shape) -> Region:
-        """Give a part of the top that is the same everywhere, where these parts of the bottoms are so."""
+        """Return a part of the top with equal pixels, given parts of the bottoms with equal pixels."""
         return NOTHING, NOTHING
 
     def reads(self, top: Region, bottoms: Sequence[Shape]) -> list[Region | None]:
-        """Give what a part of the top needs of each bottom, padding included; None where only the shape is read."""
+        """Return the part of each bottom that ``top`` needs, padding included; None if only the shape is read."""
         return [spatial(bottom) if len(bottom) == 4 else (NOTHING, NOTHING) for bottom in bottoms]
 
     def slack(self, top: Region) -> tuple[int, int]:
-        """Give rows and columns that the kernel reads past what it needs; zeros do."""
+        """Return how many extra rows and columns the kernel reads; they may hold zeros."""
         return 0, 0
 
     def products(self, bottoms: Sequence[Shape]) -> int:
-        """Count the products for each pixel of the top."""
+        """Return the number of products per pixel of the top; 0 if they are not counted."""
         return 0
 
     def kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
-        """Give what computes a part of the top from parts of the bottoms."""
+        """Return the kernel that computes the part ``top`` from the parts ``bottoms``."""
         return kernels.Plain(self.layer)
 
     def pays(self, made: Region, top: Region) -> bool:
-        """Return whether this form is quicker than ``as_it_is`` for a part of the top."""
+        """Return whether this op is faster than ``as_it_is`` for the part ``made`` of the top."""
         return True
 
     def time(self, made: Region) -> float:
-        """Estimate the time for each product against that of the layer's own forward."""
+        """Estimate the time per pixel of the top, relative to that of the layer's own forward."""
         return 1.0
 
     def effort(self, bottoms: Sequence[Shape]) -> float:
-        """Estimate the time of the layer's own forward for each pixel of the top, in products of a convolution."""
+        """Estimate the time of the layer's own forward per pixel of the top, in products of a convolution."""
         return self.products(bottoms)
 
     def told(self, made: Region) -> str:
-        """Return how a part of the top is computed, in words."""
+        """Return a description of how a part of the top is computed."""
         return self.how
 
     def as_it_is(self) -> Op:
@@ -158,13 +159,13 @@ class Op:
 
 @dataclass(frozen=True)
 class Local(Op):
-    """A layer of windows with weights that are everywhere the same, or without any.
+    """A layer that slides windows over its bottoms and has the same weights, if any, at every position.
 
     Attributes:
-        windows: of the rows and the columns.
-        runs: computes any part.
-        clipped: whether windows stop at the end of the blob, as in pooling, instead of seeing padding.
-        weights: products of each output pixel.
+        windows: The windows along rows and columns.
+        runs: The kernel for every part of the top; None means the layer's own forward.
+        clipped: Whether windows are clipped at the end of the blob, as in pooling, rather than reading padding.
+        weights: Number of products per pixel of the top.
     """
 
     windows: tuple[Window, Window] = (POINT, POINT)
@@ -176,16 +177,16 @@ class Local(Op):
 
     @property
     def shrinks(self) -> bool:
-        """Whether the windows move by more than a pixel."""
+        """Whether the stride along rows or columns is greater than 1."""
         return max(window.stride for window in self.windows) > 1
 
     @property
     def fills(self) -> bool:
-        """Whether its kernel does."""
+        """Whether the kernel writes the top directly into a buffer."""
         return self.runs is not None and self.runs.fills
 
     def reached(self, bottoms: Sequence[Region], top: Shape) -> Region:
-        """Join what the windows make of each bottom."""
+        """Return the smallest part that contains all outputs whose windows read the given part of any bottom."""
         parts = [tuple(map(reached, self.windows, bottom, top[2:])) for bottom in bottoms]
         rows, columns = parts[0]
         for part in parts[1:]:
@@ -193,7 +194,7 @@ class Local(Op):
         return rows, columns
 
     def steady(self, bottoms: Sequence[Region], top: Shape) -> Region:
-        """Take the windows that see steady pixels alone."""
+        """Return the outputs whose windows read only pixels of the given parts."""
         rows, columns = EVERYWHERE, EVERYWHERE
         for bottom in bottoms:
             part = tuple(map(inside, self.windows, bottom, top[2:]))
@@ -201,7 +202,7 @@ class Local(Op):
         return rows, columns
 
     def reads(self, top: Region, bottoms: Sequence[Shape]) -> list[Region | None]:
-        """Give what the windows see."""
+        """Return the pixels that the windows read."""
         found: list[Region | None] = []
         for bottom in bottoms:
             rows, columns = map(read_by, self.windows, top)
@@ -211,57 +212,57 @@ class Local(Op):
         return found
 
     def products(self, bottoms: Sequence[Shape]) -> int:
-        """Count the products for each pixel of the top."""
+        """Return the number of products per pixel of the top."""
         return self.weights
 
     def kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
-        """The same for all parts."""
+        """Return ``runs`` or the layer's own forward, for every part of the top."""
         return self.runs or kernels.Plain(self.layer)
 
 
 @dataclass(frozen=True)
 class Conv(Local):
-    """A convolution whose weights have forms that are quick for parts of its top, or for all of it.
+    """A convolution with kernels that may be faster than the layer's own forward.
 
     Attributes:
-        form: of the weights.
+        form: The kernels and their forms of the weights; always set.
     """
 
     form: Form | None = None
 
     @property
     def quick(self) -> Form:
-        """The form."""
+        """The attribute ``form``, which is never None."""
         assert self.form is not None
         return self.form
 
     @property
     def fills(self) -> bool:
-        """Whether there is Winograd's method, which writes tiles to their place."""
+        """Whether Winograd's method is available, which writes tiles directly into a buffer."""
         return self.quick.tile is not None
 
     def slack(self, top: Region) -> tuple[int, int]:
-        """Give those of the form."""
+        """Return how many extra rows and columns the kernel reads, because Winograd's tiles reach past the end."""
         return self.quick.slack(top)
 
     def kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
-        """Give that of the form."""
+        """Return the kernel that ``form`` chooses for the part ``top``."""
         return self.quick.kernel(top)
 
     def pays(self, made: Region, top: Region) -> bool:
-        """Return whether the form is quicker than the layer, or all there is."""
+        """Return whether the kernel is faster than the layer's own forward, or the only one with weights."""
         return self.quick.pays(made, top)
 
     def time(self, made: Region) -> float:
-        """Estimate that of the form."""
+        """Estimate the time of the kernel relative to the layer's own forward."""
         return self.quick.time(made)
 
     def told(self, made: Region) -> str:
-        """Return how the form computes, in words."""
+        """Return a description of the kernel."""
         return self.quick.how(made)
 
     def as_it_is(self) -> Op:
-        """Return the layer, with the ReLU that is part of the form."""
+        """Return the op that runs the layer's own forward, followed by the fused ReLU if there is one."""
         how = "as it is" + (" with ReLU" if self.quick.relu else "")
         return Kept(
             self.name, self.layer, self.bottoms, self.tops, how,
@@ -271,10 +272,12 @@ class Conv(Local):
 
 @dataclass(frozen=True)
 class Kept(Local):
-    """A convolution that the layer itself computes, all of it: parts of other layers can still be computed alone.
+    """A convolution that runs the layer's own forward over whole blobs.
+
+    Unlike a plain ``Op``, it has windows, so that parts of the layers around it can still be computed.
 
     Attributes:
-        relu: whether a ReLU follows.
+        relu: Whether a ReLU follows, which the kernel applies.
     """
 
     relu: bool = False
@@ -282,26 +285,26 @@ class Kept(Local):
     partial: ClassVar[bool] = False
 
     def reads(self, top: Region, bottoms: Sequence[Shape]) -> list[Region | None]:
-        """Give all of the bottom; the layer pads it."""
+        """Return the whole bottom, without padding, since the layer pads it."""
         return Op.reads(self, top, bottoms)
 
     def kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
-        """Give the layer."""
+        """Return the layer's own forward."""
         return kernels.Plain(self.layer, relu=self.relu)
 
     def as_it_is(self) -> Op:
-        """Return the op."""
+        """Return this op."""
         return self
 
 
 @dataclass(frozen=True)
 class Cut(Op):
-    """Crop along rows and columns."""
+    """A Crop layer along rows or columns, as a view of the bottom."""
 
     partial: ClassVar[bool] = True
 
     def reads(self, top: Region, bottoms: Sequence[Shape]) -> list[Region | None]:
-        """Give the same part, moved by the offsets."""
+        """Return the part shifted by the crop's offsets; only the shape of the second bottom is read."""
         assert isinstance(self.layer, Crop)
         moved = {axis: offset for axis, offset, _ in self.layer.cuts(*bottoms)}
         rows, columns = (
@@ -311,18 +314,18 @@ class Cut(Op):
         return [(rows, columns), None]
 
     def kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
-        """What was read is the cut."""
+        """Return a kernel that returns its bottom, since ``reads`` selects the cropped part."""
         return kernels.Same()
 
 
 @dataclass(frozen=True)
 class Up(Op):
-    """Deconvolution of each channel by itself with one separable kernel.
+    """A depthwise deconvolution with one separable kernel for all channels.
 
     Attributes:
-        windows: of the rows and the columns.
-        taps: the kernel's factors.
-        bias: (C,) or None.
+        windows: The windows along rows and columns.
+        taps: The factors of the kernel along rows and columns.
+        bias: ``(C,)``, or None.
     """
 
     windows: tuple[Window, Window] = (POINT, POINT)
@@ -332,35 +335,35 @@ class Up(Op):
     partial: ClassVar[bool] = True
 
     def reads(self, top: Region, bottoms: Sequence[Shape]) -> list[Region | None]:
-        """Give the pixels that are spread over this part."""
+        """Return the pixels of the bottom that contribute to the part ``top``."""
         rows, columns = map(reached, self.windows, top, bottoms[0][2:])
         return [(rows, columns)]
 
     def effort(self, bottoms: Sequence[Shape]) -> float:
-        """Estimate the time of the layer: torch takes a few times as long for a product as in a convolution."""
+        """Estimate the time of the layer: a product takes torch several times as long as in a convolution."""
         return _DECONVOLUTION * self.layer.blobs[0].numel() / math.prod(window.stride for window in self.windows)
 
     def time(self, made: Region) -> float:
-        """Return 0: against the layer the products of matrices are nothing."""
+        """Return 0, since the time of the matrix products is negligible compared with that of the layer."""
         return 0.0
 
     def kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
-        """Make the matrices for this part."""
+        """Return the kernel with the matrices for this part."""
         assert self.taps is not None
         return kernels.Upsample(self.taps, self.windows, bottoms[0], top, self.bias)
 
 
 def build(net: Net, precision: str) -> tuple[list[Op], dict[str, str]]:
-    """List the net's layers as ops.
+    """Convert the layers of a net to ops.
 
-    Dropout and Split are names for their bottoms; a ReLU that works in place is part of the convolution before it.
+    The tops of Dropout and Split are aliases of their bottoms. An in-place ReLU is fused into a convolution before it.
 
     Args:
-        net: in phase TEST.
-        precision: one of ``PRECISIONS``.
+        net: The net, in phase TEST.
+        precision: One of ``PRECISIONS``.
 
     Returns:
-        The ops in order, and for each blob's name that of its last values.
+        The ops in order, and the versioned name of each blob's last values by the blob's name.
     """
     made: list[Op] = []
     now: dict[str, str] = {name: name for name in net.inputs}
@@ -382,7 +385,7 @@ def build(net: Net, precision: str) -> tuple[list[Op], dict[str, str]]:
 
 
 def _relus(nodes: list[tuple[Node, Layer]]) -> dict[int, int]:
-    """Find the convolutions whose only reader is a ReLU that works in place: index of the node -> that of the ReLU."""
+    """Return the convolutions followed by an in-place ReLU: index of the convolution's node -> index of the ReLU's."""
     found = {}
     for i, (node, _) in enumerate(nodes):
         if node.type != "Convolution" or len(node.tops) != 1:
@@ -396,7 +399,7 @@ def _relus(nodes: list[tuple[Node, Layer]]) -> dict[int, int]:
 
 
 def _special(op: Op, node: Node, precision: str, *, relu: bool) -> Op:
-    """Take a faster form of the op, if it is sure to be the same."""
+    """Return a faster equivalent of the op if one exists, otherwise the op."""
     layer = op.layer
     plain = Local(op.name, layer, op.bottoms, op.tops, op.how)
     if isinstance(layer, Convolution) and len(op.bottoms) == 1 and layer.axis == 1 and len(layer.windows) == 2:

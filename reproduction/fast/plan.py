@@ -1,9 +1,10 @@
-"""What is computed for inputs of one size: which part of which blob, and where the rest comes from.
+"""Plan the computation for one input size: which part of each blob is computed, and where the rest comes from.
 
-The published nets pad the image by 100 pixels. What no pixel of the image reaches is the same for every image: it is
-what the net makes of an image of zeros, since the padding is zeros too. Away from the edges it is the same everywhere,
-so that a small image of zeros shows all there is to see. It is computed once and frames what is computed for each
-image. The padding of the later layers, zeros, is put around their bottoms in the same way.
+The published nets pad the image by 100 pixels. Regions of a blob that no pixel of the image reaches are the same for
+every image, and equal the result for an image of zeros, since the padding is zeros, too. Away from the edges, all
+pixels of that result are equal, so that it can be computed once from a small image of zeros. For each image, only the
+other pixels are computed; the constant regions are copied around them as a frame. The zero padding of the later layers
+is added to their bottoms in the same way.
 """
 
 from __future__ import annotations
@@ -21,22 +22,22 @@ from reproduction.fast.kernels import Kernel, MaxPool, Minimal, Pooled
 from reproduction.fast.ops import Op, spatial
 from reproduction.fast.regions import EVERYWHERE, NOTHING, Region, Span
 
-# Of the time of the net as it is: what a plan must save to be worth its own cost, which estimates leave out.
+# A plan is used if its estimated time is at most this fraction of the net's; estimates omit the costs of the plan.
 WORTH = 0.8
 
 Slices = tuple[slice, slice]
-# What goes around the part of a blob that is made: places in the buffer, and (1, C, h, w), or None for zeros.
+# The frame around the computed part of a blob: slices of the buffer, and their values (1, C, h, w) or None for zeros.
 Frame = list[tuple[Slices, Tensor | None]]
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What is known of each blob before anything is asked for.
+    """Facts about each blob for one input size.
 
     Attributes:
-        shapes: of the blobs.
-        reached: the part that depends on the inputs.
-        steady: a part that, for inputs of zeros, is the same everywhere.
+        shapes: The shape of each blob.
+        reached: The part of each blob that depends on the inputs.
+        steady: A part of each blob whose pixels are all equal if the inputs are zeros.
     """
 
     shapes: dict[str, Shape]
@@ -45,10 +46,10 @@ class Survey:
 
     @classmethod
     def of(cls, ops: Sequence[Op], inputs: Mapping[str, Shape]) -> Survey:
-        """Go through the layers.
+        """Compute the facts for inputs of the given shapes.
 
         Raises:
-            NetError: the inputs do not fit the net.
+            NetError: If the inputs do not fit the net.
         """
         shapes, reached, steady = dict(inputs), {}, {}
         for name, shape in inputs.items():
@@ -67,7 +68,7 @@ class Survey:
         return cls(shapes, reached, steady)
 
     def distinct(self, blob: str) -> tuple[int, ...]:
-        """Count the rows and columns of which the net computes each: what the inputs reach, and the edges.
+        """Return how many rows and columns the uncompiled net computes: those that the inputs reach, and the edges.
 
         Source: ``caffe.layers.borders``, which computes rows that repeat once.
         """
@@ -78,19 +79,19 @@ class Survey:
         return tuple(min(size, span.size + before + after) for span, size, before, after in pairs)
 
     def margins(self, blob: str) -> tuple[int, ...]:
-        """Count the pixels at either end of each axis that are not steady."""
+        """Return the number of pixels outside of ``steady``, as (top, bottom, left, right)."""
         ends = zip(self.steady[blob], self.shapes[blob][2:], strict=True)
         return tuple(count for span, size in ends for count in (span.start, size - span.stop))
 
 
 @dataclass
 class Part:
-    """The part of a blob that a plan holds.
+    """The part of a blob that a plan computes and stores.
 
     Attributes:
-        needed: what is read of it, padding included.
-        made: what is computed of it.
-        held: what there is memory for; what is neither made nor of the blob is zeros.
+        needed: The pixels that are read, padding included.
+        made: The pixels that are computed.
+        held: The pixels that are stored; those outside of the blob are zeros.
     """
 
     needed: Region = (NOTHING, NOTHING)
@@ -98,23 +99,23 @@ class Part:
     held: Region = (NOTHING, NOTHING)
 
     def read(self, region: Region, slack: tuple[int, int]) -> None:
-        """Note that a reader needs a part, and looks at some pixels more."""
+        """Extend the part for a reader that needs ``region`` and reads ``slack`` more rows and columns."""
         self.needed = _hull(self.needed, region)
         self.held = _hull(self.held, _longer(region, slack))
 
 
 @dataclass
 class Step:
-    """A kernel, what it reads, and the buffer that it writes to.
+    """One step of a plan: a kernel, what it reads and what it computes.
 
     Attributes:
-        op: what is computed.
-        kernel: computes it.
-        reads: blobs, and the rows and columns of what is held of them; None for all.
-        parts: of the tops; None where blobs have other than four axes.
-        frames: of the tops.
-        last: blobs that nobody reads after this step.
-        before: the step that is taken at once with this one, and keeps no blob of its own.
+        op: The op.
+        kernel: The kernel that computes the tops.
+        reads: Names of the blobs to read, with the slices of their stored parts; None reads all that is stored.
+        parts: The part of each top; None for blobs that do not have four axes.
+        frames: The frame of each top.
+        last: Names of the blobs that no later step reads.
+        before: The step that is merged into this one and whose top is not stored, or None.
     """
 
     op: Op
@@ -128,16 +129,16 @@ class Step:
 
 @dataclass
 class Plan:
-    """The steps for one size of inputs.
+    """The steps for one input size.
 
     Attributes:
-        survey: of the blobs.
-        parts: of each blob with four axes.
-        steps: in order.
-        feeds: the frames of the inputs.
-        wanted: the blobs that are asked for.
-        products: how many there are in all, for one image.
-        borrowed: blobs whose frame is that of an image of zeros.
+        survey: Facts about the blobs.
+        parts: The part of each blob with four axes.
+        wanted: Names of the requested blobs.
+        steps: The steps, in order.
+        feeds: The frame of each input.
+        products: Total number of products for one image.
+        borrowed: Names of the blobs whose frame contains values from an image of zeros.
     """
 
     survey: Survey
@@ -150,7 +151,7 @@ class Plan:
 
 
 def needed(ops: Sequence[Op], wanted: Iterable[str]) -> list[Op]:
-    """List the ops that these blobs depend on, in order."""
+    """Return the ops that the blobs ``wanted`` depend on, in order."""
     names, picked = set(wanted), []
     for op in reversed(ops):
         if names.intersection(op.tops):
@@ -160,16 +161,20 @@ def needed(ops: Sequence[Op], wanted: Iterable[str]) -> list[Op]:
 
 
 def divide(ops: Sequence[Op], survey: Survey, wanted: Iterable[str], *, borrow: bool) -> dict[str, Part]:
-    """Decide which part of each blob is made and held.
+    """Choose the part of each blob to compute and to store.
 
     Args:
-        ops: those that are needed.
-        survey: of their blobs.
-        wanted: blobs that are asked for, whole.
-        borrow: whether frames may come from an image of zeros.
+        ops: The needed ops, in order.
+        survey: Facts about their blobs.
+        wanted: Names of the requested blobs, which are stored completely.
+        borrow: Whether frames may contain values from an image of zeros.
+
+    Returns:
+        The part of each blob with four axes, by name.
     """
     wanted = set(wanted)
-    pooled = {bottom for op in ops if op.shrinks for bottom in op.bottoms}  # there the pooling puts them together
+    # A frame around the smaller top of a pooling is cheaper than one around its bottom.
+    pooled = {bottom for op in ops if op.shrinks for bottom in op.bottoms}
     framed = wanted | {top for op in ops for top in op.tops if op.shrinks or (op.fills and top not in pooled)}
     parts = {name: Part() for name, shape in survey.shapes.items() if len(shape) == 4}
     for name in wanted & parts.keys():
@@ -195,15 +200,19 @@ def divide(ops: Sequence[Op], survey: Survey, wanted: Iterable[str], *, borrow: 
 def settle(
     ops: Sequence[Op], survey: Survey, wanted: Iterable[str], *, borrow: bool
 ) -> tuple[list[Op], dict[str, Part]]:
-    """Choose for each op whether its layer runs as it is, and decide which part of each blob is made and held.
+    """Choose which ops run uncompiled, and the part of each blob to compute and to store.
 
-    A layer that runs as it is reads all of its bottom, which then is made in full; its own maker may pay no more.
+    An uncompiled layer reads its whole bottom, which must then be computed completely. The op before it may then no
+    longer be faster than its layer, so that the choice is repeated until nothing changes.
 
     Args:
-        ops: those that are needed.
-        survey: of their blobs.
-        wanted: blobs that are asked for, whole.
-        borrow: whether frames may come from an image of zeros.
+        ops: The needed ops, in order.
+        survey: Facts about their blobs.
+        wanted: Names of the requested blobs, which are stored completely.
+        borrow: Whether frames may contain values from an image of zeros.
+
+    Returns:
+        The chosen ops, and the part of each blob by name.
     """
     settled, wanted = list(ops), list(wanted)
     while True:
@@ -220,12 +229,12 @@ def _pays(op: Op, survey: Survey, parts: Mapping[str, Part]) -> bool:
 
 
 def worthwhile(ops: Sequence[Op], survey: Survey, parts: Mapping[str, Part]) -> bool:
-    """Return whether a plan is sure to be quicker than the net as it is, which computes rows that repeat once.
+    """Return whether a plan is certain to be faster than the uncompiled net, which computes repeated rows only once.
 
     Args:
-        ops: settled.
-        survey: of their blobs.
-        parts: of the blobs.
+        ops: The ops that ``settle`` chose.
+        survey: Facts about their blobs.
+        parts: The part of each blob.
     """
     whole = planned = 0.0
     for op in ops:
@@ -238,7 +247,7 @@ def worthwhile(ops: Sequence[Op], survey: Survey, parts: Mapping[str, Part]) -> 
 
 
 def _made(op: Op, top: str, survey: Survey, part: Part, *, borrow: bool) -> Region:
-    """Decide which part of a top is made: what is needed of the blob, or what of that the inputs reach."""
+    """Return the part of a top to compute: the needed pixels or, with ``borrow``, those of them that inputs reach."""
     needed = _meet(part.needed, spatial(survey.shapes[top]))
     inner = _meet(needed, survey.reached[top])
     borrow &= op.partial and all(span.size for span in survey.steady[top])
@@ -246,14 +255,14 @@ def _made(op: Op, top: str, survey: Survey, part: Part, *, borrow: bool) -> Regi
 
 
 def borrowers(survey: Survey, parts: Mapping[str, Part]) -> list[str]:
-    """List the blobs of which more of the blob itself is needed than is made."""
+    """Return the names of the blobs that need pixels from an image of zeros: not all needed pixels are computed."""
     return [
         name for name, part in parts.items() if not _within(_meet(part.needed, spatial(survey.shapes[name])), part.made)
     ]
 
 
 def products(ops: Sequence[Op], survey: Survey, parts: Mapping[str, Part]) -> int:
-    """Count the products of one image."""
+    """Return the number of products for one image."""
     total = 0
     for op in ops:
         each = op.products([survey.shapes[bottom] for bottom in op.bottoms])
@@ -264,13 +273,16 @@ def products(ops: Sequence[Op], survey: Survey, parts: Mapping[str, Part]) -> in
 
 
 def stretch(blank: Tensor, survey: Survey, blob: str, region: Region) -> Tensor:
-    """Show a part of what the net makes of zeros.
+    """Expand a region of a blob's values for an image of zeros, the inverse of ``squeeze``.
 
     Args:
-        blank: (1, C, h, w): the margins of the blob, and one steady row and column between them.
-        survey: of the size that is asked for.
-        blob: which.
-        region: within the blob.
+        blank: ``(1, C, h, w)``: the margins of the blob, and one steady row and column between them.
+        survey: Facts for the requested input size.
+        blob: Name of the blob.
+        region: The region within the blob.
+
+    Returns:
+        The values of the region, ``(1, C, rows, columns)``.
     """
     for axis, (span, steady) in enumerate(zip(region, survey.steady[blob], strict=True), 2):
         places = torch.arange(span.start, span.stop, device=blank.device)
@@ -281,7 +293,7 @@ def stretch(blank: Tensor, survey: Survey, blob: str, region: Region) -> Tensor:
 
 
 def squeeze(found: Tensor, survey: Survey, blob: str) -> Tensor:
-    """Keep the margins and one steady row and column between them, the opposite of ``stretch``."""
+    """Return the margins of a blob and one steady row and column between them; ``stretch`` expands the result."""
     for axis, (steady, size) in enumerate(zip(survey.steady[blob], survey.shapes[blob][2:], strict=True), 2):
         kept = [*range(steady.start + 1), *range(steady.stop, size)]
         found = found.index_select(axis, torch.tensor(kept, device=found.device))
@@ -295,14 +307,14 @@ def make(
     parts: dict[str, Part],
     blanks: Mapping[str, Tensor],
 ) -> Plan:
-    """Write the steps.
+    """Build the plan.
 
     Args:
-        ops: those that are needed.
-        survey: of their blobs.
-        wanted: blobs that are asked for.
-        parts: of the blobs.
-        blanks: for ``stretch``, of the blobs in ``borrowers``.
+        ops: The ops, in order.
+        survey: Facts about their blobs.
+        wanted: Names of the requested blobs.
+        parts: The part of each blob.
+        blanks: Compressed values for an image of zeros (see ``squeeze``), for the blobs in ``borrowers``.
     """
     steps = []
     for op in ops:
@@ -337,7 +349,7 @@ def make(
 
 
 def _join(steps: Iterable[Step], wanted: Iterable[str]) -> list[Step]:
-    """Pool while convolving, where a pooling is all that reads a convolution."""
+    """Merge each max pooling with the convolution before it, if nothing else reads the convolution's top."""
     steps = list(steps)
     read = Counter([*wanted, *(bottom for step in steps for bottom in step.op.bottoms)])
     joined: list[Step] = []
@@ -352,7 +364,11 @@ def _join(steps: Iterable[Step], wanted: Iterable[str]) -> list[Step]:
 
 
 def _pooled(before: Step, step: Step) -> Pooled | None:
-    """Make one kernel of two, if windows that lie side by side see what was just convolved, and all of it."""
+    """Return a kernel that convolves and pools, or None if the two steps cannot be merged.
+
+    The windows of the pooling must be adjacent and start with the first computed pixel, and the top of the convolution
+    must have no frame.
+    """
     part, top = before.parts[0], step.parts[0]
     if not isinstance(before.kernel, Minimal) or not isinstance(step.kernel, MaxPool) or not part or not top:
         return None
@@ -367,7 +383,7 @@ def _pooled(before: Step, step: Step) -> Pooled | None:
 
 
 def _frame(name: str, part: Part, survey: Survey, blanks: Mapping[str, Tensor]) -> Frame:
-    """List what goes around the part that is made: zeros, and over them what is borrowed."""
+    """Return the frame of a blob: zeros for its padding, and values from an image of zeros for its other pixels."""
     inner = _meet(part.needed, spatial(survey.shapes[name]))
     frame: Frame = [(place(strip, part.held), None) for strip in _strips(part.held, inner)]
     for strip in _strips(inner, part.made):
@@ -376,7 +392,7 @@ def _frame(name: str, part: Part, survey: Survey, blanks: Mapping[str, Tensor]) 
 
 
 def _strips(outer: Region, inner: Region) -> list[Region]:
-    """Divide what lies around a rectangle in another: above, below, left, right."""
+    """Divide ``outer`` without ``inner`` into rectangles: above, below, left and right of ``inner``."""
     (top, left), (rows, columns) = outer, inner
     found = [
         (Span(top.start, rows.start), left),
@@ -388,7 +404,7 @@ def _strips(outer: Region, inner: Region) -> list[Region]:
 
 
 def place(region: Region, held: Region) -> Slices:
-    """Say where a part lies in a buffer that holds another."""
+    """Return the slices that select ``region`` in a buffer with the pixels of ``held``."""
     return region[0].within(held[0]), region[1].within(held[1])
 
 
@@ -405,7 +421,10 @@ def _within(a: Region, b: Region) -> bool:
 
 
 def _touching(region: Region, blob: Region) -> Region:
-    """Give a part a pixel of the blob where it lies in the padding alone, so that there is a blob to surround."""
+    """Extend a region that lies entirely in the padding to the nearest pixel of the blob.
+
+    At least one pixel is then computed, which the frame can surround.
+    """
     spans = []
     for span, whole in zip(region, blob, strict=True):
         nearest = min(max(span.start, whole.start), whole.stop - 1)
