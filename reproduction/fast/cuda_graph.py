@@ -23,8 +23,8 @@ class Recording:
     Raises:
         RuntimeError: If the function performs an operation that cannot be recorded.
 
-    Source: torch's notes on CUDA semantics, "CUDA Graphs": inputs and outputs keep their places in memory, what goes
-    before a recording runs on a stream of its own, and recordings may share a pool if they take turns.
+    Source: torch's notes on CUDA semantics, "CUDA Graphs": inputs and outputs keep their addresses, the warm-up before
+    a recording runs on a side stream, and recordings may share a pool if they do not run at the same time.
     """
 
     def __init__(self, function: Callable[[Blobs], Blobs], inputs: Blobs, pool: Any):

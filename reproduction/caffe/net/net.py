@@ -179,6 +179,7 @@ class Net(nn.Module):
             layer.reshaped[name] = (owner_layer, owner_name, mine)
 
     def _allow_in_place(self) -> None:
+        # A layer may overwrite its bottom if the backward of the layer before does not read that blob.
         free: set[str] = set()
         for node in self.graph.nodes:
             if node.is_slot:
@@ -218,6 +219,7 @@ class Net(nn.Module):
         nodes = self.graph.nodes if blobs is None else self.graph.needed(wanted)
         fed = self.feed(found, wanted, nodes)
         keep = set(wanted)
+        # Repeated rows and columns of blobs are computed once; requested blobs are expanded at the end.
         values = {name: x if name in keep else borders.once(x) for name, x in fed.items()}
         for node in nodes:
             if node.is_slot:
@@ -228,11 +230,7 @@ class Net(nn.Module):
         return {name: borders.whole(values[name]) for name in wanted}
 
     def run(self, node: Node, bottoms: list[Tensor]) -> tuple[Tensor, ...]:
-        """Run one layer and return its tops.
-
-        Args:
-            node: The layer's node in the graph; it must not be an input slot.
-            bottoms: One tensor per bottom.
+        """Run the layer of a node, which must not be an input slot, and return its tops.
 
         Raises:
             NetError: If the bottoms do not fit the layer.

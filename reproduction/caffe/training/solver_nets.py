@@ -154,6 +154,7 @@ def _net(source: str | NetParameter, base: StrPath, legacy_crop: bool) -> NetPar
 
 
 def _in_state(net: NetParameter, phase: Phase, over: NetState) -> NetParameter:
+    # The solver's state overrides the net's own state, which overrides the phase.
     state = NetState(phase=phase)
     state.merge(net.state)
     state.merge(over)
