@@ -13,7 +13,7 @@ from reproduction.fast import kernels
 from reproduction.fast.regions import Region
 from reproduction.fast.winograd import Winograd
 
-# For each precision: kernel size -> outputs of a Winograd tile along rows and columns.
+# For each precision: kernel size -> outputs of a Winograd tile along rows and columns. Other kernels use no tiles.
 TILES: dict[str, dict[int, tuple[int, int]]] = {
     "exact": {3: (4, 4), 6: (3, 1), 7: (3, 1)},
     "winograd": {3: (4, 4), 5: (4, 4), 6: (3, 1), 7: (2, 2)},

@@ -194,7 +194,7 @@ def _write_hdf5(state: SolverState, raw: BinaryIO) -> None:
 
     with hdf5.into(raw) as file:
         file.create_dataset("iter", data=np.array([state.iter], np.int32))
-        # Caffe: Caffe reads learned_net as a C string, so that it must end with a zero byte (hdf5.cpp L101-L109).
+        # Caffe: `learned_net` is read as a C string, so that it must end with a zero byte (hdf5.cpp L101-L109).
         name = state.learned_net.encode("utf-8", "surrogateescape")
         kind = h5py.h5t.C_S1.copy()
         kind.set_size(len(name) + 1)
