@@ -1,4 +1,4 @@
-"""Every layer type of Caffe that computes something: one class each, named as the prototxt's ``type``."""
+"""The layer types of Caffe: one class for each, named after its ``type`` in the prototxt."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _by_type(layers: list[type[Layer]]) -> dict[str, type[Layer]]:
 
 LAYERS: dict[str, type[Layer]] = _by_type([layer for room in _ROOMS for layer in room])
 
-# Types that Caffe knows and that do not run here, but may be fed: what they read.
+# Caffe's data layers that are not implemented, with the reason; a net that has one runs if the caller feeds its tops.
 UNSUPPORTED: dict[str, str] = {
     "Data": "LMDB and LevelDB databases are not read here, so its tops must be fed",
     "WindowData": "R-CNN's window files are not read here, so its tops must be fed",

@@ -1,4 +1,4 @@
-"""What every Caffe layer type is: a class named as the prototxt's ``type``, with its whole meaning in one place."""
+"""The base class of all layer types; each subclass is named after its ``type`` in the prototxt."""
 
 from __future__ import annotations
 
@@ -17,46 +17,50 @@ from reproduction.caffe.layers.quick.borders import AnyBlob, whole
 from reproduction.caffe.schema import FillerParameter, LayerParameter, Message, ParamSpec
 from reproduction.caffe.schema.message import UINT32
 
-# Fields that every layer honours (the graph or the net reads them), whatever its type.
+# Fields that the graph or the net reads for layers of every type.
 COMMON = frozenset(
     ["name", "type", "bottom", "top", "phase", "loss_weight", "param", "blobs", "propagate_down", "include", "exclude"]
 )  # fmt: skip
 
-# Fields that choose an implementation or a log, and never change a result.
+# Fields that select an implementation or switch logging on, and do not change results.
 NO_EFFECT = frozenset({"engine", "force_nd_im2col", "share_in_parallel", "debug_info", "stable_prod_grad"})
 
 
 class Layer(nn.Module):
     """One layer of a net.
 
-    A subclass says which fields it honours, how many bottoms and tops it takes, which parameter blobs it has, the
-    shapes of its tops and their values. A field that Caffe reads is honoured or an error; one that Caffe itself
-    ignores in layers of this type is a warning.
+    A subclass declares the fields that it reads and the numbers of bottoms and tops that it accepts. It creates its
+    parameter blobs in ``setup``, and computes the shapes of its tops in ``shapes`` and their values in ``forward``. A
+    field that Caffe refuses in layers of this type raises ``NetError``; a field that Caffe ignores in them causes a
+    warning.
 
     Attributes:
-        reads: the honoured fields as ``param.field``, e.g. ``pooling_param.kernel_size``.
-        refuses: the fields with which Caffe refuses a layer of this type, in the same form, or ``param`` alone.
-        bottoms: least and greatest number of bottoms; None for no limit.
-        tops: least and greatest number of tops; None for no limit.
-        paired: whether there must be as many tops as bottoms (Caffe's EqualNumBottomTopBlobs).
-        is_loss: whether the first top has loss weight 1 unless the prototxt says otherwise.
-        differentiable: which bottoms a gradient may reach; None for all. Labels are never among them.
-        spec: the layer's message, upgraded.
-        generator: the source of random numbers for fillers and dropout; None is torch's own.
-        changes_blobs: whether a forward in training writes the layer's own blobs; its gradient does not read them.
-        in_place_values: whether Caffe computes the right values in place.
-        in_place_gradient: whether it passes on the gradient of these values in place.
-        positive: whether no value of the top is below 0.
-        can_overwrite: whether the layer can compute its top in the memory of its bottom, and its gradient from it.
-        top_is_free: whether the top is memory of its own that the layer's gradient does not need, so that the next
-            layer may overwrite it.
-        inplace: whether the net lets the layer compute its top in the memory of its bottom: the prototxt names them
-            alike, and the layer before has a free top.
-        in_blas_order: whether to add products in the order of Caffe's BLAS; see ``blas``.
-        reshaped: parameters of other layers that this one reads in another shape, by its own name for them: the layer,
-            its name for the parameter, and the shape here. A view made once would not follow a copy of the net.
-        totals: gradients of the parameters by number, to which a backward in that order adds, as Caffe's does. It takes
-            them out, and what it returns for these parameters are the sums.
+        reads: The fields that the layer uses, as ``param.field``, e.g. ``pooling_param.kernel_size``.
+        refuses: The fields that Caffe refuses in a layer of this type, as ``param.field``, or ``param`` for the whole
+            message.
+        bottoms: Minimum and maximum number of bottoms; a maximum of None means no limit.
+        tops: Minimum and maximum number of tops; a maximum of None means no limit.
+        paired: Whether there must be as many tops as bottoms (Caffe's EqualNumBottomTopBlobs).
+        is_loss: Whether the loss weight of the first top is 1 by default.
+        differentiable: Indices of the bottoms that receive a gradient; None for all of them.
+        spec: The layer's message, after the upgrades of ``formats.upgrade``.
+        generator: The random number generator for fillers and dropout; None for torch's default generator.
+        changes_blobs: Whether the forward pass in training writes to the layer's blobs, as that of BatchNorm does. The
+            backward pass must not read them.
+        in_place_values: Whether Caffe's values are correct if the layer works in place.
+        in_place_gradient: Whether Caffe's gradient is that of these values if the layer works in place.
+        positive: Whether all values of the top are at least 0.
+        can_overwrite: Whether the layer can write its top to the memory of its bottom and compute the gradient from it.
+        top_is_free: Whether the next layer may overwrite the top: it does not share memory with a bottom, and the
+            backward pass of this layer does not read it.
+        inplace: Whether to write the top to the memory of the bottom. The net sets it if the prototxt gives both the
+            same name and the top of the layer before is free.
+        in_blas_order: Whether to add up products in the order of Caffe's BLAS; see ``exact.blas``.
+        reshaped: Parameters of other layers that this layer reads in another shape. Maps the name of the parameter here
+            to its layer, its name there and the shape here. The view is made at each access, because a stored one would
+            still refer to the old parameter after a deep copy of the net.
+        totals: Accumulated gradients of the parameters, by index. If ``in_blas_order`` is set, the backward pass
+            removes an entry, adds to it as Caffe does, and returns the sum as the gradient of that parameter.
 
     Source: BVLC/caffe@9b89154 include/caffe/layer.hpp.
     """
@@ -90,13 +94,13 @@ class Layer(nn.Module):
         self.setup(list(bottoms))
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Read the parameters and make the blobs; the shapes are those of the first forward."""
+        """Read the message and create the parameter blobs for bottoms of the given shapes."""
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Give the shapes of the tops for these shapes of the bottoms.
+        """Return the shapes of the tops for the given shapes of the bottoms.
 
         Raises:
-            NetError: the bottoms do not fit the layer; the net adds the layer's name.
+            NetError: If the bottoms do not fit the layer. The net adds the layer's name to the error.
         """
         raise NotImplementedError(type(self).__name__)
 
@@ -105,7 +109,10 @@ class Layer(nn.Module):
         raise NotImplementedError(type(self).__name__)
 
     def run(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...]:
-        """Compute the tops from blobs whose rows and columns may repeat; hooks see whole ones."""
+        """Compute the tops from bottoms that may be ``Repeated`` blobs.
+
+        A layer that has hooks is called with full tensors, so that the hooks see them.
+        """
         if not torch.compiler.is_exporting() and any(0 in x.shape for x in bottoms):
             shapes = self.shapes([tuple(x.shape) for x in bottoms])
             if shapes and all(0 in shape for shape in shapes):
@@ -116,47 +123,47 @@ class Layer(nn.Module):
 
     @staticmethod
     def _empty(tops: list[Shape], bottoms: list[Tensor]) -> tuple[Tensor, ...]:
-        """Return tops without values, as Caffe's loops over no images do; torch refuses many such sizes."""
+        """Return empty tops, as Caffe does for empty bottoms; many functions of torch raise an error for such sizes."""
         gradient = sum((x.sum() * 0 for x in bottoms[1:]), bottoms[0].sum() * 0)
         return tuple(bottoms[0].new_zeros(top) + gradient for top in tops)
 
     def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...] | None:
-        """Compute tops whose rows and columns may repeat as the bottoms' do; None where they have to be whole."""
+        """Compute the tops as ``Repeated`` blobs, or return None if the layer needs full tensors."""
         return None
 
     def shares(self) -> tuple[bool, bool]:
-        """Say whether in Caffe the tops are the first bottom's own memory: of the values, and of the gradient.
+        """Return whether Caffe's tops share the memory of the first bottom: for the values, and for the gradient.
 
-        For a layer without bottoms it is the memory of the first parameter.
+        For a layer without bottoms, it is the memory of the first parameter.
         """
         return False, False
 
     def sets_gradient(self, index: int, bottoms: list[Shape]) -> bool:
-        """Return whether Caffe's backward overwrites the gradient of parameter ``index`` instead of adding to it.
+        """Return whether Caffe's backward pass overwrites the gradient of a parameter instead of adding to it.
 
-        Caffe's solver, and ``import caffe``, follow it; autograd's gradients always add up.
+        The solver and the ``import caffe`` interface do the same; autograd always accumulates gradients.
 
         Args:
-            index: number of the parameter.
-            bottoms: shapes of the bottoms.
+            index: Index of the parameter.
+            bottoms: Shapes of the bottoms.
         """
         return False
 
     def rereads(self) -> Rereads:
-        """Return which values Caffe's backward reads again; where that is not known, none."""
+        """Return which values Caffe's backward pass reads; ``Rereads.NOTHING`` unless the layer states otherwise."""
         return Rereads.NOTHING
 
     def keeps(self) -> Keeps:
-        """Return what the layer leaves in place of the values that it overwrites."""
+        """Return what can still be read from the top about the values that the layer overwrites in place."""
         return Keeps.NOTHING
 
     @property
     def param_specs(self) -> list[ParamSpec]:
-        """How each parameter learns as far as the layer's own message says; Caffe's defaults for the rest."""
+        """The ``param`` message (lr_mult, decay_mult, name) of each parameter; Caffe's defaults where there is none."""
         return [*self.spec.param, *(ParamSpec() for _ in self.blob_names[len(self.spec.param) :])]
 
     def __getattr__(self, name: str) -> Any:
-        """Return a view of another layer's parameter; all other names are those of ``nn.Module``."""
+        """Return the view of another layer's parameter for names in ``reshaped``; otherwise as ``nn.Module``."""
         if name in self.__dict__.get("reshaped", ()):
             owner, its_name, shape = self.reshaped[name]
             return getattr(owner, its_name).view(shape)
@@ -164,14 +171,18 @@ class Layer(nn.Module):
 
     @property
     def blobs(self) -> list[Tensor]:
-        """The parameter blobs in Caffe's order: ``weight``, ``bias``, ``2``, ``3`` ..."""
+        """The parameter blobs in Caffe's order. Their names are ``weight``, ``bias``, ``2``, ``3`` ..."""
         return [getattr(self, name) for name in self.blob_names]
 
     def add_blob(self, shape: Shape, filler: FillerParameter | None = None) -> nn.Parameter:
-        """Append a parameter blob, filled as the filler says; Caffe's default filler is the constant zero.
+        """Append a parameter blob, initialize it and return it.
+
+        Args:
+            shape: The shape of the blob.
+            filler: The filler; None for zeros, Caffe's default.
 
         Raises:
-            NetError: there is not memory enough, or the filler cannot fill the shape.
+            NetError: If the blob is larger than Caffe allows, does not fit in memory or cannot be filled.
         """
         index = len(self.blob_names)
         name = ("weight", "bias")[index] if index < 2 else str(index)
@@ -197,7 +208,7 @@ class Layer(nn.Module):
             raise NetError("there must be as many tops as bottoms", got=len(self.spec.top), want=bottoms)
 
     def _check_fields(self) -> None:
-        """Refuse the fields that Caffe refuses, and warn of those that it ignores."""
+        """Raise ``NetError`` for fields that Caffe refuses, and warn about those that it ignores."""
         spec, ignored = self.spec, []
         for field, message in spec.set_fields():
             if field.name in COMMON:
@@ -224,7 +235,7 @@ class Layer(nn.Module):
 
 
 def _check_integers(message: Message) -> None:
-    """Refuse unsigned integers that Caffe's code, which keeps them as ``int``, takes for negative ones."""
+    """Raise ``NetError`` for unsigned integers above ``INT_MAX``, which are negative as Caffe's ``int``."""
     for field, value in message.set_fields():
         if field.kind is UINT32:
             for each in value if field.repeated else (value,):
@@ -233,10 +244,14 @@ def _check_integers(message: Message) -> None:
 
 
 def canonical_axis(axis: int, axes: int) -> int:
-    """Count a negative axis from the end, as Blob::CanonicalAxisIndex does.
+    """Return ``axis`` as an index from 0, counting negative ones from the end, as Blob::CanonicalAxisIndex does.
+
+    Args:
+        axis: The axis, from ``-axes`` to ``axes - 1``.
+        axes: The number of axes of the blob.
 
     Raises:
-        NetError: there is no such axis.
+        NetError: If ``axis`` is out of this range.
     """
     if not -axes <= axis < axes:
         raise NetError("there is no such axis", got=axis, want=f"-{axes} to {axes - 1}")

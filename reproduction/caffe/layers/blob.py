@@ -1,8 +1,8 @@
-"""Blobs as pycaffe shows them: a live, writable array of values and one of their gradient.
+"""The blobs of pycaffe: writable numpy arrays ``data`` and ``diff``, which always show the current values.
 
-Caffe writes every result to the same place again, and programs rely on it: an array that was taken before a forward
-shows the new values after it. Here a result is taken over as it is, without a copy, as long as nobody holds an array
-of the blob and could notice; where somebody does, the values go to that array's place.
+Caffe writes all results of a blob to the same memory, and programs rely on it: an array that they have stored before a
+forward pass shows the new values after it. Here a new tensor replaces the old one without a copy as long as no array of
+the blob is referenced; otherwise its values are copied to the memory of that array.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _CPU = torch.device("cpu")
 
 
 class Memory:
-    """A number of values in a row, which blobs show in their shapes and may share.
+    """One-dimensional memory, of which one or several blobs are views.
 
-    They are zeros, which take no memory, until they are written or looked at.
+    The values are zeros at first. Memory for them is allocated at the first access.
 
     Args:
-        size: how many.
-        dtype: their type.
+        size: The number of values.
+        dtype: The dtype of the values.
 
     Source: BVLC/caffe@9b89154 include/caffe/syncedmem.hpp.
     """
@@ -45,23 +45,23 @@ class Memory:
 
     @classmethod
     def of(cls, values: Tensor) -> Memory:
-        """Make one of the values of a tensor, in its memory."""
+        """Return a ``Memory`` that shares the memory of a tensor."""
         made = cls(values.numel(), str(values.dtype).removeprefix("torch."))
         made._take(values)
         return made
 
     @property
     def is_zero(self) -> bool:
-        """Whether nothing was written or looked at yet."""
+        """Whether all values are zero because none was accessed yet."""
         return self._values is None
 
     @property
     def is_held(self) -> bool:
-        """Whether somebody holds the array."""
+        """Whether a caller still references the array."""
         return self._array_held() is not None
 
     def clear(self) -> None:
-        """Make all values zero."""
+        """Set all values to zero."""
         array = self._array_held()
         if array is None:
             self._values = None
@@ -69,7 +69,7 @@ class Memory:
             array[...] = 0
 
     def array(self) -> Array:
-        """The values as an array, writable. While it, or a view of it, is held, they stay where they are."""
+        """Return the values as a writable array; they keep their memory while it or a view of it is referenced."""
         array = self._array_held()
         if array is None:
             array = self._row(_CPU).numpy()
@@ -77,17 +77,20 @@ class Memory:
         return array
 
     def tensor(self, shape: Shape, device: torch.device) -> Tensor:
-        """The first values, in a shape, on a device: their own memory where they are there already."""
+        """Return the first values as a tensor of this shape and device; it shares memory if they are there already."""
         values = self._made(device)
         if values.shape != shape:
             values = self._row(device)[: math.prod(shape)].view(shape)
         return values
 
     def put(self, values: Tensor) -> bool:
-        """Take a tensor's values, and its memory unless an array is held.
+        """Replace the values by those of a tensor.
+
+        If no array is referenced, the memory of the tensor is used without a copy; otherwise its values are copied.
 
         Returns:
-            Whether they were taken; not where they are too many, or fewer while nothing holds the place.
+            True if the values were replaced. False if there are too many or, without a referenced array, if their
+            number or dtype differs.
         """
         array = self._array_held()
         if array is None:
@@ -101,11 +104,11 @@ class Memory:
         return True
 
     def _take(self, values: Tensor) -> None:
-        # .data, not .detach(): what autograd has saved must not be found changed when an array is written to.
+        # .data, not .detach(): otherwise autograd raises an error in the backward pass if an array was written to.
         self._values = values.data
 
     def _row(self, device: torch.device) -> Tensor:
-        """Lay the values out in a row, whatever the order in memory that the layer gave them."""
+        """Return the values as a contiguous 1-D tensor; a layer may have returned another memory format."""
         values = self._made(device)
         if values.dim() != 1 or not values.is_contiguous():
             values = values.contiguous().view(-1)
@@ -118,7 +121,7 @@ class Memory:
 
     def _made(self, device: torch.device) -> Tensor:
         if self._values is None:
-            self._values = torch.from_numpy(np.zeros(self.size, self.dtype))  # takes memory when it is written to
+            self._values = torch.from_numpy(np.zeros(self.size, self.dtype))  # allocated when it is written to
         values = self._values
         if values.device != device:
             values = values.to(device)
@@ -128,10 +131,10 @@ class Memory:
 
 
 class Blob:
-    """An array and its gradient, as pycaffe shows them: live and writable.
+    """An array and its gradient with the interface of pycaffe's ``Blob``.
 
     Args:
-        shape: the sizes of the axes; none for one number.
+        shape: The sizes of the axes; no arguments for a scalar.
 
     Source: BVLC/caffe@9b89154 python/caffe/_caffe.cpp L216-L280, L465-L490; src/caffe/blob.cpp L21-L44.
     """
@@ -143,19 +146,19 @@ class Blob:
 
     @property
     def data(self) -> Array:
-        """The values; write into it by ``data[...] =``."""
+        """The values as an array; assign by ``data[...] = values``."""
         return self._data.array()[: self.count].reshape(self._shape)
 
     @property
     def diff(self) -> Array:
-        """The gradient; write into it by ``diff[...] =``."""
+        """The gradient as an array; assign by ``diff[...] = values``."""
         return self._diff_made().array()[: self.count].reshape(self._shape)
 
     def reshape(self, *shape: int) -> None:
-        """Change the shape; the values stay, in order, unless there is more room to make, which is filled with 0.
+        """Change the shape. Values and their order stay the same, but all are zeros if the memory has to grow.
 
         Raises:
-            NetError: a size is negative or no integer, or the blob would be larger than Caffe's can be.
+            NetError: If a size is negative or not an integer, or the blob would be larger than Caffe allows.
         """
         try:
             sizes = tuple(int(size) for size in shape)
@@ -169,21 +172,21 @@ class Blob:
             self._data = Memory(self.count, self._data.dtype)
 
     def values(self, device: torch.device = _CPU) -> Tensor:
-        """The values as a tensor without a gradient; on the CPU, one with the blob's own memory."""
+        """Return the values as a tensor without autograd history; it shares memory if possible."""
         return self._data.tensor(self._shape, device)
 
     def gradient(self, device: torch.device = _CPU) -> Tensor:
-        """The gradient, as ``values``."""
+        """Return the gradient as a tensor; it shares memory if it is on that device already."""
         return self._diff_made().tensor(self._shape, device)
 
     def put(self, values: Tensor) -> None:
-        """Take the shape and the values of a tensor, and its memory unless somebody holds ``data``."""
+        """Replace shape and values by those of a tensor; they are copied only if ``data`` is referenced."""
         self._shape = tuple(values.shape)
         if not self._data.put(values):
             self._data = Memory.of(values)
 
     def put_gradient(self, values: Tensor) -> None:
-        """Take the gradient of a tensor in the blob's shape, and its memory as ``put`` does."""
+        """Replace the gradient by a tensor of the blob's shape; it is copied only if ``diff`` is referenced."""
         if not self._diff_made().put(values):
             self._diff = Memory.of(values)
 
@@ -196,20 +199,20 @@ class Blob:
 
     @property
     def is_held(self) -> bool:
-        """Whether a program holds ``data`` or a view of it, so that new values go to the same place."""
+        """Whether ``data`` or a view of it is referenced, so that new values are copied to its memory."""
         return self._data.is_held
 
     @property
     def has_gradient(self) -> bool:
-        """Whether the gradient was ever written or looked at; else it is zero."""
+        """Whether the gradient was accessed yet; otherwise it is zero."""
         return not self._diff_made().is_zero
 
     def clear_gradient(self) -> None:
-        """Make the gradient zero."""
+        """Set the gradient to zero."""
         self._diff.clear()
 
     def share(self, other: Blob, *, diff: bool = False) -> None:
-        """Use the values of another blob of as many, in its memory, and with ``diff`` its gradient too.
+        """Share the values of another blob with the same number of values and, with ``diff``, its gradient.
 
         Source: BVLC/caffe@9b89154 src/caffe/blob.cpp L96-L106 (ShareData, ShareDiff).
         """
@@ -218,13 +221,13 @@ class Blob:
             self._diff = other._diff_made()
 
     def show(self, data: Array, diff: Array | None = None) -> None:
-        """Become a view of these contiguous arrays; without ``diff``, of a gradient of zeros made when asked for."""
+        """Become a view of contiguous arrays of values and gradient; the gradient is zero without ``diff``."""
         self._shape = data.shape
         self._data = Memory.of(torch.from_numpy(data))
         self._diff = Memory() if diff is None else Memory.of(torch.from_numpy(diff))
 
     def retype(self, dtype: np.dtype[Any]) -> None:
-        """Change the type of the values."""
+        """Convert the values to another dtype."""
         if dtype != self._data.dtype:
             self._data = Memory.of(torch.from_numpy(self._data.array().astype(dtype)))
 
@@ -235,42 +238,42 @@ class Blob:
 
     @property
     def sizes(self) -> Shape:
-        """The sizes of the axes."""
+        """The sizes of the axes as a tuple."""
         return self._shape
 
     @property
     def shape(self) -> IntVec:
-        """The sizes of the axes, as a new vector."""
+        """The sizes of the axes as a new ``IntVec``."""
         return IntVec.of(self._shape)
 
     @property
     def count(self) -> int:
-        """How many values there are."""
+        """The number of values."""
         return math.prod(self._shape)
 
     @property
     def num(self) -> int:
-        """Size of the first axis; 1 if there is none. Likewise ``channels``, ``height`` and ``width``."""
+        """Size of the first axis; 1 if there is none."""
         return legacy_shape(self._shape)[0]
 
     @property
     def channels(self) -> int:
-        """Size of the second axis; see ``num``."""
+        """Size of the second axis; 1 if there is none."""
         return legacy_shape(self._shape)[1]
 
     @property
     def height(self) -> int:
-        """Size of the third axis; see ``num``."""
+        """Size of the third axis; 1 if there is none."""
         return legacy_shape(self._shape)[2]
 
     @property
     def width(self) -> int:
-        """Size of the fourth axis; see ``num``."""
+        """Size of the fourth axis; 1 if there is none."""
         return legacy_shape(self._shape)[3]
 
 
 class RawBlobVec(Vector[Blob]):
-    """Blobs that belong to a net, such as the bottoms and tops of a Python layer."""
+    """Blobs of a net, such as the bottoms and tops of a Python layer."""
 
     kind = (Blob,)
 

@@ -1,4 +1,4 @@
-"""What several layer types ask of their bottoms."""
+"""Checks of bottoms that several layer types use."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from reproduction.caffe.geometry import Shape
 
 
 def legacy_shape(shape: Shape) -> tuple[int, int, int, int]:
-    """Read a shape as num, channels, height and width, with 1 for each axis that is missing at the end.
+    """Return a shape as num, channels, height and width, with 1 for missing axes at the end.
 
     Raises:
-        NetError: there are more than four axes.
+        NetError: If there are more than four axes.
 
     Source: BVLC/caffe@9b89154 include/caffe/blob.hpp L141-L160 (Blob::LegacyShape).
     """
@@ -25,10 +25,10 @@ def legacy_shape(shape: Shape) -> tuple[int, int, int, int]:
 
 
 def check_batch(bottoms: list[Shape]) -> None:
-    """Check that a loss's first two bottoms, predictions and labels, have the same first dimension.
+    """Check that the first two bottoms of a loss, predictions and labels, have the same batch size.
 
     Raises:
-        NetError: they differ, or one has no axes.
+        NetError: If their first sizes differ, or one has no axes.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/loss_layer.cpp L18-L20.
     """
@@ -38,10 +38,15 @@ def check_batch(bottoms: list[Shape]) -> None:
 
 
 def check_label_count(scores: Shape, labels: Shape, axis: int) -> None:
-    """Check that there is one label for each place of ``scores``, the class axis left out.
+    """Check that there is one label for each position of ``scores``, not counting the class axis.
+
+    Args:
+        scores: The shape of the scores.
+        labels: The shape of the labels.
+        axis: The class axis of the scores, not negative.
 
     Raises:
-        NetError: there are more or fewer.
+        NetError: If the number of labels differs.
     """
     places = math.prod(scores[:axis] + scores[axis + 1 :])
     if places != math.prod(labels):
@@ -53,18 +58,19 @@ def check_label_count(scores: Shape, labels: Shape, axis: int) -> None:
 
 
 def class_index(labels: Tensor, classes: int, ignore: int | None = None) -> tuple[Tensor, Tensor | None]:
-    """Read labels as Caffe does: numbers of any type, cut to integers.
+    """Convert labels to class indices as Caffe does, by truncation to integers.
 
     Args:
-        labels: labels of any shape.
-        classes: how many classes there are.
-        ignore: the label to pass over; None for none.
+        labels: Labels of any shape and dtype.
+        classes: The number of classes.
+        ignore: The label to ignore; None for none.
 
     Returns:
-        The labels as int64 with 0 in place of the ignored ones, and where these are (None when ``ignore`` is None).
+        The labels, int64, with 0 in place of ignored ones; and a bool tensor, True for ignored labels (None if
+        ``ignore`` is None).
 
     Raises:
-        NetError: a label is neither a class nor ignored. Caffe's optimised build reads past the end here.
+        NetError: If a label is neither ignored nor in 0..classes - 1. Caffe's release build reads out of bounds.
     """
     index = labels.detach().long()
     ignored = None

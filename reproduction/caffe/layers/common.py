@@ -1,4 +1,4 @@
-"""The layers that compute on whole blobs: products, sums, maxima, and what is best."""
+"""The layers InnerProduct, Embed, Eltwise, Reduction, Softmax, ArgMax and Accuracy."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from reproduction.caffe.schema import EltwiseOp, ReductionOp
 
 
 class InnerProduct(Layer):
-    """Every output from every input: ``top = bottom W^T + b``.
+    """A fully connected layer: ``top = bottom W^T + b``.
 
-    The axes of the bottom from ``axis`` on count as one vector of K values.
+    The axes of the bottom from ``axis`` on are flattened to K values.
 
     Shapes:
-        bottom  (..., K axes)   any float
-        top     (..., N)        N = num_output
+        bottom  (..., axes with K values in all)
+        top     (..., N)   N = num_output
 
     Blobs:
         weight  (N, K), or (K, N) with ``transpose``
@@ -42,11 +42,11 @@ class InnerProduct(Layer):
     top_is_free = True
 
     def rereads(self) -> Rereads:
-        """Return the bottom, for the weights."""
+        """Return ``TO_LEARN``: the gradient of the weights needs the bottom."""
         return Rereads.TO_LEARN
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Make weight and bias for the first bottom's K."""
+        """Create weight and bias."""
         param = self.spec.inner_product_param
         if param.num_output < 1:
             raise NetError("num_output must be positive", got=param.num_output)
@@ -57,7 +57,7 @@ class InnerProduct(Layer):
             self.add_blob((param.num_output,), param.bias_filler)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Put ``num_output`` in place of the axes from ``axis`` on."""
+        """Return the bottom's shape with ``num_output`` in place of the axes from ``axis`` on."""
         param = self.spec.inner_product_param
         axis = canonical_axis(param.axis, len(bottoms[0]))
         if math.prod(bottoms[0][axis:]) != self._inputs:
@@ -82,7 +82,7 @@ class InnerProduct(Layer):
 
 
 class _Product(Function):
-    """``F.linear`` in the order of Caffe's BLAS; with ``transpose`` the weight is (K, N)."""
+    """``F.linear`` with the summation order of Caffe's BLAS. The weight is (N, K), or (K, N) with ``transpose``."""
 
     @staticmethod
     def forward(
@@ -114,7 +114,7 @@ class _Product(Function):
 
 
 class Embed(Layer):
-    """Look up a row of the weights for each index: an InnerProduct of one-hot vectors.
+    """An embedding: the row of the weight for each index, like InnerProduct on one-hot vectors.
 
     Shapes:
         bottom  (...)      integers 0..K-1, K = input_dim
@@ -125,7 +125,7 @@ class Embed(Layer):
         bias    (N,), unless ``bias_term`` is false
 
     Raises:
-        NetError: an index is out of range.
+        NetError: If an index is out of range.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/embed_layer.cpp L10-L119.
     """
@@ -136,11 +136,11 @@ class Embed(Layer):
     differentiable = ()
 
     def rereads(self) -> Rereads:
-        """Return the bottom, for the weights."""
+        """Return ``TO_LEARN``: the gradient of the weights needs the bottom."""
         return Rereads.TO_LEARN
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Make weight and bias."""
+        """Create weight and bias."""
         param = self.spec.embed_param
         if param.num_output < 1 or param.input_dim < 1:
             raise NetError("num_output and input_dim must be positive", got=f"{param.num_output} and {param.input_dim}")
@@ -149,7 +149,7 @@ class Embed(Layer):
             self.add_blob((param.num_output,), param.bias_filler)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Append an axis of ``num_output``."""
+        """Return the bottom's shape with ``num_output`` appended."""
         return [(*bottoms[0], self.spec.embed_param.num_output)]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -161,7 +161,7 @@ class Embed(Layer):
 
 
 class Eltwise(Layer):
-    """Join blobs of one shape value by value: their product, weighted sum, or maximum.
+    """The elementwise product, weighted sum or maximum of the bottoms.
 
     Shapes:
         bottoms  (...), two or more of the same shape
@@ -176,7 +176,7 @@ class Eltwise(Layer):
     in_place_values = False
 
     def rereads(self) -> Rereads:
-        """Return both for a product."""
+        """Return bottom and top for PROD, else nothing."""
         return Rereads.BOTTOM | Rereads.TOP if self.spec.eltwise_param.operation is EltwiseOp.PROD else Rereads.NOTHING
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -188,7 +188,7 @@ class Eltwise(Layer):
             raise NetError("coeff must be given once for each bottom", got=len(param.coeff), want=len(bottoms))
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Give the shape that all bottoms have."""
+        """Return the common shape of the bottoms."""
         for i, bottom in enumerate(bottoms):
             if bottom != bottoms[0]:
                 raise NetError(f"bottom {i} differs in shape from bottom 0", got=bottom, want=bottoms[0])
@@ -204,8 +204,9 @@ class Eltwise(Layer):
             for bottom in rest:
                 top = top * bottom
             return (top,)
-        # Caffe: if values are equal, the second bottom wins over the first, and later ones never win; the winner
-        # receives the whole gradient (eltwise_layer.cpp L75-L94). torch.maximum halves it.
+        # Caffe: among equal values in an Eltwise maximum, the second bottom takes precedence over the first, and these
+        # two over the others. The whole gradient goes to one bottom (eltwise_layer.cpp L75-L94); torch.maximum halves
+        # it.
         top = torch.where(top > rest[0], top, rest[0])
         for bottom in rest[1:]:
             top = torch.where(bottom > top, bottom, top)
@@ -220,7 +221,7 @@ class Eltwise(Layer):
 
 
 class Reduction(Layer):
-    """Reduce all axes from ``axis`` on to one number: ``coeff`` times sum, sum of absolutes or squares, or mean.
+    """A reduction of all axes from ``axis`` on: the sum, mean, or sum of absolute values or squares, times ``coeff``.
 
     Shapes:
         bottom  (leading axes, reduced axes)
@@ -232,7 +233,7 @@ class Reduction(Layer):
     reads = frozenset({"reduction_param.operation", "reduction_param.axis", "reduction_param.coeff"})
 
     def rereads(self) -> Rereads:
-        """Return the bottom, unless the sum is plain."""
+        """Return the bottom for ASUM and SUMSQ, else nothing."""
         return (
             Rereads.BOTTOM
             if self.spec.reduction_param.operation in (ReductionOp.ASUM, ReductionOp.SUMSQ)
@@ -240,7 +241,7 @@ class Reduction(Layer):
         )
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Drop the axes from ``axis`` on."""
+        """Return the axes before ``axis``."""
         return [bottoms[0][: canonical_axis(self.spec.reduction_param.axis, len(bottoms[0]))]]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -249,7 +250,7 @@ class Reduction(Layer):
         values = bottoms[0].flatten(canonical_axis(param.axis, bottoms[0].dim()))
         coeff = param.coeff
         if param.operation is ReductionOp.MEAN:
-            coeff = coeff / values.shape[-1] if values.shape[-1] else math.inf  # as C++ divides; the mean is NaN
+            coeff = coeff / values.shape[-1] if values.shape[-1] else math.inf  # as in C++: inf * 0 is NaN
         elif param.operation is ReductionOp.ASUM:
             values = values.abs()
         elif param.operation is ReductionOp.SUMSQ:
@@ -258,7 +259,7 @@ class Reduction(Layer):
 
 
 class Softmax(Layer):
-    """Turn scores into probabilities along ``axis``: ``exp(x_k) / sum_j exp(x_j)``.
+    """The softmax along ``axis``: ``exp(x_k) / sum_j exp(x_j)``.
 
     Shapes:
         bottom  (..., K, ...)   scores
@@ -275,7 +276,7 @@ class Softmax(Layer):
         return Rereads.TOP
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Give the bottom's shape."""
+        """Return the shape of the bottom."""
         canonical_axis(self.spec.softmax_param.axis, len(bottoms[0]))
         return bottoms
 
@@ -285,15 +286,17 @@ class Softmax(Layer):
 
 
 class ArgMax(Layer):
-    """Give the indices, or values, of the ``top_k`` greatest values along ``axis``, greatest first.
+    """The indices or values of the ``top_k`` greatest values, in descending order.
+
+    It has no gradient.
 
     Shapes:
         bottom  (N, ...)
-        top     with ``axis``: the bottom's shape with ``top_k`` on that axis, indices, or values with ``out_max_val``;
-                without: (N, 1, top_k, 1 ...) indices into each flattened instance, or (N, 2, top_k, 1 ...) indices and
-                values with ``out_max_val``; at least three axes, and as many as the bottom
-
-    There is no gradient.
+        top     With ``axis``: the bottom's shape with ``top_k`` as the size of that axis. It holds indices along the
+                axis or, with ``out_max_val``, values.
+                Without ``axis``: (N, 1, top_k, 1 ...), indices into each flattened instance, or, with
+                ``out_max_val``, (N, 2, top_k, 1 ...), indices and values. It has as many axes as the bottom, and at
+                least three.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/argmax_layer.cpp L11-L104.
     """
@@ -302,7 +305,7 @@ class ArgMax(Layer):
     differentiable = ()
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Give the top's shape; the layout depends on ``axis`` and ``out_max_val``."""
+        """Return the shape of the top, which depends on ``axis`` and ``out_max_val``."""
         param, bottom = self.spec.argmax_param, bottoms[0]
         if not bottom:
             raise NetError("the bottom has no axes", got=bottom)
@@ -327,9 +330,9 @@ class ArgMax(Layer):
 
 
 def _greatest(values: Tensor, axis: int, count: int) -> tuple[Tensor, Tensor]:
-    """Give the indices (as floats) and values of the ``count`` greatest values along ``axis``."""
-    # Caffe: of equal values the one with the greater index comes first, since pairs of value and index are sorted
-    # (argmax_layer.cpp L75-L82). torch.argmax takes the smaller index, and torch.topk any.
+    """Return the indices (in the dtype of ``values``) and values of the ``count`` greatest values along ``axis``."""
+    # Caffe: among equal values, ArgMax returns the one with the greater index first, since it sorts pairs of value and
+    # index (argmax_layer.cpp L75-L82). torch.argmax returns the smaller index, and torch.topk any.
     backwards = values.flip(axis)
     if count == 1:
         index = backwards.argmax(axis, keepdim=True)
@@ -339,18 +342,16 @@ def _greatest(values: Tensor, axis: int, count: int) -> tuple[Tensor, Tensor]:
 
 
 class Accuracy(Layer):
-    """The share of labels that are among the ``top_k`` best scores, and the share for each class.
+    """The top-k accuracy: the fraction of labels that are among the ``top_k`` greatest scores. It has no gradient.
 
     Shapes:
         scores  (..., K, ...)   K classes on ``axis``
-        labels  any shape       one integer 0..K-1, or ``ignore_label``, for each place of the scores
-        top 0   ()              0 where every label is ignored
-        top 1   (K,)            optional; 0 for a class without labels
-
-    There is no gradient.
+        labels  any shape       one integer 0..K-1 or ``ignore_label`` for each position of the scores
+        top 0   ()              the accuracy; 0 if all labels are ignored
+        top 1   (K,)            optional: the accuracy of each class; 0 for a class without labels
 
     Raises:
-        NetError: a label is out of range.
+        NetError: If a label is out of range.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/accuracy_layer.cpp L11-L107.
     """
@@ -361,7 +362,7 @@ class Accuracy(Layer):
     differentiable = ()
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Give a scalar and, for a second top, one number for each class."""
+        """Return ``()`` and, if there is a second top, ``(K,)``."""
         param, (scores, labels) = self.spec.accuracy_param, bottoms
         axis = canonical_axis(param.axis, len(scores))
         check_label_count(scores, labels, axis)
@@ -378,8 +379,8 @@ class Accuracy(Layer):
         classes = scores.shape[axis]
         ignore = param.ignore_label if param.has("ignore_label") else None
         index, ignored = class_index(labels.reshape(places), classes, ignore)
-        # Caffe: a class whose score equals the true class's counts as better, so that a tie is a wrong prediction
-        # (accuracy_layer.cpp L74-L80).
+        # Caffe: in Accuracy, a class with the same score as the true class ranks above it, so that a tie is a wrong
+        # prediction (accuracy_layer.cpp L74-L80).
         rivals = (scores >= scores.gather(axis, index)).sum(axis, keepdim=True) - 1
         hit = rivals < param.top_k
         if ignored is not None:

@@ -1,4 +1,4 @@
-"""Layers whose windows meet weights: Convolution, Deconvolution, and Im2col, which lays the windows out."""
+"""The layers Convolution, Deconvolution and Im2col."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _WEIGHT_FIELDS = frozenset(
     f"convolution_param.{name}" for name in ("num_output", "group", "bias_term", "weight_filler", "bias_filler")
 )
 
-# What torch computes itself, by the number of spatial axes; the rest goes through im2col.
+# The functions of torch by number of spatial axes. Other numbers use im2col; 2-D convolution uses quick.kernels.
 _CONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 3: F.conv3d}
 _DECONVOLVE: dict[int, Callable[..., Tensor]] = {
     1: F.conv_transpose1d,
@@ -37,7 +37,7 @@ _DECONVOLVE: dict[int, Callable[..., Tensor]] = {
 
 
 def _taps(windows: Sequence[Window], counts: Sequence[int]) -> Iterator[tuple[slice | EllipsisType, ...]]:
-    """Yield, tap by tap in row-major order, the slices of the padded input that the windows see through it."""
+    """Yield, for each tap in row-major order, the index of its values in all windows of the padded input."""
     for taps in product(*(range(window.kernel) for window in windows)):
         slices = (
             slice(tap * window.dilation, tap * window.dilation + window.stride * (count - 1) + 1, window.stride)
@@ -47,7 +47,7 @@ def _taps(windows: Sequence[Window], counts: Sequence[int]) -> Iterator[tuple[sl
 
 
 def _pad(x: Tensor, windows: Sequence[Window], *, both: bool) -> Tensor:
-    """Pad with zeros; unless ``both`` only at the end, where a first window is longer than the padded input."""
+    """Pad with zeros at the end where the first window exceeds the padded input; if ``both``, also by ``pad``."""
     sides: list[int] = []
     for size, window in zip(reversed(x.shape[2:]), reversed(windows), strict=False):
         pad = window.pad if both else 0
@@ -56,13 +56,13 @@ def _pad(x: Tensor, windows: Sequence[Window], *, both: bool) -> Tensor:
 
 
 def _im2col(x: Tensor, windows: Sequence[Window], counts: Sequence[int]) -> Tensor:
-    """Lay out windows: (N, C, sizes) becomes (N, C * taps, counts), zero where a window leaves the input."""
+    """Extract the windows of ``x`` (N, C, *sizes) as columns (N, C * taps, *counts), with zeros outside the input."""
     x = _pad(x, windows, both=True)
     return torch.stack([x[tap] for tap in _taps(windows, counts)], 2).flatten(1, 2)
 
 
 def _col2im(columns: Tensor, windows: Sequence[Window], sizes: Sequence[int]) -> Tensor:
-    """Add windows up where they overlap: (N, C * taps, counts) becomes (N, C, sizes)."""
+    """Sum columns (N, C * taps, *counts) into an image (N, C, *sizes); values of overlapping windows add up."""
     taps = list(_taps(windows, columns.shape[2:]))
     columns = columns.reshape(len(columns), -1, len(taps), *columns.shape[2:])
     padded = (size + 2 * window.pad for size, window in zip(sizes, windows, strict=True))
@@ -75,12 +75,15 @@ def _col2im(columns: Tensor, windows: Sequence[Window], sizes: Sequence[int]) ->
 
 
 def _shaped(x: Tensor, shape: Shape) -> Tensor:
-    """Reshape where the shape is another: autograd copies a view, even of the whole, before it is overwritten."""
+    """Reshape only if the shape differs.
+
+    If a later layer overwrites a view, even one of the same shape, autograd makes a copy.
+    """
     return x if x.shape == shape else x.reshape(shape)
 
 
 class _Windowed(Layer):
-    """What the three layers share: the axes, the windows and the sizes of the tops."""
+    """The base class of the three layers: channel axis, windows and shapes of the tops."""
 
     in_place_values = False
 
@@ -100,7 +103,7 @@ class _Windowed(Layer):
         return [(*bottom[: self.axis], *self._top(bottom[self.axis :])) for bottom in bottoms]
 
     def _top(self, bottom: Shape) -> Shape:
-        """Give channels and spatial sizes of a top."""
+        """Return the channels and spatial sizes of the top for the channels and spatial sizes of the bottom."""
         raise NotImplementedError(type(self).__name__)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -111,12 +114,12 @@ class _Windowed(Layer):
         return tuple(_shaped(self._slide(x, top[self.axis + 1 :]), top) for x, top in zip(images, tops, strict=True))
 
     def _slide(self, x: Tensor, sizes: Shape) -> Tensor:
-        """Compute one top (N, channels, sizes) from one bottom (N, C, ...)."""
+        """Compute one top (N, channels, *sizes) from one bottom (N, C, ...)."""
         raise NotImplementedError(type(self).__name__)
 
 
 class _Weighted(_Windowed):
-    """What Convolution and Deconvolution share: channels, groups, weights; each bottom has a top of its own."""
+    """The base class of Convolution and Deconvolution: channels, groups and weights; one top for each bottom."""
 
     reads = _WINDOW_FIELDS | _WEIGHT_FIELDS
     bottoms: ClassVar[tuple[int, int | None]] = (1, None)
@@ -125,7 +128,7 @@ class _Weighted(_Windowed):
     top_is_free = True
 
     def rereads(self) -> Rereads:
-        """Return the bottom, for the weights."""
+        """Return ``TO_LEARN``: the gradient of the weights needs the bottom."""
         return Rereads.TO_LEARN
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -162,15 +165,18 @@ class _Weighted(_Windowed):
 
 
 class Convolution(_Weighted):
-    """Correlate windows of the bottom with the weights and add the bias.
+    """Convolution: the cross-correlation of the bottom with the weights, plus the bias.
 
     Shapes:
-        bottoms, all alike: (N, C, H, W); any axes before ``axis`` are images, any number after it is spatial.
-        tops: (N, num_output, (H + 2 pad - dilation (kernel - 1) - 1) // stride + 1, W alike).
-        weight: (num_output, C / group, kernel_h, kernel_w); bias: (num_output,), unless ``bias_term: false``.
+        bottoms: (N, C, H, W), all of the same shape. ``axis`` is the channel axis; there may be any number of batch
+            axes before it and of spatial axes after it.
+        tops: (N, num_output, h, w) with ``h = (H + 2 pad - dilation (kernel - 1) - 1) // stride + 1``; w accordingly.
+        weight: (num_output, C / group, kernel_h, kernel_w).
+        bias: (num_output,), unless ``bias_term: false``.
 
     Raises:
-        NetError: sizes that do not fit; channels that are not multiples of ``group``.
+        NetError: If the shapes of the bottoms do not fit each other or the weights, a window does not fit into the
+            bottom, or the channels or ``num_output`` are not multiples of ``group``.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/conv_layer.cpp L8-L73, base_conv_layer.cpp L12-L315.
     """
@@ -198,17 +204,17 @@ class Convolution(_Weighted):
         return self._add_bias((rows @ columns).reshape(len(x), self.num_output, *sizes), bias)
 
     def _convolve(self, x: Tensor, windows: Sequence[Window]) -> Tensor:
-        """Convolve images with windows that may differ from the layer's in their padding."""
+        """Convolve ``x`` (N, C, H, W); the padding of ``windows`` may differ from that of the layer."""
         weight, bias = self._weight_and_bias()
-        # Caffe: the first window may reach past the end of the padded input by less than one stride and sees zeros
-        # there, since the negative quotient is rounded towards zero (conv_layer.cpp L18). torch raises an error.
+        # Caffe: the first window may exceed the padded input by less than one stride and reads zeros there, since C++
+        # rounds the negative quotient towards zero (conv_layer.cpp L18). torch raises an error.
         x = _pad(x, windows, both=False)
         if self._adds_as_blas(x):
             return im2col.convolve(x, weight, bias, windows, self.group, self.totals)
         return kernels.convolve(x, weight, bias, windows, self.group)
 
     def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...] | None:
-        """Convolve what is kept; the order of Caffe's BLAS is that of all places."""
+        """Convolve the kept rows and columns; return None if ``in_blas_order``, which needs full tensors."""
         if self.in_blas_order or self.axis != 1 or not all(isinstance(x, Repeated) for x in bottoms):
             return None
         tops = self.shapes([x.shape for x in bottoms])
@@ -220,17 +226,20 @@ class Convolution(_Weighted):
 
 
 class Deconvolution(_Weighted):
-    """Add to the top, for each pixel of the bottom, the weights times that pixel; then add the bias.
+    """Transposed convolution: the gradient of Convolution with respect to its bottom, plus the bias.
 
-    It is the gradient of Convolution with respect to its bottom; the published nets upsample with it.
+    The published nets upsample their scores with it.
 
     Shapes:
-        bottoms, all alike: (N, C, H, W); any axes before ``axis`` are images, any number after it is spatial.
-        tops: (N, num_output, stride (H - 1) + dilation (kernel - 1) + 1 - 2 pad, W alike).
-        weight: (C, num_output / group, kernel_h, kernel_w); bias: (num_output,), unless ``bias_term: false``.
+        bottoms: (N, C, H, W), all of the same shape. ``axis`` is the channel axis; there may be any number of batch
+            axes before it and of spatial axes after it.
+        tops: (N, num_output, h, w) with ``h = stride (H - 1) + dilation (kernel - 1) + 1 - 2 pad``; w accordingly.
+        weight: (C, num_output / group, kernel_h, kernel_w).
+        bias: (num_output,), unless ``bias_term: false``.
 
     Raises:
-        NetError: sizes that do not fit; channels that are not multiples of ``group``.
+        NetError: If the shapes of the bottoms do not fit each other or the weights, a window does not fit into the
+            bottom, or the channels or ``num_output`` are not multiples of ``group``.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/deconv_layer.cpp L8-L75, base_conv_layer.cpp L12-L315.
     """
@@ -264,14 +273,15 @@ class Deconvolution(_Weighted):
 
 
 class Im2col(_Windowed):
-    """Lay the windows of a convolution out as channels.
+    """Rearrange the values of each window of a convolution into channels.
 
     Shapes:
-        bottom: (N, C, H, W); ``axis`` is the channels, and at least one spatial axis follows.
-        top: (N, C * kernel_h * kernel_w, as Convolution's H and W), channel first, then the tap in row-major order.
+        bottom: (N, C, H, W); ``axis`` is the channel axis, with at least one spatial axis after it.
+        top: (N, C * kernel_h * kernel_w, h, w), where h and w are those of Convolution. All taps of a channel, in
+            row-major order, come before those of the next channel.
 
     Raises:
-        NetError: no spatial axis, or sizes that do not fit.
+        NetError: If the bottom has no spatial axis, or a window does not fit into it.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/im2col_layer.cpp L9-L184, src/caffe/util/im2col.cpp L19-L195.
     """
@@ -279,7 +289,7 @@ class Im2col(_Windowed):
     reads = _WINDOW_FIELDS
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Read the axis and the windows, of which there must be one."""
+        """Read the axis and the windows; raise ``NetError`` if there is no spatial axis."""
         super().setup(bottoms)
         if not self.windows:
             raise NetError("there is no spatial axis after the channels", got=bottoms[0])

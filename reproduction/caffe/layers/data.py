@@ -1,4 +1,4 @@
-"""The layers that begin a net with what the caller, the prototxt or the weights hold."""
+"""The layers Input, DummyData, Parameter and MemoryData, and helpers of the layers that read files."""
 
 from __future__ import annotations
 
@@ -17,33 +17,39 @@ from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.schema import BlobShape, FillerParameter
 
-_LIST_BYTES = 1 << 28  # of a list of files; ImageNet's has 48 MB
+_LIST_BYTES = 1 << 28
 
 
 class Source(Layer):
-    """A layer that brings in values from outside torch, onto the device and in the type of the net."""
+    """The base class of layers with external data, which they convert to the device and dtype of the net."""
 
     bottoms: ClassVar[tuple[int, int | None]] = (0, 0)
     tops: ClassVar[tuple[int, int | None]] = (1, None)
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Follow the net's device and type by a buffer, since there may be no parameter that moves with the net."""
+        """Register an empty buffer, whose device and dtype follow the net; the layer may have no parameters."""
         self.register_buffer("_like", torch.empty(0), persistent=False)
 
     def seek(self, draw: int) -> None:
-        """Let the next forward be number ``draw``, from 0, whatever was read before."""
+        """Set the batch that the next forward pass returns.
+
+        Args:
+            draw: The number of the batch, from 0, independent of earlier forward passes.
+        """
 
     def place(self, values: Tensor | npt.NDArray[Any]) -> Tensor:
-        """Bring values to the net's device and type."""
+        """Convert values to a tensor of the net's device and dtype."""
         return torch.as_tensor(values).to(self.get_buffer("_like"))
 
 
 class Shuffle:
-    """The orders of a list that is read again and again, each a function of a seed and of what it is the order of.
+    """Permutations of a list for each epoch, which depend on a seed and a key only.
+
+    An order can so be computed again without those before it, e.g. to resume a training.
 
     Args:
-        wanted: whether to mix at all.
-        generator: gives the seed; None is torch's own.
+        wanted: Whether to shuffle; otherwise all orders are ascending.
+        generator: The generator from which the seed is drawn; None for torch's default generator.
     """
 
     def __init__(self, wanted: bool, generator: torch.Generator | None):
@@ -51,7 +57,7 @@ class Shuffle:
         self._order = lru_cache(maxsize=2)(self._make)
 
     def __call__(self, count: int, *key: int) -> npt.NDArray[np.int64]:
-        """Give the order of ``count`` things, of the epoch and the file, say, in ``key``."""
+        """Return a permutation of ``count`` indices for a key, such as the epoch and the position of the file."""
         return self._order(count, key)
 
     def _make(self, count: int, key: tuple[int, ...]) -> npt.NDArray[np.int64]:
@@ -60,14 +66,14 @@ class Shuffle:
         return np.random.default_rng([self._seed, *key]).permutation(count)
 
 
-_LIST_BYTES = 64 << 20
+_LIST_BYTES = 64 << 20  # maximum size of a list of files; ImageNet's has 48 MB
 
 
 def read_list(source: str) -> str:
-    """Read the text file that names a layer's data files.
+    """Return the text of a list of data files.
 
     Raises:
-        DataError: it is missing, not a regular file or not text.
+        DataError: If the list is missing, not a regular file, larger than 64 MiB or not UTF-8 text.
     """
     try:
         return files.read_regular(source, _LIST_BYTES).decode()
@@ -86,17 +92,17 @@ def _shape(shape: BlobShape) -> Shape:
 
 
 def _each_top(values: list[Any], tops: int, name: str) -> list[Any]:
-    """Spread what is given once, or once for each top, over the tops."""
+    """Return one value for each top; a single value is repeated."""
     if len(values) not in (1, tops):
         raise NetError(f"{name} must be given once, or once for each top", got=len(values), want=f"1 or {tops}")
     return values * tops if len(values) == 1 else values
 
 
 class Input(Layer):
-    """What the caller feeds: ``net({"data": images})``.
+    """Tops that the caller feeds, e.g. by ``net({"data": images})``.
 
     Shapes:
-        tops  ``input_param.shape``, given once or once for each top; the caller may feed other sizes
+        tops  ``input_param.shape``, one for all tops or one for each; the caller may feed other sizes
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/input_layer.cpp L8-L24.
     """
@@ -106,7 +112,7 @@ class Input(Layer):
     tops = (1, None)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Give the declared shapes."""
+        """Return the shapes that the prototxt declares."""
         shapes = self.spec.input_param.shape
         if not shapes:
             wanted = ", ".join(f"{top!r}: (1, 3, H, W)" for top in self.spec.top)
@@ -114,10 +120,10 @@ class Input(Layer):
         return [_shape(shape) for shape in _each_top(shapes, len(self.spec.top), "shape")]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Refuse: there is nothing to compute.
+        """Raise ``NetError``, since the caller of the net must feed the tops.
 
         Raises:
-            NetError: always; whoever runs the net feeds the tops.
+            NetError: Always.
         """
         raise NetError(
             "an Input layer has no values of its own", got=f"tops {', '.join(self.spec.top)}", remedy="Feed them."
@@ -125,13 +131,14 @@ class Input(Layer):
 
 
 class DummyData(Source):
-    """Blobs from fillers: constant ones, or new random ones at every forward.
+    """Tops that each forward pass fills by fillers.
 
     Shapes:
-        tops  ``shape``, or the old num, channels, height and width, each given once or once for each top
+        tops  ``shape``, or the older fields num, channels, height and width; each has one value for all tops or one
+              for each
 
     Attributes:
-        constant: for each top, whether every forward fills it alike.
+        constant: For each top, whether its filler is ``constant``, so that all forward passes return the same values.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/dummy_data_layer.cpp L9-L109.
     """
@@ -141,14 +148,14 @@ class DummyData(Source):
     )
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Read the fillers."""
+        """Read the fillers; the default is a constant 0."""
         super().setup(bottoms)
         given = list(self.spec.dummy_data_param.data_filler) or [FillerParameter()]
         self._fillers: list[FillerParameter] = _each_top(given, len(self.spec.top), "data_filler")
         self.constant = tuple(filler.type == "constant" for filler in self._fillers)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Give the declared shapes."""
+        """Return the shapes that the prototxt declares."""
         param, tops = self.spec.dummy_data_param, len(self.spec.top)
         legacy = [param.num, param.channels, param.height, param.width]
         if not any(legacy):
@@ -160,7 +167,7 @@ class DummyData(Source):
         return list(zip(*columns, strict=True))
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Fill the tops."""
+        """Return tops filled by their fillers."""
         tops = [torch.empty(shape) for shape in self.shapes([])]
         for top, filler in zip(tops, self._fillers, strict=True):
             fillers.fill(top, filler, self.generator)
@@ -168,13 +175,13 @@ class DummyData(Source):
 
 
 class Parameter(Layer):
-    """A learned blob as a top.
+    """A learned blob as the top.
 
     Shapes:
         top     ``parameter_param.shape``
 
     Blobs:
-        weight  the same, zeros to begin with
+        weight  ``parameter_param.shape``, initialized with zeros
 
     Source: BVLC/caffe@9b89154 include/caffe/layers/parameter_layer.hpp L10-L41.
     """
@@ -183,30 +190,30 @@ class Parameter(Layer):
     bottoms = (0, 0)
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Make the blob."""
+        """Create the blob."""
         self.add_blob(_shape(self.spec.parameter_param.shape))
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Give the blob's shape."""
+        """Return the shape of the blob."""
         return [_shape(self.spec.parameter_param.shape)]
 
     def shares(self) -> tuple[bool, bool]:
-        """Return that the top is the blob's own memory."""
+        """Return that the top shares the memory of the blob, for values and gradient."""
         return True, True
 
     def sets_gradient(self, index: int, bottoms: list[Shape]) -> bool:
-        """Return True: the gradient of the blob is that of the top, which its reader overwrites."""
-        # Upstream bug, kept: a Parameter's gradient is that of its top, which every backward overwrites, so that with
-        # iter_size it is that of the last sample (parameter_layer.hpp L33). Autograd's gradients add up.
+        """Return True: the gradient of the blob is that of the top, which each backward pass overwrites."""
+        # Upstream bug, kept: the gradient of a Parameter layer is that of its top, which each backward pass overwrites,
+        # so that with iter_size only the last batch counts (parameter_layer.hpp L33). Autograd accumulates gradients.
         return True
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Give the blob, as a view."""
+        """Return a view of the blob."""
         return (self.blobs[0].view_as(self.blobs[0]),)
 
 
 class MemoryData(Source):
-    """Batches from arrays that the caller hands over with ``reset``, around and around.
+    """Batches of the arrays that the caller passes to ``reset``; after the last batch follows the first.
 
     Shapes:
         data   (batch_size, channels, height, width)
@@ -219,7 +226,7 @@ class MemoryData(Source):
     tops = (2, 2)
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Check the sizes."""
+        """Check that all sizes are positive."""
         super().setup(bottoms)
         param = self.spec.memory_data_param
         self._size = (param.batch_size, param.channels, param.height, param.width)
@@ -230,14 +237,14 @@ class MemoryData(Source):
         self._position = 0
 
     def reset(self, data: npt.NDArray[Any], labels: npt.NDArray[Any]) -> None:
-        """Take new arrays and begin with their first instance.
+        """Use new arrays and start at their first instance.
 
         Args:
-            data: (n, channels, height, width), n a multiple of the batch size; used as it is, without a copy.
-            labels: n numbers.
+            data: An array (n, channels, height, width), where n is a multiple of the batch size. It is not copied.
+            labels: An array of n numbers.
 
         Raises:
-            NetError: the arrays do not fit.
+            NetError: If the shapes do not fit the layer or each other.
 
         Source: BVLC/caffe@9b89154 src/caffe/layers/memory_data_layer.cpp L91-L105.
         """
@@ -253,18 +260,18 @@ class MemoryData(Source):
         self._position = 0
 
     def seek(self, draw: int) -> None:
-        """Go to a batch; the first one asked for after ``reset`` is the first of the arrays."""
+        """Set the batch that the next forward pass returns; the first call after ``reset`` selects the first batch."""
         if self._first is None:
             self._first = draw
         if self._arrays is not None:
             self._position = (draw - self._first) * self._size[0] % len(self._arrays[0])
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Give the declared shapes."""
+        """Return the shapes that the prototxt declares."""
         return [self._size, (self._size[0], 1, 1, 1)]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Give the next batch."""
+        """Return the next batch."""
         if self._arrays is None:
             raise NetError("there are no data yet", remedy="Hand them over with the layer's reset(data, labels).")
         begin, end = self._position, self._position + self._size[0]

@@ -1,4 +1,4 @@
-"""The losses of distance: between two blobs, or from a margin."""
+"""The losses EuclideanLoss, HingeLoss and ContrastiveLoss."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from reproduction.caffe.schema import HingeNorm
 
 
 class EuclideanLoss(Layer):
-    """Half the mean squared distance of two blobs: ``sum (a - b)^2 / (2 N)``. Both get a gradient.
+    """Half the squared distance of two blobs, averaged over the batch: ``sum (a - b)^2 / (2 N)``.
+
+    Both bottoms receive a gradient.
 
     Shapes:
         a    (N, ...)
-        b    (N, ...)   as many values for each instance
+        b    (N, ...)   the same number of values
         top  ()
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/euclidean_loss_layer.cpp L8-L51.
@@ -32,7 +34,7 @@ class EuclideanLoss(Layer):
     is_loss = True
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Give a scalar."""
+        """Return the shape of a scalar, ``()``."""
         check_batch(bottoms)
         if math.prod(bottoms[0]) != math.prod(bottoms[1]):
             raise NetError("both bottoms must have as many values", got=bottoms[1], want=f"as many as in {bottoms[0]}")
@@ -45,9 +47,9 @@ class EuclideanLoss(Layer):
 
 
 class HingeLoss(Layer):
-    """The margins by which scores are on the wrong side, one class against all: ``sum max(0, 1 - y x)^p / N``.
+    """The one-versus-all hinge loss: ``sum max(0, 1 - y x)^p / N``.
 
-    y is 1 for the true class and -1 for the others; p is 1 for norm L1 and 2 for L2.
+    x are the scores; y is 1 for the true class and -1 for the others; p is 1 for norm L1 and 2 for L2.
 
     Shapes:
         scores  (N, ...)                     K values each
@@ -55,7 +57,7 @@ class HingeLoss(Layer):
         top     ()
 
     Raises:
-        NetError: a label is out of range.
+        NetError: If a label is out of range.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/hinge_loss_layer.cpp L9-L77.
     """
@@ -66,7 +68,7 @@ class HingeLoss(Layer):
     differentiable = (0,)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Give a scalar."""
+        """Return the shape of a scalar, ``()``."""
         check_batch(bottoms)
         if math.prod(bottoms[1][1:]) != 1:
             raise NetError("there must be one label for each instance", got=bottoms[1], want=f"({bottoms[1][0]},)")
@@ -84,10 +86,10 @@ class HingeLoss(Layer):
 
 
 class ContrastiveLoss(Layer):
-    """Pull similar pairs together and push others apart, up to a margin.
+    """The contrastive loss of pairs: small for similar pairs that are close and for others that are far apart.
 
-    ``loss = sum_n (y d^2 + (1 - y) max(margin - d, 0)^2) / (2 N)`` with d the distance of the pair and y whether it is
-    similar; with ``legacy_version``, ``max(margin - d^2, 0)``.
+    ``loss = sum_n (y d^2 + (1 - y) max(margin - d, 0)^2) / (2 N)``, where d is the Euclidean distance of the pair and y
+    is 1 for similar pairs and 0 for others. With ``legacy_version``, the second term is ``max(margin - d^2, 0)``.
 
     Shapes:
         a     (N, C) or (N, C, 1, 1)
@@ -104,7 +106,7 @@ class ContrastiveLoss(Layer):
     differentiable = (0, 1)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Give a scalar."""
+        """Return the shape of a scalar, ``()``."""
         check_batch(bottoms)
         first = legacy_shape(bottoms[0])
         if first[2:] != (1, 1) or legacy_shape(bottoms[1]) != first:
@@ -127,7 +129,7 @@ class ContrastiveLoss(Layer):
 
 
 class _PairLoss(Function):
-    """The loss of each pair, twice, from the pair's difference (N, C)."""
+    """Twice the loss of each pair, (N, 1), from the difference of the pair, (N, C)."""
 
     @staticmethod
     def forward(ctx: Any, difference: Tensor, similar: Tensor, margin: float, legacy: bool) -> Tensor:
@@ -142,8 +144,8 @@ class _PairLoss(Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         difference, similar, squared, short = ctx.saved_tensors
-        # Caffe: the gradient is divided by the distance plus 1e-4, so that it is finite at distance 0
-        # (contrastive_loss_layer.cpp L93-L95).
+        # Caffe: the gradient of ContrastiveLoss is divided by the distance plus 1e-4, so that it is finite at distance
+        # 0 (contrastive_loss_layer.cpp L93-L95). Autograd would return NaN there.
         apart = -torch.ones_like(short) if ctx.legacy else -short / (squared.sqrt() + 1e-4)
         apart = torch.where(short > 0, apart, torch.zeros_like(apart))
         factor = torch.where(similar, torch.ones_like(apart), apart)

@@ -1,4 +1,4 @@
-"""The layers that read rows from HDF5 files and write them."""
+"""The layers HDF5Data and HDF5Output."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ from reproduction.caffe.layers.data import Shuffle, Source, read_list
 
 
 class HDF5Data(Source):
-    """Batches of rows from HDF5 files, one file after the other and then again from the first.
+    """Batches of rows of HDF5 files, one file after the other; after the last follows the first.
 
-    ``source`` is a text file with the names of the HDF5 files. Each of these holds a data set for each top, named
-    as the top, all with as many rows. ``shuffle`` mixes the files and the rows of each, not in Caffe's order.
+    ``source`` is a text file with the names of the HDF5 files. Each file contains a data set for each top, with the
+    name of the top; all have the same number of rows. ``shuffle`` shuffles the files and the rows of each file, but the
+    order is not that of Caffe.
 
     Shapes:
-        tops  (batch_size, ...) as the data sets' rows
+        tops  (batch_size, ...), where the other sizes are those of a row
 
     Raises:
-        DataError: a file that is missing, lacks a data set, or has data sets that do not fit.
+        DataError: If a file is missing or lacks a data set, or the shapes of data sets do not fit.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/hdf5_data_layer.cpp L29-L172.
     """
@@ -38,7 +39,7 @@ class HDF5Data(Source):
     refuses = frozenset({"transform_param"})
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Read the list and the first file."""
+        """Load the list and the first file."""
         super().setup(bottoms)
         param = self.spec.hdf5_data_param
         if param.batch_size < 1:
@@ -54,7 +55,7 @@ class HDF5Data(Source):
         self._go(0, 0)
 
     def seek(self, draw: int) -> None:
-        """Go to a batch; where it is not the next, the rows of all files are counted first."""
+        """Set the batch that the next forward pass returns; unless it is the next one, count the rows of all files."""
         start = draw * self.spec.hdf5_data_param.batch_size
         if start == self._given:
             return
@@ -67,11 +68,11 @@ class HDF5Data(Source):
         self._go(epoch, place, start)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Give the shapes of a batch."""
+        """Return the shapes of a batch."""
         return [(self.spec.hdf5_data_param.batch_size, *rows.shape[1:]) for rows in self._columns]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Give the next batch."""
+        """Return the next batch."""
         parts = []
         missing = self.spec.hdf5_data_param.batch_size
         self._given += missing
@@ -87,7 +88,7 @@ class HDF5Data(Source):
         return tuple(self.place(column) for column in columns)
 
     def _go(self, epoch: int, place: int, row: int = 0) -> None:
-        """Go to a row of the file that comes in this place of the epoch's order."""
+        """Set the position to row number ``row``, in shuffled order, of file number ``place`` of the epoch."""
         path = self._path(epoch, place)
         if path != self._opened:
             self._open(path)
@@ -120,7 +121,7 @@ class HDF5Data(Source):
 
 
 def _found(file: File, name: str) -> Dataset:
-    """Find a data set of rows of numbers."""
+    """Return the data set ``name``; raise ``DataError`` unless it has at least one axis and real numbers."""
     found = file.member(file.root, name)
     path = file.path
     if not isinstance(found, Dataset):
@@ -133,7 +134,7 @@ def _found(file: File, name: str) -> Dataset:
 
 
 def _column(file: File, name: str) -> npt.NDArray[Any]:
-    """Read a data set as floats.
+    """Load a data set as floats; integers become float32.
 
     Source: BVLC/caffe@9b89154 src/caffe/util/hdf5.cpp L10-L93.
     """
@@ -143,13 +144,13 @@ def _column(file: File, name: str) -> npt.NDArray[Any]:
 
 
 class HDF5Output(Layer):
-    """Write two blobs into an HDF5 file, as its data sets ``data`` and ``label``.
+    """Write the bottoms to an HDF5 file, as the data sets ``data`` and ``label``.
+
+    The first forward pass writes the file. As in Caffe, a second one is an error.
 
     Shapes:
-        data   (N, C, H, W) or with fewer axes; written with four
-        label  (N, ...) likewise
-
-    The file is written, whole, at the first forward. As in Caffe, a second one is an error.
+        data   (N, C, H, W), or fewer axes; the data set has four
+        label  (N, ...), at most four axes; the data set has four
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/hdf5_output_layer.cpp L13-L74.
     """
@@ -166,14 +167,18 @@ class HDF5Output(Layer):
         self._written = False
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Give nothing."""
+        """Check the first axes and return an empty list, as there are no tops."""
         data, label = (legacy_shape(bottom) for bottom in bottoms)
         if data[0] != label[0]:
             raise NetError("data and label must have the same first dimension", got=f"{bottoms[0]} and {bottoms[1]}")
         return []
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Write the file."""
+        """Write the file.
+
+        Raises:
+            NetError: If the layer has written it before.
+        """
         path = self.spec.hdf5_output_param.file_name
         if self._written:
             raise NetError(

@@ -1,4 +1,4 @@
-"""The layer that reads images from files, and what it does to them."""
+"""The layer ImageData, and the functions that read, resize and transform its images."""
 
 from __future__ import annotations
 
@@ -14,42 +14,46 @@ from reproduction.caffe.layers.checks import legacy_shape
 from reproduction.caffe.layers.data import Shuffle, Source, read_list
 from reproduction.caffe.schema import TransformationParameter
 
-Pixels = npt.NDArray[np.uint8]  # (H, W, C), blue first
+Pixels = npt.NDArray[np.uint8]  # (H, W, C), BGR or gray
 
 
 def read_image(path: str, *, color: bool = True) -> Pixels:
-    """Read an image as OpenCV's ``imread`` does, turned upright where its EXIF data say so.
+    """Load an image as OpenCV's ``imread`` does, rotated according to its EXIF orientation.
 
-    JPEG and PNG in colour agree with OpenCV to the bit; a colour PNG read as grey may differ by one level.
+    Color JPEG and PNG files give the same pixels as with OpenCV; a color PNG loaded as gray may differ by one level.
+
+    Args:
+        path: The image file.
+        color: Whether to return three channels; otherwise one.
 
     Returns:
-        (H, W, 3), blue first, or (H, W, 1) without ``color``.
+        The pixels, uint8: (H, W, 3) in the order BGR, or (H, W, 1).
 
     Raises:
-        DataError: the file is missing or is not an image that can be read.
+        DataError: If the file is missing or cannot be decoded.
 
     Source: BVLC/caffe@9b89154 src/caffe/util/io.cpp L73-L90 (ReadImageToCVMat).
     """
-    from PIL import Image  # here, since most nets read no image files
+    from PIL import Image  # imported here, since most nets read no image files
 
     from reproduction.caffe.formats import image_files
 
     def blue_first(image: Image.Image) -> Pixels:
         if image.mode.startswith("I"):
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # of 16 bits, the upper 8
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # 16 bits to 8
         return np.asarray(image.convert("RGB"))[:, :, ::-1] if color else np.asarray(image.convert("L"))[:, :, None]
 
     with image_files.open_image(path) as image:
         if not color:
-            image.draft("L", image.size)  # a JPEG's own luminance, which is what OpenCV takes
+            image.draft("L", image.size)  # the luminance channel of a JPEG, as in OpenCV
         pixels = image_files.decode(image, blue_first)
         return image_files.upright(pixels, image_files.orientation(image))
 
 
 def resize(image: Pixels, height: int, width: int) -> Pixels:
-    """Resize as OpenCV does by default: linear between four pixels, in whole numbers of 1/2048.
+    """Resize an image as OpenCV does by default: bilinear, in fixed-point arithmetic with weights in 1/2048.
 
-    Of OpenCV's own pixels, fewer than one in a hundred differ, by one level.
+    Fewer than 1 % of the values differ from OpenCV's, by one level.
 
     Source: BVLC/caffe@9b89154 src/caffe/util/io.cpp L83 (cv::resize).
     """
@@ -64,7 +68,7 @@ def resize(image: Pixels, height: int, width: int) -> Pixels:
 
 
 def _taps(size: int, wanted: int) -> tuple[npt.NDArray[np.int64], ...]:
-    """Give, for each new pixel, the two old ones it lies between and their weights, which add up to 2048."""
+    """Return, for each new pixel, the indices of the two old pixels around it and their weights, whose sum is 2048."""
     place = ((np.arange(wanted) + 0.5) * (size / wanted) - 0.5).clip(0, size - 1).astype(np.float32)
     first = np.floor(place).astype(np.int64)
     share = np.rint((place - first) * 2048).astype(np.int64)
@@ -72,15 +76,15 @@ def _taps(size: int, wanted: int) -> tuple[npt.NDArray[np.int64], ...]:
 
 
 class Transform:
-    """What ``transform_param`` does to an image: subtract a mean, scale, crop, mirror.
+    """The operations of ``transform_param``: subtract a mean, crop, mirror and scale.
 
     Args:
-        param: the message.
-        generator: the source of random numbers; None is torch's own.
+        param: The message.
+        generator: The random number generator; None for torch's default generator.
 
     Raises:
-        NetError: a mean file and mean values are both given.
-        ReproductionError: the mean file cannot be read.
+        NetError: If a mean file and mean values are both set.
+        ReproductionError: If the mean file cannot be read.
 
     Source: BVLC/caffe@9b89154 src/caffe/data_transformer.cpp L17-L43, L232-L339.
     """
@@ -102,15 +106,15 @@ class Transform:
         """Transform one image.
 
         Args:
-            image: (H, W, C).
-            path: where it came from, for errors.
-            training: whether the crop is random; otherwise it is central.
+            image: The pixels, (H, W, C).
+            path: The file of the image, for error messages.
+            training: Whether to crop at a random position; otherwise at the center.
 
         Returns:
-            (C, H, W), or (C, crop_size, crop_size).
+            The transformed image, float32: (C, H, W), or (C, crop_size, crop_size) if ``crop_size`` is set.
 
         Raises:
-            DataError: the image is smaller than the crop or does not fit the mean.
+            DataError: If the image is smaller than ``crop_size`` or does not fit the mean.
         """
         values = image.transpose(2, 0, 1).astype(np.float32)
         if self.mean is not None:
@@ -139,18 +143,19 @@ class Transform:
 
 
 class ImageData(Source):
-    """Batches of images and their labels from a list of files, around and around.
+    """Batches of images and labels from a list of files; after the last image follows the first.
 
-    ``source`` is a text file with lines ``path label``; ``root_folder`` is put before each path as it is. An image is
-    read, resized to ``new_height`` x ``new_width`` where these are set, and transformed. The first image of a batch
-    gives the size of all. Random crops, mirrors, shuffles and skips are not Caffe's.
+    ``source`` is a text file with lines ``path label``; ``root_folder`` is prepended to each path without a separator.
+    Each image is loaded, resized to ``new_height`` x ``new_width`` if these are set, and transformed. All images of a
+    batch must then have the same size. Random crops, mirroring, shuffling and skipping use other random numbers than
+    Caffe.
 
     Shapes:
-        data   (batch_size, 3, H, W), blue first, or (batch_size, 1, H, W) without ``is_color``
+        data   (batch_size, 3, H, W) in the order BGR, or (batch_size, 1, H, W) with ``is_color: false``
         label  (batch_size,)
 
     Raises:
-        DataError: the list or an image cannot be read, or the sizes of a batch differ.
+        DataError: If the list or an image cannot be read, or the images of a batch differ in size.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/image_data_layer.cpp L23-L172.
     """
@@ -168,7 +173,7 @@ class ImageData(Source):
     tops = (2, 2)
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Read the list and the mean."""
+        """Load the list and the mean."""
         super().setup(bottoms)
         param = self.spec.image_data_param
         if (param.new_height == 0) != (param.new_width == 0):
@@ -186,17 +191,17 @@ class ImageData(Source):
         self._transform = Transform(self.spec.transform_param, self.generator)
 
     def seek(self, draw: int) -> None:
-        """Go to a batch."""
+        """Set the batch that the next forward pass returns."""
         self._given = draw * self.spec.image_data_param.batch_size
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Read the next image and give its size to the batch."""
+        """Load the next image and return the shapes of a batch of its size."""
         param = self.spec.image_data_param
         channels, height, width = self._load(self._line(self._given)[0]).shape
         return [(param.batch_size, channels, height, width), (param.batch_size,)]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Give the next batch."""
+        """Return the next batch."""
         images, labels = [], []
         for _ in range(self.spec.image_data_param.batch_size):
             path, label = self._line(self._given)
@@ -222,16 +227,16 @@ class ImageData(Source):
         return self._transform(image, path, training=self.training)
 
     def _line(self, number: int) -> tuple[str, int]:
-        """Find the line that comes in this place, counted over all epochs."""
+        """Return path and label of image ``number``, counted over all epochs and in shuffled order."""
         epoch, place = divmod(self._skipped + number, len(self._lines))
         return self._lines[int(self._shuffle(len(self._lines), epoch)[place])]
 
 
 def read_labels(source: str) -> list[tuple[str, int]]:
-    """Read lines ``path label``; a path may hold spaces.
+    """Parse a list of images with lines ``path label`` and return pairs of both; a path may contain spaces.
 
     Raises:
-        DataError: the list cannot be read, names no images, or a line is not understood.
+        DataError: If the list cannot be read or is empty, or a line does not end with a space and a 32-bit integer.
     """
     found = []
     for number, line in enumerate(read_list(source).splitlines(), 1):

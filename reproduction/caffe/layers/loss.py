@@ -1,6 +1,6 @@
-"""The losses of classification: how improbable a net finds the true labels.
+"""The classification losses: softmax, infogain, multinomial logistic and sigmoid cross-entropy.
 
-Each is one autograd function with Caffe's own gradient, which is not always the derivative of the forward.
+Each has an autograd function with Caffe's gradient, which is not always the derivative of the loss.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from reproduction.caffe.layers.checks import check_batch, check_label_count, cla
 from reproduction.caffe.layers.exact import blas
 from reproduction.caffe.schema import LossParameter, NormalizationMode
 
-FLT_MIN = float(torch.finfo(torch.float32).tiny)  # the least normal float, also for doubles
+FLT_MIN = float(torch.finfo(torch.float32).tiny)  # the smallest normal float; Caffe uses it for doubles, too
 LOG_THRESHOLD = 1e-20  # Source: BVLC/caffe@9b89154 include/caffe/layers/loss_layer.hpp L12
 
 
@@ -28,7 +28,7 @@ def _ignored_label(param: LossParameter) -> int | None:
 
 
 def normalization(param: LossParameter, default: NormalizationMode) -> NormalizationMode:
-    """Read what a loss is divided by: ``normalization``, else the old ``normalize``, else the default."""
+    """Return the normalization mode: ``normalization``, else the older field ``normalize``, else ``default``."""
     if param.has("normalization"):
         return param.normalization
     if param.has("normalize"):
@@ -37,7 +37,13 @@ def normalization(param: LossParameter, default: NormalizationMode) -> Normaliza
 
 
 def _divisor(mode: NormalizationMode, batch: int, total: int, ignored: Tensor | None) -> float:
-    """Count what a loss is divided by; at least 1, so that a batch without labels gives zero.
+    """Return the divisor of a loss, at least 1, so that the loss of a batch without valid labels is 0.
+
+    Args:
+        mode: The normalization mode.
+        batch: The number of instances.
+        total: The number of labels, including ignored ones.
+        ignored: A bool tensor, True where a label is ignored; None if there is no ``ignore_label``.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/softmax_loss_layer.cpp L61-L89.
     """
@@ -48,13 +54,13 @@ def _divisor(mode: NormalizationMode, batch: int, total: int, ignored: Tensor | 
 
 
 class _Places:
-    """The labels of a blob of scores, each at its place with the class axis cut to length 1.
+    """Labels in the shape of the scores, with size 1 on the class axis.
 
     Attributes:
-        axis: the class axis.
-        index: the labels, int64, 0 where ignored.
-        ignored: where they are ignored; None when no label can be.
-        divisor: what the loss is divided by.
+        axis: The class axis.
+        index: The labels, int64; 0 for ignored ones.
+        ignored: A bool tensor, True where a label is ignored; None if there is no ``ignore_label``.
+        divisor: The divisor of the loss.
     """
 
     def __init__(self, scores: Tensor, labels: Tensor, axis: int, param: LossParameter):
@@ -68,34 +74,35 @@ class _Places:
 
 
 def sum_in_order(losses: Tensor) -> Tensor:
-    """Add numbers one after the other in their own precision, as Caffe's loop over the places does.
+    """Return the sum of ``losses``, on the CPU added one after the other in their dtype as in Caffe's loop.
 
-    Over the pixels of an image that differs from torch's sum by 1e-4 of it in single precision. On a GPU the order is
-    torch's.
+    For all pixels of an image in single precision, the result differs from torch's sum by about 1e-4 of it. On a GPU,
+    this is torch's sum.
     """
     if losses.device.type != "cpu" or not losses.numel():
         return losses.sum()
-    # Caffe: the losses are added one after the other in single precision (softmax_loss_layer.cpp L107). torch adds them
-    # in blocks.
+    # Caffe: SoftmaxWithLoss adds the losses of all pixels one after the other in single precision
+    # (softmax_loss_layer.cpp L107). torch adds them in blocks, with smaller rounding errors.
     total = np.add.accumulate(losses.detach().contiguous().view(-1).numpy())[-1]
     return losses.new_tensor(float(total))
 
 
 class SoftmaxWithLoss(Layer):
-    """Minus the log of the true label's softmax probability, summed and normalised.
+    """The cross-entropy of softmax scores and integer labels, summed and normalized.
 
-    ``loss = sum over places of -log(max(p_label, FLT_MIN)) / divisor``; the gradient of the scores is
-    ``(p - [k = label]) * loss_weight / divisor``, 0 where the label is ignored. The divisor is the number of labels
-    that count (VALID, the default), of places (FULL), of instances (BATCH_SIZE; also ``normalize: false``) or 1 (NONE).
+    ``loss = sum over labels of -log(max(p_label, FLT_MIN)) / divisor``. The gradient of the scores is
+    ``(p_k - [k = label]) * loss_weight / divisor``; it is 0 where the label is ignored. The divisor is the number of
+    valid labels (VALID, the default), of all labels (FULL), of instances (BATCH_SIZE; also ``normalize: false``), or
+    1 (NONE). BATCH_SIZE counts the axes before the class axis.
 
     Shapes:
         scores  (..., K, ...)   K classes on ``axis``
-        labels  any shape       one integer 0..K-1, or ``ignore_label``, for each place of the scores
+        labels  any shape       one integer 0..K-1 or ``ignore_label`` for each position of the scores
         top 0   ()
-        top 1   (..., K, ...)   optional: the probabilities, without a gradient
+        top 1   (..., K, ...)   optional: the probabilities; they have no gradient
 
     Raises:
-        NetError: a label is out of range.
+        NetError: If a label is out of range.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/softmax_loss_layer.cpp L9-L160.
     """
@@ -109,7 +116,7 @@ class SoftmaxWithLoss(Layer):
     differentiable = (0,)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Give a scalar and, for a second top, the scores' shape."""
+        """Return ``()`` and, if there is a second top, the shape of the scores."""
         check_batch(bottoms)
         scores, labels = bottoms
         check_label_count(scores, labels, canonical_axis(self.spec.softmax_param.axis, len(scores)))
@@ -119,8 +126,9 @@ class SoftmaxWithLoss(Layer):
         """Compute the tops."""
         scores, labels = bottoms
         places = _Places(scores, labels, self.spec.softmax_param.axis, self.spec.loss_param)
-        # Upstream bug, fixed: Caffe declares the second top, but refuses every number of loss weights with it, since
-        # its inner Softmax layer, with one top, is given the same (softmax_loss_layer.cpp L13-L19).
+        # Upstream bug, fixed: Caffe documents a second top of SoftmaxWithLoss, but no number of loss weights is valid
+        # with it: the inner Softmax layer has one top and receives the same loss weights (softmax_loss_layer.cpp
+        # L13-L19). Here the second top works.
         in_order = blas.serves(self.in_blas_order, scores)
         tops: tuple[Tensor, ...] = _SoftmaxLoss.apply(scores, places, in_order)  # type: ignore[no-untyped-call]
         return tops[: len(self.spec.top)]
@@ -131,8 +139,8 @@ class _SoftmaxLoss(Function):
     def forward(ctx: Any, scores: Tensor, places: _Places, in_blas_order: bool) -> tuple[Tensor, Tensor]:
         prob = blas.softmax(scores, places.axis) if in_blas_order else scores.softmax(places.axis)
         picked = prob.gather(places.axis, places.index)
-        # Caffe: probabilities below FLT_MIN count as FLT_MIN in the loss, while the gradient is that of the softmax
-        # without this limit (softmax_loss_layer.cpp L107, L128-L146). torch's cross_entropy has no such limit.
+        # Caffe: SoftmaxWithLoss clamps probabilities to at least FLT_MIN in the loss but not in the gradient
+        # (softmax_loss_layer.cpp L107, L128-L146). torch's cross_entropy does not clamp.
         losses = picked.clamp(min=FLT_MIN).log_().neg_()
         if places.ignored is not None:
             losses.masked_fill_(places.ignored, 0)
@@ -154,20 +162,21 @@ class _SoftmaxLoss(Function):
 
 
 class InfogainLoss(Layer):
-    """A softmax loss in which the matrix H says how much each class counts for each label.
+    """A softmax loss with a matrix H of weights for each pair of label and class.
 
-    ``loss = sum over places and classes k of -H[label, k] * log(max(p_k, 1e-20)) / divisor``; the gradient of the
-    scores is ``(p_k * sum_j H[label, j] - H[label, k]) * loss_weight / divisor``. The identity gives SoftmaxWithLoss.
+    ``loss = sum over labels and classes k of -H[label, k] * log(max(p_k, 1e-20)) / divisor``. The gradient of the
+    scores is ``(p_k * sum_j H[label, j] - H[label, k]) * loss_weight / divisor``. The divisor is that of
+    SoftmaxWithLoss. With the identity as H, the loss is that of SoftmaxWithLoss as well, except for the limit 1e-20.
 
     Shapes:
         scores  (..., K, ...)   K classes on ``axis``
-        labels  any shape       one integer 0..K-1, or ``ignore_label``, for each place of the scores
+        labels  any shape       one integer 0..K-1 or ``ignore_label`` for each position of the scores
         H       K * K values    the third bottom, or the ``source`` file (.binaryproto)
         top 0   ()
-        top 1   (..., K, ...)   optional: the probabilities, without a gradient
+        top 1   (..., K, ...)   optional: the probabilities; they have no gradient
 
     Raises:
-        NetError: a label is out of range, or there is no H.
+        NetError: If a label is out of range, H is missing, or H does not have K * K values.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/infogain_loss_layer.cpp L11-L231.
     """
@@ -187,7 +196,7 @@ class InfogainLoss(Layer):
     differentiable = (0,)
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Read H from its file where it is not a bottom."""
+        """Load H from its file if it is not a bottom."""
         param = self.spec.infogain_loss_param
         if len(bottoms) == 2:
             if not param.has("source"):
@@ -197,7 +206,7 @@ class InfogainLoss(Layer):
             self.register_buffer("matrix", torch.from_numpy(blobs.load_mean(param.source).copy()), persistent=False)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Give a scalar and, for a second top, the scores' shape."""
+        """Return ``()`` and, if there is a second top, the shape of the scores."""
         check_batch(bottoms)
         scores, labels = bottoms[:2]
         axis = canonical_axis(self.spec.infogain_loss_param.axis, len(scores))
@@ -241,9 +250,9 @@ class _InfogainLoss(Function):
 
 
 class MultinomialLogisticLoss(Layer):
-    """Minus the mean log of the true label's probability, for bottoms that are probabilities already.
+    """The cross-entropy of probabilities and integer labels, averaged over the batch.
 
-    ``loss = sum_n -log(max(p_n[label_n], 1e-20)) / N``
+    ``loss = sum_n -log(max(p_n[label_n], 1e-20)) / N``. The bottom holds probabilities, e.g. those of a Softmax layer.
 
     Shapes:
         probabilities  (N, ...)   K values each
@@ -251,7 +260,7 @@ class MultinomialLogisticLoss(Layer):
         top            ()
 
     Raises:
-        NetError: a label is out of range.
+        NetError: If a label is out of range.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/multinomial_logistic_loss_layer.cpp L10-L60.
     """
@@ -261,7 +270,7 @@ class MultinomialLogisticLoss(Layer):
     differentiable = (0,)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Give a scalar."""
+        """Return the shape of a scalar, ``()``."""
         check_batch(bottoms)
         if legacy_shape(bottoms[1])[1:] != (1, 1, 1):
             raise NetError("there must be one label for each instance", got=bottoms[1], want=f"({bottoms[1][0]},)")
@@ -276,7 +285,7 @@ class MultinomialLogisticLoss(Layer):
 
 
 class _ThresholdLog(Function):
-    """The log of a value or of LOG_THRESHOLD, whichever is greater."""
+    """``log(max(value, LOG_THRESHOLD))`` with Caffe's gradient."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
@@ -287,21 +296,22 @@ class _ThresholdLog(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        # Caffe: below the threshold the gradient is the one at the threshold (multinomial_logistic_loss_layer.cpp
-        # L48-L53). torch.clamp has a gradient of 0 there.
+        # Caffe: for a probability below 1e-20, the gradient of MultinomialLogisticLoss is that at 1e-20
+        # (multinomial_logistic_loss_layer.cpp L48-L53). The gradient of torch.clamp is 0 there.
         (value,) = ctx.saved_tensors
         return gradient / value  # type: ignore[no-any-return]
 
 
 class SigmoidCrossEntropyLoss(Layer):
-    """The cross-entropy of sigmoids of scores and targets, summed and normalised.
+    """The binary cross-entropy of sigmoid scores and targets, summed and normalized.
 
-    ``loss = sum of -(t log s(x) + (1 - t) log(1 - s(x))) / divisor``; the gradient is ``(s(x) - t) / divisor``. The
-    divisor is the number of instances (BATCH_SIZE, the default), or as for SoftmaxWithLoss.
+    With the sigmoid s, ``loss = sum of -(t log s(x) + (1 - t) log(1 - s(x))) / divisor``; the gradient of the scores is
+    ``(s(x) - t) * loss_weight / divisor``. The divisor is the number of instances (BATCH_SIZE, the default), or that of
+    another mode as in SoftmaxWithLoss.
 
     Shapes:
         scores   (N, ...)
-        targets  (N, ...)   as many, in [0, 1]; those whose integer part is ``ignore_label`` do not count
+        targets  (N, ...)   as many values, in [0, 1]; a target whose integer part is ``ignore_label`` is ignored
         top      ()
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/sigmoid_cross_entropy_loss_layer.cpp L9-L131.
@@ -313,7 +323,7 @@ class SigmoidCrossEntropyLoss(Layer):
     differentiable = (0,)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Give a scalar."""
+        """Return the shape of a scalar, ``()``."""
         check_batch(bottoms)
         if torch.Size(bottoms[0]).numel() != torch.Size(bottoms[1]).numel():
             raise NetError(
@@ -327,8 +337,8 @@ class SigmoidCrossEntropyLoss(Layer):
         param = self.spec.loss_param
         ignore = _ignored_label(param)
         ignored = None if ignore is None else targets.long() == ignore
-        # Caffe: the loss is divided by the batch size by default, while SoftmaxWithLoss divides by the number of valid
-        # labels (sigmoid_cross_entropy_loss_layer.cpp L25-L33).
+        # Caffe: by default, SigmoidCrossEntropyLoss is divided by the batch size, but SoftmaxWithLoss by the number of
+        # valid labels (sigmoid_cross_entropy_loss_layer.cpp L25-L33). torch averages over all elements.
         mode = normalization(param, NormalizationMode.BATCH_SIZE)
         divisor = _divisor(mode, scores.shape[0], scores.numel(), ignored)
         losses: Tensor = _SigmoidLoss.apply(scores, targets)  # type: ignore[no-untyped-call]
@@ -341,8 +351,8 @@ class _SigmoidLoss(Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, targets: Tensor) -> Tensor:
         ctx.save_for_backward(scores, targets)
-        # Caffe: 1 + exp(-|x|) is rounded before the logarithm (sigmoid_cross_entropy_loss_layer.cpp L93-L94). torch
-        # uses log1p.
+        # Caffe: SigmoidCrossEntropyLoss rounds 1 + exp(-|x|) before the logarithm (sigmoid_cross_entropy_loss_layer.cpp
+        # L93-L94). torch uses log1p.
         return scores.clamp(min=0) - scores * targets + (1 + scores.abs().neg_().exp_()).log_()
 
     @staticmethod

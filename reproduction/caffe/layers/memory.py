@@ -1,4 +1,4 @@
-"""What Caffe's layers do with memory that others have written: the facts by which ``overwriting`` finds its errors."""
+"""Flags for the memory that Caffe's layers read and overwrite; ``net.overwriting`` finds wrong gradients by them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from enum import Flag, auto
 
 
 class Rereads(Flag):
-    """Which values Caffe's backward code of a layer reads again; copies that the layer has made do not count.
+    """The values that the backward pass of a layer reads in Caffe, except from copies that the layer has made.
 
     Attributes:
-        SIGN: where the bottom is above 0.
-        BOTTOM: the first bottom.
-        TOP: the first top.
-        TO_LEARN: the first bottom, for the gradients of the parameters alone.
+        SIGN: Which values of the first bottom are above 0.
+        BOTTOM: The values of the first bottom.
+        TOP: The values of the first top.
+        TO_LEARN: The values of the first bottom, but only for the gradients of the parameters.
     """
 
     NOTHING = 0
@@ -23,12 +23,12 @@ class Rereads(Flag):
 
 
 class Keeps(Flag):
-    """What a layer in place leaves of the values that it overwrites.
+    """The properties of the bottom that can still be read from the top of a layer that works in place.
 
     Attributes:
-        SIGN: which values are above 0, at least where a gradient passes.
-        POSITIVE: the values that are not below 0.
-        VALUES: all values.
+        SIGN: Which values are above 0, at least where the layer passes a gradient.
+        POSITIVE: The values that are at least 0.
+        VALUES: All values.
     """
 
     NOTHING = 0

@@ -1,4 +1,4 @@
-"""Layers that treat each element by itself: activations, thresholds, dropout."""
+"""Elementwise layers: activations, Clip, Threshold and Dropout."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from reproduction.caffe.schema import FillerParameter
 
 
 def uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draw a number from [0, 1) for each element of ``like``, on the generator's device if there is one.
+    """Return uniform random numbers from [0, 1) in the shape, dtype and device of ``like``.
 
-    The numbers are torch's, not Caffe's: only their distribution is the same.
+    They are drawn on the generator's device, or on that of ``like`` if ``generator`` is None. Caffe draws other numbers
+    from the same distribution.
     """
     device = generator.device if generator else like.device
     return torch.rand(like.shape, generator=generator, device=device, dtype=like.dtype).to(like.device)
 
 
 def _exp(x: Tensor) -> Tensor:
-    """Round the exponential correctly, as glibc does: Caffe takes 1 from it, or adds 1 to it, next."""
+    """Return the correctly rounded exponential, as glibc does; Caffe adds or subtracts 1, which magnifies errors."""
     return x.double().exp().to(x.dtype)
 
 
@@ -40,10 +41,11 @@ class _Neuron(Layer):
 
 
 class Pointwise(_Neuron):
-    """A function of one number, with the derivative that Caffe's code computes.
+    """An elementwise function with the derivative of Caffe's code.
 
     Attributes:
-        reads_bottom: whether Caffe's backward code reads the bottom; in place, the top has overwritten it by then.
+        reads_bottom: Whether Caffe's backward code reads the bottom. If the layer works in place, it then reads the top
+            instead, which has overwritten the bottom.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/neuron_layer.cpp L7-L11.
     """
@@ -55,11 +57,11 @@ class Pointwise(_Neuron):
         raise NotImplementedError(type(self).__name__)
 
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
-        """Compute the derivative of the top ``y`` at ``x``."""
+        """Compute the derivative at ``x``, where the top is ``y``."""
         raise NotImplementedError(type(self).__name__)
 
     def rereads(self) -> Rereads:
-        """Return the bottom if it is read, else the top."""
+        """Return the bottom if ``reads_bottom``, else the top."""
         return Rereads.BOTTOM if self.reads_bottom else Rereads.TOP
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -68,13 +70,13 @@ class Pointwise(_Neuron):
 
 
 class _Apply(torch.autograd.Function):
-    """The value of a Pointwise layer, and its slope for the gradient."""
+    """The value of a Pointwise layer; the gradient is multiplied by its slope."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: Pointwise) -> Tensor:
         y = layer.value(x)
-        # Upstream bug, kept: in place, the slopes of ELU and ReLU with a negative coefficient, BNLL and Clip are
-        # those at the top (bnll_layer.cpp L28, clip_layer.cpp L28).
+        # Upstream bug, kept: in place, the slopes of BNLL, of Clip, and of ELU and ReLU with a negative coefficient are
+        # computed at the top instead of the bottom (bnll_layer.cpp L28, clip_layer.cpp L28).
         overwritten = layer.reads_bottom and layer.spec.top[0] == layer.spec.bottom[0]
         ctx.save_for_backward(y if overwritten else x, y)
         ctx.layer = layer
@@ -89,7 +91,7 @@ class ReLU(Pointwise):
     """``max(x, 0) + negative_slope * min(x, 0)``; at 0 the slope is ``negative_slope``.
 
     Shapes:
-        bottom and top: any.
+        bottom and top: any shape.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/relu_layer.cpp L9-L36.
     """
@@ -99,25 +101,25 @@ class ReLU(Pointwise):
     can_overwrite = True
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Find whether the top is below 0 anywhere."""
+        """Set ``positive``, which holds if there is no negative slope."""
         self.positive = self.spec.relu_param.negative_slope == 0
 
     def rereads(self) -> Rereads:
-        """Return the sign, on which the slope depends."""
+        """Return the sign of the bottom, on which the slope depends."""
         return Rereads.SIGN
 
     def keeps(self) -> Keeps:
-        """Return signs and positive values, unless negative values become positive."""
+        """Return signs and positive values; no signs if ``negative_slope`` makes negative values positive."""
         return Keeps.SIGN | Keeps.POSITIVE if self.spec.relu_param.negative_slope >= 0 else Keeps.POSITIVE
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the top, in the memory of the bottom where the net allows it."""
+        """Compute the top, in the memory of the bottom if ``inplace``."""
         if self.spec.relu_param.negative_slope == 0:
             return (F.relu(bottoms[0], inplace=self.inplace),)
         return super().forward(*bottoms)
 
     def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...]:
-        """Compute the top, place by place."""
+        """Compute the top; an elementwise function needs only the kept rows and columns."""
         return (place_by_place(bottoms[0], lambda x: self.forward(x)[0]),)
 
     def value(self, x: Tensor) -> Tensor:
@@ -130,14 +132,14 @@ class ReLU(Pointwise):
 
 
 class PReLU(_Neuron):
-    """``max(x, 0) + slope * min(x, 0)`` with a learned slope, of each channel or of all.
+    """``max(x, 0) + slope * min(x, 0)`` with a learned slope for each channel, or one for all channels.
 
     Shapes:
-        bottom and top: (N, C, H, W); H and W may be missing.
-        weight: (C,), or () with ``channel_shared``; filled with 0.25 unless a filler is given.
+        bottom and top: (N, C, H, W), (N, C, H) or (N, C).
+        weight: (C,), or () with ``channel_shared``; 0.25 by default.
 
     Raises:
-        NetError: the bottom has no channels, or others than the weight.
+        NetError: If the bottom has fewer than 2 or more than 4 axes, or the wrong number of channels.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/prelu_layer.cpp L12-L131.
     """
@@ -145,15 +147,15 @@ class PReLU(_Neuron):
     reads = frozenset({"prelu_param.filler", "prelu_param.channel_shared"})
 
     def rereads(self) -> Rereads:
-        """Return the bottom; in place, Caffe's layer keeps a copy of it."""
+        """Return the bottom; nothing in place, where Caffe's layer keeps a copy of the bottom."""
         return Rereads.NOTHING if self.spec.top[0] == self.spec.bottom[0] else Rereads.BOTTOM
 
     def keeps(self) -> Keeps:
-        """Return positive values; what becomes of others is learned."""
+        """Return positive values; the slope, and so the sign of other values, is learned."""
         return Keeps.POSITIVE
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Make the slopes."""
+        """Create the slopes."""
         param, channels = self.spec.prelu_param, self._channels(bottoms[0])
         filler = param.filler if param.has("filler") else FillerParameter(type="constant", value=0.25)
         self.add_blob(() if param.channel_shared else (channels,), filler)
@@ -171,15 +173,15 @@ class PReLU(_Neuron):
         return list(bottoms)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the top; at 0 the gradient takes the slope."""
+        """Compute the top; at 0 the derivative is the slope."""
         return (F.prelu(bottoms[0], self.blobs[0].reshape(-1)),)
 
 
 class ELU(Pointwise):
-    """``x`` above 0, else ``alpha * (exp(x) - 1)``.
+    """``x`` if ``x > 0``, else ``alpha * (exp(x) - 1)``.
 
     Shapes:
-        bottom and top: any.
+        bottom and top: any shape.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/elu_layer.cpp L9-L37.
     """
@@ -188,16 +190,16 @@ class ELU(Pointwise):
     reads_bottom = True
 
     def rereads(self) -> Rereads:
-        """Return both: the sign of the bottom, and the top."""
+        """Return the sign of the bottom, and the top."""
         return Rereads.SIGN | Rereads.TOP
 
     def keeps(self) -> Keeps:
-        """Return signs and positive values."""
+        """Return signs and positive values; no signs if ``alpha`` is negative."""
         return Keeps.SIGN | Keeps.POSITIVE if self.spec.elu_param.alpha >= 0 else Keeps.POSITIVE
 
     def value(self, x: Tensor) -> Tensor:
         """Compute the top."""
-        # Caffe: exp(x) - 1 is computed with two roundings (elu_layer.cpp L17). torch's expm1 keeps the digits of a
+        # Caffe: ELU computes exp(x) - 1 with two roundings (elu_layer.cpp L17). torch uses expm1, which is accurate for
         # small x.
         return x.clamp(min=0) + self.spec.elu_param.alpha * (_exp(x.clamp(max=0)) - 1)
 
@@ -207,8 +209,8 @@ class ELU(Pointwise):
 
 
 def _sigmoid(x: Tensor) -> Tensor:
-    # Caffe: the sigmoid is computed from tanh in double precision, so that it is exactly 0 for large negative inputs
-    # (sigmoid_layer.cpp L10).
+    # Caffe: the sigmoid is computed as 0.5 * tanh(0.5 * x) + 0.5 in double precision, which is exactly 0 for large
+    # negative inputs (sigmoid_layer.cpp L10). torch returns small positive numbers.
     return (0.5 * torch.tanh(0.5 * x.double()) + 0.5).to(x.dtype)
 
 
@@ -216,7 +218,7 @@ class Sigmoid(Pointwise):
     """``1 / (1 + exp(-x))``.
 
     Shapes:
-        bottom and top: any.
+        bottom and top: any shape.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/sigmoid_layer.cpp L8-L38.
     """
@@ -236,7 +238,7 @@ class Swish(Pointwise):
     """``x / (1 + exp(-beta * x))``.
 
     Shapes:
-        bottom and top: any.
+        bottom and top: any shape.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/swish_layer.cpp L10-L59.
     """
@@ -261,7 +263,7 @@ class TanH(Pointwise):
     """The hyperbolic tangent.
 
     Shapes:
-        bottom and top: any.
+        bottom and top: any shape.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/tanh_layer.cpp L10-L36.
     """
@@ -280,13 +282,13 @@ class TanH(Pointwise):
 
 
 class AbsVal(Pointwise):
-    """The absolute value; at 0 the slope is 0.
+    """The absolute value; the derivative at 0 is 0.
 
     Shapes:
-        bottom and top: any; not in place.
+        bottom and top: any, but not the same blob.
 
     Raises:
-        NetError: the top is the bottom.
+        NetError: If the layer works in place.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/absval_layer.cpp L9-L35.
     """
@@ -298,7 +300,7 @@ class AbsVal(Pointwise):
         return Rereads.BOTTOM
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Refuse to work in place."""
+        """Raise ``NetError`` if a top has the name of the bottom."""
         if self.spec.top[0] == self.spec.bottom[0]:
             raise NetError("a top must not be the bottom", got=repr(self.spec.bottom[0]))
 
@@ -315,7 +317,7 @@ class BNLL(Pointwise):
     """``log(1 + exp(x))``, the binomial normal log likelihood.
 
     Shapes:
-        bottom and top: any.
+        bottom and top: any shape.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/bnll_layer.cpp L8-L38.
     """
@@ -325,8 +327,8 @@ class BNLL(Pointwise):
 
     def value(self, x: Tensor) -> Tensor:
         """Compute the top."""
-        # Caffe: the exponential is in single and the logarithm in double precision, so that the output is exactly 0 for
-        # large negative inputs (bnll_layer.cpp L17). torch's log1p keeps these digits.
+        # Caffe: BNLL computes the exponential in single and the logarithm in double precision; the result is exactly 0
+        # for large negative inputs (bnll_layer.cpp L17). torch's log1p returns small positive numbers.
         return (x.clamp(min=0) + torch.log(1 + _exp(-x.abs()).double())).to(x.dtype)
 
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
@@ -336,13 +338,13 @@ class BNLL(Pointwise):
 
 
 class Clip(Pointwise):
-    """``x`` held between ``min`` and ``max``; the gradient passes at both ends.
+    """``x`` clamped to [min, max]; the derivative is 1 inside the interval and at both ends, else 0.
 
     Shapes:
-        bottom and top: any.
+        bottom and top: any shape.
 
     Raises:
-        NetError: an end is missing.
+        NetError: If ``min`` or ``max`` is missing.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/clip_layer.cpp L8-L41.
     """
@@ -351,14 +353,14 @@ class Clip(Pointwise):
     reads_bottom = True
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Check that both ends are given."""
+        """Check that ``min`` and ``max`` are set."""
         for name in ("min", "max"):
             if not self.spec.clip_param.has(name):
                 raise NetError(f"clip_param.{name} is missing", want="both min and max")
 
     def value(self, x: Tensor) -> Tensor:
         """Compute the top."""
-        # Caffe: if min is greater than max, the result is min (clip_layer.cpp L19). In torch it is max.
+        # Caffe: if min is greater than max, Clip returns min (clip_layer.cpp L19). torch.clamp returns max.
         return x.clamp(max=self.spec.clip_param.max).clamp(min=self.spec.clip_param.min)
 
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
@@ -367,10 +369,10 @@ class Clip(Pointwise):
 
 
 class Threshold(_Neuron):
-    """1 above ``threshold``, else 0; there is no gradient.
+    """1 if ``x > threshold``, else 0. It has no gradient.
 
     Shapes:
-        bottom and top: any.
+        bottom and top: any shape.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/threshold_layer.cpp L8-L23.
     """
@@ -384,13 +386,15 @@ class Threshold(_Neuron):
 
 
 class Dropout(_Neuron):
-    """In training, set elements to 0 with probability ``dropout_ratio`` and scale the others up; else do nothing.
+    """Dropout: in training, set elements to 0 with probability ``dropout_ratio`` and scale the others up.
+
+    The scale is ``1 / (1 - dropout_ratio)``. In testing, the layer returns its bottom.
 
     Shapes:
-        bottom and top: any. The top is the bottom itself when nothing is done.
+        bottom and top: any shape.
 
     Raises:
-        NetError: the ratio is not in [0, 1).
+        NetError: If ``dropout_ratio`` is not in [0, 1).
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/dropout_layer.cpp L43-L97.
     """
@@ -398,17 +402,17 @@ class Dropout(_Neuron):
     reads = frozenset({"dropout_param.dropout_ratio"})
 
     def keeps(self) -> Keeps:
-        """Return all values where nothing is dropped; else their signs, where a gradient passes."""
+        """Return all values if nothing is dropped, else the signs of the values that are kept."""
         return Keeps.SIGN if self.training and self.spec.dropout_param.dropout_ratio else Keeps.VALUES
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Check the ratio."""
+        """Check ``dropout_ratio``."""
         ratio = self.spec.dropout_param.dropout_ratio
         if not 0 <= ratio < 1:
             raise NetError("dropout_ratio must be at least 0 and below 1", got=ratio)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Drop."""
+        """Compute the top."""
         if not self.training:
             return bottoms
         ratio = self.spec.dropout_param.dropout_ratio

@@ -1,4 +1,4 @@
-"""The layers that shift and scale: by learned numbers, by another blob, or to zero mean and unit variance."""
+"""The layers Scale, Bias, BatchNorm and MVN."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from reproduction.caffe.schema import BiasParameter, FillerParameter, ScaleParam
 
 
 def _learned_shape(bottom: Shape, param: ScaleParameter | BiasParameter) -> Shape:
-    """Give the axes that a learned scale or bias spans: ``num_axes`` from ``axis`` on, -1 for all of them."""
+    """Return the shape of a learned factor or bias: ``num_axes`` axes from ``axis`` on, or all of them for -1."""
     axis = canonical_axis(param.axis, len(bottom))
     end = len(bottom) if param.num_axes == -1 else axis + param.num_axes
     if param.num_axes < -1 or end > len(bottom):
@@ -29,7 +29,7 @@ def _learned_shape(bottom: Shape, param: ScaleParameter | BiasParameter) -> Shap
 
 
 def _check_fit(bottom: Shape, factor: Shape, axis: int) -> None:
-    """Check that ``factor`` equals the bottom's axes from ``axis`` on."""
+    """Check that the shape ``factor`` is that of the bottom's axes from ``axis`` on, or ``()``."""
     if not factor:
         return
     start = canonical_axis(axis, len(bottom))
@@ -38,7 +38,7 @@ def _check_fit(bottom: Shape, factor: Shape, axis: int) -> None:
 
 
 def _spread(factor: Tensor, axes: int, axis: int) -> Tensor:
-    """Give ``factor`` the ones in its shape with which it broadcasts from ``axis`` on."""
+    """Reshape ``factor`` so that it broadcasts against a blob with ``axes`` axes, from ``axis`` on."""
     if factor.dim() == 0:
         return factor
     before = canonical_axis(axis, axes)
@@ -46,18 +46,18 @@ def _spread(factor: Tensor, axes: int, axis: int) -> Tensor:
 
 
 class Scale(Layer):
-    """Multiply by a learned blob, or by the second bottom, and add a learned bias if ``bias_term`` says so.
+    """Multiply by a learned factor or by the second bottom, and add a learned bias if ``bias_term`` is set.
 
-    The factor spans the axes from ``axis`` on; it broadcasts over the others.
+    The factor has the sizes of the bottom from ``axis`` on and is broadcast over the other axes.
 
     Shapes:
         bottom 0  (A..., B..., C...)
-        bottom 1  (B...)    optional; () is one number for all
+        bottom 1  (B...), optional; () for a single number
         top       (A..., B..., C...)
 
     Blobs:
-        weight    (B...), ``num_axes`` axes, without a second bottom; 1 unless there is a filler
-        bias      (B...), with ``bias_term``; the first blob where there is a second bottom
+        weight    (B...), ``num_axes`` axes; 1 by default. Only without a second bottom.
+        bias      (B...), with ``bias_term``. With a second bottom it is the first blob and named ``weight``.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/scale_layer.cpp L11-L221.
     """
@@ -67,11 +67,11 @@ class Scale(Layer):
     top_is_free = True
 
     def rereads(self) -> Rereads:
-        """Return the bottom, for the factor; in place, Caffe's layer keeps a copy of it."""
+        """Return ``TO_LEARN``, for the gradient of the factor; nothing in place, where Caffe's layer keeps a copy."""
         return Rereads.NOTHING if self.spec.top[0] == self.spec.bottom[0] else Rereads.TO_LEARN
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Make the factor, where it is learned, and the bias."""
+        """Create the factor, if it is learned, and the bias."""
         param = self.spec.scale_param
         if len(bottoms) == 1:
             shape = _learned_shape(bottoms[0], param)
@@ -82,19 +82,19 @@ class Scale(Layer):
             self.add_blob(shape, param.bias_filler)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Give the first bottom's shape."""
+        """Return the shape of the first bottom."""
         factors = [*bottoms[1:], *(tuple(blob.shape) for blob in self.blobs)]
         for factor in factors:
             _check_fit(bottoms[0], factor, self.spec.scale_param.axis)
         return bottoms[:1]
 
     def sets_gradient(self, index: int, bottoms: list[Shape]) -> bool:
-        """Return whether the factor's gradient is overwritten: where nothing comes before the factor's axes."""
+        """Return whether Caffe overwrites the gradient of the factor: if no values are summed over the leading axes."""
         if index or len(bottoms) > 1:
             return False
-        # Upstream bug, kept: at batch 1, or with a factor for each value, the backward of Scale overwrites the gradient
-        # of the factor, so that with iter_size it is that of the last sample (scale_layer.cpp L159-L183). Autograd's
-        # gradients add up.
+        # Upstream bug, kept: at batch size 1, or with a factor for each value, the backward pass of Scale overwrites
+        # the gradient of the factor instead of adding to it, so that with iter_size only the last batch counts
+        # (scale_layer.cpp L159-L183). Autograd accumulates gradients.
         factor = tuple(self.blobs[0].shape)
         before = math.prod(bottoms[0][: canonical_axis(self.spec.scale_param.axis, len(bottoms[0]))]) if factor else 1
         return math.prod(factor) == math.prod(bottoms[0]) or (before == 1 and math.prod(factor) > 1)
@@ -111,15 +111,15 @@ class Scale(Layer):
 
 
 class Bias(Layer):
-    """Add a learned blob, or the second bottom.
+    """Add a learned bias or the second bottom.
 
     Shapes:
         bottom 0  (A..., B..., C...)
-        bottom 1  (B...)    optional; () is one number for all
+        bottom 1  (B...), optional; () for a single number
         top       (A..., B..., C...)
 
     Blobs:
-        weight    (B...), ``num_axes`` axes, without a second bottom
+        weight    (B...), ``num_axes`` axes. Only without a second bottom.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/bias_layer.cpp L10-L114.
     """
@@ -129,12 +129,12 @@ class Bias(Layer):
     top_is_free = True
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Make the bias where it is learned."""
+        """Create the bias, if it is learned."""
         if len(bottoms) == 1:
             self.add_blob(_learned_shape(bottoms[0], self.spec.bias_param), self.spec.bias_param.filler)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Give the first bottom's shape."""
+        """Return the shape of the first bottom."""
         bias = bottoms[1] if len(bottoms) > 1 else tuple(self.blobs[0].shape)
         _check_fit(bottoms[0], bias, self.spec.bias_param.axis)
         return bottoms[:1]
@@ -149,19 +149,20 @@ class Bias(Layer):
 
 
 class BatchNorm(Layer):
-    """Bring each channel to zero mean and unit variance: ``(x - mean) / sqrt(variance + eps)``.
+    """Batch normalization of each channel: ``(x - mean) / sqrt(variance + eps)``.
 
-    With ``use_global_stats`` (unset: in phase TEST) mean and variance are the stored ones; otherwise those of the
-    batch, which then also enter the stored ones. There is no learned scale: a Scale layer follows.
+    With ``use_global_stats`` (by default in phase TEST), mean and variance are the stored ones. Otherwise they are
+    those of the batch, and the stored ones are updated. Scale and shift are not part of this layer; nets use a Scale
+    layer after it.
 
     Shapes:
         bottom  (N, C, ...)
         top     (N, C, ...)
 
-    Blobs (they never learn; their ``lr_mult`` is set to 0):
-        weight  (C,)  sum of means, weighted by age
-        bias    (C,)  sum of unbiased variances, weighted by age
-        2       (1,)  sum of these weights; mean and variance are divided by it
+    Blobs (not learned; their ``lr_mult`` is set to 0):
+        weight  (C,)  decaying sum of the means
+        bias    (C,)  decaying sum of the unbiased variances
+        2       (1,)  decaying sum of ones, by which the other sums are divided to give mean and variance
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/batch_norm_layer.cpp L10-L236.
     """
@@ -171,7 +172,7 @@ class BatchNorm(Layer):
     top_is_free = True
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Make the three blobs, and keep the solver away from them."""
+        """Create the three blobs and set their ``lr_mult`` to 0."""
         if len(bottoms[0]) < 2:
             raise NetError("the bottom must have a channel axis", got=bottoms[0], want="(N, C, ...)")
         self._channels = bottoms[0][1]
@@ -188,7 +189,7 @@ class BatchNorm(Layer):
             self.spec.param.add(lr_mult=0.0)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Give the bottom's shape."""
+        """Return the shape of the bottom."""
         if bottoms[0][1:2] != (self._channels,):
             raise NetError(
                 "the number of channels differs from the stored statistics", got=bottoms[0], want=self._channels
@@ -196,7 +197,7 @@ class BatchNorm(Layer):
         return bottoms
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the top; in training, update the blobs."""
+        """Compute the top; without ``use_global_stats``, update the blobs."""
         param, bottom = self.spec.batch_norm_param, bottoms[0]
         stored = param.use_global_stats if param.has("use_global_stats") else not self.training
         if stored:
@@ -217,24 +218,25 @@ class BatchNorm(Layer):
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        # Caffe: running sums are multiplied by moving_average_fraction at each step and divided by their total weight
-        # when used; the batch's variance is added unbiased (batch_norm_layer.cpp L135-L144). torch keeps a weighted
-        # mean of the old and the new value.
+        # Caffe: BatchNorm stores sums, which are multiplied by moving_average_fraction at each step and divided by
+        # their total weight when used; the unbiased variance of the batch is added (batch_norm_layer.cpp L135-L144).
+        # torch stores a weighted mean of the old and the new value.
         unbiased = torch.tensor(count / max(count - 1, 1), dtype=variance.dtype).double()
         news = (mean, variance.double() * unbiased, torch.ones_like(self.blobs[2]))
         for blob, new in zip(self.blobs, news, strict=True):
             old = blob * self.spec.batch_norm_param.moving_average_fraction
-            blob.copy_(old + new.double())  # rounded once, as by Caffe's BLAS
+            blob.copy_(old + new.double())  # a single rounding, as in Caffe's BLAS
 
 
 class MVN(Layer):
-    """Bring each instance's channels to zero mean and, unless told not to, unit variance.
+    """Mean-variance normalization of each instance: ``(x - mean) / (sqrt(variance) + eps)``.
 
-    ``(x - mean) / (sqrt(variance) + eps)``, over each channel, or over all with ``across_channels``.
+    Mean and variance are those of each channel or, with ``across_channels``, of all channels. With
+    ``normalize_variance: false``, the layer only subtracts the mean.
 
     Shapes:
-        bottom  (N, C, H, W) or with fewer axes
-        top     (N, C, H, W): always four axes, as Caffe's
+        bottom  (N, C, H, W), or fewer axes
+        top     (N, C, H, W), always four axes as in Caffe
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/mvn_layer.cpp L8-L140.
     """
@@ -243,11 +245,11 @@ class MVN(Layer):
     in_place_gradient = False
 
     def rereads(self) -> Rereads:
-        """Return the top."""
+        """Return the top; nothing with ``normalize_variance: false``."""
         return Rereads.TOP if self.spec.mvn_param.normalize_variance else Rereads.NOTHING
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Give num, channels, height and width."""
+        """Return num, channels, height and width."""
         return [legacy_shape(bottoms[0])]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -265,7 +267,7 @@ class MVN(Layer):
 
 
 class _UnitVariance(Function):
-    """Divide by the standard deviation plus eps, over ``axes``; the input has zero mean."""
+    """Divide a tensor of zero mean over ``axes`` by its standard deviation plus ``eps``."""
 
     @staticmethod
     def forward(ctx: Any, centred: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
@@ -278,8 +280,8 @@ class _UnitVariance(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        # Caffe: the gradient is that of eps under the root, though the forward adds it outside
-        # (mvn_layer.cpp L82-L120).
+        # Caffe: MVN adds eps to the standard deviation, but its gradient is that of eps added to the variance
+        # (mvn_layer.cpp L82-L120). Autograd would return the gradient of the formula.
         top, deviation = ctx.saved_tensors
         return (gradient - top * (gradient * top).mean(ctx.axes, keepdim=True)) / deviation, None, None
 

@@ -1,4 +1,4 @@
-"""Layers that pool windows: Pooling and SPP (a spatial pyramid of poolings)."""
+"""The layers Pooling and SPP (spatial pyramid pooling)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from reproduction.caffe.layers.neuron import uniform
 from reproduction.caffe.layers.quick.borders import AnyBlob, Repeated, slide
 from reproduction.caffe.schema import PoolMethod, RoundMode
 
-# Where Caffe's maximum starts, in single and in double precision: -FLT_MAX.
+# The initial value of Caffe's maximum in single and in double precision: -FLT_MAX.
 _LEAST = -torch.finfo(torch.float32).max
 
 
 def _torch_agrees(x: Tensor, windows: Sequence[Window], counts: Sequence[int]) -> bool:
-    """Say whether torch accepts these windows and counts as many of them."""
+    """Return whether torch accepts these windows and computes the same number of them."""
     return all(
         2 * window.pad <= window.kernel and (count - 1) * window.stride - window.pad < size
         for size, window, count in zip(x.shape[2:], windows, counts, strict=True)
@@ -31,17 +31,17 @@ def _torch_agrees(x: Tensor, windows: Sequence[Window], counts: Sequence[int]) -
 
 
 def _bounded(sizes: Sequence[int], windows: Sequence[Window]) -> list[Window]:
-    """Shorten strides that lead far past the end, where a window is as empty as it is further on."""
+    """Reduce strides beyond the input: a window past the end is empty, however far away it starts."""
     found = []
     for size, window in zip(sizes, windows, strict=True):
         least = 2 * window.pad + window.kernel + 1
-        far = window.stride > least  # for usual windows the size, a symbol in an export, is not asked for
+        far = window.stride > least  # usual windows do not need `size`, a symbol during an export
         found.append(replace(window, stride=min(window.stride, size + least)) if far else window)
     return found
 
 
 def _cover(x: Tensor, windows: Sequence[Window], counts: Sequence[int], value: float) -> Tensor:
-    """Pad, or crop at the end, so that the windows cover the result exactly."""
+    """Pad with ``value``, or crop at the end, so that the last window ends where the result ends."""
     sides: list[int] = []
     for size, window, count in reversed(list(zip(x.shape[2:], windows, counts, strict=True))):
         sides += [window.pad, (count - 1) * window.stride + window.kernel - window.pad - size]
@@ -49,16 +49,17 @@ def _cover(x: Tensor, windows: Sequence[Window], counts: Sequence[int], value: f
 
 
 def max_pool(x: Tensor, windows: Sequence[Window], rounding: RoundMode = RoundMode.CEIL) -> tuple[Tensor, Tensor]:
-    """Take the maximum of each window, and where it is.
+    """Return the maximum of each window and its position.
 
     Args:
-        x: (N, C, H, W).
-        windows: of the two axes.
-        rounding: how the sizes are rounded.
+        x: The bottom, (N, C, H, W).
+        windows: The windows along height and width.
+        rounding: Whether the size of the top is rounded up or down.
 
     Returns:
-        The maxima (N, C, h, w), and for each its int64 position ``row * W + column`` in its channel, the first in
-        row-major order where several are equal. An empty window holds -FLT_MAX, at -1.
+        The maxima, (N, C, h, w), and their positions ``row * W + column`` within the channel, int64 and of the same
+        shape. Among equal values, the position is the first in row-major order. For an empty window, the maximum is
+        -FLT_MAX and the position is -1.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/pooling_layer.cpp L153-L200.
     """
@@ -68,27 +69,27 @@ def max_pool(x: Tensor, windows: Sequence[Window], rounding: RoundMode = RoundMo
     if _torch_agrees(x, windows, counts):
         ceil = rounding is RoundMode.CEIL
         return F.max_pool2d(x, kernel, stride, pad, ceil_mode=ceil, return_indices=True)
-    # Caffe: padding may be as large as the kernel minus one, and without padding a window may start past the end
-    # (pooling_layer.cpp L74, L107). torch allows half the kernel and drops such a window.
+    # Caffe: the padding may be as large as the kernel minus one, and without padding a window may start past the end
+    # (pooling_layer.cpp L74, L107). torch allows padding up to half the kernel and drops windows past the end.
     padded = _cover(x, windows, counts, _LEAST)
     top, position = F.max_pool2d(padded, kernel, stride, return_indices=True)
     row, column = position // padded.shape[3] - pad[0], position % padded.shape[3] - pad[1]
     inside = (row >= 0) & (row < x.shape[2]) & (column >= 0) & (column < x.shape[3])
-    # Upstream bug, fixed: Caffe's CPU code adds the gradient of an empty window before the start of its channel, at
-    # -1 (pooling_layer.cpp L272); here, as on its GPU, it goes nowhere.
+    # Upstream bug, fixed: Caffe's CPU code adds the gradient of an empty max pooling window at index -1, before the
+    # start of the channel (pooling_layer.cpp L272). Here it is dropped, as in Caffe's GPU code.
     return top, torch.where(inside, row * x.shape[3] + column, -1)
 
 
 def average_pool(x: Tensor, windows: Sequence[Window], rounding: RoundMode = RoundMode.CEIL) -> Tensor:
-    """Divide the sum of each window by its area within the padded input.
+    """Return the sum of each window divided by its area within the padded input.
 
     Args:
-        x: (N, C, H, W).
-        windows: of the two axes.
-        rounding: how the sizes are rounded.
+        x: The bottom, (N, C, H, W).
+        windows: The windows along height and width.
+        rounding: Whether the size of the top is rounded up or down.
 
     Returns:
-        The averages (N, C, h, w).
+        The averages, (N, C, h, w).
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/pooling_layer.cpp L201-L233.
     """
@@ -101,8 +102,8 @@ def average_pool(x: Tensor, windows: Sequence[Window], rounding: RoundMode = Rou
     sides = []
     for size, window, count in zip(x.shape[2:], windows, counts, strict=True):
         start = torch.arange(count, dtype=x.dtype, device=x.device) * window.stride - window.pad
-        # Caffe: a window that starts past the end has an area of zero or less, so that its average is 0/0 or -0
-        # (pooling_layer.cpp L214).
+        # Caffe: an average pooling window that starts past the end has an area of zero or less, so that its average is
+        # 0/0 or -0 (pooling_layer.cpp L214). torch drops such a window.
         sides.append((start + window.kernel).clamp(max=size + window.pad) - start)
     return sums / (sides[0][:, None] * sides[1])
 
@@ -110,17 +111,20 @@ def average_pool(x: Tensor, windows: Sequence[Window], rounding: RoundMode = Rou
 def stochastic_pool(
     x: Tensor, windows: Sequence[Window], rounding: RoundMode, training: bool, generator: torch.Generator | None
 ) -> Tensor:
-    """Draw one element of each window with its value as weight; in testing, average with these weights.
+    """Sample an element of each window with probability proportional to its value; average them in testing.
+
+    The average is weighted by the same probabilities. The gradient goes to the sampled element in training and to all
+    elements in testing.
 
     Args:
-        x: (N, C, H, W), not negative.
-        windows: of the two axes, without padding.
-        rounding: how the sizes are rounded.
-        training: whether to draw.
-        generator: the source of random numbers; None is torch's own.
+        x: The bottom, (N, C, H, W), without negative values.
+        windows: The windows along height and width, without padding.
+        rounding: Whether the size of the top is rounded up or down.
+        training: Whether to sample.
+        generator: The random number generator; None for torch's default generator.
 
     Returns:
-        (N, C, h, w). The gradient goes to the element that was drawn, or to all that were averaged.
+        The pooled values, (N, C, h, w).
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/pooling_layer.cu L82-L154; Caffe's CPU code has none.
     """
@@ -131,8 +135,8 @@ def stochastic_pool(
     values = columns.reshape(*x.shape[:2], -1, *counts)
     total = values.sum(2)
     if not training:
-        # Upstream bug, fixed: in testing, Caffe sends the gradient to the position that it drew last in training
-        # (pooling_layer.cu L300). Here it goes to the values that the test forward averaged.
+        # Upstream bug, fixed: the backward pass of stochastic pooling in testing uses the positions that were sampled
+        # last in training (pooling_layer.cu L300). Here the gradient is that of the weighted average.
         return torch.where(total > 0, (values * values).sum(2) / torch.where(total > 0, total, 1), 0)
     with torch.no_grad():
         reached = values.cumsum(2)
@@ -149,7 +153,7 @@ def _pool(
     training: bool,
     generator: torch.Generator | None,
 ) -> Tensor:
-    """Pool by any method, without positions."""
+    """Pool by the given method and return the values only."""
     if method is PoolMethod.MAX:
         return max_pool(x, windows, rounding)[0]
     if method is PoolMethod.AVE:
@@ -168,16 +172,16 @@ def _check_padding(method: PoolMethod, windows: Sequence[Window]) -> None:
 
 
 class Pooling(Layer):
-    """Take the maximum, the average, or a random element of each window.
+    """Pooling: the maximum, the average or a random element of each window.
 
     Shapes:
         bottom: (N, C, H, W).
-        top: (N, C, h, w), each axis counted by ``geometry.pool_sizes``: rounded up, unless ``round_mode: FLOOR``, and
-            then, if there is padding, without a last window that would start in it.
-        second top, of MAX alone: (N, C, h, w), the position ``row * W + column`` of each maximum, as a float.
+        top: (N, C, h, w), the sizes of ``geometry.pool_sizes``. They are rounded up, unless ``round_mode: FLOOR``.
+            If there is padding, a last window that would start in it is dropped.
+        second top: (N, C, h, w), for MAX only: the position ``row * W + column`` of each maximum, as a float.
 
     Raises:
-        NetError: a kernel, stride or padding that Caffe refuses.
+        NetError: If Caffe refuses the kernel, stride or padding, or they do not fit the bottom.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/pooling_layer.cpp L14-L320, pooling_layer.cu L82-L154.
     """
@@ -191,7 +195,7 @@ class Pooling(Layer):
     top_is_free = True
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Read the windows; those of global pooling follow the bottom."""
+        """Read the method; check the windows and the number of tops."""
         self.method = self.spec.pooling_param.pool
         if self.method is not PoolMethod.MAX and len(self.spec.top) > 1:
             raise NetError("only MAX pooling has a second top", got=self.method.name)
@@ -201,7 +205,7 @@ class Pooling(Layer):
         return pool_windows(self.spec.pooling_param, height, width)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Count the windows."""
+        """Return the shape of the pooled values, once for each top."""
         _check_bottom(bottoms[0])
         windows = self._windows(*bottoms[0][2:])
         _check_padding(self.method, windows)
@@ -209,7 +213,7 @@ class Pooling(Layer):
         return [(*bottoms[0][:2], *sizes)] * len(self.spec.top)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Pool; a second top gets the positions."""
+        """Compute the pooled values and, for a second top, the positions."""
         (x,) = bottoms
         windows, rounding = self._windows(*x.shape[2:]), self.spec.pooling_param.round_mode
         if len(self.spec.top) > 1:
@@ -218,7 +222,7 @@ class Pooling(Layer):
         return (_pool(x, self.method, windows, rounding, self.training, self.generator),)
 
     def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...] | None:
-        """Pool what is kept; positions, and random elements, are those of all places."""
+        """Pool the kept rows and columns by MAX; return None for positions and other methods, which need full blobs."""
         (x,) = bottoms
         if not isinstance(x, Repeated) or self.method is not PoolMethod.MAX or len(self.spec.top) > 1:
             return None
@@ -228,14 +232,14 @@ class Pooling(Layer):
 
 
 class SPP(Layer):
-    """Pool over grids of 1 x 1, 2 x 2, 4 x 4 ... bins, and lay all bins of a channel out in a row.
+    """Spatial pyramid pooling: pool over grids of 1 x 1, 2 x 2, 4 x 4 ... bins and concatenate the results.
 
     Shapes:
         bottom: (N, C, H, W).
-        top: (N, C * bins of all levels), level by level; (N, C, 1, 1) when the pyramid has one level.
+        top: (N, C * bins of all levels), level by level; (N, C, 1, 1) if the pyramid has one level.
 
     Raises:
-        NetError: a pyramid too high for the bottom.
+        NetError: If the bottom is too small for the pyramid.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/spp_layer.cpp L16-L223.
     """
@@ -243,14 +247,14 @@ class SPP(Layer):
     reads = frozenset({"spp_param.pyramid_height", "spp_param.pool"})
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Check the height of the pyramid."""
+        """Read the method and check the height of the pyramid."""
         self.height, self.method = self.spec.spp_param.pyramid_height, self.spec.spp_param.pool
         if self.height < 1:
             raise NetError("pyramid_height must be positive", got=self.height)
         self.shapes(bottoms)
 
     def _levels(self, sizes: Shape) -> list[list[Window]]:
-        """Give the windows of each level: they cover the bottom, with padding shared out on both sides."""
+        """Return the windows of each level. They cover the bottom, with the same padding on both sides."""
         levels = []
         for level in range(self.height):
             windows = []
@@ -269,19 +273,20 @@ class SPP(Layer):
         return levels
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Count the bins."""
+        """Return the shape of the concatenated bins."""
         _check_bottom(bottoms[0])
         images, channels, *sizes = bottoms[0]
         if min(sizes) < 1:
             raise NetError("the bottom has no pixels", got=bottoms[0])
         bins = [pool_sizes(sizes, windows) for windows in self._levels(tuple(sizes))]
-        # Caffe: a pyramid of one level is the plain pooling, whose output is not flattened (spp_layer.cpp L88).
+        # Caffe: the output of SPP with one level is not flattened, since it is that of a Pooling layer (spp_layer.cpp
+        # L88).
         if len(bins) == 1:
             return [(images, channels, *bins[0])]
         return [(images, channels * sum(map(math.prod, bins)))]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Pool level by level."""
+        """Pool each level and concatenate the results."""
         (x,) = bottoms
         levels = [
             _pool(x, self.method, windows, RoundMode.CEIL, self.training, self.generator)

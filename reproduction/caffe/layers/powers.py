@@ -1,4 +1,4 @@
-"""Powers, exponentials and logarithms of each element."""
+"""The elementwise layers Power, Exp and Log."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def _affine(x: Tensor, scale: float, shift: float) -> Tensor:
     return x + shift if shift else x  # adding 0 would turn -0 into 0
 
 
-# In place, Caffe's Power and Log pass on the square of their slope; see overwriting.
+# In place, the gradient of Caffe's Power and Log is the square of their slope; see net.overwriting.
 
 
 def _constant(value: float, like: Tensor) -> Tensor:
-    """Make a constant with which arithmetic is done in the precision of ``like``, as in Caffe's Dtype."""
+    """Return a scalar tensor of the dtype of ``like``, since Caffe computes constants in its Dtype."""
     return torch.tensor(value, dtype=like.dtype)
 
 
@@ -29,7 +29,7 @@ class Power(Pointwise):
     """``(shift + scale * x) ** power``.
 
     Shapes:
-        bottom and top: any.
+        bottom and top: any shape.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/power_layer.cpp L9-L93.
     """
@@ -38,11 +38,11 @@ class Power(Pointwise):
     in_place_gradient = False
 
     def rereads(self) -> Rereads:
-        """Return both, unless the slope is constant."""
+        """Return bottom and top; nothing if ``power`` is 1, as the slope is then constant."""
         return Rereads.NOTHING if self.spec.power_param.power == 1 else Rereads.BOTTOM | Rereads.TOP
 
     def value(self, x: Tensor) -> Tensor:
-        """Compute the top; where power or scale is 0 it does not read the bottom."""
+        """Compute the top; if ``power`` or ``scale`` is 0, it does not depend on the bottom."""
         param = self.spec.power_param
         if self._factor(x) == 0:
             return torch.ones_like(x) if param.power == 0 else torch.full_like(x, param.shift).pow(param.power)
@@ -56,8 +56,8 @@ class Power(Pointwise):
             return torch.full_like(x, factor)
         if param.power == 2:
             return _affine(x, float(_constant(factor, x) * param.scale), float(_constant(factor, x) * param.shift))
-        # Upstream bug, kept: the slope is found by dividing by the base, so that it is NaN where the base is 0
-        # (power_layer.cpp L72, L83).
+        # Upstream bug, kept: the gradient of Power is computed by a division by the base, so that it is NaN where the
+        # base is 0 (power_layer.cpp L72, L83).
         if param.shift == 0:
             return y / x * param.power
         return y / _affine(x, param.scale, param.shift) * factor
@@ -67,7 +67,7 @@ class Power(Pointwise):
 
 
 def _log_base(base: float, like: Tensor) -> Tensor:
-    """Give the logarithm of a base; -1 stands for e."""
+    """Return the natural logarithm of a base, where -1 stands for e."""
     return _constant(1.0, like) if base == -1 else _constant(base, like).log()
 
 
@@ -77,13 +77,13 @@ def _check_base(base: float) -> None:
 
 
 class Exp(Pointwise):
-    """``base ** (shift + scale * x)``; the base is e unless given.
+    """``base ** (shift + scale * x)``; the default base is e.
 
     Shapes:
-        bottom and top: any.
+        bottom and top: any shape.
 
     Raises:
-        NetError: the base is not positive.
+        NetError: If ``base`` is neither positive and finite nor -1 (for e).
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/exp_layer.cpp L9-L59.
     """
@@ -110,13 +110,13 @@ class Exp(Pointwise):
 
 
 class Log(Pointwise):
-    """The logarithm of ``shift + scale * x`` to the base, which is e unless given.
+    """The logarithm of ``shift + scale * x``; the default base is e.
 
     Shapes:
-        bottom and top: any.
+        bottom and top: any shape.
 
     Raises:
-        NetError: the base is not positive, or is 1.
+        NetError: If ``base`` is 1, or is neither positive and finite nor -1 (for e).
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/log_layer.cpp L9-L76.
     """

@@ -1,6 +1,7 @@
-"""Layers written in Python against pycaffe's convention: numpy arrays to read and write, and four methods.
+"""Layers whose class is written in Python against the interface of pycaffe: numpy arrays and four methods.
 
-No class is ever imported because a prototxt names it: the caller hands the classes to the net.
+The class is never imported by the name in the prototxt, since that would run code that a file chooses: the caller
+passes the classes to the net.
 """
 
 from __future__ import annotations
@@ -21,21 +22,21 @@ from reproduction.caffe.layers.data import Source
 from reproduction.caffe.layers.vectors import BoolVec
 from reproduction.caffe.schema import LayerParameter, Phase
 
-# Classes by (module, layer), "module.layer" or "layer", or a function from module and layer to the class.
+# A mapping of (module, layer), "module.layer" or "layer" to the class, or a function of module and layer.
 PythonLayers = Mapping[Any, type[Any]] | Callable[[str, str], type[Any]]
 
 
 class UserLayer:
-    """The base of a Python layer's class: pycaffe's ``caffe.Layer``.
+    """The base class of Python layers, pycaffe's ``caffe.Layer``.
 
     A subclass defines ``setup(bottom, top)``, ``reshape(bottom, top)``, ``forward(bottom, top)`` and
-    ``backward(top, propagate_down, bottom)``, where ``bottom`` and ``top`` are vectors of Blobs.
+    ``backward(top, propagate_down, bottom)``, where ``bottom`` and ``top`` are vectors of ``Blob``.
 
     Attributes:
-        param_str: the string that the prototxt gives the layer.
-        param_str_: the same, as it was called until 2015.
-        phase: 0 in training, 1 in testing; its text is ``TRAIN`` or ``TEST`` in a class that reads ``param_str_``.
-        blobs: its parameters; ``setup`` adds them by ``self.blobs.add_blob(*shape)``.
+        param_str: The field ``param_str`` of the prototxt.
+        param_str_: The same string under its name before 2015.
+        phase: 0 in training, 1 in testing. For a class that reads ``param_str_``, it is a ``NamedPhase``.
+        blobs: The parameters, which ``setup`` adds by ``self.blobs.add_blob(*shape)``.
 
     Source: BVLC/caffe@9b89154 include/caffe/layers/python_layer.hpp L13-L61.
     """
@@ -50,7 +51,7 @@ class UserLayer:
 
 
 class NamedPhase(int):
-    """A phase whose text is its name, as the Caffe of Faster R-CNN shows it.
+    """A phase that is formatted as its name, as in the Caffe fork of Faster R-CNN.
 
     Source: rbgirshick/caffe-fast-rcnn@0dcd397 python/caffe/_caffe.cpp L212-L215, L268.
     """
@@ -68,7 +69,7 @@ class NamedPhase(int):
 
 
 def _is_for_the_fork(kind: type[Any]) -> bool:
-    """Whether a class was written for the Caffe of Fast or Faster R-CNN: it reads ``param_str_``.
+    """Return whether a class was written for the Caffe fork of Fast or Faster R-CNN: it reads ``param_str_``.
 
     Source: rbgirshick/caffe-fast-rcnn@0dcd397 include/caffe/layers/python_layer.hpp L27.
     """
@@ -77,10 +78,15 @@ def _is_for_the_fork(kind: type[Any]) -> bool:
 
 
 def find_class(known: PythonLayers | None, module: str, layer: str) -> type[Any]:
-    """Look up the class of a Python layer among those that the caller handed over.
+    """Return the class of a Python layer from those that the caller has passed.
+
+    Args:
+        known: The classes; None for none.
+        module: The field ``module`` of the prototxt.
+        layer: The field ``layer`` of the prototxt, the name of the class.
 
     Raises:
-        NetError: it is not among them.
+        NetError: If the class is not found.
     """
     name = f"{module}.{layer}"
     if isinstance(known, Mapping):
@@ -100,21 +106,21 @@ def find_class(known: PythonLayers | None, module: str, layer: str) -> type[Any]
 
 
 class Python(Source):
-    """A layer whose class the caller wrote.
+    """A layer that calls the methods of a Python class.
 
-    ``setup`` is called once and then, at every forward, ``reshape`` and ``forward``; for the gradient, ``backward``.
-    The gradients of bottoms and parameters are zero until ``backward`` writes them. In place, bottom and top are one
-    Blob.
+    ``setup`` is called once, ``reshape`` and ``forward`` in each forward pass, and ``backward`` in each backward pass.
+    The gradients of bottoms and parameters are zero before ``backward`` writes to them. If the layer works in place,
+    bottom and top are the same ``Blob``.
 
     Shapes:
-        bottoms  any
-        tops     as ``reshape`` makes them
+        bottoms  any shape
+        tops     the shapes that ``reshape`` sets
 
     Blobs:
         those that ``setup`` adds
 
     Raises:
-        NetError: the class is not known, or one of its methods raised; the error's ``__cause__`` is what it raised.
+        NetError: If the class is not known or one of its methods raises an exception, which is then the ``__cause__``.
 
     Source: BVLC/caffe@9b89154 include/caffe/layers/python_layer.hpp L13-L61.
     """
@@ -135,7 +141,7 @@ class Python(Source):
         super().__init__(spec, bottoms, generator)
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Make the caller's layer and call its ``setup``."""
+        """Create the Python layer and call its ``setup``."""
         super().setup(bottoms)
         param = self.spec.python_param
         kind = find_class(self._known, param.module, param.layer)
@@ -153,14 +159,14 @@ class Python(Source):
         self._register()
 
     def _make(self, kind: type[Any]) -> Any:
-        # As pycaffe does, the message goes to the constructor; a class without a constructor takes nothing.
+        # As in pycaffe, the constructor receives the message; one that is inherited from `object` accepts no argument.
         try:
             return kind() if kind.__init__ is object.__init__ else kind(self.spec)
         except Exception as error:
             raise NetError(f"{kind.__name__} cannot be made: {_reason(error)}") from error
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Ask the caller's ``reshape``."""
+        """Call ``reshape`` and return the shapes that it has set."""
         for blob, shape in zip(self._bottoms, bottoms, strict=True):
             blob.reshape(*shape)
         self._call("reshape", self._bottoms, self._tops)
@@ -168,17 +174,17 @@ class Python(Source):
         return [top.sizes for top in self._tops]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the tops by the caller's ``forward``."""
+        """Compute the tops by the ``forward`` of the Python layer."""
         if not self.spec.top:
             self._run(bottoms)
             return ()
         return _Run.apply(self, len(bottoms), *bottoms, *self.blobs)  # type: ignore[no-any-return, no-untyped-call]
 
     def _register(self) -> None:
-        """Make the blobs that the caller's layer has added parameters of the net."""
+        """Register the blobs that the Python layer has added as parameters of the net."""
         for blob in self.user.blobs[len(self.blob_names) :]:
             parameter = self.add_blob(blob.sizes)
-            parameter.data = torch.from_numpy(blob.data)  # one memory, so that what the layer holds of it stays live
+            parameter.data = torch.from_numpy(blob.data)  # shared memory: arrays that the layer stores stay valid
 
     def _show_parameters(self) -> None:
         for blob, parameter in zip(self.user.blobs, self.blobs, strict=True):
@@ -193,14 +199,14 @@ class Python(Source):
         self._show_parameters()
         self.compute()
         for blob, parameter in zip(self.user.blobs, self.blobs, strict=True):
-            if parameter.device.type != "cpu":  # on the CPU the blob is the parameter's own memory
+            if parameter.device.type != "cpu":  # on the CPU, they share memory
                 parameter.data.copy_(torch.from_numpy(blob.data))
         return tuple(self.place(top.data.copy()) for top in self._tops)
 
     def _run_back(
         self, bottoms: Sequence[Tensor], tops: Sequence[Tensor], diffs: Sequence[Tensor], wanted: Sequence[bool]
     ) -> list[Tensor | None]:
-        """Give the gradients of the bottoms and the parameters; None for those that are not wanted."""
+        """Return the gradients of the bottoms and parameters, or None where ``wanted`` is False."""
         for blob, bottom in zip(self._bottoms, bottoms, strict=True):
             blob.show(_array(bottom))
         for blob, top, diff in zip(self._tops, tops, diffs, strict=True):
@@ -208,7 +214,7 @@ class Python(Source):
         self._show_parameters()
         try:
             self.pass_back(wanted[: len(bottoms)])
-        except NetError as error:  # autograd calls this, not the net, which would add the place
+        except NetError as error:  # called by autograd, so the net cannot add the layer's name
             raise error.at(
                 NetError("", layer=self.spec.name, type="Python", line=self.spec.line).place
             ) from error.__cause__
@@ -216,13 +222,13 @@ class Python(Source):
         return [self.place(blob.diff.copy()) if want else None for blob, want in zip(blobs, wanted, strict=True)]
 
     def compute(self) -> None:
-        """Call the caller's ``reshape`` and ``forward`` on the blobs as they are."""
+        """Call ``reshape`` and ``forward`` of the Python layer on the current blobs."""
         self._call("reshape", self._bottoms, self._tops)
         self._call("forward", self._bottoms, self._tops)
         self._register()
 
     def pass_back(self, wanted: Sequence[bool]) -> None:
-        """Call the caller's ``backward`` on the blobs as they are, for the bottoms whose gradient is wanted."""
+        """Call ``backward`` of the Python layer on the current blobs; ``wanted`` is its ``propagate_down``."""
         self._call("backward", self._tops, BoolVec.of(wanted), self._bottoms)
 
     def _call(self, method: str, *arguments: object) -> None:
@@ -233,13 +239,13 @@ class Python(Source):
 
 
 def _reason(error: Exception) -> str:
-    """Word an exception in one line."""
+    """Return type and message of an exception in one line."""
     text = " ".join(str(error).split()).rstrip(".")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _array(tensor: Tensor) -> Array:
-    """Show a tensor as an array; on the CPU, one with the tensor's own memory."""
+    """Return a tensor as an array; on the CPU, they share memory if the tensor is contiguous."""
     array: Array = tensor.detach().cpu().contiguous().numpy()
     return array
 

@@ -1,7 +1,7 @@
-"""The layers with a memory: what they compute at one step is an input of the next.
+"""The recurrent layers LSTMUnit, LSTM and RNN.
 
-Caffe unrolls them into a net of one InnerProduct and more for each step; here the steps are a loop, with the same
-parameters in the same order.
+Caffe unrolls LSTM and RNN into a net with several layers for each time step. Here, the steps are a loop; the parameters
+and their order are the same.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from reproduction.caffe.layers.base import Layer
 
 
 class LSTMUnit(Layer):
-    """One step of an LSTM: the new cell and output from the old cell and the gates' inputs.
+    """One step of an LSTM: the new cell state and output from the old cell state and the inputs of the gates.
 
-    With ``i, f, o = sigmoid`` and ``g = tanh`` of the four parts of x: ``c = cont * f * c_prev + i * g`` and
-    ``h = o * tanh(c)``.
+    x consists of the inputs of the gates i, f, o (sigmoid) and g (tanh). The tops are
+    ``c = cont * f * c_prev + i * g`` and ``h = o * tanh(c)``.
 
     Shapes:
         c_prev  (1, N, D)
-        x       (1, N, 4 D)   i, f, o, g
-        cont    (1, N)        0 where a sequence begins, else 1
+        x       (1, N, 4 D)   D values each for i, f, o, g
+        cont    (1, N)        0 where a sequence starts, else 1
         c       (1, N, D)
         h       (1, N, D)
 
@@ -40,7 +40,7 @@ class LSTMUnit(Layer):
     differentiable = (0, 1)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Give the cell's shape twice."""
+        """Return the shape of the cell state, twice."""
         cell, gates, cont = bottoms
         streams, units = (cell[1], cell[2]) if len(cell) == 3 else (0, 0)
         if (cell[:1], gates, cont) != ((1,), (1, streams, 4 * units), (1, streams)):
@@ -61,7 +61,8 @@ class LSTMUnit(Layer):
 class _Step(Function):
     @staticmethod
     def forward(ctx: Any, cell: Tensor, gates: Tensor, cont: Tensor) -> tuple[Tensor, Tensor]:
-        # Caffe: sigmoid and tanh are computed in double precision and then rounded (lstm_unit_layer.cpp L10-L18).
+        # Caffe: LSTM computes sigmoid and tanh in double precision and rounds the results (lstm_unit_layer.cpp
+        # L10-L18). torch computes them in the dtype of the input.
         i, f, o = (part.double().sigmoid().to(gates) for part in gates.chunk(4, -1)[:3])
         g = gates.chunk(4, -1)[3].double().tanh().to(gates)
         f = cont.unsqueeze(-1) * f
@@ -75,8 +76,8 @@ class _Step(Function):
     def backward(ctx: Any, cell_diff: Tensor, output_diff: Tensor) -> tuple[Tensor, Tensor, None]:
         cell, i, f, o, g, bent = ctx.saved_tensors
         inner = cell_diff + output_diff * o * (1 - bent * bent)
-        # Caffe: the slope of the forget gate is f (1 - f) with cont inside f, exact for a cont of 0 or 1 only
-        # (lstm_unit_layer.cpp L105).
+        # Caffe: the derivative of the forget gate of an LSTM is computed as f (1 - f) with f already multiplied by
+        # cont, which is correct only if cont is 0 or 1 (lstm_unit_layer.cpp L105).
         gates = torch.cat(
             [
                 inner * g * i * (1 - i),
@@ -90,15 +91,15 @@ class _Step(Function):
 
 
 class Recurrent(Layer):
-    """What RNN and LSTM share: bottoms, tops, parameters, and the state that stays from one forward to the next.
+    """The base class of RNN and LSTM.
 
-    Without ``expose_hidden`` the last state of one forward is the first of the next, zero to begin with and after
-    ``reset``; no gradient flows from one forward to another. With it, the states are bottoms and tops, still without a
-    gradient.
+    Without ``expose_hidden``, the layer stores its final state, which is the initial state of the next forward pass. It
+    is zero at first and after ``reset``. With ``expose_hidden``, the initial states are bottoms and the final states
+    are tops. No gradient passes through initial or final states.
 
     Attributes:
-        states: how many blobs the state has.
-        gates: how many vectors of ``num_output`` values a step's input is transformed to.
+        states: The number of blobs of the state.
+        gates: The number of gates; a linear layer maps each step's input to ``gates * num_output`` values.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/recurrent_layer.cpp L13-L285.
     """
@@ -113,7 +114,7 @@ class Recurrent(Layer):
     gates: ClassVar[int]
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Make the parameters for the first bottoms' sizes, and an empty state."""
+        """Create the parameters and an empty state."""
         param = self.spec.recurrent_param
         if param.num_output < 1:
             raise NetError("num_output must be positive", got=param.num_output)
@@ -138,7 +139,7 @@ class Recurrent(Layer):
         self._state: tuple[Tensor, ...] = ()
 
     def reset(self) -> None:
-        """Forget the state: the next forward begins with zeros."""
+        """Reset the stored state to zeros."""
         self._state = ()
 
     def _check_sequence(self, bottoms: list[Shape]) -> None:
@@ -153,7 +154,7 @@ class Recurrent(Layer):
             raise NetError("the static input must have a vector for each stream", got=bottoms[2], want=f"({x[1]}, ...)")
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Give a vector of ``num_output`` values for each step and stream, and the shapes of the exposed states."""
+        """Return (T, N, num_output) and, with ``expose_hidden``, (1, N, num_output) for each state."""
         self._check_sequence(bottoms)
         steps, streams, *rest = bottoms[0]
         if steps != self._steps:
@@ -171,13 +172,14 @@ class Recurrent(Layer):
         return [(steps, streams, hidden[2]), *states]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Run all steps."""
+        """Compute all steps."""
         x, cont = bottoms[0], bottoms[1].detach()
         weight, bias = self.blobs[:2]
         inputs = F.linear(x.flatten(2), weight, bias)
         if self._is_static:
             inputs = inputs + F.linear(bottoms[2].flatten(1), self.blobs[2])
-        # Caffe: no gradient passes through the initial and the final states (recurrent_layer.cpp L200-L214).
+        # Caffe: in RNN and LSTM, no gradient passes through the initial and final states (recurrent_layer.cpp
+        # L200-L214). In torch, it does unless they are detached.
         state = tuple(bottom.detach() for bottom in bottoms[2 + self._is_static :]) or self._begin(inputs)
         outputs = []
         for t in range(x.shape[0]):
@@ -193,12 +195,12 @@ class Recurrent(Layer):
         """Compute one step.
 
         Args:
-            inputs: (1, N, gates * D), the transformed inputs.
-            cont: (1, N).
-            state: the state before, each (1, N, D).
+            inputs: The inputs of the gates without the recurrent part, (1, N, gates * D).
+            cont: 0 where a sequence starts, else 1; (1, N).
+            state: The blobs of the state before the step, (1, N, D) each.
 
         Returns:
-            The output, (1, N, D), and the state after.
+            The output, (1, N, D), and the blobs of the state after the step.
         """
         raise NotImplementedError(type(self).__name__)
 
@@ -214,8 +216,8 @@ class RNN(Recurrent):
 
     Shapes:
         x       (T, N, ...)   T steps of N streams
-        cont    (T, N)        0 where a sequence begins, else 1
-        static  (N, ...)      optional: an input of every step
+        cont    (T, N)        0 where a sequence starts, else 1
+        static  (N, ...)      optional: a further input of every step
         h_0     (1, N, D)     with ``expose_hidden``
         o       (T, N, D)     D = num_output
         h_T     (1, N, D)     with ``expose_hidden``
@@ -235,7 +237,7 @@ class RNN(Recurrent):
     gates = 1
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Make the output's parameters too."""
+        """Create the parameters, including those of the output."""
         super().setup(bottoms)
         param = self.spec.recurrent_param
         self.add_blob((param.num_output, param.num_output), param.weight_filler)
@@ -253,8 +255,8 @@ class LSTM(Recurrent):
 
     Shapes:
         x         (T, N, ...)   T steps of N streams
-        cont      (T, N)        0 where a sequence begins, else 1
-        static    (N, ...)      optional: an input of every step
+        cont      (T, N)        0 where a sequence starts, else 1
+        static    (N, ...)      optional: a further input of every step
         h_0, c_0  (1, N, D)     with ``expose_hidden``
         h         (T, N, D)     D = num_output
         h_T, c_T  (1, N, D)     with ``expose_hidden``

@@ -1,4 +1,4 @@
-"""Scale, Bias, BatchNorm and MVN as Caffe's CPU build computes them: with the sums of its BLAS, in their order.
+"""Scale, Bias, BatchNorm and MVN with the results of Caffe's CPU build, bit for bit: sums in the order of its BLAS.
 
 Source: BVLC/caffe@9b89154 src/caffe/layers/scale_layer.cpp L111-L215, bias_layer.cpp L72-L110,
 batch_norm_layer.cpp L88-L236, mvn_layer.cpp L29-L140.
@@ -21,14 +21,14 @@ from reproduction.caffe.layers.exact.blas import Matrix
 def scale(
     x: Tensor, factor: Tensor | None, bias: Tensor | None, axis: int, totals: tuple[dict[int, Tensor], int]
 ) -> Tensor:
-    """Multiply by a factor and add a bias, on the CPU in single precision.
+    """Multiply by a factor and add a bias, in float32 on the CPU.
 
     Args:
-        x: (A..., B..., C...), any shape.
-        factor: (B...), or None.
-        bias: (B...), or None.
-        axis: the first axis of B.
-        totals: see ``Layer``, and the number of the bias there; the factor's is 0.
+        x: The bottom, (A..., B..., C...).
+        factor: The factor, (B...), or None. ``factor`` and ``bias`` must not both be None.
+        bias: The bias, (B...), or None.
+        axis: The first axis of B in ``x``.
+        totals: The ``totals`` of the layer, and the index of the bias in it; that of the factor is 0.
     """
     spans = factor if factor is not None else bias
     assert spans is not None
@@ -38,7 +38,7 @@ def scale(
 
 
 class _Scale(Function):
-    """``scale``; ``sizes`` are those of A, B and C."""
+    """The autograd function of ``scale``; ``sizes`` are the numbers of values of A, B and C."""
 
     @staticmethod
     def forward(
@@ -79,7 +79,7 @@ class _Scale(Function):
 
 
 def _add_products(products: Matrix, total: Matrix) -> None:
-    """Add the sums of (A, B, C) over A and C to ``total`` (B,)."""
+    """Add the sums of ``products`` (A, B, C) over A and C to ``total`` (B,) in place."""
     outer, size, inner = products.shape
     rows = products.reshape(-1)
     if outer * size == 1:
@@ -97,15 +97,15 @@ def _add_products(products: Matrix, total: Matrix) -> None:
 
 
 def normalise(x: Tensor, eps: float, *, inside: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Bring each channel of (N, C, S) to zero mean and unit variance, on the CPU in single precision.
+    """Normalize each channel to zero mean and unit variance, in float32 on the CPU.
 
     Args:
-        x: the bottom.
-        eps: added to the variance, or to the standard deviation.
-        inside: whether it is added to the variance, under the root.
+        x: The bottom, (N, C, S).
+        eps: A small number that is added to the variance or to the standard deviation.
+        inside: Whether to add ``eps`` to the variance, under the square root.
 
     Returns:
-        (N, C, S), and the means and variances of the channels, (C,) each.
+        The top, (N, C, S), and the means and variances of the channels, (C,) each.
     """
     return _Normalise.apply(x, eps, inside)  # type: ignore[no-any-return, no-untyped-call]
 
@@ -118,8 +118,8 @@ class _Normalise(Function):
         mean = _channel_sums(values, share)
         top = values - mean[:, None]
         variance = _channel_sums(top * top, share)
-        # Caffe: the gradient is that of eps under the root, even where the forward adds it outside
-        # (mvn_layer.cpp L82-L120).
+        # Caffe: the backward pass of MVN divides by the deviation of the forward pass, to which eps was added, and
+        # ignores that eps is outside the square root (mvn_layer.cpp L82-L120).
         deviation = np.sqrt(variance + np.float32(eps)) if inside else np.sqrt(variance) + np.float32(eps)
         top /= deviation[:, None]
         ctx.top, ctx.deviation = top.copy(), deviation  # the next layer may overwrite the top
@@ -140,7 +140,7 @@ class _Normalise(Function):
 
 
 def _channel_sums(values: Matrix, factor: float) -> Matrix:
-    """Add up the channels of (N, C, S), times ``factor``: each image's first, then those of the images."""
+    """Return ``factor`` times the sum of each channel of ``values`` (N, C, S): over S first, then over N."""
     count, channels, size = values.shape
     rows, sums = np.zeros(count * channels, np.float32), np.zeros(channels, np.float32)
     blas.row_sums(values.reshape(-1, size), rows, factor)

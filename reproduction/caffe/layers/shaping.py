@@ -1,4 +1,4 @@
-"""The layers that move values and compute none: they join, cut, reshape, repeat and pick."""
+"""The layers Concat, Slice, Reshape, Flatten, Tile, Filter, BatchReindex and Silence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from reproduction.caffe.schema import ConcatParameter, SliceParameter
 
 
 def _axis(param: ConcatParameter | SliceParameter, legacy: str, axes: int) -> int:
-    """Read ``axis``, or its old name, which takes no negative numbers."""
+    """Return the index of ``axis`` or of its older field ``legacy``, which does not allow negative numbers."""
     if param.has(legacy):
         if param.has("axis"):
             raise NetError(f"axis and {legacy} are both set", want="one of them")
@@ -27,10 +27,10 @@ def _axis(param: ConcatParameter | SliceParameter, legacy: str, axes: int) -> in
 
 
 class Concat(Layer):
-    """Join blobs along ``axis``.
+    """Concatenate the bottoms along ``axis``.
 
     Shapes:
-        bottoms  (..., C_i, ...), one or more, alike but for ``axis``
+        bottoms  (..., C_i, ...), one or more, of the same sizes except on ``axis``
         top      (..., sum of C_i, ...)
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/concat_layer.cpp L9-L98.
@@ -40,7 +40,7 @@ class Concat(Layer):
     bottoms = (1, None)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Add up the lengths on ``axis``."""
+        """Return the bottoms' shape with the sum of their sizes on ``axis``."""
         first = bottoms[0]
         axis = _axis(self.spec.concat_param, "concat_dim", len(first))
         for i, bottom in enumerate(bottoms):
@@ -49,23 +49,23 @@ class Concat(Layer):
         return [(*first[:axis], sum(bottom[axis] for bottom in bottoms), *first[axis + 1 :])]
 
     def shares(self) -> tuple[bool, bool]:
-        """Say that one bottom means one blob."""
+        """Return whether there is only one bottom, whose memory the top then shares."""
         alone = len(self.spec.bottom) == 1
         return alone, alone
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the top; of one bottom, it is that bottom."""
+        """Compute the top; a single bottom is returned unchanged."""
         if len(bottoms) == 1:
             return bottoms
         return (torch.cat(bottoms, _axis(self.spec.concat_param, "concat_dim", bottoms[0].dim())),)
 
 
 class Slice(Layer):
-    """Cut a blob along ``axis``: before each ``slice_point``, or into equal parts. The tops are views.
+    """Split the bottom along ``axis`` before each ``slice_point``, or into equal parts. The tops are views.
 
     Shapes:
         bottom  (..., C, ...)
-        tops    (..., C_i, ...), the C_i adding up to C
+        tops    (..., C_i, ...), where the sum of all C_i is C
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/slice_layer.cpp L9-L114.
     """
@@ -74,12 +74,12 @@ class Slice(Layer):
     tops = (1, None)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Give the shape of each part."""
+        """Return the shape of each part."""
         axis, sizes = self._cuts(bottoms[0])
         return [(*bottoms[0][:axis], size, *bottoms[0][axis + 1 :]) for size in sizes]
 
     def shares(self) -> tuple[bool, bool]:
-        """Say that one top means one blob."""
+        """Return whether there is only one top, which then shares the memory of the bottom."""
         alone = len(self.spec.top) == 1
         return alone, alone
 
@@ -111,14 +111,14 @@ def _check_not_in_place(layer: Layer) -> None:
 
 
 class Reshape(Layer):
-    """Give a blob another shape with the same values in the same order.
+    """Change the shape of a blob; values and their order stay the same.
 
-    ``shape`` replaces the ``num_axes`` axes (-1: all) from ``axis`` on; in it, 0 copies the bottom's axis at that place
-    and one -1 takes what is left.
+    ``shape`` replaces the ``num_axes`` axes (-1: all) from ``axis`` on. In it, 0 stands for the bottom's size of the
+    axis at that position, and a single -1 is computed from the number of values.
 
     Shapes:
-        bottom  any
-        top     as said, a view
+        bottom  any shape
+        top     the new shape; a view if torch can make one
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/reshape_layer.cpp L8-L88.
     """
@@ -126,14 +126,14 @@ class Reshape(Layer):
     reads = frozenset({"reshape_param.shape", "reshape_param.axis", "reshape_param.num_axes"})
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Check the new shape."""
+        """Check ``shape``, and that the layer does not work in place."""
         _check_not_in_place(self)
         dims = self.spec.reshape_param.shape.dim
         if dims.count(-1) > 1 or min(dims, default=0) < -1:
             raise NetError("shape may hold sizes, zeros, and one -1", got=list(dims))
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Work out zeros and -1."""
+        """Return the new shape with zeros and -1 replaced."""
         param, bottom = self.spec.reshape_param, bottoms[0]
         start = param.axis if param.axis >= 0 else len(bottom) + param.axis + 1
         end = len(bottom) if param.num_axes == -1 else start + param.num_axes
@@ -163,7 +163,7 @@ class Reshape(Layer):
         return [top]
 
     def shares(self) -> tuple[bool, bool]:
-        """Say that values and gradient stay where they are."""
+        """Return that the top shares the memory of both values and gradient."""
         return True, True
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -172,11 +172,11 @@ class Reshape(Layer):
 
 
 class Flatten(Layer):
-    """Make the axes from ``axis`` to ``end_axis`` one.
+    """Flatten the axes from ``axis`` to ``end_axis``, both included, to one.
 
     Shapes:
         bottom  (A..., B..., C...)
-        top     (A..., product of B, C...), a view
+        top     (A..., product of B, C...); a view if torch can make one
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/flatten_layer.cpp L8-L40.
     """
@@ -184,11 +184,11 @@ class Flatten(Layer):
     reads = frozenset({"flatten_param.axis", "flatten_param.end_axis"})
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Refuse to work in place, as Caffe does."""
+        """Check that the layer does not work in place, as Caffe does."""
         _check_not_in_place(self)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Multiply the axes to be flattened."""
+        """Return the bottom's shape with the product of the flattened axes."""
         param, bottom = self.spec.flatten_param, bottoms[0]
         start, end = (canonical_axis(axis, len(bottom)) for axis in (param.axis, param.end_axis))
         if start > end + 1:
@@ -196,7 +196,7 @@ class Flatten(Layer):
         return [(*bottom[:start], math.prod(bottom[start : end + 1]), *bottom[end + 1 :])]
 
     def shares(self) -> tuple[bool, bool]:
-        """Say that the values stay where they are; a backward finds the gradient beside."""
+        """Return that the top shares the memory of the values; the gradient is shared only in the backward pass."""
         return True, False
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -205,7 +205,7 @@ class Flatten(Layer):
 
 
 class Tile(Layer):
-    """Repeat a blob ``tiles`` times along ``axis``, copy after copy.
+    """Concatenate ``tiles`` copies of the bottom along ``axis``.
 
     Shapes:
         bottom  (..., C, ...)
@@ -217,12 +217,12 @@ class Tile(Layer):
     reads = frozenset({"tile_param.axis", "tile_param.tiles"})
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Check the number of copies."""
+        """Check ``tiles``."""
         if self.spec.tile_param.tiles < 1:
             raise NetError("tiles must be set and positive", got=self.spec.tile_param.tiles)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Multiply the length of ``axis``."""
+        """Return the bottom's shape with the size of ``axis`` multiplied by ``tiles``."""
         axis = canonical_axis(self.spec.tile_param.axis, len(bottoms[0]))
         return [(*bottoms[0][:axis], bottoms[0][axis] * self.spec.tile_param.tiles, *bottoms[0][axis + 1 :])]
 
@@ -234,13 +234,13 @@ class Tile(Layer):
 
 
 class Filter(Layer):
-    """Keep the instances whose selector is not zero.
+    """Select the instances whose selector is not zero.
+
+    ``shapes`` returns the shapes for M = N, as Caffe does before it has data.
 
     Shapes:
-        bottoms  (N, ...) ..., and last the selector (N,), (N, 1), (N, 1, 1) ...
-        tops     (M, ...), M the number of selectors that are not zero; one for each bottom but the selector
-
-    Before data is known, the tops are given room for all N, as in Caffe.
+        bottoms  (N, ...), one or more, and the selector as the last one: (N,), (N, 1), (N, 1, 1) ...
+        tops     (M, ...), where M is the number of nonzero selectors; one for each bottom except the selector
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/filter_layer.cpp L8-L116.
     """
@@ -256,7 +256,7 @@ class Filter(Layer):
             )
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Give the shapes for when every instance is kept."""
+        """Return the shapes for the case that all instances are selected."""
         *blobs, selector = bottoms
         if not selector or math.prod(selector[1:]) != 1:
             raise NetError("the selector must have one value for each instance", got=selector, want="(N,) or (N, 1, 1)")
@@ -273,7 +273,7 @@ class Filter(Layer):
 
 
 class BatchReindex(Layer):
-    """Pick instances by index; one may be picked several times or not at all.
+    """Select instances by index; an index may occur several times or not at all.
 
     Shapes:
         bottom 0  (N, ...)
@@ -281,7 +281,7 @@ class BatchReindex(Layer):
         top       (M, ...)
 
     Raises:
-        NetError: an index is out of range.
+        NetError: If an index is out of range.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/batch_reindex_layer.cpp L8-L75.
     """
@@ -290,7 +290,7 @@ class BatchReindex(Layer):
     differentiable = (0,)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Put the number of indices in place of the first axis."""
+        """Return the shape of the first bottom with the number of indices as its first size."""
         blob, index = bottoms
         if len(index) != 1 or not blob:
             raise NetError("the second bottom must be a vector of indices into the first", got=f"{index} into {blob}")
@@ -306,7 +306,7 @@ class BatchReindex(Layer):
 
 
 class Silence(Layer):
-    """Read blobs and make nothing, so that they are no outputs of the net.
+    """A layer without tops. The blobs that it reads are not outputs of the net.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/silence_layer.cpp L8-L18.
     """
@@ -315,11 +315,11 @@ class Silence(Layer):
     tops = (0, 0)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Give nothing."""
+        """Return an empty list, as there are no tops."""
         return []
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Give nothing."""
+        """Return an empty tuple, as there are no tops."""
         return ()
 
 

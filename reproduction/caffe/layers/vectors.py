@@ -1,6 +1,6 @@
-"""The vectors of pycaffe, one type for each kind of item, with the methods that Boost.Python gives them.
+"""The vector types of pycaffe, one for each type of item, with the methods that Boost.Python defines.
 
-They are no lists: they have a length, items, slices without a step, ``in``, ``append`` and ``extend``, and no more.
+Unlike lists, they support only ``len``, iteration, indices, slices without a step, ``in``, ``append`` and ``extend``.
 
 Source: BVLC/caffe@9b89154 python/caffe/_caffe.cpp L533-L556; boostorg/python
 include/boost/python/suite/indexing/vector_indexing_suite.hpp, indexing_suite.hpp.
@@ -18,14 +18,14 @@ Item = TypeVar("Item")
 
 
 class Vector(Generic[Item]):
-    """A sequence of items of one kind; empty at first. It equals any sequence of the same items.
+    """A sequence of items of one type, initially empty. It equals a vector, list or tuple of the same items.
 
     Raises:
-        TypeError: an item of another kind, or an index that is no integer.
-        IndexError: no such item, or a slice with a step.
+        TypeError: If an item has another type, or an index is not an integer.
+        IndexError: If an index is out of range, or a slice has a step.
     """
 
-    #: The types of its items.
+    #: The allowed types of items.
     kind: ClassVar[tuple[type, ...]] = (object,)
 
     __slots__ = ("_items",)
@@ -35,7 +35,7 @@ class Vector(Generic[Item]):
 
     @classmethod
     def of(cls, items: Iterable[Item]) -> Self:
-        """Return one that holds these items."""
+        """Return a vector of these items."""
         made = cls()
         made._items = list(items)
         return made
@@ -77,14 +77,14 @@ class Vector(Generic[Item]):
         return NotImplemented
 
     def __hash__(self) -> int:
-        return hash(tuple(self._items))  # as of the tuple that it equals
+        return hash(tuple(self._items))  # equal to the hash of the tuple that it equals
 
     def append(self, value: Any) -> None:
-        """Add an item at the end."""
+        """Append an item."""
         self._items.append(self._checked(value, "Attempting to append an invalid type"))
 
     def extend(self, values: Iterable[Any]) -> None:
-        """Add several items at the end."""
+        """Append several items."""
         self._items.extend([self._checked(value, "Incompatible Data Type") for value in values])
 
     def _index(self, index: Any) -> int:
@@ -127,7 +127,7 @@ class DtypeVec(Vector[float]):
 
 
 class BoolVec(Vector[bool]):
-    """Truth values, such as ``propagate_down``."""
+    """Booleans, such as ``propagate_down``."""
 
     kind = (int, np.bool_)
 
@@ -137,4 +137,4 @@ class LayerVec(Vector[Any]):
 
 
 class NetVec(Vector[Any]):
-    """Nets, such as those that a solver tests."""
+    """Nets, such as the test nets of a solver."""

@@ -1,4 +1,4 @@
-"""Layers over images that slide no weights: LRN, Crop, Split."""
+"""The layers LRN, Crop and Split."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from reproduction.caffe.schema import NormRegion
 
 
 class LRN(Layer):
-    """Divide each value by a power of the squares around it (local response normalisation).
+    """Local response normalization: divide each value by a power of the sum of squares around it.
 
-    Across channels, over the ``local_size`` channels around each: ``x * (k + alpha / local_size * sum x^2) ** -beta``.
-    Within a channel, over the square of ``local_size`` pixels: ``x * (1 + alpha / local_size^2 * sum x^2) ** -beta``.
+    ACROSS_CHANNELS sums over ``local_size`` channels: ``x * (k + alpha / local_size * sum x^2) ** -beta``.
+    WITHIN_CHANNEL sums over ``local_size`` x ``local_size`` pixels:
+    ``x * (1 + alpha / local_size^2 * sum x^2) ** -beta``.
 
     Shapes:
         bottom and top: (N, C, H, W).
 
     Raises:
-        NetError: ``local_size`` is even.
+        NetError: If ``local_size`` is even.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/lrn_layer.cpp L9-L247.
     """
@@ -39,11 +40,11 @@ class LRN(Layer):
     in_place_values = False
 
     def rereads(self) -> Rereads:
-        """Return both."""
+        """Return bottom and top."""
         return Rereads.BOTTOM | Rereads.TOP
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Check the size of the neighbourhood."""
+        """Check that ``local_size`` is odd."""
         if self.spec.lrn_param.local_size % 2 == 0:
             raise NetError("local_size must be odd", got=self.spec.lrn_param.local_size)
 
@@ -54,29 +55,30 @@ class LRN(Layer):
         return list(bottoms)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Normalise."""
+        """Compute the top."""
         (x,) = bottoms
         param = self.spec.lrn_param
         if param.norm_region is NormRegion.ACROSS_CHANNELS:
             power = blas.power if blas.serves(self.in_blas_order, x) else torch.pow
             y: Tensor = _Across.apply(x, param.local_size, param.alpha, param.beta, param.k, power)  # type: ignore[no-untyped-call]
             return (y,)
-        # Caffe: LRN within a channel uses the constant 1, whatever `k` is (lrn_layer.cpp L52).
+        # Caffe: LRN within a channel ignores `k` and uses 1 (lrn_layer.cpp L52).
         size = _reach(param.local_size, max(x.shape[2:]))
         alpha = param.alpha * (size / param.local_size) ** 2
         return (x * (1 + alpha * average_pool(x * x, [Window(size, 1, size // 2)] * 2)).pow(-param.beta),)
 
 
 def _reach(size: int, length: int) -> int:
-    """Return an odd size with which a neighbourhood sees no less of an axis; sizes have no limit but that of int."""
+    """Return ``size``, or ``2 * length + 1`` if that is smaller: it already covers an axis of this length."""
     return min(size, 2 * length + 1)
 
 
 class _Across(torch.autograd.Function):
-    """LRN across channels, with running sums over the channels."""
+    """LRN across channels, by a running sum over the channels."""
 
-    # Caffe: the sum of squares of a channel is that of the channel before, plus one square, minus one; with squares
-    # far above 1 / alpha the rounding shows, and it is Caffe's (lrn_layer.cpp L133-L146, L214-L230).
+    # Caffe: LRN across channels computes the sum of squares of a channel from that of the channel before, by adding one
+    # square and subtracting another (lrn_layer.cpp L133-L146, L214-L230). The rounding errors, which are visible where
+    # squares are far above 1 / alpha, are the same here. torch sums each window separately.
 
     @staticmethod
     def forward(
@@ -86,7 +88,7 @@ class _Across(torch.autograd.Function):
         size = _reach(size, x.shape[1])
         squares = F.pad(x * x, (0, 0, 0, 0, size // 2, size // 2))
         scale = torch.full_like(x, k)
-        with torch.no_grad():  # as it is here anyway, but not while torch.export looks into it
+        with torch.no_grad():  # the default within a Function, but not while torch.export traces it
             for c in range(size):
                 scale[:, 0].add_(squares[:, c], alpha=rate)
             for c in range(1, x.shape[1]):
@@ -113,14 +115,18 @@ class _Across(torch.autograd.Function):
 
 
 class Crop(Layer):
-    """Cut the first bottom to the size of the second, from ``axis`` on, starting at the offsets.
+    """Crop the first bottom to the size of the second in all axes from ``axis`` on.
+
+    ``offset`` is where the crop starts: one value for all of these axes, or one for each; 0 by default.
 
     Shapes:
-        bottoms: (N, C, H, W) or any other, and one that gives the sizes; its values are not read.
-        top: as bottom 0 before ``axis``, as bottom 1 from there on; it shares the memory of bottom 0.
+        bottom 0: Any shape, e.g. (N, C, H, W).
+        bottom 1: The same number of axes; only the sizes are used.
+        top: The sizes of bottom 0 before ``axis`` and those of bottom 1 from ``axis`` on. It is a view of bottom 0.
 
     Raises:
-        NetError: the number of offsets is neither 0, 1 nor that of the axes cut, or the cut passes the end.
+        NetError: If the number of offsets is not 0, 1 or that of the cropped axes, bottom 1 has fewer axes than bottom
+            0, or the crop exceeds bottom 0.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/crop_layer.cpp L16-L143.
     """
@@ -130,11 +136,11 @@ class Crop(Layer):
     differentiable: ClassVar[tuple[int, ...] | None] = (0,)
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Read the offsets."""
+        """Check the offsets."""
         self.cuts(*bottoms)
 
     def cuts(self, data: Shape, size: Shape) -> list[tuple[int, int, int]]:
-        """Give axis, offset and length of each cut."""
+        """Return ``(axis, offset, length)`` of each cropped axis for the shapes of the two bottoms."""
         param = self.spec.crop_param
         axis = canonical_axis(param.axis, len(data))
         if len(size) < len(data):
@@ -157,12 +163,12 @@ class Crop(Layer):
         return [(i, offset, size[i]) for i, offset in zip(axes, offsets, strict=True)]
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Put the sizes of bottom 1 after ``axis``."""
+        """Return the sizes of bottom 0 before ``axis`` and those of bottom 1 from there on."""
         cuts = self.cuts(*bottoms)
         return [(*bottoms[0][: cuts[0][0]], *(length for _, _, length in cuts))]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Cut."""
+        """Return a view of the crop."""
         data, size = bottoms
         for axis, offset, length in self.cuts(tuple(data.shape), tuple(size.shape)):
             data = data.narrow(axis, offset, length)
@@ -170,12 +176,12 @@ class Crop(Layer):
 
 
 class Split(Layer):
-    """Hand the bottom on to several tops; their gradients add up.
+    """Return the bottom as several tops, whose gradients add up.
 
-    Caffe puts these layers into a net by itself wherever a blob has several readers; here a blob may have them.
+    Caffe inserts these layers wherever several layers read a blob. Here that is not needed, but a net may contain them.
 
     Shapes:
-        bottom and tops: any; the tops share the memory of the bottom.
+        bottom and tops: any shape; the tops share the memory of the bottom.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/split_layer.cpp L9-L49.
     """
@@ -183,32 +189,32 @@ class Split(Layer):
     tops: ClassVar[tuple[int, int | None]] = (1, None)
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Refuse to work in place."""
+        """Raise ``NetError`` if a top has the name of the bottom."""
         if self.spec.bottom[0] in self.spec.top:
             raise NetError("a top must not be the bottom", got=repr(self.spec.bottom[0]))
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the shape of the bottom for each top."""
+        """Return the shape of the bottom, once for each top."""
         return [bottoms[0]] * len(self.spec.top)
 
     def shares(self) -> tuple[bool, bool]:
-        """Say that the values are shared, and the gradients are not."""
+        """Return that the tops share the memory of the values, but not that of the gradient."""
         return True, False
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Hand on."""
+        """Return the bottom once for each top."""
         if not self.in_blas_order:
             return bottoms * len(self.spec.top)
         tops: tuple[Tensor, ...] = _HandOn.apply(bottoms[0], len(self.spec.top))  # type: ignore[no-untyped-call]
         return tops
 
     def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...] | None:
-        """Hand on."""
+        """Return the bottom once for each top; None with ``in_blas_order``."""
         return None if self.in_blas_order else bottoms * len(self.spec.top)
 
 
 class _HandOn(torch.autograd.Function):
-    """Several views of a tensor, whose gradients add up in their order; torch begins with the last."""
+    """Views of a tensor. The backward pass adds their gradients from first to last; torch starts at the last."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, count: int) -> tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""Caffe's last digit: sums in the order of its BLAS, and functions as its C library computes them.
+"""Bit-exact results of Caffe's CPU build: sums in the order of its BLAS, and functions of its C library.
 
-This room imports ``geometry`` only; the layers choose between it and torch by ``in_blas_order``.
+From ``reproduction``, this package imports only ``geometry``. Layers use it instead of torch if ``in_blas_order``.
 """

@@ -1,9 +1,10 @@
-"""What Caffe's CPU build computes, to the last digit: sums in the order of its BLAS, functions as its C library's.
+"""Bit-exact results of Caffe's CPU build: sums in the order of its BLAS, and functions of its C library.
 
-Single precision rounds after every addition, so another order gives other last digits. They are invisible, but a
-unit within rounding of a kink (a ReLU at 0, a tie in a pool) may fall on the other side of it, and then a whole
-gradient goes another way. In this order results and gradients are Caffe's bit for bit, on CPUs whose kernels add one
-product after the other; ``adds_in_order`` says whether they do. It costs what Caffe costs, and runs on the CPU alone.
+In single precision, every addition is rounded, so that another order of a sum changes its last bits. The difference is
+negligible, except near a discontinuity of a gradient (a ReLU at 0, a tie in max pooling), where the gradient may take
+another path. With the order of this module, results and gradients equal Caffe's bit for bit on CPUs whose matrix
+product adds one product after the other; ``adds_in_order`` checks that. It takes as long as Caffe, and works only on
+the CPU.
 
 Source: OpenBLAS 0.3.21 on x86-64 with AVX-512 and two threads, driver/level3/level3_thread.c, interface/gemv.c,
 kernel/x86_64/{sgemm_small_kernel_permit_skylakex,sgemv_n_4,sgemv_t_4}.c; glibc 2.36.
@@ -20,11 +21,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-_BLOCK = 320  # products that OpenBLAS adds up before it adds the sum to the result
-_SMALL = 100**3  # multiplications, up to which it takes a product for small
-_ROW = 4096  # values of a row that it adds up before it adds the sum to the result
-_NARROW = 8  # values of a row, up to which it has a kernel for each length
-_SHORT = 16384  # columns, up to which it adds few rows straight through
+_BLOCK = 320  # number of products that OpenBLAS sums before it adds the sum to the result
+_SMALL = 100**3  # number of multiplications up to which it uses the kernels for small matrices
+_ROW = 4096  # number of values of a row that it sums before it adds the sum to the result
+_NARROW = 8  # length of a row up to which it has a kernel for each length
+_SHORT = 16384  # number of columns up to which it adds few rows one after the other
 # The coefficients of the third, second and first power of x in 2 ** (x / 32).
 _EXP = ("0x1.c6af84b912394p-20", "0x1.ebfce50fac4f3p-13", "0x1.62e42ff0c52d6p-6")
 
@@ -35,7 +36,7 @@ Matrix = npt.NDArray[np.float32]
 
 
 def blocks(depth: int) -> Iterator[slice]:
-    """Cut the ``depth`` products of a sum as OpenBLAS does; the blocks' sums are added up one after the other."""
+    """Yield the blocks in which OpenBLAS sums ``depth`` products; it adds their sums one after the other."""
     start = 0
     while start < depth:
         rest = depth - start
@@ -50,21 +51,21 @@ def blocks(depth: int) -> Iterator[slice]:
 
 
 def product(a: Matrix, b: Matrix, total: Matrix | None = None) -> Matrix:
-    """Multiply (M, K) by (K, N) in Caffe's order.
+    """Compute a matrix product in the order of Caffe's BLAS.
 
     Args:
-        a: as it is in memory, or transposed.
-        b: likewise; it matters to the order whether it is transposed.
-        total: if given, the product is added to it in place.
+        a: The left matrix, (M, K), contiguous or the transpose of a contiguous one.
+        b: The right matrix, (K, N), contiguous or the transpose of a contiguous one; the order depends on which.
+        total: A matrix (M, N) to which the product is added in place, or None.
 
     Returns:
-        ``total``, or the product.
+        ``total``, or the product if it is None.
     """
     (rows, depth), columns = a.shape, b.shape[1]
     turned = b.strides[0] < b.strides[1]
     small = rows * columns * depth <= _SMALL and not (turned and (rows * columns > 1200 or depth < 32))
-    # numpy's BLAS has the same kernels for small products. Of a large product, no part may be small, and none may be
-    # a vector, for which there are others: zeros fill it up.
+    # numpy's BLAS has the same kernels and selects them by the sizes. The operands are padded so that it never uses
+    # those for vectors and, for the blocks of a large product, not those for small matrices either.
     least = 2 if small else _SMALL // (rows * min(_BLOCK // 2, depth)) + 1
     if rows == 1:
         a = np.concatenate([a, a])
@@ -84,9 +85,9 @@ def product(a: Matrix, b: Matrix, total: Matrix | None = None) -> Matrix:
 
 
 def row_sums(a: Matrix, total: Matrix, factor: float = 1) -> None:
-    """Add ``factor`` times the sum of each row of (M, K) to ``total`` (M,) in Caffe's order, with two threads.
+    """Add ``factor`` times the sum of each row of ``a`` (M, K) to ``total`` (M,) in place.
 
-    Rows of 6 or 7 values may be added in another order than OpenBLAS's.
+    The order is that of Caffe's BLAS with two threads, except perhaps for rows of 6 or 7 values.
     """
     single = np.float32(factor)
     for thread in _threads(len(a), a.size):
@@ -94,7 +95,7 @@ def row_sums(a: Matrix, total: Matrix, factor: float = 1) -> None:
         if len(rows) and a.shape[1] <= _NARROW:
             sums += _narrow_sums(rows, single)
             continue
-        # OpenBLAS takes four rows at a time, then two, then one; two rows in narrower vectors.
+        # OpenBLAS processes four rows at a time, then two, then one; its kernel for two rows has narrower vectors.
         pair = slice(len(rows) // 4 * 4, len(rows) // 4 * 4 + len(rows) % 4 // 2 * 2)
         for some, lanes, fused in ((slice(pair.start), 8, False), (pair, 4, True), (slice(pair.stop, None), 8, True)):
             if len(rows[some]):
@@ -102,13 +103,13 @@ def row_sums(a: Matrix, total: Matrix, factor: float = 1) -> None:
 
 
 def _threads(count: int, size: int) -> tuple[slice, slice]:
-    """Cut ``count`` sums of ``size`` values in all as OpenBLAS shares them out between two threads."""
+    """Split ``count`` sums of ``size`` values in total as OpenBLAS distributes them to two threads."""
     half = max(4, -(-count // 2)) if size >= 2304 * 4 else count
     return slice(half), slice(half, None)
 
 
 def _add_rows(a: Matrix, total: Matrix, lanes: int, factor: np.float32, *, fused: bool) -> None:
-    """Add the sum of each row to ``total``: some sums side by side, then these; a stretch of the row at a time."""
+    """Add ``factor`` times the sum of each row to ``total``, ``_ROW`` values at a time, with ``lanes`` partial sums."""
     whole = a.shape[1] // 4 * 4
     for start in range(0, whole, _ROW):
         part = a[:, start : min(start + _ROW, whole)]
@@ -127,9 +128,9 @@ def _add_rows(a: Matrix, total: Matrix, lanes: int, factor: np.float32, *, fused
 
 
 def _narrow_sums(a: Matrix, factor: np.float32) -> Matrix:
-    """Compute ``factor`` times the sum of each row of at most 8 values, with numpy's BLAS, which has the same kernels.
+    """Return ``factor`` times the sum of each row of at most 8 values, by numpy's BLAS, which has the same kernels.
 
-    numpy multiplies by no factor, which OpenBLAS does before the sum in some rows and after it in others.
+    OpenBLAS multiplies by the factor before the sum in some rows and after it in others; numpy's product has no factor.
     """
     count, width = a.shape
     ones = np.ones(width, np.float32)
@@ -145,7 +146,7 @@ def _narrow_sums(a: Matrix, factor: np.float32) -> Matrix:
 
 
 def column_sums(a: Matrix, total: Matrix) -> None:
-    """Add the sum of each column of a contiguous (M, K) to ``total`` (K,) in Caffe's order, with two threads."""
+    """Add the column sums of a contiguous ``a`` (M, K) to ``total`` (K,) in the order of Caffe's BLAS, two threads."""
     for thread in _threads(a.shape[1], a.size):
         part, sums = a[:, thread], total[thread]
         if part.shape[1] <= _SHORT and len(a) <= 48 and len(a) != 4:
@@ -162,7 +163,7 @@ def column_sums(a: Matrix, total: Matrix) -> None:
 
 
 def _add_columns(a: Matrix, total: Matrix, chains: int) -> None:
-    """Add the rows eight at a time, then four, two, one; in vectors of 4 or 8 columns in two chains side by side."""
+    """Add the rows in groups of eight, then four, two and one; groups of 8 and 4 in ``chains`` partial sums."""
     start = 0
     while start < len(a):
         step = next(step for step in (8, 4, 2, 1) if step <= len(a) - start)
@@ -172,7 +173,7 @@ def _add_columns(a: Matrix, total: Matrix, chains: int) -> None:
 
 
 def _add_edge(a: Matrix, total: Matrix, *, paired: bool) -> None:
-    """Add the last one to three columns; where there are no others, some rows are added to each other first."""
+    """Add the last one to three columns; if there are no others (``paired``), groups of rows are summed first."""
     found = np.zeros(a.shape[1], np.float32)
     whole = len(a) // 4 * 4 if paired else 0
     step = 4 if a.shape[1] == 1 else 2
@@ -184,7 +185,7 @@ def _add_edge(a: Matrix, total: Matrix, *, paired: bool) -> None:
 
 
 def _in_turn(rows: Matrix) -> Matrix:
-    """Add rows one after the other."""
+    """Return the sum of the rows, added one after the other."""
     total: Matrix = rows[0].copy()
     for row in rows[1:]:
         total += row
@@ -192,13 +193,13 @@ def _in_turn(rows: Matrix) -> Matrix:
 
 
 def begin(totals: dict[int, Tensor], index: int, shape: Sequence[int]) -> Tensor:
-    """Take the gradient of a parameter out of ``totals`` to add to it; zeros where it is not there."""
+    """Remove the gradient of a parameter from ``totals`` and return a copy of it; zeros of ``shape`` if it has none."""
     total = totals.pop(index, None)
     return torch.zeros(tuple(shape)) if total is None else total.clone(memory_format=torch.contiguous_format)
 
 
 def vector_sum(values: Matrix) -> np.float32:
-    """Add up a vector as Caffe's dot product with ones does: in 64 sums side by side, then these."""
+    """Return the sum of a vector in the order of Caffe's dot product with ones, which has 64 partial sums."""
     whole = len(values) // 32 * 32
     wide = len(values) // 64 * 64
     sums = np.add.reduce(values[:wide].reshape(-1, 4, 2, 8), 0)
@@ -212,7 +213,7 @@ def vector_sum(values: Matrix) -> np.float32:
 
 
 def _fused(a: Matrix, b: Any, c: Matrix) -> Matrix:
-    """Compute ``a * b + c`` with one rounding."""
+    """Return ``a * b + c`` with a single rounding, like a fused multiply-add."""
     found: Matrix = (np.multiply(a, b, dtype=np.float64) + c).astype(np.float32)
     return found
 
@@ -221,7 +222,7 @@ def _fused(a: Matrix, b: Any, c: Matrix) -> Matrix:
 
 
 def exp(x: Tensor) -> Tensor:
-    """Compute the exponential of single-precision numbers as glibc does since 2.27, last digit included.
+    """Return the exponential of float32 numbers, bit for bit as in glibc 2.27 and later.
 
     Source: glibc 2.36 sysdeps/ieee754/flt-32/e_expf.c.
     """
@@ -234,9 +235,9 @@ def exp(x: Tensor) -> Tensor:
 
 
 def power(x: Tensor, exponent: float) -> Tensor:
-    """Compute a power of single-precision numbers with the C library's ``powf``.
+    """Return a power of float32 numbers by ``powf`` of the C library.
 
-    numpy calls it for single numbers; for arrays it has, as torch has, faster code with other last digits.
+    numpy calls ``powf`` for scalars. For arrays, numpy and torch use faster code, whose last bits differ.
     """
     single = np.float32(exponent)
     found = np.fromiter((value**single for value in x.detach().numpy().ravel()), np.float32, x.numel())
@@ -244,7 +245,7 @@ def power(x: Tensor, exponent: float) -> Tensor:
 
 
 def softmax(scores: Tensor, axis: int) -> Tensor:
-    """Compute Caffe's softmax, with the sum over the classes in its order."""
+    """Return the softmax along ``axis``, with the sum over the classes in the order of Caffe's BLAS."""
     powers = exp(scores - scores.amax(axis, keepdim=True))
     axis %= powers.dim()
     images = powers.reshape(math.prod(powers.shape[:axis]), powers.shape[axis], -1).contiguous()
@@ -256,14 +257,14 @@ def softmax(scores: Tensor, axis: int) -> Tensor:
 
 
 def serves(wanted: bool, x: Tensor) -> bool:
-    """Say whether to compute so what is ``wanted`` in this order: on the CPU, in single precision."""
+    """Return ``wanted`` if ``x`` is a float32 tensor on the CPU, as this module requires; otherwise False."""
     return wanted and x.device.type == "cpu" and x.dtype == torch.float32
 
 
 def adds_in_order() -> bool:
-    """Say whether numpy's matrix product adds one product after the other with one rounding each, as OpenBLAS's does.
+    """Return whether numpy's matrix product adds one product after the other with a single rounding each.
 
-    It does in numpy's own builds on x86-64 with AVX-512.
+    It does in the wheels of numpy on x86-64 with AVX-512, like Caffe's OpenBLAS.
     """
     rng = np.random.RandomState(0)
     a, b = rng.randn(64, _BLOCK).astype(np.float32), rng.randn(_BLOCK, 512).astype(np.float32)

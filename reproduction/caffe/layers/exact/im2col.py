@@ -1,8 +1,9 @@
-"""Convolution and Deconvolution as Caffe's CPU build computes them: im2col, and products in the order of its BLAS.
+"""Convolution and Deconvolution with the results of Caffe's CPU build: im2col, and sums in the order of its BLAS.
 
-There are three products, for one image at a time: ``_gather`` is Convolution's forward and Deconvolution's gradient of
-the bottom, ``_scatter`` is the other way round, and ``_correlate`` is the gradient of the weights of both. Large ones
-go band by band, along an axis that no sum runs along, so that memory stays small and the order as it is.
+There are three matrix products, each for one image. ``_gather`` is the forward pass of Convolution and the gradient of
+Deconvolution's bottom; ``_scatter`` is the forward pass of Deconvolution and the gradient of Convolution's bottom;
+``_correlate`` is the gradient of the weights of both. Large products are computed in bands, to save memory, along an
+axis that is not summed, so that the order of the sums does not change.
 
 Source: BVLC/caffe@9b89154 src/caffe/layers/base_conv_layer.cpp L236-L315, conv_layer.cpp L25-L73,
 deconv_layer.cpp L25-L75, src/caffe/util/im2col.cpp L19-L195.
@@ -22,21 +23,21 @@ from torch.nn import functional as F
 from reproduction.caffe.geometry import Window
 from reproduction.caffe.layers.exact.blas import Matrix, begin, product, row_sums
 
-_VALUES = 1 << 23  # of im2col, or of a product with it, held at a time
+_VALUES = 1 << 23  # maximum number of values of a band
 
 
 def convolve(
     x: Tensor, weight: Tensor, bias: Tensor | None, windows: Sequence[Window], group: int, totals: dict[int, Tensor]
 ) -> Tensor:
-    """Convolve (N, C, H, W) on the CPU in single precision.
+    """Compute a 2-D convolution in float32 on the CPU.
 
     Args:
-        x: the bottom.
-        weight: (num_output, C / group, kernel_h, kernel_w).
-        bias: (num_output,), or None.
-        windows: of the height and the width.
-        group: how many groups the channels are in.
-        totals: see ``Layer``.
+        x: The bottom, (N, C, H, W).
+        weight: The weights, (num_output, C / group, kernel_h, kernel_w).
+        bias: The bias, (num_output,), or None.
+        windows: The windows along height and width.
+        group: The number of groups of channels.
+        totals: The ``totals`` of the layer.
     """
     found: Tensor = _Slide.apply(x, weight, bias, tuple(windows), group, None, totals)  # type: ignore[no-untyped-call]
     return found
@@ -51,16 +52,16 @@ def deconvolve(
     sizes: Sequence[int],
     totals: dict[int, Tensor],
 ) -> Tensor:
-    """Deconvolve (N, C, H, W) on the CPU in single precision.
+    """Compute a 2-D transposed convolution in float32 on the CPU.
 
     Args:
-        x: the bottom.
-        weight: (C, num_output / group, kernel_h, kernel_w).
-        bias: (num_output,), or None.
-        windows: of the height and the width.
-        group: how many groups the channels are in.
-        sizes: height and width of the top.
-        totals: see ``Layer``.
+        x: The bottom, (N, C, H, W).
+        weight: The weights, (C, num_output / group, kernel_h, kernel_w).
+        bias: The bias, (num_output,), or None.
+        windows: The windows along height and width.
+        group: The number of groups of channels.
+        sizes: Height and width of the top.
+        totals: The ``totals`` of the layer.
     """
     args = (x, weight, bias, tuple(windows), group, tuple(sizes), totals)
     found: Tensor = _Slide.apply(*args)  # type: ignore[no-untyped-call]
@@ -68,7 +69,7 @@ def deconvolve(
 
 
 class _Slide(Function):
-    """Both layers; ``sizes`` are those of a Deconvolution's top, and None for a Convolution."""
+    """The autograd function of both; ``sizes`` are height and width of a Deconvolution's top, None for Convolution."""
 
     @staticmethod
     def forward(
@@ -113,13 +114,13 @@ class _Slide(Function):
 
 
 def _rows(weight: Tensor, group: int) -> Matrix:
-    """View a weight as (group, rows, K)."""
+    """Return a weight as an array (group, rows, K) that shares its memory."""
     found: Matrix = weight.detach().reshape(group, len(weight) // group, -1).numpy()
     return found
 
 
 def _bands(count: int, each: int) -> Iterator[slice]:
-    """Cut ``count`` things of ``each`` so many values into equal bands that are held at a time."""
+    """Split ``count`` rows of ``each`` values into equal bands of about ``_VALUES`` values or less."""
     cuts = np.linspace(0, count, min(count, -(-count * each // _VALUES)) + 1).astype(int).tolist()
     return map(slice, cuts[:-1], cuts[1:])
 
@@ -130,14 +131,14 @@ def _pad(image: Tensor, windows: tuple[Window, ...]) -> Tensor:
 
 
 def _im2col(padded: Tensor, windows: tuple[Window, ...]) -> Matrix:
-    """Lay the windows of (C, H, W) out as (C * taps, places)."""
+    """Return the windows of an image (C, H, W) as columns, (C * taps, h * w)."""
     kernel, dilation, stride = zip(*((w.kernel, w.dilation, w.stride) for w in windows), strict=True)
     found: Matrix = F.unfold(padded[None], kernel, dilation, 0, stride)[0].numpy()
     return found
 
 
 def _gather(image: Tensor, rows: Matrix, windows: tuple[Window, ...]) -> Tensor:
-    """Multiply the rows (group, M, K) by the windows of an image (C, H, W), a band of output rows at a time."""
+    """Multiply ``rows`` (group, M, K) by the windows of ``image`` (C, H, W), one band of output rows at a time."""
     group, count, depth = rows.shape
     padded = _pad(image, windows)
     height, width = (
@@ -154,7 +155,7 @@ def _gather(image: Tensor, rows: Matrix, windows: tuple[Window, ...]) -> Tensor:
 
 
 def _scatter(image: Tensor, rows: Matrix, windows: tuple[Window, ...], sizes: Sequence[int]) -> Tensor:
-    """Multiply the rows (group, K, M), transposed, by an image (C, H, W), and add that up in windows of the top."""
+    """Multiply the transposed ``rows`` (group, K, M) by ``image`` (C, H, W) and sum the columns into the top."""
     kernel, dilation, pad, stride = zip(*((w.kernel, w.dilation, w.pad, w.stride) for w in windows), strict=True)
     group, _, width = rows.shape
     taps = kernel[0] * kernel[1]
@@ -168,7 +169,7 @@ def _scatter(image: Tensor, rows: Matrix, windows: tuple[Window, ...], sizes: Se
 
 
 def _correlate(top: Tensor, image: Tensor, windows: tuple[Window, ...], total: Matrix) -> None:
-    """Add to the total (group, M, K) the products of ``top`` (group * M, ...) with the windows of the image."""
+    """Add the products of ``top`` (group * M, ...) and the windows of ``image`` to ``total`` (group, M, K) in place."""
     group, count, depth = total.shape
     taps = windows[0].kernel * windows[1].kernel
     values = top.reshape(group, count, -1).numpy()

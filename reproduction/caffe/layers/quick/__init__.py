@@ -1,4 +1,4 @@
-"""The same numbers with gradients in less time: convolution by rows, and borders that are computed once.
+"""Faster implementations with the same results and gradients: convolution by a matrix product, and repeated borders.
 
-This room imports ``geometry`` only.
+From ``reproduction``, this package imports only ``geometry``.
 """

@@ -1,12 +1,11 @@
-"""Rows and columns that repeat, computed once.
+"""Computation of repeated rows and columns only once.
 
-The published nets pad their picture by 100 pixels of zeros. Between what the picture reaches and what the outer edge
-reaches, each row of a blob is then the next one over again, whatever the weights: its windows see the same. So is each
-column. ``Repeated`` keeps one of them, and how many there are; a layer that slides windows needs only as many as its
-window is long. Nothing is approximated: values are those of every place, and gradients, which autograd adds up over
-the places that a row stands for, are the gradients.
+The published nets pad their input by 100 pixels of zeros. Rows of a blob whose windows contain neither pixels of the
+image nor the outer edge are then equal, whatever the weights are; so are columns. ``Repeated`` stores such a row once,
+with the number of its copies. A layer with sliding windows expands it only to the length of its window. The values are
+those of the full computation, and autograd sums gradients over all copies of a row.
 
-Source: none; Caffe computes every place.
+Source: none; Caffe computes all rows and columns.
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from reproduction.caffe.geometry import Shape, Window
 
-_WORTH = 0.9  # of the places; where more are kept, copying them costs more than computing the rest
+_WORTH = 0.9  # fraction of kept pixels above which the copies cost more than the full computation
 
 
 @dataclass(frozen=True)
 class Repeated:
-    """A blob of images with rows and columns that stand for several.
+    """A blob (N, C, H, W) in which adjacent equal rows and columns are stored once.
 
     Attributes:
-        kept: (N, C, h, w), each row and column once.
-        counts: for each row and for each column that is kept, how many there are of it, side by side.
+        kept: The stored rows and columns, (N, C, h, w).
+        counts: The number of copies of each stored row, and of each stored column.
     """
 
     kept: Tensor
@@ -41,15 +40,15 @@ class Repeated:
 
     @property
     def shape(self) -> Shape:
-        """(N, C, H, W) of the whole."""
+        """The shape of the full blob, (N, C, H, W)."""
         return (*self.kept.shape[:2], *map(sum, self.counts))
 
     def whole(self) -> Tensor:
-        """Lay everything out."""
+        """Return the full tensor."""
         return _laid_out(self.kept, [_pieces(counts) for counts in self.counts])
 
     def detach(self) -> Repeated:
-        """Cut it off from its gradient."""
+        """Return a blob of the same values that is detached from the autograd graph."""
         return replace(self, kept=self.kept.detach())
 
 
@@ -57,11 +56,11 @@ AnyBlob = Tensor | Repeated
 
 
 def once(x: Tensor) -> AnyBlob:
-    """Take a blob of images as one whose rows and columns may come to repeat, in the layout that is quick.
+    """Return a 4-D tensor on the CPU as a ``Repeated`` blob in channels_last format, each row and column once.
 
-    Others stay as they are.
+    Other tensors are returned unchanged.
     """
-    # On a GPU it is not known to pay; while a net is exported, sizes are symbols; an empty blob may have any number of
+    # On a GPU, it is not known to be faster. During an export, sizes are symbols. An empty blob may have any number of
     # rows.
     if x.dim() != 4 or x.device.type != "cpu" or torch.compiler.is_compiling() or not x.numel():
         return x
@@ -69,28 +68,29 @@ def once(x: Tensor) -> AnyBlob:
 
 
 def whole(x: AnyBlob) -> Tensor:
-    """Give all of a blob."""
+    """Return the full tensor of a blob."""
     return x.whole() if isinstance(x, Repeated) else x
 
 
 def place_by_place(x: AnyBlob, function: Callable[[Tensor], Tensor]) -> AnyBlob:
-    """Apply a function that treats each place by itself, and all alike."""
+    """Apply an elementwise function, to the kept rows and columns only if ``x`` is ``Repeated``."""
     return replace(x, kept=function(x.kept)) if isinstance(x, Repeated) else function(x)
 
 
 def slide(
     x: Repeated, windows: Sequence[Window], sizes: Sequence[int], operate: Callable[[Tensor, list[Window]], Tensor]
 ) -> AnyBlob:
-    """Slide windows over as little of a blob as shows them all that there is to see.
+    """Apply an operation with sliding windows, computing equal rows and columns of the top once.
 
     Args:
-        x: the bottom.
-        windows: of the height and the width.
-        sizes: height and width of the whole top.
-        operate: from images and windows to the top, in which a place depends on what its window sees alone.
+        x: The bottom.
+        windows: The windows along height and width.
+        sizes: Height and width of the full top.
+        operate: The operation, a function of the bottom (N, C, H, W) and the windows. A pixel of its result must depend
+            on nothing but the values in its window.
 
     Returns:
-        The top; all of it where hardly anything repeats.
+        The top; a full tensor if hardly any row or column repeats.
     """
     plans = [_plan(*arguments) for arguments in zip(x.counts, windows, sizes, strict=True)]
     if math.prod(len(plan.counts) for plan in plans) > _WORTH * math.prod(sizes):
@@ -104,7 +104,7 @@ def slide(
 
 
 def _kept_only(kept: Tensor, laid: Tensor, pieces: Sequence[Pieces]) -> saved_tensors_hooks:
-    """Let a backward lay out anew what is kept anyway, rather than hold both."""
+    """Save only the compact tensor for the backward pass and expand it there."""
     there, shape = laid.data_ptr(), laid.shape
 
     def pack(x: Tensor) -> Tensor | None:
@@ -118,7 +118,7 @@ def _kept_only(kept: Tensor, laid: Tensor, pieces: Sequence[Pieces]) -> saved_te
 
 @dataclass(frozen=True)
 class _Piece:
-    """Neighbours: from the kept ones to those laid out. One that is laid out several times has a piece of its own."""
+    """A slice of kept rows and the slice that they expand to; with ``repeats``, a single row and its copies."""
 
     kept: slice
     laid: slice
@@ -129,7 +129,7 @@ Pieces = tuple[_Piece, ...]
 
 
 def _pieces(wanted: Sequence[int]) -> Pieces:
-    """Lay out so many of each; neighbours that are laid out once go together."""
+    """Return the pieces that expand row i to ``wanted[i]`` copies; adjacent rows with one copy form one piece."""
     found: list[_Piece] = []
     start = place = 0
     while start < len(wanted):
@@ -145,7 +145,7 @@ def _pieces(wanted: Sequence[int]) -> Pieces:
 
 @dataclass(frozen=True)
 class _Plan:
-    """How windows slide along one axis: what is laid out, between which padding, and what each window stands for."""
+    """How windows slide along one axis: the expansion, the padding, and the number of copies of each output."""
 
     pieces: Pieces
     pad: int
@@ -154,14 +154,17 @@ class _Plan:
 
 @lru_cache(maxsize=256)
 def _plan(counts: tuple[int, ...], window: Window, size: int) -> _Plan:
-    """Shorten each run of what repeats, the padding too, by whole strides to what windows can tell from more."""
+    """Shorten each run of equal rows, and the padding, by whole strides, such that only equal outputs are left out.
+
+    A run that is at least ``extent + stride - 1`` long contains one whole window, wherever the first window starts.
+    """
     least = window.extent + window.stride - 1
 
     def shortened(run: int) -> int:
         return run if run <= least else least + (run - least) % window.stride
 
     pad, wanted = shortened(window.pad), [shortened(count) for count in counts]
-    left_out = {}  # by the first window within the run, which sees the same as those that are left out
+    left_out = {}  # index of the first window inside the run: number of equal windows that are left out
     place = 0
     for run, kept in zip((window.pad, *counts, window.pad), (pad, *wanted, pad), strict=True):
         if run > kept:
@@ -180,14 +183,14 @@ def _laid_out(x: Tensor, pieces: Sequence[Pieces]) -> Tensor:
 
 
 def _empty(like: Tensor, height: int, width: int) -> Tensor:
-    """Make memory of the same layout."""
+    """Return an empty tensor like ``like``, in the same memory format, of another height and width."""
     side_by_side = like.is_contiguous(memory_format=torch.channels_last)
     layout = torch.channels_last if side_by_side else torch.contiguous_format
     return torch.empty((*like.shape[:2], height, width), dtype=like.dtype, device=like.device, memory_format=layout)
 
 
 class _LayOut(Function):
-    """From what is kept to what is laid out."""
+    """Expand the kept rows and columns."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, rows: Pieces, columns: Pieces) -> Tensor:
@@ -204,7 +207,7 @@ class _LayOut(Function):
 
 
 class _Collect(Function):
-    """From gradients of what is laid out to those of what is kept."""
+    """Sum expanded rows and columns: the gradient of ``_LayOut``."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, rows: Pieces, columns: Pieces) -> Tensor:

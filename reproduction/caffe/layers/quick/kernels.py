@@ -1,6 +1,6 @@
-"""The quick way to convolve images on the CPU: the products are the same, in the order and the layout that suit them.
+"""Fast 2-D convolution on the CPU, by torch or by im2col and a matrix product, whichever is faster.
 
-Source: none; Caffe multiplies a matrix of windows for every convolution (base_conv_layer.cpp L236-L253), and torch
+Source: none; Caffe uses im2col for every convolution (base_conv_layer.cpp L236-L253), and torch
 never does.
 """
 
@@ -17,28 +17,29 @@ from torch.nn import functional as F
 
 from reproduction.caffe.geometry import Window, conv_size
 
-_NARROW = 128  # channels up to which torch is no slower with the channels of a place side by side
-_THIN = 32  # values in a window up to which laying the windows out costs little
+_NARROW = 128  # number of channels up to which torch is not slower in channels_last format
+_THIN = 32  # number of values in a window up to which im2col is cheap
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, windows: Sequence[Window], group: int) -> Tensor:
-    """Convolve (N, C, H, W), on the CPU in the way that is quickest for its shape; the result is memory of its own.
+    """Compute a 2-D convolution, on the CPU by the method that is faster for its shapes.
 
-    Where the weights outweigh the images, as in a classifier made convolutional, torch would spend most of its time on
-    bringing them into another order, there and back: there the windows are laid out instead, and multiplied. So are
-    those of few values, as of a picture's three channels.
+    If there are more output channels than output pixels, as in the convolutional form of a fully connected layer, torch
+    would spend most of its time on reordering the weights. Then the windows are copied to a matrix instead, which is
+    multiplied by the weights. The same holds for small windows, as on an image with three channels.
 
     Args:
-        x: the bottom.
-        weight: (num_output, C / group, kernel_h, kernel_w).
-        bias: (num_output,), or None.
-        windows: of the height and the width.
-        group: how many groups the channels are in.
+        x: The bottom, (N, C, H, W).
+        weight: The weights, (num_output, C / group, kernel_h, kernel_w).
+        bias: The bias, (num_output,), or None.
+        windows: The windows along height and width.
+        group: The number of groups of channels.
 
     Returns:
-        (N, num_output, h, w), with the channels of a place side by side where they are so in ``x`` and are not many.
+        The top, (N, num_output, h, w), which shares no memory with ``x``. It is in channels_last format if ``x`` is,
+        unless torch computes it on the CPU with more than ``_NARROW`` channels.
     """
-    if x.device.type == "cpu" and not torch.compiler.is_compiling():  # whose sizes are symbols
+    if x.device.type == "cpu" and not torch.compiler.is_compiling():  # while compiling, sizes are symbols
         sizes = [conv_size(size, window) for size, window in zip(x.shape[2:], windows, strict=True)]
         outweighs = len(weight) > len(x) * math.prod(sizes)
         if group == 1 and (outweighs or weight[0].numel() <= _THIN):
@@ -50,7 +51,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, windows: Sequence[W
 
 
 class _Product(Function):
-    """A convolution as one product of two matrices, with the windows of the images as rows."""
+    """A convolution as a product of two matrices, one of which has the windows as its rows."""
 
     @staticmethod
     def forward(
@@ -85,12 +86,12 @@ class _Product(Function):
 
 
 def has_channels_last(x: Tensor) -> bool:
-    """Say whether the channels of a place lie side by side, and not a channel's places."""
+    """Return whether a tensor is in channels_last format only, and not contiguous as well."""
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 def _places(x: Tensor) -> Tensor:
-    """View (N, C, h, w) as (N, h * w, C), without a copy where the channels lie side by side."""
+    """Return (N, C, h, w) as (N, h * w, C), without a copy in channels_last format."""
     return x.permute(0, 2, 3, 1).flatten(1, 2)
 
 
@@ -104,12 +105,12 @@ def _unfolding(windows: Sequence[Window]) -> dict[str, Any]:
 
 
 def _rows(x: Tensor, windows: Sequence[Window]) -> Tensor:
-    """Lay the windows of (N, C, H, W) out as (N, places, C * taps)."""
+    """Return the windows of ``x`` (N, C, H, W) as rows, (N, h * w, C * taps)."""
     return _places(x) if _is_pointwise(windows) else F.unfold(x, **_unfolding(windows)).mT
 
 
 def _images(rows: Tensor, x: Tensor, windows: Sequence[Window]) -> Tensor:
-    """Add windows up, (N, places, C * taps), to images of the shape of ``x``."""
+    """Sum the windows ``rows`` (N, h * w, C * taps) into images of the shape of ``x``."""
     if _is_pointwise(windows):
         return rows.reshape(len(x), *x.shape[2:], x.shape[1]).permute(0, 3, 1, 2)
     return F.fold(rows.mT, tuple(x.shape[2:]), **_unfolding(windows))
