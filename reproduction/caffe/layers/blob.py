@@ -104,7 +104,7 @@ class Memory:
         return True
 
     def _take(self, values: Tensor) -> None:
-        # .data, not .detach(): otherwise autograd raises an error in the backward pass if an array was written to.
+        # Unlike .detach(), .data does not share a version counter, so that autograd raises no error after a write.
         self._values = values.data
 
     def _row(self, device: torch.device) -> Tensor:

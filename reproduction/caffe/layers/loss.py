@@ -126,7 +126,7 @@ class SoftmaxWithLoss(Layer):
         """Compute the tops."""
         scores, labels = bottoms
         places = _Places(scores, labels, self.spec.softmax_param.axis, self.spec.loss_param)
-        # Upstream bug, fixed: Caffe documents a second top of SoftmaxWithLoss, but no number of loss weights is valid
+        # Upstream bug, fixed: Caffe declares a second top of SoftmaxWithLoss, but no number of loss weights is valid
         # with it: the inner Softmax layer has one top and receives the same loss weights (softmax_loss_layer.cpp
         # L13-L19). Here the second top works.
         in_order = blas.serves(self.in_blas_order, scores)

@@ -57,7 +57,7 @@ class Power(Pointwise):
         if param.power == 2:
             return _affine(x, float(_constant(factor, x) * param.scale), float(_constant(factor, x) * param.shift))
         # Upstream bug, kept: the gradient of Power is computed by a division by the base, so that it is NaN where the
-        # base is 0 (power_layer.cpp L72, L83).
+        # base is 0 (power_layer.cpp L72, L83). Autograd returns 0 there if `power` is above 1.
         if param.shift == 0:
             return y / x * param.power
         return y / _affine(x, param.scale, param.shift) * factor

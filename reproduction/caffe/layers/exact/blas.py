@@ -226,6 +226,7 @@ def exp(x: Tensor) -> Tensor:
 
     Source: glibc 2.36 sysdeps/ieee754/flt-32/e_expf.c.
     """
+    # exp(x) = 2 ** (whole / 32) * 2 ** (rest / 32), where the second factor is a cubic polynomial in `rest`.
     scaled = x.double() * (32 / math.log(2))
     whole = scaled.round()
     rest = scaled.sub_(whole)

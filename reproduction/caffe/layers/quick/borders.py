@@ -5,7 +5,7 @@ image nor the outer edge are then equal, whatever the weights are; so are column
 with the number of its copies. A layer with sliding windows expands it only to the length of its window. The values are
 those of the full computation, and autograd sums gradients over all copies of a row.
 
-Source: none; Caffe computes all rows and columns.
+Source: none; Caffe computes every place.
 """
 
 from __future__ import annotations
@@ -105,6 +105,7 @@ def slide(
 
 def _kept_only(kept: Tensor, laid: Tensor, pieces: Sequence[Pieces]) -> saved_tensors_hooks:
     """Save only the compact tensor for the backward pass and expand it there."""
+    # The operation saves `laid`, which is recognized by its memory and shape.
     there, shape = laid.data_ptr(), laid.shape
 
     def pack(x: Tensor) -> Tensor | None:

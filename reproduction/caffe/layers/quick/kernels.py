@@ -1,6 +1,6 @@
 """Fast 2-D convolution on the CPU, by torch or by im2col and a matrix product, whichever is faster.
 
-Source: none; Caffe uses im2col for every convolution (base_conv_layer.cpp L236-L253), and torch
+Source: none; Caffe multiplies a matrix of windows for every convolution (base_conv_layer.cpp L236-L253), and torch
 never does.
 """
 
