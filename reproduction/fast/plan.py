@@ -70,7 +70,7 @@ class Survey:
     def distinct(self, blob: str) -> tuple[int, ...]:
         """Return how many rows and columns the uncompiled net computes: those that the inputs reach, and the edges.
 
-        Source: ``caffe.layers.borders``, which computes rows that repeat once.
+        Source: ``caffe.layers.quick.borders``, which computes rows that repeat once.
         """
         edges, shape = self.margins(blob), self.shapes[blob][2:]
         if not all(span.size for span in self.steady[blob]):

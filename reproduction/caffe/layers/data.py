@@ -17,8 +17,6 @@ from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.schema import BlobShape, FillerParameter
 
-_LIST_BYTES = 1 << 28
-
 
 class Source(Layer):
     """The base class of layers with external data, which they convert to the device and dtype of the net."""

@@ -72,8 +72,7 @@ def evaluate(
             read when the run is started again, which then yields the result of an uninterrupted run. None for no file.
         limit: Score only the first ``limit`` samples; None for all.
         force: Score the data set even if the published nets were trained on some of its samples.
-        progress: Called with the number of samples done, their total, and the seconds since the start; the first call
-            reports the samples of a resumed run.
+        progress: Called with the samples done, their total, and the seconds so far; first for those of a resumed run.
         ranks: The processes that score together. Each calls this function with the same arguments, scores its share
             of the samples and writes its own state file; ``progress`` reports the share of its process.
 
