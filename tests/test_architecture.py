@@ -12,30 +12,31 @@ TOOLS = sorted((ROOT / "tools").glob("*.py"))
 
 # The rooms, and the others that each may import. A module that stands by itself in caffe/ is a room too. A room is
 # listed after all that it imports: the order of this table is the way that the data flow, and there is no circle.
-CAFFE = ("caffe.errors", "caffe.schema", "caffe.geometry", "caffe.formats")
+CAFFE = ("caffe.errors", "caffe.typing", "caffe.schema", "caffe.geometry", "caffe.formats")
 ROOMS = {
     "caffe.errors": (),
+    "caffe.typing": (),
     "caffe.locks": ("caffe.errors",),
-    "caffe.schema": ("caffe.errors",),
+    "caffe.schema": ("caffe.errors", "caffe.typing"),
     "caffe.geometry": ("caffe.errors", "caffe.schema"),
     "caffe.fillers": ("caffe.errors", "caffe.schema"),
-    "caffe.formats": ("caffe.errors", "caffe.locks", "caffe.schema", "caffe.geometry"),
+    "caffe.formats": ("caffe.errors", "caffe.typing", "caffe.locks", "caffe.schema", "caffe.geometry"),
     "caffe.tested_devices": ("caffe.errors",),
     "caffe.devices": ("caffe.errors", "caffe.tested_devices"),
     "caffe.dialects": CAFFE,
     "caffe": ("caffe.dialects",),
     "caffe.layers.quick": ("caffe.errors", "caffe.geometry"),
-    "caffe.layers.exact": ("caffe.errors", "caffe.geometry"),
+    "caffe.layers.exact": ("caffe.errors", "caffe.typing", "caffe.geometry"),
     "caffe.layers": (*CAFFE, "caffe.fillers", "caffe.layers.exact", "caffe.layers.quick"),
     "caffe.net": (*CAFFE, "caffe.layers", "caffe.layers.quick"),
     "caffe.training": (*CAFFE, "caffe.devices", "caffe.layers", "caffe.net"),
-    "fast": ("caffe.errors", "caffe.schema", "caffe.geometry", "caffe.layers", "caffe.net"),
+    "fast": ("caffe.errors", "caffe.typing", "caffe.schema", "caffe.geometry", "caffe.layers", "caffe.net"),
     "fcn": (),
     "fcn.nets": (*CAFFE, "caffe.net"),
-    "fcn.images": ("caffe.errors", "caffe.formats"),
-    "fcn.fetch": ("caffe.errors", "caffe.locks", "caffe.formats", "fcn.nets"),
+    "fcn.images": ("caffe.errors", "caffe.typing", "caffe.formats"),
+    "fcn.fetch": ("caffe.errors", "caffe.typing", "caffe.locks", "caffe.formats", "fcn.nets"),
     "fcn.datasets": (*CAFFE, "caffe.locks", "fcn.images", "fcn.nets"),
-    "fcn.scoring": ("caffe.errors", "caffe.locks", "caffe.formats", "caffe.training", "fcn.images", "fcn.datasets"),
+    "fcn.scoring": (*CAFFE, "caffe.locks", "caffe.training", "fcn.images", "fcn.datasets"),
     "fcn.segment": (
         *CAFFE, "caffe.devices", "caffe.net", "fast",
         "fcn.nets", "fcn.images", "fcn.fetch", "fcn.datasets", "fcn.scoring",
@@ -45,7 +46,7 @@ ROOMS = {
         "fcn.nets", "fcn.images", "fcn.fetch", "fcn.datasets", "fcn.scoring", "fcn.segment",
     ),
     "fcn.reproduce": (
-        "caffe.errors", "caffe.locks", "caffe.formats", "caffe.net",
+        "caffe.errors", "caffe.typing", "caffe.locks", "caffe.formats", "caffe.net",
         "fcn.nets", "fcn.fetch", "fcn.datasets", "fcn.scoring", "fcn.segment", "fcn.train",
     ),
     "report": (
@@ -65,8 +66,8 @@ ROOMS = {
 
 # Readers and writers of files must not import torch when they are imported: a prototxt is loaded in milliseconds.
 WITHOUT_TORCH = (
-    "caffe", "caffe.errors", "caffe.locks", "caffe.tested_devices", "caffe.schema", "caffe.geometry", "caffe.formats",
-    "caffe.dialects", "caffe.net.netspec",
+    "caffe", "caffe.errors", "caffe.typing", "caffe.locks", "caffe.tested_devices", "caffe.schema", "caffe.geometry",
+    "caffe.formats", "caffe.dialects", "caffe.net.netspec",
 )  # fmt: skip
 
 

@@ -33,7 +33,7 @@ try:
 
     from reproduction.caffe import tested_devices
     from reproduction.caffe.errors import ReproductionError, printable, shorten_warnings
-    from reproduction.fcn.fetch.archives import Progress
+    from reproduction.caffe.typing import Progress
 except ImportError as error:
     had = f"Python {platform.python_version()}" if sys.version_info < (3, 11) else f"no {error.name}"
     sys.exit(f"error: this environment is not set up; got {had}. Run `make setup`, then `. .venv/bin/activate`.")

@@ -32,7 +32,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common import PROTOTXT, add_legacy_crop, add_max_pixels, bar, run, say, say_json
+from common import PROTOTXT, Bars, add_legacy_crop, add_max_pixels, bar, run, say, say_json
 
 import numpy as np
 
@@ -40,12 +40,13 @@ from reproduction.caffe.errors import ReproductionError, WeightsError, did_you_m
 from reproduction.caffe.formats import blobs, prototxt, weights
 from reproduction.caffe.formats.weights import Weights
 from reproduction.caffe.schema import BlobShape, LayerParameter, NetParameter, Phase
+from reproduction.caffe.typing import Float32
 
 if TYPE_CHECKING:
     from reproduction.caffe.net.net import Net
 
 Shape = tuple[int, ...]
-Inputs = dict[str, np.ndarray[Any, np.dtype[np.float32]]]
+Inputs = dict[str, Float32]
 
 MEAN_BGR = (104.00699, 116.66877, 122.67892)
 SIDE = 500  # height and width of an input whose data layer determines the size
@@ -279,9 +280,8 @@ def _few(names: list[str]) -> str:
 
 def write(found: Weights, path: Path) -> None:
     """Write the weights, with a progress bar."""
-    total = sum(values.nbytes for values in found.arrays().values())
-    with bar(path.name, total) as shown:
-        weights.write(found, path, lambda written: shown.update(min(written, total - shown.n)))
+    with Bars() as bars:
+        weights.write(found, path, bars(path.name))
 
 
 def verify(message: NetParameter, inputs: Inputs, before: Weights, after: Weights) -> int:

@@ -17,18 +17,16 @@ from pathlib import Path
 from common import ROOT, run
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from reproduction.caffe.formats import files, image_files
+from reproduction.caffe.typing import UInt8
 from reproduction.fcn.datasets.base import VOID
 from reproduction.fcn.datasets.mini import mini_voc
 from reproduction.fcn.images import palette
 from reproduction.fcn.scoring import score
 from reproduction.fcn.segment.segmenter import Segmenter
-
-UInt8 = npt.NDArray[np.uint8]
 
 FIGURES = ROOT / "docs" / "figures"
 NETS = {"mini-fcn32s": "FCN-32s", "mini-fcn16s": "FCN-16s", "mini-fcn8s": "FCN-8s"}

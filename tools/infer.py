@@ -42,6 +42,7 @@ from PIL import Image
 
 from reproduction.caffe.errors import DataError, ReproductionError
 from reproduction.caffe.formats import files, image_files
+from reproduction.caffe.typing import Array
 from reproduction.fcn.images import decode, palette
 from reproduction.fcn.segment.card import Card
 from reproduction.fcn.segment.segmenter import Segmentation, Segmenter, describe
@@ -214,7 +215,7 @@ def companion(folder: Path, job: Job) -> Path:
     return found[0]
 
 
-def write(segmentation: Segmentation, rgb: np.ndarray[Any, Any], job: Job, end: str, about: Card) -> dict[str, Any]:
+def write(segmentation: Segmentation, rgb: Array, job: Job, end: str, about: Card) -> dict[str, Any]:
     """Write the label map, the overlay and the legend of one labelling; return their paths and the shares."""
     labels, shares = segmentation.labels, segmentation.shares
     paths = {

@@ -45,8 +45,8 @@ from tqdm import tqdm
 from reproduction.caffe.errors import DataError, ReproductionError, WeightsError, printable
 from reproduction.caffe.training.parallel import joined
 from reproduction.caffe.training.signals import Signals
+from reproduction.caffe.typing import Progress
 from reproduction.fcn.fetch import local_files
-from reproduction.fcn.fetch.archives import Progress
 from reproduction.fcn.fetch.local_files import Roots
 from reproduction.fcn.nets import registry
 from reproduction.fcn.reproduce import sources

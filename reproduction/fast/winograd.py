@@ -15,14 +15,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from numpy.polynomial import polynomial
 from torch import Tensor
 
+from reproduction.caffe.typing import Float64
 from reproduction.fast.memory import Memory
-
-Matrix = npt.NDArray[np.float64]
 
 # Number n of inputs of a tile -> its finite points; the point at infinity is added to them.
 _POINTS: dict[int, tuple[float, ...]] = {
@@ -48,9 +46,9 @@ class Form:
         input: ``(n, n)``.
     """
 
-    output: Matrix
-    kernel: Matrix
-    input: Matrix
+    output: Float64
+    kernel: Float64
+    input: Float64
 
     @classmethod
     def of(cls, outputs: int, taps: int) -> Form:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from reproduction.caffe.typing import Progress, UInt8
 from reproduction.fcn.datasets import Dataset, label_files
 from reproduction.fcn.datasets.base import VOID
 from reproduction.fcn.datasets.custom.color_labels import VOID_NAME
@@ -21,9 +21,6 @@ from reproduction.fcn.datasets.custom.folder import Folder
 from reproduction.fcn.images import decode, palette
 from reproduction.fcn.scoring import score
 from reproduction.report.record import ImageScore, Measured
-
-UInt8 = npt.NDArray[np.uint8]
-Progress = Callable[[int, int], object]
 
 SEED = 2015  # of the random sample
 EACH = 3  # images of each kind: best, worst, sample

@@ -14,12 +14,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from reproduction.caffe.typing import UInt8
 from tests.helpers.paths import ROOT
 
-UInt8 = npt.NDArray[np.uint8]
 Labels = dict[str, UInt8]
 Size = tuple[int, int]
 
@@ -175,7 +174,7 @@ def picture(id: str, seed: int, size: Size) -> UInt8:
     return np.clip(smooth.astype(int) + rng.integers(-9, 10, (*size, 3)), 0, 255).astype(np.uint8)
 
 
-def regions(id: str, seed: int, size: Size, values: Sequence[int]) -> npt.NDArray[np.uint8]:
+def regions(id: str, seed: int, size: Size, values: Sequence[int]) -> UInt8:
     """Return a label map, (H, W) uint8: rectangles of some of the values on a background of the first value."""
     rng = _rng(id + "label", seed)
     labels = np.full(size, values[0], np.uint8)

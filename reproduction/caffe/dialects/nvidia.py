@@ -18,7 +18,6 @@ import enum
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from reproduction.caffe.errors import CaffemodelError, StrPath
 from reproduction.caffe.formats import blobs, caffemodel, upgrade
@@ -33,6 +32,7 @@ from reproduction.caffe.schema import (
     ScaleParameter,
 )
 from reproduction.caffe.schema.message import LENGTH, Field, Kind, Message, boolean, choice, nested
+from reproduction.caffe.typing import Array, Floats, UInt8
 
 _LEAST_EPS = 1e-5
 # Declared as an array of bytes, ``raw_data`` is read as a view of the file instead of a copy.
@@ -62,8 +62,8 @@ class RawBlobProto(Message):
 
     raw_data_type = choice(10, RawType)
     raw_diff_type = choice(11, RawType)
-    raw_data: Field[npt.NDArray[Any]] = Field(12, kind=_OCTETS, repeated=True, packed=True, array=True)
-    raw_diff: Field[npt.NDArray[Any]] = Field(13, kind=_OCTETS, repeated=True, packed=True, array=True)
+    raw_data: Field[Array] = Field(12, kind=_OCTETS, repeated=True, packed=True, array=True)
+    raw_diff: Field[Array] = Field(13, kind=_OCTETS, repeated=True, packed=True, array=True)
 
 
 class ScaledBatchNormParameter(Message):
@@ -75,7 +75,7 @@ class ScaledBatchNormParameter(Message):
     engine = choice(15, Engine, Engine.DEFAULT)
 
 
-def raw_values(blob: BlobProto, path: StrPath) -> blobs.Array | None:
+def raw_values(blob: BlobProto, path: StrPath) -> Floats | None:
     """Return the values of a blob that is stored as ``raw_data``, or None for any other blob.
 
     Returns:
@@ -89,8 +89,8 @@ def raw_values(blob: BlobProto, path: StrPath) -> blobs.Array | None:
     return _values(raw, "data", path) if raw.has("raw_data") else None
 
 
-def _values(raw: RawBlobProto, kind: str, path: StrPath) -> blobs.Array:
-    octets: npt.NDArray[np.uint8] = getattr(raw, f"raw_{kind}")
+def _values(raw: RawBlobProto, kind: str, path: StrPath) -> Floats:
+    octets: UInt8 = getattr(raw, f"raw_{kind}")
     stored: RawType | None = getattr(raw, f"raw_{kind}_type") if raw.has(f"raw_{kind}_type") else None
     if stored not in _DTYPES:
         got, want = "none" if stored is None else stored.name, "DOUBLE, FLOAT or FLOAT16"
@@ -99,7 +99,7 @@ def _values(raw: RawBlobProto, kind: str, path: StrPath) -> blobs.Array:
     if octets.size % dtype.itemsize:
         want = f"a multiple of {dtype.itemsize}"
         raise CaffemodelError(f"raw_{kind} is cut off", path=path, got=f"{octets.size} bytes", want=want)
-    values: blobs.Array = octets.view(dtype)
+    values: Floats = octets.view(dtype)
     return values.astype(np.float32) if dtype.itemsize == 2 else values
 
 

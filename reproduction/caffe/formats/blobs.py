@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +15,10 @@ from reproduction.caffe.errors import CaffemodelError, StrPath
 from reproduction.caffe.formats import caffemodel
 from reproduction.caffe.geometry import INT_MAX, MAX_AXES
 from reproduction.caffe.schema import BlobProto, BlobShape
-
-Array = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+from reproduction.caffe.typing import Array, Floats
 
 # Functions that dialects register. Each returns the values of a blob stored in the format of a Caffe fork, or None.
-STORAGES: list[Callable[[BlobProto, StrPath], Array | None]] = []
+STORAGES: list[Callable[[BlobProto, StrPath], Floats | None]] = []
 
 _MAX_ABSENT = 8
 _LEGACY = ("num", "channels", "height", "width")
@@ -47,7 +45,7 @@ def shape(blob: BlobProto) -> tuple[int, ...]:
     return tuple(blob.shape.dim)
 
 
-def array(blob: BlobProto, path: StrPath = "blob") -> Array:
+def array(blob: BlobProto, path: StrPath = "blob") -> Floats:
     """Return the values of a blob as an array of its shape.
 
     Args:
@@ -62,13 +60,13 @@ def array(blob: BlobProto, path: StrPath = "blob") -> Array:
 
     Source: BVLC/caffe@9b89154 src/caffe/blob.cpp L21-44, L488-500.
     """
-    values: Array = blob.double_data if blob.has("double_data") else blob.data
+    values: Floats = blob.double_data if blob.has("double_data") else blob.data
     if not values.size and blob.unknown:
         values = next((found for read in STORAGES if (found := read(blob, path)) is not None), values)
     return shaped(values, shape(blob), path)
 
 
-def shaped(values: npt.NDArray[Any], shape: tuple[int, ...], path: StrPath = "blob") -> npt.NDArray[Any]:
+def shaped(values: Array, shape: tuple[int, ...], path: StrPath = "blob") -> Array:
     """Return values as a view of the given shape, which is checked by Caffe's rules.
 
     Raises:
@@ -110,7 +108,7 @@ def from_array(values: npt.ArrayLike) -> BlobProto:
     return BlobProto(**{"shape": BlobShape(dim=list(found.shape)), name: found})
 
 
-def from_numbered(arrays: Mapping[int, Array], path: StrPath) -> list[BlobProto]:
+def from_numbered(arrays: Mapping[int, Floats], path: StrPath) -> list[BlobProto]:
     """Return a layer's blobs from arrays by their numbers; for a missing number the blob is empty.
 
     Raises:
@@ -143,7 +141,7 @@ def modern_shape(blob: BlobProto, layer_type: str, index: int) -> tuple[int, ...
     return found[-axes:] if math.prod(found[:-axes]) == 1 else found
 
 
-def load_mean(path: StrPath) -> Array:
+def load_mean(path: StrPath) -> Floats:
     """Load a mean image from a ``.binaryproto``, of shape (1, C, H, W) or (C, H, W), in BGR and in pixel values.
 
     Raises:

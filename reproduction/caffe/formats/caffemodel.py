@@ -11,19 +11,20 @@ Source: protobuf.dev/programming-guides/encoding; BVLC/caffe@9b89154 src/caffe/u
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
 from reproduction.caffe.errors import CaffemodelError, ReproductionError, StrPath
 from reproduction.caffe.formats import files
-from reproduction.caffe.formats.wire_reader import FORMAT, Buffer, Reader, Values, varint
+from reproduction.caffe.formats.wire_reader import FORMAT, Buffer, Reader, varint
 from reproduction.caffe.schema import BlobProto, Field, Message, NetParameter, SolverState
 from reproduction.caffe.schema.message import LENGTH, VARINT
+from reproduction.caffe.typing import Array, Progress
 
 M = TypeVar("M", bound=Message)
-Piece = bytes | Values
+Piece = bytes | Array
 
 _BLOCK = 2**18  # values of a non-contiguous array that are copied at once
 _FILE_OF: dict[type[Message], str] = {
@@ -81,13 +82,13 @@ def dumps(message: Message) -> bytes:
     return b"".join(block for piece in pieces for block in _blocks(piece))
 
 
-def dump(message: Message, path: StrPath, progress: Callable[[int], object] | None = None) -> None:
+def dump(message: Message, path: StrPath, progress: Progress | None = None) -> None:
     """Write a message atomically to a file, without a second copy of the weights.
 
     Args:
         message: the message.
         path: the file.
-        progress: called after each write with the number of bytes written.
+        progress: called after each write with the number of bytes written so far.
 
     Raises:
         ReproductionError: If a required field is not set, a string cannot be encoded as UTF-8, or the file cannot be
@@ -168,7 +169,7 @@ def _encode_field(field: Field[Any], value: Any, pieces: list[Piece]) -> int:
     return len(octets)
 
 
-def _encode_array(field: Field[Any], values: Values, pieces: list[Piece]) -> int:
+def _encode_array(field: Field[Any], values: Array, pieces: list[Piece]) -> int:
     if field.packed:
         head = varint(field.number << 3 | LENGTH) + varint(values.nbytes)
         pieces += head, values

@@ -10,7 +10,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -24,6 +24,7 @@ from reproduction.caffe.errors import (
     WeightsError,
     cannot_write,
 )
+from reproduction.caffe.typing import Progress
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -206,7 +207,8 @@ def is_utf8(text: str) -> bool:
 class _Reporting(io.FileIO):
     """A file that reports the bytes of each write, of at most 16 MiB, and records the last error in ``failure``."""
 
-    progress: Callable[[int], object] | None = None
+    progress: Progress | None = None
+    written = 0
     failure: OSError | None = None
 
     def write(self, data: ReadableBuffer, /) -> int:
@@ -215,8 +217,9 @@ class _Reporting(io.FileIO):
         except OSError as error:
             self.failure = error
             raise
+        self.written += written
         if self.progress:
-            self.progress(written)
+            self.progress(self.written, None)
         return written
 
     def sync(self) -> None:
@@ -229,7 +232,7 @@ class _Reporting(io.FileIO):
 
 
 @contextlib.contextmanager
-def atomic(path: StrPath, progress: Callable[[int], object] | None = None) -> Iterator[BinaryIO]:
+def atomic(path: StrPath, progress: Progress | None = None) -> Iterator[BinaryIO]:
     """Open a file for atomic writing.
 
     The content is written to ``.NAME.XXXXXXXXXXXXXXXX.part`` in the same folder, which replaces ``path`` at the end.
@@ -238,7 +241,7 @@ def atomic(path: StrPath, progress: Callable[[int], object] | None = None) -> It
 
     Args:
         path: the file to write.
-        progress: called after each write with the number of bytes written.
+        progress: called after each write with the number of bytes written so far.
 
     Yields:
         The file, open for binary reading and writing.

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
 from reproduction.caffe.errors import CaffemodelError, StrPath
 from reproduction.caffe.formats import blobs, files
@@ -24,6 +23,7 @@ from reproduction.caffe.formats.hdf5_file import hdf5_values
 from reproduction.caffe.formats.hdf5_file.hdf5_messages import ELSEWHERE, TEXT, Dataset, Group
 from reproduction.caffe.formats.hdf5_file.hdf5_objects import File
 from reproduction.caffe.schema import BlobProto, LayerParameter, NetParameter
+from reproduction.caffe.typing import Array, Floats, Progress
 
 if TYPE_CHECKING:
     import h5py
@@ -79,7 +79,7 @@ class Reader:
             self.seen.add(address)
             yield name, member
 
-    def array(self, dataset: Group | Dataset) -> blobs.Array:
+    def array(self, dataset: Group | Dataset) -> Floats:
         """Return a dataset of numbers as an array of its shape, float32 or float64.
 
         An array of little-endian float32 or float64 is a view of the file. Others are converted: 64-bit floats to
@@ -152,7 +152,7 @@ class Reader:
         remedy = remedy or "No file of Caffe's is like this."
         return CaffemodelError(problem, path=f"{self.path}: {place}", got=got, want=want, remedy=remedy)
 
-    def _view(self, dataset: Group | Dataset, kinds: str, problem: str) -> npt.NDArray[Any]:
+    def _view(self, dataset: Group | Dataset, kinds: str, problem: str) -> Array:
         if not isinstance(dataset, Dataset):
             raise self.error(problem, dataset, got="a group")
         if dataset.dtype is None or dataset.dtype.kind not in kinds or dataset.shape is None:
@@ -165,7 +165,7 @@ class Reader:
 
 
 @contextlib.contextmanager
-def writing(path: StrPath, progress: Callable[[int], object] | None = None) -> Iterator[h5py.File]:
+def writing(path: StrPath, progress: Progress | None = None) -> Iterator[h5py.File]:
     """Open an HDF5 file for atomic writing; see ``files.atomic``."""
     with files.atomic(path, progress) as raw, into(raw) as file:
         yield file
@@ -211,7 +211,7 @@ def load(path: StrPath) -> NetParameter:
     return net
 
 
-def dump(net: NetParameter, path: StrPath, progress: Callable[[int], object] | None = None) -> None:
+def dump(net: NetParameter, path: StrPath, progress: Progress | None = None) -> None:
     """Write the weights of a net atomically in Caffe's layout: a group for each layer, a dataset for each parameter.
 
     A shared parameter is written only in the layer that owns it. If any blob has a gradient, the gradients are written
@@ -220,7 +220,7 @@ def dump(net: NetParameter, path: StrPath, progress: Callable[[int], object] | N
     Args:
         net: a net in the current form, whose layers have names and blobs.
         path: the file.
-        progress: called after each write with the number of bytes written.
+        progress: called after each write with the number of bytes written so far.
 
     Raises:
         ReproductionError: If two layers have the same name, a name is not valid in HDF5, or the file cannot be written.
@@ -251,7 +251,7 @@ def write(net: NetParameter, file: h5py.File, path: StrPath) -> None:
                 diff_group.create_dataset(str(i), data=diff.reshape(blobs.shape(blob)))
 
 
-def _layers(reader: Reader, top: Group | Dataset) -> Iterator[tuple[str, dict[int, blobs.Array]]]:
+def _layers(reader: Reader, top: Group | Dataset) -> Iterator[tuple[str, dict[int, Floats]]]:
     waiting: deque[tuple[str, Group]] = deque()
     if not isinstance(top, Group):
         raise reader.error("this is a dataset, not a group of layers", top)
@@ -261,7 +261,7 @@ def _layers(reader: Reader, top: Group | Dataset) -> Iterator[tuple[str, dict[in
         waiting.append((name, member))
     while waiting:
         layer, group = waiting.popleft()
-        arrays: dict[int, blobs.Array] = {}
+        arrays: dict[int, Floats] = {}
         inner: list[tuple[str, Group]] = []
         for name, member in reader.members(group):
             if isinstance(member, Group):
@@ -275,17 +275,17 @@ def _layers(reader: Reader, top: Group | Dataset) -> Iterator[tuple[str, dict[in
         waiting.extendleft(reversed(inner))
 
 
-def _add_diffs(layer: LayerParameter, diffs: dict[int, blobs.Array]) -> None:
+def _add_diffs(layer: LayerParameter, diffs: dict[int, Floats]) -> None:
     for i, blob in enumerate(layer.blobs):
         found = diffs.get(i)
         if found is not None and not blob.is_empty() and found.shape == blobs.shape(blob):
             setattr(blob, "diff" if found.dtype == np.float32 else "double_diff", found)
 
 
-def _diff(blob: BlobProto) -> blobs.Array | None:
+def _diff(blob: BlobProto) -> Floats | None:
     for name in ("double_diff", "diff"):
         if blob.has(name):
-            found: blobs.Array = getattr(blob, name)
+            found: Floats = getattr(blob, name)
             return found
     return None
 

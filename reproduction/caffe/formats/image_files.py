@@ -11,16 +11,14 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin  # noqa: F401 (TIFF is registered)
 
 from reproduction.caffe.errors import DataError, StrPath
 from reproduction.caffe.formats import files, image_headers
-
-Array = npt.NDArray[Any]
+from reproduction.caffe.typing import Array
 
 #: The supported formats, by Pillow's names. Pillow supports more, such as EPS, for which it starts Ghostscript.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")

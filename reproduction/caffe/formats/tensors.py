@@ -14,18 +14,16 @@ import math
 import struct
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from reproduction.caffe.errors import CaffemodelError, StrPath
 from reproduction.caffe.formats import files, json_file
-from reproduction.caffe.formats.blobs import Array
 from reproduction.caffe.formats.zip_archive import Archive
 from reproduction.caffe.geometry import MAX_AXES
-
-Progress = Callable[[int], object] | None
+from reproduction.caffe.typing import Floats, Progress
 
 _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
 _FLOATS = "float32 or float64"
@@ -34,7 +32,7 @@ _NPY_HEAD = 2048  # limit of the header of an array, in bytes
 _DAMAGED = "The file is damaged: download or write it again."
 
 
-def read_safetensors(path: StrPath) -> tuple[dict[str, Array], dict[str, str]]:
+def read_safetensors(path: StrPath) -> tuple[dict[str, Floats], dict[str, str]]:
     """Read a safetensors file.
 
     Returns:
@@ -58,7 +56,7 @@ def read_safetensors(path: StrPath) -> tuple[dict[str, Array], dict[str, str]]:
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise CaffemodelError("the metadata is not a table of strings", path=path, offset=8, remedy=_DAMAGED)
-    arrays: dict[str, Array] = {}
+    arrays: dict[str, Floats] = {}
     spans = []
     for name, entry in header.items():
         dtype, shape, begin, end = _entry(name, entry, path)
@@ -81,7 +79,10 @@ def read_safetensors(path: StrPath) -> tuple[dict[str, Array], dict[str, str]]:
 
 
 def write_safetensors(
-    arrays: Mapping[str, Array], path: StrPath, metadata: Mapping[str, str] | None = None, progress: Progress = None
+    arrays: Mapping[str, Floats],
+    path: StrPath,
+    metadata: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Write a safetensors file atomically, without a second copy of contiguous arrays.
 
@@ -109,7 +110,7 @@ def write_safetensors(
             file.write(_octets(arrays[name]))
 
 
-def read_npz(path: StrPath) -> dict[str, Array]:
+def read_npz(path: StrPath) -> dict[str, Floats]:
     """Read a NumPy archive, compressed or not.
 
     Returns:
@@ -132,7 +133,7 @@ def read_npz(path: StrPath) -> dict[str, Array]:
     return arrays
 
 
-def write_npz(arrays: Mapping[str, Array], path: StrPath, progress: Progress = None) -> None:
+def write_npz(arrays: Mapping[str, Floats], path: StrPath, progress: Progress | None = None) -> None:
     """Write an uncompressed NumPy archive atomically, without a second copy of contiguous arrays.
 
     Raises:
@@ -148,7 +149,7 @@ def write_npz(arrays: Mapping[str, Array], path: StrPath, progress: Progress = N
                 member.write(_octets(values))
 
 
-def write_torch(arrays: Mapping[str, Array], path: StrPath, progress: Progress = None) -> None:
+def write_torch(arrays: Mapping[str, Floats], path: StrPath, progress: Progress | None = None) -> None:
     """Write a state dict atomically; ``torch.load(path, weights_only=True)`` loads it.
 
     Raises:
@@ -165,11 +166,11 @@ def write_torch(arrays: Mapping[str, Array], path: StrPath, progress: Progress =
         torch.save(state, file)
 
 
-def _octets(values: Array) -> memoryview:
+def _octets(values: Floats) -> memoryview:
     return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
 
 
-def _check_names(arrays: Mapping[str, Array], path: StrPath) -> None:
+def _check_names(arrays: Mapping[str, Floats], path: StrPath) -> None:
     for name in arrays:
         if "\0" in name or not files.is_utf8(name):
             raise CaffemodelError(f"a file of this kind cannot hold the name {name!r}", path=path)
@@ -207,7 +208,7 @@ def _counts(value: Any) -> list[int] | None:
     return None
 
 
-def _npy(content: memoryview, name: str, path: StrPath) -> Array:
+def _npy(content: memoryview, name: str, path: StrPath) -> Floats:
     """Parse the content of a ``.npy`` file; the array is a view of it, unless its byte order is converted."""
     head = io.BytesIO(bytes(content[:_NPY_HEAD]))
     try:

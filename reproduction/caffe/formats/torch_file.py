@@ -19,10 +19,10 @@ import numpy as np
 
 from reproduction.caffe.errors import CaffemodelError, StrPath
 from reproduction.caffe.formats import files
-from reproduction.caffe.formats.blobs import Array
 from reproduction.caffe.formats.unpickle import Call, Damaged, Global, Persistent, Unpickler, name_of
 from reproduction.caffe.formats.zip_archive import Archive
 from reproduction.caffe.geometry import MAX_AXES
+from reproduction.caffe.typing import Floats
 
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001  # the first two values of files before torch 1.6
 _STATES = ("model_state_dict", "state_dict")
@@ -58,7 +58,7 @@ class _Storage:
     count: int
 
 
-def read(path: StrPath) -> dict[str, Array]:
+def read(path: StrPath) -> dict[str, Floats]:
     """Read a state dict, or the entry ``model_state_dict`` or ``state_dict`` of a checkpoint.
 
     Other entries of a checkpoint may be of any type; no objects are created from them, and no code is executed.
@@ -154,7 +154,7 @@ def _state(found: Any, path: StrPath) -> dict[str, Any]:
     return found
 
 
-def _arrays(state: dict[str, Any], contents: dict[str, memoryview], order: str, path: StrPath) -> dict[str, Array]:
+def _arrays(state: dict[str, Any], contents: dict[str, memoryview], order: str, path: StrPath) -> dict[str, Floats]:
     tensors = {}
     for name, value in state.items():
         for _ in range(_MAX_WRAPPERS):
@@ -199,7 +199,7 @@ def _array(
     place: tuple[int, tuple[int, ...], tuple[int, ...]],
     contents: dict[str, memoryview],
     order: str,
-) -> Array:
+) -> Floats:
     """Return a tensor as a read-only array, after a check that it does not exceed its storage."""
     offset, shape, strides = place
     dtype = np.dtype(f"{order}f{storage.itemsize}")

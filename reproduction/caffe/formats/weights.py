@@ -10,7 +10,7 @@ have the names of Caffe's layers.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,10 +18,10 @@ import numpy as np
 
 from reproduction.caffe.errors import CaffemodelError, ReproductionError, StrPath, WeightsError
 from reproduction.caffe.formats import blobs, caffemodel, file_kinds, files, hdf5, prototxt, tensors, torch_file
-from reproduction.caffe.formats.blobs import Array
 from reproduction.caffe.formats.upgrade import upgrade_net
 from reproduction.caffe.formats.zip_archive import Archive
 from reproduction.caffe.schema import BlobShape, LayerParameter, NetParameter
+from reproduction.caffe.typing import Floats, Progress
 
 FORMATS = {
     ".caffemodel": "caffemodel V2",
@@ -56,12 +56,12 @@ class Weights:
     path: str = "<weights>"
     metadata: dict[str, str] = field(default_factory=dict)
 
-    def __iter__(self) -> Iterator[tuple[str, list[Array]]]:
+    def __iter__(self) -> Iterator[tuple[str, list[Floats]]]:
         for layer in self.net.layer:
             if layer.blobs:
                 yield layer.name, [self._array(layer, i) for i in range(len(layer.blobs))]
 
-    def arrays(self) -> dict[str, Array]:
+    def arrays(self) -> dict[str, Floats]:
         """Return every parameter by its key, such as ``<layer>.weight``, in the order of the layers.
 
         The arrays are float32 or float64 views, in the shapes of Caffe 1.0. A parameter that the file does not contain
@@ -71,7 +71,7 @@ class Weights:
             WeightsError: If two layers with weights have the same name.
             CaffemodelError: If the shape of a blob does not fit its data.
         """
-        found: dict[str, Array] = {}
+        found: dict[str, Floats] = {}
         for layer in self.net.layer:
             for i, blob in enumerate(layer.blobs):
                 if blob.is_empty():
@@ -82,7 +82,7 @@ class Weights:
                 found[name] = self._array(layer, i)
         return found
 
-    def _array(self, layer: LayerParameter, i: int) -> Array:
+    def _array(self, layer: LayerParameter, i: int) -> Floats:
         blob = layer.blobs[i]
         if blob.is_empty():
             return np.empty(0, np.float32)
@@ -135,33 +135,39 @@ def _read(path: StrPath) -> Weights:
     return found
 
 
-def write(weights: Weights, path: StrPath, progress: Callable[[int], object] | None = None) -> None:
+def write(weights: Weights, path: StrPath, progress: Progress | None = None) -> None:
     """Write weights atomically to a file, in the format of its ending.
 
     Args:
         weights: the weights.
         path: the file; its ending is a key of ``FORMATS``, such as ``.caffemodel``, ``.caffemodel.h5``,
             ``.safetensors``, ``.pt`` or ``.npz``.
-        progress: called after each write with the number of bytes written.
+        progress: called after each write with the number of bytes written so far, and those of all arrays.
 
     Raises:
         WeightsError: If the ending is unknown, two layers with weights have the same name, or a caffemodel is written
             and a shared parameter is missing.
         ReproductionError: If a name is not valid in the format, or the file cannot be written.
     """
-    form = format_for(path)
+    form, report = format_for(path), None
+    if progress:
+        total = sum(values.nbytes for values in weights.arrays().values())
+
+        def report(done: int, _: int | None) -> None:
+            progress(min(done, total), total)
+
     if form == "HDF5":
-        hdf5.dump(_modern(weights), path, progress)
+        hdf5.dump(_modern(weights), path, report)
     elif form == "safetensors":
         metadata = weights.metadata | {"format": "pt", _PROTOTXT: prototxt.dumps(_without_blobs(weights.net))}
-        tensors.write_safetensors(weights.arrays(), path, metadata, progress)
+        tensors.write_safetensors(weights.arrays(), path, metadata, report)
     elif form == "PyTorch":
-        tensors.write_torch(weights.arrays(), path, progress)
+        tensors.write_torch(weights.arrays(), path, report)
     elif form == "NumPy":
-        tensors.write_npz(weights.arrays(), path, progress)
+        tensors.write_npz(weights.arrays(), path, report)
     else:
         _check_whole(weights)
-        caffemodel.dump(weights.net, path, progress)
+        caffemodel.dump(weights.net, path, report)
 
 
 def format_for(path: StrPath) -> str:
@@ -202,7 +208,7 @@ def _read_caffemodel(path: StrPath) -> Weights:
     return Weights(net, notes, f"caffemodel {version}", os.fspath(path))
 
 
-def _bare(arrays: dict[str, Array]) -> dict[str, Array]:
+def _bare(arrays: dict[str, Floats]) -> dict[str, Floats]:
     """Remove the prefix ``module.``, which DataParallel of torch adds, if all names have it."""
     prefix = "module."
     if arrays and all(name.startswith(prefix) for name in arrays):
@@ -217,9 +223,9 @@ def _embedded(metadata: Mapping[str, str], path: str) -> NetParameter:
     return net
 
 
-def _assembled(net: NetParameter, arrays: Mapping[str, Array], path: str) -> NetParameter:
+def _assembled(net: NetParameter, arrays: Mapping[str, Floats], path: str) -> NetParameter:
     """Add arrays as blobs to the layers of a net by their keys; create the layers that the net lacks."""
-    layers: dict[str, dict[int, Array]] = {}
+    layers: dict[str, dict[int, Floats]] = {}
     for name, values in arrays.items():
         layer, i = _split(name, path)
         layers.setdefault(layer, {})[i] = values

@@ -11,14 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from reproduction.caffe.errors import CaffemodelError, StrPath
 from reproduction.caffe.schema import Field, Kind, Message
 from reproduction.caffe.schema.message import BOOL, FIXED32, FIXED64, INT32, INT64, LENGTH, STRING, UINT32, VARINT
+from reproduction.caffe.typing import Array
 
 Buffer = bytes | memoryview | mmap.mmap
-Values = npt.NDArray[Any]
 
 FORMAT = {FIXED32: "<f", FIXED64: "<d"}  # Caffe's format has no fixed integers
 _FIXED_SIZE = {FIXED32: 4, FIXED64: 8}
@@ -77,7 +76,7 @@ class Reader:
         self.data, self.size, self.path = data, len(data), path
         self.room = _SPARE_BYTES + self.size
         self.unchecked: list[tuple[Message, int]] = []
-        self.arrays: dict[tuple[int, str], tuple[Message, Values | bytearray]] = {}
+        self.arrays: dict[tuple[int, str], tuple[Message, Array | bytearray]] = {}
         self.unknown: dict[int, _Unknown] = {}
 
     def error(self, problem: str, offset: int, got: str | None = None, want: str | None = None) -> CaffemodelError:
@@ -287,7 +286,7 @@ class Reader:
             count, rest = divmod(stop - pos, dtype.itemsize)
             if rest:
                 raise self.error(f"{_label(field)} has {stop - pos} bytes, not a multiple of {dtype.itemsize}", begin)
-            found: Values = np.frombuffer(self.data, dtype, count, pos) if count else np.empty(0, dtype)
+            found: Array = np.frombuffer(self.data, dtype, count, pos) if count else np.empty(0, dtype)
         else:
             self.fixed(field, wire, begin, pos, end)
             stride = pos - begin + dtype.itemsize

@@ -20,8 +20,7 @@ from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape, check_shape
 from reproduction.caffe.layers.checks import legacy_shape
 from reproduction.caffe.layers.vectors import IntVec, Vector
-
-Array = npt.NDArray[Any]
+from reproduction.caffe.typing import Array
 
 _CPU = torch.device("cpu")
 

@@ -6,7 +6,6 @@ from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from reproduction.caffe.formats import files
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.schema import BlobShape, FillerParameter
+from reproduction.caffe.typing import Array, Int64
 
 
 class Source(Layer):
@@ -35,7 +35,7 @@ class Source(Layer):
             draw: The number of the batch, from 0, independent of earlier forward passes.
         """
 
-    def place(self, values: Tensor | npt.NDArray[Any]) -> Tensor:
+    def place(self, values: Tensor | Array) -> Tensor:
         """Convert values to a tensor of the net's device and dtype."""
         return torch.as_tensor(values).to(self.get_buffer("_like"))
 
@@ -54,11 +54,11 @@ class Shuffle:
         self._seed = int(torch.randint(2**31, (), generator=generator)) if wanted else None
         self._order = lru_cache(maxsize=2)(self._make)
 
-    def __call__(self, count: int, *key: int) -> npt.NDArray[np.int64]:
+    def __call__(self, count: int, *key: int) -> Int64:
         """Return a permutation of ``count`` indices for a key, such as the epoch and the position of the file."""
         return self._order(count, key)
 
-    def _make(self, count: int, key: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    def _make(self, count: int, key: tuple[int, ...]) -> Int64:
         if self._seed is None:
             return np.arange(count)
         return np.random.default_rng([self._seed, *key]).permutation(count)
@@ -230,11 +230,11 @@ class MemoryData(Source):
         self._size = (param.batch_size, param.channels, param.height, param.width)
         if min(self._size) < 1:
             raise NetError("batch_size, channels, height and width must be positive", got=self._size)
-        self._arrays: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None
+        self._arrays: tuple[Array, Array] | None = None
         self._first: int | None = None
         self._position = 0
 
-    def reset(self, data: npt.NDArray[Any], labels: npt.NDArray[Any]) -> None:
+    def reset(self, data: Array, labels: Array) -> None:
         """Use new arrays and start at their first instance.
 
         Args:

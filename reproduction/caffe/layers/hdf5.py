@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
 from reproduction.caffe.errors import DataError, NetError, did_you_mean
@@ -17,6 +14,7 @@ from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.layers.checks import legacy_shape
 from reproduction.caffe.layers.data import Shuffle, Source, read_list
+from reproduction.caffe.typing import Array
 
 
 class HDF5Data(Source):
@@ -49,7 +47,7 @@ class HDF5Data(Source):
             raise DataError("the list names no HDF5 files", path=param.source)
         self._shuffle = Shuffle(param.shuffle, self.generator)
         self._rows: dict[str, int] = {}
-        self._columns: list[npt.NDArray[Any]] = []
+        self._columns: list[Array] = []
         self._opened = ""
         self._given = 0
         self._go(0, 0)
@@ -133,7 +131,7 @@ def _found(file: File, name: str) -> Dataset:
     return found
 
 
-def _column(file: File, name: str) -> npt.NDArray[Any]:
+def _column(file: File, name: str) -> Array:
     """Load a data set as floats; integers become float32.
 
     Source: BVLC/caffe@9b89154 src/caffe/util/hdf5.cpp L10-L93.

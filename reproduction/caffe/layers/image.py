@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -13,11 +12,10 @@ from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.checks import legacy_shape
 from reproduction.caffe.layers.data import Shuffle, Source, read_list
 from reproduction.caffe.schema import TransformationParameter
+from reproduction.caffe.typing import Float32, Int64, UInt8
 
-Pixels = npt.NDArray[np.uint8]  # (H, W, C), BGR or gray
 
-
-def read_image(path: str, *, color: bool = True) -> Pixels:
+def read_image(path: str, *, color: bool = True) -> UInt8:
     """Load an image as OpenCV's ``imread`` does, rotated according to its EXIF orientation.
 
     Color JPEG and PNG files give the same pixels as with OpenCV; a color PNG loaded as gray may differ by one level.
@@ -38,7 +36,7 @@ def read_image(path: str, *, color: bool = True) -> Pixels:
 
     from reproduction.caffe.formats import image_files
 
-    def blue_first(image: Image.Image) -> Pixels:
+    def blue_first(image: Image.Image) -> UInt8:
         if image.mode.startswith("I"):
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # 16 bits to 8
         return np.asarray(image.convert("RGB"))[:, :, ::-1] if color else np.asarray(image.convert("L"))[:, :, None]
@@ -50,7 +48,7 @@ def read_image(path: str, *, color: bool = True) -> Pixels:
         return image_files.upright(pixels, image_files.orientation(image))
 
 
-def resize(image: Pixels, height: int, width: int) -> Pixels:
+def resize(image: UInt8, height: int, width: int) -> UInt8:
     """Resize an image as OpenCV does by default: bilinear, in fixed-point arithmetic with weights in 1/2048.
 
     Fewer than 1 % of the values differ from OpenCV's, by one level.
@@ -67,7 +65,7 @@ def resize(image: Pixels, height: int, width: int) -> Pixels:
     return ((upper + lower + 2) >> 2).astype(np.uint8)
 
 
-def _taps(size: int, wanted: int) -> tuple[npt.NDArray[np.int64], ...]:
+def _taps(size: int, wanted: int) -> tuple[Int64, ...]:
     """Return, for each new pixel, the indices of the two old pixels around it and their weights, whose sum is 2048."""
     place = ((np.arange(wanted) + 0.5) * (size / wanted) - 0.5).clip(0, size - 1).astype(np.float32)
     first = np.floor(place).astype(np.int64)
@@ -92,7 +90,7 @@ class Transform:
     def __init__(self, param: TransformationParameter, generator: torch.Generator | None = None):
         self.param = param
         self.generator = generator
-        self.mean: npt.NDArray[np.float32] | None = None
+        self.mean: Float32 | None = None
         if param.has("mean_file"):
             if param.mean_value:
                 raise NetError("mean_file and mean_value are both set", want="one of them")
@@ -102,7 +100,7 @@ class Transform:
         elif param.mean_value:
             self.mean = np.array(param.mean_value, np.float32)[:, None, None]
 
-    def __call__(self, image: Pixels, path: str, *, training: bool) -> npt.NDArray[np.float32]:
+    def __call__(self, image: UInt8, path: str, *, training: bool) -> Float32:
         """Transform one image.
 
         Args:
@@ -128,7 +126,7 @@ class Transform:
             values = values[:, :, ::-1]
         return values * np.float32(self.param.scale)
 
-    def _crop(self, values: npt.NDArray[np.float32], path: str, training: bool) -> npt.NDArray[np.float32]:
+    def _crop(self, values: Float32, path: str, training: bool) -> Float32:
         crop = self.param.crop_size
         if not crop:
             return values
@@ -218,7 +216,7 @@ class ImageData(Source):
                 )
         return self.place(np.stack(images)), self.place(torch.tensor(labels))
 
-    def _load(self, name: str) -> npt.NDArray[np.float32]:
+    def _load(self, name: str) -> Float32:
         param = self.spec.image_data_param
         path = param.root_folder + name
         image = read_image(path, color=param.is_color)

@@ -17,10 +17,11 @@ from torch.autograd.function import Function, once_differentiable
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
-from reproduction.caffe.layers.blob import Array, Blob, BlobVec, RawBlobVec
+from reproduction.caffe.layers.blob import Blob, BlobVec, RawBlobVec
 from reproduction.caffe.layers.data import Source
 from reproduction.caffe.layers.vectors import BoolVec
 from reproduction.caffe.schema import LayerParameter, Phase
+from reproduction.caffe.typing import Array
 
 # A mapping of (module, layer), "module.layer" or "layer" to the class, or a function of module and layer.
 PythonLayers = Mapping[Any, type[Any]] | Callable[[str, str], type[Any]]

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
 from reproduction.caffe.layers.exact import blas
-from reproduction.caffe.layers.exact.blas import Matrix
+from reproduction.caffe.typing import Float32
 
 
 def scale(
@@ -78,7 +78,7 @@ class _Scale(Function):
         return (*found, None, None)
 
 
-def _add_products(products: Matrix, total: Matrix) -> None:
+def _add_products(products: Float32, total: Float32) -> None:
     """Add the sums of ``products`` (A, B, C) over A and C to ``total`` (B,) in place."""
     outer, size, inner = products.shape
     rows = products.reshape(-1)
@@ -139,7 +139,7 @@ class _Normalise(Function):
         return torch.from_numpy(back), None, None
 
 
-def _channel_sums(values: Matrix, factor: float) -> Matrix:
+def _channel_sums(values: Float32, factor: float) -> Float32:
     """Return ``factor`` times the sum of each channel of ``values`` (N, C, S): over S first, then over N."""
     count, channels, size = values.shape
     rows, sums = np.zeros(count * channels, np.float32), np.zeros(channels, np.float32)

@@ -17,6 +17,7 @@ from reproduction.caffe.formats import blobs
 from reproduction.caffe.formats.upgrade import SPLIT_OFF
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.schema import BlobProto, NetParameter
+from reproduction.caffe.typing import Floating, Floats
 
 Params = Mapping[str, Sequence[Tensor]]
 
@@ -60,7 +61,7 @@ def copy_blobs(source: NetParameter, params: Params, path: StrPath = "", *, whol
         WeightsError: If a layer of the same name has a different number of blobs or different shapes, if no layer
             matches, or if ``whole`` is not satisfied. The parameters are then unchanged.
     """
-    matched: list[tuple[Tensor, blobs.Array]] = []
+    matched: list[tuple[Tensor, Floats]] = []
     report = CopyReport()
     # HDF5 files store a shared parameter once, in its owner layer. In the other layers its blob is empty or, if it is
     # the last one, missing.
@@ -187,7 +188,7 @@ def old_shape(shape: Shape) -> Shape:
     return (1,) * (4 - len(shape)) + tuple(shape)
 
 
-def _assign(target: Tensor, values: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> None:
+def _assign(target: Tensor, values: Floating) -> None:
     if target.is_meta:
         return  # a net on the meta device has no memory for values
     with torch.no_grad():

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from reproduction.caffe.errors import NetError, did_you_mean
+from reproduction.caffe.typing import Array
 
-Values = Tensor | np.ndarray[Any, Any]
+Values = Tensor | Array
 Given = Mapping[str, Values] | Values | Iterable[str] | None
 
 

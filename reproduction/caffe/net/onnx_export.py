@@ -19,11 +19,11 @@ from reproduction.caffe.layers.base import Layer, canonical_axis
 from reproduction.caffe.net.graph import place
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import EltwiseOp, LayerParameter, NormRegion, PoolMethod, RoundMode
+from reproduction.caffe.typing import Array
 
 if TYPE_CHECKING:
     import onnx
 
-Array = npt.NDArray[Any]
 
 OPSET = 17  # released in 2022; ONNX Runtime 1.12 and OpenCV 5 can read it
 IR_VERSION = 8

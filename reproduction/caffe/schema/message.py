@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 
 import numpy as np
-import numpy.typing as npt
 
 from reproduction.caffe.errors import ReproductionError, did_you_mean, misspelt, shown
+from reproduction.caffe.typing import Array
 
 T = TypeVar("T")
 E = TypeVar("E", bound=enum.IntEnum)
@@ -202,7 +202,7 @@ class Field(Generic[T]):
         items = [self.check_one(item) for item in value]
         return MessageList(self.message, items) if self.message else items
 
-    def _check_array(self, value: Any) -> npt.NDArray[Any]:
+    def _check_array(self, value: Any) -> Array:
         assert self.kind is not None
         try:
             with np.errstate(over="ignore"):  # as in C++, a value out of range becomes an infinity
@@ -445,6 +445,6 @@ def choices(number: int, values: type[E]) -> Field[list[E]]:
     return Field(number, enum=values, repeated=True)
 
 
-def array(number: int, kind: Kind, *, packed: bool = True) -> Field[npt.NDArray[Any]]:
+def array(number: int, kind: Kind, *, packed: bool = True) -> Field[Array]:
     """Declare a repeated float or double whose value is a one-dimensional NumPy array, for weights."""
     return Field(number, kind=kind, repeated=True, packed=packed, array=True)

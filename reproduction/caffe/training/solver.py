@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,8 +25,9 @@ from reproduction.caffe.training.apply_update import Updates
 from reproduction.caffe.training.events import Evaluated, Event, LossError, Measured, Saved, Stepped
 from reproduction.caffe.training.parallel import Ranks
 from reproduction.caffe.training.signals import Action
+from reproduction.caffe.typing import Array
 
-Inputs = Mapping[str, Tensor | np.ndarray[Any, Any]]
+Inputs = Mapping[str, Tensor | Array]
 Feed = Callable[[int], Inputs]
 
 

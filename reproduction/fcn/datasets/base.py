@@ -19,14 +19,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, ClassVar, overload
+from typing import ClassVar, overload
 
 import numpy as np
-import numpy.typing as npt
 
 from reproduction.caffe.errors import DataError, StrPath, did_you_mean
+from reproduction.caffe.typing import Array
 
-Array = npt.NDArray[Any]
 Sample = dict[str, Array]
 Tops = Mapping[str, str]
 

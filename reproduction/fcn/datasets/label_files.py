@@ -9,20 +9,16 @@ that occurs is VOC's colour for it, or the grey level of it, or if the palette i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from reproduction.caffe.errors import DataError, StrPath
 from reproduction.caffe.formats import image_files
+from reproduction.caffe.typing import Array, UInt8
 from reproduction.fcn.datasets.custom import color_labels
 from reproduction.fcn.datasets.custom.color_labels import RGB, Reading
 from reproduction.fcn.images import palette
-
-Array = npt.NDArray[Any]
-UInt8 = npt.NDArray[np.uint8]
 
 #: Pillow's modes of images whose pixels may be class numbers.
 NUMBERS = ("P", "L", "1", "I;16", "I;16B", "I;16L", "I")

@@ -13,15 +13,12 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from reproduction.caffe.errors import DataError, StrPath
 from reproduction.caffe.formats import files
-
-Array = npt.NDArray[Any]
+from reproduction.caffe.typing import Array
 
 _LIMIT_BYTES = 1 << 25  # for the file, and for its unpacked variables; the data sets' label maps have 0.5 MB
 _HEADER_BYTES = 128

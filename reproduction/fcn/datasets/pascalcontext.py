@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from reproduction.caffe.errors import DataError, StrPath
 from reproduction.caffe.formats import files
+from reproduction.caffe.typing import Array, UInt8
 from reproduction.fcn.datasets import layouts, mat
-from reproduction.fcn.datasets.base import Array, Dataset, Tops, class_names
+from reproduction.fcn.datasets.base import Dataset, Tops, class_names
 from reproduction.fcn.images import caffe_input
 
 MEAN_BGR = np.array((104.007, 116.669, 122.679), np.float32)
@@ -100,7 +100,7 @@ class PASCALContext(Dataset):
         return layouts.split_ids(split, [self.images / "ImageSets" / "Main" / f"{split}.txt"])
 
 
-def _mapping(full: Sequence[str], task: Sequence[str], path: Path) -> npt.NDArray[np.uint8]:
+def _mapping(full: Sequence[str], task: Sequence[str], path: Path) -> UInt8:
     """Return a lookup table from the full labels, which count from 1, to the task's; 0 is background."""
     label = np.zeros(len(full) + 1, np.uint8)
     for number, name in enumerate(task, 1):

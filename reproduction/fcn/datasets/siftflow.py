@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from reproduction.caffe.errors import DataError, StrPath
+from reproduction.caffe.typing import Array
 from reproduction.fcn.datasets import layouts, mat
-from reproduction.fcn.datasets.base import Array, Dataset, Tops
+from reproduction.fcn.datasets.base import Dataset, Tops
 from reproduction.fcn.images import caffe_input
 
 MEAN_BGR = np.array((114.578, 115.294, 108.353), np.float32)

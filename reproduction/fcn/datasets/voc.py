@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from reproduction.caffe.errors import DataError, StrPath, shown
+from reproduction.caffe.typing import Array
 from reproduction.fcn.datasets import layouts, mat
-from reproduction.fcn.datasets.base import VOID, Array, Dataset, Tops
+from reproduction.fcn.datasets.base import VOID, Dataset, Tops
 from reproduction.fcn.datasets.custom.color_labels import Reading
 from reproduction.fcn.datasets.label_files import LabelReader
 from reproduction.fcn.images import caffe_input

@@ -26,8 +26,8 @@ from typing import IO, Protocol
 from reproduction.caffe import locks
 from reproduction.caffe.errors import DataError, StrPath, cannot_write
 from reproduction.caffe.formats import files
+from reproduction.caffe.typing import Progress
 
-Progress = Callable[[int, int | None], None]
 """Called with the bytes done and, where it is known, their total."""
 
 CHUNK = 1 << 20

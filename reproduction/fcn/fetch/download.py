@@ -22,8 +22,8 @@ from urllib.request import Request
 from reproduction.caffe import locks
 from reproduction.caffe.errors import DataError, ReproductionError, cannot_write
 from reproduction.caffe.formats import files
+from reproduction.caffe.typing import Progress
 from reproduction.fcn.fetch import archives, local_files, web
-from reproduction.fcn.fetch.archives import Progress
 from reproduction.fcn.fetch.local_files import Roots
 from reproduction.fcn.fetch.manifest import Entry, Kind
 from reproduction.fcn.fetch.partial_file import Part

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from reproduction.caffe.errors import DataError, StrPath, WeightsError
 from reproduction.caffe.formats import files
+from reproduction.caffe.typing import Progress
 from reproduction.fcn.fetch import archives
-from reproduction.fcn.fetch.archives import Progress
 from reproduction.fcn.fetch.manifest import Entry, Kind, Manifest, load
 from reproduction.fcn.nets.published_nets import Published
 

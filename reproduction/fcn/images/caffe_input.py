@@ -7,17 +7,12 @@ would train and score a different task without any error, so it raises one here.
 from __future__ import annotations
 
 from collections.abc import Container
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from reproduction.caffe.errors import DataError, StrPath
 from reproduction.caffe.formats import image_files
-
-Array = npt.NDArray[Any]
-Float32 = npt.NDArray[np.float32]
-UInt8 = npt.NDArray[np.uint8]
+from reproduction.caffe.typing import Array, Float32, Int16, UInt8
 
 _DEPTH_MODES = ("I;16", "I;16B", "I;16L", "I", "L")
 
@@ -83,7 +78,7 @@ def caffe_input(pixels: Array, mean: Array, *, flip: bool) -> Float32:
     return values
 
 
-def class_numbers(values: Array, high: int, *, low: int = 0, void: int | None = None) -> npt.NDArray[np.int16]:
+def class_numbers(values: Array, high: int, *, low: int = 0, void: int | None = None) -> Int16:
     """Check that a label map holds only valid labels, and convert it to int16.
 
     Args:

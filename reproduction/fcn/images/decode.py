@@ -9,13 +9,11 @@ from __future__ import annotations
 from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from reproduction.caffe.errors import DataError, StrPath
 from reproduction.caffe.formats import image_files
-
-UInt8 = npt.NDArray[np.uint8]
+from reproduction.caffe.typing import UInt8
 
 _WHITE = (255, 255, 255, 255)
 

@@ -7,14 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from reproduction.caffe.errors import DataError, StrPath, printable
 from reproduction.caffe.formats import files
-
-UInt8 = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.integer]
+from reproduction.caffe.typing import Integer, UInt8
 
 
 def voc(n: int = 256) -> UInt8:
@@ -55,7 +52,7 @@ def table(colours: Iterable[Sequence[int]]) -> UInt8:
     return full
 
 
-def paint(labels: Labels, colours: UInt8 | None = None) -> UInt8:
+def paint(labels: Integer, colours: UInt8 | None = None) -> UInt8:
     """Replace each label by its colour.
 
     Args:
@@ -72,7 +69,7 @@ def paint(labels: Labels, colours: UInt8 | None = None) -> UInt8:
 
 
 def overlay(
-    rgb: UInt8, labels: Labels, alpha: float = 0.5, background: int | None = 0, colours: UInt8 | None = None
+    rgb: UInt8, labels: Integer, alpha: float = 0.5, background: int | None = 0, colours: UInt8 | None = None
 ) -> UInt8:
     """Blend the class colours into an image.
 
@@ -96,7 +93,7 @@ def overlay(
     return mixed if background is None else np.where((labels == background)[..., None], rgb, mixed)
 
 
-def write_png(labels: Labels, path: StrPath, colours: UInt8 | None = None) -> None:
+def write_png(labels: Integer, path: StrPath, colours: UInt8 | None = None) -> None:
     """Write a label map as an indexed PNG whose pixel values are the labels, as VOC does.
 
     The file is written atomically.
@@ -149,7 +146,7 @@ class Share:
     share: float
 
 
-def shares(labels: Labels, classes: Sequence[str]) -> list[Share]:
+def shares(labels: Integer, classes: Sequence[str]) -> list[Share]:
     """Count the pixels of every class that occurs.
 
     Args:
@@ -203,7 +200,7 @@ def draw_legend(rows: Sequence[Share], colours: UInt8 | None = None, note: str =
     return np.array(image)
 
 
-def _indices(labels: Labels) -> UInt8:
+def _indices(labels: Integer) -> UInt8:
     if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) <= 255:
         raise DataError("a label has no colour", got=f"{labels.min()} to {labels.max()}", want="0 to 255")
     return labels.astype(np.uint8)

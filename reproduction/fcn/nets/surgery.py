@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -22,9 +21,9 @@ from reproduction.caffe.formats import blobs
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
+from reproduction.caffe.typing import Float64, Floating
 from reproduction.fcn.nets.published_nets import SKIPS, Published
 
-Array = npt.NDArray[np.floating]
 Source = Net | NetParameter
 
 
@@ -129,7 +128,7 @@ def transplant(target: Net, source: Source, suffix: str = "") -> TransplantRepor
     return report
 
 
-def upsample_filt(size: int) -> npt.NDArray[np.float64]:
+def upsample_filt(size: int) -> Float64:
     """Return the bilinear kernel for upsampling by half its size.
 
     Args:
@@ -368,7 +367,7 @@ def _first(source: NetParameter) -> str:
     return next(layer.name for layer in source.layer if layer.blobs)
 
 
-def _layers(source: Source) -> Iterator[tuple[str, list[Array]]]:
+def _layers(source: Source) -> Iterator[tuple[str, list[Floating]]]:
     """Yield the name and the arrays of each layer that has blobs."""
     if isinstance(source, NetParameter):
         for layer in source.layer:
@@ -379,7 +378,7 @@ def _layers(source: Source) -> Iterator[tuple[str, list[Array]]]:
             yield name, [param.detach().cpu().numpy() for param in params]
 
 
-def _array(source: Source, layer: str) -> list[Array]:
+def _array(source: Source, layer: str) -> list[Floating]:
     found = dict(_layers(source))
     if layer not in found:
         raise WeightsError(f"the weights have no layer {layer!r}", remedy=did_you_mean(layer, found))
@@ -399,7 +398,7 @@ def _same(got: Shape, want: Shape) -> bool:
     return got == want or got == (1,) * (4 - len(want)) + want
 
 
-def _assign(blob: Tensor, values: Array) -> None:
+def _assign(blob: Tensor, values: Floating) -> None:
     with torch.no_grad():
         blob.copy_(torch.from_numpy(np.array(values)).view(blob.shape))
 

@@ -40,7 +40,7 @@ class Watch(sources.Watch):
         images: called with images scored, images in all, and seconds since the start.
     """
 
-    images: evaluate.Progress | None = None
+    images: evaluate.TimedProgress | None = None
 
 
 def _as_it_is(net: Net) -> evaluate.Scorer:
@@ -151,16 +151,7 @@ def model(plan: Plan, row: Published, watch: Watch) -> tuple[Path, Path, str]:
     converted = published.with_suffix(".safetensors")
     source = weights.read(published)
     if not _holds(converted, source):
-        bar = watch.bytes(f"converting {published.name}") if watch.bytes else None
-        total, done = published.stat().st_size, 0
-
-        def progress(count: int) -> None:
-            nonlocal done
-            done += count
-            if bar:
-                bar(done, total)
-
-        weights.write(source, converted, progress)
+        weights.write(source, converted, watch.bytes(f"converting {published.name}") if watch.bytes else None)
         watch.note(f"{row.name}: converted, {converted}")
     return published, converted, local_files.digests(published, ["sha256"])["sha256"]
 
@@ -203,7 +194,7 @@ def split_sha1(ids: Sequence[str]) -> str:
 class _Clock:
     """A wrapper of a progress callback that computes the mean time per image."""
 
-    watch: evaluate.Progress | None
+    watch: evaluate.TimedProgress | None
     start: int | None = None
     done: int = 0
     seconds: float = 0.0

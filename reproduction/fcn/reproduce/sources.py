@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Protocol
 
 from reproduction.caffe.errors import WeightsError
+from reproduction.caffe.typing import Progress
 from reproduction.fcn.datasets.mini import mini_voc
 from reproduction.fcn.fetch import download, local_files
-from reproduction.fcn.fetch.archives import Progress
 from reproduction.fcn.fetch.local_files import Roots
 from reproduction.fcn.fetch.manifest import Entry, Kind, Manifest
 from reproduction.fcn.nets.published_nets import Published

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -23,11 +22,12 @@ from reproduction.caffe.errors import DataError, NetError, StrPath
 from reproduction.caffe.formats import files, json_file
 from reproduction.caffe.formats.json_file import at_least
 from reproduction.caffe.training.parallel import Ranks
+from reproduction.caffe.typing import UInt8
 from reproduction.fcn.datasets import Dataset, Sample
 from reproduction.fcn.images import palette
 from reproduction.fcn.scoring.score import Confusion, Scores, confusion, scores
 
-Progress = Callable[[int, int, float], None]
+TimedProgress = Callable[[int, int, float], None]
 
 _WORKERS = 2  # decoding threads
 _AHEAD = 4  # samples to prefetch
@@ -54,7 +54,7 @@ def evaluate(
     state: StrPath | None = None,
     limit: int | None = None,
     force: bool = False,
-    progress: Progress | None = None,
+    progress: TimedProgress | None = None,
     ranks: Ranks | None = None,
 ) -> dict[str, Scores]:
     """Score a net on a data set: predict the class with the highest score and compare it with the labels.
@@ -207,7 +207,7 @@ def _ahead(dataset: Dataset, wanted: range) -> Generator[tuple[str, Sample], Non
 
 def _predict(
     net: Scorer, sample: Sample, blobs: Mapping[str, str], device: str | torch.device, dataset: Dataset, id: str
-) -> dict[str, npt.NDArray[np.uint8]]:
+) -> dict[str, UInt8]:
     """Return the most likely classes of each label top, (H, W) uint8."""
     inputs = {top: torch.from_numpy(array)[None].to(device) for top, array in sample.items() if top not in blobs}
     with torch.inference_mode():
@@ -231,7 +231,7 @@ def _predict(
     return predictions
 
 
-def _count(dataset: Dataset, sample: Sample, predictions: Mapping[str, npt.NDArray[np.uint8]]) -> dict[str, Confusion]:
+def _count(dataset: Dataset, sample: Sample, predictions: Mapping[str, UInt8]) -> dict[str, Confusion]:
     return {
         top: confusion(sample[top][0], predictions[top], len(names)) for top, names in dataset.label_classes.items()
     }

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from reproduction.caffe.errors import DataError
+from reproduction.caffe.typing import Array, Int64
 
-Confusion = npt.NDArray[np.int64]
+Confusion = Int64
 
 Absent = Literal["skip", "published"]
 
@@ -50,7 +50,7 @@ class Scores:
     __hash__ = None  # type: ignore[assignment]  # it holds an array
 
 
-def confusion(label: npt.NDArray[Any], prediction: npt.NDArray[Any], classes: int) -> Confusion:
+def confusion(label: Array, prediction: Array, classes: int) -> Confusion:
     """Compute the confusion matrix of a prediction.
 
     Args:

@@ -6,19 +6,16 @@ how the labels are resampled, so this module implements two methods, see ``WAYS`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
-import numpy.typing as npt
 
 from reproduction.caffe.errors import DataError
+from reproduction.caffe.typing import Progress, UInt8
 from reproduction.fcn.datasets import Dataset
 from reproduction.fcn.datasets.base import VOID
 from reproduction.fcn.scoring import score
 from reproduction.fcn.scoring.score import Scores
-
-UInt8 = npt.NDArray[np.uint8]
-Progress = Callable[[int, int], object]
 
 FACTORS = (128, 64, 32, 16, 8, 4)
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from reproduction.caffe.errors import DataError, StrPath
 from reproduction.caffe.formats import files, json_file
 from reproduction.caffe.formats.json_file import Check, at_least, between, one_of
+from reproduction.caffe.typing import Floating
 from reproduction.fcn.datasets import DATASETS, class_names, nyud, pascalcontext, siftflow
 from reproduction.fcn.fetch import local_files
 from reproduction.fcn.images import palette
@@ -29,7 +29,7 @@ _NO_CARD = "this is no card"
 KEY = "card"  # key in the metadata of safetensors and ONNX files
 FORMAT = 1
 
-_MEANS: dict[str, npt.NDArray[np.floating]] = {
+_MEANS: dict[str, Floating] = {
     "voc": np.array(published_nets.MEAN_BGR, np.float64),
     "mini": np.array(published_nets.MEAN_BGR, np.float64),
     "nyud": nyud.MEAN_BGR,
@@ -67,7 +67,7 @@ class Input:
         return None if len(self.mean) == CHANNELS[self.kind] else f"{CHANNELS[self.kind]} numbers as mean"
 
     @property
-    def mean_array(self) -> npt.NDArray[np.floating]:
+    def mean_array(self) -> Floating:
         """The mean as an array (C,) of dtype ``precision``."""
         return np.array(self.mean, self.precision)
 
@@ -174,7 +174,7 @@ def labelling(score: str, classes: Sequence[str], colours: Sequence[tuple[int, i
     return Labelling(score, tuple(classes), tuple((int(r), int(g), int(b)) for r, g, b in given))
 
 
-def _input(kind: str, mean: npt.NDArray[np.floating]) -> Input:
+def _input(kind: str, mean: Floating) -> Input:
     return Input(kind, _ORDERS[kind], tuple(float(str(value)) for value in mean), str(mean.dtype))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from reproduction.caffe.errors import NetError, ReproductionError
 from reproduction.caffe.net import onnx_export
 from reproduction.caffe.net.net import Net
+from reproduction.caffe.typing import Array
 from reproduction.fcn.images import caffe_input
 from reproduction.fcn.nets.published_nets import CHANNELS
 from reproduction.fcn.segment import card
@@ -28,7 +29,6 @@ from reproduction.fcn.segment.card import Card
 if TYPE_CHECKING:
     import onnx
 
-Array = npt.NDArray[Any]
 Run = Callable[[Mapping[str, Array]], Sequence[Array]]
 
 #: Heights and widths at which an export is checked: small and odd, square, wider than high.

@@ -11,10 +11,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
@@ -25,6 +23,7 @@ from reproduction.caffe.errors import DataError, NetError, StrPath, WeightsError
 from reproduction.caffe.formats import prototxt, weights
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
+from reproduction.caffe.typing import Array, Float32, UInt8
 from reproduction.fast import compiler
 from reproduction.fcn.datasets import nyud
 from reproduction.fcn.fetch import local_files
@@ -34,7 +33,6 @@ from reproduction.fcn.scoring.evaluate import Scorer
 from reproduction.fcn.segment import card
 from reproduction.fcn.segment.card import Card
 
-Array = npt.NDArray[Any]
 Picture = StrPath | Image.Image | Array
 
 _AS_READ = "Pass {}: colour order, mean and scale are the segmenter's business."
@@ -51,10 +49,10 @@ class Segmentation:
         colours: (256, 3) uint8, the R, G, B values of every label; None stands for VOC's colours.
     """
 
-    labels: npt.NDArray[np.uint8]
+    labels: UInt8
     classes: tuple[str, ...]
-    scores: npt.NDArray[np.float32] | None = None
-    colours: npt.NDArray[np.uint8] | None = None
+    scores: Float32 | None = None
+    colours: UInt8 | None = None
 
     @property
     def shares(self) -> list[palette.Share]:
@@ -276,7 +274,7 @@ def load(name: str, net: NetParameter, model: StrPath, *, device: str = "cpu") -
     return made.to(target)
 
 
-def _rgb(picture: Picture) -> npt.NDArray[np.uint8]:
+def _rgb(picture: Picture) -> UInt8:
     if isinstance(picture, str | os.PathLike):
         return decode.read_rgb(picture)
     if isinstance(picture, Image.Image):

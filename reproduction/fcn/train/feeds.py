@@ -8,19 +8,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
-
-import numpy.typing as npt
+from typing import Protocol
 
 from reproduction.caffe.errors import DataError, NetError, StrPath
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.net import graph
 from reproduction.caffe.schema import LayerParameter, NetParameter, Phase
+from reproduction.caffe.typing import Array
 from reproduction.fcn import datasets
 from reproduction.fcn.datasets import Dataset, Sample
 from reproduction.fcn.train.image_list import ImageList
-
-Array = npt.NDArray[Any]
 
 
 class Feed(Protocol):

@@ -9,16 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from reproduction.caffe.errors import DataError, NetError, StrPath
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.image import Transform, read_image, read_labels
 from reproduction.caffe.schema import LayerParameter, Phase
+from reproduction.caffe.typing import Float32
 from reproduction.fcn.datasets import layouts
-
-Float32 = npt.NDArray[np.float32]
 
 
 class ImageList:

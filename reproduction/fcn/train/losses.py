@@ -9,16 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from reproduction.caffe.layers.loss import SoftmaxWithLoss, normalization
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NormalizationMode
-
-Array = npt.NDArray[Any]
+from reproduction.caffe.typing import Array
 
 _SUMMED = {NormalizationMode.BATCH_SIZE, NormalizationMode.NONE}
 

@@ -102,7 +102,7 @@ class Watch:
     note: Callable[[str], object] = lambda _: None
     begin: Callable[[Stage, int], object] = lambda stage, iteration: None
     step: Callable[[Step], object] = lambda _: None
-    images: evaluate.Progress | None = None
+    images: evaluate.TimedProgress | None = None
     validated: Callable[[Validation, Mapping[str, Sequence[str]]], object] = lambda found, classes: None
     action: Callable[[], Action] = lambda: Action.NONE
 

@@ -91,7 +91,7 @@ class Validator:
         self._net.share_with(learner)
         self._batches, self._limit, self._ranks = batches, limit, ranks
 
-    def __call__(self, iteration: int, progress: evaluate.Progress | None = None) -> Validation:
+    def __call__(self, iteration: int, progress: evaluate.TimedProgress | None = None) -> Validation:
         """Evaluate the net with its current weights.
 
         Args:

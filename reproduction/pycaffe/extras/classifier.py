@@ -9,14 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from reproduction.caffe.errors import StrPath
 from reproduction.caffe.schema import Phase
+from reproduction.caffe.typing import Array
 from reproduction.pycaffe.extras import io
 from reproduction.pycaffe.net.net import Net
-
-Floats = npt.NDArray[np.float32]
 
 
 class PictureNet(Net):
@@ -38,7 +36,7 @@ class PictureNet(Net):
         self,
         model_file: StrPath,
         pretrained_file: StrPath,
-        mean: npt.NDArray[Any] | None = None,
+        mean: Array | None = None,
         input_scale: float | None = None,
         raw_scale: float | None = None,
         channel_swap: Sequence[int] | None = None,
@@ -56,12 +54,12 @@ class PictureNet(Net):
         if channel_swap is not None:
             self.transformer.set_channel_swap(name, channel_swap)
 
-    def scores(self, pictures: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    def scores(self, pictures: Sequence[Array]) -> Array:
         """Preprocess images (H, W, K) and return the net's first output, with one row for each image."""
         name = self.inputs[0]
         blobs = [self.transformer.preprocess(name, picture) for picture in pictures]
         given: dict[str, Any] = {name: np.array(blobs)}
-        found: npt.NDArray[Any] = self.forward_all(**given)[self.outputs[0]]
+        found: Array = self.forward_all(**given)[self.outputs[0]]
         return found
 
 
@@ -85,7 +83,7 @@ class Classifier(PictureNet):
         model_file: StrPath,
         pretrained_file: StrPath,
         image_dims: Sequence[int] | None = None,
-        mean: npt.NDArray[Any] | None = None,
+        mean: Array | None = None,
         input_scale: float | None = None,
         raw_scale: float | None = None,
         channel_swap: Sequence[int] | None = None,
@@ -94,7 +92,7 @@ class Classifier(PictureNet):
         self.crop_dims = np.array(self.blobs[self.inputs[0]].data.shape[2:])
         self.image_dims = np.array(self.crop_dims if image_dims is None else image_dims)
 
-    def predict(self, inputs: Sequence[npt.NDArray[Any]], oversample: bool = True) -> npt.NDArray[Any]:
+    def predict(self, inputs: Sequence[Array], oversample: bool = True) -> Array:
         """Classify images.
 
         Args:
@@ -108,7 +106,7 @@ class Classifier(PictureNet):
         pictures = [io.resize_image(picture, self.image_dims) for picture in inputs]
         if oversample:
             scores = self.scores(list(io.oversample(pictures, self.crop_dims)))
-            means: npt.NDArray[Any] = scores.reshape(len(pictures), 10, -1).mean(axis=1)
+            means: Array = scores.reshape(len(pictures), 10, -1).mean(axis=1)
             return means
         top, left = (self.image_dims / 2 - self.crop_dims / 2).astype(int)
         height, width = self.crop_dims

@@ -11,13 +11,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from reproduction.caffe.errors import NetError, ReproductionError, StrPath
+from reproduction.caffe.typing import Array
 from reproduction.pycaffe.extras import io
 from reproduction.pycaffe.extras.classifier import PictureNet
 
-Array = npt.NDArray[Any]
 Window = Sequence[float]
 
 

@@ -12,16 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from reproduction.caffe.errors import DataError, ReproductionError, StrPath
 from reproduction.caffe.formats import blobs
 from reproduction.caffe.schema import BlobProto
+from reproduction.caffe.typing import Array, Float32
 from reproduction.pycaffe.proto import caffe_pb2
 from reproduction.pycaffe.proto.message import ProtoMessage, plain
-
-Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float32]
 
 _PART = 1 << 18  # pixels to scale at a time, to bound memory
 _GREY = np.array([0.2125, 0.7154, 0.0721])  # ITU-R BT.709, in scikit-image's rounding
@@ -136,7 +133,7 @@ class Transformer:
             raise ReproductionError(f"{in_!r} is not an input of the net", want=f"one of {list(self.inputs)}")
         return tuple(self.inputs[in_])
 
-    def preprocess(self, in_: str, data: Array) -> Floats:
+    def preprocess(self, in_: str, data: Array) -> Float32:
         """Preprocess an image for an input.
 
         Args:
@@ -227,7 +224,7 @@ class Transformer:
         self.input_scale[in_] = scale
 
 
-def load_image(filename: StrPath, color: bool = True) -> Floats:
+def load_image(filename: StrPath, color: bool = True) -> Float32:
     """Load an image of any format that Pillow reads.
 
     Args:
@@ -281,7 +278,7 @@ def _scaled(pixels: Array, color: bool) -> Array:
     return scaled[..., np.newaxis]
 
 
-def resize_image(im: Array, new_dims: Sequence[int] | Array, interp_order: int = 1) -> Floats:
+def resize_image(im: Array, new_dims: Sequence[int] | Array, interp_order: int = 1) -> Float32:
     """Resize an image.
 
     Args:
@@ -309,7 +306,7 @@ def resize_image(im: Array, new_dims: Sequence[int] | Array, interp_order: int =
     return (resized.clip(0, 1) * (high - low) + low).astype(np.float32)  # type: ignore[no-any-return]
 
 
-def oversample(images: Sequence[Array], crop_dims: Sequence[int] | Array) -> Floats:
+def oversample(images: Sequence[Array], crop_dims: Sequence[int] | Array) -> Float32:
     """Crop the four corners and the centre of images, and mirror each crop horizontally.
 
     Args:

@@ -14,14 +14,13 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import AxisError, CoordMap
 from reproduction.caffe.net import netspec
+from reproduction.caffe.typing import Array
 from reproduction.pycaffe.net.net_spec import Function, Top, layers
 
-Floats = npt.NDArray[np.float64]
 # (axis, scales, shifts); the axis is None if the map is the identity on every axis.
 Map = tuple[int | None, Any, Any]
 
@@ -80,7 +79,7 @@ def crop(top_from: Top, top_to: Top) -> Top:
     return layers.Crop(top_from, top_to, crop_param=fields)  # type: ignore[no-any-return]
 
 
-def conv_params(fn: Function) -> tuple[int, npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+def conv_params(fn: Function) -> tuple[int, Array, Array, Array]:
     """Return axis, stride, dilated kernel size and pad of a convolution or pooling layer.
 
     The axis is an integer; the others are arrays with one value for each spatial axis, or one value for all of them.
@@ -92,7 +91,7 @@ def conv_params(fn: Function) -> tuple[int, npt.NDArray[Any], npt.NDArray[Any], 
     return fn.spec.convolution_param.axis, stride, extent, pad
 
 
-def crop_params(fn: Function) -> tuple[int, npt.NDArray[Any]]:
+def crop_params(fn: Function) -> tuple[int, Array]:
     """Return the first cropped axis and the array of offsets of a Crop layer; ``[0]`` if it sets no offset."""
     param = fn.spec.crop_param
     return param.axis, np.array(param.offset or [0])

@@ -19,11 +19,12 @@ import numpy as np
 from reproduction.caffe.errors import NetError, StrPath
 from reproduction.caffe.formats import caffemodel, hdf5, prototxt, weights
 from reproduction.caffe.geometry import Shape
-from reproduction.caffe.layers.blob import Array, Blob
+from reproduction.caffe.layers.blob import Blob
 from reproduction.caffe.layers.data import MemoryData
 from reproduction.caffe.layers.vectors import LayerVec
 from reproduction.caffe.net.net import Net as CoreNet
 from reproduction.caffe.schema import NetParameter, Phase
+from reproduction.caffe.typing import Array
 from reproduction.pycaffe.net import live, logs, modes
 from reproduction.pycaffe.net.errors import CaffeError, as_raised, check_file
 from reproduction.pycaffe.net.names import Names

@@ -12,13 +12,11 @@ import importlib
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageFilter
 
 from reproduction.caffe.errors import DataError
 from reproduction.caffe.formats import image_files
-
-Array = npt.NDArray[Any]
+from reproduction.caffe.typing import Array, UInt8
 
 __all__ = [  # noqa: F822 - those of scipy.special are found when they are asked for
     "bytescale", "comb", "factorial", "factorial2", "factorialk", "fromimage", "imfilter", "imread", "imresize",
@@ -50,7 +48,7 @@ _FILTERS = {
 
 def bytescale(
     data: Array, cmin: float | None = None, cmax: float | None = None, high: int = 255, low: int = 0
-) -> npt.NDArray[np.uint8]:
+) -> UInt8:
     """Scale values to uint8: ``cmin`` to ``low`` and ``cmax`` to ``high``.
 
     Args:

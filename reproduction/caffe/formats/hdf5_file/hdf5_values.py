@@ -17,8 +17,7 @@ from reproduction.caffe.formats.hdf5_file import hdf5_heap
 from reproduction.caffe.formats.hdf5_file.hdf5_messages import Cursor, Dataset
 from reproduction.caffe.formats.hdf5_file.hdf5_objects import File
 from reproduction.caffe.geometry import INT_MAX, MAX_AXES
-
-Values = npt.NDArray[Any]
+from reproduction.caffe.typing import Array
 
 _DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3
 _MAX_FILTERS = 8
@@ -26,7 +25,7 @@ _RATIO, _SPARE = 16, 24 << 20  # an HDF5Data layer also takes memory for a batch
 _OLD_TREE, _SINGLE, _IMPLICIT, _FIXED, _NEW_TREE = 0, 1, 2, 3, 5  # types of the index of chunks
 
 
-def view(file: File, dataset: Dataset) -> Values | None:
+def view(file: File, dataset: Dataset) -> Array | None:
     """Return the values as a one-dimensional view of the file, or None if they are chunked or compressed.
 
     Raises:
@@ -73,7 +72,7 @@ def text(file: File, dataset: Dataset, longest: int) -> bytes | None:
         heap.take((length + 7) // 8 * 8)
 
 
-def read(file: File, dataset: Dataset, dtype: npt.DTypeLike) -> Values:
+def read(file: File, dataset: Dataset, dtype: npt.DTypeLike) -> Array:
     """Return a copy of the values as an array of their shape. Values that were never written are the fill value.
 
     Chunks may be compressed by deflate and shuffled, as Caffe's HDF5 library writes them. Label maps compress well, so
@@ -197,7 +196,7 @@ def _fixed_array(file: File, address: int, count: int, whole: int) -> Iterator[t
             block.take(4)
 
 
-def _chunk(file: File, dataset: Dataset, address: int, size: int, mask: int) -> Values:
+def _chunk(file: File, dataset: Dataset, address: int, size: int, mask: int) -> Array:
     """Return the values of one chunk, after its filters were reversed."""
     assert dataset.dtype is not None
     whole = math.prod(dataset.layout.chunk) * dataset.dtype.itemsize

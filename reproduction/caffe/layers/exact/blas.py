@@ -17,9 +17,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from reproduction.caffe.typing import Float32
 
 _BLOCK = 320  # number of products that OpenBLAS sums before it adds the sum to the result
 _SMALL = 100**3  # number of multiplications up to which it uses the kernels for small matrices
@@ -28,8 +29,6 @@ _NARROW = 8  # length of a row up to which it has a kernel for each length
 _SHORT = 16384  # number of columns up to which it adds few rows one after the other
 # The coefficients of the third, second and first power of x in 2 ** (x / 32).
 _EXP = ("0x1.c6af84b912394p-20", "0x1.ebfce50fac4f3p-13", "0x1.62e42ff0c52d6p-6")
-
-Matrix = npt.NDArray[np.float32]
 
 
 # ---- products of matrices
@@ -50,7 +49,7 @@ def blocks(depth: int) -> Iterator[slice]:
         start += size
 
 
-def product(a: Matrix, b: Matrix, total: Matrix | None = None) -> Matrix:
+def product(a: Float32, b: Float32, total: Float32 | None = None) -> Float32:
     """Compute a matrix product in the order of Caffe's BLAS.
 
     Args:
@@ -84,7 +83,7 @@ def product(a: Matrix, b: Matrix, total: Matrix | None = None) -> Matrix:
 # ---- sums of rows, columns and vectors
 
 
-def row_sums(a: Matrix, total: Matrix, factor: float = 1) -> None:
+def row_sums(a: Float32, total: Float32, factor: float = 1) -> None:
     """Add ``factor`` times the sum of each row of ``a`` (M, K) to ``total`` (M,) in place.
 
     The order is that of Caffe's BLAS with two threads, except perhaps for rows of 6 or 7 values.
@@ -108,7 +107,7 @@ def _threads(count: int, size: int) -> tuple[slice, slice]:
     return slice(half), slice(half, None)
 
 
-def _add_rows(a: Matrix, total: Matrix, lanes: int, factor: np.float32, *, fused: bool) -> None:
+def _add_rows(a: Float32, total: Float32, lanes: int, factor: np.float32, *, fused: bool) -> None:
     """Add ``factor`` times the sum of each row to ``total``, ``_ROW`` values at a time, with ``lanes`` partial sums."""
     whole = a.shape[1] // 4 * 4
     for start in range(0, whole, _ROW):
@@ -127,7 +126,7 @@ def _add_rows(a: Matrix, total: Matrix, lanes: int, factor: np.float32, *, fused
         total += found if len(rest) == 2 else _fused(rest[2], factor, found)
 
 
-def _narrow_sums(a: Matrix, factor: np.float32) -> Matrix:
+def _narrow_sums(a: Float32, factor: np.float32) -> Float32:
     """Return ``factor`` times the sum of each row of at most 8 values, by numpy's BLAS, which has the same kernels.
 
     OpenBLAS multiplies by the factor before the sum in some rows and after it in others; numpy's product has no factor.
@@ -145,7 +144,7 @@ def _narrow_sums(a: Matrix, factor: np.float32) -> Matrix:
     return np.where(first, before, after)
 
 
-def column_sums(a: Matrix, total: Matrix) -> None:
+def column_sums(a: Float32, total: Float32) -> None:
     """Add the column sums of a contiguous ``a`` (M, K) to ``total`` (K,) in the order of Caffe's BLAS, two threads."""
     for thread in _threads(a.shape[1], a.size):
         part, sums = a[:, thread], total[thread]
@@ -162,7 +161,7 @@ def column_sums(a: Matrix, total: Matrix) -> None:
             _add_edge(part[:, -edge:], sums[-edge:], paired=edge == a.shape[1])
 
 
-def _add_columns(a: Matrix, total: Matrix, chains: int) -> None:
+def _add_columns(a: Float32, total: Float32, chains: int) -> None:
     """Add the rows in groups of eight, then four, two and one; groups of 8 and 4 in ``chains`` partial sums."""
     start = 0
     while start < len(a):
@@ -172,7 +171,7 @@ def _add_columns(a: Matrix, total: Matrix, chains: int) -> None:
         start += step
 
 
-def _add_edge(a: Matrix, total: Matrix, *, paired: bool) -> None:
+def _add_edge(a: Float32, total: Float32, *, paired: bool) -> None:
     """Add the last one to three columns; if there are no others (``paired``), groups of rows are summed first."""
     found = np.zeros(a.shape[1], np.float32)
     whole = len(a) // 4 * 4 if paired else 0
@@ -184,9 +183,9 @@ def _add_edge(a: Matrix, total: Matrix, *, paired: bool) -> None:
     total += found
 
 
-def _in_turn(rows: Matrix) -> Matrix:
+def _in_turn(rows: Float32) -> Float32:
     """Return the sum of the rows, added one after the other."""
-    total: Matrix = rows[0].copy()
+    total: Float32 = rows[0].copy()
     for row in rows[1:]:
         total += row
     return total
@@ -198,7 +197,7 @@ def begin(totals: dict[int, Tensor], index: int, shape: Sequence[int]) -> Tensor
     return torch.zeros(tuple(shape)) if total is None else total.clone(memory_format=torch.contiguous_format)
 
 
-def vector_sum(values: Matrix) -> np.float32:
+def vector_sum(values: Float32) -> np.float32:
     """Return the sum of a vector in the order of Caffe's dot product with ones, which has 64 partial sums."""
     whole = len(values) // 32 * 32
     wide = len(values) // 64 * 64
@@ -212,9 +211,9 @@ def vector_sum(values: Matrix) -> np.float32:
     return np.float32(float(sum(map(float, values[whole:]))) + float(found))
 
 
-def _fused(a: Matrix, b: Any, c: Matrix) -> Matrix:
+def _fused(a: Float32, b: Any, c: Float32) -> Float32:
     """Return ``a * b + c`` with a single rounding, like a fused multiply-add."""
-    found: Matrix = (np.multiply(a, b, dtype=np.float64) + c).astype(np.float32)
+    found: Float32 = (np.multiply(a, b, dtype=np.float64) + c).astype(np.float32)
     return found
 
 

@@ -21,7 +21,8 @@ from torch.autograd.function import Function, once_differentiable
 from torch.nn import functional as F
 
 from reproduction.caffe.geometry import Window
-from reproduction.caffe.layers.exact.blas import Matrix, begin, product, row_sums
+from reproduction.caffe.layers.exact.blas import begin, product, row_sums
+from reproduction.caffe.typing import Float32
 
 _VALUES = 1 << 23  # maximum number of values of a band
 
@@ -113,9 +114,9 @@ class _Slide(Function):
         return (*found, None, None, None, None)
 
 
-def _rows(weight: Tensor, group: int) -> Matrix:
+def _rows(weight: Tensor, group: int) -> Float32:
     """Return a weight as an array (group, rows, K) that shares its memory."""
-    found: Matrix = weight.detach().reshape(group, len(weight) // group, -1).numpy()
+    found: Float32 = weight.detach().reshape(group, len(weight) // group, -1).numpy()
     return found
 
 
@@ -130,14 +131,14 @@ def _pad(image: Tensor, windows: tuple[Window, ...]) -> Tensor:
     return F.pad(image, (wide.pad, wide.pad, tall.pad, tall.pad))
 
 
-def _im2col(padded: Tensor, windows: tuple[Window, ...]) -> Matrix:
+def _im2col(padded: Tensor, windows: tuple[Window, ...]) -> Float32:
     """Return the windows of an image (C, H, W) as columns, (C * taps, h * w)."""
     kernel, dilation, stride = zip(*((w.kernel, w.dilation, w.stride) for w in windows), strict=True)
-    found: Matrix = F.unfold(padded[None], kernel, dilation, 0, stride)[0].numpy()
+    found: Float32 = F.unfold(padded[None], kernel, dilation, 0, stride)[0].numpy()
     return found
 
 
-def _gather(image: Tensor, rows: Matrix, windows: tuple[Window, ...]) -> Tensor:
+def _gather(image: Tensor, rows: Float32, windows: tuple[Window, ...]) -> Tensor:
     """Multiply ``rows`` (group, M, K) by the windows of ``image`` (C, H, W), one band of output rows at a time."""
     group, count, depth = rows.shape
     padded = _pad(image, windows)
@@ -154,7 +155,7 @@ def _gather(image: Tensor, rows: Matrix, windows: tuple[Window, ...]) -> Tensor:
     return torch.from_numpy(top.reshape(-1, height, width))
 
 
-def _scatter(image: Tensor, rows: Matrix, windows: tuple[Window, ...], sizes: Sequence[int]) -> Tensor:
+def _scatter(image: Tensor, rows: Float32, windows: tuple[Window, ...], sizes: Sequence[int]) -> Tensor:
     """Multiply the transposed ``rows`` (group, K, M) by ``image`` (C, H, W) and sum the columns into the top."""
     kernel, dilation, pad, stride = zip(*((w.kernel, w.dilation, w.pad, w.stride) for w in windows), strict=True)
     group, _, width = rows.shape
@@ -168,7 +169,7 @@ def _scatter(image: Tensor, rows: Matrix, windows: tuple[Window, ...], sizes: Se
     return top.flatten(0, 1)
 
 
-def _correlate(top: Tensor, image: Tensor, windows: tuple[Window, ...], total: Matrix) -> None:
+def _correlate(top: Tensor, image: Tensor, windows: tuple[Window, ...], total: Float32) -> None:
     """Add the products of ``top`` (group * M, ...) and the windows of ``image`` to ``total`` (group, M, K) in place."""
     group, count, depth = total.shape
     taps = windows[0].kernel * windows[1].kernel

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from PIL import Image
 
 from reproduction.caffe.errors import DataError, StrPath
 from reproduction.caffe.formats import image_files
+from reproduction.caffe.typing import Progress
 from reproduction.fcn.datasets import label_files
 from reproduction.fcn.datasets.base import VOID
 from reproduction.fcn.datasets.custom import color_labels, folder
@@ -143,7 +144,7 @@ def look(
     root: StrPath,
     classes: Sequence[str] | None = None,
     palette: Reading = None,
-    progress: Callable[[int, int], object] = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
 ) -> Report:
     """Check a folder of images and labels.
 

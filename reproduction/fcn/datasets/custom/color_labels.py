@@ -9,20 +9,19 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from reproduction.caffe.errors import DataError, StrPath
 from reproduction.caffe.formats import files, image_files
+from reproduction.caffe.typing import Array, UInt8, UInt32
 from reproduction.fcn.datasets.base import VOID
 from reproduction.fcn.images import palette
 
 RGB = tuple[int, int, int]
 Palette = Mapping[str, RGB]
-UInt8 = npt.NDArray[np.uint8]
 
 #: How labels are read. A palette: by colour. ``"indices"``: by the pixel values, whatever the palette of the image.
 #: None: by the pixel values, but the palette of a palette image must prove its indices, see ``label_files``.
@@ -235,7 +234,7 @@ def _pack(colour: RGB) -> int:
     return colour[0] << 16 | colour[1] << 8 | colour[2]
 
 
-def _packed(rgb: UInt8) -> npt.NDArray[np.uint32]:
+def _packed(rgb: UInt8) -> UInt32:
     wide = rgb.astype(np.uint32)
     return np.asarray(wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2], np.uint32)
 
@@ -244,5 +243,5 @@ def _unpacked(value: int) -> RGB:
     return value >> 16, value >> 8 & 255, value & 255
 
 
-def _rgb(colour: npt.NDArray[Any]) -> RGB:
+def _rgb(colour: Array) -> RGB:
     return int(colour[0]), int(colour[1]), int(colour[2])

@@ -22,8 +22,9 @@ import numpy as np
 
 from reproduction.caffe.errors import DataError, StrPath, shown
 from reproduction.caffe.formats import files, image_files
+from reproduction.caffe.typing import Array
 from reproduction.fcn.datasets import layouts
-from reproduction.fcn.datasets.base import VOID, Array, Dataset, Tops
+from reproduction.fcn.datasets.base import VOID, Dataset, Tops
 from reproduction.fcn.datasets.custom import color_labels
 from reproduction.fcn.datasets.custom.color_labels import Reading
 from reproduction.fcn.datasets.label_files import LabelReader

@@ -12,7 +12,7 @@ objects to train a classifier on. Code that reads VOC and SBD reads these unchan
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,13 +22,12 @@ from PIL import Image
 from reproduction.caffe import locks
 from reproduction.caffe.errors import DataError, StrPath, cannot_write
 from reproduction.caffe.formats import files
+from reproduction.caffe.typing import Progress, UInt8
 from reproduction.fcn.datasets.base import VOID, Dataset, Tops
 from reproduction.fcn.datasets.mini.objects import THINGS, Random
-from reproduction.fcn.datasets.mini.scenes import Scene, UInt8, scene
+from reproduction.fcn.datasets.mini.scenes import Scene, scene
 from reproduction.fcn.datasets.voc import SBD, VOC
 from reproduction.fcn.images import palette
-
-Progress = Callable[[int, int], None]
 
 #: Class names; the index is the label.
 CLASSES = ("background", *THINGS)

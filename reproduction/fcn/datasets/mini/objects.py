@@ -11,12 +11,12 @@ import math
 from collections.abc import Callable, Iterable
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from reproduction.caffe.typing import Float64
+
 Random = np.random.RandomState  # NumPy guarantees the same numbers in every version
 Colour = tuple[float, float, float]
-Paint = Colour | Array  # one colour, or one for each pixel, (3, H, W)
+Paint = Colour | Float64  # one colour, or one for each pixel, (3, H, W)
 Point = tuple[float, float]
 
 WHITE: Colour = (1.0, 1.0, 1.0)
@@ -55,11 +55,11 @@ class Thing:
         self._lit = 1 + 0.25 * (right * light[0] + down * light[1])
 
     @property
-    def alpha(self) -> Array:
+    def alpha(self) -> Float64:
         """The fraction of each pixel that the object covers, (S, S), 0 to 1."""
         return self._cover(self.distance)
 
-    def add(self, distance: Array, colour: Paint, round: float = 0.0) -> None:
+    def add(self, distance: Float64, colour: Paint, round: float = 0.0) -> None:
         """Draw a part.
 
         Args:
@@ -78,24 +78,24 @@ class Thing:
         """Return ``width``, or the half width of the thinnest visible part if that is larger, in radii."""
         return max(width, _LEAST_PX * self.pixel)
 
-    def _cover(self, distance: Array) -> Array:
+    def _cover(self, distance: Float64) -> Float64:
         return np.clip(0.5 - distance / self.pixel, 0, 1)
 
     # ---- distances
 
-    def disc(self, x: float, y: float, r: float) -> Array:
+    def disc(self, x: float, y: float, r: float) -> Float64:
         """Return the signed distance to a disc, (S, S)."""
         return self.to(x, y) - r
 
-    def to(self, x: float, y: float) -> Array:
+    def to(self, x: float, y: float) -> Float64:
         """Return the distance to a point, (S, S)."""
         return np.sqrt((self.x - x) ** 2 + (self.y - y) ** 2)
 
-    def ellipse(self, x: float, y: float, a: float, b: float) -> Array:
+    def ellipse(self, x: float, y: float, a: float, b: float) -> Float64:
         """Return the approximate signed distance to an ellipse with half axes ``a`` and ``b``, (S, S)."""
         return (np.sqrt(((self.x - x) / a) ** 2 + ((self.y - y) / b) ** 2) - 1) * min(a, b)
 
-    def bar(self, start: Point, end: Point, r: float, r_end: float | None = None) -> Array:
+    def bar(self, start: Point, end: Point, r: float, r_end: float | None = None) -> Float64:
         """Return the signed distance to a bar with round ends.
 
         Args:
@@ -113,7 +113,7 @@ class Thing:
         away = np.sqrt((self.x - x0 - along * dx) ** 2 + (self.y - y0 - along * dy) ** 2)
         return away - r if r_end is None else away - (r + (r_end - r) * along)
 
-    def corners(self, *points: Point) -> Array:
+    def corners(self, *points: Point) -> Float64:
         """Return the approximate signed distance to a convex polygon with corners in clockwise order on the screen."""
         distance = np.full(self.x.shape, -np.inf)
         for (x0, y0), (x1, y1) in zip(points, (*points[1:], points[0]), strict=True):
@@ -148,27 +148,27 @@ def darker(colour: Colour, share: float) -> Colour:
     return share * red, share * green, share * blue
 
 
-def mix(share: Array | float, one: Paint, other: Paint) -> Array:
+def mix(share: Float64 | float, one: Paint, other: Paint) -> Float64:
     """Blend two colours: ``one`` where the share is 0, ``other`` where it is 1; (3, H, W)."""
     a, b = solid(one), solid(other)
     return np.asarray(a + (b - a) * share)
 
 
-def solid(paint: Paint) -> Array:
+def solid(paint: Paint) -> Float64:
     """Return one colour as (3, 1, 1), and colours of each pixel unchanged."""
     return paint if isinstance(paint, np.ndarray) else np.array(paint)[:, None, None]
 
 
-def union(distances: Iterable[Array]) -> Array:
+def union(distances: Iterable[Float64]) -> Float64:
     """Return the signed distance to the union of several parts."""
     return functools.reduce(np.minimum, distances)
 
 
-def _step(values: Array, sharp: float) -> Array:
+def _step(values: Float64, sharp: float) -> Float64:
     return np.clip(0.5 + values * sharp, 0, 1)
 
 
-def _fold(values: Array) -> Array:
+def _fold(values: Float64) -> Float64:
     """Return a triangle wave of period 1: 1 at integers, 0 halfway between them."""
     return np.abs(2 * (values - np.floor(values)) - 1)
 

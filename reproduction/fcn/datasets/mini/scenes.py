@@ -13,21 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from reproduction.fcn.datasets.mini.objects import (
-    BLACK,
-    THINGS,
-    WHITE,
-    Array,
-    Point,
-    Random,
-    Thing,
-    darker,
-    hue,
-    mix,
-    solid,
-)
-
-UInt8 = npt.NDArray[np.uint8]
+from reproduction.caffe.typing import Bool, Float64, UInt8
+from reproduction.fcn.datasets.mini.objects import BLACK, THINGS, WHITE, Point, Random, Thing, darker, hue, mix, solid
 
 VOID = 255
 _EDGE = 0.2  # a pixel is void if an object covers between this and 1 minus this of it
@@ -45,7 +32,7 @@ class Scene:
 
     rgb: UInt8
     labels: UInt8
-    void: npt.NDArray[np.bool_]
+    void: Bool
 
 
 def scene(
@@ -90,9 +77,9 @@ def _place(rng: Random, inside: float, height: int, width: int, taken: Sequence[
 
 
 def _lay(
-    picture: Array,
+    picture: Float64,
     labels: UInt8,
-    void: npt.NDArray[np.bool_],
+    void: Bool,
     thing: Thing,
     kind: int,
     where: tuple[int, int],
@@ -127,7 +114,7 @@ def _overlap(
     return (there[0], there[1]), (here[0], here[1])
 
 
-def _blurred(values: Array, reach: int) -> Array:
+def _blurred(values: Float64, reach: int) -> Float64:
     """Blur with a box filter, twice along each axis."""
     width = 2 * reach + 1
     for axis in (0, 1, 0, 1):
@@ -138,7 +125,7 @@ def _blurred(values: Array, reach: int) -> Array:
     return values
 
 
-def _expose(rng: Random, picture: Array) -> UInt8:
+def _expose(rng: Random, picture: Float64) -> UInt8:
     """Apply uneven lighting, a colour cast, an exposure and noise; return (H, W, 3) uint8."""
     _, height, width = picture.shape
     across = np.linspace(-1, 1, width)[None, :] * rng.uniform(-0.18, 0.18)
@@ -152,7 +139,7 @@ def _expose(rng: Random, picture: Array) -> UInt8:
 # ---- grounds
 
 
-def noise(rng: Random, height: int, width: int, cell: Point, octaves: int = 3) -> Array:
+def noise(rng: Random, height: int, width: int, cell: Point, octaves: int = 3) -> Float64:
     """Return smooth noise, (H, W), around 0, mostly within -1 to 1.
 
     Args:
@@ -175,25 +162,25 @@ def noise(rng: Random, height: int, width: int, cell: Point, octaves: int = 3) -
     return total
 
 
-def _between(size: int, cell: float) -> tuple[npt.NDArray[np.intp], Array]:
+def _between(size: int, cell: float) -> tuple[npt.NDArray[np.intp], Float64]:
     place = np.arange(size) / cell
     first = np.floor(place).astype(np.intp)
     share = place - first
     return first, share * share * (3 - 2 * share)
 
 
-def _ground(rng: Random, height: int, width: int) -> Array:
+def _ground(rng: Random, height: int, width: int) -> Float64:
     """Draw a random background, (3, H, W)."""
     return GROUNDS[rng.randint(len(GROUNDS))](rng, height, width)
 
 
-def _meadow(rng: Random, height: int, width: int) -> Array:
+def _meadow(rng: Random, height: int, width: int) -> Float64:
     blades = noise(rng, height, width, (9, 3), 2) + 0.5 * noise(rng, height, width, (40, 40), 2)
     dark, light = hue(rng, 0.28, 0.06, (0.4, 0.7), (0.15, 0.3)), hue(rng, 0.24, 0.06, (0.4, 0.7), (0.45, 0.7))
     return mix(np.clip(0.5 + 0.45 * blades, 0, 1), dark, light)
 
 
-def _sky(rng: Random, height: int, width: int) -> Array:
+def _sky(rng: Random, height: int, width: int) -> Float64:
     horizon = rng.uniform(0.45, 0.85) * height + 9 * noise(rng, 1, width, (1, 45), 2)
     rows = np.arange(height)[:, None]
     blue, haze = hue(rng, 0.58, 0.04, (0.35, 0.7), (0.6, 0.9)), hue(rng, 0.56, 0.1, (0.05, 0.25), (0.8, 1.0))
@@ -206,7 +193,7 @@ def _sky(rng: Random, height: int, width: int) -> Array:
     return mix(np.clip(rows - horizon, 0, 1), above, below)
 
 
-def _sand(rng: Random, height: int, width: int) -> Array:
+def _sand(rng: Random, height: int, width: int) -> Float64:
     y, x = np.arange(height)[:, None], np.arange(width)[None, :]
     bend = noise(rng, height, width, (40, 50), 2)
     a = rng.uniform(-0.6, 0.6)
@@ -216,7 +203,7 @@ def _sand(rng: Random, height: int, width: int) -> Array:
     return mix(np.clip(0.4 + 0.28 * ripples + 0.2 * grain, 0, 1), light, darker(light, 0.6))
 
 
-def _water(rng: Random, height: int, width: int) -> Array:
+def _water(rng: Random, height: int, width: int) -> Float64:
     waves = noise(rng, height, width, (7, 24), 3)
     glints = np.clip(1 - 7 * np.abs(waves), 0, 1)
     deep, shallow = hue(rng, 0.58, 0.06, (0.6, 0.9), (0.25, 0.45)), hue(rng, 0.5, 0.05, (0.35, 0.7), (0.5, 0.75))
@@ -224,7 +211,7 @@ def _water(rng: Random, height: int, width: int) -> Array:
     return mix(0.35 * glints, water, WHITE)
 
 
-def _bricks(rng: Random, height: int, width: int) -> Array:
+def _bricks(rng: Random, height: int, width: int) -> Float64:
     high = rng.uniform(11, 18)
     y = np.arange(height)[:, None] / high + rng.uniform(0, 1)
     row = np.floor(y).astype(int)
@@ -238,7 +225,7 @@ def _bricks(rng: Random, height: int, width: int) -> Array:
     return mix(mortar, wall, darker((0.7, 0.68, 0.64), rng.uniform(0.6, 1.1)))
 
 
-def _planks(rng: Random, height: int, width: int) -> Array:
+def _planks(rng: Random, height: int, width: int) -> Float64:
     wide = rng.uniform(18, 34)
     place = np.arange(width)[None, :] / wide + rng.uniform(0, 1)
     board = np.floor(place).astype(int)
@@ -251,7 +238,7 @@ def _planks(rng: Random, height: int, width: int) -> Array:
     return mix(0.75 * seam, floor, BLACK)
 
 
-def _cloth(rng: Random, height: int, width: int) -> Array:
+def _cloth(rng: Random, height: int, width: int) -> Float64:
     y, x = np.arange(height)[:, None], np.arange(width)[None, :]
     size = rng.uniform(16, 30)
     bands = [np.clip(6 * (np.abs(along / size - np.floor(along / size) - 0.5) - 0.25), -1, 1) for along in (y, x)]
@@ -261,4 +248,4 @@ def _cloth(rng: Random, height: int, width: int) -> Array:
     return mix(0.5 + 0.25 * (bands[0] + bands[1]), one, other) * (1 + weave)
 
 
-GROUNDS: tuple[Callable[[Random, int, int], Array], ...] = (_meadow, _sky, _sand, _water, _bricks, _planks, _cloth)
+GROUNDS: tuple[Callable[[Random, int, int], Float64], ...] = (_meadow, _sky, _sand, _water, _bricks, _planks, _cloth)

@@ -234,7 +234,7 @@ def test_a_drawing_whose_files_are_not_as_drawn_is_not_used(small, tmp_path, har
 
 
 def test_a_drawing_that_is_interrupted_leaves_nothing(small, tmp_path):
-    def stop(done: int, total: int) -> None:
+    def stop(done: int, total: int | None) -> None:
         assert total == 22
         if done == 9:
             raise KeyboardInterrupt
