@@ -210,7 +210,7 @@ def test_every_tool_has_a_docstring_and_goes_through_run():
         assert "run(main)" in path.read_text(), path
 
 
-@pytest.mark.parametrize("path", [*SOURCES, *sorted((ROOT / "tools").rglob("*.py"))], ids=lambda path: str(path))
+@pytest.mark.parametrize("path", [*SOURCES, *sorted((ROOT / "tools").rglob("*.py"))], ids=str)
 def test_image_files_are_opened_in_one_place(path):
     """There the formats are listed, and the pixels limited."""
     for node in ast.walk(ast.parse(path.read_text())):

@@ -167,9 +167,9 @@ def forward(row: Published, args: argparse.Namespace) -> float:
     return fmean(taken[1:])
 
 
-def has_skips(set: str) -> bool:
+def has_skips(set_name: str) -> bool:
     """Return whether a data set has nets that differ only in their stride."""
-    return f"{set}-fcn32s" in recipes.NAMES
+    return f"{set_name}-fcn32s" in recipes.NAMES
 
 
 def scored(args: argparse.Namespace) -> Report | None:

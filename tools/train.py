@@ -36,7 +36,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import NoReturn
+from typing import NoReturn, Self
 
 from common import ROOT, WEIGHTS, add_device, add_legacy_crop, add_max_pixels, positive, run
 
@@ -330,7 +330,7 @@ class Screen:
         self._quiet, self._silent = quiet or silent, silent
         self._bar: tqdm[NoReturn] | None = None
 
-    def __enter__(self) -> Screen:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -21,9 +21,9 @@ def describe(made: Plan) -> str:
         counts = [each * math.prod(sizes), each * math.prod(shape[2:])] if each else [0, 0]
         totals = [total + count for total, count in zip(totals, counts, strict=True)]
         texts = [f"{count / 1e6:,.0f}" if each else "" for count in counts]
-        how += ", its borders from an image of zeros" if name in made.borrowed else ""
+        borders = ", its borders from an image of zeros" if name in made.borrowed else ""
         sides = [" x ".join(map(str, side)) for side in (sizes, shape[2:])]
-        rows.append((step.op.name, how, *(sides if part else ["", ""]), *texts))
+        rows.append((step.op.name, how + borders, *(sides if part else ["", ""]), *texts))
     rows.append(("total", "", "", "", *(f"{total / 1e6:,.0f}" for total in totals)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     table = ["  ".join(map(str.ljust, row, widths)) for row in rows]

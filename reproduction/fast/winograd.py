@@ -55,15 +55,15 @@ class Form:
         """Compute the matrices of F(outputs, taps) by the Cook-Toom method."""
         size = outputs + taps - 1
         points = _POINTS[size]
-        output, kernel, input = np.zeros((outputs, size)), np.zeros((size, taps)), np.zeros((size, size))
+        output, kernel, inner = np.zeros((outputs, size)), np.zeros((size, taps)), np.zeros((size, size))
         for j, point in enumerate(points):
             others = [other for other in points if other != point]
             output[:, j] = [point**i for i in range(outputs)]
             kernel[j] = np.array([point**i for i in range(taps)]) / math.prod(point - other for other in others)
-            input[j, :-1] = polynomial.polyfromroots(others)
+            inner[j, :-1] = polynomial.polyfromroots(others)
         output[-1, -1] = kernel[-1, -1] = 1
-        input[-1] = polynomial.polyfromroots(points)
-        return cls(output, kernel, input)
+        inner[-1] = polynomial.polyfromroots(points)
+        return cls(output, kernel, inner)
 
 
 class Winograd:

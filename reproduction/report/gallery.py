@@ -55,33 +55,33 @@ class Gallery:
             table[VOID] = own[VOID_NAME]
         return table
 
-    def photo(self, id: str) -> UInt8:
+    def photo(self, image_id: str) -> UInt8:
         """Load an image to display, (H, W, 3) uint8 in R G B order.
 
         Raises:
             DataError: If the image is missing or broken.
         """
-        files = [self.dataset.file(kind, id) for kind in _PHOTO_KINDS if kind in self.dataset.kinds]
+        files = [self.dataset.file(kind, image_id) for kind in _PHOTO_KINDS if kind in self.dataset.kinds]
         return decode.read_rgb(next((path for path in files if path.is_file()), files[0]))
 
-    def truth(self, top: str, id: str) -> UInt8:
+    def truth(self, top: str, image_id: str) -> UInt8:
         """Load the true labels of an image, (H, W) uint8; 255 is void.
 
         Raises:
             DataError: If the labels are missing or broken.
         """
         kind = self.dataset.tops[top]
-        labels: UInt8 = self.dataset.read(kind, self.dataset.file(kind, id))[0]
+        labels: UInt8 = self.dataset.read(kind, self.dataset.file(kind, image_id))[0]
         return labels
 
-    def prediction(self, top: str, id: str) -> UInt8:
+    def prediction(self, top: str, image_id: str) -> UInt8:
         """Load the predicted labels of an image, (H, W) uint8.
 
         Raises:
             DataError: If the label map is missing or broken.
         """
         folder = self.predictions / top if len(self.dataset.label_classes) > 1 else self.predictions
-        return label_files.indices(folder / f"{id}.png")
+        return label_files.indices(folder / f"{image_id}.png")
 
 
 def measure(
@@ -102,13 +102,13 @@ def measure(
     """
     found, void, top = [], 0, measured.label
     ids = gallery.dataset.ids[:limit]
-    for number, id in enumerate(ids, 1):
-        truth = gallery.truth(top, id)
+    for number, image_id in enumerate(ids, 1):
+        truth = gallery.truth(top, image_id)
         void += int(np.count_nonzero(truth == VOID))
-        counts = score.confusion(truth, gallery.prediction(top, id), len(measured.class_iu))
+        counts = score.confusion(truth, gallery.prediction(top, image_id), len(measured.class_iu))
         if counts.any():
             scores = score.scores(counts)
-            found.append(ImageScore(id, scores.pixel_acc, scores.mean_iu))
+            found.append(ImageScore(image_id, scores.pixel_acc, scores.mean_iu))
         if progress:
             progress(number, len(ids))
     return dataclasses.replace(measured, void_pixels=void, images=found)

@@ -145,27 +145,29 @@ def upper_bounds(found: Mapping[str, Mapping[int, Scores]], where: str) -> Table
     )
 
 
-def skips(report: Report | None, fixed: Measured | None, set: str) -> Table:
+def skips(report: Report | None, fixed: Measured | None, set_name: str) -> Table:
     """Return a table of the metrics by stride, and of fine-tuning only the last layer, next to Table 2.
 
     Args:
         report: the scores of the data set's nets; None if nothing was measured.
         fixed: the scores of the net of which only the last layer was fine-tuned; None if there is none.
-        set: the name of the data set.
+        set_name: the name of the data set.
     """
     measured = {net.net: net.measured[0] for net in report.nets if net.measured} if report else {}
     if fixed:
-        measured[f"{set}-fcn32s-fixed"] = fixed
+        measured[f"{set_name}-fcn32s-fixed"] = fixed
     lines, used = [], []
     for ending, row in _TABLE_2.items():
         theirs = _find(paper.CVPR, "table 2", row)
         used.append(theirs)
-        mine = measured.get(f"{set}-{ending}")
+        mine = measured.get(f"{set_name}-{ending}")
         cells = [
             "not measured" if mine is None or (value := getattr(mine, metric)) is None else f"{100 * value:.2f}"
             for metric in METRICS
         ]
-        lines.append([f"{set}-{ending}", *_pairs(cells, [_figure(theirs, metric, "{:.1f}") for metric in METRICS])])
+        lines.append(
+            [f"{set_name}-{ending}", *_pairs(cells, [_figure(theirs, metric, "{:.1f}") for metric in METRICS])]
+        )
     part = f" Only {report.limit} images were scored here." if report and report.limit is not None else ""
     return Table(
         "skip",
@@ -179,9 +181,9 @@ def skips(report: Report | None, fixed: Measured | None, set: str) -> Table:
     )
 
 
-def of(set: str) -> list[Published]:
+def of(set_name: str) -> list[Published]:
     """Return the nets of a data set."""
-    return [row for row in registry.NETS.values() if row.dataset == set]
+    return [row for row in registry.NETS.values() if row.dataset == set_name]
 
 
 def _find(edition: str, table: str, name: str) -> Row | None:

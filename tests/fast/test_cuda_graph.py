@@ -20,7 +20,7 @@ class Stage:
     def __init__(self):
         self.events = []
 
-    def Stream(self):
+    def Stream(self):  # noqa: N802 - torch.cuda's name
         return self
 
     def current_stream(self):
@@ -33,7 +33,7 @@ class Stage:
     def stream(self, stream):
         yield
 
-    def CUDAGraph(self):
+    def CUDAGraph(self):  # noqa: N802 - torch.cuda's name
         return self
 
     @contextmanager

@@ -17,9 +17,9 @@ SINGLE = Memory(torch.float32, torch.device("cpu"))
 def test_the_matrices_filter(outputs, taps):
     form = Form.of(outputs, taps)
     rng = np.random.default_rng(0)
-    data, filter = rng.standard_normal(outputs + taps - 1), rng.standard_normal(taps)
-    want = [data[i : i + taps] @ filter for i in range(outputs)]
-    np.testing.assert_allclose(form.output @ ((form.kernel @ filter) * (form.input @ data)), want, atol=1e-12)
+    data, kernel = rng.standard_normal(outputs + taps - 1), rng.standard_normal(taps)
+    want = [data[i : i + taps] @ kernel for i in range(outputs)]
+    np.testing.assert_allclose(form.output @ ((form.kernel @ kernel) * (form.input @ data)), want, atol=1e-12)
 
 
 def test_bfloat16_loses_nothing_in_the_matrices_that_it_is_multiplied_with():

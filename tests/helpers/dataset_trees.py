@@ -51,13 +51,13 @@ def voc(
     for name, ids in (main or {}).items():
         write_list(path / "ImageSets" / "Main" / f"{name}.txt", ids)
     labels = {}
-    for id in _ids(splits):
-        labels[id] = _border(regions(id, seed, _size(size, id), range(21)))
-        jpeg(path / "JPEGImages" / f"{id}.jpg", picture(id, seed, _size(size, id)))
-        palette_png(path / "SegmentationClass" / f"{id}.png", labels[id])
-    for id in _ids(main or {}):
-        if id not in labels:
-            jpeg(path / "JPEGImages" / f"{id}.jpg", picture(id, seed, _size(size, id)))
+    for image_id in _ids(splits):
+        labels[image_id] = _border(regions(image_id, seed, _size(size, image_id), range(21)))
+        jpeg(path / "JPEGImages" / f"{image_id}.jpg", picture(image_id, seed, _size(size, image_id)))
+        palette_png(path / "SegmentationClass" / f"{image_id}.png", labels[image_id])
+    for image_id in _ids(main or {}):
+        if image_id not in labels:
+            jpeg(path / "JPEGImages" / f"{image_id}.jpg", picture(image_id, seed, _size(size, image_id)))
     return labels
 
 
@@ -70,13 +70,13 @@ def sbd(
     for name, ids in splits.items():
         write_list(path / f"{name}.txt", ids)
     labels = {}
-    for id in _ids(splits):
-        labels[id] = regions(id, seed, _size(size, id), range(21))
-        jpeg(path / "img" / f"{id}.jpg", picture(id, seed, _size(size, id)))
+    for image_id in _ids(splits):
+        labels[image_id] = regions(image_id, seed, _size(size, image_id), range(21))
+        jpeg(path / "img" / f"{image_id}.jpg", picture(image_id, seed, _size(size, image_id)))
         if png:
-            palette_png(path / "cls" / f"{id}.png", labels[id])
+            palette_png(path / "cls" / f"{image_id}.png", labels[image_id])
         else:
-            _sbd_mat(path / "cls" / f"{id}.mat", labels[id])
+            _sbd_mat(path / "cls" / f"{image_id}.mat", labels[image_id])
     return labels
 
 
@@ -87,14 +87,18 @@ def nyud(path: Path, splits: Mapping[str, Sequence[str]], *, seed: int = 0, size
     for name, ids in splits.items():
         write_list(path / f"{name}.txt", ids)
     labels = {}
-    for id in _ids(splits):
-        raw = _border(regions(id, seed, _size(size, id), range(41)), 0)
-        depth = 600 + 31 * picture(id + "depth", seed, _size(size, id))[..., 0].astype(np.uint16)
-        Image.fromarray(picture(id, seed, _size(size, id))).save(path / "data" / "images" / f"img_{id}.png")
-        Image.fromarray(depth).save(path / "data" / "depth" / f"img_{id}.png")
-        Image.fromarray(picture(id + "hha", seed, _size(size, id))).save(path / "data" / "hha" / f"img_{id}.png")
-        mat(path / "segmentation" / f"img_{id}.mat", {"segmentation": raw.astype(np.uint16)})
-        labels[id] = np.where(raw == 0, 255, raw - 1).astype(np.uint8)
+    for image_id in _ids(splits):
+        raw = _border(regions(image_id, seed, _size(size, image_id), range(41)), 0)
+        depth = 600 + 31 * picture(image_id + "depth", seed, _size(size, image_id))[..., 0].astype(np.uint16)
+        Image.fromarray(picture(image_id, seed, _size(size, image_id))).save(
+            path / "data" / "images" / f"img_{image_id}.png"
+        )
+        Image.fromarray(depth).save(path / "data" / "depth" / f"img_{image_id}.png")
+        Image.fromarray(picture(image_id + "hha", seed, _size(size, image_id))).save(
+            path / "data" / "hha" / f"img_{image_id}.png"
+        )
+        mat(path / "segmentation" / f"img_{image_id}.mat", {"segmentation": raw.astype(np.uint16)})
+        labels[image_id] = np.where(raw == 0, 255, raw - 1).astype(np.uint8)
     return labels
 
 
@@ -108,15 +112,15 @@ def siftflow(
     for name, ids in splits.items():
         write_list(path / f"{name}.txt", ids)
     labels = {}
-    for id in _ids(splits):
-        sem = regions(id, seed, _size(size, id), present)
-        geo = regions(id + "geo", seed, _size(size, id), range(4)).astype(np.int16)
+    for image_id in _ids(splits):
+        sem = regions(image_id, seed, _size(size, image_id), present)
+        geo = regions(image_id + "geo", seed, _size(size, image_id), range(4)).astype(np.int16)
         geo[geo == 0] = -1
-        jpeg(path / "Images" / SCENES / f"{id}.jpg", picture(id, seed, _size(size, id)))
+        jpeg(path / "Images" / SCENES / f"{image_id}.jpg", picture(image_id, seed, _size(size, image_id)))
         names = np.array(["awning", "balcony"], dtype=object)
-        mat(path / "SemanticLabels" / SCENES / f"{id}.mat", {"S": sem, "names": names})
-        mat(path / "GeoLabels" / SCENES / f"{id}.mat", {"S": geo, "names": names})
-        labels[id] = (
+        mat(path / "SemanticLabels" / SCENES / f"{image_id}.mat", {"S": sem, "names": names})
+        mat(path / "GeoLabels" / SCENES / f"{image_id}.mat", {"S": geo, "names": names})
+        labels[image_id] = (
             np.where(sem == 0, 255, sem.astype(int) - 1).astype(np.uint8),
             np.where(geo < 1, 255, geo - 1).astype(np.uint8),
         )
@@ -136,13 +140,15 @@ def context(path: Path, ids: Iterable[str], *, seed: int = 0, size: Size = (24, 
         (path / "59_labels.txt").write_text("".join(f"{i}: {name}\n" for i, name in enumerate(task, 1)) + "\n")
     numbers = [full.index(name) + 1 for name in task]
     labels = {}
-    for id in ids:
+    for image_id in ids:
         # Half of the values are the 59 classes; the others are from all 459, and most of them become background.
-        raw = np.array([*numbers, *range(1, 460, 8), 0])[regions(id, seed, _size(size, id), range(59 + 58 + 1))]
-        mat(path / "trainval" / f"{id}.mat", {"LabelMap": raw.astype(np.uint16)})
-        labels[id] = np.zeros(raw.shape, np.uint8)
+        raw = np.array([*numbers, *range(1, 460, 8), 0])[
+            regions(image_id, seed, _size(size, image_id), range(59 + 58 + 1))
+        ]
+        mat(path / "trainval" / f"{image_id}.mat", {"LabelMap": raw.astype(np.uint16)})
+        labels[image_id] = np.zeros(raw.shape, np.uint8)
         for k, number in enumerate(numbers, 1):
-            labels[id][raw == number] = k
+            labels[image_id][raw == number] = k
     return labels
 
 
@@ -163,20 +169,20 @@ def pack(folder: Path, archive: Path) -> Path:
 def write_list(path: Path, ids: Iterable[str]) -> None:
     """Write a split with one id per line."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{id}\n" for id in ids))
+    path.write_text("".join(f"{image_id}\n" for image_id in ids))
 
 
-def picture(id: str, seed: int, size: Size) -> UInt8:
+def picture(image_id: str, seed: int, size: Size) -> UInt8:
     """Return a smooth image with a little noise, (H, W, 3) uint8."""
-    rng = _rng(id, seed)
+    rng = _rng(image_id, seed)
     coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
     smooth = np.array(Image.fromarray(coarse).resize((size[1], size[0]), Image.Resampling.BICUBIC))
     return np.clip(smooth.astype(int) + rng.integers(-9, 10, (*size, 3)), 0, 255).astype(np.uint8)
 
 
-def regions(id: str, seed: int, size: Size, values: Sequence[int]) -> UInt8:
+def regions(image_id: str, seed: int, size: Size, values: Sequence[int]) -> UInt8:
     """Return a label map, (H, W) uint8: rectangles of some of the values on a background of the first value."""
-    rng = _rng(id + "label", seed)
+    rng = _rng(image_id + "label", seed)
     labels = np.full(size, values[0], np.uint8)
     for value in rng.choice(np.array(values), 6):
         top, left = (int(rng.integers(0, n - 4)) for n in size)
@@ -228,13 +234,13 @@ def _border(labels: UInt8, void: int = 255) -> UInt8:
 
 
 def _ids(splits: Mapping[str, Sequence[str]]) -> list[str]:
-    return list(dict.fromkeys(id for ids in splits.values() for id in ids))
+    return list(dict.fromkeys(image_id for ids in splits.values() for image_id in ids))
 
 
-def _size(size: Size, id: str) -> Size:
-    odd = zlib.crc32(id.encode())
+def _size(size: Size, image_id: str) -> Size:
+    odd = zlib.crc32(image_id.encode())
     return size[0] + 2 * (odd % 3), size[1] + 3 * (odd // 3 % 2)
 
 
-def _rng(id: str, seed: int) -> np.random.Generator:
-    return np.random.default_rng([seed, zlib.crc32(id.encode())])
+def _rng(image_id: str, seed: int) -> np.random.Generator:
+    return np.random.default_rng([seed, zlib.crc32(image_id.encode())])

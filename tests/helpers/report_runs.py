@@ -31,12 +31,12 @@ def run(root, ids=IDS, classes=None):
         folder = root / "predictions" / net
         folder.mkdir(parents=True)
         counts = np.zeros((21, 21), np.int64)
-        for number, id in enumerate(ids):
-            predicted = np.where(truth[id] == 255, 0, truth[id])
-            rows = int(wrong * truth[id].shape[0] * number / len(ids))
+        for number, image_id in enumerate(ids):
+            predicted = np.where(truth[image_id] == 255, 0, truth[image_id])
+            rows = int(wrong * truth[image_id].shape[0] * number / len(ids))
             predicted[:rows] = (predicted[:rows] + 1) % 21
-            palette.write_png(predicted, folder / f"{id}.png")
-            counts += score.confusion(truth[id], predicted, 21)
+            palette.write_png(predicted, folder / f"{image_id}.png")
+            counts += score.confusion(truth[image_id], predicted, 21)
         galleries[net] = Gallery(dataset, folder)
         measured = Measured.of("label", score.scores(counts), dataset.classes, [LOOSE, HELD])
         results.append(

@@ -47,7 +47,7 @@ def test_each_image_has_the_scores_of_its_own_pixels(run):
 def test_void_pixels_are_counted_apart(run):
     report, galleries = run
     net = report.nets[0]
-    void = sum(np.sum(galleries[net.net].truth("label", id) == 255) for id in report_runs.IDS)
+    void = sum(np.sum(galleries[net.net].truth("label", image_id) == 255) for image_id in report_runs.IDS)
     assert net.measured[0].void_pixels == void > 0
 
 

@@ -137,7 +137,7 @@ def test_the_confusion_matrix_has_every_count_and_its_rows_are_named(run):
     report, text = run
     counts = report.nets[0].measured[0].confusion
     matrix = text[text.index('<table class="matrix') :].partition("</table>")[0]
-    rows = re.findall(r'<tr data-total="(\d+)"[^>]*><th scope="row">([^<]+)</th>(.*?)</tr>', matrix, re.S)
+    rows = re.findall(r'<tr data-total="(\d+)"[^>]*><th scope="row">([^<]+)</th>(.*?)</tr>', matrix, re.DOTALL)
     assert [name for _, name, _ in rows] == list(class_names("voc"))
     for (total, _, row), line in zip(rows, counts, strict=True):
         assert int(total) == sum(line)

@@ -72,9 +72,9 @@ def test_what_was_not_printed_is_said(monkeypatch):
     assert tables._figure(row, "forward_ms", "{:g}") == "not recorded"
 
 
-@pytest.mark.parametrize("set", ["voc", "mini"])
-def test_tables_are_text_and_json(set):
-    table = tables.shapes(tables.of(set))
+@pytest.mark.parametrize("set_name", ["voc", "mini"])
+def test_tables_are_text_and_json(set_name):
+    table = tables.shapes(tables.of(set_name))
     text = tables.page([table])
     assert text.startswith("## Table 1: convolutions, parameters, receptive field, stride\n\n")
     assert all(row[0] in text for row in table.rows)

@@ -33,7 +33,7 @@ def text(runs):
 
 
 def charts(text):
-    found = re.findall(r'<script type="application/json">(.*?)</script>', text, re.S)
+    found = re.findall(r'<script type="application/json">(.*?)</script>', text, re.DOTALL)
     return [json.loads(each) for each in found]
 
 

@@ -16,8 +16,9 @@ import reproduction
 from tests.helpers.paths import ROOT
 
 PAGE = (ROOT / "docs/caffe_models.md").read_text()
-COMMANDS = [line for block in re.findall(r"^```sh\n(.*?)^```$", PAGE, re.M | re.S) for line in block.splitlines()]
-CODE = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
+BLOCKS = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
+CODE = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 SCRIPT = next(block for block in CODE if "import caffe" in block)
 
 

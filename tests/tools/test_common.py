@@ -135,10 +135,10 @@ def test_every_help_says_what_the_tool_does_by_examples_that_it_understands(path
     assert os.access(path, os.X_OK), "its examples can be typed"
     assert path.read_text().startswith("#!/usr/bin/env python3\n")
     assert doc in said
-    options = set(re.findall(r"^ +(?:(?:-\w)[^-]*, )?(--?[a-z][a-z-]*)", said, re.M)) | set(
-        re.findall(r"^ +(-\w)\b", said, re.M)
+    options = set(re.findall(r"^ +(?:(?:-\w)[^-]*, )?(--?[a-z][a-z-]*)", said, re.MULTILINE)) | set(
+        re.findall(r"^ +(-\w)\b", said, re.MULTILINE)
     )
-    examples = re.findall(rf"^ *tools/{path.name} *(.*)$", doc, re.M)
+    examples = re.findall(rf"^ *tools/{path.name} *(.*)$", doc, re.MULTILINE)
     assert examples
     for line in examples:
         example = re.split(r" {2,}", line)[0]  # what comes after is a remark

@@ -245,7 +245,7 @@ def test_wrong_usage_is_exit_code_2(args):
 def test_the_examples_of_the_help_are_in_the_help_and_parse():
     done = tool("--help")
     assert done.returncode == 0
-    examples = re.findall(r"^    tools/convert_caffemodel.py .*$", done.stdout, re.M)
+    examples = re.findall(r"^    tools/convert_caffemodel.py .*$", done.stdout, re.MULTILINE)
     assert len(examples) == 8
 
 

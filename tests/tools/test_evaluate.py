@@ -91,7 +91,10 @@ def test_it_prints_four_metrics_and_every_class(tool, root, tmp_path):
     assert [line.split()[0] for line in lines[-23:-2]] == list(datasets.class_names("voc"))
     assert lines[-1] == str(tmp_path / "reports/voc-fcn8s/index.html")
     assert err == "", "what is done in a second needs no bar"
-    assert sorted(path.name for path in (tmp_path / "png").iterdir()) == [*(f"{id}.png" for id in IDS), "state.json"]
+    assert sorted(path.name for path in (tmp_path / "png").iterdir()) == [
+        *(f"{image_id}.png" for image_id in IDS),
+        "state.json",
+    ]
 
 
 def test_pictures_that_are_drawn_are_not_to_be_fetched(tool, tmp_path):

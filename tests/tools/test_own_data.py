@@ -25,7 +25,7 @@ PAGE = (ROOT / "docs/own_data.md").read_text()
 
 def blocks(kind):
     """The code of the page, of one kind."""
-    return re.findall(rf"^```{kind}\n(.*?)^```$", PAGE, re.M | re.S)
+    return re.findall(rf"^```{kind}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_the_names_of_the_classes_may_lie_elsewhere(photos, monkeypatch, capsys)
 
 def test_the_other_commands_of_the_page_name_options_that_there_are():
     for block in blocks("console"):
-        for line in re.findall(r"^\$ (tools/.*)$", block, re.M):
+        for line in re.findall(r"^\$ (tools/.*)$", block, re.MULTILINE):
             name, *args = shlex.split(line)
             text = (ROOT / name).read_text() + (ROOT / "tools/common.py").read_text()
             assert all(f'"{arg}"' in text for arg in args if arg.startswith("--")), line

@@ -43,7 +43,9 @@ def test_a_page_of_scores_is_made_with_its_pictures(tool, tmp_path, monkeypatch)
     record.dump(report, tmp_path / "scores.json")
     # The published nets are scored on seg11valid.
     tree = galleries["voc-fcn8s"].dataset.tree
-    (tree / "ImageSets/Segmentation/seg11valid.txt").write_text("".join(f"{id}\n" for id in report_runs.IDS))
+    (tree / "ImageSets/Segmentation/seg11valid.txt").write_text(
+        "".join(f"{image_id}\n" for image_id in report_runs.IDS)
+    )
     code, out, err = tool(tmp_path, "--data", tmp_path, "-o", tmp_path / "anew.html")
     assert (code, out, err) == (0, f"{tmp_path}/anew.html\n", "")
     assert (tmp_path / "anew.html").read_text() == page.page(report, galleries)

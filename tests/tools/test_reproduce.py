@@ -31,11 +31,11 @@ MB = 1_000_000
 def count(labels, predictions, classes):
     """The confusion, counted here and not by the code under test: rows truth, columns prediction."""
     counts = np.zeros((classes, classes), np.int64)
-    for id, truth in labels.items():
+    for image_id, truth in labels.items():
         for row in range(truth.shape[0]):
             for column in range(truth.shape[1]):
                 if truth[row, column] != 255:
-                    counts[truth[row, column], predictions[id][row, column]] += 1
+                    counts[truth[row, column], predictions[image_id][row, column]] += 1
     return counts
 
 
@@ -132,8 +132,8 @@ def assert_measured(done, host, folder):
     (net,) = report["nets"]
     (measured,) = net["measured"]
     (predictions,) = (folder / "reports/voc/predictions").glob("voc-fcn8s-*")
-    predicted = {id: pixels(predictions / f"{id}.png") for id in IDS}
-    counts = count({id: host.labels["voc"][id] for id in IDS}, predicted, 21)
+    predicted = {image_id: pixels(predictions / f"{image_id}.png") for image_id in IDS}
+    counts = count({image_id: host.labels["voc"][image_id] for image_id in IDS}, predicted, 21)
     assert len(np.unique(np.concatenate([labels.ravel() for labels in predicted.values()]))) > 2
     np.testing.assert_array_equal(measured["confusion"], counts)
     for metric, value in metrics(counts).items():
@@ -217,8 +217,8 @@ def test_both_labellings_of_sift_flow_are_scored_from_its_zip(reproduce, host, t
     (net,) = scores(tmp_path, "siftflow")["nets"]
     (predictions,) = (tmp_path / "report/siftflow/predictions").iterdir()
     for i, (label, classes) in enumerate((("sem", 33), ("geo", 3))):
-        truth = {id: both[i] for id, both in host.labels["siftflow"].items()}
-        predicted = {id: pixels(predictions / label / f"{id}.png") for id in truth}
+        truth = {image_id: both[i] for image_id, both in host.labels["siftflow"].items()}
+        predicted = {image_id: pixels(predictions / label / f"{image_id}.png") for image_id in truth}
         np.testing.assert_array_equal(net["measured"][i]["confusion"], count(truth, predicted, classes))
         assert net["measured"][i]["label"] == label
 
@@ -231,7 +231,7 @@ def test_a_net_without_published_weights_is_listed_as_such(reproduce, host, tmp_
     assert f"nyud-fcn32s-color-d: not checked; {UNPUBLISHED}.\n" in said.out
     for net in (color, color_hha):
         (predictions,) = (tmp_path / "report/nyud/predictions").glob(f"{net['net']}-??????????")
-        predicted = {id: pixels(predictions / f"{id}.png") for id in host.labels["nyud"]}
+        predicted = {image_id: pixels(predictions / f"{image_id}.png") for image_id in host.labels["nyud"]}
         np.testing.assert_array_equal(net["measured"][0]["confusion"], count(host.labels["nyud"], predicted, 40))
 
 
@@ -315,7 +315,7 @@ def test_a_limit_scores_the_first_images_and_compares_nothing(reproduce, host, t
     assert "voc-fcn8s: not checked; only 2 of 3 images were scored.\n" in said.out
     report = scores(tmp_path, "voc")
     assert report["limit"] == 2
-    truth = [host.labels["voc"][id] for id in IDS[:2]]
+    truth = [host.labels["voc"][image_id] for image_id in IDS[:2]]
     assert np.sum(report["nets"][0]["measured"][0]["confusion"]) == sum((labels != 255).sum() for labels in truth)
     assert reproduce("voc", "--nets", "voc-fcn8s", "--limit", "3")[0] == 1, "all three are the whole split"
     assert scores(tmp_path, "voc")["limit"] is None

@@ -76,15 +76,15 @@ def write(tree: Path, count: int, classes: int) -> list[str]:
     for part in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (tree / part).mkdir(parents=True, exist_ok=True)
     ids = [f"2011_{number:06d}" for number in range(count)]
-    for id in ids:
+    for image_id in ids:
         size = _size(rng)
         coarse = rng.integers(0, 256, (8, 8, 3)).astype(np.uint8)
         picture = Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC)
-        picture.save(tree / "JPEGImages" / f"{id}.jpg", quality=90)
+        picture.save(tree / "JPEGImages" / f"{image_id}.jpg", quality=90)
         regions = rng.choice(np.array([0, 0, 0, 1, classes - 1, 255], np.uint8), (6, 6))
         labels = Image.fromarray(regions).resize(size[::-1], Image.Resampling.NEAREST)
-        palette.write_png(np.asarray(labels), tree / "SegmentationClass" / f"{id}.png")
-    (tree / "ImageSets" / "Segmentation" / "val.txt").write_text("".join(f"{id}\n" for id in ids))
+        palette.write_png(np.asarray(labels), tree / "SegmentationClass" / f"{image_id}.png")
+    (tree / "ImageSets" / "Segmentation" / "val.txt").write_text("".join(f"{image_id}\n" for image_id in ids))
     (tree / "classes.txt").write_text("".join(f"class{number}\n" for number in range(classes)))
     return ids
 

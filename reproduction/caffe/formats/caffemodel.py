@@ -107,8 +107,7 @@ def write(message: Message, file: BinaryIO) -> None:
     pieces: list[Piece] = []
     _encode(message, pieces)
     for piece in pieces:
-        for block in _blocks(piece):
-            file.write(block)
+        file.writelines(_blocks(piece))
 
 
 def _read(data: Buffer, message: type[M], path: StrPath) -> M:

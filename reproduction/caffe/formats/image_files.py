@@ -44,7 +44,7 @@ _UPRIGHT: dict[int, Callable[[Array], Array]] = {
     5: lambda pixels: pixels.swapaxes(0, 1),
     6: lambda pixels: np.rot90(pixels, -1),
     7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
-    8: lambda pixels: np.rot90(pixels),
+    8: np.rot90,
 }
 
 # Warning filters are global to the process, so only one thread at a time may change and restore them.
@@ -58,7 +58,7 @@ def set_max_pixels(pixels: int) -> None:
     Reading an image takes up to 16 bytes of memory per pixel. If Pillow's limit, ``PIL.Image.MAX_IMAGE_PIXELS``, is
     lower, it is raised.
     """
-    global _max_pixels
+    global _max_pixels  # noqa: PLW0603 - a limit of the process, as Pillow's own
     _max_pixels = pixels
     if Image.MAX_IMAGE_PIXELS is not None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, pixels)

@@ -47,13 +47,13 @@ class Call:
 class Persistent:
     """A persistent ID, the reference to an object outside the pickle, such as a storage of torch."""
 
-    __slots__ = ("id",)
+    __slots__ = ("key",)
 
-    def __init__(self, id: Any):
-        self.id = id
+    def __init__(self, key: Any):
+        self.key = key
 
 
-class Damaged(Exception):
+class DamagedError(Exception):
     """The error for bytes that are not a pickle, or for one that takes too much time or memory.
 
     The message is a phrase that describes the problem.
@@ -92,7 +92,7 @@ class Unpickler:
         Tuples, lists, dicts and scalars are Python objects; everything else is a placeholder.
 
         Raises:
-            Damaged: If the bytes are not a pickle, or it takes too many instructions or too much memory.
+            DamagedError: If the bytes are not a pickle, or it takes too many instructions or too much memory.
         """
         try:
             for _ in range(_MAX_STEPS):
@@ -102,12 +102,12 @@ class Unpickler:
                     return self.stack.pop()
                 step = _STEPS.get(code)
                 if step is None:
-                    raise Damaged(f"byte {self.at - 1} of the pickle is no instruction")
+                    raise DamagedError(f"byte {self.at - 1} of the pickle is no instruction")
                 step(self)
         except (IndexError, KeyError, TypeError, ValueError, struct.error) as error:
             # Each of these means that the pickle reads past the end of its bytes, its stack or its memo.
-            raise Damaged(f"the pickle is damaged at byte {self.at}") from error
-        raise Damaged(f"the pickle has more than {_MAX_STEPS} instructions")
+            raise DamagedError(f"the pickle is damaged at byte {self.at}") from error
+        raise DamagedError(f"the pickle has more than {_MAX_STEPS} instructions")
 
     def push(self, value: Any, cost: int = 0) -> None:
         """Push a value on the stack, and add its estimated memory."""
@@ -118,12 +118,12 @@ class Unpickler:
         """Add ``cost`` to the estimated memory; raise an error if it is too much for the file's size."""
         self.room -= cost
         if self.room < 0:
-            raise Damaged("the pickle makes more objects than its size allows")
+            raise DamagedError("the pickle makes more objects than its size allows")
 
     def take(self, size: int) -> memoryview:
         """Return the next ``size`` bytes, and advance."""
         if size > len(self.data) - self.at:
-            raise Damaged("the pickle is cut off")
+            raise DamagedError("the pickle is cut off")
         self.at += size
         return self.data[self.at - size : self.at]
 
@@ -142,7 +142,7 @@ class Unpickler:
         """Pop the values above the last mark, and return them."""
         mark = self.marks.pop()
         if mark > len(self.stack):
-            raise Damaged("the pickle's marks are out of order")
+            raise DamagedError("the pickle's marks are out of order")
         values = self.stack[mark:]
         del self.stack[mark:]
         return values
@@ -161,7 +161,7 @@ class Unpickler:
         """Push an integer; its size in bytes precedes it as a number of the format ``form``."""
         size = self.number(form)
         if size > _LONG_BYTES:  # hashing a long integer takes time, on each use as a key
-            raise Damaged(f"the pickle has an integer of {size} bytes")
+            raise DamagedError(f"the pickle has an integer of {size} bytes")
         self.push(int.from_bytes(self.take(size), "little", signed=True), _COST + size)
 
     def tuple(self, values: list[Any]) -> None:
@@ -171,7 +171,7 @@ class Unpickler:
     def last(self, count: int) -> list[Any]:
         """Pop the last ``count`` values of the stack, and return them in order."""
         if count > len(self.stack):
-            raise Damaged("the pickle takes more values than it has")
+            raise DamagedError("the pickle takes more values than it has")
         values = self.stack[-count:]
         del self.stack[-count:]
         return values
@@ -183,20 +183,20 @@ class Unpickler:
             self.spend(10 * len(values))
             target.extend(values)
         elif not isinstance(target, Call):
-            raise Damaged("the pickle appends to what is no list")
+            raise DamagedError("the pickle appends to what is no list")
 
     def update(self, values: list[Any]) -> None:
         """Set alternating keys and values in the dict on top of the stack; a placeholder ignores them."""
         target = self.stack[-1]
         if len(values) % 2:
-            raise Damaged("the pickle sets a key without a value")
+            raise DamagedError("the pickle sets a key without a value")
         if isinstance(target, dict):
             self.spend(_COST * len(values) // 2)
             for key, value in zip(values[::2], values[1::2], strict=True):
                 # Hashing deeply nested tuples can overflow Python's stack, so any other key is replaced by an object.
                 target[key if isinstance(key, _KEYS) else object()] = value
         elif not isinstance(target, Call):
-            raise Damaged("the pickle sets items of what is no dict")
+            raise DamagedError("the pickle sets items of what is no dict")
 
     def call(self, function: Any, args: Any) -> None:
         """Push the result of a call: a dict for the dict types of ``collections``, else a placeholder."""
@@ -215,17 +215,17 @@ class Unpickler:
         """Drop the state of an object, since placeholders have no attributes."""
         del self.stack[-1]
         if not self.stack:
-            raise Damaged("the pickle sets attributes of nothing")
+            raise DamagedError("the pickle sets attributes of nothing")
 
     def find(self, module: Any, name: Any) -> None:
         """Push a placeholder for an import."""
         if not (isinstance(module, str) and isinstance(name, str)):
-            raise Damaged("the pickle imports what has no name")
+            raise DamagedError("the pickle imports what has no name")
         self.push(Global(f"{module}.{name}"), _COST + 4 * (len(module) + len(name)))
 
-    def refer(self, id: Any) -> None:
+    def refer(self, key: Any) -> None:
         """Push a placeholder for an object outside the pickle, and record it in ``persistent``."""
-        found = Persistent(id)
+        found = Persistent(key)
         self.persistent.append(found)
         self.push(found, _COST)
 

@@ -39,7 +39,7 @@ class Kind:
     dtype: np.dtype[Any] | None = None
 
 
-class _Misfit(Exception):
+class _MisfitError(Exception):
     """The internal error for a value of the wrong type; ``Field`` converts it to an error that names the field."""
 
     def __init__(self, value: object, want: str, remedy: str = ""):
@@ -50,7 +50,7 @@ class _Misfit(Exception):
 def _integer(low: int, high: int) -> Callable[[Any], int]:
     def check(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
-            raise _Misfit(value, f"an integer from {low} to {high}")
+            raise _MisfitError(value, f"an integer from {low} to {high}")
         return int(value)
 
     return check
@@ -58,7 +58,7 @@ def _integer(low: int, high: int) -> Callable[[Any], int]:
 
 def _real(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise _Misfit(value, "a number")
+        raise _MisfitError(value, "a number")
     try:
         return float(value)
     except OverflowError:  # an integer beyond double precision
@@ -77,7 +77,7 @@ def _single(value: Any) -> float:
 def _instance(want: str, *types: type) -> Callable[[Any], Any]:
     def check(value: Any) -> Any:
         if not isinstance(value, types):
-            raise _Misfit(value, want)
+            raise _MisfitError(value, want)
         return types[0](value)
 
     return check
@@ -167,7 +167,7 @@ class Field(Generic[T]):
             if self.kind is not None:
                 return self.kind.check(value)
             return self._check_enum(value) if self.enum is not None else self._check_message(value)
-        except _Misfit as misfit:
+        except _MisfitError as misfit:
             raise self.error(misfit.got, misfit.want, misfit.remedy) from None
 
     def error(self, got: str, want: str, remedy: str = "") -> ReproductionError:
@@ -183,14 +183,14 @@ class Field(Generic[T]):
             names = list(self.enum.__members__)
             want = f"one of {', '.join(names)}" if len(names) < 10 else f"a name of {self.enum.__name__}"
             near = did_you_mean if len(names) < 10 else misspelt
-            raise _Misfit(value, want, near(value, names) if isinstance(value, str) else "") from None
+            raise _MisfitError(value, want, near(value, names) if isinstance(value, str) else "") from None
 
     def _check_message(self, value: Any) -> Message:
         assert self.message is not None
         if isinstance(value, dict):
             value = self.message(**value)
         if not isinstance(value, self.message):
-            raise _Misfit(value, f"a {self.message.__name__}")
+            raise _MisfitError(value, f"a {self.message.__name__}")
         value.present = True
         return value
 
@@ -338,12 +338,11 @@ class Message(metaclass=_Closed):
         twin.present, twin.line, twin.unknown = self.present, self.line, self.unknown
         for field, value in self.set_fields():
             if field.message and field.repeated:
-                value = MessageList(field.message, [item.copy() for item in value])
+                twin.values[field.name] = MessageList(field.message, [item.copy() for item in value])
             elif field.message:
-                value = value.copy()
-            elif field.repeated and not field.array:
-                value = list(value)
-            twin.values[field.name] = value
+                twin.values[field.name] = value.copy()
+            else:
+                twin.values[field.name] = list(value) if field.repeated and not field.array else value
         return twin
 
     def __eq__(self, other: object) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 import signal
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Self
 
 
 class Action(enum.IntEnum):
@@ -35,7 +35,7 @@ class Signals:
         self._before: dict[signal.Signals, Any] = {}
         self._asked: set[signal.Signals] = set()
 
-    def __enter__(self) -> Signals:
+    def __enter__(self) -> Self:
         self._before = {number: signal.signal(number, self._take) for number in self._asks}
         return self
 

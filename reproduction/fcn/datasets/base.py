@@ -90,7 +90,7 @@ class Dataset(Sequence[Sample]):
         return class_names(next(iter(self.label_lists.values())))
 
     @abstractmethod
-    def file(self, kind: str, id: str) -> Path:
+    def file(self, kind: str, image_id: str) -> Path:
         """Return the path of one kind of data of a sample."""
 
     @abstractmethod
@@ -117,11 +117,11 @@ class Dataset(Sequence[Sample]):
         """
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        id = self.ids[operator.index(index)]
+        image_id = self.ids[operator.index(index)]
         sample: Sample = {}
         first: tuple[Path, tuple[int, ...]] | None = None
         for top, kind in self.tops.items():
-            path = self.file(kind, id)
+            path = self.file(kind, image_id)
             try:
                 sample[top] = self.read(kind, path)
             except DataError as error:
@@ -138,7 +138,7 @@ class Dataset(Sequence[Sample]):
         Args:
             limit: Check only the first ``limit`` samples; None for all.
         """
-        files = [self.file(kind, id) for id in self.ids[:limit] for kind in self.tops.values()]
+        files = [self.file(kind, image_id) for image_id in self.ids[:limit] for kind in self.tops.values()]
         # List each folder once instead of testing each file.
         present = {folder: _names(folder) for folder in {path.parent for path in files}}
         return [path for path in files if path.name not in present[path.parent]]
@@ -146,7 +146,7 @@ class Dataset(Sequence[Sample]):
     def overlap(self) -> list[str] | None:
         """Return the ids that the published nets were trained on, or None if that is not known."""
         trained = self.training_ids()
-        return None if trained is None else [id for id in self.ids if id in trained]
+        return None if trained is None else [image_id for image_id in self.ids if image_id in trained]
 
     def order(self) -> Iterator[int]:
         """Yield the sample indices endlessly, in the order in which the published data layer reads them.

@@ -166,14 +166,16 @@ def read_list(path: StrPath) -> list[str]:
         raise DataError("the split is not a text file", path=path, want="one id a line") from None
     seen: dict[str, int] = {}
     for number, line in enumerate(lines if len(data) <= _SPLIT_BYTES else ["<more>"], 1):
-        id = line.strip()
-        if id in seen:
-            raise DataError(f"id {id!r} is there twice, on lines {seen[id]} and {number}", path=path)
+        image_id = line.strip()
+        if image_id in seen:
+            raise DataError(f"id {image_id!r} is there twice, on lines {seen[image_id]} and {number}", path=path)
         # Ids become names of files, some of which are written: they must not point outside their folder.
-        if id and (not set(id).isdisjoint(' \t/\\:<>"|?*\0') or id.startswith(".") or len(id) > 200):
-            raise DataError(f"line {number} is not an id", path=path, got=repr(id[:60]), want="one id a line")
-        if id:
-            seen[id] = number
+        if image_id and (
+            not set(image_id).isdisjoint(' \t/\\:<>"|?*\0') or image_id.startswith(".") or len(image_id) > 200
+        ):
+            raise DataError(f"line {number} is not an id", path=path, got=repr(image_id[:60]), want="one id a line")
+        if image_id:
+            seen[image_id] = number
     if not seen:
         raise DataError("the split is empty", path=path, want="one id a line")
     return list(seen)

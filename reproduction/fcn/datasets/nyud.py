@@ -56,9 +56,9 @@ class NYUD(Dataset):
         self.tree = layouts.find(("nyud",), root, folder)
         self.ids = self._list(split)
 
-    def file(self, kind: str, id: str) -> Path:
+    def file(self, kind: str, image_id: str) -> Path:
         """Return the path of an image, a depth map or a label map."""
-        return self.tree / _FILES[kind].format(id)
+        return self.tree / _FILES[kind].format(image_id)
 
     def read(self, kind: str, path: Path) -> Array:
         """Read an image, a depth map or a label map."""

@@ -76,11 +76,11 @@ class PASCALContext(Dataset):
         full = _names(self.tree / "labels.txt", class_names("pascalcontext-459"))
         self._task_label = _mapping(full, task, self.tree / "labels.txt")
 
-    def file(self, kind: str, id: str) -> Path:
+    def file(self, kind: str, image_id: str) -> Path:
         """Return the path of an image or a label map."""
         if kind == "data":
-            return self.images / "JPEGImages" / f"{id}.jpg"
-        return self.tree / "trainval" / f"{id}.mat"
+            return self.images / "JPEGImages" / f"{image_id}.jpg"
+        return self.tree / "trainval" / f"{image_id}.mat"
 
     def read(self, kind: str, path: Path) -> Array:
         """Read an image or a label map."""

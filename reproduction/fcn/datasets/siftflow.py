@@ -46,10 +46,10 @@ class SIFTFlow(Dataset):
         self.tree = layouts.find(("siftflow",), root, folder)
         self.ids = self._list(split)
 
-    def file(self, kind: str, id: str) -> Path:
+    def file(self, kind: str, image_id: str) -> Path:
         """Return the path of an image or a label map."""
         folder, ending = _FILES[kind]
-        return self.tree / folder / _SCENES / f"{id}.{ending}"
+        return self.tree / folder / _SCENES / f"{image_id}.{ending}"
 
     def read(self, kind: str, path: Path) -> Array:
         """Read an image or one of its label maps."""

@@ -107,11 +107,11 @@ class VOC(_VOCClasses):
         ]
         self.ids = layouts.split_ids(split, files, self._seg11valid() if split == "seg11valid" else None)
 
-    def file(self, kind: str, id: str) -> Path:
+    def file(self, kind: str, image_id: str) -> Path:
         """Return the path of an image or a label map."""
         if kind == "data":
-            return self.tree / "JPEGImages" / f"{id}.jpg"
-        return self.tree / "SegmentationClass" / f"{id}.png"
+            return self.tree / "JPEGImages" / f"{image_id}.jpg"
+        return self.tree / "SegmentationClass" / f"{image_id}.png"
 
     def overlap(self) -> list[str] | None:
         """Return the ids that are in SBD's train split; none for ``seg11valid``, by definition, if SBD is not found."""
@@ -124,7 +124,7 @@ class VOC(_VOCClasses):
         trained = self.training_ids()
         if trained is None or year is None or not (listed := year / lists / "val.txt").is_file():
             return None
-        return [id for id in layouts.read_list(listed) if id not in trained]
+        return [image_id for image_id in layouts.read_list(listed) if image_id not in trained]
 
 
 class VOC2011(VOC):
@@ -174,11 +174,11 @@ class SBD(_VOCClasses):
         self._take_classes()
         self.ids = layouts.split_ids(split, [self.tree / f"{split}.txt"])
 
-    def file(self, kind: str, id: str) -> Path:
+    def file(self, kind: str, image_id: str) -> Path:
         """Return the path of an image or a label map."""
         if kind == "data":
-            return self.tree / "img" / f"{id}.jpg"
-        converted = self.tree / "cls" / f"{id}.png"
+            return self.tree / "img" / f"{image_id}.jpg"
+        converted = self.tree / "cls" / f"{image_id}.png"
         original = converted.with_suffix(".mat")
         return converted if converted.is_file() and not original.is_file() else original
 

@@ -73,11 +73,11 @@ class Provided:
     checked: str
 
 
-class _GivenUp(Exception):
+class _SourceError(Exception):
     """Raised when a source does not have the file; another source may."""
 
 
-class _Dropped(Exception):
+class _TransferError(Exception):
     """Raised when a source stops before the end; another attempt may succeed."""
 
 
@@ -178,7 +178,7 @@ def _fetch(
         for source in sources(entry, mirror):
             try:
                 return target, _from(source, part, progress, patience)
-            except _GivenUp as error:
+            except _SourceError as error:
                 problems.append(f"{source}: {error}")
     raise entry.error(
         f"it cannot be fetched; {'; '.join(problems)}",
@@ -201,7 +201,7 @@ def _from(source: str | Path, part: Part, progress: Progress | None, patience: P
             part.clear()
             # A resumed download may mix two versions of the file: try once more from the start.
             if not resumed:
-                raise _GivenUp(_what(error)) from None
+                raise _SourceError(_what(error)) from None
         else:
             part.finish()
             return _recorded(part.entry, part.target, checked)
@@ -250,9 +250,9 @@ def _copy(source: Path, part: Part, progress: Progress | None) -> None:
     try:
         file = files.open_regular(source)
     except FileNotFoundError:
-        raise _GivenUp("no such file") from None
+        raise _SourceError("no such file") from None
     except DataError as error:
-        raise _GivenUp(error.problem) from None
+        raise _SourceError(error.problem) from None
     with file:
         total = os.fstat(file.fileno()).st_size
         _fits(part.entry, total)
@@ -271,10 +271,10 @@ def _download(url: str, part: Part, progress: Progress | None, patience: Patienc
         before = part.size()
         try:
             return _attempt(url, part, progress, patience.timeout_s)
-        except _Dropped as error:
+        except _TransferError as error:
             failures = 1 if part.size() - before >= patience.worth_bytes else failures + 1
             if failures >= patience.tries:
-                raise _GivenUp(f"{error}, {failures} times") from None
+                raise _SourceError(f"{error}, {failures} times") from None
             patience.sleep(patience.delay_s * 2 ** (failures - 1))
 
 
@@ -292,17 +292,17 @@ def _attempt(url: str, part: Part, progress: Progress | None, timeout_s: float) 
         part.need(total)
         for block in _blocks(response, part, total, timeout_s):
             if part.size() == 0 and local_files.looks_like_html(block):
-                raise _GivenUp(_PAGE)
+                raise _SourceError(_PAGE)
             if part.size() + len(block) > (total or entry.max_bytes):
                 part.clear()
-                raise _GivenUp(f"it sends more than {total or entry.max_bytes:,} bytes")
+                raise _SourceError(f"it sends more than {total or entry.max_bytes:,} bytes")
             part.write(block, total)
             if progress:
                 progress(part.size(), total)
 
 
 def _open(request: Request, part: Part, timeout_s: float) -> web.Response:
-    """Send a request; convert errors to ``_Dropped`` (try again) or ``_GivenUp`` (try the next source)."""
+    """Send a request; convert errors to ``_TransferError`` (try again) or ``_SourceError`` (try the next source)."""
     try:
         response: web.Response = web.opener().open(request, timeout=timeout_s)
     except urllib.error.HTTPError as error:
@@ -310,18 +310,18 @@ def _open(request: Request, part: Part, timeout_s: float) -> web.Response:
         answer = f"the server answered {error.code} {(error.msg or '').partition(chr(10))[0]}".rstrip()
         if error.code == 416 and part.size():  # the partial file is longer than the file
             part.clear()
-            raise _Dropped(answer) from None
-        raise _Dropped(answer) if error.code in _PASSING else _GivenUp(answer) from None
+            raise _TransferError(answer) from None
+        raise _TransferError(answer) if error.code in _PASSING else _SourceError(answer) from None
     except web.RefusedRedirectError as error:
-        raise _GivenUp(str(error)) from None
+        raise _SourceError(str(error)) from None
     except urllib.error.URLError as error:  # no such host, connection refused, invalid certificate
         cause = error.reason
         text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
-        raise _GivenUp(f"the server cannot be reached ({text.lower()})") from None
+        raise _SourceError(f"the server cannot be reached ({text.lower()})") from None
     except OSError as error:
-        raise _Dropped(f"the connection broke ({_reason(error)})") from None
+        raise _TransferError(f"the connection broke ({_reason(error)})") from None
     except (http.client.HTTPException, ValueError) as error:
-        raise _GivenUp(f"the server does not speak HTTP ({type(error).__name__})") from None
+        raise _SourceError(f"the server does not speak HTTP ({type(error).__name__})") from None
     return response
 
 
@@ -334,17 +334,17 @@ def _begin(response: web.Response, url: str, part: Part) -> int | None:
     encoding = response.headers.get("Content-Encoding", "").strip().lower()
     # Some servers send a .gz file unchanged but declare its own compression as Content-Encoding.
     if encoding not in ("", "identity") and not part.entry.file_name.endswith((".gz", ".tgz")):
-        raise _GivenUp(f"it sends the file in an encoding that was not asked for ({encoding[:40]!r})")
+        raise _SourceError(f"it sends the file in an encoding that was not asked for ({encoding[:40]!r})")
     if response.headers.get_content_type() == "text/html":
-        raise _GivenUp(_PAGE)
+        raise _SourceError(_PAGE)
     if response.status == 206:
         span, _, size = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
         if span.partition("-")[0] != str(part.size()) or not _NUMBER.fullmatch(size):
             part.clear()
-            raise _Dropped(f"it sends another part than was asked for ({span[:40]!r})")
+            raise _TransferError(f"it sends another part than was asked for ({span[:40]!r})")
         if _has_changed(response, url, part, int(size)):
             part.clear()
-            raise _Dropped("the file changed at the server while it was fetched")
+            raise _TransferError("the file changed at the server while it was fetched")
         _fits(part.entry, int(size))
         return int(size)
     length = response.headers.get("Content-Length", "")
@@ -375,7 +375,7 @@ def _has_changed(response: web.Response, url: str, part: Part, size: int) -> boo
 
 def _fits(entry: Entry, size: int) -> None:
     if not entry.min_bytes <= size <= entry.max_bytes:
-        raise _GivenUp(f"its size is another; got {size:,} bytes, want {local_files.size_text(entry)}")
+        raise _SourceError(f"its size is another; got {size:,} bytes, want {local_files.size_text(entry)}")
 
 
 def _blocks(response: web.Response, part: Part, total: int | None, timeout_s: float) -> Iterator[bytes]:
@@ -384,15 +384,15 @@ def _blocks(response: web.Response, part: Part, total: int | None, timeout_s: fl
     while total is None or part.size() < total:
         if (now := time.monotonic()) - since > timeout_s:
             if part.size() - had < _LEAST:
-                raise _Dropped(f"it sends less than {_LEAST:,} bytes in {timeout_s:g} s")
+                raise _TransferError(f"it sends less than {_LEAST:,} bytes in {timeout_s:g} s")
             had, since = part.size(), now
         try:
             block = response.block(CHUNK)
         except (OSError, http.client.HTTPException) as error:
             reason = _reason(error) if isinstance(error, OSError) else type(error).__name__
-            raise _Dropped(f"the connection broke at {part.size():,} bytes ({reason})") from None
+            raise _TransferError(f"the connection broke at {part.size():,} bytes ({reason})") from None
         if not block:
             if total is not None:
-                raise _Dropped(f"the connection ended at {part.size():,} of {total:,} bytes")
+                raise _TransferError(f"the connection ended at {part.size():,} of {total:,} bytes")
             return
         yield block

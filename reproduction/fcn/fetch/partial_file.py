@@ -8,7 +8,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Annotated
+from typing import IO, Annotated, Self
 
 from reproduction.caffe import locks
 from reproduction.caffe.errors import DataError, cannot_write
@@ -56,7 +56,7 @@ class Part:
         self._file: IO[bytes]
         self._stack: contextlib.ExitStack
 
-    def __enter__(self) -> Part:
+    def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             # Lock a separate file: another process may rename the partial file before this one locks it.
             lock = locks.hidden(self.target, "lock")

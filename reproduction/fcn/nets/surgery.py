@@ -65,9 +65,12 @@ class TransplantReport:
 
     def __str__(self) -> str:
         parts = [f"{len(self.copied)} layers copied"]
-        for word in ("coerced", "dropped", "untouched"):
-            if items := getattr(self, word):
-                parts.append(f"{word}: {', '.join(map(str, items))}")
+        lists: dict[str, Sequence[object]] = {
+            "coerced": self.coerced,
+            "dropped": self.dropped,
+            "untouched": self.untouched,
+        }
+        parts += [f"{word}: {', '.join(map(str, items))}" for word, items in lists.items() if items]
         return "; ".join(parts)
 
 
@@ -273,9 +276,8 @@ class InitReport:
 
     def __str__(self) -> str:
         parts = [f"{name}: {report}" for name, report in self.transplants.items()]
-        for word in ("widened", "interpolated", "fresh"):
-            if names := getattr(self, word):
-                parts.append(f"{word}: {', '.join(names)}")
+        lists = {"widened": self.widened, "interpolated": self.interpolated, "fresh": self.fresh}
+        parts += [f"{word}: {', '.join(names)}" for word, names in lists.items() if names]
         return "\n".join(parts)
 
 

@@ -187,7 +187,7 @@ def score(plan: Plan, row: Published, dataset: Dataset, watch: Watch) -> Result:
 
 def split_sha1(ids: Sequence[str]) -> str:
     """Return the SHA-1 of a split's ids, each followed by a newline, as ``sha1sum`` computes it for the list file."""
-    return hashlib.sha1("".join(f"{id}\n" for id in ids).encode(), usedforsecurity=False).hexdigest()
+    return hashlib.sha1("".join(f"{image_id}\n" for image_id in ids).encode(), usedforsecurity=False).hexdigest()
 
 
 @dataclass

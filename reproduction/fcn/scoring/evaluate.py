@@ -101,10 +101,10 @@ def evaluate(
             progress(done.samples, len(share), 0.0)
         try:
             with contextlib.closing(_ahead(dataset, share[done.samples :])) as samples:
-                for id, sample in samples:
-                    predictions = _predict(net, sample, blobs, device, dataset, id)
+                for image_id, sample in samples:
+                    predictions = _predict(net, sample, blobs, device, dataset, image_id)
                     for top, folder in folders.items():
-                        palette.write_png(predictions[top], folder / f"{id}.png")
+                        palette.write_png(predictions[top], folder / f"{image_id}.png")
                     done = done.plus(_count(dataset, sample, predictions))
                     if run and time.monotonic() - saved > _SAVE_SECONDS:
                         run.save(done)
@@ -180,7 +180,7 @@ def _folders(dataset: Dataset, out_dir: StrPath | None, scored: range) -> dict[s
     for folder in folders.values():
         folder.mkdir(parents=True, exist_ok=True)
         ids = [dataset.ids[i] for i in scored]
-        lost = [id for id in ids if not (folder / f"{id}.png").is_file()]
+        lost = [image_id for image_id in ids if not (folder / f"{image_id}.png").is_file()]
         if lost:
             raise DataError(
                 f"the run goes on after {len(ids)} images, but {len(lost)} of their predictions are not here, the first"
@@ -206,7 +206,7 @@ def _ahead(dataset: Dataset, wanted: range) -> Generator[tuple[str, Sample], Non
 
 
 def _predict(
-    net: Scorer, sample: Sample, blobs: Mapping[str, str], device: str | torch.device, dataset: Dataset, id: str
+    net: Scorer, sample: Sample, blobs: Mapping[str, str], device: str | torch.device, dataset: Dataset, image_id: str
 ) -> dict[str, UInt8]:
     """Return the most likely classes of each label top, (H, W) uint8."""
     inputs = {top: torch.from_numpy(array)[None].to(device) for top, array in sample.items() if top not in blobs}
@@ -216,17 +216,21 @@ def _predict(
         except RuntimeError as error:  # only CUDA has a special exception for running out of memory
             if "alloc" not in str(error) and "memory" not in str(error):
                 raise
-            raise NetError(f"image {id!r} does not fit in the memory of {device}", remedy="Free some of it.") from None
+            raise NetError(
+                f"image {image_id!r} does not fit in the memory of {device}", remedy="Free some of it."
+            ) from None
         predictions = {}
         for top, blob in blobs.items():
             want = (1, len(dataset.label_classes[top]), *sample[top].shape[1:])
             if tuple(result[blob].shape) != want:
                 got = tuple(result[blob].shape)
-                raise NetError(f"blob {blob!r} does not fit the labels of image {id!r}", got=got, want=want)
+                raise NetError(f"blob {blob!r} does not fit the labels of image {image_id!r}", got=got, want=want)
             # As in NumPy, max returns the first of equal maxima, and NaN if there is one.
             highest, classes = result[blob][0].max(dim=0)
             if highest.isnan().any():
-                raise NetError(f"blob {blob!r} is not a number (NaN) for image {id!r}", remedy="Check the weights.")
+                raise NetError(
+                    f"blob {blob!r} is not a number (NaN) for image {image_id!r}", remedy="Check the weights."
+                )
             predictions[top] = classes.to(torch.uint8).cpu().numpy()
     return predictions
 

@@ -104,12 +104,12 @@ def upper_bounds(
     names, kind = dataset.label_classes[top], dataset.tops[top]
     counts = {(way, factor): np.zeros((len(names), len(names)), np.int64) for way in WAYS for factor in factors}
     ids = dataset.ids[:limit]
-    for number, id in enumerate(ids, 1):
-        labels = dataset.read(kind, dataset.file(kind, id))[0]
+    for number, image_id in enumerate(ids, 1):
+        labels = dataset.read(kind, dataset.file(kind, image_id))[0]
         if (labels != VOID).any():
             filled = without_void(labels)
-            for (way, factor), counted in counts.items():
-                counted += score.confusion(labels, coarsen(filled, factor, way), len(names))
+            for way, factor in counts:
+                counts[way, factor] += score.confusion(labels, coarsen(filled, factor, way), len(names))
         if progress:
             progress(number, len(ids))
     try:

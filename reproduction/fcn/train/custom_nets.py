@@ -94,7 +94,7 @@ def data(root: StrPath, classes: StrPath | None = None, palette: StrPath | None 
     if len(names) < 2:
         raise DataError("one class is nothing to tell apart", path=root, got=names[0], want="two classes or more")
     ids = files.ids("train")
-    learnt = [files.images[id] for id in ids if id in files.images]
+    learnt = [files.images[image_id] for image_id in ids if image_id in files.images]
     if not learnt:
         raise DataError("none of the pictures to learn from is there", path=root)
     sizes = [_size(path) for path in learnt]

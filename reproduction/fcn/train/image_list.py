@@ -6,6 +6,7 @@ training reads the same images as an uninterrupted one.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ class ImageList:
 
     def __len__(self) -> int:
         """Return the number of batches per epoch, rounded up; the last batch is filled from the next epoch."""
-        return -(-len(self.images) // self.batch_size)
+        return math.ceil(len(self.images) / self.batch_size)
 
     def __call__(self, draw: int) -> dict[str, Float32]:
         """Load a batch.

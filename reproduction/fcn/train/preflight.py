@@ -199,7 +199,7 @@ def overlap(train: Dataset, validation: Dataset) -> list[ReproductionError]:
     """Check that no validation image is a training image; return an error with the number of those that are."""
     if not (both := set(train.ids).intersection(validation.ids)):
         return []
-    first = next(id for id in validation.ids if id in both)
+    first = next(image_id for image_id in validation.ids if image_id in both)
     return [
         DataError(
             f"{len(both)} of {len(validation)} pictures to validate on are learnt from, the first is {first!r}",

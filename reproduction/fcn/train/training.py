@@ -332,11 +332,11 @@ def _learn(run: _Run, log: Log) -> bool:
                     saved = event.iteration
                     _forget(run)
             if solver.stopped:
-                raise _Stopped
+                raise _StopTraining
             if stop == stage.iterations != saved:
                 saved = _save(run, log)
             _validate(run, log)
-    except _Stopped:
+    except _StopTraining:
         if saved != solver.iter:
             _save(run, log)
         return False
@@ -359,7 +359,7 @@ def _forget(run: _Run) -> None:
         run_folder.forget(run.folder, run.plan.keep)
 
 
-class _Stopped(Exception):
+class _StopTraining(Exception):  # noqa: N818 - a request, not an error
     """Raised when ``Watch.action`` requests a stop."""
 
 
@@ -403,7 +403,7 @@ def _validate(run: _Run, log: Log) -> None:
         if action is Action.SNAPSHOT:
             run.solver.snapshot()
         if action is Action.STOP:
-            raise _Stopped
+            raise _StopTraining
         if run.watch.images:
             run.watch.images(done, total, seconds)
 

@@ -64,7 +64,7 @@ def arraylist_to_blobprotovector_str(arraylist: Iterable[Array]) -> bytes:
     return vector.SerializeToString()  # type: ignore[no-any-return]
 
 
-def blobprotovector_str_to_arraylist(str: bytes) -> list[Array]:
+def blobprotovector_str_to_arraylist(str: bytes) -> list[Array]:  # noqa: A002 - Caffe's name
     """Parse a serialized ``BlobProtoVector`` and return its arrays."""
     vector = caffe_pb2.BlobProtoVector.FromString(str)
     return [blobproto_to_array(blob) for blob in vector.blobs]

@@ -28,7 +28,7 @@ Map = tuple[int | None, Any, Any]
 AxisMismatchException = AxisError
 
 
-class UndefinedMapException(NetError):
+class UndefinedMapException(NetError):  # noqa: N818 - Caffe's name
     """Raised when a layer has no coordinate map, since it does not keep pixels in place."""
 
 

@@ -54,8 +54,8 @@ def _apply(function: Callable[..., Any], args: Sequence[Any] = (), keywords: Map
 
 def _import(
     name: str,
-    globals: Mapping[str, Any] | None = None,
-    locals: Mapping[str, Any] | None = None,
+    globals: Mapping[str, Any] | None = None,  # noqa: A002 - Python's names, which callers pass by keyword
+    locals: Mapping[str, Any] | None = None,  # noqa: A002
     fromlist: Sequence[str] = (),
     level: int = 0,
 ) -> Any:
@@ -65,7 +65,7 @@ def _import(
     other modules.
     """
     package = (globals or {}).get("__package__")
-    top = name.split(".")[0]
+    top = name.split(".", maxsplit=1)[0]
     if level == 0 and package and importlib.util.find_spec(f"{package}.{top}") is not None:
         inner = importlib.import_module(f"{package}.{name}")
         return inner if fromlist else sys.modules[f"{package}.{top}"]

@@ -23,7 +23,7 @@ _ASSERTIONS = {
     "assert_": "assertTrue",
 }
 
-ArgSpec = namedtuple("ArgSpec", "args varargs keywords defaults")
+ArgSpec = namedtuple("ArgSpec", "args varargs keywords defaults")  # noqa: PYI024 - as the removed one
 
 
 def _give(owner: Any, **names: Any) -> None:
@@ -70,7 +70,7 @@ def yaml(module: Any) -> None:
 
 
 def _safe(load: Callable[..., Any], loader: Any) -> Callable[..., Any]:
-    return wraps(load)(lambda stream, Loader=loader: load(stream, Loader=Loader))
+    return wraps(load)(lambda stream, Loader=loader: load(stream, Loader=Loader))  # noqa: N803 - PyYAML's name
 
 
 def pillow(module: Any) -> None:

@@ -45,7 +45,7 @@ class _Cast:
 def _random_integers(low: int, high: int | None = None, size: Any = None) -> Any:
     """Draw integers from ``low`` to ``high``, inclusive; from 1 to ``low`` if ``high`` is None."""
     first, last = (1, low) if high is None else (low, high)
-    return np.random.randint(first, last + 1, size)
+    return np.random.randint(first, last + 1, size)  # noqa: NPY002 - the numbers of np.random.seed
 
 
 def _scalar_type(value: Any) -> Any:

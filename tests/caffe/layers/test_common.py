@@ -277,7 +277,7 @@ PRODUCT, ELTWISE = 'type: "InnerProduct" inner_product_param { %s }', 'type: "El
         ('type: "ArgMax" argmax_param { top_k: 4 }', [(1, 3)], "top_k is out of range; got 4, want 1..3."),
         ('type: "ArgMax" argmax_param { top_k: 0 axis: 0 }', [(2, 3)], "top_k is out of range; got 0, want 1..2."),
         ('type: "ArgMax"', [()], "the bottom has no axes; got ()."),
-        ('type: "Accuracy"', [(2, 3, 4), (2, 3)], 
+        ('type: "Accuracy"', [(2, 3, 4), (2, 3)],
          ("the number of labels must match the number of predictions; got labels (2, 3) for predictions (2, 3, 4), "
          "want 8 labels, one for each place off axis 1.")),
         ('type: "Accuracy" accuracy_param { top_k: 4 }', [(2, 3), (2,)],

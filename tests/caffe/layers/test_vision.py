@@ -134,7 +134,7 @@ CONV = 'type: "Convolution" convolution_param { num_output: 4 kernel_size: 3 %s 
         (CONV % "group: 0", [(1, 3, 5, 5)], "group must be positive; got 0."),
         (CONV % "stride: 0", [(1, 3, 5, 5)], "stride must be positive; got [0, 0]."),
         (CONV % "axis: 4", [(1, 3, 5, 5)], "there is no such axis; got 4, want -4 to 3."),
-        (CONV % "kernel_size: 1 kernel_size: 1", [(1, 3, 5, 5)], 
+        (CONV % "kernel_size: 1 kernel_size: 1", [(1, 3, 5, 5)],
          "kernel_size must be given once, or once for each spatial axis; got 3, want 1 or 2."),
         ('type: "Convolution" convolution_param { num_output: 4 kernel_size: 0 }', [(1, 3, 5, 5)],
          "kernel must be positive; got [0, 0]."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from fractions import Fraction
 
 import pytest
@@ -31,6 +32,12 @@ def deconv(bottom: Top, kernel=4, stride=2, pad=0) -> Top:
 
 def pool(bottom: Top, kernel=2, stride=2) -> Top:
     return layer("Pooling", bottom, pool="MAX", kernel_size=kernel, stride=stride)
+
+
+def after_picture(make: Callable[[Top], Top]) -> tuple[Top, Top]:
+    """Return an image's top, and the top of a layer that is made from it."""
+    data = picture()
+    return data, make(data)
 
 
 def hourglass(kernel=3, stride=1, pad=0, shrink=2, grow=2, grow_pad=0) -> tuple[Top, Top]:
@@ -365,28 +372,28 @@ def test_a_rectangular_crop_has_an_offset_for_each_axis():
             ),
         ),
         (
-            lambda: (lambda data: (data, layer("InnerProduct", data, num_output=1)))(picture()),
+            lambda: after_picture(lambda data: layer("InnerProduct", data, num_output=1)),
             (
                 "no coordinate map leads from the InnerProduct top to the Input top."
                 " They need a common ancestor, through layers that keep pixels in place."
             ),
         ),
         (
-            lambda: (lambda data: (data, layer("Pooling", data, global_pooling=True)))(picture()),
+            lambda: after_picture(lambda data: layer("Pooling", data, global_pooling=True)),
             (
                 "no coordinate map leads from the Pooling top to the Input top."
                 " They need a common ancestor, through layers that keep pixels in place."
             ),
         ),
         (
-            lambda: (lambda data: (data, layer("Concat", data, data, axis=2)))(picture()),
+            lambda: after_picture(lambda data: layer("Concat", data, data, axis=2)),
             (
                 "no coordinate map leads from the Concat top to the Input top."
                 " They need a common ancestor, through layers that keep pixels in place."
             ),
         ),
         (
-            lambda: (lambda data: (data, layer("Eltwise", conv(data), conv(data, pad=1))))(picture()),
+            lambda: after_picture(lambda data: layer("Eltwise", conv(data), conv(data, pad=1))),
             (
                 "paths from the Eltwise top to the Input top disagree; got shifts 0 and 1."
                 " Crop the branches to each other before they are joined."

@@ -141,8 +141,8 @@ def test_a_data_set_notices_palettes_that_differ(tmp_path):
     with pytest.raises(DataError, match=label_files.UNKNOWN):
         list(Folder("train", tmp_path))
     samples = Folder("train", tmp_path, classes=custom_folders.NAMES, palette=color_labels.voc(custom_folders.NAMES))
-    for id, sample in zip(samples.ids, samples, strict=True):
-        assert np.array_equal(sample["label"][0], truth[int(id[1:])])
+    for image_id, sample in zip(samples.ids, samples, strict=True):
+        assert np.array_equal(sample["label"][0], truth[int(image_id[1:])])
 
 
 def test_a_palette_of_all_files_is_offered_in_its_own_order(tmp_path):
@@ -165,12 +165,12 @@ def test_a_published_tree_whose_labels_were_requantized_is_noticed(tmp_path, nam
     getattr(dataset_trees, name.rstrip("0123456789"))(tmp_path / root, {"train": ["2008_000001", "2008_000002"]})
     dataset = datasets.open(name, "train", tmp_path, ["label"])
     truth = [sample["label"][0] for sample in dataset]
-    for id, numbers in zip(dataset.ids, truth, strict=True):
-        for original in (tmp_path / root / folder).glob(f"{id}.*"):
+    for image_id, numbers in zip(dataset.ids, truth, strict=True):
+        for original in (tmp_path / root / folder).glob(f"{image_id}.*"):
             original.unlink()
         used = np.unique(numbers)
         indices = (len(used) - 1 - np.searchsorted(used, numbers)).astype(np.uint8)  # the last class first
-        write(tmp_path / root / folder / f"{id}.png", indices, VOC[used[::-1]])
+        write(tmp_path / root / folder / f"{image_id}.png", indices, VOC[used[::-1]])
     with pytest.raises(DataError, match=label_files.UNKNOWN):
         dataset[0]
     datasets.read_labels_by(dataset, color_labels.reading("voc", dataset.classes))

@@ -24,9 +24,9 @@ def same(array, want):
 def test_voc_is_bgr_minus_the_mean_in_double_precision(tmp_path):
     labels = dataset_trees.voc(tmp_path / "pascal/VOC2011", {"val": ["a", "b"]})
     mean = np.array((104.00699, 116.66877, 122.67892))
-    for id, sample in zip("ab", datasets.open("voc", "val", tmp_path), strict=True):
-        same(sample["data"], published_image(tmp_path / f"pascal/VOC2011/JPEGImages/{id}.jpg", mean))
-        same(sample["label"], labels[id][None])
+    for image_id, sample in zip("ab", datasets.open("voc", "val", tmp_path), strict=True):
+        same(sample["data"], published_image(tmp_path / f"pascal/VOC2011/JPEGImages/{image_id}.jpg", mean))
+        same(sample["label"], labels[image_id][None])
         assert 255 in sample["label"]
 
 
@@ -40,9 +40,9 @@ def test_the_precision_of_the_mean_shows_in_the_last_bit():
 def test_sbd_reads_mat_files_and_what_was_converted_from_them(tmp_path, png):
     labels = dataset_trees.sbd(tmp_path / "sbdd/dataset", {"train": ["a", "b"]}, png=png)
     mean = np.array((104.00699, 116.66877, 122.67892))
-    for id, sample in zip("ab", datasets.open("sbd", "train", tmp_path), strict=True):
-        same(sample["data"], published_image(tmp_path / f"sbdd/dataset/img/{id}.jpg", mean))
-        same(sample["label"], labels[id][None])
+    for image_id, sample in zip("ab", datasets.open("sbd", "train", tmp_path), strict=True):
+        same(sample["data"], published_image(tmp_path / f"sbdd/dataset/img/{image_id}.jpg", mean))
+        same(sample["label"], labels[image_id][None])
 
 
 def test_nyud_keeps_hhas_channels_and_takes_the_logarithm_of_depth(tmp_path):
@@ -99,9 +99,9 @@ def test_pascal_context_takes_59_of_459_labels(tmp_path, names):
         lines = [f"{i}: {name}\n" for i, name in enumerate(datasets.class_names("pascalcontext")[1:], 1)]
         (tmp_path / "pascal-context/59_labels.txt").write_text("".join(lines))
     mean = np.array((104.007, 116.669, 122.679), np.float32)
-    for id, sample in zip("ab", datasets.open("pascalcontext", "val", tmp_path), strict=True):
-        same(sample["data"], published_image(tmp_path / f"pascal/VOC2010/JPEGImages/{id}.jpg", mean))
-        same(sample["label"], labels[id][None])
+    for image_id, sample in zip("ab", datasets.open("pascalcontext", "val", tmp_path), strict=True):
+        same(sample["data"], published_image(tmp_path / f"pascal/VOC2010/JPEGImages/{image_id}.jpg", mean))
+        same(sample["label"], labels[image_id][None])
 
 
 def test_pascal_contexts_three_renamed_classes_are_found(tmp_path):

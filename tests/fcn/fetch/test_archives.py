@@ -267,15 +267,15 @@ def test_damaged_archives_end_in_one_kind_of_error(tmp_path, rounds):
     seeds = [tar(*FILES), tar(("ä" * 90, b"x"), format=tarfile.PAX_FORMAT), tgz(*FILES), zipped(*FILES)]
     chance = random.Random(rounds)
     path = tmp_path / "a"
-    for round in range(rounds):
+    for number in range(rounds):
         data = bytearray(chance.choice(seeds))
         for _ in range(chance.choice([1, 2, 8])):
             data[chance.randrange(len(data))] = chance.choice([0, 255, 0x80, 0x30, 0x37, chance.randrange(256)])
-        if data[257:262] == b"ustar" and round % 2:
+        if data[257:262] == b"ustar" and number % 2:
             data[148:156] = b" " * 8
             data[148:156] = b"%06o\0 " % sum(data[:512])
         path.write_bytes(data)
-        target = tmp_path / "out" / str(round)
+        target = tmp_path / "out" / str(number)
         message = attempt(path, target)
         assert message is None or ("\n" not in message and not target.exists())
 

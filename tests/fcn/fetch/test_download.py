@@ -537,7 +537,7 @@ def chaos(chance, *faults):
 def test_whatever_servers_do_only_the_right_file_takes_the_name(tmp_path):
     chance = random.Random(5)
     ended = {True: 0, False: 0}
-    for round in range(120):
+    for number in range(120):
         with http_servers.serve() as site:
             faults = (
                 corrupt,
@@ -552,7 +552,7 @@ def test_whatever_servers_do_only_the_right_file_takes_the_name(tmp_path):
             urls = [site.add(f"{i}", SMALL, *chaos(chance, *faults, drop(chance.randrange(9999)))) for i in range(2)]
             size = {"size_bytes": len(SMALL)} if chance.random() < 0.5 else {}
             item = entry(urls[0], mirrors=(urls[1],), sha1=hashlib.sha1(SMALL).hexdigest(), **size)
-            target = tmp_path / str(round) / "f.caffemodel"
+            target = tmp_path / str(number) / "f.caffemodel"
             done = attempt(item, target.parent)
             ended[done] += 1
             assert target.exists() == done
@@ -564,11 +564,11 @@ def test_whatever_servers_do_only_the_right_file_takes_the_name(tmp_path):
 def test_without_a_hash_two_versions_are_never_put_together(tmp_path):
     chance = random.Random(6)
     seen = set()
-    for round in range(60):
+    for number in range(60):
         with http_servers.serve() as site:
             faults = (swap(OTHER), no_range, without("ETag"), drop(chance.randrange(len(SMALL))))
             item = entry(site.add("f", SMALL, *chaos(chance, *faults)))
-            target = tmp_path / str(round) / "f.caffemodel"
+            target = tmp_path / str(number) / "f.caffemodel"
             if attempt(item, target.parent):
                 seen.add(target.read_bytes())
     assert seen == {SMALL, OTHER}

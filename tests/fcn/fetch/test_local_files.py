@@ -230,12 +230,12 @@ def test_a_file_is_held_to_every_hash_that_was_published(tmp_path):
     path = written(tmp_path / "f.caffemodel")
     good = {kind: hashlib.new(kind, DATA).hexdigest() for kind in ("md5", "sha1", "sha256")}
     assert local_files.check(entry(**good), path) == "md5 and sha1 and sha256 as published"
-    for kind in good:
-        wrong = "0" * len(good[kind])
+    for kind, right in good.items():
+        wrong = "0" * len(right)
         with pytest.raises(WeightsError) as error:
             local_files.check(entry(**{**good, kind: wrong}), path)
         assert str(error.value) == (
-            f"{path}: its {kind} is another; got {good[kind]}, want {wrong}. "
+            f"{path}: its {kind} is another; got {right}, want {wrong}. "
             "Delete it and fetch it again: tools/fetch.py voc-fcn8s."
         )
 

@@ -49,10 +49,10 @@ def independent(net, dataset, labels, blob="score"):
     """Count once more, without the code under test."""
     weight = getattr(net, blob).numpy()
     counts = np.zeros((len(weight), len(weight)), int)
-    for i, id in enumerate(dataset.ids):
+    for i, image_id in enumerate(dataset.ids):
         guess = np.einsum("kc,chw->khw", weight, dataset[i]["data"]).argmax(0)
-        keep = labels[id] < 255
-        np.add.at(counts, (labels[id][keep], guess[keep]), 1)
+        keep = labels[image_id] < 255
+        np.add.at(counts, (labels[image_id][keep], guess[keep]), 1)
     return counts
 
 
@@ -72,7 +72,7 @@ def test_two_labellings_are_scored_in_one_pass(tmp_path):
     result = evaluate.evaluate(net, dataset, out_dir=tmp_path / "out")
     assert net.calls == 3
     for top, i in (("sem", 0), ("geo", 1)):
-        want = independent(net, dataset, {id: pair[i] for id, pair in labels.items()}, f"score_{top}")
+        want = independent(net, dataset, {image_id: pair[i] for image_id, pair in labels.items()}, f"score_{top}")
         np.testing.assert_array_equal(result[top].confusion, want)
         assert sorted(path.name for path in (tmp_path / "out" / top).iterdir()) == ["a.png", "b.png", "c.png"]
 
@@ -107,7 +107,7 @@ def test_predictions_are_written_as_palette_pictures(voc, tmp_path):
     dataset, _ = voc
     net = Fake()
     evaluate.evaluate(net, dataset, out_dir=tmp_path / "out", limit=2)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{id}.png" for id in IDS[:2]]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{image_id}.png" for image_id in IDS[:2]]
     with Image.open(tmp_path / "out" / f"{IDS[1]}.png") as image:
         assert image.mode == "P"
         written = np.array(image)
@@ -279,8 +279,8 @@ def test_ids_that_were_trained_on_are_refused_unless_forced(voc):
 
 def test_missing_files_are_counted_before_the_first_image(voc):
     dataset, _ = voc
-    for id in IDS[3:5]:
-        dataset.file("data", id).unlink()
+    for image_id in IDS[3:5]:
+        dataset.file("data", image_id).unlink()
     net = Fake()
     with pytest.raises(DataError) as error:
         evaluate.evaluate(net, dataset)

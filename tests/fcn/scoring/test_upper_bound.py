@@ -90,8 +90,8 @@ def test_a_finer_grid_is_never_worse(voc):
 
 def test_labels_of_void_alone_have_no_bound(voc):
     dataset, labels = voc
-    for id, truth in labels.items():
-        palette.write_png(np.full_like(truth, 255), dataset.file("label", id))
+    for image_id, truth in labels.items():
+        palette.write_png(np.full_like(truth, 255), dataset.file("label", image_id))
     with pytest.raises(DataError) as error:
         upper_bound.upper_bounds(dataset, "label")
     assert str(error.value) == "voc val: no pixel has a class; there is nothing to score. Every label is void, 255."

@@ -37,11 +37,11 @@ def test_only_the_classes_the_data_and_the_rate_differ_from_the_published_recipe
     same = mine.solver.copy()
     same.base_lr, same.test_iter = published.solver.base_lr, published.solver.test_iter
     assert same == published.solver
-    for a, b in zip(mine.train.layer[1:], published.train.layer[1:], strict=True):
-        b = b.copy()
-        if b.convolution_param.num_output == 21:
-            b.convolution_param.num_output = 3
-        assert a == b
+    for layer, its in zip(mine.train.layer[1:], published.train.layer[1:], strict=True):
+        want = its.copy()
+        if want.convolution_param.num_output == 21:
+            want.convolution_param.num_output = 3
+        assert layer == want
     data = datasets.from_layer(mine.train.layer[0].python_param, ["data", "label"], photos)
     assert (data.name, data.split, data.classes, data.ids) == ("folder", "train", folders.NAMES, data.ids)
     assert len(data) == 5

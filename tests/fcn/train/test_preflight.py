@@ -177,11 +177,11 @@ def test_every_picture_is_looked_at_when_asked(sbd):
 )
 def test_masks_that_say_the_same_everywhere_are_refused(tmp_path, value, got, remedy):
     dataset_trees.sbd(tmp_path / "sbdd/dataset", {"train": IDS[:2]}, png=True)
-    for id in IDS[:2]:
+    for image_id in IDS[:2]:
         mask = np.full((30, 40), value[0], np.uint8)
         mask[5:9, 5:9] = value[1]
-        dataset_trees.jpeg(tmp_path / "sbdd/dataset/img" / f"{id}.jpg", np.zeros((30, 40, 3), np.uint8))
-        dataset_trees.palette_png(tmp_path / "sbdd/dataset/cls" / f"{id}.png", mask)
+        dataset_trees.jpeg(tmp_path / "sbdd/dataset/img" / f"{image_id}.jpg", np.zeros((30, 40, 3), np.uint8))
+        dataset_trees.palette_png(tmp_path / "sbdd/dataset/cls" / f"{image_id}.png", mask)
     (problem,) = preflight.data(datasets.open("sbd", "train", tmp_path), [loss()])
     assert str(problem) == (
         f"sbd train: the labels 'label' of 2 pictures hold one class or none; got {got}, want two classes or more."

@@ -119,7 +119,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(tiny, plan, after):
     assert [record["iteration"] for record in records(plan, "resume")] == [after]
 
 
-class Died(Exception):
+class DiedError(Exception):
     pass
 
 
@@ -133,11 +133,11 @@ def test_a_run_that_died_anywhere_goes_on_to_the_same_bits(tiny, plan, place):
             nonlocal left
             left -= 1
             if left == 0:
-                raise Died
+                raise DiedError
 
         try:
             training.train(tiny, {}, plan, Watch(**{place: die}))
-        except Died:
+        except DiedError:
             continue
     model = training.train(tiny, {}, plan)
     assert (model.read_bytes(), records(plan, "iteration"), records(plan, "validation")) == want

@@ -6,7 +6,7 @@ from reproduction.caffe.errors import NetError, ReproductionError
 from reproduction.pycaffe.net.errors import CaffeError, as_raised
 
 
-class Odd(Exception):
+class OddError(Exception):
     """One with a constructor of its own."""
 
     def __init__(self, number, *, word):
@@ -16,7 +16,8 @@ class Odd(Exception):
 
 @pytest.mark.parametrize(
     "cause",
-    [KeyError("k"), OSError(2, "gone"), UnicodeDecodeError("utf-8", b"", 0, 1, "x"), StopIteration(), Odd(1, word="w"),
+    [KeyError("k"), OSError(2, "gone"), UnicodeDecodeError("utf-8", b"", 0, 1, "x"), StopIteration(),
+     OddError(1, word="w"),
      ValueError("v"), NetError("n")],
     ids=lambda cause: type(cause).__name__,
 )  # fmt: skip

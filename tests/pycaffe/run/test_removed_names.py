@@ -24,7 +24,7 @@ assert ImageDraw.Draw(picture).textsize('ab', font) == font.getsize('ab') > (0, 
 assert scipy.misc.imresize(np.eye(4), 50).shape == scipy.ndimage.imread is None or imread is scipy.ndimage.imread
 assert imrotate(np.eye(3), 90).shape == (3, 3) and comb(5, 2) == 10
 
-assert np.in1d(np.eye(2), [1]).tolist() == [True, False, False, True] 
+assert np.in1d(np.eye(2), [1]).tolist() == [True, False, False, True]
 assert np.rank([[1]]) == 2 and np.mat('1 2').shape == (1, 2) and np.asfarray([1]).dtype == float
 assert np.product([2, 3]) == np.cumproduct([2, 3])[-1] == 6 and np.trapz([1, 1]) == 1
 assert np.row_stack(([1], [2])).shape == (2, 1)

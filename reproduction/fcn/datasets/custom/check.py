@@ -171,10 +171,10 @@ def look(
     report.splits = {split: len(ids) for split, ids in splits.items()}
     present: dict[str, set[int]] = {}
     reader = LabelReader(palette)
-    for i, id in enumerate(pairs := files.pairs):
+    for i, image_id in enumerate(pairs := files.pairs):
         progress(i, len(pairs))
-        sizes = _picture(found, files.images[id])
-        present[id] = _label(found, files.labels[id], sizes, names, reader)
+        sizes = _picture(found, files.images[image_id])
+        present[image_id] = _label(found, files.labels[image_id], sizes, names, reader)
     progress(len(pairs), len(pairs))
     _large(found)
     _painted(found, names)
@@ -197,7 +197,9 @@ def _names(found: _Found, files: Tree) -> None:
     alone = sorted(files.images.keys() - files.labels.keys()), sorted(files.labels.keys() - files.images.keys())
     if not files.pairs:
         first = [
-            str(where[id]) for where, ids in ((files.images, alone[0]), (files.labels, alone[1])) for id in ids[:1]
+            str(where[image_id])
+            for where, ids in ((files.images, alone[0]), (files.labels, alone[1]))
+            for image_id in ids[:1]
         ]
         remedy = "Call both alike but for the ending: images/7.jpg, labels/7.png."
         found.add("no picture has a label of its name", remedy, " and ".join(first))
@@ -206,8 +208,8 @@ def _names(found: _Found, files: Tree) -> None:
         ("pictures have no label, and are left out", files.images, alone[0]),
         ("labels have no picture, and are left out", files.labels, alone[1]),
     ):
-        for id in ids:
-            found.add(what, "", str(where[id]), fatal=False)
+        for image_id in ids:
+            found.add(what, "", str(where[image_id]), fatal=False)
 
 
 def _splits(found: _Found, files: Tree) -> dict[str, list[str]]:
@@ -220,14 +222,16 @@ def _splits(found: _Found, files: Tree) -> dict[str, list[str]]:
             if files.pairs:
                 found.add(f"{error.problem}; want {error.want}", error.remedy, error.place)
             continue
-        for id in splits[split]:
-            if id not in files.images or id not in files.labels:
-                what = "picture" if id not in files.images else "label"
+        for image_id in splits[split]:
+            if image_id not in files.images or image_id not in files.labels:
+                what = "picture" if image_id not in files.images else "label"
                 path = str(files.lists[split])
-                found.add(f"lists name pictures that are not there, or have no label: {path}", "", f"{id} (no {what})")
+                found.add(
+                    f"lists name pictures that are not there, or have no label: {path}", "", f"{image_id} (no {what})"
+                )
     both = sorted(set(splits.get("train", ())) & set(splits.get("val", ())))
-    for id in both:
-        found.add("pictures are both learnt from and validated on", "Take them out of one list.", id)
+    for image_id in both:
+        found.add("pictures are both learnt from and validated on", "Take them out of one list.", image_id)
     return splits
 
 
@@ -355,7 +359,7 @@ def _whole(found: _Found, names: Sequence[str] | None, *, is_painted: bool) -> N
 
 def _classes(found: _Found, names: Sequence[str], splits: dict[str, list[str]], present: dict[str, set[int]]) -> None:
     """Find classes that never occur, or that cover nearly everything."""
-    learnt = set().union(*(present.get(id, set()) for id in splits.get("train", ())))
+    learnt = set().union(*(present.get(image_id, set()) for image_id in splits.get("train", ())))
     for label, name in enumerate(names):
         if not found.pixels[label]:
             found.add("classes occur in no label", "", name, fatal=False)

@@ -77,11 +77,11 @@ class Tree:
             return self._listed(split)
         pairs = self.pairs
         if self.lists:
-            taken = {id for listed in self.lists for id in self._listed(listed)}
-            found = [id for id in pairs if id not in taken]
+            taken = {image_id for listed in self.lists for image_id in self._listed(listed)}
+            found = [image_id for image_id in pairs if image_id not in taken]
         else:
             validated = set(pairs[FIFTH - 1 :: FIFTH] or pairs[-1:])
-            found = [id for id in pairs if (id in validated) == (split == "val")]
+            found = [image_id for image_id in pairs if (image_id in validated) == (split == "val")]
         if not found:
             got = f"{len(pairs)} with a label"
             raise DataError(
@@ -96,7 +96,10 @@ class Tree:
     def _listed(self, split: str) -> list[str]:
         """Return the ids in a list, which may include the files' extensions."""
         listed = layouts.read_list(self.lists[split])
-        return [id if id in self.images or Path(id).stem not in self.images else Path(id).stem for id in listed]
+        return [
+            image_id if image_id in self.images or Path(image_id).stem not in self.images else Path(image_id).stem
+            for image_id in listed
+        ]
 
 
 def tree(root: StrPath) -> Tree:
@@ -153,8 +156,8 @@ def _files(folder: Path) -> tuple[dict[str, Path], dict[str, list[Path]]]:
         path = folder / name
         if path.suffix.lower() in image_files.ENDINGS:
             found.setdefault(path.stem, []).append(path)
-    twice = {id: paths for id, paths in found.items() if len(paths) > 1}
-    return {id: paths[0] for id, paths in found.items()}, twice
+    twice = {image_id: paths for image_id, paths in found.items() if len(paths) > 1}
+    return {image_id: paths[0] for image_id, paths in found.items()}, twice
 
 
 def class_list(
@@ -249,20 +252,20 @@ class Folder(Dataset):
         """How the labels are read, see ``color_labels.Reading``."""
         return self.read_labels.reading
 
-    def file(self, kind: str, id: str) -> Path:
+    def file(self, kind: str, image_id: str) -> Path:
         """Return the path of an image or a label; the file may not exist.
 
         Raises:
             DataError: If several files have this id.
         """
-        if id in self.files.twice:
-            said = " and ".join(map(str, self.files.twice[id]))
+        if image_id in self.files.twice:
+            said = " and ".join(map(str, self.files.twice[image_id]))
             raise DataError(f"{said} have one name", remedy="Rename or remove one.")
         known = self.files.images if kind == "data" else self.files.labels
-        if id in known:
-            return known[id]
+        if image_id in known:
+            return known[image_id]
         folder, ending = self.files.folders[kind == "label"], ".png" if kind == "label" else ".jpg"
-        return self.tree / folder / f"{id}{ending}"
+        return self.tree / folder / f"{image_id}{ending}"
 
     def read(self, kind: str, path: Path) -> Array:
         """Read an image or a label."""

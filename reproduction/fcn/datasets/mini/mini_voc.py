@@ -124,8 +124,8 @@ def _draw(place: Path, seed: int, progress: Progress) -> None:
     splits = {"train": ids[:TRAIN], "val": ids[TRAIN:]}
     # Each image has a separate generator, so it does not depend on the images before it.
     for stream, (split, names) in enumerate(splits.items()):
-        for i, id in enumerate(names):
-            _write_scene(place, id, _scene(Random([seed, stream, i])), in_voc=split == "val" or i < IN_BOTH)
+        for i, image_id in enumerate(names):
+            _write_scene(place, image_id, _scene(Random([seed, stream, i])), in_voc=split == "val" or i < IN_BOTH)
             progress(done := done + 1, total)
     both = {"train": ids[:IN_BOTH], "val": ids[TRAIN:], "trainval": [*ids[:IN_BOTH], *ids[TRAIN:]]}
     for folder, lists in ((f"{_VOC}/ImageSets/Segmentation", both), (_SBD, splits)):
@@ -154,14 +154,14 @@ def _object(rng: Random, label: int) -> Scene:
     return scene(rng, OBJECT_SIZE, OBJECT_SIZE, [label] if label else [], OBJECT_RADII, 2.0)
 
 
-def _write_scene(place: Path, id: str, drawn: Scene, *, in_voc: bool) -> None:
+def _write_scene(place: Path, image_id: str, drawn: Scene, *, in_voc: bool) -> None:
     """Write a scene into SBD and, if ``in_voc``, into VOC too, since most real SBD images are in both."""
-    _write_jpeg(place / _SBD / "img" / f"{id}.jpg", drawn.rgb)
-    _write_mat(place / _SBD / "cls" / f"{id}.mat", drawn.labels)
+    _write_jpeg(place / _SBD / "img" / f"{image_id}.jpg", drawn.rgb)
+    _write_mat(place / _SBD / "cls" / f"{image_id}.mat", drawn.labels)
     if in_voc:
-        _write_jpeg(place / _VOC / "JPEGImages" / f"{id}.jpg", drawn.rgb)
+        _write_jpeg(place / _VOC / "JPEGImages" / f"{image_id}.jpg", drawn.rgb)
         labels = np.where(drawn.void, np.uint8(VOID), drawn.labels)
-        palette.write_png(labels, place / _VOC / "SegmentationClass" / f"{id}.png")
+        palette.write_png(labels, place / _VOC / "SegmentationClass" / f"{image_id}.png")
 
 
 def _write_jpeg(path: Path, rgb: UInt8) -> None:
@@ -226,8 +226,8 @@ class MiniSBD(SBD):
 def digest(dataset: Dataset) -> str:
     """Return the SHA-256 of a split, over its ids and preprocessed samples."""
     total = hashlib.sha256()
-    for id, sample in zip(dataset.ids, dataset, strict=True):
-        total.update(f"{id} {[(top, array.shape, array.dtype.str) for top, array in sample.items()]}".encode())
+    for image_id, sample in zip(dataset.ids, dataset, strict=True):
+        total.update(f"{image_id} {[(top, array.shape, array.dtype.str) for top, array in sample.items()]}".encode())
         for array in sample.values():
             total.update(array.tobytes())
     return total.hexdigest()

@@ -59,18 +59,18 @@ class Thing:
         """The fraction of each pixel that the object covers, (S, S), 0 to 1."""
         return self._cover(self.distance)
 
-    def add(self, distance: Float64, colour: Paint, round: float = 0.0) -> None:
+    def add(self, distance: Float64, colour: Paint, rounding: float = 0.0) -> None:
         """Draw a part.
 
         Args:
             distance: Signed distance to its edge, (S, S), in radii.
             colour: One colour, or one for each pixel, (3, S, S).
-            round: Width of the zone inside the edge in which the part darkens, in radii; 0 for a flat part.
+            rounding: Width of the zone inside the edge in which the part darkens, in radii; 0 for a flat part.
         """
         cover = self._cover(distance)
         light = self._lit
-        if round:
-            light = light * (1 - 0.5 * np.clip(1 + distance / round, 0, 1) ** 2)
+        if rounding:
+            light = light * (1 - 0.5 * np.clip(1 + distance / rounding, 0, 1) ** 2)
         self.rgb += (solid(colour) * light - self.rgb) * cover
         np.minimum(self.distance, distance, out=self.distance)
 

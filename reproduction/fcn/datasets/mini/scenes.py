@@ -108,7 +108,7 @@ def _overlap(
     """Return the slices of the image and of a patch at ``corner`` in which they overlap."""
     there, here = [], []
     for length, side, start in zip(size, patch, corner, strict=True):
-        low, high = max(start, 0), max(min(start + side, length), max(start, 0))
+        low, high = max(start, 0), max(min(start + side, length), start, 0)
         there.append(slice(low, high))
         here.append(slice(low - start, high - start))
     return (there[0], there[1]), (here[0], here[1])

@@ -82,9 +82,9 @@ def test_the_data_layers_of_the_mini_nets_read_it(root):
 
 
 def test_void_runs_along_the_edges_and_nowhere_else(root):
-    for id in datasets.open("mini", "train", root).ids:
-        voc = np.array(Image.open(root / f"mini/pascal/VOC2011/SegmentationClass/{id}.png"))
-        sbd = scipy.io.loadmat(root / f"mini/sbdd/dataset/cls/{id}.mat")["GTcls"][0, 0]["Segmentation"]
+    for image_id in datasets.open("mini", "train", root).ids:
+        voc = np.array(Image.open(root / f"mini/pascal/VOC2011/SegmentationClass/{image_id}.png"))
+        sbd = scipy.io.loadmat(root / f"mini/sbdd/dataset/cls/{image_id}.mat")["GTcls"][0, 0]["Segmentation"]
         void = voc == 255
         assert np.array_equal(voc[~void], sbd[~void])
         edge = np.zeros(sbd.shape, bool)
