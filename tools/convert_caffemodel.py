@@ -251,7 +251,7 @@ def check(
 def add_constants(found: Weights, net: Net, layers: list[str]) -> None:
     """Add the weights of layers whose values the prototxt states: Scale layers with a constant filler."""
     for name in layers:
-        spec = net.layers[name].spec
+        spec = net.layers[name].layer_param
         values = np.full(tuple(net.params[name][0].shape), spec.scale_param.filler.value, np.float32)
         found.net.layer.add(name=name, type=spec.type, blobs=[blobs.from_array(values)])
         found.notes.append(f"{name}: {spec.scale_param.filler.value:g} everywhere, as the prototxt says")

@@ -229,7 +229,7 @@ def own(args: argparse.Namespace) -> Job:
         ReproductionError: If a file is missing or invalid, or if the data set has no such images.
     """
     net = prototxt.load_net(args.prototxt, legacy_crop=args.legacy_crop)[0]
-    inputs = [node.tops for node in graph.build(net, Phase.TEST).nodes if node.type == "Input"]
+    inputs = [node.tops for node in graph.build_graph(net, Phase.TEST).nodes if node.type == "Input"]
     kind = datasets.DATASETS.get(args.dataset)
     tops = [*chain(*inputs), *(kind.label_lists if kind else ())]
     return Job(str(args.prototxt), net, args.weights, datasets.open(args.dataset, args.split, args.data, tops))

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Window
 from reproduction.caffe.layers.base import Layer
-from reproduction.caffe.net.graph import place
+from reproduction.caffe.net.graph import layer_place
 from reproduction.fast.memory import Memory
 from reproduction.fast.regions import Region
 from reproduction.fast.winograd import Winograd
@@ -77,7 +77,7 @@ class Plain:
         try:
             tops: tuple[Tensor, ...] = self.layer(*bottoms)
         except NetError as error:
-            raise error.at(place(self.layer.spec)) from error.__cause__
+            raise error.at(layer_place(self.layer.layer_param)) from error.__cause__
         if self.relu:
             F.relu(tops[0], inplace=True)
         return tops if out is None else (_into(tops[0], out), *tops[1:])

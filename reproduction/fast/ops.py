@@ -18,9 +18,9 @@ from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape, Window, pool_windows
 from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.layers.convolution import Convolution, Deconvolution
+from reproduction.caffe.layers.crop import Crop
 from reproduction.caffe.layers.pooling import Pooling
-from reproduction.caffe.layers.vision import Crop
-from reproduction.caffe.net.graph import Node, place
+from reproduction.caffe.net.graph import Node, layer_place
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NormRegion, PoolMethod, RoundMode
 from reproduction.fast import kernels
@@ -110,7 +110,7 @@ class Op:
         try:
             return self.layer.shapes(list(bottoms))
         except NetError as error:
-            raise error.at(place(self.layer.spec)) from None
+            raise error.at(layer_place(self.layer.layer_param)) from None
 
     def reached(self, bottoms: Sequence[Region], top: Shape) -> Region:
         """Return the part of the top that depends on any of the given parts of the bottoms."""
@@ -393,7 +393,7 @@ def _relus(nodes: list[tuple[Node, Layer]]) -> dict[int, int]:
         reader = next((other for other in nodes[i + 1 :] if node.tops[0] in other[0].bottoms), None)
         if reader is None or reader[0].type != "ReLU" or reader[0].tops != reader[0].bottoms:
             continue
-        if reader[1].spec.relu_param.negative_slope == 0:
+        if reader[1].layer_param.relu_param.negative_slope == 0:
             found[node.index] = reader[0].index
     return found
 
@@ -414,9 +414,9 @@ def _special(op: Op, node: Node, precision: str, *, relu: bool) -> Op:
         return Up(*fields, windows=(rows, columns), taps=taps, bias=bias[0] if bias else None)
     if isinstance(layer, Pooling) and len(op.tops) == 1:
         return _pooling(op, plain, layer)
-    if isinstance(layer, Crop) and layer.spec.crop_param.axis >= 2:
+    if isinstance(layer, Crop) and layer.layer_param.crop_param.axis >= 2:
         return Cut(op.name, layer, op.bottoms, op.tops, "a view")
-    spec = layer.spec
+    spec = layer.layer_param
     alone = (
         node.type in _POINTWISE
         or (node.type == "LRN" and spec.lrn_param.norm_region is NormRegion.ACROSS_CHANNELS)
@@ -427,7 +427,7 @@ def _special(op: Op, node: Node, precision: str, *, relu: bool) -> Op:
 
 
 def _pooling(op: Op, plain: Local, layer: Pooling) -> Op:
-    param = layer.spec.pooling_param
+    param = layer.layer_param.pooling_param
     if param.global_pooling:
         return op
     rows, columns = pool_windows(param, 1, 1)

@@ -5,9 +5,9 @@ python/caffe/_caffe.cpp L212-L215 (Phase).
 """
 
 from reproduction.caffe.layers.blob import Blob, BlobVec, RawBlobVec
+from reproduction.caffe.layers.pycaffe_vectors import BoolVec, DtypeVec, IntVec, LayerVec, NetVec, StringVec
 from reproduction.caffe.layers.python import NamedPhase as Phase
 from reproduction.caffe.layers.python import UserLayer as Layer
-from reproduction.caffe.layers.vectors import BoolVec, DtypeVec, IntVec, LayerVec, NetVec, StringVec
 from reproduction.caffe.schema import LayerParameter, SolverParameter
 from reproduction.pycaffe.net.logs import init_log, log
 from reproduction.pycaffe.net.modes import layer_type_list, set_device, set_mode_cpu, set_mode_gpu, set_random_seed

@@ -150,7 +150,7 @@ def learned(text, seed):
         for found in net.layers.values():
             for blob in found.blobs:
                 blob.normal_(0, (1 / max(1, blob[0].numel())) ** 0.5 if blob.dim() else 0.5)
-                if found.spec.type == "BatchNorm":
+                if found.layer_param.type == "BatchNorm":
                     blob.abs_().add_(0.5)
     return net
 

@@ -274,7 +274,7 @@ def net(name, divisor=1, seed=1):
     made = Net(NETS[name](divisor), seed=seed)
     with torch.no_grad():
         for layer_name, found in made.layers.items():
-            if found.spec.type == "BatchNorm":
+            if found.layer_param.type == "BatchNorm":
                 mean, variance, count = found.blobs
                 mean.copy_(torch.from_numpy(seeded.make_weight(layer_name, 1, tuple(mean.shape), seed=seed)))
                 variance.fill_(1.3)

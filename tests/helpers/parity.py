@@ -71,7 +71,7 @@ def layer_errors(case: str, dtype: torch.dtype = torch.float32) -> dict[str, flo
     for i in diffs:
         bottoms[i].requires_grad_()
     tops = layer(*bottoms)
-    if layer.spec.type != "Filter":  # its top's size depends on the data
+    if layer.layer_param.type != "Filter":  # its top's size depends on the data
         assert layer.shapes([tuple(bottom.shape) for bottom in bottoms]) == [tuple(top.shape) for top in tops]
     assert all(top.dtype == dtype for top in tops)
     pairs = {f"top {i}": (tops[i], want) for i, want in _recorded(case, "top").items()}

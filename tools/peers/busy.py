@@ -51,7 +51,7 @@ def build(name: str) -> Net:
     with torch.no_grad():
         for layer_name, layer in net.layers.items():
             for i, blob in enumerate(layer.blobs):
-                up = layer.spec.type == "Deconvolution" and i == 0
+                up = layer.layer_param.type == "Deconvolution" and i == 0
                 blob.copy_(torch.from_numpy(seeded.make_weight(layer_name, i, tuple(blob.shape), bilinear=up)))
     return net
 

@@ -96,7 +96,7 @@ def _windowed(net: Net, node: Node) -> Line:
     The first axis of ncnn's kernels is the output channels; that of Caffe's Deconvolution is the input channels.
     """
     kernel, *bias = _arrays(net, node)
-    if node.spec.convolution_param.group != 1:
+    if node.layer_param.convolution_param.group != 1:
         raise NetError("groups cannot be written for ncnn", layer=node.name)
     if node.type == "Deconvolution":
         kernel = kernel.swapaxes(0, 1)
@@ -107,7 +107,7 @@ def _windowed(net: Net, node: Node) -> Line:
 
 
 def _pooling(net: Net, node: Node) -> Line:
-    param = node.spec.pooling_param
+    param = node.layer_param.pooling_param
     if param.pool is not PoolMethod.MAX or param.pad:
         raise NetError("this pooling cannot be written for ncnn", layer=node.name)
     return _line(node, {0: 0, 1: param.kernel_size, 2: param.stride, 5: 0})  # 5=0: round sizes up, as Caffe does
@@ -118,7 +118,7 @@ def _crop(net: Net, node: Node) -> Line:
 
     ncnn would also crop the channels to those of the input; for a crop to ``data``, the line has the height and width.
     """
-    offset = node.spec.crop_param.offset[0]
+    offset = node.layer_param.crop_param.offset[0]
     params: dict[int, Any] = {0: offset, 1: offset, 2: 0}
     if not node.bottoms[1].startswith("data"):
         return _line(node, params)
@@ -128,7 +128,7 @@ def _crop(net: Net, node: Node) -> Line:
 
 
 def _sum(net: Net, node: Node) -> Line:
-    param = node.spec.eltwise_param
+    param = node.layer_param.eltwise_param
     if param.operation is not EltwiseOp.SUM or param.coeff:
         raise NetError("this operation cannot be written for ncnn", layer=node.name)
     return _line(node, {0: 1})

@@ -117,7 +117,9 @@ def set_up(task: Task, files: Collection[str]) -> None:
     with torch.no_grad():
         for name, layer in net.layers.items():
             for i, blob in enumerate(layer.blobs):
-                made = seeded.make_weight(name, i, tuple(blob.shape), bilinear=layer.spec.type == "Deconvolution")
+                made = seeded.make_weight(
+                    name, i, tuple(blob.shape), bilinear=layer.layer_param.type == "Deconvolution"
+                )
                 blob.copy_(torch.from_numpy(made))
     caffemodel.dump(net.to_proto(), task.weights)
     if "ncnn" in files:

@@ -23,7 +23,7 @@ _POINTWISE = frozenset(
 )  # fmt: skip
 
 
-def layer_map(spec: LayerParameter) -> CoordMap | None:
+def layer_map(layer_param: LayerParameter) -> CoordMap | None:
     """Return the map from the coordinates of a layer's bottoms to its tops.
 
     It is None for a layer whose tops have no such coordinates, such as InnerProduct.
@@ -31,30 +31,30 @@ def layer_map(spec: LayerParameter) -> CoordMap | None:
     Raises:
         NetError: If the layer's kernel, stride, padding or dilation is invalid.
     """
-    if spec.type in ("Convolution", "Im2col", "Deconvolution"):
-        window_map = deconv_map if spec.type == "Deconvolution" else conv_map
-        return window_map(layer_windows(spec), spec.convolution_param.axis + 1)
-    if spec.type == "Pooling" and not spec.pooling_param.global_pooling:
-        return conv_map(layer_windows(spec))
-    if spec.type == "Crop":
-        return crop_map(spec.crop_param.axis, spec.crop_param.offset or [0])
-    if spec.type == "Concat":
-        channels = spec.concat_param.axis == 1 and spec.concat_param.concat_dim == 1
+    if layer_param.type in ("Convolution", "Im2col", "Deconvolution"):
+        window_map = deconv_map if layer_param.type == "Deconvolution" else conv_map
+        return window_map(layer_windows(layer_param), layer_param.convolution_param.axis + 1)
+    if layer_param.type == "Pooling" and not layer_param.pooling_param.global_pooling:
+        return conv_map(layer_windows(layer_param))
+    if layer_param.type == "Crop":
+        return crop_map(layer_param.crop_param.axis, layer_param.crop_param.offset or [0])
+    if layer_param.type == "Concat":
+        channels = layer_param.concat_param.axis == 1 and layer_param.concat_param.concat_dim == 1
         return CoordMap() if channels else None
-    return CoordMap() if spec.type in _POINTWISE else None
+    return CoordMap() if layer_param.type in _POINTWISE else None
 
 
-def layer_windows(spec: LayerParameter) -> list[Window]:
+def layer_windows(layer_param: LayerParameter) -> list[Window]:
     """Return the windows of a convolution or pooling layer; a single window stands for all axes.
 
     Raises:
         NetError: If the layer's kernel, stride, padding or dilation is invalid.
     """
-    if spec.type == "Pooling":
-        high, wide = pool_windows(spec.pooling_param, 1, 1)
+    if layer_param.type == "Pooling":
+        high, wide = pool_windows(layer_param.pooling_param, 1, 1)
         # One window stands for any number of axes. Caffe pools over two axes, but coord_map.py has no such limit.
         return [high] if high == wide else [high, wide]
-    return conv_windows(spec.convolution_param, _axes(spec.convolution_param))
+    return conv_windows(layer_param.convolution_param, _axes(layer_param.convolution_param))
 
 
 def _axes(param: ConvolutionParameter) -> int:
@@ -128,27 +128,27 @@ def automatic_offsets(layers: Iterable[LayerParameter]) -> Iterator[tuple[LayerP
         derived, a NetError that gives the reason takes its place.
     """
     places: dict[str, _Place] = {}
-    for spec in layers:
-        if _is_automatic(spec):
-            found = _aligned(spec, places)
-            yield spec, found
+    for layer_param in layers:
+        if _is_automatic(layer_param):
+            found = _aligned(layer_param, places)
+            yield layer_param, found
             step: CoordMap | None = crop_map(2, [0] if isinstance(found, NetError) else found)
         else:
-            step = _step(spec)
-        each = len(spec.top) == len(spec.bottom)
-        for i, top in enumerate(spec.top):
-            bottom = spec.bottom[i if each else 0] if spec.bottom else ""
+            step = _step(layer_param)
+        each = len(layer_param.top) == len(layer_param.bottom)
+        for i, top in enumerate(layer_param.top):
+            bottom = layer_param.bottom[i if each else 0] if layer_param.bottom else ""
             places[top] = _moved(places.get(bottom), step)
 
 
-def _is_automatic(spec: LayerParameter) -> bool:
-    param = spec.crop_param
-    return spec.type == "Crop" and len(spec.bottom) == 2 and not param.offset and param.axis == 2
+def _is_automatic(layer_param: LayerParameter) -> bool:
+    param = layer_param.crop_param
+    return layer_param.type == "Crop" and len(layer_param.bottom) == 2 and not param.offset and param.axis == 2
 
 
-def _step(spec: LayerParameter) -> CoordMap | None:
+def _step(layer_param: LayerParameter) -> CoordMap | None:
     try:
-        return CoordMap() if spec.type == "Slice" else layer_map(spec)
+        return CoordMap() if layer_param.type == "Slice" else layer_map(layer_param)
     except NetError:  # the same error is raised when the layer is built
         return None
 
@@ -162,9 +162,9 @@ def _moved(place: _Place | None, step: CoordMap | None) -> _Place:
     return _Origin(), CoordMap()
 
 
-def _aligned(spec: LayerParameter, places: dict[str, _Place]) -> list[int] | NetError:
-    pair = f"{spec.bottom[0]!r} and {spec.bottom[1]!r}"
-    data, size = (places.get(name) for name in spec.bottom)
+def _aligned(layer_param: LayerParameter, places: dict[str, _Place]) -> list[int] | NetError:
+    pair = f"{layer_param.bottom[0]!r} and {layer_param.bottom[1]!r}"
+    data, size = (places.get(name) for name in layer_param.bottom)
     if data is None or size is None or data[0] is not size[0]:
         return NetError(f"{pair} have no common ancestor through layers that keep pixels in place")
     try:
@@ -184,11 +184,11 @@ def set_offsets(layers: Sequence[LayerParameter]) -> list[str]:
         NetError: If the offset of a layer cannot be derived.
     """
     notes = []
-    for spec, found in list(automatic_offsets(layers)):
+    for layer_param, found in list(automatic_offsets(layers)):
         if isinstance(found, NetError):
-            raise found.at(NetError("", layer=spec.name, type=spec.type, line=spec.line).place)
-        spec.crop_param = CropParameter(axis=2, offset=found)
-        notes.append(f"Crop layer {spec.name!r} got {_written(spec)}.")
+            raise found.at(NetError("", layer=layer_param.name, type=layer_param.type, line=layer_param.line).place)
+        layer_param.crop_param = CropParameter(axis=2, offset=found)
+        notes.append(f"Crop layer {layer_param.name!r} got {_written(layer_param)}.")
     return notes
 
 
@@ -196,16 +196,16 @@ def warn_of_zero_offsets(layers: Sequence[LayerParameter]) -> None:
     """Issue a warning for each Crop layer without an offset for which the Caffe of 2015 derived one other than 0."""
     if not any(map(_is_automatic, layers)):
         return
-    for spec, found in automatic_offsets(layers):
+    for layer_param, found in automatic_offsets(layers):
         if not isinstance(found, NetError) and any(found):
             aligned = LayerParameter(crop_param=CropParameter(axis=2, offset=found))
             warn(
                 NetError(
                     f"no offset is set; Caffe 1.0 takes 0, as is done here, and the Caffe of 2015 took {_few(found)}, "
-                    f"which aligns {spec.bottom[0]!r} with {spec.bottom[1]!r}",
-                    layer=spec.name,
-                    type=spec.type,
-                    line=spec.line,
+                    f"which aligns {layer_param.bottom[0]!r} with {layer_param.bottom[1]!r}",
+                    layer=layer_param.name,
+                    type=layer_param.type,
+                    line=layer_param.line,
                     remedy=f"Write {_written(aligned)}, or load the net with legacy_crop=True (tools: --legacy-crop).",
                 )
             )
@@ -215,6 +215,6 @@ def _few(offsets: list[int]) -> str:
     return " and ".join(map(str, offsets))
 
 
-def _written(spec: LayerParameter) -> str:
-    offsets = " ".join(f"offset: {offset}" for offset in spec.crop_param.offset)
+def _written(layer_param: LayerParameter) -> str:
+    offsets = " ".join(f"offset: {offset}" for offset in layer_param.crop_param.offset)
     return f"crop_param {{ axis: 2 {offsets} }}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Flag, auto
 from typing import Any, ClassVar
 
 import torch
@@ -12,8 +13,7 @@ from reproduction.caffe import fillers
 from reproduction.caffe.errors import NetError, warn
 from reproduction.caffe.formats import caffemodel
 from reproduction.caffe.geometry import INT_MAX, Shape, check_shape
-from reproduction.caffe.layers.memory import Keeps, Rereads
-from reproduction.caffe.layers.quick.borders import AnyBlob, whole
+from reproduction.caffe.layers.quick.borders import AnyBlob, expand
 from reproduction.caffe.schema import FillerParameter, LayerParameter, Message, ParamSpec
 from reproduction.caffe.schema.message import UINT32
 
@@ -24,6 +24,38 @@ COMMON = frozenset(
 
 # Fields that select an implementation or switch logging on, and do not change results.
 NO_EFFECT = frozenset({"engine", "force_nd_im2col", "share_in_parallel", "debug_info", "stable_prod_grad"})
+
+
+class Rereads(Flag):
+    """The values that the backward pass of a layer reads in Caffe, except from copies that the layer has made.
+
+    Attributes:
+        SIGN: Which values of the first bottom are above 0.
+        BOTTOM: The values of the first bottom.
+        TOP: The values of the first top.
+        TO_LEARN: The values of the first bottom, but only for the gradients of the parameters.
+    """
+
+    NOTHING = 0
+    SIGN = auto()
+    BOTTOM = auto()
+    TOP = auto()
+    TO_LEARN = auto()
+
+
+class Keeps(Flag):
+    """The properties of the bottom that can still be read from the top of a layer that works in place.
+
+    Attributes:
+        SIGN: Which values are above 0, at least where the layer passes a gradient.
+        POSITIVE: The values that are at least 0.
+        VALUES: All values.
+    """
+
+    NOTHING = 0
+    SIGN = auto()
+    POSITIVE = auto()
+    VALUES = auto()
 
 
 class Layer(nn.Module):
@@ -43,7 +75,7 @@ class Layer(nn.Module):
         paired: Whether there must be as many tops as bottoms (Caffe's EqualNumBottomTopBlobs).
         is_loss: Whether the loss weight of the first top is 1 by default.
         differentiable: Indices of the bottoms that receive a gradient; None for all of them.
-        spec: The layer's message, after the upgrades of ``formats.upgrade``.
+        layer_param: The layer's message, after the upgrades of ``formats.upgrade``.
         generator: The random number generator for fillers and dropout; None for torch's default generator.
         changes_blobs: Whether the forward pass in training writes to the layer's blobs, as that of BatchNorm does. The
             backward pass must not read them.
@@ -82,9 +114,9 @@ class Layer(nn.Module):
     in_blas_order: bool = False
     positive: bool = False
 
-    def __init__(self, spec: LayerParameter, bottoms: Sequence[Shape], generator: torch.Generator | None = None):
+    def __init__(self, layer_param: LayerParameter, bottoms: Sequence[Shape], generator: torch.Generator | None = None):
         super().__init__()
-        self.spec = spec
+        self.layer_param = layer_param
         self.generator = generator
         self.blob_names: list[str] = []
         self.reshaped: dict[str, tuple[Layer, str, Shape]] = {}
@@ -109,17 +141,17 @@ class Layer(nn.Module):
         raise NotImplementedError(type(self).__name__)
 
     def run(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...]:
-        """Compute the tops from bottoms that may be ``Repeated`` blobs.
+        """Compute the tops from bottoms that may be ``RepeatedBlob`` blobs.
 
         A layer that has hooks is called with full tensors, so that the hooks see them.
         """
         if not torch.compiler.is_exporting() and any(0 in x.shape for x in bottoms):
             shapes = self.shapes([tuple(x.shape) for x in bottoms])
             if shapes and all(0 in shape for shape in shapes):
-                return self._empty(shapes, [whole(x) for x in bottoms])
+                return self._empty(shapes, [expand(x) for x in bottoms])
         hooks = (self._forward_pre_hooks, self._forward_hooks, self._backward_pre_hooks, self._backward_hooks)
         tops = None if any(hooks) else self.repeat(*bottoms)
-        return self(*map(whole, bottoms)) if tops is None else tops
+        return self(*map(expand, bottoms)) if tops is None else tops
 
     @staticmethod
     def _empty(tops: list[Shape], bottoms: list[Tensor]) -> tuple[Tensor, ...]:
@@ -128,7 +160,7 @@ class Layer(nn.Module):
         return tuple(bottoms[0].new_zeros(top) + gradient for top in tops)
 
     def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...] | None:
-        """Compute the tops as ``Repeated`` blobs, or return None if the layer needs full tensors."""
+        """Compute the tops as ``RepeatedBlob`` blobs, or return None if the layer needs full tensors."""
         return None
 
     def shares(self) -> tuple[bool, bool]:
@@ -160,7 +192,7 @@ class Layer(nn.Module):
     @property
     def param_specs(self) -> list[ParamSpec]:
         """The ``param`` message (lr_mult, decay_mult, name) of each parameter; Caffe's defaults where there is none."""
-        return [*self.spec.param, *(ParamSpec() for _ in self.blob_names[len(self.spec.param) :])]
+        return [*self.layer_param.param, *(ParamSpec() for _ in self.blob_names[len(self.layer_param.param) :])]
 
     def __getattr__(self, name: str) -> Any:
         """Return the view of another layer's parameter for names in ``reshaped``; otherwise as ``nn.Module``."""
@@ -199,18 +231,18 @@ class Layer(nn.Module):
     def _check_counts(self, bottoms: int) -> None:
         for name, got, (low, high) in (
             ("bottoms", bottoms, type(self).bottoms),
-            ("tops", len(self.spec.top), type(self).tops),
+            ("tops", len(self.layer_param.top), type(self).tops),
         ):
             if got < low or (high is not None and got > high):
                 want = low if low == high else f"at least {low}" if high is None else f"{low} to {high}"
                 raise NetError(f"wrong number of {name}", got=got, want=want)
-        if self.paired and bottoms != len(self.spec.top):
-            raise NetError("there must be as many tops as bottoms", got=len(self.spec.top), want=bottoms)
+        if self.paired and bottoms != len(self.layer_param.top):
+            raise NetError("there must be as many tops as bottoms", got=len(self.layer_param.top), want=bottoms)
 
     def _check_fields(self) -> None:
         """Raise ``NetError`` for fields that Caffe refuses, and warn about those that it ignores."""
-        spec, ignored = self.spec, []
-        for field, message in spec.set_fields():
+        layer_param, ignored = self.layer_param, []
+        for field, message in layer_param.set_fields():
             if field.name in COMMON:
                 continue
             _check_integers(message)
@@ -218,17 +250,17 @@ class Layer(nn.Module):
                 raise NetError(f"{name!r} is a field of a fork of Caffe", remedy="Call upgrade.upgrade_net first.")
             names = [f"{field.name}.{inner.name}" for inner, _ in message.set_fields() if inner.name not in NO_EFFECT]
             for name in self.refuses.intersection([field.name, *names]):
-                raise NetError(f"{spec.type} layers take no {name!r}", remedy="Remove it, as in Caffe.")
+                raise NetError(f"{layer_param.type} layers take no {name!r}", remedy="Remove it, as in Caffe.")
             unread = [name for name in names if name not in self.reads]
             foreign = not any(name.startswith(f"{field.name}.") for name in self.reads)
             ignored += [field.name] if unread and foreign else unread
         if ignored:
             warn(
                 NetError(
-                    f"{spec.type} layers do not read {', '.join(map(repr, ignored))}, here and in Caffe",
-                    layer=spec.name,
-                    type=spec.type,
-                    line=spec.line,
+                    f"{layer_param.type} layers do not read {', '.join(map(repr, ignored))}, here and in Caffe",
+                    layer=layer_param.name,
+                    type=layer_param.type,
+                    line=layer_param.line,
                     remedy=f"Remove {'it' if len(ignored) == 1 else 'them'}, or check the layer's type.",
                 )
             )

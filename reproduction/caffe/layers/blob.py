@@ -18,17 +18,17 @@ from torch import Tensor
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape, check_shape
-from reproduction.caffe.layers.checks import legacy_shape
-from reproduction.caffe.layers.vectors import IntVec, Vector
+from reproduction.caffe.layers.bottom_checks import legacy_shape
+from reproduction.caffe.layers.pycaffe_vectors import IntVec, Vector
 from reproduction.caffe.typing import Array
 
 _CPU = torch.device("cpu")
 
 
-class Memory:
+class SyncedMemory:
     """One-dimensional memory, of which one or several blobs are views.
 
-    The values are zeros at first. Memory for them is allocated at the first access.
+    The values are zeros at first. SyncedMemory for them is allocated at the first access.
 
     Args:
         size: The number of values.
@@ -43,8 +43,8 @@ class Memory:
         self._held: weakref.ref[Array] | None = None
 
     @classmethod
-    def of(cls, values: Tensor) -> Memory:
-        """Return a ``Memory`` that shares the memory of a tensor."""
+    def of(cls, values: Tensor) -> SyncedMemory:
+        """Return a ``SyncedMemory`` that shares the memory of a tensor."""
         made = cls(values.numel(), str(values.dtype).removeprefix("torch."))
         made._take(values)
         return made
@@ -139,7 +139,7 @@ class Blob:
     """
 
     def __init__(self, *shape: int):
-        self._data, self._diff = Memory(), Memory()
+        self._data, self._diff = SyncedMemory(), SyncedMemory()
         self._shape: Shape = ()
         self.reshape(*shape)
 
@@ -168,7 +168,7 @@ class Blob:
         check_shape(sizes)
         self._shape = sizes
         if self.count > self._data.size:
-            self._data = Memory(self.count, self._data.dtype)
+            self._data = SyncedMemory(self.count, self._data.dtype)
 
     def values(self, device: torch.device = _CPU) -> Tensor:
         """Return the values as a tensor without autograd history; it shares memory if possible."""
@@ -182,12 +182,12 @@ class Blob:
         """Replace shape and values by those of a tensor; they are copied only if ``data`` is referenced."""
         self._shape = tuple(values.shape)
         if not self._data.put(values):
-            self._data = Memory.of(values)
+            self._data = SyncedMemory.of(values)
 
     def put_gradient(self, values: Tensor) -> None:
         """Replace the gradient by a tensor of the blob's shape; it is copied only if ``diff`` is referenced."""
         if not self._diff_made().put(values):
-            self._diff = Memory.of(values)
+            self._diff = SyncedMemory.of(values)
 
     def add_gradient(self, values: Tensor) -> None:
         """Add a tensor of the blob's shape to the gradient."""
@@ -222,17 +222,17 @@ class Blob:
     def show(self, data: Array, diff: Array | None = None) -> None:
         """Become a view of contiguous arrays of values and gradient; the gradient is zero without ``diff``."""
         self._shape = data.shape
-        self._data = Memory.of(torch.from_numpy(data))
-        self._diff = Memory() if diff is None else Memory.of(torch.from_numpy(diff))
+        self._data = SyncedMemory.of(torch.from_numpy(data))
+        self._diff = SyncedMemory() if diff is None else SyncedMemory.of(torch.from_numpy(diff))
 
     def retype(self, dtype: np.dtype[Any]) -> None:
         """Convert the values to another dtype."""
         if dtype != self._data.dtype:
-            self._data = Memory.of(torch.from_numpy(self._data.array().astype(dtype)))
+            self._data = SyncedMemory.of(torch.from_numpy(self._data.array().astype(dtype)))
 
-    def _diff_made(self) -> Memory:
+    def _diff_made(self) -> SyncedMemory:
         if self._diff.size != self.count or self._diff.dtype != self._data.dtype:
-            self._diff = Memory(self.count, self._data.dtype)
+            self._diff = SyncedMemory(self.count, self._data.dtype)
         return self._diff
 
     @property

@@ -14,11 +14,10 @@ from torch.nn import functional as F
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape, Window, conv_size, conv_windows, deconv_size
-from reproduction.caffe.layers.base import Layer, canonical_axis
+from reproduction.caffe.layers.base import Layer, Rereads, canonical_axis
 from reproduction.caffe.layers.exact import blas, im2col
-from reproduction.caffe.layers.memory import Rereads
-from reproduction.caffe.layers.quick import kernels
-from reproduction.caffe.layers.quick.borders import AnyBlob, Repeated, slide
+from reproduction.caffe.layers.quick.borders import AnyBlob, RepeatedBlob, slide
+from reproduction.caffe.layers.quick.convolve import convolve
 
 _WINDOW = ("axis", "kernel_size", "stride", "pad", "dilation", "kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h",
            "pad_w")  # fmt: skip
@@ -27,7 +26,7 @@ _WEIGHT_FIELDS = frozenset(
     f"convolution_param.{name}" for name in ("num_output", "group", "bias_term", "weight_filler", "bias_filler")
 )
 
-# The functions of torch by number of spatial axes. Other numbers use im2col; 2-D convolution uses quick.kernels.
+# The functions of torch by number of spatial axes. Other numbers use im2col; 2-D convolution uses quick.convolve.
 _CONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 3: F.conv3d}
 _DECONVOLVE: dict[int, Callable[..., Tensor]] = {
     1: F.conv_transpose1d,
@@ -89,7 +88,7 @@ class _Windowed(Layer):
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Read the axis and the windows."""
-        param = self.spec.convolution_param
+        param = self.layer_param.convolution_param
         self.axis = canonical_axis(param.axis, len(bottoms[0]))
         self.windows = conv_windows(param, len(bottoms[0]) - self.axis - 1)
 
@@ -133,7 +132,7 @@ class _Weighted(_Windowed):
 
     def setup(self, bottoms: list[Shape]) -> None:
         super().setup(bottoms)
-        param = self.spec.convolution_param
+        param = self.layer_param.convolution_param
         self.channels, self.num_output, self.group = bottoms[0][self.axis], param.num_output, param.group
         if self.num_output < 1:
             raise NetError("num_output must be positive", got=self.num_output)
@@ -211,17 +210,17 @@ class Convolution(_Weighted):
         x = _pad(x, windows, both=False)
         if self._adds_as_blas(x):
             return im2col.convolve(x, weight, bias, windows, self.group, self.totals)
-        return kernels.convolve(x, weight, bias, windows, self.group)
+        return convolve(x, weight, bias, windows, self.group)
 
     def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...] | None:
         """Convolve the kept rows and columns; return None if ``in_blas_order``, which needs full tensors."""
-        if self.in_blas_order or self.axis != 1 or not all(isinstance(x, Repeated) for x in bottoms):
+        if self.in_blas_order or self.axis != 1 or not all(isinstance(x, RepeatedBlob) for x in bottoms):
             return None
         tops = self.shapes([x.shape for x in bottoms])
         return tuple(
             slide(x, self.windows, top[2:], self._convolve)
             for x, top in zip(bottoms, tops, strict=True)
-            if isinstance(x, Repeated)
+            if isinstance(x, RepeatedBlob)
         )
 
 

@@ -67,7 +67,7 @@ class Shuffle:
 _LIST_BYTES = 64 << 20  # maximum size of a list of files; ImageNet's has 48 MB
 
 
-def read_list(source: str) -> str:
+def read_file_list(source: str) -> str:
     """Return the text of a list of data files.
 
     Raises:
@@ -111,11 +111,11 @@ class Input(Layer):
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the shapes that the prototxt declares."""
-        shapes = self.spec.input_param.shape
+        shapes = self.layer_param.input_param.shape
         if not shapes:
-            wanted = ", ".join(f"{top!r}: (1, 3, H, W)" for top in self.spec.top)
+            wanted = ", ".join(f"{top!r}: (1, 3, H, W)" for top in self.layer_param.top)
             raise NetError("there is no shape", remedy=f"Write one into input_param, or pass inputs={{{wanted}}}.")
-        return [_shape(shape) for shape in _each_top(shapes, len(self.spec.top), "shape")]
+        return [_shape(shape) for shape in _each_top(shapes, len(self.layer_param.top), "shape")]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Raise ``NetError``, since the caller of the net must feed the tops.
@@ -124,7 +124,9 @@ class Input(Layer):
             NetError: Always.
         """
         raise NetError(
-            "an Input layer has no values of its own", got=f"tops {', '.join(self.spec.top)}", remedy="Feed them."
+            "an Input layer computes no values",
+            got=f"tops {', '.join(self.layer_param.top)}",
+            remedy="Feed them.",
         )
 
 
@@ -148,13 +150,13 @@ class DummyData(Source):
     def setup(self, bottoms: list[Shape]) -> None:
         """Read the fillers; the default is a constant 0."""
         super().setup(bottoms)
-        given = list(self.spec.dummy_data_param.data_filler) or [FillerParameter()]
-        self._fillers: list[FillerParameter] = _each_top(given, len(self.spec.top), "data_filler")
+        given = list(self.layer_param.dummy_data_param.data_filler) or [FillerParameter()]
+        self._fillers: list[FillerParameter] = _each_top(given, len(self.layer_param.top), "data_filler")
         self.constant = tuple(filler.type == "constant" for filler in self._fillers)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the shapes that the prototxt declares."""
-        param, tops = self.spec.dummy_data_param, len(self.spec.top)
+        param, tops = self.layer_param.dummy_data_param, len(self.layer_param.top)
         legacy = [param.num, param.channels, param.height, param.width]
         if not any(legacy):
             return [_shape(shape) for shape in _each_top(param.shape, tops, "shape")]
@@ -189,11 +191,11 @@ class Parameter(Layer):
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Create the blob."""
-        self.add_blob(_shape(self.spec.parameter_param.shape))
+        self.add_blob(_shape(self.layer_param.parameter_param.shape))
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the shape of the blob."""
-        return [_shape(self.spec.parameter_param.shape)]
+        return [_shape(self.layer_param.parameter_param.shape)]
 
     def shares(self) -> tuple[bool, bool]:
         """Return that the top shares the memory of the blob, for values and gradient."""
@@ -226,7 +228,7 @@ class MemoryData(Source):
     def setup(self, bottoms: list[Shape]) -> None:
         """Check that all sizes are positive."""
         super().setup(bottoms)
-        param = self.spec.memory_data_param
+        param = self.layer_param.memory_data_param
         self._size = (param.batch_size, param.channels, param.height, param.width)
         if min(self._size) < 1:
             raise NetError("batch_size, channels, height and width must be positive", got=self._size)

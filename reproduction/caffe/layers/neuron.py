@@ -10,10 +10,9 @@ from torch.nn import functional as F
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
-from reproduction.caffe.layers.base import Layer
-from reproduction.caffe.layers.checks import legacy_shape
-from reproduction.caffe.layers.memory import Keeps, Rereads
-from reproduction.caffe.layers.quick.borders import AnyBlob, place_by_place
+from reproduction.caffe.layers.base import Keeps, Layer, Rereads
+from reproduction.caffe.layers.bottom_checks import legacy_shape
+from reproduction.caffe.layers.quick.borders import AnyBlob, map_kept
 from reproduction.caffe.schema import FillerParameter
 
 
@@ -77,7 +76,7 @@ class _Apply(torch.autograd.Function):
         y = layer.value(x)
         # Upstream bug, kept: in place, the slopes of BNLL, of Clip, and of ELU and ReLU with a negative coefficient are
         # computed at the top instead of the bottom (bnll_layer.cpp L28, clip_layer.cpp L28).
-        overwritten = layer.reads_bottom and layer.spec.top[0] == layer.spec.bottom[0]
+        overwritten = layer.reads_bottom and layer.layer_param.top[0] == layer.layer_param.bottom[0]
         ctx.save_for_backward(y if overwritten else x, y)
         ctx.layer = layer
         return y
@@ -102,7 +101,7 @@ class ReLU(Pointwise):
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Set ``positive``, which holds if there is no negative slope."""
-        self.positive = self.spec.relu_param.negative_slope == 0
+        self.positive = self.layer_param.relu_param.negative_slope == 0
 
     def rereads(self) -> Rereads:
         """Return the sign of the bottom, on which the slope depends."""
@@ -110,25 +109,25 @@ class ReLU(Pointwise):
 
     def keeps(self) -> Keeps:
         """Return signs and positive values; no signs if ``negative_slope`` makes negative values positive."""
-        return Keeps.SIGN | Keeps.POSITIVE if self.spec.relu_param.negative_slope >= 0 else Keeps.POSITIVE
+        return Keeps.SIGN | Keeps.POSITIVE if self.layer_param.relu_param.negative_slope >= 0 else Keeps.POSITIVE
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the top, in the memory of the bottom if ``inplace``."""
-        if self.spec.relu_param.negative_slope == 0:
+        if self.layer_param.relu_param.negative_slope == 0:
             return (F.relu(bottoms[0], inplace=self.inplace),)
         return super().forward(*bottoms)
 
     def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...]:
         """Compute the top; an elementwise function needs only the kept rows and columns."""
-        return (place_by_place(bottoms[0], lambda x: self.forward(x)[0]),)
+        return (map_kept(bottoms[0], lambda x: self.forward(x)[0]),)
 
     def value(self, x: Tensor) -> Tensor:
         """Compute the top of a leaky ReLU."""
-        return F.leaky_relu(x, self.spec.relu_param.negative_slope)
+        return F.leaky_relu(x, self.layer_param.relu_param.negative_slope)
 
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
         """Compute the derivative."""
-        return torch.where(x > 0, 1.0, self.spec.relu_param.negative_slope)
+        return torch.where(x > 0, 1.0, self.layer_param.relu_param.negative_slope)
 
 
 class PReLU(_Neuron):
@@ -148,7 +147,7 @@ class PReLU(_Neuron):
 
     def rereads(self) -> Rereads:
         """Return the bottom; nothing in place, where Caffe's layer keeps a copy of the bottom."""
-        return Rereads.NOTHING if self.spec.top[0] == self.spec.bottom[0] else Rereads.BOTTOM
+        return Rereads.NOTHING if self.layer_param.top[0] == self.layer_param.bottom[0] else Rereads.BOTTOM
 
     def keeps(self) -> Keeps:
         """Return positive values; the slope, and so the sign of other values, is learned."""
@@ -156,7 +155,7 @@ class PReLU(_Neuron):
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Create the slopes."""
-        param, channels = self.spec.prelu_param, self._channels(bottoms[0])
+        param, channels = self.layer_param.prelu_param, self._channels(bottoms[0])
         filler = param.filler if param.has("filler") else FillerParameter(type="constant", value=0.25)
         self.add_blob(() if param.channel_shared else (channels,), filler)
 
@@ -195,17 +194,17 @@ class ELU(Pointwise):
 
     def keeps(self) -> Keeps:
         """Return signs and positive values; no signs if ``alpha`` is negative."""
-        return Keeps.SIGN | Keeps.POSITIVE if self.spec.elu_param.alpha >= 0 else Keeps.POSITIVE
+        return Keeps.SIGN | Keeps.POSITIVE if self.layer_param.elu_param.alpha >= 0 else Keeps.POSITIVE
 
     def value(self, x: Tensor) -> Tensor:
         """Compute the top."""
         # Caffe: ELU computes exp(x) - 1 with two roundings (elu_layer.cpp L17). torch uses expm1, which is accurate for
         # small x.
-        return x.clamp(min=0) + self.spec.elu_param.alpha * (_exp(x.clamp(max=0)) - 1)
+        return x.clamp(min=0) + self.layer_param.elu_param.alpha * (_exp(x.clamp(max=0)) - 1)
 
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
         """Compute the derivative."""
-        return torch.where(x > 0, 1.0, self.spec.elu_param.alpha + y)
+        return torch.where(x > 0, 1.0, self.layer_param.elu_param.alpha + y)
 
 
 def _sigmoid(x: Tensor) -> Tensor:
@@ -251,11 +250,11 @@ class Swish(Pointwise):
 
     def value(self, x: Tensor) -> Tensor:
         """Compute the top."""
-        return x * _sigmoid(self.spec.swish_param.beta * x)
+        return x * _sigmoid(self.layer_param.swish_param.beta * x)
 
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
         """Compute the derivative."""
-        beta = self.spec.swish_param.beta
+        beta = self.layer_param.swish_param.beta
         return beta * y + _sigmoid(beta * x) * (1 - beta * y)
 
 
@@ -301,8 +300,8 @@ class AbsVal(Pointwise):
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Raise ``NetError`` if a top has the name of the bottom."""
-        if self.spec.top[0] == self.spec.bottom[0]:
-            raise NetError("a top must not be the bottom", got=repr(self.spec.bottom[0]))
+        if self.layer_param.top[0] == self.layer_param.bottom[0]:
+            raise NetError("a top must not be the bottom", got=repr(self.layer_param.bottom[0]))
 
     def value(self, x: Tensor) -> Tensor:
         """Compute the top."""
@@ -355,17 +354,17 @@ class Clip(Pointwise):
     def setup(self, bottoms: list[Shape]) -> None:
         """Check that ``min`` and ``max`` are set."""
         for name in ("min", "max"):
-            if not self.spec.clip_param.has(name):
+            if not self.layer_param.clip_param.has(name):
                 raise NetError(f"clip_param.{name} is missing", want="both min and max")
 
     def value(self, x: Tensor) -> Tensor:
         """Compute the top."""
         # Caffe: if min is greater than max, Clip returns min (clip_layer.cpp L19). torch.clamp returns max.
-        return x.clamp(max=self.spec.clip_param.max).clamp(min=self.spec.clip_param.min)
+        return x.clamp(max=self.layer_param.clip_param.max).clamp(min=self.layer_param.clip_param.min)
 
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
         """Compute the derivative."""
-        return ((x >= self.spec.clip_param.min) & (x <= self.spec.clip_param.max)).to(x.dtype)
+        return ((x >= self.layer_param.clip_param.min) & (x <= self.layer_param.clip_param.max)).to(x.dtype)
 
 
 class Threshold(_Neuron):
@@ -382,7 +381,7 @@ class Threshold(_Neuron):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the top."""
-        return ((bottoms[0] > self.spec.threshold_param.threshold).to(bottoms[0].dtype),)
+        return ((bottoms[0] > self.layer_param.threshold_param.threshold).to(bottoms[0].dtype),)
 
 
 class Dropout(_Neuron):
@@ -403,11 +402,11 @@ class Dropout(_Neuron):
 
     def keeps(self) -> Keeps:
         """Return all values if nothing is dropped, else the signs of the values that are kept."""
-        return Keeps.SIGN if self.training and self.spec.dropout_param.dropout_ratio else Keeps.VALUES
+        return Keeps.SIGN if self.training and self.layer_param.dropout_param.dropout_ratio else Keeps.VALUES
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Check ``dropout_ratio``."""
-        ratio = self.spec.dropout_param.dropout_ratio
+        ratio = self.layer_param.dropout_param.dropout_ratio
         if not 0 <= ratio < 1:
             raise NetError("dropout_ratio must be at least 0 and below 1", got=ratio)
 
@@ -415,7 +414,7 @@ class Dropout(_Neuron):
         """Compute the top."""
         if not self.training:
             return bottoms
-        ratio = self.spec.dropout_param.dropout_ratio
+        ratio = self.layer_param.dropout_param.dropout_ratio
         keep = uniform(bottoms[0], self.generator) >= ratio
         return (bottoms[0] * keep.to(bottoms[0].dtype).mul_(1 / (1 - ratio)),)
 

@@ -11,11 +11,9 @@ from torch.autograd.function import Function, once_differentiable
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
-from reproduction.caffe.layers import scaling
-from reproduction.caffe.layers.base import Layer, canonical_axis
-from reproduction.caffe.layers.checks import legacy_shape
-from reproduction.caffe.layers.exact import blas
-from reproduction.caffe.layers.memory import Rereads
+from reproduction.caffe.layers.base import Layer, Rereads, canonical_axis
+from reproduction.caffe.layers.bottom_checks import legacy_shape
+from reproduction.caffe.layers.exact import blas, normalization
 from reproduction.caffe.schema import BiasParameter, FillerParameter, ScaleParameter
 
 
@@ -68,11 +66,11 @@ class Scale(Layer):
 
     def rereads(self) -> Rereads:
         """Return ``TO_LEARN``, for the gradient of the factor; nothing in place, where Caffe's layer keeps a copy."""
-        return Rereads.NOTHING if self.spec.top[0] == self.spec.bottom[0] else Rereads.TO_LEARN
+        return Rereads.NOTHING if self.layer_param.top[0] == self.layer_param.bottom[0] else Rereads.TO_LEARN
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Create the factor, if it is learned, and the bias."""
-        param = self.spec.scale_param
+        param = self.layer_param.scale_param
         if len(bottoms) == 1:
             shape = _learned_shape(bottoms[0], param)
             self.add_blob(shape, param.filler if param.has("filler") else FillerParameter(value=1.0))
@@ -85,7 +83,7 @@ class Scale(Layer):
         """Return the shape of the first bottom."""
         factors = [*bottoms[1:], *(tuple(blob.shape) for blob in self.blobs)]
         for factor in factors:
-            _check_fit(bottoms[0], factor, self.spec.scale_param.axis)
+            _check_fit(bottoms[0], factor, self.layer_param.scale_param.axis)
         return bottoms[:1]
 
     def sets_gradient(self, index: int, bottoms: list[Shape]) -> bool:
@@ -96,16 +94,18 @@ class Scale(Layer):
         # the gradient of the factor instead of adding to it, so that with iter_size only the last batch counts
         # (scale_layer.cpp L159-L183). Autograd accumulates gradients.
         factor = tuple(self.blobs[0].shape)
-        before = math.prod(bottoms[0][: canonical_axis(self.spec.scale_param.axis, len(bottoms[0]))]) if factor else 1
+        before = (
+            math.prod(bottoms[0][: canonical_axis(self.layer_param.scale_param.axis, len(bottoms[0]))]) if factor else 1
+        )
         return math.prod(factor) == math.prod(bottoms[0]) or (before == 1 and math.prod(factor) > 1)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the top."""
-        axis = self.spec.scale_param.axis
+        axis = self.layer_param.scale_param.axis
         if blas.serves(self.in_blas_order, bottoms[0]):
             first, *second = *bottoms[1:], *self.blobs
-            number = len(self.blobs) - 1 if self.spec.scale_param.bias_term else len(self.blobs)
-            return (scaling.scale(bottoms[0], first, second[0] if second else None, axis, (self.totals, number)),)
+            number = len(self.blobs) - 1 if self.layer_param.scale_param.bias_term else len(self.blobs)
+            return (normalization.scale(bottoms[0], first, second[0] if second else None, axis, (self.totals, number)),)
         factor, *bias = (_spread(blob, bottoms[0].dim(), axis) for blob in (*bottoms[1:], *self.blobs))
         return (torch.addcmul(bias[0], bottoms[0], factor) if bias else bottoms[0] * factor,)
 
@@ -131,12 +131,12 @@ class Bias(Layer):
     def setup(self, bottoms: list[Shape]) -> None:
         """Create the bias, if it is learned."""
         if len(bottoms) == 1:
-            self.add_blob(_learned_shape(bottoms[0], self.spec.bias_param), self.spec.bias_param.filler)
+            self.add_blob(_learned_shape(bottoms[0], self.layer_param.bias_param), self.layer_param.bias_param.filler)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the shape of the first bottom."""
         bias = bottoms[1] if len(bottoms) > 1 else tuple(self.blobs[0].shape)
-        _check_fit(bottoms[0], bias, self.spec.bias_param.axis)
+        _check_fit(bottoms[0], bias, self.layer_param.bias_param.axis)
         return bottoms[:1]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -144,8 +144,8 @@ class Bias(Layer):
         bias = bottoms[1] if len(bottoms) > 1 else self.blobs[0]
         if blas.serves(self.in_blas_order, bottoms[0]):
             totals = {} if len(bottoms) > 1 else self.totals
-            return (scaling.scale(bottoms[0], None, bias, self.spec.bias_param.axis, (totals, 0)),)
-        return (bottoms[0] + _spread(bias, bottoms[0].dim(), self.spec.bias_param.axis),)
+            return (normalization.scale(bottoms[0], None, bias, self.layer_param.bias_param.axis, (totals, 0)),)
+        return (bottoms[0] + _spread(bias, bottoms[0].dim(), self.layer_param.bias_param.axis),)
 
 
 class BatchNorm(Layer):
@@ -178,15 +178,15 @@ class BatchNorm(Layer):
         self._channels = bottoms[0][1]
         for shape in ((self._channels,), (self._channels,), (1,)):
             self.add_blob(shape)
-        if any(param.lr_mult != 0 for param in self.spec.param):
+        if any(param.lr_mult != 0 for param in self.layer_param.param):
             raise NetError(
                 "batch statistics are not learned",
-                got=f"lr_mult {[param.lr_mult for param in self.spec.param]}",
+                got=f"lr_mult {[param.lr_mult for param in self.layer_param.param]}",
                 want="0",
                 remedy="Remove the param blocks.",
             )
-        while len(self.spec.param) < 3:
-            self.spec.param.add(lr_mult=0.0)
+        while len(self.layer_param.param) < 3:
+            self.layer_param.param.add(lr_mult=0.0)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the shape of the bottom."""
@@ -198,7 +198,7 @@ class BatchNorm(Layer):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the top; without ``use_global_stats``, update the blobs."""
-        param, bottom = self.spec.batch_norm_param, bottoms[0]
+        param, bottom = self.layer_param.batch_norm_param, bottoms[0]
         stored = param.use_global_stats if param.has("use_global_stats") else not self.training
         if stored:
             mean_sum, variance_sum, weight = (blob.detach() for blob in self.blobs)
@@ -206,7 +206,7 @@ class BatchNorm(Layer):
             mean, variance = mean_sum * share, variance_sum * share
         elif blas.serves(self.in_blas_order, bottom):
             rows = bottom.reshape(bottom.shape[0], self._channels, -1)
-            top, mean, variance = scaling.normalise(rows, param.eps, inside=True)
+            top, mean, variance = normalization.normalise(rows, param.eps, inside=True)
             self._remember(mean, variance, bottom.numel() // self._channels)
             return (top.reshape(bottom.shape),)
         else:
@@ -224,7 +224,7 @@ class BatchNorm(Layer):
         unbiased = torch.tensor(count / max(count - 1, 1), dtype=variance.dtype).double()
         news = (mean, variance.double() * unbiased, torch.ones_like(self.blobs[2]))
         for blob, new in zip(self.blobs, news, strict=True):
-            old = blob * self.spec.batch_norm_param.moving_average_fraction
+            old = blob * self.layer_param.batch_norm_param.moving_average_fraction
             blob.copy_(old + new.double())  # a single rounding, as in Caffe's BLAS
 
 
@@ -246,7 +246,7 @@ class MVN(Layer):
 
     def rereads(self) -> Rereads:
         """Return the top; nothing with ``normalize_variance: false``."""
-        return Rereads.TOP if self.spec.mvn_param.normalize_variance else Rereads.NOTHING
+        return Rereads.TOP if self.layer_param.mvn_param.normalize_variance else Rereads.NOTHING
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return num, channels, height and width."""
@@ -254,11 +254,11 @@ class MVN(Layer):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the top."""
-        param = self.spec.mvn_param
+        param = self.layer_param.mvn_param
         bottom = bottoms[0].reshape(legacy_shape(tuple(bottoms[0].shape)))
         if param.normalize_variance and blas.serves(self.in_blas_order, bottom):
             rows = bottom.flatten(1 if param.across_channels else 2).flatten(0, -2)[None]
-            return (scaling.normalise(rows, param.eps, inside=False)[0].reshape(bottom.shape),)
+            return (normalization.normalise(rows, param.eps, inside=False)[0].reshape(bottom.shape),)
         axes = (1, 2, 3) if param.across_channels else (2, 3)
         centred = bottom - bottom.mean(axes, keepdim=True)
         if not param.normalize_variance:

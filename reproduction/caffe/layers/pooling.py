@@ -15,7 +15,7 @@ from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape, Window, pool_sizes, pool_windows
 from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.layers.neuron import uniform
-from reproduction.caffe.layers.quick.borders import AnyBlob, Repeated, slide
+from reproduction.caffe.layers.quick.borders import AnyBlob, RepeatedBlob, slide
 from reproduction.caffe.schema import PoolMethod, RoundMode
 
 # The initial value of Caffe's maximum in single and in double precision: -FLT_MAX.
@@ -196,27 +196,27 @@ class Pooling(Layer):
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Read the method; check the windows and the number of tops."""
-        self.method = self.spec.pooling_param.pool
-        if self.method is not PoolMethod.MAX and len(self.spec.top) > 1:
+        self.method = self.layer_param.pooling_param.pool
+        if self.method is not PoolMethod.MAX and len(self.layer_param.top) > 1:
             raise NetError("only MAX pooling has a second top", got=self.method.name)
         self.shapes(bottoms)
 
     def _windows(self, height: int, width: int) -> list[Window]:
-        return pool_windows(self.spec.pooling_param, height, width)
+        return pool_windows(self.layer_param.pooling_param, height, width)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the shape of the pooled values, once for each top."""
         _check_bottom(bottoms[0])
         windows = self._windows(*bottoms[0][2:])
         _check_padding(self.method, windows)
-        sizes = pool_sizes(bottoms[0][2:], windows, self.spec.pooling_param.round_mode)
-        return [(*bottoms[0][:2], *sizes)] * len(self.spec.top)
+        sizes = pool_sizes(bottoms[0][2:], windows, self.layer_param.pooling_param.round_mode)
+        return [(*bottoms[0][:2], *sizes)] * len(self.layer_param.top)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the pooled values and, for a second top, the positions."""
         (x,) = bottoms
-        windows, rounding = self._windows(*x.shape[2:]), self.spec.pooling_param.round_mode
-        if len(self.spec.top) > 1:
+        windows, rounding = self._windows(*x.shape[2:]), self.layer_param.pooling_param.round_mode
+        if len(self.layer_param.top) > 1:
             top, position = max_pool(x, windows, rounding)
             return top, position.to(x.dtype)
         return (_pool(x, self.method, windows, rounding, self.training, self.generator),)
@@ -224,9 +224,9 @@ class Pooling(Layer):
     def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...] | None:
         """Pool the kept rows and columns by MAX; return None for positions and other methods, which need full blobs."""
         (x,) = bottoms
-        if not isinstance(x, Repeated) or self.method is not PoolMethod.MAX or len(self.spec.top) > 1:
+        if not isinstance(x, RepeatedBlob) or self.method is not PoolMethod.MAX or len(self.layer_param.top) > 1:
             return None
-        rounding, windows = self.spec.pooling_param.round_mode, self._windows(*x.shape[2:])
+        rounding, windows = self.layer_param.pooling_param.round_mode, self._windows(*x.shape[2:])
         sizes = pool_sizes(x.shape[2:], windows, rounding)
         return (slide(x, windows, sizes, lambda kept, windows: max_pool(kept, windows, rounding)[0]),)
 
@@ -248,7 +248,7 @@ class SPP(Layer):
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Read the method and check the height of the pyramid."""
-        self.height, self.method = self.spec.spp_param.pyramid_height, self.spec.spp_param.pool
+        self.height, self.method = self.layer_param.spp_param.pyramid_height, self.layer_param.spp_param.pool
         if self.height < 1:
             raise NetError("pyramid_height must be positive", got=self.height)
         self.shapes(bottoms)

@@ -19,7 +19,7 @@ from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.blob import Blob, BlobVec, RawBlobVec
 from reproduction.caffe.layers.data import Source
-from reproduction.caffe.layers.vectors import BoolVec
+from reproduction.caffe.layers.pycaffe_vectors import BoolVec
 from reproduction.caffe.schema import LayerParameter, Phase
 from reproduction.caffe.typing import Array
 
@@ -47,7 +47,7 @@ class UserLayer:
     phase: int
     type = "Python"
 
-    def __init__(self, spec: LayerParameter):
+    def __init__(self, layer_param: LayerParameter):
         self.blobs = BlobVec()
 
 
@@ -78,7 +78,7 @@ def _is_for_the_fork(kind: type[Any]) -> bool:
     return any("param_str_" in function.__code__.co_names for function in functions)
 
 
-def find_class(known: PythonLayers | None, module: str, layer: str) -> type[Any]:
+def find_python_class(known: PythonLayers | None, module: str, layer: str) -> type[Any]:
     """Return the class of a Python layer from those that the caller has passed.
 
     Args:
@@ -132,37 +132,37 @@ class Python(Source):
 
     def __init__(
         self,
-        spec: LayerParameter,
+        layer_param: LayerParameter,
         bottoms: Sequence[Shape],
         generator: torch.Generator | None = None,
         python_layers: PythonLayers | None = None,
         blobs: MutableMapping[str, Blob] | None = None,
     ):
         self._known, self._net_blobs = python_layers, blobs
-        super().__init__(spec, bottoms, generator)
+        super().__init__(layer_param, bottoms, generator)
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Create the Python layer and call its ``setup``."""
         super().setup(bottoms)
-        param = self.spec.python_param
-        kind = find_class(self._known, param.module, param.layer)
+        param = self.layer_param.python_param
+        kind = find_python_class(self._known, param.module, param.layer)
         blobs = self._net_blobs
         if blobs is None:
-            blobs = {name: Blob(*shape) for name, shape in zip(self.spec.bottom, bottoms, strict=True)}
-        self._bottoms = RawBlobVec.of(blobs[bottom] for bottom in self.spec.bottom)
-        self._tops = RawBlobVec.of(blobs.setdefault(top, Blob()) for top in self.spec.top)
+            blobs = {name: Blob(*shape) for name, shape in zip(self.layer_param.bottom, bottoms, strict=True)}
+        self._bottoms = RawBlobVec.of(blobs[bottom] for bottom in self.layer_param.bottom)
+        self._tops = RawBlobVec.of(blobs.setdefault(top, Blob()) for top in self.layer_param.top)
         self.user = self._make(kind)
         if not hasattr(self.user, "blobs"):
             self.user.blobs = BlobVec()
         self.user.param_str = self.user.param_str_ = param.param_str
-        self.user.phase = (NamedPhase if _is_for_the_fork(kind) else int)(self.spec.phase)
+        self.user.phase = (NamedPhase if _is_for_the_fork(kind) else int)(self.layer_param.phase)
         self._call("setup", self._bottoms, self._tops)
         self._register()
 
     def _make(self, kind: type[Any]) -> Any:
         # As in pycaffe, the constructor receives the message; one that is inherited from `object` accepts no argument.
         try:
-            return kind() if kind.__init__ is object.__init__ else kind(self.spec)
+            return kind() if kind.__init__ is object.__init__ else kind(self.layer_param)
         except Exception as error:
             raise NetError(f"{kind.__name__} cannot be made: {_reason(error)}") from error
 
@@ -176,10 +176,10 @@ class Python(Source):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the tops by the ``forward`` of the Python layer."""
-        if not self.spec.top:
+        if not self.layer_param.top:
             self._run(bottoms)
             return ()
-        return _Run.apply(self, len(bottoms), *bottoms, *self.blobs)  # type: ignore[no-any-return, no-untyped-call]
+        return _PythonFunction.apply(self, len(bottoms), *bottoms, *self.blobs)  # type: ignore[no-any-return, no-untyped-call]
 
     def _register(self) -> None:
         """Register the blobs that the Python layer has added as parameters of the net."""
@@ -217,7 +217,7 @@ class Python(Source):
             self.pass_back(wanted[: len(bottoms)])
         except NetError as error:  # called by autograd, so the net cannot add the layer's name
             raise error.at(
-                NetError("", layer=self.spec.name, type="Python", line=self.spec.line).place
+                NetError("", layer=self.layer_param.name, type="Python", line=self.layer_param.line).place
             ) from error.__cause__
         blobs = [*self._bottoms, *self.user.blobs]
         return [self.place(blob.diff.copy()) if want else None for blob, want in zip(blobs, wanted, strict=True)]
@@ -251,7 +251,7 @@ def _array(tensor: Tensor) -> Array:
     return array
 
 
-class _Run(Function):
+class _PythonFunction(Function):
     @staticmethod
     def forward(ctx: Any, layer: Python, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
         tops = layer._run(tensors[:count])

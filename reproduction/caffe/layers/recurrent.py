@@ -54,11 +54,11 @@ class LSTMUnit(Layer):
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the tops."""
         cell, gates, cont = bottoms
-        tops: tuple[Tensor, ...] = _Step.apply(cell, gates, cont.detach())  # type: ignore[no-untyped-call]
+        tops: tuple[Tensor, ...] = _LSTMStep.apply(cell, gates, cont.detach())  # type: ignore[no-untyped-call]
         return tops
 
 
-class _Step(Function):
+class _LSTMStep(Function):
     @staticmethod
     def forward(ctx: Any, cell: Tensor, gates: Tensor, cont: Tensor) -> tuple[Tensor, Tensor]:
         # Caffe: LSTM computes sigmoid and tanh in double precision and rounds the results (lstm_unit_layer.cpp
@@ -115,14 +115,14 @@ class Recurrent(Layer):
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Create the parameters and an empty state."""
-        param = self.spec.recurrent_param
+        param = self.layer_param.recurrent_param
         if param.num_output < 1:
             raise NetError("num_output must be positive", got=param.num_output)
         exposed = self.states if param.expose_hidden else 0
-        if not 0 <= len(bottoms) - 2 - exposed <= 1 or len(self.spec.top) != 1 + exposed:
+        if not 0 <= len(bottoms) - 2 - exposed <= 1 or len(self.layer_param.top) != 1 + exposed:
             raise NetError(
                 "wrong number of bottoms or tops",
-                got=f"{len(bottoms)} and {len(self.spec.top)}",
+                got=f"{len(bottoms)} and {len(self.layer_param.top)}",
                 want=f"{2 + exposed} (with a static input, {3 + exposed}) and {1 + exposed}",
             )
         self._is_static = len(bottoms) == 3 + exposed
@@ -164,11 +164,11 @@ class Recurrent(Layer):
         wanted = [blob.shape[1] for blob in (self.blobs[0], *self.blobs[2 : 2 + len(static)])]
         if sizes != wanted:
             raise NetError("the inputs are not as long as those the weights were made for", got=sizes, want=wanted)
-        hidden = (1, streams, self.spec.recurrent_param.num_output)
+        hidden = (1, streams, self.layer_param.recurrent_param.num_output)
         for exposed in bottoms[2 + self._is_static :]:
             if exposed != hidden:
                 raise NetError("an exposed state has the wrong shape", got=exposed, want=hidden)
-        states = [hidden] * self.states if self.spec.recurrent_param.expose_hidden else []
+        states = [hidden] * self.states if self.layer_param.recurrent_param.expose_hidden else []
         return [(steps, streams, hidden[2]), *states]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -186,7 +186,7 @@ class Recurrent(Layer):
             output, state = self.step(inputs[t : t + 1], cont[t : t + 1], state)
             outputs.append(output)
         last = tuple(blob.detach() for blob in state)
-        if self.spec.recurrent_param.expose_hidden:
+        if self.layer_param.recurrent_param.expose_hidden:
             return torch.cat(outputs), *last
         self._state = last
         return (torch.cat(outputs),)
@@ -205,7 +205,7 @@ class Recurrent(Layer):
         raise NotImplementedError(type(self).__name__)
 
     def _begin(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        shape = (1, inputs.shape[1], self.spec.recurrent_param.num_output)
+        shape = (1, inputs.shape[1], self.layer_param.recurrent_param.num_output)
         if not self._state or self._state[0].shape != shape:
             return (inputs.new_zeros(shape),) * self.states
         return tuple(blob.to(inputs) for blob in self._state)
@@ -239,7 +239,7 @@ class RNN(Recurrent):
     def setup(self, bottoms: list[Shape]) -> None:
         """Create the parameters, including those of the output."""
         super().setup(bottoms)
-        param = self.spec.recurrent_param
+        param = self.layer_param.recurrent_param
         self.add_blob((param.num_output, param.num_output), param.weight_filler)
         self.add_blob((param.num_output,), param.bias_filler)
 
@@ -277,7 +277,7 @@ class LSTM(Recurrent):
         """Compute one step."""
         output, cell = state
         gates = F.linear(output * cont.unsqueeze(-1), self.blobs[-1]) + inputs
-        cell, output = _Step.apply(cell, gates, cont)  # type: ignore[no-untyped-call]
+        cell, output = _LSTMStep.apply(cell, gates, cont)  # type: ignore[no-untyped-call]
         return output, (output, cell)
 
 

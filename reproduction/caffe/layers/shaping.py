@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer, canonical_axis
+from reproduction.caffe.layers.quick.borders import AnyBlob
 from reproduction.caffe.schema import ConcatParameter, SliceParameter
 
 
@@ -42,7 +45,7 @@ class Concat(Layer):
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the bottoms' shape with the sum of their sizes on ``axis``."""
         first = bottoms[0]
-        axis = _axis(self.spec.concat_param, "concat_dim", len(first))
+        axis = _axis(self.layer_param.concat_param, "concat_dim", len(first))
         for i, bottom in enumerate(bottoms):
             if len(bottom) != len(first) or bottom[:axis] + bottom[axis + 1 :] != first[:axis] + first[axis + 1 :]:
                 raise NetError(f"bottom {i} differs from bottom 0 off axis {axis}", got=bottom, want=first)
@@ -50,14 +53,14 @@ class Concat(Layer):
 
     def shares(self) -> tuple[bool, bool]:
         """Return whether there is only one bottom, whose memory the top then shares."""
-        alone = len(self.spec.bottom) == 1
+        alone = len(self.layer_param.bottom) == 1
         return alone, alone
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the top; a single bottom is returned unchanged."""
         if len(bottoms) == 1:
             return bottoms
-        return (torch.cat(bottoms, _axis(self.spec.concat_param, "concat_dim", bottoms[0].dim())),)
+        return (torch.cat(bottoms, _axis(self.layer_param.concat_param, "concat_dim", bottoms[0].dim())),)
 
 
 class Slice(Layer):
@@ -80,7 +83,7 @@ class Slice(Layer):
 
     def shares(self) -> tuple[bool, bool]:
         """Return whether there is only one top, which then shares the memory of the bottom."""
-        alone = len(self.spec.top) == 1
+        alone = len(self.layer_param.top) == 1
         return alone, alone
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -89,7 +92,7 @@ class Slice(Layer):
         return torch.split(bottoms[0], sizes, axis)
 
     def _cuts(self, bottom: Shape) -> tuple[int, list[int]]:
-        param, parts = self.spec.slice_param, len(self.spec.top)
+        param, parts = self.layer_param.slice_param, len(self.layer_param.top)
         axis = _axis(param, "slice_dim", len(bottom))
         length, points = bottom[axis], param.slice_point
         if not points:
@@ -106,8 +109,10 @@ class Slice(Layer):
 
 
 def _check_not_in_place(layer: Layer) -> None:
-    if layer.spec.top[:1] == layer.spec.bottom[:1]:
-        raise NetError(f"{layer.spec.type} layers cannot work in place", got=f"top {layer.spec.top[0]!r} for both")
+    if layer.layer_param.top[:1] == layer.layer_param.bottom[:1]:
+        raise NetError(
+            f"{layer.layer_param.type} layers cannot work in place", got=f"top {layer.layer_param.top[0]!r} for both"
+        )
 
 
 class Reshape(Layer):
@@ -128,13 +133,13 @@ class Reshape(Layer):
     def setup(self, bottoms: list[Shape]) -> None:
         """Check ``shape``, and that the layer does not work in place."""
         _check_not_in_place(self)
-        dims = self.spec.reshape_param.shape.dim
+        dims = self.layer_param.reshape_param.shape.dim
         if dims.count(-1) > 1 or min(dims, default=0) < -1:
             raise NetError("shape may hold sizes, zeros, and one -1", got=list(dims))
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the new shape with zeros and -1 replaced."""
-        param, bottom = self.spec.reshape_param, bottoms[0]
+        param, bottom = self.layer_param.reshape_param, bottoms[0]
         start = param.axis if param.axis >= 0 else len(bottom) + param.axis + 1
         end = len(bottom) if param.num_axes == -1 else start + param.num_axes
         if param.num_axes < -1 or not 0 <= start <= end <= len(bottom):
@@ -189,7 +194,7 @@ class Flatten(Layer):
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the bottom's shape with the product of the flattened axes."""
-        param, bottom = self.spec.flatten_param, bottoms[0]
+        param, bottom = self.layer_param.flatten_param, bottoms[0]
         start, end = (canonical_axis(axis, len(bottom)) for axis in (param.axis, param.end_axis))
         if start > end + 1:
             raise NetError("axis must not come after end_axis", got=f"axis {start}, end_axis {end}")
@@ -218,18 +223,18 @@ class Tile(Layer):
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Check ``tiles``."""
-        if self.spec.tile_param.tiles < 1:
-            raise NetError("tiles must be set and positive", got=self.spec.tile_param.tiles)
+        if self.layer_param.tile_param.tiles < 1:
+            raise NetError("tiles must be set and positive", got=self.layer_param.tile_param.tiles)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the bottom's shape with the size of ``axis`` multiplied by ``tiles``."""
-        axis = canonical_axis(self.spec.tile_param.axis, len(bottoms[0]))
-        return [(*bottoms[0][:axis], bottoms[0][axis] * self.spec.tile_param.tiles, *bottoms[0][axis + 1 :])]
+        axis = canonical_axis(self.layer_param.tile_param.axis, len(bottoms[0]))
+        return [(*bottoms[0][:axis], bottoms[0][axis] * self.layer_param.tile_param.tiles, *bottoms[0][axis + 1 :])]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the top."""
         repeats = [1] * bottoms[0].dim()
-        repeats[self.spec.tile_param.axis] = self.spec.tile_param.tiles
+        repeats[self.layer_param.tile_param.axis] = self.layer_param.tile_param.tiles
         return (bottoms[0].repeat(repeats),)
 
 
@@ -250,9 +255,11 @@ class Filter(Layer):
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Check the number of tops."""
-        if len(self.spec.top) != len(bottoms) - 1:
+        if len(self.layer_param.top) != len(bottoms) - 1:
             raise NetError(
-                "there must be a top for each bottom but the selector", got=len(self.spec.top), want=len(bottoms) - 1
+                "there must be a top for each bottom but the selector",
+                got=len(self.layer_param.top),
+                want=len(bottoms) - 1,
             )
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
@@ -323,4 +330,69 @@ class Silence(Layer):
         return ()
 
 
-LAYERS = (Concat, Slice, Reshape, Flatten, Tile, Filter, BatchReindex, Silence)
+class Split(Layer):
+    """Return the bottom as several tops, whose gradients add up.
+
+    Caffe inserts these layers wherever several layers read a blob. Here that is not needed, but a net may contain them.
+
+    Shapes:
+        bottom and tops: any shape; the tops share the memory of the bottom.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/split_layer.cpp L9-L49.
+    """
+
+    tops: ClassVar[tuple[int, int | None]] = (1, None)
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Raise ``NetError`` if a top has the name of the bottom."""
+        if self.layer_param.bottom[0] in self.layer_param.top:
+            raise NetError("a top must not be the bottom", got=repr(self.layer_param.bottom[0]))
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Return the shape of the bottom, once for each top."""
+        return [bottoms[0]] * len(self.layer_param.top)
+
+    def shares(self) -> tuple[bool, bool]:
+        """Return that the tops share the memory of the values, but not that of the gradient."""
+        return True, False
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Return the bottom once for each top."""
+        if not self.in_blas_order:
+            return bottoms * len(self.layer_param.top)
+        tops: tuple[Tensor, ...] = _HandOn.apply(bottoms[0], len(self.layer_param.top))  # type: ignore[no-untyped-call]
+        return tops
+
+    def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...] | None:
+        """Return the bottom once for each top; None with ``in_blas_order``."""
+        return None if self.in_blas_order else bottoms * len(self.layer_param.top)
+
+
+class _HandOn(torch.autograd.Function):
+    """Views of a tensor. The backward pass adds their gradients from first to last; torch starts at the last."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, count: int) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        return tuple(x.view_as(x) for _ in range(count))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None]:
+        first, *rest = (grad for grad in grads if grad is not None)
+        for grad in rest:
+            first = first + grad
+        return first, None
+
+
+LAYERS: tuple[type[Layer], ...] = (
+    Concat,
+    Slice,
+    Reshape,
+    Flatten,
+    Tile,
+    Filter,
+    BatchReindex,
+    Split,
+    Silence,
+)

@@ -32,7 +32,7 @@ class Need:
         self.layer, self.bottoms = False, [False] * len(self.bottoms)
 
 
-def find(graph: Graph, layers: Sequence[Layer | None], loss_weights: Mapping[str, float]) -> list[Need]:
+def find_needs(graph: Graph, layers: Sequence[Layer | None], loss_weights: Mapping[str, float]) -> list[Need]:
     """Return what the backward of each layer must compute.
 
     Args:
@@ -49,7 +49,7 @@ def find(graph: Graph, layers: Sequence[Layer | None], loss_weights: Mapping[str
     # Caffe: Each layer that shares a parameter adds to its gradient if the layer's own lr_mult is not 0, though the
     # owner's lr_mult sets the update (net.cpp L141-L150). In torch, either all of these layers add to it or none does.
     for node, layer in zip(graph.nodes, layers, strict=True):
-        bottoms = list(node.spec.propagate_down) or [name in reached for name in node.bottoms]
+        bottoms = list(node.layer_param.propagate_down) or [name in reached for name in node.bottoms]
         learns = [spec.lr_mult != 0 for spec in (layer.param_specs if layer else ())]
         need = Need(any(learns) or not reached.isdisjoint(node.bottoms), bottoms, learns)
         if need.layer:

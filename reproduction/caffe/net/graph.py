@@ -29,16 +29,16 @@ class Node:
     """One layer of a graph.
 
     Attributes:
-        spec: The layer's message, with its phase set. The layer may fill in fields, as Caffe's layers do.
+        layer_param: The layer's message, with its phase set. The layer may fill in fields, as Caffe's layers do.
         bottoms: Names of the blobs that the layer reads.
-        tops: Names of the blobs that the layer writes; more than ``spec.top`` if a loss has an unnamed top.
+        tops: Names of the blobs that the layer writes; more than ``layer_param.top`` if a loss has an unnamed top.
         propagate: For each bottom, whether gradients may reach it.
         is_slot: Whether the caller feeds the tops: True for Input layers, and for data layers of any type that the
             caller replaces.
         index: Position in the graph, from 0.
     """
 
-    spec: LayerParameter
+    layer_param: LayerParameter
     bottoms: tuple[str, ...]
     tops: tuple[str, ...]
     propagate: tuple[bool, ...]
@@ -48,12 +48,12 @@ class Node:
     @property
     def name(self) -> str:
         """The layer's name."""
-        return self.spec.name
+        return self.layer_param.name
 
     @property
     def type(self) -> str:
         """The layer's type, as in the prototxt."""
-        return self.spec.type
+        return self.layer_param.type
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Graph:
         return tuple(reversed(picked))
 
 
-def build(
+def build_graph(
     net: NetParameter,
     phase: Phase | None = None,
     *,
@@ -140,13 +140,13 @@ def build(
     )
 
 
-def place(spec: LayerParameter) -> str:
+def layer_place(layer_param: LayerParameter) -> str:
     """Format the name, type and line of a layer for error messages."""
-    return NetError("", layer=spec.name, type=spec.type, line=spec.line).place
+    return NetError("", layer=layer_param.name, type=layer_param.type, line=layer_param.line).place
 
 
 @contextlib.contextmanager
-def placed(node: Node) -> Iterator[None]:
+def locate_errors(node: Node) -> Iterator[None]:
     """Add the layer's name, type and line to errors that are raised in the block.
 
     Failed memory allocations are converted to NetError.
@@ -154,12 +154,16 @@ def placed(node: Node) -> Iterator[None]:
     try:
         yield
     except NetError as error:
-        raise error.at(place(node.spec)) from error.__cause__  # the cause is the error that a Python layer raised
+        raise error.at(
+            layer_place(node.layer_param)
+        ) from error.__cause__  # the cause is the error that a Python layer raised
     except (MemoryError, RuntimeError) as error:
         if not _lacks_memory(error):
             raise
         remedy = "Use smaller images or a smaller batch."
-        raise NetError("there is not enough memory for the layer", remedy=remedy).at(place(node.spec)) from None
+        raise NetError("there is not enough memory for the layer", remedy=remedy).at(
+            layer_place(node.layer_param)
+        ) from None
 
 
 def _lacks_memory(error: Exception) -> bool:
@@ -168,19 +172,19 @@ def _lacks_memory(error: Exception) -> bool:
 
 
 @contextlib.contextmanager
-def loading(node: Node) -> Iterator[None]:
+def advise_feeding(node: Node) -> Iterator[None]:
     """Add to errors about a data layer's files the advice to feed the layer's tops instead."""
     try:
         yield
     except DataError as error:
         if node.bottoms or error.remedy:
             raise
-        raise error.advise(how_to_feed(node.spec)) from None
+        raise error.advise(how_to_feed(node.layer_param)) from None
 
 
 def _included(layer: LayerParameter, state: NetState) -> bool:
     if layer.include and layer.exclude:
-        raise NetError("include and exclude rules together", want="one kind").at(place(layer))
+        raise NetError("include and exclude rules together", want="one kind").at(layer_place(layer))
     if layer.include:
         return any(_meets(state, rule) for rule in layer.include)
     return not any(_meets(state, rule) for rule in layer.exclude)
@@ -201,10 +205,10 @@ def _check_types(layers: list[LayerParameter]) -> None:
     if unknown:
         first, *others = unknown
         remedy = also_unknown(misspelt(first.type, TYPES), unknown_types(others))
-        raise NetError(f"unknown layer type {first.type!r}", remedy=remedy).at(place(first))
+        raise NetError(f"unknown layer type {first.type!r}", remedy=remedy).at(layer_place(first))
     for layer in layers:
         if layer.type in UNSUPPORTED:
-            raise NetError(UNSUPPORTED[layer.type], remedy=how_to_feed(layer)).at(place(layer))
+            raise NetError(UNSUPPORTED[layer.type], remedy=how_to_feed(layer)).at(layer_place(layer))
 
 
 def how_to_feed(layer: LayerParameter) -> str:
@@ -232,7 +236,7 @@ def _insert_splits(layers: list[LayerParameter]) -> list[LayerParameter]:
         for j, blob in enumerate(layer.bottom):
             if blob not in last_top:
                 raise NetError(f"no layer before it makes bottom {blob!r}", remedy=did_you_mean(blob, last_top)).at(
-                    place(layer)
+                    layer_place(layer)
                 )
             source[i, j] = last_top[blob]
             uses[source[i, j]] += 1
@@ -276,7 +280,7 @@ def _node(index: int, layer: LayerParameter, fed: Mapping[str, Shape], *, force:
     if layer.propagate_down and len(layer.propagate_down) != len(layer.bottom):
         raise NetError(
             "propagate_down is for no bottom or for each", got=len(layer.propagate_down), want=len(layer.bottom)
-        ).at(place(layer))
+        ).at(layer_place(layer))
     tops = list(layer.top)
     if _is_fed(layer, fed):
         return Node(layer, (), tuple(tops), (), True, index)
@@ -306,7 +310,7 @@ def _connect(nodes: list[Node]) -> tuple[str, ...]:
         for j, top in enumerate(node.tops):
             in_place = j < len(node.bottoms) and node.bottoms[j] == top
             if top in produced and not in_place:
-                raise NetError(f"top {top!r} is made by an earlier layer already").at(place(node.spec))
+                raise NetError(f"top {top!r} is made by an earlier layer already").at(layer_place(node.layer_param))
         available.difference_update(node.bottoms)
         available.update(node.tops)
         produced.update(node.tops)

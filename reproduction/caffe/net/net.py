@@ -23,11 +23,11 @@ from reproduction.caffe.layers.data import Source
 from reproduction.caffe.layers.python import Python, PythonLayers
 from reproduction.caffe.layers.quick import borders
 from reproduction.caffe.net import graph, overwriting
+from reproduction.caffe.net.checked_layer import CheckedLayer
 from reproduction.caffe.net.copy_weights import CopyReport, copy_blobs, share_blobs, to_blob
-from reproduction.caffe.net.graph import Graph, Node, place, placed
+from reproduction.caffe.net.graph import Graph, Node, layer_place, locate_errors
 from reproduction.caffe.net.inputs import Given, Values, by_name
 from reproduction.caffe.net.processes import Generator, settle
-from reproduction.caffe.net.step import Step
 from reproduction.caffe.schema import DimCheckMode, NetParameter, ParamSpec, Phase
 
 
@@ -73,16 +73,16 @@ class Net(nn.Module):
         live: MutableMapping[str, Blob] | None = None,
     ):
         super().__init__()
-        self.graph: Graph = graph.build(net, phase, level=level, stages=list(stages), fed=inputs)
+        self.graph: Graph = graph.build_graph(net, phase, level=level, stages=list(stages), fed=inputs)
         self.blob_shapes: dict[str, Shape] = {}
         self.loss_weights: dict[str, float] = {}
         self.param_specs: dict[str, list[ParamSpec]] = {}
-        self._steps: dict[int, Step] = {}
+        self._steps: dict[int, CheckedLayer] = {}
         self._learnable: list[tuple[Layer, str, ParamSpec]] = []
         self._python_layers, self._live, self._seed = python_layers, live, seed
         self._generator: torch.Generator | None = None if seed is None else Generator().manual_seed(seed)
         for node in self.graph.nodes:
-            with placed(node):
+            with locate_errors(node):
                 self._append(node, inputs or {})
             if live is not None:
                 for top in node.tops:
@@ -94,9 +94,9 @@ class Net(nn.Module):
         self._allow_in_place()
         self.train(self.graph.state.phase is Phase.TRAIN)
         for step in self._steps.values():
-            step.layer.train(step.layer.spec.phase is Phase.TRAIN)  # a layer's `phase` may differ from the net's
+            step.layer.train(step.layer.layer_param.phase is Phase.TRAIN)  # a layer's `phase` may differ from the net's
         self.add_as_blas(blas_order)
-        overwriting.warn_of(self.graph, list(map(self.layer_at, self.graph.nodes)), self.loss_weights)
+        overwriting.warn_of_overwriting(self.graph, list(map(self.layer_at, self.graph.nodes)), self.loss_weights)
 
     # ---- building
 
@@ -106,7 +106,7 @@ class Net(nn.Module):
             self.blob_shapes.update(zip(node.tops, check_shapes(tuple(inputs[top]) for top in node.tops), strict=True))
             return
         bottoms = [self.blob_shapes[bottom] for bottom in node.bottoms]
-        with graph.loading(node):
+        with graph.advise_feeding(node):
             layer = self._make(node, bottoms)
             self.blob_shapes.update(zip(node.tops, check_shapes(layer.shapes(list(bottoms))), strict=True))
         if node.is_slot:
@@ -115,28 +115,28 @@ class Net(nn.Module):
         self.loss_weights.update(_loss_weights(node, layer))
         # Straight into _modules: add_module refuses names that nn.Module uses itself, such as a layer called "train".
         self._modules[node.name if node.name not in self._modules else f"{node.name}#{len(self._steps)}"] = layer
-        self._steps[node.index] = Step(layer)
+        self._steps[node.index] = CheckedLayer(layer)
 
     def _make(self, node: Node, bottoms: list[Shape]) -> Layer:
         kind = LAYERS[node.type]
-        spec = node.spec.copy()
-        spec.top = list(node.tops)
+        layer_param = node.layer_param.copy()
+        layer_param.top = list(node.tops)
         if not issubclass(kind, Python):
-            return kind(spec, bottoms, self._generator)
+            return kind(layer_param, bottoms, self._generator)
         if self._python_layers is None and not node.bottoms:
-            raise NetError("Caffe learns these shapes from data", remedy=graph.how_to_feed(node.spec))
-        return kind(spec, bottoms, self._generator, self._python_layers, self._live)
+            raise NetError("Caffe learns these shapes from data", remedy=graph.how_to_feed(node.layer_param))
+        return kind(layer_param, bottoms, self._generator, self._python_layers, self._live)
 
     def _learn_and_share(self) -> None:
         """Set ``requires_grad`` of the parameters, and share parameters that have the same name."""
         owners: dict[str, tuple[Layer, str, ParamSpec]] = {}
         for step in self._steps.values():
             layer = step.layer
-            given = len(layer.spec.param)
+            given = len(layer.layer_param.param)
             if given > len(layer.blobs):
                 raise NetError(
                     "more param blocks than parameter blobs", got=given, want=f"at most {len(layer.blobs)}"
-                ).at(place(layer.spec))
+                ).at(layer_place(layer.layer_param))
             learn = []
             for name, spec in zip(layer.blob_names, layer.param_specs, strict=True):
                 if spec.name and spec.name in owners:
@@ -148,7 +148,7 @@ class Net(nn.Module):
                 if spec.name:
                     owners[spec.name] = self._learnable[-1]
             if learn:
-                self.param_specs.setdefault(layer.spec.name, learn)
+                self.param_specs.setdefault(layer.layer_param.name, learn)
         for blob, spec in self.learnable:
             blob.requires_grad_(self.graph.force_backward or spec.lr_mult != 0)
 
@@ -159,10 +159,10 @@ class Net(nn.Module):
         permissive = spec.share_mode is DimCheckMode.PERMISSIVE
         if (np.prod(mine) != blob.numel()) if permissive else (mine != tuple(blob.shape)):
             raise NetError(
-                f"cannot share param {spec.name!r} with layer {owner_layer.spec.name!r}",
+                f"cannot share param {spec.name!r} with layer {owner_layer.layer_param.name!r}",
                 got=mine,
                 want=f"{'the count of ' if permissive else ''}{tuple(blob.shape)}",
-            ).at(place(layer.spec))
+            ).at(layer_place(layer.layer_param))
         for mult in ("lr_mult", "decay_mult"):
             if spec.has(mult):
                 if owner_spec.has(mult) and getattr(owner_spec, mult) != getattr(spec, mult):
@@ -170,7 +170,7 @@ class Net(nn.Module):
                         f"shared param {spec.name!r} has two values of {mult}",
                         got=getattr(spec, mult),
                         want=getattr(owner_spec, mult),
-                    ).at(place(layer.spec))
+                    ).at(layer_place(layer.layer_param))
                 setattr(owner_spec, mult, getattr(spec, mult))
         del layer._parameters[name]
         if mine == tuple(blob.shape):
@@ -220,14 +220,14 @@ class Net(nn.Module):
         fed = self.feed(found, wanted, nodes)
         keep = set(wanted)
         # Repeated rows and columns of blobs are computed once; requested blobs are expanded at the end.
-        values = {name: x if name in keep else borders.once(x) for name, x in fed.items()}
+        values = {name: x if name in keep else borders.as_repeated(x) for name, x in fed.items()}
         for node in nodes:
             if node.is_slot:
                 continue
             bottoms = [values[name] if name in keep else values.pop(name) for name in node.bottoms]
-            with placed(node):
+            with locate_errors(node):
                 values.update(zip(node.tops, self._steps[node.index].run(node, bottoms), strict=True))
-        return {name: borders.whole(values[name]) for name in wanted}
+        return {name: borders.expand(values[name]) for name in wanted}
 
     def run(self, node: Node, bottoms: list[Tensor]) -> tuple[Tensor, ...]:
         """Run the layer of a node, which must not be an input slot, and return its tops.
@@ -236,8 +236,8 @@ class Net(nn.Module):
             NetError: If the bottoms do not fit the layer.
         """
         settle()
-        with placed(node):
-            return tuple(map(borders.whole, self._steps[node.index].run(node, bottoms)))
+        with locate_errors(node):
+            return tuple(map(borders.expand, self._steps[node.index].run(node, bottoms)))
 
     def layer_at(self, node: Node) -> Layer | None:
         """Return the layer of a node, or None for an input slot."""
@@ -311,7 +311,7 @@ class Net(nn.Module):
         """Layers by name, in order, without input slots; if layers share a name, the first one."""
         found: dict[str, Layer] = {}
         for step in self._steps.values():
-            found.setdefault(step.layer.spec.name, step.layer)
+            found.setdefault(step.layer.layer_param.name, step.layer)
         return found
 
     @property
@@ -398,21 +398,21 @@ class Net(nn.Module):
         net = NetParameter(name=self.graph.name)
         for node in self.graph.nodes:
             step = self._steps.get(node.index)
-            spec = (step.layer.spec if step else node.spec).copy()
-            spec.top = list(node.spec.top)
-            spec.clear("blobs")
-            spec.blobs.extend(to_blob(blob, diff=diff) for blob in (step.layer.blobs if step else ()))
-            net.layer.append(spec)
+            layer_param = (step.layer.layer_param if step else node.layer_param).copy()
+            layer_param.top = list(node.layer_param.top)
+            layer_param.clear("blobs")
+            layer_param.blobs.extend(to_blob(blob, diff=diff) for blob in (step.layer.blobs if step else ()))
+            net.layer.append(layer_param)
         return net
 
 
 def _loss_weights(node: Node, layer: Layer) -> dict[str, float]:
-    spec = layer.spec
-    if layer.is_loss and not spec.loss_weight:
-        spec.loss_weight = [1.0]  # Caffe: LossLayer writes the default of 1 into its message (loss_layer.cpp L9)
-    if spec.loss_weight and len(spec.loss_weight) != len(node.tops):
-        raise NetError("loss_weight is for no top or for each", got=len(spec.loss_weight), want=len(node.tops))
-    return {top: weight for top, weight in zip(node.tops, spec.loss_weight, strict=False) if weight}
+    layer_param = layer.layer_param
+    if layer.is_loss and not layer_param.loss_weight:
+        layer_param.loss_weight = [1.0]  # Caffe: LossLayer writes the default of 1 into its message (loss_layer.cpp L9)
+    if layer_param.loss_weight and len(layer_param.loss_weight) != len(node.tops):
+        raise NetError("loss_weight is for no top or for each", got=len(layer_param.loss_weight), want=len(node.tops))
+    return {top: weight for top, weight in zip(node.tops, layer_param.loss_weight, strict=False) if weight}
 
 
 def load(

@@ -61,7 +61,7 @@ class Function:
         self, type: str, bottoms: Sequence[Top], fields: Mapping[str, Any], *, ntop: int = 1, in_place: bool = False
     ):
         self.type = type
-        self._spec = self._written(fields)
+        self._layer_param = self._written(fields)
         for index, bottom in enumerate(bottoms):
             if not isinstance(bottom, Top):
                 raise NetError(f"bottom {index} is not a top", type=type, got=repr(bottom))
@@ -72,15 +72,15 @@ class Function:
         self.tops = tuple(Top(self, index) for index in range(ntop))
 
     @property
-    def spec(self) -> LayerParameter:
+    def layer_param(self) -> LayerParameter:
         """The LayerParameter, without tops and bottoms; its name is empty unless ``fields`` contains it."""
-        return self._spec
+        return self._layer_param
 
     def _written(self, fields: Mapping[str, Any]) -> LayerParameter:
         """Build the LayerParameter from the keyword arguments."""
         if self.type not in TYPES:
             raise NetError(f"there is no layer type {self.type!r}", remedy=misspelt(self.type, TYPES))
-        return _spec(self.type, fields)
+        return _build_layer_param(self.type, fields)
 
 
 def layer(type: str, *bottoms: Top, in_place: bool = False, **fields: Any) -> Top:
@@ -93,19 +93,19 @@ def layers(type: str, *bottoms: Top, ntop: int, in_place: bool = False, **fields
     return Function(type, bottoms, fields, ntop=ntop, in_place=in_place).tops
 
 
-def _spec(type: str, fields: Mapping[str, Any]) -> LayerParameter:
-    spec = LayerParameter(type=type)
-    own = {name: param for param in TYPES[type] for name in getattr(spec, param).fields}
+def _build_layer_param(type: str, fields: Mapping[str, Any]) -> LayerParameter:
+    layer_param = LayerParameter(type=type)
+    own = {name: param for param in TYPES[type] for name in getattr(layer_param, param).fields}
     for name, value in fields.items():
         known = name in LayerParameter.fields and name not in _NOT_KEYWORDS
         if not known and name not in own:
             near = misspelt(name, [*own, *(LayerParameter.fields.keys() - _NOT_KEYWORDS)])
             raise NetError(f"unknown field {name!r}", type=type, remedy=near)
         try:
-            _assign(spec if known else getattr(spec, own[name]), name, value)
+            _assign(layer_param if known else getattr(layer_param, own[name]), name, value)
         except ReproductionError as error:
             raise error.at(type) from None
-    return spec
+    return layer_param
 
 
 def _assign(message: Message, name: str, value: Any) -> None:
@@ -184,14 +184,14 @@ def to_proto(*tops: Top | Function, names: Mapping[Top | Function, str] | None =
         return names[thing]
 
     for function in _in_order(tops):
-        spec = function.spec.copy()
-        spec.bottom = [blobs[bottom] for bottom in function.bottoms]
+        layer_param = function.layer_param.copy()
+        layer_param.bottom = [blobs[bottom] for bottom in function.bottoms]
         for top in function.tops:
-            blobs[top] = spec.bottom[top.index] if function.in_place else name_of(top, function.type)
-        spec.top = [blobs[top] for top in function.tops]
-        if not spec.has("name"):
-            spec.name = name_of(function.tops[0] if function.tops else function, function.type)
-        net.layer.append(spec)
+            blobs[top] = layer_param.bottom[top.index] if function.in_place else name_of(top, function.type)
+        layer_param.top = [blobs[top] for top in function.tops]
+        if not layer_param.has("name"):
+            layer_param.name = name_of(function.tops[0] if function.tops else function, function.type)
+        net.layer.append(layer_param)
     return net
 
 
@@ -212,12 +212,12 @@ def _in_order(tops: Iterable[Top | Function]) -> list[Function]:
 
 def coord_map(function: Function) -> CoordMap | None:
     """Return the map from coordinates of a layer's bottoms to its tops, or None; see ``crops.layer_map``."""
-    return layer_map(function.spec)
+    return layer_map(function.layer_param)
 
 
 def windows(function: Function) -> list[Window]:
     """Return the windows of a convolution or pooling; see ``crops.layer_windows``."""
-    return layer_windows(function.spec)
+    return layer_windows(function.layer_param)
 
 
 def _mapped_bottoms(top: Top) -> Sequence[Top]:

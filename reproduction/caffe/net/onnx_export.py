@@ -16,7 +16,7 @@ from torch import Tensor
 from reproduction.caffe.errors import NetError, ReproductionError
 from reproduction.caffe.geometry import Window, conv_windows, pool_windows
 from reproduction.caffe.layers.base import Layer, canonical_axis
-from reproduction.caffe.net.graph import place
+from reproduction.caffe.net.graph import layer_place
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import EltwiseOp, LayerParameter, NormRegion, PoolMethod, RoundMode
 from reproduction.caffe.typing import Array
@@ -154,15 +154,15 @@ def write(net: Net, writer: Writer, inputs: Mapping[str, str], blobs: Iterable[s
             if missing := [top for top in node.tops if top not in values]:
                 raise NetError(f"input {missing[0]!r} is missing", got=sorted(inputs), want=net.inputs)
             continue
-        spec, bottoms = node.spec, [values[bottom] for bottom in node.bottoms]
+        layer_param, bottoms = node.layer_param, [values[bottom] for bottom in node.bottoms]
         try:
             if node.type not in _WRITERS:
                 raise NetError("this type cannot be written as ONNX", want=f"one of {', '.join(sorted(_WRITERS))}")
             if len(node.bottoms) > 1 and len(node.tops) > 1:
                 raise NetError("a layer with several bottoms and tops cannot be written as ONNX")
-            tops = _WRITERS[node.type](_Layer(net.layers[node.name], spec, writer, node.tops[0]), *bottoms)
+            tops = _WRITERS[node.type](_Layer(net.layers[node.name], layer_param, writer, node.tops[0]), *bottoms)
         except NetError as error:
-            raise error.at(place(spec)) from None
+            raise error.at(layer_place(layer_param)) from None
         values.update(zip(node.tops, tops, strict=False))
     return {blob: values[blob] for blob in wanted}
 
@@ -170,8 +170,8 @@ def write(net: Net, writer: Writer, inputs: Mapping[str, str], blobs: Iterable[s
 class _Layer:
     """A layer to export: its module and message; prefixes the names of its operators and weights."""
 
-    def __init__(self, layer: Layer, spec: LayerParameter, writer: Writer, top: str):
-        self.layer, self.spec, self.writer, self.top = layer, spec, writer, top
+    def __init__(self, layer: Layer, layer_param: LayerParameter, writer: Writer, top: str):
+        self.layer, self.layer_param, self.writer, self.top = layer, layer_param, writer, top
 
     def blobs(self) -> list[str]:
         """Add the parameters as constants and return their names."""
@@ -179,11 +179,11 @@ class _Layer:
         return [self.constant(_values(blob), name) for name, blob in names]
 
     def constant(self, values: npt.ArrayLike, name: str) -> str:
-        return self.writer.constant(values, f"{self.spec.name}.{name}")
+        return self.writer.constant(values, f"{self.layer_param.name}.{name}")
 
     def node(self, operator: str, *inputs: str, step: str = "", **attributes: Any) -> str:
         """Add an operator and return its output's name: that of the top (the default), or ``LAYER.step``."""
-        return self.writer.node(operator, inputs, f"{self.spec.name}.{step}" if step else self.top, **attributes)
+        return self.writer.node(operator, inputs, f"{self.layer_param.name}.{step}" if step else self.top, **attributes)
 
 
 def _values(blob: Tensor) -> Array:
@@ -200,18 +200,18 @@ def _sides(windows: Sequence[Window]) -> dict[str, Any]:
 
 
 def _convolution(at: _Layer, bottom: str) -> list[str]:
-    param = at.spec.convolution_param
+    param = at.layer_param.convolution_param
     if canonical_axis(param.axis, 4) != 1:
         raise NetError("only images (N, C, H, W) can be written as ONNX", got=f"axis {param.axis}")
     windows = conv_windows(param)
-    operator = "Conv" if at.spec.type == "Convolution" else "ConvTranspose"
+    operator = "Conv" if at.layer_param.type == "Convolution" else "ConvTranspose"
     dilations = [window.dilation for window in windows]
     return [at.node(operator, bottom, *at.blobs(), group=param.group, dilations=dilations, **_sides(windows))]
 
 
 def _pooling(at: _Layer, bottom: str) -> list[str]:
-    param = at.spec.pooling_param
-    if len(at.spec.top) > 1 or param.pool is PoolMethod.STOCHASTIC:
+    param = at.layer_param.pooling_param
+    if len(at.layer_param.top) > 1 or param.pool is PoolMethod.STOCHASTIC:
         raise NetError("positions and STOCHASTIC pooling cannot be written as ONNX")
     maximum = param.pool is PoolMethod.MAX
     if param.global_pooling:
@@ -235,7 +235,7 @@ def _pooling(at: _Layer, bottom: str) -> list[str]:
 
 
 def _lrn(at: _Layer, bottom: str) -> list[str]:
-    param = at.spec.lrn_param
+    param = at.layer_param.lrn_param
     if param.norm_region is not NormRegion.ACROSS_CHANNELS:
         raise NetError("a normalization within a channel cannot be written as ONNX")
     return [at.node("LRN", bottom, size=param.local_size, alpha=param.alpha, beta=param.beta, bias=param.k)]
@@ -244,8 +244,8 @@ def _lrn(at: _Layer, bottom: str) -> list[str]:
 def _crop(at: _Layer, bottom: str, like: str) -> list[str]:
     """Slice the first bottom, from the offsets, to the size of the second one along ``axis`` and all later axes."""
     axes = 4
-    axis = canonical_axis(at.spec.crop_param.axis, axes)
-    given = list(at.spec.crop_param.offset) or [0]
+    axis = canonical_axis(at.layer_param.crop_param.axis, axes)
+    given = list(at.layer_param.crop_param.offset) or [0]
     offsets = at.constant(np.array(given * (axes - axis if len(given) == 1 else 1)), "offset")
     along = at.constant(np.arange(axis, axes), "axes")
     size = at.node("Gather", at.node("Shape", like, step="shape"), along, step="size", axis=0)
@@ -253,7 +253,7 @@ def _crop(at: _Layer, bottom: str, like: str) -> list[str]:
 
 
 def _eltwise(at: _Layer, *bottoms: str) -> list[str]:
-    param = at.spec.eltwise_param
+    param = at.layer_param.eltwise_param
     if param.operation is EltwiseOp.MAX:
         return [at.node("Max", *bottoms)]
     terms = list(bottoms)
@@ -268,21 +268,21 @@ def _eltwise(at: _Layer, *bottoms: str) -> list[str]:
 
 
 def _scale(at: _Layer, bottom: str, factor: str = "") -> list[str]:
-    param = at.spec.scale_param if at.spec.type == "Scale" else at.spec.bias_param
+    param = at.layer_param.scale_param if at.layer_param.type == "Scale" else at.layer_param.bias_param
     axis = canonical_axis(param.axis, 4)
     arrays = [_values(blob) for blob in at.layer.blobs]
     spread = [values.reshape(*values.shape, *[1] * (4 - axis - values.ndim)) for values in arrays]
     blobs = [at.constant(values, name) for name, values in zip(at.layer.blob_names, spread, strict=True)]
     if factor:
         raise NetError("a factor from another layer cannot be written as ONNX")
-    if at.spec.type == "Bias":
+    if at.layer_param.type == "Bias":
         return [at.node("Add", bottom, *blobs)]
     scaled = at.node("Mul", bottom, blobs[0], step="scaled" if blobs[1:] else "")
     return [at.node("Add", scaled, blobs[1]) if blobs[1:] else scaled]
 
 
 def _batch_norm(at: _Layer, bottom: str) -> list[str]:
-    param = at.spec.batch_norm_param
+    param = at.layer_param.batch_norm_param
     if param.has("use_global_stats") and not param.use_global_stats:
         raise NetError("statistics of the batch cannot be written as ONNX")
     mean, variance, weight = (_values(blob) for blob in at.layer.blobs)
@@ -293,7 +293,7 @@ def _batch_norm(at: _Layer, bottom: str) -> list[str]:
 
 
 def _inner_product(at: _Layer, bottom: str) -> list[str]:
-    param = at.spec.inner_product_param
+    param = at.layer_param.inner_product_param
     if param.axis != 1:
         raise NetError("only one vector for each image can be written as ONNX", got=f"axis {param.axis}")
     rows = at.node("Flatten", bottom, step="rows", axis=1)
@@ -301,17 +301,17 @@ def _inner_product(at: _Layer, bottom: str) -> list[str]:
 
 
 def _concat(at: _Layer, *bottoms: str) -> list[str]:
-    param = at.spec.concat_param
+    param = at.layer_param.concat_param
     return [at.node("Concat", *bottoms, axis=param.concat_dim if param.has("concat_dim") else param.axis)]
 
 
 def _relu(at: _Layer, bottom: str) -> list[str]:
-    slope = at.spec.relu_param.negative_slope
+    slope = at.layer_param.relu_param.negative_slope
     return [at.node("LeakyRelu", bottom, alpha=slope) if slope else at.node("Relu", bottom)]
 
 
 def _flatten(at: _Layer, bottom: str) -> list[str]:
-    param = at.spec.flatten_param
+    param = at.layer_param.flatten_param
     if (param.axis, param.end_axis) != (1, -1):
         raise NetError("only one vector for each image can be written as ONNX", got=f"axis {param.axis}")
     return [at.node("Flatten", bottom, axis=1)]
@@ -319,11 +319,11 @@ def _flatten(at: _Layer, bottom: str) -> list[str]:
 
 def _same(at: _Layer, bottom: str) -> list[str]:
     """Return the bottom for each top, as Split and (in phase TEST) Dropout do."""
-    return [bottom] * len(at.spec.top)
+    return [bottom] * len(at.layer_param.top)
 
 
-def _plain(operator: str, attributes: Callable[[LayerParameter], dict[str, Any]] = lambda spec: {}) -> _LayerWriter:
-    return lambda at, bottom: [at.node(operator, bottom, **attributes(at.spec))]
+def _plain(operator: str, attributes: Callable[[LayerParameter], dict[str, Any]] = lambda param: {}) -> _LayerWriter:
+    return lambda at, bottom: [at.node(operator, bottom, **attributes(at.layer_param))]
 
 
 _LayerWriter = Callable[..., list[str]]
@@ -336,7 +336,7 @@ _WRITERS: dict[str, _LayerWriter] = {
     "Crop": _crop,
     "Deconvolution": _convolution,
     "Dropout": _same,
-    "ELU": _plain("Elu", lambda spec: {"alpha": spec.elu_param.alpha}),
+    "ELU": _plain("Elu", lambda layer_param: {"alpha": layer_param.elu_param.alpha}),
     "Eltwise": _eltwise,
     "Flatten": _flatten,
     "InnerProduct": _inner_product,
@@ -345,7 +345,7 @@ _WRITERS: dict[str, _LayerWriter] = {
     "ReLU": _relu,
     "Scale": _scale,
     "Sigmoid": _plain("Sigmoid"),
-    "Softmax": _plain("Softmax", lambda spec: {"axis": spec.softmax_param.axis}),
+    "Softmax": _plain("Softmax", lambda layer_param: {"axis": layer_param.softmax_param.axis}),
     "Split": _same,
     "TanH": _plain("Tanh"),
 }

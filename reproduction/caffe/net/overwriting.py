@@ -13,12 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from reproduction.caffe.errors import NetError, warn
-from reproduction.caffe.layers.base import Layer
-from reproduction.caffe.layers.memory import Keeps, Rereads
+from reproduction.caffe.layers.base import Keeps, Layer, Rereads
 from reproduction.caffe.layers.shaping import Flatten
 from reproduction.caffe.net import backward_needs
 from reproduction.caffe.net.backward_needs import Need
-from reproduction.caffe.net.graph import Graph, Node, place
+from reproduction.caffe.net.graph import Graph, Node, layer_place
 
 
 @dataclass
@@ -59,7 +58,7 @@ class _Place:
     top: tuple[_Memory, int] | None
 
 
-def warn_of(graph: Graph, layers: Sequence[Layer | None], loss_weights: Mapping[str, float]) -> None:
+def warn_of_overwriting(graph: Graph, layers: Sequence[Layer | None], loss_weights: Mapping[str, float]) -> None:
     """Warn of each layer of a net for which Caffe computes other values or gradients.
 
     Args:
@@ -67,11 +66,11 @@ def warn_of(graph: Graph, layers: Sequence[Layer | None], loss_weights: Mapping[
         layers: The layer of each node of ``graph``, or None for input slots.
         loss_weights: Loss weights by top, for the tops that have one.
     """
-    places = list(_places(graph.nodes, layers, backward_needs.find(graph, layers, loss_weights)))
+    places = list(_places(graph.nodes, layers, backward_needs.find_needs(graph, layers, loss_weights)))
     for found in places:
         problem = _in_place(found) or _overwritten(found) or _detached(found, places)
         if problem is not None:
-            problem.at(place(found.node.spec))
+            problem.at(layer_place(found.node.layer_param))
             warn(problem)
 
 
@@ -130,8 +129,9 @@ def _overwritten(found: _Place) -> NetError | None:
     ):
         spoiler = memory[0].spoiler(memory[1], sign=sign) if memory and rereads & wanted else None
         if spoiler is not None:
+            writer = layer_place(spoiler.layer_param)
             return NetError(
-                f"Caffe computes another gradient, since its backward reads the {what} after {place(spoiler.spec)}, "
+                f"Caffe computes another gradient, since its backward reads the {what} after {writer}, "
                 f"has overwritten it; {where} reads the values of its own forward",
                 remedy=f"Give the top of {spoiler.name!r} another name, and the numbers are the same in both.",
             )
@@ -147,8 +147,9 @@ def _detached(found: _Place, places: Sequence[_Place]) -> NetError | None:
         return None
     for reader in places:
         if isinstance(reader.layer, Flatten) and reader.node.bottoms[0] in found.node.tops:
+            flatten = layer_place(reader.node.layer_param)
             return NetError(
-                f"Caffe passes no gradient on, since {place(reader.node.spec)}, replaces the memory of the gradient "
+                f"Caffe passes no gradient on, since {flatten}, replaces the memory of the gradient "
                 "that top and bottom share; here the gradient passes",
                 remedy="Let one Reshape layer do the work of both, and the numbers are the same in both.",
             )

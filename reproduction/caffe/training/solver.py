@@ -120,7 +120,7 @@ class Solver:
     def _own_sources(self) -> list[str]:
         """Names of the Python layers without bottoms; they load data, and cannot seek to a given draw."""
         layers = self.net.layers.items()
-        return [name for name, layer in layers if isinstance(layer, Python) and not layer.spec.bottom]
+        return [name for name, layer in layers if isinstance(layer, Python) and not layer.layer_param.bottom]
 
     @property
     def rate(self) -> float:

@@ -54,59 +54,59 @@ def describe(net: NetParameter) -> Description:
     """
     blobs: dict[str, _Blob] = {}
     parameters = learned = 0
-    for spec in net.layer:
-        if missing := [name for name in spec.bottom if name not in blobs]:
-            raise NetError(f"bottom {missing[0]!r} is made by no layer before", layer=spec.name, type=spec.type)
-        if not spec.bottom and spec.type != "Input":
-            raise NetError("the layer has no bottom", layer=spec.name, type=spec.type, line=spec.line)
-        bottoms = [blobs[name] for name in spec.bottom]
-        for index, count in enumerate(_counts(spec, bottoms)):
+    for layer in net.layer:
+        if missing := [name for name in layer.bottom if name not in blobs]:
+            raise NetError(f"bottom {missing[0]!r} is made by no layer before", layer=layer.name, type=layer.type)
+        if not layer.bottom and layer.type != "Input":
+            raise NetError("the layer has no bottom", layer=layer.name, type=layer.type, line=layer.line)
+        bottoms = [blobs[name] for name in layer.bottom]
+        for index, count in enumerate(_counts(layer, bottoms)):
             parameters += count
-            learned += count if index >= len(spec.param) or spec.param[index].lr_mult else 0
-        tops = _inputs(spec) if spec.type == "Input" else [_top(spec, bottoms)] * len(spec.top)
-        blobs.update(zip(spec.top, tops, strict=True))
+            learned += count if index >= len(layer.param) or layer.param[index].lr_mult else 0
+        tops = _inputs(layer) if layer.type == "Input" else [_top(layer, bottoms)] * len(layer.top)
+        blobs.update(zip(layer.top, tops, strict=True))
     coarse = [blob for blob in blobs.values() if not blob.upsampled]
     return Description(
         parameters,
         learned,
-        sum(spec.type == "Convolution" for spec in net.layer),
+        sum(layer.type == "Convolution" for layer in net.layer),
         max((blob.field for blob in coarse), default=1),
         max((blob.stride for blob in coarse), default=1),
     )
 
 
-def _inputs(spec: LayerParameter) -> list[_Blob]:
-    shapes = spec.input_param.shape
+def _inputs(layer: LayerParameter) -> list[_Blob]:
+    shapes = layer.input_param.shape
     channels = [int(shape.dim[1]) for shape in shapes if len(shape.dim) > 1]
-    if not shapes or len(channels) < len(shapes) or len(shapes) not in (1, len(spec.top)):
-        raise NetError("an Input needs a shape with channels for each top", layer=spec.name, got=len(shapes))
-    return [_Blob(number) for number in (channels * len(spec.top) if len(channels) == 1 else channels)]
+    if not shapes or len(channels) < len(shapes) or len(shapes) not in (1, len(layer.top)):
+        raise NetError("an Input needs a shape with channels for each top", layer=layer.name, got=len(shapes))
+    return [_Blob(number) for number in (channels * len(layer.top) if len(channels) == 1 else channels)]
 
 
-def _counts(spec: LayerParameter, bottoms: list[_Blob]) -> list[int]:
+def _counts(layer: LayerParameter, bottoms: list[_Blob]) -> list[int]:
     """Return the number of scalars in each weight blob of a layer."""
-    if spec.type in ("Convolution", "Deconvolution"):
-        param = spec.convolution_param
+    if layer.type in ("Convolution", "Deconvolution"):
+        param = layer.convolution_param
         high, wide = conv_windows(param)
         weights = param.num_output * (bottoms[0].channels // max(param.group, 1)) * high.kernel * wide.kernel
         return [weights, *([param.num_output] if param.bias_term else [])]
-    if spec.type == "Scale" and len(bottoms) == 1 and (spec.scale_param.axis, spec.scale_param.num_axes) == (1, 1):
-        return [bottoms[0].channels] * (2 if spec.scale_param.bias_term else 1)
-    if spec.type == "Input" or (spec.type in _COUNTED and not spec.pooling_param.global_pooling):
+    if layer.type == "Scale" and len(bottoms) == 1 and (layer.scale_param.axis, layer.scale_param.num_axes) == (1, 1):
+        return [bottoms[0].channels] * (2 if layer.scale_param.bias_term else 1)
+    if layer.type == "Input" or (layer.type in _COUNTED and not layer.pooling_param.global_pooling):
         return []
-    raise NetError("these figures do not cover this layer", layer=spec.name, type=spec.type, line=spec.line)
+    raise NetError("these figures do not cover this layer", layer=layer.name, type=layer.type, line=layer.line)
 
 
-def _top(spec: LayerParameter, bottoms: list[_Blob]) -> _Blob:
+def _top(layer: LayerParameter, bottoms: list[_Blob]) -> _Blob:
     # The second bottom of a Crop defines only the size.
-    first = bottoms[:1] if spec.type == "Crop" else bottoms
-    channels = sum(blob.channels for blob in first) if spec.type == "Concat" else first[0].channels
+    first = bottoms[:1] if layer.type == "Crop" else bottoms
+    channels = sum(blob.channels for blob in first) if layer.type == "Concat" else first[0].channels
     field, stride = max(blob.field for blob in first), max(blob.stride for blob in first)
-    upsampled = spec.type == "Deconvolution" or any(blob.upsampled for blob in first)
+    upsampled = layer.type == "Deconvolution" or any(blob.upsampled for blob in first)
     window = Window(1)
-    if spec.type in ("Convolution", "Deconvolution"):
-        channels = spec.convolution_param.num_output
-        window = conv_windows(spec.convolution_param)[0]
-    elif spec.type == "Pooling":
-        window = pool_windows(spec.pooling_param, 1, 1)[0]
+    if layer.type in ("Convolution", "Deconvolution"):
+        channels = layer.convolution_param.num_output
+        window = conv_windows(layer.convolution_param)[0]
+    elif layer.type == "Pooling":
+        window = pool_windows(layer.pooling_param, 1, 1)[0]
     return _Blob(channels, field + stride * (window.extent - 1), stride * window.stride, upsampled)

@@ -167,7 +167,7 @@ def interp(net: Net, layers: Iterable[str] | None = None) -> list[str]:
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 surgery.py L46-L59.
     """
     if layers is None:
-        layers = [name for name, layer in net.layers.items() if layer.spec.type == "Deconvolution"]
+        layers = [name for name, layer in net.layers.items() if layer.layer_param.type == "Deconvolution"]
     names = list(layers)
     for name in names:
         shape = tuple(_blob(net, name, 0).shape)
@@ -344,9 +344,9 @@ def constants(net: Net) -> list[str]:
     return [
         name
         for name, layer in net.layers.items()
-        if layer.spec.type == "Scale"
-        and layer.spec.scale_param.has("filler")
-        and layer.spec.scale_param.filler.type == "constant"
+        if layer.layer_param.type == "Scale"
+        and layer.layer_param.scale_param.has("filler")
+        and layer.layer_param.scale_param.filler.type == "constant"
         and not any(spec.lr_mult for spec in net.param_specs.get(name, []))
     ]
 
@@ -357,7 +357,7 @@ def _check_complete(net: Net, row: Published, parents: Mapping[str, NetParameter
     }
     may_lack = {*learned_from_nothing(row), *(row.first + suffix for suffix in row.parents.values())}
     for name, layer in net.layers.items():
-        if layer.blob_names and layer.spec.type != "Deconvolution" and name not in brought | may_lack:
+        if layer.blob_names and layer.layer_param.type != "Deconvolution" and name not in brought | may_lack:
             raise WeightsError(
                 f"layer {name!r} of {row.name} is not in the weights of {_few(list(parents))}",
                 got=_few(sorted(brought)) or "no layers with weights",

@@ -157,8 +157,8 @@ def data_layer(net: NetParameter, phase: Phase) -> LayerParameter:
         NetError: If the net has no such layer, several, or an Input layer.
     """
     sources = [
-        node.spec
-        for node in graph.build(net, phase, level=net.state.level, stages=net.state.stage).nodes
+        node.layer_param
+        for node in graph.build_graph(net, phase, level=net.state.level, stages=net.state.stage).nodes
         if not node.bottoms
     ]
     known = [layer for layer in sources if layer.type in ("Python", "ImageData")]

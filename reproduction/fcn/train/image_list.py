@@ -14,7 +14,7 @@ import torch
 
 from reproduction.caffe.errors import DataError, NetError, StrPath
 from reproduction.caffe.geometry import Shape
-from reproduction.caffe.layers.image import Transform, read_image, read_labels
+from reproduction.caffe.layers.image_data import Transform, read_image, read_image_list
 from reproduction.caffe.schema import LayerParameter, Phase
 from reproduction.caffe.typing import Float32
 from reproduction.fcn.datasets import layouts
@@ -51,7 +51,9 @@ class ImageList:
                 raise NetError(f"{name} cannot be fed batch by batch", layer=layer.name, got=getattr(param, name))
         self.layer, self.seed, self.training = layer, seed, phase is Phase.TRAIN
         folder = layouts.below(root, param.root_folder)
-        self.images = [(folder / name, label) for name, label in read_labels(str(layouts.below(root, param.source)))]
+        self.images = [
+            (folder / name, label) for name, label in read_image_list(str(layouts.below(root, param.source)))
+        ]
         self.batch_size = param.batch_size
 
     def __len__(self) -> int:

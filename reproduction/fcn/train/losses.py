@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reproduction.caffe.layers.loss import SoftmaxWithLoss, normalization
+from reproduction.caffe.layers.cross_entropy_losses import SoftmaxWithLoss, normalization
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NormalizationMode
 from reproduction.caffe.typing import Array
@@ -53,13 +53,13 @@ def losses(net: Net) -> list[Loss]:
         if node.type != SoftmaxWithLoss.__name__:
             continue
         scores, label = node.bottoms
-        shape, param = net.blob_shapes[scores], node.spec.loss_param
+        shape, param = net.blob_shapes[scores], node.layer_param.loss_param
         dense = int(np.prod(shape[2:])) > 1
         found.append(
             Loss(
                 layer=node.name,
                 label=sources.get(label, label),
-                classes=shape[node.spec.softmax_param.axis],
+                classes=shape[node.layer_param.softmax_param.axis],
                 dense=dense,
                 summed=dense and normalization(param, NormalizationMode.VALID) in _SUMMED,
                 ignored=param.ignore_label if param.has("ignore_label") else None,

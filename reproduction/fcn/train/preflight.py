@@ -11,7 +11,7 @@ import numpy as np
 
 from reproduction.caffe.errors import DataError, NetError, ReproductionError
 from reproduction.caffe.layers.base import Layer
-from reproduction.caffe.net.graph import place
+from reproduction.caffe.net.graph import layer_place
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import SolverParameter
 from reproduction.fcn.datasets import Dataset, check_sample
@@ -44,9 +44,9 @@ def weights(net: Net, fresh: Collection[str] | None = None) -> list[Reproduction
     if not any(p.requires_grad for p in net.parameters()):
         problems.append(NetError("no layer learns", want="an lr_mult that is not 0"))
     for name, layer in net.layers.items():
-        if layer.spec.type in _WEIGHTED and layer.blobs:
+        if layer.layer_param.type in _WEIGHTED and layer.blobs:
             problem = _flat(layer, may_be_zero=name in may_be_zero)
-            problems += [problem.at(place(layer.spec))] if problem else []
+            problems += [problem.at(layer_place(layer.layer_param))] if problem else []
     return problems
 
 
@@ -55,7 +55,7 @@ def _flat(layer: Layer, *, may_be_zero: bool) -> ReproductionError | None:
     low, high = (float(bound) for bound in blob.aminmax())
     if not np.isfinite([low, high]).all():
         return NetError("weights are not numbers", remedy="Start from other weights.")
-    if layer.spec.type == "Deconvolution":
+    if layer.layer_param.type == "Deconvolution":
         remedy = "Name the net by --net, which interpolates, or give it weight_filler { type: 'bilinear' }."
         return None if low or high else NetError("all weights are 0, so that no gradient passes", remedy=remedy)
     # With one output, or one weight per output, equal weights do not stop learning: there is no symmetry to break.

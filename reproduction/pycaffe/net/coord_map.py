@@ -88,12 +88,12 @@ def conv_params(fn: Function) -> tuple[int, Array, Array, Array]:
         NetError: If the layer's kernel size, stride, pad or dilation is invalid.
     """
     stride, extent, pad = np.array([(each.stride, each.extent, each.pad) for each in netspec.windows(fn)]).T
-    return fn.spec.convolution_param.axis, stride, extent, pad
+    return fn.layer_param.convolution_param.axis, stride, extent, pad
 
 
 def crop_params(fn: Function) -> tuple[int, Array]:
     """Return the first cropped axis and the array of offsets of a Crop layer; ``[0]`` if it sets no offset."""
-    param = fn.spec.crop_param
+    param = fn.layer_param.crop_param
     return param.axis, np.array(param.offset or [0])
 
 

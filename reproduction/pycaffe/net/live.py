@@ -22,7 +22,7 @@ from reproduction.caffe.layers.data import DummyData, Parameter
 from reproduction.caffe.layers.python import Python, UserLayer
 from reproduction.caffe.net import backward_needs
 from reproduction.caffe.net.backward_needs import Need
-from reproduction.caffe.net.graph import Node, placed
+from reproduction.caffe.net.graph import Node, locate_errors
 from reproduction.caffe.net.net import Net
 
 _AGAIN = "Call forward again."
@@ -40,7 +40,7 @@ def layers_of(net: Net, blobs: Mapping[str, Blob]) -> list[LiveLayer]:
     Parameters that learn get ``requires_grad``.
     """
     layers = [net.layer_at(node) for node in net.graph.nodes]
-    needs = backward_needs.find(net.graph, layers, net.loss_weights)
+    needs = backward_needs.find_needs(net.graph, layers, net.loss_weights)
     learnable = {parameter.data_ptr(): parameter for parameter in net.parameters()}
     for layer, needed in zip(layers, needs, strict=True):
         for blob, learns in zip(layer.blobs if layer else (), needed.params, strict=True):
@@ -99,7 +99,7 @@ class LiveLayer:
         if isinstance(self.layer, Python):
             self.face: Any = self.layer.user
         else:
-            self.face = UserLayer(node.spec)
+            self.face = UserLayer(node.layer_param)
             self.face.type = node.type
         self.blobs: BlobVec = self.face.blobs
         self._show_parameters(owners)
@@ -144,7 +144,7 @@ class LiveLayer:
                 continue  # a reshaped view of a shared parameter; the net renews it at each forward pass
             values = blob.values(device)
             if values.data_ptr() != parameter.data_ptr():
-                with placed(self.node):
+                with locate_errors(self.node):
                     if blob.count != parameter.numel():
                         raise NetError(f"blob {i} was reshaped", got=blob.sizes, want=tuple(parameter.shape))
                 parameter.data = values.reshape(parameter.shape)
@@ -162,7 +162,7 @@ class LiveLayer:
             NetError: If the layer rejects its bottoms.
         """
         if isinstance(self.layer, Python):
-            with placed(self.node):
+            with locate_errors(self.node):
                 self.layer.compute()
         elif self.layer is not None:
             self._keep(self._compute(device))
@@ -225,7 +225,7 @@ class LiveLayer:
         """
         if self.layer is None or not (self.bottoms or isinstance(self.layer, Python)):
             return  # input and data layers keep the shapes that the program set
-        with placed(self.node):
+        with locate_errors(self.node):
             shapes = self.layer.shapes([blob.sizes for blob in self.bottoms])
         if self._shares[0]:
             self._share(shapes)
@@ -247,10 +247,10 @@ class LiveLayer:
         if not self.need.layer or self.layer is None or self._shares[1]:
             return
         if isinstance(self.layer, Python):
-            with placed(self.node):
+            with locate_errors(self.node):
                 self.layer.pass_back(self.need.bottoms)
             return
-        with placed(self.node):
+        with locate_errors(self.node):
             record = self._recorded(device)
         tops = [(top, blob) for top, blob in zip(record.tops, self.tops, strict=True) if top.requires_grad]
         gradients = [blob.gradient(device) for _, blob in tops]

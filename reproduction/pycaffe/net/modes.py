@@ -11,7 +11,7 @@ import torch
 from reproduction.caffe import devices
 from reproduction.caffe.layers import LAYERS, UNSUPPORTED
 from reproduction.caffe.layers.exact import blas
-from reproduction.caffe.layers.vectors import StringVec
+from reproduction.caffe.layers.pycaffe_vectors import StringVec
 
 _CPU = torch.device("cpu")
 

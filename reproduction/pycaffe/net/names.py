@@ -14,7 +14,7 @@ from torch import Tensor
 
 from reproduction.caffe.errors import NetError, did_you_mean
 from reproduction.caffe.layers.blob import Blob, BlobVec
-from reproduction.caffe.layers.vectors import DtypeVec, IntVec, LayerVec, StringVec
+from reproduction.caffe.layers.pycaffe_vectors import DtypeVec, IntVec, LayerVec, StringVec
 from reproduction.caffe.net.net import Net
 from reproduction.pycaffe.net import modes
 from reproduction.pycaffe.net.live import LiveLayer
@@ -61,7 +61,7 @@ class Names:
     @cached_property
     def outputs(self) -> list[str]:
         """Names of the blobs that no layer reads."""
-        named = {top for layer in self._run for top in layer.node.spec.top}
+        named = {top for layer in self._run for top in layer.node.layer_param.top}
         return [name for name in self.module.outputs if name in named]
 
     @cached_property

@@ -21,7 +21,7 @@ from reproduction.caffe.formats import caffemodel, hdf5, prototxt, weights
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.blob import Blob
 from reproduction.caffe.layers.data import MemoryData
-from reproduction.caffe.layers.vectors import LayerVec
+from reproduction.caffe.layers.pycaffe_vectors import LayerVec
 from reproduction.caffe.net.net import Net as CoreNet
 from reproduction.caffe.schema import NetParameter, Phase
 from reproduction.caffe.typing import Array

@@ -80,7 +80,7 @@ class Function(netspec.Function):
         self.tops = tuple(Top(self, index) for index in range(self.ntop))
 
     @property
-    def spec(self) -> LayerParameter:
+    def layer_param(self) -> LayerParameter:
         """The LayerParameter built from the current ``params``."""
         return self._written(self.params)
 

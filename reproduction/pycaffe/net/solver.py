@@ -15,7 +15,7 @@ from reproduction.caffe.errors import ReproductionError, StrPath, did_you_mean
 from reproduction.caffe.formats import prototxt
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.blob import Blob
-from reproduction.caffe.layers.vectors import NetVec
+from reproduction.caffe.layers.pycaffe_vectors import NetVec
 from reproduction.caffe.schema import SolverParameter
 from reproduction.caffe.training import solver, solver_nets
 from reproduction.caffe.training.events import Evaluated, Event

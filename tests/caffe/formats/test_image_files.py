@@ -14,7 +14,7 @@ from PIL import Image
 
 from reproduction.caffe.errors import DataError
 from reproduction.caffe.formats import image_files
-from reproduction.caffe.layers.image import read_image
+from reproduction.caffe.layers.image_data import read_image
 from reproduction.fcn.datasets.label_files import LabelReader
 from reproduction.fcn.images import caffe_input, decode
 from reproduction.pycaffe.extras import io as pycaffe_io

@@ -92,7 +92,7 @@ def test_unknown_types_of_a_net_are_one_error_with_the_place_of_the_first():
         ]
     )  # fmt: skip
     with pytest.raises(NetError) as error:
-        graph.build(prototxt.loads(text, NetParameter))
+        graph.build_graph(prototxt.loads(text, NetParameter))
     assert str(error.value) == (
         "layer 'b' (Interp), line 2: unknown layer type 'Interp'. "
         "Also unknown: layer type 'ReLU6' (line 4), layer type 'Interp' (lines 5, 6)."

@@ -18,7 +18,7 @@ def test_input_shapes_are_given_once_or_for_each_top():
 
 
 def test_input_has_no_values_of_its_own():
-    with pytest.raises(NetError, match=r"^an Input layer has no values of its own; got tops data\. Feed them\.$"):
+    with pytest.raises(NetError, match=r"^an Input layer computes no values; got tops data\. Feed them\.$"):
         single('type: "Input" top: "data" input_param { shape { dim: 1 } }')()
 
 

@@ -12,7 +12,7 @@ from reproduction.caffe import geometry
 from reproduction.caffe.errors import NetError, ReproductionError
 from reproduction.caffe.formats import prototxt
 from reproduction.caffe.layers import LAYERS
-from reproduction.caffe.net.graph import placed
+from reproduction.caffe.net.graph import locate_errors
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import LayerParameter, NetParameter, Phase
 from reproduction.caffe.schema.message import BOOL, DOUBLE, FLOAT, INT32, INT64, UINT32
@@ -240,8 +240,8 @@ def test_memory_that_is_not_there_is_named():
     for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to")):
         with (
             pytest.raises(NetError, match=r"layer 'a' \(ReLU\): there is not enough memory for the layer\."),
-            placed(node),
+            locate_errors(node),
         ):
             raise error
-    with pytest.raises(RuntimeError, match="another"), placed(node):
+    with pytest.raises(RuntimeError, match="another"), locate_errors(node):
         raise RuntimeError("another")

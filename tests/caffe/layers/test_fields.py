@@ -97,7 +97,7 @@ def test_no_field_of_caffe_that_it_ignores_stops_a_layer(kind):
             layer = kind.__new__(kind)
             spec = LayerParameter(name="x", type=kind.__name__)
             setattr(getattr(spec, param.name), field.name, value(field))
-            object.__setattr__(layer, "spec", spec)
+            object.__setattr__(layer, "layer_param", spec)
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 try:

@@ -123,12 +123,12 @@ def test_batch_norm_follows_train_and_eval():
 
 def test_batch_norm_takes_its_statistics_from_the_solver():
     layer = single('type: "BatchNorm"', (2, 2), phase=Phase.TRAIN)
-    assert [param.lr_mult for param in layer.spec.param] == [0, 0, 0]
+    assert [param.lr_mult for param in layer.layer_param.param] == [0, 0, 0]
     x = torch.randn(2, 2, requires_grad=True)
     layer(x)[0].square().sum().backward()
     assert all(blob.grad is None for blob in layer.blobs)
     kept = single('type: "BatchNorm" param { lr_mult: 0 decay_mult: 0 }', (2, 2))
-    assert [param.has("decay_mult") for param in kept.spec.param] == [True, False, False]
+    assert [param.has("decay_mult") for param in kept.layer_param.param] == [True, False, False]
 
 
 # ---- MVN

@@ -6,7 +6,7 @@ import torch
 
 from reproduction.caffe.errors import DataError, NetError
 from reproduction.caffe.formats import prototxt
-from reproduction.caffe.layers.python import Blob, BlobVec, Python, UserLayer, find_class
+from reproduction.caffe.layers.python import Blob, BlobVec, Python, UserLayer, find_python_class
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import LayerParameter, NetParameter, Phase
 
@@ -254,13 +254,13 @@ def test_classes_are_found_by_module_and_layer_or_by_a_function():
         {"L": Times},
         lambda module, layer: {"m": {"L": Times}}[module][layer],
     ):
-        assert find_class(known, "m", "L") is Times
+        assert find_python_class(known, "m", "L") is Times
 
 
 @pytest.mark.parametrize("known", [None, {}, {"Other": Times}])
 def test_a_class_that_nobody_handed_over_is_an_error(known):
     with pytest.raises(NetError) as error:
-        find_class(known, "voc_layers", "VOCSegDataLayer")
+        find_python_class(known, "voc_layers", "VOCSegDataLayer")
     assert str(error.value) == (
         "the Python class 'voc_layers.VOCSegDataLayer' is not known. Pass python_layers={('voc_layers', "
         "'VOCSegDataLayer'): VOCSegDataLayer}; nothing is imported because a file names it."
@@ -272,7 +272,7 @@ def test_a_function_that_fails_to_find_the_class_is_an_error():
         raise ImportError("No module named 'm'.")
 
     with pytest.raises(NetError) as error:
-        find_class(find, "m", "L")
+        find_python_class(find, "m", "L")
     assert str(error.value) == "the Python class 'm.L' was not found: ImportError: No module named 'm'."
     assert isinstance(error.value.__cause__, ImportError)
 

@@ -11,7 +11,7 @@ INPUT = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 1 
 
 
 def build(text: str, phase: Phase | None = Phase.TEST, **state) -> graph.Graph:
-    return graph.build(prototxt.loads(text, NetParameter), phase, **state)
+    return graph.build_graph(prototxt.loads(text, NetParameter), phase, **state)
 
 
 def names(text: str, phase: Phase | None = Phase.TEST, **state) -> list[str]:
@@ -83,8 +83,8 @@ def test_a_loss_weight_counts_as_a_consumer():
     built = build(INPUT + relu("a", "x", "y", "loss_weight: 2") + relu("b", "y", "z"))
     split = next(node for node in built.nodes if node.type == "Split")
     assert split.tops == ("y_a_0_split_0", "y_a_0_split_1")
-    assert split.spec.loss_weight == [2, 0]
-    assert not built.nodes[1].spec.loss_weight
+    assert split.layer_param.loss_weight == [2, 0]
+    assert not built.nodes[1].layer_param.loss_weight
     assert built.nodes[-1].bottoms == ("y_a_0_split_1",)
 
 
@@ -94,13 +94,13 @@ def test_a_layer_in_place_needs_no_split():
 
 def test_layers_take_the_phase_of_the_net_unless_they_have_their_own():
     built = build(INPUT + relu("a", "x", "y") + relu("b", "y", "z", "phase: TRAIN"))
-    assert [node.spec.phase for node in built.nodes] == [Phase.TEST, Phase.TEST, Phase.TRAIN]
+    assert [node.layer_param.phase for node in built.nodes] == [Phase.TEST, Phase.TEST, Phase.TRAIN]
 
 
 def test_the_message_that_was_given_stays_as_it_was():
     net = prototxt.loads(INPUT + relu("a", "x", "y") + relu("b", "x", "z"), NetParameter)
     before = prototxt.dumps(net)
-    graph.build(net, Phase.TEST)
+    graph.build_graph(net, Phase.TEST)
     assert prototxt.dumps(net) == before
 
 

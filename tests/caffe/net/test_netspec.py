@@ -80,7 +80,7 @@ def test_a_net_reads_like_its_figure():
 
 
 def test_only_what_is_given_is_set():
-    spec = conv(picture(), pad=0).function.spec
+    spec = conv(picture(), pad=0).function.layer_param
     assert spec.convolution_param.has("pad")
     assert not spec.convolution_param.has("dilation")
     assert [field.name for field, _ in spec.set_fields()] == ["type", "convolution_param"]
@@ -162,12 +162,12 @@ def test_values_take_the_form_that_the_field_wants():
         data_filler={"type": "constant", "value": 1},
         include={"phase": "TEST", "stage": "one"},
         loss_weight=2,
-    ).function.spec
+    ).function.layer_param
     assert [list(shape.dim) for shape in spec.dummy_data_param.shape] == [[1, 2], [3]]
     assert spec.dummy_data_param.data_filler[0].value == 1
     assert spec.include[0].stage == ["one"]
     assert spec.loss_weight == [2]
-    assert pool(picture()).function.spec.pooling_param.pool is PoolMethod.MAX
+    assert pool(picture()).function.layer_param.pooling_param.pool is PoolMethod.MAX
 
 
 def test_every_type_of_caffe_is_known_and_its_fields_exist():
@@ -311,7 +311,7 @@ def test_a_crop_aligns_what_it_cropped(pad: int, times: int):
     assert aligned.function.type == "Crop"
     assert aligned.function.bottoms == (top, data)
     assert map_between(aligned, data).agrees(CoordMap())
-    assert crop(aligned, data).function.spec.crop_param.offset == [0]
+    assert crop(aligned, data).function.layer_param.crop_param.offset == [0]
 
 
 def test_a_crop_through_skips_agrees_along_all_paths():
@@ -319,18 +319,18 @@ def test_a_crop_through_skips_agrees_along_all_paths():
     fine = conv(data, pad=20)
     coarse = deconv(pool(fine))
     fused = layer("Eltwise", crop(coarse, data), crop(conv(fine, 1), data))
-    assert crop(fused, data).function.spec.crop_param.offset == [0]
+    assert crop(fused, data).function.layer_param.crop_param.offset == [0]
 
 
 def test_a_crop_between_equal_sizes_is_one_of_nothing():
     data = picture()
-    spec = crop(layer("ReLU", data), data).function.spec
+    spec = crop(layer("ReLU", data), data).function.layer_param
     assert (spec.crop_param.axis, spec.crop_param.offset) == (2, [0])
 
 
 def test_a_rectangular_crop_has_an_offset_for_each_axis():
     data, top = hourglass(pad=[1, 3])
-    assert crop(top, data).function.spec.crop_param.offset == [1, 3]
+    assert crop(top, data).function.layer_param.crop_param.offset == [1, 3]
 
 
 @pytest.mark.parametrize(
@@ -419,7 +419,7 @@ def test_many_paths_that_disagree_are_walked_in_little_time():
 def test_what_lies_behind_the_common_ancestor_does_not_matter():
     data = picture()
     mixed = layer("Eltwise", conv(data), conv(data, pad=1))
-    assert crop(conv(mixed, pad=1), mixed).function.spec.crop_param.offset == [0]
+    assert crop(conv(mixed, pad=1), mixed).function.layer_param.crop_param.offset == [0]
 
 
 def test_tops_show_what_made_them():

@@ -65,7 +65,7 @@ def net_of(layer, size=(9, 12)):
     net = Net(prototxt.loads(text, NetParameter), seed=3)
     with torch.no_grad():
         for values in net.params.get("it", []):
-            if values.shape == (1,) and net.layers["it"].spec.type == "BatchNorm":
+            if values.shape == (1,) and net.layers["it"].layer_param.type == "BatchNorm":
                 values.fill_(2.0)
             elif not values.any():
                 values.uniform_(0.5, 1.5)

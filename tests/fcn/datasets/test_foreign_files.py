@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from reproduction.caffe.errors import DataError
-from reproduction.caffe.layers.data import read_list
-from reproduction.caffe.layers.image import read_labels
+from reproduction.caffe.layers.data import read_file_list
+from reproduction.caffe.layers.image_data import read_image_list
 from reproduction.caffe.schema import PythonParameter
 from reproduction.fcn import datasets
 from reproduction.fcn.datasets import layouts, pascalcontext
@@ -21,8 +21,8 @@ READERS = {
     "palette": color_labels.read,
     "classes": layouts.read_classes,
     "split": layouts.read_list,
-    "list of files": lambda path: read_list(str(path)),
-    "labels of images": lambda path: read_labels(str(path)),
+    "list of files": lambda path: read_file_list(str(path)),
+    "labels of images": lambda path: read_image_list(str(path)),
 }
 
 
@@ -71,7 +71,7 @@ def test_lists_of_names_that_are_too_long_are_refused_at_once(tmp_path):
 def test_a_label_that_fits_no_blob_is_refused(tmp_path):
     (tmp_path / "a.txt").write_text("a.jpg 4294967296\n")
     with pytest.raises(DataError) as error:
-        read_labels(str(tmp_path / "a.txt"))
+        read_image_list(str(tmp_path / "a.txt"))
     assert str(error.value) == (
         f"{tmp_path}/a.txt:1: this line is not understood; got 'a.jpg 4294967296', want 'path label'."
     )

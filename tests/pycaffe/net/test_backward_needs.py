@@ -64,4 +64,4 @@ def test_each_layer_that_shares_a_parameter_learns_as_its_own_message_says(tmp_p
         "a": [True, True], "c": [False, True],
     }  # fmt: skip
     assert [spec.lr_mult for spec in made.module.param_specs["a"]] == [0, 1]
-    assert [spec.lr_mult for spec in made.module.layers["a"].spec.param] == [1]  # as it was written
+    assert [spec.lr_mult for spec in made.module.layers["a"].layer_param.param] == [1]  # as it was written

@@ -191,7 +191,7 @@ def _in_turn(rows: Float32) -> Float32:
     return total
 
 
-def begin(totals: dict[int, Tensor], index: int, shape: Sequence[int]) -> Tensor:
+def take_total(totals: dict[int, Tensor], index: int, shape: Sequence[int]) -> Tensor:
     """Remove the gradient of a parameter from ``totals`` and return a copy of it; zeros of ``shape`` if it has none."""
     total = totals.pop(index, None)
     return torch.zeros(tuple(shape)) if total is None else total.clone(memory_format=torch.contiguous_format)

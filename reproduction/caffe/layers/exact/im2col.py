@@ -21,7 +21,7 @@ from torch.autograd.function import Function, once_differentiable
 from torch.nn import functional as F
 
 from reproduction.caffe.geometry import Window
-from reproduction.caffe.layers.exact.blas import begin, product, row_sums
+from reproduction.caffe.layers.exact.blas import product, row_sums, take_total
 from reproduction.caffe.typing import Float32
 
 _VALUES = 1 << 23  # maximum number of values of a band
@@ -103,12 +103,12 @@ class _Slide(Function):
             ]
             found[0] = torch.stack(back)
         if ctx.needs_input_grad[1]:
-            found[1] = weights = begin(ctx.totals, 0, weight.shape)
+            found[1] = weights = take_total(ctx.totals, 0, weight.shape)
             total = _rows(weights, ctx.group)
             for image, g in zip(x, gradient, strict=True):
                 _correlate(image, g, ctx.windows, total) if ctx.up else _correlate(g, image, ctx.windows, total)
         if ctx.needs_input_grad[2]:
-            found[2] = sums = begin(ctx.totals, 1, gradient.shape[1:2])
+            found[2] = sums = take_total(ctx.totals, 1, gradient.shape[1:2])
             for g in gradient:
                 row_sums(g.flatten(1).numpy(), sums.numpy())
         return (*found, None, None, None, None)

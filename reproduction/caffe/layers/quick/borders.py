@@ -1,9 +1,9 @@
 """Computation of repeated rows and columns only once.
 
 The published nets pad their input by 100 pixels of zeros. Rows of a blob whose windows contain neither pixels of the
-image nor the outer edge are then equal, whatever the weights are; so are columns. ``Repeated`` stores such a row once,
-with the number of its copies. A layer with sliding windows expands it only to the length of its window. The values are
-those of the full computation, and autograd sums gradients over all copies of a row.
+image nor the outer edge are then equal, whatever the weights are; so are columns. A ``RepeatedBlob`` stores such a row
+once, with the number of its copies. A layer with sliding windows expands it only to the length of its window. The
+values are those of the full computation, and autograd sums gradients over all copies of a row.
 
 Source: none; Caffe computes every place.
 """
@@ -27,7 +27,7 @@ _WORTH = 0.9  # fraction of kept pixels above which the copies cost more than th
 
 
 @dataclass(frozen=True)
-class Repeated:
+class RepeatedBlob:
     """A blob (N, C, H, W) in which adjacent equal rows and columns are stored once.
 
     Attributes:
@@ -43,20 +43,20 @@ class Repeated:
         """The shape of the full blob, (N, C, H, W)."""
         return (*self.kept.shape[:2], *map(sum, self.counts))
 
-    def whole(self) -> Tensor:
+    def expand(self) -> Tensor:
         """Return the full tensor."""
-        return _laid_out(self.kept, [_pieces(counts) for counts in self.counts])
+        return _expand(self.kept, [_pieces(counts) for counts in self.counts])
 
-    def detach(self) -> Repeated:
+    def detach(self) -> RepeatedBlob:
         """Return a blob of the same values that is detached from the autograd graph."""
         return replace(self, kept=self.kept.detach())
 
 
-AnyBlob = Tensor | Repeated
+AnyBlob = Tensor | RepeatedBlob
 
 
-def once(x: Tensor) -> AnyBlob:
-    """Return a 4-D tensor on the CPU as a ``Repeated`` blob in channels_last format, each row and column once.
+def as_repeated(x: Tensor) -> AnyBlob:
+    """Return a 4-D tensor on the CPU as a ``RepeatedBlob`` blob in channels_last format, each row and column once.
 
     Other tensors are returned unchanged.
     """
@@ -64,21 +64,21 @@ def once(x: Tensor) -> AnyBlob:
     # rows.
     if x.dim() != 4 or x.device.type != "cpu" or torch.compiler.is_compiling() or not x.numel():
         return x
-    return Repeated(x.contiguous(memory_format=torch.channels_last), ((1,) * x.shape[2], (1,) * x.shape[3]))
+    return RepeatedBlob(x.contiguous(memory_format=torch.channels_last), ((1,) * x.shape[2], (1,) * x.shape[3]))
 
 
-def whole(x: AnyBlob) -> Tensor:
+def expand(x: AnyBlob) -> Tensor:
     """Return the full tensor of a blob."""
-    return x.whole() if isinstance(x, Repeated) else x
+    return x.expand() if isinstance(x, RepeatedBlob) else x
 
 
-def place_by_place(x: AnyBlob, function: Callable[[Tensor], Tensor]) -> AnyBlob:
-    """Apply an elementwise function, to the kept rows and columns only if ``x`` is ``Repeated``."""
-    return replace(x, kept=function(x.kept)) if isinstance(x, Repeated) else function(x)
+def map_kept(x: AnyBlob, function: Callable[[Tensor], Tensor]) -> AnyBlob:
+    """Apply an elementwise function, to the kept rows and columns only if ``x`` is ``RepeatedBlob``."""
+    return replace(x, kept=function(x.kept)) if isinstance(x, RepeatedBlob) else function(x)
 
 
 def slide(
-    x: Repeated, windows: Sequence[Window], sizes: Sequence[int], operate: Callable[[Tensor, list[Window]], Tensor]
+    x: RepeatedBlob, windows: Sequence[Window], sizes: Sequence[int], operate: Callable[[Tensor, list[Window]], Tensor]
 ) -> AnyBlob:
     """Apply an operation with sliding windows, computing equal rows and columns of the top once.
 
@@ -94,13 +94,13 @@ def slide(
     """
     plans = [_plan(*arguments) for arguments in zip(x.counts, windows, sizes, strict=True)]
     if math.prod(len(plan.counts) for plan in plans) > _WORTH * math.prod(sizes):
-        return operate(x.whole(), list(windows))
+        return operate(x.expand(), list(windows))
     shorter = [replace(window, pad=plan.pad) for window, plan in zip(windows, plans, strict=True)]
     pieces = [plan.pieces for plan in plans]
-    laid = _laid_out(x.kept, pieces)
+    laid = _expand(x.kept, pieces)
     with _kept_only(x.kept.detach(), laid, pieces):
         top = operate(laid, shorter)
-    return Repeated(top, (plans[0].counts, plans[1].counts))
+    return RepeatedBlob(top, (plans[0].counts, plans[1].counts))
 
 
 def _kept_only(kept: Tensor, laid: Tensor, pieces: Sequence[Pieces]) -> saved_tensors_hooks:
@@ -112,7 +112,7 @@ def _kept_only(kept: Tensor, laid: Tensor, pieces: Sequence[Pieces]) -> saved_te
         return None if (x.data_ptr(), x.shape) == (there, shape) else x
 
     def unpack(x: Tensor | None) -> Tensor:
-        return _laid_out(kept, pieces) if x is None else x
+        return _expand(kept, pieces) if x is None else x
 
     return saved_tensors_hooks(pack, unpack)
 
@@ -177,10 +177,10 @@ def _plan(counts: tuple[int, ...], window: Window, size: int) -> _Plan:
     return _Plan(_pieces(wanted), pad, tuple(found))
 
 
-def _laid_out(x: Tensor, pieces: Sequence[Pieces]) -> Tensor:
+def _expand(x: Tensor, pieces: Sequence[Pieces]) -> Tensor:
     if not any(piece.repeats for axis in pieces for piece in axis):
         return x
-    return _LayOut.apply(x, *pieces)  # type: ignore[no-any-return, no-untyped-call]
+    return _Expand.apply(x, *pieces)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _empty(like: Tensor, height: int, width: int) -> Tensor:
@@ -190,7 +190,7 @@ def _empty(like: Tensor, height: int, width: int) -> Tensor:
     return torch.empty((*like.shape[:2], height, width), dtype=like.dtype, device=like.device, memory_format=layout)
 
 
-class _LayOut(Function):
+class _Expand(Function):
     """Expand the kept rows and columns."""
 
     @staticmethod
@@ -208,7 +208,7 @@ class _LayOut(Function):
 
 
 class _Collect(Function):
-    """Sum expanded rows and columns: the gradient of ``_LayOut``."""
+    """Sum expanded rows and columns: the gradient of ``_Expand``."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, rows: Pieces, columns: Pieces) -> Tensor:
@@ -223,4 +223,4 @@ class _Collect(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return _LayOut.apply(gradients[0], *ctx.pieces), None, None  # type: ignore[no-untyped-call]
+        return _Expand.apply(gradients[0], *ctx.pieces), None, None  # type: ignore[no-untyped-call]

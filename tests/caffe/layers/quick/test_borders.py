@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reproduction.caffe.formats import prototxt
 from reproduction.caffe.geometry import Window, conv_size
 from reproduction.caffe.layers.quick import borders
-from reproduction.caffe.layers.quick.borders import Repeated
+from reproduction.caffe.layers.quick.borders import RepeatedBlob
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
 
@@ -57,7 +57,7 @@ def areas(monkeypatch):
 
     def watched(x, windows, sizes, operate):
         top = slide(x, windows, sizes, operate)
-        kept = top.kept if isinstance(top, Repeated) else top
+        kept = top.kept if isinstance(top, RepeatedBlob) else top
         found.append((kept.shape[2] * kept.shape[3], sizes[0] * sizes[1]))
         return top
 
@@ -71,7 +71,7 @@ def test_a_net_computes_less_and_gets_the_same(image, areas, monkeypatch):
     tops, slopes = run(net, image)
     assert areas[0] < (37 * 46, 149 * 158), "of the padding little is computed"
     assert areas[1][0] < 0.2 * areas[1][1]
-    monkeypatch.setattr(borders, "once", lambda x: x)
+    monkeypatch.setattr(borders, "as_repeated", lambda x: x)
     want, want_slopes = run(net, image)
     for got, expected in zip([*tops.values(), *slopes], [*want.values(), *want_slopes], strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
@@ -81,7 +81,7 @@ def test_blobs_on_the_way_are_whole(image, monkeypatch):
     net = deep()
     names = ["c1", "c2", "p2", "c3", "p3", "score", "skip"]
     tops, _ = run(net, image, names)
-    monkeypatch.setattr(borders, "once", lambda x: x)
+    monkeypatch.setattr(borders, "as_repeated", lambda x: x)
     want, _ = run(net, image, names)
     for name in names:
         assert isinstance(tops[name], torch.Tensor)
@@ -108,6 +108,7 @@ WINDOWS = st.builds(Window, st.integers(1, 4), st.integers(1, 3), st.integers(0,
 COUNTS = st.lists(st.integers(1, 20), min_size=1, max_size=6)
 
 
+@settings(deadline=None)
 @given(COUNTS, COUNTS, WINDOWS, WINDOWS)
 def test_any_windows_over_any_repeats(tall, wide, down, across):
     sizes = [sum(tall), sum(wide)]
@@ -122,9 +123,9 @@ def test_any_windows_over_any_repeats(tall, wide, down, across):
         stride, pad, dilation = ([getattr(w, name) for w in windows] for name in ("stride", "pad", "dilation"))
         return torch.conv2d(x, weight, None, stride, pad, dilation)
 
-    x = Repeated(kept, (tuple(tall), tuple(wide)))
+    x = RepeatedBlob(kept, (tuple(tall), tuple(wide)))
     tops = tuple(conv_size(size, window) for size, window in zip(sizes, windows, strict=True))
-    got = borders.whole(borders.slide(x, windows, tops, convolve))
+    got = borders.expand(borders.slide(x, windows, tops, convolve))
     rows, columns = torch.tensor(tall), torch.tensor(wide)
     whole = kept.repeat_interleave(rows, 2).repeat_interleave(columns, 3)
     want = convolve(whole, windows)

@@ -9,8 +9,8 @@ from torch import Tensor
 from reproduction.caffe.errors import DataError, NetError
 from reproduction.caffe.formats import blobs
 from reproduction.caffe.geometry import Shape
-from reproduction.caffe.layers.checks import legacy_shape
-from reproduction.caffe.layers.data import Shuffle, Source, read_list
+from reproduction.caffe.layers.bottom_checks import legacy_shape
+from reproduction.caffe.layers.data import Shuffle, Source, read_file_list
 from reproduction.caffe.schema import TransformationParameter
 from reproduction.caffe.typing import Float32, Int64, UInt8
 
@@ -173,35 +173,35 @@ class ImageData(Source):
     def setup(self, bottoms: list[Shape]) -> None:
         """Load the list and the mean."""
         super().setup(bottoms)
-        param = self.spec.image_data_param
+        param = self.layer_param.image_data_param
         if (param.new_height == 0) != (param.new_width == 0):
             raise NetError(
                 "new_height and new_width must be set together", got=f"{param.new_height} and {param.new_width}"
             )
         if param.batch_size < 1:
             raise NetError("batch_size must be positive", got=param.batch_size)
-        self._lines = read_labels(param.source)
+        self._lines = read_image_list(param.source)
         self._shuffle = Shuffle(param.shuffle, self.generator)
         self._skipped = int(torch.randint(param.rand_skip, (), generator=self.generator)) if param.rand_skip else 0
         if self._skipped >= len(self._lines):
             raise DataError(f"there are too few images to skip {self._skipped}", path=param.source)
         self._given = 0
-        self._transform = Transform(self.spec.transform_param, self.generator)
+        self._transform = Transform(self.layer_param.transform_param, self.generator)
 
     def seek(self, draw: int) -> None:
         """Set the batch that the next forward pass returns."""
-        self._given = draw * self.spec.image_data_param.batch_size
+        self._given = draw * self.layer_param.image_data_param.batch_size
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Load the next image and return the shapes of a batch of its size."""
-        param = self.spec.image_data_param
+        param = self.layer_param.image_data_param
         channels, height, width = self._load(self._line(self._given)[0]).shape
         return [(param.batch_size, channels, height, width), (param.batch_size,)]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Return the next batch."""
         images, labels = [], []
-        for _ in range(self.spec.image_data_param.batch_size):
+        for _ in range(self.layer_param.image_data_param.batch_size):
             path, label = self._line(self._given)
             self._given += 1
             images.append(self._load(path))
@@ -209,7 +209,7 @@ class ImageData(Source):
             if images[-1].shape != images[0].shape:
                 raise DataError(
                     "the images of a batch must have one size",
-                    path=self.spec.image_data_param.root_folder + path,
+                    path=self.layer_param.image_data_param.root_folder + path,
                     got=images[-1].shape,
                     want=images[0].shape,
                     remedy="Set new_height and new_width, crop_size, or batch_size: 1.",
@@ -217,7 +217,7 @@ class ImageData(Source):
         return self.place(np.stack(images)), self.place(torch.tensor(labels))
 
     def _load(self, name: str) -> Float32:
-        param = self.spec.image_data_param
+        param = self.layer_param.image_data_param
         path = param.root_folder + name
         image = read_image(path, color=param.is_color)
         if param.new_height:
@@ -230,14 +230,14 @@ class ImageData(Source):
         return self._lines[int(self._shuffle(len(self._lines), epoch)[place])]
 
 
-def read_labels(source: str) -> list[tuple[str, int]]:
+def read_image_list(source: str) -> list[tuple[str, int]]:
     """Parse a list of images with lines ``path label`` and return pairs of both; a path may contain spaces.
 
     Raises:
         DataError: If the list cannot be read or is empty, or a line does not end with a space and a 32-bit integer.
     """
     found = []
-    for number, line in enumerate(read_list(source).splitlines(), 1):
+    for number, line in enumerate(read_file_list(source).splitlines(), 1):
         path, _, label = line.rpartition(" ")
         try:
             value = int(label)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer
-from reproduction.caffe.layers.checks import check_batch, class_index, legacy_shape
+from reproduction.caffe.layers.bottom_checks import check_batch, class_index, legacy_shape
 from reproduction.caffe.schema import HingeNorm
 
 
@@ -80,7 +80,7 @@ class HingeLoss(Layer):
         index, _ = class_index(bottoms[1].reshape(-1, 1), scores.shape[1])
         sign = torch.ones_like(scores).scatter_(1, index, -1)
         margin = F.relu(1 + sign * scores)
-        if self.spec.hinge_loss_param.norm is HingeNorm.L2:
+        if self.layer_param.hinge_loss_param.norm is HingeNorm.L2:
             margin = margin.square()
         return (margin.sum() / scores.shape[0],)
 
@@ -121,7 +121,7 @@ class ContrastiveLoss(Layer):
         """Compute the top."""
         a, b = (bottom.flatten(1) if bottom.dim() > 1 else bottom[:, None] for bottom in bottoms[:2])
         similar = bottoms[2].detach().reshape(-1, 1).long() != 0
-        param = self.spec.contrastive_loss_param
+        param = self.layer_param.contrastive_loss_param
         losses: Tensor = _PairLoss.apply(  # type: ignore[no-untyped-call]
             a - b, similar, param.margin, param.legacy_version
         )

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reproduction.caffe.errors import NetError
-from reproduction.caffe.layers.checks import class_index, legacy_shape
+from reproduction.caffe.layers.bottom_checks import class_index, legacy_shape
 from tests.helpers.single_layer import gradient, single
 
 SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=4).map(tuple)

@@ -12,8 +12,8 @@ from reproduction.caffe.formats.hdf5_file.hdf5_messages import Dataset
 from reproduction.caffe.formats.hdf5_file.hdf5_objects import File
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer
-from reproduction.caffe.layers.checks import legacy_shape
-from reproduction.caffe.layers.data import Shuffle, Source, read_list
+from reproduction.caffe.layers.bottom_checks import legacy_shape
+from reproduction.caffe.layers.data import Shuffle, Source, read_file_list
 from reproduction.caffe.typing import Array
 
 
@@ -39,10 +39,10 @@ class HDF5Data(Source):
     def setup(self, bottoms: list[Shape]) -> None:
         """Load the list and the first file."""
         super().setup(bottoms)
-        param = self.spec.hdf5_data_param
+        param = self.layer_param.hdf5_data_param
         if param.batch_size < 1:
             raise NetError("batch_size must be positive", got=param.batch_size)
-        self._files: list[str] = read_list(param.source).split()
+        self._files: list[str] = read_file_list(param.source).split()
         if not self._files:
             raise DataError("the list names no HDF5 files", path=param.source)
         self._shuffle = Shuffle(param.shuffle, self.generator)
@@ -54,7 +54,7 @@ class HDF5Data(Source):
 
     def seek(self, draw: int) -> None:
         """Set the batch that the next forward pass returns; unless it is the next one, count the rows of all files."""
-        start = draw * self.spec.hdf5_data_param.batch_size
+        start = draw * self.layer_param.hdf5_data_param.batch_size
         if start == self._given:
             return
         self._given = start
@@ -67,12 +67,12 @@ class HDF5Data(Source):
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the shapes of a batch."""
-        return [(self.spec.hdf5_data_param.batch_size, *rows.shape[1:]) for rows in self._columns]
+        return [(self.layer_param.hdf5_data_param.batch_size, *rows.shape[1:]) for rows in self._columns]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Return the next batch."""
         parts = []
-        missing = self.spec.hdf5_data_param.batch_size
+        missing = self.layer_param.hdf5_data_param.batch_size
         self._given += missing
         while missing:
             picked = self._order[self._row : self._row + missing]
@@ -98,24 +98,26 @@ class HDF5Data(Source):
 
     def _count(self, path: str) -> int:
         if path not in self._rows:
-            self._rows[path] = (_found(self._file(path), self.spec.top[0]).shape or (0,))[0]
+            self._rows[path] = (_found(self._file(path), self.layer_param.top[0]).shape or (0,))[0]
         return self._rows[path]
 
     def _file(self, path: str) -> File:
         if not files.is_file(path):
-            raise DataError("there is no such file", path=path, remedy=f"{self.spec.hdf5_data_param.source} names it.")
+            raise DataError(
+                "there is no such file", path=path, remedy=f"{self.layer_param.hdf5_data_param.source} names it."
+            )
         return hdf5.Reader(path).file
 
     def _open(self, path: str) -> None:
         file = self._file(path)
-        columns = [_column(file, top) for top in self.spec.top]
-        rows = {top: len(column) for top, column in zip(self.spec.top, columns, strict=True)}
-        if len(set(rows.values())) > 1 or not rows[self.spec.top[0]]:
+        columns = [_column(file, top) for top in self.layer_param.top]
+        rows = {top: len(column) for top, column in zip(self.layer_param.top, columns, strict=True)}
+        if len(set(rows.values())) > 1 or not rows[self.layer_param.top[0]]:
             raise DataError("the data sets must have as many rows, and at least one", path=path, got=rows)
         got, want = ([column.shape[1:] for column in each] for each in (columns, self._columns or columns))
         if got != want:
             raise DataError("the rows differ in shape from those of the files before", path=path, got=got, want=want)
-        self._columns, self._opened, self._rows[path] = columns, path, rows[self.spec.top[0]]
+        self._columns, self._opened, self._rows[path] = columns, path, rows[self.layer_param.top[0]]
 
 
 def _found(file: File, name: str) -> Dataset:
@@ -160,7 +162,7 @@ class HDF5Output(Layer):
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Check that there is a file name."""
-        if not self.spec.hdf5_output_param.file_name:
+        if not self.layer_param.hdf5_output_param.file_name:
             raise NetError("hdf5_output_param.file_name is missing")
         self._written = False
 
@@ -177,7 +179,7 @@ class HDF5Output(Layer):
         Raises:
             NetError: If the layer has written it before.
         """
-        path = self.spec.hdf5_output_param.file_name
+        path = self.layer_param.hdf5_output_param.file_name
         if self._written:
             raise NetError(
                 f"{path} holds an earlier batch already", remedy="Run the net once, on one batch with all rows."

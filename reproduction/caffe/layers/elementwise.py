@@ -1,4 +1,4 @@
-"""The elementwise layers Power, Exp and Log."""
+"""Elementwise arithmetic: the layers Eltwise, Power, Exp and Log."""
 
 from __future__ import annotations
 
@@ -7,9 +7,73 @@ from torch import Tensor
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
-from reproduction.caffe.layers.base import Layer
-from reproduction.caffe.layers.memory import Rereads
+from reproduction.caffe.layers.base import Layer, Rereads
 from reproduction.caffe.layers.neuron import Pointwise
+from reproduction.caffe.schema import EltwiseOp
+
+
+class Eltwise(Layer):
+    """The elementwise product, weighted sum or maximum of the bottoms.
+
+    Shapes:
+        bottoms  (...), two or more of the same shape
+        top      (...)
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/eltwise_layer.cpp L10-L160.
+    """
+
+    reads = frozenset({"eltwise_param.operation", "eltwise_param.coeff"})
+    bottoms = (2, None)
+    top_is_free = True
+    in_place_values = False
+
+    def rereads(self) -> Rereads:
+        """Return bottom and top for PROD, else nothing."""
+        return (
+            Rereads.BOTTOM | Rereads.TOP
+            if self.layer_param.eltwise_param.operation is EltwiseOp.PROD
+            else Rereads.NOTHING
+        )
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Check the coefficients."""
+        param = self.layer_param.eltwise_param
+        if param.coeff and param.operation is not EltwiseOp.SUM:
+            raise NetError("coeff is for operation SUM", got=param.operation.name)
+        if param.coeff and len(param.coeff) != len(bottoms):
+            raise NetError("coeff must be given once for each bottom", got=len(param.coeff), want=len(bottoms))
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Return the common shape of the bottoms."""
+        for i, bottom in enumerate(bottoms):
+            if bottom != bottoms[0]:
+                raise NetError(f"bottom {i} differs in shape from bottom 0", got=bottom, want=bottoms[0])
+        return bottoms[:1]
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Compute the top."""
+        operation = self.layer_param.eltwise_param.operation
+        if operation is EltwiseOp.SUM:
+            return (self._sum(bottoms),)
+        top, *rest = bottoms
+        if operation is EltwiseOp.PROD:
+            for bottom in rest:
+                top = top * bottom
+            return (top,)
+        # Caffe: among equal values in an Eltwise maximum, the second bottom takes precedence over the first, and these
+        # two over the others. The whole gradient goes to one bottom (eltwise_layer.cpp L75-L94); torch.maximum halves
+        # it.
+        top = torch.where(top > rest[0], top, rest[0])
+        for bottom in rest[1:]:
+            top = torch.where(bottom > top, bottom, top)
+        return (top,)
+
+    def _sum(self, bottoms: tuple[Tensor, ...]) -> Tensor:
+        coeff = self.layer_param.eltwise_param.coeff or [1.0] * len(bottoms)
+        top = bottoms[0] * coeff[0] if coeff[0] != 1 else bottoms[0]
+        for bottom, factor in zip(bottoms[1:], coeff[1:], strict=True):
+            top = torch.add(top, bottom, alpha=factor)
+        return top
 
 
 def _affine(x: Tensor, scale: float, shift: float) -> Tensor:
@@ -39,18 +103,18 @@ class Power(Pointwise):
 
     def rereads(self) -> Rereads:
         """Return bottom and top; nothing if ``power`` is 1, as the slope is then constant."""
-        return Rereads.NOTHING if self.spec.power_param.power == 1 else Rereads.BOTTOM | Rereads.TOP
+        return Rereads.NOTHING if self.layer_param.power_param.power == 1 else Rereads.BOTTOM | Rereads.TOP
 
     def value(self, x: Tensor) -> Tensor:
         """Compute the top; if ``power`` or ``scale`` is 0, it does not depend on the bottom."""
-        param = self.spec.power_param
+        param = self.layer_param.power_param
         if self._factor(x) == 0:
             return torch.ones_like(x) if param.power == 0 else torch.full_like(x, param.shift).pow(param.power)
         return _affine(x, param.scale, param.shift).pow(param.power)
 
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
         """Compute the derivative."""
-        param = self.spec.power_param
+        param = self.layer_param.power_param
         factor = self._factor(x)
         if factor == 0 or param.power == 1:
             return torch.full_like(x, factor)
@@ -63,7 +127,7 @@ class Power(Pointwise):
         return y / _affine(x, param.scale, param.shift) * factor
 
     def _factor(self, x: Tensor) -> float:
-        return float(_constant(self.spec.power_param.power, x) * self.spec.power_param.scale)
+        return float(_constant(self.layer_param.power_param.power, x) * self.layer_param.power_param.scale)
 
 
 def _log_base(base: float, like: Tensor) -> Tensor:
@@ -93,14 +157,14 @@ class Exp(Pointwise):
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Check the base."""
-        _check_base(self.spec.exp_param.base)
+        _check_base(self.layer_param.exp_param.base)
 
     def _inner(self, x: Tensor) -> float:
-        return float(_log_base(self.spec.exp_param.base, x) * self.spec.exp_param.scale)
+        return float(_log_base(self.layer_param.exp_param.base, x) * self.layer_param.exp_param.scale)
 
     def value(self, x: Tensor) -> Tensor:
         """Compute the top."""
-        base, shift = self.spec.exp_param.base, _constant(self.spec.exp_param.shift, x)
+        base, shift = self.layer_param.exp_param.base, _constant(self.layer_param.exp_param.shift, x)
         outer = shift.exp() if base == -1 else _constant(base, x).pow(shift)
         return (x * self._inner(x)).exp() * float(outer)
 
@@ -127,20 +191,27 @@ class Log(Pointwise):
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Check the base."""
-        _check_base(self.spec.log_param.base)
-        if self.spec.log_param.base == 1:
+        _check_base(self.layer_param.log_param.base)
+        if self.layer_param.log_param.base == 1:
             raise NetError("there is no logarithm to the base 1")
 
     def value(self, x: Tensor) -> Tensor:
         """Compute the top."""
-        return self._inner(x).log() * float(1 / _log_base(self.spec.log_param.base, x))
+        return self._inner(x).log() * float(1 / _log_base(self.layer_param.log_param.base, x))
 
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
         """Compute the derivative."""
-        return self._inner(x).reciprocal() * float(self.spec.log_param.scale / _log_base(self.spec.log_param.base, x))
+        return self._inner(x).reciprocal() * float(
+            self.layer_param.log_param.scale / _log_base(self.layer_param.log_param.base, x)
+        )
 
     def _inner(self, x: Tensor) -> Tensor:
-        return _affine(x, self.spec.log_param.scale, self.spec.log_param.shift)
+        return _affine(x, self.layer_param.log_param.scale, self.layer_param.log_param.shift)
 
 
-LAYERS: tuple[type[Layer], ...] = (Exp, Log, Power)
+LAYERS: tuple[type[Layer], ...] = (
+    Eltwise,
+    Power,
+    Exp,
+    Log,
+)

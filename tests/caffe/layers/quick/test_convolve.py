@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from reproduction.caffe.geometry import Window
-from reproduction.caffe.layers.quick import kernels
+from reproduction.caffe.layers.quick.convolve import convolve
 
 SHAPES = {
     "classifier": (2, 6, 9, 8, 40, Window(7), Window(7)),
@@ -33,7 +33,7 @@ def direct(x, weight, bias, windows):
 @pytest.mark.parametrize("case", SHAPES)
 def test_values_and_gradients_are_those_of_torch(case):
     leaves, windows = operands(case)
-    top, want = kernels.convolve(*leaves, windows, 1), direct(*leaves, windows)
+    top, want = convolve(*leaves, windows, 1), direct(*leaves, windows)
     torch.testing.assert_close(top, want)
     slope = torch.randn(want.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     for got, expected in zip(
@@ -51,19 +51,19 @@ def test_products_have_second_derivatives(case):
         return torch.autograd.grad(slope.square().sum(), x)[0]
 
     torch.testing.assert_close(
-        first(lambda *leaves: kernels.convolve(*leaves, windows, 1)), first(lambda *leaves: direct(*leaves, windows))
+        first(lambda *leaves: convolve(*leaves, windows, 1)), first(lambda *leaves: direct(*leaves, windows))
     )
 
 
 def test_a_product_without_a_bias():
     (x, weight, _), windows = operands("classifier")
-    torch.testing.assert_close(kernels.convolve(x, weight, None, windows, 1), direct(x, weight, None, windows))
+    torch.testing.assert_close(convolve(x, weight, None, windows, 1), direct(x, weight, None, windows))
 
 
 @pytest.mark.parametrize("case", SHAPES)
 def test_the_next_layer_may_overwrite_the_top(case):
     leaves, windows = operands(case)
-    top = kernels.convolve(*leaves, windows, 1)
+    top = convolve(*leaves, windows, 1)
     assert not top._is_view(), "autograd copies views before they are overwritten"
     F.relu(top, inplace=True).sum().backward()
     assert all(leaf.grad is not None for leaf in leaves)
@@ -73,4 +73,4 @@ def test_groups_are_torchs_own():
     draw = torch.Generator().manual_seed(0)
     x, weight = torch.randn(1, 4, 5, 5, generator=draw), torch.randn(60, 2, 3, 3, generator=draw)
     window = Window(3)
-    torch.testing.assert_close(kernels.convolve(x, weight, None, (window, window), 2), F.conv2d(x, weight, groups=2))
+    torch.testing.assert_close(convolve(x, weight, None, (window, window), 2), F.conv2d(x, weight, groups=2))

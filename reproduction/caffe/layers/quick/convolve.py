@@ -43,14 +43,14 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, windows: Sequence[W
         sizes = [conv_size(size, window) for size, window in zip(x.shape[2:], windows, strict=True)]
         outweighs = len(weight) > len(x) * math.prod(sizes)
         if group == 1 and (outweighs or weight[0].numel() <= _THIN):
-            return _Product.apply(x, weight, bias, tuple(windows), sizes)  # type: ignore[no-any-return, no-untyped-call]
+            return _MatrixConvolution.apply(x, weight, bias, tuple(windows), sizes)  # type: ignore[no-any-return, no-untyped-call]
         if max(x.shape[1], len(weight)) > _NARROW:
             x = x.contiguous()
     stride, pad, dilation = ([getattr(window, name) for window in windows] for name in ("stride", "pad", "dilation"))
     return F.conv2d(x, weight, bias, stride, pad, dilation, group)
 
 
-class _Product(Function):
+class _MatrixConvolution(Function):
     """A convolution as a product of two matrices, one of which has the windows as its rows."""
 
     @staticmethod

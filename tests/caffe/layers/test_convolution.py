@@ -218,8 +218,10 @@ PEERS = [
 def test_layer_equals_opencvs(text):
     layer = randomise(single(text, (2, 3, 9, 11)))
     net = NetParameter()
-    net.layer.add(name="peer", type=layer.spec.type, blobs=[blobs.from_array(b.detach().numpy()) for b in layer.blobs])
-    spec: LayerParameter = layer.spec.copy()
+    net.layer.add(
+        name="peer", type=layer.layer_param.type, blobs=[blobs.from_array(b.detach().numpy()) for b in layer.blobs]
+    )
+    spec: LayerParameter = layer.layer_param.copy()
     spec.name = "peer"
     spec.clear("phase")
     body = prototxt.dumps(NetParameter(layer=[spec]))

@@ -15,7 +15,7 @@ from torch.autograd.function import Function, once_differentiable
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer, canonical_axis
-from reproduction.caffe.layers.checks import check_batch, check_label_count, class_index, legacy_shape
+from reproduction.caffe.layers.bottom_checks import check_batch, check_label_count, class_index, legacy_shape
 from reproduction.caffe.layers.exact import blas
 from reproduction.caffe.schema import LossParameter, NormalizationMode
 
@@ -119,19 +119,19 @@ class SoftmaxWithLoss(Layer):
         """Return ``()`` and, if there is a second top, the shape of the scores."""
         check_batch(bottoms)
         scores, labels = bottoms
-        check_label_count(scores, labels, canonical_axis(self.spec.softmax_param.axis, len(scores)))
-        return [(), scores][: len(self.spec.top)]
+        check_label_count(scores, labels, canonical_axis(self.layer_param.softmax_param.axis, len(scores)))
+        return [(), scores][: len(self.layer_param.top)]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the tops."""
         scores, labels = bottoms
-        places = _Places(scores, labels, self.spec.softmax_param.axis, self.spec.loss_param)
+        places = _Places(scores, labels, self.layer_param.softmax_param.axis, self.layer_param.loss_param)
         # Upstream bug, fixed: Caffe declares a second top of SoftmaxWithLoss, but no number of loss weights is valid
         # with it: the inner Softmax layer has one top and receives the same loss weights (softmax_loss_layer.cpp
         # L13-L19). Here the second top works.
         in_order = blas.serves(self.in_blas_order, scores)
         tops: tuple[Tensor, ...] = _SoftmaxLoss.apply(scores, places, in_order)  # type: ignore[no-untyped-call]
-        return tops[: len(self.spec.top)]
+        return tops[: len(self.layer_param.top)]
 
 
 class _SoftmaxLoss(Function):
@@ -197,7 +197,7 @@ class InfogainLoss(Layer):
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Load H from its file if it is not a bottom."""
-        param = self.spec.infogain_loss_param
+        param = self.layer_param.infogain_loss_param
         if len(bottoms) == 2:
             if not param.has("source"):
                 raise NetError("the infogain matrix is missing", want="infogain_loss_param.source or a third bottom")
@@ -209,21 +209,21 @@ class InfogainLoss(Layer):
         """Return ``()`` and, if there is a second top, the shape of the scores."""
         check_batch(bottoms)
         scores, labels = bottoms[:2]
-        axis = canonical_axis(self.spec.infogain_loss_param.axis, len(scores))
+        axis = canonical_axis(self.layer_param.infogain_loss_param.axis, len(scores))
         check_label_count(scores, labels, axis)
         matrix = bottoms[2] if len(bottoms) == 3 else tuple(self.get_buffer("matrix").shape)
         if torch.Size(matrix).numel() != scores[axis] ** 2:
             raise NetError("the infogain matrix must be classes by classes", got=matrix, want=(scores[axis],) * 2)
-        return [(), scores][: len(self.spec.top)]
+        return [(), scores][: len(self.layer_param.top)]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the tops."""
         scores, labels, *matrix = bottoms
-        places = _Places(scores, labels, self.spec.infogain_loss_param.axis, self.spec.loss_param)
+        places = _Places(scores, labels, self.layer_param.infogain_loss_param.axis, self.layer_param.loss_param)
         table = (matrix[0].detach() if matrix else self.get_buffer("matrix")).reshape(-1, scores.shape[places.axis])
         rows = table.to(scores.dtype)[places.index.squeeze(places.axis)].movedim(-1, places.axis)
         tops: tuple[Tensor, ...] = _InfogainLoss.apply(scores, rows, places)  # type: ignore[no-untyped-call]
-        return tops[: len(self.spec.top)]
+        return tops[: len(self.layer_param.top)]
 
 
 class _InfogainLoss(Function):
@@ -334,7 +334,7 @@ class SigmoidCrossEntropyLoss(Layer):
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the top."""
         scores, targets = bottoms[0], bottoms[1].detach().reshape(bottoms[0].shape)
-        param = self.spec.loss_param
+        param = self.layer_param.loss_param
         ignore = _ignored_label(param)
         ignored = None if ignore is None else targets.long() == ignore
         # Caffe: by default, SigmoidCrossEntropyLoss is divided by the batch size, but SoftmaxWithLoss by the number of

@@ -69,10 +69,10 @@ class _Scale(Function):
             back = top if factor is None else top * factor.reshape(-1, 1)
             found[0] = back.reshape(x.shape)
         if ctx.needs_input_grad[1]:
-            found[1] = total = blas.begin(totals if number else {}, 0, factor.shape)
+            found[1] = total = blas.take_total(totals if number else {}, 0, factor.shape)
             _add_products((top * x.reshape(ctx.sizes)).numpy(), total.reshape(-1).numpy())
         if ctx.needs_input_grad[2]:
-            found[2] = total = blas.begin(totals, number, ctx.bias)
+            found[2] = total = blas.take_total(totals, number, ctx.bias)
             for rows in top.numpy():
                 blas.row_sums(rows, total.reshape(-1).numpy())
         return (*found, None, None)

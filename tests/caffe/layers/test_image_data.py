@@ -8,7 +8,7 @@ from PIL import Image, ImageFilter
 
 from reproduction.caffe.errors import DataError, NetError
 from reproduction.caffe.formats import blobs, caffemodel
-from reproduction.caffe.layers.image import read_image, resize
+from reproduction.caffe.layers.image_data import read_image, resize
 from reproduction.caffe.schema import Phase
 from tests.helpers.single_layer import single
 

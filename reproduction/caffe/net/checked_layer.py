@@ -1,4 +1,4 @@
-"""Run one layer of a net; check the shapes of its bottoms only when they change."""
+"""A layer of a net that checks the shapes of its bottoms only when they change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reproduction.caffe.net.graph import Node
 
 
 @dataclass
-class Step:
+class CheckedLayer:
     """A layer and the shapes of its bottoms in the previous run.
 
     Attributes:

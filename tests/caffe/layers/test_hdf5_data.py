@@ -121,7 +121,7 @@ def test_missing_empty_and_broken_files_are_one_line_each(tmp_path):
 
 @pytest.fixture
 def output(tmp_path):
-    from reproduction.caffe.layers.hdf5 import HDF5Output
+    from reproduction.caffe.layers.hdf5_data import HDF5Output
     from reproduction.caffe.schema import LayerParameter
 
     def make(*shapes, path=tmp_path / "out.h5"):

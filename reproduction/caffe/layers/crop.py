@@ -1,0 +1,75 @@
+"""The layer Crop."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from reproduction.caffe.errors import NetError
+from reproduction.caffe.geometry import Shape
+from reproduction.caffe.layers.base import Layer, canonical_axis
+
+
+class Crop(Layer):
+    """Crop the first bottom to the size of the second in all axes from ``axis`` on.
+
+    ``offset`` is where the crop starts: one value for all of these axes, or one for each; 0 by default.
+
+    Shapes:
+        bottom 0: Any shape, e.g. (N, C, H, W).
+        bottom 1: The same number of axes; only the sizes are used.
+        top: The sizes of bottom 0 before ``axis`` and those of bottom 1 from ``axis`` on. It is a view of bottom 0.
+
+    Raises:
+        NetError: If the number of offsets is not 0, 1 or that of the cropped axes, bottom 1 has fewer axes than bottom
+            0, or the crop exceeds bottom 0.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/crop_layer.cpp L16-L143.
+    """
+
+    reads = frozenset({"crop_param.axis", "crop_param.offset"})
+    bottoms: ClassVar[tuple[int, int | None]] = (2, 2)
+    differentiable: ClassVar[tuple[int, ...] | None] = (0,)
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Check the offsets."""
+        self.cuts(*bottoms)
+
+    def cuts(self, data: Shape, size: Shape) -> list[tuple[int, int, int]]:
+        """Return ``(axis, offset, length)`` of each cropped axis for the shapes of the two bottoms."""
+        param = self.layer_param.crop_param
+        axis = canonical_axis(param.axis, len(data))
+        if len(size) < len(data):
+            raise NetError("bottom 1 must have as many axes as bottom 0", got=size, want=f"{len(data)} axes")
+        axes = range(axis, len(data))
+        offsets = list(param.offset) or [0]
+        if len(offsets) == 1:
+            offsets *= len(axes)
+        if len(offsets) != len(axes):
+            raise NetError(
+                "offset must be given once, or once for each axis cut", got=len(offsets), want=f"1 or {len(axes)}"
+            )
+        for i, offset in zip(axes, offsets, strict=True):
+            if offset + size[i] > data[i]:
+                raise NetError(
+                    f"the crop is past the end of axis {i}",
+                    got=f"offset {offset} + size {size[i]}",
+                    want=f"at most {data[i]}",
+                )
+        return [(i, offset, size[i]) for i, offset in zip(axes, offsets, strict=True)]
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Return the sizes of bottom 0 before ``axis`` and those of bottom 1 from there on."""
+        cuts = self.cuts(*bottoms)
+        return [(*bottoms[0][: cuts[0][0]], *(length for _, _, length in cuts))]
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Return a view of the crop."""
+        data, size = bottoms
+        for axis, offset, length in self.cuts(tuple(data.shape), tuple(size.shape)):
+            data = data.narrow(axis, offset, length)
+        return (data,)
+
+
+LAYERS: tuple[type[Layer], ...] = (Crop,)

@@ -1,0 +1,52 @@
+"""The layer Reduction."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from reproduction.caffe.geometry import Shape
+from reproduction.caffe.layers.base import Layer, Rereads, canonical_axis
+from reproduction.caffe.schema import ReductionOp
+
+
+class Reduction(Layer):
+    """A reduction of all axes from ``axis`` on: the sum, mean, or sum of absolute values or squares, times ``coeff``.
+
+    Shapes:
+        bottom  (leading axes, reduced axes)
+        top     (leading axes)
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/reduction_layer.cpp L9-L133.
+    """
+
+    reads = frozenset({"reduction_param.operation", "reduction_param.axis", "reduction_param.coeff"})
+
+    def rereads(self) -> Rereads:
+        """Return the bottom for ASUM and SUMSQ, else nothing."""
+        return (
+            Rereads.BOTTOM
+            if self.layer_param.reduction_param.operation in (ReductionOp.ASUM, ReductionOp.SUMSQ)
+            else Rereads.NOTHING
+        )
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Return the axes before ``axis``."""
+        return [bottoms[0][: canonical_axis(self.layer_param.reduction_param.axis, len(bottoms[0]))]]
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Compute the top."""
+        param = self.layer_param.reduction_param
+        values = bottoms[0].flatten(canonical_axis(param.axis, bottoms[0].dim()))
+        coeff = param.coeff
+        if param.operation is ReductionOp.MEAN:
+            coeff = coeff / values.shape[-1] if values.shape[-1] else math.inf  # as in C++: inf * 0 is NaN
+        elif param.operation is ReductionOp.ASUM:
+            values = values.abs()
+        elif param.operation is ReductionOp.SUMSQ:
+            values = values.square()
+        return (values.sum(-1) * coeff,)
+
+
+LAYERS: tuple[type[Layer], ...] = (Reduction,)
