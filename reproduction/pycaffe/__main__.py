@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from reproduction.pycaffe.run import run
+from reproduction.pycaffe.run import run_script
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
     except OSError as error:
         sys.stderr.write(f"error: {asked.script}: the program cannot be read: {(error.strerror or '').lower()}.\n")
         sys.exit(2)
-    run.script(asked.script, asked.arguments, python2=asked.python2)
+    run_script.run_script(asked.script, asked.arguments, python2=asked.python2)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,7 @@ from reproduction.caffe.layers.pycaffe_vectors import BoolVec, DtypeVec, IntVec,
 from reproduction.caffe.layers.python import NamedPhase as Phase
 from reproduction.caffe.layers.python import UserLayer as Layer
 from reproduction.caffe.schema import LayerParameter, SolverParameter
-from reproduction.pycaffe.net.logs import init_log, log
-from reproduction.pycaffe.net.modes import layer_type_list, set_device, set_mode_cpu, set_mode_gpu, set_random_seed
+from reproduction.pycaffe.net.caffe_log import init_log, log
 from reproduction.pycaffe.net.net import Net
 from reproduction.pycaffe.net.processes import (
     NCCL,
@@ -22,6 +21,7 @@ from reproduction.pycaffe.net.processes import (
     solver_count,
     solver_rank,
 )
+from reproduction.pycaffe.net.settings import layer_type_list, set_device, set_mode_cpu, set_mode_gpu, set_random_seed
 from reproduction.pycaffe.net.solver import (
     AdaDeltaSolver,
     AdaGradSolver,
@@ -35,7 +35,7 @@ from reproduction.pycaffe.net.solver import (
 
 __version__ = "1.0.0"
 
-#: The classes by name; ``aliases.install`` sets their ``__module__`` to ``caffe._caffe``.
+#: The classes by name; ``caffe_alias.install`` sets their ``__module__`` to ``caffe._caffe``.
 CLASSES: dict[str, type] = {
     "Layer": Layer,
     "Phase": Phase,

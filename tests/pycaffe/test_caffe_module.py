@@ -6,7 +6,7 @@ import pytest
 from reproduction import pycaffe as caffe
 from reproduction.pycaffe import _caffe
 from tests.helpers.pycaffe_nets import INPUT, IP, LABEL, LOSS, layer, net, python, write
-from tests.pycaffe.run.test_run import run
+from tests.helpers.pycaffe_programs import run_program
 
 #: BOOST_PYTHON_MODULE of BVLC/caffe@9b89154 python/caffe/_caffe.cpp, and Phase of Faster R-CNN's.
 NAMES = [
@@ -170,7 +170,7 @@ if __name__ == '__main__':
 
 def test_layers_for_faster_rcnn_find_param_str__and_a_phase_by_name(tmp_path):
     (tmp_path / "layers.py").write_text(LAYERS)
-    code, out, err = run(tmp_path, "layers.py")
+    code, out, err = run_program(tmp_path, "layers.py")
     assert (code, err) == (0, "")
     vectors = ", ".join(f"<class 'caffe._caffe.{name}'>" for name in ("RawBlobVec", "RawBlobVec", "BlobVec", "BoolVec"))
     assert out.splitlines() == [

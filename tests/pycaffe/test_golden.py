@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reproduction import pycaffe as caffe
-from reproduction.pycaffe.net import modes
+from reproduction.pycaffe.net import settings
 from tests.golden import seeded
 from tests.helpers import parity
 from tests.helpers.pycaffe_nets import write
@@ -85,12 +85,12 @@ def test_a_published_net_gives_caffes_blobs_and_gradients(tmp_path):
     net.forward(**inputs)
     net.backward()
     found = parity.Parity()
-    backward = parity.BACKWARD_TOLERANCE if modes.adds_as_caffe() else parity.KINK_TOLERANCE
+    backward = parity.BACKWARD_TOLERANCE if settings.uses_blas_order() else parity.KINK_TOLERANCE
     for key in [key[:-4] for key in recorded if key.endswith("/val") and "_split_" not in key]:
         kind, _, name = key.partition("/")
         layer, _, i = name.rpartition("/")
         got = net.blobs[name].data if kind == "blob" else net.params[layer][int(i)].diff
         assert found.compare(recorded, key, got) <= (parity.FORWARD_TOLERANCE if kind == "blob" else backward), key
     assert found.values > 1000
-    if modes.adds_as_caffe():
+    if settings.uses_blas_order():
         assert found.same == found.values

@@ -17,7 +17,7 @@ from reproduction.pycaffe.extras import io
 from reproduction.pycaffe.net.net import Net
 
 
-class PictureNet(Net):
+class PreprocessingNet(Net):
     """A net in phase TEST that takes images (H, W, K) and preprocesses them for its first input.
 
     Args:
@@ -54,7 +54,7 @@ class PictureNet(Net):
         if channel_swap is not None:
             self.transformer.set_channel_swap(name, channel_swap)
 
-    def scores(self, pictures: Sequence[Array]) -> Array:
+    def predict_images(self, pictures: Sequence[Array]) -> Array:
         """Preprocess images (H, W, K) and return the net's first output, with one row for each image."""
         name = self.inputs[0]
         blobs = [self.transformer.preprocess(name, picture) for picture in pictures]
@@ -63,7 +63,7 @@ class PictureNet(Net):
         return found
 
 
-class Classifier(PictureNet):
+class Classifier(PreprocessingNet):
     """An image classifier: a net that computes a probability for each class.
 
     Args:
@@ -105,9 +105,9 @@ class Classifier(PictureNet):
         """
         pictures = [io.resize_image(picture, self.image_dims) for picture in inputs]
         if oversample:
-            scores = self.scores(list(io.oversample(pictures, self.crop_dims)))
+            scores = self.predict_images(list(io.oversample(pictures, self.crop_dims)))
             means: Array = scores.reshape(len(pictures), 10, -1).mean(axis=1)
             return means
         top, left = (self.image_dims / 2 - self.crop_dims / 2).astype(int)
         height, width = self.crop_dims
-        return self.scores([picture[top : top + height, left : left + width] for picture in pictures])
+        return self.predict_images([picture[top : top + height, left : left + width] for picture in pictures])

@@ -15,12 +15,12 @@ import numpy as np
 from reproduction.caffe.errors import NetError, ReproductionError, StrPath
 from reproduction.caffe.typing import Array
 from reproduction.pycaffe.extras import io
-from reproduction.pycaffe.extras.classifier import PictureNet
+from reproduction.pycaffe.extras.classifier import PreprocessingNet
 
 Window = Sequence[float]
 
 
-class Detector(PictureNet):
+class Detector(PreprocessingNet):
     """A net that classifies windows of images.
 
     Args:
@@ -88,7 +88,7 @@ class Detector(PictureNet):
             for window in windows:
                 crops.append(self.crop(image, window))
                 found.append({"window": window, "prediction": None, "filename": filename})
-        for each, prediction in zip(found, self.scores(crops) if crops else [], strict=True):
+        for each, prediction in zip(found, self.predict_images(crops) if crops else [], strict=True):
             each["prediction"] = prediction
         return found
 

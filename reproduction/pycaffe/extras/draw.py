@@ -92,10 +92,10 @@ def get_dot(
         phase: The phase whose layers to draw; None draws all layers.
         display_lrm: Whether to show the ``lr_mult`` of weights and bias.
     """
-    lines = [f"digraph {_quoted(caffe_net.name or 'Net')} {{", f"  rankdir={rankdir};"]
+    lines = [f"digraph {_quote(caffe_net.name or 'Net')} {{", f"  rankdir={rankdir};"]
     for layer in caffe_net.layer:
         if phase is None or _is_in(layer, phase):
-            lines += _drawn(layer, get_layer_label(layer, rankdir, display_lrm), label_edges)
+            lines += _format_layer(layer, get_layer_label(layer, rankdir, display_lrm), label_edges)
     return "\n".join([*dict.fromkeys(lines), "}\n"])
 
 
@@ -143,24 +143,24 @@ def _is_in(layer: Any, phase: int) -> bool:
     return not any(rule.phase == phase for rule in layer.exclude)
 
 
-def _drawn(layer: Any, label: str, label_edges: bool) -> Iterator[str]:
+def _format_layer(layer: Any, label: str, label_edges: bool) -> Iterator[str]:
     """Yield the Graphviz lines of a layer, its blobs, and the edges between them."""
     in_place = len(layer.bottom) == len(layer.top) == 1 and layer.bottom[0] == layer.top[0]
     colour = _IN_PLACE if in_place else choose_color_by_layertype(layer.type)
-    node = _quoted(f"{layer.name}_{layer.type}")
-    yield f"  {node} [{_style(label, 'record', colour)}];"
+    node = _quote(f"{layer.name}_{layer.type}")
+    yield f"  {node} [{_format_style(label, 'record', colour)}];"
     for blob in [*layer.bottom, *layer.top]:
-        yield f"  {_quoted(blob + '_blob')} [{_style(blob, 'octagon', _BLOB)}];"
+        yield f"  {_quote(blob + '_blob')} [{_format_style(blob, 'octagon', _BLOB)}];"
     for bottom in layer.bottom:
-        yield f"  {_quoted(bottom + '_blob')} -> {node};"
+        yield f"  {_quote(bottom + '_blob')} -> {node};"
     for top in layer.top:
         text = get_edge_label(layer) if label_edges else ""
-        yield f"  {node} -> {_quoted(top + '_blob')}{f' [label={_quoted(text)}]' if text else ''};"
+        yield f"  {node} -> {_quote(top + '_blob')}{f' [label={_quote(text)}]' if text else ''};"
 
 
-def _style(label: str, shape: str, colour: str) -> str:
-    return f'label={_quoted(label)}, shape={shape}, style=filled, fillcolor="{colour}"'
+def _format_style(label: str, shape: str, colour: str) -> str:
+    return f'label={_quote(label)}, shape={shape}, style=filled, fillcolor="{colour}"'
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)

@@ -18,9 +18,9 @@ from reproduction.caffe.formats import blobs
 from reproduction.caffe.schema import BlobProto
 from reproduction.caffe.typing import Array, Float32
 from reproduction.pycaffe.proto import caffe_pb2
-from reproduction.pycaffe.proto.message import ProtoMessage, plain
+from reproduction.pycaffe.proto.message import ProtoMessage, unwrap
 
-_PART = 1 << 18  # pixels to scale at a time, to bound memory
+_PIXELS_AT_A_TIME = 1 << 18  # pixels to scale at a time, to bound memory
 _GREY = np.array([0.2125, 0.7154, 0.0721])  # ITU-R BT.709, in scikit-image's rounding
 
 
@@ -37,7 +37,7 @@ def blobproto_to_array(blob: Any, return_diff: bool = False) -> Array:
     Raises:
         ValueError: If the number of values does not match the shape.
     """
-    message = plain(blob) if isinstance(blob, ProtoMessage) else None
+    message = unwrap(blob) if isinstance(blob, ProtoMessage) else None
     if not return_diff and isinstance(message, BlobProto) and message.unknown:
         return np.array(blobs.array(message))  # forks of Caffe store values in fields that the schema does not have
     values = np.array(blob.diff if return_diff else blob.data)
@@ -255,13 +255,13 @@ def load_image(filename: StrPath, color: bool = True) -> Float32:
         raise OSError(str(error)) from None
     del image  # frees its pixels
     loaded = np.empty((*pixels.shape[:2], 3 if color else 1), np.float32)
-    rows = max(_PART // pixels.shape[1], 1)
+    rows = max(_PIXELS_AT_A_TIME // pixels.shape[1], 1)
     for top in range(0, len(pixels), rows):
-        loaded[top : top + rows] = _scaled(pixels[top : top + rows], color)
+        loaded[top : top + rows] = _scale_to_unit(pixels[top : top + rows], color)
     return loaded
 
 
-def _scaled(pixels: Array, color: bool) -> Array:
+def _scale_to_unit(pixels: Array, color: bool) -> Array:
     """Scale pixels (H, W) or (H, W, 3) to [0, 1].
 
     Returns:

@@ -50,7 +50,7 @@ def coord_map(fn: Function) -> Map:
     found = netspec.coord_map(fn)
     if found is None:
         raise UndefinedMapException("the layer keeps no pixel in its place", type=fn.type)
-    return _shown(found)
+    return _to_tuple(found)
 
 
 def coord_map_from_to(top_from: Top, top_to: Top) -> Map:
@@ -60,8 +60,8 @@ def coord_map_from_to(top_from: Top, top_to: Top) -> Map:
         UnconnectedError: If they have no common ancestor, or two paths between them yield different maps.
         AxisMismatchException: If maps along a path start at different axes.
     """
-    with _raised_as(UnconnectedError):
-        return _shown(netspec.map_between(top_from, top_to))
+    with _raise_as(UnconnectedError):
+        return _to_tuple(netspec.map_between(top_from, top_to))
 
 
 def crop(top_from: Top, top_to: Top) -> Top:
@@ -74,7 +74,7 @@ def crop(top_from: Top, top_to: Top) -> Top:
         UncroppableError: If they have different scales, or the offset is negative or not an integer.
     """
     coord_map_from_to(top_from, top_to)
-    with _raised_as(UncroppableError):
+    with _raise_as(UncroppableError):
         fields = netspec.crop_fields(top_from, top_to)
     return layers.Crop(top_from, top_to, crop_param=fields)  # type: ignore[no-any-return]
 
@@ -103,22 +103,22 @@ def compose(base_map: Map, next_map: Map) -> Map:
     Raises:
         AxisMismatchException: If the maps start at different axes.
     """
-    return _shown(_exact(base_map) @ _exact(next_map))
+    return _to_tuple(_to_coord_map(base_map) @ _to_coord_map(next_map))
 
 
 def inverse(coord_map: Map) -> Map:
     """Return the inverse of a map."""
-    return _shown(_exact(coord_map).inverse())
+    return _to_tuple(_to_coord_map(coord_map).inverse())
 
 
-def _shown(exact: CoordMap) -> Map:
+def _to_tuple(exact: CoordMap) -> Map:
     if exact.axis is None:
         return None, 1, 0
     return exact.axis - 1, np.array(exact.scale, float), np.array(exact.shift, float)
 
 
-def _exact(shown: Map) -> CoordMap:
-    axis, scale, shift = shown
+def _to_coord_map(tuple_map: Map) -> CoordMap:
+    axis, scale, shift = tuple_map
     scales, shifts = np.broadcast_arrays(np.atleast_1d(scale), np.atleast_1d(shift))
     return CoordMap(
         None if axis is None else axis + 1,
@@ -128,7 +128,7 @@ def _exact(shown: Map) -> CoordMap:
 
 
 @contextmanager
-def _raised_as(kind: type[NetError]) -> Iterator[None]:
+def _raise_as(kind: type[NetError]) -> Iterator[None]:
     try:
         yield
     except AxisError:

@@ -27,11 +27,11 @@ def check_file(path: StrPath) -> None:
         raise CaffeError(f"the file cannot be opened: {reason}", place=str(path)) from None
 
 
-class as_raised:  # noqa: N801 - called as a function, like contextlib.suppress
+class original_error_types:  # noqa: N801 - called as a function, like contextlib.suppress
     """A context manager that lets a program catch a Python layer's error by its original type, as in pycaffe.
 
-    Inside ``with as_raised():``, a NetError caused by another exception is raised again as an instance of both types;
-    the message still names the layer.
+    Inside ``with original_error_types():``, a NetError caused by another exception is raised again as an instance of
+    both types; the message still names the layer.
     """
 
     def __enter__(self) -> None:
@@ -42,10 +42,10 @@ class as_raised:  # noqa: N801 - called as a function, like contextlib.suppress
         if isinstance(error, NetError):
             cause = error.__cause__
             if isinstance(cause, Exception) and not isinstance(error, type(cause)):
-                raise _both(error, type(cause)) from cause
+                raise _combine_types(error, type(cause)) from cause
 
 
-def _both(error: NetError, kind: type[Exception]) -> NetError:
+def _combine_types(error: NetError, kind: type[Exception]) -> NetError:
     """Return a copy of an error that is also an instance of ``kind``, or the error if Python allows no such type."""
     try:
         both: type[NetError] = type(kind.__name__, (NetError, kind), {"__module__": kind.__module__})

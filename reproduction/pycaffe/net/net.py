@@ -25,15 +25,15 @@ from reproduction.caffe.layers.pycaffe_vectors import LayerVec
 from reproduction.caffe.net.net import Net as CoreNet
 from reproduction.caffe.schema import NetParameter, Phase
 from reproduction.caffe.typing import Array
-from reproduction.pycaffe.net import live, logs, modes
-from reproduction.pycaffe.net.errors import CaffeError, as_raised, check_file
-from reproduction.pycaffe.net.names import Names
+from reproduction.pycaffe.net import caffe_log, layer_runner, settings
+from reproduction.pycaffe.net.errors import CaffeError, check_file, original_error_types
+from reproduction.pycaffe.net.net_properties import NetProperties
 
 Arrays = dict[str, Array]
 Callback = Callable[[int], object]
 
 
-class Net(Names):
+class Net(NetProperties):
     """A net with pycaffe's interface.
 
     Call it as ``Net(file, phase)``, ``Net(file, phase, level=, stages=, weights=)``, or with the deprecated signature
@@ -103,19 +103,19 @@ class Net(Names):
         inputs: Mapping[str, Shape] | None = None,
     ) -> None:
         self._blobs_by_name: OrderedDict[str, Blob] = OrderedDict()
-        with as_raised():
+        with original_error_types():
             self.module = CoreNet(
                 net,
                 phase,
                 level=level,
                 stages=stages,
                 inputs=inputs,
-                python_layers=live.find_class,
+                python_layers=layer_runner.find_class,
                 seed=seed,
                 live=self._blobs_by_name,
             )
-            self.module.add_as_blas(bool(self.module.loss_weights) and modes.adds_as_caffe())
-            self._run = live.layers_of(self.module, self._blobs_by_name)
+            self.module.add_as_blas(bool(self.module.loss_weights) and settings.uses_blas_order())
+            self._run = layer_runner.create_runners(self.module, self._blobs_by_name)
         self.layers = LayerVec.of(layer.face for layer in self._run)
         self._callbacks: dict[str, list[Callback]] = {
             f"{when}_{way}": [] for when in ("before", "after") for way in ("forward", "backward")
@@ -144,7 +144,7 @@ class Net(Names):
         last = len(self._run) - 1 if end is None else self._layer_index(end)
         wanted = dict.fromkeys([*(self.outputs if end is None else self.top_names[end]), *(blobs or [])])
         self._check_blobs(wanted)
-        self._fill(kwargs, self.inputs, "data")
+        self._set_blobs(kwargs, self.inputs, "data")
         self._forward(first, last)
         return {name: self._blobs_by_name[name].data for name in wanted}
 
@@ -173,32 +173,32 @@ class Net(Names):
         last = 0 if end is None else self._layer_index(end)
         wanted = dict.fromkeys([*(self.inputs if end is None else self.bottom_names[end]), *(diffs or [])])
         self._check_blobs(wanted)
-        self._fill(kwargs, self.outputs, "diff")
+        self._set_blobs(kwargs, self.outputs, "diff")
         self._backward(first, last)
         return {name: self._blobs_by_name[name].diff for name in wanted}
 
     def _forward(self, start: int, end: int) -> float:
         """Run layers ``start`` to ``end``, inclusive, and return the sum of their weighted losses."""
-        device = modes.device()
-        self._use(device)
+        device = settings.device()
+        self._move_to(device)
         loss = 0.0
-        with as_raised():
+        with original_error_types():
             for layer in self._run[start : end + 1]:
                 layer.forget()
             for index in range(start, end + 1):
-                self._call("before_forward", index)
+                self._run_callbacks("before_forward", index)
                 loss += self._run[index].forward(device)
-                self._call("after_forward", index)
+                self._run_callbacks("after_forward", index)
         return loss
 
     def _backward(self, start: int, end: int) -> None:
-        device = modes.device()
-        self._use(device)
-        with as_raised():
+        device = settings.device()
+        self._move_to(device)
+        with original_error_types():
             for index in range(start, end - 1, -1):
-                self._call("before_backward", index)
+                self._run_callbacks("before_backward", index)
                 self._run[index].backward(device)
-                self._call("after_backward", index)
+                self._run_callbacks("after_backward", index)
 
     def reshape(self) -> None:
         """Reshape all blobs to fit the current shapes of the inputs.
@@ -206,7 +206,7 @@ class Net(Names):
         Raises:
             NetError: If a layer cannot take the shapes of its bottoms.
         """
-        with as_raised():
+        with original_error_types():
             for layer in self._run:
                 layer.reshape()
 
@@ -224,7 +224,7 @@ class Net(Names):
         for batch in self._batch(kwargs):
             for name, array in self.forward(blobs=blobs, **batch).items():
                 found[name].extend(array.copy())
-        return _packed(found, len(next(iter(kwargs.values()))))
+        return _join_samples(found, len(next(iter(kwargs.values()))))
 
     def forward_backward_all(
         self, blobs: list[str] | None = None, diffs: list[str] | None = None, **kwargs: Any
@@ -250,7 +250,7 @@ class Net(Names):
             for name, array in self.backward(diffs=diffs, **gradients).items():
                 backs[name].extend(array.copy())
         count = len(next(iter(kwargs.values())))
-        return _packed(outs, count), _packed(backs, count)
+        return _join_samples(outs, count), _join_samples(backs, count)
 
     def _batch(self, blobs: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Yield batches of the first blob's batch size; the last batch is padded with zeros."""
@@ -264,7 +264,7 @@ class Net(Names):
                 for name, part in batch.items()
             }
 
-    def _fill(self, values: Mapping[str, Any], names: Sequence[str], kind: str) -> None:
+    def _set_blobs(self, values: Mapping[str, Any], names: Sequence[str], kind: str) -> None:
         if not values:
             return
         what = "input" if kind == "data" else "output"
@@ -277,12 +277,12 @@ class Net(Names):
             except (TypeError, ValueError) as error:
                 raise NetError(f"{what} {name!r} is not an array of numbers: {error}") from None
             # As in Caffe, every axis but the first may broadcast.
-            if array.shape[:1] != blob.sizes[:1] or not _spreads(array.shape, blob.sizes):
+            if array.shape[:1] != blob.sizes[:1] or not _broadcasts(array.shape, blob.sizes):
                 remedy = f"Call blobs[{name!r}].reshape{array.shape} first." if kind == "data" else ""
                 raise NetError(f"{what} {name!r} has another shape", got=array.shape, want=blob.sizes, remedy=remedy)
             getattr(blob, kind)[...] = array
 
-    def _use(self, device: Any) -> None:
+    def _move_to(self, device: Any) -> None:
         for layer in self._run:
             layer.use(device)
 
@@ -320,7 +320,7 @@ class Net(Names):
             check_file(source)
             report = self.module.copy_from(weights.read(source).net, source)
         for name in report.ignored:
-            logs.log(f"Ignoring source layer {name}")
+            caffe_log.log(f"Ignoring source layer {name}")
 
     def share_with(self, other: Net) -> None:
         """Share the memory of another net's parameters in all layers of the same name.
@@ -377,12 +377,12 @@ class Net(Names):
 
     _set_input_arrays = set_input_arrays
 
-    def _call(self, when: str, index: int) -> None:
+    def _run_callbacks(self, when: str, index: int) -> None:
         for run in self._callbacks[when]:
             run(index)
 
 
-def _spreads(shape: tuple[int, ...], over: tuple[int, ...]) -> bool:
+def _broadcasts(shape: tuple[int, ...], over: tuple[int, ...]) -> bool:
     """Return whether an array of shape ``shape`` broadcasts to shape ``over``."""
     try:
         return np.broadcast_shapes(shape, over) == over
@@ -390,6 +390,6 @@ def _spreads(shape: tuple[int, ...], over: tuple[int, ...]) -> bool:
         return False
 
 
-def _packed(found: Mapping[str, list[Array]], count: int) -> Arrays:
+def _join_samples(found: Mapping[str, list[Array]], count: int) -> Arrays:
     """Convert lists of samples to arrays of ``count`` samples, dropping the padding of the last batch."""
     return {name: np.asarray(arrays)[:count] for name, arrays in found.items()}

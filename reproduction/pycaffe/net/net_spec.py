@@ -19,7 +19,7 @@ from reproduction.caffe.net import netspec
 from reproduction.caffe.schema import LayerParameter
 from reproduction.caffe.schema.types import TYPES
 from reproduction.pycaffe.proto import caffe_pb2
-from reproduction.pycaffe.proto.message import NoFieldError, ProtoMessage, plain, show
+from reproduction.pycaffe.proto.message import NoFieldError, ProtoMessage, unwrap, wrap
 
 
 class MissingTopError(NetError, KeyError, AttributeError):
@@ -96,7 +96,7 @@ class Function(netspec.Function):
                 assign_proto(layer if name in known else getattr(layer, own[name]), name, value)
             except ReproductionError as error:
                 raise error.at(self.type) from None
-        return plain(layer)  # type: ignore[return-value]
+        return unwrap(layer)  # type: ignore[return-value]
 
 
 def _fields(message: ProtoMessage) -> list[Any]:
@@ -136,7 +136,7 @@ class NetSpec:
 
     def to_proto(self) -> Any:
         """Return the layers of all named tops and of their inputs, bottoms first, as a ``caffe_pb2.NetParameter``."""
-        return show(self._spec.to_proto())
+        return wrap(self._spec.to_proto())
 
 
 class Layers:
@@ -177,7 +177,7 @@ def to_proto(*tops: Top | Function) -> Any:
 
     Tops without a name are named after their layer's type and a number, such as ``Convolution1``.
     """
-    return show(netspec.to_proto(*tops))
+    return wrap(netspec.to_proto(*tops))
 
 
 def assign_proto(proto: Any, name: str, val: Any) -> None:

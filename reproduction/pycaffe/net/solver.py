@@ -19,8 +19,8 @@ from reproduction.caffe.layers.pycaffe_vectors import NetVec
 from reproduction.caffe.schema import SolverParameter
 from reproduction.caffe.training import solver, solver_nets
 from reproduction.caffe.training.events import Evaluated, Event
-from reproduction.pycaffe.net import logs
-from reproduction.pycaffe.net.errors import CaffeError, as_raised, check_file
+from reproduction.pycaffe.net import caffe_log
+from reproduction.pycaffe.net.errors import CaffeError, check_file, original_error_types
 from reproduction.pycaffe.net.net import Net
 
 Callback = Callable[[], object]
@@ -118,7 +118,7 @@ class Solver:
         notes = solver_nets.load_weights(param, ".", [net.module for net in (self.net, *self.test_nets)])
         self._solver = _LiveSolver(param, self.net, self.test_nets)
         for note in [*notes, *self._solver.notes]:
-            logs.log(note)
+            caffe_log.log(note)
 
     @property
     def iter(self) -> int:
@@ -137,7 +137,7 @@ class Solver:
             LossError: If a loss is not finite; the weights keep their values from before the update.
             NetError: If ``Net.forward`` or ``Net.backward`` raises it.
         """
-        with as_raised():
+        with original_error_types():
             for event in self._solver.run(iters):
                 self._log(event)
 
@@ -152,10 +152,10 @@ class Solver:
         """
         if resume_file is not None:
             check_file(resume_file)
-        with as_raised():
+        with original_error_types():
             for event in self._solver.solve(resume_file):
                 self._log(event)
-        logs.log("Optimization Done.")
+        caffe_log.log("Optimization Done.")
 
     def restore(self, filename: StrPath) -> None:
         """Resume from a solver state written by Caffe or by this project.
@@ -193,7 +193,7 @@ class Solver:
 
     def _log(self, event: Event) -> None:
         net = self.test_nets[event.net] if isinstance(event, Evaluated) else self.net
-        logs.report(event, net.blob_loss_weights)
+        caffe_log.log_event(event, net.blob_loss_weights)
 
 
 class SGDSolver(Solver):

@@ -15,7 +15,7 @@ from reproduction.caffe import schema
 from reproduction.caffe.errors import did_you_mean
 from reproduction.caffe.schema import Message, Phase
 from reproduction.pycaffe.proto.descriptors import PACKAGE, Descriptor, Enum, EnumDescriptor
-from reproduction.pycaffe.proto.message import VIEWS, ProtoMessage
+from reproduction.pycaffe.proto.message import PROTO_CLASSES, ProtoMessage
 
 # Enums with other names in caffe.proto: it nests them in messages, while the schema declares all at module level.
 _NESTED_NAMES = {"HingeNorm": "Norm", "DatabaseBackend": "DB", "V1LayerType": "LayerType"}
@@ -51,7 +51,7 @@ def _view(message: type[Message]) -> type[ProtoMessage]:
 
 def _describe(view: type[ProtoMessage]) -> None:
     for field in view._schema.fields.values():
-        message_type = VIEWS[field.message].DESCRIPTOR if field.message else None
+        message_type = PROTO_CLASSES[field.message].DESCRIPTOR if field.message else None
         enum_type = None
         if field.enum:
             name = _NESTED_NAMES.get(field.enum.__name__, field.enum.__name__)
@@ -61,13 +61,13 @@ def _describe(view: type[ProtoMessage]) -> None:
 
 _PHASE = _enum(Phase)
 _MESSAGES = [kind for kind in vars(schema).values() if isinstance(kind, type) and issubclass(kind, Message)]
-VIEWS.update({kind: _view(kind) for kind in _MESSAGES if kind is not Message})
-for _each in VIEWS.values():
+PROTO_CLASSES.update({kind: _view(kind) for kind in _MESSAGES if kind is not Message})
+for _each in PROTO_CLASSES.values():
     _describe(_each)
 
-globals().update({view.__name__: view for view in VIEWS.values()}, Phase=_PHASE)
+globals().update({view.__name__: view for view in PROTO_CLASSES.values()}, Phase=_PHASE)
 
 
 def __getattr__(name: str) -> Any:
-    near = did_you_mean(name, [view.__name__ for view in VIEWS.values()])
+    near = did_you_mean(name, [view.__name__ for view in PROTO_CLASSES.values()])
     raise AttributeError(f"caffe_pb2 has no message or enum {name!r}. {near}".rstrip())

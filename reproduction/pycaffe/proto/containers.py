@@ -13,7 +13,7 @@ from reproduction.caffe.schema import Field, Message
 Convert = Callable[[Any], Any]
 
 
-class Repeated(MutableSequence[Any]):
+class RepeatedScalars(MutableSequence[Any]):
     """A repeated field of numbers, strings or enums: a live view of the list in the message.
 
     Args:
@@ -69,7 +69,7 @@ class Repeated(MutableSequence[Any]):
         self[:] = sorted(self, key=key, reverse=reverse)
 
     def __eq__(self, other: object) -> bool:
-        return list(self) == list(other) if isinstance(other, (list, tuple, Repeated)) else NotImplemented
+        return list(self) == list(other) if isinstance(other, (list, tuple, RepeatedScalars)) else NotImplemented
 
     __hash__ = None  # type: ignore[assignment]  # a live list changes
 
@@ -77,35 +77,35 @@ class Repeated(MutableSequence[Any]):
         return repr(list(self))
 
 
-class Messages(Repeated):
+class RepeatedMessages(RepeatedScalars):
     """A repeated field of sub-messages; as in protobuf, appending copies a message, and reading returns a live one.
 
     Args:
         message: The schema's message that contains the field.
         field: The field.
         convert: Converts a program's message to a new message of the schema.
-        show: Returns the program's view of a message of the schema.
+        wrap: Returns the program's view of a message of the schema.
     """
 
-    def __init__(self, message: Message, field: Field[Any], convert: Convert, show: Convert):
+    def __init__(self, message: Message, field: Field[Any], convert: Convert, wrap: Convert):
         super().__init__(message, field, convert)
-        self._show = show
+        self._wrap = wrap
 
     def __getitem__(self, index: Any) -> Any:
         found = self._items[index]
-        return [self._show(item) for item in found] if isinstance(index, slice) else self._show(found)
+        return [self._wrap(item) for item in found] if isinstance(index, slice) else self._wrap(found)
 
     def add(self, **fields: Any) -> Any:
         """Append a new message with these fields set, and return it."""
         assert self._field.message is not None
-        added = self._show(self._field.message())
+        added = self._wrap(self._field.message())
         for name, value in fields.items():
             added._assign(name, value)
         self._changed().append(added._message)
         return added
 
 
-class Array(Repeated):
+class Array(RepeatedScalars):
     """A repeated field of many numbers, such as weights, which the schema stores as a numpy array."""
 
     @property

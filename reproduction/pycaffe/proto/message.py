@@ -18,11 +18,11 @@ from reproduction.caffe.errors import CaffemodelError, ReproductionError, did_yo
 from reproduction.caffe.formats import caffemodel, prototxt
 from reproduction.caffe.schema import Field, Message
 from reproduction.caffe.schema.message import BOOL, BYTES, DOUBLE, FLOAT, STRING
-from reproduction.pycaffe.proto.containers import Array, Messages, Repeated
+from reproduction.pycaffe.proto.containers import Array, RepeatedMessages, RepeatedScalars
 from reproduction.pycaffe.proto.descriptors import Descriptor
 
 #: The ``ProtoMessage`` subclass for each message class of the schema; ``caffe_pb2`` fills it.
-VIEWS: dict[type[Message], type[ProtoMessage]] = {}
+PROTO_CLASSES: dict[type[Message], type[ProtoMessage]] = {}
 
 
 class NoFieldError(ReproductionError, AttributeError):
@@ -33,15 +33,15 @@ class MisfitError(ReproductionError, TypeError):
     """Raised when a value does not fit its field; also a TypeError."""
 
 
-def show(message: Message) -> ProtoMessage:
+def wrap(message: Message) -> ProtoMessage:
     """Return a ``ProtoMessage`` view of a message of the schema; changes to one change the other."""
-    view = VIEWS[type(message)]
+    view = PROTO_CLASSES[type(message)]
     shown = view.__new__(view)
     object.__setattr__(shown, "_message", message)
     return shown
 
 
-def plain(message: ProtoMessage) -> Message:
+def unwrap(message: ProtoMessage) -> Message:
     """Return the message of the schema behind a ``ProtoMessage``; changes to one change the other."""
     return message._message
 
@@ -74,12 +74,12 @@ class ProtoMessage:
         if field.array:
             return Array(self._message, field, lambda value: _convert(field, value))
         if field.message and field.repeated:
-            return Messages(self._message, field, lambda value: _copied(field, value), show)
+            return RepeatedMessages(self._message, field, lambda value: _copied(field, value), wrap)
         if field.repeated:
-            return Repeated(self._message, field, lambda value: _convert(field, value))
+            return RepeatedScalars(self._message, field, lambda value: _convert(field, value))
         value = getattr(self._message, name)
         if field.message:
-            return show(value)
+            return wrap(value)
         return int(value) if field.enum else value
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -114,7 +114,7 @@ class ProtoMessage:
         if field.repeated:
             getattr(self, name).extend(value)
         elif field.message:
-            getattr(self, name).CopyFrom(show(_copied(field, value)))
+            getattr(self, name).CopyFrom(wrap(_copied(field, value)))
         else:
             setattr(self, name, value)
 
@@ -227,7 +227,7 @@ class ProtoMessage:
     __hash__ = None  # type: ignore[assignment]  # messages change
 
     def __deepcopy__(self, memo: object) -> Self:
-        return show(self._message.copy())  # type: ignore[return-value]
+        return wrap(self._message.copy())  # type: ignore[return-value]
 
     def __copy__(self) -> Self:
         return self.__deepcopy__(None)
@@ -288,7 +288,7 @@ def _copied(field: Field[Any], value: Any) -> Message:
         MisfitError: If the value is neither a dict nor a message of the field's type.
     """
     assert field.message is not None
-    view = VIEWS[field.message]
+    view = PROTO_CLASSES[field.message]
     if isinstance(value, dict):
         return view(**value)._message
     if isinstance(value, view):
@@ -296,4 +296,4 @@ def _copied(field: Field[Any], value: Any) -> Message:
     raise MisfitError(f"wrong value for {field.owner}.{field.name}", got=repr(value), want=f"a {view.__name__}")
 
 
-__all__ = ["VIEWS", "CaffemodelError", "MisfitError", "NoFieldError", "ProtoMessage", "plain", "show"]
+__all__ = ["PROTO_CLASSES", "CaffemodelError", "MisfitError", "NoFieldError", "ProtoMessage", "unwrap", "wrap"]

@@ -10,8 +10,8 @@ from typing import Any, TextIO
 
 from reproduction.caffe.errors import PrototxtError
 from reproduction.caffe.formats import prototxt
-from reproduction.pycaffe.proto import google
-from reproduction.pycaffe.proto.message import ProtoMessage, plain
+from reproduction.pycaffe.proto import google_protobuf
+from reproduction.pycaffe.proto.message import ProtoMessage, unwrap
 
 #: Raised when a text cannot be parsed as the message.
 ParseError = PrototxtError
@@ -29,9 +29,9 @@ def Merge(text: str | bytes, message: Any, **options: Any) -> Any:
         PrototxtError: If the text is not a prototxt of this message type.
     """
     if not isinstance(message, ProtoMessage):
-        return google.text_format().Merge(text, message, **options)
+        return google_protobuf.load_text_format().Merge(text, message, **options)
     decoded = text.decode("utf-8", "surrogateescape") if isinstance(text, bytes) else text
-    mine = plain(message)
+    mine = unwrap(message)
     mine.merge(prototxt.loads(decoded, type(mine)))
     mine.present = True
     return message
@@ -60,8 +60,8 @@ def MessageToString(message: Any, as_one_line: bool = False, **options: Any) -> 
         options: Options of Google's protobuf; ignored for Caffe's messages.
     """
     if not isinstance(message, ProtoMessage):
-        return str(google.text_format().MessageToString(message, as_one_line=as_one_line, **options))
-    text = prototxt.dumps(plain(message))
+        return str(google_protobuf.load_text_format().MessageToString(message, as_one_line=as_one_line, **options))
+    text = prototxt.dumps(unwrap(message))
     return " ".join(line.strip() for line in text.splitlines()) if as_one_line else text
 
 
@@ -71,4 +71,4 @@ def PrintMessage(message: Any, out: TextIO, **options: Any) -> None:
 
 
 def __getattr__(name: str) -> Any:
-    return getattr(google.text_format(), name)
+    return getattr(google_protobuf.load_text_format(), name)

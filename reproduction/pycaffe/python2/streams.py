@@ -38,20 +38,20 @@ class StringIO(io.BytesIO):
     def __init__(self, buf: str | bytes = ""):
         super().__init__(as_bytes(buf))
         self._text = True
-        self._note(buf)
+        self._detect_bytes(buf)
 
-    def _note(self, value: Any) -> None:
+    def _detect_bytes(self, value: Any) -> None:
         if self._text and not isinstance(value, str):
             self._text = False
         elif self._text and not value.isascii():
             self._text = not any("\udc80" <= character <= "\udcff" for character in value)
 
-    def _shown(self, found: bytes) -> Any:
+    def _decode_text(self, found: bytes) -> Any:
         return as_text(found) if self._text else found
 
     def write(self, value: Any) -> int:
         """Write text or bytes, and return the number of bytes."""
-        self._note(value)
+        self._detect_bytes(value)
         return super().write(as_bytes(value))
 
     def writelines(self, lines: Iterable[Any]) -> None:
@@ -61,22 +61,22 @@ class StringIO(io.BytesIO):
 
     def read(self, size: int | None = -1) -> Any:
         """Read up to ``size`` bytes, or to the end if ``size`` is negative or None."""
-        return self._shown(super().read(size))
+        return self._decode_text(super().read(size))
 
     def readline(self, size: int | None = -1) -> Any:
         """Read a line, or at most ``size`` bytes of it."""
-        return self._shown(super().readline(size))
+        return self._decode_text(super().readline(size))
 
     def readlines(self, hint: int | None = -1) -> list[Any]:
         """Read the remaining lines; stop after ``hint`` bytes if it is positive."""
-        return [self._shown(line) for line in super().readlines(hint)]
+        return [self._decode_text(line) for line in super().readlines(hint)]
 
     def __next__(self) -> Any:
-        return self._shown(super().__next__())
+        return self._decode_text(super().__next__())
 
     def getvalue(self) -> Any:
         """Return the whole contents."""
-        return self._shown(super().getvalue())
+        return self._decode_text(super().getvalue())
 
     def reset(self) -> None:
         """Set the position to the start."""
@@ -112,7 +112,7 @@ class _BinaryFile(io.BufferedWriter):
         super().writelines(as_bytes(line) for line in lines)
 
 
-class _BothWays(io.BufferedRandom):
+class _ReadWriteFile(io.BufferedRandom):
     """A binary file open for reading and writing that also accepts text."""
 
     def write(self, value: Any) -> int:
@@ -140,10 +140,10 @@ def open_file(name: Any, mode: str = "r", buffering: int = -1) -> Any:
     if set(wanted).isdisjoint("wa+"):
         return Path(name).open(wanted)
     raw = io.FileIO(name, wanted)
-    return _BothWays(raw) if "+" in wanted else _BinaryFile(raw)
+    return _ReadWriteFile(raw) if "+" in wanted else _BinaryFile(raw)
 
 
-def binary(file: Any) -> Any:
+def get_binary_file(file: Any) -> Any:
     """Return the binary file under a text file, after flushing it; return a binary file unchanged."""
     if isinstance(file, io.TextIOWrapper):
         file.flush()

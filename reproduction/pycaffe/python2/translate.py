@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from reproduction.caffe.errors import ReproductionError
-from reproduction.pycaffe.python2 import methods
+from reproduction.pycaffe.python2 import removed_methods
 
-#: The names under which translated sources call helper functions; ``names.BUILTINS`` defines them.
+#: The names under which translated sources call helper functions; ``python2_builtins.BUILTINS`` defines them.
 BOUND, CODE, DIVIDE, DIVIDE_NAME, DIVIDE_ITEM, DIVIDE_ATTRIBUTE, MESSAGE, METHOD = (
     f"__python2_{what}__"
     for what in ("bound", "code", "divide", "divide_name", "divide_item", "divide_attribute", "message", "method")
@@ -21,8 +21,8 @@ BOUND, CODE, DIVIDE, DIVIDE_NAME, DIVIDE_ITEM, DIVIDE_ATTRIBUTE, MESSAGE, METHOD
 
 _TAB = 8
 
-# The fixers of fissix to run. None is needed for Python 2's builtins and the modules of ``library.MODULES``, which
-# translated modules find under their old names; see ``names.BUILTINS``.
+# The fixers of fissix to run. None is needed for Python 2's builtins and the modules of
+# ``standard_library.MODULES``, which translated modules find under their old names; see ``python2_builtins.BUILTINS``.
 _FIXERS = [
     f"fissix.fixes.fix_{name}"
     for name in (
@@ -32,10 +32,10 @@ _FIXERS = [
     )
 ]  # fmt: skip
 
-_METHODS = {"__div__": "__truediv__", "__rdiv__": "__rtruediv__", "__idiv__": "__itruediv__"}
+_DIVISION_METHODS = {"__div__": "__truediv__", "__rdiv__": "__rtruediv__", "__idiv__": "__itruediv__"}
 
 
-def compiled(text: str, path: str, mode: str = "exec", true_division: bool = False) -> types.CodeType:
+def compile_python2(text: str, path: str, mode: str = "exec", true_division: bool = False) -> types.CodeType:
     """Translate a Python 2 source and compile it; line numbers in tracebacks are those of the original.
 
     Args:
@@ -49,25 +49,25 @@ def compiled(text: str, path: str, mode: str = "exec", true_division: bool = Fal
         SyntaxError: If the source is neither Python 2 nor Python 3.
         ReproductionError: If fissix is not installed.
     """
-    text = text.strip() if mode == "eval" else _without_tabs(text)
-    translated = _translated(text, path)
+    text = text.strip() if mode == "eval" else _expand_tabs(text)
+    translated = _translate_syntax(text, path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Python 3 warns of invalid escapes and the like in Python 2 sources
         tree = ast.parse(translated, path, mode)
         statements = getattr(tree, "body", []) if mode == "exec" else []
         features = {alias.name for node in statements if _is_future(node) for alias in node.names}
-        tree = _Meaning(true_division or "division" in features).visit(tree)
-        _place(tree, _lines(text, translated))
+        tree = _Python2Semantics(true_division or "division" in features).visit(tree)
+        _set_line_numbers(tree, _map_lines(text, translated))
         return compile(tree, path, mode, dont_inherit=True)
 
 
-def modern(text: str, path: str) -> types.CodeType:
+def compile_python3(text: str, path: str) -> types.CodeType:
     """Compile a Python 3 source that may call removed methods, or pass ``copy=False`` to ``array`` as in numpy 1."""
-    tree = ast.fix_missing_locations(_Lost(methods.LOST).visit(ast.parse(text, path)))
+    tree = ast.fix_missing_locations(_RemovedMethodCalls(removed_methods.REMOVED).visit(ast.parse(text, path)))
     return compile(tree, path, "exec", dont_inherit=True)
 
 
-def _without_tabs(text: str) -> str:
+def _expand_tabs(text: str) -> str:
     """Expand tabs in the indentation to multiples of 8 columns, except in lines that begin inside a string.
 
     Source: docs.python.org/2.7/reference/lexical_analysis.html, 2.1.8.
@@ -75,7 +75,7 @@ def _without_tabs(text: str) -> str:
     if "\t" not in text:
         return text
     lines = text.splitlines(keepends=True)
-    inside = _lines_inside_strings(lines)
+    inside = _find_lines_in_strings(lines)
     for i, line in enumerate(lines):
         rest = line.lstrip(" \t")
         if i + 1 not in inside:
@@ -83,7 +83,7 @@ def _without_tabs(text: str) -> str:
     return "".join(lines)
 
 
-def _lines_inside_strings(lines: list[str]) -> set[int]:
+def _find_lines_in_strings(lines: list[str]) -> set[int]:
     """Return the numbers, from 1, of the lines that begin inside a string."""
     from fissix.pgen2 import token, tokenize
 
@@ -98,8 +98,8 @@ def _lines_inside_strings(lines: list[str]) -> set[int]:
     return inside
 
 
-def _translated(text: str, path: str) -> str:
-    tool, parse_errors = _tool()
+def _translate_syntax(text: str, path: str) -> str:
+    tool, parse_errors = _load_fissix()
     try:
         return str(tool.refactor_string(text + "\n", path))
     except parse_errors as error:
@@ -121,7 +121,7 @@ def _syntax_error(error: Exception, text: str, path: str) -> SyntaxError:
 
 
 @functools.cache
-def _tool() -> tuple[Any, tuple[type[Exception], ...]]:
+def _load_fissix() -> tuple[Any, tuple[type[Exception], ...]]:
     """Return the fissix refactoring tool, and the exceptions that it raises for a syntax error."""
     try:
         from fissix.pgen2.parse import ParseError
@@ -138,8 +138,8 @@ def _is_future(node: ast.stmt) -> bool:
     return isinstance(node, ast.ImportFrom) and node.module == "__future__"
 
 
-class _Lost(ast.NodeTransformer):
-    """A transformer that makes calls of removed methods go through ``methods.find``.
+class _RemovedMethodCalls(ast.NodeTransformer):
+    """A transformer that makes calls of removed methods go through ``removed_methods.get_method``.
 
     It also replaces ``array(copy=False)`` by ``array(copy=None)``, which has the meaning of numpy 1.
 
@@ -162,7 +162,7 @@ class _Lost(ast.NodeTransformer):
         return node
 
 
-class _Meaning(_Lost):
+class _Python2Semantics(_RemovedMethodCalls):
     """A transformer for code that is valid in both Pythons but has another meaning in Python 2.
 
     It replaces division, slices, ``eval``, ``exec``, ``.message`` and some methods by calls of helper functions.
@@ -172,7 +172,7 @@ class _Meaning(_Lost):
     """
 
     def __init__(self, true_division: bool):
-        super().__init__(methods.PYTHON2)
+        super().__init__(removed_methods.PYTHON2)
         self.true_division = true_division
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
@@ -198,7 +198,7 @@ class _Meaning(_Lost):
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         self.generic_visit(node)
-        node.name = _METHODS.get(node.name, node.name)
+        node.name = _DIVISION_METHODS.get(node.name, node.name)
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
@@ -235,7 +235,7 @@ def _index(node: ast.expr) -> ast.expr:
     return node
 
 
-def _lines(text: str, translated: str) -> list[int]:
+def _map_lines(text: str, translated: str) -> list[int]:
     """Map lines of the translation to lines of the original: item ``i`` is for line ``i + 1``; lines start at 1."""
     old, new = text.splitlines(), translated.splitlines()
     if len(old) == len(new) or (len(old) + 1 == len(new) and not new[-1]):
@@ -247,7 +247,7 @@ def _lines(text: str, translated: str) -> list[int]:
     return found
 
 
-def _place(tree: ast.AST, lines: list[int]) -> None:
+def _set_line_numbers(tree: ast.AST, lines: list[int]) -> None:
     """Set the line of every node to that of the original; columns are unknown and set to -1."""
     ast.fix_missing_locations(tree)
     for node in ast.walk(tree):

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from reproduction.pycaffe.run import changed_libraries, scipy_misc
+from reproduction.pycaffe.run import restore_libraries, scipy_misc
 
 Change = Callable[[Any], None]
 
@@ -180,20 +180,20 @@ _MODULES = {
 
 # Module -> the function that restores its changed interfaces.
 _CHANGES: dict[str, Change] = {
-    "PIL.Image": changed_libraries.pillow,
-    "PIL.ImageDraw": changed_libraries.pillow_draw,
-    "PIL.ImageFont": changed_libraries.pillow_font,
-    "cv2": changed_libraries.opencv,
-    "h5py": changed_libraries.h5py,
-    "inspect": changed_libraries.inspect,
-    "matplotlib": changed_libraries.matplotlib,
-    "matplotlib.cm": changed_libraries.matplotlib_cm,
-    "matplotlib.pyplot": changed_libraries.matplotlib_pyplot,
+    "PIL.Image": restore_libraries.pillow,
+    "PIL.ImageDraw": restore_libraries.pillow_draw,
+    "PIL.ImageFont": restore_libraries.pillow_font,
+    "cv2": restore_libraries.opencv,
+    "h5py": restore_libraries.h5py,
+    "inspect": restore_libraries.inspect,
+    "matplotlib": restore_libraries.matplotlib,
+    "matplotlib.cm": restore_libraries.matplotlib_cm,
+    "matplotlib.pyplot": restore_libraries.matplotlib_pyplot,
     "numpy": lambda module: setattr(module, "fromstring", _fromstring),
     "scipy.misc": lambda module: _give(module, {name: getattr(scipy_misc, name) for name in scipy_misc.__all__}),
-    "skimage.io": changed_libraries.skimage_io,
-    "unittest": changed_libraries.unittest,
-    "yaml": changed_libraries.yaml,
+    "skimage.io": restore_libraries.skimage_io,
+    "unittest": restore_libraries.unittest,
+    "yaml": restore_libraries.yaml,
 }
 
 

@@ -127,8 +127,8 @@ def test_images_of_many_parts_are_read_as_those_of_one(tmp_path, monkeypatch, mo
     image.save(tmp_path / f"a.{ending}")
     colour_readers = [decode.read_rgb, READERS["ImageData"], pycaffe_io.load_image, scipy_misc.imread]
     one = [reader(tmp_path / f"a.{ending}") for reader in colour_readers]
-    monkeypatch.setattr(image_files, "_PART", 100)
-    monkeypatch.setattr(pycaffe_io, "_PART", 100)
+    monkeypatch.setattr(image_files, "_PIXELS_AT_A_TIME", 100)
+    monkeypatch.setattr(pycaffe_io, "_PIXELS_AT_A_TIME", 100)
     for reader, want in zip(colour_readers, one, strict=True):
         got = reader(tmp_path / f"a.{ending}")
         assert np.array_equal(got, want)

@@ -9,7 +9,7 @@ import pytest
 from reproduction import pycaffe as caffe
 from reproduction.caffe.errors import NetError, ReproductionError
 from reproduction.caffe.formats import prototxt
-from reproduction.pycaffe.net import modes, solver
+from reproduction.pycaffe.net import settings, solver
 from tests.caffe.training.test_solver_golden import golden, thinned
 from tests.golden import seeded
 from tests.helpers import parity
@@ -240,7 +240,7 @@ def test_the_log_is_in_caffes_words(tmp_path, caplog):
 
 @pytest.fixture
 def _quick(monkeypatch):
-    monkeypatch.setattr(modes, "adds_as_caffe", lambda: False)
+    monkeypatch.setattr(settings, "uses_blas_order", lambda: False)
 
 
 @pytest.mark.usefixtures("_quick")

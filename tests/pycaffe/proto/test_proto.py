@@ -9,7 +9,7 @@ import pytest
 from reproduction.caffe import schema
 from reproduction.caffe.errors import CaffemodelError, PrototxtError, ReproductionError
 from reproduction.pycaffe.proto import caffe_pb2, text_format
-from reproduction.pycaffe.proto.message import plain
+from reproduction.pycaffe.proto.message import unwrap
 from tests.helpers import protobuf_judge
 
 
@@ -140,7 +140,7 @@ def test_many_numbers_are_one_array():
     blob.data[2:4] = [5]
     del blob.data[0]
     assert list(blob.data) == [9, 5, 4, 5, 7]
-    assert plain(blob).data.dtype == np.float32
+    assert unwrap(blob).data.dtype == np.float32
 
 
 def test_enums_are_known_by_name_and_number_and_nested_as_in_caffe_proto():

@@ -7,8 +7,8 @@ import types
 import numpy as np
 import pytest
 
-from reproduction.pycaffe.python2 import dialect, imports, names, streams, translate
-from reproduction.pycaffe.run import run
+from reproduction.pycaffe.python2 import import_hook, python2_builtins, streams, translate, version_detection
+from reproduction.pycaffe.run import run_script
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ from reproduction.pycaffe.run import run
     ],
 )
 def test_a_source_tells_its_python(source, python):
-    assert dialect.of(source) == python
+    assert version_detection.detect_version(source) == python
 
 
 def test_a_program_is_python_2_when_anything_that_it_imports_is(tmp_path):
@@ -59,16 +59,16 @@ def test_a_program_is_python_2_when_anything_that_it_imports_is(tmp_path):
     (tmp_path / "inner" / "__init__.py").write_text("")
     (tmp_path / "inner" / "deep.py").write_text("from . import last\n")
     (tmp_path / "inner" / "last.py").write_text("x = 1\n")
-    assert dialect.of_program(tmp_path / "main.py", [tmp_path]) == 3
+    assert version_detection.detect_program_version(tmp_path / "main.py", [tmp_path]) == 3
     (tmp_path / "inner" / "last.py").write_text("print 1\n")
-    assert dialect.of_program(tmp_path / "main.py", [tmp_path]) == 2
+    assert version_detection.detect_program_version(tmp_path / "main.py", [tmp_path]) == 2
 
 
 def ran(source):
     """Run a Python 2 source and return its names."""
     module = types.ModuleType("old")
-    module.__dict__["__builtins__"] = names.BUILTINS
-    exec(translate.compiled(source, "old.py"), module.__dict__)
+    module.__dict__["__builtins__"] = python2_builtins.BUILTINS
+    exec(translate.compile_python2(source, "old.py"), module.__dict__)
     return vars(module)
 
 
@@ -180,7 +180,7 @@ def test_lines_are_those_of_the_source_where_the_translation_has_more():
 )
 def test_what_is_no_python_is_a_syntax_error_at_its_line(source, line, text):
     with pytest.raises(SyntaxError) as error:
-        translate.compiled(source, "old.py")
+        translate.compile_python2(source, "old.py")
     assert (error.value.filename, error.value.lineno, error.value.msg) == ("old.py", line, text)
 
 
@@ -191,8 +191,8 @@ def test_packages_find_their_own_modules_first(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     monkeypatch.setattr(sys, "path_hooks", list(sys.path_hooks))
     monkeypatch.setattr(sys, "path_importer_cache", {})
-    monkeypatch.setattr(imports.Loader, "python2", True)
-    imports.install()
+    monkeypatch.setattr(import_hook.Loader, "python2", True)
+    import_hook.install()
     package = importlib.import_module("oldpackage")
     assert (package.x, package.nearby.x) == (2, 2)
     assert sys.modules.pop("oldpackage.nearby") is package.nearby
@@ -201,14 +201,14 @@ def test_packages_find_their_own_modules_first(tmp_path, monkeypatch):
 
 
 def test_only_the_programs_own_folders_are_translated(tmp_path):
-    assert imports.is_own(str(tmp_path))
-    assert not imports.is_own(np.__file__)
-    assert not imports.is_own(types.__file__)
-    assert not imports.is_own(run.__file__)
+    assert import_hook.is_own(str(tmp_path))
+    assert not import_hook.is_own(np.__file__)
+    assert not import_hook.is_own(types.__file__)
+    assert not import_hook.is_own(run_script.__file__)
 
 
 def test_a_package_that_is_missing_is_named_as_it_is_installed():
-    finder = run._Remedy()
+    finder = run_script._MissingPackageFinder()
     assert finder.find_spec("anything", None) is None
     with pytest.raises(ModuleNotFoundError) as error:
         finder.find_spec("skimage", None)

@@ -1,6 +1,6 @@
 """Names that libraries removed are provided to Python 3 programs, in installed and in optional packages."""
 
-from tests.pycaffe.run.test_run import run
+from tests.helpers.pycaffe_programs import run_program
 
 PROGRAM = """
 import caffe, collections, fractions, inspect, io, os, time, unittest, warnings
@@ -85,5 +85,5 @@ def test_names_that_libraries_removed_are_found(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     (tmp_path / "program.py").write_text(PROGRAM)
-    code, _, err = run(tmp_path, "program.py", PYTHONWARNINGS="ignore")
+    code, _, err = run_program(tmp_path, "program.py", PYTHONWARNINGS="ignore")
     assert (code, err) == (0, "")

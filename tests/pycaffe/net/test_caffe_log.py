@@ -5,16 +5,16 @@ import logging
 import pytest
 
 from reproduction import pycaffe as caffe
-from reproduction.pycaffe.net import logs
+from reproduction.pycaffe.net import caffe_log
 
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch):
-    monkeypatch.setattr(logs.logger, "handlers", [])
-    monkeypatch.setattr(logs.logger, "propagate", False)
-    level = logs.logger.level
+    monkeypatch.setattr(caffe_log.logger, "handlers", [])
+    monkeypatch.setattr(caffe_log.logger, "propagate", False)
+    level = caffe_log.logger.level
     yield
-    logs.logger.setLevel(level)
+    caffe_log.logger.setLevel(level)
 
 
 def test_nothing_is_printed_before_it_is_asked_for(capsys):
@@ -44,7 +44,7 @@ def test_a_program_may_set_glogs_level(capsys, monkeypatch):
 def test_a_level_leaves_the_rest_out(capsys):
     caffe.init_log(1)
     caffe.log("info")
-    logs.logger.warning("a warning")
+    caffe_log.logger.warning("a warning")
     assert capsys.readouterr().err.count("\n") == 1
     caffe.init_log(9)
-    assert logs.logger.level == logging.CRITICAL
+    assert caffe_log.logger.level == logging.CRITICAL

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reproduction.caffe.errors import ReproductionError, shorten_warnings
-from reproduction.pycaffe.net import logs
-from reproduction.pycaffe.python2 import dialect, imports
-from reproduction.pycaffe.run import aliases, removed_names
+from reproduction.pycaffe.net import caffe_log
+from reproduction.pycaffe.python2 import import_hook, version_detection
+from reproduction.pycaffe.run import caffe_alias, removed_names
 
 # Modules that programs for Caffe import -> the packages that install them.
 _PACKAGES = {
@@ -38,7 +38,7 @@ _PACKAGES = {
 }
 
 # Files whose frames are left out of tracebacks.
-_RUNNER = (__file__, str(Path(__file__).parents[1] / "__main__.py"), str(Path(imports.__file__).parent))
+_RUNNER = (__file__, str(Path(__file__).parents[1] / "__main__.py"), str(Path(import_hook.__file__).parent))
 
 
 def prepare(python2: bool = False) -> None:
@@ -50,15 +50,15 @@ def prepare(python2: bool = False) -> None:
     Args:
         python2: Whether to treat a source that fits both Python 2 and Python 3 as Python 2.
     """
-    aliases.install()
+    caffe_alias.install()
     removed_names.restore()
-    imports.Loader.python2 = python2
-    imports.install()
-    if not any(isinstance(finder, _Remedy) for finder in sys.meta_path):
-        sys.meta_path.append(_Remedy())
+    import_hook.Loader.python2 = python2
+    import_hook.install()
+    if not any(isinstance(finder, _MissingPackageFinder) for finder in sys.meta_path):
+        sys.meta_path.append(_MissingPackageFinder())
 
 
-def script(path: str, args: Sequence[str] = (), *, python2: bool = False) -> None:
+def run_script(path: str, args: Sequence[str] = (), *, python2: bool = False) -> None:
     """Run a script in this process as ``__main__``; its exceptions propagate.
 
     Args:
@@ -75,19 +75,19 @@ def script(path: str, args: Sequence[str] = (), *, python2: bool = False) -> Non
     file = os.path.realpath(path)
     sys.argv = [path, *args]
     sys.path[0] = os.path.dirname(file)  # noqa: PTH120
-    own = [Path(folder or os.curdir) for folder in sys.path if imports.is_own(folder)]
-    prepare(python2 or dialect.of_program(Path(file), own) == 2)
-    logs.init_log()
+    own = [Path(folder or os.curdir) for folder in sys.path if import_hook.is_own(folder)]
+    prepare(python2 or version_detection.detect_program_version(Path(file), own) == 2)
+    caffe_log.init_log()
     shorten_warnings()
     main = types.ModuleType("__main__")
-    loader = imports.Loader("__main__", path)
+    loader = import_hook.Loader("__main__", path)
     main.__file__, main.__loader__ = path, loader
     sys.modules["__main__"] = main
-    sys.excepthook = _report
+    sys.excepthook = _print_exception
     loader.exec_module(main)
 
 
-class _Remedy(importlib.abc.MetaPathFinder):
+class _MissingPackageFinder(importlib.abc.MetaPathFinder):
     """A finder of last resort: raises an error that names the package to install for a missing module."""
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> importlib.machinery.ModuleSpec | None:
@@ -101,7 +101,7 @@ class _Remedy(importlib.abc.MetaPathFinder):
         )
 
 
-def _report(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
+def _print_exception(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
     """Print an uncaught exception as Python does, without the frames of the code that runs the program.
 
     For a ReproductionError, whose message explains the problem, print only the frames of the program.
@@ -110,13 +110,13 @@ def _report(kind: type[BaseException], error: BaseException, trace: types.Traceb
     ours = isinstance(error, ReproductionError)
     each: traceback.TracebackException | None = report
     while each is not None:
-        shown = [frame for frame in each.stack if _is_shown(frame.filename, ours)]
+        shown = [frame for frame in each.stack if _is_in_traceback(frame.filename, ours)]
         each.stack = traceback.StackSummary.from_list(shown)
         each = each.__cause__ or each.__context__
     sys.stderr.write("".join(report.format()))
 
 
-def _is_shown(file: str, ours: bool) -> bool:
+def _is_in_traceback(file: str, ours: bool) -> bool:
     if file.startswith(("<frozen importlib", "<frozen runpy", *_RUNNER)):
         return False
-    return not ours or imports.is_own(file)
+    return not ours or import_hook.is_own(file)

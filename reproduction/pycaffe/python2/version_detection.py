@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from reproduction.pycaffe.python2 import library
+from reproduction.pycaffe.python2 import standard_library
 
 # Builtins, modules, attributes of modules, and methods of dicts that Python 3 does not have.
 _NAMES = frozenset(
@@ -16,18 +16,18 @@ _NAMES = frozenset(
 )  # fmt: skip
 _MODULES = frozenset(
     ["ConfigParser", "HTMLParser", "Queue", "SocketServer", "StringIO", "Tkinter", "__builtin__", "cPickle",
-     "cStringIO", "commands", "copy_reg", "httplib", "thread", "urllib2", "urlparse", *library.LOST_MODULES]
+     "cStringIO", "commands", "copy_reg", "httplib", "thread", "urllib2", "urlparse", *standard_library.PYTHON2_MODULES]
 )  # fmt: skip
 _ATTRIBUTES = {
     "os": {"getcwdu"},
     "sys": {"maxint"},
     "urllib": {"quote", "quote_plus", "unquote", "unquote_plus", "urlencode", "urlopen", "urlretrieve"},
-    **library.LOST_NAMES,
+    **standard_library.PYTHON2_NAMES,
 }
 _METHODS = frozenset({"has_key", "iteritems", "iterkeys", "itervalues"})
 
 # Modules that only a source for both Python 2 and Python 3 imports.
-_BRIDGES = frozenset({"builtins", "future", "past", "six"})
+_COMPATIBILITY_MODULES = frozenset({"builtins", "future", "past", "six"})
 
 _PYTHON3_ONLY = (
     ast.AnnAssign, ast.AsyncFor, ast.AsyncFunctionDef, ast.AsyncWith, ast.JoinedStr, ast.MatMult, ast.Match,
@@ -35,29 +35,29 @@ _PYTHON3_ONLY = (
 )  # fmt: skip
 
 
-def of(text: str) -> int | None:
+def detect_version(text: str) -> int | None:
     """Return 2 or 3 if a source is for only that Python, or None if it fits both.
 
     A source that does not parse as Python 3 is Python 2. One that parses is Python 3 if it uses syntax that only
     Python 3 has. It is Python 2 if it uses names that only Python 2 has, unless this is inside a ``try`` or the source
     checks the version or imports a compatibility module such as ``six``.
     """
-    tree = parsed(text)
+    tree = parse(text)
     if tree is None:
         return 2
     nodes = list(ast.walk(tree))
     if any(map(_is_python3, nodes)):
         return 3
-    if any(map(_asks, nodes)):
+    if any(map(_supports_both, nodes)):
         return None
-    known = set(_bound(nodes))
+    known = set(_find_assigned_names(nodes))
     modules = {
         alias.asname or alias.name: alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names
     }
-    return 2 if any(_is_python2(node, known, modules) for node in _outside_try(tree)) else None
+    return 2 if any(_is_python2(node, known, modules) for node in _walk_outside_try(tree)) else None
 
 
-def parsed(text: str) -> ast.Module | None:
+def parse(text: str) -> ast.Module | None:
     """Parse a source as Python 3; return None if it has a syntax error."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -67,7 +67,7 @@ def parsed(text: str) -> ast.Module | None:
             return None
 
 
-def of_program(script: Path, folders: Sequence[Path]) -> int:
+def detect_program_version(script: Path, folders: Sequence[Path]) -> int:
     """Return 2 if the script or one of the program's modules that it imports is for Python 2 only, else 3.
 
     Imports are followed recursively.
@@ -80,18 +80,18 @@ def of_program(script: Path, folders: Sequence[Path]) -> int:
     while waiting:
         path = waiting.pop()
         text = path.read_bytes().decode("utf-8", "replace")
-        if of(text) == 2:
+        if detect_version(text) == 2:
             return 2
-        tree = parsed(text)
-        for name in _imported(tree) if tree else ():
-            for found in _files(name, [path.parent, *folders]):
+        tree = parse(text)
+        for name in _find_imports(tree) if tree else ():
+            for found in _find_files(name, [path.parent, *folders]):
                 if found not in seen:
                     seen.add(found)
                     waiting.append(found)
     return 3
 
 
-def _files(module: str, folders: Sequence[Path]) -> Iterator[Path]:
+def _find_files(module: str, folders: Sequence[Path]) -> Iterator[Path]:
     """Yield the file of a module and the ``__init__.py`` files of its packages."""
     for folder in folders:
         at = folder
@@ -104,7 +104,7 @@ def _files(module: str, folders: Sequence[Path]) -> Iterator[Path]:
             return
 
 
-def _imported(tree: ast.Module) -> Iterator[str]:
+def _find_imports(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -126,12 +126,12 @@ def _is_python3(node: ast.AST) -> bool:
     return isinstance(node, _PYTHON3_ONLY)
 
 
-def _asks(node: ast.AST) -> bool:
+def _supports_both(node: ast.AST) -> bool:
     if isinstance(node, ast.Attribute):
         return node.attr in ("version_info", "hexversion")
     if isinstance(node, ast.Import):
-        return any(alias.name.split(".")[0] in _BRIDGES for alias in node.names)
-    return isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in _BRIDGES
+        return any(alias.name.split(".")[0] in _COMPATIBILITY_MODULES for alias in node.names)
+    return isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in _COMPATIBILITY_MODULES
 
 
 def _is_python2(node: ast.AST, bound: set[str], modules: Mapping[str, str]) -> bool:
@@ -150,7 +150,7 @@ def _is_python2(node: ast.AST, bound: set[str], modules: Mapping[str, str]) -> b
     return False
 
 
-def _bound(nodes: Sequence[ast.AST]) -> Iterator[str]:
+def _find_assigned_names(nodes: Sequence[ast.AST]) -> Iterator[str]:
     for node in nodes:
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
             yield node.id
@@ -162,8 +162,8 @@ def _bound(nodes: Sequence[ast.AST]) -> Iterator[str]:
             yield (node.asname or node.name).split(".")[0]
 
 
-def _outside_try(node: ast.AST) -> Iterator[ast.AST]:
+def _walk_outside_try(node: ast.AST) -> Iterator[ast.AST]:
     if not isinstance(node, ast.Try):
         yield node
         for child in ast.iter_child_nodes(node):
-            yield from _outside_try(child)
+            yield from _walk_outside_try(child)

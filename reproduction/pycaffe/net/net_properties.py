@@ -16,11 +16,11 @@ from reproduction.caffe.errors import NetError, did_you_mean
 from reproduction.caffe.layers.blob import Blob, BlobVec
 from reproduction.caffe.layers.pycaffe_vectors import DtypeVec, IntVec, LayerVec, StringVec
 from reproduction.caffe.net.net import Net
-from reproduction.pycaffe.net import modes
-from reproduction.pycaffe.net.live import LiveLayer
+from reproduction.pycaffe.net import settings
+from reproduction.pycaffe.net.layer_runner import LayerRunner
 
 
-class Names:
+class NetProperties:
     """The properties of a ``Net`` that look up layers, blobs and parameters.
 
     Attributes:
@@ -30,7 +30,7 @@ class Names:
 
     module: Net
     layers: LayerVec
-    _run: list[LiveLayer]
+    _run: list[LayerRunner]
     _blobs_by_name: OrderedDict[str, Blob]
 
     @property
@@ -110,7 +110,7 @@ class Names:
 
     def output_values(self) -> dict[str, Tensor]:
         """Return the output blobs by name, as tensors on the current device."""
-        return {name: self._blobs_by_name[name].values(modes.device()) for name in self.outputs}
+        return {name: self._blobs_by_name[name].values(settings.device()) for name in self.outputs}
 
     def parameters(self) -> Iterator[tuple[Tensor, Blob]]:
         """Yield each parameter of each layer with its blob."""

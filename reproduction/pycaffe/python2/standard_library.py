@@ -22,8 +22,8 @@ import types
 from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
 from typing import Any
 
-from reproduction.pycaffe.python2 import arrays
-from reproduction.pycaffe.python2.streams import StringIO, as_bytes, as_text, binary
+from reproduction.pycaffe.python2 import numeric
+from reproduction.pycaffe.python2.streams import StringIO, as_bytes, as_text, get_binary_file
 
 
 class Random(random.Random):
@@ -87,7 +87,7 @@ class Random(random.Random):
         return int(self.random() * n) if n < 1 << 53 else self._randbelow(n)  # type: ignore[attr-defined]
 
 
-def _changed(module: types.ModuleType, **names: Any) -> types.ModuleType:
+def _copy_module(module: types.ModuleType, **names: Any) -> types.ModuleType:
     """Return a copy of a module with these names changed or added."""
     changed = types.ModuleType(module.__name__, module.__doc__)
     changed.__dict__.update({name: value for name, value in vars(module).items() if name not in vars(changed)})
@@ -95,8 +95,8 @@ def _changed(module: types.ModuleType, **names: Any) -> types.ModuleType:
     return changed
 
 
-def _made(name: str, **names: Any) -> types.ModuleType:
-    return _changed(types.ModuleType(name), **names)
+def _create_module(name: str, **names: Any) -> types.ModuleType:
+    return _copy_module(types.ModuleType(name), **names)
 
 
 def _random_module() -> types.ModuleType:
@@ -106,7 +106,7 @@ def _random_module() -> types.ModuleType:
         for name, value in vars(random).items()
         if isinstance(value, types.MethodType | types.BuiltinMethodType) and hasattr(generator, name)
     }
-    return _changed(random, **methods, Random=Random, _inst=generator)
+    return _copy_module(random, **methods, Random=Random, _inst=generator)
 
 
 def _method(name: str) -> Callable[..., Any]:
@@ -137,7 +137,7 @@ def _string_module() -> types.ModuleType:
         "uppercase": string.ascii_uppercase,
     }
     # Python 3 has the same whitespace characters in a different order.
-    return _changed(string, **named, **errors, **letters, whitespace="\t\n\x0b\x0c\r ")
+    return _copy_module(string, **named, **errors, **letters, whitespace="\t\n\x0b\x0c\r ")
 
 
 def translate(text: str, table: Any, deletions: str = "") -> str:
@@ -154,18 +154,18 @@ def _types_module() -> types.ModuleType:
         "ObjectType": object, "SliceType": slice, "StringType": str, "StringTypes": (str,), "TupleType": tuple,
         "TypeType": type, "UnboundMethodType": types.FunctionType, "UnicodeType": str, "XRangeType": range,
     }  # fmt: skip
-    return _changed(types, **kinds)
+    return _copy_module(types, **kinds)
 
 
 class _Unpickler(pickle.Unpickler):
     # Python 2 pickles store arrays as strings of bytes; latin1 decodes each byte to one character.
     def __init__(self, file: Any, **options: Any):
-        super().__init__(binary(file), **{"encoding": "latin1", **options})
+        super().__init__(get_binary_file(file), **{"encoding": "latin1", **options})
 
 
 class _Pickler(pickle.Pickler):
     def __init__(self, file: Any, protocol: int = 0):
-        super().__init__(binary(file), protocol)
+        super().__init__(get_binary_file(file), protocol)
 
 
 def _dumps(value: Any, protocol: int = 0) -> bytes:
@@ -175,7 +175,7 @@ def _dumps(value: Any, protocol: int = 0) -> bytes:
 
 
 def _pickle_module() -> types.ModuleType:
-    return _changed(
+    return _copy_module(
         pickle,
         load=lambda file, **options: _Unpickler(file, **options).load(),
         loads=lambda data, **options: _Unpickler(io.BytesIO(as_bytes(data)), **options).load(),
@@ -205,34 +205,34 @@ def _check_output(*args: Any, **options: Any) -> Any:
 
 #: The modules that translated sources import, by name.
 MODULES: dict[str, types.ModuleType] = {
-    "UserDict": _made(
+    "UserDict": _create_module(
         "UserDict",
         UserDict=collections.UserDict,
         IterableUserDict=collections.UserDict,
         DictMixin=collections.abc.MutableMapping,
     ),
-    "csv": _changed(csv, reader=lambda lines, *args, **options: csv.reader(_texts(lines), *args, **options),
+    "csv": _copy_module(csv, reader=lambda lines, *args, **options: csv.reader(_texts(lines), *args, **options),
                     DictReader=_DictReader),
-    "exceptions": _changed(builtins, StandardError=Exception),
-    "io": _changed(io, StringIO=StringIO),
-    "itertools": _changed(itertools, izip=zip, imap=_imap, ifilter=filter, izip_longest=itertools.zip_longest,
+    "exceptions": _copy_module(builtins, StandardError=Exception),
+    "io": _copy_module(io, StringIO=StringIO),
+    "itertools": _copy_module(itertools, izip=zip, imap=_imap, ifilter=filter, izip_longest=itertools.zip_longest,
                           ifilterfalse=itertools.filterfalse),
     # Python 2's ceil and floor return floats; integers would change the division that follows.
-    "math": _changed(math, ceil=lambda x: float(math.ceil(x)) if math.isfinite(x) else float(x),
+    "math": _copy_module(math, ceil=lambda x: float(math.ceil(x)) if math.isfinite(x) else float(x),
                      floor=lambda x: float(math.floor(x)) if math.isfinite(x) else float(x)),
-    "numpy": arrays.NUMPY,
-    "numpy.random": arrays.NUMPY.random,
-    "operator": _changed(operator, div=arrays.divide, isCallable=callable),
+    "numpy": numeric.NUMPY,
+    "numpy.random": numeric.NUMPY.random,
+    "operator": _copy_module(operator, div=numeric.divide, isCallable=callable),
     "pickle": _pickle_module(),
     "random": _random_module(),
-    "sets": _made("sets", Set=set, ImmutableSet=frozenset),
+    "sets": _create_module("sets", Set=set, ImmutableSet=frozenset),
     "string": _string_module(),
-    "subprocess": _changed(subprocess, check_output=_check_output),
+    "subprocess": _copy_module(subprocess, check_output=_check_output),
     "types": _types_module(),
 }  # fmt: skip
 #: The modules among them that Python 3 does not have, and the names that Python 3's versions of the others lack.
-LOST_MODULES = frozenset(MODULES) - sys.stdlib_module_names - {"numpy", "numpy.random"}
-LOST_NAMES = {
+PYTHON2_MODULES = frozenset(MODULES) - sys.stdlib_module_names - {"numpy", "numpy.random"}
+PYTHON2_NAMES = {
     name: frozenset(vars(module)) - set(dir(sys.modules[name]))
     for name, module in MODULES.items()
     if name in sys.stdlib_module_names

@@ -34,7 +34,7 @@ def find_class(module: str, layer: str) -> type[Any]:
     return kind
 
 
-def layers_of(net: Net, blobs: Mapping[str, Blob]) -> list[LiveLayer]:
+def create_runners(net: Net, blobs: Mapping[str, Blob]) -> list[LayerRunner]:
     """Return the layers of a net in order, each connected to its blobs.
 
     Parameters that learn get ``requires_grad``.
@@ -47,7 +47,7 @@ def layers_of(net: Net, blobs: Mapping[str, Blob]) -> list[LiveLayer]:
             if learns:
                 learnable[blob.data_ptr()].requires_grad_()
     owners: dict[int, Blob] = {}
-    return [LiveLayer(net, node, needed, blobs, owners) for node, needed in zip(net.graph.nodes, needs, strict=True)]
+    return [LayerRunner(net, node, needed, blobs, owners) for node, needed in zip(net.graph.nodes, needs, strict=True)]
 
 
 @dataclass
@@ -67,7 +67,7 @@ class _Record:
     tops: tuple[Tensor, ...]
 
 
-class LiveLayer:
+class LayerRunner:
     """A layer with the blobs that it reads and writes.
 
     Args:

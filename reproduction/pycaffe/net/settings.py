@@ -63,7 +63,7 @@ def set_device(device_id: int) -> None:
 
 
 @lru_cache(maxsize=1)
-def adds_as_caffe() -> bool:
+def uses_blas_order() -> bool:
     """Return whether nets with a loss sum in the order of Caffe's BLAS.
 
     They do so if the CPU allows it, unless the environment sets ``CAFFE_ORDER=0``. A rounding difference can move a

@@ -11,7 +11,7 @@ from reproduction.caffe.errors import ReproductionError
 
 
 @functools.cache
-def text_format() -> Any:
+def load_text_format() -> Any:
     """Load Google's own ``text_format``, even if ``sys.modules`` has this project's under that name.
 
     Raises:

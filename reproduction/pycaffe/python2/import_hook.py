@@ -14,9 +14,9 @@ import types
 from pathlib import Path
 
 import reproduction
-from reproduction.pycaffe.python2 import dialect, methods, names, translate
+from reproduction.pycaffe.python2 import python2_builtins, removed_methods, translate, version_detection
 
-_LOST = re.compile(rf"\.({'|'.join(methods.LOST)})\s*\(|\bcopy\s*=\s*False")
+_OUTDATED = re.compile(rf"\.({'|'.join(removed_methods.REMOVED)})\s*\(|\bcopy\s*=\s*False")
 
 
 class Loader(machinery.SourceFileLoader):
@@ -33,10 +33,10 @@ class Loader(machinery.SourceFileLoader):
     def get_code(self, fullname: str) -> types.CodeType | None:
         """Return the module's code, translated or rewritten if necessary."""
         path = self.get_filename(fullname)
-        if (text := self._python2_text()) is not None:
-            return translate.compiled(text, path)
-        if (text := self._lost_text()) is not None:
-            return translate.modern(text, path)
+        if (text := self._read_if_python2()) is not None:
+            return translate.compile_python2(text, path)
+        if (text := self._read_if_outdated()) is not None:
+            return translate.compile_python3(text, path)
         if fullname == "__main__":  # Python keeps no bytecode of scripts
             code: types.CodeType = self.source_to_code(self.get_data(path), path)
             return code
@@ -44,53 +44,53 @@ class Loader(machinery.SourceFileLoader):
 
     def exec_module(self, module: types.ModuleType) -> None:
         """Run the module, with Python 2's builtins if it is Python 2."""
-        if self._python2_text() is not None:
-            module.__dict__["__builtins__"] = names.BUILTINS
-        elif self._lost_text() is not None:
-            module.__dict__[translate.METHOD] = methods.find
+        if self._read_if_python2() is not None:
+            module.__dict__["__builtins__"] = python2_builtins.BUILTINS
+        elif self._read_if_outdated() is not None:
+            module.__dict__[translate.METHOD] = removed_methods.get_method
         super().exec_module(module)
 
-    def _text(self) -> str | None:
+    def _read_text(self) -> str | None:
         try:
             return importlib.util.decode_source(self.get_data(self.path))
         except (SyntaxError, UnicodeDecodeError):
             return None  # Python reports the error when it loads the source
 
-    def _lost_text(self) -> str | None:
+    def _read_if_outdated(self) -> str | None:
         """Return the source if it may call removed methods or pass ``copy=False``, else None."""
-        text = self._text()
-        return text if text is not None and _LOST.search(text) else None
+        text = self._read_text()
+        return text if text is not None and _OUTDATED.search(text) else None
 
-    def _python2_text(self) -> str | None:
+    def _read_if_python2(self) -> str | None:
         """Return the source if it is Python 2, else None."""
-        text = self._text()
+        text = self._read_text()
         if text is None:
             return None
-        found = dialect.of(text)
+        found = version_detection.detect_version(text)
         return text if found == 2 or (found is None and self.python2) else None
 
 
-_DETAILS = (
+_LOADERS = (
     (machinery.ExtensionFileLoader, machinery.EXTENSION_SUFFIXES),
     (Loader, machinery.SOURCE_SUFFIXES),
     (machinery.SourcelessFileLoader, machinery.BYTECODE_SUFFIXES),
 )
-_find_own = machinery.FileFinder.path_hook(*_DETAILS)
+_create_finder = machinery.FileFinder.path_hook(*_LOADERS)
 
 
-def _find(path: str) -> importlib.abc.PathEntryFinder:
+def _path_hook(path: str) -> importlib.abc.PathEntryFinder:
     if not is_own(path):
         raise ImportError("not a folder of the program's", path=path)
-    return _find_own(path)
+    return _create_finder(path)
 
 
 def is_own(path: str) -> bool:
     """Return whether a file or folder is the program's: not part of Python, installed packages or this project."""
     folder = Path(os.path.realpath(path or os.curdir))
-    return not any(folder.is_relative_to(other) for other in _installed())
+    return not any(folder.is_relative_to(other) for other in _installed_folders())
 
 
-def _installed() -> list[Path]:
+def _installed_folders() -> list[Path]:
     paths = sysconfig.get_paths()
     folders = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     return [Path(os.path.realpath(each)) for each in (*folders, *site.getsitepackages(), *reproduction.__path__)]
@@ -98,6 +98,6 @@ def _installed() -> list[Path]:
 
 def install() -> None:
     """Install the import hook that loads the program's modules with ``Loader`` from now on."""
-    if _find not in sys.path_hooks:
-        sys.path_hooks.insert(0, _find)
+    if _path_hook not in sys.path_hooks:
+        sys.path_hooks.insert(0, _path_hook)
         sys.path_importer_cache.clear()  # cached finders would bypass the hook

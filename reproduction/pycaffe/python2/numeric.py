@@ -19,12 +19,12 @@ from reproduction.pycaffe.python2.streams import as_bytes
 
 def divide(left: Any, right: Any) -> Any:
     """Divide as Python 2's ``/`` does: integers and integer arrays are divided with rounding down."""
-    return left // right if _whole(left, right) else left / right
+    return left // right if _divides_integers(left, right) else left / right
 
 
 def divide_in_place(left: Any, right: Any) -> Any:
     """Divide as Python 2's ``/=`` does, and return the result: ``left`` itself if it is mutable."""
-    if _whole(left, right):
+    if _divides_integers(left, right):
         left //= right
     else:
         left /= right
@@ -41,13 +41,13 @@ def divide_attribute(owner: Any, name: str, right: Any) -> None:
     setattr(owner, name, divide_in_place(getattr(owner, name), right))
 
 
-def _whole(left: Any, right: Any) -> bool:
+def _divides_integers(left: Any, right: Any) -> bool:
     """Return whether both operands are integers or integer arrays; next to an array, a list counts as an array."""
     arrays = isinstance(left, np.ndarray) or isinstance(right, np.ndarray)
-    return _is_whole(left, arrays) and _is_whole(right, arrays)
+    return _is_integral(left, arrays) and _is_integral(right, arrays)
 
 
-def _is_whole(value: Any, beside_array: bool) -> bool:
+def _is_integral(value: Any, beside_array: bool) -> bool:
     if isinstance(value, (int, np.integer, np.bool_)):
         return True
     if beside_array and isinstance(value, (list, tuple)):
@@ -62,38 +62,38 @@ def round_half_away(number: float, ndigits: int = 0) -> float:
     return float(Decimal(float(number)).quantize(Decimal(1).scaleb(-ndigits), ROUND_HALF_UP))
 
 
-def bound(value: Any) -> Any:
+def truncate(value: Any) -> Any:
     """Return a slice bound or a size as an integer: a float is rounded towards zero, other values are unchanged."""
     return int(value) if isinstance(value, (float, np.floating)) else value
 
 
-def _sizes(value: Any) -> Any:
+def _truncate_sizes(value: Any) -> Any:
     """Convert a size, or a sequence of sizes, from floats to integers, rounding towards zero."""
     if isinstance(value, (list, tuple)):
-        return tuple(bound(size) for size in value)
+        return tuple(truncate(size) for size in value)
     if isinstance(value, np.ndarray) and value.dtype.kind == "f":
         return value.astype(int)
-    return bound(value)
+    return truncate(value)
 
 
-def _sized(function: Callable[..., Any], position: int, name: str) -> Callable[..., Any]:
+def _accept_float_size(function: Callable[..., Any], position: int, name: str) -> Callable[..., Any]:
     """Wrap a function to accept floats in its size argument, which has this position and keyword."""
 
     def sized(*args: Any, **options: Any) -> Any:
         if len(args) > position:
-            args = (*args[:position], _sizes(args[position]), *args[position + 1 :])
+            args = (*args[:position], _truncate_sizes(args[position]), *args[position + 1 :])
         elif name in options:
-            options[name] = _sizes(options[name])
+            options[name] = _truncate_sizes(options[name])
         return function(*args, **options)
 
     return sized
 
 
-def _all_sizes(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *sizes: function(*map(bound, sizes))
+def _accept_float_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *sizes: function(*map(truncate, sizes))
 
 
-def _ragged(function: Callable[..., Any]) -> Callable[..., Any]:
+def _accept_ragged_lists(function: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a function to return an array of objects for lists of different lengths, as before numpy 1.24."""
 
     def made(value: Any, *args: Any, **options: Any) -> Any:
@@ -112,36 +112,36 @@ def _divide(left: Any, right: Any, *args: Any, **options: Any) -> Any:
     return (np.floor_divide if whole else np.divide)(left, right, *args, **options)
 
 
-def _overlay(base: types.ModuleType, **names: Any) -> types.ModuleType:
+def _overlay_module(base: types.ModuleType, **names: Any) -> types.ModuleType:
     """Return a module with these names; all other names are looked up in ``base`` when they are used."""
     module = types.ModuleType(base.__name__, base.__doc__)
     vars(module).update(names, __getattr__=lambda name: getattr(base, name), __all__=getattr(base, "__all__", []))
     return module
 
 
-def _numpy() -> types.ModuleType:
+def _create_numpy() -> types.ModuleType:
     random = {
-        name: _sized(getattr(np.random, name), position, "size")
+        name: _accept_float_size(getattr(np.random, name), position, "size")
         for name, position in {"choice": 1, "normal": 2, "randint": 2, "random_sample": 0, "uniform": 2}.items()
     }
-    random |= {name: _all_sizes(getattr(np.random, name)) for name in ("rand", "randn")}
+    random |= {name: _accept_float_arguments(getattr(np.random, name)) for name in ("rand", "randn")}
     sized = {
-        name: _sized(getattr(np, name), position, argument)
+        name: _accept_float_size(getattr(np, name), position, argument)
         for name, (position, argument) in {
             "empty": (0, "shape"), "eye": (0, "N"), "full": (0, "shape"), "linspace": (2, "num"), "ones": (0, "shape"),
             "reshape": (1, "newshape"), "resize": (1, "new_shape"), "tile": (1, "reps"), "zeros": (0, "shape"),
         }.items()
     }  # fmt: skip
-    return _overlay(
+    return _overlay_module(
         np,
         **sized,
-        array=_ragged(np.array),
-        asarray=_ragged(np.asarray),
+        array=_accept_ragged_lists(np.array),
+        asarray=_accept_ragged_lists(np.asarray),
         divide=_divide,
         fromstring=lambda string, *args, **options: np.fromstring(as_bytes(string), *args, **options),
-        random=_overlay(np.random, **random),
+        random=_overlay_module(np.random, **random),
     )
 
 
 #: numpy with the semantics that Python 2 sources expect.
-NUMPY = _numpy()
+NUMPY = _create_numpy()

@@ -1,7 +1,7 @@
 """Methods that have been removed from strings, arrays and other objects.
 
 Methods cannot be added to the builtin types of Python and numpy. Instead, ``translate`` replaces calls of these names
-by calls of ``find``.
+by calls of ``get_method``.
 
 Source: numpy.org/doc/stable/release (2.0.0, 2.3.0); docs.python.org/2.7/library/stdtypes.html (string methods).
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from reproduction.pycaffe.python2 import library
+from reproduction.pycaffe.python2 import standard_library
 from reproduction.pycaffe.python2.streams import as_bytes
 
 
@@ -29,7 +29,7 @@ def _itemset(array: Any, *where_and_value: Any) -> None:
 
 
 #: Removed methods of arrays, images and XML trees.
-LOST: dict[str, Callable[..., Any]] = {
+REMOVED: dict[str, Callable[..., Any]] = {
     "fromstring": lambda owner, *args: owner.frombytes(*args),
     "itemset": _itemset,
     "newbyteorder": lambda array, order="S": array.view(array.dtype.newbyteorder(order)),
@@ -38,26 +38,26 @@ LOST: dict[str, Callable[..., Any]] = {
 }
 
 #: Methods of Python 2's strings.
-_OF_TEXT: dict[str, Callable[..., Any]] = {
+_STR_METHODS: dict[str, Callable[..., Any]] = {
     "decode": lambda text, encoding="ascii", errors="strict": as_bytes(text).decode(encoding, errors),
-    "translate": library.translate,
+    "translate": standard_library.translate,
 }
 
 #: The names of all methods that Python 2 sources look up here.
-PYTHON2 = frozenset({*LOST, *_OF_TEXT})
+PYTHON2 = frozenset({*REMOVED, *_STR_METHODS})
 
 
-def find(owner: Any, name: str) -> Callable[..., Any]:
+def get_method(owner: Any, name: str) -> Callable[..., Any]:
     """Return a bound method: Python 2's version for a string, else the object's method, else the replacement."""
-    if isinstance(owner, str) and name in _OF_TEXT:
-        return partial(_OF_TEXT[name], owner)
-    if name in LOST and not hasattr(owner, name):
-        return partial(LOST[name], owner)
+    if isinstance(owner, str) and name in _STR_METHODS:
+        return partial(_STR_METHODS[name], owner)
+    if name in REMOVED and not hasattr(owner, name):
+        return partial(REMOVED[name], owner)
     own: Callable[..., Any] = getattr(owner, name)
     return own
 
 
-def message(owner: Any) -> Any:
+def get_message(owner: Any) -> Any:
     """Return ``owner.message``; for an exception without it, the only argument, or ``""``, as in Python 2."""
     if isinstance(owner, BaseException) and not hasattr(owner, "message"):
         return owner.args[0] if len(owner.args) == 1 else ""

@@ -30,7 +30,7 @@ def init_log(level: int = 0, stderr: bool = True) -> None:
         level: The lowest level to log: 0 for info, 1 for warnings, 2 for errors, 3 for critical errors.
         stderr: Whether to add a handler that prints on stderr; False leaves the output to the program's handlers.
     """
-    logger.setLevel(_at(level))
+    logger.setLevel(_get_level(level))
     if stderr and all(handler.name != _SCREEN for handler in logger.handlers):
         handler = logging.StreamHandler()
         handler.name = _SCREEN
@@ -41,10 +41,10 @@ def init_log(level: int = 0, stderr: bool = True) -> None:
 
 def _is_wanted(record: logging.LogRecord) -> bool:
     level = os.environ.get("GLOG_minloglevel", "0")  # noqa: SIM112 (its name)
-    return not level.isdecimal() or record.levelno >= _at(int(level))
+    return not level.isdecimal() or record.levelno >= _get_level(int(level))
 
 
-def _at(level: int) -> int:
+def _get_level(level: int) -> int:
     return _LEVELS[min(max(level, 0), len(_LEVELS) - 1)]
 
 
@@ -53,14 +53,14 @@ def log(text: str) -> None:
     logger.info(text)
 
 
-def report(event: Event, weights: Mapping[str, float]) -> None:
+def log_event(event: Event, weights: Mapping[str, float]) -> None:
     """Log a solver's event in Caffe's format; ``weights`` are the loss weights by blob name."""
     if logger.isEnabledFor(logging.INFO):
-        for line in lines(event, weights):
+        for line in format_event(event, weights):
             logger.info(line)
 
 
-def lines(event: Event, weights: Mapping[str, float]) -> Iterator[str]:
+def format_event(event: Event, weights: Mapping[str, float]) -> Iterator[str]:
     """Yield the lines that Caffe logs for an event.
 
     Args:
@@ -69,7 +69,7 @@ def lines(event: Event, weights: Mapping[str, float]) -> Iterator[str]:
     """
     if isinstance(event, Stepped) and event.shown:
         yield f"Iteration {event.iteration}, loss = {event.smoothed_loss:g}"
-        yield from _outputs("Train", event.outputs, weights)
+        yield from _format_outputs("Train", event.outputs, weights)
         yield f"Iteration {event.iteration}, lr = {event.rate:g}"
     elif isinstance(event, Measured):
         yield f"Iteration {event.iteration}, loss = {event.smoothed_loss:g}"
@@ -77,13 +77,13 @@ def lines(event: Event, weights: Mapping[str, float]) -> Iterator[str]:
         yield f"Iteration {event.iteration}, Testing net (#{event.net})"
         if event.loss is not None:
             yield f"Test loss: {event.loss:g}"
-        yield from _outputs("Test", event.outputs, weights)
+        yield from _format_outputs("Test", event.outputs, weights)
     elif isinstance(event, Saved):
         yield f"Snapshotting to {event.model}"
         yield f"Snapshotting solver state to {event.state}"
 
 
-def _outputs(net: str, outputs: Mapping[str, Tensor], weights: Mapping[str, float]) -> Iterator[str]:
+def _format_outputs(net: str, outputs: Mapping[str, Tensor], weights: Mapping[str, float]) -> Iterator[str]:
     number = 0
     for name, blob in outputs.items():
         weight = weights.get(name, 0.0)

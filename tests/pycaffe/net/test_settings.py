@@ -9,7 +9,7 @@ import torch
 
 from reproduction import pycaffe as caffe
 from reproduction.caffe.layers import LAYERS
-from reproduction.pycaffe.net import modes
+from reproduction.pycaffe.net import settings
 from reproduction.pycaffe.net.errors import CaffeError
 from tests.helpers.pycaffe_nets import INPUT, IP, LABEL, LOSS, net
 
@@ -18,7 +18,7 @@ from tests.helpers.pycaffe_nets import INPUT, IP, LABEL, LOSS, net
 def _fresh(monkeypatch):
     """Set the modes back."""
     for name, value in {"device": torch.device("cpu"), "gpu": 0, "warned": False}.items():
-        monkeypatch.setattr(modes._Modes, name, value)
+        monkeypatch.setattr(settings._Modes, name, value)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")
@@ -29,7 +29,7 @@ def test_without_cuda_there_is_one_warning_and_the_cpu():
         warnings.simplefilter("error")
         caffe.set_mode_gpu()
         caffe.set_device(1)
-    assert modes.device() == torch.device("cpu")
+    assert settings.device() == torch.device("cpu")
 
 
 @pytest.mark.gpu
@@ -63,21 +63,21 @@ def test_a_seed_fills_nets_alike(tmp_path):
 
 def test_nets_with_a_loss_add_as_caffe_where_the_cpu_can(tmp_path, monkeypatch):
     for able in (True, False):
-        monkeypatch.setattr(modes, "adds_as_caffe", lambda able=able: able)
+        monkeypatch.setattr(settings, "uses_blas_order", lambda able=able: able)
         learning, looking = net(tmp_path, INPUT + LABEL + IP + LOSS), net(tmp_path, INPUT + IP)
         assert learning.module.layers["ip"].in_blas_order is able
         assert not looking.module.layers["ip"].in_blas_order
 
 
 def test_the_order_can_be_chosen(monkeypatch):
-    monkeypatch.setattr(modes.blas, "adds_in_order", lambda: True)
+    monkeypatch.setattr(settings.blas, "adds_in_order", lambda: True)
     for value, want in ((None, True), ("1", True), ("0", False)):
         monkeypatch.delenv("CAFFE_ORDER", raising=False)
         if value is not None:
             monkeypatch.setenv("CAFFE_ORDER", value)
-        modes.adds_as_caffe.cache_clear()
-        assert modes.adds_as_caffe() is want
-    modes.adds_as_caffe.cache_clear()
+        settings.uses_blas_order.cache_clear()
+        assert settings.uses_blas_order() is want
+    settings.uses_blas_order.cache_clear()
 
 
 def test_the_types_are_caffes():

@@ -1,7 +1,6 @@
 """Programs in the style of the published ones, also in Python 2, run by ``python -m reproduction.pycaffe``."""
 
 import ast
-import os
 import random
 import shutil
 import subprocess
@@ -15,22 +14,9 @@ from PIL import Image
 from reproduction.caffe.formats import caffemodel
 from reproduction.caffe.net import net
 from tests.helpers.paths import ROOT
+from tests.helpers.pycaffe_programs import run_program
 
 SCRIPTS = ROOT / "tests/pycaffe/scripts"
-
-
-def run(folder, *command, path=(), **environment):
-    """Run the runner in a folder; return the exit code and what was printed."""
-    paths = os.pathsep.join(map(str, [ROOT, *path]))
-    done = subprocess.run(
-        [sys.executable, "-m", "reproduction.pycaffe", *map(str, command)],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "", **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +31,7 @@ def toy(tmp_path_factory):
         Image.fromarray(rng.integers(0, 256, (12 + i, 14, 3), dtype=np.uint8)).save(folder / "data" / f"{i}.png")
     (folder / "data" / "train.txt").write_text("0\n1\n2\n")
     (folder / "data" / "val.txt").write_text("3\n4\n")
-    written, solved = run(folder, "net.py"), run(folder, "solve.py", 2)
+    written, solved = run_program(folder, "net.py"), run_program(folder, "solve.py", 2)
     return folder, written, solved
 
 
@@ -54,7 +40,7 @@ def test_a_warning_is_one_line(tmp_path):
     (tmp_path / "n.prototxt").write_text(net)
     (tmp_path / "s.py").write_text("import caffe\ncaffe.Net('n.prototxt', caffe.TEST)\n")
     text = "Input layers do not read 'transform_param', here and in Caffe. Remove it, or check the layer's type."
-    assert run(tmp_path, "s.py") == (0, "", f"warning: layer 'i' (Input), line 1: {text}\n")
+    assert run_program(tmp_path, "s.py") == (0, "", f"warning: layer 'i' (Input), line 1: {text}\n")
 
 
 def test_a_net_is_written_its_integers_divided_as_by_python_2(toy):
@@ -81,7 +67,7 @@ def test_it_is_trained_and_scored_in_the_order_that_python_2_drew(toy):
 
 def test_inference_writes_the_labels_that_the_module_gives(toy):
     folder, _, _ = toy
-    code, _, err = run(folder, "infer.py", 3)
+    code, _, err = run_program(folder, "infer.py", 3)
     assert code == 0, err
     module = net.load(folder / "deploy.prototxt", folder / "toy.caffemodel")
     picture = np.array(Image.open(folder / "data" / "3.png"), np.float32)[:, :, ::-1].transpose(2, 0, 1) / 255
@@ -97,14 +83,14 @@ def test_nothing_is_written_beside_the_sources(toy):
 
 
 def test_python_2_means_what_it_meant():
-    code, out, err = run(SCRIPTS, "meaning.py", "a", "b")
+    code, out, err = run_program(SCRIPTS, "meaning.py", "a", "b")
     assert (code, err) == (0, "")
     assert out == (SCRIPTS / "meaning.txt").read_text()
 
 
 def test_python_2s_library_and_numpy_are_what_they_were(tmp_path):
     shutil.copy(SCRIPTS / "library.py", tmp_path)
-    code, out, err = run(tmp_path, "library.py")
+    code, out, err = run_program(tmp_path, "library.py")
     assert (code, err) == (0, "")
     assert out == (SCRIPTS / "library.txt").read_text()
 
@@ -139,7 +125,7 @@ sys.exit(7)
 def test_a_python_3_script_runs_as_python_runs_it(tmp_path):
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner" / "about.py").write_text(ABOUT)
-    code, out, err = run(tmp_path, "inner/about.py", "-x", "--help")
+    code, out, err = run_program(tmp_path, "inner/about.py", "-x", "--help")
     assert (code, err) == (7, "")
     assert out.splitlines() == [
         "['inner/about.py', '-x', '--help']|True|inner/about.py|True",
@@ -185,7 +171,7 @@ if __name__ == '__main__':
 
 def test_tracebacks_show_the_programs_own_lines(tmp_path):
     (tmp_path / "bad.py").write_text(ERRORS)
-    code, _, err = run(tmp_path, "bad.py")
+    code, _, err = run_program(tmp_path, "bad.py")
     assert code == 1
     assert (
         err
@@ -217,9 +203,9 @@ KeyError: layer 'b' (Python), line 1: forward() of Bad raised KeyError: 'no such
 PREPARED = """
 import sys
 sys.modules["google"] = None
-from reproduction.pycaffe.run import run
-run.prepare()
-run.prepare()
+from reproduction.pycaffe.run import run_script
+run_script.prepare()
+run_script.prepare()
 from google.protobuf import text_format
 import google.protobuf.message as message
 import caffe.proto.caffe_pb2 as pb
@@ -256,7 +242,7 @@ def test_a_process_is_prepared_without_protobuf_and_given_lost_names():
 
 
 def test_a_script_that_is_missing_is_said_in_one_line(tmp_path):
-    assert run(tmp_path, "none.py") == (
+    assert run_program(tmp_path, "none.py") == (
         2,
         "",
         "error: none.py: the program cannot be read: no such file or directory.\n",
@@ -265,7 +251,7 @@ def test_a_script_that_is_missing_is_said_in_one_line(tmp_path):
 
 def test_a_source_of_neither_python_is_a_syntax_error(tmp_path):
     (tmp_path / "bad.py").write_text("print 'a'\ndef f(:\n    pass\n")
-    code, _, err = run(tmp_path, "bad.py")
+    code, _, err = run_program(tmp_path, "bad.py")
     assert code == 1
     assert err.splitlines() == ['  File "bad.py", line 2', "    def f(:", "          ^", "SyntaxError: invalid syntax"]
 
@@ -313,7 +299,7 @@ def test_generated_pictures_are_judged_on_the_cpu_with_one_warning(python, tmp_p
     shutil.copy(SCRIPTS / "evaluate.py", tmp_path)
     switch = ["-2"] if python == "2" else []
     asked = ["--data", "data", "--output", "out", "--model", "./"]
-    code, out, err = run(tmp_path, *switch, "evaluate.py", *asked, CUDA_VISIBLE_DEVICES="")
+    code, out, err = run_program(tmp_path, *switch, "evaluate.py", *asked, CUDA_VISIBLE_DEVICES="")
     assert (code, out) == (0, ""), err
     assert err.count("RuntimeWarning") == 1
     assert "this torch finds no CUDA device; nets compute on the CPU" in err

@@ -14,7 +14,7 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from reproduction.pycaffe.python2 import arrays, library, methods, translate
+from reproduction.pycaffe.python2 import numeric, removed_methods, standard_library, translate
 from reproduction.pycaffe.python2.streams import as_text, open_file
 
 # Names in MODULES that always mean the library's module; for the others, a module of the program takes precedence.
@@ -69,7 +69,7 @@ def _import(
     if level == 0 and package and importlib.util.find_spec(f"{package}.{top}") is not None:
         inner = importlib.import_module(f"{package}.{name}")
         return inner if fromlist else sys.modules[f"{package}.{top}"]
-    old = library.MODULES.get(name if fromlist else top) if level == 0 else None
+    old = standard_library.MODULES.get(name if fromlist else top) if level == 0 else None
     if old is None or (top not in _PYTHON3 and importlib.util.find_spec(top) is not None):
         return builtins.__import__(name, globals, locals, fromlist, level)
     if "." in name:
@@ -79,7 +79,7 @@ def _import(
 
 def _compile(source: Any, filename: str, mode: str, *args: Any, **options: Any) -> Any:
     if isinstance(source, (str, bytes)) and mode in ("exec", "eval"):
-        return translate.compiled(as_text(source), filename, mode)
+        return translate.compile_python2(as_text(source), filename, mode)
     return builtins.compile(source, filename, mode, *args, **options)
 
 
@@ -92,7 +92,7 @@ def _code(source: Any, mode: str, true_division: bool) -> Any:
 
 @functools.lru_cache(maxsize=256)
 def _translated_code(source: str, mode: str, true_division: bool) -> types.CodeType:
-    return translate.compiled(source, "<string>", mode, true_division)
+    return translate.compile_python2(source, "<string>", mode, true_division)
 
 
 #: The builtins of translated modules.
@@ -115,18 +115,18 @@ BUILTINS: dict[str, Any] = {
     "raw_input": input,
     "reduce": functools.reduce,
     "reload": importlib.reload,
-    "round": arrays.round_half_away,
+    "round": numeric.round_half_away,
     "sorted": _sorted,
     "unichr": chr,
     "unicode": str,
     "xrange": range,
     "zip": lambda *iterables: list(zip(*iterables, strict=False)),
-    translate.BOUND: arrays.bound,
+    translate.BOUND: numeric.truncate,
     translate.CODE: _code,
-    translate.DIVIDE: arrays.divide,
-    translate.DIVIDE_NAME: arrays.divide_in_place,
-    translate.DIVIDE_ITEM: arrays.divide_item,
-    translate.DIVIDE_ATTRIBUTE: arrays.divide_attribute,
-    translate.MESSAGE: methods.message,
-    translate.METHOD: methods.find,
+    translate.DIVIDE: numeric.divide,
+    translate.DIVIDE_NAME: numeric.divide_in_place,
+    translate.DIVIDE_ITEM: numeric.divide_item,
+    translate.DIVIDE_ATTRIBUTE: numeric.divide_attribute,
+    translate.MESSAGE: removed_methods.get_message,
+    translate.METHOD: removed_methods.get_method,
 }
