@@ -21,7 +21,7 @@ from reproduction.fcn.segment.segmenter import Segmenter
 from reproduction.report import page
 
 for row in registry.NETS.values():
-    card.of(row)
+    card.published_card(row)
 Net(published_nets.deploy(registry.net("mini-fcn8s")))
 try:
     Segmenter.load("voc-fcn8s")

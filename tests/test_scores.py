@@ -34,15 +34,15 @@ def reproduce(name, *folders):
 def assert_the_table(done, path, unchecked=()):
     """Every net was measured and matches what it must, but for those that nothing can check; the exit code says so."""
     assert done.returncode == (3 if unchecked else 0), done.stderr
-    report = record.load(path)
+    report = record.load_report(path)
     assert report.limit is None
     assert {name.partition(",")[0] for name, _ in report.unchecked()} == set(unchecked)
     for net in report.nets:
         if net.net not in unchecked:
             assert net.measured
             for measured in net.measured:
-                assert measured.held_against.tolerance_points <= 1
-                assert list(measured.off()) == []
+                assert measured.compared_with.tolerance_points <= 1
+                assert list(measured.mismatches()) == []
     return report
 
 
@@ -51,8 +51,8 @@ def test_mini_voc_scores_what_was_recorded(tmp_path):
     shutil.copytree(MINI, tmp_path / "weights" / "mini")
     done, path = reproduce("mini", *((what, tmp_path / what) for what in ("weights", "data", "report")))
     report = assert_the_table(done, path)
-    assert {net.measured[0].held_against.column for net in report.nets} == {"recorded"}
-    recorded = record.load(MINI / "scores.json")
+    assert {net.measured[0].compared_with.column for net in report.nets} == {"recorded"}
+    recorded = record.load_report(MINI / "scores.json")
     assert [net.net for net in report.nets] == [net.net for net in recorded.nets] == list(mini_nets.NETS)
     for net, before in zip(report.nets, recorded.nets, strict=True):
         for metric in record.METRICS:
@@ -83,8 +83,8 @@ def test_weights_and_their_logs_are_there_and_small():
 @pytest.mark.data
 @pytest.mark.parametrize("name", PAPER)
 def test_the_papers_nets_score_what_was_published(name):
-    missing = local_files.missing(
-        local_files.manifest().select(name), local_files.Roots(ROOT / "weights", ROOT / "data")
+    missing = local_files.find_missing(
+        local_files.load_manifest().select(name), local_files.FileRoots(ROOT / "weights", ROOT / "data")
     )
     if missing:
         said = ", ".join(entry.name for entry in missing)

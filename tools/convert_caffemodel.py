@@ -125,7 +125,7 @@ def of_net(net: str) -> Path:
     """
     from reproduction.fcn.segment import segmenter
 
-    name = segmenter.describe(net).net
+    name = segmenter.find_card(net).net
     return (Path(net) if Path(net).is_dir() else PROTOTXT / name) / "deploy.prototxt"
 
 
@@ -151,8 +151,8 @@ def said(net: str | None, model: Path, found: Weights) -> dict[str, str]:
     from reproduction.fcn.segment import card, segmenter
 
     if net:
-        return {card.KEY: card.dumps(card.sourced(segmenter.describe(net), model))}
-    if card.KEY in found.metadata:
+        return {card.METADATA_KEY: card.format_card(card.add_source(segmenter.find_card(net), model))}
+    if card.METADATA_KEY in found.metadata:
         return {}
     return {"source": json.dumps({"file": model.name, "sha256": card.sha256(model)})}
 

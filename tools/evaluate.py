@@ -69,7 +69,7 @@ from reproduction.fcn.scoring.score import Scores, scores
 from reproduction.fcn.segment import card, segmenter
 from reproduction.report import gallery, markdown, page, record
 from reproduction.report.gallery import Gallery
-from reproduction.report.record import Measured, NetResult, Report, Split
+from reproduction.report.record import LabelScores, NetResult, ScoredSplit, ScoreReport
 from reproduction.report.reference import METRICS, TITLES
 
 
@@ -106,7 +106,9 @@ def score(job: Job, args: argparse.Namespace, folder: Path, out: Path, ranks: Ra
                 f"note: nothing in {args.data} says which images the published nets were trained on;"
                 f" {dataset.split} may hold some of them."
             )
-        net = compiled(segmenter.load(job.name, job.net, job.weights, device=str(ranks.device)), precision(args))
+        net = compiled(
+            segmenter.load_net_with_weights(job.name, job.net, job.weights, device=str(ranks.device)), precision(args)
+        )
         try:
             found = evaluate(
                 net,
@@ -129,9 +131,9 @@ def score(job: Job, args: argparse.Namespace, folder: Path, out: Path, ranks: Ra
     count = len(dataset) if args.limit is None else min(args.limit, len(dataset))
     shown = Gallery(dataset, out)
     told = report(job, args, found, shown, folder, describe(ranks.device), screen.seconds_per_image())
-    record.dump(told, folder / "scores.json")
-    markdown.dump(told, folder / "scores.md")
-    page.dump(told, folder / "index.html", {job.name: shown})
+    record.write_report(told, folder / "scores.json")
+    markdown.write_markdown(told, folder / "scores.md")
+    page.write_page(told, folder / "index.html", {job.name: shown})
     if args.json:
         say_json(as_json(job, count, found))
     else:
@@ -184,7 +186,7 @@ def named(args: argparse.Namespace) -> Job:
     Raises:
         ReproductionError: If there is no such net, or if its data or weights are missing.
     """
-    segmenter.describe(args.net)  # its error is more precise if the name is a folder
+    segmenter.find_card(args.net)  # its error is more precise if the name is a folder
     row = registry.net(args.net)
     layer = published_nets.net(row, row.splits[1]).layer[0]
     try:
@@ -194,12 +196,12 @@ def named(args: argparse.Namespace) -> Job:
             raise
         remedy = f"`tools/reproduce.py {row.dataset}` draws them."
         raise DataError("its pictures are not drawn yet", path=args.data / row.dataset, remedy=remedy) from None
-    return Job(row.name, published_nets.deploy(row), args.weights or local_files.weights(row, WEIGHTS), dataset)
+    return Job(row.name, published_nets.deploy(row), args.weights or local_files.find_weights(row, WEIGHTS), dataset)
 
 
 def is_folder(net: str) -> bool:
     """Return whether ``net`` is a folder that a training on custom data wrote; a net's name takes precedence."""
-    return net not in registry.NETS and (Path(net) / card.FILE).is_file()
+    return net not in registry.NETS and (Path(net) / card.CARD_FILE).is_file()
 
 
 def trained(args: argparse.Namespace) -> Job:
@@ -208,7 +210,7 @@ def trained(args: argparse.Namespace) -> Job:
     Raises:
         ReproductionError: If a file is missing or invalid, or if the images have other classes than the net.
     """
-    folder, about = Path(args.net), segmenter.describe(args.net)
+    folder, about = Path(args.net), segmenter.find_card(args.net)
     learnt = next(iter(about.labels.values())).classes
     theirs, reading = class_list(args.data)
     if theirs not in (None, learnt):
@@ -219,7 +221,7 @@ def trained(args: argparse.Namespace) -> Job:
     if reading is not None:
         datasets.read_labels_by(dataset, reading)
     net = prototxt.load_net(folder / "deploy.prototxt")[0]
-    return Job(about.net, net, segmenter.locate(folder, args.weights), dataset)
+    return Job(about.net, net, segmenter.locate_weights(folder, args.weights), dataset)
 
 
 def own(args: argparse.Namespace) -> Job:
@@ -249,7 +251,7 @@ def report(
     folder: Path,
     device: str,
     seconds: float | None,
-) -> Report:
+) -> ScoreReport:
     """Return the report of a run.
 
     It shows the published scores for comparison but without a tolerance, because these weights need not match them.
@@ -258,16 +260,16 @@ def report(
     own_split = args.net in registry.NETS and args.split is None
     measured = []
     for top, result in found.items():
-        rows = record.references(job.name, top) if own_split else []
+        rows = record.find_references(job.name, top) if own_split else []
         rows = [replace(row, tolerance_points=None) for row in rows]
-        scored = Measured.of(top, result, dataset.label_classes[top], rows)
+        scored = LabelScores.from_scores(top, result, dataset.label_classes[top], rows)
         measured.append(gallery.measure(shown, scored, args.limit))
-    sha256 = local_files.digests(job.weights, ["sha256"])["sha256"]
+    sha256 = local_files.compute_hashes(job.weights, ["sha256"])["sha256"]
     maps = os.path.relpath(shown.predictions, folder)
-    return Report(
+    return ScoreReport(
         set=title(args, dataset),
         measured=datetime.now(UTC).isoformat(timespec="seconds"),
-        split=Split(dataset.split, len(dataset), pipeline.split_sha1(dataset.ids)),
+        split=ScoredSplit(dataset.split, len(dataset), pipeline.compute_split_sha1(dataset.ids)),
         limit=None if args.limit is None or args.limit >= len(dataset) else args.limit,
         device=device,
         precision=precision(args),

@@ -42,7 +42,7 @@ from common import NOT_CHECKED, WEIGHTS, run, say
 from reproduction.caffe.formats import files
 from reproduction.fcn.segment import card, export, segmenter
 from reproduction.fcn.segment.card import Card
-from reproduction.fcn.segment.export import Checked, Form
+from reproduction.fcn.segment.export import ExportFormat, OutputCheck
 from reproduction.fcn.segment.segmenter import Segmenter
 
 
@@ -52,15 +52,15 @@ def main() -> int:
     path = place(args, ".onnx")
     with files.atomic(path) as file:  # before the net is loaded, so that an unwritable path fails at once
         made, about, form = prepared(args)
-        model = export.onnx_model(made.net, about, form).SerializeToString()
-        run_it = export.onnx_runtime(model) if args.check else None
-        checked = export.check(made.net, about, form, run_it) if run_it else []
+        model = export.export_onnx(made.net, about, form).SerializeToString()
+        run_it = export.onnx_runner(model) if args.check else None
+        checked = export.check_export(made.net, about, form, run_it) if run_it else []
         file.write(model)
     say(*said(path, about, form, checked, as_json=args.json).split("\n"))
     return judged(checked)
 
 
-def judged(checked: Sequence[Checked]) -> int:
+def judged(checked: Sequence[OutputCheck]) -> int:
     """Return 0, or ``NOT_CHECKED`` if the net's scores were all equal at one of the sizes."""
     return NOT_CHECKED if any(each.is_empty for each in checked) else 0
 
@@ -84,28 +84,28 @@ def place(args: argparse.Namespace, ending: str) -> Path:
     Raises:
         ReproductionError: If there is no such net.
     """
-    return args.out or Path(f"{segmenter.describe(args.net).net}{ending}")
+    return args.out or Path(f"{segmenter.find_card(args.net).net}{ending}")
 
 
-def prepared(args: argparse.Namespace) -> tuple[Segmenter, Card, Form]:
+def prepared(args: argparse.Namespace) -> tuple[Segmenter, Card, ExportFormat]:
     """Load the net; return it with its card, which names the source of the weights, and its form.
 
     Raises:
         ReproductionError: If there is no such net, if its weights are missing, or if ``--input picture`` is chosen for
             a net that takes depth.
     """
-    form, model = Form(args.input, args.output), segmenter.locate(args.net, args.weights, WEIGHTS)
-    form.check(segmenter.describe(args.net))
+    form, model = ExportFormat(args.input, args.output), segmenter.locate_weights(args.net, args.weights, WEIGHTS)
+    form.check(segmenter.find_card(args.net))
     made = Segmenter.load(args.net, model)
-    return made, card.sourced(made.card, model), form
+    return made, card.add_source(made.card, model), form
 
 
-def said(path: Path, about: Card, form: Form, checked: Sequence[Checked], *, as_json: bool) -> str:
+def said(path: Path, about: Card, form: ExportFormat, checked: Sequence[OutputCheck], *, as_json: bool) -> str:
     """Return the report as text, or as JSON if ``as_json``."""
     if as_json:
         found = [vars(each) for each in checked]
-        return json.dumps({"file": str(path), "bytes": path.stat().st_size, "card": json.loads(card.dumps(about)),
-                           "input": form.inputs, "output": form.outputs, "form": form.said(about),
+        return json.dumps({"file": str(path), "bytes": path.stat().st_size, "card": json.loads(card.format_card(about)),
+                           "input": form.inputs, "output": form.outputs, "form": form.describe(about),
                            "checked": found}, indent=2)  # fmt: skip
     lines = [f"{path}: {about.net}, {path.stat().st_size / 1e6:.1f} MB"]
     lines.append(f"  {', '.join(about.inputs)} ({form.inputs}) -> {', '.join(form.output_names(about))}")

@@ -39,9 +39,9 @@ def main() -> int:
     path = place(args, ".pt2")
     with files.atomic(path) as file:
         made, about, form = prepared(args)
-        program = export.exported(made.net, about, form)
-        checked = export.check(made.net, about, form, export.torch_program(program)) if args.check else []
-        extra = {card.FILE: card.dumps(about), export.FILE: json.dumps(form.said(about))}
+        program = export.export_program(made.net, about, form)
+        checked = export.check_export(made.net, about, form, export.program_runner(program)) if args.check else []
+        extra = {card.CARD_FILE: card.format_card(about), export.FORMAT_FILE: json.dumps(form.describe(about))}
         torch.export.save(program, file, extra_files=extra)
     say(*said(path, about, form, checked, as_json=args.json).split("\n"))
     return judged(checked)

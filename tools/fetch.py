@@ -19,7 +19,7 @@ from common import ROOT, Bars, fail, run, say, say_json
 
 from reproduction.caffe.errors import ReproductionError
 from reproduction.fcn.fetch import download, local_files
-from reproduction.fcn.fetch.local_files import Roots
+from reproduction.fcn.fetch.local_files import FileRoots
 from reproduction.fcn.fetch.manifest import HASHES, Entry, Manifest
 
 
@@ -28,21 +28,21 @@ def main() -> int:
     parser = _parser()
     args = parser.parse_args()
     root = args.root or ROOT
-    roots = Roots(args.weights or root / "weights", args.data or root / "data")
-    manifest = local_files.manifest(args.manifest)
+    roots = FileRoots(args.weights or root / "weights", args.data or root / "data")
+    manifest = local_files.load_manifest(args.manifest)
     chosen = [manifest[name] for name in dict.fromkeys(args.names)]
     for name in args.set:
         chosen += [entry for entry in manifest.select(name) if entry not in chosen]
     if args.list or args.offline_list:
         listed = chosen or list(manifest.entries.values())
         if args.offline_list:
-            listed = local_files.missing(listed, roots)
+            listed = local_files.find_missing(listed, roots)
         if args.json:
             say_json([_known(entry, roots) for entry in listed])
         elif args.list:
             _print_list(listed, manifest, roots)
         else:
-            say(*(local_files.by_hand(listed, roots) if listed else ["Nothing is missing."]))
+            say(*(local_files.format_offline_list(listed, roots) if listed else ["Nothing is missing."]))
         return 0
     if not chosen:
         parser.error("name what to fetch, or a --set; --list prints them")
@@ -67,19 +67,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _fetch_all(chosen: list[Entry], roots: Roots, args: argparse.Namespace) -> int:
+def _fetch_all(chosen: list[Entry], roots: FileRoots, args: argparse.Namespace) -> int:
     results = []
     failed = []
     for entry in chosen:
         try:
             with Bars() as bars:
-                got = download.provide(
+                got = download.fetch_entry(
                     entry, roots, mirror=args.mirror, progress=bars, keep_archive=not args.delete_archives
                 )
         except ReproductionError as error:
             fail(error)
             failed.append(entry)
-            results.append({"name": entry.name, "path": str(roots.place(entry)), "how": "failed", "checked": ""})
+            results.append({"name": entry.name, "path": str(roots.used_path(entry)), "how": "failed", "checked": ""})
             continue
         results.append({"name": entry.name, "path": str(got.path), "how": got.how, "checked": got.checked})
         if not args.json:
@@ -88,18 +88,18 @@ def _fetch_all(chosen: list[Entry], roots: Roots, args: argparse.Namespace) -> i
         say_json(results)
     elif failed:
         say("", f"{len(failed)} of {len(chosen)} are missing. To put them there by hand:", "")
-        say(*local_files.by_hand(failed, roots))
+        say(*local_files.format_offline_list(failed, roots))
     return 1 if failed else 0
 
 
-def _known(entry: Entry, roots: Roots) -> dict[str, object]:
+def _known(entry: Entry, roots: FileRoots) -> dict[str, object]:
     """Return the known properties of a file for JSON; None for unknown ones."""
     return {
         "name": entry.name,
         "kind": str(entry.kind),
         "url": entry.url,
-        "path": str(roots.file(entry)),
-        "there": local_files.present(entry, roots),
+        "path": str(roots.file_path(entry)),
+        "there": local_files.is_present(entry, roots),
         "size_bytes": entry.size_bytes,
         "payload_bytes": entry.payload_bytes,
         **{name: entry.hashes.get(name) for name in HASHES},
@@ -107,10 +107,10 @@ def _known(entry: Entry, roots: Roots) -> dict[str, object]:
     }
 
 
-def _print_list(entries: list[Entry], manifest: Manifest, roots: Roots) -> None:
+def _print_list(entries: list[Entry], manifest: Manifest, roots: FileRoots) -> None:
     table = [["name", "kind", "size", "there", "hash", "licence"]]
     for entry in entries:
-        there = "yes" if local_files.present(entry, roots) else "no"
+        there = "yes" if local_files.is_present(entry, roots) else "no"
         known = ", ".join(entry.hashes) or "recorded on first download"
         table.append([entry.name, str(entry.kind), _size(entry), there, known, entry.licence])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]

@@ -45,7 +45,7 @@ from reproduction.caffe.formats import files, image_files
 from reproduction.caffe.typing import Array
 from reproduction.fcn.images import decode, palette
 from reproduction.fcn.segment.card import Card
-from reproduction.fcn.segment.segmenter import Segmentation, Segmenter, describe
+from reproduction.fcn.segment.segmenter import Segmentation, Segmenter, find_card
 
 COMPANIONS = {"depth": "depth pictures (16-bit millimetres)", "hha": "HHA pictures (disparity, height, angle)"}
 
@@ -53,13 +53,13 @@ COMPANIONS = {"depth": "depth pictures (16-bit millimetres)", "hha": "HHA pictur
 def main() -> int:
     """Segment every image; return 1 if one of them failed, else 0."""
     args = _parser().parse_args()
-    about = describe(args.net)
+    about = find_card(args.net)
     jobs = list(dict.fromkeys(collect(args.images, args.output)))
     check(jobs, about, args)
     if about.knows:
         note(f"note: {about.net} knows {about.knows}; what it finds elsewhere means nothing.")
     segmenter = Segmenter.load(args.net, args.weights, folder=WEIGHTS, device=args.device)
-    segmenter.runs = compiled(segmenter.net, precision(args))
+    segmenter.scorer = compiled(segmenter.net, precision(args))
     done: list[dict[str, Any]] = []
     failed = 0
     with Bars() as bars:
@@ -184,7 +184,7 @@ def segment(segmenter: Segmenter, job: Job, args: argparse.Namespace) -> dict[st
     """Segment one image and write its results; return what is printed about it."""
     start = time.monotonic()
     rgb = decode.read_rgb(job.picture)
-    more = {kind: companion(getattr(args, kind), job) for kind in segmenter.takes if kind != "color"}
+    more = {kind: companion(getattr(args, kind), job) for kind in segmenter.input_kinds if kind != "color"}
     found = segmenter.segment(rgb, scores=args.scores, **more)
     job.to("").parent.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {"image": str(job.picture), "size": list(rgb.shape[:2]), "labels": {}}

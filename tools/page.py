@@ -21,7 +21,7 @@ from reproduction.fcn.nets import published_nets, registry
 from reproduction.fcn.reproduce import pipeline
 from reproduction.report import page, record, training, training_history
 from reproduction.report.gallery import Gallery
-from reproduction.report.record import Report
+from reproduction.report.record import ScoreReport
 
 
 def main() -> None:
@@ -35,14 +35,14 @@ def main() -> None:
     if not args.folder.is_dir():
         raise DataError("there is no such folder", path=args.folder)
     if (args.folder / "scores.json").is_file():
-        report = record.load(args.folder / "scores.json")
-        page.dump(report, path, galleries(report, args.folder, args.data))
+        report = record.load_report(args.folder / "scores.json")
+        page.write_page(report, path, galleries(report, args.folder, args.data))
     else:
         training.dump(training_history.find(args.folder), path)
     say(path)
 
 
-def galleries(report: Report, folder: Path, data: Path) -> dict[str, Gallery]:
+def galleries(report: ScoreReport, folder: Path, data: Path) -> dict[str, Gallery]:
     """Return the galleries of a report's nets by the net's name; print a note for each net without one.
 
     Raises:
@@ -62,10 +62,10 @@ def galleries(report: Report, folder: Path, data: Path) -> dict[str, Gallery]:
         try:
             if not net.predictions or not maps.is_dir():
                 raise DataError("its label maps are not here", path=maps)
-            dataset = pipeline.dataset(registry.net(net.net), data)
+            dataset = pipeline.open_dataset(registry.net(net.net), data)
             if any(list(found.class_iu) != list(dataset.label_classes.get(found.label, ())) for found in net.measured):
                 raise DataError("it has other classes than these scores", path=dataset.tree)
-            if report.split and pipeline.split_sha1(dataset.ids) != report.split.sha1:
+            if report.split and pipeline.compute_split_sha1(dataset.ids) != report.split.sha1:
                 raise DataError(f"{dataset.split} is not the split that was scored", path=dataset.tree)
             found[net.net] = Gallery(dataset, maps)
         except DataError as error:

@@ -26,7 +26,7 @@ from reproduction.caffe.errors import ReproductionError
 from reproduction.fcn.nets import published_nets
 from reproduction.fcn.reproduce import paper
 from reproduction.report import record
-from reproduction.report.reference import METRICS, TITLES, closest
+from reproduction.report.reference import METRICS, TITLES, choose_reference
 
 README = ROOT / "README.md"
 DIFFERENCES = ROOT / "docs" / "differences.md"
@@ -93,8 +93,8 @@ def render(page: Path, text: str) -> str:
 
 def mini() -> str:
     """Return a table of the scores in weights/mini/scores.json, and of the gain of each stage."""
-    report = record.load(MINI)
-    gained = {rise.net: f"{rise.points:+.2f}" for rise in report.rises()}
+    report = record.load_report(MINI)
+    gained = {rise.net: f"{rise.points:+.2f}" for rise in report.stage_gains()}
     lines = [
         f"| net | {' | '.join(TITLES[metric] for metric in METRICS)} | gain in mean IU |",
         "| --- |" + " --: |" * 5,
@@ -230,21 +230,25 @@ def numbers() -> str:
     for name, net in published_nets.NETS.items():
         if net.dataset not in SETS:
             continue
-        rows = {"paper": paper.published(name), "readme": paper.readme(name), "rescored": paper.rescored(name)}
-        held = closest(record.references(name, net.heads[0].label))
+        rows = {
+            "paper": paper.find_paper_row(name),
+            "readme": paper.find_readme_row(name),
+            "rescored": paper.find_rescored_row(name),
+        }
+        held = choose_reference(record.find_references(name, net.heads[0].label))
         cells = {column: _mean_iu(row) for column, row in rows.items()}
         if held:
             cells[held.column] += f" ± {held.tolerance_points:.1f}"
         else:
             cells["paper"] = "not checked"
-        other = OTHER_WEIGHTS if rows["paper"] and "of other weights" in paper.caveat(rows["paper"]) else ""
+        other = OTHER_WEIGHTS if rows["paper"] and "of other weights" in paper.find_caveat(rows["paper"]) else ""
         own = "" if net.caffemodel else f" MODEL=FILE` {OWN_WEIGHTS}"
         command = f"`make reproduce-{net.dataset} NETS={name}{own or '`'}"
         lines.append(f"| {name}{other} | {' | '.join(cells.values())} | {command} |")
     return "\n".join(lines) + "\n\n" + NUMBERS
 
 
-def _mean_iu(row: paper.Row | None) -> str:
+def _mean_iu(row: paper.PublishedRow | None) -> str:
     figure = row.figures.get("mean_iu") if row else None
     if figure is None:
         return ""

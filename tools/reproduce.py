@@ -64,12 +64,12 @@ from reproduction.fcn.fetch import local_files
 from reproduction.fcn.nets import registry
 from reproduction.fcn.nets.published_nets import Published
 from reproduction.fcn.reproduce import pipeline, sources
-from reproduction.fcn.reproduce.pipeline import Plan, Watch
+from reproduction.fcn.reproduce.pipeline import ScoringCallbacks, ScoringPlan
 from reproduction.fcn.train import log_file, recipes
 from reproduction.report import gallery, markdown, page, record
 from reproduction.report.gallery import Gallery
-from reproduction.report.record import Measured, NetResult, Report, Split
-from reproduction.report.reference import Reference, points
+from reproduction.report.record import LabelScores, NetResult, ScoredSplit, ScoreReport
+from reproduction.report.reference import Reference, format_points
 
 LOGGED = 10  # of a training's log, every LOGGED-th iteration is recorded with its weights
 
@@ -91,28 +91,31 @@ def main() -> int:
 def reproduced(args: argparse.Namespace) -> int:
     """Score the nets, print and write the results; the caller has locked the report folder."""
     start = time.monotonic()
-    rows = pipeline.chosen(args.set, args.nets)
+    rows = pipeline.select_nets(args.set, args.nets)
     device = devices.use(args.device)
     source = weights_from(args)
     folder = args.report / args.set
-    plan = Plan(
+    plan = ScoringPlan(
         source,
-        local_files.Roots(args.weights, args.data),
+        local_files.FileRoots(args.weights, args.data),
         folder / "predictions",
         args.device,
         args.limit,
         partial(compiled, precision=precision(args)),
     )
     kept = args.weights / args.set / "scores.json"
-    recorded = record.load(kept) if kept.is_file() and not args.record else None
+    recorded = record.load_report(kept) if kept.is_file() and not args.record else None
     with Screen(sys.stderr if args.json else sys.stdout) as screen:
         results, galleries, split = score_all(
-            plan, rows, screen, partial(record.references, earlier=recorded, trained=bool(args.trained or args.model))
+            plan,
+            rows,
+            screen,
+            partial(record.find_references, earlier=recorded, trained=bool(args.trained or args.model)),
         )
     if recorded and split and recorded.split != split:
         got, want = (f"{each.count} of sha1 {each.sha1}" if each else "none" for each in (recorded.split, split))
         raise DataError("these scores were recorded on other images", path=kept, got=got, want=want)
-    report = Report(
+    report = ScoreReport(
         set=args.set,
         measured=datetime.now(UTC).isoformat(timespec="seconds"),
         split=split,
@@ -129,7 +132,7 @@ def reproduced(args: argparse.Namespace) -> int:
         if not args.json:
             show(report, folder)
     if args.json:
-        say(*record.dumps(report).rstrip("\n").split("\n"))
+        say(*record.format_report(report).rstrip("\n").split("\n"))
     code = judge(report, screen.errors, recording=args.record)
     if args.record and not code:
         keep(report, rows, args.trained, kept)
@@ -158,23 +161,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def weights_from(args: argparse.Namespace) -> sources.Supply:
+def weights_from(args: argparse.Namespace) -> sources.Source:
     """Return the source of data and weights: published, drawn, or the user's own weights.
 
     Raises:
         WeightsError: If the file of ``--model`` does not exist.
     """
-    source = sources.of(args.set, local_files.manifest(args.manifest), args.mirror)
+    source = sources.find_source(args.set, local_files.load_manifest(args.manifest), args.mirror)
     if args.model:
         if not args.model.is_file():  # checked before anything is downloaded
             raise WeightsError("no such file of weights", path=args.model)
-        return sources.Given(source, args.model)
-    return sources.Trained(source, args.trained) if args.trained else source
+        return sources.CustomWeights(source, args.model)
+    return sources.TrainedWeights(source, args.trained) if args.trained else source
 
 
 def score_all(
-    plan: Plan, rows: Sequence[Published], screen: Screen, references: Callable[[str, str], Sequence[Reference]]
-) -> tuple[list[NetResult], dict[str, Gallery], Split | None]:
+    plan: ScoringPlan, rows: Sequence[Published], screen: Screen, references: Callable[[str, str], Sequence[Reference]]
+) -> tuple[list[NetResult], dict[str, Gallery], ScoredSplit | None]:
     """Score the nets in turn; an error of one net does not stop the others.
 
     Args:
@@ -191,23 +194,23 @@ def score_all(
     """
     results, galleries, split = [], {}, None
     for row in rows:
-        if row.caffemodel is None and isinstance(plan.supply, sources.Fetched):
+        if row.caffemodel is None and isinstance(plan.supply, sources.DownloadedSource):
             results.append(
                 NetResult(
                     row.name, note="its weights were not published, name your own with --model (make: MODEL=FILE)"
                 )
             )
             continue
-        watch = Watch(screen, partial(screen, unit="picture"), screen.note, screen.images(row.name))
-        dataset = pipeline.data(plan, row, watch)
-        split = Split(dataset.split, len(dataset), pipeline.split_sha1(dataset.ids))
+        watch = ScoringCallbacks(screen, partial(screen, unit="picture"), screen.note, screen.images(row.name))
+        dataset = pipeline.fetch_dataset(plan, row, watch)
+        split = ScoredSplit(dataset.split, len(dataset), pipeline.compute_split_sha1(dataset.ids))
         try:
-            result = pipeline.score(plan, row, dataset, watch)
+            result = pipeline.score_net(plan, row, dataset, watch)
             galleries[row.name] = Gallery(dataset, result.predictions)
             measured = [
                 gallery.measure(
                     galleries[row.name],
-                    Measured.of(top, scores, dataset.label_classes[top], references(row.name, top)),
+                    LabelScores.from_scores(top, scores, dataset.label_classes[top], references(row.name, top)),
                     plan.limit,
                     screen.images(f"{row.name}, image by image"),
                 )
@@ -252,25 +255,25 @@ class Screen(Bars):
         return lambda done, total, _=0.0: move(done, total)
 
 
-def write(report: Report, folder: Path, galleries: Mapping[str, Gallery]) -> None:
+def write(report: ScoreReport, folder: Path, galleries: Mapping[str, Gallery]) -> None:
     """Write a report as JSON, Markdown and a page.
 
     Raises:
         ReproductionError: If a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    record.dump(report, folder / "scores.json")
-    markdown.dump(report, folder / "scores.md")
-    page.dump(report, folder / "index.html", galleries)
+    record.write_report(report, folder / "scores.json")
+    markdown.write_markdown(report, folder / "scores.md")
+    page.write_page(report, folder / "index.html", galleries)
 
 
-def show(report: Report, folder: Path) -> None:
+def show(report: ScoreReport, folder: Path) -> None:
     """Print a report and the paths of its files."""
-    say("", *markdown.table(report).split("\n"), "", *markdown.verdicts(report))
+    say("", *markdown.format_scores(report).split("\n"), "", *markdown.format_verdicts(report))
     say("", ", ".join(str(folder / name) for name in ("index.html", "scores.md", "scores.json")))
 
 
-def judge(report: Report, errors: int, *, recording: bool = False) -> int:
+def judge(report: ScoreReport, errors: int, *, recording: bool = False) -> int:
     """Print what is wrong and what was not checked; return the exit code.
 
     Args:
@@ -281,11 +284,11 @@ def judge(report: Report, errors: int, *, recording: bool = False) -> int:
     if errors:
         fail(f"{errors} of {len(report.nets)} nets could not be scored.")
     off: dict[float, list[str]] = {}
-    for net, measured, *_ in report.off():
-        off.setdefault(measured.held_against.tolerance_points, []).append(net)
+    for net, measured, *_ in report.mismatches():
+        off.setdefault(measured.compared_with.tolerance_points, []).append(net)
     for within, names in off.items():
-        fail(f"off by more than {points(within)}: {', '.join(dict.fromkeys(names))}.")
-    flat = [rise for rise in report.rises() if not rise.is_enough]
+        fail(f"off by more than {format_points(within)}: {', '.join(dict.fromkeys(names))}.")
+    flat = [rise for rise in report.stage_gains() if not rise.is_enough]
     for rise in flat:
         said = f"{rise.points:+.2f} points, and at least {rise.least:+g} is wanted"
         fail(f"mean IU from {rise.parent} to {rise.net}: {said}.")
@@ -297,7 +300,7 @@ def judge(report: Report, errors: int, *, recording: bool = False) -> int:
     return NOT_CHECKED if unchecked else 0
 
 
-def keep(report: Report, rows: Sequence[Published], trained: Path | None, path: Path) -> None:
+def keep(report: ScoreReport, rows: Sequence[Published], trained: Path | None, path: Path) -> None:
     """Record the scores that later runs are compared with, and copy the trainings' weights and logs.
 
     Raises:
@@ -318,7 +321,7 @@ def keep(report: Report, rows: Sequence[Published], trained: Path | None, path: 
         replace(net, predictions="", measured=[replace(scores, references=()) for scores in net.measured])
         for net in report.nets
     ]
-    record.dump(replace(report, nets=results), path)
+    record.write_report(replace(report, nets=results), path)
 
 
 if __name__ == "__main__":

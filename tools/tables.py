@@ -38,7 +38,7 @@ from reproduction.fcn.scoring.evaluate import evaluate
 from reproduction.fcn.segment import segmenter
 from reproduction.fcn.train import ablations, recipes, training
 from reproduction.report import record, tables
-from reproduction.report.record import Measured, Report
+from reproduction.report.record import LabelScores, ScoreReport
 from reproduction.report.tables import Table
 
 NAMES = ("shape", "time", "bound", "skip")
@@ -135,7 +135,7 @@ def data(rows: list[Published], root: Path, bars: Bars) -> Dataset:
         root.mkdir(parents=True, exist_ok=True)
         sources.DRAWN[name](root, bars("drawing", unit="picture"))
     try:
-        dataset = pipeline.dataset(rows[0], root)
+        dataset = pipeline.open_dataset(rows[0], root)
     except DataError as error:
         raise DataError(error.problem, path=error.place, remedy=f"{error.remedy} {without}".strip()) from None
     if lost := dataset.missing():
@@ -172,15 +172,15 @@ def has_skips(set_name: str) -> bool:
     return f"{set_name}-fcn32s" in recipes.NAMES
 
 
-def scored(args: argparse.Namespace) -> Report | None:
+def scored(args: argparse.Namespace) -> ScoreReport | None:
     """Return the scores of a set's nets from the last reproduction, else the recorded ones; None if there are none."""
     for path in (args.report / args.set / "scores.json", WEIGHTS / args.set / "scores.json"):
         if path.is_file():
-            return record.load(path)
+            return record.load_report(path)
     return None
 
 
-def fixed(args: argparse.Namespace, dataset: Dataset, bars: Bars) -> Measured | None:
+def fixed(args: argparse.Namespace, dataset: Dataset, bars: Bars) -> LabelScores | None:
     """Score the net whose last layer alone learned; ``--fixed`` trains it first.
 
     Returns:
@@ -202,12 +202,12 @@ def fixed(args: argparse.Namespace, dataset: Dataset, bars: Bars) -> Measured | 
     if not result.is_file():
         return None
     row = registry.net(name)
-    net = segmenter.load(stage.name, published_nets.deploy(row), result, device=args.device)
+    net = segmenter.load_net_with_weights(stage.name, published_nets.deploy(row), result, device=args.device)
     progress = bars(f"{stage.name}, scored", unit="image")
     (scores,) = evaluate(
         net, dataset, device=args.device, limit=args.limit, progress=lambda done, total, _: progress(done, total)
     ).values()
-    return Measured.of("label", scores, dataset.classes)
+    return LabelScores.from_scores("label", scores, dataset.classes)
 
 
 def weights_of(name: str) -> Path:
@@ -216,7 +216,7 @@ def weights_of(name: str) -> Path:
     Raises:
         ReproductionError: If the file does not exist.
     """
-    published = local_files.manifest().entries.get(name)
+    published = local_files.load_manifest().entries.get(name)
     path = WEIGHTS / (published.path if published else f"{name.partition('-')[0]}/{name}.caffemodel")
     if not path.is_file():
         raise ReproductionError(

@@ -47,7 +47,7 @@ from reproduction.caffe.training.parallel import joined
 from reproduction.caffe.training.signals import Signals
 from reproduction.caffe.typing import Progress
 from reproduction.fcn.fetch import local_files
-from reproduction.fcn.fetch.local_files import Roots
+from reproduction.fcn.fetch.local_files import FileRoots
 from reproduction.fcn.nets import registry
 from reproduction.fcn.reproduce import sources
 from reproduction.fcn.train import custom_nets, recipes, training
@@ -257,7 +257,7 @@ def known(name: str, out: Path) -> Path:
     Raises:
         WeightsError: If they are missing.
     """
-    entry = local_files.manifest().entries.get(name)
+    entry = local_files.load_manifest().entries.get(name)
     places = [
         recipes.result(name, out),
         WEIGHTS / "mini" / f"{name}.caffemodel",
@@ -281,8 +281,8 @@ def draw(chain: Sequence[Stage], root: Path, screen: Screen) -> None:
         ReproductionError: If they cannot be written.
     """
     for name in dict.fromkeys(stage.dataset for stage in chain if stage.dataset in sources.DRAWN):
-        watch = sources.Watch(pictures=screen.count, note=screen.say)
-        for _ in sources.Drawn(sources.DRAWN[name]).data(Roots(WEIGHTS, root), watch):
+        watch = sources.Callbacks(pictures=screen.count, note=screen.say)
+        for _ in sources.DrawnSource(sources.DRAWN[name]).data(FileRoots(WEIGHTS, root), watch):
             pass
 
 

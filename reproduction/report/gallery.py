@@ -20,7 +20,7 @@ from reproduction.fcn.datasets.custom.color_labels import VOID_NAME
 from reproduction.fcn.datasets.custom.folder import Folder
 from reproduction.fcn.images import decode, palette
 from reproduction.fcn.scoring import score
-from reproduction.report.record import ImageScore, Measured
+from reproduction.report.record import ImageScore, LabelScores
 
 SEED = 2015  # of the random sample
 EACH = 3  # images of each kind: best, worst, sample
@@ -85,8 +85,8 @@ class Gallery:
 
 
 def measure(
-    gallery: Gallery, measured: Measured, limit: int | None = None, progress: Progress | None = None
-) -> Measured:
+    gallery: Gallery, measured: LabelScores, limit: int | None = None, progress: Progress | None = None
+) -> LabelScores:
     """Return a net's scores with the score of each image and the number of void pixels.
 
     Images without a pixel that counts have no score and are left out.

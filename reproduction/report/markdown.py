@@ -10,101 +10,101 @@ from typing import Any
 from reproduction.caffe.errors import StrPath, printable
 from reproduction.caffe.formats import files
 from reproduction.fcn.nets import published_nets
-from reproduction.report.record import Measured, NetResult, Report
-from reproduction.report.reference import COLUMNS, METRICS, PUBLISHED_RULE, TITLES, points
+from reproduction.report.record import LabelScores, NetResult, ScoreReport
+from reproduction.report.reference import COLUMNS, METRICS, PUBLISHED_RULE, TITLES, format_points
 
 UNVERIFIED = "\\*"
 _DECIMALS = 4  # of measured scores: as many as the most precise source has
 
 
-def page(report: Report) -> str:
+def format_markdown(report: ScoreReport) -> str:
     """Format a report as a Markdown page.
 
     Published scores are percent with the decimals of their source, followed in parentheses by the difference measured
     minus published, in points.
     """
-    report = _escaped(report)
-    sources = "\n".join(f"- {line}" for line in _sources(report))
+    report = _escape_strings(report)
+    sources = "\n".join(f"- {line}" for line in _format_sources(report))
     parts = [
         f"# {report.set}: its nets, measured here",
-        _about(report),
-        table(report),
-        *_marks(report),
-        "\n".join(f"- {line}" for line in verdicts(report)),
+        _format_conditions(report),
+        format_scores(report),
+        *_format_footnotes(report),
+        "\n".join(f"- {line}" for line in format_verdicts(report)),
         f"## Sources\n\n{sources}" if sources else "",
-        *_classes(report),
+        *_format_class_tables(report),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def dump(report: Report, path: StrPath) -> None:
+def write_markdown(report: ScoreReport, path: StrPath) -> None:
     """Write the page to a file atomically.
 
     Raises:
         ReproductionError: If the file cannot be written.
     """
-    text = page(report)
+    text = format_markdown(report)
     with files.atomic(path) as file:
         file.write(text.encode())
 
 
-def table(report: Report) -> str:
+def format_scores(report: ScoreReport) -> str:
     """Format the metrics of every net as a table: one column for each source, and the measured score."""
     rows = []
-    columns = columns_of(report)
+    columns = list_columns(report)
     for net in report.nets:
         if net.note:
             rows.append([net.net, "not measured", *[""] * (len(columns) + 1)])
         for measured in net.measured:
             for metric in METRICS:
-                cells = [_cell(report, measured, column, metric) for column in columns]
-                rows.append([net.title(measured), TITLES[metric], *cells, _percent(getattr(measured, metric))])
+                cells = [_format_cell(report, measured, column, metric) for column in columns]
+                rows.append([net.title(measured), TITLES[metric], *cells, _format_percent(getattr(measured, metric))])
     titles = [COLUMNS[column] for column in columns]
-    return grid(["net", "metric", *titles, "measured here"], rows, text_columns=2)
+    return format_table(["net", "metric", *titles, "measured here"], rows, text_columns=2)
 
 
-def columns_of(report: Report) -> list[str]:
+def list_columns(report: ScoreReport) -> list[str]:
     """Return the sources that have a score of a net of the report, in the order of ``reference.COLUMNS``."""
     said = {row.column for net in report.nets for measured in net.measured for row in measured.references}
     return [column for column in COLUMNS if column in said]
 
 
-def verdicts(report: Report) -> Iterator[str]:
+def format_verdicts(report: ScoreReport) -> Iterator[str]:
     """Yield sentences on each net: the reference of its scores, whether they match, and the gain over its parent."""
     why = dict(report.unchecked())
     for net in report.nets:
         for measured in net.measured:
             name = net.title(measured)
-            yield f"{name}: not checked; {why[name]}." if name in why else _compared(name, measured)
+            yield f"{name}: not checked; {why[name]}." if name in why else _format_comparison(name, measured)
             if measured.has_absent:
-                yield f"{name}: {_both_rules(report, measured)}."
+                yield f"{name}: {_format_both_rules(report, measured)}."
         if not net.measured:
             yield f"{net.net}: not checked; {net.note}."
-    for rise in report.rises():
+    for rise in report.stage_gains():
         wanted = "" if rise.least is None else f"; at least {rise.least:+g} is wanted"
         said = f"{rise.net}: mean IU changes by {rise.points:+.2f} points from {rise.parent}{wanted}."
         yield said if rise.is_enough else f"**{said}**"
 
 
-def _compared(name: str, measured: Measured) -> str:
-    """Format the comparison of scores with ``measured.held_against`` as a sentence."""
-    reference = measured.held_against
+def _format_comparison(name: str, measured: LabelScores) -> str:
+    """Format the comparison of scores with ``measured.compared_with`` as a sentence."""
+    reference = measured.compared_with
     assert reference is not None
     assert reference.tolerance_points is not None
-    within, source = points(reference.tolerance_points), COLUMNS[reference.column]
+    within, source = format_points(reference.tolerance_points), COLUMNS[reference.column]
     remark = f" ({reference.remark})" if reference.remark else ""
     off = ", ".join(
         f"{TITLES[metric]} by {delta:+.2f}" if delta == delta else f"{TITLES[metric]} was not measured"
-        for metric, delta in measured.off()
+        for metric, delta in measured.mismatches()
     )
     if off:
         return f"{name}: **off** from {source}{remark}, more than {within}: {off}."
     return f"{name}: within {within} of {source}{remark}."
 
 
-def _both_rules(report: Report, measured: Measured) -> str:
+def _format_both_rules(report: ScoreReport, measured: LabelScores) -> str:
     """Format the mean IU by both rules for absent classes, with the difference of each from the reference in points."""
-    reference = None if report.limit is not None else measured.held_against
+    reference = None if report.limit is not None else measured.compared_with
     parts = []
     for metric, rule in (
         ("mean_iu", "with absent classes left out"),
@@ -112,15 +112,17 @@ def _both_rules(report: Report, measured: Measured) -> str:
     ):
         delta = measured.delta(reference, metric) if reference else None
         above = "" if delta is None else f" ({delta:+.2f})"
-        parts.append(f"{_percent(getattr(measured, metric))}{above} {rule}")
+        parts.append(f"{_format_percent(getattr(measured, metric))}{above} {rule}")
     return f"mean IU is {' and '.join(parts)}"
 
 
-def _about(report: Report) -> str:
+def _format_conditions(report: ScoreReport) -> str:
     lines = []
     if report.split:
         scored = (
-            f"the first {report.limit} of {_count(report)}" if report.limit is not None else f"all {_count(report)}"
+            f"the first {report.limit} of {_count_images(report)}"
+            if report.limit is not None
+            else f"all {_count_images(report)}"
         )
         lines.append(f"Split {report.split.name}, {scored} images (sha1 of the list {report.split.sha1}).")
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
@@ -131,11 +133,11 @@ def _about(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _count(report: Report) -> int:
+def _count_images(report: ScoreReport) -> int:
     return report.split.count if report.split else 0
 
 
-def _cell(report: Report, measured: Measured, column: str, metric: str) -> str:
+def _format_cell(report: ScoreReport, measured: LabelScores, column: str, metric: str) -> str:
     reference = next((row for row in measured.references if row.column == column), None)
     if reference is None or metric not in reference.values:
         return ""
@@ -144,20 +146,20 @@ def _cell(report: Report, measured: Measured, column: str, metric: str) -> str:
     delta = measured.delta(reference, metric)
     if delta is None or report.limit is not None:
         return text
-    return f"{text} ({_signed(delta, reference.decimals)})"
+    return f"{text} ({_format_signed(delta, reference.decimals)})"
 
 
-def _signed(delta: float, decimals: int) -> str:
+def _format_signed(delta: float, decimals: int) -> str:
     rounded = round(delta, decimals)
     return f"{rounded:+.{decimals}f}" if rounded else f"{0:.{decimals}f}"
 
 
-def _marks(report: Report) -> list[str]:
+def _format_footnotes(report: ScoreReport) -> list[str]:
     marked = any(row.unverified for net in report.nets for measured in net.measured for row in measured.references)
     return [f"{UNVERIFIED} not checked: the text of its paper was not at hand."] if marked else []
 
 
-def _sources(report: Report) -> Iterator[str]:
+def _format_sources(report: ScoreReport) -> Iterator[str]:
     for column, title in COLUMNS.items():
         for net in report.nets:
             for measured in net.measured:
@@ -166,50 +168,50 @@ def _sources(report: Report) -> Iterator[str]:
                         yield f"{title}, {net.title(measured)}: {reference.source}."
 
 
-def _classes(report: Report) -> list[str]:
+def _format_class_tables(report: ScoreReport) -> list[str]:
     """Return headings and IU tables, one for each label top, with a row for each class and a column for each net."""
-    by_label: dict[str, list[tuple[NetResult, Measured]]] = {}
+    by_label: dict[str, list[tuple[NetResult, LabelScores]]] = {}
     for net in report.nets:
         for measured in net.measured:
             by_label.setdefault(measured.label, []).append((net, measured))
     parts = []
     for label, found in by_label.items():
         rows = [
-            [name, *(_percent(measured.class_iu.get(name), 2) for _, measured in found)]
+            [name, *(_format_percent(measured.class_iu.get(name), 2) for _, measured in found)]
             for name in found[0][1].class_iu
         ]
         parts.append("## IU of each class" + (f", {label}" if len(by_label) > 1 else ""))
-        parts.append(grid(["class", *(net.net for net, _ in found)], rows, text_columns=1))
+        parts.append(format_table(["class", *(net.net for net, _ in found)], rows, text_columns=1))
     return parts
 
 
-def _percent(value: float | None, decimals: int = _DECIMALS) -> str:
+def _format_percent(value: float | None, decimals: int = _DECIMALS) -> str:
     return "-" if value is None else f"{100 * value:.{decimals}f}"
 
 
 # The special characters of Markdown and HTML. An underscore inside a word is literal in Markdown.
-_SPECIAL = re.compile(r"[\\`*\[\]<>|~$&]|(?<![^\W_])_|_(?![^\W_])")
+_MARKDOWN_SPECIAL = re.compile(r"[\\`*\[\]<>|~$&]|(?<![^\W_])_|_(?![^\W_])")
 _ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
 
 def escape(text: str) -> str:
     """Escape untrusted text so that Markdown displays it literally, on one line."""
-    return _SPECIAL.sub(lambda found: _ENTITIES.get(found[0], f"\\{found[0]}"), printable(text))
+    return _MARKDOWN_SPECIAL.sub(lambda found: _ENTITIES.get(found[0], f"\\{found[0]}"), printable(text))
 
 
-def _escaped(value: Any) -> Any:
+def _escape_strings(value: Any) -> Any:
     """Return a copy of a report with every string escaped, recursively."""
     if isinstance(value, str):
         return escape(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        made = {field.name: _escaped(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        made = {field.name: _escape_strings(getattr(value, field.name)) for field in dataclasses.fields(value)}
         return dataclasses.replace(value, **made)
     if isinstance(value, dict):
-        return {_escaped(name): _escaped(inner) for name, inner in value.items()}
-    return [_escaped(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+        return {_escape_strings(name): _escape_strings(inner) for name, inner in value.items()}
+    return [_escape_strings(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
-def grid(head: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: int) -> str:
+def format_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: int) -> str:
     """Format a Markdown table with padded cells; columns after the first ``text_columns`` are right-aligned."""
     cells = [[printable(text) for text in row] for row in (head, *rows)]
     widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(head))]

@@ -19,16 +19,16 @@ from reproduction.fcn.images import palette
 from reproduction.fcn.nets import published_nets
 from reproduction.report import gallery, markdown, reference
 from reproduction.report.gallery import Gallery, Media, Shown
-from reproduction.report.record import Measured, NetResult, Report
+from reproduction.report.record import LabelScores, NetResult, ScoreReport
 from reproduction.report.reference import COLUMNS, METRICS, TITLES, Reference
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-DENSE = 24  # with more classes, the cells of the confusion matrix have no room for numbers
-CONFUSIONS = 12  # number of confusions to list, those with the largest share
+MAX_NUMBERED_CLASSES = 24  # with more classes, the cells of the confusion matrix have no room for numbers
+MISTAKES_SHOWN = 12  # number of confusions to list, those with the largest share
 
-SETS = {
+TITLES_OF_SETS = {
     "voc": "PASCAL VOC",
     "nyud": "NYUDv2",
     "siftflow": "SIFT Flow",
@@ -42,7 +42,7 @@ PRECISIONS = {
     "winograd": "float32, compiled, within 1e-4 of plain",
     "bf16": "bfloat16, compiled, within 3e-2 of plain",
 }
-KINDS = {
+PICTURE_KINDS = {
     "best": ("Best", "The highest mean IU over the classes of their truth."),
     "worst": ("Worst", "The lowest."),
     "sample": ("Sample", f"Drawn from the others with seed {gallery.SEED}, in the same order for every net."),
@@ -50,7 +50,7 @@ KINDS = {
 
 
 @dataclass(frozen=True)
-class Bar:
+class ClassBar:
     """The IU of one class of a net.
 
     Attributes:
@@ -69,7 +69,7 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Line:
+class ConfusionRow:
     """A row of the confusion matrix: one class of the truth.
 
     Attributes:
@@ -110,27 +110,27 @@ class Panel:
         net: the result of the net.
         measured: its scores on this label top.
         bars: the IU of each class.
-        lines: the rows of the confusion matrix.
+        rows: the rows of the confusion matrix.
         mistakes: the confusions with the largest ``share``, in descending order.
-        pictures: the images by the keys of ``KINDS``; empty if the net has no gallery.
+        pictures: the images by the keys of ``PICTURE_KINDS``; empty if the net has no gallery.
     """
 
     id: str
     name: str
     net: NetResult
-    measured: Measured
-    bars: list[Bar]
-    lines: list[Line]
+    measured: LabelScores
+    bars: list[ClassBar]
+    rows: list[ConfusionRow]
     mistakes: list[Mistake]
     pictures: dict[str, list[Shown]] = field(default_factory=dict)
 
     @property
     def furthest(self) -> tuple[str, float] | None:
         """The (metric, points) that differs most from its reference; None if all are within the tolerance."""
-        return max(self.measured.off(), key=lambda entry: abs(entry[1]), default=None)
+        return max(self.measured.mismatches(), key=lambda entry: abs(entry[1]), default=None)
 
 
-def page(report: Report, galleries: Mapping[str, Gallery] | None = None) -> str:
+def format_page(report: ScoreReport, galleries: Mapping[str, Gallery] | None = None) -> str:
     """Format a report as an HTML page.
 
     Args:
@@ -144,55 +144,55 @@ def page(report: Report, galleries: Mapping[str, Gallery] | None = None) -> str:
     galleries = galleries or {}
     # The colours depend on the data set only, so any gallery has the right ones.
     colours = next((each.colours for each in galleries.values()), palette.voc()).tolist()
-    panels = [_panel(report, net, measured, colours) for net in report.nets for measured in net.measured]
+    panels = [_make_panel(report, net, measured, colours) for net in report.nets for measured in net.measured]
     for panel in panels:
         if found := galleries.get(panel.net.net):
             top = panel.measured.label
             for kind, scores in gallery.choose(panel.measured.images).items():
                 panel.pictures[kind] = [gallery.show(found, panel.net.net, top, score, media) for score in scores]
-    sources = _sources(report)
-    return render(
+    sources = _list_references(report)
+    return render_template(
         "scores.html",
         report=report,
-        title=SETS.get(report.set, report.set),
+        title=TITLES_OF_SETS.get(report.set, report.set),
         panels=panels,
         media=media.urls,
-        columns=markdown.columns_of(report),
+        columns=markdown.list_columns(report),
         sources=sources,
         numbers={(row.column, row.source): number for number, row in enumerate(sources, 1)},
-        verdicts=list(markdown.verdicts(report)),
+        verdicts=list(markdown.format_verdicts(report)),
         knows=published_nets.DATASETS[report.set].knows if report.set in published_nets.DATASETS else "",
-        kinds=KINDS,
+        kinds=PICTURE_KINDS,
         precision=PRECISIONS.get(report.precision),
-        dense=DENSE,
-        error_colours={label: rgb(colour) for label, colour in gallery.ERROR_COLOURS.items()},
-        void_colour=rgb(colours[255]),
+        dense=MAX_NUMBERED_CLASSES,
+        error_colours={label: css_color(colour) for label, colour in gallery.ERROR_COLOURS.items()},
+        void_colour=css_color(colours[255]),
     )
 
 
-def dump(report: Report, path: StrPath, galleries: Mapping[str, Gallery] | None = None) -> None:
+def write_page(report: ScoreReport, path: StrPath, galleries: Mapping[str, Gallery] | None = None) -> None:
     """Write the page to a file atomically.
 
     Raises:
         ReproductionError: If the file cannot be written, or an image is missing or broken.
     """
-    text = page(report, galleries)
+    text = format_page(report, galleries)
     with files.atomic(path) as file:
         file.write(text.encode())
 
 
-def render(template: str, **values: Any) -> str:
+def render_template(template: str, **values: Any) -> str:
     """Render a template.
 
     Args:
         template: the file name of the template.
         values: the variables of the template.
     """
-    return environment().get_template(template).render(**values)
+    return _environment().get_template(template).render(**values)
 
 
 @cache
-def environment() -> Environment:
+def _environment() -> Environment:
     """Return the Jinja environment, with autoescape; a missing variable raises an error."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -201,7 +201,7 @@ def environment() -> Environment:
         loader=PackageLoader("reproduction.report"),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_plain,
+        finalize=_escape_control,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -209,39 +209,46 @@ def environment() -> Environment:
     for name in ("page.css", "page.js"):
         made.globals[name.replace(".", "_")] = Markup(templates.joinpath(name).read_text(encoding="utf-8"))
     made.globals.update(METRICS=METRICS, TITLES=TITLES, COLUMNS=COLUMNS)
-    made.filters.update(percent=percent, points=points, tolerance=reference.points, rgb=rgb, bold=_bold, lines=_lines)
+    made.filters.update(
+        percent=format_percent,
+        points=format_delta,
+        tolerance=reference.format_points,
+        rgb=css_color,
+        bold=_format_bold,
+        lines=_escape_lines,
+    )
     return made
 
 
-def percent(value: float | None, decimals: int = 2) -> str:
+def format_percent(value: float | None, decimals: int = 2) -> str:
     """Format a fraction as percent, without the sign; None as an en dash."""
     return "\N{EN DASH}" if value is None else f"{100 * value:.{decimals}f}"
 
 
-def points(delta: float, decimals: int = 2) -> str:
+def format_delta(delta: float, decimals: int = 2) -> str:
     """Format a difference in points with its sign, using U+2212 for minus; zero has no sign."""
     rounded = round(delta, decimals)
     return (f"{rounded:+.{decimals}f}" if rounded else f"{0:.{decimals}f}").replace("-", "\N{MINUS SIGN}")
 
 
-def rgb(colour: tuple[int, ...] | list[int]) -> str:
+def css_color(colour: tuple[int, ...] | list[int]) -> str:
     """Format R, G, B as a CSS colour, ``#rrggbb``."""
     return "#" + "".join(f"{part:02x}" for part in colour)
 
 
-def _plain(value: object) -> object:
+def _escape_control(value: object) -> object:
     """Escape control characters and line breaks in text; return markup and other types unchanged."""
     return value if hasattr(value, "__html__") or not isinstance(value, str) else printable(value)
 
 
-def _lines(text: str) -> str:
+def _escape_lines(text: str) -> str:
     """Escape text of several lines, preserving the line breaks."""
     from markupsafe import Markup, escape
 
     return Markup("\n").join(escape(printable(line)) for line in text.splitlines())
 
 
-def _bold(text: str) -> str:
+def _format_bold(text: str) -> str:
     """Convert Markdown's ``**bold**`` to HTML and escape the rest."""
     from markupsafe import Markup, escape
 
@@ -252,20 +259,22 @@ def _bold(text: str) -> str:
     return Markup().join(parts)
 
 
-def _panel(report: Report, net: NetResult, measured: Measured, colours: Sequence[list[int]]) -> Panel:
+def _make_panel(report: ScoreReport, net: NetResult, measured: LabelScores, colours: Sequence[list[int]]) -> Panel:
     several = len(net.measured) > 1
     return Panel(
         id=re.sub(r"[^\w.-]", "-", f"{net.net}-{measured.label}" if several else net.net),
         name=net.title(measured),
         net=net,
         measured=measured,
-        bars=_bars(report, net, measured, colours),
-        lines=lines(measured),
-        mistakes=_mistakes(measured),
+        bars=_make_bars(report, net, measured, colours),
+        rows=confusion_rows(measured),
+        mistakes=_find_mistakes(measured),
     )
 
 
-def _bars(report: Report, net: NetResult, measured: Measured, colours: Sequence[list[int]]) -> list[Bar]:
+def _make_bars(
+    report: ScoreReport, net: NetResult, measured: LabelScores, colours: Sequence[list[int]]
+) -> list[ClassBar]:
     names = list(measured.class_iu)
     others = [
         (other.net, found.class_iu)
@@ -275,9 +284,9 @@ def _bars(report: Report, net: NetResult, measured: Measured, colours: Sequence[
     ]
     order = sorted(names, key=lambda name: -(iu if (iu := measured.class_iu[name]) is not None else -1.0))
     return [
-        Bar(
+        ClassBar(
             name=name,
-            colour=rgb(colours[number]),
+            colour=css_color(colours[number]),
             iu=measured.class_iu[name],
             rank=order.index(name) + 1,
             others={other: iu for other, found in others if (iu := found.get(name)) is not None},
@@ -286,26 +295,26 @@ def _bars(report: Report, net: NetResult, measured: Measured, colours: Sequence[
     ]
 
 
-def lines(measured: Measured) -> list[Line]:
+def confusion_rows(measured: LabelScores) -> list[ConfusionRow]:
     """Return the rows of the confusion matrix with their class names."""
     return [
-        Line(name, sum(counts), list(counts))
+        ConfusionRow(name, sum(counts), list(counts))
         for name, counts in zip(measured.class_iu, measured.confusion, strict=True)
     ]
 
 
-def _mistakes(measured: Measured) -> list[Mistake]:
+def _find_mistakes(measured: LabelScores) -> list[Mistake]:
     names = list(measured.class_iu)
     found = [
         Mistake(line.name, names[column], count, count / line.total)
-        for row, line in enumerate(lines(measured))
+        for row, line in enumerate(confusion_rows(measured))
         for column, count in enumerate(line.counts)
         if count and column != row
     ]
-    return sorted(found, key=lambda mistake: -mistake.share)[:CONFUSIONS]
+    return sorted(found, key=lambda mistake: -mistake.share)[:MISTAKES_SHOWN]
 
 
-def _sources(report: Report) -> list[Reference]:
+def _list_references(report: ScoreReport) -> list[Reference]:
     """Return the references of all scores, each (column, source) once, in the order of ``COLUMNS``."""
     found = [row for net in report.nets for measured in net.measured for row in measured.references]
     ordered = sorted(found, key=lambda row: list(COLUMNS).index(row.column))

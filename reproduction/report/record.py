@@ -1,6 +1,6 @@
 """The results of a run as data, from which tables and pages are formatted.
 
-``scores.json`` contains one ``Report``. Scores are fractions from 0 to 1; null if there is nothing to count.
+``scores.json`` contains one ``ScoreReport``. Scores are fractions from 0 to 1; null if there is nothing to count.
 
     {
       "format": 1,
@@ -37,7 +37,7 @@
                                                                     also of "mean_iu_published_rule"
                 }
               ],
-              "held_against": "rescored"                            a key of reference.COLUMNS; null: not checked
+              "compared_with": "rescored"                            a key of reference.COLUMNS; null: not checked
             }
           ]
         }
@@ -60,12 +60,19 @@ from reproduction.fcn.nets import published_nets, registry
 from reproduction.fcn.reproduce import paper
 from reproduction.fcn.scoring import score
 from reproduction.fcn.scoring.score import Scores
-from reproduction.report.reference import HOLDS, METRICS, PUBLISHED_RULE, TRAINED_POINTS, Reference, closest
+from reproduction.report.reference import (
+    METRICS,
+    PUBLISHED_RULE,
+    TOLERANCES,
+    TRAINED_POINTS,
+    Reference,
+    choose_reference,
+)
 
-FORMAT = 1
+FORMAT_VERSION = 1
 
 Fraction = Annotated[float, between(0, 1)]
-Pixels = Annotated[int, at_least(0)]
+PixelCount = Annotated[int, at_least(0)]
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ class ImageScore:
 
 
 @dataclass(frozen=True)
-class Measured:
+class LabelScores:
     """The scores of one net on one label top.
 
     Attributes:
@@ -103,7 +110,7 @@ class Measured:
         images: the scores of each image; empty if the images were not scored one by one.
     """
 
-    extra_names: ClassVar = ("held_against",)  # computed when a report is written
+    extra_names: ClassVar = ("compared_with", "held_against")  # computed when a report is written
 
     label: str
     pixel_acc: Fraction | None
@@ -112,9 +119,9 @@ class Measured:
     fw_iu: Fraction | None
     mean_iu_published_rule: Fraction | None
     class_iu: Mapping[str, Fraction | None]
-    confusion: Sequence[Sequence[Pixels]]
+    confusion: Sequence[Sequence[PixelCount]]
     references: Sequence[Reference] = ()
-    void_pixels: Pixels | None = None
+    void_pixels: PixelCount | None = None
     images: Sequence[ImageScore] = ()
 
     def check(self) -> str | None:
@@ -127,24 +134,26 @@ class Measured:
         return None
 
     @classmethod
-    def of(cls, label: str, scores: Scores, classes: Sequence[str], references: Sequence[Reference] = ()) -> Measured:
-        """Convert a net's ``Scores``, and add the references to compare them with, see ``references``."""
+    def from_scores(
+        cls, label: str, scores: Scores, classes: Sequence[str], references: Sequence[Reference] = ()
+    ) -> LabelScores:
+        """Convert a net's ``Scores``, and add the references to compare them with, see ``find_references``."""
         return cls(
             label=label,
-            pixel_acc=_number(scores.pixel_acc),
-            mean_acc=_number(scores.mean_acc),
-            mean_iu=_number(scores.mean_iu),
-            fw_iu=_number(scores.fw_iu),
-            mean_iu_published_rule=_number(score.scores(scores.confusion, absent="published").mean_iu),
-            class_iu={name: _number(iu) for name, iu in zip(classes, scores.class_iu, strict=True)},
+            pixel_acc=_to_json_number(scores.pixel_acc),
+            mean_acc=_to_json_number(scores.mean_acc),
+            mean_iu=_to_json_number(scores.mean_iu),
+            fw_iu=_to_json_number(scores.fw_iu),
+            mean_iu_published_rule=_to_json_number(score.scores(scores.confusion, absent="published").mean_iu),
+            class_iu={name: _to_json_number(iu) for name, iu in zip(classes, scores.class_iu, strict=True)},
             confusion=scores.confusion.tolist(),
             references=references,
         )
 
     @property
-    def held_against(self) -> Reference | None:
+    def compared_with(self) -> Reference | None:
         """The reference that the scores must match; None if there is none, so that nothing is checked."""
-        return closest(self.references)
+        return choose_reference(self.references)
 
     @property
     def has_absent(self) -> bool:
@@ -167,9 +176,9 @@ class Measured:
         deltas = [delta for rule in rules if (delta := self.delta(reference, rule)) is not None]
         return not any(abs(delta) <= reference.tolerance_points for delta in deltas)
 
-    def off(self) -> Iterator[tuple[str, float]]:
-        """Yield the (metric, points) that miss ``held_against``; NaN points if the metric was not measured."""
-        reference = self.held_against
+    def mismatches(self) -> Iterator[tuple[str, float]]:
+        """Yield the (metric, points) that miss ``compared_with``; NaN points if the metric was not measured."""
+        reference = self.compared_with
         for metric in METRICS if reference else ():
             if reference and self.misses(reference, metric):
                 delta = self.delta(reference, metric)
@@ -195,16 +204,16 @@ class NetResult:
     weights: str = ""
     weights_sha256: str = ""
     seconds_per_image: Annotated[float, between(0, 1e9)] | None = None
-    measured: Sequence[Measured] = ()
+    measured: Sequence[LabelScores] = ()
     predictions: str = ""
 
-    def title(self, measured: Measured) -> str:
+    def title(self, measured: LabelScores) -> str:
         """Return the name of the net, followed by the label top if there are several."""
         return self.net if len(self.measured) == 1 else f"{self.net}, {measured.label}"
 
 
 @dataclass(frozen=True)
-class Split:
+class ScoredSplit:
     """The split that was scored.
 
     Attributes:
@@ -219,7 +228,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Rise:
+class StageGain:
     """The gain in mean IU of a stage over the stage that it was trained from.
 
     Attributes:
@@ -241,7 +250,7 @@ class Rise:
 
 
 @dataclass(frozen=True)
-class Report:
+class ScoreReport:
     """The results of a run; see the module's example.
 
     Attributes:
@@ -257,14 +266,14 @@ class Report:
 
     set: str
     measured: str
-    split: Split | None
+    split: ScoredSplit | None
     limit: Annotated[int, at_least(1)] | None
     device: str
     precision: str
     versions: Mapping[str, str]
     nets: Sequence[NetResult]
 
-    def off(self) -> list[tuple[str, Measured, str, float]]:
+    def mismatches(self) -> list[tuple[str, LabelScores, str, float]]:
         """Return each (net, scores, metric, points) that misses its reference; an empty list with a limit."""
         if self.limit is not None:
             return []
@@ -272,7 +281,7 @@ class Report:
             (net.net, measured, metric, delta)
             for net in self.nets
             for measured in net.measured
-            for metric, delta in measured.off()
+            for metric, delta in measured.mismatches()
         ]
 
     def unchecked(self) -> list[tuple[str, str]]:
@@ -282,12 +291,12 @@ class Report:
             for measured in net.measured:
                 if self.limit is not None and self.split:
                     found.append((net.title(measured), f"only {self.limit} of {self.split.count} images were scored"))
-                elif measured.held_against is None:
+                elif measured.compared_with is None:
                     other = "these weights need not match what was published"
                     found.append((net.title(measured), other if measured.references else "no score of it is known"))
         return found
 
-    def rises(self) -> list[Rise]:
+    def stage_gains(self) -> list[StageGain]:
         """Return the gain of each stage over its parent in their first label top; an empty list with a limit."""
         mean_iu = {net.net: net.measured[0].mean_iu for net in self.nets if net.measured}
         least = published_nets.DATASETS[self.set].least_rise_points if self.set in published_nets.DATASETS else None
@@ -296,31 +305,35 @@ class Report:
             for parent in registry.NETS[name].parents if name in registry.NETS else ():
                 before = mean_iu.get(parent)
                 if mine is not None and before is not None:
-                    found.append(Rise(name, parent, 100 * (mine - before), least))
+                    found.append(StageGain(name, parent, 100 * (mine - before), least))
         return found
 
 
-def references(
-    net: str, label: str = "label", earlier: Report | None = None, *, trained: bool = False
+def find_references(
+    net: str, label: str = "label", earlier: ScoreReport | None = None, *, trained: bool = False
 ) -> list[Reference]:
     """Return the references to compare a net's scores with, at most one for each of ``COLUMNS``.
 
     Args:
         net: the name of the net.
         label: the label top.
-        earlier: an earlier report, see ``load``, that becomes the reference ``recorded``; None for none.
+        earlier: an earlier report, see ``load_report``, that becomes the reference ``recorded``; None for none.
         trained: True if the user trained the weights; the tolerance is then ``TRAINED_POINTS`` for all references.
     """
-    rows = {"paper": paper.published(net), "readme": paper.readme(net), "rescored": paper.rescored(net)}
-    found = [Reference.of(column, row, label) for column, row in rows.items() if row]
-    found += [_recorded(earlier, net, label)] if earlier else []
+    rows = {
+        "paper": paper.find_paper_row(net),
+        "readme": paper.find_readme_row(net),
+        "rescored": paper.find_rescored_row(net),
+    }
+    found = [Reference.from_row(column, row, label) for column, row in rows.items() if row]
+    found += [_find_recorded(earlier, net, label)] if earlier else []
     kept = [reference for reference in found if reference]
     if trained:
         kept = [dataclasses.replace(row, tolerance_points=TRAINED_POINTS) for row in kept]
     return kept
 
 
-def _recorded(report: Report, net: str, label: str) -> Reference | None:
+def _find_recorded(report: ScoreReport, net: str, label: str) -> Reference | None:
     """Return an earlier report's scores of a net and label top as a reference; None if it has none."""
     for result in report.nets:
         for found in result.measured:
@@ -329,23 +342,25 @@ def _recorded(report: Report, net: str, label: str) -> Reference | None:
                 known = {metric: value for metric, value in values.items() if value is not None}
                 torch = report.versions.get("torch", "unknown")
                 source = f"measured here {report.measured[:10]}, torch {torch}; weights {result.weights_sha256}"
-                return Reference("recorded", source, 4, known, (), HOLDS["recorded"])
+                return Reference("recorded", source, 4, known, (), TOLERANCES["recorded"])
     return None
 
 
-def dumps(report: Report) -> str:
+def format_report(report: ScoreReport) -> str:
     """Format a report as JSON, see the module's example."""
-    document = {"format": FORMAT, **dataclasses.asdict(report)}
+    document = {"format": FORMAT_VERSION, **dataclasses.asdict(report)}
     for net, result in zip(document["nets"], report.nets, strict=True):
         for entry, measured in zip(net["measured"], result.measured, strict=True):
             for row, reference in zip(entry["references"], measured.references, strict=True):
                 metrics = [*row["values"], *([PUBLISHED_RULE] if "mean_iu" in row["values"] else [])]
-                row["deltas_points"] = {metric: _delta(report, measured, reference, metric) for metric in metrics}
-            entry["held_against"] = measured.held_against and measured.held_against.column
+                row["deltas_points"] = {
+                    metric: _compute_delta(report, measured, reference, metric) for metric in metrics
+                }
+            entry["compared_with"] = measured.compared_with and measured.compared_with.column
     return json_file.dumps(document, indent=1) + "\n"
 
 
-def load(path: StrPath) -> Report:
+def load_report(path: StrPath) -> ScoreReport:
     """Load a report from a JSON file.
 
     Raises:
@@ -353,25 +368,25 @@ def load(path: StrPath) -> Report:
     """
     remedy = "tools/reproduce.py writes such files."
     try:
-        return json_file.load(path, Report, "this is no report of scores", remedy=remedy, version=FORMAT)
+        return json_file.load(path, ScoreReport, "this is no report of scores", remedy=remedy, version=FORMAT_VERSION)
     except FileNotFoundError:
         raise DataError("there is no such report of scores", path=path, remedy=remedy) from None
 
 
-def dump(report: Report, path: StrPath) -> None:
+def write_report(report: ScoreReport, path: StrPath) -> None:
     """Write a report to a JSON file atomically.
 
     Raises:
         ReproductionError: If the file cannot be written.
     """
-    text = dumps(report)
+    text = format_report(report)
     with files.atomic(path) as file:
         file.write(text.encode())
 
 
-def _delta(report: Report, measured: Measured, reference: Reference, metric: str) -> float | None:
+def _compute_delta(report: ScoreReport, measured: LabelScores, reference: Reference, metric: str) -> float | None:
     return None if report.limit is not None else measured.delta(reference, metric)
 
 
-def _number(value: float) -> float | None:
+def _to_json_number(value: float) -> float | None:
     return None if math.isnan(value) else float(value)

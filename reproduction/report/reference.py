@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 from reproduction.caffe.formats.json_file import between, one_of
 from reproduction.fcn.reproduce import paper
-from reproduction.fcn.reproduce.paper import Row
+from reproduction.fcn.reproduce.paper import PublishedRow
 
 METRICS = paper.METRICS
 TITLES = {"pixel_acc": "pixel acc.", "mean_acc": "mean acc.", "mean_iu": "mean IU", "fw_iu": "f.w. IU"}
@@ -21,8 +21,8 @@ COLUMNS = {
 
 # The tolerance of each source in points (percent), in order of preference. All but the paper's numbers were measured
 # with the same weights, those of "recorded" by this project. If only the paper's table is known, weights and rounding
-# may differ, and some numbers were not checked against its text; see ``paper.caveat``.
-HOLDS = {"rescored": 0.1, "readme": 0.1, "recorded": 0.01, "paper": 1.0}
+# may differ, and some numbers were not checked against its text; see ``paper.find_caveat``.
+TOLERANCES = {"rescored": 0.1, "readme": 0.1, "recorded": 0.01, "paper": 1.0}
 
 PUBLISHED_RULE = "mean_iu_published_rule"
 
@@ -59,7 +59,7 @@ class Reference:
         return None if set(self.values) <= set(METRICS) else f"values of {', '.join(METRICS)} alone"
 
     @classmethod
-    def of(cls, column: str, row: Row, label: str = "label") -> Reference | None:
+    def from_row(cls, column: str, row: PublishedRow, label: str = "label") -> Reference | None:
         """Convert a published row to fractions; return None if it has no score of this label top."""
         prefix = "geo_" if label == "geo" else ""
         figures = {metric: row.figures[prefix + metric] for metric in METRICS if prefix + metric in row.figures}
@@ -68,24 +68,24 @@ class Reference:
         return cls(
             column,
             f"{row.edition}, {row.table}, {row.name}; {row.measured_on}; {row.source}",
-            max(_decimals(figure.value) for figure in figures.values()),
+            max(_count_decimals(figure.value) for figure in figures.values()),
             {metric: figure.value / 100 for metric, figure in figures.items()},
             [metric for metric, figure in figures.items() if not figure.verified],
-            HOLDS[column],
-            paper.caveat(row) if column == "paper" else "",
+            TOLERANCES[column],
+            paper.find_caveat(row) if column == "paper" else "",
         )
 
 
-def closest(references: Sequence[Reference]) -> Reference | None:
-    """Return the reference that a net must match, the first in the order of ``HOLDS``; None if there is none."""
+def choose_reference(references: Sequence[Reference]) -> Reference | None:
+    """Return the reference that a net must match, the first in the order of ``TOLERANCES``; None if there is none."""
     held = [reference for reference in references if reference.tolerance_points is not None]
-    return min(held, key=lambda reference: list(HOLDS).index(reference.column), default=None)
+    return min(held, key=lambda reference: list(TOLERANCES).index(reference.column), default=None)
 
 
-def points(tolerance: float) -> str:
+def format_points(tolerance: float) -> str:
     """Format a tolerance, such as ``0.1 points``."""
     return f"{tolerance:g} point{'' if tolerance == 1 else 's'}"
 
 
-def _decimals(value: float) -> int:
+def _count_decimals(value: float) -> int:
     return len(f"{value:.6f}".rstrip("0").partition(".")[2]) or 1

@@ -9,11 +9,11 @@ from reproduction.fcn.nets import published_nets, registry
 from reproduction.fcn.nets.published_nets import Published
 from reproduction.fcn.nets.receptive_field import describe
 from reproduction.fcn.reproduce import paper
-from reproduction.fcn.reproduce.paper import Row
+from reproduction.fcn.reproduce.paper import PublishedRow
 from reproduction.fcn.scoring import upper_bound
 from reproduction.fcn.scoring.score import Scores
-from reproduction.report.markdown import UNVERIFIED, grid
-from reproduction.report.record import Measured, Report
+from reproduction.report.markdown import UNVERIFIED, format_table
+from reproduction.report.record import LabelScores, ScoreReport
 from reproduction.report.reference import METRICS, TITLES
 
 NOT_RECORDED = "not recorded"
@@ -54,7 +54,7 @@ def page(tables: Iterable[Table]) -> str:
     """Format tables as Markdown."""
     parts = []
     for table in tables:
-        parts += [f"## {table.title}", table.about, grid(table.head, table.rows, text_columns=1)]
+        parts += [f"## {table.title}", table.about, format_table(table.head, table.rows, text_columns=1)]
         parts += [f"{UNVERIFIED} not checked: the text of its paper was not at hand."] if _is_marked(table) else []
         parts += ["\n".join(f"- {source}." for source in table.sources)] if table.sources else []
     return "\n\n".join(parts) + "\n"
@@ -145,7 +145,7 @@ def upper_bounds(found: Mapping[str, Mapping[int, Scores]], where: str) -> Table
     )
 
 
-def skips(report: Report | None, fixed: Measured | None, set_name: str) -> Table:
+def skips(report: ScoreReport | None, fixed: LabelScores | None, set_name: str) -> Table:
     """Return a table of the metrics by stride, and of fine-tuning only the last layer, next to Table 2.
 
     Args:
@@ -186,12 +186,12 @@ def of(set_name: str) -> list[Published]:
     return [row for row in registry.NETS.values() if row.dataset == set_name]
 
 
-def _find(edition: str, table: str, name: str) -> Row | None:
+def _find(edition: str, table: str, name: str) -> PublishedRow | None:
     found = (row for row in paper.ROWS if (row.edition, row.table, row.name) == (edition, table, name))
     return next(found, None)
 
 
-def _figure(row: Row | None, column: str, form: str) -> str:
+def _figure(row: PublishedRow | None, column: str, form: str) -> str:
     if row is None:
         return ""
     if column not in row.figures:
@@ -204,7 +204,7 @@ def _pairs(mine: Iterable[str], theirs: Iterable[str]) -> list[str]:
     return [cell for pair in zip(mine, theirs, strict=True) for cell in pair]
 
 
-def _said(rows: Iterable[Row | None]) -> list[str]:
+def _said(rows: Iterable[PublishedRow | None]) -> list[str]:
     """Format the sources of printed rows, each once."""
     said = [f"{row.edition}, {row.table}: {row.measured_on}; {row.source}" for row in rows if row]
     return list(dict.fromkeys(said))

@@ -11,7 +11,7 @@ from reproduction.caffe.formats import files
 from reproduction.fcn.images import palette
 from reproduction.report import curves, training_history
 from reproduction.report.curves import Chart, Drawn, Line, Span
-from reproduction.report.page import Bar, render, rgb
+from reproduction.report.page import ClassBar, css_color, render_template
 from reproduction.report.reference import METRICS, TITLES
 from reproduction.report.training_history import Check, Stage
 
@@ -33,7 +33,7 @@ class Classes:
     net: str
     check: Check
     mean_iu: float | None
-    bars: list[Bar]
+    bars: list[ClassBar]
     has_others: bool
 
 
@@ -64,7 +64,7 @@ def page(stages: Iterable[Stage]) -> str:
         stages: the trainings; those of one chain share their charts.
     """
     courses = [Course(chain, _charts(chain), _classes(chain)) for chain in training_history.chains(stages)]
-    return render("training.html", courses=courses)
+    return render_template("training.html", courses=courses)
 
 
 def dump(folders: Iterable[Path], path: StrPath) -> None:
@@ -156,9 +156,9 @@ def _classes(chain: Sequence[Stage]) -> list[Classes]:
         colours = palette.table(stage.colours.get(top, ()))
         order = sorted(range(len(names)), key=lambda k: -(iu if (iu := values[k]) is not None else -1.0))
         bars = [
-            Bar(
+            ClassBar(
                 name=names[k],
-                colour=rgb(colours[k].tolist()),
+                colour=css_color(colours[k].tolist()),
                 iu=values[k],
                 rank=order.index(k) + 1,
                 others={other: iu for other, theirs in others.items() if (iu := theirs[names[k]]) is not None},

@@ -166,7 +166,7 @@ def read(folder: Path) -> Stage:
     records = list(enumerate(log_file.read(path), 1))
     if not records or records[0][1]["record"] != log_file.START:
         raise DataError("this log has no start", path=path)
-    about = card.load(folder / card.FILE) if (folder / card.FILE).is_file() else None
+    about = card.load_card(folder / card.CARD_FILE) if (folder / card.CARD_FILE).is_file() else None
     start = log_file.checked(records[0][1], _Start, f"{path}:1")
     steps, checks, resumed = [], [], 0
     for number, record in records:

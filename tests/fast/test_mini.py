@@ -24,14 +24,14 @@ def pictures(tmp_path_factory):
         for name, value in {"TRAIN": 2, "VAL": 16, "IN_BOTH": 1, "OBJECTS": {"train": 2, "val": 2}}.items():
             patch.setattr(mini_voc, name, value)
         mini_voc.generate(root)
-        dataset = pipeline.dataset(registry.net("mini-fcn8s"), root)
+        dataset = pipeline.open_dataset(registry.net("mini-fcn8s"), root)
         return [dataset[i] for i in range(len(dataset))]
 
 
 @pytest.fixture(scope="module")
 def net():
     row = registry.net("mini-fcn8s")
-    return segmenter.load(row.name, published_nets.deploy(row), local_files.WEIGHTS / row.caffemodel)
+    return segmenter.load_net_with_weights(row.name, published_nets.deploy(row), local_files.WEIGHTS / row.caffemodel)
 
 
 def run(net, pictures):

@@ -9,7 +9,7 @@ from reproduction.fcn.images import palette
 from reproduction.fcn.scoring import score
 from reproduction.report import gallery
 from reproduction.report.gallery import Gallery
-from reproduction.report.record import Measured, NetResult, Reference, Report, Split
+from reproduction.report.record import LabelScores, NetResult, Reference, ScoredSplit, ScoreReport
 from tests.helpers import dataset_trees
 
 IDS = [f"2007_{number:06d}" for number in range(12)]
@@ -38,7 +38,7 @@ def run(root, ids=IDS, classes=None):
             palette.write_png(predicted, folder / f"{image_id}.png")
             counts += score.confusion(truth[image_id], predicted, 21)
         galleries[net] = Gallery(dataset, folder)
-        measured = Measured.of("label", score.scores(counts), dataset.classes, [LOOSE, HELD])
+        measured = LabelScores.from_scores("label", score.scores(counts), dataset.classes, [LOOSE, HELD])
         results.append(
             NetResult(net, "", f"{net}.caffemodel", "f" * 64, 1.25, [gallery.measure(galleries[net], measured)])
         )
@@ -46,10 +46,10 @@ def run(root, ids=IDS, classes=None):
 
 
 def report(*results, count=12, limit=None, name="voc"):
-    return Report(
+    return ScoreReport(
         set=name,
         measured="2026-01-31T12:00:00+00:00",
-        split=Split("val", count, "0" * 40),
+        split=ScoredSplit("val", count, "0" * 40),
         limit=limit,
         device="cpu",
         precision="float32",

@@ -8,7 +8,7 @@ import pytest
 
 from reproduction.fcn.scoring.score import scores
 from reproduction.report import page, record, training, training_history
-from reproduction.report.record import METRICS, Measured, NetResult
+from reproduction.report.record import METRICS, LabelScores, NetResult
 from tests.helpers import report_runs
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -24,8 +24,8 @@ def pages(tmp_path_factory):
     """Writes a page of scores and one of trainings."""
     folder = tmp_path_factory.mktemp("pages")
     report, galleries = report_runs.run(folder)
-    record.dump(report, folder / "scores.json")
-    page.dump(report, folder / "index.html", galleries)
+    record.write_report(report, folder / "scores.json")
+    page.write_page(report, folder / "index.html", galleries)
     for name, parents, minute in (("mini-fcn32s", [], 0), ("mini-fcn16s", ["mini-fcn32s"], 1)):
         time = f"2026-01-31T12:0{minute}:00+00:00"
         report_runs.log(folder, name, 40, parents=parents, classes=["background", "cat", "dog"], time=time)
@@ -75,7 +75,7 @@ def test_every_number_is_that_of_scores_json(visit, pages):
             assert shown == f"{100 * measured[metric]:.4f}"
         panel = tab.locator(f"[data-panel={net['net']}]")
         values = panel.locator(".bar-value").all_text_contents()
-        assert values == [page.percent(iu) for iu in measured["class_iu"].values()]
+        assert values == [page.format_percent(iu) for iu in measured["class_iu"].values()]
         cells = panel.locator(".matrix tbody td").evaluate_all(
             "cells => cells.map(cell => Number(cell.dataset.n || 0))"
         )
@@ -257,8 +257,10 @@ def test_sixty_classes_can_be_read(browser, tmp_path):
     from reproduction.fcn.datasets import class_names
 
     counts = np.eye(60, dtype=np.int64) * 90 + 1
-    measured = Measured.of("label", scores(counts), class_names("pascalcontext"))
-    page.dump(report_runs.report(NetResult("n", measured=[measured]), name="pascalcontext"), tmp_path / "index.html")
+    measured = LabelScores.from_scores("label", scores(counts), class_names("pascalcontext"))
+    page.write_page(
+        report_runs.report(NetResult("n", measured=[measured]), name="pascalcontext"), tmp_path / "index.html"
+    )
     tab = browser.new_page(viewport=WIDE)
     tab.goto((tmp_path / "index.html").as_uri())
     box, table = tab.locator(".matrix-box").bounding_box(), tab.locator(".matrix").bounding_box()

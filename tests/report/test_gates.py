@@ -11,7 +11,7 @@ from reproduction.fcn.nets import published_nets
 from reproduction.fcn.reproduce import paper
 from reproduction.fcn.scoring.score import scores
 from reproduction.report import markdown, record
-from reproduction.report.record import Measured, NetResult, Report, Split
+from reproduction.report.record import LabelScores, NetResult, ScoredSplit, ScoreReport
 from tests.helpers.paths import ROOT
 
 UNKNOWN = "siftflow-fcn32s"  # the one net of which no score was ever printed
@@ -30,16 +30,18 @@ def report(name, points=0.0, metric="mean_iu", rule=None, *, trained=False, limi
     lists = DATASETS[row.dataset].label_lists
     for head in row.heads:
         classes = class_names(lists[head.label])
-        rows = record.references(name, head.label, trained=trained)
-        found = Measured.of(head.label, scores(np.eye(len(classes), dtype=np.int64)), classes, rows)
-        right = dict(found.held_against.values) if found.held_against else {"mean_iu": 0.5}
+        rows = record.find_references(name, head.label, trained=trained)
+        found = LabelScores.from_scores(head.label, scores(np.eye(len(classes), dtype=np.int64)), classes, rows)
+        right = dict(found.compared_with.values) if found.compared_with else {"mean_iu": 0.5}
         if metric in right:
             right[metric] += points / 100
         by_rule = right.get("mean_iu") if rule is None else rule
         measured.append(replace(found, **right, mean_iu_published_rule=by_rule))
-    split = Split("test", 100, "0" * 40)
+    split = ScoredSplit("test", 100, "0" * 40)
     nets_of_it = [NetResult(name, "", "w", "f" * 64, 1.0, measured)]
-    return Report(row.dataset, "2026-01-31T12:00:00+00:00", split, limit, "cpu", "exact", {"torch": "2"}, nets_of_it)
+    return ScoreReport(
+        row.dataset, "2026-01-31T12:00:00+00:00", split, limit, "cpu", "exact", {"torch": "2"}, nets_of_it
+    )
 
 
 @pytest.mark.parametrize("name", published_nets.NETS)
@@ -63,7 +65,7 @@ def test_a_wrong_score_fails_and_the_right_one_does_not(judge, capsys, name):
 
 @pytest.mark.parametrize("name", published_nets.NETS)
 def test_every_metric_that_is_compared_can_fail(judge, name):
-    held = report(name).nets[0].measured[0].held_against
+    held = report(name).nets[0].measured[0].compared_with
     for metric in held.values if held else ():
         assert judge(report(name, 2.0, metric), 0) == 1
 
@@ -76,7 +78,7 @@ def test_a_part_of_the_images_is_not_checked(judge, capsys, name):
 
 @pytest.mark.parametrize("name", PAPER_ONLY)
 def test_the_verdict_says_what_speaks_against_the_papers_number(name):
-    (verdict, *_) = markdown.verdicts(report(name))
+    (verdict, *_) = markdown.format_verdicts(report(name))
     if name == "siftflow-fcn16s":
         assert "of other weights, those of CVPR 2015" in verdict
     else:
@@ -94,14 +96,14 @@ def test_a_metric_that_was_not_measured_does_not_match(judge):
     for nothing in (None, float("nan")):
         broken = replace(run, nets=[replace(net, measured=[replace(net.measured[0], fw_iu=nothing)])])
         assert judge(broken, 0) == 1
-        assert "f.w. IU was not measured" in next(markdown.verdicts(broken))
+        assert "f.w. IU was not measured" in next(markdown.format_verdicts(broken))
 
 
 @pytest.mark.parametrize(("points", "rule", "code"), [(4.0, 0.41, 0), (0.5, 0.2, 0), (4.0, 0.2, 1), (-4.0, 0.44, 1)])
 def test_sift_flow_is_compared_by_both_rules_for_absent_classes(judge, points, rule, code):
     run = report("siftflow-fcn8s", points, rule=rule)
     assert judge(run, 0) == code
-    said = next(line for line in markdown.verdicts(run) if "published score.py" in line)
+    said = next(line for line in markdown.format_verdicts(run) if "published score.py" in line)
     assert said == (
         f"siftflow-fcn8s, sem: mean IU is {41.2 + points:.4f} ({points:+.2f}) with absent classes left out and"
         f" {100 * rule:.4f} ({100 * rule - 41.2:+.2f}) as the published score.py counts them."
@@ -109,7 +111,9 @@ def test_sift_flow_is_compared_by_both_rules_for_absent_classes(judge, points, r
 
 
 def test_a_number_that_the_published_readme_states_was_checked():
-    row = paper.published("voc-fcn8s-atonce")
+    row = paper.find_paper_row("voc-fcn8s-atonce")
     assert row.figures["mean_iu"].verified
     assert not row.figures["fw_iu"].verified
-    assert paper.caveat(paper.published("voc-fcn-alexnet")) == "", "the README repeats CVPR's number of these weights"
+    assert paper.find_caveat(paper.find_paper_row("voc-fcn-alexnet")) == "", (
+        "the README repeats CVPR's number of these weights"
+    )

@@ -10,14 +10,14 @@ import pytest
 from reproduction.fcn.datasets import class_names
 from reproduction.fcn.scoring.score import scores
 from reproduction.report import page
-from reproduction.report.record import METRICS, Measured, NetResult
+from reproduction.report.record import METRICS, LabelScores, NetResult
 from tests.helpers import report_runs
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     report, galleries = report_runs.run(tmp_path_factory.mktemp("run"))
-    return report, page.page(report, galleries)
+    return report, page.format_page(report, galleries)
 
 
 class Cells(html.parser.HTMLParser):
@@ -73,7 +73,7 @@ def test_published_scores_stand_beside_them_with_differences_and_sources(run):
     delta = 100 * measured.mean_iu - 50
     sign = "+" if delta > 0 else "\N{MINUS SIGN}"
     assert row.split()[1:] == [
-        "65.5", "1", page.points(100 * measured.mean_iu - 65.5, 1), "50.0000", "2", f"{sign}{abs(delta):.4f}",
+        "65.5", "1", page.format_delta(100 * measured.mean_iu - 65.5, 1), "50.0000", "2", f"{sign}{abs(delta):.4f}",
     ]  # fmt: skip
     assert '<li id="source-1"><b>paper.</b> a paper, unread.</li>' in text
     assert '<li id="source-2"><b>re-scored elsewhere.</b> somebody.</li>' in text
@@ -82,11 +82,11 @@ def test_published_scores_stand_beside_them_with_differences_and_sources(run):
 
 def test_a_net_that_is_off_and_one_that_is_not_are_told_apart():
     counts = np.eye(21, dtype=np.int64) * 7
-    good = Measured.of(
+    good = LabelScores.from_scores(
         "label", scores(counts), class_names("voc"), [dataclasses.replace(report_runs.HELD, values={"mean_iu": 1})]
     )
-    bad = Measured.of("label", scores(counts), class_names("voc"), [report_runs.HELD])
-    text = page.page(report_runs.report(NetResult("a", measured=[good]), NetResult("b", measured=[bad])))
+    bad = LabelScores.from_scores("label", scores(counts), class_names("voc"), [report_runs.HELD])
+    text = page.format_page(report_runs.report(NetResult("a", measured=[good]), NetResult("b", measured=[bad])))
     badges = [entry["text"] for entry in Cells(text).classed("badge")]
     assert badges == ["✓ within 0.1 points", "✗ mean IU off by +50.00"]
     assert "<li>b: <strong>off</strong> from re-scored elsewhere, more than 0.1 points: mean IU by +50.00.</li>" in text
@@ -94,7 +94,7 @@ def test_a_net_that_is_off_and_one_that_is_not_are_told_apart():
 
 def test_a_part_of_the_split_is_compared_with_nothing(run):
     report, _ = run
-    text = page.page(dataclasses.replace(report, limit=5))
+    text = page.format_page(dataclasses.replace(report, limit=5))
     assert "the first 5" in re.sub(r"\s+", " ", text)
     assert {entry["text"] for entry in Cells(text).classed("badge")} == {"a part only, not checked"}
     assert not Cells(text).classed("delta")
@@ -125,7 +125,7 @@ def test_each_bar_is_as_long_as_its_number(run):
     assert names == list(iu)
     widths = [float(re.search(r"[\d.]+", entry["style"])[0]) for entry in cells.classed("fill")]
     shown = [entry["text"] for entry in cells.classed("bar-value")]
-    assert shown == [page.percent(value) for value in iu.values()]
+    assert shown == [page.format_percent(value) for value in iu.values()]
     assert [f"{width:.2f}" for width in widths] == [text for text in shown if text != "\N{EN DASH}"]
     others = report.nets[0].measured[0].class_iu
     assert [entry["title"] for entry in cells.classed("tick")] == [
@@ -150,8 +150,8 @@ def test_the_most_frequent_mistakes_are_said_in_words():
     counts = np.eye(21, dtype=np.int64) * 100
     counts[8, 12] = 300
     counts[12, 0] = 50
-    measured = Measured.of("label", scores(counts), class_names("voc"))
-    text = page.page(report_runs.report(NetResult("n", measured=[measured])))
+    measured = LabelScores.from_scores("label", scores(counts), class_names("voc"))
+    text = page.format_page(report_runs.report(NetResult("n", measured=[measured])))
     said = [
         entry["text"]
         for entry in Cells(text[text.index('<ol class="mistakes">') :].partition("</ol>")[0]).having(tag="li")
@@ -169,8 +169,8 @@ def test_void_is_shown_apart(run):
 def test_a_class_that_is_nowhere_has_a_dash_and_an_empty_row():
     counts = np.zeros((21, 21), np.int64)
     counts[0, 0], counts[1, 0] = 3, 1
-    measured = Measured.of("label", scores(counts), class_names("voc"))
-    text = page.page(report_runs.report(NetResult("n", measured=[measured])))
+    measured = LabelScores.from_scores("label", scores(counts), class_names("voc"))
+    text = page.format_page(report_runs.report(NetResult("n", measured=[measured])))
     assert [entry["text"] for entry in Cells(text).classed("bar-value")][:3] == ["75.00", "0.00", "\N{EN DASH}"]
     assert "neither in the truth nor predicted" in text
     assert text.count('class="empty"') == 19
@@ -178,32 +178,32 @@ def test_a_class_that_is_nowhere_has_a_dash_and_an_empty_row():
 
 def test_a_matrix_of_many_classes_has_no_numbers_in_its_cells():
     names = class_names("pascalcontext")
-    measured = Measured.of("label", scores(np.eye(60, dtype=np.int64)), names)
-    text = page.page(report_runs.report(NetResult("n", measured=[measured]), name="pascalcontext"))
+    measured = LabelScores.from_scores("label", scores(np.eye(60, dtype=np.int64)), names)
+    text = page.format_page(report_runs.report(NetResult("n", measured=[measured]), name="pascalcontext"))
     assert '<table class="matrix dense" style="--classes:60">' in text
     assert ">100</td>" not in text
 
 
 def test_both_labellings_of_sift_flow_are_shown():
     nets = [
-        Measured.of(top, scores(np.eye(len(names), dtype=np.int64)), names)
+        LabelScores.from_scores(top, scores(np.eye(len(names), dtype=np.int64)), names)
         for top, names in (("sem", class_names("siftflow-sem")), ("geo", class_names("siftflow-geo")))
     ]
-    text = page.page(report_runs.report(NetResult("siftflow-fcn16s", measured=nets), name="siftflow"))
+    text = page.format_page(report_runs.report(NetResult("siftflow-fcn16s", measured=nets), name="siftflow"))
     panels = [entry["data-panel"] for entry in Cells(text).classed("panel")]
     assert panels == ["siftflow-fcn16s-sem", "siftflow-fcn16s-geo"]
     assert "<h1>SIFT Flow</h1>" in text
 
 
 def test_of_nets_of_which_nothing_was_published_no_source_is_named():
-    measured = Measured.of("label", scores(np.eye(21, dtype=np.int64)), class_names("voc"))
-    text = page.page(report_runs.report(NetResult("n", measured=[measured])))
+    measured = LabelScores.from_scores("label", scores(np.eye(21, dtype=np.int64)), class_names("voc"))
+    text = page.format_page(report_runs.report(NetResult("n", measured=[measured])))
     assert "#sources" not in text
     assert '<h2 id="scores-title">Scores</h2>' in text
 
 
 def test_a_net_that_was_not_measured_says_why():
-    text = page.page(
+    text = page.format_page(
         report_runs.report(NetResult("nyud-fcn32s-color-d", note="no caffemodel was published"), name="nyud")
     )
     assert "not measured: no caffemodel was published" in text
@@ -212,7 +212,7 @@ def test_a_net_that_was_not_measured_says_why():
 def test_names_cannot_break_the_page(tmp_path):
     names = ["background", "<script>alert(1)</script>", '"&', *(f"class {k}" for k in range(3, 21))]
     report, galleries = report_runs.run(tmp_path, report_runs.IDS[:3], names)
-    text = page.page(report, galleries)
+    text = page.format_page(report, galleries)
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
     Cells(text)
@@ -233,13 +233,13 @@ def test_what_ran_is_said(run):
     for said in ("f" * 64, "0" * 40, "torch 2.13.0", "voc-fcn8s.caffemodel", "float32", "1.25", "val, 12 images"):
         assert said in text
     report, _ = run
-    exact = page.page(dataclasses.replace(report, precision="exact"))
+    exact = page.format_page(dataclasses.replace(report, precision="exact"))
     assert "<dd>exact: float32, compiled, the same but for rounding</dd>" in exact
 
 
 def test_the_file_is_written_whole(run, tmp_path):
     report, _ = run
-    page.dump(report, tmp_path / "index.html")
+    page.write_page(report, tmp_path / "index.html")
     assert (tmp_path / "index.html").read_text().endswith("</html>")
 
 
@@ -247,4 +247,4 @@ def test_the_file_is_written_whole(run, tmp_path):
     ("delta", "text"), [(0.04, "0.0"), (-0.04, "0.0"), (0.06, "+0.1"), (-1.26, "\N{MINUS SIGN}1.3")]
 )
 def test_a_difference_has_its_sign(delta, text):
-    assert page.points(delta, 1) == text
+    assert page.format_delta(delta, 1) == text

@@ -13,13 +13,13 @@ from reproduction.fcn.nets import published_nets
 from reproduction.fcn.reproduce import paper
 from reproduction.fcn.scoring.score import Scores, scores
 from reproduction.report import markdown, record
-from reproduction.report.record import Measured, NetResult, Report, Split
+from reproduction.report.record import LabelScores, NetResult, ScoredSplit, ScoreReport
 
 
 def measured(net="voc-fcn8s", label="label", classes=None, **values):
     classes = classes or class_names("voc")
     counts = np.arange(len(classes) ** 2, dtype=np.int64).reshape(len(classes), -1)
-    found = Measured.of(label, scores(counts), classes, record.references(net, label))
+    found = LabelScores.from_scores(label, scores(counts), classes, record.find_references(net, label))
     return dataclasses.replace(found, **values)
 
 
@@ -28,10 +28,10 @@ GOOD = {"pixel_acc": 0.912213, "mean_acc": 0.776145, "mean_iu": 0.655126, "fw_iu
 
 
 def report(*results, limit=None, name="voc"):
-    return Report(
+    return ScoreReport(
         set=name,
         measured="2026-01-31T12:00:00+00:00",
-        split=Split("seg11valid", 736, "0" * 40),
+        split=ScoredSplit("seg11valid", 736, "0" * 40),
         limit=limit,
         device="cpu",
         precision="float32",
@@ -46,7 +46,7 @@ def voc(limit=None, **values):
 
 def test_scores_are_taken_over_with_what_was_published_of_the_net():
     counts = np.diag(np.arange(21)) + 1
-    found = Measured.of("label", scores(counts), class_names("voc"), record.references("voc-fcn8s"))
+    found = LabelScores.from_scores("label", scores(counts), class_names("voc"), record.find_references("voc-fcn8s"))
     assert found.mean_iu == scores(counts).mean_iu
     assert found.confusion == counts.tolist()
     assert list(found.class_iu)[:2] == ["background", "aeroplane"]
@@ -60,35 +60,39 @@ def test_scores_are_taken_over_with_what_was_published_of_the_net():
 def test_a_class_without_pixels_is_none_not_nan():
     counts = np.zeros((21, 21), np.int64)
     counts[0, 0] = counts[1, 0] = 1
-    found = Measured.of("label", scores(counts), class_names("voc"), record.references("voc-fcn8s"))
+    found = LabelScores.from_scores("label", scores(counts), class_names("voc"), record.find_references("voc-fcn8s"))
     assert found.class_iu["bicycle"] is None
     assert found.class_iu["aeroplane"] == 0
     nothing = Scores(*[float("nan")] * 4, (float("nan"),) * 21, counts)
-    assert Measured.of("label", nothing, class_names("voc")).mean_iu is None
+    assert LabelScores.from_scores("label", nothing, class_names("voc")).mean_iu is None
 
 
 def test_geometry_is_compared_with_its_own_column():
     geo = measured("siftflow-fcn16s", "geo", class_names("siftflow-geo"))
     assert [(row.column, row.values) for row in geo.references] == [("paper", {"pixel_acc": pytest.approx(0.943)})]
-    assert geo.held_against.tolerance_points == 1
+    assert geo.compared_with.tolerance_points == 1
     sem = measured("siftflow-fcn16s", "sem", class_names("siftflow-sem"))
     assert sem.references[0].values["mean_iu"] == pytest.approx(0.395)
 
 
 @pytest.mark.parametrize("name", published_nets.NETS)
 def test_every_printed_number_comes_back_as_printed(name):
-    rows = {"paper": paper.published(name), "readme": paper.readme(name), "rescored": paper.rescored(name)}
-    for reference in record.references(name):
+    rows = {
+        "paper": paper.find_paper_row(name),
+        "readme": paper.find_readme_row(name),
+        "rescored": paper.find_rescored_row(name),
+    }
+    for reference in record.find_references(name):
         for metric, value in reference.values.items():
             printed = rows[reference.column][metric]
             assert float(f"{100 * value:.{reference.decimals}f}") == printed
 
 
 def test_a_net_is_held_against_the_closest_measurement_of_the_same_weights():
-    assert measured("voc-fcn8s").held_against.column == "rescored"
-    assert measured("voc-fcn-alexnet").held_against.column == "readme"
-    assert measured("nyud-fcn32s-color").held_against.column == "paper"
-    assert measured("siftflow-fcn32s", "sem").held_against is None
+    assert measured("voc-fcn8s").compared_with.column == "rescored"
+    assert measured("voc-fcn-alexnet").compared_with.column == "readme"
+    assert measured("nyud-fcn32s-color").compared_with.column == "paper"
+    assert measured("siftflow-fcn32s", "sem").compared_with is None
 
 
 @pytest.mark.parametrize(
@@ -96,23 +100,23 @@ def test_a_net_is_held_against_the_closest_measurement_of_the_same_weights():
     [("mean_iu", 0.656125, False), ("mean_iu", 0.656127, True), ("mean_iu", 0.654125, True), ("fw_iu", 0.84, True)],
 )
 def test_more_than_a_tenth_of_a_point_is_off(metric, value, off):
-    found = voc(**GOOD | {metric: value}).off()
+    found = voc(**GOOD | {metric: value}).mismatches()
     assert [entry[2] for entry in found] == ([metric] if off else [])
 
 
 def test_a_part_of_the_split_is_compared_with_nothing():
     part = voc(limit=20, mean_iu=0.1)
-    assert part.off() == []
-    document = json.loads(record.dumps(part))
+    assert part.mismatches() == []
+    document = json.loads(record.format_report(part))
     assert document["nets"][0]["measured"][0]["references"][2]["deltas_points"]["mean_iu"] is None
-    text = markdown.page(part)
+    text = markdown.format_markdown(part)
     assert "the first 20 of 736 images" in text
     assert "- voc-fcn8s: not checked; only 20 of 736 images were scored." in text
     assert "(" not in next(line for line in text.splitlines() if "| mean IU" in line)
 
 
 def test_the_json_has_what_its_documentation_says():
-    document = json.loads(record.dumps(voc(**GOOD)))
+    document = json.loads(record.format_report(voc(**GOOD)))
     assert list(document) == [
         "format", "set", "measured", "split", "limit", "device", "precision", "versions", "nets",
     ]  # fmt: skip
@@ -121,7 +125,7 @@ def test_the_json_has_what_its_documentation_says():
     assert (net["net"], net["weights_sha256"], net["seconds_per_image"]) == ("voc-fcn8s", "f" * 64, 1.5)
     (entry,) = net["measured"]
     assert entry["mean_iu"] == 0.655126
-    assert entry["held_against"] == "rescored"
+    assert entry["compared_with"] == "rescored"
     assert np.shape(entry["confusion"]) == (21, 21)
     deltas = entry["references"][2]["deltas_points"]
     assert deltas["pixel_acc"] == pytest.approx(0.0001)
@@ -140,11 +144,11 @@ TABLE = """\
 
 
 def test_the_table_shows_percent_with_the_decimals_of_each_source():
-    assert markdown.table(voc(**GOOD | {"mean_acc": 0.773145})) == TABLE
+    assert markdown.format_scores(voc(**GOOD | {"mean_acc": 0.773145})) == TABLE
 
 
 def test_the_page_says_what_is_off_what_is_unchecked_and_where_numbers_come_from():
-    text = markdown.page(voc(**GOOD | {"mean_acc": 0.773145}))
+    text = markdown.format_markdown(voc(**GOOD | {"mean_acc": 0.773145}))
     assert text.startswith("# voc: its nets, measured here\n\nSplit seg11valid, all 736 images (sha1 of")
     assert "Measured 2026-01-31T12:00:00+00:00 on cpu, float32; python 3.11.0, torch 2.13.0." in text
     assert "\n- voc-fcn8s: **off** from re-scored elsewhere, more than 0.1 points: mean acc. by -0.30.\n" in text
@@ -152,7 +156,7 @@ def test_the_page_says_what_is_off_what_is_unchecked_and_where_numbers_come_from
     assert "- published README, voc-fcn8s: published README, PASCAL VOC models, voc-fcn8s; " in text
     assert "\n## IU of each class\n" in text
     assert "| aeroplane   |" in text
-    good = markdown.page(voc(**GOOD))
+    good = markdown.format_markdown(voc(**GOOD))
     assert "\n- voc-fcn8s: within 0.1 points of re-scored elsewhere.\n" in good
 
 
@@ -160,11 +164,11 @@ def test_nets_without_weights_and_numbers_that_cannot_be_checked_are_said_to_be_
     sem = measured("siftflow-fcn32s", "sem", class_names("siftflow-sem"))
     stranger = NetResult("siftflow-fcn32s", measured=[sem])
     none = NetResult("nyud-fcn32s-color-d", note="its weights were not published")
-    text = markdown.page(report(stranger, none, name="nyud"))
+    text = markdown.format_markdown(report(stranger, none, name="nyud"))
     assert "- siftflow-fcn32s: not checked; no score of it is known.\n" in text
     assert "- nyud-fcn32s-color-d: not checked; its weights were not published." in text
     assert "| nyud-fcn32s-color-d | not measured |" in text
-    assert report(stranger, none, name="nyud").off() == []
+    assert report(stranger, none, name="nyud").mismatches() == []
 
 
 def test_two_labellings_have_rows_and_classes_of_their_own():
@@ -175,7 +179,7 @@ def test_two_labellings_have_rows_and_classes_of_their_own():
             measured("siftflow-fcn16s", "geo", class_names("siftflow-geo")),
         ],
     )
-    text = markdown.page(report(net, name="siftflow"))
+    text = markdown.format_markdown(report(net, name="siftflow"))
     assert "| siftflow-fcn16s, geo | pixel acc. |" in text
     mean_iu = 100 * net.measured[0].mean_iu
     assert (
@@ -187,12 +191,12 @@ def test_two_labellings_have_rows_and_classes_of_their_own():
 
 
 def test_a_report_is_written_whole_or_not_at_all(tmp_path):
-    record.dump(voc(), tmp_path / "scores.json")
-    markdown.dump(voc(), tmp_path / "scores.md")
+    record.write_report(voc(), tmp_path / "scores.json")
+    markdown.write_markdown(voc(), tmp_path / "scores.md")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scores.json", "scores.md"]
-    assert (tmp_path / "scores.md").read_text() == markdown.page(voc())
+    assert (tmp_path / "scores.md").read_text() == markdown.format_markdown(voc())
     with pytest.raises(ReproductionError) as info:
-        record.dump(voc(), tmp_path / "no" / "scores.json")
+        record.write_report(voc(), tmp_path / "no" / "scores.json")
     assert str(info.value) == f"{tmp_path}/no/scores.json: cannot be written: no such file or directory."
 
 
@@ -207,7 +211,7 @@ def test_names_from_elsewhere_are_no_markdown_and_no_html():
     classes = {HOSTILE if name == "cat" else name: iu for name, iu in measured.class_iu.items()}
     named = dataclasses.replace(net, net=HOSTILE, measured=[dataclasses.replace(measured, class_iu=classes)])
     noted = dataclasses.replace(net, note=HOSTILE, measured=[])
-    text = markdown.page(dataclasses.replace(plain, nets=[named, noted], device=HOSTILE, set=HOSTILE))
+    text = markdown.format_markdown(dataclasses.replace(plain, nets=[named, noted], device=HOSTILE, set=HOSTILE))
     assert SHOWN in text
     assert not {"\x1b", "\u202e"} & set(text)
     assert "<script" not in text

@@ -9,7 +9,7 @@ from reproduction.fcn.reproduce import paper
 from reproduction.fcn.scoring import upper_bound
 from reproduction.fcn.scoring.score import scores
 from reproduction.report import tables
-from reproduction.report.record import Measured, NetResult
+from reproduction.report.record import LabelScores, NetResult
 from tests.helpers import report_runs
 
 
@@ -57,7 +57,7 @@ def test_every_printed_number_of_table_2_is_there():
 
 def test_strides_are_compared_by_their_scores():
     counts = np.eye(7, dtype=np.int64) + 1
-    measured = Measured.of("label", scores(counts), [f"class {k}" for k in range(7)])
+    measured = LabelScores.from_scores("label", scores(counts), [f"class {k}" for k in range(7)])
     report = report_runs.report(NetResult("mini-fcn8s", measured=[measured]), name="mini", limit=3)
     table = tables.skips(report, measured, "mini")
     shown = {row[0]: row[1::2] for row in table.rows}

@@ -80,7 +80,9 @@ def test_the_classes_are_those_of_the_last_validation_beside_the_stages_before(t
 def test_classes_have_the_colours_of_the_nets_card(tmp_path):
     folder = report_runs.log(tmp_path, "mini-fcn32s", 4, classes=CLASSES)
     assert "background:#800000" in training.page([training_history.read(folder)])
-    card.dump(card.own("mini-fcn32s", CLASSES, [(0, 0, 0), (1, 2, 3), (4, 5, 6)]), folder / card.FILE)
+    card.write_card(
+        card.custom_card("mini-fcn32s", CLASSES, [(0, 0, 0), (1, 2, 3), (4, 5, 6)]), folder / card.CARD_FILE
+    )
     text = training.page([training_history.read(folder)])
     assert "background:#010203" in text
     assert "background:#800000" not in text

@@ -287,8 +287,8 @@ def test_safetensors_say_what_they_hold(tmp_path, convert):
     prototxt.dump(thin_nets.deploy("voc-fcn32s", 64), folder / "deploy.prototxt")
     model = thin_nets.write(tmp_path / "a.caffemodel", "voc-fcn32s", 64)
     assert convert(model, "-o", tmp_path / "a.safetensors", "--net", folder)[0] == 0
-    about = card.loads(weights.read(tmp_path / "a.safetensors").metadata[card.KEY])
-    assert about == card.sourced(card.of(published_nets.NETS["voc-fcn32s"]), model)
+    about = card.parse_card(weights.read(tmp_path / "a.safetensors").metadata[card.METADATA_KEY])
+    assert about == card.add_source(card.published_card(published_nets.NETS["voc-fcn32s"]), model)
     assert about.labels["label"].classes[15] == "person"
     with safetensors.safe_open(tmp_path / "a.safetensors", "np") as file:  # as the help has it
         said = json.loads(file.metadata()["card"])
@@ -298,7 +298,7 @@ def test_safetensors_say_what_they_hold(tmp_path, convert):
     source = json.loads(weights.read(tmp_path / "b.safetensors").metadata["source"])
     assert source == {"file": "a.caffemodel", "sha256": card.sha256(model)}
     assert convert(tmp_path / "a.safetensors", "-o", tmp_path / "c.safetensors")[0] == 0
-    assert card.KEY in weights.read(tmp_path / "c.safetensors").metadata, "a card is not lost"
+    assert card.METADATA_KEY in weights.read(tmp_path / "c.safetensors").metadata, "a card is not lost"
 
 
 def test_what_cannot_be_left_out_is_named(convert):

@@ -54,7 +54,7 @@ def tool(monkeypatch, capsys, tmp_path):
             loaded.append((name, model, device))
             return net
 
-        monkeypatch.setattr(segmenter, "load", load)
+        monkeypatch.setattr(segmenter, "load_net_with_weights", load)
         monkeypatch.setattr(module, "compiled", lambda net, precision: net)  # Fake is nothing to compile
         monkeypatch.setattr(module, "ROOT", tmp_path)
         monkeypatch.chdir(tmp_path)
@@ -224,7 +224,7 @@ def test_two_processes_count_what_one_does(drawn):
     assert one.stderr == ""
     assert two.stdout == one.stdout
     found = json.loads(one.stdout)
-    told = record.load(drawn / "report/scores.json")
+    told = record.load_report(drawn / "report/scores.json")
     assert told.set == "mini", "and not VOC, whose layout it has"
     assert "<h1>Mini-VOC</h1>" in (drawn / "report/index.html").read_text()
     (net,) = told.nets
@@ -246,7 +246,7 @@ def test_a_net_of_ones_own_is_scored_on_a_data_set(drawn, tmp_path):
     first, second = json.loads(by_name.stdout), json.loads(by_file.stdout)
     assert second["scores"] == first["scores"]
     assert (second["net"], second["dataset"]) == (str(tmp_path / "deploy.prototxt"), "mini")
-    assert record.load(tmp_path / "report/scores.json").set == "mini"
+    assert record.load_report(tmp_path / "report/scores.json").set == "mini"
 
 
 def test_a_net_is_scored_on_the_pictures_of_ones_own_that_it_learnt_from(tool, tmp_path):

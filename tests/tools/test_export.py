@@ -29,7 +29,9 @@ def folder(tmp_path_factory):
     made.mkdir()
     prototxt.dump(thin_nets.deploy("voc-fcn32s", 64), made / "deploy.prototxt")
     thin_nets.write(made / "w.caffemodel", "voc-fcn32s", 64)
-    card.dump(card.own("mine", [f"c{i}" for i in range(21)], weights="w.caffemodel"), made / card.FILE)
+    card.write_card(
+        card.custom_card("mine", [f"c{i}" for i in range(21)], weights="w.caffemodel"), made / card.CARD_FILE
+    )
     return made
 
 
@@ -78,12 +80,12 @@ def test_a_program_is_written_with_its_card(tool, folder):
     code, out, _ = tool("export_program", folder, "--no-check", "-o", "mine.pt2")
     assert code == 0
     assert out.endswith("  not checked\n")
-    extra = {card.FILE: "", export.FILE: ""}
+    extra = {card.CARD_FILE: "", export.FORMAT_FILE: ""}
     rgb = seeded.synth_image(29, 41, 2)
     (labels,) = torch.export.load("mine.pt2", extra_files=extra).module()(torch.from_numpy(rgb)[None])
     assert np.array_equal(labels[0].numpy(), Segmenter.load(folder)(rgb).labels)
-    assert card.loads(extra[card.FILE]).net == "mine"
-    assert json.loads(extra[export.FILE])["outputs"] == {"labels": "(N, H, W) uint8, the class of each pixel"}
+    assert card.parse_card(extra[card.CARD_FILE]).net == "mine"
+    assert json.loads(extra[export.FORMAT_FILE])["outputs"] == {"labels": "(N, H, W) uint8, the class of each pixel"}
 
 
 def programs(name):
@@ -116,7 +118,7 @@ def test_the_programs_in_the_help_run(name, tool, folder):
     if name == "export_onnx":
         assert given["classes"] == [f"c{i}" for i in range(21)]
     else:
-        assert given["said"].keys() == {card.FILE, export.FILE}
+        assert given["said"].keys() == {card.CARD_FILE, export.FORMAT_FILE}
         assert all(given["said"].values())
 
 

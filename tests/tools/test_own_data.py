@@ -65,9 +65,9 @@ def test_the_commands_of_the_page_lead_from_photos_to_segmented_pictures(photos,
         exec(compile(block, "own_data.md", "exec"), {})
     labels = np.array(Image.open("segmented/beach.png"))
     assert labels.shape == np.array(Image.open("photos/images/beach.jpg")).shape[:2]
-    about = card.loads(onnx.load("mine.onnx").metadata_props[0].value)
+    about = card.parse_card(onnx.load("mine.onnx").metadata_props[0].value)
     assert about.labels["label"].classes == mini_voc.CLASSES
-    assert card.loads(weights.read("mine.safetensors").metadata[card.KEY]).labels == about.labels
+    assert card.parse_card(weights.read("mine.safetensors").metadata[card.METADATA_KEY]).labels == about.labels
 
 
 def test_the_names_of_the_classes_may_lie_elsewhere(photos, monkeypatch, capsys):

@@ -38,9 +38,9 @@ def test_a_page_is_made_from_logs(tool, tmp_path):
 def test_a_page_of_scores_is_made_with_its_pictures(tool, tmp_path, monkeypatch):
     report, galleries = report_runs.run(tmp_path)
     nets = [replace(net, predictions=f"predictions/{net.net}") for net in report.nets]
-    split = replace(report.split, sha1=pipeline.split_sha1(report_runs.IDS))
+    split = replace(report.split, sha1=pipeline.compute_split_sha1(report_runs.IDS))
     report = replace(report, nets=nets, split=split)
-    record.dump(report, tmp_path / "scores.json")
+    record.write_report(report, tmp_path / "scores.json")
     # The published nets are scored on seg11valid.
     tree = galleries["voc-fcn8s"].dataset.tree
     (tree / "ImageSets/Segmentation/seg11valid.txt").write_text(
@@ -48,8 +48,8 @@ def test_a_page_of_scores_is_made_with_its_pictures(tool, tmp_path, monkeypatch)
     )
     code, out, err = tool(tmp_path, "--data", tmp_path, "-o", tmp_path / "anew.html")
     assert (code, out, err) == (0, f"{tmp_path}/anew.html\n", "")
-    assert (tmp_path / "anew.html").read_text() == page.page(report, galleries)
-    record.dump(replace(report, split=replace(split, sha1="0" * 40)), tmp_path / "scores.json")
+    assert (tmp_path / "anew.html").read_text() == page.format_page(report, galleries)
+    record.write_report(replace(report, split=replace(split, sha1="0" * 40)), tmp_path / "scores.json")
     code, out, err = tool(tmp_path, "--data", tmp_path, "-o", tmp_path / "anew.html")
     assert (code, err.splitlines()[0]) == (
         0, f"no pictures of voc-fcn32s: {tree}: seg11valid is not the split that was scored.",
@@ -58,7 +58,7 @@ def test_a_page_of_scores_is_made_with_its_pictures(tool, tmp_path, monkeypatch)
 
 def test_a_page_with_pictures_of_ones_own_is_not_lost(tool, tmp_path):
     report, _ = report_runs.run(tmp_path)
-    record.dump(replace(report, set="photos"), tmp_path / "scores.json")
+    record.write_report(replace(report, set="photos"), tmp_path / "scores.json")
     (tmp_path / "index.html").write_text("with pictures")
     assert tool(tmp_path, "--data", tmp_path) == (
         1, "",
@@ -72,7 +72,7 @@ def test_a_page_with_pictures_of_ones_own_is_not_lost(tool, tmp_path):
 
 def test_it_says_of_which_nets_there_are_no_pictures(tool, tmp_path):
     report, _ = report_runs.run(tmp_path)
-    record.dump(report, tmp_path / "scores.json")
+    record.write_report(report, tmp_path / "scores.json")
     code, _, err = tool(tmp_path, "--data", tmp_path)
     assert code == 0
     assert err.splitlines() == [

@@ -17,7 +17,7 @@ from reproduction.caffe.errors import DataError, ReproductionError, WeightsError
 from reproduction.caffe.formats import prototxt
 from reproduction.fcn.nets import published_nets
 from reproduction.fcn.reproduce import paper
-from reproduction.fcn.reproduce.paper import Figure, Row
+from reproduction.fcn.reproduce.paper import PublishedNumber, PublishedRow
 from reproduction.fcn.scoring import evaluate
 from tests.helpers import http_servers, published_files, thin_nets
 from tests.helpers.paths import ROOT
@@ -189,9 +189,9 @@ def reproduce(host, tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
     monkeypatch.setattr(published_nets, "deploy", lambda row: thin_nets.deploy(row.name))
     # None of the real nets is narrow: their published scores are put aside.
-    monkeypatch.setattr(paper, "rescored", lambda net: None)
-    monkeypatch.setattr(paper, "readme", lambda net: None)
-    monkeypatch.setattr(paper, "published", lambda net: None)
+    monkeypatch.setattr(paper, "find_rescored_row", lambda net: None)
+    monkeypatch.setattr(paper, "find_readme_row", lambda net: None)
+    monkeypatch.setattr(paper, "find_paper_row", lambda net: None)
     module = importlib.import_module("reproduce")
     host.server.requests.clear()
 
@@ -243,37 +243,39 @@ def test_nothing_is_written_when_there_is_nothing_to_measure(reproduce, host, tm
 
 
 def rescored(mean_iu):
-    return lambda net: Row(
-        paper.RESCORED, "README", net, "736 images", {"mean_iu": Figure(mean_iu, True)}, "somebody", net
+    return lambda net: PublishedRow(
+        paper.RESCORED, "README", net, "736 images", {"mean_iu": PublishedNumber(mean_iu, True)}, "somebody", net
     )
 
 
 def test_within_a_tenth_of_a_point_is_success_and_beyond_it_is_not(reproduce, tmp_path, monkeypatch):
     reproduce("voc", "--nets", "voc-fcn8s")
     measured = 100 * scores(tmp_path, "voc")["nets"][0]["measured"][0]["mean_iu"]
-    monkeypatch.setattr(paper, "rescored", rescored(measured + 0.09))
+    monkeypatch.setattr(paper, "find_rescored_row", rescored(measured + 0.09))
     code, said = reproduce("voc", "--nets", "voc-fcn8s")
     assert (code, said.err) == (0, "")
     assert "voc-fcn8s: within 0.1 points of re-scored elsewhere.\n" in said.out
-    monkeypatch.setattr(paper, "rescored", rescored(measured - 0.11))
+    monkeypatch.setattr(paper, "find_rescored_row", rescored(measured - 0.11))
     code, said = reproduce("voc", "--nets", "voc-fcn8s")
     assert (code, said.err) == (1, "error: off by more than 0.1 points: voc-fcn8s.\n")
     assert "voc-fcn8s: **off** from re-scored elsewhere, more than 0.1 points: mean IU by +0.11.\n" in said.out
 
 
 def in_table(mean_iu):
-    return lambda net: Row(paper.PAMI, "a table", net, "images", {"mean_iu": Figure(mean_iu, False)}, "somebody", net)
+    return lambda net: PublishedRow(
+        paper.PAMI, "a table", net, "images", {"mean_iu": PublishedNumber(mean_iu, False)}, "somebody", net
+    )
 
 
 def test_a_net_of_which_only_the_papers_table_is_known_must_match_it_within_a_point(reproduce, tmp_path, monkeypatch):
     reproduce("nyud", "--nets", "nyud-fcn32s-color")
     measured = 100 * scores(tmp_path, "nyud")["nets"][0]["measured"][0]["mean_iu"]
     remark = "paper (not checked against the paper's text)"
-    monkeypatch.setattr(paper, "published", in_table(measured + 0.99))
+    monkeypatch.setattr(paper, "find_paper_row", in_table(measured + 0.99))
     code, said = reproduce("nyud", "--nets", "nyud-fcn32s-color")
     assert (code, said.err) == (0, "")
     assert f"nyud-fcn32s-color: within 1 point of {remark}.\n" in said.out
-    monkeypatch.setattr(paper, "published", in_table(measured + 1.01))
+    monkeypatch.setattr(paper, "find_paper_row", in_table(measured + 1.01))
     code, said = reproduce("nyud", "--nets", "nyud-fcn32s-color")
     assert (code, said.err) == (1, "error: off by more than 1 point: nyud-fcn32s-color.\n")
     assert f"nyud-fcn32s-color: **off** from {remark}, more than 1 point: mean IU by -1.01.\n" in said.out
@@ -283,13 +285,13 @@ def test_weights_of_ones_own_measure_the_net_whose_weights_were_not_published(re
     mine = tmp_path / "mine.caffemodel"
     thin_nets.write(mine, "nyud-fcn32s-color-d", 32)
     args = ("nyud", "--nets", "nyud-fcn32s-color-d", "--model", str(mine))
-    monkeypatch.setattr(paper, "published", in_table(90.0))
+    monkeypatch.setattr(paper, "find_paper_row", in_table(90.0))
     code, said = reproduce(*args)
     assert (code, said.err) == (1, "error: off by more than 1 point: nyud-fcn32s-color-d.\n")
     (net,) = scores(tmp_path, "nyud")["nets"]
     assert (net["weights"], net["weights_sha256"]) == ("mine.caffemodel", file_hash(mine))
     assert not mine.with_suffix(".safetensors").exists(), "nothing is written beside a file of the user's"
-    monkeypatch.setattr(paper, "published", in_table(100 * net["measured"][0]["mean_iu"]))
+    monkeypatch.setattr(paper, "find_paper_row", in_table(100 * net["measured"][0]["mean_iu"]))
     assert reproduce(*args)[0] == 0
 
 
@@ -309,7 +311,7 @@ def test_a_file_of_ones_own_is_of_one_net(reproduce, capsys):
 
 
 def test_a_limit_scores_the_first_images_and_compares_nothing(reproduce, host, tmp_path, monkeypatch):
-    monkeypatch.setattr(paper, "rescored", rescored(99.0))
+    monkeypatch.setattr(paper, "find_rescored_row", rescored(99.0))
     code, said = reproduce("voc", "--nets", "voc-fcn8s", "--limit", "2")
     assert (code, said.err) == (3, "not checked: voc-fcn8s; only 2 of 3 images were scored.\n")
     assert "voc-fcn8s: not checked; only 2 of 3 images were scored.\n" in said.out

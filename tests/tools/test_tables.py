@@ -60,7 +60,7 @@ def test_scores_of_a_reproduction_are_taken_over(tool, tmp_path):
     report, _ = report_runs.run(tmp_path)
     (tmp_path / "reports/mini").mkdir(parents=True)
     nets = [replace(report.nets[0], net="mini-fcn16s")]
-    record.dump(replace(report, set="mini", nets=nets), tmp_path / "reports/mini/scores.json")
+    record.write_report(replace(report, set="mini", nets=nets), tmp_path / "reports/mini/scores.json")
     code, out, _ = tool("--only", "skip", "--json")
     assert code == 0
     rows = {row[0]: row for row in json.loads(out)["tables"][0]["rows"]}

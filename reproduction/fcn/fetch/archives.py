@@ -28,10 +28,8 @@ from reproduction.caffe.errors import DataError, StrPath, cannot_write
 from reproduction.caffe.formats import files
 from reproduction.caffe.typing import Progress
 
-"""Called with the bytes done and, where it is known, their total."""
-
-CHUNK = 1 << 20
-UNFINISHED = ".unfinished"
+_CHUNK_BYTES = 1 << 20
+UNFINISHED_MARK = ".unfinished"
 """The file that marks a folder into which an archive is being moved."""
 
 # What the standard library raises for damaged or forged archives.
@@ -48,11 +46,11 @@ _BROKEN = (
     NotImplementedError,
     RuntimeError,
 )
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
-class Limits:
+class ArchiveLimits:
     """The limits of an archive; the published ones stay far below.
 
     Args:
@@ -102,10 +100,10 @@ def _bytes(name: str) -> bytes:
     return name.encode("utf-8", "surrogatepass")
 
 
-def holds(folder: StrPath, patterns: Sequence[str]) -> bool:
+def contains(folder: StrPath, patterns: Sequence[str]) -> bool:
     """Return True if a folder is not marked as unfinished and matches every pattern, such as ``JPEGImages/*.jpg``."""
     base = Path(folder)
-    if not base.is_dir() or (base / UNFINISHED).exists():
+    if not base.is_dir() or (base / UNFINISHED_MARK).exists():
         return False
     return all(any(base.glob(pattern)) for pattern in patterns)
 
@@ -115,7 +113,7 @@ def extract(
     folder: StrPath,
     *,
     holding: Sequence[str] = (),
-    limits: Limits | None = None,
+    limits: ArchiveLimits | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Unpack an archive into ``folder``.
@@ -127,7 +125,7 @@ def extract(
     Args:
         archive: Path of a tar, tar.gz or zip file; the format is detected from its first bytes.
         folder: The destination, which is created if it does not exist.
-        holding: Patterns, see ``holds``.
+        holding: Patterns, see ``contains``.
         limits: Limits of what is unpacked; None for the defaults.
         progress: Called with the number of archive bytes read and their total.
 
@@ -141,7 +139,7 @@ def extract(
         ReproductionError: If ``folder`` cannot be written.
     """
     path, target = Path(archive), Path(folder)
-    rules = limits or Limits()
+    rules = limits or ArchiveLimits()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -152,10 +150,10 @@ def extract(
     ):
         try:
             _unpack(path, staging, rules, progress)
-            inner = _find(path, staging, holding)
+            inner = _find_folder(path, staging, holding)
             _move(inner, target)
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in DISK_FULL:
                 raise
             raise DataError(
                 f"cannot unpack it into {target}: {(error.strerror or 'the disk is full').lower()}",
@@ -165,12 +163,12 @@ def extract(
     return target
 
 
-def _unpack(path: Path, staging: Path, limits: Limits, progress: Progress | None) -> None:
+def _unpack(path: Path, staging: Path, limits: ArchiveLimits, progress: Progress | None) -> None:
     with files.open_regular(path) as raw:
         _unpack_opened(raw, path, staging, limits, progress)
 
 
-def _unpack_opened(raw: IO[bytes], path: Path, staging: Path, limits: Limits, progress: Progress | None) -> None:
+def _unpack_opened(raw: IO[bytes], path: Path, staging: Path, limits: ArchiveLimits, progress: Progress | None) -> None:
     size = os.fstat(raw.fileno()).st_size
     free = shutil.disk_usage(staging).free
     if free < size:
@@ -198,7 +196,7 @@ def _unpack_opened(raw: IO[bytes], path: Path, staging: Path, limits: Limits, pr
                 continue
             destination.parent.mkdir(parents=True, exist_ok=True)
             with destination.open("xb") as out, member.open() as source:
-                while block := source.read(CHUNK):
+                while block := source.read(_CHUNK_BYTES):
                     written += len(block)
                     if written > ceiling:
                         raise DataError(
@@ -210,31 +208,31 @@ def _unpack_opened(raw: IO[bytes], path: Path, staging: Path, limits: Limits, pr
                     if progress:
                         progress(raw.tell(), size)
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
-        raise DataError("a member is there twice", path=path, got=repr(member.name), remedy=_AGAIN) from None
+        raise DataError("a member is there twice", path=path, got=repr(member.name), remedy=_FETCH_AGAIN) from None
     except DataError as error:
-        error.remedy = error.remedy or _AGAIN
+        error.remedy = error.remedy or _FETCH_AGAIN
         raise error.at(str(path)) from None
     except _BROKEN as error:
-        raise _damaged(path, error) from None
+        raise _damaged_error(path, error) from None
     except OSError as error:
         # Seeking to a forged offset raises EINVAL; bz2 raises an OSError without errno for damaged data.
         if error.errno not in (errno.EINVAL, None):
             raise
-        raise _damaged(path, error) from None
+        raise _damaged_error(path, error) from None
     if progress:
         progress(size, size)
 
 
-_AGAIN = "Delete it and fetch it again; if it stays so, its source is not to be trusted."
+_FETCH_AGAIN = "Delete it and fetch it again; if it stays so, its source is not to be trusted."
 
 
-def _damaged(path: Path, error: Exception) -> DataError:
+def _damaged_error(path: Path, error: Exception) -> DataError:
     lines = str(error).splitlines()
     got = repr(lines[0][:120]) if lines else type(error).__name__
-    return DataError("it is damaged, or no archive at all", path=path, got=got, remedy=_AGAIN)
+    return DataError("it is damaged, or no archive at all", path=path, got=got, remedy=_FETCH_AGAIN)
 
 
-def _members(raw: IO[bytes], limits: Limits) -> Iterator[_Member]:
+def _members(raw: IO[bytes], limits: ArchiveLimits) -> Iterator[_Member]:
     magic = raw.read(4)
     raw.seek(0)
     if magic[:2] == b"\x1f\x8b":
@@ -281,15 +279,15 @@ class _Bounded:
         return self.file.tell()
 
 
-def _tar_members(plain: _Readable, limits: Limits) -> Iterator[_Member]:
+def _tar_members(plain: _Readable, limits: ArchiveLimits) -> Iterator[_Member]:
     file = _Bounded(plain, limits.header_bytes)
     with tarfile.open(fileobj=file, mode="r:") as tar:  # type: ignore[call-overload]
         info = tar.next()
         while info is not None:
             if not (info.isdir() or (info.isreg() and not info.issparse())):
-                raise DataError("a member is neither a file nor a folder", got=f"{_kind(info)} {info.name!r}")
+                raise DataError("a member is neither a file nor a folder", got=f"{_member_kind(info)} {info.name!r}")
             file.left = None
-            yield _Member(info.name, info.isdir(), partial(_whole, tar, info))
+            yield _Member(info.name, info.isdir(), partial(_open_tar_member, tar, info))
             file.left = limits.header_bytes
             tar.members.clear()
             info = tar.next()
@@ -298,13 +296,13 @@ def _tar_members(plain: _Readable, limits: Limits) -> Iterator[_Member]:
             raise DataError("it is damaged, or no archive at all", got="a header that is none")
 
 
-def _kind(info: tarfile.TarInfo) -> str:
+def _member_kind(info: tarfile.TarInfo) -> str:
     if info.issym() or info.islnk():
         return "link"
     return "device" if info.isdev() else "sparse file" if info.issparse() else "member"
 
 
-def _whole(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+def _open_tar_member(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
     file = tar.extractfile(info)
     assert file is not None, "links were refused before"
     return file
@@ -322,12 +320,12 @@ def _zip_members(raw: IO[bytes]) -> Iterator[_Member]:
             yield _Member(info.orig_filename, info.is_dir(), partial(archive.open, info))
 
 
-def _find(path: Path, staging: Path, holding: Sequence[str]) -> Path:
+def _find_folder(path: Path, staging: Path, holding: Sequence[str]) -> Path:
     """Return the shallowest folder in ``staging`` that matches every pattern."""
     level = [staging]
     while level:
         for folder in level:
-            if holds(folder, holding):
+            if contains(folder, holding):
                 return folder
         level = sorted(entry for folder in level for entry in folder.iterdir() if entry.is_dir())
     top = ", ".join(sorted(entry.name for entry in staging.iterdir())[:5]) or "nothing"
@@ -339,7 +337,7 @@ def _move(source: Path, target: Path) -> None:
     if not target.exists():
         source.replace(target)
         return
-    mark = target / UNFINISHED
+    mark = target / UNFINISHED_MARK
     mark.touch()
     _merge(source, target)
     mark.unlink()

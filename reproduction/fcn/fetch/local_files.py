@@ -17,17 +17,17 @@ from reproduction.caffe.errors import DataError, StrPath, WeightsError
 from reproduction.caffe.formats import files
 from reproduction.caffe.typing import Progress
 from reproduction.fcn.fetch import archives
-from reproduction.fcn.fetch.manifest import Entry, Kind, Manifest, load
+from reproduction.fcn.fetch.manifest import Entry, EntryKind, Manifest, read_manifest
 from reproduction.fcn.nets.published_nets import Published
 
 MANIFEST = Path(__file__).parents[3] / "weights" / "manifest.json"
 WEIGHTS = MANIFEST.parent
-ENVIRONMENT = "REPRODUCTION_MANIFEST"
-CHUNK = 1 << 20
+MANIFEST_VARIABLE = "REPRODUCTION_MANIFEST"
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Roots:
+class FileRoots:
     """The two folders that contain the published files.
 
     Attributes:
@@ -38,20 +38,20 @@ class Roots:
     weights: Path
     data: Path
 
-    def of(self, entry: Entry) -> Path:
+    def folder_of(self, entry: Entry) -> Path:
         """Return the folder to which an entry's path is relative."""
-        return self.weights if entry.kind is Kind.CAFFEMODEL else self.data
+        return self.weights if entry.kind is EntryKind.CAFFEMODEL else self.data
 
-    def file(self, entry: Entry) -> Path:
+    def file_path(self, entry: Entry) -> Path:
         """Return the path of an entry's file."""
-        return self.of(entry) / entry.path
+        return self.folder_of(entry) / entry.path
 
-    def place(self, entry: Entry) -> Path:
+    def used_path(self, entry: Entry) -> Path:
         """Return the path that is used: the entry's file, or the folder into which its archive is unpacked."""
-        return self.data / entry.archive.folder if entry.archive else self.file(entry)
+        return self.data / entry.archive.folder if entry.archive else self.file_path(entry)
 
 
-def manifest(path: StrPath | None = None) -> Manifest:
+def load_manifest(path: StrPath | None = None) -> Manifest:
     """Load a manifest.
 
     Args:
@@ -59,18 +59,18 @@ def manifest(path: StrPath | None = None) -> Manifest:
             project's manifest.
 
     Raises:
-        DataError: If the file is missing or an entry is invalid, see ``manifest.load``.
+        DataError: If the file is missing or an entry is invalid, see ``load_manifest.load``.
     """
-    return load(path or os.environ.get(ENVIRONMENT) or MANIFEST)
+    return read_manifest(path or os.environ.get(MANIFEST_VARIABLE) or MANIFEST)
 
 
-def present(entry: Entry, roots: Roots) -> bool:
+def is_present(entry: Entry, roots: FileRoots) -> bool:
     """Return True if an entry can be used: its file exists, or its archive's folder matches every pattern."""
-    place = roots.place(entry)
-    return archives.holds(place, entry.archive.holds) if entry.archive else place.is_file()
+    place = roots.used_path(entry)
+    return archives.contains(place, entry.archive.holds) if entry.archive else place.is_file()
 
 
-def weights(row: Published, folder: StrPath = WEIGHTS) -> Path:
+def find_weights(row: Published, folder: StrPath = WEIGHTS) -> Path:
     """Return the path of a net's weights, as .caffemodel or, if there is none, as .safetensors.
 
     Args:
@@ -88,17 +88,23 @@ def weights(row: Published, folder: StrPath = WEIGHTS) -> Path:
             return there
     if Path(folder) == WEIGHTS and not MANIFEST.is_file():
         raise WeightsError(f"the weights of {row.name} do not come with the package", remedy="Name their file.")
-    how = "Fetch them with `tools/fetch.py" if row.name in manifest().entries else "Train it with `tools/train.py --net"
+    how = (
+        "Fetch them with `tools/fetch.py"
+        if row.name in load_manifest().entries
+        else "Train it with `tools/train.py --net"
+    )
     remedy = f"{how} {row.name}`, or name yours with --weights."
     raise WeightsError(f"the weights of {row.name} are not here yet", path=path, remedy=remedy)
 
 
-def missing(entries: Iterable[Entry], roots: Roots) -> list[Entry]:
+def find_missing(entries: Iterable[Entry], roots: FileRoots) -> list[Entry]:
     """Return the entries that are not present."""
-    return [entry for entry in entries if not present(entry, roots)]
+    return [entry for entry in entries if not is_present(entry, roots)]
 
 
-def check(entry: Entry, file: StrPath, *, recorded: StrPath | None = None, progress: Progress | None = None) -> str:
+def check_file(
+    entry: Entry, file: StrPath, *, recorded: StrPath | None = None, progress: Progress | None = None
+) -> str:
     """Check the size and the hashes of a file.
 
     Args:
@@ -122,29 +128,29 @@ def check(entry: Entry, file: StrPath, *, recorded: StrPath | None = None, progr
     if looks_like_html(head):
         raise entry.error("it is a web page, not the file", path, remedy=remedy)
     if not entry.min_bytes <= size <= entry.max_bytes:
-        raise entry.error("its size is another", path, got=f"{size:,} bytes", want=size_text(entry), remedy=remedy)
+        raise entry.error("its size is another", path, got=f"{size:,} bytes", want=format_size(entry), remedy=remedy)
     wanted, how, where = entry.hashes, "as published", ""
     if not wanted:
         note = Path(recorded) if recorded else record_path(path)
-        first = read_record(note)
+        first = read_recorded_hash(note)
         wanted, how, where = ({"sha256": first} if first else {}), "as recorded", f" (recorded in {note.name})"
-    found = digests(path, wanted, progress)
+    found = compute_hashes(path, wanted, progress)
     for kind, value in wanted.items():
         if found[kind] != value:
             raise entry.error(f"its {kind} is another", path, got=found[kind], want=value + where, remedy=remedy)
     return f"{' and '.join(wanted)} {how}" if wanted else "no hash is known"
 
 
-def record(entry: Entry, file: StrPath) -> str | None:
+def record_hash(entry: Entry, file: StrPath) -> str | None:
     """Record the SHA-256 of a file for which no hash is published or recorded.
 
     Returns:
         The hash that was recorded, or None if a hash was known before.
     """
     note = record_path(file)
-    if entry.hashes or read_record(note):
+    if entry.hashes or read_recorded_hash(note):
         return None
-    value = digests(Path(file), ["sha256"])["sha256"]
+    value = compute_hashes(Path(file), ["sha256"])["sha256"]
     with files.atomic(note) as written:
         written.write(f"{value}  {Path(file).name}\n".encode("utf-8", "surrogateescape"))
     return value
@@ -155,7 +161,7 @@ def record_path(file: StrPath) -> Path:
     return Path(f"{os.fspath(file)}.sha256")
 
 
-def read_record(path: Path) -> str | None:
+def read_recorded_hash(path: Path) -> str | None:
     """Return the hash in a record, or None if there is no record.
 
     Raises:
@@ -174,7 +180,7 @@ def read_record(path: Path) -> str | None:
     return found[1].decode()
 
 
-def digests(path: Path, kinds: Iterable[str], progress: Progress | None = None) -> dict[str, str]:
+def compute_hashes(path: Path, kinds: Iterable[str], progress: Progress | None = None) -> dict[str, str]:
     """Compute several hashes of a file in one pass.
 
     Args:
@@ -189,7 +195,7 @@ def digests(path: Path, kinds: Iterable[str], progress: Progress | None = None) 
     done = 0
     with files.open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        while hashers and (block := file.read(CHUNK)):
+        while hashers and (block := file.read(_CHUNK_BYTES)):
             for hasher in hashers.values():
                 hasher.update(block)
             done += len(block)
@@ -203,7 +209,7 @@ def looks_like_html(head: bytes) -> bool:
     return bool(re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype\s+html|html|head|body)\b", head, re.IGNORECASE))
 
 
-def size_text(entry: Entry) -> str:
+def format_size(entry: Entry) -> str:
     """Format what is known of an entry's size."""
     if entry.size_bytes is not None:
         return f"{entry.size_bytes:,} bytes"
@@ -212,13 +218,13 @@ def size_text(entry: Entry) -> str:
     return "size not published"
 
 
-def by_hand(entries: Iterable[Entry], roots: Roots) -> list[str]:
+def format_offline_list(entries: Iterable[Entry], roots: FileRoots) -> list[str]:
     """Return the lines of a list for fetching the files by hand: URLs, sizes, hashes and destinations."""
     lines = []
     for entry in entries:
         known = "".join(f", {kind} {value}" for kind, value in entry.hashes.items())
-        lines += [f"{entry.name}: {size_text(entry)}{known}"]
+        lines += [f"{entry.name}: {format_size(entry)}{known}"]
         lines += [f"  from {url}" for url in (entry.url, *entry.mirrors)]
         unpacks = f", which `tools/fetch.py {entry.name}` unpacks" if entry.archive else ""
-        lines += [f"  to   {roots.file(entry)}{unpacks}", ""]
+        lines += [f"  to   {roots.file_path(entry)}{unpacks}", ""]
     return lines[:-1]

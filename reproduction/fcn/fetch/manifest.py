@@ -18,7 +18,7 @@ from reproduction.caffe.formats import json_file
 from reproduction.caffe.formats.json_file import Check, at_least, matching
 from reproduction.fcn.fetch.archives import plain_path
 
-FORMAT = 1
+FORMAT_VERSION = 1
 
 HASHES = ("md5", "sha1", "sha256")
 SLACK_BYTES = 64 << 10
@@ -46,7 +46,7 @@ _Sha1 = Annotated[str, matching("[0-9a-f]{40}", "40 hexadecimal digits")]
 _Sha256 = Annotated[str, matching("[0-9a-f]{64}", "64 hexadecimal digits")]
 
 
-class Kind(StrEnum):
+class EntryKind(StrEnum):
     """The kind of a file. Caffemodels are below the weights folder, all others below the data root."""
 
     CAFFEMODEL = "caffemodel"
@@ -55,7 +55,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Unpacked:
+class UnpackedArchive:
     """The folder of an unpacked archive, and what it must contain.
 
     Args:
@@ -89,7 +89,7 @@ class Entry:
     """
 
     name: _Name
-    kind: Kind
+    kind: EntryKind
     url: _Url
     path: _Path
     licence: str
@@ -100,12 +100,12 @@ class Entry:
     sha1: _Sha1 | None = None
     sha256: _Sha256 | None = None
     source: str = ""
-    archive: Unpacked | None = None
+    archive: UnpackedArchive | None = None
     note: str = ""
 
     def check(self) -> str | None:
         """Return what the fields must satisfy together (see ``json_file``), or None if they do."""
-        if (self.kind is Kind.ARCHIVE) != (self.archive is not None):
+        if (self.kind is EntryKind.ARCHIVE) != (self.archive is not None):
             return "'archive' for archives, and for them alone"
         if self.payload_bytes and self.size_bytes and self.payload_bytes > self.size_bytes:
             return f"payload_bytes of at most {self.size_bytes}, as the file has"
@@ -135,7 +135,7 @@ class Entry:
 
     def error(self, problem: str, path: StrPath, **parts: Any) -> ReproductionError:
         """Return a WeightsError for a caffemodel, a DataError for any other file."""
-        kind = WeightsError if self.kind is Kind.CAFFEMODEL else DataError
+        kind = WeightsError if self.kind is EntryKind.CAFFEMODEL else DataError
         return kind(problem, path=path, **parts)
 
 
@@ -196,12 +196,12 @@ class Manifest:
             return found
         wanted = [self[net] for net in nets]
         for entry in wanted:
-            if entry not in found or entry.kind is not Kind.CAFFEMODEL:
+            if entry not in found or entry.kind is not EntryKind.CAFFEMODEL:
                 raise DataError(f"{entry.name} is not a net of the set {name!r}", path=self.path)
-        return wanted + [entry for entry in found if entry.kind is not Kind.CAFFEMODEL]
+        return wanted + [entry for entry in found if entry.kind is not EntryKind.CAFFEMODEL]
 
 
-def load(path: StrPath) -> Manifest:
+def read_manifest(path: StrPath) -> Manifest:
     """Load a manifest.
 
     Args:
@@ -212,23 +212,23 @@ def load(path: StrPath) -> Manifest:
     """
     file = Path(path)
     try:
-        document = json_file.load(file, _Document, "the manifest is wrong", version=FORMAT)
+        document = json_file.load(file, _Document, "the manifest is wrong", version=FORMAT_VERSION)
     except OSError as error:
         problem = f"the manifest cannot be read ({(error.strerror or str(error)).lower()})"
         raise DataError(problem, path=file, remedy="Name one with --manifest or REPRODUCTION_MANIFEST.") from None
     try:
-        return _manifest(file, document)
+        return _check_entries(file, document)
     except ReproductionError as error:
         raise error.at(str(file)) from None
 
 
-def _manifest(path: Path, document: _Document) -> Manifest:
+def _check_entries(path: Path, document: _Document) -> Manifest:
     entries: dict[str, Entry] = {}
     places: dict[tuple[bool, str], str] = {}
     for entry in document.entries:
         if entry.name in entries:
             raise DataError(f"entry {entry.name!r} is there twice")
-        place = (entry.kind is Kind.CAFFEMODEL, entry.path)
+        place = (entry.kind is EntryKind.CAFFEMODEL, entry.path)
         if place in places:
             raise DataError(f"entries {places[place]!r} and {entry.name!r} have the same path", got=entry.path)
         entries[entry.name], places[place] = entry, entry.name

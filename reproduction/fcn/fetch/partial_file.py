@@ -16,11 +16,11 @@ from reproduction.caffe.formats import files, json_file
 from reproduction.caffe.formats.json_file import at_least, matching
 from reproduction.fcn.fetch.manifest import Entry
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
-class Origin:
+class DownloadOrigin:
     """The source of the bytes in a partial file.
 
     Attributes:
@@ -34,7 +34,7 @@ class Origin:
     size: Annotated[int, at_least(0)] | None = None
 
 
-class Part:
+class PartialFile:
     """The partial file ``FILE.part``, which is renamed to ``FILE`` when it is complete.
 
     Its origin is recorded in ``FILE.part.json``. Use it as a context manager, which locks the file. If the block is
@@ -92,10 +92,10 @@ class Part:
         """Rename the partial file to the target."""
         self.path.replace(self.target)
 
-    def origin(self, url: str) -> Origin | None:
+    def origin(self, url: str) -> DownloadOrigin | None:
         """Return the recorded origin, or None if there is none or it is not this URL."""
         try:
-            origin = json_file.load(self._origin, Origin, "this is no origin of a download")
+            origin = json_file.load(self._origin, DownloadOrigin, "this is no origin of a download")
         except (OSError, DataError):
             return None
         return origin if origin.url == url else None
@@ -129,7 +129,7 @@ class Part:
             while view:
                 view = view[self._file.write(view) :]
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in DISK_FULL:
                 raise
             have = self.size()
             reason = (error.strerror or "the disk is full").lower()

@@ -27,7 +27,7 @@ class RefusedRedirectError(Exception):
     """Raised for a redirect that is not followed; the message says why."""
 
 
-class _Paced(io.RawIOBase):
+class _LimitedReader(io.RawIOBase):
     """A raw connection from which only a limited number of bytes can be read until a deadline."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket) -> None:
@@ -63,7 +63,7 @@ class Response(http.client.HTTPResponse):
 
     def __init__(self, sock: socket, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
-        self._paced = _Paced(self.fp.detach(), sock)
+        self._paced = _LimitedReader(self.fp.detach(), sock)
         self.fp = io.BufferedReader(self._paced)
 
     def _read_status(self) -> tuple[str, int, str]:
@@ -117,7 +117,7 @@ class _Redirect(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def opener() -> urllib.request.OpenerDirector:
+def build_opener() -> urllib.request.OpenerDirector:
     """Return a URL opener for http and https, but not for file or ftp."""
     made = urllib.request.OpenerDirector()
     for handler in (

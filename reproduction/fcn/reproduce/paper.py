@@ -17,7 +17,7 @@ METRICS = ("pixel_acc", "mean_acc", "mean_iu", "fw_iu")
 
 
 @dataclass(frozen=True)
-class Figure:
+class PublishedNumber:
     """One printed number.
 
     Args:
@@ -30,7 +30,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Row:
+class PublishedRow:
     """One row of a published table.
 
     Args:
@@ -47,7 +47,7 @@ class Row:
     table: str
     name: str
     measured_on: str
-    figures: Mapping[str, Figure]
+    figures: Mapping[str, PublishedNumber]
     source: str
     net: str = ""
 
@@ -77,7 +77,7 @@ _ALL = ("all",)
 Cells = Iterable[float | None]
 
 
-def _rows(
+def _make_rows(
     edition: str,
     table: str,
     measured_on: str,
@@ -87,16 +87,18 @@ def _rows(
     *,
     nets: Mapping[str, str] | None = None,
     unverified: Collection[str] = (),
-) -> tuple[Row, ...]:
+) -> tuple[PublishedRow, ...]:
     made = []
     for name, cells in rows.items():
         figures = {
-            column: Figure(value, unverified is not _ALL and column not in unverified)
+            column: PublishedNumber(value, unverified is not _ALL and column not in unverified)
             for column, value in zip(columns, cells, strict=True)
             if value is not None
         }
         made.append(
-            Row(edition, table, name, measured_on, MappingProxyType(figures), source, (nets or {}).get(name, ""))
+            PublishedRow(
+                edition, table, name, measured_on, MappingProxyType(figures), source, (nets or {}).get(name, "")
+            )
         )
     return tuple(made)
 
@@ -113,7 +115,7 @@ _SIFT = {"FCN-32s": "siftflow-fcn32s", "FCN-16s": "siftflow-fcn16s", "FCN-8s": "
 _CONTEXT = {"FCN-32s": "pascalcontext-fcn32s", "FCN-16s": "pascalcontext-fcn16s", "FCN-8s": "pascalcontext-fcn8s"}
 
 _CVPR = (
-    *_rows(
+    *_make_rows(
         CVPR, "table 1", "VOC 2011 val, 500 x 500, Tesla K40c, mean of 20 runs; trained on 1,112 images", _BOTH,
         ("mean_iu", "forward_ms", "conv_layers", "parameters_millions", "receptive_field_px", "max_stride_px"),
         {
@@ -122,16 +124,16 @@ _CVPR = (
             "FCN-GoogLeNet": (42.5, 59, 22, 6, 907, 32),
         },
     ),
-    *_rows(CVPR, "text", "VOC 2011 train", _BOTH, ("images", "least_epochs"), {"training": (1112, 175)}),
-    *_rows(CVPR, "text", _736 + "; trained on SBD's 8,498 images", _BOTH, ("mean_iu",), {"FCN-VGG16": (59.4,)}),
-    *_rows(
+    *_make_rows(CVPR, "text", "VOC 2011 train", _BOTH, ("images", "least_epochs"), {"training": (1112, 175)}),
+    *_make_rows(CVPR, "text", _736 + "; trained on SBD's 8,498 images", _BOTH, ("mean_iu",), {"FCN-VGG16": (59.4,)}),
+    *_make_rows(
         CVPR, "text", _736 + "; trained on SBD's 8,498 images", "the authors' edition of the camera ready",
         ("mean_iu",), {"FCN-AlexNet": (48.0,)}, nets={"FCN-AlexNet": "voc-fcn-alexnet"},
     ),
-    *_rows(
+    *_make_rows(
         CVPR, "text", "ILSVRC, the authors' own training", _BOTH, ("top1", "top5"), {"GoogLeNet": (68.5, 88.4)}
     ),
-    *_rows(
+    *_make_rows(
         CVPR, "table 2", _736, _BOTH, METRICS,
         {
             "FCN-32s-fixed": (83.0, 59.7, 45.4, 72.0),
@@ -141,14 +143,14 @@ _CVPR = (
         },
         nets=_VOC,
     ),
-    *_rows(
+    *_make_rows(
         CVPR, "table 3", "VOC test", _BOTH, ("mean_iu_2011", "mean_iu_2012", "inference_s"),
         {"R-CNN": (47.9, None, None), "SDS": (52.6, 51.6, 50), "FCN-8s": (62.7, 62.2, 0.175)},
     ),
-    *_rows(
+    *_make_rows(
         CVPR, "text", "inference, against SDS", _BOTH, ("speedup_convnet", "speedup_overall"), {"FCN-8s": (114, 286)}
     ),
-    *_rows(
+    *_make_rows(
         CVPR, "table 4", "NYUDv2, 654 test images, 40 classes; trained on 795", _BOTH, METRICS,
         {
             "Gupta et al.": (60.3, None, 28.6, 47.0),
@@ -160,7 +162,7 @@ _CVPR = (
         },
         nets=_NYUD,
     ),
-    *_rows(
+    *_make_rows(
         CVPR, "table 5", "SIFT Flow, 200 test images, classes present there; trained on 2,488", _BOTH,
         (*METRICS, "geo_pixel_acc"),
         {
@@ -175,7 +177,7 @@ _CVPR = (
         },
         nets=_SIFT,
     ),
-    *_rows(
+    *_make_rows(
         AUTHOR, "appendix B", "PASCAL-Context val, 59 classes", "the authors' edition of the camera ready", METRICS,
         {
             "FCN-32s": (65.4, 47.2, 35.1, 50.3),
@@ -184,7 +186,7 @@ _CVPR = (
         },
         nets=_CONTEXT,
     ),
-    *_rows(
+    *_make_rows(
         ARXIV, "appendix B", "PASCAL-Context val, 59 classes", "arXiv 1411.4038v2", METRICS,
         {
             "O2P": (None, None, 18.1, None),
@@ -195,7 +197,7 @@ _CVPR = (
         },
         nets=_CONTEXT,
     ),
-    *_rows(
+    *_make_rows(
         ARXIV, "appendix B", "PASCAL-Context val, 33 classes", "arXiv 1411.4038v2", METRICS,
         {
             "O2P": (None, None, 29.2, None),
@@ -205,16 +207,16 @@ _CVPR = (
             "FCN-8s": (71.8, 67.6, 53.5, 57.7),
         },
     ),
-    *_rows(
+    *_make_rows(
         CVPR, "upper bounds", "labels of a subset of VOC 2011 val, shrunk and enlarged again", _BOTH, ("mean_iu",),
         {"128": (50.9,), "64": (73.3,), "32": (86.1,), "16": (92.8,), "8": (96.4,), "4": (98.5,)},
     ),
-    *_rows(
+    *_make_rows(
         CVPR, "section 3.1", "AlexNet", "arXiv 1411.4038v2",
         ("forward_ms", "forward_single_ms", "backward_ms", "output_px"),
         {"classifier, 227 x 227": (1.2, 5.4, 2.4, None), "FCN, 500 x 500": (22, None, 37, 10)},
     ),
-    *_rows(
+    *_make_rows(
         CVPR, "text", "stochastic gradient descent", _BOTH,
         ("batch", "learning_rate", "momentum", "weight_decay", "bias_lr_mult"),
         # The learning rate of GoogLeNet is printed 5^-5, the decay "5^-4 or 2^-4".
@@ -225,35 +227,35 @@ _CVPR = (
             "the other decay": (None, None, None, 2e-4, None),
         },
     ),
-    *_rows(
+    *_make_rows(
         CVPR, "text", "training on one Tesla K40c", _BOTH, ("days", "lr_divisor"),
         {"FCN-32s": (3, None), "FCN-16s": (1, 100), "FCN-8s": (1, None)},
     ),
-    *_rows(
+    *_make_rows(
         CVPR, "text", "mean IU of the whole net's fine-tuning = 100", _BOTH, ("percent",),
         {"fine-tuning of the classifier alone": (70,)},
     ),
-    *_rows(CVPR, "text", "augmentation, no noticeable gain", _BOTH, ("pixels",), {"jitter": (32,)}),
-    *_rows(CVPR, "text", "class balance", _BOTH, ("percent",), {"background": (75,)}),
+    *_make_rows(CVPR, "text", "augmentation, no noticeable gain", _BOTH, ("pixels",), {"jitter": (32,)}),
+    *_make_rows(CVPR, "text", "class balance", _BOTH, ("percent",), {"background": (75,)}),
 )  # fmt: skip
 
 _PAMI = (
-    *_rows(
+    *_make_rows(
         PAMI, "VOC 2011 val", _736, "row quoted by the GitHub blog on this paper", METRICS,
         {"FCN-32s": (90.5, 76.5, 63.6, 83.5)}, nets=_VOC,
     ),
-    *_rows(
+    *_make_rows(
         PAMI, "VOC 2011 val", _736,
         f"pixel accuracy and mean IU: AntonioConsiglio/SemSeg fcn_vgg16/README; the rest: {_UNREAD}", METRICS,
         {"FCN-16s": (91.0, 78.1, 65.0, 84.3), "FCN-8s": (91.2, 77.6, 65.5, 84.5)},
         nets=_VOC, unverified=("mean_acc", "fw_iu"),
     ),
-    *_rows(
+    *_make_rows(
         PAMI, "VOC 2011 val", _736, f"mean IU: {_REPO} README.md; the rest: {_UNREAD}", METRICS,
         {"FCN-8s at-once": (91.1, 78.5, 65.4, 84.4)},
         nets=_VOC, unverified=("pixel_acc", "mean_acc", "fw_iu"),
     ),
-    *_rows(
+    *_make_rows(
         PAMI, "VOC 2011 val", _736, _UNREAD, METRICS,
         {
             "FCN-32s fixed": (82.9, 64.6, 46.6, 72.3),
@@ -263,7 +265,7 @@ _PAMI = (
         },
         nets=_VOC, unverified=_ALL,
     ),
-    *_rows(
+    *_make_rows(
         PAMI, "optimisation", f"FCN-32s, {_736}", _UNREAD, (*METRICS, "batch", "momentum"),
         {
             "FCN-accum": (86.0, 66.5, 51.9, 76.5, 20, 0.9),
@@ -272,29 +274,29 @@ _PAMI = (
         },
         unverified=_ALL,
     ),
-    *_rows(
+    *_make_rows(
         PAMI, "table 1", "500 x 500", _UNREAD, ("forward_ms",),
         {"FCN-AlexNet": (16,), "FCN-VGG16": (100,), "FCN-GoogLeNet": (20,)}, unverified=_ALL,
     ),
-    *_rows(
+    *_make_rows(
         PAMI, "VOC test", "VOC 2012 test", "its abstract, and the published README",
         ("mean_iu",), {"FCN-8s": (67.2,)},
     ),
-    *_rows(
+    *_make_rows(
         PAMI, "VOC test", "VOC 2011 test", _UNREAD, ("mean_iu", "inference_ms"), {"FCN-8s": (67.5, 100)},
         unverified=_ALL,
     ),
-    *_rows(
+    *_make_rows(
         PAMI, "abstract", "VOC 2012 test", "its abstract", ("inference_s", "relative_gain_percent"),
         {"FCN-8s": (0.1, 30)},
     ),
-    *_rows(
+    *_make_rows(
         PAMI, "text", "mean IU of the whole net's fine-tuning = 100", "notes on the paper", ("percent",),
         {"fine-tuning of the last layer alone": (73,)},
     ),
     # Momentum and batch that go together: p^(1/k) = p'^(1/k'). The paper rounds 0.9^(1/20) to 0.99; it is 0.9947.
-    *_rows(PAMI, "text", "0.9 with a batch of 20", "notes on the paper", ("momentum",), {"batch of 1": (0.99,)}),
-    *_rows(
+    *_make_rows(PAMI, "text", "0.9 with a batch of 20", "notes on the paper", ("momentum",), {"batch of 1": (0.99,)}),
+    *_make_rows(
         PAMI, "NYUDv2", "NYUDv2, 654 test images, 40 classes", _UNREAD, METRICS,
         {
             "FCN-32s RGB": (61.8, 44.7, 31.6, 46.0),
@@ -303,16 +305,16 @@ _PAMI = (
         },
         nets=_NYUD, unverified=_ALL,
     ),
-    *_rows(
+    *_make_rows(
         PAMI, "NYUDv2", "NYUDv2, 654 test images, 40 classes",
         f"mean accuracy (44): Open Code Papers; the rest: {_UNREAD}", METRICS,
         {"FCN-32s RGB-HHA": (65.3, 44.0, 33.3, 48.6)}, nets=_NYUD, unverified=("pixel_acc", "mean_iu", "fw_iu"),
     ),
-    *_rows(
+    *_make_rows(
         PAMI, "SIFT Flow", "SIFT Flow, 200 test images, classes present there", _UNREAD, (*METRICS, "geo_pixel_acc"),
         {"FCN-8s": (85.9, 53.9, 41.2, 77.2, 94.6)}, nets=_SIFT, unverified=_ALL,
     ),
-    *_rows(
+    *_make_rows(
         PAMI, "PASCAL-Context", "PASCAL-Context val, 59 classes", _UNREAD, METRICS,
         {
             "CFM": (None, None, 34.4, None),
@@ -322,7 +324,7 @@ _PAMI = (
         },
         nets=_CONTEXT, unverified=_ALL,
     ),
-    *_rows(
+    *_make_rows(
         PAMI, "mask cues", "VOC 2011 val, background left out", "speakerdeck.com/kfujita/introai, which quotes table 8",
         ("mean_iu",),
         {
@@ -352,7 +354,7 @@ _SOLVERS = {
 }
 
 _ELSEWHERE = (
-    *_rows(
+    *_make_rows(
         README, "PASCAL VOC models", _736, f"{_REPO} README.md", ("mean_iu", "mean_iu_test_2012"),
         {
             "voc-fcn32s": (63.6, None),
@@ -363,19 +365,19 @@ _ELSEWHERE = (
         },
         nets={name: name for name in _SOLVERS},
     ),
-    *_rows(
+    *_make_rows(
         REPOSITORY, "solver.prototxt, solve.py", "training", _REPO, _SOLVER, _SOLVERS,
         nets={name: name for name in _SOLVERS},
     ),
-    *_rows(
+    *_make_rows(
         REPOSITORY, "net.py", "crop offsets", _REPO, ("score_px", "score_pool4_px", "score_pool3_px"),
         {"FCN-32s": (19, None, None), "FCN-16s": (27, 5, None), "FCN-8s": (31, 5, 9), "FCN-AlexNet": (18, None, None)},
     ),
-    *_rows(
+    *_make_rows(
         REPOSITORY, "net.py", "FCN-8s at-once", _REPO, ("factor",), {"scale_pool4": (0.01,), "scale_pool3": (0.0001,)}
     ),
-    *_rows(REPOSITORY, "net.py", "color-hha, Eltwise SUM", _REPO, ("coeff",), {"color": (0.5,), "hha": (0.5,)}),
-    *_rows(
+    *_make_rows(REPOSITORY, "net.py", "color-hha, Eltwise SUM", _REPO, ("coeff",), {"color": (0.5,), "hha": (0.5,)}),
+    *_make_rows(
         RESCORED, "README", f"{_736}, its files of 2012; the published caffemodels in Chainer",
         "wkentaro/fcn README.md", METRICS,
         {
@@ -387,22 +389,22 @@ _ELSEWHERE = (
         nets=_VOC,
     ),
     # That README swaps the headings of its last two columns; here they are corrected.
-    *_rows(
+    *_make_rows(
         RESCORED, "README", f"{_736}; the caffemodels of CVPR 2015 in MatConvNet", "vlfeat/matconvnet-fcn README.md",
         ("mean_iu", "pixel_acc", "mean_acc"),
         {"FCN-32s": (59.43, 89.12, 73.28), "FCN-16s": (62.35, 90.02, 75.74), "FCN-8s": (62.69, 90.33, 75.86)},
     ),
-    *_rows(
+    *_make_rows(
         RESCORED, "model zoo", "PASCAL-Context val, 59 classes; the caffemodels of 2015",
         "gists fcn-32s-pascalcontext and fcn-8s-pascalcontext", ("mean_iu",), {"FCN-32s": (35.1,), "FCN-8s": (37.8,)},
     ),
 )  # fmt: skip
 
-ROWS: tuple[Row, ...] = _PAMI + _CVPR + _ELSEWHERE
+ROWS: tuple[PublishedRow, ...] = _PAMI + _CVPR + _ELSEWHERE
 """Every row, the newest edition of a number first."""
 
 
-def rows(net: str, *editions: str) -> tuple[Row, ...]:
+def find_rows(net: str, *editions: str) -> tuple[PublishedRow, ...]:
     """Return the rows with a mean IU of a published net, in the order of ``ROWS``: PAMI's first, then CVPR's.
 
     Args:
@@ -414,28 +416,28 @@ def rows(net: str, *editions: str) -> tuple[Row, ...]:
     )
 
 
-def published(net: str) -> Row | None:
+def find_paper_row(net: str) -> PublishedRow | None:
     """Return the paper's row for a net: of PAMI, whose nets are the published ones, else of the CVPR paper, or None."""
-    return next(iter(rows(net, PAMI, CVPR, AUTHOR)), None)
+    return next(iter(find_rows(net, PAMI, CVPR, AUTHOR)), None)
 
 
-def readme(net: str) -> Row | None:
+def find_readme_row(net: str) -> PublishedRow | None:
     """Return the row of the published README for a net, or None."""
-    return next(iter(rows(net, README)), None)
+    return next(iter(find_rows(net, README)), None)
 
 
-def rescored(net: str) -> Row | None:
+def find_rescored_row(net: str) -> PublishedRow | None:
     """Return the row of a re-evaluation elsewhere of a net's published caffemodel, or None."""
-    return next(iter(rows(net, RESCORED)), None)
+    return next(iter(find_rows(net, RESCORED)), None)
 
 
-def caveat(row: Row) -> str:
+def find_caveat(row: PublishedRow) -> str:
     """Return why a row may not be comparable with a net's published weights; an empty string if it is.
 
     The published weights are those of the PAMI paper. An older number belongs to other weights, unless the README that
     was published with the weights repeats it.
     """
-    claim = readme(row.net)
+    claim = find_readme_row(row.net)
     older = row.edition != PAMI and (claim is None or claim["mean_iu"] != row.figures["mean_iu"].value)
     unread = "" if row.verified else "not checked against the paper's text"
     return "; ".join(filter(None, (f"of other weights, those of {row.edition}" if older else "", unread)))

@@ -20,11 +20,11 @@ from reproduction.caffe.net.net import Net
 from reproduction.fcn import datasets
 from reproduction.fcn.datasets import Dataset
 from reproduction.fcn.fetch import local_files
-from reproduction.fcn.fetch.local_files import Roots
+from reproduction.fcn.fetch.local_files import FileRoots
 from reproduction.fcn.nets import published_nets, registry
 from reproduction.fcn.nets.published_nets import Published
 from reproduction.fcn.reproduce import sources
-from reproduction.fcn.reproduce.sources import Supply
+from reproduction.fcn.reproduce.sources import Source
 from reproduction.fcn.scoring import evaluate
 from reproduction.fcn.scoring.score import Scores
 from reproduction.fcn.segment import segmenter
@@ -33,7 +33,7 @@ _NAME_DIGITS = 10  # of a run's fingerprint: enough to distinguish a user's runs
 
 
 @dataclass(frozen=True)
-class Watch(sources.Watch):
+class ScoringCallbacks(sources.Callbacks):
     """Callbacks that report the progress of fetching and scoring.
 
     Attributes:
@@ -48,7 +48,7 @@ def _as_it_is(net: Net) -> evaluate.Scorer:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ScoringPlan:
     """The paths and options of a scoring run.
 
     Attributes:
@@ -60,8 +60,8 @@ class Plan:
         prepare: converts a net to the callable that is run, for example by compiling it.
     """
 
-    supply: Supply
-    roots: Roots
+    supply: Source
+    roots: FileRoots
     out: Path
     device: str = "cpu"
     limit: int | None = None
@@ -69,7 +69,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Result:
+class ScoredNet:
     """The result of scoring one net.
 
     Attributes:
@@ -87,7 +87,7 @@ class Result:
     seconds_per_image: float | None
 
 
-def chosen(name: str, names: Sequence[str] = ()) -> list[Published]:
+def select_nets(name: str, names: Sequence[str] = ()) -> list[Published]:
     """Return the nets of a data set.
 
     Args:
@@ -104,7 +104,7 @@ def chosen(name: str, names: Sequence[str] = ()) -> list[Published]:
     return rows or [row for row in registry.NETS.values() if row.dataset == name]
 
 
-def dataset(row: Published, root: Path) -> Dataset:
+def open_dataset(row: Published, root: Path) -> Dataset:
     """Open the data set that a net is scored on.
 
     Args:
@@ -118,7 +118,7 @@ def dataset(row: Published, root: Path) -> Dataset:
     return datasets.from_layer(layer.python_param, list(layer.top), root)
 
 
-def data(plan: Plan, row: Published, watch: Watch) -> Dataset:
+def fetch_dataset(plan: ScoringPlan, row: Published, watch: ScoringCallbacks) -> Dataset:
     """Open the data set that a net is scored on, after fetching or drawing what is missing.
 
     Raises:
@@ -126,15 +126,15 @@ def data(plan: Plan, row: Published, watch: Watch) -> Dataset:
     """
     for _ in plan.supply.data(plan.roots, watch):
         try:
-            found = dataset(row, plan.roots.data)
+            found = open_dataset(row, plan.roots.data)
             if not found.missing(plan.limit):
                 return found
         except DataError:  # the next step may fetch what is missing; the last attempt, below, raises
             pass
-    return dataset(row, plan.roots.data)
+    return open_dataset(row, plan.roots.data)
 
 
-def model(plan: Plan, row: Published, watch: Watch) -> tuple[Path, Path, str]:
+def fetch_weights(plan: ScoringPlan, row: Published, watch: ScoringCallbacks) -> tuple[Path, Path, str]:
     """Fetch a net's weights and convert them to safetensors in the same folder.
 
     A weights file of the user's is not converted.
@@ -146,17 +146,17 @@ def model(plan: Plan, row: Published, watch: Watch) -> tuple[Path, Path, str]:
         ReproductionError: If the weights cannot be fetched, read or written.
     """
     published = plan.supply.weights(row, plan.roots, watch)
-    if isinstance(plan.supply, sources.Given):  # write nothing to the user's folder
-        return published, published, local_files.digests(published, ["sha256"])["sha256"]
+    if isinstance(plan.supply, sources.CustomWeights):  # write nothing to the user's folder
+        return published, published, local_files.compute_hashes(published, ["sha256"])["sha256"]
     converted = published.with_suffix(".safetensors")
     source = weights.read(published)
     if not _holds(converted, source):
         weights.write(source, converted, watch.bytes(f"converting {published.name}") if watch.bytes else None)
         watch.note(f"{row.name}: converted, {converted}")
-    return published, converted, local_files.digests(published, ["sha256"])["sha256"]
+    return published, converted, local_files.compute_hashes(published, ["sha256"])["sha256"]
 
 
-def score(plan: Plan, row: Published, dataset: Dataset, watch: Watch) -> Result:
+def score_net(plan: ScoringPlan, row: Published, dataset: Dataset, watch: ScoringCallbacks) -> ScoredNet:
     """Fetch and convert a net's weights, and score the net on a data set.
 
     Label maps and the state of the run are written to a folder of ``plan.out``. Its name contains a hash of the
@@ -164,11 +164,13 @@ def score(plan: Plan, row: Published, dataset: Dataset, watch: Watch) -> Result:
     there.
 
     Raises:
-        ReproductionError: If the weights cannot be fetched, read or converted, or the evaluation fails, see ``model``
-            and ``evaluate.evaluate``.
+        ReproductionError: If the weights cannot be fetched, read or converted, or the evaluation fails, see
+            ``fetch_weights`` and ``evaluate.evaluate``.
     """
-    published, converted, sha256 = model(plan, row, watch)
-    net = plan.prepare(segmenter.load(row.name, published_nets.deploy(row), converted, device=plan.device))
+    published, converted, sha256 = fetch_weights(plan, row, watch)
+    net = plan.prepare(
+        segmenter.load_net_with_weights(row.name, published_nets.deploy(row), converted, device=plan.device)
+    )
     about = f"{evaluate.fingerprint(net, dataset)} {plan.device} {torch.__version__} {_programs()}"
     part = "" if plan.limit is None else f"-first{plan.limit}"
     folder = plan.out / f"{row.name}-{hashlib.sha256(about.encode()).hexdigest()[:_NAME_DIGITS]}{part}"
@@ -182,10 +184,10 @@ def score(plan: Plan, row: Published, dataset: Dataset, watch: Watch) -> Result:
         limit=plan.limit,
         progress=clock,
     )
-    return Result(published, sha256, scores, folder, clock.mean())
+    return ScoredNet(published, sha256, scores, folder, clock.mean())
 
 
-def split_sha1(ids: Sequence[str]) -> str:
+def compute_split_sha1(ids: Sequence[str]) -> str:
     """Return the SHA-1 of a split's ids, each followed by a newline, as ``sha1sum`` computes it for the list file."""
     return hashlib.sha1("".join(f"{image_id}\n" for image_id in ids).encode(), usedforsecurity=False).hexdigest()
 

@@ -1,6 +1,6 @@
 """Sources of data and weights: those of the paper are downloaded, Mini-VOC is drawn and its weights are included.
 
-``of("voc", ...)`` returns the source of a data set; all sources have the interface ``Supply``.
+``find_source("voc", ...)`` returns the source of a data set; all sources implement ``Source``.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from reproduction.caffe.errors import WeightsError
 from reproduction.caffe.typing import Progress
 from reproduction.fcn.datasets.mini import mini_voc
 from reproduction.fcn.fetch import download, local_files
-from reproduction.fcn.fetch.local_files import Roots
-from reproduction.fcn.fetch.manifest import Entry, Kind, Manifest
+from reproduction.fcn.fetch.local_files import FileRoots
+from reproduction.fcn.fetch.manifest import Entry, EntryKind, Manifest
 from reproduction.fcn.nets.published_nets import Published
 from reproduction.fcn.train import recipes
 
-Draw = Callable[[Path, Progress | None], Path]
+DrawFunction = Callable[[Path, Progress | None], Path]
 
 
 @dataclass(frozen=True)
-class Watch:
+class Callbacks:
     """Callbacks that report the progress of fetching and drawing.
 
     Attributes:
@@ -39,17 +39,17 @@ class Watch:
     note: Callable[[str], object] = lambda _: None
 
 
-class Supply(Protocol):
+class Source(Protocol):
     """A source of the data and the weights of a data set."""
 
-    def data(self, roots: Roots, watch: Watch) -> Iterator[None]:
+    def data(self, roots: FileRoots, watch: Callbacks) -> Iterator[None]:
         """Fetch the data in stages; the caller stops iterating once it has enough.
 
         Raises:
             DataError: If the data cannot be fetched or drawn.
         """
 
-    def weights(self, row: Published, roots: Roots, watch: Watch) -> Path:
+    def weights(self, row: Published, roots: FileRoots, watch: Callbacks) -> Path:
         """Return the path of a net's weights file, fetched if necessary.
 
         Raises:
@@ -58,7 +58,7 @@ class Supply(Protocol):
 
 
 @dataclass(frozen=True)
-class Fetched:
+class DownloadedSource:
     """A data set of the manifest, which is downloaded.
 
     The small lists are downloaded before the large archives. ``data`` yields before each, since data that are elsewhere
@@ -74,37 +74,37 @@ class Fetched:
     manifest: Manifest
     mirror: str | None = None
 
-    def data(self, roots: Roots, watch: Watch) -> Iterator[None]:
+    def data(self, roots: FileRoots, watch: Callbacks) -> Iterator[None]:
         """Yield before any download, after the lists, and after the archives."""
         entries = self.manifest.select(self.name)
-        for kind in (Kind.LIST, Kind.ARCHIVE):
+        for kind in (EntryKind.LIST, EntryKind.ARCHIVE):
             yield
             for entry in entries:
-                if entry.kind is kind and not local_files.present(entry, roots):
+                if entry.kind is kind and not local_files.is_present(entry, roots):
                     self._provide(entry, roots, watch)
         yield
 
-    def weights(self, row: Published, roots: Roots, watch: Watch) -> Path:
+    def weights(self, row: Published, roots: FileRoots, watch: Callbacks) -> Path:
         """Download a published caffemodel, unless it exists, and return its path."""
         return self._provide(self.manifest[row.name], roots, watch)
 
-    def _provide(self, entry: Entry, roots: Roots, watch: Watch) -> Path:
-        got = download.provide(entry, roots, mirror=self.mirror, progress=watch.bytes)
+    def _provide(self, entry: Entry, roots: FileRoots, watch: Callbacks) -> Path:
+        got = download.fetch_entry(entry, roots, mirror=self.mirror, progress=watch.bytes)
         watch.note(f"{entry.name}: {got.how}, {got.path}" + (f"; {got.checked}" if got.checked else ""))
         return got.path
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnSource:
     """A data set whose images are drawn, and whose weights are included in this project.
 
     Attributes:
         draw: writes the images below a data root, unless they exist, and returns the folder.
     """
 
-    draw: Draw
+    draw: DrawFunction
 
-    def data(self, roots: Roots, watch: Watch) -> Iterator[None]:
+    def data(self, roots: FileRoots, watch: Callbacks) -> Iterator[None]:
         """Draw the images, unless they exist, and yield once."""
         roots.data.mkdir(parents=True, exist_ok=True)
         drawn = False
@@ -121,13 +121,13 @@ class Drawn:
             watch.note(f"data: drawn, {place}")
         yield
 
-    def weights(self, row: Published, roots: Roots, watch: Watch) -> Path:
+    def weights(self, row: Published, roots: FileRoots, watch: Callbacks) -> Path:
         """Return the path of the net's weights in the weights folder."""
-        return local_files.weights(row, roots.weights)
+        return local_files.find_weights(row, roots.weights)
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedWeights:
     """The data of another source, with weights from the user's training.
 
     Attributes:
@@ -135,14 +135,14 @@ class Trained:
         runs: the folder that contains each training's folder.
     """
 
-    base: Supply
+    base: Source
     runs: Path
 
-    def data(self, roots: Roots, watch: Watch) -> Iterator[None]:
+    def data(self, roots: FileRoots, watch: Callbacks) -> Iterator[None]:
         """Fetch or draw the data as ``base`` does."""
         return self.base.data(roots, watch)
 
-    def weights(self, row: Published, roots: Roots, watch: Watch) -> Path:
+    def weights(self, row: Published, roots: FileRoots, watch: Callbacks) -> Path:
         """Return the path of the final caffemodel of a net's training.
 
         Raises:
@@ -156,7 +156,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Given:
+class CustomWeights:
     """The data of another source, with weights from a file of the user's.
 
     Attributes:
@@ -164,22 +164,22 @@ class Given:
         file: the weights file, in any supported format.
     """
 
-    base: Supply
+    base: Source
     file: Path
 
-    def data(self, roots: Roots, watch: Watch) -> Iterator[None]:
+    def data(self, roots: FileRoots, watch: Callbacks) -> Iterator[None]:
         """Fetch or draw the data as ``base`` does."""
         return self.base.data(roots, watch)
 
-    def weights(self, row: Published, roots: Roots, watch: Watch) -> Path:
+    def weights(self, row: Published, roots: FileRoots, watch: Callbacks) -> Path:
         """Return ``file``, for any net."""
         return self.file
 
 
 #: The data sets that are drawn, with the functions that draw them.
-DRAWN: dict[str, Draw] = {"mini": lambda root, progress: mini_voc.generate(root, progress=progress)}
+DRAWN: dict[str, DrawFunction] = {"mini": lambda root, progress: mini_voc.generate(root, progress=progress)}
 
 
-def of(name: str, manifest: Manifest, mirror: str | None = None) -> Supply:
-    """Return the source of a data set: ``Drawn`` if it is in ``DRAWN``, else ``Fetched``."""
-    return Drawn(DRAWN[name]) if name in DRAWN else Fetched(name, manifest, mirror)
+def find_source(name: str, manifest: Manifest, mirror: str | None = None) -> Source:
+    """Return the source of a data set: ``DrawnSource`` if it is in ``DRAWN``, else ``DownloadedSource``."""
+    return DrawnSource(DRAWN[name]) if name in DRAWN else DownloadedSource(name, manifest, mirror)

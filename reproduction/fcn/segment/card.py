@@ -24,10 +24,10 @@ from reproduction.fcn.images import palette
 from reproduction.fcn.nets import published_nets
 from reproduction.fcn.nets.published_nets import CHANNELS, Published
 
-FILE = "card.json"
-_NO_CARD = "this is no card"
-KEY = "card"  # key in the metadata of safetensors and ONNX files
-FORMAT = 1
+CARD_FILE = "card.json"
+_NOT_A_CARD = "this is no card"
+METADATA_KEY = "card"  # key in the metadata of safetensors and ONNX files
+FORMAT_VERSION = 1
 
 _MEANS: dict[str, Floating] = {
     "voc": np.array(published_nets.MEAN_BGR, np.float64),
@@ -38,13 +38,13 @@ _MEANS: dict[str, Floating] = {
 }
 _ORDERS = {"color": "BGR", "hha": "RGB", "depth": "log(mm)"}
 _Part = Annotated[int, between(0, 255)]
-_SOME = Check("at least one", len)
+_NOT_EMPTY = Check("at least one", len)
 _NAMES = Check("1 to 255 names", lambda names: 0 < len(names) < 256)
-_BESIDE = Check("the name of a file beside the card", lambda name: Path(name).name == name)
+_FILE_NAME = Check("the name of a file beside the card", lambda name: Path(name).name == name)
 
 
 @dataclass(frozen=True)
-class Input:
+class CardInput:
     """The preprocessing of one input of a net.
 
     Attributes:
@@ -73,7 +73,7 @@ class Input:
 
 
 @dataclass(frozen=True)
-class Labelling:
+class CardLabels:
     """One output of a net: a label for each pixel.
 
     Attributes:
@@ -107,10 +107,10 @@ class Card:
     """
 
     net: str
-    inputs: Annotated[dict[str, Input], _SOME]
-    labels: Annotated[dict[str, Labelling], _SOME]
+    inputs: Annotated[dict[str, CardInput], _NOT_EMPTY]
+    labels: Annotated[dict[str, CardLabels], _NOT_EMPTY]
     side: Annotated[int, at_least(0)] = 0
-    weights: Annotated[str, _BESIDE] = ""
+    weights: Annotated[str, _FILE_NAME] = ""
     licence: str = ""
     source: dict[str, str] = field(default_factory=dict)
     knows: str = ""
@@ -121,7 +121,7 @@ class Card:
         return tuple(each.kind for each in self.inputs.values())
 
 
-def of(row: Published, **more: Any) -> Card:
+def published_card(row: Published, **more: Any) -> Card:
     """Return the card of a published net or of a net of Mini-VOC.
 
     Args:
@@ -132,14 +132,16 @@ def of(row: Published, **more: Any) -> Card:
     lists = DATASETS[row.dataset].label_lists
     return Card(
         row.name,
-        {blob: _input(kind, means[kind]) for blob, kind in row.inputs.items()},
-        {head.label: labelling(head.score, class_names(lists[head.label])) for head in row.heads},
+        {blob: _card_input(kind, means[kind]) for blob, kind in row.inputs.items()},
+        {head.label: card_labels(head.score, class_names(lists[head.label])) for head in row.heads},
         knows=published_nets.DATASETS[row.dataset].knows,
         **more,
     )
 
 
-def own(name: str, classes: Sequence[str], colours: Sequence[tuple[int, int, int]] | None = None, **more: Any) -> Card:
+def custom_card(
+    name: str, classes: Sequence[str], colours: Sequence[tuple[int, int, int]] | None = None, **more: Any
+) -> Card:
     """Return the card of a net that was trained on custom images: one colour input, one output.
 
     Args:
@@ -148,11 +150,11 @@ def own(name: str, classes: Sequence[str], colours: Sequence[tuple[int, int, int
         colours: the R, G, B values of each class; None selects VOC's colours.
         more: other fields of ``Card``: ``side``, ``weights``, ``licence`` and ``source``.
     """
-    inputs = {"data": _input("color", np.array(published_nets.MEAN_BGR, np.float64))}
-    return Card(name, inputs, {"label": labelling("score", classes, colours)}, **more)
+    inputs = {"data": _card_input("color", np.array(published_nets.MEAN_BGR, np.float64))}
+    return Card(name, inputs, {"label": card_labels("score", classes, colours)}, **more)
 
 
-def sourced(about: Card, model: StrPath) -> Card:
+def add_source(about: Card, model: StrPath) -> Card:
     """Return a copy of a card with the name and sha256 of its weights file as ``source``.
 
     If the file's name, and its size where that is recorded, match the net's entry in the manifest, the entry's licence
@@ -162,20 +164,22 @@ def sourced(about: Card, model: StrPath) -> Card:
         about: the card.
         model: the weights file.
     """
-    path, entry = Path(model), local_files.manifest().entries.get(about.net)
+    path, entry = Path(model), local_files.load_manifest().entries.get(about.net)
     published = entry and path.name == entry.file_name and entry.size_bytes in (None, path.stat().st_size)
     licence = entry.licence if entry and published else about.licence
     return replace(about, licence=licence, source={"file": path.name, "sha256": sha256(path)})
 
 
-def labelling(score: str, classes: Sequence[str], colours: Sequence[tuple[int, int, int]] | None = None) -> Labelling:
-    """Return a ``Labelling`` of a score blob; ``colours=None`` selects VOC's colours."""
+def card_labels(
+    score: str, classes: Sequence[str], colours: Sequence[tuple[int, int, int]] | None = None
+) -> CardLabels:
+    """Return a ``CardLabels`` of a score blob; ``colours=None`` selects VOC's colours."""
     given = palette.voc(len(classes)).tolist() if colours is None else colours
-    return Labelling(score, tuple(classes), tuple((int(r), int(g), int(b)) for r, g, b in given))
+    return CardLabels(score, tuple(classes), tuple((int(r), int(g), int(b)) for r, g, b in given))
 
 
-def _input(kind: str, mean: Floating) -> Input:
-    return Input(kind, _ORDERS[kind], tuple(float(str(value)) for value in mean), str(mean.dtype))
+def _card_input(kind: str, mean: Floating) -> CardInput:
+    return CardInput(kind, _ORDERS[kind], tuple(float(str(value)) for value in mean), str(mean.dtype))
 
 
 def sha256(path: StrPath) -> str:
@@ -184,37 +188,37 @@ def sha256(path: StrPath) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def dumps(card: Card) -> str:
+def format_card(card: Card) -> str:
     """Format a card as JSON."""
-    said = {"format": FORMAT, **asdict(card)}
+    said = {"format": FORMAT_VERSION, **asdict(card)}
     if not card.knows:  # earlier versions reject fields that they do not know
         del said["knows"]
     return json_file.dumps(said, indent=1)
 
 
-def dump(card: Card, path: StrPath) -> None:
+def write_card(card: Card, path: StrPath) -> None:
     """Write a card to a JSON file atomically.
 
     Raises:
         ReproductionError: If the file cannot be written.
     """
     with files.atomic(path) as file:
-        file.write((dumps(card) + "\n").encode())
+        file.write((format_card(card) + "\n").encode())
 
 
-def load(path: StrPath) -> Card:
+def load_card(path: StrPath) -> Card:
     """Load a card from a JSON file.
 
     Raises:
         DataError: If the file is missing, cannot be read, or is not a card.
     """
     try:
-        return json_file.load(path, Card, _NO_CARD, version=FORMAT)
+        return json_file.load(path, Card, _NOT_A_CARD, version=FORMAT_VERSION)
     except OSError as error:
         raise DataError(f"the card cannot be read ({(error.strerror or str(error)).lower()})", path=path) from None
 
 
-def loads(text: str, path: StrPath = "<card>") -> Card:
+def parse_card(text: str, path: StrPath = "<card>") -> Card:
     """Parse a card from JSON text.
 
     Args:
@@ -224,4 +228,4 @@ def loads(text: str, path: StrPath = "<card>") -> Card:
     Raises:
         DataError: If the text is not a card; the message names the field that is wrong.
     """
-    return json_file.loads(text.encode("utf-8", "surrogatepass"), Card, path, _NO_CARD, version=FORMAT)
+    return json_file.loads(text.encode("utf-8", "surrogatepass"), Card, path, _NOT_A_CARD, version=FORMAT_VERSION)

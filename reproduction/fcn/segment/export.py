@@ -1,8 +1,8 @@
 """Export of a net, with its preprocessing and argmax, to ONNX and ``torch.export``.
 
-``Program`` is the module to export. ``onnx_model`` converts a net to ONNX and ``exported`` to a ``torch.export``
-program. Height and width are dynamic in both, the batch size in ONNX only. ``check`` compares an exported program's
-outputs with the net's.
+``ExportModule`` is the module to export. ``export_onnx`` converts a net to ONNX and ``export_program`` to a
+``torch.export`` program. Height and width are dynamic in both, the batch size in ONNX only. ``check_export`` compares
+an exported program's outputs with the net's.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from reproduction.fcn.segment.card import Card
 if TYPE_CHECKING:
     import onnx
 
-Run = Callable[[Mapping[str, Array]], Sequence[Array]]
+ExportRunner = Callable[[Mapping[str, Array]], Sequence[Array]]
 
 #: Heights and widths at which an export is checked: small and odd, square, wider than high.
 SIZES = ((33, 47), (64, 64), (70, 131))
@@ -41,14 +41,14 @@ INPUTS = ("picture", "blob")
 #: Kinds of outputs: the class of each pixel, or the scores of all classes.
 OUTPUTS = ("labels", "scores")
 
-KEY = "form"  # the key in ONNX metadata; the card is stored there too
-FILE = "form.json"  # the extra file in torch.export archives
+FORMAT_KEY = "form"  # the key in ONNX metadata; the card is stored there too
+FORMAT_FILE = "form.json"  # the extra file in torch.export archives
 
 _BLOBS = {"BGR": "B G R", "RGB": "R G B", "log(mm)": "the natural logarithm of millimetres"}
 
 
 @dataclass(frozen=True)
-class Form:
+class ExportFormat:
     """The format of an exported program's inputs and outputs.
 
     Attributes:
@@ -64,24 +64,24 @@ class Form:
         """Return the output names: ``labels`` (or ``scores``); ``labels_sem``, ``labels_geo`` if there are several."""
         return [self.outputs if len(about.labels) == 1 else f"{self.outputs}_{top}" for top in about.labels]
 
-    def said(self, about: Card) -> dict[str, dict[str, str]]:
+    def describe(self, about: Card) -> dict[str, dict[str, str]]:
         """Describe the format of each input and output in words, by name.
 
         The texts are stored in the exported file, since a wrong channel order or mean raises no error at run time.
         """
         outputs = zip(self.output_names(about), about.labels.values(), strict=True)
         return {
-            "inputs": {name: self._taken(taken) for name, taken in about.inputs.items()},
-            "outputs": {name: self._given(len(labels.classes)) for name, labels in outputs},
+            "inputs": {name: self._describe_input(taken) for name, taken in about.inputs.items()},
+            "outputs": {name: self._describe_output(len(labels.classes)) for name, labels in outputs},
         }
 
-    def _taken(self, taken: card.Input) -> str:
+    def _describe_input(self, taken: card.CardInput) -> str:
         channels, mean = CHANNELS[taken.kind], ", ".join(f"{value:.9g}" for value in taken.mean)
         if self.inputs == "picture":
             return f"(N, H, W, {channels}) uint8, R G B, 0 to 255, as it was read"
         return f"(N, {channels}, H, W) float32, {_BLOBS[taken.order]}, minus {mean}"
 
-    def _given(self, classes: int) -> str:
+    def _describe_output(self, classes: int) -> str:
         if self.outputs == "labels":
             return "(N, H, W) uint8, the class of each pixel"
         return f"(N, {classes}, H, W) float32, the scores of all classes before a softmax"
@@ -96,7 +96,7 @@ class Form:
             raise ReproductionError(f"{about.net} takes depth, which is no picture", remedy="Choose --input blob.")
 
 
-class Program(nn.Module):
+class ExportModule(nn.Module):
     """A module of preprocessing, net and argmax.
 
     Args:
@@ -108,7 +108,7 @@ class Program(nn.Module):
         ReproductionError: If the net's inputs cannot have this format.
     """
 
-    def __init__(self, net: Net, about: Card, form: Form):
+    def __init__(self, net: Net, about: Card, form: ExportFormat):
         super().__init__()
         form.check(about)
         self.net, self.about, self.form = net, about, form
@@ -134,7 +134,7 @@ class Program(nn.Module):
         return (channels.to(mean.dtype) - mean[:, None, None]).float()
 
 
-def onnx_model(net: Net, about: Card, form: Form) -> onnx.ModelProto:
+def export_onnx(net: Net, about: Card, form: ExportFormat) -> onnx.ModelProto:
     """Convert a net to an ONNX model; its metadata hold the card and a description of the inputs and outputs.
 
     Raises:
@@ -142,7 +142,7 @@ def onnx_model(net: Net, about: Card, form: Form) -> onnx.ModelProto:
         NetError: If a layer has no equivalent in ONNX.
     """
     form.check(about)
-    writer, said = onnx_export.Writer(), form.said(about)
+    writer, said = onnx_export.Writer(), form.describe(about)
     fed = {name: _onnx_input(writer, name, taken, form, said["inputs"][name]) for name, taken in about.inputs.items()}
     found = onnx_export.write(net, writer, fed, [labels.score for labels in about.labels.values()])
     for (name, doc), labels in zip(said["outputs"].items(), about.labels.values(), strict=True):
@@ -153,10 +153,10 @@ def onnx_model(net: Net, about: Card, form: Form) -> onnx.ModelProto:
         best = writer.node("ArgMax", [value], f"{name}.best", axis=1, keepdims=0)
         small = writer.node("Cast", [best], name, to=int(_onnx_type(np.uint8)))
         writer.output(name, small, np.uint8, ["N", "H", "W"], doc)
-    return writer.model(about.net, {card.KEY: card.dumps(about), KEY: json.dumps(said)})
+    return writer.model(about.net, {card.METADATA_KEY: card.format_card(about), FORMAT_KEY: json.dumps(said)})
 
 
-def _onnx_input(writer: onnx_export.Writer, name: str, taken: card.Input, form: Form, doc: str) -> str:
+def _onnx_input(writer: onnx_export.Writer, name: str, taken: card.CardInput, form: ExportFormat, doc: str) -> str:
     channels = CHANNELS[taken.kind]
     if form.inputs == "blob":
         return writer.input(name, np.float32, ["N", channels, "H", "W"], doc)
@@ -177,21 +177,21 @@ def _onnx_type(dtype: npt.DTypeLike) -> int:
     return onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
 
 
-def exported(net: Net, about: Card, form: Form) -> torch.export.ExportedProgram:
+def export_program(net: Net, about: Card, form: ExportFormat) -> torch.export.ExportedProgram:
     """Export a net with ``torch.export``, with dynamic height and width and a batch size of 1.
 
     Raises:
         ReproductionError: If the net's inputs cannot have this format.
     """
-    program = Program(net, about, form).eval()
-    example = tuple(torch.from_numpy(x) for x in samples(about, form, SIZES[-1]).values())
+    program = ExportModule(net, about, form).eval()
+    example = tuple(torch.from_numpy(x) for x in random_inputs(about, form, SIZES[-1]).values())
     auto = torch.export.Dim.AUTO
     sizes = {1: auto, 2: auto} if form.inputs == "picture" else {2: auto, 3: auto}
     with torch.no_grad():
         return torch.export.export(program, example, dynamic_shapes=((sizes,) * len(example),))
 
 
-def samples(about: Card, form: Form, size: tuple[int, int]) -> dict[str, Array]:
+def random_inputs(about: Card, form: ExportFormat, size: tuple[int, int]) -> dict[str, Array]:
     """Create one batch of random inputs by name, seeded by ``size`` (height, width).
 
     Pictures are uint8 noise; blobs are the same noise preprocessed, or normal noise for depth.
@@ -210,7 +210,7 @@ def samples(about: Card, form: Form, size: tuple[int, int]) -> dict[str, Array]:
 
 
 @dataclass(frozen=True)
-class Checked:
+class OutputCheck:
     """The result of comparing one output of an exported program with the net's, at one size.
 
     Attributes:
@@ -235,7 +235,9 @@ class Checked:
         return self.sure == 0
 
 
-def check(net: Net, about: Card, form: Form, run: Run, sizes: Sequence[tuple[int, int]] = SIZES) -> list[Checked]:
+def check_export(
+    net: Net, about: Card, form: ExportFormat, run: ExportRunner, sizes: Sequence[tuple[int, int]] = SIZES
+) -> list[OutputCheck]:
     """Compare an exported program's outputs with the net's, at several sizes.
 
     Scores must agree within ``TOLERANCE``. Labels must agree wherever the net's two highest scores differ by more than
@@ -254,13 +256,17 @@ def check(net: Net, about: Card, form: Form, run: Run, sizes: Sequence[tuple[int
     Raises:
         NetError: If an output has another shape, or differs by more than is allowed.
     """
-    return [each for size in sizes for each in _check_size(net, about, form, run, size)]
+    return [each for size in sizes for each in _check_at_size(net, about, form, run, size)]
 
 
-def _check_size(net: Net, about: Card, form: Form, run: Run, size: tuple[int, int]) -> Iterator[Checked]:
-    inputs = samples(about, form, size)
+def _check_at_size(
+    net: Net, about: Card, form: ExportFormat, run: ExportRunner, size: tuple[int, int]
+) -> Iterator[OutputCheck]:
+    inputs = random_inputs(about, form, size)
     with torch.inference_mode():
-        want = Program(net, about, Form(form.inputs, "scores"))(*(torch.from_numpy(x) for x in inputs.values()))
+        want = ExportModule(net, about, ExportFormat(form.inputs, "scores"))(
+            *(torch.from_numpy(x) for x in inputs.values())
+        )
     got = run(inputs)
     for name, scores, values in zip(form.output_names(about), want, got, strict=True):
         allowed = TOLERANCE * float(scores.abs().max())
@@ -268,14 +274,14 @@ def _check_size(net: Net, about: Card, form: Form, run: Run, size: tuple[int, in
             worst = float((scores - torch.from_numpy(np.array(values))).abs().max()) / float(scores.abs().max())
             # ``not <=`` rather than ``>``, so that NaN is wrong.
             wrong = values.shape != tuple(scores.shape) or not worst <= TOLERANCE
-            yield Checked(size, name, None, worst)
+            yield OutputCheck(size, name, None, worst)
         else:
             best = scores.topk(2, dim=1).values
             sure = ((best[:, 0] - best[:, 1]) > 2 * allowed).numpy()
             labels = scores.max(dim=1).indices.numpy()
             other = values != labels if values.shape == labels.shape else np.ones(labels.shape, bool)
             worst, wrong = float(other.mean()), bool((other & sure).any()) or values.shape != labels.shape
-            yield Checked(size, name, values.size, worst, int(sure.sum()))
+            yield OutputCheck(size, name, values.size, worst, int(sure.sum()))
         if wrong:
             raise NetError(
                 f"the exported program computes other {form.outputs} than the net",
@@ -284,7 +290,7 @@ def _check_size(net: Net, about: Card, form: Form, run: Run, size: tuple[int, in
             )
 
 
-def torch_program(program: torch.export.ExportedProgram) -> Run:
+def program_runner(program: torch.export.ExportedProgram) -> ExportRunner:
     """Return a function that runs a ``torch.export`` program on NumPy arrays."""
     module = program.module()
 
@@ -295,7 +301,7 @@ def torch_program(program: torch.export.ExportedProgram) -> Run:
     return run
 
 
-def onnx_runtime(model: bytes) -> Run:
+def onnx_runner(model: bytes) -> ExportRunner:
     """Return a function that runs a serialized ONNX model with ONNX Runtime on the CPU.
 
     Raises:

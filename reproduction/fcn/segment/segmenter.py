@@ -75,17 +75,17 @@ class Segmenter:
     Attributes:
         card: the net's card.
         net: the module.
-        runs: the callable that computes the scores: the net compiled for inference; assign to replace it.
+        scorer: the callable that computes the scores: the net compiled for inference; assign to replace it.
         classes: label top -> class names; one entry, except for SIFT Flow, which has two.
-        takes: the kinds of images that the net takes: ``color``, ``depth``, ``hha``.
+        input_kinds: the kinds of images that the net takes: ``color``, ``depth``, ``hha``.
     """
 
     def __init__(self, about: Card, net: Net):
         self.card = about
         self.net = net
-        self.runs: Scorer = compiler.compile(net)
+        self.scorer: Scorer = compiler.compile(net)
         self.classes = {top: said.classes for top, said in about.labels.items()}
-        self.takes = about.kinds
+        self.input_kinds = about.kinds
         self._colours = {top: palette.table(said.colours) for top, said in about.labels.items()}
 
     @classmethod
@@ -106,11 +106,11 @@ class Segmenter:
             ReproductionError: If the net or device does not exist, or the weights are missing, broken or of another
                 net.
         """
-        about, model, place = describe(net), locate(net, model, folder), _folder(net)
+        about, model, place = find_card(net), locate_weights(net, model, folder), _net_folder(net)
         layers = (
             prototxt.load_net(place / "deploy.prototxt")[0] if place else published_nets.deploy(registry.net(about.net))
         )
-        return cls(about, load(about.net, layers, model, device=device))
+        return cls(about, load_net_with_weights(about.net, layers, model, device=device))
 
     def __call__(
         self,
@@ -157,14 +157,14 @@ class Segmenter:
             for top, said in self.card.labels.items()
         }
 
-    def _read(self, taken: card.Input, picture: Picture | None) -> Array:
+    def _read(self, taken: card.CardInput, picture: Picture | None) -> Array:
         """Read an image as (H, W, 3) uint8, or depth as (H, W) float32, its logarithm minus the mean."""
         if picture is None:
             problem = f"{self.card.net} takes a picture of kind {taken.kind!r}"
-            raise DataError(problem, got="none", want=", ".join(self.takes))
-        return _log_depth(picture)[0] if taken.kind == "depth" else _rgb(picture)
+            raise DataError(problem, got="none", want=", ".join(self.input_kinds))
+        return _to_log_depth(picture)[0] if taken.kind == "depth" else _to_rgb(picture)
 
-    def _input(self, taken: card.Input, values: Array) -> Tensor:
+    def _input(self, taken: card.CardInput, values: Array) -> Tensor:
         """Convert an image, shrunk to the card's ``side``, or a depth map to an input blob (1, C, H, W) float32."""
         if taken.kind == "depth":
             return torch.from_numpy(values)[None, None]
@@ -174,7 +174,7 @@ class Segmenter:
     def _forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         try:
             with torch.inference_mode():
-                return self.runs(inputs, blobs=[said.score for said in self.card.labels.values()])
+                return self.scorer(inputs, blobs=[said.score for said in self.card.labels.values()])
         except RuntimeError as error:  # out of memory on the CPU has no exception class
             if "alloc" not in str(error) and "memory" not in str(error):
                 raise
@@ -195,7 +195,7 @@ class Segmenter:
         return Segmentation(labels.to(torch.uint8).cpu().numpy(), self.classes[top], kept, self._colours[top])
 
 
-def describe(net: StrPath) -> Card:
+def find_card(net: StrPath) -> Card:
     """Return the card of a net: its inputs and classes.
 
     Args:
@@ -204,26 +204,27 @@ def describe(net: StrPath) -> Card:
     Raises:
         ReproductionError: If there is no such net, or its card is broken.
     """
-    folder = _folder(net)
+    folder = _net_folder(net)
     if folder is None and Path(net).is_file():
         remedy = "Weights are named beside their net."
         raise DataError("this is a file, no net", path=net, want="a net's name, or a folder with one", remedy=remedy)
     if folder is None:
-        return card.of(registry.net(os.fspath(net)))
-    if (folder / card.FILE).is_file():
-        return card.load(folder / card.FILE)
+        return card.published_card(registry.net(os.fspath(net)))
+    if (folder / card.CARD_FILE).is_file():
+        return card.load_card(folder / card.CARD_FILE)
     name = folder.resolve().name
     if name in registry.NETS:
-        return card.of(registry.net(name))
-    trained = sorted(str(path.parent) for path in folder.glob(f"*/{card.FILE}"))
+        return card.published_card(registry.net(name))
+    trained = sorted(str(path.parent) for path in folder.glob(f"*/{card.CARD_FILE}"))
     raise DataError(
         "there is no net in this folder, and there is none of this name",
         path=net,
-        want=" or ".join(trained) or f"{card.FILE} and deploy.prototxt, as tools/train.py leaves them, or a net's name",
+        want=" or ".join(trained)
+        or f"{card.CARD_FILE} and deploy.prototxt, as tools/train.py leaves them, or a net's name",
     )
 
 
-def locate(net: StrPath, model: StrPath | None = None, folder: StrPath = local_files.WEIGHTS) -> Path:
+def locate_weights(net: StrPath, model: StrPath | None = None, folder: StrPath = local_files.WEIGHTS) -> Path:
     """Return the path of a net's weights file.
 
     Args:
@@ -237,16 +238,16 @@ def locate(net: StrPath, model: StrPath | None = None, folder: StrPath = local_f
     """
     if model is not None:
         return Path(model)
-    about = describe(net)
-    return Path(net) / about.weights if about.weights else local_files.weights(registry.net(about.net), folder)
+    about = find_card(net)
+    return Path(net) / about.weights if about.weights else local_files.find_weights(registry.net(about.net), folder)
 
 
-def _folder(net: StrPath) -> Path | None:
+def _net_folder(net: StrPath) -> Path | None:
     """Return the path if ``net`` is a folder, else None; names of the catalogue take precedence."""
     return Path(net) if os.fspath(net) not in registry.NETS and Path(net).is_dir() else None
 
 
-def load(name: str, net: NetParameter, model: StrPath, *, device: str = "cpu") -> Net:
+def load_net_with_weights(name: str, net: NetParameter, model: StrPath, *, device: str = "cpu") -> Net:
     """Build a net and load its weights, by layer name.
 
     Args:
@@ -274,7 +275,7 @@ def load(name: str, net: NetParameter, model: StrPath, *, device: str = "cpu") -
     return made.to(target)
 
 
-def _rgb(picture: Picture) -> UInt8:
+def _to_rgb(picture: Picture) -> UInt8:
     if isinstance(picture, str | os.PathLike):
         return decode.read_rgb(picture)
     if isinstance(picture, Image.Image):
@@ -284,11 +285,11 @@ def _rgb(picture: Picture) -> UInt8:
     fits = isinstance(picture, np.ndarray) and picture.dtype == np.uint8
     if not fits or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] in (3, 4))):
         want = "a file, a PIL image, or an array (H, W, 3) of uint8, 0 to 255"
-        raise DataError("this is not a picture", got=_said(picture), want=want, remedy=_as_read(picture))
+        raise DataError("this is not a picture", got=_describe_type(picture), want=want, remedy=_remedy_for(picture))
     return decode.from_pil(Image.fromarray(picture))
 
 
-def _as_read(value: object) -> str:
+def _remedy_for(value: object) -> str:
     """Return a remedy for an array that is not an image: which preprocessing to leave out, or how to convert it."""
     name, values, as_read = "picture", value, _AS_READ.format("the picture as it was read")
     if isinstance(value, Tensor):
@@ -309,7 +310,7 @@ def _as_read(value: object) -> str:
     return _AS_READ.format(name) if name != "picture" else as_read
 
 
-def _log_depth(picture: Picture) -> Array:
+def _to_log_depth(picture: Picture) -> Array:
     if isinstance(picture, str | os.PathLike):
         values = caffe_input.depth(picture)
         try:
@@ -318,10 +319,10 @@ def _log_depth(picture: Picture) -> Array:
             raise error.at(os.fspath(picture)) from None
     values = np.asarray(picture)
     if values.ndim != 2 or values.dtype.kind not in "uif":
-        raise DataError("this is not a depth map", got=_said(values), want="(H, W) millimetres")
+        raise DataError("this is not a depth map", got=_describe_type(values), want="(H, W) millimetres")
     return nyud.log_depth(values)
 
 
-def _said(value: object) -> str:
+def _describe_type(value: object) -> str:
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     return type(value).__name__ if shape is None else f"{type(value).__name__} of {dtype}, shape {tuple(shape)}"

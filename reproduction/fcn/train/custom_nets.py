@@ -217,8 +217,8 @@ def describe(trained: Stage, known: Data, out: Path, parents: Sequence[Path]) ->
     if isinstance(known.palette, Mapping):
         colours = [colour for name, colour in known.palette.items() if name != color_labels.VOID_NAME]
     source = {f"from {path.name}": card.sha256(path) for path in parents}
-    about = card.own(trained.name, known.classes, colours, side=known.side, weights=model.name, source=source)
+    about = card.custom_card(trained.name, known.classes, colours, side=known.side, weights=model.name, source=source)
     model.parent.mkdir(parents=True, exist_ok=True)
     prototxt.dump(published_nets.deploy(trained.row), model.parent / "deploy.prototxt")
-    card.dump(about, model.parent / card.FILE)
+    card.write_card(about, model.parent / card.CARD_FILE)
     return model.parent

@@ -87,7 +87,7 @@ def settings(stage: Stage, starts: Mapping[str, Path], seed: int, feed: Feed) ->
     for name, path in starts.items():
         if not path.is_file():
             raise WeightsError("no such file of weights", path=path)
-        found[f"weights of {name}"] = f"sha256 {local_files.digests(path, ['sha256'])['sha256']}"
+        found[f"weights of {name}"] = f"sha256 {local_files.compute_hashes(path, ['sha256'])['sha256']}"
     found["net"] = f"sha256 {hashlib.sha256(prototxt.dumps(stage.train).encode()).hexdigest()}"
     solver = stage.solver.copy()
     solver.max_iter = stage.iterations

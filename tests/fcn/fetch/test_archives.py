@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from reproduction.caffe.errors import DataError
 from reproduction.fcn.fetch import archives
-from reproduction.fcn.fetch.archives import Limits, extract, holds, plain_path
+from reproduction.fcn.fetch.archives import ArchiveLimits, contains, extract, plain_path
 
 AGAIN = " Delete it and fetch it again; if it stays so, its source is not to be trusted."
-SMALL = Limits(floor_bytes=1 << 20)
+SMALL = ArchiveLimits(floor_bytes=1 << 20)
 
 
 def tar(*members, format=tarfile.GNU_FORMAT, mode="w"):
@@ -216,8 +216,10 @@ def test_a_bomb_is_stopped_when_it_swells(unpack, make):
 
 def test_an_archive_may_hold_so_many_members(unpack):
     data = tar(*((f"{i}", b"") for i in range(11)))
-    assert len(tree(unpack(data, limits=Limits(members=11)))) == 11
-    assert refused(unpack, data, limits=Limits(members=10)) == f"it has too many members; want at most 10.{AGAIN}"
+    assert len(tree(unpack(data, limits=ArchiveLimits(members=11)))) == 11
+    assert (
+        refused(unpack, data, limits=ArchiveLimits(members=10)) == f"it has too many members; want at most 10.{AGAIN}"
+    )
 
 
 def test_headers_that_ask_for_memory_are_refused_before_they_get_it(unpack):
@@ -388,10 +390,10 @@ def test_a_folder_stopped_half_way_of_moving_does_not_count(unpack, tmp_path, mo
     with pytest.raises(Stopped):
         unpack(data)
     assert (target / "a" / "1.jpg").exists()
-    assert not holds(target, ["a/*.jpg"])
+    assert not contains(target, ["a/*.jpg"])
     monkeypatch.undo()
     unpack(data)
-    assert holds(target, ["a/*.jpg", "b/*.jpg"])
+    assert contains(target, ["a/*.jpg", "b/*.jpg"])
 
 
 def test_a_file_in_the_way_of_a_folder_is_named(unpack, tmp_path):

@@ -24,9 +24,9 @@ from reproduction.caffe import locks
 from reproduction.caffe.errors import DataError, WeightsError
 from reproduction.fcn import datasets
 from reproduction.fcn.fetch import local_files, partial_file, web
-from reproduction.fcn.fetch.download import Patience, fetch, provide, sources
-from reproduction.fcn.fetch.local_files import Roots
-from reproduction.fcn.fetch.manifest import Entry, Kind, Unpacked
+from reproduction.fcn.fetch.download import RetryPolicy, fetch_entry, fetch_file, list_sources
+from reproduction.fcn.fetch.local_files import FileRoots
+from reproduction.fcn.fetch.manifest import Entry, EntryKind, UnpackedArchive
 from tests.fcn.fetch.test_archives import tar, tgz, zipped
 from tests.helpers import dataset_trees, http_servers
 from tests.helpers.http_servers import corrupt, drop, headed, lie, no_range, page, redirect, slow, status, swap, without
@@ -56,7 +56,7 @@ class Pauses(list):
     """What a download would have slept."""
 
     def patience(self, **options):
-        return Patience(**{"timeout_s": 5.0, "tries": 3, "sleep": self.append, **options})
+        return RetryPolicy(**{"timeout_s": 5.0, "tries": 3, "sleep": self.append, **options})
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def pauses():
 
 
 def entry(url, **fields):
-    base = {"name": "net", "kind": Kind.CAFFEMODEL, "path": "f.caffemodel", "licence": "not stated"}
+    base = {"name": "net", "kind": EntryKind.CAFFEMODEL, "path": "f.caffemodel", "licence": "not stated"}
     return Entry(**{**base, "url": url, **fields})
 
 
@@ -75,7 +75,7 @@ def names(folder):
 
 def failure(tmp_path, pauses, item, **options):
     with pytest.raises((WeightsError, DataError)) as error:
-        fetch(item, tmp_path, patience=pauses.patience(), **options)
+        fetch_file(item, tmp_path, patience=pauses.patience(), **options)
     message = str(error.value)
     assert "\n" not in message
     return message
@@ -91,7 +91,7 @@ def cannot(tmp_path, *problems):
 def test_a_file_is_fetched_checked_and_put_in_place_whole(site, tmp_path):
     seen = []
     item = entry(site.add("f", DATA), path="deep/er/f.caffemodel", **KNOWN)
-    path = fetch(item, tmp_path, progress=lambda done, total: seen.append((done, total)))
+    path = fetch_file(item, tmp_path, progress=lambda done, total: seen.append((done, total)))
     assert path == tmp_path / "deep/er/f.caffemodel"
     assert path.read_bytes() == DATA
     assert names(path.parent) == ["f.caffemodel"]
@@ -102,23 +102,23 @@ def test_a_file_is_fetched_checked_and_put_in_place_whole(site, tmp_path):
 
 def test_a_file_that_is_there_is_checked_and_not_fetched_again(site, tmp_path):
     item = entry(site.add("f", DATA), **KNOWN)
-    fetch(item, tmp_path)
-    fetch(item, tmp_path)
+    fetch_file(item, tmp_path)
+    fetch_file(item, tmp_path)
     assert len(site.requests) == 1
     (tmp_path / "f.caffemodel").write_bytes(DATA[:-1] + b"x")
     with pytest.raises(WeightsError, match="its sha1 is another"):
-        fetch(item, tmp_path)
+        fetch_file(item, tmp_path)
     assert (tmp_path / "f.caffemodel").exists(), "what the user put there is the user's to delete"
 
 
 def test_a_file_of_unknown_hash_is_recorded_and_held_to_it(site, tmp_path, pauses):
     item = entry(site.add("f", DATA, swap(DATA), swap(b"published anew")))
-    roots = Roots(tmp_path, tmp_path)
-    got = provide(item, roots)
+    roots = FileRoots(tmp_path, tmp_path)
+    got = fetch_entry(item, roots)
     assert (got.how, got.path) == ("fetched", tmp_path / "f.caffemodel")
     assert got.checked == f"no hash is published; sha256 {SHA256} recorded from now on"
     assert names(tmp_path) == ["f.caffemodel", "f.caffemodel.sha256"]
-    got = provide(item, roots)
+    got = fetch_entry(item, roots)
     assert (got.how, got.checked) == ("present", "sha256 as recorded")
     (tmp_path / "f.caffemodel").unlink()
     now = hashlib.sha256(b"published anew").hexdigest()
@@ -140,7 +140,7 @@ def test_redirects_are_followed(site, tmp_path):
     url = site.add("old", b"", redirect("/new", 301))
     site.add("new", DATA, redirect(f"{site.url}/newer", 308))
     site.add("newer", DATA)
-    assert fetch(entry(url, **KNOWN), tmp_path).read_bytes() == DATA
+    assert fetch_file(entry(url, **KNOWN), tmp_path).read_bytes() == DATA
 
 
 # Connections that break
@@ -148,7 +148,7 @@ def test_redirects_are_followed(site, tmp_path):
 
 def test_a_dropped_connection_goes_on_where_it_broke(site, tmp_path, pauses):
     item = entry(site.add("f", DATA, drop(after=100_000), drop(after=50_000)), **KNOWN)
-    assert fetch(item, tmp_path, patience=pauses.patience()).read_bytes() == DATA
+    assert fetch_file(item, tmp_path, patience=pauses.patience()).read_bytes() == DATA
     assert [request.range for request in site.requests] == [None, "bytes=100000-", "bytes=150000-"]
     assert all(request.if_range for request in site.requests[1:])
     assert pauses == [1.0, 2.0]
@@ -164,17 +164,17 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(site, tmp_path, pauses):
 
     item = entry(site.add("f", DATA, slow(0.0, chunk=1 << 14)))
     with pytest.raises(Stopped):
-        fetch(item, tmp_path, progress=stop)
+        fetch_file(item, tmp_path, progress=stop)
     assert names(tmp_path) == ["f.caffemodel.part", "f.caffemodel.part.json"]
     have = (tmp_path / "f.caffemodel.part").stat().st_size
-    assert fetch(item, tmp_path).read_bytes() == DATA
+    assert fetch_file(item, tmp_path).read_bytes() == DATA
     assert site.requests[-1].range == f"bytes={have}-"
     assert names(tmp_path) == ["f.caffemodel", "f.caffemodel.sha256"]
 
 
 def test_a_server_that_ignores_range_starts_anew(site, tmp_path, pauses):
     item = entry(site.add("f", DATA, drop(after=100_000), no_range), **KNOWN)
-    assert fetch(item, tmp_path, patience=pauses.patience()).read_bytes() == DATA
+    assert fetch_file(item, tmp_path, patience=pauses.patience()).read_bytes() == DATA
     assert site.requests[1].range == "bytes=100000-"
 
 
@@ -184,7 +184,7 @@ def test_a_file_that_changed_in_between_starts_anew(site, tmp_path, pauses):
         drop(50_000)(answer)
 
     item = entry(site.add("f", DATA, changed))
-    assert fetch(item, tmp_path, patience=pauses.patience()).read_bytes() == DATA
+    assert fetch_file(item, tmp_path, patience=pauses.patience()).read_bytes() == DATA
     assert site.requests[1].range == "bytes=50000-"
     assert site.requests[1].if_range is not None
 
@@ -195,28 +195,28 @@ def test_without_a_validator_only_a_hash_makes_resuming_safe(site, tmp_path, pau
         drop(50_000)(answer)
 
     url = site.add("f", DATA, anonymous, without("ETag"), anonymous, without("ETag"))
-    fetch(entry(url), tmp_path / "a", patience=pauses.patience())
+    fetch_file(entry(url), tmp_path / "a", patience=pauses.patience())
     assert [request.range for request in site.requests] == [None, None]
-    fetch(entry(url, **KNOWN), tmp_path / "b", patience=pauses.patience())
+    fetch_file(entry(url, **KNOWN), tmp_path / "b", patience=pauses.patience())
     assert [request.range for request in site.requests[2:]] == [None, "bytes=50000-"]
 
 
 def test_bytes_that_do_not_fit_together_are_fetched_once_more(site, tmp_path, pauses):
     (tmp_path / "f.caffemodel.part").write_bytes(b"x" * 1000)
     item = entry(site.add("f", DATA), **KNOWN)
-    assert fetch(item, tmp_path, patience=pauses.patience()).read_bytes() == DATA
+    assert fetch_file(item, tmp_path, patience=pauses.patience()).read_bytes() == DATA
     assert [request.range for request in site.requests] == ["bytes=1000-", None]
 
 
 def test_a_part_that_is_longer_than_the_file_starts_anew(site, tmp_path, pauses):
     (tmp_path / "f.caffemodel.part").write_bytes(DATA + b"x")
-    assert fetch(entry(site.add("f", DATA), sha1=SHA1), tmp_path, patience=pauses.patience()).read_bytes() == DATA
+    assert fetch_file(entry(site.add("f", DATA), sha1=SHA1), tmp_path, patience=pauses.patience()).read_bytes() == DATA
     assert [request.range for request in site.requests] == [f"bytes={len(DATA) + 1}-", None]
 
 
 def test_a_part_that_is_whole_is_not_fetched_again(site, tmp_path):
     (tmp_path / "f.caffemodel.part").write_bytes(DATA)
-    assert fetch(entry(site.add("f", DATA), **KNOWN), tmp_path).read_bytes() == DATA
+    assert fetch_file(entry(site.add("f", DATA), **KNOWN), tmp_path).read_bytes() == DATA
     assert not site.requests
 
 
@@ -231,7 +231,7 @@ def test_tries_are_bounded_and_what_came_is_kept(site, tmp_path, pauses):
 
 def test_tries_that_bring_much_do_not_count(site, tmp_path, pauses):
     item = entry(site.add("f", DATA, always=drop(after=30_000)), **KNOWN)
-    assert fetch(item, tmp_path, patience=pauses.patience(worth_bytes=20_000)).read_bytes() == DATA
+    assert fetch_file(item, tmp_path, patience=pauses.patience(worth_bytes=20_000)).read_bytes() == DATA
     assert len(site.requests) == 10
     assert set(pauses) == {1.0}
 
@@ -239,14 +239,14 @@ def test_tries_that_bring_much_do_not_count(site, tmp_path, pauses):
 def test_a_server_that_falls_silent_is_left(site, tmp_path, pauses):
     item = entry(site.add("f", DATA, always=slow(0.5)), **KNOWN)
     with pytest.raises(WeightsError) as error:
-        fetch(item, tmp_path, patience=pauses.patience(timeout_s=0.05, tries=2))
+        fetch_file(item, tmp_path, patience=pauses.patience(timeout_s=0.05, tries=2))
     assert str(error.value) == cannot(tmp_path, f"{site.url}/f: the connection broke at 0 bytes (timed out), 2 times")
     assert names(tmp_path) == []
 
 
 def test_passing_errors_are_tried_again_and_lasting_ones_are_not(site, tmp_path, pauses):
     item = entry(site.add("f", DATA, status(503), status(429)), **KNOWN)
-    assert fetch(item, tmp_path / "a", patience=pauses.patience()).read_bytes() == DATA
+    assert fetch_file(item, tmp_path / "a", patience=pauses.patience()).read_bytes() == DATA
     assert pauses == [1.0, 2.0]
     item = entry(site.add("g", DATA, status(404)), **KNOWN)
     assert failure(tmp_path, pauses, item) == cannot(tmp_path, f"{site.url}/g: the server answered 404 Not Found")
@@ -267,7 +267,7 @@ def test_a_host_that_is_not_there_is_not_waited_for(tmp_path, pauses):
 
 def test_wrong_bytes_are_removed_and_the_next_source_is_asked(site, tmp_path, pauses):
     item = entry(site.add("f", DATA, always=corrupt), mirrors=(site.add("mirror/f", DATA),), **KNOWN)
-    assert fetch(item, tmp_path, patience=pauses.patience()).read_bytes() == DATA
+    assert fetch_file(item, tmp_path, patience=pauses.patience()).read_bytes() == DATA
     assert [request.path for request in site.requests] == ["/f", "/mirror/f"]
     assert names(tmp_path) == ["f.caffemodel"]
 
@@ -329,7 +329,7 @@ def test_a_server_that_never_stops_is_cut_off(site, tmp_path, pauses):
 
 def test_a_server_that_promises_nothing_is_believed_at_its_end(site, tmp_path):
     item = entry(site.add("f", DATA, without("Content-Length")))
-    assert fetch(item, tmp_path).read_bytes() == DATA
+    assert fetch_file(item, tmp_path).read_bytes() == DATA
 
 
 def test_another_part_than_was_asked_for_is_not_added(site, tmp_path, pauses):
@@ -338,7 +338,7 @@ def test_another_part_than_was_asked_for_is_not_added(site, tmp_path, pauses):
         answer.headers["Content-Range"] = f"bytes 0-299999/{len(DATA)}"
 
     item = entry(site.add("f", DATA, drop(1000), shifted), **KNOWN)
-    assert fetch(item, tmp_path, patience=pauses.patience()).read_bytes() == DATA
+    assert fetch_file(item, tmp_path, patience=pauses.patience()).read_bytes() == DATA
     assert [request.range for request in site.requests] == [None, "bytes=1000-", None]
 
 
@@ -452,7 +452,7 @@ def test_a_server_that_never_ends_is_given_up(talker, tmp_path, pauses, talk, wh
     item = entry(talker(talk))
     began = time.monotonic()
     with pytest.raises(WeightsError) as error:
-        fetch(item, tmp_path, patience=pauses.patience(timeout_s=0.3, tries=2))
+        fetch_file(item, tmp_path, patience=pauses.patience(timeout_s=0.3, tries=2))
     assert f"/f: {why}." in str(error.value)
     assert time.monotonic() - began < 4
 
@@ -460,7 +460,7 @@ def test_a_server_that_never_ends_is_given_up(talker, tmp_path, pauses, talk, wh
 def test_interim_answers_are_skipped(talker, tmp_path):
     early = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
     item = entry(talker(lambda connection: connection.sendall(early + OK + DATA)), **KNOWN)
-    assert fetch(item, tmp_path).read_bytes() == DATA
+    assert fetch_file(item, tmp_path).read_bytes() == DATA
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "deflate, gzip"])
@@ -471,7 +471,7 @@ def test_an_encoding_that_was_not_asked_for_is_not_the_file(site, tmp_path, paus
         tmp_path, f"{site.url}/f.bin: it sends the file in an encoding that was not asked for ({encoding!r})"
     )
     item = entry(site.add("f.tgz", packed, always=headed(**{"Content-Encoding": "x-gzip"})))
-    assert fetch(item, tmp_path).read_bytes() == packed, "a compressed file under the name of its compression"
+    assert fetch_file(item, tmp_path).read_bytes() == packed, "a compressed file under the name of its compression"
 
 
 def stubborn(body, **headers):
@@ -499,7 +499,7 @@ def test_a_file_that_changes_while_it_is_fetched_is_fetched_again(site, tmp_path
         drop(after=1000)(answer)
 
     item = entry(site.add("f", DATA, first, second))
-    assert fetch(item, tmp_path, patience=pauses.patience()).read_bytes() == DATA
+    assert fetch_file(item, tmp_path, patience=pauses.patience()).read_bytes() == DATA
     assert [request.range for request in site.requests] == [None, "bytes=1000-", None]
 
 
@@ -576,7 +576,7 @@ def test_without_a_hash_two_versions_are_never_put_together(tmp_path):
 
 def attempt(item, folder):
     try:
-        fetch(item, folder, patience=Patience(tries=4, sleep=lambda seconds: None))
+        fetch_file(item, folder, patience=RetryPolicy(tries=4, sleep=lambda seconds: None))
     except WeightsError as error:
         assert "\n" not in str(error)  # noqa: PT017
         return False
@@ -588,14 +588,14 @@ def attempt(item, folder):
 
 def test_a_mirror_is_asked_first_as_the_project_lies_then_by_name(monkeypatch):
     item = entry("http://h/x/f%20g.caffemodel", path="a b.caffemodel", mirrors=("http://m/f",))
-    assert sources(item, "http://mirror/base/") == [
+    assert list_sources(item, "http://mirror/base/") == [
         "http://mirror/base/weights/a%20b.caffemodel",
         "http://mirror/base/f%20g.caffemodel",
         "http://h/x/f%20g.caffemodel",
         "http://m/f",
     ]
     monkeypatch.setenv("REPRODUCTION_MIRROR", "http://env")
-    assert sources(entry("http://h/test.txt", kind=Kind.LIST, path="nyud/test.txt"))[:2] == [
+    assert list_sources(entry("http://h/test.txt", kind=EntryKind.LIST, path="nyud/test.txt"))[:2] == [
         "http://env/data/nyud/test.txt",
         "http://env/test.txt",
     ]
@@ -603,7 +603,7 @@ def test_a_mirror_is_asked_first_as_the_project_lies_then_by_name(monkeypatch):
 
 def test_a_mirror_that_lacks_the_file_is_passed_over(site, tmp_path, pauses):
     item = entry(site.add("f", DATA), **KNOWN)
-    assert fetch(item, tmp_path, mirror=f"{site.url}/mirror", patience=pauses.patience()).read_bytes() == DATA
+    assert fetch_file(item, tmp_path, mirror=f"{site.url}/mirror", patience=pauses.patience()).read_bytes() == DATA
     assert [request.path for request in site.requests] == ["/mirror/weights/f.caffemodel", "/mirror/f", "/f"]
 
 
@@ -614,7 +614,7 @@ def test_a_folder_can_be_a_mirror(tmp_path, place):
     source.write_bytes(DATA)
     seen = []
     item = entry("http://unreachable.invalid/g.caffemodel", **KNOWN)
-    target = fetch(
+    target = fetch_file(
         item, tmp_path / "w", mirror=str(tmp_path / "stick"), progress=lambda done, total: seen.append((done, total))
     )
     assert target.read_bytes() == DATA
@@ -628,7 +628,7 @@ def test_a_folder_with_wrong_bytes_or_none_is_passed_over_and_keeps_what_came(si
     (tmp_path / "w" / "f.caffemodel.part").write_bytes(DATA[:1000])
     item = entry(site.add("f", DATA), **KNOWN)
     mirror = str(tmp_path / "stick")
-    assert fetch(item, tmp_path / "w", mirror=mirror).read_bytes() == DATA
+    assert fetch_file(item, tmp_path / "w", mirror=mirror).read_bytes() == DATA
     assert site.requests[0].range == "bytes=1000-"
     (tmp_path / "stick" / "f.caffemodel").write_bytes(DATA[:-1])
     item = entry(site.url + "/none", path="g.caffemodel", **KNOWN)
@@ -655,7 +655,7 @@ def test_a_mirror_that_is_none_is_refused(tmp_path, pauses, mirror, message):
 
 
 def test_a_full_disk_is_one_line_and_the_next_run_goes_on(site, tmp_path, pauses, monkeypatch):
-    real = partial_file.Part.write
+    real = partial_file.PartialFile.write
 
     class Full:
         def __init__(self, file, room):
@@ -678,24 +678,24 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on(site, tmp_path, pauses
 
     item = entry(site.add("f", DATA), mirrors=(site.add("m", DATA),), **KNOWN)
     with monkeypatch.context() as patch:
-        patch.setattr(partial_file.Part, "write", write)
+        patch.setattr(partial_file.PartialFile, "write", write)
         assert failure(tmp_path, pauses, item) == (
             f"{tmp_path}/f.caffemodel.part: it cannot be written (no space left on device); 123,456 bytes are here, "
             "176,544 are missing. Free some space and run it again: it goes on from there."
         )
     assert len(site.requests) == 1, "another mirror would not help"
-    assert fetch(item, tmp_path).read_bytes() == DATA
+    assert fetch_file(item, tmp_path).read_bytes() == DATA
     assert site.requests[-1].range == "bytes=123456-"
 
 
 def test_a_limit_on_file_sizes_is_met_the_same_way(site, tmp_path):
     script = f"""
         from pathlib import Path
-        from reproduction.fcn.fetch.download import fetch
-        from reproduction.fcn.fetch.manifest import Entry, Kind
-        item = Entry("net", Kind.CAFFEMODEL, {site.add("f", DATA)!r}, "f", "", size_bytes={len(DATA)})
+        from reproduction.fcn.fetch.download import fetch_file
+        from reproduction.fcn.fetch.manifest import Entry, EntryKind
+        item = Entry("net", EntryKind.CAFFEMODEL, {site.add("f", DATA)!r}, "f", "", size_bytes={len(DATA)})
         try:
-            fetch(item, Path({str(tmp_path)!r}))
+            fetch_file(item, Path({str(tmp_path)!r}))
         except ValueError as error:
             print(error, end="")
     """
@@ -724,11 +724,11 @@ def test_what_cannot_fit_is_not_begun(site, tmp_path, pauses, monkeypatch):
 
 def test_two_at_once_do_not_write_one_file(site, tmp_path, pauses):
     item = entry(site.add("f", DATA), **KNOWN)
-    with partial_file.Part(tmp_path / "f.caffemodel", item):
+    with partial_file.PartialFile(tmp_path / "f.caffemodel", item):
         assert failure(tmp_path, pauses, item) == (
             f"{tmp_path}/f.caffemodel.part: another process is fetching it. Wait for it."
         )
-    assert fetch(item, tmp_path).read_bytes() == DATA
+    assert fetch_file(item, tmp_path).read_bytes() == DATA
 
 
 def test_a_process_that_comes_late_to_the_lock_takes_nothing_from_the_finished_file(
@@ -741,18 +741,18 @@ def test_a_process_that_comes_late_to_the_lock_takes_nothing_from_the_finished_f
     def late(descriptor):
         calls.append(descriptor)
         if len(calls) == 1:
-            fetch(item, tmp_path, patience=pauses.patience())
+            fetch_file(item, tmp_path, patience=pauses.patience())
         return real(descriptor)
 
     monkeypatch.setattr(locks, "try_lock", late)
-    assert fetch(item, tmp_path, patience=pauses.patience()).read_bytes() == DATA
+    assert fetch_file(item, tmp_path, patience=pauses.patience()).read_bytes() == DATA
     assert len(site.requests) == 1
     assert names(tmp_path) == ["f.caffemodel", "f.caffemodel.sha256"]
 
 
 def fetched(name, queue, item, folder):
     try:
-        queue.put((name, provide(item, Roots(folder, folder)).how))
+        queue.put((name, fetch_entry(item, FileRoots(folder, folder)).how))
     except DataError as error:
         queue.put((name, error.problem))
 
@@ -760,7 +760,7 @@ def fetched(name, queue, item, folder):
 def test_two_processes_provide_one_archive(site, tmp_path):
     data = tar(*((f"top/{i}.txt", b"x" * 500) for i in range(300)))
     url = site.add("a.tar", data, slow(0.01, chunk=10_000))
-    item = entry(url, kind=Kind.ARCHIVE, path="a.tar", archive=Unpacked("set", ("*.txt",)))
+    item = entry(url, kind=EntryKind.ARCHIVE, path="a.tar", archive=UnpackedArchive("set", ("*.txt",)))
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     both = [context.Process(target=fetched, args=(name, queue, item, tmp_path)) for name in "ab"]
@@ -772,7 +772,7 @@ def test_two_processes_provide_one_archive(site, tmp_path):
     assert said == ["another process is fetching or unpacking it", "unpacked"]
     assert len(names(tmp_path / "set")) == 300
     assert names(tmp_path) == ["a.tar", "a.tar.sha256", "set"]
-    assert provide(item, Roots(tmp_path, tmp_path)).how == "present"
+    assert fetch_entry(item, FileRoots(tmp_path, tmp_path)).how == "present"
 
 
 # Archives
@@ -780,25 +780,25 @@ def test_two_processes_provide_one_archive(site, tmp_path):
 
 @pytest.mark.parametrize("make", [tar, tgz, zipped])
 def test_an_archive_is_fetched_and_unpacked_once(site, tmp_path, make):
-    roots = Roots(tmp_path / "weights", tmp_path / "data")
-    unpacked = Unpacked("pascal/VOC2011", ("JPEGImages/*.jpg",))
+    roots = FileRoots(tmp_path / "weights", tmp_path / "data")
+    unpacked = UnpackedArchive("pascal/VOC2011", ("JPEGImages/*.jpg",))
     url = site.add("voc", make(("VOCdevkit/VOC2011/JPEGImages/1.jpg", b"jpeg")))
-    item = entry(url, name="voc2011", kind=Kind.ARCHIVE, path="archives/voc", archive=unpacked)
+    item = entry(url, name="voc2011", kind=EntryKind.ARCHIVE, path="archives/voc", archive=unpacked)
     doing = []
-    got = provide(item, roots, progress=lambda what: doing.append(what) or (lambda done, total: None))
+    got = fetch_entry(item, roots, progress=lambda what: doing.append(what) or (lambda done, total: None))
     assert (got.how, got.path) == ("unpacked", tmp_path / "data/pascal/VOC2011")
     assert "recorded from now on" in got.checked
     assert (got.path / "JPEGImages/1.jpg").read_bytes() == b"jpeg"
     assert doing == ["voc", "unpacking voc"]
-    assert provide(item, roots).how == "present"
+    assert fetch_entry(item, roots).how == "present"
     assert len(site.requests) == 1
     assert (tmp_path / "data/archives/voc").exists()
 
 
 def test_an_archive_can_be_deleted_when_it_is_unpacked(site, tmp_path):
-    unpacked = Unpacked("set", ("*.txt",))
-    item = entry(site.add("a", tar(("a.txt", b"a"))), kind=Kind.ARCHIVE, path="archives/a.tar", archive=unpacked)
-    provide(item, Roots(tmp_path, tmp_path), keep_archive=False)
+    unpacked = UnpackedArchive("set", ("*.txt",))
+    item = entry(site.add("a", tar(("a.txt", b"a"))), kind=EntryKind.ARCHIVE, path="archives/a.tar", archive=unpacked)
+    fetch_entry(item, FileRoots(tmp_path, tmp_path), keep_archive=False)
     assert names(tmp_path / "archives") == ["a.tar.sha256"]
     assert names(tmp_path / "set") == ["a.txt"]
 
@@ -806,8 +806,8 @@ def test_an_archive_can_be_deleted_when_it_is_unpacked(site, tmp_path):
 def test_a_tree_that_the_user_has_is_taken_as_it_is(site, tmp_path):
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "mine.txt").write_text("x")
-    item = entry(site.url + "/none", kind=Kind.ARCHIVE, path="a.tar", archive=Unpacked("set", ("*.txt",)))
-    assert provide(item, Roots(tmp_path, tmp_path)).how == "present"
+    item = entry(site.url + "/none", kind=EntryKind.ARCHIVE, path="a.tar", archive=UnpackedArchive("set", ("*.txt",)))
+    assert fetch_entry(item, FileRoots(tmp_path, tmp_path)).how == "present"
     assert not site.requests
 
 
@@ -824,7 +824,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_what_the_manifest_unpacks_is_where_the_data_sets_look(site, tmp_path, name):
-    published = local_files.manifest(local_files.MANIFEST)[name]
+    published = local_files.load_manifest(local_files.MANIFEST)[name]
     write, dataset, split = PUBLISHED[name]
     write(tmp_path / "tree")
     archive = dataset_trees.pack(tmp_path / "tree", tmp_path / published.file_name)
@@ -837,24 +837,24 @@ def test_what_the_manifest_unpacks_is_where_the_data_sets_look(site, tmp_path, n
         sha1=None,
         sha256=None,
     )
-    provide(item, Roots(tmp_path / "weights", tmp_path / "data"))
+    fetch_entry(item, FileRoots(tmp_path / "weights", tmp_path / "data"))
     samples = datasets.open(dataset, split, tmp_path / "data")
     assert len(samples) == 2
     assert len(samples[0]) >= 2, "an image and its labels"
 
 
 def test_pascal_context_is_found_with_its_images(site, tmp_path):
-    manifest = local_files.manifest(local_files.MANIFEST)
+    manifest = local_files.load_manifest(local_files.MANIFEST)
     dataset_trees.voc(tmp_path / "voc/VOCdevkit/VOC2010", {"val": IDS}, main={"val": IDS})
     dataset_trees.context(tmp_path / "context", IDS)
     for name, tree in (("voc2010", "voc"), ("pascal-context", "context")):
         archive = dataset_trees.pack(tmp_path / tree, tmp_path / manifest[name].file_name)
         item = dataclasses.replace(manifest[name], url=site.add(name, archive), mirrors=(), md5=None)
-        provide(item, Roots(tmp_path / "weights", tmp_path / "data"))
+        fetch_entry(item, FileRoots(tmp_path / "weights", tmp_path / "data"))
     assert len(datasets.open("pascalcontext", "val", tmp_path / "data")[0]) == 2
 
 
 def test_urls_of_the_machine_itself_are_never_opened(tmp_path):
     for scheme in ("file", "ftp", "data"):
         with pytest.raises(Exception, match="unknown url type"):
-            web.opener().open(f"{scheme}:///etc/passwd")
+            web.build_opener().open(f"{scheme}:///etc/passwd")

@@ -7,8 +7,8 @@ import pytest
 from reproduction.caffe.errors import DataError, WeightsError
 from reproduction.fcn.datasets import layouts
 from reproduction.fcn.fetch import local_files
-from reproduction.fcn.fetch.local_files import Roots
-from reproduction.fcn.fetch.manifest import Entry, Kind, Unpacked, load
+from reproduction.fcn.fetch.local_files import FileRoots
+from reproduction.fcn.fetch.manifest import Entry, EntryKind, UnpackedArchive, read_manifest
 from reproduction.fcn.nets import published_nets
 
 COMMIT = "1305c7378a9f0ab44b2c936f4d60e4687e3d8743"
@@ -17,16 +17,16 @@ DATA = b"the file's bytes " * 40
 
 @pytest.fixture(scope="module")
 def published():
-    return load(local_files.MANIFEST)
+    return read_manifest(local_files.MANIFEST)
 
 
 @pytest.fixture
 def roots(tmp_path):
-    return Roots(tmp_path / "weights", tmp_path / "data")
+    return FileRoots(tmp_path / "weights", tmp_path / "data")
 
 
 def entry(**fields):
-    base = {"name": "voc-fcn8s", "kind": Kind.CAFFEMODEL, "url": "http://h/f.caffemodel", "path": "f.caffemodel"}
+    base = {"name": "voc-fcn8s", "kind": EntryKind.CAFFEMODEL, "url": "http://h/f.caffemodel", "path": "f.caffemodel"}
     return Entry(**{**base, "licence": "not stated", **fields})
 
 
@@ -46,7 +46,7 @@ def test_every_net_with_published_weights_is_there_under_its_name_and_file(publi
         else:
             assert published[name].path == net.caffemodel
             assert published[name].url == f"http://dl.caffe.berkeleyvision.org/{net.caffemodel}"
-            assert published[name].kind is Kind.CAFFEMODEL
+            assert published[name].kind is EntryKind.CAFFEMODEL
 
 
 def test_a_published_caffemodel_is_held_to_its_floats(published):
@@ -54,7 +54,7 @@ def test_a_published_caffemodel_is_held_to_its_floats(published):
     assert fcn32s.size_bytes - fcn32s.payload_bytes == 3119
     fcn8s = published["voc-fcn8s"]
     assert (fcn8s.min_bytes, fcn8s.max_bytes) == (537_959_036, 537_959_036 + 65_536)
-    assert local_files.size_text(fcn8s) == "537,959,036 to 538,024,572 bytes"
+    assert local_files.format_size(fcn8s) == "537,959,036 to 538,024,572 bytes"
 
 
 def test_the_net_that_was_never_published_says_so(published):
@@ -101,7 +101,7 @@ def test_a_set_holds_what_a_reproduction_needs_and_can_be_narrowed(published):
     assert narrowed == ["voc-fcn8s", *names[5:]]
     for name in ("nyud", "siftflow", "pascalcontext"):
         kinds = {item.kind for item in published.select(name)}
-        assert kinds == set(Kind)
+        assert kinds == set(EntryKind)
 
 
 def test_a_net_of_another_set_and_an_unknown_set_are_refused(published):
@@ -115,11 +115,11 @@ def test_a_net_of_another_set_and_an_unknown_set_are_refused(published):
 
 def test_the_manifest_can_be_another_by_argument_or_environment(tmp_path, monkeypatch):
     path = written(tmp_path / "m.json", json.dumps({"format": 1, "entries": []}).encode())
-    assert not local_files.manifest(path).entries
+    assert not local_files.load_manifest(path).entries
     monkeypatch.setenv("REPRODUCTION_MANIFEST", str(path))
-    assert not local_files.manifest().entries
+    assert not local_files.load_manifest().entries
     monkeypatch.delenv("REPRODUCTION_MANIFEST")
-    assert local_files.manifest().path == local_files.MANIFEST
+    assert local_files.load_manifest().path == local_files.MANIFEST
 
 
 # Manifests that are wrong
@@ -166,7 +166,7 @@ def test_a_wrong_entry_is_named_with_its_field(tmp_path, change, message):
     item = {key: value for key, value in {**GOOD, **change}.items() if value is not ...}
     path = written(tmp_path / "m.json", json.dumps({"format": 1, "entries": [item]}).encode())
     with pytest.raises(DataError) as error:
-        load(path)
+        read_manifest(path)
     assert str(error.value).startswith(f"{path}: the manifest is wrong: entries[0]{message}")
 
 
@@ -187,7 +187,7 @@ def test_a_wrong_entry_is_named_with_its_field(tmp_path, change, message):
 def test_a_wrong_manifest_says_what_is_wrong(tmp_path, document, message):
     path = written(tmp_path / "m.json", json.dumps(document).encode())
     with pytest.raises(DataError) as error:
-        load(path)
+        read_manifest(path)
     assert str(error.value).startswith(f"{path}: {message}")
 
 
@@ -197,7 +197,7 @@ def test_a_wrong_manifest_says_what_is_wrong(tmp_path, document, message):
 def test_a_manifest_that_is_not_json_is_one_line(tmp_path, data):
     path = written(tmp_path / "m.json", data)
     with pytest.raises(DataError) as error:
-        load(path)
+        read_manifest(path)
     assert str(error.value).startswith(f"{path}: the manifest is wrong: ")
     assert "want JSON" in str(error.value)
     assert "\n" not in str(error.value)
@@ -205,7 +205,7 @@ def test_a_manifest_that_is_not_json_is_one_line(tmp_path, data):
 
 def test_a_missing_manifest_is_one_line(tmp_path):
     with pytest.raises(DataError) as error:
-        load(tmp_path / "none.json")
+        read_manifest(tmp_path / "none.json")
     assert str(error.value) == (
         f"{tmp_path}/none.json: the manifest cannot be read (no such file or directory). "
         "Name one with --manifest or REPRODUCTION_MANIFEST."
@@ -216,24 +216,26 @@ def test_a_missing_manifest_is_one_line(tmp_path):
 
 
 def test_caffemodels_lie_below_weights_and_the_rest_below_data(roots):
-    archive = entry(kind=Kind.ARCHIVE, path="archives/a.tar", archive=Unpacked("pascal/VOC2011", ("J/*.jpg",)))
-    assert roots.file(entry()) == roots.weights / "f.caffemodel"
-    assert roots.file(archive) == roots.data / "archives/a.tar"
-    assert roots.place(archive) == roots.data / "pascal/VOC2011"
-    assert not local_files.present(archive, roots)
-    written(roots.place(archive) / "J/1.jpg")
-    assert local_files.present(archive, roots)
-    assert local_files.missing([entry(), archive], roots) == [entry()]
+    archive = entry(
+        kind=EntryKind.ARCHIVE, path="archives/a.tar", archive=UnpackedArchive("pascal/VOC2011", ("J/*.jpg",))
+    )
+    assert roots.file_path(entry()) == roots.weights / "f.caffemodel"
+    assert roots.file_path(archive) == roots.data / "archives/a.tar"
+    assert roots.used_path(archive) == roots.data / "pascal/VOC2011"
+    assert not local_files.is_present(archive, roots)
+    written(roots.used_path(archive) / "J/1.jpg")
+    assert local_files.is_present(archive, roots)
+    assert local_files.find_missing([entry(), archive], roots) == [entry()]
 
 
 def test_a_file_is_held_to_every_hash_that_was_published(tmp_path):
     path = written(tmp_path / "f.caffemodel")
     good = {kind: hashlib.new(kind, DATA).hexdigest() for kind in ("md5", "sha1", "sha256")}
-    assert local_files.check(entry(**good), path) == "md5 and sha1 and sha256 as published"
+    assert local_files.check_file(entry(**good), path) == "md5 and sha1 and sha256 as published"
     for kind, right in good.items():
         wrong = "0" * len(right)
         with pytest.raises(WeightsError) as error:
-            local_files.check(entry(**{**good, kind: wrong}), path)
+            local_files.check_file(entry(**{**good, kind: wrong}), path)
         assert str(error.value) == (
             f"{path}: its {kind} is another; got {right}, want {wrong}. "
             "Delete it and fetch it again: tools/fetch.py voc-fcn8s."
@@ -243,14 +245,14 @@ def test_a_file_is_held_to_every_hash_that_was_published(tmp_path):
 def test_without_a_published_hash_the_first_one_is_recorded_and_kept(tmp_path):
     path = written(tmp_path / "f.caffemodel")
     sha256 = hashlib.sha256(DATA).hexdigest()
-    assert local_files.check(entry(), path) == "no hash is known"
-    assert local_files.record(entry(), path) == sha256
+    assert local_files.check_file(entry(), path) == "no hash is known"
+    assert local_files.record_hash(entry(), path) == sha256
     assert (tmp_path / "f.caffemodel.sha256").read_text() == f"{sha256}  f.caffemodel\n"
-    assert local_files.record(entry(), path) is None
-    assert local_files.check(entry(), path) == "sha256 as recorded"
+    assert local_files.record_hash(entry(), path) is None
+    assert local_files.check_file(entry(), path) == "sha256 as recorded"
     written(path, DATA + b"x")
     with pytest.raises(WeightsError) as error:
-        local_files.check(entry(), path)
+        local_files.check_file(entry(), path)
     assert str(error.value) == (
         f"{path}: its sha256 is another; got {hashlib.sha256(DATA + b'x').hexdigest()}, "
         f"want {sha256} (recorded in f.caffemodel.sha256). Delete it and fetch it again: tools/fetch.py voc-fcn8s."
@@ -259,7 +261,7 @@ def test_without_a_published_hash_the_first_one_is_recorded_and_kept(tmp_path):
 
 def test_nothing_is_recorded_where_a_hash_was_published(tmp_path):
     path = written(tmp_path / "f.caffemodel")
-    assert local_files.record(entry(md5=hashlib.md5(DATA).hexdigest()), path) is None
+    assert local_files.record_hash(entry(md5=hashlib.md5(DATA).hexdigest()), path) is None
     assert not local_files.record_path(path).exists()
 
 
@@ -267,7 +269,7 @@ def test_a_record_that_is_no_hash_is_said_to_be_none(tmp_path):
     path = written(tmp_path / "f.caffemodel")
     written(local_files.record_path(path), b"nonsense\n")
     with pytest.raises(DataError) as error:
-        local_files.check(entry(), path)
+        local_files.check_file(entry(), path)
     assert (
         str(error.value) == f"{path}.sha256: it holds no sha256; want 64 hexadecimal digits and a file name. Delete it."
     )
@@ -284,26 +286,26 @@ def test_a_record_that_is_no_hash_is_said_to_be_none(tmp_path):
 def test_a_size_that_cannot_be_is_refused(tmp_path, fields, message):
     path = written(tmp_path / "f.caffemodel")
     with pytest.raises(WeightsError) as error:
-        local_files.check(entry(**fields), path)
+        local_files.check_file(entry(**fields), path)
     assert str(error.value) == f"{path}: {message} Delete it and fetch it again: tools/fetch.py voc-fcn8s."
 
 
 def test_a_caffemodel_may_have_some_bytes_besides_its_floats(tmp_path):
-    assert local_files.check(entry(payload_bytes=600), written(tmp_path / "f")) == "no hash is known"
+    assert local_files.check_file(entry(payload_bytes=600), written(tmp_path / "f")) == "no hash is known"
 
 
 @pytest.mark.parametrize("head", [b"<!DOCTYPE html>", b"\n <html lang=en>", b"\xef\xbb\xbf<HTML>", b"<head>"])
 def test_a_web_page_is_not_taken_for_a_file(tmp_path, head):
     path = written(tmp_path / "f", head + DATA)
     with pytest.raises(DataError) as error:
-        local_files.check(entry(kind=Kind.LIST), path)
+        local_files.check_file(entry(kind=EntryKind.LIST), path)
     assert str(error.value) == (
         f"{path}: it is a web page, not the file. Delete it and fetch it again: tools/fetch.py voc-fcn8s."
     )
 
 
 def test_the_list_for_a_machine_without_a_network_names_files_urls_and_places(roots):
-    lines = local_files.by_hand([entry(size_bytes=1234, sha1="0" * 40, mirrors=("http://m/f",))], roots)
+    lines = local_files.format_offline_list([entry(size_bytes=1234, sha1="0" * 40, mirrors=("http://m/f",))], roots)
     text = "\n".join([*lines, ""])
     assert text == (
         f"voc-fcn8s: 1,234 bytes, sha1 {'0' * 40}\n"
@@ -311,7 +313,7 @@ def test_the_list_for_a_machine_without_a_network_names_files_urls_and_places(ro
         "  from http://m/f\n"
         f"  to   {roots.weights}/f.caffemodel\n"
     )
-    archive = entry(name="sbd", kind=Kind.ARCHIVE, path="archives/a.tar", archive=Unpacked("sbdd", ()))
-    assert "\n".join([*local_files.by_hand([archive], roots), ""]).endswith(
+    archive = entry(name="sbd", kind=EntryKind.ARCHIVE, path="archives/a.tar", archive=UnpackedArchive("sbdd", ()))
+    assert "\n".join([*local_files.format_offline_list([archive], roots), ""]).endswith(
         f"  to   {roots.data}/archives/a.tar, which `tools/fetch.py sbd` unpacks\n"
     )

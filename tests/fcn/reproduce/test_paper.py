@@ -25,20 +25,20 @@ def test_table_2_is_as_printed():
 
 
 def test_the_published_nets_rows_are_those_of_the_edition_that_they_were_trained_for():
-    assert paper.published("voc-fcn32s")["mean_iu"] == 63.6
-    assert paper.published("voc-fcn-alexnet")["mean_iu"] == 48.0
-    assert paper.published("siftflow-fcn16s").edition == paper.CVPR
-    assert paper.published("siftflow-fcn8s")["geo_pixel_acc"] == 94.6
-    assert paper.published("siftflow-fcn32s") is None
-    assert paper.published("pascalcontext-fcn8s")["mean_iu"] == 39.1
+    assert paper.find_paper_row("voc-fcn32s")["mean_iu"] == 63.6
+    assert paper.find_paper_row("voc-fcn-alexnet")["mean_iu"] == 48.0
+    assert paper.find_paper_row("siftflow-fcn16s").edition == paper.CVPR
+    assert paper.find_paper_row("siftflow-fcn8s")["geo_pixel_acc"] == 94.6
+    assert paper.find_paper_row("siftflow-fcn32s") is None
+    assert paper.find_paper_row("pascalcontext-fcn8s")["mean_iu"] == 39.1
 
 
 def test_a_number_that_was_not_checked_says_so():
-    row = paper.published("voc-fcn16s")
+    row = paper.find_paper_row("voc-fcn16s")
     assert row.figures["mean_iu"].verified
     assert not row.figures["fw_iu"].verified
     assert not row.verified
-    assert not paper.published("nyud-fcn32s-hha").verified
+    assert not paper.find_paper_row("nyud-fcn32s-hha").verified
 
 
 def test_unverified_numbers_are_of_the_one_paper_whose_text_was_not_at_hand():
@@ -49,7 +49,7 @@ def test_unverified_numbers_are_of_the_one_paper_whose_text_was_not_at_hand():
 
 
 def test_the_readme_claims_five_scores():
-    claims = {net: row["mean_iu"] for net in NETS if (row := paper.readme(net))}
+    claims = {net: row["mean_iu"] for net in NETS if (row := paper.find_readme_row(net))}
     assert claims == {
         "voc-fcn32s": 63.6,
         "voc-fcn16s": 65.0,
@@ -61,17 +61,17 @@ def test_the_readme_claims_five_scores():
 
 @pytest.mark.parametrize("net", ["voc-fcn32s", "voc-fcn16s", "voc-fcn8s", "voc-fcn8s-atonce"])
 def test_what_others_measured_rounds_to_what_was_published(net):
-    again = paper.rescored(net)
-    assert round(again["mean_iu"], 1) == pytest.approx(paper.readme(net)["mean_iu"])
+    again = paper.find_rescored_row(net)
+    assert round(again["mean_iu"], 1) == pytest.approx(paper.find_readme_row(net)["mean_iu"])
     for metric in paper.METRICS:
-        assert again[metric] == pytest.approx(paper.published(net)[metric], abs=0.06)
+        assert again[metric] == pytest.approx(paper.find_paper_row(net)[metric], abs=0.06)
 
 
 def test_rows_come_with_the_newest_edition_first_and_can_be_narrowed():
-    editions = [row.edition for row in paper.rows("pascalcontext-fcn8s")]
+    editions = [row.edition for row in paper.find_rows("pascalcontext-fcn8s")]
     assert editions == [paper.PAMI, paper.AUTHOR, paper.ARXIV]
-    assert [row["mean_iu"] for row in paper.rows("pascalcontext-fcn8s", paper.ARXIV)] == [35.1]
-    assert paper.rows("no-such-net") == ()
+    assert [row["mean_iu"] for row in paper.find_rows("pascalcontext-fcn8s", paper.ARXIV)] == [35.1]
+    assert paper.find_rows("no-such-net") == ()
 
 
 def test_every_net_has_its_solver():
@@ -97,4 +97,4 @@ def test_every_row_names_its_source_and_holds_numbers():
 
 def test_rows_cannot_be_changed():
     with pytest.raises(TypeError):
-        paper.ROWS[0].figures["mean_iu"] = paper.Figure(100.0, True)
+        paper.ROWS[0].figures["mean_iu"] = paper.PublishedNumber(100.0, True)

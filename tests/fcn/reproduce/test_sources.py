@@ -5,31 +5,31 @@ import pytest
 from reproduction.caffe.errors import WeightsError
 from reproduction.fcn.datasets.mini import mini_voc
 from reproduction.fcn.fetch import local_files
-from reproduction.fcn.fetch.local_files import Roots
+from reproduction.fcn.fetch.local_files import FileRoots
 from reproduction.fcn.nets import mini_nets
 from reproduction.fcn.reproduce import sources
-from reproduction.fcn.reproduce.sources import Drawn, Fetched, Trained, Watch
+from reproduction.fcn.reproduce.sources import Callbacks, DownloadedSource, DrawnSource, TrainedWeights
 
 ROW = mini_nets.NETS["mini-fcn8s"]
 
 
 @pytest.fixture
 def roots(tmp_path):
-    return Roots(tmp_path / "weights", tmp_path / "data")
+    return FileRoots(tmp_path / "weights", tmp_path / "data")
 
 
 def test_mini_voc_is_drawn_and_all_else_is_fetched():
-    manifest = local_files.manifest()
-    assert isinstance(sources.of("mini", manifest), Drawn)
-    assert sources.of("voc", manifest, "http://h") == Fetched("voc", manifest, "http://h")
+    manifest = local_files.load_manifest()
+    assert isinstance(sources.find_source("mini", manifest), DrawnSource)
+    assert sources.find_source("voc", manifest, "http://h") == DownloadedSource("voc", manifest, "http://h")
 
 
 def test_pictures_are_drawn_once(roots, monkeypatch):
     for name, value in {"TRAIN": 2, "VAL": 1, "IN_BOTH": 1, "OBJECTS": {"train": 1, "val": 1}}.items():
         monkeypatch.setattr(mini_voc, name, value)
     moved, notes = [], []
-    watch = Watch(pictures=lambda what: lambda done, total: moved.append((what, done, total)), note=notes.append)
-    source = sources.of("mini", local_files.manifest())
+    watch = Callbacks(pictures=lambda what: lambda done, total: moved.append((what, done, total)), note=notes.append)
+    source = sources.find_source("mini", local_files.load_manifest())
     assert len(list(source.data(roots, watch))) == 1
     assert moved == [("drawing", i, 5) for i in range(1, 6)]
     assert notes == [f"data: drawn, {roots.data}/mini"]
@@ -39,9 +39,9 @@ def test_pictures_are_drawn_once(roots, monkeypatch):
 
 
 def test_weights_of_this_project_are_found_or_can_be_trained(roots):
-    source = sources.of("mini", local_files.manifest())
+    source = sources.find_source("mini", local_files.load_manifest())
     with pytest.raises(WeightsError) as error:
-        source.weights(ROW, roots, Watch())
+        source.weights(ROW, roots, Callbacks())
     assert str(error.value) == (
         f"{roots.weights}/mini/mini-fcn8s.caffemodel: the weights of mini-fcn8s are not here yet."
         " Train it with `tools/train.py --net mini-fcn8s`, or name yours with --weights."
@@ -49,18 +49,18 @@ def test_weights_of_this_project_are_found_or_can_be_trained(roots):
     path = roots.weights / "mini/mini-fcn8s.caffemodel"
     path.parent.mkdir(parents=True)
     path.touch()
-    assert source.weights(ROW, roots, Watch()) == path
+    assert source.weights(ROW, roots, Callbacks()) == path
 
 
 def test_a_training_brings_its_own_weights(roots, tmp_path):
-    source = Trained(sources.of("mini", local_files.manifest()), tmp_path / "runs")
+    source = TrainedWeights(sources.find_source("mini", local_files.load_manifest()), tmp_path / "runs")
     path = tmp_path / "runs/mini-fcn8s/mini-fcn8s.caffemodel"
     with pytest.raises(WeightsError) as error:
-        source.weights(ROW, roots, Watch())
+        source.weights(ROW, roots, Callbacks())
     assert str(error.value) == (
         f"{path}: no training of mini-fcn8s has ended here."
         f" Train it: tools/train.py --net mini-fcn8s --out {tmp_path}/runs."
     )
     path.parent.mkdir(parents=True)
     path.touch()
-    assert source.weights(ROW, roots, Watch()) == path
+    assert source.weights(ROW, roots, Callbacks()) == path

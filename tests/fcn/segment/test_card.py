@@ -18,40 +18,40 @@ NAMES = ("background", "cat")
 @pytest.mark.parametrize("name", published_nets.NETS)
 def test_the_cards_of_the_published_nets_say_what_they_take_and_tell(name):
     row = published_nets.NETS[name]
-    about = card.of(row)
+    about = card.published_card(row)
     assert about.kinds == tuple(row.inputs.values())
     assert [(top, len(said.classes), said.score) for top, said in about.labels.items()] == [
         (head.label, head.classes, head.score) for head in row.heads
     ]
-    assert card.loads(card.dumps(about)) == about
+    assert card.parse_card(card.format_card(about)) == about
 
 
 def test_the_cards_of_nets_that_know_drawn_things_only_say_so():
-    about = card.of(mini_nets.NETS["mini-fcn8s"])
+    about = card.published_card(mini_nets.NETS["mini-fcn8s"])
     assert about.knows == "drawn things only, no photographs"
-    assert card.loads(card.dumps(about)) == about
-    assert "knows" not in json.loads(card.dumps(card.of(published_nets.NETS["voc-fcn8s"]))), (
+    assert card.parse_card(card.format_card(about)) == about
+    assert "knows" not in json.loads(card.format_card(card.published_card(published_nets.NETS["voc-fcn8s"]))), (
         "earlier versions would refuse it"
     )
 
 
 def test_means_keep_their_precision():
-    about = card.of(published_nets.NETS["nyud-fcn32s-color-hha"])
+    about = card.published_card(published_nets.NETS["nyud-fcn32s-color-hha"])
     assert about.inputs["color"].mean_array.dtype == np.float32
     assert np.array_equal(about.inputs["color"].mean_array, nyud.MEAN_BGR)
     assert np.array_equal(about.inputs["hha"].mean_array, nyud.MEAN_HHA)
     assert (about.inputs["color"].order, about.inputs["hha"].order) == ("BGR", "RGB")
-    voc = card.of(published_nets.NETS["voc-fcn8s"]).inputs["data"]
+    voc = card.published_card(published_nets.NETS["voc-fcn8s"]).inputs["data"]
     assert voc.mean_array.tolist() == list(published_nets.MEAN_BGR)
     assert voc.precision == "float64"
 
 
 def test_a_card_of_ones_own_goes_to_a_file_and_back(tmp_path):
-    about = card.own("mine", NAMES, [(1, 2, 3), (4, 5, 6)], weights="mine.caffemodel", source={"sha256": "0"})
-    card.dump(about, tmp_path / card.FILE)
-    assert card.load(tmp_path / card.FILE) == about
-    assert card.own("mine", NAMES).labels["label"].colours == tuple(map(tuple, palette.voc(2).tolist()))
-    assert card.of(published_nets.NETS["voc-fcn8s"]).labels["label"].classes == class_names("voc")
+    about = card.custom_card("mine", NAMES, [(1, 2, 3), (4, 5, 6)], weights="mine.caffemodel", source={"sha256": "0"})
+    card.write_card(about, tmp_path / card.CARD_FILE)
+    assert card.load_card(tmp_path / card.CARD_FILE) == about
+    assert card.custom_card("mine", NAMES).labels["label"].colours == tuple(map(tuple, palette.voc(2).tolist()))
+    assert card.published_card(published_nets.NETS["voc-fcn8s"]).labels["label"].classes == class_names("voc")
 
 
 def test_a_file_is_named_by_its_content(tmp_path):
@@ -60,21 +60,21 @@ def test_a_file_is_named_by_its_content(tmp_path):
 
 
 def test_only_the_published_file_has_the_published_licence(tmp_path):
-    about = card.of(published_nets.NETS["voc-fcn-alexnet"])
-    entry = local_files.manifest()["voc-fcn-alexnet"]
+    about = card.published_card(published_nets.NETS["voc-fcn-alexnet"])
+    entry = local_files.load_manifest()["voc-fcn-alexnet"]
     for name, size, licence in (
         (entry.file_name, entry.size_bytes or 3, entry.licence),
         ("mine.caffemodel", entry.size_bytes or 3, ""),
     ):
         with (tmp_path / name).open("wb") as file:
             file.truncate(size)
-        found = card.sourced(about, tmp_path / name)
+        found = card.add_source(about, tmp_path / name)
         assert found.licence == licence
         assert found.source == {"file": name, "sha256": card.sha256(tmp_path / name)}
 
 
 def change(path, value):
-    document = json.loads(card.dumps(card.own("mine", NAMES)))
+    document = json.loads(card.format_card(card.custom_card("mine", NAMES)))
     part = document
     *folders, last = path.split("/")
     for folder in folders:
@@ -107,13 +107,13 @@ def change(path, value):
 )  # fmt: skip
 def test_what_is_no_card_is_one_line(text, error):
     with pytest.raises(DataError) as raised:
-        card.loads(text, "c.json")
+        card.parse_card(text, "c.json")
     assert str(raised.value).startswith(f"c.json: this is no card: {error}")
 
 
 def test_a_card_that_cannot_be_read_is_one_line(tmp_path):
     with pytest.raises(DataError, match=r"the card cannot be read \(no such file or directory\)\.$"):
-        card.load(tmp_path / "none")
+        card.load_card(tmp_path / "none")
     (tmp_path / "b").write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match="this is no card: byte 0 is not UTF-8; want JSON"):
-        card.load(tmp_path / "b")
+        card.load_card(tmp_path / "b")

@@ -12,7 +12,7 @@ from reproduction.fast.compiler import Fast
 from reproduction.fcn import datasets
 from reproduction.fcn.nets import published_nets
 from reproduction.fcn.segment import card
-from reproduction.fcn.segment.segmenter import Segmenter, describe
+from reproduction.fcn.segment.segmenter import Segmenter, find_card
 from tests.golden import seeded
 from tests.helpers import dataset_trees, thin_nets
 from tests.helpers.parity import relative
@@ -21,7 +21,9 @@ IMAGE = seeded.synth_image(45, 61, 3)
 
 
 def segmenter(name, seed=1):
-    return Segmenter(card.of(published_nets.NETS[name]), thin_nets.net(name, 16 if "alexnet" in name else 32, seed))
+    return Segmenter(
+        card.published_card(published_nets.NETS[name]), thin_nets.net(name, 16 if "alexnet" in name else 32, seed)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +33,9 @@ def voc():
 
 def test_it_is_compiled_and_copied_as_it_is():
     made = segmenter("voc-fcn8s")
-    assert isinstance(made.runs, Fast)
+    assert isinstance(made.scorer, Fast)
     for copied in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
-        assert copied.runs.net is copied.net
+        assert copied.scorer.net is copied.net
         assert copied.net is not made.net
         assert relative(copied(IMAGE, scores=True).scores, made(IMAGE, scores=True).scores) < 2e-5
 
@@ -142,14 +144,14 @@ def test_what_can_be_undone_is_told_how_and_that_does_it(voc, picture, how):
 def test_a_folder_without_a_net_is_told_from_one_with_several(tmp_path):
     def said(net=tmp_path):
         with pytest.raises(DataError) as info:
-            describe(net)
+            find_card(net)
         return str(info.value).replace(str(tmp_path), "DIR")
 
     problem = "DIR: there is no net in this folder, and there is none of this name"
     assert said() == (f"{problem}; want card.json and deploy.prototxt, as tools/train.py leaves them, or a net's name.")
     for name in ("voc-fcn32s", "voc-fcn16s"):
         (tmp_path / name).mkdir()
-        card.dump(card.own(name, ["a", "b"]), tmp_path / name / card.FILE)
+        card.write_card(card.custom_card(name, ["a", "b"]), tmp_path / name / card.CARD_FILE)
     assert said() == f"{problem}; want DIR/voc-fcn16s or DIR/voc-fcn32s."
     (tmp_path / "a.caffemodel").write_bytes(b"")
     assert said(tmp_path / "a.caffemodel") == (
@@ -242,7 +244,7 @@ def test_a_picture_beyond_the_memory_is_an_error_not_a_crash(voc, monkeypatch):
     def full(inputs, blobs):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:132] DefaultCPUAllocator: not enough memory")
 
-    monkeypatch.setattr(voc, "runs", full)
+    monkeypatch.setattr(voc, "scorer", full)
     with pytest.raises(DataError) as info:
         voc(IMAGE)
     assert str(info.value) == "the picture is too large for the memory; got 45 x 61. Shrink it."
@@ -277,7 +279,7 @@ def test_the_folder_of_a_training_of_ones_own_is_loaded_as_it_is(tmp_path):
     names, colours = ("sky", *map(str, range(1, 21))), [(200, 3, 4), *[(9, 9, i) for i in range(20)]]
     prototxt.dump(thin_nets.deploy("voc-fcn8s"), tmp_path / "deploy.prototxt")
     thin_nets.write(tmp_path / "w.caffemodel", "voc-fcn8s")
-    card.dump(card.own("mine", names, colours, weights="w.caffemodel"), tmp_path / card.FILE)
+    card.write_card(card.custom_card("mine", names, colours, weights="w.caffemodel"), tmp_path / card.CARD_FILE)
     found = Segmenter.load(tmp_path)(IMAGE, scores=True)
     np.testing.assert_array_equal(found.scores, segmenter("voc-fcn8s")(IMAGE, scores=True).scores)
     assert found.classes == names

@@ -120,7 +120,7 @@ def test_large_pictures_are_shrunk_with_their_labels_and_the_answer_has_their_si
     assert sample["label"].shape == (1, 10, 15)
     assert set(np.unique(sample["label"])) <= set(range(3)), "labels are not averaged"
     assert custom_nets.notes([], known)[2].startswith("5 pictures are longer than 15 pixels, and are shrunk to them")
-    about = card.own("mine", folders.NAMES, side=15)
+    about = card.custom_card("mine", folders.NAMES, side=15)
     net = Net(published_nets.deploy(stage.row), seed=1)
     torch.nn.init.normal_(net.params["score_fr"][0])
     found = Segmenter(about, net)(photos / "images/p0.jpg", scores=True)
