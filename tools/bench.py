@@ -100,10 +100,9 @@ def measure(kind: str, args: argparse.Namespace) -> None:
     table = [c for c in (TRAIN if kind == "train" else FORWARD) if kind != "load" or c.loads]
     chosen = [] if kind == "evaluate" else choose(table, args.only, args.device)
     with tempfile.TemporaryDirectory() as folder:
-        task = Task(
-            net, str(PROTOTXT / net), *(f"{folder}/{name}" for name in FILES), *SIZES[0],
-            batch=args.batch, threads=args.threads, device=args.device,
-        )  # fmt: skip
+        weights, onnx, ncnn = (f"{folder}/{name}" for name in FILES)
+        sizes = {"batch": args.batch, "threads": args.threads}
+        task = Task(net, str(PROTOTXT / net), weights, onnx, ncnn, *SIZES[0], **sizes, device=args.device)
         bench = Bench(kind, task, chosen, 1 if args.quick else args.rounds, folder)
         bench.set_up()
         sections = {}

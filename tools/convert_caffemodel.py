@@ -140,7 +140,7 @@ def drop(found: Weights, layers: list[str]) -> None:
         if layer not in names:
             remedy = did_you_mean(layer, names)
             raise WeightsError(f"there is no layer {layer!r} to leave out", path=found.path, remedy=remedy)
-    found.net.layer = [layer for layer in found.net.layer if layer.name not in layers]
+    found.net.layer[:] = [layer for layer in found.net.layer if layer.name not in layers]
 
 
 def said(net: str | None, model: Path, found: Weights) -> dict[str, str]:

@@ -31,6 +31,7 @@ from reproduction.caffe.layers.exact import blas
 
 sys.path.insert(0, str(ROOT))  # the golden files and their reader belong to the tests
 from tests.helpers import parity
+from tests.helpers.paths import GOLDEN
 
 
 def main() -> int:
@@ -89,7 +90,7 @@ def main() -> int:
     if not ordered:
         print("not checked: gradients, and the order of Caffe's BLAS bit for bit, which this CPU has not.", file=screen)
     if not args.check and not bad:
-        (parity.GOLDEN / "exactness.json").write_text(json.dumps(figures, indent=2) + "\n")
+        (GOLDEN / "exactness.json").write_text(json.dumps(figures, indent=2) + "\n")
     return 1 if bad else 0 if ordered else NOT_CHECKED
 
 

@@ -192,7 +192,7 @@ def segment(segmenter: Segmenter, job: Job, args: argparse.Namespace) -> dict[st
         end = suffix(segmenter.card, label)
         report["labels"][label] = write(segmentation, rgb, job, end, segmenter.card)
     if args.scores:
-        arrays = {said.score: found[top].scores for top, said in segmenter.card.labels.items()}
+        arrays: dict[str, Any] = {said.score: found[top].scores for top, said in segmenter.card.labels.items()}
         with files.atomic(job.to("_scores.npz")) as file:
             np.savez(file, **arrays)
         report["scores"] = str(job.to("_scores.npz"))

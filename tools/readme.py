@@ -83,11 +83,10 @@ def render(page: Path, text: str) -> str:
         ReproductionError: If the page lacks the marks of a part.
     """
     for name, make in PARTS[page].items():
-        mark = re.compile(rf"(<!-- generated: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if not mark.search(text):
+        mark = re.search(rf"(?<=<!-- generated: {name} -->\n).*?(?=<!-- end -->)", text, re.DOTALL)
+        if not mark:
             raise ReproductionError(f"the mark of part {name!r} is missing", place=page.name)
-        part = make()
-        text = mark.sub(lambda match, part=part: f"{match[1]}{part}\n{match[2]}", text)
+        text = f"{text[: mark.start()]}{make()}\n{text[mark.end() :]}"
     return text
 
 

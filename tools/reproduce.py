@@ -65,6 +65,7 @@ from reproduction.fcn.nets import registry
 from reproduction.fcn.nets.published_nets import Published
 from reproduction.fcn.reproduce import pipeline, sources
 from reproduction.fcn.reproduce.pipeline import ScoringCallbacks, ScoringPlan
+from reproduction.fcn.scoring.evaluate import TimedProgress
 from reproduction.fcn.train import log_file, recipes
 from reproduction.report import gallery, markdown, page, record
 from reproduction.report.gallery import Gallery
@@ -212,7 +213,7 @@ def score_all(
                     galleries[row.name],
                     LabelScores.from_scores(top, scores, dataset.label_classes[top], references(row.name, top)),
                     plan.limit,
-                    screen.images(f"{row.name}, image by image"),
+                    screen(f"{row.name}, image by image", "image"),
                 )
                 for top, scores in result.scores.items()
             ]
@@ -249,10 +250,10 @@ class Screen(Bars):
         self.errors += 1
         fail(text)
 
-    def images(self, what: str) -> Callable[[int, int, float], None]:
+    def images(self, what: str) -> TimedProgress:
         """Prepare a bar of images and return the function that moves it."""
         move = self(what, "image")
-        return lambda done, total, _=0.0: move(done, total)
+        return lambda done, total, _: move(done, total)
 
 
 def write(report: ScoreReport, folder: Path, galleries: Mapping[str, Gallery]) -> None:
@@ -285,7 +286,8 @@ def judge(report: ScoreReport, errors: int, *, recording: bool = False) -> int:
         fail(f"{errors} of {len(report.nets)} nets could not be scored.")
     off: dict[float, list[str]] = {}
     for net, measured, *_ in report.mismatches():
-        off.setdefault(measured.compared_with.tolerance_points, []).append(net)
+        if (reference := measured.compared_with) and reference.tolerance_points is not None:
+            off.setdefault(reference.tolerance_points, []).append(net)
     for within, names in off.items():
         fail(f"off by more than {format_points(within)}: {', '.join(dict.fromkeys(names))}.")
     flat = [rise for rise in report.stage_gains() if not rise.is_enough]
@@ -307,9 +309,9 @@ def keep(report: ScoreReport, rows: Sequence[Published], trained: Path | None, p
         ReproductionError: If a file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    names = dict.fromkeys(name for row in rows for name in (*row.parents, row.name)) if trained else {}
-    for name in names:
-        result = recipes.result(name, trained)
+    names = dict.fromkeys(name for row in rows for name in (*row.parents, row.name))
+    trainings = {name: recipes.result(name, trained) for name in names} if trained else {}
+    for name, result in trainings.items():
         log = result.with_name("log.jsonl")
         if result.is_file():
             with result.open("rb") as file, files.atomic(path.with_name(result.name)) as copy:

@@ -46,7 +46,8 @@ def main() -> None:
 def build(name: str) -> Net:
     """Build a net of ``prototxt/`` or one of ``tests.helpers.classifiers``, with seeded weights."""
     if name in classifiers.NETS:
-        return classifiers.net(name)
+        net: Net = classifiers.net(name)
+        return net
     net = nets.load(ROOT / "prototxt" / name / "deploy.prototxt")
     with torch.no_grad():
         for layer_name, layer in net.layers.items():

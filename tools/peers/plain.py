@@ -73,6 +73,11 @@ class FCN(nn.Module):
         return pool3, pool4, self.score_fr(x)
 
 
+def cropped(x: Tensor, like: Tensor, offset: int) -> Tensor:
+    """Return the part of x that has the height and width of another, from ``offset`` on."""
+    return x[:, :, offset : offset + like.shape[2], offset : offset + like.shape[3]]
+
+
 class FCN32s(FCN):
     """FCN-32s: the scores are upsampled once, by 32."""
 
@@ -83,7 +88,7 @@ class FCN32s(FCN):
     def forward(self, x: Tensor) -> Tensor:
         """Return the scores, (N, classes, H, W), of images (N, 3, H, W)."""
         _, _, score = self.trunk(x)
-        return self.upscore(score)[:, :, 19 : 19 + x.shape[2], 19 : 19 + x.shape[3]]
+        return cropped(self.upscore(score), x, 19)
 
 
 class FCN16s(FCN):
@@ -99,8 +104,8 @@ class FCN16s(FCN):
         """Return the scores, (N, classes, H, W), of images (N, 3, H, W)."""
         _, pool4, score = self.trunk(x)
         up = self.upscore2(score)
-        up = up + self.score_pool4(pool4)[:, :, 5 : 5 + up.shape[2], 5 : 5 + up.shape[3]]
-        return self.upscore16(up)[:, :, 27 : 27 + x.shape[2], 27 : 27 + x.shape[3]]
+        up = up + cropped(self.score_pool4(pool4), up, 5)
+        return cropped(self.upscore16(up), x, 27)
 
 
 class FCN8s(FCN):
@@ -118,10 +123,10 @@ class FCN8s(FCN):
         """Return the scores, (N, classes, H, W), of images (N, 3, H, W)."""
         pool3, pool4, score = self.trunk(x)
         up = self.upscore2(score)
-        up = up + self.score_pool4(pool4)[:, :, 5 : 5 + up.shape[2], 5 : 5 + up.shape[3]]
+        up = up + cropped(self.score_pool4(pool4), up, 5)
         up = self.upscore_pool4(up)
-        up = up + self.score_pool3(pool3)[:, :, 9 : 9 + up.shape[2], 9 : 9 + up.shape[3]]
-        return self.upscore8(up)[:, :, 31 : 31 + x.shape[2], 31 : 31 + x.shape[3]]
+        up = up + cropped(self.score_pool3(pool3), up, 9)
+        return cropped(self.upscore8(up), x, 31)
 
 
 PORTS: Mapping[int, type[FCN]] = {32: FCN32s, 16: FCN16s, 8: FCN8s}
@@ -141,7 +146,8 @@ def forward(task: Task, *, channels_last: bool) -> Step:
     """Return a step of eager inference."""
     torch.set_num_threads(task.threads)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    port = build(task).eval().to(memory_format=layout)
+    port = build(task).eval()
+    port.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stub of Module.to lacks it
     images = torch.from_numpy(task.images()).to(task.device, memory_format=layout)
 
     @torch.inference_mode()
@@ -159,7 +165,7 @@ def training(task: Task) -> Step:
     for name, p in port.named_parameters():
         p.requires_grad_(not name.startswith("upscore"))
     learned = [(name, p) for name, p in port.named_parameters() if p.requires_grad]
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for name, p in learned if name.endswith(".weight")]},
         {
             "params": [p for name, p in learned if name.endswith(".bias")],
@@ -174,9 +180,9 @@ def training(task: Task) -> Step:
     def step() -> np.ndarray[Any, Any]:
         optimizer.zero_grad()
         loss = F.cross_entropy(port(images), labels, ignore_index=VOID, reduction="sum")
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        return loss.detach().cpu().numpy()  # type: ignore[no-any-return]
+        return loss.detach().cpu().numpy()
 
     return step
 

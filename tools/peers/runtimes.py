@@ -20,7 +20,7 @@ def opencv(task: Task) -> Step:
 
     def step() -> np.ndarray[Any, Any]:
         net.setInput(images, "data")
-        return net.forward("score")  # type: ignore[no-any-return]
+        return np.asarray(net.forward("score"))
 
     return step
 

@@ -27,7 +27,7 @@ from reproduction.fcn.datasets import Dataset, Sample
 from reproduction.fcn.images import palette
 from reproduction.fcn.scoring.score import Confusion, Scores, confusion, scores
 
-TimedProgress = Callable[[int, int, float], None]
+TimedProgress = Callable[[int, int, float], object]
 
 _WORKERS = 2  # decoding threads
 _AHEAD = 4  # samples to prefetch
