@@ -22,7 +22,7 @@ from reproduction.report import page
 
 for row in registry.NETS.values():
     card.published_card(row)
-Net(published_nets.deploy(registry.net("mini-fcn8s")))
+Net(published_nets.build_deploy(registry.find_net("mini-fcn8s")))
 try:
     Segmenter.load("voc-fcn8s")
 except WeightsError as error:

@@ -142,7 +142,7 @@ def test_the_figure_is_current(figure, tmp_path):
 
 @pytest.mark.slow
 def test_the_figure_shows_the_pictures_that_the_rule_chooses(figure, tmp_path):
-    ids = [f"{mini_voc.SEED}_{mini_voc.TRAIN + 1 + i:06d}" for i in range(mini_voc.VAL)]
+    ids = [f"{mini_voc.DRAWING_SEED}_{mini_voc.TRAIN + 1 + i:06d}" for i in range(mini_voc.VAL)]
     chosen = figure.choose(draw_mini_voc(tmp_path, ids), Segmenter.load("mini-fcn8s"))
     assert chosen == Image.open(figure.FIGURES / "mini-light.png").text[figure.KEY].split()
 
@@ -155,16 +155,16 @@ def draw_mini_voc(folder, names):
         path.mkdir(parents=True)
     for name in names:
         stream, i = 1, int(name.split("_")[1]) - mini_voc.TRAIN - 1
-        mini_voc._write_scene(folder, name, mini_voc._scene(mini_voc.Random([mini_voc.SEED, stream, i])), in_voc=True)
+        mini_voc._write_scene(
+            folder, name, mini_voc._scene(mini_voc.Random([mini_voc.DRAWING_SEED, stream, i])), in_voc=True
+        )
     (tree / "ImageSets/Segmentation/val.txt").write_text("\n".join(names))
     return tree
 
 
 def test_the_picture_that_is_segmented_is_one_that_make_draws():
-    assert (
-        f"{mini_voc.FOLDER}/pascal/VOC2011/JPEGImages/{mini_voc.SEED}_{mini_voc.TRAIN + 1:06d}.jpg --net mini-fcn8s"
-        in README
-    )
+    name = f"{mini_voc.DRAWING_SEED}_{mini_voc.TRAIN + 1:06d}"
+    assert f"{mini_voc.FOLDER}/pascal/VOC2011/JPEGImages/{name}.jpg --net mini-fcn8s" in README
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"make ([a-z][a-z-]*)", README))))

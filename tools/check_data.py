@@ -28,7 +28,7 @@ from reproduction.caffe.errors import ReproductionError
 from reproduction.caffe.formats import files
 from reproduction.fcn.datasets.base import VOID
 from reproduction.fcn.datasets.custom import check, color_labels, folder
-from reproduction.fcn.datasets.custom.check import Problem, Report
+from reproduction.fcn.datasets.custom.check import FolderReport, Problem
 
 FEW = 5  # files listed for each problem without --all
 SHOWN = 20  # colours listed
@@ -37,9 +37,9 @@ SHOWN = 20  # colours listed
 def main() -> int:
     """Check the folder and print the report; return 1 if a training would fail, else 0."""
     args = _parser().parse_args()
-    names, palette = folder.class_list(args.folder, args.classes, args.palette)
+    names, palette = folder.find_classes(args.folder, args.classes, args.palette)
     with Bars() as bars:
-        report = check.look(args.folder, names, palette, bars(args.folder.name, "picture"))
+        report = check.check_folder(args.folder, names, palette, bars(args.folder.name, "picture"))
     if args.write_palette:
         write_palette(report, args.write_palette)
         note(f"{args.write_palette}: written; a line is R G B name, in the order of the classes.")
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def write_palette(report: Report, path: Path) -> None:
+def write_palette(report: FolderReport, path: Path) -> None:
     """Write a palette of the colours in the labels.
 
     The user replaces its placeholder names; a mask and VOC's colours get the names of the classes where these fit.
@@ -89,10 +89,10 @@ def write_palette(report: Report, path: Path) -> None:
         )
     colours = color_labels.MASK.values() if is_mask else report.colours
     with files.atomic(path) as file:
-        file.write(color_labels.dumps(color_labels.begin(list(colours), report.classes)).encode())
+        file.write(color_labels.dumps(color_labels.make_template(list(colours), report.classes)).encode())
 
 
-def text(report: Report, few: int | None) -> Iterator[str]:
+def text(report: FolderReport, few: int | None) -> Iterator[str]:
     """Yield the lines of a report; ``few`` limits the files listed for each problem, None lists all."""
     images, labels = report.folders
     yield f"{report.root}: {report.images} pictures in {images}/, {report.labels} labels in {labels}/"
@@ -126,7 +126,7 @@ def text(report: Report, few: int | None) -> Iterator[str]:
     yield "A net can learn from this." if report.ok else "A training would fail or learn nothing: see the errors."
 
 
-def _sizes(report: Report) -> str:
+def _sizes(report: FolderReport) -> str:
     heights, widths = zip(*report.sizes, strict=True)
     if len(report.sizes) == 1:
         return f"all {widths[0]} x {heights[0]} (width x height)"
@@ -142,7 +142,7 @@ def _problem(problem: Problem, few: int | None) -> Iterator[str]:
         yield f"  and {len(problem.files) - few} more; --all names them"
 
 
-def document(report: Report) -> dict[str, Any]:
+def document(report: FolderReport) -> dict[str, Any]:
     """Return a report as plain data, for JSON."""
     return {
         "root": str(report.root),

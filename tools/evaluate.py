@@ -60,12 +60,12 @@ from reproduction.caffe.training.parallel import Ranks, joined
 from reproduction.fcn import datasets
 from reproduction.fcn.datasets import Dataset
 from reproduction.fcn.datasets.custom import color_labels
-from reproduction.fcn.datasets.custom.folder import class_list
+from reproduction.fcn.datasets.custom.folder import find_classes
 from reproduction.fcn.fetch import local_files
 from reproduction.fcn.nets import published_nets, registry
 from reproduction.fcn.reproduce import pipeline, sources
 from reproduction.fcn.scoring.evaluate import evaluate
-from reproduction.fcn.scoring.score import Scores, scores
+from reproduction.fcn.scoring.score import Scores, compute_scores
 from reproduction.fcn.segment import card, segmenter
 from reproduction.report import gallery, markdown, page, record
 from reproduction.report.gallery import Gallery
@@ -84,7 +84,7 @@ def main() -> int:
     job = own(args) if args.prototxt else trained(args) if is_folder(args.net) else named(args)
     dataset = job.dataset
     if args.palette:
-        datasets.read_labels_by(dataset, color_labels.reading(args.palette, dataset.classes))
+        datasets.set_label_reading(dataset, color_labels.parse_reading(args.palette, dataset.classes))
     folder = args.report or ROOT / "reports" / (
         Path(args.net).name if args.net else args.prototxt.resolve().parent.name
     )
@@ -187,8 +187,8 @@ def named(args: argparse.Namespace) -> Job:
         ReproductionError: If there is no such net, or if its data or weights are missing.
     """
     segmenter.find_card(args.net)  # its error is more precise if the name is a folder
-    row = registry.net(args.net)
-    layer = published_nets.net(row, row.splits[1]).layer[0]
+    row = registry.find_net(args.net)
+    layer = published_nets.build_net(row, row.splits[1]).layer[0]
     try:
         dataset = datasets.from_layer(layer.python_param, list(layer.top), args.data, args.split)
     except DataError:
@@ -196,7 +196,9 @@ def named(args: argparse.Namespace) -> Job:
             raise
         remedy = f"`tools/reproduce.py {row.dataset}` draws them."
         raise DataError("its pictures are not drawn yet", path=args.data / row.dataset, remedy=remedy) from None
-    return Job(row.name, published_nets.deploy(row), args.weights or local_files.find_weights(row, WEIGHTS), dataset)
+    return Job(
+        row.name, published_nets.build_deploy(row), args.weights or local_files.find_weights(row, WEIGHTS), dataset
+    )
 
 
 def is_folder(net: str) -> bool:
@@ -212,14 +214,14 @@ def trained(args: argparse.Namespace) -> Job:
     """
     folder, about = Path(args.net), segmenter.find_card(args.net)
     learnt = next(iter(about.labels.values())).classes
-    theirs, reading = class_list(args.data)
+    theirs, reading = find_classes(args.data)
     if theirs not in (None, learnt):
         got, want = (", ".join(names) for names in (theirs, learnt))
         raise DataError("the pictures have other classes than the net", path=args.data, got=got, want=want)
     layer = prototxt.load_net(folder / "train.prototxt")[0].layer[0]  # param_str has classes, palette, mean, side
     dataset = datasets.from_layer(layer.python_param, list(layer.top), args.data, args.split or "val")
     if reading is not None:
-        datasets.read_labels_by(dataset, reading)
+        datasets.set_label_reading(dataset, reading)
     net = prototxt.load_net(folder / "deploy.prototxt")[0]
     return Job(about.net, net, segmenter.locate_weights(folder, args.weights), dataset)
 
@@ -234,12 +236,12 @@ def own(args: argparse.Namespace) -> Job:
     inputs = [node.tops for node in graph.build_graph(net, Phase.TEST).nodes if node.type == "Input"]
     kind = datasets.DATASETS.get(args.dataset)
     tops = [*chain(*inputs), *(kind.label_lists if kind else ())]
-    return Job(str(args.prototxt), net, args.weights, datasets.open(args.dataset, args.split, args.data, tops))
+    return Job(str(args.prototxt), net, args.weights, datasets.open_split(args.dataset, args.split, args.data, tops))
 
 
 def title(args: argparse.Namespace, dataset: Dataset) -> str:
     """Return the name of the scored set: that of the published set, or of the folder of custom images."""
-    named = registry.net(args.net).dataset if args.net in registry.NETS else args.dataset or dataset.name
+    named = registry.find_net(args.net).dataset if args.net in registry.NETS else args.dataset or dataset.name
     return dataset.tree.resolve().name if named == "folder" else named
 
 
@@ -308,7 +310,7 @@ def as_text(job: Job, count: int, found: Mapping[str, Scores]) -> list[str]:
         lines += [f"{job.name} on {dataset.name} {dataset.split}, {count} images{what}", ""]
         lines += ["  ".join(f"{TITLES[metric]:>10}" for metric in METRICS)]
         lines += ["  ".join(f"{100 * getattr(result, metric):10.2f}" for metric in METRICS), ""]
-        published = scores(result.confusion, absent="published").mean_iu
+        published = compute_scores(result.confusion, absent="published").mean_iu
         if published != result.mean_iu:
             lines += [f"mean IU as the published score.py takes it, absent classes as 0: {100 * published:.2f}", ""]
         names = [printable(name) for name in dataset.label_classes[top]]
@@ -326,7 +328,7 @@ def as_json(job: Job, count: int, found: Mapping[str, Scores]) -> dict[str, obje
         names = zip(dataset.label_classes[top], result.class_iu, strict=True)
         by_label[top] = {
             **{metric: getattr(result, metric) for metric in METRICS},
-            "mean_iu_published_rule": scores(result.confusion, absent="published").mean_iu,
+            "mean_iu_published_rule": compute_scores(result.confusion, absent="published").mean_iu,
             "class_iu": {name: None if iu != iu else iu for name, iu in names},
             "confusion": result.confusion.tolist(),
         }

@@ -55,7 +55,7 @@ class Theme:
 
 def _themes() -> dict[str, Theme]:
     """Return the themes; VOC's colours are lighter on the dark page, and backgrounds differ a little from the page."""
-    light, dark = palette.voc(), palette.voc()
+    light, dark = palette.voc_colours(), palette.voc_colours()
     dark[1:VOID] = np.minimum(80 + dark[1:VOID].astype(int) * 9 // 8, 255)
     light[0], light[VOID] = (226, 231, 236), (255, 255, 255)
     dark[0], dark[VOID] = (38, 44, 52), (13, 17, 23)
@@ -94,8 +94,8 @@ def choose(tree: Path, net: Segmenter) -> list[str]:
 
 
 def _mean_iu(tree: Path, name: str, net: Segmenter) -> float:
-    counts = score.confusion(_truth(tree, name), net(_picture(tree, name)).labels, len(mini_voc.CLASSES))
-    return score.scores(counts).mean_iu
+    counts = score.confusion_matrix(_truth(tree, name), net(_picture(tree, name)).labels, len(mini_voc.CLASSES))
+    return score.compute_scores(counts).mean_iu
 
 
 def _picture(tree: Path, name: str) -> Path:

@@ -226,9 +226,9 @@ def write(segmentation: Segmentation, rgb: Array, job: Job, end: str, about: Car
     colours = segmentation.colours
     overlay = palette.overlay(rgb, labels, background=segmentation.background, colours=colours)
     palette.write_png(labels, paths["png"], colours)
-    palette.save(Image.fromarray(overlay), paths["overlay"])
+    palette.write_image(Image.fromarray(overlay), paths["overlay"])
     note = f"{about.net} knows {about.knows}" if about.knows else ""
-    palette.save(Image.fromarray(palette.draw_legend(shares, colours, note)), paths["legend"])
+    palette.write_image(Image.fromarray(palette.draw_legend(shares, colours, note)), paths["legend"])
     return {**{what: str(path) for what, path in paths.items()}, "shares": [asdict(share) for share in shares]}
 
 
@@ -237,7 +237,7 @@ def show(report: dict[str, Any]) -> None:
     height, width = report["size"]
     say(f"{report['image']}: {width} x {height}, {report['seconds']:.1f} s")
     for found in report["labels"].values():
-        say(*palette.legend(palette.Share(**share) for share in found["shares"]))
+        say(*palette.format_legend(palette.Share(**share) for share in found["shares"]))
         say(f"  {found['png']}, {found['overlay']}, {found['legend']}")
 
 

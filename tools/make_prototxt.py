@@ -67,8 +67,8 @@ def main() -> int:
 def render() -> dict[str, bytes]:
     """Return the content of every file, by path below prototxt/."""
     texts = {"README.md": INTRO + table(published_nets.NETS) + MINI + table(mini_nets.NETS)}
-    written = {name: published_nets.files(row) for name, row in published_nets.NETS.items()}
-    written |= {name: mini_nets.files(name) for name in (mini_nets.CLASSIFIER, *mini_nets.NETS)}
+    written = {name: published_nets.build_files(row) for name, row in published_nets.NETS.items()}
+    written |= {name: mini_nets.build_files(name) for name in (mini_nets.CLASSIFIER, *mini_nets.NETS)}
     for name, messages in written.items():
         texts |= {f"{name}/{file}": prototxt.dumps(message) for file, message in messages.items()}
     return {name: text.encode() for name, text in texts.items()}
@@ -79,11 +79,11 @@ def is_current(path: Path, text: bytes) -> bool:
     return path.is_file() and path.read_bytes() == text
 
 
-def table(rows_by_name: Mapping[str, published_nets.Published]) -> str:
+def table(rows_by_name: Mapping[str, published_nets.PublishedNet]) -> str:
     """Return a Markdown table of nets."""
     rows = [HEAD, ("---", *["--:"] * (len(HEAD) - 1))]
     for name, row in rows_by_name.items():
-        deploy, solver = published_nets.deploy(row), published_nets.solver(row)
+        deploy, solver = published_nets.build_deploy(row), published_nets.build_solver(row)
         # Both tasks of SIFT Flow crop by the same offsets, which are listed once.
         offsets = dict.fromkeys(offset for spec in deploy.layer for offset in spec.crop_param.offset)
         rows.append(

@@ -62,7 +62,7 @@ def galleries(report: ScoreReport, folder: Path, data: Path) -> dict[str, Galler
         try:
             if not net.predictions or not maps.is_dir():
                 raise DataError("its label maps are not here", path=maps)
-            dataset = pipeline.open_dataset(registry.net(net.net), data)
+            dataset = pipeline.open_dataset(registry.find_net(net.net), data)
             if any(list(found.class_iu) != list(dataset.label_classes.get(found.label, ())) for found in net.measured):
                 raise DataError("it has other classes than these scores", path=dataset.tree)
             if report.split and pipeline.compute_split_sha1(dataset.ids) != report.split.sha1:

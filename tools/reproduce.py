@@ -62,7 +62,7 @@ from reproduction.caffe.errors import DataError, ReproductionError, WeightsError
 from reproduction.caffe.formats import files
 from reproduction.fcn.fetch import local_files
 from reproduction.fcn.nets import registry
-from reproduction.fcn.nets.published_nets import Published
+from reproduction.fcn.nets.published_nets import PublishedNet
 from reproduction.fcn.reproduce import pipeline, sources
 from reproduction.fcn.reproduce.pipeline import ScoringCallbacks, ScoringPlan
 from reproduction.fcn.scoring.evaluate import TimedProgress
@@ -177,7 +177,10 @@ def weights_from(args: argparse.Namespace) -> sources.Source:
 
 
 def score_all(
-    plan: ScoringPlan, rows: Sequence[Published], screen: Screen, references: Callable[[str, str], Sequence[Reference]]
+    plan: ScoringPlan,
+    rows: Sequence[PublishedNet],
+    screen: Screen,
+    references: Callable[[str, str], Sequence[Reference]],
 ) -> tuple[list[NetResult], dict[str, Gallery], ScoredSplit | None]:
     """Score the nets in turn; an error of one net does not stop the others.
 
@@ -302,7 +305,7 @@ def judge(report: ScoreReport, errors: int, *, recording: bool = False) -> int:
     return NOT_CHECKED if unchecked else 0
 
 
-def keep(report: ScoreReport, rows: Sequence[Published], trained: Path | None, path: Path) -> None:
+def keep(report: ScoreReport, rows: Sequence[PublishedNet], trained: Path | None, path: Path) -> None:
     """Record the scores that later runs are compared with, and copy the trainings' weights and logs.
 
     Raises:

@@ -31,7 +31,7 @@ from reproduction.caffe.formats import files
 from reproduction.fcn.datasets import Dataset
 from reproduction.fcn.fetch import local_files
 from reproduction.fcn.nets import published_nets, registry
-from reproduction.fcn.nets.published_nets import Published
+from reproduction.fcn.nets.published_nets import PublishedNet
 from reproduction.fcn.reproduce import pipeline, sources
 from reproduction.fcn.scoring import upper_bound
 from reproduction.fcn.scoring.evaluate import evaluate
@@ -47,7 +47,7 @@ NAMES = ("shape", "time", "bound", "skip")
 def main() -> None:
     """Compute the tables, print them and write them."""
     args = _parser().parse_args()
-    rows = tables.of(args.set)
+    rows = tables.find_nets(args.set)
     names = list(dict.fromkeys(args.only or [name for name in NAMES if name != "skip" or has_skips(args.set)]))
     if "skip" in names and not has_skips(args.set):
         raise ReproductionError(
@@ -59,7 +59,7 @@ def main() -> None:
         made = [make(name, args, rows, dataset, bars) for name in names]
     folder = args.report / args.set
     folder.mkdir(parents=True, exist_ok=True)
-    text = tables.page(made)
+    text = tables.format_page(made)
     document = {"set": args.set, "versions": versions(), "tables": tables.as_json(made)}
     for path, content in (
         (folder / "tables.md", text),
@@ -103,27 +103,29 @@ def _size(text: str) -> tuple[int, int]:
         raise argparse.ArgumentTypeError(f"{text} is not HEIGHTxWIDTH, such as 500x500") from None
 
 
-def make(name: str, args: argparse.Namespace, rows: list[Published], dataset: Dataset | None, bars: Bars) -> Table:
+def make(name: str, args: argparse.Namespace, rows: list[PublishedNet], dataset: Dataset | None, bars: Bars) -> Table:
     """Return one of the tables; those other than shape and time need the data set.
 
     Raises:
         ReproductionError: If data or weights that it needs are missing.
     """
     if name == "shape":
-        return tables.shapes(rows)
+        return tables.shape_table(rows)
     if name == "time":
         device = devices.use(args.device)
         seconds = {row.name: forward(row, args) for row in rows}
-        return tables.times(seconds, describe(device), args.trials, args.size)
+        return tables.time_table(seconds, describe(device), args.trials, args.size)
     assert dataset is not None
     if name == "bound":
         top, count = next(iter(dataset.label_classes)), len(dataset.ids[: args.limit])
-        found = upper_bound.upper_bounds(dataset, top, limit=args.limit, progress=bars("upper bounds", unit="image"))
-        return tables.upper_bounds(found, f"{count} images of {args.set} {dataset.split}")
-    return tables.skips(scored(args), fixed(args, dataset, bars), args.set)
+        found = upper_bound.compute_upper_bounds(
+            dataset, top, limit=args.limit, progress=bars("upper bounds", unit="image")
+        )
+        return tables.bound_table(found, f"{count} images of {args.set} {dataset.split}")
+    return tables.skip_table(scored(args), fixed(args, dataset, bars), args.set)
 
 
-def data(rows: list[Published], root: Path, bars: Bars) -> Dataset:
+def data(rows: list[PublishedNet], root: Path, bars: Bars) -> Dataset:
     """Return the data set that the nets of a set are scored on, and draw its images first if they can be drawn.
 
     Raises:
@@ -143,7 +145,7 @@ def data(rows: list[Published], root: Path, bars: Bars) -> Dataset:
     return dataset
 
 
-def forward(row: Published, args: argparse.Namespace) -> float:
+def forward(row: PublishedNet, args: argparse.Namespace) -> float:
     """Return the mean seconds of a forward pass of a net with weights from its fillers, after one untimed pass."""
     import torch
 
@@ -151,7 +153,7 @@ def forward(row: Published, args: argparse.Namespace) -> float:
     from reproduction.caffe.schema import Phase
 
     shape = (1, 3, *args.size)
-    deploy = published_nets.deploy(row)
+    deploy = published_nets.build_deploy(row)
     tops = {blob: ((1, 1, *args.size) if kind == "depth" else shape) for blob, kind in row.inputs.items()}
     net = Net(deploy, Phase.TEST, inputs=tops, seed=0).to(args.device)
     draw = torch.Generator().manual_seed(0)
@@ -201,8 +203,8 @@ def fixed(args: argparse.Namespace, dataset: Dataset, bars: Bars) -> LabelScores
         training.train(stage, {parent: start}, training.Plan(args.out, args.data, limit=args.limit), watch)
     if not result.is_file():
         return None
-    row = registry.net(name)
-    net = segmenter.load_net_with_weights(stage.name, published_nets.deploy(row), result, device=args.device)
+    row = registry.find_net(name)
+    net = segmenter.load_net_with_weights(stage.name, published_nets.build_deploy(row), result, device=args.device)
     progress = bars(f"{stage.name}, scored", unit="image")
     (scores,) = evaluate(
         net, dataset, device=args.device, limit=args.limit, progress=lambda done, total, _: progress(done, total)

@@ -22,7 +22,7 @@ from reproduction.fcn.images import decode, palette
 from reproduction.fcn.scoring import score
 from reproduction.report.record import ImageScore, LabelScores
 
-SEED = 2015  # of the random sample
+SAMPLING_SEED = 2015  # of the random sample
 EACH = 3  # images of each kind: best, worst, sample
 LONGEST = 512  # pixels of the longer side, on the page
 RIGHT, WRONG, IGNORED = range(3)  # values of an error map
@@ -49,8 +49,8 @@ class Gallery:
         """The colours of the labels, (256, 3) uint8: those of a custom data set's palette, else VOC's."""
         own = self.dataset.palette if isinstance(self.dataset, Folder) else None
         if not isinstance(own, Mapping):
-            return palette.table(())
-        table = palette.table(colour for name, colour in own.items() if name != VOID_NAME)
+            return palette.colour_table(())
+        table = palette.colour_table(colour for name, colour in own.items() if name != VOID_NAME)
         if VOID_NAME in own:
             table[VOID] = own[VOID_NAME]
         return table
@@ -81,7 +81,7 @@ class Gallery:
             DataError: If the label map is missing or broken.
         """
         folder = self.predictions / top if len(self.dataset.label_classes) > 1 else self.predictions
-        return label_files.indices(folder / f"{image_id}.png")
+        return label_files.read_indices(folder / f"{image_id}.png")
 
 
 def measure(
@@ -105,16 +105,16 @@ def measure(
     for number, image_id in enumerate(ids, 1):
         truth = gallery.truth(top, image_id)
         void += int(np.count_nonzero(truth == VOID))
-        counts = score.confusion(truth, gallery.prediction(top, image_id), len(measured.class_iu))
+        counts = score.confusion_matrix(truth, gallery.prediction(top, image_id), len(measured.class_iu))
         if counts.any():
-            scores = score.scores(counts)
+            scores = score.compute_scores(counts)
             found.append(ImageScore(image_id, scores.pixel_acc, scores.mean_iu))
         if progress:
             progress(number, len(ids))
     return dataclasses.replace(measured, void_pixels=void, images=found)
 
 
-def choose(scores: Sequence[ImageScore]) -> dict[str, list[ImageScore]]:
+def choose_images(scores: Sequence[ImageScore]) -> dict[str, list[ImageScore]]:
     """Choose the images to display: the best, the worst, and a sample of the others, ranked by mean IU.
 
     The sample takes the first of the others in a shuffled order that is the same for all nets of a split, so that the
@@ -128,13 +128,13 @@ def choose(scores: Sequence[ImageScore]) -> dict[str, list[ImageScore]]:
     best = ranked[:each]
     worst = ranked[each:][-each:][::-1]
     others = sorted(ranked, key=lambda image: image.id)
-    random.Random(SEED).shuffle(others)
+    random.Random(SAMPLING_SEED).shuffle(others)
     sample = [image for image in others if image not in best and image not in worst]
     return {"best": best, "worst": worst, "sample": sample[:each]}
 
 
 @dataclass(frozen=True)
-class Present:
+class ImageClass:
     """A class that occurs in one image, in the truth or the prediction; void pixels are left out.
 
     Attributes:
@@ -153,7 +153,7 @@ class Present:
 
 
 @dataclass(frozen=True)
-class Shown:
+class RenderedImage:
     """One image on a page.
 
     Attributes:
@@ -175,7 +175,7 @@ class Shown:
     truth: str
     prediction: str
     errors: str
-    classes: list[Present]
+    classes: list[ImageClass]
     has_void: bool
 
 
@@ -199,7 +199,7 @@ class Media:
         return self._names[key]
 
 
-def show(gallery: Gallery, net: str, top: str, image: ImageScore, media: Media) -> Shown:
+def render_image(gallery: Gallery, net: str, top: str, image: ImageScore, media: Media) -> RenderedImage:
     """Render one image for a page: the image, its true labels, the prediction and the error map.
 
     Args:
@@ -214,13 +214,13 @@ def show(gallery: Gallery, net: str, top: str, image: ImageScore, media: Media) 
     """
     names = gallery.dataset.label_classes[top]
     truth, prediction = gallery.truth(top, image.id), gallery.prediction(top, image.id)
-    counts = score.confusion(truth, prediction, len(names))
+    counts = score.confusion_matrix(truth, prediction, len(names))
     errors = np.where(truth == VOID, IGNORED, np.where(truth == prediction, RIGHT, WRONG)).astype(np.uint8)
     size = _size(truth)
     clear = names.index("background") if "background" in names else None
     colours = gallery.colours
     where, about = (str(gallery.dataset.tree), image.id), (top, net)
-    return Shown(
+    return RenderedImage(
         score=image,
         width=size[0],
         height=size[1],
@@ -233,12 +233,12 @@ def show(gallery: Gallery, net: str, top: str, image: ImageScore, media: Media) 
     )
 
 
-def _present(counts: score.Confusion, names: Sequence[str], table: UInt8) -> list[Present]:
+def _present(counts: score.Confusion, names: Sequence[str], table: UInt8) -> list[ImageClass]:
     truth, predicted = counts.sum(1), counts.sum(0)
     colours = table.tolist()
     here = [int(k) for k in np.argsort(-(truth + predicted), kind="stable") if truth[k] + predicted[k]]
     return [
-        Present(
+        ImageClass(
             names[k],
             (colours[k][0], colours[k][1], colours[k][2]),
             float(counts[k, k] / (truth[k] + predicted[k] - counts[k, k])),

@@ -18,7 +18,7 @@ from reproduction.caffe.formats import files
 from reproduction.fcn.images import palette
 from reproduction.fcn.nets import published_nets
 from reproduction.report import gallery, markdown, reference
-from reproduction.report.gallery import Gallery, Media, Shown
+from reproduction.report.gallery import Gallery, Media, RenderedImage
 from reproduction.report.record import LabelScores, NetResult, ScoreReport
 from reproduction.report.reference import COLUMNS, METRICS, TITLES, Reference
 
@@ -45,7 +45,7 @@ PRECISIONS = {
 PICTURE_KINDS = {
     "best": ("Best", "The highest mean IU over the classes of their truth."),
     "worst": ("Worst", "The lowest."),
-    "sample": ("Sample", f"Drawn from the others with seed {gallery.SEED}, in the same order for every net."),
+    "sample": ("Sample", f"Drawn from the others with seed {gallery.SAMPLING_SEED}, in the same order for every net."),
 }
 
 
@@ -122,7 +122,7 @@ class Panel:
     bars: list[ClassBar]
     rows: list[ConfusionRow]
     mistakes: list[Mistake]
-    pictures: dict[str, list[Shown]] = field(default_factory=dict)
+    pictures: dict[str, list[RenderedImage]] = field(default_factory=dict)
 
     @property
     def furthest(self) -> tuple[str, float] | None:
@@ -143,13 +143,15 @@ def format_page(report: ScoreReport, galleries: Mapping[str, Gallery] | None = N
     media = Media()
     galleries = galleries or {}
     # The colours depend on the data set only, so any gallery has the right ones.
-    colours = next((each.colours for each in galleries.values()), palette.voc()).tolist()
+    colours = next((each.colours for each in galleries.values()), palette.voc_colours()).tolist()
     panels = [_make_panel(report, net, measured, colours) for net in report.nets for measured in net.measured]
     for panel in panels:
         if found := galleries.get(panel.net.net):
             top = panel.measured.label
-            for kind, scores in gallery.choose(panel.measured.images).items():
-                panel.pictures[kind] = [gallery.show(found, panel.net.net, top, score, media) for score in scores]
+            for kind, scores in gallery.choose_images(panel.measured.images).items():
+                panel.pictures[kind] = [
+                    gallery.render_image(found, panel.net.net, top, score, media) for score in scores
+                ]
     sources = _list_references(report)
     return render_template(
         "scores.html",

@@ -144,7 +144,7 @@ class LabelScores:
             mean_acc=_to_json_number(scores.mean_acc),
             mean_iu=_to_json_number(scores.mean_iu),
             fw_iu=_to_json_number(scores.fw_iu),
-            mean_iu_published_rule=_to_json_number(score.scores(scores.confusion, absent="published").mean_iu),
+            mean_iu_published_rule=_to_json_number(score.compute_scores(scores.confusion, absent="published").mean_iu),
             class_iu={name: _to_json_number(iu) for name, iu in zip(classes, scores.class_iu, strict=True)},
             confusion=scores.confusion.tolist(),
             references=references,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from reproduction.fcn.nets import published_nets, registry
-from reproduction.fcn.nets.published_nets import Published
+from reproduction.fcn.nets.published_nets import PublishedNet
 from reproduction.fcn.nets.receptive_field import describe
 from reproduction.fcn.reproduce import paper
 from reproduction.fcn.reproduce.paper import PublishedRow
@@ -50,7 +50,7 @@ class Table:
     sources: Sequence[str]
 
 
-def page(tables: Iterable[Table]) -> str:
+def format_page(tables: Iterable[Table]) -> str:
     """Format tables as Markdown."""
     parts = []
     for table in tables:
@@ -65,13 +65,13 @@ def as_json(tables: Iterable[Table]) -> list[dict[str, object]]:
     return [asdict(table) for table in tables]
 
 
-def shapes(rows: Sequence[Published]) -> Table:
+def shape_table(rows: Sequence[PublishedNet]) -> Table:
     """Compute Table 1 from the nets' definitions: convolutions, parameters, receptive field and stride."""
     columns = ("convolutions", "learned", "receptive_field", "max_stride")
     printed = ("conv_layers", "parameters_millions", "receptive_field_px", "max_stride_px")
     lines, used = [], []
     for row in rows:
-        found = asdict(describe(published_nets.deploy(row)))
+        found = asdict(describe(published_nets.build_deploy(row)))
         theirs = _find(paper.CVPR, "table 1", _TABLE_1[row.name]) if row.name in _TABLE_1 else None
         used += [theirs] if theirs else []
         cells = [f"{found[column]:,}" for column in columns]
@@ -88,7 +88,7 @@ def shapes(rows: Sequence[Published]) -> Table:
     )
 
 
-def times(seconds: Mapping[str, float], device: str, trials: int, size: tuple[int, int]) -> Table:
+def time_table(seconds: Mapping[str, float], device: str, trials: int, size: tuple[int, int]) -> Table:
     """Return a table of forward times next to those of Table 1.
 
     Args:
@@ -117,11 +117,11 @@ def times(seconds: Mapping[str, float], device: str, trials: int, size: tuple[in
     )
 
 
-def upper_bounds(found: Mapping[str, Mapping[int, Scores]], where: str) -> Table:
+def bound_table(found: Mapping[str, Mapping[int, Scores]], where: str) -> Table:
     """Return a table of the upper bounds on mean IU at several downsampling factors; see ``scoring.upper_bound``.
 
     Args:
-        found: the result of ``upper_bound.upper_bounds``: scores by method and factor.
+        found: the result of ``upper_bound.compute_upper_bounds``: scores by method and factor.
         where: a description of the labels that were scored.
     """
     factors = list(next(iter(found.values())))
@@ -134,7 +134,7 @@ def upper_bounds(found: Mapping[str, Mapping[int, Scores]], where: str) -> Table
         ]
         for factor in factors
     ]
-    ways = "; ".join(f"{way}: {said}" for way, said in upper_bound.WAYS.items())
+    ways = "; ".join(f"{way}: {said}" for way, said in upper_bound.METHODS.items())
     return Table(
         "bound",
         "Upper bounds on mean IU, for labels that were made coarse and fine again",
@@ -145,7 +145,7 @@ def upper_bounds(found: Mapping[str, Mapping[int, Scores]], where: str) -> Table
     )
 
 
-def skips(report: ScoreReport | None, fixed: LabelScores | None, set_name: str) -> Table:
+def skip_table(report: ScoreReport | None, fixed: LabelScores | None, set_name: str) -> Table:
     """Return a table of the metrics by stride, and of fine-tuning only the last layer, next to Table 2.
 
     Args:
@@ -181,7 +181,7 @@ def skips(report: ScoreReport | None, fixed: LabelScores | None, set_name: str) 
     )
 
 
-def of(set_name: str) -> list[Published]:
+def find_nets(set_name: str) -> list[PublishedNet]:
     """Return the nets of a data set."""
     return [row for row in registry.NETS.values() if row.dataset == set_name]
 

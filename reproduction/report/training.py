@@ -153,7 +153,7 @@ def _classes(chain: Sequence[Stage]) -> list[Classes]:
             for other, earlier in last.items()
             if other != name and len(earlier.class_iu.get(top, ())) == len(names)
         }
-        colours = palette.table(stage.colours.get(top, ()))
+        colours = palette.colour_table(stage.colours.get(top, ()))
         order = sorted(range(len(names)), key=lambda k: -(iu if (iu := values[k]) is not None else -1.0))
         bars = [
             ClassBar(

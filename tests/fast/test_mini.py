@@ -9,7 +9,7 @@ from reproduction.fcn.datasets.mini import mini_voc
 from reproduction.fcn.fetch import local_files
 from reproduction.fcn.nets import published_nets, registry
 from reproduction.fcn.reproduce import pipeline
-from reproduction.fcn.scoring.score import confusion, scores
+from reproduction.fcn.scoring.score import compute_scores, confusion_matrix
 from reproduction.fcn.segment import segmenter
 from tests.helpers.parity import relative
 
@@ -24,14 +24,16 @@ def pictures(tmp_path_factory):
         for name, value in {"TRAIN": 2, "VAL": 16, "IN_BOTH": 1, "OBJECTS": {"train": 2, "val": 2}}.items():
             patch.setattr(mini_voc, name, value)
         mini_voc.generate(root)
-        dataset = pipeline.open_dataset(registry.net("mini-fcn8s"), root)
+        dataset = pipeline.open_dataset(registry.find_net("mini-fcn8s"), root)
         return [dataset[i] for i in range(len(dataset))]
 
 
 @pytest.fixture(scope="module")
 def net():
-    row = registry.net("mini-fcn8s")
-    return segmenter.load_net_with_weights(row.name, published_nets.deploy(row), local_files.WEIGHTS / row.caffemodel)
+    row = registry.find_net("mini-fcn8s")
+    return segmenter.load_net_with_weights(
+        row.name, published_nets.build_deploy(row), local_files.WEIGHTS / row.caffemodel
+    )
 
 
 def run(net, pictures):
@@ -39,8 +41,8 @@ def run(net, pictures):
         found = [net({"data": torch.from_numpy(one["data"])[None]}, blobs=["score"])["score"] for one in pictures]
     labels = [one[0].argmax(0).numpy().astype(np.uint8) for one in found]
     truth = zip(pictures, labels, strict=True)
-    counts = sum(confusion(one["label"][0], guess, found[0].shape[1]) for one, guess in truth)
-    return found, labels, scores(counts).mean_iu
+    counts = sum(confusion_matrix(one["label"][0], guess, found[0].shape[1]) for one, guess in truth)
+    return found, labels, compute_scores(counts).mean_iu
 
 
 @pytest.fixture(scope="module")

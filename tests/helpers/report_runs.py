@@ -25,7 +25,7 @@ def run(root, ids=IDS, classes=None):
     truth = dataset_trees.voc(tree, {"val": ids}, size=(40, 56))
     if classes:
         (tree / "classes.txt").write_text("".join(f"{name}\n" for name in classes))
-    dataset = datasets.open("voc", "val", root)
+    dataset = datasets.open_split("voc", "val", root)
     results, galleries = [], {}
     for net, wrong in NETS.items():
         folder = root / "predictions" / net
@@ -36,9 +36,9 @@ def run(root, ids=IDS, classes=None):
             rows = int(wrong * truth[image_id].shape[0] * number / len(ids))
             predicted[:rows] = (predicted[:rows] + 1) % 21
             palette.write_png(predicted, folder / f"{image_id}.png")
-            counts += score.confusion(truth[image_id], predicted, 21)
+            counts += score.confusion_matrix(truth[image_id], predicted, 21)
         galleries[net] = Gallery(dataset, folder)
-        measured = LabelScores.from_scores("label", score.scores(counts), dataset.classes, [LOOSE, HELD])
+        measured = LabelScores.from_scores("label", score.compute_scores(counts), dataset.classes, [LOOSE, HELD])
         results.append(
             NetResult(net, "", f"{net}.caffemodel", "f" * 64, 1.25, [gallery.measure(galleries[net], measured)])
         )

@@ -9,7 +9,7 @@ from reproduction.caffe.schema import NetParameter
 from reproduction.fcn.nets import published_nets
 from tests.golden import seeded
 
-_deploy = published_nets.deploy  # tests patch published_nets.deploy with narrow nets
+_deploy = published_nets.build_deploy  # tests patch published_nets.build_deploy with narrow nets
 
 
 def deploy(name, divisor=32):

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from reproduction.fcn.scoring.score import scores
+from reproduction.fcn.scoring.score import compute_scores
 from reproduction.report import page, record, training, training_history
 from reproduction.report.record import METRICS, LabelScores, NetResult
 from tests.helpers import report_runs
@@ -254,10 +254,10 @@ def test_without_scripts_every_net_is_shown(visit):
 def test_sixty_classes_can_be_read(browser, tmp_path):
     import numpy as np
 
-    from reproduction.fcn.datasets import class_names
+    from reproduction.fcn.datasets import load_class_names
 
     counts = np.eye(60, dtype=np.int64) * 90 + 1
-    measured = LabelScores.from_scores("label", scores(counts), class_names("pascalcontext"))
+    measured = LabelScores.from_scores("label", compute_scores(counts), load_class_names("pascalcontext"))
     page.write_page(
         report_runs.report(NetResult("n", measured=[measured]), name="pascalcontext"), tmp_path / "index.html"
     )

@@ -84,7 +84,7 @@ def images(count, seed=0):
 
 
 def test_the_best_the_worst_and_a_sample_are_chosen():
-    chosen = gallery.choose(images(100))
+    chosen = gallery.choose_images(images(100))
     assert [image.mean_iu for image in chosen["best"]] == [0.99, 0.98, 0.97]
     assert [image.mean_iu for image in chosen["worst"]] == [0.0, 0.01, 0.02]
     assert len(chosen["sample"]) == 3
@@ -93,13 +93,13 @@ def test_the_best_the_worst_and_a_sample_are_chosen():
 
 
 def test_nets_share_their_sample_as_far_as_it_is_no_best_or_worst():
-    one, two = (gallery.choose(images(500, seed))["sample"] for seed in (2, 3))
+    one, two = (gallery.choose_images(images(500, seed))["sample"] for seed in (2, 3))
     assert [image.id for image in one] == [image.id for image in two]
 
 
 @pytest.mark.parametrize("count", range(9))
 def test_of_few_images_none_is_shown_twice(count):
-    shown = [image.id for kind in gallery.choose(images(count)).values() for image in kind]
+    shown = [image.id for kind in gallery.choose_images(images(count)).values() for image in kind]
     assert len(shown) == len(set(shown)) == min(count, 3 if count < 6 else 6)
 
 
@@ -107,7 +107,7 @@ def test_the_map_of_errors_has_what_is_right_wrong_and_void(run):
     report, galleries = run
     shown, media = galleries["voc-fcn32s"], Media()
     image = report.nets[0].measured[0].images[-1]
-    made_of = gallery.show(shown, "voc-fcn32s", "label", image, media)
+    made_of = gallery.render_image(shown, "voc-fcn32s", "label", image, media)
     truth, predicted = shown.truth("label", image.id), shown.prediction("label", image.id)
     picture = decode(media, made_of.errors)
     assert picture.size == truth.shape[::-1] == (made_of.width, made_of.height)
@@ -126,7 +126,7 @@ def test_truth_and_prediction_are_in_the_colours_of_voc_and_background_is_clear(
     report, galleries = run
     shown, media = galleries["voc-fcn8s"], Media()
     image = report.nets[1].measured[0].images[0]
-    made_of = gallery.show(shown, "voc-fcn8s", "label", image, media)
+    made_of = gallery.render_image(shown, "voc-fcn8s", "label", image, media)
     truth = shown.truth("label", image.id)
     picture = decode(media, made_of.truth)
     np.testing.assert_array_equal(np.array(picture), truth)
@@ -144,7 +144,7 @@ def test_the_classes_of_a_picture_say_what_was_missed_and_what_is_not_there(tmp_
     other = next(k for k in range(1, 21) if k not in truth)
     predicted[predicted == missed] = other
     palette.write_png(predicted, shown.predictions / f"{report_runs.IDS[0]}.png")
-    found = gallery.show(shown, "n", "label", ImageScore(report_runs.IDS[0], 0, 0), Media()).classes
+    found = gallery.render_image(shown, "n", "label", ImageScore(report_runs.IDS[0], 0, 0), Media()).classes
     by_name = {each.name: each for each in found}
     names = shown.dataset.classes
     assert (by_name[names[missed]].in_truth, by_name[names[missed]].predicted) == (True, False)
@@ -154,10 +154,10 @@ def test_the_classes_of_a_picture_say_what_was_missed_and_what_is_not_there(tmp_
 
 def test_a_large_picture_is_made_smaller(tmp_path):
     dataset_trees.voc(tmp_path / "VOCdevkit/VOC2012", {"val": ["a"]}, size=(300, 1200))
-    dataset = datasets.open("voc", "val", tmp_path)
+    dataset = datasets.open_split("voc", "val", tmp_path)
     palette.write_png(np.zeros(dataset[0]["label"].shape[1:], np.uint8), tmp_path / "a.png")
     media = Media()
-    shown = gallery.show(Gallery(dataset, tmp_path), "n", "label", ImageScore("a", 0, 0), media)
+    shown = gallery.render_image(Gallery(dataset, tmp_path), "n", "label", ImageScore("a", 0, 0), media)
     assert shown.width == gallery.LONGEST
     assert {decode(media, name).size for name in media.urls} == {(shown.width, shown.height)}
 
@@ -166,7 +166,7 @@ def test_what_two_nets_share_is_kept_once(run):
     report, galleries = run
     media = Media()
     image = report.nets[0].measured[0].images[3]
-    one, two = (gallery.show(galleries[net], net, "label", image, media) for net in report_runs.NETS)
+    one, two = (gallery.render_image(galleries[net], net, "label", image, media) for net in report_runs.NETS)
     assert (one.photo, one.truth) == (two.photo, two.truth)
     assert one.prediction != two.prediction
     assert len(media.urls) == 6

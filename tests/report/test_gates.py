@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from reproduction.fcn.datasets import DATASETS, class_names
+from reproduction.fcn.datasets import DATASETS, load_class_names
 from reproduction.fcn.nets import published_nets
 from reproduction.fcn.reproduce import paper
-from reproduction.fcn.scoring.score import scores
+from reproduction.fcn.scoring.score import compute_scores
 from reproduction.report import markdown, record
 from reproduction.report.record import LabelScores, NetResult, ScoredSplit, ScoreReport
 from tests.helpers.paths import ROOT
@@ -29,9 +29,9 @@ def report(name, points=0.0, metric="mean_iu", rule=None, *, trained=False, limi
     row, measured = published_nets.NETS[name], []
     lists = DATASETS[row.dataset].label_lists
     for head in row.heads:
-        classes = class_names(lists[head.label])
+        classes = load_class_names(lists[head.label])
         rows = record.find_references(name, head.label, trained=trained)
-        found = LabelScores.from_scores(head.label, scores(np.eye(len(classes), dtype=np.int64)), classes, rows)
+        found = LabelScores.from_scores(head.label, compute_scores(np.eye(len(classes), dtype=np.int64)), classes, rows)
         right = dict(found.compared_with.values) if found.compared_with else {"mean_iu": 0.5}
         if metric in right:
             right[metric] += points / 100

@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from reproduction.fcn.datasets import class_names
-from reproduction.fcn.scoring.score import scores
+from reproduction.fcn.datasets import load_class_names
+from reproduction.fcn.scoring.score import compute_scores
 from reproduction.report import page
 from reproduction.report.record import METRICS, LabelScores, NetResult
 from tests.helpers import report_runs
@@ -83,9 +83,12 @@ def test_published_scores_stand_beside_them_with_differences_and_sources(run):
 def test_a_net_that_is_off_and_one_that_is_not_are_told_apart():
     counts = np.eye(21, dtype=np.int64) * 7
     good = LabelScores.from_scores(
-        "label", scores(counts), class_names("voc"), [dataclasses.replace(report_runs.HELD, values={"mean_iu": 1})]
+        "label",
+        compute_scores(counts),
+        load_class_names("voc"),
+        [dataclasses.replace(report_runs.HELD, values={"mean_iu": 1})],
     )
-    bad = LabelScores.from_scores("label", scores(counts), class_names("voc"), [report_runs.HELD])
+    bad = LabelScores.from_scores("label", compute_scores(counts), load_class_names("voc"), [report_runs.HELD])
     text = page.format_page(report_runs.report(NetResult("a", measured=[good]), NetResult("b", measured=[bad])))
     badges = [entry["text"] for entry in Cells(text).classed("badge")]
     assert badges == ["✓ within 0.1 points", "✗ mean IU off by +50.00"]
@@ -138,19 +141,19 @@ def test_the_confusion_matrix_has_every_count_and_its_rows_are_named(run):
     counts = report.nets[0].measured[0].confusion
     matrix = text[text.index('<table class="matrix') :].partition("</table>")[0]
     rows = re.findall(r'<tr data-total="(\d+)"[^>]*><th scope="row">([^<]+)</th>(.*?)</tr>', matrix, re.DOTALL)
-    assert [name for _, name, _ in rows] == list(class_names("voc"))
+    assert [name for _, name, _ in rows] == list(load_class_names("voc"))
     for (total, _, row), line in zip(rows, counts, strict=True):
         assert int(total) == sum(line)
         found = re.findall(r'<td(?: class="[^"]*")?(?: style="[^"]*" data-n="(\d+)")?>', row)
         assert [int(count or 0) for count in found] == list(line)
-    assert re.findall(r'<th scope="col"><span>([^<]+)', matrix) == list(class_names("voc"))
+    assert re.findall(r'<th scope="col"><span>([^<]+)', matrix) == list(load_class_names("voc"))
 
 
 def test_the_most_frequent_mistakes_are_said_in_words():
     counts = np.eye(21, dtype=np.int64) * 100
     counts[8, 12] = 300
     counts[12, 0] = 50
-    measured = LabelScores.from_scores("label", scores(counts), class_names("voc"))
+    measured = LabelScores.from_scores("label", compute_scores(counts), load_class_names("voc"))
     text = page.format_page(report_runs.report(NetResult("n", measured=[measured])))
     said = [
         entry["text"]
@@ -169,7 +172,7 @@ def test_void_is_shown_apart(run):
 def test_a_class_that_is_nowhere_has_a_dash_and_an_empty_row():
     counts = np.zeros((21, 21), np.int64)
     counts[0, 0], counts[1, 0] = 3, 1
-    measured = LabelScores.from_scores("label", scores(counts), class_names("voc"))
+    measured = LabelScores.from_scores("label", compute_scores(counts), load_class_names("voc"))
     text = page.format_page(report_runs.report(NetResult("n", measured=[measured])))
     assert [entry["text"] for entry in Cells(text).classed("bar-value")][:3] == ["75.00", "0.00", "\N{EN DASH}"]
     assert "neither in the truth nor predicted" in text
@@ -177,8 +180,8 @@ def test_a_class_that_is_nowhere_has_a_dash_and_an_empty_row():
 
 
 def test_a_matrix_of_many_classes_has_no_numbers_in_its_cells():
-    names = class_names("pascalcontext")
-    measured = LabelScores.from_scores("label", scores(np.eye(60, dtype=np.int64)), names)
+    names = load_class_names("pascalcontext")
+    measured = LabelScores.from_scores("label", compute_scores(np.eye(60, dtype=np.int64)), names)
     text = page.format_page(report_runs.report(NetResult("n", measured=[measured]), name="pascalcontext"))
     assert '<table class="matrix dense" style="--classes:60">' in text
     assert ">100</td>" not in text
@@ -186,8 +189,8 @@ def test_a_matrix_of_many_classes_has_no_numbers_in_its_cells():
 
 def test_both_labellings_of_sift_flow_are_shown():
     nets = [
-        LabelScores.from_scores(top, scores(np.eye(len(names), dtype=np.int64)), names)
-        for top, names in (("sem", class_names("siftflow-sem")), ("geo", class_names("siftflow-geo")))
+        LabelScores.from_scores(top, compute_scores(np.eye(len(names), dtype=np.int64)), names)
+        for top, names in (("sem", load_class_names("siftflow-sem")), ("geo", load_class_names("siftflow-geo")))
     ]
     text = page.format_page(report_runs.report(NetResult("siftflow-fcn16s", measured=nets), name="siftflow"))
     panels = [entry["data-panel"] for entry in Cells(text).classed("panel")]
@@ -196,7 +199,7 @@ def test_both_labellings_of_sift_flow_are_shown():
 
 
 def test_of_nets_of_which_nothing_was_published_no_source_is_named():
-    measured = LabelScores.from_scores("label", scores(np.eye(21, dtype=np.int64)), class_names("voc"))
+    measured = LabelScores.from_scores("label", compute_scores(np.eye(21, dtype=np.int64)), load_class_names("voc"))
     text = page.format_page(report_runs.report(NetResult("n", measured=[measured])))
     assert "#sources" not in text
     assert '<h2 id="scores-title">Scores</h2>' in text

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from reproduction.caffe.errors import DataError
-from reproduction.fcn.scoring.score import scores
+from reproduction.fcn.scoring.score import compute_scores
 from reproduction.report import markdown, record
 from reproduction.report.record import LabelScores, NetResult, ScoredSplit, ScoreReport
 
@@ -18,7 +18,7 @@ MEAN_IU = {"mini-fcn32s": 0.45, "mini-fcn16s": 0.55, "mini-fcn8s": 0.58}
 def measured(net, mean_iu=None, earlier=None, trained=False):
     found = LabelScores.from_scores(
         "label",
-        scores(np.arange(9).reshape(3, 3)),
+        compute_scores(np.arange(9).reshape(3, 3)),
         CLASSES,
         record.find_references(net, "label", earlier, trained=trained),
     )

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 from reproduction.caffe.errors import ReproductionError
-from reproduction.fcn.datasets import class_names
+from reproduction.fcn.datasets import load_class_names
 from reproduction.fcn.nets import published_nets
 from reproduction.fcn.reproduce import paper
-from reproduction.fcn.scoring.score import Scores, scores
+from reproduction.fcn.scoring.score import Scores, compute_scores
 from reproduction.report import markdown, record
 from reproduction.report.record import LabelScores, NetResult, ScoredSplit, ScoreReport
 
 
 def measured(net="voc-fcn8s", label="label", classes=None, **values):
-    classes = classes or class_names("voc")
+    classes = classes or load_class_names("voc")
     counts = np.arange(len(classes) ** 2, dtype=np.int64).reshape(len(classes), -1)
-    found = LabelScores.from_scores(label, scores(counts), classes, record.find_references(net, label))
+    found = LabelScores.from_scores(label, compute_scores(counts), classes, record.find_references(net, label))
     return dataclasses.replace(found, **values)
 
 
@@ -46,8 +46,10 @@ def voc(limit=None, **values):
 
 def test_scores_are_taken_over_with_what_was_published_of_the_net():
     counts = np.diag(np.arange(21)) + 1
-    found = LabelScores.from_scores("label", scores(counts), class_names("voc"), record.find_references("voc-fcn8s"))
-    assert found.mean_iu == scores(counts).mean_iu
+    found = LabelScores.from_scores(
+        "label", compute_scores(counts), load_class_names("voc"), record.find_references("voc-fcn8s")
+    )
+    assert found.mean_iu == compute_scores(counts).mean_iu
     assert found.confusion == counts.tolist()
     assert list(found.class_iu)[:2] == ["background", "aeroplane"]
     assert [row.column for row in found.references] == ["paper", "readme", "rescored"]
@@ -60,18 +62,20 @@ def test_scores_are_taken_over_with_what_was_published_of_the_net():
 def test_a_class_without_pixels_is_none_not_nan():
     counts = np.zeros((21, 21), np.int64)
     counts[0, 0] = counts[1, 0] = 1
-    found = LabelScores.from_scores("label", scores(counts), class_names("voc"), record.find_references("voc-fcn8s"))
+    found = LabelScores.from_scores(
+        "label", compute_scores(counts), load_class_names("voc"), record.find_references("voc-fcn8s")
+    )
     assert found.class_iu["bicycle"] is None
     assert found.class_iu["aeroplane"] == 0
     nothing = Scores(*[float("nan")] * 4, (float("nan"),) * 21, counts)
-    assert LabelScores.from_scores("label", nothing, class_names("voc")).mean_iu is None
+    assert LabelScores.from_scores("label", nothing, load_class_names("voc")).mean_iu is None
 
 
 def test_geometry_is_compared_with_its_own_column():
-    geo = measured("siftflow-fcn16s", "geo", class_names("siftflow-geo"))
+    geo = measured("siftflow-fcn16s", "geo", load_class_names("siftflow-geo"))
     assert [(row.column, row.values) for row in geo.references] == [("paper", {"pixel_acc": pytest.approx(0.943)})]
     assert geo.compared_with.tolerance_points == 1
-    sem = measured("siftflow-fcn16s", "sem", class_names("siftflow-sem"))
+    sem = measured("siftflow-fcn16s", "sem", load_class_names("siftflow-sem"))
     assert sem.references[0].values["mean_iu"] == pytest.approx(0.395)
 
 
@@ -161,7 +165,7 @@ def test_the_page_says_what_is_off_what_is_unchecked_and_where_numbers_come_from
 
 
 def test_nets_without_weights_and_numbers_that_cannot_be_checked_are_said_to_be_so():
-    sem = measured("siftflow-fcn32s", "sem", class_names("siftflow-sem"))
+    sem = measured("siftflow-fcn32s", "sem", load_class_names("siftflow-sem"))
     stranger = NetResult("siftflow-fcn32s", measured=[sem])
     none = NetResult("nyud-fcn32s-color-d", note="its weights were not published")
     text = markdown.format_markdown(report(stranger, none, name="nyud"))
@@ -175,8 +179,8 @@ def test_two_labellings_have_rows_and_classes_of_their_own():
     net = NetResult(
         "siftflow-fcn16s",
         measured=[
-            measured("siftflow-fcn16s", "sem", class_names("siftflow-sem"), mean_iu_published_rule=0.36),
-            measured("siftflow-fcn16s", "geo", class_names("siftflow-geo")),
+            measured("siftflow-fcn16s", "sem", load_class_names("siftflow-sem"), mean_iu_published_rule=0.36),
+            measured("siftflow-fcn16s", "geo", load_class_names("siftflow-geo")),
         ],
     )
     text = markdown.format_markdown(report(net, name="siftflow"))

@@ -7,7 +7,7 @@ import pytest
 
 from reproduction.fcn.reproduce import paper
 from reproduction.fcn.scoring import upper_bound
-from reproduction.fcn.scoring.score import scores
+from reproduction.fcn.scoring.score import compute_scores
 from reproduction.report import tables
 from reproduction.report.record import LabelScores, NetResult
 from tests.helpers import report_runs
@@ -18,7 +18,7 @@ def column(table, head):
 
 
 def test_table_1_comes_out_of_the_prototxts():
-    table = tables.shapes(tables.of("voc"))
+    table = tables.shape_table(tables.find_nets("voc"))
     alexnet, vgg = (next(row for row in table.rows if row[0] == name) for name in ("voc-fcn-alexnet", "voc-fcn32s"))
     assert alexnet[1:] == ["8", "8", "56,954,261", "57", "355", "355", "32", "32"]
     assert vgg[1:] == ["16", "16", "134,346,581", "134", "404", "404", "32", "32"]
@@ -28,23 +28,23 @@ def test_table_1_comes_out_of_the_prototxts():
 
 
 def test_times_stand_beside_those_of_both_papers():
-    table = tables.times({"voc-fcn32s": 0.1234, "mini-fcn8s": 0.01}, "cpu", 5, (500, 500))
+    table = tables.time_table({"voc-fcn32s": 0.1234, "mini-fcn8s": 0.01}, "cpu", 5, (500, 500))
     assert table.rows == [["voc-fcn32s", "123.4", "210", "100\\*"], ["mini-fcn8s", "10.0", "", ""]]
     assert "the mean of 5 after one more, on cpu" in table.about
-    assert "not checked: the text of its paper was not at hand." in tables.page([table])
+    assert "not checked: the text of its paper was not at hand." in tables.format_page([table])
 
 
 def test_upper_bounds_stand_beside_those_that_were_printed():
     counts = np.array([[3, 1], [0, 4]])
-    found = {way: dict.fromkeys(upper_bound.FACTORS, scores(counts)) for way in upper_bound.WAYS}
-    table = tables.upper_bounds(found, "80 images of mini val")
+    found = {way: dict.fromkeys(upper_bound.FACTORS, compute_scores(counts)) for way in upper_bound.METHODS}
+    table = tables.bound_table(found, "80 images of mini val")
     assert column(table, "factor") == ["128", "64", "32", "16", "8", "4"]
     assert column(table, "paper, VOC") == ["50.9", "73.3", "86.1", "92.8", "96.4", "98.5"]
-    assert set(column(table, "nearest")) == {f"{100 * scores(counts).mean_iu:.2f}"}
+    assert set(column(table, "nearest")) == {f"{100 * compute_scores(counts).mean_iu:.2f}"}
 
 
 def test_every_printed_number_of_table_2_is_there():
-    table = tables.skips(None, None, "voc")
+    table = tables.skip_table(None, None, "voc")
     printed = {
         "voc-fcn32s-fixed": ["83.0", "59.7", "45.4", "72.0"],
         "voc-fcn32s": ["89.1", "73.3", "59.4", "81.4"],
@@ -57,9 +57,9 @@ def test_every_printed_number_of_table_2_is_there():
 
 def test_strides_are_compared_by_their_scores():
     counts = np.eye(7, dtype=np.int64) + 1
-    measured = LabelScores.from_scores("label", scores(counts), [f"class {k}" for k in range(7)])
+    measured = LabelScores.from_scores("label", compute_scores(counts), [f"class {k}" for k in range(7)])
     report = report_runs.report(NetResult("mini-fcn8s", measured=[measured]), name="mini", limit=3)
-    table = tables.skips(report, measured, "mini")
+    table = tables.skip_table(report, measured, "mini")
     shown = {row[0]: row[1::2] for row in table.rows}
     mine = [f"{100 * getattr(measured, metric):.2f}" for metric in paper.METRICS]
     assert shown["mini-fcn8s"] == shown["mini-fcn32s-fixed"] == mine
@@ -74,8 +74,8 @@ def test_what_was_not_printed_is_said(monkeypatch):
 
 @pytest.mark.parametrize("set_name", ["voc", "mini"])
 def test_tables_are_text_and_json(set_name):
-    table = tables.shapes(tables.of(set_name))
-    text = tables.page([table])
+    table = tables.shape_table(tables.find_nets(set_name))
+    text = tables.format_page([table])
     assert text.startswith("## Table 1: convolutions, parameters, receptive field, stride\n\n")
     assert all(row[0] in text for row in table.rows)
     document = json.loads(json.dumps(tables.as_json([table])))

@@ -82,13 +82,13 @@ def test_it_prints_four_metrics_and_every_class(tool, root, tmp_path):
     code, out, err = tool(VOC21, "--net", "voc-fcn8s", "--weights", "w.npz", "--data", root, "--out", tmp_path / "png")
     assert (code, tool.loaded) == (0, [("voc-fcn8s", Path("w.npz"), "cpu")])
     lines = out.splitlines()
-    result = evaluate(VOC21, datasets.open("voc", "seg11valid", root))["label"]
+    result = evaluate(VOC21, datasets.open_split("voc", "seg11valid", root))["label"]
     assert lines[0] == "voc-fcn8s on voc seg11valid, 3 images"
     assert lines[2] == "pixel acc.   mean acc.     mean IU     f.w. IU"
     shown = [f"{100 * value:.2f}" for value in (result.pixel_acc, result.mean_acc, result.mean_iu, result.fw_iu)]
     assert lines[3].split() == shown
     assert "mean IU as the published score.py takes it, absent classes as 0: " in out
-    assert [line.split()[0] for line in lines[-23:-2]] == list(datasets.class_names("voc"))
+    assert [line.split()[0] for line in lines[-23:-2]] == list(datasets.load_class_names("voc"))
     assert lines[-1] == str(tmp_path / "reports/voc-fcn8s/index.html")
     assert err == "", "what is done in a second needs no bar"
     assert sorted(path.name for path in (tmp_path / "png").iterdir()) == [
@@ -153,11 +153,11 @@ def test_json_holds_the_confusion(tool, tmp_path, monkeypatch):
         1,
     )
     assert found["weights"] == str(tmp_path / "weights/siftflow-fcn8s-heavy.safetensors")
-    result = evaluate(net, datasets.open("siftflow", "test", tmp_path), limit=1)
+    result = evaluate(net, datasets.open_split("siftflow", "test", tmp_path), limit=1)
     for top, names in (("sem", "siftflow-sem"), ("geo", "siftflow-geo")):
         assert found["scores"][top]["confusion"] == result[top].confusion.tolist()
         assert found["scores"][top]["mean_iu"] == result[top].mean_iu
-        assert tuple(found["scores"][top]["class_iu"]) == datasets.class_names(names)
+        assert tuple(found["scores"][top]["class_iu"]) == datasets.load_class_names(names)
 
 
 def test_a_stopped_run_says_that_it_goes_on(tool, root, tmp_path, monkeypatch):
@@ -237,7 +237,7 @@ def test_two_processes_count_what_one_does(drawn):
 
 
 def test_a_net_of_ones_own_is_scored_on_a_data_set(drawn, tmp_path):
-    prototxt.dump(published_nets.deploy(mini_nets.NETS["mini-fcn16s"]), tmp_path / "deploy.prototxt")
+    prototxt.dump(published_nets.build_deploy(mini_nets.NETS["mini-fcn16s"]), tmp_path / "deploy.prototxt")
     weights = drawn / "weights/mini/mini-fcn16s.caffemodel"
     own = ("--prototxt", tmp_path / "deploy.prototxt", "--dataset", "mini", "--split", "val")
     same = ("--weights", weights, "--data", drawn / "data", "--report", tmp_path / "report", "--json", "-q")
@@ -315,7 +315,7 @@ def test_a_net_is_scored_on_the_pictures_of_ones_own_that_it_learnt_from(tool, t
 )
 def test_mistakes_with_ones_own_net_are_one_line(tool, args, code, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    prototxt.dump(published_nets.deploy(mini_nets.NETS["mini-fcn16s"]), Path("deploy.prototxt"))
+    prototxt.dump(published_nets.build_deploy(mini_nets.NETS["mini-fcn16s"]), Path("deploy.prototxt"))
     ended, out, err = tool(VOC21, *args)
     assert (ended, out) == (code, "")
     assert said in err

@@ -78,7 +78,7 @@ def test_a_picture_becomes_labels_an_overlay_and_a_legend(infer, shelf):
     np.testing.assert_array_equal(read("out/photo_legend.png")[0], palette.draw_legend(want.shares))
     lines = said.out.splitlines()
     assert lines[0].startswith("photo.jpg: 41 x 30, ")
-    assert lines[1:-1] == palette.legend(want.shares)
+    assert lines[1:-1] == palette.format_legend(want.shares)
     assert lines[-1] == "  out/photo.png, out/photo_overlay.png, out/photo_legend.png"
     assert said.err == ""
 

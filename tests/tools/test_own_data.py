@@ -38,7 +38,7 @@ def photos(tmp_path, monkeypatch):
     shutil.copytree(tree / "SegmentationClass", tmp_path / "photos/labels")
     shutil.copy(tree / "classes.txt", tmp_path / "photos")
     (tmp_path / "weights/mini").mkdir(parents=True)
-    made = Net(mini_nets.classifier_deploy(), seed=1).to_proto()
+    made = Net(mini_nets.build_classifier_deploy(), seed=1).to_proto()
     caffemodel.dump(made, tmp_path / "weights/mini/mini-vgg.caffemodel")
     shutil.copy(min((tmp_path / "photos/images").iterdir()), tmp_path / "photos/images/beach.jpg")
     shutil.copy(min((tmp_path / "photos/labels").iterdir()), tmp_path / "photos/labels/beach.png")

@@ -154,7 +154,7 @@ def file_hash(path):
 def assert_an_independent_peer_predicts_the_same(host, folder):
     """OpenCV reads the caffemodel itself and predicts one image."""
     cv2 = pytest.importorskip("cv2")
-    prototxt.dump(published_nets.deploy(published_nets.NETS["voc-fcn8s"]), folder / "deploy.prototxt")
+    prototxt.dump(published_nets.build_deploy(published_nets.NETS["voc-fcn8s"]), folder / "deploy.prototxt")
     peer = cv2.dnn.readNetFromCaffe(str(folder / "deploy.prototxt"), str(folder / "weights" / WEIGHTS))
     (image,) = (folder / "data").rglob(f"JPEGImages/{IDS[0]}.jpg")
     data = pixels(image)[:, :, ::-1].astype(np.float32) - np.array((104.00699, 116.66877, 122.67892), np.float32)
@@ -187,7 +187,7 @@ def host(tmp_path_factory):
 def reproduce(host, tmp_path, monkeypatch, capsys):
     """Run the tool on narrow nets, in folders of its own; returns exit code and output."""
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    monkeypatch.setattr(published_nets, "deploy", lambda row: thin_nets.deploy(row.name))
+    monkeypatch.setattr(published_nets, "build_deploy", lambda row: thin_nets.deploy(row.name))
     # None of the real nets is narrow: their published scores are put aside.
     monkeypatch.setattr(paper, "find_rescored_row", lambda net: None)
     monkeypatch.setattr(paper, "find_readme_row", lambda net: None)

@@ -35,7 +35,7 @@ def tool(monkeypatch, capsys, tmp_path):
 
 
 def test_every_table_is_made_on_mini_voc(tool, tmp_path):
-    caffemodel.dump(Net(mini_nets.classifier_deploy(), seed=3).to_proto(), tmp_path / "vgg.caffemodel")
+    caffemodel.dump(Net(mini_nets.build_classifier_deploy(), seed=3).to_proto(), tmp_path / "vgg.caffemodel")
     code, out, _ = tool(
         "--trials", 1, "--size", "64x96", "--fixed", "--iterations", 2, "--init", tmp_path / "vgg.caffemodel"
     )

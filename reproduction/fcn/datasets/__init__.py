@@ -1,8 +1,8 @@
 """The paper's data sets, preprocessed as the published Python layers do, and users' folders of images and labels.
 
-``open("voc", "seg11valid", "data")`` finds the data set below the data root (``layouts.LAYOUTS`` lists where it looks);
-``from_layer`` does the same for the data layer of a published prototxt. A data set is a sequence of samples, see
-``base.Dataset``; ``base.check_sample`` checks that a sample has the documented arrays.
+``open_split("voc", "seg11valid", "data")`` finds the data set below the data root (``layouts.LAYOUTS`` lists where it
+looks); ``from_layer`` does the same for the data layer of a published prototxt. A data set is a sequence of samples,
+see ``base.Dataset``; ``base.check_sample`` checks that a sample has the documented arrays.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 from reproduction.caffe.errors import DataError, StrPath, did_you_mean, shown
 from reproduction.caffe.formats import files
 from reproduction.caffe.schema import PythonParameter
-from reproduction.fcn.datasets.base import Dataset, Sample, check_sample, class_names, draw_order
+from reproduction.fcn.datasets.base import Dataset, Sample, check_sample, draw_order, load_class_names
 from reproduction.fcn.datasets.custom.color_labels import Reading
-from reproduction.fcn.datasets.custom.folder import Folder, check_names, check_palette, check_side
+from reproduction.fcn.datasets.custom.folder import Folder, check_classes_param, check_palette_param, check_side_param
 from reproduction.fcn.datasets.label_files import LabelReader
 from reproduction.fcn.datasets.layouts import LAYOUTS
 from reproduction.fcn.datasets.mini.mini_voc import Mini, MiniSBD
@@ -31,11 +31,11 @@ __all__ = [
     "Dataset",
     "Sample",
     "check_sample",
-    "class_names",
     "draw_order",
     "from_layer",
-    "open",
-    "read_labels_by",
+    "load_class_names",
+    "open_split",
+    "set_label_reading",
 ]
 
 DATASETS: dict[str, type[Dataset]] = {
@@ -54,7 +54,7 @@ _LAYERS: dict[str, tuple[type[Dataset], dict[str, str]]] = {
 }
 
 
-def open(
+def open_split(
     name: str, split: str, root: StrPath = "data", tops: Mapping[str, str] | Sequence[str] | None = None
 ) -> Dataset:
     """Open a split of a data set.
@@ -99,7 +99,7 @@ def from_layer(
         The split.
 
     Raises:
-        DataError: If the layer or a parameter is unknown, the number of tops is wrong, or ``open`` would raise.
+        DataError: If the layer or a parameter is unknown, the number of tops is wrong, or ``open_split`` would raise.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 *_layers.py (setup).
     """
@@ -116,7 +116,7 @@ def from_layer(
         raise error if error.place else error.at(param.layer) from None
 
 
-def read_labels_by(dataset: Dataset, reading: Reading) -> None:
+def set_label_reading(dataset: Dataset, reading: Reading) -> None:
     """Set how a data set reads its label images.
 
     Args:
@@ -145,9 +145,9 @@ def _open_layer(
         "seed": _seed,
     }
     if kind in (VOC, SBD, Folder):
-        checks |= {"mean": check_mean, "palette": check_palette}
+        checks |= {"mean": check_mean, "palette": check_palette_param}
     if kind is Folder:
-        checks |= {"classes": check_names, "side": check_side}
+        checks |= {"classes": check_classes_param, "side": check_side_param}
     if kind is NYUD:
         checks["tops"] = lambda kinds: (
             [_text(name) for name in kinds] if isinstance(kinds, list | tuple) else _text(kinds)

@@ -81,13 +81,13 @@ class Dataset(Sequence[Sample]):
                 known = f"one of {', '.join(self.kinds)}"
                 raise DataError(f"{self.name} has no {kind!r}", want=known, remedy=did_you_mean(kind, self.kinds))
         self.label_classes = {
-            top: class_names(self.label_lists[kind]) for top, kind in self.tops.items() if kind in self.label_lists
+            top: load_class_names(self.label_lists[kind]) for top, kind in self.tops.items() if kind in self.label_lists
         }
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The class names of the first kind of label; the index is the label."""
-        return class_names(next(iter(self.label_lists.values())))
+        return load_class_names(next(iter(self.label_lists.values())))
 
     @abstractmethod
     def file(self, kind: str, image_id: str) -> Path:
@@ -180,7 +180,7 @@ def draw_order(n: int, seed: int | None = 1337) -> Iterator[int]:
 
 
 @cache
-def class_names(name: str) -> tuple[str, ...]:
+def load_class_names(name: str) -> tuple[str, ...]:
     """Load the names of a labelling's classes, in the order of the nets' outputs.
 
     Args:

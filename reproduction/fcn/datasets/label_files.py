@@ -32,7 +32,7 @@ _BY_COLOUR = (
     "Read the labels by their colours with --palette FILE, which tools/check_data.py --write-palette begins, or with"
     " --palette voc; or by their indices with --palette indices."
 )
-_VOC = palette.voc()
+_VOC = palette.voc_colours()
 _INDEX = np.arange(256)[:, None]
 
 
@@ -83,7 +83,7 @@ class LabelReader:
                 remedy="Export them again, as PNG.",
             )
         if isinstance(self.reading, Mapping):
-            return color_labels.read_labels(image, self.reading)
+            return color_labels.decode_labels(image, self.reading)
         if image.mode not in NUMBERS:
             raise DataError(
                 PAINTED,
@@ -122,7 +122,7 @@ class LabelReader:
         return next((i for i in indices if i in self._known and self._known[i][0] != _rgb(colours, i)), None)
 
 
-def indices(path: StrPath) -> UInt8:
+def read_indices(path: StrPath) -> UInt8:
     """Read a label map that ``palette.write_png`` wrote, with any palette.
 
     Returns:
@@ -137,7 +137,7 @@ def indices(path: StrPath) -> UInt8:
         return image_files.decode(image)
 
 
-def colours(image: Image.Image) -> dict[int, tuple[RGB, int]]:
+def count_colours(image: Image.Image) -> dict[int, tuple[RGB, int]]:
     """Return the colour and the number of pixels of each index that occurs in a palette image.
 
     Indices beyond the end of the palette are left out.

@@ -19,7 +19,7 @@ _SPLIT_BYTES = 1 << 24  # far above SBD's list of 8,498 ids, 102 kB
 
 
 @dataclass(frozen=True)
-class Layout:
+class FolderLayout:
     """The places where the folder of one published archive may be.
 
     Attributes:
@@ -36,13 +36,13 @@ class Layout:
 
 _VOC = ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")
 
-LAYOUTS: dict[str, Layout] = {
-    "voc2012": Layout(
+LAYOUTS: dict[str, FolderLayout] = {
+    "voc2012": FolderLayout(
         "PASCAL VOC 2012",
         ("pascal/VOC2012", "pascal/VOCdevkit/VOC2012", "VOCdevkit/VOC2012", "VOC2012"),
         _VOC,
     ),
-    "voc2011": Layout(
+    "voc2011": FolderLayout(
         "PASCAL VOC 2011",
         (
             "pascal/VOC2011",
@@ -54,12 +54,12 @@ LAYOUTS: dict[str, Layout] = {
         ),
         _VOC,
     ),
-    "voc2010": Layout(
+    "voc2010": FolderLayout(
         "PASCAL VOC 2010",
         ("pascal/VOC2010", "pascal/VOCdevkit/VOC2010", "VOCdevkit/VOC2010", "VOC2010"),
         ("JPEGImages", "ImageSets/Main"),
     ),
-    "sbd": Layout(
+    "sbd": FolderLayout(
         "SBD",
         (
             "sbdd/dataset",
@@ -70,17 +70,19 @@ LAYOUTS: dict[str, Layout] = {
         ),
         ("img", "cls"),
     ),
-    "nyud": Layout("NYUDv2", ("nyud", "nyud/nyud"), ("data", "segmentation")),
-    "siftflow": Layout(
+    "nyud": FolderLayout("NYUDv2", ("nyud", "nyud/nyud"), ("data", "segmentation")),
+    "siftflow": FolderLayout(
         "SIFT Flow",
         ("sift-flow", "sift-flow/SiftFlowDataset", "SiftFlowDataset"),
         ("Images", "SemanticLabels", "GeoLabels"),
     ),
-    "pascalcontext": Layout("PASCAL-Context", ("pascal-context", "pascal/pascal-context"), ("trainval",)),
+    "pascalcontext": FolderLayout("PASCAL-Context", ("pascal-context", "pascal/pascal-context"), ("trainval",)),
 }
 
 
-def search(name: str, root: StrPath, folder: str | None = None, needs: Sequence[str] | None = None) -> Path | None:
+def search_folder(
+    name: str, root: StrPath, folder: str | None = None, needs: Sequence[str] | None = None
+) -> Path | None:
     """Search for the folder of a data set.
 
     Args:
@@ -96,20 +98,20 @@ def search(name: str, root: StrPath, folder: str | None = None, needs: Sequence[
     return next((place for place in _places(name, Path(root), folder) if not _lacking(place, needs)), None)
 
 
-def find(names: Sequence[str], root: StrPath, folder: str | None = None) -> Path:
+def find_folder(names: Sequence[str], root: StrPath, folder: str | None = None) -> Path:
     """Search for several data sets in turn, and return the first folder found.
 
     Args:
         names: Keys of ``LAYOUTS``, in order of preference.
         root: The data root.
-        folder: Path in a prototxt, tried first; see ``search``.
+        folder: Path in a prototxt, tried first; see ``search_folder``.
 
     Raises:
         DataError: If none is found, or one is incomplete. The error lists the places or the missing subfolders.
     """
     root = Path(root)
     for name in names:
-        if found := search(name, root, folder):
+        if found := search_folder(name, root, folder):
             return found
     title = " or ".join(LAYOUTS[name].title for name in names)
     places = list(dict.fromkeys(place for name in names for place in _places(name, root, folder)))
@@ -144,7 +146,7 @@ def _lacking(place: Path, needs: Sequence[str]) -> list[str]:
     return [need + "/" for need in needs if not (place / need).is_dir()]
 
 
-def read_list(path: StrPath) -> list[str]:
+def read_ids(path: StrPath) -> list[str]:
     """Read the list of a split: one id a line. Blank lines, and whitespace around ids, are ignored.
 
     Args:
@@ -181,7 +183,7 @@ def read_list(path: StrPath) -> list[str]:
     return list(seen)
 
 
-def read_classes(path: StrPath) -> tuple[str, ...]:
+def read_class_names(path: StrPath) -> tuple[str, ...]:
     """Read the names of a labelling's classes: one a line, label 0 first.
 
     Args:
@@ -214,7 +216,7 @@ def read_classes(path: StrPath) -> tuple[str, ...]:
     return tuple(names)
 
 
-def split_ids(split: str, files: Sequence[Path], derived: Sequence[str] | None = None) -> list[str]:
+def read_split(split: str, files: Sequence[Path], derived: Sequence[str] | None = None) -> list[str]:
     """Return the ids of a split from its list, after comparing the list with the split derived from the data.
 
     Args:
@@ -238,7 +240,7 @@ def split_ids(split: str, files: Sequence[Path], derived: Sequence[str] | None =
         raise DataError(f"split {split!r} is not here; looked for {looked}", remedy=remedy)
     if listed is None:
         return list(derived or ())
-    ids = read_list(listed)
+    ids = read_ids(listed)
     if derived is not None and set(ids) != set(derived):
         only = [sorted(set(ids) - set(derived)), sorted(set(derived) - set(ids))]
         first = (only[0] or only[1])[0]

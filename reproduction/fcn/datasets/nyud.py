@@ -53,7 +53,7 @@ class NYUD(Dataset):
 
     def __init__(self, split: str, root: StrPath, tops: Tops | None = None, *, folder: str | None = None, **order: Any):
         super().__init__(split, root, tops, **order)
-        self.tree = layouts.find(("nyud",), root, folder)
+        self.tree = layouts.find_folder(("nyud",), root, folder)
         self.ids = self._list(split)
 
     def file(self, kind: str, image_id: str) -> Path:
@@ -63,12 +63,12 @@ class NYUD(Dataset):
     def read(self, kind: str, path: Path) -> Array:
         """Read an image, a depth map or a label map."""
         if kind == "color":
-            return caffe_input.caffe_input(caffe_input.rgb(path), MEAN_BGR, flip=True)
+            return caffe_input.subtract_mean(caffe_input.read_rgb(path), MEAN_BGR, flip=True)
         elif kind == "hha":
-            return caffe_input.caffe_input(caffe_input.rgb(path), MEAN_HHA, flip=False)
+            return caffe_input.subtract_mean(caffe_input.read_rgb(path), MEAN_HHA, flip=False)
         elif kind == "depth":
-            return log_depth(caffe_input.depth(path))
-        values = caffe_input.class_numbers(mat.read(path, "segmentation"), len(self.classes)).astype(np.uint8)
+            return log_depth(caffe_input.read_depth(path))
+        values = caffe_input.check_labels(mat.read(path, "segmentation"), len(self.classes)).astype(np.uint8)
         return (values - np.uint8(1))[np.newaxis]  # 0, void, wraps to 255
 
     def training_ids(self) -> set[str] | None:
@@ -81,7 +81,7 @@ class NYUD(Dataset):
     def _list(self, split: str) -> list[str]:
         places = [self.root / "splits" / "nyud", self.root / "nyud", self.tree]  # the published lists first
         derived = [*self._list("train"), *self._list("val")] if split == "trainval" else None
-        return layouts.split_ids(split, [place / f"{split}.txt" for place in places], derived)
+        return layouts.read_split(split, [place / f"{split}.txt" for place in places], derived)
 
 
 def log_depth(millimetres: Array) -> Array:

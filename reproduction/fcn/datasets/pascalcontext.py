@@ -12,7 +12,7 @@ from reproduction.caffe.errors import DataError, StrPath
 from reproduction.caffe.formats import files
 from reproduction.caffe.typing import Array, UInt8
 from reproduction.fcn.datasets import layouts, mat
-from reproduction.fcn.datasets.base import Dataset, Tops, class_names
+from reproduction.fcn.datasets.base import Dataset, Tops, load_class_names
 from reproduction.fcn.images import caffe_input
 
 MEAN_BGR = np.array((104.007, 116.669, 122.679), np.float32)
@@ -64,8 +64,8 @@ class PASCALContext(Dataset):
         **order: Any,
     ):
         super().__init__(split, root, tops, **order)
-        self.tree = layouts.find(("pascalcontext",), root, folder)
-        self.images = layouts.find(("voc2010",), root, voc_folder and f"{voc_folder}/VOC2010")
+        self.tree = layouts.find_folder(("pascalcontext",), root, folder)
+        self.images = layouts.find_folder(("voc2010",), root, voc_folder and f"{voc_folder}/VOC2010")
         self.ids = self._list(split)
         task = [RENAMED.get(name, name) for name in self.classes[1:]]
         listed = _names(self.tree / "59_labels.txt", task)
@@ -73,7 +73,7 @@ class PASCALContext(Dataset):
             raise DataError(
                 "these are not the 59 classes of the published nets, in their order", path=self.tree / "59_labels.txt"
             )
-        full = _names(self.tree / "labels.txt", class_names("pascalcontext-459"))
+        full = _names(self.tree / "labels.txt", load_class_names("pascalcontext-459"))
         self._task_label = _mapping(full, task, self.tree / "labels.txt")
 
     def file(self, kind: str, image_id: str) -> Path:
@@ -85,8 +85,8 @@ class PASCALContext(Dataset):
     def read(self, kind: str, path: Path) -> Array:
         """Read an image or a label map."""
         if kind == "data":
-            return caffe_input.caffe_input(caffe_input.rgb(path), MEAN_BGR, flip=True)
-        numbers = caffe_input.class_numbers(mat.read(path, "LabelMap"), len(self._task_label) - 1)
+            return caffe_input.subtract_mean(caffe_input.read_rgb(path), MEAN_BGR, flip=True)
+        numbers = caffe_input.check_labels(mat.read(path, "LabelMap"), len(self._task_label) - 1)
         return self._task_label[numbers][np.newaxis]
 
     def training_ids(self) -> set[str] | None:
@@ -97,7 +97,7 @@ class PASCALContext(Dataset):
             return None
 
     def _list(self, split: str) -> list[str]:
-        return layouts.split_ids(split, [self.images / "ImageSets" / "Main" / f"{split}.txt"])
+        return layouts.read_split(split, [self.images / "ImageSets" / "Main" / f"{split}.txt"])
 
 
 def _mapping(full: Sequence[str], task: Sequence[str], path: Path) -> UInt8:

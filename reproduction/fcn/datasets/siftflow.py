@@ -43,7 +43,7 @@ class SIFTFlow(Dataset):
 
     def __init__(self, split: str, root: StrPath, tops: Tops | None = None, *, folder: str | None = None, **order: Any):
         super().__init__(split, root, tops, **order)
-        self.tree = layouts.find(("siftflow",), root, folder)
+        self.tree = layouts.find_folder(("siftflow",), root, folder)
         self.ids = self._list(split)
 
     def file(self, kind: str, image_id: str) -> Path:
@@ -54,12 +54,12 @@ class SIFTFlow(Dataset):
     def read(self, kind: str, path: Path) -> Array:
         """Read an image or one of its label maps."""
         if kind == "data":
-            return caffe_input.caffe_input(caffe_input.rgb(path), MEAN_BGR, flip=True)
+            return caffe_input.subtract_mean(caffe_input.read_rgb(path), MEAN_BGR, flip=True)
         values = mat.read(path, "S")
         if kind == "sem":
-            numbers = caffe_input.class_numbers(values, 33)
+            numbers = caffe_input.check_labels(values, 33)
         else:
-            numbers = np.maximum(caffe_input.class_numbers(values, 3, low=-1), 0)
+            numbers = np.maximum(caffe_input.check_labels(values, 3, low=-1), 0)
         return (numbers.astype(np.uint8) - np.uint8(1))[np.newaxis]  # 0, void, wraps to 255
 
     def training_ids(self) -> set[str] | None:
@@ -71,4 +71,4 @@ class SIFTFlow(Dataset):
 
     def _list(self, split: str) -> list[str]:
         places = [self.root / "splits" / "sift-flow", self.root / "sift-flow", self.tree]  # the published lists first
-        return layouts.split_ids(split, [place / f"{split}.txt" for place in places])
+        return layouts.read_split(split, [place / f"{split}.txt" for place in places])

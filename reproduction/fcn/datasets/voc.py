@@ -52,20 +52,20 @@ class _VOCClasses(Dataset):
     def _take_classes(self) -> None:
         """Load the class names from the data set's ``classes.txt``, if it exists."""
         listed = self.tree / "classes.txt"
-        self._own_classes = layouts.read_classes(listed) if listed.is_file() else None
+        self._own_classes = layouts.read_class_names(listed) if listed.is_file() else None
         self.label_classes = dict.fromkeys(self.label_classes, self.classes)
 
     def read(self, kind: str, path: Path) -> Array:
         """Read an image or a label map."""
         if kind == "data":
-            return caffe_input.caffe_input(caffe_input.rgb(path), self.mean_bgr, flip=True)
+            return caffe_input.subtract_mean(caffe_input.read_rgb(path), self.mean_bgr, flip=True)
         values = mat.read(path, "GTcls", "Segmentation") if path.suffix == ".mat" else self.read_labels(path)
-        return caffe_input.class_numbers(values, len(self.classes) - 1, void=VOID).astype(np.uint8)[np.newaxis]
+        return caffe_input.check_labels(values, len(self.classes) - 1, void=VOID).astype(np.uint8)[np.newaxis]
 
     def training_ids(self) -> set[str] | None:
         """Return the ids of SBD's train split, or None if SBD is neither near this data set nor below the data root."""
-        tree = layouts.search("sbd", self.tree.parent.parent) or layouts.search("sbd", self.root)
-        return set(layouts.read_list(tree / "train.txt")) if tree and (tree / "train.txt").is_file() else None
+        tree = layouts.search_folder("sbd", self.tree.parent.parent) or layouts.search_folder("sbd", self.root)
+        return set(layouts.read_ids(tree / "train.txt")) if tree and (tree / "train.txt").is_file() else None
 
 
 class VOC(_VOCClasses):
@@ -99,13 +99,13 @@ class VOC(_VOCClasses):
         self, split: str, root: StrPath, tops: Tops | None = None, *, folder: str | None = None, **params: Any
     ):
         super().__init__(split, root, tops, **params)
-        self.tree = layouts.find(self.years, root, folder)
+        self.tree = layouts.find_folder(self.years, root, folder)
         self._take_classes()
         files = [
             self.tree / "ImageSets" / "Segmentation" / f"{split}.txt",
             *(self.root / below / f"{split}.txt" for below in ("splits/pascal", "pascal")),
         ]
-        self.ids = layouts.split_ids(split, files, self._seg11valid() if split == "seg11valid" else None)
+        self.ids = layouts.read_split(split, files, self._seg11valid() if split == "seg11valid" else None)
 
     def file(self, kind: str, image_id: str) -> Path:
         """Return the path of an image or a label map."""
@@ -120,11 +120,11 @@ class VOC(_VOCClasses):
     def _seg11valid(self) -> list[str] | None:
         """Compute the split from VOC 2011's val and SBD's train; return None unless both are found."""
         lists = "ImageSets/Segmentation"
-        year = self.tree if self.tree.name == "VOC2011" else layouts.search("voc2011", self.root, needs=(lists,))
+        year = self.tree if self.tree.name == "VOC2011" else layouts.search_folder("voc2011", self.root, needs=(lists,))
         trained = self.training_ids()
         if trained is None or year is None or not (listed := year / lists / "val.txt").is_file():
             return None
-        return [image_id for image_id in layouts.read_list(listed) if image_id not in trained]
+        return [image_id for image_id in layouts.read_ids(listed) if image_id not in trained]
 
 
 class VOC2011(VOC):
@@ -170,9 +170,9 @@ class SBD(_VOCClasses):
         self, split: str, root: StrPath, tops: Tops | None = None, *, folder: str | None = None, **params: Any
     ):
         super().__init__(split, root, tops, **params)
-        self.tree = layouts.find(("sbd",), root, folder)
+        self.tree = layouts.find_folder(("sbd",), root, folder)
         self._take_classes()
-        self.ids = layouts.split_ids(split, [self.tree / f"{split}.txt"])
+        self.ids = layouts.read_split(split, [self.tree / f"{split}.txt"])
 
     def file(self, kind: str, image_id: str) -> Path:
         """Return the path of an image or a label map."""
@@ -185,7 +185,7 @@ class SBD(_VOCClasses):
     def training_ids(self) -> set[str] | None:
         """Return the ids of the train split, or None if its list does not exist."""
         listed = self.tree / "train.txt"
-        return set(layouts.read_list(listed)) if listed.is_file() else None
+        return set(layouts.read_ids(listed)) if listed.is_file() else None
 
 
 def check_mean(mean: object) -> tuple[float, float, float]:

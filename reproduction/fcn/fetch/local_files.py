@@ -18,7 +18,7 @@ from reproduction.caffe.formats import files
 from reproduction.caffe.typing import Progress
 from reproduction.fcn.fetch import archives
 from reproduction.fcn.fetch.manifest import Entry, EntryKind, Manifest, read_manifest
-from reproduction.fcn.nets.published_nets import Published
+from reproduction.fcn.nets.published_nets import PublishedNet
 
 MANIFEST = Path(__file__).parents[3] / "weights" / "manifest.json"
 WEIGHTS = MANIFEST.parent
@@ -70,7 +70,7 @@ def is_present(entry: Entry, roots: FileRoots) -> bool:
     return archives.contains(place, entry.archive.holds) if entry.archive else place.is_file()
 
 
-def find_weights(row: Published, folder: StrPath = WEIGHTS) -> Path:
+def find_weights(row: PublishedNet, folder: StrPath = WEIGHTS) -> Path:
     """Return the path of a net's weights, as .caffemodel or, if there is none, as .safetensors.
 
     Args:

@@ -17,7 +17,7 @@ from reproduction.caffe.typing import Array, Float32, Int16, UInt8
 _DEPTH_MODES = ("I;16", "I;16B", "I;16L", "I", "L")
 
 
-def rgb(path: StrPath) -> UInt8:
+def read_rgb(path: StrPath) -> UInt8:
     """Read an RGB image without conversion.
 
     Args:
@@ -32,7 +32,7 @@ def rgb(path: StrPath) -> UInt8:
     return _pixels(path, ("RGB",), "RGB", "The published images are: extract them again.")
 
 
-def depth(path: StrPath) -> Array:
+def read_depth(path: StrPath) -> Array:
     """Read a depth map without conversion.
 
     Args:
@@ -54,7 +54,7 @@ def _pixels(path: StrPath, modes: Container[str], want: str, remedy: str) -> Arr
         return image_files.decode(image)
 
 
-def caffe_input(pixels: Array, mean: Array, *, flip: bool) -> Float32:
+def subtract_mean(pixels: Array, mean: Array, *, flip: bool) -> Float32:
     """Subtract the mean and move the channels to the front, as every published data layer does.
 
     The published code subtracts in place from a float32 array. With a float64 mean, NumPy computes the difference in
@@ -78,7 +78,7 @@ def caffe_input(pixels: Array, mean: Array, *, flip: bool) -> Float32:
     return values
 
 
-def class_numbers(values: Array, high: int, *, low: int = 0, void: int | None = None) -> Int16:
+def check_labels(values: Array, high: int, *, low: int = 0, void: int | None = None) -> Int16:
     """Check that a label map holds only valid labels, and convert it to int16.
 
     Args:

@@ -66,7 +66,7 @@ def _rgb(image: Image.Image) -> UInt8:
     return np.asarray(image.convert("RGB"))
 
 
-def fit(size: tuple[int, int], side: int) -> tuple[int, int]:
+def fit_size(size: tuple[int, int], side: int) -> tuple[int, int]:
     """Return the size of an image after its longer side is limited to ``side`` pixels.
 
     Args:
@@ -93,9 +93,9 @@ def shrink(pixels: UInt8, side: int, *, smooth: bool = True) -> UInt8:
             class numbers is a third class.
 
     Returns:
-        (H', W') or (H', W', 3) uint8, of the size that ``fit`` returns.
+        (H', W') or (H', W', 3) uint8, of the size that ``fit_size`` returns.
     """
-    height, width = fit((pixels.shape[0], pixels.shape[1]), side)
+    height, width = fit_size((pixels.shape[0], pixels.shape[1]), side)
     if (height, width) == pixels.shape[:2]:
         return pixels
     how = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST

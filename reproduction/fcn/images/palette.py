@@ -14,7 +14,7 @@ from reproduction.caffe.formats import files
 from reproduction.caffe.typing import Integer, UInt8
 
 
-def voc(n: int = 256) -> UInt8:
+def voc_colours(n: int = 256) -> UInt8:
     """Return the colours in which PASCAL VOC draws its classes.
 
     The eight bits of a class number, starting with the least significant, are assigned in turn to red, green and blue.
@@ -37,7 +37,7 @@ def voc(n: int = 256) -> UInt8:
     return colours
 
 
-def table(colours: Iterable[Sequence[int]]) -> UInt8:
+def colour_table(colours: Iterable[Sequence[int]]) -> UInt8:
     """Return a colour table of 256 entries: the given colours first, then VOC's.
 
     Args:
@@ -46,7 +46,7 @@ def table(colours: Iterable[Sequence[int]]) -> UInt8:
     Returns:
         (256, 3) uint8, in RGB order.
     """
-    full = voc()
+    full = voc_colours()
     for label, colour in enumerate(colours):
         full[label] = colour
     return full
@@ -65,7 +65,7 @@ def paint(labels: Integer, colours: UInt8 | None = None) -> UInt8:
     Raises:
         DataError: If a label is outside 0 to 255.
     """
-    return (voc() if colours is None else colours)[_indices(labels)]
+    return (voc_colours() if colours is None else colours)[_indices(labels)]
 
 
 def overlay(
@@ -111,11 +111,11 @@ def write_png(labels: Integer, path: StrPath, colours: UInt8 | None = None) -> N
         image = Image.fromarray(_indices(labels))
     except DataError as error:
         raise error.at(os.fspath(path)) from None
-    image.putpalette((voc() if colours is None else colours).tobytes())
-    save(image, path)
+    image.putpalette((voc_colours() if colours is None else colours).tobytes())
+    write_image(image, path)
 
 
-def save(image: Image.Image, path: StrPath) -> None:
+def write_image(image: Image.Image, path: StrPath) -> None:
     """Write an image as a PNG, atomically.
 
     Args:
@@ -146,7 +146,7 @@ class Share:
     share: float
 
 
-def shares(labels: Integer, classes: Sequence[str]) -> list[Share]:
+def count_shares(labels: Integer, classes: Sequence[str]) -> list[Share]:
     """Count the pixels of every class that occurs.
 
     Args:
@@ -166,7 +166,7 @@ def shares(labels: Integer, classes: Sequence[str]) -> list[Share]:
     return [Share(label, classes[label], int(counts[label]), int(counts[label]) / labels.size) for label in found]
 
 
-def legend(rows: Iterable[Share]) -> list[str]:
+def format_legend(rows: Iterable[Share]) -> list[str]:
     """Format the shares as lines of text: percentage, class number and name."""
     return [f"{100 * row.share:6.2f} %  {row.label:3d}  {row.name}" for row in rows]
 
@@ -189,7 +189,7 @@ def draw_legend(rows: Sequence[Share], colours: UInt8 | None = None, note: str =
     width = text_x + margin + int(max((font.getlength(line) for line in (*lines, note)), default=0)) + 1
     image = Image.new("RGB", (width, height * (len(rows) + bool(note)) + margin), "white")
     draw = ImageDraw.Draw(image)
-    colours = voc() if colours is None else colours
+    colours = voc_colours() if colours is None else colours
     for i, (row, line) in enumerate(zip(rows, lines, strict=True)):
         top = margin // 2 + i * height + (height - box) // 2
         fill = tuple(int(value) for value in colours[row.label])

@@ -14,7 +14,7 @@ from typing import Any
 from reproduction.caffe.net.netspec import NetSpec, Top, layer, layers
 from reproduction.caffe.schema import NetParameter, SolverParameter
 from reproduction.fcn.nets import published_nets
-from reproduction.fcn.nets.published_nets import LEARN, MEAN_BGR, Published
+from reproduction.fcn.nets.published_nets import LEARN, MEAN_BGR, PublishedNet
 
 CLASSIFIER = "mini-vgg"
 BLOCKS = ((8, 2), (16, 2), (32, 3), (48, 3), (48, 3))  # as published_nets.VGG16_BLOCKS
@@ -46,8 +46,8 @@ def _solver(max_iter: int) -> dict[str, Any]:
     return _ADAM | {"max_iter": max_iter, "stepvalue": steps, "snapshot": max_iter // 2}
 
 
-def _row(name: str, stride: int, parent: str, base_lr: float, max_iter: int) -> Published:
-    return Published(
+def _row(name: str, stride: int, parent: str, base_lr: float, max_iter: int) -> PublishedNet:
+    return PublishedNet(
         name,
         "mini",
         stride,
@@ -63,7 +63,7 @@ def _row(name: str, stride: int, parent: str, base_lr: float, max_iter: int) -> 
 
 
 #: The nets by name, in the order of training.
-NETS: dict[str, Published] = {
+NETS: dict[str, PublishedNet] = {
     row.name: row
     for row in (
         _row("mini-fcn32s", 32, CLASSIFIER, 5e-4, 2400),
@@ -73,7 +73,7 @@ NETS: dict[str, Published] = {
 }
 
 
-def classifier(split: str) -> NetParameter:
+def build_classifier(split: str) -> NetParameter:
     """Return the classifier: VGG16's layers, trained on images of single objects.
 
     Args:
@@ -114,7 +114,7 @@ def _vgg(n: NetSpec) -> Top:
     return n["fc8"]
 
 
-def classifier_deploy() -> NetParameter:
+def build_classifier_deploy() -> NetParameter:
     """Return the classifier for inference: an Input layer, probabilities instead of the loss, and no dropout."""
     n = NetSpec()
     n["data"] = layer("Input", name="input", input_param={"shape": {"dim": [1, 3, CROP, CROP]}})
@@ -122,7 +122,7 @@ def classifier_deploy() -> NetParameter:
     return NetParameter(layer=[part for part in n.to_proto().layer if part.type != "Dropout"])
 
 
-def classifier_solver() -> SolverParameter:
+def build_classifier_solver() -> SolverParameter:
     """Return the classifier's solver."""
     return SolverParameter(
         train_net="train.prototxt",
@@ -138,13 +138,15 @@ def classifier_solver() -> SolverParameter:
     )
 
 
-def files(name: str) -> dict[str, NetParameter | SolverParameter]:
+def build_files(name: str) -> dict[str, NetParameter | SolverParameter]:
     """Return every prototxt of a net, by file name.
 
     Args:
         name: ``"mini-vgg"`` or a key of ``NETS``.
     """
     if name != CLASSIFIER:
-        return published_nets.files(NETS[name])
-    written: dict[str, NetParameter | SolverParameter] = {f"{split}.prototxt": classifier(split) for split in BATCH}
-    return written | {"deploy.prototxt": classifier_deploy(), "solver.prototxt": classifier_solver()}
+        return published_nets.build_files(NETS[name])
+    written: dict[str, NetParameter | SolverParameter] = {
+        f"{split}.prototxt": build_classifier(split) for split in BATCH
+    }
+    return written | {"deploy.prototxt": build_classifier_deploy(), "solver.prototxt": build_classifier_solver()}

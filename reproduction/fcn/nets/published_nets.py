@@ -1,7 +1,7 @@
 """The 15 published nets, generated as prototxt from one table instead of upstream's 15 ``net.py``.
 
-``NETS`` is the table; ``net``, ``deploy`` and ``solver`` return protobuf messages built from it. Nothing here builds a
-module; that is done from the prototxt.
+``NETS`` is the table; ``build_net``, ``build_deploy`` and ``build_solver`` return the messages that follow from it.
+Nothing here builds a module; that is done from the prototxt.
 
 Source: shelhamer/fcn.berkeleyvision.org@1305c73, each net's net.py, solver.prototxt and solve.py.
 """
@@ -155,7 +155,7 @@ DATASETS = {
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedNet:
     """One published net.
 
     Attributes:
@@ -230,36 +230,37 @@ _HIGH = "../../data"
 
 # fmt: off
 _PUBLISHED = (
-    Published("voc-fcn32s", "voc", 32, 1e-10, "fcn32s-heavy-pascal.caffemodel", _VGG16),
-    Published("voc-fcn16s", "voc", 16, 1e-12, "fcn16s-heavy-pascal.caffemodel", {"voc-fcn32s": ""}, data=_HIGH),
-    Published("voc-fcn8s", "voc", 8, 1e-14, "fcn8s-heavy-pascal.caffemodel", {"voc-fcn16s": ""}),
-    Published("voc-fcn8s-atonce", "voc", 8, 1e-10, "fcn8s-atonce-pascal.caffemodel", _VGG16,
+    PublishedNet("voc-fcn32s", "voc", 32, 1e-10, "fcn32s-heavy-pascal.caffemodel", _VGG16),
+    PublishedNet("voc-fcn16s", "voc", 16, 1e-12, "fcn16s-heavy-pascal.caffemodel", {"voc-fcn32s": ""}, data=_HIGH),
+    PublishedNet("voc-fcn8s", "voc", 8, 1e-14, "fcn8s-heavy-pascal.caffemodel", {"voc-fcn16s": ""}),
+    PublishedNet("voc-fcn8s-atonce", "voc", 8, 1e-10, "fcn8s-atonce-pascal.caffemodel", _VGG16,
               at_once=True, solver={"max_iter": 300_000}),
-    Published("voc-fcn-alexnet", "voc", 32, 1e-4, "fcn-alexnet-pascal.caffemodel", _CAFFENET,
+    PublishedNet("voc-fcn-alexnet", "voc", 32, 1e-4, "fcn-alexnet-pascal.caffemodel", _CAFFENET,
               trunk="alexnet", first="conv1", kernel=63, normalize=True, solver={"momentum": 0.9, "iter_size": 20}),
-    Published("nyud-fcn32s-color", "nyud", 32, 1e-10, "nyud-fcn32s-color-heavy.caffemodel", _VGG16),
-    Published("nyud-fcn32s-color-d", "nyud", 32, 1e-10, None, _VGG16, inputs=_COLOR_D, first="conv1_1_bgrd"),
-    Published("nyud-fcn32s-hha", "nyud", 32, 1e-10, "nyud-fcn32s-hha-heavy.caffemodel", _VGG16, inputs={"data": "hha"}),
-    Published("nyud-fcn32s-color-hha", "nyud", 32, 1e-12, "nyud-fcn32s-color-hha-heavy.caffemodel",
+    PublishedNet("nyud-fcn32s-color", "nyud", 32, 1e-10, "nyud-fcn32s-color-heavy.caffemodel", _VGG16),
+    PublishedNet("nyud-fcn32s-color-d", "nyud", 32, 1e-10, None, _VGG16, inputs=_COLOR_D, first="conv1_1_bgrd"),
+    PublishedNet("nyud-fcn32s-hha", "nyud", 32, 1e-10, "nyud-fcn32s-hha-heavy.caffemodel", _VGG16,
+              inputs={"data": "hha"}),
+    PublishedNet("nyud-fcn32s-color-hha", "nyud", 32, 1e-12, "nyud-fcn32s-color-hha-heavy.caffemodel",
               {"nyud-fcn32s-color": "color", "nyud-fcn32s-hha": "hha"}, inputs=_COLOR_HHA, late=True),
-    Published("siftflow-fcn32s", "siftflow", 32, 1e-10, "siftflow-fcn32s-heavy.caffemodel", _VGG16),
-    Published("siftflow-fcn16s", "siftflow", 16, 1e-12, "siftflow-fcn16s-heavy.caffemodel", {"siftflow-fcn32s": ""}),
+    PublishedNet("siftflow-fcn32s", "siftflow", 32, 1e-10, "siftflow-fcn32s-heavy.caffemodel", _VGG16),
+    PublishedNet("siftflow-fcn16s", "siftflow", 16, 1e-12, "siftflow-fcn16s-heavy.caffemodel", {"siftflow-fcn32s": ""}),
     # The published solver has 1e-12 here, unlike the other staged nets of stride 8, which have 1e-14.
-    Published("siftflow-fcn8s", "siftflow", 8, 1e-12, "siftflow-fcn8s-heavy.caffemodel", {"siftflow-fcn16s": ""}),
-    Published("pascalcontext-fcn32s", "pascalcontext", 32, 1e-10, "pascalcontext-fcn32s-heavy.caffemodel", _VGG16,
+    PublishedNet("siftflow-fcn8s", "siftflow", 8, 1e-12, "siftflow-fcn8s-heavy.caffemodel", {"siftflow-fcn16s": ""}),
+    PublishedNet("pascalcontext-fcn32s", "pascalcontext", 32, 1e-10, "pascalcontext-fcn32s-heavy.caffemodel", _VGG16,
               data=_HIGH),
-    Published("pascalcontext-fcn16s", "pascalcontext", 16, 1e-12, "pascalcontext-fcn16s-heavy.caffemodel",
+    PublishedNet("pascalcontext-fcn16s", "pascalcontext", 16, 1e-12, "pascalcontext-fcn16s-heavy.caffemodel",
               {"pascalcontext-fcn32s": ""}, data=_HIGH),
-    Published("pascalcontext-fcn8s", "pascalcontext", 8, 1e-14, "pascalcontext-fcn8s-heavy.caffemodel",
+    PublishedNet("pascalcontext-fcn8s", "pascalcontext", 8, 1e-14, "pascalcontext-fcn8s-heavy.caffemodel",
               {"pascalcontext-fcn16s": ""}, data=_HIGH),
 )
 # fmt: on
 
 #: The published nets, by the name of upstream's directory.
-NETS: dict[str, Published] = {row.name: row for row in _PUBLISHED}
+NETS: dict[str, PublishedNet] = {row.name: row for row in _PUBLISHED}
 
 
-def net(row: Published, split: Split) -> NetParameter:
+def build_net(row: PublishedNet, split: Split) -> NetParameter:
     """Return the net of one split as published: data layer, trunk, heads and losses.
 
     Args:
@@ -284,7 +285,7 @@ def net(row: Published, split: Split) -> NetParameter:
     return n.to_proto()
 
 
-def _data(n: NetSpec, row: Published, split: Split) -> None:
+def _data(n: NetSpec, row: PublishedNet, split: Split) -> None:
     source = row.source
     says: dict[str, Any] = {key: f"{row.data}/{folder}" for key, folder in source.folders.items()}
     says |= {"seed": SEED, "split": split.name, "mean": MEAN_BGR} | source.says
@@ -303,7 +304,7 @@ def _conv_relu(n: NetSpec, bottom: Top, conv: str, relu: str, **fields: Any) -> 
     return n[relu]
 
 
-def _classifier(n: NetSpec, row: Published, bottom: Top, kernel: int, suffix: str = "", **fields: Any) -> None:
+def _classifier(n: NetSpec, row: PublishedNet, bottom: Top, kernel: int, suffix: str = "", **fields: Any) -> None:
     """Add fc6 and fc7 as convolutions, each followed by ReLU and dropout."""
     for number, size in ((6, kernel), (7, 1)):
         names = f"fc{number}{suffix}", f"relu{number}{suffix}"
@@ -315,7 +316,7 @@ def _pool(bottom: Top, kernel: int = 2) -> Top:
     return layer("Pooling", bottom, pool="MAX", kernel_size=kernel, stride=2)
 
 
-def vgg16_blocks(n: NetSpec, row: Published, data: str, suffix: str = "", pad: int = 100, **fields: Any) -> Top:
+def vgg16_blocks(n: NetSpec, row: PublishedNet, data: str, suffix: str = "", pad: int = 100, **fields: Any) -> Top:
     """Add VGG16's convolutions and poolings to a net.
 
     Args:
@@ -341,11 +342,11 @@ def vgg16_blocks(n: NetSpec, row: Published, data: str, suffix: str = "", pad: i
     return top
 
 
-def _vgg16(n: NetSpec, row: Published, data: str, suffix: str = "") -> None:
+def _vgg16(n: NetSpec, row: PublishedNet, data: str, suffix: str = "") -> None:
     _classifier(n, row, vgg16_blocks(n, row, data, suffix), 7, suffix, param=LEARN)
 
 
-def _alexnet(n: NetSpec, row: Published, data: str, suffix: str = "") -> None:
+def _alexnet(n: NetSpec, row: PublishedNet, data: str, suffix: str = "") -> None:
     top = n[data]
     for number, (width, kernel, stride, pad, group) in enumerate(ALEXNET_CONVS, 1):
         sizes = {"num_output": width, "kernel_size": kernel, "stride": stride, "pad": pad, "group": group}
@@ -368,7 +369,7 @@ def _upsample(bottom: Top, classes: int, stride: int, kernel: int | None = None)
     )
 
 
-def _head(n: NetSpec, row: Published, head: Head) -> None:
+def _head(n: NetSpec, row: PublishedNet, head: Head) -> None:
     """Add the layers from the trunk to one task's scores, with the skips that the stride requires, and the loss."""
     end, stride, upscore = head.suffix, 32, "upscore2"
     if row.late:
@@ -395,19 +396,19 @@ def _head(n: NetSpec, row: Published, head: Head) -> None:
     n[loss] = layer("SoftmaxWithLoss", n[head.score], n[head.label], loss_param=loss_param)
 
 
-def deploy(row: Published) -> NetParameter:
+def build_deploy(row: PublishedNet) -> NetParameter:
     """Return the net for inference: an Input layer instead of the data layer, no labels, losses or dropout.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 voc-fcn8s/deploy.prototxt, the one that is published.
     """
     shapes = [{"dim": [1, CHANNELS[what], EXAMPLE_SIZE, EXAMPLE_SIZE]} for what in row.inputs.values()]
-    whole = net(row, row.splits[1])
+    whole = build_net(row, row.splits[1])
     pictures = LayerParameter(name="input", type="Input", top=list(row.inputs), input_param={"shape": shapes})
     rest = [part for part in whole.layer if part.type not in ("Python", "Dropout", "SoftmaxWithLoss")]
     return NetParameter(layer=[pictures, *rest])
 
 
-def solver(row: Published) -> SolverParameter:
+def build_solver(row: PublishedNet) -> SolverParameter:
     """Return the solver as published.
 
     Args:
@@ -436,7 +437,7 @@ def solver(row: Published) -> SolverParameter:
     return SolverParameter(**says | row.solver)
 
 
-def files(row: Published) -> dict[str, NetParameter | SolverParameter]:
+def build_files(row: PublishedNet) -> dict[str, NetParameter | SolverParameter]:
     """Return every prototxt of a net, by file name: the train and test nets, the deploy net and the solver."""
-    written: dict[str, NetParameter | SolverParameter] = {f"{s.file}.prototxt": net(row, s) for s in row.splits}
-    return written | {"deploy.prototxt": deploy(row), "solver.prototxt": solver(row)}
+    written: dict[str, NetParameter | SolverParameter] = {f"{s.file}.prototxt": build_net(row, s) for s in row.splits}
+    return written | {"deploy.prototxt": build_deploy(row), "solver.prototxt": build_solver(row)}

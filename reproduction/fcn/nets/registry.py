@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from reproduction.caffe.errors import ReproductionError, did_you_mean
 from reproduction.fcn.nets import mini_nets, published_nets
-from reproduction.fcn.nets.published_nets import Published
+from reproduction.fcn.nets.published_nets import PublishedNet
 
 #: The nets by name.
-NETS: dict[str, Published] = published_nets.NETS | mini_nets.NETS
+NETS: dict[str, PublishedNet] = published_nets.NETS | mini_nets.NETS
 
 
-def net(name: str) -> Published:
+def find_net(name: str) -> PublishedNet:
     """Return the table entry of a net.
 
     Args:

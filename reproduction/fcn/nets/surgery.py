@@ -22,7 +22,7 @@ from reproduction.caffe.geometry import Shape
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
 from reproduction.caffe.typing import Float64, Floating
-from reproduction.fcn.nets.published_nets import SKIPS, Published
+from reproduction.fcn.nets.published_nets import SKIPS, PublishedNet
 
 Source = Net | NetParameter
 
@@ -281,7 +281,7 @@ class InitReport:
         return "\n".join(parts)
 
 
-def initialise(net: Net, row: Published, parents: Mapping[str, NetParameter]) -> InitReport:
+def initialise(net: Net, row: PublishedNet, parents: Mapping[str, NetParameter]) -> InitReport:
     """Initialize a net for training from the weights of its parents, as its published solve.py does.
 
     The parents' weights are transplanted, upsampling layers are set to bilinear interpolation, and a first convolution
@@ -324,7 +324,7 @@ def initialise(net: Net, row: Published, parents: Mapping[str, NetParameter]) ->
     return InitReport(transplants, widened, interpolated, fresh)
 
 
-def learned_from_nothing(row: Published) -> list[str]:
+def learned_from_nothing(row: PublishedNet) -> list[str]:
     """Return the layers that no parent of a net has: new score layers, and the fixed scales of at-once nets."""
     pools = [pool for stride, pool, _ in SKIPS if stride >= row.stride]
     scores = ["score_fr", *(f"score_{pool}" for pool in pools)]
@@ -351,7 +351,7 @@ def constants(net: Net) -> list[str]:
     ]
 
 
-def _check_complete(net: Net, row: Published, parents: Mapping[str, NetParameter]) -> None:
+def _check_complete(net: Net, row: PublishedNet, parents: Mapping[str, NetParameter]) -> None:
     brought = {
         layer.name + suffix for name, suffix in row.parents.items() for layer in parents[name].layer if layer.blobs
     }

@@ -22,7 +22,7 @@ from reproduction.fcn.datasets import Dataset
 from reproduction.fcn.fetch import local_files
 from reproduction.fcn.fetch.local_files import FileRoots
 from reproduction.fcn.nets import published_nets, registry
-from reproduction.fcn.nets.published_nets import Published
+from reproduction.fcn.nets.published_nets import PublishedNet
 from reproduction.fcn.reproduce import sources
 from reproduction.fcn.reproduce.sources import Source
 from reproduction.fcn.scoring import evaluate
@@ -87,7 +87,7 @@ class ScoredNet:
     seconds_per_image: float | None
 
 
-def select_nets(name: str, names: Sequence[str] = ()) -> list[Published]:
+def select_nets(name: str, names: Sequence[str] = ()) -> list[PublishedNet]:
     """Return the nets of a data set.
 
     Args:
@@ -97,14 +97,14 @@ def select_nets(name: str, names: Sequence[str] = ()) -> list[Published]:
     Raises:
         ReproductionError: If a net is unknown or belongs to another data set.
     """
-    rows = [registry.net(net) for net in dict.fromkeys(names)]
+    rows = [registry.find_net(net) for net in dict.fromkeys(names)]
     for row in rows:
         if row.dataset != name:
             raise ReproductionError(f"{row.name} is no net of {name}", remedy=f"It belongs to {row.dataset}.")
     return rows or [row for row in registry.NETS.values() if row.dataset == name]
 
 
-def open_dataset(row: Published, root: Path) -> Dataset:
+def open_dataset(row: PublishedNet, root: Path) -> Dataset:
     """Open the data set that a net is scored on.
 
     Args:
@@ -114,11 +114,11 @@ def open_dataset(row: Published, root: Path) -> Dataset:
     Raises:
         DataError: If the data set is not below ``root``.
     """
-    layer = published_nets.net(row, row.splits[1]).layer[0]
+    layer = published_nets.build_net(row, row.splits[1]).layer[0]
     return datasets.from_layer(layer.python_param, list(layer.top), root)
 
 
-def fetch_dataset(plan: ScoringPlan, row: Published, watch: ScoringCallbacks) -> Dataset:
+def fetch_dataset(plan: ScoringPlan, row: PublishedNet, watch: ScoringCallbacks) -> Dataset:
     """Open the data set that a net is scored on, after fetching or drawing what is missing.
 
     Raises:
@@ -134,7 +134,7 @@ def fetch_dataset(plan: ScoringPlan, row: Published, watch: ScoringCallbacks) ->
     return open_dataset(row, plan.roots.data)
 
 
-def fetch_weights(plan: ScoringPlan, row: Published, watch: ScoringCallbacks) -> tuple[Path, Path, str]:
+def fetch_weights(plan: ScoringPlan, row: PublishedNet, watch: ScoringCallbacks) -> tuple[Path, Path, str]:
     """Fetch a net's weights and convert them to safetensors in the same folder.
 
     A weights file of the user's is not converted.
@@ -156,7 +156,7 @@ def fetch_weights(plan: ScoringPlan, row: Published, watch: ScoringCallbacks) ->
     return published, converted, local_files.compute_hashes(published, ["sha256"])["sha256"]
 
 
-def score_net(plan: ScoringPlan, row: Published, dataset: Dataset, watch: ScoringCallbacks) -> ScoredNet:
+def score_net(plan: ScoringPlan, row: PublishedNet, dataset: Dataset, watch: ScoringCallbacks) -> ScoredNet:
     """Fetch and convert a net's weights, and score the net on a data set.
 
     Label maps and the state of the run are written to a folder of ``plan.out``. Its name contains a hash of the
@@ -169,7 +169,7 @@ def score_net(plan: ScoringPlan, row: Published, dataset: Dataset, watch: Scorin
     """
     published, converted, sha256 = fetch_weights(plan, row, watch)
     net = plan.prepare(
-        segmenter.load_net_with_weights(row.name, published_nets.deploy(row), converted, device=plan.device)
+        segmenter.load_net_with_weights(row.name, published_nets.build_deploy(row), converted, device=plan.device)
     )
     about = f"{evaluate.fingerprint(net, dataset)} {plan.device} {torch.__version__} {_programs()}"
     part = "" if plan.limit is None else f"-first{plan.limit}"

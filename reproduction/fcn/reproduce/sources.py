@@ -16,7 +16,7 @@ from reproduction.fcn.datasets.mini import mini_voc
 from reproduction.fcn.fetch import download, local_files
 from reproduction.fcn.fetch.local_files import FileRoots
 from reproduction.fcn.fetch.manifest import Entry, EntryKind, Manifest
-from reproduction.fcn.nets.published_nets import Published
+from reproduction.fcn.nets.published_nets import PublishedNet
 from reproduction.fcn.train import recipes
 
 DrawFunction = Callable[[Path, Progress | None], Path]
@@ -49,7 +49,7 @@ class Source(Protocol):
             DataError: If the data cannot be fetched or drawn.
         """
 
-    def weights(self, row: Published, roots: FileRoots, watch: Callbacks) -> Path:
+    def weights(self, row: PublishedNet, roots: FileRoots, watch: Callbacks) -> Path:
         """Return the path of a net's weights file, fetched if necessary.
 
         Raises:
@@ -84,7 +84,7 @@ class DownloadedSource:
                     self._provide(entry, roots, watch)
         yield
 
-    def weights(self, row: Published, roots: FileRoots, watch: Callbacks) -> Path:
+    def weights(self, row: PublishedNet, roots: FileRoots, watch: Callbacks) -> Path:
         """Download a published caffemodel, unless it exists, and return its path."""
         return self._provide(self.manifest[row.name], roots, watch)
 
@@ -121,7 +121,7 @@ class DrawnSource:
             watch.note(f"data: drawn, {place}")
         yield
 
-    def weights(self, row: Published, roots: FileRoots, watch: Callbacks) -> Path:
+    def weights(self, row: PublishedNet, roots: FileRoots, watch: Callbacks) -> Path:
         """Return the path of the net's weights in the weights folder."""
         return local_files.find_weights(row, roots.weights)
 
@@ -142,7 +142,7 @@ class TrainedWeights:
         """Fetch or draw the data as ``base`` does."""
         return self.base.data(roots, watch)
 
-    def weights(self, row: Published, roots: FileRoots, watch: Callbacks) -> Path:
+    def weights(self, row: PublishedNet, roots: FileRoots, watch: Callbacks) -> Path:
         """Return the path of the final caffemodel of a net's training.
 
         Raises:
@@ -171,7 +171,7 @@ class CustomWeights:
         """Fetch or draw the data as ``base`` does."""
         return self.base.data(roots, watch)
 
-    def weights(self, row: Published, roots: FileRoots, watch: Callbacks) -> Path:
+    def weights(self, row: PublishedNet, roots: FileRoots, watch: Callbacks) -> Path:
         """Return ``file``, for any net."""
         return self.file
 

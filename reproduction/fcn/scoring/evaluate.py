@@ -25,7 +25,7 @@ from reproduction.caffe.training.parallel import Ranks
 from reproduction.caffe.typing import UInt8
 from reproduction.fcn.datasets import Dataset, Sample
 from reproduction.fcn.images import palette
-from reproduction.fcn.scoring.score import Confusion, Scores, confusion, scores
+from reproduction.fcn.scoring.score import Confusion, Scores, compute_scores, confusion_matrix
 
 TimedProgress = Callable[[int, int, float], object]
 
@@ -114,7 +114,7 @@ def evaluate(
         finally:
             if run and done.samples:
                 run.save(done)
-    return {top: scores(_sum(counts, ranks)) for top, counts in done.counts.items()}
+    return {top: compute_scores(_sum(counts, ranks)) for top, counts in done.counts.items()}
 
 
 @contextlib.contextmanager
@@ -237,7 +237,8 @@ def _predict(
 
 def _count(dataset: Dataset, sample: Sample, predictions: Mapping[str, UInt8]) -> dict[str, Confusion]:
     return {
-        top: confusion(sample[top][0], predictions[top], len(names)) for top, names in dataset.label_classes.items()
+        top: confusion_matrix(sample[top][0], predictions[top], len(names))
+        for top, names in dataset.label_classes.items()
     }
 
 

@@ -25,7 +25,7 @@ class Scores:
     Attributes:
         pixel_acc: Pixel accuracy: the sum of n[i, i] divided by the sum of t[i].
         mean_acc: Mean accuracy: the mean of n[i, i] / t[i] over the classes that occur in the truth.
-        mean_iu: Mean of ``class_iu`` over the classes that ``absent`` selects, see ``scores``.
+        mean_iu: Mean of ``class_iu`` over the classes that ``absent`` selects, see ``compute_scores``.
         fw_iu: Frequency-weighted IU: the mean of ``class_iu`` weighted by t[i].
         class_iu: For each class, n[i, i] / (t[i] + sum over j of n[j, i] - n[i, i]); NaN for a class that is neither in
             the truth nor predicted.
@@ -50,7 +50,7 @@ class Scores:
     __hash__ = None  # type: ignore[assignment]  # it holds an array
 
 
-def confusion(label: Array, prediction: Array, classes: int) -> Confusion:
+def confusion_matrix(label: Array, prediction: Array, classes: int) -> Confusion:
     """Compute the confusion matrix of a prediction.
 
     Args:
@@ -96,7 +96,7 @@ def merge(confusions: Iterable[Confusion]) -> Confusion:
     return total
 
 
-def scores(confusion: Confusion, *, absent: Absent = "skip") -> Scores:
+def compute_scores(confusion: Confusion, *, absent: Absent = "skip") -> Scores:
     """Compute the four metrics.
 
     Args:

@@ -1,7 +1,7 @@
 """Upper bounds on mean IU at a coarse stride: downsample the true labels, upsample them, score them as a prediction.
 
 The paper computes these "approximate upper bounds" on part of VOC 2011 val, for factors from 128 to 4. It does not say
-how the labels are resampled, so this module implements two methods, see ``WAYS``.
+how the labels are resampled, so this module implements two methods, see ``METHODS``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from reproduction.fcn.scoring.score import Scores
 FACTORS = (128, 64, 32, 16, 8, 4)
 
 #: The methods of resampling labels, with a description of each.
-WAYS = {
+METHODS = {
     "nearest": "the label in the middle of each cell, repeated",
     "bilinear": "the share of each class in each cell, interpolated bilinearly as the nets' scores are; the greatest",
 }
@@ -32,7 +32,7 @@ def coarsen(labels: UInt8, factor: int, way: str) -> UInt8:
     Args:
         labels: (H, W) uint8, without void.
         factor: Height and width of a cell, in pixels. Cells at the right and bottom border may be smaller.
-        way: A key of ``WAYS``.
+        way: A key of ``METHODS``.
 
     Returns:
         (H, W) uint8, with classes that occur in ``labels``.
@@ -45,7 +45,7 @@ def coarsen(labels: UInt8, factor: int, way: str) -> UInt8:
     return _bilinear(labels, factor)
 
 
-def without_void(labels: UInt8) -> UInt8:
+def fill_void(labels: UInt8) -> UInt8:
     """Replace each void label by that of the nearest pixel with a class, since a net predicts a class everywhere.
 
     Args:
@@ -78,7 +78,7 @@ def _bilinear(labels: UInt8, factor: int) -> UInt8:
     return chosen
 
 
-def upper_bounds(
+def compute_upper_bounds(
     dataset: Dataset,
     top: str,
     *,
@@ -96,23 +96,23 @@ def upper_bounds(
         progress: Called with the number of samples done and their total.
 
     Returns:
-        The scores, by key of ``WAYS`` and by factor.
+        The scores, by key of ``METHODS`` and by factor.
 
     Raises:
         DataError: If labels are missing or broken, or no pixel has a class.
     """
     names, kind = dataset.label_classes[top], dataset.tops[top]
-    counts = {(way, factor): np.zeros((len(names), len(names)), np.int64) for way in WAYS for factor in factors}
+    counts = {(way, factor): np.zeros((len(names), len(names)), np.int64) for way in METHODS for factor in factors}
     ids = dataset.ids[:limit]
     for number, image_id in enumerate(ids, 1):
         labels = dataset.read(kind, dataset.file(kind, image_id))[0]
         if (labels != VOID).any():
-            filled = without_void(labels)
+            filled = fill_void(labels)
             for way, factor in counts:
-                counts[way, factor] += score.confusion(labels, coarsen(filled, factor, way), len(names))
+                counts[way, factor] += score.confusion_matrix(labels, coarsen(filled, factor, way), len(names))
         if progress:
             progress(number, len(ids))
     try:
-        return {way: {factor: score.scores(counts[way, factor]) for factor in factors} for way in WAYS}
+        return {way: {factor: score.compute_scores(counts[way, factor]) for factor in factors} for way in METHODS}
     except DataError as error:
         raise error.at(f"{dataset.name} {dataset.split}") from None

@@ -18,11 +18,11 @@ from reproduction.caffe.errors import DataError, StrPath
 from reproduction.caffe.formats import files, json_file
 from reproduction.caffe.formats.json_file import Check, at_least, between, one_of
 from reproduction.caffe.typing import Floating
-from reproduction.fcn.datasets import DATASETS, class_names, nyud, pascalcontext, siftflow
+from reproduction.fcn.datasets import DATASETS, load_class_names, nyud, pascalcontext, siftflow
 from reproduction.fcn.fetch import local_files
 from reproduction.fcn.images import palette
 from reproduction.fcn.nets import published_nets
-from reproduction.fcn.nets.published_nets import CHANNELS, Published
+from reproduction.fcn.nets.published_nets import CHANNELS, PublishedNet
 
 CARD_FILE = "card.json"
 _NOT_A_CARD = "this is no card"
@@ -121,7 +121,7 @@ class Card:
         return tuple(each.kind for each in self.inputs.values())
 
 
-def published_card(row: Published, **more: Any) -> Card:
+def published_card(row: PublishedNet, **more: Any) -> Card:
     """Return the card of a published net or of a net of Mini-VOC.
 
     Args:
@@ -133,7 +133,7 @@ def published_card(row: Published, **more: Any) -> Card:
     return Card(
         row.name,
         {blob: _card_input(kind, means[kind]) for blob, kind in row.inputs.items()},
-        {head.label: card_labels(head.score, class_names(lists[head.label])) for head in row.heads},
+        {head.label: card_labels(head.score, load_class_names(lists[head.label])) for head in row.heads},
         knows=published_nets.DATASETS[row.dataset].knows,
         **more,
     )
@@ -174,7 +174,7 @@ def card_labels(
     score: str, classes: Sequence[str], colours: Sequence[tuple[int, int, int]] | None = None
 ) -> CardLabels:
     """Return a ``CardLabels`` of a score blob; ``colours=None`` selects VOC's colours."""
-    given = palette.voc(len(classes)).tolist() if colours is None else colours
+    given = palette.voc_colours(len(classes)).tolist() if colours is None else colours
     return CardLabels(score, tuple(classes), tuple((int(r), int(g), int(b)) for r, g, b in given))
 
 

@@ -205,7 +205,7 @@ def random_inputs(about: Card, form: ExportFormat, size: tuple[int, int]) -> dic
         elif taken.kind == "depth":
             found[name] = rng.normal(0, 0.5, (1, 1, *size)).astype(np.float32)
         else:
-            found[name] = caffe_input.caffe_input(rgb[0], taken.mean_array, flip=taken.order == "BGR")[None]
+            found[name] = caffe_input.subtract_mean(rgb[0], taken.mean_array, flip=taken.order == "BGR")[None]
     return found
 
 

@@ -57,7 +57,7 @@ class Segmentation:
     @property
     def shares(self) -> list[palette.Share]:
         """The classes that occur with their fraction of the pixels, in descending order."""
-        return palette.shares(self.labels, self.classes)
+        return palette.count_shares(self.labels, self.classes)
 
     @property
     def background(self) -> int | None:
@@ -86,7 +86,7 @@ class Segmenter:
         self.scorer: Scorer = compiler.compile(net)
         self.classes = {top: said.classes for top, said in about.labels.items()}
         self.input_kinds = about.kinds
-        self._colours = {top: palette.table(said.colours) for top, said in about.labels.items()}
+        self._colours = {top: palette.colour_table(said.colours) for top, said in about.labels.items()}
 
     @classmethod
     def load(
@@ -108,7 +108,9 @@ class Segmenter:
         """
         about, model, place = find_card(net), locate_weights(net, model, folder), _net_folder(net)
         layers = (
-            prototxt.load_net(place / "deploy.prototxt")[0] if place else published_nets.deploy(registry.net(about.net))
+            prototxt.load_net(place / "deploy.prototxt")[0]
+            if place
+            else published_nets.build_deploy(registry.find_net(about.net))
         )
         return cls(about, load_net_with_weights(about.net, layers, model, device=device))
 
@@ -169,7 +171,7 @@ class Segmenter:
         if taken.kind == "depth":
             return torch.from_numpy(values)[None, None]
         small = decode.shrink(values, self.card.side)
-        return torch.from_numpy(caffe_input.caffe_input(small, taken.mean_array, flip=taken.order == "BGR"))[None]
+        return torch.from_numpy(caffe_input.subtract_mean(small, taken.mean_array, flip=taken.order == "BGR"))[None]
 
     def _forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         try:
@@ -209,12 +211,12 @@ def find_card(net: StrPath) -> Card:
         remedy = "Weights are named beside their net."
         raise DataError("this is a file, no net", path=net, want="a net's name, or a folder with one", remedy=remedy)
     if folder is None:
-        return card.published_card(registry.net(os.fspath(net)))
+        return card.published_card(registry.find_net(os.fspath(net)))
     if (folder / card.CARD_FILE).is_file():
         return card.load_card(folder / card.CARD_FILE)
     name = folder.resolve().name
     if name in registry.NETS:
-        return card.published_card(registry.net(name))
+        return card.published_card(registry.find_net(name))
     trained = sorted(str(path.parent) for path in folder.glob(f"*/{card.CARD_FILE}"))
     raise DataError(
         "there is no net in this folder, and there is none of this name",
@@ -239,7 +241,9 @@ def locate_weights(net: StrPath, model: StrPath | None = None, folder: StrPath =
     if model is not None:
         return Path(model)
     about = find_card(net)
-    return Path(net) / about.weights if about.weights else local_files.find_weights(registry.net(about.net), folder)
+    return (
+        Path(net) / about.weights if about.weights else local_files.find_weights(registry.find_net(about.net), folder)
+    )
 
 
 def _net_folder(net: StrPath) -> Path | None:
@@ -312,7 +316,7 @@ def _remedy_for(value: object) -> str:
 
 def _to_log_depth(picture: Picture) -> Array:
     if isinstance(picture, str | os.PathLike):
-        values = caffe_input.depth(picture)
+        values = caffe_input.read_depth(picture)
         try:
             return nyud.log_depth(values)
         except DataError as error:

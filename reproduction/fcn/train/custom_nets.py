@@ -17,7 +17,7 @@ from reproduction.fcn.datasets.custom import color_labels, folder
 from reproduction.fcn.datasets.custom.color_labels import Reading
 from reproduction.fcn.images import decode
 from reproduction.fcn.nets import published_nets, registry, surgery
-from reproduction.fcn.nets.published_nets import Head, Published, Split
+from reproduction.fcn.nets.published_nets import Head, PublishedNet, Split
 from reproduction.fcn.segment import card
 from reproduction.fcn.train import recipes
 from reproduction.fcn.train.recipes import Stage
@@ -86,8 +86,8 @@ def data(root: StrPath, classes: StrPath | None = None, palette: StrPath | None 
         DataError: If the folder or its class names are missing, there are fewer than two classes, no training image
             exists, or a file is broken.
     """
-    files, side = folder.tree(root), folder.check_side(side)
-    names, colours = folder.class_list(root, classes, palette)
+    files, side = folder.list_files(root), folder.check_side_param(side)
+    names, colours = folder.find_classes(root, classes, palette)
     if names is None:
         want = "--classes FILE or classes.txt, one name a line, the first for label 0"
         raise DataError("nothing says the names of the classes", path=root, want=want)
@@ -98,7 +98,7 @@ def data(root: StrPath, classes: StrPath | None = None, palette: StrPath | None 
     if not learnt:
         raise DataError("none of the pictures to learn from is there", path=root)
     sizes = [_size(path) for path in learnt]
-    fitted = [decode.fit(size, side) for size in sizes]
+    fitted = [decode.fit_size(size, side) for size in sizes]
     pixels = sum(height * width for height, width in fitted) // len(fitted)
     shrunk = sum(size != small for size, small in zip(sizes, fitted, strict=True))
     alone = len(files.images.keys() - files.labels.keys())
@@ -110,7 +110,7 @@ def _size(path: Path) -> tuple[int, int]:
         return image.height, image.width
 
 
-def row(base: Published, known: Data) -> Published:
+def row(base: PublishedNet, known: Data) -> PublishedNet:
     """Return a net that is adapted to the classes, label reader and learning rate of a custom data set.
 
     Args:
@@ -141,7 +141,7 @@ def row(base: Published, known: Data) -> Published:
     return replace(base, own=source, base_lr=rate(base, known), caffemodel=None)
 
 
-def rate(base: Published, known: Data) -> float:
+def rate(base: PublishedNet, known: Data) -> float:
     """Return the published learning rate, scaled to the mean size of the training images.
 
     The loss of most nets is a sum over pixels, so that twice as many pixels double the gradient. The rate is unchanged
@@ -163,7 +163,7 @@ def stage(name: str, known: Data) -> Stage:
     if base.row is None:
         raise ReproductionError(f"{name} tells apart whole pictures, not their pixels", remedy="Name another net.")
     mine = row(base.row, known)
-    files = published_nets.files(mine)
+    files = published_nets.build_files(mine)
     train, test, solver = files["train.prototxt"], files["val.prototxt"], files["solver.prototxt"]
     assert isinstance(train, NetParameter)
     assert isinstance(test, NetParameter)
@@ -219,6 +219,6 @@ def describe(trained: Stage, known: Data, out: Path, parents: Sequence[Path]) ->
     source = {f"from {path.name}": card.sha256(path) for path in parents}
     about = card.custom_card(trained.name, known.classes, colours, side=known.side, weights=model.name, source=source)
     model.parent.mkdir(parents=True, exist_ok=True)
-    prototxt.dump(published_nets.deploy(trained.row), model.parent / "deploy.prototxt")
+    prototxt.dump(published_nets.build_deploy(trained.row), model.parent / "deploy.prototxt")
     card.write_card(about, model.parent / card.CARD_FILE)
     return model.parent

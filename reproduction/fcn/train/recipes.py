@@ -16,7 +16,7 @@ from reproduction.caffe.schema import NetParameter, SolverParameter
 from reproduction.caffe.training import solver_nets
 from reproduction.fcn.datasets.mini import mini_voc
 from reproduction.fcn.nets import mini_nets, published_nets, registry
-from reproduction.fcn.nets.published_nets import Published
+from reproduction.fcn.nets.published_nets import PublishedNet
 
 # Updates in all and between validations, as these nets' solve.py sets them, whatever max_iter and snapshot are.
 # Source: shelhamer/fcn.berkeleyvision.org@1305c73 nyud-*/solve.py, siftflow-*/solve.py, pascalcontext-*/solve.py.
@@ -52,7 +52,7 @@ class Stage:
     snapshot: int
     validate: int
     parents: tuple[str, ...] = ()
-    row: Published | None = None
+    row: PublishedNet | None = None
     dataset: str = ""
 
 
@@ -66,7 +66,7 @@ def named(name: str) -> Stage:
         remedy = did_you_mean(name, NAMES) or f"There are {', '.join(NAMES)}."
         raise ReproductionError(f"there is no net {name!r} to train", remedy=remedy)
     row = registry.NETS.get(name)
-    files = published_nets.files(row) if row else mini_nets.files(name)
+    files = published_nets.build_files(row) if row else mini_nets.build_files(name)
     solver = files["solver.prototxt"]
     assert isinstance(solver, SolverParameter)
     train, test = files[solver.train_net], files[solver.test_net[0]]
@@ -110,7 +110,7 @@ def read(path: StrPath, name: str | None = None, *, legacy_crop: bool = False) -
 
 
 def _stage(
-    name: str, solver: SolverParameter, train: NetParameter, test: NetParameter | None, row: Published | None
+    name: str, solver: SolverParameter, train: NetParameter, test: NetParameter | None, row: PublishedNet | None
 ) -> Stage:
     return Stage(
         name=name,

@@ -23,8 +23,8 @@ from tests.helpers.paths import ROOT
 
 READERS = {
     "pictures": decode.read_rgb,
-    "data sets' pictures": caffe_input.rgb,
-    "depths": caffe_input.depth,
+    "data sets' pictures": caffe_input.read_rgb,
+    "depths": caffe_input.read_depth,
     "labels": LabelReader(),
     "painted labels": LabelReader({"a": (0, 0, 0), "b": (255, 255, 255)}),
     "ImageData": lambda path: read_image(str(path)),
@@ -96,7 +96,7 @@ def test_a_name_that_no_file_can_have_is_refused():
 def test_the_limit_of_pixels_holds_for_every_reader_and_can_be_raised(tmp_path, monkeypatch, reader):
     monkeypatch.setattr(image_files, "_max_pixels", 24 * 32 - 1)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
-    name = "I;16" if reader is caffe_input.depth else "L" if isinstance(reader, LabelReader) else "RGB"
+    name = "I;16" if reader is caffe_input.read_depth else "L" if isinstance(reader, LabelReader) else "RGB"
     Image.new(name, (32, 24)).save(tmp_path / "a.png")
     want = "want at most 767 pixels. Shrink it, or allow more by --max-pixels."
     assert refused(reader, tmp_path / "a.png").endswith(f"the image is too large to open; {want}")

@@ -40,7 +40,7 @@ OPENED = [
 
 @pytest.mark.parametrize(("name", "split", "count"), OPENED)
 def test_every_sample_keeps_the_contract(root, name, split, count):
-    dataset = datasets.open(name, split, root)
+    dataset = datasets.open_split(name, split, root)
     assert len(dataset) == len(dataset.ids) == count
     assert dataset.missing() == []
     for i in range(count):
@@ -50,7 +50,7 @@ def test_every_sample_keeps_the_contract(root, name, split, count):
 
 
 def test_iteration_ends_after_the_last_sample(root):
-    assert len(list(datasets.open("voc", "val", root))) == 3
+    assert len(list(datasets.open_split("voc", "val", root))) == 3
 
 
 class Broken(datasets.DATASETS["voc"]):
@@ -87,7 +87,7 @@ def test_draw_order_is_python_2s_randint():
 
 
 def test_training_splits_are_drawn_with_replacement_and_others_go_round(root):
-    sbd, val = datasets.open("sbd", "train", root), datasets.open("voc", "val", root)
+    sbd, val = datasets.open_split("sbd", "train", root), datasets.open_split("voc", "val", root)
     assert list(islice(sbd.order(), 8)) == list(islice(datasets.draw_order(2, 1337), 8))
     assert list(islice(val.order(), 7)) == [0, 1, 2, 0, 1, 2, 0]
     sbd.randomize = False
@@ -99,7 +99,7 @@ CLASSES = {"voc": 21, "nyud": 40, "siftflow-sem": 33, "siftflow-geo": 3, "pascal
 
 @pytest.mark.parametrize(("name", "count"), CLASSES.items())
 def test_class_lists_are_whole(name, count):
-    names = datasets.class_names(name)
+    names = datasets.load_class_names(name)
     assert len(names) == len(set(names)) == count
     assert all(name == name.strip() and name for name in names)
 
@@ -129,7 +129,7 @@ evaluation by the PASCAL VOC ground truth.
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_class_names_are_the_published_ones(name):
     sha1, line, rest, first = PUBLISHED[name]
-    names = datasets.class_names(name)
+    names = datasets.load_class_names(name)
     numbered = [line.format(i, name) if "{0}" in line else line.format(name) for i, name in enumerate(names, first)]
     assert hashlib.sha1(("".join(numbered) + rest).encode()).hexdigest() == sha1
 
@@ -140,12 +140,12 @@ def test_the_59_classes_are_those_of_pascal_contexts_own_list(root):
     assert hashlib.md5(own).hexdigest() == "993901f2d930cc038c406845f08fa082"
     names = [line.split(": ")[1] for line in own.decode().split("\n") if line]
     renamed = {"diningtable": "table", "bedcloth": "bedclothes", "clothes": "cloth"}
-    assert names == [renamed.get(name, name) for name in datasets.class_names("pascalcontext")[1:]]
+    assert names == [renamed.get(name, name) for name in datasets.load_class_names("pascalcontext")[1:]]
 
 
 def test_missing_files_are_listed_before_any_is_opened(root, tmp_path):
     dataset_trees.siftflow(tmp_path / "sift-flow", {"test": ["a", "b"]})
-    dataset = datasets.open("siftflow", "test", tmp_path)
+    dataset = datasets.open_split("siftflow", "test", tmp_path)
     dataset.file("geo", "b").unlink()
     assert dataset.missing() == [dataset.file("geo", "b")]
     assert dataset.missing(1) == []
@@ -153,7 +153,7 @@ def test_missing_files_are_listed_before_any_is_opened(root, tmp_path):
 
 def test_sizes_of_image_and_label_must_agree(tmp_path):
     dataset_trees.voc(tmp_path / "VOC2012", {"val": ["a"]})
-    dataset = datasets.open("voc", "val", tmp_path)
+    dataset = datasets.open_split("voc", "val", tmp_path)
     label, image = dataset.file("label", "a"), dataset.file("data", "a")
     dataset_trees.palette_png(label, np.zeros((7, 5), np.uint8))
     height, width = dataset_trees.picture("a", 0, (24, 32)).shape[:2]
@@ -165,24 +165,24 @@ def test_sizes_of_image_and_label_must_agree(tmp_path):
 
 
 def test_overlap_with_the_training_set_is_known(root, tmp_path):
-    assert datasets.open("voc", "val", root).overlap() == ["2008_000123"]
-    assert datasets.open("sbd", "val", root).overlap() == []
-    assert datasets.open("nyud", "test", root).overlap() == []
-    assert datasets.open("nyud", "val", root).overlap() == ["5010", "5011"]
-    assert datasets.open("siftflow", "trainval", root).overlap() == ["coast_n1", "coast_n2"]
-    assert datasets.open("pascalcontext", "val", root).overlap() == []
+    assert datasets.open_split("voc", "val", root).overlap() == ["2008_000123"]
+    assert datasets.open_split("sbd", "val", root).overlap() == []
+    assert datasets.open_split("nyud", "test", root).overlap() == []
+    assert datasets.open_split("nyud", "val", root).overlap() == ["5010", "5011"]
+    assert datasets.open_split("siftflow", "trainval", root).overlap() == ["coast_n1", "coast_n2"]
+    assert datasets.open_split("pascalcontext", "val", root).overlap() == []
     dataset_trees.voc(tmp_path / "VOC2012", {"val": ["a"], "seg11valid": ["a"]})
-    assert datasets.open("voc", "val", tmp_path).overlap() is None
-    assert datasets.open("voc", "seg11valid", tmp_path).overlap() == []
+    assert datasets.open_split("voc", "val", tmp_path).overlap() is None
+    assert datasets.open_split("voc", "seg11valid", tmp_path).overlap() == []
 
 
 def test_unknown_names_say_what_is_near(root):
     with pytest.raises(DataError) as error:
-        datasets.open("siftflo", "test", root)
+        datasets.open_split("siftflo", "test", root)
     assert str(error.value) == (
         "no data set is called 'siftflo'; want one of voc, voc2011, voc2012, sbd, nyud, siftflow, pascalcontext, "
         "mini, mini-sbd, folder. Did you mean 'siftflow'?"
     )
     with pytest.raises(DataError) as error:
-        datasets.open("nyud", "test", root, ["colour", "label"])
+        datasets.open_split("nyud", "test", root, ["colour", "label"])
     assert str(error.value) == "nyud has no 'colour'; want one of color, depth, hha, label. Did you mean 'color'?"

@@ -18,9 +18,9 @@ from tests.helpers import custom_folders
 from tests.helpers.paths import ROOT
 
 READERS = {
-    "palette": color_labels.read,
-    "classes": layouts.read_classes,
-    "split": layouts.read_list,
+    "palette": color_labels.load,
+    "classes": layouts.read_class_names,
+    "split": layouts.read_ids,
     "list of files": lambda path: read_file_list(str(path)),
     "labels of images": lambda path: read_image_list(str(path)),
 }
@@ -61,9 +61,9 @@ def test_odd_text_is_read_or_is_one_line_of_error(tmp_path, reader, data):
 def test_lists_of_names_that_are_too_long_are_refused_at_once(tmp_path):
     (tmp_path / "a.txt").write_text("".join(f"class{i}\n" for i in range(60_000)))
     with pytest.raises(DataError, match=r"this is no list of classes; got 60000 names, want"):
-        layouts.read_classes(tmp_path / "a.txt")
+        layouts.read_class_names(tmp_path / "a.txt")
     (tmp_path / "a.txt").write_bytes(b"a" * (1 << 20) + b"\n")
-    for reader in (layouts.read_classes, color_labels.read):
+    for reader in (layouts.read_class_names, color_labels.load):
         with pytest.raises(DataError, match=r"a.txt: the file is too large; want at most 1,048,576 bytes\.$"):
             reader(tmp_path / "a.txt")
 

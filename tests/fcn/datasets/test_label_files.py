@@ -8,7 +8,7 @@ from reproduction.caffe.errors import DataError
 from reproduction.fcn import datasets
 from reproduction.fcn.datasets import label_files
 from reproduction.fcn.datasets.custom import color_labels
-from reproduction.fcn.datasets.custom.check import look
+from reproduction.fcn.datasets.custom.check import check_folder
 from reproduction.fcn.datasets.custom.folder import Folder
 from reproduction.fcn.datasets.label_files import LabelReader
 from reproduction.fcn.images import palette
@@ -16,7 +16,7 @@ from reproduction.fcn.train import preflight
 from reproduction.fcn.train.losses import Loss
 from tests.helpers import custom_folders, dataset_trees
 
-VOC = palette.voc()
+VOC = palette.voc_colours()
 GREYS = np.repeat(np.arange(256)[:, None], 3, axis=1)
 RED_FIRST = np.array([[128, 0, 0], [0, 0, 0], [0, 128, 0]])
 NUMBERS = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
@@ -125,13 +125,13 @@ def requantized(root, kinds=8):
 
 def test_a_check_notices_palettes_that_differ_and_shows_the_colours(tmp_path):
     truth = np.stack(requantized(tmp_path))
-    report = look(tmp_path, custom_folders.NAMES)
+    report = check_folder(tmp_path, custom_folders.NAMES)
     assert not report.ok
     first = report.problems[0]
     assert first.what == label_files.UNKNOWN
     assert first.remedy == "They are the colours in which VOC draws its classes: say --palette voc."
     assert report.colours == {tuple(VOC[i].tolist()): int((truth == i).sum()) for i in range(3)}
-    by_colour = look(tmp_path, custom_folders.NAMES, color_labels.voc(custom_folders.NAMES))
+    by_colour = check_folder(tmp_path, custom_folders.NAMES, color_labels.voc_palette(custom_folders.NAMES))
     assert by_colour.ok
     assert [value.pixels for value in by_colour.values] == [int((truth == i).sum()) for i in range(3)]
 
@@ -140,7 +140,9 @@ def test_a_data_set_notices_palettes_that_differ(tmp_path):
     truth = requantized(tmp_path)
     with pytest.raises(DataError, match=label_files.UNKNOWN):
         list(Folder("train", tmp_path))
-    samples = Folder("train", tmp_path, classes=custom_folders.NAMES, palette=color_labels.voc(custom_folders.NAMES))
+    samples = Folder(
+        "train", tmp_path, classes=custom_folders.NAMES, palette=color_labels.voc_palette(custom_folders.NAMES)
+    )
     for image_id, sample in zip(samples.ids, samples, strict=True):
         assert np.array_equal(sample["label"][0], truth[int(image_id[1:])])
 
@@ -150,10 +152,10 @@ def test_a_palette_of_all_files_is_offered_in_its_own_order(tmp_path):
     city = [[128, 64, 128], [244, 35, 232], [70, 70, 70]]
     for i in range(6):
         write(tmp_path / f"labels/p{i}.png", custom_folders.label(i), city)
-    report = look(tmp_path, custom_folders.NAMES)
+    report = check_folder(tmp_path, custom_folders.NAMES)
     assert not report.ok
     assert list(report.colours) == [tuple(colour) for colour in city]
-    assert look(tmp_path, custom_folders.NAMES, "indices").ok
+    assert check_folder(tmp_path, custom_folders.NAMES, "indices").ok
 
 
 @pytest.mark.parametrize("name", ["voc2011", "sbd"])
@@ -163,7 +165,7 @@ def test_a_published_tree_whose_labels_were_requantized_is_noticed(tmp_path, nam
         "sbd": ("sbdd/dataset", "cls"),
     }[name]
     getattr(dataset_trees, name.rstrip("0123456789"))(tmp_path / root, {"train": ["2008_000001", "2008_000002"]})
-    dataset = datasets.open(name, "train", tmp_path, ["label"])
+    dataset = datasets.open_split(name, "train", tmp_path, ["label"])
     truth = [sample["label"][0] for sample in dataset]
     for image_id, numbers in zip(dataset.ids, truth, strict=True):
         for original in (tmp_path / root / folder).glob(f"{image_id}.*"):
@@ -173,16 +175,16 @@ def test_a_published_tree_whose_labels_were_requantized_is_noticed(tmp_path, nam
         write(tmp_path / root / folder / f"{image_id}.png", indices, VOC[used[::-1]])
     with pytest.raises(DataError, match=label_files.UNKNOWN):
         dataset[0]
-    datasets.read_labels_by(dataset, color_labels.reading("voc", dataset.classes))
+    datasets.set_label_reading(dataset, color_labels.parse_reading("voc", dataset.classes))
     for sample, numbers in zip(dataset, truth, strict=True):
         assert np.array_equal(sample["label"][0], numbers)
 
 
 def test_labels_that_are_not_pictures_have_no_palette(tmp_path):
     dataset_trees.nyud(tmp_path / "nyud", {"train": ["5001"]})
-    dataset = datasets.open("nyud", "train", tmp_path, ["label"])
+    dataset = datasets.open_split("nyud", "train", tmp_path, ["label"])
     with pytest.raises(DataError, match=r"^the labels of nyud are not pictures\. Leave --palette out\.$"):
-        datasets.read_labels_by(dataset, "indices")
+        datasets.set_label_reading(dataset, "indices")
 
 
 def test_a_training_notices_them_before_it_starts(tmp_path):

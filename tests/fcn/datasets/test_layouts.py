@@ -24,23 +24,23 @@ def test_a_tree_is_found_in_each_of_its_folders_and_as_the_root_itself(tmp_path,
     WRITE[name](tmp_path / folder)
     if name == "pascalcontext":
         dataset_trees.voc(tmp_path / "VOC2010", {}, main={"val": ["a"]})
-    assert layouts.find((name,), tmp_path) == tmp_path / folder
-    assert layouts.find((name,), tmp_path / folder) == tmp_path / folder
+    assert layouts.find_folder((name,), tmp_path) == tmp_path / folder
+    assert layouts.find_folder((name,), tmp_path / folder) == tmp_path / folder
     if name != "voc2010":
-        assert datasets.open(name, "val", tmp_path).ids == ["a"]
+        assert datasets.open_split(name, "val", tmp_path).ids == ["a"]
 
 
 def test_voc_prefers_2011_and_does_with_2012(tmp_path):
     dataset_trees.voc(tmp_path / "VOCdevkit/VOC2012", {"val": ["a"]})
-    assert datasets.open("voc", "val", tmp_path).tree.name == "VOC2012"
+    assert datasets.open_split("voc", "val", tmp_path).tree.name == "VOC2012"
     dataset_trees.voc(tmp_path / "TrainVal/VOCdevkit/VOC2011", {"val": ["a"]})
-    assert datasets.open("voc", "val", tmp_path).tree.name == "VOC2011"
-    assert datasets.open("voc2012", "val", tmp_path).tree.name == "VOC2012"
+    assert datasets.open_split("voc", "val", tmp_path).tree.name == "VOC2011"
+    assert datasets.open_split("voc2012", "val", tmp_path).tree.name == "VOC2012"
 
 
 def test_a_missing_tree_says_where_it_was_looked_for(tmp_path):
     with pytest.raises(DataError) as error:
-        datasets.open("siftflow", "test", tmp_path / "nowhere")
+        datasets.open_split("siftflow", "test", tmp_path / "nowhere")
     assert str(error.value) == (
         f"{tmp_path / 'nowhere'}: SIFT Flow is not here; looked for sift-flow, sift-flow/SiftFlowDataset,"
         " SiftFlowDataset. Fetch it with tools/fetch.py, or point to the folder that holds it."
@@ -53,7 +53,7 @@ def test_a_tree_that_lacks_folders_says_which(tmp_path):
         path.unlink()
     (tmp_path / "pascal/VOC2012/SegmentationClass").rmdir()
     with pytest.raises(DataError) as error:
-        datasets.open("voc", "val", tmp_path)
+        datasets.open_split("voc", "val", tmp_path)
     assert str(error.value) == (
         f"{tmp_path / 'pascal/VOC2012'}: PASCAL VOC 2011 or PASCAL VOC 2012 is not whole here; SegmentationClass/"
         " missing. Fetch it with tools/fetch.py, or point to the folder that holds it."
@@ -63,11 +63,11 @@ def test_a_tree_that_lacks_folders_says_which(tmp_path):
 def test_an_unknown_split_says_where_its_list_was_looked_for(tmp_path):
     dataset_trees.sbd(tmp_path / "sbdd/dataset", {"train": ["a"], "val": ["b"]})
     with pytest.raises(DataError) as error:
-        datasets.open("sbd", "trian", tmp_path)
+        datasets.open_split("sbd", "trian", tmp_path)
     listed = tmp_path / "sbdd/dataset/trian.txt"
     assert str(error.value) == f"split 'trian' is not here; looked for {listed}. Did you mean 'train'?"
     with pytest.raises(DataError) as error:
-        datasets.open("sbd", "../val", tmp_path)
+        datasets.open_split("sbd", "../val", tmp_path)
     assert str(error.value) == "a split cannot be called '../val'; want a name such as 'val'."
 
 
@@ -90,19 +90,19 @@ def test_what_is_no_list_of_ids_is_refused(tmp_path, data, text):
     path = tmp_path / "val.txt"
     path.write_bytes(data)
     with pytest.raises(DataError) as error:
-        layouts.read_list(path)
+        layouts.read_ids(path)
     assert str(error.value) == f"{path}: {text}"
 
 
 def test_a_list_that_cannot_be_read_is_an_error(tmp_path):
     with pytest.raises(DataError) as error:
-        layouts.read_list(tmp_path)
+        layouts.read_ids(tmp_path)
     assert str(error.value) == f"{tmp_path}: this is not a file; got a folder. Name a file on a disk."
 
 
 def test_blank_lines_windows_line_ends_and_marks_of_utf8_do_not_count(tmp_path):
     (tmp_path / "val.txt").write_bytes(b"\xef\xbb\xbfa\r\n\r\n b \r\nc")
-    assert layouts.read_list(tmp_path / "val.txt") == ["a", "b", "c"]
+    assert layouts.read_ids(tmp_path / "val.txt") == ["a", "b", "c"]
 
 
 VAL, TRAIN = ["2007_01", "2007_02", "2007_03", "2008_04"], ["2007_02", "2008_09"]
@@ -111,7 +111,7 @@ VAL, TRAIN = ["2007_01", "2007_02", "2007_03", "2008_04"], ["2007_02", "2008_09"
 def test_seg11valid_follows_from_vocs_val_and_sbds_train(tmp_path):
     dataset_trees.voc(tmp_path / "pascal/VOC2011", {"val": VAL})
     dataset_trees.sbd(tmp_path / "sbdd/dataset", {"train": TRAIN})
-    dataset = datasets.open("voc", "seg11valid", tmp_path)
+    dataset = datasets.open_split("voc", "seg11valid", tmp_path)
     assert dataset.ids == ["2007_01", "2007_03", "2008_04"]
     assert dataset.overlap() == []
 
@@ -120,7 +120,7 @@ def test_seg11valid_follows_from_vocs_val_and_sbds_train(tmp_path):
 def test_seg11valid_is_taken_from_the_published_list(tmp_path, place):
     dataset_trees.voc(tmp_path / "pascal/VOC2011", {"val": VAL})
     dataset_trees.write_list(tmp_path / place / "seg11valid.txt", ["2008_04", "2007_01"])
-    assert datasets.open("voc", "seg11valid", tmp_path).ids == ["2008_04", "2007_01"]
+    assert datasets.open_split("voc", "seg11valid", tmp_path).ids == ["2008_04", "2007_01"]
 
 
 @pytest.mark.parametrize("derived_from", ["VOC2011", "the lists of VOC2011 and the images of VOC2012"])
@@ -131,11 +131,11 @@ def test_the_published_seg11valid_and_the_derived_one_must_agree(tmp_path, deriv
     dataset_trees.sbd(tmp_path / "sbdd/dataset", {"train": TRAIN})
     listed = tmp_path / "pascal/seg11valid.txt"
     dataset_trees.write_list(listed, ["2008_04", "2007_01", "2007_03"])
-    dataset = datasets.open("voc", "seg11valid", tmp_path)
+    dataset = datasets.open_split("voc", "seg11valid", tmp_path)
     assert (dataset.ids, dataset.tree.name) == (["2008_04", "2007_01", "2007_03"], year)
     dataset_trees.write_list(listed, ["2008_04", "2007_02"])
     with pytest.raises(DataError) as error:
-        datasets.open("voc", "seg11valid", tmp_path)
+        datasets.open_split("voc", "seg11valid", tmp_path)
     assert str(error.value) == (
         f"{listed}: the list is not the split 'seg11valid' that follows from the data; 1 ids are only in the list,"
         " 2 only in the data, the first is '2007_02'. One of the two is not the published one: fetch both again."
@@ -146,7 +146,7 @@ def test_nyuds_trainval_is_train_and_val_one_after_the_other(tmp_path):
     dataset_trees.nyud(tmp_path / "nyud", {"test": ["5001"]})
     dataset_trees.write_list(tmp_path / "splits/nyud/train.txt", ["5003", "5002"])
     dataset_trees.write_list(tmp_path / "splits/nyud/val.txt", ["5010"])
-    assert datasets.open("nyud", "trainval", tmp_path).ids == ["5003", "5002", "5010"]
+    assert datasets.open_split("nyud", "trainval", tmp_path).ids == ["5003", "5002", "5010"]
     dataset_trees.write_list(tmp_path / "nyud/trainval.txt", ["5003"])
     with pytest.raises(DataError, match="the list is not the split 'trainval' that follows from the data"):
-        datasets.open("nyud", "trainval", tmp_path)
+        datasets.open_split("nyud", "trainval", tmp_path)

@@ -24,7 +24,7 @@ def same(array, want):
 def test_voc_is_bgr_minus_the_mean_in_double_precision(tmp_path):
     labels = dataset_trees.voc(tmp_path / "pascal/VOC2011", {"val": ["a", "b"]})
     mean = np.array((104.00699, 116.66877, 122.67892))
-    for image_id, sample in zip("ab", datasets.open("voc", "val", tmp_path), strict=True):
+    for image_id, sample in zip("ab", datasets.open_split("voc", "val", tmp_path), strict=True):
         same(sample["data"], published_image(tmp_path / f"pascal/VOC2011/JPEGImages/{image_id}.jpg", mean))
         same(sample["label"], labels[image_id][None])
         assert 255 in sample["label"]
@@ -40,14 +40,14 @@ def test_the_precision_of_the_mean_shows_in_the_last_bit():
 def test_sbd_reads_mat_files_and_what_was_converted_from_them(tmp_path, png):
     labels = dataset_trees.sbd(tmp_path / "sbdd/dataset", {"train": ["a", "b"]}, png=png)
     mean = np.array((104.00699, 116.66877, 122.67892))
-    for image_id, sample in zip("ab", datasets.open("sbd", "train", tmp_path), strict=True):
+    for image_id, sample in zip("ab", datasets.open_split("sbd", "train", tmp_path), strict=True):
         same(sample["data"], published_image(tmp_path / f"sbdd/dataset/img/{image_id}.jpg", mean))
         same(sample["label"], labels[image_id][None])
 
 
 def test_nyud_keeps_hhas_channels_and_takes_the_logarithm_of_depth(tmp_path):
     labels = dataset_trees.nyud(tmp_path / "nyud", {"test": ["5001"]})
-    sample = datasets.open("nyud", "test", tmp_path)[0]
+    sample = datasets.open_split("nyud", "test", tmp_path)[0]
     data = tmp_path / "nyud/data"
     bgr, hha = (np.array(m, np.float32) for m in ((116.190, 97.203, 92.318), (132.431, 94.076, 118.477)))
     same(sample["color"], published_image(data / "images/img_5001.png", bgr))
@@ -67,22 +67,22 @@ def test_nyud_without_depth_somewhere_is_an_error(tmp_path):
     depth[3, 4:6] = 0
     Image.fromarray(depth).save(path)
     with pytest.raises(DataError) as error:
-        datasets.open("nyud", "test", tmp_path)[0]
+        datasets.open_split("nyud", "test", tmp_path)[0]
     assert str(error.value) == f"{path}: 2 pixels have no depth; want depths with their holes filled."
 
 
 def test_nyuds_tops_are_called_as_the_net_calls_them(tmp_path):
     dataset_trees.nyud(tmp_path / "nyud", {"test": ["5001"]})
-    dataset = datasets.open("nyud", "test", tmp_path, {"data": "hha", "label": "label"})
+    dataset = datasets.open_split("nyud", "test", tmp_path, {"data": "hha", "label": "label"})
     assert list(dataset[0]) == ["data", "label"]
-    assert list(datasets.open("nyud", "test", tmp_path, ["color", "label"])[0]) == ["color", "label"]
+    assert list(datasets.open_split("nyud", "test", tmp_path, ["color", "label"])[0]) == ["color", "label"]
     assert dataset.label_classes == {"label": dataset.classes}
     assert dataset.classes[0] == "wall"
 
 
 def test_siftflow_has_two_labellings_with_void_where_the_files_have_0_and_minus_1(tmp_path):
     labels = dataset_trees.siftflow(tmp_path / "sift-flow", {"test": ["coast_1"]})
-    dataset = datasets.open("siftflow", "test", tmp_path)
+    dataset = datasets.open_split("siftflow", "test", tmp_path)
     image = tmp_path / f"sift-flow/Images/{dataset_trees.SCENES}/coast_1.jpg"
     same(dataset[0]["data"], published_image(image, np.array((114.578, 115.294, 108.353), np.float32)))
     same(dataset[0]["sem"], labels["coast_1"][0][None])
@@ -96,24 +96,24 @@ def test_pascal_context_takes_59_of_459_labels(tmp_path, names):
     dataset_trees.voc(tmp_path / "pascal/VOC2010", {}, main={"val": ["a", "b"]})
     labels = dataset_trees.context(tmp_path / "pascal-context", ["a", "b"], names=names != "none")
     if names == "the published nets'":
-        lines = [f"{i}: {name}\n" for i, name in enumerate(datasets.class_names("pascalcontext")[1:], 1)]
+        lines = [f"{i}: {name}\n" for i, name in enumerate(datasets.load_class_names("pascalcontext")[1:], 1)]
         (tmp_path / "pascal-context/59_labels.txt").write_text("".join(lines))
     mean = np.array((104.007, 116.669, 122.679), np.float32)
-    for image_id, sample in zip("ab", datasets.open("pascalcontext", "val", tmp_path), strict=True):
+    for image_id, sample in zip("ab", datasets.open_split("pascalcontext", "val", tmp_path), strict=True):
         same(sample["data"], published_image(tmp_path / f"pascal/VOC2010/JPEGImages/{image_id}.jpg", mean))
         same(sample["label"], labels[image_id][None])
 
 
 def test_pascal_contexts_three_renamed_classes_are_found(tmp_path):
-    full = datasets.class_names("pascalcontext-459")
-    task = datasets.class_names("pascalcontext")
+    full = datasets.load_class_names("pascalcontext-459")
+    task = datasets.load_class_names("pascalcontext")
     dataset_trees.voc(tmp_path / "VOC2010", {}, main={"val": ["a"]})
     dataset_trees.context(tmp_path / "pascal-context", ["a"])
     raw = np.array(
         [[full.index(name) + 1 for name in ("table", "bedclothes", "cloth", "accordion", "wood")]], np.uint16
     )
     dataset_trees.mat(tmp_path / "pascal-context/trainval/a.mat", {"LabelMap": raw})
-    dataset = datasets.open("pascalcontext", "val", tmp_path)
+    dataset = datasets.open_split("pascalcontext", "val", tmp_path)
     label = dataset.read("label", dataset.file("label", "a"))
     assert [task[i] for i in label[0, 0]] == ["diningtable", "bedcloth", "clothes", "background", "wood"]
 
@@ -125,18 +125,18 @@ def test_pascal_context_refuses_other_classes_than_the_nets(tmp_path):
     published = (lists / "59_labels.txt").read_text()
     (lists / "59_labels.txt").write_text("1: sky\n" + published)
     with pytest.raises(DataError) as error:
-        datasets.open("pascalcontext", "val", tmp_path)
+        datasets.open_split("pascalcontext", "val", tmp_path)
     assert str(error.value) == (
         f"{lists / '59_labels.txt'}: these are not the 59 classes of the published nets, in their order."
     )
     (lists / "59_labels.txt").write_text(published)
     (lists / "labels.txt").write_text((lists / "labels.txt").read_text().replace(" cloth\n", " clothing\n"))
     with pytest.raises(DataError) as error:
-        datasets.open("pascalcontext", "val", tmp_path)
+        datasets.open_split("pascalcontext", "val", tmp_path)
     assert str(error.value) == f"{lists / 'labels.txt'}: the list has no label 'cloth'. Fetch it again."
     (lists / "labels.txt").write_text("<html>\n")
     with pytest.raises(DataError) as error:
-        datasets.open("pascalcontext", "val", tmp_path)
+        datasets.open_split("pascalcontext", "val", tmp_path)
     assert str(error.value) == f"{lists / 'labels.txt'}: this is no list of labels; want lines of NUMBER: NAME."
 
 
@@ -160,7 +160,7 @@ def test_labels_out_of_range_are_named(tmp_path, name, kind, value, text):
     dataset_trees.sbd(tmp_path / "sbdd/dataset", {"train": ["a"]}, png=True)
     dataset_trees.nyud(tmp_path / "nyud", {"test": ["a"]})
     dataset_trees.siftflow(tmp_path / "sift-flow", {"test": ["a"]})
-    dataset = datasets.open(name, split, tmp_path)
+    dataset = datasets.open_split(name, split, tmp_path)
     path = dataset.file(kind, "a")
     wrong = np.array([[value, 1], [value, 0]])
     if path.suffix == ".png":

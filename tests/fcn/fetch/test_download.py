@@ -838,7 +838,7 @@ def test_what_the_manifest_unpacks_is_where_the_data_sets_look(site, tmp_path, n
         sha256=None,
     )
     fetch_entry(item, FileRoots(tmp_path / "weights", tmp_path / "data"))
-    samples = datasets.open(dataset, split, tmp_path / "data")
+    samples = datasets.open_split(dataset, split, tmp_path / "data")
     assert len(samples) == 2
     assert len(samples[0]) >= 2, "an image and its labels"
 
@@ -851,7 +851,7 @@ def test_pascal_context_is_found_with_its_images(site, tmp_path):
         archive = dataset_trees.pack(tmp_path / tree, tmp_path / manifest[name].file_name)
         item = dataclasses.replace(manifest[name], url=site.add(name, archive), mirrors=(), md5=None)
         fetch_entry(item, FileRoots(tmp_path / "weights", tmp_path / "data"))
-    assert len(datasets.open("pascalcontext", "val", tmp_path / "data")[0]) == 2
+    assert len(datasets.open_split("pascalcontext", "val", tmp_path / "data")[0]) == 2
 
 
 def test_urls_of_the_machine_itself_are_never_opened(tmp_path):

@@ -12,9 +12,9 @@ from reproduction.fcn.images import caffe_input
 from tests.helpers import dataset_trees
 
 MODES = [
-    ("rgb", "L", "L", "RGB", " The published images are: extract them again."),
-    ("rgb", "RGBA", "RGBA", "RGB", " The published images are: extract them again."),
-    ("depth", "RGB", "RGB", "16-bit grey", " The published depths are: extract them again."),
+    ("read_rgb", "L", "L", "RGB", " The published images are: extract them again."),
+    ("read_rgb", "RGBA", "RGBA", "RGB", " The published images are: extract them again."),
+    ("read_depth", "RGB", "RGB", "16-bit grey", " The published depths are: extract them again."),
 ]
 
 
@@ -30,18 +30,18 @@ def test_another_mode_is_refused(tmp_path, read, mode, got, want, remedy):
 def test_depth_keeps_its_sixteen_bits(tmp_path):
     depth = np.array([[1, 65535], [600, 256]], np.uint16)
     Image.fromarray(depth).save(tmp_path / "d.png")
-    np.testing.assert_array_equal(caffe_input.depth(tmp_path / "d.png"), depth)
+    np.testing.assert_array_equal(caffe_input.read_depth(tmp_path / "d.png"), depth)
 
 
 def test_missing_and_truncated_pictures_are_one_line(tmp_path):
     with pytest.raises(DataError) as error:
-        caffe_input.rgb(tmp_path / "x.jpg")
+        caffe_input.read_rgb(tmp_path / "x.jpg")
     assert str(error.value) == f"{tmp_path / 'x.jpg'}: the image cannot be read (no such file or directory)."
     path = tmp_path / "y.jpg"
     dataset_trees.jpeg(path, dataset_trees.picture("y", 0, (64, 64)))
     path.write_bytes(path.read_bytes()[:-300])
     with pytest.raises(DataError) as error:
-        caffe_input.rgb(path)
+        caffe_input.read_rgb(path)
     assert str(error.value).startswith(f"{path}: the image cannot be decoded (image file is truncated (")
 
 
@@ -64,7 +64,7 @@ def test_mutants_are_read_or_refused(tmp_path, count):
         path = tmp_path / f"mutant{ending}"
         path.write_bytes(data)
         try:
-            assert (caffe_input.rgb(path) if ending == ".jpg" else LabelReader("indices")(path)).ndim in (2, 3)
+            assert (caffe_input.read_rgb(path) if ending == ".jpg" else LabelReader("indices")(path)).ndim in (2, 3)
             outcomes["read"] += 1
         except DataError:
             outcomes["refused"] += 1
@@ -73,6 +73,6 @@ def test_mutants_are_read_or_refused(tmp_path, count):
 
 def test_fractions_are_no_class_numbers():
     with pytest.raises(DataError) as error:
-        caffe_input.class_numbers(np.array([[0.5, 1.0, np.nan, np.inf]]), 5)
+        caffe_input.check_labels(np.array([[0.5, 1.0, np.nan, np.inf]]), 5)
     assert str(error.value) == "labels out of range; got 0.5, inf, nan in 3 pixels, want 0 to 5."
-    assert caffe_input.class_numbers(np.array([[0.0, 5.0]]), 5).tolist() == [[0, 5]]
+    assert caffe_input.check_labels(np.array([[0.0, 5.0]]), 5).tolist() == [[0, 5]]

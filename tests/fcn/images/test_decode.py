@@ -215,7 +215,7 @@ def test_a_picture_is_shrunk_to_its_longer_side_and_never_grows():
     assert (small[5, 2].tolist(), small[5, 17].tolist()) == ([0, 0, 0], [200, 200, 200])
     for side in (0, 60, 100):
         assert decode.shrink(rgb, side) is rgb
-    assert decode.fit((1, 1000), 10) == (1, 10)
+    assert decode.fit_size((1, 1000), 10) == (1, 10)
 
 
 def test_labels_are_shrunk_without_making_classes_of_the_mean():

@@ -15,14 +15,14 @@ KNOWN = {
 
 
 def test_the_colours_are_those_of_voc():
-    colours = palette.voc()
+    colours = palette.voc_colours()
     assert {label: tuple(map(int, colours[label])) for label in KNOWN} == KNOWN
 
 
 def test_all_256_colours_differ_and_a_shorter_palette_is_a_prefix():
-    assert len(np.unique(palette.voc(), axis=0)) == 256
-    np.testing.assert_array_equal(palette.voc(21), palette.voc()[:21])
-    assert palette.voc(0).shape == (0, 3)
+    assert len(np.unique(palette.voc_colours(), axis=0)) == 256
+    np.testing.assert_array_equal(palette.voc_colours(21), palette.voc_colours()[:21])
+    assert palette.voc_colours(0).shape == (0, 3)
 
 
 def test_a_palette_png_holds_the_labels_and_shows_the_colours(tmp_path):
@@ -31,7 +31,7 @@ def test_a_palette_png_holds_the_labels_and_shows_the_colours(tmp_path):
     with Image.open(tmp_path / "a.png") as image:
         assert image.mode == "P"
         np.testing.assert_array_equal(np.array(image), labels)
-        np.testing.assert_array_equal(np.array(image.convert("RGB")), palette.voc()[labels])
+        np.testing.assert_array_equal(np.array(image.convert("RGB")), palette.voc_colours()[labels])
 
 
 @pytest.mark.parametrize(("label", "got"), [(256, "0 to 256"), (-1, "-1 to 0")])
@@ -77,13 +77,13 @@ def test_an_overlay_of_another_size_is_refused():
 
 def test_shares_count_what_occurs_greatest_first():
     labels = np.array([[2, 2, 2, 0], [0, 2, 2, 1]], np.uint8)
-    rows = palette.shares(labels, ("background", "cat", "dog", "bird"))
+    rows = palette.count_shares(labels, ("background", "cat", "dog", "bird"))
     assert [(row.label, row.name, row.pixels, row.share) for row in rows] == [
         (2, "dog", 5, 0.625),
         (0, "background", 2, 0.25),
         (1, "cat", 1, 0.125),
     ]
-    assert palette.legend(rows) == [
+    assert palette.format_legend(rows) == [
         " 62.50 %    2  dog",
         " 25.00 %    0  background",
         " 12.50 %    1  cat",
@@ -92,17 +92,17 @@ def test_shares_count_what_occurs_greatest_first():
 
 def test_a_label_without_a_name_is_refused():
     with pytest.raises(DataError) as info:
-        palette.shares(np.array([[3]]), ("background", "cat"))
+        palette.count_shares(np.array([[3]]), ("background", "cat"))
     assert str(info.value) == "a label has no class name; got 3, want 0 to 1."
 
 
 def test_the_legend_shows_one_box_of_colour_for_each_class():
-    rows = palette.shares(np.array([[0, 1, 20, 20]]), tuple(f"class {i}" for i in range(21)))
+    rows = palette.count_shares(np.array([[0, 1, 20, 20]]), tuple(f"class {i}" for i in range(21)))
     image = palette.draw_legend(rows)
     assert image.dtype == np.uint8
     column = image[:, 13]  # through the middle of the boxes
     for row in rows:
-        assert (column == palette.voc()[row.label]).all(axis=-1).sum() >= 10
+        assert (column == palette.voc_colours()[row.label]).all(axis=-1).sum() >= 10
     assert palette.draw_legend([]).shape[2] == 3
     noted = palette.draw_legend(rows, note="knows one thing")
     assert noted.shape[0] == image.shape[0] + 20

@@ -23,7 +23,7 @@ def each_net(test):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_committed_prototxt_is_what_is_written(name):
-    for file, message in mini_nets.files(name).items():
+    for file, message in mini_nets.build_files(name).items():
         path = ROOT / "prototxt" / name / file
         assert prototxt.load(path, type(message)) == message
         if isinstance(message, NetParameter):
@@ -38,14 +38,14 @@ def without_widths(spec: LayerParameter) -> LayerParameter:
 
 
 @each_net
-def test_a_mini_net_is_its_model_but_for_widths_and_dropout(row: published_nets.Published):
+def test_a_mini_net_is_its_model_but_for_widths_and_dropout(row: published_nets.PublishedNet):
     model = published_nets.NETS[row.name.replace("mini", "voc")]
     for mine, its in zip(row.splits, model.splits, strict=True):
-        pairs = zip(published_nets.net(row, mine).layer, published_nets.net(model, its).layer, strict=True)
+        pairs = zip(published_nets.build_net(row, mine).layer, published_nets.build_net(model, its).layer, strict=True)
         data, *rest = [(without_widths(one), without_widths(other)) for one, other in pairs]
         assert all(one == other for one, other in rest)
         assert data[0].python_param.layer == data[1].python_param.layer
-    assert describe(published_nets.deploy(row)).receptive_field == 404
+    assert describe(published_nets.build_deploy(row)).receptive_field == 404
 
 
 def test_the_table_agrees_with_the_data():
@@ -66,23 +66,25 @@ def test_stages_follow_each_other():
 
 
 def test_all_weights_together_are_small():
-    total = sum(describe(published_nets.deploy(row)).parameters for row in mini_nets.NETS.values())
-    total += sum(p.numel() for p in Net(mini_nets.classifier_deploy()).parameters())
+    total = sum(describe(published_nets.build_deploy(row)).parameters for row in mini_nets.NETS.values())
+    total += sum(p.numel() for p in Net(mini_nets.build_classifier_deploy()).parameters())
     assert 4 * total < 7.9e6
 
 
 def test_the_classifier_is_the_first_net_seen_through_a_window():
     """fc7 of the convolutional net, in the middle of a picture, is the classifier's fc7 for the same surroundings."""
-    classifier = Net(mini_nets.classifier_deploy(), seed=1)
+    classifier = Net(mini_nets.build_classifier_deploy(), seed=1)
     row = mini_nets.NETS["mini-fcn32s"]
-    net = Net(published_nets.deploy(row))
+    net = Net(published_nets.build_deploy(row))
     surgery.initialise(net, row, {mini_nets.CLASSIFIER: classifier.to_proto()})
     picture = torch.randn(1, 3, mini_nets.CROP, mini_nets.CROP) * 50
     want = classifier({"data": picture}, blobs=["fc7"])["fc7"]
     # The classifier pads less; with its padding the net has one window, and nothing to crop.
     message = NetParameter(
         layer=[
-            spec for spec in published_nets.deploy(row).layer if not {"score_fr", "upscore"} & {*spec.bottom, *spec.top}
+            spec
+            for spec in published_nets.build_deploy(row).layer
+            if not {"score_fr", "upscore"} & {*spec.bottom, *spec.top}
         ]
     )
     message.layer[1].convolution_param.pad = [mini_nets.PAD]
@@ -96,7 +98,7 @@ def test_the_classifier_is_the_first_net_seen_through_a_window():
 @pytest.mark.parametrize("split", mini_nets.BATCH)
 def test_the_classifier_learns_from_what_it_is_fed(split):
     shapes = {"data": (2, 3, mini_nets.CROP, mini_nets.CROP), "label": (2,)}
-    net = Net(mini_nets.classifier(split), Phase.TRAIN, inputs=shapes, seed=1)
+    net = Net(mini_nets.build_classifier(split), Phase.TRAIN, inputs=shapes, seed=1)
     inputs = {"data": np.random.default_rng(0).normal(0, 50, shapes["data"]), "label": np.array([1, 6])}
     blobs = net(inputs)
     assert set(blobs) == ({"loss"} if split == "train" else {"loss", "accuracy"})
@@ -107,7 +109,7 @@ def test_the_classifier_learns_from_what_it_is_fed(split):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_solvers_say_what_stages_need(name):
-    solver = mini_nets.files(name)["solver.prototxt"]
+    solver = mini_nets.build_files(name)["solver.prototxt"]
     assert isinstance(solver, SolverParameter)
     assert solver.train_net == "train.prototxt"
     assert solver.test_net == ["val.prototxt"]

@@ -69,7 +69,7 @@ def test_there_are_30_nets_and_15_solvers_to_match():
 @pytest.mark.parametrize("name", SHA256)
 def test_a_net_is_written_byte_for_byte_as_published(name: str):
     folder, file = name.split("/")
-    text = prototxt.dumps(published_nets.files(published_nets.NETS[folder])[file])
+    text = prototxt.dumps(published_nets.build_files(published_nets.NETS[folder])[file])
     assert hashlib.sha256(text.encode()).hexdigest() == SHA256[name]
 
 
@@ -79,8 +79,8 @@ def test_a_committed_prototxt_says_what_the_published_one_says(name: str):
 
 
 @each_net
-def test_a_committed_prototxt_reads_back_as_it_was_written(row: published_nets.Published):
-    for file, message in published_nets.files(row).items():
+def test_a_committed_prototxt_reads_back_as_it_was_written(row: published_nets.PublishedNet):
+    for file, message in published_nets.build_files(row).items():
         path = ROOT / "prototxt" / row.name / file
         assert prototxt.load(path, type(message)) == message
         if isinstance(message, NetParameter):
@@ -91,9 +91,9 @@ def test_a_committed_prototxt_reads_back_as_it_was_written(row: published_nets.P
 
 
 @each_net
-def test_the_table_says_what_the_net_says(row: published_nets.Published):
+def test_the_table_says_what_the_net_says(row: published_nets.PublishedNet):
     for split in row.splits:
-        net = published_nets.net(row, split)
+        net = published_nets.build_net(row, split)
         data = net.layer[0]
         assert tuple(data.top) == row.tops
         says = ast.literal_eval(data.python_param.param_str)
@@ -114,20 +114,20 @@ def test_the_table_says_what_the_net_says(row: published_nets.Published):
 
 
 @each_net
-def test_offsets_come_out_as_published(row: published_nets.Published):
-    offsets = [spec.crop_param.offset for spec in published_nets.deploy(row).layer if spec.type == "Crop"]
+def test_offsets_come_out_as_published(row: published_nets.PublishedNet):
+    offsets = [spec.crop_param.offset for spec in published_nets.build_deploy(row).layer if spec.type == "Crop"]
     want = [18] if row.trunk == "alexnet" else OFFSETS[row.stride]
     assert offsets == [[value] for _ in row.heads for value in want]
 
 
 def test_training_starts_from_nets_whose_layers_fit():
     for row in ROWS:
-        mine = named(published_nets.deploy(row))
+        mine = named(published_nets.build_deploy(row))
         for parent, suffix in row.parents.items():
             if parent not in published_nets.NETS:
                 assert parent in {"vgg16", "caffenet"}
                 continue
-            theirs = named(published_nets.deploy(published_nets.NETS[parent]))
+            theirs = named(published_nets.build_deploy(published_nets.NETS[parent]))
             learned = [spec for spec in theirs.values() if spec.type == "Convolution"]
             assert learned
             for spec in learned:
@@ -161,8 +161,8 @@ def test_only_the_early_fusion_of_depth_has_no_published_weights():
 
 
 @each_net
-def test_a_deploy_net_is_the_test_net_without_labels_losses_and_dropout(row: published_nets.Published):
-    net, deploy = named(published_nets.net(row, row.splits[1])), named(published_nets.deploy(row))
+def test_a_deploy_net_is_the_test_net_without_labels_losses_and_dropout(row: published_nets.PublishedNet):
+    net, deploy = named(published_nets.build_net(row, row.splits[1])), named(published_nets.build_deploy(row))
     assert {spec.type for name, spec in net.items() if name not in deploy} == {"Python", "SoftmaxWithLoss", "Dropout"}
     pictures = deploy.pop("input")
     assert pictures.type == "Input"
@@ -196,8 +196,8 @@ def along_one_axis(net: NetParameter, size: int, windows: dict[str, Window]) -> 
 
 
 @each_net
-def test_scores_are_as_large_as_the_picture_whatever_its_size(row: published_nets.Published):
-    net = published_nets.deploy(row)
+def test_scores_are_as_large_as_the_picture_whatever_its_size(row: published_nets.PublishedNet):
+    net = published_nets.build_deploy(row)
     windows = {
         spec.name: conv_windows(spec.convolution_param)[0] for spec in net.layer if spec.has("convolution_param")
     }
@@ -211,13 +211,13 @@ def test_scores_are_as_large_as_the_picture_whatever_its_size(row: published_net
 
 
 @each_net
-def test_parameters_are_those_of_the_published_weights(row: published_nets.Published):
-    assert 4 * describe(published_nets.deploy(row)).parameters == PAYLOAD[row.name]
+def test_parameters_are_those_of_the_published_weights(row: published_nets.PublishedNet):
+    assert 4 * describe(published_nets.build_deploy(row)).parameters == PAYLOAD[row.name]
 
 
 def test_figures_are_those_of_table_1():
     alexnet, vgg16 = (
-        describe(published_nets.deploy(published_nets.NETS[name])) for name in ("voc-fcn-alexnet", "voc-fcn32s")
+        describe(published_nets.build_deploy(published_nets.NETS[name])) for name in ("voc-fcn-alexnet", "voc-fcn32s")
     )
     assert (alexnet.convolutions, alexnet.receptive_field, alexnet.max_stride) == (8, 355, 32)
     assert (vgg16.convolutions, vgg16.receptive_field, vgg16.max_stride) == (16, 404, 32)
@@ -226,8 +226,8 @@ def test_figures_are_those_of_table_1():
 
 
 @each_net
-def test_skips_and_fusions_widen_no_field(row: published_nets.Published):
-    figures = describe(published_nets.deploy(row))
+def test_skips_and_fusions_widen_no_field(row: published_nets.PublishedNet):
+    figures = describe(published_nets.build_deploy(row))
     assert figures.receptive_field == (355 if row.trunk == "alexnet" else 404)
     assert figures.max_stride == 32
 

@@ -11,10 +11,10 @@ def test_it_holds_the_published_nets_and_those_of_mini_voc():
 
 
 def test_an_unknown_net_is_named_with_the_nearest():
-    assert registry.net("voc-fcn8s") is published_nets.NETS["voc-fcn8s"]
-    assert registry.net("mini-fcn8s") is mini_nets.NETS["mini-fcn8s"]
+    assert registry.find_net("voc-fcn8s") is published_nets.NETS["voc-fcn8s"]
+    assert registry.find_net("mini-fcn8s") is mini_nets.NETS["mini-fcn8s"]
     with pytest.raises(ReproductionError) as error:
-        registry.net("voc-fcn8")
+        registry.find_net("voc-fcn8")
     assert str(error.value) == "there is no net 'voc-fcn8'. Did you mean 'voc-fcn8s'?"
     with pytest.raises(ReproductionError, match=r"^there is no net ''. There are voc-fcn32s, voc-fcn16s, "):
-        registry.net("")
+        registry.find_net("")

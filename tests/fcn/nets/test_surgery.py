@@ -374,10 +374,10 @@ def test_a_stage_computes_what_the_stage_before_does_but_for_the_way_up():
 
 
 def test_the_mini_nets_start_like_their_models():
-    classifier = Net(mini_nets.classifier_deploy(), seed=1)
+    classifier = Net(mini_nets.build_classifier_deploy(), seed=1)
     parent = classifier
     for row in mini_nets.NETS.values():
-        a_net = Net(published_nets.deploy(row), Phase.TRAIN)
+        a_net = Net(published_nets.build_deploy(row), Phase.TRAIN)
         report = surgery.initialise(a_net, row, {name: parent.to_proto() for name in row.parents})
         assert report.fresh == surgery.learned_from_nothing(row)
         assert [str(blob) for blob in report.transplants[next(iter(row.parents))].coerced] == (

@@ -42,7 +42,7 @@ class Fake(torch.nn.Module):
 def voc(tmp_path):
     root = tmp_path / "data"
     labels = dataset_trees.voc(root / "VOC2012", {"val": IDS})
-    return datasets.open("voc", "val", root), labels
+    return datasets.open_split("voc", "val", root), labels
 
 
 def independent(net, dataset, labels, blob="score"):
@@ -62,12 +62,12 @@ def test_scores_are_those_of_the_label_maps(voc):
     result = evaluate.evaluate(net, dataset)
     assert list(result) == ["label"]
     np.testing.assert_array_equal(result["label"].confusion, independent(net, dataset, labels))
-    assert result["label"] == score.scores(result["label"].confusion)
+    assert result["label"] == score.compute_scores(result["label"].confusion)
 
 
 def test_two_labellings_are_scored_in_one_pass(tmp_path):
     labels = dataset_trees.siftflow(tmp_path / "data/sift-flow", {"test": ["a", "b", "c"]})
-    dataset = datasets.open("siftflow", "test", tmp_path / "data")
+    dataset = datasets.open_split("siftflow", "test", tmp_path / "data")
     net = Fake(score_sem=33, score_geo=3)
     result = evaluate.evaluate(net, dataset, out_dir=tmp_path / "out")
     assert net.calls == 3
@@ -184,7 +184,7 @@ def test_the_state_of_another_run_is_refused(voc, tmp_path):
     state = tmp_path / "state.json"
     evaluate.evaluate(Fake(), dataset, state=state, limit=2)
     dataset_trees.write_list(dataset.tree / "ImageSets/Segmentation/other.txt", IDS[:5])
-    other_split = datasets.open("voc", "other", dataset.root)
+    other_split = datasets.open_split("voc", "other", dataset.root)
     for net, other in ((Fake(seed=1), dataset), (Fake(), other_split)):
         with pytest.raises(DataError) as error:
             evaluate.evaluate(net, other, state=state)
@@ -316,7 +316,7 @@ def test_nothing_to_score_is_an_error(voc):
     with pytest.raises(DataError) as error:
         evaluate.evaluate(Fake(), dataset, limit=0)
     assert str(error.value) == "voc val: there is no sample to score; got limit 0, want 1 or more."
-    only_images = datasets.open("voc", "val", dataset.root, ["data"])
+    only_images = datasets.open_split("voc", "val", dataset.root, ["data"])
     with pytest.raises(DataError) as error:
         evaluate.evaluate(Fake(), only_images)
     assert str(error.value) == "voc val: there is no label to score against; got tops data."

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reproduction.caffe.errors import DataError
-from reproduction.fcn.datasets import class_names, nyud
+from reproduction.fcn.datasets import load_class_names, nyud
 from reproduction.fcn.fetch import local_files
 from reproduction.fcn.images import palette
 from reproduction.fcn.nets import mini_nets, published_nets
@@ -50,8 +50,8 @@ def test_a_card_of_ones_own_goes_to_a_file_and_back(tmp_path):
     about = card.custom_card("mine", NAMES, [(1, 2, 3), (4, 5, 6)], weights="mine.caffemodel", source={"sha256": "0"})
     card.write_card(about, tmp_path / card.CARD_FILE)
     assert card.load_card(tmp_path / card.CARD_FILE) == about
-    assert card.custom_card("mine", NAMES).labels["label"].colours == tuple(map(tuple, palette.voc(2).tolist()))
-    assert card.published_card(published_nets.NETS["voc-fcn8s"]).labels["label"].classes == class_names("voc")
+    assert card.custom_card("mine", NAMES).labels["label"].colours == tuple(map(tuple, palette.voc_colours(2).tolist()))
+    assert card.published_card(published_nets.NETS["voc-fcn8s"]).labels["label"].classes == load_class_names("voc")
 
 
 def test_a_file_is_named_by_its_content(tmp_path):

@@ -39,7 +39,7 @@ def test_a_picture_goes_in_as_it_is_and_its_labels_come_out():
     net, about = made("voc-fcn8s")
     run = export.onnx_runner(export.export_onnx(net, about, ExportFormat()).SerializeToString())
     rgb = seeded.synth_image(41, 57, 3)
-    blob = caffe_input.caffe_input(rgb, np.array(published_nets.MEAN_BGR), flip=True)[None]
+    blob = caffe_input.subtract_mean(rgb, np.array(published_nets.MEAN_BGR), flip=True)[None]
     with torch.inference_mode():
         want = net({"data": blob})["score"].max(dim=1).indices.numpy()
     [labels] = run({"data": rgb[None]})

@@ -169,7 +169,7 @@ def test_an_empty_array_is_refused(voc):
 def test_every_nyud_net_reads_its_pictures_as_the_data_set_does(name, tmp_path):
     dataset_trees.nyud(tmp_path / "nyud", {"test": ["5001"]})
     row = published_nets.NETS[name]
-    dataset = datasets.open("nyud", "test", tmp_path, {**row.inputs, "label": "label"})
+    dataset = datasets.open_split("nyud", "test", tmp_path, {**row.inputs, "label": "label"})
     made = segmenter(name)
     pictures = {kind: dataset.file(kind, "5001") for kind in ("color", "depth", "hha")}
     sample = {top: array[None] for top, array in dataset[0].items() if top != "label"}
@@ -190,7 +190,7 @@ def test_every_data_set_has_its_own_mean(name, tmp_path):
     dataset_trees.context(tmp_path / "pascal-context", ["a"])
     dataset_trees.voc(tmp_path / "pascal" / "VOC2012", {"val": ["a"]})
     made, row = segmenter(name), published_nets.NETS[name]
-    dataset = datasets.open(row.dataset, "test" if "sift" in name else "val", tmp_path)
+    dataset = datasets.open_split(row.dataset, "test" if "sift" in name else "val", tmp_path)
     image = Image.open(dataset.file("data", "a"))
     blobs = [head.score for head in row.heads]
     with torch.no_grad():
@@ -253,7 +253,7 @@ def test_a_picture_beyond_the_memory_is_an_error_not_a_crash(voc, monkeypatch):
 @pytest.fixture
 def thinned(monkeypatch):
     """Let ``nets.deploy`` write nets that load in a moment."""
-    monkeypatch.setattr(published_nets, "deploy", lambda row: thin_nets.deploy(row.name))
+    monkeypatch.setattr(published_nets, "build_deploy", lambda row: thin_nets.deploy(row.name))
 
 
 @pytest.mark.usefixtures("thinned")

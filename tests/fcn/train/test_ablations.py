@@ -31,7 +31,7 @@ def test_its_training_moves_nothing_else(tmp_path, monkeypatch):
     small_mini_voc.shrink(monkeypatch)
     small_mini_voc.mini_voc.generate(tmp_path / "data")
     start = tmp_path / "mini-vgg.caffemodel"
-    caffemodel.dump(Net(mini_nets.classifier_deploy(), seed=3).to_proto(), start)
+    caffemodel.dump(Net(mini_nets.build_classifier_deploy(), seed=3).to_proto(), start)
     stage = replace(ablations.fixed(recipes.named("mini-fcn32s")), iterations=2, test=None)
     result = training.train(stage, {"mini-vgg": start}, Plan(tmp_path / "out", tmp_path / "data"))
     given, learnt = weights.read(start).arrays(), weights.read(result).arrays()

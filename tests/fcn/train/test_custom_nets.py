@@ -121,7 +121,7 @@ def test_large_pictures_are_shrunk_with_their_labels_and_the_answer_has_their_si
     assert set(np.unique(sample["label"])) <= set(range(3)), "labels are not averaged"
     assert custom_nets.notes([], known)[2].startswith("5 pictures are longer than 15 pixels, and are shrunk to them")
     about = card.custom_card("mine", folders.NAMES, side=15)
-    net = Net(published_nets.deploy(stage.row), seed=1)
+    net = Net(published_nets.build_deploy(stage.row), seed=1)
     torch.nn.init.normal_(net.params["score_fr"][0])
     found = Segmenter(about, net)(photos / "images/p0.jpg", scores=True)
     assert found.labels.shape == folders.SIZE
@@ -162,7 +162,7 @@ def test_a_training_leaves_a_folder_that_is_used_as_it_is(tmp_path):
     photos = folders.write(tmp_path / "photos", labels=folders.paint, names=None)
     (photos / "palette.txt").write_text("0 0 0 background\n128 0 0 cat\n0 128 0 dog\n")
     start = tmp_path / "mini-vgg.caffemodel"
-    caffemodel.dump(Net(mini_nets.classifier_deploy(), seed=1).to_proto(), start)
+    caffemodel.dump(Net(mini_nets.build_classifier_deploy(), seed=1).to_proto(), start)
     known = custom_nets.data(photos)
     stage = replace(custom_nets.stage("mini-fcn32s", known), iterations=2, snapshot=2, validate=2)
     told = []
@@ -178,7 +178,7 @@ def test_a_training_leaves_a_folder_that_is_used_as_it_is(tmp_path):
     snapshot = Segmenter.load(place, place / "snapshot/train_iter_2.caffemodel")
     found = made(photos / "images/p0.jpg", scores=True)
     np.testing.assert_array_equal(snapshot(photos / "images/p0.jpg").labels, found.labels)
-    net = Net(prototxt.loads(prototxt.dumps(published_nets.deploy(stage.row)), NetParameter))
+    net = Net(prototxt.loads(prototxt.dumps(published_nets.build_deploy(stage.row)), NetParameter))
     net.copy_from(caffemodel.load(model, NetParameter))
     sample = datasets.from_layer(stage.train.layer[0].python_param, ["data", "label"], photos)[0]
     want = net({"data": sample["data"][None]})["score"][0].detach().numpy()
@@ -190,7 +190,7 @@ def test_a_label_that_is_wrong_anywhere_stops_the_training_before_it_starts(tmp_
     photos = folders.write(tmp_path / "photos", n=30, labels=lambda i: folders.label(i) * (100 if i == 17 else 1))
     stage = custom_nets.stage("mini-fcn32s", custom_nets.data(photos))
     start = tmp_path / "mini-vgg.caffemodel"
-    caffemodel.dump(Net(mini_nets.classifier_deploy(), seed=1).to_proto(), start)
+    caffemodel.dump(Net(mini_nets.build_classifier_deploy(), seed=1).to_proto(), start)
     with pytest.raises(
         ReproductionError, match=r"^mini-fcn32s: .*labels/p17.png: labels out of range; got 100, 200 in "
     ):

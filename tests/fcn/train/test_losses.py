@@ -51,7 +51,7 @@ def test_the_loss_of_a_classifier_is_of_images():
 def test_published_nets_learn_from_sums_but_for_alexnet():
     for name in ("voc-fcn8s", "siftflow-fcn16s", "voc-fcn-alexnet"):
         row = published_nets.NETS[name]
-        message = published_nets.net(row, row.splits[0])
+        message = published_nets.build_net(row, row.splits[0])
         for layer in message.layer:
             if layer.type == "Convolution" and layer.convolution_param.num_output > 60:
                 layer.convolution_param.num_output = 2

@@ -10,7 +10,7 @@ from reproduction.caffe.formats import prototxt
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter, Phase, SolverParameter
 from reproduction.fcn import datasets
-from reproduction.fcn.scoring.score import scores
+from reproduction.fcn.scoring.score import compute_scores
 from reproduction.fcn.train import preflight
 from reproduction.fcn.train.losses import Loss
 from tests.helpers import dataset_trees
@@ -131,11 +131,11 @@ def sbd(tmp_path):
 
 
 def test_good_data_have_no_problem(sbd):
-    assert preflight.data(datasets.open("sbd", "train", sbd), [loss()], every=True) == []
+    assert preflight.data(datasets.open_split("sbd", "train", sbd), [loss()], every=True) == []
 
 
 def test_data_of_other_classes_than_the_net_are_refused(sbd):
-    (problem,) = preflight.data(datasets.open("sbd", "train", sbd), [loss(classes=60)])
+    (problem,) = preflight.data(datasets.open_split("sbd", "train", sbd), [loss(classes=60)])
     assert str(problem) == (
         "sbd train: the labels 'label' are of another number of classes than layer 'loss' tells apart; got 21, want 60."
         " Name the net or the data that belong together."
@@ -145,7 +145,7 @@ def test_data_of_other_classes_than_the_net_are_refused(sbd):
 def test_files_that_are_missing_are_said(sbd):
     path = sbd / "sbdd/dataset/img" / f"{IDS[3]}.jpg"
     path.unlink()
-    (problem,) = preflight.data(datasets.open("sbd", "train", sbd), [loss()])
+    (problem,) = preflight.data(datasets.open_split("sbd", "train", sbd), [loss()])
     assert str(problem) == f"sbd train: 1 files are missing, the first is {path}. Extract the data set again."
 
 
@@ -153,7 +153,7 @@ def test_a_label_out_of_range_is_found_among_a_few_or_all(sbd):
     path = sbd / "sbdd/dataset/cls" / f"{IDS[0]}.png"
     dataset_trees.palette_png(path, np.full((26, 35), 77, np.uint8))
     dataset_trees.jpeg(sbd / "sbdd/dataset/img" / f"{IDS[0]}.jpg", np.zeros((26, 35, 3), np.uint8))
-    (problem,) = preflight.data(datasets.open("sbd", "train", sbd), [loss()])
+    (problem,) = preflight.data(datasets.open_split("sbd", "train", sbd), [loss()])
     assert str(problem).startswith(f"{path}: ")
     assert "77" in str(problem)
 
@@ -161,7 +161,7 @@ def test_a_label_out_of_range_is_found_among_a_few_or_all(sbd):
 def test_every_picture_is_looked_at_when_asked(sbd):
     path = sbd / "sbdd/dataset/cls" / f"{IDS[1]}.png"
     path.write_bytes(b"nothing")
-    dataset = datasets.open("sbd", "train", sbd)
+    dataset = datasets.open_split("sbd", "train", sbd)
     assert preflight.data(dataset, [loss()]) == []
     (problem,) = preflight.data(dataset, [loss()], every=True)
     assert str(problem).startswith(f"{path}: ")
@@ -182,7 +182,7 @@ def test_masks_that_say_the_same_everywhere_are_refused(tmp_path, value, got, re
         mask[5:9, 5:9] = value[1]
         dataset_trees.jpeg(tmp_path / "sbdd/dataset/img" / f"{image_id}.jpg", np.zeros((30, 40, 3), np.uint8))
         dataset_trees.palette_png(tmp_path / "sbdd/dataset/cls" / f"{image_id}.png", mask)
-    (problem,) = preflight.data(datasets.open("sbd", "train", tmp_path), [loss()])
+    (problem,) = preflight.data(datasets.open_split("sbd", "train", tmp_path), [loss()])
     assert str(problem) == (
         f"sbd train: the labels 'label' of 2 pictures hold one class or none; got {got}, want two classes or more."
         f" {remedy}"
@@ -191,7 +191,7 @@ def test_masks_that_say_the_same_everywhere_are_refused(tmp_path, value, got, re
 
 def test_pictures_that_are_learnt_from_are_not_validated_on(sbd):
     dataset_trees.voc(sbd / "pascal/VOC2011", {"val": ["2007_000033", *IDS[5:7]]})
-    train, val = datasets.open("sbd", "train", sbd), datasets.open("voc", "val", sbd)
+    train, val = datasets.open_split("sbd", "train", sbd), datasets.open_split("voc", "val", sbd)
     assert one(preflight.overlap(train, val)) == (
         "voc val: 2 of 3 pictures to validate on are learnt from, the first is '2008_000005'."
         " Validate on another split."
@@ -217,7 +217,7 @@ COUNTS = np.array([[70, 0, 0], [20, 0, 0], [0, 0, 0]])
 
 def test_a_net_that_says_one_class_is_recognised():
     names = {"label": ("background", "cat", "dog")}
-    found = scores(COUNTS)
+    found = compute_scores(COUNTS)
     assert (found.mean_acc, found.mean_iu) == (1 / 2, found.pixel_acc / 2)
     (note,) = preflight.collapsed({"label": found}, names, 4000)
     assert note == (
@@ -225,11 +225,11 @@ def test_a_net_that_says_one_class_is_recognised():
         " validation says so too, stop: the pretrained weights did not get in, or the learning rate does not fit the"
         " loss."
     )
-    both = {"label": found, "geo": scores(COUNTS.T + COUNTS)}
+    both = {"label": found, "geo": compute_scores(COUNTS.T + COUNTS)}
     assert "class 0 (background) of 'label' for every pixel" in preflight.collapsed(both, {**names, "geo": ()}, 1)[0]
 
 
 def test_a_net_that_says_two_is_not():
-    assert preflight.collapsed({"label": scores(COUNTS + COUNTS[:, ::-1])}, {"label": ("a", "b", "c")}, 1) == []
+    assert preflight.collapsed({"label": compute_scores(COUNTS + COUNTS[:, ::-1])}, {"label": ("a", "b", "c")}, 1) == []
     alone = np.array([[70, 0], [0, 0]])
-    assert preflight.collapsed({"label": scores(alone)}, {"label": ("a", "b")}, 1) == []
+    assert preflight.collapsed({"label": compute_scores(alone)}, {"label": ("a", "b")}, 1) == []

@@ -33,14 +33,14 @@ def test_every_net_can_be_trained():
     assert {*ROUNDS, "mini-vgg", *mini_nets.NETS} == set(recipes.NAMES)
     classifier = recipes.named("mini-vgg")
     assert (classifier.parents, classifier.row) == ((), None)
-    solver = mini_nets.classifier_solver()
+    solver = mini_nets.build_classifier_solver()
     assert (classifier.iterations, classifier.validate) == (solver.max_iter, solver.test_interval)
 
 
 @pytest.mark.parametrize("name", mini_nets.NETS)
 def test_a_mini_net_is_validated_where_a_snapshot_is_made(name):
     stage = recipes.named(name)
-    solver = published_nets.solver(mini_nets.NETS[name])
+    solver = published_nets.build_solver(mini_nets.NETS[name])
     assert (stage.iterations, stage.validate) == (solver.max_iter, solver.snapshot)
     assert stage.parents == tuple(mini_nets.NETS[name].parents)
 

@@ -1,6 +1,6 @@
 """Check a user's folder: read every image and label, and report what it contains and what would prevent training.
 
-``look`` reads each file once and returns a ``Report``.
+``check_folder`` reads each file once and returns a ``FolderReport``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from reproduction.fcn.datasets import label_files
 from reproduction.fcn.datasets.base import VOID
 from reproduction.fcn.datasets.custom import color_labels, folder
 from reproduction.fcn.datasets.custom.color_labels import RGB, Reading
-from reproduction.fcn.datasets.custom.folder import Tree
+from reproduction.fcn.datasets.custom.folder import FolderFiles
 from reproduction.fcn.datasets.label_files import LabelReader
 from reproduction.fcn.images import decode
 
@@ -77,7 +77,7 @@ class Value:
 
 
 @dataclass
-class Report:
+class FolderReport:
     """The result of checking a folder.
 
     Attributes:
@@ -140,12 +140,12 @@ class _Found:
         self.add(error.problem, error.remedy, f"{path}{got}")
 
 
-def look(
+def check_folder(
     root: StrPath,
     classes: Sequence[str] | None = None,
     palette: Reading = None,
     progress: Progress = lambda done, total: None,
-) -> Report:
+) -> FolderReport:
     """Check a folder of images and labels.
 
     Args:
@@ -160,10 +160,10 @@ def look(
     Raises:
         DataError: If the folder does not exist, or has none of the known structures.
     """
-    files = folder.tree(root)
+    files = folder.list_files(root)
     found = _Found()
     names = tuple(classes) if classes is not None else None
-    report = Report(
+    report = FolderReport(
         files.root, files.folders, names, images=len(files.images), labels=len(files.labels), pairs=len(files.pairs)
     )
     _names(found, files)
@@ -185,7 +185,7 @@ def look(
     return report
 
 
-def _names(found: _Found, files: Tree) -> None:
+def _names(found: _Found, files: FolderFiles) -> None:
     """Find duplicate names, empty folders, and images or labels without a counterpart."""
     for paths in files.twice.values():
         found.add("files have one name", "Rename or remove one.", " and ".join(map(str, paths)))
@@ -212,7 +212,7 @@ def _names(found: _Found, files: Tree) -> None:
             found.add(what, "", str(where[image_id]), fatal=False)
 
 
-def _splits(found: _Found, files: Tree) -> dict[str, list[str]]:
+def _splits(found: _Found, files: FolderFiles) -> dict[str, list[str]]:
     """Return the ids of each split, and find ids in the lists that do not exist or are in both splits."""
     splits: dict[str, list[str]] = {}
     for split in folder.SPLITS:
@@ -288,11 +288,11 @@ def _count_colours(found: _Found, image: Image.Image) -> None:
     if len(found.colours) > color_labels.MOST_COLOURS or image.format in ("JPEG", "MPO"):
         return
     if image.mode == "P":
-        for index, (colour, pixels) in label_files.colours(image).items():
+        for index, (colour, pixels) in label_files.count_colours(image).items():
             found.colours[colour] += pixels
             found.indices.setdefault(colour, set()).add(index)
     elif image.mode not in label_files.NUMBERS:
-        found.colours.update(color_labels.colours(image))
+        found.colours.update(color_labels.count_colours(image))
 
 
 def _large(found: _Found) -> None:
@@ -321,7 +321,7 @@ def _painted(found: _Found, names: Sequence[str] | None) -> None:
         remedy = f"{len(colours):,} colours are no classes: they were smoothed; export them again, without smoothing."
     elif colours == set(color_labels.MASK.values()):
         remedy = f"They are masks of black and white: {_MASK_PALETTE}."
-    elif names and color_labels.is_voc(colours, names):
+    elif names and color_labels.has_voc_colours(colours, names):
         remedy = "They are the colours in which VOC draws its classes: say --palette voc."
     else:
         return
@@ -374,7 +374,7 @@ def _classes(found: _Found, names: Sequence[str], splits: dict[str, list[str]], 
         found.add("one class is nearly everything", remedy, said, fatal=False)
 
 
-def _summarise(report: Report, found: _Found, names: Sequence[str] | None) -> None:
+def _summarise(report: FolderReport, found: _Found, names: Sequence[str] | None) -> None:
     images_of, labels_of = (dict(counter.most_common()) for counter in found.modes)
     report.modes = {"images": images_of, "labels": labels_of}
     report.sizes = dict(found.sizes.most_common())

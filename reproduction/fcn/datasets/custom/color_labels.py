@@ -39,20 +39,20 @@ VOCS_CLASSES = 21
 MASK = {"background": (0, 0, 0), "thing": (255, 255, 255)}
 
 
-def reading(path: StrPath, names: Sequence[str] | None = None) -> Reading:
-    """Return how labels are read: ``"indices"`` for that word, else the palette that ``read`` returns.
+def parse_reading(path: StrPath, names: Sequence[str] | None = None) -> Reading:
+    """Return how labels are read: ``"indices"`` for that word, else the palette that ``load`` returns.
 
     Args:
         path: ``indices``, ``voc`` or the path of a palette.
         names: Names of the classes, if known.
 
     Raises:
-        DataError: In the same cases as ``read``.
+        DataError: In the same cases as ``load``.
     """
-    return INDICES if str(path) == INDICES else read(path, names)
+    return INDICES if str(path) == INDICES else load(path, names)
 
 
-def read(path: StrPath, names: Sequence[str] | None = None) -> dict[str, RGB]:
+def load(path: StrPath, names: Sequence[str] | None = None) -> dict[str, RGB]:
     """Load a palette: the colour of each class by name, in the order of the classes.
 
     Args:
@@ -66,7 +66,7 @@ def read(path: StrPath, names: Sequence[str] | None = None) -> dict[str, RGB]:
     if str(path) == VOC:
         if names is None:
             raise DataError("VOC's colours need the names of the classes", remedy="Name their file by --classes.")
-        return voc(names)
+        return voc_palette(names)
     try:
         text = files.read_regular(path, MOST_BYTES).decode("utf-8-sig")
     except OSError as error:
@@ -84,10 +84,10 @@ def read(path: StrPath, names: Sequence[str] | None = None) -> dict[str, RGB]:
         if name in found:
             raise DataError(f"class {name!r} is there twice", path=path)
         found[name.strip()] = (int(values[0]), int(values[1]), int(values[2]))
-    return check(found, names, path)
+    return check_palette(found, names, path)
 
 
-def check(found: Palette, names: Sequence[str] | None = None, path: StrPath = "") -> dict[str, RGB]:
+def check_palette(found: Palette, names: Sequence[str] | None = None, path: StrPath = "") -> dict[str, RGB]:
     """Check that a palette has distinct colours and the expected classes.
 
     Args:
@@ -107,7 +107,7 @@ def check(found: Palette, names: Sequence[str] | None = None, path: StrPath = ""
             both = f"{by_colour[colour]!r} and {name!r}"
             raise DataError(f"{both} have one colour", path=path, got=" ".join(map(str, colour)))
         by_colour[colour] = name
-    classes = class_names(found)
+    classes = palette_classes(found)
     if not 0 < len(classes) < VOID:
         raise DataError("a palette has 1 to 254 classes", path=path, got=len(classes))
     if names is not None and tuple(names) != classes:
@@ -115,24 +115,24 @@ def check(found: Palette, names: Sequence[str] | None = None, path: StrPath = ""
     return dict(found)
 
 
-def class_names(found: Palette) -> tuple[str, ...]:
+def palette_classes(found: Palette) -> tuple[str, ...]:
     """Return the classes of a palette, without void; the index is the label."""
     return tuple(name for name in found if name != VOID_NAME)
 
 
-def voc(names: Sequence[str]) -> dict[str, RGB]:
+def voc_palette(names: Sequence[str]) -> dict[str, RGB]:
     """Return the palette that has VOC's colours for the given classes, and for void."""
-    colours = palette.voc()
+    colours = palette.voc_colours()
     found = {name: _rgb(colours[i]) for i, name in enumerate(names)}
     return {**found, VOID_NAME: _rgb(colours[VOID])}
 
 
-def is_voc(found: Iterable[RGB], names: Sequence[str]) -> bool:
+def has_voc_colours(found: Iterable[RGB], names: Sequence[str]) -> bool:
     """Return True if all colours are VOC's colours of the given number of classes, or of void."""
-    return set(found) <= set(voc(names).values())
+    return set(found) <= set(voc_palette(names).values())
 
 
-def begin(found: Sequence[RGB], names: Sequence[str] | None = None) -> dict[str, RGB]:
+def make_template(found: Sequence[RGB], names: Sequence[str] | None = None) -> dict[str, RGB]:
     """Return a template of the palette for painted labels, in which the user replaces the names.
 
     Black and white alone become background and thing, or the classes in ``names`` if there are two. If all colours are
@@ -143,16 +143,16 @@ def begin(found: Sequence[RGB], names: Sequence[str] | None = None) -> dict[str,
         names: Names of the classes, if known.
 
     Returns:
-        The colour of each class by name, as ``read`` returns it.
+        The colour of each class by name, as ``load`` returns it.
     """
     if set(found) == set(MASK.values()):
         return dict(zip(names if names and len(names) == len(MASK) else MASK, MASK.values(), strict=True))
-    if names and is_voc(found, names):
-        return voc(names)
+    if names and has_voc_colours(found, names):
+        return voc_palette(names)
     classes = [f"class{i}" for i in range(VOCS_CLASSES)]
-    if not is_voc(found, classes):
+    if not has_voc_colours(found, classes):
         return {f"class{i}": colour for i, colour in enumerate(found)}
-    known = [(name, colour) for name, colour in voc(classes).items() if colour in found]
+    known = [(name, colour) for name, colour in voc_palette(classes).items() if colour in found]
     return {name if name == VOID_NAME else f"class{i}": colour for i, (name, colour) in enumerate(known)}
 
 
@@ -161,7 +161,7 @@ def dumps(found: Palette) -> str:
     return "".join(f"{' '.join(map(str, colour))} {name}\n" for name, colour in found.items())
 
 
-def colours(image: Image.Image) -> dict[RGB, int]:
+def count_colours(image: Image.Image) -> dict[RGB, int]:
     """Count the pixels of each colour of an image.
 
     Args:
@@ -183,16 +183,16 @@ def colours(image: Image.Image) -> dict[RGB, int]:
     return {_unpacked(value): count for value, count in found.most_common()}
 
 
-def read_labels(image: Image.Image, found: Palette) -> UInt8:
-    """Read an open image as painted labels, see ``labels``.
+def decode_labels(image: Image.Image, found: Palette) -> UInt8:
+    """Read an open image as painted labels, see ``colours_to_labels``.
 
     Raises:
         DataError: If the pixels cannot be decoded, or a pixel has a colour of no class.
     """
-    return image_files.decode(image, lambda part: labels(np.asarray(part.convert("RGB")), found))
+    return image_files.decode(image, lambda part: colours_to_labels(np.asarray(part.convert("RGB")), found))
 
 
-def labels(rgb: UInt8, found: Palette) -> UInt8:
+def colours_to_labels(rgb: UInt8, found: Palette) -> UInt8:
     """Convert colours to class numbers.
 
     Args:
@@ -205,7 +205,7 @@ def labels(rgb: UInt8, found: Palette) -> UInt8:
     Raises:
         DataError: If a pixel has a colour of no class.
     """
-    numbers = {name: number for number, name in enumerate(class_names(found))} | {VOID_NAME: VOID}
+    numbers = {name: number for number, name in enumerate(palette_classes(found))} | {VOID_NAME: VOID}
     # Pack each colour into one integer, and find all pixels by binary search in the sorted palette.
     known = sorted((_pack(colour), numbers[name]) for name, colour in found.items())
     keys = np.array([key for key, _ in known], np.uint32)
@@ -216,14 +216,14 @@ def labels(rgb: UInt8, found: Palette) -> UInt8:
         others = [_unpacked(int(value)) for value in np.unique(packed[wrong])]
         raise DataError(
             "colours of no class",
-            got=f"{listed(others)} in {int(wrong.sum())} pixels",
+            got=f"{format_colours(others)} in {int(wrong.sum())} pixels",
             want="the colours of the palette",
             remedy="Add them to it, or save the labels without smoothing.",
         )
     return np.array([number for _, number in known], np.uint8)[places]
 
 
-def listed(found: Iterable[RGB], most: int = 4) -> str:
+def format_colours(found: Iterable[RGB], most: int = 4) -> str:
     """Format a few colours for an error message."""
     colours = list(found)
     more = f" and {len(colours) - most} more" if len(colours) > most else ""

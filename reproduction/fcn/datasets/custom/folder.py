@@ -37,7 +37,7 @@ _KINDS = (("images", "labels", "."), ("JPEGImages", "SegmentationClass", "ImageS
 
 
 @dataclass(frozen=True)
-class Tree:
+class FolderFiles:
     """The files of a folder by id, which is their name without the extension.
 
     Attributes:
@@ -95,14 +95,14 @@ class Tree:
 
     def _listed(self, split: str) -> list[str]:
         """Return the ids in a list, which may include the files' extensions."""
-        listed = layouts.read_list(self.lists[split])
+        listed = layouts.read_ids(self.lists[split])
         return [
             image_id if image_id in self.images or Path(image_id).stem not in self.images else Path(image_id).stem
             for image_id in listed
         ]
 
 
-def tree(root: StrPath) -> Tree:
+def list_files(root: StrPath) -> FolderFiles:
     """List the files of a folder, without opening an image.
 
     Args:
@@ -121,7 +121,7 @@ def tree(root: StrPath) -> Tree:
     labelled, labelled_twice = _files(place / labels_in)
     listed = {split: place / lists_in / f"{split}.txt" for split in SPLITS}
     lists = {split: path for split, path in listed.items() if path.is_file()}
-    return Tree(place, shown, labelled, shown_twice | labelled_twice, lists, (pictures_in, labels_in))
+    return FolderFiles(place, shown, labelled, shown_twice | labelled_twice, lists, (pictures_in, labels_in))
 
 
 def _kind(place: Path) -> tuple[str, str, str] | None:
@@ -160,7 +160,7 @@ def _files(folder: Path) -> tuple[dict[str, Path], dict[str, list[Path]]]:
     return {image_id: paths[0] for image_id, paths in found.items()}, twice
 
 
-def class_list(
+def find_classes(
     root: StrPath, classes: StrPath | None = None, colours: StrPath | None = None
 ) -> tuple[tuple[str, ...] | None, Reading]:
     """Find the class names of a folder, and how its labels are read.
@@ -180,11 +180,11 @@ def class_list(
     own = {name: Path(root) / f"{name}.txt" for name in ("classes", "palette")}
     classes = classes or (own["classes"] if own["classes"].is_file() else None)
     colours = colours or (own["palette"] if own["palette"].is_file() else None)
-    names = layouts.read_classes(classes) if classes else None
+    names = layouts.read_class_names(classes) if classes else None
     if colours is None:
         return names, None
-    found = color_labels.reading(colours, names)
-    return color_labels.class_names(found) if isinstance(found, Mapping) else names, found
+    found = color_labels.parse_reading(colours, names)
+    return color_labels.palette_classes(found) if isinstance(found, Mapping) else names, found
 
 
 class Folder(Dataset):
@@ -227,13 +227,13 @@ class Folder(Dataset):
     ):
         super().__init__(split, root, tops, **order)
         self.mean_bgr = np.array(mean, np.float64)
-        self.files = tree(root)
+        self.files = list_files(root)
         self.tree = self.files.root
         self.ids = self.files.ids(split)
         if classes is None and palette is None:
-            classes, palette = class_list(root)
+            classes, palette = find_classes(root)
         if isinstance(palette, Mapping):
-            classes = color_labels.class_names(color_labels.check(palette, classes, root))
+            classes = color_labels.palette_classes(color_labels.check_palette(palette, classes, root))
         if classes is None:
             raise DataError(
                 "nothing says the names of the classes", path=root, want="classes.txt, one name a line, or --classes"
@@ -270,8 +270,8 @@ class Folder(Dataset):
     def read(self, kind: str, path: Path) -> Array:
         """Read an image or a label."""
         if kind == "data":
-            return caffe_input.caffe_input(decode.shrink(decode.read_rgb(path), self.side), self.mean_bgr, flip=True)
-        numbers = caffe_input.class_numbers(self.read_labels(path), len(self._names) - 1, void=VOID)
+            return caffe_input.subtract_mean(decode.shrink(decode.read_rgb(path), self.side), self.mean_bgr, flip=True)
+        numbers = caffe_input.check_labels(self.read_labels(path), len(self._names) - 1, void=VOID)
         return decode.shrink(numbers.astype(np.uint8), self.side, smooth=False)[np.newaxis]
 
     def training_ids(self) -> set[str] | None:
@@ -279,7 +279,7 @@ class Folder(Dataset):
         return set(self.files.ids("train"))
 
 
-def check_names(names: object) -> tuple[str, ...]:
+def check_classes_param(names: object) -> tuple[str, ...]:
     """Check the ``classes`` of a ``param_str``, and return them as a tuple.
 
     Raises:
@@ -294,7 +294,7 @@ def _is_name(name: object) -> bool:
     return isinstance(name, str) and files.is_utf8(name)
 
 
-def check_side(side: object) -> int:
+def check_side_param(side: object) -> int:
     """Check the ``side`` of a ``param_str``, and return it.
 
     Raises:
@@ -305,7 +305,7 @@ def check_side(side: object) -> int:
     raise DataError("'side' is not a number of pixels", got=shown(side)[:80])
 
 
-def check_palette(colours: object) -> Reading:
+def check_palette_param(colours: object) -> Reading:
     """Check the ``palette`` of a ``param_str``, and return it.
 
     Raises:

@@ -25,7 +25,7 @@ from reproduction.caffe.formats import files
 from reproduction.caffe.typing import Progress, UInt8
 from reproduction.fcn.datasets.base import VOID, Dataset, Tops
 from reproduction.fcn.datasets.mini.objects import THINGS, Random
-from reproduction.fcn.datasets.mini.scenes import Scene, scene
+from reproduction.fcn.datasets.mini.scenes import Scene, draw_scene
 from reproduction.fcn.datasets.voc import SBD, VOC
 from reproduction.fcn.images import palette
 
@@ -33,7 +33,7 @@ from reproduction.fcn.images import palette
 CLASSES = ("background", *THINGS)
 
 FOLDER = "mini"  # relative to the data root
-SEED = 2015
+DRAWING_SEED = 2015
 TRAIN, VAL = 400, 80  # number of scenes, with several objects each
 OBJECTS = {"train": 840, "val": 84}  # number of images with one object, or with background only
 OBJECT_SIZE = 112  # height and width of these, in pixels
@@ -47,7 +47,7 @@ _ABOUT = "about.txt"  # version and seed, and the hash of all files
 _VOC, _SBD, _OBJECTS = "pascal/VOC2011", "sbdd/dataset", "objects"
 
 
-def generate(root: StrPath, *, seed: int = SEED, progress: Progress | None = None) -> Path:
+def generate(root: StrPath, *, seed: int = DRAWING_SEED, progress: Progress | None = None) -> Path:
     """Draw the data set into ``root/mini``, in about twenty seconds; an existing drawing is checked and kept.
 
     The folder appears when it is complete. A drawing of another version or seed is replaced. If another process is
@@ -147,11 +147,11 @@ def _draw(place: Path, seed: int, progress: Progress) -> None:
 def _scene(rng: Random) -> Scene:
     height, width = (rng.randint(low, high + 1) for low, high in (HEIGHTS, WIDTHS))
     kinds = rng.randint(1, len(CLASSES), rng.randint(4, 9))
-    return scene(rng, height, width, kinds.tolist(), RADII, 0.7)
+    return draw_scene(rng, height, width, kinds.tolist(), RADII, 0.7)
 
 
 def _object(rng: Random, label: int) -> Scene:
-    return scene(rng, OBJECT_SIZE, OBJECT_SIZE, [label] if label else [], OBJECT_RADII, 2.0)
+    return draw_scene(rng, OBJECT_SIZE, OBJECT_SIZE, [label] if label else [], OBJECT_RADII, 2.0)
 
 
 def _write_scene(place: Path, image_id: str, drawn: Scene, *, in_voc: bool) -> None:

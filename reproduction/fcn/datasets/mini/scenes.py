@@ -35,7 +35,7 @@ class Scene:
     void: Bool
 
 
-def scene(
+def draw_scene(
     rng: Random, height: int, width: int, kinds: Sequence[int], radii: tuple[float, float], inside: float
 ) -> Scene:
     """Draw an image.

@@ -6,13 +6,13 @@ from PIL import Image
 
 from reproduction.fcn.datasets import label_files
 from reproduction.fcn.datasets.custom import check, color_labels, folder
-from reproduction.fcn.datasets.custom.check import Problem, look
+from reproduction.fcn.datasets.custom.check import Problem, check_folder
 from tests.helpers import custom_folders
 
 
 def found(root, **known):
     """The problems, as what, fatal and files, with the folder called DIR."""
-    report = look(root, known.get("classes"), known.get("palette"))
+    report = check_folder(root, known.get("classes"), known.get("palette"))
     return [
         (
             problem.what.replace(str(root), "DIR"),
@@ -29,7 +29,7 @@ def test_a_good_folder_is_described(tmp_path):
         labels=lambda i: np.where(custom_folders.label(i, 4) == 3, 255, custom_folders.label(i, 4)).astype(np.uint8),
     )
     told = []
-    report = look(tmp_path, custom_folders.NAMES, progress=lambda *done: told.append(done))
+    report = check_folder(tmp_path, custom_folders.NAMES, progress=lambda *done: told.append(done))
     assert report.ok
     assert (report.images, report.labels, report.pairs) == (6, 6, 6)
     assert report.splits == {"train": 5, "val": 1}
@@ -49,28 +49,28 @@ def test_a_good_folder_is_described(tmp_path):
 
 def test_masks_of_0_and_255_get_words_of_their_own(tmp_path):
     custom_folders.write(tmp_path, labels=custom_folders.mask)
-    problem = look(tmp_path, ("background", "thing")).problems[0]
+    problem = check_folder(tmp_path, ("background", "thing")).problems[0]
     assert problem == Problem(
         "the labels are masks of 0 and 255; 255 is void, so that there is nothing to learn but class 0",
         "Write 1 for 255; or name a --palette with the lines `0 0 0 background` and `255 255 255 thing`, which"
         " --write-palette writes.",
     )
-    assert [(each.what, each.files) for each in look(tmp_path, ("background", "thing")).problems[1:]] == [
+    assert [(each.what, each.files) for each in check_folder(tmp_path, ("background", "thing")).problems[1:]] == [
         ("classes occur in no label", ["thing"]),
     ]
     palette = {"background": (0, 0, 0), "thing": (255, 255, 255)}
-    assert look(tmp_path, tuple(palette), palette).ok
+    assert check_folder(tmp_path, tuple(palette), palette).ok
 
 
 def test_painted_labels_show_their_colours(tmp_path):
     custom_folders.write(tmp_path, labels=custom_folders.paint)
-    report = look(tmp_path, custom_folders.NAMES)
+    report = check_folder(tmp_path, custom_folders.NAMES)
     assert not report.ok
     assert report.problems[0].what == "the labels are colours, not class numbers"
     assert len(report.problems[0].files) == 6
     assert set(report.colours) == {(0, 0, 0), (128, 0, 0), (0, 128, 0)}
     assert sum(report.colours.values()) == 6 * custom_folders.SIZE[0] * custom_folders.SIZE[1]
-    with_palette = look(tmp_path, custom_folders.NAMES, color_labels.voc(custom_folders.NAMES))
+    with_palette = check_folder(tmp_path, custom_folders.NAMES, color_labels.voc_palette(custom_folders.NAMES))
     assert with_palette.ok
     assert not with_palette.colours
 
@@ -106,7 +106,7 @@ def test_painted_labels_show_their_colours(tmp_path):
 )
 def test_painted_labels_are_offered_the_palette_that_they_seem_to_have(tmp_path, labels, names, remedy):
     custom_folders.write(tmp_path, labels=labels, names=None)
-    (problem,) = look(tmp_path, names).problems
+    (problem,) = check_folder(tmp_path, names).problems
     assert (problem.what, problem.remedy, len(problem.files)) == (label_files.PAINTED, remedy, 6)
 
 
@@ -187,7 +187,7 @@ def test_sizes_that_differ_are_shown_and_exif_is_suspected(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (30, 20)).save(tmp_path / "images/p1.jpg", exif=exif)
-    report = look(tmp_path, custom_folders.NAMES)
+    report = check_folder(tmp_path, custom_folders.NAMES)
     assert [(p.files, p.remedy) for p in report.problems] == [
         (
             [f"{tmp_path}/labels/p0.png (19 x 30, not 20 x 30)"],
@@ -250,7 +250,7 @@ def test_labels_of_one_class_cannot_be_learnt(tmp_path):
 
 def test_what_is_called_good_is_what_the_data_set_reads(tmp_path):
     custom_folders.write(tmp_path)
-    assert look(tmp_path, custom_folders.NAMES).ok
+    assert check_folder(tmp_path, custom_folders.NAMES).ok
     for split in folder.SPLITS:
         assert all(sample["label"].max() < 3 for sample in folder.Folder(split, tmp_path))
     assert check.MOST_OF_ONE < 1

@@ -14,13 +14,13 @@ COLOURS = {"background": (0, 0, 0), "cat": (128, 0, 0), "dog": (0, 128, 0), "voi
 
 def test_a_palette_is_read_as_it_was_written(tmp_path):
     (tmp_path / "p.txt").write_text(color_labels.dumps(COLOURS) + "\n  \n")
-    assert color_labels.read(tmp_path / "p.txt") == COLOURS
-    assert color_labels.class_names(COLOURS) == custom_folders.NAMES
+    assert color_labels.load(tmp_path / "p.txt") == COLOURS
+    assert color_labels.palette_classes(COLOURS) == custom_folders.NAMES
 
 
 def test_names_may_hold_blanks(tmp_path):
     (tmp_path / "p.txt").write_text("1 2 3 traffic light \n4 5 6\tcar\n")
-    assert color_labels.read(tmp_path / "p.txt") == {"traffic light": (1, 2, 3), "car": (4, 5, 6)}
+    assert color_labels.load(tmp_path / "p.txt") == {"traffic light": (1, 2, 3), "car": (4, 5, 6)}
 
 
 def test_colours_become_class_numbers_and_void_255():
@@ -28,33 +28,37 @@ def test_colours_become_class_numbers_and_void_255():
     numbers[0, 5] = 255
     rgb = custom_folders.paint(3)
     rgb[0, 5] = (9, 9, 9)
-    assert np.array_equal(color_labels.labels(rgb, COLOURS), numbers)
+    assert np.array_equal(color_labels.colours_to_labels(rgb, COLOURS), numbers)
 
 
 def test_vocs_colours_are_those_that_label_maps_are_painted_in():
     numbers = np.arange(22, dtype=np.uint8).reshape(2, 11)
     numbers[1, 10] = 255
     names = [f"class {i}" for i in range(21)]
-    assert np.array_equal(color_labels.labels(palette.paint(numbers), color_labels.read("voc", names)), numbers)
+    assert np.array_equal(
+        color_labels.colours_to_labels(palette.paint(numbers), color_labels.load("voc", names)), numbers
+    )
 
 
 def test_a_palette_is_begun_with_what_is_known_of_its_colours():
     black, red, blue, cream = (0, 0, 0), (128, 0, 0), (0, 0, 128), (224, 224, 192)
-    assert color_labels.begin([blue, cream, black]) == {"class0": black, "class1": blue, "void": cream}
-    assert color_labels.begin([blue, cream, black], custom_folders.NAMES) == {
+    assert color_labels.make_template([blue, cream, black]) == {"class0": black, "class1": blue, "void": cream}
+    assert color_labels.make_template([blue, cream, black], custom_folders.NAMES) == {
         "class0": black,
         "class1": blue,
         "void": cream,
     }
-    assert color_labels.begin([red, black], custom_folders.NAMES) == color_labels.voc(custom_folders.NAMES)
-    assert color_labels.begin([(9, 9, 9), black]) == {"class0": (9, 9, 9), "class1": black}
+    assert color_labels.make_template([red, black], custom_folders.NAMES) == color_labels.voc_palette(
+        custom_folders.NAMES
+    )
+    assert color_labels.make_template([(9, 9, 9), black]) == {"class0": (9, 9, 9), "class1": black}
     white = (255, 255, 255)
-    assert color_labels.begin([white, black]) == {"background": black, "thing": white}
-    assert color_labels.begin([white, black], ["wall", "crack"]) == {"wall": black, "crack": white}
+    assert color_labels.make_template([white, black]) == {"background": black, "thing": white}
+    assert color_labels.make_template([white, black], ["wall", "crack"]) == {"wall": black, "crack": white}
 
 
 def test_colours_are_counted():
-    assert color_labels.colours(Image.fromarray(np.array([[[1, 2, 3], [250, 0, 7], [250, 0, 7]]], np.uint8))) == {
+    assert color_labels.count_colours(Image.fromarray(np.array([[[1, 2, 3], [250, 0, 7], [250, 0, 7]]], np.uint8))) == {
         (250, 0, 7): 2,
         (1, 2, 3): 1,
     }
@@ -63,7 +67,7 @@ def test_colours_are_counted():
 def refused(text, tmp_path, names=None):
     (tmp_path / "p.txt").write_text(text)
     with pytest.raises(DataError) as error:
-        color_labels.read(tmp_path / "p.txt", names)
+        color_labels.load(tmp_path / "p.txt", names)
     return str(error.value).replace(str(tmp_path), "DIR")
 
 
@@ -82,17 +86,17 @@ def test_what_is_no_palette_is_refused(tmp_path):
 
 def test_a_palette_that_cannot_be_read_is_one_line(tmp_path):
     with pytest.raises(DataError, match=r"the palette cannot be read \(no such file or directory\)\.$"):
-        color_labels.read(tmp_path / "none.txt")
+        color_labels.load(tmp_path / "none.txt")
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="the palette is not a text file; want lines of R G B name"):
-        color_labels.read(tmp_path / "b.txt")
+        color_labels.load(tmp_path / "b.txt")
     with pytest.raises(DataError, match="VOC's colours need the names of the classes"):
-        color_labels.read("voc")
+        color_labels.load("voc")
 
 
 def test_a_colour_of_no_class_is_named():
     with pytest.raises(DataError) as error:
-        color_labels.labels(custom_folders.paint(1), {"background": (0, 0, 0), "cat": (128, 0, 0)})
+        color_labels.colours_to_labels(custom_folders.paint(1), {"background": (0, 0, 0), "cat": (128, 0, 0)})
     pixels = int((custom_folders.label(1) == 2).sum())
     assert str(error.value) == (
         f"colours of no class; got (0, 128, 0) in {pixels} pixels, want the colours of the palette."

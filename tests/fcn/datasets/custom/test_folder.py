@@ -161,4 +161,4 @@ def test_files_that_are_no_pictures_do_not_count(tmp_path):
     custom_folders.write(tmp_path)
     for name in (".p9.jpg", "Thumbs.db", "notes.txt"):
         (tmp_path / "images" / name).write_bytes(b"x")
-    assert len(folder.tree(tmp_path).images) == 6
+    assert len(folder.list_files(tmp_path).images) == 6

@@ -43,7 +43,7 @@ def small(monkeypatch):
     ("name", "split", "count"), [("mini", "val", 3), ("mini", "train", 2), ("mini-sbd", "train", 4)]
 )
 def test_every_sample_keeps_the_contract(root, name, split, count):
-    dataset = datasets.open(name, split, root)
+    dataset = datasets.open_split(name, split, root)
     assert (len(dataset), dataset.missing()) == (count, [])
     assert (
         dataset.classes == mini_voc.CLASSES == ("background", "beetle", "fish", "flower", "jellyfish", "kite", "wheel")
@@ -57,32 +57,32 @@ def test_every_sample_keeps_the_contract(root, name, split, count):
 
 
 def test_what_is_learned_from_is_not_scored(root):
-    train, val = datasets.open("mini-sbd", "train", root), datasets.open("mini", "val", root)
+    train, val = datasets.open_split("mini-sbd", "train", root), datasets.open_split("mini", "val", root)
     assert not set(train.ids) & set(val.ids)
     assert val.overlap() == []
     assert val.training_ids() == set(train.ids)
-    assert datasets.open("mini", "train", root).overlap() == train.ids[:2]
+    assert datasets.open_split("mini", "train", root).overlap() == train.ids[:2]
 
 
 def test_the_folder_is_a_data_root_in_the_layouts_of_the_real_data_sets(root):
     for name, split in (("voc", "val"), ("voc2011", "seg11valid")):
-        dataset = datasets.open(name, split, root / "mini")
-        assert dataset.ids == datasets.open("mini", "val", root).ids
+        dataset = datasets.open_split(name, split, root / "mini")
+        assert dataset.ids == datasets.open_split("mini", "val", root).ids
         assert dataset.classes == mini_voc.CLASSES
-    assert datasets.open("sbd", "val", root / "mini").ids == dataset.ids
+    assert datasets.open_split("sbd", "val", root / "mini").ids == dataset.ids
 
 
 def test_the_data_layers_of_the_mini_nets_read_it(root):
     for row in mini_nets.NETS.values():
         for split, want in zip(row.splits, (("mini-sbd", "train"), ("mini", "val")), strict=True):
-            layer = published_nets.net(row, split).layer[0]
+            layer = published_nets.build_net(row, split).layer[0]
             dataset = datasets.from_layer(layer.python_param, layer.top, root)
             assert dataset.classes == mini_voc.CLASSES
-            assert mini_voc.digest(dataset) == mini_voc.digest(datasets.open(*want, root))
+            assert mini_voc.digest(dataset) == mini_voc.digest(datasets.open_split(*want, root))
 
 
 def test_void_runs_along_the_edges_and_nowhere_else(root):
-    for image_id in datasets.open("mini", "train", root).ids:
+    for image_id in datasets.open_split("mini", "train", root).ids:
         voc = np.array(Image.open(root / f"mini/pascal/VOC2011/SegmentationClass/{image_id}.png"))
         sbd = scipy.io.loadmat(root / f"mini/sbdd/dataset/cls/{image_id}.mat")["GTcls"][0, 0]["Segmentation"]
         void = voc == 255
@@ -101,7 +101,7 @@ def test_labels_are_palette_pictures_in_vocs_colours(root):
     path = next((root / "mini/pascal/VOC2011/SegmentationClass").iterdir())
     with Image.open(path) as image:
         assert image.mode == "P"
-        assert image.getpalette() == palette.voc().ravel().tolist()
+        assert image.getpalette() == palette.voc_colours().ravel().tolist()
 
 
 def test_label_files_say_what_sbds_say(root):
@@ -123,7 +123,7 @@ def test_label_files_say_what_sbds_say(root):
 
 def test_the_classifiers_layers_read_the_single_things(root):
     for split, phase in (("train", Phase.TRAIN), ("val", Phase.TEST)):
-        layer = mini_nets.classifier(split).layer[0]
+        layer = mini_nets.build_classifier(split).layer[0]
         layer.image_data_param.batch_size = 5
         images = ImageList(layer, root, phase)
         assert images.shapes == {"data": (5, 3, mini_nets.CROP, mini_nets.CROP), "label": (5,)}
@@ -153,8 +153,8 @@ RECORDED_VAL = "6a31595ded0f4279e93271418109773564b14c37489d1b9cd8bdb12a3441efe1
 @pytest.mark.parametrize("name", RECORDED)
 def test_the_pixels_are_those_that_were_recorded(name):
     drawn = {
-        "scene": mini_voc._scene(SEEDED([mini_voc.SEED, 1, 0])),
-        "object": mini_voc._object(SEEDED([mini_voc.SEED, 2, 1]), 1),
+        "scene": mini_voc._scene(SEEDED([mini_voc.DRAWING_SEED, 1, 0])),
+        "object": mini_voc._object(SEEDED([mini_voc.DRAWING_SEED, 2, 1]), 1),
     }
     assert pixels(drawn[name]) == RECORDED[name]
 
@@ -165,8 +165,8 @@ def pixels(drawn: scenes.Scene) -> str:
 
 def test_files_hold_the_pixels_that_were_drawn(root):
     """Within JPEG's error, and with no more of it than quality 95 makes."""
-    dataset = datasets.open("mini", "val", root)
-    drawn = mini_voc._scene(SEEDED([mini_voc.SEED, 1, 0]))
+    dataset = datasets.open_split("mini", "val", root)
+    drawn = mini_voc._scene(SEEDED([mini_voc.DRAWING_SEED, 1, 0]))
     rgb = dataset[0]["data"][::-1].transpose(1, 2, 0) + np.array(published_nets.MEAN_BGR)[::-1]
     error = np.abs(rgb - drawn.rgb)
     assert error.mean() < 2.5
@@ -175,15 +175,15 @@ def test_files_hold_the_pixels_that_were_drawn(root):
 
 def test_files_are_read_as_the_pixels_that_were_recorded(root):
     """What nets are scored on goes through JPEG: if another codec gave other pixels, the scores would be others too."""
-    assert mini_voc.digest(datasets.open("mini", "val", root)) == RECORDED_VAL
+    assert mini_voc.digest(datasets.open_split("mini", "val", root)) == RECORDED_VAL
 
 
 def test_two_drawings_are_the_same_and_another_seed_is_another(root, small, tmp_path):
     again = mini_voc.generate(tmp_path / "again")
     other = mini_voc.generate(tmp_path / "other", seed=7)
-    first = mini_voc.digest(datasets.open("mini", "val", root))
-    assert mini_voc.digest(datasets.open("mini", "val", again.parent)) == first
-    assert mini_voc.digest(datasets.open("mini", "val", other.parent)) != first
+    first = mini_voc.digest(datasets.open_split("mini", "val", root))
+    assert mini_voc.digest(datasets.open_split("mini", "val", again.parent)) == first
+    assert mini_voc.digest(datasets.open_split("mini", "val", other.parent)) != first
     for name in ("SegmentationClass", "JPEGImages"):
         for path in (again / "pascal/VOC2011" / name).iterdir():
             assert path.read_bytes() == (root / "mini/pascal/VOC2011" / name / path.name).read_bytes()
@@ -207,12 +207,12 @@ def test_another_folder_of_this_name_is_not_touched(tmp_path):
 
 def test_the_drawing_of_another_version_is_replaced(small, tmp_path, monkeypatch):
     place = mini_voc.generate(tmp_path, seed=7)
-    before = mini_voc.digest(datasets.open("mini", "val", tmp_path))
+    before = mini_voc.digest(datasets.open_split("mini", "val", tmp_path))
     mini_voc.generate(tmp_path)
-    assert mini_voc.digest(datasets.open("mini", "val", tmp_path)) != before
+    assert mini_voc.digest(datasets.open_split("mini", "val", tmp_path)) != before
     monkeypatch.setattr(mini_voc, "_VERSION", "Mini-VOC, drawing 0")
     mini_voc.generate(tmp_path)
-    assert (place / "about.txt").read_text().startswith(f"Mini-VOC, drawing 0, seed {mini_voc.SEED}\n")
+    assert (place / "about.txt").read_text().startswith(f"Mini-VOC, drawing 0, seed {mini_voc.DRAWING_SEED}\n")
     assert [path.name for path in tmp_path.iterdir()] == ["mini"]
 
 
@@ -297,7 +297,7 @@ def test_a_ground_fills_any_picture_with_colours(ground):
 def test_a_tree_names_its_classes(tmp_path):
     listed = tmp_path / "classes.txt"
     listed.write_text("\ufeffbackground \r\nold boot\n\n\n", encoding="utf-8", newline="")
-    assert layouts.read_classes(listed) == ("background", "old boot")
+    assert layouts.read_class_names(listed) == ("background", "old boot")
 
 
 @pytest.mark.parametrize(
@@ -315,11 +315,11 @@ def test_what_is_no_list_of_classes_is_an_error(tmp_path, text, got):
     listed = tmp_path / "classes.txt"
     listed.write_bytes(text)
     with pytest.raises(DataError) as error:
-        layouts.read_classes(listed)
+        layouts.read_class_names(listed)
     want = "want one name a line, at most 255, none twice."
     assert str(error.value) == f"{listed}: this is no list of classes; got {got}, {want}"
     with pytest.raises(DataError) as error:
-        layouts.read_classes("cat,dog")
+        layouts.read_class_names("cat,dog")
     reason = "the names of the classes cannot be read (no such file or directory)"
     assert str(error.value) == f"cat,dog: {reason}; want a file, one name a line, at most 255, none twice."
 
@@ -327,7 +327,7 @@ def test_what_is_no_list_of_classes_is_an_error(tmp_path, text, got):
 def test_labels_are_held_against_the_classes_of_their_tree(root, small, tmp_path):
     place = mini_voc.generate(tmp_path)
     (place / "pascal/VOC2011/classes.txt").write_text("background\nbeetle\n")
-    dataset = datasets.open("mini", "val", tmp_path)
+    dataset = datasets.open_split("mini", "val", tmp_path)
     assert dataset.classes == ("background", "beetle")
     with pytest.raises(DataError, match=r"labels out of range; got .* want 0 to 1 or 255 for void\.$"):
         list(dataset)
