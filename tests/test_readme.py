@@ -34,7 +34,7 @@ def test_generated_parts_are_current():
 def test_the_claim_of_speed_names_all_peers_and_those_that_were_not_measured(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
     readme = importlib.import_module("readme")
-    figures = json.loads((ROOT / "tools/peers/measured.json").read_text())
+    figures = json.loads((ROOT / "tools/bench/measured.json").read_text())
     elsewhere = next(iter(figures["train"].values()))["measured"]
     for section in figures["forward"].values():
         section["contenders"]["ncnn"] = section["contenders"]["OpenVINO"]

@@ -19,7 +19,8 @@ from typing import Any
 
 from common import ROOT, run
 
-from peers import BASELINE, FORWARD, figures
+from bench import results
+from bench.contenders import BASELINE, FORWARD
 
 from reproduction.caffe import tested_devices
 from reproduction.caffe.errors import ReproductionError
@@ -32,7 +33,7 @@ README = ROOT / "README.md"
 DIFFERENCES = ROOT / "docs" / "differences.md"
 MINI = ROOT / "weights" / "mini" / "scores.json"
 FIGURES = ROOT / "tests" / "golden" / "exactness.json"
-SPEED = ROOT / "tools" / "peers" / "measured.json"
+SPEED = results.RECORD
 SETS = ("voc", "nyud", "siftflow", "pascalcontext")
 UNVERIFIED = "\\*"
 OTHER_WEIGHTS, OWN_WEIGHTS = "†", "‡"
@@ -152,7 +153,7 @@ def cuda() -> str:
 
 
 def speed() -> str:
-    """Return a table of a forward pass at two sizes, and sentences on the rest of tools/peers/measured.json."""
+    """Return a table of a forward pass at two sizes, and sentences on the rest of tools/bench/measured.json."""
     kinds = json.loads(SPEED.read_text())
     large, small = (section["contenders"] for section in kinds["forward"].values())
     said = next(iter(kinds["forward"].values()))["measured"]
@@ -169,7 +170,7 @@ def speed() -> str:
         shown = {"our Net": "not compiled"}.get(name, name)
         shown = f"**{shown.replace('our ', '')}**" if row["ours"] else shown
         lines.append(f"| {shown} | {' | '.join(cells)} | {error} |")
-    versions = ", ".join(f"{name} {said[name]}" for name in figures.PACKAGES if name in said and name != "numpy")
+    versions = ", ".join(f"{name} {said[name]}" for name in results.PACKAGES if name in said and name != "numpy")
     where = f"Medians of {said['date'][:10]} by `make bench`: {said['threads']} threads of {said['cpu']}; {versions}."
     ahead = " and ".join(
         f"{name.replace('our ', '')} {large[name]['times_best_peer']:.2f} and {small[name]['times_best_peer']:.2f}"

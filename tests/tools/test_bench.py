@@ -76,7 +76,7 @@ Crop score 1 1 late score 0=9 1=9 2=0 3={width} 4={height} 5=-233
 
 
 def test_a_net_is_written_as_ncnn_reads_it(tool, tmp_path):
-    from peers import ncnn_files
+    from bench import ncnn_files
 
     text = """
         layer { name: "input" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }
@@ -107,10 +107,10 @@ def test_a_net_is_written_as_ncnn_reads_it(tool, tmp_path):
 def test_a_contender_that_computes_something_else_ends_the_run(tool):
     fine = {"ours": {"precision": "float32", "error": 9e-5}, "half": {"precision": "bf16", "error": 3e-2}, "load": {}}
     fine["load"]["precision"] = "float32"
-    tool.check(fine)
+    tool.rounds.check_scores(fine)
     for error in (1.1e-4, float("nan")):
         with pytest.raises(ReproductionError) as info:
-            tool.check(fine | {"ncnn": {"precision": "float32", "error": error}})
+            tool.rounds.check_scores(fine | {"ncnn": {"precision": "float32", "error": error}})
         said = f"bench: ncnn computes other scores than our Net; got an error of {error:.1e}, want at most 0.0001."
         assert str(info.value) == said
 
@@ -129,7 +129,7 @@ def test_scoring_is_timed_against_its_forwards(tmp_path):
     found = section["contenders"]
     assert found["images"] == 3
     assert found["overhead"] == pytest.approx(found["seconds"] / found["forward_seconds"] - 1)
-    assert f"{found['overhead']:.1%} more than the forwards alone" in done.stdout
+    assert f"{found['overhead']:.1%} more than the forward passes alone" in done.stdout
 
 
 def test_sizes_are_plotted(tool, monkeypatch, tmp_path):
@@ -143,7 +143,7 @@ def test_sizes_are_plotted(tool, monkeypatch, tmp_path):
 
 
 def test_medians_are_kept_for_the_readme(tool, monkeypatch, tmp_path):
-    monkeypatch.setattr(tool, "RECORD", tmp_path / "measured.json")
+    monkeypatch.setattr(tool.results, "RECORD", tmp_path / "measured.json")
     names = ["--only", "our exact", "PyTorch"]
     monkeypatch.setattr(
         sys, "argv", ["bench.py", "--quick", "--net", "mini-fcn8s", *names, "--report", str(tmp_path), "--record"]
@@ -179,9 +179,9 @@ def test_a_size_is_height_and_width():
 
 
 def test_what_is_not_installed_is_left_out_and_named(tool, capsys):
-    peer = tool.Contender("Torch7", lambda task: None, needs=("torch7_of_lua",))
-    ours = tool.Contender("ours", lambda task: None, ours=True)
-    assert tool.choose([peer, ours], [], "cpu") == [ours]
+    peer = tool.rounds.Contender("Torch7", "runtimes.torch7", needs=("torch7_of_lua",))
+    ours = tool.rounds.Contender("ours", "ours.compiled", ours=True)
+    assert tool.rounds.choose([peer, ours], [], "cpu") == [ours]
     assert capsys.readouterr().out == "Torch7 is left out, since torch7_of_lua is not installed.\n"
 
 
@@ -192,14 +192,20 @@ def test_medians_and_ratios_within_the_rounds(tool):
             for s in seconds
         ]
 
+    rounds = tool.rounds
     table = [
-        tool.Contender("ours", lambda task: None, ours=True),
-        tool.Contender(tool.BASELINE, lambda task: None),
-        tool.Contender("quick", lambda task: None),
-        tool.Contender("half", lambda task: None, precision="bf16"),
+        rounds.Contender("ours", "ours.compiled", ours=True),
+        rounds.Contender(rounds.BASELINE, "pytorch_port.inference"),
+        rounds.Contender("quick", "pytorch_port.inference"),
+        rounds.Contender("half", "pytorch_port.inference", precision="bf16"),
     ]
-    found = {"ours": turns(1, 2, 3), tool.BASELINE: turns(2, 8, 6), "quick": turns(1, 3, 6), "half": turns(1, 1, 1)}
-    rows = tool.summarize("forward", table, found)
+    found = {
+        "ours": turns(1, 2, 3),
+        rounds.BASELINE: turns(2, 8, 6),
+        "quick": turns(1, 3, 6),
+        "half": turns(1, 1, 1),
+    }
+    rows = rounds.summarize("forward", table, found)
     assert (rows["ours"]["seconds"], rows["ours"]["least"], rows["ours"]["greatest"]) == (2, 1, 3)
     assert rows["ours"]["times_pytorch"] == 2, "the median of 2, 4 and 2"
     assert rows["ours"]["times_best_peer"] == 1.5, "against the best of the same precision"

@@ -1,8 +1,9 @@
-"""Output of the benchmark: a table, a plot, and the figures that the README shows."""
+"""Output of the benchmark: a table, a plot, a report of all figures, and the record of those that the README shows."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import math
 import platform
 from collections.abc import Mapping
@@ -10,11 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from reproduction.caffe.formats import json_file
 from reproduction.caffe.formats.files import atomic
 from reproduction.fast import ops
 
 Rows = Mapping[str, Mapping[str, Any]]
 
+RECORD = Path(__file__).with_name("measured.json")
 PACKAGES = ("torch", "numpy", "opencv-python-headless", "onnxruntime", "openvino", "ncnn")
 _COLUMNS = {
     "seconds": ("seconds", "{:.3f}"),
@@ -31,7 +34,7 @@ _COLUMNS = {
 _KEPT = ("seconds", "first_seconds", "peak_bytes", "times_pytorch", "times_best_peer", "error", "labels_off", "ours")
 
 
-def render(rows: Rows) -> str:
+def format_table(rows: Rows) -> str:
     """Format the rows as a table."""
     shown = [key for key in _COLUMNS if any(key in row for row in rows.values())]
     lines = [["", *(_COLUMNS[key][0] for key in shown)]]
@@ -46,14 +49,30 @@ def render(rows: Rows) -> str:
     )
 
 
-def brief(rows: Rows) -> dict[str, dict[str, Any]]:
-    """Return the columns that the README shows, with floats rounded to four digits."""
-    return {
-        name: {
-            key: float(f"{row[key]:.4g}") if isinstance(row[key], float) else row[key] for key in _KEPT if key in row
-        }
-        for name, row in rows.items()
-    }
+def merge(path: Path, kind: str, sections: Mapping[str, Any]) -> None:
+    """Merge figures into a report, which keeps those of other kinds and sizes."""
+    report = {}
+    if path.exists():
+        problem = "not a report of the benchmark"
+        report = json_file.load(path, dict[str, dict[str, Any]], problem, remedy="Remove it.")
+    report.setdefault(kind, {}).update(sections)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as file:
+        file.write((json.dumps(report, indent=2) + "\n").encode())
+
+
+def record(kind: str, sections: Mapping[str, Any]) -> None:
+    """Merge the figures that the README shows into ``RECORD``, with floats rounded to four digits."""
+    kept = {}
+    for title, section in sections.items():
+        rows = section["contenders"]
+        kept[title] = section | {"contenders": rows if kind == "evaluate" else {n: _brief(r) for n, r in rows.items()}}
+    merge(RECORD, kind, kept)
+
+
+def _brief(row: Mapping[str, Any]) -> dict[str, Any]:
+    found = {key: row[key] for key in _KEPT if key in row}
+    return {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in found.items()}
 
 
 def plot(path: Path, title: str, sizes: Mapping[int, Rows]) -> None:

@@ -1,15 +1,17 @@
-"""The contenders of tools/bench.py and their task. To add one, add an entry to one of the tables below.
+"""The contenders of the benchmark and their task. To add one, add an entry to one of the tables below.
 
 A contender is a function that takes a task and returns a step. The function does everything that is done once (reading,
-converting, packing weights), the step everything that is done for each image. Each contender runs in a separate process
-and imports its packages inside its function, so that the time and memory of loading are measured for it alone.
+converting, packing weights), the step everything that is done for each image. Each contender runs in a separate
+process, which imports the function's module only when it prepares, so that the time and memory of loading are measured
+for this contender alone.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +89,8 @@ class Contender:
 
     Attributes:
         name: The name of its row.
-        prepare: Returns the step of a task.
+        function: Module in ``bench`` and name of the function that takes a task and returns its step.
+        options: Keyword arguments of the function.
         needs: Modules that must be installed.
         ours: Whether it is part of this project.
         loads: Whether it reads caffemodels itself.
@@ -97,7 +100,8 @@ class Contender:
     """
 
     name: str
-    prepare: Callable[[Task], Step]
+    function: str
+    options: Mapping[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     ours: bool = False
     loads: bool = False
@@ -110,112 +114,43 @@ class Contender:
         """The needed modules that are not installed."""
         return [name for name in self.needs if importlib.util.find_spec(name) is None]
 
-
-def _plain(task: Task) -> Step:
-    from peers import plain
-
-    return plain.forward(task, channels_last=False)
-
-
-def _plain_channels_last(task: Task) -> Step:
-    from peers import plain
-
-    return plain.forward(task, channels_last=True)
-
-
-def _opencv(task: Task) -> Step:
-    from peers import runtimes
-
-    return runtimes.opencv(task)
-
-
-def _onnxruntime(task: Task) -> Step:
-    from peers import runtimes
-
-    return runtimes.onnxruntime(task)
-
-
-def _openvino(task: Task) -> Step:
-    from peers import runtimes
-
-    return runtimes.openvino(task, "f32")
-
-
-def _openvino_bf16(task: Task) -> Step:
-    from peers import runtimes
-
-    return runtimes.openvino(task, "bf16")
-
-
-def _ncnn(task: Task) -> Step:
-    from peers import runtimes
-
-    return runtimes.ncnn(task)
-
-
-def _net(task: Task) -> Step:
-    from peers import ours
-
-    return ours.net(task)
-
-
-def _exact(task: Task) -> Step:
-    from peers import ours
-
-    return ours.fast(task, "exact")
-
-
-def _winograd(task: Task) -> Step:
-    from peers import ours
-
-    return ours.fast(task, "winograd")
-
-
-def _tf32(task: Task) -> Step:
-    from peers import ours
-
-    return ours.fast(task, "tf32")
-
-
-def _bf16(task: Task) -> Step:
-    from peers import ours
-
-    return ours.fast(task, "bf16")
-
-
-def _plain_training(task: Task) -> Step:
-    from peers import plain
-
-    return plain.training(task)
-
-
-def _solver(task: Task) -> Step:
-    from peers import ours
-
-    return ours.training(task)
+    def prepare(self, task: Task) -> Step:
+        """Import the function's module and return the step of a task."""
+        module, _, name = self.function.partition(".")
+        step: Step = getattr(importlib.import_module(f"bench.{module}"), name)(task, **self.options)
+        return step
 
 
 REFERENCE = "our Net"  # errors are relative to its scores
 BASELINE = "PyTorch"  # ratios of time are relative to it
 
+_BOTH = ("cpu", "cuda")
+
 #: Contenders in a forward pass, in the order of the table.
 FORWARD: tuple[Contender, ...] = (
-    Contender(REFERENCE, _net, ours=True, loads=True, devices=("cpu", "cuda")),
-    Contender("our exact", _exact, ours=True, loads=True, devices=("cpu", "cuda")),
-    Contender("our winograd", _winograd, ours=True, loads=True, devices=("cpu",)),
-    Contender("our tf32", _tf32, ours=True, loads=True, precision="tf32", devices=("cuda",)),
-    Contender("our bf16", _bf16, ours=True, loads=True, precision="bf16", devices=("cpu", "cuda")),
-    Contender(BASELINE, _plain, devices=("cpu", "cuda")),
-    Contender("PyTorch channels_last", _plain_channels_last, devices=("cpu", "cuda")),
-    Contender("OpenCV dnn", _opencv, needs=("cv2",), loads=True),
-    Contender("onnxruntime", _onnxruntime, needs=("onnxruntime", "onnx"), reads="onnx"),
-    Contender("OpenVINO", _openvino, needs=("openvino", "onnx"), reads="onnx"),
-    Contender("OpenVINO bf16", _openvino_bf16, needs=("openvino", "onnx"), reads="onnx", precision="bf16"),
-    Contender("ncnn", _ncnn, needs=("ncnn",), reads="ncnn"),
-)
+    Contender(REFERENCE, "ours.uncompiled", ours=True, loads=True, devices=_BOTH),
+    Contender("our exact", "ours.compiled", {"precision": "exact"}, ours=True, loads=True, devices=_BOTH),
+    Contender("our winograd", "ours.compiled", {"precision": "winograd"}, ours=True, loads=True),
+    Contender(
+        "our tf32", "ours.compiled", {"precision": "tf32"}, ours=True, loads=True, precision="tf32", devices=("cuda",)
+    ),
+    Contender(
+        "our bf16", "ours.compiled", {"precision": "bf16"}, ours=True, loads=True, precision="bf16", devices=_BOTH
+    ),
+    Contender(BASELINE, "pytorch_port.inference", devices=_BOTH),
+    Contender("PyTorch channels_last", "pytorch_port.inference", {"channels_last": True}, devices=_BOTH),
+    Contender("OpenCV dnn", "runtimes.opencv", needs=("cv2",), loads=True),
+    Contender("onnxruntime", "runtimes.onnxruntime", needs=("onnxruntime", "onnx"), reads="onnx"),
+    Contender("OpenVINO", "runtimes.openvino", needs=("openvino", "onnx"), reads="onnx"),
+    Contender(
+        "OpenVINO bf16", "runtimes.openvino", {"precision": "bf16"}, needs=("openvino", "onnx"), reads="onnx",
+        precision="bf16",
+    ),
+    Contender("ncnn", "runtimes.ncnn", needs=("ncnn",), reads="ncnn"),
+)  # fmt: skip
 
 #: Contenders in a training step.
 TRAIN: tuple[Contender, ...] = (
-    Contender("our Solver", _solver, ours=True, devices=("cpu", "cuda")),
-    Contender(BASELINE, _plain_training, devices=("cpu", "cuda")),
+    Contender("our Solver", "ours.training", ours=True, devices=_BOTH),
+    Contender(BASELINE, "pytorch_port.training", devices=_BOTH),
 )

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from peers import Task
+from bench.contenders import Task
 from reproduction.caffe.net import net as nets
 from reproduction.fast import compiler
 from reproduction.fcn.datasets.voc import VOC
@@ -27,10 +27,10 @@ from reproduction.fcn.scoring import evaluate
 _SIZES = {(375, 500): 50, (500, 375): 14, (333, 500): 12, (500, 333): 5}
 
 
-class _Timed:
+class _TimedNet:
     """A net that records the seconds of each forward pass."""
 
-    def __init__(self, net: compiler.Fast):
+    def __init__(self, net: compiler.CompiledNet):
         self.net = net
         self.seconds: list[float] = []
 
@@ -44,7 +44,7 @@ class _Timed:
         return self.net.state_dict()
 
 
-def run(task: Task, count: int, precision: str, folder: str) -> dict[str, Any]:
+def time_evaluation(task: Task, count: int, precision: str, folder: str) -> dict[str, Any]:
     """Evaluate a net on images of VOC's sizes as tools/evaluate.py does, and write its predictions.
 
     Args:
@@ -56,8 +56,8 @@ def run(task: Task, count: int, precision: str, folder: str) -> dict[str, Any]:
     torch.set_num_threads(task.threads)
     root = Path(folder)
     built = nets.load(task.deploy, task.weights).eval()
-    ids = write(root / "VOCdevkit" / "VOC2011", count, built.blob_shapes["score"][1])
-    net = _Timed(compiler.compile(built, precision, discard=True))
+    ids = write_voc_tree(root / "VOCdevkit" / "VOC2011", count, built.blob_shapes["score"][1])
+    net = _TimedNet(compiler.compile(built, precision, discard=True))
     start = time.perf_counter()
     evaluate.evaluate(net, VOC("val", root), out_dir=root / "predictions", state=root / "state.json", force=True)
     seconds = time.perf_counter() - start
@@ -70,14 +70,14 @@ def run(task: Task, count: int, precision: str, folder: str) -> dict[str, Any]:
     }
 
 
-def write(tree: Path, count: int, classes: int) -> list[str]:
+def write_voc_tree(tree: Path, count: int, classes: int) -> list[str]:
     """Write ``count`` seeded images and label maps as a VOC tree, the same in each call; return their names."""
     rng = np.random.default_rng(1)
     for part in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (tree / part).mkdir(parents=True, exist_ok=True)
     ids = [f"2011_{number:06d}" for number in range(count)]
     for image_id in ids:
-        size = _size(rng)
+        size = _draw_size(rng)
         coarse = rng.integers(0, 256, (8, 8, 3)).astype(np.uint8)
         picture = Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC)
         picture.save(tree / "JPEGImages" / f"{image_id}.jpg", quality=90)
@@ -89,7 +89,7 @@ def write(tree: Path, count: int, classes: int) -> list[str]:
     return ids
 
 
-def _size(rng: np.random.Generator) -> tuple[int, int]:
+def _draw_size(rng: np.random.Generator) -> tuple[int, int]:
     """Draw height and width."""
     drawn = int(rng.integers(100))
     for size, share in _SIZES.items():

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from peers import Step, Task
+from bench.contenders import Step, Task
 from reproduction.caffe import devices
 from reproduction.caffe.formats import prototxt, weights
 from reproduction.caffe.net import net as nets
@@ -15,8 +15,8 @@ from reproduction.caffe.training import solver
 from reproduction.fast import compiler
 
 
-def net(task: Task) -> Step:
-    """Return a step of the plain net, which computes the prototxt's layers in order."""
+def uncompiled(task: Task) -> Step:
+    """Return a step of the uncompiled net, which computes the prototxt's layers in order."""
     torch.set_num_threads(task.threads)
     built = nets.load(task.deploy, task.weights).to(devices.use(task.device)).eval()
     images = torch.from_numpy(task.images()).to(task.device)
@@ -28,7 +28,7 @@ def net(task: Task) -> Step:
     return step
 
 
-def fast(task: Task, precision: str) -> Step:
+def compiled(task: Task, precision: str) -> Step:
     """Return a step of the compiled net."""
     torch.set_num_threads(task.threads)
     built = compiler.compile(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from peers import Step, Task
+from bench.contenders import Step, Task
 
 
 def opencv(task: Task) -> Step:
@@ -41,7 +41,7 @@ def onnxruntime(task: Task) -> Step:
     return step
 
 
-def openvino(task: Task, precision: str) -> Step:
+def openvino(task: Task, precision: str = "f32") -> Step:
     """Return a step of OpenVINO, compiled for the size of the images."""
     import openvino as ov
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from peers import Step, Task
+from bench.contenders import Step, Task
 from reproduction.caffe.formats import weights
 
 VOID = 255
@@ -142,7 +142,7 @@ def build(task: Task) -> FCN:
     return port.to(task.device)
 
 
-def forward(task: Task, *, channels_last: bool) -> Step:
+def inference(task: Task, *, channels_last: bool = False) -> Step:
     """Return a step of eager inference."""
     torch.set_num_threads(task.threads)
     layout = torch.channels_last if channels_last else torch.contiguous_format
