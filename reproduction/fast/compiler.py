@@ -39,7 +39,7 @@ _RECORDED = 2  # number of the call, for each plan on a GPU, that is recorded as
 _STEPS = 12  # sizes of an image of zeros that are tried, each larger than the last by one period
 
 
-def compile(net: Net, precision: str = "exact", *, discard: bool = False) -> Fast:
+def compile(net: Net, precision: str = "exact", *, discard: bool = False) -> CompiledNet:
     """Compile a net for inference.
 
     For each input size, a layer is compiled only if that is certain to be faster, and the uncompiled net runs if the
@@ -68,10 +68,10 @@ def compile(net: Net, precision: str = "exact", *, discard: bool = False) -> Fas
         raise NetError("there is no such precision", got=repr(precision), want=", ".join(ops.PRECISIONS))
     if net.training or net.graph.state.phase is not Phase.TEST:
         raise NetError("a net is compiled for inference", got="phase TRAIN", want="phase TEST")
-    return Fast(net, ops.in_effect(precision, net.device.type), discard=discard)
+    return CompiledNet(net, ops.in_effect(precision, net.device.type), discard=discard)
 
 
-class Fast:
+class CompiledNet:
     """A compiled net, created by ``compile``.
 
     Attributes:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from reproduction.caffe.errors import DataError, NetError, ReproductionError, WeightsError
 from reproduction.caffe.formats import files, prototxt, weights
-from reproduction.fast.compiler import Fast
+from reproduction.fast.compiler import CompiledNet
 from reproduction.fcn import datasets
 from reproduction.fcn.nets import published_nets
 from reproduction.fcn.segment import card
@@ -33,7 +33,7 @@ def voc():
 
 def test_it_is_compiled_and_copied_as_it_is():
     made = segmenter("voc-fcn8s")
-    assert isinstance(made.scorer, Fast)
+    assert isinstance(made.scorer, CompiledNet)
     for copied in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
         assert copied.scorer.net is copied.net
         assert copied.net is not made.net
