@@ -1,4 +1,4 @@
-"""Rounds of turns: each contender runs in a process of its own, one after the other, several times."""
+"""Rounds of turns: contenders run one after the other, each in a separate process, several times."""
 
 from __future__ import annotations
 
