@@ -48,7 +48,7 @@ def main() -> None:
         size = args.size[0] if args.size else None
         rounds.measure_pairs(args.net or NETS["forward"], size, args.busy, args.rounds, args.threads)
         return
-    tested_devices.warn_of(args.device)  # warn here: the output of the worker processes is captured
+    tested_devices.warn_if_untested(args.device)  # warn here: the output of the worker processes is captured
     for kind in KINDS if args.all else (args.kind,):
         measure(kind, args)
     print(f"\n{args.report / 'bench.json'} has the figures of every round.")

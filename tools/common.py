@@ -195,7 +195,7 @@ class Bars:
 
 def add_device(parser: argparse.ArgumentParser, choices: Sequence[str] | None = None) -> None:
     """Add the option ``--device``; its help states whether CUDA was tested."""
-    remark = tested_devices.remark()
+    remark = tested_devices.untested_note()
     text = "cpu (default) or cuda" + (f" ({remark})" if remark else "")
     parser.add_argument("--device", default="cpu", choices=choices, metavar="DEVICE", help=text)
 

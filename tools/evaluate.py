@@ -92,7 +92,7 @@ def main() -> int:
     with contextlib.ExitStack() as held:
         ranks = held.enter_context(joined(args.device))
         for place in dict.fromkeys((folder, out)) if ranks.is_first else ():
-            held.enter_context(locks.folder(place, "another process is evaluating here"))
+            held.enter_context(locks.lock_folder(place, "another process is evaluating here"))
         return score(job, args, folder, out, ranks)
 
 

@@ -105,7 +105,7 @@ def on_device(device: str, *, record: bool) -> int:
 
     The tolerance of gradients is ``parity.KINK_TOLERANCE``, because the order of additions depends on the device.
     """
-    place = devices.use(device)
+    place = devices.select_device(device)
     nets = {path.stem: parity.net_parity(path, device=device) for path in parity.NETS}
     for name, net in nets.items():
         print(f"{name:24} forward {net.forward:.1e}  backward {net.backward:.1e}  {net.labels_off} labels off")

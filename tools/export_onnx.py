@@ -50,7 +50,7 @@ def main() -> int:
     """Write and check the model, and print a report; return the exit code."""
     args = parser(__doc__, ".onnx").parse_args()
     path = place(args, ".onnx")
-    with files.atomic(path) as file:  # before the net is loaded, so that an unwritable path fails at once
+    with files.open_atomic(path) as file:  # before the net is loaded, so that an unwritable path fails at once
         made, about, form = prepared(args)
         model = export.export_onnx(made.net, about, form).SerializeToString()
         run_it = export.onnx_runner(model) if args.check else None

@@ -37,7 +37,7 @@ def main() -> int:
 
     args = parser(__doc__, ".pt2").parse_args()
     path = place(args, ".pt2")
-    with files.atomic(path) as file:
+    with files.open_atomic(path) as file:
         made, about, form = prepared(args)
         program = export.export_program(made.net, about, form)
         checked = export.check_export(made.net, about, form, export.program_runner(program)) if args.check else []

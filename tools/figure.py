@@ -158,7 +158,7 @@ def save(figure: Image.Image, names: Sequence[str], path: Path) -> None:
     about = PngInfo()
     about.add_text(KEY, " ".join(names))
     small = figure.quantize(COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    with files.atomic(path) as file:
+    with files.open_atomic(path) as file:
         small.save(file, format="PNG", pnginfo=about, optimize=True)
 
 

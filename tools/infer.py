@@ -193,7 +193,7 @@ def segment(segmenter: Segmenter, job: Job, args: argparse.Namespace) -> dict[st
         report["labels"][label] = write(segmentation, rgb, job, end, segmenter.card)
     if args.scores:
         arrays: dict[str, Any] = {said.score: found[top].scores for top, said in segmenter.card.labels.items()}
-        with files.atomic(job.to("_scores.npz")) as file:
+        with files.open_atomic(job.to("_scores.npz")) as file:
             np.savez(file, **arrays)
         report["scores"] = str(job.to("_scores.npz"))
     knows = {"knows": segmenter.card.knows} if segmenter.card.knows else {}

@@ -52,7 +52,7 @@ def main() -> int:
         path = args.output / name
         if not args.check:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with files.atomic(path) as file:
+            with files.open_atomic(path) as file:
                 file.write(text)
         say(path)
     if args.check and stale:

@@ -143,7 +143,7 @@ def exactness() -> str:
 
 def cuda() -> str:
     """Return a sentence on the errors on CUDA, or that CUDA is untested."""
-    if remark := tested_devices.remark():
+    if remark := tested_devices.untested_note():
         return f"`DEVICE=cuda` and `--device cuda` are {remark}; `tools/exactness.py --device cuda` records a test."
     found = json.loads(tested_devices.RECORD.read_text())
     return (

@@ -85,7 +85,7 @@ def main() -> int:
         parser.error("--model goes with neither --trained nor --record")
     if args.record and (args.nets or args.limit):
         parser.error("--record is for all nets and all images: leave --nets and --limit out")
-    with locks.folder(args.report / args.set, "another process is reproducing here"):
+    with locks.lock_folder(args.report / args.set, "another process is reproducing here"):
         return reproduced(args)
 
 
@@ -93,7 +93,7 @@ def reproduced(args: argparse.Namespace) -> int:
     """Score the nets, print and write the results; the caller has locked the report folder."""
     start = time.monotonic()
     rows = pipeline.select_nets(args.set, args.nets)
-    device = devices.use(args.device)
+    device = devices.select_device(args.device)
     source = weights_from(args)
     folder = args.report / args.set
     plan = ScoringPlan(
@@ -317,7 +317,7 @@ def keep(report: ScoreReport, rows: Sequence[PublishedNet], trained: Path | None
     for name, result in trainings.items():
         log = result.with_name("log.jsonl")
         if result.is_file():
-            with result.open("rb") as file, files.atomic(path.with_name(result.name)) as copy:
+            with result.open("rb") as file, files.open_atomic(path.with_name(result.name)) as copy:
                 shutil.copyfileobj(file, copy)
         if log.is_file():
             log_file.thin(log, path.with_name(f"{name}.log.jsonl"), LOGGED)

@@ -65,7 +65,7 @@ def main() -> None:
         (folder / "tables.md", text),
         (folder / "tables.json", json.dumps(document, indent=1) + "\n"),
     ):
-        with files.atomic(path) as file:
+        with files.open_atomic(path) as file:
             file.write(content.encode())
     say(*(json.dumps(document, indent=1) if args.json else f"{text}\n{folder / 'tables.md'}").split("\n"))
 
@@ -112,7 +112,7 @@ def make(name: str, args: argparse.Namespace, rows: list[PublishedNet], dataset:
     if name == "shape":
         return tables.shape_table(rows)
     if name == "time":
-        device = devices.use(args.device)
+        device = devices.select_device(args.device)
         seconds = {row.name: forward(row, args) for row in rows}
         return tables.time_table(seconds, describe(device), args.trials, args.size)
     assert dataset is not None

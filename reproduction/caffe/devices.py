@@ -8,7 +8,7 @@ from reproduction.caffe import tested_devices
 from reproduction.caffe.errors import ReproductionError
 
 
-def use(name: str | torch.device) -> torch.device:
+def select_device(name: str | torch.device) -> torch.device:
     """Return the device of this name; on CUDA, disable TF32 and select deterministic cuDNN algorithms for the process.
 
     Issues a warning if the device is untested; see ``tested_devices``.
@@ -16,7 +16,7 @@ def use(name: str | torch.device) -> torch.device:
     Raises:
         ReproductionError: If there is no such device, or this build of torch cannot use it.
     """
-    tested_devices.warn_of(str(name))
+    tested_devices.warn_if_untested(str(name))
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

@@ -191,7 +191,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"Did you mean {names[near[0]]!r}?" if near else ""
 
 
-def misspelt(name: str, known: Iterable[str]) -> str:
+def spelling_hint(name: str, known: Iterable[str]) -> str:
     """Return ``Did you mean 'NEAR'?`` if ``name`` is a known name with a typing error, else an empty string.
 
     Stricter than ``did_you_mean``, for names that a fork of Caffe may have added: ``ReLU6`` is not a misspelt
@@ -229,21 +229,21 @@ def _distance(one: str, other: str) -> int:
     return last[-1]
 
 
-def few(items: Sequence[object], most: int) -> str:
+def join_first(items: Sequence[object], most: int) -> str:
     """Join at most ``most`` items with commas; further items are counted, as in ``a, b and 3 more``."""
     shown = ", ".join(map(str, items[:most]))
     return shown if len(items) <= most else f"{shown} and {len(items) - most} more"
 
 
-def also_unknown(remedy: str, others: Mapping[str, Sequence[int]]) -> str:
+def append_unknown_names(remedy: str, others: Mapping[str, Sequence[int]]) -> str:
     """Return a remedy, followed by the list of what else is unknown, each with its line numbers."""
     if not others:
         return remedy
-    listed = [f"{what} (line{'s' if len(lines) > 1 else ''} {few(lines, 3)})" for what, lines in others.items()]
-    return f"{remedy} Also unknown: {few(listed, 20)}.".lstrip()
+    listed = [f"{what} (line{'s' if len(lines) > 1 else ''} {join_first(lines, 3)})" for what, lines in others.items()]
+    return f"{remedy} Also unknown: {join_first(listed, 20)}.".lstrip()
 
 
-def shown(value: object) -> str:
+def safe_repr(value: object) -> str:
     """Return ``repr(value)``, or a phrase for an integer of more than 4,300 digits, which Python cannot format."""
     try:
         return repr(value)

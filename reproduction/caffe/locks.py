@@ -30,7 +30,7 @@ _LONGEST = 50  # characters of a name that its lock's name repeats; at four byte
 _mine = threading.local()  # the locks that this thread holds
 
 
-def hidden(path: StrPath, ending: str) -> Path:
+def hidden_sibling(path: StrPath, ending: str) -> Path:
     """Return the hidden path ``.NAME.ENDING`` in the same folder; ``NAME`` is cut to 50 characters."""
     target = Path(path)
     return target.with_name(f".{target.name[:_LONGEST]}.{ending}")
@@ -53,7 +53,7 @@ def try_lock(descriptor: int) -> bool | None:
     return True
 
 
-def is_at(descriptor: int, path: StrPath) -> bool:
+def names_open_file(descriptor: int, path: StrPath) -> bool:
     """Return True if ``path`` still names this open file, that is, the file was not removed or replaced."""
     try:
         return os.path.samestat(os.fstat(descriptor), Path(path).lstat())
@@ -62,8 +62,8 @@ def is_at(descriptor: int, path: StrPath) -> bool:
 
 
 @contextlib.contextmanager
-def folder(path: StrPath, problem: str, *, wait: bool = False, again: bool = False) -> Iterator[None]:
-    """Lock a folder by a file ``.lock`` in it; see ``hold``.
+def lock_folder(path: StrPath, problem: str, *, wait: bool = False, again: bool = False) -> Iterator[None]:
+    """Lock a folder by a file ``.lock`` in it; see ``lock_file``.
 
     The folder is created if it does not exist. It is removed again at the end if it is still empty.
     """
@@ -73,7 +73,7 @@ def folder(path: StrPath, problem: str, *, wait: bool = False, again: bool = Fal
     except OSError as error:
         raise cannot_write(error, path) from None
     try:
-        with hold(Path(path) / ".lock", problem, place=path, wait=wait, again=again):
+        with lock_file(Path(path) / ".lock", problem, place=path, wait=wait, again=again):
             yield
     finally:
         with contextlib.suppress(OSError):
@@ -82,14 +82,14 @@ def folder(path: StrPath, problem: str, *, wait: bool = False, again: bool = Fal
 
 
 @contextlib.contextmanager
-def beside(path: StrPath, problem: str, *, wait: bool = False, again: bool = False) -> Iterator[None]:
-    """Lock a file or folder, which need not exist, by a hidden file ``.NAME.lock`` next to it; see ``hold``."""
-    with hold(hidden(path, "lock"), problem, place=path, wait=wait, again=again):
+def lock_path(path: StrPath, problem: str, *, wait: bool = False, again: bool = False) -> Iterator[None]:
+    """Lock a file or folder, which need not exist, by a hidden file ``.NAME.lock`` next to it; see ``lock_file``."""
+    with lock_file(hidden_sibling(path, "lock"), problem, place=path, wait=wait, again=again):
         yield
 
 
 @contextlib.contextmanager
-def hold(
+def lock_file(
     path: StrPath,
     problem: str,
     *,
@@ -139,7 +139,7 @@ def _acquire(file: str, place: StrPath, busy: DataError | None) -> int:
             raise cannot_write(error, place) from None
         locked = try_lock(descriptor)
         # The process that held the lock before may have removed the file between the two calls.
-        if locked is None or (locked and is_at(descriptor, file)):
+        if locked is None or (locked and names_open_file(descriptor, file)):
             return descriptor
         os.close(descriptor)
         if locked is False:

@@ -14,7 +14,7 @@ RECORD = Path(__file__).with_name("tested_on_cuda.json")
 UNTESTED = "untested on CUDA"
 
 
-def remark(device: str = "cuda") -> str:
+def untested_note(device: str = "cuda") -> str:
     """Return ``untested on CUDA`` for a CUDA device if no test is recorded, else an empty string.
 
     Args:
@@ -23,9 +23,9 @@ def remark(device: str = "cuda") -> str:
     return UNTESTED if device.partition(":")[0] == "cuda" and not RECORD.is_file() else ""
 
 
-def warn_of(device: str) -> None:
-    """Issue a warning if the device is untested; see ``remark``."""
-    if said := remark(device):
+def warn_if_untested(device: str) -> None:
+    """Issue a warning if the device is untested; see ``untested_note``."""
+    if said := untested_note(device):
         warn(
             ReproductionError(
                 f"{said}: no run on device {device!r} is recorded", remedy="Compare with the CPU's results."

@@ -44,7 +44,7 @@ def write_markdown(report: ScoreReport, path: StrPath) -> None:
         ReproductionError: If the file cannot be written.
     """
     text = format_markdown(report)
-    with files.atomic(path) as file:
+    with files.open_atomic(path) as file:
         file.write(text.encode())
 
 

@@ -179,7 +179,7 @@ def write_page(report: ScoreReport, path: StrPath, galleries: Mapping[str, Galle
         ReproductionError: If the file cannot be written, or an image is missing or broken.
     """
     text = format_page(report, galleries)
-    with files.atomic(path) as file:
+    with files.open_atomic(path) as file:
         file.write(text.encode())
 
 

@@ -380,7 +380,7 @@ def write_report(report: ScoreReport, path: StrPath) -> None:
         ReproductionError: If the file cannot be written.
     """
     text = format_report(report)
-    with files.atomic(path) as file:
+    with files.open_atomic(path) as file:
         file.write(text.encode())
 
 

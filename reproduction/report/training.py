@@ -75,7 +75,7 @@ def dump(folders: Iterable[Path], path: StrPath) -> None:
         ReproductionError: If the page cannot be written.
     """
     text = page([training_history.read(folder) for folder in folders])
-    with files.atomic(path) as file:
+    with files.open_atomic(path) as file:
         file.write(text.encode())
 
 

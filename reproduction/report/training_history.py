@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 
 from reproduction.caffe.errors import DataError, ReproductionError
 from reproduction.caffe.formats import prototxt
-from reproduction.caffe.formats.json_file import Check as Condition
+from reproduction.caffe.formats.json_file import Constraint as Condition
 from reproduction.caffe.formats.json_file import at_least, between, matching
 from reproduction.caffe.schema import SolverParameter
 from reproduction.fcn.segment import card

@@ -10,14 +10,14 @@ from reproduction.caffe.errors import ReproductionError, ReproductionWarning
 
 
 def test_a_device_that_there_is_is_given_back():
-    assert devices.use("cpu") == torch.device("cpu")
-    assert devices.use(torch.device("cpu")) == torch.device("cpu")
+    assert devices.select_device("cpu") == torch.device("cpu")
+    assert devices.select_device(torch.device("cpu")) == torch.device("cpu")
 
 
 @pytest.mark.parametrize("name", ["abacus", "cuda:99"])
 def test_a_device_that_there_is_not_is_one_line(name):
     with pytest.raises(ReproductionError) as caught:
-        devices.use(name)
+        devices.select_device(name)
     assert str(caught.value).startswith(f"device {name!r} cannot be used (")
     assert str(caught.value).endswith("). Use cpu, or cuda.")
     assert "\n" not in str(caught.value)
@@ -26,11 +26,11 @@ def test_a_device_that_there_is_not_is_one_line(name):
 def test_cuda_is_untested_until_a_record_says_otherwise(monkeypatch, tmp_path):
     record = tmp_path / "tested_on_cuda.json"
     monkeypatch.setattr(tested_devices, "RECORD", record)
-    assert [tested_devices.remark(name) for name in ("cuda", "cuda:1", "cpu")] == ["untested on CUDA"] * 2 + [""]
+    assert [tested_devices.untested_note(name) for name in ("cuda", "cuda:1", "cpu")] == ["untested on CUDA"] * 2 + [""]
     with pytest.warns(ReproductionWarning, match=r"^untested on CUDA: no run on device 'cuda:99' is recorded\. "):
         use_a_device_that_is_not_there("cuda:99")
     record.write_text("{}")
-    assert tested_devices.remark("cuda") == ""
+    assert tested_devices.untested_note("cuda") == ""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         use_a_device_that_is_not_there("cuda:99")
@@ -38,7 +38,7 @@ def test_cuda_is_untested_until_a_record_says_otherwise(monkeypatch, tmp_path):
 
 def use_a_device_that_is_not_there(name):
     with pytest.raises(ReproductionError, match="cannot be used"):
-        devices.use(name)
+        devices.select_device(name)
 
 
 @pytest.fixture
@@ -55,5 +55,5 @@ def test_cuda_computes_in_single_precision_the_same_at_every_run(switches, monke
     cudnn, matmul = switches
     with monkeypatch.context() as patched:
         patched.setattr(torch, "empty", lambda *_, **__: None)  # as if there were such a device
-        devices.use("cuda")
+        devices.select_device("cuda")
     assert (cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark, matmul.allow_tf32) == (False, True, False, False)

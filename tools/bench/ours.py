@@ -18,7 +18,7 @@ from reproduction.fast import compiler
 def uncompiled(task: Task) -> Step:
     """Return a step of the uncompiled net, which computes the prototxt's layers in order."""
     torch.set_num_threads(task.threads)
-    built = nets.load(task.deploy, task.weights).to(devices.use(task.device)).eval()
+    built = nets.load(task.deploy, task.weights).to(devices.select_device(task.device)).eval()
     images = torch.from_numpy(task.images()).to(task.device)
 
     @torch.inference_mode()
@@ -32,7 +32,7 @@ def compiled(task: Task, precision: str) -> Step:
     """Return a step of the compiled net."""
     torch.set_num_threads(task.threads)
     built = compiler.compile(
-        nets.load(task.deploy, task.weights).to(devices.use(task.device)).eval(), precision, discard=True
+        nets.load(task.deploy, task.weights).to(devices.select_device(task.device)).eval(), precision, discard=True
     )
     images = torch.from_numpy(task.images()).to(task.device)
 

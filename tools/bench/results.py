@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from reproduction.caffe.formats import json_file
-from reproduction.caffe.formats.files import atomic
+from reproduction.caffe.formats.files import open_atomic
 from reproduction.fast import ops
 
 Rows = Mapping[str, Mapping[str, Any]]
@@ -57,7 +57,7 @@ def merge(path: Path, kind: str, sections: Mapping[str, Any]) -> None:
         report = json_file.load(path, dict[str, dict[str, Any]], problem, remedy="Remove it.")
     report.setdefault(kind, {}).update(sections)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as file:
+    with open_atomic(path) as file:
         file.write((json.dumps(report, indent=2) + "\n").encode())
 
 
@@ -104,7 +104,7 @@ def plot(path: Path, title: str, sizes: Mapping[int, Rows]) -> None:
     axes.set_yticks(shown := [step for step in steps if low <= step <= high], [f"{step:g}" for step in shown])
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
-    with atomic(path) as file:
+    with open_atomic(path) as file:
         figure.savefig(file, format="svg", bbox_inches="tight")
 
 

@@ -19,7 +19,7 @@ class CeilPoolingParameter(Message):
     ceil_mode = boolean(1013, True)
 
 
-def to_round_mode(net: NetParameter, was_old: bool) -> list[str]:
+def convert_ceil_mode(net: NetParameter, was_old: bool) -> list[str]:
     """Convert ``ceil_mode`` to ``round_mode``, in place.
 
     Returns:
@@ -48,8 +48,8 @@ def to_round_mode(net: NetParameter, was_old: bool) -> list[str]:
             )
         param.round_mode, param.unknown = mode, read.unknown
         translated.append(layer.name)
-    return [f"ceil_mode of {upgrade.named(translated)} became round_mode."] if translated else []
+    return [f"ceil_mode of {upgrade.quote_names(translated)} became round_mode."] if translated else []
 
 
 PoolingParameter.dialects += (CeilPoolingParameter,)
-upgrade.TRANSLATIONS.append(to_round_mode)
+upgrade.TRANSLATIONS.append(convert_ceil_mode)

@@ -34,7 +34,7 @@ def crop_type(layer: V1LayerParameter) -> str:
     return "Crop" if is_crop else ""
 
 
-def set_offsets(net: NetParameter, was_old: bool) -> list[str]:
+def set_crop_offsets(net: NetParameter, was_old: bool) -> list[str]:
     """Set the offsets of the Crop layers of a net, in place, if the net was in the V0 or V1 format.
 
     Returns:
@@ -56,4 +56,4 @@ def set_offsets(net: NetParameter, was_old: bool) -> list[str]:
 
 V1LayerParameter.dialects += (FutureLayerParameter,)
 upgrade.FOREIGN_TYPES.append(crop_type)
-upgrade.TRANSLATIONS.append(set_offsets)
+upgrade.TRANSLATIONS.append(set_crop_offsets)

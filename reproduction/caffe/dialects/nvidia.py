@@ -31,12 +31,12 @@ from reproduction.caffe.schema import (
     NetParameter,
     ScaleParameter,
 )
-from reproduction.caffe.schema.message import LENGTH, Field, Kind, Message, boolean, choice, nested
+from reproduction.caffe.schema.message import LENGTH, Field, Message, ScalarType, boolean, choice, nested
 from reproduction.caffe.typing import Array, Floats, UInt8
 
 _LEAST_EPS = 1e-5
 # Declared as an array of bytes, ``raw_data`` is read as a view of the file instead of a copy.
-_OCTETS = Kind("bytes", LENGTH, int, 0, np.dtype("u1"))
+_OCTETS = ScalarType("bytes", LENGTH, int, 0, np.dtype("u1"))
 
 
 class RawType(enum.IntEnum):
@@ -86,10 +86,10 @@ def raw_values(blob: BlobProto, path: StrPath) -> Floats | None:
         CaffemodelError: If the type is missing or not a float, or the number of bytes is not a multiple of its size.
     """
     raw = caffemodel.loads(blob.unknown, RawBlobProto)
-    return _values(raw, "data", path) if raw.has("raw_data") else None
+    return _parse_raw(raw, "data", path) if raw.has("raw_data") else None
 
 
-def _values(raw: RawBlobProto, kind: str, path: StrPath) -> Floats:
+def _parse_raw(raw: RawBlobProto, kind: str, path: StrPath) -> Floats:
     octets: UInt8 = getattr(raw, f"raw_{kind}")
     stored: RawType | None = getattr(raw, f"raw_{kind}_type") if raw.has(f"raw_{kind}_type") else None
     if stored not in _DTYPES:
@@ -103,7 +103,7 @@ def _values(raw: RawBlobProto, kind: str, path: StrPath) -> Floats:
     return values.astype(np.float32) if dtype.itemsize == 2 else values
 
 
-def to_data(net: NetParameter, was_old: bool) -> list[str]:
+def convert_raw_data(net: NetParameter, was_old: bool) -> list[str]:
     """Convert ``raw_data`` and ``raw_diff`` to BVLC's fields, in place.
 
     Returns:
@@ -112,17 +112,17 @@ def to_data(net: NetParameter, was_old: bool) -> list[str]:
     Raises:
         CaffemodelError: If the values cannot be converted, see ``raw_values``; the place is the layer.
     """
-    count = sum(_to_data(layer, i) for layer in net.layer for i in range(len(layer.blobs)))
+    count = sum(_convert_raw_blob(layer, i) for layer in net.layer for i in range(len(layer.blobs)))
     return [f"{count} blobs were stored in the way of NVIDIA Caffe."] if count else []
 
 
-def _to_data(layer: LayerParameter, i: int) -> bool:
+def _convert_raw_blob(layer: LayerParameter, i: int) -> bool:
     blob = layer.blobs[i]
     raw = caffemodel.loads(blob.unknown, RawBlobProto) if blob.unknown else RawBlobProto()
     place = f"layer {layer.name!r} blob {i}"
     for kind in ("data", "diff"):
         if raw.has(f"raw_{kind}") and not (blob.has(kind) or blob.has(f"double_{kind}")):
-            values = _values(raw, kind, place)
+            values = _parse_raw(raw, kind, place)
             setattr(blob, kind if values.dtype == np.float32 else f"double_{kind}", values)
     if raw.is_empty():
         return False
@@ -143,10 +143,10 @@ def split_batch_norms(net: NetParameter, was_old: bool) -> list[str]:
         extra = caffemodel.loads(param.unknown, ScaledBatchNormParameter)
         param.unknown = extra.unknown
         if extra.scale_bias or extra.has("scale_filler") or extra.has("bias_filler") or len(layer.blobs) == 5:
-            layers.append(_scale(layer, extra))
+            layers.append(_split_scale(layer, extra))
             split.append(layer.name)
     net.layer = layers  # type: ignore[assignment]
-    return [f"The scale and bias of {upgrade.named(split)} became Scale layers."] if split else []
+    return [f"The scale and bias of {upgrade.quote_names(split)} became Scale layers."] if split else []
 
 
 def _flatten(blob: BlobProto) -> None:
@@ -158,7 +158,7 @@ def _flatten(blob: BlobProto) -> None:
         blob.shape = BlobShape(dim=[shape[1]])
 
 
-def _scale(layer: LayerParameter, extra: ScaledBatchNormParameter) -> LayerParameter:
+def _split_scale(layer: LayerParameter, extra: ScaledBatchNormParameter) -> LayerParameter:
     """Move the scale and bias of a BatchNorm layer to a new Scale layer, and return that layer."""
     scale = LayerParameter(name=layer.name + upgrade.SPLIT_OFF, type="Scale", bottom=layer.top, top=layer.top)
     scale.line = layer.line
@@ -191,4 +191,4 @@ def _scale(layer: LayerParameter, extra: ScaledBatchNormParameter) -> LayerParam
 BlobProto.dialects += (RawBlobProto,)
 BatchNormParameter.dialects += (ScaledBatchNormParameter,)
 blobs.STORAGES.append(raw_values)
-upgrade.TRANSLATIONS += [to_data, split_batch_norms]
+upgrade.TRANSLATIONS += [convert_raw_data, split_batch_norms]

@@ -45,7 +45,7 @@ def shape(blob: BlobProto) -> tuple[int, ...]:
     return tuple(blob.shape.dim)
 
 
-def array(blob: BlobProto, path: StrPath = "blob") -> Floats:
+def to_array(blob: BlobProto, path: StrPath = "blob") -> Floats:
     """Return the values of a blob as an array of its shape.
 
     Args:
@@ -63,10 +63,10 @@ def array(blob: BlobProto, path: StrPath = "blob") -> Floats:
     values: Floats = blob.double_data if blob.has("double_data") else blob.data
     if not values.size and blob.unknown:
         values = next((found for read in STORAGES if (found := read(blob, path)) is not None), values)
-    return shaped(values, shape(blob), path)
+    return view_as(values, shape(blob), path)
 
 
-def shaped(values: Array, shape: tuple[int, ...], path: StrPath = "blob") -> Array:
+def view_as(values: Array, shape: tuple[int, ...], path: StrPath = "blob") -> Array:
     """Return values as a view of the given shape, which is checked by Caffe's rules.
 
     Raises:
@@ -103,12 +103,12 @@ def from_array(values: npt.ArrayLike) -> BlobProto:
     found = np.asarray(values)
     if found.dtype not in (np.float32, np.float64):
         raise CaffemodelError("a blob holds floats", path="blob", got=found.dtype, want="float32 or float64")
-    shaped(found, found.shape)
+    view_as(found, found.shape)
     name = "data" if found.dtype == np.float32 else "double_data"
     return BlobProto(**{"shape": BlobShape(dim=list(found.shape)), name: found})
 
 
-def from_numbered(arrays: Mapping[int, Floats], path: StrPath) -> list[BlobProto]:
+def from_numbered_arrays(arrays: Mapping[int, Floats], path: StrPath) -> list[BlobProto]:
     """Return a layer's blobs from arrays by their numbers; for a missing number the blob is empty.
 
     Raises:
@@ -150,4 +150,4 @@ def load_mean(path: StrPath) -> Floats:
 
     Source: BVLC/caffe@9b89154 src/caffe/data_transformer.cpp L19-29; tools/compute_image_mean.cpp L91-108.
     """
-    return array(caffemodel.load(path, BlobProto), path)
+    return to_array(caffemodel.load(path, BlobProto), path)

@@ -18,7 +18,7 @@ import numpy as np
 
 from reproduction.caffe.errors import CaffemodelError, ReproductionError, StrPath
 from reproduction.caffe.formats import files
-from reproduction.caffe.formats.wire_reader import FORMAT, Buffer, Reader, varint
+from reproduction.caffe.formats.wire_reader import STRUCT_FORMATS, Buffer, WireReader, varint
 from reproduction.caffe.schema import BlobProto, Field, Message, NetParameter, SolverState
 from reproduction.caffe.schema.message import LENGTH, VARINT
 from reproduction.caffe.typing import Array, Progress
@@ -60,7 +60,7 @@ def load(path: StrPath, message: type[M] = NetParameter) -> M:  # type: ignore[a
             fit.
         OSError: If the file cannot be opened.
     """
-    return _read(files.mapped(path), message, path)
+    return _read(files.map_file(path), message, path)
 
 
 def foreign_fields(message: Message) -> list[str]:
@@ -94,7 +94,7 @@ def dump(message: Message, path: StrPath, progress: Progress | None = None) -> N
         ReproductionError: If a required field is not set, a string cannot be encoded as UTF-8, or the file cannot be
             written.
     """
-    with files.atomic(path, progress) as file:
+    with files.open_atomic(path, progress) as file:
         write(message, file)
 
 
@@ -111,7 +111,7 @@ def write(message: Message, file: BinaryIO) -> None:
 
 
 def _read(data: Buffer, message: type[M], path: StrPath) -> M:
-    reader = Reader(data, path)
+    reader = WireReader(data, path)
     result = message()
     try:
         reader.read(result)
@@ -186,12 +186,12 @@ def _scalar(field: Field[Any], value: Any) -> bytes:
     if wire == VARINT:
         return varint(int(value))
     if wire == LENGTH:
-        octets = _octets(field, value) if isinstance(value, str) else value
+        octets = _encode_text(field, value) if isinstance(value, str) else value
         return varint(len(octets)) + octets
-    return struct.pack(FORMAT[wire], value)
+    return struct.pack(STRUCT_FORMATS[wire], value)
 
 
-def _octets(field: Field[Any], text: str) -> bytes:
+def _encode_text(field: Field[Any], text: str) -> bytes:
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:

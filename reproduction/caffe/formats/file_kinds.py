@@ -12,7 +12,7 @@ from pathlib import Path
 
 from reproduction.caffe.errors import CaffemodelError, ReproductionError, StrPath
 from reproduction.caffe.formats import files, hdf5
-from reproduction.caffe.formats.wire_reader import Reader
+from reproduction.caffe.formats.wire_reader import WireReader
 from reproduction.caffe.schema import BlobProto, Message, NetParameter, SolverState
 from reproduction.caffe.schema.message import FIXED32, LENGTH, VARINT
 
@@ -48,7 +48,7 @@ _REMEDIES = {
 }
 
 
-def _fields(message: type[Message]) -> set[tuple[int, int]]:
+def _field_tags(message: type[Message]) -> set[tuple[int, int]]:
     """Return the pairs (field number, wire type) that a message may contain."""
     fields = message.fields.values()
     return {
@@ -56,7 +56,7 @@ def _fields(message: type[Message]) -> set[tuple[int, int]]:
     }
 
 
-_MESSAGES = {STATE: _fields(SolverState), MEAN: _fields(BlobProto), WEIGHTS: _fields(NetParameter)}
+_MESSAGES = {STATE: _field_tags(SolverState), MEAN: _field_tags(BlobProto), WEIGHTS: _field_tags(NetParameter)}
 # Fields of which such a message has at least one: the iteration, the values, the layers.
 _SIGNS = {
     STATE: {(1, VARINT)},
@@ -65,14 +65,14 @@ _SIGNS = {
 }
 
 
-def of(path: StrPath) -> str | None:
+def recognize(path: StrPath) -> str | None:
     """Return a phrase for the kind of a file, such as ``"a caffemodel"``, or None if it is not recognized.
 
     Raises:
         OSError: If the file cannot be opened.
     """
     try:
-        data = files.mapped(path)
+        data = files.map_file(path)
     except CaffemodelError:
         return None
     for magic, name in _MAGIC:
@@ -80,15 +80,15 @@ def of(path: StrPath) -> str | None:
             return name
     found = files.kind(data)
     if found == files.HDF5:
-        return _of_hdf5(path)
+        return _recognize_hdf5(path)
     if found in (None, files.TEXT) and not _CONTROL.search(data[:_HEAD]):
         for text, name in ((_SOLVER_TEXT, SOLVER), (_NET_TEXT, NET)):
             if text.search(data[:_HEAD]):
                 return name
-    return _of_message(Reader(data, path)) if found is None else None
+    return _recognize_message(WireReader(data, path)) if found is None else None
 
 
-def mistaken(path: StrPath, wanted: str) -> ReproductionError | None:
+def wrong_kind_error(path: StrPath, wanted: str) -> ReproductionError | None:
     """Return an error if a file is of another kind than ``wanted``; None if it is of that kind or not recognized.
 
     Args:
@@ -98,15 +98,15 @@ def mistaken(path: StrPath, wanted: str) -> ReproductionError | None:
     Raises:
         OSError: If the file cannot be opened.
     """
-    found = of(path)
+    found = recognize(path)
     if found is None or found == wanted:
         return None
     what = {WEIGHTS: "weights"}.get(wanted, wanted)
-    remedy = _state_beside(path) if (found, wanted) == (WEIGHTS, STATE) else _REMEDIES.get((found, wanted), "")
+    remedy = _state_remedy(path) if (found, wanted) == (WEIGHTS, STATE) else _REMEDIES.get((found, wanted), "")
     return CaffemodelError(f"this is {found}, not {what}", path=path, remedy=remedy)
 
 
-def _state_beside(path: StrPath) -> str:
+def _state_remedy(path: StrPath) -> str:
     """Return the remedy for a caffemodel passed as a state: the name of its ``.solverstate``."""
     name = Path(path).name
     state = name.replace(".caffemodel", ".solverstate")
@@ -115,9 +115,9 @@ def _state_beside(path: StrPath) -> str:
     return "A state is in the .solverstate of the same name; weights without one are copied, not restored."
 
 
-def _of_hdf5(path: StrPath) -> str | None:
+def _recognize_hdf5(path: StrPath) -> str | None:
     try:
-        members = set(hdf5.Reader(path).root.links)
+        members = set(hdf5.HDF5Reader(path).root.links)
     except ReproductionError:
         return None
     if {"iter", "history"} <= members:
@@ -125,7 +125,7 @@ def _of_hdf5(path: StrPath) -> str | None:
     return WEIGHTS if "data" in members else None
 
 
-def _of_message(reader: Reader) -> str | None:
+def _recognize_message(reader: WireReader) -> str | None:
     """Return the kind of a binary message by its first fields, at most 4096; None if it is not recognized."""
     found: set[tuple[int, int]] = set()
     pos = 0

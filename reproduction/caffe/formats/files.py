@@ -45,7 +45,7 @@ _MAGIC = (
 _HEAD = 512  # bytes that ``kind`` examines
 _SPARE = 48 << 20  # together with Python's objects, about 64 MiB
 _STEP = 16 << 20
-_PART = re.compile(r"\..*\.[0-9a-f]{16}\.part", re.DOTALL)  # the temporary names that ``atomic`` creates
+_PART = re.compile(r"\..*\.[0-9a-f]{16}\.part", re.DOTALL)  # the temporary names that ``open_atomic`` creates
 
 _swept: set[str] = set()  # folders from which this process has already removed old parts
 
@@ -92,7 +92,7 @@ def open_regular(path: StrPath, error: FileError = DataError) -> BinaryIO:
     except ValueError:  # a zero byte, or a lone surrogate
         raise error("this cannot be the name of a file", path=ascii(os.fspath(path))) from None
     _check_regular(mode, path, error)
-    file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 (pathlib takes no opener)
+    file = open(path, "rb", opener=_open_nonblocking)  # noqa: SIM115 (pathlib takes no opener)
     try:
         _check_regular(os.fstat(file.fileno()).st_mode, path, error)
     except BaseException:
@@ -101,7 +101,7 @@ def open_regular(path: StrPath, error: FileError = DataError) -> BinaryIO:
     return file
 
 
-def _open_at_once(path: str, flags: int) -> int:
+def _open_nonblocking(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
@@ -141,7 +141,7 @@ def read_text(path: StrPath, limit: int = 64 << 20, error: FileError = DataError
         raise error("this is not a text file", path=path, got=got, want="UTF-8") from None
 
 
-def mapped(path: StrPath) -> mmap.mmap:
+def map_file(path: StrPath) -> mmap.mmap:
     """Map a file into memory, read-only. The system loads each page when it is first accessed.
 
     Raises:
@@ -154,7 +154,7 @@ def mapped(path: StrPath) -> mmap.mmap:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def check_declared(size: int, path: StrPath, ratio: int = 2, spare: int = _SPARE) -> None:
+def check_declared_size(size: int, path: StrPath, ratio: int = 2, spare: int = _SPARE) -> None:
     """Check that a file's arrays do not need far more memory than the file has bytes, before they are allocated.
 
     Trained weights hardly compress. So a file that exceeds the limit was probably written to exhaust memory. Arrays
@@ -180,7 +180,7 @@ def check_declared(size: int, path: StrPath, ratio: int = 2, spare: int = _SPARE
         )
 
 
-def release(data: mmap.mmap, start: int, stop: int) -> None:
+def release_pages(data: mmap.mmap, start: int, stop: int) -> None:
     """Release the memory of bytes ``start`` to ``stop`` of a mapped file; they are loaded again on the next access."""
     start -= start % mmap.PAGESIZE
     if hasattr(mmap, "MADV_DONTNEED") and start < stop:
@@ -204,7 +204,7 @@ def is_utf8(text: str) -> bool:
     return True
 
 
-class _Reporting(io.FileIO):
+class _ReportingFile(io.FileIO):
     """A file that reports the bytes of each write, of at most 16 MiB, and records the last error in ``failure``."""
 
     progress: Progress | None = None
@@ -232,7 +232,7 @@ class _Reporting(io.FileIO):
 
 
 @contextlib.contextmanager
-def atomic(path: StrPath, progress: Progress | None = None) -> Iterator[BinaryIO]:
+def open_atomic(path: StrPath, progress: Progress | None = None) -> Iterator[BinaryIO]:
     """Open a file for atomic writing.
 
     The content is written to ``.NAME.XXXXXXXXXXXXXXXX.part`` in the same folder, which replaces ``path`` at the end.
@@ -287,24 +287,24 @@ def _check_writable(target: Path, path: StrPath) -> None:
         remove_parts(target.parent)
 
 
-def _new_part(target: Path) -> tuple[Path, _Reporting, int]:
+def _new_part(target: Path) -> tuple[Path, _ReportingFile, int]:
     """Create and lock the part of a file; return its path, the open file, and a second descriptor of the same file.
 
     The second descriptor keeps the lock until it is closed, after the part was renamed.
     """
     while True:
-        part = locks.hidden(target, f"{secrets.token_hex(8)}.part")
-        raw = _Reporting(os.fspath(part), "x+")
+        part = locks.hidden_sibling(target, f"{secrets.token_hex(8)}.part")
+        raw = _ReportingFile(os.fspath(part), "x+")
         lock = os.dup(raw.fileno())
         locks.try_lock(lock)
-        if locks.is_at(lock, part):  # false if another process removed it as an old part before it was locked
+        if locks.names_open_file(lock, part):  # false if another process removed it as an old part before it was locked
             return part, raw, lock
         raw.close()
         os.close(lock)
 
 
 @contextlib.contextmanager
-def together(*paths: StrPath) -> Iterator[list[BinaryIO]]:
+def open_together(*paths: StrPath) -> Iterator[list[BinaryIO]]:
     """Open several files that are replaced together, after all of them are complete and on the disk.
 
     The old files of all paths but the first are deleted; then the new files are renamed, in the order of ``paths``. So
@@ -317,11 +317,11 @@ def together(*paths: StrPath) -> Iterator[list[BinaryIO]]:
         The files, open for binary writing, in the order of ``paths``.
 
     Raises:
-        ReproductionError: If a file cannot be written; see ``atomic``. If a write fails, the old files are unchanged.
+        ReproductionError: If a file cannot be written; see ``open_atomic``. Then the old files are unchanged.
     """
     with contextlib.ExitStack() as stack:
         # The stack exits in reverse order, so that the file of the first path is renamed first.
-        opened = [stack.enter_context(atomic(path)) for path in reversed(paths)][::-1]
+        opened = [stack.enter_context(open_atomic(path)) for path in reversed(paths)][::-1]
         yield opened
         for file in opened:
             file.flush()
@@ -337,7 +337,7 @@ def together(*paths: StrPath) -> Iterator[list[BinaryIO]]:
 
 
 def remove_parts(folder: StrPath) -> None:
-    """Remove the parts that ``atomic`` left in a folder because a process was killed while it wrote.
+    """Remove the parts that ``open_atomic`` left in a folder because a process was killed while it wrote.
 
     A part that another process is still writing is locked, and is kept.
     """
@@ -356,7 +356,7 @@ def remove_parts(folder: StrPath) -> None:
 
 
 @contextlib.contextmanager
-def staging(target: StrPath, ending: str) -> Iterator[Path]:
+def staging_folder(target: StrPath, ending: str) -> Iterator[Path]:
     """Create an empty folder ``.NAME.ENDING`` next to ``target``, in which its new content is prepared.
 
     The folder is removed at the end. The caller must hold a lock of ``target``: a folder that already exists is taken
@@ -365,7 +365,7 @@ def staging(target: StrPath, ending: str) -> Iterator[Path]:
     Raises:
         ReproductionError: If the folder cannot be created.
     """
-    folder = locks.hidden(target, ending)
+    folder = locks.hidden_sibling(target, ending)
     try:
         if folder.is_symlink() or folder.is_file():
             folder.unlink()

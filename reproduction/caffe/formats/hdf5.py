@@ -32,7 +32,7 @@ _MAX_DEPTH = 32
 _MAX_STRING = 2**16
 
 
-class Reader:
+class HDF5Reader:
     """A reader of HDF5 files, whose float arrays are views of the mapped file.
 
     Args:
@@ -44,7 +44,7 @@ class Reader:
     """
 
     def __init__(self, path: StrPath):
-        data = files.mapped(path)
+        data = files.map_file(path)
         found = files.kind(data)
         if found != files.HDF5:
             raise CaffemodelError("this is not an HDF5 file", path=path, got=found or "something else")
@@ -96,8 +96,8 @@ class Reader:
         kept = np.dtype("<f8" if values.dtype.kind == "f" and values.dtype.itemsize == 8 else "<f4")
         if values.dtype != kept:
             self.total += values.size * kept.itemsize
-            files.check_declared(self.total, self.path)
-        return blobs.shaped(values.astype(kept, copy=False), dataset.shape, f"{self.path}: {dataset.name}")
+            files.check_declared_size(self.total, self.path)
+        return blobs.view_as(values.astype(kept, copy=False), dataset.shape, f"{self.path}: {dataset.name}")
 
     def integer(self, dataset: Group | Dataset) -> int:
         """Return the integer in a dataset of one value, such as the iteration of a solver state.
@@ -165,13 +165,13 @@ class Reader:
 
 
 @contextlib.contextmanager
-def writing(path: StrPath, progress: Progress | None = None) -> Iterator[h5py.File]:
-    """Open an HDF5 file for atomic writing; see ``files.atomic``."""
-    with files.atomic(path, progress) as raw, into(raw) as file:
+def open_for_writing(path: StrPath, progress: Progress | None = None) -> Iterator[h5py.File]:
+    """Open an HDF5 file for atomic writing; see ``files.open_atomic``."""
+    with files.open_atomic(path, progress) as raw, create_in(raw) as file:
         yield file
 
 
-def into(raw: BinaryIO) -> h5py.File:
+def create_in(raw: BinaryIO) -> h5py.File:
     """Create an HDF5 file in a file open for reading and writing; the caller must close it before ``raw``."""
     import h5py
 
@@ -191,7 +191,7 @@ def load(path: StrPath) -> NetParameter:
 
     Source: BVLC/caffe@9b89154 src/caffe/net.cpp L789-842.
     """
-    reader = Reader(path)
+    reader = HDF5Reader(path)
     data = reader.member("data")
     if data is None:
         raise CaffemodelError(
@@ -201,11 +201,11 @@ def load(path: StrPath) -> NetParameter:
             remedy="Caffe keeps weights in data/LAYER/0 and on.",
         )
     net = NetParameter()
-    for name, arrays in _layers(reader, data):
-        net.layer.append(LayerParameter(name=name, blobs=blobs.from_numbered(arrays, f"{path}: data/{name}")))
+    for name, arrays in _read_layers(reader, data):
+        net.layer.append(LayerParameter(name=name, blobs=blobs.from_numbered_arrays(arrays, f"{path}: data/{name}")))
     gradients = reader.member("diff")
     if gradients is not None:
-        diffs = dict(_layers(reader, gradients))
+        diffs = dict(_read_layers(reader, gradients))
         for layer in net.layer:
             _add_diffs(layer, diffs.get(layer.name, {}))
     return net
@@ -227,7 +227,7 @@ def dump(net: NetParameter, path: StrPath, progress: Progress | None = None) -> 
 
     Source: BVLC/caffe@9b89154 src/caffe/net.cpp L856-917.
     """
-    with writing(path, progress) as file:
+    with open_for_writing(path, progress) as file:
         write(net, file, path)
 
 
@@ -235,7 +235,7 @@ def write(net: NetParameter, file: h5py.File, path: StrPath) -> None:
     """Write the weights of a net into an open HDF5 file; ``path`` is the file to name in errors. See ``dump``."""
     _check_names(net, path)
     owners: dict[str, BlobProto] = {}
-    with_diffs = any(_diff(blob) is not None for layer in net.layer for blob in layer.blobs)
+    with_diffs = any(_gradient(blob) is not None for layer in net.layer for blob in layer.blobs)
     data = file.create_group("data")
     diffs = file.create_group("diff") if with_diffs else None
     for layer in net.layer:
@@ -245,13 +245,13 @@ def write(net: NetParameter, file: h5py.File, path: StrPath) -> None:
             if blob.is_empty():
                 continue
             if not _is_shared(layer, i, blob, owners):
-                group.create_dataset(str(i), data=blobs.array(blob, f"layer {layer.name!r} blob {i}"))
-            diff = _diff(blob)
+                group.create_dataset(str(i), data=blobs.to_array(blob, f"layer {layer.name!r} blob {i}"))
+            diff = _gradient(blob)
             if diff_group is not None and diff is not None:
                 diff_group.create_dataset(str(i), data=diff.reshape(blobs.shape(blob)))
 
 
-def _layers(reader: Reader, top: Group | Dataset) -> Iterator[tuple[str, dict[int, Floats]]]:
+def _read_layers(reader: HDF5Reader, top: Group | Dataset) -> Iterator[tuple[str, dict[int, Floats]]]:
     waiting: deque[tuple[str, Group]] = deque()
     if not isinstance(top, Group):
         raise reader.error("this is a dataset, not a group of layers", top)
@@ -282,7 +282,7 @@ def _add_diffs(layer: LayerParameter, diffs: dict[int, Floats]) -> None:
             setattr(blob, "diff" if found.dtype == np.float32 else "double_diff", found)
 
 
-def _diff(blob: BlobProto) -> Floats | None:
+def _gradient(blob: BlobProto) -> Floats | None:
     for name in ("double_diff", "diff"):
         if blob.has(name):
             found: Floats = getattr(blob, name)
@@ -299,7 +299,7 @@ def _is_shared(layer: LayerParameter, i: int, blob: BlobProto, owners: dict[str,
     if not name:
         return False
     owner = owners.setdefault(name, blob)
-    return owner is not blob and np.array_equal(blobs.array(owner), blobs.array(blob), equal_nan=True)
+    return owner is not blob and np.array_equal(blobs.to_array(owner), blobs.to_array(blob), equal_nan=True)
 
 
 def _check_names(net: NetParameter, path: StrPath) -> None:

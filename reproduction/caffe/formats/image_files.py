@@ -79,7 +79,7 @@ def open_image(path: StrPath | BinaryIO) -> Iterator[Image.Image]:
             DataError without a place that is raised inside the context gets the file as its place.
     """
     try:
-        with _regular(path) as file, _identified(file) as image:
+        with _open_file(path) as file, _identify(file) as image:
             _check_size(*image.size)
             _check_codec(image, file)
             yield image
@@ -88,7 +88,7 @@ def open_image(path: StrPath | BinaryIO) -> Iterator[Image.Image]:
         raise error if error.place else error.at(place) from None
 
 
-def _regular(path: StrPath | BinaryIO) -> contextlib.AbstractContextManager[BinaryIO]:
+def _open_file(path: StrPath | BinaryIO) -> contextlib.AbstractContextManager[BinaryIO]:
     if not isinstance(path, str | os.PathLike):
         return contextlib.nullcontext(path)
     try:
@@ -97,23 +97,23 @@ def _regular(path: StrPath | BinaryIO) -> contextlib.AbstractContextManager[Bina
         raise DataError(f"the image cannot be read ({(error.strerror or str(error)).lower()})") from None
 
 
-def _identified(file: BinaryIO) -> Image.Image:
+def _identify(file: BinaryIO) -> Image.Image:
     with _filters, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns about unusual metadata, which is not used, and about its limit
         try:
-            image_headers.check(file)
+            image_headers.check_header(file)
             head = file.read(12)
             file.seek(0)
             return _WebP(file) if head[:4] + head[8:] == b"RIFFWEBP" else Image.open(file, formats=FORMATS)
         except DataError:
             raise
         except Image.DecompressionBombError:
-            raise _too_large() from None
+            raise _too_large_error() from None
         except UnidentifiedImageError:
             want = f"one of {', '.join(FORMATS)}"
-            raise DataError("not an image in a known format", got=_beginning(file), want=want) from None
+            raise DataError("not an image in a known format", got=_describe_beginning(file), want=want) from None
         except Exception as error:  # Pillow's header parsers may raise any exception for a damaged file
-            raise _undecodable(error) from None
+            raise _decoding_error(error) from None
 
 
 class _WebP(WebPImagePlugin.WebPImageFile):
@@ -129,7 +129,7 @@ def _check_size(width: int, height: int) -> None:
     if width < 1 or height < 1:
         raise DataError("the image has no pixels", got=f"{width} x {height}")
     if width * height > _max_pixels:
-        raise _too_large(f"{width} x {height}")
+        raise _too_large_error(f"{width} x {height}")
     if max(width, height) > MAX_SIDE:
         got, want = f"{width} x {height}", f"at most {MAX_SIDE:,} pixels a side"
         raise DataError("the image is too wide or too high to open", got=got, want=want)
@@ -145,7 +145,7 @@ def _check_codec(image: Image.Image, file: BinaryIO) -> None:
             raise DataError("this encoding takes too long to decode", got=got, want=want, remedy="Save it as PNG.")
 
 
-def _too_large(got: str | None = None) -> DataError:
+def _too_large_error(got: str | None = None) -> DataError:
     want = f"at most {_max_pixels:,} pixels"
     return DataError(
         "the image is too large to open", got=got, want=want, remedy="Shrink it, or allow more by --max-pixels."
@@ -162,14 +162,14 @@ def decode(image: Image.Image, convert: Callable[[Image.Image], Array] = np.asar
 
     Returns:
         A writable array ``(H, W)`` or ``(H, W, C)`` of the dtype that ``convert`` returns. The EXIF orientation is not
-        applied; see ``upright``.
+        applied; see ``turn_upright``.
 
     Raises:
         DataError: If the pixels cannot be decoded.
     """
     whole: Array | None = None
-    for rows, part in parts(image):
-        pixels = _converted(part, convert)
+    for rows, part in split_rows(image):
+        pixels = _convert(part, convert)
         if part.size == image.size:
             return pixels if pixels.flags.writeable else pixels.copy()
         if whole is None:
@@ -179,7 +179,7 @@ def decode(image: Image.Image, convert: Callable[[Image.Image], Array] = np.asar
     return whole
 
 
-def parts(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+def split_rows(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
     """Decode an image and split it into parts of whole rows, of at most 262,144 pixels; most images are one part.
 
     Yields:
@@ -191,7 +191,7 @@ def parts(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
     try:
         image.load()
     except Exception as error:  # Pillow's decoders may raise any exception for a damaged file, even IndexError
-        raise _undecodable(error) from None
+        raise _decoding_error(error) from None
     width, height = image.size
     if width * height <= _PART:
         yield slice(0, height), image
@@ -202,16 +202,16 @@ def parts(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
         yield slice(top, bottom), image.crop((0, top, width, bottom))
 
 
-def _converted(part: Image.Image, convert: Callable[[Image.Image], Array]) -> Array:
+def _convert(part: Image.Image, convert: Callable[[Image.Image], Array]) -> Array:
     try:
         return convert(part)
     except DataError:
         raise
     except Exception as error:  # such as for a palette that is too short
-        raise _undecodable(error) from None
+        raise _decoding_error(error) from None
 
 
-def _undecodable(error: Exception) -> DataError:
+def _decoding_error(error: Exception) -> DataError:
     reason = next(iter(str(error).splitlines()), type(error).__name__)
     return DataError(f"the image cannot be decoded ({reason})")
 
@@ -225,7 +225,7 @@ def orientation(image: Image.Image) -> int:
     return cast(int, found) if found in _UPRIGHT else 1
 
 
-def upright(pixels: Array, orientation: int) -> Array:
+def turn_upright(pixels: Array, orientation: int) -> Array:
     """Return an array ``(H, W)`` or ``(H, W, C)`` turned upright; orientations 5 to 8 swap its height and width.
 
     Args:
@@ -235,7 +235,7 @@ def upright(pixels: Array, orientation: int) -> Array:
     return pixels if orientation == 1 else np.ascontiguousarray(_UPRIGHT[orientation](pixels))
 
 
-def _beginning(file: BinaryIO) -> str:
+def _describe_beginning(file: BinaryIO) -> str:
     file.seek(0)
     start = file.read(16)
     return f"a file that begins with {start!r}" if start else "an empty file"

@@ -31,7 +31,7 @@ _COMMENT = re.compile(rb"#[^\r\n]*")
 _WIDTH, _HEIGHT, _STRIPS, _TILE_WIDTH, _TILE_HEIGHT, _TILES = 256, 257, 273, 322, 323, 324
 
 
-def check(file: BinaryIO) -> None:
+def check_header(file: BinaryIO) -> None:
     """Check the headers of an image file, and seek to its start.
 
     Args:
@@ -88,13 +88,13 @@ def _check_jpeg(file: BinaryIO) -> None:
             progressive = start[1] & 3 == 2
         if start[1] == _SCAN:
             if pixels and (progressive or body[0] < components):
-                scans = 1 + sum(marker == _SCAN for marker in _segments(file.read()))
+                scans = 1 + sum(marker == _SCAN for marker in _segment_markers(file.read()))
                 if scans > _JPEG_SCANS and scans * pixels > _JPEG_SCANNED:
                     raise DataError("the JPEG has too many scans", got=scans, want=f"at most {_JPEG_SCANS}")
             return
 
 
-def _segments(data: bytes) -> Iterator[int]:
+def _segment_markers(data: bytes) -> Iterator[int]:
     """Yield the markers after the start of the first scan, up to the end of the image."""
     place = 0
     while found := _MARKER.search(data, place):

@@ -70,7 +70,7 @@ class MismatchError(ValueError):
 
 
 @dataclass(frozen=True)
-class Check:
+class Constraint:
     """A condition on a value, for use in ``Annotated``.
 
     Attributes:
@@ -82,26 +82,26 @@ class Check:
     holds: Callable[[Any], object]
 
 
-def between(low: float, high: float) -> Check:
+def between(low: float, high: float) -> Constraint:
     """Return a check that allows numbers from ``low`` to ``high``, both included."""
-    return Check(f"a number from {low:g} to {high:g}", lambda value: low <= value <= high)
+    return Constraint(f"a number from {low:g} to {high:g}", lambda value: low <= value <= high)
 
 
-def at_least(low: int) -> Check:
+def at_least(low: int) -> Constraint:
     """Return a check that allows numbers of at least ``low``."""
-    return Check(f"{low} or more", lambda value: value >= low)
+    return Constraint(f"{low} or more", lambda value: value >= low)
 
 
-def one_of(values: Iterable[str]) -> Check:
+def one_of(values: Iterable[str]) -> Constraint:
     """Return a check that allows only the strings in ``values``."""
     known = tuple(values)
-    return Check(" or ".join(known), lambda value: value in known)
+    return Constraint(" or ".join(known), lambda value: value in known)
 
 
-def matching(pattern: str, want: str) -> Check:
+def matching(pattern: str, want: str) -> Constraint:
     """Return a check that allows strings that match a regular expression completely; ``want`` describes them."""
     compiled = re.compile(pattern)
-    return Check(want, compiled.fullmatch)
+    return Constraint(want, compiled.fullmatch)
 
 
 def parse(text: bytes) -> Any:
@@ -114,9 +114,9 @@ def parse(text: bytes) -> Any:
         NotJsonError: If the text is not such JSON.
     """
     try:
-        value = json.loads(text.decode("utf-8-sig"), object_pairs_hook=_object, parse_constant=_refuse)
+        value = json.loads(text.decode("utf-8-sig"), object_pairs_hook=_check_names, parse_constant=_reject_constant)
         if _SUSPICIOUS.search(text):
-            _walk(value)
+            _check_values(value)
     except RecursionError:
         raise NotJsonError("it is nested too deeply") from None
     except UnicodeDecodeError as error:
@@ -126,41 +126,41 @@ def parse(text: bytes) -> Any:
     return value
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _check_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the name {shown(twice)} comes twice")
+        raise ValueError(f"the name {format_value(twice)} comes twice")
     return found
 
 
-def _refuse(constant: str) -> Any:
+def _reject_constant(constant: str) -> Any:
     raise ValueError(f"{constant} is not a number")
 
 
-def _walk(value: Any) -> None:
+def _check_values(value: Any) -> None:
     """Check that a parsed value has no infinite numbers and no lone surrogates; see ``parse``."""
     if isinstance(value, dict):
         for name, inner in value.items():
-            _walk(name)
-            _walk(inner)
+            _check_values(name)
+            _check_values(inner)
     elif isinstance(value, list):
         for inner in value:
-            _walk(inner)
+            _check_values(inner)
     elif isinstance(value, float) and not math.isfinite(value):
         raise ValueError("a number is too large")
     elif isinstance(value, str) and re.search("[\ud800-\udc7f\udd00-\udfff]", value):
-        raise ValueError(f"the string {shown(value)} is not text")
+        raise ValueError(f"the string {format_value(value)} is not text")
 
 
-def read(kind: type[T], value: object) -> T:
+def convert(kind: type[T], value: object) -> T:
     """Convert a parsed value to an instance of the type ``kind``.
 
     Raises:
         MismatchError: If the value does not match the type.
     """
-    made: T = _reader(typing.cast(Any, kind))(value)
+    made: T = _converter(typing.cast(Any, kind))(value)
     return made
 
 
@@ -184,8 +184,8 @@ def loads(
     try:
         value = parse(text)
         if version is not None:
-            value = _versioned(value, version)
-        return read(kind, value)
+            value = _check_version(value, version)
+        return convert(kind, value)
     except NotJsonError as error:
         raise DataError(f"{problem}: {error}", path=path, want="JSON", remedy=remedy) from None
     except MismatchError as error:
@@ -214,7 +214,7 @@ def dumps(value: object, indent: int | None = None) -> str:
     return text if files.is_utf8(text) else json.dumps(value, indent=indent, allow_nan=False)
 
 
-def shown(value: object) -> str:
+def format_value(value: object) -> str:
     """Return a value as JSON, cut to 60 characters; the name of its type if it cannot be JSON."""
     try:
         text = dumps(value)
@@ -223,58 +223,58 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
-def _versioned(value: object, version: int) -> object:
+def _check_version(value: object, version: int) -> object:
     if not isinstance(value, dict):
-        raise _wrong(value, "an object")
+        raise _mismatch(value, "an object")
     if "format" not in value:
         raise MismatchError("has no format", str(version))
     got = value["format"]
     if type(got) is not int or got != version:
-        raise _wrong(got, str(version)).inside("format")
+        raise _mismatch(got, str(version)).inside("format")
     return {name: inner for name, inner in value.items() if name != "format"}
 
 
-def _wrong(value: object, want: str) -> MismatchError:
-    return MismatchError(f"is {shown(value)}", want)
+def _mismatch(value: object, want: str) -> MismatchError:
+    return MismatchError(f"is {format_value(value)}", want)
 
 
-Reader = Callable[[Any], Any]
+_Converter = Callable[[Any], Any]
 
 
 @cache
-def _reader(kind: Any) -> Reader:
+def _converter(kind: Any) -> _Converter:
     """Return the function that converts parsed JSON to the type ``kind``; the result is cached."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        return _checked(_reader(parts[0]), [part for part in parts[1:] if isinstance(part, Check)])
+        return _constrained(_converter(parts[0]), [part for part in parts[1:] if isinstance(part, Constraint)])
     if origin in (Union, types.UnionType):
         return _union([part for part in parts if part is not type(None)], none=type(None) in parts)
     if origin is tuple and parts[-1] is not Ellipsis:
-        return _fixed([_reader(part) for part in parts])
+        return _fixed([_converter(part) for part in parts])
     if origin in (list, tuple, Sequence, frozenset):
-        return _sequence(_reader(parts[0]), list if origin is Sequence else origin)
+        return _sequence(_converter(parts[0]), list if origin is Sequence else origin)
     if origin in (dict, Mapping):
-        return _mapping(_reader(parts[1]))
+        return _mapping(_converter(parts[1]))
     if dataclasses.is_dataclass(kind):
         return _dataclass(kind)
     if isinstance(kind, type) and issubclass(kind, StrEnum):
-        return _member({str(member): member for member in kind})
-    return _PLAIN[kind]
+        return _enum_member({str(member): member for member in kind})
+    return _SCALARS[kind]
 
 
-def _checked(inner: Reader, checks: Sequence[Check]) -> Reader:
+def _constrained(inner: _Converter, checks: Sequence[Constraint]) -> _Converter:
     def reader(value: Any) -> Any:
         made = inner(value)
         for check in checks:
             if not check.holds(made):
-                raise _wrong(value, check.want)
+                raise _mismatch(value, check.want)
         return made
 
     return reader
 
 
-def _union(kinds: Sequence[Any], *, none: bool) -> Reader:
-    readers = [_reader(kind) for kind in kinds]
+def _union(kinds: Sequence[Any], *, none: bool) -> _Converter:
+    readers = [_converter(kind) for kind in kinds]
 
     def reader(value: Any) -> Any:
         if value is None and none:
@@ -289,22 +289,22 @@ def _union(kinds: Sequence[Any], *, none: bool) -> Reader:
     return reader
 
 
-def _member(values: Mapping[str, StrEnum]) -> Reader:
+def _enum_member(values: Mapping[str, StrEnum]) -> _Converter:
     def reader(value: Any) -> StrEnum:
         if not isinstance(value, str) or value not in values:
-            raise _wrong(value, " or ".join(map(str, values)))
+            raise _mismatch(value, " or ".join(map(str, values)))
         return values[value]
 
     return reader
 
 
-def _items(value: Any) -> list[Any]:
+def _check_list(value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise _wrong(value, "a list")
+        raise _mismatch(value, "a list")
     return value
 
 
-def _each(readers: Sequence[Reader], items: list[Any]) -> list[Any]:
+def _convert_each(readers: Sequence[_Converter], items: list[Any]) -> list[Any]:
     made, number = [], 0
     try:
         for number, (reader, item) in enumerate(zip(readers, items, strict=True)):  # noqa: B007 (read in the error)
@@ -314,41 +314,41 @@ def _each(readers: Sequence[Reader], items: list[Any]) -> list[Any]:
     return made
 
 
-def _sequence(inner: Reader, kind: Callable[[list[Any]], Any]) -> Reader:
-    return lambda value: kind(_each([inner] * len(_items(value)), value))
+def _sequence(inner: _Converter, kind: Callable[[list[Any]], Any]) -> _Converter:
+    return lambda value: kind(_convert_each([inner] * len(_check_list(value)), value))
 
 
-def _fixed(readers: Sequence[Reader]) -> Reader:
+def _fixed(readers: Sequence[_Converter]) -> _Converter:
     def reader(value: Any) -> Any:
-        if len(_items(value)) != len(readers):
-            raise _wrong(value, f"{len(readers)} values")
-        return tuple(_each(readers, value))
+        if len(_check_list(value)) != len(readers):
+            raise _mismatch(value, f"{len(readers)} values")
+        return tuple(_convert_each(readers, value))
 
     return reader
 
 
-def _mapping(inner: Reader) -> Reader:
+def _mapping(inner: _Converter) -> _Converter:
     def reader(value: Any) -> Any:
         if not isinstance(value, dict):
-            raise _wrong(value, "an object")
+            raise _mismatch(value, "an object")
         made, name = {}, ""
         try:
             for name, item in value.items():
                 made[name] = inner(item)
         except MismatchError as error:
-            raise error.inside(_step(name)) from None
+            raise error.inside(_path_step(name)) from None
         return made
 
     return reader
 
 
-def _step(name: str) -> str:
-    return name if re.fullmatch(r"\w{1,60}", name) else f"[{shown(name)}]"
+def _path_step(name: str) -> str:
+    return name if re.fullmatch(r"\w{1,60}", name) else f"[{format_value(name)}]"
 
 
-def _dataclass(kind: Any) -> Reader:
+def _dataclass(kind: Any) -> _Converter:
     hints = typing.get_type_hints(kind, include_extras=True)
-    fields = {field.name: _reader(hints[field.name]) for field in dataclasses.fields(kind)}
+    fields = {field.name: _converter(hints[field.name]) for field in dataclasses.fields(kind)}
     needed = [
         field.name
         for field in dataclasses.fields(kind)
@@ -358,7 +358,7 @@ def _dataclass(kind: Any) -> Reader:
 
     def reader(value: Any) -> Any:
         if not isinstance(value, dict):
-            raise _wrong(value, "an object")
+            raise _mismatch(value, "an object")
         found, name = {}, ""
         try:
             for name, item in value.items():
@@ -368,7 +368,7 @@ def _dataclass(kind: Any) -> Reader:
                     remedy = did_you_mean(name, fields)
                     raise MismatchError("is not a name that belongs here", ", ".join(fields), remedy)
         except MismatchError as error:
-            raise error.inside(_step(name)) from None
+            raise error.inside(_path_step(name)) from None
         for name in needed:
             if name not in found:
                 raise MismatchError("is missing").inside(name)
@@ -386,30 +386,30 @@ def _is_integer(value: object) -> bool:
 
 def _integer(value: Any) -> int:
     if not _is_integer(value):
-        raise _wrong(value, "an integer")
+        raise _mismatch(value, "an integer")
     return int(value)
 
 
 def _number(value: Any) -> float:
     if type(value) is not float and not _is_integer(value):
-        raise _wrong(value, "a number")
+        raise _mismatch(value, "a number")
     return float(value)
 
 
-def _plain(kind: type, want: str) -> Reader:
+def _of_type(kind: type, want: str) -> _Converter:
     def reader(value: Any) -> Any:
         if type(value) is not kind:
-            raise _wrong(value, want)
+            raise _mismatch(value, want)
         return value
 
     return reader
 
 
-_PLAIN: dict[Any, Reader] = {
+_SCALARS: dict[Any, _Converter] = {
     int: _integer,
     float: _number,
-    str: _plain(str, "a string"),
-    bool: _plain(bool, "true or false"),
-    dict: _plain(dict, "an object"),
+    str: _of_type(str, "a string"),
+    bool: _of_type(bool, "true or false"),
+    dict: _of_type(dict, "an object"),
     Any: lambda value: value,
 }

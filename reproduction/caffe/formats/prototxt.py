@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from reproduction.caffe.errors import PrototxtError, ReproductionError, StrPath
 from reproduction.caffe.formats import crops, file_kinds, files, upgrade
-from reproduction.caffe.formats.text_reader import Reader
+from reproduction.caffe.formats.text_reader import TextReader
 from reproduction.caffe.schema import Field, Message, NetParameter, SolverParameter
 from reproduction.caffe.schema.message import BOOL, BYTES, FLOAT, STRING
 
@@ -29,8 +29,8 @@ _BINARY = "a binary file"
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _FLT_MIN = 2.0**-126
 _OCTETS = [chr(octet) if 32 <= octet < 127 else f"\\{octet:03o}" for octet in range(256)]
-for _octet, _escape in {10: "\\n", 13: "\\r", 9: "\\t", 34: '\\"', 39: "\\'", 92: "\\\\"}.items():
-    _OCTETS[_octet] = _escape
+for _octet, _letters in {10: "\\n", 13: "\\r", 9: "\\t", 34: '\\"', 39: "\\'", 92: "\\\\"}.items():
+    _OCTETS[_octet] = _letters
 
 
 def loads(text: str, message: type[M], path: StrPath = "<prototxt>") -> M:
@@ -51,7 +51,7 @@ def loads(text: str, message: type[M], path: StrPath = "<prototxt>") -> M:
     """
     found = message()
     found.line = 1
-    Reader(text.removeprefix("\ufeff"), path).read(found)
+    TextReader(text.removeprefix("\ufeff"), path).read(found)
     return found
 
 
@@ -64,7 +64,7 @@ def load(path: StrPath, message: type[M]) -> M:
 
     Source: BVLC/caffe@9b89154 src/caffe/util/io.cpp L34-42.
     """
-    return loads(_text_of(path), message, path)
+    return loads(_read_text(path), message, path)
 
 
 def load_net(path: StrPath, *, legacy_crop: bool = False) -> tuple[NetParameter, list[str]]:
@@ -85,7 +85,7 @@ def load_net(path: StrPath, *, legacy_crop: bool = False) -> tuple[NetParameter,
 
     Source: BVLC/caffe@9b89154 src/caffe/util/upgrade_proto.cpp L88-93.
     """
-    net = _load_one(path, NetParameter, SolverParameter, _its_net)
+    net = _load_one(path, NetParameter, SolverParameter, _net_remedy)
     try:
         notes = upgrade.upgrade_net(net)
         return net, notes + (crops.set_offsets(net.layer) if legacy_crop else [])
@@ -129,7 +129,7 @@ def dumps(message: Message) -> str:
 
     Source: protobuf's C++ TextFormat::Printer.
     """
-    return "".join(_lines(message, ""))
+    return "".join(_format_lines(message, ""))
 
 
 def dump(message: Message, path: StrPath) -> None:
@@ -141,11 +141,11 @@ def dump(message: Message, path: StrPath) -> None:
     Source: BVLC/caffe@9b89154 src/caffe/util/io.cpp L44-50.
     """
     text = dumps(message)
-    with files.atomic(path) as file:
+    with files.open_atomic(path) as file:
         file.write(text.encode())
 
 
-def _text_of(path: StrPath) -> str:
+def _read_text(path: StrPath) -> str:
     with files.open_regular(path, PrototxtError) as file:
         if os.fstat(file.fileno()).st_size > _LARGEST:
             raise PrototxtError("the file is too large", path=path, want=f"at most {_LARGEST >> 20} MiB of text")
@@ -156,7 +156,7 @@ def _text_of(path: StrPath) -> str:
         if head.startswith((b"\xff\xfe", b"\xfe\xff")):
             raise PrototxtError("the file is UTF-16", path=path, want="UTF-8", remedy="Save it as UTF-8.")
         if kind not in (None, files.TEXT) or _CONTROL.search(head):
-            got = file_kinds.of(path) or kind or _BINARY
+            got = file_kinds.recognize(path) or kind or _BINARY
             remedy = "A caffemodel holds weights; the net that they are for is in a prototxt."
             remedy = remedy if got in (file_kinds.WEIGHTS, _BINARY) else ""
             raise PrototxtError("this is not a prototxt", path=path, got=got, remedy=remedy)
@@ -167,7 +167,7 @@ def _text_of(path: StrPath) -> str:
 
 def _load_one(path: StrPath, message: type[M], other: type[Message], remedy: Callable[[Any], str]) -> M:
     """Load a file as ``message``; if it is a valid ``other`` message instead, raise an error that names it."""
-    text = _text_of(path)
+    text = _read_text(path)
     try:
         return loads(text, message, path)
     except PrototxtError as error:
@@ -181,48 +181,48 @@ def _load_one(path: StrPath, message: type[M], other: type[Message], remedy: Cal
         ) from None
 
 
-def _its_net(solver: SolverParameter) -> str:
+def _net_remedy(solver: SolverParameter) -> str:
     named = [name for name in (solver.net, solver.train_net, *solver.test_net) if name]
     return f"Its net is {' or '.join(map(repr, named))}." if named else "Give the file of its net."
 
 
-def _lines(message: Message, indent: str) -> Iterator[str]:
+def _format_lines(message: Message, indent: str) -> Iterator[str]:
     for field, value in message.set_fields():
         for item in value if field.repeated else (value,):
             if field.message:
                 yield f"{indent}{field.name} {{\n"
-                yield from _lines(item, f"{indent}  ")
+                yield from _format_lines(item, f"{indent}  ")
                 yield f"{indent}}}\n"
             else:
-                yield f"{indent}{field.name}: {_shown(field, item)}\n"
+                yield f"{indent}{field.name}: {_format_value(field, item)}\n"
     if message.unknown:
         yield f"{indent}# and {len(message.unknown)} bytes of fields that Caffe does not know\n"
 
 
-def _shown(field: Field[Any], value: Any) -> str:
+def _format_value(field: Field[Any], value: Any) -> str:
     if field.enum:
         return str(value.name)
     if field.kind is BOOL:
         return "true" if value else "false"
     if field.kind in (STRING, BYTES):
-        return f'"{_escaped(field, value)}"'
+        return f'"{_escape(field, value)}"'
     if field.kind is not None and field.kind.dtype is not None:
-        return _single(value) if field.kind is FLOAT else _double(value)
+        return _format_float(value) if field.kind is FLOAT else _format_double(value)
     return str(value)
 
 
-def _single(value: float) -> str:
+def _format_float(value: float) -> str:
     """Format a float with 6 digits if these are exact, else with 9; denormal numbers always have 9, as in Caffe."""
     short = f"{value:.6g}"
     return short if FLOAT.check(float(short)) == value and not 0 < abs(value) < _FLT_MIN else f"{value:.9g}"
 
 
-def _double(value: float) -> str:
+def _format_double(value: float) -> str:
     short = f"{value:.15g}"
     return short if float(short) == value else f"{value:.17g}"
 
 
-def _escaped(field: Field[Any], value: str | bytes) -> str:
+def _escape(field: Field[Any], value: str | bytes) -> str:
     try:
         octets = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
     except UnicodeEncodeError:

@@ -44,7 +44,7 @@ def read_safetensors(path: StrPath) -> tuple[dict[str, Floats], dict[str, str]]:
 
     Source: huggingface/safetensors, README "Format".
     """
-    data = files.mapped(path)
+    data = files.map_file(path)
     if files.kind(data) != files.SAFETENSORS:
         raise CaffemodelError("this is not a safetensors file", path=path, remedy=_DAMAGED)
     start = 8 + struct.unpack_from("<Q", data)[0]
@@ -52,14 +52,14 @@ def read_safetensors(path: StrPath) -> tuple[dict[str, Floats], dict[str, str]]:
         raise CaffemodelError(
             "the header is too large", path=path, offset=8, got=start - 8, want=f"at most {_HEADER_BYTES} bytes"
         )
-    header = _json(data[8:start], path)
+    header = _parse_header(data[8:start], path)
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise CaffemodelError("the metadata is not a table of strings", path=path, offset=8, remedy=_DAMAGED)
     arrays: dict[str, Floats] = {}
     spans = []
     for name, entry in header.items():
-        dtype, shape, begin, end = _entry(name, entry, path)
+        dtype, shape, begin, end = _parse_entry(name, entry, path)
         spans.append((begin, end))
         if end > len(data) - start:
             missing = end - (len(data) - start)
@@ -104,10 +104,10 @@ def write_safetensors(
     header |= {name: entries[name] for name in arrays}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with files.atomic(path, progress) as file:
+    with files.open_atomic(path, progress) as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name in order:
-            file.write(_octets(arrays[name]))
+            file.write(_bytes_of(arrays[name]))
 
 
 def read_npz(path: StrPath) -> dict[str, Floats]:
@@ -121,7 +121,7 @@ def read_npz(path: StrPath) -> dict[str, Floats]:
             of float32 or float64.
         OSError: If the file cannot be opened.
     """
-    data = files.mapped(path)
+    data = files.map_file(path)
     if files.kind(data) != files.ZIP:
         raise CaffemodelError("this is not a NumPy archive", path=path, got=files.kind(data) or "something else")
     archive, arrays = Archive(data, path), {}
@@ -129,7 +129,7 @@ def read_npz(path: StrPath) -> dict[str, Floats]:
         name = member.removesuffix(".npy")
         if name == member:
             raise CaffemodelError(f"{member!r} is not an array of its own", path=path, want="NAME.npy")
-        arrays[name] = _npy(archive.read(member), name, path)
+        arrays[name] = _parse_npy(archive.read(member), name, path)
     return arrays
 
 
@@ -140,13 +140,13 @@ def write_npz(arrays: Mapping[str, Floats], path: StrPath, progress: Progress | 
         ReproductionError: If a name has a zero byte or cannot be encoded as UTF-8, or the file cannot be written.
     """
     _check_names(arrays, path)
-    with files.atomic(path, progress) as file, zipfile.ZipFile(file, "w") as archive:
+    with files.open_atomic(path, progress) as file, zipfile.ZipFile(file, "w") as archive:
         for name, values in arrays.items():
             # ZipInfo has a fixed date, so that the same weights always give the same bytes.
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                 head = {"descr": values.dtype.str, "fortran_order": False, "shape": values.shape}
                 np.lib.format.write_array_header_1_0(member, head)
-                member.write(_octets(values))
+                member.write(_bytes_of(values))
 
 
 def write_torch(arrays: Mapping[str, Floats], path: StrPath, progress: Progress | None = None) -> None:
@@ -162,11 +162,11 @@ def write_torch(arrays: Mapping[str, Floats], path: StrPath, progress: Progress 
         # The arrays may be read-only views of a mapped file. torch warns of this, but torch.save does not modify them.
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         state = {name: torch.from_numpy(np.asarray(values, order="C")) for name, values in arrays.items()}
-    with files.atomic(path, progress) as file:
+    with files.open_atomic(path, progress) as file:
         torch.save(state, file)
 
 
-def _octets(values: Floats) -> memoryview:
+def _bytes_of(values: Floats) -> memoryview:
     return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
 
 
@@ -176,7 +176,7 @@ def _check_names(arrays: Mapping[str, Floats], path: StrPath) -> None:
             raise CaffemodelError(f"a file of this kind cannot hold the name {name!r}", path=path)
 
 
-def _json(text: bytes, path: StrPath) -> dict[str, Any]:
+def _parse_header(text: bytes, path: StrPath) -> dict[str, Any]:
     try:
         header = json_file.parse(text)
     except json_file.NotJsonError as error:
@@ -186,11 +186,11 @@ def _json(text: bytes, path: StrPath) -> dict[str, Any]:
     return header
 
 
-def _entry(name: str, entry: Any, path: StrPath) -> tuple[np.dtype[Any], list[int], int, int]:
+def _parse_entry(name: str, entry: Any, path: StrPath) -> tuple[np.dtype[Any], list[int], int, int]:
     """Return the dtype and shape of a tensor and its start and end offsets, after a check that they are consistent."""
     place = f"{path}: tensor {name!r}"
     entry = entry if isinstance(entry, dict) else {}
-    shape, offsets, dtype = _counts(entry.get("shape")), _counts(entry.get("data_offsets")), entry.get("dtype")
+    shape, offsets, dtype = _as_counts(entry.get("shape")), _as_counts(entry.get("data_offsets")), entry.get("dtype")
     kept = _DTYPES.get(dtype) if isinstance(dtype, str) else None
     if kept is None:
         remedy = "Convert it with .float() and save it again."
@@ -202,13 +202,13 @@ def _entry(name: str, entry: Any, path: StrPath) -> tuple[np.dtype[Any], list[in
     return kept, shape, offsets[0], offsets[1]
 
 
-def _counts(value: Any) -> list[int] | None:
+def _as_counts(value: Any) -> list[int] | None:
     if isinstance(value, list) and all(type(number) is int and number >= 0 for number in value):
         return value
     return None
 
 
-def _npy(content: memoryview, name: str, path: StrPath) -> Floats:
+def _parse_npy(content: memoryview, name: str, path: StrPath) -> Floats:
     """Parse the content of a ``.npy`` file; the array is a view of it, unless its byte order is converted."""
     head = io.BytesIO(bytes(content[:_NPY_HEAD]))
     try:

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from reproduction.caffe.errors import PrototxtError, ReproductionError, StrPath, also_unknown, misspelt
+from reproduction.caffe.errors import PrototxtError, ReproductionError, StrPath, append_unknown_names, spelling_hint
 from reproduction.caffe.formats import caffemodel
 from reproduction.caffe.schema import Field, Message, MessageList, NetParameter, V1LayerParameter, V1LayerType
 from reproduction.caffe.schema.message import BOOL, BYTES, STRING, UINT32
@@ -50,7 +50,7 @@ _ESCAPE = re.compile(
             | )""",
     re.VERBOSE,
 )
-_PLAIN = dict(zip("abfnrtv\\?'\"", b"\a\b\f\n\r\t\v\\?'\"", strict=True))
+_ESCAPED = dict(zip("abfnrtv\\?'\"", b"\a\b\f\n\r\t\v\\?'\"", strict=True))
 _BOOLEANS = {"true": True, "True": True, "t": True, "false": False, "False": False, "f": False}
 _SPECIAL = {"inf": float("inf"), "infinity": float("inf"), "nan": float("nan")}
 _CLOSER = {"{": "}", "<": ">"}
@@ -68,7 +68,7 @@ _REMEDY = {
 }
 
 
-class Reader:
+class TextReader:
     """A recursive-descent parser with one token of lookahead.
 
     Args:
@@ -111,7 +111,7 @@ class Reader:
                 raise
         if self.unknown is not None:
             types = unknown_types(message.layer) if isinstance(message, NetParameter) else {}
-            raise self.unknown.advise(also_unknown(self.unknown.remedy, self.others | types))
+            raise self.unknown.advise(append_unknown_names(self.unknown.remedy, self.others | types))
 
     def fields(self, message: Message, closer: str = "", opened: int = 0) -> None:
         """Parse fields into ``message`` up to the token ``closer``, or to the end of the text if it is empty.
@@ -139,7 +139,7 @@ class Reader:
             if field.repeated:
                 items = values.get(field.name)
                 if items is None:
-                    items = values[field.name] = _items(field)
+                    items = values[field.name] = _empty_container(field)
                     if field.array:
                         arrays.append(field)
                 if self.token == "[":
@@ -340,7 +340,7 @@ class Reader:
             elif match["hex"]:
                 parts.append(bytes([int(match["hex"], 16)]))
             elif match["plain"]:
-                parts.append(bytes([_PLAIN[match["plain"]]]))
+                parts.append(bytes([_ESCAPED[match["plain"]]]))
             elif match["pair"]:
                 parts.append(bytes.fromhex(match["pair"].replace("\\u", "")).decode("utf-16-be").encode())
             elif code := match["short"] or match["long"]:
@@ -418,7 +418,7 @@ class Reader:
         elif 0 < len(inside) < 4:
             remedy = f"It belongs inside {' or '.join(map(repr, inside))}."
         else:
-            remedy = misspelt(name, cls.fields)
+            remedy = spelling_hint(name, cls.fields)
             if name.endswith("_param"):
                 remedy = (
                     f"{remedy} Else it is a field of a fork of Caffe." if remedy else "A fork of Caffe may have it."
@@ -441,7 +441,7 @@ class Reader:
         return near
 
 
-def _items(field: Field[Any]) -> Any:
+def _empty_container(field: Field[Any]) -> Any:
     """Return an empty container for the values of a repeated field."""
     if field.message:
         return MessageList(field.message)

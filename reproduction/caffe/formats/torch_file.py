@@ -72,10 +72,10 @@ def read(path: StrPath) -> dict[str, Floats]:
             tensors.
         OSError: If the file cannot be opened.
     """
-    data = files.mapped(path)
+    data = files.map_file(path)
     try:
         found, contents, order = _from_zip(data, path) if files.kind(data) == files.ZIP else _from_pickles(data)
-        return _arrays(_state(found, path), contents, order, path)
+        return _arrays(_find_state_dict(found, path), contents, order, path)
     except DamagedError as error:
         raise CaffemodelError(f"the PyTorch file cannot be read: {error}", path=path, remedy=_REMEDY) from None
 
@@ -94,7 +94,7 @@ def _from_zip(data: mmap.mmap, path: StrPath) -> tuple[Any, dict[str, memoryview
     found = reader.load()
     contents = {}
     for reference in reader.persistent:
-        storage = _storage(reference)
+        storage = _parse_storage(reference)
         name = f"{folder}data/{storage.key}"
         if storage.key not in contents and name in archive.members:
             contents[storage.key] = archive.read(name, checked=False)
@@ -112,7 +112,7 @@ def _from_pickles(data: mmap.mmap) -> tuple[Any, dict[str, memoryview], str]:
             raise DamagedError("it does not begin as torch's files do")
         at = reader.at
         if len(values) == 4:  # the state dict; only this pickle refers to storages
-            storages = {storage.key: storage for storage in map(_storage, reader.persistent)}
+            storages = {storage.key: storage for storage in map(_parse_storage, reader.persistent)}
     _, _, system, found, keys = values
     contents = {}
     for key in keys if isinstance(keys, list) else []:
@@ -128,7 +128,7 @@ def _from_pickles(data: mmap.mmap) -> tuple[Any, dict[str, memoryview], str]:
     return found, contents, ">" if big else "<"
 
 
-def _storage(reference: Any) -> _Storage:
+def _parse_storage(reference: Any) -> _Storage:
     """Convert a persistent ID to a storage, after a check of its types."""
     parts = reference.key if isinstance(reference, Persistent) else None
     if isinstance(parts, tuple) and len(parts) in (5, 6) and parts[0] == "storage":
@@ -142,7 +142,7 @@ def _storage(reference: Any) -> _Storage:
     raise DamagedError("it refers to something that is no storage")
 
 
-def _state(found: Any, path: StrPath) -> dict[str, Any]:
+def _find_state_dict(found: Any, path: StrPath) -> dict[str, Any]:
     for key in _STATES:
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]
@@ -165,17 +165,19 @@ def _arrays(state: dict[str, Any], contents: dict[str, memoryview], order: str, 
             raise CaffemodelError(f"entry {name!r} is not weights", path=path, got=name_of(inner), want=_WANT)
         if not isinstance(inner.args, tuple) or len(inner.args) < 4:
             raise DamagedError(f"entry {name!r} is no tensor")
-        storage = _storage(inner.args[0])
+        storage = _parse_storage(inner.args[0])
         if storage.dtype not in ("float32", "float64"):
             got = f"torch.{storage.dtype}"
             raise CaffemodelError(f"entry {name!r} is not weights", path=path, got=got, want=_WANT)
-        tensors[name] = (storage, _placed(name, *inner.args[1:4]))
+        tensors[name] = (storage, _check_place(name, *inner.args[1:4]))
     copied = (found for found in tensors.values() if not _is_contiguous(*found[1][1:]))
-    files.check_declared(sum(math.prod(shape) * storage.itemsize for storage, (_, shape, _) in copied), path, ratio=1)
+    files.check_declared_size(
+        sum(math.prod(shape) * storage.itemsize for storage, (_, shape, _) in copied), path, ratio=1
+    )
     return {name: _array(name, *found, contents, order) for name, found in tensors.items()}
 
 
-def _placed(name: str, offset: Any, shape: Any, strides: Any) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+def _check_place(name: str, offset: Any, shape: Any, strides: Any) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
     """Return the offset, shape and strides of a tensor in its storage, after a check of their types."""
     numbers = [offset]
     for part in (shape, strides):

@@ -12,7 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from reproduction.caffe.errors import NetError, ReproductionError, also_unknown, did_you_mean, misspelt, warn
+from reproduction.caffe.errors import (
+    NetError,
+    ReproductionError,
+    append_unknown_names,
+    did_you_mean,
+    spelling_hint,
+    warn,
+)
 from reproduction.caffe.schema import (
     LayerParameter,
     Message,
@@ -190,7 +197,7 @@ def upgrade_net(net: NetParameter) -> list[str]:
     if any(layer.has("layer") for layer in net.layers):
         notes += _upgrade_v0(net)
     elif net.layers:
-        notes.append(f"Upgraded {_layers(net.layers)} from V1, the form of 2014.")
+        notes.append(f"Upgraded {_count_layers(net.layers)} from V1, the form of 2014.")
     notes += _upgrade_transforms(net)
     was_old = bool(net.layers)
     if was_old:
@@ -237,11 +244,11 @@ def _upgrade_v0(net: NetParameter) -> list[str]:
     for name in lost:
         net.clear(name)
     net.layers = [_from_v0(layer) for layer in kept]  # type: ignore[assignment]
-    notes = [f"Upgraded {_layers(kept)} from V0, the form of 2013."]
+    notes = [f"Upgraded {_count_layers(kept)} from V0, the form of 2013."]
     if padding:
-        notes.append(f"The padding of {named(padding)} became 'pad' of what follows.")
+        notes.append(f"The padding of {quote_names(padding)} became 'pad' of what follows.")
     if lost:
-        notes.append(f"Dropped {named(lost)} of the net, which V0 did not have.")
+        notes.append(f"Dropped {quote_names(lost)} of the net, which V0 did not have.")
     return notes
 
 
@@ -276,8 +283,8 @@ def _check_v0_types(layers: Iterable[V1LayerParameter]) -> None:
         for layer in unknown[1:]:
             others.setdefault(f"layer type {layer.layer.type!r}", []).append(layer.line)
         first = unknown[0].layer.type
-        near = (did_you_mean if len(first) > 3 else misspelt)(first, _V0_TYPES)  # 'bn' is not a misspelt 'bnll'
-        raise _v0_error("unknown type", unknown[0], also_unknown(near, others))
+        near = (did_you_mean if len(first) > 3 else spelling_hint)(first, _V0_TYPES)  # 'bn' is not a misspelt 'bnll'
+        raise _v0_error("unknown type", unknown[0], append_unknown_names(near, others))
 
 
 def _from_v0(old: V1LayerParameter) -> V1LayerParameter:
@@ -316,7 +323,7 @@ def _from_v0(old: V1LayerParameter) -> V1LayerParameter:
                 raise error.at(_v0_error("", old).place) from None
     if ignored:
         remedy = f"Remove {'it' if len(ignored) == 1 else 'them'}, or check the layer's type."
-        warn(_v0_error(f"{v0.type} layers do not read {named(ignored)}, here and in Caffe", old, remedy))
+        warn(_v0_error(f"{v0.type} layers do not read {quote_names(ignored)}, here and in Caffe", old, remedy))
     return new
 
 
@@ -339,7 +346,7 @@ def _upgrade_transforms(net: NetParameter) -> list[str]:
             if param.has(name):
                 setattr(layer.transform_param, name, getattr(param, name))
                 param.clear(name)
-    return [f"The transformations of {named(old)} moved to 'transform_param'."]
+    return [f"The transformations of {quote_names(old)} moved to 'transform_param'."]
 
 
 def _from_v1(old: V1LayerParameter) -> LayerParameter:
@@ -386,10 +393,10 @@ def _upgrade_inputs(net: NetParameter) -> str:
     for name in ("input", "input_shape", "input_dim"):
         net.clear(name)
     if not shapes:  # as in caffemodels
-        return f"Dropped the input fields of {named(names)}, which give no shape."
+        return f"Dropped the input fields of {quote_names(names)}, which give no shape."
     shape = [{"dim": dims} for dims in shapes]
     net.layer.insert(0, LayerParameter(name="input", type="Input", top=names, input_param={"shape": shape}))
-    return f"An Input layer now makes {named(names)}."
+    return f"An Input layer now makes {quote_names(names)}."
 
 
 def _upgrade_batch_norms(net: NetParameter) -> list[str]:
@@ -405,13 +412,13 @@ def _upgrade_batch_norms(net: NetParameter) -> list[str]:
             old.append(layer.name)
         for param in layer.param:
             param.lr_mult = param.decay_mult = 0.0
-    return [f"lr_mult and decay_mult of {named(old)} became 0."] if old else []
+    return [f"lr_mult and decay_mult of {quote_names(old)} became 0."] if old else []
 
 
-def _layers(layers: Sequence[V1LayerParameter]) -> str:
+def _count_layers(layers: Sequence[V1LayerParameter]) -> str:
     return "1 layer" if len(layers) == 1 else f"{len(layers)} layers"
 
 
-def named(names: Iterable[str]) -> str:
+def quote_names(names: Iterable[str]) -> str:
     """Format names for a note: quoted, and separated by commas."""
     return ", ".join(map(repr, names))

@@ -76,7 +76,7 @@ class Weights:
             for i, blob in enumerate(layer.blobs):
                 if blob.is_empty():
                     continue
-                name = key(layer.name, i)
+                name = parameter_key(layer.name, i)
                 if name in found:
                     raise WeightsError(f"two layers are called {layer.name!r}", path=self.path, remedy="Rename one.")
                 found[name] = self._array(layer, i)
@@ -86,11 +86,11 @@ class Weights:
         blob = layer.blobs[i]
         if blob.is_empty():
             return np.empty(0, np.float32)
-        values = blobs.array(blob, f"{self.path}: layer {layer.name!r} blob {i}")
+        values = blobs.to_array(blob, f"{self.path}: layer {layer.name!r} blob {i}")
         return values.reshape(blobs.modern_shape(blob, layer.type, i))
 
 
-def key(layer: str, i: int) -> str:
+def parameter_key(layer: str, i: int) -> str:
     """Return the key of parameter ``i`` of a layer in files of named arrays, such as ``<layer>.weight``."""
     return f"{layer}.{_SUFFIXES[i] if i < len(_SUFFIXES) else i}"
 
@@ -107,7 +107,7 @@ def read(path: StrPath) -> Weights:
     try:
         return _read(path)
     except ReproductionError as error:
-        raise file_kinds.mistaken(path, file_kinds.WEIGHTS) or error from None
+        raise file_kinds.wrong_kind_error(path, file_kinds.WEIGHTS) or error from None
 
 
 def _read(path: StrPath) -> Weights:
@@ -119,12 +119,12 @@ def _read(path: StrPath) -> Weights:
         found = Weights(hdf5.load(path), format=form, path=name)
     elif form == "safetensors":
         arrays, metadata = tensors.read_safetensors(path)
-        net = _embedded(metadata, name)
+        net = _load_embedded_net(metadata, name)
         kept = {key: text for key, text in metadata.items() if key not in _OWN}
-        found = Weights(_assembled(net, arrays, name), format=form, path=name, metadata=kept)
+        found = Weights(_add_blobs(net, arrays, name), format=form, path=name, metadata=kept)
     else:
-        arrays = _bare(torch_file.read(path)) if form == "PyTorch" else tensors.read_npz(path)
-        found = Weights(_assembled(NetParameter(), arrays, name), format=form, path=name)
+        arrays = _strip_module_prefix(torch_file.read(path)) if form == "PyTorch" else tensors.read_npz(path)
+        found = Weights(_add_blobs(NetParameter(), arrays, name), format=form, path=name)
     if not any(layer.blobs for layer in found.net.layer):
         raise CaffemodelError(
             "the file holds no weights",
@@ -157,7 +157,7 @@ def write(weights: Weights, path: StrPath, progress: Progress | None = None) -> 
             progress(min(done, total), total)
 
     if form == "HDF5":
-        hdf5.dump(_modern(weights), path, report)
+        hdf5.dump(_with_modern_shapes(weights), path, report)
     elif form == "safetensors":
         metadata = weights.metadata | {"format": "pt", _PROTOTXT: prototxt.dumps(_without_blobs(weights.net))}
         tensors.write_safetensors(weights.arrays(), path, metadata, report)
@@ -166,7 +166,7 @@ def write(weights: Weights, path: StrPath, progress: Progress | None = None) -> 
     elif form == "NumPy":
         tensors.write_npz(weights.arrays(), path, report)
     else:
-        _check_whole(weights)
+        _check_complete(weights)
         caffemodel.dump(weights.net, path, report)
 
 
@@ -186,7 +186,7 @@ def format_for(path: StrPath) -> str:
 
 def _format_of(path: StrPath) -> str:
     """Return the format of a file by its content; a zip archive is PyTorch or NumPy by its members."""
-    data = files.mapped(path)
+    data = files.map_file(path)
     found = files.kind(data)
     known = {files.HDF5: "HDF5", files.SAFETENSORS: "safetensors", files.TORCH: "PyTorch"}
     if found == files.ZIP:
@@ -208,7 +208,7 @@ def _read_caffemodel(path: StrPath) -> Weights:
     return Weights(net, notes, f"caffemodel {version}", os.fspath(path))
 
 
-def _bare(arrays: dict[str, Floats]) -> dict[str, Floats]:
+def _strip_module_prefix(arrays: dict[str, Floats]) -> dict[str, Floats]:
     """Remove the prefix ``module.``, which DataParallel of torch adds, if all names have it."""
     prefix = "module."
     if arrays and all(name.startswith(prefix) for name in arrays):
@@ -216,29 +216,29 @@ def _bare(arrays: dict[str, Floats]) -> dict[str, Floats]:
     return arrays
 
 
-def _embedded(metadata: Mapping[str, str], path: str) -> NetParameter:
+def _load_embedded_net(metadata: Mapping[str, str], path: str) -> NetParameter:
     net = prototxt.loads(metadata.get(_PROTOTXT, ""), NetParameter, f"{path}: {_PROTOTXT}")
     for layer in net.layer:
         layer.clear("blobs")
     return net
 
 
-def _assembled(net: NetParameter, arrays: Mapping[str, Floats], path: str) -> NetParameter:
+def _add_blobs(net: NetParameter, arrays: Mapping[str, Floats], path: str) -> NetParameter:
     """Add arrays as blobs to the layers of a net by their keys; create the layers that the net lacks."""
     layers: dict[str, dict[int, Floats]] = {}
     for name, values in arrays.items():
-        layer, i = _split(name, path)
+        layer, i = _parse_key(name, path)
         layers.setdefault(layer, {})[i] = values
     by_name = {layer.name: layer for layer in net.layer}
     for name, numbered in layers.items():
         target = by_name.get(name)
         if target is None:
             target = net.layer.add(name=name)
-        target.blobs.extend(blobs.from_numbered(numbered, f"{path}: layer {name!r}"))
+        target.blobs.extend(blobs.from_numbered_arrays(numbered, f"{path}: layer {name!r}"))
     return net
 
 
-def _split(name: str, path: str) -> tuple[str, int]:
+def _parse_key(name: str, path: str) -> tuple[str, int]:
     layer, _, suffix = name.rpartition(".")
     if layer and suffix in _SUFFIXES:
         return layer, _SUFFIXES.index(suffix)
@@ -256,7 +256,7 @@ def _without_blobs(net: NetParameter) -> NetParameter:
     return bare
 
 
-def _check_whole(weights: Weights) -> None:
+def _check_complete(weights: Weights) -> None:
     for layer in weights.net.layer:
         for i, blob in enumerate(layer.blobs):
             if blob.is_empty():
@@ -267,7 +267,7 @@ def _check_whole(weights: Weights) -> None:
                 )
 
 
-def _modern(weights: Weights) -> NetParameter:
+def _with_modern_shapes(weights: Weights) -> NetParameter:
     """Return a copy of the net in which every blob has the shape of Caffe 1.0, as in Caffe's own HDF5 files."""
     net = weights.net.copy()
     for layer in net.layer:

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from reproduction.caffe.errors import CaffemodelError, StrPath
-from reproduction.caffe.schema import Field, Kind, Message
+from reproduction.caffe.schema import Field, Message, ScalarType
 from reproduction.caffe.schema.message import BOOL, FIXED32, FIXED64, INT32, INT64, LENGTH, STRING, UINT32, VARINT
 from reproduction.caffe.typing import Array
 
 Buffer = bytes | memoryview | mmap.mmap
 
-FORMAT = {FIXED32: "<f", FIXED64: "<d"}  # Caffe's format has no fixed integers
+STRUCT_FORMATS = {FIXED32: "<f", FIXED64: "<d"}  # Caffe's format has no fixed integers
 _FIXED_SIZE = {FIXED32: 4, FIXED64: 8}
 _GROUP, _END_GROUP = 3, 4
 _MAX_DEPTH = 100
@@ -31,7 +31,7 @@ _BLOCK = 2**18  # tags of a run of single values that are compared at once
 _MASK32, _MASK64 = 2**32 - 1, 2**64 - 1
 _DAMAGED = "The file is damaged, or of another kind."
 # The signed ones sign-extend the low 32 or 64 bits, since protobuf encodes negative integers in two's complement.
-_FROM_VARINT: dict[Kind | None, Callable[[int], int]] = {
+_FROM_VARINT: dict[ScalarType | None, Callable[[int], int]] = {
     INT32: lambda value: ((value & _MASK32) ^ 2**31) - 2**31,
     INT64: lambda value: (value ^ 2**63) - 2**63,
     UINT32: lambda value: value & _MASK32,
@@ -60,7 +60,7 @@ class _Unknown:
         self.begin = self.end = 0
 
 
-class Reader:
+class WireReader:
     """A parser that makes one pass over the bytes of one file.
 
     Memory stays below twice the file's size and 64 MiB. Arrays are views, and the memory of Python objects is counted,
@@ -202,7 +202,7 @@ class Reader:
         """Parse the length prefix at ``pos``; return the start and end of the bytes that follow it."""
         size, pos = self.number(pos, end)
         if size > end - pos:
-            raise self.short(_label(field), begin, end - pos, size, end)
+            raise self.short(_describe_field(field), begin, end - pos, size, end)
         return pos, pos + size
 
     def skip(self, number: int, wire: int, begin: int, pos: int, end: int, depth: int) -> int:
@@ -233,7 +233,7 @@ class Reader:
         """Return the position after a value of the wire type FIXED32 (four bytes) or FIXED64 (eight)."""
         size = _FIXED_SIZE[wire]
         if size > end - pos:
-            raise self.short(_label(field), begin, end - pos, size, end)
+            raise self.short(_describe_field(field), begin, end - pos, size, end)
         return pos + size
 
     def scalars(self, target: Message, field: Field[Any], wire: int, begin: int, pos: int, end: int) -> int:
@@ -274,7 +274,7 @@ class Reader:
             octets = memoryview(self.data)[pos:stop]
             return str(octets, "utf-8", "surrogateescape") if field.kind is STRING else bytes(octets), stop
         after = self.fixed(field, wire, begin, pos, end)
-        return struct.unpack_from(FORMAT[wire], self.data, pos)[0], after
+        return struct.unpack_from(STRUCT_FORMATS[wire], self.data, pos)[0], after
 
     def array(self, target: Message, field: Field[Any], wire: int, begin: int, pos: int, end: int) -> int:
         """Parse an array field, packed or as a run of single values, as a view; return the position after it."""
@@ -285,7 +285,9 @@ class Reader:
             pos, stop = self.length(field, begin, pos, end)
             count, rest = divmod(stop - pos, dtype.itemsize)
             if rest:
-                raise self.error(f"{_label(field)} has {stop - pos} bytes, not a multiple of {dtype.itemsize}", begin)
+                raise self.error(
+                    f"{_describe_field(field)} has {stop - pos} bytes, not a multiple of {dtype.itemsize}", begin
+                )
             found: Array = np.frombuffer(self.data, dtype, count, pos) if count else np.empty(0, dtype)
         else:
             self.fixed(field, wire, begin, pos, end)
@@ -326,5 +328,5 @@ class Reader:
         return count
 
 
-def _label(field: Field[Any] | int) -> str:
+def _describe_field(field: Field[Any] | int) -> str:
     return f"unknown field {field}" if isinstance(field, int) else f"field {field.name!r}"

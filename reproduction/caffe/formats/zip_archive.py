@@ -66,7 +66,7 @@ class Archive:
             raise self._error("it ends within its directory") from None
         if sum(member.packed for member in self.members.values()) > len(data):
             raise self._error("its members overlap")
-        files.check_declared(sum(member.size for member in self.members.values() if member.method), path)
+        files.check_declared_size(sum(member.size for member in self.members.values() if member.method), path)
 
     def read(self, name: str, *, checked: bool = True) -> memoryview:
         """Return the bytes of a member: a view if it is not compressed, else the unpacked bytes.
@@ -160,7 +160,7 @@ class Archive:
                         return None
                     content[filled : filled + len(block)] = block
                     filled += len(block)
-                files.release(self.file, at, min(at + _STEP, stop))
+                files.release_pages(self.file, at, min(at + _STEP, stop))
         except zlib.error:
             return None
         return content.toreadonly() if inflate.eof and filled == member.size else None

@@ -106,7 +106,7 @@ class HDF5Data(Source):
             raise DataError(
                 "there is no such file", path=path, remedy=f"{self.layer_param.hdf5_data_param.source} names it."
             )
-        return hdf5.Reader(path).file
+        return hdf5.HDF5Reader(path).file
 
     def _open(self, path: str) -> None:
         file = self._file(path)
@@ -184,7 +184,7 @@ class HDF5Output(Layer):
             raise NetError(
                 f"{path} holds an earlier batch already", remedy="Run the net once, on one batch with all rows."
             )
-        with hdf5.writing(path) as file:
+        with hdf5.open_for_writing(path) as file:
             for name, bottom in zip(("data", "label"), bottoms, strict=True):
                 values = bottom.detach().cpu().numpy()
                 file.create_dataset(name, data=values.reshape(legacy_shape(values.shape)))

@@ -45,7 +45,7 @@ def read_image(path: str, *, color: bool = True) -> UInt8:
         if not color:
             image.draft("L", image.size)  # the luminance channel of a JPEG, as in OpenCV
         pixels = image_files.decode(image, blue_first)
-        return image_files.upright(pixels, image_files.orientation(image))
+        return image_files.turn_upright(pixels, image_files.orientation(image))
 
 
 def resize(image: UInt8, height: int, width: int) -> UInt8:

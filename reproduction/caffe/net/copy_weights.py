@@ -90,7 +90,7 @@ def copy_blobs(source: NetParameter, params: Params, path: StrPath = "", *, whol
             if blob.is_empty() and id(_root(target)) in owned:
                 continue
             _check_shape(layer.name, i, tuple(target.shape), blob, path)
-            matched.append((target, blobs.array(blob, path or "weights")))
+            matched.append((target, blobs.to_array(blob, path or "weights")))
         if targets:
             report.copied.append(layer.name)
     if not report.copied and any(params.values()):

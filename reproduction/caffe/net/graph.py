@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from torch import OutOfMemoryError
 
-from reproduction.caffe.errors import DataError, NetError, also_unknown, did_you_mean, misspelt
+from reproduction.caffe.errors import DataError, NetError, append_unknown_names, did_you_mean, spelling_hint
 from reproduction.caffe.formats import crops
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers import LAYERS, UNSUPPORTED
@@ -204,7 +204,7 @@ def _check_types(layers: list[LayerParameter]) -> None:
     unknown = [layer for layer in layers if layer.type not in TYPES]
     if unknown:
         first, *others = unknown
-        remedy = also_unknown(misspelt(first.type, TYPES), unknown_types(others))
+        remedy = append_unknown_names(spelling_hint(first.type, TYPES), unknown_types(others))
         raise NetError(f"unknown layer type {first.type!r}", remedy=remedy).at(layer_place(first))
     for layer in layers:
         if layer.type in UNSUPPORTED:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from reproduction.caffe.errors import NetError, ReproductionError, did_you_mean, misspelt
+from reproduction.caffe.errors import NetError, ReproductionError, did_you_mean, spelling_hint
 from reproduction.caffe.formats.crops import layer_map, layer_windows, numbers, offset_of
 from reproduction.caffe.geometry import CoordMap, Window
 from reproduction.caffe.schema import LayerParameter, Message, NetParameter
@@ -79,7 +79,7 @@ class Function:
     def _written(self, fields: Mapping[str, Any]) -> LayerParameter:
         """Build the LayerParameter from the keyword arguments."""
         if self.type not in TYPES:
-            raise NetError(f"there is no layer type {self.type!r}", remedy=misspelt(self.type, TYPES))
+            raise NetError(f"there is no layer type {self.type!r}", remedy=spelling_hint(self.type, TYPES))
         return _build_layer_param(self.type, fields)
 
 
@@ -99,7 +99,7 @@ def _build_layer_param(type: str, fields: Mapping[str, Any]) -> LayerParameter:
     for name, value in fields.items():
         known = name in LayerParameter.fields and name not in _NOT_KEYWORDS
         if not known and name not in own:
-            near = misspelt(name, [*own, *(LayerParameter.fields.keys() - _NOT_KEYWORDS)])
+            near = spelling_hint(name, [*own, *(LayerParameter.fields.keys() - _NOT_KEYWORDS)])
             raise NetError(f"unknown field {name!r}", type=type, remedy=near)
         try:
             _assign(layer_param if known else getattr(layer_param, own[name]), name, value)

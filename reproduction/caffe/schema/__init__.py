@@ -51,7 +51,7 @@ from reproduction.caffe.schema.loss import (
     NormalizationMode,
     SoftmaxParameter,
 )
-from reproduction.caffe.schema.message import Field, Kind, Message, MessageList
+from reproduction.caffe.schema.message import Field, Message, MessageList, ScalarType
 from reproduction.caffe.schema.net import NetParameter
 from reproduction.caffe.schema.neuron import (
     ClipParameter,
@@ -116,7 +116,7 @@ __all__ = [
     "InfogainLossParameter",
     "InnerProductParameter",
     "InputParameter",
-    "Kind",
+    "ScalarType",
     "LRNParameter",
     "LayerParameter",
     "LogParameter",

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 
 import numpy as np
 
-from reproduction.caffe.errors import ReproductionError, did_you_mean, misspelt, shown
+from reproduction.caffe.errors import ReproductionError, did_you_mean, safe_repr, spelling_hint
 from reproduction.caffe.typing import Array
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5  # protobuf wire types
 
 
 @dataclass(frozen=True)
-class Kind:
+class ScalarType:
     """A scalar type of protobuf: its name, its wire type, the check of its values, its zero and its NumPy dtype."""
 
     name: str
@@ -44,10 +44,10 @@ class _MisfitError(Exception):
 
     def __init__(self, value: object, want: str, remedy: str = ""):
         super().__init__()
-        self.got, self.want, self.remedy = shown(value), want, remedy
+        self.got, self.want, self.remedy = safe_repr(value), want, remedy
 
 
-def _integer(low: int, high: int) -> Callable[[Any], int]:
+def _integer_check(low: int, high: int) -> Callable[[Any], int]:
     def check(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
             raise _MisfitError(value, f"an integer from {low} to {high}")
@@ -56,7 +56,7 @@ def _integer(low: int, high: int) -> Callable[[Any], int]:
     return check
 
 
-def _real(value: Any) -> float:
+def _to_float(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise _MisfitError(value, "a number")
     try:
@@ -65,16 +65,16 @@ def _real(value: Any) -> float:
         return float("inf") if value > 0 else float("-inf")
 
 
-def _single(value: Any) -> float:
+def _round_to_single(value: Any) -> float:
     """Round to single precision, as a C++ float field does; a value out of range becomes an infinity."""
-    number = _real(value)
+    number = _to_float(value)
     try:
         return float(struct.unpack("<f", struct.pack("<f", number))[0])
     except OverflowError:
         return float("inf") if number > 0 else float("-inf")
 
 
-def _instance(want: str, *types: type) -> Callable[[Any], Any]:
+def _instance_check(want: str, *types: type) -> Callable[[Any], Any]:
     def check(value: Any) -> Any:
         if not isinstance(value, types):
             raise _MisfitError(value, want)
@@ -83,14 +83,14 @@ def _instance(want: str, *types: type) -> Callable[[Any], Any]:
     return check
 
 
-INT32 = Kind("int32", VARINT, _integer(-(2**31), 2**31 - 1), 0)
-INT64 = Kind("int64", VARINT, _integer(-(2**63), 2**63 - 1), 0)
-UINT32 = Kind("uint32", VARINT, _integer(0, 2**32 - 1), 0)
-BOOL = Kind("bool", VARINT, _instance("true or false", bool, np.bool_), False)
-FLOAT = Kind("float", FIXED32, _single, 0.0, np.dtype("<f4"))
-DOUBLE = Kind("double", FIXED64, _real, 0.0, np.dtype("<f8"))
-STRING = Kind("string", LENGTH, _instance("a string", str), "")
-BYTES = Kind("bytes", LENGTH, _instance("bytes", bytes, bytearray, memoryview), b"")
+INT32 = ScalarType("int32", VARINT, _integer_check(-(2**31), 2**31 - 1), 0)
+INT64 = ScalarType("int64", VARINT, _integer_check(-(2**63), 2**63 - 1), 0)
+UINT32 = ScalarType("uint32", VARINT, _integer_check(0, 2**32 - 1), 0)
+BOOL = ScalarType("bool", VARINT, _instance_check("true or false", bool, np.bool_), False)
+FLOAT = ScalarType("float", FIXED32, _round_to_single, 0.0, np.dtype("<f4"))
+DOUBLE = ScalarType("double", FIXED64, _to_float, 0.0, np.dtype("<f8"))
+STRING = ScalarType("string", LENGTH, _instance_check("a string", str), "")
+BYTES = ScalarType("bytes", LENGTH, _instance_check("bytes", bytes, bytearray, memoryview), b"")
 
 
 class MessageList(list[M]):
@@ -130,7 +130,7 @@ class Field(Generic[T]):
         self,
         number: int,
         *,
-        kind: Kind | None = None,
+        kind: ScalarType | None = None,
         enum: type[enum.IntEnum] | None = None,
         message: type[Message] | None = None,
         repeated: bool = False,
@@ -182,7 +182,7 @@ class Field(Generic[T]):
         except (KeyError, ValueError):
             names = list(self.enum.__members__)
             want = f"one of {', '.join(names)}" if len(names) < 10 else f"a name of {self.enum.__name__}"
-            near = did_you_mean if len(names) < 10 else misspelt
+            near = did_you_mean if len(names) < 10 else spelling_hint
             raise _MisfitError(value, want, near(value, names) if isinstance(value, str) else "") from None
 
     def _check_message(self, value: Any) -> Message:
@@ -241,15 +241,15 @@ class Field(Generic[T]):
         instance.values[self.name] = self.check(value)
 
 
-class _Closed(type):
+class _SlotsMeta(type):
     """A metaclass that adds ``__slots__``, so that assigning to a misspelt field raises an AttributeError."""
 
-    def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> _Closed:
+    def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> _SlotsMeta:
         namespace.setdefault("__slots__", ())
         return super().__new__(mcs, name, bases, namespace)
 
 
-class Message(metaclass=_Closed):
+class Message(metaclass=_SlotsMeta):
     """The base class of every message of Caffe's format.
 
     Attributes:
@@ -291,7 +291,7 @@ class Message(metaclass=_Closed):
         """
         found = cls.fields.get(name)
         if found is None:
-            raise ReproductionError(f"unknown field {name!r} in {cls.__name__}", remedy=misspelt(name, cls.fields))
+            raise ReproductionError(f"unknown field {name!r} in {cls.__name__}", remedy=spelling_hint(name, cls.fields))
         return found
 
     def has(self, name: str) -> bool:
@@ -351,7 +351,7 @@ class Message(metaclass=_Closed):
         mine, theirs = dict(self._named()), dict(other._named())
         if mine.keys() != theirs.keys() or self.unknown != other.unknown:
             return False
-        return all(_same(self.fields[name], mine[name], theirs[name]) for name in mine)
+        return all(_equal_values(self.fields[name], mine[name], theirs[name]) for name in mine)
 
     __hash__ = None  # type: ignore[assignment]  # messages are mutable
 
@@ -363,7 +363,7 @@ class Message(metaclass=_Closed):
         return f"{type(self).__name__}({', '.join(parts)})"
 
 
-def _same(field: Field[Any], mine: Any, theirs: Any) -> bool:
+def _equal_values(field: Field[Any], mine: Any, theirs: Any) -> bool:
     if field.kind is not None and field.kind.dtype is not None:
         return np.array_equal(mine, theirs, equal_nan=True)
     return bool(mine == theirs)
@@ -419,7 +419,7 @@ def messages(number: int, message: type[M]) -> Field[MessageList[M]]:
     return Field(number, message=message, repeated=True)
 
 
-def integers(number: int, kind: Kind, *, packed: bool = False) -> Field[list[int]]:
+def integers(number: int, kind: ScalarType, *, packed: bool = False) -> Field[list[int]]:
     """Declare a repeated integer of the kind INT32, INT64 or UINT32."""
     return Field(number, kind=kind, repeated=True, packed=packed)
 
@@ -444,6 +444,6 @@ def choices(number: int, values: type[E]) -> Field[list[E]]:
     return Field(number, enum=values, repeated=True)
 
 
-def array(number: int, kind: Kind, *, packed: bool = True) -> Field[Array]:
+def array(number: int, kind: ScalarType, *, packed: bool = True) -> Field[Array]:
     """Declare a repeated float or double whose value is a one-dimensional NumPy array, for weights."""
     return Field(number, kind=kind, repeated=True, packed=packed, array=True)

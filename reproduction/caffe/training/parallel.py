@@ -118,9 +118,9 @@ def joined(device: str = "cpu") -> Iterator[Ranks]:
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield Ranks(device=devices.use(device))
+        yield Ranks(device=devices.select_device(device))
         return
-    place = devices.use(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device)
+    place = devices.select_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device)
     if place.type == "cuda":
         torch.cuda.set_device(place)
     try:

@@ -74,7 +74,7 @@ def prepare(param: SolverParameter) -> None:
         )
     files.remove_parts(folder)
     probe = f"{param.snapshot_prefix}_iter_0.tempfile"
-    with files.atomic(probe):
+    with files.open_atomic(probe):
         pass
     Path(probe).unlink()
 
@@ -101,9 +101,9 @@ def save(
     written = SolverState(
         iter=iteration, learned_net=model, current_step=current_step, history=[to_blob(blob) for blob in history]
     )
-    with files.together(model, state) as (model_file, state_file):
+    with files.open_together(model, state) as (model_file, state_file):
         if param.snapshot_format is SnapshotFormat.HDF5:
-            with hdf5.into(model_file) as file:
+            with hdf5.create_in(model_file) as file:
                 hdf5.write(net, file, model)
             _write_hdf5(written, state_file)
         else:
@@ -140,7 +140,7 @@ def load(path: StrPath, like: Sequence[Tensor]) -> State:
     try:
         state, history = _load(path, like)
     except ReproductionError as error:
-        raise file_kinds.mistaken(path, file_kinds.STATE) or error from None
+        raise file_kinds.wrong_kind_error(path, file_kinds.STATE) or error from None
     if not state.has("learned_net"):
         return State(state.iter, state.current_step, history, None, "")
     model = _find_model(state.learned_net, path)
@@ -163,7 +163,7 @@ def _load(path: StrPath, like: Sequence[Tensor]) -> tuple[SolverState, list[Tens
 
 
 def _restored(index: int, blob: BlobProto, mine: Tensor, path: StrPath) -> Tensor:
-    values = blobs.array(blob, f"{path}: history blob {index}")
+    values = blobs.to_array(blob, f"{path}: history blob {index}")
     want = tuple(mine.shape)
     if values.shape != want and not (blobs.is_legacy(blob) and values.shape == old_shape(want)):
         raise WeightsError(f"history blob {index} has another shape", path=path, got=values.shape, want=want)
@@ -192,7 +192,7 @@ def _listed(folder: Path) -> list[Path]:
 def _write_hdf5(state: SolverState, raw: BinaryIO) -> None:
     import h5py
 
-    with hdf5.into(raw) as file:
+    with hdf5.create_in(raw) as file:
         file.create_dataset("iter", data=np.array([state.iter], np.int32))
         # Caffe: `learned_net` is read as a C string, so that it must end with a zero byte (hdf5.cpp L101-L109).
         name = state.learned_net.encode("utf-8", "surrogateescape")
@@ -203,12 +203,12 @@ def _write_hdf5(state: SolverState, raw: BinaryIO) -> None:
         file.create_dataset("current_step", data=np.array([state.current_step], np.int32))
         group = file.create_group("history")
         for i, blob in enumerate(state.history):
-            group.create_dataset(str(i), data=blobs.array(blob))
+            group.create_dataset(str(i), data=blobs.to_array(blob))
 
 
 def _load_hdf5(path: StrPath) -> SolverState:
     """Load an HDF5 state as a SolverState message."""
-    reader = hdf5.Reader(path)
+    reader = hdf5.HDF5Reader(path)
     members = dict(reader.members(reader.root))
     missing = {"iter", "current_step", "history"} - set(members)
     history = members.get("history")
@@ -218,5 +218,5 @@ def _load_hdf5(path: StrPath) -> SolverState:
     if "learned_net" in members:
         state.learned_net = reader.string(members["learned_net"]).decode("utf-8", "surrogateescape")
     numbered = {reader.number(name, member): reader.array(member) for name, member in reader.members(history)}
-    state.history.extend(blobs.from_numbered(numbered, path))
+    state.history.extend(blobs.from_numbered_arrays(numbered, path))
     return state

@@ -431,7 +431,7 @@ def build(
     Source: BVLC/caffe@9b89154 src/caffe/solver.cpp L36-L193, tools/caffe.cpp L222-L237.
     """
     # Upstream bug, fixed: Without random_seed, Caffe takes a seed from the clock (solver.cpp L44). Here the seed is 0.
-    seed, place = max(param.random_seed, 0), devices.use(device)
+    seed, place = max(param.random_seed, 0), devices.select_device(device)
 
     def made(message: NetParameter) -> Net:
         net = solver_nets.build(message, seed, inputs=inputs, python_layers=python_layers, blas_order=blas_order)

@@ -11,7 +11,7 @@ import ast
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from reproduction.caffe.errors import DataError, StrPath, did_you_mean, shown
+from reproduction.caffe.errors import DataError, StrPath, did_you_mean, safe_repr
 from reproduction.caffe.formats import files
 from reproduction.caffe.schema import PythonParameter
 from reproduction.fcn.datasets.base import Dataset, Sample, check_sample, draw_order, load_class_names
@@ -178,17 +178,17 @@ def _params(text: str) -> dict[str, Any]:
 
 def _text(value: object) -> str:
     if not isinstance(value, str) or "\0" in value or not files.is_utf8(value):
-        raise DataError("param_str has a value that is not a string", got=shown(value)[:80])
+        raise DataError("param_str has a value that is not a string", got=safe_repr(value)[:80])
     return value
 
 
 def _flag(value: object) -> bool:
     if value not in (True, False):
-        raise DataError("'randomize' is not True or False", got=shown(value)[:80])
+        raise DataError("'randomize' is not True or False", got=safe_repr(value)[:80])
     return bool(value)
 
 
 def _seed(value: object) -> int | None:
     if value is not None and not (isinstance(value, int) and abs(value) < 1 << 64):
-        raise DataError("the seed is not a whole number", got=shown(value)[:80])
+        raise DataError("the seed is not a whole number", got=safe_repr(value)[:80])
     return value

@@ -145,7 +145,7 @@ def count_colours(image: Image.Image) -> dict[int, tuple[RGB, int]]:
     Raises:
         DataError: If the pixels cannot be decoded.
     """
-    next(image_files.parts(image))
+    next(image_files.split_rows(image))
     table, used = _palette(image), _used(image)
     return {index: (_rgb(table, index), count) for index, count in used.items() if index < len(table)}
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from reproduction.caffe.errors import DataError, StrPath, shown
+from reproduction.caffe.errors import DataError, StrPath, safe_repr
 from reproduction.caffe.typing import Array
 from reproduction.fcn.datasets import layouts, mat
 from reproduction.fcn.datasets.base import VOID, Dataset, Tops
@@ -200,4 +200,4 @@ def check_mean(mean: object) -> tuple[float, float, float]:
         and all(isinstance(value, int | float) and abs(value) < 1e6 for value in mean)
     ):
         return float(mean[0]), float(mean[1]), float(mean[2])
-    raise DataError("'mean' is not three numbers", got=shown(mean)[:80])
+    raise DataError("'mean' is not three numbers", got=safe_repr(mean)[:80])

@@ -145,8 +145,8 @@ def extract(
     except OSError as error:
         raise cannot_write(error, target.parent) from None
     with (
-        locks.beside(target, "another process is unpacking here", again=True),
-        files.staging(target, "unpacking") as staging,
+        locks.lock_path(target, "another process is unpacking here", again=True),
+        files.staging_folder(target, "unpacking") as staging,
     ):
         try:
             _unpack(path, staging, rules, progress)

@@ -113,7 +113,7 @@ def fetch_entry(
     if local_files.is_present(entry, roots):
         return FetchedEntry(entry, folder, "present", "")
     _make_folder(folder.parent)
-    with locks.beside(folder, "another process is fetching or unpacking it"):
+    with locks.lock_path(folder, "another process is fetching or unpacking it"):
         if local_files.is_present(entry, roots):  # unpacked by another process in the meantime
             return FetchedEntry(entry, folder, "present", "")
         path, checked = _fetch_checked(entry, roots.folder_of(entry), mirror, progress, patience)

@@ -151,7 +151,7 @@ def record_hash(entry: Entry, file: StrPath) -> str | None:
     if entry.hashes or read_recorded_hash(note):
         return None
     value = compute_hashes(Path(file), ["sha256"])["sha256"]
-    with files.atomic(note) as written:
+    with files.open_atomic(note) as written:
         written.write(f"{value}  {Path(file).name}\n".encode("utf-8", "surrogateescape"))
     return value
 

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from reproduction.caffe.errors import DataError, ReproductionError, StrPath, WeightsError, did_you_mean
 from reproduction.caffe.formats import json_file
-from reproduction.caffe.formats.json_file import Check, at_least, matching
+from reproduction.caffe.formats.json_file import Constraint, at_least, matching
 from reproduction.fcn.fetch.archives import plain_path
 
 FORMAT_VERSION = 1
@@ -35,7 +35,7 @@ def _is_path(name: str) -> bool:
     return path not in (None, PurePosixPath()) and len(PurePosixPath(name).name.encode()) <= _LONGEST_NAME
 
 
-_Path = Annotated[str, Check("a path below a folder", _is_path)]
+_Path = Annotated[str, Constraint("a path below a folder", _is_path)]
 _Url = Annotated[
     str, matching(r"https?://[A-Za-z0-9_.-]+(:[0-9]{1,5})?/[!-~]+", "the URL of a file, http:// or https://")
 ]

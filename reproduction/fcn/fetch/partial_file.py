@@ -59,9 +59,9 @@ class PartialFile:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             # Lock a separate file: another process may rename the partial file before this one locks it.
-            lock = locks.hidden(self.target, "lock")
+            lock = locks.hidden_sibling(self.target, "lock")
             problem, remedy = "another process is fetching it", "Wait for it."
-            stack.enter_context(locks.hold(lock, problem, place=self.path, remedy=remedy))
+            stack.enter_context(locks.lock_file(lock, problem, place=self.path, remedy=remedy))
             try:
                 self._file = stack.enter_context(self.path.open("ab", buffering=0))
             except OSError as error:
@@ -110,7 +110,7 @@ class PartialFile:
         """
         self.clear()
         if validator:
-            with files.atomic(self._origin) as file:
+            with files.open_atomic(self._origin) as file:
                 file.write(json_file.dumps({"url": url, "validator": validator, "size": size}).encode())
 
     def write(self, block: bytes, total: int | None) -> None:

@@ -54,7 +54,7 @@ def from_pil(image: Image.Image) -> UInt8:
     if 0 in image.size:
         raise DataError("the image has no pixels", got=f"{image.width} x {image.height}")
     rgb = image_files.decode(image, _rgb)
-    return image_files.upright(rgb, image_files.orientation(image))
+    return image_files.turn_upright(rgb, image_files.orientation(image))
 
 
 def _rgb(image: Image.Image) -> UInt8:

@@ -125,7 +125,7 @@ def write_image(image: Image.Image, path: StrPath) -> None:
     Raises:
         ReproductionError: If the file cannot be written.
     """
-    with files.atomic(path) as file:
+    with files.open_atomic(path) as file:
         image.save(file, format="PNG")
 
 

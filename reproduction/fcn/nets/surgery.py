@@ -374,7 +374,7 @@ def _layers(source: Source) -> Iterator[tuple[str, list[Floating]]]:
     if isinstance(source, NetParameter):
         for layer in source.layer:
             if layer.blobs:
-                yield layer.name, [blobs.array(blob) for blob in layer.blobs]
+                yield layer.name, [blobs.to_array(blob) for blob in layer.blobs]
     else:
         for name, params in source.params.items():
             yield name, [param.detach().cpu().numpy() for param in params]

@@ -123,10 +123,10 @@ def _alone(out_dir: StrPath | None, run: _Run | None, ranks: Ranks) -> Iterator[
     problem = "another process is evaluating here"
     with contextlib.ExitStack() as held:
         if out_dir is not None and ranks.is_first:
-            held.enter_context(locks.folder(out_dir, problem, again=True))
+            held.enter_context(locks.lock_folder(out_dir, problem, again=True))
         if run is not None:
             run.path.parent.mkdir(parents=True, exist_ok=True)
-            held.enter_context(locks.beside(run.path, problem))
+            held.enter_context(locks.lock_path(run.path, problem))
         yield
 
 
@@ -304,7 +304,7 @@ class _Run:
                 "counts": {top: counts.tolist() for top, counts in done.counts.items()},
             }
         )
-        with files.atomic(self.path) as file:
+        with files.open_atomic(self.path) as file:
             file.write(text.encode())
 
     def load(self, dataset: Dataset, total: int) -> _Done:

@@ -16,7 +16,7 @@ import numpy as np
 
 from reproduction.caffe.errors import DataError, StrPath
 from reproduction.caffe.formats import files, json_file
-from reproduction.caffe.formats.json_file import Check, at_least, between, one_of
+from reproduction.caffe.formats.json_file import Constraint, at_least, between, one_of
 from reproduction.caffe.typing import Floating
 from reproduction.fcn.datasets import DATASETS, load_class_names, nyud, pascalcontext, siftflow
 from reproduction.fcn.fetch import local_files
@@ -38,9 +38,9 @@ _MEANS: dict[str, Floating] = {
 }
 _ORDERS = {"color": "BGR", "hha": "RGB", "depth": "log(mm)"}
 _Part = Annotated[int, between(0, 255)]
-_NOT_EMPTY = Check("at least one", len)
-_NAMES = Check("1 to 255 names", lambda names: 0 < len(names) < 256)
-_FILE_NAME = Check("the name of a file beside the card", lambda name: Path(name).name == name)
+_NOT_EMPTY = Constraint("at least one", len)
+_NAMES = Constraint("1 to 255 names", lambda names: 0 < len(names) < 256)
+_FILE_NAME = Constraint("the name of a file beside the card", lambda name: Path(name).name == name)
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ def write_card(card: Card, path: StrPath) -> None:
     Raises:
         ReproductionError: If the file cannot be written.
     """
-    with files.atomic(path) as file:
+    with files.open_atomic(path) as file:
         file.write((format_card(card) + "\n").encode())
 
 

@@ -266,7 +266,7 @@ def load_net_with_weights(name: str, net: NetParameter, model: StrPath, *, devic
     """
     if not Path(model).is_file():
         raise WeightsError("no such file of weights", path=model)
-    target = devices.use(device)
+    target = devices.select_device(device)
     made = Net(net)
     report = made.copy_from(weights.read(model).net, model)
     if missing := [layer for layer in report.untouched if layer not in surgery.constants(made)]:

@@ -71,7 +71,7 @@ class Log:
             raise cannot_write(error, path) from None
         kept = [record for record in read(path) if _before(record, iteration)] if iteration else []
         self.validated = any(record["record"] == VALIDATION and record["iteration"] == iteration for record in kept)
-        with files.atomic(path) as file:
+        with files.open_atomic(path) as file:
             file.writelines(map(_line, kept))
         self._file = Path(path).open("ab", buffering=0)  # noqa: SIM115 (closed by ``close``)
 
@@ -135,7 +135,7 @@ def checked(record: Record, kind: type[T], place: str) -> T:
         DataError: If a field is missing or has another type or range.
     """
     try:
-        return json_file.read(kind, record)
+        return json_file.convert(kind, record)
     except json_file.MismatchError as error:
         raise DataError(f"{NO_LOG}: {error}", path=place, want=error.want) from None
 
@@ -153,7 +153,7 @@ def thin(path: StrPath, copy: StrPath, every: int) -> None:
         ReproductionError: If the copy cannot be written.
     """
     records = (each for each in read(path) if each["record"] != ITERATION or each["iteration"] % every == 0)
-    with files.atomic(copy) as file:
+    with files.open_atomic(copy) as file:
         file.writelines(map(_line, records))
 
 

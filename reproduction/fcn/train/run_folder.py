@@ -137,5 +137,5 @@ def alone(folder: Path) -> Iterator[None]:
         DataError: If another process has locked the folder.
         ReproductionError: If the folder cannot be written.
     """
-    with locks.folder(folder, "another process is training here"):
+    with locks.lock_folder(folder, "another process is training here"):
         yield

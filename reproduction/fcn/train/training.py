@@ -203,7 +203,7 @@ class _Run:
 
 def _build(stage: Stage, plan: Plan, folder: Path, feed: Feed, watch: Watch, ranks: Ranks) -> _Run:
     param, state = _param(stage, plan, folder), stage.train.state
-    devices.use(ranks.device)
+    devices.select_device(ranks.device)
     torch.backends.cudnn.deterministic = True  # else a resumed run differs in its last bits
     net = Net(
         stage.train,

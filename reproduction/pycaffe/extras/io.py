@@ -39,7 +39,7 @@ def blobproto_to_array(blob: Any, return_diff: bool = False) -> Array:
     """
     message = unwrap(blob) if isinstance(blob, ProtoMessage) else None
     if not return_diff and isinstance(message, BlobProto) and message.unknown:
-        return np.array(blobs.array(message))  # forks of Caffe store values in fields that the schema does not have
+        return np.array(blobs.to_array(message))  # forks of Caffe store values in fields that the schema does not have
     values = np.array(blob.diff if return_diff else blob.data)
     legacy = ("num", "channels", "height", "width")
     if any(blob.HasField(name) for name in legacy):
@@ -243,7 +243,7 @@ def load_image(filename: StrPath, color: bool = True) -> Float32:
         with image_files.open_image(filename) as image:
             mode = image.mode
             if mode == "P":
-                next(image_files.parts(image))  # decodes the image, and with it the palette
+                next(image_files.split_rows(image))  # decodes the image, and with it the palette
                 colours = np.reshape(image.getpalette() or [0, 0, 0], (-1, 3))
                 mode = "L" if np.ptp(colours, axis=1).max() == 0 else "RGB"
             elif mode not in ("1", "L", "RGB", "F") and not mode.startswith("I"):

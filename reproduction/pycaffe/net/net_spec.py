@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from reproduction.caffe.errors import NetError, ReproductionError, did_you_mean, misspelt
+from reproduction.caffe.errors import NetError, ReproductionError, did_you_mean, spelling_hint
 from reproduction.caffe.net import netspec
 from reproduction.caffe.schema import LayerParameter
 from reproduction.caffe.schema.types import TYPES
@@ -90,7 +90,7 @@ class Function(netspec.Function):
         own = {each.name: part for part in TYPES.get(self.type, ()) for each in _fields(getattr(layer, part))}
         for name, value in fields.items():
             if name not in known and name not in own:
-                remedy = misspelt(name, [*own, *known]) if own else misspelt(self.type, TYPES)
+                remedy = spelling_hint(name, [*own, *known]) if own else spelling_hint(self.type, TYPES)
                 raise NoFieldError(f"unknown field {name!r}", place=self.type, remedy=remedy)
             try:
                 assign_proto(layer if name in known else getattr(layer, own[name]), name, value)

@@ -43,7 +43,7 @@ def set_mode_gpu() -> None:
         ReproductionError: If CUDA is available but this device is not.
     """
     if torch.cuda.is_available():
-        _Modes.device = devices.use(f"cuda:{_Modes.gpu}")
+        _Modes.device = devices.select_device(f"cuda:{_Modes.gpu}")
     elif not _Modes.warned:
         _Modes.warned = True
         warnings.warn("this torch finds no CUDA device; nets compute on the CPU", RuntimeWarning, stacklevel=3)

@@ -103,7 +103,7 @@ def test_damaged_raw_data_are_one_line(tmp_path, stored, said):
         weights.read(path).arrays()
     assert str(error.value).startswith(f"{path}: layer 'conv' blob 0: {said}")
     with pytest.raises(CaffemodelError, match=r"^place: "):
-        blobs.array(caffemodel.loads(stored, BlobProto), "place")
+        blobs.to_array(caffemodel.loads(stored, BlobProto), "place")
 
 
 # ---- BatchNorm

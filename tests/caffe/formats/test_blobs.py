@@ -19,18 +19,18 @@ def test_the_old_shape_wins_when_any_part_of_it_is_there():
 
 def test_values_come_in_shape_as_a_view():
     blob = BlobProto(shape=BlobShape(dim=[2, 3]), data=np.arange(6))
-    found = blobs.array(blob)
+    found = blobs.to_array(blob)
     assert found.shape == (2, 3)
     assert found.dtype == np.float32
     assert np.shares_memory(found, blob.data)
-    assert blobs.array(BlobProto(data=[7])).shape == ()
-    assert blobs.array(BlobProto(shape=BlobShape(dim=[0, 3]))).shape == (0, 3)
+    assert blobs.to_array(BlobProto(data=[7])).shape == ()
+    assert blobs.to_array(BlobProto(shape=BlobShape(dim=[0, 3]))).shape == (0, 3)
 
 
 def test_doubles_stay_doubles_and_win_over_singles():
     blob = BlobProto(shape=BlobShape(dim=[1]), data=[1], double_data=[0.1])
-    assert blobs.array(blob).dtype == np.float64
-    assert blobs.array(blob)[0] == 0.1
+    assert blobs.to_array(blob).dtype == np.float64
+    assert blobs.to_array(blob)[0] == 0.1
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_doubles_stay_doubles_and_win_over_singles():
 )
 def test_a_shape_that_caffe_would_refuse_is_an_error(blob, text):
     with pytest.raises(CaffemodelError) as error:
-        blobs.array(blob)
+        blobs.to_array(blob)
     assert str(error.value) == text
 
 
@@ -67,7 +67,7 @@ def test_a_shape_that_caffe_would_refuse_is_an_error(blob, text):
 def test_an_array_becomes_a_blob_and_comes_back(dtype, shape):
     values = np.random.default_rng(0).standard_normal(shape).astype(dtype)
     blob = caffemodel.loads(caffemodel.dumps(blobs.from_array(values)), BlobProto)
-    found = blobs.array(blob)
+    found = blobs.to_array(blob)
     if values.size:  # a blob of no values does not say of which type they would be
         assert found.dtype == dtype
     assert found.shape == shape
@@ -78,7 +78,7 @@ def test_a_blob_keeps_a_view_of_what_it_was_made_from():
     values = np.zeros((2, 3), np.float32)
     assert np.shares_memory(blobs.from_array(values).data, values)
     across = np.arange(6, dtype=np.float32).reshape(2, 3).T
-    assert np.array_equal(blobs.array(blobs.from_array(across)), across)
+    assert np.array_equal(blobs.to_array(blobs.from_array(across)), across)
 
 
 def test_only_floats_become_blobs():

@@ -70,7 +70,7 @@ CASES = [pytest.param(kind, make, id=f"{kind} {name}") for kind, made in MAKE.it
 def test_a_file_is_told_by_its_content_whatever_it_is_called(kind, make, name, tmp_path):
     path = tmp_path / name
     make(path)
-    assert file_kinds.of(path) == kind
+    assert file_kinds.recognize(path) == kind
 
 
 @pytest.mark.parametrize(("kind", "make"), CASES)

@@ -52,7 +52,7 @@ def test_only_regular_files_are_read(make, got, error, read, tmp_path, monkeypat
 def test_a_pipe_is_not_mapped(tmp_path):
     pipe(tmp_path / "x")
     with pytest.raises(CaffemodelError, match="this is not a file; got a pipe"):
-        files.mapped(tmp_path / "x")
+        files.map_file(tmp_path / "x")
 
 
 def test_a_file_is_read_up_to_a_limit(tmp_path):
@@ -76,7 +76,7 @@ def test_parts_of_killed_processes_are_removed_and_those_of_others_stay(tmp_path
     for name in (*old, *others[:2]):
         (tmp_path / name).touch()
     (tmp_path / others[2]).mkdir()
-    with files.atomic(tmp_path / "c") as file:
+    with files.open_atomic(tmp_path / "c") as file:
         assert not set(old) & set(names(tmp_path))
         files.remove_parts(tmp_path)
         file.write(b"c")
@@ -94,7 +94,7 @@ def test_a_part_that_was_taken_for_an_old_one_is_made_again(tmp_path, monkeypatc
         return True
 
     monkeypatch.setattr(locks, "try_lock", first_swept)
-    with files.atomic(tmp_path / "c") as file:
+    with files.open_atomic(tmp_path / "c") as file:
         file.write(b"c")
     assert names(tmp_path) == ["c"]
     assert (tmp_path / "c").read_bytes() == b"c"
@@ -106,14 +106,14 @@ def test_a_part_that_was_taken_for_an_old_one_is_made_again(tmp_path, monkeypatc
 )
 def test_what_cannot_be_written_is_one_line_before_anything_is(name, reason, tmp_path):
     (tmp_path / "a").touch()
-    with pytest.raises(ReproductionError) as caught, files.atomic(tmp_path / name):
+    with pytest.raises(ReproductionError) as caught, files.open_atomic(tmp_path / name):
         pytest.fail("the file was opened")
     assert str(caught.value) == f"{tmp_path / name}: cannot be written: {reason}."
 
 
 def test_a_loop_of_links_is_no_place_to_write(tmp_path):
     (tmp_path / "a").symlink_to("a")
-    with pytest.raises(ReproductionError, match="cannot be written"), files.atomic(tmp_path / "a" / "b"):
+    with pytest.raises(ReproductionError, match="cannot be written"), files.open_atomic(tmp_path / "a" / "b"):
         pass
 
 
@@ -121,7 +121,7 @@ def test_a_loop_of_links_is_no_place_to_write(tmp_path):
 
 
 def hold_until_told(path, line):
-    with locks.hold(path, "busy"):
+    with locks.lock_file(path, "busy"):
         line.send("held")
         line.recv()
 
@@ -140,19 +140,19 @@ def other(tmp_path):
 
 
 def test_a_second_process_is_told(other, tmp_path):
-    with pytest.raises(DataError) as caught, locks.hold(tmp_path / "lock", "someone is here", place="there"):
+    with pytest.raises(DataError) as caught, locks.lock_file(tmp_path / "lock", "someone is here", place="there"):
         pass
     assert str(caught.value) == "there: someone is here. Wait for it, or end it."
     other[1].send("end")
     other[0].join()
-    with locks.hold(tmp_path / "lock", "busy"):
+    with locks.lock_file(tmp_path / "lock", "busy"):
         pass
     assert names(tmp_path) == []
 
 
 def test_a_second_process_waits_if_it_wants_to(other, tmp_path):
     threading.Timer(0.2, other[1].send, ["end"]).start()
-    with locks.hold(tmp_path / "lock", "busy", wait=True):
+    with locks.lock_file(tmp_path / "lock", "busy", wait=True):
         other[0].join()
         assert names(tmp_path) == ["lock"]
 
@@ -161,7 +161,7 @@ def test_a_lock_of_a_killed_process_is_free(other, tmp_path):
     other[0].kill()
     other[0].join()
     assert names(tmp_path) == ["lock"]
-    with locks.hold(tmp_path / "lock", "busy"):
+    with locks.lock_file(tmp_path / "lock", "busy"):
         pass
     assert names(tmp_path) == []
 
@@ -171,12 +171,12 @@ def test_a_lock_can_be_taken_again_by_the_thread_that_holds_it_and_by_no_other(t
 
     def second(*, again):
         try:
-            with locks.folder(tmp_path, "busy", again=again):
+            with locks.lock_folder(tmp_path, "busy", again=again):
                 pass
         except DataError as error:
             failures.append(error.problem)
 
-    with locks.folder(tmp_path, "busy"), locks.folder(tmp_path, "busy", again=True):
+    with locks.lock_folder(tmp_path, "busy"), locks.lock_folder(tmp_path, "busy", again=True):
         second(again=False)
         thread = threading.Thread(target=second, kwargs={"again": True})
         thread.start()
@@ -196,22 +196,22 @@ def test_a_lock_that_was_removed_meanwhile_is_not_the_lock(tmp_path, monkeypatch
         return real(descriptor)
 
     monkeypatch.setattr(locks, "try_lock", late)
-    with locks.hold(tmp_path / "lock", "busy"):
+    with locks.lock_file(tmp_path / "lock", "busy"):
         assert names(tmp_path) == ["lock"]
     assert len(seen) == 2
 
 
 def test_a_folder_that_was_made_for_a_lock_goes_with_it_unless_something_is_in_it(tmp_path):
-    with locks.folder(tmp_path / "a" / "b", "busy"):
+    with locks.lock_folder(tmp_path / "a" / "b", "busy"):
         assert names(tmp_path / "a" / "b") == [".lock"]
     assert names(tmp_path) == []
-    with locks.folder(tmp_path / "a" / "b", "busy"):
+    with locks.lock_folder(tmp_path / "a" / "b", "busy"):
         (tmp_path / "a" / "x").touch()
     assert names(tmp_path / "a") == ["x"]
 
 
 def test_where_nothing_can_be_written_a_lock_says_so(tmp_path):
-    with pytest.raises(ReproductionError) as caught, locks.beside(tmp_path / "no" / "x", "busy"):
+    with pytest.raises(ReproductionError) as caught, locks.lock_path(tmp_path / "no" / "x", "busy"):
         pass
     assert str(caught.value) == f"{tmp_path}/no/x: cannot be written: no such file or directory."
 
@@ -221,7 +221,7 @@ def test_a_file_system_without_locks_is_used_as_it_is(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "no locks available")
 
     monkeypatch.setattr(locks.fcntl, "flock", none)
-    with locks.folder(tmp_path, "busy"):
+    with locks.lock_folder(tmp_path, "busy"):
         pass
     (tmp_path / f".a{PART}").touch()
     files.remove_parts(tmp_path)
@@ -232,9 +232,9 @@ def test_staging_is_empty_whatever_was_there(tmp_path):
     left = tmp_path / ".set.unpacking"
     left.mkdir()
     (left / "x").touch()
-    with files.staging(tmp_path / "set", "unpacking") as folder:
+    with files.staging_folder(tmp_path / "set", "unpacking") as folder:
         assert names(folder) == []
     left.write_text("a file")
-    with files.staging(tmp_path / "set", "unpacking") as folder:
+    with files.staging_folder(tmp_path / "set", "unpacking") as folder:
         assert folder == left
     assert names(tmp_path) == []

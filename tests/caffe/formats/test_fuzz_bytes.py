@@ -124,7 +124,7 @@ def write_and_read(data: bytes, message: type) -> None:
     found = caffemodel.loads(data, message)
     for layer in getattr(found, "layer", []):
         for blob in layer.blobs:
-            attempt(lambda blob=blob: blobs.array(blob), data)
+            attempt(lambda blob=blob: blobs.to_array(blob), data)
     written = caffemodel.dumps(found)
     assert caffemodel.dumps(caffemodel.loads(written, message)) == written
 
@@ -265,7 +265,7 @@ def test_damaged_addresses_of_hdf5_are_our_errors(version, tmp_path):
     rng, before = random.Random(version), peak()
 
     def read() -> None:
-        file = hdf5.Reader(path).file
+        file = hdf5.HDF5Reader(path).file
         for name in ("x", "y"):
             found = file.member(file.root, name)
             if isinstance(found, Dataset) and found.dtype is not None and found.shape is not None:

@@ -31,7 +31,7 @@ def tree(path: Path) -> dict[str, object]:
 
 
 def arrays(net: NetParameter) -> dict[str, list[tuple[tuple[int, ...], bytes]]]:
-    found = {layer.name: [blobs.array(blob) for blob in layer.blobs] for layer in net.layer}
+    found = {layer.name: [blobs.to_array(blob) for blob in layer.blobs] for layer in net.layer}
     return {name: [(values.shape, values.tobytes()) for values in each] for name, each in found.items()}
 
 
@@ -78,7 +78,7 @@ def test_a_shared_parameter_is_stored_with_its_owner_alone(tmp_path):
     ]
     found = hdf5.load(tmp_path / "net.h5").layer[1]
     assert found.blobs[0] == BlobProto()
-    assert blobs.array(found.blobs[1]) == 4
+    assert blobs.to_array(found.blobs[1]) == 4
 
 
 def test_gradients_are_written_for_every_parameter_and_come_back(tmp_path):
@@ -94,7 +94,7 @@ def test_other_numbers_become_singles_as_in_caffe(tmp_path):
         group = file.create_group("data/a")
         for i, dtype in enumerate((">f4", ">f8", "<f2", "<i8", "u1")):
             group.create_dataset(str(i), data=np.array([1, 2], dtype))
-    found = [blobs.array(blob) for blob in hdf5.load(tmp_path / "net.h5").layer[0].blobs]
+    found = [blobs.to_array(blob) for blob in hdf5.load(tmp_path / "net.h5").layer[0].blobs]
     assert [values.dtype for values in found] == [np.float32, np.float64, np.float32, np.float32, np.float32]
     assert all(np.array_equal(values, [1, 2]) for values in found)
 

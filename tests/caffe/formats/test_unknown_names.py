@@ -2,7 +2,7 @@
 
 import pytest
 
-from reproduction.caffe.errors import NetError, PrototxtError, misspelt
+from reproduction.caffe.errors import NetError, PrototxtError, spelling_hint
 from reproduction.caffe.formats import prototxt, upgrade
 from reproduction.caffe.layers import LAYERS, UNSUPPORTED
 from reproduction.caffe.net import graph, netspec
@@ -130,7 +130,7 @@ def test_the_types_that_are_known_are_those_of_the_layers():
     ],
 )
 def test_a_type_of_a_fork_is_no_typing_error(kind):
-    assert misspelt(kind, TYPES) == ""
+    assert spelling_hint(kind, TYPES) == ""
     with pytest.raises(NetError, match=f"^there is no layer type '{kind}'.$"):
         netspec.layer(kind)
 
@@ -141,4 +141,4 @@ def test_a_type_of_a_fork_is_no_typing_error(kind):
      ("Dopout", "Dropout"), ("SoftMax", "Softmax"), ("InnerProducts", "InnerProduct"), ("lrn", "LRN")],
 )  # fmt: skip
 def test_a_typing_error_gets_a_suggestion(written, meant):
-    assert misspelt(written, TYPES) == f"Did you mean {meant!r}?"
+    assert spelling_hint(written, TYPES) == f"Did you mean {meant!r}?"

@@ -289,7 +289,7 @@ def test_what_a_killed_process_left_half_written_is_removed_at_the_next_start(tm
     others = ["s_iter_5.caffemodel", ".s_iter_5.part", "x.part"]
     for name in (*mine, *others):
         (tmp_path / name).touch()
-    with files.atomic(tmp_path / "other_iter_5.caffemodel"):
+    with files.open_atomic(tmp_path / "other_iter_5.caffemodel"):
         others += [path.name for path in parts(tmp_path) if path.name.startswith(".other")]
         for name in mine:
             (tmp_path / name).touch()
@@ -299,7 +299,7 @@ def test_what_a_killed_process_left_half_written_is_removed_at_the_next_start(tm
 
 def test_names_of_parts_fit_the_file_system_and_are_found_again(tmp_path):
     prefix = tmp_path / ("ö" * 100)
-    with files.atomic(f"{prefix}_iter_5.caffemodel"):
+    with files.open_atomic(f"{prefix}_iter_5.caffemodel"):
         (part,) = parts(tmp_path)
     part.touch()
     files.remove_parts(tmp_path)

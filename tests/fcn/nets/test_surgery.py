@@ -293,7 +293,7 @@ def imagenet(trunk: str) -> NetParameter:
     kept = [layer for layer in message.layer if layer.blobs and not layer.name.startswith(("score", "up"))]
     for layer in kept:
         if layer.name.startswith("fc"):
-            matrix = blobs.array(layer.blobs[0]).reshape(len(blobs.array(layer.blobs[1])), -1)
+            matrix = blobs.to_array(layer.blobs[0]).reshape(len(blobs.to_array(layer.blobs[1])), -1)
             layer.blobs = [blobs.from_array(matrix), layer.blobs[1]]
     fc8 = LayerParameter(name="fc8", blobs=[blobs.from_array(normal(10, 256)), blobs.from_array(normal(10))])
     return NetParameter(layer=[*kept, fc8])
@@ -360,7 +360,7 @@ def test_each_picture_of_a_late_fusion_starts_from_its_own_net():
 
 def test_depth_starts_as_the_mean_of_the_colours():
     a_net, report = start("nyud-fcn32s-color-d")
-    first = blobs.array(imagenet("vgg16").layer[0].blobs[0])
+    first = blobs.to_array(imagenet("vgg16").layer[0].blobs[0])
     assert np.array_equal(values(a_net, "conv1_1_bgrd")[:, 3], first.mean(axis=1))
     assert report.transplants["vgg16"].dropped == ["conv1_1", "fc8"]
 

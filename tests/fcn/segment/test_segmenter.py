@@ -330,7 +330,7 @@ def test_an_unknown_net_and_an_unknown_device_are_named(tmp_path):
     with pytest.raises(ReproductionError) as info:
         Segmenter.load("voc-fcn8", tmp_path / "w")
     assert str(info.value).startswith("there is no net 'voc-fcn8'. Did you mean 'voc-fcn8s'?")
-    with files.atomic(tmp_path / "w") as file:
+    with files.open_atomic(tmp_path / "w") as file:
         file.write(b"x")
     with pytest.raises(ReproductionError) as info:
         Segmenter.load("voc-fcn8s", tmp_path / "w", device="gpu0")

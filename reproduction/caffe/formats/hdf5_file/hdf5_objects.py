@@ -65,7 +65,7 @@ class File:
     def claim(self, size: int, ratio: int, spare: int) -> None:
         """Count ``size`` bytes to be allocated; raise an error if the total is too much for the file's size."""
         self.claimed += size
-        files.check_declared(self.claimed, self.path, ratio, spare)
+        files.check_declared_size(self.claimed, self.path, ratio, spare)
 
     def cursor(self, at: int, end: int | None = None) -> Cursor:
         """Return a cursor at the offset ``at``, for a block that ends at ``end`` (None: at the end of the file)."""

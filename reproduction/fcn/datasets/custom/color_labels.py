@@ -174,7 +174,7 @@ def count_colours(image: Image.Image) -> dict[RGB, int]:
         DataError: If the pixels cannot be decoded.
     """
     found: Counter[int] = Counter()
-    for _, part in image_files.parts(image):
+    for _, part in image_files.split_rows(image):
         values, counts = np.unique(_packed(np.asarray(part.convert("RGB"))), return_counts=True)
         most = np.argsort(-counts, kind="stable")[:MOST_COLOURS]
         found.update(dict(zip(values[most].tolist(), counts[most].tolist(), strict=True)))

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from reproduction.caffe.errors import DataError, StrPath, shown
+from reproduction.caffe.errors import DataError, StrPath, safe_repr
 from reproduction.caffe.formats import files, image_files
 from reproduction.caffe.typing import Array
 from reproduction.fcn.datasets import layouts
@@ -287,7 +287,7 @@ def check_classes_param(names: object) -> tuple[str, ...]:
     """
     if isinstance(names, list | tuple) and 0 < len(names) < VOID and all(map(_is_name, names)):
         return tuple(names)
-    raise DataError("'classes' is not a list of names", got=shown(names)[:80])
+    raise DataError("'classes' is not a list of names", got=safe_repr(names)[:80])
 
 
 def _is_name(name: object) -> bool:
@@ -302,7 +302,7 @@ def check_side_param(side: object) -> int:
     """
     if type(side) is int and 0 <= side < 1 << 20:
         return side
-    raise DataError("'side' is not a number of pixels", got=shown(side)[:80])
+    raise DataError("'side' is not a number of pixels", got=safe_repr(side)[:80])
 
 
 def check_palette_param(colours: object) -> Reading:
@@ -323,4 +323,6 @@ def check_palette_param(colours: object) -> Reading:
         for name, rgb in colours.items()
     ):
         return colours
-    raise DataError("'palette' is not a table of colours", got=shown(colours)[:80], want="{'sky': (0, 0, 255), ...}")
+    raise DataError(
+        "'palette' is not a table of colours", got=safe_repr(colours)[:80], want="{'sky': (0, 0, 255), ...}"
+    )

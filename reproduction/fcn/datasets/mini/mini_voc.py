@@ -70,7 +70,10 @@ def generate(root: StrPath, *, seed: int = DRAWING_SEED, progress: Progress | No
         return place
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with locks.beside(place, "another process is drawing here", wait=True), files.staging(place, "drawing") as work:
+        with (
+            locks.lock_path(place, "another process is drawing here", wait=True),
+            files.staging_folder(place, "drawing") as work,
+        ):
             if (found := _drawn(place)) == about:  # by another process
                 return place
             new = work / "new"

@@ -22,7 +22,7 @@ TYPES = ("f4", "f8", "f2", ">f4", ">f8", "i1", "u1", "i4", ">i4", "u2", "i8", "u
 
 
 def values(path, name):
-    file = hdf5.Reader(path).file
+    file = hdf5.HDF5Reader(path).file
     found = file.member(file.root, name)
     assert isinstance(found, Dataset)
     return hdf5_values.read(file, found, found.dtype)
@@ -75,7 +75,7 @@ def test_large_groups_and_many_chunks_are_read(version, tmp_path):
         rows = np.arange(6000).reshape(3000, 2)
         file.create_dataset("rows", data=rows, chunks=(1, 2))
         file.create_dataset("packed", data=rows, chunks=(1, 1), compression="gzip")
-    reader = hdf5.Reader(tmp_path / "a.h5")
+    reader = hdf5.HDF5Reader(tmp_path / "a.h5")
     names = [name for name, _ in reader.members(reader.member("data"))]
     assert names == sorted(f"layer_{i}_{'x' * (i % 60)}" for i in range(1500))
     assert np.array_equal(values(tmp_path / "a.h5", "rows"), rows)
@@ -162,7 +162,7 @@ def test_a_state_that_lies_is_one_line_and_takes_no_memory(members, text, tmp_pa
 def test_an_iteration_is_exact(tmp_path):
     path = state(tmp_path / "s_iter_3.solverstate.h5", iter=of(np.int32([2**24 + 1])))
     assert said(snapshot.load, path, []).startswith(f"{path}: the model 'no' of this state is not there.")
-    reader = hdf5.Reader(path)
+    reader = hdf5.HDF5Reader(path)
     assert reader.integer(reader.member("iter")) == 2**24 + 1
 
 
@@ -194,7 +194,7 @@ def test_rows_that_are_not_there_take_no_memory(make, text, tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         make(file)
     tracemalloc.start()
-    file = hdf5.Reader(tmp_path / "a.h5").file
+    file = hdf5.HDF5Reader(tmp_path / "a.h5").file
     assert text in said(hdf5_values.read, file, file.member(file.root, "x"), np.float32)
     assert tracemalloc.get_traced_memory()[1] < 8 << 20
     tracemalloc.stop()
