@@ -1,22 +1,22 @@
-"""Runs the layers of a pycaffe Net: each reads its bottoms from blobs and writes its tops to blobs.
+"""Runs the layers of a pycaffe Net one by one, each on blobs that a program can read and write.
 
-Autograd records the forward pass of each layer for which Caffe runs a backward pass. The backward pass of a layer
-applies this record to the current gradients in the tops' blobs. The recorded tensors share the blobs' memory, so that
-values which a program writes to a blob between forward and backward count, as in Caffe.
+A torch module passes tensors from layer to layer, and autograd runs backward through all of them. pycaffe promises
+more: every blob keeps its values and its gradient between calls, and a program may overwrite both before the next
+layer runs. Therefore each layer runs by itself here: it reads its bottoms from blobs and writes its tops to blobs, and
+its backward pass applies what autograd recorded of its forward pass to the gradients in the tops' blobs.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import Function
 
 from reproduction.caffe.errors import NetError
+from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.blob import Blob, BlobVec
 from reproduction.caffe.layers.data import DummyData, Parameter
 from reproduction.caffe.layers.python import Python, UserLayer
@@ -24,8 +24,7 @@ from reproduction.caffe.net import backward_needs
 from reproduction.caffe.net.backward_needs import Need
 from reproduction.caffe.net.graph import Node, locate_errors
 from reproduction.caffe.net.net import Net
-
-_AGAIN = "Call forward again."
+from reproduction.pycaffe.net.recorded_pass import RecordedPass
 
 
 def find_class(module: str, layer: str) -> type[Any]:
@@ -35,36 +34,20 @@ def find_class(module: str, layer: str) -> type[Any]:
 
 
 def create_runners(net: Net, blobs: Mapping[str, Blob]) -> list[LayerRunner]:
-    """Return the layers of a net in order, each connected to its blobs.
+    """Return a runner for each layer of a net, in order.
 
-    Parameters that learn get ``requires_grad``.
+    Parameters to which a backward pass adds a gradient get ``requires_grad``.
     """
     layers = [net.layer_at(node) for node in net.graph.nodes]
     needs = backward_needs.find_needs(net.graph, layers, net.loss_weights)
-    learnable = {parameter.data_ptr(): parameter for parameter in net.parameters()}
-    for layer, needed in zip(layers, needs, strict=True):
-        for blob, learns in zip(layer.blobs if layer else (), needed.params, strict=True):
+    # A layer may read a shared parameter through a reshaped view, which is not a leaf: find the leaf by its address.
+    leaves = {parameter.data_ptr(): parameter for parameter in net.parameters()}
+    for layer, need in zip(layers, needs, strict=True):
+        for blob, learns in zip(layer.blobs if layer else (), need.params, strict=True):
             if learns:
-                learnable[blob.data_ptr()].requires_grad_()
+                leaves[blob.data_ptr()].requires_grad_()
     owners: dict[int, Blob] = {}
-    return [LayerRunner(net, node, needed, blobs, owners) for node, needed in zip(net.graph.nodes, needs, strict=True)]
-
-
-@dataclass
-class _Record:
-    """A recorded forward pass.
-
-    Attributes:
-        bottoms: The inputs, as leaves of the autograd graph.
-        params: The parameters.
-        versions: The autograd versions of the parameters, to detect changes in place.
-        tops: The outputs.
-    """
-
-    bottoms: list[Tensor]
-    params: list[Tensor]
-    versions: list[int]
-    tops: tuple[Tensor, ...]
+    return [LayerRunner(net, node, need, blobs, owners) for node, need in zip(net.graph.nodes, needs, strict=True)]
 
 
 class LayerRunner:
@@ -73,61 +56,61 @@ class LayerRunner:
     Args:
         net: The net that contains the layer.
         node: The layer's node in the net's graph.
-        needed: What the layer's backward pass computes.
+        need: What the layer's backward pass computes.
         blobs: The net's blobs by name.
-        owners: Parameter blobs by memory address, so that shared parameters share gradients. The layer adds its
-            blobs.
+        owners: Parameter blobs by memory address, so that layers with a shared parameter share its gradient. The
+            runner adds the blobs of its layer.
 
     Attributes:
+        layer: The torch module; None for an input slot.
         blobs: The parameter blobs.
-        face: The object that ``net.layers`` contains: the program's instance for a Python layer, else a UserLayer.
+        pycaffe_layer: The object that ``Net.layers`` contains: for a Python layer, the instance of the program's class.
     """
 
-    def __init__(self, net: Net, node: Node, needed: Need, blobs: Mapping[str, Blob], owners: dict[int, Blob]):
-        self.net, self.node, self.need = net, node, needed
+    def __init__(self, net: Net, node: Node, need: Need, blobs: Mapping[str, Blob], owners: dict[int, Blob]):
+        self.net, self.node, self.need = net, node, need
         self.layer = net.layer_at(node)
         self.bottoms = [blobs[name] for name in node.bottoms]
         self.tops = [blobs[name] for name in node.tops]
         # Upstream bug, kept: in pycaffe, a Parameter layer's top loses its loss weight, since the first forward
         # replaces the gradient that holds it (parameter_layer.hpp L33). The torch module applies the loss weight.
         weights = {} if isinstance(self.layer, Parameter) else net.loss_weights
-        self._weights = [weights.get(name, 0.0) for name in node.tops]
-        self._shares = self.layer.shares() if self.layer else (False, False)
-        self._constant: tuple[bool, ...] = ()
-        self._record: _Record | None = None
+        self._loss_weights = [weights.get(name, 0.0) for name in node.tops]
+        self._shares_values, self._shares_gradient = self.layer.shares() if self.layer else (False, False)
+        self._record: RecordedPass | None = None
         self._device = torch.device("cpu")
         if isinstance(self.layer, Python):
-            self.face: Any = self.layer.user
+            self.pycaffe_layer: Any = self.layer.user
         else:
-            self.face = UserLayer(node.layer_param)
-            self.face.type = node.type
-        self.blobs: BlobVec = self.face.blobs
-        self._show_parameters(owners)
-        self._begin()
+            self.pycaffe_layer = UserLayer(node.layer_param)
+            self.pycaffe_layer.type = node.type
+        self.blobs: BlobVec = self.pycaffe_layer.blobs
+        self._connect_parameters(owners)
+        self._initialize_tops()
 
-    def _show_parameters(self, owners: dict[int, Blob]) -> None:
-        """Create a blob for each parameter, or fill those that a Python layer has created in ``setup``."""
+    def _connect_parameters(self, owners: dict[int, Blob]) -> None:
+        """Create a blob on the memory of each parameter; a Python layer has created its blobs in ``setup``."""
         for i, parameter in enumerate(self.layer.blobs if self.layer else ()):
             if i == len(self.blobs):
                 self.blobs.append(Blob())
             self.blobs[i].put(parameter.detach())
             self.blobs[i].share(owners.setdefault(parameter.data_ptr(), self.blobs[i]), diff=True)
 
-    def _begin(self) -> None:
+    def _initialize_tops(self) -> None:
         """Set the tops to the values and gradients that Caffe's setup leaves in them."""
+        self._is_constant = [False] * len(self.tops)
         if isinstance(self.layer, DummyData) and any(self.layer.constant):
             # Caffe: DummyData fills tops with constant fillers once and does not restore them if a script overwrites
             # them (dummy_data_layer.cpp L78-L92).
-            tops = self.net.run(self.node, [])
-            for blob, top, constant in zip(self.tops, tops, self.layer.constant, strict=True):
+            for blob, top, constant in zip(self.tops, self.net.run(self.node, []), self.layer.constant, strict=True):
                 if constant:
                     blob.put(top)
-            self._constant = self.layer.constant
-        if self._shares[0]:
-            self._share([blob.sizes for blob in self.tops])
-        self._weigh()
+            self._is_constant = list(self.layer.constant)
+        if self._shares_values:
+            self._share_tops([blob.sizes for blob in self.tops])
+        self._set_loss_gradients()
 
-    def use(self, device: torch.device) -> None:
+    def move_to(self, device: torch.device) -> None:
         """Move the layer to a device and point its parameters at the memory of their blobs.
 
         Raises:
@@ -141,7 +124,7 @@ class LayerRunner:
             self._device = device
         for i, (parameter, blob) in enumerate(zip(layer.blobs, self.blobs, strict=True)):
             if not isinstance(parameter, nn.Parameter):
-                continue  # a reshaped view of a shared parameter; the net renews it at each forward pass
+                continue  # a reshaped view of a shared parameter; the layer makes a new view at each access
             values = blob.values(device)
             if values.data_ptr() != parameter.data_ptr():
                 with locate_errors(self.node):
@@ -149,7 +132,7 @@ class LayerRunner:
                         raise NetError(f"blob {i} was reshaped", got=blob.sizes, want=tuple(parameter.shape))
                 parameter.data = values.reshape(parameter.shape)
 
-    def forget(self) -> None:
+    def discard_record(self) -> None:
         """Discard the record of the last forward pass and free its memory."""
         self._record = None
 
@@ -165,15 +148,15 @@ class LayerRunner:
             with locate_errors(self.node):
                 self.layer.compute()
         elif self.layer is not None:
-            self._keep(self._compute(device))
-        self._weigh()
+            self._store_tops(self._run(device))
+        self._set_loss_gradients()
         return sum(
             float((blob.values(device) * blob.gradient(device)).sum())
-            for blob, weight in zip(self.tops, self._weights, strict=True)
+            for blob, weight in zip(self.tops, self._loss_weights, strict=True)
             if weight
         )
 
-    def _compute(self, device: torch.device) -> tuple[Tensor, ...]:
+    def _run(self, device: torch.device) -> tuple[Tensor, ...]:
         """Run the layer and return its tops; record the pass if the layer runs backward."""
         assert self.layer is not None
         bottoms = [blob.values(device) for blob in self.bottoms]
@@ -181,39 +164,36 @@ class LayerRunner:
             with torch.no_grad():
                 return self.net.run(self.node, bottoms)
         if not self.layer.inplace:
-            # An in-place top overwrites the bottom if the program holds the blob's array, and the gradient may need
-            # both: clone the bottom first.
-            over = [blob in self.tops and blob.is_held for blob in self.bottoms]
-            bottoms = [x.clone() if held else x for x, held in zip(bottoms, over, strict=True)]
-        leaves = [x.detach().requires_grad_(wanted) for x, wanted in zip(bottoms, self.need.bottoms, strict=True)]
-        # Autograd forbids a layer that works in place to overwrite a leaf: pass an alias instead.
-        passed = [_Alias.apply(x) for x in leaves] if self.layer.inplace else leaves  # type: ignore[no-untyped-call]
-        with torch.enable_grad():
-            tops = self.net.run(self.node, list(passed))
-        params = self.layer.blobs
-        self._record = _Record(leaves, params, self._versions(params), tops)
-        return tops
+            # A top with the name of a bottom replaces the blob's tensor, which the record keeps. But if the program
+            # holds the blob's array, the top is copied over these values, and the gradient may need both: clone first.
+            bottoms = [
+                x.clone() if blob in self.tops and blob.is_held else x
+                for x, blob in zip(bottoms, self.bottoms, strict=True)
+            ]
+        self._record = RecordedPass(self.net, self.node, bottoms, self.need.bottoms)
+        return self._record.tops
 
-    def _keep(self, tops: tuple[Tensor, ...]) -> None:
-        if self._shares[0]:
-            self._share([tuple(top.shape) for top in tops])
+    def _store_tops(self, tops: tuple[Tensor, ...]) -> None:
+        if self._shares_values:
+            self._share_tops([tuple(top.shape) for top in tops])
             return
-        # Caffe's blobs have separate memory: a top that shares memory with a bottom or another top is cloned.
-        taken = {_address(blob.values(self._device)) for blob in self.bottoms if blob not in self.tops}
-        for i, (blob, top) in enumerate(zip(self.tops, tops, strict=True)):
-            if not (self._constant and self._constant[i]):
-                blob.put(_apart(top.detach(), taken))
+        # torch may return a view of a bottom, such as from Reshape; Caffe's blobs have separate memory.
+        used = {_address(blob.values(self._device)) for blob in self.bottoms if blob not in self.tops}
+        for blob, top, constant in zip(self.tops, tops, self._is_constant, strict=True):
+            if not constant:
+                blob.put(_separate(top.detach(), used))
 
-    def _share(self, shapes: list[tuple[int, ...]]) -> None:
+    def _share_tops(self, shapes: Sequence[Shape]) -> None:
+        """Make the tops share the memory of the first bottom, or of the first parameter, as Caffe's layer does."""
         for blob, shape in zip(self.tops, shapes, strict=True):
-            blob.share((self.bottoms or self.blobs)[0], diff=self._shares[1])
+            blob.share((self.bottoms or self.blobs)[0], diff=self._shares_gradient)
             blob.reshape(*shape)
 
-    def _weigh(self) -> None:
+    def _set_loss_gradients(self) -> None:
         """Set the gradient of each loss to its loss weight, unless the gradient is already set."""
         # Upstream bug, fixed: Caffe writes the loss weight to a loss's gradient only once, at setup; a top that grows
         # later loses it (layer.hpp L389-L402). Here it is set again at each forward where the gradient is empty.
-        for blob, weight in zip(self.tops, self._weights, strict=True):
+        for blob, weight in zip(self.tops, self._loss_weights, strict=True):
             if weight and not blob.has_gradient:
                 blob.diff[...] = weight
 
@@ -227,8 +207,8 @@ class LayerRunner:
             return  # input and data layers keep the shapes that the program set
         with locate_errors(self.node):
             shapes = self.layer.shapes([blob.sizes for blob in self.bottoms])
-        if self._shares[0]:
-            self._share(shapes)
+        if self._shares_values:
+            self._share_tops(shapes)
         elif not isinstance(self.layer, Python):  # which has reshaped its tops itself
             for blob, shape in zip(self.tops, shapes, strict=True):
                 blob.reshape(*shape)
@@ -244,105 +224,81 @@ class LayerRunner:
             NetError: If there was no forward pass and the gradient needs one, or if parameters or the shape of a top
                 have changed since the forward pass.
         """
-        if not self.need.layer or self.layer is None or self._shares[1]:
-            return
-        if isinstance(self.layer, Python):
-            with locate_errors(self.node):
-                self.layer.pass_back(self.need.bottoms)
+        layer = self.layer
+        if layer is None or not self.need.layer or self._shares_gradient:
             return
         with locate_errors(self.node):
-            record = self._recorded(device)
-        tops = [(top, blob) for top, blob in zip(record.tops, self.tops, strict=True) if top.requires_grad]
-        gradients = [blob.gradient(device) for _, blob in tops]
-        bottoms = [(x, blob) for x, blob in zip(record.bottoms, self.bottoms, strict=True) if x.requires_grad]
-        params = [i for i, learns in enumerate(self.need.params) if learns]
-        sources = [*(x for x, _ in bottoms), *(record.params[i] for i in params)]
-        found: list[Tensor | None] = [None] * len(sources)
+            if isinstance(layer, Python):
+                layer.pass_back(self.need.bottoms)
+                return
+            record = self._find_record(device)
+        top_gradients = [
+            blob.gradient(device) for blob, top in zip(self.tops, record.tops, strict=True) if top.requires_grad
+        ]
+        learned = [i for i, learns in enumerate(self.need.params) if learns]
         shapes = [blob.sizes for blob in self.bottoms]
-        set_anew = {i for i in params if self.layer.sets_gradient(i, shapes)}
-        totals = self.layer.totals
-        # In the order of Caffe's BLAS, products are added to the old gradient one by one: pass it to the layer.
-        for i in params if self.layer.in_blas_order else ():
-            if i not in set_anew and self.blobs[i].has_gradient:
-                totals[i] = self.blobs[i].gradient(device).view(record.params[i].shape)
-        offered = set(totals)
-        if tops and sources:
-            outputs = [top for top, _ in tops]
-            # A program may run backward several times after one forward pass, so the graph is retained.
-            found = list(torch.autograd.grad(outputs, sources, gradients, retain_graph=True, allow_unused=True))
-        taken = {_address(gradient) for gradient in gradients}
-        for (_, blob), gradient in zip(bottoms, found, strict=False):
+        overwritten = {i for i in learned if layer.sets_gradient(i, shapes)}
+        # Caffe's BLAS adds products to the old gradient one by one. To add in its order, the layer needs that gradient.
+        # The recorded functions refer to this dict; they remove the entries that they have added to their result.
+        layer.totals.update(
+            (i, self.blobs[i].gradient(device).view(record.params[i].shape))
+            for i in learned
+            if layer.in_blas_order and i not in overwritten and self.blobs[i].has_gradient
+        )
+        offered = set(layer.totals)
+        bottom_gradients, param_gradients = record.compute_gradients(top_gradients, learned)
+        overwritten |= offered - layer.totals.keys()
+        layer.totals.clear()
+
+        used = {_address(gradient) for gradient in top_gradients}
+        bottoms = [blob for blob, leaf in zip(self.bottoms, record.bottoms, strict=True) if leaf.requires_grad]
+        for blob, gradient in zip(bottoms, bottom_gradients, strict=True):
             if gradient is None:
                 blob.clear_gradient()
             else:
-                blob.put_gradient(_apart(gradient, taken))
-        set_anew |= offered - totals.keys()  # the layer has already added the old gradient to these
-        totals.clear()
-        for i, gradient in zip(params, found[len(bottoms) :], strict=True):
-            if gradient is not None and i in set_anew:
-                self.blobs[i].put_gradient(_apart(gradient, taken))
-            elif gradient is not None:
-                self.blobs[i].add_gradient(_apart(gradient, taken))
+                blob.put_gradient(_separate(gradient, used))
+        for i, gradient in zip(learned, param_gradients, strict=True):
+            if gradient is not None:
+                store = self.blobs[i].put_gradient if i in overwritten else self.blobs[i].add_gradient
+                store(_separate(gradient, used))
 
-    def _recorded(self, device: torch.device) -> _Record:
+    def _find_record(self, device: torch.device) -> RecordedPass:
         """Return the record of the last forward pass, after checking that it is still valid.
 
-        As in Caffe, a layer whose gradient depends only on its bottoms and parameters needs no forward pass: if the
-        record is missing or stale, compute it here.
-
         Raises:
-            NetError: If another layer has no record, or its parameters or the shape of a top have changed since.
+            NetError: If there is none, or the parameters or the shape of a top have changed since.
         """
-        layer, record = self.layer, self._record
+        layer = self.layer
         assert layer is not None
-        in_place = any(blob in self.tops for blob in self.bottoms)
-        alone = layer.top_is_free or self._shares[0]
-        again = alone and not in_place and not (layer.changes_blobs and layer.training)
-        if record is not None and not (again and self._is_stale(record, device)):
-            if record.versions != self._versions(record.params):
-                raise NetError("the parameters have changed since the forward", remedy=_AGAIN)
-        elif again:
-            self._compute(device)
-            record = self._record
-        if record is None:
+        # In Caffe, a layer whose gradient depends only on its bottoms and parameters needs no forward pass. If it has
+        # no valid record, make one here; this must neither overwrite a bottom nor change the layer's blobs.
+        depends_on_tops = not (layer.top_is_free or self._shares_values)
+        works_in_place = any(blob in self.tops for blob in self.bottoms)
+        can_record = not (depends_on_tops or works_in_place or (layer.changes_blobs and layer.training))
+        bottoms = [blob.values(device) for blob in self.bottoms]
+        if can_record and (self._record is None or not self._record.is_current(bottoms)):
+            self._run(device)
+        if self._record is None:
             raise NetError("backward before forward", remedy="Call forward first.")
-        for top, blob in zip(record.tops, self.tops, strict=True):
+        if self._record.params_changed:
+            raise NetError("the parameters have changed since the forward", remedy="Call forward again.")
+        for top, blob in zip(self._record.tops, self.tops, strict=True):
             if tuple(top.shape) != blob.sizes:
                 raise NetError("a top was reshaped since the forward", got=blob.sizes, want=tuple(top.shape))
-        return record
-
-    def _versions(self, params: list[Tensor]) -> list[int]:
-        """Return the autograd versions of the parameters; none for a layer whose gradient does not read them."""
-        assert self.layer is not None
-        return [] if self.layer.changes_blobs else [p._version for p in params]
-
-    def _is_stale(self, record: _Record, device: torch.device) -> bool:
-        return record.versions != self._versions(record.params) or any(
-            x.data_ptr() != blob.values(device).data_ptr() or tuple(x.shape) != blob.sizes
-            for x, blob in zip(record.bottoms, self.bottoms, strict=True)
-        )
+        return self._record
 
 
 def _address(values: Tensor) -> int:
     return values.untyped_storage().data_ptr()
 
 
-def _apart(values: Tensor, taken: set[int]) -> Tensor:
-    """Return ``values`` with dense memory that is not in ``taken``, cloned if necessary, and add its address."""
+def _separate(values: Tensor, used: set[int]) -> Tensor:
+    """Return ``values`` in dense memory that is not in ``used``, cloned if necessary, and add its address to ``used``.
+
+    An expanded tensor, such as the gradient of a sum, is not dense: its elements share memory.
+    """
     dense = values.is_contiguous() or (values.dim() == 4 and values.is_contiguous(memory_format=torch.channels_last))
-    if not dense or _address(values) in taken:
+    if not dense or _address(values) in used:
         values = values.clone(memory_format=torch.contiguous_format)
-    taken.add(_address(values))
+    used.add(_address(values))
     return values
-
-
-class _Alias(Function):
-    """The identity, on the same memory; its output is not a leaf of the autograd graph."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        return values.detach()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return gradients[0]

@@ -1,7 +1,6 @@
 """pycaffe's Net: a program can read and write every blob and its gradient.
 
-``Net`` runs the layers of a ``reproduction.caffe`` net one by one. Each layer reads its bottoms from blobs and writes
-its tops to blobs; the layers of ``reproduction.caffe`` do the computing, forward and backward.
+The layers of a ``reproduction.caffe`` net compute; ``layer_runner`` runs them one by one on the blobs.
 
 Source: BVLC/caffe@9b89154 python/caffe/pycaffe.py, python/caffe/_caffe.cpp, src/caffe/net.cpp L530-L1000.
 """
@@ -81,21 +80,23 @@ class Net(NetProperties):
             self.copy_from(weights)
 
     @classmethod
-    def of(cls, net: NetParameter, seed: int | None = None, inputs: Mapping[str, Shape] | None = None) -> Net:
+    def from_message(
+        cls, net_param: NetParameter, seed: int | None = None, inputs: Mapping[str, Shape] | None = None
+    ) -> Net:
         """Build a net from a message.
 
         Args:
-            net: The net; its ``state`` sets the phase, level and stages.
+            net_param: The net; its ``state`` sets the phase, level and stages.
             seed: The seed of fillers and dropout; None uses torch's global generator.
             inputs: Shapes of blobs that the program fills, as in ``Net``.
         """
-        made = cls.__new__(cls)
-        made._build(net, None, seed=seed, inputs=inputs)
-        return made
+        built = cls.__new__(cls)
+        built._build(net_param, None, seed=seed, inputs=inputs)
+        return built
 
     def _build(
         self,
-        net: NetParameter,
+        net_param: NetParameter,
         phase: Phase | None,
         level: int = 0,
         stages: Iterable[str] = (),
@@ -105,7 +106,7 @@ class Net(NetProperties):
         self._blobs_by_name: OrderedDict[str, Blob] = OrderedDict()
         with original_error_types():
             self.module = CoreNet(
-                net,
+                net_param,
                 phase,
                 level=level,
                 stages=stages,
@@ -115,8 +116,8 @@ class Net(NetProperties):
                 live=self._blobs_by_name,
             )
             self.module.add_as_blas(bool(self.module.loss_weights) and settings.uses_blas_order())
-            self._run = layer_runner.create_runners(self.module, self._blobs_by_name)
-        self.layers = LayerVec.of(layer.face for layer in self._run)
+            self._runners = layer_runner.create_runners(self.module, self._blobs_by_name)
+        self.layers = LayerVec.of(runner.pycaffe_layer for runner in self._runners)
         self._callbacks: dict[str, list[Callback]] = {
             f"{when}_{way}": [] for when in ("before", "after") for way in ("forward", "backward")
         }
@@ -141,7 +142,7 @@ class Net(NetProperties):
             NetError: If there is no such layer or blob, the inputs do not fit, or a layer rejects its bottoms.
         """
         first = 0 if start is None else self._layer_index(start)
-        last = len(self._run) - 1 if end is None else self._layer_index(end)
+        last = len(self._runners) - 1 if end is None else self._layer_index(end)
         wanted = dict.fromkeys([*(self.outputs if end is None else self.top_names[end]), *(blobs or [])])
         self._check_blobs(wanted)
         self._set_blobs(kwargs, self.inputs, "data")
@@ -169,7 +170,7 @@ class Net(NetProperties):
             NetError: If there is no such layer or blob, the gradients do not fit, or a layer whose gradient depends on
                 a forward pass has had none.
         """
-        first = len(self._run) - 1 if start is None else self._layer_index(start)
+        first = len(self._runners) - 1 if start is None else self._layer_index(start)
         last = 0 if end is None else self._layer_index(end)
         wanted = dict.fromkeys([*(self.inputs if end is None else self.bottom_names[end]), *(diffs or [])])
         self._check_blobs(wanted)
@@ -183,11 +184,11 @@ class Net(NetProperties):
         self._move_to(device)
         loss = 0.0
         with original_error_types():
-            for layer in self._run[start : end + 1]:
-                layer.forget()
+            for runner in self._runners[start : end + 1]:
+                runner.discard_record()
             for index in range(start, end + 1):
                 self._run_callbacks("before_forward", index)
-                loss += self._run[index].forward(device)
+                loss += self._runners[index].forward(device)
                 self._run_callbacks("after_forward", index)
         return loss
 
@@ -197,7 +198,7 @@ class Net(NetProperties):
         with original_error_types():
             for index in range(start, end - 1, -1):
                 self._run_callbacks("before_backward", index)
-                self._run[index].backward(device)
+                self._runners[index].backward(device)
                 self._run_callbacks("after_backward", index)
 
     def reshape(self) -> None:
@@ -207,8 +208,8 @@ class Net(NetProperties):
             NetError: If a layer cannot take the shapes of its bottoms.
         """
         with original_error_types():
-            for layer in self._run:
-                layer.reshape()
+            for runner in self._runners:
+                runner.reshape()
 
     def forward_all(self, blobs: list[str] | None = None, **kwargs: Any) -> Arrays:
         """Run any number of samples in batches of the net's size.
@@ -219,12 +220,16 @@ class Net(NetProperties):
 
         Returns:
             The outputs of all samples by name, as new arrays.
+
+        Raises:
+            NetError: If there are no samples, or ``forward`` raises it.
         """
-        found: dict[str, list[Array]] = {name: [] for name in {*self.outputs, *(blobs or [])}}
+        count = _count_samples(kwargs)
+        outs: dict[str, list[Array]] = {name: [] for name in {*self.outputs, *(blobs or [])}}
         for batch in self._batch(kwargs):
             for name, array in self.forward(blobs=blobs, **batch).items():
-                found[name].extend(array.copy())
-        return _join_samples(found, len(next(iter(kwargs.values()))))
+                outs[name].extend(array.copy())
+        return _join_samples(outs, count)
 
     def forward_backward_all(
         self, blobs: list[str] | None = None, diffs: list[str] | None = None, **kwargs: Any
@@ -238,42 +243,44 @@ class Net(NetProperties):
 
         Returns:
             The outputs and the gradients of all samples, by name, as new arrays.
+
+        Raises:
+            NetError: If there are no samples, or ``forward`` or ``backward`` raises it.
         """
+        count = _count_samples(kwargs)
         outs: dict[str, list[Array]] = {name: [] for name in {*self.outputs, *(blobs or [])}}
         backs: dict[str, list[Array]] = {name: [] for name in {*self.inputs, *(diffs or [])}}
-        given = self._batch({name: kwargs[name] for name in self.inputs if name in kwargs})
-        wanted = self._batch({name: kwargs[name] for name in self.outputs if name in kwargs})
+        inputs = self._batch({name: kwargs[name] for name in self.inputs if name in kwargs})
+        gradients = self._batch({name: kwargs[name] for name in self.outputs if name in kwargs})
         nothing: dict[str, Any] = {}
-        for batch, gradients in zip_longest(given, wanted, fillvalue=nothing):
+        for batch, top_gradients in zip_longest(inputs, gradients, fillvalue=nothing):
             for name, array in self.forward(blobs=blobs, **batch).items():
                 outs[name].extend(array.copy())
-            for name, array in self.backward(diffs=diffs, **gradients).items():
+            for name, array in self.backward(diffs=diffs, **top_gradients).items():
                 backs[name].extend(array.copy())
-        count = len(next(iter(kwargs.values())))
         return _join_samples(outs, count), _join_samples(backs, count)
 
-    def _batch(self, blobs: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def _batch(self, samples: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Yield batches of the first blob's batch size; the last batch is padded with zeros."""
-        if not blobs:
-            return
         size = next(iter(self._blobs_by_name.values())).sizes[0]
-        for begin in range(0, len(next(iter(blobs.values()))), size):
-            batch = {name: np.asarray(values[begin : begin + size]) for name, values in blobs.items()}
+        for begin in range(0, _count_samples(samples) if samples else 0, size):
+            batch = {name: np.asarray(values[begin : begin + size]) for name, values in samples.items()}
             yield {
                 name: np.concatenate([part, np.zeros((size - len(part), *part.shape[1:]), part.dtype)])
                 for name, part in batch.items()
             }
 
     def _set_blobs(self, values: Mapping[str, Any], names: Sequence[str], kind: str) -> None:
+        """Set the data of all inputs or the diff of all outputs, or nothing if there are no values."""
         if not values:
             return
         what = "input" if kind == "data" else "output"
         if set(values) != set(names):
-            raise NetError(f"the {what}s named are not those of the net", got=sorted(values), want=sorted(names))
-        for name, given in values.items():
+            raise NetError(f"these are not the {what}s of the net", got=sorted(values), want=sorted(names))
+        for name, value in values.items():
             blob = self._blobs_by_name[name]
             try:
-                array = np.asarray(given, np.float32)
+                array = np.asarray(value, np.float32)
             except (TypeError, ValueError) as error:
                 raise NetError(f"{what} {name!r} is not an array of numbers: {error}") from None
             # As in Caffe, every axis but the first may broadcast.
@@ -283,26 +290,26 @@ class Net(NetProperties):
             getattr(blob, kind)[...] = array
 
     def _move_to(self, device: Any) -> None:
-        for layer in self._run:
-            layer.use(device)
+        for runner in self._runners:
+            runner.move_to(device)
 
     # ---- callbacks
 
-    def before_forward(self, run: Callback) -> None:
-        """Register ``run(index)``, called before the forward pass of each layer with the layer's index."""
-        self._callbacks["before_forward"].append(run)
+    def before_forward(self, callback: Callback) -> None:
+        """Register a function to call with the index of each layer before its forward pass."""
+        self._callbacks["before_forward"].append(callback)
 
-    def after_forward(self, run: Callback) -> None:
-        """Register ``run(index)``, called after the forward pass of each layer with the layer's index."""
-        self._callbacks["after_forward"].append(run)
+    def after_forward(self, callback: Callback) -> None:
+        """Register a function to call with the index of each layer after its forward pass."""
+        self._callbacks["after_forward"].append(callback)
 
-    def before_backward(self, run: Callback) -> None:
-        """Register ``run(index)``, called before the backward pass of each layer with the layer's index."""
-        self._callbacks["before_backward"].append(run)
+    def before_backward(self, callback: Callback) -> None:
+        """Register a function to call with the index of each layer before its backward pass."""
+        self._callbacks["before_backward"].append(callback)
 
-    def after_backward(self, run: Callback) -> None:
-        """Register ``run(index)``, called after the backward pass of each layer with the layer's index."""
-        self._callbacks["after_backward"].append(run)
+    def after_backward(self, callback: Callback) -> None:
+        """Register a function to call with the index of each layer after its backward pass."""
+        self._callbacks["after_backward"].append(callback)
 
     # ---- weights
 
@@ -350,8 +357,8 @@ class Net(NetProperties):
 
     def clear_param_diffs(self) -> None:
         """Set the gradients of all parameters to zero."""
-        for layer in self._run:
-            for blob in layer.blobs:
+        for runner in self._runners:
+            for blob in runner.blobs:
                 blob.clear_gradient()
 
     def set_input_arrays(self, data: Array, labels: Array) -> None:
@@ -364,7 +371,7 @@ class Net(NetProperties):
         Raises:
             CaffeError: If the first layer is not a MemoryData layer, or the arrays do not fit.
         """
-        first = self._run[0].layer
+        first = self._runners[0].layer
         if not isinstance(first, MemoryData):
             raise CaffeError("set_input_arrays is for nets whose first layer is a MemoryData layer")
         for name, array in (("data", data), ("labels", labels)):
@@ -378,18 +385,24 @@ class Net(NetProperties):
     _set_input_arrays = set_input_arrays
 
     def _run_callbacks(self, when: str, index: int) -> None:
-        for run in self._callbacks[when]:
-            run(index)
+        for callback in self._callbacks[when]:
+            callback(index)
 
 
-def _broadcasts(shape: tuple[int, ...], over: tuple[int, ...]) -> bool:
-    """Return whether an array of shape ``shape`` broadcasts to shape ``over``."""
+def _count_samples(samples: Mapping[str, Any]) -> int:
+    if not samples:
+        raise NetError("there are no samples", remedy="Pass an array for each input, or call forward() for one batch.")
+    return len(next(iter(samples.values())))
+
+
+def _broadcasts(shape: Shape, target: Shape) -> bool:
+    """Return whether an array of this shape broadcasts to the shape ``target``."""
     try:
-        return np.broadcast_shapes(shape, over) == over
+        return np.broadcast_shapes(shape, target) == target
     except ValueError:
         return False
 
 
-def _join_samples(found: Mapping[str, list[Array]], count: int) -> Arrays:
+def _join_samples(samples: Mapping[str, list[Array]], count: int) -> Arrays:
     """Convert lists of samples to arrays of ``count`` samples, dropping the padding of the last batch."""
-    return {name: np.asarray(arrays)[:count] for name, arrays in found.items()}
+    return {name: np.asarray(arrays)[:count] for name, arrays in samples.items()}

@@ -30,7 +30,7 @@ class NetProperties:
 
     module: Net
     layers: LayerVec
-    _run: list[LayerRunner]
+    _runners: list[LayerRunner]
     _blobs_by_name: OrderedDict[str, Blob]
 
     @property
@@ -41,7 +41,7 @@ class NetProperties:
     @cached_property
     def params(self) -> OrderedDict[str, BlobVec]:
         """The parameter blobs by layer name; layers without parameters are left out."""
-        return OrderedDict((layer.node.name, layer.blobs) for layer in self._run if layer.blobs)
+        return OrderedDict((runner.node.name, runner.blobs) for runner in self._runners if runner.blobs)
 
     @cached_property
     def layer_dict(self) -> OrderedDict[str, Any]:
@@ -61,18 +61,18 @@ class NetProperties:
     @cached_property
     def outputs(self) -> list[str]:
         """Names of the blobs that no layer reads."""
-        named = {top for layer in self._run for top in layer.node.layer_param.top}
+        named = {top for runner in self._runners for top in runner.node.layer_param.top}
         return [name for name in self.module.outputs if name in named]
 
     @cached_property
     def top_names(self) -> OrderedDict[str, list[str]]:
         """The names of each layer's tops."""
-        return OrderedDict((layer.node.name, list(layer.node.tops)) for layer in self._run)
+        return OrderedDict((runner.node.name, list(runner.node.tops)) for runner in self._runners)
 
     @cached_property
     def bottom_names(self) -> OrderedDict[str, list[str]]:
         """The names of each layer's bottoms."""
-        return OrderedDict((layer.node.name, list(layer.node.bottoms)) for layer in self._run)
+        return OrderedDict((runner.node.name, list(runner.node.bottoms)) for runner in self._runners)
 
     @property
     def _blob_names(self) -> StringVec:
@@ -88,7 +88,7 @@ class NetProperties:
 
     @cached_property
     def _layer_names(self) -> StringVec:
-        return StringVec.of(layer.node.name for layer in self._run)
+        return StringVec.of(runner.node.name for runner in self._runners)
 
     @property
     def _inputs(self) -> IntVec:
@@ -99,10 +99,10 @@ class NetProperties:
         return self._ids(self.outputs)
 
     def _top_ids(self, layer: int) -> IntVec:
-        return self._ids(self._run[layer].node.tops)
+        return self._ids(self._runners[layer].node.tops)
 
     def _bottom_ids(self, layer: int) -> IntVec:
-        return self._ids(self._run[layer].node.bottoms)
+        return self._ids(self._runners[layer].node.bottoms)
 
     def _ids(self, names: Iterable[str]) -> IntVec:
         number = {name: i for i, name in enumerate(self._blobs_by_name)}
@@ -114,9 +114,9 @@ class NetProperties:
 
     def parameters(self) -> Iterator[tuple[Tensor, Blob]]:
         """Yield each parameter of each layer with its blob."""
-        for layer in self._run:
-            if layer.layer is not None:
-                yield from zip(layer.layer.blobs, layer.blobs, strict=True)
+        for runner in self._runners:
+            if runner.layer is not None:
+                yield from zip(runner.layer.blobs, runner.blobs, strict=True)
 
     def _layer_index(self, name: str) -> int:
         for index, known in enumerate(self._layer_names):

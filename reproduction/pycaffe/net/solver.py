@@ -26,16 +26,16 @@ from reproduction.pycaffe.net.net import Net
 Callback = Callable[[], object]
 
 
-class _LiveSolver(solver.Solver):
+class _BlobSolver(solver.Solver):
     """A solver whose forward and backward passes run through pycaffe's nets."""
 
-    def __init__(self, param: SolverParameter, live: Net, live_tests: Iterable[Net]):
-        self.live, self.live_tests = live, list(live_tests)
+    def __init__(self, param: SolverParameter, pycaffe_net: Net, pycaffe_test_nets: Iterable[Net]):
+        self.pycaffe_net, self.pycaffe_test_nets = pycaffe_net, list(pycaffe_test_nets)
         self.callbacks: list[tuple[Callback, Callback]] = []
-        modules = [net.module for net in self.live_tests]
-        super().__init__(param, live.module, test_nets=modules, keep_gradients=True)
-        for net in self.live_tests:
-            net.share_with(live)
+        modules = [net.module for net in self.pycaffe_test_nets]
+        super().__init__(param, pycaffe_net.module, test_nets=modules, keep_gradients=True)
+        for net in self.pycaffe_test_nets:
+            net.share_with(pycaffe_net)
 
     def accumulate(self) -> None:
         """Accumulate the gradients of one update, with the callbacks before and after."""
@@ -44,42 +44,42 @@ class _LiveSolver(solver.Solver):
         super().accumulate()
         for _, on_gradients_ready in self.callbacks:
             on_gradients_ready()
-        self._bind()
+        self._take_gradients()
 
-    def _blobs(self) -> list[tuple[torch.nn.Parameter, Blob]]:
-        owners = {id(p): blob for p, blob in self.live.parameters()}
+    def _learned_blobs(self) -> list[tuple[torch.nn.Parameter, Blob]]:
+        owners = {id(p): blob for p, blob in self.pycaffe_net.parameters()}
         return [(p, owners[id(p)]) for p, _ in self.updates.learned]
 
-    def _bind(self) -> None:
+    def _take_gradients(self) -> None:
         """Set each parameter's ``grad`` to its blob's gradient, or to None if the blob has none."""
-        for p, blob in self._blobs():
+        for p, blob in self._learned_blobs():
             p.grad = blob.gradient(p.device).reshape(p.shape) if blob.has_gradient else None
 
     def _clear(self) -> None:
-        self.live.clear_param_diffs()
+        self.pycaffe_net.clear_param_diffs()
 
     def _forward(self, draw: int) -> Tensor:
         self.net.reseed(draw)
-        loss = self.live._forward(0, len(self.live.layers) - 1)
+        loss = self.pycaffe_net._forward(0, len(self.pycaffe_net.layers) - 1)
         self.sample_losses.append(loss)
-        self._outputs = self.live.output_values()
+        self._outputs = self.pycaffe_net.output_values()
         return torch.tensor(loss)
 
     def _backward(self, loss: Tensor) -> None:
-        self.live._backward(len(self.live.layers) - 1, 0)
+        self.pycaffe_net._backward(len(self.pycaffe_net.layers) - 1, 0)
 
     def update(self) -> None:
         """Update the weights from the gradients in the blobs, then store the updates in their place, as Caffe does."""
-        self._bind()
+        self._take_gradients()
         super().update()
-        for p, blob in self._blobs():
+        for p, blob in self._learned_blobs():
             blob.put(p.detach())
             if p.grad is not None:
                 blob.put_gradient(p.grad)
             p.grad = None
 
     def _evaluate(self, index: int, draw: int) -> tuple[dict[str, Tensor], float]:
-        net = self.live_tests[index]
+        net = self.pycaffe_test_nets[index]
         net.module.reseed(draw)
         loss = net._forward(0, len(net.layers) - 1)
         return net.output_values(), loss
@@ -113,10 +113,12 @@ class Solver:
         # Without random_seed, Caffe takes a seed from the clock. This project uses 0, so that runs repeat.
         seed = max(param.random_seed, 0)
         self.param = param
-        self.net = Net.of(solver_nets.training_net(param, "."), seed, inputs)
-        self.test_nets = NetVec.of(Net.of(net, seed, inputs) for net in solver_nets.testing_nets(param, "."))
+        self.net = Net.from_message(solver_nets.training_net(param, "."), seed, inputs)
+        self.test_nets = NetVec.of(
+            Net.from_message(net_param, seed, inputs) for net_param in solver_nets.testing_nets(param, ".")
+        )
         notes = solver_nets.load_weights(param, ".", [net.module for net in (self.net, *self.test_nets)])
-        self._solver = _LiveSolver(param, self.net, self.test_nets)
+        self._solver = _BlobSolver(param, self.net, self.test_nets)
         for note in [*notes, *self._solver.notes]:
             caffe_log.log(note)
 

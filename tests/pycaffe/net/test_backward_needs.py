@@ -10,7 +10,9 @@ FROZEN = "param { lr_mult: 0 } param { lr_mult: 0 } " + IP
 def needs(tmp_path, text, phase=caffe.TEST):
     """What each layer's backward has to do, by name: whether it runs, and for which bottoms."""
     made = net(tmp_path, text, phase)
-    return {live.node.name: (live.need.layer, live.need.bottoms) for live in made._run if live.node.bottoms}
+    return {
+        runner.node.name: (runner.need.layer, runner.need.bottoms) for runner in made._runners if runner.node.bottoms
+    }
 
 
 def chain(*middle, loss="c"):
@@ -60,7 +62,7 @@ def test_each_layer_that_shares_a_parameter_learns_as_its_own_message_says(tmp_p
     first, second = (f'param {{ name: "w" {mult} }} ' + IP.replace("4", "3") for mult in ("", "lr_mult: 0"))
     text = chain(layer("a", "InnerProduct", "x", "a", first), layer("c", "InnerProduct", "a", "c", second))
     made = net(tmp_path, text)
-    assert {live.node.name: live.need.params for live in made._run if live.need.params} == {
+    assert {runner.node.name: runner.need.params for runner in made._runners if runner.need.params} == {
         "a": [True, True], "c": [False, True],
     }  # fmt: skip
     assert [spec.lr_mult for spec in made.module.param_specs["a"]] == [0, 1]

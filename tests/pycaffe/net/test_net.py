@@ -207,11 +207,11 @@ WRONG = {
     "input 'x' is not an array of numbers: could not convert string to float: 'a'.": lambda net: net.forward(
         x=["a", "b"]
     ),
-    "the inputs named are not those of the net; got ['y'], want ['x'].": lambda net: net.forward(y=1),
+    "these are not the inputs of the net; got ['y'], want ['x'].": lambda net: net.forward(y=1),
     "the net has no layer 'ipp'. Did you mean 'ip'?": lambda net: net.forward(end="ipp"),
     "the net has no blob 'score'.": lambda net: net.forward(blobs=["score"]),
     "output 'ip' has another shape; got (2, 3), want (2, 4).": lambda net: net.backward(ip=np.ones((2, 3))),
-    "the outputs named are not those of the net; got ['x'], want ['ip'].": lambda net: net.backward(x=1),
+    "these are not the outputs of the net; got ['x'], want ['ip'].": lambda net: net.backward(x=1),
     "a blob cannot have negative sizes; got (-1, 3).": lambda net: net.blobs["x"].reshape(-1, 3),
     "set_input_arrays is for nets whose first layer is a MemoryData layer.": lambda net: net.set_input_arrays(X, X),
 }
@@ -241,6 +241,9 @@ def test_any_number_of_samples_goes_through_in_batches(tmp_path):
     outs, diffs = made.forward_backward_all(x=x, ip=np.ones((5, 4), np.float32))
     assert np.allclose(outs["ip"], x @ weight.T + bias, atol=1e-5)
     assert np.allclose(diffs["x"], np.ones((5, 4)) @ weight, atol=1e-5)
+    for run in (made.forward_all, made.forward_backward_all):
+        with raises("there are no samples. Pass an array for each input, or call forward() for one batch."):
+            run()
 
 
 def test_memory_data_takes_the_callers_arrays(tmp_path):
