@@ -22,40 +22,14 @@ Differences from Caffe:
 - A loss that is not finite stops a solver; the weights keep their values from before the update.
 - Random numbers are torch's. A solver without a seed uses the seed 0, so that all runs draw the same numbers.
 - Training uses one process and no NCCL. Without CUDA, nets compute on the CPU, with one warning.
-- The log goes to Python's ``logging``; see ``logs``.
+- The log goes to Python's ``logging``; see ``net.caffe_log``.
 
 Source: BVLC/caffe@9b89154 python/caffe/__init__.py.
 """
 
 from reproduction.caffe.schema import Phase
-from reproduction.pycaffe import proto
-from reproduction.pycaffe._caffe import (
-    NCCL,
-    AdaDeltaSolver,
-    AdaGradSolver,
-    AdamSolver,
-    Layer,
-    NesterovSolver,
-    Net,
-    RMSPropSolver,
-    SGDSolver,
-    Timer,
-    __version__,
-    get_solver,
-    has_nccl,
-    init_log,
-    layer_type_list,
-    log,
-    set_device,
-    set_mode_cpu,
-    set_mode_gpu,
-    set_multiprocess,
-    set_random_seed,
-    set_solver_count,
-    set_solver_rank,
-    solver_count,
-    solver_rank,
-)
+from reproduction.pycaffe import _caffe, proto
+from reproduction.pycaffe._caffe import *  # noqa: F403 - those in its __all__
 from reproduction.pycaffe.extras import io
 from reproduction.pycaffe.extras.classifier import Classifier
 from reproduction.pycaffe.extras.detector import Detector
@@ -65,40 +39,6 @@ from reproduction.pycaffe.net.net_spec import NetSpec, layers, params, to_proto
 TRAIN, TEST = int(Phase.TRAIN), int(Phase.TEST)
 
 __all__ = [
-    "NCCL",
-    "TEST",
-    "TRAIN",
-    "AdaDeltaSolver",
-    "AdaGradSolver",
-    "AdamSolver",
-    "Classifier",
-    "Detector",
-    "Layer",
-    "NesterovSolver",
-    "Net",
-    "NetSpec",
-    "RMSPropSolver",
-    "SGDSolver",
-    "Timer",
-    "__version__",
-    "coord_map",
-    "get_solver",
-    "has_nccl",
-    "init_log",
-    "io",
-    "layer_type_list",
-    "layers",
-    "log",
-    "params",
-    "proto",
-    "set_device",
-    "set_mode_cpu",
-    "set_mode_gpu",
-    "set_multiprocess",
-    "set_random_seed",
-    "set_solver_count",
-    "set_solver_rank",
-    "solver_count",
-    "solver_rank",
-    "to_proto",
-]
+    "TEST", "TRAIN", "Classifier", "Detector", "NetSpec", "coord_map", "io", "layers", "params", "proto", "to_proto",
+]  # fmt: skip
+__all__ += _caffe.__all__

@@ -4,6 +4,8 @@ Source: BVLC/caffe@9b89154 python/caffe/_caffe.cpp L391-L585; rbgirshick/caffe-f
 python/caffe/_caffe.cpp L212-L215 (Phase).
 """
 
+# ruff: noqa: F401 - it only collects names
+
 from reproduction.caffe.layers.blob import Blob, BlobVec, RawBlobVec
 from reproduction.caffe.layers.pycaffe_vectors import BoolVec, DtypeVec, IntVec, LayerVec, NetVec, StringVec
 from reproduction.caffe.layers.python import NamedPhase as Phase
@@ -11,17 +13,20 @@ from reproduction.caffe.layers.python import UserLayer as Layer
 from reproduction.caffe.schema import LayerParameter, SolverParameter
 from reproduction.pycaffe.net.caffe_log import init_log, log
 from reproduction.pycaffe.net.net import Net
-from reproduction.pycaffe.net.processes import (
+from reproduction.pycaffe.net.settings import (
     NCCL,
-    Timer,
     has_nccl,
+    layer_type_list,
+    set_device,
+    set_mode_cpu,
+    set_mode_gpu,
     set_multiprocess,
+    set_random_seed,
     set_solver_count,
     set_solver_rank,
     solver_count,
     solver_rank,
 )
-from reproduction.pycaffe.net.settings import layer_type_list, set_device, set_mode_cpu, set_mode_gpu, set_random_seed
 from reproduction.pycaffe.net.solver import (
     AdaDeltaSolver,
     AdaGradSolver,
@@ -32,60 +37,14 @@ from reproduction.pycaffe.net.solver import (
     Solver,
     get_solver,
 )
+from reproduction.pycaffe.net.timer import Timer
 
 __version__ = "1.0.0"
 
-#: The classes by name; ``caffe_alias.install`` sets their ``__module__`` to ``caffe._caffe``.
-CLASSES: dict[str, type] = {
-    "Layer": Layer,
-    "Phase": Phase,
-    **{
-        kind.__name__: kind
-        for kind in (
-            AdaDeltaSolver, AdaGradSolver, AdamSolver, Blob, BlobVec, BoolVec, DtypeVec, IntVec, LayerVec, NCCL,
-            NesterovSolver, Net, NetVec, RMSPropSolver, RawBlobVec, SGDSolver, Solver, StringVec, Timer,
-        )
-    },
-}  # fmt: skip
-
+#: The names that the package ``caffe`` has too.
 __all__ = [
-    "CLASSES",
-    "NCCL",
-    "AdaDeltaSolver",
-    "AdaGradSolver",
-    "AdamSolver",
-    "Blob",
-    "BlobVec",
-    "BoolVec",
-    "DtypeVec",
-    "IntVec",
-    "Layer",
-    "LayerParameter",
-    "LayerVec",
-    "NesterovSolver",
-    "Net",
-    "NetVec",
-    "Phase",
-    "RMSPropSolver",
-    "RawBlobVec",
-    "SGDSolver",
-    "Solver",
-    "SolverParameter",
-    "StringVec",
-    "Timer",
-    "__version__",
-    "get_solver",
-    "has_nccl",
-    "init_log",
-    "layer_type_list",
-    "log",
-    "set_device",
-    "set_mode_cpu",
-    "set_mode_gpu",
-    "set_multiprocess",
-    "set_random_seed",
-    "set_solver_count",
-    "set_solver_rank",
-    "solver_count",
-    "solver_rank",
-]
+    "NCCL", "AdaDeltaSolver", "AdaGradSolver", "AdamSolver", "Layer", "NesterovSolver", "Net", "RMSPropSolver",
+    "SGDSolver", "Timer", "__version__", "get_solver", "has_nccl", "init_log", "layer_type_list", "log", "set_device",
+    "set_mode_cpu", "set_mode_gpu", "set_multiprocess", "set_random_seed", "set_solver_count", "set_solver_rank",
+    "solver_count", "solver_rank",
+]  # fmt: skip

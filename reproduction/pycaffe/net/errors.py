@@ -27,7 +27,7 @@ def check_file(path: StrPath) -> None:
         raise CaffeError(f"the file cannot be opened: {reason}", place=str(path)) from None
 
 
-class original_error_types:  # noqa: N801 - called as a function, like contextlib.suppress
+class original_error_types:  # noqa: N801 - a class, since a generator with @contextmanager cannot raise StopIteration
     """A context manager that lets a program catch a Python layer's error by its original type, as in pycaffe.
 
     Inside ``with original_error_types():``, a NetError caused by another exception is raised again as an instance of

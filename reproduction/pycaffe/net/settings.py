@@ -1,4 +1,7 @@
-"""Settings of the whole process, as in pycaffe: the device, the random seed and the order of summation."""
+"""Settings of the whole process, as in pycaffe: the device, the random seed, the order of summation, and parallelism.
+
+Source: BVLC/caffe@9b89154 python/caffe/_caffe.cpp L50-L75, L327-L372, L395-L416.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,12 @@ from reproduction.caffe import devices
 from reproduction.caffe.layers import LAYERS, UNSUPPORTED
 from reproduction.caffe.layers.exact import blas
 from reproduction.caffe.layers.pycaffe_vectors import StringVec
+from reproduction.pycaffe.net.errors import CaffeError
 
 _CPU = torch.device("cpu")
 
 
-class _Modes:
+class _State:
     """The device of nets, the number of the GPU, and whether the warning about missing CUDA was issued."""
 
     device = _CPU
@@ -26,12 +30,12 @@ class _Modes:
 
 def device() -> torch.device:
     """Return the device on which nets compute."""
-    return _Modes.device
+    return _State.device
 
 
 def set_mode_cpu() -> None:
     """Compute on the CPU from now on."""
-    _Modes.device = _CPU
+    _State.device = _CPU
 
 
 def set_mode_gpu() -> None:
@@ -43,9 +47,9 @@ def set_mode_gpu() -> None:
         ReproductionError: If CUDA is available but this device is not.
     """
     if torch.cuda.is_available():
-        _Modes.device = devices.select_device(f"cuda:{_Modes.gpu}")
-    elif not _Modes.warned:
-        _Modes.warned = True
+        _State.device = devices.select_device(f"cuda:{_State.gpu}")
+    elif not _State.warned:
+        _State.warned = True
         warnings.warn("this torch finds no CUDA device; nets compute on the CPU", RuntimeWarning, stacklevel=3)
 
 
@@ -57,8 +61,8 @@ def set_device(device_id: int) -> None:
     Raises:
         ReproductionError: If the mode is GPU and this device is not available.
     """
-    _Modes.gpu = int(device_id)
-    if _Modes.device != _CPU or not torch.cuda.is_available():
+    _State.gpu = int(device_id)
+    if _State.device != _CPU or not torch.cuda.is_available():
         set_mode_gpu()
 
 
@@ -86,3 +90,50 @@ def layer_type_list() -> StringVec:
     reason, unless its ``inputs`` replace the layer.
     """
     return StringVec.of(sorted([*LAYERS, *UNSUPPORTED]))
+
+
+def has_nccl() -> bool:
+    """Return False: this interface does not use NCCL."""
+    return False
+
+
+class NCCL:
+    """A stub of pycaffe's NCCL class, which joins the solvers of several processes.
+
+    Raises:
+        CaffeError: Always, since this interface trains with one process.
+    """
+
+    def __init__(self, solver: object, uid: object):
+        _check_single_process(2, 1)
+
+
+def solver_count() -> int:
+    """Return the number of training processes, always 1."""
+    return 1
+
+
+def set_solver_count(count: int) -> None:
+    """Raise a CaffeError unless the number of training processes is 1."""
+    _check_single_process(count, 1)
+
+
+def solver_rank() -> int:
+    """Return the rank of this process, always 0."""
+    return 0
+
+
+def set_solver_rank(rank: int) -> None:
+    """Raise a CaffeError unless the rank of this process is 0."""
+    _check_single_process(rank, 0)
+
+
+def set_multiprocess(enabled: bool) -> None:
+    """Raise a CaffeError if ``enabled`` is true."""
+    _check_single_process(enabled, False)
+
+
+def _check_single_process(got: int, want: int) -> None:
+    if got != want:
+        remedy = "Use tools/train.py, which trains with several."
+        raise CaffeError("this interface trains with one process", got=got, want=want, remedy=remedy)

@@ -8,6 +8,7 @@ import types
 
 from reproduction import pycaffe
 from reproduction.caffe.errors import CaffemodelError, ReproductionError
+from reproduction.caffe.schema import Message
 from reproduction.pycaffe import _caffe
 from reproduction.pycaffe.proto import text_format
 from reproduction.pycaffe.proto.message import ProtoMessage
@@ -39,9 +40,10 @@ def install() -> None:
         sys.modules[f"caffe.{name}"] = module
         if "." not in name:
             setattr(pycaffe, name, module)
-    for name, kind in _caffe.CLASSES.items():
-        kind.__name__ = kind.__qualname__ = name
-        kind.__module__ = "caffe._caffe"
+    for name, value in vars(_caffe).items():
+        if isinstance(value, type) and not issubclass(value, Message):  # messages are classes of caffe_pb2
+            value.__name__ = value.__qualname__ = name
+            value.__module__ = "caffe._caffe"
     try:
         importlib.import_module("google.protobuf.message")
     except ImportError:

@@ -18,7 +18,7 @@ from tests.helpers.pycaffe_nets import INPUT, IP, LABEL, LOSS, net
 def _fresh(monkeypatch):
     """Set the modes back."""
     for name, value in {"device": torch.device("cpu"), "gpu": 0, "warned": False}.items():
-        monkeypatch.setattr(settings._Modes, name, value)
+        monkeypatch.setattr(settings._State, name, value)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")
