@@ -52,6 +52,7 @@ def evaluate(
     device: str | torch.device = "cpu",
     out_dir: StrPath | None = None,
     state: StrPath | None = None,
+    weights_sha256: str | None = None,
     limit: int | None = None,
     force: bool = False,
     progress: TimedProgress | None = None,
@@ -70,6 +71,8 @@ def evaluate(
             ``TOP/ID.png``. None to write none.
         state: File with the progress of the run. It is written every ten seconds and when the run is interrupted, and
             read when the run is started again, which then yields the result of an uninterrupted run. None for no file.
+        weights_sha256: The SHA-256 of the net's weights file, which identifies the run in ``state``; None to hash the
+            weights in the net instead.
         limit: Score only the first ``limit`` samples; None for all.
         force: Score the data set even if the published nets were trained on some of its samples.
         progress: Called with the samples done, their total, and the seconds so far; first for those of a resumed run.
@@ -92,7 +95,7 @@ def evaluate(
     _check(dataset, total, force)
     share = ranks.share(total)
     blobs = {top: _score_blob(top) for top in dataset.label_classes}
-    run = _Run.of(state, net, dataset, ranks) if state is not None else None
+    run = _Run.of(state, fingerprint(net, dataset, weights_sha256), ranks) if state is not None else None
     with _alone(out_dir, run, ranks):
         done = run.load(dataset, len(share)) if run else _start(dataset)
         folders = _folders(dataset, out_dir, share[: done.samples])
@@ -130,15 +133,17 @@ def _alone(out_dir: StrPath | None, run: _Run | None, ranks: Ranks) -> Iterator[
         yield
 
 
-def fingerprint(net: Scorer, dataset: Dataset) -> str:
+def fingerprint(net: Scorer, dataset: Dataset, weights_sha256: str | None = None) -> str:
     """Return the identity of a run: a SHA-256 of the weights, the net's precision, if any, and the data set.
 
-    Of the data set, its name, folder, tops and ids are included.
+    Of the data set, its name, folder, tops and ids are included. ``weights_sha256``, if given, stands for the weights,
+    so that they need not be hashed.
     """
     about = [_FORMAT, dataset.name, str(dataset.tree.resolve()), dataset.tops, dataset.ids]
     about += [net.precision] if hasattr(net, "precision") else []
+    about += [weights_sha256] if weights_sha256 else []
     digest = hashlib.sha256(json.dumps(about).encode())
-    for name, tensor in sorted(net.state_dict().items()):
+    for name, tensor in sorted(net.state_dict().items()) if weights_sha256 is None else ():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
@@ -287,9 +292,9 @@ class _Run:
     name: str
 
     @classmethod
-    def of(cls, state: StrPath, net: Scorer, dataset: Dataset, ranks: Ranks) -> _Run:
+    def of(cls, state: StrPath, name: str, ranks: Ranks) -> _Run:
         """Return the state file of this process; with several processes, its name and fingerprint include the rank."""
-        path, name = Path(state), fingerprint(net, dataset)
+        path = Path(state)
         if ranks.size > 1:
             part = f"{ranks.rank + 1}of{ranks.size}"
             return cls(path.with_name(f"{path.stem}-{part}{path.suffix}"), f"{name} {part}")
