@@ -64,7 +64,8 @@ from reproduction.fcn.fetch import local_files
 from reproduction.fcn.nets import registry
 from reproduction.fcn.nets.published_nets import PublishedNet
 from reproduction.fcn.reproduce import pipeline, sources
-from reproduction.fcn.reproduce.pipeline import ScoringCallbacks, ScoringPlan
+from reproduction.fcn.reproduce.pipeline import ScoringPlan
+from reproduction.fcn.reproduce.sources import Callbacks
 from reproduction.fcn.scoring.evaluate import TimedProgress
 from reproduction.fcn.train import log_file, recipes
 from reproduction.report import gallery, markdown, page, record
@@ -198,14 +199,14 @@ def score_all(
     """
     results, galleries, split = [], {}, None
     for row in rows:
-        if row.caffemodel is None and isinstance(plan.supply, sources.DownloadedSource):
+        if row.caffemodel is None and isinstance(plan.source, sources.DownloadedSource):
             results.append(
                 NetResult(
                     row.name, note="its weights were not published, name your own with --model (make: MODEL=FILE)"
                 )
             )
             continue
-        watch = ScoringCallbacks(screen, partial(screen, unit="picture"), screen.note, screen.images(row.name))
+        watch = Callbacks(screen, partial(screen, unit="picture"), screen.note, screen.images(row.name))
         dataset = pipeline.fetch_dataset(plan, row, watch)
         split = ScoredSplit(dataset.split, len(dataset), pipeline.compute_split_sha1(dataset.ids))
         try:
@@ -224,7 +225,7 @@ def score_all(
             screen.error(str(error))
             results.append(NetResult(row.name, note=error.problem))
             continue
-        file, sha256, seconds = result.weights.name, result.weights_sha256, result.seconds_per_image
+        file, sha256, seconds = result.weights.path.name, result.weights.sha256, result.seconds_per_image
         maps = f"{plan.out.name}/{result.predictions.name}"
         results.append(NetResult(row.name, "", file, sha256, seconds, measured, maps))
     return results, galleries, split

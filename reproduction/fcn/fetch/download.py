@@ -24,7 +24,7 @@ from reproduction.caffe.errors import DataError, ReproductionError, cannot_write
 from reproduction.caffe.formats import files
 from reproduction.caffe.typing import Progress
 from reproduction.fcn.fetch import archives, local_files, web
-from reproduction.fcn.fetch.local_files import FileRoots
+from reproduction.fcn.fetch.local_files import FileCheck, FileRoots
 from reproduction.fcn.fetch.manifest import Entry, EntryKind
 from reproduction.fcn.fetch.partial_file import PartialFile
 
@@ -65,12 +65,14 @@ class FetchedEntry:
         path: The file, or the folder into which its archive was unpacked.
         how: ``present``, ``fetched`` or ``unpacked``.
         checked: What the file was checked against; empty if only its unpacked folder was checked.
+        sha256: The SHA-256 of a caffemodel; empty for other files.
     """
 
     entry: Entry
     path: Path
     how: str
     checked: str
+    sha256: str = ""
 
 
 class _SourceError(Exception):
@@ -108,7 +110,7 @@ def fetch_entry(
     if entry.archive is None:
         there = roots.file_path(entry).is_file()
         path, checked = _fetch_checked(entry, roots.folder_of(entry), mirror, progress, patience)
-        return FetchedEntry(entry, path, "present" if there else "fetched", checked)
+        return FetchedEntry(entry, path, "present" if there else "fetched", checked.text, checked.sha256)
     folder = roots.used_path(entry)
     if local_files.is_present(entry, roots):
         return FetchedEntry(entry, folder, "present", "")
@@ -121,7 +123,7 @@ def fetch_entry(
         archives.extract(path, folder, holding=entry.archive.holds, progress=bar)
         if not keep_archive:
             path.unlink()
-    return FetchedEntry(entry, folder, "unpacked", checked)
+    return FetchedEntry(entry, folder, "unpacked", checked.text)
 
 
 def _make_folder(folder: Path) -> None:
@@ -160,7 +162,7 @@ def fetch_file(
 
 def _fetch_checked(
     entry: Entry, root: Path, mirror: str | None, bar: Callable[[str], Progress] | None, patience: RetryPolicy
-) -> tuple[Path, str]:
+) -> tuple[Path, FileCheck]:
     target = root / entry.path
     if target.exists():
         checked = local_files.check_file(entry, target, progress=bar(f"checking {target.name}") if bar else None)
@@ -188,7 +190,7 @@ def _fetch_checked(
     )
 
 
-def _fetch_from(source: str | Path, part: PartialFile, progress: Progress | None, patience: RetryPolicy) -> str:
+def _fetch_from(source: str | Path, part: PartialFile, progress: Progress | None, patience: RetryPolicy) -> FileCheck:
     """Fetch the whole file from one source, check it and move it into place; return what it was checked against."""
     for resumed in (part.size() > 0, False):
         if isinstance(source, Path):
@@ -208,9 +210,10 @@ def _fetch_from(source: str | Path, part: PartialFile, progress: Progress | None
     raise AssertionError("the second round returns or raises")
 
 
-def _record_hash(entry: Entry, file: Path, checked: str) -> str:
-    value = local_files.record_hash(entry, file)
-    return f"no hash is published; sha256 {value} recorded from now on" if value else checked
+def _record_hash(entry: Entry, file: Path, checked: FileCheck) -> FileCheck:
+    if local_files.record_hash(entry, file, checked.sha256):
+        return FileCheck(f"no hash is published; sha256 {checked.sha256} recorded from now on", checked.sha256)
+    return checked
 
 
 def _short_message(error: ReproductionError) -> str:

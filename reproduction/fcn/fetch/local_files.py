@@ -102,20 +102,30 @@ def find_missing(entries: Iterable[Entry], roots: FileRoots) -> list[Entry]:
     return [entry for entry in entries if not is_present(entry, roots)]
 
 
+@dataclass(frozen=True)
+class FileCheck:
+    """The result of checking a file.
+
+    Attributes:
+        text: What the file was checked against, such as ``sha1 as published``, ``sha256 as recorded`` or ``no hash is
+            known``.
+        sha256: The file's SHA-256; empty for an archive or a list with another published hash, which need none.
+    """
+
+    text: str
+    sha256: str
+
+
 def check_file(
     entry: Entry, file: StrPath, *, recorded: StrPath | None = None, progress: Progress | None = None
-) -> str:
-    """Check the size and the hashes of a file.
+) -> FileCheck:
+    """Check the size and the hashes of a file; all hashes are computed in one pass.
 
     Args:
         entry: The file's entry in the manifest.
         file: Path of the file.
         recorded: Path of the hash recorded at an earlier download; None for ``record_path(file)``.
         progress: Called with the bytes read and their total.
-
-    Returns:
-        What the file was checked against, such as ``sha1 as published``, ``sha256 as recorded`` or ``no hash is
-        known``.
 
     Raises:
         WeightsError or DataError: If the file is a web page, or its size or a hash is wrong.
@@ -134,26 +144,28 @@ def check_file(
         note = Path(recorded) if recorded else record_path(path)
         first = read_recorded_hash(note)
         wanted, how, where = ({"sha256": first} if first else {}), "as recorded", f" (recorded in {note.name})"
-    found = compute_hashes(path, wanted, progress)
+    # A caffemodel's SHA-256 is part of each report, and a file without a published hash is recorded by it.
+    needed = {"sha256"} if entry.kind is EntryKind.CAFFEMODEL or not entry.hashes else set()
+    found = compute_hashes(path, needed | {*wanted}, progress)
     for kind, value in wanted.items():
         if found[kind] != value:
             raise entry.error(f"its {kind} is another", path, got=found[kind], want=value + where, remedy=remedy)
-    return f"{' and '.join(wanted)} {how}" if wanted else "no hash is known"
+    text = f"{' and '.join(wanted)} {how}" if wanted else "no hash is known"
+    return FileCheck(text, found.get("sha256", ""))
 
 
-def record_hash(entry: Entry, file: StrPath) -> str | None:
+def record_hash(entry: Entry, file: StrPath, sha256: str) -> bool:
     """Record the SHA-256 of a file for which no hash is published or recorded.
 
     Returns:
-        The hash that was recorded, or None if a hash was known before.
+        True if it was recorded, False if a hash was known before.
     """
     note = record_path(file)
     if entry.hashes or read_recorded_hash(note):
-        return None
-    value = compute_hashes(Path(file), ["sha256"])["sha256"]
+        return False
     with files.open_atomic(note) as written:
-        written.write(f"{value}  {Path(file).name}\n".encode("utf-8", "surrogateescape"))
-    return value
+        written.write(f"{sha256}  {Path(file).name}\n".encode("utf-8", "surrogateescape"))
+    return True
 
 
 def record_path(file: StrPath) -> Path:

@@ -1,4 +1,4 @@
-"""The scoring pipeline: fetch missing data and weights, convert the weights, evaluate the net.
+"""The scoring pipeline: fetch missing data and weights, and evaluate the net.
 
 Each step is skipped if its files are already complete, so that an interrupted run resumes where it stopped.
 """
@@ -10,21 +10,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
+import reproduction
 from reproduction.caffe.errors import DataError, ReproductionError
-from reproduction.caffe.formats import weights
-from reproduction.caffe.formats.weights import Weights
+from reproduction.caffe.formats import prototxt
 from reproduction.caffe.net.net import Net
 from reproduction.fcn import datasets
 from reproduction.fcn.datasets import Dataset
-from reproduction.fcn.fetch import local_files
 from reproduction.fcn.fetch.local_files import FileRoots
 from reproduction.fcn.nets import published_nets, registry
 from reproduction.fcn.nets.published_nets import PublishedNet
-from reproduction.fcn.reproduce import sources
-from reproduction.fcn.reproduce.sources import Source
+from reproduction.fcn.reproduce.sources import Callbacks, Source, WeightsFile
 from reproduction.fcn.scoring import evaluate
 from reproduction.fcn.scoring.score import Scores
 from reproduction.fcn.segment import segmenter
@@ -32,18 +29,7 @@ from reproduction.fcn.segment import segmenter
 _NAME_DIGITS = 10  # of a run's fingerprint: enough to distinguish a user's runs
 
 
-@dataclass(frozen=True)
-class ScoringCallbacks(sources.Callbacks):
-    """Callbacks that report the progress of fetching and scoring.
-
-    Attributes:
-        images: called with images scored, images in all, and seconds since the start.
-    """
-
-    images: evaluate.TimedProgress | None = None
-
-
-def _as_it_is(net: Net) -> evaluate.Scorer:
+def _return_net(net: Net) -> evaluate.Scorer:
     return net
 
 
@@ -52,7 +38,7 @@ class ScoringPlan:
     """The paths and options of a scoring run.
 
     Attributes:
-        supply: the source of the data and the weights.
+        source: the source of the data and the weights.
         roots: the weights folder and the data root.
         out: the folder for label maps and the state of the run.
         device: the device to run the nets on.
@@ -60,12 +46,12 @@ class ScoringPlan:
         prepare: converts a net to the callable that is run, for example by compiling it.
     """
 
-    supply: Source
+    source: Source
     roots: FileRoots
     out: Path
     device: str = "cpu"
     limit: int | None = None
-    prepare: Callable[[Net], evaluate.Scorer] = _as_it_is
+    prepare: Callable[[Net], evaluate.Scorer] = _return_net
 
 
 @dataclass(frozen=True)
@@ -73,15 +59,13 @@ class ScoredNet:
     """The result of scoring one net.
 
     Attributes:
-        weights: the weights file before its conversion to safetensors.
-        weights_sha256: the SHA-256 of this file.
+        weights: the weights file.
         scores: the scores by label top.
         predictions: the folder of the predicted label maps.
         seconds_per_image: the mean over the images that this run scored; None if an earlier run had scored them all.
     """
 
-    weights: Path
-    weights_sha256: str
+    weights: WeightsFile
     scores: dict[str, Scores]
     predictions: Path
     seconds_per_image: float | None
@@ -118,13 +102,13 @@ def open_dataset(row: PublishedNet, root: Path) -> Dataset:
     return datasets.from_layer(layer.python_param, list(layer.top), root)
 
 
-def fetch_dataset(plan: ScoringPlan, row: PublishedNet, watch: ScoringCallbacks) -> Dataset:
+def fetch_dataset(plan: ScoringPlan, row: PublishedNet, watch: Callbacks) -> Dataset:
     """Open the data set that a net is scored on, after fetching or drawing what is missing.
 
     Raises:
         DataError: If data are missing and cannot be fetched or drawn.
     """
-    for _ in plan.supply.data(plan.roots, watch):
+    for _ in plan.source.data(plan.roots, watch):
         try:
             found = open_dataset(row, plan.roots.data)
             if not found.missing(plan.limit):
@@ -134,46 +118,22 @@ def fetch_dataset(plan: ScoringPlan, row: PublishedNet, watch: ScoringCallbacks)
     return open_dataset(row, plan.roots.data)
 
 
-def fetch_weights(plan: ScoringPlan, row: PublishedNet, watch: ScoringCallbacks) -> tuple[Path, Path, str]:
-    """Fetch a net's weights and convert them to safetensors in the same folder.
+def score_net(plan: ScoringPlan, row: PublishedNet, dataset: Dataset, watch: Callbacks) -> ScoredNet:
+    """Fetch a net's weights, and score the net on a data set.
 
-    A weights file of the user's is not converted.
-
-    Returns:
-        The paths of the original and of the converted file, and the SHA-256 of the original.
+    Label maps and the state of the run are written to a folder of ``plan.out``. Its name contains a hash of the weights
+    file, the data, the device, and the versions of torch and of this package, so that only the same run resumes there.
 
     Raises:
-        ReproductionError: If the weights cannot be fetched, read or written.
+        ReproductionError: If the weights cannot be fetched or read, or the evaluation fails, see ``evaluate.evaluate``.
     """
-    published = plan.supply.weights(row, plan.roots, watch)
-    if isinstance(plan.supply, sources.CustomWeights):  # write nothing to the user's folder
-        return published, published, local_files.compute_hashes(published, ["sha256"])["sha256"]
-    converted = published.with_suffix(".safetensors")
-    source = weights.read(published)
-    if not _holds(converted, source):
-        weights.write(source, converted, watch.bytes(f"converting {published.name}") if watch.bytes else None)
-        watch.note(f"{row.name}: converted, {converted}")
-    return published, converted, local_files.compute_hashes(published, ["sha256"])["sha256"]
-
-
-def score_net(plan: ScoringPlan, row: PublishedNet, dataset: Dataset, watch: ScoringCallbacks) -> ScoredNet:
-    """Fetch and convert a net's weights, and score the net on a data set.
-
-    Label maps and the state of the run are written to a folder of ``plan.out``. Its name contains a hash of the
-    weights, the data, the device, the torch version and this package's sources, so that only the same run resumes
-    there.
-
-    Raises:
-        ReproductionError: If the weights cannot be fetched, read or converted, or the evaluation fails, see
-            ``fetch_weights`` and ``evaluate.evaluate``.
-    """
-    published, converted, sha256 = fetch_weights(plan, row, watch)
-    net = plan.prepare(
-        segmenter.load_net_with_weights(row.name, published_nets.build_deploy(row), converted, device=plan.device)
-    )
-    about = f"{evaluate.fingerprint(net, dataset)} {plan.device} {torch.__version__} {_programs()}"
+    weights = plan.source.weights(row, plan.roots, watch)
+    deploy = published_nets.build_deploy(row)
+    net = plan.prepare(segmenter.load_net_with_weights(row.name, deploy, weights.path, device=plan.device))
+    run = evaluate.fingerprint(net, dataset, weights.sha256)
+    identity = f"{run} {prototxt.dumps(deploy)} {plan.device} {torch.__version__} {reproduction.__version__}"
     part = "" if plan.limit is None else f"-first{plan.limit}"
-    folder = plan.out / f"{row.name}-{hashlib.sha256(about.encode()).hexdigest()[:_NAME_DIGITS]}{part}"
+    folder = plan.out / f"{row.name}-{hashlib.sha256(identity.encode()).hexdigest()[:_NAME_DIGITS]}{part}"
     clock = _Clock(watch.images)
     scores = evaluate.evaluate(
         net,
@@ -181,10 +141,11 @@ def score_net(plan: ScoringPlan, row: PublishedNet, dataset: Dataset, watch: Sco
         device=plan.device,
         out_dir=folder,
         state=folder / "state.json",
+        weights_sha256=weights.sha256,
         limit=plan.limit,
         progress=clock,
     )
-    return ScoredNet(published, sha256, scores, folder, clock.mean())
+    return ScoredNet(weights, scores, folder, clock.mean())
 
 
 def compute_split_sha1(ids: Sequence[str]) -> str:
@@ -210,29 +171,3 @@ class _Clock:
     def mean(self) -> float | None:
         count = self.done - (self.start or 0)
         return self.seconds / count if count else None
-
-
-def _programs() -> str:
-    """Return the SHA-256 over all Python sources of this package."""
-    total = hashlib.sha256()
-    for path in sorted(Path(__file__).parents[2].rglob("*.py")):
-        total.update(path.read_bytes())
-    return total.hexdigest()
-
-
-def _holds(path: Path, source: Weights) -> bool:
-    """Return True if a converted file exists and equals its source bit for bit: names, shapes, dtypes and values."""
-    if not path.is_file():
-        return False
-    try:
-        mine = weights.read(path).arrays()
-    except ReproductionError:
-        return False
-    theirs = source.arrays()
-    # Compare bytes: by value, NaN differs from itself and -0.0 equals 0.0.
-    return mine.keys() == theirs.keys() and all(
-        mine[name].shape == array.shape
-        and mine[name].dtype == array.dtype
-        and np.array_equal(mine[name].reshape(-1).view(np.uint8), array.reshape(-1).view(np.uint8))
-        for name, array in theirs.items()
-    )

@@ -14,9 +14,11 @@ from reproduction.caffe.errors import WeightsError
 from reproduction.caffe.typing import Progress
 from reproduction.fcn.datasets.mini import mini_voc
 from reproduction.fcn.fetch import download, local_files
+from reproduction.fcn.fetch.download import FetchedEntry
 from reproduction.fcn.fetch.local_files import FileRoots
 from reproduction.fcn.fetch.manifest import Entry, EntryKind, Manifest
 from reproduction.fcn.nets.published_nets import PublishedNet
+from reproduction.fcn.scoring.evaluate import TimedProgress
 from reproduction.fcn.train import recipes
 
 DrawFunction = Callable[[Path, Progress | None], Path]
@@ -24,19 +26,38 @@ DrawFunction = Callable[[Path, Progress | None], Path]
 
 @dataclass(frozen=True)
 class Callbacks:
-    """Callbacks that report the progress of fetching and drawing.
+    """Callbacks that report the progress of fetching, drawing and scoring.
 
     Attributes:
-        bytes: called with a description of what is fetched, unpacked or converted; returns a callback that is called
+        bytes: called with a description of what is fetched, unpacked or checked; returns a callback that is called
             with the bytes done and in all.
         pictures: called with a description of what is drawn; returns a callback that is called with the images done
             and in all.
         note: called with a message when a file or data set becomes available.
+        images: called with images scored, images in all, and seconds since the start.
     """
 
     bytes: Callable[[str], Progress] | None = None
     pictures: Callable[[str], Progress] | None = None
     note: Callable[[str], object] = lambda _: None
+    images: TimedProgress | None = None
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A weights file on this machine.
+
+    Attributes:
+        path: its path.
+        sha256: its SHA-256.
+    """
+
+    path: Path
+    sha256: str
+
+
+def _hash_weights(path: Path) -> WeightsFile:
+    return WeightsFile(path, local_files.compute_hashes(path, ["sha256"])["sha256"])
 
 
 class Source(Protocol):
@@ -49,8 +70,8 @@ class Source(Protocol):
             DataError: If the data cannot be fetched or drawn.
         """
 
-    def weights(self, row: PublishedNet, roots: FileRoots, watch: Callbacks) -> Path:
-        """Return the path of a net's weights file, fetched if necessary.
+    def weights(self, row: PublishedNet, roots: FileRoots, watch: Callbacks) -> WeightsFile:
+        """Return a net's weights file, fetched if necessary.
 
         Raises:
             WeightsError: If the weights are missing and cannot be fetched.
@@ -81,17 +102,18 @@ class DownloadedSource:
             yield
             for entry in entries:
                 if entry.kind is kind and not local_files.is_present(entry, roots):
-                    self._provide(entry, roots, watch)
+                    self._fetch(entry, roots, watch)
         yield
 
-    def weights(self, row: PublishedNet, roots: FileRoots, watch: Callbacks) -> Path:
-        """Download a published caffemodel, unless it exists, and return its path."""
-        return self._provide(self.manifest[row.name], roots, watch)
+    def weights(self, row: PublishedNet, roots: FileRoots, watch: Callbacks) -> WeightsFile:
+        """Return a published caffemodel, downloaded unless it exists."""
+        got = self._fetch(self.manifest[row.name], roots, watch)
+        return WeightsFile(got.path, got.sha256)
 
-    def _provide(self, entry: Entry, roots: FileRoots, watch: Callbacks) -> Path:
+    def _fetch(self, entry: Entry, roots: FileRoots, watch: Callbacks) -> FetchedEntry:
         got = download.fetch_entry(entry, roots, mirror=self.mirror, progress=watch.bytes)
         watch.note(f"{entry.name}: {got.how}, {got.path}" + (f"; {got.checked}" if got.checked else ""))
-        return got.path
+        return got
 
 
 @dataclass(frozen=True)
@@ -121,9 +143,9 @@ class DrawnSource:
             watch.note(f"data: drawn, {place}")
         yield
 
-    def weights(self, row: PublishedNet, roots: FileRoots, watch: Callbacks) -> Path:
-        """Return the path of the net's weights in the weights folder."""
-        return local_files.find_weights(row, roots.weights)
+    def weights(self, row: PublishedNet, roots: FileRoots, watch: Callbacks) -> WeightsFile:
+        """Return the net's file in the weights folder."""
+        return _hash_weights(local_files.find_weights(row, roots.weights))
 
 
 @dataclass(frozen=True)
@@ -142,8 +164,8 @@ class TrainedWeights:
         """Fetch or draw the data as ``base`` does."""
         return self.base.data(roots, watch)
 
-    def weights(self, row: PublishedNet, roots: FileRoots, watch: Callbacks) -> Path:
-        """Return the path of the final caffemodel of a net's training.
+    def weights(self, row: PublishedNet, roots: FileRoots, watch: Callbacks) -> WeightsFile:
+        """Return the final caffemodel of a net's training.
 
         Raises:
             WeightsError: If the training has not ended.
@@ -152,7 +174,7 @@ class TrainedWeights:
         if not path.is_file():
             remedy = f"Train it: tools/train.py --net {row.name} --out {self.runs}."
             raise WeightsError(f"no training of {row.name} has ended here", path=path, remedy=remedy)
-        return path
+        return _hash_weights(path)
 
 
 @dataclass(frozen=True)
@@ -171,9 +193,9 @@ class CustomWeights:
         """Fetch or draw the data as ``base`` does."""
         return self.base.data(roots, watch)
 
-    def weights(self, row: PublishedNet, roots: FileRoots, watch: Callbacks) -> Path:
+    def weights(self, row: PublishedNet, roots: FileRoots, watch: Callbacks) -> WeightsFile:
         """Return ``file``, for any net."""
-        return self.file
+        return _hash_weights(self.file)
 
 
 #: The data sets that are drawn, with the functions that draw them.

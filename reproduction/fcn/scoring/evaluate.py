@@ -67,17 +67,15 @@ def evaluate(
             any other label top ``X``.
         dataset: The split.
         device: The device of the net; the inputs are moved there.
-        out_dir: Folder in which each prediction is written as a palette PNG: ``ID.png`` or, with several label tops,
-            ``TOP/ID.png``. None to write none.
-        state: File with the progress of the run. It is written every ten seconds and when the run is interrupted, and
-            read when the run is started again, which then yields the result of an uninterrupted run. None for no file.
-        weights_sha256: The SHA-256 of the net's weights file, which identifies the run in ``state``; None to hash the
-            weights in the net instead.
+        out_dir: Folder for the predictions, palette PNGs: ``ID.png``, or ``TOP/ID.png`` with several tops; or None.
+        state: File with the progress of the run, written every ten seconds and when the run is interrupted. A run that
+            is started again resumes from it, with the same result. None for no file.
+        weights_sha256: The SHA-256 of the weights file, which identifies the run; None to hash the weights in the net.
         limit: Score only the first ``limit`` samples; None for all.
         force: Score the data set even if the published nets were trained on some of its samples.
         progress: Called with the samples done, their total, and the seconds so far; first for those of a resumed run.
-        ranks: The processes that score together. Each calls this function with the same arguments, scores its share
-            of the samples and writes its own state file; ``progress`` reports the share of its process.
+        ranks: The processes that score together. Each calls this function with the same arguments, scores its share,
+            which ``progress`` reports, and writes its own state file.
 
     Returns:
         The scores by label top. With several processes, they are computed from the summed counts of all.
@@ -85,8 +83,7 @@ def evaluate(
     Raises:
         DataError: If there is no sample or no label to score, files are missing or broken, the published nets were
             trained on a sample, the state file belongs to another run, or another process is evaluating there.
-        NetError: If the scores do not have the size or the number of classes of the labels, contain NaN, or do not fit
-            in memory.
+        NetError: If the scores have another size or number of classes than the labels, NaN, or do not fit in memory.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 score.py L13-38.
     """
@@ -100,8 +97,8 @@ def evaluate(
         done = run.load(dataset, len(share)) if run else _start(dataset)
         folders = _folders(dataset, out_dir, share[: done.samples])
         started = saved = time.monotonic()
-        if progress:
-            progress(done.samples, len(share), 0.0)
+        report = progress or (lambda *_: None)
+        report(done.samples, len(share), 0.0)
         try:
             with contextlib.closing(_ahead(dataset, share[done.samples :])) as samples:
                 for image_id, sample in samples:
@@ -112,8 +109,7 @@ def evaluate(
                     if run and time.monotonic() - saved > _SAVE_SECONDS:
                         run.save(done)
                         saved = time.monotonic()
-                    if progress:
-                        progress(done.samples, len(share), time.monotonic() - started)
+                    report(done.samples, len(share), time.monotonic() - started)
         finally:
             if run and done.samples:
                 run.save(done)

@@ -231,7 +231,7 @@ def test_caffemodels_lie_below_weights_and_the_rest_below_data(roots):
 def test_a_file_is_held_to_every_hash_that_was_published(tmp_path):
     path = written(tmp_path / "f.caffemodel")
     good = {kind: hashlib.new(kind, DATA).hexdigest() for kind in ("md5", "sha1", "sha256")}
-    assert local_files.check_file(entry(**good), path) == "md5 and sha1 and sha256 as published"
+    assert local_files.check_file(entry(**good), path).text == "md5 and sha1 and sha256 as published"
     for kind, right in good.items():
         wrong = "0" * len(right)
         with pytest.raises(WeightsError) as error:
@@ -245,11 +245,12 @@ def test_a_file_is_held_to_every_hash_that_was_published(tmp_path):
 def test_without_a_published_hash_the_first_one_is_recorded_and_kept(tmp_path):
     path = written(tmp_path / "f.caffemodel")
     sha256 = hashlib.sha256(DATA).hexdigest()
-    assert local_files.check_file(entry(), path) == "no hash is known"
-    assert local_files.record_hash(entry(), path) == sha256
+    assert local_files.check_file(entry(), path).text == "no hash is known"
+    assert local_files.check_file(entry(), path).sha256 == sha256
+    assert local_files.record_hash(entry(), path, sha256)
     assert (tmp_path / "f.caffemodel.sha256").read_text() == f"{sha256}  f.caffemodel\n"
-    assert local_files.record_hash(entry(), path) is None
-    assert local_files.check_file(entry(), path) == "sha256 as recorded"
+    assert not local_files.record_hash(entry(), path, sha256)
+    assert local_files.check_file(entry(), path).text == "sha256 as recorded"
     written(path, DATA + b"x")
     with pytest.raises(WeightsError) as error:
         local_files.check_file(entry(), path)
@@ -261,7 +262,7 @@ def test_without_a_published_hash_the_first_one_is_recorded_and_kept(tmp_path):
 
 def test_nothing_is_recorded_where_a_hash_was_published(tmp_path):
     path = written(tmp_path / "f.caffemodel")
-    assert local_files.record_hash(entry(md5=hashlib.md5(DATA).hexdigest()), path) is None
+    assert not local_files.record_hash(entry(md5=hashlib.md5(DATA).hexdigest()), path, "0" * 64)
     assert not local_files.record_path(path).exists()
 
 
@@ -291,7 +292,7 @@ def test_a_size_that_cannot_be_is_refused(tmp_path, fields, message):
 
 
 def test_a_caffemodel_may_have_some_bytes_besides_its_floats(tmp_path):
-    assert local_files.check_file(entry(payload_bytes=600), written(tmp_path / "f")) == "no hash is known"
+    assert local_files.check_file(entry(payload_bytes=600), written(tmp_path / "f")).text == "no hash is known"
 
 
 @pytest.mark.parametrize("head", [b"<!DOCTYPE html>", b"\n <html lang=en>", b"\xef\xbb\xbf<HTML>", b"<head>"])

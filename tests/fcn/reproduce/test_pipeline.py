@@ -1,16 +1,17 @@
 """The steps of a reproduction; a step whose result exists is skipped."""
 
 import hashlib
+from pathlib import Path
 
-import numpy as np
 import pytest
 
-from reproduction.caffe.formats import weights
+import reproduction
 from reproduction.fcn.fetch import local_files
 from reproduction.fcn.nets import published_nets
 from reproduction.fcn.reproduce import pipeline, sources
-from reproduction.fcn.reproduce.pipeline import ScoringCallbacks, ScoringPlan
-from tests.helpers import dataset_trees, http_servers, published_files
+from reproduction.fcn.reproduce.pipeline import ScoringPlan
+from reproduction.fcn.reproduce.sources import Callbacks
+from tests.helpers import dataset_trees, http_servers, published_files, thin_nets
 
 ROW = published_nets.NETS["voc-fcn8s"]
 IDS = ["2007_000033", "2007_000042"]
@@ -40,17 +41,17 @@ def asked(host):
 
 def test_data_are_fetched_once_lists_before_archives(plan, host):
     notes = []
-    dataset = pipeline.fetch_dataset(plan, ROW, ScoringCallbacks(note=notes.append))
+    dataset = pipeline.fetch_dataset(plan, ROW, Callbacks(note=notes.append))
     assert dataset.ids == IDS
     assert [note.split(":")[0] for note in notes] == ["seg11valid", "voc2011", "sbd"]
     host.server.requests.clear()
-    assert pipeline.fetch_dataset(plan, ROW, ScoringCallbacks()).ids == IDS
+    assert pipeline.fetch_dataset(plan, ROW, Callbacks()).ids == IDS
     assert asked(host) == []
 
 
 def test_data_that_are_there_in_another_layout_are_used_and_only_the_list_is_fetched(plan, host, tmp_path):
     dataset_trees.voc(tmp_path / "data" / "VOCdevkit" / "VOC2012", {"val": IDS})
-    dataset = pipeline.fetch_dataset(plan, ROW, ScoringCallbacks())
+    dataset = pipeline.fetch_dataset(plan, ROW, Callbacks())
     assert dataset.tree == tmp_path / "data" / "VOCdevkit" / "VOC2012"
     assert asked(host) == ["seg11valid.txt"]
 
@@ -59,43 +60,39 @@ def test_data_that_are_not_whole_are_left_to_their_owner(plan, host, tmp_path):
     dataset_trees.voc(tmp_path / "data" / "pascal" / "VOC2011", {"val": IDS, "seg11valid": IDS})
     lost = tmp_path / "data/pascal/VOC2011/JPEGImages" / f"{IDS[1]}.jpg"
     lost.unlink()
-    assert pipeline.fetch_dataset(plan, ROW, ScoringCallbacks()).missing() == [lost]
+    assert pipeline.fetch_dataset(plan, ROW, Callbacks()).missing() == [lost]
     assert "VOCtrainval.tar" not in asked(host)
 
 
-def test_weights_are_converted_without_a_change_and_only_once(plan, host, tmp_path):
+def test_weights_are_used_as_they_are_and_hashed_once(plan, host, tmp_path, monkeypatch):
+    hashed, real = [], local_files.compute_hashes
+    monkeypatch.setattr(
+        local_files, "compute_hashes", lambda path, *rest: hashed.append(path.name) or real(path, *rest)
+    )
     notes = []
-    model, converted, sha256 = pipeline.fetch_weights(plan, ROW, ScoringCallbacks(note=notes.append))
-    assert (model, converted) == (tmp_path / "weights/fcn8s.caffemodel", tmp_path / "weights/fcn8s.safetensors")
-    assert sha256 == hashlib.sha256(model.read_bytes()).hexdigest()
-    source, copy = weights.read(model).arrays(), weights.read(converted).arrays()
-    assert source.keys() == copy.keys()
-    for name, array in source.items():
-        np.testing.assert_array_equal(array, copy[name])
-    before = converted.stat()
-    pipeline.fetch_weights(plan, ROW, ScoringCallbacks(note=notes.append))
-    assert converted.stat().st_mtime_ns == before.st_mtime_ns
-    assert [note.split(",")[0] for note in notes] == [
-        "voc-fcn8s: fetched",
-        "voc-fcn8s: converted",
-        "voc-fcn8s: present",
-    ]
+    for how in ("fetched", "present"):
+        found = plan.source.weights(ROW, plan.roots, Callbacks(note=notes.append))
+        assert found.path == tmp_path / "weights/fcn8s.caffemodel"
+        assert found.sha256 == hashlib.sha256(found.path.read_bytes()).hexdigest()
+        assert notes.pop().startswith(f"voc-fcn8s: {how}, {found.path}; sha1 as published")
+    assert hashed == ["fcn8s.caffemodel.part", "fcn8s.caffemodel"]
+    assert [path.name for path in (tmp_path / "weights").iterdir()] == ["fcn8s.caffemodel"]
 
 
-@pytest.mark.parametrize("harm", ["cut", "another", "one bit"])
-def test_a_converted_file_that_is_not_the_same_weights_is_made_again(plan, host, harm):
-    _, converted, _ = pipeline.fetch_weights(plan, ROW, ScoringCallbacks())
-    whole = converted.read_bytes()
-    if harm == "cut":
-        converted.write_bytes(whole[:-100])
-    elif harm == "another":
-        other = weights.read(converted)
-        next(layer for layer in other.net.layer if layer.name == "fc7").clear("blobs")
-        weights.write(other, converted)
-    else:
-        converted.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    pipeline.fetch_weights(plan, ROW, ScoringCallbacks())
-    assert converted.read_bytes() == whole
+def test_a_run_is_known_by_its_weights_data_and_versions_not_by_the_source_text(plan, host, monkeypatch):
+    monkeypatch.setattr(published_nets, "build_deploy", lambda row: thin_nets.deploy(row.name))
+    dataset = pipeline.fetch_dataset(plan, ROW, Callbacks())
+    scored = pipeline.score_net(plan, ROW, dataset, Callbacks())
+    assert scored.seconds_per_image is not None
+    touched = Path(pipeline.__file__).with_name("_touched.py")
+    try:
+        touched.write_text("# a new module of this project\n")
+        again = pipeline.score_net(plan, ROW, dataset, Callbacks())
+    finally:
+        touched.unlink()
+    assert (again.predictions, again.seconds_per_image) == (scored.predictions, None)
+    monkeypatch.setattr(reproduction, "__version__", "other")
+    assert pipeline.score_net(plan, ROW, dataset, Callbacks()).predictions != scored.predictions
 
 
 def test_a_split_is_named_by_the_sha1_of_its_list():

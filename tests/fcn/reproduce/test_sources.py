@@ -1,5 +1,7 @@
 """The sources of a set's data and weights."""
 
+import hashlib
+
 import pytest
 
 from reproduction.caffe.errors import WeightsError
@@ -8,7 +10,7 @@ from reproduction.fcn.fetch import local_files
 from reproduction.fcn.fetch.local_files import FileRoots
 from reproduction.fcn.nets import mini_nets
 from reproduction.fcn.reproduce import sources
-from reproduction.fcn.reproduce.sources import Callbacks, DownloadedSource, DrawnSource, TrainedWeights
+from reproduction.fcn.reproduce.sources import Callbacks, DownloadedSource, DrawnSource, TrainedWeights, WeightsFile
 
 ROW = mini_nets.NETS["mini-fcn8s"]
 
@@ -48,8 +50,8 @@ def test_weights_of_this_project_are_found_or_can_be_trained(roots):
     )
     path = roots.weights / "mini/mini-fcn8s.caffemodel"
     path.parent.mkdir(parents=True)
-    path.touch()
-    assert source.weights(ROW, roots, Callbacks()) == path
+    path.write_bytes(b"weights")
+    assert source.weights(ROW, roots, Callbacks()) == WeightsFile(path, hashlib.sha256(b"weights").hexdigest())
 
 
 def test_a_training_brings_its_own_weights(roots, tmp_path):
@@ -62,5 +64,5 @@ def test_a_training_brings_its_own_weights(roots, tmp_path):
         f" Train it: tools/train.py --net mini-fcn8s --out {tmp_path}/runs."
     )
     path.parent.mkdir(parents=True)
-    path.touch()
-    assert source.weights(ROW, roots, Callbacks()) == path
+    path.write_bytes(b"weights")
+    assert source.weights(ROW, roots, Callbacks()) == WeightsFile(path, hashlib.sha256(b"weights").hexdigest())
