@@ -300,3 +300,44 @@ def deconv_map(windows: Sequence[Window], axis: int = 2) -> CoordMap:
 def crop_map(axis: int, offsets: Sequence[int]) -> CoordMap:
     """Return the map from input to output coordinates of a Crop layer with these offsets, one an axis from ``axis``."""
     return CoordMap(axis, (Fraction(1),) * len(offsets), tuple(Fraction(-o) for o in offsets))
+
+
+def crop_offset(between: CoordMap, pair: str) -> list[int]:
+    """Return the offset that crops one blob to another: one value for each spatial axis, or one value for all.
+
+    Args:
+        between: the map from coordinates of the blob that is cropped to those of the other.
+        pair: the names of the two blobs, for errors.
+
+    Raises:
+        NetError: If the two have different scales, or the offset is negative or not an integer.
+
+    Source: BVLC/caffe@9b89154 python/caffe/coord_map.py L166-L185.
+    """
+    offset = [-shift for shift in between.shift]
+    if any(scale != 1 for scale in between.scale):
+        raise NetError(
+            f"{pair} have different scales",
+            got=format_fractions(between.scale),
+            want=1,
+            remedy="The strides down and up between them must cancel.",
+        )
+    if any(value < 0 for value in offset):
+        raise NetError(
+            f"cropping {pair} needs a negative offset",
+            got=format_fractions(offset),
+            remedy="Pad the input more, or the deconvolution less.",
+        )
+    if any(value.denominator != 1 for value in offset):
+        raise NetError(
+            f"cropping {pair} needs an integer offset",
+            got=format_fractions(offset),
+            remedy="Make a kernel between them one pixel longer or shorter.",
+        )
+    return [int(value) for value in offset]
+
+
+def format_fractions(values: Sequence[Fraction]) -> str:
+    """Format fractions for an error: a single number, or several in parentheses."""
+    texts = [str(value) for value in values]
+    return texts[0] if len(texts) == 1 else f"({', '.join(texts)})"

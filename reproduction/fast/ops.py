@@ -22,7 +22,7 @@ from reproduction.caffe.layers.crop import Crop
 from reproduction.caffe.layers.pooling import Pooling
 from reproduction.caffe.net.graph import Node, layer_place
 from reproduction.caffe.net.net import Net
-from reproduction.caffe.schema import NormRegion, PoolMethod, RoundMode
+from reproduction.caffe.schema import PoolMethod, RoundMode
 from reproduction.fast import kernels
 from reproduction.fast.forms import Form
 from reproduction.fast.kernels import Kernel
@@ -30,11 +30,6 @@ from reproduction.fast.regions import EVERYWHERE, NOTHING, POINT, Region, Span, 
 
 _DECONVOLUTION = 4  # time of a product in torch's deconvolution, relative to one in its convolution
 PRECISIONS = ("exact", "winograd", "tf32", "bf16")  # the most exact first
-
-# Layers whose outputs depend only on the same pixel of their bottoms.
-_POINTWISE = frozenset(
-    {"ReLU", "PReLU", "ELU", "Sigmoid", "TanH", "AbsVal", "Power", "Exp", "Log", "BNLL", "Clip", "Swish", "Eltwise"}
-)
 
 
 def in_effect(precision: str, device: str) -> str:
@@ -416,14 +411,7 @@ def _special(op: Op, node: Node, precision: str, *, relu: bool) -> Op:
         return _pooling(op, plain, layer)
     if isinstance(layer, Crop) and layer.layer_param.crop_param.axis >= 2:
         return Cut(op.name, layer, op.bottoms, op.tops, "a view")
-    spec = layer.layer_param
-    alone = (
-        node.type in _POINTWISE
-        or (node.type == "LRN" and spec.lrn_param.norm_region is NormRegion.ACROSS_CHANNELS)
-        or (node.type == "Concat" and spec.concat_param.axis == 1 and not spec.concat_param.has("concat_dim"))
-        or (node.type == "Scale" and len(op.bottoms) == 1 and spec.scale_param.axis == 1 and layer.blobs[0].dim() < 2)
-    )
-    return plain if alone else op
+    return plain if layer.is_pointwise() else op
 
 
 def _pooling(op: Op, plain: Local, layer: Pooling) -> Op:

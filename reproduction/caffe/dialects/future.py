@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 
 from reproduction.caffe.errors import NetError
-from reproduction.caffe.formats import caffemodel, crops, upgrade
+from reproduction.caffe.formats import caffemodel, upgrade
 from reproduction.caffe.schema import NetParameter, V1LayerParameter
 from reproduction.caffe.schema.message import Message, choice
 
@@ -34,8 +34,8 @@ def crop_type(layer: V1LayerParameter) -> str:
     return "Crop" if is_crop else ""
 
 
-def set_crop_offsets(net: NetParameter, was_old: bool) -> list[str]:
-    """Set the offsets of the Crop layers of a net, in place, if the net was in the V0 or V1 format.
+def set_crop_offsets(net: NetParameter, legacy_crop: bool) -> list[str]:
+    """Set the offsets of the Crop layers of a net, in place, if ``legacy_crop`` is set; see ``upgrade.upgrade_net``.
 
     Returns:
         Notes, one sentence for each layer that was set.
@@ -44,8 +44,10 @@ def set_crop_offsets(net: NetParameter, was_old: bool) -> list[str]:
         NetError: If the offset of a layer cannot be derived and the net has no weights. In a net with weights, which
             can be used without the net, a note reports the problem instead.
     """
-    if not was_old:
+    if not legacy_crop or not any(layer.type == "Crop" for layer in net.layer):
         return []
+    from reproduction.caffe.net import crops  # imported here, as it imports torch
+
     try:
         return crops.set_offsets(net.layer)
     except NetError as error:

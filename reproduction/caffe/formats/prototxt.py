@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from reproduction.caffe.errors import PrototxtError, ReproductionError, StrPath
-from reproduction.caffe.formats import crops, file_kinds, files, upgrade
+from reproduction.caffe.formats import file_kinds, files, upgrade
 from reproduction.caffe.formats.text_reader import TextReader
 from reproduction.caffe.schema import Field, Message, NetParameter, SolverParameter
 from reproduction.caffe.schema.message import BOOL, BYTES, FLOAT, STRING
@@ -72,8 +72,7 @@ def load_net(path: StrPath, *, legacy_crop: bool = False) -> tuple[NetParameter,
 
     Args:
         path: the net's prototxt.
-        legacy_crop: set the offset of each Crop layer without one as the Caffe of 2015 did, which derived it from the
-            layers between the bottoms. Caffe 1.0 uses 0.
+        legacy_crop: see ``upgrade.upgrade_net``.
 
     Returns:
         The net, and sentences that describe what was upgraded.
@@ -87,8 +86,7 @@ def load_net(path: StrPath, *, legacy_crop: bool = False) -> tuple[NetParameter,
     """
     net = _load_one(path, NetParameter, SolverParameter, _net_remedy)
     try:
-        notes = upgrade.upgrade_net(net)
-        return net, notes + (crops.set_offsets(net.layer) if legacy_crop else [])
+        return net, upgrade.upgrade_net(net, legacy_crop=legacy_crop)
     except ReproductionError as error:
         raise error.at(os.fspath(path)) from None
 

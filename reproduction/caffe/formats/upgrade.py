@@ -165,9 +165,9 @@ _SOLVER_TYPES = {
 }
 
 
-# Functions that dialects register. TRANSLATIONS convert the fields of a Caffe fork in an upgraded net, in place; the
-# bool is True if the net was in the V0 or V1 form, and they return sentences that describe the changes. FOREIGN_TYPES
-# return the current type name of a V1 layer with the type of a fork, or an empty string.
+# Functions that dialects register. TRANSLATIONS convert the fields of a Caffe fork in an upgraded net, in place, and
+# return sentences that describe the changes; the bool is True if Crop layers get the offsets of the Caffe of 2015.
+# FOREIGN_TYPES return the current type name of a V1 layer with the type of a fork, or an empty string.
 TRANSLATIONS: list[Callable[[NetParameter, bool], list[str]]] = []
 FOREIGN_TYPES: list[Callable[[V1LayerParameter], str]] = []
 
@@ -175,8 +175,13 @@ FOREIGN_TYPES: list[Callable[[V1LayerParameter], str]] = []
 SPLIT_OFF = "/scale_bias"
 
 
-def upgrade_net(net: NetParameter) -> list[str]:
+def upgrade_net(net: NetParameter, *, legacy_crop: bool = False) -> list[str]:
     """Upgrade a net to the current form, in place, and convert the fields of Caffe forks to BVLC's.
+
+    Args:
+        net: the net.
+        legacy_crop: set the offset of each Crop layer without one as the Caffe of 2015 did, which derived it from the
+            layers between the bottoms. Caffe 1.0 uses 0. It is always done for nets in the V0 or V1 form.
 
     Returns:
         Sentences that describe what was upgraded; an empty list for a net in the current form.
@@ -206,7 +211,7 @@ def upgrade_net(net: NetParameter) -> list[str]:
     if net.input:
         notes.append(_upgrade_inputs(net))
     for translate in TRANSLATIONS:
-        notes += translate(net, was_old)
+        notes += translate(net, was_old or legacy_crop)
     return notes + _upgrade_batch_norms(net)
 
 

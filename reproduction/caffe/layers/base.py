@@ -1,10 +1,14 @@
-"""The base class of all layer types; each subclass is named after its ``type`` in the prototxt."""
+"""The base class of all layer types, and the table of them.
+
+A layer type is a class named after its ``type`` in the prototxt and decorated with ``register``. Everything that the
+package knows of a type is in its class; ``docs/layers.md`` shows how to write one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Flag, auto
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +16,14 @@ from torch import Tensor, nn
 from reproduction.caffe import fillers
 from reproduction.caffe.errors import NetError, warn
 from reproduction.caffe.formats import caffemodel
-from reproduction.caffe.geometry import INT_MAX, Shape, check_shape
+from reproduction.caffe.geometry import INT_MAX, CoordMap, Shape, Window, check_shape
 from reproduction.caffe.layers.quick.borders import AnyBlob, expand
 from reproduction.caffe.schema import FillerParameter, LayerParameter, Message, ParamSpec
 from reproduction.caffe.schema.message import UINT32
+from reproduction.caffe.schema.types import TYPES
+
+if TYPE_CHECKING:
+    from reproduction.caffe.layers.onnx_graph import OnnxLayer
 
 # Fields that the graph or the net reads for layers of every type.
 COMMON = frozenset(
@@ -77,6 +85,9 @@ class Layer(nn.Module):
         differentiable: Indices of the bottoms that receive a gradient; None for all of them.
         layer_param: The layer's message, after the upgrades of ``formats.upgrade``.
         generator: The random number generator for fillers and dropout; None for torch's default generator.
+        keeps_coordinates: Whether pixel (y, x) of the tops lies over pixel (y, x) of the bottoms. A type for which this
+            depends on the message overrides ``coord_map`` instead.
+        located_bottoms: The number of bottoms, from the first, that ``coord_map`` applies to; None for all of them.
         changes_blobs: Whether the forward pass in training writes to the layer's blobs, as that of BatchNorm does. The
             backward pass must not read them.
         in_place_values: Whether Caffe's values are correct if the layer works in place.
@@ -104,6 +115,8 @@ class Layer(nn.Module):
     paired: ClassVar[bool] = False
     is_loss: ClassVar[bool] = False
     differentiable: ClassVar[tuple[int, ...] | None] = None
+    keeps_coordinates: ClassVar[bool] = False
+    located_bottoms: ClassVar[int | None] = None
     changes_blobs: ClassVar[bool] = False
     can_overwrite: ClassVar[bool] = False
     top_is_free: ClassVar[bool] = False
@@ -138,6 +151,58 @@ class Layer(nn.Module):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the tops."""
+        raise NotImplementedError(type(self).__name__)
+
+    # ---- facts that other parts of the package ask for. With these defaults, a layer runs as it is in a compiled net,
+    # has no coordinates and no ONNX form. A compiled form other than ``is_pointwise`` is a further method here.
+
+    @classmethod
+    def coord_map(cls, layer_param: LayerParameter) -> CoordMap | None:
+        """Return the map from the coordinates of the bottoms to those of the tops, or None if there is none.
+
+        ``netspec.crop`` and the offsets of old Crop layers are computed from it, without building the layer.
+
+        Raises:
+            NetError: If the message is invalid.
+        """
+        return CoordMap() if cls.keeps_coordinates else None
+
+    @classmethod
+    def sliding_windows(cls, layer_param: LayerParameter) -> list[Window]:
+        """Return the window of each spatial axis, or one for all axes: by default that of a single pixel.
+
+        Receptive fields are computed from it, without building the layer.
+
+        Raises:
+            NetError: If the message is invalid.
+        """
+        return [Window(1)]
+
+    def is_pointwise(self) -> bool:
+        """Return whether each pixel of the top depends on nothing but the same pixel of the bottoms.
+
+        ``fast`` computes a part of the top of such a layer from the same part of its bottoms. It runs all other layers
+        over whole blobs, unless it has a kernel for their type.
+        """
+        return False
+
+    def products(self, bottoms: list[Shape]) -> int:
+        """Return the number of products of inputs and weights that one forward pass computes; 0 without a matrix."""
+        return 0
+
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add the layer's operators to an ONNX graph, for phase TEST and bottoms (N, C, H, W).
+
+        Args:
+            onnx: The place in the graph; it adds operators and constants.
+            bottoms: The names of the bottoms' values.
+
+        Returns:
+            The names of the tops' values.
+
+        Raises:
+            NetError: If there are no equivalent operators. The exporter adds the layer's name to the error.
+        """
         raise NotImplementedError(type(self).__name__)
 
     def run(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...]:
@@ -264,6 +329,26 @@ class Layer(nn.Module):
                     remedy=f"Remove {'it' if len(ignored) == 1 else 'them'}, or check the layer's type.",
                 )
             )
+
+
+#: The layer types, by the ``type`` of their layers in a prototxt.
+LAYERS: dict[str, type[Layer]] = {}
+
+L = TypeVar("L", bound=type[Layer])
+
+
+def register(kind: L) -> L:
+    """Add a class to the layer types; used as a decorator.
+
+    Raises:
+        TypeError: If there is a layer type of this name.
+    """
+    name = kind.__name__
+    if name in LAYERS:
+        raise TypeError(f"two classes are named {name}")
+    LAYERS[name] = kind
+    TYPES.setdefault(name, tuple(sorted({field.partition(".")[0] for field in kind.reads} - COMMON)))
+    return kind
 
 
 def _check_integers(message: Message) -> None:

@@ -13,11 +13,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from reproduction.caffe.errors import NetError
-from reproduction.caffe.geometry import Shape, Window, conv_size, conv_windows, deconv_size
-from reproduction.caffe.layers.base import Layer, Rereads, canonical_axis
+from reproduction.caffe.geometry import (
+    CoordMap,
+    Shape,
+    Window,
+    conv_map,
+    conv_size,
+    conv_windows,
+    deconv_map,
+    deconv_size,
+)
+from reproduction.caffe.layers.base import Layer, Rereads, canonical_axis, register
 from reproduction.caffe.layers.exact import blas, im2col
+from reproduction.caffe.layers.onnx_graph import OnnxLayer, window_attributes
 from reproduction.caffe.layers.quick.borders import AnyBlob, RepeatedBlob, slide
 from reproduction.caffe.layers.quick.convolve import convolve
+from reproduction.caffe.schema import ConvolutionParameter, LayerParameter
 
 _WINDOW = ("axis", "kernel_size", "stride", "pad", "dilation", "kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h",
            "pad_w")  # fmt: skip
@@ -81,10 +92,27 @@ def _shaped(x: Tensor, shape: Shape) -> Tensor:
     return x if x.shape == shape else x.reshape(shape)
 
 
+def _axes_with_sizes(param: ConvolutionParameter) -> int:
+    """Return the number of spatial axes for which sizes are set; 1 if one window stands for all axes."""
+    if any(param.has(f"{name}_{side}") for name in ("kernel", "stride", "pad") for side in "hw"):
+        return 2
+    return max(1, *(len(values) for values in (param.kernel_size, param.stride, param.pad, param.dilation)))
+
+
 class _Windowed(Layer):
     """The base class of the three layers: channel axis, windows and shapes of the tops."""
 
     in_place_values = False
+
+    @classmethod
+    def sliding_windows(cls, layer_param: LayerParameter) -> list[Window]:
+        """Return the windows of the axes for which sizes are set."""
+        return conv_windows(layer_param.convolution_param, _axes_with_sizes(layer_param.convolution_param))
+
+    @classmethod
+    def coord_map(cls, layer_param: LayerParameter) -> CoordMap | None:
+        """Return the map of the windows."""
+        return conv_map(cls.sliding_windows(layer_param), layer_param.convolution_param.axis + 1)
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Read the axis and the windows."""
@@ -125,6 +153,7 @@ class _Weighted(_Windowed):
     tops: ClassVar[tuple[int, int | None]] = (1, None)
     paired = True
     top_is_free = True
+    onnx_operator: ClassVar[str]
 
     def rereads(self) -> Rereads:
         """Return ``TO_LEARN``: the gradient of the weights needs the bottom."""
@@ -145,6 +174,15 @@ class _Weighted(_Windowed):
         if param.bias_term:
             self.add_blob((self.num_output,), param.bias_filler)
 
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add Conv or ConvTranspose."""
+        param = self.layer_param.convolution_param
+        if self.axis != 1 or len(self.windows) != 2:
+            raise NetError("only images (N, C, H, W) can be written as ONNX", got=f"axis {param.axis}")
+        attributes = window_attributes(self.windows)
+        attributes["dilations"] = [window.dilation for window in self.windows]
+        return [onnx.node(self.onnx_operator, *bottoms, *onnx.blobs(), group=param.group, **attributes)]
+
     def _weight_shape(self) -> Shape:
         raise NotImplementedError(type(self).__name__)
 
@@ -163,6 +201,7 @@ class _Weighted(_Windowed):
         return x if bias is None else x + bias.reshape(-1, *[1] * len(self.windows))
 
 
+@register
 class Convolution(_Weighted):
     """Convolution: the cross-correlation of the bottom with the weights, plus the bias.
 
@@ -179,6 +218,12 @@ class Convolution(_Weighted):
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/conv_layer.cpp L8-L73, base_conv_layer.cpp L12-L315.
     """
+
+    onnx_operator = "Conv"
+
+    def products(self, bottoms: list[Shape]) -> int:
+        """Return the number of weights times that of the tops' pixels."""
+        return self.blobs[0].numel() * sum(map(math.prod, self.shapes(bottoms))) // self.num_output
 
     def _weight_shape(self) -> Shape:
         return (self.num_output, self.channels // self.group, *(window.kernel for window in self.windows))
@@ -224,6 +269,7 @@ class Convolution(_Weighted):
         )
 
 
+@register
 class Deconvolution(_Weighted):
     """Transposed convolution: the gradient of Convolution with respect to its bottom, plus the bias.
 
@@ -242,6 +288,17 @@ class Deconvolution(_Weighted):
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/deconv_layer.cpp L8-L75, base_conv_layer.cpp L12-L315.
     """
+
+    onnx_operator = "ConvTranspose"
+
+    @classmethod
+    def coord_map(cls, layer_param: LayerParameter) -> CoordMap | None:
+        """Return the inverse of the map of a convolution."""
+        return deconv_map(cls.sliding_windows(layer_param), layer_param.convolution_param.axis + 1)
+
+    def products(self, bottoms: list[Shape]) -> int:
+        """Return the number of weights times that of the bottoms' pixels."""
+        return self.blobs[0].numel() * sum(map(math.prod, bottoms)) // self.channels
 
     def _weight_shape(self) -> Shape:
         return (self.channels, self.num_output // self.group, *(window.kernel for window in self.windows))
@@ -271,6 +328,7 @@ class Deconvolution(_Weighted):
         return self._add_bias(_col2im(columns.reshape(len(x), -1, *x.shape[2:]), self.windows, sizes), bias)
 
 
+@register
 class Im2col(_Windowed):
     """Rearrange the values of each window of a convolution into channels.
 
@@ -299,6 +357,3 @@ class Im2col(_Windowed):
 
     def _slide(self, x: Tensor, sizes: Shape) -> Tensor:
         return _im2col(x, self.windows, sizes)
-
-
-LAYERS: tuple[type[Layer], ...] = (Convolution, Deconvolution, Im2col)

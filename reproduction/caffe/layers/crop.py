@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
 from torch import Tensor
 
 from reproduction.caffe.errors import NetError
-from reproduction.caffe.geometry import Shape
-from reproduction.caffe.layers.base import Layer, canonical_axis
+from reproduction.caffe.geometry import CoordMap, Shape, crop_map
+from reproduction.caffe.layers.base import Layer, canonical_axis, register
+from reproduction.caffe.layers.onnx_graph import OnnxLayer
+from reproduction.caffe.schema import LayerParameter
 
 
+@register
 class Crop(Layer):
     """Crop the first bottom to the size of the second in all axes from ``axis`` on.
 
@@ -31,6 +35,12 @@ class Crop(Layer):
     reads = frozenset({"crop_param.axis", "crop_param.offset"})
     bottoms: ClassVar[tuple[int, int | None]] = (2, 2)
     differentiable: ClassVar[tuple[int, ...] | None] = (0,)
+    located_bottoms: ClassVar[int | None] = 1
+
+    @classmethod
+    def coord_map(cls, layer_param: LayerParameter) -> CoordMap | None:
+        """Return the map that subtracts the offsets."""
+        return crop_map(layer_param.crop_param.axis, layer_param.crop_param.offset or [0])
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Check the offsets."""
@@ -71,5 +81,12 @@ class Crop(Layer):
             data = data.narrow(axis, offset, length)
         return (data,)
 
-
-LAYERS: tuple[type[Layer], ...] = (Crop,)
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Slice the first bottom, from the offsets, to the size of the second one along ``axis`` and all later axes."""
+        bottom, like = bottoms
+        axis = canonical_axis(self.layer_param.crop_param.axis, 4)
+        given = list(self.layer_param.crop_param.offset) or [0]
+        offsets = onnx.constant(np.array(given * (4 - axis if len(given) == 1 else 1)), "offset")
+        along = onnx.constant(np.arange(axis, 4), "axes")
+        size = onnx.node("Gather", onnx.node("Shape", like, step="shape"), along, step="size", axis=0)
+        return [onnx.node("Slice", bottom, offsets, onnx.node("Add", size, offsets, step="end"), along)]

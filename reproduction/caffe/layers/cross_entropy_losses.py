@@ -14,7 +14,7 @@ from torch.autograd.function import Function, once_differentiable
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
-from reproduction.caffe.layers.base import Layer, canonical_axis
+from reproduction.caffe.layers.base import Layer, canonical_axis, register
 from reproduction.caffe.layers.bottom_checks import check_batch, check_label_count, class_index, legacy_shape
 from reproduction.caffe.layers.exact import blas
 from reproduction.caffe.schema import LossParameter, NormalizationMode
@@ -87,6 +87,7 @@ def sum_in_order(losses: Tensor) -> Tensor:
     return losses.new_tensor(float(total))
 
 
+@register
 class SoftmaxWithLoss(Layer):
     """The cross-entropy of softmax scores and integer labels, summed and normalized.
 
@@ -161,6 +162,7 @@ class _SoftmaxLoss(Function):
         return scores, None, None
 
 
+@register
 class InfogainLoss(Layer):
     """A softmax loss with a matrix H of weights for each pair of label and class.
 
@@ -249,6 +251,7 @@ class _InfogainLoss(Function):
         return scores, None, None
 
 
+@register
 class MultinomialLogisticLoss(Layer):
     """The cross-entropy of probabilities and integer labels, averaged over the batch.
 
@@ -302,6 +305,7 @@ class _ThresholdLog(Function):
         return gradient / value  # type: ignore[no-any-return]
 
 
+@register
 class SigmoidCrossEntropyLoss(Layer):
     """The binary cross-entropy of sigmoid scores and targets, summed and normalized.
 
@@ -360,6 +364,3 @@ class _SigmoidLoss(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         scores, targets = ctx.saved_tensors
         return gradient * (scores.sigmoid() - targets), None
-
-
-LAYERS = (SoftmaxWithLoss, InfogainLoss, MultinomialLogisticLoss, SigmoidCrossEntropyLoss)

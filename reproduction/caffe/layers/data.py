@@ -13,7 +13,7 @@ from reproduction.caffe import fillers
 from reproduction.caffe.errors import DataError, NetError
 from reproduction.caffe.formats import files
 from reproduction.caffe.geometry import Shape
-from reproduction.caffe.layers.base import Layer
+from reproduction.caffe.layers.base import Layer, register
 from reproduction.caffe.schema import BlobShape, FillerParameter
 from reproduction.caffe.typing import Array, Int64
 
@@ -96,6 +96,7 @@ def _each_top(values: list[Any], tops: int, name: str) -> list[Any]:
     return values * tops if len(values) == 1 else values
 
 
+@register
 class Input(Layer):
     """Tops that the caller feeds, e.g. by ``net({"data": images})``.
 
@@ -130,6 +131,7 @@ class Input(Layer):
         )
 
 
+@register
 class DummyData(Source):
     """Tops that each forward pass fills by fillers.
 
@@ -174,6 +176,7 @@ class DummyData(Source):
         return tuple(self.place(top) for top in tops)
 
 
+@register
 class Parameter(Layer):
     """A learned blob as the top.
 
@@ -212,6 +215,7 @@ class Parameter(Layer):
         return (self.blobs[0].view_as(self.blobs[0]),)
 
 
+@register
 class MemoryData(Source):
     """Batches of the arrays that the caller passes to ``reset``; after the last batch follows the first.
 
@@ -277,6 +281,3 @@ class MemoryData(Source):
         begin, end = self._position, self._position + self._size[0]
         self._position = end % len(self._arrays[0])
         return tuple(self.place(np.ascontiguousarray(array[begin:end])) for array in self._arrays)
-
-
-LAYERS = (Input, DummyData, Parameter, MemoryData)

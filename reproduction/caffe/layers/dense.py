@@ -12,11 +12,13 @@ from torch.nn import functional as F
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
-from reproduction.caffe.layers.base import Layer, Rereads, canonical_axis
+from reproduction.caffe.layers.base import Layer, Rereads, canonical_axis, register
 from reproduction.caffe.layers.bottom_checks import class_index
 from reproduction.caffe.layers.exact import blas
+from reproduction.caffe.layers.onnx_graph import OnnxLayer
 
 
+@register
 class InnerProduct(Layer):
     """A fully connected layer: ``top = bottom W^T + b``.
 
@@ -78,6 +80,18 @@ class InnerProduct(Layer):
             return (top,)
         return (F.linear(rows, weight, *bias),)
 
+    def products(self, bottoms: list[Shape]) -> int:
+        """Return the number of weights times that of the rows."""
+        return math.prod(self.shapes(bottoms)[0]) * self._inputs
+
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add Flatten and Gemm."""
+        param = self.layer_param.inner_product_param
+        if param.axis != 1:
+            raise NetError("only one vector for each image can be written as ONNX", got=f"axis {param.axis}")
+        rows = onnx.node("Flatten", *bottoms, step="rows", axis=1)
+        return [onnx.node("Gemm", rows, *onnx.blobs(), transB=int(not param.transpose))]
+
 
 class _BlasLinear(Function):
     """``F.linear`` with the summation order of Caffe's BLAS. The weight is (N, K), or (K, N) with ``transpose``."""
@@ -111,6 +125,7 @@ class _BlasLinear(Function):
         return (*found, None, None)
 
 
+@register
 class Embed(Layer):
     """An embedding: the row of the weight for each index, like InnerProduct on one-hot vectors.
 
@@ -156,9 +171,3 @@ class Embed(Layer):
         index, _ = class_index(bottoms[0], weight.shape[0])
         top = F.embedding(index, weight)
         return (top + bias[0] if bias else top,)
-
-
-LAYERS: tuple[type[Layer], ...] = (
-    InnerProduct,
-    Embed,
-)

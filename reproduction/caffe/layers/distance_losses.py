@@ -12,11 +12,12 @@ from torch.nn import functional as F
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
-from reproduction.caffe.layers.base import Layer
+from reproduction.caffe.layers.base import Layer, register
 from reproduction.caffe.layers.bottom_checks import check_batch, class_index, legacy_shape
 from reproduction.caffe.schema import HingeNorm
 
 
+@register
 class EuclideanLoss(Layer):
     """Half the squared distance of two blobs, averaged over the batch: ``sum (a - b)^2 / (2 N)``.
 
@@ -46,6 +47,7 @@ class EuclideanLoss(Layer):
         return (difference.square().sum() / bottoms[0].shape[0] / 2,)
 
 
+@register
 class HingeLoss(Layer):
     """The one-versus-all hinge loss: ``sum max(0, 1 - y x)^p / N``.
 
@@ -85,6 +87,7 @@ class HingeLoss(Layer):
         return (margin.sum() / scores.shape[0],)
 
 
+@register
 class ContrastiveLoss(Layer):
     """The contrastive loss of pairs: small for similar pairs that are close and for others that are far apart.
 
@@ -150,6 +153,3 @@ class _PairLoss(Function):
         apart = torch.where(short > 0, apart, torch.zeros_like(apart))
         factor = torch.where(similar, torch.ones_like(apart), apart)
         return 2 * gradient * factor * difference, None, None, None
-
-
-LAYERS = (EuclideanLoss, HingeLoss, ContrastiveLoss)

@@ -1,17 +1,22 @@
-"""Elementwise arithmetic: the layers Eltwise, Power, Exp and Log."""
+"""Elementwise arithmetic: the layers Eltwise, AbsVal, Clip, Threshold, Power, Exp and Log."""
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
-from reproduction.caffe.layers.base import Layer, Rereads
-from reproduction.caffe.layers.neuron import Pointwise
+from reproduction.caffe.layers.base import Layer, Rereads, register
+from reproduction.caffe.layers.neuron import Neuron, Pointwise
+from reproduction.caffe.layers.onnx_graph import OnnxLayer
 from reproduction.caffe.schema import EltwiseOp
 
 
+@register
 class Eltwise(Layer):
     """The elementwise product, weighted sum or maximum of the bottoms.
 
@@ -26,6 +31,7 @@ class Eltwise(Layer):
     bottoms = (2, None)
     top_is_free = True
     in_place_values = False
+    keeps_coordinates = True
 
     def rereads(self) -> Rereads:
         """Return bottom and top for PROD, else nothing."""
@@ -75,6 +81,112 @@ class Eltwise(Layer):
             top = torch.add(top, bottom, alpha=factor)
         return top
 
+    def is_pointwise(self) -> bool:
+        """Return True."""
+        return True
+
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add Max, or a chain of Mul or Add after the products with the coefficients."""
+        param = self.layer_param.eltwise_param
+        if param.operation is EltwiseOp.MAX:
+            return [onnx.node("Max", *bottoms)]
+        terms = list(bottoms)
+        for i, coeff in enumerate(param.coeff):
+            if coeff != 1:
+                terms[i] = onnx.node("Mul", terms[i], onnx.constant(np.float32(coeff), f"coeff{i}"), step=f"term{i}")
+        operator = "Mul" if param.operation is EltwiseOp.PROD else "Add"
+        total = terms[0]
+        for i, term in enumerate(terms[1:], 2):
+            total = onnx.node(operator, total, term, step="" if i == len(terms) else f"partial{i}")
+        return [total]
+
+
+@register
+class AbsVal(Pointwise):
+    """The absolute value; the derivative at 0 is 0.
+
+    Shapes:
+        bottom and top: any, but not the same blob.
+
+    Raises:
+        NetError: If the layer works in place.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/absval_layer.cpp L9-L35.
+    """
+
+    positive = True
+
+    def rereads(self) -> Rereads:
+        """Return the bottom."""
+        return Rereads.BOTTOM
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Raise ``NetError`` if a top has the name of the bottom."""
+        if self.layer_param.top[0] == self.layer_param.bottom[0]:
+            raise NetError("a top must not be the bottom", got=repr(self.layer_param.bottom[0]))
+
+    def value(self, x: Tensor) -> Tensor:
+        """Compute the top."""
+        return x.abs()
+
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        """Compute the derivative."""
+        return x.sign()
+
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add Abs."""
+        return [onnx.node("Abs", *bottoms)]
+
+
+@register
+class Clip(Pointwise):
+    """``x`` clamped to [min, max]; the derivative is 1 inside the interval and at both ends, else 0.
+
+    Shapes:
+        bottom and top: any shape.
+
+    Raises:
+        NetError: If ``min`` or ``max`` is missing.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/clip_layer.cpp L8-L41.
+    """
+
+    reads = frozenset({"clip_param.min", "clip_param.max"})
+    reads_bottom = True
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Check that ``min`` and ``max`` are set."""
+        for name in ("min", "max"):
+            if not self.layer_param.clip_param.has(name):
+                raise NetError(f"clip_param.{name} is missing", want="both min and max")
+
+    def value(self, x: Tensor) -> Tensor:
+        """Compute the top."""
+        # Caffe: if min is greater than max, Clip returns min (clip_layer.cpp L19). torch.clamp returns max.
+        return x.clamp(max=self.layer_param.clip_param.max).clamp(min=self.layer_param.clip_param.min)
+
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        """Compute the derivative."""
+        return ((x >= self.layer_param.clip_param.min) & (x <= self.layer_param.clip_param.max)).to(x.dtype)
+
+
+@register
+class Threshold(Neuron):
+    """1 if ``x > threshold``, else 0. It has no gradient.
+
+    Shapes:
+        bottom and top: any shape.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/threshold_layer.cpp L8-L23.
+    """
+
+    reads = frozenset({"threshold_param.threshold"})
+    differentiable: ClassVar[tuple[int, ...] | None] = ()
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Compute the top."""
+        return ((bottoms[0] > self.layer_param.threshold_param.threshold).to(bottoms[0].dtype),)
+
 
 def _affine(x: Tensor, scale: float, shift: float) -> Tensor:
     x = x * scale
@@ -89,6 +201,7 @@ def _constant(value: float, like: Tensor) -> Tensor:
     return torch.tensor(value, dtype=like.dtype)
 
 
+@register
 class Power(Pointwise):
     """``(shift + scale * x) ** power``.
 
@@ -140,6 +253,7 @@ def _check_base(base: float) -> None:
         raise NetError("base must be positive and finite, or -1 for e", got=base)
 
 
+@register
 class Exp(Pointwise):
     """``base ** (shift + scale * x)``; the default base is e.
 
@@ -173,6 +287,7 @@ class Exp(Pointwise):
         return y * self._inner(x)
 
 
+@register
 class Log(Pointwise):
     """The logarithm of ``shift + scale * x``; the default base is e.
 
@@ -207,11 +322,3 @@ class Log(Pointwise):
 
     def _inner(self, x: Tensor) -> Tensor:
         return _affine(x, self.layer_param.log_param.scale, self.layer_param.log_param.shift)
-
-
-LAYERS: tuple[type[Layer], ...] = (
-    Eltwise,
-    Power,
-    Exp,
-    Log,
-)

@@ -11,12 +11,13 @@ from reproduction.caffe.formats.hdf5_file import hdf5_values
 from reproduction.caffe.formats.hdf5_file.hdf5_messages import Dataset
 from reproduction.caffe.formats.hdf5_file.hdf5_objects import File
 from reproduction.caffe.geometry import Shape
-from reproduction.caffe.layers.base import Layer
+from reproduction.caffe.layers.base import Layer, register
 from reproduction.caffe.layers.bottom_checks import legacy_shape
 from reproduction.caffe.layers.data import Shuffle, Source, read_file_list
 from reproduction.caffe.typing import Array
 
 
+@register
 class HDF5Data(Source):
     """Batches of rows of HDF5 files, one file after the other; after the last follows the first.
 
@@ -143,6 +144,7 @@ def _column(file: File, name: str) -> Array:
     return hdf5_values.read(file, found, found.dtype.newbyteorder("<") if found.dtype.kind == "f" else np.float32)
 
 
+@register
 class HDF5Output(Layer):
     """Write the bottoms to an HDF5 file, as the data sets ``data`` and ``label``.
 
@@ -190,6 +192,3 @@ class HDF5Output(Layer):
                 file.create_dataset(name, data=values.reshape(legacy_shape(values.shape)))
         self._written = True
         return ()
-
-
-LAYERS = (HDF5Data, HDF5Output)

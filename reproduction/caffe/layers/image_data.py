@@ -9,6 +9,7 @@ from torch import Tensor
 from reproduction.caffe.errors import DataError, NetError
 from reproduction.caffe.formats import blobs
 from reproduction.caffe.geometry import Shape
+from reproduction.caffe.layers.base import register
 from reproduction.caffe.layers.bottom_checks import legacy_shape
 from reproduction.caffe.layers.data import Shuffle, Source, read_file_list
 from reproduction.caffe.schema import TransformationParameter
@@ -140,6 +141,7 @@ class Transform:
         return int(torch.randint(count, (), generator=self.generator))
 
 
+@register
 class ImageData(Source):
     """Batches of images and labels from a list of files; after the last image follows the first.
 
@@ -251,6 +253,3 @@ def read_image_list(source: str) -> list[tuple[str, int]]:
     if not found:
         raise DataError("the list names no images", path=source)
     return found
-
-
-LAYERS = (ImageData,)

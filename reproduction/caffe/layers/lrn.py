@@ -12,12 +12,14 @@ from torch.nn import functional as F
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape, Window
-from reproduction.caffe.layers.base import Layer, Rereads
+from reproduction.caffe.layers.base import Layer, Rereads, register
 from reproduction.caffe.layers.exact import blas
+from reproduction.caffe.layers.onnx_graph import OnnxLayer
 from reproduction.caffe.layers.pooling import average_pool
 from reproduction.caffe.schema import NormRegion
 
 
+@register
 class LRN(Layer):
     """Local response normalization: divide each value by a power of the sum of squares around it.
 
@@ -36,6 +38,7 @@ class LRN(Layer):
 
     reads = frozenset(f"lrn_param.{name}" for name in ("local_size", "alpha", "beta", "norm_region", "k"))
     in_place_values = False
+    keeps_coordinates = True
 
     def rereads(self) -> Rereads:
         """Return bottom and top."""
@@ -64,6 +67,17 @@ class LRN(Layer):
         size = _reach(param.local_size, max(x.shape[2:]))
         alpha = param.alpha * (size / param.local_size) ** 2
         return (x * (1 + alpha * average_pool(x * x, [Window(size, 1, size // 2)] * 2)).pow(-param.beta),)
+
+    def is_pointwise(self) -> bool:
+        """Return whether the sum is over channels."""
+        return self.layer_param.lrn_param.norm_region is NormRegion.ACROSS_CHANNELS
+
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add LRN, which sums over channels only."""
+        param = self.layer_param.lrn_param
+        if param.norm_region is not NormRegion.ACROSS_CHANNELS:
+            raise NetError("a normalization within a channel cannot be written as ONNX")
+        return [onnx.node("LRN", *bottoms, size=param.local_size, alpha=param.alpha, beta=param.beta, bias=param.k)]
 
 
 def _reach(size: int, length: int) -> int:
@@ -110,6 +124,3 @@ class _Across(torch.autograd.Function):
             result[:, c].sub_(x[:, c] * total, alpha=2 * ctx.rate * ctx.beta)
             total -= ratio[:, c]
         return result, None, None, None, None, None
-
-
-LAYERS: tuple[type[Layer], ...] = (LRN,)

@@ -1,4 +1,4 @@
-"""Elementwise layers: activations, Clip, Threshold and Dropout."""
+"""Activation functions, and Dropout; ``Pointwise`` is the base class of all elementwise functions."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
-from reproduction.caffe.layers.base import Keeps, Layer, Rereads
+from reproduction.caffe.layers.base import Keeps, Layer, Rereads, register
 from reproduction.caffe.layers.bottom_checks import legacy_shape
+from reproduction.caffe.layers.onnx_graph import OnnxLayer
 from reproduction.caffe.layers.quick.borders import AnyBlob, map_kept
 from reproduction.caffe.schema import FillerParameter
 
@@ -31,15 +32,21 @@ def _exp(x: Tensor) -> Tensor:
     return x.double().exp().to(x.dtype)
 
 
-class _Neuron(Layer):
+class Neuron(Layer):
     """A layer whose top has the shape of its bottom."""
+
+    keeps_coordinates = True
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the shape of the bottom."""
         return list(bottoms)
 
+    def is_pointwise(self) -> bool:
+        """Return True."""
+        return True
 
-class Pointwise(_Neuron):
+
+class Pointwise(Neuron):
     """An elementwise function with the derivative of Caffe's code.
 
     Attributes:
@@ -86,6 +93,7 @@ class _Apply(torch.autograd.Function):
         return grads[0] * ctx.layer.slope(*ctx.saved_tensors), None
 
 
+@register
 class ReLU(Pointwise):
     """``max(x, 0) + negative_slope * min(x, 0)``; at 0 the slope is ``negative_slope``.
 
@@ -129,8 +137,14 @@ class ReLU(Pointwise):
         """Compute the derivative."""
         return torch.where(x > 0, 1.0, self.layer_param.relu_param.negative_slope)
 
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add Relu or LeakyRelu."""
+        slope = self.layer_param.relu_param.negative_slope
+        return [onnx.node("LeakyRelu", *bottoms, alpha=slope) if slope else onnx.node("Relu", *bottoms)]
 
-class PReLU(_Neuron):
+
+@register
+class PReLU(Neuron):
     """``max(x, 0) + slope * min(x, 0)`` with a learned slope for each channel, or one for all channels.
 
     Shapes:
@@ -176,6 +190,7 @@ class PReLU(_Neuron):
         return (F.prelu(bottoms[0], self.blobs[0].reshape(-1)),)
 
 
+@register
 class ELU(Pointwise):
     """``x`` if ``x > 0``, else ``alpha * (exp(x) - 1)``.
 
@@ -206,6 +221,10 @@ class ELU(Pointwise):
         """Compute the derivative."""
         return torch.where(x > 0, 1.0, self.layer_param.elu_param.alpha + y)
 
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add Elu."""
+        return [onnx.node("Elu", *bottoms, alpha=self.layer_param.elu_param.alpha)]
+
 
 def _sigmoid(x: Tensor) -> Tensor:
     # Caffe: the sigmoid is computed as 0.5 * tanh(0.5 * x) + 0.5 in double precision, which is exactly 0 for large
@@ -213,6 +232,7 @@ def _sigmoid(x: Tensor) -> Tensor:
     return (0.5 * torch.tanh(0.5 * x.double()) + 0.5).to(x.dtype)
 
 
+@register
 class Sigmoid(Pointwise):
     """``1 / (1 + exp(-x))``.
 
@@ -232,7 +252,12 @@ class Sigmoid(Pointwise):
         """Compute the derivative."""
         return y * (1 - y)
 
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add Sigmoid."""
+        return [onnx.node("Sigmoid", *bottoms)]
 
+
+@register
 class Swish(Pointwise):
     """``x / (1 + exp(-beta * x))``.
 
@@ -258,6 +283,7 @@ class Swish(Pointwise):
         return beta * y + _sigmoid(beta * x) * (1 - beta * y)
 
 
+@register
 class TanH(Pointwise):
     """The hyperbolic tangent.
 
@@ -279,39 +305,12 @@ class TanH(Pointwise):
         """Compute the derivative."""
         return 1 - y * y
 
-
-class AbsVal(Pointwise):
-    """The absolute value; the derivative at 0 is 0.
-
-    Shapes:
-        bottom and top: any, but not the same blob.
-
-    Raises:
-        NetError: If the layer works in place.
-
-    Source: BVLC/caffe@9b89154 src/caffe/layers/absval_layer.cpp L9-L35.
-    """
-
-    positive = True
-
-    def rereads(self) -> Rereads:
-        """Return the bottom."""
-        return Rereads.BOTTOM
-
-    def setup(self, bottoms: list[Shape]) -> None:
-        """Raise ``NetError`` if a top has the name of the bottom."""
-        if self.layer_param.top[0] == self.layer_param.bottom[0]:
-            raise NetError("a top must not be the bottom", got=repr(self.layer_param.bottom[0]))
-
-    def value(self, x: Tensor) -> Tensor:
-        """Compute the top."""
-        return x.abs()
-
-    def slope(self, x: Tensor, y: Tensor) -> Tensor:
-        """Compute the derivative."""
-        return x.sign()
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add Tanh."""
+        return [onnx.node("Tanh", *bottoms)]
 
 
+@register
 class BNLL(Pointwise):
     """``log(1 + exp(x))``, the binomial normal log likelihood.
 
@@ -336,55 +335,8 @@ class BNLL(Pointwise):
         return exp / (exp + 1)
 
 
-class Clip(Pointwise):
-    """``x`` clamped to [min, max]; the derivative is 1 inside the interval and at both ends, else 0.
-
-    Shapes:
-        bottom and top: any shape.
-
-    Raises:
-        NetError: If ``min`` or ``max`` is missing.
-
-    Source: BVLC/caffe@9b89154 src/caffe/layers/clip_layer.cpp L8-L41.
-    """
-
-    reads = frozenset({"clip_param.min", "clip_param.max"})
-    reads_bottom = True
-
-    def setup(self, bottoms: list[Shape]) -> None:
-        """Check that ``min`` and ``max`` are set."""
-        for name in ("min", "max"):
-            if not self.layer_param.clip_param.has(name):
-                raise NetError(f"clip_param.{name} is missing", want="both min and max")
-
-    def value(self, x: Tensor) -> Tensor:
-        """Compute the top."""
-        # Caffe: if min is greater than max, Clip returns min (clip_layer.cpp L19). torch.clamp returns max.
-        return x.clamp(max=self.layer_param.clip_param.max).clamp(min=self.layer_param.clip_param.min)
-
-    def slope(self, x: Tensor, y: Tensor) -> Tensor:
-        """Compute the derivative."""
-        return ((x >= self.layer_param.clip_param.min) & (x <= self.layer_param.clip_param.max)).to(x.dtype)
-
-
-class Threshold(_Neuron):
-    """1 if ``x > threshold``, else 0. It has no gradient.
-
-    Shapes:
-        bottom and top: any shape.
-
-    Source: BVLC/caffe@9b89154 src/caffe/layers/threshold_layer.cpp L8-L23.
-    """
-
-    reads = frozenset({"threshold_param.threshold"})
-    differentiable: ClassVar[tuple[int, ...] | None] = ()
-
-    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the top."""
-        return ((bottoms[0] > self.layer_param.threshold_param.threshold).to(bottoms[0].dtype),)
-
-
-class Dropout(_Neuron):
+@register
+class Dropout(Neuron):
     """Dropout: in training, set elements to 0 with probability ``dropout_ratio`` and scale the others up.
 
     The scale is ``1 / (1 - dropout_ratio)``. In testing, the layer returns its bottom.
@@ -418,7 +370,6 @@ class Dropout(_Neuron):
         keep = uniform(bottoms[0], self.generator) >= ratio
         return (bottoms[0] * keep.to(bottoms[0].dtype).mul_(1 / (1 - ratio)),)
 
-
-LAYERS: tuple[type[Layer], ...] = (
-    AbsVal, BNLL, Clip, Dropout, ELU, PReLU, ReLU, Sigmoid, Swish, TanH, Threshold,
-)  # fmt: skip
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Return the bottom, as in phase TEST."""
+        return list(bottoms)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
-from reproduction.caffe.layers.base import Layer, Rereads, canonical_axis
+from reproduction.caffe.layers.base import Layer, Rereads, canonical_axis, register
 from reproduction.caffe.layers.bottom_checks import legacy_shape
 from reproduction.caffe.layers.exact import blas, normalization
+from reproduction.caffe.layers.onnx_graph import OnnxLayer
 from reproduction.caffe.schema import BiasParameter, FillerParameter, ScaleParameter
 
 
@@ -43,6 +45,23 @@ def _spread(factor: Tensor, axes: int, axis: int) -> Tensor:
     return factor.reshape((1,) * before + tuple(factor.shape) + (1,) * (axes - before - factor.dim()))
 
 
+def _is_per_channel(layer: Layer, param: ScaleParameter | BiasParameter) -> bool:
+    """Return whether a layer has a learned blob with one value for each channel, or a single value."""
+    return len(layer.layer_param.bottom) == 1 and param.axis == 1 and layer.blobs[0].dim() < 2
+
+
+def _onnx_blobs(layer: Layer, onnx: OnnxLayer, param: ScaleParameter | BiasParameter) -> list[str]:
+    """Add the blobs of a layer as constants that broadcast against (N, C, H, W), and return their names."""
+    if len(layer.layer_param.bottom) > 1:
+        raise NetError("a factor from another layer cannot be written as ONNX")
+    blobs = (
+        (name, _spread(blob.detach().cpu(), 4, param.axis))
+        for name, blob in zip(layer.blob_names, layer.blobs, strict=True)
+    )
+    return [onnx.constant(blob.numpy(), name) for name, blob in blobs]
+
+
+@register
 class Scale(Layer):
     """Multiply by a learned factor or by the second bottom, and add a learned bias if ``bias_term`` is set.
 
@@ -63,6 +82,8 @@ class Scale(Layer):
     reads = frozenset(f"scale_param.{name}" for name in ("axis", "num_axes", "filler", "bias_term", "bias_filler"))
     bottoms = (1, 2)
     top_is_free = True
+    keeps_coordinates = True
+    located_bottoms = 1
 
     def rereads(self) -> Rereads:
         """Return ``TO_LEARN``, for the gradient of the factor; nothing in place, where Caffe's layer keeps a copy."""
@@ -109,7 +130,19 @@ class Scale(Layer):
         factor, *bias = (_spread(blob, bottoms[0].dim(), axis) for blob in (*bottoms[1:], *self.blobs))
         return (torch.addcmul(bias[0], bottoms[0], factor) if bias else bottoms[0] * factor,)
 
+    def is_pointwise(self) -> bool:
+        """Return whether there is one value for each channel, or a single value."""
+        return _is_per_channel(self, self.layer_param.scale_param)
 
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add Mul and, for the bias, Add."""
+        param = self.layer_param.scale_param
+        factor, *bias = _onnx_blobs(self, onnx, param)
+        scaled = onnx.node("Mul", *bottoms, factor, step="scaled" if bias else "")
+        return [onnx.node("Add", scaled, *bias) if bias else scaled]
+
+
+@register
 class Bias(Layer):
     """Add a learned bias or the second bottom.
 
@@ -127,6 +160,8 @@ class Bias(Layer):
     reads = frozenset({"bias_param.axis", "bias_param.num_axes", "bias_param.filler"})
     bottoms = (1, 2)
     top_is_free = True
+    keeps_coordinates = True
+    located_bottoms = 1
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Create the bias, if it is learned."""
@@ -147,7 +182,16 @@ class Bias(Layer):
             return (normalization.scale(bottoms[0], None, bias, self.layer_param.bias_param.axis, (totals, 0)),)
         return (bottoms[0] + _spread(bias, bottoms[0].dim(), self.layer_param.bias_param.axis),)
 
+    def is_pointwise(self) -> bool:
+        """Return whether there is one value for each channel, or a single value."""
+        return _is_per_channel(self, self.layer_param.bias_param)
 
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add Add."""
+        return [onnx.node("Add", *bottoms, *_onnx_blobs(self, onnx, self.layer_param.bias_param))]
+
+
+@register
 class BatchNorm(Layer):
     """Batch normalization of each channel: ``(x - mean) / sqrt(variance + eps)``.
 
@@ -169,6 +213,7 @@ class BatchNorm(Layer):
 
     reads = frozenset(f"batch_norm_param.{name}" for name in ("use_global_stats", "moving_average_fraction", "eps"))
     changes_blobs = True
+    keeps_coordinates = True
     top_is_free = True
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -227,7 +272,19 @@ class BatchNorm(Layer):
             old = blob * self.layer_param.batch_norm_param.moving_average_fraction
             blob.copy_(old + new.double())  # a single rounding, as in Caffe's BLAS
 
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add BatchNormalization with the stored statistics."""
+        param = self.layer_param.batch_norm_param
+        if param.has("use_global_stats") and not param.use_global_stats:
+            raise NetError("statistics of the batch cannot be written as ONNX")
+        mean, variance, weight = onnx.arrays().values()
+        share = 0 if weight[0] == 0 else 1 / weight[0]
+        ones = onnx.constant(np.ones_like(mean), "ones"), onnx.constant(np.zeros_like(mean), "zeros")
+        stored = onnx.constant(mean * share, "mean"), onnx.constant(variance * share, "variance")
+        return [onnx.node("BatchNormalization", *bottoms, *ones, *stored, epsilon=param.eps)]
 
+
+@register
 class MVN(Layer):
     """Mean-variance normalization of each instance: ``(x - mean) / (sqrt(variance) + eps)``.
 
@@ -243,6 +300,7 @@ class MVN(Layer):
 
     reads = frozenset(f"mvn_param.{name}" for name in ("normalize_variance", "across_channels", "eps"))
     in_place_gradient = False
+    keeps_coordinates = True
 
     def rereads(self) -> Rereads:
         """Return the top; nothing with ``normalize_variance: false``."""
@@ -284,6 +342,3 @@ class _UnitVariance(Function):
         # (mvn_layer.cpp L82-L120). Autograd would return the gradient of the formula.
         top, deviation = ctx.saved_tensors
         return (gradient - top * (gradient * top).mean(ctx.axes, keepdim=True)) / deviation, None, None
-
-
-LAYERS = (Scale, Bias, BatchNorm, MVN)

@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from reproduction.caffe.errors import NetError
-from reproduction.caffe.geometry import Shape, Window, pool_sizes, pool_windows
-from reproduction.caffe.layers.base import Layer
+from reproduction.caffe.geometry import CoordMap, Shape, Window, conv_map, pool_sizes, pool_windows
+from reproduction.caffe.layers.base import Layer, register
 from reproduction.caffe.layers.neuron import uniform
+from reproduction.caffe.layers.onnx_graph import OnnxLayer, window_attributes
 from reproduction.caffe.layers.quick.borders import AnyBlob, RepeatedBlob, slide
-from reproduction.caffe.schema import PoolMethod, RoundMode
+from reproduction.caffe.schema import LayerParameter, PoolMethod, RoundMode
 
 # The initial value of Caffe's maximum in single and in double precision: -FLT_MAX.
 _LEAST = -torch.finfo(torch.float32).max
@@ -171,6 +173,7 @@ def _check_padding(method: PoolMethod, windows: Sequence[Window]) -> None:
         raise NetError("STOCHASTIC pooling takes no padding", got=tuple(window.pad for window in windows))
 
 
+@register
 class Pooling(Layer):
     """Pooling: the maximum, the average or a random element of each window.
 
@@ -193,6 +196,17 @@ class Pooling(Layer):
     )  # fmt: skip
     tops: ClassVar[tuple[int, int | None]] = (1, 2)
     top_is_free = True
+
+    @classmethod
+    def sliding_windows(cls, layer_param: LayerParameter) -> list[Window]:
+        """Return the windows, or one if both are equal, since ``coord_map.py`` is not limited to two axes."""
+        high, wide = pool_windows(layer_param.pooling_param, 1, 1)
+        return [high] if high == wide else [high, wide]
+
+    @classmethod
+    def coord_map(cls, layer_param: LayerParameter) -> CoordMap | None:
+        """Return the map of the windows; None for global pooling."""
+        return None if layer_param.pooling_param.global_pooling else conv_map(cls.sliding_windows(layer_param))
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Read the method; check the windows and the number of tops."""
@@ -230,7 +244,36 @@ class Pooling(Layer):
         sizes = pool_sizes(x.shape[2:], windows, rounding)
         return (slide(x, windows, sizes, lambda kept, windows: max_pool(kept, windows, rounding)[0]),)
 
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add MaxPool, AveragePool or their global forms, and Pad where the average counts padding."""
+        param = self.layer_param.pooling_param
+        if len(self.layer_param.top) > 1 or param.pool is PoolMethod.STOCHASTIC:
+            raise NetError("positions and STOCHASTIC pooling cannot be written as ONNX")
+        maximum = param.pool is PoolMethod.MAX
+        if param.global_pooling:
+            return [onnx.node("GlobalMaxPool" if maximum else "GlobalAveragePool", *bottoms)]
+        windows = pool_windows(param, 1, 1)
+        up = param.round_mode is RoundMode.CEIL
+        for window in windows:
+            # Caffe: Without padding a window may start past the end (pooling_layer.cpp L107); ONNX drops such a window.
+            if up and not window.pad and window.kernel < window.stride:
+                raise NetError(
+                    "windows with gaps between them cannot be written as ONNX", got=f"stride {window.stride}"
+                )
+            if up and not maximum and window.pad > window.kernel - window.stride:
+                raise NetError("an average with so much padding cannot be written as ONNX", got=f"pad {window.pad}")
+        attributes = window_attributes(windows)
+        if maximum:
+            return [onnx.node("MaxPool", *bottoms, ceil_mode=int(up), **attributes)]
+        # Caffe: The average counts padding as zeros, but not pixels beyond the padding (pooling_layer.cpp L214).
+        (bottom,), pads = bottoms, [window.pad for window in windows]
+        if any(pads):
+            bottom = onnx.node("Pad", bottom, onnx.constant(np.array([0, 0, *pads] * 2), "pads"), step="padded")
+        attributes["pads"] = [0] * 4
+        return [onnx.node("AveragePool", bottom, ceil_mode=int(up), count_include_pad=0, **attributes)]
 
+
+@register
 class SPP(Layer):
     """Spatial pyramid pooling: pool over grids of 1 x 1, 2 x 2, 4 x 4 ... bins and concatenate the results.
 
@@ -293,6 +336,3 @@ class SPP(Layer):
             for windows in self._levels(tuple(x.shape[2:]))
         ]
         return (levels[0],) if self.height == 1 else (torch.cat([level.flatten(1) for level in levels], 1),)
-
-
-LAYERS: tuple[type[Layer], ...] = (Pooling, SPP)

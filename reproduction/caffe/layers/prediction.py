@@ -9,10 +9,12 @@ from torch import Tensor
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
-from reproduction.caffe.layers.base import Layer, Rereads, canonical_axis
+from reproduction.caffe.layers.base import Layer, Rereads, canonical_axis, register
 from reproduction.caffe.layers.bottom_checks import check_label_count, class_index
+from reproduction.caffe.layers.onnx_graph import OnnxLayer
 
 
+@register
 class Softmax(Layer):
     """The softmax along ``axis``: ``exp(x_k) / sum_j exp(x_j)``.
 
@@ -25,6 +27,7 @@ class Softmax(Layer):
 
     reads = frozenset({"softmax_param.axis"})
     positive = True
+    keeps_coordinates = True
 
     def rereads(self) -> Rereads:
         """Return the top."""
@@ -39,7 +42,12 @@ class Softmax(Layer):
         """Compute the top."""
         return (torch.softmax(bottoms[0], self.layer_param.softmax_param.axis),)
 
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add Softmax."""
+        return [onnx.node("Softmax", *bottoms, axis=self.layer_param.softmax_param.axis)]
 
+
+@register
 class ArgMax(Layer):
     """The indices or values of the ``top_k`` greatest values, in descending order.
 
@@ -96,6 +104,7 @@ def _greatest(values: Tensor, axis: int, count: int) -> tuple[Tensor, Tensor]:
     return (values.shape[axis] - 1 - index).to(values.dtype), backwards.gather(axis, index)
 
 
+@register
 class Accuracy(Layer):
     """The top-k accuracy: the fraction of labels that are among the ``top_k`` greatest scores. It has no gradient.
 
@@ -146,10 +155,3 @@ class Accuracy(Layer):
         found = torch.bincount(index.flatten(), minlength=classes)
         right = torch.bincount(index.flatten(), weights=hit.flatten().to(scores.dtype), minlength=classes)
         return total, (right / found.clamp(min=1)).to(scores.dtype)
-
-
-LAYERS: tuple[type[Layer], ...] = (
-    Softmax,
-    ArgMax,
-    Accuracy,
-)

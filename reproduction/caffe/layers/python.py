@@ -17,6 +17,7 @@ from torch.autograd.function import Function, once_differentiable
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
+from reproduction.caffe.layers.base import register
 from reproduction.caffe.layers.blob import Blob, BlobVec, RawBlobVec
 from reproduction.caffe.layers.data import Source
 from reproduction.caffe.layers.pycaffe_vectors import BoolVec
@@ -106,6 +107,7 @@ def find_python_class(known: PythonLayers | None, module: str, layer: str) -> ty
     )
 
 
+@register
 class Python(Source):
     """A layer that calls the methods of a Python class.
 
@@ -264,6 +266,3 @@ class _PythonFunction(Function):
     def backward(ctx: Any, *diffs: Tensor) -> tuple[Tensor | None, ...]:
         bottoms, tops = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
         return None, None, *ctx.layer._run_back(bottoms, tops, diffs, ctx.needs_input_grad[2:])
-
-
-LAYERS = (Python,)

@@ -16,9 +16,10 @@ from torch.nn import functional as F
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
-from reproduction.caffe.layers.base import Layer
+from reproduction.caffe.layers.base import Layer, register
 
 
+@register
 class LSTMUnit(Layer):
     """One step of an LSTM: the new cell state and output from the old cell state and the inputs of the gates.
 
@@ -211,6 +212,7 @@ class Recurrent(Layer):
         return tuple(blob.to(inputs) for blob in self._state)
 
 
+@register
 class RNN(Recurrent):
     """``h_t = tanh(W_hh (cont_t h_(t-1)) + W_xh x_t + b_h)``, ``o_t = tanh(W_ho h_t + b_o)``.
 
@@ -250,6 +252,7 @@ class RNN(Recurrent):
         return F.linear(hidden, output_weight, output_bias).tanh(), (hidden,)
 
 
+@register
 class LSTM(Recurrent):
     """Long short-term memory: LSTMUnit on ``W_hc (cont_t h_(t-1)) + W_xc x_t + b_c``; the output is h.
 
@@ -279,6 +282,3 @@ class LSTM(Recurrent):
         gates = F.linear(output * cont.unsqueeze(-1), self.blobs[-1]) + inputs
         cell, output = _LSTMStep.apply(cell, gates, cont)  # type: ignore[no-untyped-call]
         return output, (output, cell)
-
-
-LAYERS = (LSTMUnit, LSTM, RNN)

@@ -7,10 +7,11 @@ import math
 from torch import Tensor
 
 from reproduction.caffe.geometry import Shape
-from reproduction.caffe.layers.base import Layer, Rereads, canonical_axis
+from reproduction.caffe.layers.base import Layer, Rereads, canonical_axis, register
 from reproduction.caffe.schema import ReductionOp
 
 
+@register
 class Reduction(Layer):
     """A reduction of all axes from ``axis`` on: the sum, mean, or sum of absolute values or squares, times ``coeff``.
 
@@ -47,6 +48,3 @@ class Reduction(Layer):
         elif param.operation is ReductionOp.SUMSQ:
             values = values.square()
         return (values.sum(-1) * coeff,)
-
-
-LAYERS: tuple[type[Layer], ...] = (Reduction,)

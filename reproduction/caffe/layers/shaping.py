@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from reproduction.caffe.errors import NetError
-from reproduction.caffe.geometry import Shape
-from reproduction.caffe.layers.base import Layer, canonical_axis
+from reproduction.caffe.geometry import CoordMap, Shape
+from reproduction.caffe.layers.base import Layer, canonical_axis, register
+from reproduction.caffe.layers.onnx_graph import OnnxLayer
 from reproduction.caffe.layers.quick.borders import AnyBlob
-from reproduction.caffe.schema import ConcatParameter, SliceParameter
+from reproduction.caffe.schema import ConcatParameter, LayerParameter, SliceParameter
 
 
 def _axis(param: ConcatParameter | SliceParameter, legacy: str, axes: int) -> int:
@@ -29,6 +30,7 @@ def _axis(param: ConcatParameter | SliceParameter, legacy: str, axes: int) -> in
     return canonical_axis(param.axis, axes)
 
 
+@register
 class Concat(Layer):
     """Concatenate the bottoms along ``axis``.
 
@@ -41,6 +43,12 @@ class Concat(Layer):
 
     reads = frozenset({"concat_param.axis", "concat_param.concat_dim"})
     bottoms = (1, None)
+
+    @classmethod
+    def coord_map(cls, layer_param: LayerParameter) -> CoordMap | None:
+        """Return the identity if channels are concatenated."""
+        param = layer_param.concat_param
+        return CoordMap() if param.axis == 1 and param.concat_dim == 1 else None
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the bottoms' shape with the sum of their sizes on ``axis``."""
@@ -62,7 +70,17 @@ class Concat(Layer):
             return bottoms
         return (torch.cat(bottoms, _axis(self.layer_param.concat_param, "concat_dim", bottoms[0].dim())),)
 
+    def is_pointwise(self) -> bool:
+        """Return whether channels are concatenated."""
+        return self.layer_param.concat_param.axis == 1 and not self.layer_param.concat_param.has("concat_dim")
 
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add Concat."""
+        param = self.layer_param.concat_param
+        return [onnx.node("Concat", *bottoms, axis=param.concat_dim if param.has("concat_dim") else param.axis)]
+
+
+@register
 class Slice(Layer):
     """Split the bottom along ``axis`` before each ``slice_point``, or into equal parts. The tops are views.
 
@@ -75,6 +93,12 @@ class Slice(Layer):
 
     reads = frozenset({"slice_param.axis", "slice_param.slice_dim", "slice_param.slice_point"})
     tops = (1, None)
+
+    @classmethod
+    def coord_map(cls, layer_param: LayerParameter) -> CoordMap | None:
+        """Return the identity if channels are split."""
+        param = layer_param.slice_param
+        return CoordMap() if param.axis == 1 and param.slice_dim == 1 else None
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the shape of each part."""
@@ -115,6 +139,7 @@ def _check_not_in_place(layer: Layer) -> None:
         )
 
 
+@register
 class Reshape(Layer):
     """Change the shape of a blob; values and their order stay the same.
 
@@ -176,6 +201,7 @@ class Reshape(Layer):
         return (bottoms[0].reshape(self.shapes([tuple(bottoms[0].shape)])[0]),)
 
 
+@register
 class Flatten(Layer):
     """Flatten the axes from ``axis`` to ``end_axis``, both included, to one.
 
@@ -208,7 +234,15 @@ class Flatten(Layer):
         """Compute the top."""
         return (bottoms[0].reshape(self.shapes([tuple(bottoms[0].shape)])[0]),)
 
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add Flatten."""
+        param = self.layer_param.flatten_param
+        if (param.axis, param.end_axis) != (1, -1):
+            raise NetError("only one vector for each image can be written as ONNX", got=f"axis {param.axis}")
+        return [onnx.node("Flatten", *bottoms, axis=1)]
 
+
+@register
 class Tile(Layer):
     """Concatenate ``tiles`` copies of the bottom along ``axis``.
 
@@ -238,6 +272,7 @@ class Tile(Layer):
         return (bottoms[0].repeat(repeats),)
 
 
+@register
 class Filter(Layer):
     """Select the instances whose selector is not zero.
 
@@ -279,6 +314,7 @@ class Filter(Layer):
         return tuple(bottom.index_select(0, kept) for bottom in blobs)
 
 
+@register
 class BatchReindex(Layer):
     """Select instances by index; an index may occur several times or not at all.
 
@@ -312,6 +348,7 @@ class BatchReindex(Layer):
         return (blob.index_select(0, index.long()),)
 
 
+@register
 class Silence(Layer):
     """A layer without tops. The blobs that it reads are not outputs of the net.
 
@@ -330,6 +367,7 @@ class Silence(Layer):
         return ()
 
 
+@register
 class Split(Layer):
     """Return the bottom as several tops, whose gradients add up.
 
@@ -342,6 +380,7 @@ class Split(Layer):
     """
 
     tops: ClassVar[tuple[int, int | None]] = (1, None)
+    keeps_coordinates = True
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Raise ``NetError`` if a top has the name of the bottom."""
@@ -367,6 +406,10 @@ class Split(Layer):
         """Return the bottom once for each top; None with ``in_blas_order``."""
         return None if self.in_blas_order else bottoms * len(self.layer_param.top)
 
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Return the bottom for each top."""
+        return list(bottoms) * len(self.layer_param.top)
+
 
 class _HandOn(torch.autograd.Function):
     """Views of a tensor. The backward pass adds their gradients from first to last; torch starts at the last."""
@@ -383,16 +426,3 @@ class _HandOn(torch.autograd.Function):
         for grad in rest:
             first = first + grad
         return first, None
-
-
-LAYERS: tuple[type[Layer], ...] = (
-    Concat,
-    Slice,
-    Reshape,
-    Flatten,
-    Tile,
-    Filter,
-    BatchReindex,
-    Split,
-    Silence,
-)

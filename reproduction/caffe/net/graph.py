@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from torch import OutOfMemoryError
 
 from reproduction.caffe.errors import DataError, NetError, append_unknown_names, did_you_mean, spelling_hint
-from reproduction.caffe.formats import crops
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers import LAYERS, UNSUPPORTED
+from reproduction.caffe.net import crops
 from reproduction.caffe.schema import LayerParameter, NetParameter, NetState, NetStateRule, Phase
 from reproduction.caffe.schema.types import TYPES, unknown_types
 

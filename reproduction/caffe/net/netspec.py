@@ -10,19 +10,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reproduction.caffe.errors import NetError, ReproductionError, did_you_mean, spelling_hint
-from reproduction.caffe.formats.crops import layer_map, layer_windows, numbers, offset_of
-from reproduction.caffe.geometry import CoordMap, Window
+from reproduction.caffe.geometry import CoordMap, crop_offset, format_fractions
 from reproduction.caffe.schema import LayerParameter, Message, NetParameter
 from reproduction.caffe.schema.types import TYPES
 
+if TYPE_CHECKING:
+    from reproduction.caffe.layers.base import Layer
+
 # Fields that the other arguments of the call set, and weights, which do not belong in a prototxt.
 _NOT_KEYWORDS = {"type", "bottom", "top", "blobs"}
-
-# Types that keep the coordinates of their first bottom only; the second provides sizes (Crop) or coefficients.
-_FIRST_BOTTOM = frozenset({"Crop", "Scale", "Bias"})
 
 
 class Top:
@@ -210,20 +209,24 @@ def _in_order(tops: Iterable[Top | Function]) -> list[Function]:
     return list(done)
 
 
+def find_layer_type(name: str) -> type[Layer] | None:
+    """Return the class of a layer type; None if it is not implemented."""
+    from reproduction.caffe.layers import LAYERS  # imported here, as it imports torch
+
+    return LAYERS.get(name)
+
+
 def coord_map(function: Function) -> CoordMap | None:
-    """Return the map from coordinates of a layer's bottoms to its tops, or None; see ``crops.layer_map``."""
-    return layer_map(function.layer_param)
+    """Return the map from coordinates of a layer's bottoms to its tops, or None; see ``Layer.coord_map``."""
+    kind = find_layer_type(function.type)
+    return kind.coord_map(function.layer_param) if kind else None
 
 
-def windows(function: Function) -> list[Window]:
-    """Return the windows of a convolution or pooling; see ``crops.layer_windows``."""
-    return layer_windows(function.layer_param)
-
-
-def _mapped_bottoms(top: Top) -> Sequence[Top]:
-    bottoms = top.function.bottoms
-    if top.function.type in _FIRST_BOTTOM:
-        return bottoms[:1]
+def _located_bottoms(top: Top) -> Sequence[Top]:
+    """Return the bottoms that the coordinate map of a top's layer applies to."""
+    kind, bottoms = find_layer_type(top.function.type), top.function.bottoms
+    if kind is not None and kind.located_bottoms is not None:
+        return bottoms[: kind.located_bottoms]
     # A convolution with several bottoms has as many tops, one per bottom.
     return bottoms[top.index : top.index + 1] if len(top.function.tops) == len(bottoms) else bottoms
 
@@ -241,7 +244,7 @@ def _maps_from(top: Top, stop: Iterable[Top] = ()) -> dict[Top, list[CoordMap]]:
         step = None if here in stop else coord_map(here.function)
         if step is None:
             continue
-        for bottom in _mapped_bottoms(here):
+        for bottom in _located_bottoms(here):
             known = maps.setdefault(bottom, [])
             before = len(known)
             _add_distinct(known, (through @ step for through in maps[here]))
@@ -278,7 +281,7 @@ def map_between(top_from: Top, top_to: Top) -> CoordMap:
     if len(found) > 1:
         raise NetError(
             f"paths from the {top_from.function.type} top to the {top_to.function.type} top disagree",
-            got="shifts " + " and ".join(numbers(between.shift) for between in found),
+            got="shifts " + " and ".join(format_fractions(between.shift) for between in found),
             remedy="Crop the branches to each other before they are joined.",
         )
     return found[0]
@@ -302,5 +305,5 @@ def crop_fields(top_from: Top, top_to: Top) -> dict[str, Any]:
     Source: BVLC/caffe@9b89154 python/caffe/coord_map.py L166-L185.
     """
     between = map_between(top_from, top_to)
-    offset = offset_of(between, f"the {top_from.function.type} top and the {top_to.function.type} top")
+    offset = crop_offset(between, f"the {top_from.function.type} top and the {top_to.function.type} top")
     return {"axis": 2 if between.axis is None else between.axis, "offset": offset}

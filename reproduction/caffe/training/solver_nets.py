@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from reproduction.caffe.errors import ReproductionError, StrPath
-from reproduction.caffe.formats import crops, prototxt, upgrade, weights
+from reproduction.caffe.formats import prototxt, upgrade, weights
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.python import PythonLayers
 from reproduction.caffe.net.net import Net
@@ -147,9 +147,7 @@ def _net(source: str | NetParameter, base: StrPath, legacy_crop: bool) -> NetPar
     if isinstance(source, str):
         return prototxt.load_net(Path(base) / source, legacy_crop=legacy_crop)[0]
     net = source.copy()
-    upgrade.upgrade_net(net)
-    if legacy_crop:
-        crops.set_offsets(net.layer)
+    upgrade.upgrade_net(net, legacy_crop=legacy_crop)
     return net
 
 

@@ -142,9 +142,9 @@ def export_onnx(net: Net, about: Card, form: ExportFormat) -> onnx.ModelProto:
         NetError: If a layer has no equivalent in ONNX.
     """
     form.check(about)
-    writer, said = onnx_export.Writer(), form.describe(about)
+    writer, said = onnx_export.OnnxGraph(), form.describe(about)
     fed = {name: _onnx_input(writer, name, taken, form, said["inputs"][name]) for name, taken in about.inputs.items()}
-    found = onnx_export.write(net, writer, fed, [labels.score for labels in about.labels.values()])
+    found = onnx_export.add_layers(net, writer, fed, [labels.score for labels in about.labels.values()])
     for (name, doc), labels in zip(said["outputs"].items(), about.labels.values(), strict=True):
         value = found[labels.score]
         if form.outputs == "scores":
@@ -156,7 +156,7 @@ def export_onnx(net: Net, about: Card, form: ExportFormat) -> onnx.ModelProto:
     return writer.model(about.net, {card.METADATA_KEY: card.format_card(about), FORMAT_KEY: json.dumps(said)})
 
 
-def _onnx_input(writer: onnx_export.Writer, name: str, taken: card.CardInput, form: ExportFormat, doc: str) -> str:
+def _onnx_input(writer: onnx_export.OnnxGraph, name: str, taken: card.CardInput, form: ExportFormat, doc: str) -> str:
     channels = CHANNELS[taken.kind]
     if form.inputs == "blob":
         return writer.input(name, np.float32, ["N", channels, "H", "W"], doc)

@@ -1,6 +1,6 @@
 """Coordinate maps between tops, and the Crop layer that aligns one top with another.
 
-A thin layer over ``reproduction.caffe.formats.crops`` and ``geometry``, whose maps are exact fractions. Here, as in
+A thin layer over ``reproduction.caffe.net.netspec`` and ``geometry``, whose maps are exact fractions. Here, as in
 pycaffe, a map is a tuple ``(axis, scale, shift)``, where ``axis`` is the axis before the first spatial axis.
 
 Source: BVLC/caffe@9b89154 python/caffe/coord_map.py.
@@ -87,7 +87,9 @@ def conv_params(fn: Function) -> tuple[int, Array, Array, Array]:
     Raises:
         NetError: If the layer's kernel size, stride, pad or dilation is invalid.
     """
-    stride, extent, pad = np.array([(each.stride, each.extent, each.pad) for each in netspec.windows(fn)]).T
+    kind = netspec.find_layer_type(fn.type)
+    windows = kind.sliding_windows(fn.layer_param) if kind else []
+    stride, extent, pad = np.array([(each.stride, each.extent, each.pad) for each in windows]).T
     return fn.layer_param.convolution_param.axis, stride, extent, pad
 
 

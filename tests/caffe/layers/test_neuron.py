@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from reproduction.caffe.errors import NetError
-from reproduction.caffe.layers import LAYERS, UNSUPPORTED, _by_type, neuron
+from reproduction.caffe.layers import LAYERS, UNSUPPORTED, neuron
+from reproduction.caffe.layers.base import register
 from reproduction.caffe.schema import Phase
 from tests.helpers.single_layer import gradient, single
 
@@ -205,4 +206,4 @@ def test_every_type_of_caffe_runs_or_is_known_not_to():
 
 def test_two_classes_of_one_name_are_refused():
     with pytest.raises(TypeError, match="two classes are named ReLU"):
-        _by_type([neuron.ReLU, neuron.ELU, type("ReLU", (neuron.ELU,), {})])
+        register(type("ReLU", (neuron.ELU,), {}))

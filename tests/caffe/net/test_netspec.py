@@ -353,14 +353,14 @@ def test_a_rectangular_crop_has_an_offset_for_each_axis():
         (
             lambda: hourglass(kernel=4, pad=7),
             (
-                "cropping the Deconvolution top and the Input top needs a whole offset; got 13/2."
+                "cropping the Deconvolution top and the Input top needs an integer offset; got 13/2."
                 " Make a kernel between them one pixel longer or shorter."
             ),
         ),
         (
             lambda: hourglass(kernel=[3, 4], pad=[1, 7]),
             (
-                "cropping the Deconvolution top and the Input top needs a whole offset; got (1, 13/2)."
+                "cropping the Deconvolution top and the Input top needs an integer offset; got (1, 13/2)."
                 " Make a kernel between them one pixel longer or shorter."
             ),
         ),

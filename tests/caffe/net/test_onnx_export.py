@@ -73,9 +73,9 @@ def net_of(layer, size=(9, 12)):
 
 
 def session(net, blobs):
-    writer = onnx_export.Writer()
+    writer = onnx_export.OnnxGraph()
     fed = {name: writer.input(name, np.float32, ["N", 4, "H", "W"]) for name in net.inputs}
-    for blob, value in onnx_export.write(net, writer, fed, blobs).items():
+    for blob, value in onnx_export.add_layers(net, writer, fed, blobs).items():
         axes = len(net.blob_shapes[blob])
         writer.output(f"{blob}_out", value, np.float32, [f"axis{i}" for i in range(axes)])
     return onnxruntime.InferenceSession(writer.model(net.graph.name, {"of": "a test"}).SerializeToString())
@@ -148,5 +148,5 @@ def test_what_has_no_like_in_onnx_is_refused(layer, error):
 def test_without_the_package_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
     with pytest.raises(ReproductionError) as error:
-        onnx_export.Writer()
+        onnx_export.OnnxGraph()
     assert str(error.value) == ("the package onnx is not installed. Install it: pip install onnx.")

@@ -99,7 +99,7 @@ def test_maps_compose_and_invert():
             lambda n: crop(L.Deconvolution(n.pool, convolution_param={"kernel_size": 3, "stride": 2}), n.data),
             AssertionError,
             (
-                "cropping the Deconvolution top and the Input top needs a whole offset; got 7/2. "
+                "cropping the Deconvolution top and the Input top needs an integer offset; got 7/2. "
                 "Make a kernel between them one pixel longer or shorter."
             ),
         ),

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from reproduction.caffe.errors import NetError, ReproductionWarning
-from reproduction.caffe.formats import caffemodel, crops, prototxt, weights
+from reproduction.caffe.formats import caffemodel, prototxt, weights
 from reproduction.caffe.formats.wire_reader import varint
-from reproduction.caffe.net import net, netspec
+from reproduction.caffe.net import crops, net, netspec
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.net.netspec import layer
 from reproduction.caffe.schema import NetParameter

@@ -10,99 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 from reproduction.caffe.errors import NetError, warn
-from reproduction.caffe.geometry import CoordMap, Window, conv_map, conv_windows, crop_map, deconv_map, pool_windows
-from reproduction.caffe.schema import ConvolutionParameter, CropParameter, LayerParameter
-
-# Layer types that keep the coordinates of every pixel.
-_POINTWISE = frozenset(
-    ["AbsVal", "BNLL", "BatchNorm", "Bias", "Clip", "Dropout", "ELU", "Eltwise", "Exp", "LRN", "Log", "MVN", "PReLU",
-     "Power", "ReLU", "Scale", "Sigmoid", "Softmax", "Split", "Swish", "TanH", "Threshold"]
-)  # fmt: skip
-
-
-def layer_map(layer_param: LayerParameter) -> CoordMap | None:
-    """Return the map from the coordinates of a layer's bottoms to its tops.
-
-    It is None for a layer whose tops have no such coordinates, such as InnerProduct.
-
-    Raises:
-        NetError: If the layer's kernel, stride, padding or dilation is invalid.
-    """
-    if layer_param.type in ("Convolution", "Im2col", "Deconvolution"):
-        window_map = deconv_map if layer_param.type == "Deconvolution" else conv_map
-        return window_map(layer_windows(layer_param), layer_param.convolution_param.axis + 1)
-    if layer_param.type == "Pooling" and not layer_param.pooling_param.global_pooling:
-        return conv_map(layer_windows(layer_param))
-    if layer_param.type == "Crop":
-        return crop_map(layer_param.crop_param.axis, layer_param.crop_param.offset or [0])
-    if layer_param.type == "Concat":
-        channels = layer_param.concat_param.axis == 1 and layer_param.concat_param.concat_dim == 1
-        return CoordMap() if channels else None
-    return CoordMap() if layer_param.type in _POINTWISE else None
-
-
-def layer_windows(layer_param: LayerParameter) -> list[Window]:
-    """Return the windows of a convolution or pooling layer; a single window stands for all axes.
-
-    Raises:
-        NetError: If the layer's kernel, stride, padding or dilation is invalid.
-    """
-    if layer_param.type == "Pooling":
-        high, wide = pool_windows(layer_param.pooling_param, 1, 1)
-        # One window stands for any number of axes. Caffe pools over two axes, but coord_map.py has no such limit.
-        return [high] if high == wide else [high, wide]
-    return conv_windows(layer_param.convolution_param, _axes(layer_param.convolution_param))
-
-
-def _axes(param: ConvolutionParameter) -> int:
-    """Return the number of spatial axes for which sizes are set; 1 if one window stands for all axes."""
-    if any(param.has(f"{name}_{side}") for name in ("kernel", "stride", "pad") for side in "hw"):
-        return 2
-    return max(1, *(len(values) for values in (param.kernel_size, param.stride, param.pad, param.dilation)))
-
-
-def offset_of(between: CoordMap, pair: str) -> list[int]:
-    """Return the offset that crops one blob to another: one value for each spatial axis, or one value for all.
-
-    Args:
-        between: the map from coordinates of the blob that is cropped to those of the other.
-        pair: the names of the two blobs, for errors.
-
-    Raises:
-        NetError: If the two have different scales, or the offset is negative or not an integer.
-
-    Source: BVLC/caffe@9b89154 python/caffe/coord_map.py L166-L185.
-    """
-    offset = [-shift for shift in between.shift]
-    if any(scale != 1 for scale in between.scale):
-        raise NetError(
-            f"{pair} have different scales",
-            got=numbers(between.scale),
-            want=1,
-            remedy="The strides down and up between them must cancel.",
-        )
-    if any(value < 0 for value in offset):
-        raise NetError(
-            f"cropping {pair} needs a negative offset",
-            got=numbers(offset),
-            remedy="Pad the input more, or the deconvolution less.",
-        )
-    if any(value.denominator != 1 for value in offset):
-        raise NetError(
-            f"cropping {pair} needs a whole offset",
-            got=numbers(offset),
-            remedy="Make a kernel between them one pixel longer or shorter.",
-        )
-    return [int(value) for value in offset]
-
-
-def numbers(values: Sequence[Fraction]) -> str:
-    """Format fractions for an error: a single number, or several in parentheses."""
-    texts = [str(value) for value in values]
-    return texts[0] if len(texts) == 1 else f"({', '.join(texts)})"
+from reproduction.caffe.geometry import CoordMap, crop_map, crop_offset
+from reproduction.caffe.layers import LAYERS
+from reproduction.caffe.schema import CropParameter, LayerParameter
 
 
 @dataclass(eq=False)
@@ -148,7 +60,8 @@ def _is_automatic(layer_param: LayerParameter) -> bool:
 
 def _step(layer_param: LayerParameter) -> CoordMap | None:
     try:
-        return CoordMap() if layer_param.type == "Slice" else layer_map(layer_param)
+        kind = LAYERS.get(layer_param.type)
+        return kind.coord_map(layer_param) if kind else None
     except NetError:  # the same error is raised when the layer is built
         return None
 
@@ -169,7 +82,7 @@ def _aligned(layer_param: LayerParameter, places: dict[str, _Place]) -> list[int
         return NetError(f"{pair} have no common ancestor through layers that keep pixels in place")
     try:
         between = size[1] @ data[1].inverse()
-        return offset_of(between, pair)
+        return crop_offset(between, pair)
     except NetError as error:
         return error
 

@@ -1,0 +1,158 @@
+"""A builder of ONNX graphs, to which layers add their operators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reproduction.caffe.errors import ReproductionError
+from reproduction.caffe.geometry import Window
+from reproduction.caffe.typing import Array
+
+if TYPE_CHECKING:
+    import onnx
+
+    from reproduction.caffe.layers.base import Layer
+
+OPSET = 17  # released in 2022; ONNX Runtime 1.12 and OpenCV 5 can read it
+IR_VERSION = 8
+PRODUCER = "fcn-reproduction"
+
+
+class OnnxGraph:
+    """A builder of an ONNX graph.
+
+    Raises:
+        ReproductionError: If the package onnx is not installed.
+    """
+
+    def __init__(self) -> None:
+        try:
+            import onnx
+        except ImportError:
+            raise ReproductionError(
+                "the package onnx is not installed", remedy="Install it: pip install onnx."
+            ) from None
+        self._onnx = onnx
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._names: set[str] = set()
+
+    def name(self, wish: str) -> str:
+        """Return ``wish`` if no value has that name yet, otherwise ``wish`` with a number; reserve the name."""
+        name, number = wish, 1
+        while name in self._names:
+            number += 1
+            name = f"{wish}_{number}"
+        self._names.add(name)
+        return name
+
+    def input(self, name: str, dtype: type[np.generic], shape: Sequence[int | str], doc: str = "") -> str:
+        """Declare an input and return its name.
+
+        Args:
+            name: Name of the input.
+            dtype: Type of its elements.
+            shape: The length of each axis, or a name for an axis of any length.
+            doc: Description that is stored in the file.
+        """
+        kind = self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        self._inputs.append(self._onnx.helper.make_tensor_value_info(self.name(name), kind, list(shape), doc))
+        return name
+
+    def output(self, name: str, value: str, dtype: type[np.generic], shape: Sequence[int | str], doc: str = "") -> None:
+        """Declare an output.
+
+        Args:
+            name: Name of the output.
+            value: Name of the value that it returns.
+            dtype: Type of its elements.
+            shape: The length of each axis, or a name for an axis of any length.
+            doc: Description that is stored in the file.
+        """
+        if value != name:
+            self.nodes.append(self._onnx.helper.make_node("Identity", [value], [self.name(name)]))
+        kind = self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        self._outputs.append(self._onnx.helper.make_tensor_value_info(name, kind, list(shape), doc))
+
+    def constant(self, values: npt.ArrayLike, wish: str) -> str:
+        """Add a constant array and return its name, which is ``wish`` or ``wish`` with a number."""
+        name = self.name(wish)
+        self.constants.append(self._onnx.numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name
+
+    def node(self, operator: str, inputs: Sequence[str], wish: str, **attributes: Any) -> str:
+        """Add an operator with one output and return the output's name."""
+        name = self.name(wish)
+        self.nodes.append(self._onnx.helper.make_node(operator, list(inputs), [name], name=name, **attributes))
+        return name
+
+    def model(self, name: str, notes: Mapping[str, str]) -> onnx.ModelProto:
+        """Build the ONNX model from everything added so far, and check it.
+
+        Args:
+            name: Name of the net.
+            notes: Metadata to store in the file, by key.
+
+        Raises:
+            ReproductionError: If the model is not valid ONNX, which indicates a bug in a layer's ``to_onnx``.
+        """
+        graph = self._onnx.helper.make_graph(
+            self.nodes, name or "net", self._inputs, self._outputs, initializer=self.constants
+        )
+        model = self._onnx.helper.make_model(
+            graph,
+            opset_imports=[self._onnx.helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+            producer_name=PRODUCER,
+        )
+        self._onnx.helper.set_model_props(model, dict(notes))
+        try:
+            self._onnx.checker.check_model(model)
+        except self._onnx.checker.ValidationError as error:
+            raise ReproductionError(f"the model is not valid ONNX: {next(iter(str(error).splitlines()))}") from None
+        return model
+
+
+class OnnxLayer:
+    """The place of a layer in a graph: it names operators and constants after the layer.
+
+    Args:
+        graph: The graph.
+        layer: The layer.
+    """
+
+    def __init__(self, graph: OnnxGraph, layer: Layer):
+        self._graph, self._layer = graph, layer
+
+    def node(self, operator: str, *inputs: str, step: str = "", **attributes: Any) -> str:
+        """Add an operator and return the name of its output: that of the layer's first top, or ``LAYER.step``."""
+        param = self._layer.layer_param
+        return self._graph.node(operator, inputs, f"{param.name}.{step}" if step else param.top[0], **attributes)
+
+    def constant(self, values: npt.ArrayLike, name: str) -> str:
+        """Add a constant array and return its name, ``LAYER.name``."""
+        return self._graph.constant(values, f"{self._layer.layer_param.name}.{name}")
+
+    def blobs(self) -> list[str]:
+        """Add the layer's parameters as constants and return their names."""
+        return [self.constant(values, name) for name, values in self.arrays().items()]
+
+    def arrays(self) -> dict[str, Array]:
+        """Return the layer's parameters as arrays by name."""
+        blobs = zip(self._layer.blob_names, self._layer.blobs, strict=True)
+        return {name: blob.detach().cpu().numpy() for name, blob in blobs}
+
+
+def window_attributes(windows: Sequence[Window]) -> dict[str, Any]:
+    """Return the attributes of a convolution or pooling operator with these windows."""
+    return {
+        "kernel_shape": [window.kernel for window in windows],
+        "strides": [window.stride for window in windows],
+        "pads": [window.pad for window in windows] * 2,
+    }
