@@ -235,7 +235,7 @@ def check(
     except ReproductionError as error:
         raise error.at(str(path)) from None
     report = net.copy_from(found.net, found.path)
-    given_by_net = [name for name in report.untouched if name in surgery.constants(net)]
+    given_by_net = [name for name in report.untouched if name in surgery.find_constant_scales(net)]
     missing = [name for name in report.untouched if name not in given_by_net]
     wrong = []
     if missing:

@@ -56,7 +56,7 @@ from reproduction.caffe.errors import DataError, printable
 from reproduction.caffe.formats import prototxt
 from reproduction.caffe.net import graph
 from reproduction.caffe.schema import NetParameter, Phase
-from reproduction.caffe.training.parallel import Ranks, joined
+from reproduction.caffe.training.parallel import Ranks, join_processes
 from reproduction.fcn import datasets
 from reproduction.fcn.datasets import Dataset
 from reproduction.fcn.datasets.custom import color_labels
@@ -90,7 +90,7 @@ def main() -> int:
     )
     out = args.out or folder / "predictions"
     with contextlib.ExitStack() as held:
-        ranks = held.enter_context(joined(args.device))
+        ranks = held.enter_context(join_processes(args.device))
         for place in dict.fromkeys((folder, out)) if ranks.is_first else ():
             held.enter_context(locks.lock_folder(place, "another process is evaluating here"))
         return score(job, args, folder, out, ranks)

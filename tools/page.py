@@ -38,7 +38,7 @@ def main() -> None:
         report = record.load_report(args.folder / "scores.json")
         page.write_page(report, path, galleries(report, args.folder, args.data))
     else:
-        training.dump(training_history.find(args.folder), path)
+        training.dump(training_history.find_run_folders(args.folder), path)
     say(path)
 
 

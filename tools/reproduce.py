@@ -314,14 +314,14 @@ def keep(report: ScoreReport, rows: Sequence[PublishedNet], trained: Path | None
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     names = dict.fromkeys(name for row in rows for name in (*row.parents, row.name))
-    trainings = {name: recipes.result(name, trained) for name in names} if trained else {}
+    trainings = {name: recipes.final_model_path(name, trained) for name in names} if trained else {}
     for name, result in trainings.items():
         log = result.with_name("log.jsonl")
         if result.is_file():
             with result.open("rb") as file, files.open_atomic(path.with_name(result.name)) as copy:
                 shutil.copyfileobj(file, copy)
         if log.is_file():
-            log_file.thin(log, path.with_name(f"{name}.log.jsonl"), LOGGED)
+            log_file.copy_thinned(log, path.with_name(f"{name}.log.jsonl"), LOGGED)
     # Label maps are not copied, and later runs are compared with these scores, not with this run's references.
     results = [
         replace(net, predictions="", measured=[replace(scores, references=()) for scores in net.measured])

@@ -192,15 +192,15 @@ def fixed(args: argparse.Namespace, dataset: Dataset, bars: Bars) -> LabelScores
         ReproductionError: If its initial weights are missing.
     """
     name = f"{args.set}-fcn32s"
-    stage = ablations.fixed(recipes.named(name))
-    result = recipes.result(stage.name, args.out)
+    stage = ablations.fix_all_but_scores(recipes.find_recipe(name))
+    result = recipes.final_model_path(stage.name, args.out)
     if args.fixed:
         (parent,) = stage.parents
         start = args.init or weights_of(parent)
         stage = replace(stage, test=None, iterations=args.iterations or stage.iterations)
         bar = bars(stage.name, unit="it")
-        watch = training.Watch(step=lambda step: bar(step.iteration + 1, stage.iterations))
-        training.train(stage, {parent: start}, training.Plan(args.out, args.data, limit=args.limit), watch)
+        watch = training.TrainingCallbacks(step=lambda step: bar(step.iteration + 1, stage.iterations))
+        training.train(stage, {parent: start}, training.TrainingOptions(args.out, args.data, limit=args.limit), watch)
     if not result.is_file():
         return None
     row = registry.find_net(name)

@@ -43,7 +43,8 @@ from common import ROOT, WEIGHTS, add_device, add_legacy_crop, add_max_pixels, p
 from tqdm import tqdm
 
 from reproduction.caffe.errors import DataError, ReproductionError, WeightsError, printable
-from reproduction.caffe.training.parallel import joined
+from reproduction.caffe.training.events import Step
+from reproduction.caffe.training.parallel import join_processes
 from reproduction.caffe.training.signals import Signals
 from reproduction.caffe.typing import Progress
 from reproduction.fcn.fetch import local_files
@@ -51,9 +52,9 @@ from reproduction.fcn.fetch.local_files import FileRoots
 from reproduction.fcn.nets import registry
 from reproduction.fcn.reproduce import sources
 from reproduction.fcn.train import custom_nets, recipes, training
-from reproduction.fcn.train.custom_nets import Data
-from reproduction.fcn.train.recipes import Stage
-from reproduction.fcn.train.training import Plan, Step, Watch
+from reproduction.fcn.train.custom_nets import CustomData
+from reproduction.fcn.train.recipes import Recipe
+from reproduction.fcn.train.training import TrainingCallbacks, TrainingOptions
 from reproduction.fcn.train.validation import Validation
 from reproduction.report import training as report
 from reproduction.report import training_history
@@ -73,23 +74,29 @@ def main() -> int:
         parser.error("--stages are several trainings, --solver is one")
     mine = own_data(args)
     chain = asked(args, mine)
-    starts = recipes.chain(chain, init(chain, args.init, args.out), args.out)
-    plan = Plan(args.out, args.data, args.seed, args.limit, args.check or mine is not None, args.force, args.keep)
+    starts = recipes.assign_weights(chain, init(chain, args.init, args.out), args.out)
+    plan = TrainingOptions(
+        args.out, args.data, args.seed, args.limit, args.check or mine is not None, args.force, args.keep
+    )
     with (
-        joined(args.device) as ranks,
+        join_processes(args.device) as ranks,
         Screen(quiet=args.quiet, silent=not ranks.is_first) as screen,
         Signals() as signals,
     ):
         if ranks.is_first:
             draw(chain, args.data, screen)
-        for note in custom_nets.notes(chain, mine) if mine else ():
+        for note in custom_nets.describe_changes(chain, mine) if mine else ():
             screen.say(note)
-        ranks.greatest(0)  # a barrier: the other processes wait until the images are drawn
+        ranks.all_reduce_max(0)  # a barrier: the other processes wait until the images are drawn
         page = Page(args.out, screen) if ranks.is_first else None
-        watch = Watch(screen.say, screen.begin, screen.step, screen.images, partial(validated, screen, page), signals)
+        watch = TrainingCallbacks(
+            screen.say, screen.begin, screen.step, screen.images, partial(validated, screen, page), signals
+        )
         for stage, start in zip(chain, starts, strict=True):
             describe = (
-                partial(custom_nets.describe, stage, mine, args.out, list(start.values())) if mine else lambda: None
+                partial(custom_nets.write_deploy_files, stage, mine, args.out, list(start.values()))
+                if mine
+                else lambda: None
             )
             trained = training.train(stage, start, plan, watch, ranks, describe)
             if trained is None:
@@ -161,7 +168,7 @@ def _counts(text: str) -> list[int]:
     return [positive(part.strip()) for part in text.split(",")]
 
 
-def own_data(args: argparse.Namespace) -> Data | None:
+def own_data(args: argparse.Namespace) -> CustomData | None:
     """Return the custom data in the folder of ``--data``; None for published data and for solvers.
 
     Raises:
@@ -169,15 +176,15 @@ def own_data(args: argparse.Namespace) -> Data | None:
     """
     if args.solver:
         return None
-    if args.classes or args.palette or custom_nets.is_own(args.data):
-        return custom_nets.data(args.data, args.classes, args.palette, args.side)
-    drawn = any(recipes.named(name).dataset in sources.DRAWN for name in args.stages or [args.net])
+    if args.classes or args.palette or custom_nets.is_custom_folder(args.data):
+        return custom_nets.inspect_folder(args.data, args.classes, args.palette, args.side)
+    drawn = any(recipes.find_recipe(name).dataset in sources.DRAWN for name in args.stages or [args.net])
     if not (drawn or args.data.is_dir() or args.data == DATA):
         raise DataError("there is no such folder", path=args.data)
     return None
 
 
-def asked(args: argparse.Namespace, mine: Data | None = None) -> list[Stage]:
+def asked(args: argparse.Namespace, mine: CustomData | None = None) -> list[Recipe]:
     """Return the stages to train, with the options applied.
 
     Args:
@@ -188,12 +195,12 @@ def asked(args: argparse.Namespace, mine: Data | None = None) -> list[Stage]:
         ReproductionError: If there is no such net or solver, or if the options contradict each other.
     """
     if args.solver:
-        chain = [recipes.read(args.solver, args.net, legacy_crop=args.legacy_crop)]
+        chain = [recipes.load_solver_recipe(args.solver, args.net, legacy_crop=args.legacy_crop)]
         if not args.net:  # any number of files, copied by layer name
             chain = [replace(chain[0], parents=tuple(str(path) for path in args.init))]
     else:
         names = args.stages or [args.net]
-        chain = [custom_nets.stage(name, mine) if mine else recipes.named(name) for name in names]
+        chain = [custom_nets.adapt_recipe(name, mine) if mine else recipes.find_recipe(name) for name in names]
     counts = args.iterations or [stage.iterations for stage in chain]
     if len(counts) == 1:
         counts *= len(chain)
@@ -210,7 +217,7 @@ def asked(args: argparse.Namespace, mine: Data | None = None) -> list[Stage]:
     ]
 
 
-def init(chain: Sequence[Stage], given: Sequence[Path], out: Path) -> dict[str, Path]:
+def init(chain: Sequence[Recipe], given: Sequence[Path], out: Path) -> dict[str, Path]:
     """Return the initial weights of a chain, by the name of the net that they come from.
 
     They are the files of ``--init``, if there are any, else earlier results, else published ones.
@@ -218,7 +225,7 @@ def init(chain: Sequence[Stage], given: Sequence[Path], out: Path) -> dict[str, 
     Raises:
         WeightsError: If ``--init`` names too few or too many files, or if weights are missing.
     """
-    needed = recipes.needed(chain)
+    needed = recipes.find_external_parents(chain)
     if given and len(given) != len(needed):
         raise WeightsError(
             "these are not the weights that the training starts from",
@@ -240,7 +247,7 @@ def trained_here(name: str, out: Path) -> Path:
     Raises:
         WeightsError: If they are missing.
     """
-    place = recipes.result(name, out)
+    place = recipes.final_model_path(name, out)
     if name not in registry.NETS:
         return known(name, out)
     if not place.is_file():
@@ -259,7 +266,7 @@ def known(name: str, out: Path) -> Path:
     """
     entry = local_files.load_manifest().entries.get(name)
     places = [
-        recipes.result(name, out),
+        recipes.final_model_path(name, out),
         WEIGHTS / "mini" / f"{name}.caffemodel",
         *([WEIGHTS / entry.path] if entry else []),
     ]
@@ -274,7 +281,7 @@ def known(name: str, out: Path) -> Path:
     )
 
 
-def draw(chain: Sequence[Stage], root: Path, screen: Screen) -> None:
+def draw(chain: Sequence[Recipe], root: Path, screen: Screen) -> None:
     """Draw the images that the trainings need, if they can be drawn and are missing.
 
     Raises:
@@ -305,7 +312,7 @@ class Page:
     def write(self) -> None:
         """Write the page from the logs."""
         try:
-            report.dump(training_history.find(self._out), self._out / "index.html")
+            report.dump(training_history.find_run_folders(self._out), self._out / "index.html")
         except (ReproductionError, OSError) as error:
             self._screen.say(f"no page of this training was written: {error}")
         self._written = time.monotonic()
@@ -353,7 +360,7 @@ class Screen:
 
         return move
 
-    def begin(self, stage: Stage, iteration: int) -> None:
+    def begin(self, stage: Recipe, iteration: int) -> None:
         """Print what is trained, and start the clock."""
         self._stage = stage
         self._recent = deque[tuple[Step, float]](maxlen=max(stage.solver.average_loss, 1))
@@ -384,7 +391,7 @@ class Screen:
     def _line(self, step: Step) -> str:
         """Return the line of an update, with means over the last ``average_loss`` updates."""
         steps, seconds = zip(*self._recent, strict=True)
-        pixels = [each.per_pixel for each in steps if each.per_pixel is not None]
+        pixels = [each.loss_per_pixel for each in steps if each.loss_per_pixel is not None]
         left = round((self._stage.iterations - step.iteration - 1) * fmean(seconds))
         parts = [
             f"iteration {step.iteration}",

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
-from reproduction.caffe.net.inputs import Given, Values, by_name
+from reproduction.caffe.net.inputs import Given, Values, parse_inputs
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import Phase
 from reproduction.fast import ops, plan, table
@@ -153,12 +153,12 @@ class CompiledNet:
             NetError: If an input is missing or does not fit the net, if the net has no such blob, or if the net was
                 changed after ``discard`` had freed weights.
         """
-        given, blobs = by_name(self.net.inputs, inputs, named, blobs)
+        given, blobs = parse_inputs(self.net.inputs, inputs, named, blobs)
         names = list(self.net.graph.outputs if blobs is None else blobs)
         with torch.inference_mode(), self._lock:
             self._look_again()
             try:
-                fed = self.net.feed(given, names, self.net.graph.needed(names))
+                fed = self.net.feed(given, names, self.net.graph.find_needed(names))
                 shapes = {name: tuple(value.shape) for name, value in fed.items()}
                 ready = self._plan(shapes, names)
                 if ready.waits and ready.calls:

@@ -37,7 +37,7 @@ _INK, _SOFT, _GRID, *_CURVE = _COLOURS
 
 
 @dataclass(frozen=True)
-class Line:
+class Curve:
     """A curve.
 
     Attributes:
@@ -54,7 +54,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Span:
+class StageSpan:
     """A stage on the axis of iterations.
 
     Attributes:
@@ -81,14 +81,14 @@ class Chart:
     """
 
     title: str
-    lines: Sequence[Line]
-    spans: Sequence[Span]
+    lines: Sequence[Curve]
+    spans: Sequence[StageSpan]
     percent: bool = False
     log: bool = False
 
 
 @dataclass(frozen=True)
-class Drawn:
+class RenderedChart:
     """A drawn chart, ready for a page.
 
     Attributes:
@@ -104,7 +104,7 @@ class Drawn:
     data: dict[str, Any]
 
 
-def bins(x: Sequence[int], y: Sequence[float], size: int) -> Line:
+def average_bins(x: Sequence[int], y: Sequence[float], size: int) -> Curve:
     """Return a curve of the means of consecutive values, with their range as its band.
 
     Args:
@@ -115,10 +115,10 @@ def bins(x: Sequence[int], y: Sequence[float], size: int) -> Line:
     parts = [slice(i, i + size) for i in range(0, len(x), size)]
     means = [sum(y[part]) / len(y[part]) for part in parts]
     band = ([min(y[part]) for part in parts], [max(y[part]) for part in parts]) if size > 1 else None
-    return Line("", [x[part][len(x[part]) // 2] for part in parts], means, band)
+    return Curve("", [x[part][len(x[part]) // 2] for part in parts], means, band)
 
 
-def draw(chart: Chart) -> Drawn:
+def render_chart(chart: Chart) -> RenderedChart:
     """Draw a chart in two sizes, for wide and for narrow screens."""
     chart = replace(
         chart,
@@ -146,7 +146,7 @@ def draw(chart: Chart) -> Drawn:
     stages = [{"name": span.name, "start": span.start} for span in chart.spans]
     data = {"x": x, "y": y, "log": chart.log, "frames": frames, "stages": stages, "lines": lines}
     legend = [(line.name, f"var(--curve{number})") for number, line in enumerate(chart.lines, 1)]
-    return Drawn(chart.title, legend, svgs, data)
+    return RenderedChart(chart.title, legend, svgs, data)
 
 
 def _limits(chart: Chart) -> tuple[float, float]:
@@ -192,7 +192,7 @@ def _plot(
     return file.getvalue()
 
 
-def _stages(axes: Axes, spans: Sequence[Span], pixels: float, font: float) -> None:
+def _stages(axes: Axes, spans: Sequence[StageSpan], pixels: float, font: float) -> None:
     """Draw a line between stages and label each with its name, or with its number if the name does not fit."""
     for number, span in enumerate(spans, 1):
         if number > 1:

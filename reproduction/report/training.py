@@ -10,10 +10,10 @@ from reproduction.caffe.errors import StrPath
 from reproduction.caffe.formats import files
 from reproduction.fcn.images import palette
 from reproduction.report import curves, training_history
-from reproduction.report.curves import Chart, Drawn, Line, Span
+from reproduction.report.curves import Chart, Curve, RenderedChart, StageSpan
 from reproduction.report.page import ClassBar, css_color, render_template
 from reproduction.report.reference import METRICS, TITLES
-from reproduction.report.training_history import Check, Stage
+from reproduction.report.training_history import Check, TrainingHistory
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Course:
         classes: the class scores of the last stage that has any, one entry for each label top.
     """
 
-    stages: list[Stage]
-    charts: list[Drawn]
+    stages: list[TrainingHistory]
+    charts: list[RenderedChart]
     classes: list[Classes]
 
     @property
@@ -57,13 +57,13 @@ class Course:
         return " → ".join(stage.name for stage in self.stages)
 
 
-def page(stages: Iterable[Stage]) -> str:
+def page(stages: Iterable[TrainingHistory]) -> str:
     """Format the HTML page of trainings.
 
     Args:
         stages: the trainings; those of one chain share their charts.
     """
-    courses = [Course(chain, _charts(chain), _classes(chain)) for chain in training_history.chains(stages)]
+    courses = [Course(chain, _charts(chain), _classes(chain)) for chain in training_history.group_chains(stages)]
     return render_template("training.html", courses=courses)
 
 
@@ -74,12 +74,12 @@ def dump(folders: Iterable[Path], path: StrPath) -> None:
         DataError: If a log is missing or broken.
         ReproductionError: If the page cannot be written.
     """
-    text = page([training_history.read(folder) for folder in folders])
+    text = page([training_history.load_history(folder) for folder in folders])
     with files.open_atomic(path) as file:
         file.write(text.encode())
 
 
-def _charts(chain: Sequence[Stage]) -> list[Drawn]:
+def _charts(chain: Sequence[TrainingHistory]) -> list[RenderedChart]:
     spans = _spans(chain)
     losses = _losses(chain, spans)
     lowest = min(losses.band[0] if losses.band else losses.y, default=0)
@@ -103,27 +103,27 @@ def _charts(chain: Sequence[Stage]) -> list[Drawn]:
             for check in stage.checks
         ]
         charts.append(Chart(f"Test net: {name}", [_line(name, name, points)], _spans(mine)))
-    return [curves.draw(chart) for chart in charts]
+    return [curves.render_chart(chart) for chart in charts]
 
 
-def _spans(chain: Sequence[Stage]) -> list[Span]:
+def _spans(chain: Sequence[TrainingHistory]) -> list[StageSpan]:
     spans, begin = [], 0
     for stage in chain:
-        spans.append(Span(stage.name, begin, begin + stage.planned))
+        spans.append(StageSpan(stage.name, begin, begin + stage.planned))
         begin += stage.planned
     return spans
 
 
-def _line(title: str, name: str, found: Sequence[tuple[int, Mapping[str, float | None]]]) -> Line:
+def _line(title: str, name: str, found: Sequence[tuple[int, Mapping[str, float | None]]]) -> Curve:
     points = [(x, value) for x, values in found if (value := values.get(name)) is not None]
-    return Line(title, [x for x, _ in points], [y for _, y in points])
+    return Curve(title, [x for x, _ in points], [y for _, y in points])
 
 
-def _losses(chain: Sequence[Stage], spans: Sequence[Span]) -> Line:
+def _losses(chain: Sequence[TrainingHistory], spans: Sequence[StageSpan]) -> Curve:
     """Return one curve of the losses of all stages; long ones are averaged to about ``curves.BINS`` points."""
     size = max(1, spans[-1].end // curves.BINS)
-    parts = [curves.bins(stage.iterations, stage.losses, size) for stage in chain]
-    return Line(
+    parts = [curves.average_bins(stage.iterations, stage.losses, size) for stage in chain]
+    return Curve(
         "loss" if size == 1 else f"loss, mean and range of {size}",
         [span.start + x for part, span in zip(parts, spans, strict=True) for x in part.x],
         [y for part in parts for y in part.y],
@@ -136,7 +136,7 @@ def _losses(chain: Sequence[Stage], spans: Sequence[Span]) -> Line:
     )
 
 
-def _classes(chain: Sequence[Stage]) -> list[Classes]:
+def _classes(chain: Sequence[TrainingHistory]) -> list[Classes]:
     """Return the class IUs of the last stage that has any, with those of the other stages for comparison."""
     last = {stage.name: stage.checks[-1] for stage in chain if stage.checks and stage.checks[-1].class_iu}
     if not last:

@@ -108,7 +108,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Stage:
+class TrainingHistory:
     """One training.
 
     Attributes:
@@ -144,7 +144,7 @@ class Stage:
         return self.iterations[-1] + 1 if self.iterations else 0
 
 
-def find(folder: Path) -> list[Path]:
+def find_run_folders(folder: Path) -> list[Path]:
     """Return the training folders in a folder of results, or the folder itself if it is a training's.
 
     Raises:
@@ -156,26 +156,28 @@ def find(folder: Path) -> list[Path]:
     return found
 
 
-def read(folder: Path) -> Stage:
+def load_history(folder: Path) -> TrainingHistory:
     """Load the log of one training, and the class colours of its card if there is one.
 
     Raises:
         DataError: If the log is missing or invalid, or the card is broken.
     """
     path = folder / LOG
-    records = list(enumerate(log_file.read(path), 1))
+    records = list(enumerate(log_file.read_records(path), 1))
     if not records or records[0][1]["record"] != log_file.START:
         raise DataError("this log has no start", path=path)
     about = card.load_card(folder / card.CARD_FILE) if (folder / card.CARD_FILE).is_file() else None
-    start = log_file.checked(records[0][1], _Start, f"{path}:1")
+    start = log_file.convert_record(records[0][1], _Start, f"{path}:1")
     steps, checks, resumed = [], [], 0
     for number, record in records:
         if record["record"] == log_file.ITERATION:
-            steps.append(log_file.checked(record, _Step, f"{path}:{number}"))
+            steps.append(log_file.convert_record(record, _Step, f"{path}:{number}"))
         elif record["record"] == log_file.VALIDATION:
-            checks.append(_check(log_file.checked(record, _Validation, f"{path}:{number}"), start, f"{path}:{number}"))
+            checks.append(
+                _check(log_file.convert_record(record, _Validation, f"{path}:{number}"), start, f"{path}:{number}")
+            )
         resumed += record["record"] == log_file.RESUME
-    return Stage(
+    return TrainingHistory(
         name=start.stage,
         start=records[0][1],
         planned=_planned(start, path),
@@ -224,10 +226,10 @@ def _check(found: _Validation, start: _Start, place: str) -> Check:
     )
 
 
-def chains(stages: Iterable[Stage]) -> list[list[Stage]]:
+def group_chains(stages: Iterable[TrainingHistory]) -> list[list[TrainingHistory]]:
     """Group stages into chains by their parents; the stages of a chain are in the order of their start times."""
     ordered = sorted(stages, key=lambda stage: str(stage.start.get("time", "")))
-    found: list[list[Stage]] = []
+    found: list[list[TrainingHistory]] = []
     for stage in ordered:
         # A stage with parents in several chains merges them.
         mine = [chain for chain in found if any(before.name in stage.parents for before in chain)]

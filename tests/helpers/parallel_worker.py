@@ -30,7 +30,7 @@ def bad_from(draw: int):
 
 
 def main(folder: Path) -> None:
-    with parallel.joined() as ranks:
+    with parallel.join_processes() as ranks:
         found: dict[str, object] = {"rank": ranks.rank, "size": ranks.size}
         for name, text in CASES.items():
             drawn = []
@@ -55,7 +55,7 @@ def main(folder: Path) -> None:
         prefix = f'snapshot_prefix: "{folder}/s"'
         run = tiny_training.built(f"iter_size: 4 snapshot: 2 max_iter: 4 {prefix}", ranks=ranks)
         saved = [event.iteration for event in run.solve() if isinstance(event, Saved)]
-        ranks.greatest(0)  # a barrier: wait until the first process has written
+        ranks.all_reduce_max(0)  # a barrier: wait until the first process has written
         again = tiny_training.built(f"iter_size: 4 {prefix}", ranks=ranks, resume=folder / "s_iter_2.solverstate")
         again.step(2)
         found |= {
@@ -80,7 +80,7 @@ def main(folder: Path) -> None:
         random = np.random.RandomState(ranks.rank)
         mine = torch.from_numpy((random.randn(7, 3) * 10.0 ** random.randint(-4, 4, (7, 3))).astype(np.float32))
         found |= {"mine": mine.numpy().copy()}
-        ranks.add_up(mine)
+        ranks.all_reduce_sum(mine)
         found |= {"sum": mine.numpy()}
         np.savez(folder / f"rank{ranks.rank}.npz", **found)
 

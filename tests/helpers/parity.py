@@ -63,7 +63,7 @@ def layer_cases() -> dict[str, str]:
     return {case: str(arrays["text"]) for case, arrays in _layer_files().items()}
 
 
-def layer_errors(case: str, dtype: torch.dtype = torch.float32) -> dict[str, float]:
+def locate_errors(case: str, dtype: torch.dtype = torch.float32) -> dict[str, float]:
     """Run one layer forward and backward, and return the error of each array that Caffe recorded."""
     layer = _layer(case).to(dtype)
     bottoms = [bottom.to(dtype) for bottom in _recorded(case, "bottom").values()]
@@ -93,7 +93,7 @@ def layer_errors(case: str, dtype: torch.dtype = torch.float32) -> dict[str, flo
 
 def layer_parity(case: str) -> float:
     """Run one layer forward and backward, and return the largest error."""
-    return max(layer_errors(case).values())
+    return max(locate_errors(case).values())
 
 
 @lru_cache(maxsize=1)

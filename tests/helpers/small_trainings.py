@@ -11,7 +11,7 @@ from reproduction.fcn.train import recipes, training
 from tests.golden import seeded
 from tests.helpers import dataset_trees, thin_nets
 
-_named = recipes.named  # tests patch recipes.named with narrow nets
+_named = recipes.find_recipe  # tests patch recipes.find_recipe with narrow nets
 
 IDS = [f"2008_{i:06d}" for i in range(6)]
 VALIDATED = ["2007_000033", "2007_000042", "2007_000061"]
@@ -107,4 +107,4 @@ def imagenet(path, like="voc-fcn32s", divisor=64):
 def learn(solver, out, root):
     """Run the training of a solver file to its end, in a process that a test starts."""
     torch.set_num_threads(1)
-    training.train(recipes.read(solver), {}, training.Plan(out, root))
+    training.train(recipes.load_solver_recipe(solver), {}, training.TrainingOptions(out, root))

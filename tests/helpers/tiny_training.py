@@ -51,7 +51,7 @@ def param(text: str = "", **fields) -> SolverParameter:
 
 
 def built(text: str = "", *, feed=feed, test_feeds=(feed, feed), **kwargs) -> solver.Solver:
-    return solver.build(param(text), feed=feed, test_feeds=test_feeds, **kwargs)
+    return solver.build_solver(param(text), feed=feed, test_feeds=test_feeds, **kwargs)
 
 
 def weights(run: solver.Solver) -> dict[str, np.ndarray]:

@@ -6,28 +6,28 @@ from xml.etree import ElementTree
 import pytest
 
 from reproduction.report import curves
-from reproduction.report.curves import Chart, Line, Span
+from reproduction.report.curves import Chart, Curve, StageSpan
 
 SVG = "{http://www.w3.org/2000/svg}"
-SPANS = [Span("mini-fcn32s", 0, 60), Span("mini-fcn16s", 60, 100)]
+SPANS = [StageSpan("mini-fcn32s", 0, 60), StageSpan("mini-fcn16s", 60, 100)]
 X = [10.0, 40.0, 60.0, 100.0]
 
 
 @pytest.fixture(scope="module")
 def compute_scores():
     lines = [
-        Line(name, X, [level, level + 0.1, level + 0.05, level + 0.2])
+        Curve(name, X, [level, level + 0.1, level + 0.05, level + 0.2])
         for name, level in zip("abcd", (0.1, 0.3, 0.5, 0.7), strict=True)
     ]
-    return curves.draw(Chart("Scores", lines, SPANS, percent=True))
+    return curves.render_chart(Chart("Scores", lines, SPANS, percent=True))
 
 
 def test_means_and_ranges_are_taken_of_so_many_values():
-    line = curves.bins(range(7), [1.0, 2, 6, 4, 4, 4, 9], 3)
+    line = curves.average_bins(range(7), [1.0, 2, 6, 4, 4, 4, 9], 3)
     assert line.y == [3, 4, 9]
     assert line.x == [1, 4, 6]
     assert line.band == ([1, 4, 9], [6, 4, 9])
-    assert curves.bins([0, 1], [5.0, 7.0], 1) == Line("", [0, 1], [5, 7])
+    assert curves.average_bins([0, 1], [5.0, 7.0], 1) == Curve("", [0, 1], [5, 7])
 
 
 def drawn_points(svg, colour):
@@ -42,7 +42,7 @@ def drawn_points(svg, colour):
 @pytest.mark.parametrize("log", [False, True])
 def test_the_script_points_where_the_curve_is(frame, log):
     """The same sum as page.js does it."""
-    drawn = curves.draw(Chart("Loss", [Line("loss", X, [8.0, 2.0, 1.0, 0.25])], SPANS, log=log))
+    drawn = curves.render_chart(Chart("Loss", [Curve("loss", X, [8.0, 2.0, 1.0, 0.25])], SPANS, log=log))
     from math import log10
 
     data, scale = drawn.data, log10 if log else float
@@ -82,17 +82,17 @@ def test_a_drawing_says_what_it_shows_in_words(scores):
 
 
 def test_the_same_curves_give_the_same_drawing(scores):
-    again = curves.draw(
+    again = curves.render_chart(
         Chart(
-            "Scores", [Line(line["name"], line["x"], line["y"]) for line in scores.data["lines"]], SPANS, percent=True
+            "Scores", [Curve(line["name"], line["x"], line["y"]) for line in scores.data["lines"]], SPANS, percent=True
         )
     )
     assert again.svgs == scores.svgs
 
 
 def test_stages_are_named_or_numbered_where_there_is_no_room():
-    spans = [Span("mini-vgg", 0, 10), Span("mini-fcn32s", 10, 300)]
-    drawn = curves.draw(Chart("Loss", [Line("loss", [0, 300], [2.0, 1.0])], spans))
+    spans = [StageSpan("mini-vgg", 0, 10), StageSpan("mini-fcn32s", 10, 300)]
+    drawn = curves.render_chart(Chart("Loss", [Curve("loss", [0, 300], [2.0, 1.0])], spans))
     texts = [node.text for node in ElementTree.fromstring(drawn.svgs["narrow"]).iter(f"{SVG}text")]
     assert "2 mini-fcn32s" in texts
     assert "1" in texts
@@ -100,19 +100,19 @@ def test_stages_are_named_or_numbered_where_there_is_no_room():
 
 
 def test_a_range_is_drawn_around_means():
-    line = Line("loss", [0, 50], [2.0, 1.0], ([1.0, 0.5], [3.0, 4.0]))
-    drawn = curves.draw(Chart("Loss", [line], [Span("n", 0, 100)], log=True))
+    line = Curve("loss", [0, 50], [2.0, 1.0], ([1.0, 0.5], [3.0, 4.0]))
+    drawn = curves.render_chart(Chart("Loss", [line], [StageSpan("n", 0, 100)], log=True))
     assert drawn.data["y"] == (pytest.approx(0.5 / 1.15), pytest.approx(4 * 1.15))
     assert "fill: var(--curve1)" in drawn.svgs["wide"]
 
 
 def test_single_values_near_zero_do_not_take_the_axis():
-    line = Line("loss", [0, 50], [2.0, 1.0], ([1e-9, 0.5], [3.0, 4.0]))
-    drawn = curves.draw(Chart("Loss", [line], [Span("n", 0, 100)], log=True))
+    line = Curve("loss", [0, 50], [2.0, 1.0], ([1e-9, 0.5], [3.0, 4.0]))
+    drawn = curves.render_chart(Chart("Loss", [line], [StageSpan("n", 0, 100)], log=True))
     assert drawn.data["y"][0] == pytest.approx(1 / 5 / 1.15)
 
 
 def test_one_value_is_enough():
-    drawn = curves.draw(Chart("Loss", [Line("loss", [0], [2.0])], [Span("n", 0, 100)]))
+    drawn = curves.render_chart(Chart("Loss", [Curve("loss", [0], [2.0])], [StageSpan("n", 0, 100)]))
     assert drawn.data["y"] == (1.5, 2.5)
     assert drawn.data["lines"][0]["text"] == ["2"]

@@ -23,7 +23,7 @@ def runs(tmp_path_factory):
         folder, "mini-fcn16s", 24, made=13, parents=["mini-fcn32s"], classes=CLASSES, resumed=[6],
         time="2026-01-31T12:20:00+00:00", ended="2026-01-31T12:30:00+00:00",
     )  # fmt: skip
-    training.dump(training_history.find(folder), folder / "index.html")
+    training.dump(training_history.find_run_folders(folder), folder / "index.html")
     return folder
 
 
@@ -57,7 +57,7 @@ def test_curves_run_over_all_stages(text):
 def test_every_validation_stands_in_a_table(text, runs):
     cells = Cells(text)
     for name in ("mini-fcn32s", "mini-fcn16s"):
-        for check in training_history.read(runs / name).checks:
+        for check in training_history.load_history(runs / name).checks:
             for metric, value in check.scores["label"].items():
                 (cell,) = cells.having(data_stage=name, data_iteration=str(check.iteration), data_metric=metric)
                 assert cell["text"] == f"{100 * value:.2f}"
@@ -79,11 +79,11 @@ def test_the_classes_are_those_of_the_last_validation_beside_the_stages_before(t
 
 def test_classes_have_the_colours_of_the_nets_card(tmp_path):
     folder = report_runs.log(tmp_path, "mini-fcn32s", 4, classes=CLASSES)
-    assert "background:#800000" in training.page([training_history.read(folder)])
+    assert "background:#800000" in training.page([training_history.load_history(folder)])
     card.write_card(
         card.custom_card("mini-fcn32s", CLASSES, [(0, 0, 0), (1, 2, 3), (4, 5, 6)]), folder / card.CARD_FILE
     )
-    text = training.page([training_history.read(folder)])
+    text = training.page([training_history.load_history(folder)])
     assert "background:#010203" in text
     assert "background:#800000" not in text
 
@@ -96,7 +96,9 @@ def test_what_ran_is_said(text):
 def test_it_is_said_how_long_it_took(tmp_path, text):
     assert "<dd>2026-01-31T12:30:00+00:00</dd>" in text, "with a stop it is not known"
     report_runs.log(tmp_path, "n", 4, ended="2026-01-31T12:00:09+00:00")
-    assert "<dd>2026-01-31T12:00:09+00:00, after 0:00:09</dd>" in training.page([training_history.read(tmp_path / "n")])
+    assert "<dd>2026-01-31T12:00:09+00:00, after 0:00:09</dd>" in training.page(
+        [training_history.load_history(tmp_path / "n")]
+    )
 
 
 def test_the_page_needs_nothing_but_itself(text):
@@ -108,21 +110,23 @@ def test_the_page_needs_nothing_but_itself(text):
 def test_trainings_that_have_nothing_to_do_with_each_other_are_shown_apart(tmp_path):
     for name in ("a", "b"):
         report_runs.log(tmp_path, name, 4, classes=CLASSES)
-    text = training.page(training_history.read(folder) for folder in training_history.find(tmp_path))
+    text = training.page(
+        training_history.load_history(folder) for folder in training_history.find_run_folders(tmp_path)
+    )
     assert len(charts(text)) == 4
     assert re.findall(r"<h2[^>]*>(.*?)</h2>", text) == ["a", "b"]
 
 
 def test_a_training_that_has_just_begun_is_shown(tmp_path):
     report_runs.log(tmp_path, "n", 4, made=0, classes=CLASSES)
-    text = training.page([training_history.read(tmp_path / "n")])
+    text = training.page([training_history.load_history(tmp_path / "n")])
     assert "not validated yet" in text
     assert charts(text) == []
 
 
 def test_many_losses_are_shown_as_means_and_ranges(tmp_path):
     report_runs.log(tmp_path, "n", 2000, classes=CLASSES)
-    (loss, _) = charts(training.page([training_history.read(tmp_path / "n")]))
+    (loss, _) = charts(training.page([training_history.load_history(tmp_path / "n")]))
     assert loss["lines"][0]["name"] == "loss, mean and range of 5"
     assert len(loss["lines"][0]["x"]) == 400
 
@@ -130,7 +134,7 @@ def test_many_losses_are_shown_as_means_and_ranges(tmp_path):
 def test_a_loss_of_zero_is_shown(tmp_path):
     path = report_runs.log(tmp_path, "n", 4, classes=CLASSES) / "log.jsonl"
     path.write_text(path.read_text().replace('"loss_per_pixel": 0.5', '"loss_per_pixel": 0'))
-    (loss, _) = charts(training.page([training_history.read(tmp_path / "n")]))
+    (loss, _) = charts(training.page([training_history.load_history(tmp_path / "n")]))
     assert loss["log"] is False
 
 

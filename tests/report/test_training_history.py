@@ -11,7 +11,7 @@ from tests.helpers import report_runs
 
 def test_a_log_is_read(tmp_path):
     report_runs.log(tmp_path, "b", 8, made=6, parents=["a"], classes=["background", "cat", "dog"], resumed=[2, 4])
-    stage = training_history.read(tmp_path / "b")
+    stage = training_history.load_history(tmp_path / "b")
     assert (stage.name, stage.planned, stage.done, stage.resumed) == ("b", 8, 6, 2)
     assert stage.losses == [2.0, 1.0, 2 / 3, 0.5, 0.4, 2 / 6], "of a pixel, not of the sum"
     assert [check.iteration for check in stage.checks] == [2, 4, 6]
@@ -22,49 +22,53 @@ def test_a_log_is_read(tmp_path):
 
 
 def test_how_long_it_took_is_known_of_a_training_without_a_stop(tmp_path):
-    whole = training_history.read(report_runs.log(tmp_path, "whole", 4, ended="2026-01-31T13:01:02.400+00:00"))
+    whole = training_history.load_history(report_runs.log(tmp_path, "whole", 4, ended="2026-01-31T13:01:02.400+00:00"))
     assert str(whole.took) == "1:01:02"
-    assert training_history.read(report_runs.log(tmp_path, "old", 4)).took is None
-    stopped = training_history.read(
+    assert training_history.load_history(report_runs.log(tmp_path, "old", 4)).took is None
+    stopped = training_history.load_history(
         report_runs.log(tmp_path, "stopped", 4, resumed=[2], ended="2026-01-31T13:01:02.400+00:00")
     )
     assert stopped.took is None
     with pytest.raises(DataError, match=r'log\.jsonl:3: .*: time is "soon"; want a time or nothing\.$'):
-        training_history.read(report_runs.log(tmp_path, "odd", 4, ended="soon"))
+        training_history.load_history(report_runs.log(tmp_path, "odd", 4, ended="soon"))
 
 
 def test_a_net_whose_labels_are_of_images_has_outputs(tmp_path):
-    stage = training_history.read(report_runs.log(tmp_path, "vgg", 4))
+    stage = training_history.load_history(report_runs.log(tmp_path, "vgg", 4))
     assert stage.checks[0].outputs == {"accuracy": 0.25, "loss": 2.0}
     assert not stage.checks[0].scores
 
 
 def test_a_training_that_has_just_begun_has_done_nothing(tmp_path):
-    stage = training_history.read(report_runs.log(tmp_path, "n", 4, made=0))
+    stage = training_history.load_history(report_runs.log(tmp_path, "n", 4, made=0))
     assert (stage.done, stage.checks) == (0, [])
 
 
 def test_stages_are_put_together_by_the_weights_they_started_from(tmp_path):
     for name, parents, minute in (("16s", ["32s"], 3), ("32s", ["vgg"], 2), ("other", [], 0), ("8s", ["16s"], 4)):
         report_runs.log(tmp_path, name, 4, parents=parents, time=f"2026-01-31T12:0{minute}:00+00:00")
-    chains = training_history.chains(training_history.read(folder) for folder in training_history.find(tmp_path))
+    chains = training_history.group_chains(
+        training_history.load_history(folder) for folder in training_history.find_run_folders(tmp_path)
+    )
     assert [[stage.name for stage in chain] for chain in chains] == [["other"], ["32s", "16s", "8s"]]
 
 
 def test_a_net_of_two_parents_joins_them(tmp_path):
     for name, parents, minute in (("color", [], 1), ("hha", [], 2), ("both", ["color", "hha"], 3)):
         report_runs.log(tmp_path, name, 4, parents=parents, time=f"2026-01-31T12:0{minute}:00+00:00")
-    chains = training_history.chains(training_history.read(folder) for folder in training_history.find(tmp_path))
+    chains = training_history.group_chains(
+        training_history.load_history(folder) for folder in training_history.find_run_folders(tmp_path)
+    )
     assert [[stage.name for stage in chain] for chain in chains] == [["color", "hha", "both"]]
 
 
 def test_trainings_are_found_in_their_folder_and_in_that_above(tmp_path):
     one, two = report_runs.log(tmp_path, "a", 4), report_runs.log(tmp_path, "b", 4)
-    assert training_history.find(tmp_path) == [one, two]
-    assert training_history.find(one) == [one]
+    assert training_history.find_run_folders(tmp_path) == [one, two]
+    assert training_history.find_run_folders(one) == [one]
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError) as error:
-        training_history.find(tmp_path / "empty")
+        training_history.find_run_folders(tmp_path / "empty")
     assert str(error.value) == (
         f"{tmp_path}/empty: there is no training here; want NET/log.jsonl. tools/train.py writes it."
     )
@@ -80,7 +84,7 @@ def test_trainings_are_found_in_their_folder_and_in_that_above(tmp_path):
 def test_a_log_without_a_start_is_refused(tmp_path, records):
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     with pytest.raises(DataError) as error:
-        training_history.read(tmp_path)
+        training_history.load_history(tmp_path)
     assert str(error.value) == f"{tmp_path}/log.jsonl: this log has no start."
 
 
@@ -105,7 +109,7 @@ def test_a_log_that_was_tampered_with_is_refused(tmp_path, change, text):
     first, rest = path.read_text().split("\n", 1)
     path.write_text(json.dumps(json.loads(first) | change) + "\n" + rest)
     with pytest.raises(ValueError, match=text) as error:
-        training_history.read(path.parent)
+        training_history.load_history(path.parent)
     assert str(error.value).startswith(str(path))
 
 
@@ -136,6 +140,6 @@ def test_a_record_that_was_tampered_with_is_refused(tmp_path, record, text):
     with path.open("a") as file:
         file.write(json.dumps(record) + "\n")
     with pytest.raises(DataError) as error:
-        training_history.read(path.parent)
+        training_history.load_history(path.parent)
     assert text in str(error.value)
     assert f"{path}:10: this is no log of a training: " in str(error.value)

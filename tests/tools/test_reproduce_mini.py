@@ -123,7 +123,7 @@ def test_a_training_is_scored_and_may_be_kept(reproduce, weights, tmp_path):
     for name in mini_nets.NETS:
         (runs / name).mkdir(parents=True)
         shutil.copy(weights / f"mini/{name}.caffemodel", runs / name)
-        log = log_file.Log(runs / name / "log.jsonl")
+        log = log_file.TrainingLog(runs / name / "log.jsonl")
         for iteration in range(12):
             log.write(log_file.ITERATION, iteration, loss=1.5)
         log.close()
@@ -143,7 +143,7 @@ def test_a_training_is_scored_and_may_be_kept(reproduce, weights, tmp_path):
         "mini-vgg.caffemodel",
         *(f"{name}{end}" for name in mini_nets.NETS for end in (".caffemodel", ".log.jsonl")),
     }
-    assert [each["iteration"] for each in log_file.read(kept / "mini-fcn8s.log.jsonl")] == [0, 10]
+    assert [each["iteration"] for each in log_file.read_records(kept / "mini-fcn8s.log.jsonl")] == [0, 10]
 
 
 def test_a_training_that_has_not_ended_is_said(reproduce, tmp_path, capsys):

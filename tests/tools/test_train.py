@@ -55,7 +55,7 @@ def test_a_training_shows_its_course(tool, where, tmp_path):
     assert (code, err) == (0, "")
     lines = numbers(out).splitlines()
     assert lines[0] == "tiny: 4 iterations, a snapshot every 2, a validation every 4"
-    first = log_file.read(tmp_path / "out/tiny/log.jsonl")
+    first = log_file.read_records(tmp_path / "out/tiny/log.jsonl")
     losses = [record for record in first if record["record"] == "iteration"]
     loss, pixel = losses[0]["loss"], losses[0]["loss_per_pixel"]
     assert lines[1] == f"iteration 0, loss {loss:.6g} ({pixel:.4f} a pixel), lr 1e-07, N images/s, T left"
@@ -79,7 +79,7 @@ def test_quiet_is_quiet(tool, where, tmp_path):
 
 
 def test_a_chain_starts_each_net_from_the_one_before(tool, where, tmp_path, monkeypatch):
-    monkeypatch.setattr(recipes, "named", small_trainings.stage)
+    monkeypatch.setattr(recipes, "find_recipe", small_trainings.stage)
     vgg16 = small_trainings.imagenet(tmp_path / "vgg16.caffemodel")
     command = ("--stages", "voc-fcn32s, voc-fcn16s", "--init", vgg16, *where, "--iterations", "2,1", "--limit", 1)
     code, out, err = tool(*command)
@@ -108,7 +108,7 @@ def test_a_chain_starts_each_net_from_the_one_before(tool, where, tmp_path, monk
 
 
 def test_a_log_that_is_broken_ends_no_training(tool, where, tmp_path, monkeypatch):
-    monkeypatch.setattr(recipes, "named", small_trainings.stage)
+    monkeypatch.setattr(recipes, "find_recipe", small_trainings.stage)
     vgg16 = small_trainings.imagenet(tmp_path / "vgg16.caffemodel")
     (tmp_path / "out/other").mkdir(parents=True)
     (tmp_path / "out/other/log.jsonl").write_text("{}\n")
@@ -215,14 +215,14 @@ def start(args, *launcher, **env):
 
 
 def iterations(folder):
-    return [record for record in log_file.read(folder / "log.jsonl") if record["record"] == "iteration"]
+    return [record for record in log_file.read_records(folder / "log.jsonl") if record["record"] == "iteration"]
 
 
 def test_a_run_that_was_killed_or_interrupted_goes_on_to_the_same_bits(where, tmp_path):
     solver = small_trainings.SOLVER.replace("max_iter: 8", "max_iter: 150").replace("snapshot: 2", "snapshot: 20")
     path = small_trainings.tiny(tmp_path / "tiny", solver=solver)
-    stage = replace(recipes.read(path), validate=1000)
-    training.train(stage, {}, training.Plan(tmp_path / "whole", tmp_path / "data"))
+    stage = replace(recipes.load_solver_recipe(path), validate=1000)
+    training.train(stage, {}, training.TrainingOptions(tmp_path / "whole", tmp_path / "data"))
     command = ["--solver", path, *where, "--validate", "1000"]
     for number, after in ((signal.SIGKILL, 30), (signal.SIGINT, 90), (None, None)):
         running = start(command)
@@ -260,7 +260,7 @@ def test_two_processes_learn_what_one_does(where, tmp_path):
     scores = [
         [
             json.dumps(r["scores"])
-            for r in log_file.read(tmp_path / name / "tiny/log.jsonl")
+            for r in log_file.read_records(tmp_path / name / "tiny/log.jsonl")
             if r["record"] == "validation"
         ]
         for name in ("one", "two")
@@ -284,7 +284,7 @@ def test_a_mini_training_draws_its_data_and_goes_on_to_the_next_stage(tool, tmp_
     lines = out.splitlines()
     assert lines[0] == f"data: drawn, {tmp_path}/data/mini"
     assert lines[-1] == f"mini-fcn32s: trained, {tmp_path}/out/mini-fcn32s/mini-fcn32s.caffemodel"
-    start = next(log_file.read(tmp_path / "out/mini-fcn32s/log.jsonl"))
+    start = next(log_file.read_records(tmp_path / "out/mini-fcn32s/log.jsonl"))
     assert start["initialised"].startswith("mini-vgg: 15 layers copied; coerced: fc6 0 ")
     code, out, err = tool("--net", "mini-fcn32s", *where, "--iterations", "2", "--limit", "1", "--keep", "1")
     assert (code, err) == (0, "")

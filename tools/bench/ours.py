@@ -48,7 +48,7 @@ def training(task: Task) -> Step:
     param = prototxt.load_solver(f"{task.folder}/solver.prototxt")
     param.clear("snapshot")
     shape = (task.batch, 3, task.height, task.width)
-    made = solver.build(
+    made = solver.build_solver(
         param,
         base=task.folder,
         inputs={"data": shape, "label": (task.batch, 1, *shape[2:])},

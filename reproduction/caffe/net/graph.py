@@ -79,7 +79,7 @@ class Graph:
         """Names of the blobs that the caller feeds."""
         return [top for node in self.nodes if node.is_slot for top in node.tops]
 
-    def needed(self, blobs: Sequence[str]) -> tuple[Node, ...]:
+    def find_needed(self, blobs: Sequence[str]) -> tuple[Node, ...]:
         """Return the layers that the given blobs depend on, in order.
 
         Raises:

@@ -14,7 +14,7 @@ Values = Tensor | Array
 Given = Mapping[str, Values] | Values | Iterable[str] | None
 
 
-def by_name(
+def parse_inputs(
     inputs: Sequence[str], given: Sequence[Given], named: Mapping[str, Values], blobs: Iterable[str] | None
 ) -> tuple[dict[str, Values], list[str] | None]:
     """Return the inputs by blob name, and the names of the requested blobs.

@@ -26,8 +26,8 @@ from reproduction.caffe.net import graph, overwriting
 from reproduction.caffe.net.checked_layer import CheckedLayer
 from reproduction.caffe.net.copy_weights import CopyReport, copy_blobs, share_blobs, to_blob
 from reproduction.caffe.net.graph import Graph, Node, layer_place, locate_errors
-from reproduction.caffe.net.inputs import Given, Values, by_name
-from reproduction.caffe.net.processes import Generator, settle
+from reproduction.caffe.net.inputs import Given, Values, parse_inputs
+from reproduction.caffe.net.processes import Generator, limit_threads_after_fork
 from reproduction.caffe.schema import DimCheckMode, NetParameter, ParamSpec, Phase
 
 
@@ -214,9 +214,9 @@ class Net(nn.Module):
         Raises:
             NetError: If an input is missing or does not fit the net, or if the net has no such blob.
         """
-        found, blobs = by_name(self.inputs, inputs, named, blobs)
+        found, blobs = parse_inputs(self.inputs, inputs, named, blobs)
         wanted = list(self.graph.outputs if blobs is None else blobs)
-        nodes = self.graph.nodes if blobs is None else self.graph.needed(wanted)
+        nodes = self.graph.nodes if blobs is None else self.graph.find_needed(wanted)
         fed = self.feed(found, wanted, nodes)
         keep = set(wanted)
         # Repeated rows and columns of blobs are computed once; requested blobs are expanded at the end.
@@ -235,7 +235,7 @@ class Net(nn.Module):
         Raises:
             NetError: If the bottoms do not fit the layer.
         """
-        settle()
+        limit_threads_after_fork()
         with locate_errors(node):
             return tuple(map(borders.expand, self._steps[node.index].run(node, bottoms)))
 
@@ -249,7 +249,7 @@ class Net(nn.Module):
         Raises:
             NetError: If an input is missing, is not numeric or has the wrong number of axes.
         """
-        settle()
+        limit_threads_after_fork()
         needed = {bottom for node in nodes for bottom in node.bottoms}.union(wanted)
         missing = [name for name in self.graph.inputs if name in needed and name not in inputs]
         if missing:

@@ -36,7 +36,7 @@ def add_layers(net: Net, graph: OnnxGraph, inputs: Mapping[str, str], blobs: Ite
     """
     wanted = list(blobs)
     values = dict(inputs)
-    for node in net.graph.needed(wanted):
+    for node in net.graph.find_needed(wanted):
         layer = net.layer_at(node)
         if layer is None:
             if missing := [top for top in node.tops if top not in values]:

@@ -26,11 +26,7 @@ def _restore(device: str, state: bytes) -> Generator:
 
 
 class _Fork:
-    """Flag that is set in a forked process until ``settle`` is called.
-
-    Attributes:
-        pending: Whether this process was forked after this module was loaded, and has not called ``settle``.
-    """
+    """Flag that is set in a forked process until ``limit_threads_after_fork`` is called."""
 
     pending = False
 
@@ -43,7 +39,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_Fork.note)
 
 
-def settle() -> None:
+def limit_threads_after_fork() -> None:
     """Set torch to one thread if this process was forked.
 
     A fork does not copy the threads of OpenMP, and GNU's implementation then waits for them forever. The workers of

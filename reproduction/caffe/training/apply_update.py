@@ -64,7 +64,7 @@ class Updates:
         self.param = param
         self.learned = list(learned)
         self.keep = keep
-        self.rule = update_rules.rule(param)
+        self.rule = update_rules.find_rule(param)
         self.history: list[Tensor] = []
         self._still: set[int] = set()
         self.take_history([_zeros(p) for _ in range(self.rule.histories) for p, _ in self.learned])

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar
 
 from torch import Tensor
 
 from reproduction.caffe.errors import ReproductionError
+from reproduction.caffe.formats.json_file import between
 from reproduction.caffe.training.apply_update import Norms
+
+Iteration = Annotated[int, between(0, 2**31 - 1)]
+LossValue = Annotated[float, between(-1e100, 1e100)]
 
 
 class LossError(ReproductionError):
@@ -26,30 +32,36 @@ class LossError(ReproductionError):
 
 
 @dataclass(frozen=True)
-class Stepped:
-    """Event after one update of the weights.
+class Step:
+    """One update of the weights, from the solver to the log of a training and to its curves.
 
     Attributes:
         iteration: The number of the update, from 0.
-        loss: The mean loss over ``iter_size`` samples.
+        loss: The loss before the update, the mean over ``iter_size`` samples.
+        lr: The learning rate.
         smoothed_loss: The mean loss over the last ``average_loss`` iterations.
-        rate: The learning rate.
-        outputs: The net's outputs for the last sample.
-        shown: Whether this iteration is to be displayed, according to ``display``.
-        norms: Norms of weights and gradients if ``debug_info`` is set and the iteration is shown, otherwise None.
+        is_displayed: Whether this iteration is to be displayed, according to ``display``.
+        norms: Norms of weights and gradients if ``debug_info`` is set and the iteration is displayed, otherwise None.
+        outputs: The net's outputs for the last sample, tensors by blob name.
+        loss_per_pixel: The mean loss per labelled pixel; None if there is no label per pixel, or nobody counted them.
+        images: The names of the images in the batch; empty if the feed does not name them.
     """
 
-    iteration: int
-    loss: float
-    smoothed_loss: float
-    rate: float
-    outputs: Mapping[str, Tensor]
-    shown: bool
-    norms: Norms | None
+    extra_names: ClassVar = ("*",)
+
+    iteration: Iteration
+    loss: LossValue
+    lr: float
+    smoothed_loss: float = math.nan
+    is_displayed: bool = False
+    norms: Norms | None = None
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+    loss_per_pixel: LossValue | None = None
+    images: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
-class Measured:
+class FinalLoss:
     """Event after the last forward, which makes no update.
 
     Attributes:
@@ -97,4 +109,4 @@ class Saved:
     state: str
 
 
-Event = Stepped | Measured | Evaluated | Saved
+Event = Step | FinalLoss | Evaluated | Saved

@@ -67,7 +67,7 @@ class Ranks:
         dist.all_gather(rows, padded)
         return [value for rank, row in enumerate(rows) for value in row[: len(self.share(count, rank))].tolist()]
 
-    def add_up(self, tensor: Tensor) -> None:
+    def all_reduce_sum(self, tensor: Tensor) -> None:
         """All-reduce a tensor in place (sum); the terms are added in the order of the ranks."""
         if self.size == 1:
             return
@@ -82,13 +82,13 @@ class Ranks:
         dist.all_gather(list(padded.view(self.size, -1)), total)
         tensor.copy_(padded[: len(flat)].view(tensor.shape))
 
-    def add_gradients(self, parameters: Iterable[Tensor]) -> None:
+    def all_reduce_gradients(self, parameters: Iterable[Tensor]) -> None:
         """All-reduce the gradients (sum); a missing gradient counts as zeros."""
         for p in parameters if self.size > 1 else ():
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-            self.add_up(p.grad)
+            self.all_reduce_sum(p.grad)
 
-    def greatest(self, value: int) -> int:
+    def all_reduce_max(self, value: int) -> int:
         """All-reduce a number (max)."""
         if self.size == 1:
             return value
@@ -96,7 +96,7 @@ class Ranks:
         dist.all_reduce(found, dist.ReduceOp.MAX)
         return int(found)
 
-    def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
         """Broadcast the values of the first process to all others."""
         if self.size > 1:
             for tensor in tensors:
@@ -104,7 +104,7 @@ class Ranks:
 
 
 @contextlib.contextmanager
-def joined(device: str = "cpu") -> Iterator[Ranks]:
+def join_processes(device: str = "cpu") -> Iterator[Ranks]:
     """Join the process group that ``torchrun`` started, until the block ends.
 
     Without ``torchrun`` the group has one process.

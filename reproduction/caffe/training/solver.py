@@ -22,7 +22,7 @@ from reproduction.caffe.schema import NetParameter, SolverParameter
 from reproduction.caffe.training import snapshot, solver_nets, update_rules
 from reproduction.caffe.training.accumulation import Accumulation
 from reproduction.caffe.training.apply_update import Updates
-from reproduction.caffe.training.events import Evaluated, Event, LossError, Measured, Saved, Stepped
+from reproduction.caffe.training.events import Evaluated, Event, FinalLoss, LossError, Saved, Step
 from reproduction.caffe.training.parallel import Ranks
 from reproduction.caffe.training.signals import Action
 from reproduction.caffe.typing import Array
@@ -83,19 +83,18 @@ class Solver:
         self.sample_losses: list[float] = []
         self.action: Callable[[], Action] = lambda: Action.NONE
         self.stopped = False
-        self.notes = solver_nets.unread(param)
+        self.notes = solver_nets.describe_unread_fields(param)
         # Upstream bug, fixed: After a resume from a snapshot, Caffe's data layers start from the beginning of their
         # data. Here all but Python layers continue where the snapshot was taken.
         self.notes += [
-            f"layer {name!r} (Python) reads from its beginning when a run goes on from a snapshot."
-            for name in self._own_sources
+            f"layer {name!r} (Python) restarts its data when a run is resumed." for name in self._own_sources
         ]
         self._losses: list[float] = []
         self._start = 0
         self._outputs: dict[str, Tensor] = {}
         # The blobs that a forward changes, such as the statistics of BatchNorm; `_undo` restores them.
         self._changing = [blob for layer in net.layers.values() if layer.changes_blobs for blob in layer.blobs]
-        self.ranks.copy_from_first(net.parameters())
+        self.ranks.broadcast(net.parameters())
         for test_net in self.test_nets:
             test_net.share_with(net)
 
@@ -123,7 +122,7 @@ class Solver:
         return [name for name, layer in layers if isinstance(layer, Python) and not layer.layer_param.bottom]
 
     @property
-    def rate(self) -> float:
+    def lr(self) -> float:
         """Learning rate of the next update."""
         return update_rules.learning_rate(self.param, self.iter, self.current_step)[0]
 
@@ -165,7 +164,7 @@ class Solver:
                 self._forward(self.iter * param.iter_size)
             self.loss = self.sample_losses[-1]
             self._smooth()
-            yield Measured(self.iter, self.loss, self.smoothed_loss, self._outputs)
+            yield FinalLoss(self.iter, self.loss, self.smoothed_loss, self._outputs)
         if param.test_interval and self.iter % param.test_interval == 0:
             yield from self.test_all()
 
@@ -200,21 +199,21 @@ class Solver:
             pass
         return self.loss
 
-    def _iterate(self) -> Stepped:
-        param, rate, iteration = self.param, self.rate, self.iter
-        shown = bool(param.display) and iteration % param.display == 0
+    def _iterate(self) -> Step:
+        param, lr, iteration = self.param, self.lr, self.iter
+        displayed = bool(param.display) and iteration % param.display == 0
         norms = None
         at_once = param.iter_size == 1 and param.clip_gradients < 0 and not self.updates.keep
-        if at_once and not (shown and param.debug_info):
-            with self.updates.in_backward(rate, iteration):
+        if at_once and not (displayed and param.debug_info):
+            with self.updates.in_backward(lr, iteration):
                 self.accumulate()
             self._advance()
         else:
             self.accumulate()
-            if shown and param.debug_info:
+            if displayed and param.debug_info:
                 norms = self.updates.norms(self.net.params)
             self.apply_update()
-        return Stepped(iteration, self.loss, self.smoothed_loss, rate, self._outputs, shown, norms)
+        return Step(iteration, self.loss, lr, self.smoothed_loss, displayed, norms, self._outputs)
 
     def accumulate(self) -> None:
         """Run ``iter_size`` samples forward and backward, and accumulate their gradients in the parameters' ``grad``.
@@ -242,7 +241,7 @@ class Solver:
                 )  # fmt: skip
         if not self.ranks.is_last:
             self._accumulation.clear()
-        self.ranks.add_gradients([p for p, _ in self.updates.learned if p.requires_grad])
+        self.ranks.all_reduce_gradients([p for p, _ in self.updates.learned if p.requires_grad])
         self.loss = sum(self.sample_losses) / size
         self._smooth()
 
@@ -273,7 +272,7 @@ class Solver:
 
     def update(self) -> None:
         """Update the weights from the gradients, without incrementing ``iter``."""
-        self.updates.apply_all(self.rate, self.iter)
+        self.updates.apply_all(self.lr, self.iter)
 
     def _evaluate(self, index: int, draw: int) -> tuple[Mapping[str, Tensor], float]:
         """Run a test net; return its outputs, and its loss (0 unless ``test_compute_loss`` is set)."""
@@ -308,7 +307,7 @@ class Solver:
             self._losses[place] = self.loss
 
     def _asked(self) -> Action:
-        return Action(self.ranks.greatest(self.action()))
+        return Action(self.ranks.all_reduce_max(self.action()))
 
     # ---- testing
 
@@ -393,7 +392,7 @@ class Solver:
         self.iter, self.current_step = state.iter, state.current_step
 
 
-def build(
+def build_solver(
     param: SolverParameter,
     *,
     base: StrPath = ".",
@@ -434,11 +433,11 @@ def build(
     seed, place = max(param.random_seed, 0), devices.select_device(device)
 
     def made(message: NetParameter) -> Net:
-        net = solver_nets.build(message, seed, inputs=inputs, python_layers=python_layers, blas_order=blas_order)
+        net = solver_nets.build_net(message, seed, inputs=inputs, python_layers=python_layers, blas_order=blas_order)
         return net.to(place)
 
-    net = made(solver_nets.training_net(param, base))
-    test_nets = [made(message) for message in solver_nets.testing_nets(param, base)] if tests else []
+    net = made(solver_nets.load_train_net(param, base))
+    test_nets = [made(message) for message in solver_nets.load_test_nets(param, base)] if tests else []
     reports = [] if resume is not None else solver_nets.load_weights(param, base, [net, *test_nets])
     solver = Solver(
         param, net, feed, test_nets=test_nets, test_feeds=test_feeds, keep_gradients=keep_gradients, ranks=ranks

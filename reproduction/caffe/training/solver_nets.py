@@ -24,7 +24,7 @@ _ELSEWHERE = {
 }
 
 
-def training_net(param: SolverParameter, base: StrPath, *, legacy_crop: bool = False) -> NetParameter:
+def load_train_net(param: SolverParameter, base: StrPath, *, legacy_crop: bool = False) -> NetParameter:
     """Load the net to train, upgraded to the current format, with its state.
 
     The state starts as phase TRAIN; the net's ``state`` and then the solver's ``train_state`` are merged into it.
@@ -48,11 +48,11 @@ def training_net(param: SolverParameter, base: StrPath, *, legacy_crop: bool = F
     return _in_state(_net(value, base, legacy_crop), Phase.TRAIN, param.train_state)
 
 
-def testing_nets(
+def load_test_nets(
     param: SolverParameter,
     base: StrPath,
     *,
-    legacy_crop: bool = False,  # noqa: PT028 (this is no test)
+    legacy_crop: bool = False,
 ) -> Iterator[NetParameter]:
     """Yield the nets to test, one for each ``test_iter``, upgraded to the current format, with their states.
 
@@ -89,7 +89,7 @@ def testing_nets(
         yield _in_state(_net(source, base, legacy_crop), Phase.TEST, state)
 
 
-def build(
+def build_net(
     net: NetParameter,
     seed: int,
     *,
@@ -97,7 +97,7 @@ def build(
     python_layers: PythonLayers | None,
     blas_order: bool,
 ) -> Net:
-    """Build a net that ``training_net`` or ``testing_nets`` returned; see ``Net`` for the arguments."""
+    """Build a net that ``load_train_net`` or ``load_test_nets`` returned; see ``Net`` for the arguments."""
     return Net(
         net,
         None,
@@ -133,12 +133,12 @@ def load_weights(param: SolverParameter, base: StrPath, nets: Sequence[Net]) -> 
     return notes
 
 
-def unread(param: SolverParameter) -> list[str]:
+def describe_unread_fields(param: SolverParameter) -> list[str]:
     """Return one sentence for each field that is set but has no effect."""
     notes = [f"{name} changes nothing here: {why}." for name, why in _ELSEWHERE.items() if param.has(name)]
     notes += [
         f"{name} changes nothing: lr_policy {param.lr_policy!r} and type {param.type!r} do not read it."
-        for name in update_rules.unread(param)
+        for name in update_rules.find_unread_fields(param)
     ]
     return notes
 

@@ -135,7 +135,7 @@ POLICY_READS: dict[str, frozenset[str]] = {
 }
 
 
-def unread(param: SolverParameter) -> list[str]:
+def find_unread_fields(param: SolverParameter) -> list[str]:
     """Return the names of fields that are set but that only another ``lr_policy`` or ``type`` reads."""
     reads = POLICY_READS[param.lr_policy] | RULES[param.type].reads | {"max_iter"}
     known = frozenset().union(*POLICY_READS.values(), *(rule.reads for rule in RULES.values()))
@@ -197,7 +197,7 @@ RULES: dict[str, Rule] = {
 }
 
 
-def rule(param: SolverParameter) -> Rule:
+def find_rule(param: SolverParameter) -> Rule:
     """Return the update rule of a solver.
 
     Raises:

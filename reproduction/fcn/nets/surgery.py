@@ -1,6 +1,6 @@
 """Net surgery: copy weights between nets whose layers differ slightly, as the training of every net requires.
 
-For any net of ``registry.NETS``, ``initialise`` does what the published solve.py does, and what solve.py leaves to
+For any net of ``registry.NETS``, ``initialize`` does what the published solve.py does, and what solve.py leaves to
 weight files that were never published: it converts a classifier's fully connected layers to convolutions, adds a fourth
 channel to the first convolution, and starts a net with two inputs from two nets.
 
@@ -281,7 +281,7 @@ class InitReport:
         return "\n".join(parts)
 
 
-def initialise(net: Net, row: PublishedNet, parents: Mapping[str, NetParameter]) -> InitReport:
+def initialize(net: Net, row: PublishedNet, parents: Mapping[str, NetParameter]) -> InitReport:
     """Initialize a net for training from the weights of its parents, as its published solve.py does.
 
     The parents' weights are transplanted, upsampling layers are set to bilinear interpolation, and a first convolution
@@ -298,7 +298,7 @@ def initialise(net: Net, row: PublishedNet, parents: Mapping[str, NetParameter])
 
     Raises:
         WeightsError: If ``parents`` does not have exactly the names in ``row.parents``, a parent's weights do not fit,
-            or the parents lack a layer other than the first convolution and those of ``learned_from_nothing``.
+            or the parents lack a layer other than the first convolution and those of ``find_new_layers``.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 each net's solve.py.
     """
@@ -324,7 +324,7 @@ def initialise(net: Net, row: PublishedNet, parents: Mapping[str, NetParameter])
     return InitReport(transplants, widened, interpolated, fresh)
 
 
-def learned_from_nothing(row: PublishedNet) -> list[str]:
+def find_new_layers(row: PublishedNet) -> list[str]:
     """Return the layers that no parent of a net has: new score layers, and the fixed scales of at-once nets."""
     pools = [pool for stride, pool, _ in SKIPS if stride >= row.stride]
     scores = ["score_fr", *(f"score_{pool}" for pool in pools)]
@@ -336,7 +336,7 @@ def learned_from_nothing(row: PublishedNet) -> list[str]:
     return [f"{name}{head.suffix}" for head in row.heads for name in scores] + scales
 
 
-def constants(net: Net) -> list[str]:
+def find_constant_scales(net: Net) -> list[str]:
     """Return the layers whose weights follow from the prototxt: Scale layers with a constant filler and lr_mult 0.
 
     Other implementations have these numbers in their code, not in their weight files.
@@ -355,7 +355,7 @@ def _check_complete(net: Net, row: PublishedNet, parents: Mapping[str, NetParame
     brought = {
         layer.name + suffix for name, suffix in row.parents.items() for layer in parents[name].layer if layer.blobs
     }
-    may_lack = {*learned_from_nothing(row), *(row.first + suffix for suffix in row.parents.values())}
+    may_lack = {*find_new_layers(row), *(row.first + suffix for suffix in row.parents.values())}
     for name, layer in net.layers.items():
         if layer.blob_names and layer.layer_param.type != "Deconvolution" and name not in brought | may_lack:
             raise WeightsError(

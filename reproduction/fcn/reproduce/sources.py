@@ -170,7 +170,7 @@ class TrainedWeights:
         Raises:
             WeightsError: If the training has not ended.
         """
-        path = recipes.result(row.name, self.runs)
+        path = recipes.final_model_path(row.name, self.runs)
         if not path.is_file():
             remedy = f"Train it: tools/train.py --net {row.name} --out {self.runs}."
             raise WeightsError(f"no training of {row.name} has ended here", path=path, remedy=remedy)

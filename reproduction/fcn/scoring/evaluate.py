@@ -246,7 +246,7 @@ def _count(dataset: Dataset, sample: Sample, predictions: Mapping[str, UInt8]) -
 def _sum(counts: Confusion, ranks: Ranks) -> Confusion:
     """Sum the counts over all processes."""
     total = torch.from_numpy(counts).to(ranks.device)
-    ranks.add_up(total)
+    ranks.all_reduce_sum(total)
     summed: Confusion = total.cpu().numpy()
     return summed
 

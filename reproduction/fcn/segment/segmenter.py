@@ -269,7 +269,7 @@ def load_net_with_weights(name: str, net: NetParameter, model: StrPath, *, devic
     target = devices.select_device(device)
     made = Net(net)
     report = made.copy_from(weights.read(model).net, model)
-    if missing := [layer for layer in report.untouched if layer not in surgery.constants(made)]:
+    if missing := [layer for layer in report.untouched if layer not in surgery.find_constant_scales(made)]:
         raise WeightsError(
             f"these are not the weights of {name}; {len(missing)} of its layers are not there,"
             f" the first is {missing[0]!r}",

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from reproduction.caffe.schema import ParamSpec
-from reproduction.fcn.train.recipes import Stage
+from reproduction.fcn.train.recipes import Recipe
 
 SUFFIX = "-fixed"
 _CLASSIFIER = "score_fr"
 
 
-def fixed(stage: Stage) -> Stage:
+def fix_all_but_scores(stage: Recipe) -> Recipe:
     """Return the FCN-32s-fixed ablation: only the last layer is trained, all others keep the classifier's weights.
 
     Args:

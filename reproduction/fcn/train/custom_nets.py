@@ -1,6 +1,7 @@
 """Nets for custom images and classes: a published net with another number of classes, trained by its recipe.
 
-``stage`` returns the training; ``describe`` writes the files with which ``segmenter.Segmenter.load`` loads the result.
+``adapt_recipe`` returns the training; ``write_deploy_files`` writes the files that ``Segmenter.load`` needs besides the
+weights.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from reproduction.fcn.nets import published_nets, registry, surgery
 from reproduction.fcn.nets.published_nets import Head, PublishedNet, Split
 from reproduction.fcn.segment import card
 from reproduction.fcn.train import recipes
-from reproduction.fcn.train.recipes import Stage
+from reproduction.fcn.train.recipes import Recipe
 
 #: The number of pixels that the published learning rates were chosen for: VOC's images have 500 x 375.
 PUBLISHED_PIXELS = 500 * 375
@@ -33,7 +34,7 @@ _LAYER = "FolderSegDataLayer"
 
 
 @dataclass(frozen=True)
-class Data:
+class CustomData:
     """The properties of a custom data set that its net and training depend on.
 
     Attributes:
@@ -59,12 +60,12 @@ class Data:
     alone: int
 
 
-def is_own(root: StrPath) -> bool:
+def is_custom_folder(root: StrPath) -> bool:
     """Return True if a folder is meant as a custom data set, not as a data root or the tree of a published set.
 
     It then has classes.txt, palette.txt, images/ or labels/, or has images and no folders directly in it. An
-    incomplete custom data set also returns True, so that ``data`` raises an error instead of another data set being
-    fetched or drawn.
+    incomplete custom data set also returns True, so that ``inspect_folder`` raises an error instead of another data
+    set being fetched or drawn.
     """
     place = Path(root)
     if not place.is_dir():
@@ -73,7 +74,9 @@ def is_own(root: StrPath) -> bool:
     return bool(names & {"classes.txt", "palette.txt", "images", "labels"}) or folder.is_album(place)
 
 
-def data(root: StrPath, classes: StrPath | None = None, palette: StrPath | None = None, side: int = SIDE) -> Data:
+def inspect_folder(
+    root: StrPath, classes: StrPath | None = None, palette: StrPath | None = None, side: int = SIDE
+) -> CustomData:
     """Inspect a custom data set: its splits, its classes and the sizes of its images, without decoding them.
 
     Args:
@@ -102,7 +105,7 @@ def data(root: StrPath, classes: StrPath | None = None, palette: StrPath | None 
     pixels = sum(height * width for height, width in fitted) // len(fitted)
     shrunk = sum(size != small for size, small in zip(sizes, fitted, strict=True))
     alone = len(files.images.keys() - files.labels.keys())
-    return Data(files.root, names, colours, side, shrunk, pixels, len(ids), len(files.ids("val")), alone)
+    return CustomData(files.root, names, colours, side, shrunk, pixels, len(ids), len(files.ids("val")), alone)
 
 
 def _size(path: Path) -> tuple[int, int]:
@@ -110,7 +113,7 @@ def _size(path: Path) -> tuple[int, int]:
         return image.height, image.width
 
 
-def row(base: PublishedNet, known: Data) -> PublishedNet:
+def adapt_published(base: PublishedNet, known: CustomData) -> PublishedNet:
     """Return a net that is adapted to the classes, label reader and learning rate of a custom data set.
 
     Args:
@@ -138,10 +141,10 @@ def row(base: PublishedNet, known: Data) -> PublishedNet:
             "side": known.side,
         },
     )
-    return replace(base, own=source, base_lr=rate(base, known), caffemodel=None)
+    return replace(base, own=source, base_lr=scale_base_lr(base, known), caffemodel=None)
 
 
-def rate(base: PublishedNet, known: Data) -> float:
+def scale_base_lr(base: PublishedNet, known: CustomData) -> float:
     """Return the published learning rate, scaled to the mean size of the training images.
 
     The loss of most nets is a sum over pixels, so that twice as many pixels double the gradient. The rate is unchanged
@@ -152,17 +155,17 @@ def rate(base: PublishedNet, known: Data) -> float:
     return float(f"{base.base_lr * float(Fraction(PUBLISHED_PIXELS, known.pixels)):.3g}")
 
 
-def stage(name: str, known: Data) -> Stage:
+def adapt_recipe(name: str, known: CustomData) -> Recipe:
     """Return the training of a net of the catalogue on a custom data set.
 
     Raises:
         ReproductionError: If there is no such net, it is a classifier of whole images, or it has other inputs or
             several labellings.
     """
-    base = recipes.named(name)
+    base = recipes.find_recipe(name)
     if base.row is None:
         raise ReproductionError(f"{name} tells apart whole pictures, not their pixels", remedy="Name another net.")
-    mine = row(base.row, known)
+    mine = adapt_published(base.row, known)
     files = published_nets.build_files(mine)
     train, test, solver = files["train.prototxt"], files["val.prototxt"], files["solver.prototxt"]
     assert isinstance(train, NetParameter)
@@ -171,7 +174,7 @@ def stage(name: str, known: Data) -> Stage:
     return replace(base, solver=solver, train=train, test=test, row=mine, dataset="")
 
 
-def notes(chain: Sequence[Stage], known: Data) -> list[str]:
+def describe_changes(chain: Sequence[Recipe], known: CustomData) -> list[str]:
     """Return sentences that describe the data and how the published recipe was adapted."""
     said = [
         f"{known.root}: {len(known.classes)} classes: {', '.join(known.classes)}",
@@ -186,7 +189,7 @@ def notes(chain: Sequence[Stage], known: Data) -> list[str]:
     for each in chain:
         published = registry.NETS[each.name].base_lr
         assert each.row is not None
-        fresh = ", ".join(surgery.learned_from_nothing(each.row))
+        fresh = ", ".join(surgery.find_new_layers(each.row))
         said.append(f"{each.name}: {fresh} and the upsamplings are made anew, for {len(known.classes)} classes")
         if each.row.base_lr != published:
             said.append(
@@ -196,7 +199,7 @@ def notes(chain: Sequence[Stage], known: Data) -> list[str]:
     return said
 
 
-def describe(trained: Stage, known: Data, out: Path, parents: Sequence[Path]) -> Path:
+def write_deploy_files(trained: Recipe, known: CustomData, out: Path, parents: Sequence[Path]) -> Path:
     """Write the files that inference needs besides the weights: ``deploy.prototxt`` and ``card.json``.
 
     Args:
@@ -213,7 +216,7 @@ def describe(trained: Stage, known: Data, out: Path, parents: Sequence[Path]) ->
         ReproductionError: If a file cannot be written.
     """
     assert trained.row is not None
-    model, colours = recipes.result(trained.name, out), None
+    model, colours = recipes.final_model_path(trained.name, out), None
     if isinstance(known.palette, Mapping):
         colours = [colour for name, colour in known.palette.items() if name != color_labels.VOID_NAME]
     source = {f"from {path.name}": card.sha256(path) for path in parents}

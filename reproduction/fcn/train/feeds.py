@@ -128,7 +128,7 @@ class ListFeed:
         return [self.list.image(number)[0].name for number in range(draw * size, (draw + 1) * size)]
 
 
-def open(net: NetParameter, root: StrPath, phase: Phase, seed: int | None = None) -> Feed:
+def open_feed(net: NetParameter, root: StrPath, phase: Phase, seed: int | None = None) -> Feed:
     """Open the data of a net's data layer: one of the published Python layers, or an ImageData layer.
 
     Args:
@@ -141,7 +141,7 @@ def open(net: NetParameter, root: StrPath, phase: Phase, seed: int | None = None
         NetError: If the net does not have exactly one such layer, or its settings are not supported.
         DataError: If the data are missing or do not match the layer's parameters.
     """
-    layer = data_layer(net, phase)
+    layer = find_data_layer(net, phase)
     if layer.type == "Python":
         dataset = datasets.from_layer(layer.python_param, list(layer.top), root)
         if seed is not None:
@@ -150,7 +150,7 @@ def open(net: NetParameter, root: StrPath, phase: Phase, seed: int | None = None
     return ListFeed(ImageList(layer, root, phase, *([] if seed is None else [seed])))
 
 
-def data_layer(net: NetParameter, phase: Phase) -> LayerParameter:
+def find_data_layer(net: NetParameter, phase: Phase) -> LayerParameter:
     """Return the data layer of a net: its only Python or ImageData layer without bottoms.
 
     Raises:

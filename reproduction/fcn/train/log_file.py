@@ -43,7 +43,7 @@ class _Line:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Log:
+class TrainingLog:
     """A log that is open for writing.
 
     Args:
@@ -69,7 +69,7 @@ class Log:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cannot_write(error, path) from None
-        kept = [record for record in read(path) if _before(record, iteration)] if iteration else []
+        kept = [record for record in read_records(path) if _before(record, iteration)] if iteration else []
         self.validated = any(record["record"] == VALIDATION and record["iteration"] == iteration for record in kept)
         with files.open_atomic(path) as file:
             file.writelines(map(_line, kept))
@@ -106,7 +106,7 @@ class Log:
             self._file.close()
 
 
-def read(path: StrPath) -> Iterator[Record]:
+def read_records(path: StrPath) -> Iterator[Record]:
     """Yield the records of a log; a last line without a newline is skipped.
 
     Raises:
@@ -119,11 +119,11 @@ def read(path: StrPath) -> Iterator[Record]:
     for number, line in enumerate(lines[:-1], 1):
         place = f"{os.fspath(path)}:{number}"
         record = json_file.loads(line, dict, place, NO_LOG)
-        checked(record, _Line, place)
+        convert_record(record, _Line, place)
         yield record
 
 
-def checked(record: Record, kind: type[T], place: str) -> T:
+def convert_record(record: Record, kind: type[T], place: str) -> T:
     """Convert a record to an instance of the dataclass ``kind``.
 
     Args:
@@ -140,7 +140,7 @@ def checked(record: Record, kind: type[T], place: str) -> T:
         raise DataError(f"{NO_LOG}: {error}", path=place, want=error.want) from None
 
 
-def thin(path: StrPath, copy: StrPath, every: int) -> None:
+def copy_thinned(path: StrPath, copy: StrPath, every: int) -> None:
     """Copy a log with only every n-th iteration record and all other records, to publish it with the weights.
 
     Args:
@@ -152,7 +152,7 @@ def thin(path: StrPath, copy: StrPath, every: int) -> None:
         DataError: If the file does not exist or is not a log.
         ReproductionError: If the copy cannot be written.
     """
-    records = (each for each in read(path) if each["record"] != ITERATION or each["iteration"] % every == 0)
+    records = (each for each in read_records(path) if each["record"] != ITERATION or each["iteration"] % every == 0)
     with files.open_atomic(copy) as file:
         file.writelines(map(_line, records))
 

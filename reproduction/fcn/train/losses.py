@@ -43,7 +43,7 @@ class Loss:
     weight: float
 
 
-def losses(net: Net) -> list[Loss]:
+def find_losses(net: Net) -> list[Loss]:
     """Return the SoftmaxWithLoss layers of a net that was built in phase TRAIN."""
     sources: dict[str, str] = {}
     found = []
@@ -83,7 +83,7 @@ class Meter:
 
     def __init__(self, net: Net, feed: Callable[[int], Mapping[str, Array]]):
         self._feed = feed
-        self._dense = [loss for loss in losses(net) if loss.dense]
+        self._dense = [loss for loss in find_losses(net) if loss.dense]
         self._summed = any(loss.summed for loss in self._dense)
         self.pixels: list[int] = []
 

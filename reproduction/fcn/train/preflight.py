@@ -29,7 +29,7 @@ _SAMPLES = 8  # number of images to check, unless all are
 _WEIGHTED = {"Convolution", "Deconvolution", "InnerProduct"}
 
 
-def weights(net: Net, fresh: Collection[str] | None = None) -> list[ReproductionError]:
+def check_weights(net: Net, fresh: Collection[str] | None = None) -> list[ReproductionError]:
     """Check that each layer's initial weights let gradients pass.
 
     Args:
@@ -78,7 +78,7 @@ def _last(net: Net) -> set[str]:
     return last
 
 
-def rate(losses: Sequence[Loss], param: SolverParameter) -> list[ReproductionError]:
+def check_learning_rate(losses: Sequence[Loss], param: SolverParameter) -> list[ReproductionError]:
     """Check that the learning rate fits the normalization of each dense loss, a sum or a mean over pixels.
 
     Only SGD and Nesterov are checked: the steps of AdaGrad, RMSProp, AdaDelta and Adam do not grow with the loss.
@@ -120,7 +120,7 @@ def rate(losses: Sequence[Loss], param: SolverParameter) -> list[ReproductionErr
     return problems
 
 
-def data(dataset: Dataset, losses: Sequence[Loss], *, every: bool = False) -> list[ReproductionError]:
+def check_dataset(dataset: Dataset, losses: Sequence[Loss], *, every: bool = False) -> list[ReproductionError]:
     """Check that no file of a data set is missing and that the net can learn from its labels.
 
     Args:
@@ -178,7 +178,7 @@ def _monotone(where: str, top: str, labels: set[int], count: int) -> list[Reprod
     ]
 
 
-def listed(images: ImageList, loss: Loss) -> list[ReproductionError]:
+def check_image_list(images: ImageList, loss: Loss) -> list[ReproductionError]:
     """Check that the labels of an image list are in the range of a loss's classes.
 
     Args:
@@ -195,7 +195,7 @@ def listed(images: ImageList, loss: Loss) -> list[ReproductionError]:
     ]
 
 
-def overlap(train: Dataset, validation: Dataset) -> list[ReproductionError]:
+def check_overlap(train: Dataset, validation: Dataset) -> list[ReproductionError]:
     """Check that no validation image is a training image; return an error with the number of those that are."""
     if not (both := set(train.ids).intersection(validation.ids)):
         return []
@@ -209,7 +209,7 @@ def overlap(train: Dataset, validation: Dataset) -> list[ReproductionError]:
     ]
 
 
-def collapsed(found: Mapping[str, Scores], names: Mapping[str, Sequence[str]], iteration: int) -> list[str]:
+def describe_collapse(found: Mapping[str, Scores], names: Mapping[str, Sequence[str]], iteration: int) -> list[str]:
     """Return a note for each labelling for which the net predicts one class everywhere.
 
     With K classes in the truth, such a net has a mean accuracy of 1 / K, and a mean IU of its pixel accuracy / K.

@@ -1,6 +1,7 @@
 """The trainings of the paper as data: the net, its initial weights, the solver and the number of iterations.
 
-``named("voc-fcn16s")`` returns one of them; ``chain`` finds the initial weights of several consecutive ones.
+``find_recipe("voc-fcn16s")`` returns one of them; ``assign_weights`` finds the initial weights of several consecutive
+ones.
 ``training.train`` runs them.
 """
 
@@ -27,7 +28,7 @@ NAMES = (*published_nets.NETS, mini_nets.CLASSIFIER, *mini_nets.NETS)
 
 
 @dataclass(frozen=True)
-class Stage:
+class Recipe:
     """One training.
 
     Attributes:
@@ -56,7 +57,7 @@ class Stage:
     dataset: str = ""
 
 
-def named(name: str) -> Stage:
+def find_recipe(name: str) -> Recipe:
     """Return the training of a published net or of a net of Mini-VOC.
 
     Raises:
@@ -80,7 +81,7 @@ def named(name: str) -> Stage:
     return replace(stage, validate=solver.snapshot) if row else stage
 
 
-def read(path: StrPath, name: str | None = None, *, legacy_crop: bool = False) -> Stage:
+def load_solver_recipe(path: StrPath, name: str | None = None, *, legacy_crop: bool = False) -> Recipe:
     """Load a training from a solver prototxt.
 
     Args:
@@ -103,16 +104,16 @@ def read(path: StrPath, name: str | None = None, *, legacy_crop: bool = False) -
             place=str(path),
             remedy="Nets are looked for beside the solver, then where the program runs.",
         )
-    train = solver_nets.training_net(solver, base, legacy_crop=legacy_crop)
-    test = next(solver_nets.testing_nets(solver, base, legacy_crop=legacy_crop), None)
-    stage = _stage(name or folder.resolve().name, solver, train, test, named(name).row if name else None)
-    return replace(stage, dataset=named(name).dataset if name else "")
+    train = solver_nets.load_train_net(solver, base, legacy_crop=legacy_crop)
+    test = next(solver_nets.load_test_nets(solver, base, legacy_crop=legacy_crop), None)
+    stage = _stage(name or folder.resolve().name, solver, train, test, find_recipe(name).row if name else None)
+    return replace(stage, dataset=find_recipe(name).dataset if name else "")
 
 
 def _stage(
     name: str, solver: SolverParameter, train: NetParameter, test: NetParameter | None, row: PublishedNet | None
-) -> Stage:
-    return Stage(
+) -> Recipe:
+    return Recipe(
         name=name,
         solver=solver,
         train=train,
@@ -125,7 +126,7 @@ def _stage(
     )
 
 
-def needed(stages: Sequence[Stage]) -> list[str]:
+def find_external_parents(stages: Sequence[Recipe]) -> list[str]:
     """Return the parents of several consecutive trainings that no earlier training of the list produces."""
     made: set[str] = set()
     names: list[str] = []
@@ -135,12 +136,12 @@ def needed(stages: Sequence[Stage]) -> list[str]:
     return names
 
 
-def chain(stages: Sequence[Stage], init: Mapping[str, Path], out: Path) -> list[dict[str, Path]]:
+def assign_weights(stages: Sequence[Recipe], init: Mapping[str, Path], out: Path) -> list[dict[str, Path]]:
     """Return the initial weights of several consecutive trainings: results of earlier ones, else the given files.
 
     Args:
         stages: the trainings in their order.
-        init: weights files by the names that ``needed`` returns.
+        init: weights files by the names that ``find_external_parents`` returns.
         out: the folder that contains each training's folder.
 
     Returns:
@@ -150,10 +151,10 @@ def chain(stages: Sequence[Stage], init: Mapping[str, Path], out: Path) -> list[
     starts = []
     for stage in stages:
         starts.append({name: made[name] for name in stage.parents})
-        made[stage.name] = result(stage.name, out)
+        made[stage.name] = final_model_path(stage.name, out)
     return starts
 
 
-def result(name: str, out: Path) -> Path:
+def final_model_path(name: str, out: Path) -> Path:
     """Return the path of the caffemodel that the training of a net writes at its end."""
     return out / name / f"{name}.caffemodel"

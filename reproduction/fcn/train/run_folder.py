@@ -15,7 +15,7 @@ from reproduction.caffe.training import snapshot
 from reproduction.fcn.fetch import local_files
 from reproduction.fcn.train import log_file
 from reproduction.fcn.train.feeds import Feed
-from reproduction.fcn.train.recipes import Stage
+from reproduction.fcn.train.recipes import Recipe
 
 # Solver fields that may change when a run resumes: none affects the weights at an iteration. The seed is compared
 # separately; max_iter is compared under the poly policy, whose rate depends on it.
@@ -41,12 +41,12 @@ class Snapshot:
     model: Path
 
 
-def newest(folder: Path) -> Snapshot | None:
+def find_newest_snapshot(folder: Path) -> Snapshot | None:
     """Return the newest snapshot of a run, or None."""
     return next(iter(_snapshots(folder)), None)
 
 
-def forget(folder: Path, keep: int) -> None:
+def delete_old_snapshots(folder: Path, keep: int) -> None:
     """Delete all but the newest snapshots of a run.
 
     Args:
@@ -62,16 +62,16 @@ def _snapshots(folder: Path) -> list[Snapshot]:
     """Return the snapshots of a run, newest first."""
     return [
         Snapshot(iteration, path, path.with_name(path.name.replace(".solverstate", ".caffemodel")))
-        for iteration, path in snapshot.states(prefix(folder))
+        for iteration, path in snapshot.states(snapshot_prefix(folder))
     ]
 
 
-def prefix(folder: Path) -> str:
+def snapshot_prefix(folder: Path) -> str:
     """Return the ``snapshot_prefix`` of a run."""
     return str(folder / "snapshot" / "train")
 
 
-def settings(stage: Stage, starts: Mapping[str, Path], seed: int, feed: Feed) -> dict[str, object]:
+def collect_settings(stage: Recipe, starts: Mapping[str, Path], seed: int, feed: Feed) -> dict[str, object]:
     """Return all settings that a run's weights depend on, by name; files and nets as their SHA-256.
 
     Args:
@@ -97,12 +97,12 @@ def settings(stage: Stage, starts: Mapping[str, Path], seed: int, feed: Feed) ->
     return found
 
 
-def check_same(folder: Path, mine: Mapping[str, object], last: Snapshot, iterations: int) -> None:
+def check_settings(folder: Path, mine: Mapping[str, object], last: Snapshot, iterations: int) -> None:
     """Check that the run in a folder has the same settings, so that it can be resumed.
 
     Args:
         folder: the folder of the run.
-        mine: the settings to resume with, see ``settings``.
+        mine: the settings to resume with, see ``collect_settings``.
         last: the newest snapshot in the folder.
         iterations: the total number of updates to make.
 
@@ -113,7 +113,7 @@ def check_same(folder: Path, mine: Mapping[str, object], last: Snapshot, iterati
     path = folder / "log.jsonl"
     if not path.is_file():
         raise DataError("it has snapshots, but nothing says of what run", path=folder, want=path.name, remedy=remedy)
-    start = next(log_file.read(path), {})
+    start = next(log_file.read_records(path), {})
     theirs = start.get("settings", {})
     for name in [*mine, *theirs]:
         if mine.get(name) != theirs.get(name):
@@ -130,7 +130,7 @@ def check_same(folder: Path, mine: Mapping[str, object], last: Snapshot, iterati
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def lock(folder: Path) -> Iterator[None]:
     """Lock the folder of a training, which is created if it does not exist.
 
     Raises:

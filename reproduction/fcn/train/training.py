@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -22,8 +22,7 @@ from reproduction.caffe.errors import ReproductionError
 from reproduction.caffe.formats import caffemodel, prototxt, weights
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import Phase, SolverParameter
-from reproduction.caffe.training.apply_update import Norms
-from reproduction.caffe.training.events import LossError, Saved, Stepped
+from reproduction.caffe.training.events import LossError, Saved, Step
 from reproduction.caffe.training.parallel import Ranks
 from reproduction.caffe.training.signals import Action
 from reproduction.caffe.training.solver import Solver
@@ -31,9 +30,9 @@ from reproduction.fcn.nets import published_nets, surgery
 from reproduction.fcn.scoring import evaluate
 from reproduction.fcn.train import feeds, log_file, preflight, recipes, run_folder
 from reproduction.fcn.train.feeds import DatasetFeed, Feed, ListFeed
-from reproduction.fcn.train.log_file import Log
-from reproduction.fcn.train.losses import Meter, losses
-from reproduction.fcn.train.recipes import Stage
+from reproduction.fcn.train.log_file import TrainingLog
+from reproduction.fcn.train.losses import Meter, find_losses
+from reproduction.fcn.train.recipes import Recipe
 from reproduction.fcn.train.run_folder import Snapshot
 from reproduction.fcn.train.validation import Validation, Validator
 
@@ -41,7 +40,7 @@ _PACKAGES = ("torch", "numpy", "pillow", "scipy")
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingOptions:
     """The paths and options of a training.
 
     Attributes:
@@ -65,28 +64,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Step:
-    """One update.
-
-    Attributes:
-        iteration: the number of updates made before.
-        loss: the loss before the update, summed over pixels; the net's loss if no label is dense.
-        per_pixel: the mean loss per pixel; None if no label is dense.
-        lr: the learning rate.
-        images: the names of the images of its batch.
-        norms: the norms that the solver's ``debug_info`` prints; None without it.
-    """
-
-    iteration: int
-    loss: float
-    per_pixel: float | None
-    lr: float
-    images: list[str]
-    norms: Norms | None = None
-
-
-@dataclass(frozen=True)
-class Watch:
+class TrainingCallbacks:
     """Callbacks that report the progress of a training.
 
     Attributes:
@@ -100,7 +78,7 @@ class Watch:
     """
 
     note: Callable[[str], object] = lambda _: None
-    begin: Callable[[Stage, int], object] = lambda stage, iteration: None
+    begin: Callable[[Recipe, int], object] = lambda stage, iteration: None
     step: Callable[[Step], object] = lambda _: None
     images: evaluate.TimedProgress | None = None
     validated: Callable[[Validation, Mapping[str, Sequence[str]]], object] = lambda found, classes: None
@@ -108,10 +86,10 @@ class Watch:
 
 
 def train(
-    stage: Stage,
+    stage: Recipe,
     starts: Mapping[str, Path],
-    plan: Plan,
-    watch: Watch | None = None,
+    plan: TrainingOptions,
+    watch: TrainingCallbacks | None = None,
     ranks: Ranks | None = None,
     prepare: Callable[[], object] = lambda: None,
 ) -> Path | None:
@@ -135,38 +113,38 @@ def train(
         ReproductionError: If ``max_iter`` is not set, a check of ``preflight`` fails, or the loss is no longer finite;
             the snapshots are kept.
     """
-    watch, ranks = watch or Watch(), ranks or Ranks()
+    watch, ranks = watch or TrainingCallbacks(), ranks or Ranks()
     if stage.iterations < 1:
         remedy = "Say in the solver how many updates to make, or ask for --iterations."
         raise ReproductionError("max_iter is not set", place=stage.name, remedy=remedy)
     folder = plan.out / stage.name
-    feed = feeds.open(stage.train, plan.data, Phase.TRAIN, plan.seed)
-    settings = run_folder.settings(stage, starts, _seed(stage, plan), feed)
-    with run_folder.alone(folder) if ranks.is_first else contextlib.nullcontext():
-        newest = run_folder.newest(folder)
+    feed = feeds.open_feed(stage.train, plan.data, Phase.TRAIN, plan.seed)
+    settings = run_folder.collect_settings(stage, starts, _seed(stage, plan), feed)
+    with run_folder.lock(folder) if ranks.is_first else contextlib.nullcontext():
+        newest = run_folder.find_newest_snapshot(folder)
         if newest:
-            run_folder.check_same(folder, settings, newest, stage.iterations)
+            run_folder.check_settings(folder, settings, newest, stage.iterations)
         if ranks.is_first:
             prepare()
         return _train(stage, starts, plan, watch, ranks, feed, settings, newest)
 
 
 def _train(
-    stage: Stage,
+    stage: Recipe,
     starts: Mapping[str, Path],
-    plan: Plan,
-    watch: Watch,
+    plan: TrainingOptions,
+    watch: TrainingCallbacks,
     ranks: Ranks,
     feed: Feed,
     settings: Mapping[str, object],
     newest: Snapshot | None,
 ) -> Path | None:
     """Train in a folder that is locked."""
-    folder, finished = plan.out / stage.name, recipes.result(stage.name, plan.out)
+    folder, finished = plan.out / stage.name, recipes.final_model_path(stage.name, plan.out)
     if newest and newest.iteration == stage.iterations and finished.is_file():
         watch.note(f"{stage.name}: all {stage.iterations} iterations are made already")
         return finished
-    Path(run_folder.prefix(folder)).parent.mkdir(parents=True, exist_ok=True)
+    Path(run_folder.snapshot_prefix(folder)).parent.mkdir(parents=True, exist_ok=True)
     run = _build(stage, plan, folder, feed, watch, ranks)
     log = _resume(run, newest) if newest else _start(run, starts, settings)
     with contextlib.closing(log):
@@ -175,7 +153,7 @@ def _train(
         whole = _learn(run, log)
     if whole and ranks.is_first:
         caffemodel.dump(run.net.to_proto(), finished)
-    ranks.greatest(0)  # a barrier: the other processes wait until the file is written
+    ranks.all_reduce_max(0)  # a barrier: the other processes wait until the file is written
     return finished if whole else None
 
 
@@ -183,14 +161,14 @@ def _train(
 class _Run:
     """The objects of a running stage."""
 
-    stage: Stage
-    plan: Plan
+    stage: Recipe
+    plan: TrainingOptions
     folder: Path
     feed: Feed
     solver: Solver
     meter: Meter
     validator: Validator | None
-    watch: Watch
+    watch: TrainingCallbacks
 
     @property
     def net(self) -> Net:
@@ -201,7 +179,9 @@ class _Run:
         return self.solver.ranks
 
 
-def _build(stage: Stage, plan: Plan, folder: Path, feed: Feed, watch: Watch, ranks: Ranks) -> _Run:
+def _build(
+    stage: Recipe, plan: TrainingOptions, folder: Path, feed: Feed, watch: TrainingCallbacks, ranks: Ranks
+) -> _Run:
     param, state = _param(stage, plan, folder), stage.train.state
     devices.select_device(ranks.device)
     torch.backends.cudnn.deterministic = True  # else a resumed run differs in its last bits
@@ -225,37 +205,37 @@ def _build(stage: Stage, plan: Plan, folder: Path, feed: Feed, watch: Watch, ran
     return _Run(stage, plan, folder, feed, solver, meter, validator, watch)
 
 
-def _param(stage: Stage, plan: Plan, folder: Path) -> SolverParameter:
+def _param(stage: Recipe, plan: TrainingOptions, folder: Path) -> SolverParameter:
     """Return the solver's settings with the stage's iterations, snapshots and seed, and without tests."""
     param = stage.solver.copy()
     param.max_iter = stage.iterations
-    param.snapshot, param.snapshot_prefix = stage.snapshot, run_folder.prefix(folder)
+    param.snapshot, param.snapshot_prefix = stage.snapshot, run_folder.snapshot_prefix(folder)
     param.random_seed = _seed(stage, plan)
     param.test_interval = 0  # a Validator replaces Caffe's test nets
     return param
 
 
-def _seed(stage: Stage, plan: Plan) -> int:
+def _seed(stage: Recipe, plan: TrainingOptions) -> int:
     own = stage.solver.random_seed if stage.solver.random_seed >= 0 else published_nets.SEED
     return own if plan.seed is None else plan.seed
 
 
-def _start(run: _Run, starts: Mapping[str, Path], settings: Mapping[str, object]) -> Log:
+def _start(run: _Run, starts: Mapping[str, Path], settings: Mapping[str, object]) -> TrainingLog:
     """Initialize the weights, check that the net can learn, and start the log."""
     stage, net = run.stage, run.net
     parents = {name: weights.read(path).net for name, path in starts.items()}
     if stage.row:
-        report = str(surgery.initialise(net, stage.row, parents))
+        report = str(surgery.initialize(net, stage.row, parents))
     else:
         report = "\n".join(f"{name}: {net.copy_from(parent, starts[name])}" for name, parent in parents.items())
     if report:
         run.watch.note("\n  ".join([f"{stage.name} starts from", *report.splitlines()]))
-    fresh = surgery.learned_from_nothing(stage.row) if stage.row else None
-    _check(run, [*preflight.weights(net, fresh), *_problems(run)])
+    fresh = surgery.find_new_layers(stage.row) if stage.row else None
+    _check(run, [*preflight.check_weights(net, fresh), *_problems(run)])
     if run.ranks.is_first:
         prototxt.dump(run.solver.param, run.folder / "solver.prototxt")
         prototxt.dump(stage.train, run.folder / "train.prototxt")
-    log = Log(run.folder / "log.jsonl" if run.ranks.is_first else None)
+    log = TrainingLog(run.folder / "log.jsonl" if run.ranks.is_first else None)
     log.write(log_file.START, 0, **_about(run), settings=settings, initialised=report)
     run.watch.begin(stage, 0)
     return log
@@ -278,7 +258,7 @@ def _about(run: _Run) -> dict[str, object]:
     }
 
 
-def _resume(run: _Run, newest: Snapshot) -> Log:
+def _resume(run: _Run, newest: Snapshot) -> TrainingLog:
     """Restore a snapshot and reopen the log at its iteration."""
     try:
         run.solver.restore(newest.state)
@@ -286,24 +266,24 @@ def _resume(run: _Run, newest: Snapshot) -> Log:
         error.remedy = f"{error.remedy} Delete it to go on from the snapshot before.".strip()
         raise error.at(run.stage.name) from None
     _check(run, _problems(run))
-    log = Log(run.folder / "log.jsonl" if run.ranks.is_first else None, run.solver.iter)
+    log = TrainingLog(run.folder / "log.jsonl" if run.ranks.is_first else None, run.solver.iter)
     log.write(log_file.RESUME, run.solver.iter, **_about(run))
     run.watch.begin(run.stage, run.solver.iter)
     return log
 
 
 def _problems(run: _Run) -> list[ReproductionError]:
-    found = losses(run.net)
-    problems = preflight.rate(found, run.solver.param)
+    found = find_losses(run.net)
+    problems = preflight.check_learning_rate(found, run.solver.param)
     if isinstance(run.feed, ListFeed):
-        return [*problems, *(error for loss in found for error in preflight.listed(run.feed.list, loss))]
+        return [*problems, *(error for loss in found for error in preflight.check_image_list(run.feed.list, loss))]
     assert isinstance(run.feed, DatasetFeed)
     if run.plan.every:
         run.watch.note(f"{run.stage.name}: looking at all {len(run.feed.dataset)} pictures and labels")
-    problems += preflight.data(run.feed.dataset, found, every=run.plan.every)
+    problems += preflight.check_dataset(run.feed.dataset, found, every=run.plan.every)
     if run.validator and run.validator.dataset:
-        problems += preflight.data(run.validator.dataset, found)
-        problems += preflight.overlap(run.feed.dataset, run.validator.dataset)
+        problems += preflight.check_dataset(run.validator.dataset, found)
+        problems += preflight.check_overlap(run.feed.dataset, run.validator.dataset)
     return problems
 
 
@@ -314,19 +294,19 @@ def _check(run: _Run, problems: list[ReproductionError]) -> None:
         run.watch.note(f"forced in spite of this: {problem}")
 
 
-def _learn(run: _Run, log: Log) -> bool:
+def _learn(run: _Run, log: TrainingLog) -> bool:
     """Run the remaining updates, snapshots and validations; return False if a stop was requested."""
     stage, solver = run.stage, run.solver
     saved = solver.iter
     try:
         # Only the first process has a log: if it lacks this validation, all processes validate.
-        if solver.iter and _is_due(stage.validate, solver.iter, stage) and run.ranks.greatest(not log.validated):
+        if solver.iter and _is_due(stage.validate, solver.iter, stage) and run.ranks.all_reduce_max(not log.validated):
             _validate(run, log)
         while solver.iter < stage.iterations:
             every = stage.validate or stage.iterations
             stop = min(stage.iterations, solver.iter - solver.iter % every + every)
             for event in solver.run(stop - solver.iter):
-                if isinstance(event, Stepped):
+                if isinstance(event, Step):
                     _count(run, log, event)
                 elif isinstance(event, Saved):
                     saved = event.iteration
@@ -345,7 +325,7 @@ def _learn(run: _Run, log: Log) -> bool:
     return True
 
 
-def _save(run: _Run, log: Log) -> int:
+def _save(run: _Run, log: TrainingLog) -> int:
     """Write a snapshot and return its iteration."""
     log.sync()
     run.solver.snapshot()
@@ -356,18 +336,18 @@ def _save(run: _Run, log: Log) -> int:
 def _forget(run: _Run) -> None:
     """Delete the snapshots beyond ``plan.keep``, once a newer one is on disk."""
     if run.plan.keep and run.ranks.is_first:
-        run_folder.forget(run.folder, run.plan.keep)
+        run_folder.delete_old_snapshots(run.folder, run.plan.keep)
 
 
 class _StopTraining(Exception):  # noqa: N818 - a request, not an error
-    """Raised when ``Watch.action`` requests a stop."""
+    """Raised when ``TrainingCallbacks.action`` requests a stop."""
 
 
-def _is_due(every: int, iteration: int, stage: Stage) -> bool:
+def _is_due(every: int, iteration: int, stage: Recipe) -> bool:
     return iteration == stage.iterations or bool(every and iteration % every == 0)
 
 
-def _count(run: _Run, log: Log, event: Stepped) -> None:
+def _count(run: _Run, log: TrainingLog, event: Step) -> None:
     """Log an update and report it to the callbacks."""
     size = run.solver.param.iter_size
     pixels = run.ranks.gather(run.meter.pixels, size)
@@ -375,16 +355,17 @@ def _count(run: _Run, log: Log, event: Stepped) -> None:
     loss, per_pixel = run.meter.read(run.solver.sample_losses, pixels)
     draws = range(event.iteration * size, (event.iteration + 1) * size)
     images = [image for draw in draws for image in run.feed.images(draw)]
-    lr = float(f"{event.rate:.7g}")  # the digits that float32 holds
-    log.write(log_file.ITERATION, event.iteration, loss=loss, loss_per_pixel=per_pixel, lr=lr, images=images)
+    lr = float(f"{event.lr:.7g}")  # the digits that float32 holds
+    step = replace(event, loss=loss, lr=lr, loss_per_pixel=per_pixel, images=images, outputs={})
+    log.write(log_file.ITERATION, step.iteration, loss=loss, loss_per_pixel=per_pixel, lr=lr, images=images)
     if _is_due(run.stage.snapshot, run.solver.iter, run.stage):
         log.sync()
-    run.watch.step(Step(event.iteration, loss, per_pixel, lr, images, event.norms))
+    run.watch.step(step)
 
 
 def _broken(run: _Run, error: LossError) -> ReproductionError:
     """Add to the error of a loss that is not finite the images of the draw and the last good snapshot."""
-    newest = run_folder.newest(run.folder)
+    newest = run_folder.find_newest_snapshot(run.folder)
     kept = f"The last good weights are {newest.model}." if newest else "No snapshot was made yet."
     if error.draw is not None:
         images = run.feed.images(error.draw)
@@ -393,7 +374,7 @@ def _broken(run: _Run, error: LossError) -> ReproductionError:
     return error.at(run.stage.name)
 
 
-def _validate(run: _Run, log: Log) -> None:
+def _validate(run: _Run, log: TrainingLog) -> None:
     if not run.validator:
         return
 
@@ -413,5 +394,5 @@ def _validate(run: _Run, log: Log) -> None:
         raise error.at(run.stage.name) from None
     log.write(log_file.VALIDATION, found.iteration, time=_now(), **found.record())
     run.watch.validated(found, run.validator.classes)
-    for note in preflight.collapsed(found.scores, run.validator.classes, found.iteration):
+    for note in preflight.describe_collapse(found.scores, run.validator.classes, found.iteration):
         run.watch.note(note)

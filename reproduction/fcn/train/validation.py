@@ -82,7 +82,7 @@ class Validator:
         limit: int | None = None,
         ranks: Ranks | None = None,
     ):
-        self.feed: Feed = feeds.open(test, root, Phase.TEST)
+        self.feed: Feed = feeds.open_feed(test, root, Phase.TEST)
         self.dataset: Dataset | None = self.feed.dataset if isinstance(self.feed, DatasetFeed) else None
         self.classes: Mapping[str, Sequence[str]] = self.dataset.label_classes if self.dataset else {}
         state = test.state

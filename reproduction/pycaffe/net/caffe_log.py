@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from torch import Tensor
 
-from reproduction.caffe.training.events import Evaluated, Event, Measured, Saved, Stepped
+from reproduction.caffe.training.events import Evaluated, Event, FinalLoss, Saved, Step
 
 logger = logging.getLogger("caffe")
 _SCREEN = "caffe on stderr"
@@ -67,11 +67,11 @@ def format_event(event: Event, weights: Mapping[str, float]) -> Iterator[str]:
         event: An event of a solver's run.
         weights: The loss weights by blob name, of the test net for an ``Evaluated`` event, else of the training net.
     """
-    if isinstance(event, Stepped) and event.shown:
+    if isinstance(event, Step) and event.is_displayed:
         yield f"Iteration {event.iteration}, loss = {event.smoothed_loss:g}"
         yield from _format_outputs("Train", event.outputs, weights)
-        yield f"Iteration {event.iteration}, lr = {event.rate:g}"
-    elif isinstance(event, Measured):
+        yield f"Iteration {event.iteration}, lr = {event.lr:g}"
+    elif isinstance(event, FinalLoss):
         yield f"Iteration {event.iteration}, loss = {event.smoothed_loss:g}"
     elif isinstance(event, Evaluated):
         yield f"Iteration {event.iteration}, Testing net (#{event.net})"

@@ -113,9 +113,9 @@ class Solver:
         # Without random_seed, Caffe takes a seed from the clock. This project uses 0, so that runs repeat.
         seed = max(param.random_seed, 0)
         self.param = param
-        self.net = Net.from_message(solver_nets.training_net(param, "."), seed, inputs)
+        self.net = Net.from_message(solver_nets.load_train_net(param, "."), seed, inputs)
         self.test_nets = NetVec.of(
-            Net.from_message(net_param, seed, inputs) for net_param in solver_nets.testing_nets(param, ".")
+            Net.from_message(net_param, seed, inputs) for net_param in solver_nets.load_test_nets(param, ".")
         )
         notes = solver_nets.load_weights(param, ".", [net.module for net in (self.net, *self.test_nets)])
         self._solver = _BlobSolver(param, self.net, self.test_nets)
@@ -130,7 +130,7 @@ class Solver:
     @property
     def lr(self) -> float:
         """The learning rate of the next update."""
-        return self._solver.rate
+        return self._solver.lr
 
     def step(self, iters: int) -> None:
         """Run ``iters`` updates, with the tests and snapshots that are due.

@@ -139,9 +139,9 @@ def test_labels_take_no_gradient_and_propagate_down_stops_others():
 def test_needed_picks_only_what_a_blob_depends_on():
     text = INPUT + relu("a", "x", "y") + relu("a2", "y", "y") + relu("b", "x", "z") + relu("c", "y", "w")
     built = build(text)
-    assert [node.name for node in built.needed(["y"])] == ["in", "x_in_0_split", "a", "a2"]
+    assert [node.name for node in built.find_needed(["y"])] == ["in", "x_in_0_split", "a", "a2"]
     with pytest.raises(NetError, match=r"^the net has no blob 'ww'\. Did you mean 'w'\?$"):
-        built.needed(["ww"])
+        built.find_needed(["ww"])
 
 
 @pytest.mark.parametrize(

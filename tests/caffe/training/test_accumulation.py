@@ -94,9 +94,9 @@ def test_a_forward_that_fails_hides_nothing_for_good():
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_of_several_processes_the_last_one_s_gradient_counts(rank, monkeypatch):
-    monkeypatch.setattr(Ranks, "add_up", lambda self, tensor: None)
+    monkeypatch.setattr(Ranks, "all_reduce_sum", lambda self, tensor: None)
     monkeypatch.setattr(Ranks, "gather", lambda self, mine, count: list(mine) * 2)
-    monkeypatch.setattr(Ranks, "copy_from_first", lambda self, tensors: None)
+    monkeypatch.setattr(Ranks, "broadcast", lambda self, tensors: None)
     run, net = made(SCALE, ranks=Ranks(rank, 2))
     wanted = gradients(net, sample(rank))
     run.accumulate()

@@ -107,10 +107,10 @@ def test_shares_are_even_and_whole(count, size):
 
 def test_one_process_needs_nothing(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with parallel.joined() as ranks:
+    with parallel.join_processes() as ranks:
         assert (ranks.rank, ranks.size, ranks.is_first) == (0, 1, True)
         assert ranks.gather([1.5], 1) == [1.5]
-        assert ranks.greatest(2) == 2
+        assert ranks.all_reduce_max(2) == 2
 
 
 def test_processes_that_do_not_find_each_other_are_one_line(monkeypatch):
@@ -118,7 +118,7 @@ def test_processes_that_do_not_find_each_other_are_one_line(monkeypatch):
         monkeypatch.setenv(name, value)
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(ReproductionError) as caught, parallel.joined():
+    with pytest.raises(ReproductionError) as caught, parallel.join_processes():
         pass
     assert str(caught.value).startswith("the 2 processes do not find each other: Error initializing torch.distributed")
     assert str(caught.value).endswith("Start them with torchrun.")
@@ -148,9 +148,9 @@ def test_the_data_of_a_python_layer_cannot_be_shared():
         + 'type: "Python" top: "data" top: "label" python_param { layer: "Own" } }'
         + tiny_training.NET[end:]
     )
-    run = tiny_training.solver.build(param, python_layers={"Own": Own})
-    assert run.notes == ["layer 'data' (Python) reads from its beginning when a run goes on from a snapshot."]
+    run = tiny_training.solver.build_solver(param, python_layers={"Own": Own})
+    assert run.notes == ["layer 'data' (Python) restarts its data after a resume."]
     run.step()
     with pytest.raises(ReproductionError) as caught:
-        tiny_training.solver.build(param, python_layers={"Own": Own}, ranks=parallel.Ranks(0, 2))
+        tiny_training.solver.build_solver(param, python_layers={"Own": Own}, ranks=parallel.Ranks(0, 2))
     assert str(caught.value) == ("layer 'data': processes cannot share the data of a Python layer. Feed its tops.")

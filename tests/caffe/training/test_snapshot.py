@@ -163,7 +163,7 @@ def changed(tmp_path, **fields) -> Path:
 def other_net(tmp_path, old: str, new: str) -> Path:
     param = tiny_training.param(f'snapshot_prefix: "{tmp_path}/s"')
     param.net_param = tiny_training.net(tiny_training.NET.replace(old, new))
-    run = tiny_training.solver.build(param, feed=tiny_training.feed)
+    run = tiny_training.solver.build_solver(param, feed=tiny_training.feed)
     return Path(run.snapshot()[1])
 
 

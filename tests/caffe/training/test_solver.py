@@ -16,7 +16,7 @@ from reproduction.caffe.errors import ReproductionError
 from reproduction.caffe.formats import caffemodel, prototxt
 from reproduction.caffe.schema import Phase, SolverParameter
 from reproduction.caffe.training import apply_update, solver, solver_nets, update_rules
-from reproduction.caffe.training.events import Evaluated, LossError, Measured, Saved, Stepped
+from reproduction.caffe.training.events import Evaluated, FinalLoss, LossError, Saved, Step
 from reproduction.caffe.training.signals import Action, Signals
 from tests.helpers import tiny_training
 from tests.helpers.paths import ROOT
@@ -41,7 +41,7 @@ def described(event) -> str:
         return f"saved {event.iteration}"
     if isinstance(event, Evaluated):
         return f"tested {event.iteration} net {event.net}"
-    return f"{'step' if isinstance(event, Stepped) else 'measured'} {event.iteration}"
+    return f"{'step' if isinstance(event, Step) else 'measured'} {event.iteration}"
 
 
 def told(text: str, tmp_path, **kwargs) -> list[str]:
@@ -62,8 +62,8 @@ def error(call, *args, **kwargs) -> str:
 def layers(text: str, base: Path | str = ".") -> list[list[str]]:
     """The layers with weights of the net to train, and of those to test."""
     param = prototxt.loads(text, SolverParameter)
-    messages = [solver_nets.training_net(param, base), *solver_nets.testing_nets(param, base)]
-    made = [solver_nets.build(m, 0, inputs=None, python_layers=None, blas_order=False) for m in messages]
+    messages = [solver_nets.load_train_net(param, base), *solver_nets.load_test_nets(param, base)]
+    made = [solver_nets.build_net(m, 0, inputs=None, python_layers=None, blas_order=False) for m in messages]
     return [list(net.params) for net in made]
 
 
@@ -99,8 +99,8 @@ def test_the_solvers_state_is_merged_over_the_nets_own():
 def test_published_solvers_name_their_nets(tmp_path):
     for folder in sorted((ROOT / "prototxt").glob("*/solver.prototxt")):
         param = prototxt.load_solver(folder)
-        assert solver_nets.training_net(param, folder.parent).state.phase is Phase.TRAIN
-        (test,) = solver_nets.testing_nets(param, folder.parent)
+        assert solver_nets.load_train_net(param, folder.parent).state.phase is Phase.TRAIN
+        (test,) = solver_nets.load_test_nets(param, folder.parent)
         assert test.state.phase is Phase.TEST
 
 
@@ -241,9 +241,9 @@ def test_what_need_not_be_is_left_out(tmp_path):
 def test_a_step_reports_loss_rate_and_outputs():
     run = tiny_training.built("iter_size: 3 display: 2 average_loss: 2 lr_policy: 'exp' gamma: 0.5")
     events = list(run.run(4))
-    assert all(isinstance(event, Stepped) for event in events)
-    assert [event.shown for event in events] == [True, False, True, False]
-    assert [event.rate for event in events] == [pytest.approx(0.01 * 0.5**i) for i in range(4)]
+    assert all(isinstance(event, Step) for event in events)
+    assert [event.is_displayed for event in events] == [True, False, True, False]
+    assert [event.lr for event in events] == [pytest.approx(0.01 * 0.5**i) for i in range(4)]
     losses = [event.loss for event in events]
     smoothed = [losses[0], *((one + two) / 2 for one, two in itertools.pairwise(losses))]
     assert [event.smoothed_loss for event in events] == pytest.approx(smoothed)
@@ -307,7 +307,7 @@ def test_outputs_that_change_their_size_cannot_be_averaged():
         fed = tiny_training.feed(draw)
         return {name: value[: 1 + draw] for name, value in fed.items()}
 
-    run = solver.build(param, feed=tiny_training.feed, test_feeds=[feed])
+    run = solver.build_solver(param, feed=tiny_training.feed, test_feeds=[feed])
     assert error(list, run.test_all()) == (
         "test net 0: output 'copy' cannot be averaged, since its size changes from sample to sample;"
         " got (2, 3, 6, 6), want (1, 3, 6, 6)."
@@ -354,7 +354,7 @@ def test_a_net_with_data_of_its_own_goes_on_with_the_samples_that_it_would_have_
     param.net_param = tiny_training.net(
         tiny_training.NET[:start] + own + " shuffle: true } }\n" + tiny_training.NET[end:]
     )
-    whole, first, second = (solver.build(param) for _ in range(3))
+    whole, first, second = (solver.build_solver(param) for _ in range(3))
     whole.step(6)
     first.step(4)
     second.restore(first.snapshot()[1])
@@ -415,7 +415,7 @@ def test_statistics_of_a_batch_with_a_broken_loss_are_forgotten():
     param.net_param = tiny_training.net(
         tiny_training.NET.replace('layer { name: "relu"', norm + ' layer { name: "relu"')
     )
-    run = solver.build(param, feed=tiny_training.feed)
+    run = solver.build_solver(param, feed=tiny_training.feed)
     run.step(2)
     before = tiny_training.weights(run)
     run.feed = lambda draw: tiny_training.feed(draw) | {"data": np.full((2, 3, 6, 6), math.nan)}
@@ -484,7 +484,7 @@ def test_ctrl_c_stops_with_a_snapshot_and_a_hang_up_makes_one(tmp_path):
 def test_the_loss_at_the_end_is_measured_without_an_update(tmp_path):
     run = tiny_training.built("max_iter: 2 display: 1 average_loss: 3")
     *steps, last = run.solve()
-    assert isinstance(last, Measured)
+    assert isinstance(last, FinalLoss)
     assert run.iter == last.iteration == 2
     assert last.smoothed_loss == pytest.approx(np.mean([*(step.loss for step in steps), last.loss]))
     assert all(p.grad is None for p, _ in run.updates.learned)

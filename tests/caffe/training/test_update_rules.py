@@ -95,7 +95,7 @@ def test_a_schedule_that_cannot_be_is_one_line(fields, text):
 )
 def test_a_rule_that_cannot_be_is_one_line(fields, text):
     with pytest.raises(ReproductionError) as caught:
-        update_rules.rule(SolverParameter(**fields))
+        update_rules.find_rule(SolverParameter(**fields))
     assert str(caught.value) == text
 
 
@@ -146,7 +146,7 @@ FORMULAS = {
 def test_rules_follow_their_formulas(kind):
     momentum = 0.0 if kind in {"AdaGrad", "RMSProp"} else 0.9
     param = SolverParameter(type=kind, momentum=momentum, momentum2=0.99, delta=1e-4, rms_decay=0.9)
-    rule = update_rules.rule(param)
+    rule = update_rules.find_rule(param)
     history = [torch.zeros(50) for _ in range(rule.histories)]
     exact = [np.zeros(50) for _ in history]
     random = np.random.RandomState(0)
@@ -163,9 +163,9 @@ def test_rules_follow_their_formulas(kind):
 
 def test_what_no_policy_and_no_rule_reads_is_named():
     param = SolverParameter(lr_policy="fixed", gamma=0.1, stepsize=5, momentum=0.9, rms_decay=0.5, max_iter=5)
-    assert update_rules.unread(param) == ["gamma", "stepsize", "rms_decay"]
+    assert update_rules.find_unread_fields(param) == ["gamma", "stepsize", "rms_decay"]
     param = SolverParameter(lr_policy="multistep", gamma=0.1, stepvalue=[5], type="RMSProp", rms_decay=0.5)
-    assert update_rules.unread(param) == []
+    assert update_rules.find_unread_fields(param) == []
 
 
 @pytest.mark.parametrize("momentum", [1, -1, 2, 3e38])
@@ -174,5 +174,5 @@ def test_what_no_policy_and_no_rule_reads_is_named():
 def test_adam_with_momenta_that_make_no_sense_gives_numbers(momentum, momentum2, iteration):
     param = SolverParameter(type="Adam", momentum=momentum, momentum2=momentum2)
     history = [torch.zeros(2), torch.zeros(2)]
-    update = update_rules.rule(param).update(torch.ones(2), history, 0.1, iteration, param)
+    update = update_rules.find_rule(param).update(torch.ones(2), history, 0.1, iteration, param)
     assert update.shape == (2,)

@@ -190,5 +190,5 @@ def test_labels_that_are_not_pictures_have_no_palette(tmp_path):
 def test_a_training_notices_them_before_it_starts(tmp_path):
     requantized(tmp_path)
     loss = Loss(layer="loss", label="label", classes=3, dense=True, summed=True, ignored=255, weight=1.0)
-    (problem,) = preflight.data(Folder("train", tmp_path), [loss], every=True)
+    (problem,) = preflight.check_dataset(Folder("train", tmp_path), [loss], every=True)
     assert problem.problem == label_files.UNKNOWN

@@ -76,7 +76,7 @@ def test_the_classifier_is_the_first_net_seen_through_a_window():
     classifier = Net(mini_nets.build_classifier_deploy(), seed=1)
     row = mini_nets.NETS["mini-fcn32s"]
     net = Net(published_nets.build_deploy(row))
-    surgery.initialise(net, row, {mini_nets.CLASSIFIER: classifier.to_proto()})
+    surgery.initialize(net, row, {mini_nets.CLASSIFIER: classifier.to_proto()})
     picture = torch.randn(1, 3, mini_nets.CROP, mini_nets.CROP) * 50
     want = classifier({"data": picture}, blobs=["fc7"])["fc7"]
     # The classifier pads less; with its padding the net has one window, and nothing to crop.

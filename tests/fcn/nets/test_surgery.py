@@ -306,7 +306,7 @@ def parent_weights(name: str) -> NetParameter:
 
 def start(name: str) -> tuple[Net, surgery.InitReport]:
     a_net, row = narrow(name), published_nets.NETS[name]
-    return a_net, surgery.initialise(a_net, row, {parent: parent_weights(parent) for parent in row.parents})
+    return a_net, surgery.initialize(a_net, row, {parent: parent_weights(parent) for parent in row.parents})
 
 
 FRESH = {
@@ -332,7 +332,7 @@ FRESH = {
 def test_a_published_net_starts_with_weights_in_every_layer_but_the_new(name: str):
     a_net, report = start(name)
     assert report.fresh == FRESH[name]
-    assert sorted(report.fresh) == sorted(surgery.learned_from_nothing(published_nets.NETS[name]))
+    assert sorted(report.fresh) == sorted(surgery.find_new_layers(published_nets.NETS[name]))
     for layer in a_net.params:
         if layer.startswith("scale_"):
             assert values(a_net, layer).std() == 0
@@ -378,8 +378,8 @@ def test_the_mini_nets_start_like_their_models():
     parent = classifier
     for row in mini_nets.NETS.values():
         a_net = Net(published_nets.build_deploy(row), Phase.TRAIN)
-        report = surgery.initialise(a_net, row, {name: parent.to_proto() for name in row.parents})
-        assert report.fresh == surgery.learned_from_nothing(row)
+        report = surgery.initialize(a_net, row, {name: parent.to_proto() for name in row.parents})
+        assert report.fresh == surgery.find_new_layers(row)
         assert [str(blob) for blob in report.transplants[next(iter(row.parents))].coerced] == (
             ["fc6 0 (96, 2352) -> (96, 48, 7, 7)", "fc7 0 (96, 96) -> (96, 96, 1, 1)"] if parent is classifier else []
         )
@@ -439,7 +439,7 @@ def test_the_mini_nets_start_like_their_models():
 def test_weights_that_a_net_does_not_start_from_are_refused(name, parents, problem):
     a_net = narrow(name)
     with pytest.raises(ReproductionError) as error:
-        surgery.initialise(
+        surgery.initialize(
             a_net, published_nets.NETS[name], {want: parent_weights(got) for want, got in parents.items()}
         )
     assert str(error.value) == problem

@@ -329,7 +329,7 @@ class Part(Ranks):
         super().__init__(rank, size)
         self.sent = sent
 
-    def add_up(self, tensor):
+    def all_reduce_sum(self, tensor):
         self.sent.append(tensor.clone())
         tensor.copy_(sum(self.sent))
 

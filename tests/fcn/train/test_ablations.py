@@ -9,14 +9,14 @@ from reproduction.caffe.formats import caffemodel, weights
 from reproduction.caffe.net.net import Net
 from reproduction.fcn.nets import mini_nets
 from reproduction.fcn.train import ablations, recipes, training
-from reproduction.fcn.train.training import Plan
+from reproduction.fcn.train.training import TrainingOptions
 from tests.helpers import small_mini_voc
 
 
 @pytest.mark.parametrize("name", ["voc-fcn32s", "mini-fcn32s"])
 def test_only_the_last_layer_learns(name):
-    before = recipes.named(name)
-    stage = ablations.fixed(before)
+    before = recipes.find_recipe(name)
+    stage = ablations.fix_all_but_scores(before)
     assert stage.name == f"{name}-fixed"
     rates = {
         layer.name: [spec.lr_mult for spec in layer.param] for layer in stage.train.layer if layer.type == "Convolution"
@@ -24,7 +24,7 @@ def test_only_the_last_layer_learns(name):
     assert rates.pop("score_fr") == [1, 2]
     assert rates
     assert all(each == [0, 0] for each in rates.values())
-    assert before.train == recipes.named(name).train, "the net's own training stays as it is"
+    assert before.train == recipes.find_recipe(name).train, "the net's own training stays as it is"
 
 
 def test_its_training_moves_nothing_else(tmp_path, monkeypatch):
@@ -32,8 +32,8 @@ def test_its_training_moves_nothing_else(tmp_path, monkeypatch):
     small_mini_voc.mini_voc.generate(tmp_path / "data")
     start = tmp_path / "mini-vgg.caffemodel"
     caffemodel.dump(Net(mini_nets.build_classifier_deploy(), seed=3).to_proto(), start)
-    stage = replace(ablations.fixed(recipes.named("mini-fcn32s")), iterations=2, test=None)
-    result = training.train(stage, {"mini-vgg": start}, Plan(tmp_path / "out", tmp_path / "data"))
+    stage = replace(ablations.fix_all_but_scores(recipes.find_recipe("mini-fcn32s")), iterations=2, test=None)
+    result = training.train(stage, {"mini-vgg": start}, TrainingOptions(tmp_path / "out", tmp_path / "data"))
     given, learnt = weights.read(start).arrays(), weights.read(result).arrays()
     for name, array in given.items():
         if name.startswith("conv"):

@@ -16,7 +16,7 @@ from reproduction.fcn.nets import mini_nets, published_nets, registry
 from reproduction.fcn.segment import card
 from reproduction.fcn.segment.segmenter import Segmenter
 from reproduction.fcn.train import custom_nets, recipes, training
-from reproduction.fcn.train.training import Plan, Watch
+from reproduction.fcn.train.training import TrainingCallbacks, TrainingOptions
 from tests.helpers import custom_folders as folders
 
 
@@ -27,7 +27,7 @@ def photos(tmp_path):
 
 @pytest.mark.parametrize("name", ["voc-fcn32s", "voc-fcn16s", "voc-fcn8s", "voc-fcn8s-atonce", "voc-fcn-alexnet"])
 def test_only_the_classes_the_data_and_the_rate_differ_from_the_published_recipe(name, photos):
-    mine, published = custom_nets.stage(name, custom_nets.data(photos)), recipes.named(name)
+    mine, published = custom_nets.adapt_recipe(name, custom_nets.inspect_folder(photos)), recipes.find_recipe(name)
     assert (mine.iterations, mine.snapshot, mine.parents) == (
         published.iterations,
         published.snapshot,
@@ -48,15 +48,15 @@ def test_only_the_classes_the_data_and_the_rate_differ_from_the_published_recipe
 
 
 def test_the_rate_follows_the_size_of_the_pictures_where_pixels_add_up(photos):
-    small = custom_nets.data(photos)
+    small = custom_nets.inspect_folder(photos)
     assert (small.pixels, small.side, small.shrunk) == (600, 500, 0)
     large = replace(small, pixels=4 * custom_nets.PUBLISHED_PIXELS)
     voc = registry.NETS["voc-fcn32s"]
-    assert custom_nets.rate(voc, large) == pytest.approx(2.5e-11)
-    assert custom_nets.rate(voc, replace(small, pixels=custom_nets.PUBLISHED_PIXELS)) == 1e-10
-    assert custom_nets.rate(registry.NETS["voc-fcn-alexnet"], large) == 1e-4
-    assert custom_nets.rate(registry.NETS["mini-fcn8s"], large) == registry.NETS["mini-fcn8s"].base_lr
-    assert custom_nets.notes([custom_nets.stage("voc-fcn8s", large)], large) == [
+    assert custom_nets.scale_base_lr(voc, large) == pytest.approx(2.5e-11)
+    assert custom_nets.scale_base_lr(voc, replace(small, pixels=custom_nets.PUBLISHED_PIXELS)) == 1e-10
+    assert custom_nets.scale_base_lr(registry.NETS["voc-fcn-alexnet"], large) == 1e-4
+    assert custom_nets.scale_base_lr(registry.NETS["mini-fcn8s"], large) == registry.NETS["mini-fcn8s"].base_lr
+    assert custom_nets.describe_changes([custom_nets.adapt_recipe("voc-fcn8s", large)], large) == [
         f"{photos}: 3 classes: background, cat, dog",
         "5 pictures to learn from, 1 to validate on",
         "voc-fcn8s: score_pool3 and the upsamplings are made anew, for 3 classes",
@@ -65,28 +65,28 @@ def test_the_rate_follows_the_size_of_the_pictures_where_pixels_add_up(photos):
 
 
 def test_nets_that_take_something_else_are_refused(photos):
-    known = custom_nets.data(photos)
+    known = custom_nets.inspect_folder(photos)
     for name in ("nyud-fcn32s-hha", "siftflow-fcn8s"):
         with pytest.raises(
             ReproductionError, match=f"^{name} cannot learn from pictures and one labelling; want one of"
         ):
-            custom_nets.stage(name, known)
+            custom_nets.adapt_recipe(name, known)
     with pytest.raises(ReproductionError, match=r"^mini-vgg tells apart whole pictures, not their pixels"):
-        custom_nets.stage("mini-vgg", known)
+        custom_nets.adapt_recipe("mini-vgg", known)
     with pytest.raises(ReproductionError, match=r"^there is no net 'voc-fcn8' to train"):
-        custom_nets.stage("voc-fcn8", known)
+        custom_nets.adapt_recipe("voc-fcn8", known)
 
 
 def test_a_folder_is_told_from_a_data_root_and_from_vocs_tree(tmp_path, photos):
-    assert custom_nets.is_own(photos)
+    assert custom_nets.is_custom_folder(photos)
     (photos / "classes.txt").unlink()
-    assert custom_nets.is_own(photos)
-    assert not custom_nets.is_own(tmp_path)
+    assert custom_nets.is_custom_folder(photos)
+    assert not custom_nets.is_custom_folder(tmp_path)
     voc = folders.write(tmp_path / "VOC2011", folders=("JPEGImages", "SegmentationClass"))
-    assert custom_nets.is_own(voc)
+    assert custom_nets.is_custom_folder(voc)
     (voc / "classes.txt").unlink()
-    assert not custom_nets.is_own(voc)
-    assert not custom_nets.is_own(tmp_path / "nowhere")
+    assert not custom_nets.is_custom_folder(voc)
+    assert not custom_nets.is_custom_folder(tmp_path / "nowhere")
 
 
 def test_half_a_folder_is_not_passed_over_for_other_data(tmp_path):
@@ -94,32 +94,34 @@ def test_half_a_folder_is_not_passed_over_for_other_data(tmp_path):
         root = tmp_path / str(number)
         (root / inside).parent.mkdir(parents=True)
         (root / inside).write_bytes(b"")
-        assert custom_nets.is_own(root)
+        assert custom_nets.is_custom_folder(root)
         (root / "classes.txt").write_text("a\nb\n")
-        assert custom_nets.is_own(root)
+        assert custom_nets.is_custom_folder(root)
         assert refused(root).startswith("DIR: this is no folder to learn from; got ")
     (tmp_path / "1.jpg").write_bytes(b"")
-    assert not custom_nets.is_own(tmp_path), "a data root may hold a picture too"
+    assert not custom_nets.is_custom_folder(tmp_path), "a data root may hold a picture too"
 
 
 def test_pictures_without_a_label_are_counted(photos):
     (photos / "labels/p3.png").unlink()
-    known = custom_nets.data(photos)
+    known = custom_nets.inspect_folder(photos)
     assert (
-        custom_nets.notes([], known)[1] == "4 pictures to learn from, 1 to validate on; 1 without a label are left out"
+        custom_nets.describe_changes([], known)[1]
+        == "4 pictures to learn from, 1 to validate on; 1 without a label are left out"
     )
 
 
 def test_large_pictures_are_shrunk_with_their_labels_and_the_answer_has_their_size(tmp_path):
     photos = folders.write(tmp_path / "photos")
-    known = custom_nets.data(photos, side=15)
+    known = custom_nets.inspect_folder(photos, side=15)
     assert (known.pixels, known.shrunk) == (150, 5)
-    stage = custom_nets.stage("mini-fcn32s", known)
+    stage = custom_nets.adapt_recipe("mini-fcn32s", known)
     sample = datasets.from_layer(stage.train.layer[0].python_param, ["data", "label"], photos)[0]
     assert sample["data"].shape == (3, 10, 15)
     assert sample["label"].shape == (1, 10, 15)
     assert set(np.unique(sample["label"])) <= set(range(3)), "labels are not averaged"
-    assert custom_nets.notes([], known)[2].startswith("5 pictures are longer than 15 pixels, and are shrunk to them")
+    notes = custom_nets.describe_changes([], known)
+    assert notes[2].startswith("5 pictures are longer than 15 pixels, and are shrunk to them")
     about = card.custom_card("mine", folders.NAMES, side=15)
     net = Net(published_nets.build_deploy(stage.row), seed=1)
     torch.nn.init.normal_(net.params["score_fr"][0])
@@ -132,7 +134,7 @@ def test_large_pictures_are_shrunk_with_their_labels_and_the_answer_has_their_si
 
 def refused(root, *more):
     with pytest.raises(DataError) as error:
-        custom_nets.data(root, *more)
+        custom_nets.inspect_folder(root, *more)
     return str(error.value).replace(str(root), "DIR")
 
 
@@ -142,7 +144,7 @@ def test_what_is_missing_is_said_before_anything_is_trained(photos, tmp_path):
         "DIR: one class is nothing to tell apart; got cat, want two classes or more."
     )
     with pytest.raises(DataError, match=r"^'side' is not a number of pixels; got -1\.$"):
-        custom_nets.data(photos, side=-1)
+        custom_nets.inspect_folder(photos, side=-1)
     (photos / "train.txt").write_text("p99\n")
     assert refused(photos) == "DIR: none of the pictures to learn from is there."
     (photos / "train.txt").unlink()
@@ -163,13 +165,13 @@ def test_a_training_leaves_a_folder_that_is_used_as_it_is(tmp_path):
     (photos / "palette.txt").write_text("0 0 0 background\n128 0 0 cat\n0 128 0 dog\n")
     start = tmp_path / "mini-vgg.caffemodel"
     caffemodel.dump(Net(mini_nets.build_classifier_deploy(), seed=1).to_proto(), start)
-    known = custom_nets.data(photos)
-    stage = replace(custom_nets.stage("mini-fcn32s", known), iterations=2, snapshot=2, validate=2)
+    known = custom_nets.inspect_folder(photos)
+    stage = replace(custom_nets.adapt_recipe("mini-fcn32s", known), iterations=2, snapshot=2, validate=2)
     told = []
-    plan = Plan(tmp_path / "runs", photos, every=True)
-    model = training.train(stage, {"mini-vgg": start}, plan, Watch(note=told.append))
+    plan = TrainingOptions(tmp_path / "runs", photos, every=True)
+    model = training.train(stage, {"mini-vgg": start}, plan, TrainingCallbacks(note=told.append))
     assert "  fresh: score_fr" in "\n".join(told).splitlines()
-    place = custom_nets.describe(stage, known, tmp_path / "runs", [start])
+    place = custom_nets.write_deploy_files(stage, known, tmp_path / "runs", [start])
     assert place == tmp_path / "runs/mini-fcn32s"
     made = Segmenter.load(place)
     assert made.classes == {"label": folders.NAMES}
@@ -188,10 +190,10 @@ def test_a_training_leaves_a_folder_that_is_used_as_it_is(tmp_path):
 
 def test_a_label_that_is_wrong_anywhere_stops_the_training_before_it_starts(tmp_path):
     photos = folders.write(tmp_path / "photos", n=30, labels=lambda i: folders.label(i) * (100 if i == 17 else 1))
-    stage = custom_nets.stage("mini-fcn32s", custom_nets.data(photos))
+    stage = custom_nets.adapt_recipe("mini-fcn32s", custom_nets.inspect_folder(photos))
     start = tmp_path / "mini-vgg.caffemodel"
     caffemodel.dump(Net(mini_nets.build_classifier_deploy(), seed=1).to_proto(), start)
     with pytest.raises(
         ReproductionError, match=r"^mini-fcn32s: .*labels/p17.png: labels out of range; got 100, 200 in "
     ):
-        training.train(stage, {"mini-vgg": start}, Plan(tmp_path / "runs", photos, every=True))
+        training.train(stage, {"mini-vgg": start}, TrainingOptions(tmp_path / "runs", photos, every=True))

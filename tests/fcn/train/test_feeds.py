@@ -25,7 +25,7 @@ def drawn(count, seed=1337):
 
 
 def test_a_training_reads_in_the_published_order(train):
-    feed = feeds.open(*train, Phase.TRAIN)
+    feed = feeds.open_feed(*train, Phase.TRAIN)
     assert [feed.images(draw) for draw in range(9)] == drawn(9)
     for draw in range(9):
         found = feed(draw)
@@ -35,21 +35,21 @@ def test_a_training_reads_in_the_published_order(train):
 
 
 def test_another_seed_is_another_order(train):
-    feed = feeds.open(*train, Phase.TRAIN, 7)
+    feed = feeds.open_feed(*train, Phase.TRAIN, 7)
     assert [feed.images(draw) for draw in range(9)] == drawn(9, 7) != drawn(9)
     assert feed.about.endswith(", order 7")
 
 
 @pytest.mark.parametrize("draws", [[5, 6, 7], [0, 4, 8, 9, 1], [3, 3, 2]])
 def test_a_draw_does_not_depend_on_those_before(train, draws):
-    feed, unbroken = (feeds.open(*train, Phase.TRAIN) for _ in range(2))
+    feed, unbroken = (feeds.open_feed(*train, Phase.TRAIN) for _ in range(2))
     want = [unbroken(draw) for draw in range(10)]
     for draw in draws:
         assert np.array_equal(feed(draw)["data"], want[draw]["data"]), draw
 
 
 def test_the_next_sample_is_read_meanwhile_and_its_error_waits(train):
-    feed = feeds.open(*train, Phase.TRAIN)
+    feed = feeds.open_feed(*train, Phase.TRAIN)
     broken = feed.images(1)[0] if feed.images(1) != feed.images(0) else feed.images(2)[0]
     at = next(draw for draw in range(9) if feed.images(draw) == [broken])
     (train[1] / "sbdd/dataset/img" / f"{broken}.jpg").write_bytes(b"no picture")
@@ -62,7 +62,7 @@ def test_the_next_sample_is_read_meanwhile_and_its_error_waits(train):
 
 def test_a_validation_reads_its_list_round_and_round(train):
     row = published_nets.NETS["voc-fcn32s"]
-    feed = feeds.open(published_nets.build_net(row, row.splits[1]), train[1], Phase.TEST)
+    feed = feeds.open_feed(published_nets.build_net(row, row.splits[1]), train[1], Phase.TEST)
     assert [feed.images(draw)[0] for draw in range(4)] == [*small_trainings.VALIDATED, small_trainings.VALIDATED[0]]
     assert list(feed.shapes) == ["data", "label"]
     assert feed.about.startswith("voc seg11valid, 3 images, sha1 ")
@@ -77,7 +77,7 @@ def test_a_list_of_images_is_read_in_batches(tmp_path):
     for i in range(3):
         Image.fromarray(np.full((4, 5, 3), 10 * i, np.uint8)).save(tmp_path / f"list/{i}.png")
     dataset_trees.write_list(tmp_path / "list/train.txt", [f"{i}.png {i}" for i in range(3)])
-    feed = feeds.open(prototxt.loads(LISTED, NetParameter), tmp_path, Phase.TRAIN)
+    feed = feeds.open_feed(prototxt.loads(LISTED, NetParameter), tmp_path, Phase.TRAIN)
     assert feed.shapes == {"data": (2, 3, 4, 5), "label": (2,)}
     assert [feed.images(draw) for draw in (0, 1)] == [["0.png", "1.png"], ["2.png", "0.png"]]
     assert feed(1)["label"].tolist() == [2, 0]
@@ -102,6 +102,6 @@ INPUT = 'layer { name: "in" type: "Input" top: "in" input_param { shape { dim: 1
 def test_a_net_that_cannot_be_fed_is_refused(text, got):
     message = prototxt.loads(f'name: "mine" {text}', NetParameter)
     with pytest.raises(ReproductionError) as caught:
-        feeds.open(message, "data", Phase.TRAIN)
+        feeds.open_feed(message, "data", Phase.TRAIN)
     assert str(caught.value).startswith(f"nothing can be fed into net 'mine'; got {got}")
     assert str(caught.value).endswith("want one Python layer as the published nets have, or one ImageData layer.")

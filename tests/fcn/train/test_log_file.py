@@ -7,7 +7,7 @@ import pytest
 
 from reproduction.caffe.errors import ReproductionError
 from reproduction.fcn.train import log_file
-from reproduction.fcn.train.log_file import Log
+from reproduction.fcn.train.log_file import TrainingLog
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def path(tmp_path):
 
 
 def write(path, start, stop, validate=()):
-    log = Log(path, start)
+    log = TrainingLog(path, start)
     log.write(log_file.RESUME if start else log_file.START, start)
     for i in range(start, stop):
         log.write(log_file.ITERATION, i, loss=float(i))
@@ -27,7 +27,7 @@ def write(path, start, stop, validate=()):
 
 
 def found(path):
-    return [(record["record"][:2], record["iteration"]) for record in log_file.read(path)]
+    return [(record["record"][:2], record["iteration"]) for record in log_file.read_records(path)]
 
 
 def test_a_log_is_one_json_object_a_line(path):
@@ -63,7 +63,7 @@ def test_a_line_that_was_cut_off_is_left_out_and_written_again(path):
 
 
 def test_what_is_no_number_is_not_written(path):
-    log = Log(path)
+    log = TrainingLog(path)
     with pytest.raises(ValueError, match="Out of range float"):
         log.write(log_file.ITERATION, 0, loss=float("nan"))
     log.close()
@@ -76,14 +76,14 @@ def test_what_is_no_log_is_refused(path, line):
     path.write_bytes(path.read_bytes() + line)
     before = path.read_bytes()
     with pytest.raises(ReproductionError) as caught:
-        Log(path, 1)
+        TrainingLog(path, 1)
     assert str(caught.value).startswith(f"{path}:3: this is no log of a training: ")
     assert path.read_bytes() == before
 
 
 def test_a_thin_copy_has_all_but_most_iterations(path, tmp_path):
     write(path, 0, 5, validate={3})
-    log_file.thin(path, tmp_path / "thin.jsonl", 2)
+    log_file.copy_thinned(path, tmp_path / "thin.jsonl", 2)
     assert found(tmp_path / "thin.jsonl") == [("st", 0), ("it", 0), ("it", 2), ("va", 3), ("it", 4)]
     kept = (tmp_path / "thin.jsonl").read_bytes().splitlines()
     assert set(kept) < set(path.read_bytes().splitlines())
@@ -91,13 +91,13 @@ def test_a_thin_copy_has_all_but_most_iterations(path, tmp_path):
 
 def test_a_log_that_is_not_there_is_said(path):
     with pytest.raises(ReproductionError) as caught:
-        list(log_file.read(path))
+        list(log_file.read_records(path))
     assert str(caught.value) == f"{path}: there is no such log of a training."
 
 
 def test_a_full_disk_is_said_and_leaves_whole_lines(path):
     write(path, 0, 3)
-    log, limits = Log(path, 2), resource.getrlimit(resource.RLIMIT_FSIZE)
+    log, limits = TrainingLog(path, 2), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, limits[1]))
     try:
         with pytest.raises(ReproductionError) as caught:

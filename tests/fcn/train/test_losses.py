@@ -9,7 +9,7 @@ from reproduction.caffe.formats import prototxt
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter, Phase
 from reproduction.fcn.nets import published_nets
-from reproduction.fcn.train.losses import Loss, Meter, losses
+from reproduction.fcn.train.losses import Loss, Meter, find_losses
 
 SHAPES = {"data": (1, 2, 3, 4), "label": (1, 1, 3, 4)}
 
@@ -37,12 +37,12 @@ def net(loss="", shapes=SHAPES):
     ],
 )
 def test_what_a_loss_is_divided_by_is_read_as_caffe_reads_it(text, summed, ignored, weight):
-    assert losses(net(text)) == [Loss("loss", "label", 5, True, summed, ignored, weight)]
+    assert find_losses(net(text)) == [Loss("loss", "label", 5, True, summed, ignored, weight)]
 
 
 def test_the_loss_of_a_classifier_is_of_images():
     shapes = {"data": (4, 2, 1, 1), "label": (4, 1)}
-    (loss,) = losses(net("loss_param { normalize: false }", shapes))
+    (loss,) = find_losses(net("loss_param { normalize: false }", shapes))
     assert (loss.dense, loss.summed) == (False, False)
     meter = Meter(net(shapes=shapes), lambda draw: {})
     assert meter.read([2.0, 4.0], [0, 0]) == (3.0, None)
@@ -56,7 +56,7 @@ def test_published_nets_learn_from_sums_but_for_alexnet():
             if layer.type == "Convolution" and layer.convolution_param.num_output > 60:
                 layer.convolution_param.num_output = 2
         shapes = {"data": (1, 3, 9, 9), **{head.label: (1, 1, 9, 9) for head in row.heads}}
-        found = losses(Net(message, Phase.TRAIN, inputs=shapes))
+        found = find_losses(Net(message, Phase.TRAIN, inputs=shapes))
         assert [(loss.label, loss.classes) for loss in found] == [(head.label, head.classes) for head in row.heads]
         assert {loss.summed for loss in found} == {name != "voc-fcn-alexnet"}
 

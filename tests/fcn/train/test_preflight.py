@@ -47,11 +47,11 @@ def one(problems):
 
 
 def test_a_net_whose_last_layer_is_zero_may_start():
-    assert said(preflight.weights(net())) == []
+    assert said(preflight.check_weights(net())) == []
 
 
 def test_a_pretrained_layer_that_is_zero_is_named():
-    assert one(preflight.weights(net(conv1=""))) == (
+    assert one(preflight.check_weights(net(conv1=""))) == (
         "layer 'conv1' (Convolution), line 4: all weights are 0, so that nothing is learnt."
         " Start from weights that hold this layer, or give it a weight_filler."
     )
@@ -59,21 +59,21 @@ def test_a_pretrained_layer_that_is_zero_is_named():
 
 def test_a_layer_that_is_the_same_everywhere_is_named():
     constant = 'weight_filler { type: "constant" value: 0.1 }'
-    assert one(preflight.weights(net(conv2=constant))) == (
+    assert one(preflight.check_weights(net(conv2=constant))) == (
         "layer 'conv2' (Convolution), line 7: all weights are 0.1, so that nothing is learnt."
         " Start from weights that hold this layer, or give it a weight_filler."
     )
 
 
 def test_an_upsampling_of_zeros_is_named():
-    assert one(preflight.weights(net(upscore=""))) == (
+    assert one(preflight.check_weights(net(upscore=""))) == (
         "layer 'upscore' (Deconvolution), line 11: all weights are 0, so that no gradient passes."
         " Name the net by --net, which interpolates, or give it weight_filler { type: 'bilinear' }."
     )
 
 
 def test_a_score_that_the_stage_before_should_have_brought_is_named():
-    (problem,) = preflight.weights(net(), fresh=["score_pool4"])
+    (problem,) = preflight.check_weights(net(), fresh=["score_pool4"])
     assert str(problem).startswith("layer 'score' (Convolution), line 9: all weights are 0, so that nothing is learnt.")
 
 
@@ -81,13 +81,13 @@ def test_weights_that_are_no_numbers_are_named():
     made = net()
     with torch.no_grad():
         made.params["conv2"][0][0, 0] = torch.nan
-    assert one(preflight.weights(made)) == (
+    assert one(preflight.check_weights(made)) == (
         "layer 'conv2' (Convolution), line 7: weights are not numbers. Start from other weights."
     )
 
 
 def test_a_net_without_a_layer_that_learns_is_named():
-    assert said(preflight.weights(net(learn=0)))[0] == "no layer learns; want an lr_mult that is not 0."
+    assert said(preflight.check_weights(net(learn=0)))[0] == "no layer learns; want an lr_mult that is not 0."
 
 
 def loss(**fields):
@@ -96,29 +96,29 @@ def loss(**fields):
 
 
 def test_a_rate_for_the_mean_does_not_go_with_a_sum():
-    assert one(preflight.rate([loss()], SolverParameter(base_lr=1e-4))) == (
+    assert one(preflight.check_learning_rate([loss()], SolverParameter(base_lr=1e-4))) == (
         "layer 'loss': this loss is summed over the pixels, and the learning rate is one for a mean over them;"
         " got base_lr 0.0001, want at most 1e-06; published are 1e-10 to 1e-14."
         " Lower base_lr, or set loss_param { normalize: true }."
     )
-    assert preflight.rate([loss()], SolverParameter(base_lr=1e-10)) == []
-    assert preflight.rate([loss(weight=1e-5)], SolverParameter(base_lr=1e-4)) == []
+    assert preflight.check_learning_rate([loss()], SolverParameter(base_lr=1e-10)) == []
+    assert preflight.check_learning_rate([loss(weight=1e-5)], SolverParameter(base_lr=1e-4)) == []
 
 
 def test_a_rate_for_the_sum_does_not_go_with_a_mean():
-    assert one(preflight.rate([loss(summed=False)], SolverParameter(base_lr=1e-10))) == (
+    assert one(preflight.check_learning_rate([loss(summed=False)], SolverParameter(base_lr=1e-10))) == (
         "layer 'loss': this loss is a mean over the pixels, and the learning rate is one for a sum over them;"
         " got base_lr 1e-10, want at least 1e-07; published is 1e-4."
         " Raise base_lr, or set loss_param { normalize: false }."
     )
-    assert preflight.rate([loss(summed=False)], SolverParameter(base_lr=1e-4)) == []
-    assert preflight.rate([loss(summed=False, dense=False)], SolverParameter(base_lr=1e-10)) == []
+    assert preflight.check_learning_rate([loss(summed=False)], SolverParameter(base_lr=1e-4)) == []
+    assert preflight.check_learning_rate([loss(summed=False, dense=False)], SolverParameter(base_lr=1e-10)) == []
 
 
 @pytest.mark.parametrize("type", ["AdaGrad", "RMSProp", "AdaDelta", "Adam"])
 def test_a_rate_of_steps_that_do_not_grow_with_the_loss_goes_with_both(type):
     for summed, base_lr in ((True, 1e-3), (False, 1e-10)):
-        assert preflight.rate([loss(summed=summed)], SolverParameter(type=type, base_lr=base_lr)) == []
+        assert preflight.check_learning_rate([loss(summed=summed)], SolverParameter(type=type, base_lr=base_lr)) == []
 
 
 IDS = [f"2008_{i:06d}" for i in range(20)]
@@ -131,11 +131,11 @@ def sbd(tmp_path):
 
 
 def test_good_data_have_no_problem(sbd):
-    assert preflight.data(datasets.open_split("sbd", "train", sbd), [loss()], every=True) == []
+    assert preflight.check_dataset(datasets.open_split("sbd", "train", sbd), [loss()], every=True) == []
 
 
 def test_data_of_other_classes_than_the_net_are_refused(sbd):
-    (problem,) = preflight.data(datasets.open_split("sbd", "train", sbd), [loss(classes=60)])
+    (problem,) = preflight.check_dataset(datasets.open_split("sbd", "train", sbd), [loss(classes=60)])
     assert str(problem) == (
         "sbd train: the labels 'label' are of another number of classes than layer 'loss' tells apart; got 21, want 60."
         " Name the net or the data that belong together."
@@ -145,7 +145,7 @@ def test_data_of_other_classes_than_the_net_are_refused(sbd):
 def test_files_that_are_missing_are_said(sbd):
     path = sbd / "sbdd/dataset/img" / f"{IDS[3]}.jpg"
     path.unlink()
-    (problem,) = preflight.data(datasets.open_split("sbd", "train", sbd), [loss()])
+    (problem,) = preflight.check_dataset(datasets.open_split("sbd", "train", sbd), [loss()])
     assert str(problem) == f"sbd train: 1 files are missing, the first is {path}. Extract the data set again."
 
 
@@ -153,7 +153,7 @@ def test_a_label_out_of_range_is_found_among_a_few_or_all(sbd):
     path = sbd / "sbdd/dataset/cls" / f"{IDS[0]}.png"
     dataset_trees.palette_png(path, np.full((26, 35), 77, np.uint8))
     dataset_trees.jpeg(sbd / "sbdd/dataset/img" / f"{IDS[0]}.jpg", np.zeros((26, 35, 3), np.uint8))
-    (problem,) = preflight.data(datasets.open_split("sbd", "train", sbd), [loss()])
+    (problem,) = preflight.check_dataset(datasets.open_split("sbd", "train", sbd), [loss()])
     assert str(problem).startswith(f"{path}: ")
     assert "77" in str(problem)
 
@@ -162,8 +162,8 @@ def test_every_picture_is_looked_at_when_asked(sbd):
     path = sbd / "sbdd/dataset/cls" / f"{IDS[1]}.png"
     path.write_bytes(b"nothing")
     dataset = datasets.open_split("sbd", "train", sbd)
-    assert preflight.data(dataset, [loss()]) == []
-    (problem,) = preflight.data(dataset, [loss()], every=True)
+    assert preflight.check_dataset(dataset, [loss()]) == []
+    (problem,) = preflight.check_dataset(dataset, [loss()], every=True)
     assert str(problem).startswith(f"{path}: ")
 
 
@@ -182,7 +182,7 @@ def test_masks_that_say_the_same_everywhere_are_refused(tmp_path, value, got, re
         mask[5:9, 5:9] = value[1]
         dataset_trees.jpeg(tmp_path / "sbdd/dataset/img" / f"{image_id}.jpg", np.zeros((30, 40, 3), np.uint8))
         dataset_trees.palette_png(tmp_path / "sbdd/dataset/cls" / f"{image_id}.png", mask)
-    (problem,) = preflight.data(datasets.open_split("sbd", "train", tmp_path), [loss()])
+    (problem,) = preflight.check_dataset(datasets.open_split("sbd", "train", tmp_path), [loss()])
     assert str(problem) == (
         f"sbd train: the labels 'label' of 2 pictures hold one class or none; got {got}, want two classes or more."
         f" {remedy}"
@@ -192,12 +192,12 @@ def test_masks_that_say_the_same_everywhere_are_refused(tmp_path, value, got, re
 def test_pictures_that_are_learnt_from_are_not_validated_on(sbd):
     dataset_trees.voc(sbd / "pascal/VOC2011", {"val": ["2007_000033", *IDS[5:7]]})
     train, val = datasets.open_split("sbd", "train", sbd), datasets.open_split("voc", "val", sbd)
-    assert one(preflight.overlap(train, val)) == (
+    assert one(preflight.check_overlap(train, val)) == (
         "voc val: 2 of 3 pictures to validate on are learnt from, the first is '2008_000005'."
         " Validate on another split."
     )
     val.ids = val.ids[:1]
-    assert preflight.overlap(train, val) == []
+    assert preflight.check_overlap(train, val) == []
 
 
 @dataclass
@@ -207,8 +207,8 @@ class Listed:
 
 def test_labels_of_a_list_are_held_against_the_classes():
     good = Listed([("a.jpg", 0), ("b.jpg", 6)])
-    assert preflight.listed(good, loss(classes=7, dense=False)) == []
-    (problem,) = preflight.listed(good, loss(classes=6, dense=False))
+    assert preflight.check_image_list(good, loss(classes=7, dense=False)) == []
+    (problem,) = preflight.check_image_list(good, loss(classes=6, dense=False))
     assert str(problem) == "b.jpg: the label is out of range; got 6, want 0 to 5."
 
 
@@ -219,17 +219,23 @@ def test_a_net_that_says_one_class_is_recognised():
     names = {"label": ("background", "cat", "dog")}
     found = compute_scores(COUNTS)
     assert (found.mean_acc, found.mean_iu) == (1 / 2, found.pixel_acc / 2)
-    (note,) = preflight.collapsed({"label": found}, names, 4000)
+    (note,) = preflight.describe_collapse({"label": found}, names, 4000)
     assert note == (
         "after 4000 iterations the net predicts class 0 (background) for every pixel: mean acc. is 1/2. If the next"
         " validation says so too, stop: the pretrained weights did not get in, or the learning rate does not fit the"
         " loss."
     )
     both = {"label": found, "geo": compute_scores(COUNTS.T + COUNTS)}
-    assert "class 0 (background) of 'label' for every pixel" in preflight.collapsed(both, {**names, "geo": ()}, 1)[0]
+    assert (
+        "class 0 (background) of 'label' for every pixel"
+        in preflight.describe_collapse(both, {**names, "geo": ()}, 1)[0]
+    )
 
 
 def test_a_net_that_says_two_is_not():
-    assert preflight.collapsed({"label": compute_scores(COUNTS + COUNTS[:, ::-1])}, {"label": ("a", "b", "c")}, 1) == []
+    assert (
+        preflight.describe_collapse({"label": compute_scores(COUNTS + COUNTS[:, ::-1])}, {"label": ("a", "b", "c")}, 1)
+        == []
+    )
     alone = np.array([[70, 0], [0, 0]])
-    assert preflight.collapsed({"label": compute_scores(alone)}, {"label": ("a", "b")}, 1) == []
+    assert preflight.describe_collapse({"label": compute_scores(alone)}, {"label": ("a", "b")}, 1) == []

@@ -22,7 +22,7 @@ ROUNDS = {
 
 @pytest.mark.parametrize("name", ROUNDS)
 def test_a_training_is_as_long_as_the_published_one(name):
-    stage = recipes.named(name)
+    stage = recipes.find_recipe(name)
     rounds, updates = ROUNDS[name]
     assert (stage.iterations, stage.validate) == (rounds * updates, updates)
     assert stage.snapshot == stage.solver.snapshot or (stage.snapshot == 2000 and name.startswith("siftflow"))
@@ -31,7 +31,7 @@ def test_a_training_is_as_long_as_the_published_one(name):
 
 def test_every_net_can_be_trained():
     assert {*ROUNDS, "mini-vgg", *mini_nets.NETS} == set(recipes.NAMES)
-    classifier = recipes.named("mini-vgg")
+    classifier = recipes.find_recipe("mini-vgg")
     assert (classifier.parents, classifier.row) == ((), None)
     solver = mini_nets.build_classifier_solver()
     assert (classifier.iterations, classifier.validate) == (solver.max_iter, solver.test_interval)
@@ -39,14 +39,14 @@ def test_every_net_can_be_trained():
 
 @pytest.mark.parametrize("name", mini_nets.NETS)
 def test_a_mini_net_is_validated_where_a_snapshot_is_made(name):
-    stage = recipes.named(name)
+    stage = recipes.find_recipe(name)
     solver = published_nets.build_solver(mini_nets.NETS[name])
     assert (stage.iterations, stage.validate) == (solver.max_iter, solver.snapshot)
     assert stage.parents == tuple(mini_nets.NETS[name].parents)
 
 
 def test_the_solver_and_the_nets_are_the_published_ones():
-    stage = recipes.named("voc-fcn8s")
+    stage = recipes.find_recipe("voc-fcn8s")
     folder = ROOT / "prototxt/voc-fcn8s"
     assert prototxt.dumps(stage.train) == prototxt.dumps(prototxt.load_net(folder / "train.prototxt")[0])
     assert prototxt.dumps(stage.test) == prototxt.dumps(prototxt.load_net(folder / "val.prototxt")[0])
@@ -55,14 +55,14 @@ def test_the_solver_and_the_nets_are_the_published_ones():
 
 def test_a_name_that_is_none_is_said():
     with pytest.raises(ReproductionError) as caught:
-        recipes.named("voc-fcn8")
+        recipes.find_recipe("voc-fcn8")
     assert str(caught.value) == "there is no net 'voc-fcn8' to train. Did you mean 'voc-fcn8s'?"
 
 
 def test_each_stage_of_a_chain_starts_from_the_one_before():
-    chain = [recipes.named(name) for name in ("voc-fcn32s", "voc-fcn16s", "voc-fcn8s")]
-    assert recipes.needed(chain) == ["vgg16"]
-    assert recipes.chain(chain, {"vgg16": Path("v")}, Path("out")) == [
+    chain = [recipes.find_recipe(name) for name in ("voc-fcn32s", "voc-fcn16s", "voc-fcn8s")]
+    assert recipes.find_external_parents(chain) == ["vgg16"]
+    assert recipes.assign_weights(chain, {"vgg16": Path("v")}, Path("out")) == [
         {"vgg16": Path("v")},
         {"voc-fcn32s": Path("out/voc-fcn32s/voc-fcn32s.caffemodel")},
         {"voc-fcn16s": Path("out/voc-fcn16s/voc-fcn16s.caffemodel")},
@@ -71,26 +71,26 @@ def test_each_stage_of_a_chain_starts_from_the_one_before():
 
 def test_a_chain_may_have_two_ends():
     names = ("nyud-fcn32s-color", "nyud-fcn32s-hha", "nyud-fcn32s-color-hha")
-    chain = [recipes.named(name) for name in names]
-    assert recipes.needed(chain) == ["vgg16"]
-    assert list(recipes.chain(chain, {"vgg16": Path("v")}, Path("out"))[2]) == list(names[:2])
-    assert recipes.needed(chain[1:]) == ["vgg16", "nyud-fcn32s-color"]
+    chain = [recipes.find_recipe(name) for name in names]
+    assert recipes.find_external_parents(chain) == ["vgg16"]
+    assert list(recipes.assign_weights(chain, {"vgg16": Path("v")}, Path("out"))[2]) == list(names[:2])
+    assert recipes.find_external_parents(chain[1:]) == ["vgg16", "nyud-fcn32s-color"]
 
 
 def test_a_stage_before_its_parent_needs_a_file():
-    chain = [recipes.named(name) for name in ("voc-fcn16s", "voc-fcn32s")]
-    assert recipes.needed(chain) == ["voc-fcn32s", "vgg16"]
+    chain = [recipes.find_recipe(name) for name in ("voc-fcn16s", "voc-fcn32s")]
+    assert recipes.find_external_parents(chain) == ["voc-fcn32s", "vgg16"]
 
 
 def test_a_solver_file_is_a_training(tmp_path):
-    stage = recipes.read(small_trainings.tiny(tmp_path / "mine"))
+    stage = recipes.load_solver_recipe(small_trainings.tiny(tmp_path / "mine"))
     assert (stage.name, stage.iterations, stage.snapshot, stage.validate) == ("mine", 8, 2, 4)
     assert (stage.parents, stage.row) == ((), None)
     assert stage.train.name == stage.test.name == "tiny"
 
 
 def test_a_solver_file_may_follow_a_recipe():
-    stage = recipes.read(ROOT / "prototxt/voc-fcn16s/solver.prototxt", "voc-fcn16s")
+    stage = recipes.load_solver_recipe(ROOT / "prototxt/voc-fcn16s/solver.prototxt", "voc-fcn16s")
     assert (stage.name, stage.parents) == ("voc-fcn16s", ("voc-fcn32s",))
     assert stage.row is published_nets.NETS["voc-fcn16s"]
 
@@ -100,10 +100,10 @@ def test_nets_are_found_where_the_program_runs(tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     moved = path.rename(tmp_path / "elsewhere/solver.prototxt")
     monkeypatch.chdir(tmp_path / "mine")
-    assert recipes.read(moved).train.name == "tiny"
+    assert recipes.load_solver_recipe(moved).train.name == "tiny"
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ReproductionError) as caught:
-        recipes.read(moved)
+        recipes.load_solver_recipe(moved)
     assert str(caught.value) == (
         f"{moved}: its net 'train.prototxt' is not there."
         " Nets are looked for beside the solver, then where the program runs."
@@ -114,20 +114,23 @@ def test_the_net_that_is_missing_is_the_one_that_is_named(tmp_path):
     path = small_trainings.tiny(tmp_path / "mine")
     (tmp_path / "mine/val.prototxt").unlink()
     with pytest.raises(ReproductionError, match=r"mine/solver\.prototxt: its net 'val\.prototxt' is not there\."):
-        recipes.read(path)
+        recipes.load_solver_recipe(path)
 
 
 def test_a_net_given_as_a_solver_is_said(tmp_path):
     small_trainings.tiny(tmp_path)
     with pytest.raises(ReproductionError, match="this is a net, not a solver"):
-        recipes.read(tmp_path / "train.prototxt")
+        recipes.load_solver_recipe(tmp_path / "train.prototxt")
 
 
 def test_a_training_by_name_says_of_what_data():
-    assert {name: recipes.named(name).dataset for name in ("mini-vgg", "mini-fcn8s", "nyud-fcn32s-hha")} == {
+    assert {name: recipes.find_recipe(name).dataset for name in ("mini-vgg", "mini-fcn8s", "nyud-fcn32s-hha")} == {
         "mini-vgg": "mini",
         "mini-fcn8s": "mini",
         "nyud-fcn32s-hha": "nyud",
     }
     solver = ROOT / "prototxt/mini-fcn16s/solver.prototxt"
-    assert (recipes.read(solver).dataset, recipes.read(solver, "mini-fcn16s").dataset) == ("", "mini")
+    assert (recipes.load_solver_recipe(solver).dataset, recipes.load_solver_recipe(solver, "mini-fcn16s").dataset) == (
+        "",
+        "mini",
+    )

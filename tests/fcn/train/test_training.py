@@ -17,23 +17,23 @@ from reproduction.caffe.training.signals import Action
 from reproduction.fcn.datasets import draw_order
 from reproduction.fcn.nets import mini_nets
 from reproduction.fcn.train import log_file, recipes, run_folder, training
-from reproduction.fcn.train.training import Plan, Watch
+from reproduction.fcn.train.training import TrainingCallbacks, TrainingOptions
 from tests.helpers import dataset_trees, small_trainings
 
 
 @pytest.fixture
 def plan(tmp_path):
-    return Plan(tmp_path / "out", small_trainings.data(tmp_path / "data"))
+    return TrainingOptions(tmp_path / "out", small_trainings.data(tmp_path / "data"))
 
 
 @pytest.fixture
 def tiny(tmp_path):
-    return recipes.read(small_trainings.tiny(tmp_path / "tiny"))
+    return recipes.load_solver_recipe(small_trainings.tiny(tmp_path / "tiny"))
 
 
 def records(plan, kind, name="tiny"):
     """The records of a kind, without the times of validations, in which no two runs are alike."""
-    found = [r for r in log_file.read(plan.out / name / "log.jsonl") if r["record"] == kind]
+    found = [r for r in log_file.read_records(plan.out / name / "log.jsonl") if r["record"] == kind]
     if kind == "validation":
         assert all(datetime.fromisoformat(r.pop("time")).tzinfo is UTC for r in found)
     return found
@@ -41,7 +41,7 @@ def records(plan, kind, name="tiny"):
 
 def error(stage, plan, starts=None, **watch):
     with pytest.raises(ReproductionError) as caught:
-        training.train(stage, starts or {}, plan, Watch(**watch))
+        training.train(stage, starts or {}, plan, TrainingCallbacks(**watch))
     return str(caught.value)
 
 
@@ -60,12 +60,12 @@ def ends(after, action=Action.STOP, at="step"):
         calls += 1
         return action
 
-    return Watch(**{at: count}, action=ask)
+    return TrainingCallbacks(**{at: count}, action=ask)
 
 
 def test_a_run_leaves_weights_snapshots_and_a_log(tiny, plan):
     notes, begun, steps, found = [], [], [], []
-    watch = Watch(
+    watch = TrainingCallbacks(
         notes.append,
         lambda stage, iteration: begun.append((stage.name, iteration)),
         steps.append,
@@ -112,7 +112,7 @@ def whole(stage, plan, **changes):
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(tiny, plan, after):
     want = whole(tiny, plan)
     assert training.train(tiny, {}, plan, ends(after)) is None
-    assert run_folder.newest(plan.out / "tiny").iteration == after
+    assert run_folder.find_newest_snapshot(plan.out / "tiny").iteration == after
     assert not (plan.out / "tiny/tiny.caffemodel").exists()
     model = training.train(tiny, {}, plan)
     assert (model.read_bytes(), records(plan, "iteration"), records(plan, "validation")) == want
@@ -136,7 +136,7 @@ def test_a_run_that_died_anywhere_goes_on_to_the_same_bits(tiny, plan, place):
                 raise DiedError
 
         try:
-            training.train(tiny, {}, plan, Watch(**{place: die}))
+            training.train(tiny, {}, plan, TrainingCallbacks(**{place: die}))
         except DiedError:
             continue
     model = training.train(tiny, {}, plan)
@@ -148,7 +148,7 @@ def test_fifty_kills_at_random_moments_lose_nothing(plan, tmp_path):
     solver = small_trainings.SOLVER.replace("max_iter: 8", "max_iter: 2000").replace("snapshot: 2", "snapshot: 10")
     solver = solver.replace("stepsize: 3", "stepsize: 500").replace("test_interval: 4", "test_interval: 100")
     path = small_trainings.tiny(tmp_path / "tiny", solver=solver)
-    want = whole(recipes.read(path), plan)
+    want = whole(recipes.load_solver_recipe(path), plan)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.helpers.small_trainings"])
     rng = np.random.default_rng(0)
@@ -161,9 +161,9 @@ def test_fifty_kills_at_random_moments_lose_nothing(plan, tmp_path):
         kills += run.exitcode is None
         run.kill()
         run.join()
-        states.add(run_folder.newest(plan.out / "tiny"))
+        states.add(run_folder.find_newest_snapshot(plan.out / "tiny"))
     assert len(states) > 5
-    model = training.train(recipes.read(path), {}, plan)
+    model = training.train(recipes.load_solver_recipe(path), {}, plan)
     assert (model.read_bytes(), records(plan, "iteration"), records(plan, "validation")) == want
 
 
@@ -171,7 +171,7 @@ def test_a_stop_in_a_validation_costs_nothing(tiny, plan):
     tiny = replace(tiny, snapshot=100, validate=3)
     want = whole(tiny, plan)
     assert training.train(tiny, {}, plan, ends(2, at="images")) is None
-    assert run_folder.newest(plan.out / "tiny").iteration == 3
+    assert run_folder.find_newest_snapshot(plan.out / "tiny").iteration == 3
     model = training.train(tiny, {}, plan)
     assert (model.read_bytes(), records(plan, "iteration"), records(plan, "validation")) == want
 
@@ -188,7 +188,7 @@ def test_a_finished_run_is_not_made_again_but_may_go_further(tiny, plan):
     want = whole(tiny, plan)
     training.train(replace(tiny, iterations=5), {}, plan)
     notes = []
-    training.train(replace(tiny, iterations=5), {}, plan, Watch(notes.append))
+    training.train(replace(tiny, iterations=5), {}, plan, TrainingCallbacks(notes.append))
     assert notes == ["tiny: all 5 iterations are made already"]
     assert training.train(tiny, {}, plan).read_bytes() == want[0]
     assert error(replace(tiny, iterations=5), plan) == (
@@ -214,15 +214,15 @@ def test_a_snapshot_is_forgotten_with_its_state_first(tiny, plan, monkeypatch):
     training.train(tiny, {}, plan)
     removed, unlink = [], Path.unlink
     monkeypatch.setattr(Path, "unlink", lambda self, **_: (removed.append(self.suffix), unlink(self))[1])
-    run_folder.forget(plan.out / "tiny", 3)
+    run_folder.delete_old_snapshots(plan.out / "tiny", 3)
     assert removed == [".solverstate", ".caffemodel"]
-    assert run_folder.newest(plan.out / "tiny").iteration == 8
+    assert run_folder.find_newest_snapshot(plan.out / "tiny").iteration == 8
 
 
 def test_another_run_is_not_gone_on_with(tiny, plan, tmp_path):
     training.train(replace(tiny, iterations=2), {}, plan)
     remedy = " Give what that run was given, or another folder to write to."
-    other = recipes.read(
+    other = recipes.load_solver_recipe(
         small_trainings.tiny(tmp_path / "other", solver=small_trainings.SOLVER.replace("1e-7", "1e-8"))
     )
     assert error(replace(other, name="tiny"), plan) == (
@@ -254,7 +254,7 @@ def test_a_broken_snapshot_is_named_and_the_one_before_is_gone_on_with(tiny, pla
 
 def test_two_processes_do_not_train_in_one_folder(tiny, plan):
     (plan.out / "tiny").mkdir(parents=True)
-    with run_folder.alone(plan.out / "tiny"):
+    with run_folder.lock(plan.out / "tiny"):
         assert error(tiny, plan) == (f"{plan.out}/tiny: another process is training here. Wait for it, or end it.")
 
 
@@ -266,7 +266,7 @@ def test_more_files_are_written_only_where_the_folder_is_this_run_s(tiny, plan):
     assert (plan.out / "tiny" / "card.json").read_text() == "mine"
     with pytest.raises(DataError, match="another run is here"):
         training.train(replace(tiny, iterations=2), {}, replace(plan, seed=7), prepare=pytest.fail)
-    with run_folder.alone(plan.out / "tiny"), pytest.raises(DataError, match="another process is training here"):
+    with run_folder.lock(plan.out / "tiny"), pytest.raises(DataError, match="another process is training here"):
         training.train(replace(tiny, iterations=2), {}, plan, prepare=pytest.fail)
     assert not (plan.out / "tiny" / ".lock").exists()
 
@@ -275,7 +275,7 @@ WILD = small_trainings.SOLVER.replace("gamma: 0.5", "gamma: 1e30")  # from the f
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_the_image_and_what_is_left(plan, tmp_path):
-    wild = recipes.read(small_trainings.tiny(tmp_path / "wild", solver=WILD))
+    wild = recipes.load_solver_recipe(small_trainings.tiny(tmp_path / "wild", solver=WILD))
     order = draw_order(6)
     fifth = [small_trainings.IDS[next(order)] for _ in range(5)][-1]
     assert error(replace(wild, snapshot=3, validate=100), plan) == (
@@ -287,7 +287,9 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_image_and_what_is_left(p
 
 
 def test_weights_that_are_no_numbers_are_not_kept(plan, tmp_path):
-    wild = recipes.read(small_trainings.tiny(tmp_path / "wild", solver=small_trainings.SOLVER.replace("1e-7", "1e18")))
+    wild = recipes.load_solver_recipe(
+        small_trainings.tiny(tmp_path / "wild", solver=small_trainings.SOLVER.replace("1e-7", "1e18"))
+    )
     assert error(wild, replace(plan, force=True)) == (
         "wild: iteration 2: the weights of layer 'conv1' are not finite, and no snapshot is made of them. Go on from"
         " the last snapshot, with a lower learning rate. No snapshot was made yet."
@@ -295,13 +297,13 @@ def test_weights_that_are_no_numbers_are_not_kept(plan, tmp_path):
 
 
 def test_scores_that_are_no_numbers_end_the_run(plan, tmp_path):
-    wild = recipes.read(small_trainings.tiny(tmp_path / "wild", solver=WILD))
+    wild = recipes.load_solver_recipe(small_trainings.tiny(tmp_path / "wild", solver=WILD))
     said = error(replace(wild, snapshot=3), plan)
     assert said == "wild: blob 'score' is not a number (NaN) for image '2007_000033'. Check the weights."
 
 
 def test_a_solver_that_does_not_say_how_long_is_refused(plan, tmp_path):
-    stage = recipes.read(
+    stage = recipes.load_solver_recipe(
         small_trainings.tiny(tmp_path / "endless", solver=small_trainings.SOLVER.replace("max_iter: 8\n", ""))
     )
     assert error(stage, plan) == (
@@ -312,25 +314,25 @@ def test_a_solver_that_does_not_say_how_long_is_refused(plan, tmp_path):
 
 def test_a_run_that_cannot_learn_is_refused_before_anything_is_written(tiny, plan, tmp_path):
     rate = small_trainings.SOLVER.replace("1e-7", "1e-2")
-    said = error(recipes.read(small_trainings.tiny(tmp_path / "rate", solver=rate)), plan)
+    said = error(recipes.load_solver_recipe(small_trainings.tiny(tmp_path / "rate", solver=rate)), plan)
     assert said == (
         "rate: layer 'loss': this loss is summed over the pixels, and the learning rate is one for a mean over them;"
         " got base_lr 0.01, want at most 1e-06; published are 1e-10 to 1e-14."
         " Lower base_lr, or set loss_param { normalize: true }."
     )
     dead = small_trainings.NET.replace('weight_filler {{ type: "bilinear" }}', "")
-    said = error(recipes.read(small_trainings.tiny(tmp_path / "dead", net=dead)), plan)
+    said = error(recipes.load_solver_recipe(small_trainings.tiny(tmp_path / "dead", net=dead)), plan)
     assert said.startswith("dead: layer 'upscore' (Deconvolution), line 11: all weights are 0, so that no gradient")
     zero = small_trainings.NET.replace('weight_filler {{ type: "gaussian" std: 0.02 }}', "")
-    said = error(recipes.read(small_trainings.tiny(tmp_path / "zero", net=zero)), plan)
+    said = error(recipes.load_solver_recipe(small_trainings.tiny(tmp_path / "zero", net=zero)), plan)
     assert said.startswith("zero: layer 'conv1' (Convolution), line 4: all weights are 0, so that nothing is learnt.")
     assert not any(plan.out.rglob("log.jsonl"))
 
 
 def test_a_run_that_cannot_learn_may_be_forced(plan, tmp_path):
     zero = small_trainings.NET.replace('weight_filler {{ type: "gaussian" std: 0.02 }}', "")
-    stage, notes = recipes.read(small_trainings.tiny(tmp_path / "zero", net=zero)), []
-    training.train(stage, {}, replace(plan, force=True), Watch(notes.append))
+    stage, notes = recipes.load_solver_recipe(small_trainings.tiny(tmp_path / "zero", net=zero)), []
+    training.train(stage, {}, replace(plan, force=True), TrainingCallbacks(notes.append))
     assert notes[0].startswith("forced in spite of this: layer 'conv1'")
     assert notes[1] == (
         "after 4 iterations the net predicts class 0 (background) for every pixel: mean acc. is 1/13. If the next"
@@ -372,8 +374,8 @@ def test_the_chain_of_the_paper(plan, tmp_path):
     chain = [small_trainings.stage(name, iterations=1) for name in ("voc-fcn32s", "voc-fcn16s", "voc-fcn8s")]
     init = {"vgg16": small_trainings.imagenet(tmp_path / "vgg16.caffemodel")}
     plan, notes = replace(plan, limit=1), []
-    for stage, starts in zip(chain, recipes.chain(chain, init, plan.out), strict=True):
-        training.train(stage, starts, plan, Watch(notes.append))
+    for stage, starts in zip(chain, recipes.assign_weights(chain, init, plan.out), strict=True):
+        training.train(stage, starts, plan, TrainingCallbacks(notes.append))
     assert notes[0] == (
         "voc-fcn32s starts from\n"
         "  vgg16: 15 layers copied; coerced: fc6 0 (64, 392) -> (64, 8, 7, 7), fc7 0 (64, 64) -> (64, 64, 1, 1);"
@@ -381,7 +383,9 @@ def test_the_chain_of_the_paper(plan, tmp_path):
         "  interpolated: upscore\n"
         "  fresh: score_fr"
     )
-    first, last = (weights.read(recipes.result(name, plan.out)).arrays() for name in ("voc-fcn16s", "voc-fcn8s"))
+    first, last = (
+        weights.read(recipes.final_model_path(name, plan.out)).arrays() for name in ("voc-fcn16s", "voc-fcn8s")
+    )
     assert first["score_pool4.weight"].any()
     assert np.abs(first["score_pool4.weight"] - last["score_pool4.weight"]).max() < 1e-6
     losses = [records(plan, "iteration", stage.name)[0]["loss_per_pixel"] for stage in chain]
@@ -411,7 +415,7 @@ def test_other_published_nets_learn(name, tmp_path):
     dataset_trees.siftflow(root / "sift-flow", {"trainval": ["a", "b"], "test": ["c"]}, size=size)
     dataset_trees.voc(root / "pascal/VOC2010", {}, main={"train": ["d", "e"], "val": ["f"]}, size=size)
     dataset_trees.context(root / "pascal-context", ["d", "e", "f"], size=size)
-    plan = Plan(tmp_path / "out", root, limit=1)
+    plan = TrainingOptions(tmp_path / "out", root, limit=1)
     training.train(stage, starts, plan)
     (logged,) = records(plan, "iteration", name)
     classes = [head.classes for head in stage.row.heads]
@@ -427,10 +431,10 @@ def test_late_fusion_starts_from_two_nets(tmp_path):
     names = ("nyud-fcn32s-color", "nyud-fcn32s-hha", "nyud-fcn32s-color-hha")
     chain = [small_trainings.stage(name, iterations=1) for name in names]
     init = {"vgg16": small_trainings.imagenet(tmp_path / "vgg16.caffemodel", divisor=64)}
-    plan = Plan(out, root)
-    for stage, starts in zip(chain, recipes.chain(chain, init, out), strict=True):
+    plan = TrainingOptions(out, root)
+    for stage, starts in zip(chain, recipes.assign_weights(chain, init, out), strict=True):
         training.train(stage, starts, plan)
-    fused, color = (weights.read(recipes.result(name, out)).arrays() for name in (names[2], names[0]))
+    fused, color = (weights.read(recipes.final_model_path(name, out)).arrays() for name in (names[2], names[0]))
     assert np.abs(fused["conv1_1color.weight"] - color["conv1_1.weight"]).max() < 1e-6
     assert json.dumps(records(plan, "start", names[2])[0]["initialised"]).count("layers copied") == 2
 
@@ -446,9 +450,9 @@ def test_a_classifier_learns_by_the_same_way(tmp_path):
         for line in lines[:7] if split == "val" else lines:
             Image.fromarray(rng.integers(0, 256, (136, 136, 3), dtype=np.uint8)).save(folder / line.split()[0])
     dataset_trees.write_list(folder / "val.txt", [f"images/val_{i % 7}.png {i % 7}" for i in range(84)])
-    stage = replace(recipes.named("mini-vgg"), iterations=1)
-    plan, found = Plan(tmp_path / "out", tmp_path / "data"), []
-    training.train(stage, {}, plan, Watch(validated=lambda validation, classes: found.append(validation)))
+    stage = replace(recipes.find_recipe("mini-vgg"), iterations=1)
+    plan, found = TrainingOptions(tmp_path / "out", tmp_path / "data"), []
+    training.train(stage, {}, plan, TrainingCallbacks(validated=lambda validation, classes: found.append(validation)))
     (logged,) = records(plan, "iteration", "mini-vgg")
     assert len(logged["images"]) == len(set(logged["images"])) == mini_nets.BATCH["train"]
     assert logged["loss_per_pixel"] is None
