@@ -33,10 +33,10 @@ ROOMS = {
     "caffe.training": (*CAFFE, "caffe.devices", "caffe.layers", "caffe.net"),
     "fast": ("caffe.errors", "caffe.typing", "caffe.schema", "caffe.geometry", "caffe.layers", "caffe.net"),
     "fcn": (),
-    "fcn.nets": (*CAFFE, "caffe.net"),
     "fcn.images": ("caffe.errors", "caffe.typing", "caffe.formats"),
-    "fcn.fetch": ("caffe.errors", "caffe.typing", "caffe.locks", "caffe.formats", "fcn.nets"),
-    "fcn.datasets": (*CAFFE, "caffe.locks", "fcn.images", "fcn.nets"),
+    "fcn.datasets": (*CAFFE, "caffe.locks", "fcn.images"),
+    "fcn.nets": (*CAFFE, "caffe.net", "fcn.datasets"),
+    "fcn.fetch": ("caffe.errors", "caffe.typing", "caffe.locks", "caffe.formats", "fcn.datasets"),
     "fcn.scoring": (*CAFFE, "caffe.locks", "caffe.training", "fcn.images", "fcn.datasets"),
     "fcn.segment": (
         *CAFFE, "caffe.devices", "caffe.net", "fast",

@@ -90,4 +90,4 @@ def test_the_papers_nets_score_what_was_published(name):
         said = ", ".join(entry.name for entry in missing)
         pytest.skip(f"not here: {said}; `make reproduce-{name}` or `tools/fetch.py --set {name}` fetches them")
     report = assert_the_table(*reproduce(name), UNCHECKED.get(name, ()))
-    assert {net.net for net in report.nets} == {row.name for row in registry.NETS.values() if row.dataset == name}
+    assert {net.net for net in report.nets} == {row.name for row in registry.NETS.values() if row.dataset.name == name}

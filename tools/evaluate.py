@@ -62,8 +62,8 @@ from reproduction.fcn.datasets import Dataset
 from reproduction.fcn.datasets.custom import color_labels
 from reproduction.fcn.datasets.custom.folder import find_classes
 from reproduction.fcn.fetch import local_files
-from reproduction.fcn.nets import published_nets, registry
-from reproduction.fcn.reproduce import pipeline, sources
+from reproduction.fcn.nets import registry
+from reproduction.fcn.reproduce import pipeline
 from reproduction.fcn.scoring.evaluate import evaluate
 from reproduction.fcn.scoring.score import Scores, compute_scores
 from reproduction.fcn.segment import card, segmenter
@@ -188,17 +188,16 @@ def named(args: argparse.Namespace) -> Job:
     """
     segmenter.find_card(args.net)  # its error is more precise if the name is a folder
     row = registry.find_net(args.net)
-    layer = published_nets.build_net(row, row.splits[1]).layer[0]
     try:
-        dataset = datasets.from_layer(layer.python_param, list(layer.top), args.data, args.split)
+        dataset = registry.open_test_split(row, args.data, args.split)
     except DataError:
-        if row.dataset not in sources.DRAWN or (args.data / row.dataset).is_dir():
+        name = row.dataset.name
+        if row.dataset.draw is None or (args.data / name).is_dir():
             raise
-        remedy = f"`tools/reproduce.py {row.dataset}` draws them."
-        raise DataError("its pictures are not drawn yet", path=args.data / row.dataset, remedy=remedy) from None
-    return Job(
-        row.name, published_nets.build_deploy(row), args.weights or local_files.find_weights(row, WEIGHTS), dataset
-    )
+        remedy = f"`tools/reproduce.py {name}` draws them."
+        raise DataError("its images are not drawn yet", path=args.data / name, remedy=remedy) from None
+    weights = args.weights or local_files.find_weights(row, WEIGHTS)
+    return Job(row.name, registry.load_net(row.name), weights, dataset)
 
 
 def is_folder(net: str) -> bool:
@@ -235,13 +234,13 @@ def own(args: argparse.Namespace) -> Job:
     net = prototxt.load_net(args.prototxt, legacy_crop=args.legacy_crop)[0]
     inputs = [node.tops for node in graph.build_graph(net, Phase.TEST).nodes if node.type == "Input"]
     kind = datasets.DATASETS.get(args.dataset)
-    tops = [*chain(*inputs), *(kind.label_lists if kind else ())]
+    tops = [*chain(*inputs), *(kind.kind_classes if kind else ())]
     return Job(str(args.prototxt), net, args.weights, datasets.open_split(args.dataset, args.split, args.data, tops))
 
 
 def title(args: argparse.Namespace, dataset: Dataset) -> str:
     """Return the name of the scored set: that of the published set, or of the folder of custom images."""
-    named = registry.find_net(args.net).dataset if args.net in registry.NETS else args.dataset or dataset.name
+    named = registry.find_net(args.net).dataset.name if args.net in registry.NETS else args.dataset or dataset.name
     return dataset.tree.resolve().name if named == "folder" else named
 
 

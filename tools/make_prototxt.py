@@ -18,6 +18,7 @@ from common import PROTOTXT, run, say
 
 from reproduction.caffe.errors import ReproductionError
 from reproduction.caffe.formats import files, prototxt
+from reproduction.fcn.datasets import PublishedNet
 from reproduction.fcn.nets import mini_nets, published_nets, receptive_field
 
 INTRO = """\
@@ -79,7 +80,7 @@ def is_current(path: Path, text: bytes) -> bool:
     return path.is_file() and path.read_bytes() == text
 
 
-def table(rows_by_name: Mapping[str, published_nets.PublishedNet]) -> str:
+def table(rows_by_name: Mapping[str, PublishedNet]) -> str:
     """Return a Markdown table of nets."""
     rows = [HEAD, ("---", *["--:"] * (len(HEAD) - 1))]
     for name, row in rows_by_name.items():
@@ -89,7 +90,7 @@ def table(rows_by_name: Mapping[str, published_nets.PublishedNet]) -> str:
         rows.append(
             (
                 f"[{name}]({name})",
-                " + ".join(str(head.classes) for head in row.heads),
+                " + ".join(str(len(head.classes)) for head in row.heads),
                 str(row.stride),
                 ", ".join(map(str, offsets)),
                 f"{receptive_field.describe(deploy).parameters:,}",

@@ -17,7 +17,8 @@ from pathlib import Path
 from common import ROOT, note, run, say
 
 from reproduction.caffe.errors import DataError
-from reproduction.fcn.nets import published_nets, registry
+from reproduction.fcn.datasets import SPECS
+from reproduction.fcn.nets import registry
 from reproduction.fcn.reproduce import pipeline
 from reproduction.report import page, record, training, training_history
 from reproduction.report.gallery import Gallery
@@ -48,7 +49,7 @@ def galleries(report: ScoreReport, folder: Path, data: Path) -> dict[str, Galler
     Raises:
         DataError: If the report is of custom images, which only tools/evaluate.py can read.
     """
-    if report.set not in published_nets.DATASETS:
+    if report.set not in SPECS:
         raise DataError(
             f"these scores are of pictures of {report.set!r}, which is no published set",
             path=folder / "scores.json",

@@ -34,7 +34,6 @@ DIFFERENCES = ROOT / "docs" / "differences.md"
 MINI = ROOT / "weights" / "mini" / "scores.json"
 FIGURES = ROOT / "tests" / "golden" / "exactness.json"
 SPEED = results.RECORD
-SETS = ("voc", "nyud", "siftflow", "pascalcontext")
 UNVERIFIED = "\\*"
 OTHER_WEIGHTS, OWN_WEIGHTS = "†", "‡"
 NUMBERS = f"""± is the tolerance in points. siftflow-fcn32s cannot be checked, because no score of it is known.
@@ -228,8 +227,6 @@ def numbers() -> str:
         "| --- | --: | --: | --: | --- |",
     ]
     for name, net in published_nets.NETS.items():
-        if net.dataset not in SETS:
-            continue
         rows = {
             "paper": paper.find_paper_row(name),
             "readme": paper.find_readme_row(name),
@@ -243,7 +240,7 @@ def numbers() -> str:
             cells["paper"] = "not checked"
         other = OTHER_WEIGHTS if rows["paper"] and "of other weights" in paper.find_caveat(rows["paper"]) else ""
         own = "" if net.caffemodel else f" MODEL=FILE` {OWN_WEIGHTS}"
-        command = f"`make reproduce-{net.dataset} NETS={name}{own or '`'}"
+        command = f"`make reproduce-{net.dataset.name} NETS={name}{own or '`'}"
         lines.append(f"| {name}{other} | {' | '.join(cells.values())} | {command} |")
     return "\n".join(lines) + "\n\n" + NUMBERS
 

@@ -60,9 +60,8 @@ from common import (
 from reproduction.caffe import devices, locks
 from reproduction.caffe.errors import DataError, ReproductionError, WeightsError
 from reproduction.caffe.formats import files
+from reproduction.fcn.datasets import SPECS, PublishedNet
 from reproduction.fcn.fetch import local_files
-from reproduction.fcn.nets import registry
-from reproduction.fcn.nets.published_nets import PublishedNet
 from reproduction.fcn.reproduce import pipeline, sources
 from reproduction.fcn.reproduce.pipeline import ScoringPlan
 from reproduction.fcn.reproduce.sources import Callbacks
@@ -145,8 +144,7 @@ def reproduced(args: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sets = list(dict.fromkeys(row.dataset for row in registry.NETS.values()))
-    parser.add_argument("set", choices=sets, help="the data set")
+    parser.add_argument("set", choices=SPECS, help="the data set")
     parser.add_argument("--nets", nargs="+", default=[], metavar="NET", help="default: all of the data set")
     add_device(parser)
     add_precision(parser)

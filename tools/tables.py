@@ -28,11 +28,10 @@ from common import ROOT, WEIGHTS, Bars, add_device, describe, positive, run, say
 from reproduction.caffe import devices
 from reproduction.caffe.errors import DataError, ReproductionError
 from reproduction.caffe.formats import files
-from reproduction.fcn.datasets import Dataset
+from reproduction.fcn.datasets import SPECS, Dataset, PublishedNet
 from reproduction.fcn.fetch import local_files
-from reproduction.fcn.nets import published_nets, registry
-from reproduction.fcn.nets.published_nets import PublishedNet
-from reproduction.fcn.reproduce import pipeline, sources
+from reproduction.fcn.nets import registry
+from reproduction.fcn.reproduce import pipeline
 from reproduction.fcn.scoring import upper_bound
 from reproduction.fcn.scoring.evaluate import evaluate
 from reproduction.fcn.segment import segmenter
@@ -72,8 +71,7 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sets = list(dict.fromkeys(row.dataset for row in registry.NETS.values()))
-    parser.add_argument("set", nargs="?", default="mini", choices=sets, help="the data set; default: mini")
+    parser.add_argument("set", nargs="?", default="mini", choices=SPECS, help="the data set; default: mini")
     parser.add_argument("--only", nargs="+", choices=NAMES, metavar="TABLE", help=f"default: {', '.join(NAMES)}")
     parser.add_argument("--data", type=Path, default=ROOT / "data", metavar="DIR", help="the data root; default: data/")
     parser.add_argument("--limit", type=positive, metavar="N", help="of the labels, look at the first N only")
@@ -132,10 +130,9 @@ def data(rows: list[PublishedNet], root: Path, bars: Bars) -> Dataset:
         DataError: If it is missing.
     """
     without = "The tables `--only shape time` need no data."
-    name = rows[0].dataset
-    if name in sources.DRAWN:
+    if draw := rows[0].dataset.draw:
         root.mkdir(parents=True, exist_ok=True)
-        sources.DRAWN[name](root, bars("drawing", unit="picture"))
+        draw(root, bars("drawing", unit="picture"))
     try:
         dataset = pipeline.open_dataset(rows[0], root)
     except DataError as error:
@@ -153,7 +150,7 @@ def forward(row: PublishedNet, args: argparse.Namespace) -> float:
     from reproduction.caffe.schema import Phase
 
     shape = (1, 3, *args.size)
-    deploy = published_nets.build_deploy(row)
+    deploy = registry.load_net(row.name)
     tops = {blob: ((1, 1, *args.size) if kind == "depth" else shape) for blob, kind in row.inputs.items()}
     net = Net(deploy, Phase.TEST, inputs=tops, seed=0).to(args.device)
     draw = torch.Generator().manual_seed(0)
@@ -204,7 +201,7 @@ def fixed(args: argparse.Namespace, dataset: Dataset, bars: Bars) -> LabelScores
     if not result.is_file():
         return None
     row = registry.find_net(name)
-    net = segmenter.load_net_with_weights(stage.name, published_nets.build_deploy(row), result, device=args.device)
+    net = segmenter.load_net_with_weights(stage.name, registry.load_net(row.name), result, device=args.device)
     progress = bars(f"{stage.name}, scored", unit="image")
     (scores,) = evaluate(
         net, dataset, device=args.device, limit=args.limit, progress=lambda done, total, _: progress(done, total)

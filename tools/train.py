@@ -234,7 +234,7 @@ def init(chain: Sequence[Recipe], given: Sequence[Path], out: Path) -> dict[str,
             want=" and ".join(f"those of {name}" for name in needed) or "none",
         )
     # A net for other classes cannot start from published scoring layers, whose shapes depend on the classes.
-    mine = any(stage.row and stage.row.own for stage in chain)
+    mine = any(stage.row and not stage.dataset for stage in chain)
     find = trained_here if mine else known
     return dict(zip(needed, given or [find(name, out) for name in needed], strict=True))
 

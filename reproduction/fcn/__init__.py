@@ -1,9 +1,9 @@
 """The paper: nets, data sets, scores, trainings, published numbers and published files.
 
-1. ``nets``       the published nets and those of Mini-VOC, by name
-2. ``images``     image files -> arrays -> Caffe's inputs; labels as colours
-3. ``fetch``      published files: the manifest, downloads, archives
-4. ``datasets``   the paper's data sets, Mini-VOC, and folders of images and labels
+1. ``images``     image files -> arrays -> Caffe's inputs; labels as colours
+2. ``datasets``   the records of the paper's data sets and nets, Mini-VOC, and folders of images and labels
+3. ``nets``       the prototxts of the nets, and how their weights are initialized
+4. ``fetch``      published files: the manifest, downloads, archives
 5. ``scoring``    a net over a data set -> the paper's metrics
 6. ``segment``    use of a trained net: an image in, labels out; export
 7. ``train``      the paper's recipes, and trainings on custom data

@@ -9,7 +9,7 @@ from typing import Any
 
 from reproduction.caffe.errors import StrPath, printable
 from reproduction.caffe.formats import files
-from reproduction.fcn.nets import published_nets
+from reproduction.fcn.datasets import SPECS
 from reproduction.report.record import LabelScores, NetResult, ScoreReport
 from reproduction.report.reference import COLUMNS, METRICS, PUBLISHED_RULE, TITLES, format_points
 
@@ -127,7 +127,7 @@ def _format_conditions(report: ScoreReport) -> str:
         lines.append(f"Split {report.split.name}, {scored} images (sha1 of the list {report.split.sha1}).")
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     lines.append(f"Measured {report.measured} on {report.device}, {report.precision}; {versions}.")
-    if known := published_nets.DATASETS[report.set].knows if report.set in published_nets.DATASETS else "":
+    if known := SPECS[report.set].knows if report.set in SPECS else "":
         lines.append(f"These nets know {known}.")
     lines.append("Percent; in brackets, how many points the measured score is above that.")
     return "\n".join(lines)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from reproduction.caffe.errors import StrPath, printable
 from reproduction.caffe.formats import files
+from reproduction.fcn.datasets import SPECS
 from reproduction.fcn.images import palette
-from reproduction.fcn.nets import published_nets
 from reproduction.report import gallery, markdown, reference
 from reproduction.report.gallery import Gallery, Media, RenderedImage
 from reproduction.report.record import LabelScores, NetResult, ScoreReport
@@ -28,13 +28,6 @@ if TYPE_CHECKING:
 MAX_NUMBERED_CLASSES = 24  # with more classes, the cells of the confusion matrix have no room for numbers
 MISTAKES_SHOWN = 12  # number of confusions to list, those with the largest share
 
-TITLES_OF_SETS = {
-    "voc": "PASCAL VOC",
-    "nyud": "NYUDv2",
-    "siftflow": "SIFT Flow",
-    "pascalcontext": "PASCAL-Context",
-    "mini": "Mini-VOC",
-}
 #: Descriptions of the values of the tools' ``--precision``.
 PRECISIONS = {
     "plain": "float32, layer by layer",
@@ -156,14 +149,14 @@ def format_page(report: ScoreReport, galleries: Mapping[str, Gallery] | None = N
     return render_template(
         "scores.html",
         report=report,
-        title=TITLES_OF_SETS.get(report.set, report.set),
+        title=SPECS[report.set].title if report.set in SPECS else report.set,
         panels=panels,
         media=media.urls,
         columns=markdown.list_columns(report),
         sources=sources,
         numbers={(row.column, row.source): number for number, row in enumerate(sources, 1)},
         verdicts=list(markdown.format_verdicts(report)),
-        knows=published_nets.DATASETS[report.set].knows if report.set in published_nets.DATASETS else "",
+        knows=SPECS[report.set].knows if report.set in SPECS else "",
         kinds=PICTURE_KINDS,
         precision=PRECISIONS.get(report.precision),
         dense=MAX_NUMBERED_CLASSES,

@@ -56,7 +56,8 @@ from typing import Annotated, ClassVar
 from reproduction.caffe.errors import DataError, StrPath
 from reproduction.caffe.formats import files, json_file
 from reproduction.caffe.formats.json_file import at_least, between
-from reproduction.fcn.nets import published_nets, registry
+from reproduction.fcn.datasets import SPECS
+from reproduction.fcn.nets import registry
 from reproduction.fcn.reproduce import paper
 from reproduction.fcn.scoring import score
 from reproduction.fcn.scoring.score import Scores
@@ -299,7 +300,7 @@ class ScoreReport:
     def stage_gains(self) -> list[StageGain]:
         """Return the gain of each stage over its parent in their first label top; an empty list with a limit."""
         mean_iu = {net.net: net.measured[0].mean_iu for net in self.nets if net.measured}
-        least = published_nets.DATASETS[self.set].least_rise_points if self.set in published_nets.DATASETS else None
+        least = SPECS[self.set].least_rise_points if self.set in SPECS else None
         found = []
         for name, mine in mean_iu.items() if self.limit is None else ():
             for parent in registry.NETS[name].parents if name in registry.NETS else ():

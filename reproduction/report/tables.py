@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from reproduction.fcn.nets import published_nets, registry
-from reproduction.fcn.nets.published_nets import PublishedNet
+from reproduction.fcn.datasets import PublishedNet
+from reproduction.fcn.nets import registry
 from reproduction.fcn.nets.receptive_field import describe
 from reproduction.fcn.reproduce import paper
 from reproduction.fcn.reproduce.paper import PublishedRow
@@ -71,7 +71,7 @@ def shape_table(rows: Sequence[PublishedNet]) -> Table:
     printed = ("conv_layers", "parameters_millions", "receptive_field_px", "max_stride_px")
     lines, used = [], []
     for row in rows:
-        found = asdict(describe(published_nets.build_deploy(row)))
+        found = asdict(describe(registry.load_net(row.name)))
         theirs = _find(paper.CVPR, "table 1", _TABLE_1[row.name]) if row.name in _TABLE_1 else None
         used += [theirs] if theirs else []
         cells = [f"{found[column]:,}" for column in columns]
@@ -183,7 +183,7 @@ def skip_table(report: ScoreReport | None, fixed: LabelScores | None, set_name: 
 
 def find_nets(set_name: str) -> list[PublishedNet]:
     """Return the nets of a data set."""
-    return [row for row in registry.NETS.values() if row.dataset == set_name]
+    return [row for row in registry.NETS.values() if row.dataset.name == set_name]
 
 
 def _find(edition: str, table: str, name: str) -> PublishedRow | None:

@@ -7,9 +7,10 @@ import torch
 from reproduction.caffe.formats import caffemodel
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
+from reproduction.fcn.nets import published_nets
 from reproduction.fcn.train import recipes, training
 from tests.golden import seeded
-from tests.helpers import dataset_trees, thin_nets
+from tests.helpers import dataset_trees
 
 _named = recipes.find_recipe  # tests patch recipes.find_recipe with narrow nets
 
@@ -88,7 +89,7 @@ def narrow(message, divisor=64):
 
 def imagenet(path, like="voc-fcn32s", divisor=64):
     """Write a narrow VGG16, or CaffeNet if ``like`` is ``voc-fcn-alexnet``; return the path."""
-    deploy = narrow(thin_nets._deploy(_named(like).row), divisor)
+    deploy = narrow(published_nets.build_deploy(_named(like).row), divisor)
     keep = [layer for layer in deploy.layer if not any(word in layer.name for word in ("score", "up"))]
     made = Net(NetParameter(layer=keep))
     with torch.no_grad():

@@ -6,15 +6,23 @@ import torch
 from reproduction.caffe.formats import caffemodel
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
-from reproduction.fcn.nets import published_nets
+from reproduction.fcn.nets import published_nets, registry
 from tests.golden import seeded
 
-_deploy = published_nets.build_deploy  # tests patch published_nets.build_deploy with narrow nets
+
+def patch(monkeypatch, divisor=32):
+    """Have the registry load deploy nets that are narrowed by the divisor."""
+    load = registry.load_net
+
+    def load_thin(name, file="deploy.prototxt"):
+        return deploy(name, divisor) if file == "deploy.prototxt" else load(name, file)
+
+    monkeypatch.setattr(registry, "load_net", load_thin)
 
 
 def deploy(name, divisor=32):
     """Return the deploy net, with convolutions of 64 channels and more narrowed by the divisor."""
-    message = _deploy(published_nets.NETS[name])
+    message = published_nets.build_deploy(published_nets.NETS[name])
     for layer in message.layer:
         if layer.type == "Convolution" and layer.convolution_param.num_output >= 64:
             layer.convolution_param.num_output //= divisor

@@ -100,7 +100,7 @@ def test_it_prints_four_metrics_and_every_class(tool, root, tmp_path):
 def test_pictures_that_are_drawn_are_not_to_be_fetched(tool, tmp_path):
     code, _, err = tool(VOC21, "--net", "mini-fcn8s", "--data", tmp_path / "none")
     assert (code, err) == (
-        1, f"error: {tmp_path}/none/mini: its pictures are not drawn yet. `tools/reproduce.py mini` draws them.\n",
+        1, f"error: {tmp_path}/none/mini: its images are not drawn yet. `tools/reproduce.py mini` draws them.\n",
     )  # fmt: skip
 
 

@@ -142,9 +142,7 @@ def test_mistakes_are_one_line(tool, tmp_path):
 
 
 def test_torch_hub_gives_a_segmenter(monkeypatch, tmp_path):
-    from reproduction.fcn.nets import published_nets
-
-    monkeypatch.setattr(published_nets, "build_deploy", lambda row: thin_nets.deploy(row.name, 64))
+    thin_nets.patch(monkeypatch, 64)
     model = thin_nets.write(tmp_path / "w.caffemodel", "voc-fcn8s", 64)
     loaded = torch.hub.load(str(ROOT), "voc_fcn8s", source="local", weights=model)
     assert loaded(seeded.synth_image(29, 41, 2)).labels.shape == (29, 41)

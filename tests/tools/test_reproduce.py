@@ -187,7 +187,7 @@ def host(tmp_path_factory):
 def reproduce(host, tmp_path, monkeypatch, capsys):
     """Run the tool on narrow nets, in folders of its own; returns exit code and output."""
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    monkeypatch.setattr(published_nets, "build_deploy", lambda row: thin_nets.deploy(row.name))
+    thin_nets.patch(monkeypatch)
     # None of the real nets is narrow: their published scores are put aside.
     monkeypatch.setattr(paper, "find_rescored_row", lambda net: None)
     monkeypatch.setattr(paper, "find_readme_row", lambda net: None)

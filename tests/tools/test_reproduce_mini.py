@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from reproduction.caffe.errors import DataError, ReproductionError
-from reproduction.fcn.nets import mini_nets, published_nets
+from reproduction.fcn import datasets
+from reproduction.fcn.nets import mini_nets
 from reproduction.fcn.train import log_file
 from tests.helpers import small_mini_voc
 from tests.helpers.paths import ROOT
@@ -26,9 +27,7 @@ def reproduce(weights, tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
     small_mini_voc.shrink(monkeypatch)
     # Nets that learnt nothing are not better from stage to stage.
-    monkeypatch.setitem(
-        published_nets.DATASETS, "mini", replace(published_nets.DATASETS["mini"], least_rise_points=None)
-    )
+    monkeypatch.setitem(datasets.SPECS, "mini", replace(datasets.SPECS["mini"], least_rise_points=None))
     shutil.copytree(weights, tmp_path / "weights")
     module = importlib.import_module("reproduce")
 
@@ -105,9 +104,7 @@ def test_a_net_that_the_record_lacks_is_not_checked(reproduce, tmp_path):
 
 
 def test_stages_that_are_not_better_are_an_error(reproduce, monkeypatch):
-    monkeypatch.setitem(
-        published_nets.DATASETS, "mini", replace(published_nets.DATASETS["mini"], least_rise_points=101)
-    )
+    monkeypatch.setitem(datasets.SPECS, "mini", replace(datasets.SPECS["mini"], least_rise_points=101))
     code, said = reproduce()
     assert code == 1
     assert [line.split(":")[1] for line in said.err.splitlines()] == [

@@ -1,8 +1,8 @@
 """The paper's data sets, preprocessed as the published Python layers do, and users' folders of images and labels.
 
-``open_split("voc", "seg11valid", "data")`` finds the data set below the data root (``layouts.LAYOUTS`` lists where it
-looks); ``from_layer`` does the same for the data layer of a published prototxt. A data set is a sequence of samples,
-see ``base.Dataset``; ``base.check_sample`` checks that a sample has the documented arrays.
+``open_split("voc", "seg11valid", "data")`` finds a data set below the data root; ``from_layer`` does the same for the
+data layer of a published prototxt. A data set is a sequence of samples, see ``base.Dataset``; ``base.check_sample``
+checks that a sample has the documented arrays. Each data set has a record, see ``spec.DatasetSpec``.
 """
 
 from __future__ import annotations
@@ -12,23 +12,31 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from reproduction.caffe.errors import DataError, StrPath, did_you_mean, safe_repr
-from reproduction.caffe.formats import files
 from reproduction.caffe.schema import PythonParameter
-from reproduction.fcn.datasets.base import Dataset, Sample, check_sample, draw_order, load_class_names
+from reproduction.fcn.datasets import nyud, pascalcontext, siftflow, voc
+from reproduction.fcn.datasets.base import (
+    VOID,
+    Dataset,
+    Sample,
+    check_sample,
+    check_text,
+    draw_order,
+    load_class_names,
+)
 from reproduction.fcn.datasets.custom.color_labels import Reading
-from reproduction.fcn.datasets.custom.folder import Folder, check_classes_param, check_palette_param, check_side_param
+from reproduction.fcn.datasets.custom.folder import Folder
 from reproduction.fcn.datasets.label_files import LabelReader
-from reproduction.fcn.datasets.layouts import LAYOUTS
-from reproduction.fcn.datasets.mini.mini_voc import Mini, MiniSBD
-from reproduction.fcn.datasets.nyud import NYUD
-from reproduction.fcn.datasets.pascalcontext import PASCALContext
-from reproduction.fcn.datasets.siftflow import SIFTFlow
-from reproduction.fcn.datasets.voc import SBD, VOC, VOC2011, VOC2012, check_mean
+from reproduction.fcn.datasets.mini import mini_voc
+from reproduction.fcn.datasets.spec import DatasetSpec, PublishedNet
 
 __all__ = [
     "DATASETS",
-    "LAYOUTS",
+    "NETS",
+    "SPECS",
+    "VOID",
     "Dataset",
+    "DatasetSpec",
+    "PublishedNet",
     "Sample",
     "check_sample",
     "draw_order",
@@ -38,20 +46,18 @@ __all__ = [
     "set_label_reading",
 ]
 
-DATASETS: dict[str, type[Dataset]] = {
-    kind.name: kind for kind in (VOC, VOC2011, VOC2012, SBD, NYUD, SIFTFlow, PASCALContext, Mini, MiniSBD, Folder)
-}
+_MODULES = (voc, nyud, siftflow, pascalcontext, mini_voc)  # the files of the data sets
 
-# For each Python layer, its data set, and the argument of that data set for each folder in ``param_str``.
-# FolderSegDataLayer is ours, for users' data; the others are published.
-_LAYERS: dict[str, tuple[type[Dataset], dict[str, str]]] = {
-    "VOCSegDataLayer": (VOC, {"voc_dir": "folder"}),
-    "SBDDSegDataLayer": (SBD, {"sbdd_dir": "folder"}),
-    "NYUDSegDataLayer": (NYUD, {"nyud_dir": "folder"}),
-    "SIFTFlowSegDataLayer": (SIFTFlow, {"siftflow_dir": "folder"}),
-    "PASCALContextSegDataLayer": (PASCALContext, {"context_dir": "folder", "voc_dir": "voc_folder"}),
-    "FolderSegDataLayer": (Folder, {}),
+#: The data sets by name.
+SPECS: dict[str, DatasetSpec] = {module.SPEC.name: module.SPEC for module in _MODULES}
+#: The nets of all data sets by name.
+NETS: dict[str, PublishedNet] = {net.name: net for module in _MODULES for net in module.NETS}
+#: The classes that read the data sets by name, and users' folders.
+DATASETS: dict[str, type[Dataset]] = {kind.name: kind for spec in SPECS.values() for kind in spec.datasets} | {
+    Folder.name: Folder
 }
+# The class of each Python layer. FolderSegDataLayer is ours, for users' data; the others are published.
+_LAYERS = {kind.layer: kind for kind in DATASETS.values() if "layer" in vars(kind)}
 
 
 def open_split(
@@ -86,8 +92,8 @@ def from_layer(
 ) -> Dataset:
     """Open the data set that the Python data layer of a published prototxt reads.
 
-    The layer's folders, which are relative to the prototxt, are looked up below ``root``, then in the places that
-    ``LAYOUTS`` lists. No code is executed: ``param_str`` is parsed as a Python literal.
+    The layer's folders, which are relative to the prototxt, are looked up below ``root``, then in the usual places.
+    No code is executed: ``param_str`` is parsed as a Python literal.
 
     Args:
         param: The layer's ``python_param``.
@@ -109,9 +115,8 @@ def from_layer(
             want=f"one of {', '.join(_LAYERS)}",
             remedy=did_you_mean(param.layer, _LAYERS),
         )
-    kind, folders = _LAYERS[param.layer]
     try:
-        return _open_layer(kind, folders, _params(param.param_str), tops, root, split)
+        return _open_layer(_LAYERS[param.layer], _parse_params(param.param_str), tops, root, split)
     except DataError as error:
         raise error if error.place else error.at(param.layer) from None
 
@@ -126,36 +131,24 @@ def set_label_reading(dataset: Dataset, reading: Reading) -> None:
     Raises:
         DataError: If the labels of the data set are not images.
     """
-    if not isinstance(dataset, VOC | SBD | Folder):
-        raise DataError(f"the labels of {dataset.name} are not pictures", remedy="Leave --palette out.")
+    if not hasattr(dataset, "read_labels"):
+        raise DataError(f"the labels of {dataset.name} are not images", remedy="Leave --palette out.")
     dataset.read_labels = LabelReader(reading)
 
 
 def _open_layer(
-    kind: type[Dataset],
-    folders: Mapping[str, str],
-    params: dict[str, Any],
-    tops: Sequence[str],
-    root: StrPath,
-    split: str | None,
+    kind: type[Dataset], params: dict[str, Any], tops: Sequence[str], root: StrPath, split: str | None
 ) -> Dataset:
     checks: dict[str, Callable[[Any], Any]] = {
-        **dict.fromkeys((*folders, "split"), _text),
-        "randomize": _flag,
-        "seed": _seed,
+        **dict.fromkeys((*kind.layer_folders, "split"), check_text),
+        "randomize": _check_flag,
+        "seed": _check_seed,
+        **kind.layer_checks,
     }
-    if kind in (VOC, SBD, Folder):
-        checks |= {"mean": check_mean, "palette": check_palette_param}
-    if kind is Folder:
-        checks |= {"classes": check_classes_param, "side": check_side_param}
-    if kind is NYUD:
-        checks["tops"] = lambda kinds: (
-            [_text(name) for name in kinds] if isinstance(kinds, list | tuple) else _text(kinds)
-        )
     for key in params:
         if key not in checks:
             raise DataError(f"param_str has an unknown {key!r}", remedy=did_you_mean(key, checks))
-    params = {folders.get(key, key): checks[key](value) for key, value in params.items()}
+    params = {kind.layer_folders.get(key, key): checks[key](value) for key, value in params.items()}
     kinds = params.pop("tops", kind.kinds)
     if len(tops) != len(kinds) or len(set(tops)) != len(tops):
         raise DataError("wrong tops", got=list(tops), want=f"{len(kinds)}, for {', '.join(kinds)}")
@@ -166,7 +159,7 @@ def _open_layer(
     return kind(split or listed, root, dict(zip(tops, kinds, strict=True)), **params)
 
 
-def _params(text: str) -> dict[str, Any]:
+def _parse_params(text: str) -> dict[str, Any]:
     try:
         params = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
@@ -176,19 +169,13 @@ def _params(text: str) -> dict[str, Any]:
     return params
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str) or "\0" in value or not files.is_utf8(value):
-        raise DataError("param_str has a value that is not a string", got=safe_repr(value)[:80])
-    return value
-
-
-def _flag(value: object) -> bool:
+def _check_flag(value: object) -> bool:
     if value not in (True, False):
         raise DataError("'randomize' is not True or False", got=safe_repr(value)[:80])
     return bool(value)
 
 
-def _seed(value: object) -> int | None:
+def _check_seed(value: object) -> int | None:
     if value is not None and not (isinstance(value, int) and abs(value) < 1 << 64):
         raise DataError("the seed is not a whole number", got=safe_repr(value)[:80])
     return value

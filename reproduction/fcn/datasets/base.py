@@ -15,21 +15,23 @@ from __future__ import annotations
 import operator
 import random
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import ClassVar, overload
+from typing import Any, ClassVar, overload
 
 import numpy as np
 
-from reproduction.caffe.errors import DataError, StrPath, did_you_mean
+from reproduction.caffe.errors import DataError, StrPath, did_you_mean, safe_repr
+from reproduction.caffe.formats import files
 from reproduction.caffe.typing import Array
 
 Sample = dict[str, Array]
 Tops = Mapping[str, str]
 
-VOID = 255
+VOID = 255  # the label of pixels that are neither trained on nor scored
+SEED = 1337  # of the order of training samples
 
 
 class Dataset(Sequence[Sample]):
@@ -57,7 +59,13 @@ class Dataset(Sequence[Sample]):
 
     name: ClassVar[str]
     kinds: ClassVar[tuple[str, ...]]  # in the order of the published layer's tops
-    label_lists: ClassVar[Mapping[str, str]]  # kind of label -> name of its list in classes/
+    kind_classes: ClassVar[Mapping[str, tuple[str, ...]]]  # class names of each kind of label
+
+    # The published Python layer that reads the data set, the folders in its ``param_str`` with the arguments of this
+    # class that take them, and checks of its other values; see ``datasets.from_layer``.
+    layer: ClassVar[str]
+    layer_folders: ClassVar[Mapping[str, str]] = {}
+    layer_checks: ClassVar[Mapping[str, Callable[[Any], Any]]] = {}
 
     split: str
     root: Path
@@ -71,7 +79,7 @@ class Dataset(Sequence[Sample]):
         root: StrPath,
         tops: Tops | None = None,
         *,
-        seed: int | None = 1337,
+        seed: int | None = SEED,
         randomize: bool = True,
     ):
         self.split, self.root, self.seed, self.randomize = split, Path(root), seed, randomize
@@ -81,13 +89,13 @@ class Dataset(Sequence[Sample]):
                 known = f"one of {', '.join(self.kinds)}"
                 raise DataError(f"{self.name} has no {kind!r}", want=known, remedy=did_you_mean(kind, self.kinds))
         self.label_classes = {
-            top: load_class_names(self.label_lists[kind]) for top, kind in self.tops.items() if kind in self.label_lists
+            top: self.kind_classes[kind] for top, kind in self.tops.items() if kind in self.kind_classes
         }
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The class names of the first kind of label; the index is the label."""
-        return load_class_names(next(iter(self.label_lists.values())))
+        return next(iter(self.kind_classes.values()))
 
     @abstractmethod
     def file(self, kind: str, image_id: str) -> Path:
@@ -138,10 +146,10 @@ class Dataset(Sequence[Sample]):
         Args:
             limit: Check only the first ``limit`` samples; None for all.
         """
-        files = [self.file(kind, image_id) for image_id in self.ids[:limit] for kind in self.tops.values()]
+        paths = [self.file(kind, image_id) for image_id in self.ids[:limit] for kind in self.tops.values()]
         # List each folder once instead of testing each file.
-        present = {folder: _names(folder) for folder in {path.parent for path in files}}
-        return [path for path in files if path.name not in present[path.parent]]
+        present = {folder: _names(folder) for folder in {path.parent for path in paths}}
+        return [path for path in paths if path.name not in present[path.parent]]
 
     def overlap(self) -> list[str] | None:
         """Return the ids that the published nets were trained on, or None if that is not known."""
@@ -162,7 +170,7 @@ class Dataset(Sequence[Sample]):
             yield from range(len(self))
 
 
-def draw_order(n: int, seed: int | None = 1337) -> Iterator[int]:
+def draw_order(n: int, seed: int | None = SEED) -> Iterator[int]:
     """Yield random indices endlessly, as Python 2's ``random.randint(0, n - 1)`` draws them.
 
     Python 3 has the same generator and the same seeding from integers, but its ``randint`` draws from bits rather than
@@ -177,6 +185,17 @@ def draw_order(n: int, seed: int | None = 1337) -> Iterator[int]:
     generator = random.Random(seed)
     while True:
         yield int(generator.random() * n)
+
+
+def check_text(value: object) -> str:
+    """Check a string of a ``param_str``, and return it.
+
+    Raises:
+        DataError: If it is not a string, or cannot be a path.
+    """
+    if not isinstance(value, str) or "\0" in value or not files.is_utf8(value):
+        raise DataError("param_str has a value that is not a string", got=safe_repr(value)[:80])
+    return value
 
 
 @cache

@@ -1,7 +1,7 @@
 """The places of the data sets below the data root, and the lists of ids that define the splits.
 
-The table ``LAYOUTS`` covers the folders that ``tools/fetch.py`` extracts, those in the published archives, and those
-that users commonly create by hand.
+A ``FolderLayout`` covers the folders that ``tools/fetch.py`` extracts, those in the published archives, and those that
+users commonly create by hand.
 """
 
 from __future__ import annotations
@@ -34,59 +34,13 @@ class FolderLayout:
     needs: tuple[str, ...]
 
 
-_VOC = ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")
-
-LAYOUTS: dict[str, FolderLayout] = {
-    "voc2012": FolderLayout(
-        "PASCAL VOC 2012",
-        ("pascal/VOC2012", "pascal/VOCdevkit/VOC2012", "VOCdevkit/VOC2012", "VOC2012"),
-        _VOC,
-    ),
-    "voc2011": FolderLayout(
-        "PASCAL VOC 2011",
-        (
-            "pascal/VOC2011",
-            "pascal/TrainVal/VOCdevkit/VOC2011",
-            "pascal/VOCdevkit/VOC2011",
-            "TrainVal/VOCdevkit/VOC2011",
-            "VOCdevkit/VOC2011",
-            "VOC2011",
-        ),
-        _VOC,
-    ),
-    "voc2010": FolderLayout(
-        "PASCAL VOC 2010",
-        ("pascal/VOC2010", "pascal/VOCdevkit/VOC2010", "VOCdevkit/VOC2010", "VOC2010"),
-        ("JPEGImages", "ImageSets/Main"),
-    ),
-    "sbd": FolderLayout(
-        "SBD",
-        (
-            "sbdd/dataset",
-            "sbdd/benchmark_RELEASE/dataset",
-            "benchmark_RELEASE/dataset",
-            "pascal/sbdd/dataset",
-            "pascal/benchmark_RELEASE/dataset",
-        ),
-        ("img", "cls"),
-    ),
-    "nyud": FolderLayout("NYUDv2", ("nyud", "nyud/nyud"), ("data", "segmentation")),
-    "siftflow": FolderLayout(
-        "SIFT Flow",
-        ("sift-flow", "sift-flow/SiftFlowDataset", "SiftFlowDataset"),
-        ("Images", "SemanticLabels", "GeoLabels"),
-    ),
-    "pascalcontext": FolderLayout("PASCAL-Context", ("pascal-context", "pascal/pascal-context"), ("trainval",)),
-}
-
-
 def search_folder(
-    name: str, root: StrPath, folder: str | None = None, needs: Sequence[str] | None = None
+    layout: FolderLayout, root: StrPath, folder: str | None = None, needs: Sequence[str] | None = None
 ) -> Path | None:
     """Search for the folder of a data set.
 
     Args:
-        name: A key of ``LAYOUTS``.
+        layout: The layout of the folder.
         root: The data root.
         folder: Path in a prototxt, tried first; its leading ``../data/`` stands for the root. None for no path.
         needs: Subfolders that must exist; None for the layout's.
@@ -94,15 +48,15 @@ def search_folder(
     Returns:
         The first place with all required subfolders, or None.
     """
-    needs = LAYOUTS[name].needs if needs is None else needs
-    return next((place for place in _places(name, Path(root), folder) if not _lacking(place, needs)), None)
+    needs = layout.needs if needs is None else needs
+    return next((place for place in _places(layout, Path(root), folder) if not _lacking(place, needs)), None)
 
 
-def find_folder(names: Sequence[str], root: StrPath, folder: str | None = None) -> Path:
+def find_folder(layouts: Sequence[FolderLayout], root: StrPath, folder: str | None = None) -> Path:
     """Search for several data sets in turn, and return the first folder found.
 
     Args:
-        names: Keys of ``LAYOUTS``, in order of preference.
+        layouts: The layouts, in order of preference.
         root: The data root.
         folder: Path in a prototxt, tried first; see ``search_folder``.
 
@@ -110,24 +64,23 @@ def find_folder(names: Sequence[str], root: StrPath, folder: str | None = None) 
         DataError: If none is found, or one is incomplete. The error lists the places or the missing subfolders.
     """
     root = Path(root)
-    for name in names:
-        if found := search_folder(name, root, folder):
+    for layout in layouts:
+        if found := search_folder(layout, root, folder):
             return found
-    title = " or ".join(LAYOUTS[name].title for name in names)
-    places = list(dict.fromkeys(place for name in names for place in _places(name, root, folder)))
+    title = " or ".join(layout.title for layout in layouts)
+    places = list(dict.fromkeys(place for layout in layouts for place in _places(layout, root, folder)))
     remedy = "Fetch it with tools/fetch.py, or point to the folder that holds it."
     for place in places:
-        lacking = _lacking(place, LAYOUTS[names[0]].needs)
+        lacking = _lacking(place, layouts[0].needs)
         if place != root and place.is_dir() and lacking:
             raise DataError(f"{title} is not whole here; {', '.join(lacking)} missing", path=place, remedy=remedy)
     looked = ", ".join(os.path.relpath(place, root) if place.is_relative_to(root) else str(place) for place in places)
     raise DataError(f"{title} is not here; looked for {looked}", path=root, remedy=remedy)
 
 
-def _places(name: str, root: Path, folder: str | None) -> list[Path]:
-    folders = LAYOUTS[name].folders
-    places = [root / below for below in folders]
-    if root.resolve().name in {PurePosixPath(below).name for below in folders}:
+def _places(layout: FolderLayout, root: Path, folder: str | None) -> list[Path]:
+    places = [root / below for below in layout.folders]
+    if root.resolve().name in {PurePosixPath(below).name for below in layout.folders}:
         places.insert(0, root)
     if folder:
         places.insert(0, below(root, folder))

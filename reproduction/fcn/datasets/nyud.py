@@ -10,19 +10,27 @@ import numpy as np
 from reproduction.caffe.errors import DataError, StrPath
 from reproduction.caffe.typing import Array
 from reproduction.fcn.datasets import layouts, mat
-from reproduction.fcn.datasets.base import Dataset, Tops
+from reproduction.fcn.datasets.base import Dataset, Tops, check_text, load_class_names
+from reproduction.fcn.datasets.layouts import FolderLayout
+from reproduction.fcn.datasets.spec import VGG16, DataLayer, DatasetSpec, PublishedNet
 from reproduction.fcn.images import caffe_input
 
 MEAN_BGR = np.array((116.190, 97.203, 92.318), np.float32)
 MEAN_HHA = np.array((132.431, 94.076, 118.477), np.float32)
 MEAN_LOG_DEPTH = np.array((7.844,), np.float32)
 
+_CLASSES = {"label": load_class_names("nyud")}
+_LAYOUT = FolderLayout("NYUDv2", ("nyud", "nyud/nyud"), ("data", "segmentation"))
 _FILES = {
     "color": "data/images/img_{}.png",
     "depth": "data/depth/img_{}.png",
     "hha": "data/hha/img_{}.png",
     "label": "segmentation/img_{}.mat",
 }
+
+
+def _check_kinds(kinds: object) -> list[str] | str:
+    return list(map(check_text, kinds)) if isinstance(kinds, list | tuple) else check_text(kinds)
 
 
 class NYUD(Dataset):
@@ -49,11 +57,14 @@ class NYUD(Dataset):
 
     name = "nyud"
     kinds = ("color", "depth", "hha", "label")
-    label_lists: ClassVar[dict[str, str]] = {"label": "nyud"}
+    kind_classes = _CLASSES
+    layer = "NYUDSegDataLayer"
+    layer_folders: ClassVar = {"nyud_dir": "folder"}
+    layer_checks: ClassVar = {"tops": _check_kinds}
 
     def __init__(self, split: str, root: StrPath, tops: Tops | None = None, *, folder: str | None = None, **order: Any):
         super().__init__(split, root, tops, **order)
-        self.tree = layouts.find_folder(("nyud",), root, folder)
+        self.tree = layouts.find_folder((_LAYOUT,), root, folder)
         self.ids = self._list(split)
 
     def file(self, kind: str, image_id: str) -> Path:
@@ -105,3 +116,33 @@ def log_depth(millimetres: Array) -> Array:
     values = np.log(values)
     values -= MEAN_LOG_DEPTH
     return values[np.newaxis]
+
+
+_KEYS = ("tops", "seed", "nyud_dir", "split")
+SPEC = DatasetSpec(
+    name="nyud",
+    title="NYUDv2",
+    classes=_CLASSES,
+    means={"color": MEAN_BGR, "hha": MEAN_HHA, "depth": MEAN_LOG_DEPTH},
+    datasets=(NYUD,),
+    layouts={"nyud": _LAYOUT},
+    module="nyud_layers",
+    folders={"nyud_dir": "nyud"},
+    train=DataLayer("trainval", "trainval", NYUD, _KEYS),
+    test=DataLayer("test", "test", NYUD, _KEYS),
+    test_iter=654,
+    snapshot=2000,
+    schedule=(100_000, 2000),  # Source: shelhamer/fcn.berkeleyvision.org@1305c73 nyud-*/solve.py
+)
+
+# fmt: off
+NETS = (
+    PublishedNet("nyud-fcn32s-color", SPEC, 32, 1e-10, "nyud-fcn32s-color-heavy.caffemodel", VGG16),
+    PublishedNet("nyud-fcn32s-color-d", SPEC, 32, 1e-10, None, VGG16,
+                 inputs={"color": "color", "depth": "depth"}, first="conv1_1_bgrd"),
+    PublishedNet("nyud-fcn32s-hha", SPEC, 32, 1e-10, "nyud-fcn32s-hha-heavy.caffemodel", VGG16, inputs={"data": "hha"}),
+    PublishedNet("nyud-fcn32s-color-hha", SPEC, 32, 1e-12, "nyud-fcn32s-color-hha-heavy.caffemodel",
+                 {"nyud-fcn32s-color": "color", "nyud-fcn32s-hha": "hha"},
+                 inputs={"color": "color", "hha": "hha"}, late=True),
+)
+# fmt: on

@@ -13,9 +13,18 @@ from reproduction.caffe.formats import files
 from reproduction.caffe.typing import Array, UInt8
 from reproduction.fcn.datasets import layouts, mat
 from reproduction.fcn.datasets.base import Dataset, Tops, load_class_names
+from reproduction.fcn.datasets.layouts import FolderLayout
+from reproduction.fcn.datasets.spec import HIGH_DATA, VGG16, DataLayer, DatasetSpec, PublishedNet
 from reproduction.fcn.images import caffe_input
 
 MEAN_BGR = np.array((104.007, 116.669, 122.679), np.float32)
+_CLASSES = {"label": load_class_names("pascalcontext")}
+_LAYOUT = FolderLayout("PASCAL-Context", ("pascal-context", "pascal/pascal-context"), ("trainval",))
+_VOC2010 = FolderLayout(
+    "PASCAL VOC 2010",
+    ("pascal/VOC2010", "pascal/VOCdevkit/VOC2010", "VOCdevkit/VOC2010", "VOC2010"),
+    ("JPEGImages", "ImageSets/Main"),
+)
 
 # Upstream bug, fixed: three classes of the published nets have other names among PASCAL-Context's 459 labels. The
 # published layer expects the nets' names in 59_labels.txt, and fails on the list of the data set's site, which has the
@@ -51,7 +60,9 @@ class PASCALContext(Dataset):
 
     name = "pascalcontext"
     kinds = ("data", "label")
-    label_lists: ClassVar[dict[str, str]] = {"label": "pascalcontext"}
+    kind_classes = _CLASSES
+    layer = "PASCALContextSegDataLayer"
+    layer_folders: ClassVar = {"context_dir": "folder", "voc_dir": "voc_folder"}
 
     def __init__(
         self,
@@ -64,8 +75,8 @@ class PASCALContext(Dataset):
         **order: Any,
     ):
         super().__init__(split, root, tops, **order)
-        self.tree = layouts.find_folder(("pascalcontext",), root, folder)
-        self.images = layouts.find_folder(("voc2010",), root, voc_folder and f"{voc_folder}/VOC2010")
+        self.tree = layouts.find_folder((_LAYOUT,), root, folder)
+        self.images = layouts.find_folder((_VOC2010,), root, voc_folder and f"{voc_folder}/VOC2010")
         self.ids = self._list(split)
         task = [RENAMED.get(name, name) for name in self.classes[1:]]
         listed = _names(self.tree / "59_labels.txt", task)
@@ -126,3 +137,32 @@ def _names(path: Path, published: Sequence[str]) -> list[str]:
 
 def _plain(names: Sequence[str]) -> list[str]:
     return [name.replace(" ", "") for name in names]
+
+
+_KEYS = ("context_dir", "seed", "split", "voc_dir")
+SPEC = DatasetSpec(
+    name="pascalcontext",
+    title="PASCAL-Context",
+    classes=_CLASSES,
+    means={"color": MEAN_BGR},
+    datasets=(PASCALContext,),
+    layouts={"pascalcontext": _LAYOUT, "voc2010": _VOC2010},
+    module="pascalcontext_layers",
+    folders={"context_dir": "pascal-context", "voc_dir": "pascal"},
+    train=DataLayer("train", "train", PASCALContext, _KEYS),
+    test=DataLayer("val", "val", PASCALContext, _KEYS),
+    test_iter=5105,
+    snapshot=4000,
+    schedule=(400_000, 8000),  # Source: shelhamer/fcn.berkeleyvision.org@1305c73 pascalcontext-*/solve.py
+)
+
+# fmt: off
+NETS = (
+    PublishedNet("pascalcontext-fcn32s", SPEC, 32, 1e-10, "pascalcontext-fcn32s-heavy.caffemodel", VGG16,
+                 data=HIGH_DATA),
+    PublishedNet("pascalcontext-fcn16s", SPEC, 16, 1e-12, "pascalcontext-fcn16s-heavy.caffemodel",
+                 {"pascalcontext-fcn32s": ""}, data=HIGH_DATA),
+    PublishedNet("pascalcontext-fcn8s", SPEC, 8, 1e-14, "pascalcontext-fcn8s-heavy.caffemodel",
+                 {"pascalcontext-fcn16s": ""}, data=HIGH_DATA),
+)
+# fmt: on

@@ -10,10 +10,18 @@ import numpy as np
 from reproduction.caffe.errors import DataError, StrPath
 from reproduction.caffe.typing import Array
 from reproduction.fcn.datasets import layouts, mat
-from reproduction.fcn.datasets.base import Dataset, Tops
+from reproduction.fcn.datasets.base import Dataset, Tops, load_class_names
+from reproduction.fcn.datasets.layouts import FolderLayout
+from reproduction.fcn.datasets.spec import VGG16, DataLayer, DatasetSpec, PublishedNet
 from reproduction.fcn.images import caffe_input
 
 MEAN_BGR = np.array((114.578, 115.294, 108.353), np.float32)
+_CLASSES = {"sem": load_class_names("siftflow-sem"), "geo": load_class_names("siftflow-geo")}
+_LAYOUT = FolderLayout(
+    "SIFT Flow",
+    ("sift-flow", "sift-flow/SiftFlowDataset", "SiftFlowDataset"),
+    ("Images", "SemanticLabels", "GeoLabels"),
+)
 _SCENES = "spatial_envelope_256x256_static_8outdoorcategories"
 _FILES = {"data": ("Images", "jpg"), "sem": ("SemanticLabels", "mat"), "geo": ("GeoLabels", "mat")}
 
@@ -39,11 +47,13 @@ class SIFTFlow(Dataset):
 
     name = "siftflow"
     kinds = ("data", "sem", "geo")
-    label_lists: ClassVar[dict[str, str]] = {"sem": "siftflow-sem", "geo": "siftflow-geo"}
+    kind_classes = _CLASSES
+    layer = "SIFTFlowSegDataLayer"
+    layer_folders: ClassVar = {"siftflow_dir": "folder"}
 
     def __init__(self, split: str, root: StrPath, tops: Tops | None = None, *, folder: str | None = None, **order: Any):
         super().__init__(split, root, tops, **order)
-        self.tree = layouts.find_folder(("siftflow",), root, folder)
+        self.tree = layouts.find_folder((_LAYOUT,), root, folder)
         self.ids = self._list(split)
 
     def file(self, kind: str, image_id: str) -> Path:
@@ -72,3 +82,27 @@ class SIFTFlow(Dataset):
     def _list(self, split: str) -> list[str]:
         places = [self.root / "splits" / "sift-flow", self.root / "sift-flow", self.tree]  # the published lists first
         return layouts.read_split(split, [place / f"{split}.txt" for place in places])
+
+
+_KEYS = ("siftflow_dir", "seed", "split")
+SPEC = DatasetSpec(
+    name="siftflow",
+    title="SIFT Flow",
+    classes=_CLASSES,
+    means={"color": MEAN_BGR},
+    datasets=(SIFTFlow,),
+    layouts={"siftflow": _LAYOUT},
+    module="siftflow_layers",
+    folders={"siftflow_dir": "sift-flow"},
+    train=DataLayer("trainval", "trainval", SIFTFlow, _KEYS),
+    test=DataLayer("test", "test", SIFTFlow, _KEYS),
+    test_iter=200,
+    schedule=(100_000, 2000),  # Source: shelhamer/fcn.berkeleyvision.org@1305c73 siftflow-*/solve.py
+)
+
+NETS = (
+    PublishedNet("siftflow-fcn32s", SPEC, 32, 1e-10, "siftflow-fcn32s-heavy.caffemodel", VGG16),
+    PublishedNet("siftflow-fcn16s", SPEC, 16, 1e-12, "siftflow-fcn16s-heavy.caffemodel", {"siftflow-fcn32s": ""}),
+    # The published solver has 1e-12 here, unlike the other staged nets of stride 8, which have 1e-14.
+    PublishedNet("siftflow-fcn8s", SPEC, 8, 1e-12, "siftflow-fcn8s-heavy.caffemodel", {"siftflow-fcn16s": ""}),
+)

@@ -11,13 +11,61 @@ import numpy as np
 from reproduction.caffe.errors import DataError, StrPath, safe_repr
 from reproduction.caffe.typing import Array
 from reproduction.fcn.datasets import layouts, mat
-from reproduction.fcn.datasets.base import VOID, Dataset, Tops
-from reproduction.fcn.datasets.custom.color_labels import Reading
+from reproduction.fcn.datasets.base import VOID, Dataset, Tops, load_class_names
+from reproduction.fcn.datasets.custom.color_labels import Reading, check_palette_param
 from reproduction.fcn.datasets.label_files import LabelReader
+from reproduction.fcn.datasets.layouts import FolderLayout
+from reproduction.fcn.datasets.spec import CAFFENET, HIGH_DATA, VGG16, DataLayer, DatasetSpec, PublishedNet
 from reproduction.fcn.images import caffe_input
 
 # Source: shelhamer/fcn.berkeleyvision.org@1305c73 voc-fcn8s/net.py, and every published VOC prototxt.
 MEAN_BGR = (104.00699, 116.66877, 122.67892)
+_CLASSES = {"label": load_class_names("voc")}
+
+_VOC_FOLDERS = ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")
+_VOC2012 = FolderLayout(
+    "PASCAL VOC 2012",
+    ("pascal/VOC2012", "pascal/VOCdevkit/VOC2012", "VOCdevkit/VOC2012", "VOC2012"),
+    _VOC_FOLDERS,
+)
+_VOC2011 = FolderLayout(
+    "PASCAL VOC 2011",
+    (
+        "pascal/VOC2011",
+        "pascal/TrainVal/VOCdevkit/VOC2011",
+        "pascal/VOCdevkit/VOC2011",
+        "TrainVal/VOCdevkit/VOC2011",
+        "VOCdevkit/VOC2011",
+        "VOC2011",
+    ),
+    _VOC_FOLDERS,
+)
+_SBD = FolderLayout(
+    "SBD",
+    (
+        "sbdd/dataset",
+        "sbdd/benchmark_RELEASE/dataset",
+        "benchmark_RELEASE/dataset",
+        "pascal/sbdd/dataset",
+        "pascal/benchmark_RELEASE/dataset",
+    ),
+    ("img", "cls"),
+)
+
+
+def check_mean(mean: object) -> tuple[float, float, float]:
+    """Check the ``mean`` of a ``param_str``, and return it as three floats.
+
+    Raises:
+        DataError: If it is not a list or tuple of three numbers below 1e6 in magnitude.
+    """
+    if (
+        isinstance(mean, list | tuple)
+        and len(mean) == 3
+        and all(isinstance(value, int | float) and abs(value) < 1e6 for value in mean)
+    ):
+        return float(mean[0]), float(mean[1]), float(mean[2])
+    raise DataError("'mean' is not three numbers", got=safe_repr(mean)[:80])
 
 
 class _VOCClasses(Dataset):
@@ -27,7 +75,8 @@ class _VOCClasses(Dataset):
     """
 
     kinds = ("data", "label")
-    label_lists: ClassVar[dict[str, str]] = {"label": "voc"}
+    kind_classes = _CLASSES
+    layer_checks: ClassVar = {"mean": check_mean, "palette": check_palette_param}
 
     def __init__(
         self,
@@ -64,7 +113,7 @@ class _VOCClasses(Dataset):
 
     def training_ids(self) -> set[str] | None:
         """Return the ids of SBD's train split, or None if SBD is neither near this data set nor below the data root."""
-        tree = layouts.search_folder("sbd", self.tree.parent.parent) or layouts.search_folder("sbd", self.root)
+        tree = layouts.search_folder(_SBD, self.tree.parent.parent) or layouts.search_folder(_SBD, self.root)
         return set(layouts.read_ids(tree / "train.txt")) if tree and (tree / "train.txt").is_file() else None
 
 
@@ -93,7 +142,9 @@ class VOC(_VOCClasses):
     """
 
     name = "voc"
-    years: ClassVar[tuple[str, ...]] = ("voc2011", "voc2012")
+    layer = "VOCSegDataLayer"
+    layer_folders: ClassVar = {"voc_dir": "folder"}
+    years: ClassVar[tuple[FolderLayout, ...]] = (_VOC2011, _VOC2012)
 
     def __init__(
         self, split: str, root: StrPath, tops: Tops | None = None, *, folder: str | None = None, **params: Any
@@ -120,7 +171,7 @@ class VOC(_VOCClasses):
     def _seg11valid(self) -> list[str] | None:
         """Compute the split from VOC 2011's val and SBD's train; return None unless both are found."""
         lists = "ImageSets/Segmentation"
-        year = self.tree if self.tree.name == "VOC2011" else layouts.search_folder("voc2011", self.root, needs=(lists,))
+        year = self.tree if self.tree.name == "VOC2011" else layouts.search_folder(_VOC2011, self.root, needs=(lists,))
         trained = self.training_ids()
         if trained is None or year is None or not (listed := year / lists / "val.txt").is_file():
             return None
@@ -131,14 +182,14 @@ class VOC2011(VOC):
     """PASCAL VOC 2011, see ``VOC``."""
 
     name = "voc2011"
-    years = ("voc2011",)
+    years = (_VOC2011,)
 
 
 class VOC2012(VOC):
     """PASCAL VOC 2012, see ``VOC``."""
 
     name = "voc2012"
-    years = ("voc2012",)
+    years = (_VOC2012,)
 
 
 class SBD(_VOCClasses):
@@ -165,12 +216,14 @@ class SBD(_VOCClasses):
     """
 
     name = "sbd"
+    layer = "SBDDSegDataLayer"
+    layer_folders: ClassVar = {"sbdd_dir": "folder"}
 
     def __init__(
         self, split: str, root: StrPath, tops: Tops | None = None, *, folder: str | None = None, **params: Any
     ):
         super().__init__(split, root, tops, **params)
-        self.tree = layouts.find_folder(("sbd",), root, folder)
+        self.tree = layouts.find_folder((_SBD,), root, folder)
         self._take_classes()
         self.ids = layouts.read_split(split, [self.tree / f"{split}.txt"])
 
@@ -188,16 +241,30 @@ class SBD(_VOCClasses):
         return set(layouts.read_ids(listed)) if listed.is_file() else None
 
 
-def check_mean(mean: object) -> tuple[float, float, float]:
-    """Check the ``mean`` of a ``param_str``, and return it as three floats.
+SPEC = DatasetSpec(
+    name="voc",
+    title="PASCAL VOC",
+    classes=_CLASSES,
+    means={"color": np.array(MEAN_BGR, np.float64)},
+    datasets=(VOC, VOC2011, VOC2012, SBD),
+    layouts={"voc2011": _VOC2011, "voc2012": _VOC2012, "sbd": _SBD},
+    module="voc_layers",
+    folders={"sbdd_dir": "sbdd/dataset", "voc_dir": "pascal/VOC2011"},
+    train=DataLayer("train", "train", SBD, ("sbdd_dir", "seed", "split", "mean")),
+    test=DataLayer("val", "seg11valid", VOC, ("voc_dir", "seed", "split", "mean")),
+    test_iter=736,
+    max_iter=100_000,
+    snapshot=4000,
+)
 
-    Raises:
-        DataError: If it is not a list or tuple of three numbers below 1e6 in magnitude.
-    """
-    if (
-        isinstance(mean, list | tuple)
-        and len(mean) == 3
-        and all(isinstance(value, int | float) and abs(value) < 1e6 for value in mean)
-    ):
-        return float(mean[0]), float(mean[1]), float(mean[2])
-    raise DataError("'mean' is not three numbers", got=safe_repr(mean)[:80])
+# fmt: off
+NETS = (
+    PublishedNet("voc-fcn32s", SPEC, 32, 1e-10, "fcn32s-heavy-pascal.caffemodel", VGG16),
+    PublishedNet("voc-fcn16s", SPEC, 16, 1e-12, "fcn16s-heavy-pascal.caffemodel", {"voc-fcn32s": ""}, data=HIGH_DATA),
+    PublishedNet("voc-fcn8s", SPEC, 8, 1e-14, "fcn8s-heavy-pascal.caffemodel", {"voc-fcn16s": ""}),
+    PublishedNet("voc-fcn8s-atonce", SPEC, 8, 1e-10, "fcn8s-atonce-pascal.caffemodel", VGG16,
+                 at_once=True, solver={"max_iter": 300_000}),
+    PublishedNet("voc-fcn-alexnet", SPEC, 32, 1e-4, "fcn-alexnet-pascal.caffemodel", CAFFENET,
+                 trunk="alexnet", first="conv1", kernel=63, normalize=True, solver={"momentum": 0.9, "iter_size": 20}),
+)
+# fmt: on

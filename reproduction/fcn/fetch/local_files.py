@@ -16,9 +16,9 @@ from pathlib import Path
 from reproduction.caffe.errors import DataError, StrPath, WeightsError
 from reproduction.caffe.formats import files
 from reproduction.caffe.typing import Progress
+from reproduction.fcn.datasets import PublishedNet
 from reproduction.fcn.fetch import archives
 from reproduction.fcn.fetch.manifest import Entry, EntryKind, Manifest, read_manifest
-from reproduction.fcn.nets.published_nets import PublishedNet
 
 MANIFEST = Path(__file__).parents[3] / "weights" / "manifest.json"
 WEIGHTS = MANIFEST.parent

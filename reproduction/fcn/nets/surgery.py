@@ -22,7 +22,8 @@ from reproduction.caffe.geometry import Shape
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
 from reproduction.caffe.typing import Float64, Floating
-from reproduction.fcn.nets.published_nets import SKIPS, PublishedNet
+from reproduction.fcn.datasets import PublishedNet
+from reproduction.fcn.nets.published_nets import SKIPS
 
 Source = Net | NetParameter
 

@@ -16,11 +16,9 @@ import reproduction
 from reproduction.caffe.errors import DataError, ReproductionError
 from reproduction.caffe.formats import prototxt
 from reproduction.caffe.net.net import Net
-from reproduction.fcn import datasets
-from reproduction.fcn.datasets import Dataset
+from reproduction.fcn.datasets import Dataset, PublishedNet
 from reproduction.fcn.fetch.local_files import FileRoots
-from reproduction.fcn.nets import published_nets, registry
-from reproduction.fcn.nets.published_nets import PublishedNet
+from reproduction.fcn.nets import registry
 from reproduction.fcn.reproduce.sources import Callbacks, Source, WeightsFile
 from reproduction.fcn.scoring import evaluate
 from reproduction.fcn.scoring.score import Scores
@@ -83,9 +81,9 @@ def select_nets(name: str, names: Sequence[str] = ()) -> list[PublishedNet]:
     """
     rows = [registry.find_net(net) for net in dict.fromkeys(names)]
     for row in rows:
-        if row.dataset != name:
-            raise ReproductionError(f"{row.name} is no net of {name}", remedy=f"It belongs to {row.dataset}.")
-    return rows or [row for row in registry.NETS.values() if row.dataset == name]
+        if row.dataset.name != name:
+            raise ReproductionError(f"{row.name} is no net of {name}", remedy=f"It belongs to {row.dataset.name}.")
+    return rows or [row for row in registry.NETS.values() if row.dataset.name == name]
 
 
 def open_dataset(row: PublishedNet, root: Path) -> Dataset:
@@ -98,8 +96,7 @@ def open_dataset(row: PublishedNet, root: Path) -> Dataset:
     Raises:
         DataError: If the data set is not below ``root``.
     """
-    layer = published_nets.build_net(row, row.splits[1]).layer[0]
-    return datasets.from_layer(layer.python_param, list(layer.top), root)
+    return registry.open_test_split(row, root)
 
 
 def fetch_dataset(plan: ScoringPlan, row: PublishedNet, watch: Callbacks) -> Dataset:
@@ -128,7 +125,7 @@ def score_net(plan: ScoringPlan, row: PublishedNet, dataset: Dataset, watch: Cal
         ReproductionError: If the weights cannot be fetched or read, or the evaluation fails, see ``evaluate.evaluate``.
     """
     weights = plan.source.weights(row, plan.roots, watch)
-    deploy = published_nets.build_deploy(row)
+    deploy = registry.load_net(row.name)
     net = plan.prepare(segmenter.load_net_with_weights(row.name, deploy, weights.path, device=plan.device))
     run = evaluate.fingerprint(net, dataset, weights.sha256)
     identity = f"{run} {prototxt.dumps(deploy)} {plan.device} {torch.__version__} {reproduction.__version__}"

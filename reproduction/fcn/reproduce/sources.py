@@ -12,12 +12,11 @@ from typing import Protocol
 
 from reproduction.caffe.errors import WeightsError
 from reproduction.caffe.typing import Progress
-from reproduction.fcn.datasets.mini import mini_voc
+from reproduction.fcn.datasets import SPECS, PublishedNet
 from reproduction.fcn.fetch import download, local_files
 from reproduction.fcn.fetch.download import FetchedEntry
 from reproduction.fcn.fetch.local_files import FileRoots
 from reproduction.fcn.fetch.manifest import Entry, EntryKind, Manifest
-from reproduction.fcn.nets.published_nets import PublishedNet
 from reproduction.fcn.scoring.evaluate import TimedProgress
 from reproduction.fcn.train import recipes
 
@@ -199,7 +198,7 @@ class CustomWeights:
 
 
 #: The data sets that are drawn, with the functions that draw them.
-DRAWN: dict[str, DrawFunction] = {"mini": lambda root, progress: mini_voc.generate(root, progress=progress)}
+DRAWN: dict[str, DrawFunction] = {name: spec.draw for name, spec in SPECS.items() if spec.draw}
 
 
 def find_source(name: str, manifest: Manifest, mirror: str | None = None) -> Source:

@@ -18,25 +18,16 @@ from reproduction.caffe.errors import DataError, StrPath
 from reproduction.caffe.formats import files, json_file
 from reproduction.caffe.formats.json_file import Constraint, at_least, between, one_of
 from reproduction.caffe.typing import Floating
-from reproduction.fcn.datasets import DATASETS, load_class_names, nyud, pascalcontext, siftflow
+from reproduction.fcn.datasets import PublishedNet, voc
+from reproduction.fcn.datasets.spec import CHANNEL_ORDERS, CHANNELS
 from reproduction.fcn.fetch import local_files
 from reproduction.fcn.images import palette
-from reproduction.fcn.nets import published_nets
-from reproduction.fcn.nets.published_nets import CHANNELS, PublishedNet
 
 CARD_FILE = "card.json"
 _NOT_A_CARD = "this is no card"
 METADATA_KEY = "card"  # key in the metadata of safetensors and ONNX files
 FORMAT_VERSION = 1
 
-_MEANS: dict[str, Floating] = {
-    "voc": np.array(published_nets.MEAN_BGR, np.float64),
-    "mini": np.array(published_nets.MEAN_BGR, np.float64),
-    "nyud": nyud.MEAN_BGR,
-    "siftflow": siftflow.MEAN_BGR,
-    "pascalcontext": pascalcontext.MEAN_BGR,
-}
-_ORDERS = {"color": "BGR", "hha": "RGB", "depth": "log(mm)"}
 _Part = Annotated[int, between(0, 255)]
 _NOT_EMPTY = Constraint("at least one", len)
 _NAMES = Constraint("1 to 255 names", lambda names: 0 < len(names) < 256)
@@ -62,8 +53,8 @@ class CardInput:
 
     def check(self) -> str | None:
         """Return what ``order`` or ``mean`` should be for this ``kind`` (see ``json_file``); None if they fit."""
-        if self.order != _ORDERS[self.kind]:
-            return f"the order {_ORDERS[self.kind]} for {self.kind}"
+        if self.order != CHANNEL_ORDERS[self.kind]:
+            return f"the order {CHANNEL_ORDERS[self.kind]} for {self.kind}"
         return None if len(self.mean) == CHANNELS[self.kind] else f"{CHANNELS[self.kind]} numbers as mean"
 
     @property
@@ -128,13 +119,11 @@ def published_card(row: PublishedNet, **more: Any) -> Card:
         row: the net.
         more: other fields of ``Card``, such as ``licence`` and ``source``.
     """
-    means = {"color": _MEANS[row.dataset], "hha": nyud.MEAN_HHA, "depth": nyud.MEAN_LOG_DEPTH}
-    lists = DATASETS[row.dataset].label_lists
     return Card(
         row.name,
-        {blob: _card_input(kind, means[kind]) for blob, kind in row.inputs.items()},
-        {head.label: card_labels(head.score, load_class_names(lists[head.label])) for head in row.heads},
-        knows=published_nets.DATASETS[row.dataset].knows,
+        {blob: _card_input(kind, row.dataset.means[kind]) for blob, kind in row.inputs.items()},
+        {head.label: card_labels(head.score, head.classes) for head in row.heads},
+        knows=row.dataset.knows,
         **more,
     )
 
@@ -150,7 +139,7 @@ def custom_card(
         colours: the R, G, B values of each class; None selects VOC's colours.
         more: other fields of ``Card``: ``side``, ``weights``, ``licence`` and ``source``.
     """
-    inputs = {"data": _card_input("color", np.array(published_nets.MEAN_BGR, np.float64))}
+    inputs = {"data": _card_input("color", voc.SPEC.means["color"])}
     return Card(name, inputs, {"label": card_labels("score", classes, colours)}, **more)
 
 
@@ -179,7 +168,7 @@ def card_labels(
 
 
 def _card_input(kind: str, mean: Floating) -> CardInput:
-    return CardInput(kind, _ORDERS[kind], tuple(float(str(value)) for value in mean), str(mean.dtype))
+    return CardInput(kind, CHANNEL_ORDERS[kind], tuple(float(str(value)) for value in mean), str(mean.dtype))
 
 
 def sha256(path: StrPath) -> str:

@@ -21,8 +21,8 @@ from reproduction.caffe.errors import NetError, ReproductionError
 from reproduction.caffe.net import onnx_export
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.typing import Array
+from reproduction.fcn.datasets.spec import CHANNELS
 from reproduction.fcn.images import caffe_input
-from reproduction.fcn.nets.published_nets import CHANNELS
 from reproduction.fcn.segment import card
 from reproduction.fcn.segment.card import Card
 

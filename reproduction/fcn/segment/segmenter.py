@@ -28,7 +28,7 @@ from reproduction.fast import compiler
 from reproduction.fcn.datasets import nyud
 from reproduction.fcn.fetch import local_files
 from reproduction.fcn.images import caffe_input, decode, palette
-from reproduction.fcn.nets import published_nets, registry, surgery
+from reproduction.fcn.nets import registry, surgery
 from reproduction.fcn.scoring.evaluate import Scorer
 from reproduction.fcn.segment import card
 from reproduction.fcn.segment.card import Card
@@ -107,11 +107,7 @@ class Segmenter:
                 net.
         """
         about, model, place = find_card(net), locate_weights(net, model, folder), _net_folder(net)
-        layers = (
-            prototxt.load_net(place / "deploy.prototxt")[0]
-            if place
-            else published_nets.build_deploy(registry.find_net(about.net))
-        )
+        layers = prototxt.load_net(place / "deploy.prototxt")[0] if place else registry.load_net(about.net)
         return cls(about, load_net_with_weights(about.net, layers, model, device=device))
 
     def __call__(

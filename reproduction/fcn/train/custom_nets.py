@@ -14,11 +14,13 @@ from pathlib import Path
 from reproduction.caffe.errors import DataError, ReproductionError, StrPath
 from reproduction.caffe.formats import image_files, prototxt
 from reproduction.caffe.schema import NetParameter, SolverParameter
+from reproduction.fcn.datasets import PublishedNet, voc
 from reproduction.fcn.datasets.custom import color_labels, folder
 from reproduction.fcn.datasets.custom.color_labels import Reading
+from reproduction.fcn.datasets.custom.folder import Folder
+from reproduction.fcn.datasets.spec import DataLayer
 from reproduction.fcn.images import decode
 from reproduction.fcn.nets import published_nets, registry, surgery
-from reproduction.fcn.nets.published_nets import Head, PublishedNet, Split
 from reproduction.fcn.segment import card
 from reproduction.fcn.train import recipes
 from reproduction.fcn.train.recipes import Recipe
@@ -30,7 +32,6 @@ PUBLISHED_PIXELS = 500 * 375
 SIDE = 500
 
 _KEYS = ("seed", "split", "mean", "classes", "palette", "side")
-_LAYER = "FolderSegDataLayer"
 
 
 @dataclass(frozen=True)
@@ -124,24 +125,27 @@ def adapt_published(base: PublishedNet, known: CustomData) -> PublishedNet:
         ReproductionError: If the net has other inputs or several labellings.
     """
     if base.inputs != {"data": "color"} or len(base.heads) != 1:
-        fit = [name for name, each in registry.NETS.items() if each.inputs == {"data": "color"} and not each.own]
+        fit = [name for name, each in registry.NETS.items() if each.inputs == {"data": "color"}]
         names = ", ".join(name for name in fit if len(registry.NETS[name].heads) == 1)
         raise ReproductionError(f"{base.name} cannot learn from pictures and one labelling", want=f"one of {names}")
-    source = replace(
-        base.source,
+    spec = replace(
+        base.dataset,
+        name=Folder.name,
+        classes={"label": known.classes},
+        means=voc.SPEC.means,
+        datasets=(Folder,),
         module="folder_layers",
-        train=Split("train", "train", _LAYER, _KEYS),
-        test=Split("val", "val", _LAYER, _KEYS),
+        train=DataLayer("train", "train", Folder, _KEYS),
+        test=DataLayer("val", "val", Folder, _KEYS),
         folders={},
-        heads=(Head("label", len(known.classes)),),
         test_iter=known.validated,
-        says={
+        params={
             "classes": list(known.classes),
             "palette": dict(known.palette) if isinstance(known.palette, Mapping) else known.palette,
             "side": known.side,
         },
     )
-    return replace(base, own=source, base_lr=scale_base_lr(base, known), caffemodel=None)
+    return replace(base, dataset=spec, base_lr=scale_base_lr(base, known), caffemodel=None)
 
 
 def scale_base_lr(base: PublishedNet, known: CustomData) -> float:

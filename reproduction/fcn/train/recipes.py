@@ -15,13 +15,9 @@ from reproduction.caffe.errors import ReproductionError, StrPath, did_you_mean
 from reproduction.caffe.formats import prototxt
 from reproduction.caffe.schema import NetParameter, SolverParameter
 from reproduction.caffe.training import solver_nets
+from reproduction.fcn.datasets import PublishedNet
 from reproduction.fcn.datasets.mini import mini_voc
 from reproduction.fcn.nets import mini_nets, published_nets, registry
-from reproduction.fcn.nets.published_nets import PublishedNet
-
-# Updates in all and between validations, as these nets' solve.py sets them, whatever max_iter and snapshot are.
-# Source: shelhamer/fcn.berkeleyvision.org@1305c73 nyud-*/solve.py, siftflow-*/solve.py, pascalcontext-*/solve.py.
-_SOLVE = {"nyud": (100_000, 2000), "siftflow": (100_000, 2000), "pascalcontext": (400_000, 8000)}
 
 #: The nets that can be trained by name.
 NAMES = (*published_nets.NETS, mini_nets.CLASSIFIER, *mini_nets.NETS)
@@ -41,7 +37,7 @@ class Recipe:
         validate: the number of updates between validations; 0 validates at the end only.
         parents: the names of the nets whose weights it starts from.
         row: the published net, whose recipe initializes the weights; None copies them by layer name, as Caffe does.
-        dataset: a key of ``published_nets.DATASETS``; empty for custom data, or for a solver file without a named net,
+        dataset: a key of ``datasets.SPECS``; empty for custom data, or for a solver file without a named net,
             whose data layers determine what is read.
     """
 
@@ -67,15 +63,11 @@ def find_recipe(name: str) -> Recipe:
         remedy = did_you_mean(name, NAMES) or f"There are {', '.join(NAMES)}."
         raise ReproductionError(f"there is no net {name!r} to train", remedy=remedy)
     row = registry.NETS.get(name)
-    files = published_nets.build_files(row) if row else mini_nets.build_files(name)
-    solver = files["solver.prototxt"]
-    assert isinstance(solver, SolverParameter)
-    train, test = files[solver.train_net], files[solver.test_net[0]]
-    assert isinstance(train, NetParameter)
-    assert isinstance(test, NetParameter)
-    stage = replace(_stage(name, solver, train, test, row), dataset=row.dataset if row else mini_voc.FOLDER)
-    if row and row.dataset in _SOLVE:
-        iterations, validate = _SOLVE[row.dataset]
+    solver = registry.load_solver(name)
+    train, test = (registry.load_net(name, file) for file in (solver.train_net, solver.test_net[0]))
+    stage = replace(_stage(name, solver, train, test, row), dataset=row.dataset.name if row else mini_voc.SPEC.name)
+    if row and row.dataset.schedule:
+        iterations, validate = row.dataset.schedule
         return replace(stage, iterations=iterations, validate=validate, snapshot=solver.snapshot or validate)
     # The published solvers disable Caffe's tests: solve.py validates whenever a snapshot is written.
     return replace(stage, validate=solver.snapshot) if row else stage

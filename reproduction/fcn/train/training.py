@@ -26,7 +26,8 @@ from reproduction.caffe.training.events import LossError, Saved, Step
 from reproduction.caffe.training.parallel import Ranks
 from reproduction.caffe.training.signals import Action
 from reproduction.caffe.training.solver import Solver
-from reproduction.fcn.nets import published_nets, surgery
+from reproduction.fcn.datasets.base import SEED
+from reproduction.fcn.nets import surgery
 from reproduction.fcn.scoring import evaluate
 from reproduction.fcn.train import feeds, log_file, preflight, recipes, run_folder
 from reproduction.fcn.train.feeds import DatasetFeed, Feed, ListFeed
@@ -216,7 +217,7 @@ def _param(stage: Recipe, plan: TrainingOptions, folder: Path) -> SolverParamete
 
 
 def _seed(stage: Recipe, plan: TrainingOptions) -> int:
-    own = stage.solver.random_seed if stage.solver.random_seed >= 0 else published_nets.SEED
+    own = stage.solver.random_seed if stage.solver.random_seed >= 0 else SEED
     return own if plan.seed is None else plan.seed
 
 

@@ -183,7 +183,7 @@ def test_a_published_tree_whose_labels_were_requantized_is_noticed(tmp_path, nam
 def test_labels_that_are_not_pictures_have_no_palette(tmp_path):
     dataset_trees.nyud(tmp_path / "nyud", {"train": ["5001"]})
     dataset = datasets.open_split("nyud", "train", tmp_path, ["label"])
-    with pytest.raises(DataError, match=r"^the labels of nyud are not pictures\. Leave --palette out\.$"):
+    with pytest.raises(DataError, match=r"^the labels of nyud are not images\. Leave --palette out\.$"):
         datasets.set_label_reading(dataset, "indices")
 
 

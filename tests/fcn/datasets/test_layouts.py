@@ -16,7 +16,8 @@ WRITE = {
     "siftflow": lambda path: dataset_trees.siftflow(path, {"val": ["a"]}),
     "pascalcontext": lambda path: dataset_trees.context(path, ["a"]),
 }
-PLACES = [(name, folder) for name, layout in datasets.LAYOUTS.items() for folder in layout.folders]
+LAYOUTS = {name: layout for spec in datasets.SPECS.values() for name, layout in spec.layouts.items()}
+PLACES = [(name, folder) for name, layout in LAYOUTS.items() for folder in layout.folders]
 
 
 @pytest.mark.parametrize(("name", "folder"), PLACES)
@@ -24,8 +25,8 @@ def test_a_tree_is_found_in_each_of_its_folders_and_as_the_root_itself(tmp_path,
     WRITE[name](tmp_path / folder)
     if name == "pascalcontext":
         dataset_trees.voc(tmp_path / "VOC2010", {}, main={"val": ["a"]})
-    assert layouts.find_folder((name,), tmp_path) == tmp_path / folder
-    assert layouts.find_folder((name,), tmp_path / folder) == tmp_path / folder
+    assert layouts.find_folder((LAYOUTS[name],), tmp_path) == tmp_path / folder
+    assert layouts.find_folder((LAYOUTS[name],), tmp_path / folder) == tmp_path / folder
     if name != "voc2010":
         assert datasets.open_split(name, "val", tmp_path).ids == ["a"]
 

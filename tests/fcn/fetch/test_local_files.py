@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from reproduction.caffe.errors import DataError, WeightsError
-from reproduction.fcn.datasets import layouts
+from reproduction.fcn.datasets import SPECS
 from reproduction.fcn.fetch import local_files
 from reproduction.fcn.fetch.local_files import FileRoots
 from reproduction.fcn.fetch.manifest import Entry, EntryKind, UnpackedArchive, read_manifest
@@ -83,10 +83,13 @@ def test_split_lists_come_from_the_pinned_commit_with_their_hashes(published):
     assert published["nyud-test"].sha1 == "ea2a0e505c795dfe044f047e0f508b12e1453fad"
 
 
+LAYOUTS = {name: layout for spec in SPECS.values() for name, layout in spec.layouts.items()}
+
+
 def test_every_archive_becomes_the_folder_in_which_the_data_sets_look_first(published):
     for item in published.entries.values():
         if item.archive:
-            layout = layouts.LAYOUTS[{"pascal-context": "pascalcontext"}.get(item.name, item.name)]
+            layout = LAYOUTS[{"pascal-context": "pascalcontext"}.get(item.name, item.name)]
             inside = "dataset" if item.name == "sbd" else ""
             assert layout.folders[0] == str(Path(item.archive.folder, inside))
             for need in layout.needs:

@@ -40,7 +40,7 @@ def without_widths(spec: LayerParameter) -> LayerParameter:
 @each_net
 def test_a_mini_net_is_its_model_but_for_widths_and_dropout(row: published_nets.PublishedNet):
     model = published_nets.NETS[row.name.replace("mini", "voc")]
-    for mine, its in zip(row.splits, model.splits, strict=True):
+    for mine, its in zip(row.data_layers, model.data_layers, strict=True):
         pairs = zip(published_nets.build_net(row, mine).layer, published_nets.build_net(model, its).layer, strict=True)
         data, *rest = [(without_widths(one), without_widths(other)) for one, other in pairs]
         assert all(one == other for one, other in rest)
@@ -49,8 +49,8 @@ def test_a_mini_net_is_its_model_but_for_widths_and_dropout(row: published_nets.
 
 
 def test_the_table_agrees_with_the_data():
-    source = published_nets.DATASETS["mini"]
-    assert [head.classes for head in source.heads] == [mini_nets.CLASSES] == [len(mini_voc.CLASSES)]
+    source = mini_voc.SPEC
+    assert [head.classes for head in source.heads] == [mini_voc.CLASSES]
     assert source.test_iter == mini_voc.VAL
     assert mini_nets.BATCH["val"] == mini_voc.OBJECTS["val"]
     assert mini_nets.CROP < mini_voc.OBJECT_SIZE
@@ -91,7 +91,7 @@ def test_the_classifier_is_the_first_net_seen_through_a_window():
     windowed = Net(message)
     windowed.copy_from(net.to_proto())
     got = windowed({"data": picture}, blobs=["fc7"])["fc7"]
-    assert got.shape == (1, mini_nets.WIDTH, 1, 1)
+    assert got.shape == (1, row.width, 1, 1)
     torch.testing.assert_close(got[:, :, 0, 0], want)
 
 

@@ -92,14 +92,14 @@ def test_a_committed_prototxt_reads_back_as_it_was_written(row: published_nets.P
 
 @each_net
 def test_the_table_says_what_the_net_says(row: published_nets.PublishedNet):
-    for split in row.splits:
+    for split in row.data_layers:
         net = published_nets.build_net(row, split)
         data = net.layer[0]
         assert tuple(data.top) == row.tops
         says = ast.literal_eval(data.python_param.param_str)
         assert says["split"] == split.name
         assert says["seed"] == 1337
-        if row.dataset == "nyud":
+        if row.dataset.name == "nyud":
             assert says["tops"] == [*row.inputs.values(), "label"]
         firsts = [
             spec.name for spec in net.layer if spec.type == "Convolution" and set(spec.bottom) & {"data", *row.tops}
@@ -110,7 +110,7 @@ def test_the_table_says_what_the_net_says(row: published_nets.PublishedNet):
         last = {spec.top[0]: spec.convolution_param for spec in net.layer if spec.type == "Deconvolution"}
         for head in row.heads:
             param = last[named(net)[head.score].bottom[0]]
-            assert (param.num_output, param.stride) == (head.classes, [row.stride])
+            assert (param.num_output, param.stride) == (len(head.classes), [row.stride])
 
 
 @each_net
@@ -162,7 +162,7 @@ def test_only_the_early_fusion_of_depth_has_no_published_weights():
 
 @each_net
 def test_a_deploy_net_is_the_test_net_without_labels_losses_and_dropout(row: published_nets.PublishedNet):
-    net, deploy = named(published_nets.build_net(row, row.splits[1])), named(published_nets.build_deploy(row))
+    net, deploy = named(published_nets.build_net(row, row.data_layers[1])), named(published_nets.build_deploy(row))
     assert {spec.type for name, spec in net.items() if name not in deploy} == {"Python", "SoftmaxWithLoss", "Dropout"}
     pictures = deploy.pop("input")
     assert pictures.type == "Input"

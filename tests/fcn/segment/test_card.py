@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reproduction.caffe.errors import DataError
-from reproduction.fcn.datasets import load_class_names, nyud
+from reproduction.fcn.datasets import load_class_names, nyud, voc
 from reproduction.fcn.fetch import local_files
 from reproduction.fcn.images import palette
 from reproduction.fcn.nets import mini_nets, published_nets
@@ -21,7 +21,7 @@ def test_the_cards_of_the_published_nets_say_what_they_take_and_tell(name):
     about = card.published_card(row)
     assert about.kinds == tuple(row.inputs.values())
     assert [(top, len(said.classes), said.score) for top, said in about.labels.items()] == [
-        (head.label, head.classes, head.score) for head in row.heads
+        (head.label, len(head.classes), head.score) for head in row.heads
     ]
     assert card.parse_card(card.format_card(about)) == about
 
@@ -41,9 +41,9 @@ def test_means_keep_their_precision():
     assert np.array_equal(about.inputs["color"].mean_array, nyud.MEAN_BGR)
     assert np.array_equal(about.inputs["hha"].mean_array, nyud.MEAN_HHA)
     assert (about.inputs["color"].order, about.inputs["hha"].order) == ("BGR", "RGB")
-    voc = card.published_card(published_nets.NETS["voc-fcn8s"]).inputs["data"]
-    assert voc.mean_array.tolist() == list(published_nets.MEAN_BGR)
-    assert voc.precision == "float64"
+    first = card.published_card(published_nets.NETS["voc-fcn8s"]).inputs["data"]
+    assert first.mean_array.tolist() == list(voc.MEAN_BGR)
+    assert first.precision == "float64"
 
 
 def test_a_card_of_ones_own_goes_to_a_file_and_back(tmp_path):

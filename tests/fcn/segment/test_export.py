@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from reproduction.caffe.errors import NetError, ReproductionError
+from reproduction.fcn.datasets import voc
 from reproduction.fcn.images import caffe_input
 from reproduction.fcn.nets import published_nets
 from reproduction.fcn.segment import card, export
@@ -39,7 +40,7 @@ def test_a_picture_goes_in_as_it_is_and_its_labels_come_out():
     net, about = made("voc-fcn8s")
     run = export.onnx_runner(export.export_onnx(net, about, ExportFormat()).SerializeToString())
     rgb = seeded.synth_image(41, 57, 3)
-    blob = caffe_input.subtract_mean(rgb, np.array(published_nets.MEAN_BGR), flip=True)[None]
+    blob = caffe_input.subtract_mean(rgb, np.array(voc.MEAN_BGR), flip=True)[None]
     with torch.inference_mode():
         want = net({"data": blob})["score"].max(dim=1).indices.numpy()
     [labels] = run({"data": rgb[None]})

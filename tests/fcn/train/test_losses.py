@@ -51,13 +51,13 @@ def test_the_loss_of_a_classifier_is_of_images():
 def test_published_nets_learn_from_sums_but_for_alexnet():
     for name in ("voc-fcn8s", "siftflow-fcn16s", "voc-fcn-alexnet"):
         row = published_nets.NETS[name]
-        message = published_nets.build_net(row, row.splits[0])
+        message = published_nets.build_net(row, row.data_layers[0])
         for layer in message.layer:
             if layer.type == "Convolution" and layer.convolution_param.num_output > 60:
                 layer.convolution_param.num_output = 2
         shapes = {"data": (1, 3, 9, 9), **{head.label: (1, 1, 9, 9) for head in row.heads}}
         found = find_losses(Net(message, Phase.TRAIN, inputs=shapes))
-        assert [(loss.label, loss.classes) for loss in found] == [(head.label, head.classes) for head in row.heads]
+        assert [(loss.label, loss.classes) for loss in found] == [(head.label, len(head.classes)) for head in row.heads]
         assert {loss.summed for loss in found} == {name != "voc-fcn-alexnet"}
 
 

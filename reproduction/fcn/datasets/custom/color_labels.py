@@ -14,7 +14,7 @@ from typing import Final, Literal
 import numpy as np
 from PIL import Image
 
-from reproduction.caffe.errors import DataError, StrPath
+from reproduction.caffe.errors import DataError, StrPath, safe_repr
 from reproduction.caffe.formats import files, image_files
 from reproduction.caffe.typing import Array, UInt8, UInt32
 from reproduction.fcn.datasets.base import VOID
@@ -228,6 +228,34 @@ def format_colours(found: Iterable[RGB], most: int = 4) -> str:
     colours = list(found)
     more = f" and {len(colours) - most} more" if len(colours) > most else ""
     return ", ".join("({}, {}, {})".format(*colour) for colour in colours[:most]) + more
+
+
+def is_name(name: object) -> bool:
+    """Return True if a value of a ``param_str`` can be the name of a class."""
+    return isinstance(name, str) and files.is_utf8(name)
+
+
+def check_palette_param(colours: object) -> Reading:
+    """Check the ``palette`` of a ``param_str``, and return it.
+
+    Raises:
+        DataError: If it is not None, ``"indices"``, or a dict from names to tuples of three integers from 0 to 255.
+    """
+    if colours is None:
+        return None
+    if colours == INDICES:
+        return INDICES
+    if isinstance(colours, dict) and all(
+        is_name(name)
+        and isinstance(rgb, tuple)
+        and len(rgb) == 3
+        and all(type(value) is int and 0 <= value < 256 for value in rgb)
+        for name, rgb in colours.items()
+    ):
+        return colours
+    raise DataError(
+        "'palette' is not a table of colours", got=safe_repr(colours)[:80], want="{'sky': (0, 0, 255), ...}"
+    )
 
 
 def _pack(colour: RGB) -> int:

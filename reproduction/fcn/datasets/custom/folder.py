@@ -21,15 +21,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from reproduction.caffe.errors import DataError, StrPath, safe_repr
-from reproduction.caffe.formats import files, image_files
+from reproduction.caffe.formats import image_files
 from reproduction.caffe.typing import Array
-from reproduction.fcn.datasets import layouts
+from reproduction.fcn.datasets import layouts, voc
 from reproduction.fcn.datasets.base import VOID, Dataset, Tops
 from reproduction.fcn.datasets.custom import color_labels
 from reproduction.fcn.datasets.custom.color_labels import Reading
 from reproduction.fcn.datasets.label_files import LabelReader
 from reproduction.fcn.images import caffe_input, decode
-from reproduction.fcn.nets import published_nets
 
 SPLITS = ("train", "val")
 FIFTH = 5  # without lists, one in so many images is for validation
@@ -187,6 +186,28 @@ def find_classes(
     return color_labels.palette_classes(found) if isinstance(found, Mapping) else names, found
 
 
+def check_classes_param(names: object) -> tuple[str, ...]:
+    """Check the ``classes`` of a ``param_str``, and return them as a tuple.
+
+    Raises:
+        DataError: If it is not a list or tuple of 1 to 254 strings.
+    """
+    if isinstance(names, list | tuple) and 0 < len(names) < VOID and all(map(color_labels.is_name, names)):
+        return tuple(names)
+    raise DataError("'classes' is not a list of names", got=safe_repr(names)[:80])
+
+
+def check_side_param(side: object) -> int:
+    """Check the ``side`` of a ``param_str``, and return it.
+
+    Raises:
+        DataError: If it is not an integer from 0 to 2**20 - 1.
+    """
+    if type(side) is int and 0 <= side < 1 << 20:
+        return side
+    raise DataError("'side' is not a number of pixels", got=safe_repr(side)[:80])
+
+
 class Folder(Dataset):
     """A split of a user's folder of images and labels.
 
@@ -211,7 +232,14 @@ class Folder(Dataset):
 
     name = "folder"
     kinds = ("data", "label")
-    label_lists: ClassVar[dict[str, str]] = {"label": "voc"}  # a placeholder, replaced by the folder's classes
+    kind_classes: ClassVar = {"label": ()}  # the folder's classes replace it
+    layer = "FolderSegDataLayer"
+    layer_checks: ClassVar = {
+        "mean": voc.check_mean,
+        "palette": color_labels.check_palette_param,
+        "classes": check_classes_param,
+        "side": check_side_param,
+    }
 
     def __init__(
         self,
@@ -219,7 +247,7 @@ class Folder(Dataset):
         root: StrPath,
         tops: Tops | None = None,
         *,
-        mean: Sequence[float] = published_nets.MEAN_BGR,
+        mean: Sequence[float] = voc.MEAN_BGR,
         classes: Sequence[str] | None = None,
         palette: Reading = None,
         side: int = 0,
@@ -277,52 +305,3 @@ class Folder(Dataset):
     def training_ids(self) -> set[str] | None:
         """Return the ids of the train split."""
         return set(self.files.ids("train"))
-
-
-def check_classes_param(names: object) -> tuple[str, ...]:
-    """Check the ``classes`` of a ``param_str``, and return them as a tuple.
-
-    Raises:
-        DataError: If it is not a list or tuple of 1 to 254 strings.
-    """
-    if isinstance(names, list | tuple) and 0 < len(names) < VOID and all(map(_is_name, names)):
-        return tuple(names)
-    raise DataError("'classes' is not a list of names", got=safe_repr(names)[:80])
-
-
-def _is_name(name: object) -> bool:
-    return isinstance(name, str) and files.is_utf8(name)
-
-
-def check_side_param(side: object) -> int:
-    """Check the ``side`` of a ``param_str``, and return it.
-
-    Raises:
-        DataError: If it is not an integer from 0 to 2**20 - 1.
-    """
-    if type(side) is int and 0 <= side < 1 << 20:
-        return side
-    raise DataError("'side' is not a number of pixels", got=safe_repr(side)[:80])
-
-
-def check_palette_param(colours: object) -> Reading:
-    """Check the ``palette`` of a ``param_str``, and return it.
-
-    Raises:
-        DataError: If it is not None, ``"indices"``, or a dict from names to tuples of three integers from 0 to 255.
-    """
-    if colours is None:
-        return None
-    if colours == color_labels.INDICES:
-        return color_labels.INDICES
-    if isinstance(colours, dict) and all(
-        _is_name(name)
-        and isinstance(rgb, tuple)
-        and len(rgb) == 3
-        and all(type(value) is int and 0 <= value < 256 for value in rgb)
-        for name, rgb in colours.items()
-    ):
-        return colours
-    raise DataError(
-        "'palette' is not a table of colours", got=safe_repr(colours)[:80], want="{'sky': (0, 0, 255), ...}"
-    )

@@ -16,7 +16,6 @@ import numpy.typing as npt
 from reproduction.caffe.typing import Bool, Float64, UInt8
 from reproduction.fcn.datasets.mini.objects import BLACK, THINGS, WHITE, Point, Random, Thing, darker, hue, mix, solid
 
-VOID = 255
 _EDGE = 0.2  # a pixel is void if an object covers between this and 1 minus this of it
 
 

@@ -7,10 +7,10 @@ from PIL import Image
 from reproduction.caffe.errors import DataError
 from reproduction.caffe.schema import PythonParameter
 from reproduction.fcn import datasets
+from reproduction.fcn.datasets import voc
 from reproduction.fcn.datasets.custom import folder
 from reproduction.fcn.datasets.custom.folder import Folder
 from reproduction.fcn.images import decode
-from reproduction.fcn.nets import published_nets
 from tests.helpers import custom_folders
 
 
@@ -22,7 +22,7 @@ def test_a_sample_is_the_picture_minus_the_mean_and_the_labels(tmp_path, folders
     assert data.classes == data.label_classes["label"] == custom_folders.NAMES
     sample = datasets.check_sample(data, 1)
     rgb = decode.read_rgb(tmp_path / folders[0] / "p1.jpg")
-    assert np.allclose(sample["data"].transpose(1, 2, 0)[..., ::-1] + published_nets.MEAN_BGR[::-1], rgb, atol=1e-4)
+    assert np.allclose(sample["data"].transpose(1, 2, 0)[..., ::-1] + voc.MEAN_BGR[::-1], rgb, atol=1e-4)
     assert np.array_equal(sample["label"][0], custom_folders.label(1))
 
 
@@ -66,7 +66,7 @@ def test_any_picture_is_read_as_a_viewer_shows_it(tmp_path):
     tall.save(tmp_path / "images/p4.jpg", exif=exif)
     sample = Folder("val", tmp_path)[0]
     assert sample["data"].shape == (3, *custom_folders.SIZE)
-    assert np.allclose(sample["data"][:, 3, 3], 77 - np.array(published_nets.MEAN_BGR), atol=1e-4)
+    assert np.allclose(sample["data"][:, 3, 3], 77 - np.array(voc.MEAN_BGR), atol=1e-4)
 
 
 def test_the_layer_of_a_prototxt_opens_it(tmp_path):

@@ -11,7 +11,7 @@ from PIL import Image
 from reproduction.caffe.errors import DataError
 from reproduction.caffe.schema import Phase
 from reproduction.fcn import datasets
-from reproduction.fcn.datasets import layouts
+from reproduction.fcn.datasets import layouts, voc
 from reproduction.fcn.datasets.mini import mini_voc, scenes
 from reproduction.fcn.datasets.mini.objects import THINGS, Thing
 from reproduction.fcn.images import palette
@@ -74,7 +74,7 @@ def test_the_folder_is_a_data_root_in_the_layouts_of_the_real_data_sets(root):
 
 def test_the_data_layers_of_the_mini_nets_read_it(root):
     for row in mini_nets.NETS.values():
-        for split, want in zip(row.splits, (("mini-sbd", "train"), ("mini", "val")), strict=True):
+        for split, want in zip(row.data_layers, (("mini-sbd", "train"), ("mini", "val")), strict=True):
             layer = published_nets.build_net(row, split).layer[0]
             dataset = datasets.from_layer(layer.python_param, layer.top, root)
             assert dataset.classes == mini_voc.CLASSES
@@ -167,7 +167,7 @@ def test_files_hold_the_pixels_that_were_drawn(root):
     """Within JPEG's error, and with no more of it than quality 95 makes."""
     dataset = datasets.open_split("mini", "val", root)
     drawn = mini_voc._scene(SEEDED([mini_voc.DRAWING_SEED, 1, 0]))
-    rgb = dataset[0]["data"][::-1].transpose(1, 2, 0) + np.array(published_nets.MEAN_BGR)[::-1]
+    rgb = dataset[0]["data"][::-1].transpose(1, 2, 0) + np.array(voc.MEAN_BGR)[::-1]
     error = np.abs(rgb - drawn.rgb)
     assert error.mean() < 2.5
     assert np.array_equal(dataset[0]["label"][0], np.where(drawn.void, 255, drawn.labels))
