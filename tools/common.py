@@ -224,10 +224,10 @@ def precision(args: argparse.Namespace) -> str:
     Prints a note, once, if it is not the precision that the user chose.
     """
     if args.precision != "plain":
-        from reproduction.fast import ops
+        from reproduction.fast import precisions
 
         device = args.device.split(":")[0]
-        used = ops.in_effect(args.precision, device)
+        used = precisions.supported_precision(args.precision, device)
         if used != args.precision:
             note(f"note: this {device} does not compute in {args.precision}; {used} is taken.")
         args.precision = used

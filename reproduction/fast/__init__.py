@@ -1,9 +1,15 @@
 """Compile nets for faster inference, with the same results up to rounding.
 
-1. ``compiler``  converts a ``Net`` to a ``CompiledNet``, which is called like the net; ``ops`` are its layers
-2. ``plan``      decides for each input size which part of each blob is computed, and where the rest comes from
-3. ``regions``   computes which pixels a window reads, and which pixels an image reaches
-4. ``forms``     are the forms of a convolution's weights, and estimates of when they are faster than the layer
-5. ``winograd``  computes convolutions with fewer products; ``kernels`` compute all other layers
-6. ``running``   executes a plan; ``memory`` reuses buffers; ``threads`` sets how OpenMP's threads wait
+In the order in which a call of a compiled net goes through them:
+
+1. ``compiler``     ``compile(net)`` returns a ``CompiledNet``, which is called like the net and caches its plans
+2. ``convert``      converts the layers to ``ops`` once, by ``Layer.compiled_form``; each op knows which pixels it reads
+3. ``planner``      plans one input size: ``blob_facts`` says which pixels the image reaches, ``blob_regions`` which are
+                    computed; all others are copied from an image of zeros that is computed once
+4. ``plan``         the steps of one input size: which kernel reads and computes which region
+5. ``execution``    executes a plan, with the memory of ``buffers``; on a GPU, ``cuda_graph`` records it
+6. ``kernels``      compute regions; ``convolution`` chooses among those of convolutions, one of which is ``winograd``
+
+``regions`` has rectangles of pixels, ``precisions`` what a device supports, ``explain`` formats plans, and ``threads``
+sets how OpenMP's threads wait for each other.
 """

@@ -11,7 +11,7 @@ from torch import Tensor
 Blobs = Mapping[str, Tensor]
 
 
-class Recording:
+class RecordedFunction:
     """A function recorded as a CUDA graph for inputs of fixed shapes; called like the function.
 
     Args:

@@ -1,22 +1,26 @@
-"""Ranges of pixels along an axis: which pixels a window reads, and which outputs depend on given pixels."""
+"""Rectangles of pixels: which pixels a window reads, and which outputs depend on given pixels."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from reproduction.caffe.geometry import Window
+from reproduction.caffe.geometry import Shape, Window
 
-POINT = Window(1)
+Windows = tuple[Window, Window]  # along rows and columns
+Slices = tuple[slice, slice]
+
+POINT = (Window(1), Window(1))
 _FAR = 1 << 40
 
 
 @dataclass(frozen=True)
-class Span:
+class PixelRange:
     """A half-open range ``[start, stop)`` of pixels along one axis; it may extend into the padding of the blob.
 
     Attributes:
         start: The first pixel.
-        stop: The pixel after the last one; the span is empty if ``stop <= start``.
+        stop: The pixel after the last one; the range is empty if ``stop <= start``.
     """
 
     start: int
@@ -24,56 +28,108 @@ class Span:
 
     @property
     def size(self) -> int:
-        """Number of pixels in the span."""
+        """Number of pixels in the range."""
         return max(0, self.stop - self.start)
 
-    def __and__(self, other: Span) -> Span:
-        return Span(max(self.start, other.start), min(self.stop, other.stop))
+    def __and__(self, other: PixelRange) -> PixelRange:
+        return PixelRange(max(self.start, other.start), min(self.stop, other.stop))
 
-    def __or__(self, other: Span) -> Span:
-        """Return the shortest span that contains both."""
+    def __or__(self, other: PixelRange) -> PixelRange:
+        """Return the shortest range that contains both."""
         if not self.size or not other.size:
             return self if self.size else other
-        return Span(min(self.start, other.start), max(self.stop, other.stop))
+        return PixelRange(min(self.start, other.start), max(self.stop, other.stop))
 
-    def __contains__(self, other: Span) -> bool:
+    def __contains__(self, other: PixelRange) -> bool:
         return not other.size or (self.start <= other.start and other.stop <= self.stop)
 
-    def within(self, other: Span) -> slice:
-        """Return the slice of an array with the pixels of ``other`` that selects this span."""
-        return slice(self.start - other.start, self.stop - other.start)
+
+class Region(NamedTuple):
+    """A rectangle of pixels; it may extend into the padding of the blob."""
+
+    rows: PixelRange
+    columns: PixelRange
+
+    @classmethod
+    def from_shape(cls, shape: Shape) -> Region:
+        """Return the region of all pixels of a blob ``(N, C, H, W)``; ``EMPTY`` if it does not have four axes."""
+        return cls(PixelRange(0, shape[2]), PixelRange(0, shape[3])) if len(shape) == 4 else EMPTY
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels."""
+        return self.rows.size * self.columns.size
+
+    def __and__(self, other: Region) -> Region:
+        return Region(self.rows & other.rows, self.columns & other.columns)
+
+    def __or__(self, other: Region) -> Region:
+        """Return the smallest region that contains both."""
+        return Region(self.rows | other.rows, self.columns | other.columns)
+
+    def contains(self, other: Region) -> bool:
+        """Return whether every pixel of the other region is in this one."""
+        return other.rows in self.rows and other.columns in self.columns
+
+    def extend(self, rows: int, columns: int) -> Region:
+        """Return the region with more rows below and more columns to the right."""
+        (top, bottom), (left, right) = ((side.start, side.stop) for side in self)
+        return Region(PixelRange(top, bottom + rows), PixelRange(left, right + columns))
+
+    def slices_in(self, outer: Region) -> Slices:
+        """Return the slices that select this region in an array with the pixels of ``outer``."""
+        rows, columns = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(self, outer, strict=True))
+        return rows, columns
+
+    def strips_around(self, inner: Region) -> list[Region]:
+        """Divide this region without ``inner`` into rectangles: above, below, left and right of ``inner``."""
+        strips = (
+            Region(PixelRange(self.rows.start, inner.rows.start), self.columns),
+            Region(PixelRange(inner.rows.stop, self.rows.stop), self.columns),
+            Region(inner.rows, PixelRange(self.columns.start, inner.columns.start)),
+            Region(inner.rows, PixelRange(inner.columns.stop, self.columns.stop)),
+        )
+        return [strip for strip in strips if strip.pixels]
 
 
-Region = tuple[Span, Span]
-
-NOTHING = Span(0, 0)
-EVERYWHERE = Span(-_FAR, _FAR)
+EMPTY = Region(PixelRange(0, 0), PixelRange(0, 0))
+EVERYWHERE = Region(PixelRange(-_FAR, _FAR), PixelRange(-_FAR, _FAR))
 
 
-def whole(size: int) -> Span:
-    """Return the span of an axis with ``size`` pixels."""
-    return Span(0, size)
+def region_read(windows: Windows, outputs: Region) -> Region:
+    """Return the pixels, padding included, that the windows of the given outputs read."""
+    return Region(*map(pixels_read, windows, outputs))
 
 
-def read_by(window: Window, top: Span) -> Span:
-    """Return the pixels, padding included, that the windows of the outputs ``top`` read."""
-    if not top.size:
-        return NOTHING
-    first, last = (place * window.stride - window.pad for place in (top.start, top.stop - 1))
-    return Span(first, last + window.extent)
+def outputs_reached(windows: Windows, pixels: Region, top: Shape) -> Region:
+    """Return the outputs of a top ``(N, C, H, W)`` whose windows read at least one of the given pixels."""
+    return Region(*map(range_reached, windows, pixels, top[2:]))
 
 
-def reached(window: Window, bottom: Span, count: int) -> Span:
-    """Return the outputs, among ``count``, whose windows read at least one pixel of ``bottom``."""
-    if not bottom.size:
-        return NOTHING
-    first = -(-(bottom.start + window.pad - window.extent + 1) // window.stride)
-    last = (bottom.stop - 1 + window.pad) // window.stride
-    return Span(first, last + 1) & whole(count)
+def outputs_inside(windows: Windows, pixels: Region, top: Shape) -> Region:
+    """Return the outputs of a top ``(N, C, H, W)`` whose windows read only the given pixels."""
+    return Region(*map(range_inside, windows, pixels, top[2:]))
 
 
-def inside(window: Window, bottom: Span, count: int) -> Span:
-    """Return the outputs, among ``count``, whose windows read only pixels of ``bottom``."""
-    first = -(-(bottom.start + window.pad) // window.stride)
-    last = (bottom.stop - window.extent + window.pad) // window.stride
-    return Span(first, last + 1) & whole(count)
+def pixels_read(window: Window, outputs: PixelRange) -> PixelRange:
+    """Return the pixels along one axis, padding included, that the windows of the given outputs read."""
+    if not outputs.size:
+        return PixelRange(0, 0)
+    first, last = (output * window.stride - window.pad for output in (outputs.start, outputs.stop - 1))
+    return PixelRange(first, last + window.extent)
+
+
+def range_reached(window: Window, pixels: PixelRange, count: int) -> PixelRange:
+    """Return the outputs along one axis, among ``count``, whose windows read at least one of the given pixels."""
+    if not pixels.size:
+        return PixelRange(0, 0)
+    first = -(-(pixels.start + window.pad - window.extent + 1) // window.stride)
+    last = (pixels.stop - 1 + window.pad) // window.stride
+    return PixelRange(first, last + 1) & PixelRange(0, count)
+
+
+def range_inside(window: Window, pixels: PixelRange, count: int) -> PixelRange:
+    """Return the outputs along one axis, among ``count``, whose windows read only the given pixels."""
+    first = -(-(pixels.start + window.pad) // window.stride)
+    last = (pixels.stop - window.extent + window.pad) // window.stride
+    return PixelRange(first, last + 1) & PixelRange(0, count)

@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 
 
-def spin_less() -> None:
+def reduce_spinning() -> None:
     """Reduce the time that waiting OpenMP threads spin before they sleep, for the rest of the process.
 
     torch's CPU build uses GNU's OpenMP, whose threads spin 300,000 times at the end of each parallel region before
@@ -20,11 +20,11 @@ def spin_less() -> None:
     Source: GNU libgomp manual, GOMP_SPINCOUNT.
     """
     if torch.get_num_threads() > 1:
-        _park()
+        _park_thread_team()
 
 
 @lru_cache(maxsize=1)
-def _park() -> None:
+def _park_thread_team() -> None:
     """Start a thread that runs one parallel region, which creates an OpenMP team, and then sleeps."""
     started = threading.Event()
 

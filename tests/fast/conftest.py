@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from reproduction.fast import forms, plan
+from reproduction.fast import blob_regions, convolution
 
 
 @pytest.fixture
 def planned(monkeypatch):
-    """Take every plan, and every form of weights that there is, also where the net as it is would be quicker."""
-    monkeypatch.setattr(forms, "READ", 0)
-    monkeypatch.setattr(plan, "WORTH", math.inf)
+    """Use every plan and every kernel, also where the uncompiled net would be faster."""
+    monkeypatch.setattr(convolution, "READ_TIME", 0)
+    monkeypatch.setattr(blob_regions, "WORTHWHILE_FRACTION", math.inf)

@@ -11,7 +11,7 @@ from reproduction.caffe.errors import NetError
 from reproduction.caffe.formats import prototxt
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
-from reproduction.fast import compiler, forms, plan
+from reproduction.fast import blob_regions, compiler, convolution
 from tests.helpers.parity import relative
 
 
@@ -105,9 +105,9 @@ class Drawn:
 def test_any_net_computes_what_it_is_made_of(monkeypatch, seed):
     rng = np.random.default_rng(seed)
     if seed % 4:  # else the net as it is may be taken
-        monkeypatch.setattr(plan, "WORTH", math.inf)
-    monkeypatch.setattr(forms, "READ", int(rng.choice([0, forms.READ])))
-    monkeypatch.setattr(forms, "HEAVY", int(rng.choice([1 << 10, 4 << 20])))
+        monkeypatch.setattr(blob_regions, "WORTHWHILE_FRACTION", math.inf)
+    monkeypatch.setattr(convolution, "READ_TIME", int(rng.choice([0, convolution.READ_TIME])))
+    monkeypatch.setattr(convolution, "LARGE", int(rng.choice([1 << 10, 4 << 20])))
     drawn = Drawn(rng, int(rng.choice([3, 32])))
     for _ in range(rng.integers(3, 12)):
         drawn.grow()

@@ -12,7 +12,7 @@ from reproduction.caffe.errors import NetError
 from reproduction.caffe.formats import prototxt
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
-from reproduction.fast import compiler, kernels, threads
+from reproduction.fast import compiler, convolution, precisions, threads
 from reproduction.fcn.nets import published_nets
 from tests.fast.test_compiler import EXACT, differ, images
 from tests.helpers import classifiers, thin_nets
@@ -27,7 +27,7 @@ def inputs_of(net, seed=1):
 @pytest.mark.parametrize("precision", ["exact", "winograd", "bf16"])
 @pytest.mark.parametrize("name", classifiers.NETS)
 def test_classifiers_compute_the_same(monkeypatch, name, precision, request):
-    monkeypatch.setattr(kernels, "multiplies_bf16", lambda: True)
+    monkeypatch.setattr(precisions, "multiplies_bf16", lambda: True)
     if precision != "exact":
         request.getfixturevalue("planned")
     net = classifiers.net(name, 32)
@@ -42,9 +42,9 @@ def test_classifiers_compute_the_same_where_every_plan_is_taken(planned, name):
     assert differ(net, compiler.compile(net, discard=True), inputs_of(net), None) < EXACT
 
 
-def ready(fast, **shapes):
+def find_plan(fast, **shapes):
     """Plan for shapes of the inputs."""
-    return fast._plan(shapes, fast.net.outputs)
+    return fast._find_plan(shapes, fast.net.outputs)
 
 
 def how(fast, side):
@@ -64,7 +64,9 @@ def test_a_net_that_a_plan_does_not_speed_up_runs_as_it_is(name):
     got = fast(inputs)
     assert calls == [1, 1], "the second call is the compiled net's"
     assert all(torch.equal(got[name], want[name]) for name in want)
-    assert not any("_winograd" in vars(op.quick) for op in fast._ops if hasattr(op, "quick")), "no weights are copied"
+    assert not any("_winograd" in vars(op.kernels) for op in fast._ops if hasattr(op, "kernels")), (
+        "no weights are copied"
+    )
     assert all("as it is" in line for line in how(fast, inputs["data"].shape[2]).values())
 
 
@@ -101,7 +103,7 @@ def test_published_nets_are_planned(name):
     net = thin_nets.net(name, 8)
     fast = compiler.compile(net)
     shapes = {blob: (*net.blob_shapes[blob][:2], 500, 375) for blob in net.inputs}
-    assert ready(fast, **shapes).worthwhile
+    assert find_plan(fast, **shapes).is_worthwhile
 
 
 def test_an_image_of_zeros_that_pays_at_later_calls_is_made_at_the_second():
@@ -111,7 +113,7 @@ def test_an_image_of_zeros_that_pays_at_later_calls_is_made_at_the_second():
     for _ in range(3):
         assert differ(net, fast, inputs, ["score"]) < EXACT
         (found,) = fast._plans.values()
-        plans.append(bool(found.plan.borrowed))
+        plans.append(bool(found.plan.zero_image_blobs))
     assert plans == [False, True, True]
 
 
@@ -140,18 +142,18 @@ def test_a_compiled_net_is_copied_with_its_net(copied):
 
 
 def test_a_compiled_net_without_its_weights_says_why_it_is_not_copied(planned, monkeypatch):
-    monkeypatch.setattr(compiler.ops.Form, "__init__", heavy(compiler.ops.Form.__init__))
+    monkeypatch.setattr(convolution.ConvolutionKernels, "__init__", large(convolution.ConvolutionKernels.__init__))
     fast = compiler.compile(thin_nets.net("voc-fcn8s", 16), discard=True)
     with pytest.raises(NetError) as error:
         copy.deepcopy(fast)
-    want = "a compiled net whose weights were given up cannot be copied or pickled. Compile it without discard."
+    want = "a compiled net cannot be copied or pickled after its weights were freed. Compile it without discard."
     assert str(error.value) == want
 
 
-def heavy(init):
+def large(init):
     def begin(self, *args, **named):
         init(self, *args, **named)
-        self.heavy = True
+        self.is_large = True
 
     return begin
 
@@ -174,7 +176,7 @@ PARKED = """
 import threading, torch
 from reproduction.fast import threads
 torch.set_num_threads({count})
-threads.spin_less(); threads.spin_less()
+threads.reduce_spinning(); threads.reduce_spinning()
 print(sum(thread.name == "parked OpenMP team" for thread in threading.enumerate()))
 """
 
@@ -189,10 +191,10 @@ def test_one_team_of_threads_is_parked_where_there_are_several(count, parked):
 
 def test_threads_are_parked_for_a_plan_and_not_for_a_net_as_it_is(monkeypatch):
     calls = []
-    monkeypatch.setattr(compiler, "spin_less", lambda: calls.append(1))
+    monkeypatch.setattr(compiler, "reduce_spinning", lambda: calls.append(1))
     net = classifiers.net("lenet", 4)
     compiler.compile(net)(inputs_of(net))
     assert not calls
-    ready(compiler.compile(thin_nets.net("voc-fcn8s", 32)), data=(1, 3, 500, 375))
+    find_plan(compiler.compile(thin_nets.net("voc-fcn8s", 32)), data=(1, 3, 500, 375))
     assert calls
-    assert threads.spin_less is not compiler.spin_less
+    assert threads.reduce_spinning is not compiler.reduce_spinning

@@ -7,7 +7,9 @@ from reproduction.caffe.errors import NetError
 from reproduction.caffe.formats import prototxt
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter, Phase
-from reproduction.fast import compiler, forms, kernels, ops
+from reproduction.fast import compiler, convolution, kernels, precisions
+from reproduction.fast.ops import ConvolutionOp
+from reproduction.fast.precisions import PRECISIONS, supported_precision
 from reproduction.fcn.nets import published_nets
 from tests.golden import seeded
 from tests.helpers import thin_nets
@@ -61,7 +63,7 @@ def differ(net, fast, inputs, blobs):
         want = net(inputs, blobs)
     got = fast(inputs, blobs)
     assert list(got) == list(want)
-    assert not fast._memory._lent, "memory is given back"
+    assert not fast._buffers._in_use, "memory is given back"
     return max(relative(got[name].numpy(), want[name].numpy()) for name in want)
 
 
@@ -80,7 +82,7 @@ def test_every_blob_of_the_published_nets_is_that_of_the_net(name):
 
 @pytest.mark.parametrize("precision", ["exact", "winograd", "bf16"])
 def test_sizes_and_batches_change_at_every_call(monkeypatch, precision):
-    monkeypatch.setattr(kernels, "multiplies_bf16", lambda: True)  # torch does, if not the processor
+    monkeypatch.setattr(precisions, "multiplies_bf16", lambda: True)  # torch does, if not the processor
     net = thin_nets.net("voc-fcn8s", divisor=16)
     fast = compiler.compile(net, precision)
     assert fast.precision == precision
@@ -119,6 +121,26 @@ def test_a_convolution_reads_what_a_layer_that_is_not_known_leaves_without_paddi
     assert differ(net, fast, {"data": torch.randn(2, 64, 22, 22)}, ["conv1", "conv2"]) < EXACT
 
 
+OTHER_AXES = """
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 32 dim: 9 dim: 9 } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+  convolution_param { num_output: 32 kernel_size: 3 weight_filler { type: "xavier" } } }
+layer { name: "rows" type: "Convolution" bottom: "conv" top: "rows"
+  convolution_param { axis: 2 num_output: 4 kernel_size: 3 weight_filler { type: "xavier" } } }
+layer { name: "relu" type: "ReLU" bottom: "rows" top: "rows" }
+layer { name: "deep" type: "Reshape" bottom: "conv" top: "deep"
+  reshape_param { shape { dim: 1 dim: 4 dim: 8 dim: 7 dim: 7 } } }
+layer { name: "size" type: "DummyData" top: "size" dummy_data_param { shape { dim: 1 dim: 1 dim: 5 dim: 4 dim: 3 } } }
+layer { name: "crop" type: "Crop" bottom: "deep" bottom: "size" top: "crop" crop_param { axis: 2 offset: 1 } }
+"""
+
+
+def test_layers_along_other_axes_than_rows_and_columns_run_as_they_are():
+    net = Net(prototxt.loads(OTHER_AXES, NetParameter), seed=2)
+    compiled = compiler.compile(net)
+    assert differ(net, compiled, {"data": torch.randn(1, 32, 9, 9)}, ["conv", "rows", "crop"]) < EXACT
+
+
 IN_THE_PADDING = """
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 9 dim: 9 } } }
 layer { name: "pool" type: "Pooling" bottom: "data" top: "pool" pooling_param { kernel_size: 2 } }
@@ -142,8 +164,8 @@ def test_borders_are_taken_from_one_image_of_zeros_for_all_sizes_with_the_same_r
     fast = compiler.compile(net)
     for height, width in [(160, 192), (192, 160), (224, 256)]:
         assert differ(net, fast, images(net, height, width), ["score", "pool2", "conv3_1"]) < EXACT
-    assert len(fast._blanks) == 1
-    assert all(ready.plan.borrowed for ready in fast._plans.values())
+    assert len(fast._planner.zero_images) == 1
+    assert all(cached.plan.zero_image_blobs for cached in fast._plans.values())
 
 
 def test_what_the_image_does_not_reach_is_not_computed():
@@ -184,7 +206,7 @@ def test_an_answer_is_not_overwritten_by_the_next():
 @pytest.mark.parametrize("layer", ["conv2_1", "fc7", "score_fr"])  # by Winograd, as it lies, and packed
 @pytest.mark.parametrize("blob", [0, 1])
 def test_a_change_of_the_net_shows_at_the_next_call(monkeypatch, layer, blob):
-    monkeypatch.setattr(forms, "HEAVY", 1 << 14)
+    monkeypatch.setattr(convolution, "LARGE", 1 << 14)
     net = thin_nets.net("voc-fcn32s", divisor=32)
     inputs, fast = images(net, 40, 50), compiler.compile(net)
     before = fast(inputs)["score"]
@@ -195,13 +217,13 @@ def test_a_change_of_the_net_shows_at_the_next_call(monkeypatch, layer, blob):
 
 
 def test_weights_that_are_multiplied_as_they_lie_are_not_copied(monkeypatch):
-    monkeypatch.setattr(forms, "HEAVY", 1 << 14)
+    monkeypatch.setattr(convolution, "LARGE", 1 << 14)
     net = thin_nets.net("voc-fcn32s", divisor=32)
     fast = compiler.compile(net)
     lying = {
-        op.name: op.quick._direct.weight
+        op.name: op.kernels._direct.weight
         for op in fast._ops
-        if isinstance(op, ops.Conv) and isinstance(op.quick._direct, kernels.Product)
+        if isinstance(op, ConvolutionOp) and isinstance(op.kernels._direct, kernels.MatrixConvolution)
     }
     assert set(lying) == {"fc6", "fc7"}
     for name, weight in lying.items():
@@ -209,7 +231,7 @@ def test_weights_that_are_multiplied_as_they_lie_are_not_copied(monkeypatch):
 
 
 def test_a_net_that_is_given_up_leaves_its_heavy_weights_once_in_memory(monkeypatch):
-    monkeypatch.setattr(forms, "HEAVY", 1 << 15)
+    monkeypatch.setattr(convolution, "LARGE", 1 << 15)
     net, kept = (thin_nets.net("voc-fcn8s", divisor=8) for _ in range(2))
     fast = compiler.compile(net, discard=True)
     inputs = images(net, 40, 50)
@@ -225,7 +247,7 @@ def test_a_net_that_is_given_up_leaves_its_heavy_weights_once_in_memory(monkeypa
         net.params["score_fr"][0].zero_()
     with pytest.raises(NetError) as error:
         fast(inputs)
-    want = "the net has changed, but it was given up when it was compiled. Compile it again."
+    want = "the net was changed after compile() had freed its weights. Compile it again."
     assert str(error.value) == want
 
 
@@ -249,7 +271,7 @@ layer { name: "b" type: "Convolution" bottom: "a" top: "b" param { name: "w" sha
 
 @pytest.mark.parametrize("text", [SHARED, RESHAPED])
 def test_weights_that_another_layer_reads_are_not_freed(monkeypatch, text):
-    monkeypatch.setattr(forms, "HEAVY", 1)
+    monkeypatch.setattr(convolution, "LARGE", 1)
     torch.manual_seed(1)
     net, kept = (Net(prototxt.loads(text, NetParameter), seed=2) for _ in range(2))
     kept.load_state_dict(net.state_dict())
@@ -302,14 +324,14 @@ def test_a_net_in_training_and_an_unknown_precision_are_refused():
     ],
 )
 def test_a_device_without_a_precision_takes_the_next_more_exact_one(monkeypatch, device, bf16, found):
-    monkeypatch.setattr(kernels, "multiplies_bf16", lambda: bf16)
-    assert [ops.in_effect(precision, device) for precision in ops.PRECISIONS] == found
+    monkeypatch.setattr(precisions, "multiplies_bf16", lambda: bf16)
+    assert [supported_precision(name, device) for name in PRECISIONS] == found
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("precision", "allowed"), [("exact", EXACT), ("winograd", 1e-4), ("bf16", 3e-2)])
 def test_a_net_of_full_width_agrees(monkeypatch, precision, allowed):
-    monkeypatch.setattr(kernels, "multiplies_bf16", lambda: True)
+    monkeypatch.setattr(precisions, "multiplies_bf16", lambda: True)
     net = thin_nets.net("voc-fcn8s", divisor=1)
     fast = compiler.compile(net, precision)
     inputs = images(net, 64, 96)

@@ -5,8 +5,9 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from reproduction.fast import compiler, cuda_graph, ops
-from reproduction.fast.cuda_graph import Recording
+from reproduction.fast import compiler, cuda_graph
+from reproduction.fast.cuda_graph import RecordedFunction
+from reproduction.fast.precisions import set_cudnn_flags
 from tests.fast.test_compiler import EXACT, images
 from tests.helpers import thin_nets
 from tests.helpers.parity import relative
@@ -57,7 +58,7 @@ def test_a_recording_reads_and_writes_places_of_its_own(monkeypatch):
         return {"top": top}
 
     first = torch.ones(3)
-    made = Recording(double, {"data": first}, "a pool")
+    made = RecordedFunction(double, {"data": first}, "a pool")
     assert stage.events == ["wait", "wait", "record in a pool"]
     found = [made({"data": torch.full((3,), value)})["top"] for value in (1.0, 5.0)]
     assert [tensor.tolist() for tensor in found] == [[2.0] * 3, [10.0] * 3], "an answer is not overwritten by the next"
@@ -66,9 +67,9 @@ def test_a_recording_reads_and_writes_places_of_its_own(monkeypatch):
 
 def on_a_gpu(monkeypatch, record):
     """A compiled net that takes the way of the GPU, with something else for recordings."""
-    monkeypatch.setattr(compiler, "Recording", record)
+    monkeypatch.setattr(compiler, "RecordedFunction", record)
     fast = compiler.compile(thin_nets.net("voc-fcn8s", divisor=32))
-    fast._pool = "a pool"
+    fast._graph_pool = "a pool"
     return fast
 
 
@@ -108,7 +109,7 @@ def test_cudnn_computes_in_the_precision_and_is_then_as_it_was(precision, tune):
         return cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
 
     before = settings()
-    with ops.arithmetic(torch.device("cuda"), precision, tune=tune):
+    with set_cudnn_flags(torch.device("cuda"), precision, tune=tune):
         assert settings() == (precision == "tf32", tune, not tune)
     assert settings() == before
 
@@ -126,4 +127,4 @@ def test_recorded_nets_score_as_the_net(precision, allowed):
             want = net(inputs, ["score"])["score"]
         got = fast(inputs, ["score"])["score"]
         assert relative(got.cpu().numpy(), want.cpu().numpy()) < allowed
-    assert all(ready.recording for ready in fast._plans.values()), "recorded, not given up"
+    assert all(cached.recorded for cached in fast._plans.values()), "every plan was recorded"

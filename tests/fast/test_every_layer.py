@@ -9,7 +9,7 @@ from reproduction.caffe.formats import prototxt
 from reproduction.caffe.layers import LAYERS
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
-from reproduction.fast import compiler, kernels
+from reproduction.fast import compiler, precisions
 from tests.helpers.parity import relative
 
 pytestmark = pytest.mark.usefixtures("planned")
@@ -191,7 +191,7 @@ def test_every_layer_type_has_a_case():
 
 @pytest.mark.parametrize("kind", CASES)
 def test_every_layer_type_computes_the_same_in_every_precision(monkeypatch, kind):
-    monkeypatch.setattr(kernels, "multiplies_bf16", lambda: True)
+    monkeypatch.setattr(precisions, "multiplies_bf16", lambda: True)
     for seed, case in enumerate(CASES[kind]):
         bottoms, param = parsed(kind, case)
         text = BEGIN + feeds(name for name in bottoms if name in INPUTS) + layer(kind.lower(), kind, bottoms, param)
@@ -202,7 +202,7 @@ def test_every_layer_type_computes_the_same_in_every_precision(monkeypatch, kind
 @pytest.mark.filterwarnings("ignore::reproduction.caffe.errors.ReproductionWarning")  # gradients are not compared
 @pytest.mark.parametrize("seed", range(24))
 def test_nets_of_any_layer_types_compute_the_same(monkeypatch, seed):
-    monkeypatch.setattr(kernels, "multiplies_bf16", lambda: True)
+    monkeypatch.setattr(precisions, "multiplies_bf16", lambda: True)
     rng = np.random.default_rng(seed)
     text, grown = BEGIN + feeds(INPUTS), 0
     kinds = sorted(CASES)

@@ -5,13 +5,13 @@ import torch
 from torch.nn import functional as F
 
 from reproduction.caffe.geometry import Window
-from reproduction.fast import kernels
-from reproduction.fast.memory import Memory
-from reproduction.fast.regions import Span
+from reproduction.fast import kernels, precisions
+from reproduction.fast.buffers import BufferPool
+from reproduction.fast.regions import PixelRange, Region
 from tests.golden import seeded
 from tests.helpers.parity import relative
 
-MEMORY = Memory(torch.float32, torch.device("cpu"))
+BUFFERS = BufferPool(torch.float32, torch.device("cpu"))
 
 
 def bilinear(channels, size, group=1):
@@ -24,12 +24,13 @@ def bilinear(channels, size, group=1):
 def test_upsampling_by_two_products_is_the_deconvolution(group, size, stride, pad):
     weight, bias, x = bilinear(5, size, group), torch.randn(5), torch.randn(2, 5, 9, 7)
     want = F.conv_transpose2d(x, weight, bias, stride, pad, groups=group)
-    top = Span(1, want.shape[2] - 2), Span(2, want.shape[3])
+    top = Region(PixelRange(1, want.shape[2] - 2), PixelRange(2, want.shape[3]))
+    bottom = Region(PixelRange(0, 9), PixelRange(0, 7))
     window = Window(size, stride, pad)
-    taps = kernels.separable(weight, group)
-    assert taps is not None
-    up = kernels.Upsample(taps, (window, window), (Span(0, 9), Span(0, 7)), top, bias)
-    (got,) = up([x], None, MEMORY)
+    factors = kernels.factor_kernel(weight, group)
+    assert factors is not None
+    up = kernels.Upsampling(factors, (window, window), bottom, top, bias)
+    (got,) = up([x], None, BUFFERS)
     assert relative(got.numpy(), want[:, :, 1:-2, 2:].numpy()) < 1e-6
 
 
@@ -45,25 +46,25 @@ def test_upsampling_by_two_products_is_the_deconvolution(group, size, stride, pa
 )
 def test_a_deconvolution_that_is_more_than_upsampling_is_not_taken_for_it(spoil):
     weight = bilinear(3, 4)
-    assert kernels.separable(weight, 1) is not None
+    assert kernels.factor_kernel(weight, 1) is not None
     spoil(weight)
-    assert kernels.separable(weight, 1) is None
-    assert kernels.separable(torch.ones(4, 6, 4, 4), 1) is None
+    assert kernels.factor_kernel(weight, 1) is None
+    assert kernels.factor_kernel(torch.ones(4, 6, 4, 4), 1) is None
 
 
 @pytest.mark.parametrize(("group", "window"), [(1, Window(3)), (2, Window(5, 2)), (1, Window(3, 1, 0, 2))])
 def test_any_band_and_layout_is_convolved_alike(monkeypatch, group, window):
     weight, bias, x = torch.randn(8, 6 // group, *[window.kernel] * 2), torch.randn(8), torch.randn(2, 6, 15, 18)
-    made = kernels.Direct(weight, bias, [window] * 2, group, relu=True, dtype=torch.float32)
+    made = kernels.TorchConvolution(weight, bias, [window] * 2, group, relu=True, dtype=torch.float32)
     want = F.conv2d(x, weight, bias, window.stride, 0, window.dilation, group).relu()
     for memory_format in (torch.contiguous_format, torch.channels_last):
         held = F.pad(x, (1, 2, 3, 4)).contiguous(memory_format=memory_format)
-        (got,) = made([held[:, :, 3:-4, 1:-2]], None, MEMORY)
+        (got,) = made([held[:, :, 3:-4, 1:-2]], None, BUFFERS)
         assert relative(got.numpy(), want.numpy()) < 2e-6
         for values in (1, 3 * 2 * 8 * want.shape[3], 1 << 20):  # one row at a time, three, all
-            monkeypatch.setattr(kernels, "_BAND", values)
+            monkeypatch.setattr(kernels, "_BAND_VALUES", values)
             room = torch.full_like(want, 7.0)
-            assert made([held[:, :, 3:-4, 1:-2]], room, MEMORY)[0] is room
+            assert made([held[:, :, 3:-4, 1:-2]], room, BUFFERS)[0] is room
             assert relative(room.numpy(), want.numpy()) < 2e-6
 
 
@@ -71,22 +72,22 @@ def test_any_band_and_layout_is_convolved_alike(monkeypatch, group, window):
 @pytest.mark.parametrize("outputs", [10, 96])
 @pytest.mark.parametrize("windows", [[Window(1)] * 2, [Window(3), Window(2, 2)], [Window(2, 1, 0, 3), Window(3, 3)]])
 def test_weights_as_they_lie_convolve_alike(monkeypatch, at_a_time, outputs, windows):
-    monkeypatch.setattr(kernels, "_WINDOWS", at_a_time)  # values: one row of outputs, or all
-    monkeypatch.setattr(kernels, "_SLICE", 16)
+    monkeypatch.setattr(kernels, "_IM2COL_VALUES", at_a_time)  # values: one row of outputs, or all
+    monkeypatch.setattr(kernels, "_LEAST_OUTPUTS", 16)
     weight, bias = torch.randn(outputs, 6, *(window.kernel for window in windows)), torch.randn(outputs)
     x = torch.randn(2, 6, 15, 18)
     for bias_too, relu in [(bias, True), (None, False)]:
-        made = kernels.Product(weight, bias_too, windows, relu=relu)
+        made = kernels.MatrixConvolution(weight, bias_too, windows, relu=relu)
         assert made.weight.shape[0] == (6 if outputs == 96 else 1)
         stride, dilation = ([getattr(window, name) for window in windows] for name in ("stride", "dilation"))
         want = F.conv2d(x, weight, bias_too, stride, 0, dilation)
         want = want.relu() if relu else want
         for memory_format in (torch.contiguous_format, torch.channels_last):
             held = F.pad(x, (1, 2, 3, 4)).contiguous(memory_format=memory_format)
-            (got,) = made([held[:, :, 3:-4, 1:-2]], None, MEMORY)
+            (got,) = made([held[:, :, 3:-4, 1:-2]], None, BUFFERS)
             assert relative(got.numpy(), want.numpy()) < 2e-6
             room = torch.full_like(want, 7.0)
-            assert made([x], room, MEMORY)[0] is room
+            assert made([x], room, BUFFERS)[0] is room
             assert relative(room.numpy(), want.numpy()) < 2e-6
 
 
@@ -101,11 +102,11 @@ def test_weights_as_they_lie_convolve_alike(monkeypatch, at_a_time, outputs, win
     ],
 )
 def test_bfloat16_is_for_processors_that_multiply_it(monkeypatch, machine, supported, processor, want):
-    monkeypatch.setattr(kernels, "_convolves_bf16", lambda: supported)
-    monkeypatch.setattr(kernels.platform, "machine", lambda: machine)
+    monkeypatch.setattr(precisions, "_convolves_bf16", lambda: supported)
+    monkeypatch.setattr(precisions.platform, "machine", lambda: machine)
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda name=name: name in processor, raising=False)
-    assert kernels.multiplies_bf16() == want
+    assert precisions.multiplies_bf16() == want
 
 
 @pytest.mark.parametrize("size", [(7, 10), (8, 9), (2, 2)])
@@ -117,8 +118,8 @@ def test_pooling_by_bands_is_pooling(monkeypatch, size, kernel, stride):
     want = F.max_pool2d(x, kernel, stride, ceil_mode=True)
     pool = kernels.MaxPool([Window(kernel, stride)] * 2)
     for values in (1, 2 * 2 * 5 * want.shape[3], 1 << 20):  # one row at a time, two, all
-        monkeypatch.setattr(kernels, "_BAND", values)
+        monkeypatch.setattr(kernels, "_BAND_VALUES", values)
         room = torch.full_like(want, float("nan"))
-        assert pool([x], room, MEMORY)[0] is room
+        assert pool([x], room, BUFFERS)[0] is room
         assert torch.equal(room, want)
-    assert torch.equal(pool([x], None, MEMORY)[0], want)
+    assert torch.equal(pool([x], None, BUFFERS)[0], want)

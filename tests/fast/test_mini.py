@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from reproduction.fast import compiler, kernels
+from reproduction.fast import compiler, precisions
 from reproduction.fcn.datasets.mini import mini_voc
 from reproduction.fcn.fetch import local_files
 from reproduction.fcn.nets import published_nets, registry
@@ -52,7 +52,7 @@ def plain(net, pictures):
 
 @pytest.mark.parametrize("precision", ALLOWED)
 def test_a_compiled_net_scores_as_the_net(monkeypatch, net, pictures, plain, precision):
-    monkeypatch.setattr(kernels, "multiplies_bf16", lambda: True)  # torch does, if not the processor
+    monkeypatch.setattr(precisions, "multiplies_bf16", lambda: True)  # torch does, if not the processor
     error, off, points = ALLOWED[precision]
     fast = compiler.compile(net, precision)
     assert fast.precision == precision

@@ -13,7 +13,7 @@ from typing import Any
 
 from reproduction.caffe.formats import json_file
 from reproduction.caffe.formats.files import open_atomic
-from reproduction.fast import ops
+from reproduction.fast import precisions
 
 Rows = Mapping[str, Mapping[str, Any]]
 
@@ -121,7 +121,7 @@ def conditions(threads: int, device: str) -> dict[str, Any]:
         "cpu": processor(),
         "threads": threads,
         "device": device_name(device),
-        "multiplies_bf16": ops.in_effect("bf16", device) == "bf16",
+        "multiplies_bf16": precisions.supported_precision("bf16", device) == "bf16",
         "python": platform.python_version(),
         **versions,
     }

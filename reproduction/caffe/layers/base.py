@@ -17,6 +17,7 @@ from reproduction.caffe import fillers
 from reproduction.caffe.errors import NetError, warn
 from reproduction.caffe.formats import caffemodel
 from reproduction.caffe.geometry import INT_MAX, CoordMap, Shape, Window, check_shape
+from reproduction.caffe.layers.compiled_forms import CompiledForm, PointwiseForm
 from reproduction.caffe.layers.quick.borders import AnyBlob, expand
 from reproduction.caffe.schema import FillerParameter, LayerParameter, Message, ParamSpec
 from reproduction.caffe.schema.message import UINT32
@@ -154,7 +155,7 @@ class Layer(nn.Module):
         raise NotImplementedError(type(self).__name__)
 
     # ---- facts that other parts of the package ask for. With these defaults, a layer runs as it is in a compiled net,
-    # has no coordinates and no ONNX form. A compiled form other than ``is_pointwise`` is a further method here.
+    # has no coordinates and no ONNX form.
 
     @classmethod
     def coord_map(cls, layer_param: LayerParameter) -> CoordMap | None:
@@ -181,10 +182,19 @@ class Layer(nn.Module):
     def is_pointwise(self) -> bool:
         """Return whether each pixel of the top depends on nothing but the same pixel of the bottoms.
 
-        ``fast`` computes a part of the top of such a layer from the same part of its bottoms. It runs all other layers
-        over whole blobs, unless it has a kernel for their type.
+        A compiled net computes a part of the top of such a layer from the same part of its bottoms.
         """
         return False
+
+    def compiled_form(self, bottoms: list[Shape]) -> CompiledForm | None:
+        """Return the form in which a compiled net may compute the layer, or None to run it as it is.
+
+        By default, this is ``PointwiseForm`` if ``is_pointwise``.
+
+        Args:
+            bottoms: The shapes of the bottoms; the sizes of images may change later, but not the number of axes.
+        """
+        return PointwiseForm() if self.is_pointwise() else None
 
     def products(self, bottoms: list[Shape]) -> int:
         """Return the number of products of inputs and weights that one forward pass computes; 0 without a matrix."""

@@ -24,6 +24,7 @@ from reproduction.caffe.geometry import (
     deconv_size,
 )
 from reproduction.caffe.layers.base import Layer, Rereads, canonical_axis, register
+from reproduction.caffe.layers.compiled_forms import ConvolutionForm, DeconvolutionForm
 from reproduction.caffe.layers.exact import blas, im2col
 from reproduction.caffe.layers.onnx_graph import OnnxLayer, window_attributes
 from reproduction.caffe.layers.quick.borders import AnyBlob, RepeatedBlob, slide
@@ -225,6 +226,12 @@ class Convolution(_Weighted):
         """Return the number of weights times that of the tops' pixels."""
         return self.blobs[0].numel() * sum(map(math.prod, self.shapes(bottoms))) // self.num_output
 
+    def compiled_form(self, bottoms: list[Shape]) -> ConvolutionForm | None:
+        """Return the windows and groups, for one bottom (N, C, H, W)."""
+        if len(bottoms) != 1 or self.axis != 1 or len(self.windows) != 2:
+            return None
+        return ConvolutionForm((self.windows[0], self.windows[1]), self.group)
+
     def _weight_shape(self) -> Shape:
         return (self.num_output, self.channels // self.group, *(window.kernel for window in self.windows))
 
@@ -299,6 +306,12 @@ class Deconvolution(_Weighted):
     def products(self, bottoms: list[Shape]) -> int:
         """Return the number of weights times that of the bottoms' pixels."""
         return self.blobs[0].numel() * sum(map(math.prod, bottoms)) // self.channels
+
+    def compiled_form(self, bottoms: list[Shape]) -> DeconvolutionForm | None:
+        """Return the windows and groups, for one bottom (N, C, H, W)."""
+        if len(bottoms) != 1 or self.axis != 1 or len(self.windows) != 2:
+            return None
+        return DeconvolutionForm((self.windows[0], self.windows[1]), self.group)
 
     def _weight_shape(self) -> Shape:
         return (self.channels, self.num_output // self.group, *(window.kernel for window in self.windows))

@@ -10,6 +10,7 @@ from torch import Tensor
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import CoordMap, Shape, crop_map
 from reproduction.caffe.layers.base import Layer, canonical_axis, register
+from reproduction.caffe.layers.compiled_forms import CropForm
 from reproduction.caffe.layers.onnx_graph import OnnxLayer
 from reproduction.caffe.schema import LayerParameter
 
@@ -68,6 +69,13 @@ class Crop(Layer):
                     want=f"at most {data[i]}",
                 )
         return [(i, offset, size[i]) for i, offset in zip(axes, offsets, strict=True)]
+
+    def compiled_form(self, bottoms: list[Shape]) -> CropForm | None:
+        """Return the offsets if only rows or columns are cropped."""
+        offsets = {axis: offset for axis, offset, _ in self.cuts(*bottoms)}
+        if len(bottoms[0]) != 4 or min(offsets) < 2:
+            return None
+        return CropForm((offsets.get(2, 0), offsets[3]))
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the sizes of bottom 0 before ``axis`` and those of bottom 1 from there on."""

@@ -12,6 +12,7 @@ from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Keeps, Layer, Rereads, register
 from reproduction.caffe.layers.bottom_checks import legacy_shape
+from reproduction.caffe.layers.compiled_forms import IdentityForm, PointwiseForm
 from reproduction.caffe.layers.onnx_graph import OnnxLayer
 from reproduction.caffe.layers.quick.borders import AnyBlob, map_kept
 from reproduction.caffe.schema import FillerParameter
@@ -118,6 +119,10 @@ class ReLU(Pointwise):
     def keeps(self) -> Keeps:
         """Return signs and positive values; no signs if ``negative_slope`` makes negative values positive."""
         return Keeps.SIGN | Keeps.POSITIVE if self.layer_param.relu_param.negative_slope >= 0 else Keeps.POSITIVE
+
+    def compiled_form(self, bottoms: list[Shape]) -> PointwiseForm:
+        """Return a pointwise form, which a convolution can compute if there is no negative slope."""
+        return PointwiseForm(is_relu=self.layer_param.relu_param.negative_slope == 0)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the top, in the memory of the bottom if ``inplace``."""
@@ -361,6 +366,10 @@ class Dropout(Neuron):
         ratio = self.layer_param.dropout_param.dropout_ratio
         if not 0 <= ratio < 1:
             raise NetError("dropout_ratio must be at least 0 and below 1", got=ratio)
+
+    def compiled_form(self, bottoms: list[Shape]) -> IdentityForm:
+        """Return that the top equals the bottom, as in phase TEST."""
+        return IdentityForm()
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the top."""

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import CoordMap, Shape, Window, conv_map, pool_sizes, pool_windows
 from reproduction.caffe.layers.base import Layer, register
+from reproduction.caffe.layers.compiled_forms import MaxPoolingForm
 from reproduction.caffe.layers.neuron import uniform
 from reproduction.caffe.layers.onnx_graph import OnnxLayer, window_attributes
 from reproduction.caffe.layers.quick.borders import AnyBlob, RepeatedBlob, slide
@@ -207,6 +208,13 @@ class Pooling(Layer):
     def coord_map(cls, layer_param: LayerParameter) -> CoordMap | None:
         """Return the map of the windows; None for global pooling."""
         return None if layer_param.pooling_param.global_pooling else conv_map(cls.sliding_windows(layer_param))
+
+    def compiled_form(self, bottoms: list[Shape]) -> MaxPoolingForm | None:
+        """Return the windows of max pooling, if its sizes are rounded up and it has one top."""
+        param = self.layer_param.pooling_param
+        is_max = self.method is PoolMethod.MAX and param.round_mode is RoundMode.CEIL and len(self.layer_param.top) == 1
+        rows, columns = self._windows(1, 1)
+        return MaxPoolingForm((rows, columns)) if is_max and not param.global_pooling else None
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Read the method; check the windows and the number of tops."""

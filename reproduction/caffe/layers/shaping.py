@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import CoordMap, Shape
 from reproduction.caffe.layers.base import Layer, canonical_axis, register
+from reproduction.caffe.layers.compiled_forms import IdentityForm
 from reproduction.caffe.layers.onnx_graph import OnnxLayer
 from reproduction.caffe.layers.quick.borders import AnyBlob
 from reproduction.caffe.schema import ConcatParameter, LayerParameter, SliceParameter
@@ -390,6 +391,10 @@ class Split(Layer):
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return the shape of the bottom, once for each top."""
         return [bottoms[0]] * len(self.layer_param.top)
+
+    def compiled_form(self, bottoms: list[Shape]) -> IdentityForm:
+        """Return that the tops equal the bottom."""
+        return IdentityForm()
 
     def shares(self) -> tuple[bool, bool]:
         """Return that the tops share the memory of the values, but not that of the gradient."""

@@ -1,0 +1,170 @@
+"""Choose which region of each blob is computed, and which ops compute it.
+
+For each image only the pixels that it reaches are computed. Around them lies a border: zeros where the next layer reads
+padding, and values that were computed once from an image of zeros where no pixel of the image reaches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from reproduction.fast.blob_facts import BlobFacts
+from reproduction.fast.ops import Op
+from reproduction.fast.regions import EMPTY, PixelRange, Region
+
+# A plan is used if its estimated time is at most this fraction of the net's; estimates omit the costs of the plan.
+WORTHWHILE_FRACTION = 0.8
+
+
+@dataclass
+class BlobRegions:
+    """The regions of a blob with four axes that a plan needs, computes and stores.
+
+    Attributes:
+        needed: The pixels that are read, padding included.
+        computed: The pixels that are computed for each image.
+        stored: The pixels that are stored; those outside of the blob are zeros.
+    """
+
+    needed: Region = EMPTY
+    computed: Region = EMPTY
+    stored: Region = EMPTY
+
+    def add_reader(self, region: Region, overread: tuple[int, int] = (0, 0)) -> None:
+        """Extend the regions for a reader that needs ``region`` and reads some more rows and columns."""
+        self.needed |= region
+        self.stored |= region.extend(*overread)
+
+
+def find_needed_ops(ops: Sequence[Op], blobs: Iterable[str]) -> list[Op]:
+    """Return the ops that the given blobs depend on, in order."""
+    names, needed = set(blobs), []
+    for op in reversed(ops):
+        if names.intersection(op.tops):
+            names.update(op.bottoms)
+            needed.append(op)
+    return needed[::-1]
+
+
+def choose_ops(
+    ops: Sequence[Op], facts: BlobFacts, wanted: Sequence[str], *, use_zero_image: bool
+) -> tuple[list[Op], dict[str, BlobRegions]]:
+    """Choose which ops run uncompiled, and the regions of each blob.
+
+    An uncompiled layer reads its complete bottom, all of which must then be computed. The op before it may then no
+    longer be faster than its layer, so that the choice is repeated until nothing changes.
+
+    Args:
+        ops: The needed ops, in order.
+        facts: Facts about their blobs.
+        wanted: Names of the requested blobs.
+        use_zero_image: Whether borders may contain values from an image of zeros.
+
+    Returns:
+        The chosen ops, and the regions of each blob by name.
+    """
+    chosen = list(ops)
+    while True:
+        regions = assign_regions(chosen, facts, wanted, use_zero_image=use_zero_image)
+        slower = [not _is_faster(op, facts, regions) for op in chosen]
+        if not any(slower):
+            return chosen, regions
+        chosen = [op.uncompiled() if is_slower else op for op, is_slower in zip(chosen, slower, strict=True)]
+
+
+def _is_faster(op: Op, facts: BlobFacts, regions: Mapping[str, BlobRegions]) -> bool:
+    top = regions.get(op.tops[0]) if op.tops else None
+    return top is None or op.is_faster(top.computed, Region.from_shape(facts.shapes[op.tops[0]]))
+
+
+def assign_regions(
+    ops: Sequence[Op], facts: BlobFacts, wanted: Iterable[str], *, use_zero_image: bool
+) -> dict[str, BlobRegions]:
+    """Choose the regions of each blob, from the last op to the first.
+
+    Args:
+        ops: The needed ops, in order.
+        facts: Facts about their blobs.
+        wanted: Names of the requested blobs, which are stored completely.
+        use_zero_image: Whether borders may contain values from an image of zeros.
+
+    Returns:
+        The regions of each blob with four axes, by name.
+    """
+    wanted = set(wanted)
+    complete = {name: Region.from_shape(shape) for name, shape in facts.shapes.items() if len(shape) == 4}
+    regions = {name: BlobRegions() for name in complete}
+    for name in wanted & regions.keys():
+        regions[name].add_reader(complete[name])
+    bordered = _find_bordered_blobs(ops, wanted) if use_zero_image else set()
+    for op in reversed(ops):
+        computed = EMPTY
+        for top in op.tops:
+            if top in regions:
+                if not op.computes_regions:
+                    regions[top].add_reader(complete[top])
+                computed = regions[top].computed = regions[top].needed & complete[top]
+                inner = computed & facts.reached[top]
+                if top in bordered and op.computes_regions and facts.uniform[top].pixels and inner.pixels:
+                    computed = regions[top].computed = inner
+        shapes = [facts.shapes[bottom] for bottom in op.bottoms]
+        for bottom, region in zip(op.bottoms, op.regions_read(computed, shapes), strict=True):
+            if region is not None and bottom in regions:
+                regions[bottom].add_reader(region, op.overread(computed))
+                if computed.pixels:
+                    regions[bottom].add_reader(_touch(region, complete[bottom]))
+    for name in regions.keys() - {top for op in ops for top in op.tops}:
+        regions[name].computed = regions[name].needed & complete[name]
+    return regions
+
+
+def _find_bordered_blobs(ops: Sequence[Op], wanted: set[str]) -> set[str]:
+    """Return the blobs whose borders may come from an image of zeros: those around which a border is cheap.
+
+    A border around the smaller top of a pooling is cheaper than one around its bottom.
+    """
+    pooled = {bottom for op in ops if op.shrinks for bottom in op.bottoms}
+    return wanted | {top for op in ops for top in op.tops if op.shrinks or (op.writes_to_buffer and top not in pooled)}
+
+
+def _touch(region: Region, blob: Region) -> Region:
+    """Extend a region that lies entirely in the padding to the nearest pixel of the blob.
+
+    At least one pixel is then computed, which the border can surround.
+    """
+    sides = []
+    for side, whole in zip(region, blob, strict=True):
+        nearest = min(max(side.start, whole.start), whole.stop - 1)
+        sides.append(side if (side & whole).size else side | PixelRange(nearest, nearest + 1))
+    return Region(*sides)
+
+
+def is_worthwhile(ops: Sequence[Op], facts: BlobFacts, regions: Mapping[str, BlobRegions]) -> bool:
+    """Return whether the chosen ops are certain to be faster than the uncompiled net.
+
+    The uncompiled net computes rows and columns that repeat only once; see ``BlobFacts.distinct_size``.
+    """
+    uncompiled = compiled = 0.0
+    for op in ops:
+        if op.layer_cost:
+            computed = regions[op.tops[0]].computed
+            uncompiled += op.layer_cost * math.prod(facts.distinct_size(op.tops[0]))
+            compiled += op.layer_cost * computed.pixels * op.relative_time(computed)
+    return compiled <= WORTHWHILE_FRACTION * uncompiled
+
+
+def count_products(ops: Sequence[Op], regions: Mapping[str, BlobRegions]) -> int:
+    """Return the number of products for one image."""
+    counted = (op for op in ops if op.products_per_pixel)
+    return sum(op.products_per_pixel * regions[op.tops[0]].computed.pixels for op in counted)
+
+
+def find_zero_image_blobs(facts: BlobFacts, regions: Mapping[str, BlobRegions]) -> list[str]:
+    """Return the names of the blobs with pixels that are needed but not computed: those of an image of zeros."""
+    return [
+        name
+        for name, blob in regions.items()
+        if not blob.computed.contains(blob.needed & Region.from_shape(facts.shapes[name]))
+    ]

@@ -1,0 +1,90 @@
+"""Convert the layers of a net to ops."""
+
+from __future__ import annotations
+
+from reproduction.caffe.geometry import Shape
+from reproduction.caffe.layers.base import Layer
+from reproduction.caffe.layers.compiled_forms import (
+    CompiledForm,
+    ConvolutionForm,
+    CropForm,
+    DeconvolutionForm,
+    IdentityForm,
+    MaxPoolingForm,
+    PointwiseForm,
+)
+from reproduction.caffe.net.graph import Node
+from reproduction.caffe.net.net import Net
+from reproduction.fast.convolution import ConvolutionKernels
+from reproduction.fast.kernels import MaxPool, factor_kernel
+from reproduction.fast.ops import ConvolutionOp, CropOp, Op, UpsamplingOp, WindowOp
+
+
+def convert_layers(net: Net, precision: str) -> tuple[list[Op], dict[str, str]]:
+    """Convert the layers of a net to ops, by their compiled forms.
+
+    The tops of an identity are other names for its bottom. An in-place ReLU is fused into a convolution before it.
+
+    Args:
+        net: The net, in phase TEST.
+        precision: One of ``PRECISIONS``.
+
+    Returns:
+        The ops in order, and the versioned name of each blob's last values by the blob's name.
+    """
+    ops: list[Op] = []
+    current: dict[str, str] = {name: name for name in net.inputs}
+    versions: dict[str, int] = {}
+    shapes: dict[str, Shape] = {name: net.blob_shapes[name] for name in net.inputs}
+    layers = [(node, layer) for node in net.graph.nodes if (layer := net.layer_at(node))]
+    fused = set[int]()  # the ReLUs that a convolution computes
+    for position, (node, layer) in enumerate(layers):
+        bottoms = tuple(current[bottom] for bottom in node.bottoms)
+        form = layer.compiled_form([shapes[bottom] for bottom in bottoms])
+        if isinstance(form, IdentityForm) or node.index in fused:
+            current.update(dict.fromkeys(node.tops, bottoms[0]))
+            continue
+        for top in node.tops:
+            versions[top] = versions.get(top, 0) + 1
+            current[top] = top if versions[top] == 1 and top not in net.inputs else f"{top}#{versions[top]}"
+        op = Op(node.name, layer, bottoms, tuple(current[top] for top in node.tops))
+        shapes.update(zip(op.tops, op.top_shapes([shapes[bottom] for bottom in bottoms]), strict=True))
+        relu = None
+        if isinstance(form, ConvolutionForm):
+            relu = _find_relu(node, shapes[op.tops[0]], layers[position + 1 :])
+            fused |= {relu.index} if relu else set()
+        ops.append(_compile(op, form, precision, relu=relu is not None))
+    return ops, current
+
+
+def _find_relu(convolution: Node, top: Shape, later: list[tuple[Node, Layer]]) -> Node | None:
+    """Return the in-place ReLU that is the first layer to read the top of a convolution, or None."""
+    for node, layer in later:
+        if convolution.tops[0] in node.bottoms:
+            in_place = len(node.bottoms) == 1 and node.tops == node.bottoms
+            form = layer.compiled_form([top]) if in_place else None
+            return node if isinstance(form, PointwiseForm) and form.is_relu else None
+    return None
+
+
+def _compile(op: Op, form: CompiledForm | None, precision: str, *, relu: bool) -> Op:
+    """Return a faster equivalent of an op if one exists for the form of its layer, otherwise the op."""
+    layer, fields = op.layer, (op.name, op.layer, op.bottoms, op.tops)
+    match form:
+        case ConvolutionForm(windows):
+            kernels, weights = ConvolutionKernels(layer, form, precision, relu=relu), layer.blobs[0].numel()
+            return ConvolutionOp(*fields, windows=windows, weights=weights, kernels=kernels)
+        case DeconvolutionForm(windows, group):
+            weight, *bias = layer.blobs
+            factors = factor_kernel(weight, group)
+            how = "two products of matrices"
+            if factors:
+                return UpsamplingOp(*fields, how, windows=windows, factors=factors, bias=bias[0] if bias else None)
+        case MaxPoolingForm(windows):
+            if all(window.pad == 0 and window.kernel >= window.stride for window in windows):
+                return WindowOp(*fields, "max pooling", windows, MaxPool(windows), is_clipped=True)
+        case CropForm(offsets):
+            return CropOp(*fields, "a view", offsets=offsets)
+        case PointwiseForm() if len(op.tops) == 1:
+            return WindowOp(*fields)
+    return op

@@ -1,0 +1,45 @@
+"""Format a plan as a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+from reproduction.fast.plan import ExecutionPlan, ExecutionStep
+from reproduction.fast.regions import EMPTY
+
+
+def format_plan(plan: ExecutionPlan) -> str:
+    """Return a table of a plan: how each layer is computed, which part of its top, and how many products it needs."""
+    rows: list[tuple[str, ...]] = [("layer", "how", "part", "of", "millions of products", "of")]
+    totals = [0, 0]
+    for step, how in _describe_steps(plan.steps):
+        blob, name = (step.regions[0], step.op.tops[0]) if step.regions else (None, "")
+        shape, products = plan.facts.shapes.get(name, ()), step.op.products_per_pixel
+        sizes = [side.size for side in blob.computed] if blob else []
+        counts = [products * math.prod(sizes), products * math.prod(shape[2:])] if products else [0, 0]
+        totals = [total + count for total, count in zip(totals, counts, strict=True)]
+        texts = [f"{count / 1e6:,.0f}" if products else "" for count in counts]
+        borders = ", its borders from an image of zeros" if name in plan.zero_image_blobs else ""
+        sides = [" x ".join(map(str, side)) for side in (sizes, shape[2:])]
+        rows.append((step.op.name, how + borders, *(sides if blob else ["", ""]), *texts))
+    rows.append(("total", "", "", "", *(f"{total / 1e6:,.0f}" for total in totals)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    table = ["  ".join(map(str.ljust, row, widths)) for row in rows]
+    if totals[1]:
+        saved = f"{1 - totals[0] / totals[1]:.0%}"
+        table.append(f"{saved} of the products are saved: where no pixel of the image reaches, all images are alike.")
+    return "\n".join(line.rstrip() for line in table)
+
+
+def _describe_steps(steps: Iterable[ExecutionStep]) -> Iterator[tuple[ExecutionStep, str]]:
+    """Yield each step and a description of how it is computed; fused steps are listed separately."""
+    for step in steps:
+        if step.fused:
+            yield step.fused, _describe(step.fused)
+        yield step, _describe(step) + (", fused with the layer before" if step.fused else "")
+
+
+def _describe(step: ExecutionStep) -> str:
+    blob = step.regions[0] if step.regions else None
+    return step.op.describe(blob.computed if blob else EMPTY)

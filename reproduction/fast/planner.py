@@ -1,0 +1,160 @@
+"""Plan the computation for one input size: which ops run, which regions they compute, and where the rest comes from."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from reproduction.caffe.errors import NetError
+from reproduction.caffe.geometry import Shape
+from reproduction.fast.blob_facts import BlobFacts
+from reproduction.fast.blob_regions import (
+    BlobRegions,
+    assign_regions,
+    choose_ops,
+    count_products,
+    find_needed_ops,
+    find_zero_image_blobs,
+    is_worthwhile,
+)
+from reproduction.fast.ops import Op, WindowOp
+from reproduction.fast.plan import ExecutionPlan, build_plan
+
+_ZERO_IMAGES = 256  # cached results of images of zeros
+_PATIENCE = 8  # calls within which the cost of an image of zeros must pay off, for an input size that was seen before
+_ZERO_SIZES = 12  # sizes of an image of zeros that are tried, each larger than the last by one period
+
+Execute = Callable[[ExecutionPlan, Mapping[str, Tensor]], dict[str, Tensor]]
+
+
+@dataclass
+class Choice:
+    """The decisions that a plan is built from.
+
+    Attributes:
+        ops: The ops, compiled or uncompiled.
+        facts: Facts about their blobs.
+        regions: The regions of each blob.
+        zero_values: Compressed values of an image of zeros, for borders; None if they cost too much to compute.
+        is_worthwhile: Whether the plan is faster than the uncompiled net.
+    """
+
+    ops: list[Op]
+    facts: BlobFacts
+    regions: dict[str, BlobRegions]
+    zero_values: Mapping[str, Tensor] | None
+    is_worthwhile: bool
+
+
+class Planner:
+    """Chooses and builds the plans of a net.
+
+    Args:
+        ops: The net's ops, in order.
+        inputs: Names of the net's inputs.
+        device: The net's device.
+        execute: Executes a plan; called for images of zeros.
+        always: Whether to use every plan, without comparing it with the uncompiled net.
+    """
+
+    def __init__(
+        self, ops: Sequence[Op], inputs: Sequence[str], device: torch.device, execute: Execute, *, always: bool
+    ):
+        self.ops, self.inputs, self.device = ops, inputs, device
+        self.always = always
+        self.zero_images: OrderedDict[Hashable, Mapping[str, Tensor]] = OrderedDict()
+        self._execute = execute
+
+    def build(self, choice: Choice, wanted: list[str]) -> ExecutionPlan:
+        """Build the plan of a choice; that of the uncompiled net if the choice is not worthwhile."""
+        if choice.is_worthwhile:
+            return build_plan(choice.ops, choice.facts, wanted, choice.regions, choice.zero_values or {})
+        ops = [op.uncompiled() for op in choice.ops]
+        regions = assign_regions(ops, choice.facts, wanted, use_zero_image=False)
+        return build_plan(ops, choice.facts, wanted, regions, {})
+
+    def choose(self, shapes: Mapping[str, Shape], wanted: list[str], *, patient: bool = False) -> Choice:
+        """Choose the ops and the regions of each blob, and whether they are faster than the net.
+
+        The values of an image of zeros that the borders need are computed here, unless that does not pay off.
+
+        Args:
+            shapes: Shapes of the inputs by name.
+            wanted: Versioned names of the requested blobs.
+            patient: Whether later calls will use the plan, too, so that it may cost more to prepare.
+
+        Raises:
+            NetError: If the inputs do not fit the net.
+        """
+        needed = find_needed_ops(self.ops, wanted)
+        facts = BlobFacts.compute(needed, shapes)
+        choice = self._choose(needed, facts, wanted, use_zero_image=True)
+        blobs = find_zero_image_blobs(facts, choice.regions) if choice.is_worthwhile else []
+        if not blobs:
+            return choice
+        zero_values = self._compute_zero_values(choice.ops, blobs, facts, patient=patient)
+        if zero_values is None:
+            choice = self._choose(needed, facts, wanted, use_zero_image=False)
+        choice.zero_values = zero_values
+        return choice
+
+    def _choose(self, needed: list[Op], facts: BlobFacts, wanted: list[str], *, use_zero_image: bool) -> Choice:
+        ops, regions = choose_ops(needed, facts, wanted, use_zero_image=use_zero_image)
+        return Choice(ops, facts, regions, {}, self.always or is_worthwhile(ops, facts, regions))
+
+    def _compute_zero_values(
+        self, ops: list[Op], blobs: list[str], facts: BlobFacts, *, patient: bool
+    ) -> Mapping[str, Tensor] | None:
+        """Return compressed blobs for an image of zeros, computed from a small one; None if that does not pay off.
+
+        It must pay off within this call, or within ``_PATIENCE`` calls if ``patient`` is True.
+        """
+        ops = find_needed_ops(ops, blobs)
+        small = self._find_small_size(ops, blobs, facts)
+        if small is None:
+            return None
+        shapes = {name: shape for name, shape in small.shapes.items() if name in self.inputs}
+        key = (tuple(sorted(shapes.items())), tuple(blobs))
+        if key in self.zero_images:
+            self.zero_images.move_to_end(key)
+            return self.zero_images[key]
+        regions = assign_regions(ops, small, blobs, use_zero_image=False)
+        cost = count_products(ops, regions)
+        saved = count_products(ops, assign_regions(ops, facts, blobs, use_zero_image=False))
+        if cost > (_PATIENCE if patient else 0.5) * saved:
+            return None
+        zeros = {name: torch.zeros(shape, device=self.device) for name, shape in shapes.items()}
+        values = self._execute(build_plan(ops, small, blobs, regions, {}), zeros)
+        self.zero_images[key] = {name: small.compress(values[name], name) for name in blobs}
+        if len(self.zero_images) > _ZERO_IMAGES:
+            self.zero_images.popitem(last=False)
+        return self.zero_images[key]
+
+    def _find_small_size(self, ops: list[Op], blobs: list[str], facts: BlobFacts) -> BlobFacts | None:
+        """Return the facts for the smallest inputs for which the given blobs have the same margins as in ``facts``.
+
+        Each of these blobs must have a uniform pixel. None if no tried size satisfies this.
+        """
+        inputs = {name: shape for name, shape in facts.shapes.items() if name in self.inputs}
+        sizes = {shape[2:] for shape in inputs.values() if len(shape) == 4}
+        if len(sizes) != 1 or len({len(shape) for shape in inputs.values()}) != 1:
+            return None
+        size = sizes.pop()
+        # The number of pixels after which the windows of all strides align again.
+        period = math.prod(max(window.stride for window in op.windows) for op in ops if isinstance(op, WindowOp))
+        for count in range(_ZERO_SIZES):
+            rows, columns = (min(side, side % period + period * count) for side in size)
+            if not rows or not columns:
+                continue
+            try:
+                small = BlobFacts.compute(ops, {name: (1, shape[1], rows, columns) for name, shape in inputs.items()})
+            except NetError:  # too small for the net
+                continue
+            if all(small.margins(blob) == facts.margins(blob) and small.uniform[blob].pixels for blob in blobs):
+                return small
+        return None
