@@ -1,7 +1,7 @@
 """Read and write weights in Caffe's HDF5 layout, ``.caffemodel.h5``.
 
 ``data/<layer>/<i>`` is parameter i of a layer, and ``diff/<layer>/<i>`` its gradient. Files are written with h5py, but
-read without the HDF5 library; see ``hdf5_objects``. Arrays are read as views of the mapped file, so a file cannot
+read without the HDF5 library; see ``hdf5_file``. Arrays are read as views of the mapped file, so a file cannot
 cause the allocation of much more memory than its size. The name of a layer may contain ``/``, which in HDF5 gives
 nested groups; Caffe itself cannot write such a file.
 
@@ -19,9 +19,9 @@ import numpy as np
 
 from reproduction.caffe.errors import CaffemodelError, StrPath
 from reproduction.caffe.formats import blobs, files
-from reproduction.caffe.formats.hdf5_file import hdf5_values
-from reproduction.caffe.formats.hdf5_file.hdf5_messages import ELSEWHERE, TEXT, Dataset, Group
-from reproduction.caffe.formats.hdf5_file.hdf5_objects import File
+from reproduction.caffe.formats.hdf5_file.messages import ANY_LENGTH, HDF5Dataset
+from reproduction.caffe.formats.hdf5_file.objects import ELSEWHERE, HDF5File, HDF5Group
+from reproduction.caffe.formats.hdf5_file.values import read_string, view_values
 from reproduction.caffe.schema import BlobProto, LayerParameter, NetParameter
 from reproduction.caffe.typing import Array, Floats, Progress
 
@@ -48,22 +48,22 @@ class HDF5Reader:
         found = files.kind(data)
         if found != files.HDF5:
             raise CaffemodelError("this is not an HDF5 file", path=path, got=found or "something else")
-        self.file, self.path = File(data, path), path
+        self.file, self.path = HDF5File(data, path), path
         self.root = self.file.root
         self.seen: set[int] = set()
         self.total = 0
 
-    def member(self, name: str) -> Group | Dataset | None:
+    def member(self, name: str) -> HDF5Group | HDF5Dataset | None:
         """Return the group or dataset of this name in the root group, or None if there is none.
 
         Raises:
             CaffemodelError: If it is a link to another place, or damaged.
         """
         # A group with this link only, so that the other members of the root are not read.
-        only = Group("/", self.root.address, {each: at for each, at in self.root.links.items() if each == name})
+        only = HDF5Group("/", {each: at for each, at in self.root.links.items() if each == name})
         return next((member for _, member in self.members(only)), None)
 
-    def members(self, group: Group) -> Iterator[tuple[str, Group | Dataset]]:
+    def members(self, group: HDF5Group) -> Iterator[tuple[str, HDF5Group | HDF5Dataset]]:
         """Yield the names and members of a group, sorted by name as in Caffe.
 
         Raises:
@@ -79,7 +79,7 @@ class HDF5Reader:
             self.seen.add(address)
             yield name, member
 
-    def array(self, dataset: Group | Dataset) -> Floats:
+    def array(self, dataset: HDF5Group | HDF5Dataset) -> Floats:
         """Return a dataset of numbers as an array of its shape, float32 or float64.
 
         An array of little-endian float32 or float64 is a view of the file. Others are converted: 64-bit floats to
@@ -91,7 +91,7 @@ class HDF5Reader:
         Source: BVLC/caffe@9b89154 src/caffe/util/hdf5.cpp L10-86.
         """
         values = self._view(dataset, "fiu", "this holds no numbers")
-        assert isinstance(dataset, Dataset)
+        assert isinstance(dataset, HDF5Dataset)
         assert dataset.shape is not None
         kept = np.dtype("<f8" if values.dtype.kind == "f" and values.dtype.itemsize == 8 else "<f4")
         if values.dtype != kept:
@@ -99,7 +99,7 @@ class HDF5Reader:
             files.check_declared_size(self.total, self.path)
         return blobs.view_as(values.astype(kept, copy=False), dataset.shape, f"{self.path}: {dataset.name}")
 
-    def integer(self, dataset: Group | Dataset) -> int:
+    def integer(self, dataset: HDF5Group | HDF5Dataset) -> int:
         """Return the integer in a dataset of one value, such as the iteration of a solver state.
 
         Raises:
@@ -111,7 +111,7 @@ class HDF5Reader:
             raise self.error("this is no iteration", dataset, got=got, want="one integer")
         return int(values[0])
 
-    def string(self, dataset: Group | Dataset) -> bytes:
+    def string(self, dataset: HDF5Group | HDF5Dataset) -> bytes:
         """Return the string in a dataset, up to its first zero byte.
 
         Raises:
@@ -119,8 +119,8 @@ class HDF5Reader:
 
         Source: BVLC/caffe@9b89154 src/caffe/util/hdf5.cpp L95-L109.
         """
-        if isinstance(dataset, Dataset) and dataset.kind == TEXT:  # Caffe writes strings of fixed length
-            found = hdf5_values.text(self.file, dataset, _MAX_STRING)
+        if isinstance(dataset, HDF5Dataset) and dataset.kind == ANY_LENGTH:  # Caffe writes strings of fixed length
+            found = read_string(self.file, dataset, _MAX_STRING)
         else:
             values = self._view(dataset, "S", "this is no string")
             found = values.tobytes() if values.size == 1 and values.dtype.itemsize <= _MAX_STRING else None
@@ -128,7 +128,7 @@ class HDF5Reader:
             raise self.error("this is no string", dataset, want=f"one of at most {_MAX_STRING} bytes")
         return found.split(b"\0")[0]
 
-    def number(self, name: str, member: Group | Dataset) -> int:
+    def number(self, name: str, member: HDF5Group | HDF5Dataset) -> int:
         """Return the name of a dataset as an integer, the index of a parameter.
 
         Raises:
@@ -141,7 +141,7 @@ class HDF5Reader:
     def error(
         self,
         problem: str,
-        where: Group | Dataset,
+        where: HDF5Group | HDF5Dataset,
         name: str = "",
         remedy: str = "",
         got: object = None,
@@ -152,12 +152,12 @@ class HDF5Reader:
         remedy = remedy or "No file of Caffe's is like this."
         return CaffemodelError(problem, path=f"{self.path}: {place}", got=got, want=want, remedy=remedy)
 
-    def _view(self, dataset: Group | Dataset, kinds: str, problem: str) -> Array:
-        if not isinstance(dataset, Dataset):
+    def _view(self, dataset: HDF5Group | HDF5Dataset, kinds: str, problem: str) -> Array:
+        if not isinstance(dataset, HDF5Dataset):
             raise self.error(problem, dataset, got="a group")
         if dataset.dtype is None or dataset.dtype.kind not in kinds or dataset.shape is None:
             raise self.error(problem, dataset, got=dataset.type)
-        values = hdf5_values.view(self.file, dataset)
+        values = view_values(self.file, dataset)
         if values is None:
             remedy = "Run `h5repack -l CONTI -f NONE` on the file first."
             raise self.error("this is not stored in one piece, as Caffe stores it", dataset, remedy=remedy)
@@ -251,20 +251,20 @@ def write(net: NetParameter, file: h5py.File, path: StrPath) -> None:
                 diff_group.create_dataset(str(i), data=diff.reshape(blobs.shape(blob)))
 
 
-def _read_layers(reader: HDF5Reader, top: Group | Dataset) -> Iterator[tuple[str, dict[int, Floats]]]:
-    waiting: deque[tuple[str, Group]] = deque()
-    if not isinstance(top, Group):
+def _read_layers(reader: HDF5Reader, top: HDF5Group | HDF5Dataset) -> Iterator[tuple[str, dict[int, Floats]]]:
+    waiting: deque[tuple[str, HDF5Group]] = deque()
+    if not isinstance(top, HDF5Group):
         raise reader.error("this is a dataset, not a group of layers", top)
     for name, member in reader.members(top):
-        if not isinstance(member, Group):
+        if not isinstance(member, HDF5Group):
             raise reader.error("this is a dataset, not a group of one layer's parameters", member)
         waiting.append((name, member))
     while waiting:
         layer, group = waiting.popleft()
         arrays: dict[int, Floats] = {}
-        inner: list[tuple[str, Group]] = []
+        inner: list[tuple[str, HDF5Group]] = []
         for name, member in reader.members(group):
-            if isinstance(member, Group):
+            if isinstance(member, HDF5Group):
                 inner.append((f"{layer}/{name}", member))
             else:
                 arrays[reader.number(name, member)] = reader.array(member)

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from reproduction.caffe.errors import DataError, NetError, did_you_mean
 from reproduction.caffe.formats import files, hdf5
-from reproduction.caffe.formats.hdf5_file import hdf5_values
-from reproduction.caffe.formats.hdf5_file.hdf5_messages import Dataset
-from reproduction.caffe.formats.hdf5_file.hdf5_objects import File
+from reproduction.caffe.formats.hdf5_file.messages import HDF5Dataset
+from reproduction.caffe.formats.hdf5_file.objects import HDF5File
+from reproduction.caffe.formats.hdf5_file.values import read_values
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer, register
 from reproduction.caffe.layers.bottom_checks import legacy_shape
@@ -102,7 +102,7 @@ class HDF5Data(Source):
             self._rows[path] = (_found(self._file(path), self.layer_param.top[0]).shape or (0,))[0]
         return self._rows[path]
 
-    def _file(self, path: str) -> File:
+    def _file(self, path: str) -> HDF5File:
         if not files.is_file(path):
             raise DataError(
                 "there is no such file", path=path, remedy=f"{self.layer_param.hdf5_data_param.source} names it."
@@ -121,11 +121,11 @@ class HDF5Data(Source):
         self._columns, self._opened, self._rows[path] = columns, path, rows[self.layer_param.top[0]]
 
 
-def _found(file: File, name: str) -> Dataset:
+def _found(file: HDF5File, name: str) -> HDF5Dataset:
     """Return the data set ``name``; raise ``DataError`` unless it has at least one axis and real numbers."""
     found = file.member(file.root, name)
     path = file.path
-    if not isinstance(found, Dataset):
+    if not isinstance(found, HDF5Dataset):
         got = sorted(file.root.links)
         raise DataError(f"there is no data set {name!r}", path=path, got=got, remedy=did_you_mean(name, got))
     if found.dtype is None or found.dtype.kind not in "iuf" or not found.shape:
@@ -134,14 +134,14 @@ def _found(file: File, name: str) -> Dataset:
     return found
 
 
-def _column(file: File, name: str) -> Array:
+def _column(file: HDF5File, name: str) -> Array:
     """Load a data set as floats; integers become float32.
 
     Source: BVLC/caffe@9b89154 src/caffe/util/hdf5.cpp L10-L93.
     """
     found = _found(file, name)
     assert found.dtype is not None
-    return hdf5_values.read(file, found, found.dtype.newbyteorder("<") if found.dtype.kind == "f" else np.float32)
+    return read_values(file, found, found.dtype.newbyteorder("<") if found.dtype.kind == "f" else np.float32)
 
 
 @register

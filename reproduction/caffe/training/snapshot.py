@@ -21,7 +21,7 @@ from torch import Tensor
 
 from reproduction.caffe.errors import CaffemodelError, ReproductionError, StrPath, WeightsError
 from reproduction.caffe.formats import blobs, caffemodel, file_kinds, files, hdf5, weights
-from reproduction.caffe.formats.hdf5_file.hdf5_messages import Group
+from reproduction.caffe.formats.hdf5_file.objects import HDF5Group
 from reproduction.caffe.net.copy_weights import old_shape, to_blob
 from reproduction.caffe.schema import BlobProto, NetParameter, SnapshotFormat, SolverParameter, SolverState
 
@@ -212,7 +212,7 @@ def _load_hdf5(path: StrPath) -> SolverState:
     members = dict(reader.members(reader.root))
     missing = {"iter", "current_step", "history"} - set(members)
     history = members.get("history")
-    if missing or not isinstance(history, Group):
+    if missing or not isinstance(history, HDF5Group):
         raise CaffemodelError("this is not a solver state", path=path, got=sorted(members), want=sorted(missing))
     state = SolverState(iter=reader.integer(members["iter"]), current_step=reader.integer(members["current_step"]))
     if "learned_net" in members:

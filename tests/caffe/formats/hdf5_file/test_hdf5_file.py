@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from reproduction.caffe.formats import hdf5
-from reproduction.caffe.formats.hdf5_file import hdf5_values
-from reproduction.caffe.formats.hdf5_file.hdf5_messages import Dataset
+from reproduction.caffe.formats.hdf5_file.messages import HDF5Dataset
+from reproduction.caffe.formats.hdf5_file.values import read_values
 from reproduction.caffe.training import snapshot
 from tests.caffe.formats.test_caffemodel import said
 
@@ -24,8 +24,8 @@ TYPES = ("f4", "f8", "f2", ">f4", ">f8", "i1", "u1", "i4", ">i4", "u2", "i8", "u
 def values(path, name):
     file = hdf5.HDF5Reader(path).file
     found = file.member(file.root, name)
-    assert isinstance(found, Dataset)
-    return hdf5_values.read(file, found, found.dtype)
+    assert isinstance(found, HDF5Dataset)
+    return read_values(file, found, found.dtype)
 
 
 def drawn(file, rng):
@@ -92,7 +92,7 @@ def test_chunks_that_grow_are_read_of_all_versions_but_the_newest(tmp_path):
         assert np.array_equal(values(tmp_path / "a.h5", "two"), rows)
         if version == "latest":
             assert said(values, tmp_path / "a.h5", "one") == (
-                f"{tmp_path}/a.h5: the HDF5 file has /one in chunks with an index that grows, which is not read here. "
+                f"{tmp_path}/a.h5: the HDF5 file has /one in chunks with an index that grows, which is not supported. "
                 "Copy it by `h5repack -f NONE -l CONTI OLD NEW`, or write it again with the default settings."
             )
         else:
@@ -195,7 +195,7 @@ def test_rows_that_are_not_there_take_no_memory(make, text, tmp_path):
         make(file)
     tracemalloc.start()
     file = hdf5.HDF5Reader(tmp_path / "a.h5").file
-    assert text in said(hdf5_values.read, file, file.member(file.root, "x"), np.float32)
+    assert text in said(read_values, file, file.member(file.root, "x"), np.float32)
     assert tracemalloc.get_traced_memory()[1] < 8 << 20
     tracemalloc.stop()
 
