@@ -24,12 +24,12 @@ TRAIN = int(Phase.TRAIN)
 TEST = int(Phase.TEST)
 
 
-def _enum(values: type[enum.IntEnum], scope: str = "") -> Enum:
+def _create_enum(values: type[enum.IntEnum], scope: str = "") -> Enum:
     name = _NESTED_NAMES.get(values.__name__, values.__name__)
     return Enum(EnumDescriptor(name, ".".join(filter(None, (PACKAGE, scope, name))), values))
 
 
-def _view(message: type[Message]) -> type[ProtoMessage]:
+def _create_class(message: type[Message]) -> type[ProtoMessage]:
     """Create the ``ProtoMessage`` subclass for a message of the schema, with the enums that caffe.proto nests in it."""
     descriptor = Descriptor(message)
     members: dict[str, Any] = {
@@ -42,14 +42,14 @@ def _view(message: type[Message]) -> type[ProtoMessage]:
     for field in message.fields.values():
         members[f"{field.name.upper()}_FIELD_NUMBER"] = field.number
         if field.enum and field.enum is not Phase:
-            nested = _enum(field.enum, message.__name__)
+            nested = _create_enum(field.enum, message.__name__)
             descriptor.enum_types_by_name[nested.DESCRIPTOR.name] = nested.DESCRIPTOR
             members[nested.DESCRIPTOR.name] = nested
             members.update(nested.items())
     return type(message.__name__, (ProtoMessage,), members)
 
 
-def _describe(view: type[ProtoMessage]) -> None:
+def _add_field_descriptors(view: type[ProtoMessage]) -> None:
     for field in view._schema.fields.values():
         message_type = PROTO_CLASSES[field.message].DESCRIPTOR if field.message else None
         enum_type = None
@@ -59,11 +59,11 @@ def _describe(view: type[ProtoMessage]) -> None:
         view.DESCRIPTOR.add(field, message_type, enum_type)
 
 
-_PHASE = _enum(Phase)
+_PHASE = _create_enum(Phase)
 _MESSAGES = [kind for kind in vars(schema).values() if isinstance(kind, type) and issubclass(kind, Message)]
-PROTO_CLASSES.update({kind: _view(kind) for kind in _MESSAGES if kind is not Message})
+PROTO_CLASSES.update({kind: _create_class(kind) for kind in _MESSAGES if kind is not Message})
 for _each in PROTO_CLASSES.values():
-    _describe(_each)
+    _add_field_descriptors(_each)
 
 globals().update({view.__name__: view for view in PROTO_CLASSES.values()}, Phase=_PHASE)
 

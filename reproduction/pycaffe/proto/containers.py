@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, MutableSequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from reproduction.caffe.schema import Field, Message
+from reproduction.caffe.typing import Array
 
 Convert = Callable[[Any], Any]
 
@@ -30,7 +30,8 @@ class RepeatedScalars(MutableSequence[Any]):
         items: list[Any] = getattr(self._message, self._field.name)
         return items
 
-    def _changed(self) -> list[Any]:
+    def _change(self) -> list[Any]:
+        """Mark the message as set, and return its list to change."""
         self._message.present = True
         return self._items
 
@@ -48,19 +49,19 @@ class RepeatedScalars(MutableSequence[Any]):
 
     def __setitem__(self, index: Any, value: Any) -> None:
         new = [self._convert(item) for item in value] if isinstance(index, slice) else self._convert(value)
-        self._changed()[index] = new
+        self._change()[index] = new
 
     def __delitem__(self, index: Any) -> None:
-        del self._changed()[index]
+        del self._change()[index]
 
     def insert(self, index: int, value: Any) -> None:
         """Insert a value before ``index``."""
-        self._changed().insert(index, self._convert(value))
+        self._change().insert(index, self._convert(value))
 
     def extend(self, values: Iterable[Any]) -> None:
         """Append values. If one does not fit the field, append none."""
         new = [self._convert(value) for value in values]
-        self._changed().extend(new)
+        self._change().extend(new)
 
     MergeFrom = extend
 
@@ -101,26 +102,38 @@ class RepeatedMessages(RepeatedScalars):
         added = self._wrap(self._field.message())
         for name, value in fields.items():
             added._assign(name, value)
-        self._changed().append(added._message)
+        self._change().append(added._message)
         return added
 
 
-class Array(RepeatedScalars):
-    """A repeated field of many numbers, such as weights, which the schema stores as a numpy array."""
+class RepeatedNumbers(RepeatedScalars):
+    """A repeated field of many numbers, such as weights, which the schema stores as a numpy array.
+
+    Copies of a message share its arrays, so that each change creates a new array.
+    """
 
     @property
-    def _array(self) -> npt.NDArray[Any]:
-        array: npt.NDArray[Any] = getattr(self._message, self._field.name)
+    def _array(self) -> Array:
+        array: Array = getattr(self._message, self._field.name)
         return array
 
-    def _store(self, array: npt.NDArray[Any]) -> None:
-        self._message.values[self._field.name] = array
+    def _store(self, values: Iterable[Any]) -> None:
+        self._message.values[self._field.name] = self._to_array(values)
         self._message.present = True
+
+    def _to_array(self, values: Iterable[Any]) -> Array:
+        assert self._field.kind is not None
+        if isinstance(values, np.flatiter):
+            values = values[:]
+        if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
+            array: Array = self._field.check(values.ravel())
+            return array
+        return np.array([self._convert(value) for value in values], self._field.kind.dtype)
 
     def __len__(self) -> int:
         return len(self._array)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         """Return the values as an array; as with protobuf's lists, float64 unless ``dtype`` is set."""
         return np.array(self._array, dtype or np.float64, copy=copy)
 
@@ -130,11 +143,11 @@ class Array(RepeatedScalars):
     def __setitem__(self, index: Any, value: Any) -> None:
         if isinstance(index, slice) and len(range(*index.indices(len(self)))) != len(value := list(value)):
             items = list(self)
-            items[index] = value
-            self._store(self._checked(items))
+            items[index] = value  # a numpy array cannot grow or shrink
+            self._store(items)
             return
-        array = self._array.copy()  # copies of messages share their arrays
-        array[index] = self._checked(value) if isinstance(index, slice) else self._convert(value)
+        array = self._array.copy()
+        array[index] = self._to_array(value) if isinstance(index, slice) else self._convert(value)
         self._store(array)
 
     def __delitem__(self, index: Any) -> None:
@@ -142,20 +155,11 @@ class Array(RepeatedScalars):
 
     def insert(self, index: int, value: Any) -> None:
         """Insert a value before ``index``. This copies the array; use ``extend`` to append many values."""
-        at = slice(index, None).indices(len(self))[0]
-        self._store(np.insert(self._array, at, self._checked([value])))
+        position = slice(index, None).indices(len(self))[0]
+        self._store(np.insert(self._array, position, self._convert(value)))
 
     def extend(self, values: Iterable[Any]) -> None:
         """Append values. If one does not fit the field, append none."""
-        self._store(np.concatenate([self._array, self._checked(values)]))
+        self._store(np.concatenate([self._array, self._to_array(values)]))
 
     MergeFrom = extend
-
-    def _checked(self, values: Iterable[Any]) -> npt.NDArray[Any]:
-        assert self._field.kind is not None
-        if isinstance(values, np.flatiter):
-            values = values[:]
-        if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
-            array: npt.NDArray[Any] = self._field.check(values.ravel())
-            return array
-        return np.array([self._convert(value) for value in values], self._field.kind.dtype)

@@ -6,7 +6,8 @@ Source: protobuf.dev/reference/python; google/protobuf/descriptor.proto (numbers
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Any, ClassVar
 
 from reproduction.caffe.errors import ReproductionError, did_you_mean
@@ -30,16 +31,12 @@ _TYPES = {
 
 
 @dataclass(frozen=True)
-class EnumValue:
-    """A value of an enum."""
+class EnumValueDescriptor:
+    """A value of an enum; ``index`` is its position in the enum."""
 
     name: str
+    index: int
     number: int
-
-    @property
-    def index(self) -> int:
-        """The number, which in most of Caffe's enums equals protobuf's index, the position in the enum."""
-        return self.number
 
 
 class EnumDescriptor:
@@ -47,7 +44,7 @@ class EnumDescriptor:
 
     def __init__(self, name: str, full_name: str, values: type[enum.IntEnum]):
         self.name, self.full_name = name, full_name
-        self.values = [EnumValue(value.name, int(value)) for value in values]
+        self.values = [EnumValueDescriptor(value.name, i, int(value)) for i, value in enumerate(values)]
         self.values_by_name = {value.name: value for value in self.values}
         self.values_by_number = {value.number: value for value in self.values}
 
@@ -70,11 +67,10 @@ class Enum:
         Raises:
             ReproductionError: If the enum has no such name.
         """
-        found = self.DESCRIPTOR.values_by_name.get(name)
-        if found is None:
+        if name not in self.DESCRIPTOR.values_by_name:
             near = did_you_mean(name, self.keys())
             raise ReproductionError(f"{self.DESCRIPTOR.name} has no value {name!r}", remedy=near)
-        return found.number
+        return self.DESCRIPTOR.values_by_name[name].number
 
     def Name(self, number: int) -> str:
         """Return the name of the value with this number.
@@ -82,18 +78,17 @@ class Enum:
         Raises:
             ReproductionError: If the enum has no such number.
         """
-        found = self.DESCRIPTOR.values_by_number.get(number)
-        if found is None:
+        if number not in self.DESCRIPTOR.values_by_number:
             raise ReproductionError(f"{self.DESCRIPTOR.name} has no value {number}", want=f"one of {self.values()}")
-        return found.name
+        return self.DESCRIPTOR.values_by_number[number].name
 
     def keys(self) -> list[str]:
         """Return the names of the values."""
-        return [value.name for value in self.DESCRIPTOR.values]
+        return [name for name, _ in self.items()]
 
     def values(self) -> list[int]:
         """Return the numbers of the values."""
-        return [value.number for value in self.DESCRIPTOR.values]
+        return [number for _, number in self.items()]
 
     def items(self) -> list[tuple[str, int]]:
         """Return pairs of name and number."""
@@ -116,8 +111,8 @@ class FieldDescriptor:
     cpp_type: int
     default_value: Any
     has_default_value: bool
-    message_type: Descriptor | None = field(default=None, repr=False)
-    enum_type: EnumDescriptor | None = field(default=None, repr=False)
+    message_type: Descriptor | None = dataclass_field(default=None, repr=False)
+    enum_type: EnumDescriptor | None = dataclass_field(default=None, repr=False)
 
 
 for _name, (_type, _cpp_type) in _TYPES.items():
@@ -137,30 +132,25 @@ class Descriptor:
         self.fields_by_number: dict[int, FieldDescriptor] = {}
         self.enum_types_by_name: dict[str, EnumDescriptor] = {}
 
-    def add(self, of: Field[Any], message_type: Descriptor | None, enum_type: EnumDescriptor | None) -> None:
-        """Add a field.
+    def add(self, field: Field[Any], message_type: Descriptor | None, enum_type: EnumDescriptor | None) -> None:
+        """Add a field of the schema, with the descriptor of its sub-message or its enum.
 
         Fields are added after all descriptors exist, since messages refer to each other.
-
-        Args:
-            of: The schema's field.
-            message_type: The descriptor of the sub-message; None for other fields.
-            enum_type: The descriptor of the enum; None for other fields.
         """
-        kind = "enum" if of.enum else "message" if of.message else of.kind.name if of.kind else ""
-        label = FieldDescriptor.LABEL_REPEATED if of.repeated else FieldDescriptor.LABEL_OPTIONAL
-        default: Any = [] if of.repeated else None if of.message else of.unset()
+        kind = "enum" if field.enum else "message" if field.message else field.kind.name if field.kind else ""
+        label = FieldDescriptor.LABEL_REPEATED if field.repeated else FieldDescriptor.LABEL_OPTIONAL
+        default: Any = [] if field.repeated else None if field.message else field.unset()
         added = FieldDescriptor(
-            of.name,
-            f"{self.full_name}.{of.name}",
-            of.number,
-            FieldDescriptor.LABEL_REQUIRED if of.required else label,
+            field.name,
+            f"{self.full_name}.{field.name}",
+            field.number,
+            FieldDescriptor.LABEL_REQUIRED if field.required else label,
             *_TYPES[kind],
-            int(default) if of.enum and not of.repeated else default,
-            of.default is not None,
+            int(default) if field.enum and not field.repeated else default,
+            field.default is not None,
             message_type,
             enum_type,
         )
         self.fields.append(added)
-        self.fields_by_name[of.name] = added
-        self.fields_by_number[of.number] = added
+        self.fields_by_name[field.name] = added
+        self.fields_by_number[field.number] = added

@@ -14,11 +14,11 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from reproduction.caffe.errors import CaffemodelError, ReproductionError, did_you_mean
+from reproduction.caffe.errors import ReproductionError, did_you_mean
 from reproduction.caffe.formats import caffemodel, prototxt
 from reproduction.caffe.schema import Field, Message
 from reproduction.caffe.schema.message import BOOL, BYTES, DOUBLE, FLOAT, STRING
-from reproduction.pycaffe.proto.containers import Array, RepeatedMessages, RepeatedScalars
+from reproduction.pycaffe.proto.containers import RepeatedMessages, RepeatedNumbers, RepeatedScalars
 from reproduction.pycaffe.proto.descriptors import Descriptor
 
 #: The ``ProtoMessage`` subclass for each message class of the schema; ``caffe_pb2`` fills it.
@@ -35,10 +35,10 @@ class MisfitError(ReproductionError, TypeError):
 
 def wrap(message: Message) -> ProtoMessage:
     """Return a ``ProtoMessage`` view of a message of the schema; changes to one change the other."""
-    view = PROTO_CLASSES[type(message)]
-    shown = view.__new__(view)
-    object.__setattr__(shown, "_message", message)
-    return shown
+    kind = PROTO_CLASSES[type(message)]
+    view = kind.__new__(kind)
+    object.__setattr__(view, "_message", message)
+    return view
 
 
 def unwrap(message: ProtoMessage) -> Message:
@@ -72,9 +72,9 @@ class ProtoMessage:
     def __getattr__(self, name: str) -> Any:
         field = self._field(name)
         if field.array:
-            return Array(self._message, field, lambda value: _convert(field, value))
+            return RepeatedNumbers(self._message, field, lambda value: _convert(field, value))
         if field.message and field.repeated:
-            return RepeatedMessages(self._message, field, lambda value: _copied(field, value), wrap)
+            return RepeatedMessages(self._message, field, lambda value: _to_message(field, value), wrap)
         if field.repeated:
             return RepeatedScalars(self._message, field, lambda value: _convert(field, value))
         value = getattr(self._message, name)
@@ -87,7 +87,7 @@ class ProtoMessage:
         if field.message or field.repeated:
             kind = "a repeated field" if field.repeated else "a sub-message"
             verb = "extend()" if field.repeated else "CopyFrom()"
-            raise NoFieldError(f"{self._name}.{name} is {kind}; nothing is assigned to it", remedy=f"Use {verb}.")
+            raise NoFieldError(f"{self._name}.{name} is {kind}, which cannot be assigned", remedy=f"Use {verb}.")
         setattr(self._message, name, _convert(field, value))
         self._message.present = True
 
@@ -114,7 +114,7 @@ class ProtoMessage:
         if field.repeated:
             getattr(self, name).extend(value)
         elif field.message:
-            getattr(self, name).CopyFrom(wrap(_copied(field, value)))
+            getattr(self, name).CopyFrom(wrap(_to_message(field, value)))
         else:
             setattr(self, name, value)
 
@@ -124,18 +124,15 @@ class ProtoMessage:
         Raises:
             ReproductionError: If there is no such field, or it is repeated.
         """
-        if self._field_or_value_error(field_name).repeated:
+        if self._schema.field(field_name).repeated:
             raise ReproductionError(f"{self._name}.{field_name} is repeated", remedy="Ask for its len().")
         return self._message.has(field_name)
 
     def ClearField(self, field_name: str) -> None:
         """Reset a field to its default."""
-        self._field_or_value_error(field_name)
+        self._schema.field(field_name)  # raises a ValueError for an unknown name, as protobuf does
         self._message.clear(field_name)
         self._message.present = True
-
-    def _field_or_value_error(self, name: str) -> Field[Any]:
-        return self._schema.field(name)
 
     def Clear(self) -> None:
         """Reset every field to its default."""
@@ -215,7 +212,7 @@ class ProtoMessage:
 
     def FindInitializationErrors(self) -> list[str]:
         """Return the paths of required fields that are not set, including those of sub-messages."""
-        return list(_missing(self._message, ""))
+        return list(_find_missing_fields(self._message, ""))
 
     def IsInitialized(self) -> bool:
         """Return whether every required field is set, including those of sub-messages."""
@@ -241,13 +238,13 @@ class ProtoMessage:
     __repr__ = __str__
 
 
-def _missing(message: Message, place: str) -> Iterator[str]:
+def _find_missing_fields(message: Message, place: str) -> Iterator[str]:
     yield from (place + name for name in message.required if not message.has(name))
     for field, value in message.set_fields():
         if field.message:
             for i, item in enumerate(value if field.repeated else [value]):
                 index = f"[{i}]" if field.repeated else ""
-                yield from _missing(item, f"{place}{field.name}{index}.")
+                yield from _find_missing_fields(item, f"{place}{field.name}{index}.")
 
 
 def _convert(field: Field[Any], value: Any) -> Any:
@@ -268,11 +265,11 @@ def _convert(field: Field[Any], value: Any) -> Any:
             value = value.item()
         return field.check_one(value)
     except (ReproductionError, TypeError):
-        error = field.error(repr(value), _wanted(field))
+        error = field.error(repr(value), _describe_type(field))
         raise MisfitError(error.problem, got=error.got, want=error.want, remedy=error.remedy) from None
 
 
-def _wanted(field: Field[Any]) -> str:
+def _describe_type(field: Field[Any]) -> str:
     if field.enum:
         return f"a value of {field.enum.__name__}"
     assert field.kind is not None
@@ -281,19 +278,16 @@ def _wanted(field: Field[Any]) -> str:
     )
 
 
-def _copied(field: Field[Any], value: Any) -> Message:
+def _to_message(field: Field[Any], value: Any) -> Message:
     """Return a new message of the schema, from a ``ProtoMessage`` or a dict of fields.
 
     Raises:
         MisfitError: If the value is neither a dict nor a message of the field's type.
     """
     assert field.message is not None
-    view = PROTO_CLASSES[field.message]
+    kind = PROTO_CLASSES[field.message]
     if isinstance(value, dict):
-        return view(**value)._message
-    if isinstance(value, view):
+        return kind(**value)._message
+    if isinstance(value, kind):
         return value._message.copy()
-    raise MisfitError(f"wrong value for {field.owner}.{field.name}", got=repr(value), want=f"a {view.__name__}")
-
-
-__all__ = ["PROTO_CLASSES", "CaffemodelError", "MisfitError", "NoFieldError", "ProtoMessage", "unwrap", "wrap"]
+    raise MisfitError(f"wrong value for {field.owner}.{field.name}", got=repr(value), want=f"a {kind.__name__}")

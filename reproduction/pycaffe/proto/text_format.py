@@ -5,12 +5,14 @@ Source: protobuf.dev/reference/python; googleapis.dev/python/protobuf google.pro
 
 from __future__ import annotations
 
+import functools
+import importlib.machinery
+import importlib.util
 from collections.abc import Iterable
 from typing import Any, TextIO
 
-from reproduction.caffe.errors import PrototxtError
+from reproduction.caffe.errors import PrototxtError, ReproductionError
 from reproduction.caffe.formats import prototxt
-from reproduction.pycaffe.proto import google_protobuf
 from reproduction.pycaffe.proto.message import ProtoMessage, unwrap
 
 #: Raised when a text cannot be parsed as the message.
@@ -29,7 +31,7 @@ def Merge(text: str | bytes, message: Any, **options: Any) -> Any:
         PrototxtError: If the text is not a prototxt of this message type.
     """
     if not isinstance(message, ProtoMessage):
-        return google_protobuf.load_text_format().Merge(text, message, **options)
+        return _load_google_text_format().Merge(text, message, **options)
     decoded = text.decode("utf-8", "surrogateescape") if isinstance(text, bytes) else text
     mine = unwrap(message)
     mine.merge(prototxt.loads(decoded, type(mine)))
@@ -60,7 +62,7 @@ def MessageToString(message: Any, as_one_line: bool = False, **options: Any) -> 
         options: Options of Google's protobuf; ignored for Caffe's messages.
     """
     if not isinstance(message, ProtoMessage):
-        return str(google_protobuf.load_text_format().MessageToString(message, as_one_line=as_one_line, **options))
+        return str(_load_google_text_format().MessageToString(message, as_one_line=as_one_line, **options))
     text = prototxt.dumps(unwrap(message))
     return " ".join(line.strip() for line in text.splitlines()) if as_one_line else text
 
@@ -70,5 +72,27 @@ def PrintMessage(message: Any, out: TextIO, **options: Any) -> None:
     out.write(MessageToString(message, **options))
 
 
+@functools.cache
+def _load_google_text_format() -> Any:
+    """Load Google's own ``text_format``, even if ``sys.modules`` has this module under that name."""
+    name = "google.protobuf.text_format"
+    try:
+        from google import protobuf
+
+        spec = importlib.machinery.PathFinder.find_spec(name, protobuf.__path__)
+    except ImportError:
+        spec = None
+    if spec is None or spec.loader is None:
+        raise ReproductionError(
+            "this is not one of Caffe's messages, and Google's protobuf is not installed",
+            remedy="Install it: pip install protobuf.",
+        )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def __getattr__(name: str) -> Any:
-    return getattr(google_protobuf.load_text_format(), name)
+    if name.startswith("__"):  # such as __all__: the names in Google's are not those of this module
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(_load_google_text_format(), name)

@@ -156,6 +156,8 @@ def test_enums_are_known_by_name_and_number_and_nested_as_in_caffe_proto():
         "AVE": 1,
         "STOCHASTIC": 2,
     }
+    norm = caffe_pb2.HingeLossParameter.Norm.DESCRIPTOR
+    assert [(value.name, value.index, value.number) for value in norm.values] == [("L1", 0, 1), ("L2", 1, 2)]
 
 
 def test_descriptors_tell_every_field():
@@ -211,12 +213,12 @@ def test_descriptors_agree_with_googles(name):
         (
             lambda m: setattr(m, "pooling_param", 3),
             AttributeError,
-            "LayerParameter.pooling_param is a sub-message; nothing is assigned to it. Use CopyFrom().",
+            "LayerParameter.pooling_param is a sub-message, which cannot be assigned. Use CopyFrom().",
         ),
         (
             lambda m: setattr(m, "bottom", ["a"]),
             AttributeError,
-            "LayerParameter.bottom is a repeated field; nothing is assigned to it. Use extend().",
+            "LayerParameter.bottom is a repeated field, which cannot be assigned. Use extend().",
         ),
         (lambda m: m.bottom.append(3), TypeError, "wrong value for LayerParameter.bottom; got 3, want a string."),
         (lambda m: m.param.extend([3]), TypeError, "wrong value for LayerParameter.param; got 3, want a ParamSpec."),
@@ -250,15 +252,18 @@ def test_descriptors_agree_with_googles(name):
         ),
     ],
 )
-def test_wrong_use_is_said_in_one_line_and_caught_as_protobufs(wrong, kind, text):
+def test_wrong_use_raises_one_line_that_is_caught_as_protobufs(wrong, kind, text):
     with pytest.raises(kind) as error:
         wrong(caffe_pb2.LayerParameter())
     assert str(error.value) == text
 
 
-def test_messages_of_googles_own_go_to_googles_text_format():
+def test_messages_of_google_go_to_googles_text_format():
     from google.protobuf import struct_pb2
 
     value = text_format.Merge('string_value: "x"', struct_pb2.Value())
     assert text_format.MessageToString(value) == 'string_value: "x"\n'
     assert text_format.ParseError is PrototxtError
+    assert text_format.MessageToBytes(value) == b'string_value: "x"\n'  # of Google's module, where it has the name
+    with pytest.raises(AttributeError):
+        text_format.__all__  # noqa: B018 - its names would be Google's
