@@ -17,7 +17,7 @@ from pathlib import Path
 from reproduction.caffe.errors import ReproductionError, shorten_warnings
 from reproduction.pycaffe.net import caffe_log
 from reproduction.pycaffe.python2 import import_hook, version_detection
-from reproduction.pycaffe.run import caffe_alias, removed_names
+from reproduction.pycaffe.run import caffe_alias, restore_libraries
 
 # Modules that programs for Caffe import -> the packages that install them.
 _PACKAGES = {
@@ -51,7 +51,7 @@ def prepare(python2: bool = False) -> None:
         python2: Whether to treat a source that fits both Python 2 and Python 3 as Python 2.
     """
     caffe_alias.install()
-    removed_names.restore()
+    restore_libraries.restore()
     import_hook.Loader.python2 = python2
     import_hook.install()
     if not any(isinstance(finder, _MissingPackageFinder) for finder in sys.meta_path):

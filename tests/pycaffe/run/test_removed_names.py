@@ -1,5 +1,10 @@
 """Names that libraries removed are provided to Python 3 programs, in installed and in optional packages."""
 
+import importlib.util
+
+import pytest
+
+from reproduction.pycaffe.run import removed_names
 from tests.helpers.pycaffe_programs import run_program
 
 PROGRAM = """
@@ -87,3 +92,23 @@ def test_names_that_libraries_removed_are_found(tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM)
     code, _, err = run_program(tmp_path, "program.py", PYTHONWARNINGS="ignore")
     assert (code, err) == (0, "")
+
+
+INSTALLED = [name for name in removed_names.MOVED if importlib.util.find_spec(name.split(".")[0])]
+
+
+@pytest.mark.parametrize("module", INSTALLED)
+def test_every_equivalent_of_a_removed_name_exists(module):
+    after_restoring = {"numpy.in1d"}
+    for path in {*removed_names.MOVED[module].values()} - after_restoring:
+        owner, _, name = path.rpartition(".")
+        assert hasattr(importlib.import_module(owner), name) if owner else importlib.import_module(name)
+
+
+def test_fallbacks_and_replacements_of_modules_exist():
+    for path in (*removed_names.FALLBACKS.values(), *removed_names.MODULES.values()):
+        assert importlib.import_module(path) if importlib.util.find_spec(path.split(".")[0]) else path in NOT_INSTALLED
+
+
+#: Replacements in packages that this project does not need.
+NOT_INSTALLED = {"joblib", "skimage.filters"}

@@ -237,8 +237,10 @@ def test_a_process_is_prepared_without_protobuf_and_given_lost_names():
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
         "<bytes>, byte 0: wire type 6 of field 13 is not possible. The file is damaged, or of another kind.",
-        "this is not one of Caffe's messages, and Google's protobuf is not installed. "
-        "Install it: pip install protobuf.",
+        (
+            "this is not one of Caffe's messages, and Google's protobuf is not installed. "
+            "Install it: pip install protobuf."
+        ),
     ]
 
 
