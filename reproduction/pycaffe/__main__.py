@@ -3,7 +3,7 @@
 python -m reproduction.pycaffe SCRIPT [ARGUMENTS]
 
 The program runs as with ``python SCRIPT ARGUMENTS``, but ``import caffe`` imports this project. Python 2 sources are
-translated in memory when they are imported; no files are written. Example:
+translated in memory when they are imported; the command writes no files. Example:
 
     cd voc-fcn8s && python -m reproduction.pycaffe net.py
 """
@@ -21,17 +21,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m reproduction.pycaffe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("-2", "--python2", action="store_true", help="take what may be for either Python as Python 2")
+    parser.add_argument(
+        "-2", "--python2", action="store_true", help="treat sources that fit both Python 2 and Python 3 as Python 2"
+    )
     parser.add_argument("script", metavar="SCRIPT", help="the program")
-    parser.add_argument("arguments", metavar="ARGUMENTS", nargs=argparse.REMAINDER, help="what it is given")
-    asked = parser.parse_args()
+    parser.add_argument("arguments", metavar="ARGUMENTS", nargs=argparse.REMAINDER, help="the arguments of the program")
+    args = parser.parse_args()
     try:
-        with open(asked.script, "rb"):  # noqa: PTH123
+        with open(args.script, "rb"):  # noqa: PTH123
             pass
     except OSError as error:
-        sys.stderr.write(f"error: {asked.script}: the program cannot be read: {(error.strerror or '').lower()}.\n")
+        sys.stderr.write(f"error: {args.script}: the program cannot be read: {(error.strerror or '').lower()}.\n")
         sys.exit(2)
-    run_script.run_script(asked.script, asked.arguments, python2=asked.python2)
+    run_script.run_script(args.script, args.arguments, python2=args.python2)
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def test_what_a_net_and_a_solver_show_is_of_these_types(tmp_path):
         assert all(type(value) is getattr(_caffe, name) for value in values), name
     assert isinstance(solver, _caffe.Solver)
     assert isinstance(solver.param, _caffe.SolverParameter)
-    with pytest.raises(RuntimeError, match=r"a Solver without a type cannot be made. Use get_solver\(\)."):
+    with pytest.raises(RuntimeError, match=r"the class Solver has no update rule. Use get_solver\(\)."):
         _caffe.Solver(str(tmp_path / "solver.prototxt"))
 
 

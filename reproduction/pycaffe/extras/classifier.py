@@ -23,44 +23,28 @@ class PreprocessingNet(Net):
     Args:
         model_file: The prototxt.
         pretrained_file: The weights.
-        mean: The mean to subtract; see ``io.Transformer.set_mean``. None subtracts nothing.
-        input_scale: The factor after subtracting the mean; see ``io.Transformer.set_input_scale``.
-        raw_scale: The factor before subtracting the mean; see ``io.Transformer.set_raw_scale``.
-        channel_swap: The order of the channels; see ``io.Transformer.set_channel_swap``.
+        settings: Arguments of the ``set_`` methods of ``io.Transformer`` by their names, such as ``mean``; None for
+            those that are not set.
 
     Attributes:
         transformer: The ``io.Transformer`` that preprocesses images.
     """
 
-    def __init__(
-        self,
-        model_file: StrPath,
-        pretrained_file: StrPath,
-        mean: Array | None = None,
-        input_scale: float | None = None,
-        raw_scale: float | None = None,
-        channel_swap: Sequence[int] | None = None,
-    ):
+    def __init__(self, model_file: StrPath, pretrained_file: StrPath, **settings: Any):
         super().__init__(model_file, Phase.TEST, weights=pretrained_file)
         name = self.inputs[0]
         self.transformer = io.Transformer({name: self.blobs[name].data.shape})
         self.transformer.set_transpose(name, (2, 0, 1))
-        if mean is not None:
-            self.transformer.set_mean(name, mean)
-        if input_scale is not None:
-            self.transformer.set_input_scale(name, input_scale)
-        if raw_scale is not None:
-            self.transformer.set_raw_scale(name, raw_scale)
-        if channel_swap is not None:
-            self.transformer.set_channel_swap(name, channel_swap)
+        for setting, value in settings.items():
+            if value is not None:
+                getattr(self.transformer, f"set_{setting}")(name, value)
 
-    def predict_images(self, pictures: Sequence[Array]) -> Array:
+    def predict_images(self, images: Sequence[Array]) -> Array:
         """Preprocess images (H, W, K) and return the net's first output, with one row for each image."""
         name = self.inputs[0]
-        blobs = [self.transformer.preprocess(name, picture) for picture in pictures]
-        given: dict[str, Any] = {name: np.array(blobs)}
-        found: Array = self.forward_all(**given)[self.outputs[0]]
-        return found
+        blobs = [self.transformer.preprocess(name, image) for image in images]
+        outputs: Array = self.forward_all(**{name: np.array(blobs)})[self.outputs[0]]  # type: ignore[arg-type]
+        return outputs
 
 
 class Classifier(PreprocessingNet):
@@ -88,7 +72,8 @@ class Classifier(PreprocessingNet):
         raw_scale: float | None = None,
         channel_swap: Sequence[int] | None = None,
     ):
-        super().__init__(model_file, pretrained_file, mean, input_scale, raw_scale, channel_swap)
+        settings = {"mean": mean, "input_scale": input_scale, "raw_scale": raw_scale, "channel_swap": channel_swap}
+        super().__init__(model_file, pretrained_file, **settings)
         self.crop_dims = np.array(self.blobs[self.inputs[0]].data.shape[2:])
         self.image_dims = np.array(self.crop_dims if image_dims is None else image_dims)
 
@@ -103,11 +88,11 @@ class Classifier(PreprocessingNet):
         Returns:
             The first output for each image; for a classification net, probabilities (N, C).
         """
-        pictures = [io.resize_image(picture, self.image_dims) for picture in inputs]
+        images = [io.resize_image(image, self.image_dims) for image in inputs]
         if oversample:
-            scores = self.predict_images(list(io.oversample(pictures, self.crop_dims)))
-            means: Array = scores.reshape(len(pictures), 10, -1).mean(axis=1)
+            scores = self.predict_images(list(io.oversample(images, self.crop_dims)))
+            means: Array = scores.reshape(len(images), 10, -1).mean(axis=1)
             return means
         top, left = (self.image_dims / 2 - self.crop_dims / 2).astype(int)
         height, width = self.crop_dims
-        return self.predict_images([picture[top : top + height, left : left + width] for picture in pictures])
+        return self.predict_images([image[top : top + height, left : left + width] for image in images])

@@ -45,7 +45,8 @@ class Detector(PreprocessingNet):
         channel_swap: Sequence[int] | None = None,
         context_pad: int | None = None,
     ):
-        super().__init__(model_file, pretrained_file, mean, input_scale, raw_scale, channel_swap)
+        settings = {"mean": mean, "input_scale": input_scale, "raw_scale": raw_scale, "channel_swap": channel_swap}
+        super().__init__(model_file, pretrained_file, **settings)
         self.configure_crop(context_pad)
 
     def configure_crop(self, context_pad: int | None) -> None:
@@ -62,7 +63,7 @@ class Detector(PreprocessingNet):
         name = self.inputs[0]
         channels, height, width = self.blobs[name].data.shape[1:]
         if context_pad and height != width:
-            raise NetError("context needs a square input", got=f"{height} x {width}")
+            raise NetError("context_pad needs a square input", got=f"{height} x {width}")
         self.crop_dims = np.array([height, width, channels])
         self.context_pad = context_pad
         self.crop_mean = np.zeros(self.crop_dims, np.float32)
@@ -103,7 +104,7 @@ class Detector(PreprocessingNet):
             search = importlib.import_module(name)
         except ImportError:
             raise ReproductionError(
-                f"the package {name} is not installed", remedy="It is on GitHub, at sergeyk's; it needs MATLAB."
+                f"the package {name} is not installed", remedy="Install it from github.com/sergeyk; it needs MATLAB."
             ) from None
         paths = [os.path.abspath(path) for path in image_fnames]  # noqa: PTH100 - MATLAB's, as they are
         windows = search.get_windows(paths, cmd="selective_search_rcnn")
@@ -137,7 +138,7 @@ class Detector(PreprocessingNet):
         room = np.minimum(np.round((high - low + 1) * factor).astype(int), size - pad)
         part = im[low[0] : high[0], low[1] : high[1]]
         if not part.size or min(room) < 1:
-            raise ReproductionError("the window is outside the picture", got=tuple(window), want=f"within {edge}")
+            raise ReproductionError("the window is outside the image", got=tuple(window), want=f"within {edge}")
         crop = self.crop_mean.copy()
         crop[pad[0] : pad[0] + room[0], pad[1] : pad[1] + room[1]] = io.resize_image(part, room)
         return crop

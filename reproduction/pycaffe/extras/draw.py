@@ -47,7 +47,7 @@ def get_layer_lr_mult(layer: Any) -> tuple[float, float]:
             ``param`` messages.
     """
     if layer.type not in _LEARNING or len(layer.param) > 2:
-        raise ReproductionError(f"layer {layer.name!r} ({layer.type}) has no weights and bias with a rate each")
+        raise ReproductionError(f"layer {layer.name!r} ({layer.type}) does not have weights and a bias")
     weight, bias, *_ = [*(each.lr_mult for each in layer.param), 1.0, 1.0]
     return weight, bias
 
@@ -121,7 +121,7 @@ def draw_net(
     program = shutil.which("dot")
     if program is None:
         raise ReproductionError(
-            "a picture of a net is drawn by Graphviz, which is not installed",
+            "drawing an image of a net needs Graphviz, which is not installed",
             remedy="Install it, or draw to a file that ends in .dot.",
         )
     drawn = subprocess.run([program, f"-T{ext}"], input=text, capture_output=True, check=False)

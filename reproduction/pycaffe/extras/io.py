@@ -81,7 +81,7 @@ def array_to_datum(arr: Array, label: int | None = None) -> Any:
         ReproductionError: If the array does not have three axes.
     """
     if arr.ndim != 3:
-        raise ReproductionError("wrong shape for a Datum", got=arr.shape, want="channels, height and width")
+        raise ReproductionError("a Datum needs three axes", got=arr.shape, want="channels, height and width")
     datum = caffe_pb2.Datum()
     datum.channels, datum.height, datum.width = arr.shape
     if arr.dtype == np.uint8:
@@ -212,7 +212,7 @@ class Transformer:
             self.mean[in_] = mean[:, np.newaxis, np.newaxis]
             return
         if mean.ndim not in (2, 3):
-            raise ReproductionError("wrong shape of a mean", got=mean.shape, want="1 to 3 axes")
+            raise ReproductionError("a mean has the wrong number of axes", got=mean.shape, want="1 to 3 axes")
         planes = mean.reshape((1, *mean.shape)[-3:])
         if planes.shape != (channels, *size):
             planes = resize_image(planes.transpose(1, 2, 0), size).transpose(2, 0, 1)

@@ -49,7 +49,7 @@ def coord_map(fn: Function) -> Map:
     """
     found = netspec.coord_map(fn)
     if found is None:
-        raise UndefinedMapException("the layer keeps no pixel in its place", type=fn.type)
+        raise UndefinedMapException("the layer has no coordinate map", type=fn.type)
     return _to_tuple(found)
 
 

@@ -279,12 +279,12 @@ class LayerRunner:
         if can_record and (self._record is None or not self._record.is_current(bottoms)):
             self._run(device)
         if self._record is None:
-            raise NetError("backward before forward", remedy="Call forward first.")
+            raise NetError("there was no forward pass", remedy="Call forward first.")
         if self._record.params_changed:
-            raise NetError("the parameters have changed since the forward", remedy="Call forward again.")
+            raise NetError("the parameters have changed since the forward pass", remedy="Call forward again.")
         for top, blob in zip(self._record.tops, self.tops, strict=True):
             if tuple(top.shape) != blob.sizes:
-                raise NetError("a top was reshaped since the forward", got=blob.sizes, want=tuple(top.shape))
+                raise NetError("a top was reshaped since the forward pass", got=blob.sizes, want=tuple(top.shape))
         return self._record
 
 

@@ -50,7 +50,7 @@ def set_mode_gpu() -> None:
         _State.device = devices.select_device(f"cuda:{_State.gpu}")
     elif not _State.warned:
         _State.warned = True
-        warnings.warn("this torch finds no CUDA device; nets compute on the CPU", RuntimeWarning, stacklevel=3)
+        warnings.warn("torch finds no CUDA device; nets compute on the CPU", RuntimeWarning, stacklevel=3)
 
 
 def set_device(device_id: int) -> None:

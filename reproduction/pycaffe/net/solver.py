@@ -106,7 +106,7 @@ class Solver:
 
     def __init__(self, filename: StrPath, *, inputs: Mapping[str, Shape] | None = None):
         if not self.type:
-            raise CaffeError("a Solver without a type cannot be made", remedy="Use get_solver().")
+            raise CaffeError("the class Solver has no update rule", remedy="Use get_solver().")
         check_file(filename)
         param = prototxt.load_solver(filename)
         param.type = self.type

@@ -125,7 +125,7 @@ class ProtoMessage:
             ReproductionError: If there is no such field, or it is repeated.
         """
         if self._schema.field(field_name).repeated:
-            raise ReproductionError(f"{self._name}.{field_name} is repeated", remedy="Ask for its len().")
+            raise ReproductionError(f"{self._name}.{field_name} is repeated", remedy="Use len().")
         return self._message.has(field_name)
 
     def ClearField(self, field_name: str) -> None:
@@ -154,7 +154,7 @@ class ProtoMessage:
 
     def _same_type(self, other: ProtoMessage) -> Message:
         if type(other) is not type(self):
-            raise MisfitError("wrong type of message", got=type(other).__name__, want=self._name)
+            raise MisfitError("the messages have different types", got=type(other).__name__, want=self._name)
         return other._message
 
     def SetInParent(self) -> None:

@@ -80,7 +80,7 @@ _create_finder = machinery.FileFinder.path_hook(*_LOADERS)
 
 def _path_hook(path: str) -> importlib.abc.PathEntryFinder:
     if not is_own(path):
-        raise ImportError("not a folder of the program's", path=path)
+        raise ImportError("not a folder of the program", path=path)
     return _create_finder(path)
 
 

@@ -129,7 +129,7 @@ def _load_fissix() -> tuple[Any, tuple[type[Exception], ...]]:
         from fissix.refactor import RefactoringTool
     except ImportError:
         raise ReproductionError(
-            "a Python 2 source needs the package fissix", remedy="Install it: pip install fissix."
+            "running Python 2 sources needs the package fissix", remedy="Install it: pip install fissix."
         ) from None
     return RefactoringTool(_FIXERS), (ParseError, TokenError, IndentationError)
 

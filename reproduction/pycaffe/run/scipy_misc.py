@@ -64,7 +64,7 @@ def bytescale(
     if data.dtype == np.uint8:
         return data
     if not 0 <= low <= high <= 255:
-        raise ValueError(f"low and high must be bytes in this order; got {low} and {high}")
+        raise ValueError(f"want 0 <= low <= high <= 255; got low {low} and high {high}")
     least = data.min() if cmin is None else cmin
     span = (data.max() if cmax is None else cmax) - least
     if span < 0:
@@ -101,16 +101,16 @@ def toimage(
     """
     data = np.asarray(arr)
     if np.iscomplexobj(data):
-        raise ValueError("a complex array is no picture")
+        raise ValueError("a complex array is not an image")
     if data.ndim == 2:
         return _flat_image(data, high, low, cmin, cmax, pal, mode)
     if data.ndim != 3 or {3, 4}.isdisjoint(data.shape):
-        raise ValueError(f"an array of shape {data.shape} is no picture")
+        raise ValueError(f"an array of shape {data.shape} is not an image")
     if channel_axis is None:
         channel_axis = data.shape.index(3 if 3 in data.shape else 4)
     channels = data.shape[channel_axis]
     if channels not in _MODES:
-        raise ValueError(f"axis {channel_axis} has no 3 or 4 channels; got {channels}")
+        raise ValueError(f"axis {channel_axis} does not have 3 or 4 channels; got {channels}")
     mode = mode or _MODES[channels][0]
     if mode not in _MODES[channels]:
         raise ValueError(f"an array of {channels} channels has no mode {mode!r}")

@@ -93,12 +93,12 @@ def test_context_shows_the_surroundings_and_beyond_the_picture_the_mean(files, p
 def test_windows_outside_and_inputs_that_are_not_square_are_refused(files, pictures, tmp_path):
     with pytest.raises(ReproductionError) as error:
         caffe.Detector(*files, context_pad=2).crop(pictures[0], (90, 90, 95, 95))
-    assert str(error.value) == "the window is outside the picture; got (90, 90, 95, 95), want within [12 14]."
+    assert str(error.value) == "the window is outside the image; got (90, 90, 95, 95), want within [12 14]."
     net = tmp_path / "wide.prototxt"
     net.write_text(NET.replace("dim: 8 dim: 8", "dim: 4 dim: 16"))
     with pytest.raises(NetError) as wide:
         caffe.Detector(net, files[1], context_pad=2)
-    assert str(wide.value) == "context needs a square input; got 4 x 16."
+    assert str(wide.value) == "context_pad needs a square input; got 4 x 16."
 
 
 def test_selective_search_says_what_it_needs(files):
@@ -106,5 +106,5 @@ def test_selective_search_says_what_it_needs(files):
         caffe.Detector(*files).detect_selective_search(["a.png"])
     assert str(error.value) == (
         "the package selective_search_ijcv_with_python is not installed. "
-        "It is on GitHub, at sergeyk's; it needs MATLAB."
+        "Install it from github.com/sergeyk; it needs MATLAB."
     )

@@ -65,7 +65,7 @@ def test_text_is_written_without_graphviz_and_pictures_ask_for_it(tmp_path, monk
     with pytest.raises(ReproductionError) as error:
         draw.draw_net(net(), "LR")
     assert str(error.value) == (
-        "a picture of a net is drawn by Graphviz, which is not installed. "
+        "drawing an image of a net needs Graphviz, which is not installed. "
         "Install it, or draw to a file that ends in .dot."
     )
 
@@ -83,4 +83,4 @@ def test_pictures_are_what_graphviz_gives(tmp_path, monkeypatch):
 def test_layers_without_a_rate_of_their_own_have_none():
     with pytest.raises(ReproductionError) as error:
         draw.get_layer_lr_mult(net().layer[3])
-    assert str(error.value) == "layer 'pool' (Pooling) has no weights and bias with a rate each."
+    assert str(error.value) == "layer 'pool' (Pooling) does not have weights and a bias."

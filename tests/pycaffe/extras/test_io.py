@@ -120,11 +120,11 @@ def test_means_of_pixels_are_resized_to_the_input():
         (lambda t: t.set_mean("data", np.ones(2)), "the mean does not fit 'data'; got (2,), want (3,)."),
         (
             lambda t: t.set_mean("data", np.ones((1, 1, 1, 1))),
-            "wrong shape of a mean; got (1, 1, 1, 1), want 1 to 3 axes.",
+            "a mean has the wrong number of axes; got (1, 1, 1, 1), want 1 to 3 axes.",
         ),
         (
             lambda t: io.array_to_datum(np.ones((2, 2))),
-            "wrong shape for a Datum; got (2, 2), want channels, height and width.",
+            "a Datum needs three axes; got (2, 2), want channels, height and width.",
         ),
     ],
 )

@@ -106,7 +106,7 @@ def test_maps_compose_and_invert():
         (
             lambda n: coord_map(L.InnerProduct(n.up, num_output=2).fn),
             UndefinedMapException,
-            "InnerProduct: the layer keeps no pixel in its place.",
+            "InnerProduct: the layer has no coordinate map.",
         ),
         (
             lambda n: compose((1, 1, 0), (2, 1, 0)),

@@ -241,7 +241,7 @@ def test_what_needs_no_forward_goes_backward_without_one(tmp_path):
 )
 def test_what_needs_one_says_so(tmp_path, text, place):
     made = net(tmp_path, FORCE + INPUT + text)
-    with raises(f"{place}: backward before forward. Call forward first."):
+    with raises(f"{place}: there was no forward pass. Call forward first."):
         made.backward()
 
 
@@ -259,12 +259,12 @@ def test_sizes_and_parameters_that_changed_since_are_said(tmp_path):
     made = net(tmp_path, FORCE + INPUT + layer("act", "PReLU"))
     made.forward()
     made.blobs["y"].reshape(3, 2)
-    with raises("layer 'act' (PReLU), line 2: a top was reshaped since the forward; got (3, 2), want (2, 3)."):
+    with raises("layer 'act' (PReLU), line 2: a top was reshaped since the forward pass; got (3, 2), want (2, 3)."):
         made.backward()
     made.forward()
     with torch.no_grad():
         next(made.module.parameters()).add_(1)
-    with raises("layer 'act' (PReLU), line 2: the parameters have changed since the forward. Call forward again."):
+    with raises("layer 'act' (PReLU), line 2: the parameters have changed since the forward pass. Call forward again."):
         made.backward()
     made.params["act"][0].reshape(5)
     with raises("layer 'act' (PReLU), line 2: blob 0 was reshaped; got (5,), want (3,)."):

@@ -23,7 +23,7 @@ def _fresh(monkeypatch):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")
 def test_without_cuda_there_is_one_warning_and_the_cpu():
-    with pytest.warns(RuntimeWarning, match=r"^this torch finds no CUDA device; nets compute on the CPU$"):
+    with pytest.warns(RuntimeWarning, match=r"^torch finds no CUDA device; nets compute on the CPU$"):
         caffe.set_device(0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

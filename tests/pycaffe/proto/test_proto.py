@@ -222,12 +222,12 @@ def test_descriptors_agree_with_googles(name):
         ),
         (lambda m: m.bottom.append(3), TypeError, "wrong value for LayerParameter.bottom; got 3, want a string."),
         (lambda m: m.param.extend([3]), TypeError, "wrong value for LayerParameter.param; got 3, want a ParamSpec."),
-        (lambda m: m.HasField("bottom"), ValueError, "LayerParameter.bottom is repeated. Ask for its len()."),
+        (lambda m: m.HasField("bottom"), ValueError, "LayerParameter.bottom is repeated. Use len()."),
         (lambda m: m.HasField("x"), ValueError, "unknown field 'x' in LayerParameter."),
         (
             lambda m: m.CopyFrom(caffe_pb2.NetParameter()),
             TypeError,
-            "wrong type of message; got NetParameter, want LayerParameter.",
+            "the messages have different types; got NetParameter, want LayerParameter.",
         ),
         (lambda m: m.WhichOneof("x"), ValueError, "LayerParameter has no oneof 'x'."),
         (

@@ -18,7 +18,7 @@ def test_values_are_stretched_to_bytes():
     assert misc.bytescale(COLOURS) is COLOURS
     assert misc.bytescale(np.full((1, 2), 7.0)).tolist() == [[0, 0]]
     for options in ({"high": 256}, {"low": -1}, {"low": 9, "high": 8}, {"cmin": 2, "cmax": 1}):
-        with pytest.raises(ValueError, match=r"low and high|cmax"):
+        with pytest.raises(ValueError, match=r"low <= high|cmax"):
             misc.bytescale(SQUARES, **options)
 
 
@@ -65,7 +65,7 @@ def test_arrays_become_pictures_of_their_mode():
     assert misc.fromimage(Image.fromarray(np.array([[True, False]]))).tolist() == [[255, 0]]
     for wrong, options in ((SQUARES + 1j, {}), (np.ones((2, 2, 5)), {}), (SQUARES, {"mode": "RGB"}),
                            (COLOURS, {"mode": "RGBA"}), (COLOURS, {"channel_axis": 0})):  # fmt: skip
-        with pytest.raises(ValueError, match=r"picture|mode|channels"):
+        with pytest.raises(ValueError, match=r"image|mode|channels"):
             misc.toimage(wrong, **options)
     with pytest.raises(TypeError, match="not a PIL image"):
         misc.fromimage(SQUARES)
