@@ -30,11 +30,8 @@ Mini-VOC takes half a minute on two cores; a net of VOC about an hour: 736 image
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -58,21 +55,13 @@ from common import (
 )
 
 from reproduction.caffe import devices, locks
-from reproduction.caffe.errors import DataError, ReproductionError, WeightsError
-from reproduction.caffe.formats import files
-from reproduction.fcn.datasets import SPECS, PublishedNet
+from reproduction.caffe.errors import ReproductionError
+from reproduction.fcn.datasets import SPECS
 from reproduction.fcn.fetch import local_files
 from reproduction.fcn.reproduce import pipeline, sources
 from reproduction.fcn.reproduce.pipeline import ScoringPlan
-from reproduction.fcn.reproduce.sources import Callbacks
-from reproduction.fcn.scoring.evaluate import TimedProgress
-from reproduction.fcn.train import log_file, recipes
-from reproduction.report import gallery, markdown, page, record
-from reproduction.report.gallery import Gallery
-from reproduction.report.record import LabelScores, NetResult, ScoredSplit, ScoreReport
-from reproduction.report.reference import Reference, format_points
-
-LOGGED = 10  # of a training's log, every LOGGED-th iteration is recorded with its weights
+from reproduction.report import markdown, record, scoring_run
+from reproduction.report.record import ScoreReport
 
 
 def main() -> int:
@@ -80,42 +69,32 @@ def main() -> int:
     parser = _parser()
     args = parser.parse_args()
     if args.model and len(set(args.nets)) != 1:
-        parser.error("--model is of one net: name it with --nets")
+        parser.error("--model is for one net: name it with --nets")
     if args.model and (args.trained or args.record):
-        parser.error("--model goes with neither --trained nor --record")
+        parser.error("--model cannot be combined with --trained or --record")
     if args.record and (args.nets or args.limit):
         parser.error("--record is for all nets and all images: leave --nets and --limit out")
     with locks.lock_folder(args.report / args.set, "another process is reproducing here"):
-        return reproduced(args)
+        return reproduce(args)
 
 
-def reproduced(args: argparse.Namespace) -> int:
+def reproduce(args: argparse.Namespace) -> int:
     """Score the nets, print and write the results; the caller has locked the report folder."""
     start = time.monotonic()
-    rows = pipeline.select_nets(args.set, args.nets)
+    nets = pipeline.select_nets(args.set, args.nets)
     device = devices.select_device(args.device)
-    source = weights_from(args)
-    folder = args.report / args.set
-    plan = ScoringPlan(
-        source,
-        local_files.FileRoots(args.weights, args.data),
-        folder / "predictions",
-        args.device,
-        args.limit,
-        partial(compiled, precision=precision(args)),
-    )
-    kept = args.weights / args.set / "scores.json"
-    recorded = record.load_report(kept) if kept.is_file() and not args.record else None
+    folder, record_path = args.report / args.set, args.weights / args.set / "scores.json"
+    prepare = partial(compiled, precision=precision(args))
+    roots = local_files.FileRoots(args.weights, args.data)
+    manifest = local_files.load_manifest(args.manifest)
+    source = sources.find_source(args.set, manifest, args.mirror, runs=args.trained, weights_file=args.model)
+    plan = ScoringPlan(source, roots, folder / "predictions", args.device, args.limit, prepare)
+    recorded = record.load_report(record_path) if record_path.is_file() and not args.record else None
+    references = partial(record.find_references, earlier=recorded, trained=bool(args.trained or args.model))
     with Screen(sys.stderr if args.json else sys.stdout) as screen:
-        results, galleries, split = score_all(
-            plan,
-            rows,
-            screen,
-            partial(record.find_references, earlier=recorded, trained=bool(args.trained or args.model)),
-        )
-    if recorded and split and recorded.split != split:
-        got, want = (f"{each.count} of sha1 {each.sha1}" if each else "none" for each in (recorded.split, split))
-        raise DataError("these scores were recorded on other images", path=kept, got=got, want=want)
+        scored = scoring_run.score_nets(plan, nets, screen, references)
+    split = scored.split
+    scoring_run.check_recorded(recorded, split, record_path)
     report = ScoreReport(
         set=args.set,
         measured=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -124,22 +103,53 @@ def reproduced(args: argparse.Namespace) -> int:
         device=describe(device),
         precision=precision(args),
         versions=versions(),
-        nets=results,
+        nets=scored.results,
     )
-    if screen.errors and not any(net.measured for net in report.nets):
-        raise ReproductionError(f"{screen.errors} of {len(report.nets)} nets could not be scored")
-    if any(net.measured for net in report.nets):
-        write(report, folder, galleries)
+    has_scores = any(net.measured for net in report.nets)
+    if scored.errors and not has_scores:
+        raise ReproductionError(f"{scored.errors} of {len(report.nets)} nets could not be scored")
+    if has_scores:
+        paths = scoring_run.write_files(report, folder, scored.galleries)
         if not args.json:
-            show(report, folder)
+            say("", *markdown.format_scores(report).split("\n"), "", *markdown.format_verdicts(report))
+            say("", ", ".join(map(str, paths)))
     if args.json:
         say(*record.format_report(report).rstrip("\n").split("\n"))
-    code = judge(report, screen.errors, recording=args.record)
+    code = judge(report, scored.errors, recording=args.record)
     if args.record and not code:
-        keep(report, rows, args.trained, kept)
-        screen.note(f"recorded in {kept.parent}")
+        scoring_run.record_run(report, nets, args.trained, record_path)
+        screen.note(f"recorded in {record_path.parent}")
     screen.note(f"{time.monotonic() - start:.1f} s")
     return code
+
+
+class Screen(Bars):
+    """The output of a run: bars and errors on standard error, messages on ``out``."""
+
+    def __init__(self, out: TextIO) -> None:
+        super().__init__()
+        self._out = out
+
+    def note(self, text: str) -> None:
+        """Print a message."""
+        self.close()
+        say(text, file=self._out)
+
+    def error(self, text: str) -> None:
+        """Print an error."""
+        self.close()
+        fail(text)
+
+
+def judge(report: ScoreReport, errors: int, *, recording: bool = False) -> int:
+    """Print what is wrong and what was not checked; return the exit code. If ``recording``, nothing needs a check."""
+    failures = scoring_run.list_failures(report, errors)
+    for text in failures:
+        fail(text)
+    unchecked = [] if recording or failures else report.unchecked()
+    for name, why in unchecked:
+        note(f"not checked: {name}; {why}.")
+    return 1 if failures else NOT_CHECKED if unchecked else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -159,173 +169,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--mirror", metavar="URL|DIR", help="where to look first (also REPRODUCTION_MIRROR)")
     parser.add_argument("--manifest", type=Path, help="another weights/manifest.json (also REPRODUCTION_MANIFEST)")
     return parser
-
-
-def weights_from(args: argparse.Namespace) -> sources.Source:
-    """Return the source of data and weights: published, drawn, or the user's own weights.
-
-    Raises:
-        WeightsError: If the file of ``--model`` does not exist.
-    """
-    source = sources.find_source(args.set, local_files.load_manifest(args.manifest), args.mirror)
-    if args.model:
-        if not args.model.is_file():  # checked before anything is downloaded
-            raise WeightsError("no such file of weights", path=args.model)
-        return sources.CustomWeights(source, args.model)
-    return sources.TrainedWeights(source, args.trained) if args.trained else source
-
-
-def score_all(
-    plan: ScoringPlan,
-    rows: Sequence[PublishedNet],
-    screen: Screen,
-    references: Callable[[str, str], Sequence[Reference]],
-) -> tuple[list[NetResult], dict[str, Gallery], ScoredSplit | None]:
-    """Score the nets in turn; an error of one net does not stop the others.
-
-    Args:
-        plan: The source of data and weights, the folders, the device and the limit.
-        rows: The nets.
-        screen: Shows progress and errors.
-        references: Returns the scores that a net's scores are compared with, from the net's name and the label.
-
-    Returns:
-        The results, the galleries of the nets that were scored, and the split; None if every net was skipped.
-
-    Raises:
-        ReproductionError: If the data cannot be downloaded or read.
-    """
-    results, galleries, split = [], {}, None
-    for row in rows:
-        if row.caffemodel is None and isinstance(plan.source, sources.DownloadedSource):
-            results.append(
-                NetResult(
-                    row.name, note="its weights were not published, name your own with --model (make: MODEL=FILE)"
-                )
-            )
-            continue
-        watch = Callbacks(screen, partial(screen, unit="picture"), screen.note, screen.images(row.name))
-        dataset = pipeline.fetch_dataset(plan, row, watch)
-        split = ScoredSplit(dataset.split, len(dataset), pipeline.compute_split_sha1(dataset.ids))
-        try:
-            result = pipeline.score_net(plan, row, dataset, watch)
-            galleries[row.name] = Gallery(dataset, result.predictions)
-            measured = [
-                gallery.measure(
-                    galleries[row.name],
-                    LabelScores.from_scores(top, scores, dataset.label_classes[top], references(row.name, top)),
-                    plan.limit,
-                    screen(f"{row.name}, image by image", "image"),
-                )
-                for top, scores in result.scores.items()
-            ]
-        except ReproductionError as error:
-            screen.error(str(error))
-            results.append(NetResult(row.name, note=error.problem))
-            continue
-        file, sha256, seconds = result.weights.path.name, result.weights.sha256, result.seconds_per_image
-        maps = f"{plan.out.name}/{result.predictions.name}"
-        results.append(NetResult(row.name, "", file, sha256, seconds, measured, maps))
-    return results, galleries, split
-
-
-class Screen(Bars):
-    """The output of a run: bars and errors on standard error, sentences on ``out``.
-
-    Args:
-        out: The stream for sentences.
-    """
-
-    def __init__(self, out: TextIO) -> None:
-        super().__init__()
-        self.errors = 0
-        self._out = out
-
-    def note(self, text: str) -> None:
-        """Print a sentence."""
-        self.close()
-        say(text, file=self._out)
-
-    def error(self, text: str) -> None:
-        """Print an error and count it."""
-        self.close()
-        self.errors += 1
-        fail(text)
-
-    def images(self, what: str) -> TimedProgress:
-        """Prepare a bar of images and return the function that moves it."""
-        move = self(what, "image")
-        return lambda done, total, _: move(done, total)
-
-
-def write(report: ScoreReport, folder: Path, galleries: Mapping[str, Gallery]) -> None:
-    """Write a report as JSON, Markdown and a page.
-
-    Raises:
-        ReproductionError: If a file cannot be written.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    record.write_report(report, folder / "scores.json")
-    markdown.write_markdown(report, folder / "scores.md")
-    page.write_page(report, folder / "index.html", galleries)
-
-
-def show(report: ScoreReport, folder: Path) -> None:
-    """Print a report and the paths of its files."""
-    say("", *markdown.format_scores(report).split("\n"), "", *markdown.format_verdicts(report))
-    say("", ", ".join(str(folder / name) for name in ("index.html", "scores.md", "scores.json")))
-
-
-def judge(report: ScoreReport, errors: int, *, recording: bool = False) -> int:
-    """Print what is wrong and what was not checked; return the exit code.
-
-    Args:
-        report: The report of the run.
-        errors: How many nets could not be scored.
-        recording: Whether the run writes the record; then nothing counts as not checked.
-    """
-    if errors:
-        fail(f"{errors} of {len(report.nets)} nets could not be scored.")
-    off: dict[float, list[str]] = {}
-    for net, measured, *_ in report.mismatches():
-        if (reference := measured.compared_with) and reference.tolerance_points is not None:
-            off.setdefault(reference.tolerance_points, []).append(net)
-    for within, names in off.items():
-        fail(f"off by more than {format_points(within)}: {', '.join(dict.fromkeys(names))}.")
-    flat = [rise for rise in report.stage_gains() if not rise.is_enough]
-    for rise in flat:
-        said = f"{rise.points:+.2f} points, and at least {rise.least:+g} is wanted"
-        fail(f"mean IU from {rise.parent} to {rise.net}: {said}.")
-    if off or flat or errors:
-        return 1
-    unchecked = [] if recording else report.unchecked()
-    for name, why in unchecked:
-        note(f"not checked: {name}; {why}.")
-    return NOT_CHECKED if unchecked else 0
-
-
-def keep(report: ScoreReport, rows: Sequence[PublishedNet], trained: Path | None, path: Path) -> None:
-    """Record the scores that later runs are compared with, and copy the trainings' weights and logs.
-
-    Raises:
-        ReproductionError: If a file cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    names = dict.fromkeys(name for row in rows for name in (*row.parents, row.name))
-    trainings = {name: recipes.final_model_path(name, trained) for name in names} if trained else {}
-    for name, result in trainings.items():
-        log = result.with_name("log.jsonl")
-        if result.is_file():
-            with result.open("rb") as file, files.open_atomic(path.with_name(result.name)) as copy:
-                shutil.copyfileobj(file, copy)
-        if log.is_file():
-            log_file.copy_thinned(log, path.with_name(f"{name}.log.jsonl"), LOGGED)
-    # Label maps are not copied, and later runs are compared with these scores, not with this run's references.
-    results = [
-        replace(net, predictions="", measured=[replace(scores, references=()) for scores in net.measured])
-        for net in report.nets
-    ]
-    record.write_report(replace(report, nets=results), path)
 
 
 if __name__ == "__main__":

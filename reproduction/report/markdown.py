@@ -81,7 +81,7 @@ def format_verdicts(report: ScoreReport) -> Iterator[str]:
         if not net.measured:
             yield f"{net.net}: not checked; {net.note}."
     for rise in report.stage_gains():
-        wanted = "" if rise.least is None else f"; at least {rise.least:+g} is wanted"
+        wanted = "" if rise.least is None else f"; at least {rise.least:+g} is required"
         said = f"{rise.net}: mean IU changes by {rise.points:+.2f} points from {rise.parent}{wanted}."
         yield said if rise.is_enough else f"**{said}**"
 

@@ -132,8 +132,8 @@ def test_each_stage_must_be_two_points_better_than_the_one_before():
     flat = report(mini_fcn8s=0.5699)
     assert [rise.is_enough for rise in flat.stage_gains()] == [True, False]
     assert list(markdown.format_verdicts(flat))[-2:] == [
-        "mini-fcn16s: mean IU changes by +10.00 points from mini-fcn32s; at least +2 is wanted.",
-        "**mini-fcn8s: mean IU changes by +1.99 points from mini-fcn16s; at least +2 is wanted.**",
+        "mini-fcn16s: mean IU changes by +10.00 points from mini-fcn32s; at least +2 is required.",
+        "**mini-fcn8s: mean IU changes by +1.99 points from mini-fcn16s; at least +2 is required.**",
     ]
 
 

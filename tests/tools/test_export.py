@@ -131,7 +131,7 @@ def test_mistakes_are_one_line(tool, tmp_path):
     )  # fmt: skip
     assert tool("export_program", "voc-fcn8s", "--weights", "none")[::2] == (
         1,
-        "error: none: no such file of weights.\n",
+        "error: none: there is no such weights file.\n",
     )
     assert tool("export_onnx", "voc-fcn8s", "--input", "jpeg")[0] == 2
     for name in ("export_onnx", "export_program"):  # before half a minute has gone by

@@ -146,7 +146,7 @@ def test_how_far_it_is_is_shown_where_no_picture_is(infer, monkeypatch):
     picture("in/a.png")
     picture("in/b.png")
     infer("in", "--json")
-    assert shown == [("pictures", "picture", 1, 2), ("pictures", "picture", 2, 2)]
+    assert shown == [("images", "image", 1, 2), ("images", "image", 2, 2)]
     infer("in")
     assert len(shown) == 2
 
@@ -160,7 +160,7 @@ def test_hha_pictures_are_found_by_name(infer):
     code, said = infer(*args, net="nyud-fcn32s-color-hha")
     assert code == 1
     assert said.err == (
-        "error: nyud/data/hha: no picture here belongs to nyud/data/images/img_5001.png; want img_5001.png.\n"
+        "error: nyud/data/hha: no image here belongs to nyud/data/images/img_5001.png; want img_5001.png.\n"
     )
 
 
@@ -169,7 +169,7 @@ def test_a_net_that_needs_more_than_a_photograph_says_so_first(infer):
     with pytest.raises(ReproductionError) as info:
         infer("photo.jpg", net="nyud-fcn32s-color-hha")
     assert str(info.value) == (
-        "nyud-fcn32s-color-hha takes HHA pictures (disparity, height, angle). Name their folder with --hha DIR."
+        "nyud-fcn32s-color-hha needs HHA images (disparity, height, angle). Name their folder with --hha DIR."
     )
     assert files() == ["photo.jpg"]
 
@@ -178,7 +178,7 @@ def test_pictures_that_a_net_does_not_take_are_not_ignored(infer):
     picture("photo.jpg")
     with pytest.raises(ReproductionError) as info:
         infer("photo.jpg", "--depth", "depths")
-    assert str(info.value) == "voc-fcn8s does not take depth pictures (16-bit millimetres). Leave --depth out."
+    assert str(info.value) == "voc-fcn8s does not use depth images (16-bit millimetres). Leave --depth out."
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_a_picture_is_never_replaced_by_its_result(infer):
     picture("a.png")
     with pytest.raises(DataError) as info:
         infer("a.png", "-o", ".")
-    assert str(info.value) == "a.png: the result would replace the picture a.png. Choose another folder with -o."
+    assert str(info.value) == "a.png: the result would replace the image a.png. Choose another folder with -o."
 
 
 def test_a_broken_picture_does_not_stop_the_others(infer):
@@ -216,16 +216,16 @@ def test_a_broken_picture_does_not_stop_the_others(infer):
     assert said.err == (
         "error: b.jpg: not an image in a known format; got a file that begins with b'<html>', want"
         " one of BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP.\n"
-        "error: 1 of 3 pictures could not be segmented.\n"
+        "error: 1 of 3 images could not be segmented.\n"
     )
     assert [name for name in files("out") if "_" not in name] == ["a.png", "c.png"]
 
 
 def test_nothing_to_segment_is_an_error(infer):
     Path("empty").mkdir()
-    with pytest.raises(DataError, match=r"^empty: there is no picture in this folder\.$"):
+    with pytest.raises(DataError, match=r"^empty: there is no image in this folder\.$"):
         infer("empty")
-    with pytest.raises(DataError, match=r"^no\*\.jpg: no file has a name like this\.$"):
+    with pytest.raises(DataError, match=r"^no\*\.jpg: no file matches this pattern\.$"):
         infer("no*.jpg")
     code, said = infer("no.jpg")
     assert (code, said.err) == (1, "error: no.jpg: the image cannot be read (no such file or directory).\n")
@@ -275,7 +275,7 @@ def test_a_mini_net_says_its_own_classes_and_that_it_knows_no_photographs(infer,
     assert sys.modules["infer"].main() == 0
     said = capsys.readouterr()
     assert said.err == (
-        "note: mini-fcn8s knows drawn things only, no photographs; what it finds elsewhere means nothing.\n"
+        "note: mini-fcn8s knows drawn things only, no photographs; its results on other images mean nothing.\n"
     )
     assert json.loads(said.out)[0]["knows"] == "drawn things only, no photographs"
     made = Segmenter.load("mini-fcn8s", "weights/mini/mini-fcn8s.caffemodel")

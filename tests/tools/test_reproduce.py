@@ -298,7 +298,7 @@ def test_weights_of_ones_own_measure_the_net_whose_weights_were_not_published(re
 def test_a_file_of_ones_own_is_looked_for_before_anything_is_fetched(reproduce, host, tmp_path):
     with pytest.raises(WeightsError) as info:
         reproduce("nyud", "--nets", "nyud-fcn32s-color-d", "--model", str(tmp_path / "no.caffemodel"))
-    assert str(info.value) == f"{tmp_path}/no.caffemodel: no such file of weights."
+    assert str(info.value) == f"{tmp_path}/no.caffemodel: there is no such weights file."
     assert host.server.requests == []
 
 
@@ -307,7 +307,7 @@ def test_a_file_of_ones_own_is_of_one_net(reproduce, capsys):
         with pytest.raises(SystemExit) as info:
             reproduce(*args, "--model", "mine.caffemodel")
         assert info.value.code == 2
-        assert "--model is of one net: name it with --nets" in capsys.readouterr().err
+        assert "--model is for one net: name it with --nets" in capsys.readouterr().err
 
 
 def test_a_limit_scores_the_first_images_and_compares_nothing(reproduce, host, tmp_path, monkeypatch):

@@ -147,7 +147,7 @@ def test_a_log_that_is_broken_ends_no_training(tool, where, tmp_path, monkeypatc
             "--iterations is one number, or one for each stage; got 3, want 2.",
         ),
         (["--net", "voc-fcn32s", "--device", "abacus"], None),
-        (["--net", "voc-fcn32s", "--init", "a.caffemodel"], "a.caffemodel: no such file of weights."),
+        (["--net", "voc-fcn32s", "--init", "a.caffemodel"], "a.caffemodel: there is no such weights file."),
     ],
 )
 def test_mistakes_end_in_one_line(tool, where, args, said):

@@ -201,6 +201,29 @@ class CustomWeights:
 DRAWN: dict[str, DrawFunction] = {name: spec.draw for name, spec in SPECS.items() if spec.draw}
 
 
-def find_source(name: str, manifest: Manifest, mirror: str | None = None) -> Source:
-    """Return the source of a data set: ``DrawnSource`` if it is in ``DRAWN``, else ``DownloadedSource``."""
-    return DrawnSource(DRAWN[name]) if name in DRAWN else DownloadedSource(name, manifest, mirror)
+def find_source(
+    name: str,
+    manifest: Manifest,
+    mirror: str | None = None,
+    *,
+    runs: Path | None = None,
+    weights_file: Path | None = None,
+) -> Source:
+    """Return the source of a data set and of its nets' weights.
+
+    Args:
+        name: the name of the data set; those in ``DRAWN`` are drawn, all others downloaded.
+        manifest: the manifest of the published files.
+        mirror: a URL or folder to try first.
+        runs: the folder of the user's trainings, if the weights come from there.
+        weights_file: the user's weights file, for any net.
+
+    Raises:
+        WeightsError: If ``weights_file`` does not exist.
+    """
+    source = DrawnSource(DRAWN[name]) if name in DRAWN else DownloadedSource(name, manifest, mirror)
+    if weights_file is not None:
+        if not weights_file.is_file():  # checked before anything is downloaded
+            raise WeightsError("there is no such weights file", path=weights_file)
+        return CustomWeights(source, weights_file)
+    return source if runs is None else TrainedWeights(source, runs)

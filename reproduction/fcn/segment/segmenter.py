@@ -261,7 +261,7 @@ def load_net_with_weights(name: str, net: NetParameter, model: StrPath, *, devic
             Layers whose constant values the prototxt states (Scale with a constant filler) may be absent.
     """
     if not Path(model).is_file():
-        raise WeightsError("no such file of weights", path=model)
+        raise WeightsError("there is no such weights file", path=model)
     target = devices.select_device(device)
     made = Net(net)
     report = made.copy_from(weights.read(model).net, model)

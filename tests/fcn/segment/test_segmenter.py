@@ -312,7 +312,7 @@ def test_scales_that_other_programs_keep_in_their_code_need_not_be_in_the_file(t
 def test_weights_that_are_not_there_are_named(tmp_path):
     with pytest.raises(WeightsError) as info:
         Segmenter.load("voc-fcn8s", tmp_path / "no.caffemodel")
-    assert str(info.value) == f"{tmp_path}/no.caffemodel: no such file of weights."
+    assert str(info.value) == f"{tmp_path}/no.caffemodel: there is no such weights file."
 
 
 @pytest.mark.usefixtures("thinned")

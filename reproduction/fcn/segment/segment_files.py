@@ -1,0 +1,170 @@
+"""Segmentation of image files: find the images, and write label maps, overlays, legends and scores to a folder."""
+
+from __future__ import annotations
+
+import glob
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from reproduction.caffe.errors import DataError, ReproductionError
+from reproduction.caffe.formats import files, image_files
+from reproduction.caffe.typing import Array
+from reproduction.fcn.images import decode, palette
+from reproduction.fcn.segment.card import Card
+from reproduction.fcn.segment.segmenter import Segmentation, Segmenter
+
+COMPANIONS = {"depth": "depth images (16-bit millimetres)", "hha": "HHA images (disparity, height, angle)"}
+
+
+@dataclass(frozen=True)
+class ImageJob:
+    """An image and where its results go: ``output / name``, with an ending appended."""
+
+    image: Path
+    output: Path
+    name: Path
+
+    def result_path(self, ending: str) -> Path:
+        """Return the path of the result with this ending."""
+        return self.output / self.name.with_name(self.name.name + ending)
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """What is read and written besides the images and their label maps.
+
+    Attributes:
+        companions: the folders of depth and HHA images by kind; their files are named as the images.
+        scores: if True, also write the scores of all classes.
+    """
+
+    companions: Mapping[str, Path] = field(default_factory=dict)
+    scores: bool = False
+
+
+def find_images(names: Sequence[str], output: Path) -> Iterator[ImageJob]:
+    """Yield a job for each image.
+
+    The results of images in a folder keep their path relative to the folder; all others go directly into ``output``.
+
+    Args:
+        names: files, folders, which are searched recursively, and patterns.
+        output: the folder of the results; images in it are skipped.
+
+    Raises:
+        DataError: If no file matches a name, or if a folder holds no image.
+    """
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in image_files.ENDINGS and p.is_file()]
+            found = [p for p in inside if not p.resolve().is_relative_to(output.resolve())]
+            if not found:
+                raise DataError("there is no image in this folder", path=path)
+            yield from (ImageJob(p, output, p.relative_to(path).with_suffix("")) for p in found)
+        elif path.exists() or not glob.has_magic(name):
+            yield ImageJob(path, output, Path(path.stem))
+        else:
+            matching = glob.glob(name, recursive=True)  # noqa: PTH207 (pathlib takes no absolute pattern)
+            matched = [Path(p) for p in sorted(matching) if Path(p).is_file()]
+            if not matched:
+                raise DataError("no file matches this pattern", path=name)
+            yield from (ImageJob(p, output, Path(p.stem)) for p in matched)
+
+
+def check_jobs(jobs: Sequence[ImageJob], card: Card, options: SegmentOptions) -> None:
+    """Check, before anything is written, that no result overwrites a file and that the net's inputs are there.
+
+    Raises:
+        ReproductionError: If two results would have the same path, if a result would replace an image, or if the
+            folders of depth and HHA images are not those that the net needs.
+    """
+    images = {job.image.resolve(): job.image for job in jobs}
+    written: dict[str, Path] = {}
+    for job in jobs:
+        for path in _result_paths(job, card, options.scores):
+            if path.resolve() in images:
+                problem = f"the result would replace the image {images[path.resolve()]}"
+                raise DataError(problem, path=path, remedy="Choose another folder with -o.")
+            other = written.setdefault(str(path.resolve()).casefold(), job.image)
+            if other != job.image:
+                remedy = "Rename one, or segment them into two folders."
+                raise DataError(f"{other} and {job.image} would both be written here", path=path, remedy=remedy)
+    for kind, what in COMPANIONS.items():
+        needed, given = kind in card.kinds, kind in options.companions
+        if needed and not given:
+            raise ReproductionError(f"{card.net} needs {what}", remedy=f"Name their folder with --{kind} DIR.")
+        if given and not needed:
+            raise ReproductionError(f"{card.net} does not use {what}", remedy=f"Leave --{kind} out.")
+
+
+def _result_paths(job: ImageJob, card: Card, scores: bool) -> list[Path]:
+    parts = ("", "_overlay", "_legend")
+    paths = [job.result_path(f"{_suffix(card, top)}{part}.png") for top in card.labels for part in parts]
+    return [*paths, job.result_path("_scores.npz")] if scores else paths
+
+
+def _suffix(card: Card, top: str) -> str:
+    """Return the suffix of a label's results: empty for the net's first label, ``_TOP`` for any other."""
+    return "" if top == next(iter(card.labels)) else f"_{top}"
+
+
+def segment_file(segmenter: Segmenter, job: ImageJob, options: SegmentOptions) -> dict[str, Any]:
+    """Segment one image and write its results.
+
+    Returns:
+        The image, its size, the paths and class shares of each label map, and the time, as ``tools/infer.py --json``
+        prints them.
+
+    Raises:
+        ReproductionError: If an image is missing or broken, or a result cannot be written.
+    """
+    start, card = time.monotonic(), segmenter.card
+    rgb = decode.read_rgb(job.image)
+    companions = {
+        kind: _find_companion(options.companions[kind], job) for kind in segmenter.input_kinds if kind != "color"
+    }
+    found = segmenter.segment(rgb, scores=options.scores, **companions)
+    job.result_path("").parent.mkdir(parents=True, exist_ok=True)
+    labels = {top: _write_results(segmentation, rgb, job, card, top) for top, segmentation in found.items()}
+    result: dict[str, Any] = {"image": str(job.image), "size": list(rgb.shape[:2]), "labels": labels}
+    if options.scores:
+        with files.open_atomic(job.result_path("_scores.npz")) as file:
+            arrays: dict[str, Any] = {output.score: found[top].scores for top, output in card.labels.items()}
+            np.savez(file, **arrays)
+        result["scores"] = str(job.result_path("_scores.npz"))
+    knows = {"knows": card.knows} if card.knows else {}
+    return result | knows | {"seconds": round(time.monotonic() - start, 2)}
+
+
+def _find_companion(folder: Path, job: ImageJob) -> Path:
+    """Return the depth or HHA image that belongs to an image."""
+    stem = folder / job.name
+    near = sorted(stem.parent.glob(f"{glob.escape(stem.name)}.*"))
+    found = [path for path in near if path.suffix.lower() in image_files.ENDINGS and path.stem == stem.name]
+    if len(found) != 1:
+        problem = "several images belong" if found else "no image here belongs"
+        raise DataError(f"{problem} to {job.image}", path=folder, want=f"{job.name}.png")
+    return found[0]
+
+
+def _write_results(segmentation: Segmentation, rgb: Array, job: ImageJob, card: Card, top: str) -> dict[str, Any]:
+    """Write the label map, the overlay and the legend of one label top; return their paths and the shares."""
+    labels, shares, colours = segmentation.labels, segmentation.shares, segmentation.colours
+    paths = {
+        "png": job.result_path(f"{_suffix(card, top)}.png"),
+        "overlay": job.result_path(f"{_suffix(card, top)}_overlay.png"),
+        "legend": job.result_path(f"{_suffix(card, top)}_legend.png"),
+    }
+    overlay = palette.overlay(rgb, labels, background=segmentation.background, colours=colours)
+    palette.write_png(labels, paths["png"], colours)
+    palette.write_image(Image.fromarray(overlay), paths["overlay"])
+    note = f"{card.net} knows {card.knows}" if card.knows else ""
+    palette.write_image(Image.fromarray(palette.draw_legend(shares, colours, note)), paths["legend"])
+    return {**{kind: str(path) for kind, path in paths.items()}, "shares": [asdict(share) for share in shares]}

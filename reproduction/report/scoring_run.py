@@ -1,0 +1,189 @@
+"""Scoring the nets of a data set: the results of all nets, what is wrong with them, and how they are recorded."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from reproduction.caffe.errors import DataError, ReproductionError
+from reproduction.caffe.formats import files
+from reproduction.caffe.typing import Progress
+from reproduction.fcn.datasets import PublishedNet
+from reproduction.fcn.reproduce import pipeline, sources
+from reproduction.fcn.reproduce.pipeline import ScoringPlan
+from reproduction.fcn.reproduce.sources import Callbacks
+from reproduction.fcn.train import log_file, recipes
+from reproduction.report import gallery, markdown, page, record
+from reproduction.report.gallery import Gallery
+from reproduction.report.record import LabelScores, NetResult, ScoredSplit, ScoreReport
+from reproduction.report.reference import Reference, format_points
+
+LOGGED = 10  # of a training's log, every LOGGED-th iteration is recorded with its weights
+UNPUBLISHED = "its weights were not published, name your own with --model (make: MODEL=FILE)"
+
+
+class Screen(Protocol):
+    """Where progress, messages and errors are shown."""
+
+    def __call__(self, what: str, unit: str = "B") -> Progress:
+        """Prepare a progress bar and return the function that moves it."""
+
+    def note(self, text: str) -> None:
+        """Show a message."""
+
+    def error(self, text: str) -> None:
+        """Show an error."""
+
+
+@dataclass
+class ScoringRun:
+    """The results of a run.
+
+    Attributes:
+        results: the result of each net.
+        galleries: the images of the nets that were scored, by the net's name.
+        split: the split; None if every net was skipped.
+        errors: the number of nets that could not be scored.
+    """
+
+    results: list[NetResult] = field(default_factory=list)
+    galleries: dict[str, Gallery] = field(default_factory=dict)
+    split: ScoredSplit | None = None
+    errors: int = 0
+
+
+def score_nets(
+    plan: ScoringPlan,
+    nets: Sequence[PublishedNet],
+    screen: Screen,
+    find_references: Callable[[str, str], Sequence[Reference]],
+) -> ScoringRun:
+    """Score the nets in turn; an error of one net does not stop the others.
+
+    Args:
+        plan: the source of data and weights, the folders, the device and the limit.
+        nets: the nets.
+        screen: shows progress and errors.
+        find_references: returns the scores that a net's scores are compared with, from the net's name and the label.
+
+    Raises:
+        ReproductionError: If the data cannot be downloaded or read.
+    """
+    run = ScoringRun()
+    for published in nets:
+        if published.caffemodel is None and isinstance(plan.source, sources.DownloadedSource):
+            run.results.append(NetResult(published.name, note=UNPUBLISHED))
+            continue
+        move = screen(published.name, "image")
+        callbacks = Callbacks(screen, partial(screen, unit="image"), screen.note, partial(_move_bar, move))
+        dataset = pipeline.fetch_dataset(plan, published, callbacks)
+        run.split = ScoredSplit(dataset.split, len(dataset), pipeline.compute_split_sha1(dataset.ids))
+        try:
+            scored = pipeline.score_net(plan, published, dataset, callbacks)
+            shown = run.galleries[published.name] = Gallery(dataset, scored.predictions)
+            measured = [
+                gallery.measure(
+                    shown,
+                    LabelScores.from_scores(
+                        top, scores, dataset.label_classes[top], find_references(published.name, top)
+                    ),
+                    plan.limit,
+                    screen(f"{published.name}, image by image", "image"),
+                )
+                for top, scores in scored.scores.items()
+            ]
+        except ReproductionError as error:
+            screen.error(str(error))
+            run.errors += 1
+            run.results.append(NetResult(published.name, note=error.problem))
+            continue
+        file, maps = scored.weights, f"{plan.out.name}/{scored.predictions.name}"
+        seconds = scored.seconds_per_image
+        run.results.append(NetResult(published.name, "", file.path.name, file.sha256, seconds, measured, maps))
+    return run
+
+
+def _move_bar(move: Progress, done: int, total: int, seconds: float) -> None:
+    move(done, total)
+
+
+def check_recorded(recorded: ScoreReport | None, split: ScoredSplit | None, path: Path) -> None:
+    """Check that the recorded scores, if there are any, are of the same images.
+
+    Raises:
+        DataError: If they are of others.
+    """
+    if recorded and split and recorded.split != split:
+        got, want = (f"{each.count} of sha1 {each.sha1}" if each else "none" for each in (recorded.split, split))
+        raise DataError("these scores were recorded on other images", path=path, got=got, want=want)
+
+
+def write_files(report: ScoreReport, folder: Path, galleries: dict[str, Gallery]) -> list[Path]:
+    """Write a report as JSON, Markdown and a page; return the paths, the page first.
+
+    Raises:
+        ReproductionError: If a file cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / name for name in ("index.html", "scores.md", "scores.json")]
+    record.write_report(report, paths[2])
+    markdown.write_markdown(report, paths[1])
+    page.write_page(report, paths[0], galleries)
+    return paths
+
+
+def list_failures(report: ScoreReport, errors: int) -> list[str]:
+    """Return a sentence on each failure: nets without scores, scores off their references, and stages without a gain.
+
+    Args:
+        report: the report of the run.
+        errors: the number of nets that could not be scored.
+    """
+    failures = [f"{errors} of {len(report.nets)} nets could not be scored."] if errors else []
+    off: dict[float, list[str]] = {}
+    for net, measured, *_ in report.mismatches():
+        if (reference := measured.compared_with) and reference.tolerance_points is not None:
+            off.setdefault(reference.tolerance_points, []).append(net)
+    failures += [
+        f"off by more than {format_points(tolerance)}: {', '.join(dict.fromkeys(names))}."
+        for tolerance, names in off.items()
+    ]
+    return failures + [
+        f"mean IU from {gain.parent} to {gain.net}: {gain.points:+.2f} points; at least {gain.least:+g} is required."
+        for gain in report.stage_gains()
+        if not gain.is_enough
+    ]
+
+
+def record_run(report: ScoreReport, nets: Sequence[PublishedNet], trained: Path | None, path: Path) -> None:
+    """Record the scores that later runs are compared with, and copy the trainings' weights and logs.
+
+    Args:
+        report: the report of the run.
+        nets: the nets that were scored.
+        trained: the folder that contains each training's folder; None if the weights were not trained.
+        path: the file of the recorded scores; weights and logs are copied to the same folder.
+
+    Raises:
+        ReproductionError: If a file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = dict.fromkeys(name for published in nets for name in (*published.parents, published.name))
+    trainings = {name: recipes.final_model_path(name, trained) for name in names} if trained else {}
+    for name, result in trainings.items():
+        log = result.with_name("log.jsonl")
+        if result.is_file():
+            with result.open("rb") as file, files.open_atomic(path.with_name(result.name)) as copy:
+                shutil.copyfileobj(file, copy)
+        if log.is_file():
+            log_file.copy_thinned(log, path.with_name(f"{name}.log.jsonl"), LOGGED)
+    # Label maps are not copied, and later runs are compared with these scores, not with this run's references.
+    results = [
+        replace(net, predictions="", measured=[replace(scores, references=()) for scores in net.measured])
+        for net in report.nets
+    ]
+    record.write_report(replace(report, nets=results), path)
