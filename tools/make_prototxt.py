@@ -93,7 +93,7 @@ def table(rows_by_name: Mapping[str, PublishedNet]) -> str:
                 " + ".join(str(len(head.classes)) for head in row.heads),
                 str(row.stride),
                 ", ".join(map(str, offsets)),
-                f"{receptive_field.describe(deploy).parameters:,}",
+                f"{receptive_field.compute_net_figures(deploy).parameters:,}",
                 f"{solver.base_lr:.0e}",
                 f"{solver.momentum:.2f}",
                 str(solver.iter_size),

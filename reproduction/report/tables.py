@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from reproduction.fcn.datasets import PublishedNet
 from reproduction.fcn.nets import registry
-from reproduction.fcn.nets.receptive_field import describe
+from reproduction.fcn.nets.receptive_field import compute_net_figures
 from reproduction.fcn.reproduce import paper
 from reproduction.fcn.reproduce.paper import PublishedRow
 from reproduction.fcn.scoring import upper_bound
@@ -71,7 +71,7 @@ def shape_table(rows: Sequence[PublishedNet]) -> Table:
     printed = ("conv_layers", "parameters_millions", "receptive_field_px", "max_stride_px")
     lines, used = [], []
     for row in rows:
-        found = asdict(describe(registry.load_net(row.name)))
+        found = asdict(compute_net_figures(registry.load_net(row.name)))
         theirs = _find(paper.CVPR, "table 1", _TABLE_1[row.name]) if row.name in _TABLE_1 else None
         used += [theirs] if theirs else []
         cells = [f"{found[column]:,}" for column in columns]

@@ -8,8 +8,9 @@ so that all of them are registered whichever module is imported.
 1. ``future``       Crop layers of the FCN branch of Caffe, 2014 and 2015
 2. ``ceil_mode``    the rounding of pooling output sizes in forks
 3. ``nvidia``       the weights and BatchNorm layers of NVIDIA Caffe
+4. ``layer_messages``  messages of layer types that BVLC Caffe does not have
 """
 
-from reproduction.caffe.dialects import ceil_mode, future, nvidia
+from reproduction.caffe.dialects import ceil_mode, future, layer_messages, nvidia
 
-__all__ = ["ceil_mode", "future", "nvidia"]
+__all__ = ["ceil_mode", "future", "layer_messages", "nvidia"]

@@ -31,7 +31,8 @@ from reproduction.caffe.schema import (
     NetParameter,
     ScaleParameter,
 )
-from reproduction.caffe.schema.message import LENGTH, Field, Message, ScalarType, boolean, choice, nested
+from reproduction.caffe.schema.message import Field, Message, boolean, choice, nested
+from reproduction.caffe.schema.scalar_types import LENGTH, ScalarType
 from reproduction.caffe.typing import Array, Floats, UInt8
 
 _LEAST_EPS = 1e-5

@@ -20,7 +20,7 @@ from reproduction.caffe.errors import CaffemodelError, ReproductionError, StrPat
 from reproduction.caffe.formats import files
 from reproduction.caffe.formats.wire_reader import STRUCT_FORMATS, Buffer, WireReader, varint
 from reproduction.caffe.schema import BlobProto, Field, Message, NetParameter, SolverState
-from reproduction.caffe.schema.message import LENGTH, VARINT
+from reproduction.caffe.schema.scalar_types import LENGTH, VARINT
 from reproduction.caffe.typing import Array, Progress
 
 M = TypeVar("M", bound=Message)

@@ -14,7 +14,7 @@ from reproduction.caffe.errors import CaffemodelError, ReproductionError, StrPat
 from reproduction.caffe.formats import files, hdf5
 from reproduction.caffe.formats.wire_reader import WireReader
 from reproduction.caffe.schema import BlobProto, Message, NetParameter, SolverState
-from reproduction.caffe.schema.message import FIXED32, LENGTH, VARINT
+from reproduction.caffe.schema.scalar_types import FIXED32, LENGTH, VARINT
 
 WEIGHTS, STATE, MEAN = "a caffemodel", "a solver's state", "an image mean"
 NET, SOLVER = "a net's prototxt", "a solver's prototxt"

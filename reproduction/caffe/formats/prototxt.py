@@ -19,7 +19,7 @@ from reproduction.caffe.errors import PrototxtError, ReproductionError, StrPath
 from reproduction.caffe.formats import file_kinds, files, upgrade
 from reproduction.caffe.formats.text_reader import TextReader
 from reproduction.caffe.schema import Field, Message, NetParameter, SolverParameter
-from reproduction.caffe.schema.message import BOOL, BYTES, FLOAT, STRING
+from reproduction.caffe.schema.scalar_types import BOOL, BYTES, FLOAT, STRING
 
 M = TypeVar("M", bound=Message)
 

@@ -19,7 +19,7 @@ from typing import Any
 from reproduction.caffe.errors import PrototxtError, ReproductionError, StrPath, append_unknown_names, spelling_hint
 from reproduction.caffe.formats import caffemodel
 from reproduction.caffe.schema import Field, Message, MessageList, NetParameter, V1LayerParameter, V1LayerType
-from reproduction.caffe.schema.message import BOOL, BYTES, STRING, UINT32
+from reproduction.caffe.schema.scalar_types import BOOL, BYTES, STRING, UINT32
 from reproduction.caffe.schema.types import unknown_types
 
 # Spaces and comments, then one token. No text matches in two ways, so parsing takes linear time.
@@ -125,7 +125,7 @@ class TextReader:
         while self.token != closer:
             if self.kind != "word":
                 raise self.no_field(closer, opened)
-            field, at = cls.fields.get(self.token), self.start
+            field, at = cls.fields.get(self.token) or cls.find_field(self.token), self.start
             if field is None:
                 self.foreign_field(message)
                 continue

@@ -14,7 +14,7 @@ import numpy as np
 
 from reproduction.caffe.errors import CaffemodelError, StrPath
 from reproduction.caffe.schema import Field, Message, ScalarType
-from reproduction.caffe.schema.message import BOOL, FIXED32, FIXED64, INT32, INT64, LENGTH, STRING, UINT32, VARINT
+from reproduction.caffe.schema.scalar_types import BOOL, FIXED32, FIXED64, INT32, INT64, LENGTH, STRING, UINT32, VARINT
 from reproduction.caffe.typing import Array
 
 Buffer = bytes | memoryview | mmap.mmap

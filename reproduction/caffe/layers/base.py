@@ -20,7 +20,7 @@ from reproduction.caffe.geometry import INT_MAX, CoordMap, Shape, Window, check_
 from reproduction.caffe.layers.compiled_forms import CompiledForm, PointwiseForm
 from reproduction.caffe.layers.quick.borders import AnyBlob, expand
 from reproduction.caffe.schema import FillerParameter, LayerParameter, Message, ParamSpec
-from reproduction.caffe.schema.message import UINT32
+from reproduction.caffe.schema.scalar_types import UINT32
 from reproduction.caffe.schema.types import TYPES
 
 if TYPE_CHECKING:

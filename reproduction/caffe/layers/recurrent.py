@@ -139,6 +139,12 @@ class Recurrent(Layer):
         self.add_blob((wide, param.num_output), param.weight_filler)
         self._state: tuple[Tensor, ...] = ()
 
+    def products(self, bottoms: list[Shape]) -> int:
+        """Return the number of products of all steps; that with the static input is computed once."""
+        steps, streams = bottoms[0][:2]
+        matrices = [blob.numel() for blob in self.blobs if blob.dim() == 2]
+        return streams * (steps * sum(matrices) - (steps - 1) * (matrices[1] if self._is_static else 0))
+
     def reset(self) -> None:
         """Reset the stored state to zeros."""
         self._state = ()

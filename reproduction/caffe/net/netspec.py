@@ -77,7 +77,7 @@ class Function:
 
     def _written(self, fields: Mapping[str, Any]) -> LayerParameter:
         """Build the LayerParameter from the keyword arguments."""
-        if self.type not in TYPES:
+        if self.type not in TYPES and find_layer_type(self.type) is None:
             raise NetError(f"there is no layer type {self.type!r}", remedy=spelling_hint(self.type, TYPES))
         return _build_layer_param(self.type, fields)
 

@@ -51,7 +51,7 @@ from reproduction.caffe.schema.loss import (
     NormalizationMode,
     SoftmaxParameter,
 )
-from reproduction.caffe.schema.message import Field, Message, MessageList, ScalarType
+from reproduction.caffe.schema.message import Field, Message, MessageList
 from reproduction.caffe.schema.net import NetParameter
 from reproduction.caffe.schema.neuron import (
     ClipParameter,
@@ -67,6 +67,7 @@ from reproduction.caffe.schema.neuron import (
     TanHParameter,
     ThresholdParameter,
 )
+from reproduction.caffe.schema.scalar_types import ScalarType
 from reproduction.caffe.schema.solver import SnapshotFormat, SolverMode, SolverParameter, SolverState, SolverType
 from reproduction.caffe.schema.vision import (
     ConvolutionParameter,

@@ -3,9 +3,6 @@
 import enum
 
 from reproduction.caffe.schema.message import (
-    DOUBLE,
-    FLOAT,
-    INT64,
     Message,
     array,
     boolean,
@@ -18,6 +15,7 @@ from reproduction.caffe.schema.message import (
     single,
     string,
 )
+from reproduction.caffe.schema.scalar_types import DOUBLE, FLOAT, INT64
 
 
 class BlobShape(Message):

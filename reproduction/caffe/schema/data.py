@@ -4,7 +4,6 @@ import enum
 
 from reproduction.caffe.schema.blobs import BlobShape, FillerParameter
 from reproduction.caffe.schema.message import (
-    UINT32,
     Message,
     boolean,
     choice,
@@ -16,6 +15,7 @@ from reproduction.caffe.schema.message import (
     string,
     uint32,
 )
+from reproduction.caffe.schema.scalar_types import UINT32
 
 
 class TransformationParameter(Message):

@@ -11,86 +11,30 @@ created on first access, so ``layer.pooling_param.kernel_size`` returns its defa
 from __future__ import annotations
 
 import enum
-import struct
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 
 import numpy as np
 
-from reproduction.caffe.errors import ReproductionError, did_you_mean, safe_repr, spelling_hint
+from reproduction.caffe.errors import ReproductionError, did_you_mean, spelling_hint
+from reproduction.caffe.schema.scalar_types import (
+    BOOL,
+    BYTES,
+    FLOAT,
+    INT32,
+    INT64,
+    LENGTH,
+    STRING,
+    UINT32,
+    VARINT,
+    MisfitError,
+    ScalarType,
+)
 from reproduction.caffe.typing import Array
 
 T = TypeVar("T")
 E = TypeVar("E", bound=enum.IntEnum)
 M = TypeVar("M", bound="Message")
-
-VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5  # protobuf wire types
-
-
-@dataclass(frozen=True)
-class ScalarType:
-    """A scalar type of protobuf: its name, its wire type, the check of its values, its zero and its NumPy dtype."""
-
-    name: str
-    wire: int
-    check: Callable[[Any], Any]
-    zero: Any
-    dtype: np.dtype[Any] | None = None
-
-
-class _MisfitError(Exception):
-    """The internal error for a value of the wrong type; ``Field`` converts it to an error that names the field."""
-
-    def __init__(self, value: object, want: str, remedy: str = ""):
-        super().__init__()
-        self.got, self.want, self.remedy = safe_repr(value), want, remedy
-
-
-def _integer_check(low: int, high: int) -> Callable[[Any], int]:
-    def check(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
-            raise _MisfitError(value, f"an integer from {low} to {high}")
-        return int(value)
-
-    return check
-
-
-def _to_float(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise _MisfitError(value, "a number")
-    try:
-        return float(value)
-    except OverflowError:  # an integer beyond double precision
-        return float("inf") if value > 0 else float("-inf")
-
-
-def _round_to_single(value: Any) -> float:
-    """Round to single precision, as a C++ float field does; a value out of range becomes an infinity."""
-    number = _to_float(value)
-    try:
-        return float(struct.unpack("<f", struct.pack("<f", number))[0])
-    except OverflowError:
-        return float("inf") if number > 0 else float("-inf")
-
-
-def _instance_check(want: str, *types: type) -> Callable[[Any], Any]:
-    def check(value: Any) -> Any:
-        if not isinstance(value, types):
-            raise _MisfitError(value, want)
-        return types[0](value)
-
-    return check
-
-
-INT32 = ScalarType("int32", VARINT, _integer_check(-(2**31), 2**31 - 1), 0)
-INT64 = ScalarType("int64", VARINT, _integer_check(-(2**63), 2**63 - 1), 0)
-UINT32 = ScalarType("uint32", VARINT, _integer_check(0, 2**32 - 1), 0)
-BOOL = ScalarType("bool", VARINT, _instance_check("true or false", bool, np.bool_), False)
-FLOAT = ScalarType("float", FIXED32, _round_to_single, 0.0, np.dtype("<f4"))
-DOUBLE = ScalarType("double", FIXED64, _to_float, 0.0, np.dtype("<f8"))
-STRING = ScalarType("string", LENGTH, _instance_check("a string", str), "")
-BYTES = ScalarType("bytes", LENGTH, _instance_check("bytes", bytes, bytearray, memoryview), b"")
 
 
 class MessageList(list[M]):
@@ -167,7 +111,7 @@ class Field(Generic[T]):
             if self.kind is not None:
                 return self.kind.check(value)
             return self._check_enum(value) if self.enum is not None else self._check_message(value)
-        except _MisfitError as misfit:
+        except MisfitError as misfit:
             raise self.error(misfit.got, misfit.want, misfit.remedy) from None
 
     def error(self, got: str, want: str, remedy: str = "") -> ReproductionError:
@@ -183,14 +127,14 @@ class Field(Generic[T]):
             names = list(self.enum.__members__)
             want = f"one of {', '.join(names)}" if len(names) < 10 else f"a name of {self.enum.__name__}"
             near = did_you_mean if len(names) < 10 else spelling_hint
-            raise _MisfitError(value, want, near(value, names) if isinstance(value, str) else "") from None
+            raise MisfitError(value, want, near(value, names) if isinstance(value, str) else "") from None
 
     def _check_message(self, value: Any) -> Message:
         assert self.message is not None
         if isinstance(value, dict):
             value = self.message(**value)
         if not isinstance(value, self.message):
-            raise _MisfitError(value, f"a {self.message.__name__}")
+            raise MisfitError(value, f"a {self.message.__name__}")
         value.present = True
         return value
 
@@ -240,6 +184,10 @@ class Field(Generic[T]):
     def __set__(self, instance: Message, value: T) -> None:
         instance.values[self.name] = self.check(value)
 
+    def get(self, message: Message) -> T:
+        """Return the value of this field in a message, for fields that were added by ``Message.add_field``."""
+        return self.__get__(message, type(message))
+
 
 class _SlotsMeta(type):
     """A metaclass that adds ``__slots__``, so that assigning to a misspelt field raises an AttributeError."""
@@ -256,6 +204,7 @@ class Message(metaclass=_SlotsMeta):
         fields: the declared fields by name, sorted by number; ``by_number`` maps their numbers to them.
         required: the names of the fields that must be set.
         dialects: messages with the fields that Caffe forks add; these are read into ``unknown``, also from text.
+        late_fields: a function that imports the modules that add fields; it is called at the first unknown name.
         present: whether a sub-message was set explicitly, even if it is empty.
         line: the line of a prototxt at which the message begins; 0 if it was not read from text.
         unknown: the wire bytes of fields that are not in the schema; protobuf also keeps these.
@@ -267,6 +216,7 @@ class Message(metaclass=_SlotsMeta):
     by_number: ClassVar[dict[int, Field[Any]]] = {}
     required: ClassVar[tuple[str, ...]] = ()
     dialects: ClassVar[tuple[type[Message], ...]] = ()
+    late_fields: ClassVar[Callable[[], None] | None] = None
 
     def __init_subclass__(cls) -> None:
         declared = [value for value in vars(cls).values() if isinstance(value, Field)]
@@ -283,13 +233,36 @@ class Message(metaclass=_SlotsMeta):
             setattr(self, self.field(name).name, value)
 
     @classmethod
+    def add_field(cls, name: str, field: Field[T]) -> Field[T]:
+        """Declare a field that is not in ``caffe.proto``, such as the message of a fork's layer type, and return it.
+
+        Raises:
+            TypeError: If there is a field of this name or number.
+        """
+        if name in cls.fields or field.number in cls.by_number:
+            raise TypeError(f"{cls.__name__} has a field {name!r} or {field.number}")
+        field.__set_name__(cls, name)
+        setattr(cls, name, field)
+        cls.by_number = dict(sorted({**cls.by_number, field.number: field}.items()))
+        cls.fields = {each.name: each for each in cls.by_number.values()}
+        return field
+
+    @classmethod
+    def find_field(cls, name: str) -> Field[Any] | None:
+        """Return the declared field of this name, after importing the modules that add fields, or None."""
+        if name not in cls.fields and cls.late_fields is not None:
+            add_fields, cls.late_fields = cls.late_fields, None
+            add_fields()
+        return cls.fields.get(name)
+
+    @classmethod
     def field(cls, name: str) -> Field[Any]:
         """Return the declared field of this name.
 
         Raises:
             ReproductionError: If there is no such field; the remedy names a field that is spelled alike.
         """
-        found = cls.fields.get(name)
+        found = cls.fields.get(name) or cls.find_field(name)
         if found is None:
             raise ReproductionError(f"unknown field {name!r} in {cls.__name__}", remedy=spelling_hint(name, cls.fields))
         return found

@@ -3,7 +3,8 @@
 from reproduction.caffe.schema.blobs import BlobShape
 from reproduction.caffe.schema.layer import LayerParameter, NetState
 from reproduction.caffe.schema.legacy import V1LayerParameter
-from reproduction.caffe.schema.message import INT32, Message, boolean, integers, messages, nested, string, strings
+from reproduction.caffe.schema.message import Message, boolean, integers, messages, nested, string, strings
+from reproduction.caffe.schema.scalar_types import INT32
 
 
 class NetParameter(Message):

@@ -5,7 +5,6 @@ import enum
 from reproduction.caffe.schema.blobs import BlobProto
 from reproduction.caffe.schema.layer import NetState
 from reproduction.caffe.schema.message import (
-    INT32,
     Message,
     boolean,
     choice,
@@ -19,6 +18,7 @@ from reproduction.caffe.schema.message import (
     strings,
 )
 from reproduction.caffe.schema.net import NetParameter
+from reproduction.caffe.schema.scalar_types import INT32
 
 
 class SnapshotFormat(enum.IntEnum):

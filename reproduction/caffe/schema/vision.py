@@ -3,7 +3,8 @@
 import enum
 
 from reproduction.caffe.schema.blobs import FillerParameter
-from reproduction.caffe.schema.message import UINT32, Message, boolean, choice, int32, integers, nested, single, uint32
+from reproduction.caffe.schema.message import Message, boolean, choice, int32, integers, nested, single, uint32
+from reproduction.caffe.schema.scalar_types import UINT32
 
 
 class Engine(enum.IntEnum):

@@ -26,7 +26,6 @@ MOST_FOR_SUM = 1e-6
 LEAST_FOR_MEAN = 1e-7
 
 _SAMPLES = 8  # number of images to check, unless all are
-_WEIGHTED = {"Convolution", "Deconvolution", "InnerProduct"}
 
 
 def check_weights(net: Net, fresh: Collection[str] | None = None) -> list[ReproductionError]:
@@ -43,9 +42,10 @@ def check_weights(net: Net, fresh: Collection[str] | None = None) -> list[Reprod
     problems: list[ReproductionError] = []
     if not any(p.requires_grad for p in net.parameters()):
         problems.append(NetError("no layer learns", want="an lr_mult that is not 0"))
-    for name, layer in net.layers.items():
-        if layer.layer_param.type in _WEIGHTED and layer.blobs:
-            problem = _flat(layer, may_be_zero=name in may_be_zero)
+    for node in net.graph.nodes:
+        layer = net.layer_at(node)
+        if layer is not None and layer.products([net.blob_shapes[bottom] for bottom in node.bottoms]):
+            problem = _flat(layer, may_be_zero=node.name in may_be_zero)
             problems += [problem.at(layer_place(layer.layer_param))] if problem else []
     return problems
 

@@ -17,7 +17,7 @@ import numpy as np
 from reproduction.caffe.errors import ReproductionError, did_you_mean
 from reproduction.caffe.formats import caffemodel, prototxt
 from reproduction.caffe.schema import Field, Message
-from reproduction.caffe.schema.message import BOOL, BYTES, DOUBLE, FLOAT, STRING
+from reproduction.caffe.schema.scalar_types import BOOL, BYTES, DOUBLE, FLOAT, STRING
 from reproduction.pycaffe.proto.containers import RepeatedMessages, RepeatedNumbers, RepeatedScalars
 from reproduction.pycaffe.proto.descriptors import Descriptor
 

@@ -26,7 +26,7 @@ from reproduction.caffe.schema import (
     SolverState,
     V1LayerParameter,
 )
-from reproduction.caffe.schema.message import DOUBLE, FLOAT
+from reproduction.caffe.schema.scalar_types import DOUBLE, FLOAT
 from tests.helpers.paths import GOLDEN
 from tests.helpers.protobuf_judge import MESSAGES, judge
 from tests.helpers.random_messages import messages

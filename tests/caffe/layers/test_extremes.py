@@ -15,7 +15,7 @@ from reproduction.caffe.layers import LAYERS
 from reproduction.caffe.net.graph import locate_errors
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import LayerParameter, NetParameter, Phase
-from reproduction.caffe.schema.message import BOOL, DOUBLE, FLOAT, INT32, INT64, UINT32
+from reproduction.caffe.schema.scalar_types import BOOL, DOUBLE, FLOAT, INT32, INT64, UINT32
 from tests.helpers import parity
 from tests.helpers.single_layer import single
 

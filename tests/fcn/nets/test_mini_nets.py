@@ -11,7 +11,7 @@ from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import LayerParameter, NetParameter, Phase, SolverParameter
 from reproduction.fcn.datasets.mini import mini_voc
 from reproduction.fcn.nets import mini_nets, published_nets, surgery
-from reproduction.fcn.nets.receptive_field import describe
+from reproduction.fcn.nets.receptive_field import compute_net_figures
 from tests.helpers.paths import ROOT
 
 NAMES = [mini_nets.CLASSIFIER, *mini_nets.NETS]
@@ -45,7 +45,7 @@ def test_a_mini_net_is_its_model_but_for_widths_and_dropout(row: published_nets.
         data, *rest = [(without_widths(one), without_widths(other)) for one, other in pairs]
         assert all(one == other for one, other in rest)
         assert data[0].python_param.layer == data[1].python_param.layer
-    assert describe(published_nets.build_deploy(row)).receptive_field == 404
+    assert compute_net_figures(published_nets.build_deploy(row)).receptive_field == 404
 
 
 def test_the_table_agrees_with_the_data():
@@ -66,7 +66,7 @@ def test_stages_follow_each_other():
 
 
 def test_all_weights_together_are_small():
-    total = sum(describe(published_nets.build_deploy(row)).parameters for row in mini_nets.NETS.values())
+    total = sum(compute_net_figures(published_nets.build_deploy(row)).parameters for row in mini_nets.NETS.values())
     total += sum(p.numel() for p in Net(mini_nets.build_classifier_deploy()).parameters())
     assert 4 * total < 7.9e6
 
