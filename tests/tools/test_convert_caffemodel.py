@@ -113,7 +113,7 @@ def test_with_a_net_every_parameter_is_accounted_for(tmp_path):
     more.write_text(text.replace("num_output: 5 ", "num_output: 6 "))
     assert refused(VGG, "--prototxt", more, "-o", tmp_path / "no.npz") == (
         f"{VGG}: layer 'fc8' blob 0 has another shape; got (1, 1, 5, 10), want (6, 10), as the net. "
-        "To learn this layer anew, rename it."
+        "To train this layer from its filler, rename it."
     )
     other.write_text("type: 'SGD'")
     assert str(other) in refused(VGG, "--prototxt", other, "-o", tmp_path / "no.npz")
@@ -125,7 +125,7 @@ def test_a_net_fed_by_a_data_layer_is_checked_too():
     text = refused(SNAPSHOT, "--prototxt", ROOT / "prototxt/voc-fcn16s/val.prototxt")
     assert text == (
         f"{SNAPSHOT}: layer 'conv1_1' blob 0 has another shape; got (2, 3, 3, 3), want (64, 3, 3, 3), as the net. "
-        "To learn this layer anew, rename it."
+        "To train this layer from its filler, rename it."
     )
     text = refused(VGG, "--prototxt", ROOT / "prototxt/nyud-fcn32s-color-d/test.prototxt")
     assert text.startswith(f"{VGG}: layer 'conv2_1' blob 0 has another shape; got (6, 2, 5, 5), want (128, 64, 3, 3)")

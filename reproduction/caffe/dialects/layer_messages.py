@@ -1,4 +1,4 @@
-"""Layer types of forks that have a message of their own, declared in the file of the layer type.
+"""The messages of layer types that ``caffe.proto`` does not have; the file of the layer type declares them.
 
 These files import torch, so they are imported when a net first uses a field that ``caffe.proto`` does not have.
 """
@@ -9,7 +9,7 @@ from reproduction.caffe.schema import LayerParameter
 
 
 def import_layer_types() -> None:
-    """Import all layer types; those with a message of their own add its field to LayerParameter."""
+    """Import all layer types; they add the fields of their messages to LayerParameter."""
     from reproduction.caffe import layers  # noqa: F401
 
 

@@ -127,7 +127,7 @@ class _Windowed(Layer):
             if len(bottom) != axes:
                 raise NetError(f"bottom {index} has another number of axes", got=bottom, want=f"{axes} axes")
             if bottom != bottoms[0]:
-                raise NetError(f"bottom {index} has not the shape of bottom 0", got=bottom, want=bottoms[0])
+                raise NetError(f"bottom {index} differs in shape from bottom 0", got=bottom, want=bottoms[0])
         return [(*bottom[: self.axis], *self._top(bottom[self.axis :])) for bottom in bottoms]
 
     def _top(self, bottom: Shape) -> Shape:

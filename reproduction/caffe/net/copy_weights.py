@@ -160,7 +160,7 @@ def _check_shape(layer: str, index: int, want: Shape, blob: BlobProto, path: Str
         path=path,
         got=got,
         want=f"{want}, as the net",
-        remedy="To learn this layer anew, rename it.",
+        remedy="To train this layer from its filler, rename it.",
     )
 
 

@@ -132,7 +132,7 @@ def _overwritten(found: _Place) -> NetError | None:
             writer = layer_place(spoiler.layer_param)
             return NetError(
                 f"Caffe computes another gradient, since its backward reads the {what} after {writer}, "
-                f"has overwritten it; {where} reads the values of its own forward",
+                f"has overwritten it; {where} reads the values of the forward pass",
                 remedy=f"Give the top of {spoiler.name!r} another name, and the numbers are the same in both.",
             )
     return None
@@ -151,6 +151,6 @@ def _detached(found: _Place, places: Sequence[_Place]) -> NetError | None:
             return NetError(
                 f"Caffe passes no gradient on, since {flatten}, replaces the memory of the gradient "
                 "that top and bottom share; here the gradient passes",
-                remedy="Let one Reshape layer do the work of both, and the numbers are the same in both.",
+                remedy="Replace both by one Reshape layer, and the numbers are the same in both.",
             )
     return None

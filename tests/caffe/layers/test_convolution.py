@@ -151,7 +151,7 @@ CONV = 'type: "Convolution" convolution_param { num_output: 4 kernel_size: 3 %s 
         ('type: "Convolution" convolution_param { kernel_size: 3 }', [(1, 3, 5, 5)],
          "num_output must be positive; got 0."),
         (CONV % "" + " top: 'a' top: 'b'", [(1, 3, 5, 5), (1, 3, 5, 6)],
-         "bottom 1 has not the shape of bottom 0; got (1, 3, 5, 6), want (1, 3, 5, 5)."),
+         "bottom 1 differs in shape from bottom 0; got (1, 3, 5, 6), want (1, 3, 5, 5)."),
         (CONV % "", [(1, 3, 2, 5)], "the kernel is longer than the padded input; got 2 + 2 * 0 pixels, want 3."),
         ('type: "Deconvolution" convolution_param { num_output: 1 kernel_size: 1 pad: 2 }', [(1, 3, 4, 4)],
          "the padding leaves nothing of the output; got length 0."),

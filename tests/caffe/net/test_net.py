@@ -325,7 +325,7 @@ def test_weights_that_do_not_fit_change_nothing():
         net.copy_from(source.to_proto(), "six.caffemodel")
     assert str(error.value) == (
         "six.caffemodel: layer 'score' blob 0 has another shape; got (6, 4, 1, 1), want (5, 4, 1, 1), as the net. "
-        "To learn this layer anew, rename it."
+        "To train this layer from its filler, rename it."
     )
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
 

@@ -45,7 +45,7 @@ def test_a_warning_names_both_layers():
     _, (text,) = built(CONV, layer("a", "Sigmoid"), SCALE, loss())
     assert text == (
         "layer 'a' (Sigmoid), line 3: Caffe computes another gradient, since its backward reads the top after layer "
-        "'s' (Scale), line 4, has overwritten it; here it reads the values of its own forward. Give the top of 's' "
+        "'s' (Scale), line 4, has overwritten it; here it reads the values of the forward pass. Give the top of 's' "
         "another name, and the numbers are the same in both."
     )
 
@@ -66,8 +66,8 @@ def test_a_flatten_behind_a_reshape_is_named():
     _, (text,) = built(CONV, reshape, layer("f", "Flatten", "r", "f"), loss("f"))
     assert text == (
         "layer 'r' (Reshape), line 3: Caffe passes no gradient on, since layer 'f' (Flatten), line 4, replaces the "
-        "memory of the gradient that top and bottom share; here the gradient passes. Let one Reshape layer do the work "
-        "of both, and the numbers are the same in both."
+        "memory of the gradient that top and bottom share; here the gradient passes. Replace both by one Reshape "
+        "layer, and the numbers are the same in both."
     )
 
 

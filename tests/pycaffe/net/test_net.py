@@ -293,7 +293,7 @@ def test_weights_of_another_net_are_refused_and_a_missing_file_too(tmp_path):
     made, path = net(tmp_path, INPUT + IP), str(tmp_path / "w.caffemodel")
     net(tmp_path, INPUT + IP.replace("num_output: 4", "num_output: 5")).save(path)
     text = f"{path}: layer 'ip' blob 0 has another shape; got (5, 3), want (4, 3), as the net. "
-    with raises(text + "To learn this layer anew, rename it."):
+    with raises(text + "To train this layer from its filler, rename it."):
         made.copy_from(path)
     for load in (made.copy_from, made.load_hdf5):
         with raises("none: the file cannot be opened: no such file or directory.", RuntimeError):

@@ -60,7 +60,7 @@ def test_arrays_that_a_program_holds_change_nothing(name):
 
 def test_a_layer_that_learns_from_what_another_branch_overwrites_is_caffe_s(recorded):
     path = GOLDEN / f"{ALIAS}.prototxt"
-    with pytest.warns(ReproductionWarning, match="as a torch module it reads the values of its own forward"):
+    with pytest.warns(ReproductionWarning, match="as a torch module it reads the values of the forward pass"):
         found = quirk_nets.run(caffe, path)
     wanted = {key.partition("|")[2]: value for key, value in recorded.items() if key.startswith(path.stem + "|")}
     assert off(found, wanted) == []
