@@ -33,37 +33,38 @@ def test_generated_parts_are_current():
 
 def test_the_claim_of_speed_names_all_peers_and_those_that_were_not_measured(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    readme = importlib.import_module("readme")
+    speed = importlib.import_module("readme_parts.speed")
     figures = json.loads((ROOT / "tools/bench/measured.json").read_text())
     elsewhere = next(iter(figures["train"].values()))["measured"]
     for section in figures["forward"].values():
         section["contenders"]["ncnn"] = section["contenders"]["OpenVINO"]
         section["measured"] |= {"ncnn": "1.0.1", "cpu": elsewhere["cpu"]}
     seconds = next(iter(figures["forward"].values()))["contenders"]["OpenVINO"]["seconds"]
-    monkeypatch.setattr(readme, "SPEED", tmp_path / "measured.json")
-    readme.SPEED.write_text(json.dumps(figures))
-    said = readme.speed()
-    assert f"| ncnn | {seconds:.2f} |" in said
-    assert "openvino 2026.4.1, ncnn 1.0.1." in said
-    assert "the best of PyTorch channels_last, OpenCV dnn, onnxruntime, OpenVINO and ncnn in the same round: " in said
-    assert "Not measured" not in said
-    assert "These were measured on" not in said
+    record = tmp_path / "measured.json"
+    monkeypatch.setattr(speed.results, "RECORD", record)
+    record.write_text(json.dumps(figures))
+    text = speed.speed_table()
+    assert f"| ncnn | {seconds:.2f} |" in text
+    assert "openvino 2026.4.1, ncnn 1.0.1." in text
+    assert "the best of PyTorch channels_last, OpenCV dnn, onnxruntime, OpenVINO and ncnn in the same round: " in text
+    assert "Not measured" not in text
+    assert "These were measured on" not in text
     for section in figures["forward"].values():
         section["measured"]["cpu"] = "another, AVX-512"
-    readme.SPEED.write_text(json.dumps(figures))
+    record.write_text(json.dumps(figures))
     date = elsewhere["date"][:10]
-    assert readme.speed().endswith(f" do. These were measured on another processor: {date}, {elsewhere['cpu']}.")
+    assert speed.speed_table().endswith(f" do. These were measured on another processor: {date}, {elsewhere['cpu']}.")
     for section in figures["forward"].values():
         del section["contenders"]["ncnn"]
-    readme.SPEED.write_text(json.dumps(figures))
-    said = readme.speed()
-    assert "the best of PyTorch channels_last, OpenCV dnn, onnxruntime and OpenVINO in the same round: " in said
-    assert " Not measured yet: ncnn.\n" in said
+    record.write_text(json.dumps(figures))
+    text = speed.speed_table()
+    assert "the best of PyTorch channels_last, OpenCV dnn, onnxruntime and OpenVINO in the same round: " in text
+    assert " Not measured yet: ncnn.\n" in text
 
 
 def test_a_difference_names_what_it_is_about_and_links_the_lines_of_caffe(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    readme = importlib.import_module("readme")
+    differences = importlib.import_module("readme_parts.differences")
     source = """
 class Pooling:
     def forward(self):
@@ -79,7 +80,7 @@ A = 1  # Upstream bug, kept: NaN where x is 0
     caffe = "https://github.com/BVLC/caffe/blob/9b891540183ddc834a02b2bd81b31afae71b2153/src/caffe"
     pooling = f"[pooling_layer.cpp L74-L76]({caffe}/layers/pooling_layer.cpp#L74-L76)"
     hdf5 = f"[hdf5.cpp]({caffe}/util/hdf5.cpp)"
-    assert list(readme.marked(source)) == [
+    assert list(differences.find_marked_comments(source)) == [
         ("Caffe", "Pooling.forward", f"A window may start past the end ({pooling}, {hdf5}, score.py L3)."),
         ("Caffe", "Pooling", "`k` is 1."),
         ("Upstream bug, kept", "", "NaN where x is 0."),
