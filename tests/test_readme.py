@@ -126,26 +126,32 @@ def figure():
         return importlib.import_module("figure")
 
 
-def test_the_figure_is_current(figure, tmp_path):
-    saved = {theme: Image.open(figure.FIGURES / f"mini-{theme}.png") for theme in figure.THEMES}
-    names = saved["light"].text[figure.KEY].split()
+@pytest.fixture(scope="module")
+def drawing(figure):
+    """The module that draws it."""
+    return sys.modules["readme_parts.drawing"]
+
+
+def test_the_figure_is_current(figure, drawing, tmp_path):
+    saved = {theme: Image.open(figure.FIGURES / f"mini-{theme}.png") for theme in drawing.THEMES}
+    names = saved["light"].text[drawing.KEY].split()
     assert len(names) == len(figure.RANKS)
     tree = draw_mini_voc(tmp_path, names)
     nets = [Segmenter.load(name) for name in figure.NETS]
-    rows = [figure.row(tree, name, nets) for name in names]
+    rows = [figure.load_row(tree, name, nets) for name in names]
     for theme, old in saved.items():
-        new = np.asarray(figure.draw(rows, figure.THEMES[theme]), int)
+        new = np.asarray(drawing.draw_figure(figure.TITLES, rows, drawing.THEMES[theme]), int)
         off = np.abs(new - np.asarray(old.convert("RGB"), int)).max(axis=2)
-        assert old.text[figure.KEY].split() == names
+        assert old.text[drawing.KEY].split() == names
         assert (off > 40).mean() < 0.01, f"mini-{theme}.png is not current; run `make readme`"  # 255 colours of many
         assert (figure.FIGURES / f"mini-{theme}.png").stat().st_size < 150_000
 
 
 @pytest.mark.slow
-def test_the_figure_shows_the_pictures_that_the_rule_chooses(figure, tmp_path):
+def test_the_figure_shows_the_images_that_the_rule_chooses(figure, drawing, tmp_path):
     ids = [f"{mini_voc.DRAWING_SEED}_{mini_voc.TRAIN + 1 + i:06d}" for i in range(mini_voc.VAL)]
-    chosen = figure.choose(draw_mini_voc(tmp_path, ids), Segmenter.load("mini-fcn8s"))
-    assert chosen == Image.open(figure.FIGURES / "mini-light.png").text[figure.KEY].split()
+    chosen = figure.choose_images(draw_mini_voc(tmp_path, ids), Segmenter.load("mini-fcn8s"))
+    assert chosen == Image.open(figure.FIGURES / "mini-light.png").text[drawing.KEY].split()
 
 
 def draw_mini_voc(folder, names):

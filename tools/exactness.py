@@ -17,8 +17,8 @@ import argparse
 import json
 import platform
 import sys
-from collections.abc import Mapping
 from datetime import date
+from typing import Any
 
 from common import NOT_CHECKED, ROOT, add_device, run
 
@@ -42,34 +42,51 @@ def main() -> int:
     add_device(parser)
     args = parser.parse_args()
     if args.device != "cpu":
-        return on_device(args.device, record=not args.check)
-    ordered = blas.adds_in_order()
-    if not ordered and not args.check:
+        return check_on_device(args.device, record=not args.check)
+    is_ordered = blas.adds_in_order()
+    if not is_ordered and not args.check:
         raise ReproductionError(
             "the BLAS of this CPU does not add in the order of Caffe's, as the README's figures want it",
             remedy="Measure with --check, or on x86-64 with AVX-512.",
         )
-    layers = {case: parity.layer_parity(case) for case in parity.layer_cases()}
-    nets = {
-        path.stem.rpartition("_")[0]: parity.net_parity(path, blas_order=ordered, backward=ordered)
-        for path in parity.NETS
-    }
-    plain = {path.stem.rpartition("_")[0]: parity.net_parity(path, backward=False) for path in parity.NETS}
-    legacy = {path.stem: parity.legacy_parity(path) for path in parity.LEGACY}
-    figures = {
-        "layers": {"cases": len(layers), "worst": max(layers.values()), "tolerance": parity.LAYER_TOLERANCE},
+    found = parity.measure_all(is_ordered=is_ordered)
+    for name, net in found.nets.items() if not args.json else ():
+        backward = f"{net.backward:.1e}" if is_ordered else "not checked"
+        print(f"{name:24} forward {net.forward:.1e}  backward {backward}  {net.same} of {net.values} values the same")
+    figures = json.dumps(summarize(found), indent=2)
+    print(figures)
+    screen = sys.stderr if args.json else sys.stdout
+    failures = find_failures(found, is_ordered=is_ordered)
+    print(f"beyond the tolerance: {', '.join(failures) or 'none'}", file=screen)
+    if not is_ordered:
+        reason = "because this CPU's BLAS adds in another order"
+        print(f"not checked: gradients, and the order of Caffe's BLAS bit for bit, {reason}.", file=screen)
+    if not args.check and not failures:
+        (GOLDEN / "exactness.json").write_text(figures + "\n")
+    return 1 if failures else 0 if is_ordered else NOT_CHECKED
+
+
+def summarize(found: parity.Parities) -> dict[str, Any]:
+    """Return the figures of tests/golden/exactness.json, which the README shows."""
+    nets, in_torch_order = found.nets.values(), found.nets_in_torch_order.values()
+    return {
+        "layers": {
+            "cases": len(found.layers), "worst": max(found.layers.values()), "tolerance": parity.LAYER_TOLERANCE
+        },
         "nets": {
             "cases": len(nets),
-            "forward": max(net.forward for net in nets.values()),
+            "forward": max(net.forward for net in nets),
             "forward_tolerance": parity.FORWARD_TOLERANCE,
-            "backward": max(net.backward for net in nets.values()),
+            "backward": max(net.backward for net in nets),
             "backward_tolerance": parity.BACKWARD_TOLERANCE,
-            "values": sum(net.values for net in nets.values()),
-            "same": sum(net.same for net in nets.values()),
-            "torch_forward": max(net.forward for net in plain.values()),
-            "labels_off": sum(net.labels_off for net in (*nets.values(), *plain.values())),
+            "values": sum(net.values for net in nets),
+            "same": sum(net.same for net in nets),
+            "torch_forward": max(net.forward for net in in_torch_order),
+            "labels_off": sum(net.labels_off for net in (*nets, *in_torch_order)),
         },
-        "legacy": {"cases": len(legacy), "worst": max(legacy.values()), "tolerance": parity.LAYER_TOLERANCE},
+        "legacy": {
+            "cases": len(found.legacy), "worst": max(found.legacy.values()), "tolerance": parity.LAYER_TOLERANCE
+        },
         "measured": {
             "date": date.today().isoformat(),
             "python": platform.python_version(),
@@ -77,30 +94,21 @@ def main() -> int:
             "numpy": np.__version__,
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         },
-    }
-    for name, net in nets.items() if not args.json else ():
-        backward = f"{net.backward:.1e}" if ordered else "not checked"
-        print(f"{name:24} forward {net.forward:.1e}  backward {backward}  {net.same} of {net.values} values the same")
-    print(json.dumps(figures, indent=2))
-    screen = sys.stderr if args.json else sys.stdout
-    bad = beyond(layers | legacy, {**nets, **{f"{name}, torch's order": net for name, net in plain.items()}})
-    if ordered:
-        bad += [f"{name}, bit for bit" for name, net in nets.items() if net.same != net.values]
-    print(f"beyond the tolerance: {', '.join(bad) or 'none'}", file=screen)
-    if not ordered:
-        print("not checked: gradients, and the order of Caffe's BLAS bit for bit, which this CPU has not.", file=screen)
-    if not args.check and not bad:
-        (GOLDEN / "exactness.json").write_text(json.dumps(figures, indent=2) + "\n")
-    return 1 if bad else 0 if ordered else NOT_CHECKED
+    }  # fmt: skip
 
 
-def beyond(errors: Mapping[str, float], nets: Mapping[str, parity.Parity]) -> list[str]:
+def find_failures(found: parity.Parities, *, is_ordered: bool) -> list[str]:
     """Return the names of the cases whose errors exceed the tolerances."""
-    bad = [case for case, error in errors.items() if not error <= parity.LAYER_TOLERANCE]
-    return bad + [name for name, net in nets.items() if net.off or net.labels_off]
+    errors = found.layers | found.legacy
+    nets = found.nets | {f"{name}, torch's order": net for name, net in found.nets_in_torch_order.items()}
+    failures = [case for case, error in errors.items() if not error <= parity.LAYER_TOLERANCE]
+    failures += [name for name, net in nets.items() if net.off or net.labels_off]
+    if is_ordered:
+        failures += [f"{name}, bit for bit" for name, net in found.nets.items() if net.same != net.values]
+    return failures
 
 
-def on_device(device: str, *, record: bool) -> int:
+def check_on_device(device: str, *, record: bool) -> int:
     """Compare the nets on a device with Caffe, and record a CUDA device that matches; return 1 if a net does not.
 
     The tolerance of gradients is ``parity.KINK_TOLERANCE``, because the order of additions depends on the device.

@@ -57,13 +57,23 @@ class Parity:
         return float(error)
 
 
+@dataclass
+class Parities:
+    """The errors of all cases, by name; nets are computed in the order of Caffe's BLAS and in torch's order."""
+
+    layers: dict[str, float]
+    nets: dict[str, Parity]
+    nets_in_torch_order: dict[str, Parity]
+    legacy: dict[str, float]
+
+
 @lru_cache(maxsize=1)
 def layer_cases() -> dict[str, str]:
     """Return the prototxt of every recorded layer, of layers.npz and more_layers.npz."""
     return {case: str(arrays["text"]) for case, arrays in _layer_files().items()}
 
 
-def locate_errors(case: str, dtype: torch.dtype = torch.float32) -> dict[str, float]:
+def layer_errors(case: str, dtype: torch.dtype = torch.float32) -> dict[str, float]:
     """Run one layer forward and backward, and return the error of each array that Caffe recorded."""
     layer = _layer(case).to(dtype)
     bottoms = [bottom.to(dtype) for bottom in _recorded(case, "bottom").values()]
@@ -93,7 +103,7 @@ def locate_errors(case: str, dtype: torch.dtype = torch.float32) -> dict[str, fl
 
 def layer_parity(case: str) -> float:
     """Run one layer forward and backward, and return the largest error."""
-    return max(locate_errors(case).values())
+    return max(layer_errors(case).values())
 
 
 @lru_cache(maxsize=1)
@@ -199,6 +209,17 @@ def legacy_parity(path: Path) -> float:
     with torch.no_grad():
         blobs = net({"data": golden["input"]}, names)
     return max(relative(blobs[name].numpy(), golden[f"blob/{name}"]) for name in names)
+
+
+def measure_all(*, is_ordered: bool) -> Parities:
+    """Measure all golden cases; the gradients of nets only if BLAS adds in the order of Caffe's."""
+    names = {path: path.stem.rpartition("_")[0] for path in NETS}
+    return Parities(
+        layers={case: layer_parity(case) for case in layer_cases()},
+        nets={name: net_parity(path, blas_order=is_ordered, backward=is_ordered) for path, name in names.items()},
+        nets_in_torch_order={name: net_parity(path, backward=False) for path, name in names.items()},
+        legacy={path.stem: legacy_parity(path) for path in LEGACY},
+    )
 
 
 def relative(got: np.ndarray, want: np.ndarray) -> float:

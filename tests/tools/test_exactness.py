@@ -68,7 +68,7 @@ def test_a_device_is_recorded_only_when_its_nets_match(exactness, monkeypatch, t
     tool = sys.modules["exactness"]
     record = ROOT / "no such file"
     monkeypatch.setattr(tested_devices, "RECORD", record)
-    monkeypatch.setattr(tool.devices, "use", lambda name: tool.torch.device("cuda"))
+    monkeypatch.setattr(tool.devices, "select_device", lambda name: tool.torch.device("cuda"))
     monkeypatch.setattr(tool.torch.cuda, "get_device_name", lambda place: "a device")
     for wrong in (Parity(forward=1e-3), Parity(labels_off=1), Parity(backward=0.1), Parity(off=["blob a nan"])):
         assert exactness("--device", "cuda", torch=wrong)[0] == 1

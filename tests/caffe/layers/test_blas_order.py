@@ -28,16 +28,16 @@ CASES = [
 @pytest.mark.parametrize("case", CASES)
 def test_a_layer_is_caffe_s_to_the_last_digit(monkeypatch, case):
     monkeypatch.setattr(Layer, "in_blas_order", True)
-    errors = parity.locate_errors(case)
+    errors = parity.layer_errors(case)
     exact = case not in TO_ROUNDING and blas.adds_in_order()
     assert max(errors.values()) <= (0 if exact else parity.LAYER_TOLERANCE), errors
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_double_precision_is_served_as_without_the_order(monkeypatch, case):
-    plain = parity.locate_errors(case, torch.float64)
+    plain = parity.layer_errors(case, torch.float64)
     monkeypatch.setattr(Layer, "in_blas_order", True)
-    assert parity.locate_errors(case, torch.float64) == plain
+    assert parity.layer_errors(case, torch.float64) == plain
 
 
 def test_a_split_adds_the_gradients_of_its_readers_up_in_their_order():

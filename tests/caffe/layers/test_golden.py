@@ -22,9 +22,9 @@ def test_all_cases_are_there():
 
 @pytest.mark.parametrize("case", CASES)
 def test_layer_equals_caffe_forward_and_backward(case):
-    assert_within(parity.locate_errors(case))
+    assert_within(parity.layer_errors(case))
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case not in SINGLE_ONLY])
 def test_layer_works_in_double_precision(case):
-    assert_within(parity.locate_errors(case, torch.float64))
+    assert_within(parity.layer_errors(case, torch.float64))
