@@ -33,7 +33,7 @@ MAX_SIDE = 1 << 18
 #: The limit of a file, in bytes, if Pillow decodes its format in Python, at one to three seconds for each million.
 MAX_SLOW_BYTES = 2_000_000
 
-_PART = 1 << 18  # pixels that are converted at once
+_PIXELS_AT_A_TIME = 1 << 18  # pixels that are converted at once
 _ORIENTATION = 0x0112  # EXIF tag. Source: CIPA DC-008, 4.6.4.
 
 # The functions that turn an array of pixels upright, for each EXIF orientation except 1.
@@ -193,10 +193,10 @@ def split_rows(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
     except Exception as error:  # Pillow's decoders may raise any exception for a damaged file, even IndexError
         raise _decoding_error(error) from None
     width, height = image.size
-    if width * height <= _PART:
+    if width * height <= _PIXELS_AT_A_TIME:
         yield slice(0, height), image
         return
-    rows = max(_PART // width, 1)
+    rows = max(_PIXELS_AT_A_TIME // width, 1)
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
         yield slice(top, bottom), image.crop((0, top, width, bottom))
