@@ -11,6 +11,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypedDict, Unpack
 
 StrPath = str | os.PathLike[str]
 
@@ -70,6 +71,14 @@ class ReproductionError(ValueError):
         return self
 
 
+class _Details(TypedDict, total=False):
+    """The arguments of every error; see ``ReproductionError``."""
+
+    got: object
+    want: object
+    remedy: str
+
+
 class ReproductionWarning(UserWarning):
     """A warning about input that has no effect, or that may not mean what its author intended; see ``warn``.
 
@@ -102,76 +111,47 @@ class PrototxtError(ReproductionError):
     """The error for a prototxt that does not parse or does not fit the schema; the place is ``path:line:column``."""
 
     def __init__(
-        self,
-        problem: str,
-        *,
-        path: StrPath = "",
-        line: int = 0,
-        column: int = 0,
-        got: object = None,
-        want: object = None,
-        remedy: str = "",
+        self, problem: str, *, path: StrPath = "", line: int = 0, column: int = 0, **details: Unpack[_Details]
     ):
         self.path, self.line, self.column = os.fspath(path) or "<prototxt>", line, column
         place = ":".join(str(part) for part in (self.path, line, column) if part)
-        super().__init__(problem, place=place, got=got, want=want, remedy=remedy)
+        super().__init__(problem, place=place, **details)
 
 
 class CaffemodelError(ReproductionError):
     """The error for a binary file that is damaged or of another kind; the place is ``path, byte N``."""
 
-    def __init__(
-        self,
-        problem: str,
-        *,
-        path: StrPath = "",
-        offset: int | None = None,
-        got: object = None,
-        want: object = None,
-        remedy: str = "",
-    ):
+    def __init__(self, problem: str, *, path: StrPath = "", offset: int | None = None, **details: Unpack[_Details]):
         self.path, self.offset = os.fspath(path) or "<bytes>", offset
         place = self.path if offset is None else f"{self.path}, byte {offset}"
-        super().__init__(problem, place=place, got=got, want=want, remedy=remedy)
+        super().__init__(problem, place=place, **details)
 
 
 class NetError(ReproductionError):
     """The error for a net that Caffe would reject, or that this package cannot run; the place is the layer."""
 
-    def __init__(
-        self,
-        problem: str,
-        *,
-        layer: str = "",
-        type: str = "",
-        line: int = 0,
-        got: object = None,
-        want: object = None,
-        remedy: str = "",
-    ):
+    def __init__(self, problem: str, *, layer: str = "", type: str = "", line: int = 0, **details: Unpack[_Details]):
         self.layer, self.type, self.line = layer, type, line
         place = f"layer {layer!r}" if layer else ""
         if type:
             place += f" ({type})" if place else type
         if line:
             place += f", line {line}"
-        super().__init__(problem, place=place, got=got, want=want, remedy=remedy)
+        super().__init__(problem, place=place, **details)
 
 
-class DataError(ReproductionError):
+class _FileError(ReproductionError):
+    def __init__(self, problem: str, *, path: StrPath = "", **details: Unpack[_Details]):
+        self.path = os.fspath(path)
+        super().__init__(problem, place=self.path, **details)
+
+
+class DataError(_FileError):
     """The error for an image, label or data set that cannot be used; the place is the file."""
 
-    def __init__(self, problem: str, *, path: StrPath = "", got: object = None, want: object = None, remedy: str = ""):
-        self.path = os.fspath(path)
-        super().__init__(problem, place=self.path, got=got, want=want, remedy=remedy)
 
-
-class WeightsError(ReproductionError):
+class WeightsError(_FileError):
     """The error for weights that do not fit the net, or are not the published ones; the place is the file."""
-
-    def __init__(self, problem: str, *, path: StrPath = "", got: object = None, want: object = None, remedy: str = ""):
-        self.path = os.fspath(path)
-        super().__init__(problem, place=self.path, got=got, want=want, remedy=remedy)
 
 
 def cannot_write(error: OSError, path: StrPath) -> ReproductionError:

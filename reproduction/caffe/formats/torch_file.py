@@ -19,7 +19,7 @@ import numpy as np
 
 from reproduction.caffe.errors import CaffemodelError, StrPath
 from reproduction.caffe.formats import files
-from reproduction.caffe.formats.unpickle import Call, DamagedError, Global, Persistent, Unpickler, name_of
+from reproduction.caffe.formats.unpickle import Call, Global, Persistent, PickleError, Unpickler, name_of
 from reproduction.caffe.formats.zip_archive import Archive
 from reproduction.caffe.geometry import MAX_AXES
 from reproduction.caffe.typing import Floats
@@ -76,7 +76,7 @@ def read(path: StrPath) -> dict[str, Floats]:
     try:
         found, contents, order = _from_zip(data, path) if files.kind(data) == files.ZIP else _from_pickles(data)
         return _arrays(_find_state_dict(found, path), contents, order, path)
-    except DamagedError as error:
+    except PickleError as error:
         raise CaffemodelError(f"the PyTorch file cannot be read: {error}", path=path, remedy=_REMEDY) from None
 
 
@@ -85,7 +85,7 @@ def _from_zip(data: mmap.mmap, path: StrPath) -> tuple[Any, dict[str, memoryview
     archive = Archive(data, path)
     pickled = next((name for name in archive.members if name.endswith("data.pkl")), None)
     if pickled is None:
-        raise DamagedError("it has no data.pkl")
+        raise PickleError("it has no data.pkl")
     folder = pickled.removesuffix("data.pkl")
     order = ""
     if f"{folder}byteorder" in archive.members:
@@ -109,7 +109,7 @@ def _from_pickles(data: mmap.mmap) -> tuple[Any, dict[str, memoryview], str]:
         reader = Unpickler(view, at, len(data))
         values.append(reader.load())
         if want is not None and values[-1] != want:
-            raise DamagedError("it does not begin as torch's files do")
+            raise PickleError("it does not begin as torch's files do")
         at = reader.at
         if len(values) == 4:  # the state dict; only this pickle refers to storages
             storages = {storage.key: storage for storage in map(_parse_storage, reader.persistent)}
@@ -118,10 +118,10 @@ def _from_pickles(data: mmap.mmap) -> tuple[Any, dict[str, memoryview], str]:
     for key in keys if isinstance(keys, list) else []:
         storage = storages.get(key) if isinstance(key, str) else None
         if storage is None:
-            raise DamagedError("it has a storage that no tensor names")
+            raise PickleError("it has a storage that no tensor names")
         size = 8 + storage.count * storage.itemsize
         if size > len(view) - at or struct.unpack_from("<q", view, at)[0] != storage.count:
-            raise DamagedError(f"its storage {key!r} is cut off, or not of the size that a tensor names")
+            raise PickleError(f"its storage {key!r} is cut off, or not of the size that a tensor names")
         contents[storage.key] = view[at + 8 : at + size]
         at += size
     big = isinstance(system, dict) and system.get("little_endian") is False
@@ -134,12 +134,12 @@ def _parse_storage(reference: Any) -> _Storage:
     if isinstance(parts, tuple) and len(parts) in (5, 6) and parts[0] == "storage":
         _, kind, key, _, count, *view = parts
         if view not in ([], [None]):
-            raise DamagedError("it has storages that are parts of others, as torch before 0.4 wrote")
+            raise PickleError("it has storages that are parts of others, as torch before 0.4 wrote")
         name = kind.name.rpartition(".")[2] if isinstance(kind, Global) else ""
         if isinstance(key, str) and type(count) is int and 0 <= count < 2**48:
             dtype, size = _STORAGES.get(name, (name or "unknown", 1))
             return _Storage(dtype, size, key, count)
-    raise DamagedError("it refers to something that is no storage")
+    raise PickleError("it refers to something that is no storage")
 
 
 def _find_state_dict(found: Any, path: StrPath) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def _arrays(state: dict[str, Any], contents: dict[str, memoryview], order: str, 
         if not (isinstance(inner, Call) and name_of(inner) in _TENSORS):
             raise CaffemodelError(f"entry {name!r} is not weights", path=path, got=name_of(inner), want=_WANT)
         if not isinstance(inner.args, tuple) or len(inner.args) < 4:
-            raise DamagedError(f"entry {name!r} is no tensor")
+            raise PickleError(f"entry {name!r} is no tensor")
         storage = _parse_storage(inner.args[0])
         if storage.dtype not in ("float32", "float64"):
             got = f"torch.{storage.dtype}"
@@ -183,7 +183,7 @@ def _check_place(name: str, offset: Any, shape: Any, strides: Any) -> tuple[int,
     for part in (shape, strides):
         numbers += part if isinstance(part, tuple) and len(part) <= MAX_AXES else [None]
     if not all(type(number) is int and 0 <= number < 2**48 for number in numbers) or len(shape) != len(strides):
-        raise DamagedError(f"entry {name!r} has no shape that a tensor can have")
+        raise PickleError(f"entry {name!r} has no shape that a tensor can have")
     return offset, shape, strides
 
 
@@ -210,10 +210,10 @@ def _array(
         return np.empty(shape, dtype.newbyteorder("<"))
     content = contents.get(storage.key)
     if content is None:
-        raise DamagedError(f"the storage of entry {name!r} is missing")
+        raise PickleError(f"the storage of entry {name!r} is missing")
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     if last >= storage.count or storage.count * storage.itemsize > len(content):
-        raise DamagedError(f"entry {name!r} reaches past the end of its storage")
+        raise PickleError(f"entry {name!r} reaches past the end of its storage")
     steps = [stride * storage.itemsize for stride in strides]
     values = np.ndarray(shape, dtype, content, offset * storage.itemsize, steps)
     values = np.asarray(values, dtype.newbyteorder("<"), order="C")

@@ -1,20 +1,21 @@
-"""A safe reader of pickles, which executes their instructions but never imports or calls anything.
+"""A safe reader of pickles, which follows their instructions but never imports or calls anything.
 
-Each import, call or object of a pickle becomes an inert placeholder (``Global``, ``Call``). So a malicious file can at
-worst contain unexpected values. The readers of Python and torch are not used: both call constructors of NumPy, which
-may allocate any amount of memory or read memory outside of an array.
+The instructions are parsed by ``pickletools`` of the standard library. Each import, call or object of a pickle becomes
+an inert placeholder (``Global``, ``Call``). So a malicious file can at worst contain unexpected values. The readers of
+Python and torch are not used: both call constructors of NumPy, which may allocate any amount of memory or read memory
+outside of an array.
 
-Source: the Python standard library's documentation of ``pickle`` and ``pickletools``, protocols 0 to 5.
+Source: the Python standard library's documentation of ``pickletools``, protocols 2 to 5.
 """
 
 from __future__ import annotations
 
-import struct
+import pickletools
 from collections.abc import Callable
-from typing import Any
+from typing import IO, Any, cast
 
 _SPARE_BYTES = 40 << 20  # that Python objects may take, in addition to the size of the file
-_COST = 100  # estimated bytes of a container, or of an entry of the memo
+_COST = 100  # estimated bytes of a value, or of an entry of the memo
 _LONG_BYTES = 1024
 _MAX_STEPS = 2 << 20  # about 2 seconds; a state dict has about 40 instructions for each tensor
 _DICTS = ("collections.OrderedDict", "collections.defaultdict", "collections.Counter")
@@ -53,7 +54,7 @@ class Persistent:
         self.key = key
 
 
-class DamagedError(Exception):
+class PickleError(Exception):
     """The error for bytes that are not a pickle, or for one that takes too much time or memory.
 
     The message is a phrase that describes the problem.
@@ -67,6 +68,23 @@ def name_of(value: Any) -> str:
     if isinstance(value, Call):
         return value.function.name if isinstance(value.function, Global) else "an object"
     return type(value).__name__
+
+
+class _Stream:
+    """A file-like object on memory, from which ``pickletools`` reads; a line has at most 1,024 bytes."""
+
+    def __init__(self, data: memoryview, at: int):
+        self.data, self.at = data, at
+
+    def read(self, size: int) -> bytes:
+        """Return the next ``size`` bytes, or those that are left."""
+        block = bytes(self.data[self.at : self.at + size])
+        self.at += len(block)
+        return block
+
+    def readline(self) -> bytes:
+        """Return the bytes up to the next newline, included; none if there is no newline."""
+        return self.read(bytes(self.data[self.at : self.at + 1024]).find(b"\n") + 1)
 
 
 class Unpickler:
@@ -92,22 +110,34 @@ class Unpickler:
         Tuples, lists, dicts and scalars are Python objects; everything else is a placeholder.
 
         Raises:
-            DamagedError: If the bytes are not a pickle, or it takes too many instructions or too much memory.
+            PickleError: If the bytes are not a pickle, or it takes too many instructions or too much memory.
         """
+        stream = _Stream(self.data, self.at)
         try:
             for _ in range(_MAX_STEPS):
-                code = self.data[self.at]
-                self.at += 1
-                if code == _STOP:
+                start = stream.at
+                opcode = _OPCODES[self.data[start]]
+                step = None if opcode.name in _SCALARS else _STEPS[opcode.name]
+                stream.at += 1
+                argument: Any = None
+                if opcode.name == "GLOBAL":  # pickletools would warn of escape sequences in its lines
+                    argument = [stream.readline().decode("utf-8", "replace").rstrip("\n") for _ in range(2)]
+                elif opcode.arg:
+                    argument = opcode.arg.reader(cast(IO[bytes], stream))
+                size = stream.at - start
+                if opcode.name == "STOP":
+                    self.at = stream.at
                     return self.stack.pop()
-                step = _STEPS.get(code)
-                if step is None:
-                    raise DamagedError(f"byte {self.at - 1} of the pickle is no instruction")
-                step(self)
-        except (IndexError, KeyError, TypeError, ValueError, struct.error) as error:
-            # Each of these means that the pickle reads past the end of its bytes, its stack or its memo.
-            raise DamagedError(f"the pickle is damaged at byte {self.at}") from error
-        raise DamagedError(f"the pickle has more than {_MAX_STEPS} instructions")
+                if step is not None:
+                    step(self, argument)
+                elif isinstance(argument, int) and size > _LONG_BYTES:  # hashing it takes time, on each use as a key
+                    raise PickleError(f"the pickle has an integer of {size} bytes")
+                else:
+                    self.push(argument, _COST + 4 * size)
+        except (IndexError, KeyError, TypeError, ValueError) as error:
+            # Each of these means an unknown instruction, or one that reads past the end of the bytes, stack or memo.
+            raise PickleError(f"the pickle is damaged at byte {stream.at}") from error
+        raise PickleError(f"the pickle has more than {_MAX_STEPS} instructions")
 
     def push(self, value: Any, cost: int = 0) -> None:
         """Push a value on the stack, and add its estimated memory."""
@@ -118,51 +148,16 @@ class Unpickler:
         """Add ``cost`` to the estimated memory; raise an error if it is too much for the file's size."""
         self.room -= cost
         if self.room < 0:
-            raise DamagedError("the pickle makes more objects than its size allows")
-
-    def take(self, size: int) -> memoryview:
-        """Return the next ``size`` bytes, and advance."""
-        if size > len(self.data) - self.at:
-            raise DamagedError("the pickle is cut off")
-        self.at += size
-        return self.data[self.at - size : self.at]
-
-    def number(self, form: str) -> Any:
-        """Return the next number; ``form`` is a format of ``struct``."""
-        return struct.unpack(form, self.take(struct.calcsize(form)))[0]
-
-    def line(self) -> str:
-        """Return the text up to the next newline, which is skipped."""
-        block = bytes(self.data[self.at : self.at + 1024])
-        size = block.index(b"\n")
-        self.at += size + 1
-        return block[:size].decode("utf-8", "replace")
+            raise PickleError("the pickle makes more objects than its size allows")
 
     def marked(self) -> list[Any]:
         """Pop the values above the last mark, and return them."""
         mark = self.marks.pop()
         if mark > len(self.stack):
-            raise DamagedError("the pickle's marks are out of order")
+            raise PickleError("the pickle's marks are out of order")
         values = self.stack[mark:]
         del self.stack[mark:]
         return values
-
-    def text(self, form: str) -> None:
-        """Push a string; its length precedes it as a number of the format ``form``."""
-        size = self.number(form)
-        self.push(bytes(self.take(size)).decode("utf-8", "surrogatepass"), _COST + 4 * size)
-
-    def octets(self, form: str) -> None:
-        """Push bytes; their length precedes them as a number of the format ``form``."""
-        size = self.number(form)
-        self.push(bytes(self.take(size)), _COST + size)
-
-    def whole(self, form: str) -> None:
-        """Push an integer; its size in bytes precedes it as a number of the format ``form``."""
-        size = self.number(form)
-        if size > _LONG_BYTES:  # hashing a long integer takes time, on each use as a key
-            raise DamagedError(f"the pickle has an integer of {size} bytes")
-        self.push(int.from_bytes(self.take(size), "little", signed=True), _COST + size)
 
     def tuple(self, values: list[Any]) -> None:
         """Push a tuple of ``values``."""
@@ -171,7 +166,7 @@ class Unpickler:
     def last(self, count: int) -> list[Any]:
         """Pop the last ``count`` values of the stack, and return them in order."""
         if count > len(self.stack):
-            raise DamagedError("the pickle takes more values than it has")
+            raise PickleError("the pickle takes more values than it has")
         values = self.stack[-count:]
         del self.stack[-count:]
         return values
@@ -183,20 +178,20 @@ class Unpickler:
             self.spend(10 * len(values))
             target.extend(values)
         elif not isinstance(target, Call):
-            raise DamagedError("the pickle appends to what is no list")
+            raise PickleError("the pickle appends to what is no list")
 
     def update(self, values: list[Any]) -> None:
         """Set alternating keys and values in the dict on top of the stack; a placeholder ignores them."""
         target = self.stack[-1]
         if len(values) % 2:
-            raise DamagedError("the pickle sets a key without a value")
+            raise PickleError("the pickle sets a key without a value")
         if isinstance(target, dict):
             self.spend(_COST * len(values) // 2)
             for key, value in zip(values[::2], values[1::2], strict=True):
                 # Hashing deeply nested tuples can overflow Python's stack, so any other key is replaced by an object.
                 target[key if isinstance(key, _KEYS) else object()] = value
         elif not isinstance(target, Call):
-            raise DamagedError("the pickle sets items of what is no dict")
+            raise PickleError("the pickle sets items of what is no dict")
 
     def call(self, function: Any, args: Any) -> None:
         """Push the result of a call: a dict for the dict types of ``collections``, else a placeholder."""
@@ -215,12 +210,12 @@ class Unpickler:
         """Drop the state of an object, since placeholders have no attributes."""
         del self.stack[-1]
         if not self.stack:
-            raise DamagedError("the pickle sets attributes of nothing")
+            raise PickleError("the pickle sets attributes of nothing")
 
     def find(self, module: Any, name: Any) -> None:
         """Push a placeholder for an import."""
         if not (isinstance(module, str) and isinstance(name, str)):
-            raise DamagedError("the pickle imports what has no name")
+            raise PickleError("the pickle imports what has no name")
         self.push(Global(f"{module}.{name}"), _COST + 4 * (len(module) + len(name)))
 
     def refer(self, key: Any) -> None:
@@ -234,93 +229,72 @@ class Unpickler:
         self.spend(_COST)
         self.memo[index] = self.stack[-1]
 
+    def mark(self) -> None:
+        """Mark the top of the stack; see ``marked``."""
+        self.spend(40)
+        self.marks.append(len(self.stack))
 
-def _constant(value: Any) -> Callable[[Unpickler], None]:
-    return lambda machine: machine.push(value, 8)
+    def pop(self) -> None:
+        """Drop the top of the stack, or the mark on it."""
+        if self.marks and self.marks[-1] == len(self.stack):
+            self.marks.pop()
+        else:
+            self.stack.pop()
 
-
-def _number(form: str) -> Callable[[Unpickler], None]:
-    return lambda machine: machine.push(machine.number(form), 40)
-
-
-def _pop(machine: Unpickler) -> None:
-    if machine.marks and machine.marks[-1] == len(machine.stack):
-        machine.marks.pop()
-    else:
-        machine.stack.pop()
-
-
-def _mark(machine: Unpickler) -> None:
-    machine.spend(40)
-    machine.marks.append(len(machine.stack))
+    def make_dict(self) -> None:
+        """Push a dict of the alternating keys and values above the last mark."""
+        values = self.marked()
+        self.push({}, _COST)
+        self.update(values)
 
 
-def _make_dict(machine: Unpickler) -> None:
-    values = machine.marked()
-    machine.push({}, _COST)
-    machine.update(values)
-
-
-_STOP = ord(".")
-_STEPS: dict[int, Callable[[Unpickler], Any]] = {
-    ord(code): step
-    for code, step in {
-        "(": _mark,
-        "0": _pop,
-        "1": lambda machine: machine.marked(),
-        "2": lambda machine: machine.push(machine.stack[-1], 8),
-        # Scalars.
-        "N": _constant(None),
-        "\x88": _constant(True),
-        "\x89": _constant(False),
-        "J": _number("<i"),
-        "K": _number("<B"),
-        "M": _number("<H"),
-        "G": _number(">d"),
-        "\x8a": lambda machine: machine.whole("<B"),
-        "\x8b": lambda machine: machine.whole("<I"),
-        "X": lambda machine: machine.text("<I"),
-        "\x8c": lambda machine: machine.text("<B"),
-        "\x8d": lambda machine: machine.text("<Q"),
-        "U": lambda machine: machine.text("<B"),  # the strings of Python 2
-        "T": lambda machine: machine.text("<I"),
-        "C": lambda machine: machine.octets("<B"),
-        "B": lambda machine: machine.octets("<I"),
-        "\x8e": lambda machine: machine.octets("<Q"),
-        "\x96": lambda machine: machine.octets("<Q"),
-        # Containers.
-        ")": lambda machine: machine.tuple([]),
-        "\x85": lambda machine: machine.tuple(machine.last(1)),
-        "\x86": lambda machine: machine.tuple(machine.last(2)),
-        "\x87": lambda machine: machine.tuple(machine.last(3)),
-        "t": lambda machine: machine.tuple(machine.marked()),
-        "]": lambda machine: machine.push([], _COST),
-        "l": lambda machine: machine.push(machine.marked(), _COST),
-        "a": lambda machine: machine.append(machine.last(1)),
-        "e": lambda machine: machine.append(machine.marked()),
-        "}": lambda machine: machine.push({}, _COST),
-        "d": _make_dict,
-        "s": lambda machine: machine.update(machine.last(2)),
-        "u": lambda machine: machine.update(machine.marked()),
-        "\x8f": lambda machine: machine.push(Call(Global("builtins.set"), ()), 2 * _COST),
-        "\x90": lambda machine: machine.append(machine.marked()),
-        "\x91": lambda machine: machine.push(Call(Global("builtins.frozenset"), machine.marked()), 2 * _COST),
-        # Objects.
-        "c": lambda machine: machine.find(machine.line(), machine.line()),
-        "\x93": lambda machine: machine.find(*machine.last(2)),
-        "R": lambda machine: machine.call(*machine.last(2)),
-        "\x81": lambda machine: machine.call(*machine.last(2)),
-        "\x92": lambda machine: machine.call(*machine.last(3)[:2]),
-        "b": lambda machine: machine.build(),
-        "Q": lambda machine: machine.refer(machine.stack.pop()),
-        # The memo.
-        "q": lambda machine: machine.put(machine.number("<B")),
-        "r": lambda machine: machine.put(machine.number("<I")),
-        "\x94": lambda machine: machine.put(len(machine.memo)),
-        "h": lambda machine: machine.push(machine.memo[machine.number("<B")], 8),
-        "j": lambda machine: machine.push(machine.memo[machine.number("<I")], 8),
-        # The protocol and the frames, which serve only to read from a stream.
-        "\x80": lambda machine: machine.take(1),
-        "\x95": lambda machine: machine.take(8),
-    }.items()
+_OPCODES = {ord(opcode.code): opcode for opcode in pickletools.opcodes}
+# Instructions whose argument is the value to push.
+_SCALARS = frozenset(
+    ["BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
+     "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"]
+)  # fmt: skip
+_STEPS: dict[str, Callable[[Unpickler, Any], Any]] = {
+    "NONE": lambda machine, _: machine.push(None, 8),
+    "NEWTRUE": lambda machine, _: machine.push(True, 8),
+    "NEWFALSE": lambda machine, _: machine.push(False, 8),
+    "MARK": lambda machine, _: machine.mark(),
+    "POP": lambda machine, _: machine.pop(),
+    "POP_MARK": lambda machine, _: machine.marked(),
+    "DUP": lambda machine, _: machine.push(machine.stack[-1], 8),
+    # Containers.
+    "EMPTY_TUPLE": lambda machine, _: machine.tuple([]),
+    "TUPLE1": lambda machine, _: machine.tuple(machine.last(1)),
+    "TUPLE2": lambda machine, _: machine.tuple(machine.last(2)),
+    "TUPLE3": lambda machine, _: machine.tuple(machine.last(3)),
+    "TUPLE": lambda machine, _: machine.tuple(machine.marked()),
+    "EMPTY_LIST": lambda machine, _: machine.push([], _COST),
+    "LIST": lambda machine, _: machine.push(machine.marked(), _COST),
+    "APPEND": lambda machine, _: machine.append(machine.last(1)),
+    "APPENDS": lambda machine, _: machine.append(machine.marked()),
+    "EMPTY_DICT": lambda machine, _: machine.push({}, _COST),
+    "DICT": lambda machine, _: machine.make_dict(),
+    "SETITEM": lambda machine, _: machine.update(machine.last(2)),
+    "SETITEMS": lambda machine, _: machine.update(machine.marked()),
+    "EMPTY_SET": lambda machine, _: machine.push(Call(Global("builtins.set"), ()), 2 * _COST),
+    "ADDITEMS": lambda machine, _: machine.append(machine.marked()),
+    "FROZENSET": lambda machine, _: machine.push(Call(Global("builtins.frozenset"), machine.marked()), 2 * _COST),
+    # Objects.
+    "GLOBAL": lambda machine, argument: machine.find(*argument),
+    "STACK_GLOBAL": lambda machine, _: machine.find(*machine.last(2)),
+    "REDUCE": lambda machine, _: machine.call(*machine.last(2)),
+    "NEWOBJ": lambda machine, _: machine.call(*machine.last(2)),
+    "NEWOBJ_EX": lambda machine, _: machine.call(*machine.last(3)[:2]),
+    "BUILD": lambda machine, _: machine.build(),
+    "BINPERSID": lambda machine, _: machine.refer(machine.stack.pop()),
+    # The memo.
+    "BINPUT": lambda machine, argument: machine.put(argument),
+    "LONG_BINPUT": lambda machine, argument: machine.put(argument),
+    "MEMOIZE": lambda machine, _: machine.put(len(machine.memo)),
+    "BINGET": lambda machine, argument: machine.push(machine.memo[argument], 8),
+    "LONG_BINGET": lambda machine, argument: machine.push(machine.memo[argument], 8),
+    # The protocol and the frames, which serve only to read from a stream.
+    "PROTO": lambda machine, _: None,
+    "FRAME": lambda machine, _: None,
+    "STOP": lambda machine, _: None,
 }

@@ -2,45 +2,9 @@
 
 import enum
 
+from reproduction.caffe.schema import data
+from reproduction.caffe.schema import layer_params as params
 from reproduction.caffe.schema.blobs import BlobProto
-from reproduction.caffe.schema.common import (
-    ArgMaxParameter,
-    BatchNormParameter,
-    BiasParameter,
-    ConcatParameter,
-    EltwiseParameter,
-    EmbedParameter,
-    FlattenParameter,
-    InnerProductParameter,
-    MVNParameter,
-    RecurrentParameter,
-    ReductionParameter,
-    ReshapeParameter,
-    ScaleParameter,
-    SliceParameter,
-    TileParameter,
-)
-from reproduction.caffe.schema.data import (
-    DataParameter,
-    DummyDataParameter,
-    HDF5DataParameter,
-    HDF5OutputParameter,
-    ImageDataParameter,
-    InputParameter,
-    MemoryDataParameter,
-    ParameterParameter,
-    PythonParameter,
-    TransformationParameter,
-    WindowDataParameter,
-)
-from reproduction.caffe.schema.loss import (
-    AccuracyParameter,
-    ContrastiveLossParameter,
-    HingeLossParameter,
-    InfogainLossParameter,
-    LossParameter,
-    SoftmaxParameter,
-)
 from reproduction.caffe.schema.message import (
     Message,
     booleans,
@@ -52,27 +16,6 @@ from reproduction.caffe.schema.message import (
     singles,
     string,
     strings,
-)
-from reproduction.caffe.schema.neuron import (
-    ClipParameter,
-    DropoutParameter,
-    ELUParameter,
-    ExpParameter,
-    LogParameter,
-    PowerParameter,
-    PReLUParameter,
-    ReLUParameter,
-    SigmoidParameter,
-    SwishParameter,
-    TanHParameter,
-    ThresholdParameter,
-)
-from reproduction.caffe.schema.vision import (
-    ConvolutionParameter,
-    CropParameter,
-    LRNParameter,
-    PoolingParameter,
-    SPPParameter,
 )
 
 
@@ -131,52 +74,52 @@ class LayerParameter(Message):
     exclude = messages(9, NetStateRule)
     phase = choice(10, Phase)
     propagate_down = booleans(11)
-    transform_param = nested(100, TransformationParameter)
-    loss_param = nested(101, LossParameter)
-    accuracy_param = nested(102, AccuracyParameter)
-    argmax_param = nested(103, ArgMaxParameter)
-    concat_param = nested(104, ConcatParameter)
-    contrastive_loss_param = nested(105, ContrastiveLossParameter)
-    convolution_param = nested(106, ConvolutionParameter)
-    data_param = nested(107, DataParameter)
-    dropout_param = nested(108, DropoutParameter)
-    dummy_data_param = nested(109, DummyDataParameter)
-    eltwise_param = nested(110, EltwiseParameter)
-    exp_param = nested(111, ExpParameter)
-    hdf5_data_param = nested(112, HDF5DataParameter)
-    hdf5_output_param = nested(113, HDF5OutputParameter)
-    hinge_loss_param = nested(114, HingeLossParameter)
-    image_data_param = nested(115, ImageDataParameter)
-    infogain_loss_param = nested(116, InfogainLossParameter)
-    inner_product_param = nested(117, InnerProductParameter)
-    lrn_param = nested(118, LRNParameter)
-    memory_data_param = nested(119, MemoryDataParameter)
-    mvn_param = nested(120, MVNParameter)
-    pooling_param = nested(121, PoolingParameter)
-    power_param = nested(122, PowerParameter)
-    relu_param = nested(123, ReLUParameter)
-    sigmoid_param = nested(124, SigmoidParameter)
-    softmax_param = nested(125, SoftmaxParameter)
-    slice_param = nested(126, SliceParameter)
-    tanh_param = nested(127, TanHParameter)
-    threshold_param = nested(128, ThresholdParameter)
-    window_data_param = nested(129, WindowDataParameter)
-    python_param = nested(130, PythonParameter)
-    prelu_param = nested(131, PReLUParameter)
-    spp_param = nested(132, SPPParameter)
-    reshape_param = nested(133, ReshapeParameter)
-    log_param = nested(134, LogParameter)
-    flatten_param = nested(135, FlattenParameter)
-    reduction_param = nested(136, ReductionParameter)
-    embed_param = nested(137, EmbedParameter)
-    tile_param = nested(138, TileParameter)
-    batch_norm_param = nested(139, BatchNormParameter)
-    elu_param = nested(140, ELUParameter)
-    bias_param = nested(141, BiasParameter)
-    scale_param = nested(142, ScaleParameter)
-    input_param = nested(143, InputParameter)
-    crop_param = nested(144, CropParameter)
-    parameter_param = nested(145, ParameterParameter)
-    recurrent_param = nested(146, RecurrentParameter)
-    swish_param = nested(147, SwishParameter)
-    clip_param = nested(148, ClipParameter)
+    transform_param = nested(100, data.TransformationParameter)
+    loss_param = nested(101, params.LossParameter)
+    accuracy_param = nested(102, params.AccuracyParameter)
+    argmax_param = nested(103, params.ArgMaxParameter)
+    concat_param = nested(104, params.ConcatParameter)
+    contrastive_loss_param = nested(105, params.ContrastiveLossParameter)
+    convolution_param = nested(106, params.ConvolutionParameter)
+    data_param = nested(107, data.DataParameter)
+    dropout_param = nested(108, params.DropoutParameter)
+    dummy_data_param = nested(109, data.DummyDataParameter)
+    eltwise_param = nested(110, params.EltwiseParameter)
+    exp_param = nested(111, params.ExpParameter)
+    hdf5_data_param = nested(112, data.HDF5DataParameter)
+    hdf5_output_param = nested(113, data.HDF5OutputParameter)
+    hinge_loss_param = nested(114, params.HingeLossParameter)
+    image_data_param = nested(115, data.ImageDataParameter)
+    infogain_loss_param = nested(116, params.InfogainLossParameter)
+    inner_product_param = nested(117, params.InnerProductParameter)
+    lrn_param = nested(118, params.LRNParameter)
+    memory_data_param = nested(119, data.MemoryDataParameter)
+    mvn_param = nested(120, params.MVNParameter)
+    pooling_param = nested(121, params.PoolingParameter)
+    power_param = nested(122, params.PowerParameter)
+    relu_param = nested(123, params.ReLUParameter)
+    sigmoid_param = nested(124, params.SigmoidParameter)
+    softmax_param = nested(125, params.SoftmaxParameter)
+    slice_param = nested(126, params.SliceParameter)
+    tanh_param = nested(127, params.TanHParameter)
+    threshold_param = nested(128, params.ThresholdParameter)
+    window_data_param = nested(129, data.WindowDataParameter)
+    python_param = nested(130, data.PythonParameter)
+    prelu_param = nested(131, params.PReLUParameter)
+    spp_param = nested(132, params.SPPParameter)
+    reshape_param = nested(133, params.ReshapeParameter)
+    log_param = nested(134, params.LogParameter)
+    flatten_param = nested(135, params.FlattenParameter)
+    reduction_param = nested(136, params.ReductionParameter)
+    embed_param = nested(137, params.EmbedParameter)
+    tile_param = nested(138, params.TileParameter)
+    batch_norm_param = nested(139, params.BatchNormParameter)
+    elu_param = nested(140, params.ELUParameter)
+    bias_param = nested(141, params.BiasParameter)
+    scale_param = nested(142, params.ScaleParameter)
+    input_param = nested(143, data.InputParameter)
+    crop_param = nested(144, params.CropParameter)
+    parameter_param = nested(145, data.ParameterParameter)
+    recurrent_param = nested(146, params.RecurrentParameter)
+    swish_param = nested(147, params.SwishParameter)
+    clip_param = nested(148, params.ClipParameter)

@@ -2,34 +2,10 @@
 
 import enum
 
+from reproduction.caffe.schema import data
+from reproduction.caffe.schema import layer_params as params
 from reproduction.caffe.schema.blobs import BlobProto, FillerParameter
-from reproduction.caffe.schema.common import (
-    ArgMaxParameter,
-    ConcatParameter,
-    EltwiseParameter,
-    InnerProductParameter,
-    MVNParameter,
-    SliceParameter,
-)
-from reproduction.caffe.schema.data import (
-    DataParameter,
-    DummyDataParameter,
-    HDF5DataParameter,
-    HDF5OutputParameter,
-    ImageDataParameter,
-    MemoryDataParameter,
-    TransformationParameter,
-    WindowDataParameter,
-)
 from reproduction.caffe.schema.layer import DimCheckMode, NetStateRule
-from reproduction.caffe.schema.loss import (
-    AccuracyParameter,
-    ContrastiveLossParameter,
-    HingeLossParameter,
-    InfogainLossParameter,
-    LossParameter,
-    SoftmaxParameter,
-)
 from reproduction.caffe.schema.message import (
     Message,
     boolean,
@@ -44,16 +20,6 @@ from reproduction.caffe.schema.message import (
     strings,
     uint32,
 )
-from reproduction.caffe.schema.neuron import (
-    DropoutParameter,
-    ExpParameter,
-    PowerParameter,
-    ReLUParameter,
-    SigmoidParameter,
-    TanHParameter,
-    ThresholdParameter,
-)
-from reproduction.caffe.schema.vision import ConvolutionParameter, LRNParameter, PoolingParameter, PoolMethod
 
 
 class V0LayerParameter(Message):
@@ -69,7 +35,7 @@ class V0LayerParameter(Message):
     kernelsize = uint32(8)
     group = uint32(9, 1)
     stride = uint32(10, 1)
-    pool = choice(11, PoolMethod, PoolMethod.MAX)
+    pool = choice(11, params.PoolMethod, params.PoolMethod.MAX)
     dropout_ratio = single(12, 0.5)
     local_size = uint32(13, 5)
     alpha = single(14, 1.0)
@@ -96,7 +62,7 @@ class V0LayerParameter(Message):
     new_width = int32(63)
     shuffle_images = boolean(64)
     concat_dim = uint32(65, 1)
-    hdf5_output_param = nested(1001, HDF5OutputParameter)
+    hdf5_output_param = nested(1001, data.HDF5OutputParameter)
 
 
 class V1LayerType(enum.IntEnum):
@@ -155,38 +121,38 @@ class V1LayerParameter(Message):
     blobs = messages(6, BlobProto)
     blobs_lr = singles(7)
     weight_decay = singles(8)
-    concat_param = nested(9, ConcatParameter)
-    convolution_param = nested(10, ConvolutionParameter)
-    data_param = nested(11, DataParameter)
-    dropout_param = nested(12, DropoutParameter)
-    hdf5_data_param = nested(13, HDF5DataParameter)
-    hdf5_output_param = nested(14, HDF5OutputParameter)
-    image_data_param = nested(15, ImageDataParameter)
-    infogain_loss_param = nested(16, InfogainLossParameter)
-    inner_product_param = nested(17, InnerProductParameter)
-    lrn_param = nested(18, LRNParameter)
-    pooling_param = nested(19, PoolingParameter)
-    window_data_param = nested(20, WindowDataParameter)
-    power_param = nested(21, PowerParameter)
-    memory_data_param = nested(22, MemoryDataParameter)
-    argmax_param = nested(23, ArgMaxParameter)
-    eltwise_param = nested(24, EltwiseParameter)
-    threshold_param = nested(25, ThresholdParameter)
-    dummy_data_param = nested(26, DummyDataParameter)
-    accuracy_param = nested(27, AccuracyParameter)
-    hinge_loss_param = nested(29, HingeLossParameter)
-    relu_param = nested(30, ReLUParameter)
-    slice_param = nested(31, SliceParameter)
+    concat_param = nested(9, params.ConcatParameter)
+    convolution_param = nested(10, params.ConvolutionParameter)
+    data_param = nested(11, data.DataParameter)
+    dropout_param = nested(12, params.DropoutParameter)
+    hdf5_data_param = nested(13, data.HDF5DataParameter)
+    hdf5_output_param = nested(14, data.HDF5OutputParameter)
+    image_data_param = nested(15, data.ImageDataParameter)
+    infogain_loss_param = nested(16, params.InfogainLossParameter)
+    inner_product_param = nested(17, params.InnerProductParameter)
+    lrn_param = nested(18, params.LRNParameter)
+    pooling_param = nested(19, params.PoolingParameter)
+    window_data_param = nested(20, data.WindowDataParameter)
+    power_param = nested(21, params.PowerParameter)
+    memory_data_param = nested(22, data.MemoryDataParameter)
+    argmax_param = nested(23, params.ArgMaxParameter)
+    eltwise_param = nested(24, params.EltwiseParameter)
+    threshold_param = nested(25, params.ThresholdParameter)
+    dummy_data_param = nested(26, data.DummyDataParameter)
+    accuracy_param = nested(27, params.AccuracyParameter)
+    hinge_loss_param = nested(29, params.HingeLossParameter)
+    relu_param = nested(30, params.ReLUParameter)
+    slice_param = nested(31, params.SliceParameter)
     include = messages(32, NetStateRule)
     exclude = messages(33, NetStateRule)
-    mvn_param = nested(34, MVNParameter)
+    mvn_param = nested(34, params.MVNParameter)
     loss_weight = singles(35)
-    transform_param = nested(36, TransformationParameter)
-    tanh_param = nested(37, TanHParameter)
-    sigmoid_param = nested(38, SigmoidParameter)
-    softmax_param = nested(39, SoftmaxParameter)
-    contrastive_loss_param = nested(40, ContrastiveLossParameter)
-    exp_param = nested(41, ExpParameter)
-    loss_param = nested(42, LossParameter)
+    transform_param = nested(36, data.TransformationParameter)
+    tanh_param = nested(37, params.TanHParameter)
+    sigmoid_param = nested(38, params.SigmoidParameter)
+    softmax_param = nested(39, params.SoftmaxParameter)
+    contrastive_loss_param = nested(40, params.ContrastiveLossParameter)
+    exp_param = nested(41, params.ExpParameter)
+    loss_param = nested(42, params.LossParameter)
     param = strings(1001)
     blob_share_mode = choices(1002, DimCheckMode)

@@ -18,8 +18,8 @@ import torch
 
 from reproduction.caffe.errors import ReproductionError
 from reproduction.caffe.formats import blobs, caffemodel, hdf5, weights
-from reproduction.caffe.formats.hdf5_file import hdf5_values
-from reproduction.caffe.formats.hdf5_file.hdf5_messages import Dataset
+from reproduction.caffe.formats.hdf5_file.messages import HDF5Dataset
+from reproduction.caffe.formats.hdf5_file.values import read_values
 from reproduction.caffe.schema import BlobProto, NetParameter, SolverState
 from tests.helpers.paths import GOLDEN
 
@@ -268,8 +268,8 @@ def test_damaged_addresses_of_hdf5_are_our_errors(version, tmp_path):
         file = hdf5.HDF5Reader(path).file
         for name in ("x", "y"):
             found = file.member(file.root, name)
-            if isinstance(found, Dataset) and found.dtype is not None and found.shape is not None:
-                hdf5_values.read(file, found, np.float32)
+            if isinstance(found, HDF5Dataset) and found.dtype is not None and found.shape is not None:
+                read_values(file, found, np.float32)
 
     for _ in range(100):
         data = addressed(seed.read_bytes(), rng)
