@@ -31,32 +31,19 @@ from reproduction.caffe.schema import (
     V1LayerType,
 )
 
-_V0_TYPES = {
-    "accuracy": V1LayerType.ACCURACY,
-    "bnll": V1LayerType.BNLL,
-    "concat": V1LayerType.CONCAT,
+# V0 types whose names are not those of V1 in lower case.
+_V0_RENAMED = {
     "conv": V1LayerType.CONVOLUTION,
-    "data": V1LayerType.DATA,
-    "dropout": V1LayerType.DROPOUT,
-    "euclidean_loss": V1LayerType.EUCLIDEAN_LOSS,
-    "flatten": V1LayerType.FLATTEN,
-    "hdf5_data": V1LayerType.HDF5_DATA,
-    "hdf5_output": V1LayerType.HDF5_OUTPUT,
-    "im2col": V1LayerType.IM2COL,
     "images": V1LayerType.IMAGE_DATA,
-    "infogain_loss": V1LayerType.INFOGAIN_LOSS,
     "innerproduct": V1LayerType.INNER_PRODUCT,
-    "lrn": V1LayerType.LRN,
-    "multinomial_logistic_loss": V1LayerType.MULTINOMIAL_LOGISTIC_LOSS,
     "pool": V1LayerType.POOLING,
-    "relu": V1LayerType.RELU,
-    "sigmoid": V1LayerType.SIGMOID,
-    "softmax": V1LayerType.SOFTMAX,
-    "softmax_loss": V1LayerType.SOFTMAX_LOSS,
-    "split": V1LayerType.SPLIT,
-    "tanh": V1LayerType.TANH,
-    "window_data": V1LayerType.WINDOW_DATA,
 }
+_V0_SAME = (
+    "accuracy", "bnll", "concat", "data", "dropout", "euclidean_loss", "flatten", "hdf5_data", "hdf5_output", "im2col",
+    "infogain_loss", "lrn", "multinomial_logistic_loss", "relu", "sigmoid", "softmax", "softmax_loss", "split", "tanh",
+    "window_data",
+)  # fmt: skip
+_V0_TYPES = {name: V1LayerType[name.upper()] for name in _V0_SAME} | _V0_RENAMED
 
 # The V0 types that have parameters, and the V1 fields that hold these.
 _V0_HOMES = {
@@ -106,48 +93,13 @@ _V0_FIELDS: dict[str, tuple[str, set[str]]] = {
 # The transformation of images: V0 field -> field of transform_param, for layers of any type.
 _V0_TRANSFORM = {"scale": "scale", "meanfile": "mean_file", "cropsize": "crop_size", "mirror": "mirror"}
 
-_V1_TYPES = {
-    V1LayerType.NONE: "",
-    V1LayerType.ABSVAL: "AbsVal",
-    V1LayerType.ACCURACY: "Accuracy",
-    V1LayerType.ARGMAX: "ArgMax",
-    V1LayerType.BNLL: "BNLL",
-    V1LayerType.CONCAT: "Concat",
-    V1LayerType.CONTRASTIVE_LOSS: "ContrastiveLoss",
-    V1LayerType.CONVOLUTION: "Convolution",
-    V1LayerType.DATA: "Data",
-    V1LayerType.DECONVOLUTION: "Deconvolution",
-    V1LayerType.DROPOUT: "Dropout",
-    V1LayerType.DUMMY_DATA: "DummyData",
-    V1LayerType.EUCLIDEAN_LOSS: "EuclideanLoss",
-    V1LayerType.ELTWISE: "Eltwise",
-    V1LayerType.EXP: "Exp",
-    V1LayerType.FLATTEN: "Flatten",
-    V1LayerType.HDF5_DATA: "HDF5Data",
-    V1LayerType.HDF5_OUTPUT: "HDF5Output",
-    V1LayerType.HINGE_LOSS: "HingeLoss",
-    V1LayerType.IM2COL: "Im2col",
-    V1LayerType.IMAGE_DATA: "ImageData",
-    V1LayerType.INFOGAIN_LOSS: "InfogainLoss",
-    V1LayerType.INNER_PRODUCT: "InnerProduct",
-    V1LayerType.LRN: "LRN",
-    V1LayerType.MEMORY_DATA: "MemoryData",
-    V1LayerType.MULTINOMIAL_LOGISTIC_LOSS: "MultinomialLogisticLoss",
-    V1LayerType.MVN: "MVN",
-    V1LayerType.POOLING: "Pooling",
-    V1LayerType.POWER: "Power",
-    V1LayerType.RELU: "ReLU",
-    V1LayerType.SIGMOID: "Sigmoid",
-    V1LayerType.SIGMOID_CROSS_ENTROPY_LOSS: "SigmoidCrossEntropyLoss",
-    V1LayerType.SILENCE: "Silence",
-    V1LayerType.SOFTMAX: "Softmax",
-    V1LayerType.SOFTMAX_LOSS: "SoftmaxWithLoss",
-    V1LayerType.SPLIT: "Split",
-    V1LayerType.SLICE: "Slice",
-    V1LayerType.TANH: "TanH",
-    V1LayerType.WINDOW_DATA: "WindowData",
-    V1LayerType.THRESHOLD: "Threshold",
-}
+# V1 types whose current names are not the same words in CamelCase.
+_V1_RENAMED = {
+    "NONE": "", "ABSVAL": "AbsVal", "ARGMAX": "ArgMax", "BNLL": "BNLL", "HDF5_DATA": "HDF5Data",
+    "HDF5_OUTPUT": "HDF5Output", "IM2COL": "Im2col", "LRN": "LRN", "MVN": "MVN", "RELU": "ReLU",
+    "SOFTMAX_LOSS": "SoftmaxWithLoss", "TANH": "TanH",
+}  # fmt: skip
+_V1_TYPES = {kind: _V1_RENAMED.get(kind.name, kind.name.title().replace("_", "")) for kind in V1LayerType}
 
 _DATA_HOMES = {
     V1LayerType.DATA: "data_param",
@@ -155,14 +107,7 @@ _DATA_HOMES = {
     V1LayerType.WINDOW_DATA: "window_data_param",
 }
 
-_SOLVER_TYPES = {
-    SolverType.SGD: "SGD",
-    SolverType.NESTEROV: "Nesterov",
-    SolverType.ADAGRAD: "AdaGrad",
-    SolverType.RMSPROP: "RMSProp",
-    SolverType.ADADELTA: "AdaDelta",
-    SolverType.ADAM: "Adam",
-}
+_SOLVER_TYPES = dict(zip(SolverType, ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam"), strict=True))
 
 
 # Functions that dialects register. TRANSLATIONS convert the fields of a Caffe fork in an upgraded net, in place, and
