@@ -51,7 +51,8 @@ ROOMS = {
         "fcn.nets", "fcn.fetch", "fcn.datasets", "fcn.scoring", "fcn.segment", "fcn.train",
     ),
     "report": (
-        *CAFFE, "fcn.nets", "fcn.images", "fcn.datasets", "fcn.scoring", "fcn.segment", "fcn.train", "fcn.reproduce"
+        *CAFFE, "caffe.training",
+        "fcn.nets", "fcn.images", "fcn.datasets", "fcn.scoring", "fcn.segment", "fcn.train", "fcn.reproduce",
     ),
     "pycaffe.proto": CAFFE,
     "pycaffe.python2": ("caffe.errors",),

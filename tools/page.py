@@ -39,7 +39,7 @@ def main() -> None:
         report = record.load_report(args.folder / "scores.json")
         page.write_page(report, path, galleries(report, args.folder, args.data))
     else:
-        training.dump(training_history.find_run_folders(args.folder), path)
+        training.write_page(training_history.find_run_folders(args.folder), path)
     say(path)
 
 

@@ -194,9 +194,9 @@ def fixed(args: argparse.Namespace, dataset: Dataset, bars: Bars) -> LabelScores
     if args.fixed:
         (parent,) = stage.parents
         start = args.init or weights_of(parent)
-        stage = replace(stage, test=None, iterations=args.iterations or stage.iterations)
+        stage = replace(stage, test_net_param=None).with_solver(max_iter=args.iterations)
         bar = bars(stage.name, unit="it")
-        watch = training.TrainingCallbacks(step=lambda step: bar(step.iteration + 1, stage.iterations))
+        watch = training.TrainingCallbacks(step=lambda step: bar(step.iteration + 1, stage.solver_param.max_iter))
         training.train(stage, {parent: start}, training.TrainingOptions(args.out, args.data, limit=args.limit), watch)
     if not result.is_file():
         return None

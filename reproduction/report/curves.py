@@ -118,6 +118,15 @@ def average_bins(x: Sequence[int], y: Sequence[float], size: int) -> Curve:
     return Curve("", [x[part][len(x[part]) // 2] for part in parts], means, band)
 
 
+def join_curves(name: str, parts: Sequence[Curve]) -> Curve:
+    """Return one curve of the points of several, and of their bands if they have any."""
+    bands = [part.band for part in parts if part.band]
+    band = ([low for lows, _ in bands for low in lows], [high for _, highs in bands for high in highs])
+    return Curve(
+        name, [x for part in parts for x in part.x], [y for part in parts for y in part.y], (bands and band) or None
+    )
+
+
 def render_chart(chart: Chart) -> RenderedChart:
     """Draw a chart in two sizes, for wide and for narrow screens."""
     chart = replace(

@@ -2,44 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
-from reproduction.caffe.errors import StrPath
+from reproduction.caffe.errors import ReproductionError, StrPath
 from reproduction.caffe.formats import files
+from reproduction.caffe.training.events import Step
 from reproduction.fcn.images import palette
+from reproduction.fcn.train.log_file import Validation
 from reproduction.report import curves, training_history
 from reproduction.report.curves import Chart, Curve, RenderedChart, StageSpan
 from reproduction.report.page import ClassBar, css_color, render_template
 from reproduction.report.reference import METRICS, TITLES
-from reproduction.report.training_history import Check, TrainingHistory
+from reproduction.report.training_history import TrainingHistory
 
 
 @dataclass(frozen=True)
-class Classes:
+class ClassScores:
     """The IU of each class in one label top, at the last validation of a stage.
 
     Attributes:
         label: the label top; empty if there is only one.
-        net: the name of the stage.
-        check: the validation.
+        stage: the name of the stage.
+        iteration: the iteration of the validation.
         mean_iu: the mean IU of the validation; None if there was nothing to count.
         bars: the IU of each class.
         has_others: True if the bars include other stages of the chain.
     """
 
     label: str
-    net: str
-    check: Check
+    stage: str
+    iteration: int
     mean_iu: float | None
     bars: list[ClassBar]
     has_others: bool
 
 
 @dataclass(frozen=True)
-class Course:
-    """A chain of stages, each trained from the weights of earlier ones.
+class Chain:
+    """Several stages, each trained from the weights of earlier ones.
 
     Attributes:
         stages: the stages, in their order.
@@ -49,7 +54,7 @@ class Course:
 
     stages: list[TrainingHistory]
     charts: list[RenderedChart]
-    classes: list[Classes]
+    classes: list[ClassScores]
 
     @property
     def title(self) -> str:
@@ -57,26 +62,51 @@ class Course:
         return " → ".join(stage.name for stage in self.stages)
 
 
-def page(stages: Iterable[TrainingHistory]) -> str:
-    """Format the HTML page of trainings.
-
-    Args:
-        stages: the trainings; those of one chain share their charts.
-    """
-    courses = [Course(chain, _charts(chain), _classes(chain)) for chain in training_history.group_chains(stages)]
-    return render_template("training.html", courses=courses)
+def format_page(histories: Iterable[TrainingHistory]) -> str:
+    """Format the HTML page of trainings; those of one chain share their charts."""
+    chains = training_history.group_chains(histories)
+    return render_template(
+        "training.html", chains=[Chain(chain, _charts(chain), _class_scores(chain)) for chain in chains]
+    )
 
 
-def dump(folders: Iterable[Path], path: StrPath) -> None:
+def write_page(folders: Iterable[Path], path: StrPath) -> None:
     """Load the logs of trainings and write their page to a file atomically.
 
     Raises:
         DataError: If a log is missing or broken.
         ReproductionError: If the page cannot be written.
     """
-    text = page([training_history.load_history(folder) for folder in folders])
+    text = format_page([training_history.load_history(folder) for folder in folders])
     with files.open_atomic(path) as file:
         file.write(text.encode())
+
+
+class LivePage:
+    """The page of all trainings in a folder, ``index.html``, which is updated while they run.
+
+    Args:
+        out: the folder.
+        on_error: called with a message if the page cannot be written; the training continues.
+    """
+
+    SECONDS = 30.0  # the least time between two updates, since writing a page takes seconds
+
+    def __init__(self, out: Path, on_error: Callable[[str], object]):
+        self._out, self._on_error, self._written = out, on_error, time.monotonic()
+
+    def update(self) -> None:
+        """Write the page if the last one is older than ``SECONDS``."""
+        if time.monotonic() - self._written > self.SECONDS:
+            self.write()
+
+    def write(self) -> None:
+        """Write the page."""
+        try:
+            write_page(training_history.find_run_folders(self._out), self._out / "index.html")
+        except (ReproductionError, OSError) as error:
+            self._on_error(f"the page of this training was not written: {error}")
+        self._written = time.monotonic()
 
 
 def _charts(chain: Sequence[TrainingHistory]) -> list[RenderedChart]:
@@ -84,74 +114,72 @@ def _charts(chain: Sequence[TrainingHistory]) -> list[RenderedChart]:
     losses = _losses(chain, spans)
     lowest = min(losses.band[0] if losses.band else losses.y, default=0)
     charts = [Chart("Loss", [losses], spans, log=lowest > 1e-100)] if losses.x else []
-    checks = [
-        (span.start + check.iteration, check)
-        for stage, span in zip(chain, spans, strict=True)
-        for check in stage.checks
-    ]
-    labels = list(dict.fromkeys(top for _, check in checks for top in check.scores))
+    validations = _validations(chain, spans)
+    labels = list(dict.fromkeys(top for _, validation in validations for top in validation.scores))
     for top in labels:
-        found = [(x, check.scores[top]) for x, check in checks if top in check.scores]
-        lines = [line for metric in METRICS if (line := _line(TITLES[metric], metric, found)).x]
+        points = [(x, vars(validation.scores[top])) for x, validation in validations if top in validation.scores]
+        lines = [line for metric in METRICS if (line := _curve(TITLES[metric], metric, points)).x]
         if lines:
             charts.append(Chart("Scores" if len(labels) == 1 else f"Scores, {top}", lines, spans, percent=True))
-    for name in dict.fromkeys(name for _, check in checks for name in check.outputs):
-        mine = [stage for stage in chain if any(name in check.outputs for check in stage.checks)]
-        points = [
-            (span.start + check.iteration, check.outputs)
-            for stage, span in zip(mine, _spans(mine), strict=True)
-            for check in stage.checks
-        ]
-        charts.append(Chart(f"Test net: {name}", [_line(name, name, points)], _spans(mine)))
+    for name in dict.fromkeys(name for _, validation in validations for name in validation.outputs):
+        stages = [stage for stage in chain if any(name in validation.outputs for validation in stage.validations)]
+        spans = _spans(stages)
+        points = [(x, dict(validation.outputs)) for x, validation in _validations(stages, spans)]
+        charts.append(Chart(f"Test net: {name}", [_curve(name, name, points)], spans))
     return [curves.render_chart(chart) for chart in charts]
 
 
 def _spans(chain: Sequence[TrainingHistory]) -> list[StageSpan]:
-    spans, begin = [], 0
-    for stage in chain:
-        spans.append(StageSpan(stage.name, begin, begin + stage.planned))
-        begin += stage.planned
-    return spans
+    ends = list(accumulate(stage.max_iter for stage in chain))
+    return [StageSpan(stage.name, end - stage.max_iter, end) for stage, end in zip(chain, ends, strict=True)]
 
 
-def _line(title: str, name: str, found: Sequence[tuple[int, Mapping[str, float | None]]]) -> Curve:
-    points = [(x, value) for x, values in found if (value := values.get(name)) is not None]
-    return Curve(title, [x for x, _ in points], [y for _, y in points])
+def _validations(chain: Sequence[TrainingHistory], spans: Sequence[StageSpan]) -> list[tuple[int, Validation]]:
+    """Return the validations of all stages, with their iterations counted over all stages."""
+    pairs = zip(chain, spans, strict=True)
+    return [(span.start + each.iteration, each) for stage, span in pairs for each in stage.validations]
+
+
+def _curve(title: str, name: str, points: Sequence[tuple[int, Mapping[str, Any]]]) -> Curve:
+    found = [(x, value) for x, values in points if (value := values.get(name)) is not None]
+    return Curve(title, [x for x, _ in found], [y for _, y in found])
 
 
 def _losses(chain: Sequence[TrainingHistory], spans: Sequence[StageSpan]) -> Curve:
     """Return one curve of the losses of all stages; long ones are averaged to about ``curves.BINS`` points."""
     size = max(1, spans[-1].end // curves.BINS)
-    parts = [curves.average_bins(stage.iterations, stage.losses, size) for stage in chain]
-    return Curve(
+    return curves.join_curves(
         "loss" if size == 1 else f"loss, mean and range of {size}",
-        [span.start + x for part, span in zip(parts, spans, strict=True) for x in part.x],
-        [y for part in parts for y in part.y],
-        (
-            [low for part in parts if part.band for low in part.band[0]],
-            [high for part in parts if part.band for high in part.band[1]],
-        )
-        if size > 1
-        else None,
+        [
+            curves.average_bins(
+                [span.start + step.iteration for step in stage.steps], list(map(_loss, stage.steps)), size
+            )
+            for stage, span in zip(chain, spans, strict=True)
+        ],
     )
 
 
-def _classes(chain: Sequence[TrainingHistory]) -> list[Classes]:
+def _loss(step: Step) -> float:
+    """Return the loss of a step: the mean per pixel for dense labels."""
+    return step.loss if step.loss_per_pixel is None else step.loss_per_pixel
+
+
+def _class_scores(chain: Sequence[TrainingHistory]) -> list[ClassScores]:
     """Return the class IUs of the last stage that has any, with those of the other stages for comparison."""
-    last = {stage.name: stage.checks[-1] for stage in chain if stage.checks and stage.checks[-1].class_iu}
-    if not last:
+    scored = [stage for stage in chain if stage.validations and stage.validations[-1].scores]
+    if not scored:
         return []
-    name, check = list(last.items())[-1]
-    stage = next(stage for stage in chain if stage.name == name)
+    stage, last = scored[-1], scored[-1].validations[-1]
     found = []
-    for top, names in stage.classes.items():
-        if top not in check.class_iu:
+    for top, names in stage.start.classes.items():
+        if top not in last.scores:
             continue
-        values = check.class_iu[top]
+        values = last.scores[top].class_iu
+        earlier = {other.name: other.validations[-1].scores.get(top) for other in scored[:-1]}
         others = {
-            other: dict(zip(names, earlier.class_iu[top], strict=True))
-            for other, earlier in last.items()
-            if other != name and len(earlier.class_iu.get(top, ())) == len(names)
+            name: metrics.class_iu
+            for name, metrics in earlier.items()
+            if metrics and len(metrics.class_iu) == len(names)
         }
         colours = palette.colour_table(stage.colours.get(top, ()))
         order = sorted(range(len(names)), key=lambda k: -(iu if (iu := values[k]) is not None else -1.0))
@@ -161,10 +189,10 @@ def _classes(chain: Sequence[TrainingHistory]) -> list[Classes]:
                 colour=css_color(colours[k].tolist()),
                 iu=values[k],
                 rank=order.index(k) + 1,
-                others={other: iu for other, theirs in others.items() if (iu := theirs[names[k]]) is not None},
+                others={other: iu for other, theirs in others.items() if (iu := theirs[k]) is not None},
             )
             for k in range(len(names))
         ]
-        label = top if len(stage.classes) > 1 else ""
-        found.append(Classes(label, name, check, check.scores[top]["mean_iu"], bars, bool(others)))
+        label = top if len(stage.start.classes) > 1 else ""
+        found.append(ClassScores(label, stage.name, last.iteration, last.scores[top].mean_iu, bars, bool(others)))
     return found

@@ -86,9 +86,9 @@ def log(
     ]  # fmt: skip
     for i in range(made):
         if i in resumed:
-            records.append({"record": "resume", "iteration": i})
+            records.append(records[0] | {"record": "resume", "iteration": i})
         loss = 2.0 / (1 + i)
-        records.append({"record": "iteration", "iteration": i, "loss": 1000 * loss, "loss_per_pixel": loss})
+        records.append({"record": "iteration", "iteration": i, "loss": 1000 * loss, "loss_per_pixel": loss, "lr": 0.5})
         if (i + 1) % max(1, planned // 4) == 0:
             part = (i + 1) / planned
             found = {"pixel_acc": 0.9 * part, "mean_acc": 0.6 * part, "mean_iu": 0.5 * part, "fw_iu": 0.8 * part}

@@ -1,5 +1,6 @@
 """Small trainings: the published ones with narrow nets and few images, and one of a net of two layers."""
 
+import json
 from dataclasses import replace
 
 import torch
@@ -71,10 +72,16 @@ def data(root):
     return root
 
 
+def read_json_lines(path):
+    """Return the JSON objects of a file that has one in each line."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 def stage(name, divisor=64, **fields):
     """Return the training of a net whose convolutions of 64 channels and more are narrowed by the divisor."""
     found = _named(name)
-    return replace(found, train=narrow(found.train, divisor), test=narrow(found.test, divisor), **fields)
+    train, test = narrow(found.train_net_param, divisor), narrow(found.test_net_param, divisor)
+    return replace(found, train_net_param=train, test_net_param=test).with_solver(**fields)
 
 
 def narrow(message, divisor=64):
@@ -89,7 +96,7 @@ def narrow(message, divisor=64):
 
 def imagenet(path, like="voc-fcn32s", divisor=64):
     """Write a narrow VGG16, or CaffeNet if ``like`` is ``voc-fcn-alexnet``; return the path."""
-    deploy = narrow(published_nets.build_deploy(_named(like).row), divisor)
+    deploy = narrow(published_nets.build_deploy(_named(like).published), divisor)
     keep = [layer for layer in deploy.layer if not any(word in layer.name for word in ("score", "up"))]
     made = Net(NetParameter(layer=keep))
     with torch.no_grad():

@@ -29,7 +29,7 @@ def pages(tmp_path_factory):
     for name, parents, minute in (("mini-fcn32s", [], 0), ("mini-fcn16s", ["mini-fcn32s"], 1)):
         time = f"2026-01-31T12:0{minute}:00+00:00"
         report_runs.log(folder, name, 40, parents=parents, classes=["background", "cat", "dog"], time=time)
-    training.dump(training_history.find_run_folders(folder), folder / "training.html")
+    training.write_page(training_history.find_run_folders(folder), folder / "training.html")
     return folder
 
 

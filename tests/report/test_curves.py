@@ -14,7 +14,7 @@ X = [10.0, 40.0, 60.0, 100.0]
 
 
 @pytest.fixture(scope="module")
-def compute_scores():
+def scores():
     lines = [
         Curve(name, X, [level, level + 0.1, level + 0.05, level + 0.2])
         for name, level in zip("abcd", (0.1, 0.3, 0.5, 0.7), strict=True)

@@ -8,6 +8,7 @@ import pytest
 from reproduction.caffe.errors import DataError
 from reproduction.fcn.segment import card
 from reproduction.report import training, training_history
+from reproduction.report.reference import METRICS
 from tests.helpers import report_runs
 from tests.report.test_page import Cells
 
@@ -23,7 +24,7 @@ def runs(tmp_path_factory):
         folder, "mini-fcn16s", 24, made=13, parents=["mini-fcn32s"], classes=CLASSES, resumed=[6],
         time="2026-01-31T12:20:00+00:00", ended="2026-01-31T12:30:00+00:00",
     )  # fmt: skip
-    training.dump(training_history.find_run_folders(folder), folder / "index.html")
+    training.write_page(training_history.find_run_folders(folder), folder / "index.html")
     return folder
 
 
@@ -57,16 +58,17 @@ def test_curves_run_over_all_stages(text):
 def test_every_validation_stands_in_a_table(text, runs):
     cells = Cells(text)
     for name in ("mini-fcn32s", "mini-fcn16s"):
-        for check in training_history.load_history(runs / name).checks:
-            for metric, value in check.scores["label"].items():
-                (cell,) = cells.having(data_stage=name, data_iteration=str(check.iteration), data_metric=metric)
+        for validation in training_history.load_history(runs / name).validations:
+            for metric in METRICS:
+                value = getattr(validation.scores["label"], metric)
+                (cell,) = cells.having(data_stage=name, data_iteration=str(validation.iteration), data_metric=metric)
                 assert cell["text"] == f"{100 * value:.2f}"
 
 
 def test_each_stage_says_how_far_it_is(text):
     badges = [entry["text"] for entry in Cells(text).classed("badge")]
     assert badges == ["✓ all 20 iterations", "✓ all 40 iterations", "13 of 24 iterations"]
-    assert "went on after a stop 1 time</dd>" in text
+    assert "resumed 1 time</dd>" in text
 
 
 def test_the_classes_are_those_of_the_last_validation_beside_the_stages_before(text):
@@ -79,11 +81,11 @@ def test_the_classes_are_those_of_the_last_validation_beside_the_stages_before(t
 
 def test_classes_have_the_colours_of_the_nets_card(tmp_path):
     folder = report_runs.log(tmp_path, "mini-fcn32s", 4, classes=CLASSES)
-    assert "background:#800000" in training.page([training_history.load_history(folder)])
+    assert "background:#800000" in training.format_page([training_history.load_history(folder)])
     card.write_card(
         card.custom_card("mini-fcn32s", CLASSES, [(0, 0, 0), (1, 2, 3), (4, 5, 6)]), folder / card.CARD_FILE
     )
-    text = training.page([training_history.load_history(folder)])
+    text = training.format_page([training_history.load_history(folder)])
     assert "background:#010203" in text
     assert "background:#800000" not in text
 
@@ -96,7 +98,7 @@ def test_what_ran_is_said(text):
 def test_it_is_said_how_long_it_took(tmp_path, text):
     assert "<dd>2026-01-31T12:30:00+00:00</dd>" in text, "with a stop it is not known"
     report_runs.log(tmp_path, "n", 4, ended="2026-01-31T12:00:09+00:00")
-    assert "<dd>2026-01-31T12:00:09+00:00, after 0:00:09</dd>" in training.page(
+    assert "<dd>2026-01-31T12:00:09+00:00, after 0:00:09</dd>" in training.format_page(
         [training_history.load_history(tmp_path / "n")]
     )
 
@@ -110,7 +112,7 @@ def test_the_page_needs_nothing_but_itself(text):
 def test_trainings_that_have_nothing_to_do_with_each_other_are_shown_apart(tmp_path):
     for name in ("a", "b"):
         report_runs.log(tmp_path, name, 4, classes=CLASSES)
-    text = training.page(
+    text = training.format_page(
         training_history.load_history(folder) for folder in training_history.find_run_folders(tmp_path)
     )
     assert len(charts(text)) == 4
@@ -119,14 +121,14 @@ def test_trainings_that_have_nothing_to_do_with_each_other_are_shown_apart(tmp_p
 
 def test_a_training_that_has_just_begun_is_shown(tmp_path):
     report_runs.log(tmp_path, "n", 4, made=0, classes=CLASSES)
-    text = training.page([training_history.load_history(tmp_path / "n")])
+    text = training.format_page([training_history.load_history(tmp_path / "n")])
     assert "not validated yet" in text
     assert charts(text) == []
 
 
 def test_many_losses_are_shown_as_means_and_ranges(tmp_path):
     report_runs.log(tmp_path, "n", 2000, classes=CLASSES)
-    (loss, _) = charts(training.page([training_history.load_history(tmp_path / "n")]))
+    (loss, _) = charts(training.format_page([training_history.load_history(tmp_path / "n")]))
     assert loss["lines"][0]["name"] == "loss, mean and range of 5"
     assert len(loss["lines"][0]["x"]) == 400
 
@@ -134,14 +136,14 @@ def test_many_losses_are_shown_as_means_and_ranges(tmp_path):
 def test_a_loss_of_zero_is_shown(tmp_path):
     path = report_runs.log(tmp_path, "n", 4, classes=CLASSES) / "log.jsonl"
     path.write_text(path.read_text().replace('"loss_per_pixel": 0.5', '"loss_per_pixel": 0'))
-    (loss, _) = charts(training.page([training_history.load_history(tmp_path / "n")]))
+    (loss, _) = charts(training.format_page([training_history.load_history(tmp_path / "n")]))
     assert loss["log"] is False
 
 
 def test_a_log_that_is_not_there_is_said(tmp_path):
     with pytest.raises(DataError) as error:
-        training.dump([tmp_path], tmp_path / "index.html")
-    assert str(error.value) == f"{tmp_path}/log.jsonl: there is no such log of a training."
+        training.write_page([tmp_path], tmp_path / "index.html")
+    assert str(error.value) == f"{tmp_path}/log.jsonl: there is no training log."
     assert not (tmp_path / "index.html").exists()
 
 
@@ -155,7 +157,7 @@ def test_any_name_makes_a_page(tmp_path, name):
     log = folder / "log.jsonl"
     first, rest = log.read_text().split("\n", 1)
     log.write_text(json.dumps(json.loads(first) | {"stage": name}) + "\n" + rest)
-    training.dump([folder], tmp_path / "page.html")
+    training.write_page([folder], tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "\x1b" not in text
     assert "\u202e" not in text
@@ -171,9 +173,9 @@ def test_any_losses_make_a_page(tmp_path, losses):
     folder = report_runs.log(tmp_path, "n", 3, made=0)
     with (folder / "log.jsonl").open("a") as file:
         for number, loss in enumerate(losses):
-            record = {"record": "iteration", "iteration": number, "loss": loss, "loss_per_pixel": None}
+            record = {"record": "iteration", "iteration": number, "loss": loss, "loss_per_pixel": None, "lr": 1.0}
             file.write(json.dumps(record) + "\n")
-    training.dump([folder], tmp_path / "page.html")
+    training.write_page([folder], tmp_path / "page.html")
 
 
 def test_a_validation_without_a_pixel_that_counts_makes_a_page(tmp_path):
@@ -182,4 +184,4 @@ def test_a_validation_without_a_pixel_that_counts_makes_a_page(tmp_path):
     record = {"record": "validation", "iteration": 3, "images": 1, "scores": {"label": scores}}
     with (folder / "log.jsonl").open("a") as file:
         file.write(json.dumps(record) + "\n")
-    training.dump([folder], tmp_path / "page.html")
+    training.write_page([folder], tmp_path / "page.html")

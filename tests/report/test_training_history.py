@@ -5,6 +5,7 @@ import json
 import pytest
 
 from reproduction.caffe.errors import DataError
+from reproduction.fcn.train.log_file import Metrics
 from reproduction.report import training_history
 from tests.helpers import report_runs
 
@@ -12,36 +13,35 @@ from tests.helpers import report_runs
 def test_a_log_is_read(tmp_path):
     report_runs.log(tmp_path, "b", 8, made=6, parents=["a"], classes=["background", "cat", "dog"], resumed=[2, 4])
     stage = training_history.load_history(tmp_path / "b")
-    assert (stage.name, stage.planned, stage.done, stage.resumed) == ("b", 8, 6, 2)
-    assert stage.losses == [2.0, 1.0, 2 / 3, 0.5, 0.4, 2 / 6], "of a pixel, not of the sum"
-    assert [check.iteration for check in stage.checks] == [2, 4, 6]
-    assert stage.checks[1].scores == {"label": {"pixel_acc": 0.45, "mean_acc": 0.3, "mean_iu": 0.25, "fw_iu": 0.4}}
-    assert stage.checks[1].class_iu == {"label": [0.25, None, 0.125]}
-    assert stage.classes == {"label": ["background", "cat", "dog"]}
+    assert (stage.name, stage.max_iter, stage.done, stage.resumed) == ("b", 8, 6, 2)
+    assert [step.loss_per_pixel for step in stage.steps] == [2.0, 1.0, 2 / 3, 0.5, 0.4, 2 / 6]
+    assert [validation.iteration for validation in stage.validations] == [2, 4, 6]
+    assert stage.validations[1].scores == {"label": Metrics(0.45, 0.3, 0.25, 0.4, [0.25, None, 0.125])}
+    assert stage.start.classes == {"label": ["background", "cat", "dog"]}
     assert stage.parents == ["a"]
 
 
 def test_how_long_it_took_is_known_of_a_training_without_a_stop(tmp_path):
     whole = training_history.load_history(report_runs.log(tmp_path, "whole", 4, ended="2026-01-31T13:01:02.400+00:00"))
-    assert str(whole.took) == "1:01:02"
-    assert training_history.load_history(report_runs.log(tmp_path, "old", 4)).took is None
+    assert str(whole.duration) == "1:01:02"
+    assert training_history.load_history(report_runs.log(tmp_path, "old", 4)).duration is None
     stopped = training_history.load_history(
         report_runs.log(tmp_path, "stopped", 4, resumed=[2], ended="2026-01-31T13:01:02.400+00:00")
     )
-    assert stopped.took is None
+    assert stopped.duration is None
     with pytest.raises(DataError, match=r'log\.jsonl:3: .*: time is "soon"; want a time or nothing\.$'):
         training_history.load_history(report_runs.log(tmp_path, "odd", 4, ended="soon"))
 
 
 def test_a_net_whose_labels_are_of_images_has_outputs(tmp_path):
     stage = training_history.load_history(report_runs.log(tmp_path, "vgg", 4))
-    assert stage.checks[0].outputs == {"accuracy": 0.25, "loss": 2.0}
-    assert not stage.checks[0].scores
+    assert stage.validations[0].outputs == {"accuracy": 0.25, "loss": 2.0}
+    assert not stage.validations[0].scores
 
 
 def test_a_training_that_has_just_begun_has_done_nothing(tmp_path):
     stage = training_history.load_history(report_runs.log(tmp_path, "n", 4, made=0))
-    assert (stage.done, stage.checks) == (0, [])
+    assert (stage.done, stage.validations) == (0, [])
 
 
 def test_stages_are_put_together_by_the_weights_they_started_from(tmp_path):
@@ -70,7 +70,7 @@ def test_trainings_are_found_in_their_folder_and_in_that_above(tmp_path):
     with pytest.raises(DataError) as error:
         training_history.find_run_folders(tmp_path / "empty")
     assert str(error.value) == (
-        f"{tmp_path}/empty: there is no training here; want NET/log.jsonl. tools/train.py writes it."
+        f"{tmp_path}/empty: the folder contains no training; want NET/log.jsonl. tools/train.py writes it."
     )
 
 
@@ -78,7 +78,7 @@ def test_trainings_are_found_in_their_folder_and_in_that_above(tmp_path):
     "records",
     [
         [],
-        [{"record": "iteration", "iteration": 0, "loss": 1, "loss_per_pixel": 1}],
+        [{"record": "iteration", "iteration": 0, "loss": 1, "loss_per_pixel": 1, "lr": 1}],
     ],
 )
 def test_a_log_without_a_start_is_refused(tmp_path, records):
@@ -99,8 +99,8 @@ def test_a_log_without_a_start_is_refused(tmp_path, records):
         ({"classes": {"label": [f"c{i}" for i in range(300)]}}, "want 1 to 255 names"),
         ({"stage": "\ud800"}, "is not text"),
         ({"initialised": 10**200}, "initialised is 1000"),
-        ({"stage": None, "settings": 5}, "this is no log of a training"),
-        ({"solver": 7}, "this is no log of a training"),
+        ({"stage": None, "settings": 5}, "not a training log"),
+        ({"solver": 7}, "not a training log"),
         ({"solver": "max_iter: x"}, "max_iter"),
     ],
 )
@@ -122,7 +122,7 @@ def test_a_log_that_was_tampered_with_is_refused(tmp_path, change, text):
             {"record": "iteration", "iteration": 4, "loss": 1, "loss_per_pixel": "x"},
             'loss_per_pixel is "x"; want a num',
         ),
-        ({"record": "iteration", "iteration": 4, "loss": 1}, "loss_per_pixel is missing"),
+        ({"record": "iteration", "iteration": 4, "loss": 1}, "lr is missing"),
         ({"record": "validation", "iteration": 4, "images": "x"}, 'images is "x"; want an integer'),
         ({"record": "validation", "iteration": 4, "outputs": {"a": [1]}}, "outputs.a is [1]; want a number"),
         (
@@ -142,4 +142,4 @@ def test_a_record_that_was_tampered_with_is_refused(tmp_path, record, text):
     with pytest.raises(DataError) as error:
         training_history.load_history(path.parent)
     assert text in str(error.value)
-    assert f"{path}:10: this is no log of a training: " in str(error.value)
+    assert f"{path}:10: not a training log: " in str(error.value)

@@ -256,7 +256,7 @@ def test_a_net_is_scored_on_the_pictures_of_ones_own_that_it_learnt_from(tool, t
     known = custom_nets.inspect_folder(photos)
     stage = custom_nets.adapt_recipe("mini-fcn32s", known)
     folder = custom_nets.write_deploy_files(stage, known, tmp_path / "runs", [])
-    prototxt.dump(stage.train, folder / "train.prototxt")
+    prototxt.dump(stage.train_net_param, folder / "train.prototxt")
     (folder / "mini-fcn32s.caffemodel").write_bytes(b"weights")
     code, out, err = tool(Fake(score=3), "--net", folder, "--data", photos, "-q")
     assert (code, err) == (0, "")

@@ -84,8 +84,8 @@ def test_the_names_of_the_classes_may_lie_elsewhere(photos, monkeypatch, capsys)
     assert (end.value.code, said.err) == (0, "")
     assert said.out.splitlines()[:3] == [
         f"photos: 7 classes: {', '.join(mini_voc.CLASSES)}",
-        "9 pictures to learn from, 2 to validate on",
-        "mini-fcn32s: score_fr and the upsamplings are made anew, for 7 classes",
+        "9 images to train on, 2 to validate on",
+        "mini-fcn32s: score_fr and the upsampling layers are new, for 7 classes",
     ]
     assert {"card.json", "deploy.prototxt", "mini-fcn32s.caffemodel"} <= {
         path.name for path in Path("runs/mini-fcn32s").iterdir()
@@ -113,6 +113,6 @@ def test_a_net_of_other_classes_does_not_start_from_published_scores(photos, mon
         module.run(module.main)
     assert end.value.code == 1
     assert capsys.readouterr().err == (
-        "error: runs/voc-fcn32s/voc-fcn32s.caffemodel: the training starts from voc-fcn32s with your classes, which is"
-        " not here. Train it first by --net voc-fcn32s, or in one go by --stages voc-fcn32s,NET.\n"
+        "error: runs/voc-fcn32s/voc-fcn32s.caffemodel: voc-fcn32s with your classes is missing. Train it first"
+        " with --net voc-fcn32s, or both with --stages voc-fcn32s,NET.\n"
     )

@@ -88,5 +88,5 @@ def test_mistakes_end_in_one_line(tool, tmp_path):
     assert (code, out, err) == (
         1,
         "",
-        f"error: {tmp_path}: there is no training here; want NET/log.jsonl. tools/train.py writes it.\n",
+        f"error: {tmp_path}: the folder contains no training; want NET/log.jsonl. tools/train.py writes it.\n",
     )

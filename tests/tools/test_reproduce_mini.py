@@ -9,10 +9,11 @@ from dataclasses import replace
 import pytest
 
 from reproduction.caffe.errors import DataError, ReproductionError
+from reproduction.caffe.training.events import Step
 from reproduction.fcn import datasets
 from reproduction.fcn.nets import mini_nets
 from reproduction.fcn.train import log_file
-from tests.helpers import small_mini_voc
+from tests.helpers import small_mini_voc, small_trainings
 from tests.helpers.paths import ROOT
 
 
@@ -121,7 +122,7 @@ def test_a_training_is_scored_and_may_be_kept(reproduce, weights, tmp_path):
         shutil.copy(weights / f"mini/{name}.caffemodel", runs / name)
         log = log_file.TrainingLog(runs / name / "log.jsonl")
         for iteration in range(12):
-            log.write(log_file.ITERATION, iteration, loss=1.5)
+            log.write(Step(iteration, 1.5, 0.1))
         log.close()
     (runs / "mini-vgg").mkdir()
     (runs / "mini-vgg/mini-vgg.caffemodel").write_bytes(b"vgg")
@@ -138,7 +139,7 @@ def test_a_training_is_scored_and_may_be_kept(reproduce, weights, tmp_path):
         "mini-vgg.caffemodel",
         *(f"{name}{end}" for name in mini_nets.NETS for end in (".caffemodel", ".log.jsonl")),
     }
-    assert [each["iteration"] for each in log_file.read_records(kept / "mini-fcn8s.log.jsonl")] == [0, 10]
+    assert [each["iteration"] for each in small_trainings.read_json_lines(kept / "mini-fcn8s.log.jsonl")] == [0, 10]
 
 
 def test_a_training_that_has_not_ended_is_said(reproduce, tmp_path, capsys):

@@ -1,7 +1,6 @@
 """tools/train.py: its output, how it resumes, and its exit codes."""
 
 import importlib.util
-import json
 import os
 import re
 import shutil
@@ -9,13 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from reproduction.caffe.formats import weights
+from reproduction.caffe.training.events import Step
 from reproduction.fcn.train import log_file, recipes, training
 from tests.helpers import custom_folders, small_mini_voc, small_trainings
 from tests.helpers.paths import ROOT
@@ -55,11 +54,10 @@ def test_a_training_shows_its_course(tool, where, tmp_path):
     assert (code, err) == (0, "")
     lines = numbers(out).splitlines()
     assert lines[0] == "tiny: 4 iterations, a snapshot every 2, a validation every 4"
-    first = log_file.read_records(tmp_path / "out/tiny/log.jsonl")
-    losses = [record for record in first if record["record"] == "iteration"]
-    loss, pixel = losses[0]["loss"], losses[0]["loss_per_pixel"]
-    assert lines[1] == f"iteration 0, loss {loss:.6g} ({pixel:.4f} a pixel), lr 1e-07, N images/s, T left"
-    mean = (losses[1]["loss"] + losses[2]["loss"]) / 2
+    steps = iterations(tmp_path / "out/tiny")
+    loss, pixel = steps[0].loss, steps[0].loss_per_pixel
+    assert lines[1] == f"iteration 0, loss {loss:.6g} ({pixel:.4f} per pixel), lr 1e-07, N images/s, T left"
+    mean = (steps[1].loss + steps[2].loss) / 2
     assert lines[2].startswith(f"iteration 2, loss {mean:.6g} (")
     assert lines[3] == "tiny after 4 iterations, 3 images"
     assert lines[4].split("  ")[0] == "pixel acc."
@@ -93,12 +91,12 @@ def test_a_chain_starts_each_net_from_the_one_before(tool, where, tmp_path, monk
         "voc-fcn16s: 1 iterations, a snapshot every 4000, a validation every 4000",
     ]
     assert tool(*command)[1] == (
-        f"voc-fcn32s: all 2 iterations are made already\nvoc-fcn32s: trained, {tmp_path}/out/voc-fcn32s/"
-        "voc-fcn32s.caffemodel\nvoc-fcn16s: all 1 iterations are made already\n"
+        f"voc-fcn32s: already trained for 2 iterations\nvoc-fcn32s: trained, {tmp_path}/out/voc-fcn32s/"
+        "voc-fcn32s.caffemodel\nvoc-fcn16s: already trained for 1 iterations\n"
         f"voc-fcn16s: trained, {tmp_path}/out/voc-fcn16s/voc-fcn16s.caffemodel\n"
     )
     page = (tmp_path / "out/index.html").read_text()
-    assert '<h2 id="course-title-1">voc-fcn32s → voc-fcn16s</h2>' in page
+    assert '<h2 id="chain-title-1">voc-fcn32s → voc-fcn16s</h2>' in page
     assert page.count("✓") == 2
     # A later command finds what this one has made.
     code, out, err = tool("--net", "voc-fcn8s", *where, "--iterations", 1, "--limit", 1)
@@ -115,8 +113,8 @@ def test_a_log_that_is_broken_ends_no_training(tool, where, tmp_path, monkeypatc
     code, out, err = tool("--net", "voc-fcn32s", "--init", vgg16, *where, "--iterations", 1, "--limit", 1)
     assert (code, err) == (0, "")
     assert out.splitlines()[-1] == (
-        f"no page of this training was written: {tmp_path}/out/other/log.jsonl:1:"
-        " this is no log of a training: record is missing."
+        f"the page of this training was not written: {tmp_path}/out/other/log.jsonl:1:"
+        " not a training log: record is missing."
     )
 
 
@@ -128,23 +126,23 @@ def test_a_log_that_is_broken_ends_no_training(tool, where, tmp_path, monkeypatc
             ["--net", "voc-fcn32s"],
             (
                 "no weights/VGG_ILSVRC_16_layers.caffemodel: the training starts from the weights of vgg16, which are"
-                " not here. Fetch them by `tools/fetch.py vgg16`, or name their file by --init."
+                " missing. Fetch them with `tools/fetch.py vgg16`, or name their file with --init."
             ),
         ),
         (
             ["--net", "nyud-fcn32s-color-hha", "--init", "a.caffemodel"],
             (
-                "--init: these are not the weights that the training starts from; got a.caffemodel, want those of"
+                "--init: the training starts from other weights; got a.caffemodel, want those of"
                 " nyud-fcn32s-color and those of nyud-fcn32s-hha."
             ),
         ),
         (
             ["--net", "mini-vgg", "--init", "a.caffemodel"],
-            "--init: these are not the weights that the training starts from; got a.caffemodel, want none.",
+            "--init: the training starts from other weights; got a.caffemodel, want none.",
         ),
         (
             ["--stages", "voc-fcn32s,voc-fcn16s", "--iterations", "1,2,3"],
-            "--iterations is one number, or one for each stage; got 3, want 2.",
+            "--iterations takes one number, or one for each stage; got 3, want 2.",
         ),
         (["--net", "voc-fcn32s", "--device", "abacus"], None),
         (["--net", "voc-fcn32s", "--init", "a.caffemodel"], "a.caffemodel: there is no such weights file."),
@@ -190,7 +188,7 @@ def test_a_data_root_that_is_not_there_is_missed_first(tool):
 def test_what_to_train_must_be_said_once(tool, where):
     code, out, err = tool(*where)
     assert (code, out) == (2, "")
-    assert err.endswith("error: say what to train: --net, --stages or --solver\n")
+    assert err.endswith("error: choose what to train: --net, --stages or --solver\n")
     assert tool("--net", "voc-fcn32s", "--stages", "voc-fcn32s", *where)[0] == 2
     assert tool("--stages", "voc-fcn32s", "--solver", "solver.prototxt", *where)[0] == 2
     for wrong in ("0", "-2", "many", "1,,2"):
@@ -204,7 +202,7 @@ def test_a_net_of_mini_voc_needs_the_one_before(tool, where, tmp_path):
     assert (code, out) == (1, "")
     assert err == (
         f"error: {tmp_path}/out/mini-fcn32s/mini-fcn32s.caffemodel: the training starts from the weights of"
-        " mini-fcn32s, which are not here. Train mini-fcn32s first, or name their file by --init.\n"
+        " mini-fcn32s, which are missing. Train mini-fcn32s first, or name their file with --init.\n"
     )
 
 
@@ -215,13 +213,13 @@ def start(args, *launcher, **env):
 
 
 def iterations(folder):
-    return [record for record in log_file.read_records(folder / "log.jsonl") if record["record"] == "iteration"]
+    return [record for record in log_file.read_log(folder / "log.jsonl") if isinstance(record, Step)]
 
 
 def test_a_run_that_was_killed_or_interrupted_goes_on_to_the_same_bits(where, tmp_path):
     solver = small_trainings.SOLVER.replace("max_iter: 8", "max_iter: 150").replace("snapshot: 2", "snapshot: 20")
     path = small_trainings.tiny(tmp_path / "tiny", solver=solver)
-    stage = replace(recipes.load_solver_recipe(path), validate=1000)
+    stage = recipes.load_solver_recipe(path).with_solver(test_interval=1000)
     training.train(stage, {}, training.TrainingOptions(tmp_path / "whole", tmp_path / "data"))
     command = ["--solver", path, *where, "--validate", "1000"]
     for number, after in ((signal.SIGKILL, 30), (signal.SIGINT, 90), (None, None)):
@@ -234,7 +232,7 @@ def test_a_run_that_was_killed_or_interrupted_goes_on_to_the_same_bits(where, tm
         out, err = running.communicate()
         assert err == ""
         assert running.returncode == {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, None: 0}[number]
-        assert out.endswith("the same command goes on from here.\n") == (number == signal.SIGINT)
+        assert out.endswith("run the same command again to resume.\n") == (number == signal.SIGINT)
     whole, parts = tmp_path / "whole/tiny", tmp_path / "out/tiny"
     assert (parts / "tiny.caffemodel").read_bytes() == (whole / "tiny.caffemodel").read_bytes()
     assert iterations(parts) == iterations(whole)
@@ -251,21 +249,18 @@ def test_two_processes_learn_what_one_does(where, tmp_path):
     assert two.count("tiny: trained") == 1
     logs = [iterations(tmp_path / name / "tiny") for name in ("one", "two")]
     for mine, theirs in zip(*logs, strict=True):
-        assert mine["images"] == theirs["images"]
-        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
-        assert mine["loss_per_pixel"] == pytest.approx(theirs["loss_per_pixel"], rel=1e-5)
+        assert mine.images == theirs.images
+        assert mine.loss == pytest.approx(theirs.loss, rel=1e-5)
+        assert mine.loss_per_pixel == pytest.approx(theirs.loss_per_pixel, rel=1e-5)
     first, second = (weights.read(tmp_path / name / "tiny/tiny.caffemodel").arrays() for name in ("one", "two"))
     for name in first:
         np.testing.assert_allclose(first[name], second[name], rtol=1e-4, atol=1e-7)
     scores = [
-        [
-            json.dumps(r["scores"])
-            for r in log_file.read_records(tmp_path / name / "tiny/log.jsonl")
-            if r["record"] == "validation"
-        ]
+        [record.scores for record in log_file.read_log(tmp_path / name / "tiny/log.jsonl") if hasattr(record, "scores")]
         for name in ("one", "two")
     ]
     assert scores[0] == scores[1]
+    assert scores[0]
 
 
 def test_help_shows_an_example(tool):
@@ -284,8 +279,8 @@ def test_a_mini_training_draws_its_data_and_goes_on_to_the_next_stage(tool, tmp_
     lines = out.splitlines()
     assert lines[0] == f"data: drawn, {tmp_path}/data/mini"
     assert lines[-1] == f"mini-fcn32s: trained, {tmp_path}/out/mini-fcn32s/mini-fcn32s.caffemodel"
-    start = next(log_file.read_records(tmp_path / "out/mini-fcn32s/log.jsonl"))
-    assert start["initialised"].startswith("mini-vgg: 15 layers copied; coerced: fc6 0 ")
+    start = next(log_file.read_log(tmp_path / "out/mini-fcn32s/log.jsonl"))
+    assert start.initialised.startswith("mini-vgg: 15 layers copied; coerced: fc6 0 ")
     code, out, err = tool("--net", "mini-fcn32s", *where, "--iterations", "2", "--limit", "1", "--keep", "1")
     assert (code, err) == (0, "")
     assert "drawn" not in out

@@ -99,20 +99,16 @@ class Graph:
 
 def build_graph(
     net: NetParameter,
-    phase: Phase | None = None,
+    state: NetState | Phase | None = None,
     *,
-    level: int = 0,
-    stages: Sequence[str] = (),
     fed: Mapping[str, Shape] | None = None,
 ) -> Graph:
     """Build the graph of a net for one state.
 
     Args:
         net: The net, upgraded to the current format; it is not modified.
-        phase: TRAIN or TEST; replaces the phase in the net's ``state``. None uses the net's ``state`` unchanged, and
-            ignores ``level`` and ``stages``.
-        level: Replaces the level in the net's ``state``.
-        stages: Stages to add to those in the net's ``state``.
+        state: Its phase and level replace those in the net's ``state``, and its stages are added to those of the net.
+            A Phase is a state of that phase, level 0 and no stages; None uses the net's ``state`` unchanged.
         fed: Shapes of the blobs that the caller feeds, by name; they replace the data layers that produce them.
 
     Raises:
@@ -121,9 +117,10 @@ def build_graph(
 
     Source: BVLC/caffe@9b89154 src/caffe/net.cpp L31-L44.
     """
+    given = NetState(phase=state) if isinstance(state, Phase) else state
     state = net.state.copy()
-    if phase is not None:
-        state.merge(NetState(phase=phase, level=level, stage=list(stages)))
+    if given is not None:
+        state.merge(NetState(phase=given.phase, level=given.level, stage=list(given.stage)))
     layers = [layer.copy() for layer in net.layer if _included(layer, state)]
     _check_types([layer for layer in layers if not _is_fed(layer, fed or {})])
     crops.warn_of_zero_offsets(layers)

@@ -28,7 +28,7 @@ from reproduction.caffe.net.copy_weights import CopyReport, copy_blobs, share_bl
 from reproduction.caffe.net.graph import Graph, Node, layer_place, locate_errors
 from reproduction.caffe.net.inputs import Given, Values, parse_inputs
 from reproduction.caffe.net.processes import Generator, limit_threads_after_fork
-from reproduction.caffe.schema import DimCheckMode, NetParameter, ParamSpec, Phase
+from reproduction.caffe.schema import DimCheckMode, NetParameter, NetState, ParamSpec, Phase
 
 
 class Net(nn.Module):
@@ -39,10 +39,9 @@ class Net(nn.Module):
 
     Args:
         net: The net, upgraded to the current format (``prototxt.load_net`` does this).
-        phase: TRAIN or TEST; replaces the phase in the net's ``state``. None uses the net's ``state`` unchanged, and
-            ignores ``level`` and ``stages``. ``train()`` and ``eval()`` switch dropout and batch statistics later.
-        level: Level for the include and exclude rules; replaces the level in the net's ``state``.
-        stages: Stages to add to the stages in the net's ``state``.
+        state: TRAIN or TEST, or a NetState with a level and stages for the include and exclude rules. Phase and level
+            replace those in the net's ``state``, and stages are added to it; None uses the net's ``state`` unchanged.
+            ``train()`` and ``eval()`` switch dropout and batch statistics later.
         inputs: Shapes of the blobs that the caller feeds, by name. In later calls only the number of channels must
             match. Optional for Input layers. A data layer whose tops are all listed here reads no files.
         python_layers: Classes of Python layers by ``layer`` name or by ``(module, layer)``, or a function that maps
@@ -62,10 +61,8 @@ class Net(nn.Module):
     def __init__(
         self,
         net: NetParameter,
-        phase: Phase | None = Phase.TEST,
+        state: NetState | Phase | None = Phase.TEST,
         *,
-        level: int = 0,
-        stages: Iterable[str] = (),
         inputs: Mapping[str, Shape] | None = None,
         python_layers: PythonLayers | None = None,
         seed: int | None = None,
@@ -73,7 +70,7 @@ class Net(nn.Module):
         live: MutableMapping[str, Blob] | None = None,
     ):
         super().__init__()
-        self.graph: Graph = graph.build_graph(net, phase, level=level, stages=list(stages), fed=inputs)
+        self.graph: Graph = graph.build_graph(net, state, fed=inputs)
         self.blob_shapes: dict[str, Shape] = {}
         self.loss_weights: dict[str, float] = {}
         self.param_specs: dict[str, list[ParamSpec]] = {}
@@ -418,10 +415,8 @@ def _loss_weights(node: Node, layer: Layer) -> dict[str, float]:
 def load(
     net: StrPath,
     model: StrPath | None = None,
-    phase: Phase | None = Phase.TEST,
+    state: NetState | Phase | None = Phase.TEST,
     *,
-    level: int = 0,
-    stages: Iterable[str] = (),
     inputs: Mapping[str, Shape] | None = None,
     python_layers: PythonLayers | None = None,
     legacy_crop: bool = False,
@@ -431,9 +426,7 @@ def load(
     Args:
         net: Path of the prototxt.
         model: Path of the weights; None leaves the parameters as the fillers set them.
-        phase: See ``Net``.
-        level: See ``Net``.
-        stages: See ``Net``.
+        state: See ``Net``.
         inputs: See ``Net``.
         python_layers: See ``Net``.
         legacy_crop: See ``prototxt.load_net``.
@@ -442,7 +435,7 @@ def load(
         ReproductionError: If a file cannot be parsed, or if Caffe would reject the net or its weights.
     """
     message, _ = prototxt.load_net(net, legacy_crop=legacy_crop)
-    built = Net(message, phase, level=level, stages=stages, inputs=inputs, python_layers=python_layers)
+    built = Net(message, state, inputs=inputs, python_layers=python_layers)
     if model is not None:
         built.copy_from(weights.read(model).net, model)
     return built

@@ -11,11 +11,11 @@ SUFFIX = "-fixed"
 _CLASSIFIER = "score_fr"
 
 
-def fix_all_but_scores(stage: Recipe) -> Recipe:
+def fix_all_but_scores(recipe: Recipe) -> Recipe:
     """Return the FCN-32s-fixed ablation: only the last layer is trained, all others keep the classifier's weights.
 
     Args:
-        stage: the training of a net of stride 32, whose last trained layer is ``score_fr``.
+        recipe: the training of a net of stride 32, whose last trained layer is ``score_fr``.
 
     Returns:
         The same training, named ``NET-fixed``, with ``lr_mult`` and ``decay_mult`` 0 for all other convolutions.
@@ -23,8 +23,8 @@ def fix_all_but_scores(stage: Recipe) -> Recipe:
     Source: Long, Shelhamer, Darrell, CVPR 2015, Table 2 (FCN-32s-fixed), and the text on fine-tuning the output
     classifier alone.
     """
-    train = stage.train.copy()
-    for layer in train.layer:
+    net_param = recipe.train_net_param.copy()
+    for layer in net_param.layer:
         if layer.type == "Convolution" and layer.name != _CLASSIFIER:
             layer.param[:] = [ParamSpec(lr_mult=0, decay_mult=0) for _ in range(1 + layer.convolution_param.bias_term)]
-    return replace(stage, name=f"{stage.name}{SUFFIX}", train=train)
+    return replace(recipe, name=f"{recipe.name}{SUFFIX}", train_net_param=net_param)

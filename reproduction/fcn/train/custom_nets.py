@@ -45,9 +45,9 @@ class CustomData:
         side: the longer side in pixels to which larger images are shrunk; 0 does not shrink them.
         shrunk: the number of training images that are shrunk.
         pixels: the mean number of pixels of a training image, after shrinking.
-        learnt: the number of training images.
-        validated: the number of validation images.
-        alone: the number of images without a label, which are left out.
+        train_images: the number of training images.
+        val_images: the number of validation images.
+        unlabelled: the number of images without a label, which are skipped.
     """
 
     root: Path
@@ -56,9 +56,9 @@ class CustomData:
     side: int
     shrunk: int
     pixels: int
-    learnt: int
-    validated: int
-    alone: int
+    train_images: int
+    val_images: int
+    unlabelled: int
 
 
 def is_custom_folder(root: StrPath) -> bool:
@@ -94,19 +94,19 @@ def inspect_folder(
     names, colours = folder.find_classes(root, classes, palette)
     if names is None:
         want = "--classes FILE or classes.txt, one name a line, the first for label 0"
-        raise DataError("nothing says the names of the classes", path=root, want=want)
+        raise DataError("the names of the classes are unknown", path=root, want=want)
     if len(names) < 2:
-        raise DataError("one class is nothing to tell apart", path=root, got=names[0], want="two classes or more")
+        raise DataError("a data set needs at least two classes", path=root, got=names[0], want="two classes or more")
     ids = files.ids("train")
-    learnt = [files.images[image_id] for image_id in ids if image_id in files.images]
-    if not learnt:
-        raise DataError("none of the pictures to learn from is there", path=root)
-    sizes = [_size(path) for path in learnt]
+    train_images = [files.images[image_id] for image_id in ids if image_id in files.images]
+    if not train_images:
+        raise DataError("there is no training image", path=root)
+    sizes = [_size(path) for path in train_images]
     fitted = [decode.fit_size(size, side) for size in sizes]
     pixels = sum(height * width for height, width in fitted) // len(fitted)
     shrunk = sum(size != small for size, small in zip(sizes, fitted, strict=True))
-    alone = len(files.images.keys() - files.labels.keys())
-    return CustomData(files.root, names, colours, side, shrunk, pixels, len(ids), len(files.ids("val")), alone)
+    unlabelled = len(files.images.keys() - files.labels.keys())
+    return CustomData(files.root, names, colours, side, shrunk, pixels, len(ids), len(files.ids("val")), unlabelled)
 
 
 def _size(path: Path) -> tuple[int, int]:
@@ -114,12 +114,12 @@ def _size(path: Path) -> tuple[int, int]:
         return image.height, image.width
 
 
-def adapt_published(base: PublishedNet, known: CustomData) -> PublishedNet:
+def adapt_published(base: PublishedNet, custom: CustomData) -> PublishedNet:
     """Return a net that is adapted to the classes, label reader and learning rate of a custom data set.
 
     Args:
         base: a net with one colour input and one labelling.
-        known: the custom data set.
+        custom: the custom data set.
 
     Raises:
         ReproductionError: If the net has other inputs or several labellings.
@@ -127,28 +127,30 @@ def adapt_published(base: PublishedNet, known: CustomData) -> PublishedNet:
     if base.inputs != {"data": "color"} or len(base.heads) != 1:
         fit = [name for name, each in registry.NETS.items() if each.inputs == {"data": "color"}]
         names = ", ".join(name for name in fit if len(registry.NETS[name].heads) == 1)
-        raise ReproductionError(f"{base.name} cannot learn from pictures and one labelling", want=f"one of {names}")
+        raise ReproductionError(
+            f"{base.name} needs other inputs or labels than one image and one label map", want=f"one of {names}"
+        )
     spec = replace(
         base.dataset,
         name=Folder.name,
-        classes={"label": known.classes},
+        classes={"label": custom.classes},
         means=voc.SPEC.means,
         datasets=(Folder,),
         module="folder_layers",
         train=DataLayer("train", "train", Folder, _KEYS),
         test=DataLayer("val", "val", Folder, _KEYS),
         folders={},
-        test_iter=known.validated,
+        test_iter=custom.val_images,
         params={
-            "classes": list(known.classes),
-            "palette": dict(known.palette) if isinstance(known.palette, Mapping) else known.palette,
-            "side": known.side,
+            "classes": list(custom.classes),
+            "palette": dict(custom.palette) if isinstance(custom.palette, Mapping) else custom.palette,
+            "side": custom.side,
         },
     )
-    return replace(base, dataset=spec, base_lr=scale_base_lr(base, known), caffemodel=None)
+    return replace(base, dataset=spec, base_lr=scale_base_lr(base, custom), caffemodel=None)
 
 
-def scale_base_lr(base: PublishedNet, known: CustomData) -> float:
+def scale_base_lr(base: PublishedNet, custom: CustomData) -> float:
     """Return the published learning rate, scaled to the mean size of the training images.
 
     The loss of most nets is a sum over pixels, so that twice as many pixels double the gradient. The rate is unchanged
@@ -156,59 +158,61 @@ def scale_base_lr(base: PublishedNet, known: CustomData) -> float:
     """
     if base.normalize or base.solver.get("type") == "Adam":
         return base.base_lr
-    return float(f"{base.base_lr * float(Fraction(PUBLISHED_PIXELS, known.pixels)):.3g}")
+    return float(f"{base.base_lr * float(Fraction(PUBLISHED_PIXELS, custom.pixels)):.3g}")
 
 
-def adapt_recipe(name: str, known: CustomData) -> Recipe:
-    """Return the training of a net of the catalogue on a custom data set.
+def adapt_recipe(net_name: str, custom: CustomData) -> Recipe:
+    """Return the recipe of a published net for a custom data set.
 
     Raises:
         ReproductionError: If there is no such net, it is a classifier of whole images, or it has other inputs or
             several labellings.
     """
-    base = recipes.find_recipe(name)
-    if base.row is None:
-        raise ReproductionError(f"{name} tells apart whole pictures, not their pixels", remedy="Name another net.")
-    mine = adapt_published(base.row, known)
-    files = published_nets.build_files(mine)
-    train, test, solver = files["train.prototxt"], files["val.prototxt"], files["solver.prototxt"]
+    published = recipes.find_recipe(net_name).published
+    if published is None:
+        raise ReproductionError(
+            f"{net_name} classifies whole images, not their pixels", remedy="Choose a segmentation net."
+        )
+    adapted = adapt_published(published, custom)
+    files = published_nets.build_files(adapted)
+    train, test, solver_param = files["train.prototxt"], files["val.prototxt"], files["solver.prototxt"]
     assert isinstance(train, NetParameter)
     assert isinstance(test, NetParameter)
-    assert isinstance(solver, SolverParameter)
-    return replace(base, solver=solver, train=train, test=test, row=mine, dataset="")
+    assert isinstance(solver_param, SolverParameter)
+    return replace(recipes.make_recipe(adapted, solver_param, train, test), dataset="")
 
 
-def describe_changes(chain: Sequence[Recipe], known: CustomData) -> list[str]:
-    """Return sentences that describe the data and how the published recipe was adapted."""
-    said = [
-        f"{known.root}: {len(known.classes)} classes: {', '.join(known.classes)}",
-        f"{known.learnt} pictures to learn from, {known.validated} to validate on"
-        + (f"; {known.alone} without a label are left out" if known.alone else ""),
+def describe_changes(stages: Sequence[Recipe], custom: CustomData) -> list[str]:
+    """Return sentences that describe the data and how the published recipes were adapted."""
+    unlabelled = f"; {custom.unlabelled} without a label are skipped" if custom.unlabelled else ""
+    notes = [
+        f"{custom.root}: {len(custom.classes)} classes: {', '.join(custom.classes)}",
+        f"{custom.train_images} images to train on, {custom.val_images} to validate on{unlabelled}",
     ]
-    if known.shrunk:
-        said.append(
-            f"{known.shrunk} pictures are longer than {known.side} pixels, and are shrunk to them with their labels;"
-            " --side 0 leaves them as they are, and takes more memory and time"
+    if custom.shrunk:
+        notes.append(
+            f"{custom.shrunk} images are longer than {custom.side} pixels, and are shrunk to that size with their"
+            " labels; --side 0 keeps their size, and takes more memory and time"
         )
-    for each in chain:
-        published = registry.NETS[each.name].base_lr
-        assert each.row is not None
-        fresh = ", ".join(surgery.find_new_layers(each.row))
-        said.append(f"{each.name}: {fresh} and the upsamplings are made anew, for {len(known.classes)} classes")
-        if each.row.base_lr != published:
-            said.append(
-                f"{each.name}: base_lr {published:g} is for pictures of {PUBLISHED_PIXELS:,} pixels; these have"
-                f" {known.pixels:,}, so that it is {each.row.base_lr:g}"
+    for stage in stages:
+        published_lr = registry.NETS[stage.name].base_lr
+        assert stage.published is not None
+        new_layers = ", ".join(surgery.find_new_layers(stage.published))
+        notes.append(f"{stage.name}: {new_layers} and the upsampling layers are new, for {len(custom.classes)} classes")
+        if stage.published.base_lr != published_lr:
+            notes.append(
+                f"{stage.name}: base_lr {published_lr:g} is for images of {PUBLISHED_PIXELS:,} pixels; these have"
+                f" {custom.pixels:,}, which makes it {stage.published.base_lr:g}"
             )
-    return said
+    return notes
 
 
-def write_deploy_files(trained: Recipe, known: CustomData, out: Path, parents: Sequence[Path]) -> Path:
+def write_deploy_files(recipe: Recipe, custom: CustomData, out: Path, parents: Sequence[Path]) -> Path:
     """Write the files that inference needs besides the weights: ``deploy.prototxt`` and ``card.json``.
 
     Args:
-        trained: the training.
-        known: the custom data set.
+        recipe: the recipe.
+        custom: the custom data set.
         out: the folder that contains each training's folder.
         parents: the weights files that the training starts from; the card records their sha256.
 
@@ -219,13 +223,13 @@ def write_deploy_files(trained: Recipe, known: CustomData, out: Path, parents: S
     Raises:
         ReproductionError: If a file cannot be written.
     """
-    assert trained.row is not None
-    model, colours = recipes.final_model_path(trained.name, out), None
-    if isinstance(known.palette, Mapping):
-        colours = [colour for name, colour in known.palette.items() if name != color_labels.VOID_NAME]
+    assert recipe.published is not None
+    model, colours = recipes.final_model_path(recipe.name, out), None
+    if isinstance(custom.palette, Mapping):
+        colours = [colour for name, colour in custom.palette.items() if name != color_labels.VOID_NAME]
     source = {f"from {path.name}": card.sha256(path) for path in parents}
-    about = card.custom_card(trained.name, known.classes, colours, side=known.side, weights=model.name, source=source)
+    record = card.custom_card(recipe.name, custom.classes, colours, side=custom.side, weights=model.name, source=source)
     model.parent.mkdir(parents=True, exist_ok=True)
-    prototxt.dump(published_nets.build_deploy(trained.row), model.parent / "deploy.prototxt")
-    card.write_card(about, model.parent / card.CARD_FILE)
+    prototxt.dump(published_nets.build_deploy(recipe.published), model.parent / "deploy.prototxt")
+    card.write_card(record, model.parent / card.CARD_FILE)
     return model.parent

@@ -13,7 +13,7 @@ from typing import Protocol
 from reproduction.caffe.errors import DataError, NetError, StrPath
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.net import graph
-from reproduction.caffe.schema import LayerParameter, NetParameter, Phase
+from reproduction.caffe.schema import LayerParameter, NetParameter, NetState, Phase
 from reproduction.caffe.typing import Array
 from reproduction.fcn import datasets
 from reproduction.fcn.datasets import Dataset, Sample
@@ -31,7 +31,7 @@ class Feed(Protocol):
         """Load the inputs of draw number ``draw``, which counts from 0 without end."""
 
     @property
-    def about(self) -> str:
+    def description(self) -> str:
         """A description of the data; it changes whenever the list of images does."""
 
     def images(self, draw: int) -> list[str]:
@@ -79,7 +79,7 @@ class DatasetFeed:
         return {top: (1, *array.shape) for top, array in self.dataset[0].items()}
 
     @property
-    def about(self) -> str:
+    def description(self) -> str:
         """The data set, the split, the number and SHA-1 of its ids, and the seed of their order."""
         name, ids = f"{self.dataset.name} {self.dataset.split}", self.dataset.ids
         return f"{name}, {len(ids)} images, sha1 {_sha1(ids)}, order {self.dataset.seed}"
@@ -117,7 +117,7 @@ class ListFeed:
         return self.list.shapes
 
     @property
-    def about(self) -> str:
+    def description(self) -> str:
         """The number of images, the SHA-1 of the list, the batch size and the seed of the order."""
         lines = [f"{path.name} {label}" for path, label in self.list.images]
         return f"{len(lines)} images, sha1 {_sha1(lines)}, {self.list.batch_size} a batch, order {self.list.seed}"
@@ -150,17 +150,20 @@ def open_feed(net: NetParameter, root: StrPath, phase: Phase, seed: int | None =
     return ListFeed(ImageList(layer, root, phase, *([] if seed is None else [seed])))
 
 
+def with_phase(net_param: NetParameter, phase: Phase) -> NetState:
+    """Return the state of a net, such as the solver gave it, with another phase."""
+    state = net_param.state.copy()
+    state.phase = phase
+    return state
+
+
 def find_data_layer(net: NetParameter, phase: Phase) -> LayerParameter:
     """Return the data layer of a net: its only Python or ImageData layer without bottoms.
 
     Raises:
         NetError: If the net has no such layer, several, or an Input layer.
     """
-    sources = [
-        node.layer_param
-        for node in graph.build_graph(net, phase, level=net.state.level, stages=net.state.stage).nodes
-        if not node.bottoms
-    ]
+    sources = [node.layer_param for node in graph.build_graph(net, with_phase(net, phase)).nodes if not node.bottoms]
     known = [layer for layer in sources if layer.type in ("Python", "ImageData")]
     if len(known) != 1 or any(layer.type == "Input" for layer in sources):
         raise NetError(

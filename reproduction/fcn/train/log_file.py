@@ -1,8 +1,8 @@
-"""The log of a training: one JSON object per line, for the first start and every resumption.
+"""The log of a training: one JSON object per line, for the start, each resume, each update and each validation.
 
     {"record": "start", "iteration": 0, "stage": "voc-fcn32s", "solver": "...", ...}
     {"record": "iteration", "iteration": 0, "loss": 541234.5, "loss_per_pixel": 3.04, "lr": 1e-10, "images": [...]}
-    {"record": "validation", "iteration": 4000, "time": "2026-...", "scores": {"label": {"pixel_acc": 0.7, ...}}}
+    {"record": "validation", "iteration": 4000, "scores": {"label": {"pixel_acc": 0.7, ...}}, "time": "2026-...", ...}
     {"record": "resume", "iteration": 4000, ...}
 
 ``iteration`` counts the updates made before: the loss of iteration 0 is that of the initial weights. A run that resumes
@@ -11,36 +11,127 @@ from a snapshot first removes the later records, so that the log contains each i
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar
 
 from reproduction.caffe.errors import DataError, StrPath, cannot_write
 from reproduction.caffe.formats import files, json_file
-from reproduction.caffe.formats.json_file import between
+from reproduction.caffe.formats.json_file import Constraint, at_least, between, matching
+from reproduction.caffe.training.events import Iteration, LossValue, Step
 
-T = TypeVar("T")
-Record = dict[str, Any]
-Iteration = Annotated[int, between(0, 2**31 - 1)]
+LOG_FILE = "log.jsonl"
+NOT_A_LOG = "not a training log"
 _LIMIT = 2 << 30  # bytes, ten times the log of the longest published training
 
-NO_LOG = "this is no log of a training"
-START, RESUME, ITERATION, VALIDATION = "start", "resume", "iteration", "validation"
+
+def _is_time(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
+
+
+Time = Annotated[str, Constraint("a time as 2026-01-31T12:00:00+00:00", _is_time)]
+_NetName = Annotated[str, matching("(?s).{1,255}", "a name")]
+_ClassNames = Annotated[Sequence[str], Constraint("1 to 255 names", lambda names: 0 < len(names) < 256)]
+_Fraction = Annotated[float, between(0, 1)] | None
 
 
 @dataclass(frozen=True)
-class _Line:
+class Resume:
+    """The record of a resumed training, and the part of the first record that a resume repeats.
+
+    Attributes:
+        iteration: the number of updates made before.
+        stage: the name of the net.
+        time: the time, ISO 8601.
+        device: the device of the net.
+        processes: the number of processes that train together.
+        versions: the versions of Python and of the packages that results depend on.
+        solver: the solver's settings, as prototxt.
+        classes: the class names by label top; empty for nets without dense labels.
+    """
+
+    extra_names: ClassVar = ("*",)
+
+    iteration: Iteration
+    stage: _NetName
+    time: Time
+    device: str
+    processes: Annotated[int, at_least(1)]
+    versions: Mapping[str, str]
+    solver: str
+    classes: Mapping[str, _ClassNames] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Start(Resume):
+    """The first record of a log.
+
+    Attributes:
+        settings: everything that the weights depend on, see ``run_folder.collect_settings``.
+        initialised: where the initial weights came from, in words.
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    initialised: str = ""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The paper's metrics for one label top, as fractions; None where there was nothing to count."""
+
+    pixel_acc: _Fraction
+    mean_acc: _Fraction
+    mean_iu: _Fraction
+    fw_iu: _Fraction
+    class_iu: Sequence[_Fraction]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The result of one validation.
+
+    Attributes:
+        iteration: the number of updates made before.
+        images: the number of images that were evaluated; None if the log does not contain it.
+        scores: the metrics by label top; empty for nets without dense labels.
+        outputs: the mean of each output of the test net, such as loss and accuracy; empty for nets with dense labels.
+        time: the time at its end, ISO 8601; empty if the log does not contain it.
+        notes: warnings, such as that the net predicts one class for every pixel.
+    """
+
+    extra_names: ClassVar = ("*",)
+
+    iteration: Iteration
+    images: Annotated[int, at_least(0)] | None = None
+    scores: Mapping[str, Metrics] = field(default_factory=dict)
+    outputs: Mapping[str, LossValue] = field(default_factory=dict)
+    time: Time | Annotated[str, matching("", "a time or nothing")] = ""
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class _Record:
     """The fields of every record of a log; others depend on its kind."""
 
     extra_names: ClassVar = ("*",)
 
     record: str
     iteration: Iteration
-    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+LogRecord = Start | Resume | Step | Validation
+_KINDS: dict[str, type[LogRecord]] = {"start": Start, "resume": Resume, "iteration": Step, "validation": Validation}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+_STEP_FIELDS = ("iteration", "loss", "loss_per_pixel", "lr", "images")  # the others of a Step are not logged
 
 
 class TrainingLog:
@@ -69,19 +160,23 @@ class TrainingLog:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cannot_write(error, path) from None
-        kept = [record for record in read_records(path) if _before(record, iteration)] if iteration else []
-        self.validated = any(record["record"] == VALIDATION and record["iteration"] == iteration for record in kept)
+        kept = [record for _, record in _read_json(path) if _is_before(record, iteration)] if iteration else []
+        self.validated = any(record["record"] == "validation" and record["iteration"] == iteration for record in kept)
         with files.open_atomic(path) as file:
-            file.writelines(map(_line, kept))
+            file.writelines(map(_to_line, kept))
         self._file = Path(path).open("ab", buffering=0)  # noqa: SIM115 (closed by ``close``)
 
-    def write(self, record: str, iteration: int, **fields: Any) -> None:
+    def write(self, record: LogRecord) -> None:
         """Append a record, unbuffered, so that readers see it immediately.
 
         Raises:
             ReproductionError: If it cannot be written, as on a full disk.
         """
-        left = memoryview(_line({"record": record, "iteration": iteration, **fields}))
+        if isinstance(record, Step):
+            fields = {name: getattr(record, name) for name in _STEP_FIELDS}
+        else:
+            fields = dataclasses.asdict(record)
+        left = memoryview(_to_line({"record": _NAMES[type(record)], **fields}))
         try:
             while self._file and left:
                 left = left[self._file.write(left) :]  # an unbuffered write may be partial
@@ -106,42 +201,35 @@ class TrainingLog:
             self._file.close()
 
 
-def read_records(path: StrPath) -> Iterator[Record]:
+def format_now() -> str:
+    """Return the present time as a log stores it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def read_log(path: StrPath) -> Iterator[LogRecord]:
     """Yield the records of a log; a last line without a newline is skipped.
 
     Raises:
-        DataError: If the file does not exist or is not a log.
+        DataError: If the file does not exist, is not a log, or does not begin with a ``Start``.
     """
-    try:
-        lines = files.read_regular(path, _LIMIT).split(b"\n")
-    except FileNotFoundError:
-        raise DataError("there is no such log of a training", path=path) from None
-    for number, line in enumerate(lines[:-1], 1):
-        place = f"{os.fspath(path)}:{number}"
-        record = json_file.loads(line, dict, place, NO_LOG)
-        convert_record(record, _Line, place)
+    classes: Mapping[str, Sequence[str]] | None = None
+    for place, fields in _read_json(path):
+        if fields["record"] not in _KINDS:
+            continue  # written by a later version
+        record = _convert(_KINDS[fields["record"]], fields, place)
+        if classes is None:
+            if not isinstance(record, Start):
+                break
+            classes = record.classes
+        if isinstance(record, Validation):
+            _check_classes(record, classes, place)
         yield record
-
-
-def convert_record(record: Record, kind: type[T], place: str) -> T:
-    """Convert a record to an instance of the dataclass ``kind``.
-
-    Args:
-        record: the record.
-        kind: the dataclass.
-        place: the file and line, for error messages.
-
-    Raises:
-        DataError: If a field is missing or has another type or range.
-    """
-    try:
-        return json_file.convert(kind, record)
-    except json_file.MismatchError as error:
-        raise DataError(f"{NO_LOG}: {error}", path=place, want=error.want) from None
+    if classes is None:
+        raise DataError("this log has no start", path=path)
 
 
 def copy_thinned(path: StrPath, copy: StrPath, every: int) -> None:
-    """Copy a log with only every n-th iteration record and all other records, to publish it with the weights.
+    """Copy a log with only every n-th update and all other records, to publish it with the weights.
 
     Args:
         path: the log.
@@ -152,16 +240,44 @@ def copy_thinned(path: StrPath, copy: StrPath, every: int) -> None:
         DataError: If the file does not exist or is not a log.
         ReproductionError: If the copy cannot be written.
     """
-    records = (each for each in read_records(path) if each["record"] != ITERATION or each["iteration"] % every == 0)
+    records = (each for _, each in _read_json(path) if each["record"] != "iteration" or each["iteration"] % every == 0)
     with files.open_atomic(copy) as file:
-        file.writelines(map(_line, records))
+        file.writelines(map(_to_line, records))
 
 
-def _before(record: Record, iteration: int) -> bool:
+def _read_json(path: StrPath) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the place and the JSON object of each line."""
+    try:
+        lines = files.read_regular(path, _LIMIT).split(b"\n")
+    except FileNotFoundError:
+        raise DataError("there is no training log", path=path) from None
+    for number, line in enumerate(lines[:-1], 1):
+        place = f"{os.fspath(path)}:{number}"
+        record = json_file.loads(line, dict, place, NOT_A_LOG)
+        _convert(_Record, record, place)
+        yield place, record
+
+
+def _convert(kind: type[Any], record: Mapping[str, Any], place: str) -> Any:
+    try:
+        return json_file.convert(kind, record)
+    except json_file.MismatchError as error:
+        raise DataError(f"{NOT_A_LOG}: {error}", path=place, want=error.want) from None
+
+
+def _check_classes(validation: Validation, classes: Mapping[str, Sequence[str]], place: str) -> None:
+    for top, metrics in validation.scores.items():
+        got, want = len(metrics.class_iu), len(classes.get(top, ()))
+        if got != want:
+            problem = f"{NOT_A_LOG}: scores.{top}.class_iu"
+            raise DataError(problem, path=place, got=f"{got} values", want=f"{want}, one for each class")
+
+
+def _is_before(record: Mapping[str, Any], iteration: int) -> bool:
     """Return True if a record belongs to a run with ``iteration`` updates made."""
     made: int = record["iteration"]
-    return made < iteration if record["record"] == ITERATION else made <= iteration
+    return made < iteration if record["record"] == "iteration" else made <= iteration
 
 
-def _line(record: Record) -> bytes:
+def _to_line(record: Mapping[str, Any]) -> bytes:
     return json.dumps(record, allow_nan=False).encode() + b"\n"

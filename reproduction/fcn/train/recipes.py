@@ -1,13 +1,11 @@
-"""The trainings of the paper as data: the net, its initial weights, the solver and the number of iterations.
+"""The trainings of the paper as data: a solver, its nets, and the nets whose weights the training starts from.
 
-``find_recipe("voc-fcn16s")`` returns one of them; ``assign_weights`` finds the initial weights of several consecutive
-ones.
-``training.train`` runs them.
+``find_recipe("voc-fcn16s")`` returns one of them, and ``training.train`` runs it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,124 +27,122 @@ class Recipe:
 
     Attributes:
         name: the name of the net, and of the folder that the training writes to.
-        solver: the solver's settings; its nets and file names are not used.
-        train: the net to train.
-        test: the net to validate with; None to skip validation.
-        iterations: the number of updates.
-        snapshot: the number of updates between snapshots.
-        validate: the number of updates between validations; 0 validates at the end only.
-        parents: the names of the nets whose weights it starts from.
-        row: the published net, whose recipe initializes the weights; None copies them by layer name, as Caffe does.
-        dataset: a key of ``datasets.SPECS``; empty for custom data, or for a solver file without a named net,
-            whose data layers determine what is read.
+        solver_param: the solver's settings. ``max_iter`` is the number of updates, ``snapshot`` and ``test_interval``
+            the numbers of updates between snapshots and between validations (0: only at the end). The names of nets
+            and files are not used.
+        train_net_param: the net to train.
+        test_net_param: the net to validate with; None to skip validation.
+        parents: the names of the nets whose weights the training starts from.
+        published: the published net, whose net surgery initializes the weights; None copies them by layer name, as
+            Caffe does.
+        dataset: a key of ``datasets.SPECS``; empty for custom data, or for a solver file without a named net, whose
+            data layers determine what is read.
     """
 
     name: str
-    solver: SolverParameter
-    train: NetParameter
-    test: NetParameter | None
-    iterations: int
-    snapshot: int
-    validate: int
+    solver_param: SolverParameter
+    train_net_param: NetParameter
+    test_net_param: NetParameter | None
     parents: tuple[str, ...] = ()
-    row: PublishedNet | None = None
+    published: PublishedNet | None = None
     dataset: str = ""
 
+    def with_solver(self, **fields: object) -> Recipe:
+        """Return the recipe with other settings of the solver; a field that is None is left unchanged."""
+        solver_param = self.solver_param.copy()
+        for name, value in fields.items():
+            if value is not None:
+                setattr(solver_param, name, value)
+        return replace(self, solver_param=solver_param)
 
-def find_recipe(name: str) -> Recipe:
-    """Return the training of a published net or of a net of Mini-VOC.
+
+def find_recipe(net_name: str) -> Recipe:
+    """Return the recipe of a published net or of a net of Mini-VOC.
 
     Raises:
         ReproductionError: If there is no such net; the remedy names the closest match.
     """
-    if name not in NAMES:
-        remedy = did_you_mean(name, NAMES) or f"There are {', '.join(NAMES)}."
-        raise ReproductionError(f"there is no net {name!r} to train", remedy=remedy)
-    row = registry.NETS.get(name)
-    solver = registry.load_solver(name)
-    train, test = (registry.load_net(name, file) for file in (solver.train_net, solver.test_net[0]))
-    stage = replace(_stage(name, solver, train, test, row), dataset=row.dataset.name if row else mini_voc.SPEC.name)
-    if row and row.dataset.schedule:
-        iterations, validate = row.dataset.schedule
-        return replace(stage, iterations=iterations, validate=validate, snapshot=solver.snapshot or validate)
+    if net_name not in NAMES:
+        remedy = did_you_mean(net_name, NAMES) or f"There are {', '.join(NAMES)}."
+        raise ReproductionError(f"there is no net {net_name!r} to train", remedy=remedy)
+    solver_param = registry.load_solver(net_name)
+    train, test = (registry.load_net(net_name, file) for file in (solver_param.train_net, solver_param.test_net[0]))
+    published = registry.NETS.get(net_name)
+    if published is None:
+        return Recipe(net_name, solver_param, train, test, dataset=mini_voc.SPEC.name)
+    return make_recipe(published, solver_param, train, test)
+
+
+def make_recipe(
+    published: PublishedNet, solver_param: SolverParameter, train: NetParameter, test: NetParameter
+) -> Recipe:
+    """Return the recipe of a published net, or of one that was adapted to custom data, from its prototxts."""
+    dataset = published.dataset
+    recipe = Recipe(published.name, solver_param, train, test, tuple(published.parents), published, dataset.name)
     # The published solvers disable Caffe's tests: solve.py validates whenever a snapshot is written.
-    return replace(stage, validate=solver.snapshot) if row else stage
+    iterations, every = dataset.schedule or (None, solver_param.snapshot)
+    return recipe.with_solver(max_iter=iterations, snapshot=solver_param.snapshot or every, test_interval=every)
 
 
-def load_solver_recipe(path: StrPath, name: str | None = None, *, legacy_crop: bool = False) -> Recipe:
-    """Load a training from a solver prototxt.
+def change_recipes(
+    recipes: Sequence[Recipe],
+    iterations: Sequence[int] = (),
+    snapshot: int | None = None,
+    test_interval: int | None = None,
+) -> list[Recipe]:
+    """Return the recipes of several stages with other numbers of updates.
+
+    Args:
+        recipes: the recipes.
+        iterations: the numbers of updates, one for each recipe or one for all; empty leaves them unchanged.
+        snapshot: the number of updates between snapshots; None leaves it unchanged.
+        test_interval: the number of updates between validations; None leaves it unchanged.
+
+    Raises:
+        ReproductionError: If ``iterations`` has another length.
+    """
+    counts: list[int | None] = [*iterations] or [None]
+    counts *= len(recipes) if len(counts) == 1 else 1
+    if len(counts) != len(recipes):
+        problem = "--iterations takes one number, or one for each stage"
+        raise ReproductionError(problem, got=len(counts), want=len(recipes))
+    return [
+        recipe.with_solver(max_iter=count, snapshot=snapshot, test_interval=test_interval)
+        for recipe, count in zip(recipes, counts, strict=True)
+    ]
+
+
+def load_solver_recipe(path: StrPath, net_name: str | None = None, *, legacy_crop: bool = False) -> Recipe:
+    """Load a recipe from a solver prototxt.
 
     Args:
         path: the solver prototxt. The paths of its nets are relative to its folder, else to the working directory.
-        name: a net of ``NAMES`` whose recipe initializes the weights; None copies them by layer name, as Caffe does,
-            and names the training after the solver's folder.
+        net_name: a net of ``NAMES`` whose net surgery initializes the weights; None copies them by layer name, as Caffe
+            does, and names the training after the solver's folder.
         legacy_crop: see ``prototxt.load_net``.
 
     Raises:
         ReproductionError: If a file is missing or invalid, or the solver does not name exactly one training net.
     """
-    solver = prototxt.load_solver(path)
+    solver_param = prototxt.load_solver(path)
     folder = Path(path).parent
-    named_here = [name for name in (solver.net, solver.train_net, *solver.test_net) if name]
-    missing = {base: [name for name in named_here if not (base / name).is_file()] for base in (folder, Path())}
+    nets = [name for name in (solver_param.net, solver_param.train_net, *solver_param.test_net) if name]
+    missing = {base: [name for name in nets if not (base / name).is_file()] for base in (folder, Path())}
     base = next((base for base, names in missing.items() if not names), None)
     if base is None:
         raise ReproductionError(
-            f"its net {missing[folder][0]!r} is not there",
+            f"the net {missing[folder][0]!r} of this solver does not exist",
             place=str(path),
-            remedy="Nets are looked for beside the solver, then where the program runs.",
+            remedy="Paths of nets are relative to the solver's folder, or to the working directory.",
         )
-    train = solver_nets.load_train_net(solver, base, legacy_crop=legacy_crop)
-    test = next(solver_nets.load_test_nets(solver, base, legacy_crop=legacy_crop), None)
-    stage = _stage(name or folder.resolve().name, solver, train, test, find_recipe(name).row if name else None)
-    return replace(stage, dataset=find_recipe(name).dataset if name else "")
+    train = solver_nets.load_train_net(solver_param, base, legacy_crop=legacy_crop)
+    test = next(solver_nets.load_test_nets(solver_param, base, legacy_crop=legacy_crop), None)
+    if net_name:
+        recipe = find_recipe(net_name)
+        return replace(recipe, solver_param=solver_param, train_net_param=train, test_net_param=test)
+    return Recipe(folder.resolve().name, solver_param, train, test)
 
 
-def _stage(
-    name: str, solver: SolverParameter, train: NetParameter, test: NetParameter | None, row: PublishedNet | None
-) -> Recipe:
-    return Recipe(
-        name=name,
-        solver=solver,
-        train=train,
-        test=test,
-        iterations=solver.max_iter,
-        snapshot=solver.snapshot,
-        validate=solver.test_interval,
-        parents=tuple(row.parents) if row else (),
-        row=row,
-    )
-
-
-def find_external_parents(stages: Sequence[Recipe]) -> list[str]:
-    """Return the parents of several consecutive trainings that no earlier training of the list produces."""
-    made: set[str] = set()
-    names: list[str] = []
-    for stage in stages:
-        names += [name for name in stage.parents if name not in made and name not in names]
-        made.add(stage.name)
-    return names
-
-
-def assign_weights(stages: Sequence[Recipe], init: Mapping[str, Path], out: Path) -> list[dict[str, Path]]:
-    """Return the initial weights of several consecutive trainings: results of earlier ones, else the given files.
-
-    Args:
-        stages: the trainings in their order.
-        init: weights files by the names that ``find_external_parents`` returns.
-        out: the folder that contains each training's folder.
-
-    Returns:
-        For each stage, the weights files of its parents by name.
-    """
-    made = dict(init)
-    starts = []
-    for stage in stages:
-        starts.append({name: made[name] for name in stage.parents})
-        made[stage.name] = final_model_path(stage.name, out)
-    return starts
-
-
-def final_model_path(name: str, out: Path) -> Path:
+def final_model_path(net_name: str, out: Path) -> Path:
     """Return the path of the caffemodel that the training of a net writes at its end."""
-    return out / name / f"{name}.caffemodel"
+    return out / net_name / f"{net_name}.caffemodel"

@@ -26,6 +26,9 @@ _FREE = {
 }
 
 
+PARENT_PREFIX = "weights of "  # of the names of the initial weights in the settings
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """The two files of a snapshot.
@@ -71,61 +74,59 @@ def snapshot_prefix(folder: Path) -> str:
     return str(folder / "snapshot" / "train")
 
 
-def collect_settings(stage: Recipe, starts: Mapping[str, Path], seed: int, feed: Feed) -> dict[str, object]:
+def collect_settings(recipe: Recipe, weights: Mapping[str, Path], seed: int, feed: Feed) -> dict[str, object]:
     """Return all settings that a run's weights depend on, by name; files and nets as their SHA-256.
 
     Args:
-        stage: the training.
-        starts: the initial weights files by net name.
+        recipe: the recipe.
+        weights: the initial weights files by net name.
         seed: the seed of fillers and dropout.
         feed: the training data.
 
     Raises:
         WeightsError: If a weights file does not exist.
     """
-    found: dict[str, object] = {"seed": seed, "data": feed.about}
-    for name, path in starts.items():
+    found: dict[str, object] = {"seed": seed, "data": feed.description}
+    for name, path in weights.items():
         if not path.is_file():
-            raise WeightsError("no such file of weights", path=path)
-        found[f"weights of {name}"] = f"sha256 {local_files.compute_hashes(path, ['sha256'])['sha256']}"
-    found["net"] = f"sha256 {hashlib.sha256(prototxt.dumps(stage.train).encode()).hexdigest()}"
-    solver = stage.solver.copy()
-    solver.max_iter = stage.iterations
-    for field, value in solver.set_fields():
-        if field.name not in _FREE or (field.name == "max_iter" and solver.lr_policy == "poly"):
+            raise WeightsError("there is no such weights file", path=path)
+        found[PARENT_PREFIX + name] = f"sha256 {local_files.compute_hashes(path, ['sha256'])['sha256']}"
+    found["net"] = f"sha256 {hashlib.sha256(prototxt.dumps(recipe.train_net_param).encode()).hexdigest()}"
+    for field, value in recipe.solver_param.set_fields():
+        if field.name not in _FREE or (field.name == "max_iter" and recipe.solver_param.lr_policy == "poly"):
             found[field.name] = list(value) if field.repeated else value
     return found
 
 
-def check_settings(folder: Path, mine: Mapping[str, object], last: Snapshot, iterations: int) -> None:
+def check_settings(folder: Path, settings: Mapping[str, object], newest: Snapshot, max_iter: int) -> None:
     """Check that the run in a folder has the same settings, so that it can be resumed.
 
     Args:
         folder: the folder of the run.
-        mine: the settings to resume with, see ``collect_settings``.
-        last: the newest snapshot in the folder.
-        iterations: the total number of updates to make.
+        settings: the settings to resume with, see ``collect_settings``.
+        newest: the newest snapshot in the folder.
+        max_iter: the total number of updates to make.
 
     Raises:
-        DataError: If the log is missing, a setting differs, or the snapshot has more than ``iterations`` updates.
+        DataError: If the log is missing, a setting differs, or the snapshot has more than ``max_iter`` updates.
     """
-    remedy = "Give what that run was given, or another folder to write to."
-    path = folder / "log.jsonl"
+    remedy = "Repeat the options of that run, or choose another output folder."
+    path = folder / log_file.LOG_FILE
     if not path.is_file():
-        raise DataError("it has snapshots, but nothing says of what run", path=folder, want=path.name, remedy=remedy)
-    start = next(log_file.read_records(path), {})
-    theirs = start.get("settings", {})
-    for name in [*mine, *theirs]:
-        if mine.get(name) != theirs.get(name):
-            got, want = mine.get(name, "none"), theirs.get(name, "none")
-            raise DataError(f"another run is here, of another {name}", path=folder, got=got, want=want, remedy=remedy)
-    if last.iteration > iterations:
+        raise DataError("the folder has snapshots, but no log", path=folder, want=path.name, remedy=remedy)
+    start = next(log_file.read_log(path))
+    assert isinstance(start, log_file.Start)
+    for name in [*settings, *start.settings]:
+        got, want = settings.get(name, "none"), start.settings.get(name, "none")
+        if got != want:
+            raise DataError(f"the folder has a run with another {name}", path=folder, got=got, want=want, remedy=remedy)
+    if newest.iteration > max_iter:
         raise DataError(
-            "the run is further already",
+            "the run has more iterations already",
             path=folder,
-            got=f"iteration {last.iteration}",
-            want=f"at most {iterations}",
-            remedy="Ask for more iterations, or give another folder to write to.",
+            got=newest.iteration,
+            want=f"at most {max_iter}",
+            remedy="Ask for more iterations, or choose another output folder.",
         )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,43 +15,9 @@ from reproduction.caffe.training.parallel import Ranks
 from reproduction.fcn.datasets import Dataset
 from reproduction.fcn.scoring import evaluate
 from reproduction.fcn.scoring.score import Scores
-from reproduction.fcn.train import feeds
+from reproduction.fcn.train import feeds, preflight
 from reproduction.fcn.train.feeds import DatasetFeed, Feed
-
-METRICS = ("pixel_acc", "mean_acc", "mean_iu", "fw_iu")
-
-
-@dataclass(frozen=True)
-class Validation:
-    """The result of one validation.
-
-    Attributes:
-        iteration: the number of updates made before.
-        images: the number of images that were evaluated.
-        scores: the scores by label top; empty for nets without dense labels.
-        outputs: the mean of each output of the test net, such as loss and accuracy; empty for nets with dense labels.
-    """
-
-    iteration: int
-    images: int
-    scores: Mapping[str, Scores]
-    outputs: Mapping[str, float]
-
-    def record(self) -> dict[str, object]:
-        """Return the fields of a validation record of the log."""
-        by_label = {
-            top: {
-                **{metric: _number(getattr(found, metric)) for metric in METRICS},
-                "class_iu": [_number(iu) for iu in found.class_iu],
-            }
-            for top, found in self.scores.items()
-        }
-        return {"images": self.images, "scores": by_label} if by_label else {"outputs": dict(self.outputs)}
-
-
-def _number(value: float) -> float | None:
-    """Convert to float, and NaN (nothing to count) to None, since JSON has no NaN."""
-    return None if value != value else float(value)
+from reproduction.fcn.train.log_file import Metrics, Validation, format_now
 
 
 class Validator:
@@ -85,8 +51,7 @@ class Validator:
         self.feed: Feed = feeds.open_feed(test, root, Phase.TEST)
         self.dataset: Dataset | None = self.feed.dataset if isinstance(self.feed, DatasetFeed) else None
         self.classes: Mapping[str, Sequence[str]] = self.dataset.label_classes if self.dataset else {}
-        state = test.state
-        self._net = Net(test, Phase.TEST, level=state.level, stages=state.stage, inputs=self.feed.shapes)
+        self._net = Net(test, feeds.with_phase(test, Phase.TEST), inputs=self.feed.shapes)
         self._net.to(learner.device)
         self._net.share_with(learner)
         self._batches, self._limit, self._ranks = batches, limit, ranks
@@ -104,21 +69,28 @@ class Validator:
         """
         if self.dataset is None:
             count = sum(len(self.feed.images(batch)) for batch in range(self._batches))
-            return Validation(iteration, count, {}, self._outputs())
+            return Validation(iteration, count, outputs=self._outputs(), time=format_now())
         found = evaluate.evaluate(
-            self._net,
-            self.dataset,
-            device=self._net.device,
-            limit=self._limit,
-            force=True,
-            progress=progress,
+            self._net, self.dataset, device=self._net.device, limit=self._limit, force=True, progress=progress,
             ranks=self._ranks,
-        )
+        )  # fmt: skip
         count = len(self.dataset) if self._limit is None else min(self._limit, len(self.dataset))
-        return Validation(iteration, count, found, {})
+        metrics = {top: _to_metrics(scores) for top, scores in found.items()}
+        notes = preflight.describe_collapse(found, self.classes, iteration)
+        return Validation(iteration, count, metrics, time=format_now(), notes=notes)
 
     def _outputs(self) -> dict[str, float]:
         """Return the mean of each output of the test net over all batches, as Caffe's solver computes when it tests."""
         with torch.inference_mode():
             rows = [self._net(self.feed(batch)) for batch in range(self._batches)]
         return {name: float(np.mean([float(row[name].mean()) for row in rows])) for name in self._net.outputs}
+
+
+def _to_metrics(scores: Scores) -> Metrics:
+    """Return the numbers of a score that a log stores; NaN (nothing to count) becomes None, since JSON has no NaN."""
+    means = {name: _none_if_nan(getattr(scores, name)) for name in ("pixel_acc", "mean_acc", "mean_iu", "fw_iu")}
+    return Metrics(**means, class_iu=[_none_if_nan(iu) for iu in scores.class_iu])
+
+
+def _none_if_nan(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

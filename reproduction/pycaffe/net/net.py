@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -22,7 +22,7 @@ from reproduction.caffe.layers.blob import Blob
 from reproduction.caffe.layers.data import MemoryData
 from reproduction.caffe.layers.pycaffe_vectors import LayerVec
 from reproduction.caffe.net.net import Net as CoreNet
-from reproduction.caffe.schema import NetParameter, Phase
+from reproduction.caffe.schema import NetParameter, NetState, Phase
 from reproduction.caffe.typing import Array
 from reproduction.pycaffe.net import caffe_log, layer_runner, settings
 from reproduction.pycaffe.net.errors import CaffeError, check_file, original_error_types
@@ -75,7 +75,8 @@ class Net(NetProperties):
                 check_file(path)
         if phase not in tuple(Phase):
             raise NetError("the phase is neither caffe.TRAIN nor caffe.TEST", got=phase, want="0 or 1")
-        self._build(prototxt.load_net(network_file)[0], Phase(phase), level, stages or (), inputs=inputs)
+        state = NetState(phase=Phase(phase), level=level, stage=list(stages or ()))
+        self._build(prototxt.load_net(network_file)[0], state, inputs=inputs)
         if weights is not None:
             self.copy_from(weights)
 
@@ -97,9 +98,7 @@ class Net(NetProperties):
     def _build(
         self,
         net_param: NetParameter,
-        phase: Phase | None,
-        level: int = 0,
-        stages: Iterable[str] = (),
+        state: NetState | None,
         seed: int | None = None,
         inputs: Mapping[str, Shape] | None = None,
     ) -> None:
@@ -107,9 +106,7 @@ class Net(NetProperties):
         with original_error_types():
             self.module = CoreNet(
                 net_param,
-                phase,
-                level=level,
-                stages=stages,
+                state,
                 inputs=inputs,
                 python_layers=layer_runner.find_class,
                 seed=seed,

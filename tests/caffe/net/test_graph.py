@@ -5,13 +5,14 @@ import pytest
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.formats import prototxt
 from reproduction.caffe.net import graph
-from reproduction.caffe.schema import NetParameter, Phase
+from reproduction.caffe.schema import NetParameter, NetState, Phase
 
 INPUT = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 dim: 5 dim: 5 } } }\n'
 
 
-def build(text: str, phase: Phase | None = Phase.TEST, **state) -> graph.Graph:
-    return graph.build_graph(prototxt.loads(text, NetParameter), phase, **state)
+def build(text: str, phase: Phase | None = Phase.TEST, level=0, stages=(), fed=None) -> graph.Graph:
+    state = None if phase is None else NetState(phase=phase, level=level, stage=list(stages))
+    return graph.build_graph(prototxt.loads(text, NetParameter), state, fed=fed)
 
 
 def names(text: str, phase: Phase | None = Phase.TEST, **state) -> list[str]:

@@ -19,12 +19,14 @@ def test_only_the_last_layer_learns(name):
     stage = ablations.fix_all_but_scores(before)
     assert stage.name == f"{name}-fixed"
     rates = {
-        layer.name: [spec.lr_mult for spec in layer.param] for layer in stage.train.layer if layer.type == "Convolution"
+        layer.name: [spec.lr_mult for spec in layer.param]
+        for layer in stage.train_net_param.layer
+        if layer.type == "Convolution"
     }
     assert rates.pop("score_fr") == [1, 2]
     assert rates
     assert all(each == [0, 0] for each in rates.values())
-    assert before.train == recipes.find_recipe(name).train, "the net's own training stays as it is"
+    assert before.train_net_param == recipes.find_recipe(name).train_net_param, "the net's own training stays as it is"
 
 
 def test_its_training_moves_nothing_else(tmp_path, monkeypatch):
@@ -32,7 +34,8 @@ def test_its_training_moves_nothing_else(tmp_path, monkeypatch):
     small_mini_voc.mini_voc.generate(tmp_path / "data")
     start = tmp_path / "mini-vgg.caffemodel"
     caffemodel.dump(Net(mini_nets.build_classifier_deploy(), seed=3).to_proto(), start)
-    stage = replace(ablations.fix_all_but_scores(recipes.find_recipe("mini-fcn32s")), iterations=2, test=None)
+    fixed = ablations.fix_all_but_scores(recipes.find_recipe("mini-fcn32s"))
+    stage = replace(fixed, test_net_param=None).with_solver(max_iter=2)
     result = training.train(stage, {"mini-vgg": start}, TrainingOptions(tmp_path / "out", tmp_path / "data"))
     given, learnt = weights.read(start).arrays(), weights.read(result).arrays()
     for name, array in given.items():

@@ -28,21 +28,16 @@ def photos(tmp_path):
 @pytest.mark.parametrize("name", ["voc-fcn32s", "voc-fcn16s", "voc-fcn8s", "voc-fcn8s-atonce", "voc-fcn-alexnet"])
 def test_only_the_classes_the_data_and_the_rate_differ_from_the_published_recipe(name, photos):
     mine, published = custom_nets.adapt_recipe(name, custom_nets.inspect_folder(photos)), recipes.find_recipe(name)
-    assert (mine.iterations, mine.snapshot, mine.parents) == (
-        published.iterations,
-        published.snapshot,
-        published.parents,
-    )
-    assert mine.solver.test_iter == [1]
-    same = mine.solver.copy()
-    same.base_lr, same.test_iter = published.solver.base_lr, published.solver.test_iter
-    assert same == published.solver
-    for layer, its in zip(mine.train.layer[1:], published.train.layer[1:], strict=True):
+    assert (mine.parents, mine.dataset) == (published.parents, "")
+    assert mine.solver_param.test_iter == [1]
+    base_lr, test_iter = published.solver_param.base_lr, published.solver_param.test_iter
+    assert mine.with_solver(base_lr=base_lr, test_iter=test_iter).solver_param == published.solver_param
+    for layer, its in zip(mine.train_net_param.layer[1:], published.train_net_param.layer[1:], strict=True):
         want = its.copy()
         if want.convolution_param.num_output == 21:
             want.convolution_param.num_output = 3
         assert layer == want
-    data = datasets.from_layer(mine.train.layer[0].python_param, ["data", "label"], photos)
+    data = datasets.from_layer(mine.train_net_param.layer[0].python_param, ["data", "label"], photos)
     assert (data.name, data.split, data.classes, data.ids) == ("folder", "train", folders.NAMES, data.ids)
     assert len(data) == 5
 
@@ -58,9 +53,9 @@ def test_the_rate_follows_the_size_of_the_pictures_where_pixels_add_up(photos):
     assert custom_nets.scale_base_lr(registry.NETS["mini-fcn8s"], large) == registry.NETS["mini-fcn8s"].base_lr
     assert custom_nets.describe_changes([custom_nets.adapt_recipe("voc-fcn8s", large)], large) == [
         f"{photos}: 3 classes: background, cat, dog",
-        "5 pictures to learn from, 1 to validate on",
-        "voc-fcn8s: score_pool3 and the upsamplings are made anew, for 3 classes",
-        "voc-fcn8s: base_lr 1e-14 is for pictures of 187,500 pixels; these have 750,000, so that it is 2.5e-15",
+        "5 images to train on, 1 to validate on",
+        "voc-fcn8s: score_pool3 and the upsampling layers are new, for 3 classes",
+        "voc-fcn8s: base_lr 1e-14 is for images of 187,500 pixels; these have 750,000, which makes it 2.5e-15",
     ]
 
 
@@ -68,10 +63,11 @@ def test_nets_that_take_something_else_are_refused(photos):
     known = custom_nets.inspect_folder(photos)
     for name in ("nyud-fcn32s-hha", "siftflow-fcn8s"):
         with pytest.raises(
-            ReproductionError, match=f"^{name} cannot learn from pictures and one labelling; want one of"
+            ReproductionError,
+            match=f"^{name} needs other inputs or labels than one image and one label map; want one of",
         ):
             custom_nets.adapt_recipe(name, known)
-    with pytest.raises(ReproductionError, match=r"^mini-vgg tells apart whole pictures, not their pixels"):
+    with pytest.raises(ReproductionError, match=r"^mini-vgg classifies whole images, not their pixels"):
         custom_nets.adapt_recipe("mini-vgg", known)
     with pytest.raises(ReproductionError, match=r"^there is no net 'voc-fcn8' to train"):
         custom_nets.adapt_recipe("voc-fcn8", known)
@@ -107,7 +103,7 @@ def test_pictures_without_a_label_are_counted(photos):
     known = custom_nets.inspect_folder(photos)
     assert (
         custom_nets.describe_changes([], known)[1]
-        == "4 pictures to learn from, 1 to validate on; 1 without a label are left out"
+        == "4 images to train on, 1 to validate on; 1 without a label are skipped"
     )
 
 
@@ -116,14 +112,14 @@ def test_large_pictures_are_shrunk_with_their_labels_and_the_answer_has_their_si
     known = custom_nets.inspect_folder(photos, side=15)
     assert (known.pixels, known.shrunk) == (150, 5)
     stage = custom_nets.adapt_recipe("mini-fcn32s", known)
-    sample = datasets.from_layer(stage.train.layer[0].python_param, ["data", "label"], photos)[0]
+    sample = datasets.from_layer(stage.train_net_param.layer[0].python_param, ["data", "label"], photos)[0]
     assert sample["data"].shape == (3, 10, 15)
     assert sample["label"].shape == (1, 10, 15)
     assert set(np.unique(sample["label"])) <= set(range(3)), "labels are not averaged"
     notes = custom_nets.describe_changes([], known)
-    assert notes[2].startswith("5 pictures are longer than 15 pixels, and are shrunk to them")
+    assert notes[2].startswith("5 images are longer than 15 pixels, and are shrunk to that size")
     about = card.custom_card("mine", folders.NAMES, side=15)
-    net = Net(published_nets.build_deploy(stage.row), seed=1)
+    net = Net(published_nets.build_deploy(stage.published), seed=1)
     torch.nn.init.normal_(net.params["score_fr"][0])
     found = Segmenter(about, net)(photos / "images/p0.jpg", scores=True)
     assert found.labels.shape == folders.SIZE
@@ -141,12 +137,12 @@ def refused(root, *more):
 def test_what_is_missing_is_said_before_anything_is_trained(photos, tmp_path):
     (tmp_path / "one.txt").write_text("cat\n")
     assert refused(photos, tmp_path / "one.txt") == (
-        "DIR: one class is nothing to tell apart; got cat, want two classes or more."
+        "DIR: a data set needs at least two classes; got cat, want two classes or more."
     )
     with pytest.raises(DataError, match=r"^'side' is not a number of pixels; got -1\.$"):
         custom_nets.inspect_folder(photos, side=-1)
     (photos / "train.txt").write_text("p99\n")
-    assert refused(photos) == "DIR: none of the pictures to learn from is there."
+    assert refused(photos) == "DIR: there is no training image."
     (photos / "train.txt").unlink()
     (photos / "images/p0.jpg").write_bytes(b"abc")
     assert refused(photos) == (
@@ -155,7 +151,7 @@ def test_what_is_missing_is_said_before_anything_is_trained(photos, tmp_path):
     )
     (photos / "classes.txt").unlink()
     assert refused(photos) == (
-        "DIR: nothing says the names of the classes; want --classes FILE or classes.txt, one name a line, the first"
+        "DIR: the names of the classes are unknown; want --classes FILE or classes.txt, one name a line, the first"
         " for label 0."
     )
 
@@ -166,9 +162,9 @@ def test_a_training_leaves_a_folder_that_is_used_as_it_is(tmp_path):
     start = tmp_path / "mini-vgg.caffemodel"
     caffemodel.dump(Net(mini_nets.build_classifier_deploy(), seed=1).to_proto(), start)
     known = custom_nets.inspect_folder(photos)
-    stage = replace(custom_nets.adapt_recipe("mini-fcn32s", known), iterations=2, snapshot=2, validate=2)
+    stage = custom_nets.adapt_recipe("mini-fcn32s", known).with_solver(max_iter=2, snapshot=2, test_interval=2)
     told = []
-    plan = TrainingOptions(tmp_path / "runs", photos, every=True)
+    plan = TrainingOptions(tmp_path / "runs", photos, check_all=True)
     model = training.train(stage, {"mini-vgg": start}, plan, TrainingCallbacks(note=told.append))
     assert "  fresh: score_fr" in "\n".join(told).splitlines()
     place = custom_nets.write_deploy_files(stage, known, tmp_path / "runs", [start])
@@ -180,9 +176,9 @@ def test_a_training_leaves_a_folder_that_is_used_as_it_is(tmp_path):
     snapshot = Segmenter.load(place, place / "snapshot/train_iter_2.caffemodel")
     found = made(photos / "images/p0.jpg", scores=True)
     np.testing.assert_array_equal(snapshot(photos / "images/p0.jpg").labels, found.labels)
-    net = Net(prototxt.loads(prototxt.dumps(published_nets.build_deploy(stage.row)), NetParameter))
+    net = Net(prototxt.loads(prototxt.dumps(published_nets.build_deploy(stage.published)), NetParameter))
     net.copy_from(caffemodel.load(model, NetParameter))
-    sample = datasets.from_layer(stage.train.layer[0].python_param, ["data", "label"], photos)[0]
+    sample = datasets.from_layer(stage.train_net_param.layer[0].python_param, ["data", "label"], photos)[0]
     want = net({"data": sample["data"][None]})["score"][0].detach().numpy()
     np.testing.assert_array_equal(found.scores, want)
     assert found.labels.shape == decode.read_rgb(photos / "images/p0.jpg").shape[:2]
@@ -196,4 +192,4 @@ def test_a_label_that_is_wrong_anywhere_stops_the_training_before_it_starts(tmp_
     with pytest.raises(
         ReproductionError, match=r"^mini-fcn32s: .*labels/p17.png: labels out of range; got 100, 200 in "
     ):
-        training.train(stage, {"mini-vgg": start}, TrainingOptions(tmp_path / "runs", photos, every=True))
+        training.train(stage, {"mini-vgg": start}, TrainingOptions(tmp_path / "runs", photos, check_all=True))

@@ -37,7 +37,7 @@ def test_a_training_reads_in_the_published_order(train):
 def test_another_seed_is_another_order(train):
     feed = feeds.open_feed(*train, Phase.TRAIN, 7)
     assert [feed.images(draw) for draw in range(9)] == drawn(9, 7) != drawn(9)
-    assert feed.about.endswith(", order 7")
+    assert feed.description.endswith(", order 7")
 
 
 @pytest.mark.parametrize("draws", [[5, 6, 7], [0, 4, 8, 9, 1], [3, 3, 2]])
@@ -65,7 +65,7 @@ def test_a_validation_reads_its_list_round_and_round(train):
     feed = feeds.open_feed(published_nets.build_net(row, row.data_layers[1]), train[1], Phase.TEST)
     assert [feed.images(draw)[0] for draw in range(4)] == [*small_trainings.VALIDATED, small_trainings.VALIDATED[0]]
     assert list(feed.shapes) == ["data", "label"]
-    assert feed.about.startswith("voc seg11valid, 3 images, sha1 ")
+    assert feed.description.startswith("voc seg11valid, 3 images, sha1 ")
 
 
 LISTED = """layer { name: "data" type: "ImageData" top: "data" top: "label" image_data_param {
@@ -81,7 +81,7 @@ def test_a_list_of_images_is_read_in_batches(tmp_path):
     assert feed.shapes == {"data": (2, 3, 4, 5), "label": (2,)}
     assert [feed.images(draw) for draw in (0, 1)] == [["0.png", "1.png"], ["2.png", "0.png"]]
     assert feed(1)["label"].tolist() == [2, 0]
-    assert feed.about.startswith("3 images, sha1 ")
+    assert feed.description.startswith("3 images, sha1 ")
 
 
 INPUT = 'layer { name: "in" type: "Input" top: "in" input_param { shape { dim: 1 } } }'

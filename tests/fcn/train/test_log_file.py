@@ -6,8 +6,9 @@ import resource
 import pytest
 
 from reproduction.caffe.errors import ReproductionError
+from reproduction.caffe.training.events import Step
 from reproduction.fcn.train import log_file
-from reproduction.fcn.train.log_file import TrainingLog
+from reproduction.fcn.train.log_file import Metrics, Resume, Start, TrainingLog, Validation
 
 
 @pytest.fixture
@@ -15,28 +16,50 @@ def path(tmp_path):
     return tmp_path / "run" / "log.jsonl"
 
 
+RUN = {"stage": "tiny", "time": "2026-01-31T12:00:00+00:00", "device": "cpu", "processes": 1, "versions": {}}
+
+
 def write(path, start, stop, validate=()):
     log = TrainingLog(path, start)
-    log.write(log_file.RESUME if start else log_file.START, start)
+    log.write((Resume if start else Start)(start, **RUN, solver=""))
     for i in range(start, stop):
-        log.write(log_file.ITERATION, i, loss=float(i))
+        log.write(Step(i, float(i), 0.5))
         if i + 1 in validate:
-            log.write(log_file.VALIDATION, i + 1)
+            log.write(Validation(i + 1))
     log.sync()
     log.close()
 
 
 def found(path):
-    return [(record["record"][:2], record["iteration"]) for record in log_file.read_records(path)]
+    records = map(json.loads, path.read_text().split("\n")[:-1])  # complete lines
+    return [(record["record"][:2], record["iteration"]) for record in records]
 
 
 def test_a_log_is_one_json_object_a_line(path):
     write(path, 0, 2)
-    assert path.read_text() == (
-        '{"record": "start", "iteration": 0}\n'
-        '{"record": "iteration", "iteration": 0, "loss": 0.0}\n'
-        '{"record": "iteration", "iteration": 1, "loss": 1.0}\n'
-    )
+    start, *steps = path.read_text().splitlines()
+    assert start.startswith('{"record": "start", "iteration": 0, "stage": "tiny", ')
+    assert steps == [
+        '{"record": "iteration", "iteration": 0, "loss": 0.0, "loss_per_pixel": null, "lr": 0.5, "images": []}',
+        '{"record": "iteration", "iteration": 1, "loss": 1.0, "loss_per_pixel": null, "lr": 0.5, "images": []}',
+    ]
+
+
+def test_what_is_read_is_what_was_written(path):
+    metrics = Metrics(0.5, 0.25, None, 1.0, [0.5, None])
+    classes = {"label": ["background", "cat"]}
+    records = [
+        Start(0, **RUN, solver="max_iter: 2", classes=classes, settings={"seed": 7}, initialised="a: copied"),
+        Step(0, 5.0, 1e-10, loss_per_pixel=0.5, images=["a.png"]),
+        Resume(1, **RUN, solver="max_iter: 2", classes=classes),
+        Validation(1, 3, {"label": metrics}, time="2026-01-31T12:00:00+00:00", notes=["one class"]),
+        Validation(2, outputs={"loss": 2.0}, notes=[]),
+    ]
+    log = TrainingLog(path)
+    for record in records:
+        log.write(record)
+    log.close()
+    assert list(map(repr, log_file.read_log(path))) == list(map(repr, records)), "as text, since NaN is not itself"
 
 
 def test_a_resumed_run_leaves_every_iteration_once(path):
@@ -65,7 +88,7 @@ def test_a_line_that_was_cut_off_is_left_out_and_written_again(path):
 def test_what_is_no_number_is_not_written(path):
     log = TrainingLog(path)
     with pytest.raises(ValueError, match="Out of range float"):
-        log.write(log_file.ITERATION, 0, loss=float("nan"))
+        log.write(Step(0, float("nan"), 0.5))
     log.close()
     assert found(path) == []
 
@@ -77,7 +100,7 @@ def test_what_is_no_log_is_refused(path, line):
     before = path.read_bytes()
     with pytest.raises(ReproductionError) as caught:
         TrainingLog(path, 1)
-    assert str(caught.value).startswith(f"{path}:3: this is no log of a training: ")
+    assert str(caught.value).startswith(f"{path}:3: not a training log: ")
     assert path.read_bytes() == before
 
 
@@ -91,8 +114,8 @@ def test_a_thin_copy_has_all_but_most_iterations(path, tmp_path):
 
 def test_a_log_that_is_not_there_is_said(path):
     with pytest.raises(ReproductionError) as caught:
-        list(log_file.read_records(path))
-    assert str(caught.value) == f"{path}: there is no such log of a training."
+        list(log_file.read_log(path))
+    assert str(caught.value) == f"{path}: there is no training log."
 
 
 def test_a_full_disk_is_said_and_leaves_whole_lines(path):
@@ -101,7 +124,7 @@ def test_a_full_disk_is_said_and_leaves_whole_lines(path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, limits[1]))
     try:
         with pytest.raises(ReproductionError) as caught:
-            log.write(log_file.ITERATION, 2, loss=2.0)
+            log.write(Step(2, 2.0, 0.5))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     log.close()

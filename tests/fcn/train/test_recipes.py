@@ -7,7 +7,7 @@ import pytest
 from reproduction.caffe.errors import ReproductionError
 from reproduction.caffe.formats import prototxt
 from reproduction.fcn.nets import mini_nets, published_nets
-from reproduction.fcn.train import recipes
+from reproduction.fcn.train import initial_weights, recipes
 from tests.helpers import small_trainings
 from tests.helpers.paths import ROOT
 
@@ -24,33 +24,35 @@ ROUNDS = {
 def test_a_training_is_as_long_as_the_published_one(name):
     stage = recipes.find_recipe(name)
     rounds, updates = ROUNDS[name]
-    assert (stage.iterations, stage.validate) == (rounds * updates, updates)
-    assert stage.snapshot == stage.solver.snapshot or (stage.snapshot == 2000 and name.startswith("siftflow"))
-    assert stage.parents == tuple(stage.row.parents)
+    assert (stage.solver_param.max_iter, stage.solver_param.test_interval) == (rounds * updates, updates)
+    snapshot = published_nets.build_solver(published_nets.NETS[name]).snapshot
+    assert stage.solver_param.snapshot == (snapshot or 2000)
+    assert snapshot or name.startswith("siftflow")
+    assert stage.parents == tuple(stage.published.parents)
 
 
 def test_every_net_can_be_trained():
     assert {*ROUNDS, "mini-vgg", *mini_nets.NETS} == set(recipes.NAMES)
     classifier = recipes.find_recipe("mini-vgg")
-    assert (classifier.parents, classifier.row) == ((), None)
+    assert (classifier.parents, classifier.published) == ((), None)
     solver = mini_nets.build_classifier_solver()
-    assert (classifier.iterations, classifier.validate) == (solver.max_iter, solver.test_interval)
+    assert classifier.solver_param == solver
 
 
 @pytest.mark.parametrize("name", mini_nets.NETS)
 def test_a_mini_net_is_validated_where_a_snapshot_is_made(name):
     stage = recipes.find_recipe(name)
     solver = published_nets.build_solver(mini_nets.NETS[name])
-    assert (stage.iterations, stage.validate) == (solver.max_iter, solver.snapshot)
+    assert (stage.solver_param.max_iter, stage.solver_param.test_interval) == (solver.max_iter, solver.snapshot)
     assert stage.parents == tuple(mini_nets.NETS[name].parents)
 
 
 def test_the_solver_and_the_nets_are_the_published_ones():
     stage = recipes.find_recipe("voc-fcn8s")
     folder = ROOT / "prototxt/voc-fcn8s"
-    assert prototxt.dumps(stage.train) == prototxt.dumps(prototxt.load_net(folder / "train.prototxt")[0])
-    assert prototxt.dumps(stage.test) == prototxt.dumps(prototxt.load_net(folder / "val.prototxt")[0])
-    assert stage.solver.base_lr == prototxt.load_solver(folder / "solver.prototxt").base_lr
+    assert prototxt.dumps(stage.train_net_param) == prototxt.dumps(prototxt.load_net(folder / "train.prototxt")[0])
+    assert prototxt.dumps(stage.test_net_param) == prototxt.dumps(prototxt.load_net(folder / "val.prototxt")[0])
+    assert stage.solver_param.base_lr == prototxt.load_solver(folder / "solver.prototxt").base_lr
 
 
 def test_a_name_that_is_none_is_said():
@@ -61,8 +63,8 @@ def test_a_name_that_is_none_is_said():
 
 def test_each_stage_of_a_chain_starts_from_the_one_before():
     chain = [recipes.find_recipe(name) for name in ("voc-fcn32s", "voc-fcn16s", "voc-fcn8s")]
-    assert recipes.find_external_parents(chain) == ["vgg16"]
-    assert recipes.assign_weights(chain, {"vgg16": Path("v")}, Path("out")) == [
+    assert initial_weights.find_external_parents(chain) == ["vgg16"]
+    assert initial_weights.assign_weights(chain, {"vgg16": Path("v")}, Path("out")) == [
         {"vgg16": Path("v")},
         {"voc-fcn32s": Path("out/voc-fcn32s/voc-fcn32s.caffemodel")},
         {"voc-fcn16s": Path("out/voc-fcn16s/voc-fcn16s.caffemodel")},
@@ -72,27 +74,29 @@ def test_each_stage_of_a_chain_starts_from_the_one_before():
 def test_a_chain_may_have_two_ends():
     names = ("nyud-fcn32s-color", "nyud-fcn32s-hha", "nyud-fcn32s-color-hha")
     chain = [recipes.find_recipe(name) for name in names]
-    assert recipes.find_external_parents(chain) == ["vgg16"]
-    assert list(recipes.assign_weights(chain, {"vgg16": Path("v")}, Path("out"))[2]) == list(names[:2])
-    assert recipes.find_external_parents(chain[1:]) == ["vgg16", "nyud-fcn32s-color"]
+    assert initial_weights.find_external_parents(chain) == ["vgg16"]
+    assert list(initial_weights.assign_weights(chain, {"vgg16": Path("v")}, Path("out"))[2]) == list(names[:2])
+    assert initial_weights.find_external_parents(chain[1:]) == ["vgg16", "nyud-fcn32s-color"]
 
 
 def test_a_stage_before_its_parent_needs_a_file():
     chain = [recipes.find_recipe(name) for name in ("voc-fcn16s", "voc-fcn32s")]
-    assert recipes.find_external_parents(chain) == ["voc-fcn32s", "vgg16"]
+    assert initial_weights.find_external_parents(chain) == ["voc-fcn32s", "vgg16"]
 
 
 def test_a_solver_file_is_a_training(tmp_path):
     stage = recipes.load_solver_recipe(small_trainings.tiny(tmp_path / "mine"))
-    assert (stage.name, stage.iterations, stage.snapshot, stage.validate) == ("mine", 8, 2, 4)
-    assert (stage.parents, stage.row) == ((), None)
-    assert stage.train.name == stage.test.name == "tiny"
+    assert stage.name == "mine"
+    solver_param = stage.solver_param
+    assert (solver_param.max_iter, solver_param.snapshot, solver_param.test_interval) == (8, 2, 4)
+    assert (stage.parents, stage.published) == ((), None)
+    assert stage.train_net_param.name == stage.test_net_param.name == "tiny"
 
 
 def test_a_solver_file_may_follow_a_recipe():
     stage = recipes.load_solver_recipe(ROOT / "prototxt/voc-fcn16s/solver.prototxt", "voc-fcn16s")
     assert (stage.name, stage.parents) == ("voc-fcn16s", ("voc-fcn32s",))
-    assert stage.row is published_nets.NETS["voc-fcn16s"]
+    assert stage.published is published_nets.NETS["voc-fcn16s"]
 
 
 def test_nets_are_found_where_the_program_runs(tmp_path, monkeypatch):
@@ -100,20 +104,22 @@ def test_nets_are_found_where_the_program_runs(tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     moved = path.rename(tmp_path / "elsewhere/solver.prototxt")
     monkeypatch.chdir(tmp_path / "mine")
-    assert recipes.load_solver_recipe(moved).train.name == "tiny"
+    assert recipes.load_solver_recipe(moved).train_net_param.name == "tiny"
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ReproductionError) as caught:
         recipes.load_solver_recipe(moved)
     assert str(caught.value) == (
-        f"{moved}: its net 'train.prototxt' is not there."
-        " Nets are looked for beside the solver, then where the program runs."
+        f"{moved}: the net 'train.prototxt' of this solver does not exist."
+        " Paths of nets are relative to the solver's folder, or to the working directory."
     )
 
 
 def test_the_net_that_is_missing_is_the_one_that_is_named(tmp_path):
     path = small_trainings.tiny(tmp_path / "mine")
     (tmp_path / "mine/val.prototxt").unlink()
-    with pytest.raises(ReproductionError, match=r"mine/solver\.prototxt: its net 'val\.prototxt' is not there\."):
+    with pytest.raises(
+        ReproductionError, match=r"mine/solver\.prototxt: the net 'val\.prototxt' of this solver does not exist\."
+    ):
         recipes.load_solver_recipe(path)
 
 

@@ -16,7 +16,7 @@ from reproduction.caffe.formats import prototxt, weights
 from reproduction.caffe.training.signals import Action
 from reproduction.fcn.datasets import draw_order
 from reproduction.fcn.nets import mini_nets
-from reproduction.fcn.train import log_file, recipes, run_folder, training
+from reproduction.fcn.train import initial_weights, recipes, run_folder, training
 from reproduction.fcn.train.training import TrainingCallbacks, TrainingOptions
 from tests.helpers import dataset_trees, small_trainings
 
@@ -33,7 +33,7 @@ def tiny(tmp_path):
 
 def records(plan, kind, name="tiny"):
     """The records of a kind, without the times of validations, in which no two runs are alike."""
-    found = [r for r in log_file.read_records(plan.out / name / "log.jsonl") if r["record"] == kind]
+    found = [r for r in small_trainings.read_json_lines(plan.out / name / "log.jsonl") if r["record"] == kind]
     if kind == "validation":
         assert all(datetime.fromisoformat(r.pop("time")).tzinfo is UTC for r in found)
     return found
@@ -67,9 +67,9 @@ def test_a_run_leaves_weights_snapshots_and_a_log(tiny, plan):
     notes, begun, steps, found = [], [], [], []
     watch = TrainingCallbacks(
         notes.append,
-        lambda stage, iteration: begun.append((stage.name, iteration)),
+        lambda recipe, iteration: begun.append((recipe.name, iteration)),
         steps.append,
-        validated=lambda found_, classes: found.append((found_, classes)),
+        validated=found.append,
     )
     model = training.train(tiny, {}, plan, watch)
     folder = plan.out / "tiny"
@@ -80,9 +80,10 @@ def test_a_run_leaves_weights_snapshots_and_a_log(tiny, plan):
     assert all(np.array_equal(last[name], whole[name]) for name in whole)
     assert begun == [("tiny", 0)]
     assert [step.iteration for step in steps] == list(range(8))
-    assert [found_.iteration for found_, _ in found] == [4, 8]
-    assert (found[0][0].images, found[0][1]["label"][0]) == (3, "background")
-    assert prototxt.load_solver(folder / "solver.prototxt").base_lr == tiny.solver.base_lr
+    assert [validation.iteration for validation in found] == [4, 8]
+    assert found[0].images == 3
+    assert records(plan, "start")[0]["classes"]["label"][0] == "background"
+    assert prototxt.load_solver(folder / "solver.prototxt").base_lr == tiny.solver_param.base_lr
 
 
 def test_the_log_says_what_was_learnt_from_what(tiny, plan):
@@ -168,7 +169,7 @@ def test_fifty_kills_at_random_moments_lose_nothing(plan, tmp_path):
 
 
 def test_a_stop_in_a_validation_costs_nothing(tiny, plan):
-    tiny = replace(tiny, snapshot=100, validate=3)
+    tiny = tiny.with_solver(snapshot=100, test_interval=3)
     want = whole(tiny, plan)
     assert training.train(tiny, {}, plan, ends(2, at="images")) is None
     assert run_folder.find_newest_snapshot(plan.out / "tiny").iteration == 3
@@ -178,7 +179,7 @@ def test_a_stop_in_a_validation_costs_nothing(tiny, plan):
 
 @pytest.mark.parametrize(("at", "iteration"), [("step", 3), ("images", 4)])
 def test_a_snapshot_may_be_asked_for_at_any_time(tiny, plan, at, iteration):
-    tiny = replace(tiny, snapshot=100)
+    tiny = tiny.with_solver(snapshot=100)
     assert training.train(tiny, {}, plan, ends(3, Action.SNAPSHOT, at))
     found = {path.name for path in (plan.out / "tiny/snapshot").glob("*.caffemodel")}
     assert found == {f"train_iter_{iteration}.caffemodel", "train_iter_8.caffemodel"}
@@ -186,14 +187,14 @@ def test_a_snapshot_may_be_asked_for_at_any_time(tiny, plan, at, iteration):
 
 def test_a_finished_run_is_not_made_again_but_may_go_further(tiny, plan):
     want = whole(tiny, plan)
-    training.train(replace(tiny, iterations=5), {}, plan)
+    training.train(tiny.with_solver(max_iter=5), {}, plan)
     notes = []
-    training.train(replace(tiny, iterations=5), {}, plan, TrainingCallbacks(notes.append))
-    assert notes == ["tiny: all 5 iterations are made already"]
+    training.train(tiny.with_solver(max_iter=5), {}, plan, TrainingCallbacks(notes.append))
+    assert notes == ["tiny: already trained for 5 iterations"]
     assert training.train(tiny, {}, plan).read_bytes() == want[0]
-    assert error(replace(tiny, iterations=5), plan) == (
-        f"{plan.out}/tiny: the run is further already; got iteration 8, want at most 5."
-        " Ask for more iterations, or give another folder to write to."
+    assert error(tiny.with_solver(max_iter=5), plan) == (
+        f"{plan.out}/tiny: the run has more iterations already; got 8, want at most 5."
+        " Ask for more iterations, or choose another output folder."
     )
 
 
@@ -220,32 +221,30 @@ def test_a_snapshot_is_forgotten_with_its_state_first(tiny, plan, monkeypatch):
 
 
 def test_another_run_is_not_gone_on_with(tiny, plan, tmp_path):
-    training.train(replace(tiny, iterations=2), {}, plan)
-    remedy = " Give what that run was given, or another folder to write to."
+    training.train(tiny.with_solver(max_iter=2), {}, plan)
+    remedy = " Repeat the options of that run, or choose another output folder."
     other = recipes.load_solver_recipe(
         small_trainings.tiny(tmp_path / "other", solver=small_trainings.SOLVER.replace("1e-7", "1e-8"))
     )
     assert error(replace(other, name="tiny"), plan) == (
-        f"{plan.out}/tiny: another run is here, of another base_lr;"
-        f" got {other.solver.base_lr}, want {tiny.solver.base_lr}.{remedy}"
+        f"{plan.out}/tiny: the folder has a run with another base_lr;"
+        f" got {other.solver_param.base_lr}, want {tiny.solver_param.base_lr}.{remedy}"
     )
     assert error(tiny, replace(plan, seed=3)) == (
-        f"{plan.out}/tiny: another run is here, of another seed; got 3, want 1337.{remedy}"
+        f"{plan.out}/tiny: the folder has a run with another seed; got 3, want 1337.{remedy}"
     )
     (plan.out / "tiny/log.jsonl").unlink()
-    assert error(tiny, plan) == (
-        f"{plan.out}/tiny: it has snapshots, but nothing says of what run; want log.jsonl.{remedy}"
-    )
+    assert error(tiny, plan) == (f"{plan.out}/tiny: the folder has snapshots, but no log; want log.jsonl.{remedy}")
 
 
 def test_a_broken_snapshot_is_named_and_the_one_before_is_gone_on_with(tiny, plan):
     want = whole(tiny, plan)
-    training.train(replace(tiny, iterations=4), {}, plan)
+    training.train(tiny.with_solver(max_iter=4), {}, plan)
     model = plan.out / "tiny/snapshot/train_iter_4.caffemodel"
     model.write_bytes(model.read_bytes()[:500])
     said = error(tiny, plan)
     assert said.startswith(f"tiny: {model}")
-    assert said.endswith(" Delete it to go on from the snapshot before.")
+    assert said.endswith(" Delete it to resume from the snapshot before it.")
     assert "\n" not in said
     for path in (plan.out / "tiny/snapshot").glob("train_iter_4.*"):
         path.unlink()
@@ -262,12 +261,12 @@ def test_more_files_are_written_only_where_the_folder_is_this_run_s(tiny, plan):
     def written():
         (plan.out / "tiny" / "card.json").write_text("mine")
 
-    training.train(replace(tiny, iterations=2), {}, plan, prepare=written)
+    training.train(tiny.with_solver(max_iter=2), {}, plan, prepare=written)
     assert (plan.out / "tiny" / "card.json").read_text() == "mine"
-    with pytest.raises(DataError, match="another run is here"):
-        training.train(replace(tiny, iterations=2), {}, replace(plan, seed=7), prepare=pytest.fail)
+    with pytest.raises(DataError, match="the folder has a run with another"):
+        training.train(tiny.with_solver(max_iter=2), {}, replace(plan, seed=7), prepare=pytest.fail)
     with run_folder.lock(plan.out / "tiny"), pytest.raises(DataError, match="another process is training here"):
-        training.train(replace(tiny, iterations=2), {}, plan, prepare=pytest.fail)
+        training.train(tiny.with_solver(max_iter=2), {}, plan, prepare=pytest.fail)
     assert not (plan.out / "tiny" / ".lock").exists()
 
 
@@ -278,7 +277,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_image_and_what_is_left(p
     wild = recipes.load_solver_recipe(small_trainings.tiny(tmp_path / "wild", solver=WILD))
     order = draw_order(6)
     fifth = [small_trainings.IDS[next(order)] for _ in range(5)][-1]
-    assert error(replace(wild, snapshot=3, validate=100), plan) == (
+    assert error(wild.with_solver(snapshot=3, test_interval=100), plan) == (
         f"wild: iteration 4, draw 4, image {fifth}: the loss is nan. The learning rate is too high for this loss, or"
         f" the weights or the sample are broken. The last good weights are"
         f" {plan.out}/wild/snapshot/train_iter_3.caffemodel."
@@ -292,13 +291,13 @@ def test_weights_that_are_no_numbers_are_not_kept(plan, tmp_path):
     )
     assert error(wild, replace(plan, force=True)) == (
         "wild: iteration 2: the weights of layer 'conv1' are not finite, and no snapshot is made of them. Go on from"
-        " the last snapshot, with a lower learning rate. No snapshot was made yet."
+        " the last snapshot, with a lower learning rate. There is no snapshot yet."
     )
 
 
 def test_scores_that_are_no_numbers_end_the_run(plan, tmp_path):
     wild = recipes.load_solver_recipe(small_trainings.tiny(tmp_path / "wild", solver=WILD))
-    said = error(replace(wild, snapshot=3), plan)
+    said = error(wild.with_solver(snapshot=3), plan)
     assert said == "wild: blob 'score' is not a number (NaN) for image '2007_000033'. Check the weights."
 
 
@@ -306,9 +305,7 @@ def test_a_solver_that_does_not_say_how_long_is_refused(plan, tmp_path):
     stage = recipes.load_solver_recipe(
         small_trainings.tiny(tmp_path / "endless", solver=small_trainings.SOLVER.replace("max_iter: 8\n", ""))
     )
-    assert error(stage, plan) == (
-        "endless: max_iter is not set. Say in the solver how many updates to make, or ask for --iterations."
-    )
+    assert error(stage, plan) == ("endless: max_iter is not set. Set it in the solver, or use --iterations.")
     assert not plan.out.exists()
 
 
@@ -333,7 +330,7 @@ def test_a_run_that_cannot_learn_may_be_forced(plan, tmp_path):
     zero = small_trainings.NET.replace('weight_filler {{ type: "gaussian" std: 0.02 }}', "")
     stage, notes = recipes.load_solver_recipe(small_trainings.tiny(tmp_path / "zero", net=zero)), []
     training.train(stage, {}, replace(plan, force=True), TrainingCallbacks(notes.append))
-    assert notes[0].startswith("forced in spite of this: layer 'conv1'")
+    assert notes[0].startswith("warning, because of --force: layer 'conv1'")
     assert notes[1] == (
         "after 4 iterations the net predicts class 0 (background) for every pixel: mean acc. is 1/13. If the next"
         " validation says so too, stop: the pretrained weights did not get in, or the learning rate does not fit the"
@@ -358,7 +355,7 @@ def test_labels_and_validation_pictures_are_looked_at_first(tiny, plan):
 def test_weights_that_are_not_there_are_said(plan):
     missing = plan.out / "vgg16.caffemodel"
     stage = small_trainings.stage("voc-fcn32s")
-    assert error(stage, plan, {"vgg16": missing}) == f"{missing}: no such file of weights."
+    assert error(stage, plan, {"vgg16": missing}) == f"{missing}: there is no such weights file."
 
 
 def test_a_stage_needs_the_weights_of_the_one_before(plan, tmp_path):
@@ -371,10 +368,10 @@ def test_a_stage_needs_the_weights_of_the_one_before(plan, tmp_path):
 
 
 def test_the_chain_of_the_paper(plan, tmp_path):
-    chain = [small_trainings.stage(name, iterations=1) for name in ("voc-fcn32s", "voc-fcn16s", "voc-fcn8s")]
+    chain = [small_trainings.stage(name, max_iter=1) for name in ("voc-fcn32s", "voc-fcn16s", "voc-fcn8s")]
     init = {"vgg16": small_trainings.imagenet(tmp_path / "vgg16.caffemodel")}
     plan, notes = replace(plan, limit=1), []
-    for stage, starts in zip(chain, recipes.assign_weights(chain, init, plan.out), strict=True):
+    for stage, starts in zip(chain, initial_weights.assign_weights(chain, init, plan.out), strict=True):
         training.train(stage, starts, plan, TrainingCallbacks(notes.append))
     assert notes[0] == (
         "voc-fcn32s starts from\n"
@@ -404,7 +401,7 @@ PARENTS = {"vgg16": "voc-fcn32s", "caffenet": "voc-fcn-alexnet"}
     ],
 )
 def test_other_published_nets_learn(name, tmp_path):
-    stage = small_trainings.stage(name, iterations=1)
+    stage = small_trainings.stage(name, max_iter=1)
     (parent,) = stage.parents
     starts = {parent: small_trainings.imagenet(tmp_path / "parent.caffemodel", PARENTS.get(parent, name))}
     root = tmp_path / "data"
@@ -418,21 +415,21 @@ def test_other_published_nets_learn(name, tmp_path):
     plan = TrainingOptions(tmp_path / "out", root, limit=1)
     training.train(stage, starts, plan)
     (logged,) = records(plan, "iteration", name)
-    classes = [len(head.classes) for head in stage.row.heads]
-    assert len(logged["images"]) == stage.solver.iter_size
+    classes = [len(head.classes) for head in stage.published.heads]
+    assert len(logged["images"]) == stage.solver_param.iter_size
     assert min(np.log(classes)) - 0.01 < logged["loss_per_pixel"] < max(np.log(classes)) + 0.01
     (validation,) = records(plan, "validation", name)
-    assert list(validation["scores"]) == [head.label for head in stage.row.heads]
+    assert list(validation["scores"]) == [head.label for head in stage.published.heads]
 
 
 def test_late_fusion_starts_from_two_nets(tmp_path):
     root, out = tmp_path / "data", tmp_path / "out"
     dataset_trees.nyud(root / "nyud", {"train": ["5001"], "val": ["5002"], "test": ["5003"]}, size=(30, 40))
     names = ("nyud-fcn32s-color", "nyud-fcn32s-hha", "nyud-fcn32s-color-hha")
-    chain = [small_trainings.stage(name, iterations=1) for name in names]
+    chain = [small_trainings.stage(name, max_iter=1) for name in names]
     init = {"vgg16": small_trainings.imagenet(tmp_path / "vgg16.caffemodel", divisor=64)}
     plan = TrainingOptions(out, root)
-    for stage, starts in zip(chain, recipes.assign_weights(chain, init, out), strict=True):
+    for stage, starts in zip(chain, initial_weights.assign_weights(chain, init, out), strict=True):
         training.train(stage, starts, plan)
     fused, color = (weights.read(recipes.final_model_path(name, out)).arrays() for name in (names[2], names[0]))
     assert np.abs(fused["conv1_1color.weight"] - color["conv1_1.weight"]).max() < 1e-6
@@ -450,9 +447,9 @@ def test_a_classifier_learns_by_the_same_way(tmp_path):
         for line in lines[:7] if split == "val" else lines:
             Image.fromarray(rng.integers(0, 256, (136, 136, 3), dtype=np.uint8)).save(folder / line.split()[0])
     dataset_trees.write_list(folder / "val.txt", [f"images/val_{i % 7}.png {i % 7}" for i in range(84)])
-    stage = replace(recipes.find_recipe("mini-vgg"), iterations=1)
+    stage = recipes.find_recipe("mini-vgg").with_solver(max_iter=1)
     plan, found = TrainingOptions(tmp_path / "out", tmp_path / "data"), []
-    training.train(stage, {}, plan, TrainingCallbacks(validated=lambda validation, classes: found.append(validation)))
+    training.train(stage, {}, plan, TrainingCallbacks(validated=found.append))
     (logged,) = records(plan, "iteration", "mini-vgg")
     assert len(logged["images"]) == len(set(logged["images"])) == mini_nets.BATCH["train"]
     assert logged["loss_per_pixel"] is None

@@ -1,0 +1,88 @@
+"""Where trainings start from: given weights files, results of earlier stages and runs, or published weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from reproduction.caffe.errors import WeightsError
+from reproduction.fcn.fetch import local_files
+from reproduction.fcn.nets import registry
+from reproduction.fcn.train.recipes import Recipe, final_model_path
+
+
+def find_external_parents(stages: Sequence[Recipe]) -> list[str]:
+    """Return the parents of several stages that no earlier stage trains."""
+    trained: set[str] = set()
+    names: list[str] = []
+    for stage in stages:
+        names += [name for name in stage.parents if name not in trained and name not in names]
+        trained.add(stage.name)
+    return names
+
+
+def assign_weights(stages: Sequence[Recipe], weights: Mapping[str, Path], out: Path) -> list[dict[str, Path]]:
+    """Return the initial weights of each stage: the results of earlier stages, else the given files.
+
+    Args:
+        stages: the recipes, in their order.
+        weights: weights files by the names that ``find_external_parents`` returns.
+        out: the folder that contains each training's folder.
+
+    Returns:
+        For each stage, the weights files of its parents by name.
+    """
+    known = dict(weights)
+    found = []
+    for stage in stages:
+        found.append({name: known[name] for name in stage.parents})
+        known[stage.name] = final_model_path(stage.name, out)
+    return found
+
+
+def find_weights(
+    stages: Sequence[Recipe], given: Sequence[Path], out: Path, published: Path, *, custom: bool = False
+) -> list[dict[str, Path]]:
+    """Return the initial weights of each stage: the given files, else earlier results, else published weights.
+
+    Args:
+        stages: the recipes, in their order.
+        given: one weights file for each parent that no earlier stage trains, or none.
+        out: the folder that contains each training's folder.
+        published: the folder of published weights.
+        custom: whether the data are custom. A net for other classes cannot start from published score layers, whose
+            shapes depend on the classes, so that only nets that were trained in ``out`` are found.
+
+    Returns:
+        For each stage, the weights files of its parents by name.
+
+    Raises:
+        WeightsError: If ``given`` has too few or too many files, or if weights are missing.
+    """
+    parents = find_external_parents(stages)
+    if given and len(given) != len(parents):
+        want = " and ".join(f"those of {name}" for name in parents) or "none"
+        got = ", ".join(map(str, given))
+        raise WeightsError("the training starts from other weights", path="--init", got=got, want=want)
+    paths = given or [_find_parent(name, out, published, custom=custom) for name in parents]
+    return assign_weights(stages, dict(zip(parents, paths, strict=True)), out)
+
+
+def _find_parent(name: str, out: Path, published: Path, *, custom: bool) -> Path:
+    trained = final_model_path(name, out)
+    if custom and name in registry.NETS:
+        if not trained.is_file():
+            remedy = f"Train it first with --net {name}, or both with --stages {name},NET."
+            raise WeightsError(f"{name} with your classes is missing", path=trained, remedy=remedy)
+        return trained
+    entry = local_files.load_manifest().entries.get(name)
+    candidates = [trained, published / "mini" / f"{name}.caffemodel", *([published / entry.path] if entry else [])]
+    for path in candidates:
+        if path.is_file():
+            return path
+    remedy = f"Fetch them with `tools/fetch.py {name}`" if entry else f"Train {name} first"
+    raise WeightsError(
+        f"the training starts from the weights of {name}, which are missing",
+        path=candidates[-1] if entry else trained,
+        remedy=f"{remedy}, or name their file with --init.",
+    )
