@@ -112,11 +112,9 @@ class _Windowed(Layer):
 
     @classmethod
     def coord_map(cls, layer_param: LayerParameter) -> CoordMap | None:
-        """Return the map of the windows."""
         return conv_map(cls.sliding_windows(layer_param), layer_param.convolution_param.axis + 1)
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Read the axis and the windows."""
         param = self.layer_param.convolution_param
         self.axis = canonical_axis(param.axis, len(bottoms[0]))
         self.windows = conv_windows(param, len(bottoms[0]) - self.axis - 1)

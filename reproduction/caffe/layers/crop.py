@@ -44,7 +44,6 @@ class Crop(Layer):
         return crop_map(layer_param.crop_param.axis, layer_param.crop_param.offset or [0])
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Check the offsets."""
         self.cuts(*bottoms)
 
     def cuts(self, data: Shape, size: Shape) -> list[tuple[int, int, int]]:
@@ -83,7 +82,6 @@ class Crop(Layer):
         return [(*bottoms[0][: cuts[0][0]], *(length for _, _, length in cuts))]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Return a view of the crop."""
         data, size = bottoms
         for axis, offset, length in self.cuts(tuple(data.shape), tuple(size.shape)):
             data = data.narrow(axis, offset, length)

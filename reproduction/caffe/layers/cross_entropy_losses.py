@@ -124,7 +124,6 @@ class SoftmaxWithLoss(Layer):
         return [(), scores][: len(self.layer_param.top)]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the tops."""
         scores, labels = bottoms
         places = _Places(scores, labels, self.layer_param.softmax_param.axis, self.layer_param.loss_param)
         # Upstream bug, fixed: Caffe declares a second top of SoftmaxWithLoss, but no number of loss weights is valid
@@ -219,7 +218,6 @@ class InfogainLoss(Layer):
         return [(), scores][: len(self.layer_param.top)]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the tops."""
         scores, labels, *matrix = bottoms
         places = _Places(scores, labels, self.layer_param.infogain_loss_param.axis, self.layer_param.loss_param)
         table = (matrix[0].detach() if matrix else self.get_buffer("matrix")).reshape(-1, scores.shape[places.axis])
@@ -273,14 +271,12 @@ class MultinomialLogisticLoss(Layer):
     differentiable = (0,)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the shape of a scalar, ``()``."""
         check_batch(bottoms)
         if legacy_shape(bottoms[1])[1:] != (1, 1, 1):
             raise NetError("there must be one label for each instance", got=bottoms[1], want=f"({bottoms[1][0]},)")
         return [()]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the top."""
         prob = bottoms[0].flatten(1) if bottoms[0].dim() > 1 else bottoms[0][:, None]
         index, _ = class_index(bottoms[1].reshape(-1, 1), prob.shape[1])
         logs: Tensor = _ThresholdLog.apply(prob.gather(1, index))  # type: ignore[no-untyped-call]
@@ -327,7 +323,6 @@ class SigmoidCrossEntropyLoss(Layer):
     differentiable = (0,)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the shape of a scalar, ``()``."""
         check_batch(bottoms)
         if torch.Size(bottoms[0]).numel() != torch.Size(bottoms[1]).numel():
             raise NetError(
@@ -336,7 +331,6 @@ class SigmoidCrossEntropyLoss(Layer):
         return [()]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the top."""
         scores, targets = bottoms[0], bottoms[1].detach().reshape(bottoms[0].shape)
         param = self.layer_param.loss_param
         ignore = _ignored_label(param)

@@ -111,7 +111,6 @@ class Input(Layer):
     tops = (1, None)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the shapes that the prototxt declares."""
         shapes = self.layer_param.input_param.shape
         if not shapes:
             wanted = ", ".join(f"{top!r}: (1, 3, H, W)" for top in self.layer_param.top)
@@ -157,7 +156,6 @@ class DummyData(Source):
         self.constant = tuple(filler.type == "constant" for filler in self._fillers)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the shapes that the prototxt declares."""
         param, tops = self.layer_param.dummy_data_param, len(self.layer_param.top)
         legacy = [param.num, param.channels, param.height, param.width]
         if not any(legacy):
@@ -193,11 +191,9 @@ class Parameter(Layer):
     bottoms = (0, 0)
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Create the blob."""
         self.add_blob(_shape(self.layer_param.parameter_param.shape))
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the shape of the blob."""
         return [_shape(self.layer_param.parameter_param.shape)]
 
     def shares(self) -> tuple[bool, bool]:
@@ -211,7 +207,6 @@ class Parameter(Layer):
         return True
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Return a view of the blob."""
         return (self.blobs[0].view_as(self.blobs[0]),)
 
 
@@ -230,7 +225,6 @@ class MemoryData(Source):
     tops = (2, 2)
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Check that all sizes are positive."""
         super().setup(bottoms)
         param = self.layer_param.memory_data_param
         self._size = (param.batch_size, param.channels, param.height, param.width)
@@ -271,11 +265,9 @@ class MemoryData(Source):
             self._position = (draw - self._first) * self._size[0] % len(self._arrays[0])
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the shapes that the prototxt declares."""
         return [self._size, (self._size[0], 1, 1, 1)]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Return the next batch."""
         if self._arrays is None:
             raise NetError("there are no data yet", remedy="Hand them over with the layer's reset(data, labels).")
         begin, end = self._position, self._position + self._size[0]

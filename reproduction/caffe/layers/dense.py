@@ -46,7 +46,6 @@ class InnerProduct(Layer):
         return Rereads.TO_LEARN
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Create weight and bias."""
         param = self.layer_param.inner_product_param
         if param.num_output < 1:
             raise NetError("num_output must be positive", got=param.num_output)
@@ -69,7 +68,6 @@ class InnerProduct(Layer):
         return [(*bottoms[0][:axis], param.num_output)]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the top."""
         param = self.layer_param.inner_product_param
         weight, *bias = self.blobs
         rows = bottoms[0].flatten(canonical_axis(param.axis, bottoms[0].dim()))
@@ -81,7 +79,6 @@ class InnerProduct(Layer):
         return (F.linear(rows, weight, *bias),)
 
     def products(self, bottoms: list[Shape]) -> int:
-        """Return the number of weights times that of the rows."""
         return math.prod(self.shapes(bottoms)[0]) * self._inputs
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
@@ -153,7 +150,6 @@ class Embed(Layer):
         return Rereads.TO_LEARN
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Create weight and bias."""
         param = self.layer_param.embed_param
         if param.num_output < 1 or param.input_dim < 1:
             raise NetError("num_output and input_dim must be positive", got=f"{param.num_output} and {param.input_dim}")
@@ -166,7 +162,6 @@ class Embed(Layer):
         return [(*bottoms[0], self.layer_param.embed_param.num_output)]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the top."""
         weight, *bias = self.blobs
         index, _ = class_index(bottoms[0], weight.shape[0])
         top = F.embedding(index, weight)

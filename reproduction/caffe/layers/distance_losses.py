@@ -35,14 +35,12 @@ class EuclideanLoss(Layer):
     is_loss = True
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the shape of a scalar, ``()``."""
         check_batch(bottoms)
         if math.prod(bottoms[0]) != math.prod(bottoms[1]):
             raise NetError("both bottoms must have as many values", got=bottoms[1], want=f"as many as in {bottoms[0]}")
         return [()]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the top."""
         difference = bottoms[0] - bottoms[1].reshape(bottoms[0].shape)
         return (difference.square().sum() / bottoms[0].shape[0] / 2,)
 
@@ -70,14 +68,12 @@ class HingeLoss(Layer):
     differentiable = (0,)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the shape of a scalar, ``()``."""
         check_batch(bottoms)
         if math.prod(bottoms[1][1:]) != 1:
             raise NetError("there must be one label for each instance", got=bottoms[1], want=f"({bottoms[1][0]},)")
         return [()]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the top."""
         scores = bottoms[0].flatten(1) if bottoms[0].dim() > 1 else bottoms[0][:, None]
         index, _ = class_index(bottoms[1].reshape(-1, 1), scores.shape[1])
         sign = torch.ones_like(scores).scatter_(1, index, -1)
@@ -109,7 +105,6 @@ class ContrastiveLoss(Layer):
     differentiable = (0, 1)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the shape of a scalar, ``()``."""
         check_batch(bottoms)
         first = legacy_shape(bottoms[0])
         if first[2:] != (1, 1) or legacy_shape(bottoms[1]) != first:
@@ -121,7 +116,6 @@ class ContrastiveLoss(Layer):
         return [()]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the top."""
         a, b = (bottom.flatten(1) if bottom.dim() > 1 else bottom[:, None] for bottom in bottoms[:2])
         similar = bottoms[2].detach().reshape(-1, 1).long() != 0
         param = self.layer_param.contrastive_loss_param

@@ -42,7 +42,6 @@ class Eltwise(Layer):
         )
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Check the coefficients."""
         param = self.layer_param.eltwise_param
         if param.coeff and param.operation is not EltwiseOp.SUM:
             raise NetError("coeff is for operation SUM", got=param.operation.name)
@@ -50,14 +49,12 @@ class Eltwise(Layer):
             raise NetError("coeff must be given once for each bottom", got=len(param.coeff), want=len(bottoms))
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the common shape of the bottoms."""
         for i, bottom in enumerate(bottoms):
             if bottom != bottoms[0]:
                 raise NetError(f"bottom {i} differs in shape from bottom 0", got=bottom, want=bottoms[0])
         return bottoms[:1]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the top."""
         operation = self.layer_param.eltwise_param.operation
         if operation is EltwiseOp.SUM:
             return (self._sum(bottoms),)
@@ -82,7 +79,6 @@ class Eltwise(Layer):
         return top
 
     def is_pointwise(self) -> bool:
-        """Return True."""
         return True
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
@@ -117,7 +113,6 @@ class AbsVal(Pointwise):
     positive = True
 
     def rereads(self) -> Rereads:
-        """Return the bottom."""
         return Rereads.BOTTOM
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -126,24 +121,18 @@ class AbsVal(Pointwise):
             raise NetError("a top must not be the bottom", got=repr(self.layer_param.bottom[0]))
 
     def value(self, x: Tensor) -> Tensor:
-        """Compute the top."""
         return x.abs()
 
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
-        """Compute the derivative."""
         return x.sign()
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
-        """Add Abs."""
         return [onnx.node("Abs", *bottoms)]
 
 
 @register
 class Clip(Pointwise):
     """``x`` clamped to [min, max]; the derivative is 1 inside the interval and at both ends, else 0.
-
-    Shapes:
-        bottom and top: any shape.
 
     Raises:
         NetError: If ``min`` or ``max`` is missing.
@@ -155,27 +144,21 @@ class Clip(Pointwise):
     reads_bottom = True
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Check that ``min`` and ``max`` are set."""
         for name in ("min", "max"):
             if not self.layer_param.clip_param.has(name):
                 raise NetError(f"clip_param.{name} is missing", want="both min and max")
 
     def value(self, x: Tensor) -> Tensor:
-        """Compute the top."""
         # Caffe: if min is greater than max, Clip returns min (clip_layer.cpp L19). torch.clamp returns max.
         return x.clamp(max=self.layer_param.clip_param.max).clamp(min=self.layer_param.clip_param.min)
 
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
-        """Compute the derivative."""
         return ((x >= self.layer_param.clip_param.min) & (x <= self.layer_param.clip_param.max)).to(x.dtype)
 
 
 @register
 class Threshold(Neuron):
     """1 if ``x > threshold``, else 0. It has no gradient.
-
-    Shapes:
-        bottom and top: any shape.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/threshold_layer.cpp L8-L23.
     """
@@ -184,7 +167,6 @@ class Threshold(Neuron):
     differentiable: ClassVar[tuple[int, ...] | None] = ()
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the top."""
         return ((bottoms[0] > self.layer_param.threshold_param.threshold).to(bottoms[0].dtype),)
 
 
@@ -205,9 +187,6 @@ def _constant(value: float, like: Tensor) -> Tensor:
 class Power(Pointwise):
     """``(shift + scale * x) ** power``.
 
-    Shapes:
-        bottom and top: any shape.
-
     Source: BVLC/caffe@9b89154 src/caffe/layers/power_layer.cpp L9-L93.
     """
 
@@ -226,7 +205,6 @@ class Power(Pointwise):
         return _affine(x, param.scale, param.shift).pow(param.power)
 
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
-        """Compute the derivative."""
         param = self.layer_param.power_param
         factor = self._factor(x)
         if factor == 0 or param.power == 1:
@@ -257,9 +235,6 @@ def _check_base(base: float) -> None:
 class Exp(Pointwise):
     """``base ** (shift + scale * x)``; the default base is e.
 
-    Shapes:
-        bottom and top: any shape.
-
     Raises:
         NetError: If ``base`` is neither positive and finite nor -1 (for e).
 
@@ -270,29 +245,23 @@ class Exp(Pointwise):
     positive = True
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Check the base."""
         _check_base(self.layer_param.exp_param.base)
 
     def _inner(self, x: Tensor) -> float:
         return float(_log_base(self.layer_param.exp_param.base, x) * self.layer_param.exp_param.scale)
 
     def value(self, x: Tensor) -> Tensor:
-        """Compute the top."""
         base, shift = self.layer_param.exp_param.base, _constant(self.layer_param.exp_param.shift, x)
         outer = shift.exp() if base == -1 else _constant(base, x).pow(shift)
         return (x * self._inner(x)).exp() * float(outer)
 
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
-        """Compute the derivative."""
         return y * self._inner(x)
 
 
 @register
 class Log(Pointwise):
     """The logarithm of ``shift + scale * x``; the default base is e.
-
-    Shapes:
-        bottom and top: any shape.
 
     Raises:
         NetError: If ``base`` is 1, or is neither positive and finite nor -1 (for e).
@@ -305,17 +274,14 @@ class Log(Pointwise):
     in_place_gradient = False
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Check the base."""
         _check_base(self.layer_param.log_param.base)
         if self.layer_param.log_param.base == 1:
             raise NetError("there is no logarithm to the base 1")
 
     def value(self, x: Tensor) -> Tensor:
-        """Compute the top."""
         return self._inner(x).log() * float(1 / _log_base(self.layer_param.log_param.base, x))
 
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
-        """Compute the derivative."""
         return self._inner(x).reciprocal() * float(
             self.layer_param.log_param.scale / _log_base(self.layer_param.log_param.base, x)
         )

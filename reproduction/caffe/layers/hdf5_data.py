@@ -67,11 +67,9 @@ class HDF5Data(Source):
         self._go(epoch, place, start)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the shapes of a batch."""
         return [(self.layer_param.hdf5_data_param.batch_size, *rows.shape[1:]) for rows in self._columns]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Return the next batch."""
         parts = []
         missing = self.layer_param.hdf5_data_param.batch_size
         self._given += missing

@@ -201,7 +201,6 @@ class ImageData(Source):
         return [(param.batch_size, channels, height, width), (param.batch_size,)]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Return the next batch."""
         images, labels = [], []
         for _ in range(self.layer_param.image_data_param.batch_size):
             path, label = self._line(self._given)

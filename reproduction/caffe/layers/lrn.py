@@ -41,7 +41,6 @@ class LRN(Layer):
     keeps_coordinates = True
 
     def rereads(self) -> Rereads:
-        """Return bottom and top."""
         return Rereads.BOTTOM | Rereads.TOP
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -50,13 +49,11 @@ class LRN(Layer):
             raise NetError("local_size must be odd", got=self.layer_param.lrn_param.local_size)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the shape of the bottom."""
         if len(bottoms[0]) != 4:
             raise NetError("the bottom must have 4 axes (N, C, H, W)", got=bottoms[0])
         return list(bottoms)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the top."""
         (x,) = bottoms
         param = self.layer_param.lrn_param
         if param.norm_region is NormRegion.ACROSS_CHANNELS:

@@ -39,11 +39,9 @@ class Neuron(Layer):
     keeps_coordinates = True
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the shape of the bottom."""
         return list(bottoms)
 
     def is_pointwise(self) -> bool:
-        """Return True."""
         return True
 
 
@@ -98,9 +96,6 @@ class _Apply(torch.autograd.Function):
 class ReLU(Pointwise):
     """``max(x, 0) + negative_slope * min(x, 0)``; at 0 the slope is ``negative_slope``.
 
-    Shapes:
-        bottom and top: any shape.
-
     Source: BVLC/caffe@9b89154 src/caffe/layers/relu_layer.cpp L9-L36.
     """
 
@@ -139,7 +134,6 @@ class ReLU(Pointwise):
         return F.leaky_relu(x, self.layer_param.relu_param.negative_slope)
 
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
-        """Compute the derivative."""
         return torch.where(x > 0, 1.0, self.layer_param.relu_param.negative_slope)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
@@ -173,7 +167,6 @@ class PReLU(Neuron):
         return Keeps.POSITIVE
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Create the slopes."""
         param, channels = self.layer_param.prelu_param, self._channels(bottoms[0])
         filler = param.filler if param.has("filler") else FillerParameter(type="constant", value=0.25)
         self.add_blob(() if param.channel_shared else (channels,), filler)
@@ -184,7 +177,6 @@ class PReLU(Neuron):
         return legacy_shape(bottom)[1]
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the shape of the bottom."""
         (weight,), channels = self.blobs, self._channels(bottoms[0])
         if weight.dim() and len(weight) != channels:
             raise NetError("the bottom's channels do not fit the slopes", got=channels, want=len(weight))
@@ -198,9 +190,6 @@ class PReLU(Neuron):
 @register
 class ELU(Pointwise):
     """``x`` if ``x > 0``, else ``alpha * (exp(x) - 1)``.
-
-    Shapes:
-        bottom and top: any shape.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/elu_layer.cpp L9-L37.
     """
@@ -217,17 +206,14 @@ class ELU(Pointwise):
         return Keeps.SIGN | Keeps.POSITIVE if self.layer_param.elu_param.alpha >= 0 else Keeps.POSITIVE
 
     def value(self, x: Tensor) -> Tensor:
-        """Compute the top."""
         # Caffe: ELU computes exp(x) - 1 with two roundings (elu_layer.cpp L17). torch uses expm1, which is accurate for
         # small x.
         return x.clamp(min=0) + self.layer_param.elu_param.alpha * (_exp(x.clamp(max=0)) - 1)
 
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
-        """Compute the derivative."""
         return torch.where(x > 0, 1.0, self.layer_param.elu_param.alpha + y)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
-        """Add Elu."""
         return [onnx.node("Elu", *bottoms, alpha=self.layer_param.elu_param.alpha)]
 
 
@@ -241,24 +227,18 @@ def _sigmoid(x: Tensor) -> Tensor:
 class Sigmoid(Pointwise):
     """``1 / (1 + exp(-x))``.
 
-    Shapes:
-        bottom and top: any shape.
-
     Source: BVLC/caffe@9b89154 src/caffe/layers/sigmoid_layer.cpp L8-L38.
     """
 
     positive = True
 
     def value(self, x: Tensor) -> Tensor:
-        """Compute the top."""
         return _sigmoid(x)
 
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
-        """Compute the derivative."""
         return y * (1 - y)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
-        """Add Sigmoid."""
         return [onnx.node("Sigmoid", *bottoms)]
 
 
@@ -266,24 +246,18 @@ class Sigmoid(Pointwise):
 class Swish(Pointwise):
     """``x / (1 + exp(-beta * x))``.
 
-    Shapes:
-        bottom and top: any shape.
-
     Source: BVLC/caffe@9b89154 src/caffe/layers/swish_layer.cpp L10-L59.
     """
 
     reads = frozenset({"swish_param.beta"})
 
     def keeps(self) -> Keeps:
-        """Return signs."""
         return Keeps.SIGN
 
     def value(self, x: Tensor) -> Tensor:
-        """Compute the top."""
         return x * _sigmoid(self.layer_param.swish_param.beta * x)
 
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
-        """Compute the derivative."""
         beta = self.layer_param.swish_param.beta
         return beta * y + _sigmoid(beta * x) * (1 - beta * y)
 
@@ -292,35 +266,25 @@ class Swish(Pointwise):
 class TanH(Pointwise):
     """The hyperbolic tangent.
 
-    Shapes:
-        bottom and top: any shape.
-
     Source: BVLC/caffe@9b89154 src/caffe/layers/tanh_layer.cpp L10-L36.
     """
 
     def keeps(self) -> Keeps:
-        """Return signs."""
         return Keeps.SIGN
 
     def value(self, x: Tensor) -> Tensor:
-        """Compute the top."""
         return torch.tanh(x)
 
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
-        """Compute the derivative."""
         return 1 - y * y
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
-        """Add Tanh."""
         return [onnx.node("Tanh", *bottoms)]
 
 
 @register
 class BNLL(Pointwise):
     """``log(1 + exp(x))``, the binomial normal log likelihood.
-
-    Shapes:
-        bottom and top: any shape.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/bnll_layer.cpp L8-L38.
     """
@@ -329,13 +293,11 @@ class BNLL(Pointwise):
     reads_bottom = True
 
     def value(self, x: Tensor) -> Tensor:
-        """Compute the top."""
         # Caffe: BNLL computes the exponential in single and the logarithm in double precision; the result is exactly 0
         # for large negative inputs (bnll_layer.cpp L17). torch's log1p returns small positive numbers.
         return (x.clamp(min=0) + torch.log(1 + _exp(-x.abs()).double())).to(x.dtype)
 
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
-        """Compute the derivative."""
         exp = _exp(x.clamp(max=50))
         return exp / (exp + 1)
 
@@ -345,9 +307,6 @@ class Dropout(Neuron):
     """Dropout: in training, set elements to 0 with probability ``dropout_ratio`` and scale the others up.
 
     The scale is ``1 / (1 - dropout_ratio)``. In testing, the layer returns its bottom.
-
-    Shapes:
-        bottom and top: any shape.
 
     Raises:
         NetError: If ``dropout_ratio`` is not in [0, 1).
@@ -362,7 +321,6 @@ class Dropout(Neuron):
         return Keeps.SIGN if self.training and self.layer_param.dropout_param.dropout_ratio else Keeps.VALUES
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Check ``dropout_ratio``."""
         ratio = self.layer_param.dropout_param.dropout_ratio
         if not 0 <= ratio < 1:
             raise NetError("dropout_ratio must be at least 0 and below 1", got=ratio)
@@ -372,7 +330,6 @@ class Dropout(Neuron):
         return IdentityForm()
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the top."""
         if not self.training:
             return bottoms
         ratio = self.layer_param.dropout_param.dropout_ratio
@@ -380,5 +337,4 @@ class Dropout(Neuron):
         return (bottoms[0] * keep.to(bottoms[0].dtype).mul_(1 / (1 - ratio)),)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
-        """Return the bottom, as in phase TEST."""
         return list(bottoms)

@@ -90,7 +90,6 @@ class Scale(Layer):
         return Rereads.NOTHING if self.layer_param.top[0] == self.layer_param.bottom[0] else Rereads.TO_LEARN
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Create the factor, if it is learned, and the bias."""
         param = self.layer_param.scale_param
         if len(bottoms) == 1:
             shape = _learned_shape(bottoms[0], param)
@@ -101,7 +100,6 @@ class Scale(Layer):
             self.add_blob(shape, param.bias_filler)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the shape of the first bottom."""
         factors = [*bottoms[1:], *(tuple(blob.shape) for blob in self.blobs)]
         for factor in factors:
             _check_fit(bottoms[0], factor, self.layer_param.scale_param.axis)
@@ -121,7 +119,6 @@ class Scale(Layer):
         return math.prod(factor) == math.prod(bottoms[0]) or (before == 1 and math.prod(factor) > 1)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the top."""
         axis = self.layer_param.scale_param.axis
         if blas.serves(self.in_blas_order, bottoms[0]):
             first, *second = *bottoms[1:], *self.blobs
@@ -164,18 +161,15 @@ class Bias(Layer):
     located_bottoms = 1
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Create the bias, if it is learned."""
         if len(bottoms) == 1:
             self.add_blob(_learned_shape(bottoms[0], self.layer_param.bias_param), self.layer_param.bias_param.filler)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the shape of the first bottom."""
         bias = bottoms[1] if len(bottoms) > 1 else tuple(self.blobs[0].shape)
         _check_fit(bottoms[0], bias, self.layer_param.bias_param.axis)
         return bottoms[:1]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the top."""
         bias = bottoms[1] if len(bottoms) > 1 else self.blobs[0]
         if blas.serves(self.in_blas_order, bottoms[0]):
             totals = {} if len(bottoms) > 1 else self.totals
@@ -187,7 +181,6 @@ class Bias(Layer):
         return _is_per_channel(self, self.layer_param.bias_param)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
-        """Add Add."""
         return [onnx.node("Add", *bottoms, *_onnx_blobs(self, onnx, self.layer_param.bias_param))]
 
 
@@ -234,7 +227,6 @@ class BatchNorm(Layer):
             self.layer_param.param.add(lr_mult=0.0)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the shape of the bottom."""
         if bottoms[0][1:2] != (self._channels,):
             raise NetError(
                 "the number of channels differs from the stored statistics", got=bottoms[0], want=self._channels
@@ -307,11 +299,9 @@ class MVN(Layer):
         return Rereads.TOP if self.layer_param.mvn_param.normalize_variance else Rereads.NOTHING
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return num, channels, height and width."""
         return [legacy_shape(bottoms[0])]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the top."""
         param = self.layer_param.mvn_param
         bottom = bottoms[0].reshape(legacy_shape(tuple(bottoms[0].shape)))
         if param.normalize_variance and blas.serves(self.in_blas_order, bottom):

@@ -227,7 +227,6 @@ class Pooling(Layer):
         return pool_windows(self.layer_param.pooling_param, height, width)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the shape of the pooled values, once for each top."""
         _check_bottom(bottoms[0])
         windows = self._windows(*bottoms[0][2:])
         _check_padding(self.method, windows)
@@ -235,7 +234,6 @@ class Pooling(Layer):
         return [(*bottoms[0][:2], *sizes)] * len(self.layer_param.top)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the pooled values and, for a second top, the positions."""
         (x,) = bottoms
         windows, rounding = self._windows(*x.shape[2:]), self.layer_param.pooling_param.round_mode
         if len(self.layer_param.top) > 1:
@@ -324,7 +322,6 @@ class SPP(Layer):
         return levels
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the shape of the concatenated bins."""
         _check_bottom(bottoms[0])
         images, channels, *sizes = bottoms[0]
         if min(sizes) < 1:
@@ -337,7 +334,6 @@ class SPP(Layer):
         return [(images, channels * sum(map(math.prod, bins)))]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Pool each level and concatenate the results."""
         (x,) = bottoms
         levels = [
             _pool(x, self.method, windows, RoundMode.CEIL, self.training, self.generator)

@@ -30,20 +30,16 @@ class Softmax(Layer):
     keeps_coordinates = True
 
     def rereads(self) -> Rereads:
-        """Return the top."""
         return Rereads.TOP
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the shape of the bottom."""
         canonical_axis(self.layer_param.softmax_param.axis, len(bottoms[0]))
         return bottoms
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the top."""
         return (torch.softmax(bottoms[0], self.layer_param.softmax_param.axis),)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
-        """Add Softmax."""
         return [onnx.node("Softmax", *bottoms, axis=self.layer_param.softmax_param.axis)]
 
 
@@ -82,7 +78,6 @@ class ArgMax(Layer):
         return [(bottom[0], pairs, param.top_k, *(1,) * (len(bottom) - 3))]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the top."""
         param, bottom = self.layer_param.argmax_param, bottoms[0].detach()
         if param.has("axis"):
             index, value = _greatest(bottom, canonical_axis(param.axis, bottom.dim()), param.top_k)
@@ -136,7 +131,6 @@ class Accuracy(Layer):
 
     @torch.no_grad()
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the tops."""
         param, (scores, labels) = self.layer_param.accuracy_param, bottoms
         axis = canonical_axis(param.axis, scores.dim())
         places = [*scores.shape[:axis], 1, *scores.shape[axis + 1 :]]

@@ -53,7 +53,6 @@ class LSTMUnit(Layer):
         return [cell, cell]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the tops."""
         cell, gates, cont = bottoms
         tops: tuple[Tensor, ...] = _LSTMStep.apply(cell, gates, cont.detach())  # type: ignore[no-untyped-call]
         return tops
@@ -252,7 +251,6 @@ class RNN(Recurrent):
         self.add_blob((param.num_output,), param.bias_filler)
 
     def step(self, inputs: Tensor, cont: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Compute one step."""
         hidden_weight, output_weight, output_bias = self.blobs[-3:]
         hidden = (F.linear(state[0] * cont.unsqueeze(-1), hidden_weight) + inputs).tanh()
         return F.linear(hidden, output_weight, output_bias).tanh(), (hidden,)
@@ -283,7 +281,6 @@ class LSTM(Recurrent):
     gates = 4
 
     def step(self, inputs: Tensor, cont: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Compute one step."""
         output, cell = state
         gates = F.linear(output * cont.unsqueeze(-1), self.blobs[-1]) + inputs
         cell, output = _LSTMStep.apply(cell, gates, cont)  # type: ignore[no-untyped-call]

@@ -37,7 +37,6 @@ class Reduction(Layer):
         return [bottoms[0][: canonical_axis(self.layer_param.reduction_param.axis, len(bottoms[0]))]]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the top."""
         param = self.layer_param.reduction_param
         values = bottoms[0].flatten(canonical_axis(param.axis, bottoms[0].dim()))
         coeff = param.coeff

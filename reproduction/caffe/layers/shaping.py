@@ -76,7 +76,6 @@ class Concat(Layer):
         return self.layer_param.concat_param.axis == 1 and not self.layer_param.concat_param.has("concat_dim")
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
-        """Add Concat."""
         param = self.layer_param.concat_param
         return [onnx.node("Concat", *bottoms, axis=param.concat_dim if param.has("concat_dim") else param.axis)]
 
@@ -102,7 +101,6 @@ class Slice(Layer):
         return CoordMap() if param.axis == 1 and param.slice_dim == 1 else None
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the shape of each part."""
         axis, sizes = self._cuts(bottoms[0])
         return [(*bottoms[0][:axis], size, *bottoms[0][axis + 1 :]) for size in sizes]
 
@@ -112,7 +110,6 @@ class Slice(Layer):
         return alone, alone
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the tops."""
         axis, sizes = self._cuts(tuple(bottoms[0].shape))
         return torch.split(bottoms[0], sizes, axis)
 
@@ -198,7 +195,6 @@ class Reshape(Layer):
         return True, True
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the top."""
         return (bottoms[0].reshape(self.shapes([tuple(bottoms[0].shape)])[0]),)
 
 
@@ -232,11 +228,9 @@ class Flatten(Layer):
         return True, False
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the top."""
         return (bottoms[0].reshape(self.shapes([tuple(bottoms[0].shape)])[0]),)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
-        """Add Flatten."""
         param = self.layer_param.flatten_param
         if (param.axis, param.end_axis) != (1, -1):
             raise NetError("only one vector for each image can be written as ONNX", got=f"axis {param.axis}")
@@ -267,7 +261,6 @@ class Tile(Layer):
         return [(*bottoms[0][:axis], bottoms[0][axis] * self.layer_param.tile_param.tiles, *bottoms[0][axis + 1 :])]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the top."""
         repeats = [1] * bottoms[0].dim()
         repeats[self.layer_param.tile_param.axis] = self.layer_param.tile_param.tiles
         return (bottoms[0].repeat(repeats),)
@@ -309,7 +302,6 @@ class Filter(Layer):
         return blobs
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the tops."""
         *blobs, selector = bottoms
         kept = selector.detach().flatten().nonzero().flatten()
         return tuple(bottom.index_select(0, kept) for bottom in blobs)
@@ -341,7 +333,6 @@ class BatchReindex(Layer):
         return [(*index, *blob[1:])]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the top."""
         blob, index = bottoms[0], bottoms[1].detach()
         outside = ~((index >= 0) & (index < blob.shape[0]))
         if outside.any():
@@ -360,11 +351,9 @@ class Silence(Layer):
     tops = (0, 0)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return an empty list, as there are no tops."""
         return []
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Return an empty tuple, as there are no tops."""
         return ()
 
 
@@ -389,7 +378,6 @@ class Split(Layer):
             raise NetError("a top must not be the bottom", got=repr(self.layer_param.bottom[0]))
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the shape of the bottom, once for each top."""
         return [bottoms[0]] * len(self.layer_param.top)
 
     def compiled_form(self, bottoms: list[Shape]) -> IdentityForm:
@@ -401,7 +389,6 @@ class Split(Layer):
         return True, False
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Return the bottom once for each top."""
         if not self.in_blas_order:
             return bottoms * len(self.layer_param.top)
         tops: tuple[Tensor, ...] = _HandOn.apply(bottoms[0], len(self.layer_param.top))  # type: ignore[no-untyped-call]
@@ -412,7 +399,6 @@ class Split(Layer):
         return None if self.in_blas_order else bottoms * len(self.layer_param.top)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
-        """Return the bottom for each top."""
         return list(bottoms) * len(self.layer_param.top)
 
 
