@@ -62,7 +62,7 @@ def test_the_page_names_every_fact_of_a_layer():
     page = (ROOT / "docs/layers.md").read_text()
     from reproduction.caffe.layers.base import Layer
 
-    for fact in ("keeps_coordinates", "coord_map", "located_bottoms", "sliding_windows", "products", "is_pointwise",
+    for fact in ("keeps_coordinates", "coord_map", "located_bottoms", "sliding_windows", "products", "compiled_form",
                  "to_onnx"):  # fmt: skip
         assert hasattr(Layer, fact)
         assert f"`{fact}`" in page

@@ -17,7 +17,7 @@ from reproduction.caffe import fillers
 from reproduction.caffe.errors import NetError, warn
 from reproduction.caffe.formats import caffemodel
 from reproduction.caffe.geometry import INT_MAX, CoordMap, Shape, Window, check_shape
-from reproduction.caffe.layers.compiled_forms import CompiledForm, PointwiseForm
+from reproduction.caffe.layers.compiled_forms import CompiledForm
 from reproduction.caffe.layers.quick.borders import AnyBlob, expand
 from reproduction.caffe.schema import FillerParameter, LayerParameter, Message, ParamSpec
 from reproduction.caffe.schema.scalar_types import UINT32
@@ -179,22 +179,13 @@ class Layer(nn.Module):
         """
         return [Window(1)]
 
-    def is_pointwise(self) -> bool:
-        """Return whether each pixel of the top depends on nothing but the same pixel of the bottoms.
-
-        A compiled net computes a part of the top of such a layer from the same part of its bottoms.
-        """
-        return False
-
     def compiled_form(self, bottoms: list[Shape]) -> CompiledForm | None:
         """Return the form in which a compiled net may compute the layer, or None to run it as it is.
-
-        By default, this is ``PointwiseForm`` if ``is_pointwise``.
 
         Args:
             bottoms: The shapes of the bottoms; the sizes of images may change later, but not the number of axes.
         """
-        return PointwiseForm() if self.is_pointwise() else None
+        return None
 
     def products(self, bottoms: list[Shape]) -> int:
         """Return the number of products of inputs and weights that one forward pass computes; 0 without a matrix."""

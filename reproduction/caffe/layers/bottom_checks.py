@@ -24,19 +24,6 @@ def legacy_shape(shape: Shape) -> tuple[int, int, int, int]:
     return num, channels, height, width
 
 
-def check_batch(bottoms: list[Shape]) -> None:
-    """Check that the first two bottoms of a loss, predictions and labels, have the same batch size.
-
-    Raises:
-        NetError: If their first sizes differ, or one has no axes.
-
-    Source: BVLC/caffe@9b89154 src/caffe/layers/loss_layer.cpp L18-L20.
-    """
-    first, second = bottoms[:2]
-    if not first or not second or first[0] != second[0]:
-        raise NetError("predictions and labels must have the same first dimension", got=f"{first} and {second}")
-
-
 def check_label_count(scores: Shape, labels: Shape, axis: int) -> None:
     """Check that there is one label for each position of ``scores``, not counting the class axis.
 

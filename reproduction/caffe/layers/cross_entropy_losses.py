@@ -14,9 +14,10 @@ from torch.autograd.function import Function, once_differentiable
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
-from reproduction.caffe.layers.base import Layer, canonical_axis, register
-from reproduction.caffe.layers.bottom_checks import check_batch, check_label_count, class_index, legacy_shape
+from reproduction.caffe.layers.base import canonical_axis, register
+from reproduction.caffe.layers.bottom_checks import check_label_count, class_index, legacy_shape
 from reproduction.caffe.layers.exact import blas
+from reproduction.caffe.layers.loss import Loss
 from reproduction.caffe.schema import LossParameter, NormalizationMode
 
 FLT_MIN = float(torch.finfo(torch.float32).tiny)  # the smallest normal float; Caffe uses it for doubles, too
@@ -88,7 +89,7 @@ def sum_in_order(losses: Tensor) -> Tensor:
 
 
 @register
-class SoftmaxWithLoss(Layer):
+class SoftmaxWithLoss(Loss):
     """The cross-entropy of softmax scores and integer labels, summed and normalized.
 
     ``loss = sum over labels of -log(max(p_label, FLT_MIN)) / divisor``. The gradient of the scores is
@@ -111,14 +112,11 @@ class SoftmaxWithLoss(Layer):
     reads = frozenset(
         {"softmax_param.axis", "loss_param.ignore_label", "loss_param.normalize", "loss_param.normalization"}
     )
-    bottoms = (2, 2)
     tops = (1, 2)
-    is_loss = True
-    differentiable = (0,)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return ``()`` and, if there is a second top, the shape of the scores."""
-        check_batch(bottoms)
+        super().shapes(bottoms)
         scores, labels = bottoms
         check_label_count(scores, labels, canonical_axis(self.layer_param.softmax_param.axis, len(scores)))
         return [(), scores][: len(self.layer_param.top)]
@@ -162,7 +160,7 @@ class _SoftmaxLoss(Function):
 
 
 @register
-class InfogainLoss(Layer):
+class InfogainLoss(Loss):
     """A softmax loss with a matrix H of weights for each pair of label and class.
 
     ``loss = sum over labels and classes k of -H[label, k] * log(max(p_k, 1e-20)) / divisor``. The gradient of the
@@ -193,8 +191,6 @@ class InfogainLoss(Layer):
     refuses = frozenset({"loss_param.normalize"})
     bottoms = (2, 3)
     tops = (1, 2)
-    is_loss = True
-    differentiable = (0,)
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Load H from its file if it is not a bottom."""
@@ -208,7 +204,7 @@ class InfogainLoss(Layer):
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Return ``()`` and, if there is a second top, the shape of the scores."""
-        check_batch(bottoms)
+        super().shapes(bottoms)
         scores, labels = bottoms[:2]
         axis = canonical_axis(self.layer_param.infogain_loss_param.axis, len(scores))
         check_label_count(scores, labels, axis)
@@ -250,7 +246,7 @@ class _InfogainLoss(Function):
 
 
 @register
-class MultinomialLogisticLoss(Layer):
+class MultinomialLogisticLoss(Loss):
     """The cross-entropy of probabilities and integer labels, averaged over the batch.
 
     ``loss = sum_n -log(max(p_n[label_n], 1e-20)) / N``. The bottom holds probabilities, e.g. those of a Softmax layer.
@@ -266,15 +262,11 @@ class MultinomialLogisticLoss(Layer):
     Source: BVLC/caffe@9b89154 src/caffe/layers/multinomial_logistic_loss_layer.cpp L10-L60.
     """
 
-    bottoms = (2, 2)
-    is_loss = True
-    differentiable = (0,)
-
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        check_batch(bottoms)
+        tops = super().shapes(bottoms)
         if legacy_shape(bottoms[1])[1:] != (1, 1, 1):
             raise NetError("there must be one label for each instance", got=bottoms[1], want=f"({bottoms[1][0]},)")
-        return [()]
+        return tops
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         prob = bottoms[0].flatten(1) if bottoms[0].dim() > 1 else bottoms[0][:, None]
@@ -302,7 +294,7 @@ class _ThresholdLog(Function):
 
 
 @register
-class SigmoidCrossEntropyLoss(Layer):
+class SigmoidCrossEntropyLoss(Loss):
     """The binary cross-entropy of sigmoid scores and targets, summed and normalized.
 
     With the sigmoid s, ``loss = sum of -(t log s(x) + (1 - t) log(1 - s(x))) / divisor``; the gradient of the scores is
@@ -318,17 +310,14 @@ class SigmoidCrossEntropyLoss(Layer):
     """
 
     reads = frozenset({"loss_param.ignore_label", "loss_param.normalize", "loss_param.normalization"})
-    bottoms = (2, 2)
-    is_loss = True
-    differentiable = (0,)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        check_batch(bottoms)
+        tops = super().shapes(bottoms)
         if torch.Size(bottoms[0]).numel() != torch.Size(bottoms[1]).numel():
             raise NetError(
                 "there must be one target for each score", got=bottoms[1], want=f"as many as in {bottoms[0]}"
             )
-        return [()]
+        return tops
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         scores, targets = bottoms[0], bottoms[1].detach().reshape(bottoms[0].shape)

@@ -12,13 +12,14 @@ from torch.nn import functional as F
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
-from reproduction.caffe.layers.base import Layer, register
-from reproduction.caffe.layers.bottom_checks import check_batch, class_index, legacy_shape
+from reproduction.caffe.layers.base import register
+from reproduction.caffe.layers.bottom_checks import class_index, legacy_shape
+from reproduction.caffe.layers.loss import Loss
 from reproduction.caffe.schema import HingeNorm
 
 
 @register
-class EuclideanLoss(Layer):
+class EuclideanLoss(Loss):
     """Half the squared distance of two blobs, averaged over the batch: ``sum (a - b)^2 / (2 N)``.
 
     Both bottoms receive a gradient.
@@ -31,14 +32,13 @@ class EuclideanLoss(Layer):
     Source: BVLC/caffe@9b89154 src/caffe/layers/euclidean_loss_layer.cpp L8-L51.
     """
 
-    bottoms = (2, 2)
-    is_loss = True
+    differentiable = None
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        check_batch(bottoms)
+        tops = super().shapes(bottoms)
         if math.prod(bottoms[0]) != math.prod(bottoms[1]):
             raise NetError("both bottoms must have as many values", got=bottoms[1], want=f"as many as in {bottoms[0]}")
-        return [()]
+        return tops
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         difference = bottoms[0] - bottoms[1].reshape(bottoms[0].shape)
@@ -46,7 +46,7 @@ class EuclideanLoss(Layer):
 
 
 @register
-class HingeLoss(Layer):
+class HingeLoss(Loss):
     """The one-versus-all hinge loss: ``sum max(0, 1 - y x)^p / N``.
 
     x are the scores; y is 1 for the true class and -1 for the others; p is 1 for norm L1 and 2 for L2.
@@ -63,15 +63,12 @@ class HingeLoss(Layer):
     """
 
     reads = frozenset({"hinge_loss_param.norm"})
-    bottoms = (2, 2)
-    is_loss = True
-    differentiable = (0,)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        check_batch(bottoms)
+        tops = super().shapes(bottoms)
         if math.prod(bottoms[1][1:]) != 1:
             raise NetError("there must be one label for each instance", got=bottoms[1], want=f"({bottoms[1][0]},)")
-        return [()]
+        return tops
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         scores = bottoms[0].flatten(1) if bottoms[0].dim() > 1 else bottoms[0][:, None]
@@ -84,7 +81,7 @@ class HingeLoss(Layer):
 
 
 @register
-class ContrastiveLoss(Layer):
+class ContrastiveLoss(Loss):
     """The contrastive loss of pairs: small for similar pairs that are close and for others that are far apart.
 
     ``loss = sum_n (y d^2 + (1 - y) max(margin - d, 0)^2) / (2 N)``, where d is the Euclidean distance of the pair and y
@@ -101,11 +98,10 @@ class ContrastiveLoss(Layer):
 
     reads = frozenset({"contrastive_loss_param.margin", "contrastive_loss_param.legacy_version"})
     bottoms = (3, 3)
-    is_loss = True
     differentiable = (0, 1)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        check_batch(bottoms)
+        tops = super().shapes(bottoms)
         first = legacy_shape(bottoms[0])
         if first[2:] != (1, 1) or legacy_shape(bottoms[1]) != first:
             raise NetError(
@@ -113,7 +109,7 @@ class ContrastiveLoss(Layer):
             )
         if legacy_shape(bottoms[2]) != (first[0], 1, 1, 1):
             raise NetError("there must be one label for each pair", got=bottoms[2], want=first[:1])
-        return [()]
+        return tops
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         a, b = (bottom.flatten(1) if bottom.dim() > 1 else bottom[:, None] for bottom in bottoms[:2])

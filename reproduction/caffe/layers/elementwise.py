@@ -11,6 +11,7 @@ from torch import Tensor
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer, Rereads, register
+from reproduction.caffe.layers.compiled_forms import PointwiseForm
 from reproduction.caffe.layers.neuron import Neuron, Pointwise
 from reproduction.caffe.layers.onnx_graph import OnnxLayer
 from reproduction.caffe.schema import EltwiseOp
@@ -78,8 +79,8 @@ class Eltwise(Layer):
             top = torch.add(top, bottom, alpha=factor)
         return top
 
-    def is_pointwise(self) -> bool:
-        return True
+    def compiled_form(self, bottoms: list[Shape]) -> PointwiseForm:
+        return PointwiseForm()
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
         """Add Max, or a chain of Mul or Add after the products with the coefficients."""

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape, Window
 from reproduction.caffe.layers.base import Layer, Rereads, register
+from reproduction.caffe.layers.compiled_forms import PointwiseForm
 from reproduction.caffe.layers.exact import blas
 from reproduction.caffe.layers.onnx_graph import OnnxLayer
 from reproduction.caffe.layers.pooling import average_pool
@@ -65,9 +66,9 @@ class LRN(Layer):
         alpha = param.alpha * (size / param.local_size) ** 2
         return (x * (1 + alpha * average_pool(x * x, [Window(size, 1, size // 2)] * 2)).pow(-param.beta),)
 
-    def is_pointwise(self) -> bool:
-        """Return whether the sum is over channels."""
-        return self.layer_param.lrn_param.norm_region is NormRegion.ACROSS_CHANNELS
+    def compiled_form(self, bottoms: list[Shape]) -> PointwiseForm | None:
+        """Return the pointwise form if the sum is over channels."""
+        return PointwiseForm() if self.layer_param.lrn_param.norm_region is NormRegion.ACROSS_CHANNELS else None
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
         """Add LRN, which sums over channels only."""

@@ -12,7 +12,7 @@ from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Keeps, Layer, Rereads, register
 from reproduction.caffe.layers.bottom_checks import legacy_shape
-from reproduction.caffe.layers.compiled_forms import IdentityForm, PointwiseForm
+from reproduction.caffe.layers.compiled_forms import CompiledForm, IdentityForm, PointwiseForm
 from reproduction.caffe.layers.onnx_graph import OnnxLayer
 from reproduction.caffe.layers.quick.borders import AnyBlob, map_kept
 from reproduction.caffe.schema import FillerParameter
@@ -41,8 +41,8 @@ class Neuron(Layer):
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         return list(bottoms)
 
-    def is_pointwise(self) -> bool:
-        return True
+    def compiled_form(self, bottoms: list[Shape]) -> CompiledForm | None:
+        return PointwiseForm()
 
 
 class Pointwise(Neuron):

@@ -14,6 +14,7 @@ from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer, Rereads, canonical_axis, register
 from reproduction.caffe.layers.bottom_checks import legacy_shape
+from reproduction.caffe.layers.compiled_forms import PointwiseForm
 from reproduction.caffe.layers.exact import blas, normalization
 from reproduction.caffe.layers.onnx_graph import OnnxLayer
 from reproduction.caffe.schema import BiasParameter, FillerParameter, ScaleParameter
@@ -45,9 +46,10 @@ def _spread(factor: Tensor, axes: int, axis: int) -> Tensor:
     return factor.reshape((1,) * before + tuple(factor.shape) + (1,) * (axes - before - factor.dim()))
 
 
-def _is_per_channel(layer: Layer, param: ScaleParameter | BiasParameter) -> bool:
-    """Return whether a layer has a learned blob with one value for each channel, or a single value."""
-    return len(layer.layer_param.bottom) == 1 and param.axis == 1 and layer.blobs[0].dim() < 2
+def _compiled_form(layer: Layer, param: ScaleParameter | BiasParameter) -> PointwiseForm | None:
+    """Return the pointwise form if a layer has a learned blob with one value for each channel, or a single value."""
+    per_channel = len(layer.layer_param.bottom) == 1 and param.axis == 1 and layer.blobs[0].dim() < 2
+    return PointwiseForm() if per_channel else None
 
 
 def _onnx_blobs(layer: Layer, onnx: OnnxLayer, param: ScaleParameter | BiasParameter) -> list[str]:
@@ -127,9 +129,8 @@ class Scale(Layer):
         factor, *bias = (_spread(blob, bottoms[0].dim(), axis) for blob in (*bottoms[1:], *self.blobs))
         return (torch.addcmul(bias[0], bottoms[0], factor) if bias else bottoms[0] * factor,)
 
-    def is_pointwise(self) -> bool:
-        """Return whether there is one value for each channel, or a single value."""
-        return _is_per_channel(self, self.layer_param.scale_param)
+    def compiled_form(self, bottoms: list[Shape]) -> PointwiseForm | None:
+        return _compiled_form(self, self.layer_param.scale_param)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
         """Add Mul and, for the bias, Add."""
@@ -176,9 +177,8 @@ class Bias(Layer):
             return (normalization.scale(bottoms[0], None, bias, self.layer_param.bias_param.axis, (totals, 0)),)
         return (bottoms[0] + _spread(bias, bottoms[0].dim(), self.layer_param.bias_param.axis),)
 
-    def is_pointwise(self) -> bool:
-        """Return whether there is one value for each channel, or a single value."""
-        return _is_per_channel(self, self.layer_param.bias_param)
+    def compiled_form(self, bottoms: list[Shape]) -> PointwiseForm | None:
+        return _compiled_form(self, self.layer_param.bias_param)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
         return [onnx.node("Add", *bottoms, *_onnx_blobs(self, onnx, self.layer_param.bias_param))]

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import CoordMap, Shape
 from reproduction.caffe.layers.base import Layer, canonical_axis, register
-from reproduction.caffe.layers.compiled_forms import IdentityForm
+from reproduction.caffe.layers.compiled_forms import IdentityForm, PointwiseForm
 from reproduction.caffe.layers.onnx_graph import OnnxLayer
 from reproduction.caffe.layers.quick.borders import AnyBlob
 from reproduction.caffe.schema import ConcatParameter, LayerParameter, SliceParameter
@@ -71,9 +71,10 @@ class Concat(Layer):
             return bottoms
         return (torch.cat(bottoms, _axis(self.layer_param.concat_param, "concat_dim", bottoms[0].dim())),)
 
-    def is_pointwise(self) -> bool:
-        """Return whether channels are concatenated."""
-        return self.layer_param.concat_param.axis == 1 and not self.layer_param.concat_param.has("concat_dim")
+    def compiled_form(self, bottoms: list[Shape]) -> PointwiseForm | None:
+        """Return the pointwise form if channels are concatenated."""
+        param = self.layer_param.concat_param
+        return PointwiseForm() if param.axis == 1 and not param.has("concat_dim") else None
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
         param = self.layer_param.concat_param
