@@ -214,13 +214,13 @@ class Layer(nn.Module):
         if not torch.compiler.is_exporting() and any(0 in x.shape for x in bottoms):
             shapes = self.shapes([tuple(x.shape) for x in bottoms])
             if shapes and all(0 in shape for shape in shapes):
-                return self._empty(shapes, [expand(x) for x in bottoms])
+                return self._empty_tops(shapes, [expand(x) for x in bottoms])
         hooks = (self._forward_pre_hooks, self._forward_hooks, self._backward_pre_hooks, self._backward_hooks)
         tops = None if any(hooks) else self.repeat(*bottoms)
         return self(*map(expand, bottoms)) if tops is None else tops
 
     @staticmethod
-    def _empty(tops: list[Shape], bottoms: list[Tensor]) -> tuple[Tensor, ...]:
+    def _empty_tops(tops: list[Shape], bottoms: list[Tensor]) -> tuple[Tensor, ...]:
         """Return empty tops, as Caffe does for empty bottoms; many functions of torch raise an error for such sizes."""
         gradient = sum((x.sum() * 0 for x in bottoms[1:]), bottoms[0].sum() * 0)
         return tuple(bottoms[0].new_zeros(top) + gradient for top in tops)

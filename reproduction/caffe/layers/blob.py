@@ -43,11 +43,11 @@ class SyncedMemory:
         self._held: weakref.ref[Array] | None = None
 
     @classmethod
-    def of(cls, values: Tensor) -> SyncedMemory:
+    def from_tensor(cls, values: Tensor) -> SyncedMemory:
         """Return a ``SyncedMemory`` that shares the memory of a tensor."""
-        made = cls(values.numel(), str(values.dtype).removeprefix("torch."))
-        made._take(values)
-        return made
+        memory = cls(values.numel(), str(values.dtype).removeprefix("torch."))
+        memory._take(values)
+        return memory
 
     @property
     def is_zero(self) -> bool:
@@ -57,11 +57,11 @@ class SyncedMemory:
     @property
     def is_held(self) -> bool:
         """Whether a caller still references the array."""
-        return self._array_held() is not None
+        return self._held_array() is not None
 
     def clear(self) -> None:
         """Set all values to zero."""
-        array = self._array_held()
+        array = self._held_array()
         if array is None:
             self._values = None
         else:
@@ -69,7 +69,7 @@ class SyncedMemory:
 
     def array(self) -> Array:
         """Return the values as a writable array; they keep their memory while it or a view of it is referenced."""
-        array = self._array_held()
+        array = self._held_array()
         if array is None:
             array = self._row(_CPU).numpy()
             self._held = weakref.ref(array)
@@ -77,7 +77,7 @@ class SyncedMemory:
 
     def tensor(self, shape: Shape, device: torch.device) -> Tensor:
         """Return the first values as a tensor of this shape and device; it shares memory if they are there already."""
-        values = self._made(device)
+        values = self._values_on(device)
         if values.shape != shape:
             values = self._row(device)[: math.prod(shape)].view(shape)
         return values
@@ -91,7 +91,7 @@ class SyncedMemory:
             True if the values were replaced. False if there are too many or, without a referenced array, if their
             number or dtype differs.
         """
-        array = self._array_held()
+        array = self._held_array()
         if array is None:
             if values.numel() != self.size or str(values.dtype) != f"torch.{self.dtype}":
                 return False
@@ -108,23 +108,23 @@ class SyncedMemory:
 
     def _row(self, device: torch.device) -> Tensor:
         """Return the values as a contiguous 1-D tensor; a layer may have returned another memory format."""
-        values = self._made(device)
+        values = self._values_on(device)
         if values.dim() != 1 or not values.is_contiguous():
             values = values.contiguous().view(-1)
-            if self._array_held() is None:
+            if self._held_array() is None:
                 self._values = values
         return values
 
-    def _array_held(self) -> Array | None:
+    def _held_array(self) -> Array | None:
         return None if self._held is None else self._held()
 
-    def _made(self, device: torch.device) -> Tensor:
+    def _values_on(self, device: torch.device) -> Tensor:
         if self._values is None:
             self._values = torch.from_numpy(np.zeros(self.size, self.dtype))  # allocated when it is written to
         values = self._values
         if values.device != device:
             values = values.to(device)
-            if self._array_held() is None:
+            if self._held_array() is None:
                 self._values = values
         return values
 
@@ -151,7 +151,7 @@ class Blob:
     @property
     def diff(self) -> Array:
         """The gradient as an array; assign by ``diff[...] = values``."""
-        return self._diff_made().array()[: self.count].reshape(self._shape)
+        return self._allocated_diff().array()[: self.count].reshape(self._shape)
 
     def reshape(self, *shape: int) -> None:
         """Change the shape. Values and their order stay the same, but all are zeros if the memory has to grow.
@@ -176,18 +176,18 @@ class Blob:
 
     def gradient(self, device: torch.device = _CPU) -> Tensor:
         """Return the gradient as a tensor; it shares memory if it is on that device already."""
-        return self._diff_made().tensor(self._shape, device)
+        return self._allocated_diff().tensor(self._shape, device)
 
     def put(self, values: Tensor) -> None:
         """Replace shape and values by those of a tensor; they are copied only if ``data`` is referenced."""
         self._shape = tuple(values.shape)
         if not self._data.put(values):
-            self._data = SyncedMemory.of(values)
+            self._data = SyncedMemory.from_tensor(values)
 
     def put_gradient(self, values: Tensor) -> None:
         """Replace the gradient by a tensor of the blob's shape; it is copied only if ``diff`` is referenced."""
-        if not self._diff_made().put(values):
-            self._diff = SyncedMemory.of(values)
+        if not self._allocated_diff().put(values):
+            self._diff = SyncedMemory.from_tensor(values)
 
     def add_gradient(self, values: Tensor) -> None:
         """Add a tensor of the blob's shape to the gradient."""
@@ -204,7 +204,7 @@ class Blob:
     @property
     def has_gradient(self) -> bool:
         """Whether the gradient was accessed yet; otherwise it is zero."""
-        return not self._diff_made().is_zero
+        return not self._allocated_diff().is_zero
 
     def clear_gradient(self) -> None:
         """Set the gradient to zero."""
@@ -217,20 +217,20 @@ class Blob:
         """
         self._data = other._data
         if diff:
-            self._diff = other._diff_made()
+            self._diff = other._allocated_diff()
 
     def show(self, data: Array, diff: Array | None = None) -> None:
         """Become a view of contiguous arrays of values and gradient; the gradient is zero without ``diff``."""
         self._shape = data.shape
-        self._data = SyncedMemory.of(torch.from_numpy(data))
-        self._diff = SyncedMemory() if diff is None else SyncedMemory.of(torch.from_numpy(diff))
+        self._data = SyncedMemory.from_tensor(torch.from_numpy(data))
+        self._diff = SyncedMemory() if diff is None else SyncedMemory.from_tensor(torch.from_numpy(diff))
 
     def retype(self, dtype: np.dtype[Any]) -> None:
         """Convert the values to another dtype."""
         if dtype != self._data.dtype:
-            self._data = SyncedMemory.of(torch.from_numpy(self._data.array().astype(dtype)))
+            self._data = SyncedMemory.from_tensor(torch.from_numpy(self._data.array().astype(dtype)))
 
-    def _diff_made(self) -> SyncedMemory:
+    def _allocated_diff(self) -> SyncedMemory:
         if self._diff.size != self.count or self._diff.dtype != self._data.dtype:
             self._diff = SyncedMemory(self.count, self._data.dtype)
         return self._diff
@@ -243,7 +243,7 @@ class Blob:
     @property
     def shape(self) -> IntVec:
         """The sizes of the axes as a new ``IntVec``."""
-        return IntVec.of(self._shape)
+        return IntVec.from_items(self._shape)
 
     @property
     def count(self) -> int:

@@ -27,7 +27,7 @@ from reproduction.caffe.layers.base import Layer, Rereads, canonical_axis, regis
 from reproduction.caffe.layers.compiled_forms import ConvolutionForm, DeconvolutionForm
 from reproduction.caffe.layers.exact import blas, im2col
 from reproduction.caffe.layers.onnx_graph import OnnxLayer, window_attributes
-from reproduction.caffe.layers.quick.borders import AnyBlob, RepeatedBlob, slide
+from reproduction.caffe.layers.quick.borders import AnyBlob, RepeatedBlob, slide_windows
 from reproduction.caffe.layers.quick.convolve import convolve
 from reproduction.caffe.schema import ConvolutionParameter, LayerParameter
 
@@ -85,7 +85,7 @@ def _col2im(columns: Tensor, windows: Sequence[Window], sizes: Sequence[int]) ->
     return image
 
 
-def _shaped(x: Tensor, shape: Shape) -> Tensor:
+def _reshape_if_needed(x: Tensor, shape: Shape) -> Tensor:
     """Reshape only if the shape differs.
 
     If a later layer overwrites a view, even one of the same shape, autograd makes a copy.
@@ -126,9 +126,9 @@ class _Windowed(Layer):
                 raise NetError(f"bottom {index} has another number of axes", got=bottom, want=f"{axes} axes")
             if bottom != bottoms[0]:
                 raise NetError(f"bottom {index} differs in shape from bottom 0", got=bottom, want=bottoms[0])
-        return [(*bottom[: self.axis], *self._top(bottom[self.axis :])) for bottom in bottoms]
+        return [(*bottom[: self.axis], *self._top_shape(bottom[self.axis :])) for bottom in bottoms]
 
-    def _top(self, bottom: Shape) -> Shape:
+    def _top_shape(self, bottom: Shape) -> Shape:
         """Return the channels and spatial sizes of the top for the channels and spatial sizes of the bottom."""
         raise NotImplementedError(type(self).__name__)
 
@@ -137,9 +137,12 @@ class _Windowed(Layer):
         images = (
             bottom.reshape(math.prod(bottom.shape[: self.axis]), *bottom.shape[self.axis :]) for bottom in bottoms
         )
-        return tuple(_shaped(self._slide(x, top[self.axis + 1 :]), top) for x, top in zip(images, tops, strict=True))
+        return tuple(
+            _reshape_if_needed(self._compute_top(x, top[self.axis + 1 :]), top)
+            for x, top in zip(images, tops, strict=True)
+        )
 
-    def _slide(self, x: Tensor, sizes: Shape) -> Tensor:
+    def _compute_top(self, x: Tensor, sizes: Shape) -> Tensor:
         """Compute one top (N, channels, *sizes) from one bottom (N, C, ...)."""
         raise NotImplementedError(type(self).__name__)
 
@@ -193,8 +196,8 @@ class _Weighted(_Windowed):
         weight, *bias = self.blobs
         return weight, bias[0] if bias else None
 
-    def _adds_as_blas(self, x: Tensor) -> bool:
-        return len(self.windows) == 2 and blas.serves(self.in_blas_order, x)
+    def _uses_blas_order(self, x: Tensor) -> bool:
+        return len(self.windows) == 2 and blas.applies_to(self.in_blas_order, x)
 
     def _add_bias(self, x: Tensor, bias: Tensor | None) -> Tensor:
         return x if bias is None else x + bias.reshape(-1, *[1] * len(self.windows))
@@ -233,11 +236,11 @@ class Convolution(_Weighted):
     def _weight_shape(self) -> Shape:
         return (self.num_output, self.channels // self.group, *(window.kernel for window in self.windows))
 
-    def _top(self, bottom: Shape) -> Shape:
+    def _top_shape(self, bottom: Shape) -> Shape:
         self._check_channels(bottom)
         return (self.num_output, *map(conv_size, bottom[1:], self.windows))
 
-    def _slide(self, x: Tensor, sizes: Shape) -> Tensor:
+    def _compute_top(self, x: Tensor, sizes: Shape) -> Tensor:
         weight, bias = self._weight_and_bias()
         if len(self.windows) == 2:
             return self._convolve(x, self.windows)
@@ -258,7 +261,7 @@ class Convolution(_Weighted):
         # Caffe: the first window may exceed the padded input by less than one stride and reads zeros there, since C++
         # rounds the negative quotient towards zero (conv_layer.cpp L18). torch raises an error.
         x = _pad(x, windows, both=False)
-        if self._adds_as_blas(x):
+        if self._uses_blas_order(x):
             return im2col.convolve(x, weight, bias, windows, self.group, self.totals)
         return convolve(x, weight, bias, windows, self.group)
 
@@ -268,7 +271,7 @@ class Convolution(_Weighted):
             return None
         tops = self.shapes([x.shape for x in bottoms])
         return tuple(
-            slide(x, self.windows, top[2:], self._convolve)
+            slide_windows(x, self.windows, top[2:], self._convolve)
             for x, top in zip(bottoms, tops, strict=True)
             if isinstance(x, RepeatedBlob)
         )
@@ -314,14 +317,14 @@ class Deconvolution(_Weighted):
     def _weight_shape(self) -> Shape:
         return (self.channels, self.num_output // self.group, *(window.kernel for window in self.windows))
 
-    def _top(self, bottom: Shape) -> Shape:
+    def _top_shape(self, bottom: Shape) -> Shape:
         self._check_channels(bottom)
         return (self.num_output, *map(deconv_size, bottom[1:], self.windows))
 
-    def _slide(self, x: Tensor, sizes: Shape) -> Tensor:
+    def _compute_top(self, x: Tensor, sizes: Shape) -> Tensor:
         weight, bias = self._weight_and_bias()
         deconvolve = _DECONVOLVE.get(len(self.windows))
-        if self._adds_as_blas(x):
+        if self._uses_blas_order(x):
             return im2col.deconvolve(x, weight, bias, self.windows, self.group, sizes, self.totals)
         if deconvolve:
             return deconvolve(
@@ -362,9 +365,9 @@ class Im2col(_Windowed):
         if not self.windows:
             raise NetError("there is no spatial axis after the channels", got=bottoms[0])
 
-    def _top(self, bottom: Shape) -> Shape:
+    def _top_shape(self, bottom: Shape) -> Shape:
         taps = math.prod(window.kernel for window in self.windows)
         return (bottom[0] * taps, *map(conv_size, bottom[1:], self.windows))
 
-    def _slide(self, x: Tensor, sizes: Shape) -> Tensor:
+    def _compute_top(self, x: Tensor, sizes: Shape) -> Tensor:
         return _im2col(x, self.windows, sizes)

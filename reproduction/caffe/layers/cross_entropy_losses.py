@@ -37,7 +37,7 @@ def normalization(param: LossParameter, default: NormalizationMode) -> Normaliza
     return default
 
 
-def _divisor(mode: NormalizationMode, batch: int, total: int, ignored: Tensor | None) -> float:
+def _compute_divisor(mode: NormalizationMode, batch: int, total: int, ignored: Tensor | None) -> float:
     """Return the divisor of a loss, at least 1, so that the loss of a batch without valid labels is 0.
 
     Args:
@@ -54,7 +54,7 @@ def _divisor(mode: NormalizationMode, batch: int, total: int, ignored: Tensor | 
     return float(max(count, 1))
 
 
-class _Places:
+class _Labels:
     """Labels in the shape of the scores, with size 1 on the class axis.
 
     Attributes:
@@ -71,7 +71,7 @@ class _Places:
             labels.reshape(*before, 1, *after), scores.shape[self.axis], _ignored_label(param)
         )
         mode = normalization(param, NormalizationMode.VALID)
-        self.divisor = _divisor(mode, before.numel(), self.index.numel(), self.ignored)
+        self.divisor = _compute_divisor(mode, before.numel(), self.index.numel(), self.ignored)
 
 
 def sum_in_order(losses: Tensor) -> Tensor:
@@ -123,18 +123,18 @@ class SoftmaxWithLoss(Loss):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         scores, labels = bottoms
-        places = _Places(scores, labels, self.layer_param.softmax_param.axis, self.layer_param.loss_param)
+        places = _Labels(scores, labels, self.layer_param.softmax_param.axis, self.layer_param.loss_param)
         # Upstream bug, fixed: Caffe declares a second top of SoftmaxWithLoss, but no number of loss weights is valid
         # with it: the inner Softmax layer has one top and receives the same loss weights (softmax_loss_layer.cpp
         # L13-L19). Here the second top works.
-        in_order = blas.serves(self.in_blas_order, scores)
+        in_order = blas.applies_to(self.in_blas_order, scores)
         tops: tuple[Tensor, ...] = _SoftmaxLoss.apply(scores, places, in_order)  # type: ignore[no-untyped-call]
         return tops[: len(self.layer_param.top)]
 
 
 class _SoftmaxLoss(Function):
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, places: _Places, in_blas_order: bool) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, scores: Tensor, places: _Labels, in_blas_order: bool) -> tuple[Tensor, Tensor]:
         prob = blas.softmax(scores, places.axis) if in_blas_order else scores.softmax(places.axis)
         picked = prob.gather(places.axis, places.index)
         # Caffe: SoftmaxWithLoss clamps probabilities to at least FLT_MIN in the loss but not in the gradient
@@ -151,7 +151,7 @@ class _SoftmaxLoss(Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
         prob, picked = ctx.saved_tensors
-        places: _Places = ctx.places
+        places: _Labels = ctx.places
         weight = gradient / places.divisor
         scores = (prob * weight).scatter_(places.axis, places.index, (picked - 1) * weight)
         if places.ignored is not None:
@@ -215,7 +215,7 @@ class InfogainLoss(Loss):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         scores, labels, *matrix = bottoms
-        places = _Places(scores, labels, self.layer_param.infogain_loss_param.axis, self.layer_param.loss_param)
+        places = _Labels(scores, labels, self.layer_param.infogain_loss_param.axis, self.layer_param.loss_param)
         table = (matrix[0].detach() if matrix else self.get_buffer("matrix")).reshape(-1, scores.shape[places.axis])
         rows = table.to(scores.dtype)[places.index.squeeze(places.axis)].movedim(-1, places.axis)
         tops: tuple[Tensor, ...] = _InfogainLoss.apply(scores, rows, places)  # type: ignore[no-untyped-call]
@@ -224,7 +224,7 @@ class InfogainLoss(Loss):
 
 class _InfogainLoss(Function):
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, rows: Tensor, places: _Places) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, scores: Tensor, rows: Tensor, places: _Labels) -> tuple[Tensor, Tensor]:
         prob = scores.softmax(places.axis)
         losses = (prob.clamp(min=LOG_THRESHOLD).log_() * rows).neg_()
         if places.ignored is not None:
@@ -238,7 +238,7 @@ class _InfogainLoss(Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
         prob, rows = ctx.saved_tensors
-        places: _Places = ctx.places
+        places: _Labels = ctx.places
         scores = (prob * rows.sum(places.axis, keepdim=True) - rows) * (gradient / places.divisor)
         if places.ignored is not None:
             scores.masked_fill_(places.ignored, 0)
@@ -327,7 +327,7 @@ class SigmoidCrossEntropyLoss(Loss):
         # Caffe: by default, SigmoidCrossEntropyLoss is divided by the batch size, but SoftmaxWithLoss by the number of
         # valid labels (sigmoid_cross_entropy_loss_layer.cpp L25-L33). torch averages over all elements.
         mode = normalization(param, NormalizationMode.BATCH_SIZE)
-        divisor = _divisor(mode, scores.shape[0], scores.numel(), ignored)
+        divisor = _compute_divisor(mode, scores.shape[0], scores.numel(), ignored)
         losses: Tensor = _SigmoidLoss.apply(scores, targets)  # type: ignore[no-untyped-call]
         if ignored is not None:
             losses = losses.masked_fill(ignored, 0)

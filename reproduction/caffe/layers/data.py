@@ -18,7 +18,7 @@ from reproduction.caffe.schema import BlobShape, FillerParameter
 from reproduction.caffe.typing import Array, Int64
 
 
-class Source(Layer):
+class DataLayer(Layer):
     """The base class of layers with external data, which they convert to the device and dtype of the net."""
 
     bottoms: ClassVar[tuple[int, int | None]] = (0, 0)
@@ -35,7 +35,7 @@ class Source(Layer):
             draw: The number of the batch, from 0, independent of earlier forward passes.
         """
 
-    def place(self, values: Tensor | Array) -> Tensor:
+    def to_net_tensor(self, values: Tensor | Array) -> Tensor:
         """Convert values to a tensor of the net's device and dtype."""
         return torch.as_tensor(values).to(self.get_buffer("_like"))
 
@@ -52,13 +52,13 @@ class Shuffle:
 
     def __init__(self, wanted: bool, generator: torch.Generator | None):
         self._seed = int(torch.randint(2**31, (), generator=generator)) if wanted else None
-        self._order = lru_cache(maxsize=2)(self._make)
+        self._order = lru_cache(maxsize=2)(self._permute)
 
     def __call__(self, count: int, *key: int) -> Int64:
         """Return a permutation of ``count`` indices for a key, such as the epoch and the position of the file."""
         return self._order(count, key)
 
-    def _make(self, count: int, key: tuple[int, ...]) -> Int64:
+    def _permute(self, count: int, key: tuple[int, ...]) -> Int64:
         if self._seed is None:
             return np.arange(count)
         return np.random.default_rng([self._seed, *key]).permutation(count)
@@ -89,7 +89,7 @@ def _shape(shape: BlobShape) -> Shape:
     return tuple(shape.dim)
 
 
-def _each_top(values: list[Any], tops: int, name: str) -> list[Any]:
+def _one_for_each_top(values: list[Any], tops: int, name: str) -> list[Any]:
     """Return one value for each top; a single value is repeated."""
     if len(values) not in (1, tops):
         raise NetError(f"{name} must be given once, or once for each top", got=len(values), want=f"1 or {tops}")
@@ -115,7 +115,7 @@ class Input(Layer):
         if not shapes:
             wanted = ", ".join(f"{top!r}: (1, 3, H, W)" for top in self.layer_param.top)
             raise NetError("there is no shape", remedy=f"Write one into input_param, or pass inputs={{{wanted}}}.")
-        return [_shape(shape) for shape in _each_top(shapes, len(self.layer_param.top), "shape")]
+        return [_shape(shape) for shape in _one_for_each_top(shapes, len(self.layer_param.top), "shape")]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Raise ``NetError``, since the caller of the net must feed the tops.
@@ -131,7 +131,7 @@ class Input(Layer):
 
 
 @register
-class DummyData(Source):
+class DummyData(DataLayer):
     """Tops that each forward pass fills by fillers.
 
     Shapes:
@@ -152,18 +152,18 @@ class DummyData(Source):
         """Read the fillers; the default is a constant 0."""
         super().setup(bottoms)
         given = list(self.layer_param.dummy_data_param.data_filler) or [FillerParameter()]
-        self._fillers: list[FillerParameter] = _each_top(given, len(self.layer_param.top), "data_filler")
+        self._fillers: list[FillerParameter] = _one_for_each_top(given, len(self.layer_param.top), "data_filler")
         self.constant = tuple(filler.type == "constant" for filler in self._fillers)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         param, tops = self.layer_param.dummy_data_param, len(self.layer_param.top)
         legacy = [param.num, param.channels, param.height, param.width]
         if not any(legacy):
-            return [_shape(shape) for shape in _each_top(param.shape, tops, "shape")]
+            return [_shape(shape) for shape in _one_for_each_top(param.shape, tops, "shape")]
         if param.shape:
             raise NetError("shape and num, channels, height, width are both set", want="one kind")
         names = ("num", "channels", "height", "width")
-        columns = [_each_top(values, tops, name) for values, name in zip(legacy, names, strict=True)]
+        columns = [_one_for_each_top(values, tops, name) for values, name in zip(legacy, names, strict=True)]
         return list(zip(*columns, strict=True))
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -171,7 +171,7 @@ class DummyData(Source):
         tops = [torch.empty(shape) for shape in self.shapes([])]
         for top, filler in zip(tops, self._fillers, strict=True):
             fillers.fill(top, filler, self.generator)
-        return tuple(self.place(top) for top in tops)
+        return tuple(self.to_net_tensor(top) for top in tops)
 
 
 @register
@@ -211,7 +211,7 @@ class Parameter(Layer):
 
 
 @register
-class MemoryData(Source):
+class MemoryData(DataLayer):
     """Batches of the arrays that the caller passes to ``reset``; after the last batch follows the first.
 
     Shapes:
@@ -272,4 +272,4 @@ class MemoryData(Source):
             raise NetError("there are no data yet", remedy="Hand them over with the layer's reset(data, labels).")
         begin, end = self._position, self._position + self._size[0]
         self._position = end % len(self._arrays[0])
-        return tuple(self.place(np.ascontiguousarray(array[begin:end])) for array in self._arrays)
+        return tuple(self.to_net_tensor(np.ascontiguousarray(array[begin:end])) for array in self._arrays)

@@ -72,7 +72,7 @@ class InnerProduct(Layer):
         weight, *bias = self.blobs
         rows = bottoms[0].flatten(canonical_axis(param.axis, bottoms[0].dim()))
         weight = weight.t() if param.transpose else weight
-        if blas.serves(self.in_blas_order, rows):
+        if blas.applies_to(self.in_blas_order, rows):
             args = (rows, self.blobs[0], bias[0] if bias else None, param.transpose, self.totals)
             top: Tensor = _BlasLinear.apply(*args)  # type: ignore[no-untyped-call]
             return (top,)

@@ -248,16 +248,16 @@ class Exp(Pointwise):
     def setup(self, bottoms: list[Shape]) -> None:
         _check_base(self.layer_param.exp_param.base)
 
-    def _inner(self, x: Tensor) -> float:
+    def _scaled_log_base(self, x: Tensor) -> float:
         return float(_log_base(self.layer_param.exp_param.base, x) * self.layer_param.exp_param.scale)
 
     def value(self, x: Tensor) -> Tensor:
         base, shift = self.layer_param.exp_param.base, _constant(self.layer_param.exp_param.shift, x)
         outer = shift.exp() if base == -1 else _constant(base, x).pow(shift)
-        return (x * self._inner(x)).exp() * float(outer)
+        return (x * self._scaled_log_base(x)).exp() * float(outer)
 
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
-        return y * self._inner(x)
+        return y * self._scaled_log_base(x)
 
 
 @register
@@ -280,12 +280,12 @@ class Log(Pointwise):
             raise NetError("there is no logarithm to the base 1")
 
     def value(self, x: Tensor) -> Tensor:
-        return self._inner(x).log() * float(1 / _log_base(self.layer_param.log_param.base, x))
+        return self._scaled_log_base(x).log() * float(1 / _log_base(self.layer_param.log_param.base, x))
 
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
-        return self._inner(x).reciprocal() * float(
+        return self._scaled_log_base(x).reciprocal() * float(
             self.layer_param.log_param.scale / _log_base(self.layer_param.log_param.base, x)
         )
 
-    def _inner(self, x: Tensor) -> Tensor:
+    def _scaled_log_base(self, x: Tensor) -> Tensor:
         return _affine(x, self.layer_param.log_param.scale, self.layer_param.log_param.shift)

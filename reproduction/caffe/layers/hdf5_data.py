@@ -13,12 +13,12 @@ from reproduction.caffe.formats.hdf5_file.values import read_values
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer, register
 from reproduction.caffe.layers.bottom_checks import legacy_shape
-from reproduction.caffe.layers.data import Shuffle, Source, read_file_list
+from reproduction.caffe.layers.data import DataLayer, Shuffle, read_file_list
 from reproduction.caffe.typing import Array
 
 
 @register
-class HDF5Data(Source):
+class HDF5Data(DataLayer):
     """Batches of rows of HDF5 files, one file after the other; after the last follows the first.
 
     ``source`` is a text file with the names of the HDF5 files. Each file contains a data set for each top, with the
@@ -49,22 +49,22 @@ class HDF5Data(Source):
         self._shuffle = Shuffle(param.shuffle, self.generator)
         self._rows: dict[str, int] = {}
         self._columns: list[Array] = []
-        self._opened = ""
-        self._given = 0
-        self._go(0, 0)
+        self._loaded = ""
+        self._next_row = 0
+        self._set_position(0, 0)
 
     def seek(self, draw: int) -> None:
         """Set the batch that the next forward pass returns; unless it is the next one, count the rows of all files."""
         start = draw * self.layer_param.hdf5_data_param.batch_size
-        if start == self._given:
+        if start == self._next_row:
             return
-        self._given = start
-        epoch, start = divmod(start, sum(self._count(path) for path in self._files))
+        self._next_row = start
+        epoch, start = divmod(start, sum(self._count_rows(path) for path in self._files))
         place = 0
-        while start >= (count := self._count(self._path(epoch, place))):
+        while start >= (count := self._count_rows(self._path_of(epoch, place))):
             start -= count
             place += 1
-        self._go(epoch, place, start)
+        self._set_position(epoch, place, start)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         return [(self.layer_param.hdf5_data_param.batch_size, *rows.shape[1:]) for rows in self._columns]
@@ -72,7 +72,7 @@ class HDF5Data(Source):
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         parts = []
         missing = self.layer_param.hdf5_data_param.batch_size
-        self._given += missing
+        self._next_row += missing
         while missing:
             picked = self._order[self._row : self._row + missing]
             parts.append([rows[picked] for rows in self._columns])
@@ -80,46 +80,46 @@ class HDF5Data(Source):
             self._row += len(picked)
             if self._row == len(self._order):
                 last = self._place + 1 == len(self._files)
-                self._go(self._epoch + last, 0 if last else self._place + 1)
+                self._set_position(self._epoch + last, 0 if last else self._place + 1)
         columns = (column[0] if len(column) == 1 else np.concatenate(column) for column in zip(*parts, strict=True))
-        return tuple(self.place(column) for column in columns)
+        return tuple(self.to_net_tensor(column) for column in columns)
 
-    def _go(self, epoch: int, place: int, row: int = 0) -> None:
+    def _set_position(self, epoch: int, place: int, row: int = 0) -> None:
         """Set the position to row number ``row``, in shuffled order, of file number ``place`` of the epoch."""
-        path = self._path(epoch, place)
-        if path != self._opened:
-            self._open(path)
+        path = self._path_of(epoch, place)
+        if path != self._loaded:
+            self._load_file(path)
         self._epoch, self._place, self._row = epoch, place, row
         self._order = self._shuffle(len(self._columns[0]), epoch, place)
 
-    def _path(self, epoch: int, place: int) -> str:
+    def _path_of(self, epoch: int, place: int) -> str:
         return self._files[int(self._shuffle(len(self._files), epoch)[place])]
 
-    def _count(self, path: str) -> int:
+    def _count_rows(self, path: str) -> int:
         if path not in self._rows:
-            self._rows[path] = (_found(self._file(path), self.layer_param.top[0]).shape or (0,))[0]
+            self._rows[path] = (_find_dataset(self._open_file(path), self.layer_param.top[0]).shape or (0,))[0]
         return self._rows[path]
 
-    def _file(self, path: str) -> HDF5File:
+    def _open_file(self, path: str) -> HDF5File:
         if not files.is_file(path):
             raise DataError(
                 "there is no such file", path=path, remedy=f"{self.layer_param.hdf5_data_param.source} names it."
             )
         return hdf5.HDF5Reader(path).file
 
-    def _open(self, path: str) -> None:
-        file = self._file(path)
-        columns = [_column(file, top) for top in self.layer_param.top]
+    def _load_file(self, path: str) -> None:
+        file = self._open_file(path)
+        columns = [_load_dataset(file, top) for top in self.layer_param.top]
         rows = {top: len(column) for top, column in zip(self.layer_param.top, columns, strict=True)}
         if len(set(rows.values())) > 1 or not rows[self.layer_param.top[0]]:
             raise DataError("the data sets must have as many rows, and at least one", path=path, got=rows)
         got, want = ([column.shape[1:] for column in each] for each in (columns, self._columns or columns))
         if got != want:
             raise DataError("the rows differ in shape from those of the files before", path=path, got=got, want=want)
-        self._columns, self._opened, self._rows[path] = columns, path, rows[self.layer_param.top[0]]
+        self._columns, self._loaded, self._rows[path] = columns, path, rows[self.layer_param.top[0]]
 
 
-def _found(file: HDF5File, name: str) -> HDF5Dataset:
+def _find_dataset(file: HDF5File, name: str) -> HDF5Dataset:
     """Return the data set ``name``; raise ``DataError`` unless it has at least one axis and real numbers."""
     found = file.member(file.root, name)
     path = file.path
@@ -132,12 +132,12 @@ def _found(file: HDF5File, name: str) -> HDF5Dataset:
     return found
 
 
-def _column(file: HDF5File, name: str) -> Array:
+def _load_dataset(file: HDF5File, name: str) -> Array:
     """Load a data set as floats; integers become float32.
 
     Source: BVLC/caffe@9b89154 src/caffe/util/hdf5.cpp L10-L93.
     """
-    found = _found(file, name)
+    found = _find_dataset(file, name)
     assert found.dtype is not None
     return read_values(file, found, found.dtype.newbyteorder("<") if found.dtype.kind == "f" else np.float32)
 

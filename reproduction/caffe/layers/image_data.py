@@ -11,7 +11,7 @@ from reproduction.caffe.formats import blobs
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import register
 from reproduction.caffe.layers.bottom_checks import legacy_shape
-from reproduction.caffe.layers.data import Shuffle, Source, read_file_list
+from reproduction.caffe.layers.data import DataLayer, Shuffle, read_file_list
 from reproduction.caffe.schema import TransformationParameter
 from reproduction.caffe.typing import Float32, Int64, UInt8
 
@@ -37,7 +37,7 @@ def read_image(path: str, *, color: bool = True) -> UInt8:
 
     from reproduction.caffe.formats import image_files
 
-    def blue_first(image: Image.Image) -> UInt8:
+    def to_bgr(image: Image.Image) -> UInt8:
         if image.mode.startswith("I"):
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # 16 bits to 8
         return np.asarray(image.convert("RGB"))[:, :, ::-1] if color else np.asarray(image.convert("L"))[:, :, None]
@@ -45,7 +45,7 @@ def read_image(path: str, *, color: bool = True) -> UInt8:
     with image_files.open_image(path) as image:
         if not color:
             image.draft("L", image.size)  # the luminance channel of a JPEG, as in OpenCV
-        pixels = image_files.decode(image, blue_first)
+        pixels = image_files.decode(image, to_bgr)
         return image_files.turn_upright(pixels, image_files.orientation(image))
 
 
@@ -58,15 +58,15 @@ def resize(image: UInt8, height: int, width: int) -> UInt8:
     """
     if image.shape[:2] == (height, width):
         return image
-    left, right, near, far = _taps(image.shape[1], width)
+    left, right, near, far = _interpolation_taps(image.shape[1], width)
     pixels = image.astype(np.int64)
     rows = (pixels[:, left] * near[:, None] + pixels[:, right] * far[:, None]) >> 4
-    top, bottom, near, far = _taps(image.shape[0], height)
+    top, bottom, near, far = _interpolation_taps(image.shape[0], height)
     upper, lower = (near[:, None, None] * rows[top]) >> 16, (far[:, None, None] * rows[bottom]) >> 16
     return ((upper + lower + 2) >> 2).astype(np.uint8)
 
 
-def _taps(size: int, wanted: int) -> tuple[Int64, ...]:
+def _interpolation_taps(size: int, wanted: int) -> tuple[Int64, ...]:
     """Return, for each new pixel, the indices of the two old pixels around it and their weights, whose sum is 2048."""
     place = ((np.arange(wanted) + 0.5) * (size / wanted) - 0.5).clip(0, size - 1).astype(np.float32)
     first = np.floor(place).astype(np.int64)
@@ -123,7 +123,7 @@ class Transform:
                 raise DataError("the image does not fit the mean", path=path, got=values.shape, want=want)
             values -= self.mean
         values = self._crop(values, path, training)
-        if self.param.mirror and self._random(2):
+        if self.param.mirror and self._draw(2):
             values = values[:, :, ::-1]
         return values * np.float32(self.param.scale)
 
@@ -134,15 +134,15 @@ class Transform:
         spare = [size - crop for size in values.shape[1:]]
         if min(spare) < 0:
             raise DataError("the image is smaller than crop_size", path=path, got=values.shape[1:], want=(crop, crop))
-        top, left = (self._random(n + 1) if training else n // 2 for n in spare)
+        top, left = (self._draw(n + 1) if training else n // 2 for n in spare)
         return values[:, top : top + crop, left : left + crop]
 
-    def _random(self, count: int) -> int:
+    def _draw(self, count: int) -> int:
         return int(torch.randint(count, (), generator=self.generator))
 
 
 @register
-class ImageData(Source):
+class ImageData(DataLayer):
     """Batches of images and labels from a list of files; after the last image follows the first.
 
     ``source`` is a text file with lines ``path label``; ``root_folder`` is prepended to each path without a separator.
@@ -187,25 +187,25 @@ class ImageData(Source):
         self._skipped = int(torch.randint(param.rand_skip, (), generator=self.generator)) if param.rand_skip else 0
         if self._skipped >= len(self._lines):
             raise DataError(f"there are too few images to skip {self._skipped}", path=param.source)
-        self._given = 0
+        self._next_image = 0
         self._transform = Transform(self.layer_param.transform_param, self.generator)
 
     def seek(self, draw: int) -> None:
         """Set the batch that the next forward pass returns."""
-        self._given = draw * self.layer_param.image_data_param.batch_size
+        self._next_image = draw * self.layer_param.image_data_param.batch_size
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Load the next image and return the shapes of a batch of its size."""
         param = self.layer_param.image_data_param
-        channels, height, width = self._load(self._line(self._given)[0]).shape
+        channels, height, width = self._load_image(self._find_image(self._next_image)[0]).shape
         return [(param.batch_size, channels, height, width), (param.batch_size,)]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         images, labels = [], []
         for _ in range(self.layer_param.image_data_param.batch_size):
-            path, label = self._line(self._given)
-            self._given += 1
-            images.append(self._load(path))
+            path, label = self._find_image(self._next_image)
+            self._next_image += 1
+            images.append(self._load_image(path))
             labels.append(float(label))
             if images[-1].shape != images[0].shape:
                 raise DataError(
@@ -215,9 +215,9 @@ class ImageData(Source):
                     want=images[0].shape,
                     remedy="Set new_height and new_width, crop_size, or batch_size: 1.",
                 )
-        return self.place(np.stack(images)), self.place(torch.tensor(labels))
+        return self.to_net_tensor(np.stack(images)), self.to_net_tensor(torch.tensor(labels))
 
-    def _load(self, name: str) -> Float32:
+    def _load_image(self, name: str) -> Float32:
         param = self.layer_param.image_data_param
         path = param.root_folder + name
         image = read_image(path, color=param.is_color)
@@ -225,7 +225,7 @@ class ImageData(Source):
             image = resize(image, param.new_height, param.new_width)
         return self._transform(image, path, training=self.training)
 
-    def _line(self, number: int) -> tuple[str, int]:
+    def _find_image(self, number: int) -> tuple[str, int]:
         """Return path and label of image ``number``, counted over all epochs and in shuffled order."""
         epoch, place = divmod(self._skipped + number, len(self._lines))
         return self._lines[int(self._shuffle(len(self._lines), epoch)[place])]

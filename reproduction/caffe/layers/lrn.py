@@ -58,11 +58,11 @@ class LRN(Layer):
         (x,) = bottoms
         param = self.layer_param.lrn_param
         if param.norm_region is NormRegion.ACROSS_CHANNELS:
-            power = blas.power if blas.serves(self.in_blas_order, x) else torch.pow
-            y: Tensor = _Across.apply(x, param.local_size, param.alpha, param.beta, param.k, power)  # type: ignore[no-untyped-call]
+            power = blas.power if blas.applies_to(self.in_blas_order, x) else torch.pow
+            y: Tensor = _AcrossChannels.apply(x, param.local_size, param.alpha, param.beta, param.k, power)  # type: ignore[no-untyped-call]
             return (y,)
         # Caffe: LRN within a channel ignores `k` and uses 1 (lrn_layer.cpp L52).
-        size = _reach(param.local_size, max(x.shape[2:]))
+        size = _limit_size(param.local_size, max(x.shape[2:]))
         alpha = param.alpha * (size / param.local_size) ** 2
         return (x * (1 + alpha * average_pool(x * x, [Window(size, 1, size // 2)] * 2)).pow(-param.beta),)
 
@@ -78,12 +78,12 @@ class LRN(Layer):
         return [onnx.node("LRN", *bottoms, size=param.local_size, alpha=param.alpha, beta=param.beta, bias=param.k)]
 
 
-def _reach(size: int, length: int) -> int:
+def _limit_size(size: int, length: int) -> int:
     """Return ``size``, or ``2 * length + 1`` if that is smaller: it already covers an axis of this length."""
     return min(size, 2 * length + 1)
 
 
-class _Across(torch.autograd.Function):
+class _AcrossChannels(torch.autograd.Function):
     """LRN across channels, by a running sum over the channels."""
 
     # Caffe: LRN across channels computes the sum of squares of a channel from that of the channel before, by adding one
@@ -95,7 +95,7 @@ class _Across(torch.autograd.Function):
         ctx: Any, x: Tensor, size: int, alpha: float, beta: float, k: float, power: Callable[[Tensor, float], Tensor]
     ) -> Tensor:
         rate = alpha / size
-        size = _reach(size, x.shape[1])
+        size = _limit_size(size, x.shape[1])
         squares = F.pad(x * x, (0, 0, 0, 0, size // 2, size // 2))
         scale = torch.full_like(x, k)
         with torch.no_grad():  # the default within a Function, but not while torch.export traces it

@@ -71,10 +71,10 @@ class Pointwise(Neuron):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the top."""
-        return (_Apply.apply(bottoms[0], self),)  # type: ignore[no-untyped-call]
+        return (_PointwiseFunction.apply(bottoms[0], self),)  # type: ignore[no-untyped-call]
 
 
-class _Apply(torch.autograd.Function):
+class _PointwiseFunction(torch.autograd.Function):
     """The value of a Pointwise layer; the gradient is multiplied by its slope."""
 
     @staticmethod

@@ -29,7 +29,7 @@ def _learned_shape(bottom: Shape, param: ScaleParameter | BiasParameter) -> Shap
     return bottom[axis:end]
 
 
-def _check_fit(bottom: Shape, factor: Shape, axis: int) -> None:
+def _check_factor(bottom: Shape, factor: Shape, axis: int) -> None:
     """Check that the shape ``factor`` is that of the bottom's axes from ``axis`` on, or ``()``."""
     if not factor:
         return
@@ -38,7 +38,7 @@ def _check_fit(bottom: Shape, factor: Shape, axis: int) -> None:
         raise NetError(f"the factor or bias must fit the bottom from axis {start} on", got=factor, want=f"as {bottom}")
 
 
-def _spread(factor: Tensor, axes: int, axis: int) -> Tensor:
+def _broadcast(factor: Tensor, axes: int, axis: int) -> Tensor:
     """Reshape ``factor`` so that it broadcasts against a blob with ``axes`` axes, from ``axis`` on."""
     if factor.dim() == 0:
         return factor
@@ -57,7 +57,7 @@ def _onnx_blobs(layer: Layer, onnx: OnnxLayer, param: ScaleParameter | BiasParam
     if len(layer.layer_param.bottom) > 1:
         raise NetError("a factor from another layer cannot be written as ONNX")
     blobs = (
-        (name, _spread(blob.detach().cpu(), 4, param.axis))
+        (name, _broadcast(blob.detach().cpu(), 4, param.axis))
         for name, blob in zip(layer.blob_names, layer.blobs, strict=True)
     )
     return [onnx.constant(blob.numpy(), name) for name, blob in blobs]
@@ -104,7 +104,7 @@ class Scale(Layer):
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         factors = [*bottoms[1:], *(tuple(blob.shape) for blob in self.blobs)]
         for factor in factors:
-            _check_fit(bottoms[0], factor, self.layer_param.scale_param.axis)
+            _check_factor(bottoms[0], factor, self.layer_param.scale_param.axis)
         return bottoms[:1]
 
     def sets_gradient(self, index: int, bottoms: list[Shape]) -> bool:
@@ -122,11 +122,11 @@ class Scale(Layer):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         axis = self.layer_param.scale_param.axis
-        if blas.serves(self.in_blas_order, bottoms[0]):
+        if blas.applies_to(self.in_blas_order, bottoms[0]):
             first, *second = *bottoms[1:], *self.blobs
             number = len(self.blobs) - 1 if self.layer_param.scale_param.bias_term else len(self.blobs)
             return (normalization.scale(bottoms[0], first, second[0] if second else None, axis, (self.totals, number)),)
-        factor, *bias = (_spread(blob, bottoms[0].dim(), axis) for blob in (*bottoms[1:], *self.blobs))
+        factor, *bias = (_broadcast(blob, bottoms[0].dim(), axis) for blob in (*bottoms[1:], *self.blobs))
         return (torch.addcmul(bias[0], bottoms[0], factor) if bias else bottoms[0] * factor,)
 
     def compiled_form(self, bottoms: list[Shape]) -> PointwiseForm | None:
@@ -167,15 +167,15 @@ class Bias(Layer):
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         bias = bottoms[1] if len(bottoms) > 1 else tuple(self.blobs[0].shape)
-        _check_fit(bottoms[0], bias, self.layer_param.bias_param.axis)
+        _check_factor(bottoms[0], bias, self.layer_param.bias_param.axis)
         return bottoms[:1]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         bias = bottoms[1] if len(bottoms) > 1 else self.blobs[0]
-        if blas.serves(self.in_blas_order, bottoms[0]):
+        if blas.applies_to(self.in_blas_order, bottoms[0]):
             totals = {} if len(bottoms) > 1 else self.totals
             return (normalization.scale(bottoms[0], None, bias, self.layer_param.bias_param.axis, (totals, 0)),)
-        return (bottoms[0] + _spread(bias, bottoms[0].dim(), self.layer_param.bias_param.axis),)
+        return (bottoms[0] + _broadcast(bias, bottoms[0].dim(), self.layer_param.bias_param.axis),)
 
     def compiled_form(self, bottoms: list[Shape]) -> PointwiseForm | None:
         return _compiled_form(self, self.layer_param.bias_param)
@@ -241,20 +241,20 @@ class BatchNorm(Layer):
             mean_sum, variance_sum, weight = (blob.detach() for blob in self.blobs)
             share = torch.where(weight == 0, 0.0, 1 / weight)
             mean, variance = mean_sum * share, variance_sum * share
-        elif blas.serves(self.in_blas_order, bottom):
+        elif blas.applies_to(self.in_blas_order, bottom):
             rows = bottom.reshape(bottom.shape[0], self._channels, -1)
-            top, mean, variance = normalization.normalise(rows, param.eps, inside=True)
-            self._remember(mean, variance, bottom.numel() // self._channels)
+            top, mean, variance = normalization.normalize(rows, param.eps, inside=True)
+            self._update_statistics(mean, variance, bottom.numel() // self._channels)
             return (top.reshape(bottom.shape),)
         else:
             axes = [axis for axis in range(bottom.dim()) if axis != 1]
             variance, mean = torch.var_mean(bottom, axes, correction=0)
-            self._remember(mean.detach(), variance.detach(), bottom.numel() // self._channels)
-        mean, deviation = (_spread(s, bottom.dim(), 1) for s in (mean, (variance + param.eps).sqrt()))
+            self._update_statistics(mean.detach(), variance.detach(), bottom.numel() // self._channels)
+        mean, deviation = (_broadcast(s, bottom.dim(), 1) for s in (mean, (variance + param.eps).sqrt()))
         return ((bottom - mean) / deviation,)
 
     @torch.no_grad()
-    def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
+    def _update_statistics(self, mean: Tensor, variance: Tensor, count: int) -> None:
         # Caffe: BatchNorm stores sums, which are multiplied by moving_average_fraction at each step and divided by
         # their total weight when used; the unbiased variance of the batch is added (batch_norm_layer.cpp L135-L144).
         # torch stores a weighted mean of the old and the new value.
@@ -304,9 +304,9 @@ class MVN(Layer):
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         param = self.layer_param.mvn_param
         bottom = bottoms[0].reshape(legacy_shape(tuple(bottoms[0].shape)))
-        if param.normalize_variance and blas.serves(self.in_blas_order, bottom):
+        if param.normalize_variance and blas.applies_to(self.in_blas_order, bottom):
             rows = bottom.flatten(1 if param.across_channels else 2).flatten(0, -2)[None]
-            return (normalization.normalise(rows, param.eps, inside=False)[0].reshape(bottom.shape),)
+            return (normalization.normalize(rows, param.eps, inside=False)[0].reshape(bottom.shape),)
         axes = (1, 2, 3) if param.across_channels else (2, 3)
         centred = bottom - bottom.mean(axes, keepdim=True)
         if not param.normalize_variance:

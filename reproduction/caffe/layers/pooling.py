@@ -18,7 +18,7 @@ from reproduction.caffe.layers.base import Layer, register
 from reproduction.caffe.layers.compiled_forms import MaxPoolingForm
 from reproduction.caffe.layers.neuron import uniform
 from reproduction.caffe.layers.onnx_graph import OnnxLayer, window_attributes
-from reproduction.caffe.layers.quick.borders import AnyBlob, RepeatedBlob, slide
+from reproduction.caffe.layers.quick.borders import AnyBlob, RepeatedBlob, slide_windows
 from reproduction.caffe.schema import LayerParameter, PoolMethod, RoundMode
 
 # The initial value of Caffe's maximum in single and in double precision: -FLT_MAX.
@@ -33,7 +33,7 @@ def _torch_agrees(x: Tensor, windows: Sequence[Window], counts: Sequence[int]) -
     )
 
 
-def _bounded(sizes: Sequence[int], windows: Sequence[Window]) -> list[Window]:
+def _limit_strides(sizes: Sequence[int], windows: Sequence[Window]) -> list[Window]:
     """Reduce strides beyond the input: a window past the end is empty, however far away it starts."""
     found = []
     for size, window in zip(sizes, windows, strict=True):
@@ -43,8 +43,10 @@ def _bounded(sizes: Sequence[int], windows: Sequence[Window]) -> list[Window]:
     return found
 
 
-def _cover(x: Tensor, windows: Sequence[Window], counts: Sequence[int], value: float) -> Tensor:
+def _pad_to_windows(x: Tensor, windows: Sequence[Window], counts: Sequence[int], value: float) -> Tensor:
     """Pad with ``value``, or crop at the end, so that the last window ends where the result ends."""
+    # torch then computes exactly `counts` windows without padding or rounding of its size, in the cases in which it
+    # would refuse the padding or drop a window. F.pad crops where a side is negative.
     sides: list[int] = []
     for size, window, count in reversed(list(zip(x.shape[2:], windows, counts, strict=True))):
         sides += [window.pad, (count - 1) * window.stride + window.kernel - window.pad - size]
@@ -67,14 +69,14 @@ def max_pool(x: Tensor, windows: Sequence[Window], rounding: RoundMode = RoundMo
     Source: BVLC/caffe@9b89154 src/caffe/layers/pooling_layer.cpp L153-L200.
     """
     counts = pool_sizes(x.shape[2:], windows, rounding)
-    windows = _bounded(x.shape[2:], windows)
+    windows = _limit_strides(x.shape[2:], windows)
     kernel, stride, pad = ([getattr(window, name) for window in windows] for name in ("kernel", "stride", "pad"))
     if _torch_agrees(x, windows, counts):
         ceil = rounding is RoundMode.CEIL
         return F.max_pool2d(x, kernel, stride, pad, ceil_mode=ceil, return_indices=True)
     # Caffe: the padding may be as large as the kernel minus one, and without padding a window may start past the end
     # (pooling_layer.cpp L74, L107). torch allows padding up to half the kernel and drops windows past the end.
-    padded = _cover(x, windows, counts, _LEAST)
+    padded = _pad_to_windows(x, windows, counts, _LEAST)
     top, position = F.max_pool2d(padded, kernel, stride, return_indices=True)
     row, column = position // padded.shape[3] - pad[0], position % padded.shape[3] - pad[1]
     inside = (row >= 0) & (row < x.shape[2]) & (column >= 0) & (column < x.shape[3])
@@ -97,11 +99,11 @@ def average_pool(x: Tensor, windows: Sequence[Window], rounding: RoundMode = Rou
     Source: BVLC/caffe@9b89154 src/caffe/layers/pooling_layer.cpp L201-L233.
     """
     counts = pool_sizes(x.shape[2:], windows, rounding)
-    windows = _bounded(x.shape[2:], windows)
+    windows = _limit_strides(x.shape[2:], windows)
     kernel, stride, pad = ([getattr(window, name) for window in windows] for name in ("kernel", "stride", "pad"))
     if _torch_agrees(x, windows, counts):
         return F.avg_pool2d(x, kernel, stride, pad, ceil_mode=rounding is RoundMode.CEIL)
-    sums = F.avg_pool2d(_cover(x, windows, counts, 0.0), kernel, stride, divisor_override=1)
+    sums = F.avg_pool2d(_pad_to_windows(x, windows, counts, 0.0), kernel, stride, divisor_override=1)
     sides = []
     for size, window, count in zip(x.shape[2:], windows, counts, strict=True):
         start = torch.arange(count, dtype=x.dtype, device=x.device) * window.stride - window.pad
@@ -132,9 +134,9 @@ def stochastic_pool(
     Source: BVLC/caffe@9b89154 src/caffe/layers/pooling_layer.cu L82-L154; Caffe's CPU code has none.
     """
     counts = pool_sizes(x.shape[2:], windows, rounding)
-    windows = _bounded(x.shape[2:], windows)
+    windows = _limit_strides(x.shape[2:], windows)
     kernel, stride = (tuple(getattr(window, name) for window in windows) for name in ("kernel", "stride"))
-    columns = F.unfold(_cover(x, windows, counts, 0.0), kernel, stride=stride)
+    columns = F.unfold(_pad_to_windows(x, windows, counts, 0.0), kernel, stride=stride)
     values = columns.reshape(*x.shape[:2], -1, *counts)
     total = values.sum(2)
     if not training:
@@ -144,11 +146,11 @@ def stochastic_pool(
     with torch.no_grad():
         reached = values.cumsum(2)
         threshold = uniform(total, generator) * reached[:, :, -1]
-        drawn = (reached >= threshold.unsqueeze(2)).byte().argmax(2, keepdim=True)
-    return values.gather(2, drawn).squeeze(2)
+        sampled = (reached >= threshold.unsqueeze(2)).byte().argmax(2, keepdim=True)
+    return values.gather(2, sampled).squeeze(2)
 
 
-def _pool(
+def _pool_values(
     x: Tensor,
     method: PoolMethod,
     windows: Sequence[Window],
@@ -239,7 +241,7 @@ class Pooling(Layer):
         if len(self.layer_param.top) > 1:
             top, position = max_pool(x, windows, rounding)
             return top, position.to(x.dtype)
-        return (_pool(x, self.method, windows, rounding, self.training, self.generator),)
+        return (_pool_values(x, self.method, windows, rounding, self.training, self.generator),)
 
     def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...] | None:
         """Pool the kept rows and columns by MAX; return None for positions and other methods, which need full blobs."""
@@ -248,7 +250,7 @@ class Pooling(Layer):
             return None
         rounding, windows = self.layer_param.pooling_param.round_mode, self._windows(*x.shape[2:])
         sizes = pool_sizes(x.shape[2:], windows, rounding)
-        return (slide(x, windows, sizes, lambda kept, windows: max_pool(kept, windows, rounding)[0]),)
+        return (slide_windows(x, windows, sizes, lambda kept, windows: max_pool(kept, windows, rounding)[0]),)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
         """Add MaxPool, AveragePool or their global forms, and Pad where the average counts padding."""
@@ -336,7 +338,7 @@ class SPP(Layer):
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         (x,) = bottoms
         levels = [
-            _pool(x, self.method, windows, RoundMode.CEIL, self.training, self.generator)
+            _pool_values(x, self.method, windows, RoundMode.CEIL, self.training, self.generator)
             for windows in self._levels(tuple(x.shape[2:]))
         ]
         return (levels[0],) if self.height == 1 else (torch.cat([level.flatten(1) for level in levels], 1),)

@@ -34,11 +34,11 @@ class Vector(Generic[Item]):
         self._items: list[Item] = []
 
     @classmethod
-    def of(cls, items: Iterable[Item]) -> Self:
+    def from_items(cls, items: Iterable[Item]) -> Self:
         """Return a vector of these items."""
-        made = cls()
-        made._items = list(items)
-        return made
+        vector = cls()
+        vector._items = list(items)
+        return vector
 
     def __len__(self) -> int:
         return len(self._items)
@@ -52,19 +52,19 @@ class Vector(Generic[Item]):
     def __getitem__(self, index: slice) -> Self: ...
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return type(self).of(self._items[_without_step(index)])
+            return type(self).from_items(self._items[_check_step(index)])
         return self._items[self._index(index)]
 
     def __setitem__(self, index: Any, value: Any) -> None:
         if not isinstance(index, slice):
-            self._items[self._index(index)] = self._checked(value, "Invalid assignment")
+            self._items[self._index(index)] = self._check_item(value, "Invalid assignment")
             return
         values = value if isinstance(value, Iterable) else [value]
-        self._items[_without_step(index)] = [self._checked(each, "Invalid sequence element") for each in values]
+        self._items[_check_step(index)] = [self._check_item(each, "Invalid sequence element") for each in values]
 
     def __delitem__(self, index: Any) -> None:
         if isinstance(index, slice):
-            del self._items[_without_step(index)]
+            del self._items[_check_step(index)]
         else:
             del self._items[self._index(index)]
 
@@ -81,11 +81,11 @@ class Vector(Generic[Item]):
 
     def append(self, value: Any) -> None:
         """Append an item."""
-        self._items.append(self._checked(value, "Attempting to append an invalid type"))
+        self._items.append(self._check_item(value, "Attempting to append an invalid type"))
 
     def extend(self, values: Iterable[Any]) -> None:
         """Append several items."""
-        self._items.extend([self._checked(value, "Incompatible Data Type") for value in values])
+        self._items.extend([self._check_item(value, "Incompatible Data Type") for value in values])
 
     def _index(self, index: Any) -> int:
         try:
@@ -96,13 +96,13 @@ class Vector(Generic[Item]):
             raise IndexError("Index out of range")
         return place
 
-    def _checked(self, value: Any, problem: str) -> Item:
+    def _check_item(self, value: Any, problem: str) -> Item:
         if not isinstance(value, self.kind):
             raise TypeError(problem)
         return value  # type: ignore[return-value]
 
 
-def _without_step(index: slice) -> slice:
+def _check_step(index: slice) -> slice:
     if index.step is not None:
         raise IndexError("slice step size not supported.")
     return index

@@ -19,7 +19,7 @@ from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import register
 from reproduction.caffe.layers.blob import Blob, BlobVec, RawBlobVec
-from reproduction.caffe.layers.data import Source
+from reproduction.caffe.layers.data import DataLayer
 from reproduction.caffe.layers.pycaffe_vectors import BoolVec
 from reproduction.caffe.schema import LayerParameter, Phase
 from reproduction.caffe.typing import Array
@@ -70,7 +70,7 @@ class NamedPhase(int):
         return f"caffe._caffe.Phase.{self.name}"
 
 
-def _is_for_the_fork(kind: type[Any]) -> bool:
+def _reads_old_param_str(kind: type[Any]) -> bool:
     """Return whether a class was written for the Caffe fork of Fast or Faster R-CNN: it reads ``param_str_``.
 
     Source: rbgirshick/caffe-fast-rcnn@0dcd397 include/caffe/layers/python_layer.hpp L27.
@@ -99,7 +99,7 @@ def find_python_class(known: PythonLayers | None, module: str, layer: str) -> ty
         try:
             return known(module, layer)
         except Exception as error:
-            raise NetError(f"the Python class {name!r} was not found: {_reason(error)}") from error
+            raise NetError(f"the Python class {name!r} was not found: {_format_exception(error)}") from error
     raise NetError(
         f"the Python class {name!r} is not known",
         remedy=f"Pass python_layers={{({module!r}, {layer!r}): {layer or 'Class'}}}; "
@@ -108,7 +108,7 @@ def find_python_class(known: PythonLayers | None, module: str, layer: str) -> ty
 
 
 @register
-class Python(Source):
+class Python(DataLayer):
     """A layer that calls the methods of a Python class.
 
     ``setup`` is called once, ``reshape`` and ``forward`` in each forward pass, and ``backward`` in each backward pass.
@@ -151,22 +151,22 @@ class Python(Source):
         blobs = self._net_blobs
         if blobs is None:
             blobs = {name: Blob(*shape) for name, shape in zip(self.layer_param.bottom, bottoms, strict=True)}
-        self._bottoms = RawBlobVec.of(blobs[bottom] for bottom in self.layer_param.bottom)
-        self._tops = RawBlobVec.of(blobs.setdefault(top, Blob()) for top in self.layer_param.top)
-        self.user = self._make(kind)
+        self._bottoms = RawBlobVec.from_items(blobs[bottom] for bottom in self.layer_param.bottom)
+        self._tops = RawBlobVec.from_items(blobs.setdefault(top, Blob()) for top in self.layer_param.top)
+        self.user = self._construct(kind)
         if not hasattr(self.user, "blobs"):
             self.user.blobs = BlobVec()
         self.user.param_str = self.user.param_str_ = param.param_str
-        self.user.phase = (NamedPhase if _is_for_the_fork(kind) else int)(self.layer_param.phase)
+        self.user.phase = (NamedPhase if _reads_old_param_str(kind) else int)(self.layer_param.phase)
         self._call("setup", self._bottoms, self._tops)
         self._register()
 
-    def _make(self, kind: type[Any]) -> Any:
+    def _construct(self, kind: type[Any]) -> Any:
         # As in pycaffe, the constructor receives the message; one that is inherited from `object` accepts no argument.
         try:
             return kind() if kind.__init__ is object.__init__ else kind(self.layer_param)
         except Exception as error:
-            raise NetError(f"{kind.__name__} cannot be made: {_reason(error)}") from error
+            raise NetError(f"{kind.__name__} cannot be made: {_format_exception(error)}") from error
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Call ``reshape`` and return the shapes that it has set."""
@@ -179,7 +179,7 @@ class Python(Source):
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the tops by the ``forward`` of the Python layer."""
         if not self.layer_param.top:
-            self._run(bottoms)
+            self._run_forward(bottoms)
             return ()
         return _PythonFunction.apply(self, len(bottoms), *bottoms, *self.blobs)  # type: ignore[no-any-return, no-untyped-call]
 
@@ -189,65 +189,67 @@ class Python(Source):
             parameter = self.add_blob(blob.sizes)
             parameter.data = torch.from_numpy(blob.data)  # shared memory: arrays that the layer stores stay valid
 
-    def _show_parameters(self) -> None:
+    def _update_parameter_blobs(self) -> None:
         for blob, parameter in zip(self.user.blobs, self.blobs, strict=True):
-            blob.show(_array(parameter))
+            blob.show(_to_array(parameter))
 
-    def _run(self, bottoms: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def _run_forward(self, bottoms: Sequence[Tensor]) -> tuple[Tensor, ...]:
         like = self.get_buffer("_like")
         for blob, bottom in zip(self._bottoms, bottoms, strict=True):
-            blob.show(_array(bottom).copy() if blob in self._tops else _array(bottom))
+            blob.show(_to_array(bottom).copy() if blob in self._tops else _to_array(bottom))
         for top in self._tops:
             top.retype(np.dtype(str(like.dtype).removeprefix("torch.")))
-        self._show_parameters()
-        self.compute()
+        self._update_parameter_blobs()
+        self.call_forward()
         for blob, parameter in zip(self.user.blobs, self.blobs, strict=True):
             if parameter.device.type != "cpu":  # on the CPU, they share memory
                 parameter.data.copy_(torch.from_numpy(blob.data))
-        return tuple(self.place(top.data.copy()) for top in self._tops)
+        return tuple(self.to_net_tensor(top.data.copy()) for top in self._tops)
 
-    def _run_back(
+    def _run_backward(
         self, bottoms: Sequence[Tensor], tops: Sequence[Tensor], diffs: Sequence[Tensor], wanted: Sequence[bool]
     ) -> list[Tensor | None]:
         """Return the gradients of the bottoms and parameters, or None where ``wanted`` is False."""
         for blob, bottom in zip(self._bottoms, bottoms, strict=True):
-            blob.show(_array(bottom))
+            blob.show(_to_array(bottom))
         for blob, top, diff in zip(self._tops, tops, diffs, strict=True):
-            blob.show(_array(top).copy(), _array(diff).copy())
-        self._show_parameters()
+            blob.show(_to_array(top).copy(), _to_array(diff).copy())
+        self._update_parameter_blobs()
         try:
-            self.pass_back(wanted[: len(bottoms)])
+            self.call_backward(wanted[: len(bottoms)])
         except NetError as error:  # called by autograd, so the net cannot add the layer's name
             raise error.at(
                 NetError("", layer=self.layer_param.name, type="Python", line=self.layer_param.line).place
             ) from error.__cause__
         blobs = [*self._bottoms, *self.user.blobs]
-        return [self.place(blob.diff.copy()) if want else None for blob, want in zip(blobs, wanted, strict=True)]
+        return [
+            self.to_net_tensor(blob.diff.copy()) if want else None for blob, want in zip(blobs, wanted, strict=True)
+        ]
 
-    def compute(self) -> None:
+    def call_forward(self) -> None:
         """Call ``reshape`` and ``forward`` of the Python layer on the current blobs."""
         self._call("reshape", self._bottoms, self._tops)
         self._call("forward", self._bottoms, self._tops)
         self._register()
 
-    def pass_back(self, wanted: Sequence[bool]) -> None:
+    def call_backward(self, wanted: Sequence[bool]) -> None:
         """Call ``backward`` of the Python layer on the current blobs; ``wanted`` is its ``propagate_down``."""
-        self._call("backward", self._tops, BoolVec.of(wanted), self._bottoms)
+        self._call("backward", self._tops, BoolVec.from_items(wanted), self._bottoms)
 
     def _call(self, method: str, *arguments: object) -> None:
         try:
             getattr(self.user, method)(*arguments)
         except Exception as error:
-            raise NetError(f"{method}() of {type(self.user).__name__} raised {_reason(error)}") from error
+            raise NetError(f"{method}() of {type(self.user).__name__} raised {_format_exception(error)}") from error
 
 
-def _reason(error: Exception) -> str:
+def _format_exception(error: Exception) -> str:
     """Return type and message of an exception in one line."""
     text = " ".join(str(error).split()).rstrip(".")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _array(tensor: Tensor) -> Array:
+def _to_array(tensor: Tensor) -> Array:
     """Return a tensor as an array; on the CPU, they share memory if the tensor is contiguous."""
     array: Array = tensor.detach().cpu().contiguous().numpy()
     return array
@@ -256,7 +258,7 @@ def _array(tensor: Tensor) -> Array:
 class _PythonFunction(Function):
     @staticmethod
     def forward(ctx: Any, layer: Python, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
-        tops = layer._run(tensors[:count])
+        tops = layer._run_forward(tensors[:count])
         ctx.layer, ctx.count = layer, count
         ctx.save_for_backward(*tensors[:count], *tops)
         return tops
@@ -265,4 +267,4 @@ class _PythonFunction(Function):
     @once_differentiable
     def backward(ctx: Any, *diffs: Tensor) -> tuple[Tensor | None, ...]:
         bottoms, tops = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
-        return None, None, *ctx.layer._run_back(bottoms, tops, diffs, ctx.needs_input_grad[2:])
+        return None, None, *ctx.layer._run_backward(bottoms, tops, diffs, ctx.needs_input_grad[2:])

@@ -181,12 +181,13 @@ class Recurrent(Layer):
         """Compute all steps."""
         x, cont = bottoms[0], bottoms[1].detach()
         weight, bias = self.blobs[:2]
+        # Only the hidden state ties the steps together, so the inputs of all of them are multiplied at once.
         inputs = F.linear(x.flatten(2), weight, bias)
         if self._is_static:
             inputs = inputs + F.linear(bottoms[2].flatten(1), self.blobs[2])
         # Caffe: in RNN and LSTM, no gradient passes through the initial and final states (recurrent_layer.cpp
         # L200-L214). In torch, it does unless they are detached.
-        state = tuple(bottom.detach() for bottom in bottoms[2 + self._is_static :]) or self._begin(inputs)
+        state = tuple(bottom.detach() for bottom in bottoms[2 + self._is_static :]) or self._initial_state(inputs)
         outputs = []
         for t in range(x.shape[0]):
             output, state = self.step(inputs[t : t + 1], cont[t : t + 1], state)
@@ -210,7 +211,7 @@ class Recurrent(Layer):
         """
         raise NotImplementedError(type(self).__name__)
 
-    def _begin(self, inputs: Tensor) -> tuple[Tensor, ...]:
+    def _initial_state(self, inputs: Tensor) -> tuple[Tensor, ...]:
         shape = (1, inputs.shape[1], self.layer_param.recurrent_param.num_output)
         if not self._state or self._state[0].shape != shape:
             return (inputs.new_zeros(shape),) * self.states

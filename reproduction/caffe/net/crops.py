@@ -23,10 +23,10 @@ class _Origin:
 
 
 # The origin of a blob, found by following first bottoms, and the map from the origin to the blob.
-_Place = tuple[_Origin, CoordMap]
+_Position = tuple[_Origin, CoordMap]
 
 
-def automatic_offsets(layers: Iterable[LayerParameter]) -> Iterator[tuple[LayerParameter, list[int] | NetError]]:
+def derive_offsets(layers: Iterable[LayerParameter]) -> Iterator[tuple[LayerParameter, list[int] | NetError]]:
     """Yield each Crop layer without an offset, with the offset that aligns its bottoms.
 
     As in the Caffe of 2015, the map follows the first bottom of each layer. The offset that is yielded for a layer is
@@ -39,26 +39,26 @@ def automatic_offsets(layers: Iterable[LayerParameter]) -> Iterator[tuple[LayerP
         The layer, and its offset: one value for each spatial axis, or one value for all. If the offset cannot be
         derived, a NetError that gives the reason takes its place.
     """
-    places: dict[str, _Place] = {}
+    positions: dict[str, _Position] = {}
     for layer_param in layers:
-        if _is_automatic(layer_param):
-            found = _aligned(layer_param, places)
+        if _has_derived_offset(layer_param):
+            found = _derive_offset(layer_param, positions)
             yield layer_param, found
             step: CoordMap | None = crop_map(2, [0] if isinstance(found, NetError) else found)
         else:
-            step = _step(layer_param)
+            step = _find_coord_map(layer_param)
         each = len(layer_param.top) == len(layer_param.bottom)
         for i, top in enumerate(layer_param.top):
             bottom = layer_param.bottom[i if each else 0] if layer_param.bottom else ""
-            places[top] = _moved(places.get(bottom), step)
+            positions[top] = _map_position(positions.get(bottom), step)
 
 
-def _is_automatic(layer_param: LayerParameter) -> bool:
+def _has_derived_offset(layer_param: LayerParameter) -> bool:
     param = layer_param.crop_param
     return layer_param.type == "Crop" and len(layer_param.bottom) == 2 and not param.offset and param.axis == 2
 
 
-def _step(layer_param: LayerParameter) -> CoordMap | None:
+def _find_coord_map(layer_param: LayerParameter) -> CoordMap | None:
     try:
         kind = LAYERS.get(layer_param.type)
         return kind.coord_map(layer_param) if kind else None
@@ -66,18 +66,18 @@ def _step(layer_param: LayerParameter) -> CoordMap | None:
         return None
 
 
-def _moved(place: _Place | None, step: CoordMap | None) -> _Place:
+def _map_position(position: _Position | None, step: CoordMap | None) -> _Position:
     try:
-        if place is not None and step is not None:
-            return place[0], step @ place[1]
+        if position is not None and step is not None:
+            return position[0], step @ position[1]
     except NetError:  # the maps have different axes
         pass
     return _Origin(), CoordMap()
 
 
-def _aligned(layer_param: LayerParameter, places: dict[str, _Place]) -> list[int] | NetError:
+def _derive_offset(layer_param: LayerParameter, positions: dict[str, _Position]) -> list[int] | NetError:
     pair = f"{layer_param.bottom[0]!r} and {layer_param.bottom[1]!r}"
-    data, size = (places.get(name) for name in layer_param.bottom)
+    data, size = (positions.get(name) for name in layer_param.bottom)
     if data is None or size is None or data[0] is not size[0]:
         return NetError(f"{pair} have no common ancestor through layers that keep pixels in place")
     try:
@@ -97,37 +97,33 @@ def set_offsets(layers: Sequence[LayerParameter]) -> list[str]:
         NetError: If the offset of a layer cannot be derived.
     """
     notes = []
-    for layer_param, found in list(automatic_offsets(layers)):
+    for layer_param, found in list(derive_offsets(layers)):
         if isinstance(found, NetError):
             raise found.at(NetError("", layer=layer_param.name, type=layer_param.type, line=layer_param.line).place)
         layer_param.crop_param = CropParameter(axis=2, offset=found)
-        notes.append(f"Crop layer {layer_param.name!r} got {_written(layer_param)}.")
+        notes.append(f"Crop layer {layer_param.name!r} got {_format_crop_param(found)}.")
     return notes
 
 
 def warn_of_zero_offsets(layers: Sequence[LayerParameter]) -> None:
     """Issue a warning for each Crop layer without an offset for which the Caffe of 2015 derived one other than 0."""
-    if not any(map(_is_automatic, layers)):
+    if not any(map(_has_derived_offset, layers)):
         return
-    for layer_param, found in automatic_offsets(layers):
+    for layer_param, found in derive_offsets(layers):
         if not isinstance(found, NetError) and any(found):
-            aligned = LayerParameter(crop_param=CropParameter(axis=2, offset=found))
+            data, size = layer_param.bottom
             warn(
                 NetError(
-                    f"no offset is set; Caffe 1.0 takes 0, as is done here, and the Caffe of 2015 took {_few(found)}, "
-                    f"which aligns {layer_param.bottom[0]!r} with {layer_param.bottom[1]!r}",
+                    "no offset is set; Caffe 1.0 takes 0, as is done here, and the Caffe of 2015 took "
+                    f"{' and '.join(map(str, found))}, which aligns {data!r} with {size!r}",
                     layer=layer_param.name,
                     type=layer_param.type,
                     line=layer_param.line,
-                    remedy=f"Write {_written(aligned)}, or load the net with legacy_crop=True (tools: --legacy-crop).",
+                    remedy=f"Write {_format_crop_param(found)}, or load the net with legacy_crop=True"
+                    " (tools: --legacy-crop).",
                 )
             )
 
 
-def _few(offsets: list[int]) -> str:
-    return " and ".join(map(str, offsets))
-
-
-def _written(layer_param: LayerParameter) -> str:
-    offsets = " ".join(f"offset: {offset}" for offset in layer_param.crop_param.offset)
-    return f"crop_param {{ axis: 2 {offsets} }}"
+def _format_crop_param(offsets: list[int]) -> str:
+    return f"crop_param {{ axis: 2 {' '.join(f'offset: {offset}' for offset in offsets)} }}"

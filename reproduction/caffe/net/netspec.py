@@ -60,7 +60,7 @@ class Function:
         self, type: str, bottoms: Sequence[Top], fields: Mapping[str, Any], *, ntop: int = 1, in_place: bool = False
     ):
         self.type = type
-        self._layer_param = self._written(fields)
+        self._layer_param = self._build(fields)
         for index, bottom in enumerate(bottoms):
             if not isinstance(bottom, Top):
                 raise NetError(f"bottom {index} is not a top", type=type, got=repr(bottom))
@@ -75,7 +75,7 @@ class Function:
         """The LayerParameter, without tops and bottoms; its name is empty unless ``fields`` contains it."""
         return self._layer_param
 
-    def _written(self, fields: Mapping[str, Any]) -> LayerParameter:
+    def _build(self, fields: Mapping[str, Any]) -> LayerParameter:
         """Build the LayerParameter from the keyword arguments."""
         if self.type not in TYPES and find_layer_type(self.type) is None:
             raise NetError(f"there is no layer type {self.type!r}", remedy=spelling_hint(self.type, TYPES))
@@ -182,7 +182,7 @@ def to_proto(*tops: Top | Function, names: Mapping[Top | Function, str] | None =
                 names[thing] = name
         return names[thing]
 
-    for function in _in_order(tops):
+    for function in _sort_layers(tops):
         layer_param = function.layer_param.copy()
         layer_param.bottom = [blobs[bottom] for bottom in function.bottoms]
         for top in function.tops:
@@ -194,7 +194,7 @@ def to_proto(*tops: Top | Function, names: Mapping[Top | Function, str] | None =
     return net
 
 
-def _in_order(tops: Iterable[Top | Function]) -> list[Function]:
+def _sort_layers(tops: Iterable[Top | Function]) -> list[Function]:
     """Return the layers that the tops need, each after those that it needs; not recursive, to support deep nets."""
     done: dict[Function, None] = {}
     for top in tops:

@@ -37,7 +37,7 @@ class _Memory:
         kept = self.positive[-1] and bool(layer.keeps() & (Keeps.POSITIVE | Keeps.VALUES))
         self.positive.append(layer.positive or kept)
 
-    def spoiler(self, version: int, *, sign: bool) -> Node | None:
+    def find_overwriting(self, version: int, *, sign: bool) -> Node | None:
         """Return the first layer that destroys the values (or signs) present after ``version`` writers, or None."""
         enough = Keeps.VALUES | (Keeps.SIGN if sign else Keeps.NOTHING)
         for number in range(version, len(self.writers)):
@@ -48,7 +48,7 @@ class _Memory:
 
 
 @dataclass
-class _Place:
+class _TracedLayer:
     """A layer, with the memory of its first bottom and top and how many in-place writes each had after its forward."""
 
     node: Node
@@ -66,15 +66,17 @@ def warn_of_overwriting(graph: Graph, layers: Sequence[Layer | None], loss_weigh
         layers: The layer of each node of ``graph``, or None for input slots.
         loss_weights: Loss weights by top, for the tops that have one.
     """
-    places = list(_places(graph.nodes, layers, backward_needs.find_needs(graph, layers, loss_weights)))
-    for found in places:
-        problem = _in_place(found) or _overwritten(found) or _detached(found, places)
+    traced = list(_trace_memory(graph.nodes, layers, backward_needs.find_needs(graph, layers, loss_weights)))
+    for found in traced:
+        problem = _find_in_place_problem(found) or _find_overwritten_values(found) or _find_lost_gradient(found, traced)
         if problem is not None:
             problem.at(layer_place(found.node.layer_param))
             warn(problem)
 
 
-def _places(nodes: Sequence[Node], layers: Sequence[Layer | None], needs: Sequence[Need]) -> Iterator[_Place]:
+def _trace_memory(
+    nodes: Sequence[Node], layers: Sequence[Layer | None], needs: Sequence[Need]
+) -> Iterator[_TracedLayer]:
     memory: dict[str, _Memory] = {}
     for node, layer, needed in zip(nodes, layers, needs, strict=True):
         if layer is None:
@@ -90,10 +92,10 @@ def _places(nodes: Sequence[Node], layers: Sequence[Layer | None], needs: Sequen
                 memory[top] = _Memory(positive=[layer.positive])
         written = memory[node.tops[0]] if node.tops else None
         bottom = (read, len(read.writers)) if read else None
-        yield _Place(node, layer, needed, bottom, (written, len(written.writers)) if written else None)
+        yield _TracedLayer(node, layer, needed, bottom, (written, len(written.writers)) if written else None)
 
 
-def _in_place(found: _Place) -> NetError | None:
+def _find_in_place_problem(found: _TracedLayer) -> NetError | None:
     """Return the warning for an in-place layer that in Caffe overwrites its bottom or gradient too early, or None."""
     # Upstream bug, fixed: In place, Caffe's Eltwise and LRN compute wrong values, and Eltwise, LRN, MVN, Power and Log
     # compute a wrong gradient, since they overwrite values that they still have to read (eltwise_layer.cpp L62,
@@ -110,7 +112,7 @@ def _in_place(found: _Place) -> NetError | None:
     )
 
 
-def _overwritten(found: _Place) -> NetError | None:
+def _find_overwritten_values(found: _TracedLayer) -> NetError | None:
     """Return the warning for a layer whose backward in Caffe reads values that a later layer overwrote, or None."""
     # Upstream bug, fixed: If an in-place layer overwrites values that the backward of the layer before it reads,
     # Caffe's gradient is wrong (sigmoid_layer.cpp L29, and every other layer whose backward reads its top or bottom).
@@ -127,25 +129,25 @@ def _overwritten(found: _Place) -> NetError | None:
         ("bottom", found.bottom, Rereads.BOTTOM, False),
         ("bottom", found.bottom, Rereads.SIGN, True),
     ):
-        spoiler = memory[0].spoiler(memory[1], sign=sign) if memory and rereads & wanted else None
-        if spoiler is not None:
-            writer = layer_place(spoiler.layer_param)
+        find_overwriting = memory[0].find_overwriting(memory[1], sign=sign) if memory and rereads & wanted else None
+        if find_overwriting is not None:
+            writer = layer_place(find_overwriting.layer_param)
             return NetError(
                 f"Caffe computes another gradient, since its backward reads the {what} after {writer}, "
                 f"has overwritten it; {where} reads the values of the forward pass",
-                remedy=f"Give the top of {spoiler.name!r} another name, and the numbers are the same in both.",
+                remedy=f"Give the top of {find_overwriting.name!r} another name, and the numbers are the same in both.",
             )
     return None
 
 
-def _detached(found: _Place, places: Sequence[_Place]) -> NetError | None:
+def _find_lost_gradient(found: _TracedLayer, traced: Sequence[_TracedLayer]) -> NetError | None:
     """Return the warning for a layer that shares gradient memory with its bottom and feeds a Flatten layer, or None."""
     # Upstream bug, fixed: If a layer's top shares the memory of its bottom's gradient, as Reshape's does, a Flatten
     # layer after it replaces that memory in Caffe, and no gradient reaches the bottom (flatten_layer.cpp L32). Here
     # the gradient passes, and a net with both layers causes a warning.
     if not found.layer.shares()[1] or not any([*found.need.bottoms, *found.need.params]):
         return None
-    for reader in places:
+    for reader in traced:
         if isinstance(reader.layer, Flatten) and reader.node.bottoms[0] in found.node.tops:
             flatten = layer_place(reader.node.layer_param)
             return NetError(

@@ -146,7 +146,7 @@ class LayerRunner:
         """
         if isinstance(self.layer, Python):
             with locate_errors(self.node):
-                self.layer.compute()
+                self.layer.call_forward()
         elif self.layer is not None:
             self._store_tops(self._run(device))
         self._set_loss_gradients()
@@ -229,7 +229,7 @@ class LayerRunner:
             return
         with locate_errors(self.node):
             if isinstance(layer, Python):
-                layer.pass_back(self.need.bottoms)
+                layer.call_backward(self.need.bottoms)
                 return
             record = self._find_record(device)
         top_gradients = [

@@ -114,7 +114,7 @@ class Net(NetProperties):
             )
             self.module.add_as_blas(bool(self.module.loss_weights) and settings.uses_blas_order())
             self._runners = layer_runner.create_runners(self.module, self._blobs_by_name)
-        self.layers = LayerVec.of(runner.pycaffe_layer for runner in self._runners)
+        self.layers = LayerVec.from_items(runner.pycaffe_layer for runner in self._runners)
         self._callbacks: dict[str, list[Callback]] = {
             f"{when}_{way}": [] for when in ("before", "after") for way in ("forward", "backward")
         }

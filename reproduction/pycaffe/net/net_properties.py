@@ -76,19 +76,19 @@ class NetProperties:
 
     @property
     def _blob_names(self) -> StringVec:
-        return StringVec.of(self._blobs_by_name)
+        return StringVec.from_items(self._blobs_by_name)
 
     @property
     def _blobs(self) -> BlobVec:
-        return BlobVec.of(self._blobs_by_name.values())
+        return BlobVec.from_items(self._blobs_by_name.values())
 
     @property
     def _blob_loss_weights(self) -> DtypeVec:
-        return DtypeVec.of(self.blob_loss_weights.values())
+        return DtypeVec.from_items(self.blob_loss_weights.values())
 
     @cached_property
     def _layer_names(self) -> StringVec:
-        return StringVec.of(runner.node.name for runner in self._runners)
+        return StringVec.from_items(runner.node.name for runner in self._runners)
 
     @property
     def _inputs(self) -> IntVec:
@@ -106,7 +106,7 @@ class NetProperties:
 
     def _ids(self, names: Iterable[str]) -> IntVec:
         number = {name: i for i, name in enumerate(self._blobs_by_name)}
-        return IntVec.of(number[name] for name in names)
+        return IntVec.from_items(number[name] for name in names)
 
     def output_values(self) -> dict[str, Tensor]:
         """Return the output blobs by name, as tensors on the current device."""

@@ -82,9 +82,9 @@ class Function(netspec.Function):
     @property
     def layer_param(self) -> LayerParameter:
         """The LayerParameter built from the current ``params``."""
-        return self._written(self.params)
+        return self._build(self.params)
 
-    def _written(self, fields: Mapping[str, Any]) -> LayerParameter:
+    def _build(self, fields: Mapping[str, Any]) -> LayerParameter:
         layer: ProtoMessage = caffe_pb2.LayerParameter(type=self.type)
         known = layer.DESCRIPTOR.fields_by_name
         own = {each.name: part for part in TYPES.get(self.type, ()) for each in _fields(getattr(layer, part))}

@@ -89,7 +89,7 @@ def layer_type_list() -> StringVec:
     They include Data and WindowData, which this project cannot run: a net with one of them raises an error with the
     reason, unless its ``inputs`` replace the layer.
     """
-    return StringVec.of(sorted([*LAYERS, *UNSUPPORTED]))
+    return StringVec.from_items(sorted([*LAYERS, *UNSUPPORTED]))
 
 
 def has_nccl() -> bool:

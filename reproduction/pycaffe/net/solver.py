@@ -114,7 +114,7 @@ class Solver:
         seed = max(param.random_seed, 0)
         self.param = param
         self.net = Net.from_message(solver_nets.load_train_net(param, "."), seed, inputs)
-        self.test_nets = NetVec.of(
+        self.test_nets = NetVec.from_items(
             Net.from_message(net_param, seed, inputs) for net_param in solver_nets.load_test_nets(param, ".")
         )
         notes = solver_nets.load_weights(param, ".", [net.module for net in (self.net, *self.test_nets)])

@@ -117,13 +117,13 @@ def _add_rows(a: Float32, total: Float32, lanes: int, factor: np.float32, *, fus
         sums = np.add.reduce(np.concatenate([first, part[:, head:]], 1).reshape(len(a), -1, lanes), 1)
         four = sums[:, :4] + sums[:, 4:] if lanes == 8 else sums
         found = (four[:, 0] + four[:, 1]) + (four[:, 2] + four[:, 3])
-        total[:] = _fused(found, factor, total) if fused else total + found * factor
+        total[:] = _fused_multiply_add(found, factor, total) if fused else total + found * factor
     rest = a[:, whole:].T
     if len(rest) == 1:
-        total[:] = _fused(rest[0], factor, total)
+        total[:] = _fused_multiply_add(rest[0], factor, total)
     elif len(rest):
-        found = _fused(rest[0], factor, rest[1] * factor)
-        total += found if len(rest) == 2 else _fused(rest[2], factor, found)
+        found = _fused_multiply_add(rest[0], factor, rest[1] * factor)
+        total += found if len(rest) == 2 else _fused_multiply_add(rest[2], factor, found)
 
 
 def _narrow_sums(a: Float32, factor: np.float32) -> Float32:
@@ -136,7 +136,7 @@ def _narrow_sums(a: Float32, factor: np.float32) -> Float32:
     if count == 1:
         before = after = a[:, 0] * factor
         for column in a.T[1:]:
-            before = after = _fused(column, factor, before)
+            before = after = _fused_multiply_add(column, factor, before)
     else:
         before, after = a @ (ones * factor), (a @ ones) * factor
     in_four = np.arange(count) < count // 4 * 4
@@ -149,7 +149,7 @@ def column_sums(a: Float32, total: Float32) -> None:
     for thread in _threads(a.shape[1], a.size):
         part, sums = a[:, thread], total[thread]
         if part.shape[1] <= _SHORT and len(a) <= 48 and len(a) != 4:
-            sums += _in_turn(part)
+            sums += _sum_in_turn(part)
             continue
         edge = part.shape[1] % 4
         for start in range(0, part.shape[1] - edge, _ROW):
@@ -167,7 +167,9 @@ def _add_columns(a: Float32, total: Float32, chains: int) -> None:
     while start < len(a):
         step = next(step for step in (8, 4, 2, 1) if step <= len(a) - start)
         group = a[start : start + step]
-        total += _in_turn(group[::2]) + _in_turn(group[1::2]) if chains == 2 and step > 2 else _in_turn(group)
+        total += (
+            _sum_in_turn(group[::2]) + _sum_in_turn(group[1::2]) if chains == 2 and step > 2 else _sum_in_turn(group)
+        )
         start += step
 
 
@@ -177,13 +179,13 @@ def _add_edge(a: Float32, total: Float32, *, paired: bool) -> None:
     whole = len(a) // 4 * 4 if paired else 0
     step = 4 if a.shape[1] == 1 else 2
     for start in range(0, whole, step):
-        found += _in_turn(a[start : start + step])
+        found += _sum_in_turn(a[start : start + step])
     for row in a[whole:]:
         found += row
     total += found
 
 
-def _in_turn(rows: Float32) -> Float32:
+def _sum_in_turn(rows: Float32) -> Float32:
     """Return the sum of the rows, added one after the other."""
     total: Float32 = rows[0].copy()
     for row in rows[1:]:
@@ -205,13 +207,13 @@ def vector_sum(values: Float32) -> np.float32:
     four = sums[:, 0] + sums[:, 1]
     if wide < whole:
         four = four + values[wide:whole].reshape(4, 8)
-    eight = _in_turn(four)
+    eight = _sum_in_turn(four)
     half = eight[:4] + eight[4:]
     found = (half[0] + half[1]) + (half[2] + half[3])
     return np.float32(float(sum(map(float, values[whole:]))) + float(found))
 
 
-def _fused(a: Float32, b: Any, c: Float32) -> Float32:
+def _fused_multiply_add(a: Float32, b: Any, c: Float32) -> Float32:
     """Return ``a * b + c`` with a single rounding, like a fused multiply-add."""
     found: Float32 = (np.multiply(a, b, dtype=np.float64) + c).astype(np.float32)
     return found
@@ -256,7 +258,7 @@ def softmax(scores: Tensor, axis: int) -> Tensor:
     return powers / totals.reshape(shape)
 
 
-def serves(wanted: bool, x: Tensor) -> bool:
+def applies_to(wanted: bool, x: Tensor) -> bool:
     """Return ``wanted`` if ``x`` is a float32 tensor on the CPU, as this module requires; otherwise False."""
     return wanted and x.device.type == "cpu" and x.dtype == torch.float32
 

@@ -96,7 +96,7 @@ def _add_products(products: Float32, total: Float32) -> None:
         blas.column_sums(rows.reshape(outer, size), total)
 
 
-def normalise(x: Tensor, eps: float, *, inside: bool) -> tuple[Tensor, Tensor, Tensor]:
+def normalize(x: Tensor, eps: float, *, inside: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Normalize each channel to zero mean and unit variance, in float32 on the CPU.
 
     Args:
@@ -107,10 +107,10 @@ def normalise(x: Tensor, eps: float, *, inside: bool) -> tuple[Tensor, Tensor, T
     Returns:
         The top, (N, C, S), and the means and variances of the channels, (C,) each.
     """
-    return _Normalise.apply(x, eps, inside)  # type: ignore[no-any-return, no-untyped-call]
+    return _Normalize.apply(x, eps, inside)  # type: ignore[no-any-return, no-untyped-call]
 
 
-class _Normalise(Function):
+class _Normalize(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float, inside: bool) -> tuple[Tensor, Tensor, Tensor]:
         values = x.numpy()

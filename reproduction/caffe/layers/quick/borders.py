@@ -45,7 +45,7 @@ class RepeatedBlob:
 
     def expand(self) -> Tensor:
         """Return the full tensor."""
-        return _expand(self.kept, [_pieces(counts) for counts in self.counts])
+        return _expand(self.kept, [_find_runs(counts) for counts in self.counts])
 
     def detach(self) -> RepeatedBlob:
         """Return a blob of the same values that is detached from the autograd graph."""
@@ -77,7 +77,7 @@ def map_kept(x: AnyBlob, function: Callable[[Tensor], Tensor]) -> AnyBlob:
     return replace(x, kept=function(x.kept)) if isinstance(x, RepeatedBlob) else function(x)
 
 
-def slide(
+def slide_windows(
     x: RepeatedBlob, windows: Sequence[Window], sizes: Sequence[int], operate: Callable[[Tensor, list[Window]], Tensor]
 ) -> AnyBlob:
     """Apply an operation with sliding windows, computing equal rows and columns of the top once.
@@ -92,46 +92,49 @@ def slide(
     Returns:
         The top; a full tensor if hardly any row or column repeats.
     """
-    plans = [_plan(*arguments) for arguments in zip(x.counts, windows, sizes, strict=True)]
-    if math.prod(len(plan.counts) for plan in plans) > _WORTH * math.prod(sizes):
+    slidings = [_plan_sliding(*arguments) for arguments in zip(x.counts, windows, sizes, strict=True)]
+    if math.prod(len(sliding.counts) for sliding in slidings) > _WORTH * math.prod(sizes):
         return operate(x.expand(), list(windows))
-    shorter = [replace(window, pad=plan.pad) for window, plan in zip(windows, plans, strict=True)]
-    pieces = [plan.pieces for plan in plans]
-    laid = _expand(x.kept, pieces)
-    with _kept_only(x.kept.detach(), laid, pieces):
-        top = operate(laid, shorter)
-    return RepeatedBlob(top, (plans[0].counts, plans[1].counts))
+    # The bottom is expanded only as far as windows need it to differ, so the padding shrinks by whole strides, too: the
+    # windows then start at the same pixels as in the full blob.
+    shorter = [replace(window, pad=sliding.pad) for window, sliding in zip(windows, slidings, strict=True)]
+    runs = [sliding.runs for sliding in slidings]
+    expanded = _expand(x.kept, runs)
+    with _save_compact(x.kept.detach(), expanded, runs):
+        top = operate(expanded, shorter)
+    return RepeatedBlob(top, (slidings[0].counts, slidings[1].counts))
 
 
-def _kept_only(kept: Tensor, laid: Tensor, pieces: Sequence[Pieces]) -> saved_tensors_hooks:
+def _save_compact(kept: Tensor, expanded: Tensor, runs: Sequence[RowRuns]) -> saved_tensors_hooks:
     """Save only the compact tensor for the backward pass and expand it there."""
-    # The operation saves `laid`, which is recognized by its memory and shape.
-    there, shape = laid.data_ptr(), laid.shape
+    # Autograd would keep the expanded bottom of each convolution, several times the memory of the compact one, which is
+    # kept anyway. The operation saves `expanded`, which is recognized by its memory and shape.
+    there, shape = expanded.data_ptr(), expanded.shape
 
     def pack(x: Tensor) -> Tensor | None:
         return None if (x.data_ptr(), x.shape) == (there, shape) else x
 
     def unpack(x: Tensor | None) -> Tensor:
-        return _expand(kept, pieces) if x is None else x
+        return _expand(kept, runs) if x is None else x
 
     return saved_tensors_hooks(pack, unpack)
 
 
 @dataclass(frozen=True)
-class _Piece:
+class _RowRun:
     """A slice of kept rows and the slice that they expand to; with ``repeats``, a single row and its copies."""
 
     kept: slice
-    laid: slice
+    expanded: slice
     repeats: bool
 
 
-Pieces = tuple[_Piece, ...]
+RowRuns = tuple[_RowRun, ...]
 
 
-def _pieces(wanted: Sequence[int]) -> Pieces:
-    """Return the pieces that expand row i to ``wanted[i]`` copies; adjacent rows with one copy form one piece."""
-    found: list[_Piece] = []
+def _find_runs(wanted: Sequence[int]) -> RowRuns:
+    """Return the runs that expand row i to ``wanted[i]`` copies; adjacent rows with one copy form one run."""
+    found: list[_RowRun] = []
     start = place = 0
     while start < len(wanted):
         stop = start + 1
@@ -139,22 +142,22 @@ def _pieces(wanted: Sequence[int]) -> Pieces:
             while stop < len(wanted) and wanted[stop] == 1:
                 stop += 1
         length = sum(wanted[start:stop])
-        found.append(_Piece(slice(start, stop), slice(place, place + length), wanted[start] > 1))
+        found.append(_RowRun(slice(start, stop), slice(place, place + length), wanted[start] > 1))
         start, place = stop, place + length
     return tuple(found)
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _Sliding:
     """How windows slide along one axis: the expansion, the padding, and the number of copies of each output."""
 
-    pieces: Pieces
+    runs: RowRuns
     pad: int
     counts: tuple[int, ...]
 
 
 @lru_cache(maxsize=256)
-def _plan(counts: tuple[int, ...], window: Window, size: int) -> _Plan:
+def _plan_sliding(counts: tuple[int, ...], window: Window, size: int) -> _Sliding:
     """Shorten each run of equal rows, and the padding, by whole strides, such that only equal outputs are left out.
 
     A run that is at least ``extent + stride - 1`` long contains one whole window, wherever the first window starts.
@@ -162,9 +165,11 @@ def _plan(counts: tuple[int, ...], window: Window, size: int) -> _Plan:
     least = window.extent + window.stride - 1
 
     def shortened(run: int) -> int:
+        # Only whole strides may go: otherwise the windows behind the run would start at other pixels of the blob.
         return run if run <= least else least + (run - least) % window.stride
 
     pad, wanted = shortened(window.pad), [shortened(count) for count in counts]
+    # All windows that lie inside one run are equal. The first is computed, and the copies of its output are counted.
     left_out = {}  # index of the first window inside the run: number of equal windows that are left out
     place = 0
     for run, kept in zip((window.pad, *counts, window.pad), (pad, *wanted, pad), strict=True):
@@ -174,13 +179,13 @@ def _plan(counts: tuple[int, ...], window: Window, size: int) -> _Plan:
     found = [1] * (size - sum(left_out.values()))
     for place, count in left_out.items():
         found[place] += count
-    return _Plan(_pieces(wanted), pad, tuple(found))
+    return _Sliding(_find_runs(wanted), pad, tuple(found))
 
 
-def _expand(x: Tensor, pieces: Sequence[Pieces]) -> Tensor:
-    if not any(piece.repeats for axis in pieces for piece in axis):
+def _expand(x: Tensor, runs: Sequence[RowRuns]) -> Tensor:
+    if not any(run.repeats for axis in runs for run in axis):
         return x
-    return _Expand.apply(x, *pieces)  # type: ignore[no-any-return, no-untyped-call]
+    return _Expand.apply(x, *runs)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _empty(like: Tensor, height: int, width: int) -> Tensor:
@@ -194,33 +199,33 @@ class _Expand(Function):
     """Expand the kept rows and columns."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, rows: Pieces, columns: Pieces) -> Tensor:
-        ctx.pieces = rows, columns
-        laid = _empty(x, rows[-1].laid.stop, columns[-1].laid.stop)
+    def forward(ctx: Any, x: Tensor, rows: RowRuns, columns: RowRuns) -> Tensor:
+        ctx.runs = rows, columns
+        expanded = _empty(x, rows[-1].expanded.stop, columns[-1].expanded.stop)
         for row in rows:
             for column in columns:
-                laid[:, :, row.laid, column.laid] = x[:, :, row.kept, column.kept]
-        return laid
+                expanded[:, :, row.expanded, column.expanded] = x[:, :, row.kept, column.kept]
+        return expanded
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return _Collect.apply(gradients[0], *ctx.pieces), None, None  # type: ignore[no-untyped-call]
+        return _Collect.apply(gradients[0], *ctx.runs), None, None  # type: ignore[no-untyped-call]
 
 
 class _Collect(Function):
     """Sum expanded rows and columns: the gradient of ``_Expand``."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, rows: Pieces, columns: Pieces) -> Tensor:
-        ctx.pieces = rows, columns
+    def forward(ctx: Any, x: Tensor, rows: RowRuns, columns: RowRuns) -> Tensor:
+        ctx.runs = rows, columns
         kept = _empty(x, rows[-1].kept.stop, columns[-1].kept.stop)
         for row in rows:
             for column in columns:
-                part = x[:, :, row.laid, column.laid]
-                axes = [axis for axis, piece in ((2, row), (3, column)) if piece.repeats]
+                part = x[:, :, row.expanded, column.expanded]
+                axes = [axis for axis, run in ((2, row), (3, column)) if run.repeats]
                 kept[:, :, row.kept, column.kept] = part.sum(axes, keepdim=True) if axes else part
         return kept
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return _Expand.apply(gradients[0], *ctx.pieces), None, None  # type: ignore[no-untyped-call]
+        return _Expand.apply(gradients[0], *ctx.runs), None, None  # type: ignore[no-untyped-call]

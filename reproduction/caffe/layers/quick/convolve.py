@@ -41,11 +41,13 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, windows: Sequence[W
     """
     if x.device.type == "cpu" and not torch.compiler.is_compiling():  # while compiling, sizes are symbols
         sizes = [conv_size(size, window) for size, window in zip(x.shape[2:], windows, strict=True)]
+        # torch's convolution (oneDNN) reorders the weights at each call. With few output pixels, that takes longer than
+        # the products: fc6 of VGG has 411 MB of weights and, for an image of 500 x 500, 16 x 16 pixels.
         outweighs = len(weight) > len(x) * math.prod(sizes)
         if group == 1 and (outweighs or weight[0].numel() <= _THIN):
             return _MatrixConvolution.apply(x, weight, bias, tuple(windows), sizes)  # type: ignore[no-any-return, no-untyped-call]
         if max(x.shape[1], len(weight)) > _NARROW:
-            x = x.contiguous()
+            x = x.contiguous()  # wide convolutions are slower in channels_last format
     stride, pad, dilation = ([getattr(window, name) for window in windows] for name in ("stride", "pad", "dilation"))
     return F.conv2d(x, weight, bias, stride, pad, dilation, group)
 
@@ -63,7 +65,8 @@ class _MatrixConvolution(Function):
         layout = torch.channels_last if side_by_side else torch.contiguous_format
         top = torch.empty((len(x), len(weight), *sizes), dtype=x.dtype, memory_format=layout)
         matrix = weight.flatten(1)
-        for rows, image in zip(_rows(x, windows), top, strict=True):
+        # Each product is written to the memory of the top, so that neither format needs a transposed copy.
+        for rows, image in zip(_window_rows(x, windows), top, strict=True):
             if side_by_side:
                 torch.mm(rows, matrix.T, out=image.permute(1, 2, 0).view(-1, len(weight)))
             else:
@@ -73,15 +76,15 @@ class _MatrixConvolution(Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        places = _places(gradients[0])
+        pixels = _pixel_rows(gradients[0])
         found: list[Tensor | None] = [None, None, None]
         if ctx.needs_input_grad[0]:
-            found[0] = _images(places @ weight.flatten(1), x, ctx.windows)
+            found[0] = _sum_windows(pixels @ weight.flatten(1), x, ctx.windows)
         if ctx.needs_input_grad[1]:
-            products = [g.T @ rows for g, rows in zip(places, _rows(x, ctx.windows), strict=True)]
+            products = [g.T @ rows for g, rows in zip(pixels, _window_rows(x, ctx.windows), strict=True)]
             found[1] = (products[0] if len(products) == 1 else torch.stack(products).sum(0)).reshape(weight.shape)
         if ctx.needs_input_grad[2]:
-            found[2] = places.sum((0, 1))
+            found[2] = pixels.sum((0, 1))
         return (*found, None, None)
 
 
@@ -90,7 +93,7 @@ def has_channels_last(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
-def _places(x: Tensor) -> Tensor:
+def _pixel_rows(x: Tensor) -> Tensor:
     """Return (N, C, h, w) as (N, h * w, C), without a copy in channels_last format."""
     return x.permute(0, 2, 3, 1).flatten(1, 2)
 
@@ -99,18 +102,18 @@ def _is_pointwise(windows: Sequence[Window]) -> bool:
     return all((window.kernel, window.stride, window.pad) == (1, 1, 0) for window in windows)
 
 
-def _unfolding(windows: Sequence[Window]) -> dict[str, Any]:
+def _unfold_arguments(windows: Sequence[Window]) -> dict[str, Any]:
     names = {"kernel_size": "kernel", "dilation": "dilation", "padding": "pad", "stride": "stride"}
     return {theirs: tuple(getattr(window, ours) for window in windows) for theirs, ours in names.items()}
 
 
-def _rows(x: Tensor, windows: Sequence[Window]) -> Tensor:
+def _window_rows(x: Tensor, windows: Sequence[Window]) -> Tensor:
     """Return the windows of ``x`` (N, C, H, W) as rows, (N, h * w, C * taps)."""
-    return _places(x) if _is_pointwise(windows) else F.unfold(x, **_unfolding(windows)).mT
+    return _pixel_rows(x) if _is_pointwise(windows) else F.unfold(x, **_unfold_arguments(windows)).mT
 
 
-def _images(rows: Tensor, x: Tensor, windows: Sequence[Window]) -> Tensor:
+def _sum_windows(rows: Tensor, x: Tensor, windows: Sequence[Window]) -> Tensor:
     """Sum the windows ``rows`` (N, h * w, C * taps) into images of the shape of ``x``."""
     if _is_pointwise(windows):
         return rows.reshape(len(x), *x.shape[2:], x.shape[1]).permute(0, 3, 1, 2)
-    return F.fold(rows.mT, tuple(x.shape[2:]), **_unfolding(windows))
+    return F.fold(rows.mT, tuple(x.shape[2:]), **_unfold_arguments(windows))

@@ -142,5 +142,5 @@ def test_softmax_is_the_softmax(classes, axis):
     ("wanted", "dtype", "device"), [(False, "float32", "cpu"), (True, "float64", "cpu"), (True, "float32", "meta")]
 )
 def test_only_the_cpu_in_single_precision_is_served(wanted, dtype, device):
-    assert not blas.serves(wanted, torch.empty(1, dtype=getattr(torch, dtype), device=device))
-    assert blas.serves(True, torch.empty(1))
+    assert not blas.applies_to(wanted, torch.empty(1, dtype=getattr(torch, dtype), device=device))
+    assert blas.applies_to(True, torch.empty(1))

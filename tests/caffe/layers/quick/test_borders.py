@@ -53,16 +53,16 @@ def image():
 def areas(monkeypatch):
     """The places that windows were slid over, and those that there are."""
     found = []
-    slide = borders.slide
+    slide_windows = borders.slide_windows
 
     def watched(x, windows, sizes, operate):
-        top = slide(x, windows, sizes, operate)
+        top = slide_windows(x, windows, sizes, operate)
         kept = top.kept if isinstance(top, RepeatedBlob) else top
         found.append((kept.shape[2] * kept.shape[3], sizes[0] * sizes[1]))
         return top
 
     for module in ("convolution", "pooling"):
-        monkeypatch.setattr(f"reproduction.caffe.layers.{module}.slide", watched)
+        monkeypatch.setattr(f"reproduction.caffe.layers.{module}.slide_windows", watched)
     return found
 
 
@@ -125,7 +125,7 @@ def test_any_windows_over_any_repeats(tall, wide, down, across):
 
     x = RepeatedBlob(kept, (tuple(tall), tuple(wide)))
     tops = tuple(conv_size(size, window) for size, window in zip(sizes, windows, strict=True))
-    got = borders.expand(borders.slide(x, windows, tops, convolve))
+    got = borders.expand(borders.slide_windows(x, windows, tops, convolve))
     rows, columns = torch.tensor(tall), torch.tensor(wide)
     whole = kept.repeat_interleave(rows, 2).repeat_interleave(columns, 3)
     want = convolve(whole, windows)
