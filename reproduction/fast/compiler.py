@@ -26,11 +26,11 @@ from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import Phase
 from reproduction.fast.buffers import BufferPool
 from reproduction.fast.convert import convert_layers
+from reproduction.fast.convolution import ConvolutionOp
 from reproduction.fast.cuda_graph import RecordedFunction
 from reproduction.fast.execution import execute
 from reproduction.fast.explain import format_plan
 from reproduction.fast.kernels import MatrixConvolution
-from reproduction.fast.ops import ConvolutionOp
 from reproduction.fast.plan import ExecutionPlan
 from reproduction.fast.planner import Planner
 from reproduction.fast.precisions import PRECISIONS, set_cudnn_flags, supported_precision
@@ -116,15 +116,15 @@ class CompiledNet:
         shapes = {name: self.net.blob_shapes[name] for name in self.net.inputs}
         choice = self._planner.choose(shapes, self._find_versions(self.net.graph.outputs))
         for op in choice.ops if choice.is_worthwhile else ():
-            if not isinstance(op, ConvolutionOp) or not op.kernels.is_large:
+            if not isinstance(op, ConvolutionOp) or not op.is_large:
                 continue
             weight = op.layer.blobs[0]
             if readers[weight.data_ptr()] > 1:
                 continue  # a layer that shares the weights may run uncompiled
-            kernel = op.kernels.choose(choice.regions[op.tops[0]].computed)
+            kernel = op.make_kernel([], choice.regions[op.tops[0]].computed)
             if isinstance(kernel, MatrixConvolution):
                 continue  # it multiplies the net's own weights
-            op.kernels.only = kernel
+            op.only_kernel = kernel
             self._discarded[names[weight.data_ptr()]] = kernel.weight
             weight.data = weight.data.new_full((1,), math.nan).expand(weight.shape)
         self._planner.always |= bool(self._discarded)  # the net can no longer run uncompiled

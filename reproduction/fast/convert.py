@@ -15,9 +15,9 @@ from reproduction.caffe.layers.compiled_forms import (
 )
 from reproduction.caffe.net.graph import Node
 from reproduction.caffe.net.net import Net
-from reproduction.fast.convolution import ConvolutionKernels
+from reproduction.fast.convolution import ConvolutionOp
 from reproduction.fast.kernels import MaxPool, factor_kernel
-from reproduction.fast.ops import ConvolutionOp, CropOp, Op, UpsamplingOp, WindowOp
+from reproduction.fast.ops import CropOp, Op, UpsamplingOp, WindowOp
 
 
 def convert_layers(net: Net, precision: str) -> tuple[list[Op], dict[str, str]]:
@@ -71,9 +71,8 @@ def _compile(op: Op, form: CompiledForm | None, precision: str, *, relu: bool) -
     """Return a faster equivalent of an op if one exists for the form of its layer, otherwise the op."""
     layer, fields = op.layer, (op.name, op.layer, op.bottoms, op.tops)
     match form:
-        case ConvolutionForm(windows):
-            kernels, weights = ConvolutionKernels(layer, form, precision, relu=relu), layer.blobs[0].numel()
-            return ConvolutionOp(*fields, windows=windows, weights=weights, kernels=kernels)
+        case ConvolutionForm(windows, group):
+            return ConvolutionOp(*fields, windows=windows, group=group, precision=precision, relu=relu)
         case DeconvolutionForm(windows, group):
             weight, *bias = layer.blobs
             factors = factor_kernel(weight, group)
@@ -82,7 +81,7 @@ def _compile(op: Op, form: CompiledForm | None, precision: str, *, relu: bool) -
                 return UpsamplingOp(*fields, how, windows=windows, factors=factors, bias=bias[0] if bias else None)
         case MaxPoolingForm(windows):
             if all(window.pad == 0 and window.kernel >= window.stride for window in windows):
-                return WindowOp(*fields, "max pooling", windows, MaxPool(windows), is_clipped=True)
+                return WindowOp(*fields, "max pooling", windows=windows, kernel=MaxPool(windows), is_clipped=True)
         case CropForm(offsets):
             return CropOp(*fields, "a view", offsets=offsets)
         case PointwiseForm() if len(op.tops) == 1:

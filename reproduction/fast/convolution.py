@@ -1,16 +1,17 @@
-"""Choose the kernel of a convolution, and estimate when it is certain to be faster than the layer's own forward."""
+"""Convolutions: which kernel computes a region, and when it is certain to be faster than the layer's own forward."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from reproduction.caffe.layers.base import Layer
-from reproduction.caffe.layers.compiled_forms import ConvolutionForm
-from reproduction.fast.kernels import MatrixConvolution, TorchConvolution
+from reproduction.fast.kernels import LayerForward, MatrixConvolution, TorchConvolution
+from reproduction.fast.ops import Op, WindowOp
 from reproduction.fast.regions import Region
 from reproduction.fast.winograd import WinogradConvolution
 
@@ -42,93 +43,107 @@ _WINOGRAD_TIME = 0.6
 ConvolutionKernel = WinogradConvolution | MatrixConvolution | TorchConvolution
 
 
-class ConvolutionKernels:
-    """The kernels that a convolution can use in one precision; each converts the weights when it is first used.
+@dataclass(eq=False, kw_only=True)
+class ConvolutionOp(WindowOp):
+    """A convolution with kernels that may be faster than the layer's own forward.
 
-    Args:
-        layer: The layer, whose blobs are the weights and the bias.
-        form: The convolution that it computes.
-        precision: One of ``PRECISIONS``.
-        relu: Whether a ReLU follows, which the kernel then applies.
+    Each kernel converts the weights when it is first used.
 
     Attributes:
+        group: The number of groups of channels.
+        precision: One of ``PRECISIONS``.
+        relu: Whether a ReLU follows, which the kernel then applies.
+        only_kernel: The only kernel that may be used, after ``discard`` has freed the weights; otherwise None.
         tile: Outputs of a Winograd tile along rows and columns; None if Winograd's method is not used.
         is_large: Whether the weights are so large that a second copy matters.
-        only: The only kernel that may be used, after ``discard`` has freed the weights; otherwise None.
     """
 
-    def __init__(self, layer: Layer, form: ConvolutionForm, precision: str, *, relu: bool):
-        self._layer, self._form, self.relu = layer, form, relu
-        weight, (rows, columns) = layer.blobs[0], form.windows
+    group: int
+    precision: str
+    relu: bool
+    only_kernel: ConvolutionKernel | None = None
+
+    def __post_init__(self) -> None:
+        weight, (rows, columns) = self.layer.blobs[0], self.windows
         single, cpu = weight.dtype is torch.float32, weight.device.type == "cpu"
-        self._dtype = torch.bfloat16 if precision == "bf16" and single else weight.dtype
-        square = rows == columns and rows.stride == rows.dilation == form.group == 1
-        wide = min(weight.shape[:2]) >= _LEAST_CHANNELS[precision]
-        self.tile = _TILES[precision].get(rows.kernel) if square and wide and single and cpu else None
+        self.products_per_pixel = weight.numel()
+        self._dtype = torch.bfloat16 if self.precision == "bf16" and single else weight.dtype
+        square = rows == columns and rows.stride == rows.dilation == self.group == 1
+        wide = min(weight.shape[:2]) >= _LEAST_CHANNELS[self.precision]
+        self.tile = _TILES[self.precision].get(rows.kernel) if square and wide and single and cpu else None
         self.is_large = weight.numel() >= LARGE
-        self._as_matrix = self.is_large and form.group == 1 and self._dtype is weight.dtype and cpu
+        self._as_matrix = self.is_large and self.group == 1 and self._dtype is weight.dtype and cpu
         self._always = not cpu or self._dtype is not weight.dtype  # the layer does not compute in bfloat16
-        self._taps = rows.kernel * columns.kernel
-        self.only: ConvolutionKernel | None = None
 
-    def choose(self, computed: Region) -> ConvolutionKernel:
-        """Return the kernel for a region of the top."""
-        if self.only is not None:
-            return self.only
-        return self._winograd if self.uses_winograd(computed) else self._direct
+    @property
+    def writes_to_buffer(self) -> bool:
+        """Whether Winograd's method is available, which writes tiles directly into a buffer."""
+        return self.tile is not None
 
-    def describe(self, computed: Region) -> str:
-        """Return a description of the kernel for a region of the top."""
-        text = "one product, with the weights of the net" if self._as_matrix else "as torch does it"
-        if self.tile and self.uses_winograd(computed):
-            kernel = self._form.windows[0].kernel
-            text = f"Winograd F({self.tile[0]}x{self.tile[1]}, {kernel}x{kernel})"
-        return text + (" with ReLU" if self.relu else "")
+    def make_kernel(self, bottoms: Sequence[Region], top: Region) -> ConvolutionKernel:
+        """Return the fastest kernel for the region ``top``."""
+        if self.only_kernel is not None:
+            return self.only_kernel
+        return self._winograd if self._uses_winograd(top) else self._direct
 
-    def uses_winograd(self, computed: Region) -> bool:
-        """Return whether a region of the top is computed by Winograd's method."""
-        if self.only is not None:
-            return isinstance(self.only, WinogradConvolution)
-        return self.tile is not None and self._winograd_time(computed) < 1
-
-    def overread(self, computed: Region) -> tuple[int, int]:
+    def overread(self, top: Region) -> tuple[int, int]:
         """Return how many more rows and columns the kernel reads, because Winograd's tiles may reach past the end."""
-        rows, columns = self.tile if self.tile and self.uses_winograd(computed) else (1, 1)
-        return -computed.rows.size % rows, -computed.columns.size % columns
+        rows, columns = self.tile if self.tile and self._uses_winograd(top) else (1, 1)
+        return -top.rows.size % rows, -top.columns.size % columns
 
     def is_faster(self, computed: Region, top: Region) -> bool:
         """Return whether computing a region of the top is faster than the layer, or the layer cannot compute it."""
         small = computed.pixels <= _LARGEST_FRACTION * top.pixels
-        return self._always or self.only is not None or small or self.uses_winograd(computed)
+        return self._always or self.only_kernel is not None or small or self._uses_winograd(computed)
 
     def relative_time(self, computed: Region) -> float:
         """Estimate the time of the kernel relative to that of the layer, for the same region of the top."""
-        return self._winograd_time(computed) if self.uses_winograd(computed) else 1.0
+        return self._winograd_time(computed) if self._uses_winograd(computed) else 1.0
+
+    def describe(self, computed: Region) -> str:
+        """Return a description of the kernel for a region of the top."""
+        text = "one product, with the weights of the net" if self._as_matrix else "as torch does it"
+        if self.tile and self._uses_winograd(computed):
+            kernel = self.windows[0].kernel
+            text = f"Winograd F({self.tile[0]}x{self.tile[1]}, {kernel}x{kernel})"
+        return text + (" with ReLU" if self.relu else "")
+
+    def uncompiled(self) -> Op:
+        """Return the op that runs the layer's own forward, followed by the fused ReLU if there is one."""
+        return WindowOp(
+            self.name, self.layer, self.bottoms, self.tops, "as it is" + (" with ReLU" if self.relu else ""),
+            products_per_pixel=self.products_per_pixel, windows=self.windows,
+            kernel=LayerForward(self.layer, relu=self.relu), computes_regions=False,
+        )  # fmt: skip
+
+    def _uses_winograd(self, computed: Region) -> bool:
+        if self.only_kernel is not None:
+            return isinstance(self.only_kernel, WinogradConvolution)
+        return self.tile is not None and self._winograd_time(computed) < 1
 
     def _winograd_time(self, computed: Region) -> float:
+        """Estimate the time of Winograd's method relative to that of the layer."""
         assert self.tile is not None
-        kernel = self._form.windows[0].kernel
-        size = [outputs + kernel - 1 if outputs > 1 else 1 for outputs in self.tile]
-        weights = math.prod(size) * (kernel if self.tile[1] == 1 else 1)
-        products = self._taps * computed.pixels
-        return (_WINOGRAD_TIME * products + READ_TIME * weights) / max(1, products + READ_TIME * self._taps)
+        rows, columns = self.windows
+        size = [outputs + rows.kernel - 1 if outputs > 1 else 1 for outputs in self.tile]
+        weights = math.prod(size) * (rows.kernel if self.tile[1] == 1 else 1)
+        taps = rows.kernel * columns.kernel
+        products = taps * computed.pixels
+        return (_WINOGRAD_TIME * products + READ_TIME * weights) / max(1, products + READ_TIME * taps)
 
     @cached_property
     def _winograd(self) -> WinogradConvolution:
         assert self.tile is not None
-        weight, bias = self._weight_and_bias
-        return WinogradConvolution(weight, bias, self.tile, relu=self.relu, dtype=self._dtype)
+        return WinogradConvolution(*self._weight_and_bias, self.tile, relu=self.relu, dtype=self._dtype)
 
     @cached_property
     def _direct(self) -> MatrixConvolution | TorchConvolution:
         weight, bias = self._weight_and_bias
         if self._as_matrix:
-            return MatrixConvolution(weight, bias, self._form.windows, relu=self.relu)
-        return TorchConvolution(
-            weight, bias, self._form.windows, self._form.group, relu=self.relu, dtype=self._dtype
-        )  # fmt: skip
+            return MatrixConvolution(weight, bias, self.windows, relu=self.relu)
+        return TorchConvolution(weight, bias, self.windows, self.group, relu=self.relu, dtype=self._dtype)
 
     @property
     def _weight_and_bias(self) -> tuple[Tensor, Tensor | None]:
-        weight, *bias = self._layer.blobs
+        weight, *bias = self.layer.blobs
         return weight, bias[0] if bias else None

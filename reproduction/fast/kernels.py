@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,28 +15,30 @@ from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.net.graph import layer_place
 from reproduction.fast.buffers import BufferPool
 from reproduction.fast.regions import PixelRange, Region, Windows
-from reproduction.fast.winograd import WinogradConvolution
 
 _LEAST_OUTPUTS = 256  # least number of output channels per matrix product
 _IM2COL_VALUES = 8 << 20  # values that im2col produces at a time
-_BAND_VALUES = 2 << 20  # values computed at a time, if they are then copied to a buffer
+BAND_VALUES = 2 << 20  # values computed at a time, if they are then copied to a buffer
 
 
-class Kernel(Protocol):
-    """A function that computes the part of a layer's tops that a plan needs."""
+class Kernel:
+    """A function that computes the regions of a layer's tops that a plan needs.
 
-    @property
-    def needs_out(self) -> bool:
-        """Whether ``out`` is required."""
+    Attributes:
+        needs_out: Whether ``out`` is required.
+    """
+
+    needs_out: ClassVar[bool] = False
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
         """Compute and return the tops.
 
         Args:
-            bottoms: The parts of the bottoms that the tops depend on, padding included.
+            bottoms: The regions of the bottoms that the tops depend on, padding included.
             out: Tensor ``(N, C, H, W)`` in channels-last format that receives the first top, or None.
             buffers: Allocator of temporary buffers.
         """
+        raise NotImplementedError(type(self).__name__)
 
 
 def _write(result: Tensor, out: Tensor | None) -> Tensor:
@@ -46,7 +47,7 @@ def _write(result: Tensor, out: Tensor | None) -> Tensor:
 
 def _compute_in_bands(x: Tensor, out: Tensor, rows: Window, compute: Callable[[Tensor], Tensor]) -> Tensor:
     """Compute ``out`` in bands of rows, so that each band is still in the CPU's caches when it is copied to ``out``."""
-    count = max(1, _BAND_VALUES // (len(out) * out.shape[1] * out.shape[3]))
+    count = max(1, BAND_VALUES // (len(out) * out.shape[1] * out.shape[3]))
     for first in range(0, out.shape[2], count):
         part = out[:, :, first : first + count]
         start = first * rows.stride
@@ -54,15 +55,13 @@ def _compute_in_bands(x: Tensor, out: Tensor, rows: Window, compute: Callable[[T
     return out
 
 
-class LayerForward:
+class LayerForward(Kernel):
     """The layer's own forward, in the net's dtype.
 
     Args:
         layer: The layer.
         relu: Apply a ReLU to the first top, in place; the top must not share memory with a bottom.
     """
-
-    needs_out = False
 
     def __init__(self, layer: Layer, *, relu: bool = False):
         self.layer, self.relu = layer, relu
@@ -82,17 +81,15 @@ class LayerForward:
         return tops if out is None else (_write(tops[0], out), *tops[1:])
 
 
-class PassThrough:
+class PassThrough(Kernel):
     """Return the bottom, as for a Crop, whose bottom is already cut to the requested region."""
-
-    needs_out = False
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
         """Return the bottom."""
         return (_write(bottoms[0], out),)
 
 
-class TorchConvolution:
+class TorchConvolution(Kernel):
     """Convolution by ``F.conv2d`` in channels-last format, with an optional ReLU.
 
     The weights are not prepacked for oneDNN, which chooses its algorithm by the size of the images: with weights that
@@ -106,8 +103,6 @@ class TorchConvolution:
         relu: Whether to apply a ReLU.
         dtype: Dtype of the products.
     """
-
-    needs_out = False
 
     def __init__(
         self, weight: Tensor, bias: Tensor | None, windows: Windows, group: int, *, relu: bool, dtype: torch.dtype
@@ -131,7 +126,7 @@ class TorchConvolution:
         return F.relu(y, inplace=True) if self.relu else y
 
 
-class MatrixConvolution:
+class MatrixConvolution(Kernel):
     """Convolution by im2col and a matrix product with the net's own weights, with an optional ReLU.
 
     It is for weights that do not fit into the CPU's caches and that Winograd's method does not apply to, such as those
@@ -143,8 +138,6 @@ class MatrixConvolution:
         windows: The windows along rows and columns; their padding is ignored.
         relu: Whether to apply a ReLU.
     """
-
-    needs_out = False
 
     def __init__(self, weight: Tensor, bias: Tensor | None, windows: Windows, *, relu: bool):
         self.windows, self.relu = windows, relu
@@ -185,10 +178,8 @@ class MatrixConvolution:
         return F.unfold(read[None], kernel, dilation, 0, stride)[0]
 
 
-class MaxPool:
+class MaxPool(Kernel):
     """Max pooling without padding; the last windows may reach past the end (``ceil_mode``)."""
-
-    needs_out = False
 
     def __init__(self, windows: Windows):
         self.kernel, self.stride = ([getattr(window, name) for window in windows] for name in ("kernel", "stride"))
@@ -204,46 +195,7 @@ class MaxPool:
         return F.max_pool2d(x, self.kernel, self.stride, ceil_mode=True)
 
 
-class PooledConvolution:
-    """Convolution by Winograd's method followed by max pooling, in bands that fit into the CPU's caches.
-
-    The result of the convolution is never stored completely.
-
-    Args:
-        convolution: The convolution.
-        pooling: Max pooling with adjacent windows, the first of which starts at the first output of the convolution.
-        outputs: The region of the convolution's outputs that are pooled.
-    """
-
-    needs_out = True
-
-    def __init__(self, convolution: WinogradConvolution, pooling: MaxPool, outputs: Region):
-        self.convolution, self.pooling, self.outputs = convolution, pooling, outputs
-        self.stride = pooling.windows[0].stride
-
-    def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
-        """Convolve and pool."""
-        assert out is not None
-        height, width = (side.size for side in self.outputs)
-        x, convolution = bottoms[0], self.convolution
-        # A band has whole rows of tiles and of windows: as many as the convolution processes at a time, or as fit into
-        # the caches, whichever is more.
-        tile_rows = convolution.outputs[0]
-        least = math.lcm(tile_rows, self.stride)
-        rows = max(convolution.rows_at_a_time(width) * tile_rows, _BAND_VALUES // (len(x) * out.shape[1] * width))
-        rows = max(least, rows // least * least)
-        for first in range(0, height, rows):
-            count = min(rows, height - first)
-            band = buffers.allocate_image(len(x), out.shape[1], count, width)
-            read = count + convolution.taps - 1 + convolution.overread(count, width)[0]
-            convolution([x[:, :, first : first + read]], band, buffers)
-            pooled = self.pooling.pool(band)
-            out[:, :, first // self.stride :][:, :, : pooled.shape[2]].copy_(pooled)
-            buffers.release(band)
-        return (out,)
-
-
-class Upsampling:
+class Upsampling(Kernel):
     """Depthwise deconvolution with one separable kernel for all channels, as two matrix products, one per axis.
 
     Args:
@@ -253,8 +205,6 @@ class Upsampling:
         top: The region of the top to compute.
         bias: ``(C,)``, or None.
     """
-
-    needs_out = False
 
     def __init__(
         self, factors: tuple[Tensor, Tensor], windows: Windows, bottom: Region, top: Region, bias: Tensor | None

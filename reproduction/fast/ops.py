@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from operator import and_, or_
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -18,7 +17,6 @@ from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.net.graph import layer_place
-from reproduction.fast.convolution import ConvolutionKernels
 from reproduction.fast.kernels import Kernel, LayerForward, PassThrough, Upsampling
 from reproduction.fast.regions import (
     EMPTY,
@@ -35,7 +33,7 @@ from reproduction.fast.regions import (
 _DECONVOLUTION_TIME = 4  # time of a product in torch's deconvolution, relative to one in its convolution
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Op:
     """A layer that runs its own forward over complete blobs.
 
@@ -45,6 +43,8 @@ class Op:
         bottoms: Names of the blobs that it reads, with a version number (``#2``) if a layer overwrites a blob in place.
         tops: Names of the blobs that it computes, versioned in the same way.
         how: Description of how it is computed.
+        products_per_pixel: The number of products per pixel of the top; 0 if they are not counted.
+        computes_regions: Whether it can compute a region of its (only) top.
     """
 
     name: str
@@ -52,8 +52,8 @@ class Op:
     bottoms: tuple[str, ...]
     tops: tuple[str, ...]
     how: str = "as it is"
-
-    computes_regions: ClassVar[bool] = False  # whether it can compute a region of its (only) top
+    products_per_pixel: int = field(default=0, kw_only=True)
+    computes_regions: bool = field(default=False, kw_only=True)
 
     @property
     def shrinks(self) -> bool:
@@ -64,11 +64,6 @@ class Op:
     def writes_to_buffer(self) -> bool:
         """Whether the kernel writes the top directly into a buffer, so that borders around it need no extra copy."""
         return False
-
-    @property
-    def products_per_pixel(self) -> int:
-        """The number of products per pixel of the top; 0 if they are not counted."""
-        return 0
 
     @property
     def layer_cost(self) -> float:
@@ -123,7 +118,7 @@ class Op:
         return Op(self.name, self.layer, self.bottoms, self.tops)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, kw_only=True)
 class WindowOp(Op):
     """A layer that slides windows over its bottoms and has the same weights, if any, at every position.
 
@@ -131,25 +126,19 @@ class WindowOp(Op):
         windows: The windows along rows and columns.
         kernel: The kernel for every region of the top; None means the layer's own forward.
         is_clipped: Whether windows are clipped at the end of the blob, as in pooling, rather than reading padding.
-        weights: Number of products per pixel of the top.
+        computes_regions: Whether it can compute a region of its top. If not, the windows still say which pixels of the
+            top depend on a region of the bottoms.
     """
 
     windows: Windows = POINT
     kernel: Kernel | None = None
     is_clipped: bool = False
-    weights: int = 0
-
-    computes_regions: ClassVar[bool] = True
+    computes_regions: bool = True
 
     @property
     def shrinks(self) -> bool:
         """Whether the stride along rows or columns is greater than 1."""
         return max(window.stride for window in self.windows) > 1
-
-    @property
-    def products_per_pixel(self) -> int:
-        """The number of products per pixel of the top."""
-        return self.weights
 
     def reached(self, bottoms: Sequence[Region], top: Shape) -> Region:
         """Return the smallest region that contains all outputs whose windows read the given region of any bottom."""
@@ -161,6 +150,8 @@ class WindowOp(Op):
 
     def regions_read(self, top: Region, bottoms: Sequence[Shape]) -> list[Region | None]:
         """Return the pixels that the windows read."""
+        if not self.computes_regions:
+            return super().regions_read(top, bottoms)
         read = region_read(self.windows, top)
         return [read & Region.from_shape(bottom) if self.is_clipped else read for bottom in bottoms]
 
@@ -168,79 +159,12 @@ class WindowOp(Op):
         """Return ``kernel`` or the layer's own forward, for every region of the top."""
         return self.kernel or LayerForward(self.layer)
 
-
-@dataclass(frozen=True, kw_only=True)
-class ConvolutionOp(WindowOp):
-    """A convolution with kernels that may be faster than the layer's own forward.
-
-    Attributes:
-        kernels: The kernels, one of which is chosen by the size of the region.
-    """
-
-    kernels: ConvolutionKernels
-
-    @property
-    def writes_to_buffer(self) -> bool:
-        """Whether Winograd's method is available, which writes tiles directly into a buffer."""
-        return self.kernels.tile is not None
-
-    def overread(self, top: Region) -> tuple[int, int]:
-        """Return how many more rows and columns the kernel reads, because Winograd's tiles reach past the end."""
-        return self.kernels.overread(top)
-
-    def make_kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
-        """Return the fastest kernel for the region ``top``."""
-        return self.kernels.choose(top)
-
-    def is_faster(self, computed: Region, top: Region) -> bool:
-        """Return whether the kernel is faster than the layer's own forward, or the only one with weights."""
-        return self.kernels.is_faster(computed, top)
-
-    def relative_time(self, computed: Region) -> float:
-        """Estimate the time of the kernel relative to the layer's own forward."""
-        return self.kernels.relative_time(computed)
-
-    def describe(self, computed: Region) -> str:
-        """Return a description of the kernel."""
-        return self.kernels.describe(computed)
-
     def uncompiled(self) -> Op:
-        """Return the op that runs the layer's own forward, followed by the fused ReLU if there is one."""
-        how = "as it is" + (" with ReLU" if self.kernels.relu else "")
-        return UncompiledConvolutionOp(
-            self.name, self.layer, self.bottoms, self.tops, how,
-            windows=self.windows, weights=self.weights, relu=self.kernels.relu,
-        )  # fmt: skip
+        """Return the op that runs the layer's own forward over complete blobs; itself if it does."""
+        return super().uncompiled() if self.computes_regions else self
 
 
-@dataclass(frozen=True)
-class UncompiledConvolutionOp(WindowOp):
-    """A convolution that runs the layer's own forward over complete blobs.
-
-    Unlike a plain ``Op``, it has windows, so that regions of the layers around it can still be computed.
-
-    Attributes:
-        relu: Whether a ReLU follows, which the kernel applies.
-    """
-
-    relu: bool = False
-
-    computes_regions: ClassVar[bool] = False
-
-    def regions_read(self, top: Region, bottoms: Sequence[Shape]) -> list[Region | None]:
-        """Return the complete bottom, without padding, since the layer pads it."""
-        return Op.regions_read(self, top, bottoms)
-
-    def make_kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
-        """Return the layer's own forward."""
-        return LayerForward(self.layer, relu=self.relu)
-
-    def uncompiled(self) -> Op:
-        """Return this op."""
-        return self
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(eq=False, kw_only=True)
 class CropOp(Op):
     """A crop along rows or columns, as a view of the bottom.
 
@@ -249,8 +173,7 @@ class CropOp(Op):
     """
 
     offsets: tuple[int, int]
-
-    computes_regions: ClassVar[bool] = True
+    computes_regions: bool = True
 
     def regions_read(self, top: Region, bottoms: Sequence[Shape]) -> list[Region | None]:
         """Return the region shifted by the crop's offsets; only the shape of the second bottom is read."""
@@ -264,7 +187,7 @@ class CropOp(Op):
         return PassThrough()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(eq=False, kw_only=True)
 class UpsamplingOp(Op):
     """A depthwise deconvolution with one separable kernel for all channels.
 
@@ -277,8 +200,7 @@ class UpsamplingOp(Op):
     windows: Windows
     factors: tuple[Tensor, Tensor]
     bias: Tensor | None
-
-    computes_regions: ClassVar[bool] = True
+    computes_regions: bool = True
 
     @property
     def layer_cost(self) -> float:

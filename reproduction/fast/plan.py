@@ -10,10 +10,10 @@ from torch import Tensor
 
 from reproduction.fast.blob_facts import BlobFacts
 from reproduction.fast.blob_regions import BlobRegions, count_products, find_zero_image_blobs
-from reproduction.fast.kernels import Kernel, MaxPool, PooledConvolution
+from reproduction.fast.kernels import Kernel, MaxPool
 from reproduction.fast.ops import Op
 from reproduction.fast.regions import EMPTY, Region, Slices
-from reproduction.fast.winograd import WinogradConvolution
+from reproduction.fast.winograd import PooledConvolution, WinogradConvolution
 
 # The border around the computed region of a blob: slices of the buffer, and values (1, C, h, w) or None for zeros.
 Border = list[tuple[Slices, Tensor | None]]

@@ -20,7 +20,10 @@ from numpy.polynomial import polynomial
 from torch import Tensor
 
 from reproduction.caffe.typing import Float64
+from reproduction.fast import kernels
 from reproduction.fast.buffers import BufferPool
+from reproduction.fast.kernels import Kernel, MaxPool
+from reproduction.fast.regions import Region
 
 # Number n of inputs of a tile -> its finite points; the point at infinity is added to them.
 _POINTS: dict[int, tuple[float, ...]] = {
@@ -66,10 +69,8 @@ class WinogradMatrices:
         return cls(output, kernel, inner)
 
 
-class WinogradConvolution:
+class WinogradConvolution(Kernel):
     """A convolution with a square kernel and stride 1, with an optional ReLU; the weights are transformed once.
-
-    It is a ``kernels.Kernel``.
 
     With tiles of one output along the columns, only the rows are transformed; the r taps of a row and all channels are
     the inner dimension of one matrix product. This saves fewer products, but the r^2 weights become n r instead of n^2,
@@ -83,7 +84,6 @@ class WinogradConvolution:
         dtype: Dtype of the products.
 
     Attributes:
-        needs_out: True: the outputs are stored in the caller's buffer.
         size: n, the inputs of a tile along rows and columns (1 along columns that are not transformed).
         depth: Inner dimension of the matrix products: C, or C * r if only the rows are transformed.
         weight: The transformed weights, in one axis; ``slices`` returns views ``(n * n, outputs, depth)`` of it.
@@ -109,9 +109,9 @@ class WinogradConvolution:
         for channels, transformed in self.slices():
             # 8 outputs at a time, to limit the memory in double precision
             parts = torch.split(weight.detach()[channels], 8), torch.split(transformed, 8, dim=1)
-            for kernels, result in zip(*parts, strict=True):
-                taps = kernels.permute(0, 2, 3, 1).double()
-                result.copy_((transform @ taps.reshape(len(kernels), transform.shape[1], -1)).transpose(0, 1))
+            for kernel, result in zip(*parts, strict=True):
+                taps = kernel.permute(0, 2, 3, 1).double()
+                result.copy_((transform @ taps.reshape(len(kernel), transform.shape[1], -1)).transpose(0, 1))
 
     def slices(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield each slice of the output channels, and its transformed weights ``(n * n, outputs, depth)``."""
@@ -140,13 +140,12 @@ class WinogradConvolution:
         m = self.outputs[0]
         tile_rows, tile_columns = (-(-size // m) for size, m in zip(out.shape[2:], self.outputs, strict=True))
         at_a_time = min(tile_rows, self.rows_at_a_time(out.shape[3]))
-        workspace = _Workspace(self, at_a_time * tile_columns, buffers)
+        block = _Block(self, at_a_time, tile_columns, buffers)
         for image, top in zip(x, out.permute(0, 2, 3, 1), strict=True):
             for first in range(0, tile_rows, at_a_time):
-                count = min(at_a_time, tile_rows - first)
-                block = _Block(self, count, tile_columns, workspace)
-                block.convolve(image[first * m :], top[first * m : (first + count) * m])
-        workspace.release(buffers)
+                block.rows = min(at_a_time, tile_rows - first)
+                block.convolve(image[first * m :], top[first * m : (first + block.rows) * m])
+        block.release(buffers)
         return (out,)
 
     def rows_at_a_time(self, width: int) -> int:
@@ -158,33 +157,74 @@ class WinogradConvolution:
         return max(1, max(fitting, min(self.depth * 3 // 4, _ENOUGH_TILES)) // -(-width // self.outputs[1]))
 
 
-class _Workspace:
-    """Temporary memory of a block; each buffer holds several values one after the other.
+class PooledConvolution(Kernel):
+    """Convolution by Winograd's method followed by max pooling, in bands that fit into the CPU's caches.
+
+    The result of the convolution is never stored completely.
+
+    Args:
+        convolution: The convolution.
+        pooling: Max pooling with adjacent windows, the first of which starts at the first output of the convolution.
+        outputs: The region of the convolution's outputs that are pooled.
+    """
+
+    needs_out = True
+
+    def __init__(self, convolution: WinogradConvolution, pooling: MaxPool, outputs: Region):
+        self.convolution, self.pooling, self.outputs = convolution, pooling, outputs
+        self.stride = pooling.windows[0].stride
+
+    def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
+        """Convolve and pool."""
+        assert out is not None
+        height, width = (side.size for side in self.outputs)
+        x, convolution = bottoms[0], self.convolution
+        # A band has whole rows of tiles and of windows: as many as the convolution processes at a time, or as fit into
+        # the caches, whichever is more.
+        tile_rows = convolution.outputs[0]
+        least = math.lcm(tile_rows, self.stride)
+        rows = max(
+            convolution.rows_at_a_time(width) * tile_rows, kernels.BAND_VALUES // (len(x) * out.shape[1] * width)
+        )
+        rows = max(least, rows // least * least)
+        for first in range(0, height, rows):
+            count = min(rows, height - first)
+            band = buffers.allocate_image(len(x), out.shape[1], count, width)
+            read = count + convolution.taps - 1 + convolution.overread(count, width)[0]
+            convolution([x[:, :, first : first + read]], band, buffers)
+            pooled = self.pooling.pool(band)
+            out[:, :, first // self.stride :][:, :, : pooled.shape[2]].copy_(pooled)
+            buffers.release(band)
+        return (out,)
+
+
+class _Block:
+    """Some rows of tiles of one image, and the temporary memory that they need.
+
+    Each buffer holds several values one after the other.
 
     Attributes:
+        rows: The number of rows of tiles, at most as many as there is memory for.
         inputs: The inputs transformed along rows; then the inputs transformed along both axes.
         products: The windows between these two transforms; then the products; then the outputs.
         halfway: The products transformed along columns, and the bias.
     """
 
-    def __init__(self, layer: WinogradConvolution, tiles: int, buffers: BufferPool):
+    def __init__(self, layer: WinogradConvolution, rows: int, columns: int, buffers: BufferPool):
+        self.layer, self.rows, self.columns = layer, rows, columns
         (n, n_columns), outputs = layer.size, layer.outputs[1]
         channels = min(layer.num_output, _OUTPUTS)
-        self.products = buffers.allocate(tiles * n * n_columns * max(layer.depth, channels))
-        self.inputs = buffers.allocate(tiles * n * n_columns * layer.depth)
-        self.halfway = buffers.allocate(tiles * (n + 1) * outputs * channels)
+        self.products = buffers.allocate(self.tiles * n * n_columns * max(layer.depth, channels))
+        self.inputs = buffers.allocate(self.tiles * n * n_columns * layer.depth)
+        self.halfway = buffers.allocate(self.tiles * (n + 1) * outputs * channels)
 
     def release(self, buffers: BufferPool) -> None:
-        for buffer in vars(self).values():
+        for buffer in (self.products, self.inputs, self.halfway):
             buffers.release(buffer)
 
-
-class _Block:
-    """Some rows of tiles of one image."""
-
-    def __init__(self, layer: WinogradConvolution, rows: int, columns: int, workspace: _Workspace):
-        self.layer, self.rows, self.columns, self.tiles = layer, rows, columns, rows * columns
-        self.workspace = workspace
+    @property
+    def tiles(self) -> int:
+        return self.rows * self.columns
 
     def convolve(self, x: Tensor, top: Tensor) -> None:
         """Convolve ``x``, ``(h, w, C)``, into ``top``, ``(H, W, O)``."""
@@ -194,31 +234,31 @@ class _Block:
 
     def _transform_inputs(self, x: Tensor) -> Tensor:
         """Return the transformed tiles ``(n * n, tiles, depth)`` of ``x``, ``(h, w, C)``."""
-        layer, workspace = self.layer, self.workspace
+        layer = self.layer
         (rows, columns), (n, n_columns), (m, step) = layer._input_transforms, layer.size, layer.outputs
         line = (self.columns * step + layer.taps - 1) * layer.channels
         # Rows first, for whole lines of pixels at once: tiles that overlap within a line share this work.
-        transformed = _view(workspace.inputs, self.rows, n, line)
+        transformed = _view(self.inputs, self.rows, n, line)
         lines = x.as_strided(transformed.shape, (m * x.stride(0), x.stride(0), 1))
         torch.bmm(rows.expand(self.rows, -1, -1), lines, out=transformed)
         # The channels of a pixel and, if only the rows are transformed, of the r - 1 pixels after it are adjacent in
         # memory, so that `depth` consecutive values are one column of the matrix product.
         shape = (n, n_columns, self.rows, self.columns, layer.depth)
         windows = transformed.as_strided(shape, (line, layer.channels, n * line, step * layer.channels, 1))
-        copied = _view(workspace.products, *shape).copy_(windows).view(n, n_columns, -1)
-        torch.bmm(columns.expand(n, -1, -1), copied, out=_view(workspace.inputs, *copied.shape))
-        return _view(workspace.inputs, n * n_columns, self.tiles, layer.depth)
+        copied = _view(self.products, *shape).copy_(windows).view(n, n_columns, -1)
+        torch.bmm(columns.expand(n, -1, -1), copied, out=_view(self.inputs, *copied.shape))
+        return _view(self.inputs, n * n_columns, self.tiles, layer.depth)
 
     def _multiply(self, inputs: Tensor, weight: Tensor, bias: Tensor, top: Tensor) -> None:
         """Multiply transformed inputs and weights, transform the products back and store them in ``top``."""
-        layer, workspace, channels = self.layer, self.workspace, weight.shape[1]
+        layer, channels = self.layer, weight.shape[1]
         (rows, columns), (n, n_columns), (m, step) = layer._output_transforms, layer.size, layer.outputs
-        halfway = _view(workspace.halfway, n + 1, step, self.tiles * channels)
+        halfway = _view(self.halfway, n + 1, step, self.tiles * channels)
         halfway[-1].view(-1, channels).copy_(bias)
-        products = _view(workspace.products, n, n_columns, self.tiles * channels)
+        products = _view(self.products, n, n_columns, self.tiles * channels)
         torch.bmm(inputs, weight.transpose(1, 2), out=products.view(-1, self.tiles, channels))
         torch.bmm(columns.expand(n, -1, -1), products, out=halfway[:-1])
-        outputs = _view(workspace.products, m, step * self.tiles * channels)
+        outputs = _view(self.products, m, step * self.tiles * channels)
         y = torch.mm(rows, halfway.view(n + 1, -1), out=outputs)
         self._store(y.view(m, step, self.rows, self.columns, channels), top)
 

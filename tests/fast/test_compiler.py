@@ -8,7 +8,7 @@ from reproduction.caffe.formats import prototxt
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter, Phase
 from reproduction.fast import compiler, convolution, kernels, precisions
-from reproduction.fast.ops import ConvolutionOp
+from reproduction.fast.convolution import ConvolutionOp
 from reproduction.fast.precisions import PRECISIONS, supported_precision
 from reproduction.fcn.nets import published_nets
 from tests.golden import seeded
@@ -221,9 +221,9 @@ def test_weights_that_are_multiplied_as_they_lie_are_not_copied(monkeypatch):
     net = thin_nets.net("voc-fcn32s", divisor=32)
     fast = compiler.compile(net)
     lying = {
-        op.name: op.kernels._direct.weight
+        op.name: op._direct.weight
         for op in fast._ops
-        if isinstance(op, ConvolutionOp) and isinstance(op.kernels._direct, kernels.MatrixConvolution)
+        if isinstance(op, ConvolutionOp) and isinstance(op._direct, kernels.MatrixConvolution)
     }
     assert set(lying) == {"fc6", "fc7"}
     for name, weight in lying.items():

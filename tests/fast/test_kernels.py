@@ -62,7 +62,7 @@ def test_any_band_and_layout_is_convolved_alike(monkeypatch, group, window):
         (got,) = made([held[:, :, 3:-4, 1:-2]], None, BUFFERS)
         assert relative(got.numpy(), want.numpy()) < 2e-6
         for values in (1, 3 * 2 * 8 * want.shape[3], 1 << 20):  # one row at a time, three, all
-            monkeypatch.setattr(kernels, "_BAND_VALUES", values)
+            monkeypatch.setattr(kernels, "BAND_VALUES", values)
             room = torch.full_like(want, 7.0)
             assert made([held[:, :, 3:-4, 1:-2]], room, BUFFERS)[0] is room
             assert relative(room.numpy(), want.numpy()) < 2e-6
@@ -118,7 +118,7 @@ def test_pooling_by_bands_is_pooling(monkeypatch, size, kernel, stride):
     want = F.max_pool2d(x, kernel, stride, ceil_mode=True)
     pool = kernels.MaxPool([Window(kernel, stride)] * 2)
     for values in (1, 2 * 2 * 5 * want.shape[3], 1 << 20):  # one row at a time, two, all
-        monkeypatch.setattr(kernels, "_BAND_VALUES", values)
+        monkeypatch.setattr(kernels, "BAND_VALUES", values)
         room = torch.full_like(want, float("nan"))
         assert pool([x], room, BUFFERS)[0] is room
         assert torch.equal(room, want)
