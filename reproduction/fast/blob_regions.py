@@ -54,13 +54,8 @@ def choose_ops(
     """Choose which ops run uncompiled, and the regions of each blob.
 
     An uncompiled layer reads its complete bottom, all of which must then be computed. The op before it may then no
-    longer be faster than its layer, so that the choice is repeated until nothing changes.
-
-    Args:
-        ops: The needed ops, in order.
-        facts: Facts about their blobs.
-        wanted: Names of the requested blobs.
-        use_zero_image: Whether borders may contain values from an image of zeros.
+    longer be faster than its layer, so that the choice is repeated until nothing changes. The arguments are those of
+    ``assign_regions``.
 
     Returns:
         The chosen ops, and the regions of each blob by name.
@@ -105,17 +100,20 @@ def assign_regions(
             if top in regions:
                 if not op.computes_regions:
                     regions[top].add_reader(complete[top])
-                computed = regions[top].computed = regions[top].needed & complete[top]
+                computed = regions[top].needed & complete[top]
+                # Outside of `inner`, the blob is that of an image of zeros. A copy of it needs a uniform pixel, and a
+                # computed pixel to surround.
                 inner = computed & facts.reached[top]
                 if top in bordered and op.computes_regions and facts.uniform[top].pixels and inner.pixels:
-                    computed = regions[top].computed = inner
+                    computed = inner
+                regions[top].computed = computed
         shapes = [facts.shapes[bottom] for bottom in op.bottoms]
         for bottom, region in zip(op.bottoms, op.regions_read(computed, shapes), strict=True):
             if region is not None and bottom in regions:
                 regions[bottom].add_reader(region, op.overread(computed))
-                if computed.pixels:
+                if computed.pixels:  # a crop may read nothing but padding
                     regions[bottom].add_reader(_touch(region, complete[bottom]))
-    for name in regions.keys() - {top for op in ops for top in op.tops}:
+    for name in regions.keys() - {top for op in ops for top in op.tops}:  # the inputs
         regions[name].computed = regions[name].needed & complete[name]
     return regions
 

@@ -3,16 +3,8 @@
 from __future__ import annotations
 
 from reproduction.caffe.geometry import Shape
+from reproduction.caffe.layers import compiled_forms as forms
 from reproduction.caffe.layers.base import Layer
-from reproduction.caffe.layers.compiled_forms import (
-    CompiledForm,
-    ConvolutionForm,
-    CropForm,
-    DeconvolutionForm,
-    IdentityForm,
-    MaxPoolingForm,
-    PointwiseForm,
-)
 from reproduction.caffe.net.graph import Node
 from reproduction.caffe.net.net import Net
 from reproduction.fast.convolution import ConvolutionOp
@@ -41,7 +33,7 @@ def convert_layers(net: Net, precision: str) -> tuple[list[Op], dict[str, str]]:
     for position, (node, layer) in enumerate(layers):
         bottoms = tuple(current[bottom] for bottom in node.bottoms)
         form = layer.compiled_form([shapes[bottom] for bottom in bottoms])
-        if isinstance(form, IdentityForm) or node.index in fused:
+        if isinstance(form, forms.IdentityForm) or node.index in fused:
             current.update(dict.fromkeys(node.tops, bottoms[0]))
             continue
         for top in node.tops:
@@ -50,7 +42,7 @@ def convert_layers(net: Net, precision: str) -> tuple[list[Op], dict[str, str]]:
         op = Op(node.name, layer, bottoms, tuple(current[top] for top in node.tops))
         shapes.update(zip(op.tops, op.top_shapes([shapes[bottom] for bottom in bottoms]), strict=True))
         relu = None
-        if isinstance(form, ConvolutionForm):
+        if isinstance(form, forms.ConvolutionForm):
             relu = _find_relu(node, shapes[op.tops[0]], layers[position + 1 :])
             fused |= {relu.index} if relu else set()
         ops.append(_compile(op, form, precision, relu=relu is not None))
@@ -63,27 +55,26 @@ def _find_relu(convolution: Node, top: Shape, later: list[tuple[Node, Layer]]) -
         if convolution.tops[0] in node.bottoms:
             in_place = len(node.bottoms) == 1 and node.tops == node.bottoms
             form = layer.compiled_form([top]) if in_place else None
-            return node if isinstance(form, PointwiseForm) and form.is_relu else None
+            return node if isinstance(form, forms.PointwiseForm) and form.is_relu else None
     return None
 
 
-def _compile(op: Op, form: CompiledForm | None, precision: str, *, relu: bool) -> Op:
+def _compile(op: Op, form: forms.CompiledForm | None, precision: str, *, relu: bool) -> Op:
     """Return a faster equivalent of an op if one exists for the form of its layer, otherwise the op."""
     layer, fields = op.layer, (op.name, op.layer, op.bottoms, op.tops)
     match form:
-        case ConvolutionForm(windows, group):
+        case forms.ConvolutionForm(windows, group):
             return ConvolutionOp(*fields, windows=windows, group=group, precision=precision, relu=relu)
-        case DeconvolutionForm(windows, group):
-            weight, *bias = layer.blobs
-            factors = factor_kernel(weight, group)
-            how = "two products of matrices"
-            if factors:
-                return UpsamplingOp(*fields, how, windows=windows, factors=factors, bias=bias[0] if bias else None)
-        case MaxPoolingForm(windows):
+        case forms.DeconvolutionForm(windows, group):
+            weight, *biases = layer.blobs
+            if factors := factor_kernel(weight, group):
+                how, bias = "two products of matrices", biases[0] if biases else None
+                return UpsamplingOp(*fields, how, windows=windows, factors=factors, bias=bias)
+        case forms.MaxPoolingForm(windows):
             if all(window.pad == 0 and window.kernel >= window.stride for window in windows):
                 return WindowOp(*fields, "max pooling", windows=windows, kernel=MaxPool(windows), is_clipped=True)
-        case CropForm(offsets):
+        case forms.CropForm(offsets):
             return CropOp(*fields, "a view", offsets=offsets)
-        case PointwiseForm() if len(op.tops) == 1:
+        case forms.PointwiseForm() if len(op.tops) == 1:
             return WindowOp(*fields)
     return op

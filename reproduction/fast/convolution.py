@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from reproduction.fast.kernels import LayerForward, MatrixConvolution, TorchConvolution
+from reproduction.fast.kernels import ConvolutionKernel, LayerForward, MatrixConvolution, TorchConvolution
 from reproduction.fast.ops import Op, WindowOp
 from reproduction.fast.regions import Region
 from reproduction.fast.winograd import WinogradConvolution
@@ -40,8 +40,6 @@ _LARGEST_FRACTION = 0.9
 # Time of a product in Winograd's method relative to one in the layer, for estimates; a little more than measured.
 _WINOGRAD_TIME = 0.6
 
-ConvolutionKernel = WinogradConvolution | MatrixConvolution | TorchConvolution
-
 
 @dataclass(eq=False, kw_only=True)
 class ConvolutionOp(WindowOp):
@@ -64,21 +62,18 @@ class ConvolutionOp(WindowOp):
     only_kernel: ConvolutionKernel | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         weight, (rows, columns) = self.layer.blobs[0], self.windows
         single, cpu = weight.dtype is torch.float32, weight.device.type == "cpu"
-        self.products_per_pixel = weight.numel()
+        self.products_per_pixel = self.layer_cost = weight.numel()
         self._dtype = torch.bfloat16 if self.precision == "bf16" and single else weight.dtype
         square = rows == columns and rows.stride == rows.dilation == self.group == 1
         wide = min(weight.shape[:2]) >= _LEAST_CHANNELS[self.precision]
         self.tile = _TILES[self.precision].get(rows.kernel) if square and wide and single and cpu else None
+        self.writes_to_buffer = self.tile is not None
         self.is_large = weight.numel() >= LARGE
         self._as_matrix = self.is_large and self.group == 1 and self._dtype is weight.dtype and cpu
         self._always = not cpu or self._dtype is not weight.dtype  # the layer does not compute in bfloat16
-
-    @property
-    def writes_to_buffer(self) -> bool:
-        """Whether Winograd's method is available, which writes tiles directly into a buffer."""
-        return self.tile is not None
 
     def make_kernel(self, bottoms: Sequence[Region], top: Region) -> ConvolutionKernel:
         """Return the fastest kernel for the region ``top``."""
@@ -112,7 +107,7 @@ class ConvolutionOp(WindowOp):
         """Return the op that runs the layer's own forward, followed by the fused ReLU if there is one."""
         return WindowOp(
             self.name, self.layer, self.bottoms, self.tops, "as it is" + (" with ReLU" if self.relu else ""),
-            products_per_pixel=self.products_per_pixel, windows=self.windows,
+            products_per_pixel=self.products_per_pixel, layer_cost=self.layer_cost, windows=self.windows,
             kernel=LayerForward(self.layer, relu=self.relu), computes_regions=False,
         )  # fmt: skip
 
@@ -132,12 +127,12 @@ class ConvolutionOp(WindowOp):
         return (_WINOGRAD_TIME * products + READ_TIME * weights) / max(1, products + READ_TIME * taps)
 
     @cached_property
-    def _winograd(self) -> WinogradConvolution:
+    def _winograd(self) -> ConvolutionKernel:
         assert self.tile is not None
         return WinogradConvolution(*self._weight_and_bias, self.tile, relu=self.relu, dtype=self._dtype)
 
     @cached_property
-    def _direct(self) -> MatrixConvolution | TorchConvolution:
+    def _direct(self) -> ConvolutionKernel:
         weight, bias = self._weight_and_bias
         if self._as_matrix:
             return MatrixConvolution(weight, bias, self.windows, relu=self.relu)

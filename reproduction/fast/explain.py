@@ -34,12 +34,8 @@ def format_plan(plan: ExecutionPlan) -> str:
 
 def _describe_steps(steps: Iterable[ExecutionStep]) -> Iterator[tuple[ExecutionStep, str]]:
     """Yield each step and a description of how it is computed; fused steps are listed separately."""
-    for step in steps:
-        if step.fused:
-            yield step.fused, _describe(step.fused)
-        yield step, _describe(step) + (", fused with the layer before" if step.fused else "")
-
-
-def _describe(step: ExecutionStep) -> str:
-    blob = step.regions[0] if step.regions else None
-    return step.op.describe(blob.computed if blob else EMPTY)
+    for fused in steps:
+        for step in filter(None, (fused.fused, fused)):
+            blob = step.regions[0] if step.regions else None
+            how = step.op.describe(blob.computed if blob else EMPTY)
+            yield step, how + (", fused with the layer before" if step.fused else "")

@@ -89,19 +89,24 @@ class PassThrough(Kernel):
         return (_write(bottoms[0], out),)
 
 
-class TorchConvolution(Kernel):
-    """Convolution by ``F.conv2d`` in channels-last format, with an optional ReLU.
+class ConvolutionKernel(Kernel):
+    """A convolution with an optional ReLU.
+
+    Arguments of all subclasses are the weight ``(O, C / group, kernel_h, kernel_w)``, the bias ``(O,)`` or None, the
+    windows along rows and columns, whose padding is ignored, and whether to apply a ReLU.
+
+    Attributes:
+        weight: The weight in the form that the kernel uses.
+    """
+
+    weight: Tensor
+
+
+class TorchConvolution(ConvolutionKernel):
+    """Convolution by ``F.conv2d`` in channels-last format, with products of the given dtype.
 
     The weights are not prepacked for oneDNN, which chooses its algorithm by the size of the images: with weights that
     were packed for another size, convolutions were up to twenty times slower.
-
-    Args:
-        weight: ``(O, C / group, kernel_h, kernel_w)``.
-        bias: ``(O,)``, or None.
-        windows: The windows along rows and columns; their padding is ignored.
-        group: Number of groups of channels.
-        relu: Whether to apply a ReLU.
-        dtype: Dtype of the products.
     """
 
     def __init__(
@@ -126,17 +131,11 @@ class TorchConvolution(Kernel):
         return F.relu(y, inplace=True) if self.relu else y
 
 
-class MatrixConvolution(Kernel):
-    """Convolution by im2col and a matrix product with the net's own weights, with an optional ReLU.
+class MatrixConvolution(ConvolutionKernel):
+    """Convolution by im2col and a matrix product with the net's own weights, for one group of channels.
 
     It is for weights that do not fit into the CPU's caches and that Winograd's method does not apply to, such as those
     of a classifier made convolutional. The weights are not copied; only the windows are, of which there are few.
-
-    Args:
-        weight: ``(O, C, kernel_h, kernel_w)``.
-        bias: ``(O,)``, or None.
-        windows: The windows along rows and columns; their padding is ignored.
-        relu: Whether to apply a ReLU.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, windows: Windows, *, relu: bool):

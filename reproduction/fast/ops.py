@@ -18,17 +18,7 @@ from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.net.graph import layer_place
 from reproduction.fast.kernels import Kernel, LayerForward, PassThrough, Upsampling
-from reproduction.fast.regions import (
-    EMPTY,
-    EVERYWHERE,
-    POINT,
-    PixelRange,
-    Region,
-    Windows,
-    outputs_inside,
-    outputs_reached,
-    region_read,
-)
+from reproduction.fast.regions import EMPTY, EVERYWHERE, POINT, PixelRange, Region, Windows
 
 _DECONVOLUTION_TIME = 4  # time of a product in torch's deconvolution, relative to one in its convolution
 
@@ -44,7 +34,12 @@ class Op:
         tops: Names of the blobs that it computes, versioned in the same way.
         how: Description of how it is computed.
         products_per_pixel: The number of products per pixel of the top; 0 if they are not counted.
+        layer_cost: The estimated time of the layer's own forward per pixel of the top, in products of a convolution; 0
+            if it is not compared.
         computes_regions: Whether it can compute a region of its (only) top.
+        shrinks: Whether the top is smaller than the bottoms, so that borders are cheaper to add to the top.
+        writes_to_buffer: Whether the kernel writes the top directly into a buffer, so that borders around it need no
+            extra copy.
     """
 
     name: str
@@ -53,22 +48,10 @@ class Op:
     tops: tuple[str, ...]
     how: str = "as it is"
     products_per_pixel: int = field(default=0, kw_only=True)
+    layer_cost: float = field(default=0.0, kw_only=True)
     computes_regions: bool = field(default=False, kw_only=True)
-
-    @property
-    def shrinks(self) -> bool:
-        """Whether the top is smaller than the bottoms, so that borders are cheaper to add to the top."""
-        return False
-
-    @property
-    def writes_to_buffer(self) -> bool:
-        """Whether the kernel writes the top directly into a buffer, so that borders around it need no extra copy."""
-        return False
-
-    @property
-    def layer_cost(self) -> float:
-        """The estimated time of the layer's own forward per pixel of the top, in products of a convolution."""
-        return self.products_per_pixel
+    shrinks: bool = field(default=False, init=False)
+    writes_to_buffer: bool = field(default=False, init=False)
 
     def top_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         """Return the shapes of the tops.
@@ -135,24 +118,22 @@ class WindowOp(Op):
     is_clipped: bool = False
     computes_regions: bool = True
 
-    @property
-    def shrinks(self) -> bool:
-        """Whether the stride along rows or columns is greater than 1."""
-        return max(window.stride for window in self.windows) > 1
+    def __post_init__(self) -> None:
+        self.shrinks = max(window.stride for window in self.windows) > 1
 
     def reached(self, bottoms: Sequence[Region], top: Shape) -> Region:
         """Return the smallest region that contains all outputs whose windows read the given region of any bottom."""
-        return reduce(or_, (outputs_reached(self.windows, bottom, top) for bottom in bottoms))
+        return reduce(or_, (bottom.outputs_reached(self.windows, top) for bottom in bottoms))
 
     def uniform(self, bottoms: Sequence[Region], top: Shape) -> Region:
         """Return the outputs whose windows read only pixels of the given regions."""
-        return reduce(and_, (outputs_inside(self.windows, bottom, top) for bottom in bottoms), EVERYWHERE)
+        return reduce(and_, (bottom.outputs_inside(self.windows, top) for bottom in bottoms), EVERYWHERE)
 
     def regions_read(self, top: Region, bottoms: Sequence[Shape]) -> list[Region | None]:
         """Return the pixels that the windows read."""
         if not self.computes_regions:
             return super().regions_read(top, bottoms)
-        read = region_read(self.windows, top)
+        read = top.read_by(self.windows)
         return [read & Region.from_shape(bottom) if self.is_clipped else read for bottom in bottoms]
 
     def make_kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
@@ -202,14 +183,14 @@ class UpsamplingOp(Op):
     bias: Tensor | None
     computes_regions: bool = True
 
-    @property
-    def layer_cost(self) -> float:
-        """The estimated time of the layer: a product takes torch several times as long as in a convolution."""
-        return _DECONVOLUTION_TIME * self.layer.blobs[0].numel() / math.prod(window.stride for window in self.windows)
+    def __post_init__(self) -> None:
+        # A product takes torch several times as long as in a convolution.
+        products = self.layer.blobs[0].numel() / math.prod(window.stride for window in self.windows)
+        self.layer_cost = _DECONVOLUTION_TIME * products
 
     def regions_read(self, top: Region, bottoms: Sequence[Shape]) -> list[Region | None]:
         """Return the pixels of the bottom that contribute to the region ``top``."""
-        return [outputs_reached(self.windows, top, bottoms[0])]  # it is the transpose of a convolution
+        return [top.outputs_reached(self.windows, bottoms[0])]  # it is the transpose of a convolution
 
     def make_kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
         """Return the kernel with the matrices for this region."""

@@ -1,4 +1,4 @@
-"""Rectangles of pixels: which pixels a window reads, and which outputs depend on given pixels."""
+"""Rectangles of pixels: which pixels their windows read, and which outputs depend on them."""
 
 from __future__ import annotations
 
@@ -43,6 +43,27 @@ class PixelRange:
     def __contains__(self, other: PixelRange) -> bool:
         return not other.size or (self.start <= other.start and other.stop <= self.stop)
 
+    def read_by(self, window: Window) -> PixelRange:
+        """Return the pixels, padding included, that the windows of these outputs read."""
+        if not self.size:
+            return PixelRange(0, 0)
+        first, last = (output * window.stride - window.pad for output in (self.start, self.stop - 1))
+        return PixelRange(first, last + window.extent)
+
+    def outputs_reached(self, window: Window, count: int) -> PixelRange:
+        """Return the outputs, among ``count``, whose windows read at least one of these pixels."""
+        if not self.size:
+            return PixelRange(0, 0)
+        first = -(-(self.start + window.pad - window.extent + 1) // window.stride)
+        last = (self.stop - 1 + window.pad) // window.stride
+        return PixelRange(first, last + 1) & PixelRange(0, count)
+
+    def outputs_inside(self, window: Window, count: int) -> PixelRange:
+        """Return the outputs, among ``count``, whose windows read only these pixels."""
+        first = -(-(self.start + window.pad) // window.stride)
+        last = (self.stop - window.extent + window.pad) // window.stride
+        return PixelRange(first, last + 1) & PixelRange(0, count)
+
 
 class Region(NamedTuple):
     """A rectangle of pixels; it may extend into the padding of the blob."""
@@ -71,6 +92,18 @@ class Region(NamedTuple):
         """Return whether every pixel of the other region is in this one."""
         return other.rows in self.rows and other.columns in self.columns
 
+    def read_by(self, windows: Windows) -> Region:
+        """Return the pixels, padding included, that the windows of these outputs read."""
+        return Region(*map(PixelRange.read_by, self, windows))
+
+    def outputs_reached(self, windows: Windows, top: Shape) -> Region:
+        """Return the outputs of a top ``(N, C, H, W)`` whose windows read at least one of these pixels."""
+        return Region(*map(PixelRange.outputs_reached, self, windows, top[2:]))
+
+    def outputs_inside(self, windows: Windows, top: Shape) -> Region:
+        """Return the outputs of a top ``(N, C, H, W)`` whose windows read only these pixels."""
+        return Region(*map(PixelRange.outputs_inside, self, windows, top[2:]))
+
     def extend(self, rows: int, columns: int) -> Region:
         """Return the region with more rows below and more columns to the right."""
         (top, bottom), (left, right) = ((side.start, side.stop) for side in self)
@@ -94,42 +127,3 @@ class Region(NamedTuple):
 
 EMPTY = Region(PixelRange(0, 0), PixelRange(0, 0))
 EVERYWHERE = Region(PixelRange(-_FAR, _FAR), PixelRange(-_FAR, _FAR))
-
-
-def region_read(windows: Windows, outputs: Region) -> Region:
-    """Return the pixels, padding included, that the windows of the given outputs read."""
-    return Region(*map(pixels_read, windows, outputs))
-
-
-def outputs_reached(windows: Windows, pixels: Region, top: Shape) -> Region:
-    """Return the outputs of a top ``(N, C, H, W)`` whose windows read at least one of the given pixels."""
-    return Region(*map(range_reached, windows, pixels, top[2:]))
-
-
-def outputs_inside(windows: Windows, pixels: Region, top: Shape) -> Region:
-    """Return the outputs of a top ``(N, C, H, W)`` whose windows read only the given pixels."""
-    return Region(*map(range_inside, windows, pixels, top[2:]))
-
-
-def pixels_read(window: Window, outputs: PixelRange) -> PixelRange:
-    """Return the pixels along one axis, padding included, that the windows of the given outputs read."""
-    if not outputs.size:
-        return PixelRange(0, 0)
-    first, last = (output * window.stride - window.pad for output in (outputs.start, outputs.stop - 1))
-    return PixelRange(first, last + window.extent)
-
-
-def range_reached(window: Window, pixels: PixelRange, count: int) -> PixelRange:
-    """Return the outputs along one axis, among ``count``, whose windows read at least one of the given pixels."""
-    if not pixels.size:
-        return PixelRange(0, 0)
-    first = -(-(pixels.start + window.pad - window.extent + 1) // window.stride)
-    last = (pixels.stop - 1 + window.pad) // window.stride
-    return PixelRange(first, last + 1) & PixelRange(0, count)
-
-
-def range_inside(window: Window, pixels: PixelRange, count: int) -> PixelRange:
-    """Return the outputs along one axis, among ``count``, whose windows read only the given pixels."""
-    first = -(-(pixels.start + window.pad) // window.stride)
-    last = (pixels.stop - window.extent + window.pad) // window.stride
-    return PixelRange(first, last + 1) & PixelRange(0, count)

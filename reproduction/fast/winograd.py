@@ -22,7 +22,7 @@ from torch import Tensor
 from reproduction.caffe.typing import Float64
 from reproduction.fast import kernels
 from reproduction.fast.buffers import BufferPool
-from reproduction.fast.kernels import Kernel, MaxPool
+from reproduction.fast.kernels import ConvolutionKernel, Kernel, MaxPool
 from reproduction.fast.regions import Region
 
 # Number n of inputs of a tile -> its finite points; the point at infinity is added to them.
@@ -69,7 +69,7 @@ class WinogradMatrices:
         return cls(output, kernel, inner)
 
 
-class WinogradConvolution(Kernel):
+class WinogradConvolution(ConvolutionKernel):
     """A convolution with a square kernel and stride 1, with an optional ReLU; the weights are transformed once.
 
     With tiles of one output along the columns, only the rows are transformed; the r taps of a row and all channels are

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reproduction.caffe.geometry import Window
-from reproduction.fast.regions import PixelRange, Region, pixels_read, range_inside, range_reached
+from reproduction.fast.regions import PixelRange, Region
 
 windows = st.builds(Window, st.integers(1, 7), st.integers(1, 4), st.integers(0, 5), st.integers(1, 3))
 spans = st.builds(lambda start, size: PixelRange(start, start + size), st.integers(-6, 20), st.integers(0, 9))
@@ -21,14 +21,14 @@ def test_what_sees_a_part_and_what_sees_nothing_else_are_counted(window, span, c
     pixels = set(range(span.start, span.stop))
     touching = [place for place in range(count) if pixels and _between(seen(window, place), span)]
     within = [place for place in range(count) if set(seen(window, place)) <= pixels]
-    assert list(range(count))[_slice(range_reached(window, span, count))] == touching
-    assert list(range(count))[_slice(range_inside(window, span, count))] == within
+    assert list(range(count))[_slice(span.outputs_reached(window, count))] == touching
+    assert list(range(count))[_slice(span.outputs_inside(window, count))] == within
 
 
 @given(windows, spans)
 def test_a_part_reads_what_its_windows_see(window, span):
     pixels = [pixel for place in range(span.start, span.stop) for pixel in seen(window, place)]
-    found = pixels_read(window, span)
+    found = span.read_by(window)
     assert found == (PixelRange(min(pixels), max(pixels) + 1) if pixels else PixelRange(0, 0))
 
 
