@@ -94,7 +94,7 @@ def get_dot(
     """
     lines = [f"digraph {_quote(caffe_net.name or 'Net')} {{", f"  rankdir={rankdir};"]
     for layer in caffe_net.layer:
-        if phase is None or _is_in(layer, phase):
+        if phase is None or _is_in_phase(layer, phase):
             lines += _format_layer(layer, get_layer_label(layer, rankdir, display_lrm), label_edges)
     return "\n".join([*dict.fromkeys(lines), "}\n"])
 
@@ -137,7 +137,7 @@ def draw_net_to_file(
     Path(filename).write_bytes(draw_net(caffe_net, rankdir, Path(filename).suffix[1:], phase, display_lrm))
 
 
-def _is_in(layer: Any, phase: int) -> bool:
+def _is_in_phase(layer: Any, phase: int) -> bool:
     if layer.include:
         return any(rule.phase == phase for rule in layer.include)
     return not any(rule.phase == phase for rule in layer.exclude)

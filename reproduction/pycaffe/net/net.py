@@ -81,36 +81,23 @@ class Net(NetProperties):
             self.copy_from(weights)
 
     @classmethod
-    def from_message(
-        cls, net_param: NetParameter, seed: int | None = None, inputs: Mapping[str, Shape] | None = None
-    ) -> Net:
-        """Build a net from a message.
+    def from_message(cls, net_param: NetParameter, seed: int | None, inputs: Mapping[str, Shape] | None) -> Net:
+        """Build a net from a message, whose ``state`` sets the phase, level and stages.
 
         Args:
-            net_param: The net; its ``state`` sets the phase, level and stages.
+            net_param: The net.
             seed: The seed of fillers and dropout; None uses torch's global generator.
             inputs: Shapes of blobs that the program fills, as in ``Net``.
         """
-        built = cls.__new__(cls)
-        built._build(net_param, None, seed=seed, inputs=inputs)
-        return built
+        net = cls.__new__(cls)
+        net._build(net_param, None, seed=seed, inputs=inputs)
+        return net
 
-    def _build(
-        self,
-        net_param: NetParameter,
-        state: NetState | None,
-        seed: int | None = None,
-        inputs: Mapping[str, Shape] | None = None,
-    ) -> None:
+    def _build(self, net_param: NetParameter, state: NetState | None, **options: Any) -> None:
         self._blobs_by_name: OrderedDict[str, Blob] = OrderedDict()
         with original_error_types():
             self.module = CoreNet(
-                net_param,
-                state,
-                inputs=inputs,
-                python_layers=layer_runner.find_class,
-                seed=seed,
-                live=self._blobs_by_name,
+                net_param, state, python_layers=layer_runner.find_class, live=self._blobs_by_name, **options
             )
             self.module.add_as_blas(bool(self.module.loss_weights) and settings.uses_blas_order())
             self._runners = layer_runner.create_runners(self.module, self._blobs_by_name)

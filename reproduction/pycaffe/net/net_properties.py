@@ -92,19 +92,19 @@ class NetProperties:
 
     @property
     def _inputs(self) -> IntVec:
-        return self._ids(self.inputs)
+        return self._find_ids(self.inputs)
 
     @property
     def _outputs(self) -> IntVec:
-        return self._ids(self.outputs)
+        return self._find_ids(self.outputs)
 
     def _top_ids(self, layer: int) -> IntVec:
-        return self._ids(self._runners[layer].node.tops)
+        return self._find_ids(self._runners[layer].node.tops)
 
     def _bottom_ids(self, layer: int) -> IntVec:
-        return self._ids(self._runners[layer].node.bottoms)
+        return self._find_ids(self._runners[layer].node.bottoms)
 
-    def _ids(self, names: Iterable[str]) -> IntVec:
+    def _find_ids(self, names: Iterable[str]) -> IntVec:
         number = {name: i for i, name in enumerate(self._blobs_by_name)}
         return IntVec.from_items(number[name] for name in names)
 

@@ -70,7 +70,7 @@ class ProtoMessage:
                 self._assign(name, value)
 
     def __getattr__(self, name: str) -> Any:
-        field = self._field(name)
+        field = self._find_field(name)
         if field.array:
             return RepeatedNumbers(self._message, field, lambda value: _convert(field, value))
         if field.message and field.repeated:
@@ -83,7 +83,7 @@ class ProtoMessage:
         return int(value) if field.enum else value
 
     def __setattr__(self, name: str, value: Any) -> None:
-        field = self._field(name)
+        field = self._find_field(name)
         if field.message or field.repeated:
             kind = "a repeated field" if field.repeated else "a sub-message"
             verb = "extend()" if field.repeated else "CopyFrom()"
@@ -101,7 +101,7 @@ class ProtoMessage:
     def _name(self) -> str:
         return self._schema.__name__
 
-    def _field(self, name: str) -> Field[Any]:
+    def _find_field(self, name: str) -> Field[Any]:
         found = self._schema.fields.get(name)
         if found is None:
             near = did_you_mean(name, [*self._schema.fields, *(each for each in dir(type(self)) if each[0] != "_")])
@@ -110,7 +110,7 @@ class ProtoMessage:
 
     def _assign(self, name: str, value: Any) -> None:
         """Set a field from a keyword argument: a value, a message or dict, or an iterable for a repeated field."""
-        field = self._field(name)
+        field = self._find_field(name)
         if field.repeated:
             getattr(self, name).extend(value)
         elif field.message:
@@ -143,16 +143,16 @@ class ProtoMessage:
     def CopyFrom(self, other_msg: ProtoMessage) -> None:
         """Replace all fields by copies of those of another message of the same type."""
         if other_msg is not self:
-            copy = self._same_type(other_msg).copy()
+            copy = self._check_type(other_msg).copy()
             self.Clear()
             self._message.merge(copy)
 
     def MergeFrom(self, other_msg: ProtoMessage) -> None:
         """Merge another message of the same type: scalars are replaced, lists appended, sub-messages merged."""
-        self._message.merge(self._same_type(other_msg).copy())
+        self._message.merge(self._check_type(other_msg).copy())
         self._message.present = True
 
-    def _same_type(self, other: ProtoMessage) -> Message:
+    def _check_type(self, other: ProtoMessage) -> Message:
         if type(other) is not type(self):
             raise MisfitError("the messages have different types", got=type(other).__name__, want=self._name)
         return other._message

@@ -87,11 +87,11 @@ def _code(source: Any, mode: str, true_division: bool) -> Any:
     """Compile the source that ``exec`` or ``eval`` runs; return a value that is not text or bytes unchanged."""
     if not isinstance(source, (str, bytes)):
         return source
-    return _translated_code(as_text(source), mode, true_division)
+    return _compile_cached(as_text(source), mode, true_division)
 
 
 @functools.lru_cache(maxsize=256)
-def _translated_code(source: str, mode: str, true_division: bool) -> types.CodeType:
+def _compile_cached(source: str, mode: str, true_division: bool) -> types.CodeType:
     return translate.compile_python2(source, "<string>", mode, true_division)
 
 

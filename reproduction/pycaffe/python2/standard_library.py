@@ -1,7 +1,7 @@
 """Modules of Python 2's standard library that are different, incomplete or missing in Python 3.
 
-Source: docs.python.org/2.7/library; python/cpython@v2.7.18 Lib/random.py L186-L345 (randrange, choice, shuffle,
-sample), Lib/string.py, compared with Python 2.7.18 in the tests.
+Source: docs.python.org/2.7/library; python/cpython@v2.7.18 Lib/random.py L186-L345, Lib/string.py, compared
+with Python 2.7.18 in the tests.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import string
 import subprocess
 import sys
 import types
-from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from reproduction.pycaffe.python2 import numeric
@@ -33,73 +33,29 @@ class Random(random.Random):
         """Seed the generator with Python 2's algorithm, from a number, a string, or None for a random seed."""
         super().seed(a, version=1)
 
-    def randrange(self, start: int, stop: int | None = None, step: int = 1) -> int:
-        """Return a random element of ``range(start, stop, step)``.
-
-        Raises:
-            ValueError: If the range is empty.
-        """
-        choices = range(start) if stop is None else range(start, stop, step)
-        if not choices:
-            raise ValueError("empty range for randrange()")
-        return choices[self._below(len(choices))]
-
-    def randint(self, a: int, b: int) -> int:
-        """Return a random integer from ``a`` to ``b``, inclusive."""
-        return self.randrange(a, b + 1)
-
-    def choice(self, seq: Any) -> Any:
-        """Return a random element of a sequence."""
-        return seq[int(self.random() * len(seq))]
-
-    def shuffle(self, x: MutableSequence[Any], random: Callable[[], float] | None = None) -> None:
-        """Shuffle a list in place; ``random`` is a function that returns floats in [0, 1)."""
-        draw = random or self.random
-        for i in reversed(range(1, len(x))):
-            j = int(draw() * (i + 1))
-            x[i], x[j] = x[j], x[i]
+    def _randbelow(self, n: int) -> int:
+        # The methods differ from Python 2's only in how they draw an integer, which they do here.
+        if n < 1 << 53:
+            return int(self.random() * n)
+        return self._randbelow_with_getrandbits(n)  # type: ignore[attr-defined, no-any-return]
 
     def sample(self, population: Any, k: int) -> list[Any]:  # type: ignore[override]
-        """Return ``k`` random elements of a population, without replacement.
-
-        Raises:
-            ValueError: If ``k`` is negative or larger than the population.
-        """
-        n = len(population)
-        if not 0 <= k <= n:
-            raise ValueError("sample larger than population")
-        set_size = 21 + (4 ** math.ceil(math.log(k * 3, 4)) if k > 5 else 0)
-        if n <= set_size or hasattr(population, "keys"):
-            pool = list(population)
-            drawn = []
-            for i in range(k):
-                j = int(self.random() * (n - i))
-                drawn.append(pool[j])
-                pool[j] = pool[n - i - 1]
-            return drawn
-        places: dict[int, None] = {}
-        while len(places) < k:
-            places[int(self.random() * n)] = None
-        members = population if isinstance(population, Sequence) else tuple(population)
-        return [members[j] for j in places]
-
-    def _below(self, n: int) -> int:
-        return int(self.random() * n) if n < 1 << 53 else self._randbelow(n)  # type: ignore[attr-defined]
+        """Return ``k`` random elements of a sequence, set or dict, without replacement."""
+        return super().sample(population if isinstance(population, Sequence) else tuple(population), k)
 
 
 def _copy_module(module: types.ModuleType, **names: Any) -> types.ModuleType:
     """Return a copy of a module with these names changed or added."""
-    changed = types.ModuleType(module.__name__, module.__doc__)
-    changed.__dict__.update({name: value for name, value in vars(module).items() if name not in vars(changed)})
-    changed.__dict__.update(names)
-    return changed
+    copy = types.ModuleType(module.__name__, module.__doc__)
+    vars(copy).update({name: value for name, value in vars(module).items() if name not in vars(copy)}, **names)
+    return copy
 
 
 def _create_module(name: str, **names: Any) -> types.ModuleType:
     return _copy_module(types.ModuleType(name), **names)
 
 
-def _random_module() -> types.ModuleType:
+def _create_random() -> types.ModuleType:
     generator = Random()
     methods = {
         name: getattr(generator, name)
@@ -109,17 +65,17 @@ def _random_module() -> types.ModuleType:
     return _copy_module(random, **methods, Random=Random, _inst=generator)
 
 
-def _method(name: str) -> Callable[..., Any]:
+def _str_method(name: str) -> Callable[..., Any]:
     return lambda text, *args: getattr(text, name)(*args)
 
 
-def _string_module() -> types.ModuleType:
+def _create_string() -> types.ModuleType:
     methods = (
         "capitalize", "center", "count", "expandtabs", "find", "index", "ljust", "lower", "lstrip", "replace", "rfind",
         "rindex", "rjust", "rsplit", "rstrip", "split", "strip", "swapcase", "upper",
     )  # fmt: skip
     errors = dict.fromkeys(("atof_error", "atoi_error", "atol_error", "index_error"), ValueError)
-    named: dict[str, Callable[..., Any]] = {name: _method(name) for name in methods}
+    named: dict[str, Callable[..., Any]] = {name: _str_method(name) for name in methods}
     named |= {
         "atof": float,
         "atoi": lambda text, base=10: int(text, base),
@@ -146,7 +102,7 @@ def translate(text: str, table: Any, deletions: str = "") -> str:
     return kept if table is None else kept.translate(table)
 
 
-def _types_module() -> types.ModuleType:
+def _create_types() -> types.ModuleType:
     kinds: dict[str, Any] = {
         "BooleanType": bool, "BufferType": memoryview, "ClassType": type, "ComplexType": complex, "DictType": dict,
         "DictionaryType": dict, "EllipsisType": type(...), "FileType": io.IOBase, "FloatType": float, "IntType": int,
@@ -174,7 +130,7 @@ def _dumps(value: Any, protocol: int = 0) -> bytes:
     return file.getvalue()
 
 
-def _pickle_module() -> types.ModuleType:
+def _create_pickle() -> types.ModuleType:
     return _copy_module(
         pickle,
         load=lambda file, **options: _Unpickler(file, **options).load(),
@@ -186,13 +142,13 @@ def _pickle_module() -> types.ModuleType:
     )
 
 
-def _texts(lines: Iterable[Any]) -> Iterator[Any]:
+def _decode_lines(lines: Iterable[Any]) -> Iterator[Any]:
     return (as_text(line) for line in lines)
 
 
 class _DictReader(csv.DictReader):  # type: ignore[type-arg]
     def __init__(self, f: Iterable[Any], *args: Any, **options: Any):
-        super().__init__(_texts(f), *args, **options)
+        super().__init__(_decode_lines(f), *args, **options)
 
 
 def _imap(function: Callable[..., Any] | None, *iterables: Iterable[Any]) -> Iterator[Any]:
@@ -211,7 +167,7 @@ MODULES: dict[str, types.ModuleType] = {
         IterableUserDict=collections.UserDict,
         DictMixin=collections.abc.MutableMapping,
     ),
-    "csv": _copy_module(csv, reader=lambda lines, *args, **options: csv.reader(_texts(lines), *args, **options),
+    "csv": _copy_module(csv, reader=lambda lines, *args, **options: csv.reader(_decode_lines(lines), *args, **options),
                     DictReader=_DictReader),
     "exceptions": _copy_module(builtins, StandardError=Exception),
     "io": _copy_module(io, StringIO=StringIO),
@@ -223,12 +179,12 @@ MODULES: dict[str, types.ModuleType] = {
     "numpy": numeric.NUMPY,
     "numpy.random": numeric.NUMPY.random,
     "operator": _copy_module(operator, div=numeric.divide, isCallable=callable),
-    "pickle": _pickle_module(),
-    "random": _random_module(),
+    "pickle": _create_pickle(),
+    "random": _create_random(),
     "sets": _create_module("sets", Set=set, ImmutableSet=frozenset),
-    "string": _string_module(),
+    "string": _create_string(),
     "subprocess": _copy_module(subprocess, check_output=_check_output),
-    "types": _types_module(),
+    "types": _create_types(),
 }  # fmt: skip
 #: The modules among them that Python 3 does not have, and the names that Python 3's versions of the others lack.
 PYTHON2_MODULES = frozenset(MODULES) - sys.stdlib_module_names - {"numpy", "numpy.random"}

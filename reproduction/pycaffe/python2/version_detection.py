@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from reproduction.pycaffe.python2 import standard_library
+from reproduction.pycaffe.python2.python2_builtins import BUILTINS
 
 # Builtins, modules, attributes of modules, and methods of dicts that Python 3 does not have.
-_NAMES = frozenset(
-    ["apply", "basestring", "buffer", "cmp", "execfile", "file", "intern", "long", "raw_input", "reduce", "reload",
-     "unichr", "unicode", "xrange"]
-)  # fmt: skip
-_MODULES = frozenset(
+_PYTHON2_BUILTINS = BUILTINS.keys() - vars(builtins).keys() | {"execfile"}
+_PYTHON2_MODULES = frozenset(
     ["ConfigParser", "HTMLParser", "Queue", "SocketServer", "StringIO", "Tkinter", "__builtin__", "cPickle",
      "cStringIO", "commands", "copy_reg", "httplib", "thread", "urllib2", "urlparse", *standard_library.PYTHON2_MODULES]
 )  # fmt: skip
-_ATTRIBUTES = {
+_PYTHON2_ATTRIBUTES = {
     "os": {"getcwdu"},
     "sys": {"maxint"},
     "urllib": {"quote", "quote_plus", "unquote", "unquote_plus", "urlencode", "urlopen", "urlretrieve"},
     **standard_library.PYTHON2_NAMES,
 }
-_METHODS = frozenset({"has_key", "iteritems", "iterkeys", "itervalues"})
+_PYTHON2_METHODS = frozenset({"has_key", "iteritems", "iterkeys", "itervalues"})
 
 # Modules that only a source for both Python 2 and Python 3 imports.
 _COMPATIBILITY_MODULES = frozenset({"builtins", "future", "past", "six"})
@@ -136,17 +135,17 @@ def _supports_both(node: ast.AST) -> bool:
 
 def _is_python2(node: ast.AST, bound: set[str], modules: Mapping[str, str]) -> bool:
     if isinstance(node, ast.Name):
-        return node.id in _NAMES and node.id not in bound
+        return node.id in _PYTHON2_BUILTINS and node.id not in bound
     if isinstance(node, ast.Attribute):
         module = modules.get(node.value.id, "") if isinstance(node.value, ast.Name) else ""
-        return node.attr in _ATTRIBUTES.get(module, ())
+        return node.attr in _PYTHON2_ATTRIBUTES.get(module, ())
     if isinstance(node, ast.Call):
-        return isinstance(node.func, ast.Attribute) and node.func.attr in _METHODS
+        return isinstance(node.func, ast.Attribute) and node.func.attr in _PYTHON2_METHODS
     if isinstance(node, ast.Import):
-        return any(alias.name in _MODULES for alias in node.names)
+        return any(alias.name in _PYTHON2_MODULES for alias in node.names)
     if isinstance(node, ast.ImportFrom) and not node.level:
-        lost = _ATTRIBUTES.get(node.module or "", ())
-        return node.module in _MODULES or any(alias.name in lost for alias in node.names)
+        lost = _PYTHON2_ATTRIBUTES.get(node.module or "", ())
+        return node.module in _PYTHON2_MODULES or any(alias.name in lost for alias in node.names)
     return False
 
 

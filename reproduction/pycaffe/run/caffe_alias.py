@@ -14,7 +14,7 @@ from reproduction.pycaffe.proto import text_format
 from reproduction.pycaffe.proto.message import ProtoMessage
 
 # Source: BVLC/caffe@9b89154 python/caffe: the modules of pycaffe, and where each is here.
-_MODULES = {
+_CAFFE_MODULES = {
     "_caffe": "_caffe",
     "classifier": "extras.classifier",
     "coord_map": "net.coord_map",
@@ -35,7 +35,7 @@ def install() -> None:
     """
     sys.modules["caffe"] = sys.modules["caffe.pycaffe"] = pycaffe
     pycaffe.pycaffe = pycaffe  # type: ignore[attr-defined]
-    for name, home in _MODULES.items():
+    for name, home in _CAFFE_MODULES.items():
         module = importlib.import_module(f"{pycaffe.__name__}.{home}")
         sys.modules[f"caffe.{name}"] = module
         if "." not in name:
@@ -47,15 +47,15 @@ def install() -> None:
     try:
         importlib.import_module("google.protobuf.message")
     except ImportError:
-        _stand_in("google").protobuf = _stand_in("google.protobuf")  # type: ignore[attr-defined]
-        message = _stand_in("google.protobuf.message")
+        _create_stand_in("google").protobuf = _create_stand_in("google.protobuf")  # type: ignore[attr-defined]
+        message = _create_stand_in("google.protobuf.message")
         message.__dict__.update(Message=ProtoMessage, DecodeError=CaffemodelError, Error=ReproductionError)
         sys.modules["google.protobuf"].message = message  # type: ignore[attr-defined]
     sys.modules["google.protobuf"].text_format = text_format  # type: ignore[attr-defined]
     sys.modules["google.protobuf.text_format"] = text_format
 
 
-def _stand_in(name: str) -> types.ModuleType:
+def _create_stand_in(name: str) -> types.ModuleType:
     module = types.ModuleType(name, "What programs for Caffe need of Google's package, which is not installed.")
     module.__path__ = []
     sys.modules[name] = module

@@ -24,37 +24,27 @@ __all__ = [  # noqa: F822 - those of scipy.special are found when they are asked
 ]  # fmt: skip
 
 _SPECIAL = ("comb", "factorial", "factorial2", "factorialk", "logsumexp")
-_MODES = {3: ("RGB", "YCbCr"), 4: ("RGBA", "CMYK")}
+_COLOR_MODES = {3: ("RGB", "YCbCr"), 4: ("RGBA", "CMYK")}
 _RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "lanczos": Image.Resampling.LANCZOS,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
+    **{name: Image.Resampling[name.upper()] for name in ("nearest", "lanczos", "bilinear", "bicubic")},
     "cubic": Image.Resampling.BICUBIC,
 }
 _FILTERS = {
-    "blur": ImageFilter.BLUR,
-    "contour": ImageFilter.CONTOUR,
-    "detail": ImageFilter.DETAIL,
-    "edge_enhance": ImageFilter.EDGE_ENHANCE,
-    "edge_enhance_more": ImageFilter.EDGE_ENHANCE_MORE,
-    "emboss": ImageFilter.EMBOSS,
-    "find_edges": ImageFilter.FIND_EDGES,
-    "sharpen": ImageFilter.SHARPEN,
-    "smooth": ImageFilter.SMOOTH,
-    "smooth_more": ImageFilter.SMOOTH_MORE,
-}
+    name: getattr(ImageFilter, name.upper())
+    for name in ("blur", "contour", "detail", "edge_enhance", "edge_enhance_more", "emboss", "find_edges",
+                 "sharpen", "smooth", "smooth_more")
+}  # fmt: skip
 
 
 def bytescale(
     data: Array, cmin: float | None = None, cmax: float | None = None, high: int = 255, low: int = 0
 ) -> UInt8:
-    """Scale values to uint8: ``cmin`` to ``low`` and ``cmax`` to ``high``.
+    """Scale values to uint8: ``cmin`` to ``low`` and ``cmax`` to ``high``; return a uint8 array unchanged.
 
     Args:
-        data: An array of any shape; a uint8 array is returned unchanged.
-        cmin: The value that is scaled to ``low``; by default the minimum of the data.
-        cmax: The value that is scaled to ``high``; by default the maximum of the data.
+        data: An array of any shape.
+        cmin: By default the minimum of the data.
+        cmax: By default the maximum of the data.
         high: The greatest result, at most 255.
         low: The least result, at least 0.
 
@@ -83,18 +73,12 @@ def toimage(
     mode: str | None = None,
     channel_axis: int | None = None,
 ) -> Image.Image:
-    """Convert an array to a Pillow image.
+    """Convert an array to a Pillow image, scaled by ``bytescale``.
 
-    Args:
-        arr: An array (H, W), or one of three axes, of which one has 3 or 4 channels.
-        high: The greatest value after scaling; see ``bytescale``.
-        low: The least value after scaling; see ``bytescale``.
-        cmin: The value that is scaled to ``low``; by default the minimum of the data.
-        cmax: The value that is scaled to ``high``; by default the maximum of the data.
-        pal: The palette (n, 3) of an array (H, W), or None.
-        mode: Pillow's mode of the image. ``"F"`` does not scale; ``"1"`` compares with ``high``; ``"I"`` scales to
-            integers of 32 bits. By default ``"L"``, ``"RGB"`` or ``"RGBA"``, or a palette image if ``pal`` is set.
-        channel_axis: The axis of the channels; by default the first axis of size 3, else of size 4.
+    ``arr`` is an array (H, W), or one of three axes, of which one has 3 or 4 channels: ``channel_axis``, by default the
+    first axis of size 3, else of size 4. ``pal`` is a palette (n, 3) for an array (H, W). ``mode`` is Pillow's: ``"F"``
+    does not scale, ``"1"`` compares with ``high``, and ``"I"`` scales to integers of 32 bits; by default it is ``"L"``,
+    ``"P"`` with a palette, ``"RGB"`` or ``"RGBA"``.
 
     Raises:
         ValueError: If the array is complex, or its shape does not fit the mode.
@@ -109,10 +93,10 @@ def toimage(
     if channel_axis is None:
         channel_axis = data.shape.index(3 if 3 in data.shape else 4)
     channels = data.shape[channel_axis]
-    if channels not in _MODES:
+    if channels not in _COLOR_MODES:
         raise ValueError(f"axis {channel_axis} does not have 3 or 4 channels; got {channels}")
-    mode = mode or _MODES[channels][0]
-    if mode not in _MODES[channels]:
+    mode = mode or _COLOR_MODES[channels][0]
+    if mode not in _COLOR_MODES[channels]:
         raise ValueError(f"an array of {channels} channels has no mode {mode!r}")
     pixels = np.moveaxis(bytescale(data, cmin, cmax, high, low), channel_axis, 2)
     return Image.frombytes(mode, (pixels.shape[1], pixels.shape[0]), pixels.tobytes())
@@ -182,10 +166,7 @@ def imread(name: Any, flatten: bool = False, mode: str | None = None) -> Array:
 def imsave(name: Any, arr: Any, format: str | None = None) -> None:
     """Write an array (H, W), (H, W, 3) or (H, W, 4) to an image file, scaled by ``bytescale``.
 
-    Args:
-        name: The file.
-        arr: The array.
-        format: Pillow's name of the format; by default the extension selects it.
+    The extension selects the format, unless ``format`` is one of Pillow's names.
     """
     toimage(arr, channel_axis=2).save(name, format)
 
@@ -209,22 +190,15 @@ def imresize(arr: Any, size: Any, interp: str = "bilinear", mode: str | None = N
 
 
 def imrotate(arr: Any, angle: float, interp: str = "bilinear") -> Array:
-    """Convert an array to an image, rotate it, and return its pixels.
+    """Return the pixels of an image rotated counter-clockwise by ``angle`` degrees, with the same size.
 
-    Args:
-        arr: An array that ``toimage`` accepts; it is scaled by ``bytescale``.
-        angle: The angle in degrees, counter-clockwise. The size does not change.
-        interp: The interpolation, as in ``imresize``.
+    ``arr`` and ``interp`` are those of ``imresize``.
     """
     return fromimage(toimage(arr).rotate(angle, resample=_RESAMPLING[interp]))
 
 
 def imfilter(arr: Any, ftype: str) -> Array:
-    """Convert an array to an image, apply a filter, and return its pixels.
-
-    Args:
-        arr: An array that ``toimage`` accepts; it is scaled by ``bytescale``.
-        ftype: The name of one of Pillow's filters, such as ``"blur"`` or ``"find_edges"``.
+    """Return the pixels of an image after one of Pillow's filters, such as ``"blur"`` or ``"find_edges"``.
 
     Raises:
         ValueError: If there is no filter of that name.

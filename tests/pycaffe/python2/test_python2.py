@@ -21,6 +21,8 @@ from reproduction.pycaffe.run import run_script
         ("import cPickle", 2),
         ("from StringIO import StringIO", 2),
         ("x = unicode('a')", 2),
+        ("execfile('a.py')", 2),
+        ("class A(StandardError): pass", 2),
         ("import string\nx = string.join([])", 2),
         ("import string as s\nx = s.letters", 2),
         ("from string import maketrans", 2),
