@@ -17,17 +17,9 @@ PACKAGE = "caffe"
 
 # Type name -> (protobuf's type number, number of the C++ type that stores it).
 _TYPES = {
-    "double": (1, 5),
-    "float": (2, 6),
-    "int64": (3, 2),
-    "int32": (5, 1),
-    "bool": (8, 7),
-    "string": (9, 9),
-    "message": (11, 10),
-    "bytes": (12, 9),
-    "uint32": (13, 3),
-    "enum": (14, 8),
-}
+    "double": (1, 5), "float": (2, 6), "int64": (3, 2), "int32": (5, 1), "bool": (8, 7), "string": (9, 9),
+    "message": (11, 10), "bytes": (12, 9), "uint32": (13, 3), "enum": (14, 8),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

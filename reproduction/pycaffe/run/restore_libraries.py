@@ -29,15 +29,10 @@ Change = Callable[[Any], None]
 _CHANGES: dict[str, Change] = {}
 
 _ASSERTIONS = {
-    "assertEquals": "assertEqual",
-    "assertItemsEqual": "assertCountEqual",
-    "assertNotEquals": "assertNotEqual",
-    "assertAlmostEquals": "assertAlmostEqual",
-    "assertNotAlmostEquals": "assertNotAlmostEqual",
-    "assertRaisesRegexp": "assertRaisesRegex",
-    "assertRegexpMatches": "assertRegex",
-    "assert_": "assertTrue",
-}
+    "assertEquals": "assertEqual", "assertItemsEqual": "assertCountEqual", "assertNotEquals": "assertNotEqual",
+    "assertAlmostEquals": "assertAlmostEqual", "assertNotAlmostEquals": "assertNotAlmostEqual",
+    "assertRaisesRegexp": "assertRaisesRegex", "assertRegexpMatches": "assertRegex", "assert_": "assertTrue",
+}  # fmt: skip
 
 ArgSpec = namedtuple("ArgSpec", "args varargs keywords defaults")  # noqa: PYI024 - as the removed one
 

@@ -21,21 +21,11 @@ from reproduction.pycaffe.run import caffe_alias, restore_libraries
 
 # Modules that programs for Caffe import -> the packages that install them.
 _PACKAGES = {
-    "IPython": "ipython",
-    "cv2": "opencv-python-headless",
-    "google": "protobuf",
-    "leveldb": "plyvel",
-    "lmdb": "lmdb",
-    "matplotlib": "matplotlib",
-    "pandas": "pandas",
-    "pydot": "pydot",
-    "pylab": "matplotlib",
-    "setproctitle": "setproctitle",
-    "six": "six",
-    "skimage": "scikit-image",
-    "sklearn": "scikit-learn",
+    "IPython": "ipython", "cv2": "opencv-python-headless", "google": "protobuf", "leveldb": "plyvel", "lmdb": "lmdb",
+    "matplotlib": "matplotlib", "pandas": "pandas", "pydot": "pydot", "pylab": "matplotlib",
+    "setproctitle": "setproctitle", "six": "six", "skimage": "scikit-image", "sklearn": "scikit-learn",
     "yaml": "PyYAML",
-}
+}  # fmt: skip
 
 # Files whose frames are left out of tracebacks.
 _RUNNER = (__file__, str(Path(__file__).parents[1] / "__main__.py"), str(Path(import_hook.__file__).parent))
