@@ -48,10 +48,10 @@ class Enum:
         self.DESCRIPTOR = descriptor
 
     def __getattr__(self, name: str) -> int:
-        found = self.DESCRIPTOR.values_by_name.get(name)
-        if found is None:
-            raise AttributeError(f"{self.DESCRIPTOR.name} has no value {name!r}")
-        return found.number
+        try:
+            return self.Value(name)
+        except ReproductionError as error:
+            raise AttributeError(str(error)) from None
 
     def Value(self, name: str) -> int:
         """Return the number of the value with this name.

@@ -1,5 +1,8 @@
 """Classifier and Detector on a small net, compared with the same arithmetic in NumPy."""
 
+import sys
+import types
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -99,6 +102,18 @@ def test_windows_outside_and_inputs_that_are_not_square_are_refused(files, pictu
     with pytest.raises(NetError) as wide:
         caffe.Detector(net, files[1], context_pad=2)
     assert str(wide.value) == "context_pad needs a square input; got 4 x 16."
+
+
+def test_windows_of_selective_search_are_classified(files, pictures, tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    Image.fromarray((pictures[0] * 255).astype(np.uint8)).save(path)
+    search = types.SimpleNamespace(get_windows=lambda paths, cmd: [[(0, 0, 8, 8)] for _ in paths])
+    monkeypatch.setitem(sys.modules, "selective_search_ijcv_with_python", search)
+    detector = caffe.Detector(*files)
+    (found,) = detector.detect_selective_search([path])
+    (wanted,) = detector.detect_windows([(str(path), [(0, 0, 8, 8)])])
+    assert np.array_equal(found.pop("prediction"), wanted.pop("prediction"))
+    assert found == wanted
 
 
 def test_selective_search_says_what_it_needs(files):

@@ -1,6 +1,7 @@
 """caffe_pb2 and text_format: protobuf's interface on our messages, compared with Google's package."""
 
 import copy
+import io
 import pickle
 
 import numpy as np
@@ -44,6 +45,9 @@ layer {
 def test_a_message_is_built_field_by_field_and_printed():
     assert str(pooling()) == TEXT
     assert text_format.MessageToString(pooling()) == TEXT
+    out = io.StringIO()
+    text_format.PrintMessage(pooling(), out)
+    assert out.getvalue() == TEXT
     one_line = text_format.MessageToString(pooling().layer[0].pooling_param, as_one_line=True)
     assert one_line == "pool: AVE kernel_size: 3"
 
@@ -95,7 +99,7 @@ def test_presence_and_defaults_are_those_of_proto2():
     layer.pooling_param.ClearField("stride")
     assert layer.HasField("pooling_param")
     assert not layer.pooling_param.HasField("stride")
-    layer.ClearField("pooling_param")
+    del layer.pooling_param
     layer.crop_param.SetInParent()
     assert [field.name for field, _ in layer.ListFields()] == ["crop_param"]
 
@@ -110,6 +114,14 @@ def test_values_are_taken_as_freely_as_by_protobuf():
     assert layer.convolution_param.bias_term is False
     assert layer.convolution_param.kernel_size == [3, 5]
     assert (layer.name, layer.loss_weight[0], layer.phase) == ("conv", 1.0, caffe_pb2.TEST)
+    layer = caffe_pb2.LayerParameter(pooling_param={"kernel_size": 3}, crop_param=caffe_pb2.CropParameter(axis=1))
+    assert (layer.pooling_param.kernel_size, layer.crop_param.axis) == (3, 1)
+    layer.param.add().lr_mult = np.array(0.5)
+    assert layer.param[0].lr_mult == 0.5
+    old = caffe_pb2.V1LayerParameter()
+    old.blob_share_mode.extend([1, "STRICT"])
+    assert (old.blob_share_mode[0], old.blob_share_mode[:]) == (1, [1, 0])
+    assert {"pooling_param", "CopyFrom"} <= {*dir(layer)}
 
 
 def test_repeated_fields_are_live_lists():
@@ -236,6 +248,7 @@ def test_descriptors_agree_with_googles(name):
             "caffe_pb2 has no message or enum 'NetParam'. Did you mean 'NetParameter'?",
         ),
         (lambda m: caffe_pb2.Phase.Value("TRIAN"), ValueError, "Phase has no value 'TRIAN'. Did you mean 'TRAIN'?"),
+        (lambda m: caffe_pb2.Phase.TRIAN, AttributeError, "Phase has no value 'TRIAN'. Did you mean 'TRAIN'?"),
         (lambda m: caffe_pb2.Phase.Name(7), ValueError, "Phase has no value 7; want one of [0, 1]."),
         (
             lambda m: text_format.Merge("nam: 1", m),

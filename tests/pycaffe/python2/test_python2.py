@@ -86,6 +86,28 @@ def test_arrays_of_integers_are_divided_to_integers():
     assert found["d"].tolist() == [0, 0, 0, 1]
 
 
+@pytest.mark.parametrize(
+    ("source", "want"),
+    [
+        ("x = sorted([(1, 'b'), (2, 'a')], lambda a, b: cmp(b, a), lambda pair: pair[1])", [(1, "b"), (2, "a")]),
+        ("x = filter(lambda v: v > 1, (1, 2)), filter(None, 'ab'), filter(None, [0, 1])", ((2,), "ab", [1])),
+        ("x = apply(max, (1, 2)), apply(dict, (), {'a': 1})", (2, {"a": 1})),
+        ("x = round(float('inf')), round(0.5), round(-2.5)", (float("inf"), 1.0, -3.0)),
+        ("import random\nx = len(random.sample({1: 2, 3: 4}, 2)), random.randrange(1 << 60) < 1 << 60", (2, True)),
+        ("import numpy as np\nx = np.zeros(np.array([2., 1.9])).shape", (2, 1)),
+        ("import numpy as np\na = np.zeros(1)\na.itemset(3)\nx = a.tolist()", [3.0]),
+        ("x = []\nexec compile('x.append(7 / 2)', 'f', 'exec')\ny = compile('1', 'f', 'single')", [3]),
+    ],
+)
+def test_builtins_and_arrays_mean_what_they_meant(source, want):
+    assert ran(source)["x"] == want
+
+
+def test_a_ragged_array_of_numbers_is_still_an_error():
+    with pytest.raises(ValueError, match="inhomogeneous"):
+        ran("import numpy as np\nnp.array([[1], [1, 2]], dtype=int)")
+
+
 def test_division_in_place_evaluates_its_target_once_and_keeps_the_object():
     found = ran(
         "import numpy as np\n"
@@ -144,7 +166,11 @@ def test_files_take_text_and_bytes(tmp_path, mode):
     assert lines == (want if "b" in mode else [line.decode("utf-8", "surrogateescape") for line in want])
     with streams.open_file(path, "a") as file:
         print("end", file=file)
-    assert path.read_bytes() == b"a\r\n\xff\nend\n"
+    with streams.open_file(path, "ab") as file:
+        file.writelines(["text ", b"bytes"])
+    with streams.open_file(path, "rb+") as file:
+        file.write("A")
+    assert path.read_bytes() == b"A\r\n\xff\nend\ntext bytes"
 
 
 def test_what_a_text_executes_is_python_2_too():

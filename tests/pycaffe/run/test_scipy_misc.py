@@ -51,6 +51,9 @@ def test_what_is_saved_is_read(tmp_path):
     assert grey.dtype == np.float32
     assert np.allclose(grey[0], [8.15, 38.15, 68.15, 98.15])
     assert misc.imread(path, mode="L").shape == (2, 4)
+    path.write_text("no image")
+    with pytest.raises(OSError, match=r"x\.png"):
+        misc.imread(path)
 
 
 def test_arrays_become_pictures_of_their_mode():
@@ -60,6 +63,9 @@ def test_arrays_become_pictures_of_their_mode():
         [33, 52, 75, 103],
         [134, 170, 210, 255],
     ]
+    assert np.array(misc.toimage(np.array([[1, 9]]), high=5, mode="1")).tolist() == [[False, True]]
+    grey = misc.toimage(np.array([[0, 255]], np.uint8), mode="P")
+    assert misc.fromimage(grey).tolist() == [[[0, 0, 0], [255, 255, 255]]]
     palette = misc.toimage(np.array([[0, 255]], np.uint8), pal=[[9, 8, 7]] * 256)
     assert misc.fromimage(palette).tolist() == [[[9, 8, 7], [9, 8, 7]]]
     assert misc.fromimage(Image.fromarray(np.array([[True, False]]))).tolist() == [[255, 0]]
