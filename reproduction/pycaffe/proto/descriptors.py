@@ -48,6 +48,8 @@ class Enum:
         self.DESCRIPTOR = descriptor
 
     def __getattr__(self, name: str) -> int:
+        if name.startswith("__"):  # asked by copy before DESCRIPTOR is set
+            raise AttributeError(name)
         try:
             return self.Value(name)
         except ReproductionError as error:

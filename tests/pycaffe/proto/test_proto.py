@@ -157,7 +157,7 @@ def test_many_numbers_are_one_array():
 
 def test_enums_are_known_by_name_and_number_and_nested_as_in_caffe_proto():
     assert caffe_pb2.PoolingParameter.PoolMethod.Name(1) == "AVE"
-    assert caffe_pb2.Phase.items() == [("TRAIN", 0), ("TEST", 1)]
+    assert caffe_pb2.Phase.items() == copy.deepcopy(caffe_pb2.Phase).items() == [("TRAIN", 0), ("TEST", 1)]
     assert caffe_pb2.SolverParameter.SolverMode.GPU == caffe_pb2.SolverParameter.GPU == 1
     assert caffe_pb2.DataParameter.DB.Value("LMDB") == caffe_pb2.DataParameter.LMDB
     assert caffe_pb2.V1LayerParameter.LayerType.Name(4) == "CONVOLUTION"
