@@ -53,7 +53,7 @@ from common import (
 
 from reproduction.caffe import locks
 from reproduction.caffe.errors import DataError, printable
-from reproduction.caffe.formats import prototxt
+from reproduction.caffe.formats import hashes, prototxt
 from reproduction.caffe.net import graph
 from reproduction.caffe.schema import NetParameter, Phase
 from reproduction.caffe.training.parallel import Ranks, join_processes
@@ -63,7 +63,6 @@ from reproduction.fcn.datasets.custom import color_labels
 from reproduction.fcn.datasets.custom.folder import find_classes
 from reproduction.fcn.fetch import local_files
 from reproduction.fcn.nets import registry
-from reproduction.fcn.reproduce import pipeline
 from reproduction.fcn.scoring.evaluate import evaluate
 from reproduction.fcn.scoring.score import Scores, compute_scores
 from reproduction.fcn.segment import card, segmenter
@@ -265,12 +264,12 @@ def report(
         rows = [replace(row, tolerance_points=None) for row in rows]
         scored = LabelScores.from_scores(top, result, dataset.label_classes[top], rows)
         measured.append(gallery.measure(shown, scored, args.limit))
-    sha256 = local_files.compute_hashes(job.weights, ["sha256"])["sha256"]
+    sha256 = hashes.compute_hashes(job.weights, ["sha256"])["sha256"]
     maps = os.path.relpath(shown.predictions, folder)
     return ScoreReport(
         set=title(args, dataset),
         measured=datetime.now(UTC).isoformat(timespec="seconds"),
-        split=ScoredSplit(dataset.split, len(dataset), pipeline.compute_split_sha1(dataset.ids)),
+        split=ScoredSplit(dataset.split, len(dataset), hashes.hash_lines(dataset.ids)),
         limit=None if args.limit is None or args.limit >= len(dataset) else args.limit,
         device=device,
         precision=precision(args),

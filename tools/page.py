@@ -17,6 +17,7 @@ from pathlib import Path
 from common import ROOT, note, run, say
 
 from reproduction.caffe.errors import DataError
+from reproduction.caffe.formats import hashes
 from reproduction.fcn.datasets import SPECS
 from reproduction.fcn.nets import registry
 from reproduction.fcn.reproduce import pipeline
@@ -66,7 +67,7 @@ def galleries(report: ScoreReport, folder: Path, data: Path) -> dict[str, Galler
             dataset = pipeline.open_dataset(registry.find_net(net.net), data)
             if any(list(found.class_iu) != list(dataset.label_classes.get(found.label, ())) for found in net.measured):
                 raise DataError("it has other classes than these scores", path=dataset.tree)
-            if report.split and pipeline.compute_split_sha1(dataset.ids) != report.split.sha1:
+            if report.split and hashes.hash_lines(dataset.ids) != report.split.sha1:
                 raise DataError(f"{dataset.split} is not the split that was scored", path=dataset.tree)
             found[net.net] = Gallery(dataset, maps)
         except DataError as error:

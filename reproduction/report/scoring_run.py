@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from reproduction.caffe.errors import DataError, ReproductionError
-from reproduction.caffe.formats import files
+from reproduction.caffe.formats import files, hashes
 from reproduction.caffe.typing import Progress
 from reproduction.fcn.datasets import PublishedNet
 from reproduction.fcn.reproduce import pipeline, sources
@@ -81,7 +81,7 @@ def score_nets(
         move = screen(published.name, "image")
         callbacks = Callbacks(screen, partial(screen, unit="image"), screen.note, partial(_move_bar, move))
         dataset = pipeline.fetch_dataset(plan, published, callbacks)
-        run.split = ScoredSplit(dataset.split, len(dataset), pipeline.compute_split_sha1(dataset.ids))
+        run.split = ScoredSplit(dataset.split, len(dataset), hashes.hash_lines(dataset.ids))
         try:
             scored = pipeline.score_net(plan, published, dataset, callbacks)
             shown = run.galleries[published.name] = Gallery(dataset, scored.predictions)

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from reproduction.caffe.errors import WeightsError
-from reproduction.caffe.formats import prototxt
+from reproduction.caffe.formats import hashes, prototxt
 from reproduction.fcn.segment import card, export
 from reproduction.fcn.segment.segmenter import Segmenter
 from tests.golden import seeded
@@ -70,7 +70,7 @@ def test_everything_is_json_for_machines(tool, folder):
     )
     said = json.loads(out)
     assert code == 0
-    assert said["card"]["source"] == {"file": "w.caffemodel", "sha256": card.sha256(folder / "w.caffemodel")}
+    assert said["card"]["source"] == {"file": "w.caffemodel", "sha256": hashes.hash_file(folder / "w.caffemodel")}
     assert said["form"]["inputs"]["data"].startswith("(N, 3, H, W) float32, B G R, minus 104.00699, ")
     assert (said["file"], said["input"], said["output"], said["checked"]) == ("x.onnx", "blob", "scores", [])
     assert said["bytes"] == Path("x.onnx").stat().st_size

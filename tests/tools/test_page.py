@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from reproduction.fcn.reproduce import pipeline
+from reproduction.caffe.formats import hashes
 from reproduction.report import page, record
 from tests.helpers import report_runs
 from tests.helpers.paths import ROOT
@@ -38,7 +38,7 @@ def test_a_page_is_made_from_logs(tool, tmp_path):
 def test_a_page_of_scores_is_made_with_its_pictures(tool, tmp_path, monkeypatch):
     report, galleries = report_runs.run(tmp_path)
     nets = [replace(net, predictions=f"predictions/{net.net}") for net in report.nets]
-    split = replace(report.split, sha1=pipeline.compute_split_sha1(report_runs.IDS))
+    split = replace(report.split, sha1=hashes.hash_lines(report_runs.IDS))
     report = replace(report, nets=nets, split=split)
     record.write_report(report, tmp_path / "scores.json")
     # The published nets are scored on seg11valid.

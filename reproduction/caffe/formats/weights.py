@@ -10,13 +10,14 @@ have the names of Caffe's layers.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from reproduction.caffe.errors import CaffemodelError, ReproductionError, StrPath, WeightsError
+from reproduction.caffe.errors import CaffemodelError, ReproductionError, StrPath, WeightsError, did_you_mean
 from reproduction.caffe.formats import blobs, caffemodel, file_kinds, files, hdf5, prototxt, tensors, torch_file
 from reproduction.caffe.formats.upgrade import upgrade_net
 from reproduction.caffe.formats.zip_archive import Archive
@@ -81,6 +82,42 @@ class Weights:
                     raise WeightsError(f"two layers are called {layer.name!r}", path=self.path, remedy="Rename one.")
                 found[name] = self._array(layer, i)
         return found
+
+    def summary(self) -> dict[str, Any]:
+        """Return the format, the net's name, the notes, and the layers with their types, shapes and dtypes, as JSON."""
+        types = {layer.name: layer.type for layer in self.net.layer}
+        layers = [
+            {
+                "name": name,
+                "type": types[name],
+                "shapes": [list(values.shape) for values in arrays],
+                "dtypes": [str(values.dtype) for values in arrays],
+            }
+            for name, arrays in self
+        ]
+        arrays = self.arrays().values()
+        return {
+            "file": self.path,
+            "format": self.format,
+            "net": self.net.name,
+            "upgrades": self.notes,
+            "layers": layers,
+            "parameters": sum(values.size for values in arrays),
+            "bytes": sum(values.nbytes for values in arrays),
+        }
+
+    def drop(self, layers: Iterable[str]) -> None:
+        """Remove layers.
+
+        Raises:
+            WeightsError: If a layer is not there, or has no weights.
+        """
+        names, layers = [name for name, _ in self], list(layers)
+        for layer in layers:
+            if layer not in names:
+                remedy = did_you_mean(layer, names)
+                raise WeightsError(f"there is no layer {layer!r} to leave out", path=self.path, remedy=remedy)
+        self.net.layer = [layer for layer in self.net.layer if layer.name not in layers]  # type: ignore[assignment]
 
     def _array(self, layer: LayerParameter, i: int) -> Floats:
         blob = layer.blobs[i]

@@ -6,7 +6,6 @@ For most weights, no hash was ever published. The SHA-256 of the first download 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Iterable
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reproduction.caffe.errors import DataError, StrPath, WeightsError
-from reproduction.caffe.formats import files
+from reproduction.caffe.formats import files, hashes
 from reproduction.caffe.typing import Progress
 from reproduction.fcn.datasets import PublishedNet
 from reproduction.fcn.fetch import archives
@@ -23,7 +22,6 @@ from reproduction.fcn.fetch.manifest import Entry, EntryKind, Manifest, read_man
 MANIFEST = Path(__file__).parents[3] / "weights" / "manifest.json"
 WEIGHTS = MANIFEST.parent
 MANIFEST_VARIABLE = "REPRODUCTION_MANIFEST"
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -146,7 +144,7 @@ def check_file(
         wanted, how, where = ({"sha256": first} if first else {}), "as recorded", f" (recorded in {note.name})"
     # A caffemodel's SHA-256 is part of each report, and a file without a published hash is recorded by it.
     needed = {"sha256"} if entry.kind is EntryKind.CAFFEMODEL or not entry.hashes else set()
-    found = compute_hashes(path, needed | {*wanted}, progress)
+    found = hashes.compute_hashes(path, needed | {*wanted}, progress)
     for kind, value in wanted.items():
         if found[kind] != value:
             raise entry.error(f"its {kind} is another", path, got=found[kind], want=value + where, remedy=remedy)
@@ -190,30 +188,6 @@ def read_recorded_hash(path: Path) -> str | None:
             "it holds no sha256", path=path, want="64 hexadecimal digits and a file name", remedy="Delete it."
         )
     return found[1].decode()
-
-
-def compute_hashes(path: Path, kinds: Iterable[str], progress: Progress | None = None) -> dict[str, str]:
-    """Compute several hashes of a file in one pass.
-
-    Args:
-        path: Path of the file.
-        kinds: Names of the hashes, as in ``hashlib``.
-        progress: Called with the bytes read and their total.
-
-    Returns:
-        The hexadecimal hashes by kind.
-    """
-    hashers = {kind: hashlib.new(kind, usedforsecurity=False) for kind in kinds}
-    done = 0
-    with files.open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        while hashers and (block := file.read(_CHUNK_BYTES)):
-            for hasher in hashers.values():
-                hasher.update(block)
-            done += len(block)
-            if progress:
-                progress(done, size)
-    return {kind: hasher.hexdigest() for kind, hasher in hashers.items()}
 
 
 def looks_like_html(head: bytes) -> bool:

@@ -145,11 +145,6 @@ def score_net(plan: ScoringPlan, row: PublishedNet, dataset: Dataset, watch: Cal
     return ScoredNet(weights, scores, folder, clock.mean())
 
 
-def compute_split_sha1(ids: Sequence[str]) -> str:
-    """Return the SHA-1 of a split's ids, each followed by a newline, as ``sha1sum`` computes it for the list file."""
-    return hashlib.sha1("".join(f"{image_id}\n" for image_id in ids).encode(), usedforsecurity=False).hexdigest()
-
-
 @dataclass
 class _Clock:
     """A wrapper of a progress callback that computes the mean time per image."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from reproduction.caffe.errors import WeightsError
+from reproduction.caffe.formats import hashes
 from reproduction.caffe.typing import Progress
 from reproduction.fcn.datasets import SPECS, PublishedNet
 from reproduction.fcn.fetch import download, local_files
@@ -56,7 +57,7 @@ class WeightsFile:
 
 
 def _hash_weights(path: Path) -> WeightsFile:
-    return WeightsFile(path, local_files.compute_hashes(path, ["sha256"])["sha256"])
+    return WeightsFile(path, hashes.hash_file(path))
 
 
 class Source(Protocol):

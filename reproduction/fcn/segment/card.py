@@ -6,7 +6,6 @@ files. Channel order, mean and class names are read from the card, so that calle
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from reproduction.caffe.errors import DataError, StrPath
-from reproduction.caffe.formats import files, json_file
+from reproduction.caffe.formats import files, hashes, json_file
 from reproduction.caffe.formats.json_file import Constraint, at_least, between, one_of
 from reproduction.caffe.typing import Floating
 from reproduction.fcn.datasets import PublishedNet, voc
@@ -156,7 +155,7 @@ def add_source(about: Card, model: StrPath) -> Card:
     path, entry = Path(model), local_files.load_manifest().entries.get(about.net)
     published = entry and path.name == entry.file_name and entry.size_bytes in (None, path.stat().st_size)
     licence = entry.licence if entry and published else about.licence
-    return replace(about, licence=licence, source={"file": path.name, "sha256": sha256(path)})
+    return replace(about, licence=licence, source={"file": path.name, "sha256": hashes.hash_file(path)})
 
 
 def card_labels(
@@ -169,12 +168,6 @@ def card_labels(
 
 def _card_input(kind: str, mean: Floating) -> CardInput:
     return CardInput(kind, CHANNEL_ORDERS[kind], tuple(float(str(value)) for value in mean), str(mean.dtype))
-
-
-def sha256(path: StrPath) -> str:
-    """Return the SHA-256 of a file's content as hexadecimal digits."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def format_card(card: Card) -> str:

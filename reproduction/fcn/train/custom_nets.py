@@ -12,7 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from reproduction.caffe.errors import DataError, ReproductionError, StrPath
-from reproduction.caffe.formats import image_files, prototxt
+from reproduction.caffe.formats import hashes, image_files, prototxt
 from reproduction.caffe.schema import NetParameter, SolverParameter
 from reproduction.fcn.datasets import PublishedNet, voc
 from reproduction.fcn.datasets.custom import color_labels, folder
@@ -227,7 +227,7 @@ def write_deploy_files(recipe: Recipe, custom: CustomData, out: Path, parents: S
     model, colours = recipes.final_model_path(recipe.name, out), None
     if isinstance(custom.palette, Mapping):
         colours = [colour for name, colour in custom.palette.items() if name != color_labels.VOID_NAME]
-    source = {f"from {path.name}": card.sha256(path) for path in parents}
+    source = {f"from {path.name}": hashes.hash_file(path) for path in parents}
     record = card.custom_card(recipe.name, custom.classes, colours, side=custom.side, weights=model.name, source=source)
     model.parent.mkdir(parents=True, exist_ok=True)
     prototxt.dump(published_nets.build_deploy(recipe.published), model.parent / "deploy.prototxt")

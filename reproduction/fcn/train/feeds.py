@@ -5,12 +5,12 @@ Thus a resumed run, and each of several processes, reads the same images as an u
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 from reproduction.caffe.errors import DataError, NetError, StrPath
+from reproduction.caffe.formats import hashes
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.net import graph
 from reproduction.caffe.schema import LayerParameter, NetParameter, NetState, Phase
@@ -82,7 +82,7 @@ class DatasetFeed:
     def description(self) -> str:
         """The data set, the split, the number and SHA-1 of its ids, and the seed of their order."""
         name, ids = f"{self.dataset.name} {self.dataset.split}", self.dataset.ids
-        return f"{name}, {len(ids)} images, sha1 {_sha1(ids)}, order {self.dataset.seed}"
+        return f"{name}, {len(ids)} images, sha1 {hashes.hash_lines(ids)}, order {self.dataset.seed}"
 
     def images(self, draw: int) -> list[str]:
         """Return the id of a draw's sample, in a list."""
@@ -120,7 +120,8 @@ class ListFeed:
     def description(self) -> str:
         """The number of images, the SHA-1 of the list, the batch size and the seed of the order."""
         lines = [f"{path.name} {label}" for path, label in self.list.images]
-        return f"{len(lines)} images, sha1 {_sha1(lines)}, {self.list.batch_size} a batch, order {self.list.seed}"
+        sha1 = hashes.hash_lines(lines)
+        return f"{len(lines)} images, sha1 {sha1}, {self.list.batch_size} a batch, order {self.list.seed}"
 
     def images(self, draw: int) -> list[str]:
         """Return the file names of a batch's images."""
@@ -172,7 +173,3 @@ def find_data_layer(net: NetParameter, phase: Phase) -> LayerParameter:
             want="one Python layer as the published nets have, or one ImageData layer",
         )
     return known[0]
-
-
-def _sha1(lines: Iterable[str]) -> str:
-    return hashlib.sha1("".join(f"{line}\n" for line in lines).encode(), usedforsecurity=False).hexdigest()

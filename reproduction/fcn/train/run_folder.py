@@ -10,9 +10,8 @@ from pathlib import Path
 
 from reproduction.caffe import locks
 from reproduction.caffe.errors import DataError, WeightsError
-from reproduction.caffe.formats import prototxt
+from reproduction.caffe.formats import hashes, prototxt
 from reproduction.caffe.training import snapshot
-from reproduction.fcn.fetch import local_files
 from reproduction.fcn.train import log_file
 from reproduction.fcn.train.feeds import Feed
 from reproduction.fcn.train.recipes import Recipe
@@ -90,7 +89,7 @@ def collect_settings(recipe: Recipe, weights: Mapping[str, Path], seed: int, fee
     for name, path in weights.items():
         if not path.is_file():
             raise WeightsError("there is no such weights file", path=path)
-        found[PARENT_PREFIX + name] = f"sha256 {local_files.compute_hashes(path, ['sha256'])['sha256']}"
+        found[PARENT_PREFIX + name] = f"sha256 {hashes.hash_file(path)}"
     found["net"] = f"sha256 {hashlib.sha256(prototxt.dumps(recipe.train_net_param).encode()).hexdigest()}"
     for field, value in recipe.solver_param.set_fields():
         if field.name not in _FREE or (field.name == "max_iter" and recipe.solver_param.lr_policy == "poly"):

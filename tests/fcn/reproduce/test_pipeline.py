@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import reproduction
+from reproduction.caffe.formats import hashes
 from reproduction.fcn.fetch import local_files
 from reproduction.fcn.nets import published_nets
 from reproduction.fcn.reproduce import pipeline, sources
@@ -65,10 +66,8 @@ def test_data_that_are_not_whole_are_left_to_their_owner(plan, host, tmp_path):
 
 
 def test_weights_are_used_as_they_are_and_hashed_once(plan, host, tmp_path, monkeypatch):
-    hashed, real = [], local_files.compute_hashes
-    monkeypatch.setattr(
-        local_files, "compute_hashes", lambda path, *rest: hashed.append(path.name) or real(path, *rest)
-    )
+    hashed, real = [], hashes.compute_hashes
+    monkeypatch.setattr(hashes, "compute_hashes", lambda path, *rest: hashed.append(path.name) or real(path, *rest))
     notes = []
     for how in ("fetched", "present"):
         found = plan.source.weights(ROW, plan.roots, Callbacks(note=notes.append))
@@ -96,7 +95,7 @@ def test_a_run_is_known_by_its_weights_data_and_versions_not_by_the_source_text(
 
 
 def test_a_split_is_named_by_the_sha1_of_its_list():
-    assert pipeline.compute_split_sha1(["a", "b"]) == hashlib.sha1(b"a\nb\n").hexdigest()
+    assert hashes.hash_lines(["a", "b"]) == hashlib.sha1(b"a\nb\n").hexdigest()
 
 
 def test_the_nets_of_a_data_set_are_all_of_them_unless_named():

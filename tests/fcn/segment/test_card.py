@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from reproduction.caffe.errors import DataError
+from reproduction.caffe.formats import hashes
 from reproduction.fcn.datasets import load_class_names, nyud, voc
 from reproduction.fcn.fetch import local_files
 from reproduction.fcn.images import palette
@@ -56,7 +57,7 @@ def test_a_card_of_ones_own_goes_to_a_file_and_back(tmp_path):
 
 def test_a_file_is_named_by_its_content(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
-    assert card.sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert hashes.hash_file(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_only_the_published_file_has_the_published_licence(tmp_path):
@@ -70,7 +71,7 @@ def test_only_the_published_file_has_the_published_licence(tmp_path):
             file.truncate(size)
         found = card.add_source(about, tmp_path / name)
         assert found.licence == licence
-        assert found.source == {"file": name, "sha256": card.sha256(tmp_path / name)}
+        assert found.source == {"file": name, "sha256": hashes.hash_file(tmp_path / name)}
 
 
 def change(path, value):
