@@ -5,6 +5,7 @@ VENV   ?= .venv
 RUN    := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 TESTS  := $(VENV)/.ready-tests
+DOCS   := $(VENV)/.ready-docs
 
 # Variables that narrow a reproduction: NETS="voc-fcn8s voc-fcn16s" DEVICE=cuda LIMIT=20 DATA=dir WEIGHTS=dir MIRROR=url-or-dir
 # MANIFEST=file REPORTS=dir MODEL=file
@@ -17,7 +18,7 @@ MINI   := mini-vgg,mini-fcn32s,mini-fcn16s,mini-fcn8s
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test test-all prototxt exactness tables bench readme clean train-mini
+.PHONY: help setup lint format test test-all docs prototxt exactness tables bench readme clean train-mini
 
 help: ## print this list
 	@echo "make TARGET      (NETS=voc-fcn8s DEVICE=cuda LIMIT=20 DATA=dir narrow the reproductions)"
@@ -47,6 +48,10 @@ $(TESTS): $(READY)
 	$(INSTALL) '.[test]'
 	touch $@
 
+$(DOCS): $(READY)
+	$(INSTALL) '.[docs]'
+	touch $@
+
 lint: $(TESTS) ## check format, style, docstrings and types (1 minute)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
@@ -61,6 +66,9 @@ test: $(TESTS) ## run the tests: offline, no GPU (under 10 minutes on two cores)
 
 test-all: $(TESTS) ## run all tests, the slow ones included: long fuzzing, memory use (about 30 minutes)
 	$(PYTEST)
+
+docs: $(DOCS) ## write the API reference to docs/api/ (1 minute)
+	$(RUN) tools/api_docs.py
 
 prototxt: $(READY) ## generate prototxt/ from the definitions of the published nets
 	$(RUN) tools/make_prototxt.py
@@ -96,5 +104,5 @@ train-mini: $(READY) ## train the nets of weights/mini as in the paper and compa
 	$(RUN) tools/reproduce.py mini --trained runs/mini --report reports/trained $(NARROW) $(if $(RECORD),--record)
 
 clean: ## remove generated files, but neither downloads nor reports
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build docs/api *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

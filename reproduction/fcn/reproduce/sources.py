@@ -3,8 +3,6 @@
 ``find_source("voc", ...)`` returns the source of a data set; all sources implement ``Source``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path

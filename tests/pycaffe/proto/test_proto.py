@@ -276,6 +276,8 @@ def test_messages_of_google_go_to_googles_text_format():
 
     value = text_format.Merge('string_value: "x"', struct_pb2.Value())
     assert text_format.MessageToString(value) == 'string_value: "x"\n'
+    assert text_format.MessageToBytes(value) == b'string_value: "x"\n'
+    assert not hasattr(text_format, "__all__"), "a star import takes the names that are here"
     assert text_format.ParseError is PrototxtError
     assert text_format.MessageToBytes(value) == b'string_value: "x"\n'  # of Google's module, where it has the name
     with pytest.raises(AttributeError):
