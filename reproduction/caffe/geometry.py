@@ -36,7 +36,7 @@ def check_shape(shape: Shape, what: str = "a blob") -> None:
     if min(shape, default=0) < 0:
         raise NetError(f"{what} cannot have negative sizes", got=shape)
     if max(shape, default=0) > INT_MAX or math.prod(shape) > INT_MAX:
-        raise NetError(f"{what} has more values than Caffe can count", got=shape, want=f"at most {INT_MAX}")
+        raise NetError(f"{what} has more values than Caffe supports", got=shape, want=f"at most {INT_MAX}")
 
 
 def check_shapes(tops: Iterable[Shape]) -> list[Shape]:

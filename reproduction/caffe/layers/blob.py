@@ -162,7 +162,7 @@ class Blob:
         try:
             sizes = tuple(int(size) for size in shape)
         except (TypeError, ValueError, OverflowError):
-            raise NetError("a blob's sizes are integers, one an argument", got=shape) from None
+            raise NetError("the sizes of a blob must be integers, one for each argument", got=shape) from None
         if min(sizes, default=0) < 0:
             raise NetError("a blob cannot have negative sizes", got=sizes)
         check_shape(sizes)

@@ -19,7 +19,7 @@ def legacy_shape(shape: Shape) -> tuple[int, int, int, int]:
     Source: BVLC/caffe@9b89154 include/caffe/blob.hpp L141-L160 (Blob::LegacyShape).
     """
     if len(shape) > 4:
-        raise NetError("this layer knows num, channels, height and width only", got=shape, want="at most 4 axes")
+        raise NetError("the blob must have num, channels, height and width only", got=shape, want="at most 4 axes")
     num, channels, height, width = (*shape, 1, 1, 1, 1)[:4]
     return num, channels, height, width
 
@@ -40,7 +40,7 @@ def check_label_count(scores: Shape, labels: Shape, axis: int) -> None:
         raise NetError(
             "the number of labels must match the number of predictions",
             got=f"labels {labels} for predictions {scores}",
-            want=f"{places} labels, one for each place off axis {axis}",
+            want=f"{places} labels, one for each position outside axis {axis}",
         )
 
 

@@ -123,7 +123,7 @@ class _Windowed(Layer):
         axes = self.axis + 1 + len(self.windows)
         for index, bottom in enumerate(bottoms):
             if len(bottom) != axes:
-                raise NetError(f"bottom {index} has another number of axes", got=bottom, want=f"{axes} axes")
+                raise NetError(f"bottom {index} has a different number of axes", got=bottom, want=f"{axes} axes")
             if bottom != bottoms[0]:
                 raise NetError(f"bottom {index} differs in shape from bottom 0", got=bottom, want=bottoms[0])
         return [(*bottom[: self.axis], *self._top_shape(bottom[self.axis :])) for bottom in bottoms]

@@ -17,7 +17,7 @@ from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import canonical_axis, register
 from reproduction.caffe.layers.bottom_checks import check_label_count, class_index, legacy_shape
 from reproduction.caffe.layers.exact import blas
-from reproduction.caffe.layers.loss import Loss
+from reproduction.caffe.layers.loss import LossLayer
 from reproduction.caffe.schema import LossParameter, NormalizationMode
 
 FLT_MIN = float(torch.finfo(torch.float32).tiny)  # the smallest normal float; Caffe uses it for doubles, too
@@ -89,7 +89,7 @@ def sum_in_order(losses: Tensor) -> Tensor:
 
 
 @register
-class SoftmaxWithLoss(Loss):
+class SoftmaxWithLoss(LossLayer):
     """The cross-entropy of softmax scores and integer labels, summed and normalized.
 
     ``loss = sum over labels of -log(max(p_label, FLT_MIN)) / divisor``. The gradient of the scores is
@@ -160,7 +160,7 @@ class _SoftmaxLoss(Function):
 
 
 @register
-class InfogainLoss(Loss):
+class InfogainLoss(LossLayer):
     """A softmax loss with a matrix H of weights for each pair of label and class.
 
     ``loss = sum over labels and classes k of -H[label, k] * log(max(p_k, 1e-20)) / divisor``. The gradient of the
@@ -246,7 +246,7 @@ class _InfogainLoss(Function):
 
 
 @register
-class MultinomialLogisticLoss(Loss):
+class MultinomialLogisticLoss(LossLayer):
     """The cross-entropy of probabilities and integer labels, averaged over the batch.
 
     ``loss = sum_n -log(max(p_n[label_n], 1e-20)) / N``. The bottom holds probabilities, e.g. those of a Softmax layer.
@@ -294,7 +294,7 @@ class _ThresholdLog(Function):
 
 
 @register
-class SigmoidCrossEntropyLoss(Loss):
+class SigmoidCrossEntropyLoss(LossLayer):
     """The binary cross-entropy of sigmoid scores and targets, summed and normalized.
 
     With the sigmoid s, ``loss = sum of -(t log s(x) + (1 - t) log(1 - s(x))) / divisor``; the gradient of the scores is

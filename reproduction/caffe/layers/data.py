@@ -18,7 +18,7 @@ from reproduction.caffe.schema import BlobShape, FillerParameter
 from reproduction.caffe.typing import Array, Int64
 
 
-class DataLayer(Layer):
+class BaseDataLayer(Layer):
     """The base class of layers with external data, which they convert to the device and dtype of the net."""
 
     bottoms: ClassVar[tuple[int, int | None]] = (0, 0)
@@ -131,7 +131,7 @@ class Input(Layer):
 
 
 @register
-class DummyData(DataLayer):
+class DummyData(BaseDataLayer):
     """Tops that each forward pass fills by fillers.
 
     Shapes:
@@ -211,7 +211,7 @@ class Parameter(Layer):
 
 
 @register
-class MemoryData(DataLayer):
+class MemoryData(BaseDataLayer):
     """Batches of the arrays that the caller passes to ``reset``; after the last batch follows the first.
 
     Shapes:
@@ -269,7 +269,7 @@ class MemoryData(DataLayer):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         if self._arrays is None:
-            raise NetError("there are no data yet", remedy="Hand them over with the layer's reset(data, labels).")
+            raise NetError("there are no data yet", remedy="Pass them to the layer's reset(data, labels).")
         begin, end = self._position, self._position + self._size[0]
         self._position = end % len(self._arrays[0])
         return tuple(self.to_net_tensor(np.ascontiguousarray(array[begin:end])) for array in self._arrays)

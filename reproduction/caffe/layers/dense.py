@@ -61,7 +61,7 @@ class InnerProduct(Layer):
         axis = canonical_axis(param.axis, len(bottoms[0]))
         if math.prod(bottoms[0][axis:]) != self._inputs:
             raise NetError(
-                f"the axes from {axis} on must hold as many values as the weights were made for",
+                f"the axes from {axis} on must hold as many values as a row of the weights",
                 got=f"{math.prod(bottoms[0][axis:])} in {bottoms[0]}",
                 want=self._inputs,
             )

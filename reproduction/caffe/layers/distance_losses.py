@@ -14,12 +14,12 @@ from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import register
 from reproduction.caffe.layers.bottom_checks import class_index, legacy_shape
-from reproduction.caffe.layers.loss import Loss
+from reproduction.caffe.layers.loss import LossLayer
 from reproduction.caffe.schema import HingeNorm
 
 
 @register
-class EuclideanLoss(Loss):
+class EuclideanLoss(LossLayer):
     """Half the squared distance of two blobs, averaged over the batch: ``sum (a - b)^2 / (2 N)``.
 
     Both bottoms receive a gradient.
@@ -46,7 +46,7 @@ class EuclideanLoss(Loss):
 
 
 @register
-class HingeLoss(Loss):
+class HingeLoss(LossLayer):
     """The one-versus-all hinge loss: ``sum max(0, 1 - y x)^p / N``.
 
     x are the scores; y is 1 for the true class and -1 for the others; p is 1 for norm L1 and 2 for L2.
@@ -81,7 +81,7 @@ class HingeLoss(Loss):
 
 
 @register
-class ContrastiveLoss(Loss):
+class ContrastiveLoss(LossLayer):
     """The contrastive loss of pairs: small for similar pairs that are close and for others that are far apart.
 
     ``loss = sum_n (y d^2 + (1 - y) max(margin - d, 0)^2) / (2 N)``, where d is the Euclidean distance of the pair and y

@@ -13,12 +13,12 @@ from reproduction.caffe.formats.hdf5_file.values import read_values
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer, register
 from reproduction.caffe.layers.bottom_checks import legacy_shape
-from reproduction.caffe.layers.data import DataLayer, Shuffle, read_file_list
+from reproduction.caffe.layers.data import BaseDataLayer, Shuffle, read_file_list
 from reproduction.caffe.typing import Array
 
 
 @register
-class HDF5Data(DataLayer):
+class HDF5Data(BaseDataLayer):
     """Batches of rows of HDF5 files, one file after the other; after the last follows the first.
 
     ``source`` is a text file with the names of the HDF5 files. Each file contains a data set for each top, with the

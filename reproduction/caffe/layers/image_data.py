@@ -11,7 +11,7 @@ from reproduction.caffe.formats import blobs
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import register
 from reproduction.caffe.layers.bottom_checks import legacy_shape
-from reproduction.caffe.layers.data import DataLayer, Shuffle, read_file_list
+from reproduction.caffe.layers.data import BaseDataLayer, Shuffle, read_file_list
 from reproduction.caffe.schema import TransformationParameter
 from reproduction.caffe.typing import Float32, Int64, UInt8
 
@@ -142,7 +142,7 @@ class Transform:
 
 
 @register
-class ImageData(DataLayer):
+class ImageData(BaseDataLayer):
     """Batches of images and labels from a list of files; after the last image follows the first.
 
     ``source`` is a text file with lines ``path label``; ``root_folder`` is prepended to each path without a separator.
@@ -246,7 +246,7 @@ def read_image_list(source: str) -> list[tuple[str, int]]:
             path, value = "", 0
         if not path or not -(1 << 31) <= value < 1 << 31:
             raise DataError(
-                "this line is not understood", path=f"{source}:{number}", got=repr(line[:80]), want="'path label'"
+                "this line is not valid", path=f"{source}:{number}", got=repr(line[:80]), want="'path label'"
             )
         found.append((path, value))
     if not found:

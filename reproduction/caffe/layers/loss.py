@@ -9,7 +9,7 @@ from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer
 
 
-class Loss(Layer):
+class LossLayer(Layer):
     """A scalar computed from predictions and labels, which have the same batch size.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/loss_layer.cpp L7-L25.

@@ -19,7 +19,7 @@ from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import register
 from reproduction.caffe.layers.blob import Blob, BlobVec, RawBlobVec
-from reproduction.caffe.layers.data import DataLayer
+from reproduction.caffe.layers.data import BaseDataLayer
 from reproduction.caffe.layers.pycaffe_vectors import BoolVec
 from reproduction.caffe.schema import LayerParameter, Phase
 from reproduction.caffe.typing import Array
@@ -108,7 +108,7 @@ def find_python_class(known: PythonLayers | None, module: str, layer: str) -> ty
 
 
 @register
-class Python(DataLayer):
+class Python(BaseDataLayer):
     """A layer that calls the methods of a Python class.
 
     ``setup`` is called once, ``reshape`` and ``forward`` in each forward pass, and ``backward`` in each backward pass.
@@ -166,7 +166,7 @@ class Python(DataLayer):
         try:
             return kind() if kind.__init__ is object.__init__ else kind(self.layer_param)
         except Exception as error:
-            raise NetError(f"{kind.__name__} cannot be made: {_format_exception(error)}") from error
+            raise NetError(f"{kind.__name__} cannot be created: {_format_exception(error)}") from error
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         """Call ``reshape`` and return the shapes that it has set."""

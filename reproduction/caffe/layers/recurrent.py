@@ -169,7 +169,7 @@ class Recurrent(Layer):
         sizes = [math.prod(rest), *static]
         wanted = [blob.shape[1] for blob in (self.blobs[0], *self.blobs[2 : 2 + len(static)])]
         if sizes != wanted:
-            raise NetError("the inputs are not as long as those the weights were made for", got=sizes, want=wanted)
+            raise NetError("the inputs do not fit the weights", got=sizes, want=wanted)
         hidden = (1, streams, self.layer_param.recurrent_param.num_output)
         for exposed in bottoms[2 + self._is_static :]:
             if exposed != hidden:

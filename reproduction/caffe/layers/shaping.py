@@ -57,7 +57,7 @@ class Concat(Layer):
         axis = _axis(self.layer_param.concat_param, "concat_dim", len(first))
         for i, bottom in enumerate(bottoms):
             if len(bottom) != len(first) or bottom[:axis] + bottom[axis + 1 :] != first[:axis] + first[axis + 1 :]:
-                raise NetError(f"bottom {i} differs from bottom 0 off axis {axis}", got=bottom, want=first)
+                raise NetError(f"bottom {i} differs in shape from bottom 0 outside axis {axis}", got=bottom, want=first)
         return [(*first[:axis], sum(bottom[axis] for bottom in bottoms), *first[axis + 1 :])]
 
     def shares(self) -> tuple[bool, bool]:
@@ -123,11 +123,11 @@ class Slice(Layer):
                 raise NetError(f"axis {axis} of {bottom} cannot be cut into {parts} equal parts", got=length)
             return axis, [length // parts] * parts
         if len(points) != parts - 1:
-            raise NetError("slice_point must be given once less than there are tops", got=len(points), want=parts - 1)
+            raise NetError("there must be one slice_point less than there are tops", got=len(points), want=parts - 1)
         ends = [0, *points, length]
         sizes = [end - start for start, end in pairwise(ends)]
         if min(sizes[:-1]) < 1 or sizes[-1] < 0 or parts > length:
-            raise NetError("slice_point must rise within the axis", got=list(points), want=f"1 to {length}")
+            raise NetError("slice_point must increase within the axis", got=list(points), want=f"1 to {length}")
         return axis, sizes
 
 

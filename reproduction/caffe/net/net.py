@@ -19,7 +19,7 @@ from reproduction.caffe.geometry import Shape, check_shapes
 from reproduction.caffe.layers import LAYERS
 from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.layers.blob import Blob
-from reproduction.caffe.layers.data import DataLayer
+from reproduction.caffe.layers.data import BaseDataLayer
 from reproduction.caffe.layers.python import Python, PythonLayers
 from reproduction.caffe.layers.quick import borders
 from reproduction.caffe.net import graph, overwriting
@@ -55,7 +55,7 @@ class Net(nn.Module):
     Raises:
         NetError: If Caffe would reject the net; the error names the layer and its line.
 
-    DataLayer: BVLC/caffe@9b89154 src/caffe/net.cpp.
+    BaseDataLayer: BVLC/caffe@9b89154 src/caffe/net.cpp.
     """
 
     def __init__(
@@ -344,7 +344,7 @@ class Net(nn.Module):
         not change, since Caffe defines no way to set it.
         """
         for step in self._steps.values():
-            if isinstance(step.layer, DataLayer):
+            if isinstance(step.layer, BaseDataLayer):
                 step.layer.seek(draw)
         if self._seed is None:
             return

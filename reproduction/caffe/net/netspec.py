@@ -139,9 +139,9 @@ class NetSpec:
     def __setitem__(self, name: str, top: Top | Function) -> None:
         if not isinstance(top, (Top, Function)):
             raise NetError(
-                f"{name!r} is given something that is not a top",
+                f"{name!r} must be assigned a top",
                 got=repr(top),
-                remedy="A layer with several tops returns a tuple: give each its name.",
+                remedy="A layer with several tops returns a tuple: assign each of them.",
             )
         self.tops[name] = top
 

@@ -92,7 +92,7 @@ def test_room_takes_no_memory_until_it_is_looked_at():
     ("shape", "text"),
     [
         ((2, -1), "a blob cannot have negative sizes; got (2, -1)."),
-        (((2, 3),), "a blob's sizes are integers, one an argument; got ((2, 3),)."),
+        (((2, 3),), "the sizes of a blob must be integers, one for each argument; got ((2, 3),)."),
     ],
 )
 def test_sizes_that_are_none_are_refused(shape, text):
@@ -104,8 +104,8 @@ def test_sizes_that_are_none_are_refused(shape, text):
 def test_a_blob_is_no_larger_than_caffes():
     blob = Blob(2, 3)
     for shape in ((2**31,), (65536, 65536), (1,) * 33):
-        with pytest.raises(NetError, match=r"^a blob has (more values than Caffe can count|too many axes); got"):
+        with pytest.raises(NetError, match=r"^a blob has (more values than Caffe supports|too many axes); got"):
             blob.reshape(*shape)
-    with pytest.raises(NetError, match="a blob's sizes are integers"):
+    with pytest.raises(NetError, match="the sizes of a blob must be integers"):
         blob.reshape(float("inf"))
     assert blob.shape == (2, 3)

@@ -200,7 +200,7 @@ def test_sigmoid_cross_entropy_of_great_scores_does_not_overflow():
          "predictions and labels must have the same first dimension; got (2, 3) and (3, 1)."),
         ('type: "SoftmaxWithLoss"', [(2, 3, 4), (2, 3)],
          ("the number of labels must match the number of predictions; got labels (2, 3) for predictions (2, 3, 4), "
-          "want 8 labels, one for each place off axis 1.")),
+          "want 8 labels, one for each position outside axis 1.")),
         ('type: "SoftmaxWithLoss" softmax_param { axis: 2 }', [(2, 3), (2,)],
          "there is no such axis; got 2, want -2 to 1."),
         ('type: "SoftmaxWithLoss" top: "a" top: "b" top: "c"', [(2, 3), (2,)],

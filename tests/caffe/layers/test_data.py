@@ -119,7 +119,7 @@ def test_memory_data_refuses_arrays_that_do_not_fit(shape, labels, error):
 def test_memory_data_without_data_says_how_to_give_them():
     with pytest.raises(NetError) as caught:
         single(MEMORY)()
-    assert str(caught.value) == "there are no data yet. Hand them over with the layer's reset(data, labels)."
+    assert str(caught.value) == "there are no data yet. Pass them to the layer's reset(data, labels)."
 
 
 @pytest.mark.parametrize(

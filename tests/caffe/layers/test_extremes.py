@@ -162,19 +162,19 @@ def test_an_empty_blob_may_have_any_number_of_rows():
             'type: "Convolution" convolution_param { num_output: 4 kernel_size: 3 pad: 2147483647 }',
             (1, 3, 9, 11),
             (
-                "the top has more values than Caffe can count; got (1, 4, 4294967301, 4294967303), "
+                "the top has more values than Caffe supports; got (1, 4, 4294967301, 4294967303), "
                 "want at most 2147483647."
             ),
         ),
         (
             'type: "Tile" tile_param { axis: 1 tiles: 2147483647 }',
             (1, 3, 9, 11),
-            "the top has more values than Caffe can count; got (1, 6442450941, 9, 11), want at most 2147483647.",
+            "the top has more values than Caffe supports; got (1, 6442450941, 9, 11), want at most 2147483647.",
         ),
         (
             'type: "InnerProduct" inner_product_param { num_output: 500000 axis: 0 }',
             (50000,),
-            "the weight has more values than Caffe can count; got (500000, 50000), want at most 2147483647.",
+            "the weight has more values than Caffe supports; got (500000, 50000), want at most 2147483647.",
         ),
         (
             'type: "Convolution" convolution_param { num_output: 4 kernel_size: 3 pad: 1 }',
@@ -197,9 +197,9 @@ def test_what_is_too_large_or_empty_is_named(text, shape, error):
 
 def test_an_input_that_is_too_large_is_named():
     text = 'layer { name: "in" type: "Input" top: "a" input_param { shape { dim: 65536 dim: 65536 } } }'
-    with pytest.raises(NetError, match="the top has more values than Caffe can count"):
+    with pytest.raises(NetError, match="the top has more values than Caffe supports"):
         Net(prototxt.loads(text, NetParameter))
-    with pytest.raises(NetError, match="the top has more values than Caffe can count"):
+    with pytest.raises(NetError, match="the top has more values than Caffe supports"):
         Net(prototxt.loads(text.replace("65536", "1"), NetParameter), inputs={"a": (65536, 65536)})
     with pytest.raises(
         NetError, match=r"layer 'in' \(Input\), line 1: the top cannot have negative sizes; got \(-1, 3\)\.$"

@@ -223,7 +223,7 @@ def test_a_line_without_path_and_label_is_named(tmp_path, line):
     (tmp_path / "list.txt").write_text(f"0.png 0\n{line}\n")
     with pytest.raises(DataError) as caught:
         images(fields)
-    assert str(caught.value) == f"{tmp_path}/list.txt:2: this line is not understood; got {line!r}, want 'path label'."
+    assert str(caught.value) == f"{tmp_path}/list.txt:2: this line is not valid; got {line!r}, want 'path label'."
 
 
 def test_an_empty_list_is_an_error(tmp_path):

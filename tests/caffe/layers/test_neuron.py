@@ -159,7 +159,7 @@ def test_uniform_numbers_come_in_the_precision_that_is_asked():
         ('type: "ReLU" top: "a" top: "b"', [(2,)], "wrong number of tops; got 2, want 1."),
         ('type: "PReLU"', [(2,)], "the bottom must have at least 2 axes (N, C, ...); got (2,)."),
         ('type: "PReLU"', [(1, 1, 1, 1, 1)],
-         "this layer knows num, channels, height and width only; got (1, 1, 1, 1, 1), want at most 4 axes."),
+         "the blob must have num, channels, height and width only; got (1, 1, 1, 1, 1), want at most 4 axes."),
         ('type: "PReLU" prelu_param { filler { type: "constnat" } }', [(1, 2)],
          "unknown filler type 'constnat'. Did you mean 'constant'?"),
         ('type: "AbsVal" bottom: "a" top: "a"', [(2,)], "a top must not be the bottom; got 'a'."),

@@ -193,7 +193,7 @@ def test_gradients_are_the_derivatives(text, phase):
         ('type: "BatchNorm" param { lr_mult: 1 }', [(1, 3)],
          "batch statistics are not learned; got lr_mult [1.0], want 0. Remove the param blocks."),
         ('type: "MVN"', [(1, 2, 3, 4, 5)],
-         "this layer knows num, channels, height and width only; got (1, 2, 3, 4, 5), want at most 4 axes."),
+         "the blob must have num, channels, height and width only; got (1, 2, 3, 4, 5), want at most 4 axes."),
     ],
 )  # fmt: skip
 def test_what_caffe_refuses_is_an_error(text, shapes, error):

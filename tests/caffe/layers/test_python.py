@@ -340,7 +340,7 @@ def test_a_missing_method_and_a_failing_constructor_are_errors():
     top = one(NoBackward, (2,))(torch.ones(2, requires_grad=True))[0].sum()
     with pytest.raises(NetError, match=r"raised AttributeError: 'NoBackward' object has no attribute 'backward'\.$"):
         top.backward()
-    with pytest.raises(NetError, match=r"^Fussy cannot be made: TypeError: "):
+    with pytest.raises(NetError, match=r"^Fussy cannot be created: TypeError: "):
         one(Fussy, (2,))
 
 

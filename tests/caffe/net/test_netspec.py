@@ -226,8 +226,8 @@ def test_names_are_given_to_tops_alone_and_asked_for_by_the_right_name():
     with pytest.raises(NetError) as error:
         n["data"] = layers("DummyData", ntop=2)  # type: ignore[assignment]
     assert str(error.value) == (
-        "'data' is given something that is not a top; got (<top 0 of DummyData>, <top 1 of DummyData>)."
-        " A layer with several tops returns a tuple: give each its name."
+        "'data' must be assigned a top; got (<top 0 of DummyData>, <top 1 of DummyData>)."
+        " A layer with several tops returns a tuple: assign each of them."
     )
     n["conv1"] = conv(picture())
     with pytest.raises(NetError) as error:

@@ -73,7 +73,7 @@ def test_a_label_that_fits_no_blob_is_refused(tmp_path):
     with pytest.raises(DataError) as error:
         read_image_list(str(tmp_path / "a.txt"))
     assert str(error.value) == (
-        f"{tmp_path}/a.txt:1: this line is not understood; got 'a.jpg 4294967296', want 'path label'."
+        f"{tmp_path}/a.txt:1: this line is not valid; got 'a.jpg 4294967296', want 'path label'."
     )
 
 

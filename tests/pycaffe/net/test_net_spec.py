@@ -127,10 +127,7 @@ def test_assigning_merges_dicts_and_extends_lists():
         (
             lambda n: setattr(n, "x", L.DummyData(ntop=2)),
             ValueError,
-            (
-                "'x' is given something that is not a top; got TOPS. "
-                "A layer with several tops returns a tuple: give each its name."
-            ),
+            ("'x' must be assigned a top; got TOPS. A layer with several tops returns a tuple: assign each of them."),
         ),
         (
             lambda n: P.Poling,
