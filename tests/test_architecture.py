@@ -52,7 +52,8 @@ ROOMS = {
     ),
     "report": (
         *CAFFE, "caffe.training",
-        "fcn.nets", "fcn.images", "fcn.datasets", "fcn.scoring", "fcn.segment", "fcn.train", "fcn.reproduce",
+        "fcn.nets", "fcn.images", "fcn.fetch", "fcn.datasets", "fcn.scoring", "fcn.segment", "fcn.train",
+        "fcn.reproduce",
     ),
     "pycaffe.proto": CAFFE,
     "pycaffe.python2": ("caffe.errors",),

@@ -4,6 +4,7 @@
     tools/fetch.py voc-fcn8s              one net's weights (540 MB)
     tools/fetch.py --set voc              all that `make reproduce-voc` needs (about 4 GB)
     tools/fetch.py --list                 what can be downloaded
+    tools/fetch.py --check                which hosts of which files answer
     tools/fetch.py --set voc --offline-list    the files to copy to a machine without a network, and their paths
 
 The same command resumes a download that was stopped. A mirror is a URL or a folder that holds the files under the same
@@ -15,12 +16,18 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from common import ROOT, Bars, fail, run, say, say_json
+from common import ROOT, Bars, fail, note, run, say, say_json
 
 from reproduction.caffe.errors import ReproductionError
 from reproduction.fcn.fetch import download, local_files
+from reproduction.fcn.fetch.availability import (
+    check_all_sources,
+    format_columns,
+    format_megabytes,
+    format_source_checks,
+)
 from reproduction.fcn.fetch.local_files import FileRoots
-from reproduction.fcn.fetch.manifest import HASHES, Entry, Manifest
+from reproduction.fcn.fetch.manifest import HASHES, Entry, EntryKind, Manifest
 
 
 def main() -> int:
@@ -44,9 +51,15 @@ def main() -> int:
         else:
             say(*(local_files.format_offline_list(listed, roots) if listed else ["Nothing is missing."]))
         return 0
+    if args.check:
+        answers = check_all_sources(chosen or manifest.entries.values())
+        say(*format_source_checks(answers))
+        working = {entry.name for entry, answer in answers if answer.is_ok}
+        dead = sorted({entry.name for entry, _ in answers} - working)
+        return fail(f"no source of {', '.join(dead)} answers.") if dead else 0
     if not chosen:
         parser.error("name what to fetch, or a --set; --list prints them")
-    return _fetch_all(chosen, roots, args)
+    return _fetch_all(chosen, manifest, roots, args)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--offline-list", action="store_true", help="print what is missing, with URLs and places, and stop"
     )
+    parser.add_argument("--check", action="store_true", help="ask every source for every file, print a table, and stop")
     parser.add_argument("--mirror", metavar="URL|DIR", help="where to look first (also REPRODUCTION_MIRROR)")
     parser.add_argument("--manifest", type=Path, help="another weights/manifest.json (also REPRODUCTION_MANIFEST)")
     parser.add_argument("--root", type=Path, metavar="DIR", help="the folder that has weights/ and data/")
@@ -67,14 +81,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _fetch_all(chosen: list[Entry], roots: FileRoots, args: argparse.Namespace) -> int:
+def _fetch_all(chosen: list[Entry], manifest: Manifest, roots: FileRoots, args: argparse.Namespace) -> int:
     results = []
     failed = []
     for entry in chosen:
         try:
             with Bars() as bars:
+                others = () if entry.kind is EntryKind.LIST else manifest.with_alternatives(entry)[1:]
                 got = download.fetch_entry(
-                    entry, roots, mirror=args.mirror, progress=bars, keep_archive=not args.delete_archives
+                    entry,
+                    roots,
+                    alternatives=others,
+                    mirror=args.mirror,
+                    progress=bars,
+                    note=note,
+                    keep_archive=not args.delete_archives,
                 )
         except ReproductionError as error:
             fail(error)
@@ -112,18 +133,12 @@ def _print_list(entries: list[Entry], manifest: Manifest, roots: FileRoots) -> N
     for entry in entries:
         there = "yes" if local_files.is_present(entry, roots) else "no"
         known = ", ".join(entry.hashes) or "recorded on first download"
-        table.append([entry.name, str(entry.kind), _size(entry), there, known, entry.licence])
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for cells in table:
-        say("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+        size = format_megabytes(entry.size_bytes or entry.payload_bytes)
+        table.append([entry.name, str(entry.kind), size, there, known, entry.licence])
+    say(*format_columns(table))
     say("", f"sets: {', '.join(manifest.sets)}")
     if manifest.unpublished:
         say(f"never published: {', '.join(sorted(manifest.unpublished))}")
-
-
-def _size(entry: Entry) -> str:
-    size = entry.size_bytes or entry.payload_bytes
-    return f"{size / 1e6:,.1f} MB" if size and size > 1e6 else f"{size:,} bytes" if size else "not known"
 
 
 if __name__ == "__main__":

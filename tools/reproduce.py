@@ -104,6 +104,7 @@ def reproduce(args: argparse.Namespace) -> int:
         precision=precision(args),
         versions=versions(),
         nets=scored.results,
+        images=scored.images,
     )
     has_scores = any(net.measured for net in report.nets)
     if scored.errors and not has_scores:

@@ -124,7 +124,9 @@ def _format_conditions(report: ScoreReport) -> str:
             if report.limit is not None
             else f"all {_count_images(report)}"
         )
-        lines.append(f"Split {report.split.name}, {scored} images (sha1 of the list {report.split.sha1}).")
+        images = f" of {report.images}" if report.images else ""
+        lines.append(f"Split {report.split.name}, {scored} images{images} (sha1 of the list {report.split.sha1}).")
+    lines += [f"Weights of {net.net}: {net.weights_origin}." for net in report.nets if net.weights_origin]
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     lines.append(f"Measured {report.measured} on {report.device}, {report.precision}; {versions}.")
     if known := SPECS[report.set].knows if report.set in SPECS else "":

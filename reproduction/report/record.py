@@ -37,11 +37,13 @@
                                                                     also of "mean_iu_published_rule"
                 }
               ],
-              "compared_with": "rescored"                            a key of reference.COLUMNS; null: not checked
+              "compared_with": "rescored"                           a key of reference.COLUMNS; null: not checked
             }
-          ]
+          ],
+          "weights_origin": ""                                      or how the file was made from the published one
         }
-      ]
+      ],
+      "images": "VOC2011"                                           the folder of the images; empty if not known
     }
 """
 
@@ -198,6 +200,7 @@ class NetResult:
         seconds_per_image: the mean over the images that this run scored; None if it scored none.
         measured: the scores, one entry for each label top.
         predictions: the folder of the label maps, relative to the report's; empty if they were not kept.
+        weights_origin: how the weights file was made; empty if it is the published file, or the user's own.
     """
 
     net: str
@@ -207,6 +210,7 @@ class NetResult:
     seconds_per_image: Annotated[float, between(0, 1e9)] | None = None
     measured: Sequence[LabelScores] = ()
     predictions: str = ""
+    weights_origin: str = ""
 
     def title(self, measured: LabelScores) -> str:
         """Return the name of the net, followed by the label top if there are several."""
@@ -263,6 +267,7 @@ class ScoreReport:
         precision: the name of the arithmetic's precision.
         versions: the versions of the packages that the result depends on.
         nets: the result of each net.
+        images: the name of the folder of the images, such as ``VOC2012``; empty if it is not known.
     """
 
     set: str
@@ -273,6 +278,7 @@ class ScoreReport:
     precision: str
     versions: Mapping[str, str]
     nets: Sequence[NetResult]
+    images: str = ""
 
     def mismatches(self) -> list[tuple[str, LabelScores, str, float]]:
         """Return each (net, scores, metric, points) that misses its reference; an empty list with a limit."""

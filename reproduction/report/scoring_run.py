@@ -13,6 +13,7 @@ from reproduction.caffe.errors import DataError, ReproductionError
 from reproduction.caffe.formats import files, hashes
 from reproduction.caffe.typing import Progress
 from reproduction.fcn.datasets import PublishedNet
+from reproduction.fcn.fetch.availability import format_availability
 from reproduction.fcn.reproduce import pipeline, sources
 from reproduction.fcn.reproduce.pipeline import ScoringPlan
 from reproduction.fcn.reproduce.sources import Callbacks
@@ -47,12 +48,14 @@ class ScoringRun:
         results: the result of each net.
         galleries: the images of the nets that were scored, by the net's name.
         split: the split; None if every net was skipped.
+        images: the name of the folder of the images, such as ``VOC2012``; empty if every net was skipped.
         errors: the number of nets that could not be scored.
     """
 
     results: list[NetResult] = field(default_factory=list)
     galleries: dict[str, Gallery] = field(default_factory=dict)
     split: ScoredSplit | None = None
+    images: str = ""
     errors: int = 0
 
 
@@ -74,6 +77,8 @@ def score_nets(
         ReproductionError: If the data cannot be downloaded or read.
     """
     run = ScoringRun()
+    for line in format_availability(table) if (table := pipeline.check_availability(plan, nets)) else ():
+        screen.note(line)
     for published in nets:
         if published.caffemodel is None and isinstance(plan.source, sources.DownloadedSource):
             run.results.append(NetResult(published.name, note=UNPUBLISHED))
@@ -81,6 +86,7 @@ def score_nets(
         move = screen(published.name, "image")
         callbacks = Callbacks(screen, partial(screen, unit="image"), screen.note, partial(_move_bar, move))
         dataset = pipeline.fetch_dataset(plan, published, callbacks)
+        run.images = dataset.tree.name
         run.split = ScoredSplit(dataset.split, len(dataset), hashes.hash_lines(dataset.ids))
         try:
             scored = pipeline.score_net(plan, published, dataset, callbacks)
@@ -103,7 +109,9 @@ def score_nets(
             continue
         file, maps = scored.weights, f"{plan.out.name}/{scored.predictions.name}"
         seconds = scored.seconds_per_image
-        run.results.append(NetResult(published.name, "", file.path.name, file.sha256, seconds, measured, maps))
+        run.results.append(
+            NetResult(published.name, "", file.path.name, file.sha256, seconds, measured, maps, file.origin)
+        )
     return run
 
 

@@ -1,6 +1,7 @@
 """The report: references, differences, verdicts and files."""
 
 import dataclasses
+import html
 import json
 import re
 
@@ -12,7 +13,7 @@ from reproduction.fcn.datasets import load_class_names
 from reproduction.fcn.nets import published_nets
 from reproduction.fcn.reproduce import paper
 from reproduction.fcn.scoring.score import Scores, compute_scores
-from reproduction.report import markdown, record
+from reproduction.report import markdown, page, record
 from reproduction.report.record import LabelScores, NetResult, ScoredSplit, ScoreReport
 
 
@@ -122,7 +123,7 @@ def test_a_part_of_the_split_is_compared_with_nothing():
 def test_the_json_has_what_its_documentation_says():
     document = json.loads(record.format_report(voc(**GOOD)))
     assert list(document) == [
-        "format", "set", "measured", "split", "limit", "device", "precision", "versions", "nets",
+        "format", "set", "measured", "split", "limit", "device", "precision", "versions", "nets", "images",
     ]  # fmt: skip
     assert document["split"] == {"name": "seg11valid", "count": 736, "sha1": "0" * 40}
     (net,) = document["nets"]
@@ -226,3 +227,19 @@ def test_names_from_elsewhere_are_no_markdown_and_no_html():
 def test_names_as_they_are_usually_stay_as_they_are():
     for name in ("mini-fcn8s", "potted_plant", "f.w. IU", "2.13.0+cpu", "cpu, x86_64, 2 threads", "dining table"):
         assert markdown.escape(name) == name
+
+
+def test_the_report_says_which_images_and_which_weights_were_used(tmp_path):
+    plain = voc()
+    net = dataclasses.replace(plain.nets[0], weights_origin="converted from pytorch-fcn's copy")
+    told = dataclasses.replace(plain, nets=[net], images="VOC2012")
+    text = markdown.format_markdown(told)
+    assert "all 736 images of VOC2012 (sha1" in text
+    assert "Weights of voc-fcn8s: converted from pytorch-fcn's copy.\n" in text
+    record.write_report(told, tmp_path / "scores.json")
+    loaded = record.load_report(tmp_path / "scores.json")
+    assert (loaded.images, loaded.nets[0].weights_origin) == (told.images, net.weights_origin)
+    shown = html.unescape(page.format_page(told))
+    assert "w, converted from pytorch-fcn's copy" in shown
+    assert "<dd>VOC2012</dd>" in shown
+    assert "converted from" not in page.format_page(plain) + markdown.format_markdown(plain)

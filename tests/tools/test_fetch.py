@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from reproduction.fcn.fetch.local_files import WITHOUT_DOWNLOAD
 from tests.fcn.fetch.test_archives import tgz
 from tests.helpers import http_servers
 from tests.helpers.paths import ROOT
@@ -105,7 +106,7 @@ def test_one_file_that_fails_does_not_stop_the_others(fetch, site, tmp_path):
         f"error: {tmp_path}/weights/fcn8s.caffemodel: it cannot be fetched; {url}: its sha1 is another; "
         f"got {hashlib.sha1(wrong).hexdigest()}, want {right}. "
         "Put it there by hand (`tools/fetch.py --offline-list` names all files), or name a mirror with "
-        "--mirror or REPRODUCTION_MIRROR.\n"
+        f"--mirror or REPRODUCTION_MIRROR. {WITHOUT_DOWNLOAD}\n"
     )
     assert "seg11valid: fetched" in done.stdout
     assert done.stdout.endswith(
@@ -252,3 +253,19 @@ def test_the_projects_own_manifest_is_the_default():
     assert {"voc-fcn8s", "voc2011", "sbd", "nyud", "siftflow", "pascal-context"} <= {
         row["name"] for row in json.loads(done.stdout)
     }
+
+
+def test_the_hosts_are_checked_one_by_one(fetch, site, tmp_path):
+    site.add("seg11valid.txt", b"1\n", always=http_servers.page)
+    site.add("voc.tgz", b"", always=http_servers.status(403))
+    done = fetch("--check")
+    host = site.url.removeprefix("http://")
+    assert done.stdout.splitlines() == [
+        f"file        source{' ' * (len(host) - 4)}vouched by     answer",
+        f"voc-fcn8s   {host}  the publisher  6,000 bytes",
+        f"voc2011     {host}  the publisher  failed: the server answered 403 Forbidden",
+        f"seg11valid  {host}  the publisher  failed: it answered with a web page, not the file",
+    ]
+    assert (done.returncode, done.stderr) == (1, "error: no source of seg11valid, voc2011 answers.\n")
+    assert not (tmp_path / "weights").exists(), "nothing is downloaded"
+    assert fetch("voc-fcn8s", "--check").returncode == 0

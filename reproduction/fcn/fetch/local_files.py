@@ -17,10 +17,11 @@ from reproduction.caffe.formats import files, hashes
 from reproduction.caffe.typing import Progress
 from reproduction.fcn.datasets import PublishedNet
 from reproduction.fcn.fetch import archives
-from reproduction.fcn.fetch.manifest import Entry, EntryKind, Manifest, read_manifest
+from reproduction.fcn.fetch.manifest import Entry, Manifest, read_manifest
 
 MANIFEST = Path(__file__).parents[3] / "weights" / "manifest.json"
 WEIGHTS = MANIFEST.parent
+WITHOUT_DOWNLOAD = "Without any download: `make reproduce-mini`, or `tools/infer.py photo.jpg --net mini-fcn8s`."
 MANIFEST_VARIABLE = "REPRODUCTION_MANIFEST"
 
 
@@ -38,7 +39,7 @@ class FileRoots:
 
     def folder_of(self, entry: Entry) -> Path:
         """Return the folder to which an entry's path is relative."""
-        return self.weights if entry.kind is EntryKind.CAFFEMODEL else self.data
+        return self.weights if entry.is_weights else self.data
 
     def file_path(self, entry: Entry) -> Path:
         """Return the path of an entry's file."""
@@ -142,8 +143,8 @@ def check_file(
         note = Path(recorded) if recorded else record_path(path)
         first = read_recorded_hash(note)
         wanted, how, where = ({"sha256": first} if first else {}), "as recorded", f" (recorded in {note.name})"
-    # A caffemodel's SHA-256 is part of each report, and a file without a published hash is recorded by it.
-    needed = {"sha256"} if entry.kind is EntryKind.CAFFEMODEL or not entry.hashes else set()
+    # The SHA-256 of weights is part of each report, and a file without a published hash is recorded by it.
+    needed = {"sha256"} if entry.is_weights or not entry.hashes else set()
     found = hashes.compute_hashes(path, needed | {*wanted}, progress)
     for kind, value in wanted.items():
         if found[kind] != value:
@@ -210,7 +211,7 @@ def format_offline_list(entries: Iterable[Entry], roots: FileRoots) -> list[str]
     for entry in entries:
         known = "".join(f", {kind} {value}" for kind, value in entry.hashes.items())
         lines += [f"{entry.name}: {format_size(entry)}{known}"]
-        lines += [f"  from {url}" for url in (entry.url, *entry.mirrors)]
+        lines += [f"  from {url}" for url in (entry.url, *(mirror.url for mirror in entry.mirrors))]
         unpacks = f", which `tools/fetch.py {entry.name}` unpacks" if entry.archive else ""
         lines += [f"  to   {roots.file_path(entry)}{unpacks}", ""]
     return lines[:-1]

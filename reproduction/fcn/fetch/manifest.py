@@ -47,9 +47,10 @@ _Sha256 = Annotated[str, matching("[0-9a-f]{64}", "64 hexadecimal digits")]
 
 
 class EntryKind(StrEnum):
-    """The kind of a file. Caffemodels are below the weights folder, all others below the data root."""
+    """The kind of a file. Weights are below the weights folder, all others below the data root."""
 
     CAFFEMODEL = "caffemodel"
+    COPY = "copy"  # of a caffemodel's weights, in another file format
     ARCHIVE = "archive"
     LIST = "list"
 
@@ -68,16 +69,30 @@ class UnpackedArchive:
 
 
 @dataclass(frozen=True)
+class Mirror:
+    """Another URL of a published file.
+
+    Args:
+        url: The URL.
+        vouched_by: Who offers the file there, or says that it is the published one.
+    """
+
+    url: _Url
+    vouched_by: str
+
+
+@dataclass(frozen=True)
 class Entry:
     """One published file.
 
     Args:
         name: Name of the file in the tools; for a caffemodel, the net's name.
-        kind: Caffemodel, archive or list.
+        kind: Caffemodel, copy, archive or list.
         url: Where it was published.
         path: Path below the weights folder or the data root.
         licence: The terms of use that its publishers state.
-        mirrors: Other URLs of the file.
+        mirrors: Other URLs of the file, in the order in which they are tried.
+        alternatives: Names of entries that serve as well, such as VOC 2012 for VOC 2011.
         size_bytes: Exact size, if known.
         payload_bytes: For a caffemodel, the size of its floats, a lower bound of the file size; None if not known.
         md5: MD5, if published.
@@ -86,6 +101,7 @@ class Entry:
         source: Where the size and the hashes were published.
         archive: The folder into which it is unpacked; for archives only.
         note: Further information for users.
+        origin: For a copy, how its weights were made, for reports.
     """
 
     name: _Name
@@ -93,7 +109,8 @@ class Entry:
     url: _Url
     path: _Path
     licence: str
-    mirrors: tuple[_Url, ...] = ()
+    mirrors: tuple[Mirror, ...] = ()
+    alternatives: tuple[_Name, ...] = ()
     size_bytes: _Bytes | None = None
     payload_bytes: _Bytes | None = None
     md5: _Md5 | None = None
@@ -102,6 +119,7 @@ class Entry:
     source: str = ""
     archive: UnpackedArchive | None = None
     note: str = ""
+    origin: str = ""
 
     def check(self) -> str | None:
         """Return what the fields must satisfy together (see ``json_file``), or None if they do."""
@@ -113,8 +131,15 @@ class Entry:
 
     @property
     def file_name(self) -> str:
-        """The last component of the URL."""
+        """The name that the publisher gave the file: the last component of the URL; for a copy, of the path."""
+        if self.kind is EntryKind.COPY:  # its host names files by numbers
+            return PurePosixPath(self.path).name
         return unquote(urlsplit(self.url).path).rsplit("/", 1)[-1]
+
+    @property
+    def is_weights(self) -> bool:
+        """True if the file contains weights, and belongs below the weights folder."""
+        return self.kind in (EntryKind.CAFFEMODEL, EntryKind.COPY)
 
     @property
     def hashes(self) -> dict[str, str]:
@@ -134,8 +159,8 @@ class Entry:
         return self.size_bytes if self.size_bytes is not None else self.payload_bytes or 1
 
     def error(self, problem: str, path: StrPath, **parts: Any) -> ReproductionError:
-        """Return a WeightsError for a caffemodel, a DataError for any other file."""
-        kind = WeightsError if self.kind is EntryKind.CAFFEMODEL else DataError
+        """Return a WeightsError for weights, a DataError for any other file."""
+        kind = WeightsError if self.is_weights else DataError
         return kind(problem, path=path, **parts)
 
 
@@ -177,6 +202,10 @@ class Manifest:
             remedy = near or "`tools/fetch.py --list` prints them all."
             raise DataError(f"there is no published file called {name!r}", path=self.path, remedy=remedy)
         return self.entries[name]
+
+    def with_alternatives(self, entry: Entry) -> list[Entry]:
+        """Return an entry, followed by those that serve as well."""
+        return [entry, *(self.entries[name] for name in entry.alternatives)]
 
     def select(self, name: str, nets: Iterable[str] | None = None) -> list[Entry]:
         """Return the entries of a set.
@@ -228,13 +257,15 @@ def _check_entries(path: Path, document: _Document) -> Manifest:
     for entry in document.entries:
         if entry.name in entries:
             raise DataError(f"entry {entry.name!r} is there twice")
-        place = (entry.kind is EntryKind.CAFFEMODEL, entry.path)
+        place = (entry.is_weights, entry.path)
         if place in places:
             raise DataError(f"entries {places[place]!r} and {entry.name!r} have the same path", got=entry.path)
         entries[entry.name], places[place] = entry, entry.name
-    for name, members in document.sets.items():
+    named = {f"set {name!r}": members for name, members in document.sets.items()}
+    named |= {f"entry {entry.name!r}": entry.alternatives for entry in document.entries}
+    for owner, members in named.items():
         for member in members:
             if member not in entries:
                 remedy = did_you_mean(member, entries)
-                raise DataError(f"set {name!r} names an entry that is not there", got=repr(member), remedy=remedy)
+                raise DataError(f"{owner} names an entry that does not exist", got=repr(member), remedy=remedy)
     return Manifest(path, MappingProxyType(entries), MappingProxyType(dict(document.sets)), document.unpublished)

@@ -17,9 +17,12 @@ from reproduction.caffe.errors import DataError, ReproductionError
 from reproduction.caffe.formats import prototxt
 from reproduction.caffe.net.net import Net
 from reproduction.fcn.datasets import Dataset, PublishedNet
+from reproduction.fcn.fetch.availability import Availability
+from reproduction.fcn.fetch.download import unavailable_error
 from reproduction.fcn.fetch.local_files import FileRoots
+from reproduction.fcn.fetch.manifest import EntryKind
 from reproduction.fcn.nets import registry
-from reproduction.fcn.reproduce.sources import Callbacks, Source, WeightsFile
+from reproduction.fcn.reproduce.sources import Callbacks, DownloadedSource, Source, WeightsFile
 from reproduction.fcn.scoring import evaluate
 from reproduction.fcn.scoring.score import Scores
 from reproduction.fcn.segment import segmenter
@@ -99,6 +102,33 @@ def open_dataset(row: PublishedNet, root: Path) -> Dataset:
     return registry.open_test_split(row, root)
 
 
+def check_availability(plan: ScoringPlan, nets: Sequence[PublishedNet]) -> list[Availability]:
+    """Ask for everything that is missing, before anything slow begins; return an empty list if nothing is missing.
+
+    Raises:
+        ReproductionError: If the data, or the weights of every net, cannot be fetched.
+    """
+    base = plan.source if isinstance(plan.source, DownloadedSource) else getattr(plan.source, "base", None)
+    to_score = [net for net in nets if net.caffemodel is not None or base is not plan.source]
+    if not isinstance(base, DownloadedSource) or not to_score:
+        return []
+    with_data = not all(_has_dataset(plan, net) for net in to_score)
+    found = base.check(to_score if base is plan.source else (), plan.roots, with_data=with_data)
+    missing = [each for each in found if each.used is None and each.entry.kind is not EntryKind.LIST]
+    weights = [each for each in found if each.entry.is_weights]
+    for each in missing:
+        if not each.entry.is_weights or all(other in missing for other in weights):
+            raise unavailable_error(each.entry, plan.roots.file_path(each.entry), each.problems)
+    return [] if all(each.path for each in found) else found
+
+
+def _has_dataset(plan: ScoringPlan, published: PublishedNet) -> bool:
+    try:
+        return not open_dataset(published, plan.roots.data).missing(plan.limit)
+    except DataError:
+        return False
+
+
 def fetch_dataset(plan: ScoringPlan, row: PublishedNet, watch: Callbacks) -> Dataset:
     """Open the data set that a net is scored on, after fetching or drawing what is missing.
 
@@ -106,12 +136,8 @@ def fetch_dataset(plan: ScoringPlan, row: PublishedNet, watch: Callbacks) -> Dat
         DataError: If data are missing and cannot be fetched or drawn.
     """
     for _ in plan.source.data(plan.roots, watch):
-        try:
-            found = open_dataset(row, plan.roots.data)
-            if not found.missing(plan.limit):
-                return found
-        except DataError:  # the next step may fetch what is missing; the last attempt, below, raises
-            pass
+        if _has_dataset(plan, row):  # else the next step may fetch what is missing; the last attempt, below, raises
+            break
     return open_dataset(row, plan.roots.data)
 
 

@@ -3,16 +3,17 @@
 ``find_source("voc", ...)`` returns the source of a data set; all sources implement ``Source``.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from reproduction.caffe.errors import WeightsError
+from reproduction.caffe.errors import ReproductionError, WeightsError
 from reproduction.caffe.formats import hashes
 from reproduction.caffe.typing import Progress
 from reproduction.fcn.datasets import SPECS, PublishedNet
 from reproduction.fcn.fetch import download, local_files
+from reproduction.fcn.fetch.availability import Availability, check_availability
 from reproduction.fcn.fetch.download import FetchedEntry
 from reproduction.fcn.fetch.local_files import FileRoots
 from reproduction.fcn.fetch.manifest import Entry, EntryKind, Manifest
@@ -48,10 +49,12 @@ class WeightsFile:
     Attributes:
         path: its path.
         sha256: its SHA-256.
+        origin: how it was made; empty if it is the published file, or the user's own.
     """
 
     path: Path
     sha256: str
+    origin: str = ""
 
 
 def _hash_weights(path: Path) -> WeightsFile:
@@ -81,7 +84,8 @@ class DownloadedSource:
     """A data set of the manifest, which is downloaded.
 
     The small lists are downloaded before the large archives. ``data`` yields before each, since data that are elsewhere
-    below the data root may suffice.
+    below the data root may suffice. A list that cannot be downloaded is an error only if the data set cannot be opened
+    without it.
 
     Attributes:
         name: the name of the data set.
@@ -94,23 +98,59 @@ class DownloadedSource:
     mirror: str | None = None
 
     def data(self, roots: FileRoots, watch: Callbacks) -> Iterator[None]:
-        """Yield before any download, after the lists, and after the archives."""
-        entries = self.manifest.select(self.name)
-        for kind in (EntryKind.LIST, EntryKind.ARCHIVE):
-            yield
-            for entry in entries:
-                if entry.kind is kind and not local_files.is_present(entry, roots):
-                    self._fetch(entry, roots, watch)
+        """Yield before any download, after the lists, after the archives, and after what replaces missing lists."""
         yield
+        lists, archives = (
+            [entry for entry in self._entries(kind) if not local_files.is_present(entry, roots)]
+            for kind in (EntryKind.LIST, EntryKind.ARCHIVE)
+        )
+        failed: dict[str, ReproductionError] = {}
+        for entry in lists:
+            try:
+                self._fetch(entry, roots, watch, ())
+            except ReproductionError as error:  # the data may hold the list, or others from which it is computed
+                failed[entry.name] = error
+                watch.note(f"{entry.name}: {error.problem}")
+        yield
+        for entry in archives:
+            self._fetch(entry, roots, watch, self.manifest.with_alternatives(entry)[1:])
+        yield
+        for entry in lists:
+            if entry.name in failed:
+                for other in self.manifest.with_alternatives(entry)[1:]:
+                    self._fetch(other, roots, watch, ())
+        if any(entry.alternatives for entry in lists if entry.name in failed):
+            yield
+        for problem in failed.values():
+            raise problem
 
     def weights(self, row: PublishedNet, roots: FileRoots, watch: Callbacks) -> WeightsFile:
-        """Return a published caffemodel, downloaded unless it exists."""
-        got = self._fetch(self.manifest[row.name], roots, watch)
-        return WeightsFile(got.path, got.sha256)
+        """Return a published caffemodel or a copy of its weights, downloaded unless one exists."""
+        entry = self.manifest[row.name]
+        got = self._fetch(entry, roots, watch, self.manifest.with_alternatives(entry)[1:])
+        return WeightsFile(got.path, got.sha256, got.entry.origin)
 
-    def _fetch(self, entry: Entry, roots: FileRoots, watch: Callbacks) -> FetchedEntry:
-        got = download.fetch_entry(entry, roots, mirror=self.mirror, progress=watch.bytes)
-        watch.note(f"{entry.name}: {got.how}, {got.path}" + (f"; {got.checked}" if got.checked else ""))
+    def check(self, nets: Sequence[PublishedNet], roots: FileRoots, *, with_data: bool) -> list[Availability]:
+        """Ask for everything that is needed to score nets, before anything is downloaded.
+
+        Args:
+            nets: the nets whose weights are needed; those whose weights were not published are left out.
+            roots: the weights folder and the data root.
+            with_data: if False, the data are present.
+        """
+        entries = [self.manifest[net.name] for net in nets if net.caffemodel is not None]
+        if with_data:
+            entries += self._entries(EntryKind.LIST) + self._entries(EntryKind.ARCHIVE)
+        return check_availability(entries, self.manifest, roots, self.mirror)
+
+    def _entries(self, kind: EntryKind) -> list[Entry]:
+        return [entry for entry in self.manifest.select(self.name) if entry.kind is kind]
+
+    def _fetch(self, entry: Entry, roots: FileRoots, watch: Callbacks, alternatives: Sequence[Entry]) -> FetchedEntry:
+        got = download.fetch_entry(
+            entry, roots, alternatives=alternatives, mirror=self.mirror, progress=watch.bytes, note=watch.note
+        )
+        watch.note(f"{got.entry.name}: {got.how}, {got.path}" + (f"; {got.checked}" if got.checked else ""))
         return got
 
 

@@ -24,9 +24,11 @@ from reproduction.caffe import locks
 from reproduction.caffe.errors import DataError, WeightsError
 from reproduction.fcn import datasets
 from reproduction.fcn.fetch import local_files, partial_file, web
-from reproduction.fcn.fetch.download import RetryPolicy, fetch_entry, fetch_file, list_sources
+from reproduction.fcn.fetch.download import fetch_entry
+from reproduction.fcn.fetch.file_sources import FileSource, list_sources
 from reproduction.fcn.fetch.local_files import FileRoots
-from reproduction.fcn.fetch.manifest import Entry, EntryKind, UnpackedArchive
+from reproduction.fcn.fetch.manifest import Entry, EntryKind, Mirror, UnpackedArchive
+from reproduction.fcn.fetch.transfer import RetryPolicy
 from tests.fcn.fetch.test_archives import tar, tgz, zipped
 from tests.helpers import dataset_trees, http_servers
 from tests.helpers.http_servers import corrupt, drop, headed, lie, no_range, page, redirect, slow, status, swap, without
@@ -36,9 +38,19 @@ SHA1 = hashlib.sha1(DATA).hexdigest()
 SHA256 = hashlib.sha256(DATA).hexdigest()
 BY_HAND = (
     "Put it there by hand (`tools/fetch.py --offline-list` names all files), or name a mirror with --mirror "
-    "or REPRODUCTION_MIRROR."
+    f"or REPRODUCTION_MIRROR. {local_files.WITHOUT_DOWNLOAD}"
 )
 KNOWN = {"sha1": SHA1, "size_bytes": len(DATA)}
+
+
+def mirrored(*urls):
+    return tuple(Mirror(url, "a test") for url in urls)
+
+
+def fetch_file(item, root, *, progress=None, **options):
+    """Fetch an entry below one folder; return its path."""
+    bar = (lambda _: progress) if progress else None
+    return fetch_entry(item, FileRoots(root, root), progress=bar, **options).path
 
 
 @pytest.fixture
@@ -266,7 +278,13 @@ def test_a_host_that_is_not_there_is_not_waited_for(tmp_path, pauses):
 
 
 def test_wrong_bytes_are_removed_and_the_next_source_is_asked(site, tmp_path, pauses):
-    item = entry(site.add("f", DATA, always=corrupt), mirrors=(site.add("mirror/f", DATA),), **KNOWN)
+    item = entry(
+        site.add("f", DATA, always=corrupt),
+        mirrors=mirrored(
+            site.add("mirror/f", DATA),
+        ),
+        **KNOWN,
+    )
     assert fetch_file(item, tmp_path, patience=pauses.patience()).read_bytes() == DATA
     assert [request.path for request in site.requests] == ["/f", "/mirror/f"]
     assert names(tmp_path) == ["f.caffemodel"]
@@ -275,7 +293,7 @@ def test_wrong_bytes_are_removed_and_the_next_source_is_asked(site, tmp_path, pa
 def test_when_every_source_is_wrong_all_of_them_are_named(site, tmp_path, pauses):
     wrong = bytearray(DATA)
     wrong[len(wrong) // 2] ^= 0xFF
-    item = entry(site.add("f", DATA, corrupt), mirrors=(site.add("m", DATA, page), site.url + "/none"), **KNOWN)
+    item = entry(site.add("f", DATA, corrupt), mirrors=mirrored(site.add("m", DATA, page), site.url + "/none"), **KNOWN)
     assert failure(tmp_path, pauses, item) == cannot(
         tmp_path,
         f"{site.url}/f: its sha1 is another; got {hashlib.sha1(wrong).hexdigest()}, want {SHA1}",
@@ -551,7 +569,14 @@ def test_whatever_servers_do_only_the_right_file_takes_the_name(tmp_path):
             )
             urls = [site.add(f"{i}", SMALL, *chaos(chance, *faults, drop(chance.randrange(9999)))) for i in range(2)]
             size = {"size_bytes": len(SMALL)} if chance.random() < 0.5 else {}
-            item = entry(urls[0], mirrors=(urls[1],), sha1=hashlib.sha1(SMALL).hexdigest(), **size)
+            item = entry(
+                urls[0],
+                mirrors=mirrored(
+                    urls[1],
+                ),
+                sha1=hashlib.sha1(SMALL).hexdigest(),
+                **size,
+            )
             target = tmp_path / str(number) / "f.caffemodel"
             done = attempt(item, target.parent)
             ended[done] += 1
@@ -587,17 +612,24 @@ def attempt(item, folder):
 
 
 def test_a_mirror_is_asked_first_as_the_project_lies_then_by_name(monkeypatch):
-    item = entry("http://h/x/f%20g.caffemodel", path="a b.caffemodel", mirrors=("http://m/f",))
-    assert list_sources(item, "http://mirror/base/") == [
+    item = entry(
+        "http://h/x/f%20g.caffemodel",
+        path="a b.caffemodel",
+        mirrors=mirrored(
+            "http://m/f",
+        ),
+    )
+    assert [source.place for source in list_sources(item, "http://mirror/base/")] == [
         "http://mirror/base/weights/a%20b.caffemodel",
         "http://mirror/base/f%20g.caffemodel",
         "http://h/x/f%20g.caffemodel",
         "http://m/f",
     ]
     monkeypatch.setenv("REPRODUCTION_MIRROR", "http://env")
-    assert list_sources(entry("http://h/test.txt", kind=EntryKind.LIST, path="nyud/test.txt"))[:2] == [
-        "http://env/data/nyud/test.txt",
-        "http://env/test.txt",
+    assert list_sources(entry("http://h/test.txt", kind=EntryKind.LIST, path="nyud/test.txt")) == [
+        FileSource("http://env/data/nyud/test.txt", "your mirror"),
+        FileSource("http://env/test.txt", "your mirror"),
+        FileSource("http://h/test.txt", "the publisher"),
     ]
 
 
@@ -676,7 +708,13 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on(site, tmp_path, pauses
             self._file = Full(self._file, room=123_456)
         real(self, block, total)
 
-    item = entry(site.add("f", DATA), mirrors=(site.add("m", DATA),), **KNOWN)
+    item = entry(
+        site.add("f", DATA),
+        mirrors=mirrored(
+            site.add("m", DATA),
+        ),
+        **KNOWN,
+    )
     with monkeypatch.context() as patch:
         patch.setattr(partial_file.PartialFile, "write", write)
         assert failure(tmp_path, pauses, item) == (
@@ -691,11 +729,12 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on(site, tmp_path, pauses
 def test_a_limit_on_file_sizes_is_met_the_same_way(site, tmp_path):
     script = f"""
         from pathlib import Path
-        from reproduction.fcn.fetch.download import fetch_file
+        from reproduction.fcn.fetch.download import fetch_entry
+        from reproduction.fcn.fetch.local_files import FileRoots
         from reproduction.fcn.fetch.manifest import Entry, EntryKind
         item = Entry("net", EntryKind.CAFFEMODEL, {site.add("f", DATA)!r}, "f", "", size_bytes={len(DATA)})
         try:
-            fetch_file(item, Path({str(tmp_path)!r}))
+            fetch_entry(item, FileRoots(Path({str(tmp_path)!r}), Path({str(tmp_path)!r})))
         except ValueError as error:
             print(error, end="")
     """

@@ -1,13 +1,18 @@
 """The steps of a reproduction; a step whose result exists is skipped."""
 
 import hashlib
+import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 import reproduction
+from reproduction.caffe.errors import DataError, WeightsError
 from reproduction.caffe.formats import hashes
-from reproduction.fcn.fetch import local_files
+from reproduction.fcn.fetch import availability, local_files
 from reproduction.fcn.nets import published_nets
 from reproduction.fcn.reproduce import pipeline, sources
 from reproduction.fcn.reproduce.pipeline import ScoringPlan
@@ -79,7 +84,7 @@ def test_weights_are_used_as_they_are_and_hashed_once(plan, host, tmp_path, monk
 
 
 def test_a_run_is_known_by_its_weights_data_and_versions_not_by_the_source_text(plan, host, monkeypatch):
-    monkeypatch.setattr(published_nets, "build_deploy", lambda row: thin_nets.deploy(row.name))
+    thin_nets.patch(monkeypatch)
     dataset = pipeline.fetch_dataset(plan, ROW, Callbacks())
     scored = pipeline.score_net(plan, ROW, dataset, Callbacks())
     assert scored.seconds_per_image is not None
@@ -92,6 +97,102 @@ def test_a_run_is_known_by_its_weights_data_and_versions_not_by_the_source_text(
     assert (again.predictions, again.seconds_per_image) == (scored.predictions, None)
     monkeypatch.setattr(reproduction, "__version__", "other")
     assert pipeline.score_net(plan, ROW, dataset, Callbacks()).predictions != scored.predictions
+
+
+def add_2012(host, tmp_path):
+    """Have VOC 2011's host answer with a web page, and serve VOC 2012 as what serves as well."""
+    host.server.add("origin/VOCtrainval.tar", b"", always=http_servers.page)
+    tree = tmp_path / "2012"
+    dataset_trees.voc(tree / "VOCdevkit/VOC2012", {"val": IDS}, size=(24, 32))
+    host.archive("voc", "voc2012", tree, "2012.tar", "pascal/VOC2012", ["JPEGImages/*.jpg", "SegmentationClass/*.png"])
+    host.server.add("origin/2012.tar", host.site / "2012.tar")
+    return with_alternatives(host, voc2011="voc2012")
+
+
+def with_alternatives(host, **names):
+    """Rewrite the manifest so that some entries have an alternative, which is in no set; return its source."""
+    document = json.loads(host.manifest.read_text())
+    for entry in document["entries"]:
+        if other := names.get(entry["name"].replace("-", "_")):
+            entry["alternatives"] = [other]
+    document["sets"]["voc"] = [name for name in document["sets"]["voc"] if name not in names.values()]
+    host.manifest.write_text(json.dumps(document))
+    return sources.find_source("voc", local_files.load_manifest(host.manifest))
+
+
+def test_voc_2012_serves_when_the_host_of_2011_fails(plan, host, tmp_path):
+    plan = replace(plan, source=add_2012(host, tmp_path))
+    table = availability.format_availability(pipeline.check_availability(plan, [ROW]))
+    assert [line.split()[0] for line in table] == ["file", "voc-fcn8s", "seg11valid", "voc2011", "sbd"]
+    assert table[3].startswith("voc2011 (as voc2012)  ")
+    assert not (tmp_path / "data").exists()
+    notes = []
+    dataset = pipeline.fetch_dataset(plan, ROW, Callbacks(note=notes.append))
+    assert (dataset.tree.name, dataset.ids) == ("VOC2012", IDS)
+    assert "voc2011: voc2012 is used instead" in notes
+    assert pipeline.fetch_dataset(plan, ROW, Callbacks(note=pytest.fail)).tree == dataset.tree
+
+
+def test_a_list_that_cannot_be_fetched_is_computed_from_the_data(plan, host, tmp_path):
+    host.server.add("origin/seg11valid.txt", b"", always=http_servers.page)
+    plan = replace(plan, source=with_alternatives(host, seg11valid="sbd"))
+    notes = []
+    dataset = pipeline.fetch_dataset(plan, ROW, Callbacks(note=notes.append))
+    assert dataset.ids == IDS
+    assert [note.split(":")[0] for note in notes] == ["seg11valid", "voc2011", "sbd"]
+    assert notes[0].endswith("origin/seg11valid.txt: it answered with a web page, not the file")
+
+
+def test_a_list_that_can_neither_be_fetched_nor_computed_is_an_error(plan, host):
+    host.server.add("origin/seg11valid.txt", b"", always=http_servers.status(403))
+    host.server.add("origin/benchmark.tgz", b"", always=http_servers.status(403))
+    plan = replace(plan, source=with_alternatives(host, seg11valid="sbd"))
+    with pytest.raises(DataError, match=r"benchmark\.tgz: it cannot be fetched; .*403 Forbidden"):
+        pipeline.fetch_dataset(plan, ROW, Callbacks())
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("name", ["voc-fcn8s", "voc-fcn8s-atonce"])
+def test_weights_can_be_read_from_the_copy_of_pytorch_fcn(plan, host, tmp_path, monkeypatch, name, legacy):
+    published = published_nets.NETS[name]
+    net = thin_nets.net(name)
+    # pytorch-fcn's modules are named as Caffe's layers, and its at-once net has the two scales in its code.
+    state = {key: value for key, value in net.state_dict().items() if not key.startswith("scale_")}
+    torch.save(state, host.site / "fcn.pth", _use_new_zipfile_serialization=not legacy)
+    if name == "voc-fcn8s-atonce":
+        host.net(name, "atonce.caffemodel")
+    origin = "converted from pytorch-fcn's copy"
+    host.add("voc", "copy", "copy", "fcn.pth", "pytorch-fcn/fcn.pth", origin=origin)
+    host.server.add("origin/fcn.pth", host.site / "fcn.pth")
+    for file in ("fcn8s.caffemodel", "atonce.caffemodel"):
+        host.server.add(f"origin/{file}", b"", always=http_servers.status(403))
+    plan = replace(plan, source=with_alternatives(host, voc_fcn8s="copy", voc_fcn8s_atonce="copy"))
+    found = plan.source.weights(published, plan.roots, Callbacks())
+    assert (found.path, found.origin) == (tmp_path / "weights/pytorch-fcn/fcn.pth", origin)
+    thin_nets.patch(monkeypatch)
+    dataset = pipeline.fetch_dataset(plan, published, Callbacks())
+    by_copy = pipeline.score_net(plan, published, dataset, Callbacks())
+    caffemodel = thin_nets.write(tmp_path / "mine.caffemodel", name)
+    own = replace(plan, source=sources.CustomWeights(plan.source, caffemodel))
+    by_caffemodel = pipeline.score_net(own, published, dataset, Callbacks())
+    np.testing.assert_array_equal(by_copy.scores["label"].confusion, by_caffemodel.scores["label"].confusion)
+    assert by_copy.weights.origin == origin
+    assert by_caffemodel.weights.origin == ""
+
+
+def test_when_no_weights_can_be_had_nothing_is_downloaded(plan, host, tmp_path):
+    host.server.add("origin/fcn8s.caffemodel", b"", always=http_servers.page)
+    with pytest.raises(WeightsError, match=r"it cannot be fetched; .*web page"):
+        pipeline.check_availability(plan, [ROW])
+    assert not (tmp_path / "data").exists()
+
+
+def test_nothing_is_asked_when_everything_is_present(plan, host):
+    pipeline.fetch_dataset(plan, ROW, Callbacks())
+    plan.source.weights(ROW, plan.roots, Callbacks())
+    host.server.requests.clear()
+    assert pipeline.check_availability(plan, [ROW]) == []
+    assert host.server.requests == []
 
 
 def test_a_split_is_named_by_the_sha1_of_its_list():

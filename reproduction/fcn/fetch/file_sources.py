@@ -1,0 +1,114 @@
+"""The sources of a published file: the user's mirror, the publisher, and mirrors; and whether they answer."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+from urllib.request import Request
+
+from reproduction.caffe.errors import DataError
+from reproduction.fcn.fetch import local_files
+from reproduction.fcn.fetch.manifest import Entry
+from reproduction.fcn.fetch.transfer import HEADERS, IS_HTML, NUMBER, SourceError, TransferError, check_size, open_url
+
+MIRROR_VARIABLE = "REPRODUCTION_MIRROR"
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """A place from which a file can be fetched.
+
+    Args:
+        place: A URL, or a path in a mirror that is a folder.
+        vouched_by: Who offers the file there.
+    """
+
+    place: str | Path
+    vouched_by: str
+
+    def __str__(self) -> str:
+        return f"{self.place} ({self.vouched_by})"
+
+
+def list_sources(entry: Entry, mirror: str | None = None) -> list[FileSource]:
+    """Return the sources of a file in the order in which they are tried.
+
+    Args:
+        entry: The file's entry in the manifest.
+        mirror: URL or folder to try first; None for the environment variable REPRODUCTION_MIRROR, if it is set.
+
+    Raises:
+        DataError: If the mirror is neither a folder nor an http or https URL.
+    """
+    mirror = mirror or os.environ.get(MIRROR_VARIABLE) or None
+    root = "weights" if entry.is_weights else "data"
+    below = (f"{root}/{entry.path}", entry.file_name)
+    found: list[str | Path] = []
+    if mirror and "://" in mirror:
+        if not re.match(r"https?://[\w\[]", mirror):
+            raise DataError("the mirror is no http address", got=repr(mirror), want="http://, https:// or a folder")
+        found += [f"{mirror.rstrip('/')}/{quote(name)}" for name in below]
+    elif mirror:
+        if not Path(mirror).is_dir():
+            raise DataError(
+                "the mirror is not a folder", path=mirror, want="a folder, or an http:// or https:// address"
+            )
+        found += [next((path for name in below if (path := Path(mirror) / name).is_file()), Path(mirror) / below[0])]
+    return [
+        *(FileSource(place, "your mirror") for place in found),
+        FileSource(entry.url, "the publisher" if not entry.origin else entry.source),
+        *(FileSource(other.url, other.vouched_by) for other in entry.mirrors),
+    ]
+
+
+@dataclass(frozen=True)
+class SourceCheck:
+    """What a source answers when it is asked for a file.
+
+    Args:
+        source: The source.
+        is_ok: True if it offers a file of the right size.
+        text: The size, or what is wrong.
+        size: The size of the file, if the source states it.
+    """
+
+    source: FileSource
+    is_ok: bool
+    text: str
+    size: int | None = None
+
+
+def check_source(entry: Entry, source: FileSource, timeout_s: float = 10.0) -> SourceCheck:
+    """Ask a source for the headers of a file or, if it does not answer that, for its first bytes."""
+    try:
+        if isinstance(source.place, Path):
+            if not source.place.is_file():
+                raise SourceError("no such file")
+            size: int | None = source.place.stat().st_size
+        else:
+            try:
+                size = _request_size(entry, Request(source.place, headers=HEADERS, method="HEAD"), timeout_s)
+            except SourceError:  # some servers refuse HEAD
+                ranged = Request(source.place, headers={**HEADERS, "Range": "bytes=0-255"})
+                size = _request_size(entry, ranged, timeout_s)
+        if size is not None:
+            check_size(entry, size)
+    except (SourceError, TransferError) as error:
+        return SourceCheck(source, False, str(error))
+    return SourceCheck(source, True, "size not stated" if size is None else f"{size:,} bytes", size)
+
+
+def _request_size(entry: Entry, request: Request, timeout_s: float) -> int | None:
+    with open_url(request, None, timeout_s) as response:
+        if response.headers.get_content_type() == "text/html":
+            raise SourceError(IS_HTML)
+        length = response.headers.get("Content-Length", "")
+        if request.get_method() != "HEAD":
+            if local_files.looks_like_html(response.block(256)):
+                raise SourceError(IS_HTML)
+            if response.status == 206:
+                length = response.headers.get("Content-Range", "").rpartition("/")[2]
+        return int(length) if NUMBER.fullmatch(length) else None

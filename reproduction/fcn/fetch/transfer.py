@@ -1,0 +1,220 @@
+"""One transfer: download a URL into a partial file, or copy a file there, with resume, retries and limits."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import time
+import urllib.error
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.request import Request
+
+from reproduction.caffe.errors import DataError
+from reproduction.caffe.formats import files
+from reproduction.caffe.typing import Progress
+from reproduction.fcn.fetch import local_files, web
+from reproduction.fcn.fetch.manifest import Entry
+from reproduction.fcn.fetch.partial_file import PartialFile
+
+HEADERS = {"User-Agent": "fcn-reproduction", "Accept-Encoding": "identity"}
+IS_HTML = "it answered with a web page, not the file"
+NUMBER = re.compile("[0-9]{1,18}")
+_CHUNK_BYTES = 1 << 18
+_RETRIED_STATUSES = (408, 425, 429, 500, 502, 503, 504)
+_MIN_BYTES = 1024  # bytes that must arrive within each timeout
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How long to try a source.
+
+    Args:
+        tries: Number of consecutive failures after which the source is abandoned.
+        delay_s: Seconds before the second attempt; doubled before each further one.
+        timeout_s: Seconds to wait for a connection, and for the next bytes.
+        worth_bytes: An attempt that receives at least this many bytes restarts the count of failures, since a long file
+            may need many attempts.
+        sleep: Function that pauses for a number of seconds.
+    """
+
+    tries: int = 5
+    delay_s: float = 1.0
+    timeout_s: float = 30.0
+    worth_bytes: int = 1 << 20
+    sleep: Callable[[float], None] = time.sleep
+
+
+class SourceError(Exception):
+    """Raised when a source does not have the file; another source may."""
+
+
+class TransferError(Exception):
+    """Raised when a source stops before the end; another attempt may succeed. It is silent if it timed out."""
+
+    def __init__(self, problem: str, *, is_silent: bool = False):
+        super().__init__(problem)
+        self.is_silent = is_silent
+
+
+def copy_file(source: Path, part: PartialFile, progress: Progress | None) -> None:
+    """Copy a file from a folder."""
+    try:
+        file = files.open_regular(source)
+    except FileNotFoundError:
+        raise SourceError("no such file") from None
+    except DataError as error:
+        raise SourceError(error.problem) from None
+    with file:
+        total = os.fstat(file.fileno()).st_size
+        check_size(part.entry, total)
+        part.clear()
+        part.need(total)
+        while block := file.read(_CHUNK_BYTES):
+            part.write(block, total)
+            if progress:
+                progress(part.size(), total)
+
+
+def download(url: str, part: PartialFile, progress: Progress | None, patience: RetryPolicy, is_last: bool) -> None:
+    """Download a file from a URL, with as many attempts as ``patience`` allows.
+
+    A server that sends nothing at all is asked again only if it is the last source.
+    """
+    failures = 0
+    while True:
+        before = part.size()
+        try:
+            return _download_once(url, part, progress, patience.timeout_s)
+        except TransferError as error:
+            if error.is_silent and part.size() == before and not is_last:
+                raise SourceError(f"nothing arrived within {patience.timeout_s:g} s") from None
+            failures = 1 if part.size() - before >= patience.worth_bytes else failures + 1
+            if failures >= patience.tries:
+                raise SourceError(f"{error}, {failures} times") from None
+            patience.sleep(patience.delay_s * 2 ** (failures - 1))
+
+
+def _download_once(url: str, part: PartialFile, progress: Progress | None, timeout_s: float) -> None:
+    entry, have = part.entry, part.size()
+    if have and have == entry.size_bytes:
+        return
+    headers = dict(HEADERS)
+    origin = part.origin(url)
+    # Only a file with a published hash may be resumed from another source: a wrong mix is then detected at the end.
+    if have and (origin or entry.hashes):
+        headers |= {"Range": f"bytes={have}-"} | ({"If-Range": origin.validator} if origin else {})
+    with open_url(Request(url, headers=headers), part, timeout_s) as response:
+        total = _check_headers(response, url, part)
+        part.need(total)
+        for block in _read_blocks(response, part, total, timeout_s):
+            if part.size() == 0 and local_files.looks_like_html(block):
+                raise SourceError(IS_HTML)
+            if part.size() + len(block) > (total or entry.max_bytes):
+                part.clear()
+                raise SourceError(f"it sends more than {total or entry.max_bytes:,} bytes")
+            part.write(block, total)
+            if progress:
+                progress(part.size(), total)
+
+
+def open_url(request: Request, part: PartialFile | None, timeout_s: float) -> web.Response:
+    """Send a request; convert errors to ``TransferError`` (try again) or ``SourceError`` (try the next source)."""
+    try:
+        response: web.Response = web.build_opener().open(request, timeout=timeout_s)
+    except urllib.error.HTTPError as error:
+        error.close()
+        answer = f"the server answered {error.code} {(error.msg or '').partition(chr(10))[0]}".rstrip()
+        if error.code == 416 and part is not None and part.size():  # the partial file is longer than the file
+            part.clear()
+            raise TransferError(answer) from None
+        raise TransferError(answer) if error.code in _RETRIED_STATUSES else SourceError(answer) from None
+    except web.RefusedRedirectError as error:
+        raise SourceError(str(error)) from None
+    except urllib.error.URLError as error:  # no such host, connection refused, invalid certificate
+        cause = error.reason
+        text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
+        raise SourceError(f"the server cannot be reached ({text.lower()})") from None
+    except OSError as error:
+        silent = isinstance(error, TimeoutError)
+        raise TransferError(f"the connection broke ({_format_reason(error)})", is_silent=silent) from None
+    except (http.client.HTTPException, ValueError) as error:
+        raise SourceError(f"the server does not speak HTTP ({type(error).__name__})") from None
+    return response
+
+
+def _format_reason(error: OSError) -> str:
+    return (error.strerror or str(error) or type(error).__name__).lower()
+
+
+def _check_headers(response: web.Response, url: str, part: PartialFile) -> int | None:
+    """Check the headers of a response, prepare the partial file for its body, and return the file's size, if known."""
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    # Some servers send a .gz file unchanged but declare its own compression as Content-Encoding.
+    if encoding not in ("", "identity") and not part.entry.file_name.endswith((".gz", ".tgz")):
+        raise SourceError(f"it sends the file in an encoding that was not asked for ({encoding[:40]!r})")
+    if response.headers.get_content_type() == "text/html":
+        raise SourceError(IS_HTML)
+    if response.status == 206:
+        span, _, size = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
+        if span.partition("-")[0] != str(part.size()) or not NUMBER.fullmatch(size):
+            part.clear()
+            raise TransferError(f"it sends another part than was asked for ({span[:40]!r})")
+        if _has_changed(response, url, part, int(size)):
+            part.clear()
+            raise TransferError("the file changed at the server while it was fetched")
+        check_size(part.entry, int(size))
+        return int(size)
+    length = response.headers.get("Content-Length", "")
+    promised = int(length) if NUMBER.fullmatch(length) else None
+    if promised is not None:
+        check_size(part.entry, promised)
+    tag = response.headers.get("ETag", "")
+    validator = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
+    part.begin(url, validator, promised)
+    return promised or part.entry.size_bytes
+
+
+def _has_changed(response: web.Response, url: str, part: PartialFile, size: int) -> bool:
+    """Return True if the rest of a file is known to be of another version than the partial file.
+
+    Some servers support Range but not If-Range. A published hash is checked at the end; without one, the response must
+    repeat the ETag of the partial file.
+    """
+    origin = part.origin(url)
+    if origin is None:
+        return False
+    if origin.size not in (None, size):
+        return True
+    is_tag = origin.validator.startswith('"')
+    theirs = response.headers.get("ETag" if is_tag else "Last-Modified")
+    return theirs != origin.validator if theirs else is_tag and not part.entry.hashes
+
+
+def check_size(entry: Entry, size: int) -> None:
+    """Raise a ``SourceError`` if a file of this size cannot be the entry's."""
+    if not entry.min_bytes <= size <= entry.max_bytes:
+        raise SourceError(f"its size is another; got {size:,} bytes, want {local_files.format_size(entry)}")
+
+
+def _read_blocks(response: web.Response, part: PartialFile, total: int | None, timeout_s: float) -> Iterator[bytes]:
+    """Yield the body in blocks: as many bytes as promised or, if no size is known, up to the end."""
+    had, since = part.size(), time.monotonic()
+    while total is None or part.size() < total:
+        if (now := time.monotonic()) - since > timeout_s:
+            if part.size() - had < _MIN_BYTES:
+                raise TransferError(f"it sends less than {_MIN_BYTES:,} bytes in {timeout_s:g} s")
+            had, since = part.size(), now
+        try:
+            block = response.block(_CHUNK_BYTES)
+        except (OSError, http.client.HTTPException) as error:
+            reason = _format_reason(error) if isinstance(error, OSError) else type(error).__name__
+            silent = isinstance(error, TimeoutError)
+            raise TransferError(f"the connection broke at {part.size():,} bytes ({reason})", is_silent=silent) from None
+        if not block:
+            if total is not None:
+                raise TransferError(f"the connection ended at {part.size():,} of {total:,} bytes")
+            return
+        yield block
