@@ -164,10 +164,15 @@ def bar(what: str, total: int | None, unit: str = "B", done: int = 0, *, quiet: 
 
 
 class Bars:
-    """A display of one progress bar at a time."""
+    """A display of one progress bar at a time.
 
-    def __init__(self) -> None:
+    Args:
+        quiet: Whether to show nothing.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
         self.bar: tqdm[NoReturn] | None = None
+        self._quiet = quiet
 
     def __enter__(self) -> Self:
         return self
@@ -181,7 +186,7 @@ class Bars:
 
         def move(done: int, total: int | None) -> None:
             if self.bar is None:  # a resumed download starts where it stopped
-                self.bar = bar(what, total, unit, done)
+                self.bar = bar(what, total, unit, done, quiet=self._quiet)
             self.bar.update(done - self.bar.n)
 
         return move

@@ -205,7 +205,7 @@ def fixed(args: argparse.Namespace, dataset: Dataset, bars: Bars) -> LabelScores
     progress = bars(f"{stage.name}, scored", unit="image")
     (scores,) = evaluate(
         net, dataset, device=args.device, limit=args.limit, progress=lambda done, total, _: progress(done, total)
-    ).values()
+    ).scores.values()
     return LabelScores.from_scores("label", scores, dataset.classes)
 
 

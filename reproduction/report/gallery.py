@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import io
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -13,14 +12,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from reproduction.caffe.typing import Progress, UInt8
+from reproduction.caffe.typing import UInt8
 from reproduction.fcn.datasets import Dataset, label_files
 from reproduction.fcn.datasets.base import VOID
 from reproduction.fcn.datasets.custom.color_labels import VOID_NAME
 from reproduction.fcn.datasets.custom.folder import Folder
 from reproduction.fcn.images import decode, palette
 from reproduction.fcn.scoring import score
-from reproduction.report.record import ImageScore, LabelScores
+from reproduction.report.record import ImageScore
 
 SAMPLING_SEED = 2015  # of the random sample
 EACH = 3  # images of each kind: best, worst, sample
@@ -82,36 +81,6 @@ class Gallery:
         """
         folder = self.predictions / top if len(self.dataset.label_classes) > 1 else self.predictions
         return label_files.read_indices(folder / f"{image_id}.png")
-
-
-def measure(
-    gallery: Gallery, measured: LabelScores, limit: int | None = None, progress: Progress | None = None
-) -> LabelScores:
-    """Return a net's scores with the score of each image and the number of void pixels.
-
-    Images without a pixel that counts have no score and are left out.
-
-    Args:
-        gallery: the images, labels and predictions.
-        measured: the scores of one label top.
-        limit: the number of images of the split that were scored; None for all.
-        progress: called with the images done and in all.
-
-    Raises:
-        DataError: If a file is missing or broken.
-    """
-    found, void, top = [], 0, measured.label
-    ids = gallery.dataset.ids[:limit]
-    for number, image_id in enumerate(ids, 1):
-        truth = gallery.truth(top, image_id)
-        void += int(np.count_nonzero(truth == VOID))
-        counts = score.confusion_matrix(truth, gallery.prediction(top, image_id), len(measured.class_iu))
-        if counts.any():
-            scores = score.compute_scores(counts)
-            found.append(ImageScore(image_id, scores.pixel_acc, scores.mean_iu))
-        if progress:
-            progress(number, len(ids))
-    return dataclasses.replace(measured, void_pixels=void, images=found)
 
 
 def choose_images(scores: Sequence[ImageScore]) -> dict[str, list[ImageScore]]:
@@ -189,6 +158,14 @@ class Media:
 
     urls: dict[str, str] = field(default_factory=dict)
     _names: dict[tuple[str, ...], str] = field(default_factory=dict)
+    _labels: dict[tuple[str, ...], UInt8] = field(default_factory=dict)
+
+    def truth(self, gallery: Gallery, top: str, image_id: str) -> UInt8:
+        """Load the true labels of an image, once for all nets of the page."""
+        key = (str(gallery.dataset.tree), image_id, top)
+        if key not in self._labels:
+            self._labels[key] = gallery.truth(top, image_id)
+        return self._labels[key]
 
     def add(self, key: tuple[str, ...], make: Callable[[], tuple[str, bytes]]) -> str:
         """Store an image and return its name; ``make`` (called for new keys only) returns MIME type and bytes."""
@@ -213,7 +190,7 @@ def render_image(gallery: Gallery, net: str, top: str, image: ImageScore, media:
         DataError: If a file is missing or broken.
     """
     names = gallery.dataset.label_classes[top]
-    truth, prediction = gallery.truth(top, image.id), gallery.prediction(top, image.id)
+    truth, prediction = media.truth(gallery, top, image.id), gallery.prediction(top, image.id)
     counts = score.confusion_matrix(truth, prediction, len(names))
     errors = np.where(truth == VOID, IGNORED, np.where(truth == prediction, RIGHT, WRONG)).astype(np.uint8)
     size = _size(truth)

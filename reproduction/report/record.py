@@ -51,7 +51,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -62,9 +62,9 @@ from reproduction.fcn.datasets import SPECS
 from reproduction.fcn.nets import registry
 from reproduction.fcn.reproduce import paper
 from reproduction.fcn.scoring import score
-from reproduction.fcn.scoring.score import Scores
+from reproduction.fcn.scoring.results import ImageResult
+from reproduction.fcn.scoring.score import METRICS, Scores
 from reproduction.report.reference import (
-    METRICS,
     PUBLISHED_RULE,
     TOLERANCES,
     TRAINED_POINTS,
@@ -75,6 +75,7 @@ from reproduction.report.reference import (
 FORMAT_VERSION = 1
 
 Fraction = Annotated[float, between(0, 1)]
+FindReferences = Callable[[str, str], Sequence[Reference]]  # from the names of a net and a label top
 PixelCount = Annotated[int, at_least(0)]
 
 
@@ -138,9 +139,22 @@ class LabelScores:
 
     @classmethod
     def from_scores(
-        cls, label: str, scores: Scores, classes: Sequence[str], references: Sequence[Reference] = ()
+        cls,
+        label: str,
+        scores: Scores,
+        classes: Sequence[str],
+        references: Sequence[Reference] = (),
+        images: Sequence[ImageResult] = (),
     ) -> LabelScores:
-        """Convert a net's ``Scores``, and add the references to compare them with, see ``find_references``."""
+        """Convert a net's ``Scores``.
+
+        Args:
+            label: the label top.
+            scores: the scores.
+            classes: the class names.
+            references: the references to compare them with, see ``find_references``.
+            images: the result of each image.
+        """
         return cls(
             label=label,
             pixel_acc=_to_json_number(scores.pixel_acc),
@@ -151,6 +165,8 @@ class LabelScores:
             class_iu={name: _to_json_number(iu) for name, iu in zip(classes, scores.class_iu, strict=True)},
             confusion=scores.confusion.tolist(),
             references=references,
+            void_pixels=sum(image.void[label] for image in images) if images else None,
+            images=_score_images(label, images, len(classes)),
         )
 
     @property
@@ -186,6 +202,16 @@ class LabelScores:
             if reference and self.misses(reference, metric):
                 delta = self.delta(reference, metric)
                 yield metric, math.nan if delta is None else delta
+
+
+def _score_images(label: str, images: Sequence[ImageResult], classes: int) -> list[ImageScore]:
+    """Return the scores of each image; images without a pixel that counts have none and are left out."""
+    found = []
+    for image in images:
+        if image.counts[label]:
+            scores = score.compute_scores(image.confusion(label, classes))
+            found.append(ImageScore(image.id, scores.pixel_acc, scores.mean_iu))
+    return found
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Annotated, ClassVar
 from reproduction.caffe.formats.json_file import between, one_of
 from reproduction.fcn.reproduce import paper
 from reproduction.fcn.reproduce.paper import PublishedRow
+from reproduction.fcn.scoring.score import METRICS
 
-METRICS = paper.METRICS
 TITLES = {"pixel_acc": "pixel acc.", "mean_acc": "mean acc.", "mean_iu": "mean IU", "fw_iu": "f.w. IU"}
 COLUMNS = {
     "paper": "paper",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,16 +12,17 @@ from typing import Protocol
 from reproduction.caffe.errors import DataError, ReproductionError
 from reproduction.caffe.formats import files, hashes
 from reproduction.caffe.typing import Progress
-from reproduction.fcn.datasets import PublishedNet
+from reproduction.fcn.datasets import Dataset, PublishedNet
 from reproduction.fcn.fetch.availability import format_availability
 from reproduction.fcn.reproduce import pipeline, sources
 from reproduction.fcn.reproduce.pipeline import ScoringPlan
 from reproduction.fcn.reproduce.sources import Callbacks
+from reproduction.fcn.scoring.results import Evaluation
 from reproduction.fcn.train import log_file, recipes
-from reproduction.report import gallery, markdown, page, record
+from reproduction.report import markdown, page, record
 from reproduction.report.gallery import Gallery
 from reproduction.report.record import LabelScores, NetResult, ScoredSplit, ScoreReport
-from reproduction.report.reference import Reference, format_points
+from reproduction.report.reference import format_points
 
 LOGGED = 10  # of a training's log, every LOGGED-th iteration is recorded with its weights
 UNPUBLISHED = "its weights were not published, name your own with --model (make: MODEL=FILE)"
@@ -63,7 +64,7 @@ def score_nets(
     plan: ScoringPlan,
     nets: Sequence[PublishedNet],
     screen: Screen,
-    find_references: Callable[[str, str], Sequence[Reference]],
+    find_references: record.FindReferences,
 ) -> ScoringRun:
     """Score the nets in turn; an error of one net does not stop the others.
 
@@ -90,29 +91,38 @@ def score_nets(
         run.split = ScoredSplit(dataset.split, len(dataset), hashes.hash_lines(dataset.ids))
         try:
             scored = pipeline.score_net(plan, published, dataset, callbacks)
-            shown = run.galleries[published.name] = Gallery(dataset, scored.predictions)
-            measured = [
-                gallery.measure(
-                    shown,
-                    LabelScores.from_scores(
-                        top, scores, dataset.label_classes[top], find_references(published.name, top)
-                    ),
-                    plan.limit,
-                    screen(f"{published.name}, image by image", "image"),
-                )
-                for top, scores in scored.scores.items()
-            ]
+            run.galleries[published.name] = Gallery(dataset, scored.predictions)
+            measured = measure_labels(published.name, dataset, scored.evaluation, find_references)
         except ReproductionError as error:
             screen.error(str(error))
             run.errors += 1
             run.results.append(NetResult(published.name, note=error.problem))
             continue
         file, maps = scored.weights, f"{plan.out.name}/{scored.predictions.name}"
-        seconds = scored.seconds_per_image
+        seconds = scored.evaluation.seconds_per_image
         run.results.append(
             NetResult(published.name, "", file.path.name, file.sha256, seconds, measured, maps, file.origin)
         )
     return run
+
+
+def measure_labels(
+    net_name: str, dataset: Dataset, evaluation: Evaluation, find_references: record.FindReferences
+) -> list[LabelScores]:
+    """Return the scores of each label top with those to compare them with.
+
+    Args:
+        net_name: The name of the net.
+        dataset: The data set that was scored.
+        evaluation: The result.
+        find_references: Returns the scores to compare with, from the names of the net and of the label top.
+    """
+    return [
+        LabelScores.from_scores(
+            top, scores, dataset.label_classes[top], find_references(net_name, top), evaluation.images
+        )
+        for top, scores in evaluation.scores.items()
+    ]
 
 
 def _move_bar(move: Progress, done: int, total: int, seconds: float) -> None:

@@ -6,8 +6,7 @@ import numpy as np
 
 from reproduction.fcn import datasets
 from reproduction.fcn.images import palette
-from reproduction.fcn.scoring import score
-from reproduction.report import gallery
+from reproduction.fcn.scoring.results import Evaluation, ImageResult
 from reproduction.report.gallery import Gallery
 from reproduction.report.record import LabelScores, NetResult, Reference, ScoredSplit, ScoreReport
 from tests.helpers import dataset_trees
@@ -30,18 +29,18 @@ def run(root, ids=IDS, classes=None):
     for net, wrong in NETS.items():
         folder = root / "predictions" / net
         folder.mkdir(parents=True)
-        counts = np.zeros((21, 21), np.int64)
+        images = []
         for number, image_id in enumerate(ids):
             predicted = np.where(truth[image_id] == 255, 0, truth[image_id])
             rows = int(wrong * truth[image_id].shape[0] * number / len(ids))
             predicted[:rows] = (predicted[:rows] + 1) % 21
             palette.write_png(predicted, folder / f"{image_id}.png")
-            counts += score.confusion_matrix(truth[image_id], predicted, 21)
+            labels = {"label": truth[image_id]}, {"label": predicted}
+            images.append(ImageResult.from_labels(image_id, *labels, {"label": 21}, 1.25))
         galleries[net] = Gallery(dataset, folder)
-        measured = LabelScores.from_scores("label", score.compute_scores(counts), dataset.classes, [LOOSE, HELD])
-        results.append(
-            NetResult(net, "", f"{net}.caffemodel", "f" * 64, 1.25, [gallery.measure(galleries[net], measured)])
-        )
+        scores = Evaluation.from_images(images, {"label": 21}).scores["label"]
+        measured = LabelScores.from_scores("label", scores, dataset.classes, [LOOSE, HELD], images)
+        results.append(NetResult(net, "", f"{net}.caffemodel", "f" * 64, 1.25, [measured]))
     return report(*results, count=len(ids)), galleries
 
 

@@ -10,9 +10,10 @@ from PIL import Image
 from reproduction.caffe.errors import DataError
 from reproduction.fcn import datasets
 from reproduction.fcn.images import palette
+from reproduction.fcn.scoring.results import Evaluation, ImageResult
 from reproduction.report import gallery
 from reproduction.report.gallery import Gallery, Media
-from reproduction.report.record import ImageScore
+from reproduction.report.record import ImageScore, LabelScores
 from tests.helpers import dataset_trees, report_runs
 
 
@@ -51,31 +52,24 @@ def test_void_pixels_are_counted_apart(run):
     assert net.measured[0].void_pixels == void > 0
 
 
-def test_only_the_images_that_were_scored_are_measured(run):
-    report, galleries = run
-    seen = []
-    part = gallery.measure(
-        galleries["voc-fcn8s"], report.nets[1].measured[0], 5, lambda done, total: seen.append((done, total))
-    )
-    assert [image.id for image in part.images] == report_runs.IDS[:5]
-    assert seen == [(number, 5) for number in range(1, 6)]
+def test_an_image_without_a_pixel_that_counts_has_no_score():
+    void, one = np.full((2, 3), 255), np.ones((2, 3), int)
+    images = [
+        ImageResult.from_labels(name, {"label": truth}, {"label": one}, {"label": 2}, 0.5)
+        for name, truth in (("a", one), ("b", void))
+    ]
+    scores = Evaluation.from_images(images, {"label": 2}).scores["label"]
+    found = LabelScores.from_scores("label", scores, ["x", "y"], images=images)
+    assert ([image.id for image in found.images], found.void_pixels) == (["a"], 6)
 
 
-def test_an_image_without_a_pixel_that_counts_has_no_score(tmp_path):
-    report, galleries = report_runs.run(tmp_path, report_runs.IDS[:3])
-    shown = galleries["voc-fcn8s"]
-    void = np.full_like(shown.truth("label", report_runs.IDS[1]), 255)
-    palette.write_png(void, shown.dataset.file("label", report_runs.IDS[1]))
-    found = gallery.measure(shown, report.nets[1].measured[0])
-    assert [image.id for image in found.images] == [report_runs.IDS[0], report_runs.IDS[2]]
-
-
-def test_a_label_map_that_is_gone_is_said(run):
+def test_a_label_map_that_is_missing_is_named(run):
     report, galleries = run
     lost = Gallery(galleries["voc-fcn8s"].dataset, galleries["voc-fcn8s"].predictions / "gone")
+    image = report.nets[1].measured[0].images[0]
     with pytest.raises(DataError) as error:
-        gallery.measure(lost, report.nets[1].measured[0])
-    assert str(lost.predictions / f"{report_runs.IDS[0]}.png") in str(error.value)
+        gallery.render_image(lost, "voc-fcn8s", "label", image, Media())
+    assert str(lost.predictions / f"{image.id}.png") in str(error.value)
 
 
 def images(count, seed=0):

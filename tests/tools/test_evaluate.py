@@ -82,18 +82,18 @@ def test_it_prints_four_metrics_and_every_class(tool, root, tmp_path):
     code, out, err = tool(VOC21, "--net", "voc-fcn8s", "--weights", "w.npz", "--data", root, "--out", tmp_path / "png")
     assert (code, tool.loaded) == (0, [("voc-fcn8s", Path("w.npz"), "cpu")])
     lines = out.splitlines()
-    result = evaluate(VOC21, datasets.open_split("voc", "seg11valid", root))["label"]
+    result = evaluate(VOC21, datasets.open_split("voc", "seg11valid", root)).scores["label"]
     assert lines[0] == "voc-fcn8s on voc seg11valid, 3 images"
     assert lines[2] == "pixel acc.   mean acc.     mean IU     f.w. IU"
     shown = [f"{100 * value:.2f}" for value in (result.pixel_acc, result.mean_acc, result.mean_iu, result.fw_iu)]
     assert lines[3].split() == shown
-    assert "mean IU as the published score.py takes it, absent classes as 0: " in out
+    assert "mean IU as the published score.py computes it, absent classes as 0: " in out
     assert [line.split()[0] for line in lines[-23:-2]] == list(datasets.load_class_names("voc"))
     assert lines[-1] == str(tmp_path / "reports/voc-fcn8s/index.html")
     assert err == "", "what is done in a second needs no bar"
     assert sorted(path.name for path in (tmp_path / "png").iterdir()) == [
         *(f"{image_id}.png" for image_id in IDS),
-        "state.json",
+        "state.jsonl",
     ]
 
 
@@ -113,7 +113,6 @@ def test_a_limit_is_a_number_of_images(tool, capsys, monkeypatch, number):
 
 
 def test_the_progress_of_a_resumed_run_starts_where_it_was(tool, monkeypatch):
-    module = sys.modules["evaluate_tool"]
     made = []
 
     class Bar:
@@ -124,13 +123,16 @@ def test_the_progress_of_a_resumed_run_starts_where_it_was(tool, monkeypatch):
         def update(self, n):
             self.n += n
 
-    monkeypatch.setattr(module, "bar", Bar)
-    screen = module.Screen(quiet=True)
-    screen.show(2, 5, 0.0)
-    assert screen.seconds_per_image() is None
-    screen.show(4, 5, 3.0)
+        def close(self):
+            pass
+
+    common = sys.modules["common"]
+    monkeypatch.setattr(common, "bar", Bar)
+    with common.Bars(quiet=True) as bars:
+        move = bars("images", "image")
+        move(2, 5)
+        move(4, 5)
     assert [(bar.options, bar.quiet, bar.n) for bar in made] == [(("images", 5, "image", 2), True, 4)]
-    assert screen.seconds_per_image() == 1.5
 
 
 def test_json_holds_the_confusion(tool, tmp_path, monkeypatch):
@@ -153,14 +155,14 @@ def test_json_holds_the_confusion(tool, tmp_path, monkeypatch):
         1,
     )
     assert found["weights"] == str(tmp_path / "weights/siftflow-fcn8s-heavy.safetensors")
-    result = evaluate(net, datasets.open_split("siftflow", "test", tmp_path), limit=1)
+    result = evaluate(net, datasets.open_split("siftflow", "test", tmp_path), limit=1).scores
     for top, names in (("sem", "siftflow-sem"), ("geo", "siftflow-geo")):
         assert found["scores"][top]["confusion"] == result[top].confusion.tolist()
         assert found["scores"][top]["mean_iu"] == result[top].mean_iu
         assert tuple(found["scores"][top]["class_iu"]) == datasets.load_class_names(names)
 
 
-def test_a_stopped_run_says_that_it_goes_on(tool, root, tmp_path, monkeypatch):
+def test_a_stopped_run_says_that_it_resumes(tool, root, tmp_path, monkeypatch):
     class Stopped(Fake):
         def forward(self, inputs, blobs=None):
             self.calls = getattr(self, "calls", 0) + 1
@@ -168,10 +170,10 @@ def test_a_stopped_run_says_that_it_goes_on(tool, root, tmp_path, monkeypatch):
                 raise KeyboardInterrupt
             return super().forward(inputs, blobs)
 
-    command = ("--net", "voc-fcn8s", "--weights", "w", "--data", root, "--state", tmp_path / "state.json")
+    command = ("--net", "voc-fcn8s", "--weights", "w", "--data", root, "--state", tmp_path / "state.jsonl")
     code, out, err = tool(Stopped(score=21), *command)
     assert (code, out) == (130, "")
-    assert err.endswith("the same command goes on from here.\nerror: stopped.\n")
+    assert err.endswith("the same command resumes from here.\nerror: stopped.\n")
     code, out, err = tool(VOC21, *command)
     assert code == 0
     assert out.startswith("voc-fcn8s on voc seg11valid, 3 images\n")

@@ -59,7 +59,7 @@ def time_evaluation(task: Task, count: int, precision: str, folder: str) -> dict
     ids = write_voc_tree(root / "VOCdevkit" / "VOC2011", count, built.blob_shapes["score"][1])
     net = _TimedNet(compiler.compile(built, precision, discard=True))
     start = time.perf_counter()
-    evaluate.evaluate(net, VOC("val", root), out_dir=root / "predictions", state=root / "state.json", force=True)
+    evaluate.evaluate(net, VOC("val", root), out_dir=root / "predictions", state=root / "state.jsonl", force=True)
     seconds = time.perf_counter() - start
     return {
         "images": len(ids),

@@ -11,6 +11,7 @@ import contextlib
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,6 +19,8 @@ from torch import Tensor
 
 from reproduction.caffe import devices
 from reproduction.caffe.errors import ReproductionError
+
+T = TypeVar("T")
 
 
 class Ranks:
@@ -66,6 +69,14 @@ class Ranks:
         rows = [torch.empty_like(padded) for _ in range(self.size)]
         dist.all_gather(rows, padded)
         return [value for rank, row in enumerate(rows) for value in row[: len(self.share(count, rank))].tolist()]
+
+    def gather_objects(self, mine: Sequence[T]) -> list[T]:
+        """Return the objects of all processes, in the order of the ranks."""
+        if self.size == 1:
+            return list(mine)
+        parts: list[Sequence[T]] = [()] * self.size
+        dist.all_gather_object(parts, mine)
+        return [value for part in parts for value in part]
 
     def all_reduce_sum(self, tensor: Tensor) -> None:
         """All-reduce a tensor in place (sum); the terms are added in the order of the ranks."""

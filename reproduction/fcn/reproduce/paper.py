@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-METRICS = ("pixel_acc", "mean_acc", "mean_iu", "fw_iu")
+from reproduction.fcn.scoring.score import METRICS
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from reproduction.fcn.fetch.manifest import EntryKind
 from reproduction.fcn.nets import registry
 from reproduction.fcn.reproduce.sources import Callbacks, DownloadedSource, Source, WeightsFile
 from reproduction.fcn.scoring import evaluate
-from reproduction.fcn.scoring.score import Scores
+from reproduction.fcn.scoring.results import Evaluation
 from reproduction.fcn.segment import segmenter
 
 _NAME_DIGITS = 10  # of a run's fingerprint: enough to distinguish a user's runs
@@ -61,15 +61,13 @@ class ScoredNet:
 
     Attributes:
         weights: the weights file.
-        scores: the scores by label top.
+        evaluation: the result of each image, and the scores.
         predictions: the folder of the predicted label maps.
-        seconds_per_image: the mean over the images that this run scored; None if an earlier run had scored them all.
     """
 
     weights: WeightsFile
-    scores: dict[str, Scores]
+    evaluation: Evaluation
     predictions: Path
-    seconds_per_image: float | None
 
 
 def select_nets(name: str, names: Sequence[str] = ()) -> list[PublishedNet]:
@@ -157,35 +155,14 @@ def score_net(plan: ScoringPlan, row: PublishedNet, dataset: Dataset, watch: Cal
     identity = f"{run} {prototxt.dumps(deploy)} {plan.device} {torch.__version__} {reproduction.__version__}"
     part = "" if plan.limit is None else f"-first{plan.limit}"
     folder = plan.out / f"{row.name}-{hashlib.sha256(identity.encode()).hexdigest()[:_NAME_DIGITS]}{part}"
-    clock = _Clock(watch.images)
-    scores = evaluate.evaluate(
+    evaluation = evaluate.evaluate(
         net,
         dataset,
         device=plan.device,
         out_dir=folder,
-        state=folder / "state.json",
+        state=folder / "state.jsonl",
         weights_sha256=weights.sha256,
         limit=plan.limit,
-        progress=clock,
+        progress=watch.images,
     )
-    return ScoredNet(weights, scores, folder, clock.mean())
-
-
-@dataclass
-class _Clock:
-    """A wrapper of a progress callback that computes the mean time per image."""
-
-    watch: evaluate.TimedProgress | None
-    start: int | None = None
-    done: int = 0
-    seconds: float = 0.0
-
-    def __call__(self, done: int, total: int, seconds: float) -> None:
-        self.start = done if self.start is None else self.start
-        self.done, self.seconds = done, seconds
-        if self.watch:
-            self.watch(done, total, seconds)
-
-    def mean(self) -> float | None:
-        count = self.done - (self.start or 0)
-        return self.seconds / count if count else None
+    return ScoredNet(weights, evaluation, folder)

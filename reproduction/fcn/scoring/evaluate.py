@@ -5,34 +5,34 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import IO, Any, Protocol, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from reproduction.caffe import locks
 from reproduction.caffe.errors import DataError, NetError, StrPath
 from reproduction.caffe.formats import files, json_file
-from reproduction.caffe.formats.json_file import at_least
 from reproduction.caffe.training.parallel import Ranks
 from reproduction.caffe.typing import UInt8
 from reproduction.fcn.datasets import Dataset, Sample
+from reproduction.fcn.datasets.spec import Head
 from reproduction.fcn.images import palette
-from reproduction.fcn.scoring.score import Confusion, Scores, compute_scores, confusion_matrix
+from reproduction.fcn.scoring.results import Evaluation, ImageResult
 
 TimedProgress = Callable[[int, int, float], object]
 
 _WORKERS = 2  # decoding threads
 _AHEAD = 4  # samples to prefetch
-_SAVE_SECONDS = 10.0
-_FORMAT = 1
+_FORMAT = 2
+_MAX_STATE_BYTES = 1 << 30  # far above the 10 MB of PASCAL-Context
 
 
 class Scorer(Protocol):
@@ -57,7 +57,7 @@ def evaluate(
     force: bool = False,
     progress: TimedProgress | None = None,
     ranks: Ranks | None = None,
-) -> dict[str, Scores]:
+) -> Evaluation:
     """Score a net on a data set: predict the class with the highest score and compare it with the labels.
 
     Images are decoded in background threads while the net computes. On a tie, the lowest class number is predicted.
@@ -68,8 +68,8 @@ def evaluate(
         dataset: The split.
         device: The device of the net; the inputs are moved there.
         out_dir: Folder for the predictions, palette PNGs: ``ID.png``, or ``TOP/ID.png`` with several tops; or None.
-        state: File with the progress of the run, written every ten seconds and when the run is interrupted. A run that
-            is started again resumes from it, with the same result. None for no file.
+        state: File to which the result of each image is appended. A run that is started again resumes from it, with the
+            same scores. None for no file.
         weights_sha256: The SHA-256 of the weights file, which identifies the run; None to hash the weights in the net.
         limit: Score only the first ``limit`` samples; None for all.
         force: Score the data set even if the published nets were trained on some of its samples.
@@ -78,7 +78,7 @@ def evaluate(
             which ``progress`` reports, and writes its own state file.
 
     Returns:
-        The scores by label top. With several processes, they are computed from the summed counts of all.
+        The result of each image and the scores; with several processes, of the images of all.
 
     Raises:
         DataError: If there is no sample or no label to score, files are missing or broken, the published nets were
@@ -90,42 +90,51 @@ def evaluate(
     ranks = ranks or Ranks()
     total = len(dataset) if limit is None else min(limit, len(dataset))
     _check(dataset, total, force)
-    share = ranks.share(total)
-    blobs = {top: _score_blob(top) for top in dataset.label_classes}
-    run = _Run.of(state, fingerprint(net, dataset, weights_sha256), ranks) if state is not None else None
-    with _alone(out_dir, run, ranks):
-        done = run.load(dataset, len(share)) if run else _start(dataset)
-        folders = _folders(dataset, out_dir, share[: done.samples])
-        started = saved = time.monotonic()
+    share, classes = ranks.share(total), {top: len(names) for top, names in dataset.label_classes.items()}
+    path = _state_path(state, ranks)
+    name = fingerprint(net, dataset, weights_sha256) if path else ""
+    with _lock(out_dir, path, ranks), _StateFile(path, name, ranks) as run:
+        done = run.load(dataset, share)
+        folders = _make_folders(dataset, out_dir, [image.id for image in done])
         report = progress or (lambda *_: None)
-        report(done.samples, len(share), 0.0)
-        try:
-            with contextlib.closing(_ahead(dataset, share[done.samples :])) as samples:
-                for image_id, sample in samples:
-                    predictions = _predict(net, sample, blobs, device, dataset, image_id)
-                    for top, folder in folders.items():
-                        palette.write_png(predictions[top], folder / f"{image_id}.png")
-                    done = done.plus(_count(dataset, sample, predictions))
-                    if run and time.monotonic() - saved > _SAVE_SECONDS:
-                        run.save(done)
-                        saved = time.monotonic()
-                    report(done.samples, len(share), time.monotonic() - started)
-        finally:
-            if run and done.samples:
-                run.save(done)
-    return {top: compute_scores(_sum(counts, ranks)) for top, counts in done.counts.items()}
+        report(len(done), len(share), 0.0)
+        started = last = time.monotonic()
+        with contextlib.closing(_prefetch(dataset, share[len(done) :])) as samples:
+            for image_id, sample in samples:
+                predictions = _predict(net, sample, device, dataset, image_id)
+                for top, folder in folders.items():
+                    palette.write_png(predictions[top], folder / f"{image_id}.png")
+                truth = {top: sample[top][0] for top in classes}
+                now = time.monotonic()
+                done.append(ImageResult.from_labels(image_id, truth, predictions, classes, now - last))
+                last = now
+                run.append(done[-1])
+                report(len(done), len(share), now - started)
+    return Evaluation.from_images(ranks.gather_objects(done), classes)
+
+
+def _state_path(state: StrPath | None, ranks: Ranks) -> Path | None:
+    """Return the path of this process's state file; with several processes, its name includes the rank."""
+    if state is None or ranks.size == 1:
+        return None if state is None else Path(state)
+    path = Path(state)
+    return path.with_name(f"{path.stem}-{_part(ranks)}{path.suffix}")
+
+
+def _part(ranks: Ranks) -> str:
+    return f"{ranks.rank + 1}of{ranks.size}"
 
 
 @contextlib.contextmanager
-def _alone(out_dir: StrPath | None, run: _Run | None, ranks: Ranks) -> Iterator[None]:
+def _lock(out_dir: StrPath | None, state: Path | None, ranks: Ranks) -> Iterator[None]:
     """Lock the folder of the predictions and the state file; the first process locks the folder for all ranks."""
     problem = "another process is evaluating here"
     with contextlib.ExitStack() as held:
         if out_dir is not None and ranks.is_first:
             held.enter_context(locks.lock_folder(out_dir, problem, again=True))
-        if run is not None:
-            run.path.parent.mkdir(parents=True, exist_ok=True)
-            held.enter_context(locks.lock_path(run.path, problem))
+        if state is not None:
+            state.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locks.lock_path(state, problem))
         yield
 
 
@@ -143,10 +152,6 @@ def fingerprint(net: Scorer, dataset: Dataset, weights_sha256: str | None = None
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _score_blob(top: str) -> str:
-    return "score" if top == "label" else f"score_{top}"
 
 
 def _check(dataset: Dataset, total: int, force: bool) -> None:
@@ -172,7 +177,7 @@ def _check(dataset: Dataset, total: int, force: bool) -> None:
         )
 
 
-def _folders(dataset: Dataset, out_dir: StrPath | None, scored: range) -> dict[str, Path]:
+def _make_folders(dataset: Dataset, out_dir: StrPath | None, ids: Sequence[str]) -> dict[str, Path]:
     """Create the folders of the predictions, and check that those of a resumed run's earlier samples exist."""
     if out_dir is None:
         return {}
@@ -180,19 +185,18 @@ def _folders(dataset: Dataset, out_dir: StrPath | None, scored: range) -> dict[s
     folders = {top: Path(out_dir) / top if len(tops) > 1 else Path(out_dir) for top in tops}
     for folder in folders.values():
         folder.mkdir(parents=True, exist_ok=True)
-        ids = [dataset.ids[i] for i in scored]
         lost = [image_id for image_id in ids if not (folder / f"{image_id}.png").is_file()]
         if lost:
             raise DataError(
-                f"the run goes on after {len(ids)} images, but {len(lost)} of their predictions are not here, the first"
+                f"the run resumes after {len(ids)} images, but {len(lost)} of their predictions are missing, the first"
                 f" is {lost[0]}.png",
                 path=folder,
-                remedy="Give the folder of the first part, or delete the state to start again.",
+                remedy="Name the folder of the first part, or delete the state file to start again.",
             )
     return folders
 
 
-def _ahead(dataset: Dataset, wanted: range) -> Generator[tuple[str, Sample], None, None]:
+def _prefetch(dataset: Dataset, wanted: range) -> Generator[tuple[str, Sample], None, None]:
     """Yield (id, sample) in order, with samples prefetched; an exception is raised when its sample is due."""
     with ThreadPoolExecutor(_WORKERS, thread_name_prefix="decode") as pool:
         waiting: deque[Future[Sample]] = deque()
@@ -207,9 +211,10 @@ def _ahead(dataset: Dataset, wanted: range) -> Generator[tuple[str, Sample], Non
 
 
 def _predict(
-    net: Scorer, sample: Sample, blobs: Mapping[str, str], device: str | torch.device, dataset: Dataset, image_id: str
+    net: Scorer, sample: Sample, device: str | torch.device, dataset: Dataset, image_id: str
 ) -> dict[str, UInt8]:
     """Return the most likely classes of each label top, (H, W) uint8."""
+    blobs = {top: Head(top, names).score for top, names in dataset.label_classes.items()}
     inputs = {top: torch.from_numpy(array)[None].to(device) for top, array in sample.items() if top not in blobs}
     with torch.inference_mode():
         try:
@@ -236,99 +241,82 @@ def _predict(
     return predictions
 
 
-def _count(dataset: Dataset, sample: Sample, predictions: Mapping[str, UInt8]) -> dict[str, Confusion]:
-    return {
-        top: confusion_matrix(sample[top][0], predictions[top], len(names))
-        for top, names in dataset.label_classes.items()
-    }
-
-
-def _sum(counts: Confusion, ranks: Ranks) -> Confusion:
-    """Sum the counts over all processes."""
-    total = torch.from_numpy(counts).to(ranks.device)
-    ranks.all_reduce_sum(total)
-    summed: Confusion = total.cpu().numpy()
-    return summed
-
-
 @dataclass(frozen=True)
-class _Done:
-    """The progress of a run: the number of samples scored, and the confusion matrix of each label top."""
-
-    samples: int
-    counts: dict[str, Confusion]
-
-    def plus(self, counts: Mapping[str, Confusion]) -> _Done:
-        return _Done(self.samples + 1, {top: self.counts[top] + counts[top] for top in self.counts})
-
-
-def _start(dataset: Dataset) -> _Done:
-    return _Done(0, {top: np.zeros((len(c), len(c)), np.int64) for top, c in dataset.label_classes.items()})
-
-
-@dataclass(frozen=True)
-class _State:
-    """The content of a state file, except its format number."""
+class _Header:
+    """The first line of a state file."""
 
     run: str
-    samples: Annotated[int, at_least(0)]
-    counts: Mapping[str, Sequence[Sequence[Annotated[int, at_least(0)]]]]
-
-    def check(self) -> str | None:
-        """Return what the fields must satisfy together (see ``json_file``), or None if they do."""
-        square = all(len(row) == len(rows) for rows in self.counts.values() for row in rows)
-        return None if square else "as many rows as columns"
 
 
-@dataclass(frozen=True)
-class _Run:
-    """The state file of a run: JSON with the fingerprint, the number of samples done, and the counts."""
+class _StateFile:
+    """The state of a run: JSON lines, a header with the fingerprint of the run, then one ``ImageResult`` each.
 
-    path: Path
-    name: str
+    Args:
+        path: Path of the file; None to keep no state.
+        run: The fingerprint.
+        ranks: The processes that score together; each has a file.
+    """
 
-    @classmethod
-    def of(cls, state: StrPath, name: str, ranks: Ranks) -> _Run:
-        """Return the state file of this process; with several processes, its name and fingerprint include the rank."""
-        path = Path(state)
-        if ranks.size > 1:
-            part = f"{ranks.rank + 1}of{ranks.size}"
-            return cls(path.with_name(f"{path.stem}-{part}{path.suffix}"), f"{name} {part}")
-        return cls(path, name)
+    def __init__(self, path: Path | None, run: str, ranks: Ranks):
+        self.path, self.run = path, run if ranks.size == 1 else f"{run} {_part(ranks)}"
+        self._file: IO[bytes] | None = None
 
-    def save(self, done: _Done) -> None:
-        text = json.dumps(
-            {
-                "format": _FORMAT,
-                "run": self.name,
-                "samples": done.samples,
-                "counts": {top: counts.tolist() for top, counts in done.counts.items()},
-            }
-        )
-        with files.open_atomic(self.path) as file:
-            file.write(text.encode())
+    def __enter__(self) -> Self:
+        return self
 
-    def load(self, dataset: Dataset, total: int) -> _Done:
-        empty = _start(dataset)
-        if not self.path.exists():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            return empty
-        remedy = "Delete it to start again."
-        problem = "this is no state of an evaluation"
-        state = json_file.load(self.path, _State, problem, remedy=remedy, version=_FORMAT)
-        sizes = {top: len(rows) for top, rows in state.counts.items()}
-        fits = sizes == {top: len(counts) for top, counts in empty.counts.items()}
-        if state.run != self.name or not fits or state.samples > len(dataset):
-            raise DataError(
-                "this is the state of another run",
-                path=self.path,
-                want="the same weights, data and split",
-                remedy=remedy,
-            )
-        done = _Done(state.samples, {top: np.array(state.counts[top], np.int64) for top in empty.counts})
-        if done.samples > total:
-            got, want = f"{done.samples} samples", f"at most {total}"
+    def __exit__(self, *_: object) -> None:
+        if self._file:
+            self._file.close()
+
+    def append(self, image: ImageResult) -> None:
+        """Append a result; it is on disk in whole, or is cut off when the file is loaded again."""
+        if self.path is None:
+            return
+        if self._file is None:
+            self._file = self.path.open("ab")
+            if not self._file.tell():
+                self._write({"format": _FORMAT, "run": self.run})
+        self._write(asdict(image))
+
+    def _write(self, value: object) -> None:
+        assert self._file is not None
+        self._file.write(json_file.dumps(value).encode() + b"\n")
+        self._file.flush()
+
+    def load(self, dataset: Dataset, share: range) -> list[ImageResult]:
+        """Return the results of an earlier run of this process; remove a line that was not written completely.
+
+        Raises:
+            DataError: If the file is not a state file, or belongs to another run.
+        """
+        if self.path is None or not self.path.exists():
+            return []
+        problem, remedy = "not the state of an evaluation", "Delete it to start again."
+        text = files.read_regular(self.path, _MAX_STATE_BYTES)
+        header, *lines = text[: text.rfind(b"\n") + 1].splitlines() or [text]
+        found = json_file.loads(header, _Header, self.path, problem, remedy=remedy, version=_FORMAT)
+        images = [json_file.loads(line, ImageResult, self.path, problem, remedy=remedy) for line in lines]
+        expected = [dataset.ids[i] for i in share]
+        if found.run != self.run or not _fits(images, dataset):
+            want = "the same weights, data and split"
+            raise DataError("this is the state of another run", path=self.path, want=want, remedy=remedy)
+        if len(images) > len(expected):
+            got, want = f"{len(images)} samples", f"at most {len(expected)}"
             raise DataError(
                 "the run is already further than the limit", path=self.path, got=got, want=want, remedy=remedy
             )
-        return done
+        if not text.endswith(b"\n"):
+            os.truncate(self.path, text.rfind(b"\n") + 1)
+        return images
+
+
+def _fits(images: Sequence[ImageResult], dataset: Dataset) -> bool:
+    """Return True if the results are of images and classes of a data set."""
+    sizes = {top: len(names) for top, names in dataset.label_classes.items()}
+    known = set(dataset.ids)
+    return all(
+        image.id in known
+        and image.counts.keys() == sizes.keys()
+        and all(max(truth, guess) < sizes[top] for top, rows in image.counts.items() for truth, guess, _ in rows)
+        for image in images
+    )

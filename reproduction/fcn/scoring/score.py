@@ -13,6 +13,9 @@ from reproduction.caffe.typing import Array, Int64
 
 Confusion = Int64
 
+#: The metrics of the paper, attributes of ``Scores``.
+METRICS = ("pixel_acc", "mean_acc", "mean_iu", "fw_iu")
+
 Absent = Literal["skip", "published"]
 
 

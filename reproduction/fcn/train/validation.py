@@ -74,10 +74,10 @@ class Validator:
             self._net, self.dataset, device=self._net.device, limit=self._limit, force=True, progress=progress,
             ranks=self._ranks,
         )  # fmt: skip
-        count = len(self.dataset) if self._limit is None else min(self._limit, len(self.dataset))
-        metrics = {top: _to_metrics(scores) for top, scores in found.items()}
-        notes = preflight.describe_collapse(found, self.classes, iteration)
-        return Validation(iteration, count, metrics, time=format_now(), notes=notes)
+        scores = found.scores
+        metrics = {top: _to_metrics(each) for top, each in scores.items()}
+        notes = preflight.describe_collapse(scores, self.classes, iteration)
+        return Validation(iteration, len(found.images), metrics, time=format_now(), notes=notes)
 
     def _outputs(self) -> dict[str, float]:
         """Return the mean of each output of the test net over all batches, as Caffe's solver computes when it tests."""

@@ -87,14 +87,14 @@ def test_a_run_is_known_by_its_weights_data_and_versions_not_by_the_source_text(
     thin_nets.patch(monkeypatch)
     dataset = pipeline.fetch_dataset(plan, ROW, Callbacks())
     scored = pipeline.score_net(plan, ROW, dataset, Callbacks())
-    assert scored.seconds_per_image is not None
+    assert len(scored.evaluation.images) == len(dataset)
     touched = Path(pipeline.__file__).with_name("_touched.py")
     try:
         touched.write_text("# a new module of this project\n")
         again = pipeline.score_net(plan, ROW, dataset, Callbacks())
     finally:
         touched.unlink()
-    assert (again.predictions, again.seconds_per_image) == (scored.predictions, None)
+    assert (again.predictions, again.evaluation) == (scored.predictions, scored.evaluation), "nothing was scored again"
     monkeypatch.setattr(reproduction, "__version__", "other")
     assert pipeline.score_net(plan, ROW, dataset, Callbacks()).predictions != scored.predictions
 
@@ -206,11 +206,3 @@ def test_the_nets_of_a_data_set_are_all_of_them_unless_named():
         "siftflow-fcn8s",
     ]
     assert [row.name for row in pipeline.select_nets("voc", ["voc-fcn8s", "voc-fcn8s"])] == ["voc-fcn8s"]
-
-
-def test_the_mean_time_of_an_image_counts_only_what_this_run_scored():
-    clock = pipeline._Clock(None)
-    for done, seconds in ((3, 0.0), (4, 2.0), (5, 3.0)):
-        clock(done, 5, seconds)
-    assert clock.mean() == 1.5
-    assert pipeline._Clock(None, 5, 5).mean() is None

@@ -1,6 +1,5 @@
 """Evaluation of small nets on small trees: scores, label maps, and resuming a run that was stopped."""
 
-import json
 import threading
 import time
 
@@ -59,7 +58,7 @@ def independent(net, dataset, labels, blob="score"):
 def test_scores_are_those_of_the_label_maps(voc):
     dataset, labels = voc
     net = Fake()
-    result = evaluate.evaluate(net, dataset)
+    result = evaluate.evaluate(net, dataset).scores
     assert list(result) == ["label"]
     np.testing.assert_array_equal(result["label"].confusion, independent(net, dataset, labels))
     assert result["label"] == score.compute_scores(result["label"].confusion)
@@ -69,7 +68,7 @@ def test_two_labellings_are_scored_in_one_pass(tmp_path):
     labels = dataset_trees.siftflow(tmp_path / "data/sift-flow", {"test": ["a", "b", "c"]})
     dataset = datasets.open_split("siftflow", "test", tmp_path / "data")
     net = Fake(score_sem=33, score_geo=3)
-    result = evaluate.evaluate(net, dataset, out_dir=tmp_path / "out")
+    result = evaluate.evaluate(net, dataset, out_dir=tmp_path / "out").scores
     assert net.calls == 3
     for top, i in (("sem", 0), ("geo", 1)):
         want = independent(net, dataset, {image_id: pair[i] for image_id, pair in labels.items()}, f"score_{top}")
@@ -90,7 +89,7 @@ def test_a_real_net_fills_the_slot(voc):
     net, fake = Net(message), Fake()
     with torch.no_grad():
         net.params["score"][0].copy_(fake.score[..., None, None])
-    counts = evaluate.evaluate(net, dataset)["label"].confusion
+    counts = evaluate.evaluate(net, dataset).scores["label"].confusion
     assert counts.sum() == independent(fake, dataset, labels).sum()
     assert np.abs(counts - independent(fake, dataset, labels)).sum() <= 2  # sums in another order
 
@@ -99,7 +98,7 @@ def test_equal_scores_go_to_the_first_class(voc):
     dataset, _ = voc
     net = Fake()
     net.score[:] = net.score[0]
-    counts = evaluate.evaluate(net, dataset)["label"].confusion
+    counts = evaluate.evaluate(net, dataset).scores["label"].confusion
     assert counts[:, 0].sum() == counts.sum()
 
 
@@ -131,7 +130,7 @@ class Stop:
 @pytest.mark.parametrize("stops", [[4], [1, 2, 8], [3, 3]])
 def test_a_run_that_is_stopped_goes_on_where_it_was(voc, tmp_path, stops):
     dataset, _ = voc
-    state, out = tmp_path / "run/state.json", tmp_path / "out"
+    state, out = tmp_path / "run/state.jsonl", tmp_path / "out"
     net = Fake()
     before = 0
     for after in stops:
@@ -140,20 +139,20 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(voc, tmp_path, stops):
             evaluate.evaluate(net, dataset, state=state, out_dir=out, progress=progress)
         assert progress.seen == [(i, 9) for i in range(before, after + 1)]
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
-        assert [path.name for path in state.parent.iterdir()] == ["state.json"]
+        assert [path.name for path in state.parent.iterdir()] == ["state.jsonl"]
         before = after
     progress = Stop()
-    resumed = evaluate.evaluate(net, dataset, state=state, out_dir=out, progress=progress)
+    resumed = evaluate.evaluate(net, dataset, state=state, out_dir=out, progress=progress).scores
     assert progress.seen == [(i, 9) for i in range(before, 10)]
     assert net.calls == 9
-    assert resumed == evaluate.evaluate(net, dataset)
+    assert resumed == evaluate.evaluate(net, dataset).scores
     assert len(list(out.iterdir())) == 9
 
 
-def test_a_run_that_is_killed_loses_seconds_not_hours(voc, tmp_path, monkeypatch):
+@pytest.mark.parametrize("torn", [b"", b'{"id": "2007_0000'])
+def test_a_run_that_is_killed_loses_at_most_an_image(voc, tmp_path, torn):
     dataset, _ = voc
-    state = tmp_path / "state.json"
-    monkeypatch.setattr(evaluate, "_SAVE_SECONDS", 0.0)
+    state = tmp_path / "state.jsonl"
     kept = {}
 
     def progress(count, total, seconds):
@@ -161,17 +160,23 @@ def test_a_run_that_is_killed_loses_seconds_not_hours(voc, tmp_path, monkeypatch
             kept["state"] = state.read_bytes()  # what a machine that loses power now leaves behind
 
     whole = evaluate.evaluate(Fake(), dataset, state=state, progress=progress)
-    state.write_bytes(kept["state"])
-    assert json.loads(kept["state"])["samples"] == 5
-    assert evaluate.evaluate(Fake(), dataset, state=state) == whole
+    state.write_bytes(kept["state"] + torn)
+    assert kept["state"].count(b"\n") == 1 + 5
+    net = Fake()
+    resumed = evaluate.evaluate(net, dataset, state=state)
+    assert (resumed.scores, net.calls) == (whole.scores, 4)
+    assert [image.counts for image in resumed.images] == [image.counts for image in whole.images]
+    assert state.read_bytes().count(b"\n") == 1 + 9
 
 
 def test_a_limited_run_can_be_made_whole(voc, tmp_path):
     dataset, _ = voc
-    state = tmp_path / "state.json"
-    part = evaluate.evaluate(Fake(), dataset, state=state, limit=4)
-    assert part["label"].confusion.sum() < evaluate.evaluate(Fake(), dataset, state=state)["label"].confusion.sum()
-    assert evaluate.evaluate(Fake(), dataset, state=state) == evaluate.evaluate(Fake(), dataset)
+    state = tmp_path / "state.jsonl"
+    part = evaluate.evaluate(Fake(), dataset, state=state, limit=4).scores
+    assert (
+        part["label"].confusion.sum() < evaluate.evaluate(Fake(), dataset, state=state).scores["label"].confusion.sum()
+    )
+    assert evaluate.evaluate(Fake(), dataset, state=state).scores == evaluate.evaluate(Fake(), dataset).scores
     with pytest.raises(DataError) as error:
         evaluate.evaluate(Fake(), dataset, state=state, limit=4)
     assert str(error.value) == (
@@ -181,7 +186,7 @@ def test_a_limited_run_can_be_made_whole(voc, tmp_path):
 
 def test_the_state_of_another_run_is_refused(voc, tmp_path):
     dataset, _ = voc
-    state = tmp_path / "state.json"
+    state = tmp_path / "state.jsonl"
     evaluate.evaluate(Fake(), dataset, state=state, limit=2)
     dataset_trees.write_list(dataset.tree / "ImageSets/Segmentation/other.txt", IDS[:5])
     other_split = datasets.open_split("voc", "other", dataset.root)
@@ -194,13 +199,16 @@ def test_the_state_of_another_run_is_refused(voc, tmp_path):
         )
 
 
+HEADER = '{"format": 2, "run": "x"}\n'
 SPOILT = [
     "",
     "{}",
     "[1, 2]",
     "nonsense",
-    '{"format": 1, "run": "x", "samples": 2, "counts": {"label": [[1, 2], [3]]}}',
-    '{"format": 1, "run": "x", "samples": 2, "counts": {"label": [[1.5]]}}',
+    '{"format": 1, "run": "x", "samples": 2, "counts": {"label": [[1, 2], [3, 4]]}}',
+    HEADER + '{"id": "a", "counts": {"label": [[1, 2, 3.5]]}, "void": {"label": 0}, "seconds": 1}\n',
+    HEADER + '{"id": "a", "counts": {"label": [[1, 2]]}, "void": {"label": 0}, "seconds": 1}\n',
+    HEADER + "[" * 100_000 + "\n",
     "[" * 100_000,
     "\ud800",
 ]
@@ -209,32 +217,32 @@ SPOILT = [
 @pytest.mark.parametrize("text", SPOILT, ids=range(len(SPOILT)))
 def test_a_spoilt_state_is_refused(voc, tmp_path, text):
     dataset, _ = voc
-    state = tmp_path / "state.json"
+    state = tmp_path / "state.jsonl"
     state.write_bytes(text.encode("utf-8", "surrogatepass"))
     with pytest.raises(DataError) as error:
         evaluate.evaluate(Fake(), dataset, state=state)
     said = str(error.value)
-    assert said.startswith(f"{state}: this is no state of an evaluation: ")
+    assert said.startswith(f"{state}: not the state of an evaluation: ")
     assert said.endswith(" Delete it to start again.")
     assert "\n" not in said
 
 
 def test_a_resumed_run_wants_its_earlier_pictures(voc, tmp_path):
     dataset, _ = voc
-    state = tmp_path / "state.json"
+    state = tmp_path / "state.jsonl"
     evaluate.evaluate(Fake(), dataset, state=state, limit=3, out_dir=tmp_path / "a")
     with pytest.raises(DataError) as error:
         evaluate.evaluate(Fake(), dataset, state=state, out_dir=tmp_path / "b")
     assert str(error.value) == (
-        f"{tmp_path / 'b'}: the run goes on after 3 images, but 3 of their predictions are not here, the first is"
-        f" {IDS[0]}.png. Give the folder of the first part, or delete the state to start again."
+        f"{tmp_path / 'b'}: the run resumes after 3 images, but 3 of their predictions are missing, the first is"
+        f" {IDS[0]}.png. Name the folder of the first part, or delete the state file to start again."
     )
 
 
 def test_a_broken_file_is_named_when_its_turn_comes_and_the_run_goes_on_once_mended(voc, tmp_path):
     dataset, _ = voc
-    whole = evaluate.evaluate(Fake(), dataset)
-    path, state, progress = dataset.file("label", IDS[5]), tmp_path / "state.json", Stop()
+    whole = evaluate.evaluate(Fake(), dataset).scores
+    path, state, progress = dataset.file("label", IDS[5]), tmp_path / "state.jsonl", Stop()
     mended = path.read_bytes()
     path.write_bytes(mended[:60])
     with pytest.raises(DataError) as error:
@@ -242,7 +250,7 @@ def test_a_broken_file_is_named_when_its_turn_comes_and_the_run_goes_on_once_men
     assert str(error.value).startswith(f"{path}: ")
     assert progress.seen[-1] == (5, 9)
     path.write_bytes(mended)
-    assert evaluate.evaluate(Fake(), dataset, state=state) == whole
+    assert evaluate.evaluate(Fake(), dataset, state=state).scores == whole
 
 
 def test_decoding_runs_ahead_but_not_away(voc, monkeypatch):
@@ -305,9 +313,9 @@ def test_scores_that_are_not_numbers_are_an_error(voc, tmp_path):
     net = Fake()
     net.score[3] = np.nan
     with pytest.raises(NetError) as error:
-        evaluate.evaluate(net, dataset, state=tmp_path / "state.json", out_dir=tmp_path / "out")
+        evaluate.evaluate(net, dataset, state=tmp_path / "state.jsonl", out_dir=tmp_path / "out")
     assert str(error.value) == f"blob 'score' is not a number (NaN) for image '{IDS[0]}'. Check the weights."
-    assert not (tmp_path / "state.json").exists()
+    assert not (tmp_path / "state.jsonl").exists()
     assert not (tmp_path / "out").exists()
 
 
@@ -323,28 +331,28 @@ def test_nothing_to_score_is_an_error(voc):
 
 
 class Part(Ranks):
-    """One of several processes, whose sums are of what ``sent`` holds of those before."""
+    """One of several processes, which gathers from what ``sent`` holds of those before."""
 
     def __init__(self, rank, size, sent):
         super().__init__(rank, size)
         self.sent = sent
 
-    def all_reduce_sum(self, tensor):
-        self.sent.append(tensor.clone())
-        tensor.copy_(sum(self.sent))
+    def gather_objects(self, mine):
+        self.sent.append(list(mine))
+        return [image for part in self.sent for image in part]
 
 
 @pytest.mark.parametrize("size", [2, 4, 9, 11])
 def test_processes_count_together_what_one_counts(voc, tmp_path, size):
     dataset, _ = voc
-    whole = evaluate.evaluate(Fake(), dataset)
+    whole = evaluate.evaluate(Fake(), dataset).scores
     sent, calls = [], []
     for rank in range(size):
         net = Fake()
         try:
-            found = evaluate.evaluate(net, dataset, out_dir=tmp_path / "png", ranks=Part(rank, size, sent))
+            found = evaluate.evaluate(net, dataset, out_dir=tmp_path / "png", ranks=Part(rank, size, sent)).scores
         except DataError:  # more processes than images: the first ones have counted nothing yet
-            assert not sum(sent).any()
+            assert not any(sent)
         calls.append(net.calls)
     assert found == whole
     assert sum(calls) == len(IDS)
@@ -354,15 +362,15 @@ def test_processes_count_together_what_one_counts(voc, tmp_path, size):
 
 def test_each_process_keeps_a_state_of_its_own(voc, tmp_path):
     dataset, _ = voc
-    state = tmp_path / "state.json"
+    state = tmp_path / "state.jsonl"
     for calls in (len(IDS), 0):
         sent, nets = [], [Fake(), Fake()]
         for rank, net in enumerate(nets):
-            found = evaluate.evaluate(net, dataset, state=state, ranks=Part(rank, 2, sent))
+            found = evaluate.evaluate(net, dataset, state=state, ranks=Part(rank, 2, sent)).scores
         assert sum(net.calls for net in nets) == calls
-        assert found == evaluate.evaluate(Fake(), dataset)
-    assert sorted(path.name for path in tmp_path.glob("*.json")) == ["state-1of2.json", "state-2of2.json"]
-    (tmp_path / "state-1of2.json").rename(tmp_path / "state-1of3.json")
+        assert found == evaluate.evaluate(Fake(), dataset).scores
+    assert sorted(path.name for path in tmp_path.glob("*.jsonl")) == ["state-1of2.jsonl", "state-2of2.jsonl"]
+    (tmp_path / "state-1of2.jsonl").rename(tmp_path / "state-1of3.jsonl")
     with pytest.raises(DataError, match="this is the state of another run"):
         evaluate.evaluate(Fake(), dataset, state=state, ranks=Part(0, 3, []))
 
@@ -380,13 +388,15 @@ def test_two_at_once_do_not_mix_their_predictions(voc, tmp_path):
 
     def progress(count, total, seconds):
         if count == 2:
-            for places in ({"out_dir": tmp_path / "a"}, {"state": tmp_path / "state.json"}):
+            for places in ({"out_dir": tmp_path / "a"}, {"state": tmp_path / "state.jsonl"}):
                 thread = threading.Thread(target=second, kwargs=places)
                 thread.start()
                 thread.join()
 
-    found = evaluate.evaluate(Fake(), dataset, out_dir=tmp_path / "a", state=tmp_path / "state.json", progress=progress)
+    found = evaluate.evaluate(
+        Fake(), dataset, out_dir=tmp_path / "a", state=tmp_path / "state.jsonl", progress=progress
+    ).scores
     end = "another process is evaluating here. Wait for it, or end it."
-    assert told == [f"{tmp_path}/a: {end}", f"{tmp_path}/state.json: {end}"]
-    assert found == evaluate.evaluate(Fake(), dataset)
+    assert told == [f"{tmp_path}/a: {end}", f"{tmp_path}/state.jsonl: {end}"]
+    assert found == evaluate.evaluate(Fake(), dataset).scores
     assert not list(tmp_path.rglob(".*"))

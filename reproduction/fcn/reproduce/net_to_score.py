@@ -1,0 +1,137 @@
+"""A net with its weights and the data set that it is scored on: a published net, a trained one, or any prototxt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+
+from reproduction.caffe.errors import DataError, StrPath
+from reproduction.caffe.formats import hashes, prototxt
+from reproduction.caffe.net import graph
+from reproduction.caffe.schema import NetParameter, Phase
+from reproduction.fcn import datasets
+from reproduction.fcn.datasets import Dataset
+from reproduction.fcn.datasets.custom.folder import Folder, find_classes
+from reproduction.fcn.fetch import local_files
+from reproduction.fcn.nets import registry
+from reproduction.fcn.segment import card, segmenter
+
+
+@dataclass(frozen=True)
+class NetToScore:
+    """A net, its weights and its data set.
+
+    Attributes:
+        name: The name of the net.
+        net_param: The net for inference.
+        weights: The weights file.
+        dataset: The data set that it is scored on.
+        set_name: The name of the data set on pages: that of a published set, or of a folder of custom images.
+        is_published_split: True if the paper scores this net on this split.
+    """
+
+    name: str
+    net_param: NetParameter
+    weights: Path
+    dataset: Dataset
+    set_name: str
+    is_published_split: bool = False
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """The SHA-256 of the weights file."""
+        return hashes.compute_hashes(self.weights, ["sha256"])["sha256"]
+
+
+def is_trained_folder(net: str) -> bool:
+    """Return True for a folder that a training on custom data wrote; a published net's name takes precedence."""
+    return net not in registry.NETS and (Path(net) / card.CARD_FILE).is_file()
+
+
+def find_published(
+    net_name: str,
+    data: Path,
+    split: str | None = None,
+    weights: Path | None = None,
+    folder: StrPath = local_files.WEIGHTS,
+) -> NetToScore:
+    """Return a published net with the data set that its test prototxt reads.
+
+    Args:
+        net_name: The name of the net.
+        data: The data root.
+        split: The split; None for that of the test prototxt.
+        weights: The weights file; None for the published one.
+        folder: The weights folder.
+
+    Raises:
+        ReproductionError: If there is no such net, or its data or weights are missing.
+    """
+    segmenter.find_card(net_name)  # its error is more precise if the name is a folder
+    published = registry.find_net(net_name)
+    name = published.dataset.name
+    try:
+        dataset = registry.open_test_split(published, data, split)
+    except DataError:
+        if published.dataset.draw is None or (data / name).is_dir():
+            raise
+        remedy = f"`tools/reproduce.py {name}` draws them."
+        raise DataError("its images are not drawn yet", path=data / name, remedy=remedy) from None
+    weights = weights or local_files.find_weights(published, folder)
+    return NetToScore(net_name, registry.load_net(net_name), weights, dataset, name, split is None)
+
+
+def find_trained(folder: Path, data: StrPath, split: str | None = None, weights: Path | None = None) -> NetToScore:
+    """Return a net that was trained on custom data, with a folder of images and labels.
+
+    Args:
+        folder: The training's folder.
+        data: The folder of images and labels.
+        split: ``train`` or ``val``; None for ``val``.
+        weights: The weights file; None for the one that the training wrote.
+
+    Raises:
+        ReproductionError: If a file is missing or invalid, or the labels have other classes than the net.
+    """
+    about = segmenter.find_card(folder)
+    classes = next(iter(about.labels.values())).classes
+    found, reading = find_classes(data)
+    if found not in (None, classes):
+        got, want = (", ".join(names) for names in (found, classes))
+        raise DataError("the images have other classes than the net", path=data, got=got, want=want)
+    layer = prototxt.load_net(folder / "train.prototxt")[0].layer[0]  # param_str has classes, palette, mean, side
+    dataset = datasets.from_layer(layer.python_param, list(layer.top), data, split or "val")
+    if reading is not None:
+        datasets.set_label_reading(dataset, reading)
+    net_param = prototxt.load_net(folder / "deploy.prototxt")[0]
+    return NetToScore(about.net, net_param, segmenter.locate_weights(folder, weights), dataset, _set_name(dataset))
+
+
+def find_prototxt(
+    path: Path, weights: Path, dataset: str, split: str, data: StrPath, *, legacy_crop: bool = False
+) -> NetToScore:
+    """Return a net from any prototxt, with a data set whose images are named as the net's inputs.
+
+    Args:
+        path: The prototxt, without a data layer.
+        weights: The weights file.
+        dataset: The data set, a key of ``datasets.DATASETS``.
+        split: The split.
+        data: The data root.
+        legacy_crop: See ``prototxt.load_net``.
+
+    Raises:
+        ReproductionError: If a file is missing or invalid, or the data set has no such images.
+    """
+    net_param = prototxt.load_net(path, legacy_crop=legacy_crop)[0]
+    inputs = [node.tops for node in graph.build_graph(net_param, Phase.TEST).nodes if node.type == "Input"]
+    kind = datasets.DATASETS.get(dataset)
+    tops = [*chain(*inputs), *(kind.kind_classes if kind else ())]
+    found = datasets.open_split(dataset, split, data, tops)
+    return NetToScore(str(path), net_param, weights, found, _set_name(found))
+
+
+def _set_name(dataset: Dataset) -> str:
+    return dataset.tree.resolve().name if isinstance(dataset, Folder) else dataset.name

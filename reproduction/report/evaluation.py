@@ -1,0 +1,107 @@
+"""The scores of one net as a report, as lines of text and as JSON."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from reproduction.caffe.errors import printable
+from reproduction.caffe.formats import hashes
+from reproduction.fcn.reproduce.net_to_score import NetToScore
+from reproduction.fcn.scoring.results import Evaluation
+from reproduction.fcn.scoring.score import METRICS, compute_scores
+from reproduction.report import record, scoring_run
+from reproduction.report.gallery import Gallery
+from reproduction.report.record import NetResult, ScoredSplit, ScoreReport
+from reproduction.report.reference import TITLES, Reference
+
+
+def write_evaluation(
+    scored: NetToScore,
+    evaluation: Evaluation,
+    predictions: Path,
+    folder: Path,
+    device: str,
+    precision: str,
+    versions: Mapping[str, str],
+) -> None:
+    """Write ``scores.json``, ``scores.md`` and the page ``index.html`` of an evaluation.
+
+    Published scores are shown for comparison but without a tolerance, because these weights need not match them.
+
+    Args:
+        scored: The net and its data set.
+        evaluation: The result.
+        predictions: The folder of the predicted label maps.
+        folder: The folder to write to.
+        device: The device that the net ran on.
+        precision: The name of the arithmetic's precision.
+        versions: The versions of the packages that the result depends on.
+
+    Raises:
+        ReproductionError: If a file cannot be written.
+    """
+    dataset, count = scored.dataset, len(evaluation.images)
+
+    def references(net_name: str, top: str) -> list[Reference]:
+        rows = record.find_references(net_name, top) if scored.is_published_split else []
+        return [replace(row, tolerance_points=None) for row in rows]
+
+    measured = scoring_run.measure_labels(scored.name, dataset, evaluation, references)
+    maps, seconds = os.path.relpath(predictions, folder), evaluation.seconds_per_image
+    report = ScoreReport(
+        set=scored.set_name,
+        measured=datetime.now(UTC).isoformat(timespec="seconds"),
+        split=ScoredSplit(dataset.split, len(dataset), hashes.hash_lines(dataset.ids)),
+        limit=None if count == len(dataset) else count,
+        device=device,
+        precision=precision,
+        versions=versions,
+        nets=[NetResult(scored.name, "", scored.weights.name, scored.weights_sha256, seconds, measured, maps)],
+    )
+    scoring_run.write_files(report, folder, {scored.name: Gallery(dataset, predictions)})
+
+
+def format_scores(scored: NetToScore, evaluation: Evaluation) -> list[str]:
+    """Format the scores in percent, as the lines of a table."""
+    lines, dataset = [], scored.dataset
+    for top, result in evaluation.scores.items():
+        what = "" if len(evaluation.scores) == 1 else f", {top}"
+        lines += [f"{scored.name} on {dataset.name} {dataset.split}, {len(evaluation.images)} images{what}", ""]
+        lines += ["  ".join(f"{TITLES[metric]:>10}" for metric in METRICS)]
+        lines += ["  ".join(f"{100 * getattr(result, metric):10.2f}" for metric in METRICS), ""]
+        published = compute_scores(result.confusion, absent="published").mean_iu
+        if published != result.mean_iu:
+            lines += [f"mean IU as the published score.py computes it, absent classes as 0: {100 * published:.2f}", ""]
+        names = [printable(name) for name in dataset.label_classes[top]]
+        width = max(map(len, names))
+        pairs = zip(names, result.class_iu, strict=True)
+        lines += [f"{name:{width}}  " + ("     -" if iu != iu else f"{100 * iu:6.2f}") for name, iu in pairs]
+        lines += [""]
+    return lines[:-1]
+
+
+def scores_as_json(scored: NetToScore, evaluation: Evaluation) -> dict[str, Any]:
+    """Return the scores as fractions, with the net, the weights and the split that they belong to."""
+    by_label, dataset = {}, scored.dataset
+    for top, result in evaluation.scores.items():
+        names = zip(dataset.label_classes[top], result.class_iu, strict=True)
+        by_label[top] = {
+            **{metric: getattr(result, metric) for metric in METRICS},
+            "mean_iu_published_rule": compute_scores(result.confusion, absent="published").mean_iu,
+            "class_iu": {name: None if iu != iu else iu for name, iu in names},
+            "confusion": result.confusion.tolist(),
+        }
+    return {
+        "net": scored.name,
+        "weights": str(scored.weights),
+        "dataset": dataset.name,
+        "tree": str(dataset.tree),
+        "split": dataset.split,
+        "images": len(evaluation.images),
+        "scores": by_label,
+    }
