@@ -47,7 +47,7 @@ ROOMS = {
         "fcn.nets", "fcn.images", "fcn.fetch", "fcn.datasets", "fcn.scoring", "fcn.segment",
     ),
     "fcn.reproduce": (
-        "caffe.errors", "caffe.typing", "caffe.locks", "caffe.formats", "caffe.net",
+        *CAFFE, "caffe.locks", "caffe.net",
         "fcn.nets", "fcn.fetch", "fcn.datasets", "fcn.scoring", "fcn.segment", "fcn.train",
     ),
     "report": (

@@ -284,7 +284,7 @@ def test_a_net_is_scored_on_the_pictures_of_ones_own_that_it_learnt_from(tool, t
     assert tool(Fake(score=3), "--net", folder, "--data", photos, "-q") == (
         1, "",
         (
-            f"error: {photos}: the pictures have other classes than the net; got background, dog, cat, want background,"
+            f"error: {photos}: the images have other classes than the net; got background, dog, cat, want background,"
             " cat, dog.\n"
         ),
     )  # fmt: skip
