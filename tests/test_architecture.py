@@ -51,7 +51,7 @@ ROOMS = {
         "fcn.nets", "fcn.fetch", "fcn.datasets", "fcn.scoring", "fcn.segment", "fcn.train",
     ),
     "report": (
-        *CAFFE, "caffe.training",
+        *CAFFE, "caffe.training", "fast",
         "fcn.nets", "fcn.images", "fcn.fetch", "fcn.datasets", "fcn.scoring", "fcn.segment", "fcn.train",
         "fcn.reproduce",
     ),

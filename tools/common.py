@@ -34,6 +34,7 @@ try:
     from reproduction.caffe import tested_devices
     from reproduction.caffe.errors import ReproductionError, printable, shorten_warnings
     from reproduction.caffe.typing import Progress
+    from reproduction.fast import precisions
 except ImportError as error:
     had = f"Python {platform.python_version()}" if sys.version_info < (3, 11) else f"no {error.name}"
     sys.exit(f"error: this environment is not set up; got {had}. Run `make setup`, then `. .venv/bin/activate`.")
@@ -207,10 +208,10 @@ def add_device(parser: argparse.ArgumentParser, choices: Sequence[str] | None = 
 
 def add_precision(parser: argparse.ArgumentParser) -> None:
     """Add the option ``--precision``, which selects how the net is computed."""
+    described = "; ".join(f"{name}: {text}" for name, text in precisions.DESCRIPTIONS.items())
     parser.add_argument(
-        "--precision", choices=("exact", "winograd", "tf32", "bf16", "plain"), default="exact",
-        help="exact (default): compiled, the same but for rounding; winograd: within 1e-4, on the CPU; tf32: within"
-        " 1e-2, on cuda; bf16: within 3e-2, where the device multiplies it; plain: layer by layer",
+        "--precision", choices=precisions.DESCRIPTIONS, default="exact",
+        help=f"default: exact. {described}. If the device does not support it, the next more exact one is used",
     )  # fmt: skip
 
 
@@ -229,8 +230,6 @@ def precision(args: argparse.Namespace) -> str:
     Prints a note, once, if it is not the precision that the user chose.
     """
     if args.precision != "plain":
-        from reproduction.fast import precisions
-
         device = args.device.split(":")[0]
         used = precisions.supported_precision(args.precision, device)
         if used != args.precision:

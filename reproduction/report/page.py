@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from reproduction.caffe.errors import StrPath, printable
 from reproduction.caffe.formats import files
+from reproduction.fast import precisions
 from reproduction.fcn.datasets import SPECS
 from reproduction.fcn.images import palette
 from reproduction.fcn.scoring.score import METRICS
@@ -29,13 +30,6 @@ if TYPE_CHECKING:
 MAX_NUMBERED_CLASSES = 24  # with more classes, the cells of the confusion matrix have no room for numbers
 MISTAKES_SHOWN = 12  # number of confusions to list, those with the largest share
 
-#: Descriptions of the values of the tools' ``--precision``.
-PRECISIONS = {
-    "plain": "float32, layer by layer",
-    "exact": "float32, compiled, the same but for rounding",
-    "winograd": "float32, compiled, within 1e-4 of plain",
-    "bf16": "bfloat16, compiled, within 3e-2 of plain",
-}
 PICTURE_KINDS = {
     "best": ("Best", "The highest mean IU over the classes of their truth."),
     "worst": ("Worst", "The lowest."),
@@ -159,7 +153,7 @@ def format_page(report: ScoreReport, galleries: Mapping[str, Gallery] | None = N
         verdicts=list(markdown.format_verdicts(report)),
         knows=SPECS[report.set].knows if report.set in SPECS else "",
         kinds=PICTURE_KINDS,
-        precision=PRECISIONS.get(report.precision),
+        precision=precisions.DESCRIPTIONS.get(report.precision),
         dense=MAX_NUMBERED_CLASSES,
         error_colours={label: css_color(colour) for label, colour in gallery.ERROR_COLOURS.items()},
         void_colour=css_color(colours[255]),

@@ -10,8 +10,12 @@ import torch
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.formats import prototxt
+from reproduction.caffe.layers import LAYERS
+from reproduction.caffe.layers.base import Layer
+from reproduction.caffe.layers.compiled_forms import PointwiseForm
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
+from reproduction.caffe.schema.types import TYPES
 from reproduction.fast import compiler, convolution, precisions, threads
 from reproduction.fcn.nets import published_nets
 from tests.fast.test_compiler import EXACT, differ, images
@@ -188,3 +192,41 @@ def test_threads_are_parked_for_a_plan_and_not_for_a_net_as_it_is(monkeypatch):
     find_plan(compiler.compile(thin_nets.net("voc-fcn8s", 32)), data=(1, 3, 500, 375))
     assert calls
     assert threads.reduce_spinning is not compiler.reduce_spinning
+
+
+INVENTED = """
+layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ dim: 1 dim: 32 dim: 20 dim: 20 }} }} }}
+layer {{ name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
+  convolution_param {{ num_output: 32 kernel_size: 3 pad: 30 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "invented" type: "{kind}" bottom: "conv1" top: "invented" }}
+layer {{ name: "conv2" type: "Convolution" bottom: "invented" top: "conv2"
+  convolution_param {{ num_output: 32 kernel_size: 3 weight_filler {{ type: "xavier" }} }} }}
+"""
+
+
+class Cube(Layer):
+    """The third power."""
+
+    def shapes(self, bottoms):
+        return list(bottoms)
+
+    def forward(self, *bottoms):
+        return (bottoms[0] ** 3,)
+
+
+class PointwiseCube(Cube):
+    """The same, which says that it is pointwise."""
+
+    def compiled_form(self, bottoms):
+        return PointwiseForm()
+
+
+@pytest.mark.parametrize(("kind", "part"), [(Cube, "78 x 78"), (PointwiseCube, "26 x 26")])
+def test_an_invented_layer_type_runs_as_it_is_or_where_the_image_reaches(planned, monkeypatch, kind, part):
+    monkeypatch.setitem(LAYERS, kind.__name__, kind)
+    monkeypatch.setitem(TYPES, kind.__name__, ())
+    net = Net(prototxt.loads(INVENTED.format(kind=kind.__name__), NetParameter), seed=1)
+    compiled = compiler.compile(net)
+    for _ in range(2):
+        assert differ(net, compiled, inputs_of(net), ["conv2"]) < EXACT
+    assert part in how(compiled, 20)["invented"]
