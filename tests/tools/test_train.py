@@ -87,7 +87,7 @@ def test_a_chain_starts_each_net_from_the_one_before(tool, where, tmp_path, monk
         next(line for line in out.splitlines() if line.startswith("  vgg16: 15 layers copied")),
         "voc-fcn32s: 2 iterations, a snapshot every 4000, a validation every 4000",
         "voc-fcn16s starts from",
-        "  voc-fcn32s: 16 layers copied; dropped: upscore; untouched: upscore2, score_pool4, upscore16",
+        "  voc-fcn32s: 16 layers copied; ignored: upscore; untouched: upscore2, score_pool4, upscore16",
         "voc-fcn16s: 1 iterations, a snapshot every 4000, a validation every 4000",
     ]
     assert tool(*command)[1] == (
@@ -101,7 +101,7 @@ def test_a_chain_starts_each_net_from_the_one_before(tool, where, tmp_path, monk
     # A later command finds what this one has made.
     code, out, err = tool("--net", "voc-fcn8s", *where, "--iterations", 1, "--limit", 1)
     assert (code, err) == (0, "")
-    assert "  voc-fcn16s: 18 layers copied; dropped: upscore16" in out
+    assert "  voc-fcn16s: 18 layers copied; ignored: upscore16" in out
     assert "voc-fcn32s → voc-fcn16s → voc-fcn8s</h2>" in (tmp_path / "out/index.html").read_text()
 
 
@@ -280,7 +280,7 @@ def test_a_mini_training_draws_its_data_and_goes_on_to_the_next_stage(tool, tmp_
     assert lines[0] == f"data: drawn, {tmp_path}/data/mini"
     assert lines[-1] == f"mini-fcn32s: trained, {tmp_path}/out/mini-fcn32s/mini-fcn32s.caffemodel"
     start = next(log_file.read_log(tmp_path / "out/mini-fcn32s/log.jsonl"))
-    assert start.initialised.startswith("mini-vgg: 15 layers copied; coerced: fc6 0 ")
+    assert start.initialised.startswith("mini-vgg: 15 layers copied; reshaped: fc6 0 ")
     code, out, err = tool("--net", "mini-fcn32s", *where, "--iterations", "2", "--limit", "1", "--keep", "1")
     assert (code, err) == (0, "")
     assert "drawn" not in out

@@ -5,6 +5,7 @@ Source: BVLC/caffe@9b89154 src/caffe/net.cpp L665-L780, src/caffe/blob.cpp L397-
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,9 +18,29 @@ from reproduction.caffe.formats import blobs
 from reproduction.caffe.formats.upgrade import SPLIT_OFF
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.schema import BlobProto, NetParameter
-from reproduction.caffe.typing import Floating, Floats
+from reproduction.caffe.typing import Floating
 
 Params = Mapping[str, Sequence[Tensor]]
+
+
+@dataclass(frozen=True)
+class ReshapedBlob:
+    """A parameter that received the values of a blob of another shape with the same number of elements.
+
+    Attributes:
+        layer: Name of the net's layer.
+        blob: Index of the blob in that layer.
+        got: Shape of the blob in the source.
+        shape: Shape of the parameter.
+    """
+
+    layer: str
+    blob: int
+    got: Shape
+    shape: Shape
+
+    def __str__(self) -> str:
+        return f"{self.layer} {self.blob} {self.got} -> {self.shape}"
 
 
 @dataclass(frozen=True)
@@ -28,91 +49,121 @@ class CopyReport:
 
     Attributes:
         copied: Layers whose parameters were copied or shared.
-        ignored: Layers of the source that have parameters but no layer of the same name in the net.
+        reshaped: Parameters that received values of another shape.
+        ignored: Layers of the source that have parameters but no layer of the same name in the net, and blobs
+            (``layer 1``) that the net's layer lacks.
         untouched: Layers of the net that have parameters but no weights in the source.
     """
 
     copied: list[str] = field(default_factory=list)
+    reshaped: list[ReshapedBlob] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     untouched: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        parts = [f"{len(self.copied)} layers copied"]
-        parts += [f"{word}: {', '.join(names)}" for word, names in self._rest() if names]
-        return "; ".join(parts)
+        lists: dict[str, Sequence[object]] = {
+            "reshaped": self.reshaped,
+            "ignored": self.ignored,
+            "untouched": self.untouched,
+        }
+        parts = [f"{word}: {', '.join(map(str, items))}" for word, items in lists.items() if items]
+        return "; ".join([f"{len(self.copied)} layers copied", *parts])
 
-    def _rest(self) -> list[tuple[str, list[str]]]:
-        return [("ignored", self.ignored), ("untouched", self.untouched)]
 
-
-def copy_blobs(source: NetParameter, params: Params, path: StrPath = "", *, whole: bool = False) -> CopyReport:
+def copy_blobs(
+    source: NetParameter,
+    params: Params,
+    path: StrPath = "",
+    *,
+    suffix: str = "",
+    exact: bool = False,
+    reshape: bool = False,
+) -> CopyReport:
     """Copy the blobs of a message to parameters, by layer name.
 
     Args:
         source: A net whose layers contain blobs, upgraded to the current format.
         params: Parameters by layer name; a layer without parameters has an empty sequence.
         path: The file that the message came from, for error messages.
-        whole: Require weights for exactly the layers in ``params``, as in a snapshot of the same net.
+        suffix: What the names in ``params`` have at the end, in addition to the names in ``source``.
+        exact: Require weights for exactly the layers in ``params``, as in a snapshot of the same net.
+        reshape: Copy a blob of another shape if it has as many elements, and ignore blobs that one side lacks. A fully
+            connected layer (O, I H W) and a convolution (O, I, H, W) hold the same weights.
 
     Returns:
         The names of the layers that were copied, ignored and left unchanged.
 
     Raises:
-        WeightsError: If a layer of the same name has a different number of blobs or different shapes, if no layer
-            matches, or if ``whole`` is not satisfied. The parameters are then unchanged.
+        WeightsError: If a layer of the same name has a different number of blobs or different shapes (with ``reshape``:
+            a different number of elements), if no layer matches, or if ``exact`` is not satisfied. The parameters are
+            then unchanged.
     """
-    matched: list[tuple[Tensor, Floats]] = []
+    matched: list[tuple[Tensor, Floating]] = []
     report = CopyReport()
-    # HDF5 files store a shared parameter once, in its owner layer. In the other layers its blob is empty or, if it is
-    # the last one, missing.
-    owned = {
-        id(_root(target))
-        for layer in source.layer
-        for target, blob in zip(params.get(layer.name, ()), layer.blobs, strict=False)
-        if not blob.is_empty()
-    }
+    owned = _find_owned(source, params, suffix)
     for layer in source.layer:
-        if layer.name not in params:
-            if layer.blobs:
-                _check_whole(layer.name, params, path)
+        name, found = layer.name + suffix, list(layer.blobs)
+        if name not in params:
+            if found:
+                _check_scale(layer.name, params, path)
                 report.ignored.append(layer.name)
             continue
-        targets, given = params[layer.name], list(layer.blobs)
-        given += [BlobProto() for target in targets[len(given) :] if id(_root(target)) in owned]
-        if len(given) != len(targets):
-            raise WeightsError(
-                f"layer {layer.name!r} has another number of blobs",
-                path=path,
-                got=len(layer.blobs),
-                want=f"{len(targets)}, as the net",
-            )
-        for i, (target, blob) in enumerate(zip(targets, given, strict=True)):
-            if blob.is_empty() and id(_root(target)) in owned:
+        targets = params[name]
+        found += [BlobProto() for target in targets[len(found) :] if id(_find_base(target)) in owned]
+        if reshape:
+            report.ignored.extend(f"{layer.name} {i}" for i in range(len(targets), len(found)))
+        elif len(found) != len(targets):
+            want = f"{len(targets)}, as the net"
+            problem = f"layer {name!r} has another number of blobs"
+            raise WeightsError(problem, path=path, got=len(layer.blobs), want=want)
+        for i, (target, blob) in enumerate(zip(targets, found, strict=False)):
+            if blob.is_empty() and id(_find_base(target)) in owned:
                 continue
-            _check_shape(layer.name, i, tuple(target.shape), blob, path)
+            if not _has_shape(blob, tuple(target.shape), as_legacy=reshape):
+                report.reshaped.append(_reshape(name, i, blob, target, path, allowed=reshape))
             matched.append((target, blobs.to_array(blob, path or "weights")))
-        if targets:
-            report.copied.append(layer.name)
-    if not report.copied and any(params.values()):
-        raise WeightsError(
-            "no layer of these weights has the name of a layer of the net",
-            path=path,
-            got=_few(report.ignored) or "no layers with weights",
-            want=_few([name for name, targets in params.items() if targets]),
-            remedy="They belong to another net.",
-        )
-    taken = set(report.copied)
-    for name, targets in params.items():
-        if name not in taken and not all(id(_root(target)) in owned for target in targets):
-            report.untouched.append(name)
-    if whole and (report.ignored or report.untouched):
+        if targets and found:
+            report.copied.append(name)
+    _list_untouched(report, params, owned, path)
+    if exact and (report.ignored or report.untouched):
         problem = "the net has no layer" if report.ignored else "there are no weights for layer"
         raise WeightsError(
             f"{problem} {(report.ignored or report.untouched)[0]!r}", path=path, remedy="They belong to another net."
         )
+    # Write only after all checks have passed, so that an error leaves the parameters unchanged.
     for target, values in matched:
-        _assign(target, values)
+        assign_values(target, values)
     return report
+
+
+def _list_untouched(report: CopyReport, params: Params, owned: set[int], path: StrPath) -> None:
+    """Add the layers without weights in the source to the report; raise an error if these are all layers."""
+    if not report.copied and any(params.values()):
+        raise WeightsError(
+            "no layer of these weights has the name of a layer of the net",
+            path=path,
+            got=join_first(report.ignored) or "no layers with weights",
+            want=join_first([name for name, targets in params.items() if targets]),
+            remedy="They belong to another net.",
+        )
+    copied = set(report.copied)
+    for name, targets in params.items():
+        if name not in copied and not all(id(_find_base(target)) in owned for target in targets):
+            report.untouched.append(name)
+
+
+def _find_owned(source: NetParameter, params: Params, suffix: str) -> set[int]:
+    """Return the ids of the parameters for which the source has values.
+
+    HDF5 files store a shared parameter once, in its owner layer. In the other layers its blob is empty or, if it is the
+    last one, missing.
+    """
+    return {
+        id(_find_base(target))
+        for layer in source.layer
+        for target, blob in zip(params.get(layer.name + suffix, ()), layer.blobs, strict=False)
+        if not blob.is_empty()
+    }
 
 
 def share_blobs(source: Params, params: Params) -> CopyReport:
@@ -151,20 +202,25 @@ def to_blob(param: Tensor, *, diff: bool = False) -> BlobProto:
     return blob
 
 
-def _check_shape(layer: str, index: int, want: Shape, blob: BlobProto, path: StrPath) -> None:
+def _has_shape(blob: BlobProto, shape: Shape, *, as_legacy: bool) -> bool:
     got = blobs.shape(blob)
-    if got == want or (blobs.is_legacy(blob) and old_shape(want) == got):
-        return
-    raise WeightsError(
-        f"layer {layer!r} blob {index} has another shape",
-        path=path,
-        got=got,
-        want=f"{want}, as the net",
-        remedy="To train this layer from its filler, rename it.",
-    )
+    return got == shape or (got == old_shape(shape) and (as_legacy or blobs.is_legacy(blob)))
 
 
-def _check_whole(ignored: str, params: Params, path: StrPath) -> None:
+def _reshape(layer: str, index: int, blob: BlobProto, target: Tensor, path: StrPath, *, allowed: bool) -> ReshapedBlob:
+    """Return the record of a blob of another shape, or raise an error if it cannot be copied."""
+    got, want = blobs.shape(blob), tuple(target.shape)
+    if allowed and math.prod(got) == target.numel():
+        return ReshapedBlob(layer, index, got, want)
+    if allowed:
+        problem = f"layer {layer!r} blob {index} has another number of elements"
+        raise WeightsError(problem, path=path, got=got, want=f"as many as {want}")
+    remedy = "To train this layer from its filler, rename it."
+    problem = f"layer {layer!r} blob {index} has another shape"
+    raise WeightsError(problem, path=path, got=got, want=f"{want}, as the net", remedy=remedy)
+
+
+def _check_scale(ignored: str, params: Params, path: StrPath) -> None:
     """Raise an error if ``ignored`` is the scale and bias of a BatchNorm layer whose statistics the net uses."""
     layer = ignored.removesuffix(SPLIT_OFF)
     if ignored != layer and layer in params:
@@ -175,7 +231,7 @@ def _check_whole(ignored: str, params: Params, path: StrPath) -> None:
         )
 
 
-def _root(tensor: Tensor) -> Tensor:
+def _find_base(tensor: Tensor) -> Tensor:
     """Return the tensor that a parameter is a view of, or the parameter itself.
 
     Layers that share a parameter in different shapes see views of it.
@@ -188,7 +244,8 @@ def old_shape(shape: Shape) -> Shape:
     return (1,) * (4 - len(shape)) + tuple(shape)
 
 
-def _assign(target: Tensor, values: Floating) -> None:
+def assign_values(target: Tensor, values: Floating) -> None:
+    """Copy an array with as many elements to a parameter, on its device."""
     if target.is_meta:
         return  # a net on the meta device has no memory for values
     with torch.no_grad():
@@ -198,5 +255,6 @@ def _assign(target: Tensor, values: Floating) -> None:
             target.copy_(torch.from_numpy(np.array(values)).view(target.shape))
 
 
-def _few(names: Sequence[str]) -> str:
+def join_first(names: Sequence[str]) -> str:
+    """Join the first four names with commas."""
     return ", ".join(names[:4]) + (" ..." if len(names) > 4 else "")

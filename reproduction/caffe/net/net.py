@@ -357,22 +357,22 @@ class Net(nn.Module):
 
     # ---- weights
 
-    def copy_from(self, source: NetParameter, path: StrPath = "", *, whole: bool = False) -> CopyReport:
+    def copy_from(self, source: NetParameter, path: StrPath = "", *, exact: bool = False) -> CopyReport:
         """Copy weights by layer name, as Caffe's CopyTrainedLayersFrom does.
 
         Args:
             source: A net whose layers contain blobs, upgraded to the current format.
             path: The file that the weights came from, for error messages.
-            whole: Require weights for exactly the layers of the net: none missing, none extra.
+            exact: Require weights for exactly the layers of the net: none missing, none extra.
 
         Returns:
             The names of the layers that were copied, ignored and left unchanged.
 
         Raises:
             WeightsError: If a layer of the same name has a different number of blobs or different shapes, if no layer
-                matches, or if ``whole`` is not satisfied. The net is then unchanged.
+                matches, or if ``exact`` is not satisfied. The net is then unchanged.
         """
-        return copy_blobs(source, {name: layer.blobs for name, layer in self.layers.items()}, path, whole=whole)
+        return copy_blobs(source, {name: layer.blobs for name, layer in self.layers.items()}, path, exact=exact)
 
     def share_with(self, other: Net) -> CopyReport:
         """Share the memory of the other net's parameters, for all layers that have the same name.

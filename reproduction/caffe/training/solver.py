@@ -357,10 +357,10 @@ class Solver:
         for layer, blobs in self.net.params.items():
             if not all(bool(blob.isfinite().all()) for blob in blobs):
                 raise LossError(
-                    f"the weights of layer {layer!r} are not finite, and no snapshot is made of them",
+                    f"the weights of layer {layer!r} are not finite, so no snapshot is written",
                     iteration=self.iter,
                     draw=None,
-                    remedy="Go on from the last snapshot, with a lower learning rate.",
+                    remedy="Resume from the last snapshot with a lower learning rate.",
                 )
         if self.ranks.is_first:
             message = self.net.to_proto(diff=self.param.snapshot_diff)
@@ -384,10 +384,10 @@ class Solver:
             raise ReproductionError(
                 f"max_iter {self.param.max_iter} is below iteration {state.iter} of this state",
                 place=str(path),
-                remedy="Raise max_iter, or go on from an earlier snapshot.",
+                remedy="Raise max_iter, or resume from an earlier snapshot.",
             )
         if state.model is not None:
-            self.net.copy_from(state.model, state.model_path, whole=True)
+            self.net.copy_from(state.model, state.model_path, exact=True)
         self.updates.take_history(state.history)
         self.iter, self.current_step = state.iter, state.current_step
 

@@ -9,8 +9,8 @@ Source: shelhamer/fcn.berkeleyvision.org@1305c73 surgery.py, and each net's solv
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from reproduction.caffe.errors import NetError, WeightsError, did_you_mean
 from reproduction.caffe.formats import blobs
-from reproduction.caffe.geometry import Shape
+from reproduction.caffe.net.copy_weights import CopyReport, assign_values, copy_blobs, join_first
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
 from reproduction.caffe.typing import Float64, Floating
@@ -28,58 +28,11 @@ from reproduction.fcn.nets.published_nets import SKIPS
 Source = Net | NetParameter
 
 
-@dataclass(frozen=True)
-class Coerced:
-    """A blob that received values from a blob of another shape with the same number of elements.
-
-    Attributes:
-        layer: Name of the target's layer.
-        blob: Index of the blob in that layer.
-        got: Shape of the source blob.
-        shape: Shape of the target blob.
-    """
-
-    layer: str
-    blob: int
-    got: Shape
-    shape: Shape
-
-    def __str__(self) -> str:
-        return f"{self.layer} {self.blob} {self.got} -> {self.shape}"
-
-
-@dataclass(frozen=True)
-class TransplantReport:
-    """The result of ``transplant``.
-
-    Attributes:
-        copied: The target's layers that received at least one blob of the same shape.
-        coerced: The blobs that received values of another shape.
-        dropped: The source's layers that the target lacks, and blobs (``layer 1``) that the target's layer lacks.
-        untouched: The target's layers for which the source has nothing.
-    """
-
-    copied: list[str] = field(default_factory=list)
-    coerced: list[Coerced] = field(default_factory=list)
-    dropped: list[str] = field(default_factory=list)
-    untouched: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        parts = [f"{len(self.copied)} layers copied"]
-        lists: dict[str, Sequence[object]] = {
-            "coerced": self.coerced,
-            "dropped": self.dropped,
-            "untouched": self.untouched,
-        }
-        parts += [f"{word}: {', '.join(map(str, items))}" for word, items in lists.items() if items]
-        return "; ".join(parts)
-
-
-def transplant(target: Net, source: Source, suffix: str = "") -> TransplantReport:
+def transplant(target: Net, source: Source, suffix: str = "") -> CopyReport:
     """Copy weights by layer name, and reshape them where shapes differ but element counts agree.
 
     A fully connected layer (O, I H W) and a convolution (O, I, H, W) hold the same weights, so either can be loaded
-    into the other. Layers and blobs that the target lacks are skipped.
+    into the other. Layers and blobs that the target lacks are ignored.
 
     Args:
         target: The net to change.
@@ -95,41 +48,9 @@ def transplant(target: Net, source: Source, suffix: str = "") -> TransplantRepor
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 surgery.py L5-L31.
     """
-    report, found = TransplantReport(), []
-    touched = set()
-    for name, arrays in _layers(source):
-        mine = target.params.get(name + suffix)
-        if mine is None:
-            report.dropped.append(name)
-            continue
-        report.dropped.extend(f"{name} {i}" for i in range(len(mine), len(arrays)))
-        for i, (blob, values) in enumerate(zip(mine, arrays, strict=False)):
-            if values.size != blob.numel():
-                # Upstream bug, fixed: the published transplant assigns to `.flat`, which repeats or truncates the
-                # values if the sizes differ. Here different sizes raise an error.
-                raise WeightsError(
-                    f"layer {name + suffix!r} blob {i} cannot take these weights",
-                    got=values.shape,
-                    want=f"{tuple(blob.shape)}, or as many numbers",
-                )
-            found.append((blob, values))
-            touched.add(name + suffix)
-            if not _same(values.shape, tuple(blob.shape)):
-                report.coerced.append(Coerced(name + suffix, i, values.shape, tuple(blob.shape)))
-            elif name + suffix not in report.copied:
-                report.copied.append(name + suffix)
-    if not found:
-        raise WeightsError(
-            "no layer of these weights has a place in the net",
-            got=_few(report.dropped) or "no layers with weights",
-            want=_few(list(target.params)),
-            remedy="They belong to another net.",
-        )
-    # Write only after all checks have passed, so that an error leaves the target unchanged.
-    for blob, values in found:
-        _assign(blob, values)
-    report.untouched.extend(name for name in target.params if name not in touched)
-    return report
+    # Upstream bug, fixed: the published transplant assigns to `.flat`, which repeats or truncates the values if the
+    # sizes differ. Here different sizes raise an error.
+    return copy_blobs(_to_message(source), target.params, suffix=suffix, reshape=True)
 
 
 def upsample_filt(size: int) -> Float64:
@@ -209,7 +130,7 @@ def expand_score(target: Net, new_layer: str, source: Source, layer: str) -> Non
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 surgery.py L61-L68.
     """
-    arrays = _array(source, layer)
+    arrays = _find_arrays(source, layer)
     mine = [_blob(target, new_layer, i) for i in range(len(arrays))]
     # Upstream bug, fixed: the published expand_score indexes the bias as a four-dimensional blob, which fails for the
     # one-dimensional bias of a convolution. Here the weights and the bias are both copied.
@@ -222,7 +143,7 @@ def expand_score(target: Net, new_layer: str, source: Source, layer: str) -> Non
                 want=f"{tuple(blob.shape)}, or fewer classes",
             )
     for blob, values in zip(mine, arrays, strict=True):
-        _assign(blob[: len(values)], values)
+        assign_values(blob[: len(values)], values)
 
 
 def widen_input(target: Net, new_layer: str, source: Source, layer: str) -> None:
@@ -240,7 +161,7 @@ def widen_input(target: Net, new_layer: str, source: Source, layer: str) -> None
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 nyud-fcn32s-color-d/solve.py L29-31.
     """
-    arrays = _array(source, layer)
+    arrays = _find_arrays(source, layer)
     mine = [_blob(target, new_layer, i) for i in range(len(arrays))]
     old, new = arrays[0].shape, tuple(mine[0].shape)
     if len(old) != len(new) or old[:1] + old[2:] != new[:1] + new[2:] or not 0 < old[1] <= new[1]:
@@ -252,11 +173,11 @@ def widen_input(target: Net, new_layer: str, source: Source, layer: str) -> None
             raise WeightsError(
                 f"layer {layer!r} blob {i} does not fit layer {new_layer!r}", got=values.shape, want=tuple(blob.shape)
             )
-    _assign(mine[0][:, : old[1]], arrays[0])
+    assign_values(mine[0][:, : old[1]], arrays[0])
     for channel in range(old[1], new[1]):
-        _assign(mine[0][:, channel], arrays[0].mean(axis=1))
+        assign_values(mine[0][:, channel], arrays[0].mean(axis=1))
     for blob, values in zip(mine[1:], arrays[1:], strict=True):
-        _assign(blob, values)
+        assign_values(blob, values)
 
 
 @dataclass(frozen=True)
@@ -267,22 +188,22 @@ class InitReport:
         transplants: The report of ``transplant`` for each parent, by name.
         widened: The first convolution, if it has input channels that the parent's lacks.
         interpolated: The upsampling layers.
-        fresh: The layers that keep their filler's values: new score layers, and the fixed scales of at-once nets.
+        new: The layers that keep their filler's values: new score layers, and the fixed scales of at-once nets.
     """
 
-    transplants: dict[str, TransplantReport]
+    transplants: dict[str, CopyReport]
     widened: list[str]
     interpolated: list[str]
-    fresh: list[str]
+    new: list[str]
 
     def __str__(self) -> str:
         parts = [f"{name}: {report}" for name, report in self.transplants.items()]
-        lists = {"widened": self.widened, "interpolated": self.interpolated, "fresh": self.fresh}
+        lists = {"widened": self.widened, "interpolated": self.interpolated, "new": self.new}
         parts += [f"{word}: {', '.join(names)}" for word, names in lists.items() if names]
         return "\n".join(parts)
 
 
-def initialize(net: Net, row: PublishedNet, parents: Mapping[str, NetParameter]) -> InitReport:
+def initialize(net: Net, published: PublishedNet, parents: Mapping[str, NetParameter]) -> InitReport:
     """Initialize a net for training from the weights of its parents, as its published solve.py does.
 
     The parents' weights are transplanted, upsampling layers are set to bilinear interpolation, and a first convolution
@@ -291,50 +212,52 @@ def initialize(net: Net, row: PublishedNet, parents: Mapping[str, NetParameter])
 
     Args:
         net: The net, newly built.
-        row: Its table entry.
-        parents: An upgraded ``NetParameter`` with blobs for each name in ``row.parents``.
+        published: The published net.
+        parents: An upgraded ``NetParameter`` with blobs for each name in ``published.parents``.
 
     Returns:
         A report of where the weights came from.
 
     Raises:
-        WeightsError: If ``parents`` does not have exactly the names in ``row.parents``, a parent's weights do not fit,
-            or the parents lack a layer other than the first convolution and those of ``find_new_layers``.
+        WeightsError: If ``parents`` has other names than ``published.parents``, a parent's weights do not fit, or the
+            parents lack a layer other than the first convolution and those of ``find_new_layers``.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 each net's solve.py.
     """
-    if parents.keys() != row.parents.keys():
+    if parents.keys() != published.parents.keys():
         raise WeightsError(
-            f"{row.name} starts from the weights of other nets", got=_few(list(parents)), want=_few(list(row.parents))
+            f"{published.name} starts from the weights of other nets",
+            got=join_first(list(parents)),
+            want=join_first(list(published.parents)),
         )
-    _check_complete(net, row, parents)
-    transplants: dict[str, TransplantReport] = {}
+    _check_complete(net, published, parents)
+    transplants: dict[str, CopyReport] = {}
     widened = []
-    for parent, suffix in row.parents.items():
-        source, first = parents[parent], row.first + suffix
+    for parent, suffix in published.parents.items():
+        source, first = parents[parent], published.first + suffix
         try:
             transplants[parent] = transplant(net, source, suffix)
             if first in transplants[parent].untouched:
                 widen_input(net, first, source, _first(source))
                 widened.append(first)
         except WeightsError as error:
-            raise error.at(f"{row.name} from {parent}") from None
+            raise error.at(f"{published.name} from {parent}") from None
     interpolated = interp(net)
     untouched = set(net.params).intersection(*(report.untouched for report in transplants.values()))
-    fresh = [name for name in net.params if name in untouched - {*widened, *interpolated}]
-    return InitReport(transplants, widened, interpolated, fresh)
+    new = [name for name in net.params if name in untouched - {*widened, *interpolated}]
+    return InitReport(transplants, widened, interpolated, new)
 
 
-def find_new_layers(row: PublishedNet) -> list[str]:
+def find_new_layers(published: PublishedNet) -> list[str]:
     """Return the layers that no parent of a net has: new score layers, and the fixed scales of at-once nets."""
-    pools = [pool for stride, pool, _ in SKIPS if stride >= row.stride]
+    pools = [pool for stride, pool, _ in SKIPS if stride >= published.stride]
     scores = ["score_fr", *(f"score_{pool}" for pool in pools)]
-    if row.late:
+    if published.late:
         scores = []  # each parent has its own
-    elif pools and not row.at_once:
+    elif pools and not published.at_once:
         scores = scores[-1:]  # the previous stage has the others
-    scales = [f"scale_{pool}" for pool in pools if row.at_once]
-    return [f"{name}{head.suffix}" for head in row.heads for name in scores] + scales
+    scales = [f"scale_{pool}" for pool in pools if published.at_once]
+    return [f"{name}{head.suffix}" for head in published.heads for name in scores] + scales
 
 
 def find_constant_scales(net: Net) -> list[str]:
@@ -352,16 +275,19 @@ def find_constant_scales(net: Net) -> list[str]:
     ]
 
 
-def _check_complete(net: Net, row: PublishedNet, parents: Mapping[str, NetParameter]) -> None:
-    brought = {
-        layer.name + suffix for name, suffix in row.parents.items() for layer in parents[name].layer if layer.blobs
+def _check_complete(net: Net, published: PublishedNet, parents: Mapping[str, NetParameter]) -> None:
+    provided = {
+        layer.name + suffix
+        for name, suffix in published.parents.items()
+        for layer in parents[name].layer
+        if layer.blobs
     }
-    may_lack = {*find_new_layers(row), *(row.first + suffix for suffix in row.parents.values())}
+    may_lack = {*find_new_layers(published), *(published.first + suffix for suffix in published.parents.values())}
     for name, layer in net.layers.items():
-        if layer.blob_names and layer.layer_param.type != "Deconvolution" and name not in brought | may_lack:
+        if layer.blob_names and layer.layer_param.type != "Deconvolution" and name not in provided | may_lack:
             raise WeightsError(
-                f"layer {name!r} of {row.name} is not in the weights of {_few(list(parents))}",
-                got=_few(sorted(brought)) or "no layers with weights",
+                f"layer {name!r} of {published.name} is not in the weights of {join_first(list(parents))}",
+                got=join_first(sorted(provided)) or "no layers with weights",
                 remedy="They belong to another net, or to an earlier stage.",
             )
 
@@ -370,22 +296,16 @@ def _first(source: NetParameter) -> str:
     return next(layer.name for layer in source.layer if layer.blobs)
 
 
-def _layers(source: Source) -> Iterator[tuple[str, list[Floating]]]:
-    """Yield the name and the arrays of each layer that has blobs."""
-    if isinstance(source, NetParameter):
-        for layer in source.layer:
-            if layer.blobs:
-                yield layer.name, [blobs.to_array(blob) for blob in layer.blobs]
-    else:
-        for name, params in source.params.items():
-            yield name, [param.detach().cpu().numpy() for param in params]
+def _to_message(source: Source) -> NetParameter:
+    return source if isinstance(source, NetParameter) else source.to_proto()
 
 
-def _array(source: Source, layer: str) -> list[Floating]:
-    found = dict(_layers(source))
-    if layer not in found:
-        raise WeightsError(f"the weights have no layer {layer!r}", remedy=did_you_mean(layer, found))
-    return found[layer]
+def _find_arrays(source: Source, layer_name: str) -> list[Floating]:
+    """Return the arrays of a layer."""
+    layers = {layer.name: layer for layer in _to_message(source).layer if layer.blobs}
+    if layer_name not in layers:
+        raise WeightsError(f"the weights have no layer {layer_name!r}", remedy=did_you_mean(layer_name, layers))
+    return [blobs.to_array(blob) for blob in layers[layer_name].blobs]
 
 
 def _blob(net: Net, layer: str, index: int) -> Tensor:
@@ -394,17 +314,3 @@ def _blob(net: Net, layer: str, index: int) -> Tensor:
         remedy = did_you_mean(layer, net.params)
         raise NetError(f"there is no blob {index} to write into", layer=layer, remedy=remedy)
     return params[index]
-
-
-def _same(got: Shape, want: Shape) -> bool:
-    """Return True if two shapes agree; old files pad every shape to four axes with leading ones."""
-    return got == want or got == (1,) * (4 - len(want)) + want
-
-
-def _assign(blob: Tensor, values: Floating) -> None:
-    with torch.no_grad():
-        blob.copy_(torch.from_numpy(np.array(values)).view(blob.shape))
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (" ..." if len(names) > 4 else "")

@@ -28,17 +28,17 @@ LEAST_FOR_MEAN = 1e-7
 _SAMPLES = 8  # number of images to check, unless all are
 
 
-def check_weights(net: Net, fresh: Collection[str] | None = None) -> list[ReproductionError]:
+def check_weights(net: Net, new_layers: Collection[str] | None = None) -> list[ReproductionError]:
     """Check that each layer's initial weights let gradients pass.
 
     Args:
         net: the net with its initial weights.
-        fresh: names of layers that may start from zero; None selects the layers that no trained layer follows.
+        new_layers: names of layers that may start from zero; None selects the layers that no trained layer follows.
 
     Returns:
         One error for each layer whose weights are all zero, all equal or not finite, and one if no layer is trained.
     """
-    may_be_zero = _last(net) if fresh is None else fresh
+    may_be_zero = _last(net) if new_layers is None else new_layers
     problems: list[ReproductionError] = []
     if not any(p.requires_grad for p in net.parameters()):
         problems.append(NetError("no layer learns", want="an lr_mult that is not 0"))

@@ -396,7 +396,7 @@ MISSING = 'source: "missing" batch_size: 2'
 def test_a_train_val_net_is_loaded_and_fed_where_its_data_are_missing(kind, param, tmp_path):
     path = tmp_path / "train_val.prototxt"
     path.write_text(TRAIN_VAL % (kind, param))
-    net = load(path, phase=Phase.TRAIN, inputs={"data": (2, 1, 4, 4), "label": (2,)})
+    net = load(path, state=Phase.TRAIN, inputs={"data": (2, 1, 4, 4), "label": (2,)})
     assert net.inputs == ["data", "label"]
     loss = net({"data": torch.zeros(5, 1, 4, 4), "label": torch.zeros(5)})["loss"]
     assert loss.item() == pytest.approx(np.log(3))

@@ -186,7 +186,10 @@ BAD = [
     (lambda at: changed(at, iter=-1), "PATH: this is not a solver state; got iteration -1."),
     (
         lambda at: changed(at, iter=2000),
-        "PATH: max_iter 1000 is below iteration 2000 of this state. Raise max_iter, or go on from an earlier snapshot.",
+        (
+            "PATH: max_iter 1000 is below iteration 2000 of this state. Raise max_iter, or resume from an earlier"
+            " snapshot."
+        ),
     ),
     (
         lambda at: changed(at, history=[]),
@@ -370,8 +373,8 @@ def test_a_snapshot_of_weights_that_are_no_numbers_is_not_made(tmp_path):
     with pytest.raises(ReproductionError) as caught:
         run.snapshot()
     assert str(caught.value) == (
-        "iteration 1: the weights of layer 'conv' are not finite, and no snapshot is made of them."
-        " Go on from the last snapshot, with a lower learning rate."
+        "iteration 1: the weights of layer 'conv' are not finite, so no snapshot is written."
+        " Resume from the last snapshot with a lower learning rate."
     )
     assert list(tmp_path.iterdir()) == []
 

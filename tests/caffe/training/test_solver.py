@@ -368,7 +368,7 @@ def test_an_end_that_is_passed_or_missing_is_one_line(tmp_path):
     _, state = run.snapshot()
     assert [described(event) for event in tiny_training.built("max_iter: 3").solve(resume=state)] == []
     assert error(list, tiny_training.built("max_iter: 2").solve(resume=state)) == (
-        f"{state}: max_iter 2 is below iteration 3 of this state. Raise max_iter, or go on from an earlier snapshot."
+        f"{state}: max_iter 2 is below iteration 3 of this state. Raise max_iter, or resume from an earlier snapshot."
     )
     run.param.clear("max_iter")
     assert error(list, run.solve()) == "solver: max_iter is not set. Say how many updates to make."

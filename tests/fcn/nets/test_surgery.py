@@ -10,10 +10,10 @@ import torch
 
 from reproduction.caffe.errors import ReproductionError
 from reproduction.caffe.formats import blobs, caffemodel, prototxt
+from reproduction.caffe.net.copy_weights import ReshapedBlob
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import BlobProto, LayerParameter, NetParameter, Phase
 from reproduction.fcn.nets import mini_nets, published_nets, surgery
-from reproduction.fcn.nets.surgery import Coerced
 from tests.helpers import thin_nets
 
 
@@ -77,10 +77,13 @@ def test_a_classifier_made_convolutional_computes_the_same():
     old, new = net(CLASSIFIER), net(CONVOLUTIONAL)
     report = surgery.transplant(new, old)
     assert report.copied == ["fc6", "fc7"]
-    assert report.coerced == [Coerced("fc6", 0, (5, 147), (5, 3, 7, 7)), Coerced("fc7", 0, (4, 5), (4, 5, 1, 1))]
-    assert (report.dropped, report.untouched) == (["fc8"], ["score"])
+    assert report.reshaped == [
+        ReshapedBlob("fc6", 0, (5, 147), (5, 3, 7, 7)),
+        ReshapedBlob("fc7", 0, (4, 5), (4, 5, 1, 1)),
+    ]
+    assert (report.ignored, report.untouched) == (["fc8"], ["score"])
     assert str(report) == (
-        "2 layers copied; coerced: fc6 0 (5, 147) -> (5, 3, 7, 7), fc7 0 (4, 5) -> (4, 5, 1, 1); dropped: fc8; "
+        "2 layers copied; reshaped: fc6 0 (5, 147) -> (5, 3, 7, 7), fc7 0 (4, 5) -> (4, 5, 1, 1); ignored: fc8; "
         "untouched: score"
     )
     data = torch.randn(2, 3, 7, 7)
@@ -102,19 +105,19 @@ def test_four_axes_of_an_old_file_are_no_other_shape():
     source = weights(c=[normal(6, 3, 1, 1)])
     source.layer[0].blobs.append(old)
     target = conv("c", 3, 6)
-    assert surgery.transplant(target, source).coerced == []
+    assert surgery.transplant(target, source).reshaped == []
     assert np.array_equal(values(target, "c", 1), bias.data)
 
 
 def test_a_suffix_ends_the_targets_names():
     target = conv("conv1color", 3, 2)
     report = surgery.transplant(target, weights(conv1=[normal(2, 3, 1, 1), normal(2)]), suffix="color")
-    assert (report.copied, report.dropped) == (["conv1color"], [])
+    assert (report.copied, report.ignored) == (["conv1color"], [])
 
 
 def test_blobs_that_one_side_lacks_are_left_out():
     target = conv("c", 3, 2, more="bias_term: false")
-    assert surgery.transplant(target, weights(c=[normal(2, 3, 1, 1), normal(2)])).dropped == ["c 1"]
+    assert surgery.transplant(target, weights(c=[normal(2, 3, 1, 1), normal(2)])).ignored == ["c 1"]
     target = conv("c", 3, 2, more='bias_filler { type: "constant" value: 3 }')
     assert surgery.transplant(target, weights(c=[normal(2, 3, 1, 1)])).copied == ["c"]
     assert values(target, "c", 1).tolist() == [3, 3]
@@ -126,7 +129,7 @@ def test_another_count_is_refused_and_nothing_is_changed():
     with pytest.raises(ReproductionError) as error:
         surgery.transplant(target, source)
     assert str(error.value) == (
-        "layer 'c' blob 0 cannot take these weights; got (2, 3), want (4, 3, 1, 1), or as many numbers."
+        "layer 'c' blob 0 has another number of elements; got (2, 3), want as many as (4, 3, 1, 1)."
     )
     assert not values(target, "c").any()
 
@@ -135,7 +138,7 @@ def test_weights_of_another_net_are_refused():
     with pytest.raises(ReproductionError) as error:
         surgery.transplant(conv("c", 3, 4), weights(a=[normal(2)], b=[normal(2)]))
     assert str(error.value) == (
-        "no layer of these weights has a place in the net; got a, b, want c. They belong to another net."
+        "no layer of these weights has the name of a layer of the net; got a, b, want c. They belong to another net."
     )
 
 
@@ -331,13 +334,13 @@ FRESH = {
 @pytest.mark.parametrize("name", FRESH)
 def test_a_published_net_starts_with_weights_in_every_layer_but_the_new(name: str):
     a_net, report = start(name)
-    assert report.fresh == FRESH[name]
-    assert sorted(report.fresh) == sorted(surgery.find_new_layers(published_nets.NETS[name]))
+    assert report.new == FRESH[name]
+    assert sorted(report.new) == sorted(surgery.find_new_layers(published_nets.NETS[name]))
     for layer in a_net.params:
         if layer.startswith("scale_"):
             assert values(a_net, layer).std() == 0
             assert values(a_net, layer)[0] == np.float32(0.01 if layer == "scale_pool4" else 0.0001)
-        elif layer in report.fresh:
+        elif layer in report.new:
             assert not any(values(a_net, layer, i).any() for i in range(2)), layer
         else:
             assert values(a_net, layer).any(), layer
@@ -355,14 +358,14 @@ def test_each_picture_of_a_late_fusion_starts_from_its_own_net():
         parent = thin_nets.net(f"nyud-fcn32s-{what}", DIVISOR)
         for layer in ("conv1_1", "fc7", "score_fr"):
             assert np.array_equal(values(a_net, layer + what), values(parent, layer)), layer
-        assert report.transplants[f"nyud-fcn32s-{what}"].dropped == ["upscore"]
+        assert report.transplants[f"nyud-fcn32s-{what}"].ignored == ["upscore"]
 
 
 def test_depth_starts_as_the_mean_of_the_colours():
     a_net, report = start("nyud-fcn32s-color-d")
     first = blobs.to_array(imagenet("vgg16").layer[0].blobs[0])
     assert np.array_equal(values(a_net, "conv1_1_bgrd")[:, 3], first.mean(axis=1))
-    assert report.transplants["vgg16"].dropped == ["conv1_1", "fc8"]
+    assert report.transplants["vgg16"].ignored == ["conv1_1", "fc8"]
 
 
 def test_a_stage_computes_what_the_stage_before_does_but_for_the_way_up():
@@ -370,7 +373,7 @@ def test_a_stage_computes_what_the_stage_before_does_but_for_the_way_up():
     data = torch.randn(1, 3, 40, 50)
     want, got = (each.eval()({"data": data}, blobs=["score_fr"])["score_fr"] for each in (before, after))
     assert torch.equal(want, got)
-    assert str(report).splitlines()[1:] == ["interpolated: upscore2, upscore16", "fresh: score_pool4"]
+    assert str(report).splitlines()[1:] == ["interpolated: upscore2, upscore16", "new: score_pool4"]
 
 
 def test_the_mini_nets_start_like_their_models():
@@ -379,8 +382,8 @@ def test_the_mini_nets_start_like_their_models():
     for row in mini_nets.NETS.values():
         a_net = Net(published_nets.build_deploy(row), Phase.TRAIN)
         report = surgery.initialize(a_net, row, {name: parent.to_proto() for name in row.parents})
-        assert report.fresh == surgery.find_new_layers(row)
-        assert [str(blob) for blob in report.transplants[next(iter(row.parents))].coerced] == (
+        assert report.new == surgery.find_new_layers(row)
+        assert [str(blob) for blob in report.transplants[next(iter(row.parents))].reshaped] == (
             ["fc6 0 (96, 2352) -> (96, 48, 7, 7)", "fc7 0 (96, 96) -> (96, 96, 1, 1)"] if parent is classifier else []
         )
         parent = a_net
@@ -430,8 +433,8 @@ def test_the_mini_nets_start_like_their_models():
             "pascalcontext-fcn16s",
             {"pascalcontext-fcn32s": "voc-fcn32s"},
             (
-                "pascalcontext-fcn16s from pascalcontext-fcn32s: layer 'score_fr' blob 0 cannot take these weights; "
-                "got (21, 256, 1, 1), want (60, 256, 1, 1), or as many numbers."
+                "pascalcontext-fcn16s from pascalcontext-fcn32s: layer 'score_fr' blob 0 has another number of "
+                "elements; got (21, 256, 1, 1), want as many as (60, 256, 1, 1)."
             ),
         ),
     ],

@@ -166,7 +166,7 @@ def test_a_training_leaves_a_folder_that_is_used_as_it_is(tmp_path):
     told = []
     plan = TrainingOptions(tmp_path / "runs", photos, check_all=True)
     model = training.train(stage, {"mini-vgg": start}, plan, TrainingCallbacks(note=told.append))
-    assert "  fresh: score_fr" in "\n".join(told).splitlines()
+    assert "  new: score_fr" in "\n".join(told).splitlines()
     place = custom_nets.write_deploy_files(stage, known, tmp_path / "runs", [start])
     assert place == tmp_path / "runs/mini-fcn32s"
     made = Segmenter.load(place)

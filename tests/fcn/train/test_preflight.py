@@ -73,7 +73,7 @@ def test_an_upsampling_of_zeros_is_named():
 
 
 def test_a_score_that_the_stage_before_should_have_brought_is_named():
-    (problem,) = preflight.check_weights(net(), fresh=["score_pool4"])
+    (problem,) = preflight.check_weights(net(), new_layers=["score_pool4"])
     assert str(problem).startswith("layer 'score' (Convolution), line 9: all weights are 0, so that nothing is learnt.")
 
 

@@ -290,8 +290,8 @@ def test_weights_that_are_no_numbers_are_not_kept(plan, tmp_path):
         small_trainings.tiny(tmp_path / "wild", solver=small_trainings.SOLVER.replace("1e-7", "1e18"))
     )
     assert error(wild, replace(plan, force=True)) == (
-        "wild: iteration 2: the weights of layer 'conv1' are not finite, and no snapshot is made of them. Go on from"
-        " the last snapshot, with a lower learning rate. There is no snapshot yet."
+        "wild: iteration 2: the weights of layer 'conv1' are not finite, so no snapshot is written. Resume from the"
+        " last snapshot with a lower learning rate. There is no snapshot yet."
     )
 
 
@@ -375,10 +375,10 @@ def test_the_chain_of_the_paper(plan, tmp_path):
         training.train(stage, starts, plan, TrainingCallbacks(notes.append))
     assert notes[0] == (
         "voc-fcn32s starts from\n"
-        "  vgg16: 15 layers copied; coerced: fc6 0 (64, 392) -> (64, 8, 7, 7), fc7 0 (64, 64) -> (64, 64, 1, 1);"
+        "  vgg16: 15 layers copied; reshaped: fc6 0 (64, 392) -> (64, 8, 7, 7), fc7 0 (64, 64) -> (64, 64, 1, 1);"
         " untouched: score_fr, upscore\n"
         "  interpolated: upscore\n"
-        "  fresh: score_fr"
+        "  new: score_fr"
     )
     first, last = (
         weights.read(recipes.final_model_path(name, plan.out)).arrays() for name in ("voc-fcn16s", "voc-fcn8s")
