@@ -132,7 +132,7 @@ def table(report: dict[str, Any]) -> list[str]:
     count = len(report["layers"])
     lines += ["", f"{report['parameters']:,} parameters in {count} layers, {report['bytes'] / 1e6:.1f} MB"]
     if "prototxt" in report:
-        lines.append(f"every parameter of {report['prototxt']} is met, and none is left over")
+        lines.append(f"every parameter of {report['prototxt']} is in the file, and no others")
     if "written" in report:
         lines.append(f"wrote {report['written']}")
     if "equal_blobs" in report:

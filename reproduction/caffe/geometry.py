@@ -122,7 +122,7 @@ def _pool_pair(param: PoolingParameter, name: str, square: str) -> tuple[int, in
     """Return the (h, w) pair of a pooling layer from the field ``square``, or from ``name_h`` and ``name_w``."""
     both = param.has(f"{name}_h"), param.has(f"{name}_w")
     if any(both) and (param.has(square) or not all(both)):
-        raise NetError(f"{square} is set twice or half", want=f"{square}, or {name}_h and {name}_w")
+        raise NetError(f"{square} is set twice, or for one axis only", want=f"{square}, or {name}_h and {name}_w")
     return (getattr(param, f"{name}_h"), getattr(param, f"{name}_w")) if all(both) else (getattr(param, square),) * 2
 
 
@@ -147,7 +147,7 @@ def pool_windows(param: PoolingParameter, height: int, width: int) -> list[Windo
         kernel = _pool_pair(param, "kernel", "kernel_size")
     pad, stride = _pool_pair(param, "pad", "pad"), _pool_pair(param, "stride", "stride")
     if param.global_pooling and (pad != (0, 0) or stride != (1, 1)):
-        raise NetError("global_pooling takes no padding and stride 1", got=f"pad {pad}, stride {stride}")
+        raise NetError("global_pooling requires padding 0 and stride 1", got=f"pad {pad}, stride {stride}")
     if min(kernel) < 1 or min(stride) < 1:
         raise NetError("kernel and stride must be positive", got=f"kernel {kernel}, stride {stride}")
     if pad[0] >= kernel[0] or pad[1] >= kernel[1]:
@@ -185,7 +185,7 @@ def deconv_size(size: int, window: Window) -> int:
     _check_length(size)
     length = window.stride * (size - 1) + window.extent - 2 * window.pad
     if length < 1:
-        raise NetError("the padding leaves nothing of the output", got=f"length {length}")
+        raise NetError("the padding removes the whole output", got=f"length {length}")
     return length
 
 

@@ -102,17 +102,23 @@ def test_a_convolution_window_that_makes_no_sense_is_an_error(fields: dict, axes
     ("fields", "text"),
     [
         ({}, "the kernel size is missing; want kernel_size, or kernel_h and kernel_w."),
-        ({"kernel_h": 3}, "kernel_size is set twice or half; want kernel_size, or kernel_h and kernel_w."),
+        (
+            {"kernel_h": 3},
+            "kernel_size is set twice, or for one axis only; want kernel_size, or kernel_h and kernel_w.",
+        ),
         (
             {"kernel_size": 3, "kernel_w": 2},
-            "kernel_size is set twice or half; want kernel_size, or kernel_h and kernel_w.",
+            "kernel_size is set twice, or for one axis only; want kernel_size, or kernel_h and kernel_w.",
         ),
-        ({"kernel_size": 3, "stride": 2, "stride_h": 2, "stride_w": 2}, "stride is set twice or half; want stride, or"),
-        ({"kernel_size": 3, "pad_h": 1}, "pad is set twice or half; want pad, or pad_h and pad_w."),
+        (
+            {"kernel_size": 3, "stride": 2, "stride_h": 2, "stride_w": 2},
+            "stride is set twice, or for one axis only; want stride, or",
+        ),
+        ({"kernel_size": 3, "pad_h": 1}, "pad is set twice, or for one axis only; want pad, or pad_h and pad_w."),
         ({"kernel_size": 3, "stride": 0}, "kernel and stride must be positive; got kernel (3, 3), stride (0, 0)."),
         ({"kernel_size": 2, "pad": 2}, "the padding must be smaller than the kernel; got pad (2, 2), kernel (2, 2)."),
         ({"global_pooling": True, "kernel_size": 2}, "global_pooling and a kernel size are both set; want one of"),
-        ({"global_pooling": True, "stride": 2}, "global_pooling takes no padding and stride 1; got pad (0, 0), "),
+        ({"global_pooling": True, "stride": 2}, "global_pooling requires padding 0 and stride 1; got pad (0, 0), "),
     ],
 )
 def test_a_pooling_window_that_makes_no_sense_is_an_error(fields: dict, text: str):
@@ -144,7 +150,7 @@ def test_a_deconvolution_is_as_long_as_the_convolution_that_it_turns_round(size:
         assert deconv_size(size, window) == span - 2 * window.pad
         assert conv_size(deconv_size(size, window), window) == size
     else:
-        with pytest.raises(NetError, match="the padding leaves nothing of the output"):
+        with pytest.raises(NetError, match="the padding removes the whole output"):
             deconv_size(size, window)
 
 

@@ -72,7 +72,7 @@ def test_without_an_output_it_prints_what_the_file_holds():
     assert done.stdout == (
         f"{VGG}: caffemodel V1, net 'TINY_VGG_V1'\n"
         "  Upgraded 11 layers from V1, the form of 2014.\n"
-        "  An Input layer now makes 'data'.\n"
+        "  An Input layer now produces 'data'.\n"
         "\n"
         "layer    type          blobs\n"
         "conv1_1  Convolution   4x3x3x3  4\n"
@@ -103,13 +103,13 @@ def test_it_goes_from_every_format_to_every_other(tmp_path):
 def test_with_a_net_every_parameter_is_accounted_for(tmp_path):
     done = tool(VGG, "--prototxt", VGG_NET, "-o", tmp_path / "net.npz")
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"\nevery parameter of {VGG_NET} is met, and none is left over\n" in done.stdout
+    assert f"\nevery parameter of {VGG_NET} is in the file, and no others\n" in done.stdout
 
     text = VGG_NET.read_text()
     less, more, other = (tmp_path / f"{name}.prototxt" for name in ("less", "more", "other"))
     less.write_text(text.replace('name: "fc8"', 'name: "fc8_voc"'))
     assert refused(VGG, "--prototxt", less, "-o", tmp_path / "no.npz") == (
-        f"{VGG}: these are not the weights of {less}; got no weights for fc8_voc; weights left over of fc8."
+        f"{VGG}: these are not the weights of {less}; got no weights for fc8_voc; surplus weights for fc8."
     )
     more.write_text(text.replace("num_output: 5 ", "num_output: 6 "))
     assert refused(VGG, "--prototxt", more, "-o", tmp_path / "no.npz") == (
@@ -136,7 +136,7 @@ def test_a_net_that_reads_a_database_is_checked_too(tmp_path):
     net = tmp_path / "train_val.prototxt"
     net.write_text(DATABASE_NET)
     assert refused(VGG, "--prototxt", net) == (
-        f"{VGG}: these are not the weights of {net}; got weights left over of fc6, fc8."
+        f"{VGG}: these are not the weights of {net}; got surplus weights for fc6, fc8."
     )
 
 
@@ -209,16 +209,16 @@ def test_what_cannot_be_read_or_written_is_one_line_and_leaves_nothing(tmp_path)
     absent = tmp_path / "absent.caffemodel"
     assert refused(absent) == f"{absent}: no such file or directory."
     assert refused(VGG_NET) == (
-        f"{VGG_NET}: this is a net's prototxt, not weights. Name the binary file; a prototxt holds no weights."
+        f"{VGG_NET}: this is a net's prototxt, not weights. Name the binary file; a prototxt contains no weights."
     )
     empty = tmp_path / "empty.npz"
     np.savez(empty)
     assert refused(empty) == (
-        f"{empty}: the file holds no weights; got 0 layers without parameters. "
-        "Name the trained model, not the net's definition or the solver's state."
+        f"{empty}: the file contains no weights; got 0 layers without parameters. "
+        "Pass the trained model, not the net's definition or the solver's state."
     )
     assert refused(VGG, "-o", tmp_path / "net.onnx") == (
-        f"{tmp_path}/net.onnx: the ending says no format of weights; "
+        f"{tmp_path}/net.onnx: the ending is not that of a format of weights; "
         "got '.onnx', want .caffemodel, .h5, .hdf5, .npz, .pt, .pth, .safetensors."
     )
     nowhere = tmp_path / "no/net.npz"
@@ -275,7 +275,7 @@ def test_weights_go_to_pytorch_fcn_and_back(name, tmp_path, convert):
     torch.save(checkpoint, tmp_path / "model_best.pth.tar")
     code, out, _ = convert(tmp_path / "model_best.pth.tar", "-o", tmp_path / "b.caffemodel", "--net", folder)
     assert code == 0
-    assert ("scale_pool3: 0.0001 everywhere, as the prototxt says" in out) == bool(drop)
+    assert ("scale_pool3: 0.0001 everywhere, as the prototxt states" in out) == bool(drop)
     mine, theirs = weights.read(tmp_path / "b.caffemodel").arrays(), weights.read(model).arrays()
     assert mine.keys() == theirs.keys()
     assert all(np.array_equal(mine[key], theirs[key]) for key in theirs)

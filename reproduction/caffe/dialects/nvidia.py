@@ -95,7 +95,7 @@ def _parse_raw(raw: RawBlobProto, kind: str, path: StrPath) -> Floats:
     stored: RawType | None = getattr(raw, f"raw_{kind}_type") if raw.has(f"raw_{kind}_type") else None
     if stored not in _DTYPES:
         got, want = "none" if stored is None else stored.name, "DOUBLE, FLOAT or FLOAT16"
-        raise CaffemodelError(f"raw_{kind} is of a type that holds no weights", path=path, got=got, want=want)
+        raise CaffemodelError(f"raw_{kind} has a type other than a float", path=path, got=got, want=want)
     dtype = _DTYPES[stored]
     if octets.size % dtype.itemsize:
         want = f"a multiple of {dtype.itemsize}"

@@ -74,7 +74,7 @@ def view_as(values: Array, shape: tuple[int, ...], path: StrPath = "blob") -> Ar
 
     Source: BVLC/caffe@9b89154 src/caffe/blob.cpp L21-44.
     """
-    remedy = "The file is damaged, or no file of Caffe's."
+    remedy = "The file is damaged, or was not written by Caffe."
     if len(shape) > MAX_AXES:
         raise CaffemodelError("the blob has too many axes", path=path, got=len(shape), want=f"<= {MAX_AXES}")
     if any(not 0 <= dim <= INT_MAX for dim in shape) or math.prod(shape) > INT_MAX:
@@ -116,7 +116,7 @@ def from_numbered_arrays(arrays: Mapping[int, Floats], path: StrPath) -> list[Bl
     """
     count = max(arrays, default=-1) + 1
     if count > 2 * len(arrays) + _MAX_ABSENT:
-        raise CaffemodelError(f"parameter {count - 1} is there, but most before it are not", path=path)
+        raise CaffemodelError(f"parameter {count - 1} is present, but most of those before it are missing", path=path)
     return [from_array(arrays[i]) if i in arrays else BlobProto() for i in range(count)]
 
 

@@ -121,7 +121,7 @@ def _read(data: Buffer, message: type[M], path: StrPath) -> M:
             raise
         remedy = {
             files.HTML: "The download failed: open the file to read why, and fetch it again.",
-            files.TEXT: "Name the binary file; a prototxt holds no weights.",
+            files.TEXT: "Name the binary file; a prototxt contains no weights.",
             files.ZEROS: "The download was cut off: fetch it again.",
         }
         raise CaffemodelError(

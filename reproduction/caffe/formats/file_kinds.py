@@ -40,8 +40,8 @@ _SOLVER_TEXT = re.compile(
 
 _REMEDIES = {
     (STATE, WEIGHTS): "They are in the .caffemodel of the same name.",
-    (NET, WEIGHTS): "Name the binary file; a prototxt holds no weights.",
-    (SOLVER, WEIGHTS): "Name the binary file; a prototxt holds no weights.",
+    (NET, WEIGHTS): "Name the binary file; a prototxt contains no weights.",
+    (SOLVER, WEIGHTS): "Name the binary file; a prototxt contains no weights.",
     (MEAN, WEIGHTS): "A mean is subtracted from images.",
     (NET, STATE): _NO_STATE,
     (SOLVER, STATE): _NO_STATE,
@@ -111,7 +111,7 @@ def _state_remedy(path: StrPath) -> str:
     name = Path(path).name
     state = name.replace(".caffemodel", ".solverstate")
     if state != name and files.is_file(Path(path).with_name(state)):
-        return f"The state is {state!r}, beside it."
+        return f"The state is {state!r}, in the same folder."
     return "A state is in the .solverstate of the same name; weights without one are copied, not restored."
 
 

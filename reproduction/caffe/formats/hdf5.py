@@ -72,10 +72,10 @@ class HDF5Reader:
         """
         for name, address in sorted(group.links.items()):
             if address == ELSEWHERE:
-                raise self.error("this is a link to another place", group, name, "Copy what it names into the file.")
+                raise self.error("this is a link to another place", group, name, "Copy its target into the file.")
             member = None if address in self.seen else self.file.object(address, f"{group.name.rstrip('/')}/{name}")
             if member is None:
-                raise self.error("this is no group or dataset of its own", group, name)
+                raise self.error("this is not a group or dataset, or it has a second name", group, name)
             self.seen.add(address)
             yield name, member
 
@@ -90,7 +90,7 @@ class HDF5Reader:
 
         Source: BVLC/caffe@9b89154 src/caffe/util/hdf5.cpp L10-86.
         """
-        values = self._view(dataset, "fiu", "this holds no numbers")
+        values = self._view(dataset, "fiu", "this is not a dataset of numbers")
         assert isinstance(dataset, HDF5Dataset)
         assert dataset.shape is not None
         kept = np.dtype("<f8" if values.dtype.kind == "f" and values.dtype.itemsize == 8 else "<f4")
@@ -105,10 +105,10 @@ class HDF5Reader:
         Raises:
             CaffemodelError: If the dataset is not one number, or the number does not fit in 32 bits.
         """
-        values = self._view(dataset, "fiu", "this holds no numbers")
+        values = self._view(dataset, "fiu", "this is not a dataset of numbers")
         if values.size != 1 or not abs(float(values[0])) < 2**31:
             got = f"{values.size} values" if values.size != 1 else values[0]
-            raise self.error("this is no iteration", dataset, got=got, want="one integer")
+            raise self.error("this is not an iteration", dataset, got=got, want="one integer")
         return int(values[0])
 
     def string(self, dataset: HDF5Group | HDF5Dataset) -> bytes:
@@ -122,10 +122,10 @@ class HDF5Reader:
         if isinstance(dataset, HDF5Dataset) and dataset.kind == ANY_LENGTH:  # Caffe writes strings of fixed length
             found = read_string(self.file, dataset, _MAX_STRING)
         else:
-            values = self._view(dataset, "S", "this is no string")
+            values = self._view(dataset, "S", "this is not a string")
             found = values.tobytes() if values.size == 1 and values.dtype.itemsize <= _MAX_STRING else None
         if found is None:
-            raise self.error("this is no string", dataset, want=f"one of at most {_MAX_STRING} bytes")
+            raise self.error("this is not a string", dataset, want=f"one of at most {_MAX_STRING} bytes")
         return found.split(b"\0")[0]
 
     def number(self, name: str, member: HDF5Group | HDF5Dataset) -> int:
@@ -136,7 +136,7 @@ class HDF5Reader:
         """
         if name.isascii() and name.isdigit() and str(int(name[:9])) == name:
             return int(name)
-        raise self.error("a parameter's name is its number", member)
+        raise self.error("the name of a parameter must be its number", member)
 
     def error(
         self,
@@ -149,7 +149,7 @@ class HDF5Reader:
     ) -> CaffemodelError:
         """Return an error whose place is a member of the file, or the member ``name`` of the group ``where``."""
         place = f"{where.name.rstrip('/')}/{name}" if name else where.name
-        remedy = remedy or "No file of Caffe's is like this."
+        remedy = remedy or "Caffe writes no such file."
         return CaffemodelError(problem, path=f"{self.path}: {place}", got=got, want=want, remedy=remedy)
 
     def _view(self, dataset: HDF5Group | HDF5Dataset, kinds: str, problem: str) -> Array:
@@ -198,7 +198,7 @@ def load(path: StrPath) -> NetParameter:
             "the HDF5 file has no group 'data'",
             path=path,
             got=", ".join(map(repr, sorted(reader.root.links)[:4])) or "nothing in it",
-            remedy="Caffe keeps weights in data/LAYER/0 and on.",
+            remedy="Caffe stores weights in data/LAYER/0, 1 and so on.",
         )
     net = NetParameter()
     for name, arrays in _read_layers(reader, data):

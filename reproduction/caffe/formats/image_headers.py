@@ -65,7 +65,7 @@ def _check_png(file: BinaryIO) -> None:
         length, kind = struct.unpack(">I4s", start)
         texts += kind in (b"zTXt", b"iTXt", b"iCCP")
         if texts > _PNG_TEXTS:
-            raise DataError("the PNG holds too many compressed texts", want=f"at most {_PNG_TEXTS}")
+            raise DataError("the PNG has too many compressed texts", want=f"at most {_PNG_TEXTS}")
         if kind == b"IEND":
             return
         file.seek(length + 4, os.SEEK_CUR)
@@ -141,8 +141,8 @@ def _check_gif(file: BinaryIO) -> None:
         while length := file.read(1)[0]:
             file.seek(length, os.SEEK_CUR)
             if file.tell() - start > _GIF_EXTENSIONS:
-                want = f"at most {_GIF_EXTENSIONS:,} bytes before the first frame"
-                raise DataError("the GIF holds too much besides its frames", want=want)
+                want = f"at most {_GIF_EXTENSIONS:,} bytes"
+                raise DataError("the GIF has too much data before its first frame", want=want)
 
 
 def _check_ppm(file: BinaryIO) -> None:

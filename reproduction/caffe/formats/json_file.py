@@ -131,7 +131,7 @@ def _check_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the name {format_value(twice)} comes twice")
+        raise ValueError(f"the name {format_value(twice)} occurs twice")
     return found
 
 
@@ -366,7 +366,7 @@ def _dataclass(kind: Any) -> _Converter:
                     found[name] = fields[name](item)
                 elif name not in extra and "*" not in extra:
                     remedy = did_you_mean(name, fields)
-                    raise MismatchError("is not a name that belongs here", ", ".join(fields), remedy)
+                    raise MismatchError("is not a known name", ", ".join(fields), remedy)
         except MismatchError as error:
             raise error.inside(_path_step(name)) from None
         for name in needed:
@@ -374,7 +374,7 @@ def _dataclass(kind: Any) -> _Converter:
                 raise MismatchError("is missing").inside(name)
         made = kind(**found)
         if hasattr(made, "check") and (want := made.check()):
-            raise MismatchError("does not fit together", want)
+            raise MismatchError("is inconsistent", want)
         return made
 
     return reader

@@ -155,7 +155,7 @@ def _read_text(path: StrPath) -> str:
             raise PrototxtError("the file is UTF-16", path=path, want="UTF-8", remedy="Save it as UTF-8.")
         if kind not in (None, files.TEXT) or _CONTROL.search(head):
             got = file_kinds.recognize(path) or kind or _BINARY
-            remedy = "A caffemodel holds weights; the net that they are for is in a prototxt."
+            remedy = "A caffemodel contains weights; their net is in a prototxt."
             remedy = remedy if got in (file_kinds.WEIGHTS, _BINARY) else ""
             raise PrototxtError("this is not a prototxt", path=path, got=got, remedy=remedy)
         file.seek(0)

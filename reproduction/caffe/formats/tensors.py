@@ -128,7 +128,7 @@ def read_npz(path: StrPath) -> dict[str, Floats]:
     for member in archive.members:
         name = member.removesuffix(".npy")
         if name == member:
-            raise CaffemodelError(f"{member!r} is not an array of its own", path=path, want="NAME.npy")
+            raise CaffemodelError(f"{member!r} is not an array", path=path, want="NAME.npy")
         arrays[name] = _parse_npy(archive.read(member), name, path)
     return arrays
 
@@ -194,7 +194,9 @@ def _parse_entry(name: str, entry: Any, path: StrPath) -> tuple[np.dtype[Any], l
     kept = _DTYPES.get(dtype) if isinstance(dtype, str) else None
     if kept is None:
         remedy = "Convert it with .float() and save it again."
-        raise CaffemodelError("these are not Caffe's numbers", path=place, got=dtype, want="F32 or F64", remedy=remedy)
+        raise CaffemodelError(
+            "the tensor is of a type that Caffe does not have", path=place, got=dtype, want="F32 or F64", remedy=remedy
+        )
     if shape is None or offsets is None or len(shape) > MAX_AXES or len(offsets) != 2:
         raise CaffemodelError("the header's entry is damaged", path=place, remedy=_DAMAGED)
     if offsets[1] - offsets[0] != math.prod(shape) * kept.itemsize:

@@ -148,7 +148,7 @@ class TextReader:
                     items.append(self.item(field, at, cls))
             elif field.name in given:
                 first = f"It is not repeated; the first is at line {self.line_of(given[field.name])}."
-                raise self.error(f"{cls.__name__}.{field.name} is given a second time", at, remedy=first)
+                raise self.error(f"{cls.__name__}.{field.name} is set twice", at, remedy=first)
             else:
                 given[field.name] = at
                 values[field.name] = self.value(field, at, cls)
@@ -350,7 +350,7 @@ class TextReader:
                     "not an escape sequence",
                     self.start + 1 + match.start(),
                     got=body[match.start() : match.start() + 2],
-                    remedy="A backslash is written twice; paths go with '/'.",
+                    remedy="Write a backslash twice, or '/' in paths.",
                 )
         parts.append(body[at:].encode())
         return b"".join(parts)

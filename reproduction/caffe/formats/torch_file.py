@@ -109,7 +109,7 @@ def _from_pickles(data: mmap.mmap) -> tuple[Any, dict[str, memoryview], str]:
         reader = Unpickler(view, at, len(data))
         values.append(reader.load())
         if want is not None and values[-1] != want:
-            raise PickleError("it does not begin as torch's files do")
+            raise PickleError("it does not begin like a file of torch")
         at = reader.at
         if len(values) == 4:  # the state dict; only this pickle refers to storages
             storages = {storage.key: storage for storage in map(_parse_storage, reader.persistent)}
@@ -118,10 +118,10 @@ def _from_pickles(data: mmap.mmap) -> tuple[Any, dict[str, memoryview], str]:
     for key in keys if isinstance(keys, list) else []:
         storage = storages.get(key) if isinstance(key, str) else None
         if storage is None:
-            raise PickleError("it has a storage that no tensor names")
+            raise PickleError("it has a storage that no tensor uses")
         size = 8 + storage.count * storage.itemsize
         if size > len(view) - at or struct.unpack_from("<q", view, at)[0] != storage.count:
-            raise PickleError(f"its storage {key!r} is cut off, or not of the size that a tensor names")
+            raise PickleError(f"its storage {key!r} is cut off, or not of the size that a tensor states")
         contents[storage.key] = view[at + 8 : at + size]
         at += size
     big = isinstance(system, dict) and system.get("little_endian") is False
@@ -139,7 +139,7 @@ def _parse_storage(reference: Any) -> _Storage:
         if isinstance(key, str) and type(count) is int and 0 <= count < 2**48:
             dtype, size = _STORAGES.get(name, (name or "unknown", 1))
             return _Storage(dtype, size, key, count)
-    raise PickleError("it refers to something that is no storage")
+    raise PickleError("it refers to something that is not a storage")
 
 
 def _find_state_dict(found: Any, path: StrPath) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def _arrays(state: dict[str, Any], contents: dict[str, memoryview], order: str, 
         if not (isinstance(inner, Call) and name_of(inner) in _TENSORS):
             raise CaffemodelError(f"entry {name!r} is not weights", path=path, got=name_of(inner), want=_WANT)
         if not isinstance(inner.args, tuple) or len(inner.args) < 4:
-            raise PickleError(f"entry {name!r} is no tensor")
+            raise PickleError(f"entry {name!r} is not a tensor")
         storage = _parse_storage(inner.args[0])
         if storage.dtype not in ("float32", "float64"):
             got = f"torch.{storage.dtype}"
@@ -183,7 +183,7 @@ def _check_place(name: str, offset: Any, shape: Any, strides: Any) -> tuple[int,
     for part in (shape, strides):
         numbers += part if isinstance(part, tuple) and len(part) <= MAX_AXES else [None]
     if not all(type(number) is int and 0 <= number < 2**48 for number in numbers) or len(shape) != len(strides):
-        raise PickleError(f"entry {name!r} has no shape that a tensor can have")
+        raise PickleError(f"entry {name!r} has an invalid shape")
     return offset, shape, strides
 
 

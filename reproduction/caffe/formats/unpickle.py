@@ -148,7 +148,7 @@ class Unpickler:
         """Add ``cost`` to the estimated memory; raise an error if it is too much for the file's size."""
         self.room -= cost
         if self.room < 0:
-            raise PickleError("the pickle makes more objects than its size allows")
+            raise PickleError("the pickle creates more objects than its size allows")
 
     def marked(self) -> list[Any]:
         """Pop the values above the last mark, and return them."""
@@ -178,7 +178,7 @@ class Unpickler:
             self.spend(10 * len(values))
             target.extend(values)
         elif not isinstance(target, Call):
-            raise PickleError("the pickle appends to what is no list")
+            raise PickleError("the pickle appends to something other than a list")
 
     def update(self, values: list[Any]) -> None:
         """Set alternating keys and values in the dict on top of the stack; a placeholder ignores them."""
@@ -191,7 +191,7 @@ class Unpickler:
                 # Hashing deeply nested tuples can overflow Python's stack, so any other key is replaced by an object.
                 target[key if isinstance(key, _KEYS) else object()] = value
         elif not isinstance(target, Call):
-            raise PickleError("the pickle sets items of what is no dict")
+            raise PickleError("the pickle sets items of something other than a dict")
 
     def call(self, function: Any, args: Any) -> None:
         """Push the result of a call: a dict for the dict types of ``collections``, else a placeholder."""
@@ -215,7 +215,7 @@ class Unpickler:
     def find(self, module: Any, name: Any) -> None:
         """Push a placeholder for an import."""
         if not (isinstance(module, str) and isinstance(name, str)):
-            raise PickleError("the pickle imports what has no name")
+            raise PickleError("the pickle imports something without a name")
         self.push(Global(f"{module}.{name}"), _COST + 4 * (len(module) + len(name)))
 
     def refer(self, key: Any) -> None:

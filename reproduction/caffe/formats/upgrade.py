@@ -177,7 +177,7 @@ def upgrade_solver(solver: SolverParameter) -> list[str]:
         raise NetError(
             "the solver has both 'solver_type', the older form, and 'type'",
             got=f"{solver.solver_type.name} and {solver.type!r}",
-            remedy="Take away 'solver_type'.",
+            remedy="Remove 'solver_type'.",
         )
     old = solver.solver_type
     solver.type = _SOLVER_TYPES[old]
@@ -343,10 +343,10 @@ def _upgrade_inputs(net: NetParameter) -> str:
     for name in ("input", "input_shape", "input_dim"):
         net.clear(name)
     if not shapes:  # as in caffemodels
-        return f"Dropped the input fields of {quote_names(names)}, which give no shape."
+        return f"Dropped the input fields of {quote_names(names)}, which have no shape."
     shape = [{"dim": dims} for dims in shapes]
     net.layer.insert(0, LayerParameter(name="input", type="Input", top=names, input_param={"shape": shape}))
-    return f"An Input layer now makes {quote_names(names)}."
+    return f"An Input layer now produces {quote_names(names)}."
 
 
 def _upgrade_batch_norms(net: NetParameter) -> list[str]:

@@ -116,7 +116,7 @@ class Weights:
         for layer in layers:
             if layer not in names:
                 remedy = did_you_mean(layer, names)
-                raise WeightsError(f"there is no layer {layer!r} to leave out", path=self.path, remedy=remedy)
+                raise WeightsError(f"there is no layer {layer!r} with weights to omit", path=self.path, remedy=remedy)
         self.net.layer = [layer for layer in self.net.layer if layer.name not in layers]  # type: ignore[assignment]
 
     def _array(self, layer: LayerParameter, i: int) -> Floats:
@@ -164,10 +164,10 @@ def _read(path: StrPath) -> Weights:
         found = Weights(_add_blobs(NetParameter(), arrays, name), format=form, path=name)
     if not any(layer.blobs for layer in found.net.layer):
         raise CaffemodelError(
-            "the file holds no weights",
+            "the file contains no weights",
             path=path,
             got=f"{len(found.net.layer)} layers without parameters",
-            remedy="Name the trained model, not the net's definition or the solver's state.",
+            remedy="Pass the trained model, not the net's definition or the solver's state.",
         )
     return found
 
@@ -216,7 +216,10 @@ def format_for(path: StrPath) -> str:
     suffix = Path(path).suffix.lower()
     if suffix not in FORMATS:
         raise WeightsError(
-            "the ending says no format of weights", path=path, got=repr(suffix), want=", ".join(sorted(FORMATS))
+            "the ending is not that of a format of weights",
+            path=path,
+            got=repr(suffix),
+            want=", ".join(sorted(FORMATS)),
         )
     return FORMATS[suffix]
 
@@ -282,7 +285,7 @@ def _parse_key(name: str, path: str) -> tuple[str, int]:
     if layer and suffix.isascii() and suffix.isdigit() and len(suffix) < 9 and int(suffix) >= len(_SUFFIXES):
         return layer, int(suffix)
     raise WeightsError(
-        f"array {name!r} is no parameter of a layer", path=path, want="LAYER.weight, LAYER.bias or LAYER.2 and on"
+        f"array {name!r} is not a parameter of a layer", path=path, want="LAYER.weight, LAYER.bias, LAYER.2 and so on"
     )
 
 
@@ -300,7 +303,7 @@ def _check_complete(weights: Weights) -> None:
                 raise WeightsError(
                     f"parameter {i} of layer {layer.name!r} is not in the file; another layer owns it",
                     path=weights.path,
-                    remedy="A caffemodel holds every parameter: write .h5, .safetensors, .pt or .npz.",
+                    remedy="A caffemodel contains every parameter: write .h5, .safetensors, .pt or .npz.",
                 )
 
 

@@ -116,7 +116,7 @@ class Archive:
             if flags & _ENCRYPTED or method not in (_STORED, _DEFLATED):
                 raise self._error(f"its member {name!r} is encrypted, or packed by method {method}")
             if name in self.members:
-                raise self._error(f"its member {name!r} is there twice")
+                raise self._error(f"its member {name!r} occurs twice")
             self.members[name] = Member(size, self._start(name, offset, packed), packed, method, crc)
             at = extra + lengths[1] + lengths[2]
 

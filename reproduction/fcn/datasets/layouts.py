@@ -123,7 +123,7 @@ def read_ids(path: StrPath) -> list[str]:
     for number, line in enumerate(lines if len(data) <= _SPLIT_BYTES else ["<more>"], 1):
         image_id = line.strip()
         if image_id in seen:
-            raise DataError(f"id {image_id!r} is there twice, on lines {seen[image_id]} and {number}", path=path)
+            raise DataError(f"id {image_id!r} occurs twice, on lines {seen[image_id]} and {number}", path=path)
         # Ids become names of files, some of which are written: they must not point outside their folder.
         if image_id and (
             not set(image_id).isdisjoint(' \t/\\:<>"|?*\0') or image_id.startswith(".") or len(image_id) > 200

@@ -208,7 +208,7 @@ def _unpack_opened(raw: IO[bytes], path: Path, staging: Path, limits: ArchiveLim
                     if progress:
                         progress(raw.tell(), size)
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
-        raise DataError("a member is there twice", path=path, got=repr(member.name), remedy=_FETCH_AGAIN) from None
+        raise DataError("a member occurs twice", path=path, got=repr(member.name), remedy=_FETCH_AGAIN) from None
     except DataError as error:
         error.remedy = error.remedy or _FETCH_AGAIN
         raise error.at(str(path)) from None

@@ -256,7 +256,7 @@ def _check_entries(path: Path, document: _Document) -> Manifest:
     places: dict[tuple[bool, str], str] = {}
     for entry in document.entries:
         if entry.name in entries:
-            raise DataError(f"entry {entry.name!r} is there twice")
+            raise DataError(f"entry {entry.name!r} occurs twice")
         place = (entry.is_weights, entry.path)
         if place in places:
             raise DataError(f"entries {places[place]!r} and {entry.name!r} have the same path", got=entry.path)

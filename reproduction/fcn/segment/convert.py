@@ -53,7 +53,7 @@ def check_weights(
     constants = [name for name in report.untouched if name in surgery.find_constant_scales(net)]
     missing = [name for name in report.untouched if name not in constants]
     wrong = [f"no weights for {join_first(missing, 6)}"] if missing else []
-    wrong += [f"weights left over of {join_first(report.ignored, 6)}"] if report.ignored else []
+    wrong += [f"surplus weights for {join_first(report.ignored, 6)}"] if report.ignored else []
     if wrong:
         raise WeightsError(f"these are not the weights of {path}", path=weights.path, got="; ".join(wrong))
     for name in constants:  # Scale layers with a constant filler, which other programs keep in their code
@@ -61,7 +61,7 @@ def check_weights(
         value = layer_param.scale_param.filler.value
         array = np.full(tuple(net.params[name][0].shape), value, np.float32)
         weights.net.layer.add(name=name, type=layer_param.type, blobs=[blobs.from_array(array)])
-        weights.notes.append(f"{name}: {value:g} everywhere, as the prototxt says")
+        weights.notes.append(f"{name}: {value:g} everywhere, as the prototxt states")
     return net_param, {name: net.blob_shapes[name] for name in net.inputs}
 
 

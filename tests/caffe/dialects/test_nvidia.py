@@ -90,8 +90,8 @@ def test_gradients_are_read():
 @pytest.mark.parametrize(
     ("stored", "said"),
     [
-        (octets(12, bytes(8)), "raw_data is of a type that holds no weights; got none, want DOUBLE, FLOAT or FLOAT16."),
-        (number(10, 3) + octets(12, bytes(8)), "raw_data is of a type that holds no weights; got INT, want DOUBLE,"),
+        (octets(12, bytes(8)), "raw_data has a type other than a float; got none, want DOUBLE, FLOAT or FLOAT16."),
+        (number(10, 3) + octets(12, bytes(8)), "raw_data has a type other than a float; got INT, want DOUBLE,"),
         (number(10, 1) + octets(12, bytes(7)), "raw_data is cut off; got 7 bytes, want a multiple of 4."),
         (octets(7, octets(1, b"\3")) + number(10, 1) + octets(12, bytes(8)), "the shape (3,) and the data disagree;"),
     ],

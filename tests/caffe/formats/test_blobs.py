@@ -6,7 +6,7 @@ from reproduction.caffe.formats import blobs, caffemodel
 from reproduction.caffe.schema import BlobProto, BlobShape
 from tests.helpers.paths import GOLDEN
 
-REMEDY = "The file is damaged, or no file of Caffe's."
+REMEDY = "The file is damaged, or was not written by Caffe."
 
 
 def test_the_old_shape_wins_when_any_part_of_it_is_there():

@@ -320,7 +320,7 @@ def test_a_lacking_required_field_is_an_error_both_ways():
 
 
 DOWNLOAD = "The download failed: open the file to read why, and fetch it again."
-PROTOTXT = "Name the binary file; a prototxt holds no weights."
+PROTOTXT = "Name the binary file; a prototxt contains no weights."
 FOREIGN = [
     (b"\n\n<!DOCTYPE html>\n<html><head><title>404", "a web page", DOWNLOAD),
     (b"<html>quota exceeded", "a web page", DOWNLOAD),

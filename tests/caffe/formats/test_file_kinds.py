@@ -95,7 +95,7 @@ def test_each_reader_names_what_it_was_given(kind, make, tmp_path):
     for text in list(found.values())[2:]:
         if kind not in (None, file_kinds.NET, file_kinds.SOLVER):
             assert text.startswith(f"{path}: this is not a prototxt; got {kind}.")
-            assert ("the net that they are for is in a prototxt" in text) == (kind == file_kinds.WEIGHTS)
+            assert ("their net is in a prototxt" in text) == (kind == file_kinds.WEIGHTS)
 
 
 def test_a_cut_file_keeps_its_own_error(tmp_path):
@@ -111,7 +111,9 @@ def test_a_model_given_as_a_state_names_the_state_beside_it(ending, tmp_path):
     for name in ("caffemodel", "solverstate"):
         (tmp_path / f"x.{name}{ending}").write_bytes((GOLDEN / f"{STEM}.{name}{ending}").read_bytes())
     path = tmp_path / f"x.caffemodel{ending}"
-    text = f"{path}: this is a caffemodel, not a solver's state. The state is 'x.solverstate{ending}', beside it."
+    text = (
+        f"{path}: this is a caffemodel, not a solver's state. The state is 'x.solverstate{ending}', in the same folder."
+    )
     with pytest.raises(ReproductionError, match=re.escape(text)):
         snapshot.load(path, [])
     (tmp_path / f"x.solverstate{ending}").unlink()

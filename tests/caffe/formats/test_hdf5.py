@@ -13,7 +13,7 @@ from tests.helpers import paths
 GOLDEN = paths.GOLDEN / "snapshot"
 MODEL = GOLDEN / "snapshot_iter_3.caffemodel"
 MODEL_H5 = GOLDEN / "snapshot_iter_3.caffemodel.h5"
-NOT_CAFFES = "No file of Caffe's is like this."
+NOT_CAFFES = "Caffe writes no such file."
 
 
 def tree(path: Path) -> dict[str, object]:
@@ -205,22 +205,25 @@ def nothing(file):
 
 ONE_PIECE = "this is not stored in one piece, as Caffe stores it. Run `h5repack -l CONTI -f NONE` on the file first."
 HOSTILE = [
-    (external, ": /data/a: this is a link to another place. Copy what it names into the file."),
-    (soft, ": /data/a/0: this is a link to another place. Copy what it names into the file."),
-    (cycle, f": /data/a/b: this is no group or dataset of its own. {NOT_CAFFES}"),
-    (twice, f": /data/a/1: this is no group or dataset of its own. {NOT_CAFFES}"),
+    (external, ": /data/a: this is a link to another place. Copy its target into the file."),
+    (soft, ": /data/a/0: this is a link to another place. Copy its target into the file."),
+    (cycle, f": /data/a/b: this is not a group or dataset, or it has a second name. {NOT_CAFFES}"),
+    (twice, f": /data/a/1: this is not a group or dataset, or it has a second name. {NOT_CAFFES}"),
     (outside, f": /data/a/0: {ONE_PIECE}"),
     (compressed, f": /data/a/0: {ONE_PIECE}"),
     (declared, f": /data/a/0: {ONE_PIECE}"),
     (virtual, f": /data/a/0: {ONE_PIECE}"),
-    (text, f": /data/a/0: this holds no numbers; got a string of any length. {NOT_CAFFES}"),
-    (mixed, f": /data/a/0: this holds no numbers; got records. {NOT_CAFFES}"),
-    (null, f": /data/a/0: this holds no numbers; got float32. {NOT_CAFFES}"),
+    (text, f": /data/a/0: this is not a dataset of numbers; got a string of any length. {NOT_CAFFES}"),
+    (mixed, f": /data/a/0: this is not a dataset of numbers; got records. {NOT_CAFFES}"),
+    (null, f": /data/a/0: this is not a dataset of numbers; got float32. {NOT_CAFFES}"),
     (bare, f": /data: this is a dataset, not a group of layers. {NOT_CAFFES}"),
     (no_group, f": /data/a: this is a dataset, not a group of one layer's parameters. {NOT_CAFFES}"),
-    (misnamed, f": /data/a/weight: a parameter's name is its number. {NOT_CAFFES}"),
-    (far, ": data/a: parameter 1000000 is there, but most before it are not."),
-    (nothing, ": the HDF5 file has no group 'data'; got 'model_weights'. Caffe keeps weights in data/LAYER/0 and on."),
+    (misnamed, f": /data/a/weight: the name of a parameter must be its number. {NOT_CAFFES}"),
+    (far, ": data/a: parameter 1000000 is present, but most of those before it are missing."),
+    (
+        nothing,
+        ": the HDF5 file has no group 'data'; got 'model_weights'. Caffe stores weights in data/LAYER/0, 1 and so on.",
+    ),
 ]
 
 

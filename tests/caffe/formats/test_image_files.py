@@ -177,7 +177,7 @@ GIF = b"GIF89a\1\0\1\0\0\0\0,\0\0\0\0\1\0\1\0\0\2\2D\1\0;"
 TILE = {322: (4, 1, 30_000), 323: (4, 1, 30_000), 324: (4, 1, 8), 325: (4, 1, 8)}
 STRIPS = {273: (4, 5000, 8), 278: (4, 1, 1), 279: (4, 5000, 8)}
 COSTLY = {
-    "texts of a PNG": (texts, "the PNG holds too many compressed texts; want at most 16."),
+    "texts of a PNG": (texts, "the PNG has too many compressed texts; want at most 16."),
     "scans of a JPEG": (scans, "the JPEG has too many scans; got 156, want at most 20."),
     "a tile of a TIFF": (
         lambda: tiff("<", TILE),
@@ -193,7 +193,7 @@ COSTLY = {
     ),
     "comments of a GIF": (
         lambda: GIF[:13] + b"!\xfe" + 5000 * (b"\xff" + bytes(255)) + b"\0" + GIF[13:],
-        "the GIF holds too much besides its frames; want at most 1,048,576 bytes before the first frame.",
+        "the GIF has too much data before its first frame; want at most 1,048,576 bytes.",
     ),
     "a header of a PPM": (
         lambda: b"P6 #" + bytes(70_000) + b"\n8 8 255\n" + bytes(192),

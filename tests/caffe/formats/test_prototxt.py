@@ -191,7 +191,7 @@ def test_a_string_in_another_encoding_is_an_error(tmp_path):
     assert str(info.value) == f"{path}:2:9: the string is not UTF-8. Save the file as UTF-8."
 
 
-REMEDY = "A caffemodel holds weights; the net that they are for is in a prototxt."
+REMEDY = "A caffemodel contains weights; their net is in a prototxt."
 BINARY = f"a binary file. {REMEDY}"
 
 
@@ -289,7 +289,7 @@ def test_an_old_solver_type_is_upgraded(tmp_path):
         prototxt.load_solver(path)
     assert str(info.value) == (
         f"{path}: the solver has both 'solver_type', the older form, and 'type'; got NESTEROV and 'SGD'. "
-        "Take away 'solver_type'."
+        "Remove 'solver_type'."
     )
 
 

@@ -178,10 +178,13 @@ BAD_HEADERS = [
     ),
     (
         header(a=entry(dtype="BF16", data_offsets=[0, 4])) + bytes(4),
-        f": tensor 'a': these are not Caffe's numbers; got BF16, {NOT_FLOATS}",
+        f": tensor 'a': the tensor is of a type that Caffe does not have; got BF16, {NOT_FLOATS}",
     ),
-    (header(a=entry(dtype=[])) + bytes(8), f": tensor 'a': these are not Caffe's numbers; got [], {NOT_FLOATS}"),
-    (header(a=7), f": tensor 'a': these are not Caffe's numbers; {NOT_FLOATS}"),
+    (
+        header(a=entry(dtype=[])) + bytes(8),
+        f": tensor 'a': the tensor is of a type that Caffe does not have; got [], {NOT_FLOATS}",
+    ),
+    (header(a=7), f": tensor 'a': the tensor is of a type that Caffe does not have; {NOT_FLOATS}"),
     (header(a=entry(shape=[3])) + bytes(8), f": tensor 'a': shape and size disagree; got [3] at [0, 8]. {DAMAGED}"),
     (header(a=entry(shape=[-1, -2])) + bytes(8), f": {ENTRY}"),
     (header(a=entry(shape=[True, 2])) + bytes(8), f": {ENTRY}"),
@@ -192,7 +195,7 @@ BAD_HEADERS = [
     (header(__metadata__=[]), f", byte 8: the metadata is not a table of strings. {DAMAGED}"),
     (
         struct.pack("<Q", 16) + b'{"a":{},"a":{}} ',
-        f', byte 8: the header is not JSON: the name "a" comes twice. {DAMAGED}',
+        f', byte 8: the header is not JSON: the name "a" occurs twice. {DAMAGED}',
     ),
     (struct.pack("<Q", 2**63) + b"{}", f": this is not a safetensors file. {DAMAGED}"),
 ]
@@ -246,7 +249,7 @@ def npy(shape=(2,), dtype="<f4", data=bytes(8)) -> bytes:
         ({"a.npy": npy((-1, -2))}, "array 'a': shape and size disagree; got (-1, -2)."),
         ({"a.npy": npy(dtype="<i8", data=bytes(16))}, "array 'a' is not weights; got int64, want float32 or float64."),
         ({"a.npy": npy(dtype="|O")}, "array 'a' is not weights; got object, want float32 or float64."),
-        ({"readme.txt": b"x"}, "'readme.txt' is not an array of its own; want NAME.npy."),
+        ({"readme.txt": b"x"}, "'readme.txt' is not an array; want NAME.npy."),
         ({"a.npy": b"junk and more junk"}, "array 'a' cannot be read: the magic string is not correct;"),
         ({"a.npy": bytes(200_000_000)}, "the file declares 200000000 bytes of weights; got"),
     ],
@@ -332,13 +335,13 @@ BROKEN_PICKLES = [
     (one(tensor(shape=(3,))), "entry 'a.weight' reaches past the end of its storage"),
     (one(tensor(strides=(2**40,))), "entry 'a.weight' reaches past the end of its storage"),
     (one(tensor(count=3, shape=(3,))), "entry 'a.weight' reaches past the end of its storage"),
-    (one(tensor(strides=(-1,))), "entry 'a.weight' has no shape that a tensor can have"),
-    (one(tensor(shape=(1,) * 40, strides=(1,) * 40)), "entry 'a.weight' has no shape that a tensor can have"),
+    (one(tensor(strides=(-1,))), "entry 'a.weight' has an invalid shape"),
+    (one(tensor(shape=(1,) * 40, strides=(1,) * 40)), "entry 'a.weight' has an invalid shape"),
     (one(tensor(shape=(2**30, 2**30), strides=(0, 0))), f"the file declares {2**62} bytes of weights"),
     (one(tensor(key="1")), "the storage of entry 'a.weight' is missing"),
-    (one(tensor(count=True)), "it refers to something that is no storage"),
+    (one(tensor(count=True)), "it refers to something that is not a storage"),
     (one(tensor(kind=b"LongStorage")), "is not weights; got torch.int64"),
-    (one(b"ctorch._utils\n_rebuild_tensor_v2\n)R"), "entry 'a.weight' is no tensor"),
+    (one(b"ctorch._utils\n_rebuild_tensor_v2\n)R"), "entry 'a.weight' is not a tensor"),
     (b"csome.module\nNet\n)\x81.", "this is not a state dict; got some.module.Net, want a dict of tensors. Save the"),
     (b"N0" * 600 + b"N.", "the pickle has more than 1000 instructions"),
     (b"(\x8b\0\0\1\0" + bytes(2**16) + b".", "the pickle has an integer of 65541 bytes"),
@@ -365,7 +368,7 @@ def test_a_pickle_of_many_objects_takes_no_more_memory_than_its_size_allows(tmp_
     path = tmp_path / "a.pth"
     path.write_bytes(pickled(b"}" * 600_000 + b"."))
     tracemalloc.start()
-    assert "the pickle makes more objects than its size allows" in said(torch_file.read, path)
+    assert "the pickle creates more objects than its size allows" in said(torch_file.read, path)
     assert tracemalloc.get_traced_memory()[1] < 2 * path.stat().st_size + (64 << 20)
     tracemalloc.stop()
     path.write_bytes(pickled(one(b")" + b"\x85" * 200_000)))  # what is nested is neither hashed nor compared

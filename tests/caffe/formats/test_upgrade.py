@@ -81,7 +81,7 @@ def test_weights_upgrade_like_the_text_and_bring_their_blobs(name):
             [
                 "Upgraded 5 layers from V0, the form of 2013.",
                 "The padding of 'pad1', 'pad2' became 'pad' of what follows.",
-                "An Input layer now makes 'data'.",
+                "An Input layer now produces 'data'.",
             ],
         ),
         (
@@ -89,7 +89,7 @@ def test_weights_upgrade_like_the_text_and_bring_their_blobs(name):
             [
                 "Upgraded 1 layer from V0, the form of 2013.",
                 "Dropped 'state', 'debug_info', 'input_shape' of the net, which V0 did not have.",
-                "Dropped the input fields of 'data', which give no shape.",
+                "Dropped the input fields of 'data', which have no shape.",
             ],
         ),
         (
@@ -99,7 +99,7 @@ def test_weights_upgrade_like_the_text_and_bring_their_blobs(name):
                 "The transformations of 'data', 'images', 'window' moved to 'transform_param'.",
             ],
         ),
-        ("input_shapes", ["An Input layer now makes 'a', 'b'."]),
+        ("input_shapes", ["An Input layer now produces 'a', 'b'."]),
         ("batch_norm", ["lr_mult and decay_mult of 'three' became 0."]),
     ],
 )
@@ -144,5 +144,5 @@ def test_a_solver_with_both_types_is_an_error():
     with pytest.raises(NetError) as info:
         upgrade.upgrade_solver(SolverParameter(solver_type=SolverType.ADAM, type="SGD"))
     assert str(info.value) == (
-        "the solver has both 'solver_type', the older form, and 'type'; got ADAM and 'SGD'. Take away 'solver_type'."
+        "the solver has both 'solver_type', the older form, and 'type'; got ADAM and 'SGD'. Remove 'solver_type'."
     )

@@ -120,7 +120,7 @@ def test_a_parameter_that_another_layer_owns_stays_absent(tmp_path):
     text = said(weights.write, weights.read(tmp_path / "a.h5"), tmp_path / "a.caffemodel")
     assert text == (
         f"{tmp_path}/a.h5: parameter 0 of layer 'b' is not in the file; another layer owns it. "
-        "A caffemodel holds every parameter: write .h5, .safetensors, .pt or .npz."
+        "A caffemodel contains every parameter: write .h5, .safetensors, .pt or .npz."
     )
 
 
@@ -175,14 +175,18 @@ def write_npz(path: Path, **arrays) -> None:
 
 def test_files_without_weights_are_one_line(tmp_path):
     path = tmp_path / "net.caffemodel"
-    remedy = "Name the trained model, not the net's definition or the solver's state."
+    remedy = "Pass the trained model, not the net's definition or the solver's state."
     caffemodel.dump(NetParameter(name="x", layer=[LayerParameter(name="a")]), path)
-    assert said(weights.read, path) == f"{path}: the file holds no weights; got 1 layers without parameters. {remedy}"
+    assert (
+        said(weights.read, path) == f"{path}: the file contains no weights; got 1 layers without parameters. {remedy}"
+    )
     path.write_bytes(b"\xfa\x01\x03abc")
-    assert said(weights.read, path) == f"{path}: the file holds no weights; got 0 layers without parameters. {remedy}"
+    assert (
+        said(weights.read, path) == f"{path}: the file contains no weights; got 0 layers without parameters. {remedy}"
+    )
     for suffix in SUFFIXES[1:]:
         weights.write(weights.Weights(NetParameter()), tmp_path / f"a{suffix}")
-        with pytest.raises(ReproductionError, match="the file holds no weights"):
+        with pytest.raises(ReproductionError, match="the file contains no weights"):
             weights.read(tmp_path / f"a{suffix}")
 
 
@@ -193,18 +197,21 @@ def test_a_solver_state_is_no_model():
         )
 
 
+WANTED = "LAYER.weight, LAYER.bias, LAYER.2 and so on"
+
+
 @pytest.mark.parametrize("name", ["conv1", "weight", ".weight", "conv1.running_mean", "conv1.0", "conv1.-2", "a.²"])
 def test_an_array_that_is_no_parameter_is_one_line(name, tmp_path):
     write_npz(tmp_path / "a.npz", **{name: [1.0]})
     assert said(weights.read, tmp_path / "a.npz") == (
-        f"{tmp_path}/a.npz: array {name!r} is no parameter of a layer; want LAYER.weight, LAYER.bias or LAYER.2 and on."
+        f"{tmp_path}/a.npz: array {name!r} is not a parameter of a layer; want {WANTED}."
     )
 
 
 def test_a_parameter_far_from_the_others_is_one_line(tmp_path):
     write_npz(tmp_path / "a.npz", **{"a.weight": [1.0], "a.99999999": [1.0]})
     assert said(weights.read, tmp_path / "a.npz") == (
-        f"{tmp_path}/a.npz: layer 'a': parameter 99999999 is there, but most before it are not."
+        f"{tmp_path}/a.npz: layer 'a': parameter 99999999 is present, but most of those before it are missing."
     )
 
 
@@ -215,7 +222,7 @@ def test_a_blob_that_disagrees_names_file_layer_and_blob(tmp_path):
     caffemodel.dump(net, path)
     assert said(weights.read(path).arrays) == (
         f"{path}: layer 'conv1' blob 1: the shape (3,) and the data disagree; got 2 values, want 3. "
-        "The file is damaged, or no file of Caffe's."
+        "The file is damaged, or was not written by Caffe."
     )
 
 
@@ -227,7 +234,7 @@ def test_two_layers_of_one_name_are_one_line(tmp_path):
 
 def test_an_ending_that_is_no_format_is_one_line(tmp_path):
     assert said(weights.write, net_of(a=[[1.0]]), tmp_path / "a.onnx") == (
-        f"{tmp_path}/a.onnx: the ending says no format of weights; "
+        f"{tmp_path}/a.onnx: the ending is not that of a format of weights; "
         "got '.onnx', want .caffemodel, .h5, .hdf5, .npz, .pt, .pth, .safetensors."
     )
 

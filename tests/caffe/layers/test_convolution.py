@@ -134,7 +134,7 @@ CONV = 'type: "Convolution" convolution_param { num_output: 4 kernel_size: 3 %s 
          "bottom 1 differs in shape from bottom 0; got (1, 3, 5, 6), want (1, 3, 5, 5)."),
         (CONV % "", [(1, 3, 2, 5)], "the kernel is longer than the padded input; got 2 + 2 * 0 pixels, want 3."),
         ('type: "Deconvolution" convolution_param { num_output: 1 kernel_size: 1 pad: 2 }', [(1, 3, 4, 4)],
-         "the padding leaves nothing of the output; got length 0."),
+         "the padding removes the whole output; got length 0."),
         ('type: "Im2col" convolution_param { kernel_size: 1 axis: 3 }', [(1, 3, 4, 4)],
          "there is no spatial axis after the channels; got (1, 3, 4, 4)."),
     ],

@@ -75,7 +75,7 @@ def test_an_unknown_split_says_where_its_list_was_looked_for(tmp_path):
 LISTS = [
     (b"", "the split is empty; want one id a line."),
     (b"\n \n", "the split is empty; want one id a line."),
-    (b"a\nb\n\na\n", "id 'a' is there twice, on lines 1 and 4."),
+    (b"a\nb\n\na\n", "id 'a' occurs twice, on lines 1 and 4."),
     (b"2007_000033  1\n", "line 1 is not an id; got '2007_000033  1', want one id a line."),
     (b"a\n../../etc/passwd\n", "line 2 is not an id; got '../../etc/passwd', want one id a line."),
     (b"a\n.hidden\n", "line 2 is not an id; got '.hidden', want one id a line."),

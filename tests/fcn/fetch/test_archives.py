@@ -205,7 +205,7 @@ def test_an_encrypted_zip_is_refused(unpack):
 @pytest.mark.parametrize("names", [("a/b", "a/b"), ("a", "a/b"), ("a/b", "a"), ("./a", "a")])
 def test_a_name_given_twice_is_refused(unpack, make, names):
     message = refused(unpack, make(*((name, b"x") for name in names)))
-    assert message == f"a member is there twice; got {names[1]!r}.{AGAIN}"
+    assert message == f"a member occurs twice; got {names[1]!r}.{AGAIN}"
 
 
 @pytest.mark.parametrize("make", [tgz, zipped])

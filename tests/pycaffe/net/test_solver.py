@@ -305,7 +305,7 @@ def test_a_file_given_in_the_place_of_another_is_named(tmp_path):
     with raises(f"{state}: this is a solver's state, not weights. They are in the .caffemodel of the same name."):
         run.net.copy_from(state)
     net, solver_path = f"{tmp_path}/net.prototxt", f"{tmp_path}/solver.prototxt"
-    with raises(f"{net}: this is a net's prototxt, not weights. Name the binary file; a prototxt holds no weights."):
+    with raises(f"{net}: this is a net's prototxt, not weights. Name the binary file; a prototxt contains no weights."):
         caffe.Net(net, net, caffe.TEST)
     with raises(f"{solver_path}: this is a solver, not a net. Its net is {net!r}."):
         caffe.Net(solver_path, caffe.TEST)

@@ -111,7 +111,7 @@ class HDF5File(FileBytes):
         head.skip({0: 9, 1: 13}.get(version, 1))
         base, _, end = head.offset(), head.offset(), head.offset()
         if base != 0:
-            raise self.unsupported("something before its beginning")
+            raise self.unsupported("data before its start")
         if end is None or end > len(self.data):
             raise self.error(f"it has {len(self.data)} bytes, and should have {end}")
         if version < 2:
@@ -159,7 +159,7 @@ class HDF5File(FileBytes):
     def _open_continuation(self, message: Cursor, signature: bytes) -> Cursor:
         start, size = message.offset(), message.length()
         if start is None or len(self.visited) > _MAX_BLOCKS:
-            raise self.error("a header continues nowhere, or in too many blocks")
+            raise self.error("a header continues at no address, or in too many blocks")
         block = self.open_block(start, signature)
         return self.cursor(block.at, start + size - (4 if signature else 0))  # version 2 ends with a checksum
 

@@ -36,14 +36,14 @@ def walk_version_1(file: FileBytes, address: int, node_type: int, key_size: int)
         found, level, count = node.number(1), node.number(1), node.number(2)
         # The level falls from the root to the leaves, at level 0. This also bounds the depth of a damaged tree.
         if found != node_type or level >= parent_level:
-            raise file.error(f"the node at byte {at} is not one of its tree")
+            raise file.error(f"the node at byte {at} does not belong to its tree")
         node.skip(2 * file.offset_size)  # the siblings
         children = []
         for _ in range(count):
             key, child = node.take(key_size), node.offset()
             file.count_item()
             if child is None:
-                raise file.error(f"the node at byte {at} has a branch to nowhere")
+                raise file.error(f"the node at byte {at} has a child without an address")
             if level == 0:
                 yield key, child
             else:
@@ -93,7 +93,7 @@ def walk_version_2(file: FileBytes, address: int, tree_type: int) -> Iterator[Cu
             child, child_count = node.offset(), node.number(count_bytes)
             node.skip(pointer_bytes[level] - file.offset_size - count_bytes)
             if child is None:
-                raise file.error(f"the node at byte {at} has a branch to nowhere")
+                raise file.error(f"the node at byte {at} has a child without an address")
             waiting.append((child, child_count, level - 1))
 
 

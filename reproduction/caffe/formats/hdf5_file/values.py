@@ -169,7 +169,7 @@ def _list_chunks(file: FileBytes, dataset: HDF5Dataset) -> Iterator[_Chunk]:
             if entry is not None:
                 yield _Chunk(offset, *entry)
     else:
-        raise file.unsupported(f"{dataset.name} in chunks with an index that grows")
+        raise file.unsupported(f"{dataset.name} in chunks with an extensible index")
 
 
 def _fixed_array(file: FileBytes, address: int, count: int, full_size: int) -> Iterator[tuple[int, int, int] | None]:
@@ -185,7 +185,7 @@ def _fixed_array(file: FileBytes, address: int, count: int, full_size: int) -> I
     if start is None:
         return
     if total != count or width < file.offset_size or page_bits > 32:
-        raise file.error(f"the array at byte {address} is not that of its chunks")
+        raise file.error(f"the array at byte {address} does not match its chunks")
     block = file.open_block(start, b"FADB")
     block.skip(2 + file.offset_size)
     page = 1 << page_bits

@@ -82,7 +82,7 @@ def load(path: StrPath, names: Sequence[str] | None = None) -> dict[str, RGB]:
             want = "R G B name, such as 128 0 0 aeroplane"
             raise DataError(f"line {number} is no colour with a name", path=path, got=repr(line[:60]), want=want)
         if name in found:
-            raise DataError(f"class {name!r} is there twice", path=path)
+            raise DataError(f"class {name!r} occurs twice", path=path)
         found[name.strip()] = (int(values[0]), int(values[1]), int(values[2]))
     return check_palette(found, names, path)
 

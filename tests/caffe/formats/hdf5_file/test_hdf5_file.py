@@ -92,7 +92,7 @@ def test_chunks_that_grow_are_read_of_all_versions_but_the_newest(tmp_path):
         assert np.array_equal(values(tmp_path / "a.h5", "two"), rows)
         if version == "latest":
             assert said(values, tmp_path / "a.h5", "one") == (
-                f"{tmp_path}/a.h5: the HDF5 file has /one in chunks with an index that grows, which is not supported. "
+                f"{tmp_path}/a.h5: the HDF5 file has /one in chunks with an extensible index, which is not supported. "
                 "Copy it by `h5repack -f NONE -l CONTI OLD NEW`, or write it again with the default settings."
             )
         else:
@@ -131,24 +131,27 @@ def of(value):
 @pytest.mark.parametrize(
     ("members", "text"),
     [
-        ({"learned_net": chunked((3 << 30,))}, "/learned_net: this is no string; got uint8."),
+        ({"learned_net": chunked((3 << 30,))}, "/learned_net: this is not a string; got uint8."),
         ({"learned_net": lambda file, name: file.create_dataset(name, (), "S2147483646")}, "not stored in one piece"),
         (
             {"learned_net": of(np.bytes_(b"x" * 70_000))},
-            "/learned_net: this is no string; want one of at most 65536 bytes.",
+            "/learned_net: this is not a string; want one of at most 65536 bytes.",
         ),
-        ({"learned_net": of("x" * 70_000)}, "/learned_net: this is no string; want one of at most 65536 bytes."),
+        ({"learned_net": of("x" * 70_000)}, "/learned_net: this is not a string; want one of at most 65536 bytes."),
         ({"learned_net": of("of any length")}, ": the model 'of any length' of this state is not there."),
         ({"learned_net": of("")}, ": the model '' of this state is not there."),
-        ({"learned_net": lambda file, name: file.create_group(name)}, "this is no string; got a group"),
+        ({"learned_net": lambda file, name: file.create_group(name)}, "this is not a string; got a group"),
         ({"iter": chunked((10**9,), "i4")}, "/iter: this is not stored in one piece"),
-        ({"iter": of(np.float32([np.nan]))}, "/iter: this is no iteration; got nan, want one integer."),
-        ({"iter": of(np.zeros(0, np.int32))}, "/iter: this is no iteration; got 0 values, want one integer."),
-        ({"iter": of(np.int64([2**40]))}, "/iter: this is no iteration; got 1099511627776, want one integer."),
-        ({"x": of(np.ones(3))}, "/history/x: a parameter's name is its number."),
+        ({"iter": of(np.float32([np.nan]))}, "/iter: this is not an iteration; got nan, want one integer."),
+        ({"iter": of(np.zeros(0, np.int32))}, "/iter: this is not an iteration; got 0 values, want one integer."),
+        ({"iter": of(np.int64([2**40]))}, "/iter: this is not an iteration; got 1099511627776, want one integer."),
+        ({"x": of(np.ones(3))}, "/history/x: the name of a parameter must be its number."),
         ({"9" * 5000: of(np.ones(3))}, "the HDF5 file cannot be read: group "),
-        ({"9" * 900: of(np.ones(3))}, "a parameter's name is its number."),
-        ({"0": lambda group, name: group.create_group(name)}, "/history/0: this holds no numbers; got a group."),
+        ({"9" * 900: of(np.ones(3))}, "the name of a parameter must be its number."),
+        (
+            {"0": lambda group, name: group.create_group(name)},
+            "/history/0: this is not a dataset of numbers; got a group.",
+        ),
     ],
 )
 def test_a_state_that_lies_is_one_line_and_takes_no_memory(members, text, tmp_path):
@@ -224,4 +227,6 @@ def test_blocks_that_are_parts_of_themselves_are_one_line(tmp_path):
         loop = data[: at + 24 + size] + struct.pack("<Q", at) + data[at + 32 + size :]
         (tmp_path / "loop.h5").write_bytes(loop)
         name = "x" if data[at + 4] else "data/0"
-        assert re.search(f"byte {at} is (part of itself|not one of its tree)", said(values, tmp_path / "loop.h5", name))
+        assert re.search(
+            f"byte {at} is (part of itself|does not belong to its tree)", said(values, tmp_path / "loop.h5", name)
+        )

@@ -79,7 +79,7 @@ def test_what_is_no_palette_is_refused(tmp_path):
     )
     assert refused("0 0 0\n", tmp_path) == f"DIR/p.txt: line 1 is no colour with a name; got '0 0 0', {form}"
     assert refused("0 0 0 a\n0 0 0 b\n", tmp_path) == "DIR/p.txt: 'a' and 'b' have one colour; got 0 0 0."
-    assert refused("0 0 0 a\n0 0 1 a\n", tmp_path) == "DIR/p.txt: class 'a' is there twice."
+    assert refused("0 0 0 a\n0 0 1 a\n", tmp_path) == "DIR/p.txt: class 'a' occurs twice."
     assert refused("0 0 0 void\n", tmp_path) == "DIR/p.txt: a palette has 1 to 254 classes; got 0."
     assert refused("0 0 0 a\n", tmp_path, ["b"]) == "DIR/p.txt: the palette is of other classes; got a, want b."
 
