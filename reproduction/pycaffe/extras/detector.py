@@ -50,12 +50,9 @@ class Detector(PreprocessingNet):
         self.configure_crop(context_pad)
 
     def configure_crop(self, context_pad: int | None) -> None:
-        """Set the width of the context border of crops.
+        """Set the width of the context border of crops in pixels of the net's input; None or 0 for no context.
 
         Crops are filled with the mean image where they extend beyond the image.
-
-        Args:
-            context_pad: The width in pixels of the net's input; None or 0 for no context.
 
         Raises:
             NetError: If context is requested and the net's input is not square.
@@ -111,11 +108,7 @@ class Detector(PreprocessingNet):
         return self.detect_windows(zip(paths, windows, strict=True))
 
     def crop(self, im: Array, window: Window) -> Array:
-        """Crop a window from an image, with the context that ``configure_crop`` sets.
-
-        Args:
-            im: An image (H, W, K).
-            window: The window ``(ymin, xmin, ymax, xmax)``.
+        """Crop a window ``(ymin, xmin, ymax, xmax)`` from an image (H, W, K), with the context of ``configure_crop``.
 
         Returns:
             The window unchanged without context; with context, a crop resized to the net's input.

@@ -55,10 +55,7 @@ def get_layer_lr_mult(layer: Any) -> tuple[float, float]:
 def get_layer_label(layer: Any, rankdir: str, display_lrm: bool = False) -> str:
     """Return the label of a layer's node: name, type, kernel size, stride and pad.
 
-    Args:
-        layer: The layer's message.
-        rankdir: The direction of the graph; see ``get_dot``. In a vertical graph the label is a single line.
-        display_lrm: Whether to add the ``lr_mult`` of weights and bias.
+    It is a single line in a vertical graph, and includes the ``lr_mult`` of weights and bias with ``display_lrm``.
     """
     separator = " " if rankdir in ("TB", "BT") else "\n"
     kind = layer.type
@@ -102,15 +99,10 @@ def get_dot(
 def draw_net(
     caffe_net: Any, rankdir: str, ext: str = "png", phase: int | None = None, display_lrm: bool = False
 ) -> bytes:
-    """Draw a net and return the bytes of the image.
+    """Draw a net and return the bytes of the image; see ``get_dot`` for the other arguments.
 
-    Args:
-        caffe_net: A ``caffe_pb2.NetParameter``.
-        rankdir: The direction of the graph; see ``get_dot``.
-        ext: The format: ``png``, ``svg``, ``pdf`` or another one that Graphviz can write. ``dot``, ``gv`` and ``raw``
-            return the Graphviz source and do not need Graphviz.
-        phase: The phase whose layers to draw; None draws all layers.
-        display_lrm: Whether to show the ``lr_mult`` of weights and bias.
+    ``ext`` is the format: ``png``, ``svg``, ``pdf`` or another one that Graphviz can write. ``dot``, ``gv`` and ``raw``
+    return the Graphviz source and do not need Graphviz.
 
     Raises:
         ReproductionError: If Graphviz is not installed, or cannot draw the net in this format.

@@ -25,14 +25,7 @@ _GREY = np.array([0.2125, 0.7154, 0.0721])  # ITU-R BT.709, in scikit-image's ro
 
 
 def blobproto_to_array(blob: Any, return_diff: bool = False) -> Array:
-    """Convert a ``BlobProto`` to an array.
-
-    Args:
-        blob: The message.
-        return_diff: Whether to return the gradient instead of the values.
-
-    Returns:
-        An array of the blob's shape, normally float64.
+    """Convert the values of a ``BlobProto``, or its gradient with ``return_diff``, to an array of its shape.
 
     Raises:
         ValueError: If the number of values does not match the shape.
@@ -71,11 +64,7 @@ def blobprotovector_str_to_arraylist(str: bytes) -> list[Array]:  # noqa: A002 -
 
 
 def array_to_datum(arr: Array, label: int | None = None) -> Any:
-    """Convert an array to a ``Datum``.
-
-    Args:
-        arr: An array (C, H, W); uint8 is stored as bytes, any other type as floats.
-        label: The label, or None.
+    """Convert an array (C, H, W) to a ``Datum``, which stores uint8 as bytes and any other type as floats.
 
     Raises:
         ReproductionError: If the array does not have three axes.
@@ -134,11 +123,7 @@ class Transformer:
         return tuple(self.inputs[in_])
 
     def preprocess(self, in_: str, data: Array) -> Float32:
-        """Preprocess an image for an input.
-
-        Args:
-            in_: The input's name.
-            data: An image (H, W, K) of any size; it is not modified.
+        """Preprocess an image (H, W, K) of any size for the input ``in_``, without modifying the image.
 
         Returns:
             The image, float32 and resized to the input's size; (K, H, W) if the transpose is (2, 0, 1).
@@ -199,11 +184,9 @@ class Transformer:
         self.raw_scale[in_] = scale
 
     def set_mean(self, in_: str, mean: Array) -> None:
-        """Set the mean to subtract.
+        """Set the mean to subtract: one value for each channel (K,), or an image (H, W) or (K, H, W).
 
-        Args:
-            in_: The input's name.
-            mean: One value for each channel (K,), or a mean image (H, W) or (K, H, W), which is resized to the input.
+        An image is resized to the input.
         """
         channels, *size = self._shape(in_)[1:]
         if mean.ndim == 1:
@@ -225,11 +208,7 @@ class Transformer:
 
 
 def load_image(filename: StrPath, color: bool = True) -> Float32:
-    """Load an image of any format that Pillow reads.
-
-    Args:
-        filename: The file.
-        color: Whether to return RGB instead of greyscale.
+    """Load an image of any format that Pillow reads, as RGB with ``color``, else as greyscale.
 
     Returns:
         RGB (H, W, 3) or greyscale (H, W, 1), float32 in [0, 1].
@@ -279,12 +258,7 @@ def _scale_to_unit(pixels: Array, color: bool) -> Array:
 
 
 def resize_image(im: Array, new_dims: Sequence[int] | Array, interp_order: int = 1) -> Float32:
-    """Resize an image.
-
-    Args:
-        im: An image (H, W, K).
-        new_dims: The new height and width.
-        interp_order: The order of the spline interpolation; 1 is linear.
+    """Resize an image (H, W, K) to the height and width ``new_dims`` by splines; order 1 is linear.
 
     Returns:
         (height, width, K), float32. An image of 1 or 3 channels is extended beyond its edges by its smallest value.

@@ -22,10 +22,7 @@ ParseError = PrototxtError
 def Merge(text: str | bytes, message: Any, **options: Any) -> Any:
     """Parse a text, merge it into a message, and return the message.
 
-    Args:
-        text: A prototxt.
-        message: The message to change. One that is not Caffe's is passed to Google's protobuf.
-        options: Options of Google's protobuf; ignored for Caffe's messages.
+    A message that is not Caffe's is passed to Google's protobuf with ``options``, which Caffe's messages ignore.
 
     Raises:
         PrototxtError: If the text is not a prototxt of this message type.
@@ -54,13 +51,7 @@ ParseLines = MergeLines
 
 
 def MessageToString(message: Any, as_one_line: bool = False, **options: Any) -> str:
-    """Return a message as text.
-
-    Args:
-        message: The message.
-        as_one_line: Whether to return a single line instead of a line for each field.
-        options: Options of Google's protobuf; ignored for Caffe's messages.
-    """
+    """Return a message as text, with a line for each field or as a single line; see ``Merge`` for ``options``."""
     if not isinstance(message, ProtoMessage):
         return str(_load_google_text_format().MessageToString(message, as_one_line=as_one_line, **options))
     text = prototxt.dumps(unwrap(message))

@@ -67,13 +67,9 @@ def parse(text: str) -> ast.Module | None:
 
 
 def detect_program_version(script: Path, folders: Sequence[Path]) -> int:
-    """Return 2 if the script or one of the program's modules that it imports is for Python 2 only, else 3.
+    """Return 2 if a script or one of the program's modules that it imports is for Python 2 only, else 3.
 
-    Imports are followed recursively.
-
-    Args:
-        script: The main file of the program.
-        folders: The folders in which to search for the program's modules, after the importing file's folder.
+    Imports are followed recursively, to modules beside the importing file and then in ``folders``.
     """
     waiting, seen = [script], {script}
     while waiting:

@@ -35,10 +35,7 @@ def prepare(python2: bool = False) -> None:
     """Prepare this process to run programs for Caffe.
 
     Install the alias ``caffe``, restore names that libraries have removed, and translate Python 2 sources when they
-    are imported.
-
-    Args:
-        python2: Whether to treat a source that fits both Python 2 and Python 3 as Python 2.
+    are imported; with ``python2`` also sources that fit both Python 2 and Python 3.
     """
     caffe_alias.install()
     restore_libraries.restore()
@@ -49,13 +46,10 @@ def prepare(python2: bool = False) -> None:
 
 
 def run_script(path: str, args: Sequence[str] = (), *, python2: bool = False) -> None:
-    """Run a script in this process as ``__main__``; its exceptions propagate.
+    """Run a script with arguments in this process as ``__main__``; its exceptions propagate.
 
-    Args:
-        path: The script.
-        args: Its arguments.
-        python2: Whether to treat every source of the program that fits both Python 2 and Python 3 as Python 2. If
-            False, do so only if the script or one of its modules is Python 2.
+    Sources that fit both Python 2 and Python 3 are treated as Python 2 with ``python2``, or if the script or one of its
+    modules is Python 2.
 
     Raises:
         OSError: If the script cannot be read.
@@ -65,8 +59,8 @@ def run_script(path: str, args: Sequence[str] = (), *, python2: bool = False) ->
     file = os.path.realpath(path)
     sys.argv = [path, *args]
     sys.path[0] = os.path.dirname(file)  # noqa: PTH120
-    own = [Path(folder or os.curdir) for folder in sys.path if import_hook.is_own(folder)]
-    prepare(python2 or version_detection.detect_program_version(Path(file), own) == 2)
+    folders = [Path(folder or os.curdir) for folder in sys.path if import_hook.is_own(folder)]
+    prepare(python2 or version_detection.detect_program_version(Path(file), folders) == 2)
     caffe_log.init_log()
     shorten_warnings()
     main = types.ModuleType("__main__")
