@@ -4,7 +4,7 @@ It replaces BVLC pycaffe 1.0. Import it as ``import reproduction.pycaffe as caff
 ``import caffe`` by ``python -m reproduction.pycaffe SCRIPT``.
 
 1. ``proto``    ``caffe_pb2`` and ``text_format``: the schema's messages with protobuf's interface
-2. ``net``      Net with its live blobs, the solvers, NetSpec, devices and seeds, errors, Caffe's log
+2. ``net``      Net with blobs that programs read and write, the solvers, NetSpec, devices and seeds, Caffe's log
 3. ``extras``   Classifier, Detector, ``io`` and ``draw``
 4. ``_caffe``   the names of Caffe's compiled module
 5. ``python2``  Python 2 sources, translated when they are imported

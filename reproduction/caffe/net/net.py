@@ -49,8 +49,8 @@ class Net(nn.Module):
         seed: Seed of the fillers and of dropout; None uses torch's global generator.
         blas_order: Add in the order of Caffe's BLAS, so that results and gradients equal Caffe's bit for bit on the
             CPU. This is slower. Without it, results differ by rounding.
-        live: Filled with one Blob per top, by name. Python layers read and write these blobs, so that a caller that
-            runs the layers one at a time with ``run`` can access every blob.
+        pycaffe_blobs: Filled with one Blob per top, by name. Python layers read and write these blobs, so that a
+            caller that runs the layers one at a time with ``run`` can access every blob.
 
     Raises:
         NetError: If Caffe would reject the net; the error names the layer and its line.
@@ -67,7 +67,7 @@ class Net(nn.Module):
         python_layers: PythonLayers | None = None,
         seed: int | None = None,
         blas_order: bool = False,
-        live: MutableMapping[str, Blob] | None = None,
+        pycaffe_blobs: MutableMapping[str, Blob] | None = None,
     ):
         super().__init__()
         self.graph: Graph = graph.build_graph(net, state, fed=inputs)
@@ -76,14 +76,14 @@ class Net(nn.Module):
         self.param_specs: dict[str, list[ParamSpec]] = {}
         self._steps: dict[int, CheckedLayer] = {}
         self._learnable: list[tuple[Layer, str, ParamSpec]] = []
-        self._python_layers, self._live, self._seed = python_layers, live, seed
+        self._python_layers, self._pycaffe_blobs, self._seed = python_layers, pycaffe_blobs, seed
         self._generator: torch.Generator | None = None if seed is None else Generator().manual_seed(seed)
         for node in self.graph.nodes:
             with locate_errors(node):
                 self._append(node, inputs or {})
-            if live is not None:
+            if pycaffe_blobs is not None:
                 for top in node.tops:
-                    live.setdefault(top, Blob()).reshape(*self.blob_shapes[top])
+                    pycaffe_blobs.setdefault(top, Blob()).reshape(*self.blob_shapes[top])
         unknown = set(inputs or {}) - set(self.inputs)
         if unknown:
             raise NetError("the net has no such inputs", got=sorted(unknown), want=f"some of {self.inputs}")
@@ -122,7 +122,7 @@ class Net(nn.Module):
             return kind(layer_param, bottoms, self._generator)
         if self._python_layers is None and not node.bottoms:
             raise NetError("Caffe learns these shapes from data", remedy=graph.how_to_feed(node.layer_param))
-        return kind(layer_param, bottoms, self._generator, self._python_layers, self._live)
+        return kind(layer_param, bottoms, self._generator, self._python_layers, self._pycaffe_blobs)
 
     def _learn_and_share(self) -> None:
         """Set ``requires_grad`` of the parameters, and share parameters that have the same name."""

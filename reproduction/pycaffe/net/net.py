@@ -97,7 +97,7 @@ class Net(NetProperties):
         self._blobs_by_name: OrderedDict[str, Blob] = OrderedDict()
         with original_error_types():
             self.module = CoreNet(
-                net_param, state, python_layers=layer_runner.find_class, live=self._blobs_by_name, **options
+                net_param, state, python_layers=layer_runner.find_class, pycaffe_blobs=self._blobs_by_name, **options
             )
             self.module.add_as_blas(bool(self.module.loss_weights) and settings.uses_blas_order())
             self._runners = layer_runner.create_runners(self.module, self._blobs_by_name)
