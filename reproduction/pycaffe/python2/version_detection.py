@@ -69,7 +69,7 @@ def parse(text: str) -> ast.Module | None:
 def detect_program_version(script: Path, folders: Sequence[Path]) -> int:
     """Return 2 if a script or one of the program's modules that it imports is for Python 2 only, else 3.
 
-    Imports are followed recursively, to modules beside the importing file and then in ``folders``.
+    Imports are followed recursively, to modules in the folder of the importing file and then in ``folders``.
     """
     waiting, seen = [script], {script}
     while waiting:
