@@ -290,10 +290,6 @@ class Deconvolution(_Weighted):
         weight: (C, num_output / group, kernel_h, kernel_w).
         bias: (num_output,), unless ``bias_term: false``.
 
-    Raises:
-        NetError: If the shapes of the bottoms do not fit each other or the weights, a window does not fit into the
-            bottom, or the channels or ``num_output`` are not multiples of ``group``.
-
     Source: BVLC/caffe@9b89154 src/caffe/layers/deconv_layer.cpp L8-L75, base_conv_layer.cpp L12-L315.
     """
 
@@ -325,7 +321,7 @@ class Deconvolution(_Weighted):
         weight, bias = self._weight_and_bias()
         deconvolve = _DECONVOLVE.get(len(self.windows))
         if self._uses_blas_order(x):
-            return im2col.deconvolve(x, weight, bias, self.windows, self.group, sizes, self.totals)
+            return im2col.convolve(x, weight, bias, self.windows, self.group, self.totals, sizes)
         if deconvolve:
             return deconvolve(
                 x,

@@ -86,15 +86,7 @@ def max_pool(x: Tensor, windows: Sequence[Window], rounding: RoundMode = RoundMo
 
 
 def average_pool(x: Tensor, windows: Sequence[Window], rounding: RoundMode = RoundMode.CEIL) -> Tensor:
-    """Return the sum of each window divided by its area within the padded input.
-
-    Args:
-        x: The bottom, (N, C, H, W).
-        windows: The windows along height and width.
-        rounding: Whether the size of the top is rounded up or down.
-
-    Returns:
-        The averages, (N, C, h, w).
+    """Return the sum of each window divided by its area within the padded input, (N, C, h, w); see ``max_pool``.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/pooling_layer.cpp L201-L233.
     """
@@ -119,17 +111,7 @@ def stochastic_pool(
     """Sample an element of each window with probability proportional to its value; average them in testing.
 
     The average is weighted by the same probabilities. The gradient goes to the sampled element in training and to all
-    elements in testing.
-
-    Args:
-        x: The bottom, (N, C, H, W), without negative values.
-        windows: The windows along height and width, without padding.
-        rounding: Whether the size of the top is rounded up or down.
-        training: Whether to sample.
-        generator: The random number generator; None for torch's default generator.
-
-    Returns:
-        The pooled values, (N, C, h, w).
+    elements in testing. The bottom must have no negative values, and the windows no padding; see ``max_pool``.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/pooling_layer.cu L82-L154; Caffe's CPU code has none.
     """

@@ -28,45 +28,28 @@ _VALUES = 1 << 23  # maximum number of values of a band
 
 
 def convolve(
-    x: Tensor, weight: Tensor, bias: Tensor | None, windows: Sequence[Window], group: int, totals: dict[int, Tensor]
-) -> Tensor:
-    """Compute a 2-D convolution in float32 on the CPU.
-
-    Args:
-        x: The bottom, (N, C, H, W).
-        weight: The weights, (num_output, C / group, kernel_h, kernel_w).
-        bias: The bias, (num_output,), or None.
-        windows: The windows along height and width.
-        group: The number of groups of channels.
-        totals: The ``totals`` of the layer.
-    """
-    found: Tensor = _Slide.apply(x, weight, bias, tuple(windows), group, None, totals)  # type: ignore[no-untyped-call]
-    return found
-
-
-def deconvolve(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     windows: Sequence[Window],
     group: int,
-    sizes: Sequence[int],
     totals: dict[int, Tensor],
+    sizes: Sequence[int] | None = None,
 ) -> Tensor:
-    """Compute a 2-D transposed convolution in float32 on the CPU.
+    """Compute a 2-D convolution or, with ``sizes``, a transposed one, in float32 on the CPU.
 
     Args:
         x: The bottom, (N, C, H, W).
-        weight: The weights, (C, num_output / group, kernel_h, kernel_w).
+        weight: The weights, (num_output, C / group, kernel_h, kernel_w), or (C, num_output / group, ...).
         bias: The bias, (num_output,), or None.
         windows: The windows along height and width.
         group: The number of groups of channels.
-        sizes: Height and width of the top.
         totals: The ``totals`` of the layer.
+        sizes: Height and width of the top of a transposed convolution; None for a convolution.
     """
-    args = (x, weight, bias, tuple(windows), group, tuple(sizes), totals)
-    found: Tensor = _Slide.apply(*args)  # type: ignore[no-untyped-call]
-    return found
+    args = (x, weight, bias, tuple(windows), group, sizes and tuple(sizes), totals)
+    top: Tensor = _Slide.apply(*args)  # type: ignore[no-untyped-call]
+    return top
 
 
 class _Slide(Function):

@@ -51,7 +51,7 @@ def test_deconvolution_is_torch_s_to_rounding(monkeypatch, windows, values, grou
     sources = [x, weight, *([randn(6)] if bias else [])]
     stride, pad, dilation = zip(*((w.stride, w.pad, w.dilation) for w in windows), strict=True)
     want = F.conv_transpose2d(x, weight, sources[2] if bias else None, stride, pad, 0, group, dilation)
-    got = im2col.deconvolve(x, weight, sources[2] if bias else None, windows, group, want.shape[2:], {})
+    got = im2col.convolve(x, weight, sources[2] if bias else None, windows, group, {}, want.shape[2:])
     assert_same(got, want, sources)
 
 
