@@ -72,6 +72,6 @@ def test_it_works_where_there_is_nothing_else_of_the_project(installed, tmp_path
     done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert done.stdout == (
-        "the weights of voc-fcn8s do not come with the package. Name their file.\n"
+        "the weights of voc-fcn8s are not part of the package. Name their file.\n"
         f"background\n{installed}/reproduction/__init__.py\n"
     )

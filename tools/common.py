@@ -127,7 +127,7 @@ def add_max_pixels(parser: argparse.ArgumentParser) -> None:
     """Add the option ``--max-pixels``, which limits the size of the images that are opened."""
     parser.add_argument(
         "--max-pixels", type=positive, action=_MaxPixels, default=argparse.SUPPRESS, metavar="N",
-        help="open pictures of up to N pixels; default: 100 million, which may take 1.6 GB",
+        help="open images of up to N pixels; default: 100 million, which may take 1.6 GB",
     )  # fmt: skip
 
 
@@ -233,7 +233,7 @@ def precision(args: argparse.Namespace) -> str:
         device = args.device.split(":")[0]
         used = precisions.supported_precision(args.precision, device)
         if used != args.precision:
-            note(f"note: this {device} does not compute in {args.precision}; {used} is taken.")
+            note(f"note: this {device} does not compute in {args.precision}; {used} is used.")
         args.precision = used
     return str(args.precision)
 

@@ -48,27 +48,27 @@ from reproduction.fcn.segment.segmenter import Segmenter
 
 def main() -> int:
     """Write and check the model, and print a report; return the exit code."""
-    args = parser(__doc__, ".onnx").parse_args()
-    path = place(args, ".onnx")
+    args = make_parser(__doc__, ".onnx").parse_args()
+    path = output_path(args, ".onnx")
     with files.open_atomic(path) as file:  # before the net is loaded, so that an unwritable path fails at once
-        made, about, form = prepared(args)
+        made, about, form = load_to_export(args, "N")
         model = export.export_onnx(made.net, about, form).SerializeToString()
         run_it = export.onnx_runner(model) if args.check else None
         checked = export.check_export(made.net, about, form, run_it) if run_it else []
         file.write(model)
-    say(*said(path, about, form, checked, as_json=args.json).split("\n"))
-    return judged(checked)
+    say(*format_result(path, about, form, checked, as_json=args.json).split("\n"))
+    return exit_code(checked)
 
 
-def judged(checked: Sequence[OutputCheck]) -> int:
+def exit_code(checked: Sequence[OutputCheck]) -> int:
     """Return 0, or ``NOT_CHECKED`` if the net's scores were all equal at one of the sizes."""
     return NOT_CHECKED if any(each.is_empty for each in checked) else 0
 
 
-def parser(doc: str | None, ending: str) -> argparse.ArgumentParser:
+def make_parser(doc: str | None, ending: str) -> argparse.ArgumentParser:
     """Return a parser with the options that both exports have; ``ending`` is that of the default file name."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("net", metavar="NET", help="the name of a net, or the folder that a training left")
+    made.add_argument("net", metavar="NET", help="the name of a net, or the folder that a training wrote")
     made.add_argument("--weights", type=Path, metavar="FILE", help="default: the net's, in weights/")
     made.add_argument("-o", "--out", type=Path, metavar="FILE", help=f"default: NET{ending}")
     made.add_argument("--input", choices=export.INPUTS, default="picture", help="default: picture")
@@ -78,7 +78,7 @@ def parser(doc: str | None, ending: str) -> argparse.ArgumentParser:
     return made
 
 
-def place(args: argparse.Namespace, ending: str) -> Path:
+def output_path(args: argparse.Namespace, ending: str) -> Path:
     """Return the path of the file to write: ``--out``, or the net's name and ``ending``.
 
     Raises:
@@ -87,20 +87,21 @@ def place(args: argparse.Namespace, ending: str) -> Path:
     return args.out or Path(f"{segmenter.find_card(args.net).net}{ending}")
 
 
-def prepared(args: argparse.Namespace) -> tuple[Segmenter, Card, ExportFormat]:
-    """Load the net; return it with its card, which names the source of the weights, and its form.
+def load_to_export(args: argparse.Namespace, batch: str) -> tuple[Segmenter, Card, ExportFormat]:
+    """Load the net; return it with its card, which names the source of the weights, and its format.
 
     Raises:
         ReproductionError: If there is no such net, if its weights are missing, or if ``--input picture`` is chosen for
             a net that takes depth.
     """
-    form, model = ExportFormat(args.input, args.output), segmenter.locate_weights(args.net, args.weights, WEIGHTS)
+    form = ExportFormat(args.input, args.output, batch)
+    model = segmenter.locate_weights(args.net, args.weights, WEIGHTS)
     form.check(segmenter.find_card(args.net))
     made = Segmenter.load(args.net, model)
     return made, card.add_source(made.card, model), form
 
 
-def said(path: Path, about: Card, form: ExportFormat, checked: Sequence[OutputCheck], *, as_json: bool) -> str:
+def format_result(path: Path, about: Card, form: ExportFormat, checked: Sequence[OutputCheck], *, as_json: bool) -> str:
     """Return the report as text, or as JSON if ``as_json``."""
     if as_json:
         found = [vars(each) for each in checked]
@@ -111,7 +112,7 @@ def said(path: Path, about: Card, form: ExportFormat, checked: Sequence[OutputCh
     lines.append(f"  {', '.join(about.inputs)} ({form.inputs}) -> {', '.join(form.output_names(about))}")
     for each in checked:
         if each.is_empty:
-            lines.append(f"  not checked at {each.size[0]} x {each.size[1]}: the scores of {each.output} are all alike")
+            lines.append(f"  not checked at {each.size[0]} x {each.size[1]}: the scores of {each.output} are all equal")
             continue
         differs = f"{100 * each.worst:.2g} % of pixels differ" if each.pixels else f"scores differ by {each.worst:.1g}"
         lines.append(f"  checked at {each.size[0]} x {each.size[1]}: {each.output}, {differs}")

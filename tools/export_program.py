@@ -25,7 +25,7 @@ import json
 
 from common import run, say
 
-from export_onnx import judged, parser, place, prepared, said
+from export_onnx import exit_code, format_result, load_to_export, make_parser, output_path
 
 from reproduction.caffe.formats import files
 from reproduction.fcn.segment import card, export
@@ -35,16 +35,16 @@ def main() -> int:
     """Write and check the program, and print a report; return the exit code."""
     import torch
 
-    args = parser(__doc__, ".pt2").parse_args()
-    path = place(args, ".pt2")
+    args = make_parser(__doc__, ".pt2").parse_args()
+    path = output_path(args, ".pt2")
     with files.open_atomic(path) as file:
-        made, about, form = prepared(args)
+        made, about, form = load_to_export(args, "1")
         program = export.export_program(made.net, about, form)
         checked = export.check_export(made.net, about, form, export.program_runner(program)) if args.check else []
         extra = {card.CARD_FILE: card.format_card(about), export.FORMAT_FILE: json.dumps(form.describe(about))}
         torch.export.save(program, file, extra_files=extra)
-    say(*said(path, about, form, checked, as_json=args.json).split("\n"))
-    return judged(checked)
+    say(*format_result(path, about, form, checked, as_json=args.json).split("\n"))
+    return exit_code(checked)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         "--offline-list", action="store_true", help="print what is missing, with URLs and places, and stop"
     )
     parser.add_argument("--check", action="store_true", help="ask every source for every file, print a table, and stop")
-    parser.add_argument("--mirror", metavar="URL|DIR", help="where to look first (also REPRODUCTION_MIRROR)")
+    parser.add_argument("--mirror", metavar="URL|DIR", help="the source to try first (also REPRODUCTION_MIRROR)")
     parser.add_argument("--manifest", type=Path, help="another weights/manifest.json (also REPRODUCTION_MANIFEST)")
     parser.add_argument("--root", type=Path, metavar="DIR", help="the folder that has weights/ and data/")
     parser.add_argument("--weights", type=Path, metavar="DIR", help="the weights folder, if elsewhere")

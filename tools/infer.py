@@ -48,7 +48,7 @@ def main() -> int:
     jobs = list(dict.fromkeys(find_images(args.images, args.output)))
     check_jobs(jobs, card, options)
     if card.knows:
-        note(f"note: {card.net} knows {card.knows}; its results on other images mean nothing.")
+        note(f"note: {card.net} recognizes {card.knows}; its results on other images mean nothing.")
     segmenter = Segmenter.load(args.net, args.weights, folder=WEIGHTS, device=args.device)
     segmenter.scorer = compiled(segmenter.net, precision(args))
     done: list[dict[str, Any]] = []

@@ -52,9 +52,9 @@ def galleries(report: ScoreReport, folder: Path, data: Path) -> dict[str, Galler
     """
     if report.set not in SPECS:
         raise DataError(
-            f"these scores are of pictures of {report.set!r}, which is no published set",
+            f"these scores are of images of {report.set!r}, which is not a published data set",
             path=folder / "scores.json",
-            remedy="tools/evaluate.py makes their page anew.",
+            remedy="tools/evaluate.py writes their page.",
         )
     found = {}
     for net in report.nets:
@@ -71,7 +71,7 @@ def galleries(report: ScoreReport, folder: Path, data: Path) -> dict[str, Galler
                 raise DataError(f"{dataset.split} is not the split that was scored", path=dataset.tree)
             found[net.net] = Gallery(dataset, maps)
         except DataError as error:
-            note(f"no pictures of {net.net}: {error}")
+            note(f"no images of {net.net}: {error}")
     return found
 
 

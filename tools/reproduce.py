@@ -163,11 +163,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, default=ROOT / "data", metavar="DIR", help="default: data/")
     parser.add_argument("--weights", type=Path, default=ROOT / "weights", metavar="DIR", help="default: weights/")
     parser.add_argument("--report", type=Path, default=ROOT / "reports", metavar="DIR", help="default: reports/")
-    parser.add_argument("--trained", type=Path, metavar="DIR", help="score what tools/train.py left in this --out")
+    parser.add_argument(
+        "--trained", type=Path, metavar="DIR", help="score the weights that tools/train.py wrote to this --out"
+    )
     parser.add_argument("--model", type=Path, metavar="FILE", help="your own weights of the net that --nets names")
     parser.add_argument("--record", action="store_true", help="keep the scores in WEIGHTS/SET/scores.json")
-    parser.add_argument("--json", action="store_true", help="print scores.json, and all else on standard error")
-    parser.add_argument("--mirror", metavar="URL|DIR", help="where to look first (also REPRODUCTION_MIRROR)")
+    parser.add_argument("--json", action="store_true", help="print scores.json, and everything else on standard error")
+    parser.add_argument("--mirror", metavar="URL|DIR", help="the source to try first (also REPRODUCTION_MIRROR)")
     parser.add_argument("--manifest", type=Path, help="another weights/manifest.json (also REPRODUCTION_MANIFEST)")
     return parser
 

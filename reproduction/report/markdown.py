@@ -131,8 +131,8 @@ def _format_conditions(report: ScoreReport) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     lines.append(f"Measured {report.measured} on {report.device}, {report.precision}; {versions}.")
     if known := SPECS[report.set].knows if report.set in SPECS else "":
-        lines.append(f"These nets know {known}.")
-    lines.append("Percent; in brackets, how many points the measured score is above that.")
+        lines.append(f"These nets recognize {known}.")
+    lines.append("Scores are in percent; in parentheses, measured minus published, in points.")
     return "\n".join(lines)
 
 

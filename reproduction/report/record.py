@@ -401,7 +401,7 @@ def load_report(path: StrPath) -> ScoreReport:
     """
     remedy = "tools/reproduce.py writes such files."
     try:
-        return json_file.load(path, ScoreReport, "this is no report of scores", remedy=remedy, version=FORMAT_VERSION)
+        return json_file.load(path, ScoreReport, "not a report of scores", remedy=remedy, version=FORMAT_VERSION)
     except FileNotFoundError:
         raise DataError("there is no such report of scores", path=path, remedy=remedy) from None
 

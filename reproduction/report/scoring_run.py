@@ -25,7 +25,7 @@ from reproduction.report.record import LabelScores, NetResult, ScoredSplit, Scor
 from reproduction.report.reference import format_points
 
 LOGGED = 10  # of a training's log, every LOGGED-th iteration is recorded with its weights
-UNPUBLISHED = "its weights were not published, name your own with --model (make: MODEL=FILE)"
+UNPUBLISHED = "its weights were not published; name your own with --model (make: MODEL=FILE)"
 
 
 class Screen(Protocol):

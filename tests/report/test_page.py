@@ -99,7 +99,7 @@ def test_a_part_of_the_split_is_compared_with_nothing(run):
     report, _ = run
     text = page.format_page(dataclasses.replace(report, limit=5))
     assert "the first 5" in re.sub(r"\s+", " ", text)
-    assert {entry["text"] for entry in Cells(text).classed("badge")} == {"a part only, not checked"}
+    assert {entry["text"] for entry in Cells(text).classed("badge")} == {"partial run, not checked"}
     assert not Cells(text).classed("delta")
 
 
@@ -122,7 +122,9 @@ def test_its_names_are_unique_and_its_links_lead_somewhere(run):
 def test_each_bar_is_as_long_as_its_number(run):
     report, text = run
     panel = text[text.index('data-panel="voc-fcn8s"') :]
-    cells = Cells(panel[panel.index('<div class="bars"') : panel.index("<h3>What is taken")].partition("</section>")[0])
+    cells = Cells(
+        panel[panel.index('<div class="bars"') : panel.index("<h3>Confusion matrix")].partition("</section>")[0]
+    )
     iu = report.nets[1].measured[0].class_iu
     names = [entry["text"] for entry in cells.classed("bar-name")]
     assert names == list(iu)
@@ -159,7 +161,7 @@ def test_the_most_frequent_mistakes_are_said_in_words():
         entry["text"]
         for entry in Cells(text[text.index('<ol class="mistakes">') :].partition("</ol>")[0]).having(tag="li")
     ]
-    assert said == ["75.0 % of cat is taken for dog", "33.3 % of dog is taken for background"]
+    assert said == ["75.0 % of cat is predicted as dog", "33.3 % of dog is predicted as background"]
 
 
 def test_void_is_shown_apart(run):

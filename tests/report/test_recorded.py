@@ -78,7 +78,7 @@ def test_what_is_no_report_is_said(tmp_path, text, what):
     path.write_text(text)
     with pytest.raises(DataError) as error:
         record.load_report(path)
-    assert str(error.value).startswith(f"{path}: this is no report of scores: {what}")
+    assert str(error.value).startswith(f"{path}: not a report of scores: {what}")
     assert str(error.value).endswith(" tools/reproduce.py writes such files.")
 
 

@@ -127,7 +127,7 @@ def test_mistakes_are_one_line(tool, tmp_path):
         1, "error: there is no net 'voc-fcn8'. Did you mean 'voc-fcn8s'?\n",
     )  # fmt: skip
     assert tool("export_onnx", "nyud-fcn32s-color-d", "--weights", "w")[::2] == (
-        1, "error: nyud-fcn32s-color-d takes depth, which is no picture. Choose --input blob.\n",
+        1, "error: nyud-fcn32s-color-d takes depth, which is not an image. Choose --input blob.\n",
     )  # fmt: skip
     assert tool("export_program", "voc-fcn8s", "--weights", "none")[::2] == (
         1,

@@ -103,7 +103,7 @@ def test_one_file_that_fails_does_not_stop_the_others(fetch, site, tmp_path):
     wrong[len(wrong) // 2] ^= 0xFF
     right = hashlib.sha1(DATA).hexdigest()
     assert done.stderr == (
-        f"error: {tmp_path}/weights/fcn8s.caffemodel: it cannot be fetched; {url}: its sha1 is another; "
+        f"error: {tmp_path}/weights/fcn8s.caffemodel: it cannot be fetched; {url}: its sha1 is wrong; "
         f"got {hashlib.sha1(wrong).hexdigest()}, want {right}. "
         "Put it there by hand (`tools/fetch.py --offline-list` names all files), or name a mirror with "
         f"--mirror or REPRODUCTION_MIRROR. {WITHOUT_DOWNLOAD}\n"

@@ -246,7 +246,7 @@ def test_weights_that_are_not_here_come_with_the_command_that_fetches_them(infer
     with pytest.raises(WeightsError) as info:
         module.main()
     assert str(info.value) == (
-        "weights/fcn8s-heavy-pascal.caffemodel: the weights of voc-fcn8s are not here yet."
+        "weights/fcn8s-heavy-pascal.caffemodel: the weights of voc-fcn8s are missing."
         " Fetch them with `tools/fetch.py voc-fcn8s`, or name yours with --weights."
     )
     monkeypatch.setattr(sys, "argv", ["infer.py", "--net", "nyud-fcn32s-color-d", "--depth", "d", "a.jpg"])
@@ -275,7 +275,7 @@ def test_a_mini_net_says_its_own_classes_and_that_it_knows_no_photographs(infer,
     assert sys.modules["infer"].main() == 0
     said = capsys.readouterr()
     assert said.err == (
-        "note: mini-fcn8s knows drawn things only, no photographs; its results on other images mean nothing.\n"
+        "note: mini-fcn8s recognizes drawn things only, no photographs; its results on other images mean nothing.\n"
     )
     assert json.loads(said.out)[0]["knows"] == "drawn things only, no photographs"
     made = Segmenter.load("mini-fcn8s", "weights/mini/mini-fcn8s.caffemodel")
@@ -287,7 +287,9 @@ def test_a_mini_net_says_its_own_classes_and_that_it_knows_no_photographs(infer,
     with torch.no_grad():
         labels = made.net({"data": data}, ["score"])["score"][0].argmax(0)
     np.testing.assert_array_equal(read("segmented/photo.png")[0], labels.numpy())
-    legend = palette.draw_legend(made("photo.jpg").shares, note="mini-fcn8s knows drawn things only, no photographs")
+    legend = palette.draw_legend(
+        made("photo.jpg").shares, note="mini-fcn8s recognizes drawn things only, no photographs"
+    )
     np.testing.assert_array_equal(read("segmented/photo_legend.png")[0], legend)
 
 

@@ -52,7 +52,7 @@ def test_a_page_of_scores_is_made_with_its_pictures(tool, tmp_path, monkeypatch)
     record.write_report(replace(report, split=replace(split, sha1="0" * 40)), tmp_path / "scores.json")
     code, out, err = tool(tmp_path, "--data", tmp_path, "-o", tmp_path / "anew.html")
     assert (code, err.splitlines()[0]) == (
-        0, f"no pictures of voc-fcn32s: {tree}: seg11valid is not the split that was scored.",
+        0, f"no images of voc-fcn32s: {tree}: seg11valid is not the split that was scored.",
     )  # fmt: skip
 
 
@@ -63,8 +63,8 @@ def test_a_page_with_pictures_of_ones_own_is_not_lost(tool, tmp_path):
     assert tool(tmp_path, "--data", tmp_path) == (
         1, "",
         (
-            f"error: {tmp_path}/scores.json: these scores are of pictures of 'photos', which is no published set."
-            " tools/evaluate.py makes their page anew.\n"
+            f"error: {tmp_path}/scores.json: these scores are of images of 'photos', which is not a published data set."
+            " tools/evaluate.py writes their page.\n"
         ),
     )  # fmt: skip
     assert (tmp_path / "index.html").read_text() == "with pictures"
@@ -76,7 +76,7 @@ def test_it_says_of_which_nets_there_are_no_pictures(tool, tmp_path):
     code, _, err = tool(tmp_path, "--data", tmp_path)
     assert code == 0
     assert err.splitlines() == [
-        f"no pictures of {net}: {tmp_path}: its label maps are not here." for net in report_runs.NETS
+        f"no images of {net}: {tmp_path}: its label maps are not here." for net in report_runs.NETS
     ]
     assert '<article class="shot">' not in (tmp_path / "index.html").read_text()
 

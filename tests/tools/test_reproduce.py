@@ -22,7 +22,7 @@ from reproduction.fcn.scoring import evaluate
 from tests.helpers import http_servers, published_files, thin_nets
 from tests.helpers.paths import ROOT
 
-UNPUBLISHED = "its weights were not published, name your own with --model (make: MODEL=FILE)"
+UNPUBLISHED = "its weights were not published; name your own with --model (make: MODEL=FILE)"
 IDS = ["2007_000033", "2007_000042", "2007_000061"]
 WEIGHTS = "fcn8s-heavy-pascal.caffemodel"
 MB = 1_000_000
@@ -378,7 +378,7 @@ def test_without_data_there_is_no_report(reproduce, host, tmp_path):
 @pytest.mark.parametrize(
     ("args", "text"),
     [
-        (("voc", "--nets", "nyud-fcn32s-color"), "nyud-fcn32s-color is no net of voc. It belongs to nyud."),
+        (("voc", "--nets", "nyud-fcn32s-color"), "nyud-fcn32s-color is not a net of voc. It belongs to nyud."),
         (("voc", "--nets", "voc-fcn8"), "there is no net 'voc-fcn8'. Did you mean 'voc-fcn8s'?"),
         (
             ("voc", "--device", "gpu0"),

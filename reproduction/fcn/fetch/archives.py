@@ -173,7 +173,7 @@ def _unpack_opened(raw: IO[bytes], path: Path, staging: Path, limits: ArchiveLim
     free = shutil.disk_usage(staging).free
     if free < size:
         raise DataError(
-            "there is no room to unpack it",
+            "the disk has too little space to unpack it",
             path=path,
             got=f"{free:,} bytes free",
             want=f"at least {size:,}",
@@ -223,13 +223,13 @@ def _unpack_opened(raw: IO[bytes], path: Path, staging: Path, limits: ArchiveLim
         progress(size, size)
 
 
-_FETCH_AGAIN = "Delete it and fetch it again; if it stays so, its source is not to be trusted."
+_FETCH_AGAIN = "Delete it and fetch it again; if that does not help, do not trust its source."
 
 
 def _damaged_error(path: Path, error: Exception) -> DataError:
     lines = str(error).splitlines()
     got = repr(lines[0][:120]) if lines else type(error).__name__
-    return DataError("it is damaged, or no archive at all", path=path, got=got, remedy=_FETCH_AGAIN)
+    return DataError("it is damaged or not an archive", path=path, got=got, remedy=_FETCH_AGAIN)
 
 
 def _members(raw: IO[bytes], limits: ArchiveLimits) -> Iterator[_Member]:
@@ -293,7 +293,7 @@ def _tar_members(plain: _Readable, limits: ArchiveLimits) -> Iterator[_Member]:
             info = tar.next()
         # tarfile treats an unreadable header as the end of the archive.
         if file.last.strip(b"\0") or 0 < len(file.last) < tarfile.BLOCKSIZE:
-            raise DataError("it is damaged, or no archive at all", got="a header that is none")
+            raise DataError("it is damaged or not an archive", got="an invalid header")
 
 
 def _member_kind(info: tarfile.TarInfo) -> str:
@@ -350,7 +350,9 @@ def _merge(source: Path, target: Path) -> None:
             _merge(entry, there)
         elif there.exists() and (entry.is_dir() or there.is_dir()):
             raise DataError(
-                "a file and a folder of the archive meet here", path=there, remedy="Move it out of the way."
+                "the archive has a file instead of a folder here, or the reverse",
+                path=there,
+                remedy="Move it out of the way.",
             )
         else:
             entry.replace(there)

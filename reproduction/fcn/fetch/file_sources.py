@@ -49,7 +49,7 @@ def list_sources(entry: Entry, mirror: str | None = None) -> list[FileSource]:
     found: list[str | Path] = []
     if mirror and "://" in mirror:
         if not re.match(r"https?://[\w\[]", mirror):
-            raise DataError("the mirror is no http address", got=repr(mirror), want="http://, https:// or a folder")
+            raise DataError("the mirror is not an http address", got=repr(mirror), want="http://, https:// or a folder")
         found += [f"{mirror.rstrip('/')}/{quote(name)}" for name in below]
     elif mirror:
         if not Path(mirror).is_dir():

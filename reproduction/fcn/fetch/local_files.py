@@ -86,14 +86,14 @@ def find_weights(row: PublishedNet, folder: StrPath = WEIGHTS) -> Path:
         if there.is_file():
             return there
     if Path(folder) == WEIGHTS and not MANIFEST.is_file():
-        raise WeightsError(f"the weights of {row.name} do not come with the package", remedy="Name their file.")
+        raise WeightsError(f"the weights of {row.name} are not part of the package", remedy="Name their file.")
     how = (
         "Fetch them with `tools/fetch.py"
         if row.name in load_manifest().entries
         else "Train it with `tools/train.py --net"
     )
     remedy = f"{how} {row.name}`, or name yours with --weights."
-    raise WeightsError(f"the weights of {row.name} are not here yet", path=path, remedy=remedy)
+    raise WeightsError(f"the weights of {row.name} are missing", path=path, remedy=remedy)
 
 
 def find_missing(entries: Iterable[Entry], roots: FileRoots) -> list[Entry]:
@@ -137,7 +137,7 @@ def check_file(
     if looks_like_html(head):
         raise entry.error("it is a web page, not the file", path, remedy=remedy)
     if not entry.min_bytes <= size <= entry.max_bytes:
-        raise entry.error("its size is another", path, got=f"{size:,} bytes", want=format_size(entry), remedy=remedy)
+        raise entry.error("its size is wrong", path, got=f"{size:,} bytes", want=format_size(entry), remedy=remedy)
     wanted, how, where = entry.hashes, "as published", ""
     if not wanted:
         note = Path(recorded) if recorded else record_path(path)
@@ -148,7 +148,7 @@ def check_file(
     found = hashes.compute_hashes(path, needed | {*wanted}, progress)
     for kind, value in wanted.items():
         if found[kind] != value:
-            raise entry.error(f"its {kind} is another", path, got=found[kind], want=value + where, remedy=remedy)
+            raise entry.error(f"its {kind} is wrong", path, got=found[kind], want=value + where, remedy=remedy)
     text = f"{' and '.join(wanted)} {how}" if wanted else "no hash is known"
     return FileCheck(text, found.get("sha256", ""))
 
@@ -186,7 +186,10 @@ def read_recorded_hash(path: Path) -> str | None:
     found = re.match(rb"([0-9a-f]{64})\s", text)
     if not found:
         raise DataError(
-            "it holds no sha256", path=path, want="64 hexadecimal digits and a file name", remedy="Delete it."
+            "it does not contain a SHA-256",
+            path=path,
+            want="64 hexadecimal digits and a file name",
+            remedy="Delete it.",
         )
     return found[1].decode()
 

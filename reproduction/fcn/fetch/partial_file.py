@@ -95,7 +95,7 @@ class PartialFile:
     def origin(self, url: str) -> DownloadOrigin | None:
         """Return the recorded origin, or None if there is none or it is not this URL."""
         try:
-            origin = json_file.load(self._origin, DownloadOrigin, "this is no origin of a download")
+            origin = json_file.load(self._origin, DownloadOrigin, "not the origin of a download")
         except (OSError, DataError):
             return None
         return origin if origin.url == url else None
@@ -137,7 +137,7 @@ class PartialFile:
             raise self.entry.error(
                 f"it cannot be written ({reason}); {have:,} bytes are here{missing}",
                 self.path,
-                remedy="Free some space and run it again: it goes on from there.",
+                remedy="Free some space and run it again to resume.",
             ) from None
 
     def need(self, total: int | None) -> None:
@@ -152,7 +152,7 @@ class PartialFile:
         free = shutil.disk_usage(self.path.parent).free
         if total is not None and total - self.size() > free:
             raise self.entry.error(
-                "there is no room for it",
+                "the disk has too little space for it",
                 self.target,
                 got=f"{free:,} bytes free",
                 want=f"{total - self.size():,}",

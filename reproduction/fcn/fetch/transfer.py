@@ -196,7 +196,7 @@ def _has_changed(response: web.Response, url: str, part: PartialFile, size: int)
 def check_size(entry: Entry, size: int) -> None:
     """Raise a ``SourceError`` if a file of this size cannot be the entry's."""
     if not entry.min_bytes <= size <= entry.max_bytes:
-        raise SourceError(f"its size is another; got {size:,} bytes, want {local_files.format_size(entry)}")
+        raise SourceError(f"its size is wrong; got {size:,} bytes, want {local_files.format_size(entry)}")
 
 
 def _read_blocks(response: web.Response, part: PartialFile, total: int | None, timeout_s: float) -> Iterator[bytes]:

@@ -111,7 +111,7 @@ class _Redirect(urllib.request.HTTPRedirectHandler):
         fp.close()  # the base class would read the whole body
         scheme = urlsplit(newurl).scheme
         if scheme not in ("http", "https"):
-            raise RefusedRedirectError(f"it redirects to {newurl[:200]!r}, which is no http address")
+            raise RefusedRedirectError(f"it redirects to {newurl[:200]!r}, which is not an http address")
         if (req.type, scheme) == ("https", "http"):
             raise RefusedRedirectError(f"it redirects from https to {newurl[:200]!r}, which is not encrypted")
         return super().redirect_request(req, fp, code, msg, headers, newurl)

@@ -70,7 +70,7 @@ REPOSITORY = "published repository"
 RESCORED = "re-scored elsewhere"
 
 _BOTH = "arXiv 1411.4038v2 and the authors' edition of the camera ready"
-_UNREAD = "arXiv 1605.06211; not held against its text"
+_UNREAD = "arXiv 1605.06211; not compared with its text"
 _REPO = "shelhamer/fcn.berkeleyvision.org@1305c73"
 _ALL = ("all",)
 

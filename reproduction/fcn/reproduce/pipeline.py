@@ -83,7 +83,7 @@ def select_nets(name: str, names: Sequence[str] = ()) -> list[PublishedNet]:
     rows = [registry.find_net(net) for net in dict.fromkeys(names)]
     for row in rows:
         if row.dataset.name != name:
-            raise ReproductionError(f"{row.name} is no net of {name}", remedy=f"It belongs to {row.dataset.name}.")
+            raise ReproductionError(f"{row.name} is not a net of {name}", remedy=f"It belongs to {row.dataset.name}.")
     return rows or [row for row in registry.NETS.values() if row.dataset.name == name]
 
 

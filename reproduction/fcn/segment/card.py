@@ -23,7 +23,7 @@ from reproduction.fcn.fetch import local_files
 from reproduction.fcn.images import palette
 
 CARD_FILE = "card.json"
-_NOT_A_CARD = "this is no card"
+_NOT_A_CARD = "not a model card"
 METADATA_KEY = "card"  # key in the metadata of safetensors and ONNX files
 FORMAT_VERSION = 1
 

@@ -55,10 +55,12 @@ class ExportFormat:
         inputs: ``picture``: (N, H, W, 3) uint8, R G B; the program reorders the channels and subtracts the mean.
             ``blob``: (N, C, H, W) float32, preprocessed as in training: in the card's channel order, minus the mean.
         outputs: ``labels``: (N, H, W) uint8. ``scores``: (N, classes, H, W) float32.
+        batch: the batch size N: ``N`` for any, as in ONNX; ``1`` in programs of ``torch.export``.
     """
 
     inputs: str = "picture"
     outputs: str = "labels"
+    batch: str = "N"
 
     def output_names(self, about: Card) -> list[str]:
         """Return the output names: ``labels`` (or ``scores``); ``labels_sem``, ``labels_geo`` if there are several."""
@@ -78,13 +80,13 @@ class ExportFormat:
     def _describe_input(self, taken: card.CardInput) -> str:
         channels, mean = CHANNELS[taken.kind], ", ".join(f"{value:.9g}" for value in taken.mean)
         if self.inputs == "picture":
-            return f"(N, H, W, {channels}) uint8, R G B, 0 to 255, as it was read"
-        return f"(N, {channels}, H, W) float32, {_BLOBS[taken.order]}, minus {mean}"
+            return f"({self.batch}, H, W, {channels}) uint8, R G B, 0 to 255, as it was read"
+        return f"({self.batch}, {channels}, H, W) float32, {_BLOBS[taken.order]}, minus {mean}"
 
     def _describe_output(self, classes: int) -> str:
         if self.outputs == "labels":
-            return "(N, H, W) uint8, the class of each pixel"
-        return f"(N, {classes}, H, W) float32, the scores of all classes before a softmax"
+            return f"({self.batch}, H, W) uint8, the class of each pixel"
+        return f"({self.batch}, {classes}, H, W) float32, the scores of all classes before a softmax"
 
     def check(self, about: Card) -> None:
         """Check that a net's inputs can have this format.
@@ -93,7 +95,7 @@ class ExportFormat:
             ReproductionError: If ``inputs`` is ``picture`` and the net takes depth.
         """
         if self.inputs == "picture" and "depth" in about.kinds:
-            raise ReproductionError(f"{about.net} takes depth, which is no picture", remedy="Choose --input blob.")
+            raise ReproductionError(f"{about.net} takes depth, which is not an image", remedy="Choose --input blob.")
 
 
 class ExportModule(nn.Module):

@@ -165,6 +165,6 @@ def _write_results(segmentation: Segmentation, rgb: Array, job: ImageJob, card: 
     overlay = palette.overlay(rgb, labels, background=segmentation.background, colours=colours)
     palette.write_png(labels, paths["png"], colours)
     palette.write_image(Image.fromarray(overlay), paths["overlay"])
-    note = f"{card.net} knows {card.knows}" if card.knows else ""
+    note = f"{card.net} recognizes {card.knows}" if card.knows else ""
     palette.write_image(Image.fromarray(palette.draw_legend(shares, colours, note)), paths["legend"])
     return {**{kind: str(path) for kind, path in paths.items()}, "shares": [asdict(share) for share in shares]}

@@ -1,6 +1,6 @@
 """Semantic segmentation of images: ``Segmenter`` does the preprocessing and returns labels with class names.
 
-segmenter = Segmenter.load("voc-fcn8s", "weights/fcn8s-heavy-pascal.caffemodel")  # or the folder that a training left
+segmenter = Segmenter.load("voc-fcn8s", "weights/fcn8s-heavy-pascal.caffemodel")  # or the folder that a training wrote
 result = segmenter("photo.jpg")
 result.labels, result.shares
 """
@@ -35,7 +35,7 @@ from reproduction.fcn.segment.card import Card
 
 Picture = StrPath | Image.Image | Array
 
-_AS_READ = "Pass {}: colour order, mean and scale are the segmenter's business."
+_AS_READ = "Pass {}: the segmenter handles colour order, mean and scale."
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +147,7 @@ class Segmenter:
         sizes = {kind: values.shape[:2] for kind, values in read.items()}
         if len(set(sizes.values())) > 1:
             said = ", ".join(f"{kind} {height} x {width}" for kind, (height, width) in sizes.items())
-            raise DataError("the pictures differ in height and width", got=said)
+            raise DataError("the images differ in height and width", got=said)
         found = self._forward({blob: self._input(taken, read[taken.kind]) for blob, taken in self.card.inputs.items()})
         size = next(iter(sizes.values()))
         return {
@@ -158,7 +158,7 @@ class Segmenter:
     def _read(self, taken: card.CardInput, picture: Picture | None) -> Array:
         """Read an image as (H, W, 3) uint8, or depth as (H, W) float32, its logarithm minus the mean."""
         if picture is None:
-            problem = f"{self.card.net} takes a picture of kind {taken.kind!r}"
+            problem = f"{self.card.net} needs an image of kind {taken.kind!r}"
             raise DataError(problem, got="none", want=", ".join(self.input_kinds))
         return _to_log_depth(picture)[0] if taken.kind == "depth" else _to_rgb(picture)
 
@@ -178,7 +178,7 @@ class Segmenter:
                 raise
             height, width = next(iter(inputs.values())).shape[2:]
             raise DataError(
-                "the picture is too large for the memory", got=f"{height} x {width}", remedy="Shrink it."
+                "the image is too large for the memory", got=f"{height} x {width}", remedy="Shrink it."
             ) from None
 
     def _segmentation(self, top: str, found: Tensor, size: tuple[int, int], *, scores: bool) -> Segmentation:
@@ -204,8 +204,8 @@ def find_card(net: StrPath) -> Card:
     """
     folder = _net_folder(net)
     if folder is None and Path(net).is_file():
-        remedy = "Weights are named beside their net."
-        raise DataError("this is a file, no net", path=net, want="a net's name, or a folder with one", remedy=remedy)
+        remedy = "Name the net, and its weights separately."
+        raise DataError("this is a file, not a net", path=net, want="a net's name, or a folder with one", remedy=remedy)
     if folder is None:
         return card.published_card(registry.find_net(os.fspath(net)))
     if (folder / card.CARD_FILE).is_file():
@@ -215,10 +215,10 @@ def find_card(net: StrPath) -> Card:
         return card.published_card(registry.find_net(name))
     trained = sorted(str(path.parent) for path in folder.glob(f"*/{card.CARD_FILE}"))
     raise DataError(
-        "there is no net in this folder, and there is none of this name",
+        "this is neither a folder with a net nor the name of a net",
         path=net,
         want=" or ".join(trained)
-        or f"{card.CARD_FILE} and deploy.prototxt, as tools/train.py leaves them, or a net's name",
+        or f"{card.CARD_FILE} and deploy.prototxt, as tools/train.py writes them, or a net's name",
     )
 
 
@@ -267,7 +267,7 @@ def load_net_with_weights(name: str, net: NetParameter, model: StrPath, *, devic
     report = made.copy_from(weights.read(model).net, model)
     if missing := [layer for layer in report.untouched if layer not in surgery.find_constant_scales(made)]:
         raise WeightsError(
-            f"these are not the weights of {name}; {len(missing)} of its layers are not there,"
+            f"these are not the weights of {name}; {len(missing)} of its layers are missing,"
             f" the first is {missing[0]!r}",
             path=model,
             remedy="Name the net that they belong to.",
@@ -285,16 +285,16 @@ def _to_rgb(picture: Picture) -> UInt8:
     fits = isinstance(picture, np.ndarray) and picture.dtype == np.uint8
     if not fits or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] in (3, 4))):
         want = "a file, a PIL image, or an array (H, W, 3) of uint8, 0 to 255"
-        raise DataError("this is not a picture", got=_describe_type(picture), want=want, remedy=_remedy_for(picture))
+        raise DataError("this is not an image", got=_describe_type(picture), want=want, remedy=_remedy_for(picture))
     return decode.from_pil(Image.fromarray(picture))
 
 
 def _remedy_for(value: object) -> str:
     """Return a remedy for an array that is not an image: which preprocessing to leave out, or how to convert it."""
-    name, values, as_read = "picture", value, _AS_READ.format("the picture as it was read")
+    name, values, as_read = "image", value, _AS_READ.format("the image as it was read")
     if isinstance(value, Tensor):
         values = (value.detach().float() if value.is_floating_point() else value.detach()).cpu().numpy()
-        name = "picture.numpy()"
+        name = "image.numpy()"
     if not isinstance(values, np.ndarray) or not values.size:
         return as_read
     if values.dtype.kind == "f" and values.min() < 0:
@@ -307,7 +307,7 @@ def _remedy_for(value: object) -> str:
         name += ".transpose(1, 2, 0)"
     if values.dtype != np.uint8 and values.dtype.kind in "fiu" and values.min() >= 0 and values.max() <= 255:
         name += '.astype("uint8")'
-    return _AS_READ.format(name) if name != "picture" else as_read
+    return _AS_READ.format(name) if name != "image" else as_read
 
 
 def _to_log_depth(picture: Picture) -> Array:

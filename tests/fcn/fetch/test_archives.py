@@ -19,7 +19,7 @@ from reproduction.caffe.errors import DataError
 from reproduction.fcn.fetch import archives
 from reproduction.fcn.fetch.archives import ArchiveLimits, contains, extract, plain_path
 
-AGAIN = " Delete it and fetch it again; if it stays so, its source is not to be trusted."
+AGAIN = " Delete it and fetch it again; if that does not help, do not trust its source."
 SMALL = ArchiveLimits(floor_bytes=1 << 20)
 
 
@@ -247,7 +247,7 @@ def test_a_chain_of_headers_ends(unpack):
 )
 def test_what_is_no_archive_is_said_to_be_none(unpack, data):
     message = refused(unpack, data)
-    assert message.startswith("it is damaged, or no archive at all; got ")
+    assert message.startswith("it is damaged or not an archive; got ")
     assert message.endswith(AGAIN)
 
 
@@ -261,7 +261,7 @@ def test_an_archive_cut_short_leaves_nothing(unpack, make):
 def test_a_header_that_cannot_be_read_is_not_taken_for_the_end(unpack):
     data = bytearray(tar(("a", b"a"), ("b", b"b")))
     data[1024 + 150] ^= 0xFF
-    assert refused(unpack, bytes(data)) == f"it is damaged, or no archive at all; got a header that is none.{AGAIN}"
+    assert refused(unpack, bytes(data)) == f"it is damaged or not an archive; got an invalid header.{AGAIN}"
 
 
 @pytest.mark.parametrize("rounds", [300, pytest.param(6_000, marks=pytest.mark.slow)])
@@ -307,7 +307,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(unpack, monkeypatch):
 def test_an_archive_that_cannot_fit_is_not_begun(unpack, monkeypatch):
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
     assert refused(unpack, tar(*FILES)) == (
-        "there is no room to unpack it; got 100 bytes free, want at least 10,240. "
+        "the disk has too little space to unpack it; got 100 bytes free, want at least 10,240. "
         "Free some space, or put the data elsewhere with --data."
     )
 
@@ -402,7 +402,10 @@ def test_a_file_in_the_way_of_a_folder_is_named(unpack, tmp_path):
     (target / "a").write_text("mine")
     with pytest.raises(DataError) as error:
         extract(written(tmp_path, tar(("a/1.jpg", b"1"))), target)
-    assert str(error.value) == f"{target}/a: a file and a folder of the archive meet here. Move it out of the way."
+    assert (
+        str(error.value)
+        == f"{target}/a: the archive has a file instead of a folder here, or the reverse. Move it out of the way."
+    )
 
 
 def written(tmp_path, data):
@@ -433,4 +436,4 @@ def test_zip_offsets_that_point_nowhere_are_damage(unpack):
     data = bytearray(zipped(("a", b"x" * 50)))
     at = data.index(b"PK\x01\x02")
     data[at + 42 : at + 46] = struct.pack("<I", 0xFFFFFF00)
-    assert refused(unpack, bytes(data)).startswith("it is damaged, or no archive at all; got ")
+    assert refused(unpack, bytes(data)).startswith("it is damaged or not an archive; got ")

@@ -118,7 +118,7 @@ def test_a_file_that_is_there_is_checked_and_not_fetched_again(site, tmp_path):
     fetch_file(item, tmp_path)
     assert len(site.requests) == 1
     (tmp_path / "f.caffemodel").write_bytes(DATA[:-1] + b"x")
-    with pytest.raises(WeightsError, match="its sha1 is another"):
+    with pytest.raises(WeightsError, match="its sha1 is wrong"):
         fetch_file(item, tmp_path)
     assert (tmp_path / "f.caffemodel").exists(), "what the user put there is the user's to delete"
 
@@ -135,7 +135,7 @@ def test_a_file_of_unknown_hash_is_recorded_and_held_to_it(site, tmp_path, pause
     (tmp_path / "f.caffemodel").unlink()
     now = hashlib.sha256(b"published anew").hexdigest()
     assert failure(tmp_path, pauses, item) == cannot(
-        tmp_path, f"{site.url}/f: its sha256 is another; got {now}, want {SHA256} (recorded in f.caffemodel.sha256)"
+        tmp_path, f"{site.url}/f: its sha256 is wrong; got {now}, want {SHA256} (recorded in f.caffemodel.sha256)"
     )
     assert names(tmp_path) == ["f.caffemodel.sha256"]
 
@@ -143,7 +143,7 @@ def test_a_file_of_unknown_hash_is_recorded_and_held_to_it(site, tmp_path, pause
 def test_a_record_that_is_no_hash_is_found_before_the_bytes_are_fetched(site, tmp_path, pauses):
     (tmp_path / "f.caffemodel.sha256").write_text("?")
     assert failure(tmp_path, pauses, entry(site.add("f", DATA))).startswith(
-        f"{tmp_path}/f.caffemodel.sha256: it holds no sha256"
+        f"{tmp_path}/f.caffemodel.sha256: it does not contain a SHA-256"
     )
     assert not site.requests
 
@@ -296,7 +296,7 @@ def test_when_every_source_is_wrong_all_of_them_are_named(site, tmp_path, pauses
     item = entry(site.add("f", DATA, corrupt), mirrors=mirrored(site.add("m", DATA, page), site.url + "/none"), **KNOWN)
     assert failure(tmp_path, pauses, item) == cannot(
         tmp_path,
-        f"{site.url}/f: its sha1 is another; got {hashlib.sha1(wrong).hexdigest()}, want {SHA1}",
+        f"{site.url}/f: its sha1 is wrong; got {hashlib.sha1(wrong).hexdigest()}, want {SHA1}",
         f"{site.url}/m: it answered with a web page, not the file",
         f"{site.url}/none: the server answered 404 Not Found",
     )
@@ -327,7 +327,7 @@ def test_a_web_page_is_recognised_by_its_bytes_too(site, tmp_path, pauses):
 def test_a_length_that_cannot_be_is_refused_before_the_bytes_come(site, tmp_path, pauses, fields, length, want):
     item = entry(site.add("f", DATA, always=lie(length)), **fields)
     assert failure(tmp_path, pauses, item) == cannot(
-        tmp_path, f"{site.url}/f: its size is another; got {length:,} bytes, want {want}"
+        tmp_path, f"{site.url}/f: its size is wrong; got {length:,} bytes, want {want}"
     )
     assert names(tmp_path) == []
 
@@ -666,7 +666,7 @@ def test_a_folder_with_wrong_bytes_or_none_is_passed_over_and_keeps_what_came(si
     item = entry(site.url + "/none", path="g.caffemodel", **KNOWN)
     (tmp_path / "stick" / "none").write_bytes(DATA[:-1] + b"x")
     wrong = hashlib.sha1(DATA[:-1] + b"x").hexdigest()
-    assert f"{mirror}/none: its sha1 is another; got {wrong}, want {SHA1}" in failure(
+    assert f"{mirror}/none: its sha1 is wrong; got {wrong}, want {SHA1}" in failure(
         tmp_path / "w", pauses, item, mirror=mirror
     )
 
@@ -674,7 +674,7 @@ def test_a_folder_with_wrong_bytes_or_none_is_passed_over_and_keeps_what_came(si
 @pytest.mark.parametrize(
     ("mirror", "message"),
     [
-        ("file:///mnt", "the mirror is no http address; got 'file:///mnt', want http://, https:// or a folder."),
+        ("file:///mnt", "the mirror is not an http address; got 'file:///mnt', want http://, https:// or a folder."),
         ("/no/such", "/no/such: the mirror is not a folder; want a folder, or an http:// or https:// address."),
     ],
 )
@@ -719,7 +719,7 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on(site, tmp_path, pauses
         patch.setattr(partial_file.PartialFile, "write", write)
         assert failure(tmp_path, pauses, item) == (
             f"{tmp_path}/f.caffemodel.part: it cannot be written (no space left on device); 123,456 bytes are here, "
-            "176,544 are missing. Free some space and run it again: it goes on from there."
+            "176,544 are missing. Free some space and run it again to resume."
         )
     assert len(site.requests) == 1, "another mirror would not help"
     assert fetch_file(item, tmp_path).read_bytes() == DATA
@@ -749,14 +749,14 @@ def test_a_limit_on_file_sizes_is_met_the_same_way(site, tmp_path):
     )
     assert done.stdout == (
         f"{tmp_path}/f.part: it cannot be written (file too large); 100,000 bytes are here, 200,000 are missing. "
-        "Free some space and run it again: it goes on from there."
+        "Free some space and run it again to resume."
     )
 
 
 def test_what_cannot_fit_is_not_begun(site, tmp_path, pauses, monkeypatch):
     monkeypatch.setattr(partial_file.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     assert failure(tmp_path, pauses, entry(site.add("f", DATA))) == (
-        f"{tmp_path}/f.caffemodel: there is no room for it; got 1,000 bytes free, want 300,000. "
+        f"{tmp_path}/f.caffemodel: the disk has too little space for it; got 1,000 bytes free, want 300,000. "
         "Free some space, or choose another folder with --weights or --data."
     )
 

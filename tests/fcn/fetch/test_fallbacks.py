@@ -60,7 +60,7 @@ def manifest(tmp_path, *entries):
         (status(404), "the server answered 404 Not Found"),
         (redirect("/login"), "it answered with a web page, not the file"),
         (slow(5.0), "nothing arrived within 0.3 s"),
-        (corrupt, "its sha1 is another; got "),
+        (corrupt, "its sha1 is wrong; got "),
     ],
     ids=["firewall page", "403", "404", "login", "silent", "wrong bytes"],
 )
@@ -115,7 +115,7 @@ def test_a_wrong_file_on_this_machine_is_not_replaced_by_another(site, roots):
     roots.weights.mkdir()
     (roots.weights / "f.caffemodel").write_bytes(b"wrong")
     copy = weights(site.add("c", DATA), name="copy", kind=EntryKind.COPY, path="c.pth")
-    with pytest.raises(WeightsError, match="its sha1 is another"):
+    with pytest.raises(WeightsError, match="its sha1 is wrong"):
         fetch_entry(weights(site.url + "/f"), roots, alternatives=[copy])
     assert site.requests == []
 
@@ -159,7 +159,7 @@ def test_a_server_that_refuses_head_is_asked_for_the_first_bytes(site):
 def test_a_source_with_a_file_of_another_size_does_not_count(site, fields, size):
     url = site.add("f", DATA)
     check = check_source(weights(url, **fields), FileSource(url, "a test"))
-    assert (check.is_ok, check.text) == (False, f"its size is another; got 30,000 bytes, want {size}")
+    assert (check.is_ok, check.text) == (False, f"its size is wrong; got 30,000 bytes, want {size}")
 
 
 def test_a_folder_as_mirror_is_checked_too(tmp_path):

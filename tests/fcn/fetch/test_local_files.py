@@ -242,7 +242,7 @@ def test_a_file_is_held_to_every_hash_that_was_published(tmp_path):
         with pytest.raises(WeightsError) as error:
             local_files.check_file(entry(**{**good, kind: wrong}), path)
         assert str(error.value) == (
-            f"{path}: its {kind} is another; got {right}, want {wrong}. "
+            f"{path}: its {kind} is wrong; got {right}, want {wrong}. "
             "Delete it and fetch it again: tools/fetch.py voc-fcn8s."
         )
 
@@ -260,7 +260,7 @@ def test_without_a_published_hash_the_first_one_is_recorded_and_kept(tmp_path):
     with pytest.raises(WeightsError) as error:
         local_files.check_file(entry(), path)
     assert str(error.value) == (
-        f"{path}: its sha256 is another; got {hashlib.sha256(DATA + b'x').hexdigest()}, "
+        f"{path}: its sha256 is wrong; got {hashlib.sha256(DATA + b'x').hexdigest()}, "
         f"want {sha256} (recorded in f.caffemodel.sha256). Delete it and fetch it again: tools/fetch.py voc-fcn8s."
     )
 
@@ -277,16 +277,17 @@ def test_a_record_that_is_no_hash_is_said_to_be_none(tmp_path):
     with pytest.raises(DataError) as error:
         local_files.check_file(entry(), path)
     assert (
-        str(error.value) == f"{path}.sha256: it holds no sha256; want 64 hexadecimal digits and a file name. Delete it."
+        str(error.value)
+        == f"{path}.sha256: it does not contain a SHA-256; want 64 hexadecimal digits and a file name. Delete it."
     )
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"size_bytes": 700}, "its size is another; got 680 bytes, want 700 bytes."),
-        ({"payload_bytes": 681}, "its size is another; got 680 bytes, want 681 to 66,217 bytes."),
-        ({"size_bytes": 600}, "its size is another; got 680 bytes, want 600 bytes."),
+        ({"size_bytes": 700}, "its size is wrong; got 680 bytes, want 700 bytes."),
+        ({"payload_bytes": 681}, "its size is wrong; got 680 bytes, want 681 to 66,217 bytes."),
+        ({"size_bytes": 600}, "its size is wrong; got 680 bytes, want 600 bytes."),
     ],
 )
 def test_a_size_that_cannot_be_is_refused(tmp_path, fields, message):

@@ -175,7 +175,9 @@ def test_weights_can_be_read_from_the_copy_of_pytorch_fcn(plan, host, tmp_path, 
     caffemodel = thin_nets.write(tmp_path / "mine.caffemodel", name)
     own = replace(plan, source=sources.CustomWeights(plan.source, caffemodel))
     by_caffemodel = pipeline.score_net(own, published, dataset, Callbacks())
-    np.testing.assert_array_equal(by_copy.scores["label"].confusion, by_caffemodel.scores["label"].confusion)
+    np.testing.assert_array_equal(
+        by_copy.evaluation.scores["label"].confusion, by_caffemodel.evaluation.scores["label"].confusion
+    )
     assert by_copy.weights.origin == origin
     assert by_caffemodel.weights.origin == ""
 

@@ -45,7 +45,7 @@ def test_weights_of_this_project_are_found_or_can_be_trained(roots):
     with pytest.raises(WeightsError) as error:
         source.weights(ROW, roots, Callbacks())
     assert str(error.value) == (
-        f"{roots.weights}/mini/mini-fcn8s.caffemodel: the weights of mini-fcn8s are not here yet."
+        f"{roots.weights}/mini/mini-fcn8s.caffemodel: the weights of mini-fcn8s are missing."
         " Train it with `tools/train.py --net mini-fcn8s`, or name yours with --weights."
     )
     path = roots.weights / "mini/mini-fcn8s.caffemodel"

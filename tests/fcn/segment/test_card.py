@@ -109,12 +109,12 @@ def change(path, value):
 def test_what_is_no_card_is_one_line(text, error):
     with pytest.raises(DataError) as raised:
         card.parse_card(text, "c.json")
-    assert str(raised.value).startswith(f"c.json: this is no card: {error}")
+    assert str(raised.value).startswith(f"c.json: not a model card: {error}")
 
 
 def test_a_card_that_cannot_be_read_is_one_line(tmp_path):
     with pytest.raises(DataError, match=r"the card cannot be read \(no such file or directory\)\.$"):
         card.load_card(tmp_path / "none")
     (tmp_path / "b").write_bytes(b"\xff\xfe")
-    with pytest.raises(DataError, match="this is no card: byte 0 is not UTF-8; want JSON"):
+    with pytest.raises(DataError, match="not a model card: byte 0 is not UTF-8; want JSON"):
         card.load_card(tmp_path / "b")

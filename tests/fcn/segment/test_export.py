@@ -80,6 +80,9 @@ def test_what_goes_in_and_comes_out_is_said():
         "inputs": {"data": "(N, 3, H, W) float32, B G R, minus 104.00699, 116.66877, 122.67892"},
         "outputs": {"scores": "(N, 21, H, W) float32, the scores of all classes before a softmax"},
     }
+    assert ExportFormat("picture", "labels", "1").describe(voc)["outputs"] == {
+        "labels": "(1, H, W) uint8, the class of each pixel"
+    }
     assert ExportFormat("blob").describe(fusion)["inputs"] == {
         "color": "(N, 3, H, W) float32, B G R, minus 116.19, 97.203, 92.318",
         "hha": "(N, 3, H, W) float32, R G B, minus 132.431, 94.076, 118.477",
@@ -129,7 +132,7 @@ def test_labels_of_another_shape_are_noticed():
 
 def test_depth_is_no_picture():
     net, about = made("nyud-fcn32s-color-d")
-    want = "nyud-fcn32s-color-d takes depth, which is no picture. Choose --input blob."
+    want = "nyud-fcn32s-color-d takes depth, which is not an image. Choose --input blob."
     for write in (export.export_onnx, export.export_program):
         with pytest.raises(ReproductionError) as error:
             write(net, about, ExportFormat())

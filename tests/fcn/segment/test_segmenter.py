@@ -83,8 +83,8 @@ def test_any_size_gives_labels_of_that_size(voc, size):
 
 SCALED = "It was scaled to 0 to 1, as by ToTensor: leave that out."
 CENTRED = "Its mean was subtracted, as by Normalize: leave that out."
-BUSINESS = "colour order, mean and scale are the segmenter's business."
-AS_READ = f"Pass the picture as it was read: {BUSINESS}"
+BUSINESS = "the segmenter handles colour order, mean and scale."
+AS_READ = f"Pass the image as it was read: {BUSINESS}"
 WANT = "want a file, a PIL image, or an array (H, W, 3) of uint8, 0 to 255."
 
 
@@ -115,7 +115,7 @@ WANT = "want a file, a PIL image, or an array (H, W, 3) of uint8, 0 to 255."
 def test_what_is_no_picture_is_refused_with_a_hint(voc, picture, text):
     with pytest.raises(DataError) as info:
         voc(picture)
-    assert str(info.value) == f"this is not a picture; {text}"
+    assert str(info.value) == f"this is not an image; {text}"
 
 
 TENSOR = torch.from_numpy(IMAGE)
@@ -124,13 +124,13 @@ TENSOR = torch.from_numpy(IMAGE)
 @pytest.mark.parametrize(
     ("picture", "how"),
     [
-        (IMAGE.astype(np.float64), 'picture.astype("uint8")'),
-        (IMAGE.astype(np.int64), 'picture.astype("uint8")'),
-        (IMAGE.transpose(2, 0, 1), "picture.transpose(1, 2, 0)"),
-        (IMAGE[None], "picture[0]"),
-        (TENSOR, "picture.numpy()"),
-        (TENSOR.permute(2, 0, 1), "picture.numpy().transpose(1, 2, 0)"),
-        (TENSOR.permute(2, 0, 1)[None].float(), 'picture.numpy()[0].transpose(1, 2, 0).astype("uint8")'),
+        (IMAGE.astype(np.float64), 'image.astype("uint8")'),
+        (IMAGE.astype(np.int64), 'image.astype("uint8")'),
+        (IMAGE.transpose(2, 0, 1), "image.transpose(1, 2, 0)"),
+        (IMAGE[None], "image[0]"),
+        (TENSOR, "image.numpy()"),
+        (TENSOR.permute(2, 0, 1), "image.numpy().transpose(1, 2, 0)"),
+        (TENSOR.permute(2, 0, 1)[None].float(), 'image.numpy()[0].transpose(1, 2, 0).astype("uint8")'),
     ],
     ids=["floats", "integers", "channels first", "a batch", "a tensor", "as torchvision reads", "a batch of floats"],
 )
@@ -138,7 +138,7 @@ def test_what_can_be_undone_is_told_how_and_that_does_it(voc, picture, how):
     with pytest.raises(DataError) as info:
         voc(picture)
     assert info.value.remedy == f"Pass {how}: {BUSINESS}"
-    np.testing.assert_array_equal(voc(eval(how, {"picture": picture})).labels, voc(IMAGE).labels)
+    np.testing.assert_array_equal(voc(eval(how, {"image": picture})).labels, voc(IMAGE).labels)
 
 
 def test_a_folder_without_a_net_is_told_from_one_with_several(tmp_path):
@@ -147,16 +147,16 @@ def test_a_folder_without_a_net_is_told_from_one_with_several(tmp_path):
             find_card(net)
         return str(info.value).replace(str(tmp_path), "DIR")
 
-    problem = "DIR: there is no net in this folder, and there is none of this name"
-    assert said() == (f"{problem}; want card.json and deploy.prototxt, as tools/train.py leaves them, or a net's name.")
+    problem = "DIR: this is neither a folder with a net nor the name of a net"
+    assert said() == (f"{problem}; want card.json and deploy.prototxt, as tools/train.py writes them, or a net's name.")
     for name in ("voc-fcn32s", "voc-fcn16s"):
         (tmp_path / name).mkdir()
         card.write_card(card.custom_card(name, ["a", "b"]), tmp_path / name / card.CARD_FILE)
     assert said() == f"{problem}; want DIR/voc-fcn16s or DIR/voc-fcn32s."
     (tmp_path / "a.caffemodel").write_bytes(b"")
     assert said(tmp_path / "a.caffemodel") == (
-        "DIR/a.caffemodel: this is a file, no net; want a net's name, or a folder with one. Weights are named beside"
-        " their net."
+        "DIR/a.caffemodel: this is a file, not a net; want a net's name, or a folder with one. Name the net, and its"
+        " weights separately."
     )
 
 
@@ -206,14 +206,14 @@ def test_a_kind_of_picture_that_is_missing_is_named():
     made = segmenter("nyud-fcn32s-color-hha")
     with pytest.raises(DataError) as info:
         made(IMAGE)
-    assert str(info.value) == "nyud-fcn32s-color-hha takes a picture of kind 'hha'; got none, want color, hha."
+    assert str(info.value) == "nyud-fcn32s-color-hha needs an image of kind 'hha'; got none, want color, hha."
 
 
 def test_pictures_of_one_scene_must_have_one_size():
     made = segmenter("nyud-fcn32s-color-hha")
     with pytest.raises(DataError) as info:
         made(IMAGE, hha=IMAGE[:40])
-    assert str(info.value) == "the pictures differ in height and width; got color 45 x 61, hha 40 x 61."
+    assert str(info.value) == "the images differ in height and width; got color 45 x 61, hha 40 x 61."
 
 
 def test_a_depth_map_with_holes_or_of_another_shape_is_refused(tmp_path):
@@ -247,7 +247,7 @@ def test_a_picture_beyond_the_memory_is_an_error_not_a_crash(voc, monkeypatch):
     monkeypatch.setattr(voc, "scorer", full)
     with pytest.raises(DataError) as info:
         voc(IMAGE)
-    assert str(info.value) == "the picture is too large for the memory; got 45 x 61. Shrink it."
+    assert str(info.value) == "the image is too large for the memory; got 45 x 61. Shrink it."
 
 
 @pytest.fixture
@@ -291,7 +291,7 @@ def test_without_weights_the_weights_folder_is_looked_into(tmp_path):
     with pytest.raises(WeightsError) as info:
         Segmenter.load("voc-fcn8s", folder=tmp_path)
     assert str(info.value) == (
-        f"{tmp_path}/fcn8s-heavy-pascal.caffemodel: the weights of voc-fcn8s are not here yet."
+        f"{tmp_path}/fcn8s-heavy-pascal.caffemodel: the weights of voc-fcn8s are missing."
         " Fetch them with `tools/fetch.py voc-fcn8s`, or name yours with --weights."
     )
     thin_nets.write(tmp_path / "fcn8s-heavy-pascal.caffemodel", "voc-fcn8s")
@@ -321,7 +321,7 @@ def test_weights_of_another_net_are_refused(tmp_path):
     with pytest.raises(WeightsError) as info:
         Segmenter.load("voc-fcn8s", model)
     assert str(info.value) == (
-        f"{model}: these are not the weights of voc-fcn8s; 5 of its layers are not there, the first is 'upscore2'."
+        f"{model}: these are not the weights of voc-fcn8s; 5 of its layers are missing, the first is 'upscore2'."
         " Name the net that they belong to."
     )
 
