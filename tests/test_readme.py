@@ -14,6 +14,7 @@ from PIL import Image
 from reproduction.fcn.datasets.mini import mini_voc
 from reproduction.fcn.segment.segmenter import Segmenter
 from tests.helpers.paths import ROOT
+from tests.helpers.run_tool import run_tool
 
 README = (ROOT / "README.md").read_text()
 PAGES = [
@@ -182,8 +183,6 @@ def test_every_target_named_is_in_the_makefile(target):
 
 @pytest.mark.parametrize("tool", sorted(set(re.findall(r"tools/([a-z_]+\.py)", README))))
 def test_every_tool_named_is_there_and_has_help(tool):
-    done = subprocess.run(
-        [sys.executable, f"tools/{tool}", "--help"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = run_tool(tool.removesuffix(".py"), "--help")
     assert done.returncode == 0, done.stderr
     assert f"tools/{tool}" in done.stdout, "the help has an example"

@@ -14,6 +14,7 @@ import pytest
 from reproduction.caffe import tested_devices
 from reproduction.caffe.errors import DataError
 from tests.helpers.paths import ROOT
+from tests.helpers.run_tool import run_tool
 
 TOOLS = sorted(path for path in (ROOT / "tools").glob("*.py") if path.stem != "common")
 
@@ -60,7 +61,7 @@ def test_a_device_is_offered_in_one_way():
 @pytest.mark.skipif(tested_devices.RECORD.is_file(), reason="CUDA was tested")
 @pytest.mark.parametrize("path", [path for path in TOOLS if offers_a_device(path)], ids=lambda path: path.stem)
 def test_the_help_says_that_cuda_is_untested(path):
-    assert "cuda (untested on CUDA)" in " ".join(python(str(path), "--help").stdout.split())
+    assert "cuda (untested on CUDA)" in " ".join(run_tool(path.stem, "--help").stdout.split())
 
 
 @pytest.mark.skipif(tested_devices.RECORD.is_file(), reason="CUDA was tested")

@@ -19,6 +19,7 @@ from reproduction.fcn.segment import card
 from reproduction.fcn.segment.convert import compare_blobs
 from tests.helpers import thin_nets
 from tests.helpers.paths import ROOT
+from tests.helpers.run_tool import run_tool
 
 GOLDEN = ROOT / "tests/golden"
 SNAPSHOT = GOLDEN / "snapshot/snapshot_iter_3.caffemodel"
@@ -37,8 +38,7 @@ layer { name: "conv2_1" type: "Convolution" bottom: "a" top: "b"
 
 
 def tool(*args: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "tools/convert_caffemodel.py"), *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={"PYTHONPATH": str(ROOT)})
+    return run_tool("convert_caffemodel", *args)
 
 
 @pytest.fixture

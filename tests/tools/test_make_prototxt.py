@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
-from tests.helpers.paths import ROOT
+from tests.helpers.run_tool import run_tool
 
 
 def tool(*args: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "tools" / "make_prototxt.py"), *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={"PYTHONPATH": str(ROOT)})
+    return run_tool("make_prototxt", *args)
 
 
 def test_the_committed_prototxts_are_current():
