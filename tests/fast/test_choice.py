@@ -41,35 +41,35 @@ def test_classifiers_compute_the_same(monkeypatch, name, precision, request):
 
 
 @pytest.mark.parametrize("name", classifiers.NETS)
-def test_classifiers_compute_the_same_where_every_plan_is_taken(planned, name):
+def test_classifiers_compute_the_same_if_every_plan_is_used(planned, name):
     net = classifiers.net(name, 16)
     assert differ(net, compiler.compile(net, discard=True), inputs_of(net), None) < EXACT
 
 
-def find_plan(fast, **shapes):
+def find_plan(compiled, **shapes):
     """Plan for shapes of the inputs."""
-    return fast._find_plan(shapes, fast.net.outputs)
+    return compiled._find_plan(shapes, compiled.net.outputs)
 
 
-def how(fast, side):
+def how(compiled, side):
     """Return how each layer of a plan is computed."""
-    rows = {line.split("  ")[0]: line for line in fast.explain(side, side).splitlines()[1:-1]}
+    rows = {line.split("  ")[0]: line for line in compiled.explain(side, side).splitlines()[1:-1]}
     return {name: row for name, row in rows.items() if name not in ("", "total")}
 
 
 @pytest.mark.parametrize("name", ["resnet50", "mobilenet", "alexnet", "googlenet", "lenet", "cifar10_quick"])
 def test_a_net_that_a_plan_does_not_speed_up_runs_as_it_is(name):
     net = classifiers.net(name, 1 if name in ("mobilenet", "lenet", "cifar10_quick") else 2)
-    fast, inputs = compiler.compile(net), inputs_of(net)
+    compiled, inputs = compiler.compile(net), inputs_of(net)
     calls = []
     net.register_forward_hook(lambda *_: calls.append(1))
     with torch.inference_mode():
         want = net(inputs)
-    got = fast(inputs)
+    got = compiled(inputs)
     assert calls == [1, 1], "the second call is the compiled net's"
     assert all(torch.equal(got[name], want[name]) for name in want)
-    assert not any("_winograd" in vars(op) for op in fast._ops), "no weights are copied"
-    assert all("as it is" in line for line in how(fast, inputs["data"].shape[2]).values())
+    assert not any("_winograd" in vars(op) for op in compiled._ops), "no weights are copied"
+    assert all("as it is" in line for line in how(compiled, inputs["data"].shape[2]).values())
 
 
 def test_a_net_of_large_convolutions_is_planned_and_small_ones_in_it_run_as_they_are():
@@ -93,28 +93,28 @@ def test_convolutions_without_fewer_products_run_as_they_are(param):
     layer {{ name: "relu" type: "ReLU" bottom: "kept" top: "kept" }}
     """
     net = Net(prototxt.loads(text, NetParameter), seed=1)
-    fast = compiler.compile(net)
-    found = how(fast, 56)
+    compiled = compiler.compile(net)
+    found = how(compiled, 56)
     assert "Winograd" in found["quick"]
     assert "as it is with ReLU" in found["kept"]
-    assert differ(net, fast, inputs_of(net), ["quick", "kept"]) < EXACT
+    assert differ(net, compiled, inputs_of(net), ["quick", "kept"]) < EXACT
 
 
 @pytest.mark.parametrize("name", published_nets.NETS)
 def test_published_nets_are_planned(name):
     net = thin_nets.net(name, 8)
-    fast = compiler.compile(net)
+    compiled = compiler.compile(net)
     shapes = {blob: (*net.blob_shapes[blob][:2], 500, 375) for blob in net.inputs}
-    assert find_plan(fast, **shapes).is_worthwhile
+    assert find_plan(compiled, **shapes).is_worthwhile
 
 
-def test_an_image_of_zeros_that_pays_at_later_calls_is_made_at_the_second():
+def test_an_image_of_zeros_that_pays_off_later_is_computed_at_the_second_call():
     net = thin_nets.net("voc-fcn8s", 16)
-    fast, inputs = compiler.compile(net), images(net, 64, 64)
+    compiled, inputs = compiler.compile(net), images(net, 64, 64)
     plans = []
     for _ in range(3):
-        assert differ(net, fast, inputs, ["score"]) < EXACT
-        (found,) = fast._plans.values()
+        assert differ(net, compiled, inputs, ["score"]) < EXACT
+        (found,) = compiled._plans.values()
         plans.append(bool(found.plan.zero_image_blobs))
     assert plans == [False, True, True]
 
@@ -122,32 +122,32 @@ def test_an_image_of_zeros_that_pays_at_later_calls_is_made_at_the_second():
 def test_a_compiled_net_is_called_as_the_net():
     net = thin_nets.net("voc-fcn8s", 32)
     x = images(net, 40, 50)["data"]
-    fast = compiler.compile(net)
-    fast(x)  # the second call may be planned in another way
-    want = fast({"data": x})["score"]
-    for found in (fast(x), fast(data=x), fast(x.numpy()), fast(x, blobs=["score"])):
+    compiled = compiler.compile(net)
+    compiled(x)  # the second call may be planned in another way
+    want = compiled({"data": x})["score"]
+    for found in (compiled(x), compiled(data=x), compiled(x.numpy()), compiled(x, blobs=["score"])):
         assert torch.equal(found["score"], want)
     with pytest.raises(NetError, match=r"^too many inputs; got 2, want data"):
-        fast(x, x)
+        compiled(x, x)
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda fast: pickle.loads(pickle.dumps(fast))])
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda compiled: pickle.loads(pickle.dumps(compiled))])
 def test_a_compiled_net_is_copied_with_its_net(copied):
     net = thin_nets.net("voc-fcn8s", 32)
-    inputs, fast = images(net, 40, 50), compiler.compile(net, "winograd")
-    want = fast(inputs)["score"]
-    made = copied(fast)
+    inputs, compiled = images(net, 40, 50), compiler.compile(net, "winograd")
+    want = compiled(inputs)["score"]
+    made = copied(compiled)
     assert made.precision == "winograd"
     with torch.no_grad():
         net.params["conv1_1"][0].zero_()
     assert relative(made(inputs)["score"].numpy(), want.numpy()) < 1e-6
 
 
-def test_a_compiled_net_without_its_weights_says_why_it_is_not_copied(planned, monkeypatch):
+def test_a_compiled_net_whose_weights_were_freed_cannot_be_copied(planned, monkeypatch):
     monkeypatch.setattr(convolution, "LARGE", 1)
-    fast = compiler.compile(thin_nets.net("voc-fcn8s", 16), discard=True)
+    compiled = compiler.compile(thin_nets.net("voc-fcn8s", 16), discard=True)
     with pytest.raises(NetError) as error:
-        copy.deepcopy(fast)
+        copy.deepcopy(compiled)
     want = "a compiled net cannot be copied or pickled after its weights were freed. Compile it without discard."
     assert str(error.value) == want
 
@@ -158,10 +158,10 @@ def test_half_nets_compute_as_the_net(planned, dtype, name):
     net = classifiers.net("lenet", 4) if name == "lenet" else thin_nets.net("voc-fcn8s", 16)
     net = net.to(dtype)
     inputs = inputs_of(net) if name == "lenet" else images(net, 40, 50)
-    fast = compiler.compile(net)
+    compiled = compiler.compile(net)
     with torch.inference_mode():
         want = net(inputs)
-    for blob, found in fast(inputs).items():
+    for blob, found in compiled(inputs).items():
         assert found.dtype is dtype
         assert relative(found.float().numpy(), want[blob].float().numpy()) < (2e-2 if dtype is torch.float16 else 0.1)
 

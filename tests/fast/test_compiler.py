@@ -57,13 +57,13 @@ def images(net, height, width, batch=1, seed=3):
     return {name: torch.cat([torch.from_numpy(one[name]) for one in made]) for name in net.inputs}
 
 
-def differ(net, fast, inputs, blobs):
+def differ(net, compiled, inputs, blobs):
     """The greatest error of any of these blobs."""
     with torch.inference_mode():
         want = net(inputs, blobs)
-    got = fast(inputs, blobs)
+    got = compiled(inputs, blobs)
     assert list(got) == list(want)
-    assert not fast._buffers._in_use, "memory is given back"
+    assert not compiled._buffers._in_use, "all buffers are released"
     return max(relative(got[name].numpy(), want[name].numpy()) for name in want)
 
 
@@ -72,34 +72,34 @@ def blobs_of(net):
 
 
 @pytest.mark.parametrize("name", published_nets.NETS)
-def test_every_blob_of_the_published_nets_is_that_of_the_net(name):
+def test_every_blob_of_the_published_nets_equals_that_of_the_uncompiled_net(name):
     net = thin_nets.net(name, divisor=16)
-    fast = compiler.compile(net)
+    compiled = compiler.compile(net)
     inputs = images(net, 75, 102)
-    assert differ(net, fast, inputs, blobs_of(net)) < EXACT
-    assert differ(net, fast, inputs, None) < EXACT
+    assert differ(net, compiled, inputs, blobs_of(net)) < EXACT
+    assert differ(net, compiled, inputs, None) < EXACT
 
 
 @pytest.mark.parametrize("precision", ["exact", "winograd", "bf16"])
 def test_sizes_and_batches_change_at_every_call(monkeypatch, precision):
-    monkeypatch.setattr(precisions, "multiplies_bf16", lambda: True)  # torch does, if not the processor
+    monkeypatch.setattr(precisions, "multiplies_bf16", lambda: True)  # torch supports it, if not the processor
     net = thin_nets.net("voc-fcn8s", divisor=16)
-    fast = compiler.compile(net, precision)
-    assert fast.precision == precision
+    compiled = compiler.compile(net, precision)
+    assert compiled.precision == precision
     allowed = {"exact": EXACT, "winograd": 1e-4, "bf16": 3e-2}[precision]
     for height, width, batch in [(160, 96, 1), (160, 97, 2), (31, 260, 1), (160, 96, 3), (1, 1, 1), (224, 128, 1)]:
-        assert differ(net, fast, images(net, height, width, batch), ["score"]) < allowed
+        assert differ(net, compiled, images(net, height, width, batch), ["score"]) < allowed
 
 
-def test_a_graph_of_many_layers_runs_and_what_is_not_known_runs_as_it_is():
+def test_a_net_of_compiled_and_uncompiled_layers_computes_the_same():
     torch.manual_seed(1)
     net = Net(prototxt.loads(MIXED, NetParameter), seed=2)
-    fast = compiler.compile(net)
+    compiled = compiler.compile(net)
     for height, width in [(20, 20), (90, 75), (33, 140)]:
         inputs = images(net, height, width, 2)
-        assert differ(net, fast, inputs, blobs_of(net)) < EXACT
+        assert differ(net, compiled, inputs, blobs_of(net)) < EXACT
         for blob in blobs_of(net):
-            assert differ(net, fast, inputs, [blob]) < EXACT, blob
+            assert differ(net, compiled, inputs, [blob]) < EXACT, blob
 
 
 AFTER_OTHERS = """
@@ -113,12 +113,12 @@ layer { name: "conv2" type: "Convolution" bottom: "right" top: "conv2"
 """
 
 
-def test_a_convolution_reads_what_a_layer_that_is_not_known_leaves_without_padding():
+def test_a_convolution_pads_the_top_of_an_uncompiled_layer():
     net = Net(prototxt.loads(AFTER_OTHERS, NetParameter), seed=2)
-    fast = compiler.compile(net)
-    assert "Winograd F(4x4, 3x3)" in fast.explain(22, 22, ["conv1"])
-    assert "Winograd F(3x1, 7x7)" in fast.explain(22, 22, ["conv2"])
-    assert differ(net, fast, {"data": torch.randn(2, 64, 22, 22)}, ["conv1", "conv2"]) < EXACT
+    compiled = compiler.compile(net)
+    assert "Winograd F(4x4, 3x3)" in compiled.explain(22, 22, ["conv1"])
+    assert "Winograd F(3x1, 7x7)" in compiled.explain(22, 22, ["conv2"])
+    assert differ(net, compiled, {"data": torch.randn(2, 64, 22, 22)}, ["conv1", "conv2"]) < EXACT
 
 
 OTHER_AXES = """
@@ -154,25 +154,25 @@ layer { name: "gap" type: "Crop" bottom: "up" bottom: "pool" top: "gap" crop_par
 
 
 @pytest.mark.parametrize("blob", ["crop", "gap"])
-def test_a_part_may_see_nothing_but_padding(blob):
+def test_a_crop_may_read_nothing_but_padding(blob):
     net = Net(prototxt.loads(IN_THE_PADDING, NetParameter), seed=2)
     assert differ(net, compiler.compile(net), {"data": torch.randn(1, 3, 9, 9)}, [blob]) < EXACT
 
 
-def test_borders_are_taken_from_one_image_of_zeros_for_all_sizes_with_the_same_remainders():
+def test_sizes_with_the_same_remainders_share_one_image_of_zeros():
     net = thin_nets.net("voc-fcn8s", divisor=16)
-    fast = compiler.compile(net)
+    compiled = compiler.compile(net)
     for height, width in [(160, 192), (192, 160), (224, 256)]:
-        assert differ(net, fast, images(net, height, width), ["score", "pool2", "conv3_1"]) < EXACT
-    assert len(fast._planner.zero_images) == 1
-    assert all(cached.plan.zero_image_blobs for cached in fast._plans.values())
+        assert differ(net, compiled, images(net, height, width), ["score", "pool2", "conv3_1"]) < EXACT
+    assert len(compiled._planner.zero_images) == 1
+    assert all(cached.plan.zero_image_blobs for cached in compiled._plans.values())
 
 
 def test_what_the_image_does_not_reach_is_not_computed():
-    fast = compiler.compile(thin_nets.net("voc-fcn8s", divisor=16))
-    rows = {line.split("  ")[0]: line for line in fast.explain(256, 256, ["score"]).splitlines()}
+    compiled = compiler.compile(thin_nets.net("voc-fcn8s", divisor=16))
+    rows = {line.split("  ")[0]: line for line in compiled.explain(256, 256, ["score"]).splitlines()}
     assert "131 x 131" in rows["pool1"]
-    assert "24 x 24" in rows["conv5_1"], "what the image reaches: at the other places it is what zeros make"
+    assert "24 x 24" in rows["conv5_1"], "what the image reaches; the other pixels are those of an image of zeros"
     assert "its borders from an image of zeros" in rows["pool3"]
     assert "Winograd F(4x4, 3x3) with ReLU" in rows["conv5_1"]
     assert "Winograd F(3x1, 7x7) with ReLU" in rows["fc6"]
@@ -181,48 +181,48 @@ def test_what_the_image_does_not_reach_is_not_computed():
     assert made < 0.6 * of
 
 
-def test_a_blob_that_nobody_asks_for_is_not_computed():
-    fast = compiler.compile(thin_nets.net("voc-fcn8s", divisor=16))
-    table = fast.explain(64, 64, ["pool3"])
+def test_blobs_that_are_not_requested_are_not_computed():
+    compiled = compiler.compile(thin_nets.net("voc-fcn8s", divisor=16))
+    table = compiled.explain(64, 64, ["pool3"])
     assert "conv3_3" in table
     assert "conv4_1" not in table
 
 
-def test_few_sizes_are_remembered():
-    fast = compiler.compile(thin_nets.net("voc-fcn8s", divisor=64))
+def test_the_least_recently_used_plans_are_dropped():
+    compiled = compiler.compile(thin_nets.net("voc-fcn8s", divisor=64))
     for width in range(1, compiler._PLANS + 4):
-        fast(images(fast.net, 1, width), ["pool1"])
-    assert len(fast._plans) == compiler._PLANS
+        compiled(images(compiled.net, 1, width), ["pool1"])
+    assert len(compiled._plans) == compiler._PLANS
 
 
-def test_an_answer_is_not_overwritten_by_the_next():
-    fast = compiler.compile(thin_nets.net("voc-fcn8s", divisor=32))
-    first = fast(images(fast.net, 40, 50, seed=1))["score"]
+def test_results_are_not_overwritten_by_the_next_call():
+    compiled = compiler.compile(thin_nets.net("voc-fcn8s", divisor=32))
+    first = compiled(images(compiled.net, 40, 50, seed=1))["score"]
     kept = first.clone()
-    fast(images(fast.net, 40, 50, seed=2))
+    compiled(images(compiled.net, 40, 50, seed=2))
     assert torch.equal(first, kept)
 
 
-@pytest.mark.parametrize("layer", ["conv2_1", "fc7", "score_fr"])  # by Winograd, as it lies, and packed
+@pytest.mark.parametrize("layer", ["conv2_1", "fc7", "score_fr"])  # by Winograd, as a matrix, by torch
 @pytest.mark.parametrize("blob", [0, 1])
-def test_a_change_of_the_net_shows_at_the_next_call(monkeypatch, layer, blob):
+def test_an_in_place_change_of_the_weights_is_detected_at_the_next_call(monkeypatch, layer, blob):
     monkeypatch.setattr(convolution, "LARGE", 1 << 14)
     net = thin_nets.net("voc-fcn32s", divisor=32)
-    inputs, fast = images(net, 40, 50), compiler.compile(net)
-    before = fast(inputs)["score"]
+    inputs, compiled = images(net, 40, 50), compiler.compile(net)
+    before = compiled(inputs)["score"]
     with torch.no_grad():
         net.params[layer][blob].add_(0.1)
-    assert not torch.allclose(fast(inputs)["score"], before)
-    assert differ(net, fast, inputs, ["score", "conv2_1"]) < EXACT
+    assert not torch.allclose(compiled(inputs)["score"], before)
+    assert differ(net, compiled, inputs, ["score", "conv2_1"]) < EXACT
 
 
-def test_weights_that_are_multiplied_as_they_lie_are_not_copied(monkeypatch):
+def test_a_matrix_convolution_does_not_copy_the_weights(monkeypatch):
     monkeypatch.setattr(convolution, "LARGE", 1 << 14)
     net = thin_nets.net("voc-fcn32s", divisor=32)
-    fast = compiler.compile(net)
+    compiled = compiler.compile(net)
     lying = {
         op.name: op._direct.weight
-        for op in fast._ops
+        for op in compiled._ops
         if isinstance(op, ConvolutionOp) and isinstance(op._direct, kernels.MatrixConvolution)
     }
     assert set(lying) == {"fc6", "fc7"}
@@ -230,23 +230,23 @@ def test_weights_that_are_multiplied_as_they_lie_are_not_copied(monkeypatch):
         assert weight.data_ptr() == net.params[name][0].data_ptr()
 
 
-def test_a_net_that_is_given_up_leaves_its_heavy_weights_once_in_memory(monkeypatch):
+def test_discard_keeps_large_weights_once_in_memory(monkeypatch):
     monkeypatch.setattr(convolution, "LARGE", 1 << 15)
     net, kept = (thin_nets.net("voc-fcn8s", divisor=8) for _ in range(2))
-    fast = compiler.compile(net, discard=True)
+    compiled = compiler.compile(net, discard=True)
     inputs = images(net, 40, 50)
-    assert differ(kept, fast, inputs, ["score", "conv3_1"]) < EXACT
-    given_up = {name for name, p in net.named_parameters() if p.untyped_storage().nbytes() == 4}
-    assert "conv5_1.weight" in given_up
-    assert "score_fr.weight" not in given_up
-    assert all(dict(net.named_parameters())[name].isnan().all() for name in given_up), "nobody takes it for a net"
-    names = fast.state_dict()
+    assert differ(kept, compiled, inputs, ["score", "conv3_1"]) < EXACT
+    freed = {name for name, p in net.named_parameters() if p.untyped_storage().nbytes() == 4}
+    assert "conv5_1.weight" in freed
+    assert "score_fr.weight" not in freed
+    assert all(dict(net.named_parameters())[name].isnan().all() for name in freed), "NaN, not wrong"
+    names = compiled.state_dict()
     assert list(names) == list(kept.state_dict())
-    assert not any(tensor.isnan().any() for tensor in names.values()), "they tell one run from another"
+    assert not any(tensor.isnan().any() for tensor in names.values()), "they distinguish one run from another"
     with torch.no_grad():
         net.params["score_fr"][0].zero_()
     with pytest.raises(NetError) as error:
-        fast(inputs)
+        compiled(inputs)
     want = "the net was changed after compile() had freed its weights. Compile it again."
     assert str(error.value) == want
 
@@ -275,21 +275,21 @@ def test_weights_that_another_layer_reads_are_not_freed(monkeypatch, text):
     torch.manual_seed(1)
     net, kept = (Net(prototxt.loads(text, NetParameter), seed=2) for _ in range(2))
     kept.load_state_dict(net.state_dict())
-    fast = compiler.compile(net, discard=True)
-    assert differ(kept, fast, {"data": torch.randn(1, 32, 9, 9)}, ["a", "b"]) < EXACT
+    compiled = compiler.compile(net, discard=True)
+    assert differ(kept, compiled, {"data": torch.randn(1, 32, 9, 9)}, ["a", "b"]) < EXACT
 
 
 def test_double_precision_is_kept():
     net = thin_nets.net("voc-fcn8s", divisor=32).double()
-    fast = compiler.compile(net)
+    compiled = compiler.compile(net)
     inputs = images(net, 40, 50)
-    assert fast(inputs)["score"].dtype is torch.float64
-    assert differ(net, fast, inputs, ["score"]) < 1e-12
+    assert compiled(inputs)["score"].dtype is torch.float64
+    assert differ(net, compiled, inputs, ["score"]) < 1e-12
 
 
 def test_errors_are_those_of_the_net():
     net = thin_nets.net("voc-fcn8s", divisor=32)
-    fast = compiler.compile(net)
+    compiled = compiler.compile(net)
     for wrong in (
         lambda run: run({}),
         lambda run: run({"data": torch.zeros(3, 8, 8)}),
@@ -297,12 +297,12 @@ def test_errors_are_those_of_the_net():
         lambda run: run(images(net, 8, 8), ["scores"]),
     ):
         texts = []
-        for run in (net, fast):
+        for run in (net, compiled):
             with pytest.raises(NetError) as error:
                 wrong(run)
             texts.append(str(error.value))
         assert texts[0] == texts[1]
-    assert differ(net, fast, images(net, 8, 8), ["score"]) < EXACT
+    assert differ(net, compiled, images(net, 8, 8), ["score"]) < EXACT
 
 
 def test_a_net_in_training_and_an_unknown_precision_are_refused():
@@ -333,11 +333,11 @@ def test_a_device_without_a_precision_takes_the_next_more_exact_one(monkeypatch,
 def test_a_net_of_full_width_agrees(monkeypatch, precision, allowed):
     monkeypatch.setattr(precisions, "multiplies_bf16", lambda: True)
     net = thin_nets.net("voc-fcn8s", divisor=1)
-    fast = compiler.compile(net, precision)
+    compiled = compiler.compile(net, precision)
     inputs = images(net, 64, 96)
     with torch.inference_mode():
         want = net(inputs, ["score"])["score"]
-    got = fast(inputs, ["score"])["score"]
+    got = compiled(inputs, ["score"])["score"]
     assert relative(got.numpy(), want.numpy()) < allowed
     if precision != "bf16":
         assert (got.argmax(1) == want.argmax(1)).float().mean() >= 0.9999

@@ -16,7 +16,7 @@ CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: ru
 
 
 class Stage:
-    """Stands in for torch.cuda: runs what is recorded anew when it is played, on the tensors that were recorded."""
+    """Stands in for torch.cuda: runs the recorded function again at each replay, on the tensors that were recorded."""
 
     def __init__(self):
         self.events = []
@@ -47,7 +47,7 @@ class Stage:
         self.play()
 
 
-def test_a_recording_reads_and_writes_places_of_its_own(monkeypatch):
+def test_a_recorded_function_copies_its_inputs_and_outputs(monkeypatch):
     stage = Stage()
     monkeypatch.setattr(cuda_graph.torch, "cuda", stage)
     top = torch.zeros(3)
@@ -61,49 +61,49 @@ def test_a_recording_reads_and_writes_places_of_its_own(monkeypatch):
     made = RecordedFunction(double, {"data": first}, "a pool")
     assert stage.events == ["wait", "wait", "record in a pool"]
     found = [made({"data": torch.full((3,), value)})["top"] for value in (1.0, 5.0)]
-    assert [tensor.tolist() for tensor in found] == [[2.0] * 3, [10.0] * 3], "an answer is not overwritten by the next"
+    assert [tensor.tolist() for tensor in found] == [[2.0] * 3, [10.0] * 3], "results are kept"
     assert first.tolist() == [1.0] * 3, "the caller's inputs are not written to"
 
 
 def on_a_gpu(monkeypatch, record):
     """A compiled net that takes the way of the GPU, with something else for recordings."""
     monkeypatch.setattr(compiler, "RecordedFunction", record)
-    fast = compiler.compile(thin_nets.net("voc-fcn8s", divisor=32))
-    fast._graph_pool = "a pool"
-    return fast
+    compiled = compiler.compile(thin_nets.net("voc-fcn8s", divisor=32))
+    compiled._graph_pool = "a pool"
+    return compiled
 
 
-def test_the_second_image_of_a_size_is_recorded_and_then_played(monkeypatch, planned):
+def test_the_second_call_of_a_size_is_recorded_and_then_replayed(monkeypatch, planned):
     made = []
 
     def record(run, inputs, pool):
         made.append((tuple(inputs["data"].shape), pool))
         return run
 
-    fast = on_a_gpu(monkeypatch, record)
+    compiled = on_a_gpu(monkeypatch, record)
     for height, width, count in [(40, 50, 0), (50, 40, 0), (40, 50, 1), (40, 50, 1), (50, 40, 2)]:
-        inputs = images(fast.net, height, width)
+        inputs = images(compiled.net, height, width)
         with torch.inference_mode():
-            want = fast.net(inputs, ["score"])["score"]
-        assert relative(fast(inputs, ["score"])["score"].numpy(), want.numpy()) < EXACT
+            want = compiled.net(inputs, ["score"])["score"]
+        assert relative(compiled(inputs, ["score"])["score"].numpy(), want.numpy()) < EXACT
         assert len(made) == count
     assert made == [((1, 3, 40, 50), "a pool"), ((1, 3, 50, 40), "a pool")]
 
 
-def test_what_cannot_be_recorded_is_run(monkeypatch, planned):
+def test_a_plan_that_cannot_be_recorded_is_executed(monkeypatch, planned):
     def record(run, inputs, pool):
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    fast = on_a_gpu(monkeypatch, record)
-    inputs = images(fast.net, 40, 50)
-    found = [fast(inputs, ["score"])["score"] for _ in range(4)]
+    compiled = on_a_gpu(monkeypatch, record)
+    inputs = images(compiled.net, 40, 50)
+    found = [compiled(inputs, ["score"])["score"] for _ in range(4)]
     assert relative(found[0].numpy(), found[1].numpy()) < EXACT, "the second call of a size may have another plan"
     assert all(torch.equal(found[1], other) for other in found[1:])
 
 
 @pytest.mark.parametrize("precision", ["exact", "tf32", "bf16"])
 @pytest.mark.parametrize("tune", [False, True])
-def test_cudnn_computes_in_the_precision_and_is_then_as_it_was(precision, tune):
+def test_cudnn_flags_are_set_for_the_precision_and_restored(precision, tune):
     def settings():
         cudnn = torch.backends.cudnn
         return cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
@@ -119,12 +119,12 @@ def test_cudnn_computes_in_the_precision_and_is_then_as_it_was(precision, tune):
 @pytest.mark.parametrize(("precision", "allowed"), [("exact", EXACT), ("tf32", 1e-2), ("bf16", 3e-2)])
 def test_recorded_nets_score_as_the_net(precision, allowed):
     net = thin_nets.net("voc-fcn8s", divisor=8).cuda()
-    fast = compiler.compile(net, precision)
-    assert fast.precision == precision
+    compiled = compiler.compile(net, precision)
+    assert compiled.precision == precision
     for seed, (height, width) in enumerate([(160, 96), (97, 131), (160, 96), (160, 96), (97, 131), (97, 131)]):
         inputs = images(net, height, width, seed=seed)
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             want = net(inputs, ["score"])["score"]
-        got = fast(inputs, ["score"])["score"]
+        got = compiled(inputs, ["score"])["score"]
         assert relative(got.cpu().numpy(), want.cpu().numpy()) < allowed
-    assert all(cached.recorded for cached in fast._plans.values()), "every plan was recorded"
+    assert all(cached.recorded for cached in compiled._plans.values()), "every plan was recorded"

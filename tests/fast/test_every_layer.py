@@ -173,16 +173,18 @@ def drawn_inputs(net, rng):
 
 
 def check(net, precision, rng):
-    fast, inputs = compiler.compile(net, precision), drawn_inputs(net, rng)
+    compiled, inputs = compiler.compile(net, precision), drawn_inputs(net, rng)
     names = [name for name in net.blob_shapes if "_split" not in name]
     for _ in range(2):
         with torch.inference_mode():
             want = net(inputs, names)
-        got = fast(inputs, names)
+        got = compiled(inputs, names)
         for name in names:
             assert got[name].shape == want[name].shape, name
-            if fast.precision != "bf16" or not any(kind.lower() in name for kind in JUMPS):
-                assert relative(got[name].detach().numpy(), want[name].detach().numpy()) < ALLOWED[fast.precision], name
+            if compiled.precision != "bf16" or not any(kind.lower() in name for kind in JUMPS):
+                assert (
+                    relative(got[name].detach().numpy(), want[name].detach().numpy()) < ALLOWED[compiled.precision]
+                ), name
 
 
 def test_every_layer_type_has_a_case():

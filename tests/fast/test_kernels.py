@@ -44,7 +44,7 @@ def test_upsampling_by_two_products_is_the_deconvolution(group, size, stride, pa
         lambda w: w[0, 0, 0, 0].fill_(float("nan")),
     ],
 )
-def test_a_deconvolution_that_is_more_than_upsampling_is_not_taken_for_it(spoil):
+def test_only_separable_kernels_that_are_equal_for_all_channels_are_factored(spoil):
     weight = bilinear(3, 4)
     assert kernels.factor_kernel(weight, 1) is not None
     spoil(weight)
@@ -53,7 +53,7 @@ def test_a_deconvolution_that_is_more_than_upsampling_is_not_taken_for_it(spoil)
 
 
 @pytest.mark.parametrize(("group", "window"), [(1, Window(3)), (2, Window(5, 2)), (1, Window(3, 1, 0, 2))])
-def test_any_band_and_layout_is_convolved_alike(monkeypatch, group, window):
+def test_torch_convolution_computes_the_same_in_bands_and_memory_formats(monkeypatch, group, window):
     weight, bias, x = torch.randn(8, 6 // group, *[window.kernel] * 2), torch.randn(8), torch.randn(2, 6, 15, 18)
     made = kernels.TorchConvolution(weight, bias, [window] * 2, group, relu=True, dtype=torch.float32)
     want = F.conv2d(x, weight, bias, window.stride, 0, window.dilation, group).relu()
@@ -71,7 +71,7 @@ def test_any_band_and_layout_is_convolved_alike(monkeypatch, group, window):
 @pytest.mark.parametrize("at_a_time", [1, 1 << 20])
 @pytest.mark.parametrize("outputs", [10, 96])
 @pytest.mark.parametrize("windows", [[Window(1)] * 2, [Window(3), Window(2, 2)], [Window(2, 1, 0, 3), Window(3, 3)]])
-def test_weights_as_they_lie_convolve_alike(monkeypatch, at_a_time, outputs, windows):
+def test_matrix_convolution_computes_the_same_as_torch(monkeypatch, at_a_time, outputs, windows):
     monkeypatch.setattr(kernels, "_IM2COL_VALUES", at_a_time)  # values: one row of outputs, or all
     monkeypatch.setattr(kernels, "_LEAST_OUTPUTS", 16)
     weight, bias = torch.randn(outputs, 6, *(window.kernel for window in windows)), torch.randn(outputs)
@@ -101,7 +101,7 @@ def test_weights_as_they_lie_convolve_alike(monkeypatch, at_a_time, outputs, win
         ("aarch64", True, set(), True),
     ],
 )
-def test_bfloat16_is_for_processors_that_multiply_it(monkeypatch, machine, supported, processor, want):
+def test_bf16_is_supported_by_processors_that_multiply_bfloat16(monkeypatch, machine, supported, processor, want):
     monkeypatch.setattr(precisions, "_convolves_bf16", lambda: supported)
     monkeypatch.setattr(precisions.platform, "machine", lambda: machine)
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
@@ -111,7 +111,7 @@ def test_bfloat16_is_for_processors_that_multiply_it(monkeypatch, machine, suppo
 
 @pytest.mark.parametrize("size", [(7, 10), (8, 9), (2, 2)])
 @pytest.mark.parametrize(("kernel", "stride"), [(2, 2), (3, 2), (2, 1)])
-def test_pooling_by_bands_is_pooling(monkeypatch, size, kernel, stride):
+def test_pooling_in_bands_computes_the_same_as_torch(monkeypatch, size, kernel, stride):
     x = torch.randn(2, 5, *size)
     if min(size) < kernel:
         x = F.pad(x, (0, 1, 0, 1))

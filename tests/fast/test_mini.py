@@ -52,11 +52,11 @@ def plain(net, pictures):
 
 @pytest.mark.parametrize("precision", ALLOWED)
 def test_a_compiled_net_scores_as_the_net(monkeypatch, net, pictures, plain, precision):
-    monkeypatch.setattr(precisions, "multiplies_bf16", lambda: True)  # torch does, if not the processor
+    monkeypatch.setattr(precisions, "multiplies_bf16", lambda: True)  # torch supports it, if not the processor
     error, off, points = ALLOWED[precision]
-    fast = compiler.compile(net, precision)
-    assert fast.precision == precision
-    found, labels, mean_iu = run(fast, pictures)
+    compiled = compiler.compile(net, precision)
+    assert compiled.precision == precision
+    found, labels, mean_iu = run(compiled, pictures)
     want, right, plain_iu = plain
     assert max(relative(a.numpy(), b.numpy()) for a, b in zip(found, want, strict=True)) < error
     assert np.mean([(a != b).mean() for a, b in zip(labels, right, strict=True)]) <= off

@@ -11,29 +11,29 @@ windows = st.builds(Window, st.integers(1, 7), st.integers(1, 4), st.integers(0,
 spans = st.builds(lambda start, size: PixelRange(start, start + size), st.integers(-6, 20), st.integers(0, 9))
 
 
-def seen(window, place):
+def pixels_of(window, place):
     first = place * window.stride - window.pad
     return range(first, first + window.extent)
 
 
 @given(windows, spans, st.integers(1, 30))
-def test_what_sees_a_part_and_what_sees_nothing_else_are_counted(window, span, count):
+def test_outputs_reached_and_inside_equal_those_found_one_by_one(window, span, count):
     pixels = set(range(span.start, span.stop))
-    touching = [place for place in range(count) if pixels and _between(seen(window, place), span)]
-    within = [place for place in range(count) if set(seen(window, place)) <= pixels]
+    touching = [place for place in range(count) if pixels and _between(pixels_of(window, place), span)]
+    within = [place for place in range(count) if set(pixels_of(window, place)) <= pixels]
     assert list(range(count))[_slice(span.outputs_reached(window, count))] == touching
     assert list(range(count))[_slice(span.outputs_inside(window, count))] == within
 
 
 @given(windows, spans)
-def test_a_part_reads_what_its_windows_see(window, span):
-    pixels = [pixel for place in range(span.start, span.stop) for pixel in seen(window, place)]
+def test_outputs_read_the_pixels_of_their_windows(window, span):
+    pixels = [pixel for place in range(span.start, span.stop) for pixel in pixels_of(window, place)]
     found = span.read_by(window)
     assert found == (PixelRange(min(pixels), max(pixels) + 1) if pixels else PixelRange(0, 0))
 
 
 @given(spans, spans)
-def test_spans_meet_join_and_hold_each_other_as_sets_do(a, b):
+def test_ranges_intersect_join_and_contain_each_other_as_sets_do(a, b):
     first, second = set(range(a.start, a.stop)), set(range(b.start, b.stop))
     assert set(range((a & b).start, (a & b).stop)) == first & second
     assert set(range((a | b).start, (a | b).stop)) >= first | second

@@ -14,7 +14,7 @@ SINGLE = BufferPool(torch.float32, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(("outputs", "taps"), [(4, 3), (4, 5), (2, 7), (3, 6), (3, 7), (1, 1)])
-def test_the_matrices_filter(outputs, taps):
+def test_the_winograd_matrices_compute_a_filter(outputs, taps):
     matrices = WinogradMatrices.compute(outputs, taps)
     rng = np.random.default_rng(0)
     data, kernel = rng.standard_normal(outputs + taps - 1), rng.standard_normal(taps)
@@ -23,7 +23,7 @@ def test_the_matrices_filter(outputs, taps):
     np.testing.assert_allclose(got, want, atol=1e-12)
 
 
-def test_bfloat16_loses_nothing_in_the_matrices_that_it_is_multiplied_with():
+def test_the_winograd_matrices_for_bfloat16_are_exact():
     matrices = WinogradMatrices.compute(4, 3)
     for matrix in (matrices.input, matrices.output):
         exact = torch.from_numpy(matrix)
@@ -40,7 +40,7 @@ def convolve(weight, bias, x, outputs, *, relu, buffers=SINGLE):
     made([padded.contiguous(memory_format=torch.channels_last)], out[:, :, 1:-1, 1:-2], buffers)
     border = out.clone()
     border[:, :, 1:-1, 1:-2] = 7
-    assert (border == 7).all(), "wrote outside of its part"
+    assert (border == 7).all(), "wrote outside of its region"
     return out[:, :, 1:-1, 1:-2]
 
 
@@ -49,7 +49,7 @@ def convolve(weight, bias, x, outputs, *, relu, buffers=SINGLE):
     ("taps", "outputs", "allowed"),
     [(3, (4, 4), 2e-6), (5, (4, 4), 2e-5), (7, (2, 2), 2e-5), (6, (3, 1), 4e-6), (7, (3, 1), 8e-6)],
 )
-def test_any_size_is_convolved_to_rounding(height, width, taps, outputs, allowed):
+def test_winograd_convolves_images_of_any_size(height, width, taps, outputs, allowed):
     torch.manual_seed(taps)
     x = torch.randn(2, 48, height + taps - 1, width + taps - 1)
     weight, bias = torch.randn(80, 48, taps, taps) / taps, torch.randn(80)
@@ -59,14 +59,14 @@ def test_any_size_is_convolved_to_rounding(height, width, taps, outputs, allowed
         assert relative(convolve(weight, bias, x, outputs, relu=relu).numpy(), want.numpy()) < allowed
 
 
-def test_many_outputs_are_made_some_at_a_time(monkeypatch):
+def test_many_output_channels_are_computed_in_slices(monkeypatch):
     monkeypatch.setattr(winograd, "_OUTPUTS", 32)
     x, weight, bias = torch.randn(1, 32, 12, 15), torch.randn(80, 32, 3, 3), torch.randn(80)
     want = F.conv2d(x.double(), weight.double(), bias.double()).relu()
     assert relative(convolve(weight, bias, x, (4, 4), relu=True).numpy(), want.numpy()) < 2e-6
 
 
-def test_many_rows_of_tiles_go_in_blocks_and_buffers_are_released():
+def test_many_rows_of_tiles_are_computed_in_blocks_that_share_buffers():
     buffers = BufferPool(torch.float32, torch.device("cpu"))
     x, weight = torch.randn(1, 32, 202, 122), torch.randn(32, 32, 3, 3)
     got = convolve(weight, None, x, (4, 4), relu=False, buffers=buffers)
@@ -75,7 +75,7 @@ def test_many_rows_of_tiles_go_in_blocks_and_buffers_are_released():
     assert buffers.size < 3e6
 
 
-def test_bfloat16_is_as_good_as_its_eight_bits():
+def test_winograd_in_bfloat16_is_exact_to_its_eight_bits():
     buffers = BufferPool(torch.bfloat16, torch.device("cpu"))
     x, weight = torch.randn(1, 64, 14, 14), torch.randn(64, 64, 3, 3)
     want = F.conv2d(x.double(), weight.double())

@@ -15,7 +15,7 @@ from reproduction.fast import blob_regions, compiler, convolution
 from tests.helpers.parity import relative
 
 
-class Drawn:
+class RandomNet:
     """A net of one input that grows by a layer at a time.
 
     Attributes:
@@ -102,17 +102,17 @@ class Drawn:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_any_net_computes_what_it_is_made_of(monkeypatch, seed):
+def test_a_random_net_computes_the_same_when_compiled(monkeypatch, seed):
     rng = np.random.default_rng(seed)
-    if seed % 4:  # else the net as it is may be taken
+    if seed % 4:  # else the uncompiled net may run
         monkeypatch.setattr(blob_regions, "WORTHWHILE_FRACTION", math.inf)
     monkeypatch.setattr(convolution, "READ_TIME", int(rng.choice([0, convolution.READ_TIME])))
     monkeypatch.setattr(convolution, "LARGE", int(rng.choice([1 << 10, 4 << 20])))
-    drawn = Drawn(rng, int(rng.choice([3, 32])))
+    drawn = RandomNet(rng, int(rng.choice([3, 32])))
     for _ in range(rng.integers(3, 12)):
         drawn.grow()
     net = Net(prototxt.loads("\n".join(drawn.text), NetParameter), seed=seed)
-    fast = compiler.compile(net, str(rng.choice(["exact", "winograd"])))
+    compiled = compiler.compile(net, str(rng.choice(["exact", "winograd"])))
     names = [name for name in net.blob_shapes if "_split" not in name]
     for _ in range(2):
         height, width = (int(side) for side in rng.integers(24, 70, 2))
@@ -125,9 +125,9 @@ def test_any_net_computes_what_it_is_made_of(monkeypatch, seed):
                 want = net(inputs, wanted)
         except NetError as error:  # too small for the net
             with pytest.raises(NetError, match=re.escape(str(error))):
-                fast(inputs, wanted)
+                compiled(inputs, wanted)
             continue
         for _ in range(2):  # at the second call it may be another plan
-            got = fast(inputs, wanted)
+            got = compiled(inputs, wanted)
             for name in wanted:
                 assert relative(got[name].numpy(), want[name].numpy()) < 1e-4, (name, "\n".join(drawn.text))
