@@ -66,3 +66,10 @@ def test_the_page_names_every_fact_of_a_layer():
                  "to_onnx"):  # fmt: skip
         assert hasattr(Layer, fact)
         assert f"`{fact}`" in page
+
+
+def test_each_file_of_layers_is_imported_with_the_package():
+    import reproduction.caffe.layers as package
+
+    files = (ROOT / "reproduction/caffe/layers").glob("[!_]*.py")
+    assert {f"{package.__name__}.{path.stem}" for path in files} <= sys.modules.keys()
