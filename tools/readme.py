@@ -22,9 +22,9 @@ from reproduction.caffe import tested_devices
 from reproduction.caffe.errors import ReproductionError
 from reproduction.fcn.nets import published_nets
 from reproduction.fcn.reproduce import paper
-from reproduction.fcn.scoring.score import METRICS
+from reproduction.fcn.scoring.score import METRICS, TITLES
 from reproduction.report import record
-from reproduction.report.reference import TITLES, choose_reference
+from reproduction.report.reference import choose_reference
 
 README = ROOT / "README.md"
 DIFFERENCES = ROOT / "docs" / "differences.md"

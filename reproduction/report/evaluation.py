@@ -13,11 +13,11 @@ from reproduction.caffe.errors import printable
 from reproduction.caffe.formats import hashes
 from reproduction.fcn.reproduce.net_to_score import NetToScore
 from reproduction.fcn.scoring.results import Evaluation
-from reproduction.fcn.scoring.score import METRICS, compute_scores
+from reproduction.fcn.scoring.score import METRICS, TITLES, compute_scores
 from reproduction.report import record, scoring_run
 from reproduction.report.gallery import Gallery
 from reproduction.report.record import NetResult, ScoredSplit, ScoreReport
-from reproduction.report.reference import TITLES, Reference
+from reproduction.report.reference import Reference
 
 
 def write_evaluation(

@@ -10,9 +10,9 @@ from typing import Any
 from reproduction.caffe.errors import StrPath, printable
 from reproduction.caffe.formats import files
 from reproduction.fcn.datasets import SPECS
-from reproduction.fcn.scoring.score import METRICS
+from reproduction.fcn.scoring.score import METRICS, TITLES
 from reproduction.report.record import LabelScores, NetResult, ScoreReport
-from reproduction.report.reference import COLUMNS, PUBLISHED_RULE, TITLES, format_points
+from reproduction.report.reference import COLUMNS, PUBLISHED_RULE, format_points
 
 UNVERIFIED = "\\*"
 _DECIMALS = 4  # of measured scores: as many as the most precise source has

@@ -18,11 +18,11 @@ from reproduction.caffe.formats import files
 from reproduction.fast import precisions
 from reproduction.fcn.datasets import SPECS
 from reproduction.fcn.images import palette
-from reproduction.fcn.scoring.score import METRICS
+from reproduction.fcn.scoring.score import METRICS, TITLES
 from reproduction.report import gallery, markdown, reference
 from reproduction.report.gallery import Gallery, Media, RenderedImage
 from reproduction.report.record import LabelScores, NetResult, ScoreReport
-from reproduction.report.reference import COLUMNS, TITLES, Reference
+from reproduction.report.reference import COLUMNS, Reference
 
 if TYPE_CHECKING:
     from jinja2 import Environment

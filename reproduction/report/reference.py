@@ -11,7 +11,6 @@ from reproduction.fcn.reproduce import paper
 from reproduction.fcn.reproduce.paper import PublishedRow
 from reproduction.fcn.scoring.score import METRICS
 
-TITLES = {"pixel_acc": "pixel acc.", "mean_acc": "mean acc.", "mean_iu": "mean IU", "fw_iu": "f.w. IU"}
 COLUMNS = {
     "paper": "paper",
     "readme": "published README",

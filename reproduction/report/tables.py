@@ -11,10 +11,9 @@ from reproduction.fcn.nets.receptive_field import compute_net_figures
 from reproduction.fcn.reproduce import paper
 from reproduction.fcn.reproduce.paper import PublishedRow
 from reproduction.fcn.scoring import upper_bound
-from reproduction.fcn.scoring.score import METRICS, Scores
+from reproduction.fcn.scoring.score import METRICS, TITLES, Scores
 from reproduction.report.markdown import UNVERIFIED, format_table
 from reproduction.report.record import LabelScores, ScoreReport
-from reproduction.report.reference import TITLES
 
 NOT_RECORDED = "not recorded"
 

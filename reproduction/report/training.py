@@ -13,12 +13,11 @@ from reproduction.caffe.errors import ReproductionError, StrPath
 from reproduction.caffe.formats import files
 from reproduction.caffe.training.events import Step
 from reproduction.fcn.images import palette
-from reproduction.fcn.scoring.score import METRICS
+from reproduction.fcn.scoring.score import METRICS, TITLES
 from reproduction.fcn.train.log_file import Validation
 from reproduction.report import curves, training_history
 from reproduction.report.curves import Chart, Curve, RenderedChart, StageSpan
 from reproduction.report.page import ClassBar, css_color, render_template
-from reproduction.report.reference import TITLES
 from reproduction.report.training_history import TrainingHistory
 
 

@@ -16,6 +16,9 @@ Confusion = Int64
 #: The metrics of the paper, attributes of ``Scores``.
 METRICS = ("pixel_acc", "mean_acc", "mean_iu", "fw_iu")
 
+#: The titles of the metrics in tables.
+TITLES = {"pixel_acc": "pixel acc.", "mean_acc": "mean acc.", "mean_iu": "mean IU", "fw_iu": "f.w. IU"}
+
 Absent = Literal["skip", "published"]
 
 

@@ -45,10 +45,10 @@ class ImageList:
     def __init__(self, layer: LayerParameter, root: StrPath, phase: Phase = Phase.TRAIN, seed: int = 1337):
         param = layer.image_data_param
         if layer.type != "ImageData" or len(layer.top) != 2:
-            raise NetError("this is no ImageData layer with two tops", layer=layer.name, type=layer.type)
+            raise NetError("not an ImageData layer with two tops", layer=layer.name, type=layer.type)
         for name in ("rand_skip", "new_height", "new_width"):
             if getattr(param, name):
-                raise NetError(f"{name} cannot be fed batch by batch", layer=layer.name, got=getattr(param, name))
+                raise NetError(f"{name} is not supported here", layer=layer.name, got=getattr(param, name))
         self.layer, self.seed, self.training = layer, seed, phase is Phase.TRAIN
         folder = layouts.below(root, param.root_folder)
         self.images = [

@@ -41,7 +41,7 @@ def check_weights(net: Net, new_layers: Collection[str] | None = None) -> list[R
     may_be_zero = _last(net) if new_layers is None else new_layers
     problems: list[ReproductionError] = []
     if not any(p.requires_grad for p in net.parameters()):
-        problems.append(NetError("no layer learns", want="an lr_mult that is not 0"))
+        problems.append(NetError("no layer is trained", want="an lr_mult that is not 0"))
     for node in net.graph.nodes:
         layer = net.layer_at(node)
         if layer is not None and layer.products([net.blob_shapes[bottom] for bottom in node.bottoms]):
@@ -56,13 +56,13 @@ def _flat(layer: Layer, *, may_be_zero: bool) -> ReproductionError | None:
     if not np.isfinite([low, high]).all():
         return NetError("weights are not numbers", remedy="Start from other weights.")
     if layer.layer_param.type == "Deconvolution":
-        remedy = "Name the net by --net, which interpolates, or give it weight_filler { type: 'bilinear' }."
-        return None if low or high else NetError("all weights are 0, so that no gradient passes", remedy=remedy)
+        remedy = "Use --net, which sets bilinear weights, or set weight_filler { type: 'bilinear' }."
+        return None if low or high else NetError("all weights are 0, so no gradient passes", remedy=remedy)
     # With one output, or one weight per output, equal weights do not stop learning: there is no symmetry to break.
     if may_be_zero or low != high or (low and min(blob.shape[0], blob[0].numel()) == 1):
         return None
-    remedy = "Start from weights that hold this layer, or give it a weight_filler."
-    return NetError(f"all weights are {low:g}, so that nothing is learnt", remedy=remedy)
+    remedy = "Start from weights that contain this layer, or set its weight_filler."
+    return NetError(f"all weights are {low:g}, so the layer cannot learn", remedy=remedy)
 
 
 def _last(net: Net) -> set[str]:
@@ -93,30 +93,19 @@ def check_learning_rate(losses: Sequence[Loss], param: SolverParameter) -> list[
     problems: list[ReproductionError] = []
     if param.type not in ("SGD", "Nesterov"):
         return problems
-    for loss in losses:
-        if not loss.dense:
+    for loss in (loss for loss in losses if loss.dense):
+        base_lr, got = param.base_lr * loss.weight, f"base_lr {param.base_lr:g}"
+        if loss.summed and base_lr > MOST_FOR_SUM:
+            problem = "the learning rate is too high for a loss that is summed over pixels"
+            want = f"at most {MOST_FOR_SUM:g}; published are 1e-10 to 1e-14"
+            remedy = "Lower base_lr, or set loss_param { normalize: true }."
+        elif not loss.summed and 0 < base_lr < LEAST_FOR_MEAN:
+            problem = "the learning rate is too low for a loss that is a mean over pixels"
+            want = f"at least {LEAST_FOR_MEAN:g}; published is 1e-4"
+            remedy = "Raise base_lr, or set loss_param { normalize: false }."
+        else:
             continue
-        lr = param.base_lr * loss.weight
-        if loss.summed and lr > MOST_FOR_SUM:
-            problems.append(
-                NetError(
-                    "this loss is summed over the pixels, and the learning rate is one for a mean over them",
-                    layer=loss.layer,
-                    got=f"base_lr {param.base_lr:g}",
-                    want=f"at most {MOST_FOR_SUM:g}; published are 1e-10 to 1e-14",
-                    remedy="Lower base_lr, or set loss_param { normalize: true }.",
-                )
-            )
-        if not loss.summed and 0 < lr < LEAST_FOR_MEAN:
-            problems.append(
-                NetError(
-                    "this loss is a mean over the pixels, and the learning rate is one for a sum over them",
-                    layer=loss.layer,
-                    got=f"base_lr {param.base_lr:g}",
-                    want=f"at least {LEAST_FOR_MEAN:g}; published is 1e-4",
-                    remedy="Raise base_lr, or set loss_param { normalize: false }.",
-                )
-            )
+        problems.append(NetError(problem, layer=loss.layer, got=got, want=want, remedy=remedy))
     return problems
 
 
@@ -141,11 +130,11 @@ def check_dataset(dataset: Dataset, losses: Sequence[Loss], *, every: bool = Fal
         if names is not None and len(names) != loss.classes:
             return [
                 DataError(
-                    f"the labels {loss.label!r} are of another number of classes than layer {loss.layer!r} tells apart",
+                    f"the labels {loss.label!r} have another number of classes than layer {loss.layer!r}",
                     path=where,
                     got=len(names),
                     want=loss.classes,
-                    remedy="Name the net or the data that belong together.",
+                    remedy="Use a net and a data set with the same classes.",
                 )
             ]
     count = len(dataset) if every else min(_SAMPLES, len(dataset))
@@ -165,15 +154,15 @@ def _monotone(where: str, top: str, labels: set[int], count: int) -> list[Reprod
     known = labels - {VOID}
     if len(known) > 1:
         return []
-    said = "nothing but void" if not known else f"nothing but class {min(known)}" + " and void" * (VOID in labels)
-    binary = "A mask of 0 and 255 is background and void; write 1 for 255." if labels == {0, VOID} else ""
+    said = "only void" if not known else f"only class {min(known)}" + " and void" * (VOID in labels)
+    binary = "In a mask of 0 and 255, 255 is void; write 1 for 255." if labels == {0, VOID} else ""
     return [
         DataError(
-            f"the labels {top!r} of {count} pictures hold one class or none",
+            f"the labels {top!r} of {count} images have fewer than two classes",
             path=where,
             got=said,
             want="two classes or more",
-            remedy=binary or "Look at the label files: they hold class numbers, not colours.",
+            remedy=binary or "Check the label files: their pixels are class numbers, not colours.",
         )
     ]
 
@@ -202,7 +191,7 @@ def check_overlap(train: Dataset, validation: Dataset) -> list[ReproductionError
     first = next(image_id for image_id in validation.ids if image_id in both)
     return [
         DataError(
-            f"{len(both)} of {len(validation)} pictures to validate on are learnt from, the first is {first!r}",
+            f"{len(both)} of {len(validation)} validation images are also training images, the first is {first!r}",
             path=f"{validation.name} {validation.split}",
             remedy="Validate on another split.",
         )
@@ -228,7 +217,7 @@ def describe_collapse(found: Mapping[str, Scores], names: Mapping[str, Sequence[
         of = "" if len(found) == 1 else f" of {top!r}"
         notes.append(
             f"after {iteration} iterations the net predicts class {only} ({names[top][only]}){of} for every pixel: mean"
-            f" acc. is 1/{len(present)}. If the next validation says so too, stop: the pretrained weights did not get"
-            " in, or the learning rate does not fit the loss."
+            f" acc. is 1/{len(present)}. If the next validation shows the same, stop: the pretrained weights"
+            " are missing, or the learning rate does not fit the loss."
         )
     return notes

@@ -10,10 +10,9 @@ from statistics import fmean
 
 from reproduction.caffe.training.events import Step
 from reproduction.caffe.typing import Progress
+from reproduction.fcn.scoring.score import TITLES
 from reproduction.fcn.train.log_file import Validation
 from reproduction.fcn.train.recipes import Recipe
-
-_TITLES = {"pixel_acc": "pixel acc.", "mean_acc": "mean acc.", "mean_iu": "mean IU", "fw_iu": "f.w. IU"}
 
 
 class TrainingProgress:
@@ -84,9 +83,8 @@ class TrainingProgress:
         if validation.outputs:
             self._say(head + ": " + ", ".join(f"{name} {value:.4f}" for name, value in validation.outputs.items()))
         for top, metrics in validation.scores.items():
-            titles = "  ".join(f"{title:>10}" for title in _TITLES.values())
+            titles = "  ".join(f"{title:>10}" for title in TITLES.values())
             values = "  ".join(
-                f"{'-':>10}" if (value := getattr(metrics, name)) is None else f"{100 * value:10.2f}"
-                for name in _TITLES
+                f"{'-':>10}" if (value := getattr(metrics, name)) is None else f"{100 * value:10.2f}" for name in TITLES
             )
             self._say("\n".join([head + (f", {top}" if len(validation.scores) > 1 else ""), titles, values]))

@@ -14,7 +14,7 @@ from reproduction.caffe.schema import NetParameter, Phase
 from reproduction.caffe.training.parallel import Ranks
 from reproduction.fcn.datasets import Dataset
 from reproduction.fcn.scoring import evaluate
-from reproduction.fcn.scoring.score import Scores
+from reproduction.fcn.scoring.score import METRICS, Scores
 from reproduction.fcn.train import feeds, preflight
 from reproduction.fcn.train.feeds import DatasetFeed, Feed
 from reproduction.fcn.train.log_file import Metrics, Validation, format_now
@@ -88,7 +88,7 @@ class Validator:
 
 def _to_metrics(scores: Scores) -> Metrics:
     """Return the numbers of a score that a log stores; NaN (nothing to count) becomes None, since JSON has no NaN."""
-    means = {name: _none_if_nan(getattr(scores, name)) for name in ("pixel_acc", "mean_acc", "mean_iu", "fw_iu")}
+    means = {name: _none_if_nan(getattr(scores, name)) for name in METRICS}
     return Metrics(**means, class_iu=[_none_if_nan(iu) for iu in scores.class_iu])
 
 

@@ -401,5 +401,5 @@ def test_a_train_val_net_is_loaded_and_fed_where_its_data_are_missing(kind, para
     loss = net({"data": torch.zeros(5, 1, 4, 4), "label": torch.zeros(5)})["loss"]
     assert loss.item() == pytest.approx(np.log(3))
     with pytest.raises(ReproductionError) as error:
-        load(path, phase=Phase.TRAIN)
+        load(path, state=Phase.TRAIN)
     assert error.value.remedy == "Pass inputs={'data': (2, C, 4, 4), 'label': (2,)}."

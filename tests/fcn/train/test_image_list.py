@@ -100,10 +100,10 @@ def test_a_net_is_fed_in_place_of_its_own_layer(root):
 @pytest.mark.parametrize(
     ("more", "problem"),
     [
-        ("rand_skip: 3", "layer 'data': rand_skip cannot be fed batch by batch; got 3."),
+        ("rand_skip: 3", "layer 'data': rand_skip is not supported here; got 3."),
         (
             "new_height: 5 new_width: 5",
-            "layer 'data': new_height cannot be fed batch by batch; got 5.",
+            "layer 'data': new_height is not supported here; got 5.",
         ),
     ],
 )
@@ -116,7 +116,7 @@ def test_what_it_does_not_follow_is_an_error(root, more, problem):
 def test_another_layer_or_folder_is_an_error(root, tmp_path):
     with pytest.raises(ReproductionError) as error:
         ImageList(LayerParameter(name="data", type="Input", top=["data"]), root)
-    assert str(error.value) == "layer 'data' (Input): this is no ImageData layer with two tops."
+    assert str(error.value) == "layer 'data' (Input): not an ImageData layer with two tops."
     with pytest.raises(ReproductionError) as error:
         ImageList(layer(), tmp_path)
     assert str(error.value) == (

@@ -52,29 +52,29 @@ def test_a_net_whose_last_layer_is_zero_may_start():
 
 def test_a_pretrained_layer_that_is_zero_is_named():
     assert one(preflight.check_weights(net(conv1=""))) == (
-        "layer 'conv1' (Convolution), line 4: all weights are 0, so that nothing is learnt."
-        " Start from weights that hold this layer, or give it a weight_filler."
+        "layer 'conv1' (Convolution), line 4: all weights are 0, so the layer cannot learn."
+        " Start from weights that contain this layer, or set its weight_filler."
     )
 
 
 def test_a_layer_that_is_the_same_everywhere_is_named():
     constant = 'weight_filler { type: "constant" value: 0.1 }'
     assert one(preflight.check_weights(net(conv2=constant))) == (
-        "layer 'conv2' (Convolution), line 7: all weights are 0.1, so that nothing is learnt."
-        " Start from weights that hold this layer, or give it a weight_filler."
+        "layer 'conv2' (Convolution), line 7: all weights are 0.1, so the layer cannot learn."
+        " Start from weights that contain this layer, or set its weight_filler."
     )
 
 
 def test_an_upsampling_of_zeros_is_named():
     assert one(preflight.check_weights(net(upscore=""))) == (
-        "layer 'upscore' (Deconvolution), line 11: all weights are 0, so that no gradient passes."
-        " Name the net by --net, which interpolates, or give it weight_filler { type: 'bilinear' }."
+        "layer 'upscore' (Deconvolution), line 11: all weights are 0, so no gradient passes."
+        " Use --net, which sets bilinear weights, or set weight_filler { type: 'bilinear' }."
     )
 
 
 def test_a_score_that_the_stage_before_should_have_brought_is_named():
     (problem,) = preflight.check_weights(net(), new_layers=["score_pool4"])
-    assert str(problem).startswith("layer 'score' (Convolution), line 9: all weights are 0, so that nothing is learnt.")
+    assert str(problem).startswith("layer 'score' (Convolution), line 9: all weights are 0, so the layer cannot learn.")
 
 
 def test_weights_that_are_no_numbers_are_named():
@@ -87,7 +87,7 @@ def test_weights_that_are_no_numbers_are_named():
 
 
 def test_a_net_without_a_layer_that_learns_is_named():
-    assert said(preflight.check_weights(net(learn=0)))[0] == "no layer learns; want an lr_mult that is not 0."
+    assert said(preflight.check_weights(net(learn=0)))[0] == "no layer is trained; want an lr_mult that is not 0."
 
 
 def loss(**fields):
@@ -97,7 +97,7 @@ def loss(**fields):
 
 def test_a_rate_for_the_mean_does_not_go_with_a_sum():
     assert one(preflight.check_learning_rate([loss()], SolverParameter(base_lr=1e-4))) == (
-        "layer 'loss': this loss is summed over the pixels, and the learning rate is one for a mean over them;"
+        "layer 'loss': the learning rate is too high for a loss that is summed over pixels;"
         " got base_lr 0.0001, want at most 1e-06; published are 1e-10 to 1e-14."
         " Lower base_lr, or set loss_param { normalize: true }."
     )
@@ -107,7 +107,7 @@ def test_a_rate_for_the_mean_does_not_go_with_a_sum():
 
 def test_a_rate_for_the_sum_does_not_go_with_a_mean():
     assert one(preflight.check_learning_rate([loss(summed=False)], SolverParameter(base_lr=1e-10))) == (
-        "layer 'loss': this loss is a mean over the pixels, and the learning rate is one for a sum over them;"
+        "layer 'loss': the learning rate is too low for a loss that is a mean over pixels;"
         " got base_lr 1e-10, want at least 1e-07; published is 1e-4."
         " Raise base_lr, or set loss_param { normalize: false }."
     )
@@ -137,8 +137,8 @@ def test_good_data_have_no_problem(sbd):
 def test_data_of_other_classes_than_the_net_are_refused(sbd):
     (problem,) = preflight.check_dataset(datasets.open_split("sbd", "train", sbd), [loss(classes=60)])
     assert str(problem) == (
-        "sbd train: the labels 'label' are of another number of classes than layer 'loss' tells apart; got 21, want 60."
-        " Name the net or the data that belong together."
+        "sbd train: the labels 'label' have another number of classes than layer 'loss'; got 21, want 60."
+        " Use a net and a data set with the same classes."
     )
 
 
@@ -170,9 +170,9 @@ def test_every_picture_is_looked_at_when_asked(sbd):
 @pytest.mark.parametrize(
     ("value", "got", "remedy"),
     [
-        ((0, 255), "nothing but class 0 and void", "A mask of 0 and 255 is background and void; write 1 for 255."),
-        ((3, 3), "nothing but class 3", "Look at the label files: they hold class numbers, not colours."),
-        ((255, 255), "nothing but void", "Look at the label files: they hold class numbers, not colours."),
+        ((0, 255), "only class 0 and void", "In a mask of 0 and 255, 255 is void; write 1 for 255."),
+        ((3, 3), "only class 3", "Check the label files: their pixels are class numbers, not colours."),
+        ((255, 255), "only void", "Check the label files: their pixels are class numbers, not colours."),
     ],
 )
 def test_masks_that_say_the_same_everywhere_are_refused(tmp_path, value, got, remedy):
@@ -184,7 +184,7 @@ def test_masks_that_say_the_same_everywhere_are_refused(tmp_path, value, got, re
         dataset_trees.palette_png(tmp_path / "sbdd/dataset/cls" / f"{image_id}.png", mask)
     (problem,) = preflight.check_dataset(datasets.open_split("sbd", "train", tmp_path), [loss()])
     assert str(problem) == (
-        f"sbd train: the labels 'label' of 2 pictures hold one class or none; got {got}, want two classes or more."
+        f"sbd train: the labels 'label' of 2 images have fewer than two classes; got {got}, want two classes or more."
         f" {remedy}"
     )
 
@@ -193,7 +193,7 @@ def test_pictures_that_are_learnt_from_are_not_validated_on(sbd):
     dataset_trees.voc(sbd / "pascal/VOC2011", {"val": ["2007_000033", *IDS[5:7]]})
     train, val = datasets.open_split("sbd", "train", sbd), datasets.open_split("voc", "val", sbd)
     assert one(preflight.check_overlap(train, val)) == (
-        "voc val: 2 of 3 pictures to validate on are learnt from, the first is '2008_000005'."
+        "voc val: 2 of 3 validation images are also training images, the first is '2008_000005'."
         " Validate on another split."
     )
     val.ids = val.ids[:1]
@@ -222,7 +222,7 @@ def test_a_net_that_says_one_class_is_recognised():
     (note,) = preflight.describe_collapse({"label": found}, names, 4000)
     assert note == (
         "after 4000 iterations the net predicts class 0 (background) for every pixel: mean acc. is 1/2. If the next"
-        " validation says so too, stop: the pretrained weights did not get in, or the learning rate does not fit the"
+        " validation shows the same, stop: the pretrained weights are missing, or the learning rate does not fit the"
         " loss."
     )
     both = {"label": found, "geo": compute_scores(COUNTS.T + COUNTS)}

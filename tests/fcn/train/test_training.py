@@ -313,16 +313,16 @@ def test_a_run_that_cannot_learn_is_refused_before_anything_is_written(tiny, pla
     rate = small_trainings.SOLVER.replace("1e-7", "1e-2")
     said = error(recipes.load_solver_recipe(small_trainings.tiny(tmp_path / "rate", solver=rate)), plan)
     assert said == (
-        "rate: layer 'loss': this loss is summed over the pixels, and the learning rate is one for a mean over them;"
+        "rate: layer 'loss': the learning rate is too high for a loss that is summed over pixels;"
         " got base_lr 0.01, want at most 1e-06; published are 1e-10 to 1e-14."
         " Lower base_lr, or set loss_param { normalize: true }."
     )
     dead = small_trainings.NET.replace('weight_filler {{ type: "bilinear" }}', "")
     said = error(recipes.load_solver_recipe(small_trainings.tiny(tmp_path / "dead", net=dead)), plan)
-    assert said.startswith("dead: layer 'upscore' (Deconvolution), line 11: all weights are 0, so that no gradient")
+    assert said.startswith("dead: layer 'upscore' (Deconvolution), line 11: all weights are 0, so no gradient")
     zero = small_trainings.NET.replace('weight_filler {{ type: "gaussian" std: 0.02 }}', "")
     said = error(recipes.load_solver_recipe(small_trainings.tiny(tmp_path / "zero", net=zero)), plan)
-    assert said.startswith("zero: layer 'conv1' (Convolution), line 4: all weights are 0, so that nothing is learnt.")
+    assert said.startswith("zero: layer 'conv1' (Convolution), line 4: all weights are 0, so the layer cannot learn.")
     assert not any(plan.out.rglob("log.jsonl"))
 
 
@@ -333,7 +333,7 @@ def test_a_run_that_cannot_learn_may_be_forced(plan, tmp_path):
     assert notes[0].startswith("warning, because of --force: layer 'conv1'")
     assert notes[1] == (
         "after 4 iterations the net predicts class 0 (background) for every pixel: mean acc. is 1/13. If the next"
-        " validation says so too, stop: the pretrained weights did not get in, or the learning rate does not fit the"
+        " validation shows the same, stop: the pretrained weights are missing, or the learning rate does not fit the"
         " loss."
     )
 
@@ -347,7 +347,7 @@ def test_labels_and_validation_pictures_are_looked_at_first(tiny, plan):
         plan.data / "pascal/VOC2011", {"seg11valid": [small_trainings.VALIDATED[0], small_trainings.IDS[0]]}
     )
     assert error(tiny, plan) == (
-        "tiny: voc seg11valid: 1 of 2 pictures to validate on are learnt from, the first is '2008_000000'."
+        "tiny: voc seg11valid: 1 of 2 validation images are also training images, the first is '2008_000000'."
         " Validate on another split."
     )
 
