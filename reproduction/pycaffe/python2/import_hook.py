@@ -79,12 +79,12 @@ _create_finder = machinery.FileFinder.path_hook(*_LOADERS)
 
 
 def _path_hook(path: str) -> importlib.abc.PathEntryFinder:
-    if not is_own(path):
+    if not is_program_file(path):
         raise ImportError("not a folder of the program", path=path)
     return _create_finder(path)
 
 
-def is_own(path: str) -> bool:
+def is_program_file(path: str) -> bool:
     """Return whether a file or folder is the program's: not part of Python, installed packages or this project."""
     folder = Path(os.path.realpath(path or os.curdir))
     return not any(folder.is_relative_to(other) for other in _installed_folders())

@@ -79,14 +79,14 @@ def _truncate_sizes(value: Any) -> Any:
 def _accept_float_size(function: Callable[..., Any], position: int, name: str) -> Callable[..., Any]:
     """Wrap a function to accept floats in its size argument, which has this position and keyword."""
 
-    def sized(*args: Any, **options: Any) -> Any:
+    def call_with_integers(*args: Any, **options: Any) -> Any:
         if len(args) > position:
             args = (*args[:position], _truncate_sizes(args[position]), *args[position + 1 :])
         elif name in options:
             options[name] = _truncate_sizes(options[name])
         return function(*args, **options)
 
-    return sized
+    return call_with_integers
 
 
 def _accept_float_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -96,7 +96,7 @@ def _accept_float_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
 def _accept_ragged_lists(function: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a function to return an array of objects for lists of different lengths, as before numpy 1.24."""
 
-    def made(value: Any, *args: Any, **options: Any) -> Any:
+    def create(value: Any, *args: Any, **options: Any) -> Any:
         try:
             return function(value, *args, **options)
         except ValueError as error:
@@ -104,7 +104,7 @@ def _accept_ragged_lists(function: Callable[..., Any]) -> Callable[..., Any]:
                 raise
             return function(value, dtype=object)
 
-    return made
+    return create
 
 
 def _divide(left: Any, right: Any, *args: Any, **options: Any) -> Any:

@@ -59,7 +59,7 @@ def run_script(path: str, args: Sequence[str] = (), *, python2: bool = False) ->
     file = os.path.realpath(path)
     sys.argv = [path, *args]
     sys.path[0] = os.path.dirname(file)  # noqa: PTH120
-    folders = [Path(folder or os.curdir) for folder in sys.path if import_hook.is_own(folder)]
+    folders = [Path(folder or os.curdir) for folder in sys.path if import_hook.is_program_file(folder)]
     prepare(python2 or version_detection.detect_program_version(Path(file), folders) == 2)
     caffe_log.init_log()
     shorten_warnings()
@@ -103,4 +103,4 @@ def _print_exception(kind: type[BaseException], error: BaseException, trace: typ
 def _is_in_traceback(file: str, ours: bool) -> bool:
     if file.startswith(("<frozen importlib", "<frozen runpy", *_RUNNER)):
         return False
-    return not ours or import_hook.is_own(file)
+    return not ours or import_hook.is_program_file(file)

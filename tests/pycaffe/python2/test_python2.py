@@ -229,10 +229,10 @@ def test_packages_find_their_own_modules_first(tmp_path, monkeypatch):
 
 
 def test_only_the_programs_own_folders_are_translated(tmp_path):
-    assert import_hook.is_own(str(tmp_path))
-    assert not import_hook.is_own(np.__file__)
-    assert not import_hook.is_own(types.__file__)
-    assert not import_hook.is_own(run_script.__file__)
+    assert import_hook.is_program_file(str(tmp_path))
+    assert not import_hook.is_program_file(np.__file__)
+    assert not import_hook.is_program_file(types.__file__)
+    assert not import_hook.is_program_file(run_script.__file__)
 
 
 def test_a_package_that_is_missing_is_named_as_it_is_installed():
