@@ -133,8 +133,8 @@ def _recognize_message(reader: WireReader) -> str | None:
         for _ in range(_FIELDS):
             if pos >= reader.size:
                 break
-            number, wire, after = reader.tag(pos, reader.size)
-            pos = reader.skip(number, wire, pos, after, reader.size, 0)
+            number, wire, after = reader.read_tag(pos, reader.size)
+            pos = reader.skip_field(number, wire, pos, after, reader.size, 0)
             found.add((number, wire))
     except CaffemodelError:
         pass  # a damaged file is still recognized by the fields before the damage

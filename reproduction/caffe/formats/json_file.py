@@ -160,8 +160,8 @@ def convert(kind: type[T], value: object) -> T:
     Raises:
         MismatchError: If the value does not match the type.
     """
-    made: T = _converter(typing.cast(Any, kind))(value)
-    return made
+    converted: T = _converter(typing.cast(Any, kind))(value)
+    return converted
 
 
 def loads(
@@ -263,39 +263,39 @@ def _converter(kind: Any) -> _Converter:
 
 
 def _constrained(inner: _Converter, checks: Sequence[Constraint]) -> _Converter:
-    def reader(value: Any) -> Any:
-        made = inner(value)
+    def converter(value: Any) -> Any:
+        converted = inner(value)
         for check in checks:
-            if not check.holds(made):
+            if not check.holds(converted):
                 raise _mismatch(value, check.want)
-        return made
+        return converted
 
-    return reader
+    return converter
 
 
 def _union(kinds: Sequence[Any], *, none: bool) -> _Converter:
-    readers = [_converter(kind) for kind in kinds]
+    converters = [_converter(kind) for kind in kinds]
 
-    def reader(value: Any) -> Any:
+    def converter(value: Any) -> Any:
         if value is None and none:
             return None
-        for inner in readers[:-1]:  # the error of the last type, if any, is the one that is reported
+        for inner in converters[:-1]:  # the error of the last type, if any, is the one that is reported
             try:
                 return inner(value)
             except MismatchError:
                 continue
-        return readers[-1](value)
+        return converters[-1](value)
 
-    return reader
+    return converter
 
 
 def _enum_member(values: Mapping[str, StrEnum]) -> _Converter:
-    def reader(value: Any) -> StrEnum:
+    def converter(value: Any) -> StrEnum:
         if not isinstance(value, str) or value not in values:
             raise _mismatch(value, " or ".join(map(str, values)))
         return values[value]
 
-    return reader
+    return converter
 
 
 def _check_list(value: Any) -> list[Any]:
@@ -304,42 +304,42 @@ def _check_list(value: Any) -> list[Any]:
     return value
 
 
-def _convert_each(readers: Sequence[_Converter], items: list[Any]) -> list[Any]:
-    made, number = [], 0
+def _convert_each(converters: Sequence[_Converter], items: list[Any]) -> list[Any]:
+    converted, number = [], 0
     try:
-        for number, (reader, item) in enumerate(zip(readers, items, strict=True)):  # noqa: B007 (read in the error)
-            made.append(reader(item))
+        for number, (converter, item) in enumerate(zip(converters, items, strict=True)):  # noqa: B007 (read in the error)
+            converted.append(converter(item))
     except MismatchError as error:
         raise error.inside(f"[{number}]") from None
-    return made
+    return converted
 
 
 def _sequence(inner: _Converter, kind: Callable[[list[Any]], Any]) -> _Converter:
     return lambda value: kind(_convert_each([inner] * len(_check_list(value)), value))
 
 
-def _fixed(readers: Sequence[_Converter]) -> _Converter:
-    def reader(value: Any) -> Any:
-        if len(_check_list(value)) != len(readers):
-            raise _mismatch(value, f"{len(readers)} values")
-        return tuple(_convert_each(readers, value))
+def _fixed(converters: Sequence[_Converter]) -> _Converter:
+    def converter(value: Any) -> Any:
+        if len(_check_list(value)) != len(converters):
+            raise _mismatch(value, f"{len(converters)} values")
+        return tuple(_convert_each(converters, value))
 
-    return reader
+    return converter
 
 
 def _mapping(inner: _Converter) -> _Converter:
-    def reader(value: Any) -> Any:
+    def converter(value: Any) -> Any:
         if not isinstance(value, dict):
             raise _mismatch(value, "an object")
-        made, name = {}, ""
+        converted, name = {}, ""
         try:
             for name, item in value.items():
-                made[name] = inner(item)
+                converted[name] = inner(item)
         except MismatchError as error:
             raise error.inside(_path_step(name)) from None
-        return made
+        return converted
 
-    return reader
+    return converter
 
 
 def _path_step(name: str) -> str:
@@ -356,7 +356,7 @@ def _dataclass(kind: Any) -> _Converter:
     ]
     extra = set(getattr(kind, "extra_names", ()))
 
-    def reader(value: Any) -> Any:
+    def converter(value: Any) -> Any:
         if not isinstance(value, dict):
             raise _mismatch(value, "an object")
         found, name = {}, ""
@@ -372,12 +372,12 @@ def _dataclass(kind: Any) -> _Converter:
         for name in needed:
             if name not in found:
                 raise MismatchError("is missing").inside(name)
-        made = kind(**found)
-        if hasattr(made, "check") and (want := made.check()):
+        converted = kind(**found)
+        if hasattr(converted, "check") and (want := converted.check()):
             raise MismatchError("is inconsistent", want)
-        return made
+        return converted
 
-    return reader
+    return converter
 
 
 def _is_integer(value: object) -> bool:
@@ -397,12 +397,12 @@ def _number(value: Any) -> float:
 
 
 def _of_type(kind: type, want: str) -> _Converter:
-    def reader(value: Any) -> Any:
+    def converter(value: Any) -> Any:
         if type(value) is not kind:
             raise _mismatch(value, want)
         return value
 
-    return reader
+    return converter
 
 
 _SCALARS: dict[Any, _Converter] = {

@@ -96,7 +96,19 @@ class TextReader:
         self.kind, self.token = match.lastgroup, match[match.lastgroup]
         self.start, self.end = match.span(match.lastgroup)
         if self.kind == "other":
-            raise self.bad_character()
+            raise self.character_error()
+
+    def skip(self, *tokens: str) -> None:
+        """Advance if the token is one of ``tokens``."""
+        if self.token in tokens:
+            self.next()
+
+    def next_after_name(self, field: Field[Any]) -> None:
+        """Advance from the name of a field to its value; only a block may follow without a colon."""
+        self.next()
+        if self.token != ":" and field.message is None:
+            raise self.unexpected_token(f"':' after {field.name!r}")
+        self.skip(":")
 
     def read(self, message: Message) -> None:
         """Parse the whole text into ``message``.
@@ -105,7 +117,7 @@ class TextReader:
             PrototxtError: If the text is not a valid prototxt of this message; one error lists all unknown names.
         """
         try:
-            self.fields(message)
+            self.parse_fields(message)
         except PrototxtError:
             if self.unknown is None:
                 raise
@@ -113,7 +125,7 @@ class TextReader:
             types = unknown_types(message.layer) if isinstance(message, NetParameter) else {}
             raise self.unknown.advise(append_unknown_names(self.unknown.remedy, self.others | types))
 
-    def fields(self, message: Message, closer: str = "", opened: int = 0) -> None:
+    def parse_fields(self, message: Message, closer: str = "", opened: int = 0) -> None:
         """Parse fields into ``message`` up to the token ``closer``, or to the end of the text if it is empty.
 
         Raises:
@@ -124,17 +136,13 @@ class TextReader:
         arrays: list[Field[Any]] = []
         while self.token != closer:
             if self.kind != "word":
-                raise self.no_field(closer, opened)
+                raise self.field_name_error(closer, opened)
             field, at = cls.fields.get(self.token) or cls.find_field(self.token), self.start
             if field is None:
-                self.foreign_field(message)
+                self.parse_foreign_field(message)
                 continue
-            self.next()
-            if self.token == ":":
-                self.next()
-            elif field.message is None:
-                raise self.unexpected(f"':' after {field.name!r}")
-            if field.enum and cls.dialects and self.foreign_value(message, field):
+            self.next_after_name(field)
+            if field.enum and cls.dialects and self.parse_foreign_value(message, field):
                 continue
             if field.repeated:
                 items = values.get(field.name)
@@ -143,42 +151,36 @@ class TextReader:
                     if field.array:
                         arrays.append(field)
                 if self.token == "[":
-                    items.extend(self.listed(field, cls))
+                    items.extend(self.parse_list(field, cls))
                 else:
-                    items.append(self.item(field, at, cls))
+                    items.append(self.parse_item(field, at, cls))
             elif field.name in given:
                 first = f"It is not repeated; the first is at line {self.line_of(given[field.name])}."
                 raise self.error(f"{cls.__name__}.{field.name} is set twice", at, remedy=first)
             else:
                 given[field.name] = at
-                values[field.name] = self.value(field, at, cls)
-            if self.token in (",", ";"):
-                self.next()
+                values[field.name] = self.parse_value(field, at, cls)
+            self.skip(",", ";")
         for field in arrays:
             values[field.name] = field.check(values[field.name])
         for name in cls.required:
             if name not in given:
                 raise self.error(f"{cls.__name__}.{name} is missing", opened, remedy="It is required.")
 
-    def foreign_field(self, message: Message) -> None:
+    def parse_foreign_field(self, message: Message) -> None:
         """Parse a field that the message does not declare: store a field of a dialect, and skip any other."""
         for dialect in type(message).dialects:
             field, at = dialect.fields.get(self.token), self.start
             if field is None:
                 continue
-            self.next()
-            if self.token == ":":
-                self.next()
-            elif field.message is None:
-                raise self.unexpected(f"':' after {field.name!r}")
-            value = self.value(field, at, type(message))
+            self.next_after_name(field)
+            value = self.parse_value(field, at, type(message))
             message.unknown += caffemodel.dumps(dialect(**{field.name: [value] if field.repeated else value}))
-            if self.token in (",", ";"):
-                self.next()
+            self.skip(",", ";")
             return
         self.skip_unknown(type(message))
 
-    def foreign_value(self, message: Message, field: Field[Any]) -> bool:
+    def parse_foreign_value(self, message: Message, field: Field[Any]) -> bool:
         """Parse a value that a dialect adds to an enum; return False, without advancing, if it is not one."""
         for dialect in type(message).dialects:
             own = dialect.fields.get(field.name)
@@ -188,26 +190,26 @@ class TextReader:
                 return True
         return False
 
-    def listed(self, field: Field[Any], outside: type[Message]) -> Iterator[Any]:
+    def parse_list(self, field: Field[Any], outside: type[Message]) -> Iterator[Any]:
         """Parse a list in square brackets, and yield its values."""
         opened = self.start
         self.next()
         more = self.token != "]"
         while more:
-            yield self.item(field, self.start, outside)
+            yield self.parse_item(field, self.start, outside)
             more = self.token == ","
             if self.kind == "end":
                 raise self.error("the list that opens here is not closed", opened)
             if not more and self.token != "]":
-                raise self.unexpected("',' or ']'")
+                raise self.unexpected_token("',' or ']'")
             if more:
                 self.next()
         self.next()
 
-    def item(self, field: Field[Any], at: int, outside: type[Message]) -> Any:
-        """Parse one value of a repeated field; see ``value``."""
+    def parse_item(self, field: Field[Any], at: int, outside: type[Message]) -> Any:
+        """Parse one value of a repeated field; see ``parse_value``."""
         self.spend(field.kind.dtype.itemsize if field.array and field.kind and field.kind.dtype else _ITEM)
-        return self.value(field, at, outside)
+        return self.parse_value(field, at, outside)
 
     def spend(self, cost: int) -> None:
         """Add ``cost`` to the estimated memory of the result; raise an error if it is too much for the text's size."""
@@ -216,20 +218,18 @@ class TextReader:
             size = len(self.text)
             raise self.error("the text has too many values for its size", self.start, got=f"{size} characters")
 
-    def value(self, field: Field[Any], at: int, outside: type[Message]) -> Any:
+    def parse_value(self, field: Field[Any], at: int, outside: type[Message]) -> Any:
         """Parse one value of a field that begins at position ``at``; ``outside`` is the class of its message."""
         if field.message is not None:
-            return self.block(field, field.message, at, outside)
+            return self.parse_block(field, field.message, at, outside)
         if self.kind == "string" and field.kind in (STRING, BYTES):
-            return self.string(field)
-        start, sign = self.start, ""
-        if self.token == "-":
-            sign = "-"
-            self.next()
+            return self.parse_string(field)
+        start, sign = self.start, "-" if self.token == "-" else ""
+        self.skip("-")
         try:
-            value = field.check_one(self.plain(field, sign))
+            value = field.check_one(self.parse_scalar(field, sign))
         except ReproductionError as error:
-            got, remedy = self.shown(sign), self.hint(field, error.remedy)
+            got, remedy = self.format_token(sign), self.value_remedy(field, error.remedy)
             refusal = self.error(error.problem, start, got=got, want=error.want, remedy=remedy)
             if self.kind != "word" or field is not V1LayerParameter.type:
                 raise refusal from None
@@ -249,9 +249,9 @@ class TextReader:
 
     def skip_unknown(self, cls: type[Message]) -> None:
         """Skip a field that the message does not declare, and its value."""
-        name, outside = self.token, self.block_with(self.token)
+        name, outside = self.token, self.find_block(self.token)
         first = self.unknown is None
-        error = self.unknown_field(cls, outside) if first else self.error("", self.start)
+        error = self.unknown_field_error(cls, outside) if first else self.error("", self.start)
         self.add_unknown(f"{name!r} in {cls.__name__}", error)
         if outside is not None:
             raise error  # a block is probably not closed, so the rest of the text would be misread
@@ -260,8 +260,7 @@ class TextReader:
             self.next()
         elif self.token not in _CLOSER:
             raise error
-        if self.token == "-":
-            self.next()
+        self.skip("-")
         closers: list[str] = []
         text = self.kind == "string"
         while True:
@@ -274,14 +273,13 @@ class TextReader:
             self.next()
             if not closers and not (text and self.kind == "string"):
                 break
-        if self.token in (",", ";"):
-            self.next()
+        self.skip(",", ";")
 
-    def block(self, field: Field[Any], message: type[Message], at: int, outside: type[Message]) -> Message:
+    def parse_block(self, field: Field[Any], message: type[Message], at: int, outside: type[Message]) -> Message:
         """Parse a sub-message in ``{}`` or ``<>``."""
         closer = _CLOSER.get(self.token)
         if closer is None:
-            raise self.unexpected(f"'{{' after {field.name!r}")
+            raise self.unexpected_token(f"'{{' after {field.name!r}")
         self.spend(_MESSAGE)
         self.line += self.text.count("\n", self.counted, at)
         self.counted = at
@@ -290,12 +288,12 @@ class TextReader:
         self.open.append((field, at, outside))
         opened = self.start
         self.next()
-        self.fields(found, closer, opened)
+        self.parse_fields(found, closer, opened)
         self.open.pop()
         self.next()
         return found
 
-    def plain(self, field: Field[Any], sign: str) -> Any:
+    def parse_scalar(self, field: Field[Any], sign: str) -> Any:
         """Return the value of a token that is not a string; a value that ``field`` rejects if the token is invalid."""
         token, kind = self.token, field.kind
         if kind is not None and kind.dtype is not None:
@@ -316,12 +314,12 @@ class TextReader:
             return None
         return -whole if sign else whole
 
-    def string(self, field: Field[Any]) -> str | bytes:
+    def parse_string(self, field: Field[Any]) -> str | bytes:
         """Parse a string, joined with the strings that directly follow it."""
         at, parts = self.start, []
         try:
             while self.kind == "string":
-                parts.append(self.unescaped())
+                parts.append(self.unescape())
                 self.next()
         except UnicodeEncodeError:
             raise self.error("the string is not UTF-8", at, remedy="Save the file as UTF-8.") from None
@@ -329,7 +327,7 @@ class TextReader:
         # Escapes may produce bytes that are not UTF-8; they are kept, as in the reader of the wire format.
         return data if field.kind is BYTES else data.decode("utf-8", "surrogateescape")
 
-    def unescaped(self) -> bytes:
+    def unescape(self) -> bytes:
         """Return the bytes of the string token, with its escapes replaced."""
         body, at, parts = self.token[1:-1], 0, []
         for match in _ESCAPE.finditer(body):
@@ -366,18 +364,18 @@ class TextReader:
         """Return the line number of position ``at``, counted from 1."""
         return self.text.count("\n", 0, at) + 1
 
-    def shown(self, sign: str = "") -> str:
+    def format_token(self, sign: str = "") -> str:
         """Return the token, after ``sign``, in the form in which errors show it."""
         if self.kind == "end":
             return "the end of the text"
         text = sign + (self.token if len(self.token) <= 40 else f"{self.token[:37]}...")
         return text if self.kind == "string" and text.isprintable() else repr(text)
 
-    def unexpected(self, want: str) -> PrototxtError:
+    def unexpected_token(self, want: str) -> PrototxtError:
         """Return the error for a token that is not allowed at this position."""
-        return self.error("unexpected text", self.start, got=self.shown(), want=want)
+        return self.error("unexpected text", self.start, got=self.format_token(), want=want)
 
-    def bad_character(self) -> PrototxtError:
+    def character_error(self) -> PrototxtError:
         """Return the error for a character that does not begin a token."""
         if self.token in "\"'":
             return self.error("the string that opens here is not closed on its line", self.start)
@@ -388,23 +386,25 @@ class TextReader:
             remedy = "Outside of strings and comments a prototxt is plain ASCII."
         return self.error("unexpected character", self.start, got=ascii(self.token), remedy=remedy)
 
-    def no_field(self, closer: str, opened: int) -> PrototxtError:
+    def field_name_error(self, closer: str, opened: int) -> PrototxtError:
         """Return the error for a token that is neither a field name nor the end of the block."""
         if not self.open:
             stray = self.token in _CLOSER.values()
-            return self.unexpected("a field name; no block is open here" if stray else "a field name")
+            return self.unexpected_token("a field name; no block is open here" if stray else "a field name")
         field, at, _ = self.open[-1]
         if self.kind == "end":
             return self.error(f"the block {field.name!r} that opens here is not closed", at)
         if self.token in _CLOSER.values():
-            return self.unexpected(f"{closer!r}, to match {self.text[opened]!r} of line {self.line_of(opened)}")
-        return self.unexpected(f"a field name or {closer!r}")
+            return self.unexpected_token(f"{closer!r}, to match {self.text[opened]!r} of line {self.line_of(opened)}")
+        return self.unexpected_token(f"a field name or {closer!r}")
 
-    def block_with(self, name: str) -> tuple[Field[Any], int, type[Message]] | None:
+    def find_block(self, name: str) -> tuple[Field[Any], int, type[Message]] | None:
         """Return the innermost open block whose enclosing message has a field ``name``, or None."""
         return next((block for block in reversed(self.open) if name in block[2].fields), None)
 
-    def unknown_field(self, cls: type[Message], outside: tuple[Field[Any], int, type[Message]] | None) -> PrototxtError:
+    def unknown_field_error(
+        self, cls: type[Message], outside: tuple[Field[Any], int, type[Message]] | None
+    ) -> PrototxtError:
         """Return the error for a name that is not a field of the message, with the most likely remedy."""
         name = self.token
         inside = [field.name for field in cls.fields.values() if field.message and name in field.message.fields]
@@ -412,20 +412,17 @@ class TextReader:
             remedy = _REMEDY[cls.__name__, name]
         elif outside is not None:
             field, at, message = outside
-            remedy = (
-                f"It is a field of {message.__name__}: is the block {field.name!r} of line {self.line_of(at)} closed?"
-            )
+            where = f"the block {field.name!r} of line {self.line_of(at)}"
+            remedy = f"It is a field of {message.__name__}: is {where} closed?"
         elif 0 < len(inside) < 4:
             remedy = f"It belongs inside {' or '.join(map(repr, inside))}."
         else:
             remedy = spelling_hint(name, cls.fields)
             if name.endswith("_param"):
-                remedy = (
-                    f"{remedy} Else it is a field of a fork of Caffe." if remedy else "A fork of Caffe may have it."
-                )
+                remedy += " Otherwise, it is a field of a fork of Caffe." if remedy else "A fork of Caffe may have it."
         return self.error(f"unknown field {name!r} in {cls.__name__}", self.start, remedy=remedy)
 
-    def hint(self, field: Field[Any], near: str) -> str:
+    def value_remedy(self, field: Field[Any], near: str) -> str:
         """Return the remedy for a value of the wrong kind; ``near`` is a remedy that names a similar value."""
         place = f"{field.owner}.{field.name}"
         if field.enum and self.kind == "string":

@@ -150,7 +150,7 @@ class Unpickler:
         if self.room < 0:
             raise PickleError("the pickle creates more objects than its size allows")
 
-    def marked(self) -> list[Any]:
+    def pop_marked(self) -> list[Any]:
         """Pop the values above the last mark, and return them."""
         mark = self.marks.pop()
         if mark > len(self.stack):
@@ -159,11 +159,11 @@ class Unpickler:
         del self.stack[mark:]
         return values
 
-    def tuple(self, values: list[Any]) -> None:
+    def push_tuple(self, values: list[Any]) -> None:
         """Push a tuple of ``values``."""
         self.push(tuple(values), _COST + 8 * len(values))
 
-    def last(self, count: int) -> list[Any]:
+    def pop_last(self, count: int) -> list[Any]:
         """Pop the last ``count`` values of the stack, and return them in order."""
         if count > len(self.stack):
             raise PickleError("the pickle takes more values than it has")
@@ -180,7 +180,7 @@ class Unpickler:
         elif not isinstance(target, Call):
             raise PickleError("the pickle appends to something other than a list")
 
-    def update(self, values: list[Any]) -> None:
+    def set_items(self, values: list[Any]) -> None:
         """Set alternating keys and values in the dict on top of the stack; a placeholder ignores them."""
         target = self.stack[-1]
         if len(values) % 2:
@@ -193,7 +193,7 @@ class Unpickler:
         elif not isinstance(target, Call):
             raise PickleError("the pickle sets items of something other than a dict")
 
-    def call(self, function: Any, args: Any) -> None:
+    def push_call(self, function: Any, args: Any) -> None:
         """Push the result of a call: a dict for the dict types of ``collections``, else a placeholder."""
         if not isinstance(function, Global) or function.name not in _DICTS:
             self.push(Call(function, args), _COST)
@@ -204,33 +204,33 @@ class Unpickler:
                 self.spend(_COST * len(arg))
                 self.stack[-1].update(arg)
             elif isinstance(arg, list) and all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in arg):
-                self.update([part for pair in arg for part in pair])
+                self.set_items([part for pair in arg for part in pair])
 
-    def build(self) -> None:
+    def drop_state(self) -> None:
         """Drop the state of an object, since placeholders have no attributes."""
         del self.stack[-1]
         if not self.stack:
             raise PickleError("the pickle sets attributes of nothing")
 
-    def find(self, module: Any, name: Any) -> None:
+    def push_global(self, module: Any, name: Any) -> None:
         """Push a placeholder for an import."""
         if not (isinstance(module, str) and isinstance(name, str)):
             raise PickleError("the pickle imports something without a name")
         self.push(Global(f"{module}.{name}"), _COST + 4 * (len(module) + len(name)))
 
-    def refer(self, key: Any) -> None:
+    def push_persistent(self, key: Any) -> None:
         """Push a placeholder for an object outside the pickle, and record it in ``persistent``."""
         found = Persistent(key)
         self.persistent.append(found)
         self.push(found, _COST)
 
-    def put(self, index: int) -> None:
+    def store(self, index: int) -> None:
         """Store the top of the stack in the memo under ``index``."""
         self.spend(_COST)
         self.memo[index] = self.stack[-1]
 
     def mark(self) -> None:
-        """Mark the top of the stack; see ``marked``."""
+        """Mark the top of the stack; see ``pop_marked``."""
         self.spend(40)
         self.marks.append(len(self.stack))
 
@@ -243,9 +243,9 @@ class Unpickler:
 
     def make_dict(self) -> None:
         """Push a dict of the alternating keys and values above the last mark."""
-        values = self.marked()
+        values = self.pop_marked()
         self.push({}, _COST)
-        self.update(values)
+        self.set_items(values)
 
 
 _OPCODES = {ord(opcode.code): opcode for opcode in pickletools.opcodes}
@@ -260,37 +260,37 @@ _STEPS: dict[str, Callable[[Unpickler, Any], Any]] = {
     "NEWFALSE": lambda machine, _: machine.push(False, 8),
     "MARK": lambda machine, _: machine.mark(),
     "POP": lambda machine, _: machine.pop(),
-    "POP_MARK": lambda machine, _: machine.marked(),
+    "POP_MARK": lambda machine, _: machine.pop_marked(),
     "DUP": lambda machine, _: machine.push(machine.stack[-1], 8),
     # Containers.
-    "EMPTY_TUPLE": lambda machine, _: machine.tuple([]),
-    "TUPLE1": lambda machine, _: machine.tuple(machine.last(1)),
-    "TUPLE2": lambda machine, _: machine.tuple(machine.last(2)),
-    "TUPLE3": lambda machine, _: machine.tuple(machine.last(3)),
-    "TUPLE": lambda machine, _: machine.tuple(machine.marked()),
+    "EMPTY_TUPLE": lambda machine, _: machine.push_tuple([]),
+    "TUPLE1": lambda machine, _: machine.push_tuple(machine.pop_last(1)),
+    "TUPLE2": lambda machine, _: machine.push_tuple(machine.pop_last(2)),
+    "TUPLE3": lambda machine, _: machine.push_tuple(machine.pop_last(3)),
+    "TUPLE": lambda machine, _: machine.push_tuple(machine.pop_marked()),
     "EMPTY_LIST": lambda machine, _: machine.push([], _COST),
-    "LIST": lambda machine, _: machine.push(machine.marked(), _COST),
-    "APPEND": lambda machine, _: machine.append(machine.last(1)),
-    "APPENDS": lambda machine, _: machine.append(machine.marked()),
+    "LIST": lambda machine, _: machine.push(machine.pop_marked(), _COST),
+    "APPEND": lambda machine, _: machine.append(machine.pop_last(1)),
+    "APPENDS": lambda machine, _: machine.append(machine.pop_marked()),
     "EMPTY_DICT": lambda machine, _: machine.push({}, _COST),
     "DICT": lambda machine, _: machine.make_dict(),
-    "SETITEM": lambda machine, _: machine.update(machine.last(2)),
-    "SETITEMS": lambda machine, _: machine.update(machine.marked()),
+    "SETITEM": lambda machine, _: machine.set_items(machine.pop_last(2)),
+    "SETITEMS": lambda machine, _: machine.set_items(machine.pop_marked()),
     "EMPTY_SET": lambda machine, _: machine.push(Call(Global("builtins.set"), ()), 2 * _COST),
-    "ADDITEMS": lambda machine, _: machine.append(machine.marked()),
-    "FROZENSET": lambda machine, _: machine.push(Call(Global("builtins.frozenset"), machine.marked()), 2 * _COST),
+    "ADDITEMS": lambda machine, _: machine.append(machine.pop_marked()),
+    "FROZENSET": lambda machine, _: machine.push(Call(Global("builtins.frozenset"), machine.pop_marked()), 2 * _COST),
     # Objects.
-    "GLOBAL": lambda machine, argument: machine.find(*argument),
-    "STACK_GLOBAL": lambda machine, _: machine.find(*machine.last(2)),
-    "REDUCE": lambda machine, _: machine.call(*machine.last(2)),
-    "NEWOBJ": lambda machine, _: machine.call(*machine.last(2)),
-    "NEWOBJ_EX": lambda machine, _: machine.call(*machine.last(3)[:2]),
-    "BUILD": lambda machine, _: machine.build(),
-    "BINPERSID": lambda machine, _: machine.refer(machine.stack.pop()),
+    "GLOBAL": lambda machine, argument: machine.push_global(*argument),
+    "STACK_GLOBAL": lambda machine, _: machine.push_global(*machine.pop_last(2)),
+    "REDUCE": lambda machine, _: machine.push_call(*machine.pop_last(2)),
+    "NEWOBJ": lambda machine, _: machine.push_call(*machine.pop_last(2)),
+    "NEWOBJ_EX": lambda machine, _: machine.push_call(*machine.pop_last(3)[:2]),
+    "BUILD": lambda machine, _: machine.drop_state(),
+    "BINPERSID": lambda machine, _: machine.push_persistent(machine.stack.pop()),
     # The memo.
-    "BINPUT": lambda machine, argument: machine.put(argument),
-    "LONG_BINPUT": lambda machine, argument: machine.put(argument),
-    "MEMOIZE": lambda machine, _: machine.put(len(machine.memo)),
+    "BINPUT": lambda machine, argument: machine.store(argument),
+    "LONG_BINPUT": lambda machine, argument: machine.store(argument),
+    "MEMOIZE": lambda machine, _: machine.store(len(machine.memo)),
     "BINGET": lambda machine, argument: machine.push(machine.memo[argument], 8),
     "LONG_BINGET": lambda machine, argument: machine.push(machine.memo[argument], 8),
     # The protocol and the frames, which serve only to read from a stream.

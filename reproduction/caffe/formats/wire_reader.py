@@ -75,7 +75,8 @@ class WireReader:
     def __init__(self, data: Buffer, path: StrPath):
         self.data, self.size, self.path = data, len(data), path
         self.room = _SPARE_BYTES + self.size
-        self.unchecked: list[tuple[Message, int]] = []
+        self.unchecked: list[tuple[Message, int]] = []  # messages with required fields, which are checked at the end
+        # By id() of the message and name of the field: an array of one part is a view, several parts are joined.
         self.arrays: dict[tuple[int, str], tuple[Message, Array | bytearray]] = {}
         self.unknown: dict[int, _Unknown] = {}
 
@@ -83,7 +84,7 @@ class WireReader:
         """Return an error whose place is the byte ``offset``."""
         return CaffemodelError(problem, path=self.path, offset=offset, got=got, want=want, remedy=_DAMAGED)
 
-    def short(self, what: str, start: int, got: int, want: int, end: int) -> CaffemodelError:
+    def truncation_error(self, what: str, start: int, got: int, want: int, end: int) -> CaffemodelError:
         """Return the error for a value of ``want`` bytes of which only ``got`` are present before ``end``."""
         if end < self.size:
             return self.error(f"{what} runs past the end of its message", start, f"{got} bytes", f"{want}")
@@ -110,20 +111,20 @@ class WireReader:
         """Parse the fields between ``pos`` and ``end`` into ``target``, in addition to those that it has."""
         while pos < end:
             begin = pos
-            number, wire, pos = self.tag(pos, end)
+            number, wire, pos = self.read_tag(pos, end)
             field = target.by_number.get(number)
             if field is None or not (wire == field.wire or (wire == LENGTH and field.repeated)):
-                pos = self.skip(number, wire, begin, pos, end, depth)
-                self.keep(target, begin, pos)
+                pos = self.skip_field(number, wire, begin, pos, end, depth)
+                self.keep_unknown(target, begin, pos)
             elif field.array:
-                pos = self.array(target, field, wire, begin, pos, end)
+                pos = self.read_array(target, field, wire, begin, pos, end)
             elif field.message:
-                pos, stop = self.length(field, begin, pos, end)
-                child = self.slot(target, field, begin)
+                pos, stop = self.read_length(field, begin, pos, end)
+                child = self.find_slot(target, field, begin)
                 self.message(child, pos, stop, depth + 1)
                 pos = stop
             else:
-                pos = self.scalars(target, field, wire, begin, pos, end)
+                pos = self.read_scalars(target, field, wire, begin, pos, end)
 
     def finish(self) -> None:
         """Store the joined arrays and unknown fields, and check that each message has its required fields."""
@@ -146,7 +147,7 @@ class WireReader:
         if self.room < 0:
             raise self.error(f"too many messages, strings and numbers for {self.size} bytes", pos)
 
-    def slot(self, target: Message, field: Field[Any], pos: int) -> Any:
+    def find_slot(self, target: Message, field: Field[Any], pos: int) -> Any:
         """Return the target of a value: the list of a repeated scalar, a new element, or the singular sub-message."""
         held = target.values.get(field.name)
         is_new = held is None or (field.repeated and field.message is not None)
@@ -162,7 +163,7 @@ class WireReader:
             self.unchecked.append((found, pos))
         return found
 
-    def keep(self, target: Message, begin: int, end: int, head: bytes = b"") -> None:
+    def keep_unknown(self, target: Message, begin: int, end: int, head: bytes = b"") -> None:
         """Append ``head`` and the bytes from ``begin`` to ``end`` to the unknown fields of ``target``."""
         unknown = self.unknown.get(id(target))
         if unknown is None:
@@ -174,7 +175,7 @@ class WireReader:
             unknown.begin = begin
         unknown.end = end
 
-    def number(self, pos: int, end: int, longest: int = 10) -> tuple[int, int]:
+    def read_varint(self, pos: int, end: int, longest: int = 10) -> tuple[int, int]:
         """Return the varint at ``pos``, of at most ``longest`` bytes, and the position after it."""
         data, value, shift, start = self.data, 0, 0, pos
         while pos < end:
@@ -186,11 +187,11 @@ class WireReader:
             shift += 7
             if shift == 7 * longest:
                 raise self.error(f"a number is longer than {longest} bytes", start)
-        raise self.short("a number", start, pos - start, pos - start + 1, end)
+        raise self.truncation_error("a number", start, pos - start, pos - start + 1, end)
 
-    def tag(self, pos: int, end: int) -> tuple[int, int, int]:
+    def read_tag(self, pos: int, end: int) -> tuple[int, int, int]:
         """Return the field number and wire type of the tag at ``pos``, and the position after it."""
-        value, after = self.number(pos, end, 5)
+        value, after = self.read_varint(pos, end, 5)
         number, wire = value >> 3, value & 7
         if not 0 < value <= _MASK32 or number == 0:
             raise self.error(f"field number {number} is not possible", pos)
@@ -198,14 +199,14 @@ class WireReader:
             raise self.error(f"wire type {wire} of field {number} is not possible", pos)
         return number, wire, after
 
-    def length(self, field: Field[Any] | int, begin: int, pos: int, end: int) -> tuple[int, int]:
+    def read_length(self, field: Field[Any] | int, begin: int, pos: int, end: int) -> tuple[int, int]:
         """Parse the length prefix at ``pos``; return the start and end of the bytes that follow it."""
-        size, pos = self.number(pos, end)
+        size, pos = self.read_varint(pos, end)
         if size > end - pos:
-            raise self.short(_describe_field(field), begin, end - pos, size, end)
+            raise self.truncation_error(_describe_field(field), begin, end - pos, size, end)
         return pos, pos + size
 
-    def skip(self, number: int, wire: int, begin: int, pos: int, end: int, depth: int) -> int:
+    def skip_field(self, number: int, wire: int, begin: int, pos: int, end: int, depth: int) -> int:
         """Return the position after an unknown field; a group is skipped with all its fields."""
         groups: list[int] = []
         while True:
@@ -217,72 +218,72 @@ class WireReader:
                 if not groups or groups.pop() != number:
                     raise self.error(f"group {number} ends but did not begin", begin)
             elif wire == VARINT:
-                pos = self.number(pos, end)[1]
+                pos = self.read_varint(pos, end)[1]
             elif wire == LENGTH:
-                pos = self.length(number, begin, pos, end)[1]
+                pos = self.read_length(number, begin, pos, end)[1]
             else:
-                pos = self.fixed(number, wire, begin, pos, end)
+                pos = self.skip_fixed(number, wire, begin, pos, end)
             if not groups:
                 return pos
             if pos >= end:
-                raise self.short(f"group {groups[-1]}", begin, 0, 1, end)
+                raise self.truncation_error(f"group {groups[-1]}", begin, 0, 1, end)
             begin = pos
-            number, wire, pos = self.tag(pos, end)
+            number, wire, pos = self.read_tag(pos, end)
 
-    def fixed(self, field: Field[Any] | int, wire: int, begin: int, pos: int, end: int) -> int:
+    def skip_fixed(self, field: Field[Any] | int, wire: int, begin: int, pos: int, end: int) -> int:
         """Return the position after a value of the wire type FIXED32 (four bytes) or FIXED64 (eight)."""
         size = _FIXED_SIZE[wire]
         if size > end - pos:
-            raise self.short(_describe_field(field), begin, end - pos, size, end)
+            raise self.truncation_error(_describe_field(field), begin, end - pos, size, end)
         return pos + size
 
-    def scalars(self, target: Message, field: Field[Any], wire: int, begin: int, pos: int, end: int) -> int:
+    def read_scalars(self, target: Message, field: Field[Any], wire: int, begin: int, pos: int, end: int) -> int:
         """Parse one scalar, or all values of a packed field, into ``target``; return the position after them."""
         if wire != LENGTH or field.wire == LENGTH:
-            value, pos = self.scalar(field, begin, pos, end)
+            value, pos = self.read_scalar(field, begin, pos, end)
             if value is None:
-                self.keep(target, begin, pos)
+                self.keep_unknown(target, begin, pos)
             elif field.repeated:
                 self.spend(_ITEM, begin)
-                self.slot(target, field, begin).append(value)
+                self.find_slot(target, field, begin).append(value)
             else:
                 target.values[field.name] = value
             return pos
-        pos, stop = self.length(field, begin, pos, end)
-        values = self.slot(target, field, begin)
+        pos, stop = self.read_length(field, begin, pos, end)
+        values = self.find_slot(target, field, begin)
         while pos < stop:
             begin = pos
-            value, pos = self.scalar(field, begin, pos, stop)
+            value, pos = self.read_scalar(field, begin, pos, stop)
             if value is None:
-                self.keep(target, begin, pos, varint(field.number << 3 | VARINT))
+                self.keep_unknown(target, begin, pos, varint(field.number << 3 | VARINT))
             else:
                 self.spend(_ITEM, begin)
                 values.append(value)
         return pos
 
-    def scalar(self, field: Field[Any], begin: int, pos: int, end: int) -> tuple[Any, int]:
+    def read_scalar(self, field: Field[Any], begin: int, pos: int, end: int) -> tuple[Any, int]:
         """Return one value and the position after it; None for an unknown enum value, which is kept as unknown."""
         wire = field.wire
         if wire == VARINT:
-            value, pos = self.number(pos, end)
+            value, pos = self.read_varint(pos, end)
             if field.enum:
                 return field.enum._value2member_map_.get(_FROM_VARINT[INT32](value)), pos
             return _FROM_VARINT[field.kind](value), pos
         if wire == LENGTH:
-            pos, stop = self.length(field, begin, pos, end)
+            pos, stop = self.read_length(field, begin, pos, end)
             self.spend(_TEXT + (stop - pos) * (_LETTER if field.kind is STRING else 1), begin)
             octets = memoryview(self.data)[pos:stop]
             return str(octets, "utf-8", "surrogateescape") if field.kind is STRING else bytes(octets), stop
-        after = self.fixed(field, wire, begin, pos, end)
+        after = self.skip_fixed(field, wire, begin, pos, end)
         return struct.unpack_from(STRUCT_FORMATS[wire], self.data, pos)[0], after
 
-    def array(self, target: Message, field: Field[Any], wire: int, begin: int, pos: int, end: int) -> int:
+    def read_array(self, target: Message, field: Field[Any], wire: int, begin: int, pos: int, end: int) -> int:
         """Parse an array field, packed or as a run of single values, as a view; return the position after it."""
         assert field.kind is not None
         assert field.kind.dtype is not None
         dtype = field.kind.dtype
         if wire == LENGTH:
-            pos, stop = self.length(field, begin, pos, end)
+            pos, stop = self.read_length(field, begin, pos, end)
             count, rest = divmod(stop - pos, dtype.itemsize)
             if rest:
                 raise self.error(
@@ -290,9 +291,9 @@ class WireReader:
                 )
             found: Array = np.frombuffer(self.data, dtype, count, pos) if count else np.empty(0, dtype)
         else:
-            self.fixed(field, wire, begin, pos, end)
+            self.skip_fixed(field, wire, begin, pos, end)
             stride = pos - begin + dtype.itemsize
-            count = self.run(begin, pos - begin, stride, (end - begin) // stride)
+            count = self.count_run(begin, pos - begin, stride, (end - begin) // stride)
             stop = begin + count * stride
             before = self.arrays.get((id(target), field.name))
             if count == 1 and before is not None and isinstance(before[1], bytearray):
@@ -312,7 +313,7 @@ class WireReader:
             self.arrays[key] = target, joined
         return stop
 
-    def run(self, begin: int, tag_size: int, stride: int, most: int) -> int:
+    def count_run(self, begin: int, tag_size: int, stride: int, most: int) -> int:
         """Return how many times, at most ``most``, the tag at ``begin`` occurs in a row, every ``stride`` bytes."""
         if self.data[begin + stride : begin + stride + tag_size] != self.data[begin : begin + tag_size]:
             return 1
