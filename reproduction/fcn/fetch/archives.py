@@ -2,7 +2,9 @@
 
 An archive is unpacked into a hidden folder next to its destination, and moved into place when it is complete, so an
 interrupted run leaves nothing that looks like a data set. Only files and folders are extracted: links, devices, paths
-that leave the folder, duplicate names and implausible compression ratios raise an error before they do harm.
+that leave the folder, duplicate names and implausible compression ratios raise an error before they do harm. The
+libraries only read members: tarfile's data filter permits links, it and zipfile change names silently, and neither
+limits sizes.
 """
 
 from __future__ import annotations

@@ -69,31 +69,33 @@ def is_present(entry: Entry, roots: FileRoots) -> bool:
     return archives.contains(place, entry.archive.holds) if entry.archive else place.is_file()
 
 
-def find_weights(row: PublishedNet, folder: StrPath = WEIGHTS) -> Path:
-    """Return the path of a net's weights, as .caffemodel or, if there is none, as .safetensors.
+def find_weights(published: PublishedNet, folder: StrPath = WEIGHTS) -> Path:
+    """Return the path of a net's weights: the caffemodel or, if it is missing, a .safetensors file or a copy.
 
     Args:
-        row: The net's table entry.
+        published: The net.
         folder: The weights folder.
 
     Raises:
         WeightsError: If the weights were not published or are not in the folder. The remedy says how to get them.
     """
-    if row.caffemodel is None:
-        raise WeightsError(f"no weights of {row.name} were published", remedy="Name your own with --weights.")
-    path = Path(folder) / row.caffemodel
+    name = published.name
+    if published.caffemodel is None:
+        raise WeightsError(f"no weights of {name} were published", remedy="Name your own with --weights.")
+    path = Path(folder) / published.caffemodel
     for there in (path, path.with_suffix(".safetensors")):
         if there.is_file():
             return there
     if Path(folder) == WEIGHTS and not MANIFEST.is_file():
-        raise WeightsError(f"the weights of {row.name} are not part of the package", remedy="Name their file.")
-    how = (
-        "Fetch them with `tools/fetch.py"
-        if row.name in load_manifest().entries
-        else "Train it with `tools/train.py --net"
-    )
-    remedy = f"{how} {row.name}`, or name yours with --weights."
-    raise WeightsError(f"the weights of {row.name} are missing", path=path, remedy=remedy)
+        raise WeightsError(f"the weights of {name} are not part of the package", remedy="Name their file.")
+    manifest = load_manifest()
+    copies = manifest.entries[name].alternatives if name in manifest.entries else ()
+    for copy in copies:
+        if (there := Path(folder) / manifest.entries[copy].path).is_file():
+            return there
+    how = "Fetch them with `tools/fetch.py" if name in manifest.entries else "Train it with `tools/train.py --net"
+    remedy = f"{how} {name}`, or name yours with --weights."
+    raise WeightsError(f"the weights of {name} are missing", path=path, remedy=remedy)
 
 
 def find_missing(entries: Iterable[Entry], roots: FileRoots) -> list[Entry]:

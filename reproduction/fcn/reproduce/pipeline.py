@@ -80,24 +80,26 @@ def select_nets(name: str, names: Sequence[str] = ()) -> list[PublishedNet]:
     Raises:
         ReproductionError: If a net is unknown or belongs to another data set.
     """
-    rows = [registry.find_net(net) for net in dict.fromkeys(names)]
-    for row in rows:
-        if row.dataset.name != name:
-            raise ReproductionError(f"{row.name} is not a net of {name}", remedy=f"It belongs to {row.dataset.name}.")
-    return rows or [row for row in registry.NETS.values() if row.dataset.name == name]
+    nets = [registry.find_net(net) for net in dict.fromkeys(names)]
+    for published in nets:
+        if published.dataset.name != name:
+            raise ReproductionError(
+                f"{published.name} is not a net of {name}", remedy=f"It belongs to {published.dataset.name}."
+            )
+    return nets or [published for published in registry.NETS.values() if published.dataset.name == name]
 
 
-def open_dataset(row: PublishedNet, root: Path) -> Dataset:
+def open_dataset(published: PublishedNet, root: Path) -> Dataset:
     """Open the data set that a net is scored on.
 
     Args:
-        row: the net.
+        published: the net.
         root: the data root.
 
     Raises:
         DataError: If the data set is not below ``root``.
     """
-    return registry.open_test_split(row, root)
+    return registry.open_test_split(published, root)
 
 
 def check_availability(plan: ScoringPlan, nets: Sequence[PublishedNet]) -> list[Availability]:
@@ -127,19 +129,21 @@ def _has_dataset(plan: ScoringPlan, published: PublishedNet) -> bool:
         return False
 
 
-def fetch_dataset(plan: ScoringPlan, row: PublishedNet, watch: Callbacks) -> Dataset:
+def fetch_dataset(plan: ScoringPlan, published: PublishedNet, callbacks: Callbacks) -> Dataset:
     """Open the data set that a net is scored on, after fetching or drawing what is missing.
 
     Raises:
         DataError: If data are missing and cannot be fetched or drawn.
     """
-    for _ in plan.source.data(plan.roots, watch):
-        if _has_dataset(plan, row):  # else the next step may fetch what is missing; the last attempt, below, raises
+    for _ in plan.source.data(plan.roots, callbacks):
+        if _has_dataset(
+            plan, published
+        ):  # else the next step may fetch what is missing; the last attempt, below, raises
             break
-    return open_dataset(row, plan.roots.data)
+    return open_dataset(published, plan.roots.data)
 
 
-def score_net(plan: ScoringPlan, row: PublishedNet, dataset: Dataset, watch: Callbacks) -> ScoredNet:
+def score_net(plan: ScoringPlan, published: PublishedNet, dataset: Dataset, callbacks: Callbacks) -> ScoredNet:
     """Fetch a net's weights, and score the net on a data set.
 
     Label maps and the state of the run are written to a folder of ``plan.out``. Its name contains a hash of the weights
@@ -148,13 +152,13 @@ def score_net(plan: ScoringPlan, row: PublishedNet, dataset: Dataset, watch: Cal
     Raises:
         ReproductionError: If the weights cannot be fetched or read, or the evaluation fails, see ``evaluate.evaluate``.
     """
-    weights = plan.source.weights(row, plan.roots, watch)
-    deploy = registry.load_net(row.name)
-    net = plan.prepare(segmenter.load_net_with_weights(row.name, deploy, weights.path, device=plan.device))
+    weights = plan.source.weights(published, plan.roots, callbacks)
+    deploy = registry.load_net(published.name)
+    net = plan.prepare(segmenter.load_net_with_weights(published.name, deploy, weights.path, device=plan.device))
     run = evaluate.fingerprint(net, dataset, weights.sha256)
     identity = f"{run} {prototxt.dumps(deploy)} {plan.device} {torch.__version__} {reproduction.__version__}"
     part = "" if plan.limit is None else f"-first{plan.limit}"
-    folder = plan.out / f"{row.name}-{hashlib.sha256(identity.encode()).hexdigest()[:_NAME_DIGITS]}{part}"
+    folder = plan.out / f"{published.name}-{hashlib.sha256(identity.encode()).hexdigest()[:_NAME_DIGITS]}{part}"
     evaluation = evaluate.evaluate(
         net,
         dataset,
@@ -163,6 +167,6 @@ def score_net(plan: ScoringPlan, row: PublishedNet, dataset: Dataset, watch: Cal
         state=folder / "state.jsonl",
         weights_sha256=weights.sha256,
         limit=plan.limit,
-        progress=watch.images,
+        progress=callbacks.images,
     )
     return ScoredNet(weights, evaluation, folder)

@@ -64,14 +64,14 @@ def _hash_weights(path: Path) -> WeightsFile:
 class Source(Protocol):
     """A source of the data and the weights of a data set."""
 
-    def data(self, roots: FileRoots, watch: Callbacks) -> Iterator[None]:
+    def data(self, roots: FileRoots, callbacks: Callbacks) -> Iterator[None]:
         """Fetch the data in stages; the caller stops iterating once it has enough.
 
         Raises:
             DataError: If the data cannot be fetched or drawn.
         """
 
-    def weights(self, row: PublishedNet, roots: FileRoots, watch: Callbacks) -> WeightsFile:
+    def weights(self, published: PublishedNet, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
         """Return a net's weights file, fetched if necessary.
 
         Raises:
@@ -97,7 +97,7 @@ class DownloadedSource:
     manifest: Manifest
     mirror: str | None = None
 
-    def data(self, roots: FileRoots, watch: Callbacks) -> Iterator[None]:
+    def data(self, roots: FileRoots, callbacks: Callbacks) -> Iterator[None]:
         """Yield before any download, after the lists, after the archives, and after what replaces missing lists."""
         yield
         lists, archives = (
@@ -107,27 +107,27 @@ class DownloadedSource:
         failed: dict[str, ReproductionError] = {}
         for entry in lists:
             try:
-                self._fetch(entry, roots, watch, ())
+                self._fetch(entry, roots, callbacks, ())
             except ReproductionError as error:  # the data may hold the list, or others from which it is computed
                 failed[entry.name] = error
-                watch.note(f"{entry.name}: {error.problem}")
+                callbacks.note(f"{entry.name}: {error.problem}")
         yield
         for entry in archives:
-            self._fetch(entry, roots, watch, self.manifest.with_alternatives(entry)[1:])
+            self._fetch(entry, roots, callbacks, self.manifest.with_alternatives(entry)[1:])
         yield
         for entry in lists:
             if entry.name in failed:
                 for other in self.manifest.with_alternatives(entry)[1:]:
-                    self._fetch(other, roots, watch, ())
+                    self._fetch(other, roots, callbacks, ())
         if any(entry.alternatives for entry in lists if entry.name in failed):
             yield
         for problem in failed.values():
             raise problem
 
-    def weights(self, row: PublishedNet, roots: FileRoots, watch: Callbacks) -> WeightsFile:
+    def weights(self, published: PublishedNet, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
         """Return a published caffemodel or a copy of its weights, downloaded unless one exists."""
-        entry = self.manifest[row.name]
-        got = self._fetch(entry, roots, watch, self.manifest.with_alternatives(entry)[1:])
+        entry = self.manifest[published.name]
+        got = self._fetch(entry, roots, callbacks, self.manifest.with_alternatives(entry)[1:])
         return WeightsFile(got.path, got.sha256, got.entry.origin)
 
     def check(self, nets: Sequence[PublishedNet], roots: FileRoots, *, with_data: bool) -> list[Availability]:
@@ -146,11 +146,13 @@ class DownloadedSource:
     def _entries(self, kind: EntryKind) -> list[Entry]:
         return [entry for entry in self.manifest.select(self.name) if entry.kind is kind]
 
-    def _fetch(self, entry: Entry, roots: FileRoots, watch: Callbacks, alternatives: Sequence[Entry]) -> FetchedEntry:
+    def _fetch(
+        self, entry: Entry, roots: FileRoots, callbacks: Callbacks, alternatives: Sequence[Entry]
+    ) -> FetchedEntry:
         got = download.fetch_entry(
-            entry, roots, alternatives=alternatives, mirror=self.mirror, progress=watch.bytes, note=watch.note
+            entry, roots, alternatives=alternatives, mirror=self.mirror, progress=callbacks.bytes, note=callbacks.note
         )
-        watch.note(f"{got.entry.name}: {got.how}, {got.path}" + (f"; {got.checked}" if got.checked else ""))
+        callbacks.note(f"{got.entry.name}: {got.how}, {got.path}" + (f"; {got.checked}" if got.checked else ""))
         return got
 
 
@@ -164,11 +166,11 @@ class DrawnSource:
 
     draw: DrawFunction
 
-    def data(self, roots: FileRoots, watch: Callbacks) -> Iterator[None]:
+    def data(self, roots: FileRoots, callbacks: Callbacks) -> Iterator[None]:
         """Draw the images, unless they exist, and yield once."""
         roots.data.mkdir(parents=True, exist_ok=True)
         drawn = False
-        bar = watch.pictures("drawing") if watch.pictures else None
+        bar = callbacks.pictures("drawing") if callbacks.pictures else None
 
         def progress(done: int, total: int | None) -> None:
             nonlocal drawn
@@ -178,12 +180,12 @@ class DrawnSource:
 
         place = self.draw(roots.data, progress)
         if drawn:
-            watch.note(f"data: drawn, {place}")
+            callbacks.note(f"data: drawn, {place}")
         yield
 
-    def weights(self, row: PublishedNet, roots: FileRoots, watch: Callbacks) -> WeightsFile:
+    def weights(self, published: PublishedNet, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
         """Return the net's file in the weights folder."""
-        return _hash_weights(local_files.find_weights(row, roots.weights))
+        return _hash_weights(local_files.find_weights(published, roots.weights))
 
 
 @dataclass(frozen=True)
@@ -198,20 +200,20 @@ class TrainedWeights:
     base: Source
     runs: Path
 
-    def data(self, roots: FileRoots, watch: Callbacks) -> Iterator[None]:
+    def data(self, roots: FileRoots, callbacks: Callbacks) -> Iterator[None]:
         """Fetch or draw the data as ``base`` does."""
-        return self.base.data(roots, watch)
+        return self.base.data(roots, callbacks)
 
-    def weights(self, row: PublishedNet, roots: FileRoots, watch: Callbacks) -> WeightsFile:
+    def weights(self, published: PublishedNet, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
         """Return the final caffemodel of a net's training.
 
         Raises:
             WeightsError: If the training has not ended.
         """
-        path = recipes.final_model_path(row.name, self.runs)
+        path = recipes.final_model_path(published.name, self.runs)
         if not path.is_file():
-            remedy = f"Train it: tools/train.py --net {row.name} --out {self.runs}."
-            raise WeightsError(f"no training of {row.name} has ended here", path=path, remedy=remedy)
+            remedy = f"Train it: tools/train.py --net {published.name} --out {self.runs}."
+            raise WeightsError(f"no training of {published.name} has ended here", path=path, remedy=remedy)
         return _hash_weights(path)
 
 
@@ -227,11 +229,11 @@ class CustomWeights:
     base: Source
     file: Path
 
-    def data(self, roots: FileRoots, watch: Callbacks) -> Iterator[None]:
+    def data(self, roots: FileRoots, callbacks: Callbacks) -> Iterator[None]:
         """Fetch or draw the data as ``base`` does."""
-        return self.base.data(roots, watch)
+        return self.base.data(roots, callbacks)
 
-    def weights(self, row: PublishedNet, roots: FileRoots, watch: Callbacks) -> WeightsFile:
+    def weights(self, published: PublishedNet, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
         """Return ``file``, for any net."""
         return _hash_weights(self.file)
 

@@ -326,3 +326,13 @@ def test_the_list_for_a_machine_without_a_network_names_files_urls_and_places(ro
     assert "\n".join([*local_files.format_offline_list([archive], roots), ""]).endswith(
         f"  to   {roots.data}/archives/a.tar, which `tools/fetch.py sbd` unpacks\n"
     )
+
+
+def test_a_copy_of_the_weights_is_found_where_the_caffemodel_is_missing(tmp_path):
+    net = published_nets.NETS["voc-fcn8s"]
+    with pytest.raises(WeightsError, match="the weights of voc-fcn8s are missing"):
+        local_files.find_weights(net, tmp_path)
+    copy = written(tmp_path / "pytorch-fcn/fcn8s_from_caffe.pth")
+    assert local_files.find_weights(net, tmp_path) == copy
+    caffemodel = written(tmp_path / net.caffemodel)
+    assert local_files.find_weights(net, tmp_path) == caffemodel
