@@ -93,17 +93,17 @@ class Planner:
         """
         needed = find_needed_ops(self.ops, wanted)
         facts = BlobFacts.compute(needed, shapes)
-        choice = self._choose(needed, facts, wanted, use_zero_image=True)
+        choice = self._make_choice(needed, facts, wanted, use_zero_image=True)
         blobs = find_zero_image_blobs(facts, choice.regions) if choice.is_worthwhile else []
         if not blobs:
             return choice
         zero_values = self._compute_zero_values(choice.ops, blobs, facts, patient=patient)
         if zero_values is None:
-            choice = self._choose(needed, facts, wanted, use_zero_image=False)
+            choice = self._make_choice(needed, facts, wanted, use_zero_image=False)
         choice.zero_values = zero_values
         return choice
 
-    def _choose(self, needed: list[Op], facts: BlobFacts, wanted: list[str], *, use_zero_image: bool) -> Choice:
+    def _make_choice(self, needed: list[Op], facts: BlobFacts, wanted: list[str], *, use_zero_image: bool) -> Choice:
         ops, regions = choose_ops(needed, facts, wanted, use_zero_image=use_zero_image)
         return Choice(ops, facts, regions, {}, self.always or is_worthwhile(ops, facts, regions))
 
