@@ -303,7 +303,7 @@ def test_safetensors_say_what_they_hold(tmp_path, convert):
 
 def test_what_cannot_be_left_out_is_named(convert):
     assert convert(VGG, "--drop", "fc9")[::2] == (
-        1, f"error: {VGG}: there is no layer 'fc9' to leave out. Did you mean 'fc8'?\n",
+        1, f"error: {VGG}: there is no layer 'fc9' with weights to omit. Did you mean 'fc8'?\n",
     )  # fmt: skip
     assert convert(VGG, "--net", "voc-fcn9")[::2] == (
         1, "error: there is no net 'voc-fcn9'. Did you mean 'voc-fcn8s'?\n",

@@ -298,7 +298,9 @@ def test_a_file_given_in_the_place_of_another_is_named(tmp_path):
     run.step(1)
     run.snapshot()
     model, state = (f"{tmp_path}/s_iter_1.{ending}" for ending in ("caffemodel", "solverstate"))
-    text = f"{model}: this is a caffemodel, not a solver's state. The state is 's_iter_1.solverstate', beside it."
+    text = (
+        f"{model}: this is a caffemodel, not a solver's state. The state is 's_iter_1.solverstate', in the same folder."
+    )
     for call in (run.restore, run.solve):
         with raises(text):
             call(model)
