@@ -3,14 +3,14 @@
 
     tools/check_data.py photos                            photos/images/7.jpg with photos/labels/7.png, and so on
     tools/check_data.py VOC2012 --classes names.txt       a tree like PASCAL VOC's; the class names, one per line
-    tools/check_data.py photos --write-palette found.txt  painted labels: write their colours to a file, to be named
+    tools/check_data.py photos --write-palette found.txt  labels in colours: write the colours to a file, to be named
     tools/check_data.py photos --palette found.txt        the class of each colour: lines of R G B name
     tools/check_data.py photos --json > report.json       everything, with every file
 
-The pixels of a label are class indices from 0 on, and 255 for void, which is neither learned nor scored. The names of
-the classes are in DIR/classes.txt or in the file of --classes; the first line is class 0. DIR/train.txt and DIR/val.txt
-list the images for training and validation; without them, every fifth image is for validation. A thousand photos take
-about a minute.
+The pixels of a label are class indices from 0 on, and 255 for void, which is neither trained on nor scored. The names
+of the classes are in DIR/classes.txt or in the file of --classes; the first line is class 0. DIR/train.txt and
+DIR/val.txt list the images for training and validation; without them, every fifth image is for validation. A thousand
+photos take about a minute.
 
 Exit code: 0 if a net can be trained on the data, 1 if tools/train.py would fail.
 """
@@ -24,9 +24,6 @@ from typing import Any
 
 from common import Bars, add_max_pixels, note, run, say, say_json
 
-from reproduction.caffe.errors import ReproductionError
-from reproduction.caffe.formats import files
-from reproduction.fcn.datasets.base import VOID
 from reproduction.fcn.datasets.custom import check, color_labels, folder
 from reproduction.fcn.datasets.custom.check import FolderReport, Problem
 
@@ -39,9 +36,9 @@ def main() -> int:
     args = _parser().parse_args()
     names, palette = folder.find_classes(args.folder, args.classes, args.palette)
     with Bars() as bars:
-        report = check.check_folder(args.folder, names, palette, bars(args.folder.name, "picture"))
+        report = check.check_folder(args.folder, names, palette, bars(args.folder.name, "image"))
     if args.write_palette:
-        write_palette(report, args.write_palette)
+        check.write_palette(report, args.write_palette)
         note(f"{args.write_palette}: written; a line is R G B name, in the order of the classes.")
     if args.json:
         say_json(document(report))
@@ -58,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         "--palette",
         type=Path,
         metavar="FILE|voc|indices",
-        help="colours of painted labels, or indices, where palettes mean nothing; default: DIR/palette.txt",
+        help="colours of the classes, or indices, where palettes have no meaning; default: DIR/palette.txt",
     )
     parser.add_argument("--write-palette", type=Path, metavar="FILE", help="write the colours that were found there")
     parser.add_argument("--all", action="store_true", help=f"name every file, not {FEW} for each problem")
@@ -67,37 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def write_palette(report: FolderReport, path: Path) -> None:
-    """Write a palette of the colours in the labels.
-
-    The user replaces its placeholder names; a mask and VOC's colours get the names of the classes where these fit.
-
-    Raises:
-        ReproductionError: If there are no colours, or more than classes can have.
-    """
-    is_mask = not report.colours and {value.label for value in report.values} == {0, VOID}
-    if not report.colours and not is_mask:
-        said = "the labels are not painted: they hold class numbers" if report.values else "no label shows its colours"
-        raise ReproductionError(f"there is no palette to write; {said}", place=str(report.root))
-    if len(report.colours) > 255:
-        raise ReproductionError(
-            "there are more colours than classes can be",
-            place=str(report.root),
-            got=len(report.colours),
-            want="at most 255",
-            remedy="The labels were smoothed or saved as JPEG: export them again, as PNG without smoothing.",
-        )
-    colours = color_labels.MASK.values() if is_mask else report.colours
-    with files.open_atomic(path) as file:
-        file.write(color_labels.dumps(color_labels.make_template(list(colours), report.classes)).encode())
-
-
 def text(report: FolderReport, few: int | None) -> Iterator[str]:
     """Yield the lines of a report; ``few`` limits the files listed for each problem, None lists all."""
     images, labels = report.folders
-    yield f"{report.root}: {report.images} pictures in {images}/, {report.labels} labels in {labels}/"
+    yield f"{report.root}: {report.images} images in {images}/, {report.labels} labels in {labels}/"
     splits = ", ".join(f"{n} in {split}" for split, n in report.splits.items())
-    yield f"{report.pairs} pictures with a label" + (f"; {splits}" if splits else "")
+    yield f"{report.pairs} images with a label" + (f"; {splits}" if splits else "")
     for what, modes in report.modes.items():
         if modes:
             yield f"modes of {what}: " + ", ".join(f"{mode} ({n})" for mode, n in modes.items())
@@ -105,7 +77,7 @@ def text(report: FolderReport, few: int | None) -> Iterator[str]:
         yield f"sizes: {_sizes(report)}"
     if report.values:
         yield ""
-        yield "label  class                 pixels        share   in pictures"
+        yield "label  class                 pixels        share     in images"
         for value in report.values:
             share = "" if value.name == color_labels.VOID_NAME else f"{100 * value.share:.2f} %"
             name = value.name or ("?" if report.classes else "")
@@ -123,7 +95,7 @@ def text(report: FolderReport, few: int | None) -> Iterator[str]:
         yield ""
         yield from _problem(problem, few)
     yield ""
-    yield "A net can learn from this." if report.ok else "A training would fail or learn nothing: see the errors."
+    yield "A net can be trained on this." if report.ok else "Training would fail: see the errors."
 
 
 def _sizes(report: FolderReport) -> str:

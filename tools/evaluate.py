@@ -101,7 +101,7 @@ def score(scored: NetToScore, args: argparse.Namespace, folder: Path, out: Path,
     if dataset.overlap() is None and ranks.is_first:
         note(
             f"note: nothing in {args.data} says which images the published nets were trained on;"
-            f" {dataset.split} may hold some of them."
+            f" {dataset.split} may contain some of them."
         )
     net = segmenter.load_net_with_weights(scored.name, scored.net_param, scored.weights, device=str(ranks.device))
     with Bars(quiet=args.quiet or not ranks.is_first) as bars:
@@ -137,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", type=Path, metavar="FILE", help="default: the net's, in weights/")
     parser.add_argument("--data", type=Path, default=ROOT / "data", metavar="DIR", help="the data root; default: data/")
     parser.add_argument("--dataset", help=f"with --prototxt: one of {', '.join(datasets.DATASETS)}")
-    parser.add_argument("--split", help="default: what the net is scored on (VOC: seg11valid; your own pictures: val)")
+    parser.add_argument("--split", help="default: what the net is scored on (VOC: seg11valid; your own images: val)")
     parser.add_argument(
         "--palette", type=Path, metavar="FILE|voc|indices",
         help="how palette images and labels in colours are read; default: as in training, or as DATA/palette.txt says",
@@ -149,7 +149,9 @@ def _parser() -> argparse.ArgumentParser:
     add_precision(parser)
     parser.add_argument("--limit", type=positive, metavar="N", help="score the first N images only")
     add_max_pixels(parser)
-    parser.add_argument("--force", action="store_true", help="score images too that the published nets learnt from")
+    parser.add_argument(
+        "--force", action="store_true", help="also score images that the published nets were trained on"
+    )
     parser.add_argument("--json", action="store_true", help="print the scores as JSON, with the confusion")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
     return parser

@@ -132,7 +132,7 @@ def data(rows: list[PublishedNet], root: Path, bars: Bars) -> Dataset:
     without = "The tables `--only shape time` need no data."
     if draw := rows[0].dataset.draw:
         root.mkdir(parents=True, exist_ok=True)
-        draw(root, bars("drawing", unit="picture"))
+        draw(root, bars("drawing", unit="image"))
     try:
         dataset = pipeline.open_dataset(rows[0], root)
     except DataError as error:

@@ -75,11 +75,11 @@ def shape_table(rows: Sequence[PublishedNet]) -> Table:
         used += [theirs] if theirs else []
         cells = [f"{found[column]:,}" for column in columns]
         lines.append([row.name, *_pairs(cells, [_figure(theirs, column, "{:g}") for column in printed])])
-    titles = ("convolutions", "parameters that learn", "receptive field, px", "max. stride, px")
+    titles = ("convolutions", "learned parameters", "receptive field, px", "max. stride, px")
     return Table(
         "shape",
         "Table 1: convolutions, parameters, receptive field, stride",
-        "Worked out from each net's deploy.prototxt; the fixed upsampling is no parameter that learns. The paper's"
+        "Computed from each net's deploy.prototxt; the fixed upsampling is not learned. The paper's"
         " FCN-GoogLeNet was not published.",
         ["net", *_pairs(titles, ["paper", "paper, millions", "paper", "paper"])],
         lines,

@@ -33,15 +33,15 @@ def test_a_good_folder_is_described_and_exits_0(tool):
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[:5] == [
-        "photos: 6 pictures in images/, 6 labels in labels/",
-        "6 pictures with a label; 5 in train, 1 in val",
+        "photos: 6 images in images/, 6 labels in labels/",
+        "6 images with a label; 5 in train, 1 in val",
         "modes of images: RGB (6)",
         "modes of labels: L (6)",
         "sizes: all 30 x 20 (width x height)",
     ]
-    assert lines[6].split() == ["label", "class", "pixels", "share", "in", "pictures"]
+    assert lines[6].split() == ["label", "class", "pixels", "share", "in", "images"]
     assert [line.split()[:2] for line in lines[7:10]] == [["0", "background"], ["1", "cat"], ["2", "dog"]]
-    assert lines[-1] == "A net can learn from this."
+    assert lines[-1] == "A net can be trained on this."
 
 
 def test_a_bad_folder_names_files_and_exits_1(tool):
@@ -54,7 +54,7 @@ def test_a_bad_folder_names_files_and_exits_1(tool):
     assert "  and 2 more; --all names them" in out
     assert out.count(".png") == 5
     assert tool("photos", "--all")[1].count(".png") == 7
-    assert out.endswith("A training would fail or learn nothing: see the errors.\n")
+    assert out.endswith("Training would fail: see the errors.\n")
 
 
 def test_colours_are_written_to_be_named_and_read_again(tool):
@@ -67,11 +67,11 @@ def test_colours_are_written_to_be_named_and_read_again(tool):
     assert tool("photos", "--palette", "found.txt")[0] == 0
     custom_folders.write("numbers")
     assert tool("numbers", "--write-palette", "x.txt") == (
-        1, "", "error: numbers: there is no palette to write; the labels are not painted: they hold class numbers.\n",
+        1, "", "error: numbers: there is no palette to write; the labels are class numbers, not colours.\n",
     )  # fmt: skip
     custom_folders.write("jpegs", ending="jpg")
     assert tool("jpegs", "--write-palette", "x.txt") == (
-        1, "", "error: jpegs: there is no palette to write; no label shows its colours.\n",
+        1, "", "error: jpegs: there is no palette to write; no label could be read.\n",
     )  # fmt: skip
     assert not Path("x.txt").exists()
 
@@ -87,8 +87,8 @@ def test_an_empty_folder_says_so(tool):
     custom_folders.write("photos", n=0)
     code, out, _ = tool("photos")
     assert code == 1
-    assert out.splitlines()[:2] == ["photos: 0 pictures in images/, 0 labels in labels/", "0 pictures with a label"]
-    assert "error: there is no picture in images/. Pictures are files that end in .png, .jpg and the like.\n" in out
+    assert out.splitlines()[:2] == ["photos: 0 images in images/, 0 labels in labels/", "0 images with a label"]
+    assert "error: there is no image in images/. Images are files that end in .png, .jpg and the like.\n" in out
 
 
 def test_everything_is_json_for_machines(tool):
@@ -115,7 +115,7 @@ def test_palettes_that_mean_nothing_are_offered_as_colours_or_indices(tool):
         image.save(f"photos/labels/p{i}.png")
     code, out, _ = tool("photos", "--write-palette", "found.txt")
     assert code == 1
-    assert "error: the palette is not one that shows which index is which class (6). Read the labels by their" in out
+    assert "error: the palette does not show which index is which class (6). Read the labels by their" in out
     assert "3 colours in the labels (R G B, share):" in out
     assert Path("found.txt").read_text() == "128 64 128 class0\n244 35 232 class1\n70 70 70 class2\n"
     Path("found.txt").write_text("128 64 128 background\n244 35 232 cat\n70 70 70 dog\n")

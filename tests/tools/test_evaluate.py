@@ -145,7 +145,7 @@ def test_json_holds_the_confusion(tool, tmp_path, monkeypatch):
     assert code == 0
     assert err == (
         f"note: nothing in {tmp_path} says which images the published nets were trained on;"
-        " test may hold some of them.\n"
+        " test may contain some of them.\n"
     )
     found = json.loads(out)
     assert (found["net"], found["dataset"], found["split"], found["images"]) == (

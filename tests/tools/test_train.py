@@ -174,8 +174,8 @@ def test_nothing_is_learnt_instead_of_what_was_named(tool, tmp_path, monkeypatch
     assert tool("--data", "photos", "--net", net) == (
         1, "",
         (
-            "error: photos: this is no folder to learn from; got images/, want images/ and labels/, or JPEGImages/ and"
-            " SegmentationClass/.\n"
+            "error: photos: this is not a folder of images and labels; got images/, want images/ and labels/, or"
+            " JPEGImages/ and SegmentationClass/.\n"
         ),
     )  # fmt: skip
     assert [path.name for path in Path("photos").iterdir()] == ["images"]

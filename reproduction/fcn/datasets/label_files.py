@@ -25,12 +25,12 @@ NUMBERS = ("P", "L", "1", "I;16", "I;16B", "I;16L", "I")
 #: The problem with label images in RGB if no palette is given.
 PAINTED = "the labels are colours, not class numbers"
 #: The problem with palette images whose indices may be in any order.
-UNKNOWN = "the palette is not one that shows which index is which class"
+UNKNOWN = "the palette does not show which index is which class"
 DIFFERENT = "the palettes of the labels differ"
 
 _BY_COLOUR = (
-    "Read the labels by their colours with --palette FILE, which tools/check_data.py --write-palette begins, or with"
-    " --palette voc; or by their indices with --palette indices."
+    "Read the labels by their colours with --palette FILE, for which tools/check_data.py --write-palette writes a"
+    " template, or with --palette voc; or by their indices with --palette indices."
 )
 _VOC = palette.voc_colours()
 _INDEX = np.arange(256)[:, None]
@@ -89,7 +89,7 @@ class LabelReader:
                 PAINTED,
                 got=f"mode {image.mode}",
                 want="palette (P) or grey (L)",
-                remedy="Say by --palette which colour is which class; tools/check_data.py --write-palette begins it.",
+                remedy="Map colours to classes with --palette; tools/check_data.py --write-palette writes a template.",
             )
         numbers = image_files.decode(image)
         if image.mode == "P" and self.reading is None:

@@ -73,7 +73,7 @@ def find_folder(layouts: Sequence[FolderLayout], root: StrPath, folder: str | No
     for place in places:
         lacking = _lacking(place, layouts[0].needs)
         if place != root and place.is_dir() and lacking:
-            raise DataError(f"{title} is not whole here; {', '.join(lacking)} missing", path=place, remedy=remedy)
+            raise DataError(f"{title} is incomplete here; {', '.join(lacking)} missing", path=place, remedy=remedy)
     looked = ", ".join(os.path.relpath(place, root) if place.is_relative_to(root) else str(place) for place in places)
     raise DataError(f"{title} is not here; looked for {looked}", path=root, remedy=remedy)
 
@@ -162,10 +162,10 @@ def read_class_names(path: StrPath) -> tuple[str, ...]:
     for number, name in enumerate(names[:256], 1):
         if not name or name in names[: number - 1]:
             got = f"{name[:60]!r} again" if name else "a blank"
-            raise DataError("this is no list of classes", path=path, got=f"{got} on line {number}", want=want)
+            raise DataError("not a list of classes", path=path, got=f"{got} on line {number}", want=want)
     if not 0 < len(names) < 256:
         got = f"{len(names)} names" if names else "no name"
-        raise DataError("this is no list of classes", path=path, got=got, want=want)
+        raise DataError("not a list of classes", path=path, got=got, want=want)
     return tuple(names)
 
 

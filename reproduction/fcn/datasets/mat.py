@@ -57,7 +57,7 @@ def _find(data: memoryview, names: tuple[str, ...]) -> Array:
     order = {b"IM": "<", b"MI": ">"}.get(bytes(data[_HEADER_BYTES - 2 : _HEADER_BYTES]))
     if order is None or len(data) > _LIMIT_BYTES or bytes(data[124:126]) not in (b"\x00\x01", b"\x01\x00"):
         raise DataError(
-            "this is no label map",
+            "not a label map",
             got=_describe(bytes(data[:_HEADER_BYTES]), len(data)),
             want=f"a MATLAB 5 file of at most {_LIMIT_BYTES >> 20} MB",
             remedy="MATLAB writes one by save -v7.",

@@ -131,7 +131,7 @@ def _names(path: Path, published: Sequence[str]) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"the list of labels cannot be read ({error})", path=path) from None
     if not all(line.count(":") == 1 for line in lines):
-        raise DataError("this is no list of labels", path=path, want="lines of NUMBER: NAME")
+        raise DataError("not a list of labels", path=path, want="lines of NUMBER: NAME")
     return _plain([line.split(":")[1] for line in lines])
 
 

@@ -50,7 +50,7 @@ def read_depth(path: StrPath) -> Array:
 def _pixels(path: StrPath, modes: Container[str], want: str, remedy: str) -> Array:
     with image_files.open_image(path) as image:
         if image.mode not in modes:
-            raise DataError("the picture is in another mode", got=image.mode, want=want, remedy=remedy)
+            raise DataError("the image has another mode", got=image.mode, want=want, remedy=remedy)
         return image_files.decode(image)
 
 

@@ -78,7 +78,7 @@ def confusion_matrix(label: Array, prediction: Array, classes: int) -> Confusion
     truth, predicted = label[counts].astype(np.int64), prediction[counts].astype(np.int64)
     if predicted.size and not 0 <= predicted.min() <= predicted.max() < classes:
         got = f"{predicted.min()} to {predicted.max()}"
-        raise DataError("a prediction is no class", got=got, want=f"0 to {classes - 1}")
+        raise DataError("a prediction is not a class", got=got, want=f"0 to {classes - 1}")
     counted: Confusion = np.bincount(classes * truth + predicted, minlength=classes**2).reshape(classes, classes)
     return counted
 

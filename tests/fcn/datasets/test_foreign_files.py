@@ -60,7 +60,7 @@ def test_odd_text_is_read_or_is_one_line_of_error(tmp_path, reader, data):
 
 def test_lists_of_names_that_are_too_long_are_refused_at_once(tmp_path):
     (tmp_path / "a.txt").write_text("".join(f"class{i}\n" for i in range(60_000)))
-    with pytest.raises(DataError, match=r"this is no list of classes; got 60000 names, want"):
+    with pytest.raises(DataError, match=r"not a list of classes; got 60000 names, want"):
         layouts.read_class_names(tmp_path / "a.txt")
     (tmp_path / "a.txt").write_bytes(b"a" * (1 << 20) + b"\n")
     for reader in (layouts.read_class_names, color_labels.load):

@@ -53,10 +53,10 @@ def test_indices_of_any_other_palette_are_refused_and_colours_or_indices_are_off
     with pytest.raises(DataError) as error:
         LabelReader()(path)
     assert str(error.value) == (
-        f"{path}: the palette is not one that shows which index is which class; got 0 as (128, 0, 0), 1 as (0, 0, 0),"
-        " want VOC's colours or a grey ramp. Read the labels by their colours with --palette FILE, which"
-        " tools/check_data.py --write-palette begins, or with --palette voc; or by their indices with --palette"
-        " indices."
+        f"{path}: the palette does not show which index is which class; got 0 as (128, 0, 0), 1 as (0, 0, 0),"
+        " want VOC's colours or a grey ramp. Read the labels by their colours with --palette FILE, for"
+        " which tools/check_data.py --write-palette writes a template, or with --palette voc; or by their indices with"
+        " --palette indices."
     )
     assert np.array_equal(LabelReader("indices")(path), NUMBERS)
     by_colour = {"background": (0, 0, 0), "cat": (128, 0, 0), "dog": (0, 128, 0)}
@@ -129,7 +129,7 @@ def test_a_check_notices_palettes_that_differ_and_shows_the_colours(tmp_path):
     assert not report.ok
     first = report.problems[0]
     assert first.what == label_files.UNKNOWN
-    assert first.remedy == "They are the colours in which VOC draws its classes: say --palette voc."
+    assert first.remedy == "They are the colours in which VOC draws its classes: use --palette voc."
     assert report.colours == {tuple(VOC[i].tolist()): int((truth == i).sum()) for i in range(3)}
     by_colour = check_folder(tmp_path, custom_folders.NAMES, color_labels.voc_palette(custom_folders.NAMES))
     assert by_colour.ok

@@ -56,7 +56,7 @@ def test_a_tree_that_lacks_folders_says_which(tmp_path):
     with pytest.raises(DataError) as error:
         datasets.open_split("voc", "val", tmp_path)
     assert str(error.value) == (
-        f"{tmp_path / 'pascal/VOC2012'}: PASCAL VOC 2011 or PASCAL VOC 2012 is not whole here; SegmentationClass/"
+        f"{tmp_path / 'pascal/VOC2012'}: PASCAL VOC 2011 or PASCAL VOC 2012 is incomplete here; SegmentationClass/"
         " missing. Fetch it with tools/fetch.py, or point to the folder that holds it."
     )
 

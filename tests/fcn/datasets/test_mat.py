@@ -79,15 +79,15 @@ AGAIN = "Extract or fetch it again."
 BAD = [
     (
         b"",
-        f"this is no label map; got an empty file, {WANT}",
+        f"not a label map; got an empty file, {WANT}",
     ),
     (
         b"<html>404</html>",
-        f"this is no label map; got a file that begins with b'<html>404</html>', {WANT}",
+        f"not a label map; got a file that begins with b'<html>404</html>', {WANT}",
     ),
     (
         b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + b"\0" * 384 + b"\x89HDF",
-        f"this is no label map; got a MATLAB 7.3 file, {WANT}",
+        f"not a label map; got a MATLAB 7.3 file, {WANT}",
     ),
     (saved(T=np.eye(2)), "the MAT file has no variable 'S'."),
     (saved(S="text"), "the MAT file's label map is not a matrix of real numbers; got shape (1, 4)."),

@@ -137,7 +137,7 @@ def test_pascal_context_refuses_other_classes_than_the_nets(tmp_path):
     (lists / "labels.txt").write_text("<html>\n")
     with pytest.raises(DataError) as error:
         datasets.open_split("pascalcontext", "val", tmp_path)
-    assert str(error.value) == f"{lists / 'labels.txt'}: this is no list of labels; want lines of NUMBER: NAME."
+    assert str(error.value) == f"{lists / 'labels.txt'}: not a list of labels; want lines of NUMBER: NAME."
 
 
 OUT_OF_RANGE = [

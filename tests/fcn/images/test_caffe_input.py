@@ -24,7 +24,7 @@ def test_another_mode_is_refused(tmp_path, read, mode, got, want, remedy):
     Image.new(mode, (4, 3)).save(path)
     with pytest.raises(DataError) as error:
         getattr(caffe_input, read)(path)
-    assert str(error.value) == f"{path}: the picture is in another mode; got {got}, want {want}.{remedy}"
+    assert str(error.value) == f"{path}: the image has another mode; got {got}, want {want}.{remedy}"
 
 
 def test_depth_keeps_its_sixteen_bits(tmp_path):

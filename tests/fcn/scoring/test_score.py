@@ -101,7 +101,7 @@ def test_mistakes_are_one_line():
     assert str(error.value) == "label and prediction differ in shape; got (1, 5), want (2, 5)."
     with pytest.raises(DataError) as error:
         confusion_matrix(LABEL, PREDICTION + 5, 3)
-    assert str(error.value) == "a prediction is no class; got 5 to 7, want 0 to 2."
+    assert str(error.value) == "a prediction is not a class; got 5 to 7, want 0 to 2."
     with pytest.raises(DataError) as error:
         compute_scores(np.zeros((3, 3), np.int64))
     assert str(error.value) == "no pixel has a class; there is nothing to score. Every label is void, 255."

@@ -93,7 +93,7 @@ def test_half_a_folder_is_not_passed_over_for_other_data(tmp_path):
         assert custom_nets.is_custom_folder(root)
         (root / "classes.txt").write_text("a\nb\n")
         assert custom_nets.is_custom_folder(root)
-        assert refused(root).startswith("DIR: this is no folder to learn from; got ")
+        assert refused(root).startswith("DIR: this is not a folder of images and labels; got ")
     (tmp_path / "1.jpg").write_bytes(b"")
     assert not custom_nets.is_custom_folder(tmp_path), "a data root may hold a picture too"
 

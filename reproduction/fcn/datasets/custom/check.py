@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from reproduction.caffe.errors import DataError, StrPath
-from reproduction.caffe.formats import image_files
+from reproduction.caffe.errors import DataError, ReproductionError, StrPath
+from reproduction.caffe.formats import files, image_files
 from reproduction.caffe.typing import Progress
 from reproduction.fcn.datasets import label_files
 from reproduction.fcn.datasets.base import VOID
@@ -36,7 +36,7 @@ _SEVERAL = 12  # numbers that a line lists
 #: The problems of labels whose colours are reported, so that the user can name them.
 _COLOURS_NOT_READ = (label_files.PAINTED, label_files.UNKNOWN, label_files.DIFFERENT)
 _MASK_PALETTE = (
-    "name a --palette with the lines `0 0 0 background` and `255 255 255 thing`, which --write-palette writes"
+    "pass a --palette with the lines `0 0 0 background` and `255 255 255 thing`, which --write-palette writes"
 )
 
 
@@ -166,32 +166,32 @@ def check_folder(
     report = FolderReport(
         files.root, files.folders, names, images=len(files.images), labels=len(files.labels), pairs=len(files.pairs)
     )
-    _names(found, files)
-    splits = _splits(found, files)
+    _check_names(found, files)
+    splits = _check_splits(found, files)
     report.splits = {split: len(ids) for split, ids in splits.items()}
     present: dict[str, set[int]] = {}
     reader = LabelReader(palette)
     for i, image_id in enumerate(pairs := files.pairs):
         progress(i, len(pairs))
-        sizes = _picture(found, files.images[image_id])
-        present[image_id] = _label(found, files.labels[image_id], sizes, names, reader)
+        sizes = _check_image(found, files.images[image_id])
+        present[image_id] = _check_label(found, files.labels[image_id], sizes, names, reader)
     progress(len(pairs), len(pairs))
-    _large(found)
-    _painted(found, names)
-    _whole(found, names, is_painted=isinstance(palette, Mapping))
+    _check_sizes(found)
+    _explain_colours(found, names)
+    _check_numbers(found, names, is_painted=isinstance(palette, Mapping))
     if names and found.read:
-        _classes(found, names, splits, present)
-    _summarise(report, found, names)
+        _check_classes(found, names, splits, present)
+    _fill_report(report, found, names)
     return report
 
 
-def _names(found: _Found, files: FolderFiles) -> None:
+def _check_names(found: _Found, files: FolderFiles) -> None:
     """Find duplicate names, empty folders, and images or labels without a counterpart."""
     for paths in files.twice.values():
-        found.add("files have one name", "Rename or remove one.", " and ".join(map(str, paths)))
+        found.add("files have the same name", "Rename or remove one.", " and ".join(map(str, paths)))
     empty = [name for name, held in zip(files.folders, (files.images, files.labels), strict=True) if not held]
     for name in empty:
-        found.add(f"there is no picture in {name}/", "Pictures are files that end in .png, .jpg and the like.")
+        found.add(f"there is no image in {name}/", "Images are files that end in .png, .jpg and the like.")
     if empty:
         return
     alone = sorted(files.images.keys() - files.labels.keys()), sorted(files.labels.keys() - files.images.keys())
@@ -202,17 +202,17 @@ def _names(found: _Found, files: FolderFiles) -> None:
             for image_id in ids[:1]
         ]
         remedy = "Call both alike but for the ending: images/7.jpg, labels/7.png."
-        found.add("no picture has a label of its name", remedy, " and ".join(first))
+        found.add("no image has a label with its name", remedy, " and ".join(first))
         return
     for what, where, ids in (
-        ("pictures have no label, and are left out", files.images, alone[0]),
-        ("labels have no picture, and are left out", files.labels, alone[1]),
+        ("images have no label, and are left out", files.images, alone[0]),
+        ("labels have no image, and are left out", files.labels, alone[1]),
     ):
         for image_id in ids:
             found.add(what, "", str(where[image_id]), fatal=False)
 
 
-def _splits(found: _Found, files: FolderFiles) -> dict[str, list[str]]:
+def _check_splits(found: _Found, files: FolderFiles) -> dict[str, list[str]]:
     """Return the ids of each split, and find ids in the lists that do not exist or are in both splits."""
     splits: dict[str, list[str]] = {}
     for split in folder.SPLITS:
@@ -224,18 +224,18 @@ def _splits(found: _Found, files: FolderFiles) -> dict[str, list[str]]:
             continue
         for image_id in splits[split]:
             if image_id not in files.images or image_id not in files.labels:
-                what = "picture" if image_id not in files.images else "label"
+                what = "image" if image_id not in files.images else "label"
                 path = str(files.lists[split])
                 found.add(
-                    f"lists name pictures that are not there, or have no label: {path}", "", f"{image_id} (no {what})"
+                    f"lists name images that do not exist or have no label: {path}", "", f"{image_id} (no {what})"
                 )
     both = sorted(set(splits.get("train", ())) & set(splits.get("val", ())))
     for image_id in both:
-        found.add("pictures are both learnt from and validated on", "Take them out of one list.", image_id)
+        found.add("images are in both the training and the validation split", "Take them out of one list.", image_id)
     return splits
 
 
-def _picture(found: _Found, path: Path) -> tuple[Size, Size] | None:
+def _check_image(found: _Found, path: Path) -> tuple[Size, Size] | None:
     """Read an image; return (height, width) after EXIF rotation and as stored, or None if it cannot be read."""
     try:
         with image_files.open_image(path) as image:
@@ -250,7 +250,7 @@ def _picture(found: _Found, path: Path) -> tuple[Size, Size] | None:
     return size, stored
 
 
-def _label(
+def _check_label(
     found: _Found, path: Path, sizes: tuple[Size, Size] | None, names: Sequence[str] | None, reader: LabelReader
 ) -> set[int]:
     """Read a label; return the class numbers in it."""
@@ -264,11 +264,11 @@ def _label(
         found.failed(path, error)
         return set()
     if sizes is not None and values.shape != sizes[0]:
-        remedy = "A label has its picture's size; it is resized without smoothing (nearest)."
+        remedy = "A label must have its image's size; resize it without smoothing (nearest)."
         if values.shape == sizes[1]:
-            remedy = "The pictures are turned by their camera's EXIF tag: save them turned, or turn the labels."
+            remedy = "The images are rotated by their EXIF tag: save them rotated, or rotate the labels."
         shown, said = (" x ".join(map(str, size)) for size in (sizes[0], values.shape))
-        found.add("labels have another height and width than the picture", remedy, f"{path} ({said}, not {shown})")
+        found.add("labels differ from their image in height or width", remedy, f"{path} ({said}, not {shown})")
     numbers, counts = np.unique(values, return_counts=True)
     here = {int(number): int(count) for number, count in zip(numbers, counts, strict=True)}
     found.read += 1
@@ -295,11 +295,11 @@ def _count_colours(found: _Found, image: Image.Image) -> None:
         found.colours.update(color_labels.count_colours(image))
 
 
-def _large(found: _Found) -> None:
+def _check_sizes(found: _Found) -> None:
     large = sum(count for (height, width), count in found.sizes.items() if height * width > MOST_PIXELS)
     if large:
         remedy = "tools/train.py shrinks them to --side pixels, 500 by default, with their labels."
-        found.add(f"{large} pictures have more than {MOST_PIXELS // 10**6} million pixels", remedy, fatal=False)
+        found.add(f"{large} images have more than {MOST_PIXELS // 10**6} million pixels", remedy, fatal=False)
 
 
 def _out_of_range(classes: int) -> tuple[str, str]:
@@ -309,7 +309,7 @@ def _out_of_range(classes: int) -> tuple[str, str]:
     )
 
 
-def _painted(found: _Found, names: Sequence[str] | None) -> None:
+def _explain_colours(found: _Found, names: Sequence[str] | None) -> None:
     """Set the remedy for labels that could not be read as class numbers, according to their colours."""
     if not any(what in _COLOURS_NOT_READ for what, _, _ in found.problems):
         found.colours.clear()
@@ -318,11 +318,13 @@ def _painted(found: _Found, names: Sequence[str] | None) -> None:
     if not colours:
         return
     if len(colours) > VOID:
-        remedy = f"{len(colours):,} colours are no classes: they were smoothed; export them again, without smoothing."
+        remedy = (
+            f"{len(colours):,} colours are too many: the labels were smoothed; export them again, without smoothing."
+        )
     elif colours == set(color_labels.MASK.values()):
-        remedy = f"They are masks of black and white: {_MASK_PALETTE}."
+        remedy = f"They are black-and-white masks: {_MASK_PALETTE}."
     elif names and color_labels.has_voc_colours(colours, names):
-        remedy = "They are the colours in which VOC draws its classes: say --palette voc."
+        remedy = "They are the colours in which VOC draws its classes: use --palette voc."
     else:
         return
     for what, old, fatal in list(found.problems):
@@ -330,7 +332,7 @@ def _painted(found: _Found, names: Sequence[str] | None) -> None:
             found.problems[what, remedy, fatal] = found.problems.pop((what, old, fatal))
 
 
-def _whole(found: _Found, names: Sequence[str] | None, *, is_painted: bool) -> None:
+def _check_numbers(found: _Found, names: Sequence[str] | None, *, is_painted: bool) -> None:
     """Find problems that only all labels together show."""
     numbers = set(found.pixels)
     known = numbers - {VOID}
@@ -338,18 +340,20 @@ def _whole(found: _Found, names: Sequence[str] | None, *, is_painted: bool) -> N
         return
     if numbers == {0, VOID} and not is_painted:
         found.add(
-            "the labels are masks of 0 and 255; 255 is void, so that there is nothing to learn but class 0",
+            "the labels are masks of 0 and 255; 255 is void, so class 0 is the only class",
             f"Write 1 for 255; or {_MASK_PALETTE}.",
         )
     elif len(known) < 2:
-        said = f"class {_named(min(known), names)}" if known else "void"
-        found.add(f"the labels hold nothing but {said}", "A net learns from two classes or more.")
+        said = f"class {_format_label(min(known), names)}" if known else "void"
+        found.add(f"the labels contain only {said}", "Training needs at least two classes.")
     if names is None:
         remedy = "Name them by --classes FILE or in classes.txt, one a line, the first for label 0."
-        found.add("nothing says the names of the classes", remedy)
+        found.add("the names of the classes are not defined", remedy)
         if known and sorted(known) != list(range(len(known))):
-            remedy = "Class numbers count from 0; grey levels and colours are none."
-            found.add("the labels are not 0, 1, 2 and on", remedy, _listed(sorted(known)), fatal=False)
+            remedy = "Class numbers count from 0; grey levels and colours are not class numbers."
+            found.add(
+                "the labels are not numbered 0, 1, 2 and so on", remedy, _format_numbers(sorted(known)), fatal=False
+            )
     elif min(known, default=0) == 1 and max(known) == len(names):
         what, remedy = _out_of_range(len(names))
         listed = found.problems.pop((what, remedy, True), [])
@@ -357,24 +361,26 @@ def _whole(found: _Found, names: Sequence[str] | None, *, is_painted: bool) -> N
         found.problems[said, "Subtract 1, or put a name for label 0 first in the list of classes.", True] = listed
 
 
-def _classes(found: _Found, names: Sequence[str], splits: dict[str, list[str]], present: dict[str, set[int]]) -> None:
+def _check_classes(
+    found: _Found, names: Sequence[str], splits: dict[str, list[str]], present: dict[str, set[int]]
+) -> None:
     """Find classes that never occur, or that cover nearly everything."""
     learnt = set().union(*(present.get(image_id, set()) for image_id in splits.get("train", ())))
     for label, name in enumerate(names):
         if not found.pixels[label]:
             found.add("classes occur in no label", "", name, fatal=False)
         elif splits and label not in learnt:
-            found.add("classes occur in no picture to learn from", "", name, fatal=False)
+            found.add("classes occur in no training image", "", name, fatal=False)
     known = {label: count for label, count in found.pixels.items() if label != VOID}
     label = max(known, default=0, key=lambda each: known[each])
     count, total = known.get(label, 0), sum(known.values())
     if len(known) > 1 and count / total > MOST_OF_ONE and label < len(names):
         remedy = "Look at the other classes' IU, not at the pixel accuracy; more of their pixels help."
         said = f"{names[label]} ({100 * count / total:.1f} %)"
-        found.add("one class is nearly everything", remedy, said, fatal=False)
+        found.add("one class covers nearly all pixels", remedy, said, fatal=False)
 
 
-def _summarise(report: FolderReport, found: _Found, names: Sequence[str] | None) -> None:
+def _fill_report(report: FolderReport, found: _Found, names: Sequence[str] | None) -> None:
     images_of, labels_of = (dict(counter.most_common()) for counter in found.modes)
     report.modes = {"images": images_of, "labels": labels_of}
     report.sizes = dict(found.sizes.most_common())
@@ -392,12 +398,12 @@ def _summarise(report: FolderReport, found: _Found, names: Sequence[str] | None)
         )
         for label in sorted(found.pixels)
     ]
-    report.colours = dict(_ordered(found))
+    report.colours = dict(_sort_colours(found))
     problems = [Problem(what, remedy, files, fatal) for (what, remedy, fatal), files in found.problems.items()]
     report.problems = sorted(problems, key=lambda problem: not problem.fatal)
 
 
-def _ordered(found: _Found) -> list[tuple[RGB, int]]:
+def _sort_colours(found: _Found) -> list[tuple[RGB, int]]:
     """Return the colours in the order of a palette that fits all labels or, if there is none, most frequent first."""
     places = [index for indices in found.indices.values() for index in indices]
     if found.indices.keys() == found.colours.keys() and len(places) == len(set(places)) == len(found.colours):
@@ -405,9 +411,38 @@ def _ordered(found: _Found) -> list[tuple[RGB, int]]:
     return found.colours.most_common()
 
 
-def _named(label: int, names: Sequence[str] | None) -> str:
+def _format_label(label: int, names: Sequence[str] | None) -> str:
     return f"{label} ({names[label]})" if names and label < len(names) else str(label)
 
 
-def _listed(numbers: Sequence[Any]) -> str:
+def _format_numbers(numbers: Sequence[Any]) -> str:
     return ", ".join(map(str, numbers[:_SEVERAL])) + (" ..." if len(numbers) > _SEVERAL else "")
+
+
+def write_palette(report: FolderReport, path: Path) -> None:
+    """Write a palette of the colours in the labels, for the user to replace its placeholder names.
+
+    A mask and VOC's colours get the names of the classes where these fit.
+
+    Args:
+        report: The result of the check.
+        path: The file to write.
+
+    Raises:
+        ReproductionError: If there are no colours, or more than classes can have, or the file cannot be written.
+    """
+    is_mask = not report.colours and {value.label for value in report.values} == {0, VOID}
+    if not report.colours and not is_mask:
+        reason = "the labels are class numbers, not colours" if report.values else "no label could be read"
+        raise ReproductionError(f"there is no palette to write; {reason}", place=str(report.root))
+    if len(report.colours) > VOID:
+        raise ReproductionError(
+            "there are too many colours for classes",
+            place=str(report.root),
+            got=len(report.colours),
+            want=f"at most {VOID}",
+            remedy="The labels were smoothed or saved as JPEG: export them again, as PNG without smoothing.",
+        )
+    colours = color_labels.MASK.values() if is_mask else report.colours
+    with files.open_atomic(path) as file:
+        file.write(color_labels.dumps(color_labels.make_template(list(colours), report.classes)).encode())

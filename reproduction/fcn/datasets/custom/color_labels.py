@@ -80,7 +80,7 @@ def load(path: StrPath, names: Sequence[str] | None = None) -> dict[str, RGB]:
         *values, name = line.split(maxsplit=3)
         if len(values) != 3 or not all(re.fullmatch("[0-9]{1,3}", value) and int(value) < 256 for value in values):
             want = "R G B name, such as 128 0 0 aeroplane"
-            raise DataError(f"line {number} is no colour with a name", path=path, got=repr(line[:60]), want=want)
+            raise DataError(f"line {number} is not a colour with a name", path=path, got=repr(line[:60]), want=want)
         if name in found:
             raise DataError(f"class {name!r} occurs twice", path=path)
         found[name.strip()] = (int(values[0]), int(values[1]), int(values[2]))
@@ -105,13 +105,13 @@ def check_palette(found: Palette, names: Sequence[str] | None = None, path: StrP
     for name, colour in found.items():
         if colour in by_colour:
             both = f"{by_colour[colour]!r} and {name!r}"
-            raise DataError(f"{both} have one colour", path=path, got=" ".join(map(str, colour)))
+            raise DataError(f"{both} have the same colour", path=path, got=" ".join(map(str, colour)))
         by_colour[colour] = name
     classes = palette_classes(found)
     if not 0 < len(classes) < VOID:
         raise DataError("a palette has 1 to 254 classes", path=path, got=len(classes))
     if names is not None and tuple(names) != classes:
-        raise DataError("the palette is of other classes", path=path, got=", ".join(classes), want=", ".join(names))
+        raise DataError("the palette has other classes", path=path, got=", ".join(classes), want=", ".join(names))
     return dict(found)
 
 

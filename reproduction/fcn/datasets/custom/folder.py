@@ -84,7 +84,7 @@ class FolderFiles:
         if not found:
             got = f"{len(pairs)} with a label"
             raise DataError(
-                f"there is no picture for the split {split!r}",
+                f"there is no image for the split {split!r}",
                 path=self.root,
                 got=got,
                 want="2 or more",
@@ -112,7 +112,7 @@ def list_files(root: StrPath) -> FolderFiles:
     """
     place = Path(root)
     if not place.is_dir():
-        raise DataError("this is a file, no folder" if place.is_file() else "there is no such folder", path=place)
+        raise DataError("this is a file, not a folder" if place.is_file() else "there is no such folder", path=place)
     if (kind := _kind(place)) is None:
         raise _no_tree(place)
     pictures_in, labels_in, lists_in = kind
@@ -133,7 +133,7 @@ def _no_tree(place: Path) -> DataError:
     inside = [path.name + "/" * path.is_dir() for path in shown]
     near = next((path for path in (*shown, place.parent) if path.is_dir() and _kind(path)), None)
     return DataError(
-        "this is no folder to learn from",
+        "this is not a folder of images and labels",
         path=place,
         got=", ".join(inside[:6]) + (" ..." if len(inside) > 6 else "") or "an empty folder",
         want="images/ and labels/, or JPEGImages/ and SegmentationClass/",
@@ -264,7 +264,7 @@ class Folder(Dataset):
             classes = color_labels.palette_classes(color_labels.check_palette(palette, classes, root))
         if classes is None:
             raise DataError(
-                "nothing says the names of the classes", path=root, want="classes.txt, one name a line, or --classes"
+                "the names of the classes are not defined", path=root, want="classes.txt, one name a line, or --classes"
             )
         self.side, self._names = side, tuple(classes)
         self.read_labels = LabelReader(palette)
@@ -288,7 +288,7 @@ class Folder(Dataset):
         """
         if image_id in self.files.twice:
             said = " and ".join(map(str, self.files.twice[image_id]))
-            raise DataError(f"{said} have one name", remedy="Rename or remove one.")
+            raise DataError(f"{said} have the same name", remedy="Rename or remove one.")
         known = self.files.images if kind == "data" else self.files.labels
         if image_id in known:
             return known[image_id]

@@ -102,7 +102,7 @@ def _drawn(place: Path) -> str | None:
     about = place / _ABOUT
     lines = files.read_regular(about, 1 << 20).decode(errors="replace").splitlines() if about.is_file() else []
     if len(lines) != 2 or not lines[0].startswith(_TITLE):
-        raise DataError("this folder holds something else", path=place, want=_TITLE, remedy="Delete it.")
+        raise DataError("the folder contains something else", path=place, want=_TITLE, remedy="Delete it.")
     if lines[1] != _content(place):
         raise DataError(
             "files of this drawing are lost or changed", path=place, remedy="Delete the folder to have it drawn again."

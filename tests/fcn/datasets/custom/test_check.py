@@ -51,8 +51,8 @@ def test_masks_of_0_and_255_get_words_of_their_own(tmp_path):
     custom_folders.write(tmp_path, labels=custom_folders.mask)
     problem = check_folder(tmp_path, ("background", "thing")).problems[0]
     assert problem == Problem(
-        "the labels are masks of 0 and 255; 255 is void, so that there is nothing to learn but class 0",
-        "Write 1 for 255; or name a --palette with the lines `0 0 0 background` and `255 255 255 thing`, which"
+        "the labels are masks of 0 and 255; 255 is void, so class 0 is the only class",
+        "Write 1 for 255; or pass a --palette with the lines `0 0 0 background` and `255 255 255 thing`, which"
         " --write-palette writes.",
     )
     assert [(each.what, each.files) for each in check_folder(tmp_path, ("background", "thing")).problems[1:]] == [
@@ -81,25 +81,25 @@ def test_painted_labels_show_their_colours(tmp_path):
         (
             custom_folders.paint,
             custom_folders.NAMES,
-            "They are the colours in which VOC draws its classes: say --palette voc.",
+            "They are the colours in which VOC draws its classes: use --palette voc.",
         ),
         (
             custom_folders.paint,
             None,
-            "Say by --palette which colour is which class; tools/check_data.py --write-palette begins it.",
+            "Map colours to classes with --palette; tools/check_data.py --write-palette writes a template.",
         ),
         (
             lambda i: np.dstack([custom_folders.mask(i)] * 3),
             None,
             (
-                "They are masks of black and white: name a --palette with the lines `0 0 0 background` and"
+                "They are black-and-white masks: pass a --palette with the lines `0 0 0 background` and"
                 " `255 255 255 thing`, which --write-palette writes."
             ),
         ),
         (
             lambda i: np.random.default_rng(i).integers(0, 256, (*custom_folders.SIZE, 3), np.uint8),
             custom_folders.NAMES,
-            "3,600 colours are no classes: they were smoothed; export them again, without smoothing.",
+            "3,600 colours are too many: the labels were smoothed; export them again, without smoothing.",
         ),
     ],
     ids=["VOC's", "unnamed", "black and white", "smoothed"],
@@ -113,8 +113,8 @@ def test_painted_labels_are_offered_the_palette_that_they_seem_to_have(tmp_path,
 def test_a_folder_without_pictures_is_no_matter_of_names(tmp_path):
     custom_folders.write(tmp_path, n=0)
     assert found(tmp_path, classes=custom_folders.NAMES) == [
-        ("there is no picture in images/", True, []),
-        ("there is no picture in labels/", True, []),
+        ("there is no image in images/", True, []),
+        ("there is no image in labels/", True, []),
     ]
 
 
@@ -153,8 +153,8 @@ def test_files_without_partner_are_named(tmp_path):
     (tmp_path / "images/p1.jpg").unlink()
     (tmp_path / "labels/p2.png").unlink()
     assert found(tmp_path, classes=custom_folders.NAMES) == [
-        ("pictures have no label, and are left out", False, ["images/p2.jpg"]),
-        ("labels have no picture, and are left out", False, ["labels/p1.png"]),
+        ("images have no label, and are left out", False, ["images/p2.jpg"]),
+        ("labels have no image, and are left out", False, ["labels/p1.png"]),
     ]
 
 
@@ -163,7 +163,7 @@ def test_names_that_do_not_meet_are_shown(tmp_path):
     for path in sorted((tmp_path / "labels").iterdir()):
         path.rename(path.with_stem(path.stem + "_mask"))
     assert found(tmp_path, classes=custom_folders.NAMES)[0] == (
-        "no picture has a label of its name",
+        "no image has a label with its name",
         True,
         ["images/p0.jpg and " + str(tmp_path / "labels/p0_mask.png").replace(f"{tmp_path}/", "")],
     )
@@ -175,9 +175,9 @@ def test_lists_are_held_against_the_files(tmp_path):
     (tmp_path / "val.txt").write_text("p1\np2\n")
     (tmp_path / "labels/p2.png").unlink()
     assert [each for each in found(tmp_path, classes=custom_folders.NAMES) if each[1]] == [
-        ("lists name pictures that are not there, or have no label: DIR/train.txt", True, ["p9 (no picture)"]),
-        ("lists name pictures that are not there, or have no label: DIR/val.txt", True, ["p2 (no label)"]),
-        ("pictures are both learnt from and validated on", True, ["p1"]),
+        ("lists name images that do not exist or have no label: DIR/train.txt", True, ["p9 (no image)"]),
+        ("lists name images that do not exist or have no label: DIR/val.txt", True, ["p2 (no label)"]),
+        ("images are in both the training and the validation split", True, ["p1"]),
     ]
 
 
@@ -191,11 +191,11 @@ def test_sizes_that_differ_are_shown_and_exif_is_suspected(tmp_path):
     assert [(p.files, p.remedy) for p in report.problems] == [
         (
             [f"{tmp_path}/labels/p0.png (19 x 30, not 20 x 30)"],
-            "A label has its picture's size; it is resized without smoothing (nearest).",
+            "A label must have its image's size; resize it without smoothing (nearest).",
         ),
         (
             [f"{tmp_path}/labels/p1.png (20 x 30, not 30 x 20)"],
-            "The pictures are turned by their camera's EXIF tag: save them turned, or turn the labels.",
+            "The images are rotated by their EXIF tag: save them rotated, or rotate the labels.",
         ),
     ]
 
@@ -220,30 +220,30 @@ def test_classes_that_are_rare_or_never_seen_are_named(tmp_path):
     for i in range(6):
         Image.new("RGB", (20, 200)).save(tmp_path / f"images/p{i}.jpg")
     assert found(tmp_path, classes=custom_folders.NAMES) == [
-        ("classes occur in no picture to learn from", False, ["cat"]),
+        ("classes occur in no training image", False, ["cat"]),
         ("classes occur in no label", False, ["dog"]),
-        ("one class is nearly everything", False, ["background (100.0 %)"]),
+        ("one class covers nearly all pixels", False, ["background (100.0 %)"]),
     ]
 
 
 def test_large_pictures_are_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(check, "MOST_PIXELS", 599)
     custom_folders.write(tmp_path)
-    assert found(tmp_path, classes=custom_folders.NAMES) == [("6 pictures have more than 0 million pixels", False, [])]
+    assert found(tmp_path, classes=custom_folders.NAMES) == [("6 images have more than 0 million pixels", False, [])]
 
 
 def test_without_names_gaps_are_noticed(tmp_path):
     custom_folders.write(tmp_path, labels=lambda i: custom_folders.label(i) * 50)
     assert found(tmp_path) == [
-        ("nothing says the names of the classes", True, []),
-        ("the labels are not 0, 1, 2 and on", False, ["0, 50, 100"]),
+        ("the names of the classes are not defined", True, []),
+        ("the labels are not numbered 0, 1, 2 and so on", False, ["0, 50, 100"]),
     ]
 
 
 def test_labels_of_one_class_cannot_be_learnt(tmp_path):
     custom_folders.write(tmp_path, labels=lambda i: np.zeros(custom_folders.SIZE, np.uint8))
     assert found(tmp_path, classes=custom_folders.NAMES)[0][:2] == (
-        "the labels hold nothing but class 0 (background)",
+        "the labels contain only class 0 (background)",
         True,
     )
 

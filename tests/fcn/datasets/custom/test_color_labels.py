@@ -75,13 +75,13 @@ def test_what_is_no_palette_is_refused(tmp_path):
     form = "want R G B name, such as 128 0 0 aeroplane."
     assert (
         refused("0 0 0 a\n0 0 256 b\n", tmp_path)
-        == f"DIR/p.txt: line 2 is no colour with a name; got '0 0 256 b', {form}"
+        == f"DIR/p.txt: line 2 is not a colour with a name; got '0 0 256 b', {form}"
     )
-    assert refused("0 0 0\n", tmp_path) == f"DIR/p.txt: line 1 is no colour with a name; got '0 0 0', {form}"
-    assert refused("0 0 0 a\n0 0 0 b\n", tmp_path) == "DIR/p.txt: 'a' and 'b' have one colour; got 0 0 0."
+    assert refused("0 0 0\n", tmp_path) == f"DIR/p.txt: line 1 is not a colour with a name; got '0 0 0', {form}"
+    assert refused("0 0 0 a\n0 0 0 b\n", tmp_path) == "DIR/p.txt: 'a' and 'b' have the same colour; got 0 0 0."
     assert refused("0 0 0 a\n0 0 1 a\n", tmp_path) == "DIR/p.txt: class 'a' occurs twice."
     assert refused("0 0 0 void\n", tmp_path) == "DIR/p.txt: a palette has 1 to 254 classes; got 0."
-    assert refused("0 0 0 a\n", tmp_path, ["b"]) == "DIR/p.txt: the palette is of other classes; got a, want b."
+    assert refused("0 0 0 a\n", tmp_path, ["b"]) == "DIR/p.txt: the palette has other classes; got a, want b."
 
 
 def test_a_palette_that_cannot_be_read_is_one_line(tmp_path):

@@ -109,26 +109,26 @@ def refused(root, i=0, split="train"):
 def test_what_is_no_folder_to_learn_from_is_refused(tmp_path):
     want = "want images/ and labels/, or JPEGImages/ and SegmentationClass/."
     assert refused(tmp_path / "none") == "DIR: there is no such folder."
-    assert refused(tmp_path) == f"DIR: this is no folder to learn from; got an empty folder, {want}"
+    assert refused(tmp_path) == f"DIR: this is not a folder of images and labels; got an empty folder, {want}"
     (tmp_path / "images").mkdir()
-    assert refused(tmp_path) == f"DIR: this is no folder to learn from; got images/, {want}"
+    assert refused(tmp_path) == f"DIR: this is not a folder of images and labels; got images/, {want}"
     custom_folders.write(tmp_path, n=1)
     assert refused(tmp_path) == (
-        "DIR: there is no picture for the split 'train'; got 1 with a label, want 2 or more. tools/check_data.py says"
+        "DIR: there is no image for the split 'train'; got 1 with a label, want 2 or more. tools/check_data.py says"
         " what is missing."
     )
-    assert refused(tmp_path / "classes.txt") == "DIR: this is a file, no folder."
+    assert refused(tmp_path / "classes.txt") == "DIR: this is a file, not a folder."
     assert refused(tmp_path / "images").endswith(f"Did you mean {tmp_path}?")
     (tmp_path / "up").mkdir()
     custom_folders.write(tmp_path / "up/VOC2012", folders=("JPEGImages", "SegmentationClass"))
     assert refused(tmp_path / "up") == (
-        f"DIR: this is no folder to learn from; got VOC2012/, {want} Did you mean DIR/VOC2012?"
+        f"DIR: this is not a folder of images and labels; got VOC2012/, {want} Did you mean DIR/VOC2012?"
     )
     custom_folders.write(tmp_path, n=2)
     assert refused(tmp_path, split="test") == "DIR: there is no split 'test'; want train or val."
     (tmp_path / "classes.txt").unlink()
     assert refused(tmp_path) == (
-        "DIR: nothing says the names of the classes; want classes.txt, one name a line, or --classes."
+        "DIR: the names of the classes are not defined; want classes.txt, one name a line, or --classes."
     )
 
 
@@ -141,7 +141,7 @@ def test_labels_that_are_none_are_refused(tmp_path):
     custom_folders.write(tmp_path / "rgb", labels=custom_folders.paint)
     assert refused(tmp_path / "rgb") == (
         "DIR/labels/p0.png: the labels are colours, not class numbers; got mode RGB, want palette (P) or grey (L)."
-        " Say by --palette which colour is which class; tools/check_data.py --write-palette begins it."
+        " Map colours to classes with --palette; tools/check_data.py --write-palette writes a template."
     )
     custom_folders.write(tmp_path / "range", labels=lambda i: custom_folders.label(i) * 100)
     assert refused(tmp_path / "range").startswith("DIR/labels/p0.png: labels out of range; got 100, 200 in ")
@@ -154,7 +154,7 @@ def test_labels_that_are_none_are_refused(tmp_path):
 def test_two_pictures_of_one_name_are_refused(tmp_path):
     custom_folders.write(tmp_path)
     Image.new("RGB", (3, 3)).save(tmp_path / "images/p0.png")
-    assert refused(tmp_path) == ("DIR/images/p0.jpg and DIR/images/p0.png have one name. Rename or remove one.")
+    assert refused(tmp_path) == ("DIR/images/p0.jpg and DIR/images/p0.png have the same name. Rename or remove one.")
 
 
 def test_files_that_are_no_pictures_do_not_count(tmp_path):

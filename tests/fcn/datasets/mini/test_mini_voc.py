@@ -201,7 +201,7 @@ def test_another_folder_of_this_name_is_not_touched(tmp_path):
     mine.write_text("mine")
     with pytest.raises(DataError) as error:
         mini_voc.generate(tmp_path)
-    assert str(error.value) == (f"{tmp_path}/mini: this folder holds something else; want Mini-VOC. Delete it.")
+    assert str(error.value) == (f"{tmp_path}/mini: the folder contains something else; want Mini-VOC. Delete it.")
     assert mine.read_text() == "mine"
 
 
@@ -317,7 +317,7 @@ def test_what_is_no_list_of_classes_is_an_error(tmp_path, text, got):
     with pytest.raises(DataError) as error:
         layouts.read_class_names(listed)
     want = "want one name a line, at most 255, none twice."
-    assert str(error.value) == f"{listed}: this is no list of classes; got {got}, {want}"
+    assert str(error.value) == f"{listed}: not a list of classes; got {got}, {want}"
     with pytest.raises(DataError) as error:
         layouts.read_class_names("cat,dog")
     reason = "the names of the classes cannot be read (no such file or directory)"
