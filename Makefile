@@ -8,10 +8,10 @@ TESTS  := $(VENV)/.ready-tests
 DOCS   := $(VENV)/.ready-docs
 
 # Variables that narrow a reproduction: NETS="voc-fcn8s voc-fcn16s" DEVICE=cuda LIMIT=20 DATA=dir WEIGHTS=dir MIRROR=url-or-dir
-# MANIFEST=file REPORTS=dir MODEL=file
+# MANIFEST=file REPORTS=dir MODEL=file BY="your name"
 NARROW  = $(if $(NETS),--nets $(NETS)) $(if $(DEVICE),--device $(DEVICE)) $(if $(LIMIT),--limit $(LIMIT)) \
           $(if $(DATA),--data $(DATA)) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(MIRROR),--mirror $(MIRROR)) \
-          $(if $(MANIFEST),--manifest $(MANIFEST)) $(if $(REPORTS),--report $(REPORTS)) $(if $(MODEL),--model $(MODEL))
+          $(if $(MANIFEST),--manifest $(MANIFEST)) $(if $(REPORTS),--report $(REPORTS)) $(if $(MODEL),--model $(MODEL)) $(if $(BY),--by "$(BY)")
 MINI   := mini-vgg,mini-fcn32s,mini-fcn16s,mini-fcn8s
 
 # Two processes with one thread each. A worker that has finished takes tests from the other.

@@ -40,8 +40,6 @@ except ImportError as error:
     sys.exit(f"error: this environment is not set up; got {had}. Run `make setup`, then `. .venv/bin/activate`.")
 
 if TYPE_CHECKING:
-    import torch
-
     from reproduction.caffe.net.net import Net
     from reproduction.fcn.scoring.evaluate import Scorer
 
@@ -245,15 +243,6 @@ def compiled(net: Net, precision: str) -> Scorer:
     from reproduction.fast import compiler
 
     return compiler.compile(net, precision, discard=True)
-
-
-def describe(device: torch.device) -> str:
-    """Return a description of a device: its name, or the machine and the number of threads."""
-    import torch
-
-    if device.type == "cuda":
-        return f"{device}, {torch.cuda.get_device_name(device)}"
-    return f"{device}, {platform.machine()}, {torch.get_num_threads()} threads"
 
 
 def versions() -> dict[str, str]:

@@ -35,7 +35,6 @@ from common import (
     add_max_pixels,
     add_precision,
     compiled,
-    describe,
     note,
     positive,
     precision,
@@ -45,7 +44,7 @@ from common import (
     versions,
 )  # fmt: skip
 
-from reproduction.caffe import locks
+from reproduction.caffe import devices, locks
 from reproduction.caffe.training.parallel import Ranks, join_processes
 from reproduction.fcn import datasets
 from reproduction.fcn.datasets.custom import color_labels
@@ -119,7 +118,7 @@ def score(scored: NetToScore, args: argparse.Namespace, folder: Path, out: Path,
             raise
     if not ranks.is_first:
         return 0
-    about = describe(ranks.device), precision(args), versions()
+    about = devices.describe_device(ranks.device), precision(args), versions()
     evaluation.write_evaluation(scored, found, out, folder, *about)
     if args.json:
         say_json(evaluation.scores_as_json(scored, found))

@@ -23,19 +23,21 @@ from reproduction.caffe.errors import ReproductionError
 from reproduction.fcn.nets import published_nets
 from reproduction.fcn.reproduce import paper
 from reproduction.fcn.scoring.score import METRICS, TITLES
-from reproduction.report import record
+from reproduction.report import ledger, markdown, record
+from reproduction.report.record import LabelScores, ScoreReport
 from reproduction.report.reference import choose_reference
 
 README = ROOT / "README.md"
 DIFFERENCES = ROOT / "docs" / "differences.md"
 MINI = ROOT / "weights" / "mini" / "scores.json"
+LEDGER = ROOT / "weights" / ledger.FOLDER
 FIGURES = ROOT / "tests" / "golden" / "exactness.json"
 UNVERIFIED = "\\*"
 OTHER_WEIGHTS, OWN_WEIGHTS = "†", "‡"
-NUMBERS = f"""± is the tolerance in points. siftflow-fcn32s cannot be checked, because no score of it is known.
-{UNVERIFIED} not yet compared with the text of the paper. {OTHER_WEIGHTS} The score is the CVPR 2015 paper's, of other
-weights than the published ones. {OWN_WEIGHTS} The weights were never published: train them and pass the file as
-`MODEL`; without it the command ends with "not checked"."""
+NUMBERS = f"""± is the tolerance in points; no score of siftflow-fcn32s is known to check it with. Where "measured here"
+is empty, nobody has yet: run the command with `BY="your name"` and open a pull request. {UNVERIFIED} not yet compared
+with the text of the paper. {OTHER_WEIGHTS} The score is the CVPR 2015 paper's, of other weights than the published.
+{OWN_WEIGHTS} Never published: pass your own as `MODEL`; without it the command ends with "not checked"."""
 
 
 def main() -> int:
@@ -133,9 +135,10 @@ def cuda_sentence() -> str:
 def numbers_table() -> str:
     """Return a table of the published nets, the scores that each must match, and the command that checks it."""
     lines = [
-        "| net | paper | authors' README | measured by others | command |",
-        "| --- | --: | --: | --: | --- |",
+        "| net | paper | authors' README | measured by others | measured here | command |",
+        "| --- | --: | --: | --: | --- | --- |",
     ]
+    entries = ledger.load_entries(LEDGER)
     for name, net in published_nets.NETS.items():
         rows = {
             "paper": paper.find_paper_row(name),
@@ -148,11 +151,20 @@ def numbers_table() -> str:
             cells[reference.column] += f" ± {reference.tolerance_points:.1f}"
         else:
             cells["paper"] = "not checked"
+        cells["here"] = _measured_here(ledger.find_newest(entries, name))
         other = OTHER_WEIGHTS if rows["paper"] and "of other weights" in paper.find_caveat(rows["paper"]) else ""
         own = "" if net.caffemodel else f" MODEL=FILE` {OWN_WEIGHTS}"
         command = f"`make reproduce-{net.dataset.name} NETS={name}{own or '`'}"
         lines.append(f"| {name}{other} | {' | '.join(cells.values())} | {command} |")
     return "\n".join(lines) + "\n\n" + NUMBERS
+
+
+def _measured_here(found: tuple[ScoreReport, LabelScores] | None) -> str:
+    if found is None:
+        return ""
+    report, scores = found
+    points = "" if scores.mean_iu is None else f"{100 * scores.mean_iu:.4f}, "
+    return f"{points}{markdown.escape(report.by)}, {report.measured[:10]}"
 
 
 def _mean_iu(row: paper.PublishedRow | None) -> str:

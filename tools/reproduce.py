@@ -21,6 +21,9 @@ Exit codes: 0 every net was checked and matches; 1 a net is off, or could not be
 but one was not checked: no score of it is known (siftflow-fcn32s), its weights were not published (nyud-fcn32s-color-d,
 see --model), or only a part of the images was scored (--limit). 130 the run was stopped.
 
+--by NAME adds the scores to the ledger: a file in weights/results, from which README.md's table of numbers is made.
+Please commit it and open a pull request.
+
 --record writes the scores to weights/SET/scores.json, and later runs are compared with them; with --trained it also
 copies the weights and the logs of their training.
 
@@ -44,7 +47,6 @@ from common import (
     add_device,
     add_precision,
     compiled,
-    describe,
     fail,
     note,
     positive,
@@ -60,7 +62,7 @@ from reproduction.fcn.datasets import SPECS
 from reproduction.fcn.fetch import local_files
 from reproduction.fcn.reproduce import pipeline, sources
 from reproduction.fcn.reproduce.pipeline import ScoringPlan
-from reproduction.report import markdown, record, scoring_run
+from reproduction.report import ledger, markdown, record, scoring_run
 from reproduction.report.record import ScoreReport
 
 
@@ -72,6 +74,8 @@ def main() -> int:
         parser.error("--model is for one net: name it with --nets")
     if args.model and (args.trained or args.record):
         parser.error("--model cannot be combined with --trained or --record")
+    if args.by and (args.limit or args.trained or args.model):
+        parser.error("--by is for all images and the published weights: leave --limit, --trained and --model out")
     if args.record and (args.nets or args.limit):
         parser.error("--record is for all nets and all images: leave --nets and --limit out")
     with locks.lock_folder(args.report / args.set, "another process is reproducing here"):
@@ -100,7 +104,7 @@ def reproduce(args: argparse.Namespace) -> int:
         measured=datetime.now(UTC).isoformat(timespec="seconds"),
         split=split,
         limit=None if split is None or args.limit is None or args.limit >= split.count else args.limit,
-        device=describe(device),
+        device=devices.describe_device(device),
         precision=precision(args),
         versions=versions(),
         nets=scored.results,
@@ -120,6 +124,8 @@ def reproduce(args: argparse.Namespace) -> int:
     if args.record and not code:
         scoring_run.record_run(report, nets, args.trained, record_path)
         screen.note(f"recorded in {record_path.parent}")
+    if args.by and has_scores:
+        screen.note(f"added to the ledger: {ledger.write_entry(report, args.by, args.weights / ledger.FOLDER)}")
     screen.note(f"{time.monotonic() - start:.1f} s")
     return code
 
@@ -168,6 +174,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--model", type=Path, metavar="FILE", help="your own weights of the net that --nets names")
     parser.add_argument("--record", action="store_true", help="keep the scores in WEIGHTS/SET/scores.json")
+    parser.add_argument("--by", metavar="NAME", help="add the scores to the ledger, WEIGHTS/results, under your name")
     parser.add_argument("--json", action="store_true", help="print scores.json, and everything else on standard error")
     parser.add_argument("--mirror", metavar="URL|DIR", help="the source to try first (also REPRODUCTION_MIRROR)")
     parser.add_argument("--manifest", type=Path, help="another weights/manifest.json (also REPRODUCTION_MANIFEST)")

@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from common import ROOT, WEIGHTS, Bars, add_device, describe, positive, run, say, versions
+from common import ROOT, WEIGHTS, Bars, add_device, positive, run, say, versions
 
 from reproduction.caffe import devices
 from reproduction.caffe.errors import DataError, ReproductionError
@@ -112,7 +112,7 @@ def make(name: str, args: argparse.Namespace, rows: list[PublishedNet], dataset:
     if name == "time":
         device = devices.select_device(args.device)
         seconds = {row.name: forward(row, args) for row in rows}
-        return tables.time_table(seconds, describe(device), args.trials, args.size)
+        return tables.time_table(seconds, devices.describe_device(device), args.trials, args.size)
     assert dataset is not None
     if name == "bound":
         top, count = next(iter(dataset.label_classes)), len(dataset.ids[: args.limit])

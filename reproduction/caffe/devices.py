@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+from pathlib import Path
+
 import torch
 
 from reproduction.caffe import tested_devices
@@ -32,3 +35,21 @@ def select_device(name: str | torch.device) -> torch.device:
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
     return device
+
+
+def describe_processor() -> str:
+    """Return the CPU's name, if the system reports it, and the instruction set that torch uses."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def describe_device(device: torch.device) -> str:
+    """Return a description of a device: the GPU's name, or the CPU's and the number of threads."""
+    if device.type == "cuda":
+        return f"{device}, {torch.cuda.get_device_name(device)}"
+    return f"{device}, {describe_processor()}, {torch.get_num_threads()} threads"

@@ -43,7 +43,8 @@
           "weights_origin": ""                                      or how the file was made from the published one
         }
       ],
-      "images": "VOC2011"                                           the folder of the images; empty if not known
+      "images": "VOC2011",                                          the folder of the images; empty if not known
+      "by": ""                                                      in the ledger: who measured it
     }
 """
 
@@ -294,6 +295,7 @@ class ScoreReport:
         versions: the versions of the packages that the result depends on.
         nets: the result of each net.
         images: the name of the folder of the images, such as ``VOC2012``; empty if it is not known.
+        by: the name of the person who measured it, in entries of the ledger; else empty.
     """
 
     set: str
@@ -305,6 +307,7 @@ class ScoreReport:
     versions: Mapping[str, str]
     nets: Sequence[NetResult]
     images: str = ""
+    by: str = ""
 
     def mismatches(self) -> list[tuple[str, LabelScores, str, float]]:
         """Return each (net, scores, metric, points) that misses its reference; an empty list with a limit."""

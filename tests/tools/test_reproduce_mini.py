@@ -13,6 +13,7 @@ from reproduction.caffe.training.events import Step
 from reproduction.fcn import datasets
 from reproduction.fcn.nets import mini_nets
 from reproduction.fcn.train import log_file
+from reproduction.report import ledger
 from tests.helpers import small_mini_voc, small_trainings
 from tests.helpers.paths import ROOT
 
@@ -68,6 +69,17 @@ def test_scores_are_recorded_and_met_again(reproduce, tmp_path):
         (reference,) = now["measured"][0]["references"]
         assert (reference["column"], reference["values"]["mean_iu"]) == ("recorded", before["measured"][0]["mean_iu"])
     assert document(kept) == recorded
+
+
+def test_scores_are_added_to_the_ledger_under_a_name(reproduce, tmp_path):
+    code, said = reproduce("--by", "Ada Lovelace", "--nets", "mini-fcn8s")
+    assert code == 3  # there is no recorded score to compare it with, which does not make it less of a measurement
+    (entry,) = ledger.load_entries(tmp_path / "weights/results")
+    assert f"added to the ledger: {tmp_path}/weights/results/mini-" in said.out
+    assert (entry.by, [net.net for net in entry.nets], entry.images) == ("Ada Lovelace", ["mini-fcn8s"], "VOC2011")
+    assert "threads" in entry.device
+    with pytest.raises(SystemExit, match="2"):
+        reproduce("--by", "Ada Lovelace", "--limit", "2")
 
 
 def test_for_a_machine_the_report_is_all_of_standard_output(reproduce, tmp_path):

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from reproduction.caffe import devices
 from reproduction.caffe.formats import json_file
 from reproduction.caffe.formats.files import open_atomic
 from reproduction.fast import precisions
@@ -118,26 +119,13 @@ def conditions(threads: int, device: str) -> dict[str, Any]:
             continue
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cpu": processor(),
+        "cpu": devices.describe_processor(),
         "threads": threads,
         "device": device_name(device),
         "multiplies_bf16": precisions.supported_precision("bf16", device) == "bf16",
         "python": platform.python_version(),
         **versions,
     }
-
-
-def processor() -> str:
-    """Return the CPU's name, if the system reports it, and the instruction set that torch uses."""
-    import torch
-
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.processor() or platform.machine()
-    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def device_name(device: str) -> str:

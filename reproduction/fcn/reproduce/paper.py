@@ -395,6 +395,10 @@ _ELSEWHERE = (
         {"FCN-32s": (59.43, 89.12, 73.28), "FCN-16s": (62.35, 90.02, 75.74), "FCN-8s": (62.69, 90.33, 75.86)},
     ),
     *_make_rows(
+        RESCORED, "table of VOC results", f"{_736}; the published caffemodel in PyTorch", "NVlabs/pacnet README.md",
+        ("mean_iu", "mean_iu_test_2012"), {"FCN-8s": (65.51, 67.20)}, nets=_VOC,
+    ),
+    *_make_rows(
         RESCORED, "model zoo", "PASCAL-Context val, 59 classes; the caffemodels of 2015",
         "gists fcn-32s-pascalcontext and fcn-8s-pascalcontext", ("mean_iu",), {"FCN-32s": (35.1,), "FCN-8s": (37.8,)},
     ),

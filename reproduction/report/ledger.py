@@ -1,0 +1,112 @@
+"""The ledger: who measured which scores with which weights, one file for each run in ``weights/results``.
+
+A file is a report as in ``record``, with the name of the person in ``by``, and without label maps and single images.
+Everyone can add one; what it contains can be checked without the data, since its scores follow from its confusions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from reproduction.caffe.errors import DataError, ReproductionError, StrPath
+from reproduction.fcn.scoring import score
+from reproduction.fcn.scoring.score import METRICS
+from reproduction.report import record
+from reproduction.report.record import LabelScores, ScoreReport
+
+FOLDER = "results"  # below the weights folder
+_SAME = 1e-9  # a score is a quotient of two sums in double precision
+
+
+def write_entry(report: ScoreReport, by: str, folder: StrPath) -> Path:
+    """Add a report to the ledger; return the path of the new file.
+
+    The file is named after the data set, the day, and a hash of its content, so that entries of several people can be
+    merged.
+
+    Args:
+        report: The report of a run over all images.
+        by: The name of the person who ran it.
+        folder: The folder of the ledger; it is created if it does not exist.
+
+    Raises:
+        ReproductionError: If the report covers only a part of the images or no net, or if the file cannot be written.
+    """
+    measured = [
+        replace(net, predictions="", measured=[replace(scores, references=(), images=()) for scores in net.measured])
+        for net in report.nets
+        if net.measured
+    ]
+    entry = replace(report, by=by.strip(), nets=measured)
+    if problem := find_problem(entry):
+        raise ReproductionError(f"this run cannot be added to the ledger: {problem}")
+    digest = hashlib.sha256(record.format_report(entry).encode()).hexdigest()[:8]
+    path = Path(folder) / f"{entry.set}-{entry.measured[:10]}-{digest}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record.write_report(entry, path)
+    return path
+
+
+def load_entries(folder: StrPath) -> list[ScoreReport]:
+    """Load and check all files of the ledger, the oldest first; an empty list if the folder does not exist.
+
+    Raises:
+        DataError: If a file is not a report, or is incomplete, or if its scores do not follow from its confusions.
+    """
+    entries = []
+    for path in sorted(Path(folder).glob("*.json")):
+        entry = record.load_report(path)
+        if problem := find_problem(entry):
+            raise DataError(f"not an entry of the ledger: {problem}", path=path)
+        entries.append(entry)
+    return sorted(entries, key=lambda entry: datetime.fromisoformat(entry.measured))
+
+
+def find_newest(entries: Sequence[ScoreReport], net_name: str) -> tuple[ScoreReport, LabelScores] | None:
+    """Return the newest entry with scores of a net, and those of its first label top; None if nobody measured it."""
+    for entry in reversed(entries):
+        for net in entry.nets:
+            if net.net == net_name:
+                return entry, net.measured[0]
+    return None
+
+
+def find_problem(entry: ScoreReport) -> str:
+    """Return what an entry lacks or what is inconsistent in it; an empty string if nothing is."""
+    if not entry.by or not entry.by.isprintable():
+        return "there is no name of the person who measured it"
+    if entry.split is None or entry.limit is not None:
+        return "not all images were scored"
+    try:
+        datetime.fromisoformat(entry.measured)
+    except ValueError:
+        return f"the time is not in the form of ISO 8601, but {entry.measured!r}"
+    if not any(net.measured for net in entry.nets):
+        return "no net was scored"
+    return next(_find_wrong_scores(entry), "")
+
+
+def _find_wrong_scores(entry: ScoreReport) -> Iterator[str]:
+    for net in entry.nets:
+        if not re.fullmatch("[0-9a-f]{64}", net.weights_sha256):
+            yield f"{net.net}: there is no SHA-256 of the weights"
+        for measured in net.measured:
+            scores = score.compute_scores(np.asarray(measured.confusion, np.int64))
+            values = {metric: (getattr(measured, metric), getattr(scores, metric)) for metric in METRICS}
+            values |= {
+                f"IU of {name}": (measured.class_iu[name], iu)
+                for name, iu in zip(measured.class_iu, scores.class_iu, strict=True)
+            }
+            for name, (got, want) in values.items():
+                if not math.isclose(math.nan if got is None else got, want, abs_tol=_SAME) and not (
+                    got is None and math.isnan(want)
+                ):
+                    yield f"{net.title(measured)}: {name} is {got}, but follows from the confusion as {want}"
