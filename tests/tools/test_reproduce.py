@@ -356,7 +356,7 @@ def test_one_net_whose_weights_are_wrong_does_not_stop_the_others(reproduce, hos
     broken, whole = scores(tmp_path, "voc")["nets"]
     assert whole["measured"]
     assert not broken["measured"]
-    assert broken["note"].startswith(f"it cannot be fetched; {site.url}/origin/voc-fcn32s.caffemodel: its sha1 is an")
+    assert broken["note"].startswith(f"it cannot be fetched; {site.url}/origin/voc-fcn32s.caffemodel: its sha1 is wr")
     assert said.err.splitlines()[0].startswith(f"error: {tmp_path}/weights/voc-fcn32s.caffemodel: it cannot be fetc")
     assert said.err.splitlines()[1] == "error: 1 of 2 nets could not be scored."
     assert [path.name for path in (tmp_path / "weights").iterdir()] == ["voc-fcn8s.caffemodel"]
