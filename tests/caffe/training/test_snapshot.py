@@ -213,7 +213,7 @@ BAD = [
     ),
     (
         lambda at: GOLDEN / "snapshot_iter_3.caffemodel",
-        "PATH: this is a caffemodel, not a solver's state. The state is 'snapshot_iter_3.solverstate', beside it.",
+        "PATH: this is a caffemodel, not a solver's state. The state is 'snapshot_iter_3.solverstate', in the same .*",
     ),
     (
         lambda at: STATES[0],
