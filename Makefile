@@ -16,9 +16,12 @@ MINI   := mini-vgg,mini-fcn32s,mini-fcn16s,mini-fcn8s
 
 # Two processes with one thread each. A worker that has finished takes tests from the other.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist worksteal
+# Tests of milliseconds: the rules of the project, formats, single layers, images and data sets.
+QUICK  := tests/test_architecture.py tests/test_prose.py tests/test_public_names.py tests/caffe/schema \
+          tests/caffe/layers tests/fcn/images tests/fcn/datasets tests/fcn/fetch tests/fcn/scoring tests/pycaffe/proto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test test-all docs prototxt exactness tables bench readme clean train-mini
+.PHONY: help setup lint format quick test test-all docs prototxt exactness tables bench readme clean train-mini
 
 help: ## print this list
 	@echo "make TARGET      (NETS=voc-fcn8s DEVICE=cuda LIMIT=20 DATA=dir narrow the reproductions)"
@@ -60,6 +63,11 @@ lint: $(TESTS) ## check format, style, docstrings and types (1 minute)
 format: $(TESTS) ## format the sources and apply the automatic fixes of the linter
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
+
+quick: $(TESTS) ## check format and style, and run the fast tests (under 1 minute on two cores)
+	$(RUN) -m ruff format --check -q .
+	$(RUN) -m ruff check -q .
+	$(PYTEST) -m "not slow" $(QUICK)
 
 test: $(TESTS) ## run the tests: offline, no GPU (under 6 minutes on two cores)
 	$(PYTEST) -m "not slow"

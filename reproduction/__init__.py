@@ -4,7 +4,7 @@
 
     net = reproduction.load_net("deploy.prototxt", "net.caffemodel")   # a torch.nn.Module
     fast = reproduction.compile(net)                                   # the same numbers in less time
-    segmenter = reproduction.Segmenter.load("voc-fcn8s")               # pictures in, labels out
+    segmenter = reproduction.Segmenter.load("voc-fcn8s")               # images in, labels out
 
 The names below are imported when they are first used, so that ``import reproduction`` takes no time and needs no torch.
 

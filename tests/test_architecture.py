@@ -152,6 +152,30 @@ def test_formats_are_read_without_torch(name):
         assert not used & {"torch", "scipy", "h5py", "safetensors"}, path
 
 
+def test_a_public_class_name_stands_once():
+    """``pycaffe`` has the names of Caffe's and protobuf's interfaces, and a dialect those of its fork."""
+    homes: dict[str, list[str]] = {}
+    for module, path in MODULES.items():
+        if not module.startswith(("pycaffe", "caffe.dialects")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    homes.setdefault(node.name, []).append(module)
+    assert not {name: modules for name, modules in homes.items() if len(modules) > 1}
+
+
+def test_the_classes_of_the_glossary_are_there():
+    text = (ROOT / "docs/glossary.md").read_text()
+    named = set(re.findall(r"`(?:\w+: )?([A-Z][a-z]\w+)`", text)) - {"Path"}
+    defined = {
+        node.name
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    }
+    assert len(named) > 15
+    assert named <= defined
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_and_functions_fit_the_eye(path):
     text = path.read_text()

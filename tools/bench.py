@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     for kind in KINDS[1:]:
         kinds.add_argument(f"--{kind}", dest="kind", action="store_const", const=kind, help="see above")
     kinds.add_argument(
-        "--busy", type=int, nargs="+", metavar="N", help="plain against compiled in pairs, beside N busy processes"
+        "--busy", type=int, nargs="+", metavar="N", help="plain against compiled in pairs, next to N busy processes"
     )
     kinds.add_argument("--all", action="store_true", help="all of them")
     parser.add_argument("--net", help="a folder of prototxt/; default voc-fcn8s, for --train voc-fcn32s")

@@ -28,8 +28,8 @@ Written by `make prototxt` from `reproduction/fcn/nets/published_nets.py`. The t
 those of shelhamer/fcn.berkeleyvision.org@1305c73, byte for byte; the solvers say the same as its solvers; a
 `deploy.prototxt` takes images of any size and has neither labels nor losses.
 
-The first convolution pads by 100 pixels, so that a net takes a picture of any size. What that and the windows shift is
-taken back by the crops: their offsets follow from the layers, and change neither with the picture nor with the classes.
+The first convolution pads by 100 pixels, so that a net takes an image of any size. The crops undo the shift that the
+padding and the windows cause: their offsets follow from the layers alone, for any image size and number of classes.
 
 """
 MINI = """
