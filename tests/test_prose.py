@@ -52,7 +52,7 @@ PHRASES = {
     "there twice": "appears twice",
     "comes? twice": "appears twice",
     "goes? with(?! [a-z]+ing)": "is used with, can be combined with",
-    "pictures?(?!>)": "image",
+    "pictures?(?!:)": "image",
 }
 CODE = re.compile(  # names, commands and the tags of templates, which are not prose
     r"`[^`\n]*`|^```.*?^```$|<(style|script)\b.*?</\1>|<[^>]*>|\{\{.*?\}\}|\{%.*?%\}", re.MULTILINE | re.DOTALL
@@ -61,9 +61,12 @@ FIRST = re.compile(rf"(?:{'|'.join(FIRST_WORDS)})\b", re.IGNORECASE)
 SENTENCE = re.compile(r"(?:^|[.:;] )(?:Say|Let|Word|Tell|Bring|Hold|Lay)\b")
 PHRASE = re.compile(rf"\b(?:{'|'.join(PHRASES)})(?!\w)", re.IGNORECASE)
 #: Uses in which a phrase is the correct term: (path, phrase).
-ALLOWED: set[tuple[str, str]] = set()
+ALLOWED = {
+    ("reproduction/fcn/segment/export.py", "pictures"),  # of the option --input picture
+    ("tools/export_onnx.py", "picture"),
+}
 #: How many banned phrases comments, messages and pages may still have.
-REMAINING = 76
+REMAINING = 29
 
 
 def docstrings(node: ast.AST, name: str = "") -> Iterator[tuple[str, ast.Constant]]:

@@ -18,16 +18,16 @@ from reproduction.caffe.schema.scalar_types import FIXED32, LENGTH, VARINT
 
 WEIGHTS, STATE, MEAN = "a caffemodel", "a solver's state", "an image mean"
 NET, SOLVER = "a net's prototxt", "a solver's prototxt"
-_ARRAY, _PICTURE = "a NumPy array", "a picture"
+_ARRAY, _IMAGE = "a NumPy array", "an image"
 
 _MAGIC = (
     (b"\x93NUMPY", _ARRAY),
-    (b"\x89PNG\r\n", _PICTURE),
-    (b"\xff\xd8\xff", _PICTURE),
-    (b"GIF8", _PICTURE),
-    (b"BM", _PICTURE),
-    (b"II*\0", _PICTURE),
-    (b"MM\0*", _PICTURE),
+    (b"\x89PNG\r\n", _IMAGE),
+    (b"\xff\xd8\xff", _IMAGE),
+    (b"GIF8", _IMAGE),
+    (b"BM", _IMAGE),
+    (b"II*\0", _IMAGE),
+    (b"MM\0*", _IMAGE),
 )
 _NO_STATE = "A state is a binary file, .solverstate, that a snapshot wrote."
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")

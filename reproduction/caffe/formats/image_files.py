@@ -1,7 +1,7 @@
 """Image files: the supported formats, the limit of pixels, and decoding in bounded memory.
 
-Every image file of the project is opened by ``open_image``, so the same formats and limits apply to pictures, labels
-and data sets.
+Every image file of the project is opened by ``open_image``, so the same formats and limits apply to photos, label
+maps and data sets.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def prepare(param: SolverParameter) -> None:
     Source: BVLC/caffe@9b89154 src/caffe/solver.cpp L439-L455.
     """
     if not param.snapshot_prefix:
-        raise ReproductionError("snapshot_prefix is not set", place="solver", remedy="Say where snapshots go.")
+        raise ReproductionError("snapshot_prefix is not set", place="solver", remedy="Set a path prefix.")
     folder = Path(param.snapshot_prefix).parent
     if not folder.is_dir():
         raise ReproductionError(
@@ -181,7 +181,7 @@ def _find_model(named: str, state: StrPath) -> Path:
     raise WeightsError(
         f"the model {named!r} of this state is not there",
         path=state,
-        remedy="Put it where the state says, or beside the state.",
+        remedy="Put it where the state says, or next to the state.",
     )
 
 

@@ -149,7 +149,7 @@ class Solver:
         """
         param = self.param
         if not param.has("max_iter"):
-            raise ReproductionError("max_iter is not set", place="solver", remedy="Say how many updates to make.")
+            raise ReproductionError("max_iter is not set", place="solver", remedy="Set it to the number of updates.")
         if param.snapshot_after_train and self.ranks.is_first:
             snapshot.prepare(param)
         if resume is not None:

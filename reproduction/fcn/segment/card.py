@@ -30,7 +30,7 @@ FORMAT_VERSION = 1
 _Part = Annotated[int, between(0, 255)]
 _NOT_EMPTY = Constraint("at least one", len)
 _NAMES = Constraint("1 to 255 names", lambda names: 0 < len(names) < 256)
-_FILE_NAME = Constraint("the name of a file beside the card", lambda name: Path(name).name == name)
+_FILE_NAME = Constraint("the name of a file next to the card", lambda name: Path(name).name == name)
 
 
 @dataclass(frozen=True)

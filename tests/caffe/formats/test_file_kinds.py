@@ -51,7 +51,7 @@ MAKE = {
         "rate": lambda path: path.write_text('# x\n\n  lr_policy : "fixed"'),
     },
     "a NumPy array": {"npy": lambda path: path.write_bytes(b"\x93NUMPY\x01\x00")},
-    "a picture": {
+    "an image": {
         form: lambda path, form=form: Image.fromarray(np.zeros((4, 4), np.uint8)).save(path, form)
         for form in ("png", "jpeg", "bmp", "gif", "tiff")
     },

@@ -132,7 +132,7 @@ def test_the_model_is_looked_for_beside_the_state_first(tmp_path):
     with pytest.raises(ReproductionError) as caught:
         tiny_training.built().restore(state)
     assert str(caught.value) == (
-        f"{state}: the model {model!r} of this state is not there. Put it where the state says, or beside the state."
+        f"{state}: the model {model!r} of this state is not there. Put it where the state says, or next to the state."
     )
 
 
@@ -269,7 +269,7 @@ def test_an_old_history_with_four_axes_is_taken(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("snapshot: 5", "solver: snapshot_prefix is not set. Say where snapshots go."),
+        ("snapshot: 5", "solver: snapshot_prefix is not set. Set a path prefix."),
         (
             'snapshot: 5 snapshot_prefix: "AT/no/s"',
             "solver: snapshot_prefix 'AT/no/s' is in a folder that is not there. Make the folder 'AT/no'.",

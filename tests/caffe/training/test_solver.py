@@ -371,12 +371,12 @@ def test_an_end_that_is_passed_or_missing_is_one_line(tmp_path):
         f"{state}: max_iter 2 is below iteration 3 of this state. Raise max_iter, or resume from an earlier snapshot."
     )
     run.param.clear("max_iter")
-    assert error(list, run.solve()) == "solver: max_iter is not set. Say how many updates to make."
+    assert error(list, run.solve()) == "solver: max_iter is not set. Set it to the number of updates."
 
 
 def test_a_last_snapshot_that_cannot_be_written_is_known_before_the_start():
     run = tiny_training.built("snapshot_after_train: true")
-    assert error(list, run.solve()) == "solver: snapshot_prefix is not set. Say where snapshots go."
+    assert error(list, run.solve()) == "solver: snapshot_prefix is not set. Set a path prefix."
     assert run.iter == 0
 
 

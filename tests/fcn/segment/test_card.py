@@ -94,7 +94,7 @@ def change(path, value):
         (change("format", 2), "format is 2; want 1."),
         (change("net", 3), "net is 3; want a string."),
         (change("inputs", {}), "inputs is {}; want at least one."),
-        (change("weights", "../a"), 'weights is "../a"; want the name of a file beside the card.'),
+        (change("weights", "../a"), 'weights is "../a"; want the name of a file next to the card.'),
         (change("inputs/data/kind", "x"), 'inputs.data.kind is "x"; want color or '),
         (change("inputs/data/kind", [0]), "inputs.data.kind is [0]; want a string."),
         (change("inputs/data/order", "RGB"), "inputs.data is inconsistent; want the order BGR for color."),

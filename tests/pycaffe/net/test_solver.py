@@ -198,7 +198,7 @@ def test_labels_that_are_none_stop_the_step(tmp_path):
 
 
 def test_a_solve_without_an_end_is_refused(tmp_path):
-    with raises("solver: max_iter is not set. Say how many updates to make."):
+    with raises("solver: max_iter is not set. Set it to the number of updates."):
         made(tmp_path, text='base_lr: 1 lr_policy: "fixed"').solve()
 
 

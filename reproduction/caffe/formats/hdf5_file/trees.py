@@ -71,7 +71,7 @@ def walk_version_2(file: FileBytes, address: int, tree_type: int) -> Iterator[Cu
         return
     if found != tree_type or not record_bytes or depth > _MAX_LEVEL_2 or node_bytes <= _NODE_BYTES:
         raise file.error(f"the tree at byte {address} has a damaged header")
-    # A node does not state how wide the counts beside its child pointers are: HDF5 uses the fewest bytes that hold the
+    # A node does not state how wide the counts next to its child pointers are: HDF5 uses the fewest bytes that hold the
     # most records that a child, or a child with all below it, can have. So these maxima are computed, from leaves up.
     most = [(node_bytes - _NODE_BYTES) // record_bytes]  # by level: records of a node with all nodes below it
     count_bytes = byte_width(most[0])

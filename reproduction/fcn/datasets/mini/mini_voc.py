@@ -183,7 +183,7 @@ def _write_mat(path: Path, labels: UInt8) -> None:
 
     boundaries = np.empty((len(CLASSES) - 1, 1), object)
     for k in range(len(CLASSES) - 1):
-        # A boundary pixel of the class has a 4-neighbour outside it; the image border is no boundary.
+        # A boundary pixel of the class has a 4-neighbour outside it; the image border does not count.
         mine = np.pad(labels == k + 1, 1, mode="edge")
         edge = mine[1:-1, 1:-1] & ~(mine[:-2, 1:-1] & mine[2:, 1:-1] & mine[1:-1, :-2] & mine[1:-1, 2:])
         boundaries[k, 0] = scipy.sparse.csc_matrix(edge)
