@@ -1,6 +1,7 @@
 """The project's rules that a program can check."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -74,8 +75,14 @@ WITHOUT_TORCH = (
 )  # fmt: skip
 
 
+@functools.cache
+def parse(path: Path) -> ast.Module:
+    """Return the syntax tree of a source, which several tests read."""
+    return ast.parse(path.read_text())
+
+
 def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
-    tree = ast.parse(path.read_text())
+    tree = parse(path)
     nodes = tree.body if top_level_only else list(ast.walk(tree))
     found = set()
     for node in nodes:
@@ -135,7 +142,7 @@ def test_no_arrow_of_the_table_is_unused():
 def test_every_room_says_what_it_is_for():
     for name in ROOMS:
         path = MODULES.get(name) or ROOT / "reproduction/__init__.py"
-        assert ast.get_docstring(ast.parse(path.read_text())), name
+        assert ast.get_docstring(parse(path)), name
 
 
 def test_only_the_package_itself_imports_the_dialects():
@@ -157,7 +164,7 @@ def test_a_public_class_name_stands_once():
     homes: dict[str, list[str]] = {}
     for module, path in MODULES.items():
         if not module.startswith(("pycaffe", "caffe.dialects")):
-            for node in ast.walk(ast.parse(path.read_text())):
+            for node in ast.walk(parse(path)):
                 if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                     homes.setdefault(node.name, []).append(module)
     assert not {name: modules for name, modules in homes.items() if len(modules) > 1}
@@ -166,12 +173,7 @@ def test_a_public_class_name_stands_once():
 def test_the_classes_of_the_glossary_are_there():
     text = (ROOT / "docs/glossary.md").read_text()
     named = set(re.findall(r"`(?:\w+: )?([A-Z][a-z]\w+)`", text)) - {"Path"}
-    defined = {
-        node.name
-        for path in SOURCES
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.ClassDef)
-    }
+    defined = {node.name for path in SOURCES for node in ast.walk(parse(path)) if isinstance(node, ast.ClassDef)}
     assert len(named) > 15
     assert named <= defined
 
@@ -180,14 +182,14 @@ def test_the_classes_of_the_glossary_are_there():
 def test_files_and_functions_fit_the_eye(path):
     text = path.read_text()
     assert text.count("\n") <= 450, "a file has at most 450 lines"
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(parse(path)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             assert node.end_lineno - node.lineno < 70, f"{node.name} fits on a screen"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_is_executed_from_a_file(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parse(path)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in {"eval", "exec", "__import__"}, path
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
@@ -203,9 +205,7 @@ def test_nothing_is_executed_from_a_file(path):
 def test_tools_print_through_one_function(path):
     """``common.say`` shows foreign text; tools for this project's makers alone print what they make themselves."""
     if path.stem not in {"common", "bench", "exactness", "readme"}:
-        called = {
-            ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
-        }
+        called = {ast.unparse(node.func) for node in ast.walk(parse(path)) if isinstance(node, ast.Call)}
         assert "print" not in called
 
 
@@ -214,7 +214,7 @@ def test_json_is_parsed_in_one_place():
     parsing = {
         str(path.relative_to(ROOT))
         for path in SOURCES
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(parse(path))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("json.load", "json.loads", "load_json")
     }
     assert parsing == {"reproduction/caffe/formats/json_file.py"}
@@ -236,7 +236,7 @@ def test_every_tool_has_a_docstring_and_goes_through_run():
     for path in TOOLS:
         if path.stem == "common":
             continue
-        tree = ast.parse(path.read_text())
+        tree = parse(path)
         assert ast.get_docstring(tree), path
         assert "run(main)" in path.read_text(), path
 
@@ -244,7 +244,7 @@ def test_every_tool_has_a_docstring_and_goes_through_run():
 @pytest.mark.parametrize("path", [*SOURCES, *sorted((ROOT / "tools").rglob("*.py"))], ids=str)
 def test_image_files_are_opened_in_one_place(path):
     """There the formats are listed, and the pixels limited."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parse(path)):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in {
             "Image.open",
             "PIL.Image.open",
