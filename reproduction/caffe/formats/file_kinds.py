@@ -30,8 +30,7 @@ _MAGIC = (
     (b"MM\0*", _IMAGE),
 )
 _NO_STATE = "A state is a binary file, .solverstate, that a snapshot wrote."
-_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
-_HEAD = 2**16  # bytes of a text that are examined
+_TEXT_BYTES = 2**16  # bytes of a text that are examined
 _FIELDS = 4096  # fields of a binary message that are examined
 _NET_TEXT = re.compile(rb"^\s*(layers?\s*[:{]|input\s*:|input_(dim|shape)\b|force_backward\s*:)", re.MULTILINE)
 _SOLVER_TEXT = re.compile(
@@ -81,9 +80,9 @@ def recognize(path: StrPath) -> str | None:
     found = files.kind(data)
     if found == files.HDF5:
         return _recognize_hdf5(path)
-    if found in (None, files.TEXT) and not _CONTROL.search(data[:_HEAD]):
+    if found in (None, files.TEXT) and not files.has_control_bytes(data[:_TEXT_BYTES]):
         for text, name in ((_SOLVER_TEXT, SOLVER), (_NET_TEXT, NET)):
-            if text.search(data[:_HEAD]):
+            if text.search(data[:_TEXT_BYTES]):
                 return name
     return _recognize_message(WireReader(data, path)) if found is None else None
 

@@ -43,6 +43,7 @@ _MAGIC = (
     (b"version https://git-lfs", "a pointer that Git LFS left in place of the file"),
 )
 _HEAD = 512  # bytes that ``kind`` examines
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _SPARE = 48 << 20  # together with Python's objects, about 64 MiB
 _STEP = 16 << 20
 _PART = re.compile(r"\..*\.[0-9a-f]{16}\.part", re.DOTALL)  # the temporary names that ``open_atomic`` creates
@@ -73,6 +74,11 @@ def kind(data: bytes | mmap.mmap | memoryview) -> str | None:
     if re.fullmatch(rb"[\t\n\r\x20-\x7e\x80-\xff]+", head) and re.search(rb"[#:{<]", head):
         return TEXT
     return None
+
+
+def has_control_bytes(data: bytes) -> bool:
+    """Return whether data contain a control byte that no text has, such as a zero."""
+    return _CONTROL.search(data) is not None
 
 
 def open_regular(path: StrPath, error: FileError = DataError) -> BinaryIO:

@@ -10,7 +10,6 @@ TextFormat.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,9 +23,8 @@ from reproduction.caffe.schema.scalar_types import BOOL, BYTES, FLOAT, STRING
 M = TypeVar("M", bound=Message)
 
 _LARGEST = 64 << 20  # limit of a text in bytes; the largest prototxt of Caffe has 0.3 MB
-_HEAD = 4096  # bytes that are examined to see whether a file is text
+_CHECKED_BYTES = 4096  # bytes that are examined to see whether a file is text
 _BINARY = "a binary file"
-_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _FLT_MIN = 2.0**-126
 _OCTETS = [chr(octet) if 32 <= octet < 127 else f"\\{octet:03o}" for octet in range(256)]
 for _octet, _letters in {10: "\\n", 13: "\\r", 9: "\\t", 34: '\\"', 39: "\\'", 92: "\\\\"}.items():
@@ -147,13 +145,13 @@ def _read_text(path: StrPath) -> str:
     with files.open_regular(path, PrototxtError) as file:
         if os.fstat(file.fileno()).st_size > _LARGEST:
             raise PrototxtError("the file is too large", path=path, want=f"at most {_LARGEST >> 20} MiB of text")
-        head = file.read(_HEAD)
+        head = file.read(_CHECKED_BYTES)
         kind = files.kind(head)
         if not head.strip():
             raise PrototxtError("the file is empty", path=path)
         if head.startswith((b"\xff\xfe", b"\xfe\xff")):
             raise PrototxtError("the file is UTF-16", path=path, want="UTF-8", remedy="Save it as UTF-8.")
-        if kind not in (None, files.TEXT) or _CONTROL.search(head):
+        if kind not in (None, files.TEXT) or files.has_control_bytes(head):
             got = file_kinds.recognize(path) or kind or _BINARY
             remedy = "A caffemodel contains weights; their net is in a prototxt."
             remedy = remedy if got in (file_kinds.WEIGHTS, _BINARY) else ""
