@@ -111,18 +111,18 @@ class Card:
         return tuple(each.kind for each in self.inputs.values())
 
 
-def published_card(row: PublishedNet, **more: Any) -> Card:
+def published_card(published: PublishedNet, **more: Any) -> Card:
     """Return the card of a published net or of a net of Mini-VOC.
 
     Args:
-        row: the net.
+        published: the net.
         more: other fields of ``Card``, such as ``licence`` and ``source``.
     """
     return Card(
-        row.name,
-        {blob: _card_input(kind, row.dataset.means[kind]) for blob, kind in row.inputs.items()},
-        {head.label: card_labels(head.score, head.classes) for head in row.heads},
-        knows=row.dataset.knows,
+        published.name,
+        {blob: _card_input(kind, published.dataset.means[kind]) for blob, kind in published.inputs.items()},
+        {head.label: card_labels(head.score, head.classes) for head in published.heads},
+        knows=published.dataset.knows,
         **more,
     )
 

@@ -25,14 +25,14 @@ from reproduction.caffe.formats import files
 from reproduction.caffe.typing import Progress, UInt8
 from reproduction.fcn.datasets import voc
 from reproduction.fcn.datasets.base import VOID, Dataset, Tops, load_class_names
-from reproduction.fcn.datasets.mini.objects import THINGS, Random
+from reproduction.fcn.datasets.mini.objects import DRAWERS, Random
 from reproduction.fcn.datasets.mini.scenes import Scene, draw_scene
 from reproduction.fcn.datasets.spec import DataLayer, DatasetSpec, PublishedNet
 from reproduction.fcn.datasets.voc import SBD, VOC
 from reproduction.fcn.images import palette
 
 #: Class names; the index is the label.
-CLASSES = ("background", *THINGS)
+CLASSES = ("background", *DRAWERS)
 
 _CLASSES = {"label": load_class_names("mini")}
 

@@ -25,7 +25,7 @@ _REACH = 1.12  # half the side of an object's patch, in radii
 _LEAST_PX = 0.9  # half the width of the thinnest part, in pixels
 
 
-class Thing:
+class DrawnObject:
     """A square patch with an object in its middle, drawn part by part, each over the previous ones.
 
     Args:
@@ -173,7 +173,7 @@ def _fold(values: Float64) -> Float64:
     return np.abs(2 * (values - np.floor(values)) - 1)
 
 
-def beetle(t: Thing, rng: Random) -> None:
+def beetle(t: DrawnObject, rng: Random) -> None:
     """Draw a striped oval body on six bent legs, with feelers."""
     dark = hue(rng, 0.05, 0.1, (0.3, 0.7), (0.08, 0.22))
     bright = hue(rng, 0.12, 0.06, (0.7, 0.95), (0.75, 1.0))
@@ -192,7 +192,7 @@ def beetle(t: Thing, rng: Random) -> None:
     t.add(np.maximum(np.abs(t.x) - 0.6 * t.pixel, t.ellipse(0, 0.08, 0.4, 0.56)), dark)
 
 
-def fish(t: Thing, rng: Random) -> None:
+def fish(t: DrawnObject, rng: Random) -> None:
     """Draw a body of scales with a notched tail, fins of rays, and an eye."""
     body = hue(rng, 0.56, 0.09, (0.45, 0.9), (0.55, 0.95))
     edge = darker(body, 0.45)
@@ -215,7 +215,7 @@ def fish(t: Thing, rng: Random) -> None:
     t.add(t.disc(0.64, -0.08, 0.045), (0.03, 0.03, 0.05))
 
 
-def flower(t: Thing, rng: Random) -> None:
+def flower(t: DrawnObject, rng: Random) -> None:
     """Draw petals around a dotted disc, on a thin stem with leaves."""
     petal = hue(rng, 0.9, 0.09, (0.35, 0.85), (0.75, 1.0))
     heart = hue(rng, 0.13, 0.03, (0.7, 0.95), (0.75, 0.95))
@@ -238,7 +238,7 @@ def flower(t: Thing, rng: Random) -> None:
     t.add(r - 0.17, mix(_step(0.09 - dots, 12), heart, darker(heart, 0.4)), 0.12)
 
 
-def jellyfish(t: Thing, rng: Random) -> None:
+def jellyfish(t: DrawnObject, rng: Random) -> None:
     """Draw a glowing bell with rings, and thin wavy arms below it."""
     glow = hue(rng, 0.8, 0.1, (0.15, 0.45), (0.8, 1.0))
     deep = hue(rng, 0.75, 0.1, (0.5, 0.9), (0.4, 0.7))
@@ -258,7 +258,7 @@ def jellyfish(t: Thing, rng: Random) -> None:
     t.add(np.maximum(bell, t.y - rim), mix(0.3 * rings, colours, WHITE), 0.1)
 
 
-def kite(t: Thing, rng: Random) -> None:
+def kite(t: DrawnObject, rng: Random) -> None:
     """Draw a checkered kite with a long thin tail of bows."""
     one = hue(rng, 0.0, 0.06, (0.7, 0.95), (0.7, 0.95))
     other = hue(rng, 0.15, 0.05, (0.1, 0.6), (0.9, 1.0))
@@ -282,7 +282,7 @@ def kite(t: Thing, rng: Random) -> None:
         t.add(np.maximum(t.bar(start, end, t.thin(0.02)), sail), (0.25, 0.18, 0.12))
 
 
-def wheel(t: Thing, rng: Random) -> None:
+def wheel(t: DrawnObject, rng: Random) -> None:
     """Draw a tyre with treads, a rim, a hub, and thin spokes with nothing in between."""
     rubber = hue(rng, 0.6, 0.3, (0.0, 0.2), (0.12, 0.3))
     metal = hue(rng, 0.1, 0.5, (0.0, 0.3), (0.7, 0.95))
@@ -301,6 +301,6 @@ def wheel(t: Thing, rng: Random) -> None:
 
 
 #: The drawing function of each class except background, by name, in the order of the labels.
-THINGS: dict[str, Callable[[Thing, Random], None]] = {
+DRAWERS: dict[str, Callable[[DrawnObject, Random], None]] = {
     draw.__name__: draw for draw in (beetle, fish, flower, jellyfish, kite, wheel)
 }

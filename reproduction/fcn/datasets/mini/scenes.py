@@ -14,7 +14,18 @@ import numpy as np
 import numpy.typing as npt
 
 from reproduction.caffe.typing import Bool, Float64, UInt8
-from reproduction.fcn.datasets.mini.objects import BLACK, THINGS, WHITE, Point, Random, Thing, darker, hue, mix, solid
+from reproduction.fcn.datasets.mini.objects import (
+    BLACK,
+    DRAWERS,
+    WHITE,
+    DrawnObject,
+    Point,
+    Random,
+    darker,
+    hue,
+    mix,
+    solid,
+)
 
 _EDGE = 0.2  # a pixel is void if an object covers between this and 1 minus this of it
 
@@ -25,7 +36,7 @@ class Scene:
 
     Attributes:
         rgb: (H, W, 3) uint8.
-        labels: (H, W) uint8; 0 for background, then the classes in the order of ``THINGS``.
+        labels: (H, W) uint8; 0 for background, then the classes in the order of ``DRAWERS``.
         void: (H, W) bool; True for pixels on the edge of an object.
     """
 
@@ -57,9 +68,9 @@ def draw_scene(
         radius = radii[0] * (radii[1] / radii[0]) ** rng.uniform(0, 1)
         where = _place(rng, inside * radius, height, width, taken)
         taken.append(where)
-        thing = Thing(radius, rng.uniform(-math.pi, math.pi), rng.uniform() < 0.5, light)
-        list(THINGS.values())[kind - 1](thing, rng)
-        _lay(picture, labels, void, thing, kind, where, light)
+        drawn = DrawnObject(radius, rng.uniform(-math.pi, math.pi), rng.uniform() < 0.5, light)
+        list(DRAWERS.values())[kind - 1](drawn, rng)
+        _lay(picture, labels, void, drawn, kind, where, light)
     return Scene(_expose(rng, picture), labels, void)
 
 
@@ -79,13 +90,13 @@ def _lay(
     picture: Float64,
     labels: UInt8,
     void: Bool,
-    thing: Thing,
+    drawn: DrawnObject,
     kind: int,
     where: tuple[int, int],
     light: Point,
 ) -> None:
     """Draw an object and its shadow over the image, and update the labels."""
-    alpha = thing.alpha
+    alpha = drawn.alpha
     reach = alpha.shape[0] // 2
     shift = max(2, round(reach / 9))
     shadow = _blurred(alpha, shift) * 0.45
@@ -94,7 +105,7 @@ def _lay(
     picture[(slice(None), *there)] *= 1 - shadow[here]
     there, here = _overlap(picture.shape[1:], alpha.shape, (where[0] - reach, where[1] - reach))
     part, cover = picture[(slice(None), *there)], alpha[here]
-    part += (thing.rgb[(slice(None), *here)] - part) * cover
+    part += (drawn.rgb[(slice(None), *here)] - part) * cover
     mine = cover >= 0.5
     labels[there][mine] = kind
     # Where the object covers a pixel almost completely, it hides the edges of the objects behind it.

@@ -13,7 +13,7 @@ from reproduction.caffe.schema import Phase
 from reproduction.fcn import datasets
 from reproduction.fcn.datasets import layouts, voc
 from reproduction.fcn.datasets.mini import mini_voc, scenes
-from reproduction.fcn.datasets.mini.objects import THINGS, Thing
+from reproduction.fcn.datasets.mini.objects import DRAWERS, DrawnObject
 from reproduction.fcn.images import palette
 from reproduction.fcn.nets import mini_nets, published_nets
 from reproduction.fcn.train.image_list import ImageList
@@ -266,19 +266,19 @@ def test_a_second_process_waits_for_the_drawing_of_the_first(small, tmp_path):
 # The drawings
 
 
-@pytest.mark.parametrize("name", THINGS)
+@pytest.mark.parametrize("name", DRAWERS)
 def test_a_thing_fits_its_patch_and_has_fine_parts(name):
     for seed in range(5):
-        thing = Thing(40, 0.3 + seed, seed % 2 == 1, (1, 0))
-        THINGS[name](thing, SEEDED(seed))
-        alpha = thing.alpha
-        assert alpha.shape == thing.distance.shape == thing.rgb.shape[1:]
-        assert np.isfinite(thing.rgb).all()
+        drawn = DrawnObject(40, 0.3 + seed, seed % 2 == 1, (1, 0))
+        DRAWERS[name](drawn, SEEDED(seed))
+        alpha = drawn.alpha
+        assert alpha.shape == drawn.distance.shape == drawn.rgb.shape[1:]
+        assert np.isfinite(drawn.rgb).all()
         border = np.concatenate([alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1]])
         assert border.max() == 0
         inside = alpha > 0.5
-        deep = thing.distance < -3
-        # Some of every thing is within three pixels of its edge: a net of stride 32 cannot draw that.
+        deep = drawn.distance < -3
+        # Some of every object is within three pixels of its edge: a net of stride 32 cannot draw that.
         assert deep.sum() < 0.9 * inside.sum()
         assert 0.08 < inside.mean() < 0.8
 
