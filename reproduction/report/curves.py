@@ -257,7 +257,7 @@ def _finish(svg: bytes, chart: Chart, name: str) -> str:
         "aria-label",
         f"{chart.title} over the iterations of {', '.join(span.name for span in chart.spans)}; at the end: {ends}",
     )
-    made = ElementTree.tostring(root, encoding="unicode")
+    drawing = ElementTree.tostring(root, encoding="unicode")
     for drawn, colour in _COLOURS.items():
-        made = made.replace(drawn, colour)
-    return made
+        drawing = drawing.replace(drawn, colour)
+    return drawing

@@ -48,8 +48,8 @@ def write_evaluation(
     dataset, count = scored.dataset, len(evaluation.images)
 
     def references(net_name: str, top: str) -> list[Reference]:
-        rows = record.find_references(net_name, top) if scored.is_published_split else []
-        return [replace(row, tolerance_points=None) for row in rows]
+        known = record.find_references(net_name, top) if scored.is_published_split else []
+        return [replace(reference, tolerance_points=None) for reference in known]
 
     measured = scoring_run.measure_labels(scored.name, dataset, evaluation, references)
     maps, seconds = os.path.relpath(predictions, folder), evaluation.seconds_per_image

@@ -176,12 +176,12 @@ class Media:
         return self._names[key]
 
 
-def render_image(gallery: Gallery, net: str, top: str, image: ImageScore, media: Media) -> RenderedImage:
+def render_image(gallery: Gallery, net_name: str, top: str, image: ImageScore, media: Media) -> RenderedImage:
     """Render one image for a page: the image, its true labels, the prediction and the error map.
 
     Args:
         gallery: the images, labels and predictions.
-        net: the name of the net that made the prediction.
+        net_name: the name of the net that made the prediction.
         top: the label top.
         image: the id and scores of the image.
         media: the store to which the rendered images are added.
@@ -196,15 +196,16 @@ def render_image(gallery: Gallery, net: str, top: str, image: ImageScore, media:
     size = _size(truth)
     clear = names.index("background") if "background" in names else None
     colours = gallery.colours
-    where, about = (str(gallery.dataset.tree), image.id), (top, net)
+    image_key = str(gallery.dataset.tree), image.id
+    prediction_key = *image_key, top, net_name
     return RenderedImage(
         score=image,
         width=size[0],
         height=size[1],
-        photo=media.add(("photo", *where), lambda: _jpeg(gallery.photo(image.id), size)),
-        truth=media.add(("truth", *where, top), lambda: _png(truth, colours, size, clear)),
-        prediction=media.add(("prediction", *where, *about), lambda: _png(prediction, colours, size, clear)),
-        errors=media.add(("errors", *where, *about), lambda: _png(errors, _error_palette(), size, RIGHT)),
+        photo=media.add(("photo", *image_key), lambda: _jpeg(gallery.photo(image.id), size)),
+        truth=media.add(("truth", *image_key, top), lambda: _png(truth, colours, size, clear)),
+        prediction=media.add(("prediction", *prediction_key), lambda: _png(prediction, colours, size, clear)),
+        errors=media.add(("errors", *prediction_key), lambda: _png(errors, _error_palette(), size, RIGHT)),
         classes=_present(counts, names, colours),
         has_void=bool((truth == VOID).any()),
     )

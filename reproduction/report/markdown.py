@@ -66,8 +66,8 @@ def format_scores(report: ScoreReport) -> str:
 
 def list_columns(report: ScoreReport) -> list[str]:
     """Return the sources that have a score of a net of the report, in the order of ``reference.COLUMNS``."""
-    said = {row.column for net in report.nets for measured in net.measured for row in measured.references}
-    return [column for column in COLUMNS if column in said]
+    present = {each.column for net in report.nets for measured in net.measured for each in measured.references}
+    return [column for column in COLUMNS if column in present]
 
 
 def format_verdicts(report: ScoreReport) -> Iterator[str]:
@@ -81,10 +81,10 @@ def format_verdicts(report: ScoreReport) -> Iterator[str]:
                 yield f"{name}: {_format_both_rules(report, measured)}."
         if not net.measured:
             yield f"{net.net}: not checked; {net.note}."
-    for rise in report.stage_gains():
-        wanted = "" if rise.least is None else f"; at least {rise.least:+g} is required"
-        said = f"{rise.net}: mean IU changes by {rise.points:+.2f} points from {rise.parent}{wanted}."
-        yield said if rise.is_enough else f"**{said}**"
+    for gain in report.stage_gains():
+        required = "" if gain.least is None else f"; at least {gain.least:+g} is required"
+        sentence = f"{gain.net}: mean IU changes by {gain.points:+.2f} points from {gain.parent}{required}."
+        yield sentence if gain.is_enough else f"**{sentence}**"
 
 
 def _format_comparison(name: str, measured: LabelScores) -> str:
@@ -178,13 +178,13 @@ def _format_class_tables(report: ScoreReport) -> list[str]:
         for measured in net.measured:
             by_label.setdefault(measured.label, []).append((net, measured))
     parts = []
-    for label, found in by_label.items():
+    for label, columns in by_label.items():
         rows = [
-            [name, *(_format_percent(measured.class_iu.get(name), 2) for _, measured in found)]
-            for name in found[0][1].class_iu
+            [name, *(_format_percent(measured.class_iu.get(name), 2) for _, measured in columns)]
+            for name in columns[0][1].class_iu
         ]
         parts.append("## IU of each class" + (f", {label}" if len(by_label) > 1 else ""))
-        parts.append(format_table(["class", *(net.net for net, _ in found)], rows, text_columns=1))
+        parts.append(format_table(["class", *(net.net for net, _ in columns)], rows, text_columns=1))
     return parts
 
 
@@ -199,7 +199,7 @@ _ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
 def escape(text: str) -> str:
     """Escape untrusted text so that Markdown displays it literally, on one line."""
-    return _MARKDOWN_SPECIAL.sub(lambda found: _ENTITIES.get(found[0], f"\\{found[0]}"), printable(text))
+    return _MARKDOWN_SPECIAL.sub(lambda match: _ENTITIES.get(match[0], f"\\{match[0]}"), printable(text))
 
 
 def _escape_strings(value: Any) -> Any:
@@ -207,8 +207,8 @@ def _escape_strings(value: Any) -> Any:
     if isinstance(value, str):
         return escape(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        made = {field.name: _escape_strings(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return dataclasses.replace(value, **made)
+        fields = {field.name: _escape_strings(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return dataclasses.replace(value, **fields)
     if isinstance(value, dict):
         return {_escape_strings(name): _escape_strings(inner) for name, inner in value.items()}
     return [_escape_strings(inner) for inner in value] if isinstance(value, (list, tuple)) else value

@@ -134,11 +134,11 @@ def format_page(report: ScoreReport, galleries: Mapping[str, Gallery] | None = N
     colours = next((each.colours for each in galleries.values()), palette.voc_colours()).tolist()
     panels = [_make_panel(report, net, measured, colours) for net in report.nets for measured in net.measured]
     for panel in panels:
-        if found := galleries.get(panel.net.net):
+        if images := galleries.get(panel.net.net):
             top = panel.measured.label
             for kind, scores in gallery.choose_images(panel.measured.images).items():
                 panel.pictures[kind] = [
-                    gallery.render_image(found, panel.net.net, top, score, media) for score in scores
+                    gallery.render_image(images, panel.net.net, top, score, media) for score in scores
                 ]
     sources = _list_references(report)
     return render_template(
@@ -187,7 +187,7 @@ def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    made = Environment(
+    environment = Environment(
         loader=PackageLoader("reproduction.report"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -197,9 +197,9 @@ def _environment() -> Environment:
     )
     templates = resources.files("reproduction.report").joinpath("templates")
     for name in ("page.css", "page.js"):
-        made.globals[name.replace(".", "_")] = Markup(templates.joinpath(name).read_text(encoding="utf-8"))
-    made.globals.update(METRICS=METRICS, TITLES=TITLES, COLUMNS=COLUMNS)
-    made.filters.update(
+        environment.globals[name.replace(".", "_")] = Markup(templates.joinpath(name).read_text(encoding="utf-8"))
+    environment.globals.update(METRICS=METRICS, TITLES=TITLES, COLUMNS=COLUMNS)
+    environment.filters.update(
         percent=format_percent,
         points=format_delta,
         tolerance=reference.format_points,
@@ -207,7 +207,7 @@ def _environment() -> Environment:
         bold=_format_bold,
         lines=_escape_lines,
     )
-    return made
+    return environment
 
 
 def format_percent(value: float | None, decimals: int = 2) -> str:
@@ -267,10 +267,10 @@ def _make_bars(
 ) -> list[ClassBar]:
     names = list(measured.class_iu)
     others = [
-        (other.net, found.class_iu)
+        (other.net, theirs.class_iu)
         for other in report.nets
-        for found in other.measured
-        if other is not net and found.label == measured.label
+        for theirs in other.measured
+        if other is not net and theirs.label == measured.label
     ]
     order = sorted(names, key=lambda name: -(iu if (iu := measured.class_iu[name]) is not None else -1.0))
     return [
@@ -279,7 +279,7 @@ def _make_bars(
             colour=css_color(colours[number]),
             iu=measured.class_iu[name],
             rank=order.index(name) + 1,
-            others={other: iu for other, found in others if (iu := found.get(name)) is not None},
+            others={other: iu for other, class_iu in others if (iu := class_iu.get(name)) is not None},
         )
         for number, name in enumerate(names)
     ]
@@ -295,17 +295,17 @@ def confusion_rows(measured: LabelScores) -> list[ConfusionRow]:
 
 def _find_mistakes(measured: LabelScores) -> list[Mistake]:
     names = list(measured.class_iu)
-    found = [
+    mistakes = [
         Mistake(line.name, names[column], count, count / line.total)
         for row, line in enumerate(confusion_rows(measured))
         for column, count in enumerate(line.counts)
         if count and column != row
     ]
-    return sorted(found, key=lambda mistake: -mistake.share)[:MISTAKES_SHOWN]
+    return sorted(mistakes, key=lambda mistake: -mistake.share)[:MISTAKES_SHOWN]
 
 
 def _list_references(report: ScoreReport) -> list[Reference]:
     """Return the references of all scores, each (column, source) once, in the order of ``COLUMNS``."""
-    found = [row for net in report.nets for measured in net.measured for row in measured.references]
-    ordered = sorted(found, key=lambda row: list(COLUMNS).index(row.column))
-    return list({(row.column, row.source): row for row in ordered}.values())
+    references = [each for net in report.nets for measured in net.measured for each in measured.references]
+    ordered = sorted(references, key=lambda each: list(COLUMNS).index(each.column))
+    return list({(each.column, each.source): each for each in ordered}.values())

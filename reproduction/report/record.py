@@ -207,12 +207,12 @@ class LabelScores:
 
 def _score_images(label: str, images: Sequence[ImageResult], classes: int) -> list[ImageScore]:
     """Return the scores of each image; images without a pixel that counts have none and are left out."""
-    found = []
+    image_scores = []
     for image in images:
         if image.counts[label]:
             scores = score.compute_scores(image.confusion(label, classes))
-            found.append(ImageScore(image.id, scores.pixel_acc, scores.mean_iu))
-    return found
+            image_scores.append(ImageScore(image.id, scores.pixel_acc, scores.mean_iu))
+    return image_scores
 
 
 @dataclass(frozen=True)
@@ -322,59 +322,59 @@ class ScoreReport:
 
     def unchecked(self) -> list[tuple[str, str]]:
         """Return the (title, reason) of each net whose scores were not checked."""
-        found = [(net.net, net.note) for net in self.nets if not net.measured]
+        reasons = [(net.net, net.note) for net in self.nets if not net.measured]
         for net in self.nets:
             for measured in net.measured:
                 if self.limit is not None and self.split:
-                    found.append((net.title(measured), f"only {self.limit} of {self.split.count} images were scored"))
+                    reasons.append((net.title(measured), f"only {self.limit} of {self.split.count} images were scored"))
                 elif measured.compared_with is None:
                     other = "these weights need not match what was published"
-                    found.append((net.title(measured), other if measured.references else "no score of it is known"))
-        return found
+                    reasons.append((net.title(measured), other if measured.references else "no score of it is known"))
+        return reasons
 
     def stage_gains(self) -> list[StageGain]:
         """Return the gain of each stage over its parent in their first label top; an empty list with a limit."""
         mean_iu = {net.net: net.measured[0].mean_iu for net in self.nets if net.measured}
         least = SPECS[self.set].least_rise_points if self.set in SPECS else None
-        found = []
+        gains = []
         for name, mine in mean_iu.items() if self.limit is None else ():
             for parent in registry.NETS[name].parents if name in registry.NETS else ():
                 before = mean_iu.get(parent)
                 if mine is not None and before is not None:
-                    found.append(StageGain(name, parent, 100 * (mine - before), least))
-        return found
+                    gains.append(StageGain(name, parent, 100 * (mine - before), least))
+        return gains
 
 
 def find_references(
-    net: str, label: str = "label", earlier: ScoreReport | None = None, *, trained: bool = False
+    net_name: str, label: str = "label", earlier: ScoreReport | None = None, *, trained: bool = False
 ) -> list[Reference]:
     """Return the references to compare a net's scores with, at most one for each of ``COLUMNS``.
 
     Args:
-        net: the name of the net.
+        net_name: the name of the net.
         label: the label top.
         earlier: an earlier report, see ``load_report``, that becomes the reference ``recorded``; None for none.
         trained: True if the user trained the weights; the tolerance is then ``TRAINED_POINTS`` for all references.
     """
     rows = {
-        "paper": paper.find_paper_row(net),
-        "readme": paper.find_readme_row(net),
-        "rescored": paper.find_rescored_row(net),
+        "paper": paper.find_paper_row(net_name),
+        "readme": paper.find_readme_row(net_name),
+        "rescored": paper.find_rescored_row(net_name),
     }
-    found = [Reference.from_row(column, row, label) for column, row in rows.items() if row]
-    found += [_find_recorded(earlier, net, label)] if earlier else []
-    kept = [reference for reference in found if reference]
+    known = [Reference.from_row(column, row, label) for column, row in rows.items() if row]
+    known += [_find_recorded(earlier, net_name, label)] if earlier else []
+    references = [reference for reference in known if reference]
     if trained:
-        kept = [dataclasses.replace(row, tolerance_points=TRAINED_POINTS) for row in kept]
-    return kept
+        references = [dataclasses.replace(each, tolerance_points=TRAINED_POINTS) for each in references]
+    return references
 
 
-def _find_recorded(report: ScoreReport, net: str, label: str) -> Reference | None:
+def _find_recorded(report: ScoreReport, net_name: str, label: str) -> Reference | None:
     """Return an earlier report's scores of a net and label top as a reference; None if it has none."""
     for result in report.nets:
-        for found in result.measured:
-            if (result.net, found.label) == (net, label):
-                values = {metric: getattr(found, metric) for metric in METRICS}
+        for measured in result.measured:
+            if (result.net, measured.label) == (net_name, label):
+                values = {metric: getattr(measured, metric) for metric in METRICS}
                 known = {metric: value for metric, value in values.items() if value is not None}
                 torch = report.versions.get("torch", "unknown")
                 source = f"measured here {report.measured[:10]}, torch {torch}; weights {result.weights_sha256}"

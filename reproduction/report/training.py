@@ -141,8 +141,8 @@ def _validations(chain: Sequence[TrainingHistory], spans: Sequence[StageSpan]) -
 
 
 def _curve(title: str, name: str, points: Sequence[tuple[int, Mapping[str, Any]]]) -> Curve:
-    found = [(x, value) for x, values in points if (value := values.get(name)) is not None]
-    return Curve(title, [x for x, _ in found], [y for _, y in found])
+    values = [(x, value) for x, metrics in points if (value := metrics.get(name)) is not None]
+    return Curve(title, [x for x, _ in values], [y for _, y in values])
 
 
 def _losses(chain: Sequence[TrainingHistory], spans: Sequence[StageSpan]) -> Curve:
@@ -170,7 +170,7 @@ def _class_scores(chain: Sequence[TrainingHistory]) -> list[ClassScores]:
     if not scored:
         return []
     stage, last = scored[-1], scored[-1].validations[-1]
-    found = []
+    class_scores = []
     for top, names in stage.start.classes.items():
         if top not in last.scores:
             continue
@@ -194,5 +194,7 @@ def _class_scores(chain: Sequence[TrainingHistory]) -> list[ClassScores]:
             for k in range(len(names))
         ]
         label = top if len(stage.start.classes) > 1 else ""
-        found.append(ClassScores(label, stage.name, last.iteration, last.scores[top].mean_iu, bars, bool(others)))
-    return found
+        class_scores.append(
+            ClassScores(label, stage.name, last.iteration, last.scores[top].mean_iu, bars, bool(others))
+        )
+    return class_scores

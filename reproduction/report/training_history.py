@@ -68,11 +68,13 @@ def find_run_folders(folder: Path) -> list[Path]:
     Raises:
         DataError: If there is no log in the folder or directly below it.
     """
-    found = [folder] if (folder / LOG_FILE).is_file() else sorted(path.parent for path in folder.glob(f"*/{LOG_FILE}"))
-    if not found:
+    if (folder / LOG_FILE).is_file():
+        return [folder]
+    folders = sorted(path.parent for path in folder.glob(f"*/{LOG_FILE}"))
+    if not folders:
         remedy = "tools/train.py writes it."
         raise DataError("the folder contains no training", path=folder, want=f"NET/{LOG_FILE}", remedy=remedy)
-    return found
+    return folders
 
 
 def load_history(folder: Path) -> TrainingHistory:

@@ -124,6 +124,7 @@ def test_the_json_has_what_its_documentation_says():
     document = json.loads(record.format_report(voc(**GOOD)))
     assert list(document) == [
         "format", "set", "measured", "split", "limit", "device", "precision", "versions", "nets", "images",
+        "by",
     ]  # fmt: skip
     assert document["split"] == {"name": "seg11valid", "count": 736, "sha1": "0" * 40}
     (net,) = document["nets"]

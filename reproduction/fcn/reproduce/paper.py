@@ -408,31 +408,33 @@ ROWS: tuple[PublishedRow, ...] = _PAMI + _CVPR + _ELSEWHERE
 """Every row, the newest edition of a number first."""
 
 
-def find_rows(net: str, *editions: str) -> tuple[PublishedRow, ...]:
+def find_rows(net_name: str, *editions: str) -> tuple[PublishedRow, ...]:
     """Return the rows with a mean IU of a published net, in the order of ``ROWS``: PAMI's first, then CVPR's.
 
     Args:
-        net: the name of the net, such as ``voc-fcn8s``.
+        net_name: the name of the net, such as ``voc-fcn8s``.
         editions: the editions to include, constants of this module; all if there are none.
     """
     return tuple(
-        row for row in ROWS if row.net == net and "mean_iu" in row.figures and (not editions or row.edition in editions)
+        row
+        for row in ROWS
+        if row.net == net_name and "mean_iu" in row.figures and (not editions or row.edition in editions)
     )
 
 
-def find_paper_row(net: str) -> PublishedRow | None:
+def find_paper_row(net_name: str) -> PublishedRow | None:
     """Return the paper's row for a net: of PAMI, whose nets are the published ones, else of the CVPR paper, or None."""
-    return next(iter(find_rows(net, PAMI, CVPR, AUTHOR)), None)
+    return next(iter(find_rows(net_name, PAMI, CVPR, AUTHOR)), None)
 
 
-def find_readme_row(net: str) -> PublishedRow | None:
+def find_readme_row(net_name: str) -> PublishedRow | None:
     """Return the row of the published README for a net, or None."""
-    return next(iter(find_rows(net, README)), None)
+    return next(iter(find_rows(net_name, README)), None)
 
 
-def find_rescored_row(net: str) -> PublishedRow | None:
+def find_rescored_row(net_name: str) -> PublishedRow | None:
     """Return the row of a re-evaluation elsewhere of a net's published caffemodel, or None."""
-    return next(iter(find_rows(net, RESCORED)), None)
+    return next(iter(find_rows(net_name, RESCORED)), None)
 
 
 def find_caveat(row: PublishedRow) -> str:

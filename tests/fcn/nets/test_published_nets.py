@@ -50,7 +50,7 @@ PAYLOAD = {
 
 
 def each_net(test):
-    return pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)(test)
+    return pytest.mark.parametrize("published", ROWS, ids=lambda published: published.name)(test)
 
 
 def named(net: NetParameter) -> dict[str, LayerParameter]:
@@ -79,9 +79,9 @@ def test_a_committed_prototxt_says_what_the_published_one_says(name: str):
 
 
 @each_net
-def test_a_committed_prototxt_reads_back_as_it_was_written(row: published_nets.PublishedNet):
-    for file, message in published_nets.build_files(row).items():
-        path = ROOT / "prototxt" / row.name / file
+def test_a_committed_prototxt_reads_back_as_it_was_written(published: published_nets.PublishedNet):
+    for file, message in published_nets.build_files(published).items():
+        path = ROOT / "prototxt" / published.name / file
         assert prototxt.load(path, type(message)) == message
         if isinstance(message, NetParameter):
             assert prototxt.load_net(path) == (message, [])
@@ -91,39 +91,43 @@ def test_a_committed_prototxt_reads_back_as_it_was_written(row: published_nets.P
 
 
 @each_net
-def test_the_table_says_what_the_net_says(row: published_nets.PublishedNet):
-    for split in row.data_layers:
-        net = published_nets.build_net(row, split)
+def test_the_table_says_what_the_net_says(published: published_nets.PublishedNet):
+    for data_layer in published.data_layers:
+        net = published_nets.build_net(published, data_layer)
         data = net.layer[0]
-        assert tuple(data.top) == row.tops
+        assert tuple(data.top) == published.tops
         says = ast.literal_eval(data.python_param.param_str)
-        assert says["split"] == split.name
+        assert says["split"] == data_layer.split
         assert says["seed"] == 1337
-        if row.dataset.name == "nyud":
-            assert says["tops"] == [*row.inputs.values(), "label"]
+        if published.dataset.name == "nyud":
+            assert says["tops"] == [*published.inputs.values(), "label"]
         firsts = [
-            spec.name for spec in net.layer if spec.type == "Convolution" and set(spec.bottom) & {"data", *row.tops}
+            spec.name
+            for spec in net.layer
+            if spec.type == "Convolution" and set(spec.bottom) & {"data", *published.tops}
         ]
-        assert firsts == ([f"{row.first}{name}" for name in row.inputs] if row.late else [row.first])
+        assert firsts == (
+            [f"{published.first}{name}" for name in published.inputs] if published.late else [published.first]
+        )
         losses = [spec for spec in net.layer if spec.type == "SoftmaxWithLoss"]
-        assert [spec.bottom for spec in losses] == [[head.score, head.label] for head in row.heads]
+        assert [spec.bottom for spec in losses] == [[head.score, head.label] for head in published.heads]
         last = {spec.top[0]: spec.convolution_param for spec in net.layer if spec.type == "Deconvolution"}
-        for head in row.heads:
+        for head in published.heads:
             param = last[named(net)[head.score].bottom[0]]
-            assert (param.num_output, param.stride) == (len(head.classes), [row.stride])
+            assert (param.num_output, param.stride) == (len(head.classes), [published.stride])
 
 
 @each_net
-def test_offsets_come_out_as_published(row: published_nets.PublishedNet):
-    offsets = [spec.crop_param.offset for spec in published_nets.build_deploy(row).layer if spec.type == "Crop"]
-    want = [18] if row.trunk == "alexnet" else OFFSETS[row.stride]
-    assert offsets == [[value] for _ in row.heads for value in want]
+def test_offsets_come_out_as_published(published: published_nets.PublishedNet):
+    offsets = [spec.crop_param.offset for spec in published_nets.build_deploy(published).layer if spec.type == "Crop"]
+    want = [18] if published.trunk == "alexnet" else OFFSETS[published.stride]
+    assert offsets == [[value] for _ in published.heads for value in want]
 
 
 def test_training_starts_from_nets_whose_layers_fit():
-    for row in ROWS:
-        mine = named(published_nets.build_deploy(row))
-        for parent, suffix in row.parents.items():
+    for published in ROWS:
+        mine = named(published_nets.build_deploy(published))
+        for parent, suffix in published.parents.items():
             if parent not in published_nets.NETS:
                 assert parent in {"vgg16", "caffenet"}
                 continue
@@ -143,30 +147,33 @@ def test_stages_go_from_coarse_to_fine():
 def test_the_manifest_has_the_published_weights_under_the_same_names():
     manifest = json.loads((ROOT / "weights" / "manifest.json").read_text())
     entries = {entry["name"]: entry for entry in manifest["entries"]}
-    for row in ROWS:
-        assert row.parents.keys() <= entries.keys()
-        if row.caffemodel:
-            assert entries[row.name]["url"].endswith(f"/{row.caffemodel}")
-            assert entries[row.name]["payload_bytes"] == PAYLOAD[row.name]
+    for published in ROWS:
+        assert published.parents.keys() <= entries.keys()
+        if published.caffemodel:
+            assert entries[published.name]["url"].endswith(f"/{published.caffemodel}")
+            assert entries[published.name]["payload_bytes"] == PAYLOAD[published.name]
         else:
-            assert row.name not in entries
+            assert published.name not in entries
 
 
 def test_only_the_early_fusion_of_depth_has_no_published_weights():
-    assert [row.name for row in ROWS if row.caffemodel is None] == ["nyud-fcn32s-color-d"]
-    assert len({row.caffemodel for row in ROWS}) == 15
+    assert [published.name for published in ROWS if published.caffemodel is None] == ["nyud-fcn32s-color-d"]
+    assert len({published.caffemodel for published in ROWS}) == 15
 
 
 # Deploy nets
 
 
 @each_net
-def test_a_deploy_net_is_the_test_net_without_labels_losses_and_dropout(row: published_nets.PublishedNet):
-    net, deploy = named(published_nets.build_net(row, row.data_layers[1])), named(published_nets.build_deploy(row))
+def test_a_deploy_net_is_the_test_net_without_labels_losses_and_dropout(published: published_nets.PublishedNet):
+    net, deploy = (
+        named(published_nets.build_net(published, published.data_layers[1])),
+        named(published_nets.build_deploy(published)),
+    )
     assert {spec.type for name, spec in net.items() if name not in deploy} == {"Python", "SoftmaxWithLoss", "Dropout"}
     pictures = deploy.pop("input")
     assert pictures.type == "Input"
-    assert list(pictures.top) == list(row.inputs)
+    assert list(pictures.top) == list(published.inputs)
     assert all(net[name] == spec for name, spec in deploy.items())
     made = {*pictures.top, *(top for spec in deploy.values() for top in spec.top)}
     assert {bottom for spec in deploy.values() for bottom in spec.bottom} <= made
@@ -196,23 +203,23 @@ def along_one_axis(net: NetParameter, size: int, windows: dict[str, Window]) -> 
 
 
 @each_net
-def test_scores_are_as_large_as_the_picture_whatever_its_size(row: published_nets.PublishedNet):
-    net = published_nets.build_deploy(row)
+def test_scores_are_as_large_as_the_picture_whatever_its_size(published: published_nets.PublishedNet):
+    net = published_nets.build_deploy(published)
     windows = {
         spec.name: conv_windows(spec.convolution_param)[0] for spec in net.layer if spec.has("convolution_param")
     }
     windows |= {spec.name: pool_windows(spec.pooling_param, 1, 1)[0] for spec in net.layer if spec.has("pooling_param")}
     for size in (*range(1, 601), 1024, 2048, 4097):
         sizes = along_one_axis(net, size, windows)
-        assert {sizes[head.score] for head in row.heads} == {size}
+        assert {sizes[head.score] for head in published.heads} == {size}
 
 
 # Figures of the paper
 
 
 @each_net
-def test_parameters_are_those_of_the_published_weights(row: published_nets.PublishedNet):
-    assert 4 * compute_net_figures(published_nets.build_deploy(row)).parameters == PAYLOAD[row.name]
+def test_parameters_are_those_of_the_published_weights(published: published_nets.PublishedNet):
+    assert 4 * compute_net_figures(published_nets.build_deploy(published)).parameters == PAYLOAD[published.name]
 
 
 def test_figures_are_those_of_table_1():
@@ -227,9 +234,9 @@ def test_figures_are_those_of_table_1():
 
 
 @each_net
-def test_skips_and_fusions_widen_no_field(row: published_nets.PublishedNet):
-    figures = compute_net_figures(published_nets.build_deploy(row))
-    assert figures.receptive_field == (355 if row.trunk == "alexnet" else 404)
+def test_skips_and_fusions_widen_no_field(published: published_nets.PublishedNet):
+    figures = compute_net_figures(published_nets.build_deploy(published))
+    assert figures.receptive_field == (355 if published.trunk == "alexnet" else 404)
     assert figures.max_stride == 32
 
 
