@@ -21,12 +21,16 @@ from reproduction.fast.regions import EMPTY, EVERYWHERE, Region
 
 @dataclass(frozen=True)
 class BlobFacts:
-    """Facts about each blob for one input size, by name of the blob.
+    """Facts about every blob of a net for one input size; each attribute maps the blob's name to a fact about it.
+
+    A region is a rectangle of pixels.
 
     Attributes:
-        shapes: The shape.
-        reached: The region that depends on the inputs.
-        uniform: A region whose pixels are all equal if the inputs are zeros.
+        shapes: The blob's shape.
+        reached: The region that pixels of the inputs influence. The pixels around it depend on padding and weights
+            only, and are the same for every image.
+        uniform: A region whose pixels are all equal if the inputs are zeros. Outside of it are the margins, where
+            padding changes the values.
     """
 
     shapes: dict[str, Shape]
@@ -35,7 +39,11 @@ class BlobFacts:
 
     @classmethod
     def compute(cls, ops: Sequence[Op], inputs: Mapping[str, Shape]) -> BlobFacts:
-        """Compute the facts for inputs of the given shapes.
+        """Compute the facts about all blobs for one input size.
+
+        Args:
+            ops: The ops that compute the blobs, in order.
+            inputs: Shapes of the inputs by name.
 
         Raises:
             NetError: If the inputs do not fit the net.
@@ -55,7 +63,10 @@ class BlobFacts:
         return cls(shapes, reached, uniform)
 
     def distinct_size(self, blob: str) -> tuple[int, ...]:
-        """Return how many rows and columns the uncompiled net computes: those that the inputs reach, and the margins.
+        """Return how many rows and how many columns of a blob the uncompiled net computes.
+
+        The uncompiled net computes the rows that the inputs reach and those in the margins, and copies the other rows,
+        which repeat; columns as well. The size is used to estimate its time.
 
         Source: ``caffe.layers.quick.borders``, which computes rows that repeat once.
         """
@@ -66,21 +77,37 @@ class BlobFacts:
         return tuple(min(size, reached.size + before + after) for reached, size, before, after in sides)
 
     def margins(self, blob: str) -> tuple[int, ...]:
-        """Return the number of pixels outside of ``uniform``, as (top, bottom, left, right)."""
+        """Return how many pixels of a blob lie above, below, left and right of its ``uniform`` region."""
         sides = zip(self.uniform[blob], self.shapes[blob][2:], strict=True)
         return tuple(count for uniform, size in sides for count in (uniform.start, size - uniform.stop))
 
     def compress(self, values: Tensor, blob: str) -> Tensor:
-        """Return the margins of a blob and one uniform row and column between them, from its values for zeros."""
+        """Compress a blob that was computed from an image of zeros: keep one of all equal rows and columns.
+
+        Args:
+            values: The values of the complete blob for an image of zeros, ``(1, C, H, W)``.
+            blob: The name of the blob.
+
+        Returns:
+            ``(1, C, h, w)``: the margins of the blob, with one row and one column of its ``uniform`` region between
+            them.
+        """
         for axis, (uniform, size) in enumerate(zip(self.uniform[blob], self.shapes[blob][2:], strict=True), 2):
             kept = [*range(uniform.start + 1), *range(uniform.stop, size)]
             values = values.index_select(axis, torch.tensor(kept, device=values.device))
         return values
 
     def expand(self, compressed: Tensor, blob: str, region: Region) -> Tensor:
-        """Return the values of a region of a blob for zeros, ``(1, C, rows, columns)``; the inverse of ``compress``.
+        """Return the values that a region of a blob has for an image of zeros; the inverse of ``compress``.
 
-        The values may have been compressed for another input size, if the blob has the same margins there.
+        Args:
+            compressed: The result of ``compress``, for this input size or for another one where the blob has the same
+                margins.
+            blob: The name of the blob.
+            region: The pixels to return.
+
+        Returns:
+            ``(1, C, rows, columns)``.
         """
         for axis, (side, uniform) in enumerate(zip(region, self.uniform[blob], strict=True), 2):
             pixels = torch.arange(side.start, side.stop, device=compressed.device)

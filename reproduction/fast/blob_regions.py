@@ -20,12 +20,13 @@ WORTHWHILE_FRACTION = 0.8
 
 @dataclass
 class BlobRegions:
-    """The regions of a blob with four axes that a plan needs, computes and stores.
+    """The parts of one blob ``(N, C, H, W)`` that a plan reads, computes and stores; each is a rectangle of pixels.
 
     Attributes:
-        needed: The pixels that are read, padding included.
-        computed: The pixels that are computed for each image.
-        stored: The pixels that are stored; those outside of the blob are zeros.
+        needed: The pixels that ops read; it may extend into the padding around the blob.
+        computed: The pixels that are computed for each image. The other needed pixels are copied, see ``plan.Border``.
+        stored: The pixels that the blob's buffer contains: those needed, and some that kernels read without need.
+            Pixels outside of the blob are zeros.
     """
 
     needed: Region = EMPTY
@@ -33,13 +34,24 @@ class BlobRegions:
     stored: Region = EMPTY
 
     def add_reader(self, region: Region, overread: tuple[int, int] = (0, 0)) -> None:
-        """Extend the regions for a reader that needs ``region`` and reads some more rows and columns."""
+        """Extend ``needed`` and ``stored`` so that one more op can read a part of the blob.
+
+        Args:
+            region: The pixels whose values the op needs.
+            overread: How many rows below ``region`` and columns to the right of it the op's kernel reads too. They do
+                not affect its result, and may be zeros.
+        """
         self.needed |= region
         self.stored |= region.extend(*overread)
 
 
 def find_needed_ops(ops: Sequence[Op], blobs: Iterable[str]) -> list[Op]:
-    """Return the ops that the given blobs depend on, in order."""
+    """Return those ops that are needed to compute the given blobs, in order.
+
+    Args:
+        ops: The net's ops, in order.
+        blobs: Names of the blobs, as in ``Op.tops``.
+    """
     names, needed = set(blobs), []
     for op in reversed(ops):
         if names.intersection(op.tops):
@@ -51,14 +63,19 @@ def find_needed_ops(ops: Sequence[Op], blobs: Iterable[str]) -> list[Op]:
 def choose_ops(
     ops: Sequence[Op], facts: BlobFacts, wanted: Sequence[str], *, use_zero_image: bool
 ) -> tuple[list[Op], dict[str, BlobRegions]]:
-    """Choose which ops run uncompiled, and the regions of each blob.
+    """Choose for each op whether it or the layer's own forward runs, and which region of each blob is computed.
 
-    An uncompiled layer reads its complete bottom, all of which must then be computed. The op before it may then no
-    longer be faster than its layer, so that the choice is repeated until nothing changes. The arguments are those of
-    ``assign_regions``.
+    A layer's own forward reads its complete bottom, all of which must then be computed. The op before it may then no
+    longer be faster than its own layer, so that the choice is repeated until nothing changes.
+
+    Args:
+        ops: The needed ops, in order.
+        facts: Facts about their blobs.
+        wanted: Names of the requested blobs, which are stored completely.
+        use_zero_image: Whether pixels that no pixel of the image reaches may be copied from an image of zeros.
 
     Returns:
-        The chosen ops, and the regions of each blob by name.
+        The ops, some of them replaced by ``Op.uncompiled()``, and the regions of each blob by name.
     """
     chosen = list(ops)
     while True:
@@ -77,13 +94,13 @@ def _is_faster(op: Op, facts: BlobFacts, regions: Mapping[str, BlobRegions]) -> 
 def assign_regions(
     ops: Sequence[Op], facts: BlobFacts, wanted: Iterable[str], *, use_zero_image: bool
 ) -> dict[str, BlobRegions]:
-    """Choose the regions of each blob, from the last op to the first.
+    """Choose which region of each blob is needed, computed and stored, from the last op to the first.
 
     Args:
         ops: The needed ops, in order.
         facts: Facts about their blobs.
         wanted: Names of the requested blobs, which are stored completely.
-        use_zero_image: Whether borders may contain values from an image of zeros.
+        use_zero_image: Whether pixels that no pixel of the image reaches may be copied from an image of zeros.
 
     Returns:
         The regions of each blob with four axes, by name.
@@ -140,9 +157,12 @@ def _touch(region: Region, blob: Region) -> Region:
 
 
 def is_worthwhile(ops: Sequence[Op], facts: BlobFacts, regions: Mapping[str, BlobRegions]) -> bool:
-    """Return whether the chosen ops are certain to be faster than the uncompiled net.
+    """Return whether a plan is certain to be faster than the uncompiled net, from estimates of both times.
 
-    The uncompiled net computes rows and columns that repeat only once; see ``BlobFacts.distinct_size``.
+    Args:
+        ops: The ops of the plan.
+        facts: Facts about their blobs.
+        regions: The regions of each blob in the plan, by name.
     """
     uncompiled = compiled = 0.0
     for op in ops:
@@ -154,13 +174,21 @@ def is_worthwhile(ops: Sequence[Op], facts: BlobFacts, regions: Mapping[str, Blo
 
 
 def count_products(ops: Sequence[Op], regions: Mapping[str, BlobRegions]) -> int:
-    """Return the number of products for one image."""
+    """Return how many multiplications the convolutions of a plan need for one image.
+
+    Args:
+        ops: The ops of the plan.
+        regions: The regions of each blob in the plan, by name.
+    """
     counted = (op for op in ops if op.products_per_pixel)
     return sum(op.products_per_pixel * regions[op.tops[0]].computed.pixels for op in counted)
 
 
 def find_zero_image_blobs(facts: BlobFacts, regions: Mapping[str, BlobRegions]) -> list[str]:
-    """Return the names of the blobs with pixels that are needed but not computed: those of an image of zeros."""
+    """Return the names of the blobs for which a plan needs values from an image of zeros.
+
+    These are the blobs with pixels that are needed but not computed, because no pixel of the image reaches them.
+    """
     return [
         name
         for name, blob in regions.items()

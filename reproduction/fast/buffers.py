@@ -25,7 +25,7 @@ class _MemoryRange:
 
 
 class BufferPool:
-    """An allocator of tensors of one dtype on one device, which reuses memory that is returned with ``release``."""
+    """An allocator of tensors of one dtype on one device, which reuses the memory of tensors that are released."""
 
     def __init__(self, dtype: torch.dtype, device: torch.device):
         self.dtype = dtype
@@ -34,7 +34,7 @@ class BufferPool:
         self._in_use: dict[int, _MemoryRange] = {}
 
     def allocate(self, *shape: int) -> Tensor:
-        """Allocate a contiguous tensor with arbitrary values."""
+        """Return a contiguous tensor of the given shape, whose values are arbitrary."""
         count = math.prod(shape)
         found = self._find(-(-max(count, 1) * self.dtype.itemsize // _ALIGN) * _ALIGN // self.dtype.itemsize)
         tensor = found.block[found.start : found.start + count]
@@ -42,11 +42,11 @@ class BufferPool:
         return tensor.view(shape)
 
     def allocate_image(self, batch: int, channels: int, height: int, width: int) -> Tensor:
-        """Allocate a tensor ``(N, C, H, W)`` in channels-last memory format, with arbitrary values."""
+        """Return a tensor ``(N, C, H, W)`` in channels-last memory format, whose values are arbitrary."""
         return self.allocate(batch, height, width, channels).permute(0, 3, 1, 2)
 
     def release(self, tensor: Tensor) -> None:
-        """Free an allocated tensor for reuse, and merge it with adjacent free memory."""
+        """Return the memory of a tensor from ``allocate`` to the pool, where later tensors may use it."""
         freed = self._in_use.pop(tensor.data_ptr())
         for other in [other for other in self._free if other.block is freed.block]:
             if other.stop == freed.start or freed.stop == other.start:
@@ -55,13 +55,13 @@ class BufferPool:
         self._free.append(freed)
 
     def clear(self) -> None:
-        """Drop all blocks, so that torch can free them."""
+        """Forget all memory, also that of tensors in use, so that torch can free it."""
         self._free.clear()
         self._in_use.clear()
 
     @property
     def size(self) -> int:
-        """Number of values in all blocks, free and in use."""
+        """The number of values that fit into the pool's memory, free and in use."""
         return sum(found.size for found in (*self._free, *self._in_use.values()))
 
     def _find(self, count: int) -> _MemoryRange:

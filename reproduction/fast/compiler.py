@@ -73,7 +73,12 @@ def compile(net: Net, precision: str = "exact", *, discard: bool = False) -> Com
 
 
 class CompiledNet:
-    """A compiled net, created by ``compile``.
+    """A compiled net, created by ``compile``; it is called like the net, with images of any size.
+
+    Args:
+        net: The net, in phase TEST.
+        precision: One of ``PRECISIONS`` that the net's device supports.
+        discard: Whether to free large weights that were converted; see ``compile``.
 
     Attributes:
         net: The net that was compiled.

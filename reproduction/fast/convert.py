@@ -13,16 +13,20 @@ from reproduction.fast.ops import CropOp, Op, UpsamplingOp, WindowOp
 
 
 def convert_layers(net: Net, precision: str) -> tuple[list[Op], dict[str, str]]:
-    """Convert the layers of a net to ops, by their compiled forms.
+    """Convert the layers of a net to ops, each of which can compute a part of its layer's tops.
 
-    The tops of an identity are other names for its bottom. An in-place ReLU is fused into a convolution before it.
+    A layer that returns its bottom unchanged, such as Dropout in phase TEST, needs no op: its tops become other names
+    of its bottom. An in-place ReLU after a convolution is computed by the convolution's op.
+
+    A blob that a layer overwrites in place has a separate name for each version of its values, such as ``conv1`` and
+    then ``conv1#2``. The ops refer to blobs by these versioned names.
 
     Args:
         net: The net, in phase TEST.
         precision: One of ``PRECISIONS``.
 
     Returns:
-        The ops in order, and the versioned name of each blob's last values by the blob's name.
+        The ops in order; and a dict that maps each blob's name to the versioned name of its last values.
     """
     ops: list[Op] = []
     current: dict[str, str] = {name: name for name in net.inputs}

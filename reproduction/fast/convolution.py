@@ -43,17 +43,20 @@ _WINOGRAD_TIME = 0.6
 
 @dataclass(eq=False, kw_only=True)
 class ConvolutionOp(WindowOp):
-    """A convolution with kernels that may be faster than the layer's own forward.
+    """A convolution, computed by a kernel that may be faster than the layer's own forward.
 
+    It uses Winograd's method where that applies and is faster.
     Each kernel converts the weights when it is first used.
 
     Attributes:
         group: The number of groups of channels.
         precision: One of ``PRECISIONS``.
         relu: Whether a ReLU follows, which the kernel then applies.
-        only_kernel: The only kernel that may be used, after ``discard`` has freed the weights; otherwise None.
-        tile: Outputs of a Winograd tile along rows and columns; None if Winograd's method is not used.
-        is_large: Whether the weights are so large that a second copy matters.
+        only_kernel: The kernel to use for all regions, since the net's weights were freed by ``compile(discard=True)``;
+            None if they were not.
+        tile: How many rows and columns of outputs Winograd's method computes at a time, such as (4, 4); None if it does
+            not apply to this layer.
+        is_large: Whether the weights are so large that a converted copy costs much memory.
     """
 
     group: int
@@ -76,27 +79,38 @@ class ConvolutionOp(WindowOp):
         self._always = not cpu or self._dtype is not weight.dtype  # the layer does not compute in bfloat16
 
     def make_kernel(self, bottoms: Sequence[Region], top: Region) -> ConvolutionKernel:
-        """Return the fastest kernel for the region ``top``."""
+        """Return the kernel that is the fastest for the region ``top`` of the top; ``bottoms`` is not used."""
         if self.only_kernel is not None:
             return self.only_kernel
         return self._winograd if self._uses_winograd(top) else self._direct
 
     def overread(self, top: Region) -> tuple[int, int]:
-        """Return how many more rows and columns the kernel reads, because Winograd's tiles may reach past the end."""
+        """Return how many more rows and columns of the bottom are read than the region ``top`` of the top depends on.
+
+        Winograd's method computes whole tiles of outputs, the last of which may extend beyond the region.
+        """
         rows, columns = self.tile if self.tile and self._uses_winograd(top) else (1, 1)
         return -top.rows.size % rows, -top.columns.size % columns
 
     def is_faster(self, computed: Region, top: Region) -> bool:
-        """Return whether computing a region of the top is faster than the layer, or the layer cannot compute it."""
+        """Return whether a kernel computes a region of the top faster than the layer computes the complete top.
+
+        It is also True where the layer cannot be used, because its weights were freed or it does not support the dtype;
+        and always on a GPU.
+
+        Args:
+            computed: The region of the top that is computed.
+            top: The region of all its pixels.
+        """
         small = computed.pixels <= _LARGEST_FRACTION * top.pixels
         return self._always or self.only_kernel is not None or small or self._uses_winograd(computed)
 
     def relative_time(self, computed: Region) -> float:
-        """Estimate the time of the kernel relative to that of the layer, for the same region of the top."""
+        """Return the estimated time per pixel of this region of the top, as a fraction of the layer's own."""
         return self._winograd_time(computed) if self._uses_winograd(computed) else 1.0
 
     def describe(self, computed: Region) -> str:
-        """Return a description of the kernel for a region of the top."""
+        """Return in words how a region of the top is computed, such as "Winograd F(4x4, 3x3) with ReLU"."""
         text = "one product, with the weights of the net" if self._as_matrix else "as torch does it"
         if self.tile and self._uses_winograd(computed):
             kernel = self.windows[0].kernel
@@ -104,7 +118,7 @@ class ConvolutionOp(WindowOp):
         return text + (" with ReLU" if self.relu else "")
 
     def uncompiled(self) -> Op:
-        """Return the op that runs the layer's own forward, followed by the fused ReLU if there is one."""
+        """Return an op that runs the layer's own forward, and then the ReLU that this op includes, if any."""
         return WindowOp(
             self.name, self.layer, self.bottoms, self.tops, "as it is" + (" with ReLU" if self.relu else ""),
             products_per_pixel=self.products_per_pixel, layer_cost=self.layer_cost, windows=self.windows,

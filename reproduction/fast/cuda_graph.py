@@ -39,7 +39,7 @@ class RecordedFunction:
             self._outputs = dict(function(self._inputs))
 
     def __call__(self, inputs: Blobs) -> dict[str, Tensor]:
-        """Replay the graph for new inputs, and return copies of its outputs."""
+        """Run the function on inputs of the recorded shapes, and return copies of its outputs by name."""
         for name, value in self._inputs.items():
             value.copy_(inputs[name])
         self._graph.replay()

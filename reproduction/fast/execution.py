@@ -17,13 +17,17 @@ from reproduction.fast.regions import Region
 def execute(
     plan: ExecutionPlan, inputs: Mapping[str, Tensor], buffers: BufferPool, dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    """Execute a plan and return the requested blobs, under the plan's (versioned) names.
+    """Compute the requested blobs by the steps of a plan.
 
     Args:
-        plan: The plan.
+        plan: The plan, made for inputs of these shapes.
         inputs: The inputs by name.
         buffers: Allocator of the buffers.
         dtype: Dtype of the layers that run uncompiled and of the results; the buffers may have another one.
+
+    Returns:
+        The blobs by the names in ``plan.wanted``, which are versioned: such as ``conv1#2`` for the values of ``conv1``
+        after a layer has overwritten them in place.
     """
     execution = _Execution(plan, buffers, dtype)
     for name, value in inputs.items():

@@ -10,7 +10,7 @@ from reproduction.fast.regions import EMPTY
 
 
 def format_plan(plan: ExecutionPlan) -> str:
-    """Return a table of a plan: how each layer is computed, which part of its top, and how many products it needs."""
+    """Return a table of a plan: how each layer is computed, which part of its top, and by how many multiplications."""
     rows: list[tuple[str, ...]] = [("layer", "how", "part", "of", "millions of products", "of")]
     totals = [0, 0]
     for step, how in _describe_steps(plan.steps):

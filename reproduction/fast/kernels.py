@@ -1,4 +1,4 @@
-"""Kernels that compute a part of a layer's tops; they never pad, since their bottoms already contain the padding."""
+"""Kernels compute a region of a layer's top; they add no padding, since the bottoms that they receive include it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ BAND_VALUES = 2 << 20  # values computed at a time, if they are then copied to a
 
 
 class Kernel:
-    """A function that computes the regions of a layer's tops that a plan needs.
+    """A function that computes a region of a layer's top, or complete tops, from the pixels that it depends on.
 
     Attributes:
-        needs_out: Whether ``out`` is required.
+        needs_out: Whether the kernel can only write into a tensor that is passed as ``out``.
     """
 
     needs_out: ClassVar[bool] = False
@@ -35,7 +35,7 @@ class Kernel:
 
         Args:
             bottoms: The regions of the bottoms that the tops depend on, padding included.
-            out: Tensor ``(N, C, H, W)`` in channels-last format that receives the first top, or None.
+            out: Tensor ``(N, C, H, W)`` in channels-last format to write the first top to, or None to allocate one.
             buffers: Allocator of temporary buffers.
         """
         raise NotImplementedError(type(self).__name__)
@@ -56,18 +56,18 @@ def _compute_in_bands(x: Tensor, out: Tensor, rows: Window, compute: Callable[[T
 
 
 class LayerForward(Kernel):
-    """The layer's own forward, in the net's dtype.
+    """The layer's own forward, with bottoms in the net's dtype.
 
     Args:
         layer: The layer.
-        relu: Apply a ReLU to the first top, in place; the top must not share memory with a bottom.
+        relu: Whether to apply a ReLU to the first top, in place; the top must not share memory with a bottom.
     """
 
     def __init__(self, layer: Layer, *, relu: bool = False):
         self.layer, self.relu = layer, relu
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
-        """Run the layer.
+        """Run the layer and return its tops, the first of them in ``out`` unless that is None.
 
         Raises:
             NetError: If the layer raises an error; the layer's name, type and line are added to it.
@@ -82,18 +82,19 @@ class LayerForward(Kernel):
 
 
 class PassThrough(Kernel):
-    """Return the bottom, as for a Crop, whose bottom is already cut to the requested region."""
+    """A kernel that returns its bottom, as for a Crop layer whose bottom is already cut to the region of the top."""
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
-        """Return the bottom."""
+        """Return the bottom, copied to ``out`` unless that is None."""
         return (_write(bottoms[0], out),)
 
 
 class ConvolutionKernel(Kernel):
-    """A convolution with an optional ReLU.
+    """A convolution with an optional ReLU; the base class of the kernels that compute convolutions in different ways.
 
-    Arguments of all subclasses are the weight ``(O, C / group, kernel_h, kernel_w)``, the bias ``(O,)`` or None, the
-    windows along rows and columns, whose padding is ignored, and whether to apply a ReLU.
+    Arguments of all subclasses are the weight ``(O, C / group, kernel_h, kernel_w)``, the bias ``(O,)`` or None, and
+    whether to apply a ReLU. Most also take the windows along rows and columns (kernel size, stride and dilation), whose
+    padding they ignore.
 
     Attributes:
         weight: The weight in the form that the kernel uses.
@@ -120,7 +121,7 @@ class TorchConvolution(ConvolutionKernel):
         self.weight = weight.detach().to(dtype).contiguous(memory_format=torch.channels_last)
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
-        """Convolve."""
+        """Return the convolution of the bottom, in ``out`` unless that is None."""
         x = bottoms[0].to(self.dtype)
         if out is None:
             return (self._convolve(x).to(bottoms[0].dtype),)
@@ -149,7 +150,7 @@ class MatrixConvolution(ConvolutionKernel):
         self.weight = matrix.view(slices, -1, matrix.shape[1])
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
-        """Convolve."""
+        """Return the convolution of the bottom, in ``out`` unless that is None."""
         x, (slices, outputs, depth) = bottoms[0], self.weight.shape
         height, width = (
             (size - window.extent) // window.stride + 1 for size, window in zip(x.shape[2:], self.windows, strict=True)
@@ -178,29 +179,33 @@ class MatrixConvolution(ConvolutionKernel):
 
 
 class MaxPool(Kernel):
-    """Max pooling without padding; the last windows may reach past the end (``ceil_mode``)."""
+    """Max pooling without padding; the last windows may reach past the end (``ceil_mode``).
+
+    Args:
+        windows: The window along rows and the one along columns: kernel size and stride.
+    """
 
     def __init__(self, windows: Windows):
         self.kernel, self.stride = ([getattr(window, name) for window in windows] for name in ("kernel", "stride"))
         self.windows = windows
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
-        """Pool the bottom."""
+        """Return the maxima of the windows of the bottom, in ``out`` unless that is None."""
         x = bottoms[0]
         return (self.pool(x) if out is None else _compute_in_bands(x, out, self.windows[0], self.pool),)
 
     def pool(self, x: Tensor) -> Tensor:
-        """Return the maxima of the windows of ``x``."""
+        """Return the maxima of the windows of ``x``, in a new tensor."""
         return F.max_pool2d(x, self.kernel, self.stride, ceil_mode=True)
 
 
 class Upsampling(Kernel):
-    """Depthwise deconvolution with one separable kernel for all channels, as two matrix products, one per axis.
+    """A deconvolution that upsamples each channel by the same separable kernel, as two matrix products, one per axis.
 
     Args:
-        factors: The factors of the kernel along rows and columns.
-        windows: The windows along rows and columns.
-        bottom: The region of the bottom that is read.
+        factors: The factors of the kernel, ``(kernel_h,)`` and ``(kernel_w,)``, of which it is the outer product.
+        windows: The window along rows and the one along columns: kernel size, stride, pad and dilation.
+        bottom: The region of the bottom that the kernel receives.
         top: The region of the top to compute.
         bias: ``(C,)``, or None.
     """
@@ -212,7 +217,7 @@ class Upsampling(Kernel):
         self.bias = None if bias is None else bias.detach()[:, None, None]
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
-        """Upsample the bottom."""
+        """Return the upsampled bottom, in ``out`` unless that is None."""
         # Columns first: the larger product is then batched by channel, which is faster in torch than one product.
         y = self.rows @ (bottoms[0].to(self.rows.dtype).contiguous() @ self.columns.T)
         return (_write(y if self.bias is None else y.add_(self.bias), out),)
@@ -229,15 +234,15 @@ def _upsampling_matrix(factor: Tensor, window: Window, bottom: PixelRange, top: 
 
 
 def factor_kernel(weight: Tensor, group: int) -> tuple[Tensor, Tensor] | None:
-    """Factor the kernel of a depthwise deconvolution, if it is separable and equal for all channels.
+    """Return two vectors whose outer product is the kernel of a depthwise deconvolution, such as a bilinear one.
 
     Args:
         weight: ``(C, O / group, kernel_h, kernel_w)``.
         group: Number of groups of channels.
 
     Returns:
-        Factors ``(kernel_h,)`` and ``(kernel_w,)`` whose outer product equals the kernel up to rounding, or None if
-        there are no such factors.
+        ``(kernel_h,)`` and ``(kernel_w,)``, whose outer product equals the kernel up to rounding. None if there are no
+        such vectors, if the kernel differs between channels, or if a top channel depends on several bottom channels.
     """
     weight = weight.detach()
     channels, outputs = weight.shape[0], weight.shape[1] * group

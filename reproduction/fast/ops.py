@@ -1,6 +1,8 @@
 """The layers of a net as ops: which pixels of the bottoms a region of the top depends on, and how it is computed.
 
-A layer without a compiled form is a plain ``Op``: it reads complete blobs and runs the layer's own forward.
+An op is a layer of a compiled net. Most ops compute only a region of their top; an ``Op`` of the base class, for layers
+about which nothing more is known, reads complete blobs and runs the layer's own forward. Methods take a region of the
+top or of each bottom: a rectangle of pixels, which may extend into the padding.
 """
 
 from __future__ import annotations
@@ -25,18 +27,19 @@ _DECONVOLUTION_TIME = 4  # time of a product in torch's deconvolution, relative 
 
 @dataclass(eq=False)
 class Op:
-    """A layer that runs its own forward over complete blobs.
+    """A layer of a compiled net; this base class runs the layer's own forward over complete blobs.
 
     Attributes:
         name: Name of the layer.
         layer: The layer.
-        bottoms: Names of the blobs that it reads, with a version number (``#2``) if a layer overwrites a blob in place.
-        tops: Names of the blobs that it computes, versioned in the same way.
-        how: Description of how it is computed.
-        products_per_pixel: The number of products per pixel of the top; 0 if they are not counted.
-        layer_cost: The estimated time of the layer's own forward per pixel of the top, in products of a convolution; 0
-            if it is not compared.
-        computes_regions: Whether it can compute a region of its (only) top.
+        bottoms: Versioned names of the blobs that it reads: ``conv1#2`` has the second values of ``conv1``, after a
+            layer has overwritten the first ones in place.
+        tops: Versioned names of the blobs that it computes.
+        how: How it is computed, in words for the table of ``explain.format_plan``.
+        products_per_pixel: The number of multiplications per pixel of the top; 0 if they are not counted.
+        layer_cost: The estimated time of the layer's own forward per pixel of the top, in multiplications of a
+            convolution; 0 if its time is ignored.
+        computes_regions: Whether it can compute a region of its (only) top, rather than complete tops only.
         shrinks: Whether the top is smaller than the bottoms, so that borders are cheaper to add to the top.
         writes_to_buffer: Whether the kernel writes the top directly into a buffer, so that borders around it need no
             extra copy.
@@ -54,7 +57,7 @@ class Op:
     writes_to_buffer: bool = field(default=False, init=False)
 
     def top_shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
-        """Return the shapes of the tops.
+        """Return the shapes of the tops for bottoms of the given shapes.
 
         Raises:
             NetError: If the bottoms do not fit the layer.
@@ -65,48 +68,79 @@ class Op:
             raise error.at(layer_place(self.layer.layer_param)) from None
 
     def reached(self, bottoms: Sequence[Region], top: Shape) -> Region:
-        """Return the region of the top that depends on any of the given regions of the bottoms."""
+        """Return the region of a top that the image influences; for this class, the complete top.
+
+        Args:
+            bottoms: For each bottom, the region that the image influences.
+            top: The shape of the top.
+        """
         return Region.from_shape(top)
 
     def uniform(self, bottoms: Sequence[Region], top: Shape) -> Region:
-        """Return a region of the top with equal pixels, given regions of the bottoms with equal pixels."""
+        """Return a region of a top whose pixels are all equal; for this class, an empty one.
+
+        Args:
+            bottoms: For each bottom, a region whose pixels are all equal.
+            top: The shape of the top.
+        """
         return EMPTY
 
     def regions_read(self, top: Region, bottoms: Sequence[Shape]) -> list[Region | None]:
-        """Return the region of each bottom that ``top`` needs, padding included; None if only its shape is read."""
+        """Return which region of each bottom is read to compute a region of the top; for this class, all of it.
+
+        Args:
+            top: The region of the top to compute.
+            bottoms: The shapes of the bottoms.
+
+        Returns:
+            A region for each bottom, which may extend into its padding; None if only the shape of the bottom is read.
+        """
         return [Region.from_shape(bottom) for bottom in bottoms]
 
     def overread(self, top: Region) -> tuple[int, int]:
-        """Return how many more rows and columns the kernel reads; they may hold zeros."""
+        """Return how many rows and columns of the bottom the kernel reads beyond those of ``regions_read``.
+
+        They lie below and to the right, do not affect the result, and may be zeros. For this class there are none.
+        """
         return 0, 0
 
     def make_kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
-        """Return the kernel that computes the region ``top`` from the regions ``bottoms``."""
+        """Return the kernel that computes a region of the top; for this class, the layer's own forward.
+
+        Args:
+            bottoms: The regions of the bottoms that the kernel will receive.
+            top: The region of the top to compute.
+        """
         return LayerForward(self.layer)
 
     def is_faster(self, computed: Region, top: Region) -> bool:
-        """Return whether this op computes the region ``computed`` of the top faster than ``uncompiled()`` the top."""
+        """Return whether this op should run rather than ``uncompiled()``, because it is faster; for this class, True.
+
+        Args:
+            computed: The region of the top that this op would compute.
+            top: The region of all pixels of the top, which ``uncompiled()`` computes.
+        """
         return True
 
     def relative_time(self, computed: Region) -> float:
-        """Estimate the time per pixel of the top, relative to that of the layer's own forward."""
+        """Return the estimated time per pixel of this region of the top, as a fraction of the layer's own."""
         return 1.0
 
     def describe(self, computed: Region) -> str:
-        """Return a description of how a region of the top is computed."""
+        """Return in words how a region of the top is computed, such as "as it is" for the layer's own forward."""
         return self.how
 
     def uncompiled(self) -> Op:
-        """Return the op that runs the layer's own forward over complete blobs."""
+        """Return an op that runs the layer's own forward over complete blobs, in place of this op."""
         return Op(self.name, self.layer, self.bottoms, self.tops)
 
 
 @dataclass(eq=False, kw_only=True)
 class WindowOp(Op):
-    """A layer that slides windows over its bottoms and has the same weights, if any, at every position.
+    """A layer that slides windows over its bottoms and has the same weights, if any, at every position: a pooling, say.
 
     Attributes:
-        windows: The windows along rows and columns.
+        windows: The window along rows and the one along columns: kernel size, stride, pad and dilation.
         kernel: The kernel for every region of the top; None means the layer's own forward.
         is_clipped: Whether windows are clipped at the end of the blob, as in pooling, rather than reading padding.
         computes_regions: Whether it can compute a region of its top. If not, the windows still say which pixels of the
@@ -122,59 +156,77 @@ class WindowOp(Op):
         self.shrinks = max(window.stride for window in self.windows) > 1
 
     def reached(self, bottoms: Sequence[Region], top: Shape) -> Region:
-        """Return the smallest region that contains all outputs whose windows read the given region of any bottom."""
+        """Return the region of the top whose windows read a pixel that the image influences, in any bottom.
+
+        Args:
+            bottoms: For each bottom, the region that the image influences.
+            top: The shape of the top.
+        """
         return reduce(or_, (bottom.outputs_reached(self.windows, top) for bottom in bottoms))
 
     def uniform(self, bottoms: Sequence[Region], top: Shape) -> Region:
-        """Return the outputs whose windows read only pixels of the given regions."""
+        """Return the region of the top whose windows read only equal pixels, so that its pixels are equal, too.
+
+        Args:
+            bottoms: For each bottom, a region whose pixels are all equal.
+            top: The shape of the top.
+        """
         return reduce(and_, (bottom.outputs_inside(self.windows, top) for bottom in bottoms), EVERYWHERE)
 
     def regions_read(self, top: Region, bottoms: Sequence[Shape]) -> list[Region | None]:
-        """Return the pixels that the windows read."""
+        """Return the pixels of each bottom that the windows read to compute the region ``top``.
+
+        If ``computes_regions`` is False, these are the complete bottoms.
+        """
         if not self.computes_regions:
             return super().regions_read(top, bottoms)
         read = top.read_by(self.windows)
         return [read & Region.from_shape(bottom) if self.is_clipped else read for bottom in bottoms]
 
     def make_kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
-        """Return ``kernel`` or the layer's own forward, for every region of the top."""
+        """Return the attribute ``kernel``, or else the layer's own forward; both compute any region of the top."""
         return self.kernel or LayerForward(self.layer)
 
     def uncompiled(self) -> Op:
-        """Return the op that runs the layer's own forward over complete blobs; itself if it does."""
+        """Return an op that runs the layer's own forward over complete blobs: this op, if it already does so."""
         return super().uncompiled() if self.computes_regions else self
 
 
 @dataclass(eq=False, kw_only=True)
 class CropOp(Op):
-    """A crop along rows or columns, as a view of the bottom.
+    """A Crop layer along rows or columns, computed as a view of its first bottom, without a copy.
 
     Attributes:
-        offsets: The first row and the first column of the crop.
+        offsets: The first row and the first column of the bottom that the top contains.
     """
 
     offsets: tuple[int, int]
     computes_regions: bool = True
 
     def regions_read(self, top: Region, bottoms: Sequence[Shape]) -> list[Region | None]:
-        """Return the region shifted by the crop's offsets; only the shape of the second bottom is read."""
+        """Return the region ``top``, shifted by the crop's offsets, for the first bottom; None for the second.
+
+        Of the second bottom only the shape is read.
+        """
         rows, columns = (
             PixelRange(side.start + offset, side.stop + offset) for side, offset in zip(top, self.offsets, strict=True)
         )
         return [Region(rows, columns), None]
 
     def make_kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
-        """Return a kernel that returns its bottom, since ``regions_read`` selects the cropped region."""
+        """Return a kernel that returns its bottom, which is already cut to the region of ``regions_read``."""
         return PassThrough()
 
 
 @dataclass(eq=False, kw_only=True)
 class UpsamplingOp(Op):
-    """A depthwise deconvolution with one separable kernel for all channels.
+    """A Deconvolution layer that upsamples each channel by the same separable kernel, such as a bilinear one.
+
+    A kernel is separable if it is the outer product of one factor along rows and one along columns.
 
     Attributes:
-        windows: The windows along rows and columns.
-        factors: The factors of the kernel along rows and columns.
+        windows: The window along rows and the one along columns: kernel size, stride, pad and dilation.
+        factors: The factors of the kernel, ``(kernel_h,)`` and ``(kernel_w,)``.
         bias: ``(C,)``, or None.
     """
 
@@ -189,13 +241,13 @@ class UpsamplingOp(Op):
         self.layer_cost = _DECONVOLUTION_TIME * products
 
     def regions_read(self, top: Region, bottoms: Sequence[Shape]) -> list[Region | None]:
-        """Return the pixels of the bottom that contribute to the region ``top``."""
+        """Return the pixels of the bottom that contribute to the region ``top`` of the top."""
         return [top.outputs_reached(self.windows, bottoms[0])]  # it is the transpose of a convolution
 
     def make_kernel(self, bottoms: Sequence[Region], top: Region) -> Kernel:
-        """Return the kernel with the matrices for this region."""
+        """Return a kernel with the two matrices that compute the region ``top`` from the region ``bottoms[0]``."""
         return Upsampling(self.factors, self.windows, bottoms[0], top, self.bias)
 
     def relative_time(self, computed: Region) -> float:
-        """Return 0, since the time of the matrix products is negligible compared with that of the layer."""
+        """Return 0: the time of the two matrix products is negligible compared with that of the layer's own forward."""
         return 0.0

@@ -1,4 +1,4 @@
-"""The steps that compute the requested blobs for one input size."""
+"""Plans: the steps that compute the requested blobs of a net for inputs of one size."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ Border = list[tuple[Slices, Tensor | None]]
 
 @dataclass
 class ExecutionStep:
-    """A kernel, what it reads and what it computes.
+    """One step of a plan: a kernel, which pixels of the bottoms it reads, and which pixels of the tops it computes.
 
     Attributes:
-        op: The op.
+        op: The op whose tops are computed.
         kernel: The kernel that computes the tops.
-        reads: Names of the blobs to read, with the slices of their stored regions; None reads all that is stored.
-        regions: The regions of each top; None for blobs that do not have four axes.
-        borders: The border of each top.
-        last_uses: Names of the blobs that no later step reads.
-        fused: The step that is merged into this one and whose top is not stored, or None.
+        reads: For each bottom, its name and the slices of its stored pixels to read; None reads all of them.
+        regions: For each top, its regions in the plan; None for a top that does not have four axes.
+        borders: For each top, the pixels to copy around the computed ones; see ``Border``.
+        last_uses: Names of the blobs that no later step reads, so that their memory can be reused.
+        fused: The step that is merged into this one and whose top is not stored, or None: a convolution, whose results
+            this step pools.
     """
 
     op: Op
@@ -44,16 +45,16 @@ class ExecutionStep:
 
 @dataclass
 class ExecutionPlan:
-    """The steps for one input size.
+    """The steps that compute the requested blobs for inputs of one size.
 
     Attributes:
         facts: Facts about the blobs.
-        regions: The regions of each blob with four axes.
-        wanted: Names of the requested blobs.
+        regions: The regions of each blob with four axes, by name.
+        wanted: Versioned names of the requested blobs.
         steps: The steps, in order.
-        input_borders: The border of each input.
-        products: Total number of products for one image.
-        zero_image_blobs: Names of the blobs whose border contains values from an image of zeros.
+        input_borders: For each input by name, the pixels to copy around it; see ``Border``.
+        products: Total number of multiplications of convolutions for one image.
+        zero_image_blobs: Names of the blobs some pixels of which are copied from an image of zeros.
     """
 
     facts: BlobFacts
@@ -72,14 +73,15 @@ def build_plan(
     regions: dict[str, BlobRegions],
     zero_values: Mapping[str, Tensor],
 ) -> ExecutionPlan:
-    """Build the plan.
+    """Build the plan that runs the given ops and computes the given regions.
 
     Args:
         ops: The ops, in order.
         facts: Facts about their blobs.
-        wanted: Names of the requested blobs.
-        regions: The regions of each blob, see ``blob_regions.assign_regions``.
-        zero_values: Compressed values for an image of zeros of the blobs in ``blob_regions.find_zero_image_blobs``.
+        wanted: Versioned names of the requested blobs.
+        regions: The regions of each blob, from ``blob_regions.assign_regions``.
+        zero_values: The values for an image of zeros of the blobs in ``blob_regions.find_zero_image_blobs``, by name
+            and in the form of ``BlobFacts.compress``.
     """
 
     def border(name: str) -> Border:

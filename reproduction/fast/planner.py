@@ -34,14 +34,15 @@ Execute = Callable[[ExecutionPlan, Mapping[str, Tensor]], dict[str, Tensor]]
 
 @dataclass
 class Choice:
-    """The decisions that a plan is built from.
+    """How to compute the requested blobs for one input size, as ``Planner.choose`` has decided.
 
     Attributes:
-        ops: The ops, compiled or uncompiled.
+        ops: The needed ops; some run their layer's own forward, where that is faster.
         facts: Facts about their blobs.
-        regions: The regions of each blob.
-        zero_values: Compressed values of an image of zeros, for borders; None if they cost too much to compute.
-        is_worthwhile: Whether the plan is faster than the uncompiled net.
+        regions: The regions of each blob, by name.
+        zero_values: Values that the plan copies from an image of zeros: a dict, empty if it copies none, in the form of
+            ``BlobFacts.compress``; None if it could copy some, but computing them does not pay off.
+        is_worthwhile: Whether these ops are faster than the uncompiled net, which otherwise runs.
     """
 
     ops: list[Op]
@@ -52,13 +53,13 @@ class Choice:
 
 
 class Planner:
-    """Chooses and builds the plans of a net.
+    """Decides how a net computes blobs for each input size, and builds the plans.
 
     Args:
         ops: The net's ops, in order.
         inputs: Names of the net's inputs.
         device: The net's device.
-        execute: Executes a plan; called for images of zeros.
+        execute: A function that executes a plan on inputs by name; it is called with images of zeros.
         always: Whether to use every plan, without comparing it with the uncompiled net.
     """
 
@@ -71,7 +72,12 @@ class Planner:
         self._execute = execute
 
     def build(self, choice: Choice, wanted: list[str]) -> ExecutionPlan:
-        """Build the plan of a choice; that of the uncompiled net if the choice is not worthwhile."""
+        """Build the plan for a ``Choice``; if that is not worthwhile, a plan in which every layer runs uncompiled.
+
+        Args:
+            choice: The result of ``choose`` for the same blobs.
+            wanted: Versioned names of the requested blobs.
+        """
         if choice.is_worthwhile:
             return build_plan(choice.ops, choice.facts, wanted, choice.regions, choice.zero_values or {})
         ops = [op.uncompiled() for op in choice.ops]
@@ -79,9 +85,9 @@ class Planner:
         return build_plan(ops, choice.facts, wanted, regions, {})
 
     def choose(self, shapes: Mapping[str, Shape], wanted: list[str], *, patient: bool = False) -> Choice:
-        """Choose the ops and the regions of each blob, and whether they are faster than the net.
+        """Choose which ops run and which region of each blob they compute, and whether that is worthwhile.
 
-        The values of an image of zeros that the borders need are computed here, unless that does not pay off.
+        The values of an image of zeros that the plan copies are computed here, unless that does not pay off.
 
         Args:
             shapes: Shapes of the inputs by name.

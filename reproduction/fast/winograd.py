@@ -39,9 +39,10 @@ _ENOUGH_TILES = 384  # tiles per block for which the time to read the weights is
 
 @dataclass(frozen=True)
 class WinogradMatrices:
-    """The three matrices of F(m, r): ``output @ ((kernel @ g) * (input @ d))`` is the filter g applied to d.
+    """The three matrices of F(m, r), which computes m outputs of a filter with r taps by n = m + r - 1 products.
 
-    Here g has r taps, d has n values, and the result has m values.
+    For a filter g with r taps and an input d with n values, ``output @ ((kernel @ g) * (input @ d))`` has the m values
+    of the filtered input.
 
     Attributes:
         output: ``(m, n)``.
@@ -55,7 +56,12 @@ class WinogradMatrices:
 
     @classmethod
     def compute(cls, outputs: int, taps: int) -> WinogradMatrices:
-        """Compute the matrices of F(outputs, taps) by the Cook-Toom method."""
+        """Compute the matrices of F(m, r) by the Cook-Toom method.
+
+        Args:
+            outputs: m, the number of outputs.
+            taps: r, the number of taps of the filter.
+        """
         size = outputs + taps - 1
         points = _POINTS[size]
         output, kernel, inner = np.zeros((outputs, size)), np.zeros((size, taps)), np.zeros((size, size))
@@ -70,16 +76,17 @@ class WinogradMatrices:
 
 
 class WinogradConvolution(ConvolutionKernel):
-    """A convolution with a square kernel and stride 1, with an optional ReLU; the weights are transformed once.
+    """A convolution by Winograd's method, with a square kernel and stride 1, and an optional ReLU.
 
-    With tiles of one output along the columns, only the rows are transformed; the r taps of a row and all channels are
-    the inner dimension of one matrix product. This saves fewer products, but the r^2 weights become n r instead of n^2,
-    and the rounding error is smaller. It is used for large kernels.
+    The outputs are computed in tiles of m x m pixels; the weights are transformed once. With tiles of m x 1 pixels,
+    only the rows are transformed; the r taps of a row and all channels are the inner dimension of one matrix product.
+    This saves fewer products, but the r^2 weights become n r instead of n^2, and the rounding error is smaller. It is
+    used for large kernels.
 
     Args:
         weight: ``(O, C, r, r)``.
         bias: ``(O,)``, or None.
-        outputs: m, the outputs of a tile along rows and columns.
+        outputs: The rows and columns of a tile of outputs, (m, m) or (m, 1).
         relu: Whether to apply a ReLU.
         dtype: Dtype of the products.
 
@@ -114,22 +121,25 @@ class WinogradConvolution(ConvolutionKernel):
                 result.copy_((transform @ taps.reshape(len(kernel), transform.shape[1], -1)).transpose(0, 1))
 
     def slices(self) -> Iterator[tuple[slice, Tensor]]:
-        """Yield each slice of the output channels, and its transformed weights ``(n * n, outputs, depth)``."""
+        """Yield pairs: a slice of the output channels, and its transformed weights ``(n * n, outputs, depth)``."""
         each = math.prod(self.size) * self.depth
         for first in range(0, self.num_output, _OUTPUTS):
             last = min(first + _OUTPUTS, self.num_output)
             yield slice(first, last), self.weight[first * each : last * each].view(-1, last - first, self.depth)
 
     def overread(self, rows: int, columns: int) -> tuple[int, int]:
-        """Return how many extra rows and columns whole tiles read for an output of ``rows`` x ``columns`` pixels."""
+        """Return how many more rows and columns of the bottom are read than ``rows`` x ``columns`` outputs depend on.
+
+        Whole tiles of outputs are computed, the last of which may extend beyond these outputs.
+        """
         return -rows % self.outputs[0], -columns % self.outputs[1]
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
-        """Convolve the bottom into ``out``.
+        """Convolve the bottom into ``out``, and return ``out``.
 
         Args:
-            bottoms: ``(N, C, h, w)``, with h = H + r - 1 and w = W + r - 1, both plus ``overread``; preferably
-                channels-last.
+            bottoms: One tensor ``(N, C, h, w)``, preferably channels-last, with h = H + r - 1 and w = W + r - 1, and in
+                addition the rows and columns of ``overread``.
             out: ``(N, O, H, W)``, with contiguous channels and any strides between pixels.
             buffers: Allocator of temporary buffers, of the dtype of the products.
         """
@@ -149,23 +159,24 @@ class WinogradConvolution(ConvolutionKernel):
         return (out,)
 
     def rows_at_a_time(self, width: int) -> int:
-        """Return how many rows of tiles to process at a time, for outputs of ``width`` pixels.
+        """Return how many rows of tiles to process at a time, if a row of outputs has ``width`` pixels.
 
-        The block should fit into the CPU's caches, but be large enough that reading the weights takes little time.
+        The temporary memory should fit into the CPU's caches, but be large enough that reading the weights takes little
+        time.
         """
         fitting = _BLOCK_BYTES // (math.prod(self.size) * self.depth * self.weight.element_size())
         return max(1, max(fitting, min(self.depth * 3 // 4, _ENOUGH_TILES)) // -(-width // self.outputs[1]))
 
 
 class PooledConvolution(Kernel):
-    """Convolution by Winograd's method followed by max pooling, in bands that fit into the CPU's caches.
+    """Convolution by Winograd's method followed by max pooling, in bands of rows that fit into the CPU's caches.
 
     The result of the convolution is never stored completely.
 
     Args:
         convolution: The convolution.
         pooling: Max pooling with adjacent windows, the first of which starts at the first output of the convolution.
-        outputs: The region of the convolution's outputs that are pooled.
+        outputs: The region of the convolution's top that is pooled.
     """
 
     needs_out = True
@@ -175,7 +186,7 @@ class PooledConvolution(Kernel):
         self.stride = pooling.windows[0].stride
 
     def __call__(self, bottoms: Sequence[Tensor], out: Tensor | None, buffers: BufferPool) -> tuple[Tensor, ...]:
-        """Convolve and pool."""
+        """Convolve and pool the bottom into ``out``, and return ``out``."""
         assert out is not None
         height, width = (side.size for side in self.outputs)
         x, convolution = bottoms[0], self.convolution
