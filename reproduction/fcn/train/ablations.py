@@ -12,13 +12,13 @@ _CLASSIFIER = "score_fr"
 
 
 def fix_all_but_scores(recipe: Recipe) -> Recipe:
-    """Return the FCN-32s-fixed ablation: only the last layer is trained, all others keep the classifier's weights.
+    """Return the recipe of the paper's FCN-32s-fixed: all layers but the score layer keep the classifier's weights.
 
     Args:
-        recipe: the training of a net of stride 32, whose last trained layer is ``score_fr``.
+        recipe: the recipe of a net of stride 32, whose last trained layer is ``score_fr``.
 
     Returns:
-        The same training, named ``NET-fixed``, with ``lr_mult`` and ``decay_mult`` 0 for all other convolutions.
+        A copy of the recipe, named ``NET-fixed``, with ``lr_mult`` and ``decay_mult`` 0 for all other convolutions.
 
     Source: Long, Shelhamer, Darrell, CVPR 2015, Table 2 (FCN-32s-fixed), and the text on fine-tuning the output
     classifier alone.

@@ -1,6 +1,6 @@
-"""Nets for custom images and classes: a published net with another number of classes, trained by its recipe.
+"""Nets for custom images and classes: a published net with another number of classes, and the recipe to train it.
 
-``adapt_recipe`` returns the training; ``write_deploy_files`` writes the files that ``Segmenter.load`` needs besides the
+``adapt_recipe`` returns the recipe; ``write_deploy_files`` writes the files that ``Segmenter.load`` needs besides the
 weights.
 """
 
@@ -36,13 +36,13 @@ _KEYS = ("seed", "split", "mean", "classes", "palette", "side")
 
 @dataclass(frozen=True)
 class CustomData:
-    """The properties of a custom data set that its net and training depend on.
+    """The facts about a user's folder of images and labels that its net and training depend on.
 
     Attributes:
-        root: the folder, see ``datasets.custom.folder``.
-        classes: the class names; index = label.
-        palette: how labels are read, see ``color_labels.Reading``.
-        side: the longer side in pixels to which larger images are shrunk; 0 does not shrink them.
+        root: the folder, with the structure that ``datasets.custom.folder`` describes.
+        classes: the class names; the index is the label.
+        palette: how label images are converted to class numbers, see ``color_labels.Reading``.
+        side: images whose longer side exceeds this number of pixels are shrunk to it; 0 shrinks none.
         shrunk: the number of training images that are shrunk.
         pixels: the mean number of pixels of a training image, after shrinking.
         train_images: the number of training images.
@@ -62,11 +62,11 @@ class CustomData:
 
 
 def is_custom_folder(root: StrPath) -> bool:
-    """Return True if a folder is meant as a custom data set, not as a data root or the tree of a published set.
+    """Return True if a folder is meant as a user's images and labels, not as a data root or a published data set.
 
-    It then has classes.txt, palette.txt, images/ or labels/, or has images and no folders directly in it. An
-    incomplete custom data set also returns True, so that ``inspect_folder`` raises an error instead of another data
-    set being fetched or drawn.
+    True if it contains classes.txt, palette.txt, images/ or labels/, or if it contains image files but no folders. An
+    incomplete custom data set also returns True, so that ``inspect_folder`` reports what is missing, instead of another
+    data set being downloaded or drawn there.
     """
     place = Path(root)
     if not place.is_dir():
@@ -84,7 +84,7 @@ def inspect_folder(
         root: the folder.
         classes: a file of class names; None selects the folder's classes.txt.
         palette: a file of colours, ``voc`` or ``indices``; None selects the folder's palette.txt.
-        side: the longer side in pixels to which larger images are shrunk; 0 does not shrink them.
+        side: images whose longer side exceeds this number of pixels are shrunk to it; 0 shrinks none.
 
     Raises:
         DataError: If the folder or its class names are missing, there are fewer than two classes, no training image
@@ -115,14 +115,14 @@ def _size(path: Path) -> tuple[int, int]:
 
 
 def adapt_published(base: PublishedNet, custom: CustomData) -> PublishedNet:
-    """Return a net that is adapted to the classes, label reader and learning rate of a custom data set.
+    """Return a copy of a published net's record with the classes, data layers and learning rate for a custom data set.
 
     Args:
-        base: a net with one colour input and one labelling.
+        base: a net with one colour input and one kind of labels; not those with depth or HHA, nor SIFT Flow's.
         custom: the custom data set.
 
     Raises:
-        ReproductionError: If the net has other inputs or several labellings.
+        ReproductionError: If the net has other inputs, or several kinds of labels.
     """
     if base.inputs != {"data": "color"} or len(base.heads) != 1:
         fit = [name for name, each in registry.NETS.items() if each.inputs == {"data": "color"}]
@@ -151,7 +151,7 @@ def adapt_published(base: PublishedNet, custom: CustomData) -> PublishedNet:
 
 
 def scale_base_lr(base: PublishedNet, custom: CustomData) -> float:
-    """Return the published learning rate, scaled to the mean size of the training images.
+    """Return the published ``base_lr``, scaled to the mean size of the custom training images.
 
     The loss of most nets is a sum over pixels, so that twice as many pixels double the gradient. The rate is unchanged
     if the loss is a mean, or if the solver is Adam (Mini-VOC), whose steps do not depend on the scale of the loss.
@@ -162,11 +162,11 @@ def scale_base_lr(base: PublishedNet, custom: CustomData) -> float:
 
 
 def adapt_recipe(net_name: str, custom: CustomData) -> Recipe:
-    """Return the recipe of a published net for a custom data set.
+    """Return the recipe of a published net, adapted to the classes and images of a custom data set.
 
     Raises:
         ReproductionError: If there is no such net, it is a classifier of whole images, or it has other inputs or
-            several labellings.
+            several kinds of labels.
     """
     published = recipes.find_recipe(net_name).published
     if published is None:
@@ -183,7 +183,12 @@ def adapt_recipe(net_name: str, custom: CustomData) -> Recipe:
 
 
 def describe_changes(stages: Sequence[Recipe], custom: CustomData) -> list[str]:
-    """Return sentences that describe the data and how the published recipes were adapted."""
+    """Return sentences that describe the custom data, and how the recipes differ from the published ones.
+
+    Args:
+        stages: the adapted recipes, in the order in which they are trained.
+        custom: the custom data set.
+    """
     unlabelled = f"; {custom.unlabelled} without a label are skipped" if custom.unlabelled else ""
     notes = [
         f"{custom.root}: {len(custom.classes)} classes: {', '.join(custom.classes)}",
@@ -208,17 +213,17 @@ def describe_changes(stages: Sequence[Recipe], custom: CustomData) -> list[str]:
 
 
 def write_deploy_files(recipe: Recipe, custom: CustomData, out: Path, parents: Sequence[Path]) -> Path:
-    """Write the files that inference needs besides the weights: ``deploy.prototxt`` and ``card.json``.
+    """Write the files that ``Segmenter.load`` needs besides the weights: ``deploy.prototxt`` and ``card.json``.
 
     Args:
-        recipe: the recipe.
+        recipe: the adapted recipe.
         custom: the custom data set.
-        out: the folder that contains each training's folder.
-        parents: the weights files that the training starts from; the card records their sha256.
+        out: the folder that contains a folder for each training.
+        parents: the weights files that the training starts from; the card records their SHA-256.
 
     Returns:
-        The training's folder. ``Segmenter.load`` loads it once the training has ended, or earlier with the weights of a
-        snapshot.
+        The training's folder, ``out / recipe.name``. ``Segmenter.load`` loads it once the training has ended, or
+        earlier with the weights of a snapshot.
 
     Raises:
         ReproductionError: If a file cannot be written.

@@ -1,6 +1,8 @@
-"""The inputs of a net as a function of the draw number (iteration * iter_size + index in the batch).
+"""The inputs of a net in training, by the number of the forward pass ("draw") that they are for.
 
-Thus a resumed run, and each of several processes, reads the same images as an uninterrupted run in one process.
+With ``iter_size`` forward passes for each update, pass j of iteration i has the draw number i * iter_size + j. What a
+draw loads depends on this number alone, so that a resumed run, and several processes that share the draws, read the
+same images as an uninterrupted run in one process.
 """
 
 from __future__ import annotations
@@ -21,25 +23,25 @@ from reproduction.fcn.train.image_list import ImageList
 
 
 class Feed(Protocol):
-    """A source of a net's inputs."""
+    """A function that loads a net's inputs for a draw number: 0 for a training's first forward pass, then 1, 2 ..."""
 
     @property
     def shapes(self) -> dict[str, Shape]:
-        """The shapes of the inputs by name, as ``Net(inputs=...)`` takes them."""
+        """The shapes of the inputs by blob name, as ``Net(inputs=...)`` takes them."""
 
     def __call__(self, draw: int) -> Mapping[str, Array]:
-        """Load the inputs of draw number ``draw``, which counts from 0 without end."""
+        """Load the inputs of forward pass ``draw``, arrays by blob name; draw numbers start at 0 and have no end."""
 
     @property
     def description(self) -> str:
-        """A description of the data; it changes whenever the list of images does."""
+        """A description of the data for the run's settings: it changes if the list of images, or its order, does."""
 
     def images(self, draw: int) -> list[str]:
-        """Return the names of the images of a draw."""
+        """Return the names of the images that a draw loads."""
 
 
 class DatasetFeed:
-    """A data set, one sample per draw, in the order of the published data layer.
+    """A feed of a data set's samples, one for each draw, in the order in which the published data layer reads them.
 
     The next sample is decoded in a background thread.
 
@@ -59,7 +61,7 @@ class DatasetFeed:
         self._next: tuple[int, Future[Sample]] | None = None
 
     def __call__(self, draw: int) -> dict[str, Array]:
-        """Load the sample of a draw: arrays (1, C, H, W) by top.
+        """Load the sample of a draw: arrays (1, C, H, W) by top of the data layer.
 
         Raises:
             DataError: If a file of the sample is missing or broken.
@@ -73,19 +75,19 @@ class DatasetFeed:
 
     @property
     def shapes(self) -> dict[str, Shape]:
-        """The shapes of the first sample; later ones have other heights and widths."""
+        """The shapes of the first sample's arrays by top; later samples differ in height and width."""
         if not len(self.dataset):
             raise DataError("there is no image", path=f"{self.dataset.name} {self.dataset.split}")
         return {top: (1, *array.shape) for top, array in self.dataset[0].items()}
 
     @property
     def description(self) -> str:
-        """The data set, the split, the number and SHA-1 of its ids, and the seed of their order."""
+        """The data set's name and split, the number of ids and their SHA-1, and the seed of their order, as text."""
         name, ids = f"{self.dataset.name} {self.dataset.split}", self.dataset.ids
         return f"{name}, {len(ids)} images, sha1 {hashes.hash_lines(ids)}, order {self.dataset.seed}"
 
     def images(self, draw: int) -> list[str]:
-        """Return the id of a draw's sample, in a list."""
+        """Return the id of the sample that a draw loads, in a list."""
         return [self.dataset.ids[self._index(draw)]]
 
     def _index(self, draw: int) -> int:
@@ -95,48 +97,48 @@ class DatasetFeed:
 
 
 class ListFeed:
-    """The batches of an ImageData layer.
+    """A feed of an ImageData layer's images, one batch for each draw.
 
     Args:
-        images: the list.
+        images: the list of images.
 
     Attributes:
-        list: the list that is read.
+        list: the list of images.
     """
 
     def __init__(self, images: ImageList):
         self.list = images
 
     def __call__(self, draw: int) -> Mapping[str, Array]:
-        """Load the batch of a draw, see ``ImageList``."""
+        """Load the batch of a draw: images and labels by top, see ``ImageList.__call__``."""
         return self.list(draw)
 
     @property
     def shapes(self) -> dict[str, Shape]:
-        """The shapes of a batch."""
+        """The shapes of the first batch by top."""
         return self.list.shapes
 
     @property
     def description(self) -> str:
-        """The number of images, the SHA-1 of the list, the batch size and the seed of the order."""
+        """The number of images, the SHA-1 of the list, the batch size and the seed of the order, as text."""
         lines = [f"{path.name} {label}" for path, label in self.list.images]
         sha1 = hashes.hash_lines(lines)
         return f"{len(lines)} images, sha1 {sha1}, {self.list.batch_size} a batch, order {self.list.seed}"
 
     def images(self, draw: int) -> list[str]:
-        """Return the file names of a batch's images."""
+        """Return the file names of the images that a draw loads."""
         size = self.list.batch_size
         return [self.list.image(number)[0].name for number in range(draw * size, (draw + 1) * size)]
 
 
 def open_feed(net: NetParameter, root: StrPath, phase: Phase, seed: int | None = None) -> Feed:
-    """Open the data of a net's data layer: one of the published Python layers, or an ImageData layer.
+    """Open the data that a net's data layer reads: one of the published Python layers, or an ImageData layer.
 
     Args:
         net: the net definition, upgraded to the current format.
-        root: the data root.
-        phase: TRAIN or TEST.
-        seed: the seed of the order of the images; None selects the prototxt's, else the default.
+        root: the data root, to which the layer's paths are relative.
+        phase: TRAIN or TEST, the phase whose data layer is opened.
+        seed: the seed of the order of the images; None selects the one in the prototxt, else the default.
 
     Raises:
         NetError: If the net does not have exactly one such layer, or its settings are not supported.
@@ -152,7 +154,7 @@ def open_feed(net: NetParameter, root: StrPath, phase: Phase, seed: int | None =
 
 
 def with_phase(net_param: NetParameter, phase: Phase) -> NetState:
-    """Return the state of a net, such as the solver gave it, with another phase."""
+    """Return a copy of a net's state (level and stages, as the solver set them) with another phase."""
     state = net_param.state.copy()
     state.phase = phase
     return state

@@ -1,4 +1,4 @@
-"""The batches of an ImageData layer as a function of the draw number.
+"""The batches of an ImageData layer, by the number of the forward pass ("draw") that they are for.
 
 Caffe's layer keeps its position in the list as state. Here the draw number determines the batch, so that a resumed
 training reads the same images as an uninterrupted one.
@@ -21,10 +21,10 @@ from reproduction.fcn.datasets import layouts
 
 
 class ImageList:
-    """The batches of an ImageData layer.
+    """A function that loads the batch of an ImageData layer for a draw number.
 
-    With ``shuffle``, each epoch has another order; random crops and mirrors are drawn for each image. All of them
-    depend only on the seed and the draw number.
+    With ``shuffle``, each epoch has another order; random crops and mirrors are drawn for each image. All of this
+    depends only on the seed and the draw number.
 
     Args:
         layer: the ImageData layer.
@@ -57,14 +57,14 @@ class ImageList:
         self.batch_size = param.batch_size
 
     def __len__(self) -> int:
-        """Return the number of batches per epoch, rounded up; the last batch is filled from the next epoch."""
+        """Return the number of batches per epoch, rounded up: the next epoch's images fill the last batch."""
         return math.ceil(len(self.images) / self.batch_size)
 
     def __call__(self, draw: int) -> dict[str, Float32]:
-        """Load a batch.
+        """Load the batch of a draw.
 
         Args:
-            draw: the number of the batch, from 0 without end.
+            draw: the number of the batch, counted over all epochs from 0.
 
         Returns:
             float32 arrays by top: images (batch_size, C, H, W) after ``transform_param``, with C = 3 in B G R order or
@@ -88,7 +88,7 @@ class ImageList:
         return dict(zip(self.layer.top, (np.stack(images), np.array(labels, np.float32)), strict=True))
 
     def image(self, number: int) -> tuple[Path, int]:
-        """Return the path and label of image ``number``, which counts from 0 over all epochs."""
+        """Return the path and label of image ``number``, counted from 0 over all epochs, each in its shuffled order."""
         epoch, place = divmod(number, len(self.images))
         if self.layer.image_data_param.shuffle:
             place = int(np.random.RandomState(_mix(self.seed, 0, epoch)).permutation(len(self.images))[place])
@@ -96,7 +96,7 @@ class ImageList:
 
     @property
     def shapes(self) -> dict[str, Shape]:
-        """The shapes of the tops by name, as ``Net(inputs=...)`` takes them."""
+        """The shapes of the tops of the first batch by name, as ``Net(inputs=...)`` takes them."""
         return {top: array.shape for top, array in self(0).items()}
 
 

@@ -1,4 +1,4 @@
-"""Where trainings start from: given weights files, results of earlier stages and runs, or published weights."""
+"""The weights that trainings start from: files that users name, results of earlier trainings, or published weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from reproduction.fcn.train.recipes import Recipe, final_model_path
 
 
 def find_external_parents(stages: Sequence[Recipe]) -> list[str]:
-    """Return the parents of several stages that no earlier stage trains."""
+    """Return the names of the nets whose weights must exist at the start: the parents that no earlier stage trains.
+
+    For example, ``voc-fcn16s`` followed by ``voc-fcn8s`` needs only the weights of ``voc-fcn32s``.
+
+    Args:
+        stages: the recipes, in the order in which they are trained.
+    """
     trained: set[str] = set()
     names: list[str] = []
     for stage in stages:
@@ -22,15 +28,16 @@ def find_external_parents(stages: Sequence[Recipe]) -> list[str]:
 
 
 def assign_weights(stages: Sequence[Recipe], weights: Mapping[str, Path], out: Path) -> list[dict[str, Path]]:
-    """Return the initial weights of each stage: the results of earlier stages, else the given files.
+    """Return the weights files that each stage starts from: the results of earlier stages, else the given files.
 
     Args:
-        stages: the recipes, in their order.
-        weights: weights files by the names that ``find_external_parents`` returns.
-        out: the folder that contains each training's folder.
+        stages: the recipes, in the order in which they are trained.
+        weights: the given files, by the net names that ``find_external_parents`` returns.
+        out: the folder that contains a folder for each training.
 
     Returns:
-        For each stage, the weights files of its parents by name.
+        For each stage, the weights files by the net names in its ``parents``. Results of earlier stages need not exist
+        yet.
     """
     known = dict(weights)
     found = []
@@ -43,18 +50,18 @@ def assign_weights(stages: Sequence[Recipe], weights: Mapping[str, Path], out: P
 def find_weights(
     stages: Sequence[Recipe], given: Sequence[Path], out: Path, published: Path, *, custom: bool = False
 ) -> list[dict[str, Path]]:
-    """Return the initial weights of each stage: the given files, else earlier results, else published weights.
+    """Return the weights files that each stage starts from: those given, else of earlier runs, else published.
 
     Args:
-        stages: the recipes, in their order.
-        given: one weights file for each parent that no earlier stage trains, or none.
-        out: the folder that contains each training's folder.
-        published: the folder of published weights.
+        stages: the recipes, in the order in which they are trained.
+        given: one weights file for each name that ``find_external_parents`` returns, in its order; or none, to search.
+        out: the folder that contains a folder for each training.
+        published: the weights folder.
         custom: whether the data are custom. A net for other classes cannot start from published score layers, whose
             shapes depend on the classes, so that only nets that were trained in ``out`` are found.
 
     Returns:
-        For each stage, the weights files of its parents by name.
+        For each stage, the weights files by the net names in its ``parents``.
 
     Raises:
         WeightsError: If ``given`` has too few or too many files, or if weights are missing.

@@ -5,8 +5,8 @@
     {"record": "validation", "iteration": 4000, "scores": {"label": {"pixel_acc": 0.7, ...}}, "time": "2026-...", ...}
     {"record": "resume", "iteration": 4000, ...}
 
-``iteration`` counts the updates made before: the loss of iteration 0 is that of the initial weights. A run that resumes
-from a snapshot first removes the later records, so that the log contains each iteration once.
+``iteration`` is the number of updates made before, so the loss of iteration 0 is that of the initial weights. A run
+that resumes from a snapshot first removes the later records, so that the log contains each iteration once.
 """
 
 from __future__ import annotations
@@ -46,17 +46,18 @@ _Fraction = Annotated[float, between(0, 1)] | None
 
 @dataclass(frozen=True)
 class Resume:
-    """The record of a resumed training, and the part of the first record that a resume repeats.
+    """The record that a resumed training adds to its log; ``Start``, a log's first record, has the same fields too.
 
     Attributes:
         iteration: the number of updates made before.
-        stage: the name of the net.
-        time: the time, ISO 8601.
-        device: the device of the net.
+        stage: the name of the net that is trained.
+        time: the time of the start or resume, ISO 8601.
+        device: a description of the device that the net is on.
         processes: the number of processes that train together.
         versions: the versions of Python and of the packages that results depend on.
-        solver: the solver's settings, as prototxt.
-        classes: the class names by label top; empty for nets without dense labels.
+        solver: the solver's settings, as prototxt text.
+        classes: the class names by label top, e.g. ``{"label": ["background", ...]}``; empty if the net is a classifier
+            of whole images.
     """
 
     extra_names: ClassVar = ("*",)
@@ -73,11 +74,11 @@ class Resume:
 
 @dataclass(frozen=True)
 class Start(Resume):
-    """The first record of a log.
+    """The first record of a log: the fields of ``Resume``, the run's settings, and where its weights came from.
 
     Attributes:
-        settings: everything that the weights depend on, see ``run_folder.collect_settings``.
-        initialised: where the initial weights came from, in words.
+        settings: everything that the trained weights depend on, as ``run_folder.collect_settings`` returns it.
+        initialised: which layers were copied from which weights file, as text.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -86,7 +87,7 @@ class Start(Resume):
 
 @dataclass(frozen=True)
 class Metrics:
-    """The paper's metrics for one label top, as fractions; None where there was nothing to count."""
+    """The paper's metrics and class IUs for one kind of labels, 0 to 1; None if there was nothing to count."""
 
     pixel_acc: _Fraction
     mean_acc: _Fraction
@@ -97,14 +98,15 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Validation:
-    """The result of one validation.
+    """The record of one validation: the net with its present weights, evaluated on the validation images.
 
     Attributes:
         iteration: the number of updates made before.
         images: the number of images that were evaluated; None if the log does not contain it.
-        scores: the metrics by label top; empty for nets without dense labels.
-        outputs: the mean of each output of the test net, such as loss and accuracy; empty for nets with dense labels.
-        time: the time at its end, ISO 8601; empty if the log does not contain it.
+        scores: the metrics by label top (``label``; SIFT Flow has ``sem`` and ``geo``); empty for a classifier of whole
+            images.
+        outputs: for a classifier, the mean of each output blob of the test net, such as loss and accuracy; else empty.
+        time: the time when the validation ended, ISO 8601; empty if the log does not contain it.
         notes: warnings, such as that the net predicts one class for every pixel.
     """
 
@@ -135,15 +137,17 @@ _STEP_FIELDS = ("iteration", "loss", "loss_per_pixel", "lr", "images")  # the ot
 
 
 class TrainingLog:
-    """A log that is open for writing.
+    """A writer of a training's log, which starts a new file or continues that of an interrupted run.
 
     Args:
-        path: the file, which is created with its folder if it does not exist. None writes nothing, as in processes
-            other than the first.
-        iteration: the number of updates made so far. Records of later iterations are removed; 0 starts a new log.
+        path: the file; it and its folder are created if they do not exist. None writes nothing: of several processes
+            that train together, only the first has a log.
+        iteration: the number of updates made so far. 0 starts a new log; otherwise the records of later iterations are
+            removed from the existing one.
 
     Attributes:
-        validated: True if the log already has a validation at ``iteration``, or ``path`` is None.
+        validated: True if the log already has a validation at ``iteration``, so that it need not be repeated; also if
+            ``path`` is None.
 
     Raises:
         DataError: If the file is not a log, or ``iteration`` is not 0 and there is no file.
@@ -167,7 +171,7 @@ class TrainingLog:
         self._file = Path(path).open("ab", buffering=0)  # noqa: SIM115 (closed by ``close``)
 
     def write(self, record: LogRecord) -> None:
-        """Append a record, unbuffered, so that readers see it immediately.
+        """Append a record; it is not buffered, so that readers see it immediately.
 
         Raises:
             ReproductionError: If it cannot be written, as on a full disk.
@@ -184,7 +188,7 @@ class TrainingLog:
             raise cannot_write(error, str(self._path)) from None
 
     def sync(self) -> None:
-        """Flush the log to disk (fsync); call it before writing the snapshot of the same iteration.
+        """Wait until all records are on the disk (fsync); call it before a snapshot: a run resumed there needs them.
 
         Raises:
             ReproductionError: If the flush fails, as on a full disk.
@@ -196,18 +200,18 @@ class TrainingLog:
             raise cannot_write(error, str(self._path)) from None
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the log's file."""
         if self._file:
             self._file.close()
 
 
 def format_now() -> str:
-    """Return the present time as a log stores it."""
+    """Return the present time in UTC in the format of the log, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def read_log(path: StrPath) -> Iterator[LogRecord]:
-    """Yield the records of a log; a last line without a newline is skipped.
+    """Yield the records of a log, one for each line; a last line that was not written completely is skipped.
 
     Raises:
         DataError: If the file does not exist, is not a log, or does not begin with a ``Start``.
@@ -229,12 +233,12 @@ def read_log(path: StrPath) -> Iterator[LogRecord]:
 
 
 def copy_thinned(path: StrPath, copy: StrPath, every: int) -> None:
-    """Copy a log with only every n-th update and all other records, to publish it with the weights.
+    """Copy a log, with only every n-th update but all other records, to publish it with the weights.
 
     Args:
         path: the log.
-        copy: the file to write.
-        every: 10 copies the iterations 0, 10, 20 and so on.
+        copy: the path of the copy.
+        every: n; with 10, the updates of iterations 0, 10, 20 and so on are copied.
 
     Raises:
         DataError: If the file does not exist or is not a log.

@@ -1,4 +1,4 @@
-"""The normalization of a net's losses, and losses per pixel.
+"""The normalization of a net's losses (sum or mean over pixels), and the mean loss per pixel for logs.
 
 The published nets are trained with losses that are summed over the pixels of an image: 1e5 is a typical value, to which
 learning rates of 1e-10 belong. ``Meter`` also computes the mean over the pixels, which is comparable between nets: it
@@ -22,15 +22,16 @@ _SUMMED = {NormalizationMode.BATCH_SIZE, NormalizationMode.NONE}
 
 @dataclass(frozen=True)
 class Loss:
-    """One SoftmaxWithLoss layer.
+    """The properties of one SoftmaxWithLoss layer of a net.
 
     Attributes:
         layer: the name of the layer.
-        label: the input of the net that holds the labels.
+        label: the name of the net's input that contains the labels, such as ``label``.
         classes: the number of classes.
-        dense: True if there is a label for each pixel, False if there is one for each image.
-        summed: True if a dense loss is a sum over the pixels of an image, False if it is a mean or not dense.
-        ignored: the label that does not count; None if every label counts.
+        dense: True if there is a label for each pixel; False for a classifier, with one for each image.
+        summed: True if a dense loss is the sum over the pixels of an image; False if it is their mean, or the loss is
+            not dense.
+        ignored: the label whose pixels do not count (255 for the published nets); None if all pixels count.
         weight: the ``loss_weight`` of this loss in the net's total loss.
     """
 
@@ -44,7 +45,7 @@ class Loss:
 
 
 def find_losses(net: Net) -> list[Loss]:
-    """Return the SoftmaxWithLoss layers of a net that was built in phase TRAIN."""
+    """Return the properties of each SoftmaxWithLoss layer of a net that was built in phase TRAIN."""
     sources: dict[str, str] = {}
     found = []
     for node in net.graph.nodes:
@@ -70,14 +71,14 @@ def find_losses(net: Net) -> list[Loss]:
 
 
 class Meter:
-    """A wrapper of a feed that counts the pixels of each draw, to convert losses to means over pixels.
+    """A feed that passes on the inputs of another and counts their labelled pixels, to compute the mean loss per pixel.
 
     Args:
         net: the net that is trained.
-        feed: a function from the draw number to the inputs.
+        feed: the feed of the training, a function from the draw number to the inputs.
 
     Attributes:
-        pixels: for each draw since the last ``reset``, the number of pixels that are not ignored, added up over all
+        pixels: one number for each draw since the last ``reset``: its pixels that are not ignored, added up over all
             dense losses.
     """
 
@@ -88,26 +89,26 @@ class Meter:
         self.pixels: list[int] = []
 
     def __call__(self, draw: int) -> Mapping[str, Array]:
-        """Return the inputs of a draw and count its pixels."""
+        """Return the inputs of a draw, and append the number of its labelled pixels to ``pixels``."""
         inputs = self._feed(draw)
         labels = [(inputs[loss.label], loss.ignored) for loss in self._dense if loss.label in inputs]
         self.pixels.append(sum(int((array != ignored).sum()) for array, ignored in labels))
         return inputs
 
     def reset(self) -> None:
-        """Clear the counts."""
+        """Empty ``pixels``, before the draws of the next update."""
         self.pixels = []
 
     def read(self, values: Sequence[float], pixels: Sequence[float]) -> tuple[float, float | None]:
-        """Compute the summed and the per-pixel loss of several draws.
+        """Compute the loss of one update from its draws: as the solver minimizes it, and per pixel.
 
         Args:
-            values: the net's loss for each draw.
-            pixels: the number of pixels that count in each draw.
+            values: the net's loss for each draw of the update.
+            pixels: the number of labelled pixels in each draw.
 
         Returns:
-            The loss summed over pixels, as a mean over the draws; and the mean loss per pixel. For nets without dense
-            losses, the mean of ``values`` and None.
+            (loss, loss per pixel). With dense labels: the loss summed over the pixels of an image, a mean over the
+            draws, and the mean over all labelled pixels. For a classifier: the mean of ``values``, and None.
         """
         own = sum(values) / len(values)
         if not self._dense:

@@ -1,6 +1,6 @@
-"""Checks that a training can learn, made before it starts, and a check for nets that predict a single class.
+"""Checks, before a training starts, that it can learn; and a check for nets that predict a single class.
 
-Each check returns its errors instead of raising them, so that the user can override them.
+Each check returns the errors that it finds instead of raising them, so that a user can train in spite of them.
 """
 
 from __future__ import annotations
@@ -29,14 +29,16 @@ _SAMPLES = 8  # number of images to check, unless all are
 
 
 def check_weights(net: Net, new_layers: Collection[str] | None = None) -> list[ReproductionError]:
-    """Check that each layer's initial weights let gradients pass.
+    """Check that no layer's initial weights stop the gradients, as all-zero weights below a trained layer do.
 
     Args:
         net: the net with its initial weights.
-        new_layers: names of layers that may start from zero; None selects the layers that no trained layer follows.
+        new_layers: names of layers that may start from zero; None selects the trained layers that no other trained
+            layer follows: they learn even from zero.
 
     Returns:
-        One error for each layer whose weights are all zero, all equal or not finite, and one if no layer is trained.
+        One error for each layer whose weights are all zero, all equal or not finite, and one if no layer is trained;
+        empty if nothing was found.
     """
     may_be_zero = _last(net) if new_layers is None else new_layers
     problems: list[ReproductionError] = []
@@ -88,7 +90,8 @@ def check_learning_rate(losses: Sequence[Loss], param: SolverParameter) -> list[
         param: the solver's settings.
 
     Returns:
-        One error for each loss whose rate, ``base_lr`` times the loss's weight, is out of range.
+        One error for each loss whose rate, ``base_lr`` times the loss's weight, is out of range; empty if nothing was
+        found.
     """
     problems: list[ReproductionError] = []
     if param.type not in ("SGD", "Nesterov"):
@@ -113,13 +116,14 @@ def check_dataset(dataset: Dataset, losses: Sequence[Loss], *, every: bool = Fal
     """Check that no file of a data set is missing and that the net can learn from its labels.
 
     Args:
-        dataset: the split.
-        losses: the losses of the net; their ``label`` names the labels to check.
-        every: check every image, not only eight that are spread over the split.
+        dataset: the split to check.
+        losses: the losses of the net; each one's ``label`` names the labels to check, its ``classes`` how many classes
+            they have.
+        every: if True, check every image; if False, only eight that are spread over the split.
 
     Returns:
-        The first error about files, the number of classes or a sample; else one error for each label top with fewer
-        than two classes.
+        The first error about missing files, the number of classes or a broken sample. If there is none, one error for
+        each kind of labels in which fewer than two classes occur.
     """
     where = f"{dataset.name} {dataset.split}"
     if missing := dataset.missing():
@@ -168,10 +172,10 @@ def _monotone(where: str, top: str, labels: set[int], count: int) -> list[Reprod
 
 
 def check_image_list(images: ImageList, loss: Loss) -> list[ReproductionError]:
-    """Check that the labels of an image list are in the range of a loss's classes.
+    """Check that the labels in the list of an ImageData layer are class numbers of the loss: 0 to ``classes`` - 1.
 
     Args:
-        images: the list.
+        images: the list of images.
         loss: the loss of the net.
 
     Returns:
@@ -185,7 +189,7 @@ def check_image_list(images: ImageList, loss: Loss) -> list[ReproductionError]:
 
 
 def check_overlap(train: Dataset, validation: Dataset) -> list[ReproductionError]:
-    """Check that no validation image is a training image; return an error with the number of those that are."""
+    """Check that no validation image is a training image; return an error with their number, or an empty list."""
     if not (both := set(train.ids).intersection(validation.ids)):
         return []
     first = next(image_id for image_id in validation.ids if image_id in both)
@@ -199,14 +203,14 @@ def check_overlap(train: Dataset, validation: Dataset) -> list[ReproductionError
 
 
 def describe_collapse(found: Mapping[str, Scores], names: Mapping[str, Sequence[str]], iteration: int) -> list[str]:
-    """Return a note for each labelling for which the net predicts one class everywhere.
+    """Return a warning for each kind of labels for which the net predicts the same class everywhere.
 
-    With K classes in the truth, such a net has a mean accuracy of 1 / K, and a mean IU of its pixel accuracy / K.
+    With K classes in the true labels, such a net has a mean accuracy of 1 / K, and a mean IU of its pixel accuracy / K.
 
     Args:
-        found: the scores by label top.
+        found: the scores of a validation, by label top (``label``; SIFT Flow has ``sem`` and ``geo``).
         names: the class names by label top.
-        iteration: the number of updates made.
+        iteration: the number of updates made, for the text.
     """
     notes = []
     for top, scores in found.items():

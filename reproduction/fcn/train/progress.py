@@ -16,12 +16,13 @@ from reproduction.fcn.train.recipes import Recipe
 
 
 class TrainingProgress:
-    """Reports trainings; its methods are those of ``TrainingCallbacks``.
+    """The callbacks of a training (see ``TrainingCallbacks``) that print lines and move progress bars.
 
     Args:
-        say: prints one or more lines.
-        bars: starts a progress bar with a label and the name of its unit, and returns the function that moves it.
-        quiet: whether to hide iterations and bars, and report only starts and validations.
+        say: a function that prints one or more lines.
+        bars: a function that starts a progress bar from a label and the name of its unit, and returns the function that
+            moves it.
+        quiet: if True, report only starts and validations, without bars and updates.
     """
 
     def __init__(self, say: Callable[[str], object], bars: Callable[[str, str], Progress], *, quiet: bool = False):
@@ -29,7 +30,7 @@ class TrainingProgress:
         self._bars = (lambda what, unit: lambda done, total: None) if quiet else bars
 
     def begin(self, recipe: Recipe, iteration: int) -> None:
-        """Report what is trained, and start the clock."""
+        """Report which net is trained for how many iterations, and start the clock and the progress bar."""
         self._name, self._param = recipe.name, recipe.solver_param
         self._recent = deque[tuple[Step, float]](maxlen=max(self._param.average_loss, 1))
         parts = [f"{recipe.name}: {self._param.max_iter} iterations"]
@@ -44,7 +45,7 @@ class TrainingProgress:
         self._move = self._bars(self._name, "it")
 
     def step(self, step: Step) -> None:
-        """Move the bar; report the update and its norms every ``display`` iterations."""
+        """Move the progress bar after an update; every ``display`` iterations, report loss, learning rate and norms."""
         now = time.monotonic()
         self._recent.append((step, now - self._clock))
         self._clock = now
@@ -71,13 +72,13 @@ class TrainingProgress:
         return ", ".join(parts)
 
     def images(self, done: int, total: int, seconds: float) -> None:
-        """Move the bar of a validation."""
+        """Move the progress bar of a validation: images done, images in all, and seconds since its start."""
         if not self._is_validating:
             self._is_validating, self._move = True, self._bars("validation", "image")
         self._move(done, total)
 
     def validated(self, validation: Validation) -> None:
-        """Report the outputs and scores of a validation."""
+        """Report the scores of a validation or, for a classifier, the outputs of its test net."""
         self._restart()
         head = f"{self._name} after {validation.iteration} iterations, {validation.images} images"
         if validation.outputs:

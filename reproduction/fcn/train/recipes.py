@@ -1,4 +1,4 @@
-"""The trainings of the paper as data: a solver, its nets, and the nets whose weights the training starts from.
+"""The trainings of the paper as data: solver, nets, and the nets whose weights a training starts from.
 
 ``find_recipe("voc-fcn16s")`` returns one of them, and ``training.train`` runs it.
 """
@@ -23,20 +23,20 @@ NAMES = (*published_nets.NETS, mini_nets.CLASSIFIER, *mini_nets.NETS)
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training.
+    """What one training needs: its solver, the nets to train and to validate, and whose weights it starts from.
 
     Attributes:
-        name: the name of the net, and of the folder that the training writes to.
-        solver_param: the solver's settings. ``max_iter`` is the number of updates, ``snapshot`` and ``test_interval``
-            the numbers of updates between snapshots and between validations (0: only at the end). The names of nets
-            and files are not used.
+        name: the name of the net, and of the folder that the training writes.
+        solver_param: the solver's settings. ``max_iter`` is the number of updates; ``snapshot`` and ``test_interval``
+            are the numbers of updates between snapshots and between validations (0: only at the end). Its names of nets
+            and files are ignored.
         train_net_param: the net to train.
         test_net_param: the net to validate with; None to skip validation.
-        parents: the names of the nets whose weights the training starts from.
-        published: the published net, whose net surgery initializes the weights; None copies them by layer name, as
-            Caffe does.
-        dataset: a key of ``datasets.SPECS``; empty for custom data, or for a solver file without a named net, whose
-            data layers determine what is read.
+        parents: the names of the nets whose weights the training starts from, e.g. ``("voc-fcn32s",)`` for voc-fcn16s.
+        published: the published net by whose net surgery the weights are initialized, see ``nets.surgery``; None copies
+            them by layer name, as Caffe does.
+        dataset: the name of the data set, a key of ``datasets.SPECS``. Empty for custom data, and for a solver file
+            without a named net: what the net's data layers name is then read.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Recipe:
     dataset: str = ""
 
     def with_solver(self, **fields: object) -> Recipe:
-        """Return the recipe with other settings of the solver; a field that is None is left unchanged."""
+        """Return a copy with other solver settings, e.g. ``with_solver(max_iter=100)``; None leaves a field unchanged."""
         solver_param = self.solver_param.copy()
         for name, value in fields.items():
             if value is not None:
@@ -76,7 +76,14 @@ def find_recipe(net_name: str) -> Recipe:
 def make_recipe(
     published: PublishedNet, solver_param: SolverParameter, train: NetParameter, test: NetParameter
 ) -> Recipe:
-    """Return the recipe of a published net, or of one that was adapted to custom data, from its prototxts."""
+    """Return the recipe of a published net, or of one that was adapted to custom data, from its prototxts.
+
+    Args:
+        published: the record of the net.
+        train: the net of train.prototxt.
+        test: the net of val.prototxt or test.prototxt, for validation.
+        solver_param: the solver.
+    """
     dataset = published.dataset
     recipe = Recipe(published.name, solver_param, train, test, tuple(published.parents), published, dataset.name)
     # The published solvers disable Caffe's tests: solve.py validates whenever a snapshot is written.
@@ -90,16 +97,16 @@ def change_recipes(
     snapshot: int | None = None,
     test_interval: int | None = None,
 ) -> list[Recipe]:
-    """Return the recipes of several stages with other numbers of updates.
+    """Return copies of recipes with other numbers of iterations, or other intervals of snapshots and validations.
 
     Args:
-        recipes: the recipes.
+        recipes: the recipes of several stages.
         iterations: the numbers of updates, one for each recipe or one for all; empty leaves them unchanged.
         snapshot: the number of updates between snapshots; None leaves it unchanged.
         test_interval: the number of updates between validations; None leaves it unchanged.
 
     Raises:
-        ReproductionError: If ``iterations`` has another length.
+        ReproductionError: If ``iterations`` has neither one number nor one for each recipe.
     """
     counts: list[int | None] = [*iterations] or [None]
     counts *= len(recipes) if len(counts) == 1 else 1
@@ -113,13 +120,14 @@ def change_recipes(
 
 
 def load_solver_recipe(path: StrPath, net_name: str | None = None, *, legacy_crop: bool = False) -> Recipe:
-    """Load a recipe from a solver prototxt.
+    """Load the recipe of any training from a solver prototxt.
 
     Args:
         path: the solver prototxt. The paths of its nets are relative to its folder, else to the working directory.
-        net_name: a net of ``NAMES`` whose net surgery initializes the weights; None copies them by layer name, as Caffe
-            does, and names the training after the solver's folder.
-        legacy_crop: see ``prototxt.load_net``.
+        net_name: a published net, whose net surgery then initializes the weights; None copies them by layer name, as
+            Caffe does, and names the training after the solver's folder.
+        legacy_crop: whether Crop layers without an offset align their bottoms, as in the Caffe of 2015; see
+            ``prototxt.load_net``.
 
     Raises:
         ReproductionError: If a file is missing or invalid, or the solver does not name exactly one training net.
@@ -144,5 +152,5 @@ def load_solver_recipe(path: StrPath, net_name: str | None = None, *, legacy_cro
 
 
 def final_model_path(net_name: str, out: Path) -> Path:
-    """Return the path of the caffemodel that the training of a net writes at its end."""
+    """Return the path of the caffemodel that the training of a net writes at its end: ``out/NAME/NAME.caffemodel``."""
     return out / net_name / f"{net_name}.caffemodel"

@@ -1,4 +1,4 @@
-"""The folder of a training: the settings of its run, its snapshots, and a lock for the process that writes to it."""
+"""The folder that a training writes: settings, snapshots, and a lock for the process that writes there."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ PARENT_PREFIX = "weights of "  # of the names of the initial weights in the sett
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The two files of a snapshot.
+    """The two files of a snapshot: solver state and weights after some iteration.
 
     Attributes:
         iteration: the number of updates made.
-        state: the path of the solverstate.
-        model: the path of the caffemodel.
+        state: the path of the ``.solverstate`` file.
+        model: the path of the ``.caffemodel`` file.
     """
 
     iteration: int
@@ -44,16 +44,16 @@ class Snapshot:
 
 
 def find_newest_snapshot(folder: Path) -> Snapshot | None:
-    """Return the newest snapshot of a run, or None."""
+    """Return the snapshot with the highest iteration in the folder of a run, or None if there is none."""
     return next(iter(_snapshots(folder)), None)
 
 
 def delete_old_snapshots(folder: Path, keep: int) -> None:
-    """Delete all but the newest snapshots of a run.
+    """Delete all snapshots of a run except the newest ones.
 
     Args:
         folder: the folder of the run.
-        keep: the number of snapshots that are not deleted; values below 1 count as 1.
+        keep: the number of newest snapshots to keep; values below 1 count as 1.
     """
     for old in _snapshots(folder)[max(keep, 1) :]:
         old.state.unlink(missing_ok=True)  # first, so that a state always has its model
@@ -69,18 +69,18 @@ def _snapshots(folder: Path) -> list[Snapshot]:
 
 
 def snapshot_prefix(folder: Path) -> str:
-    """Return the ``snapshot_prefix`` of a run."""
+    """Return the solver's ``snapshot_prefix`` for a run folder: the start of the paths of all its snapshots."""
     return str(folder / "snapshot" / "train")
 
 
 def collect_settings(recipe: Recipe, weights: Mapping[str, Path], seed: int, feed: Feed) -> dict[str, object]:
-    """Return all settings that a run's weights depend on, by name; files and nets as their SHA-256.
+    """Return all settings that the trained weights depend on, by name; files and nets are represented by their SHA-256.
 
     Args:
         recipe: the recipe.
-        weights: the initial weights files by net name.
+        weights: the files of the initial weights, by net name.
         seed: the seed of fillers and dropout.
-        feed: the training data.
+        feed: the training data, represented by their description.
 
     Raises:
         WeightsError: If a weights file does not exist.
@@ -98,13 +98,13 @@ def collect_settings(recipe: Recipe, weights: Mapping[str, Path], seed: int, fee
 
 
 def check_settings(folder: Path, settings: Mapping[str, object], newest: Snapshot, max_iter: int) -> None:
-    """Check that the run in a folder has the same settings, so that it can be resumed.
+    """Check that the run in a folder has the same settings as this one, so that it can be resumed.
 
     Args:
         folder: the folder of the run.
-        settings: the settings to resume with, see ``collect_settings``.
-        newest: the newest snapshot in the folder.
-        max_iter: the total number of updates to make.
+        settings: the settings of this run, see ``collect_settings``; those of the run in the folder are in its log.
+        newest: the newest snapshot in the folder, from which the run would be resumed.
+        max_iter: the total number of updates that this run makes.
 
     Raises:
         DataError: If the log is missing, a setting differs, or the snapshot has more than ``max_iter`` updates.
@@ -131,7 +131,7 @@ def check_settings(folder: Path, settings: Mapping[str, object], newest: Snapsho
 
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Lock the folder of a training, which is created if it does not exist.
+    """Lock a training's folder while the ``with`` block runs (a context manager); create it if it does not exist.
 
     Raises:
         DataError: If another process has locked the folder.

@@ -42,17 +42,17 @@ _PACKAGES = ("torch", "numpy", "pillow", "scipy")
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """The paths and options of a training.
+    """The paths and options of a training that its weights do not depend on, except for ``data`` and ``seed``.
 
     Attributes:
-        out: the folder that contains each training's folder.
+        out: the folder that contains a folder for each training.
         data: the data root.
         seed: the seed of fillers, dropout and the order of the images; None selects the solver's seed and the published
             order.
-        limit: the number of images to validate on, from the start of the split; None for all.
-        check_all: check every training image and label before the start, not only a few.
-        force: train even if ``preflight`` finds errors, which are then only reported.
-        keep: the number of snapshots to keep; older ones are deleted. None keeps all.
+        limit: validate on this number of images, from the start of the split; None for all.
+        check_all: if True, check every training image and its labels before the start; if False, only a few.
+        force: if True, train even if the checks of ``preflight`` find errors, and only report them.
+        keep: the number of newest snapshots to keep, while older ones are deleted; None keeps all.
     """
 
     out: Path
@@ -66,16 +66,16 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class TrainingCallbacks:
-    """Callbacks that report the progress of a training.
+    """Functions that a training calls, to report its progress and to find out whether to stop.
 
     Attributes:
-        note: called with a message.
-        begin: called with the recipe and the iteration that it starts or resumes at.
-        step: called after each update.
-        images: called during validations with images done, images in all, and seconds since the start.
-        validated: called with each validation.
-        action: called after each update, and in a single process after each validated image; returns whether to
-            continue, write a snapshot or stop, see ``caffe.training.signals``.
+        note: called with a message, such as a warning.
+        begin: called with the recipe, and the iteration at which it starts (0) or resumes.
+        step: called with the record of each update.
+        images: called for each image of a validation, with images done, images in all, and seconds since its start.
+        validated: called with the record of each validation.
+        action: called after each update and, if there is one process, after each validated image; returns whether to
+            continue, write a snapshot or stop, such as ``caffe.training.signals`` finds out from SIGINT and SIGHUP.
     """
 
     note: Callable[[str], object] = lambda _: None
@@ -94,15 +94,15 @@ def train(
     ranks: Ranks | None = None,
     prepare: Callable[[], object] = lambda: None,
 ) -> Path | None:
-    """Train a net, or resume an earlier call that was stopped.
+    """Train the net of a recipe, or resume an earlier call that was stopped.
 
     Args:
         recipe: the net, its solver, and where its weights come from.
-        weights: the initial weights files, by the names of ``recipe.parents``.
+        weights: the files of the initial weights, by the net names in ``recipe.parents``.
         options: the paths and options.
-        callbacks: the callbacks that report progress and request a stop.
+        callbacks: functions that report progress and request a stop; None for none.
         ranks: the device, and the processes that train together. Each process calls this function with the same
-            arguments; only the first one writes files.
+            arguments; only the first one writes files. None for one process on the CPU.
         prepare: called in the first process once it has locked the folder, to write further files there.
 
     Returns:

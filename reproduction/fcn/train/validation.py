@@ -21,21 +21,24 @@ from reproduction.fcn.train.log_file import Metrics, Validation, format_now
 
 
 class Validator:
-    """A test net that shares the weights of the net in training, with its validation data.
+    """A test net that shares its weights with the net in training, together with the validation data.
+
+    Call it to evaluate the present weights. For nets with dense labels (one for each pixel) it computes the paper's
+    metrics; for a classifier of whole images, the mean of the test net's outputs, as Caffe's solver does.
 
     Args:
         test: the definition of the test net.
-        learner: the net in training, already on its final device, since the parameters are shared there.
+        learner: the net in training, already moved to its device, since both nets use the same parameter tensors.
         root: the data root.
-        batches: the number of batches for nets without dense labels; the solver's ``test_iter``.
-        limit: the number of images for nets with dense labels, from the start of the split; None for all.
-        ranks: the processes that validate together: each evaluates a share of the images. Without dense labels each
-            evaluates all batches.
+        batches: for a classifier, the number of batches; the solver's ``test_iter``.
+        limit: for dense labels, the number of images, from the start of the split; None for all.
+        ranks: the processes that validate together; None for one. With dense labels each evaluates a share of the
+            images; of a classifier, each evaluates all batches.
 
     Attributes:
         feed: the validation data.
-        dataset: the data set of ``feed`` for dense labels; None for an image list.
-        classes: the class names by label top; empty for an image list.
+        dataset: the data set that ``feed`` reads; None for a classifier.
+        classes: the class names by label top; empty for a classifier.
     """
 
     def __init__(
@@ -57,10 +60,10 @@ class Validator:
         self._batches, self._limit, self._ranks = batches, limit, ranks
 
     def __call__(self, iteration: int, progress: evaluate.TimedProgress | None = None) -> Validation:
-        """Evaluate the net with its current weights.
+        """Evaluate the net with its present weights, and return the record for the log.
 
         Args:
-            iteration: the number of updates made before.
+            iteration: the number of updates made before, for the record.
             progress: called with images done, images in all, and seconds since the start; for dense labels only.
 
         Raises:
