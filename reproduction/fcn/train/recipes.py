@@ -48,7 +48,7 @@ class Recipe:
     dataset: str = ""
 
     def with_solver(self, **fields: object) -> Recipe:
-        """Return a copy with other solver settings, e.g. ``with_solver(max_iter=100)``; fields that are None are kept."""
+        """Return a copy with other solver settings, e.g. ``with_solver(max_iter=100)``; None keeps a setting."""
         solver_param = self.solver_param.copy()
         for name, value in fields.items():
             if value is not None:
