@@ -36,13 +36,17 @@ NO_EFFECT = frozenset({"engine", "force_nd_im2col", "share_in_parallel", "debug_
 
 
 class Rereads(Flag):
-    """The values that the backward pass of a layer reads in Caffe, except from copies that the layer has made.
+    """The values of its bottom and top that the backward pass of a layer reads in Caffe, returned by ``Layer.rereads``.
+
+    If an in-place layer has overwritten them after the forward pass, Caffe's gradient is wrong, and the net warns.
+    Values that the layer reads from a copy that it has made are not included.
 
     Attributes:
-        SIGN: Which values of the first bottom are above 0.
+        NOTHING: None.
+        SIGN: Which values of the first bottom are above 0; e.g. ReLU.
         BOTTOM: The values of the first bottom.
-        TOP: The values of the first top.
-        TO_LEARN: The values of the first bottom, but only for the gradients of the parameters.
+        TOP: The values of the first top; e.g. Sigmoid.
+        TO_LEARN: The values of the first bottom, but only if the layer's parameters are learned; e.g. Convolution.
     """
 
     NOTHING = 0
@@ -53,12 +57,13 @@ class Rereads(Flag):
 
 
 class Keeps(Flag):
-    """The properties of the bottom that can still be read from the top of a layer that works in place.
+    """What a layer that works in place preserves of the values that it overwrites, returned by ``Layer.keeps``.
 
     Attributes:
-        SIGN: Which values are above 0, at least where the layer passes a gradient.
-        POSITIVE: The values that are at least 0.
-        VALUES: All values.
+        NOTHING: None of them.
+        SIGN: It is still known which values were above 0, at least where the layer passes a gradient; e.g. TanH.
+        POSITIVE: The values that were at least 0 are unchanged; e.g. ReLU.
+        VALUES: All values are unchanged; e.g. Dropout in testing.
     """
 
     NOTHING = 0
@@ -75,6 +80,11 @@ class Layer(nn.Module):
     field that Caffe refuses in layers of this type raises ``NetError``; a field that Caffe ignores in them causes a
     warning.
 
+    Args:
+        layer_param: The layer's message.
+        bottoms: The shapes of the bottoms.
+        generator: The random number generator for fillers and dropout; None for torch's default generator.
+
     Attributes:
         reads: The fields that the layer uses, as ``param.field``, e.g. ``pooling_param.kernel_size``.
         refuses: The fields that Caffe refuses in a layer of this type, as ``param.field``, or ``param`` for the whole
@@ -84,16 +94,16 @@ class Layer(nn.Module):
         paired: Whether there must be as many tops as bottoms (Caffe's EqualNumBottomTopBlobs).
         is_loss: Whether the loss weight of the first top is 1 by default.
         differentiable: Indices of the bottoms that receive a gradient; None for all of them.
-        layer_param: The layer's message, after the upgrades of ``formats.upgrade``.
-        generator: The random number generator for fillers and dropout; None for torch's default generator.
+        layer_param: The layer's message, upgraded to the current format. Layers may fill in fields.
+        blob_names: Names of the parameter blobs, which are attributes: ``weight``, ``bias``, ``2``, ``3`` ...
         keeps_coordinates: Whether pixel (y, x) of the tops lies over pixel (y, x) of the bottoms. A type for which this
             depends on the message overrides ``coord_map`` instead.
         located_bottoms: The number of bottoms, from the first, that ``coord_map`` applies to; None for all of them.
         changes_blobs: Whether the forward pass in training writes to the layer's blobs, as that of BatchNorm does. The
             backward pass must not read them.
-        in_place_values: Whether Caffe's values are correct if the layer works in place.
-        in_place_gradient: Whether Caffe's gradient is that of these values if the layer works in place.
-        positive: Whether all values of the top are at least 0.
+        in_place_values: Whether Caffe computes the correct tops if the layer works in place.
+        in_place_gradient: Whether Caffe computes the correct gradient of these tops if the layer works in place.
+        positive: Whether all values of the top are at least 0, whatever the bottom is.
         can_overwrite: Whether the layer can write its top to the memory of its bottom and compute the gradient from it.
         top_is_free: Whether the next layer may overwrite the top: it does not share memory with a bottom, and the
             backward pass of this layer does not read it.
@@ -103,8 +113,9 @@ class Layer(nn.Module):
         reshaped: Parameters of other layers that this layer reads in another shape. Maps the name of the parameter here
             to its layer, its name there and the shape here. The view is made at each access, because a stored one would
             still refer to the old parameter after a deep copy of the net.
-        totals: Accumulated gradients of the parameters, by index. If ``in_blas_order`` is set, the backward pass
-            removes an entry, adds to it as Caffe does, and returns the sum as the gradient of that parameter.
+        totals: Gradients of earlier backward passes, by index of the parameter, to which the next one adds. Only used
+            if ``in_blas_order`` is set: the backward pass then removes an entry, adds to it in Caffe's order, and
+            returns the sum as the gradient of that parameter.
 
     Source: BVLC/caffe@9b89154 include/caffe/layer.hpp.
     """
@@ -140,10 +151,17 @@ class Layer(nn.Module):
         self.setup(list(bottoms))
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Read the message and create the parameter blobs for bottoms of the given shapes."""
+        """Read the settings in ``layer_param`` and create the parameter blobs; the constructor calls it once.
+
+        Args:
+            bottoms: The shapes of the bottoms.
+
+        Raises:
+            NetError: If a setting is invalid or does not fit the bottoms. The net adds the layer's name to the error.
+        """
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the shapes of the tops for the given shapes of the bottoms.
+        """Return the shapes of the tops for the given shapes of the bottoms, without computing values.
 
         Raises:
             NetError: If the bottoms do not fit the layer. The net adds the layer's name to the error.
@@ -151,7 +169,7 @@ class Layer(nn.Module):
         raise NotImplementedError(type(self).__name__)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the tops."""
+        """Compute the tops from the bottoms; both have the order of the prototxt."""
         raise NotImplementedError(type(self).__name__)
 
     # ---- facts that other parts of the package ask for. With these defaults, a layer runs as it is in a compiled net,
@@ -161,7 +179,9 @@ class Layer(nn.Module):
     def coord_map(cls, layer_param: LayerParameter) -> CoordMap | None:
         """Return the map from the coordinates of the bottoms to those of the tops, or None if there is none.
 
-        ``netspec.crop`` and the offsets of old Crop layers are computed from it, without building the layer.
+        For example, a 2 x 2 pooling with stride 2 halves coordinates and shifts them by 1/4 pixel; InnerProduct has no
+        map. ``netspec.crop`` and the offsets of old Crop layers are computed from these maps, without building the
+        layer.
 
         Raises:
             NetError: If the message is invalid.
@@ -170,9 +190,9 @@ class Layer(nn.Module):
 
     @classmethod
     def sliding_windows(cls, layer_param: LayerParameter) -> list[Window]:
-        """Return the window of each spatial axis, or one for all axes: by default that of a single pixel.
+        """Return kernel, stride, padding and dilation of the layer along each spatial axis, or once for all axes.
 
-        Receptive fields are computed from it, without building the layer.
+        By default, the window is a single pixel. Receptive fields are computed from it, without building the layer.
 
         Raises:
             NetError: If the message is invalid.
@@ -180,7 +200,9 @@ class Layer(nn.Module):
         return [Window(1)]
 
     def compiled_form(self, bottoms: list[Shape]) -> CompiledForm | None:
-        """Return the form in which a compiled net may compute the layer, or None to run it as it is.
+        """Return a description by which ``reproduction.compile`` can compute the layer faster in testing.
+
+        None, the default, means that a compiled net calls the layer's ``forward``.
 
         Args:
             bottoms: The shapes of the bottoms; the sizes of images may change later, but not the number of axes.
@@ -188,18 +210,22 @@ class Layer(nn.Module):
         return None
 
     def products(self, bottoms: list[Shape]) -> int:
-        """Return the number of products of inputs and weights that one forward pass computes; 0 without a matrix."""
+        """Return how many times a forward pass multiplies an input by a weight; 0 without a weight matrix.
+
+        Args:
+            bottoms: The shapes of the bottoms.
+        """
         return 0
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
         """Add the layer's operators to an ONNX graph, for phase TEST and bottoms (N, C, H, W).
 
         Args:
-            onnx: The place in the graph; it adds operators and constants.
-            bottoms: The names of the bottoms' values.
+            onnx: Adds operators and constants to the graph, with names that begin with that of the layer.
+            bottoms: The names of the bottoms in the graph.
 
         Returns:
-            The names of the tops' values.
+            The names of the tops in the graph.
 
         Raises:
             NetError: If there are no equivalent operators. The exporter adds the layer's name to the error.
@@ -207,9 +233,11 @@ class Layer(nn.Module):
         raise NotImplementedError(type(self).__name__)
 
     def run(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...]:
-        """Compute the tops from bottoms that may be ``RepeatedBlob`` blobs.
+        """Compute the tops, by ``repeat`` if possible and otherwise by ``forward``.
 
-        A layer that has hooks is called with full tensors, so that the hooks see them.
+        Args:
+            bottoms: Tensors, or ``RepeatedBlob`` objects, which store adjacent equal rows and columns once. A layer
+                that has hooks is called with full tensors, so that the hooks see them.
         """
         if not torch.compiler.is_exporting() and any(0 in x.shape for x in bottoms):
             shapes = self.shapes([tuple(x.shape) for x in bottoms])
@@ -226,11 +254,14 @@ class Layer(nn.Module):
         return tuple(bottoms[0].new_zeros(top) + gradient for top in tops)
 
     def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...] | None:
-        """Compute the tops as ``RepeatedBlob`` blobs, or return None if the layer needs full tensors."""
+        """Compute the tops without expanding bottoms that are ``RepeatedBlob`` objects; return None if impossible.
+
+        A ``RepeatedBlob`` stores adjacent equal rows and columns once, e.g. those of a padded border.
+        """
         return None
 
     def shares(self) -> tuple[bool, bool]:
-        """Return whether Caffe's tops share the memory of the first bottom: for the values, and for the gradient.
+        """Return whether the tops use the memory of the first bottom in Caffe: (for the values, for the gradient).
 
         For a layer without bottoms, it is the memory of the first parameter.
         """
@@ -239,7 +270,8 @@ class Layer(nn.Module):
     def sets_gradient(self, index: int, bottoms: list[Shape]) -> bool:
         """Return whether Caffe's backward pass overwrites the gradient of a parameter instead of adding to it.
 
-        The solver and the ``import caffe`` interface do the same; autograd always accumulates gradients.
+        Autograd always adds; the solver and the ``import caffe`` interface ask this method in order to overwrite as
+        well.
 
         Args:
             index: Index of the parameter.
@@ -248,16 +280,20 @@ class Layer(nn.Module):
         return False
 
     def rereads(self) -> Rereads:
-        """Return which values Caffe's backward pass reads; ``Rereads.NOTHING`` unless the layer states otherwise."""
+        """Return the values of its bottom and top that Caffe's backward pass of this layer reads; by default none."""
         return Rereads.NOTHING
 
     def keeps(self) -> Keeps:
-        """Return what can still be read from the top about the values that the layer overwrites in place."""
+        """Return what the top still tells of the bottom if the layer works in place; by default nothing.
+
+        For example, a ReLU keeps positive values and which values are positive. If the backward pass of an earlier
+        layer needs more than that of the overwritten values, Caffe's gradient is wrong, and the net warns.
+        """
         return Keeps.NOTHING
 
     @property
     def param_specs(self) -> list[ParamSpec]:
-        """The ``param`` message (lr_mult, decay_mult, name) of each parameter; Caffe's defaults where there is none."""
+        """The ``param`` message (lr_mult, decay_mult, name) of each parameter blob; by default that of Caffe."""
         return [*self.layer_param.param, *(ParamSpec() for _ in self.blob_names[len(self.layer_param.param) :])]
 
     def __getattr__(self, name: str) -> Any:
@@ -269,7 +305,7 @@ class Layer(nn.Module):
 
     @property
     def blobs(self) -> list[Tensor]:
-        """The parameter blobs in Caffe's order. Their names are ``weight``, ``bias``, ``2``, ``3`` ..."""
+        """The parameter blobs in Caffe's order; as attributes, they are named ``weight``, ``bias``, ``2``, ``3`` ..."""
         return [getattr(self, name) for name in self.blob_names]
 
     def add_blob(self, shape: Shape, filler: FillerParameter | None = None) -> nn.Parameter:
@@ -339,7 +375,7 @@ L = TypeVar("L", bound=type[Layer])
 
 
 def register(kind: L) -> L:
-    """Add a class to the layer types; used as a decorator.
+    """Add a class to the layer types (``LAYERS``) under its own name; used as a decorator.
 
     Raises:
         TypeError: If there is a layer type of this name.

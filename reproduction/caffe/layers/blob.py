@@ -26,9 +26,9 @@ _CPU = torch.device("cpu")
 
 
 class SyncedMemory:
-    """One-dimensional memory, of which one or several blobs are views.
+    """One-dimensional memory that one or several blobs use, on the CPU or another device.
 
-    The values are zeros at first. SyncedMemory for them is allocated at the first access.
+    The values are zeros at first. Memory for them is allocated at the first access.
 
     Args:
         size: The number of values.
@@ -51,12 +51,12 @@ class SyncedMemory:
 
     @property
     def is_zero(self) -> bool:
-        """Whether all values are zero because none was accessed yet."""
+        """True if no memory is allocated yet, so that all values are zero."""
         return self._values is None
 
     @property
     def is_held(self) -> bool:
-        """Whether a caller still references the array."""
+        """Whether the program still references the result of ``array`` or a view of it, which must stay up to date."""
         return self._held_array() is not None
 
     def clear(self) -> None:
@@ -68,7 +68,10 @@ class SyncedMemory:
             array[...] = 0
 
     def array(self) -> Array:
-        """Return the values as a writable array; they keep their memory while it or a view of it is referenced."""
+        """Return the values as a writable one-dimensional array.
+
+        As long as the program references this array or a view of it, new values are copied to it.
+        """
         array = self._held_array()
         if array is None:
             array = self._row(_CPU).numpy()
@@ -76,7 +79,11 @@ class SyncedMemory:
         return array
 
     def tensor(self, shape: Shape, device: torch.device) -> Tensor:
-        """Return the first values as a tensor of this shape and device; it shares memory if they are there already."""
+        """Return the first values as a tensor of this shape and device.
+
+        It shares memory with this object, except if the values are on another device where an array of them is
+        referenced.
+        """
         values = self._values_on(device)
         if values.shape != shape:
             values = self._row(device)[: math.prod(shape)].view(shape)
@@ -85,7 +92,8 @@ class SyncedMemory:
     def put(self, values: Tensor) -> bool:
         """Replace the values by those of a tensor.
 
-        If no array is referenced, the memory of the tensor is used without a copy; otherwise its values are copied.
+        The memory of the tensor is used without a copy, unless the program still references the result of ``array``:
+        then the values are copied to that array.
 
         Returns:
             True if the values were replaced. False if there are too many or, without a referenced array, if their
@@ -145,16 +153,18 @@ class Blob:
 
     @property
     def data(self) -> Array:
-        """The values as an array; assign by ``data[...] = values``."""
+        """The values as an array that shares the blob's memory; assign by ``data[...] = values``."""
         return self._data.array()[: self.count].reshape(self._shape)
 
     @property
     def diff(self) -> Array:
-        """The gradient as an array; assign by ``diff[...] = values``."""
+        """The gradient as an array that shares the blob's memory; assign by ``diff[...] = values``."""
         return self._allocated_diff().array()[: self.count].reshape(self._shape)
 
     def reshape(self, *shape: int) -> None:
-        """Change the shape. Values and their order stay the same, but all are zeros if the memory has to grow.
+        """Change the shape.
+
+        Values and their order stay the same. If the new shape needs more memory, all values become zeros.
 
         Raises:
             NetError: If a size is negative or not an integer, or the blob would be larger than Caffe allows.
@@ -171,21 +181,29 @@ class Blob:
             self._data = SyncedMemory(self.count, self._data.dtype)
 
     def values(self, device: torch.device = _CPU) -> Tensor:
-        """Return the values as a tensor without autograd history; it shares memory if possible."""
+        """Return the values as a tensor without autograd history, which shares memory with the blob if possible."""
         return self._data.tensor(self._shape, device)
 
     def gradient(self, device: torch.device = _CPU) -> Tensor:
-        """Return the gradient as a tensor; it shares memory if it is on that device already."""
+        """Return the gradient as a tensor, which shares memory with the blob if that is on the same device."""
         return self._allocated_diff().tensor(self._shape, device)
 
     def put(self, values: Tensor) -> None:
-        """Replace shape and values by those of a tensor; they are copied only if ``data`` is referenced."""
+        """Replace shape and values by those of a tensor.
+
+        The blob uses the memory of the tensor without a copy. If the program still references an array from ``data``,
+        the values are copied to that array instead, if they fit into it.
+        """
         self._shape = tuple(values.shape)
         if not self._data.put(values):
             self._data = SyncedMemory.from_tensor(values)
 
     def put_gradient(self, values: Tensor) -> None:
-        """Replace the gradient by a tensor of the blob's shape; it is copied only if ``diff`` is referenced."""
+        """Replace the gradient by a tensor of the blob's shape.
+
+        The blob uses the memory of the tensor without a copy. If the program still references an array from ``diff``,
+        the values are copied to that array instead.
+        """
         if not self._allocated_diff().put(values):
             self._diff = SyncedMemory.from_tensor(values)
 
@@ -198,12 +216,12 @@ class Blob:
 
     @property
     def is_held(self) -> bool:
-        """Whether ``data`` or a view of it is referenced, so that new values are copied to its memory."""
+        """Whether the program still references an array from ``data`` or a view of it, which must stay up to date."""
         return self._data.is_held
 
     @property
     def has_gradient(self) -> bool:
-        """Whether the gradient was accessed yet; otherwise it is zero."""
+        """Whether memory of the gradient is allocated; if not, the gradient is zero."""
         return not self._allocated_diff().is_zero
 
     def clear_gradient(self) -> None:
@@ -211,7 +229,11 @@ class Blob:
         self._diff.clear()
 
     def share(self, other: Blob, *, diff: bool = False) -> None:
-        """Share the values of another blob with the same number of values and, with ``diff``, its gradient.
+        """Use the memory of another blob, which has the same number of values.
+
+        Args:
+            other: The other blob.
+            diff: Whether to share the gradient as well as the values.
 
         Source: BVLC/caffe@9b89154 src/caffe/blob.cpp L96-L106 (ShareData, ShareDiff).
         """
@@ -220,7 +242,12 @@ class Blob:
             self._diff = other._allocated_diff()
 
     def show(self, data: Array, diff: Array | None = None) -> None:
-        """Become a view of contiguous arrays of values and gradient; the gradient is zero without ``diff``."""
+        """Use the memory of contiguous arrays, and take the shape of ``data``.
+
+        Args:
+            data: The values.
+            diff: The gradient; None for zeros.
+        """
         self._shape = data.shape
         self._data = SyncedMemory.from_tensor(torch.from_numpy(data))
         self._diff = SyncedMemory() if diff is None else SyncedMemory.from_tensor(torch.from_numpy(diff))
@@ -237,12 +264,12 @@ class Blob:
 
     @property
     def sizes(self) -> Shape:
-        """The sizes of the axes as a tuple."""
+        """The sizes of the axes as a tuple; ``shape`` returns them as pycaffe's type."""
         return self._shape
 
     @property
     def shape(self) -> IntVec:
-        """The sizes of the axes as a new ``IntVec``."""
+        """The sizes of the axes as a new ``IntVec``, pycaffe's type of a shape."""
         return IntVec.from_items(self._shape)
 
     @property
@@ -272,7 +299,7 @@ class Blob:
 
 
 class RawBlobVec(Vector[Blob]):
-    """Blobs of a net, such as the bottoms and tops of a Python layer."""
+    """A vector of blobs of a net, such as the bottoms or tops of a Python layer."""
 
     kind = (Blob,)
 
@@ -286,5 +313,5 @@ class BlobVec(Vector[Blob]):
     kind = (Blob,)
 
     def add_blob(self, *shape: int) -> None:
-        """Append a blob of zeros."""
+        """Append a blob of zeros with the given sizes of its axes."""
         self.append(Blob(*shape))

@@ -1,4 +1,4 @@
-"""Checks of bottoms that several layer types use."""
+"""Checks and conversions of bottoms that several layer types use."""
 
 from __future__ import annotations
 

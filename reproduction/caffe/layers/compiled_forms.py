@@ -1,7 +1,7 @@
-"""The forms of layers that ``reproduction.fast`` can compute faster than their own forward pass.
+"""Descriptions of layers that ``reproduction.fast`` can compute faster than their own forward pass.
 
-A layer type returns its form from ``Layer.compiled_form``. A form is a description at test time: the layer's blobs are
-its weights and bias, and ``fast`` decides whether one of its kernels is faster.
+A layer type returns its description from ``Layer.compiled_form``. It holds in phase TEST. Weights and bias are the
+layer's blobs, and ``fast`` decides whether one of its kernels is faster.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ class IdentityForm:
 
 @dataclass(frozen=True)
 class PointwiseForm:
-    """Each pixel of the top depends only on the same pixel of the bottoms; the layer can compute any region alone.
+    """A layer whose top depends at each pixel only on the same pixel of the bottoms.
+
+    Any region of the top can be computed without the rest.
 
     Attributes:
-        is_relu: Whether the top is ``max(x, 0)``, which a convolution before the layer can compute.
+        is_relu: Whether the top is ``max(x, 0)``. The convolution before the layer can then compute it in one pass.
     """
 
     is_relu: bool = False
@@ -55,7 +57,7 @@ class DeconvolutionForm:
 
 @dataclass(frozen=True)
 class MaxPoolingForm:
-    """Max pooling with sizes that are rounded up.
+    """Max pooling of one bottom ``(N, C, H, W)``, where the size of the top is rounded up.
 
     Attributes:
         windows: The windows along rows and columns.

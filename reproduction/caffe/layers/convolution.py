@@ -107,7 +107,7 @@ class _Windowed(Layer):
 
     @classmethod
     def sliding_windows(cls, layer_param: LayerParameter) -> list[Window]:
-        """Return the windows of the axes for which sizes are set."""
+        """Return a window for each axis if sizes are set for each axis, otherwise one window for all axes."""
         return conv_windows(layer_param.convolution_param, _axes_with_sizes(layer_param.convolution_param))
 
     @classmethod
@@ -158,7 +158,7 @@ class _Weighted(_Windowed):
     onnx_operator: ClassVar[str]
 
     def rereads(self) -> Rereads:
-        """Return ``TO_LEARN``: the gradient of the weights needs the bottom."""
+        """Return ``Rereads.TO_LEARN``: the gradient of the weights is computed from the values of the bottom."""
         return Rereads.TO_LEARN
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -177,7 +177,7 @@ class _Weighted(_Windowed):
             self.add_blob((self.num_output,), param.bias_filler)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
-        """Add Conv or ConvTranspose."""
+        """Add the operator Conv or ConvTranspose; see ``Layer.to_onnx`` for arguments and result."""
         param = self.layer_param.convolution_param
         if self.axis != 1 or len(self.windows) != 2:
             raise NetError("only images (N, C, H, W) can be written as ONNX", got=f"axis {param.axis}")
@@ -224,11 +224,11 @@ class Convolution(_Weighted):
     onnx_operator = "Conv"
 
     def products(self, bottoms: list[Shape]) -> int:
-        """Return the number of weights times that of the tops' pixels."""
+        """Return the number of multiplications in a forward pass: the number of weights for each top pixel."""
         return self.blobs[0].numel() * sum(map(math.prod, self.shapes(bottoms))) // self.num_output
 
     def compiled_form(self, bottoms: list[Shape]) -> ConvolutionForm | None:
-        """Return the windows and groups, for one bottom (N, C, H, W)."""
+        """Return a ``ConvolutionForm`` for one bottom (N, C, H, W), otherwise None."""
         if len(bottoms) != 1 or self.axis != 1 or len(self.windows) != 2:
             return None
         return ConvolutionForm((self.windows[0], self.windows[1]), self.group)
@@ -266,7 +266,10 @@ class Convolution(_Weighted):
         return convolve(x, weight, bias, windows, self.group)
 
     def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...] | None:
-        """Convolve the kept rows and columns; return None if ``in_blas_order``, which needs full tensors."""
+        """Convolve only the stored rows and columns of bottoms that store equal ones once (``RepeatedBlob``).
+
+        Return None if full tensors are needed: for other bottoms, another axis than 1, or if ``in_blas_order`` is set.
+        """
         if self.in_blas_order or self.axis != 1 or not all(isinstance(x, RepeatedBlob) for x in bottoms):
             return None
         tops = self.shapes([x.shape for x in bottoms])
@@ -297,15 +300,15 @@ class Deconvolution(_Weighted):
 
     @classmethod
     def coord_map(cls, layer_param: LayerParameter) -> CoordMap | None:
-        """Return the inverse of the map of a convolution."""
+        """Return the map from coordinates of the bottom to those of the top: the inverse of a convolution's map."""
         return deconv_map(cls.sliding_windows(layer_param), layer_param.convolution_param.axis + 1)
 
     def products(self, bottoms: list[Shape]) -> int:
-        """Return the number of weights times that of the bottoms' pixels."""
+        """Return the number of multiplications in a forward pass: the number of weights for each bottom pixel."""
         return self.blobs[0].numel() * sum(map(math.prod, bottoms)) // self.channels
 
     def compiled_form(self, bottoms: list[Shape]) -> DeconvolutionForm | None:
-        """Return the windows and groups, for one bottom (N, C, H, W)."""
+        """Return a ``DeconvolutionForm`` for one bottom (N, C, H, W), otherwise None."""
         if len(bottoms) != 1 or self.axis != 1 or len(self.windows) != 2:
             return None
         return DeconvolutionForm((self.windows[0], self.windows[1]), self.group)
@@ -356,7 +359,11 @@ class Im2col(_Windowed):
     reads = _WINDOW_FIELDS
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Read the axis and the windows; raise ``NetError`` if there is no spatial axis."""
+        """Read the axis and the windows.
+
+        Raises:
+            NetError: If there is no spatial axis after ``axis``.
+        """
         super().setup(bottoms)
         if not self.windows:
             raise NetError("there is no spatial axis after the channels", got=bottoms[0])

@@ -40,14 +40,22 @@ class Crop(Layer):
 
     @classmethod
     def coord_map(cls, layer_param: LayerParameter) -> CoordMap | None:
-        """Return the map that subtracts the offsets."""
+        """Return the map from coordinates of bottom 0 to those of the top, which subtracts the offsets."""
         return crop_map(layer_param.crop_param.axis, layer_param.crop_param.offset or [0])
 
     def setup(self, bottoms: list[Shape]) -> None:
         self.cuts(*bottoms)
 
     def cuts(self, data: Shape, size: Shape) -> list[tuple[int, int, int]]:
-        """Return ``(axis, offset, length)`` of each cropped axis for the shapes of the two bottoms."""
+        """Return ``(axis, offset, length)`` for each axis that is cropped.
+
+        Args:
+            data: The shape of bottom 0, which is cropped.
+            size: The shape of bottom 1, which has the sizes to crop to.
+
+        Raises:
+            NetError: If the shapes and offsets do not fit each other.
+        """
         param = self.layer_param.crop_param
         axis = canonical_axis(param.axis, len(data))
         if len(size) < len(data):
@@ -70,14 +78,14 @@ class Crop(Layer):
         return [(i, offset, size[i]) for i, offset in zip(axes, offsets, strict=True)]
 
     def compiled_form(self, bottoms: list[Shape]) -> CropForm | None:
-        """Return the offsets if only rows or columns are cropped."""
+        """Return a ``CropForm`` if the bottom is (N, C, H, W) and only rows or columns are cropped, otherwise None."""
         offsets = {axis: offset for axis, offset, _ in self.cuts(*bottoms)}
         if len(bottoms[0]) != 4 or min(offsets) < 2:
             return None
         return CropForm((offsets.get(2, 0), offsets[3]))
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the sizes of bottom 0 before ``axis`` and those of bottom 1 from there on."""
+        """Return the shape of the top: the sizes of bottom 0 before ``axis`` and those of bottom 1 from there on."""
         cuts = self.cuts(*bottoms)
         return [(*bottoms[0][: cuts[0][0]], *(length for _, _, length in cuts))]
 
@@ -88,7 +96,7 @@ class Crop(Layer):
         return (data,)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
-        """Slice the first bottom, from the offsets, to the size of the second one along ``axis`` and all later axes."""
+        """Add operators that slice the first bottom, at the offsets, to the size of the second one from ``axis`` on."""
         bottom, like = bottoms
         axis = canonical_axis(self.layer_param.crop_param.axis, 4)
         given = list(self.layer_param.crop_param.offset) or [0]

@@ -29,7 +29,12 @@ def _ignored_label(param: LossParameter) -> int | None:
 
 
 def normalization(param: LossParameter, default: NormalizationMode) -> NormalizationMode:
-    """Return the normalization mode: ``normalization``, else the older field ``normalize``, else ``default``."""
+    """Return how a loss is divided: by ``normalization`` if it is set, else by the older field ``normalize``.
+
+    Args:
+        param: The settings of the loss. ``normalize: true`` is VALID and ``normalize: false`` is BATCH_SIZE.
+        default: The mode if neither field is set.
+    """
     if param.has("normalization"):
         return param.normalization
     if param.has("normalize"):
@@ -77,8 +82,8 @@ class _Labels:
 def sum_in_order(losses: Tensor) -> Tensor:
     """Return the sum of ``losses``, on the CPU added one after the other in their dtype as in Caffe's loop.
 
-    For all pixels of an image in single precision, the result differs from torch's sum by about 1e-4 of it. On a GPU,
-    this is torch's sum.
+    For the losses of all pixels of an image in single precision, this sum differs from torch's by about one part in
+    10,000. On a GPU, it is torch's sum.
     """
     if losses.device.type != "cpu" or not losses.numel():
         return losses.sum()
@@ -115,7 +120,7 @@ class SoftmaxWithLoss(LossLayer):
     tops = (1, 2)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return ``()`` and, if there is a second top, the shape of the scores."""
+        """Return the shapes of the tops: ``()`` for the loss and, if there is a second top, the shape of the scores."""
         super().shapes(bottoms)
         scores, labels = bottoms
         check_label_count(scores, labels, canonical_axis(self.layer_param.softmax_param.axis, len(scores)))
@@ -193,7 +198,7 @@ class InfogainLoss(LossLayer):
     tops = (1, 2)
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Load H from its file if it is not a bottom."""
+        """Load the matrix H from the file ``source``, unless it is the third bottom."""
         param = self.layer_param.infogain_loss_param
         if len(bottoms) == 2:
             if not param.has("source"):
@@ -203,7 +208,7 @@ class InfogainLoss(LossLayer):
             self.register_buffer("matrix", torch.from_numpy(blobs.load_mean(param.source).copy()), persistent=False)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return ``()`` and, if there is a second top, the shape of the scores."""
+        """Return the shapes of the tops: ``()`` for the loss and, if there is a second top, the shape of the scores."""
         super().shapes(bottoms)
         scores, labels = bottoms[:2]
         axis = canonical_axis(self.layer_param.infogain_loss_param.axis, len(scores))

@@ -19,7 +19,7 @@ from reproduction.caffe.typing import Array, Int64
 
 
 class BaseDataLayer(Layer):
-    """The base class of layers with external data, which they convert to the device and dtype of the net."""
+    """The base class of layers that load or create data and convert them to the device and dtype of the net."""
 
     bottoms: ClassVar[tuple[int, int | None]] = (0, 0)
     tops: ClassVar[tuple[int, int | None]] = (1, None)
@@ -29,33 +29,39 @@ class BaseDataLayer(Layer):
         self.register_buffer("_like", torch.empty(0), persistent=False)
 
     def seek(self, draw: int) -> None:
-        """Set the batch that the next forward pass returns.
+        """Choose the batch that the next forward pass returns, e.g. to resume a training.
 
         Args:
-            draw: The number of the batch, from 0, independent of earlier forward passes.
+            draw: The number of the batch, from 0. Earlier forward passes have no influence.
         """
 
     def to_net_tensor(self, values: Tensor | Array) -> Tensor:
-        """Convert values to a tensor of the net's device and dtype."""
+        """Return values as a tensor of the net's device and dtype."""
         return torch.as_tensor(values).to(self.get_buffer("_like"))
 
 
 class Shuffle:
-    """Permutations of a list for each epoch, which depend on a seed and a key only.
+    """Random orders of the items of a list, for example one order for each epoch.
 
-    An order can so be computed again without those before it, e.g. to resume a training.
+    An order depends only on a seed and a key, so that it can be computed without those before it, e.g. to resume a
+    training.
 
     Args:
-        wanted: Whether to shuffle; otherwise all orders are ascending.
+        enabled: Whether to shuffle; otherwise all orders are ascending.
         generator: The generator from which the seed is drawn; None for torch's default generator.
     """
 
-    def __init__(self, wanted: bool, generator: torch.Generator | None):
-        self._seed = int(torch.randint(2**31, (), generator=generator)) if wanted else None
+    def __init__(self, enabled: bool, generator: torch.Generator | None):
+        self._seed = int(torch.randint(2**31, (), generator=generator)) if enabled else None
         self._order = lru_cache(maxsize=2)(self._permute)
 
     def __call__(self, count: int, *key: int) -> Int64:
-        """Return a permutation of ``count`` indices for a key, such as the epoch and the position of the file."""
+        """Return a permutation of the indices ``0 ... count - 1``.
+
+        Args:
+            count: The number of items.
+            key: Numbers that identify the order, e.g. the epoch, or the epoch and the position of the file.
+        """
         return self._order(count, key)
 
     def _permute(self, count: int, key: tuple[int, ...]) -> Int64:
@@ -68,10 +74,10 @@ _LIST_BYTES = 64 << 20  # maximum size of a list of files; ImageNet's has 48 MB
 
 
 def read_file_list(source: str) -> str:
-    """Return the text of a list of data files.
+    """Return the text of a file that lists data files, e.g. the ``source`` of an ImageData layer.
 
     Raises:
-        DataError: If the list is missing, not a regular file, larger than 64 MiB or not UTF-8 text.
+        DataError: If the file is missing, not a regular file, larger than 64 MiB or not UTF-8 text.
     """
     try:
         return files.read_regular(source, _LIST_BYTES).decode()
@@ -167,7 +173,7 @@ class DummyData(BaseDataLayer):
         return list(zip(*columns, strict=True))
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Return tops filled by their fillers."""
+        """Return new tops, filled by the fillers."""
         tops = [torch.empty(shape) for shape in self.shapes([])]
         for top, filler in zip(tops, self._fillers, strict=True):
             fillers.fill(top, filler, self.generator)
@@ -197,11 +203,11 @@ class Parameter(Layer):
         return [_shape(self.layer_param.parameter_param.shape)]
 
     def shares(self) -> tuple[bool, bool]:
-        """Return that the top shares the memory of the blob, for values and gradient."""
+        """Return (True, True): the top uses the memory of the layer's parameter, for values and gradient."""
         return True, True
 
     def sets_gradient(self, index: int, bottoms: list[Shape]) -> bool:
-        """Return True: the gradient of the blob is that of the top, which each backward pass overwrites."""
+        """Return True: the parameter has the gradient of the top, which each of Caffe's backward passes overwrites."""
         # Upstream bug, kept: the gradient of a Parameter layer is that of its top, which each backward pass overwrites,
         # so that with iter_size only the last batch counts (parameter_layer.hpp L33). Autograd accumulates gradients.
         return True
@@ -212,7 +218,7 @@ class Parameter(Layer):
 
 @register
 class MemoryData(BaseDataLayer):
-    """Batches of the arrays that the caller passes to ``reset``; after the last batch follows the first.
+    """Batches of the arrays that the caller passes to ``reset``; the last batch is followed by the first.
 
     Shapes:
         data   (batch_size, channels, height, width)
@@ -258,7 +264,11 @@ class MemoryData(BaseDataLayer):
         self._position = 0
 
     def seek(self, draw: int) -> None:
-        """Set the batch that the next forward pass returns; the first call after ``reset`` selects the first batch."""
+        """Choose the batch that the next forward pass returns.
+
+        Args:
+            draw: The number of the batch. The number of the first call after ``reset`` stands for the first batch.
+        """
         if self._first is None:
             self._first = draw
         if self._arrays is not None:

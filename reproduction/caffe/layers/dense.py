@@ -42,7 +42,7 @@ class InnerProduct(Layer):
     top_is_free = True
 
     def rereads(self) -> Rereads:
-        """Return ``TO_LEARN``: the gradient of the weights needs the bottom."""
+        """Return ``Rereads.TO_LEARN``: the gradient of the weights is computed from the values of the bottom."""
         return Rereads.TO_LEARN
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -56,7 +56,7 @@ class InnerProduct(Layer):
             self.add_blob((param.num_output,), param.bias_filler)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the bottom's shape with ``num_output`` in place of the axes from ``axis`` on."""
+        """Return the shape of the top: the bottom's with ``num_output`` in place of the axes from ``axis`` on."""
         param = self.layer_param.inner_product_param
         axis = canonical_axis(param.axis, len(bottoms[0]))
         if math.prod(bottoms[0][axis:]) != self._inputs:
@@ -79,10 +79,11 @@ class InnerProduct(Layer):
         return (F.linear(rows, weight, *bias),)
 
     def products(self, bottoms: list[Shape]) -> int:
+        """Return the number of multiplications in a forward pass: K for each value of the top."""
         return math.prod(self.shapes(bottoms)[0]) * self._inputs
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
-        """Add Flatten and Gemm."""
+        """Add the operators Flatten and Gemm; see ``Layer.to_onnx`` for arguments and result."""
         param = self.layer_param.inner_product_param
         if param.axis != 1:
             raise NetError("only one vector for each image can be written as ONNX", got=f"axis {param.axis}")
@@ -146,7 +147,7 @@ class Embed(Layer):
     differentiable = ()
 
     def rereads(self) -> Rereads:
-        """Return ``TO_LEARN``: the gradient of the weights needs the bottom."""
+        """Return ``Rereads.TO_LEARN``: the gradient of the weights is computed from the values of the bottom."""
         return Rereads.TO_LEARN
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -158,7 +159,7 @@ class Embed(Layer):
             self.add_blob((param.num_output,), param.bias_filler)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the bottom's shape with ``num_output`` appended."""
+        """Return the shape of the top: the bottom's with ``num_output`` appended."""
         return [(*bottoms[0], self.layer_param.embed_param.num_output)]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:

@@ -35,7 +35,7 @@ class Eltwise(Layer):
     keeps_coordinates = True
 
     def rereads(self) -> Rereads:
-        """Return bottom and top for PROD, else nothing."""
+        """Return ``BOTTOM | TOP`` for operation PROD, whose gradient is computed from both; otherwise nothing."""
         return (
             Rereads.BOTTOM | Rereads.TOP
             if self.layer_param.eltwise_param.operation is EltwiseOp.PROD
@@ -83,7 +83,7 @@ class Eltwise(Layer):
         return PointwiseForm()
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
-        """Add Max, or a chain of Mul or Add after the products with the coefficients."""
+        """Add the operator Max, or operators Mul for the coefficients and a chain of Mul or Add."""
         param = self.layer_param.eltwise_param
         if param.operation is EltwiseOp.MAX:
             return [onnx.node("Max", *bottoms)]
@@ -195,11 +195,11 @@ class Power(Pointwise):
     in_place_gradient = False
 
     def rereads(self) -> Rereads:
-        """Return bottom and top; nothing if ``power`` is 1, as the slope is then constant."""
+        """Return ``BOTTOM | TOP``, from which the derivative is computed; nothing if ``power`` is 1."""
         return Rereads.NOTHING if self.layer_param.power_param.power == 1 else Rereads.BOTTOM | Rereads.TOP
 
     def value(self, x: Tensor) -> Tensor:
-        """Compute the top; if ``power`` or ``scale`` is 0, it does not depend on the bottom."""
+        """Return the top for the bottom ``x``; the top is constant if ``power`` or ``scale`` is 0."""
         param = self.layer_param.power_param
         if self._factor(x) == 0:
             return torch.ones_like(x) if param.power == 0 else torch.full_like(x, param.shift).pow(param.power)

@@ -19,7 +19,7 @@ from reproduction.caffe.typing import Array
 
 @register
 class HDF5Data(BaseDataLayer):
-    """Batches of rows of HDF5 files, one file after the other; after the last follows the first.
+    """Batches of rows of HDF5 files, one file after the other; the last file is followed by the first.
 
     ``source`` is a text file with the names of the HDF5 files. Each file contains a data set for each top, with the
     name of the top; all have the same number of rows. ``shuffle`` shuffles the files and the rows of each file, but the
@@ -38,7 +38,7 @@ class HDF5Data(BaseDataLayer):
     refuses = frozenset({"transform_param"})
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Load the list and the first file."""
+        """Load the list of files and the first file."""
         super().setup(bottoms)
         param = self.layer_param.hdf5_data_param
         if param.batch_size < 1:
@@ -54,7 +54,13 @@ class HDF5Data(BaseDataLayer):
         self._set_position(0, 0)
 
     def seek(self, draw: int) -> None:
-        """Set the batch that the next forward pass returns; unless it is the next one, count the rows of all files."""
+        """Choose the batch that the next forward pass returns.
+
+        For any other batch than the one after the last forward pass, the rows of all files are counted.
+
+        Args:
+            draw: The number of the batch, from 0.
+        """
         start = draw * self.layer_param.hdf5_data_param.batch_size
         if start == self._next_row:
             return
@@ -167,17 +173,17 @@ class HDF5Output(Layer):
         self._written = False
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Check the first axes and return an empty list, as there are no tops."""
+        """Check that both bottoms have the same first axis, and return an empty list, as there are no tops."""
         data, label = (legacy_shape(bottom) for bottom in bottoms)
         if data[0] != label[0]:
             raise NetError("data and label must have the same first dimension", got=f"{bottoms[0]} and {bottoms[1]}")
         return []
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Write the file.
+        """Write the bottoms to the file and return an empty tuple, as there are no tops.
 
         Raises:
-            NetError: If the layer has written it before.
+            NetError: If the layer has written the file before.
         """
         path = self.layer_param.hdf5_output_param.file_name
         if self._written:

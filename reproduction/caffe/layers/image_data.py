@@ -50,9 +50,15 @@ def read_image(path: str, *, color: bool = True) -> UInt8:
 
 
 def resize(image: UInt8, height: int, width: int) -> UInt8:
-    """Resize an image as OpenCV does by default: bilinear, in fixed-point arithmetic with weights in 1/2048.
+    """Return an image of the given size, resized as OpenCV's ``resize`` does by default.
 
-    Fewer than 1 % of the values differ from OpenCV's, by one level.
+    This is bilinear interpolation in fixed-point arithmetic with weights in 1/2048. Fewer than 1 % of the values differ
+    from OpenCV's, by one level.
+
+    Args:
+        image: The pixels, (H, W, C).
+        height: The new height.
+        width: The new width.
 
     Source: BVLC/caffe@9b89154 src/caffe/util/io.cpp L83 (cv::resize).
     """
@@ -78,7 +84,7 @@ class Transform:
     """The operations of ``transform_param``: subtract a mean, crop, mirror and scale.
 
     Args:
-        param: The message.
+        param: The field ``transform_param`` of the layer.
         generator: The random number generator; None for torch's default generator.
 
     Raises:
@@ -143,7 +149,7 @@ class Transform:
 
 @register
 class ImageData(BaseDataLayer):
-    """Batches of images and labels from a list of files; after the last image follows the first.
+    """Batches of images and labels from a list of files; the last image is followed by the first.
 
     ``source`` is a text file with lines ``path label``; ``root_folder`` is prepended to each path without a separator.
     Each image is loaded, resized to ``new_height`` x ``new_width`` if these are set, and transformed. All images of a
@@ -173,7 +179,7 @@ class ImageData(BaseDataLayer):
     tops = (2, 2)
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Load the list and the mean."""
+        """Load the list of images, and the mean that is subtracted."""
         super().setup(bottoms)
         param = self.layer_param.image_data_param
         if (param.new_height == 0) != (param.new_width == 0):
@@ -191,11 +197,15 @@ class ImageData(BaseDataLayer):
         self._transform = Transform(self.layer_param.transform_param, self.generator)
 
     def seek(self, draw: int) -> None:
-        """Set the batch that the next forward pass returns."""
+        """Choose the batch that the next forward pass returns.
+
+        Args:
+            draw: The number of the batch, from 0.
+        """
         self._next_image = draw * self.layer_param.image_data_param.batch_size
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Load the next image and return the shapes of a batch of its size."""
+        """Load the next image and return the shapes of data and labels for a batch of images of its size."""
         param = self.layer_param.image_data_param
         channels, height, width = self._load_image(self._find_image(self._next_image)[0]).shape
         return [(param.batch_size, channels, height, width), (param.batch_size,)]
@@ -232,7 +242,10 @@ class ImageData(BaseDataLayer):
 
 
 def read_image_list(source: str) -> list[tuple[str, int]]:
-    """Parse a list of images with lines ``path label`` and return pairs of both; a path may contain spaces.
+    """Load a list of images and return the path and label of each.
+
+    Args:
+        source: The text file, with lines ``path label``; a path may contain spaces.
 
     Raises:
         DataError: If the list cannot be read or is empty, or a line does not end with a space and a 32-bit integer.

@@ -10,7 +10,9 @@ from reproduction.caffe.layers.base import Layer
 
 
 class LossLayer(Layer):
-    """A scalar computed from predictions and labels, which have the same batch size.
+    """The base class of layers that compute a loss, a single number, from predictions and labels.
+
+    Predictions and labels have the same batch size.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/loss_layer.cpp L7-L25.
     """
@@ -20,7 +22,7 @@ class LossLayer(Layer):
     differentiable: ClassVar[tuple[int, ...] | None] = (0,)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Check the batch size, and return the shape of a scalar, ``()``."""
+        """Check that both bottoms have the same batch size, and return the shape of the loss, ``[()]``."""
         first, second = bottoms[:2]
         if not first or not second or first[0] != second[0]:
             raise NetError("predictions and labels must have the same first dimension", got=f"{first} and {second}")

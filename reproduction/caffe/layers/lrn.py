@@ -67,11 +67,15 @@ class LRN(Layer):
         return (x * (1 + alpha * average_pool(x * x, [Window(size, 1, size // 2)] * 2)).pow(-param.beta),)
 
     def compiled_form(self, bottoms: list[Shape]) -> PointwiseForm | None:
-        """Return the pointwise form if the sum is over channels."""
+        """Return a ``PointwiseForm`` if the sum is over channels, so that pixels are independent; otherwise None."""
         return PointwiseForm() if self.layer_param.lrn_param.norm_region is NormRegion.ACROSS_CHANNELS else None
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
-        """Add LRN, which sums over channels only."""
+        """Add the operator LRN, which sums over channels.
+
+        Raises:
+            NetError: If the sum is within a channel.
+        """
         param = self.layer_param.lrn_param
         if param.norm_region is not NormRegion.ACROSS_CHANNELS:
             raise NetError("a normalization within a channel cannot be written as ONNX")

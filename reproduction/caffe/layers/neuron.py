@@ -19,10 +19,14 @@ from reproduction.caffe.schema import FillerParameter
 
 
 def uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Return uniform random numbers from [0, 1) in the shape, dtype and device of ``like``.
+    """Return uniform random numbers from [0, 1).
 
-    They are drawn on the generator's device, or on that of ``like`` if ``generator`` is None. Caffe draws other numbers
-    from the same distribution.
+    Caffe's random numbers have the same distribution, but other values.
+
+    Args:
+        like: A tensor that has the shape, dtype and device of the result.
+        generator: The random number generator, on whose device the numbers are drawn; None for torch's default
+            generator.
     """
     device = generator.device if generator else like.device
     return torch.rand(like.shape, generator=generator, device=device, dtype=like.dtype).to(like.device)
@@ -34,7 +38,7 @@ def _exp(x: Tensor) -> Tensor:
 
 
 class Neuron(Layer):
-    """A layer whose top has the shape of its bottom."""
+    """The base class of layers whose top has the shape of the bottom."""
 
     keeps_coordinates = True
 
@@ -46,11 +50,13 @@ class Neuron(Layer):
 
 
 class Pointwise(Neuron):
-    """An elementwise function with the derivative of Caffe's code.
+    """The base class of elementwise functions, whose derivative is that of Caffe's code.
+
+    A subclass defines ``value`` and ``slope``.
 
     Attributes:
-        reads_bottom: Whether Caffe's backward code reads the bottom. If the layer works in place, it then reads the top
-            instead, which has overwritten the bottom.
+        reads_bottom: Whether Caffe computes the derivative from the bottom. If the layer works in place, it then reads
+            the top instead, which has overwritten the bottom.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/neuron_layer.cpp L7-L11.
     """
@@ -58,15 +64,20 @@ class Pointwise(Neuron):
     reads_bottom: ClassVar[bool] = False
 
     def value(self, x: Tensor) -> Tensor:
-        """Compute the top."""
+        """Return the top for the bottom ``x``."""
         raise NotImplementedError(type(self).__name__)
 
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
-        """Compute the derivative at ``x``, where the top is ``y``."""
+        """Return the derivative of the function at each value.
+
+        Args:
+            x: The bottom; it holds the values of the top if ``reads_bottom`` is set and the layer works in place.
+            y: The top.
+        """
         raise NotImplementedError(type(self).__name__)
 
     def rereads(self) -> Rereads:
-        """Return the bottom if ``reads_bottom``, else the top."""
+        """Return what the derivative is computed from: the bottom if ``reads_bottom`` is set, otherwise the top."""
         return Rereads.BOTTOM if self.reads_bottom else Rereads.TOP
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -104,40 +115,40 @@ class ReLU(Pointwise):
     can_overwrite = True
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Set ``positive``, which holds if there is no negative slope."""
+        """Set ``positive``, which is True if no value of the top can be negative: without a negative slope."""
         self.positive = self.layer_param.relu_param.negative_slope == 0
 
     def rereads(self) -> Rereads:
-        """Return the sign of the bottom, on which the slope depends."""
+        """Return ``Rereads.SIGN``: the derivative depends on which values of the bottom are above 0."""
         return Rereads.SIGN
 
     def keeps(self) -> Keeps:
-        """Return signs and positive values; no signs if ``negative_slope`` makes negative values positive."""
+        """Return ``SIGN | POSITIVE``; only ``POSITIVE`` if ``negative_slope`` is below 0, which changes signs."""
         return Keeps.SIGN | Keeps.POSITIVE if self.layer_param.relu_param.negative_slope >= 0 else Keeps.POSITIVE
 
     def compiled_form(self, bottoms: list[Shape]) -> PointwiseForm:
-        """Return a pointwise form, which a convolution can compute if there is no negative slope."""
+        """Return a ``PointwiseForm``; ``is_relu`` is True if there is no negative slope."""
         return PointwiseForm(is_relu=self.layer_param.relu_param.negative_slope == 0)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the top, in the memory of the bottom if ``inplace``."""
+        """Compute the top, in the memory of the bottom if ``inplace`` is set and there is no negative slope."""
         if self.layer_param.relu_param.negative_slope == 0:
             return (F.relu(bottoms[0], inplace=self.inplace),)
         return super().forward(*bottoms)
 
     def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...]:
-        """Compute the top; an elementwise function needs only the kept rows and columns."""
+        """Compute the top; of a bottom that stores equal rows and columns once, only the stored ones are computed."""
         return (map_kept(bottoms[0], lambda x: self.forward(x)[0]),)
 
     def value(self, x: Tensor) -> Tensor:
-        """Compute the top of a leaky ReLU."""
+        """Return the top for the bottom ``x`` if there is a negative slope."""
         return F.leaky_relu(x, self.layer_param.relu_param.negative_slope)
 
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
         return torch.where(x > 0, 1.0, self.layer_param.relu_param.negative_slope)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
-        """Add Relu or LeakyRelu."""
+        """Add the operator Relu, or LeakyRelu if there is a negative slope."""
         slope = self.layer_param.relu_param.negative_slope
         return [onnx.node("LeakyRelu", *bottoms, alpha=slope) if slope else onnx.node("Relu", *bottoms)]
 
@@ -159,11 +170,11 @@ class PReLU(Neuron):
     reads = frozenset({"prelu_param.filler", "prelu_param.channel_shared"})
 
     def rereads(self) -> Rereads:
-        """Return the bottom; nothing in place, where Caffe's layer keeps a copy of the bottom."""
+        """Return ``Rereads.BOTTOM``; nothing in place, as Caffe's layer then makes a copy of the bottom."""
         return Rereads.NOTHING if self.layer_param.top[0] == self.layer_param.bottom[0] else Rereads.BOTTOM
 
     def keeps(self) -> Keeps:
-        """Return positive values; the slope, and so the sign of other values, is learned."""
+        """Return ``Keeps.POSITIVE``: the slope is learned and may change the sign of negative values."""
         return Keeps.POSITIVE
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -183,7 +194,7 @@ class PReLU(Neuron):
         return list(bottoms)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the top; at 0 the derivative is the slope."""
+        """Compute the top; the derivative at 0 is the slope of negative values."""
         return (F.prelu(bottoms[0], self.blobs[0].reshape(-1)),)
 
 
@@ -198,11 +209,11 @@ class ELU(Pointwise):
     reads_bottom = True
 
     def rereads(self) -> Rereads:
-        """Return the sign of the bottom, and the top."""
+        """Return ``SIGN | TOP``: the derivative depends on the sign of the bottom and, if negative, on the top."""
         return Rereads.SIGN | Rereads.TOP
 
     def keeps(self) -> Keeps:
-        """Return signs and positive values; no signs if ``alpha`` is negative."""
+        """Return ``SIGN | POSITIVE``; only ``POSITIVE`` if ``alpha`` is below 0, which changes signs."""
         return Keeps.SIGN | Keeps.POSITIVE if self.layer_param.elu_param.alpha >= 0 else Keeps.POSITIVE
 
     def value(self, x: Tensor) -> Tensor:
@@ -317,7 +328,7 @@ class Dropout(Neuron):
     reads = frozenset({"dropout_param.dropout_ratio"})
 
     def keeps(self) -> Keeps:
-        """Return all values if nothing is dropped, else the signs of the values that are kept."""
+        """Return ``Keeps.VALUES`` if no element is set to 0; otherwise ``Keeps.SIGN``, that of the other elements."""
         return Keeps.SIGN if self.training and self.layer_param.dropout_param.dropout_ratio else Keeps.VALUES
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -326,7 +337,7 @@ class Dropout(Neuron):
             raise NetError("dropout_ratio must be at least 0 and below 1", got=ratio)
 
     def compiled_form(self, bottoms: list[Shape]) -> IdentityForm:
-        """Return that the top equals the bottom, as in phase TEST."""
+        """Return an ``IdentityForm``: in testing, the top equals the bottom."""
         return IdentityForm()
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:

@@ -88,7 +88,10 @@ class Scale(Layer):
     located_bottoms = 1
 
     def rereads(self) -> Rereads:
-        """Return ``TO_LEARN``, for the gradient of the factor; nothing in place, where Caffe's layer keeps a copy."""
+        """Return ``TO_LEARN``: the gradient of the factor is computed from the values of the bottom.
+
+        In place, return nothing, as Caffe's layer then makes a copy of the bottom.
+        """
         return Rereads.NOTHING if self.layer_param.top[0] == self.layer_param.bottom[0] else Rereads.TO_LEARN
 
     def setup(self, bottoms: list[Shape]) -> None:
@@ -108,7 +111,10 @@ class Scale(Layer):
         return bottoms[:1]
 
     def sets_gradient(self, index: int, bottoms: list[Shape]) -> bool:
-        """Return whether Caffe overwrites the gradient of the factor: if no values are summed over the leading axes."""
+        """Return whether Caffe overwrites the gradient of the factor, instead of adding to it.
+
+        It does so if the gradient is not a sum over the axes before ``axis``, e.g. at batch size 1.
+        """
         if index or len(bottoms) > 1:
             return False
         # Upstream bug, kept: at batch size 1, or with a factor for each value, the backward pass of Scale overwrites
@@ -133,7 +139,7 @@ class Scale(Layer):
         return _compiled_form(self, self.layer_param.scale_param)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
-        """Add Mul and, for the bias, Add."""
+        """Add the operator Mul for the factor and, if there is a bias, Add."""
         param = self.layer_param.scale_param
         factor, *bias = _onnx_blobs(self, onnx, param)
         scaled = onnx.node("Mul", *bottoms, factor, step="scaled" if bias else "")
@@ -210,7 +216,11 @@ class BatchNorm(Layer):
     top_is_free = True
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Create the three blobs and set their ``lr_mult`` to 0."""
+        """Create the three blobs of statistics and set their ``lr_mult`` to 0.
+
+        Raises:
+            NetError: If the bottom has no channel axis, or a ``param`` block has an ``lr_mult`` other than 0.
+        """
         if len(bottoms[0]) < 2:
             raise NetError("the bottom must have a channel axis", got=bottoms[0], want="(N, C, ...)")
         self._channels = bottoms[0][1]
@@ -234,7 +244,7 @@ class BatchNorm(Layer):
         return bottoms
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the top; without ``use_global_stats``, update the blobs."""
+        """Compute the top; if it is normalized by the statistics of the batch, update the stored statistics."""
         param, bottom = self.layer_param.batch_norm_param, bottoms[0]
         stored = param.use_global_stats if param.has("use_global_stats") else not self.training
         if stored:
@@ -265,7 +275,7 @@ class BatchNorm(Layer):
             blob.copy_(old + new.double())  # a single rounding, as in Caffe's BLAS
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
-        """Add BatchNormalization with the stored statistics."""
+        """Add the operator BatchNormalization with the stored statistics."""
         param = self.layer_param.batch_norm_param
         if param.has("use_global_stats") and not param.use_global_stats:
             raise NetError("statistics of the batch cannot be written as ONNX")
@@ -295,7 +305,7 @@ class MVN(Layer):
     keeps_coordinates = True
 
     def rereads(self) -> Rereads:
-        """Return the top; nothing with ``normalize_variance: false``."""
+        """Return ``Rereads.TOP``, from which the gradient is computed; nothing with ``normalize_variance: false``."""
         return Rereads.TOP if self.layer_param.mvn_param.normalize_variance else Rereads.NOTHING
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:

@@ -23,7 +23,13 @@ PRODUCER = "fcn-reproduction"
 
 
 class OnnxGraph:
-    """A builder of an ONNX graph.
+    """A builder of an ONNX graph, to which layers add operators and constants.
+
+    Each value of the graph, such as the result of an operator, has a unique name.
+
+    Attributes:
+        nodes: The operators added so far.
+        constants: The constant arrays added so far.
 
     Raises:
         ReproductionError: If the package onnx is not installed.
@@ -44,7 +50,11 @@ class OnnxGraph:
         self._names: set[str] = set()
 
     def name(self, wish: str) -> str:
-        """Return ``wish`` if no value has that name yet, otherwise ``wish`` with a number; reserve the name."""
+        """Reserve and return a name that no value of the graph has yet.
+
+        Args:
+            wish: The name if it is free; otherwise a number is appended, e.g. ``conv1_2``.
+        """
         name, number = wish, 1
         while name in self._names:
             number += 1
@@ -53,7 +63,7 @@ class OnnxGraph:
         return name
 
     def input(self, name: str, dtype: type[np.generic], shape: Sequence[int | str], doc: str = "") -> str:
-        """Declare an input and return its name.
+        """Declare an input of the graph and return its name.
 
         Args:
             name: Name of the input.
@@ -66,11 +76,12 @@ class OnnxGraph:
         return name
 
     def output(self, name: str, value: str, dtype: type[np.generic], shape: Sequence[int | str], doc: str = "") -> None:
-        """Declare an output.
+        """Declare an output of the graph.
 
         Args:
-            name: Name of the output.
-            value: Name of the value that it returns.
+            name: Name of the output, for programs that run the graph.
+            value: Name of the value in the graph that the output consists of; if it is not ``name``, an Identity
+                operator copies it.
             dtype: Type of its elements.
             shape: The length of each axis, or a name for an axis of any length.
             doc: Description that is stored in the file.
@@ -81,13 +92,25 @@ class OnnxGraph:
         self._outputs.append(self._onnx.helper.make_tensor_value_info(name, kind, list(shape), doc))
 
     def constant(self, values: npt.ArrayLike, wish: str) -> str:
-        """Add a constant array and return its name, which is ``wish`` or ``wish`` with a number."""
+        """Add a constant array and return its name.
+
+        Args:
+            values: The array.
+            wish: The name if it is free; otherwise a number is appended.
+        """
         name = self.name(wish)
         self.constants.append(self._onnx.numpy_helper.from_array(np.ascontiguousarray(values), name))
         return name
 
     def node(self, operator: str, inputs: Sequence[str], wish: str, **attributes: Any) -> str:
-        """Add an operator with one output and return the output's name."""
+        """Add an operator with one output and return the name of the output.
+
+        Args:
+            operator: The type of the operator, e.g. ``Conv``.
+            inputs: Names of values in the graph.
+            wish: The name of operator and output if it is free; otherwise a number is appended.
+            attributes: The attributes of the operator.
+        """
         name = self.name(wish)
         self.nodes.append(self._onnx.helper.make_node(operator, list(inputs), [name], name=name, **attributes))
         return name
@@ -120,7 +143,7 @@ class OnnxGraph:
 
 
 class OnnxLayer:
-    """The place of a layer in a graph: it names operators and constants after the layer.
+    """Adds the operators and constants of one layer to an ONNX graph, under names that begin with that of the layer.
 
     Args:
         graph: The graph.
@@ -131,7 +154,15 @@ class OnnxLayer:
         self._graph, self._layer = graph, layer
 
     def node(self, operator: str, *inputs: str, step: str = "", **attributes: Any) -> str:
-        """Add an operator and return the name of its output: that of the layer's first top, or ``LAYER.step``."""
+        """Add an operator and return the name of its output.
+
+        Args:
+            operator: The type of the operator, e.g. ``Conv``.
+            inputs: Names of values in the graph.
+            step: For an intermediate result, what it is: its name is ``LAYER.step``. Without it, the output has the
+                name of the layer's first top.
+            attributes: The attributes of the operator.
+        """
         param = self._layer.layer_param
         return self._graph.node(operator, inputs, f"{param.name}.{step}" if step else param.top[0], **attributes)
 
@@ -144,13 +175,13 @@ class OnnxLayer:
         return [self.constant(values, name) for name, values in self.arrays().items()]
 
     def arrays(self) -> dict[str, Array]:
-        """Return the layer's parameters as arrays by name."""
+        """Return the layer's parameters by their names in the layer, e.g. ``weight``."""
         blobs = zip(self._layer.blob_names, self._layer.blobs, strict=True)
         return {name: blob.detach().cpu().numpy() for name, blob in blobs}
 
 
 def window_attributes(windows: Sequence[Window]) -> dict[str, Any]:
-    """Return the attributes of a convolution or pooling operator with these windows."""
+    """Return the attributes ``kernel_shape``, ``strides`` and ``pads`` of an ONNX operator with these windows."""
     return {
         "kernel_shape": [window.kernel for window in windows],
         "strides": [window.stride for window in windows],

@@ -86,7 +86,9 @@ def max_pool(x: Tensor, windows: Sequence[Window], rounding: RoundMode = RoundMo
 
 
 def average_pool(x: Tensor, windows: Sequence[Window], rounding: RoundMode = RoundMode.CEIL) -> Tensor:
-    """Return the sum of each window divided by its area within the padded input, (N, C, h, w); see ``max_pool``.
+    """Return the average of each window, (N, C, h, w): its sum divided by its area within the padded input.
+
+    The arguments are those of ``max_pool``.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/pooling_layer.cpp L201-L233.
     """
@@ -108,12 +110,19 @@ def average_pool(x: Tensor, windows: Sequence[Window], rounding: RoundMode = Rou
 def stochastic_pool(
     x: Tensor, windows: Sequence[Window], rounding: RoundMode, training: bool, generator: torch.Generator | None
 ) -> Tensor:
-    """Sample an element of each window with probability proportional to its value; average them in testing.
+    """Return a random element of each window in training, and a weighted average of its elements in testing.
 
-    The average is weighted by the same probabilities. The gradient goes to the sampled element in training and to all
-    elements in testing. The bottom must have no negative values, and the windows no padding; see ``max_pool``.
+    The probability of an element, and its weight in the average, is its share in the sum of the window. The gradient
+    goes to the sampled element in training and to all elements in testing.
 
-    Source: BVLC/caffe@9b89154 src/caffe/layers/pooling_layer.cu L82-L154; Caffe's CPU code has none.
+    Args:
+        x: The bottom, (N, C, H, W), without negative values.
+        windows: The windows along height and width, without padding.
+        rounding: Whether the size of the top is rounded up or down.
+        training: Whether to sample.
+        generator: The random number generator; None for torch's default generator.
+
+    Source: BVLC/caffe@9b89154 src/caffe/layers/pooling_layer.cu L82-L154; Caffe cannot do it on the CPU.
     """
     counts = pool_sizes(x.shape[2:], windows, rounding)
     windows = _limit_strides(x.shape[2:], windows)
@@ -184,24 +193,24 @@ class Pooling(Layer):
 
     @classmethod
     def sliding_windows(cls, layer_param: LayerParameter) -> list[Window]:
-        """Return the windows, or one if both are equal, since ``coord_map.py`` is not limited to two axes."""
+        """Return the windows along height and width, or one window, which holds for all axes, if both are equal."""
         high, wide = pool_windows(layer_param.pooling_param, 1, 1)
         return [high] if high == wide else [high, wide]
 
     @classmethod
     def coord_map(cls, layer_param: LayerParameter) -> CoordMap | None:
-        """Return the map of the windows; None for global pooling."""
+        """Return the map from coordinates of the bottom to those of the top; None for global pooling."""
         return None if layer_param.pooling_param.global_pooling else conv_map(cls.sliding_windows(layer_param))
 
     def compiled_form(self, bottoms: list[Shape]) -> MaxPoolingForm | None:
-        """Return the windows of max pooling, if its sizes are rounded up and it has one top."""
+        """Return a ``MaxPoolingForm`` for max pooling with one top, whose size is rounded up; otherwise None."""
         param = self.layer_param.pooling_param
         is_max = self.method is PoolMethod.MAX and param.round_mode is RoundMode.CEIL and len(self.layer_param.top) == 1
         rows, columns = self._windows(1, 1)
         return MaxPoolingForm((rows, columns)) if is_max and not param.global_pooling else None
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Read the method; check the windows and the number of tops."""
+        """Read the pooling method; check the windows and the number of tops."""
         self.method = self.layer_param.pooling_param.pool
         if self.method is not PoolMethod.MAX and len(self.layer_param.top) > 1:
             raise NetError("only MAX pooling has a second top", got=self.method.name)
@@ -226,7 +235,10 @@ class Pooling(Layer):
         return (_pool_values(x, self.method, windows, rounding, self.training, self.generator),)
 
     def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...] | None:
-        """Pool the kept rows and columns by MAX; return None for positions and other methods, which need full blobs."""
+        """Pool only the stored rows and columns of a bottom that stores equal ones once (``RepeatedBlob``).
+
+        Return None if full tensors are needed: for other bottoms, other methods than MAX, or a second top.
+        """
         (x,) = bottoms
         if not isinstance(x, RepeatedBlob) or self.method is not PoolMethod.MAX or len(self.layer_param.top) > 1:
             return None
@@ -235,7 +247,7 @@ class Pooling(Layer):
         return (slide_windows(x, windows, sizes, lambda kept, windows: max_pool(kept, windows, rounding)[0]),)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
-        """Add MaxPool, AveragePool or their global forms, and Pad where the average counts padding."""
+        """Add MaxPool, AveragePool or their global forms, and Pad where zeros of the padding count in the average."""
         param = self.layer_param.pooling_param
         if len(self.layer_param.top) > 1 or param.pool is PoolMethod.STOCHASTIC:
             raise NetError("positions and STOCHASTIC pooling cannot be written as ONNX")
@@ -280,7 +292,7 @@ class SPP(Layer):
     reads = frozenset({"spp_param.pyramid_height", "spp_param.pool"})
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Read the method and check the height of the pyramid."""
+        """Read the pooling method and the height of the pyramid, and check them."""
         self.height, self.method = self.layer_param.spp_param.pyramid_height, self.layer_param.spp_param.pool
         if self.height < 1:
             raise NetError("pyramid_height must be positive", got=self.height)

@@ -64,7 +64,7 @@ class ArgMax(Layer):
     differentiable = ()
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the shape of the top, which depends on ``axis`` and ``out_max_val``."""
+        """Return the shape of the top, which depends on ``axis`` and ``out_max_val``; see the class."""
         param, bottom = self.layer_param.argmax_param, bottoms[0]
         if not bottom:
             raise NetError("the bottom has no axes", got=bottom)
@@ -121,7 +121,7 @@ class Accuracy(Layer):
     differentiable = ()
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return ``()`` and, if there is a second top, ``(K,)``."""
+        """Return the shapes of the tops: ``()`` for the accuracy and, if there is a second top, ``(K,)``."""
         param, (scores, labels) = self.layer_param.accuracy_param, bottoms
         axis = canonical_axis(param.axis, len(scores))
         check_label_count(scores, labels, axis)

@@ -80,11 +80,11 @@ class Vector(Generic[Item]):
         return hash(tuple(self._items))  # equal to the hash of the tuple that it equals
 
     def append(self, value: Any) -> None:
-        """Append an item."""
+        """Append an item; raise ``TypeError`` if its type is not allowed."""
         self._items.append(self._check_item(value, "Attempting to append an invalid type"))
 
     def extend(self, values: Iterable[Any]) -> None:
-        """Append several items."""
+        """Append several items; raise ``TypeError`` if the type of one is not allowed."""
         self._items.extend([self._check_item(value, "Incompatible Data Type") for value in values])
 
     def _index(self, index: Any) -> int:

@@ -53,7 +53,7 @@ class UserLayer:
 
 
 class NamedPhase(int):
-    """A phase that is formatted as its name, as in the Caffe fork of Faster R-CNN.
+    """A phase that is shown by its name, ``TRAIN`` or ``TEST``, as in the Caffe fork of Faster R-CNN.
 
     Source: rbgirshick/caffe-fast-rcnn@0dcd397 python/caffe/_caffe.cpp L212-L215, L268.
     """
@@ -80,10 +80,11 @@ def _reads_old_param_str(kind: type[Any]) -> bool:
 
 
 def find_python_class(known: PythonLayers | None, module: str, layer: str) -> type[Any]:
-    """Return the class of a Python layer from those that the caller has passed.
+    """Return the class of a Python layer from the classes that the caller of the net has passed.
 
     Args:
-        known: The classes; None for none.
+        known: The classes by ``(module, layer)``, ``"module.layer"`` or ``"layer"``, or a function that maps module and
+            layer to the class; None for none.
         module: The field ``module`` of the prototxt.
         layer: The field ``layer`` of the prototxt, the name of the class.
 
@@ -115,6 +116,16 @@ class Python(BaseDataLayer):
     The gradients of bottoms and parameters are zero before ``backward`` writes to them. If the layer works in place,
     bottom and top are the same ``Blob``.
 
+    Args:
+        layer_param: The layer's message.
+        bottoms: The shapes of the bottoms.
+        generator: Not used; other layers draw random numbers from it.
+        python_layers: The Python classes that may be used, by name or as a function (see ``PythonLayers``).
+        blobs: The net's blobs by name, which the class reads and writes; missing tops are added. None creates new ones.
+
+    Attributes:
+        user: The object of the Python class.
+
     Shapes:
         bottoms  any shape
         tops     the shapes that ``reshape`` sets
@@ -144,7 +155,7 @@ class Python(BaseDataLayer):
         super().__init__(layer_param, bottoms, generator)
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Create the Python layer and call its ``setup``."""
+        """Create an object of the Python class and call its ``setup``."""
         super().setup(bottoms)
         param = self.layer_param.python_param
         kind = find_python_class(self._known, param.module, param.layer)
@@ -169,7 +180,7 @@ class Python(BaseDataLayer):
             raise NetError(f"{kind.__name__} cannot be created: {_format_exception(error)}") from error
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Call ``reshape`` and return the shapes that it has set."""
+        """Call ``reshape`` of the Python class and return the shapes of the tops that it has set."""
         for blob, shape in zip(self._bottoms, bottoms, strict=True):
             blob.reshape(*shape)
         self._call("reshape", self._bottoms, self._tops)
@@ -177,7 +188,7 @@ class Python(BaseDataLayer):
         return [top.sizes for top in self._tops]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the tops by the ``forward`` of the Python layer."""
+        """Compute the tops by ``reshape`` and ``forward`` of the Python class."""
         if not self.layer_param.top:
             self._run_forward(bottoms)
             return ()
@@ -227,14 +238,18 @@ class Python(BaseDataLayer):
         ]
 
     def call_forward(self) -> None:
-        """Call ``reshape`` and ``forward`` of the Python layer on the current blobs."""
+        """Call ``reshape`` and ``forward`` of the Python class on the blobs that it was created with."""
         self._call("reshape", self._bottoms, self._tops)
         self._call("forward", self._bottoms, self._tops)
         self._register()
 
-    def call_backward(self, wanted: Sequence[bool]) -> None:
-        """Call ``backward`` of the Python layer on the current blobs; ``wanted`` is its ``propagate_down``."""
-        self._call("backward", self._tops, BoolVec.from_items(wanted), self._bottoms)
+    def call_backward(self, propagate_down: Sequence[bool]) -> None:
+        """Call ``backward`` of the Python class on the blobs that it was created with.
+
+        Args:
+            propagate_down: For each bottom, whether its gradient is needed.
+        """
+        self._call("backward", self._tops, BoolVec.from_items(propagate_down), self._bottoms)
 
     def _call(self, method: str, *arguments: object) -> None:
         try:

@@ -41,7 +41,7 @@ class LSTMUnit(Layer):
     differentiable = (0, 1)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the shape of the cell state, twice."""
+        """Return the shapes of the tops: that of the cell state, twice."""
         cell, gates, cont = bottoms
         streams, units = (cell[1], cell[2]) if len(cell) == 3 else (0, 0)
         if (cell[:1], gates, cont) != ((1,), (1, streams, 4 * units), (1, streams)):
@@ -114,7 +114,7 @@ class Recurrent(Layer):
     gates: ClassVar[int]
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Create the parameters and an empty state."""
+        """Create the parameters; the stored state is zero."""
         param = self.layer_param.recurrent_param
         if param.num_output < 1:
             raise NetError("num_output must be positive", got=param.num_output)
@@ -139,13 +139,13 @@ class Recurrent(Layer):
         self._state: tuple[Tensor, ...] = ()
 
     def products(self, bottoms: list[Shape]) -> int:
-        """Return the number of products of all steps; that with the static input is computed once."""
+        """Return the number of multiplications in all time steps; the static input is multiplied only once."""
         steps, streams = bottoms[0][:2]
         matrices = [blob.numel() for blob in self.blobs if blob.dim() == 2]
         return streams * (steps * sum(matrices) - (steps - 1) * (matrices[1] if self._is_static else 0))
 
     def reset(self) -> None:
-        """Reset the stored state to zeros."""
+        """Set the stored state to zeros, as before the first forward pass."""
         self._state = ()
 
     def _check_sequence(self, bottoms: list[Shape]) -> None:
@@ -160,7 +160,7 @@ class Recurrent(Layer):
             raise NetError("the static input must have a vector for each stream", got=bottoms[2], want=f"({x[1]}, ...)")
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return (T, N, num_output) and, with ``expose_hidden``, (1, N, num_output) for each state."""
+        """Return (T, N, num_output) and, with ``expose_hidden``, (1, N, num_output) for each blob of the state."""
         self._check_sequence(bottoms)
         steps, streams, *rest = bottoms[0]
         if steps != self._steps:
@@ -178,7 +178,7 @@ class Recurrent(Layer):
         return [(steps, streams, hidden[2]), *states]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute all steps."""
+        """Compute all time steps."""
         x, cont = bottoms[0], bottoms[1].detach()
         weight, bias = self.blobs[:2]
         # Only the hidden state ties the steps together, so the inputs of all of them are multiplied at once.
@@ -199,10 +199,10 @@ class Recurrent(Layer):
         return (torch.cat(outputs),)
 
     def step(self, inputs: Tensor, cont: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Compute one step.
+        """Compute one time step.
 
         Args:
-            inputs: The inputs of the gates without the recurrent part, (1, N, gates * D).
+            inputs: The inputs of the gates without the part that comes from ``state``, (1, N, gates * D).
             cont: 0 where a sequence starts, else 1; (1, N).
             state: The blobs of the state before the step, (1, N, D) each.
 
@@ -245,7 +245,7 @@ class RNN(Recurrent):
     gates = 1
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Create the parameters, including those of the output."""
+        """Create the parameters, including those that compute the output from the hidden state."""
         super().setup(bottoms)
         param = self.layer_param.recurrent_param
         self.add_blob((param.num_output, param.num_output), param.weight_filler)

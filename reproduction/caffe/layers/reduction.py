@@ -25,7 +25,7 @@ class Reduction(Layer):
     reads = frozenset({"reduction_param.operation", "reduction_param.axis", "reduction_param.coeff"})
 
     def rereads(self) -> Rereads:
-        """Return the bottom for ASUM and SUMSQ, else nothing."""
+        """Return ``Rereads.BOTTOM`` for ASUM and SUMSQ, whose gradient is computed from it; otherwise nothing."""
         return (
             Rereads.BOTTOM
             if self.layer_param.reduction_param.operation in (ReductionOp.ASUM, ReductionOp.SUMSQ)
@@ -33,7 +33,7 @@ class Reduction(Layer):
         )
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the axes before ``axis``."""
+        """Return the shape of the top: the sizes of the axes before ``axis``."""
         return [bottoms[0][: canonical_axis(self.layer_param.reduction_param.axis, len(bottoms[0]))]]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:

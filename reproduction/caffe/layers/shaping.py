@@ -47,12 +47,12 @@ class Concat(Layer):
 
     @classmethod
     def coord_map(cls, layer_param: LayerParameter) -> CoordMap | None:
-        """Return the identity if channels are concatenated."""
+        """Return the identity if channels are concatenated, as pixels stay where they are; otherwise None."""
         param = layer_param.concat_param
         return CoordMap() if param.axis == 1 and param.concat_dim == 1 else None
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the bottoms' shape with the sum of their sizes on ``axis``."""
+        """Return the shape of the top: that of the bottoms, with the sum of their sizes on ``axis``."""
         first = bottoms[0]
         axis = _axis(self.layer_param.concat_param, "concat_dim", len(first))
         for i, bottom in enumerate(bottoms):
@@ -61,18 +61,18 @@ class Concat(Layer):
         return [(*first[:axis], sum(bottom[axis] for bottom in bottoms), *first[axis + 1 :])]
 
     def shares(self) -> tuple[bool, bool]:
-        """Return whether there is only one bottom, whose memory the top then shares."""
+        """Return (True, True) for a single bottom, whose memory the top uses in Caffe; otherwise (False, False)."""
         alone = len(self.layer_param.bottom) == 1
         return alone, alone
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the top; a single bottom is returned unchanged."""
+        """Concatenate the bottoms; a single bottom is returned unchanged."""
         if len(bottoms) == 1:
             return bottoms
         return (torch.cat(bottoms, _axis(self.layer_param.concat_param, "concat_dim", bottoms[0].dim())),)
 
     def compiled_form(self, bottoms: list[Shape]) -> PointwiseForm | None:
-        """Return the pointwise form if channels are concatenated."""
+        """Return a ``PointwiseForm`` if channels are concatenated, otherwise None."""
         param = self.layer_param.concat_param
         return PointwiseForm() if param.axis == 1 and not param.has("concat_dim") else None
 
@@ -97,7 +97,7 @@ class Slice(Layer):
 
     @classmethod
     def coord_map(cls, layer_param: LayerParameter) -> CoordMap | None:
-        """Return the identity if channels are split."""
+        """Return the identity if channels are split, as pixels stay where they are; otherwise None."""
         param = layer_param.slice_param
         return CoordMap() if param.axis == 1 and param.slice_dim == 1 else None
 
@@ -106,7 +106,7 @@ class Slice(Layer):
         return [(*bottoms[0][:axis], size, *bottoms[0][axis + 1 :]) for size in sizes]
 
     def shares(self) -> tuple[bool, bool]:
-        """Return whether there is only one top, which then shares the memory of the bottom."""
+        """Return (True, True) for a single top, which uses the bottom's memory in Caffe; otherwise (False, False)."""
         alone = len(self.layer_param.top) == 1
         return alone, alone
 
@@ -155,14 +155,14 @@ class Reshape(Layer):
     reads = frozenset({"reshape_param.shape", "reshape_param.axis", "reshape_param.num_axes"})
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Check ``shape``, and that the layer does not work in place."""
+        """Check that ``shape`` is valid and that the layer does not work in place."""
         _check_not_in_place(self)
         dims = self.layer_param.reshape_param.shape.dim
         if dims.count(-1) > 1 or min(dims, default=0) < -1:
             raise NetError("shape may hold sizes, zeros, and one -1", got=list(dims))
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the new shape with zeros and -1 replaced."""
+        """Return the shape of the top: the new shape, with its zeros and -1 replaced by sizes."""
         param, bottom = self.layer_param.reshape_param, bottoms[0]
         start = param.axis if param.axis >= 0 else len(bottom) + param.axis + 1
         end = len(bottom) if param.num_axes == -1 else start + param.num_axes
@@ -192,7 +192,7 @@ class Reshape(Layer):
         return [top]
 
     def shares(self) -> tuple[bool, bool]:
-        """Return that the top shares the memory of both values and gradient."""
+        """Return (True, True): in Caffe, the top uses the memory of the bottom, for values and gradient."""
         return True, True
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -217,7 +217,7 @@ class Flatten(Layer):
         _check_not_in_place(self)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the bottom's shape with the product of the flattened axes."""
+        """Return the shape of the top: the bottom's with the product of the flattened axes in their place."""
         param, bottom = self.layer_param.flatten_param, bottoms[0]
         start, end = (canonical_axis(axis, len(bottom)) for axis in (param.axis, param.end_axis))
         if start > end + 1:
@@ -225,7 +225,10 @@ class Flatten(Layer):
         return [(*bottom[:start], math.prod(bottom[start : end + 1]), *bottom[end + 1 :])]
 
     def shares(self) -> tuple[bool, bool]:
-        """Return that the top shares the memory of the values; the gradient is shared only in the backward pass."""
+        """Return (True, False): in Caffe, the top uses the memory of the bottom's values from the start.
+
+        The memory of the gradient is shared only when the backward pass runs.
+        """
         return True, False
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -252,12 +255,12 @@ class Tile(Layer):
     reads = frozenset({"tile_param.axis", "tile_param.tiles"})
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Check ``tiles``."""
+        """Check that ``tiles`` is positive."""
         if self.layer_param.tile_param.tiles < 1:
             raise NetError("tiles must be set and positive", got=self.layer_param.tile_param.tiles)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the bottom's shape with the size of ``axis`` multiplied by ``tiles``."""
+        """Return the shape of the top: the bottom's with the size of ``axis`` multiplied by ``tiles``."""
         axis = canonical_axis(self.layer_param.tile_param.axis, len(bottoms[0]))
         return [(*bottoms[0][:axis], bottoms[0][axis] * self.layer_param.tile_param.tiles, *bottoms[0][axis + 1 :])]
 
@@ -284,7 +287,7 @@ class Filter(Layer):
     tops = (1, None)
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Check the number of tops."""
+        """Check that there is one top for each bottom except the selector."""
         if len(self.layer_param.top) != len(bottoms) - 1:
             raise NetError(
                 "there must be a top for each bottom but the selector",
@@ -293,7 +296,7 @@ class Filter(Layer):
             )
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the shapes for the case that all instances are selected."""
+        """Return the shapes of the tops for the case that all instances are selected."""
         *blobs, selector = bottoms
         if not selector or math.prod(selector[1:]) != 1:
             raise NetError("the selector must have one value for each instance", got=selector, want="(N,) or (N, 1, 1)")
@@ -327,7 +330,7 @@ class BatchReindex(Layer):
     differentiable = (0,)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the shape of the first bottom with the number of indices as its first size."""
+        """Return the shape of the top: that of bottom 0 with the number of indices as its first size."""
         blob, index = bottoms
         if len(index) != 1 or not blob:
             raise NetError("the second bottom must be a vector of indices into the first", got=f"{index} into {blob}")
@@ -343,7 +346,9 @@ class BatchReindex(Layer):
 
 @register
 class Silence(Layer):
-    """A layer without tops. The blobs that it reads are not outputs of the net.
+    """A layer without tops, which does nothing with its bottoms.
+
+    It is used in order that these blobs are not outputs of the net.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/silence_layer.cpp L8-L18.
     """
@@ -382,11 +387,11 @@ class Split(Layer):
         return [bottoms[0]] * len(self.layer_param.top)
 
     def compiled_form(self, bottoms: list[Shape]) -> IdentityForm:
-        """Return that the tops equal the bottom."""
+        """Return an ``IdentityForm``: each top equals the bottom."""
         return IdentityForm()
 
     def shares(self) -> tuple[bool, bool]:
-        """Return that the tops share the memory of the values, but not that of the gradient."""
+        """Return (True, False): in Caffe, the tops use the memory of the bottom's values, not of its gradient."""
         return True, False
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -396,7 +401,7 @@ class Split(Layer):
         return tops
 
     def repeat(self, *bottoms: AnyBlob) -> tuple[AnyBlob, ...] | None:
-        """Return the bottom once for each top; None with ``in_blas_order``."""
+        """Return the bottom once for each top; None if ``in_blas_order`` is set, as full tensors are then needed."""
         return None if self.in_blas_order else bottoms * len(self.layer_param.top)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:

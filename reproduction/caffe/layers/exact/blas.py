@@ -35,7 +35,10 @@ _EXP = ("0x1.c6af84b912394p-20", "0x1.ebfce50fac4f3p-13", "0x1.62e42ff0c52d6p-6"
 
 
 def blocks(depth: int) -> Iterator[slice]:
-    """Yield the blocks in which OpenBLAS sums ``depth`` products; it adds their sums one after the other."""
+    """Yield the parts of a sum of ``depth`` products that OpenBLAS computes separately.
+
+    It adds the sums of these blocks one after the other.
+    """
     start = 0
     while start < depth:
         rest = depth - start
@@ -145,7 +148,10 @@ def _narrow_sums(a: Float32, factor: np.float32) -> Float32:
 
 
 def column_sums(a: Float32, total: Float32) -> None:
-    """Add the column sums of a contiguous ``a`` (M, K) to ``total`` (K,) in the order of Caffe's BLAS, two threads."""
+    """Add the sum of each column of ``a`` (M, K) to ``total`` (K,) in place.
+
+    The order is that of Caffe's BLAS with two threads; ``a`` must be contiguous.
+    """
     for thread in _threads(a.shape[1], a.size):
         part, sums = a[:, thread], total[thread]
         if part.shape[1] <= _SHORT and len(a) <= 48 and len(a) != 4:
@@ -194,13 +200,19 @@ def _sum_in_turn(rows: Float32) -> Float32:
 
 
 def take_total(totals: dict[int, Tensor], index: int, shape: Sequence[int]) -> Tensor:
-    """Remove the gradient of a parameter from ``totals`` and return a copy of it; zeros of ``shape`` if it has none."""
+    """Remove the gradient of a parameter from ``totals`` and return a copy of it, to which a backward pass adds.
+
+    Args:
+        totals: Gradients of earlier backward passes, by index of the parameter (see ``Layer``).
+        index: Index of the parameter.
+        shape: Shape of the zeros that are returned if there is no such gradient.
+    """
     total = totals.pop(index, None)
     return torch.zeros(tuple(shape)) if total is None else total.clone(memory_format=torch.contiguous_format)
 
 
 def vector_sum(values: Float32) -> np.float32:
-    """Return the sum of a vector in the order of Caffe's dot product with ones, which has 64 partial sums."""
+    """Return the sum of a vector, added in the order in which Caffe's BLAS computes its dot product with ones."""
     whole = len(values) // 32 * 32
     wide = len(values) // 64 * 64
     sums = np.add.reduce(values[:wide].reshape(-1, 4, 2, 8), 0)
@@ -237,7 +249,7 @@ def exp(x: Tensor) -> Tensor:
 
 
 def power(x: Tensor, exponent: float) -> Tensor:
-    """Return a power of float32 numbers by ``powf`` of the C library.
+    """Return a power of float32 numbers as computed by ``powf`` of the C library.
 
     numpy calls ``powf`` for scalars. For arrays, numpy and torch use faster code, whose last bits differ.
     """
@@ -247,7 +259,7 @@ def power(x: Tensor, exponent: float) -> Tensor:
 
 
 def softmax(scores: Tensor, axis: int) -> Tensor:
-    """Return the softmax along ``axis``, with the sum over the classes in the order of Caffe's BLAS."""
+    """Return the softmax along ``axis``, where the sum over the classes has the order of Caffe's BLAS."""
     powers = exp(scores - scores.amax(axis, keepdim=True))
     axis %= powers.dim()
     images = powers.reshape(math.prod(powers.shape[:axis]), powers.shape[axis], -1).contiguous()
@@ -258,9 +270,14 @@ def softmax(scores: Tensor, axis: int) -> Tensor:
     return powers / totals.reshape(shape)
 
 
-def applies_to(wanted: bool, x: Tensor) -> bool:
-    """Return ``wanted`` if ``x`` is a float32 tensor on the CPU, as this module requires; otherwise False."""
-    return wanted and x.device.type == "cpu" and x.dtype == torch.float32
+def applies_to(in_blas_order: bool, x: Tensor) -> bool:
+    """Return whether to use the functions of this module for ``x``.
+
+    Args:
+        in_blas_order: Whether results must equal Caffe's bit for bit; if not, this function returns False.
+        x: The bottom of a layer. This module requires a float32 tensor on the CPU.
+    """
+    return in_blas_order and x.device.type == "cpu" and x.dtype == torch.float32
 
 
 def adds_in_order() -> bool:

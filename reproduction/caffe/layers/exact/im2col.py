@@ -44,8 +44,11 @@ def convolve(
         bias: The bias, (num_output,), or None.
         windows: The windows along height and width.
         group: The number of groups of channels.
-        totals: The ``totals`` of the layer.
+        totals: Gradients of earlier backward passes, by index of the parameter; see ``Layer.totals``.
         sizes: Height and width of the top of a transposed convolution; None for a convolution.
+
+    Returns:
+        The top, (N, num_output, h, w).
     """
     args = (x, weight, bias, tuple(windows), group, sizes and tuple(sizes), totals)
     top: Tensor = _Slide.apply(*args)  # type: ignore[no-untyped-call]

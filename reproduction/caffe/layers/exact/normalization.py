@@ -28,7 +28,8 @@ def scale(
         factor: The factor, (B...), or None. ``factor`` and ``bias`` must not both be None.
         bias: The bias, (B...), or None.
         axis: The first axis of B in ``x``.
-        totals: The ``totals`` of the layer, and the index of the bias in it; that of the factor is 0.
+        totals: Gradients of earlier backward passes, by index of the parameter (see ``Layer.totals``), and the index of
+            the bias in them; that of the factor is 0.
     """
     spans = factor if factor is not None else bias
     assert spans is not None

@@ -48,7 +48,7 @@ class RepeatedBlob:
         return _expand(self.kept, [_find_runs(counts) for counts in self.counts])
 
     def detach(self) -> RepeatedBlob:
-        """Return a blob of the same values that is detached from the autograd graph."""
+        """Return a ``RepeatedBlob`` of the same values that is detached from the autograd graph."""
         return replace(self, kept=self.kept.detach())
 
 
@@ -56,9 +56,9 @@ AnyBlob = Tensor | RepeatedBlob
 
 
 def as_repeated(x: Tensor) -> AnyBlob:
-    """Return a 4-D tensor on the CPU as a ``RepeatedBlob`` blob in channels_last format, each row and column once.
+    """Return a 4-D tensor on the CPU as a ``RepeatedBlob`` in which each row and column has one copy.
 
-    Other tensors are returned unchanged.
+    Its memory format is channels_last. Other tensors are returned unchanged.
     """
     # On a GPU, it is not known to be faster. During an export, sizes are symbols. An empty blob may have any number of
     # rows.
@@ -68,12 +68,12 @@ def as_repeated(x: Tensor) -> AnyBlob:
 
 
 def expand(x: AnyBlob) -> Tensor:
-    """Return the full tensor of a blob."""
+    """Return a blob as a full tensor; a tensor is returned unchanged."""
     return x.expand() if isinstance(x, RepeatedBlob) else x
 
 
 def map_kept(x: AnyBlob, function: Callable[[Tensor], Tensor]) -> AnyBlob:
-    """Apply an elementwise function, to the kept rows and columns only if ``x`` is ``RepeatedBlob``."""
+    """Apply an elementwise function to a blob; if it is a ``RepeatedBlob``, only to the stored rows and columns."""
     return replace(x, kept=function(x.kept)) if isinstance(x, RepeatedBlob) else function(x)
 
 
