@@ -12,9 +12,13 @@ from reproduction.caffe.errors import ReproductionError
 
 
 def select_device(name: str | torch.device) -> torch.device:
-    """Return the device of this name; on CUDA, disable TF32 and select deterministic cuDNN algorithms for the process.
+    """Return the torch device of this name, and prepare torch to compute on it as Caffe does.
 
-    Issues a warning if the device is untested; see ``tested_devices``.
+    On CUDA, this disables TF32 and selects deterministic cuDNN algorithms, for the whole process. A warning is issued
+    if no test on such a device is recorded; see ``tested_devices``.
+
+    Args:
+        name: a device of torch, such as ``cpu`` or ``cuda:1``.
 
     Raises:
         ReproductionError: If there is no such device, or this build of torch cannot use it.
@@ -38,7 +42,7 @@ def select_device(name: str | torch.device) -> torch.device:
 
 
 def describe_processor() -> str:
-    """Return the CPU's name, if the system reports it, and the instruction set that torch uses."""
+    """Return the CPU's name, if the system reports it, and the instruction set that torch uses, such as ``AVX2``."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -49,7 +53,7 @@ def describe_processor() -> str:
 
 
 def describe_device(device: torch.device) -> str:
-    """Return a description of a device: the GPU's name, or the CPU's and the number of threads."""
+    """Return a line about a device: its name in torch, and the GPU's name, or the CPU's and the number of threads."""
     if device.type == "cuda":
         return f"{device}, {torch.cuda.get_device_name(device)}"
     return f"{device}, {describe_processor()}, {torch.get_num_threads()} threads"

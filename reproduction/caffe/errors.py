@@ -59,13 +59,16 @@ class ReproductionError(ValueError):
         return printable(f"{text}. {self.remedy}" if self.remedy else f"{text}.")
 
     def at(self, place: str) -> ReproductionError:
-        """Prefix ``place`` to the place of this error, and return the error."""
+        """Put ``place`` in front of the place of this error, and return the error itself, to be raised again.
+
+        For a caller that knows the file or layer: ``raise error.at("net.prototxt")``.
+        """
         self.place = f"{place}: {self.place}" if self.place else place
         self.args = (str(self),)
         return self
 
     def advise(self, remedy: str) -> ReproductionError:
-        """Replace the remedy of this error, and return the error."""
+        """Set the remedy, the last sentence of the message, and return the error itself, to be raised again."""
         self.remedy = remedy
         self.args = (str(self),)
         return self
@@ -80,19 +83,26 @@ class _Details(TypedDict, total=False):
 
 
 class ReproductionWarning(UserWarning):
-    """A warning about input that has no effect, or that may not mean what its author intended; see ``warn``.
+    """A warning about input that has no effect, or that may not mean what its author intended.
 
-    Tools print it as one line after ``warning: ``.
+    It is issued by ``warn``. Tools print it as one line after ``warning: ``.
     """
 
 
 def warn(problem: ReproductionError) -> None:
-    """Issue a ``ReproductionWarning`` with the message of an error, without raising the error."""
+    """Issue a ``ReproductionWarning``.
+
+    Args:
+        problem: an error object, which is not raised. Its message becomes the text of the warning.
+    """
     warnings.warn(ReproductionWarning(str(problem)), stacklevel=3)
 
 
 def shorten_warnings() -> None:
-    """Print each ``ReproductionWarning`` of this process as ``warning: TEXT``, without Python's source line."""
+    """Make Python print a ``ReproductionWarning`` as ``warning: TEXT``, without file name and source line.
+
+    This holds for the whole process; other warnings are printed as before.
+    """
     warnings.formatwarning = _formatted
 
 
@@ -108,7 +118,15 @@ _usual_format = warnings.formatwarning
 
 
 class PrototxtError(ReproductionError):
-    """The error for a prototxt that does not parse or does not fit the schema; the place is ``path:line:column``."""
+    """The error for a prototxt that does not parse or does not fit the schema; the place is ``path:line:column``.
+
+    Args:
+        problem: what is wrong, in lower case, without a full stop.
+        path: the prototxt file.
+        line: the line, counted from 1; 0 if unknown.
+        column: the column, counted from 1; 0 if unknown.
+        **details: ``got``, ``want`` and ``remedy`` of ``ReproductionError``.
+    """
 
     def __init__(
         self, problem: str, *, path: StrPath = "", line: int = 0, column: int = 0, **details: Unpack[_Details]
@@ -119,7 +137,14 @@ class PrototxtError(ReproductionError):
 
 
 class CaffemodelError(ReproductionError):
-    """The error for a binary file that is damaged or of another kind; the place is ``path, byte N``."""
+    """The error for a binary file that is damaged or of another kind; the place is ``path, byte N``.
+
+    Args:
+        problem: what is wrong, in lower case, without a full stop.
+        path: the file.
+        offset: the byte offset N of the problem; None if unknown.
+        **details: ``got``, ``want`` and ``remedy`` of ``ReproductionError``.
+    """
 
     def __init__(self, problem: str, *, path: StrPath = "", offset: int | None = None, **details: Unpack[_Details]):
         self.path, self.offset = os.fspath(path) or "<bytes>", offset
@@ -128,7 +153,15 @@ class CaffemodelError(ReproductionError):
 
 
 class NetError(ReproductionError):
-    """The error for a net that Caffe would reject, or that this package cannot run; the place is the layer."""
+    """The error for a net that Caffe would reject, or that this package cannot run; the place is the layer.
+
+    Args:
+        problem: what is wrong, in lower case, without a full stop.
+        layer: the name of the layer; empty if a caller adds it.
+        type: the type of the layer, such as ``Convolution``.
+        line: the line of the layer in its prototxt; 0 if unknown.
+        **details: ``got``, ``want`` and ``remedy`` of ``ReproductionError``.
+    """
 
     def __init__(self, problem: str, *, layer: str = "", type: str = "", line: int = 0, **details: Unpack[_Details]):
         self.layer, self.type, self.line = layer, type, line
@@ -155,15 +188,24 @@ class WeightsError(_FileError):
 
 
 def cannot_write(error: OSError, path: StrPath) -> ReproductionError:
-    """Return the error for a file or folder that could not be written because of ``error``."""
+    """Return the error to raise when writing a file or folder failed.
+
+    Args:
+        error: the exception of the system, such as "No space left on device".
+        path: the file or folder.
+    """
     reason = (error.strerror or str(error)).lower()
     return ReproductionError(f"cannot be written: {reason}", place=os.fspath(path))
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``Did you mean 'NEAR'?`` for the known name most similar to ``name``, or an empty string, as a remedy.
+    """Return the remedy ``Did you mean 'NEAR'?`` for an unknown name, or an empty string if no known name is similar.
 
     A known name that begins with ``name`` is preferred to one that is merely similar. Case is ignored.
+
+    Args:
+        name: the unknown name.
+        known: the valid names.
     """
     names = {each.lower(): each for each in known}
     whole = _completed(name, names)
@@ -172,11 +214,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def spelling_hint(name: str, known: Iterable[str]) -> str:
-    """Return ``Did you mean 'NEAR'?`` if ``name`` is a known name with a typing error, else an empty string.
+    """Return the remedy ``Did you mean 'NEAR'?`` if a name is a known name with a typing error, else an empty string.
 
-    Stricter than ``did_you_mean``, for names that a fork of Caffe may have added: ``ReLU6`` is not a misspelt
-    ``ReLU``. A typing error is a truncated name, other capitals, or one letter (two in names of 8 or more) that is
-    missing, added, changed or swapped with its neighbour. The first letter and all digits must agree.
+    Stricter than ``did_you_mean``, for names that a fork of Caffe may have added: ``ReLU6`` is not a misspelt ``ReLU``.
+    A typing error is a truncated name, other capitals, or one letter (two in names of 8 or more) that is missing,
+    added, changed or swapped with its neighbour. The first letter and all digits must agree.
+
+    Args:
+        name: the unknown name.
+        known: the valid names.
     """
     word = name.lower().removesuffix("_param")
     names = {each.lower(): each for each in known}
@@ -210,13 +256,18 @@ def _distance(one: str, other: str) -> int:
 
 
 def join_first(items: Sequence[object], most: int) -> str:
-    """Join at most ``most`` items with commas; further items are counted, as in ``a, b and 3 more``."""
+    """Join items with commas; beyond the first ``most`` they are only counted, as in ``a, b and 3 more``."""
     shown = ", ".join(map(str, items[:most]))
     return shown if len(items) <= most else f"{shown} and {len(items) - most} more"
 
 
 def append_unknown_names(remedy: str, others: Mapping[str, Sequence[int]]) -> str:
-    """Return a remedy, followed by the list of what else is unknown, each with its line numbers."""
+    """Return a remedy, followed by a sentence such as ``Also unknown: 'foo' (line 12), 'bar' (lines 14, 20).``.
+
+    Args:
+        remedy: the remedy for the first unknown name; may be empty.
+        others: the other unknown names, with the numbers of the lines on which each occurs.
+    """
     if not others:
         return remedy
     listed = [f"{what} (line{'s' if len(lines) > 1 else ''} {join_first(lines, 3)})" for what, lines in others.items()]
@@ -224,7 +275,7 @@ def append_unknown_names(remedy: str, others: Mapping[str, Sequence[int]]) -> st
 
 
 def safe_repr(value: object) -> str:
-    """Return ``repr(value)``, or a phrase for an integer of more than 4,300 digits, which Python cannot format."""
+    """Return ``repr(value)``; for an integer of more than 4,300 digits, which Python cannot format, return a phrase."""
     try:
         return repr(value)
     except ValueError:

@@ -18,16 +18,16 @@ from reproduction.caffe.schema import FillerParameter, VarianceNorm
 
 
 def fill(blob: Tensor, param: FillerParameter, generator: torch.Generator | None = None) -> None:
-    """Fill ``blob`` in place with the filler of ``param``. A tensor on the meta device is left unchanged.
+    """Fill ``blob`` in place with initial values, as Caffe's filler does; a tensor on the meta device stays as it is.
 
     Args:
         blob: float tensor of any shape, ``(outputs, inputs, ...)``.
-        param: the filler; its ``type`` is a key of ``FILLERS``.
+        param: the filler: its ``type``, a key of ``FILLERS``, and the parameters of this type.
         generator: the source of random numbers; None for torch's global generator.
 
     Raises:
-        NetError: If the filler type is unknown, its parameters are invalid, ``blob`` has no values, or the filler
-            does not support the shape.
+        NetError: If the filler type is unknown, its parameters are invalid, ``blob`` has no values, or the filler does
+            not support the shape.
     """
     filler = FILLERS.get(param.type)
     if filler is None:

@@ -20,11 +20,11 @@ MAX_AXES = 32
 
 
 def check_shape(shape: Shape, what: str = "a blob") -> None:
-    """Check that a shape is valid in Caffe, before any memory is allocated for it.
+    """Check that Caffe allows a blob of this shape, before any memory is allocated for it.
 
     Args:
         shape: the shape, outermost axis first.
-        what: the subject of the error message.
+        what: the subject of the error message, such as ``the top``.
 
     Raises:
         NetError: If the shape has more than 32 axes, a negative size, or more than 2^31 - 1 values.
@@ -40,7 +40,7 @@ def check_shape(shape: Shape, what: str = "a blob") -> None:
 
 
 def check_shapes(tops: Iterable[Shape]) -> list[Shape]:
-    """Return the shapes of a layer's tops as a list, each checked by ``check_shape``."""
+    """Check the shapes of a layer's tops by ``check_shape``, and return them as a list."""
     shapes = list(tops)
     for shape in shapes:
         check_shape(shape, "the top")
@@ -56,13 +56,13 @@ def _check_length(size: int) -> None:
 
 @dataclass(frozen=True)
 class Window:
-    """A sliding window along one axis; all sizes are in pixels.
+    """A sliding window of a convolution or pooling along one axis; all sizes are in pixels.
 
     Attributes:
-        kernel: number of taps.
-        stride: distance between windows.
-        pad: pixels added on each side.
-        dilation: distance between taps.
+        kernel: number of taps, the pixels that the window reads.
+        stride: distance between the starts of two neighbouring windows.
+        pad: pixels added at each end of the axis.
+        dilation: distance between two neighbouring taps.
     """
 
     kernel: int
@@ -72,7 +72,7 @@ class Window:
 
     @property
     def extent(self) -> int:
-        """The length from the first tap to the last, both included."""
+        """The length that the window covers, from its first tap to its last: ``dilation * (kernel - 1) + 1``."""
         return self.dilation * (self.kernel - 1) + 1
 
 
@@ -129,7 +129,7 @@ def _pool_pair(param: PoolingParameter, name: str, square: str) -> tuple[int, in
 def pool_windows(param: PoolingParameter, height: int, width: int) -> list[Window]:
     """Return the windows (vertical, horizontal) of a Pooling layer for a ``height`` x ``width`` input.
 
-    Global pooling has one window of the size of the input.
+    With global pooling, the kernel has the size of the input.
 
     Raises:
         NetError: If a size is missing, set in both forms, or zero, the padding is not smaller than the kernel, or
@@ -230,12 +230,15 @@ def pool_sizes(
 
 
 class AxisError(NetError):
-    """The error for two coordinate maps that start at different axes."""
+    """The error when two coordinate maps are combined whose first spatial axes differ."""
 
 
 @dataclass(frozen=True)
 class CoordMap:
-    """An affine map from the coordinates of one blob to those of another: ``scale * x + shift`` for each spatial axis.
+    """A map from the spatial coordinates of one blob to those of another: ``scale * x + shift`` along each axis.
+
+    For example, a 2 x 2 pooling with stride 2 maps x to ``x / 2 - 1 / 4``. The offset of a Crop layer is computed from
+    such maps.
 
     Attributes:
         axis: the first spatial axis; None if the map is the identity on every axis.
@@ -257,7 +260,7 @@ class CoordMap:
         return self.scale * times, self.shift * times
 
     def __matmul__(self, other: CoordMap) -> CoordMap:
-        """Return the composition of two maps: ``self @ other`` applies ``other`` first."""
+        """Return the composition of two maps: ``(self @ other)(x)`` is ``self(other(x))``."""
         if self.axis is not None and other.axis is not None and self.axis != other.axis:
             raise AxisError("coordinate maps start at different axes", got=f"{self.axis} and {other.axis}")
         axes = max(len(self.scale), len(other.scale))
@@ -269,13 +272,13 @@ class CoordMap:
         )
 
     def agrees(self, other: CoordMap) -> bool:
-        """Return True if both maps are equal on every axis."""
+        """Return True if ``other`` is the same map, even if only one of the two repeats a value for each axis."""
         axes = max(len(self.scale), len(other.scale))
         same_axis = self.axis is None or other.axis is None or self.axis == other.axis
         return same_axis and self._spread(axes) == other._spread(axes)
 
     def inverse(self) -> CoordMap:
-        """Return the inverse map."""
+        """Return the inverse map, from the second blob to the first."""
         return CoordMap(
             self.axis,
             tuple(1 / a for a in self.scale),
@@ -284,12 +287,22 @@ class CoordMap:
 
 
 def conv_map(windows: Sequence[Window], axis: int = 2) -> CoordMap:
-    """Return the map from input to output coordinates of a convolution or pooling with these windows."""
+    """Return the map from input to output coordinates of a convolution or pooling.
+
+    Args:
+        windows: the window of each spatial axis.
+        axis: the first spatial axis.
+    """
     return deconv_map(windows, axis).inverse()
 
 
 def deconv_map(windows: Sequence[Window], axis: int = 2) -> CoordMap:
-    """Return the map from input to output coordinates of a deconvolution with these windows."""
+    """Return the map from input to output coordinates of a deconvolution.
+
+    Args:
+        windows: the window of each spatial axis.
+        axis: the first spatial axis.
+    """
     return CoordMap(
         axis,
         tuple(Fraction(w.stride) for w in windows),
@@ -298,16 +311,24 @@ def deconv_map(windows: Sequence[Window], axis: int = 2) -> CoordMap:
 
 
 def crop_map(axis: int, offsets: Sequence[int]) -> CoordMap:
-    """Return the map from input to output coordinates of a Crop layer with these offsets, one an axis from ``axis``."""
+    """Return the map from input to output coordinates of a Crop layer.
+
+    Args:
+        axis: the first axis that is cropped.
+        offsets: the offset in pixels along each axis from ``axis`` on.
+    """
     return CoordMap(axis, (Fraction(1),) * len(offsets), tuple(Fraction(-o) for o in offsets))
 
 
 def crop_offset(between: CoordMap, pair: str) -> list[int]:
-    """Return the offset that crops one blob to another: one value for each spatial axis, or one value for all.
+    """Return the offset at which a Crop layer must begin so that its first bottom is aligned with its second.
 
     Args:
-        between: the map from coordinates of the blob that is cropped to those of the other.
-        pair: the names of the two blobs, for errors.
+        between: the map from coordinates of the first bottom, which is cropped, to those of the second.
+        pair: the two blobs in words, for errors.
+
+    Returns:
+        One offset for each spatial axis, or one for all.
 
     Raises:
         NetError: If the two have different scales, or the offset is negative or not an integer.
@@ -338,6 +359,6 @@ def crop_offset(between: CoordMap, pair: str) -> list[int]:
 
 
 def format_fractions(values: Sequence[Fraction]) -> str:
-    """Format fractions for an error: a single number, or several in parentheses."""
+    """Format fractions for an error: a single one as ``1/2``, several as ``(1/2, 3)``."""
     texts = [str(value) for value in values]
     return texts[0] if len(texts) == 1 else f"({', '.join(texts)})"

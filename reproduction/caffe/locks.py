@@ -31,13 +31,21 @@ _mine = threading.local()  # the locks that this thread holds
 
 
 def hidden_sibling(path: StrPath, ending: str) -> Path:
-    """Return the hidden path ``.NAME.ENDING`` in the same folder; ``NAME`` is cut to 50 characters."""
+    """Return the path ``.NAME.ENDING`` in the folder of ``path``, for a lock or a temporary file.
+
+    Args:
+        path: a file or folder; ``NAME`` is its name, cut to 50 characters.
+        ending: the ending, without a dot.
+    """
     target = Path(path)
     return target.with_name(f".{target.name[:_LONGEST]}.{ending}")
 
 
 def try_lock(descriptor: int) -> bool | None:
-    """Lock an open file without waiting.
+    """Try to lock an open file for this process, without waiting.
+
+    Args:
+        descriptor: the file descriptor; the lock is released when it is closed.
 
     Returns:
         True if the file is now locked, False if another process holds the lock, None if the system cannot lock it.
@@ -54,7 +62,12 @@ def try_lock(descriptor: int) -> bool | None:
 
 
 def names_open_file(descriptor: int, path: StrPath) -> bool:
-    """Return True if ``path`` still names this open file, that is, the file was not removed or replaced."""
+    """Return True if an open file is still the one at ``path``; False if that was removed or replaced since.
+
+    Args:
+        descriptor: the file descriptor of the open file.
+        path: the path at which it was opened.
+    """
     try:
         return os.path.samestat(os.fstat(descriptor), Path(path).lstat())
     except FileNotFoundError:
@@ -62,10 +75,20 @@ def names_open_file(descriptor: int, path: StrPath) -> bool:
 
 
 @contextlib.contextmanager
-def lock_folder(path: StrPath, problem: str, *, wait: bool = False, again: bool = False) -> Iterator[None]:
-    """Lock a folder by a file ``.lock`` in it; see ``lock_file``.
+def lock_folder(path: StrPath, problem: str, *, wait: bool = False, reentrant: bool = False) -> Iterator[None]:
+    """Context manager that locks a folder by a file ``.lock`` in it, so that only one process at a time writes to it.
 
     The folder is created if it does not exist. It is removed again at the end if it is still empty.
+
+    Args:
+        path: the folder.
+        problem: the error's text if another process holds the lock, such as ``another process is training here``.
+        wait: if True, wait until the other process releases the lock, instead of raising an error.
+        reentrant: if True, do nothing if this thread already holds the lock, instead of raising an error.
+
+    Raises:
+        DataError: If another process holds the lock and ``wait`` is False.
+        ReproductionError: If the folder or the lock cannot be created.
     """
     new = [each for each in (Path(path), *Path(path).parents) if not each.exists()]
     try:
@@ -73,7 +96,7 @@ def lock_folder(path: StrPath, problem: str, *, wait: bool = False, again: bool 
     except OSError as error:
         raise cannot_write(error, path) from None
     try:
-        with lock_file(Path(path) / ".lock", problem, place=path, wait=wait, again=again):
+        with lock_file(Path(path) / ".lock", problem, place=path, wait=wait, reentrant=reentrant):
             yield
     finally:
         with contextlib.suppress(OSError):
@@ -82,9 +105,20 @@ def lock_folder(path: StrPath, problem: str, *, wait: bool = False, again: bool 
 
 
 @contextlib.contextmanager
-def lock_path(path: StrPath, problem: str, *, wait: bool = False, again: bool = False) -> Iterator[None]:
-    """Lock a file or folder, which need not exist, by a hidden file ``.NAME.lock`` next to it; see ``lock_file``."""
-    with lock_file(hidden_sibling(path, "lock"), problem, place=path, wait=wait, again=again):
+def lock_path(path: StrPath, problem: str, *, wait: bool = False, reentrant: bool = False) -> Iterator[None]:
+    """Context manager that locks a file or folder by a hidden file ``.NAME.lock`` next to it.
+
+    Args:
+        path: the file or folder, which need not exist.
+        problem: the error's text if another process holds the lock, such as ``another process is unpacking here``.
+        wait: if True, wait until the other process releases the lock, instead of raising an error.
+        reentrant: if True, do nothing if this thread already holds the lock, instead of raising an error.
+
+    Raises:
+        DataError: If another process holds the lock and ``wait`` is False.
+        ReproductionError: If the lock cannot be created, as in a read-only folder.
+    """
+    with lock_file(hidden_sibling(path, "lock"), problem, place=path, wait=wait, reentrant=reentrant):
         yield
 
 
@@ -96,17 +130,17 @@ def lock_file(
     place: StrPath = "",
     remedy: str = "Wait for it, or end it.",
     wait: bool = False,
-    again: bool = False,
+    reentrant: bool = False,
 ) -> Iterator[None]:
-    """Lock a file for the duration of the context.
+    """Context manager that holds a lock file: only one process at a time can be inside it.
 
     Args:
-        path: the lock file; it is created, and removed at the end.
-        problem: the text of the error if another process holds the lock.
+        path: the lock file; it is created at the start and removed at the end.
+        problem: the error's text if another process holds the lock.
         place: the file or folder that the lock protects, named in errors; ``path`` if empty.
-        remedy: the remedy of that error.
-        wait: wait until the other process releases the lock, instead of raising an error.
-        again: do nothing if this thread already holds the lock.
+        remedy: the remedy of the same error.
+        wait: if True, wait until the other process releases the lock, instead of raising an error.
+        reentrant: if True, do nothing if this thread already holds the lock, instead of raising an error.
 
     Raises:
         DataError: If another process holds the lock and ``wait`` is False.
@@ -114,7 +148,7 @@ def lock_file(
     """
     file = os.path.realpath(path)
     held: set[str] = _mine.__dict__.setdefault("held", set())
-    if fcntl is None or (again and file in held):
+    if fcntl is None or (reentrant and file in held):
         yield
         return
     busy = None if wait else DataError(problem, path=place or path, remedy=remedy)

@@ -24,7 +24,11 @@ def untested_note(device: str = "cuda") -> str:
 
 
 def warn_if_untested(device: str) -> None:
-    """Issue a warning if the device is untested; see ``untested_note``."""
+    """Issue a warning if ``device`` is a CUDA device and no test on CUDA is recorded.
+
+    Args:
+        device: the name of the device, such as ``cpu`` or ``cuda:1``.
+    """
     if said := untested_note(device):
         warn(
             ReproductionError(

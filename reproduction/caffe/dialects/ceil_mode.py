@@ -14,16 +14,20 @@ from reproduction.caffe.schema.message import Message, boolean
 
 
 class CeilPoolingParameter(Message):
-    """The field that forks add to PoolingParameter; its number is arbitrary and is never written to a file."""
+    """The field that forks add to PoolingParameter. Its number is arbitrary, as it is never written to a file."""
 
     ceil_mode = boolean(1013, True)
 
 
 def convert_ceil_mode(net: NetParameter, was_old: bool) -> list[str]:
-    """Convert ``ceil_mode`` to ``round_mode``, in place.
+    """Convert ``ceil_mode`` of the Pooling layers of a net to ``round_mode``, in place.
+
+    Args:
+        net: the net, in the current form.
+        was_old: not used; ``upgrade`` passes it to every function in its list ``TRANSLATIONS``.
 
     Returns:
-        A note that names the converted layers, or no notes.
+        A sentence that names the converted layers, or an empty list if there are none.
 
     Raises:
         NetError: If a layer has both fields, and they disagree.

@@ -17,32 +17,36 @@ from reproduction.caffe.schema.message import Message, choice
 
 
 class FutureLayerType(enum.IntEnum):
-    """The V1 layer type that Caffe's master branch never had."""
+    """The V1 layer type that only Caffe's branch ``future`` had."""
 
     CROP = 40
 
 
 class FutureLayerParameter(Message):
-    """The value that the branch adds to the enum of V1LayerParameter."""
+    """The layer type that Caffe's branch ``future`` adds to the enum of V1LayerParameter."""
 
     type = choice(5, FutureLayerType)
 
 
 def crop_type(layer: V1LayerParameter) -> str:
-    """Return ``"Crop"`` for a V1 layer of type ``CROP``, else an empty string."""
+    """Return ``"Crop"``, the current name, for a V1 layer of type ``CROP``, and an empty string for any other layer."""
     is_crop = bool(layer.unknown) and caffemodel.loads(layer.unknown, FutureLayerParameter).has("type")
     return "Crop" if is_crop else ""
 
 
 def set_crop_offsets(net: NetParameter, legacy_crop: bool) -> list[str]:
-    """Set the offsets of the Crop layers of a net, in place, if ``legacy_crop`` is set; see ``upgrade.upgrade_net``.
+    """Set the offsets of the Crop layers of a net, in place, as the Caffe of 2015 derived them from the layers between.
+
+    Args:
+        net: the net, in the current form.
+        legacy_crop: if False, the net is not changed; see ``upgrade.upgrade_net``.
 
     Returns:
-        Notes, one sentence for each layer that was set.
+        Sentences that describe the changes, one for each layer.
 
     Raises:
         NetError: If the offset of a layer cannot be derived and the net has no weights. In a net with weights, which
-            can be used without the net, a note reports the problem instead.
+            can be used without the net, a sentence of the result reports the problem instead.
     """
     if not legacy_crop or not any(layer.type == "Crop" for layer in net.layer):
         return []

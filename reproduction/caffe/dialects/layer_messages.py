@@ -9,7 +9,7 @@ from reproduction.caffe.schema import LayerParameter
 
 
 def import_layer_types() -> None:
-    """Import all layer types; they add the fields of their messages to LayerParameter."""
+    """Import the modules of all layer types, which add the fields of their messages to LayerParameter."""
     from reproduction.caffe import layers  # noqa: F401
 
 

@@ -41,7 +41,7 @@ _OCTETS = ScalarType("bytes", LENGTH, int, 0, np.dtype("u1"))
 
 
 class RawType(enum.IntEnum):
-    """The type of the values in ``raw_data``."""
+    """The type of the values in ``raw_data`` and ``raw_diff``."""
 
     DOUBLE = 0
     FLOAT = 1
@@ -59,7 +59,7 @@ _DTYPES: dict[RawType | None, np.dtype[Any]] = {
 
 
 class RawBlobProto(Message):
-    """The fields that the fork adds to BlobProto."""
+    """The fields that NVIDIA Caffe adds to BlobProto: values as bytes, and their type."""
 
     raw_data_type = choice(10, RawType)
     raw_diff_type = choice(11, RawType)
@@ -68,7 +68,7 @@ class RawBlobProto(Message):
 
 
 class ScaledBatchNormParameter(Message):
-    """The fields that the fork adds to BatchNormParameter."""
+    """The fields that NVIDIA Caffe adds to BatchNormParameter, for layers that also scale and shift."""
 
     scale_filler = nested(5, FillerParameter)
     bias_filler = nested(6, FillerParameter)
@@ -77,7 +77,11 @@ class ScaledBatchNormParameter(Message):
 
 
 def raw_values(blob: BlobProto, path: StrPath) -> Floats | None:
-    """Return the values of a blob that is stored as ``raw_data``, or None for any other blob.
+    """Return the values of a blob that is stored as ``raw_data`` of NVIDIA Caffe, or None for any other blob.
+
+    Args:
+        blob: a blob as read from a file, whose ``unknown`` bytes may contain ``raw_data``.
+        path: the place to name in errors.
 
     Returns:
         A one-dimensional array: float64 for DOUBLE, float32 for FLOAT and FLOAT16. It is a view of the bytes, except
@@ -105,10 +109,14 @@ def _parse_raw(raw: RawBlobProto, kind: str, path: StrPath) -> Floats:
 
 
 def convert_raw_data(net: NetParameter, was_old: bool) -> list[str]:
-    """Convert ``raw_data`` and ``raw_diff`` to BVLC's fields, in place.
+    """Convert ``raw_data`` and ``raw_diff`` of the blobs of a net to BVLC's fields, in place.
+
+    Args:
+        net: the net, in the current form.
+        was_old: not used; ``upgrade`` passes it to every function in its list ``TRANSLATIONS``.
 
     Returns:
-        A note with the number of converted blobs, or no notes.
+        A sentence with the number of converted blobs, or an empty list if there are none.
 
     Raises:
         CaffemodelError: If the values cannot be converted, see ``raw_values``; the place is the layer.
@@ -132,7 +140,17 @@ def _convert_raw_blob(layer: LayerParameter, i: int) -> bool:
 
 
 def split_batch_norms(net: NetParameter, was_old: bool) -> list[str]:
-    """Split BatchNorm layers with a scale and bias, in place, and reshape the blobs of all BatchNorm layers to (C,)."""
+    """Split BatchNorm layers that also scale and shift into BVLC's BatchNorm and Scale layers, in place.
+
+    The blobs of all BatchNorm layers get the shape (C,), which BVLC Caffe uses.
+
+    Args:
+        net: the net, in the current form.
+        was_old: not used; ``upgrade`` passes it to every function in its list ``TRANSLATIONS``.
+
+    Returns:
+        A sentence that names the layers that were split, or an empty list if there are none.
+    """
     layers, split = [], []
     for layer in net.layer:
         layers.append(layer)

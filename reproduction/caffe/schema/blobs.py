@@ -19,13 +19,17 @@ from reproduction.caffe.schema.scalar_types import DOUBLE, FLOAT, INT64
 
 
 class BlobShape(Message):
-    """The dimensions of a blob, outermost first."""
+    """The sizes of a blob along its axes, outermost first."""
 
     dim = integers(1, INT64, packed=True)
 
 
 class BlobProto(Message):
-    """An array with its shape: weights, a mean image, a solver history."""
+    """An array in a file, with its shape: weights, a mean image, a solver's history.
+
+    Its values are ``data``, or ``double_data`` in double precision. Its shape is ``shape``, or the four older fields
+    ``num``, ``channels``, ``height`` and ``width``.
+    """
 
     num = int32(1)
     channels = int32(2)
@@ -39,13 +43,13 @@ class BlobProto(Message):
 
 
 class BlobProtoVector(Message):
-    """A list of blobs."""
+    """A list of BlobProto messages."""
 
     blobs = messages(1, BlobProto)
 
 
 class Datum(Message):
-    """One sample of a database: an image, encoded or raw, and its label."""
+    """One sample of a Data layer's database: an image, encoded (such as JPEG) or raw, and its label."""
 
     channels = int32(1)
     height = int32(2)
@@ -57,7 +61,7 @@ class Datum(Message):
 
 
 class VarianceNorm(enum.IntEnum):
-    """The fan by which a Xavier or MSRA filler divides."""
+    """The n by which a Xavier or MSRA filler scales: the inputs of an output (fan in), the reverse, or their mean."""
 
     FAN_IN = 0
     FAN_OUT = 1
@@ -65,7 +69,7 @@ class VarianceNorm(enum.IntEnum):
 
 
 class FillerParameter(Message):
-    """The filler of a parameter blob: its type and parameters."""
+    """The settings of a filler, which initialises a parameter blob: its type, and the parameters of this type."""
 
     type = string(1, "constant")
     value = single(2)

@@ -19,7 +19,7 @@ from reproduction.caffe.schema.scalar_types import UINT32
 
 
 class TransformationParameter(Message):
-    """The transformation of images in data layers: scale, mirror, crop and mean."""
+    """The preprocessing of images in data layers: subtract a mean, scale, crop, and mirror at random."""
 
     scale = single(1, 1.0)
     mirror = boolean(2)
@@ -38,7 +38,7 @@ class DatabaseBackend(enum.IntEnum):
 
 
 class DataParameter(Message):
-    """Parameters of Data layers (LMDB and LevelDB)."""
+    """Parameters of Data layers: a database (LMDB or LevelDB) of Datum messages, and the batch size."""
 
     source = string(1)
     scale = single(2, 1.0)
@@ -64,7 +64,7 @@ class DummyDataParameter(Message):
 
 
 class HDF5DataParameter(Message):
-    """Parameters of HDF5Data layers."""
+    """Parameters of HDF5Data layers: a text file that lists HDF5 files, the batch size, and whether to shuffle."""
 
     source = string(1)
     batch_size = uint32(2)
@@ -72,13 +72,13 @@ class HDF5DataParameter(Message):
 
 
 class HDF5OutputParameter(Message):
-    """Parameters of HDF5Output layers."""
+    """Parameters of HDF5Output layers: the HDF5 file to which the bottoms are written."""
 
     file_name = string(1)
 
 
 class ImageDataParameter(Message):
-    """Parameters of ImageData layers."""
+    """Parameters of ImageData layers: a text file that lists images with labels, and how these are read."""
 
     source = string(1)
     scale = single(2, 1.0)
@@ -101,7 +101,7 @@ class InputParameter(Message):
 
 
 class MemoryDataParameter(Message):
-    """Parameters of MemoryData layers."""
+    """Parameters of MemoryData layers: the shape of a batch, whose values the program sets."""
 
     batch_size = uint32(1)
     channels = uint32(2)
@@ -125,7 +125,7 @@ class PythonParameter(Message):
 
 
 class WindowDataParameter(Message):
-    """Parameters of WindowData layers."""
+    """Parameters of WindowData layers: a text file of windows in images, and how these are sampled and cropped."""
 
     source = string(1)
     scale = single(2, 1.0)

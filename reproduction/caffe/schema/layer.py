@@ -27,7 +27,7 @@ class Phase(enum.IntEnum):
 
 
 class NetState(Message):
-    """The state that a net is built for: phase, level and stages."""
+    """The phase, level and stages that a net is built for; the rules of its layers are compared with them."""
 
     phase = choice(1, Phase, Phase.TEST)
     level = int32(2)
@@ -35,7 +35,11 @@ class NetState(Message):
 
 
 class NetStateRule(Message):
-    """An ``include`` or ``exclude`` rule, which is compared with a NetState."""
+    """An ``include`` or ``exclude`` rule of a layer.
+
+    The rule is met if the net's state has its phase, a level from ``min_level`` to ``max_level``, every ``stage`` and
+    no ``not_stage`` of the rule. A field that is not set allows any state.
+    """
 
     phase = choice(1, Phase)
     min_level = int32(2)
@@ -45,14 +49,18 @@ class NetStateRule(Message):
 
 
 class DimCheckMode(enum.IntEnum):
-    """The check of a shared parameter: the same shape, or only the same number of values."""
+    """What a shared parameter needs: the same shape (STRICT), or only the same number of values (PERMISSIVE)."""
 
     STRICT = 0
     PERMISSIVE = 1
 
 
 class ParamSpec(Message):
-    """The name by which one parameter blob is shared, and its learning rate and decay multipliers."""
+    """The ``param`` of a layer: settings of one of its parameter blobs.
+
+    ``name`` shares the blob with all parameters of this name. ``lr_mult`` and ``decay_mult`` multiply the solver's
+    learning rate and weight decay.
+    """
 
     name = string(1)
     share_mode = choice(2, DimCheckMode)
@@ -61,7 +69,10 @@ class ParamSpec(Message):
 
 
 class LayerParameter(Message):
-    """A layer: its name, type, bottoms, tops and weights, and the parameters of its type."""
+    """The message that describes a layer: its name, type, bottoms and tops, the settings of its type, and its weights.
+
+    The settings of a type are in a field such as ``convolution_param``; the weights in ``blobs``.
+    """
 
     name = string(1)
     type = string(2)

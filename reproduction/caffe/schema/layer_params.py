@@ -21,7 +21,7 @@ from reproduction.caffe.schema.scalar_types import UINT32
 
 
 class Engine(enum.IntEnum):
-    """The implementation that Caffe would use; it has no effect here."""
+    """The implementation that Caffe would use for a layer: its code or cuDNN's. This package ignores it."""
 
     DEFAULT = 0
     CAFFE = 1
@@ -29,7 +29,7 @@ class Engine(enum.IntEnum):
 
 
 class ConvolutionParameter(Message):
-    """Parameters of Convolution, Deconvolution and Im2col layers."""
+    """Parameters of Convolution, Deconvolution and Im2col layers: the channels, window and fillers."""
 
     num_output = uint32(1)
     bias_term = boolean(2, True)
@@ -52,21 +52,21 @@ class ConvolutionParameter(Message):
 
 
 class CropParameter(Message):
-    """Parameters of Crop layers."""
+    """Parameters of Crop layers: the first axis that is cropped, and the offset along each axis from it on."""
 
     axis = int32(1, 2)
     offset = integers(2, UINT32)
 
 
 class NormRegion(enum.IntEnum):
-    """The region over which LRN sums squares."""
+    """The region over which LRN sums squares: neighbouring channels, or neighbouring pixels of one channel."""
 
     ACROSS_CHANNELS = 0
     WITHIN_CHANNEL = 1
 
 
 class LRNParameter(Message):
-    """Parameters of LRN layers."""
+    """Parameters of LRN (local response normalization) layers: the size of the region, alpha, beta and k."""
 
     local_size = uint32(1, 5)
     alpha = single(2, 1.0)
@@ -77,7 +77,7 @@ class LRNParameter(Message):
 
 
 class PoolMethod(enum.IntEnum):
-    """The reduction of a pooling window: maximum, average or stochastic."""
+    """The value that pooling takes from a window: its maximum, its average, or one that is drawn at random."""
 
     MAX = 0
     AVE = 1
@@ -85,14 +85,14 @@ class PoolMethod(enum.IntEnum):
 
 
 class RoundMode(enum.IntEnum):
-    """The rounding of a pooling layer's output size."""
+    """How the output size of a Pooling layer is rounded."""
 
     CEIL = 0
     FLOOR = 1
 
 
 class PoolingParameter(Message):
-    """Parameters of Pooling layers."""
+    """Parameters of Pooling layers: the method and the window."""
 
     pool = choice(1, PoolMethod, PoolMethod.MAX)
     kernel_size = uint32(2)
@@ -110,7 +110,7 @@ class PoolingParameter(Message):
 
 
 class SPPParameter(Message):
-    """Parameters of SPP (spatial pyramid pooling) layers."""
+    """Parameters of SPP (spatial pyramid pooling) layers: the levels of the pyramid and the pooling method."""
 
     pyramid_height = uint32(1)
     pool = choice(2, PoolMethod, PoolMethod.MAX)
@@ -121,7 +121,7 @@ class SPPParameter(Message):
 
 
 class ArgMaxParameter(Message):
-    """Parameters of ArgMax layers."""
+    """Parameters of ArgMax layers: the axis, how many of the largest values, and whether to return the values too."""
 
     out_max_val = boolean(1)
     top_k = uint32(2, 1)
@@ -129,7 +129,7 @@ class ArgMaxParameter(Message):
 
 
 class BatchNormParameter(Message):
-    """Parameters of BatchNorm layers."""
+    """Parameters of BatchNorm layers: whether stored statistics are used, how fast they are updated, and epsilon."""
 
     use_global_stats = boolean(1)
     moving_average_fraction = single(2, 0.999)
@@ -137,7 +137,7 @@ class BatchNormParameter(Message):
 
 
 class BiasParameter(Message):
-    """Parameters of Bias layers."""
+    """Parameters of Bias layers: the axes that the bias covers, and its filler."""
 
     axis = int32(1, 1)
     num_axes = int32(2, 1)
@@ -145,14 +145,14 @@ class BiasParameter(Message):
 
 
 class ConcatParameter(Message):
-    """Parameters of Concat layers."""
+    """Parameters of Concat layers: the axis along which the bottoms are joined; ``concat_dim`` is its old name."""
 
     concat_dim = uint32(1, 1)
     axis = int32(2, 1)
 
 
 class EltwiseOp(enum.IntEnum):
-    """The operation by which Eltwise combines its bottoms."""
+    """The operation by which Eltwise combines the elements of its bottoms."""
 
     PROD = 0
     SUM = 1
@@ -160,7 +160,7 @@ class EltwiseOp(enum.IntEnum):
 
 
 class EltwiseParameter(Message):
-    """Parameters of Eltwise layers."""
+    """Parameters of Eltwise layers: the operation, and for sums a coefficient for each bottom."""
 
     operation = choice(1, EltwiseOp, EltwiseOp.SUM)
     coeff = singles(2)
@@ -168,7 +168,7 @@ class EltwiseParameter(Message):
 
 
 class EmbedParameter(Message):
-    """Parameters of Embed layers."""
+    """Parameters of Embed layers: the number of indices, the length of the vector of each, and the fillers."""
 
     num_output = uint32(1)
     input_dim = uint32(2)
@@ -178,14 +178,14 @@ class EmbedParameter(Message):
 
 
 class FlattenParameter(Message):
-    """Parameters of Flatten layers."""
+    """Parameters of Flatten layers: the first and the last axis of those that become one."""
 
     axis = int32(1, 1)
     end_axis = int32(2, -1)
 
 
 class InnerProductParameter(Message):
-    """Parameters of InnerProduct layers."""
+    """Parameters of InnerProduct layers: the outputs, the first axis of the inputs, and the fillers."""
 
     num_output = uint32(1)
     bias_term = boolean(2, True)
@@ -196,7 +196,7 @@ class InnerProductParameter(Message):
 
 
 class MVNParameter(Message):
-    """Parameters of MVN layers."""
+    """Parameters of MVN (mean-variance normalization) layers."""
 
     normalize_variance = boolean(1, True)
     across_channels = boolean(2)
@@ -204,7 +204,7 @@ class MVNParameter(Message):
 
 
 class RecurrentParameter(Message):
-    """Parameters of RNN and LSTM layers."""
+    """Parameters of RNN and LSTM layers: the outputs, the fillers, and whether hidden states are bottoms and tops."""
 
     num_output = uint32(1)
     weight_filler = nested(2, FillerParameter)
@@ -214,7 +214,7 @@ class RecurrentParameter(Message):
 
 
 class ReductionOp(enum.IntEnum):
-    """The operation by which Reduction combines values."""
+    """The operation by which Reduction combines values: sum, sum of magnitudes, sum of squares, or mean."""
 
     SUM = 1
     ASUM = 2
@@ -223,7 +223,7 @@ class ReductionOp(enum.IntEnum):
 
 
 class ReductionParameter(Message):
-    """Parameters of Reduction layers."""
+    """Parameters of Reduction layers: the operation, the first axis that is reduced, and a factor."""
 
     operation = choice(1, ReductionOp, ReductionOp.SUM)
     axis = int32(2)
@@ -231,7 +231,7 @@ class ReductionParameter(Message):
 
 
 class ReshapeParameter(Message):
-    """Parameters of Reshape layers."""
+    """Parameters of Reshape layers: the new sizes (0 copies a size, -1 is inferred), and the axes that they replace."""
 
     shape = nested(1, BlobShape)
     axis = int32(2)
@@ -239,7 +239,7 @@ class ReshapeParameter(Message):
 
 
 class ScaleParameter(Message):
-    """Parameters of Scale layers."""
+    """Parameters of Scale layers: the axes that the factors cover, the fillers, and whether to add a bias."""
 
     axis = int32(1, 1)
     num_axes = int32(2, 1)
@@ -249,7 +249,7 @@ class ScaleParameter(Message):
 
 
 class SliceParameter(Message):
-    """Parameters of Slice layers."""
+    """Parameters of Slice layers: the axis and the points at which it is cut; ``slice_dim`` is the axis's old name."""
 
     slice_dim = uint32(1, 1)
     slice_point = integers(2, UINT32)
@@ -257,7 +257,7 @@ class SliceParameter(Message):
 
 
 class TileParameter(Message):
-    """Parameters of Tile layers."""
+    """Parameters of Tile layers: the axis, and how often the bottom is repeated along it."""
 
     axis = int32(1, 1)
     tiles = int32(2)
@@ -267,26 +267,26 @@ class TileParameter(Message):
 
 
 class ClipParameter(Message):
-    """Parameters of Clip layers."""
+    """Parameters of Clip layers: the lowest and the highest value."""
 
     min = single(1, required=True)
     max = single(2, required=True)
 
 
 class DropoutParameter(Message):
-    """Parameters of Dropout layers."""
+    """Parameters of Dropout layers: the probability that a value is dropped."""
 
     dropout_ratio = single(1, 0.5)
 
 
 class ELUParameter(Message):
-    """Parameters of ELU layers."""
+    """Parameters of ELU layers: ``alpha * (exp(x) - 1)`` for negative x."""
 
     alpha = single(1, 1.0)
 
 
 class ExpParameter(Message):
-    """Parameters of Exp layers."""
+    """Parameters of Exp layers: ``base ** (shift + scale * x)``; the base -1 stands for e."""
 
     base = single(1, -1.0)
     scale = single(2, 1.0)
@@ -294,7 +294,7 @@ class ExpParameter(Message):
 
 
 class LogParameter(Message):
-    """Parameters of Log layers."""
+    """Parameters of Log layers: the logarithm of ``shift + scale * x`` to ``base``; the base -1 stands for e."""
 
     base = single(1, -1.0)
     scale = single(2, 1.0)
@@ -302,7 +302,7 @@ class LogParameter(Message):
 
 
 class PowerParameter(Message):
-    """Parameters of Power layers."""
+    """Parameters of Power layers: ``(shift + scale * x) ** power``."""
 
     power = single(1, 1.0)
     scale = single(2, 1.0)
@@ -310,39 +310,39 @@ class PowerParameter(Message):
 
 
 class PReLUParameter(Message):
-    """Parameters of PReLU layers."""
+    """Parameters of PReLU layers: the filler of the slopes, and whether all channels share one slope."""
 
     filler = nested(1, FillerParameter)
     channel_shared = boolean(2)
 
 
 class ReLUParameter(Message):
-    """Parameters of ReLU layers."""
+    """Parameters of ReLU layers: the slope for negative values."""
 
     negative_slope = single(1)
     engine = choice(2, Engine, Engine.DEFAULT)
 
 
 class SigmoidParameter(Message):
-    """Parameters of Sigmoid layers."""
+    """Parameters of Sigmoid layers: only the engine, which is ignored."""
 
     engine = choice(1, Engine, Engine.DEFAULT)
 
 
 class SwishParameter(Message):
-    """Parameters of Swish layers."""
+    """Parameters of Swish layers: ``x * sigmoid(beta * x)``."""
 
     beta = single(1, 1.0)
 
 
 class TanHParameter(Message):
-    """Parameters of TanH layers."""
+    """Parameters of TanH layers: only the engine, which is ignored."""
 
     engine = choice(1, Engine, Engine.DEFAULT)
 
 
 class ThresholdParameter(Message):
-    """Parameters of Threshold layers."""
+    """Parameters of Threshold layers: the top is 1 where the bottom exceeds the threshold, else 0."""
 
     threshold = single(1)
 
@@ -351,7 +351,7 @@ class ThresholdParameter(Message):
 
 
 class NormalizationMode(enum.IntEnum):
-    """The number by which a loss is divided."""
+    """The number by which a loss is divided: all labels, those that are not ignored, the batch size, or 1."""
 
     FULL = 0
     VALID = 1
@@ -360,7 +360,7 @@ class NormalizationMode(enum.IntEnum):
 
 
 class LossParameter(Message):
-    """The label that a loss ignores, and its normalization."""
+    """The ``loss_param`` of loss layers: the label that is ignored, and how the loss is normalized."""
 
     ignore_label = int32(1)
     normalize = boolean(2)
@@ -368,7 +368,7 @@ class LossParameter(Message):
 
 
 class AccuracyParameter(Message):
-    """Parameters of Accuracy layers."""
+    """Parameters of Accuracy layers: how many top scores count as correct, the class axis, and the ignored label."""
 
     top_k = uint32(1, 1)
     axis = int32(2, 1)
@@ -376,34 +376,34 @@ class AccuracyParameter(Message):
 
 
 class ContrastiveLossParameter(Message):
-    """Parameters of ContrastiveLoss layers."""
+    """Parameters of ContrastiveLoss layers: the margin, and whether to use Caffe's first, different formula."""
 
     margin = single(1, 1.0)
     legacy_version = boolean(2)
 
 
 class HingeNorm(enum.IntEnum):
-    """The norm of a hinge loss."""
+    """The norm of the margins' violations in a hinge loss."""
 
     L1 = 1
     L2 = 2
 
 
 class HingeLossParameter(Message):
-    """Parameters of HingeLoss layers."""
+    """Parameters of HingeLoss layers: the norm."""
 
     norm = choice(1, HingeNorm, HingeNorm.L1)
 
 
 class InfogainLossParameter(Message):
-    """Parameters of InfogainLoss layers."""
+    """Parameters of InfogainLoss layers: the file of the matrix that weighs pairs of classes, and the class axis."""
 
     source = string(1)
     axis = int32(2, 1)
 
 
 class SoftmaxParameter(Message):
-    """Parameters of Softmax and SoftmaxWithLoss layers."""
+    """Parameters of Softmax and SoftmaxWithLoss layers: the class axis. The engine is ignored."""
 
     engine = choice(1, Engine, Engine.DEFAULT)
     axis = int32(2, 1)

@@ -23,7 +23,7 @@ from reproduction.caffe.schema.message import (
 
 
 class V0LayerParameter(Message):
-    """A V0 layer, the form before 2014: one message for all layer types."""
+    """A layer in the V0 form, the form before 2014: one message with the settings of all layer types."""
 
     name = string(1)
     type = string(2)
@@ -66,7 +66,7 @@ class V0LayerParameter(Message):
 
 
 class V1LayerType(enum.IntEnum):
-    """The layer types of the V1 format of 2014."""
+    """The layer types of the V1 form of 2014. In the current form, a type is a string."""
 
     NONE = 0
     ABSVAL = 35
@@ -111,7 +111,7 @@ class V1LayerType(enum.IntEnum):
 
 
 class V1LayerParameter(Message):
-    """A V1 layer, the form of 2014: the type is an enum."""
+    """A layer in the V1 form of 2014, whose type is an enum. A V0 layer is in the field ``layer`` of a V1 layer."""
 
     layer = nested(1, V0LayerParameter)
     bottom = strings(2)

@@ -38,33 +38,33 @@ M = TypeVar("M", bound="Message")
 
 
 class MessageList(list[M]):
-    """The list of a repeated sub-message; ``add`` appends a new element."""
+    """The list of a repeated sub-message, such as ``net.layer``. ``message`` is the class of its elements."""
 
     def __init__(self, message: type[M], items: Iterable[M] = ()):
         super().__init__(items)
         self.message = message
 
     def add(self, **fields: Any) -> M:
-        """Append a new message with these fields, and return it."""
+        """Create a message with these field values, append it to the list, and return it."""
         self.append(self.message(**fields))
         return self[-1]
 
 
 class Field(Generic[T]):
-    """A declared field: a descriptor that gets and sets the value on a message.
+    """A declared field of a message class: a descriptor that gets and sets the field's value on a message.
 
     Attributes:
-        name: its name in a prototxt.
-        owner: the name of the message class that declares it.
-        number: its field number in the wire format.
-        kind: its scalar type; None for enums and messages.
-        enum: its enum class, or None.
-        message: its message class, or None.
+        name: the field's name, as in a prototxt.
+        owner: the name of the message class that declares the field.
+        number: the field's number in the wire format, as in ``caffe.proto``.
+        kind: the scalar type, such as INT32; None for enums and messages.
+        enum: the enum class, or None.
+        message: the class of the sub-message, or None.
         repeated: whether the value is a list.
         packed: whether a repeated scalar is written packed. Both forms are always read.
         array: whether the list is a one-dimensional NumPy array (weights) instead of a Python list.
         default: the value of an unset scalar; None for the zero of ``kind`` or the first value of ``enum``.
-        required: proto2 ``required``; only ClipParameter has such fields.
+        required: whether the field must be set (proto2 ``required``); only ClipParameter has such fields.
     """
 
     name: str = ""
@@ -92,11 +92,13 @@ class Field(Generic[T]):
 
     @property
     def wire(self) -> int:
-        """The wire type of a single value that is not packed."""
+        """The wire type of one value of this field, such as VARINT; a packed list has LENGTH instead."""
         return self.kind.wire if self.kind else VARINT if self.enum else LENGTH
 
     def check(self, value: Any) -> Any:
-        """Return ``value`` converted to the form in which this field stores it.
+        """Return a value of this field, converted to the form in which the field stores it.
+
+        A repeated field takes a list. An enum may be its name, and a sub-message a dict.
 
         Raises:
             ReproductionError: If the value is not of the field's type; the message contains the value.
@@ -106,7 +108,7 @@ class Field(Generic[T]):
         return self.check_one(value)
 
     def check_one(self, value: Any) -> Any:
-        """Return one element in the form in which this field stores it; see ``check``."""
+        """Return a single value, or one element of a repeated field, converted as by ``check``."""
         try:
             if self.kind is not None:
                 return self.kind.check(value)
@@ -115,7 +117,13 @@ class Field(Generic[T]):
             raise self.error(misfit.got, misfit.want, misfit.remedy) from None
 
     def error(self, got: str, want: str, remedy: str = "") -> ReproductionError:
-        """Return the error for a value that this field cannot hold."""
+        """Return the error for a value that this field cannot hold.
+
+        Args:
+            got: the value as text; it is cut to 80 characters.
+            want: what the field can hold, in words.
+            remedy: a sentence on what to do.
+        """
         got = got if len(got) <= 80 else f"{got[:77]}..."
         return ReproductionError(f"wrong value for {self.owner}.{self.name}", got=got, want=want, remedy=remedy)
 
@@ -155,7 +163,7 @@ class Field(Generic[T]):
             raise self.error(repr(value), "an array of numbers") from None
 
     def unset(self) -> Any:
-        """Return the value of an unset field: its default, an empty list or array, or a new, empty message."""
+        """Return what an unset field reads as: its default, an empty list or array, or a new, empty message."""
         if self.array:
             assert self.kind is not None
             return np.empty(0, self.kind.dtype)
@@ -185,7 +193,11 @@ class Field(Generic[T]):
         instance.values[self.name] = self.check(value)
 
     def get(self, message: Message) -> T:
-        """Return the value of this field in a message, for fields that were added by ``Message.add_field``."""
+        """Return the value of this field in ``message``.
+
+        The same as ``message.NAME``, but with a type that type checkers know, for fields added by
+        ``Message.add_field``.
+        """
         return self.__get__(message, type(message))
 
 
@@ -198,16 +210,20 @@ class _SlotsMeta(type):
 
 
 class Message(metaclass=_SlotsMeta):
-    """The base class of every message of Caffe's format.
+    """The base class of every message of Caffe's format, such as ``NetParameter``. Keyword arguments set fields.
 
     Attributes:
-        fields: the declared fields by name, sorted by number; ``by_number`` maps their numbers to them.
+        fields: the declared fields by name, sorted by number.
+        by_number: the declared fields by number.
         required: the names of the fields that must be set.
-        dialects: messages with the fields that Caffe forks add; these are read into ``unknown``, also from text.
-        late_fields: a function that imports the modules that add fields; it is called at the first unknown name.
-        present: whether a sub-message was set explicitly, even if it is empty.
+        dialects: message classes that declare the fields that Caffe forks add to this class. When such a field is read,
+            from text too, its bytes are stored in ``unknown`` until the dialect converts them.
+        late_fields: a function that imports the modules that add fields to this class, or None. It is called once, when
+            a name is looked up that is not declared.
+        values: the values by field name. An unset field is absent, or its value is empty.
+        present: True for a sub-message that was set explicitly, even if it is empty.
         line: the line of a prototxt at which the message begins; 0 if it was not read from text.
-        unknown: the wire bytes of fields that are not in the schema; protobuf also keeps these.
+        unknown: the bytes, in the wire format, of fields that are not declared; they are written back, as by protobuf.
     """
 
     __slots__ = ("line", "present", "unknown", "values")
@@ -234,7 +250,7 @@ class Message(metaclass=_SlotsMeta):
 
     @classmethod
     def add_field(cls, name: str, field: Field[T]) -> Field[T]:
-        """Declare a field that is not in ``caffe.proto``, such as the message of a fork's layer type, and return it.
+        """Declare a field that is not in ``caffe.proto``, such as ``nested(1001, BlurParameter)``, and return it.
 
         Raises:
             TypeError: If there is a field of this name or number.
@@ -249,7 +265,7 @@ class Message(metaclass=_SlotsMeta):
 
     @classmethod
     def find_field(cls, name: str) -> Field[Any] | None:
-        """Return the declared field of this name, after importing the modules that add fields, or None."""
+        """Return the declared field of this name, or None; the modules that add fields are imported first."""
         if name not in cls.fields and cls.late_fields is not None:
             add_fields, cls.late_fields = cls.late_fields, None
             add_fields()
@@ -260,7 +276,7 @@ class Message(metaclass=_SlotsMeta):
         """Return the declared field of this name.
 
         Raises:
-            ReproductionError: If there is no such field; the remedy names a field that is spelled alike.
+            ReproductionError: If there is no such field; the remedy names one with a similar name.
         """
         found = cls.fields.get(name) or cls.find_field(name)
         if found is None:
@@ -268,7 +284,7 @@ class Message(metaclass=_SlotsMeta):
         return found
 
     def has(self, name: str) -> bool:
-        """Return True if the field is set; a repeated field is set if it is not empty."""
+        """Return True if the field ``name`` is set; a repeated field is set if it is not empty."""
         value = self.values.get(self.field(name).name)
         if value is None:
             return False
@@ -277,21 +293,25 @@ class Message(metaclass=_SlotsMeta):
         return len(value) > 0 if self.fields[name].repeated else True
 
     def is_empty(self) -> bool:
-        """Return True if no field is set and ``unknown`` is empty."""
+        """Return True if no field is set, and there are no bytes of unknown fields."""
         return not self.unknown and not any(self.has(name) for name in self.values)
 
     def clear(self, name: str) -> None:
-        """Unset the field."""
+        """Unset the field ``name``, so that it reads as its default."""
         self.values.pop(self.field(name).name, None)
 
     def set_fields(self) -> Iterator[tuple[Field[Any], Any]]:
-        """Yield each field that is set and its value, sorted by field number."""
+        """Yield ``(field, value)`` for each field that is set, sorted by field number."""
         for name, field in self.fields.items():
             if name in self.values and self.has(name):
                 yield field, self.values[name]
 
     def merge(self, other: Self) -> None:
-        """Merge ``other`` into this message as protobuf does: replace scalars, extend lists, merge sub-messages."""
+        """Merge another message into this one as protobuf does: replace scalars, extend lists, merge sub-messages.
+
+        Args:
+            other: a message of the same class, which is not changed; its values win.
+        """
         for field, value in other.set_fields():
             if field.array:
                 self.values[field.name] = np.concatenate([getattr(self, field.name), value])
@@ -306,7 +326,7 @@ class Message(metaclass=_SlotsMeta):
         self.unknown += other.unknown
 
     def copy(self) -> Self:
-        """Return a deep copy, which shares the arrays of weights."""
+        """Return a deep copy; only the arrays of weights are shared with this message."""
         twin = type(self)()
         twin.present, twin.line, twin.unknown = self.present, self.line, self.unknown
         for field, value in self.set_fields():
@@ -343,32 +363,32 @@ def _equal_values(field: Field[Any], mine: Any, theirs: Any) -> bool:
 
 
 def int32(number: int, default: int | None = None) -> Field[int]:
-    """Declare an optional int32."""
+    """Declare an optional int32 field; unset, it reads as ``default`` or 0."""
     return Field(number, kind=INT32, default=default)
 
 
 def int64(number: int, default: int | None = None) -> Field[int]:
-    """Declare an optional int64."""
+    """Declare an optional int64 field; unset, it reads as ``default`` or 0."""
     return Field(number, kind=INT64, default=default)
 
 
 def uint32(number: int, default: int | None = None) -> Field[int]:
-    """Declare an optional uint32."""
+    """Declare an optional uint32 field; unset, it reads as ``default`` or 0."""
     return Field(number, kind=UINT32, default=default)
 
 
 def boolean(number: int, default: bool | None = None) -> Field[bool]:
-    """Declare an optional bool."""
+    """Declare an optional bool field; unset, it reads as ``default`` or False."""
     return Field(number, kind=BOOL, default=default)
 
 
 def single(number: int, default: float | None = None, *, required: bool = False) -> Field[float]:
-    """Declare an optional (or required) float; values are rounded to single precision."""
+    """Declare an optional (or required) float; unset, it reads as ``default`` or 0. Values have single precision."""
     return Field(number, kind=FLOAT, default=default, required=required)
 
 
 def string(number: int, default: str | None = None) -> Field[str]:
-    """Declare an optional string."""
+    """Declare an optional string field; unset, it reads as ``default`` or ""."""
     return Field(number, kind=STRING, default=default)
 
 
@@ -378,45 +398,45 @@ def octets(number: int) -> Field[bytes]:
 
 
 def choice(number: int, values: type[E], default: E | None = None) -> Field[E]:
-    """Declare an optional enum; unset, it reads as ``default`` or its first value."""
+    """Declare an optional field of the enum ``values``; unset, it reads as ``default`` or the enum's first value."""
     return Field(number, enum=values, default=default)
 
 
 def nested(number: int, message: type[M]) -> Field[M]:
-    """Declare an optional sub-message."""
+    """Declare an optional sub-message, whose class is ``message``."""
     return Field(number, message=message)
 
 
 def messages(number: int, message: type[M]) -> Field[MessageList[M]]:
-    """Declare a repeated sub-message."""
+    """Declare a repeated sub-message, whose class is ``message``; the value is a ``MessageList``."""
     return Field(number, message=message, repeated=True)
 
 
 def integers(number: int, kind: ScalarType, *, packed: bool = False) -> Field[list[int]]:
-    """Declare a repeated integer of the kind INT32, INT64 or UINT32."""
+    """Declare a repeated integer field of the kind INT32, INT64 or UINT32; the value is a list."""
     return Field(number, kind=kind, repeated=True, packed=packed)
 
 
 def booleans(number: int) -> Field[list[bool]]:
-    """Declare a repeated bool."""
+    """Declare a repeated bool field; the value is a list."""
     return Field(number, kind=BOOL, repeated=True)
 
 
 def singles(number: int) -> Field[list[float]]:
-    """Declare a repeated float whose value is a Python list; see ``array`` for weights."""
+    """Declare a repeated float field whose value is a Python list; ``array`` declares one for weights."""
     return Field(number, kind=FLOAT, repeated=True)
 
 
 def strings(number: int) -> Field[list[str]]:
-    """Declare a repeated string."""
+    """Declare a repeated string field; the value is a list."""
     return Field(number, kind=STRING, repeated=True)
 
 
 def choices(number: int, values: type[E]) -> Field[list[E]]:
-    """Declare a repeated enum."""
+    """Declare a repeated enum field, with values of the enum class ``values``; the value is a list."""
     return Field(number, enum=values, repeated=True)
 
 
 def array(number: int, kind: ScalarType, *, packed: bool = True) -> Field[Array]:
-    """Declare a repeated float or double whose value is a one-dimensional NumPy array, for weights."""
+    """Declare a repeated FLOAT or DOUBLE field whose value is a one-dimensional NumPy array, for weights."""
     return Field(number, kind=kind, repeated=True, packed=packed, array=True)

@@ -1,4 +1,4 @@
-"""The message of a net."""
+"""The message that describes a net."""
 
 from reproduction.caffe.schema.blobs import BlobShape
 from reproduction.caffe.schema.layer import LayerParameter, NetState
@@ -8,7 +8,11 @@ from reproduction.caffe.schema.scalar_types import INT32
 
 
 class NetParameter(Message):
-    """A net: its layers in order, and inputs declared by the old ``input`` fields."""
+    """The message that describes a net: its layers in order, and the state that it is built for.
+
+    ``layer`` has the layers in the current form. The older form is ``layers``, and inputs that the fields ``input``,
+    ``input_dim`` and ``input_shape`` declare; ``upgrade.upgrade_net`` converts both.
+    """
 
     name = string(1)
     layers = messages(2, V1LayerParameter)

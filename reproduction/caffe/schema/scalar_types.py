@@ -16,7 +16,15 @@ VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5  # protobuf wire types
 
 @dataclass(frozen=True)
 class ScalarType:
-    """A scalar type of protobuf: its name, its wire type, the check of its values, its zero and its NumPy dtype."""
+    """A scalar type of protobuf.
+
+    Attributes:
+        name: protobuf's name of the type, such as ``int32``.
+        wire: the wire type of a value, such as VARINT.
+        check: a function that converts a value to this type, or raises MisfitError.
+        zero: the value of an unset field that declares no default.
+        dtype: the NumPy dtype of floating-point types (and of bytes that are read as an array); None for other types.
+    """
 
     name: str
     wire: int
@@ -26,7 +34,13 @@ class ScalarType:
 
 
 class MisfitError(Exception):
-    """The internal error for a value of the wrong type; ``Field`` converts it to an error that names the field."""
+    """The internal error for a value of the wrong type; ``Field`` converts it to an error that names the field.
+
+    Args:
+        value: the value.
+        want: what was expected, in words.
+        remedy: a sentence on what to do.
+    """
 
     def __init__(self, value: object, want: str, remedy: str = ""):
         super().__init__()

@@ -22,21 +22,21 @@ from reproduction.caffe.schema.scalar_types import INT32
 
 
 class SnapshotFormat(enum.IntEnum):
-    """The file format of snapshots."""
+    """The file format in which a solver writes snapshots."""
 
     HDF5 = 0
     BINARYPROTO = 1
 
 
 class SolverMode(enum.IntEnum):
-    """The device that Caffe would run on."""
+    """The device that Caffe's solver would run on; this package ignores it."""
 
     CPU = 0
     GPU = 1
 
 
 class SolverType(enum.IntEnum):
-    """The update rules, as values of the old field ``solver_type``."""
+    """The update rules, as values of the old field ``solver_type``; solvers now name them in the string ``type``."""
 
     SGD = 0
     NESTEROV = 1
@@ -47,7 +47,7 @@ class SolverType(enum.IntEnum):
 
 
 class SolverParameter(Message):
-    """A solver: its nets, learning-rate policy, update rule and snapshots."""
+    """The message that describes a solver: its nets, learning-rate policy, update rule and snapshots."""
 
     train_net = string(1)
     test_net = strings(2)
@@ -94,7 +94,14 @@ class SolverParameter(Message):
 
 
 class SolverState(Message):
-    """The saved state of a solver: iteration, path of the model file, and history."""
+    """The state of a solver in a snapshot, from which training can resume.
+
+    Attributes:
+        iter: the iteration after which it was saved.
+        learned_net: the path of the file of the weights.
+        history: the momentum (or other state of the update rule) of each parameter.
+        current_step: the number of steps of the learning rate so far, for the policy ``multistep``.
+    """
 
     iter = int32(1)
     learned_net = string(2)

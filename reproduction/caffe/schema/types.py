@@ -30,7 +30,11 @@ TYPES: dict[str, tuple[str, ...]] = {
 
 
 def unknown_types(layers: Iterable[LayerParameter]) -> dict[str, list[int]]:
-    """Return the layer types that BVLC Caffe does not have, as ``layer type 'NAME'``, with their line numbers."""
+    """Return the layer types that BVLC Caffe does not have, with the line numbers of the layers that have them.
+
+    Returns:
+        Lists of line numbers by a phrase such as ``layer type 'Interp'``, as ``append_unknown_names`` takes them.
+    """
     found: dict[str, list[int]] = {}
     for layer in layers:
         if layer.type and layer.type not in TYPES:

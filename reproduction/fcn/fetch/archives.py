@@ -147,7 +147,7 @@ def extract(
     except OSError as error:
         raise cannot_write(error, target.parent) from None
     with (
-        locks.lock_path(target, "another process is unpacking here", again=True),
+        locks.lock_path(target, "another process is unpacking here", reentrant=True),
         files.staging_folder(target, "unpacking") as staging,
     ):
         try:

@@ -131,7 +131,7 @@ def _lock(out_dir: StrPath | None, state: Path | None, ranks: Ranks) -> Iterator
     problem = "another process is evaluating here"
     with contextlib.ExitStack() as held:
         if out_dir is not None and ranks.is_first:
-            held.enter_context(locks.lock_folder(out_dir, problem, again=True))
+            held.enter_context(locks.lock_folder(out_dir, problem, reentrant=True))
         if state is not None:
             state.parent.mkdir(parents=True, exist_ok=True)
             held.enter_context(locks.lock_path(state, problem))

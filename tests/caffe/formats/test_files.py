@@ -166,19 +166,19 @@ def test_a_lock_of_a_killed_process_is_free(other, tmp_path):
     assert names(tmp_path) == []
 
 
-def test_a_lock_can_be_taken_again_by_the_thread_that_holds_it_and_by_no_other(tmp_path):
+def test_a_lock_is_reentrant_for_the_thread_that_holds_it_and_no_other(tmp_path):
     failures = []
 
-    def second(*, again):
+    def second(*, reentrant):
         try:
-            with locks.lock_folder(tmp_path, "busy", again=again):
+            with locks.lock_folder(tmp_path, "busy", reentrant=reentrant):
                 pass
         except DataError as error:
             failures.append(error.problem)
 
-    with locks.lock_folder(tmp_path, "busy"), locks.lock_folder(tmp_path, "busy", again=True):
-        second(again=False)
-        thread = threading.Thread(target=second, kwargs={"again": True})
+    with locks.lock_folder(tmp_path, "busy"), locks.lock_folder(tmp_path, "busy", reentrant=True):
+        second(reentrant=False)
+        thread = threading.Thread(target=second, kwargs={"reentrant": True})
         thread.start()
         thread.join()
     assert failures == ["busy", "busy"]
