@@ -25,7 +25,7 @@ _LEGACY = ("num", "channels", "height", "width")
 
 
 def is_legacy(blob: BlobProto) -> bool:
-    """Return True if the blob states its shape by the old fields num, channels, height and width.
+    """Return True if a blob has its shape in the old fields ``num``, ``channels``, ``height`` and ``width``.
 
     Source: BVLC/caffe@9b89154 src/caffe/blob.cpp L411-412, L469-470.
     """
@@ -33,10 +33,10 @@ def is_legacy(blob: BlobProto) -> bool:
 
 
 def shape(blob: BlobProto) -> tuple[int, ...]:
-    """Return the shape of the blob by Caffe's rules, outermost axis first.
+    """Return the shape of a blob by Caffe's rules, outermost axis first.
 
-    If any of num, channels, height and width is set, these four are the shape, and ``shape`` is ignored; one that is
-    not set is 0. A blob with neither has no axes, and one value.
+    If any of num, channels, height and width is set, these four are the shape, and the field ``shape`` is ignored; one
+    that is not set is 0. A blob with neither has no axes, and one value.
 
     Source: BVLC/caffe@9b89154 src/caffe/blob.cpp L465-484.
     """
@@ -46,14 +46,14 @@ def shape(blob: BlobProto) -> tuple[int, ...]:
 
 
 def to_array(blob: BlobProto, path: StrPath = "blob") -> Floats:
-    """Return the values of a blob as an array of its shape.
+    """Return the values of a blob as an array of the blob's shape.
 
     Args:
         blob: any blob with values.
         path: the place to name in errors.
 
     Returns:
-        A view, which must not be modified: float64 if the blob has ``double_data``, else float32.
+        A view of the blob's values, which must not be modified: float64 if it has ``double_data``, else float32.
 
     Raises:
         CaffemodelError: If the shape is not valid in Caffe, or does not fit the number of values.
@@ -67,7 +67,12 @@ def to_array(blob: BlobProto, path: StrPath = "blob") -> Floats:
 
 
 def view_as(values: Array, shape: tuple[int, ...], path: StrPath = "blob") -> Array:
-    """Return values as a view of the given shape, which is checked by Caffe's rules.
+    """Return values as a view of a shape, after checking the shape by Caffe's rules.
+
+    Args:
+        values: an array.
+        shape: the shape of the view.
+        path: the place to name in errors.
 
     Raises:
         CaffemodelError: If the shape is not valid in Caffe, or does not fit the number of values.
@@ -91,7 +96,7 @@ def view_as(values: Array, shape: tuple[int, ...], path: StrPath = "blob") -> Ar
 
 
 def from_array(values: npt.ArrayLike) -> BlobProto:
-    """Return a blob with the values of an array: float32 as ``data``, float64 as ``double_data``.
+    """Return a blob with the values and shape of an array: float32 as ``data``, float64 as ``double_data``.
 
     The blob has a view of a contiguous array, and a copy of any other.
 
@@ -109,10 +114,15 @@ def from_array(values: npt.ArrayLike) -> BlobProto:
 
 
 def from_numbered_arrays(arrays: Mapping[int, Floats], path: StrPath) -> list[BlobProto]:
-    """Return a layer's blobs from arrays by their numbers; for a missing number the blob is empty.
+    """Return the list of a layer's blobs, made from arrays.
+
+    Args:
+        arrays: the arrays by the index of their blob: 0 for weights, 1 for the bias. For a missing index, the blob is
+            empty.
+        path: the place to name in errors.
 
     Raises:
-        CaffemodelError: If far more numbers are missing than present, or an array cannot be a blob; see ``from_array``.
+        CaffemodelError: If far more indices are missing than present, or an array cannot be a blob; see ``from_array``.
     """
     count = max(arrays, default=-1) + 1
     if count > 2 * len(arrays) + _MAX_ABSENT:
@@ -121,16 +131,16 @@ def from_numbered_arrays(arrays: Mapping[int, Floats], path: StrPath) -> list[Bl
 
 
 def modern_shape(blob: BlobProto, layer_type: str, index: int) -> tuple[int, ...]:
-    """Return the shape of a layer's blob in Caffe 1.0; a shape with the old four axes is converted.
+    """Return the shape that a layer's parameter has in Caffe 1.0, for a blob that may have four axes as before 2015.
 
     Before 2015 every blob had four axes. Caffe still loads such files, because it pads the shape of the parameter with
     leading ones before it compares the two. The weights of convolutions still have four axes; the weights of
     InnerProduct were stored as (1, 1, M, N) and biases as (1, 1, 1, N).
 
     Args:
-        blob: the blob.
+        blob: the blob of the parameter.
         layer_type: the current name of the layer's type, such as ``InnerProduct``.
-        index: the index of the blob in the layer.
+        index: the index of the parameter in the layer.
 
     Source: BVLC/caffe@9b89154 src/caffe/blob.cpp L410-424.
     """
@@ -142,7 +152,10 @@ def modern_shape(blob: BlobProto, layer_type: str, index: int) -> tuple[int, ...
 
 
 def load_mean(path: StrPath) -> Floats:
-    """Load a mean image from a ``.binaryproto``, of shape (1, C, H, W) or (C, H, W), in BGR and in pixel values.
+    """Load a mean image from a ``.binaryproto`` file.
+
+    Returns:
+        The mean of shape (1, C, H, W) or (C, H, W), in BGR and in pixel values.
 
     Raises:
         CaffemodelError: If the file is not a blob, or its shape does not fit its values.

@@ -39,7 +39,7 @@ def loads(data: bytes | memoryview, message: type[M], path: StrPath = "<bytes>")
 
     Args:
         data: the bytes; arrays of the message are views of them.
-        message: the class of the message.
+        message: the class of the message, such as ``NetParameter``.
         path: the place to name in errors.
 
     Raises:
@@ -49,11 +49,13 @@ def loads(data: bytes | memoryview, message: type[M], path: StrPath = "<bytes>")
 
 
 def load(path: StrPath, message: type[M] = NetParameter) -> M:  # type: ignore[assignment]
-    """Load a message from a file. Arrays are views of the mapped file, and are loaded when they are accessed.
+    """Load a message from a binary file, by default a caffemodel.
+
+    Arrays are views of the mapped file; the system reads their values when they are accessed.
 
     Args:
         path: the file.
-        message: the class of the message.
+        message: the class of the message, such as ``BlobProto`` for a mean image.
 
     Raises:
         CaffemodelError: If the file is empty or not such a message; the place is the offset of the byte that does not
@@ -64,7 +66,10 @@ def load(path: StrPath, message: type[M] = NetParameter) -> M:  # type: ignore[a
 
 
 def foreign_fields(message: Message) -> list[str]:
-    """Return the names of the dialect fields in ``message.unknown``, which no upgrade has converted yet."""
+    """Return the names of the fields of Caffe forks that a message has and that no upgrade has converted.
+
+    They are stored as bytes in ``message.unknown``, and declared by ``Message.dialects``.
+    """
     if not message.unknown:
         return []
     read = [loads(message.unknown, dialect) for dialect in type(message).dialects]
@@ -72,7 +77,7 @@ def foreign_fields(message: Message) -> list[str]:
 
 
 def dumps(message: Message) -> bytes:
-    """Serialize a message to bytes as C++ protobuf does: the known fields sorted by number, then the unknown ones.
+    """Return a message in the wire format, as C++ protobuf writes it: known fields by number, then unknown ones.
 
     Raises:
         ReproductionError: If a required field is not set, or a string cannot be encoded as UTF-8.
@@ -99,7 +104,7 @@ def dump(message: Message, path: StrPath, progress: Progress | None = None) -> N
 
 
 def write(message: Message, file: BinaryIO) -> None:
-    """Write a message to an open file, without a second copy of the weights.
+    """Write a message in the wire format to an open file, without a second copy of the weights.
 
     Raises:
         ReproductionError: If a required field is not set, or a string cannot be encoded as UTF-8.

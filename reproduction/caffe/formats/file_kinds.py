@@ -88,11 +88,14 @@ def recognize(path: StrPath) -> str | None:
 
 
 def wrong_kind_error(path: StrPath, wanted: str) -> ReproductionError | None:
-    """Return an error if a file is of another kind than ``wanted``; None if it is of that kind or not recognized.
+    """Return the error for a file of another kind than expected, such as weights passed as a solver's state.
 
     Args:
-        path: the file.
+        path: a file that could not be read.
         wanted: the expected kind, ``WEIGHTS`` or ``STATE``.
+
+    Returns:
+        The error, which names the kind of the file; None if the file is of the expected kind or not recognized.
 
     Raises:
         OSError: If the file cannot be opened.

@@ -17,9 +17,9 @@ def compute_hashes(path: StrPath, kinds: Iterable[str], progress: Progress | Non
     """Compute several hashes of a file in one pass.
 
     Args:
-        path: path of the file.
-        kinds: names of the hashes, as in ``hashlib``.
-        progress: called with the bytes read and their total.
+        path: the file.
+        kinds: names of the hashes, as in ``hashlib``, such as ``sha256``.
+        progress: called with the number of bytes read so far and the size of the file.
 
     Returns:
         The hexadecimal hashes by kind.
@@ -38,10 +38,10 @@ def compute_hashes(path: StrPath, kinds: Iterable[str], progress: Progress | Non
 
 
 def hash_file(path: StrPath) -> str:
-    """Return the SHA-256 of a file as hexadecimal digits."""
+    """Return the SHA-256 of a file's content as hexadecimal digits."""
     return compute_hashes(path, ["sha256"])["sha256"]
 
 
 def hash_lines(lines: Iterable[str]) -> str:
-    """Return the SHA-1 of lines, each followed by a newline, as ``sha1sum`` computes it for a file of these lines."""
+    """Return the SHA-1 of lines as hexadecimal digits, as ``sha1sum`` prints it for a text file of these lines."""
     return hashlib.sha1("".join(f"{line}\n" for line in lines).encode(), usedforsecurity=False).hexdigest()

@@ -53,7 +53,7 @@ _max_pixels = MAX_PIXELS
 
 
 def set_max_pixels(pixels: int) -> None:
-    """Set the limit of the pixels of an image, for the whole process.
+    """Set the most pixels that an image may have to be opened, for the whole process; see ``MAX_PIXELS``.
 
     Reading an image takes up to 16 bytes of memory per pixel. If Pillow's limit, ``PIL.Image.MAX_IMAGE_PIXELS``, is
     lower, it is raised.
@@ -66,7 +66,7 @@ def set_max_pixels(pixels: int) -> None:
 
 @contextlib.contextmanager
 def open_image(path: StrPath | BinaryIO) -> Iterator[Image.Image]:
-    """Open an image file, without decoding its pixels.
+    """Context manager that opens an image file, without decoding its pixels.
 
     Args:
         path: a file in one of ``FORMATS``; or an open file, which is not closed.
@@ -153,12 +153,12 @@ def _too_large_error(got: str | None = None) -> DataError:
 
 
 def decode(image: Image.Image, convert: Callable[[Image.Image], Array] = np.asarray) -> Array:
-    """Decode an image into an array, one part at a time, so that a large image is never converted as a whole.
+    """Decode an image into an array, in parts of at most 262,144 pixels if possible, to save memory.
 
     Args:
         image: the image.
-        convert: converts a part of the image to an array ``(h, w)`` or ``(h, w, C)``; it must treat each pixel the
-            same in whichever part it is.
+        convert: a function that converts an image to an array ``(h, w)`` or ``(h, w, C)``. It is called with each part,
+            so the result for a pixel must not depend on other pixels.
 
     Returns:
         A writable array ``(H, W)`` or ``(H, W, C)`` of the dtype that ``convert`` returns. The EXIF orientation is not
@@ -217,7 +217,7 @@ def _decoding_error(error: Exception) -> DataError:
 
 
 def orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8; 1 (upright) if there is none or the metadata is damaged."""
+    """Return the EXIF orientation of an image, 1 to 8; 1 (upright) if it has none or its metadata is damaged."""
     try:
         found = image.getexif().get(_ORIENTATION)
     except Exception:  # damaged metadata does not affect the pixels

@@ -66,18 +66,18 @@ def load(path: StrPath, message: type[M]) -> M:
 
 
 def load_net(path: StrPath, *, legacy_crop: bool = False) -> tuple[NetParameter, list[str]]:
-    """Load a net and upgrade it to the current form.
+    """Load a net from a prototxt, and upgrade it from an older form to the current one.
 
     Args:
         path: the net's prototxt.
-        legacy_crop: see ``upgrade.upgrade_net``.
+        legacy_crop: derive the offsets of Crop layers as the Caffe of 2015 did; see ``upgrade.upgrade_net``.
 
     Returns:
         The net, and sentences that describe what was upgraded.
 
     Raises:
         PrototxtError: If the file is not a net; for a solver, the remedy names its net.
-        NetError: If the net is in an old form that cannot be upgraded, or an offset cannot be derived.
+        NetError: If the net is in an old form that cannot be upgraded, or the offset of a Crop layer cannot be derived.
         OSError: If the file cannot be read.
 
     Source: BVLC/caffe@9b89154 src/caffe/util/upgrade_proto.cpp L88-93.
@@ -90,10 +90,10 @@ def load_net(path: StrPath, *, legacy_crop: bool = False) -> tuple[NetParameter,
 
 
 def load_solver(path: StrPath) -> SolverParameter:
-    """Load a solver and upgrade it to the current form.
+    """Load a solver from a prototxt, and upgrade it from an older form to the current one.
 
     As in Caffe, a ``snapshot_prefix`` that is not set becomes the path of the solver file without its ending. One that
-    names a folder is extended by the name of the solver file without its ending.
+    is a folder is extended by the name of the solver file without its ending.
 
     Raises:
         PrototxtError: If the file is not a solver.
@@ -116,7 +116,7 @@ def load_solver(path: StrPath) -> SolverParameter:
 
 
 def dumps(message: Message) -> str:
-    """Format a message as Caffe's printer does: fields sorted by number, blocks indented by two spaces.
+    """Return a message as prototxt, formatted as by Caffe: fields sorted by number, blocks indented by two spaces.
 
     Unknown fields are not written; a comment states how many bytes they have.
 
@@ -129,7 +129,7 @@ def dumps(message: Message) -> str:
 
 
 def dump(message: Message, path: StrPath) -> None:
-    """Write a message atomically to a text file; see ``dumps``.
+    """Write a message to a prototxt file, atomically; see ``dumps``.
 
     Raises:
         ReproductionError: If a string of the message cannot be encoded as UTF-8, or the file cannot be written.

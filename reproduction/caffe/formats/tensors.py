@@ -36,7 +36,7 @@ def read_safetensors(path: StrPath) -> tuple[dict[str, Floats], dict[str, str]]:
     """Read a safetensors file.
 
     Returns:
-        The arrays by name, as views of the mapped file, and the metadata.
+        The arrays by name, as views of the mapped file; and the file's metadata, strings by name.
 
     Raises:
         CaffemodelError: If the file is damaged, or contains a tensor that is not float32 or float64.
@@ -86,6 +86,12 @@ def write_safetensors(
 ) -> None:
     """Write a safetensors file atomically, without a second copy of contiguous arrays.
 
+    Args:
+        arrays: the arrays by name, float32 or float64.
+        path: the file.
+        metadata: strings by name, stored in the file's header.
+        progress: called after each write with the number of bytes written so far.
+
     Raises:
         ReproductionError: If a name has a zero byte or cannot be encoded as UTF-8, or the file cannot be written.
 
@@ -111,14 +117,14 @@ def write_safetensors(
 
 
 def read_npz(path: StrPath) -> dict[str, Floats]:
-    """Read a NumPy archive, compressed or not.
+    """Read the arrays of a NumPy archive ``.npz``, compressed or not.
 
     Returns:
         The arrays by name; those that are not compressed are views of the mapped file.
 
     Raises:
-        CaffemodelError: If the file is damaged, declares far more bytes than it has, or contains anything but arrays
-            of float32 or float64.
+        CaffemodelError: If the file is damaged, its arrays need far more memory than the file has bytes, or it contains
+            anything but arrays of float32 or float64.
         OSError: If the file cannot be opened.
     """
     data = files.map_file(path)
@@ -134,7 +140,12 @@ def read_npz(path: StrPath) -> dict[str, Floats]:
 
 
 def write_npz(arrays: Mapping[str, Floats], path: StrPath, progress: Progress | None = None) -> None:
-    """Write an uncompressed NumPy archive atomically, without a second copy of contiguous arrays.
+    """Write an uncompressed NumPy archive ``.npz`` atomically, without a second copy of contiguous arrays.
+
+    Args:
+        arrays: the arrays by name, float32 or float64.
+        path: the file.
+        progress: called after each write with the number of bytes written so far.
 
     Raises:
         ReproductionError: If a name has a zero byte or cannot be encoded as UTF-8, or the file cannot be written.
@@ -150,7 +161,12 @@ def write_npz(arrays: Mapping[str, Floats], path: StrPath, progress: Progress | 
 
 
 def write_torch(arrays: Mapping[str, Floats], path: StrPath, progress: Progress | None = None) -> None:
-    """Write a state dict atomically; ``torch.load(path, weights_only=True)`` loads it.
+    """Write arrays as a state dict of PyTorch, atomically; ``torch.load(path, weights_only=True)`` loads it.
+
+    Args:
+        arrays: the arrays by name, float32 or float64.
+        path: the file.
+        progress: called after each write with the number of bytes written so far.
 
     Raises:
         ReproductionError: If a name has a zero byte or cannot be encoded as UTF-8, or the file cannot be written.

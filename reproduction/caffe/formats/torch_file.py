@@ -59,9 +59,10 @@ class _Storage:
 
 
 def read(path: StrPath) -> dict[str, Floats]:
-    """Read a state dict, or the entry ``model_state_dict`` or ``state_dict`` of a checkpoint.
+    """Read the weights of a PyTorch file: a state dict, or a checkpoint that contains one.
 
-    Other entries of a checkpoint may be of any type; no objects are created from them, and no code is executed.
+    The state dict of a checkpoint is its entry ``model_state_dict`` or ``state_dict``. Other entries may be of any
+    type; no objects are created from them, and no code is executed.
 
     Returns:
         The arrays by name, float32 or float64, little-endian and read-only. Contiguous little-endian tensors are views

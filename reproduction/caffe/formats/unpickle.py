@@ -23,7 +23,7 @@ _KEYS = (str, bytes, int, float, type(None))
 
 
 class Global:
-    """The name of a class or function that a pickle asks to import."""
+    """A placeholder for a class or function that a pickle asks to import; ``name`` is its name, ``MODULE.NAME``."""
 
     __slots__ = ("name",)
 
@@ -32,7 +32,7 @@ class Global:
 
 
 class Call:
-    """A call that a pickle asks for, which is not executed.
+    """A placeholder for the result of a call that a pickle asks for. The call is not executed.
 
     Attributes:
         function: the function to call; a ``Global`` in any ordinary pickle.
@@ -46,7 +46,11 @@ class Call:
 
 
 class Persistent:
-    """A persistent ID, the reference to an object outside the pickle, such as a storage of torch."""
+    """A placeholder for an object that is stored outside the pickle, such as a storage of torch.
+
+    Attributes:
+        key: the persistent ID, by which the pickle refers to the object; a tuple in torch's files.
+    """
 
     __slots__ = ("key",)
 
@@ -62,7 +66,10 @@ class PickleError(Exception):
 
 
 def name_of(value: Any) -> str:
-    """Return the name of a value's type for errors; for a placeholder, the name of its class or function."""
+    """Return the name of a value's type, for errors.
+
+    For a placeholder it is the name of its class or function, such as ``torch._utils._rebuild_tensor_v2``.
+    """
     if isinstance(value, Global):
         return value.name
     if isinstance(value, Call):
@@ -94,6 +101,13 @@ class Unpickler:
         data: bytes that contain a pickle.
         start: the offset at which it begins.
         room: bytes that its objects may take in addition to 40 MiB, such as the size of the file.
+
+    Attributes:
+        at: the offset of the pickle in ``data``; after ``load``, the offset of the byte after it.
+        persistent: the ``Persistent`` placeholders that ``load`` found, in order.
+        stack: the values that the instructions work on; the last one is the top.
+        marks: positions in the stack at which an instruction set a mark.
+        memo: the values that an instruction stored, by index.
     """
 
     def __init__(self, data: memoryview, start: int = 0, room: int = 0):
@@ -140,18 +154,27 @@ class Unpickler:
         raise PickleError(f"the pickle has more than {_MAX_STEPS} instructions")
 
     def push(self, value: Any, cost: int = 0) -> None:
-        """Push a value on the stack, and add its estimated memory."""
+        """Push a value on the stack.
+
+        Args:
+            value: the value.
+            cost: the estimated bytes of memory that it takes.
+        """
         self.spend(cost)
         self.stack.append(value)
 
     def spend(self, cost: int) -> None:
-        """Add ``cost`` to the estimated memory; raise an error if it is too much for the file's size."""
+        """Subtract estimated bytes of memory from what the objects of this pickle may still take.
+
+        Raises:
+            PickleError: If less than ``cost`` bytes are left.
+        """
         self.room -= cost
         if self.room < 0:
             raise PickleError("the pickle creates more objects than its size allows")
 
     def pop_marked(self) -> list[Any]:
-        """Pop the values above the last mark, and return them."""
+        """Pop the last mark and the values above it from the stack, and return these values."""
         mark = self.marks.pop()
         if mark > len(self.stack):
             raise PickleError("the pickle's marks are out of order")
@@ -160,7 +183,7 @@ class Unpickler:
         return values
 
     def push_tuple(self, values: list[Any]) -> None:
-        """Push a tuple of ``values``."""
+        """Push the tuple of these values on the stack."""
         self.push(tuple(values), _COST + 8 * len(values))
 
     def pop_last(self, count: int) -> list[Any]:
@@ -172,7 +195,7 @@ class Unpickler:
         return values
 
     def append(self, values: list[Any]) -> None:
-        """Append values to the list on top of the stack; a placeholder ignores them."""
+        """Append values to the list on top of the stack; a ``Call`` on top, such as a set, ignores them."""
         target = self.stack[-1]
         if isinstance(target, list):
             self.spend(10 * len(values))
@@ -181,7 +204,11 @@ class Unpickler:
             raise PickleError("the pickle appends to something other than a list")
 
     def set_items(self, values: list[Any]) -> None:
-        """Set alternating keys and values in the dict on top of the stack; a placeholder ignores them."""
+        """Set items of the dict on top of the stack; a ``Call`` on top ignores them.
+
+        Args:
+            values: alternating keys and values.
+        """
         target = self.stack[-1]
         if len(values) % 2:
             raise PickleError("the pickle sets a key without a value")
@@ -194,7 +221,12 @@ class Unpickler:
             raise PickleError("the pickle sets items of something other than a dict")
 
     def push_call(self, function: Any, args: Any) -> None:
-        """Push the result of a call: a dict for the dict types of ``collections``, else a placeholder."""
+        """Push the result of a call: a dict for the dict types of ``collections``, else a ``Call``.
+
+        Args:
+            function: what is called, normally a ``Global``.
+            args: the arguments, normally a tuple.
+        """
         if not isinstance(function, Global) or function.name not in _DICTS:
             self.push(Call(function, args), _COST)
             return
@@ -207,42 +239,46 @@ class Unpickler:
                 self.set_items([part for pair in arg for part in pair])
 
     def drop_state(self) -> None:
-        """Drop the state of an object, since placeholders have no attributes."""
+        """Pop the state (attributes) of an object and ignore it, since placeholders have no attributes."""
         del self.stack[-1]
         if not self.stack:
             raise PickleError("the pickle sets attributes of nothing")
 
     def push_global(self, module: Any, name: Any) -> None:
-        """Push a placeholder for an import."""
+        """Push a ``Global``, in place of importing ``name`` from ``module``."""
         if not (isinstance(module, str) and isinstance(name, str)):
             raise PickleError("the pickle imports something without a name")
         self.push(Global(f"{module}.{name}"), _COST + 4 * (len(module) + len(name)))
 
     def push_persistent(self, key: Any) -> None:
-        """Push a placeholder for an object outside the pickle, and record it in ``persistent``."""
+        """Push a ``Persistent`` for an object outside the pickle, and add it to the list ``persistent``.
+
+        Args:
+            key: the persistent ID, by which the pickle refers to the object.
+        """
         found = Persistent(key)
         self.persistent.append(found)
         self.push(found, _COST)
 
     def store(self, index: int) -> None:
-        """Store the top of the stack in the memo under ``index``."""
+        """Store the value on top of the stack in the memo under ``index``, so that the pickle can use it again."""
         self.spend(_COST)
         self.memo[index] = self.stack[-1]
 
     def mark(self) -> None:
-        """Mark the top of the stack; see ``pop_marked``."""
+        """Mark the top of the stack, for ``pop_marked``."""
         self.spend(40)
         self.marks.append(len(self.stack))
 
     def pop(self) -> None:
-        """Drop the top of the stack, or the mark on it."""
+        """Pop the top of the stack; if a mark is on top, remove the mark instead."""
         if self.marks and self.marks[-1] == len(self.stack):
             self.marks.pop()
         else:
             self.stack.pop()
 
     def make_dict(self) -> None:
-        """Push a dict of the alternating keys and values above the last mark."""
+        """Pop the alternating keys and values above the last mark, and push the dict of them."""
         values = self.pop_marked()
         self.push({}, _COST)
         self.set_items(values)

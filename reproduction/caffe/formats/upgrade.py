@@ -124,9 +124,9 @@ def upgrade_net(net: NetParameter, *, legacy_crop: bool = False) -> list[str]:
     """Upgrade a net to the current form, in place, and convert the fields of Caffe forks to BVLC's.
 
     Args:
-        net: the net.
-        legacy_crop: set the offset of each Crop layer without one as the Caffe of 2015 did, which derived it from the
-            layers between the bottoms. Caffe 1.0 uses 0. It is always done for nets in the V0 or V1 form.
+        net: the net, in any form.
+        legacy_crop: set the offset of each Crop layer that has none as the Caffe of 2015 did, which derived it from the
+            layers between the two bottoms. Caffe 1.0 uses 0. It is always done for nets in the V0 or V1 form.
 
     Returns:
         Sentences that describe what was upgraded; an empty list for a net in the current form.
@@ -370,5 +370,5 @@ def _count_layers(layers: Sequence[V1LayerParameter]) -> str:
 
 
 def quote_names(names: Iterable[str]) -> str:
-    """Format names for a note: quoted, and separated by commas."""
+    """Return names in quotes, separated by commas, for a sentence about an upgrade."""
     return ", ".join(map(repr, names))

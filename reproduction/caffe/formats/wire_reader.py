@@ -40,7 +40,7 @@ _FROM_VARINT: dict[ScalarType | None, Callable[[int], int]] = {
 
 
 def varint(value: int) -> bytes:
-    """Return an integer as a varint (base 128); a negative one is encoded as 64 bits, in ten bytes."""
+    """Return an integer as a varint, protobuf's encoding with 7 bits in each byte; a negative one takes ten bytes."""
     value &= _MASK64
     octets = bytearray()
     while value > 127:
@@ -61,11 +61,15 @@ class _Unknown:
 
 
 class WireReader:
-    """A parser that makes one pass over the bytes of one file.
+    """A parser of protobuf's wire format that makes one pass over the bytes of a file. ``read`` parses all of them.
 
     Memory stays below twice the file's size and 64 MiB. Arrays are views, and the memory of Python objects is counted,
     because two bytes are enough to declare an empty sub-message. A message may be split into many parts, so its arrays
     and unknown fields are joined once, at the end.
+
+    A field is a tag (field number and wire type) and a value. The methods share these names of byte positions:
+    ``begin`` is where the tag of a field begins, ``pos`` the next byte to read, and ``end`` the end of the message that
+    is read.
 
     Args:
         data: the bytes; arrays are views of them.
@@ -81,11 +85,19 @@ class WireReader:
         self.unknown: dict[int, _Unknown] = {}
 
     def error(self, problem: str, offset: int, got: str | None = None, want: str | None = None) -> CaffemodelError:
-        """Return an error whose place is the byte ``offset``."""
+        """Return the error for damaged bytes, whose place is the byte ``offset`` of the file."""
         return CaffemodelError(problem, path=self.path, offset=offset, got=got, want=want, remedy=_DAMAGED)
 
     def truncation_error(self, what: str, start: int, got: int, want: int, end: int) -> CaffemodelError:
-        """Return the error for a value of ``want`` bytes of which only ``got`` are present before ``end``."""
+        """Return the error for a value that is cut off by the end of its message or file.
+
+        Args:
+            what: the value, in words.
+            start: the position at which it begins.
+            got: the number of its bytes that are present.
+            want: the number of bytes that it should have.
+            end: the end of the message.
+        """
         if end < self.size:
             return self.error(f"{what} runs past the end of its message", start, f"{got} bytes", f"{want}")
         return CaffemodelError(
@@ -98,7 +110,7 @@ class WireReader:
         )
 
     def read(self, target: Message) -> None:
-        """Parse all bytes into a message.
+        """Parse all bytes into ``target``, a message of the class that the bytes are.
 
         Raises:
             CaffemodelError: If the bytes are not such a message.
@@ -108,7 +120,14 @@ class WireReader:
         self.finish()
 
     def message(self, target: Message, pos: int, end: int, depth: int) -> None:
-        """Parse the fields between ``pos`` and ``end`` into ``target``, in addition to those that it has."""
+        """Parse the fields between bytes ``pos`` and ``end``, and merge them into the message ``target``.
+
+        Args:
+            target: the message.
+            pos: the first byte.
+            end: the byte after the last.
+            depth: the number of messages around this one.
+        """
         while pos < end:
             begin = pos
             number, wire, pos = self.read_tag(pos, end)
@@ -127,7 +146,7 @@ class WireReader:
                 pos = self.read_scalars(target, field, wire, begin, pos, end)
 
     def finish(self) -> None:
-        """Store the joined arrays and unknown fields, and check that each message has its required fields."""
+        """Store the arrays and unknown fields that were collected in their messages, and check required fields."""
         for (_, name), (message, values) in self.arrays.items():
             dtype = message.fields[name].unset().dtype
             found = np.frombuffer(values, dtype) if isinstance(values, bytearray) else values
@@ -142,13 +161,27 @@ class WireReader:
                     raise self.error(f"{type(message).__name__} lacks its required field {name!r}", pos)
 
     def spend(self, cost: int, pos: int) -> None:
-        """Add ``cost`` to the estimated memory of the result; raise an error if it is too much for the file's size."""
+        """Subtract estimated bytes of memory from what the result may still take; raise an error if too few are left.
+
+        Args:
+            cost: the estimated bytes.
+            pos: the position to name in the error.
+        """
         self.room -= cost
         if self.room < 0:
             raise self.error(f"too many messages, strings and numbers for {self.size} bytes", pos)
 
     def find_slot(self, target: Message, field: Field[Any], pos: int) -> Any:
-        """Return the target of a value: the list of a repeated scalar, a new element, or the singular sub-message."""
+        """Return the object into which the next value of a field is parsed, creating it if necessary.
+
+        Args:
+            target: the message that has the field.
+            field: a sub-message, or a repeated scalar.
+            pos: the position to name in errors.
+
+        Returns:
+            For a sub-message, the message: a new element if the field is repeated. For a repeated scalar, the list.
+        """
         held = target.values.get(field.name)
         is_new = held is None or (field.repeated and field.message is not None)
         if is_new:
@@ -164,7 +197,14 @@ class WireReader:
         return found
 
     def keep_unknown(self, target: Message, begin: int, end: int, head: bytes = b"") -> None:
-        """Append ``head`` and the bytes from ``begin`` to ``end`` to the unknown fields of ``target``."""
+        """Append the bytes of an unknown field to those that ``target`` will keep.
+
+        Args:
+            target: the message that contains the field.
+            begin: the first byte.
+            end: the byte after the last.
+            head: bytes to insert before them, such as a tag that they lack in the file.
+        """
         unknown = self.unknown.get(id(target))
         if unknown is None:
             self.spend(_MESSAGE, begin)
@@ -176,7 +216,13 @@ class WireReader:
         unknown.end = end
 
     def read_varint(self, pos: int, end: int, longest: int = 10) -> tuple[int, int]:
-        """Return the varint at ``pos``, of at most ``longest`` bytes, and the position after it."""
+        """Return the varint at ``pos``, and the position after it.
+
+        Args:
+            pos: the position of its first byte.
+            end: the end of the message, before which it must end.
+            longest: the most bytes that it may have.
+        """
         data, value, shift, start = self.data, 0, 0, pos
         while pos < end:
             byte = data[pos]
@@ -200,14 +246,30 @@ class WireReader:
         return number, wire, after
 
     def read_length(self, field: Field[Any] | int, begin: int, pos: int, end: int) -> tuple[int, int]:
-        """Parse the length prefix at ``pos``; return the start and end of the bytes that follow it."""
+        """Read the length prefix at ``pos``, and return the start and end of the bytes that it counts.
+
+        Args:
+            field: the field, or the number of an unknown one, for errors.
+            begin: the position of the field's tag, for errors.
+            pos: the position of the prefix.
+            end: the end of the message.
+        """
         size, pos = self.read_varint(pos, end)
         if size > end - pos:
             raise self.truncation_error(_describe_field(field), begin, end - pos, size, end)
         return pos, pos + size
 
     def skip_field(self, number: int, wire: int, begin: int, pos: int, end: int, depth: int) -> int:
-        """Return the position after an unknown field; a group is skipped with all its fields."""
+        """Return the position after an unknown field; a group is skipped with all its fields.
+
+        Args:
+            number: the field's number.
+            wire: its wire type.
+            begin: the position of its tag.
+            pos: the position of its value.
+            end: the end of the message.
+            depth: the number of messages around this one.
+        """
         groups: list[int] = []
         while True:
             if wire == _GROUP:
@@ -231,14 +293,26 @@ class WireReader:
             number, wire, pos = self.read_tag(pos, end)
 
     def skip_fixed(self, field: Field[Any] | int, wire: int, begin: int, pos: int, end: int) -> int:
-        """Return the position after a value of the wire type FIXED32 (four bytes) or FIXED64 (eight)."""
+        """Return the position after a value at ``pos`` of the wire type FIXED32 (four bytes) or FIXED64 (eight)."""
         size = _FIXED_SIZE[wire]
         if size > end - pos:
             raise self.truncation_error(_describe_field(field), begin, end - pos, size, end)
         return pos + size
 
     def read_scalars(self, target: Message, field: Field[Any], wire: int, begin: int, pos: int, end: int) -> int:
-        """Parse one scalar, or all values of a packed field, into ``target``; return the position after them."""
+        """Parse a scalar field, one value or a packed list of values, into ``target``.
+
+        Args:
+            target: the message.
+            field: the field.
+            wire: the wire type of the tag.
+            begin: the position of the tag.
+            pos: the position of the value.
+            end: the end of the message.
+
+        Returns:
+            The position after the field.
+        """
         if wire != LENGTH or field.wire == LENGTH:
             value, pos = self.read_scalar(field, begin, pos, end)
             if value is None:
@@ -262,7 +336,10 @@ class WireReader:
         return pos
 
     def read_scalar(self, field: Field[Any], begin: int, pos: int, end: int) -> tuple[Any, int]:
-        """Return one value and the position after it; None for an unknown enum value, which is kept as unknown."""
+        """Return one value of a scalar field, read at ``pos``, and the position after it.
+
+        The value is None if the field is an enum without this number; the caller keeps it as an unknown field.
+        """
         wire = field.wire
         if wire == VARINT:
             value, pos = self.read_varint(pos, end)
@@ -278,7 +355,19 @@ class WireReader:
         return struct.unpack_from(STRUCT_FORMATS[wire], self.data, pos)[0], after
 
     def read_array(self, target: Message, field: Field[Any], wire: int, begin: int, pos: int, end: int) -> int:
-        """Parse an array field, packed or as a run of single values, as a view; return the position after it."""
+        """Parse a field of weights into ``target`` as a view: a packed list, or a run of fields with one value each.
+
+        Args:
+            target: the message.
+            field: the field, whose ``array`` is True.
+            wire: the wire type of the first tag.
+            begin: the position of the first tag.
+            pos: the position of its value.
+            end: the end of the message.
+
+        Returns:
+            The position after the packed list or the run.
+        """
         assert field.kind is not None
         assert field.kind.dtype is not None
         dtype = field.kind.dtype
@@ -314,7 +403,14 @@ class WireReader:
         return stop
 
     def count_run(self, begin: int, tag_size: int, stride: int, most: int) -> int:
-        """Return how many times, at most ``most``, the tag at ``begin`` occurs in a row, every ``stride`` bytes."""
+        """Return the number of consecutive fields with the same tag and a value of fixed size.
+
+        Args:
+            begin: the position of the first tag.
+            tag_size: the bytes of a tag.
+            stride: the bytes of a tag and its value.
+            most: the most fields that fit in the message.
+        """
         if self.data[begin + stride : begin + stride + tag_size] != self.data[begin : begin + tag_size]:
             return 1
         # Blocks of growing size: a short run costs few comparisons, and a long one is compared by NumPy.
