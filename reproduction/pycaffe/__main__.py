@@ -17,7 +17,7 @@ from reproduction.pycaffe.run import run_script
 
 
 def main() -> None:
-    """Parse the command line and run the program."""
+    """Parse the command line and run the script that it names."""
     parser = argparse.ArgumentParser(
         prog="python -m reproduction.pycaffe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

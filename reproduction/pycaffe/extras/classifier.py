@@ -20,11 +20,14 @@ from reproduction.pycaffe.net.net import Net
 class PreprocessingNet(Net):
     """A net in phase TEST that takes images (H, W, K) and preprocesses them for its first input.
 
+    It is the base class of ``Classifier`` and ``Detector``.
+
     Args:
         model_file: The prototxt.
         pretrained_file: The weights.
-        settings: Arguments of the ``set_`` methods of ``io.Transformer`` by their names, such as ``mean``; None for
-            those that are not set.
+        settings: How to preprocess images: ``mean``, ``input_scale``, ``raw_scale`` and ``channel_swap``, each the
+            argument of the ``set_`` method of ``io.Transformer`` of that name, such as ``set_mean``. None skips the
+            step.
 
     Attributes:
         transformer: The ``io.Transformer`` that preprocesses images.

@@ -21,7 +21,7 @@ Window = Sequence[float]
 
 
 class Detector(PreprocessingNet):
-    """A net that classifies windows of images.
+    """A net that classifies windows of images, which are rectangles that may contain an object.
 
     Args:
         model_file: The prototxt.
@@ -30,7 +30,8 @@ class Detector(PreprocessingNet):
         input_scale: The factor after subtracting the mean; see ``io.Transformer.set_input_scale``.
         raw_scale: The factor before subtracting the mean; see ``io.Transformer.set_raw_scale``.
         channel_swap: The order of the channels; see ``io.Transformer.set_channel_swap``.
-        context_pad: The width of the border around the window that a crop includes, in pixels of the net's input.
+        context_pad: How many pixels around the window each crop includes on every side, counted after the crop is
+            resized to the net's input. None or 0 for none.
 
     Source: BVLC/caffe@9b89154 python/caffe/detector.py L22-L216.
     """
@@ -50,9 +51,13 @@ class Detector(PreprocessingNet):
         self.configure_crop(context_pad)
 
     def configure_crop(self, context_pad: int | None) -> None:
-        """Set the width of the context border of crops in pixels of the net's input; None or 0 for no context.
+        """Set how much of the image around a window its crop includes.
 
         Crops are filled with the mean image where they extend beyond the image.
+
+        Args:
+            context_pad: How many pixels around the window a crop includes on every side, counted after the crop is
+                resized to the net's input. None or 0 for none.
 
         Raises:
             NetError: If context is requested and the net's input is not square.
@@ -71,13 +76,14 @@ class Detector(PreprocessingNet):
             self.crop_mean[...] = mean / self.transformer.raw_scale.get(name, 1)
 
     def detect_windows(self, images_windows: Iterable[tuple[StrPath, Iterable[Window]]]) -> list[dict[str, Any]]:
-        """Classify windows, each resized to the net's input.
+        """Classify windows of images, each resized to the net's input.
 
         Args:
             images_windows: Pairs of an image file and its windows ``(ymin, xmin, ymax, xmax)``.
 
         Returns:
-            For each window, a dict with the keys ``window``, ``prediction`` and ``filename``.
+            For each window, a dict with the keys ``window``, ``prediction`` (the net's first output for it) and
+            ``filename``.
         """
         found = []
         crops = []
@@ -91,7 +97,13 @@ class Detector(PreprocessingNet):
         return found
 
     def detect_selective_search(self, image_fnames: Iterable[StrPath]) -> list[dict[str, Any]]:
-        """Classify the windows that Selective Search proposes for image files; see ``detect_windows``.
+        """Classify the windows that Selective Search proposes for image files.
+
+        Args:
+            image_fnames: The image files.
+
+        Returns:
+            The predictions, as ``detect_windows`` returns them.
 
         Raises:
             ReproductionError: If the package ``selective_search_ijcv_with_python`` is not installed.
@@ -108,10 +120,14 @@ class Detector(PreprocessingNet):
         return self.detect_windows(zip(paths, windows, strict=True))
 
     def crop(self, im: Array, window: Window) -> Array:
-        """Crop a window ``(ymin, xmin, ymax, xmax)`` from an image (H, W, K), with the context of ``configure_crop``.
+        """Crop a window from an image, with the context around it that ``configure_crop`` has set.
+
+        Args:
+            im: The image (H, W, K).
+            window: ``(ymin, xmin, ymax, xmax)``.
 
         Returns:
-            The window unchanged without context; with context, a crop resized to the net's input.
+            Without context, the pixels of the window; with context, a crop of the size of the net's input.
 
         Raises:
             ReproductionError: If the window with its context is outside the image.

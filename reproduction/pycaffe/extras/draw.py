@@ -27,7 +27,7 @@ def get_pooling_types_dict() -> dict[int, str]:
 
 
 def get_edge_label(layer: Any) -> str:
-    """Return the label of the edges from a layer to its tops.
+    """Return the text for the edges from a layer to its tops in a drawing.
 
     It is the batch size of a Data layer, ``num_output`` of a convolution, deconvolution or InnerProduct layer, and
     empty for other types.
@@ -53,9 +53,12 @@ def get_layer_lr_mult(layer: Any) -> tuple[float, float]:
 
 
 def get_layer_label(layer: Any, rankdir: str, display_lrm: bool = False) -> str:
-    """Return the label of a layer's node: name, type, kernel size, stride and pad.
+    """Return the text for a layer in a drawing: name, type, kernel size, stride and pad.
 
-    It is a single line in a vertical graph, and includes the ``lr_mult`` of weights and bias with ``display_lrm``.
+    Args:
+        layer: A ``caffe_pb2.LayerParameter``.
+        rankdir: The direction of the graph. In a vertical one (``TB`` or ``BT``) the label is a single line.
+        display_lrm: Whether to add the ``lr_mult`` of weights and bias.
     """
     separator = " " if rankdir in ("TB", "BT") else "\n"
     kind = layer.type
@@ -73,14 +76,14 @@ def get_layer_label(layer: Any, rankdir: str, display_lrm: bool = False) -> str:
 
 
 def choose_color_by_layertype(layertype: str) -> str:
-    """Return the fill colour for a layer type, as ``#RRGGBB``."""
+    """Return the fill colour of layers of this type in a drawing, as ``#RRGGBB``."""
     return _COLOURS.get(layertype, _COLOUR)
 
 
 def get_dot(
     caffe_net: Any, rankdir: str = "LR", label_edges: bool = True, phase: int | None = None, display_lrm: bool = False
 ) -> str:
-    """Return a net as Graphviz source.
+    """Return the drawing of a net as source text for Graphviz, in its DOT language.
 
     Args:
         caffe_net: A ``caffe_pb2.NetParameter``.
@@ -99,10 +102,15 @@ def get_dot(
 def draw_net(
     caffe_net: Any, rankdir: str, ext: str = "png", phase: int | None = None, display_lrm: bool = False
 ) -> bytes:
-    """Draw a net and return the bytes of the image; see ``get_dot`` for the other arguments.
+    """Draw a net and return the bytes of the image.
 
-    ``ext`` is the format: ``png``, ``svg``, ``pdf`` or another one that Graphviz can write. ``dot``, ``gv`` and ``raw``
-    return the Graphviz source and do not need Graphviz.
+    Args:
+        caffe_net: A ``caffe_pb2.NetParameter``.
+        rankdir: The direction of the graph: ``LR`` (left to right), ``TB`` (top to bottom), ``BT`` or ``RL``.
+        ext: The format: ``png``, ``svg``, ``pdf`` or another one that Graphviz can write. ``dot``, ``gv`` and ``raw``
+            return the source text of ``get_dot`` and do not need Graphviz.
+        phase: The phase whose layers to draw; None draws all layers.
+        display_lrm: Whether to show the ``lr_mult`` of weights and bias.
 
     Raises:
         ReproductionError: If Graphviz is not installed, or cannot draw the net in this format.
@@ -125,7 +133,7 @@ def draw_net(
 def draw_net_to_file(
     caffe_net: Any, filename: StrPath, rankdir: str = "LR", phase: int | None = None, display_lrm: bool = False
 ) -> None:
-    """Draw a net to a file; the file name's extension selects the format. See ``draw_net``."""
+    """Draw a net to a file, in the format of the file name's extension; the arguments are those of ``draw_net``."""
     Path(filename).write_bytes(draw_net(caffe_net, rankdir, Path(filename).suffix[1:], phase, display_lrm))
 
 

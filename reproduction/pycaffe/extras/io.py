@@ -25,7 +25,11 @@ _GREY = np.array([0.2125, 0.7154, 0.0721])  # ITU-R BT.709, in scikit-image's ro
 
 
 def blobproto_to_array(blob: Any, return_diff: bool = False) -> Array:
-    """Convert the values of a ``BlobProto``, or its gradient with ``return_diff``, to an array of its shape.
+    """Convert the values of a ``BlobProto`` to an array of its shape.
+
+    Args:
+        blob: A ``caffe_pb2.BlobProto``.
+        return_diff: Whether to convert the gradient instead of the values.
 
     Raises:
         ValueError: If the number of values does not match the shape.
@@ -95,10 +99,10 @@ def datum_to_array(datum: Any) -> Array:
 
 
 class Transformer:
-    """Preprocessing of images (H, W, K) for a net.
+    """Preprocessing of images (H, W, K) for the inputs of a net.
 
     In this order: resize, transpose, reorder the channels, multiply by ``raw_scale``, subtract the mean, multiply by
-    ``input_scale``. Steps that are not set are skipped.
+    ``input_scale``. Steps that are not set for an input are skipped. In all methods, ``in_`` is the name of the input.
 
     Args:
         inputs: The shapes of the net's inputs by name.
@@ -123,7 +127,11 @@ class Transformer:
         return tuple(self.inputs[in_])
 
     def preprocess(self, in_: str, data: Array) -> Float32:
-        """Preprocess an image (H, W, K) of any size for the input ``in_``, without modifying the image.
+        """Return an image as the net's input ``in_`` needs it, by the steps that are set for this input.
+
+        Args:
+            in_: The name of the input.
+            data: An image (H, W, K) of any size; it is not modified.
 
         Returns:
             The image, float32 and resized to the input's size; (K, H, W) if the transpose is (2, 0, 1).
@@ -147,7 +155,12 @@ class Transformer:
         return picture
 
     def deprocess(self, in_: str, data: Array) -> Array:
-        """Return the image of a preprocessed input: the inverse of ``preprocess``, except that it does not resize."""
+        """Return the image of a preprocessed input, by undoing the steps of ``preprocess`` except resizing.
+
+        Args:
+            in_: The name of the input.
+            data: The preprocessed image; axes of length 1, such as that of the batch, are removed.
+        """
         self._shape(in_)
         picture = np.array(data).squeeze()
         if in_ in self.input_scale:
@@ -208,7 +221,11 @@ class Transformer:
 
 
 def load_image(filename: StrPath, color: bool = True) -> Float32:
-    """Load an image of any format that Pillow reads, as RGB with ``color``, else as greyscale.
+    """Load an image of any format that Pillow reads.
+
+    Args:
+        filename: The file.
+        color: Whether to return RGB rather than greyscale.
 
     Returns:
         RGB (H, W, 3) or greyscale (H, W, 1), float32 in [0, 1].
@@ -258,10 +275,15 @@ def _scale_to_unit(pixels: Array, color: bool) -> Array:
 
 
 def resize_image(im: Array, new_dims: Sequence[int] | Array, interp_order: int = 1) -> Float32:
-    """Resize an image (H, W, K) to the height and width ``new_dims`` by splines; order 1 is linear.
+    """Resize an image by spline interpolation.
+
+    Args:
+        im: An image (H, W, K). One with 1 or 3 channels is extended beyond its edges by its smallest value.
+        new_dims: The new height and width.
+        interp_order: The order of the splines: 0 for the nearest pixel, 1 for linear, 3 for cubic interpolation.
 
     Returns:
-        (height, width, K), float32. An image of 1 or 3 channels is extended beyond its edges by its smallest value.
+        (height, width, K), float32.
 
     Source: BVLC/caffe@9b89154 python/caffe/io.py L306-L339; scikit-image's ``transform.resize(..., mode="constant",
     anti_aliasing=False)``.

@@ -54,18 +54,25 @@ def log(text: str) -> None:
 
 
 def log_event(event: Event, weights: Mapping[str, float]) -> None:
-    """Log a solver's event in Caffe's format; ``weights`` are the loss weights by blob name."""
+    """Log what a solver has done, such as an iteration or a snapshot, in the lines that Caffe writes.
+
+    Args:
+        event: What the solver has done.
+        weights: The loss weights by blob name, of the net that ran: the test net for ``Evaluated``, else the training
+            net.
+    """
     if logger.isEnabledFor(logging.INFO):
         for line in format_event(event, weights):
             logger.info(line)
 
 
 def format_event(event: Event, weights: Mapping[str, float]) -> Iterator[str]:
-    """Yield the lines that Caffe logs for an event.
+    """Yield the lines that Caffe logs for what a solver has done, such as ``Iteration 20, loss = 0.5``.
 
     Args:
-        event: An event of a solver's run.
-        weights: The loss weights by blob name, of the test net for an ``Evaluated`` event, else of the training net.
+        event: What the solver has done. There are no lines for an iteration that is not displayed.
+        weights: The loss weights by blob name, of the net that ran: the test net for ``Evaluated``, else the training
+            net.
     """
     if isinstance(event, Step) and event.is_displayed:
         yield f"Iteration {event.iteration}, loss = {event.smoothed_loss:g}"

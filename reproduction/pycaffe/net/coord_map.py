@@ -1,7 +1,9 @@
-"""Coordinate maps between tops, and the Crop layer that aligns one top with another.
+"""Coordinate maps between tops of a NetSpec, and the Crop layer that aligns one top with another.
 
-A thin layer over ``reproduction.caffe.net.netspec`` and ``geometry``, whose maps are exact fractions. Here, as in
-pycaffe, a map is a tuple ``(axis, scale, shift)``, where ``axis`` is the axis before the first spatial axis.
+A coordinate map says where a pixel of one top lies in another: coordinate ``x`` of the first is ``scale * x + shift``
+in the second. Here, as in pycaffe, a map is a tuple ``(axis, scale, shift)``, where ``axis`` is the axis before the
+first spatial axis. This is a thin layer over ``reproduction.caffe.net.netspec`` and ``geometry``, whose maps are exact
+fractions.
 
 Source: BVLC/caffe@9b89154 python/caffe/coord_map.py.
 """
@@ -29,11 +31,11 @@ AxisMismatchException = AxisError
 
 
 class UndefinedMapException(NetError):  # noqa: N818 - Caffe's name
-    """Raised when a layer has no coordinate map, since it does not keep pixels in place."""
+    """Raised for a layer without a coordinate map, such as InnerProduct: its outputs have no position."""
 
 
 class UnconnectedError(NetError, RuntimeError):
-    """Raised when no coordinate map connects two tops; also a RuntimeError, as in pycaffe."""
+    """Raised when two tops have no coordinate map, or several; also a RuntimeError, as in pycaffe."""
 
 
 class UncroppableError(NetError, AssertionError):
@@ -41,7 +43,10 @@ class UncroppableError(NetError, AssertionError):
 
 
 def coord_map(fn: Function) -> Map:
-    """Return the map from coordinates of a layer's bottoms to coordinates of its tops.
+    """Return the map ``(axis, scale, shift)`` from coordinates of a layer's bottom to coordinates of its top.
+
+    Args:
+        fn: A layer of a NetSpec, such as ``n.conv1.fn``.
 
     Raises:
         UndefinedMapException: If the layer does not keep pixels in place, such as InnerProduct.
@@ -54,7 +59,9 @@ def coord_map(fn: Function) -> Map:
 
 
 def coord_map_from_to(top_from: Top, top_to: Top) -> Map:
-    """Return the map from coordinates of ``top_from`` to ``top_to``, through their nearest common ancestors.
+    """Return the map ``(axis, scale, shift)`` from coordinates of ``top_from`` to coordinates of ``top_to``.
+
+    It leads from ``top_from`` back to the nearest top that both are computed from, and from there to ``top_to``.
 
     Raises:
         UnconnectedError: If they have no common ancestor, or two paths between them yield different maps.
@@ -80,7 +87,7 @@ def crop(top_from: Top, top_to: Top) -> Top:
 
 
 def conv_params(fn: Function) -> tuple[int, Array, Array, Array]:
-    """Return axis, stride, dilated kernel size and pad of a convolution or pooling layer.
+    """Return axis, strides, dilated kernel sizes and pads of a convolution or pooling layer of a NetSpec.
 
     The axis is an integer; the others are arrays with one value for each spatial axis, or one value for all of them.
 
@@ -94,13 +101,13 @@ def conv_params(fn: Function) -> tuple[int, Array, Array, Array]:
 
 
 def crop_params(fn: Function) -> tuple[int, Array]:
-    """Return the first cropped axis and the array of offsets of a Crop layer; ``[0]`` if it sets no offset."""
+    """Return the first axis that a Crop layer of a NetSpec crops, and its offsets; ``[0]`` if it sets none."""
     param = fn.layer_param.crop_param
     return param.axis, np.array(param.offset or [0])
 
 
 def compose(base_map: Map, next_map: Map) -> Map:
-    """Return the composed map, which applies ``next_map`` first and then ``base_map``.
+    """Return the map ``(axis, scale, shift)`` that applies ``next_map`` first and then ``base_map``.
 
     Raises:
         AxisMismatchException: If the maps start at different axes.
@@ -109,7 +116,7 @@ def compose(base_map: Map, next_map: Map) -> Map:
 
 
 def inverse(coord_map: Map) -> Map:
-    """Return the inverse of a map."""
+    """Return the inverse of a map ``(axis, scale, shift)``, which leads from its results back to its arguments."""
     return _to_tuple(_to_coord_map(coord_map).inverse())
 
 

@@ -8,7 +8,7 @@ from reproduction.caffe.errors import NetError, ReproductionError, StrPath
 
 
 class CaffeError(ReproductionError, RuntimeError):
-    """An error that pycaffe raises as a RuntimeError, such as a file that cannot be opened."""
+    """An error that pycaffe raises as a RuntimeError, such as for a file that cannot be opened; here it is one, too."""
 
 
 def check_file(path: StrPath) -> None:

@@ -28,15 +28,24 @@ from reproduction.pycaffe.net.recorded_pass import RecordedPass
 
 
 def find_class(module: str, layer: str) -> type[Any]:
-    """Import ``module`` and return its class ``layer``, as Caffe does for a Python layer."""
+    """Import the module of a Python layer and return the layer's class.
+
+    Args:
+        module: The field ``python_param.module`` of the layer.
+        layer: The field ``python_param.layer``, the name of the class.
+    """
     kind: type[Any] = getattr(importlib.import_module(module), layer)
     return kind
 
 
 def create_runners(net: Net, blobs: Mapping[str, Blob]) -> list[LayerRunner]:
-    """Return a runner for each layer of a net, in order.
+    """Return a ``LayerRunner`` for each layer of a net, in order.
 
-    Parameters to which a backward pass adds a gradient get ``requires_grad``.
+    This also sets ``requires_grad`` of the parameters that a backward pass adds a gradient to.
+
+    Args:
+        net: The torch module, built with these blobs.
+        blobs: The net's blobs by name.
     """
     layers = [net.layer_at(node) for node in net.graph.nodes]
     needs = backward_needs.find_needs(net.graph, layers, net.loss_weights)
@@ -51,20 +60,24 @@ def create_runners(net: Net, blobs: Mapping[str, Blob]) -> list[LayerRunner]:
 
 
 class LayerRunner:
-    """A layer with the blobs that it reads and writes.
+    """One layer of a pycaffe Net, which it runs forward and backward on the blobs that a program reads and writes.
 
     Args:
-        net: The net that contains the layer.
-        node: The layer's node in the net's graph.
-        need: What the layer's backward pass computes.
+        net: The torch module that contains the layer.
+        node: The layer's message and the names of its bottoms and tops.
+        need: Which gradients the layer's backward pass computes.
         blobs: The net's blobs by name.
-        owners: Parameter blobs by memory address, so that layers with a shared parameter share its gradient. The
-            runner adds the blobs of its layer.
+        owners: Parameter blobs by memory address, so that layers with a shared parameter share its gradient. The runner
+            adds the blobs of its layer.
 
     Attributes:
-        layer: The torch module; None for an input slot.
+        layer: The torch module of the layer; None for an Input layer, and for a data layer whose tops the program
+            fills.
+        bottoms: The blobs that the layer reads.
+        tops: The blobs that the layer writes.
         blobs: The parameter blobs.
-        pycaffe_layer: The object that ``Net.layers`` contains: for a Python layer, the instance of the program's class.
+        pycaffe_layer: The object that ``Net.layers`` contains. For a Python layer it is the instance of the class in
+            the program's own module.
     """
 
     def __init__(self, net: Net, node: Node, need: Need, blobs: Mapping[str, Blob], owners: dict[int, Blob]):
@@ -111,7 +124,7 @@ class LayerRunner:
         self._set_loss_gradients()
 
     def move_to(self, device: torch.device) -> None:
-        """Move the layer to a device and point its parameters at the memory of their blobs.
+        """Move the layer to a device, and let its torch parameters use the memory of their blobs on this device.
 
         Raises:
             NetError: If the program has changed the number of values of a parameter's blob.
@@ -133,13 +146,19 @@ class LayerRunner:
                 parameter.data = values.reshape(parameter.shape)
 
     def discard_record(self) -> None:
-        """Discard the record of the last forward pass and free its memory."""
+        """Free what autograd recorded of the last forward pass, before the next forward pass records again."""
         self._record = None
 
     # ---- forward
 
     def forward(self, device: torch.device) -> float:
-        """Compute the tops from the current bottoms, and return the weighted loss, 0 if no top is a loss.
+        """Compute the tops from the current bottoms, and store them in their blobs.
+
+        Args:
+            device: The device to compute on, to which ``move_to`` has moved the layer.
+
+        Returns:
+            The sum of the tops that are losses, each times its loss weight; 0 if none is a loss.
 
         Raises:
             NetError: If the layer rejects its bottoms.
@@ -216,9 +235,12 @@ class LayerRunner:
     # ---- backward
 
     def backward(self, device: torch.device) -> None:
-        """Compute the bottoms' gradients from the tops', and accumulate the parameters' gradients.
+        """Compute the gradients of the bottoms from those of the tops, and add to the gradients of the parameters.
 
-        Do nothing for a layer that Caffe does not run backward.
+        It does nothing for a layer that Caffe does not run backward, such as a data layer.
+
+        Args:
+            device: The device to compute on, to which ``move_to`` has moved the layer.
 
         Raises:
             NetError: If there was no forward pass and the gradient needs one, or if parameters or the shape of a top

@@ -40,17 +40,19 @@ class Net(NetProperties):
 
     Args:
         network_file: The prototxt.
-        phase: ``caffe.TRAIN`` or ``caffe.TEST``. In the deprecated signature, the file of weights; the phase follows.
-        level: The level for include and exclude rules; replaces the level of the file's ``state``.
+        phase: ``caffe.TRAIN`` or ``caffe.TEST``. In the deprecated signature, the file of weights.
+        level: The level for include and exclude rules; replaces the level of the file's ``state``. In the deprecated
+            signature, the phase.
         stages: Stages for include and exclude rules, added to those of the file's ``state``.
         weights: A file of weights in any supported format, or None.
         inputs: Shapes by blob name. The program fills these blobs, and they replace the layers that would read them
             from files, such as Data. Caffe has no such argument.
 
     Attributes:
-        module: The ``torch.nn.Module`` that computes; it has the same parameters.
-        layers: The layers in order, including input and split layers; a Python layer is an instance of the program's
-            class.
+        module: The ``torch.nn.Module`` that computes, a ``reproduction.caffe.net.net.Net``; both nets share the memory
+            of their parameters.
+        layers: The layers in order, including input and split layers. For a Python layer it is the instance of the
+            class in the program's own module.
 
     Raises:
         CaffeError: If a file cannot be opened.
@@ -82,12 +84,12 @@ class Net(NetProperties):
 
     @classmethod
     def from_message(cls, net_param: NetParameter, seed: int | None, inputs: Mapping[str, Shape] | None) -> Net:
-        """Build a net from a message, whose ``state`` sets the phase, level and stages.
+        """Build a net from a ``NetParameter``, the ``state`` of which sets the phase, level and stages.
 
         Args:
-            net_param: The net.
+            net_param: The net's message.
             seed: The seed of fillers and dropout; None uses torch's global generator.
-            inputs: Shapes of blobs that the program fills, as in ``Net``.
+            inputs: Shapes by name of the blobs that the program fills, as in ``Net``; None if there are none.
         """
         net = cls.__new__(cls)
         net._build(net_param, None, seed=seed, inputs=inputs)
@@ -136,9 +138,10 @@ class Net(NetProperties):
     def backward(
         self, diffs: list[str] | None = None, start: str | None = None, end: str | None = None, **kwargs: Any
     ) -> Arrays:
-        """Run the backward pass from the current gradients of the tops; that of a loss is its loss weight.
+        """Run the backward pass, from the gradients in the tops' blobs to those of the bottoms and parameters.
 
-        The gradients of blobs are overwritten; the gradients of parameters accumulate.
+        A loss starts with its loss weight as gradient. The gradients of blobs are overwritten; those of parameters
+        accumulate.
 
         Args:
             diffs: Names of blobs whose gradients to return in addition to those of the inputs.
@@ -300,7 +303,10 @@ class Net(NetProperties):
     def copy_from(self, source: StrPath | Net) -> None:
         """Copy weights by layer name, from a file in any supported format or from another net.
 
-        Layers of the source that this net does not have are logged and ignored.
+        Layers that only the source has are logged and ignored.
+
+        Args:
+            source: The file or the net that has the weights.
 
         Raises:
             ReproductionError: If the file cannot be opened or read, or its weights do not fit. The net is unchanged.
@@ -314,7 +320,10 @@ class Net(NetProperties):
             caffe_log.log(f"Ignoring source layer {name}")
 
     def share_with(self, other: Net) -> None:
-        """Share the memory of another net's parameters in all layers of the same name.
+        """Share the parameters of another net: layers of the same name then use the same memory.
+
+        Args:
+            other: The net whose parameters are used; it does not change.
 
         Raises:
             ReproductionError: If the parameters have different shapes.
@@ -332,11 +341,15 @@ class Net(NetProperties):
         caffemodel.dump(self.module.to_proto(), filename)
 
     def save_hdf5(self, filename: StrPath) -> None:
-        """Write the weights as HDF5, with the errors of ``save``."""
+        """Write the weights to an HDF5 file, in Caffe's format.
+
+        Raises:
+            ReproductionError: If the file cannot be written.
+        """
         hdf5.dump(self.module.to_proto(), filename)
 
     def load_hdf5(self, filename: StrPath) -> None:
-        """Copy weights from an HDF5 file; see ``copy_from``."""
+        """Copy weights by layer name from an HDF5 file; the same as ``copy_from``, as in pycaffe."""
         self.copy_from(filename)
 
     def clear_param_diffs(self) -> None:

@@ -21,11 +21,11 @@ from reproduction.pycaffe.net.layer_runner import LayerRunner
 
 
 class NetProperties:
-    """The properties of a ``Net`` that look up layers, blobs and parameters.
+    """The base class of pycaffe's ``Net`` that looks up its layers, blobs and parameters, by name and by index.
 
     Attributes:
-        module: The ``torch.nn.Module`` that computes.
-        layers: The layers in order; a Python layer is an instance of the program's class.
+        module: The ``torch.nn.Module`` that computes, a ``reproduction.caffe.net.net.Net``.
+        layers: The layers in order. For a Python layer it is the instance of the class in the program's own module.
     """
 
     module: Net
@@ -40,7 +40,11 @@ class NetProperties:
 
     @cached_property
     def params(self) -> OrderedDict[str, BlobVec]:
-        """The parameter blobs by layer name; layers without parameters are left out."""
+        """The parameter blobs of each layer by its name.
+
+        For example, ``params["conv1"][0]`` is the blob of the weights and ``params["conv1"][1]`` that of the bias.
+        Layers without parameters are left out.
+        """
         return OrderedDict((runner.node.name, runner.blobs) for runner in self._runners if runner.blobs)
 
     @cached_property
@@ -60,18 +64,18 @@ class NetProperties:
 
     @cached_property
     def outputs(self) -> list[str]:
-        """Names of the blobs that no layer reads."""
+        """Names of the blobs that no layer reads, which ``forward`` returns."""
         named = {top for runner in self._runners for top in runner.node.layer_param.top}
         return [name for name in self.module.outputs if name in named]
 
     @cached_property
     def top_names(self) -> OrderedDict[str, list[str]]:
-        """The names of each layer's tops."""
+        """The list of the names of a layer's tops, by layer name."""
         return OrderedDict((runner.node.name, list(runner.node.tops)) for runner in self._runners)
 
     @cached_property
     def bottom_names(self) -> OrderedDict[str, list[str]]:
-        """The names of each layer's bottoms."""
+        """The list of the names of a layer's bottoms, by layer name."""
         return OrderedDict((runner.node.name, list(runner.node.bottoms)) for runner in self._runners)
 
     @property
@@ -109,11 +113,11 @@ class NetProperties:
         return IntVec.from_items(number[name] for name in names)
 
     def output_values(self) -> dict[str, Tensor]:
-        """Return the output blobs by name, as tensors on the current device."""
+        """Return the current values of the output blobs by name, as tensors on the device that nets compute on."""
         return {name: self._blobs_by_name[name].values(settings.device()) for name in self.outputs}
 
     def parameters(self) -> Iterator[tuple[Tensor, Blob]]:
-        """Yield each parameter of each layer with its blob."""
+        """Yield pairs: a parameter of the torch module, and the blob by which the program reads and writes it."""
         for runner in self._runners:
             if runner.layer is not None:
                 yield from zip(runner.layer.blobs, runner.blobs, strict=True)

@@ -27,7 +27,7 @@ class MissingTopError(NetError, KeyError, AttributeError):
 
 
 class Top(netspec.Top):
-    """One output blob of a layer.
+    """One output blob of a layer in a NetSpec; pass it to the functions of ``layers`` as the bottom of another layer.
 
     Attributes:
         fn: The layer.
@@ -38,7 +38,7 @@ class Top(netspec.Top):
 
     @property
     def fn(self) -> Function:
-        """The layer."""
+        """The layer whose output this is."""
         return self.function
 
     @property
@@ -47,20 +47,21 @@ class Top(netspec.Top):
         return self.index
 
     def to_proto(self) -> Any:
-        """Return the layers that this top needs, as a ``caffe_pb2.NetParameter``."""
+        """Return this top's layer and all layers that it depends on, as a ``caffe_pb2.NetParameter``."""
         return to_proto(self)
 
 
 class Function(netspec.Function):
-    """A layer with its parameters and its inputs.
+    """A layer in a NetSpec, with its fields and its inputs; the functions of ``layers`` create it.
 
     Args:
         type_name: The layer's type.
-        inputs: Tops of other layers.
-        params: The layer's fields by name, and optionally ``ntop`` and ``in_place``, which are removed from the dict.
+        inputs: The tops that the layer reads.
+        params: The layer's fields by name, such as ``num_output``, and optionally ``ntop`` (the number of tops) and
+            ``in_place``, which are removed from the dict.
 
     Attributes:
-        params: The layer's fields; changes count until the net is converted to a message.
+        params: The layer's fields by name; a program may change them until the net is converted to a message.
         tops: The outputs.
 
     Raises:
@@ -81,7 +82,7 @@ class Function(netspec.Function):
 
     @property
     def layer_param(self) -> LayerParameter:
-        """The LayerParameter built from the current ``params``."""
+        """A ``LayerParameter`` built from the layer's type and its current ``params``, without bottoms and tops."""
         return self._build(self.params)
 
     def _build(self, fields: Mapping[str, Any]) -> LayerParameter:
@@ -104,7 +105,10 @@ def _fields(message: ProtoMessage) -> list[Any]:
 
 
 class NetSpec:
-    """A net definition; assigning a top to an attribute or an item names the top.
+    """A net definition, to which a program adds layers by assigning their tops.
+
+    For a NetSpec ``n``, ``n.conv1 = layers.Convolution(n.data, num_output=64)`` adds a layer and names its top
+    ``conv1``. ``n["conv1"]`` is the same as ``n.conv1``.
 
     Raises:
         MissingTopError: If a program reads a top that it has not assigned.
@@ -118,7 +122,7 @@ class NetSpec:
 
     @property
     def tops(self) -> dict[str, Any]:
-        """The tops by name, in the order of assignment."""
+        """The tops by the names that the program has assigned them to, in the order of assignment."""
         return self._spec.tops
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -140,10 +144,10 @@ class NetSpec:
 
 
 class Layers:
-    """The object ``layers``: each attribute is a function that creates a layer of that type.
+    """The class of the object ``layers``, whose attributes create layers, as in ``layers.ReLU(n.conv1)``.
 
-    The function returns the layer's top. With ``ntop`` greater than 1 it returns a tuple of tops, with ``ntop=0`` the
-    layer (a ``Function``).
+    The arguments are the layer's bottoms, the keyword arguments its fields. The result is the layer's top; with
+    ``ntop`` greater than 1 it is a tuple of tops, with ``ntop=0`` the layer (a ``Function``).
     """
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
@@ -160,7 +164,7 @@ class Layers:
 
 
 class Parameters:
-    """The object ``params``, which looks up enum values, such as ``params.Pooling.MAX``."""
+    """The class of the object ``params``, which looks up enum values of Caffe, such as ``params.Pooling.MAX``."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -173,7 +177,7 @@ params = Parameters()
 
 
 def to_proto(*tops: Top | Function) -> Any:
-    """Return the layers that the tops need, as a ``caffe_pb2.NetParameter``.
+    """Return the layers of the given tops, and all layers that these depend on, as a ``caffe_pb2.NetParameter``.
 
     Tops without a name are named after their layer's type and a number, such as ``Convolution1``.
     """
@@ -209,9 +213,10 @@ def assign_proto(proto: Any, name: str, val: Any) -> None:
 
 
 def param_name_dict() -> dict[str, str]:
-    """Map message names to field names, without the endings ``Parameter`` and ``_param``.
+    """Return a dict from the names of layers' messages to the names of their fields in ``LayerParameter``.
 
-    For example, ``Convolution`` maps to ``convolution``.
+    The endings ``Parameter`` and ``_param`` are left out: for example, ``ConvolutionParameter`` is the type of the
+    field ``convolution_param``, so that ``Convolution`` maps to ``convolution``.
     """
     layer = caffe_pb2.LayerParameter()
     names = [field.name for field in _fields(layer) if field.name.endswith("_param")]

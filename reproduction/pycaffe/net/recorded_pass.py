@@ -14,14 +14,14 @@ from reproduction.caffe.net.net import Net
 
 
 class RecordedPass:
-    """A forward pass of one layer with its autograd graph.
+    """A forward pass of one layer, recorded by autograd so that the gradients can be computed later.
 
     The recorded tensors share the memory of the blobs, so that values which a program writes to a blob between forward
     and backward change the gradient, as in Caffe.
 
     Args:
-        net: The net that contains the layer.
-        node: The layer's node in the net's graph.
+        net: The torch module that contains the layer.
+        node: The layer's message and the names of its bottoms and tops.
         bottoms: The values of the bottoms.
         needs_gradient: For each bottom, whether to compute its gradient.
 
@@ -52,11 +52,17 @@ class RecordedPass:
 
     @property
     def params_changed(self) -> bool:
-        """Whether a parameter that the gradient depends on has changed since the forward pass."""
+        """Whether a parameter that the gradient depends on was changed in place since the forward pass."""
         return self._param_versions != self._read_param_versions()
 
     def is_current(self, bottoms: Sequence[Tensor]) -> bool:
-        """Return whether the parameters are unchanged, and these bottoms have the recorded memory and shapes."""
+        """Return whether this record is still valid for the values of the bottoms.
+
+        It is if no parameter has changed, and the bottoms have the same memory and shapes.
+
+        Args:
+            bottoms: The values of the bottoms now.
+        """
         return not self.params_changed and all(
             leaf.data_ptr() == x.data_ptr() and leaf.shape == x.shape
             for leaf, x in zip(self.bottoms, bottoms, strict=True)
@@ -65,13 +71,15 @@ class RecordedPass:
     def compute_gradients(
         self, top_gradients: Sequence[Tensor], param_indices: Sequence[int]
     ) -> tuple[list[Tensor | None], list[Tensor | None]]:
-        """Return the gradients of the bottoms that need one, and of the parameters with these indices.
-
-        A gradient is None if no top depends on the bottom or parameter.
+        """Compute the gradients of the bottoms and parameters from those of the tops.
 
         Args:
             top_gradients: The gradients of those tops that have ``requires_grad``.
-            param_indices: Indices of the parameters.
+            param_indices: Indices of the parameters whose gradients to compute.
+
+        Returns:
+            The gradients of those bottoms that need one, and those of the parameters ``param_indices``. A gradient is
+            None if no top depends on the bottom or parameter.
         """
         tops = [top for top in self.tops if top.requires_grad]
         leaves = [leaf for leaf in self.bottoms if leaf.requires_grad]

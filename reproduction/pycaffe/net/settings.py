@@ -29,17 +29,17 @@ class _State:
 
 
 def device() -> torch.device:
-    """Return the device on which nets compute."""
+    """Return the device that all nets of the process compute on, as set by ``set_mode_cpu`` or ``set_mode_gpu``."""
     return _State.device
 
 
 def set_mode_cpu() -> None:
-    """Compute on the CPU from now on."""
+    """Compute all nets of this process on the CPU from now on."""
     _State.device = _CPU
 
 
 def set_mode_gpu() -> None:
-    """Compute on the GPU that ``set_device`` selects; by default GPU 0.
+    """Compute all nets of this process on the GPU that ``set_device`` selects; by default GPU 0.
 
     Without CUDA, nets compute on the CPU, and the first call issues a RuntimeWarning.
 
@@ -68,7 +68,7 @@ def set_device(device_id: int) -> None:
 
 @lru_cache(maxsize=1)
 def uses_blas_order() -> bool:
-    """Return whether nets with a loss sum in the order of Caffe's BLAS.
+    """Return whether nets with a loss add numbers in the order of Caffe's BLAS, so that sums equal Caffe's bit by bit.
 
     They do so if the CPU allows it, unless the environment sets ``CAFFE_ORDER=0``. A rounding difference can move a
     value across the kink of a ReLU or a max pooling, which changes gradients and then the whole training. In Caffe's
@@ -114,7 +114,11 @@ def solver_count() -> int:
 
 
 def set_solver_count(count: int) -> None:
-    """Raise a CaffeError unless the number of training processes is 1."""
+    """Accept the number of training processes if it is 1, the only one that is supported.
+
+    Raises:
+        CaffeError: If it is any other number.
+    """
     _check_single_process(count, 1)
 
 
@@ -124,12 +128,20 @@ def solver_rank() -> int:
 
 
 def set_solver_rank(rank: int) -> None:
-    """Raise a CaffeError unless the rank of this process is 0."""
+    """Accept the rank of this process among the training processes if it is 0, since there is only one process.
+
+    Raises:
+        CaffeError: If it is any other number.
+    """
     _check_single_process(rank, 0)
 
 
 def set_multiprocess(enabled: bool) -> None:
-    """Raise a CaffeError if ``enabled`` is true."""
+    """Accept that a training does not use several processes.
+
+    Raises:
+        CaffeError: If ``enabled`` is true.
+    """
     _check_single_process(enabled, False)
 
 

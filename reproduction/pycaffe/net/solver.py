@@ -86,13 +86,14 @@ class _BlobSolver(solver.Solver):
 
 
 class Solver:
-    """A solver with pycaffe's interface; each subclass is an update rule.
+    """A solver with pycaffe's interface: trains a net by one update rule. Each subclass is an update rule.
 
     Args:
         filename: The solver's prototxt. Relative paths in it are relative to the working directory.
         inputs: Shapes by name of the blobs that the program fills before each step; see ``Net``.
 
     Attributes:
+        type: The update rule, by its name in a solver's prototxt, such as "SGD".
         net: The training net.
         test_nets: The test nets, which share the weights of the training net.
         param: The ``SolverParameter``; a program may set its fields, such as ``param.base_lr``.
@@ -160,7 +161,7 @@ class Solver:
         caffe_log.log("Optimization Done.")
 
     def restore(self, filename: StrPath) -> None:
-        """Resume from a solver state written by Caffe or by this project.
+        """Load a solver state written by Caffe or by this project, with its weights, so that training resumes there.
 
         Raises:
             ReproductionError: If the file cannot be opened, is not a solver state, or belongs to a different net.
@@ -190,7 +191,11 @@ class Solver:
         self._solver.callbacks.append((on_start, on_gradients_ready))
 
     def share_weights(self, net: Net) -> None:
-        """Share the training net's weights with another net."""
+        """Share the training net's weights with another net, which then always has the current ones.
+
+        Args:
+            net: The other net; layers of the same name share their parameters.
+        """
         net.share_with(self.net)
 
     def _log(self, event: Event) -> None:
@@ -199,37 +204,37 @@ class Solver:
 
 
 class SGDSolver(Solver):
-    """Stochastic gradient descent with momentum."""
+    """A solver that uses stochastic gradient descent with momentum."""
 
     type = "SGD"
 
 
 class NesterovSolver(SGDSolver):
-    """Nesterov's accelerated gradient."""
+    """A solver that uses Nesterov's accelerated gradient."""
 
     type = "Nesterov"
 
 
 class AdaGradSolver(SGDSolver):
-    """AdaGrad."""
+    """A solver that uses AdaGrad."""
 
     type = "AdaGrad"
 
 
 class RMSPropSolver(SGDSolver):
-    """RMSProp."""
+    """A solver that uses RMSProp."""
 
     type = "RMSProp"
 
 
 class AdaDeltaSolver(SGDSolver):
-    """AdaDelta."""
+    """A solver that uses AdaDelta."""
 
     type = "AdaDelta"
 
 
 class AdamSolver(SGDSolver):
-    """Adam."""
+    """A solver that uses Adam."""
 
     type = "Adam"
 
@@ -240,7 +245,7 @@ SOLVERS: dict[str, type[SGDSolver]] = {
 
 
 def get_solver(filename: StrPath) -> Any:
-    """Return a solver of the type that its prototxt names.
+    """Return a solver for a prototxt, of the class for the ``type`` that the prototxt sets.
 
     Raises:
         ReproductionError: If there is no such type, or ``Solver`` raises it.

@@ -7,7 +7,7 @@ import time
 
 
 class Timer:
-    """A stopwatch for wall-clock time."""
+    """A stopwatch for wall-clock time, like ``caffe.Timer``: call ``start`` and ``stop``, then read ``ms``."""
 
     def __init__(self) -> None:
         self._start = self._stop = 0.0

@@ -14,12 +14,13 @@ Convert = Callable[[Any], Any]
 
 
 class RepeatedScalars(MutableSequence[Any]):
-    """A repeated field of numbers, strings or enums: a live view of the list in the message.
+    """A repeated field of numbers, strings or enums, used like a list; each change also changes the message.
 
     Args:
         message: The schema's message that contains the field.
         field: The field.
-        convert: Converts a program's value to the value to store, or raises an error.
+        convert: A function that converts a value which a program assigns to the value to store, or raises an error if
+            it does not fit the field.
     """
 
     def __init__(self, message: Message, field: Field[Any], convert: Convert):
@@ -55,11 +56,11 @@ class RepeatedScalars(MutableSequence[Any]):
         del self._change()[index]
 
     def insert(self, index: int, value: Any) -> None:
-        """Insert a value before ``index``."""
+        """Insert a value before position ``index``."""
         self._change().insert(index, self._convert(value))
 
     def extend(self, values: Iterable[Any]) -> None:
-        """Append values. If one does not fit the field, append none."""
+        """Append all values; if one does not fit the field, append none and raise its error."""
         new = [self._convert(value) for value in values]
         self._change().extend(new)
 
@@ -79,13 +80,16 @@ class RepeatedScalars(MutableSequence[Any]):
 
 
 class RepeatedMessages(RepeatedScalars):
-    """A repeated field of sub-messages; as in protobuf, appending copies a message, and reading returns a live one.
+    """A repeated field of sub-messages, used like a list; each change also changes the message.
+
+    As in protobuf, the list stores copies of the messages that a program adds, and the messages that it returns are
+    those in the list, so that a program can change them there.
 
     Args:
         message: The schema's message that contains the field.
         field: The field.
-        convert: Converts a program's message to a new message of the schema.
-        wrap: Returns the program's view of a message of the schema.
+        convert: A function that copies a program's ``ProtoMessage`` or dict to a new message of the schema.
+        wrap: A function that returns the ``ProtoMessage`` for a message of the schema.
     """
 
     def __init__(self, message: Message, field: Field[Any], convert: Convert, wrap: Convert):
@@ -97,7 +101,7 @@ class RepeatedMessages(RepeatedScalars):
         return [self._wrap(item) for item in found] if isinstance(index, slice) else self._wrap(found)
 
     def add(self, **fields: Any) -> Any:
-        """Append a new message with these fields set, and return it."""
+        """Append a new message with these fields set, and return it, so that the program can set more fields."""
         assert self._field.message is not None
         added = self._wrap(self._field.message())
         for name, value in fields.items():
@@ -107,7 +111,7 @@ class RepeatedMessages(RepeatedScalars):
 
 
 class RepeatedNumbers(RepeatedScalars):
-    """A repeated field of many numbers, such as weights, which the schema stores as a numpy array.
+    """A repeated field of many numbers, such as weights, used like a list; the schema stores it as a numpy array.
 
     Copies of a message share its arrays, so that each change creates a new array.
     """
@@ -159,7 +163,7 @@ class RepeatedNumbers(RepeatedScalars):
         self._store(np.insert(self._array, position, self._convert(value)))
 
     def extend(self, values: Iterable[Any]) -> None:
-        """Append values. If one does not fit the field, append none."""
+        """Append all values; if one does not fit the field, append none and raise its error."""
         self._store(np.concatenate([self._array, self._to_array(values)]))
 
     MergeFrom = extend

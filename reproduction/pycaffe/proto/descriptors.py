@@ -24,7 +24,13 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class EnumValueDescriptor:
-    """A value of an enum; ``index`` is its position in the enum."""
+    """A value of an enum, such as ``TRAIN`` of ``Phase``.
+
+    Attributes:
+        name: Its name.
+        index: Its position among the values of the enum, from 0.
+        number: Its number in messages.
+    """
 
     name: str
     index: int
@@ -32,7 +38,13 @@ class EnumValueDescriptor:
 
 
 class EnumDescriptor:
-    """The names and numbers of an enum."""
+    """The names and numbers of an enum's values, such as those of ``Phase``.
+
+    Args:
+        name: The name of the enum.
+        full_name: The name with its package and message, such as ``caffe.PoolingParameter.PoolMethod``.
+        values: The enum's values.
+    """
 
     def __init__(self, name: str, full_name: str, values: type[enum.IntEnum]):
         self.name, self.full_name = name, full_name
@@ -91,7 +103,21 @@ class Enum:
 
 @dataclass(frozen=True)
 class FieldDescriptor:
-    """A field of a message, with protobuf's numbers for its label and types."""
+    """A field of a message, described as by protobuf's class of this name, with the same numbers for label and types.
+
+    Attributes:
+        name: The field's name.
+        full_name: The name with its package and message, such as ``caffe.LayerParameter.name``.
+        number: The field's number in the wire format.
+        label: Whether it is optional, required or repeated: one of the ``LABEL_`` numbers.
+        type: The type in caffe.proto: one of the ``TYPE_`` numbers.
+        cpp_type: The type that C++ stores it in: one of the ``CPPTYPE_`` numbers.
+        default_value: What the field reads as if it is not set; an empty list for a repeated field, None for a
+            sub-message.
+        has_default_value: Whether caffe.proto sets the default.
+        message_type: The descriptor of a sub-message, or None.
+        enum_type: The descriptor of an enum, or None.
+    """
 
     LABEL_OPTIONAL: ClassVar[int] = 1
     LABEL_REQUIRED: ClassVar[int] = 2
@@ -116,7 +142,11 @@ for _name, (_type, _cpp_type) in _TYPES.items():
 
 
 class Descriptor:
-    """The name, fields and nested enums of a message."""
+    """A message type, described as by protobuf's class of this name: its name, fields and nested enums.
+
+    Args:
+        schema: The class of the message in ``reproduction.caffe.schema``.
+    """
 
     def __init__(self, schema: type[Message]):
         self.name = schema.__name__
@@ -127,9 +157,14 @@ class Descriptor:
         self.enum_types_by_name: dict[str, EnumDescriptor] = {}
 
     def add(self, field: Field[Any], message_type: Descriptor | None, enum_type: EnumDescriptor | None) -> None:
-        """Add a field of the schema, with the descriptor of its sub-message or its enum.
+        """Add a field of the message.
 
         Fields are added after all descriptors exist, since messages refer to each other.
+
+        Args:
+            field: The field in the schema.
+            message_type: The descriptor of the field's sub-message, or None.
+            enum_type: The descriptor of the field's enum, or None.
         """
         kind = "enum" if field.enum else "message" if field.message else field.kind.name if field.kind else ""
         label = FieldDescriptor.LABEL_REPEATED if field.repeated else FieldDescriptor.LABEL_OPTIONAL

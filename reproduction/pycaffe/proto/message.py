@@ -34,7 +34,10 @@ class MisfitError(ReproductionError, TypeError):
 
 
 def wrap(message: Message) -> ProtoMessage:
-    """Return a ``ProtoMessage`` view of a message of the schema; changes to one change the other."""
+    """Return the ``ProtoMessage`` that gives a message of the schema protobuf's interface.
+
+    Both have the same fields, so that a change of one changes the other. ``unwrap`` is the inverse.
+    """
     kind = PROTO_CLASSES[type(message)]
     view = kind.__new__(kind)
     object.__setattr__(view, "_message", message)
@@ -42,15 +45,23 @@ def wrap(message: Message) -> ProtoMessage:
 
 
 def unwrap(message: ProtoMessage) -> Message:
-    """Return the message of the schema behind a ``ProtoMessage``; changes to one change the other."""
+    """Return the message of ``reproduction.caffe.schema`` in which a ``ProtoMessage`` stores its fields.
+
+    It is not a copy: a change of one changes the other. Functions of ``reproduction.caffe`` take such messages.
+    """
     return message._message
 
 
 class ProtoMessage:
-    """A message with protobuf's attributes and methods.
+    """A message of Caffe with protobuf's attributes and methods; the base class of those in ``caffe_pb2``.
 
-    Fields are attributes. A field that is not set reads as its default; repeated fields and sub-messages are live
-    objects. Keyword arguments of the constructor set fields.
+    Fields are attributes. A field that is not set reads as its default; repeated fields and sub-messages can be changed
+    in place, as in ``net.layer[0].convolution_param.num_output = 64``. Keyword arguments of the constructor set fields.
+
+    The fields are stored in a message of ``reproduction.caffe.schema``, which ``unwrap`` returns.
+
+    Attributes:
+        DESCRIPTOR: The names, types and numbers of the fields.
 
     Raises:
         NoFieldError: If there is no such field; also an AttributeError.
@@ -119,7 +130,7 @@ class ProtoMessage:
             setattr(self, name, value)
 
     def HasField(self, field_name: str) -> bool:
-        """Return whether a field is set.
+        """Return whether a field is set, rather than reads as its default.
 
         Raises:
             ReproductionError: If there is no such field, or it is repeated.
@@ -162,7 +173,13 @@ class ProtoMessage:
         self._message.present = True
 
     def MergeFromString(self, serialized: bytes) -> int:
-        """Parse bytes in protobuf's wire format, merge the fields, and return the number of bytes.
+        """Parse a serialized message and merge its fields into this message, as ``MergeFrom`` does.
+
+        Args:
+            serialized: A message of this type in protobuf's wire format.
+
+        Returns:
+            The number of bytes.
 
         Raises:
             CaffemodelError: If the bytes are not a message of this type. Without Google's protobuf installed, a program
@@ -174,7 +191,13 @@ class ProtoMessage:
         return len(data)
 
     def ParseFromString(self, serialized: bytes) -> int:
-        """Parse bytes in protobuf's wire format, replace all fields, and return the number of bytes.
+        """Parse a serialized message, which replaces all fields of this message.
+
+        Args:
+            serialized: A message of this type in protobuf's wire format.
+
+        Returns:
+            The number of bytes.
 
         Raises:
             CaffemodelError: If the bytes are not a message of this type.
@@ -184,13 +207,17 @@ class ProtoMessage:
 
     @classmethod
     def FromString(cls, s: bytes) -> Self:
-        """Return a new message parsed from bytes; see ``ParseFromString``."""
+        """Return a new message of this type, parsed from bytes in protobuf's wire format.
+
+        Raises:
+            CaffemodelError: If the bytes are not a message of this type.
+        """
         message = cls()
         message.ParseFromString(s)
         return message
 
     def SerializeToString(self, **_: bool) -> bytes:
-        """Return the message in protobuf's wire format.
+        """Return the message in protobuf's wire format; keyword arguments such as ``deterministic`` have no effect.
 
         Raises:
             ReproductionError: If a required field is not set.
@@ -202,7 +229,7 @@ class ProtoMessage:
         return len(self.SerializeToString())
 
     def ListFields(self) -> list[tuple[Any, Any]]:
-        """Return pairs of descriptor and value of the fields that are set, ordered by field number."""
+        """Return pairs of ``FieldDescriptor`` and value for the fields that are set, ordered by field number."""
         by_name = self.DESCRIPTOR.fields_by_name
         return [(by_name[field.name], getattr(self, field.name)) for field, _ in self._message.set_fields()]
 
@@ -211,7 +238,7 @@ class ProtoMessage:
         raise ReproductionError(f"{self._name} has no oneof {oneof_group!r}")
 
     def FindInitializationErrors(self) -> list[str]:
-        """Return the paths of required fields that are not set, including those of sub-messages."""
+        """Return the paths of required fields that are not set, also of those in sub-messages."""
         return list(_find_missing_fields(self._message, ""))
 
     def IsInitialized(self) -> bool:

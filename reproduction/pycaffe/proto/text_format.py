@@ -20,9 +20,12 @@ ParseError = PrototxtError
 
 
 def Merge(text: str | bytes, message: Any, **options: Any) -> Any:
-    """Parse a text, merge it into a message, and return the message.
+    """Parse a prototxt, merge its fields into a message, and return the message.
 
-    A message that is not Caffe's is passed to Google's protobuf with ``options``, which Caffe's messages ignore.
+    Args:
+        text: The prototxt.
+        message: The message to change. One that is not Caffe's is passed to Google's protobuf.
+        options: Options of Google's protobuf; they have no effect on Caffe's messages.
 
     Raises:
         PrototxtError: If the text is not a prototxt of this message type.
@@ -37,12 +40,21 @@ def Merge(text: str | bytes, message: Any, **options: Any) -> Any:
 
 
 def Parse(text: str | bytes, message: Any, **options: Any) -> Any:
-    """Parse a text into a message; the same as ``Merge``."""
+    """Parse a prototxt, merge its fields into a message, and return the message; the same as ``Merge``."""
     return Merge(text, message, **options)
 
 
 def MergeLines(lines: Iterable[str | bytes], message: Any, **options: Any) -> Any:
-    """Parse lines, such as those of an open file, into a message; see ``Merge``."""
+    """Parse the lines of a prototxt, merge its fields into a message, and return the message.
+
+    Args:
+        lines: The lines, such as those of an open file.
+        message: The message to change; see ``Merge``.
+        options: Options of Google's protobuf; they have no effect on Caffe's messages.
+
+    Raises:
+        PrototxtError: If the text is not a prototxt of this message type.
+    """
     texts = [line.decode("utf-8", "surrogateescape") if isinstance(line, bytes) else line for line in lines]
     return Merge("".join(text if text.endswith("\n") else f"{text}\n" for text in texts), message, **options)
 
@@ -51,7 +63,13 @@ ParseLines = MergeLines
 
 
 def MessageToString(message: Any, as_one_line: bool = False, **options: Any) -> str:
-    """Return a message as text, with a line for each field or as a single line; see ``Merge`` for ``options``."""
+    """Return a message as prototxt.
+
+    Args:
+        message: The message. One that is not Caffe's is passed to Google's protobuf.
+        as_one_line: Whether to return a single line rather than one for each field.
+        options: Options of Google's protobuf; they have no effect on Caffe's messages.
+    """
     if not isinstance(message, ProtoMessage):
         return str(_load_google_text_format().MessageToString(message, as_one_line=as_one_line, **options))
     text = prototxt.dumps(unwrap(message))
@@ -59,7 +77,7 @@ def MessageToString(message: Any, as_one_line: bool = False, **options: Any) -> 
 
 
 def PrintMessage(message: Any, out: TextIO, **options: Any) -> None:
-    """Write a message as text to the open file ``out``."""
+    """Write a message as prototxt to the open file ``out``; ``options`` are those of ``MessageToString``."""
     out.write(MessageToString(message, **options))
 
 

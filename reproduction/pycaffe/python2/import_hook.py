@@ -31,7 +31,11 @@ class Loader(machinery.SourceFileLoader):
     python2 = False
 
     def get_code(self, fullname: str) -> types.CodeType | None:
-        """Return the module's code, translated or rewritten if necessary."""
+        """Return the compiled code of a module, translated or rewritten if its source needs that.
+
+        Args:
+            fullname: The module's dotted name.
+        """
         path = self.get_filename(fullname)
         if (text := self._read_if_python2()) is not None:
             return translate.compile_python2(text, path)
@@ -43,7 +47,7 @@ class Loader(machinery.SourceFileLoader):
         return super().get_code(fullname)
 
     def exec_module(self, module: types.ModuleType) -> None:
-        """Run the module, with Python 2's builtins if it is Python 2."""
+        """Run the code of a module: with Python 2's builtins if its source is Python 2."""
         if self._read_if_python2() is not None:
             module.__dict__["__builtins__"] = python2_builtins.BUILTINS
         elif self._read_if_outdated() is not None:
@@ -85,7 +89,10 @@ def _path_hook(path: str) -> importlib.abc.PathEntryFinder:
 
 
 def is_program_file(path: str) -> bool:
-    """Return whether a file or folder is the program's: not part of Python, installed packages or this project."""
+    """Return whether a file or folder belongs to the program that runs.
+
+    Those that are part of Python, of an installed package or of this project do not.
+    """
     folder = Path(os.path.realpath(path or os.curdir))
     return not any(folder.is_relative_to(other) for other in _installed_folders())
 
@@ -97,7 +104,7 @@ def _installed_folders() -> list[Path]:
 
 
 def install() -> None:
-    """Install the import hook that loads the program's modules with ``Loader`` from now on."""
+    """Load the modules that the program imports from now on with ``Loader``, by a hook in ``sys.path_hooks``."""
     if _path_hook not in sys.path_hooks:
         sys.path_hooks.insert(0, _path_hook)
         sys.path_importer_cache.clear()  # cached finders would bypass the hook

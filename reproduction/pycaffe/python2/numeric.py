@@ -23,7 +23,10 @@ def divide(left: Any, right: Any) -> Any:
 
 
 def divide_in_place(left: Any, right: Any) -> Any:
-    """Divide as Python 2's ``/=`` does, and return the result: ``left`` itself if it is mutable."""
+    """Compute ``left /= right`` as Python 2 does, and return the new value of ``left``.
+
+    An array is changed in place and returned. A translated source assigns the result to the name on the left.
+    """
     if _divides_integers(left, right):
         left //= right
     else:
@@ -32,12 +35,12 @@ def divide_in_place(left: Any, right: Any) -> Any:
 
 
 def divide_item(owner: Any, index: Any, right: Any) -> None:
-    """Divide an item in place: ``owner[index] /= right``."""
+    """Compute ``owner[index] /= right`` as Python 2 does, which divides integers with rounding down."""
     owner[index] = divide_in_place(owner[index], right)
 
 
 def divide_attribute(owner: Any, name: str, right: Any) -> None:
-    """Divide an attribute in place: ``owner.name /= right``."""
+    """Compute ``owner.name /= right`` as Python 2 does, which divides integers with rounding down."""
     setattr(owner, name, divide_in_place(getattr(owner, name), right))
 
 
@@ -56,14 +59,22 @@ def _is_integral(value: Any, beside_array: bool) -> bool:
 
 
 def round_half_away(number: float, ndigits: int = 0) -> float:
-    """Round a number to ``ndigits`` decimals, with halves away from zero, and return a float."""
+    """Round as Python 2's ``round`` does, with halves away from zero: 0.5 becomes 1.0, where Python 3 returns 0.
+
+    Args:
+        number: The number.
+        ndigits: The number of decimals to keep; negative to round to tens, hundreds and so on.
+    """
     if not math.isfinite(number):
         return float(number)
     return float(Decimal(float(number)).quantize(Decimal(1).scaleb(-ndigits), ROUND_HALF_UP))
 
 
 def truncate(value: Any) -> Any:
-    """Return a slice bound or a size as an integer: a float is rounded towards zero, other values are unchanged."""
+    """Return a float as an integer, rounded towards zero; return any other value unchanged.
+
+    Python 2 and numpy 1 accept floats as bounds of slices and as sizes of arrays.
+    """
     return int(value) if isinstance(value, (float, np.floating)) else value
 
 

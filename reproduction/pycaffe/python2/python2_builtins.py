@@ -22,7 +22,7 @@ _PYTHON3 = sys.stdlib_module_names | {"numpy"}
 
 
 def compare(left: Any, right: Any) -> int:
-    """Return -1, 0 or 1, as Python 2's ``cmp`` does."""
+    """Return -1, 0 or 1 if ``left`` is less than, equal to or greater than ``right``, as Python 2's ``cmp`` does."""
     return int(left > right) - int(left < right)
 
 

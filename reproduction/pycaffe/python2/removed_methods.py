@@ -48,7 +48,12 @@ PYTHON2 = frozenset({*REMOVED, *_STR_METHODS})
 
 
 def get_method(owner: Any, name: str) -> Callable[..., Any]:
-    """Return a bound method: Python 2's version for a string, else the object's method, else the replacement."""
+    """Return a method of an object, in place of ``owner.name``, also if newer libraries have removed it.
+
+    Args:
+        owner: The object. For a string, ``decode`` and ``translate`` are Python 2's methods.
+        name: The name of the method. If the object lacks it, a function of ``REMOVED`` replaces it.
+    """
     if isinstance(owner, str) and name in _STR_METHODS:
         return partial(_STR_METHODS[name], owner)
     if name in REMOVED and not hasattr(owner, name):
@@ -58,7 +63,10 @@ def get_method(owner: Any, name: str) -> Callable[..., Any]:
 
 
 def get_message(owner: Any) -> Any:
-    """Return ``owner.message``; for an exception without it, the only argument, or ``""``, as in Python 2."""
+    """Return the attribute ``message`` of an object, also for exceptions, which have it only in Python 2.
+
+    For an exception it is the argument if there is exactly one, else ``""``.
+    """
     if isinstance(owner, BaseException) and not hasattr(owner, "message"):
         return owner.args[0] if len(owner.args) == 1 else ""
     return owner.message

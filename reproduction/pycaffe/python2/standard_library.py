@@ -30,7 +30,12 @@ class Random(random.Random):
     """Python 2's random number generator; for the same seed, each method returns Python 2's numbers."""
 
     def seed(self, a: Any = None, version: int = 1) -> None:
-        """Seed the generator with Python 2's algorithm, from a number, a string, or None for a random seed."""
+        """Seed the generator as Python 2 does.
+
+        Args:
+            a: A number, a string, or None for a seed that differs in each run.
+            version: Ignored; Python 3's code passes it.
+        """
         super().seed(a, version=1)
 
     def _randbelow(self, n: int) -> int:
@@ -40,7 +45,12 @@ class Random(random.Random):
         return self._randbelow_with_getrandbits(n)  # type: ignore[attr-defined, no-any-return]
 
     def sample(self, population: Any, k: int) -> list[Any]:  # type: ignore[override]
-        """Return ``k`` random elements of a sequence, set or dict, without replacement."""
+        """Return ``k`` different elements in random order; with the same seed, those that Python 2 returns.
+
+        Args:
+            population: A sequence, a set, or a dict, of which keys are returned. Python 3 accepts only sequences.
+            k: The number of elements.
+        """
         return super().sample(population if isinstance(population, Sequence) else tuple(population), k)
 
 
@@ -97,7 +107,13 @@ def _create_string() -> types.ModuleType:
 
 
 def translate(text: str, table: Any, deletions: str = "") -> str:
-    """Delete the characters in ``deletions``, then map the others by ``table``, unless it is None."""
+    """Return a text without some characters and with others replaced, as Python 2's ``str.translate`` does.
+
+    Args:
+        text: The text.
+        table: A table from ``string.maketrans`` that maps the remaining characters; None keeps them.
+        deletions: The characters to delete first.
+    """
     kept = "".join(character for character in text if character not in deletions) if deletions else text
     return kept if table is None else kept.translate(table)
 

@@ -17,19 +17,19 @@ _ENCODING, _ERRORS = "utf-8", "surrogateescape"
 
 
 def as_bytes(value: Any) -> Any:
-    """Encode a text to bytes; return any other value unchanged."""
+    """Encode text as UTF-8; return any other value, such as bytes, unchanged."""
     return value.encode(_ENCODING, _ERRORS) if isinstance(value, str) else value
 
 
 def as_text(value: Any) -> Any:
-    """Decode bytes to text; return any other value unchanged."""
+    """Decode bytes as UTF-8; return any other value, such as text, unchanged."""
     return value.decode(_ENCODING, _ERRORS) if isinstance(value, bytes) else value
 
 
 class StringIO(io.BytesIO):
-    """Python 2's ``StringIO.StringIO`` and ``cStringIO.StringIO``.
+    """A buffer that is used like a file: Python 2's ``StringIO.StringIO`` and ``cStringIO.StringIO``.
 
-    A buffer returns text until a program writes bytes, or text with escaped bytes, to it; then it returns bytes.
+    It returns text until a program writes bytes, or text with escaped bytes, to it; then it returns bytes.
 
     Args:
         buf: The initial contents, text or bytes.
@@ -144,7 +144,7 @@ def open_file(name: Any, mode: str = "r", buffering: int = -1) -> Any:
 
 
 def get_binary_file(file: Any) -> Any:
-    """Return the binary file under a text file, after flushing it; return a binary file unchanged."""
+    """Return the binary file that a text file writes to, after flushing the text; return a binary file unchanged."""
     if isinstance(file, io.TextIOWrapper):
         file.flush()
         return file.buffer

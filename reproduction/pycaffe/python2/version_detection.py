@@ -37,9 +37,12 @@ _PYTHON3_ONLY = (
 def detect_version(text: str) -> int | None:
     """Return 2 or 3 if a source is for only that Python, or None if it fits both.
 
-    A source that does not parse as Python 3 is Python 2. One that parses is Python 3 if it uses syntax that only
-    Python 3 has. It is Python 2 if it uses names that only Python 2 has, unless this is inside a ``try`` or the source
-    checks the version or imports a compatibility module such as ``six``.
+    A source that does not parse as Python 3 is Python 2. One that parses is Python 3 if it uses syntax that only Python
+    3 has. It is Python 2 if it uses names that only Python 2 has, unless this is inside a ``try`` or the source checks
+    the version or imports a compatibility module such as ``six``.
+
+    Args:
+        text: The source.
     """
     tree = parse(text)
     if tree is None:
@@ -57,7 +60,7 @@ def detect_version(text: str) -> int | None:
 
 
 def parse(text: str) -> ast.Module | None:
-    """Parse a source as Python 3; return None if it has a syntax error."""
+    """Parse a source as Python 3, without warnings; return None if it has a syntax error."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -70,6 +73,10 @@ def detect_program_version(script: Path, folders: Sequence[Path]) -> int:
     """Return 2 if a script or one of the program's modules that it imports is for Python 2 only, else 3.
 
     Imports are followed recursively, to modules in the folder of the importing file and then in ``folders``.
+
+    Args:
+        script: The script.
+        folders: Further folders of the program to find modules in, such as those in ``sys.path``.
     """
     waiting, seen = [script], {script}
     while waiting:

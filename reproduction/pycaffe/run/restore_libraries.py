@@ -38,7 +38,7 @@ ArgSpec = namedtuple("ArgSpec", "args varargs keywords defaults")  # noqa: PYI02
 
 
 def restore() -> None:
-    """Restore the names: in imported modules now, in all others when they are imported."""
+    """Restore the removed names and interfaces: in imported modules now, in all others when they are imported."""
     for name in {**VALUES, **MOVED, **FALLBACKS, **_CHANGES}:
         if name in sys.modules:
             _restore_module(sys.modules[name])

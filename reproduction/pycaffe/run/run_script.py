@@ -34,8 +34,11 @@ _RUNNER = (__file__, str(Path(__file__).parents[1] / "__main__.py"), str(Path(im
 def prepare(python2: bool = False) -> None:
     """Prepare this process to run programs for Caffe.
 
-    Install the alias ``caffe``, restore names that libraries have removed, and translate Python 2 sources when they
-    are imported; with ``python2`` also sources that fit both Python 2 and Python 3.
+    Install the alias ``caffe``, restore names that libraries have removed, and translate Python 2 sources when they are
+    imported.
+
+    Args:
+        python2: Whether to treat sources that fit both Python 2 and Python 3 as Python 2.
     """
     caffe_alias.install()
     restore_libraries.restore()
@@ -46,10 +49,15 @@ def prepare(python2: bool = False) -> None:
 
 
 def run_script(path: str, args: Sequence[str] = (), *, python2: bool = False) -> None:
-    """Run a script with arguments in this process as ``__main__``; its exceptions propagate.
+    """Run a script in this process as ``__main__``, with this project as the module ``caffe``.
 
-    Sources that fit both Python 2 and Python 3 are treated as Python 2 with ``python2``, or if the script or one of its
-    modules is Python 2.
+    The exceptions that it raises propagate.
+
+    Args:
+        path: The script.
+        args: The arguments of its command line.
+        python2: Whether to treat sources that fit both Python 2 and Python 3 as Python 2. This is also done if the
+            script or one of its modules is Python 2.
 
     Raises:
         OSError: If the script cannot be read.

@@ -39,12 +39,14 @@ _FILTERS = {
 def bytescale(
     data: Array, cmin: float | None = None, cmax: float | None = None, high: int = 255, low: int = 0
 ) -> UInt8:
-    """Scale values to uint8: ``cmin`` to ``low`` and ``cmax`` to ``high``; return a uint8 array unchanged.
+    """Scale an array to uint8, so that ``cmin`` becomes ``low`` and ``cmax`` becomes ``high``.
+
+    Values outside of this range are clipped. A uint8 array is returned unchanged.
 
     Args:
         data: An array of any shape.
-        cmin: By default the minimum of the data.
-        cmax: By default the maximum of the data.
+        cmin: The value that becomes ``low``; by default the minimum of the data.
+        cmax: The value that becomes ``high``; by default the maximum of the data.
         high: The greatest result, at most 255.
         low: The least result, at least 0.
 
@@ -73,12 +75,18 @@ def toimage(
     mode: str | None = None,
     channel_axis: int | None = None,
 ) -> Image.Image:
-    """Convert an array to a Pillow image, scaled by ``bytescale``.
+    """Convert an array to a Pillow image; its values are scaled by ``bytescale``, except in modes F, I and 1.
 
-    ``arr`` is an array (H, W), or one of three axes, of which one has 3 or 4 channels: ``channel_axis``, by default the
-    first axis of size 3, else of size 4. ``pal`` is a palette (n, 3) for an array (H, W). ``mode`` is Pillow's: ``"F"``
-    does not scale, ``"1"`` compares with ``high``, and ``"I"`` scales to integers of 32 bits; by default it is ``"L"``,
-    ``"P"`` with a palette, ``"RGB"`` or ``"RGBA"``.
+    Args:
+        arr: An array (H, W), or one of three axes, of which one has 3 or 4 channels.
+        high: The greatest value after scaling. For mode 1, pixels greater than this are white.
+        low: The least value after scaling.
+        cmin: The value that becomes ``low``; by default the minimum of the array.
+        cmax: The value that becomes ``high``; by default the maximum of the array.
+        pal: A palette (n, 3) for an array (H, W), or None.
+        mode: Pillow's mode of the image. ``"F"`` does not scale, and ``"I"`` scales to integers of 32 bits. By default
+            it is ``"L"``, ``"P"`` with a palette, ``"RGB"`` or ``"RGBA"``.
+        channel_axis: The axis of the channels; by default the first axis of size 3, else of size 4.
 
     Raises:
         ValueError: If the array is complex, or its shape does not fit the mode.
@@ -151,7 +159,13 @@ def fromimage(im: Image.Image, flatten: bool = False, mode: str | None = None) -
 
 
 def imread(name: Any, flatten: bool = False, mode: str | None = None) -> Array:
-    """Load an image from a file and return its pixels; see ``fromimage``.
+    """Load an image from a file and return its pixels as an array.
+
+    Args:
+        name: The file.
+        flatten: Whether to return greyscale values (H, W), float32.
+        mode: Pillow's mode to convert to first. By default a palette image is converted to RGB, or to RGBA if it has
+            transparency; other images are not converted.
 
     Raises:
         OSError: If the file cannot be opened or is not an image.
@@ -164,9 +178,12 @@ def imread(name: Any, flatten: bool = False, mode: str | None = None) -> Array:
 
 
 def imsave(name: Any, arr: Any, format: str | None = None) -> None:
-    """Write an array (H, W), (H, W, 3) or (H, W, 4) to an image file, scaled by ``bytescale``.
+    """Write an array to an image file, with its values scaled by ``bytescale``.
 
-    The extension selects the format, unless ``format`` is one of Pillow's names.
+    Args:
+        name: The file; its extension selects the format.
+        arr: An array (H, W), (H, W, 3) or (H, W, 4).
+        format: Pillow's name of a format to use instead, or None.
     """
     toimage(arr, channel_axis=2).save(name, format)
 
@@ -190,15 +207,22 @@ def imresize(arr: Any, size: Any, interp: str = "bilinear", mode: str | None = N
 
 
 def imrotate(arr: Any, angle: float, interp: str = "bilinear") -> Array:
-    """Return the pixels of an image rotated counter-clockwise by ``angle`` degrees, with the same size.
+    """Return the pixels of an image rotated counter-clockwise, with the same size.
 
-    ``arr`` and ``interp`` are those of ``imresize``.
+    Args:
+        arr: An array that ``toimage`` accepts; it is scaled by ``bytescale``.
+        angle: The angle in degrees.
+        interp: ``"nearest"``, ``"lanczos"``, ``"bilinear"``, ``"bicubic"`` or ``"cubic"``.
     """
     return fromimage(toimage(arr).rotate(angle, resample=_RESAMPLING[interp]))
 
 
 def imfilter(arr: Any, ftype: str) -> Array:
-    """Return the pixels of an image after one of Pillow's filters, such as ``"blur"`` or ``"find_edges"``.
+    """Return the pixels of an image after one of Pillow's filters.
+
+    Args:
+        arr: An array that ``toimage`` accepts; it is scaled by ``bytescale``.
+        ftype: The filter, such as ``"blur"`` or ``"find_edges"``.
 
     Raises:
         ValueError: If there is no filter of that name.
