@@ -105,18 +105,18 @@ def _input(text: str) -> tuple[str, tuple[int, ...]]:
         raise argparse.ArgumentTypeError(f"got {text!r}, want for example data=1x3x500x500") from None
 
 
-def make_metadata(net: str | None, model: Path, found: Weights) -> dict[str, str]:
+def make_metadata(net_name: str | None, path: Path, converted: Weights) -> dict[str, str]:
     """Return the metadata for a safetensors file: the net's card, or else where the weights come from.
 
     They are empty if no net is named and the weights already have a card.
     """
     from reproduction.fcn.segment import card, segmenter
 
-    if net:
-        return {card.METADATA_KEY: card.format_card(card.add_source(segmenter.find_card(net), model))}
-    if card.METADATA_KEY in found.metadata:
+    if net_name:
+        return {card.METADATA_KEY: card.format_card(card.add_source(segmenter.find_card(net_name), path))}
+    if card.METADATA_KEY in converted.metadata:
         return {}
-    return {"source": json.dumps({"file": model.name, "sha256": hashes.hash_file(model)})}
+    return {"source": json.dumps({"file": path.name, "sha256": hashes.hash_file(path)})}
 
 
 def table(report: dict[str, Any]) -> list[str]:

@@ -49,7 +49,7 @@ def main() -> int:
     check_jobs(jobs, card, options)
     if card.knows:
         note(f"note: {card.net} recognizes {card.knows}; its results on other images mean nothing.")
-    segmenter = Segmenter.load(args.net, args.weights, folder=WEIGHTS, device=args.device)
+    segmenter = Segmenter.load(args.net, args.weights, weights_folder=WEIGHTS, device=args.device)
     segmenter.scorer = compiled(segmenter.net, precision(args))
     done: list[dict[str, Any]] = []
     failed = 0

@@ -413,19 +413,19 @@ def _loss_weights(node: Node, layer: Layer) -> dict[str, float]:
 
 
 def load(
-    net: StrPath,
-    model: StrPath | None = None,
+    prototxt_path: StrPath,
+    weights_path: StrPath | None = None,
     state: NetState | Phase | None = Phase.TEST,
     *,
     inputs: Mapping[str, Shape] | None = None,
     python_layers: PythonLayers | None = None,
     legacy_crop: bool = False,
 ) -> Net:
-    """Build a net from a prototxt and load its weights, if ``model`` is given.
+    """Build a net from a prototxt and load its weights, if ``weights_path`` is given.
 
     Args:
-        net: Path of the prototxt.
-        model: Path of the weights; None leaves the parameters as the fillers set them.
+        prototxt_path: Path of the prototxt.
+        weights_path: Path of the weights; None leaves the parameters as the fillers set them.
         state: See ``Net``.
         inputs: See ``Net``.
         python_layers: See ``Net``.
@@ -434,8 +434,8 @@ def load(
     Raises:
         ReproductionError: If a file cannot be parsed, or if Caffe would reject the net or its weights.
     """
-    message, _ = prototxt.load_net(net, legacy_crop=legacy_crop)
-    built = Net(message, state, inputs=inputs, python_layers=python_layers)
-    if model is not None:
-        built.copy_from(weights.read(model).net, model)
-    return built
+    net_param, _ = prototxt.load_net(prototxt_path, legacy_crop=legacy_crop)
+    net = Net(net_param, state, inputs=inputs, python_layers=python_layers)
+    if weights_path is not None:
+        net.copy_from(weights.read(weights_path).net, weights_path)
+    return net

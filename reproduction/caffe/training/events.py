@@ -100,13 +100,13 @@ class Saved:
 
     Attributes:
         iteration: The number of updates made.
-        model: Path of the weights.
-        state: Path of the solver state.
+        weights_path: Path of the weights.
+        state_path: Path of the solver state.
     """
 
     iteration: int
-    model: str
-    state: str
+    weights_path: str
+    state_path: str
 
 
 Event = Step | FinalLoss | Evaluated | Saved

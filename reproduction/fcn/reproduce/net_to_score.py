@@ -45,9 +45,9 @@ class NetToScore:
         return hashes.compute_hashes(self.weights, ["sha256"])["sha256"]
 
 
-def is_trained_folder(net: str) -> bool:
+def is_trained_folder(name_or_folder: str) -> bool:
     """Return True for a folder that a training on custom data wrote; a published net's name takes precedence."""
-    return net not in registry.NETS and (Path(net) / card.CARD_FILE).is_file()
+    return name_or_folder not in registry.NETS and (Path(name_or_folder) / card.CARD_FILE).is_file()
 
 
 def find_published(
@@ -95,18 +95,18 @@ def find_trained(folder: Path, data: StrPath, split: str | None = None, weights:
     Raises:
         ReproductionError: If a file is missing or invalid, or the labels have other classes than the net.
     """
-    about = segmenter.find_card(folder)
-    classes = next(iter(about.labels.values())).classes
-    found, reading = find_classes(data)
-    if found not in (None, classes):
-        got, want = (", ".join(names) for names in (found, classes))
+    net_card = segmenter.find_card(folder)
+    classes = next(iter(net_card.labels.values())).classes
+    data_classes, reading = find_classes(data)
+    if data_classes not in (None, classes):
+        got, want = (", ".join(names) for names in (data_classes, classes))
         raise DataError("the images have other classes than the net", path=data, got=got, want=want)
     layer = prototxt.load_net(folder / "train.prototxt")[0].layer[0]  # param_str has classes, palette, mean, side
     dataset = datasets.from_layer(layer.python_param, list(layer.top), data, split or "val")
     if reading is not None:
         datasets.set_label_reading(dataset, reading)
     net_param = prototxt.load_net(folder / "deploy.prototxt")[0]
-    return NetToScore(about.net, net_param, segmenter.locate_weights(folder, weights), dataset, _set_name(dataset))
+    return NetToScore(net_card.net, net_param, segmenter.locate_weights(folder, weights), dataset, _set_name(dataset))
 
 
 def find_prototxt(
@@ -129,8 +129,8 @@ def find_prototxt(
     inputs = [node.tops for node in graph.build_graph(net_param, Phase.TEST).nodes if node.type == "Input"]
     kind = datasets.DATASETS.get(dataset)
     tops = [*chain(*inputs), *(kind.kind_classes if kind else ())]
-    found = datasets.open_split(dataset, split, data, tops)
-    return NetToScore(str(path), net_param, weights, found, _set_name(found))
+    opened = datasets.open_split(dataset, split, data, tops)
+    return NetToScore(str(path), net_param, weights, opened, _set_name(opened))
 
 
 def _set_name(dataset: Dataset) -> str:

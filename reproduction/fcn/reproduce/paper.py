@@ -88,19 +88,19 @@ def _make_rows(
     nets: Mapping[str, str] | None = None,
     unverified: Collection[str] = (),
 ) -> tuple[PublishedRow, ...]:
-    made = []
+    published_rows = []
     for name, cells in rows.items():
         figures = {
             column: PublishedNumber(value, unverified is not _ALL and column not in unverified)
             for column, value in zip(columns, cells, strict=True)
             if value is not None
         }
-        made.append(
+        published_rows.append(
             PublishedRow(
                 edition, table, name, measured_on, MappingProxyType(figures), source, (nets or {}).get(name, "")
             )
         )
-    return tuple(made)
+    return tuple(published_rows)
 
 
 _736 = "736 images of VOC 2011 val (seg11valid)"

@@ -113,13 +113,13 @@ def check_availability(plan: ScoringPlan, nets: Sequence[PublishedNet]) -> list[
     if not isinstance(base, DownloadedSource) or not to_score:
         return []
     with_data = not all(_has_dataset(plan, net) for net in to_score)
-    found = base.check(to_score if base is plan.source else (), plan.roots, with_data=with_data)
-    missing = [each for each in found if each.used is None and each.entry.kind is not EntryKind.LIST]
-    weights = [each for each in found if each.entry.is_weights]
+    availability = base.check(to_score if base is plan.source else (), plan.roots, with_data=with_data)
+    missing = [each for each in availability if each.used is None and each.entry.kind is not EntryKind.LIST]
+    weights = [each for each in availability if each.entry.is_weights]
     for each in missing:
         if not each.entry.is_weights or all(other in missing for other in weights):
             raise unavailable_error(each.entry, plan.roots.file_path(each.entry), each.problems)
-    return [] if all(each.path for each in found) else found
+    return [] if all(each.path for each in availability) else availability
 
 
 def _has_dataset(plan: ScoringPlan, published: PublishedNet) -> bool:

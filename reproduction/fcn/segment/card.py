@@ -142,20 +142,20 @@ def custom_card(
     return Card(name, inputs, {"label": card_labels("score", classes, colours)}, **more)
 
 
-def add_source(about: Card, model: StrPath) -> Card:
+def add_source(card: Card, weights_path: StrPath) -> Card:
     """Return a copy of a card with the name and sha256 of its weights file as ``source``.
 
     If the file's name, and its size where that is recorded, match the net's entry in the manifest, the entry's licence
     replaces the card's.
 
     Args:
-        about: the card.
-        model: the weights file.
+        card: the card.
+        weights_path: the weights file.
     """
-    path, entry = Path(model), local_files.load_manifest().entries.get(about.net)
+    path, entry = Path(weights_path), local_files.load_manifest().entries.get(card.net)
     published = entry and path.name == entry.file_name and entry.size_bytes in (None, path.stat().st_size)
-    licence = entry.licence if entry and published else about.licence
-    return replace(about, licence=licence, source={"file": path.name, "sha256": hashes.hash_file(path)})
+    licence = entry.licence if entry and published else card.licence
+    return replace(card, licence=licence, source={"file": path.name, "sha256": hashes.hash_file(path)})
 
 
 def card_labels(
@@ -172,10 +172,10 @@ def _card_input(kind: str, mean: Floating) -> CardInput:
 
 def format_card(card: Card) -> str:
     """Format a card as JSON."""
-    said = {"format": FORMAT_VERSION, **asdict(card)}
+    document = {"format": FORMAT_VERSION, **asdict(card)}
     if not card.knows:  # earlier versions reject fields that they do not know
-        del said["knows"]
-    return json_file.dumps(said, indent=1)
+        del document["knows"]
+    return json_file.dumps(document, indent=1)
 
 
 def write_card(card: Card, path: StrPath) -> None:

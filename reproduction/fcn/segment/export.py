@@ -23,8 +23,7 @@ from reproduction.caffe.net.net import Net
 from reproduction.caffe.typing import Array
 from reproduction.fcn.datasets.spec import CHANNELS
 from reproduction.fcn.images import caffe_input
-from reproduction.fcn.segment import card
-from reproduction.fcn.segment.card import Card
+from reproduction.fcn.segment.card import METADATA_KEY, Card, CardInput, format_card
 
 if TYPE_CHECKING:
     import onnx
@@ -62,22 +61,22 @@ class ExportFormat:
     outputs: str = "labels"
     batch: str = "N"
 
-    def output_names(self, about: Card) -> list[str]:
+    def output_names(self, card: Card) -> list[str]:
         """Return the output names: ``labels`` (or ``scores``); ``labels_sem``, ``labels_geo`` if there are several."""
-        return [self.outputs if len(about.labels) == 1 else f"{self.outputs}_{top}" for top in about.labels]
+        return [self.outputs if len(card.labels) == 1 else f"{self.outputs}_{top}" for top in card.labels]
 
-    def describe(self, about: Card) -> dict[str, dict[str, str]]:
+    def describe(self, card: Card) -> dict[str, dict[str, str]]:
         """Describe the format of each input and output in words, by name.
 
         The texts are stored in the exported file, since a wrong channel order or mean raises no error at run time.
         """
-        outputs = zip(self.output_names(about), about.labels.values(), strict=True)
+        outputs = zip(self.output_names(card), card.labels.values(), strict=True)
         return {
-            "inputs": {name: self._describe_input(taken) for name, taken in about.inputs.items()},
+            "inputs": {name: self._describe_input(taken) for name, taken in card.inputs.items()},
             "outputs": {name: self._describe_output(len(labels.classes)) for name, labels in outputs},
         }
 
-    def _describe_input(self, taken: card.CardInput) -> str:
+    def _describe_input(self, taken: CardInput) -> str:
         channels, mean = CHANNELS[taken.kind], ", ".join(f"{value:.9g}" for value in taken.mean)
         if self.inputs == "picture":
             return f"({self.batch}, H, W, {channels}) uint8, R G B, 0 to 255, as it was read"
@@ -88,14 +87,14 @@ class ExportFormat:
             return f"({self.batch}, H, W) uint8, the class of each pixel"
         return f"({self.batch}, {classes}, H, W) float32, the scores of all classes before a softmax"
 
-    def check(self, about: Card) -> None:
+    def check(self, card: Card) -> None:
         """Check that a net's inputs can have this format.
 
         Raises:
             ReproductionError: If ``inputs`` is ``picture`` and the net takes depth.
         """
-        if self.inputs == "picture" and "depth" in about.kinds:
-            raise ReproductionError(f"{about.net} takes depth, which is not an image", remedy="Choose --input blob.")
+        if self.inputs == "picture" and "depth" in card.kinds:
+            raise ReproductionError(f"{card.net} takes depth, which is not an image", remedy="Choose --input blob.")
 
 
 class ExportModule(nn.Module):
@@ -103,25 +102,26 @@ class ExportModule(nn.Module):
 
     Args:
         net: the net, in phase TEST, with its weights.
-        about: the net's card.
+        card: the net's card.
         form: the format of the inputs and outputs.
 
     Raises:
         ReproductionError: If the net's inputs cannot have this format.
     """
 
-    def __init__(self, net: Net, about: Card, form: ExportFormat):
+    def __init__(self, net: Net, card: Card, form: ExportFormat):
         super().__init__()
-        form.check(about)
-        self.net, self.about, self.form = net, about, form
-        for blob, taken in about.inputs.items():
+        form.check(card)
+        self.net, self.card, self.form = net, card, form
+        for blob, taken in card.inputs.items():
             self.register_buffer(f"mean_{blob}", torch.from_numpy(taken.mean_array), persistent=False)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Compute the outputs, in the order of ``about.labels``, from the inputs, in the order of ``about.inputs``."""
-        blobs = {name: self._blob(name, x) for name, x in zip(self.about.inputs, inputs, strict=True)}
-        found = self.net(blobs, [labels.score for labels in self.about.labels.values()])
-        scores = [found[labels.score] for labels in self.about.labels.values()]
+        """Compute the outputs, in the order of ``card.labels``, from the inputs, in the order of ``card.inputs``."""
+        blobs = {name: self._blob(name, x) for name, x in zip(self.card.inputs, inputs, strict=True)}
+        names = [labels.score for labels in self.card.labels.values()]
+        score_blobs = self.net(blobs, names)
+        scores = [score_blobs[name] for name in names]
         if self.form.outputs == "scores":
             return tuple(scores)
         return tuple(each.max(dim=1).indices.to(torch.uint8) for each in scores)
@@ -130,35 +130,35 @@ class ExportModule(nn.Module):
         if self.form.inputs == "blob":
             return x
         channels = x.permute(0, 3, 1, 2)
-        if self.about.inputs[name].order == "BGR":
+        if self.card.inputs[name].order == "BGR":
             channels = channels.flip(1)
         mean: Tensor = getattr(self, f"mean_{name}")
         return (channels.to(mean.dtype) - mean[:, None, None]).float()
 
 
-def export_onnx(net: Net, about: Card, form: ExportFormat) -> onnx.ModelProto:
+def export_onnx(net: Net, card: Card, form: ExportFormat) -> onnx.ModelProto:
     """Convert a net to an ONNX model; its metadata hold the card and a description of the inputs and outputs.
 
     Raises:
         ReproductionError: If the package onnx is missing, or the net's inputs cannot have this format.
         NetError: If a layer has no equivalent in ONNX.
     """
-    form.check(about)
-    writer, said = onnx_export.OnnxGraph(), form.describe(about)
-    fed = {name: _onnx_input(writer, name, taken, form, said["inputs"][name]) for name, taken in about.inputs.items()}
-    found = onnx_export.add_layers(net, writer, fed, [labels.score for labels in about.labels.values()])
-    for (name, doc), labels in zip(said["outputs"].items(), about.labels.values(), strict=True):
-        value = found[labels.score]
+    form.check(card)
+    writer, docs = onnx_export.OnnxGraph(), form.describe(card)
+    blobs = {name: _onnx_input(writer, name, taken, form, docs["inputs"][name]) for name, taken in card.inputs.items()}
+    score_blobs = onnx_export.add_layers(net, writer, blobs, [labels.score for labels in card.labels.values()])
+    for (name, doc), labels in zip(docs["outputs"].items(), card.labels.values(), strict=True):
+        value = score_blobs[labels.score]
         if form.outputs == "scores":
             writer.output(name, value, np.float32, ["N", len(labels.classes), "H", "W"], doc)
             continue
         best = writer.node("ArgMax", [value], f"{name}.best", axis=1, keepdims=0)
         small = writer.node("Cast", [best], name, to=int(_onnx_type(np.uint8)))
         writer.output(name, small, np.uint8, ["N", "H", "W"], doc)
-    return writer.model(about.net, {card.METADATA_KEY: card.format_card(about), FORMAT_KEY: json.dumps(said)})
+    return writer.model(card.net, {METADATA_KEY: format_card(card), FORMAT_KEY: json.dumps(docs)})
 
 
-def _onnx_input(writer: onnx_export.OnnxGraph, name: str, taken: card.CardInput, form: ExportFormat, doc: str) -> str:
+def _onnx_input(writer: onnx_export.OnnxGraph, name: str, taken: CardInput, form: ExportFormat, doc: str) -> str:
     channels = CHANNELS[taken.kind]
     if form.inputs == "blob":
         return writer.input(name, np.float32, ["N", channels, "H", "W"], doc)
@@ -179,36 +179,36 @@ def _onnx_type(dtype: npt.DTypeLike) -> int:
     return onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
 
 
-def export_program(net: Net, about: Card, form: ExportFormat) -> torch.export.ExportedProgram:
+def export_program(net: Net, card: Card, form: ExportFormat) -> torch.export.ExportedProgram:
     """Export a net with ``torch.export``, with dynamic height and width and a batch size of 1.
 
     Raises:
         ReproductionError: If the net's inputs cannot have this format.
     """
-    program = ExportModule(net, about, form).eval()
-    example = tuple(torch.from_numpy(x) for x in random_inputs(about, form, SIZES[-1]).values())
+    program = ExportModule(net, card, form).eval()
+    example = tuple(torch.from_numpy(x) for x in random_inputs(card, form, SIZES[-1]).values())
     auto = torch.export.Dim.AUTO
     sizes = {1: auto, 2: auto} if form.inputs == "picture" else {2: auto, 3: auto}
     with torch.no_grad():
         return torch.export.export(program, example, dynamic_shapes=((sizes,) * len(example),))
 
 
-def random_inputs(about: Card, form: ExportFormat, size: tuple[int, int]) -> dict[str, Array]:
+def random_inputs(card: Card, form: ExportFormat, size: tuple[int, int]) -> dict[str, Array]:
     """Create one batch of random inputs by name, seeded by ``size`` (height, width).
 
     Pictures are uint8 noise; blobs are the same noise preprocessed, or normal noise for depth.
     """
     rng = np.random.default_rng(size)
-    found: dict[str, Array] = {}
-    for name, taken in about.inputs.items():
+    inputs: dict[str, Array] = {}
+    for name, taken in card.inputs.items():
         rgb = rng.integers(0, 256, (1, *size, CHANNELS[taken.kind]), np.uint8)
         if form.inputs == "picture":
-            found[name] = rgb
+            inputs[name] = rgb
         elif taken.kind == "depth":
-            found[name] = rng.normal(0, 0.5, (1, 1, *size)).astype(np.float32)
+            inputs[name] = rng.normal(0, 0.5, (1, 1, *size)).astype(np.float32)
         else:
-            found[name] = caffe_input.subtract_mean(rgb[0], taken.mean_array, flip=taken.order == "BGR")[None]
-    return found
+            inputs[name] = caffe_input.subtract_mean(rgb[0], taken.mean_array, flip=taken.order == "BGR")[None]
+    return inputs
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ class OutputCheck:
 
 
 def check_export(
-    net: Net, about: Card, form: ExportFormat, run: ExportRunner, sizes: Sequence[tuple[int, int]] = SIZES
+    net: Net, card: Card, form: ExportFormat, run: ExportRunner, sizes: Sequence[tuple[int, int]] = SIZES
 ) -> list[OutputCheck]:
     """Compare an exported program's outputs with the net's, at several sizes.
 
@@ -247,7 +247,7 @@ def check_export(
 
     Args:
         net: the net.
-        about: the net's card.
+        card: the net's card.
         form: the format of the program's inputs and outputs.
         run: the exported program: maps inputs by name to a sequence of outputs, in the order of the card's labels.
         sizes: the (height, width) pairs to check.
@@ -258,19 +258,19 @@ def check_export(
     Raises:
         NetError: If an output has another shape, or differs by more than is allowed.
     """
-    return [each for size in sizes for each in _check_at_size(net, about, form, run, size)]
+    return [each for size in sizes for each in _check_at_size(net, card, form, run, size)]
 
 
 def _check_at_size(
-    net: Net, about: Card, form: ExportFormat, run: ExportRunner, size: tuple[int, int]
+    net: Net, card: Card, form: ExportFormat, run: ExportRunner, size: tuple[int, int]
 ) -> Iterator[OutputCheck]:
-    inputs = random_inputs(about, form, size)
+    inputs = random_inputs(card, form, size)
     with torch.inference_mode():
-        want = ExportModule(net, about, ExportFormat(form.inputs, "scores"))(
+        want = ExportModule(net, card, ExportFormat(form.inputs, "scores"))(
             *(torch.from_numpy(x) for x in inputs.values())
         )
     got = run(inputs)
-    for name, scores, values in zip(form.output_names(about), want, got, strict=True):
+    for name, scores, values in zip(form.output_names(card), want, got, strict=True):
         allowed = TOLERANCE * float(scores.abs().max())
         if form.outputs == "scores":
             worst = float((scores - torch.from_numpy(np.array(values))).abs().max()) / float(scores.abs().max())
@@ -298,7 +298,7 @@ def program_runner(program: torch.export.ExportedProgram) -> ExportRunner:
 
     def run(inputs: Mapping[str, Array]) -> Sequence[Array]:
         with torch.no_grad():
-            return [found.numpy() for found in module(*(torch.from_numpy(x) for x in inputs.values()))]
+            return [output.numpy() for output in module(*(torch.from_numpy(x) for x in inputs.values()))]
 
     return run
 

@@ -64,10 +64,10 @@ def find_images(names: Sequence[str], output: Path) -> Iterator[ImageJob]:
         path = Path(name)
         if path.is_dir():
             inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in image_files.ENDINGS and p.is_file()]
-            found = [p for p in inside if not p.resolve().is_relative_to(output.resolve())]
-            if not found:
+            images = [p for p in inside if not p.resolve().is_relative_to(output.resolve())]
+            if not images:
                 raise DataError("there is no image in this folder", path=path)
-            yield from (ImageJob(p, output, p.relative_to(path).with_suffix("")) for p in found)
+            yield from (ImageJob(p, output, p.relative_to(path).with_suffix("")) for p in images)
         elif path.exists() or not glob.has_magic(name):
             yield ImageJob(path, output, Path(path.stem))
         else:
@@ -130,13 +130,13 @@ def segment_file(segmenter: Segmenter, job: ImageJob, options: SegmentOptions) -
     companions = {
         kind: _find_companion(options.companions[kind], job) for kind in segmenter.input_kinds if kind != "color"
     }
-    found = segmenter.segment(rgb, scores=options.scores, **companions)
+    segmentations = segmenter.segment(rgb, scores=options.scores, **companions)
     job.result_path("").parent.mkdir(parents=True, exist_ok=True)
-    labels = {top: _write_results(segmentation, rgb, job, card, top) for top, segmentation in found.items()}
+    labels = {top: _write_results(segmentation, rgb, job, card, top) for top, segmentation in segmentations.items()}
     result: dict[str, Any] = {"image": str(job.image), "size": list(rgb.shape[:2]), "labels": labels}
     if options.scores:
         with files.open_atomic(job.result_path("_scores.npz")) as file:
-            arrays: dict[str, Any] = {output.score: found[top].scores for top, output in card.labels.items()}
+            arrays: dict[str, Any] = {output.score: segmentations[top].scores for top, output in card.labels.items()}
             np.savez(file, **arrays)
         result["scores"] = str(job.result_path("_scores.npz"))
     knows = {"knows": card.knows} if card.knows else {}
@@ -147,11 +147,11 @@ def _find_companion(folder: Path, job: ImageJob) -> Path:
     """Return the depth or HHA image that belongs to an image."""
     stem = folder / job.name
     near = sorted(stem.parent.glob(f"{glob.escape(stem.name)}.*"))
-    found = [path for path in near if path.suffix.lower() in image_files.ENDINGS and path.stem == stem.name]
-    if len(found) != 1:
-        problem = "several images belong" if found else "no image here belongs"
+    companions = [path for path in near if path.suffix.lower() in image_files.ENDINGS and path.stem == stem.name]
+    if len(companions) != 1:
+        problem = "several images belong" if companions else "no image here belongs"
         raise DataError(f"{problem} to {job.image}", path=folder, want=f"{job.name}.png")
-    return found[0]
+    return companions[0]
 
 
 def _write_results(segmentation: Segmentation, rgb: Array, job: ImageJob, card: Card, top: str) -> dict[str, Any]:

@@ -30,8 +30,7 @@ from reproduction.fcn.fetch import local_files
 from reproduction.fcn.images import caffe_input, decode, palette
 from reproduction.fcn.nets import registry, surgery
 from reproduction.fcn.scoring.evaluate import Scorer
-from reproduction.fcn.segment import card
-from reproduction.fcn.segment.card import Card
+from reproduction.fcn.segment.card import CARD_FILE, Card, CardInput, load_card, published_card
 
 Picture = StrPath | Image.Image | Array
 
@@ -69,7 +68,7 @@ class Segmenter:
     """A net with weights that segments images.
 
     Args:
-        about: the net's card: its inputs and classes.
+        card: the net's card: its inputs and classes.
         net: the module, in phase TEST.
 
     Attributes:
@@ -80,35 +79,41 @@ class Segmenter:
         input_kinds: the kinds of images that the net takes: ``color``, ``depth``, ``hha``.
     """
 
-    def __init__(self, about: Card, net: Net):
-        self.card = about
+    def __init__(self, card: Card, net: Net):
+        self.card = card
         self.net = net
         self.scorer: Scorer = compiler.compile(net)
-        self.classes = {top: said.classes for top, said in about.labels.items()}
-        self.input_kinds = about.kinds
-        self._colours = {top: palette.colour_table(said.colours) for top, said in about.labels.items()}
+        self.classes = {top: labels.classes for top, labels in card.labels.items()}
+        self.input_kinds = card.kinds
+        self._colours = {top: palette.colour_table(labels.colours) for top, labels in card.labels.items()}
 
     @classmethod
     def load(
-        cls, net: StrPath, model: StrPath | None = None, *, folder: StrPath = local_files.WEIGHTS, device: str = "cpu"
+        cls,
+        name_or_folder: StrPath,
+        weights_path: StrPath | None = None,
+        *,
+        weights_folder: StrPath = local_files.WEIGHTS,
+        device: str = "cpu",
     ) -> Segmenter:
         """Build a net and load its weights.
 
         Args:
-            net: the name of a net of the catalogue; or a folder with a ``deploy.prototxt`` that has a ``card.json``, as
-                training on custom images writes it, or is named like a net of the catalogue.
-            model: a weights file of any supported format; None selects the file that the net's card names, else the
-                net's file in ``folder``.
-            folder: the weights folder.
+            name_or_folder: the name of a net of the catalogue; or a folder with a ``deploy.prototxt`` that has a
+                ``card.json``, as training on custom images writes it, or is named like a net of the catalogue.
+            weights_path: a weights file of any supported format; None selects the file that the net's card names, else
+                the net's file in ``weights_folder``.
+            weights_folder: the weights folder.
             device: the device to run on: ``cpu``, ``cuda``, ``cuda:1``.
 
         Raises:
             ReproductionError: If the net or device does not exist, or the weights are missing, broken or of another
                 net.
         """
-        about, model, place = find_card(net), locate_weights(net, model, folder), _net_folder(net)
-        layers = prototxt.load_net(place / "deploy.prototxt")[0] if place else registry.load_net(about.net)
-        return cls(about, load_net_with_weights(about.net, layers, model, device=device))
+        card, net_folder = find_card(name_or_folder), _net_folder(name_or_folder)
+        weights_path = locate_weights(name_or_folder, weights_path, weights_folder)
+        net_param = prototxt.load_net(net_folder / "deploy.prototxt")[0] if net_folder else registry.load_net(card.net)
+        return cls(card, load_net_with_weights(card.net, net_param, weights_path, device=device))
 
     def __call__(
         self,
@@ -146,23 +151,25 @@ class Segmenter:
         read = {taken.kind: self._read(taken, given[taken.kind]) for taken in self.card.inputs.values()}
         sizes = {kind: values.shape[:2] for kind, values in read.items()}
         if len(set(sizes.values())) > 1:
-            said = ", ".join(f"{kind} {height} x {width}" for kind, (height, width) in sizes.items())
-            raise DataError("the images differ in height and width", got=said)
-        found = self._forward({blob: self._input(taken, read[taken.kind]) for blob, taken in self.card.inputs.items()})
+            got = ", ".join(f"{kind} {height} x {width}" for kind, (height, width) in sizes.items())
+            raise DataError("the images differ in height and width", got=got)
+        score_maps = self._forward(
+            {blob: self._input(taken, read[taken.kind]) for blob, taken in self.card.inputs.items()}
+        )
         size = next(iter(sizes.values()))
         return {
-            top: self._segmentation(top, found[said.score], size, scores=scores)
-            for top, said in self.card.labels.items()
+            top: self._segmentation(top, score_maps[labels.score], size, scores=scores)
+            for top, labels in self.card.labels.items()
         }
 
-    def _read(self, taken: card.CardInput, picture: Picture | None) -> Array:
+    def _read(self, taken: CardInput, picture: Picture | None) -> Array:
         """Read an image as (H, W, 3) uint8, or depth as (H, W) float32, its logarithm minus the mean."""
         if picture is None:
             problem = f"{self.card.net} needs an image of kind {taken.kind!r}"
             raise DataError(problem, got="none", want=", ".join(self.input_kinds))
         return _to_log_depth(picture)[0] if taken.kind == "depth" else _to_rgb(picture)
 
-    def _input(self, taken: card.CardInput, values: Array) -> Tensor:
+    def _input(self, taken: CardInput, values: Array) -> Tensor:
         """Convert an image, shrunk to the card's ``side``, or a depth map to an input blob (1, C, H, W) float32."""
         if taken.kind == "depth":
             return torch.from_numpy(values)[None, None]
@@ -172,7 +179,7 @@ class Segmenter:
     def _forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         try:
             with torch.inference_mode():
-                return self.scorer(inputs, blobs=[said.score for said in self.card.labels.values()])
+                return self.scorer(inputs, blobs=[labels.score for labels in self.card.labels.values()])
         except RuntimeError as error:  # out of memory on the CPU has no exception class
             if "alloc" not in str(error) and "memory" not in str(error):
                 raise
@@ -181,98 +188,101 @@ class Segmenter:
                 "the image is too large for the memory", got=f"{height} x {width}", remedy="Shrink it."
             ) from None
 
-    def _segmentation(self, top: str, found: Tensor, size: tuple[int, int], *, scores: bool) -> Segmentation:
-        if tuple(found.shape[2:]) != size:  # the image was shrunk
-            found = F.interpolate(found, size, mode="bilinear", align_corners=False)
-        found = found[0]
+    def _segmentation(self, top: str, score_map: Tensor, size: tuple[int, int], *, scores: bool) -> Segmentation:
+        if tuple(score_map.shape[2:]) != size:  # the image was shrunk
+            score_map = F.interpolate(score_map, size, mode="bilinear", align_corners=False)
+        score_map = score_map[0]
         # max returns the first of equal maxima, as NumPy's argmax does, and NaN if there is one.
-        highest, labels = found.max(dim=0)
+        highest, labels = score_map.max(dim=0)
         if highest.isnan().any():
             raise NetError(f"blob {self.card.labels[top].score!r} is not a number (NaN)", remedy="Check the weights.")
-        kept = found.float().cpu().numpy() if scores else None
-        return Segmentation(labels.to(torch.uint8).cpu().numpy(), self.classes[top], kept, self._colours[top])
+        class_scores = score_map.float().cpu().numpy() if scores else None
+        return Segmentation(labels.to(torch.uint8).cpu().numpy(), self.classes[top], class_scores, self._colours[top])
 
 
-def find_card(net: StrPath) -> Card:
+def find_card(name_or_folder: StrPath) -> Card:
     """Return the card of a net: its inputs and classes.
 
     Args:
-        net: the name of a net of the catalogue, or a folder, see ``Segmenter.load``.
+        name_or_folder: the name of a net of the catalogue, or a folder, see ``Segmenter.load``.
 
     Raises:
         ReproductionError: If there is no such net, or its card is broken.
     """
-    folder = _net_folder(net)
-    if folder is None and Path(net).is_file():
+    folder = _net_folder(name_or_folder)
+    if folder is None and Path(name_or_folder).is_file():
         remedy = "Name the net, and its weights separately."
-        raise DataError("this is a file, not a net", path=net, want="a net's name, or a folder with one", remedy=remedy)
+        want = "a net's name, or a folder with one"
+        raise DataError("this is a file, not a net", path=name_or_folder, want=want, remedy=remedy)
     if folder is None:
-        return card.published_card(registry.find_net(os.fspath(net)))
-    if (folder / card.CARD_FILE).is_file():
-        return card.load_card(folder / card.CARD_FILE)
+        return published_card(registry.find_net(os.fspath(name_or_folder)))
+    if (folder / CARD_FILE).is_file():
+        return load_card(folder / CARD_FILE)
     name = folder.resolve().name
     if name in registry.NETS:
-        return card.published_card(registry.find_net(name))
-    trained = sorted(str(path.parent) for path in folder.glob(f"*/{card.CARD_FILE}"))
+        return published_card(registry.find_net(name))
+    trained = sorted(str(path.parent) for path in folder.glob(f"*/{CARD_FILE}"))
     raise DataError(
         "this is neither a folder with a net nor the name of a net",
-        path=net,
-        want=" or ".join(trained)
-        or f"{card.CARD_FILE} and deploy.prototxt, as tools/train.py writes them, or a net's name",
+        path=name_or_folder,
+        want=" or ".join(trained) or f"{CARD_FILE} and deploy.prototxt, as tools/train.py writes them, or a net's name",
     )
 
 
-def locate_weights(net: StrPath, model: StrPath | None = None, folder: StrPath = local_files.WEIGHTS) -> Path:
+def locate_weights(
+    name_or_folder: StrPath, weights_path: StrPath | None = None, weights_folder: StrPath = local_files.WEIGHTS
+) -> Path:
     """Return the path of a net's weights file.
 
     Args:
-        net: the name of a net of the catalogue, or a folder, see ``Segmenter.load``.
-        model: the weights file, returned unchanged; None searches for it.
-        folder: the weights folder.
+        name_or_folder: the name of a net of the catalogue, or a folder, see ``Segmenter.load``.
+        weights_path: the weights file, returned unchanged; None searches for it.
+        weights_folder: the weights folder.
 
     Raises:
-        ReproductionError: If there is no such net, or its weights are not in ``folder``; the message states how to get
-            them.
+        ReproductionError: If there is no such net, or its weights are not in ``weights_folder``; the message states
+            how to get them.
     """
-    if model is not None:
-        return Path(model)
-    about = find_card(net)
-    return (
-        Path(net) / about.weights if about.weights else local_files.find_weights(registry.find_net(about.net), folder)
-    )
+    if weights_path is not None:
+        return Path(weights_path)
+    card = find_card(name_or_folder)
+    if card.weights:
+        return Path(name_or_folder) / card.weights
+    return local_files.find_weights(registry.find_net(card.net), weights_folder)
 
 
-def _net_folder(net: StrPath) -> Path | None:
-    """Return the path if ``net`` is a folder, else None; names of the catalogue take precedence."""
-    return Path(net) if os.fspath(net) not in registry.NETS and Path(net).is_dir() else None
+def _net_folder(name_or_folder: StrPath) -> Path | None:
+    """Return the path of a folder, None for a net's name; names of the catalogue take precedence."""
+    path = Path(name_or_folder)
+    return path if os.fspath(name_or_folder) not in registry.NETS and path.is_dir() else None
 
 
-def load_net_with_weights(name: str, net: NetParameter, model: StrPath, *, device: str = "cpu") -> Net:
+def load_net_with_weights(net_name: str, net_param: NetParameter, weights_path: StrPath, *, device: str = "cpu") -> Net:
     """Build a net and load its weights, by layer name.
 
     Args:
-        name: the net's name, for error messages.
-        net: the net's definition.
-        model: a weights file of any supported format.
+        net_name: the net's name, for error messages.
+        net_param: the net's definition.
+        weights_path: a weights file of any supported format.
         device: the device to move the net to.
 
     Raises:
         ReproductionError: If there is no such device, or the weights are missing, broken or lack a layer of the net.
             Layers whose constant values the prototxt states (Scale with a constant filler) may be absent.
     """
-    if not Path(model).is_file():
-        raise WeightsError("there is no such weights file", path=model)
+    if not Path(weights_path).is_file():
+        raise WeightsError("there is no such weights file", path=weights_path)
     target = devices.select_device(device)
-    made = Net(net)
-    report = made.copy_from(weights.read(model).net, model)
-    if missing := [layer for layer in report.untouched if layer not in surgery.find_constant_scales(made)]:
+    net = Net(net_param)
+    report = net.copy_from(weights.read(weights_path).net, weights_path)
+    if missing := [layer for layer in report.untouched if layer not in surgery.find_constant_scales(net)]:
         raise WeightsError(
-            f"these are not the weights of {name}; {len(missing)} of its layers are missing,"
+            f"these are not the weights of {net_name}; {len(missing)} of its layers are missing,"
             f" the first is {missing[0]!r}",
-            path=model,
+            path=weights_path,
             remedy="Name the net that they belong to.",
         )
-    return made.to(target)
+    return net.to(target)
 
 
 def _to_rgb(picture: Picture) -> UInt8:

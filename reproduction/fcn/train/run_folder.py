@@ -34,13 +34,13 @@ class Snapshot:
 
     Attributes:
         iteration: the number of updates made.
-        state: the path of the ``.solverstate`` file.
-        model: the path of the ``.caffemodel`` file.
+        state_path: the path of the ``.solverstate`` file.
+        weights_path: the path of the ``.caffemodel`` file.
     """
 
     iteration: int
-    state: Path
-    model: Path
+    state_path: Path
+    weights_path: Path
 
 
 def find_newest_snapshot(folder: Path) -> Snapshot | None:
@@ -56,8 +56,8 @@ def delete_old_snapshots(folder: Path, keep: int) -> None:
         keep: the number of newest snapshots to keep; values below 1 count as 1.
     """
     for old in _snapshots(folder)[max(keep, 1) :]:
-        old.state.unlink(missing_ok=True)  # first, so that a state always has its model
-        old.model.unlink(missing_ok=True)
+        old.state_path.unlink(missing_ok=True)  # first, so that a state always has its weights
+        old.weights_path.unlink(missing_ok=True)
 
 
 def _snapshots(folder: Path) -> list[Snapshot]:

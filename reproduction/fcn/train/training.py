@@ -209,7 +209,7 @@ class _Training:
     def resume(self, newest: Snapshot) -> TrainingLog:
         """Restore a snapshot and reopen the log at its iteration."""
         try:
-            self.solver.restore(newest.state)
+            self.solver.restore(newest.state_path)
         except ReproductionError as error:
             error.remedy = f"{error.remedy} Delete it to resume from the snapshot before it.".strip()
             raise error.at(self.recipe.name) from None
@@ -354,7 +354,7 @@ class _Training:
     def _locate(self, error: LossError) -> ReproductionError:
         """Add the images of the draw and the last good snapshot to the error of a loss that is not finite."""
         newest = run_folder.find_newest_snapshot(self.folder)
-        kept = f"The last good weights are {newest.model}." if newest else "There is no snapshot yet."
+        kept = f"The last good weights are {newest.weights_path}." if newest else "There is no snapshot yet."
         if error.draw is not None:
             images = self.feed.images(error.draw)
             error.place += f", image {images[0]}" if len(images) == 1 else f", images {images[0]} to {images[-1]}"

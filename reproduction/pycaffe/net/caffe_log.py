@@ -86,15 +86,15 @@ def format_event(event: Event, weights: Mapping[str, float]) -> Iterator[str]:
             yield f"Test loss: {event.loss:g}"
         yield from _format_outputs("Test", event.outputs, weights)
     elif isinstance(event, Saved):
-        yield f"Snapshotting to {event.model}"
-        yield f"Snapshotting solver state to {event.state}"
+        yield f"Snapshotting to {event.weights_path}"
+        yield f"Snapshotting solver state to {event.state_path}"
 
 
-def _format_outputs(net: str, outputs: Mapping[str, Tensor], weights: Mapping[str, float]) -> Iterator[str]:
+def _format_outputs(phase: str, outputs: Mapping[str, Tensor], weights: Mapping[str, float]) -> Iterator[str]:
     number = 0
     for name, blob in outputs.items():
         weight = weights.get(name, 0.0)
         for value in np.atleast_1d(blob.detach().cpu().numpy()).flat:
             loss = f" (* {weight:g} = {weight * value:g} loss)" if weight else ""
-            yield f"    {net} net output #{number}: {name} = {value:g}{loss}"
+            yield f"    {phase} net output #{number}: {name} = {value:g}{loss}"
             number += 1

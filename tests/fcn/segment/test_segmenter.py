@@ -289,13 +289,13 @@ def test_the_folder_of_a_training_of_ones_own_is_loaded_as_it_is(tmp_path):
 @pytest.mark.usefixtures("thinned")
 def test_without_weights_the_weights_folder_is_looked_into(tmp_path):
     with pytest.raises(WeightsError) as info:
-        Segmenter.load("voc-fcn8s", folder=tmp_path)
+        Segmenter.load("voc-fcn8s", weights_folder=tmp_path)
     assert str(info.value) == (
         f"{tmp_path}/fcn8s-heavy-pascal.caffemodel: the weights of voc-fcn8s are missing."
         " Fetch them with `tools/fetch.py voc-fcn8s`, or name yours with --weights."
     )
     thin_nets.write(tmp_path / "fcn8s-heavy-pascal.caffemodel", "voc-fcn8s")
-    assert Segmenter.load("voc-fcn8s", folder=tmp_path)(IMAGE).labels.shape == (45, 61)
+    assert Segmenter.load("voc-fcn8s", weights_folder=tmp_path)(IMAGE).labels.shape == (45, 61)
 
 
 @pytest.mark.usefixtures("thinned")
