@@ -184,7 +184,7 @@ class DataError(_FileError):
 
 
 class WeightsError(_FileError):
-    """The error for weights that do not fit the net, or are not the published ones; the place is the file."""
+    """The error for weights that do not fit their net, or are not those that were published; the place is the file."""
 
 
 def cannot_write(error: OSError, path: StrPath) -> ReproductionError:

@@ -96,7 +96,8 @@ def conv_windows(param: ConvolutionParameter, axes: int = 2) -> list[Window]:
         axes: number of spatial axes.
 
     Raises:
-        NetError: If a size is missing, zero, set in both forms, or not set once for all axes or once for each.
+        NetError: If a size is missing or zero, is set in both forms (such as ``pad`` and ``pad_h``), or has a number of
+            values other than one or ``axes``.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/base_conv_layer.cpp L13-L118.
     """
@@ -158,6 +159,10 @@ def pool_windows(param: PoolingParameter, height: int, width: int) -> list[Windo
 def conv_size(size: int, window: Window) -> int:
     """Return the output size of a convolution along one axis, rounded down as in Caffe.
 
+    Args:
+        size: input size in pixels.
+        window: the window along this axis.
+
     Raises:
         NetError: If ``size`` is less than 1, or the window exceeds the padded input by a stride or more.
 
@@ -176,6 +181,10 @@ def conv_size(size: int, window: Window) -> int:
 
 def deconv_size(size: int, window: Window) -> int:
     """Return the output size of a deconvolution along one axis.
+
+    Args:
+        size: input size in pixels.
+        window: the window along this axis; ``pad`` is removed from each end of the output.
 
     Raises:
         NetError: If ``size`` is less than 1, or the padding removes the whole output.

@@ -88,10 +88,10 @@ def dumps(message: Message) -> bytes:
 
 
 def dump(message: Message, path: StrPath, progress: Progress | None = None) -> None:
-    """Write a message atomically to a file, without a second copy of the weights.
+    """Write a message in the wire format to a file, atomically and without a second copy of the weights.
 
     Args:
-        message: the message.
+        message: the message, such as a net with weights.
         path: the file.
         progress: called after each write with the number of bytes written so far.
 

@@ -65,7 +65,9 @@ _SIGNS = {
 
 
 def recognize(path: StrPath) -> str | None:
-    """Return a phrase for the kind of a file, such as ``"a caffemodel"``, or None if it is not recognized.
+    """Return a phrase for the kind of one of Caffe's files, by its content; None if the kind is not recognized.
+
+    The phrase is one of ``WEIGHTS``, ``STATE``, ``MEAN``, ``NET`` and ``SOLVER``, or that of an image or array.
 
     Raises:
         OSError: If the file cannot be opened.

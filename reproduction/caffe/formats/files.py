@@ -54,7 +54,7 @@ FileError = type[DataError] | type[WeightsError] | type[CaffemodelError] | type[
 
 
 def kind(data: bytes | mmap.mmap | memoryview) -> str | None:
-    """Return a phrase for the kind of file that begins with ``data``, such as ``"an HDF5 file"``, or None if unknown.
+    """Return a phrase for the kind of file that begins with ``data``, such as ``"an HDF5 file"``; None if unknown.
 
     A caffemodel has no signature, so its kind is None.
     """
@@ -77,20 +77,20 @@ def kind(data: bytes | mmap.mmap | memoryview) -> str | None:
 
 
 def has_control_bytes(data: bytes) -> bool:
-    """Return whether data contain a control byte that no text has, such as a zero."""
+    """Return True if ``data`` contains a control byte that no text has, such as a zero."""
     return _CONTROL.search(data) is not None
 
 
 def open_regular(path: StrPath, error: FileError = DataError) -> BinaryIO:
-    """Open a regular file for reading, and reject pipes and devices, which could block or never end.
+    """Open a regular file for binary reading; pipes and devices, which could block or never end, are rejected.
 
     Args:
         path: the file; a link is followed.
         error: the class of the error to raise.
 
     Raises:
-        DataError, or the class ``error``: If the path is a folder, a pipe, a socket or a device, or is not a valid
-            file name.
+        DataError, or the class ``error``: If the path is a folder, a pipe, a socket or a device, or is not a valid file
+            name.
         OSError: If the file cannot be opened.
     """
     try:
@@ -119,7 +119,12 @@ def _check_regular(mode: int, path: StrPath, error: FileError) -> None:
 
 
 def read_regular(path: StrPath, limit: int, error: FileError = DataError) -> bytes:
-    """Return the content of a regular file of at most ``limit`` bytes.
+    """Return the bytes of a regular file.
+
+    Args:
+        path: the file; a link is followed.
+        limit: the most bytes that it may have.
+        error: the class of the error to raise.
 
     Raises:
         DataError, or the class ``error``: If the file is larger, or not a regular file.
@@ -133,11 +138,15 @@ def read_regular(path: StrPath, limit: int, error: FileError = DataError) -> byt
 
 
 def read_text(path: StrPath, limit: int = 64 << 20, error: FileError = DataError) -> str:
-    """Return the content of a regular file of UTF-8 text, without the byte order mark.
+    """Return the text of a regular file in UTF-8, without the byte order mark.
+
+    Args:
+        path: the file; a link is followed.
+        limit: the most bytes that it may have.
+        error: the class of the error to raise.
 
     Raises:
-        DataError, or the class ``error``: If the file is larger than ``limit`` bytes, not UTF-8, or not a regular
-            file.
+        DataError, or the class ``error``: If the file is larger, not UTF-8, or not a regular file.
         OSError: If the file cannot be read.
     """
     try:
@@ -148,7 +157,7 @@ def read_text(path: StrPath, limit: int = 64 << 20, error: FileError = DataError
 
 
 def map_file(path: StrPath) -> mmap.mmap:
-    """Map a file into memory, read-only. The system loads each page when it is first accessed.
+    """Map a file into memory, read-only. The system reads each page from the disk when it is first accessed.
 
     Raises:
         CaffemodelError: If the file is empty, or not a regular file.
@@ -161,14 +170,14 @@ def map_file(path: StrPath) -> mmap.mmap:
 
 
 def check_declared_size(size: int, path: StrPath, ratio: int = 2, spare: int = _SPARE) -> None:
-    """Check that a file's arrays do not need far more memory than the file has bytes, before they are allocated.
+    """Check, before arrays are allocated, that they do not need far more memory than their file has bytes.
 
     Trained weights hardly compress. So a file that exceeds the limit was probably written to exhaust memory. Arrays
     that consist mostly of zeros may exceed it too; they can be stored without compression.
 
     Args:
         size: the bytes of all arrays to be allocated.
-        path: the file.
+        path: the file that declares them.
         ratio: the limit, as a multiple of the file's size.
         spare: bytes that are allowed in addition, for small files.
 
@@ -202,7 +211,7 @@ def is_file(path: StrPath) -> bool:
 
 
 def is_utf8(text: str) -> bool:
-    """Return True if the text can be encoded as UTF-8; a file name decoded from other bytes cannot."""
+    """Return True if a text can be encoded as UTF-8; the name of a file may contain bytes that cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -239,18 +248,18 @@ class _ReportingFile(io.FileIO):
 
 @contextlib.contextmanager
 def open_atomic(path: StrPath, progress: Progress | None = None) -> Iterator[BinaryIO]:
-    """Open a file for atomic writing.
+    """Context manager that writes a file atomically: ``path`` has its old content or the new, never a part of it.
 
-    The content is written to ``.NAME.XXXXXXXXXXXXXXXX.part`` in the same folder, which replaces ``path`` at the end.
-    On any failure the part is removed, and an existing file at ``path`` is unchanged. A link is followed. The part is
-    locked while it is written; see ``remove_parts``.
+    The content is written to a temporary file ``.NAME.XXXXXXXXXXXXXXXX.part`` in the same folder, which replaces
+    ``path`` at the end. On any failure it is removed, and an existing file at ``path`` is unchanged. A link is
+    followed. The temporary file is locked while it is written; see ``remove_parts``.
 
     Args:
         path: the file to write.
         progress: called after each write with the number of bytes written so far.
 
     Yields:
-        The file, open for binary reading and writing.
+        The temporary file, open for binary reading and writing.
 
     Raises:
         ReproductionError: If the file cannot be written, as on a full disk or in a folder that does not exist.
@@ -311,7 +320,7 @@ def _new_part(target: Path) -> tuple[Path, _ReportingFile, int]:
 
 @contextlib.contextmanager
 def open_together(*paths: StrPath) -> Iterator[list[BinaryIO]]:
-    """Open several files that are replaced together, after all of them are complete and on the disk.
+    """Context manager that writes several files, which replace the old ones only when all are complete and on the disk.
 
     The old files of all paths but the first are deleted; then the new files are renamed, in the order of ``paths``. So
     even a power cut never leaves a new file next to an old one, but it may leave some of the files missing.
@@ -343,9 +352,9 @@ def open_together(*paths: StrPath) -> Iterator[list[BinaryIO]]:
 
 
 def remove_parts(folder: StrPath) -> None:
-    """Remove the parts that ``open_atomic`` left in a folder because a process was killed while it wrote.
+    """Remove the temporary ``.part`` files of ``open_atomic`` that killed processes left in a folder.
 
-    A part that another process is still writing is locked, and is kept.
+    One that another process is still writing is locked, and is kept.
     """
     try:
         found = [Path(entry) for entry in os.scandir(folder) if _PART.fullmatch(entry.name) and entry.is_file()]
@@ -363,10 +372,17 @@ def remove_parts(folder: StrPath) -> None:
 
 @contextlib.contextmanager
 def staging_folder(target: StrPath, ending: str) -> Iterator[Path]:
-    """Create an empty folder ``.NAME.ENDING`` next to ``target``, in which its new content is prepared.
+    """Context manager that creates an empty folder ``.NAME.ENDING`` next to ``target``, to prepare its new content in.
 
     The folder is removed at the end. The caller must hold a lock of ``target``: a folder that already exists is taken
     for that of a killed process, and is removed.
+
+    Args:
+        target: the folder that the caller will replace.
+        ending: the ending of the new folder's name, such as ``unpacking``.
+
+    Yields:
+        The new folder.
 
     Raises:
         ReproductionError: If the folder cannot be created.

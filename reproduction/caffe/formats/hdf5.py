@@ -33,10 +33,13 @@ _MAX_STRING = 2**16
 
 
 class HDF5Reader:
-    """A reader of HDF5 files, whose float arrays are views of the mapped file.
+    """A reader of Caffe's HDF5 files, whose float arrays are views of the mapped file.
 
     Args:
         path: the file.
+
+    Attributes:
+        root: the root group of the file.
 
     Raises:
         CaffemodelError: If the file is not an HDF5 file, or is damaged.
@@ -57,14 +60,14 @@ class HDF5Reader:
         """Return the group or dataset of this name in the root group, or None if there is none.
 
         Raises:
-            CaffemodelError: If it is a link to another place, or damaged.
+            CaffemodelError: If the member is a link to another place, or damaged.
         """
         # A group with this link only, so that the other members of the root are not read.
         only = HDF5Group("/", {each: at for each, at in self.root.links.items() if each == name})
         return next((member for _, member in self.members(only)), None)
 
     def members(self, group: HDF5Group) -> Iterator[tuple[str, HDF5Group | HDF5Dataset]]:
-        """Yield the names and members of a group, sorted by name as in Caffe.
+        """Yield ``(name, group or dataset)`` for each member of a group, sorted by name as in Caffe.
 
         Raises:
             CaffemodelError: If a member is a link to another place or file, is neither a group nor a dataset, or was
@@ -80,7 +83,7 @@ class HDF5Reader:
             yield name, member
 
     def array(self, dataset: HDF5Group | HDF5Dataset) -> Floats:
-        """Return a dataset of numbers as an array of its shape, float32 or float64.
+        """Return the values of a dataset of numbers as an array of its shape, float32 or float64.
 
         An array of little-endian float32 or float64 is a view of the file. Others are converted: 64-bit floats to
         float64, and all other numbers to float32, as in Caffe.
@@ -112,7 +115,7 @@ class HDF5Reader:
         return int(values[0])
 
     def string(self, dataset: HDF5Group | HDF5Dataset) -> bytes:
-        """Return the string in a dataset, up to its first zero byte.
+        """Return the string in a dataset as bytes, up to its first zero byte.
 
         Raises:
             CaffemodelError: If the dataset is not one string, or the string is longer than 65,536 bytes.
@@ -129,7 +132,11 @@ class HDF5Reader:
         return found.split(b"\0")[0]
 
     def number(self, name: str, member: HDF5Group | HDF5Dataset) -> int:
-        """Return the name of a dataset as an integer, the index of a parameter.
+        """Return the index of a parameter, which is the name of its dataset, as an integer.
+
+        Args:
+            name: the name.
+            member: the dataset, for errors.
 
         Raises:
             CaffemodelError: If the name is not a decimal number of at most 9 digits, without leading zeros.
@@ -147,7 +154,16 @@ class HDF5Reader:
         got: object = None,
         want: object = None,
     ) -> CaffemodelError:
-        """Return an error whose place is a member of the file, or the member ``name`` of the group ``where``."""
+        """Return an error whose place is in this file.
+
+        Args:
+            problem: what is wrong.
+            where: the group or dataset that is the place; with ``name``, the group that has the place as a member.
+            name: the name of the member, or an empty string.
+            remedy: a sentence on what to do; by default that Caffe does not write such files.
+            got: what was found.
+            want: what was expected.
+        """
         place = f"{where.name.rstrip('/')}/{name}" if name else where.name
         remedy = remedy or "Caffe writes no such file."
         return CaffemodelError(problem, path=f"{self.path}: {place}", got=got, want=want, remedy=remedy)
@@ -166,24 +182,33 @@ class HDF5Reader:
 
 @contextlib.contextmanager
 def open_for_writing(path: StrPath, progress: Progress | None = None) -> Iterator[h5py.File]:
-    """Open an HDF5 file for atomic writing; see ``files.open_atomic``."""
+    """Context manager that creates an HDF5 file, open in h5py, and writes it atomically; see ``files.open_atomic``.
+
+    Args:
+        path: the file to write.
+        progress: called after each write with the number of bytes written so far.
+    """
     with files.open_atomic(path, progress) as raw, create_in(raw) as file:
         yield file
 
 
 def create_in(raw: BinaryIO) -> h5py.File:
-    """Create an HDF5 file in a file open for reading and writing; the caller must close it before ``raw``."""
+    """Create an HDF5 file inside an open file, and return it. The caller must close it before it closes ``raw``.
+
+    Args:
+        raw: a file open for binary reading and writing.
+    """
     import h5py
 
     return h5py.File(raw, "w")
 
 
 def load(path: StrPath) -> NetParameter:
-    """Load the weights of a net, and the gradients if the file has them.
+    """Load the weights of a net from ``.caffemodel.h5``, and the gradients if the file has them.
 
     Returns:
-        A net whose layers have only a name and blobs, sorted by name. Caffe stores a shared parameter only in the
-        layer that owns it; in the other layers it is an empty blob if a parameter with a higher index follows.
+        A net whose layers have only a name and blobs, sorted by name. Caffe stores a shared parameter only in the layer
+        that owns it; in the other layers it is an empty blob if a parameter with a higher index follows.
 
     Raises:
         CaffemodelError: If the file is not in Caffe's layout, or is damaged.
@@ -232,7 +257,13 @@ def dump(net: NetParameter, path: StrPath, progress: Progress | None = None) -> 
 
 
 def write(net: NetParameter, file: h5py.File, path: StrPath) -> None:
-    """Write the weights of a net into an open HDF5 file; ``path`` is the file to name in errors. See ``dump``."""
+    """Write the weights of a net into an open HDF5 file, in the layout that ``dump`` describes.
+
+    Args:
+        net: a net in the current form, whose layers have names and blobs.
+        file: the file, open in h5py.
+        path: the file's path, named in errors.
+    """
     _check_names(net, path)
     owners: dict[str, BlobProto] = {}
     with_diffs = any(_gradient(blob) is not None for layer in net.layer for blob in layer.blobs)

@@ -180,10 +180,12 @@ def decode(image: Image.Image, convert: Callable[[Image.Image], Array] = np.asar
 
 
 def split_rows(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
-    """Decode an image and split it into parts of whole rows, of at most 262,144 pixels; most images are one part.
+    """Decode an image, and split it into parts of whole rows, so that a large image is converted part by part.
+
+    A part has at most 262,144 pixels, or one row; most images are a single part.
 
     Yields:
-        The slice of rows of a part, and the part as an image.
+        The rows of a part, as a slice; and the part, as an image.
 
     Raises:
         DataError: If the pixels cannot be decoded.

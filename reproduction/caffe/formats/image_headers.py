@@ -32,10 +32,10 @@ _WIDTH, _HEIGHT, _STRIPS, _TILE_WIDTH, _TILE_HEIGHT, _TILES = 256, 257, 273, 322
 
 
 def check_header(file: BinaryIO) -> None:
-    """Check the headers of an image file, and seek to its start.
+    """Check the header of an image file for sizes that make decoding slow or take much memory; then seek to its start.
 
     Args:
-        file: an image file in any format; a format that is not recognized is not checked.
+        file: an image file; only the PNG, JPEG, TIFF, GIF and PPM formats are checked.
 
     Raises:
         DataError: If decoding would take far more time or memory than the pixels require.

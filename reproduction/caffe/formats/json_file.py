@@ -42,16 +42,16 @@ _SUSPICIOUS = re.compile(rb"[eE]\+?\d{3}|\d{300}|\\u[dD][89a-fA-F]")
 
 
 class NotJsonError(ValueError):
-    """The error for text that is not JSON, or contains an unsupported value; the message describes the problem."""
+    """The error for text that is not JSON, or contains a value that ``parse`` rejects; the message is the reason."""
 
 
 class MismatchError(ValueError):
-    """The error for a value that does not match the declared type.
+    """The error for a parsed JSON value that does not match the declared type.
 
     Attributes:
         place: where the value is, such as ``nets[2].mean_iu``; empty for the document itself.
-        problem: what is wrong with it.
-        want: what is expected.
+        problem: what is wrong with it, such as ``is 3``.
+        want: what is expected, such as ``a string``; None if the problem says it.
         remedy: a suggestion for an unknown name, or an empty string.
     """
 
@@ -60,7 +60,7 @@ class MismatchError(ValueError):
         self.place, self.problem, self.want, self.remedy = "", problem, want, remedy
 
     def inside(self, step: str) -> MismatchError:
-        """Prefix ``step`` to the place of this error, and return the error."""
+        """Put a name, or an index such as ``[2]``, in front of the place of this error, and return the error."""
         joined = "" if not self.place or self.place.startswith("[") else "."
         self.place = f"{step}{joined}{self.place}"
         return self
@@ -71,11 +71,11 @@ class MismatchError(ValueError):
 
 @dataclass(frozen=True)
 class Constraint:
-    """A condition on a value, for use in ``Annotated``.
+    """A condition on a value in JSON, written ``Annotated[TYPE, constraint]`` in a dataclass.
 
     Attributes:
-        want: the expected value, in words.
-        holds: a function that returns a true value if the condition is met.
+        want: the expected value in words, for errors.
+        holds: a function that takes the value, and returns a true value if the condition is met.
     """
 
     want: str
@@ -83,32 +83,37 @@ class Constraint:
 
 
 def between(low: float, high: float) -> Constraint:
-    """Return a check that allows numbers from ``low`` to ``high``, both included."""
+    """Return a constraint that allows numbers from ``low`` to ``high``, both included."""
     return Constraint(f"a number from {low:g} to {high:g}", lambda value: low <= value <= high)
 
 
 def at_least(low: int) -> Constraint:
-    """Return a check that allows numbers of at least ``low``."""
+    """Return a constraint that allows numbers of at least ``low``."""
     return Constraint(f"{low} or more", lambda value: value >= low)
 
 
 def one_of(values: Iterable[str]) -> Constraint:
-    """Return a check that allows only the strings in ``values``."""
+    """Return a constraint that allows only the strings in ``values``."""
     known = tuple(values)
     return Constraint(" or ".join(known), lambda value: value in known)
 
 
 def matching(pattern: str, want: str) -> Constraint:
-    """Return a check that allows strings that match a regular expression completely; ``want`` describes them."""
+    """Return a constraint that allows strings that a regular expression matches completely.
+
+    Args:
+        pattern: the regular expression.
+        want: what it matches, in words, for errors.
+    """
     compiled = re.compile(pattern)
     return Constraint(want, compiled.fullmatch)
 
 
 def parse(text: bytes) -> Any:
-    """Parse JSON, more strictly than ``json.loads``.
+    """Parse JSON text to dicts, lists and scalars, more strictly than ``json.loads``.
 
-    Numbers must be finite, and the names of an object unique. Lone surrogates are rejected in strings, except those
-    by which Python represents undecodable bytes of file names (U+DC80 to U+DCFF).
+    Numbers must be finite, and the names of an object unique. Lone surrogates are rejected in strings, except those by
+    which Python represents undecodable bytes of file names (U+DC80 to U+DCFF).
 
     Raises:
         NotJsonError: If the text is not such JSON.
@@ -155,7 +160,7 @@ def _check_values(value: Any) -> None:
 
 
 def convert(kind: type[T], value: object) -> T:
-    """Convert a parsed value to an instance of the type ``kind``.
+    """Convert a value that ``parse`` returned to an instance of the type ``kind``, such as a dataclass.
 
     Raises:
         MismatchError: If the value does not match the type.
@@ -167,7 +172,7 @@ def convert(kind: type[T], value: object) -> T:
 def loads(
     text: bytes, kind: type[T], path: StrPath, problem: str, *, remedy: str = "", version: int | None = None
 ) -> T:
-    """Parse JSON, and convert it to an instance of the type ``kind``.
+    """Parse JSON text, and convert it to an instance of the type ``kind``.
 
     Args:
         text: the JSON, UTF-8.
@@ -175,8 +180,8 @@ def loads(
         path: the file to name in errors.
         problem: the beginning of the error's message, such as ``this is not a model card``.
         remedy: the end of the error's message.
-        version: the required value of the name ``format``, which is not a field of ``kind``; None for documents
-            without it.
+        version: if not None, the document must have the name ``format`` with this value, which is not passed to
+            ``kind``.
 
     Raises:
         DataError: If the text is not JSON, or does not match the type; the message names the place.
@@ -194,7 +199,7 @@ def loads(
 
 
 def load(path: StrPath, kind: type[T], problem: str, *, remedy: str = "", version: int | None = None) -> T:
-    """Load a JSON file; see ``loads``.
+    """Load a JSON file, and convert it to an instance of the type ``kind``. The arguments are those of ``loads``.
 
     Raises:
         DataError: If the file is not JSON, does not match the type, is not a regular file, or is larger than ``LIMIT``.
@@ -205,7 +210,11 @@ def load(path: StrPath, kind: type[T], problem: str, *, remedy: str = "", versio
 
 
 def dumps(value: object, indent: int | None = None) -> str:
-    """Format a value as JSON, without escapes of non-ASCII characters unless the text cannot be encoded as UTF-8.
+    """Return a value as JSON text. Characters outside of ASCII are not escaped, unless UTF-8 cannot encode the text.
+
+    Args:
+        value: the value: dicts, lists and scalars.
+        indent: spaces of indentation for each level; None for a single line.
 
     Raises:
         ValueError: If a number is not finite.
@@ -215,7 +224,7 @@ def dumps(value: object, indent: int | None = None) -> str:
 
 
 def format_value(value: object) -> str:
-    """Return a value as JSON, cut to 60 characters; the name of its type if it cannot be JSON."""
+    """Return a value as JSON text of at most 60 characters, for errors; the name of its type if it cannot be JSON."""
     try:
         text = dumps(value)
     except (TypeError, ValueError, RecursionError):

@@ -32,7 +32,7 @@ for _octet, _letters in {10: "\\n", 13: "\\r", 9: "\\t", 34: '\\"', 39: "\\'", 9
 
 
 def loads(text: str, message: type[M], path: StrPath = "<prototxt>") -> M:
-    """Parse a message from text.
+    """Parse prototxt text, and return it as a message.
 
     Args:
         text: the prototxt; a leading byte order mark is skipped.
@@ -40,7 +40,7 @@ def loads(text: str, message: type[M], path: StrPath = "<prototxt>") -> M:
         path: the place to name in errors.
 
     Returns:
-        The message. ``line`` of the message and of each sub-message is the line at which it begins.
+        The message. The attribute ``line`` of it and of each sub-message is the line at which it begins.
 
     Raises:
         PrototxtError: If the text is not a valid prototxt of this message.
@@ -54,7 +54,7 @@ def loads(text: str, message: type[M], path: StrPath = "<prototxt>") -> M:
 
 
 def load(path: StrPath, message: type[M]) -> M:
-    """Load a message from a text file; see ``loads``.
+    """Load a message of the class ``message`` from a prototxt file. It is not upgraded; see ``load_net``.
 
     Raises:
         PrototxtError: If the file is not text, or not a valid prototxt of this message.

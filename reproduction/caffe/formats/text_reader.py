@@ -69,13 +69,13 @@ _REMEDY = {
 
 
 class TextReader:
-    """A recursive-descent parser with one token of lookahead.
+    """A recursive-descent parser of prototxt with one token of lookahead. ``read`` parses the whole text.
+
+    The current token is ``token``, which is of the kind ``kind``. Positions are indices into the text.
 
     Args:
         text: the prototxt.
         path: the place to name in errors.
-
-    Source: protobuf's C++ TextFormat::Parser::ParserImpl.
     """
 
     def __init__(self, text: str, path: StrPath):
@@ -89,7 +89,7 @@ class TextReader:
         self.next()
 
     def next(self) -> None:
-        """Advance to the next token."""
+        """Advance to the next token, past spaces and comments."""
         match = _TOKEN.match(self.text, self.end)
         assert match is not None
         assert match.lastgroup is not None
@@ -99,23 +99,19 @@ class TextReader:
             raise self.character_error()
 
     def skip(self, *tokens: str) -> None:
-        """Advance if the token is one of ``tokens``."""
+        """Advance if the current token is one of ``tokens``."""
         if self.token in tokens:
             self.next()
 
     def next_after_name(self, field: Field[Any]) -> None:
-        """Advance from the name of a field to its value; only a block may follow without a colon."""
+        """Advance from the name of ``field`` past its colon, which may be missing before a block only."""
         self.next()
         if self.token != ":" and field.message is None:
             raise self.unexpected_token(f"':' after {field.name!r}")
         self.skip(":")
 
     def read(self, message: Message) -> None:
-        """Parse the whole text into ``message``.
-
-        Raises:
-            PrototxtError: If the text is not a valid prototxt of this message; one error lists all unknown names.
-        """
+        """Parse the whole text into ``message``, or raise a PrototxtError, which lists all unknown names."""
         try:
             self.parse_fields(message)
         except PrototxtError:
@@ -126,10 +122,12 @@ class TextReader:
             raise self.unknown.advise(append_unknown_names(self.unknown.remedy, self.others | types))
 
     def parse_fields(self, message: Message, closer: str = "", opened: int = 0) -> None:
-        """Parse fields into ``message`` up to the token ``closer``, or to the end of the text if it is empty.
+        """Parse fields into ``message`` up to the end of its block or, if ``closer`` is empty, of the text.
 
-        Raises:
-            PrototxtError: If the text is not a valid prototxt of this message.
+        Args:
+            message: the message.
+            closer: the token that ends the block, ``}`` or ``>``.
+            opened: the position of the token that opens the block.
         """
         cls, values = type(message), message.values
         given: dict[str, int] = {}
@@ -168,7 +166,7 @@ class TextReader:
                 raise self.error(f"{cls.__name__}.{name} is missing", opened, remedy="It is required.")
 
     def parse_foreign_field(self, message: Message) -> None:
-        """Parse a field that the message does not declare: store a field of a dialect, and skip any other."""
+        """Parse a field that ``message`` does not declare: keep a field of a Caffe fork as bytes, skip any other."""
         for dialect in type(message).dialects:
             field, at = dialect.fields.get(self.token), self.start
             if field is None:
@@ -181,7 +179,7 @@ class TextReader:
         self.skip_unknown(type(message))
 
     def parse_foreign_value(self, message: Message, field: Field[Any]) -> bool:
-        """Parse a value that a dialect adds to an enum; return False, without advancing, if it is not one."""
+        """Parse a value that a Caffe fork adds to an enum; return False, without advancing, if the token is not one."""
         for dialect in type(message).dialects:
             own = dialect.fields.get(field.name)
             if own is not None and own.enum is not None and self.token in own.enum.__members__:
@@ -191,7 +189,7 @@ class TextReader:
         return False
 
     def parse_list(self, field: Field[Any], outside: type[Message]) -> Iterator[Any]:
-        """Parse a list in square brackets, and yield its values."""
+        """Parse a list in square brackets, and yield its values; ``outside`` is the message class of ``field``."""
         opened = self.start
         self.next()
         more = self.token != "]"
@@ -207,19 +205,19 @@ class TextReader:
         self.next()
 
     def parse_item(self, field: Field[Any], at: int, outside: type[Message]) -> Any:
-        """Parse one value of a repeated field; see ``parse_value``."""
+        """Parse and return one value of a repeated field; the arguments are those of ``parse_value``."""
         self.spend(field.kind.dtype.itemsize if field.array and field.kind and field.kind.dtype else _ITEM)
         return self.parse_value(field, at, outside)
 
     def spend(self, cost: int) -> None:
-        """Add ``cost`` to the estimated memory of the result; raise an error if it is too much for the text's size."""
+        """Subtract ``cost`` (estimated bytes) from the memory left for the result; raise an error if it is used up."""
         self.room -= cost
         if self.room < 0:
             size = len(self.text)
             raise self.error("the text has too many values for its size", self.start, got=f"{size} characters")
 
     def parse_value(self, field: Field[Any], at: int, outside: type[Message]) -> Any:
-        """Parse one value of a field that begins at position ``at``; ``outside`` is the class of its message."""
+        """Parse one value of ``field``, whose name is at position ``at``, in a message of class ``outside``."""
         if field.message is not None:
             return self.parse_block(field, field.message, at, outside)
         if self.kind == "string" and field.kind in (STRING, BYTES):
@@ -239,7 +237,7 @@ class TextReader:
         return value
 
     def add_unknown(self, what: str, error: PrototxtError) -> None:
-        """Record the first error for an unknown name, and the name and line of each further one."""
+        """Record an unknown name: the first by ``error``, each further one by ``what``, such as ``'a' in NetState``."""
         if self.unknown is None:
             self.unknown = error
         else:
@@ -248,7 +246,7 @@ class TextReader:
                 raise error
 
     def skip_unknown(self, cls: type[Message]) -> None:
-        """Skip a field that the message does not declare, and its value."""
+        """Record the current token as an unknown field of the message class ``cls``, and skip it and its value."""
         name, outside = self.token, self.find_block(self.token)
         first = self.unknown is None
         error = self.unknown_field_error(cls, outside) if first else self.error("", self.start)
@@ -276,7 +274,7 @@ class TextReader:
         self.skip(",", ";")
 
     def parse_block(self, field: Field[Any], message: type[Message], at: int, outside: type[Message]) -> Message:
-        """Parse a sub-message in ``{}`` or ``<>``."""
+        """Parse and return a sub-message of the class ``message``; ``at`` and ``outside`` are as in ``parse_value``."""
         closer = _CLOSER.get(self.token)
         if closer is None:
             raise self.unexpected_token(f"'{{' after {field.name!r}")
@@ -294,7 +292,7 @@ class TextReader:
         return found
 
     def parse_scalar(self, field: Field[Any], sign: str) -> Any:
-        """Return the value of a token that is not a string; a value that ``field`` rejects if the token is invalid."""
+        """Return the value of the current token, a number or word; if invalid, a value that ``field`` rejects."""
         token, kind = self.token, field.kind
         if kind is not None and kind.dtype is not None:
             if self.kind == "number" and _REAL.fullmatch(token):
@@ -315,7 +313,7 @@ class TextReader:
         return -whole if sign else whole
 
     def parse_string(self, field: Field[Any]) -> str | bytes:
-        """Parse a string, joined with the strings that directly follow it."""
+        """Return the string at the current token, joined with the strings that directly follow it."""
         at, parts = self.start, []
         try:
             while self.kind == "string":
@@ -328,7 +326,7 @@ class TextReader:
         return data if field.kind is BYTES else data.decode("utf-8", "surrogateescape")
 
     def unescape(self) -> bytes:
-        """Return the bytes of the string token, with its escapes replaced."""
+        """Return the bytes of the current token, a string in quotes, with its escape sequences replaced."""
         body, at, parts = self.token[1:-1], 0, []
         for match in _ESCAPE.finditer(body):
             parts.append(body[at : match.start()].encode())
@@ -356,27 +354,27 @@ class TextReader:
     def error(
         self, problem: str, at: int, *, got: object = None, want: object = None, remedy: str = ""
     ) -> PrototxtError:
-        """Return an error whose place is the line and column of position ``at``."""
+        """Return an error whose place is the line and column of the position ``at``; see ``ReproductionError``."""
         line, column = self.line_of(at), at - self.text.rfind("\n", 0, at)
         return PrototxtError(problem, path=self.path, line=line, column=column, got=got, want=want, remedy=remedy)
 
     def line_of(self, at: int) -> int:
-        """Return the line number of position ``at``, counted from 1."""
+        """Return the line number of the position ``at``, counted from 1."""
         return self.text.count("\n", 0, at) + 1
 
     def format_token(self, sign: str = "") -> str:
-        """Return the token, after ``sign``, in the form in which errors show it."""
+        """Return the current token, after ``sign``, in quotes and cut to 40 characters, for an error."""
         if self.kind == "end":
             return "the end of the text"
         text = sign + (self.token if len(self.token) <= 40 else f"{self.token[:37]}...")
         return text if self.kind == "string" and text.isprintable() else repr(text)
 
     def unexpected_token(self, want: str) -> PrototxtError:
-        """Return the error for a token that is not allowed at this position."""
+        """Return the error for a current token that is not allowed here; ``want`` says in words what is."""
         return self.error("unexpected text", self.start, got=self.format_token(), want=want)
 
     def character_error(self) -> PrototxtError:
-        """Return the error for a character that does not begin a token."""
+        """Return the error for a current character that cannot begin a token."""
         if self.token in "\"'":
             return self.error("the string that opens here is not closed on its line", self.start)
         if self.token.isalpha() and self.token.isascii():
@@ -387,7 +385,7 @@ class TextReader:
         return self.error("unexpected character", self.start, got=ascii(self.token), remedy=remedy)
 
     def field_name_error(self, closer: str, opened: int) -> PrototxtError:
-        """Return the error for a token that is neither a field name nor the end of the block."""
+        """Return the error for a current token that is neither a field name nor ``closer``, the end of the block."""
         if not self.open:
             stray = self.token in _CLOSER.values()
             return self.unexpected_token("a field name; no block is open here" if stray else "a field name")
@@ -399,13 +397,20 @@ class TextReader:
         return self.unexpected_token(f"a field name or {closer!r}")
 
     def find_block(self, name: str) -> tuple[Field[Any], int, type[Message]] | None:
-        """Return the innermost open block whose enclosing message has a field ``name``, or None."""
+        """Return the innermost open block for which the enclosing message has a field ``name``, or None.
+
+        Returns:
+            The field of the block, the position of the field's name, and the class of the enclosing message.
+        """
         return next((block for block in reversed(self.open) if name in block[2].fields), None)
 
     def unknown_field_error(
         self, cls: type[Message], outside: tuple[Field[Any], int, type[Message]] | None
     ) -> PrototxtError:
-        """Return the error for a name that is not a field of the message, with the most likely remedy."""
+        """Return the error for the current token, which is not a field of ``cls``, with the most likely remedy.
+
+        ``outside`` is what ``find_block`` returns for the token: a block that was perhaps not closed.
+        """
         name = self.token
         inside = [field.name for field in cls.fields.values() if field.message and name in field.message.fields]
         if (cls.__name__, name) in _REMEDY:
@@ -423,7 +428,7 @@ class TextReader:
         return self.error(f"unknown field {name!r} in {cls.__name__}", self.start, remedy=remedy)
 
     def value_remedy(self, field: Field[Any], near: str) -> str:
-        """Return the remedy for a value of the wrong kind; ``near`` is a remedy that names a similar value."""
+        """Return the remedy for the current token, a wrong value of ``field``; by default ``near``, a spelling hint."""
         place = f"{field.owner}.{field.name}"
         if field.enum and self.kind == "string":
             other = ", or write 'layer' for 'layers'" if place == "V1LayerParameter.type" else ""

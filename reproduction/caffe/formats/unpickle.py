@@ -61,7 +61,7 @@ class Persistent:
 class PickleError(Exception):
     """The error for bytes that are not a pickle, or for one that takes too much time or memory.
 
-    The message is a phrase that describes the problem.
+    Its message is a phrase, to which the caller adds the name of the file.
     """
 
 
@@ -119,9 +119,9 @@ class Unpickler:
         self.persistent: list[Persistent] = []
 
     def load(self) -> Any:
-        """Return the value of the pickle, and set ``at`` to the offset after it.
+        """Read the pickle and return its value. Then ``at`` is the offset of the byte after it.
 
-        Tuples, lists, dicts and scalars are Python objects; everything else is a placeholder.
+        Tuples, lists, dicts and scalars are Python objects; everything else is a placeholder, such as ``Call``.
 
         Raises:
             PickleError: If the bytes are not a pickle, or it takes too many instructions or too much memory.

@@ -48,7 +48,7 @@ class Weights:
         notes: sentences that describe what was upgraded.
         format: the file's format, such as ``"caffemodel V1"`` or ``"safetensors"``.
         path: the file, named in errors.
-        metadata: strings by name; only safetensors files store them.
+        metadata: strings by name, which are stored in safetensors files only.
     """
 
     net: NetParameter
@@ -63,7 +63,7 @@ class Weights:
                 yield layer.name, [self._array(layer, i) for i in range(len(layer.blobs))]
 
     def arrays(self) -> dict[str, Floats]:
-        """Return every parameter by its key, such as ``<layer>.weight``, in the order of the layers.
+        """Return every parameter as an array by its key, such as ``conv1.weight``, in the order of the layers.
 
         The arrays are float32 or float64 views, in the shapes of Caffe 1.0. A parameter that the file does not contain
         because it is shared with another layer is omitted.
@@ -84,7 +84,12 @@ class Weights:
         return found
 
     def summary(self) -> dict[str, Any]:
-        """Return the format, the net's name, the notes, and the layers with their types, shapes and dtypes, as JSON."""
+        """Return a description of the weights that can be written as JSON.
+
+        Returns:
+            The file, its format, the net's name, what was upgraded, the layers with their types, shapes and dtypes, and
+            the numbers of parameters and bytes.
+        """
         types = {layer.name: layer.type for layer in self.net.layer}
         layers = [
             {
@@ -107,10 +112,10 @@ class Weights:
         }
 
     def drop(self, layers: Iterable[str]) -> None:
-        """Remove layers.
+        """Remove the layers with these names, and their weights.
 
         Raises:
-            WeightsError: If a layer is not there, or has no weights.
+            WeightsError: If there is no layer of such a name, or it has no weights.
         """
         names, layers = [name for name, _ in self], list(layers)
         for layer in layers:
@@ -128,12 +133,14 @@ class Weights:
 
 
 def parameter_key(layer: str, i: int) -> str:
-    """Return the key of parameter ``i`` of a layer in files of named arrays, such as ``<layer>.weight``."""
+    """Return the key of parameter ``i`` of a layer in files of named arrays: ``conv1.weight``, ``conv1.bias``, ..."""
     return f"{layer}.{_SUFFIXES[i] if i < len(_SUFFIXES) else i}"
 
 
 def read(path: StrPath) -> Weights:
-    """Read weights from a file in any of the formats. The content determines the format, or else the file's ending.
+    """Read weights from a file of any format in ``FORMATS``.
+
+    The content determines the format; where it does not, the file's ending does.
 
     Raises:
         CaffemodelError: If the file is of another kind, damaged, or contains no weights.
@@ -208,7 +215,7 @@ def write(weights: Weights, path: StrPath, progress: Progress | None = None) -> 
 
 
 def format_for(path: StrPath) -> str:
-    """Return the format in which ``write`` writes a file of this name.
+    """Return the format, a value of ``FORMATS``, in which ``write`` writes a file with the ending of ``path``.
 
     Raises:
         WeightsError: If the ending is not a key of ``FORMATS``.

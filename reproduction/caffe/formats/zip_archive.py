@@ -28,12 +28,12 @@ _REMEDY = "It was cut off or is damaged."
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One member of an archive.
+    """One member (file) of a zip archive.
 
     Attributes:
         size: the uncompressed size in bytes.
-        start: the offset of its data in the file.
-        packed: the size of its data in the file, in bytes.
+        start: the offset of the stored bytes in the archive.
+        packed: the number of stored bytes.
         method: the compression method: 0 for none, 8 for deflate.
         crc: the CRC-32 of the uncompressed bytes.
     """
@@ -46,15 +46,18 @@ class Member:
 
 
 class Archive:
-    """A zip archive; ``members`` maps the names to the members, in the order of the directory.
+    """A zip archive of arrays, whose uncompressed members are read as views of the mapped file.
 
     Args:
         data: the mapped file.
         path: the file to name in errors.
 
+    Attributes:
+        members: the members by name, in the order of the archive's directory.
+
     Raises:
         CaffemodelError: If the directory is damaged or larger than 4 MiB, a member is encrypted or packed by another
-            method than deflate, or the members declare far more bytes than the file has.
+            method than deflate, or the members need far more memory than the file has bytes.
     """
 
     def __init__(self, data: mmap.mmap, path: StrPath):
@@ -69,7 +72,7 @@ class Archive:
         files.check_declared_size(sum(member.size for member in self.members.values() if member.method), path)
 
     def read(self, name: str, *, checked: bool = True) -> memoryview:
-        """Return the bytes of a member: a view if it is not compressed, else the unpacked bytes.
+        """Return the content of a member: a view if it is not compressed, else the unpacked bytes.
 
         Args:
             name: the name of the member.

@@ -116,7 +116,7 @@ class ParameterParameter(Message):
 
 
 class PythonParameter(Message):
-    """Parameters of Python layers: a module, a class, and a string that the class reads."""
+    """Parameters of Python layers: the module, its class that is the layer, and a string that this class interprets."""
 
     module = string(1)
     layer = string(2)

@@ -20,7 +20,7 @@ from reproduction.caffe.schema.message import (
 
 
 class Phase(enum.IntEnum):
-    """The phase of a net: training or testing."""
+    """The phase that a net is built for: training or testing."""
 
     TRAIN = 0
     TEST = 1

@@ -13,7 +13,12 @@ _MAX_DEPTH = 16
 
 
 class LocalHeap:
-    """A local heap: the names of the members of an old-style group (III.D)."""
+    """The names of the members of an old-style group, stored in a local heap (III.D).
+
+    Args:
+        file: the file.
+        address: the address of the heap.
+    """
 
     def __init__(self, file: FileBytes, address: int):
         head = file.open_block(address, b"HEAP")
@@ -22,13 +27,20 @@ class LocalHeap:
         self._names = file.cursor(start or 0, (start or 0) + size)
 
     def name(self, offset: int | None) -> bytes:
-        """Return the name at an offset of the heap, which ends with a zero byte; at most ``MAX_NAME`` bytes of it."""
+        """Return the name at an offset of the heap, up to a zero byte; at most ``MAX_NAME`` bytes, none for None."""
         begin = self._names.end if offset is None else self._names.at + offset
         return bytes(self._names.file.data[begin : min(begin + MAX_NAME, self._names.end)]).split(b"\0")[0]
 
 
 def read_global_object(file: FileBytes, address: int, index: int, size: int) -> bytes:
-    """Return the first ``size`` bytes of object ``index`` of the global heap collection at ``address`` (III.E)."""
+    """Return the beginning of an object in a global heap, such as a string of variable length (III.E).
+
+    Args:
+        file: the file.
+        address: the address of the heap's collection.
+        index: the index of the object in the collection.
+        size: the number of bytes to return.
+    """
     heap = file.cursor(address)
     heap.expect(b"GCOL")
     heap.skip(4)
@@ -44,11 +56,15 @@ def read_global_object(file: FileBytes, address: int, index: int, size: int) -> 
 
 
 class FractalHeap:
-    """A fractal heap: the links of a large new-style group (III.G).
+    """The links of a large new-style group, stored in a fractal heap (III.G).
 
     Its objects are stored in direct blocks. The heap's address space is a table of blocks with a fixed number of
     columns; the blocks of the first two rows have the same size, and then the size doubles from row to row. The blocks
     of the rows from ``direct_rows`` on would be too large, so each is an indirect block: a table of the same form.
+
+    Args:
+        file: the file.
+        address: the address of the heap's header.
 
     Raises:
         CaffemodelError: If the heap is damaged, or compressed.
@@ -74,7 +90,10 @@ class FractalHeap:
         self.direct_rows = largest.bit_length() - self.first.bit_length() + 2
 
     def read(self, identifier: Cursor) -> Cursor:
-        """Return a cursor at the object with this heap ID.
+        """Return a cursor over the object of a heap ID.
+
+        Args:
+            identifier: a cursor at the heap ID, which encodes the offset and length of the object in the heap.
 
         Raises:
             CaffemodelError: If the object is not in the heap, or is not a managed object (stored in a block).

@@ -27,7 +27,7 @@ _OTHER_CLASSES = {
 
 @dataclass
 class StorageLayout:
-    """The storage layout of a dataset.
+    """Where and how the values of a dataset are stored.
 
     Attributes:
         kind: ``"none"`` if no values were written, ``"contiguous"``, ``"chunked"``, or another kind, which is not
@@ -35,8 +35,8 @@ class StorageLayout:
         address: the address of the values, or of the index of the chunks.
         chunk: the shape of a chunk.
         index: the type of the index of the chunks; 0 is the version 1 B-tree of layout version 3.
-        size: the stored size in bytes of a filtered chunk that is the only one; else None.
-        mask: the filters that were skipped for a chunk that is the only one, one bit for each.
+        size: if a filtered chunk is the only one, its stored size in bytes; else None.
+        mask: if a chunk is the only one, the filters that were skipped for it, one bit for each.
         page_bits: the base-2 logarithm of the entries in a page of a fixed array.
     """
 
@@ -78,7 +78,14 @@ class HDF5Dataset:
 
 
 def parse_link(message: Cursor) -> tuple[bytes, int | None]:
-    """Parse a link message (IV.A.2.g); return the name and the address, which is None for a soft or external link."""
+    """Parse a link message (IV.A.2.g), which names a member of a group.
+
+    Args:
+        message: a cursor over the message.
+
+    Returns:
+        The name of the member, and its address; None for a soft or external link.
+    """
     message.skip(1)
     flags = message.number(1)
     link_type = message.number(1) if flags & 8 else 0
@@ -88,7 +95,11 @@ def parse_link(message: Cursor) -> tuple[bytes, int | None]:
 
 
 def parse_dataspace(message: Cursor) -> tuple[int, ...] | None:
-    """Parse a dataspace message (IV.A.2.b); return the shape, or None for a null dataspace."""
+    """Parse a dataspace message (IV.A.2.b), and return the shape of the dataset; None for a null dataspace.
+
+    Args:
+        message: a cursor over the message.
+    """
     version, rank, _, space_type = (message.number(1) for _ in range(4))
     if version == 1:
         message.skip(4)
@@ -99,6 +110,9 @@ def parse_dataspace(message: Cursor) -> tuple[int, ...] | None:
 
 def parse_datatype(message: Cursor) -> tuple[np.dtype[np.generic] | None, str]:
     """Parse a datatype message (IV.A.2.d).
+
+    Args:
+        message: a cursor over the message.
 
     Returns:
         The dtype and an empty string; or None and a phrase for a type that NumPy does not have, or that Caffe's files
@@ -119,7 +133,11 @@ def parse_datatype(message: Cursor) -> tuple[np.dtype[np.generic] | None, str]:
 
 
 def parse_layout(message: Cursor) -> StorageLayout:
-    """Parse a data layout message (IV.A.2.i)."""
+    """Parse a data layout message (IV.A.2.i), which says where the values of a dataset are.
+
+    Args:
+        message: a cursor over the message.
+    """
     version, layout_class = message.number(1), message.number(1)
     if version not in (3, 4, 5):
         raise message.file.unsupported(f"a data layout of version {version}")
@@ -155,7 +173,11 @@ def parse_layout(message: Cursor) -> StorageLayout:
 
 
 def parse_filters(message: Cursor) -> list[tuple[int, list[int]]]:
-    """Parse a filter pipeline message (IV.A.2.l); return the identifier and parameters of each filter."""
+    """Parse a filter pipeline message (IV.A.2.l), and return the identifier and parameters of each filter.
+
+    Args:
+        message: a cursor over the message.
+    """
     version, count = message.number(1), message.number(1)
     message.skip(6 if version == 1 else 0)
     found = []
@@ -171,7 +193,11 @@ def parse_filters(message: Cursor) -> list[tuple[int, list[int]]]:
 
 
 def parse_fill_value(message: Cursor) -> bytes:
-    """Parse a fill value message (IV.A.2.f); return the bytes of the value, or none if it is not defined."""
+    """Parse a fill value message (IV.A.2.f), and return the bytes of the value; empty if it is not defined.
+
+    Args:
+        message: a cursor over the message.
+    """
     version = message.number(1)
     if version == 3:
         is_defined = bool(message.number(1) & 32)

@@ -23,18 +23,26 @@ _SHARED = 2  # the flag of a message that is stored in another place and shared 
 
 @dataclass
 class HDF5Group:
-    """A group; ``links`` maps the names of members to addresses, or to ``ELSEWHERE`` for soft and external links."""
+    """A group of an HDF5 file.
+
+    Attributes:
+        name: its path in the file.
+        links: the addresses of its members by name; ``ELSEWHERE`` for soft and external links.
+    """
 
     name: str
     links: dict[str, int]
 
 
 class HDF5File(FileBytes):
-    """An HDF5 file; ``root`` is its root group.
+    """An HDF5 file, from which groups and datasets are read by name or address.
 
     Args:
         data: the mapped file.
         path: the file to name in errors.
+
+    Attributes:
+        root: the root group.
 
     Raises:
         CaffemodelError: If the file is cut off, damaged, or uses a feature that is not supported.
@@ -60,7 +68,11 @@ class HDF5File(FileBytes):
         return found
 
     def object(self, address: int, name: str) -> HDF5Group | HDF5Dataset | None:
-        """Return the object whose header is at ``address``; None if it is neither a group nor a dataset.
+        """Return the group or dataset whose object header is at ``address``; None if it is another kind of object.
+
+        Args:
+            address: the address of the header.
+            name: the path of the object, which the result has as its name.
 
         Raises:
             CaffemodelError: If the object is damaged, or uses a feature that is not supported.

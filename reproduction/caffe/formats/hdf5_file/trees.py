@@ -20,6 +20,8 @@ _NODE_BYTES = 10  # the signature, version, type and checksum of a version 2 nod
 def walk_version_1(file: FileBytes, address: int, node_type: int, key_size: int) -> Iterator[tuple[memoryview, int]]:
     """Yield the key and the child's address of each entry in the leaves of a version 1 B-tree (III.A.1).
 
+    For a group, a child is a node with symbol table entries; for a dataset, it is a chunk.
+
     Args:
         file: the file.
         address: the address of the root node.
@@ -52,7 +54,7 @@ def walk_version_1(file: FileBytes, address: int, node_type: int, key_size: int)
 
 
 def walk_version_2(file: FileBytes, address: int, tree_type: int) -> Iterator[Cursor]:
-    """Yield a cursor at each record of a version 2 B-tree (III.A.2); those of a node come before its children's.
+    """Yield a cursor over each record of a version 2 B-tree (III.A.2), those of a node before those of its children.
 
     Args:
         file: the file.
@@ -98,5 +100,5 @@ def walk_version_2(file: FileBytes, address: int, tree_type: int) -> Iterator[Cu
 
 
 def byte_width(most: int) -> int:
-    """Return the number of bytes that HDF5 uses for numbers up to ``most``."""
+    """Return the number of bytes that HDF5 uses to store numbers up to ``most``: the fewest that hold it."""
     return (most.bit_length() - 1) // 8 + 1 if most > 0 else 1

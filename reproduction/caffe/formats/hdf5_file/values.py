@@ -35,7 +35,7 @@ class _Chunk(NamedTuple):
 
 
 def view_values(file: FileBytes, dataset: HDF5Dataset) -> Array | None:
-    """Return the values as a one-dimensional view of the file, or None if they are chunked or compressed.
+    """Return the values of a dataset as a one-dimensional view of the file, or None if they are chunked or compressed.
 
     Raises:
         CaffemodelError: If the values exceed the file.
@@ -54,9 +54,15 @@ def view_values(file: FileBytes, dataset: HDF5Dataset) -> Array | None:
 
 
 def read_string(file: FileBytes, dataset: HDF5Dataset, longest: int) -> bytes | None:
-    """Return the variable-length string of a dataset with one value; it is stored in a global heap.
+    """Return the string of a dataset that consists of one variable-length string, which is stored in a global heap.
 
-    It is None if the dataset has another layout or number of values, or the string is longer than ``longest`` bytes.
+    Args:
+        file: the file.
+        dataset: the dataset.
+        longest: the most bytes that the string may have.
+
+    Returns:
+        The string; None if it is longer, or the dataset has another layout or number of values.
 
     Raises:
         CaffemodelError: If the string is not at the address that the dataset states.
@@ -71,7 +77,7 @@ def read_string(file: FileBytes, dataset: HDF5Dataset, longest: int) -> bytes | 
 
 
 def read_values(file: FileBytes, dataset: HDF5Dataset, dtype: npt.DTypeLike) -> Array:
-    """Return a copy of the values as an array of their shape. Values that were never written are the fill value.
+    """Return a copy of the values of a dataset, in its shape. Values that were never written are the fill value.
 
     Chunks may be compressed by deflate and shuffled, as Caffe's HDF5 library writes them. Label maps compress well, so
     the array may take up to 16 times the file's size plus 24 MiB.
