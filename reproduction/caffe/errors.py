@@ -275,7 +275,7 @@ def append_unknown_names(remedy: str, others: Mapping[str, Sequence[int]]) -> st
 
 
 def safe_repr(value: object) -> str:
-    """Return ``repr(value)``; for an integer of more than 4,300 digits, which Python cannot format, return a phrase."""
+    """Return ``repr(value)``, or a phrase if that fails: Python cannot format an integer of more than 4,300 digits."""
     try:
         return repr(value)
     except ValueError:

@@ -132,7 +132,7 @@ def lock_file(
     wait: bool = False,
     reentrant: bool = False,
 ) -> Iterator[None]:
-    """Context manager that holds a lock file: only one process at a time can be inside it.
+    """Context manager that creates and locks a file, so that only one process at a time runs what is inside it.
 
     Args:
         path: the lock file; it is created at the start and removed at the end.

@@ -1,4 +1,5 @@
-"""Readers and writers of prototxt, caffemodel, HDF5, safetensors, npz and PyTorch files, all in terms of messages.
+"""Readers and writers of files: prototxt, caffemodel, HDF5, safetensors, npz, PyTorch, images and JSON.
 
-This package imports ``errors``, ``locks``, ``schema`` and ``geometry`` only, and torch only inside functions.
+Caffe's files are read as messages of ``schema``, such as NetParameter. This package imports ``errors``, ``locks``,
+``schema`` and ``geometry`` only. It imports torch only inside functions, as that takes seconds.
 """

@@ -274,7 +274,7 @@ class TextReader:
         self.skip(",", ";")
 
     def parse_block(self, field: Field[Any], message: type[Message], at: int, outside: type[Message]) -> Message:
-        """Parse and return a sub-message of the class ``message``; ``at`` and ``outside`` are as in ``parse_value``."""
+        """Parse a block, the sub-message of ``field``, whose name is at ``at`` in a message of class ``outside``."""
         closer = _CLOSER.get(self.token)
         if closer is None:
             raise self.unexpected_token(f"'{{' after {field.name!r}")
@@ -326,7 +326,7 @@ class TextReader:
         return data if field.kind is BYTES else data.decode("utf-8", "surrogateescape")
 
     def unescape(self) -> bytes:
-        """Return the bytes of the current token, a string in quotes, with its escape sequences replaced."""
+        """Return the bytes of the current token, a string in quotes, with its backslash escapes replaced."""
         body, at, parts = self.token[1:-1], 0, []
         for match in _ESCAPE.finditer(body):
             parts.append(body[at : match.start()].encode())
@@ -428,7 +428,7 @@ class TextReader:
         return self.error(f"unknown field {name!r} in {cls.__name__}", self.start, remedy=remedy)
 
     def value_remedy(self, field: Field[Any], near: str) -> str:
-        """Return the remedy for the current token, a wrong value of ``field``; by default ``near``, a spelling hint."""
+        """Return a remedy for the current token, a wrong value of ``field``; if no other fits, the hint ``near``."""
         place = f"{field.owner}.{field.name}"
         if field.enum and self.kind == "string":
             other = ", or write 'layer' for 'layers'" if place == "V1LayerParameter.type" else ""

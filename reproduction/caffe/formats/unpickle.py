@@ -239,7 +239,7 @@ class Unpickler:
                 self.set_items([part for pair in arg for part in pair])
 
     def drop_state(self) -> None:
-        """Pop the state (attributes) of an object and ignore it, since placeholders have no attributes."""
+        """Pop the state that the pickle would set on an object (its attributes), and ignore it."""
         del self.stack[-1]
         if not self.stack:
             raise PickleError("the pickle sets attributes of nothing")

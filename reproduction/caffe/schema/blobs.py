@@ -61,7 +61,11 @@ class Datum(Message):
 
 
 class VarianceNorm(enum.IntEnum):
-    """The n by which a Xavier or MSRA filler scales: the inputs of an output (fan in), the reverse, or their mean."""
+    """The number n of values by which Xavier and MSRA fillers set their scale: the larger n, the smaller the weights.
+
+    ``FAN_IN`` is the number of inputs of an output, ``FAN_OUT`` the number of outputs of an input, ``AVERAGE`` their
+    mean.
+    """
 
     FAN_IN = 0
     FAN_OUT = 1

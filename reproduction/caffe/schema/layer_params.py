@@ -29,7 +29,7 @@ class Engine(enum.IntEnum):
 
 
 class ConvolutionParameter(Message):
-    """Parameters of Convolution, Deconvolution and Im2col layers: the channels, window and fillers."""
+    """Parameters of Convolution, Deconvolution and Im2col layers: the output channels, the windows and the fillers."""
 
     num_output = uint32(1)
     bias_term = boolean(2, True)
@@ -185,7 +185,7 @@ class FlattenParameter(Message):
 
 
 class InnerProductParameter(Message):
-    """Parameters of InnerProduct layers: the outputs, the first axis of the inputs, and the fillers."""
+    """Parameters of InnerProduct layers: the number of outputs, the first axis of the inputs, and the fillers."""
 
     num_output = uint32(1)
     bias_term = boolean(2, True)
@@ -204,7 +204,7 @@ class MVNParameter(Message):
 
 
 class RecurrentParameter(Message):
-    """Parameters of RNN and LSTM layers: the outputs, the fillers, and whether hidden states are bottoms and tops."""
+    """Parameters of RNN and LSTM layers: the number of outputs, the fillers, and whether hidden states are blobs."""
 
     num_output = uint32(1)
     weight_filler = nested(2, FillerParameter)
@@ -383,7 +383,7 @@ class ContrastiveLossParameter(Message):
 
 
 class HingeNorm(enum.IntEnum):
-    """The norm of the margins' violations in a hinge loss."""
+    """How a hinge loss adds up the violations of its margin: L1 as they are, L2 squared."""
 
     L1 = 1
     L2 = 2

@@ -1,7 +1,7 @@
 """The base class of messages, and the descriptors that declare their fields.
 
-Every message of Caffe's format is a class of ``Field`` descriptors. The readers and writers of the text format and
-of the wire format use only these declarations and contain no field names.
+Every message of ``caffe.proto`` is a class whose attributes are ``Field`` descriptors. The readers and writers of the
+text format and of the wire format use only these declarations and contain no field names.
 
 Presence follows proto2: a scalar that is not set reads as its default, and ``has`` returns False. A sub-message is
 created on first access, so ``layer.pooling_param.kernel_size`` returns its default and

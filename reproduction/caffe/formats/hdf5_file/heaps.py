@@ -27,7 +27,11 @@ class LocalHeap:
         self._names = file.cursor(start or 0, (start or 0) + size)
 
     def name(self, offset: int | None) -> bytes:
-        """Return the name at an offset of the heap, up to a zero byte; at most ``MAX_NAME`` bytes, none for None."""
+        """Return the name that begins at an offset of the heap and ends with a zero byte, cut to ``MAX_NAME`` bytes.
+
+        Args:
+            offset: the offset in bytes; for None, the name is empty.
+        """
         begin = self._names.end if offset is None else self._names.at + offset
         return bytes(self._names.file.data[begin : min(begin + MAX_NAME, self._names.end)]).split(b"\0")[0]
 

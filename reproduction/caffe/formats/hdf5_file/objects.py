@@ -68,7 +68,7 @@ class HDF5File(FileBytes):
         return found
 
     def object(self, address: int, name: str) -> HDF5Group | HDF5Dataset | None:
-        """Return the group or dataset whose object header is at ``address``; None if it is another kind of object.
+        """Return the group or dataset whose object header is at ``address``; None for any other object.
 
         Args:
             address: the address of the header.
