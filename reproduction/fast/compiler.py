@@ -43,24 +43,25 @@ _RECORDED_CALL = 2  # number of the call, for each plan on a GPU, that is record
 def compile(net: Net, precision: str = "exact", *, discard: bool = False) -> CompiledNet:
     """Compile a net for inference.
 
-    For each input size, a layer is compiled only if that is certain to be faster, and the uncompiled net runs if the
-    whole plan is not certain to be faster, as for most classifiers of small images. The weights of compiled layers are
-    converted when they are first needed, and again after an in-place change of the net's parameters (changes through
-    ``.data`` are not detected). The net and the converted weights together can need more than twice the memory of the
-    net. The plan for an input size may improve at its second call, so that the results of the first call differ from
-    those of later calls by rounding.
+    For each input size, a layer is compiled only if that is certain to be faster. If the compiled layers together are
+    not certain to be faster, the uncompiled net runs, as for most classifiers of small images. How a size is computed
+    may improve at its second call, so that the results of the first call differ from those of later calls by rounding.
+
+    The weights of compiled layers are converted when they are first needed, and again after an in-place change of the
+    net's parameters (changes through ``.data`` are not detected). The net and the converted weights together can need
+    more than twice the memory of the net.
 
     On the CPU, OpenMP's threads spin for a shorter time in the rest of the process; see ``threads.reduce_spinning``.
 
     Args:
         net: The net, in phase TEST, in single precision, on the CPU or a CUDA device.
-        precision: One of ``PRECISIONS``; if the device does not support it, the next more exact one is used.
-            ``exact``: errors of every blob within 2e-5 of its largest value, as rounding in single precision causes.
-            ``winograd``: on the CPU, Winograd's method along both axes also for large kernels; scores within 1e-4.
-            ``tf32``: on CUDA, factors rounded to 10 bits; scores within about 1e-2.
-            ``bf16``: products of bfloat16, added in single precision; scores within about 3e-2.
-        discard: Free the large weights of the net that are converted for inputs of the declared shapes, and set them
-            to NaN. The compiled net can then not be copied or pickled.
+        precision: One of ``PRECISIONS``; if the device does not support it, the next more exact one is used. ``exact``:
+            errors of every blob within 2e-5 of its largest value, as rounding in single precision causes. ``winograd``:
+            on the CPU, Winograd's method along both axes also for large kernels; scores within 1e-4. ``tf32``: on CUDA,
+            factors rounded to 10 bits; scores within about 1e-2. ``bf16``: products of bfloat16, added in single
+            precision; scores within about 3e-2.
+        discard: Whether to free the large weights of the net that are converted for inputs of the declared shapes, and
+            set them to NaN. The compiled net can then not be copied or pickled.
 
     Raises:
         NetError: If the net is in phase TRAIN, or if the precision is unknown.
@@ -193,9 +194,10 @@ class CompiledNet:
         return self.net.state_dict() | self._discarded
 
     def explain(self, height: int, width: int, blobs: Iterable[str] | None = None) -> str:
-        """Return a table of the plan for images of a given size.
+        """Return a table of how the net computes images of a given size, to see what compiling saves.
 
-        It lists for each layer how it is computed, which part of its top is computed, and how many products that saves.
+        It lists for each layer how it is computed, which part of its top is computed, and how many multiplications that
+        needs.
 
         Args:
             height: Height of the images in pixels.

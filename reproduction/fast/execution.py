@@ -1,4 +1,4 @@
-"""Execute a plan."""
+"""Execute a plan: compute the requested blobs of a net for inputs of the size that the plan was made for."""
 
 from __future__ import annotations
 

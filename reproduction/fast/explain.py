@@ -1,4 +1,4 @@
-"""Format a plan as a table."""
+"""Format a plan as a table, to see how a compiled net computes each layer."""
 
 from __future__ import annotations
 

@@ -92,10 +92,6 @@ class PassThrough(Kernel):
 class ConvolutionKernel(Kernel):
     """A convolution with an optional ReLU; the base class of the kernels that compute convolutions in different ways.
 
-    Arguments of all subclasses are the weight ``(O, C / group, kernel_h, kernel_w)``, the bias ``(O,)`` or None, and
-    whether to apply a ReLU. Most also take the windows along rows and columns (kernel size, stride and dilation), whose
-    padding they ignore.
-
     Attributes:
         weight: The weight in the form that the kernel uses.
     """
@@ -108,6 +104,14 @@ class TorchConvolution(ConvolutionKernel):
 
     The weights are not prepacked for oneDNN, which chooses its algorithm by the size of the images: with weights that
     were packed for another size, convolutions were up to twenty times slower.
+
+    Args:
+        weight: ``(O, C / group, kernel_h, kernel_w)``.
+        bias: ``(O,)``, or None.
+        windows: The window along rows and the one along columns: kernel size, stride and dilation.
+        group: Number of groups of channels.
+        relu: Whether to apply a ReLU.
+        dtype: Dtype of the products.
     """
 
     def __init__(
@@ -137,6 +141,12 @@ class MatrixConvolution(ConvolutionKernel):
 
     It is for weights that do not fit into the CPU's caches and that Winograd's method does not apply to, such as those
     of a classifier made convolutional. The weights are not copied; only the windows are, of which there are few.
+
+    Args:
+        weight: ``(O, C, kernel_h, kernel_w)``.
+        bias: ``(O,)``, or None.
+        windows: The window along rows and the one along columns: kernel size, stride and dilation.
+        relu: Whether to apply a ReLU.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, windows: Windows, *, relu: bool):

@@ -24,7 +24,7 @@ PRECISIONS = tuple(DESCRIPTIONS)[1:]
 
 
 def supported_precision(precision: str, device_type: str) -> str:
-    """Return ``precision`` if the device supports it, otherwise the next more exact precision that it supports.
+    """Return ``precision`` if the device supports it, otherwise the next more exact one that it supports.
 
     Args:
         precision: One of ``PRECISIONS``.
@@ -42,7 +42,7 @@ def set_cudnn_flags(device: torch.device, precision: str, *, tune: bool) -> Abst
     Args:
         device: The device to compute on.
         precision: One of ``PRECISIONS``.
-        tune: Let cuDNN benchmark its algorithms and use the fastest. This takes time, and the last digits of the
+        tune: Whether cuDNN measures its algorithms and uses the fastest. This takes time, and the last digits of the
             results may change.
     """
     import torch

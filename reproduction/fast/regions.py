@@ -99,7 +99,7 @@ class Region(NamedTuple):
 
     @classmethod
     def from_shape(cls, shape: Shape) -> Region:
-        """Return the region of all pixels of a blob ``(N, C, H, W)``; ``EMPTY`` if it does not have four axes."""
+        """Return the region of all pixels of a blob of shape ``(N, C, H, W)``; ``EMPTY`` for other numbers of axes."""
         return cls(PixelRange(0, shape[2]), PixelRange(0, shape[3])) if len(shape) == 4 else EMPTY
 
     @property

@@ -1,4 +1,4 @@
 """pycaffe's tools around Net: Classifier, Detector, ``io`` and ``draw``.
 
-This room imports ``pycaffe.net`` and ``pycaffe.proto``.
+This package imports ``pycaffe.net`` and ``pycaffe.proto``.
 """

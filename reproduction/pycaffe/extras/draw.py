@@ -22,7 +22,7 @@ _TEXT = ("dot", "gv", "raw")
 
 
 def get_pooling_types_dict() -> dict[int, str]:
-    """Return the names of the pooling methods by their enum numbers."""
+    """Return a dict from the numbers of the pooling methods to their names, such as 0 to ``"MAX"``."""
     return {number: name for name, number in caffe_pb2.PoolingParameter.PoolMethod.items()}
 
 
@@ -40,7 +40,10 @@ def get_edge_label(layer: Any) -> str:
 
 
 def get_layer_lr_mult(layer: Any) -> tuple[float, float]:
-    """Return the ``lr_mult`` of a layer's weights and of its bias; 1.0 where the layer sets none.
+    """Return the ``lr_mult`` of a layer's weights and that of its bias; 1.0 where the layer sets none.
+
+    Args:
+        layer: A ``caffe_pb2.LayerParameter``.
 
     Raises:
         ReproductionError: If the layer is not a convolution, deconvolution or InnerProduct layer, or has more than two

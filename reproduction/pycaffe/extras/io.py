@@ -45,7 +45,12 @@ def blobproto_to_array(blob: Any, return_diff: bool = False) -> Array:
 
 
 def array_to_blobproto(arr: Array, diff: Array | None = None) -> Any:
-    """Convert an array, and optionally its gradient, to a ``BlobProto``."""
+    """Return a ``BlobProto``, Caffe's message for a blob, with the values of an array.
+
+    Args:
+        arr: The values, of any shape.
+        diff: The gradient, or None.
+    """
     blob = caffe_pb2.BlobProto()
     blob.shape.dim.extend(arr.shape)
     blob.data.extend(arr.ravel())
@@ -55,7 +60,7 @@ def array_to_blobproto(arr: Array, diff: Array | None = None) -> Any:
 
 
 def arraylist_to_blobprotovector_str(arraylist: Iterable[Array]) -> bytes:
-    """Serialize arrays as a ``BlobProtoVector``."""
+    """Return the bytes of a serialized ``BlobProtoVector``, Caffe's message for a list of blobs, with these arrays."""
     vector = caffe_pb2.BlobProtoVector()
     vector.blobs.extend([array_to_blobproto(array) for array in arraylist])
     return vector.SerializeToString()  # type: ignore[no-any-return]
@@ -68,7 +73,11 @@ def blobprotovector_str_to_arraylist(str: bytes) -> list[Array]:  # noqa: A002 -
 
 
 def array_to_datum(arr: Array, label: int | None = None) -> Any:
-    """Convert an array (C, H, W) to a ``Datum``, which stores uint8 as bytes and any other type as floats.
+    """Return a ``Datum``, Caffe's message for an image in a database, with the values of an array.
+
+    Args:
+        arr: An array (C, H, W). A ``Datum`` stores uint8 as bytes and any other type as floats.
+        label: The label to store, or None.
 
     Raises:
         ReproductionError: If the array does not have three axes.
@@ -87,7 +96,7 @@ def array_to_datum(arr: Array, label: int | None = None) -> Any:
 
 
 def datum_to_array(datum: Any) -> Array:
-    """Convert a ``Datum`` to an array (C, H, W): uint8 if it stores bytes, else float64.
+    """Return the array (C, H, W) of a ``Datum``: uint8 if it stores bytes, else float64.
 
     Raises:
         ValueError: If the number of values does not match the shape, such as for an encoded image.
@@ -197,9 +206,11 @@ class Transformer:
         self.raw_scale[in_] = scale
 
     def set_mean(self, in_: str, mean: Array) -> None:
-        """Set the mean to subtract: one value for each channel (K,), or an image (H, W) or (K, H, W).
+        """Set the mean that ``preprocess`` subtracts.
 
-        An image is resized to the input.
+        Args:
+            in_: The name of the input.
+            mean: One value for each channel (K,), or an image (H, W) or (K, H, W), which is resized to the input.
         """
         channels, *size = self._shape(in_)[1:]
         if mean.ndim == 1:

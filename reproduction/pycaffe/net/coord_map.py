@@ -72,7 +72,7 @@ def coord_map_from_to(top_from: Top, top_to: Top) -> Map:
 
 
 def crop(top_from: Top, top_to: Top) -> Top:
-    """Return the top of a Crop layer that aligns ``top_from`` with ``top_to``.
+    """Return the top of a new Crop layer that crops ``top_from`` to the size and position of ``top_to``.
 
     The offset is computed from the coordinate map between the two tops.
 

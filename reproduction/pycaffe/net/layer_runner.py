@@ -217,7 +217,7 @@ class LayerRunner:
                 blob.diff[...] = weight
 
     def reshape(self) -> None:
-        """Reshape the tops to fit the current shapes of the bottoms.
+        """Reshape the tops' blobs to fit the current shapes of the bottoms, without computing them.
 
         Raises:
             NetError: If the layer cannot take the shapes of its bottoms.

@@ -189,7 +189,7 @@ class Net(NetProperties):
                 self._run_callbacks("after_backward", index)
 
     def reshape(self) -> None:
-        """Reshape all blobs to fit the current shapes of the inputs.
+        """Reshape all blobs to fit the current shapes of the inputs, without running the net.
 
         Raises:
             NetError: If a layer cannot take the shapes of its bottoms.
@@ -283,19 +283,19 @@ class Net(NetProperties):
     # ---- callbacks
 
     def before_forward(self, callback: Callback) -> None:
-        """Register a function to call with the index of each layer before its forward pass."""
+        """Register a function that is called before the forward pass of each layer, with the layer's index."""
         self._callbacks["before_forward"].append(callback)
 
     def after_forward(self, callback: Callback) -> None:
-        """Register a function to call with the index of each layer after its forward pass."""
+        """Register a function that is called after the forward pass of each layer, with the layer's index."""
         self._callbacks["after_forward"].append(callback)
 
     def before_backward(self, callback: Callback) -> None:
-        """Register a function to call with the index of each layer before its backward pass."""
+        """Register a function that is called before the backward pass of each layer, with the layer's index."""
         self._callbacks["before_backward"].append(callback)
 
     def after_backward(self, callback: Callback) -> None:
-        """Register a function to call with the index of each layer after its backward pass."""
+        """Register a function that is called after the backward pass of each layer, with the layer's index."""
         self._callbacks["after_backward"].append(callback)
 
     # ---- weights

@@ -23,7 +23,7 @@ from reproduction.pycaffe.proto.message import NoFieldError, ProtoMessage, unwra
 
 
 class MissingTopError(NetError, KeyError, AttributeError):
-    """Raised when a NetSpec has no top of that name; also a KeyError, as in pycaffe."""
+    """Raised when a program reads a top that its NetSpec does not have; also a KeyError, as in pycaffe."""
 
 
 class Top(netspec.Top):
@@ -139,7 +139,7 @@ class NetSpec:
         return self.__getattr__(name)
 
     def to_proto(self) -> Any:
-        """Return the layers of all named tops and of their inputs, bottoms first, as a ``caffe_pb2.NetParameter``."""
+        """Return the net as a ``caffe_pb2.NetParameter``, with all layers that the named tops depend on."""
         return wrap(self._spec.to_proto())
 
 

@@ -79,7 +79,7 @@ def uses_blas_order() -> bool:
 
 
 def set_random_seed(seed: int) -> None:
-    """Seed the random numbers of fillers and dropout; they come from torch's generator, not Caffe's."""
+    """Seed the random numbers of fillers and dropout, which are those of torch, not Caffe's."""
     torch.manual_seed(int(seed))
 
 
@@ -98,7 +98,7 @@ def has_nccl() -> bool:
 
 
 class NCCL:
-    """A stub of pycaffe's NCCL class, which joins the solvers of several processes.
+    """A replacement for pycaffe's class NCCL, which connects the solvers of several processes; it cannot be created.
 
     Raises:
         CaffeError: Always, since this interface trains with one process.

@@ -38,7 +38,7 @@ class _BlobSolver(solver.Solver):
             net.share_with(pycaffe_net)
 
     def accumulate(self) -> None:
-        """Accumulate the gradients of one update, with the callbacks before and after."""
+        """Compute the gradients for one update of the weights, and call the registered callbacks before and after."""
         for on_start, _ in self.callbacks:
             on_start()
         super().accumulate()
@@ -69,7 +69,10 @@ class _BlobSolver(solver.Solver):
         self.pycaffe_net._backward(len(self.pycaffe_net.layers) - 1, 0)
 
     def update(self) -> None:
-        """Update the weights from the gradients in the blobs, then store the updates in their place, as Caffe does."""
+        """Update the weights from the gradients in the parameters' blobs.
+
+        As in Caffe, the blobs then contain the values that were subtracted from the weights in place of the gradients.
+        """
         self._take_gradients()
         super().update()
         for p, blob in self._learned_blobs():
@@ -134,7 +137,7 @@ class Solver:
         return self._solver.lr
 
     def step(self, iters: int) -> None:
-        """Run ``iters`` updates, with the tests and snapshots that are due.
+        """Run ``iters`` updates of the weights, with the tests and snapshots that are due in these iterations.
 
         Raises:
             LossError: If a loss is not finite; the weights keep their values from before the update.
@@ -145,7 +148,7 @@ class Solver:
                 self._log(event)
 
     def solve(self, resume_file: StrPath | None = None) -> None:
-        """Train until ``max_iter``.
+        """Train until iteration ``max_iter`` of the solver's prototxt.
 
         Args:
             resume_file: A solver state to resume from, or None.
@@ -170,7 +173,7 @@ class Solver:
         self._solver.restore(filename)
 
     def snapshot(self) -> None:
-        """Write the weights and the solver state to files that begin with ``snapshot_prefix``.
+        """Write the weights and the solver state to two files, whose names begin with ``snapshot_prefix``.
 
         Raises:
             ReproductionError: If the files cannot be written.
@@ -182,7 +185,7 @@ class Solver:
         self._solver.update()
 
     def add_callback(self, on_start: Callback, on_gradients_ready: Callback) -> None:
-        """Register functions to call in each update.
+        """Register two functions that are called without arguments in each update.
 
         Args:
             on_start: Called before the first forward pass of the update.

@@ -54,7 +54,11 @@ class EnumDescriptor:
 
 
 class Enum:
-    """An enum with protobuf's interface: ``Phase.TRAIN``, ``Phase.Value("TRAIN")``, ``Phase.Name(0)``."""
+    """An enum with protobuf's interface: ``Phase.TRAIN``, ``Phase.Value("TRAIN")``, ``Phase.Name(0)``.
+
+    Args:
+        descriptor: The names and numbers of its values.
+    """
 
     def __init__(self, descriptor: EnumDescriptor):
         self.DESCRIPTOR = descriptor

@@ -140,13 +140,13 @@ class ProtoMessage:
         return self._message.has(field_name)
 
     def ClearField(self, field_name: str) -> None:
-        """Reset a field to its default."""
+        """Reset a field to its default, so that it is not set."""
         self._schema.field(field_name)  # raises a ValueError for an unknown name, as protobuf does
         self._message.clear(field_name)
         self._message.present = True
 
     def Clear(self) -> None:
-        """Reset every field to its default."""
+        """Reset every field to its default, so that none is set."""
         self._message.values.clear()
         self._message.unknown = b""
         self._message.present = True
@@ -159,7 +159,10 @@ class ProtoMessage:
             self._message.merge(copy)
 
     def MergeFrom(self, other_msg: ProtoMessage) -> None:
-        """Merge another message of the same type: scalars are replaced, lists appended, sub-messages merged."""
+        """Merge another message of the same type into this one.
+
+        Scalars that it sets replace those of this message, repeated fields are appended, and sub-messages merged.
+        """
         self._message.merge(self._check_type(other_msg).copy())
         self._message.present = True
 
@@ -169,7 +172,7 @@ class ProtoMessage:
         return other._message
 
     def SetInParent(self) -> None:
-        """Mark this sub-message as set in its parent, even if it is empty."""
+        """Mark this sub-message as set in the message that contains it, even if it is empty."""
         self._message.present = True
 
     def MergeFromString(self, serialized: bytes) -> int:

@@ -18,7 +18,7 @@ from reproduction.pycaffe.python2.streams import as_bytes
 
 
 def divide(left: Any, right: Any) -> Any:
-    """Divide as Python 2's ``/`` does: integers and integer arrays are divided with rounding down."""
+    """Return ``left / right`` as Python 2 does: integers and integer arrays are divided with rounding down."""
     return left // right if _divides_integers(left, right) else left / right
 
 

@@ -79,7 +79,7 @@ class StringIO(io.BytesIO):
         return self._decode_text(super().getvalue())
 
     def reset(self) -> None:
-        """Set the position to the start."""
+        """Set the position to the start, as ``seek(0)`` does."""
         self.seek(0)
 
     @property

@@ -62,7 +62,15 @@ def compile_python2(text: str, path: str, mode: str = "exec", true_division: boo
 
 
 def compile_python3(text: str, path: str) -> types.CodeType:
-    """Compile a Python 3 source that may call removed methods, or pass ``copy=False`` to ``array`` as in numpy 1."""
+    """Compile a Python 3 source that was written for numpy 1.
+
+    Calls of the methods in ``removed_methods.REMOVED`` go through ``get_method`` there, and ``copy=False`` of ``array``
+    copies only if necessary, as before numpy 2.
+
+    Args:
+        text: The source.
+        path: Its file, for tracebacks.
+    """
     tree = ast.fix_missing_locations(_RemovedMethodCalls(removed_methods.REMOVED).visit(ast.parse(text, path)))
     return compile(tree, path, "exec", dont_inherit=True)
 

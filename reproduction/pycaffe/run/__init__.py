@@ -1,4 +1,4 @@
 """Runs programs that import caffe: installs module aliases, and restores names that libraries have removed.
 
-This room imports all other rooms of ``pycaffe``.
+This package imports all others of ``pycaffe``.
 """

@@ -28,7 +28,7 @@ _CAFFE_MODULES = {
 
 
 def install() -> None:
-    """Install this package as ``caffe`` in ``sys.modules`` of this process.
+    """Make ``import caffe`` import this package in this process, by entries in ``sys.modules``.
 
     Also replace ``google.protobuf.text_format`` by a module that supports the messages of ``caffe_pb2``. If Google's
     protobuf is not installed, install a stand-in for ``google.protobuf.message`` too.

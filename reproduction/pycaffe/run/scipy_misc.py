@@ -195,7 +195,8 @@ def imresize(arr: Any, size: Any, interp: str = "bilinear", mode: str | None = N
         arr: An array that ``toimage`` accepts; it is scaled by ``bytescale``.
         size: The new size ``(height, width)``; or an integer, the new size in percent; or a float, the factor.
         interp: ``"nearest"``, ``"lanczos"``, ``"bilinear"``, ``"bicubic"`` or ``"cubic"``.
-        mode: Pillow's mode of the image; see ``toimage``.
+        mode: Pillow's mode of the image, such as ``"F"`` for floats that are not scaled; by default that of
+            ``toimage``.
     """
     image = toimage(arr, mode=mode)
     if isinstance(size, (int, float, np.number)):
