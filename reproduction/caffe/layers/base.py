@@ -280,7 +280,7 @@ class Layer(nn.Module):
         return False
 
     def rereads(self) -> Rereads:
-        """Return the values of its bottom and top that Caffe's backward pass of this layer reads; by default none."""
+        """Return which values of bottom and top the backward pass of this layer reads in Caffe; by default none."""
         return Rereads.NOTHING
 
     def keeps(self) -> Keeps:

@@ -25,7 +25,7 @@ class BaseDataLayer(Layer):
     tops: ClassVar[tuple[int, int | None]] = (1, None)
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Register an empty buffer, whose device and dtype follow the net; the layer may have no parameters."""
+        """Register an empty buffer, which is moved and converted with the net and so has its device and dtype."""
         self.register_buffer("_like", torch.empty(0), persistent=False)
 
     def seek(self, draw: int) -> None:
@@ -104,7 +104,7 @@ def _one_for_each_top(values: list[Any], tops: int, name: str) -> list[Any]:
 
 @register
 class Input(Layer):
-    """Tops that the caller feeds, e.g. by ``net({"data": images})``.
+    """A layer whose tops the caller feeds, e.g. by ``net({"data": images})``.
 
     Shapes:
         tops  ``input_param.shape``, one for all tops or one for each; the caller may feed other sizes
@@ -138,7 +138,7 @@ class Input(Layer):
 
 @register
 class DummyData(BaseDataLayer):
-    """Tops that each forward pass fills by fillers.
+    """A layer that fills its tops by fillers in each forward pass.
 
     Shapes:
         tops  ``shape``, or the older fields num, channels, height and width; each has one value for all tops or one
@@ -182,7 +182,7 @@ class DummyData(BaseDataLayer):
 
 @register
 class Parameter(Layer):
-    """A learned blob as the top.
+    """A layer without bottoms that returns a learned blob as its top.
 
     Shapes:
         top     ``parameter_param.shape``
@@ -203,7 +203,7 @@ class Parameter(Layer):
         return [_shape(self.layer_param.parameter_param.shape)]
 
     def shares(self) -> tuple[bool, bool]:
-        """Return (True, True): the top uses the memory of the layer's parameter, for values and gradient."""
+        """Return (True, True): in Caffe, the top uses the memory of the layer's parameter, for values and gradient."""
         return True, True
 
     def sets_gradient(self, index: int, bottoms: list[Shape]) -> bool:

@@ -379,7 +379,11 @@ class Split(Layer):
     keeps_coordinates = True
 
     def setup(self, bottoms: list[Shape]) -> None:
-        """Raise ``NetError`` if a top has the name of the bottom."""
+        """Check that the layer does not work in place.
+
+        Raises:
+            NetError: If a top has the name of the bottom.
+        """
         if self.layer_param.bottom[0] in self.layer_param.top:
             raise NetError("a top must not be the bottom", got=repr(self.layer_param.bottom[0]))
 

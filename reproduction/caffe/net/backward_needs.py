@@ -1,4 +1,4 @@
-"""Which layers run backward, and to which bottoms, as Caffe decides when it builds a net.
+"""Find which layers run backward, and to which of their bottoms, as Caffe decides when it builds a net.
 
 Source: BVLC/caffe@9b89154 src/caffe/net.cpp L68-L247, L395-L421.
 """
@@ -15,10 +15,10 @@ from reproduction.caffe.net.graph import Graph, Node
 
 @dataclass
 class Need:
-    """What a layer's backward must compute.
+    """What the backward pass of one layer must compute.
 
     Attributes:
-        layer: Whether the backward runs at all.
+        layer: Whether the backward pass runs at all.
         bottoms: For each bottom, whether its gradient is computed.
         params: For each parameter, whether the layer adds to its gradient.
     """
@@ -28,18 +28,18 @@ class Need:
     params: list[bool]
 
     def drop(self) -> None:
-        """Mark the backward as not needed."""
+        """Record that the backward pass does not run, so that no gradient of a bottom is computed."""
         self.layer, self.bottoms = False, [False] * len(self.bottoms)
 
 
 def find_needs(graph: Graph, layers: Sequence[Layer | None], loss_weights: Mapping[str, float]) -> list[Need]:
-    """Return what the backward of each layer must compute.
+    """Return what the backward pass of each layer must compute.
 
     Args:
         graph: The net.
-        layers: The layer of each node of ``graph``, or None for input slots. Each layer's own ``lr_mult`` counts: if
-            layers share a parameter, those with ``lr_mult: 0`` add nothing to its gradient, and the others do.
-        loss_weights: Loss weights by top, for the tops that have one.
+        layers: The layer of each node of ``graph``, or None where the caller feeds the tops. If layers share a
+            parameter, those with ``lr_mult: 0`` add nothing to its gradient, and the others do.
+        loss_weights: Loss weights by name of the top, for the tops that have one.
 
     Returns:
         One ``Need`` per node, in order.

@@ -15,18 +15,23 @@ from reproduction.caffe.net.graph import Node
 
 @dataclass
 class CheckedLayer:
-    """A layer and the shapes of its bottoms in the previous run.
+    """A layer of a net, which checks the shapes of its bottoms only if they changed since the last run.
 
     Attributes:
         layer: The layer.
-        seen: The shapes that the layer checked last; the same shapes are not checked again.
+        seen: The shapes of the bottoms in the last run.
     """
 
     layer: Layer
     seen: list[Shape] = field(default_factory=list)
 
     def run(self, node: Node, bottoms: Sequence[borders.AnyBlob]) -> tuple[borders.AnyBlob, ...]:
-        """Run the layer and return its tops; bottoms that ``node`` does not propagate to are detached."""
+        """Check the shapes of the bottoms, run the layer and return its tops.
+
+        Args:
+            node: The node of the layer. Bottoms that ``node.propagate`` excludes from the backward pass are detached.
+            bottoms: The values of the bottoms.
+        """
         shapes = [tuple(bottom.shape) for bottom in bottoms]
         if torch.compiler.is_exporting():  # comparing symbolic sizes with numbers would specialize them
             self.layer.shapes(list(shapes))

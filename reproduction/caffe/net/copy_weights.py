@@ -85,7 +85,7 @@ def copy_blobs(
         source: A net whose layers contain blobs, upgraded to the current format.
         params: Parameters by layer name; a layer without parameters has an empty sequence.
         path: The file that the message came from, for error messages.
-        suffix: What the names in ``params`` have at the end, in addition to the names in ``source``.
+        suffix: Added to the layer names in ``source`` to obtain those in ``params``, e.g. ``color`` for ``conv1color``.
         exact: Require weights for exactly the layers in ``params``, as in a snapshot of the same net.
         reshape: Copy a blob of another shape if it has as many elements, and ignore blobs that one side lacks. A fully
             connected layer (O, I H W) and a convolution (O, I, H, W) hold the same weights.
@@ -167,7 +167,11 @@ def _find_owned(source: NetParameter, params: Params, suffix: str) -> set[int]:
 
 
 def share_blobs(source: Params, params: Params) -> CopyReport:
-    """Share the memory of the parameters in ``source`` with those in ``params``, by layer name.
+    """Make parameters use the memory of those in the layer of the same name in ``source``.
+
+    Args:
+        source: The parameters whose memory is used, by layer name.
+        params: The parameters that are changed, by layer name.
 
     Raises:
         WeightsError: If a layer of the same name has a different number of blobs or different shapes.
@@ -240,12 +244,12 @@ def _find_base(tensor: Tensor) -> Tensor:
 
 
 def old_shape(shape: Shape) -> Shape:
-    """Prepend ones to a shape until it has four axes, to compare it with Caffe's old num, channels, height, width."""
+    """Return a shape in Caffe's old format: ones are put before it until it has four axes."""
     return (1,) * (4 - len(shape)) + tuple(shape)
 
 
 def assign_values(target: Tensor, values: Floating) -> None:
-    """Copy an array with as many elements to a parameter, on its device."""
+    """Copy an array to a parameter that has as many elements, on the device of the parameter."""
     if target.is_meta:
         return  # a net on the meta device has no memory for values
     with torch.no_grad():
@@ -256,5 +260,5 @@ def assign_values(target: Tensor, values: Floating) -> None:
 
 
 def join_first(names: Sequence[str]) -> str:
-    """Join the first four names with commas."""
+    """Return the first four names, separated by commas, with ``...`` if there are more."""
     return ", ".join(names[:4]) + (" ..." if len(names) > 4 else "")

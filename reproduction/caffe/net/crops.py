@@ -29,11 +29,11 @@ _Position = tuple[_Origin, CoordMap]
 def derive_offsets(layers: Iterable[LayerParameter]) -> Iterator[tuple[LayerParameter, list[int] | NetError]]:
     """Yield each Crop layer without an offset, with the offset that aligns its bottoms.
 
-    As in the Caffe of 2015, the map follows the first bottom of each layer. The offset that is yielded for a layer is
-    used in the maps of the layers after it.
+    As in the Caffe of 2015, coordinates are followed through the first bottom of each layer. The offset that is found
+    for a Crop layer counts in the layers after it.
 
     Args:
-        layers: the layers in order, in the current form.
+        layers: The layers in order, upgraded to the current format.
 
     Yields:
         The layer, and its offset: one value for each spatial axis, or one value for all. If the offset cannot be
@@ -88,10 +88,10 @@ def _derive_offset(layer_param: LayerParameter, positions: dict[str, _Position])
 
 
 def set_offsets(layers: Sequence[LayerParameter]) -> list[str]:
-    """Set the offset of each Crop layer that has none, in place, to the one that the Caffe of 2015 derived.
+    """Set the offset of each Crop layer that has none to the one that the Caffe of 2015 derived, in place.
 
     Returns:
-        Sentences that describe what was set.
+        A sentence for each layer that was changed.
 
     Raises:
         NetError: If the offset of a layer cannot be derived.

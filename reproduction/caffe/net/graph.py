@@ -26,15 +26,14 @@ from reproduction.caffe.schema.types import TYPES, unknown_types
 
 @dataclass(frozen=True)
 class Node:
-    """One layer of a graph.
+    """One layer of a graph, or an input slot: blobs that the caller feeds instead of a layer.
 
     Attributes:
         layer_param: The layer's message, with its phase set. The layer may fill in fields, as Caffe's layers do.
         bottoms: Names of the blobs that the layer reads.
         tops: Names of the blobs that the layer writes; more than ``layer_param.top`` if a loss has an unnamed top.
         propagate: For each bottom, whether gradients may reach it.
-        is_slot: Whether the caller feeds the tops: True for Input layers, and for data layers of any type that the
-            caller replaces.
+        is_slot: True for an input slot: an Input layer, or a data layer of any type whose tops the caller feeds.
         index: Position in the graph, from 0.
     """
 
@@ -80,7 +79,10 @@ class Graph:
         return [top for node in self.nodes if node.is_slot for top in node.tops]
 
     def find_needed(self, blobs: Sequence[str]) -> tuple[Node, ...]:
-        """Return the layers that the given blobs depend on, in order.
+        """Return the layers that compute the given blobs, with all layers that these depend on, in order.
+
+        Args:
+            blobs: Names of blobs.
 
         Raises:
             NetError: If the net has no such blob; the remedy suggests the most similar name.
@@ -138,13 +140,13 @@ def build_graph(
 
 
 def layer_place(layer_param: LayerParameter) -> str:
-    """Format the name, type and line of a layer for error messages."""
+    """Return the name, type and line of a layer as text, with which error messages begin."""
     return NetError("", layer=layer_param.name, type=layer_param.type, line=layer_param.line).place
 
 
 @contextlib.contextmanager
 def locate_errors(node: Node) -> Iterator[None]:
-    """Add the layer's name, type and line to errors that are raised in the block.
+    """A context manager that adds the layer's name, type and line to errors that are raised in the block.
 
     Failed memory allocations are converted to NetError.
     """
@@ -170,7 +172,7 @@ def _lacks_memory(error: Exception) -> bool:
 
 @contextlib.contextmanager
 def advise_feeding(node: Node) -> Iterator[None]:
-    """Add to errors about a data layer's files the advice to feed the layer's tops instead."""
+    """A context manager for building a data layer: errors about its files advise to feed its tops instead."""
     try:
         yield
     except DataError as error:
@@ -209,7 +211,7 @@ def _check_types(layers: list[LayerParameter]) -> None:
 
 
 def how_to_feed(layer: LayerParameter) -> str:
-    """Return the remedy for a data layer that cannot read its data: the names and shapes of the inputs to pass."""
+    """Return the advice for a data layer that cannot read its data: the ``inputs`` to pass, with names and shapes."""
     param = getattr(layer, TYPES[layer.type][0])
     size = layer.transform_param.crop_size
     batch = param.batch_size if "batch_size" in param.fields and param.batch_size else 1

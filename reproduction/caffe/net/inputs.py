@@ -17,14 +17,14 @@ Given = Mapping[str, Values] | Values | Iterable[str] | None
 def parse_inputs(
     inputs: Sequence[str], given: Sequence[Given], named: Mapping[str, Values], blobs: Iterable[str] | None
 ) -> tuple[dict[str, Values], list[str] | None]:
-    """Return the inputs by blob name, and the names of the requested blobs.
+    """Return what the arguments of a call ``net(...)`` mean: the inputs by blob name, and the requested blobs.
 
     Args:
         inputs: Names of the net's inputs, in order.
-        given: The positional arguments of the call: a mapping, optionally followed by the names of the requested
-            blobs; or one value per input.
+        given: The positional arguments of the call: a mapping, optionally followed by the names of the requested blobs;
+            or one value per input.
         named: The keyword arguments of the call, by name of the input.
-        blobs: The ``blobs`` argument of the call.
+        blobs: The argument ``blobs`` of the call: the names of the requested blobs.
 
     Returns:
         The values by name of the input, and the names of the requested blobs or None if the call has none.

@@ -38,24 +38,29 @@ class Net(nn.Module):
     ``lr_mult`` is 0 has ``requires_grad=False``, as in Caffe, unless the prototxt sets ``force_backward``.
 
     Args:
-        net: The net, upgraded to the current format (``prototxt.load_net`` does this).
+        net: The net message, upgraded to the current format (``prototxt.load_net`` does this).
         state: TRAIN or TEST, or a NetState with a level and stages for the include and exclude rules. Phase and level
-            replace those in the net's ``state``, and stages are added to it; None uses the net's ``state`` unchanged.
-            ``train()`` and ``eval()`` switch dropout and batch statistics later.
+            override those of the prototxt's ``state``, and stages are added to it; None uses it unchanged. ``train()``
+            and ``eval()`` switch dropout and batch statistics later.
         inputs: Shapes of the blobs that the caller feeds, by name. In later calls only the number of channels must
             match. Optional for Input layers. A data layer whose tops are all listed here reads no files.
         python_layers: Classes of Python layers by ``layer`` name or by ``(module, layer)``, or a function that maps
             these two names to a class. A module that is named in a prototxt is never imported automatically.
         seed: Seed of the fillers and of dropout; None uses torch's global generator.
-        blas_order: Add in the order of Caffe's BLAS, so that results and gradients equal Caffe's bit for bit on the
-            CPU. This is slower. Without it, results differ by rounding.
-        pycaffe_blobs: Filled with one Blob per top, by name. Python layers read and write these blobs, so that a
-            caller that runs the layers one at a time with ``run`` can access every blob.
+        blas_order: Whether to add in the order of Caffe's BLAS: slower, and equal to Caffe bit for bit on the CPU.
+        pycaffe_blobs: A mapping to which one Blob per top is added, by name. Python layers read and write these blobs,
+            and so may a caller that runs one layer at a time with ``run``. None if that is not needed.
+
+    Attributes:
+        graph: The layers as nodes, in order, with the names of their bottoms and tops.
+        blob_shapes: Shapes of all blobs, as computed when the net was built, by name.
+        loss_weights: Loss weights by name of the top, for the tops that have one.
+        param_specs: The ``param`` messages of the parameters, by layer name.
 
     Raises:
         NetError: If Caffe would reject the net; the error names the layer and its line.
 
-    BaseDataLayer: BVLC/caffe@9b89154 src/caffe/net.cpp.
+    Source: BVLC/caffe@9b89154 src/caffe/net.cpp.
     """
 
     def __init__(
@@ -187,10 +192,10 @@ class Net(nn.Module):
             if layer.top_is_free:
                 free.update(node.tops)
 
-    def add_as_blas(self, wanted: bool) -> None:
-        """Set ``blas_order`` after construction: whether to add in the order of Caffe's BLAS."""
+    def add_as_blas(self, blas_order: bool) -> None:
+        """Set whether to add in the order of Caffe's BLAS, as the argument ``blas_order`` of the class does."""
         for step in self._steps.values():
-            step.layer.in_blas_order = wanted
+            step.layer.in_blas_order = blas_order
 
     # ---- running
 
@@ -227,7 +232,7 @@ class Net(nn.Module):
         return {name: borders.expand(values[name]) for name in wanted}
 
     def run(self, node: Node, bottoms: list[Tensor]) -> tuple[Tensor, ...]:
-        """Run the layer of a node, which must not be an input slot, and return its tops.
+        """Run the layer of a node in ``graph.nodes`` and return its tops; not for tops that the caller feeds.
 
         Raises:
             NetError: If the bottoms do not fit the layer.
@@ -237,11 +242,16 @@ class Net(nn.Module):
             return tuple(map(borders.expand, self._steps[node.index].run(node, bottoms)))
 
     def layer_at(self, node: Node) -> Layer | None:
-        """Return the layer of a node, or None for an input slot."""
+        """Return the layer that a node of ``graph`` stands for; None for an input slot, whose tops the caller feeds."""
         return None if node.is_slot else self._steps[node.index].layer
 
     def feed(self, inputs: Mapping[str, Values], wanted: Sequence[str], nodes: Sequence[Node]) -> dict[str, Tensor]:
-        """Check the inputs that the given layers and blobs need, and move them to the net's device and dtype.
+        """Return those inputs that the given layers and blobs need, checked, on the net's device and in its dtype.
+
+        Args:
+            inputs: Values by name of the input.
+            wanted: Names of blobs to compute, some of which may be inputs.
+            nodes: The layers that are to run.
 
         Raises:
             NetError: If an input is missing, is not numeric or has the wrong number of axes.
@@ -271,7 +281,7 @@ class Net(nn.Module):
         return tensor
 
     def loss(self, blobs: Mapping[str, Tensor]) -> Tensor:
-        """Return the sum of the losses in ``blobs``, each times its ``loss_weight``, as Caffe's forward does.
+        """Return the sum of the losses in ``blobs``, each times its ``loss_weight``, as Caffe's Forward does.
 
         Raises:
             NetError: If ``blobs`` contains no loss.
@@ -305,7 +315,7 @@ class Net(nn.Module):
 
     @property
     def layers(self) -> dict[str, Layer]:
-        """Layers by name, in order, without input slots; if layers share a name, the first one."""
+        """Layers by name, in order, without those that the caller feeds; if layers share a name, the first one."""
         found: dict[str, Layer] = {}
         for step in self._steps.values():
             found.setdefault(step.layer.layer_param.name, step.layer)
@@ -333,15 +343,14 @@ class Net(nn.Module):
 
     @property
     def learnable(self) -> list[tuple[nn.Parameter, ParamSpec]]:
-        """Parameters in Caffe's order, each with its ParamSpec; shared parameters appear once."""
+        """The parameters in Caffe's order, each with its ``param`` message; shared parameters appear once."""
         return [(getattr(layer, name), spec) for layer, name, spec in self._learnable]
 
     def reseed(self, draw: int) -> None:
-        """Set the random state and the data position for the draw with the given number.
+        """Set the random state and the data position for the forward pass with number ``draw``, from 0.
 
-        The random numbers of the next forward depend only on the net's seed and on ``draw``; a net without a seed
-        continues to use torch's global generator. Data layers seek to the draw. The position of Python layers does
-        not change, since Caffe defines no way to set it.
+        The random numbers then depend only on the net's seed and on ``draw``; a net without a seed continues to use
+        torch's global generator. The position of Python layers does not change, since Caffe defines no way to set it.
         """
         for step in self._steps.values():
             if isinstance(step.layer, BaseDataLayer):
@@ -375,7 +384,7 @@ class Net(nn.Module):
         return copy_blobs(source, {name: layer.blobs for name, layer in self.layers.items()}, path, exact=exact)
 
     def share_with(self, other: Net) -> CopyReport:
-        """Share the memory of the other net's parameters, for all layers that have the same name.
+        """Use the memory of another net's parameters in this net, for all layers that have the same name.
 
         Raises:
             WeightsError: If a layer of the same name has a different number of blobs or different shapes.
@@ -426,10 +435,10 @@ def load(
     Args:
         prototxt_path: Path of the prototxt.
         weights_path: Path of the weights; None leaves the parameters as the fillers set them.
-        state: See ``Net``.
-        inputs: See ``Net``.
-        python_layers: See ``Net``.
-        legacy_crop: See ``prototxt.load_net``.
+        state: TRAIN or TEST, or a NetState with a level and stages; see ``Net``.
+        inputs: Shapes of the blobs that the caller feeds, by name; see ``Net``.
+        python_layers: Classes of Python layers by name, or a function that returns them; see ``Net``.
+        legacy_crop: Whether Crop layers without an offset get the one that the Caffe of 2015 derived.
 
     Raises:
         ReproductionError: If a file cannot be parsed, or if Caffe would reject the net or its weights.

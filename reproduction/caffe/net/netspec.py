@@ -25,7 +25,12 @@ _NOT_KEYWORDS = {"type", "bottom", "top", "blobs"}
 
 
 class Top:
-    """One output blob of a layer; ``to_proto`` assigns its name."""
+    """One output blob of a layer; ``to_proto`` assigns its name.
+
+    Args:
+        function: The layer.
+        index: Which of the layer's tops it is, from 0.
+    """
 
     def __init__(self, function: Function, index: int):
         self.function = function
@@ -83,12 +88,27 @@ class Function:
 
 
 def layer(type: str, *bottoms: Top, in_place: bool = False, **fields: Any) -> Top:
-    """Build a layer with one top and return the top; see ``Function`` for the arguments."""
+    """Create a layer with one top and return the top.
+
+    Args:
+        type: The layer type, as in a prototxt.
+        bottoms: Tops of other layers.
+        in_place: Whether the top overwrites the bottom.
+        fields: The layer's parameters by field name; see ``Function``.
+    """
     return Function(type, bottoms, fields, in_place=in_place).tops[0]
 
 
 def layers(type: str, *bottoms: Top, ntop: int, in_place: bool = False, **fields: Any) -> tuple[Top, ...]:
-    """Build a layer with ``ntop`` tops and return the tops; see ``Function`` for the arguments."""
+    """Create a layer with several tops and return the tops.
+
+    Args:
+        type: The layer type, as in a prototxt.
+        bottoms: Tops of other layers.
+        ntop: The number of tops.
+        in_place: Whether the tops overwrite the bottoms.
+        fields: The layer's parameters by field name; see ``Function``.
+    """
     return Function(type, bottoms, fields, ntop=ntop, in_place=in_place).tops
 
 
@@ -152,7 +172,7 @@ class NetSpec:
         return top
 
     def to_proto(self) -> NetParameter:
-        """Return the net of all named tops and the layers that they need.
+        """Return the net of all tops that have been named and the layers that they need.
 
         Layers come after the layers that they need, and otherwise in the order of assignment.
         """
@@ -210,14 +230,14 @@ def _sort_layers(tops: Iterable[Top | Function]) -> list[Function]:
 
 
 def find_layer_type(name: str) -> type[Layer] | None:
-    """Return the class of a layer type; None if it is not implemented."""
+    """Return the class of a layer type by its name in prototxts; None if it is not implemented."""
     from reproduction.caffe.layers import LAYERS  # imported here, as it imports torch
 
     return LAYERS.get(name)
 
 
 def coord_map(function: Function) -> CoordMap | None:
-    """Return the map from coordinates of a layer's bottoms to its tops, or None; see ``Layer.coord_map``."""
+    """Return the map from coordinates of a layer's bottoms to those of its tops, or None if the layer has none."""
     kind = find_layer_type(function.type)
     return kind.coord_map(function.layer_param) if kind else None
 
@@ -260,7 +280,7 @@ def _add_distinct(known: list[CoordMap], more: Iterable[CoordMap]) -> None:
 
 
 def map_between(top_from: Top, top_to: Top) -> CoordMap:
-    """Return the map from coordinates of one top to another, through their nearest common ancestors.
+    """Return the map from coordinates of one top to those of another, through their nearest common ancestors.
 
     Raises:
         NetError: If no common ancestor is connected to both tops through layers that have a coordinate map, or if two
@@ -288,7 +308,7 @@ def map_between(top_from: Top, top_to: Top) -> CoordMap:
 
 
 def crop(top_from: Top, top_to: Top) -> Top:
-    """Build the Crop layer that aligns ``top_from`` with ``top_to``, and return its top.
+    """Create the Crop layer that crops ``top_from`` to the pixels that lie over ``top_to``, and return its top.
 
     Raises:
         NetError: If the two have no common ancestor or different scales, or if the offset is negative or fractional.
@@ -297,7 +317,7 @@ def crop(top_from: Top, top_to: Top) -> Top:
 
 
 def crop_fields(top_from: Top, top_to: Top) -> dict[str, Any]:
-    """Return the ``axis`` and ``offset`` fields of the Crop layer that aligns ``top_from`` with ``top_to``.
+    """Return the ``axis`` and ``offset`` of the Crop layer that crops ``top_from`` to the pixels over ``top_to``.
 
     Raises:
         NetError: If the two have no common ancestor or different scales, or if the offset is negative or fractional.

@@ -24,11 +24,11 @@ def add_layers(net: Net, graph: OnnxGraph, inputs: Mapping[str, str], blobs: Ite
     Args:
         net: The net, in phase TEST.
         graph: The graph that the operators are added to.
-        inputs: Names of ONNX values by the names of the net's inputs; the values are float32, ``(N, C, H, W)``.
+        inputs: For each input of the net, the name of its value in the graph, which is float32, ``(N, C, H, W)``.
         blobs: Names of the blobs to compute.
 
     Returns:
-        The names of the ONNX values of the requested blobs, by blob.
+        For each requested blob, the name of its value in the graph.
 
     Raises:
         NetError: If a layer or one of its fields has no equivalent in ONNX, if an input is missing, or if the net has

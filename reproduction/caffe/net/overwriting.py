@@ -59,12 +59,12 @@ class _TracedLayer:
 
 
 def warn_of_overwriting(graph: Graph, layers: Sequence[Layer | None], loss_weights: Mapping[str, float]) -> None:
-    """Warn of each layer of a net for which Caffe computes other values or gradients.
+    """Warn of each layer of a net for which Caffe computes other values or gradients, because a layer works in place.
 
     Args:
         graph: The net.
-        layers: The layer of each node of ``graph``, or None for input slots.
-        loss_weights: Loss weights by top, for the tops that have one.
+        layers: The layer of each node of ``graph``, or None where the caller feeds the tops.
+        loss_weights: Loss weights by name of the top, for the tops that have one.
     """
     traced = list(_trace_memory(graph.nodes, layers, backward_needs.find_needs(graph, layers, loss_weights)))
     for found in traced:

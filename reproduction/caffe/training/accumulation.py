@@ -19,7 +19,8 @@ from reproduction.caffe.net.net import Net
 class Accumulation:
     """A context manager that makes autograd accumulate the gradients of a net as Caffe does.
 
-    Run each forward inside the ``with`` block, and call ``clear`` before the backward.
+    It concerns layers whose backward pass overwrites the gradient of a parameter in Caffe. Run each forward pass inside
+    the ``with`` block, and call ``clear`` before each backward pass.
 
     Args:
         net: The net to train.
@@ -45,7 +46,7 @@ class Accumulation:
             self._handles.pop().remove()
 
     def clear(self) -> None:
-        """Discard the gradients that Caffe's next backward would overwrite."""
+        """Discard the gradients that Caffe's next backward pass would overwrite; call it before the backward pass."""
         for parameter in self._overwritten.values():
             parameter.grad = None
 

@@ -25,12 +25,12 @@ from reproduction.caffe.training import update_rules
 
 @dataclass(frozen=True)
 class Norms:
-    """Norms of weights and gradients before an update, for ``debug_info``.
+    """Norms of weights and gradients before an update, for ``debug_info``; each is a pair (weights, gradients).
 
     Attributes:
-        blobs: Mean absolute value of each parameter and of its gradient, by ``LAYER/NUMBER``.
-        l1: Sum of absolute values over all parameters, of the weights and of the gradients.
-        l2: Euclidean norm over all parameters, of the weights and of the gradients.
+        blobs: Mean absolute values of each parameter and its gradient, by layer and index, e.g. ``conv1/0``.
+        l1: Sums of absolute values over all parameters.
+        l2: Euclidean norms over all parameters.
 
     Source: BVLC/caffe@9b89154 src/caffe/net.cpp L565-L579, L602-L639.
     """
@@ -41,16 +41,17 @@ class Norms:
 
 
 class Updates:
-    """Optimizer that applies Caffe's update rule to the parameters of a net.
+    """An optimizer that applies Caffe's update rule to the parameters of a net.
 
     Args:
         param: The solver's settings.
-        learned: The parameters in Caffe's order, on their device, each with its ParamSpec.
-        keep: Store the update in ``grad`` afterwards, as Caffe's diff does. By default ``grad`` is set to None.
+        learned: The parameters in Caffe's order, on their device, each with its ``param`` message.
+        keep: Whether to store the update in ``grad`` afterwards, as Caffe's diff does; otherwise ``grad`` is set to
+            None.
 
     Attributes:
-        history: The rule's history blobs, in Caffe's order: the first blob of every parameter, then the second blobs.
-            To replace them, call ``take_history``.
+        history: The history blobs of the update rule, e.g. momentum, in Caffe's order: the first blob of every
+            parameter, then the second blobs. To replace them, call ``take_history``.
 
     Raises:
         ReproductionError: If the solver type or ``regularization_type`` is unknown.
@@ -100,11 +101,11 @@ class Updates:
 
     @torch.no_grad()
     def apply(self, index: int, rate: float, iteration: int) -> None:
-        """Update one parameter from its ``grad``, the sum over ``iter_size`` samples.
+        """Update one parameter from its ``grad``, which holds the sum of the gradients of ``iter_size`` samples.
 
         Args:
             index: Index of the parameter in ``learned``.
-            rate: The learning rate of the iteration.
+            rate: The learning rate of the iteration, before ``lr_mult``.
             iteration: The number of updates made before.
         """
         p, spec = self.learned[index]
@@ -126,17 +127,27 @@ class Updates:
         p.grad = gradient.copy_(update) if self.keep else None
 
     def apply_all(self, rate: float, iteration: int) -> None:
-        """Clip the gradients and update every parameter; see ``apply`` for the arguments."""
+        """Clip the gradients and update every parameter.
+
+        Args:
+            rate: The learning rate of the iteration, before ``lr_mult``.
+            iteration: The number of updates made before.
+        """
         self.clip()
         for index in range(len(self.learned)):
             self.apply(index, rate, iteration)
 
     @contextlib.contextmanager
     def in_backward(self, rate: float, iteration: int) -> Iterator[None]:
-        """Update each parameter during the backward, as soon as its gradient is complete, and free the gradient.
+        """A context manager that updates each parameter as soon as the backward pass has computed its gradient.
 
-        The weights are bit-identical to those of ``apply_all``. The block must contain exactly one backward. Gradients
-        are not clipped, since clipping needs all of them at once.
+        This saves memory, as the gradient is freed at once. The weights are bit-identical to those of ``apply_all``.
+        The block must contain exactly one backward pass. Gradients are not clipped, since clipping needs all of them at
+        once.
+
+        Args:
+            rate: The learning rate of the iteration, before ``lr_mult``.
+            iteration: The number of updates made before.
         """
         waiting = set(range(len(self.learned)))
 
@@ -159,7 +170,11 @@ class Updates:
 
     @torch.no_grad()
     def norms(self, params: Mapping[str, Sequence[Tensor]]) -> Norms:
-        """Compute the norms of weights and gradients; ``params`` maps layer names to the net's parameters."""
+        """Return the norms of weights and gradients, for ``debug_info``.
+
+        Args:
+            params: The net's parameters by layer name.
+        """
         names = {id(blob): f"{layer}/{i}" for layer, blobs in params.items() for i, blob in enumerate(blobs)}
         found = {}
         sums = torch.zeros(4, dtype=torch.float64)

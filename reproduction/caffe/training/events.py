@@ -18,11 +18,11 @@ LossValue = Annotated[float, between(-1e100, 1e100)]
 
 
 class LossError(ReproductionError):
-    """Raised if the loss or a weight is not finite; no update of this iteration was applied.
+    """Raised if the loss or a weight is not finite; the update of this iteration is not applied.
 
     Attributes:
         iteration: The number of updates made before.
-        draw: The draw of the sample with the bad loss; None if a weight is not finite.
+        draw: The number of the sample with the bad loss, counted over all iterations; None if a weight is not finite.
     """
 
     def __init__(self, problem: str, *, iteration: int, draw: int | None, remedy: str):
@@ -33,7 +33,7 @@ class LossError(ReproductionError):
 
 @dataclass(frozen=True)
 class Step:
-    """One update of the weights, from the solver to the log of a training and to its curves.
+    """The record of one update of the weights, which the solver yields and a training writes to its log.
 
     Attributes:
         iteration: The number of the update, from 0.
@@ -43,7 +43,8 @@ class Step:
         is_displayed: Whether this iteration is to be displayed, according to ``display``.
         norms: Norms of weights and gradients if ``debug_info`` is set and the iteration is displayed, otherwise None.
         outputs: The net's outputs for the last sample, tensors by blob name.
-        loss_per_pixel: The mean loss per labelled pixel; None if there is no label per pixel, or nobody counted them.
+        loss_per_pixel: The mean loss per labelled pixel; None if there is no label per pixel, or if they were not
+            counted.
         images: The names of the images in the batch; empty if the feed does not name them.
     """
 
@@ -62,13 +63,13 @@ class Step:
 
 @dataclass(frozen=True)
 class FinalLoss:
-    """Event after the last forward, which makes no update.
+    """Event at the end of a training, after a last forward pass without an update.
 
     Attributes:
         iteration: The number of updates made.
-        loss: The loss of this forward.
+        loss: The loss of this forward pass.
         smoothed_loss: The mean loss over the last ``average_loss`` iterations.
-        outputs: The net's outputs.
+        outputs: The net's outputs by blob name.
     """
 
     iteration: int
@@ -79,13 +80,13 @@ class FinalLoss:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Event after a test net ran.
+    """Event after a test net has run on ``test_iter`` samples.
 
     Attributes:
         iteration: The number of updates made.
         net: The index of the test net.
-        loss: The mean loss over ``test_iter`` samples; None unless ``test_compute_loss`` is set.
-        outputs: The mean of each output over ``test_iter`` samples.
+        loss: The mean loss over the samples; None unless ``test_compute_loss`` is set.
+        outputs: The mean of each output over the samples, by blob name.
     """
 
     iteration: int
@@ -101,7 +102,7 @@ class Saved:
     Attributes:
         iteration: The number of updates made.
         weights_path: Path of the weights.
-        state_path: Path of the solver state.
+        state_path: Path of the solver state, to resume from.
     """
 
     iteration: int

@@ -24,10 +24,10 @@ T = TypeVar("T")
 
 
 class Ranks:
-    """The process group, as seen from one process; by default a group of one process.
+    """The group of processes that train one net together, as seen from one of them; by default a single process.
 
     Args:
-        rank: Rank of this process, from 0.
+        rank: The number of this process, from 0.
         size: Number of processes.
         device: Device of the tensors that the processes exchange; None is the CPU.
     """
@@ -47,12 +47,17 @@ class Ranks:
         return self.rank == self.size - 1
 
     def share(self, count: int, rank: int | None = None) -> range:
-        """Return the part of ``range(count)`` that the process ``rank`` runs; None is this process."""
+        """Return the part of ``range(count)``, e.g. of the samples of an iteration, that one process computes.
+
+        Args:
+            count: The number of samples.
+            rank: The process; None is this process.
+        """
         rank = self.rank if rank is None else rank
         return range(count * rank // self.size, count * (rank + 1) // self.size)
 
     def gather(self, mine: Sequence[float], count: int) -> list[float]:
-        """Return the numbers of all processes, in order.
+        """Return the numbers of all processes, in order, e.g. the losses of all samples.
 
         Args:
             mine: This process's numbers: the first ones of its ``share(count)``, perhaps not all.
@@ -71,7 +76,11 @@ class Ranks:
         return [value for rank, row in enumerate(rows) for value in row[: len(self.share(count, rank))].tolist()]
 
     def gather_objects(self, mine: Sequence[T]) -> list[T]:
-        """Return the objects of all processes, in the order of the ranks."""
+        """Return the objects of all processes in one list, in the order of the ranks.
+
+        Args:
+            mine: The objects of this process.
+        """
         if self.size == 1:
             return list(mine)
         parts: list[Sequence[T]] = [()] * self.size
@@ -79,7 +88,7 @@ class Ranks:
         return [value for part in parts for value in part]
 
     def all_reduce_sum(self, tensor: Tensor) -> None:
-        """All-reduce a tensor in place (sum); the terms are added in the order of the ranks."""
+        """Replace a tensor by its sum over all processes, in place; the terms are added in the order of the ranks."""
         if self.size == 1:
             return
         flat = tensor.reshape(-1)
@@ -94,13 +103,13 @@ class Ranks:
         tensor.copy_(padded[: len(flat)].view(tensor.shape))
 
     def all_reduce_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """All-reduce the gradients (sum); a missing gradient counts as zeros."""
+        """Replace the gradient of each parameter by its sum over all processes; a missing gradient counts as zeros."""
         for p in parameters if self.size > 1 else ():
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
             self.all_reduce_sum(p.grad)
 
     def all_reduce_max(self, value: int) -> int:
-        """All-reduce a number (max)."""
+        """Return the greatest of the numbers that the processes pass."""
         if self.size == 1:
             return value
         found = torch.tensor(value, device=self.device)
@@ -108,7 +117,7 @@ class Ranks:
         return int(found)
 
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
-        """Broadcast the values of the first process to all others."""
+        """Replace the tensors of all processes by those of the first process, in place."""
         if self.size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor.detach(), 0)
@@ -116,7 +125,7 @@ class Ranks:
 
 @contextlib.contextmanager
 def join_processes(device: str = "cpu") -> Iterator[Ranks]:
-    """Join the process group that ``torchrun`` started, until the block ends.
+    """A context manager that joins the process group that ``torchrun`` started, until the block ends.
 
     Without ``torchrun`` the group has one process.
 

@@ -12,7 +12,13 @@ from typing import Any, Self
 
 
 class Action(enum.IntEnum):
-    """A request to a solver; if processes receive different requests, the greater value takes precedence."""
+    """A request to a running solver; if processes receive different requests, the greater value takes precedence.
+
+    Attributes:
+        NONE: Continue.
+        SNAPSHOT: Write a snapshot and continue.
+        STOP: Stop before the next update.
+    """
 
     NONE = 0
     SNAPSHOT = 1
@@ -20,14 +26,14 @@ class Action(enum.IntEnum):
 
 
 class Signals:
-    """A context manager that handles SIGINT and SIGHUP; calling it returns the requested action.
+    """A context manager that handles SIGINT (Ctrl-C) and SIGHUP; a call returns the action that they request.
 
-    Use it in the main thread: ``with Signals() as signals: solver.action = signals``. A second SIGINT before the
-    solver has read the first one raises KeyboardInterrupt, so that a long iteration can be interrupted.
+    Use it in the main thread: ``with Signals() as signals: solver.action = signals``. A second SIGINT before the solver
+    has read the first one raises KeyboardInterrupt, so that a long iteration can be interrupted.
 
     Args:
-        sigint: The action for SIGINT.
-        sighup: The action for SIGHUP.
+        sigint: The action that SIGINT requests.
+        sighup: The action that SIGHUP requests.
     """
 
     def __init__(self, sigint: Action = Action.STOP, sighup: Action = Action.SNAPSHOT):

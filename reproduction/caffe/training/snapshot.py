@@ -28,11 +28,11 @@ from reproduction.caffe.schema import BlobProto, NetParameter, SnapshotFormat, S
 
 @dataclass(frozen=True)
 class State:
-    """The contents of a state file.
+    """The contents of a state file, with which a training can be resumed.
 
     Attributes:
         iter: The number of updates made.
-        current_step: The step that a multistep schedule has reached.
+        current_step: How many times a step or multistep schedule has multiplied the learning rate by ``gamma``.
         history: The history blobs of the update rule, in the shapes of the solver's history.
         model: The weights; None if the file names no model.
         model_path: Path of the weights; empty if there are none.
@@ -46,7 +46,7 @@ class State:
 
 
 def paths(param: SolverParameter, iteration: int) -> tuple[str, str]:
-    """Return the paths of the model and the state.
+    """Return the paths of the two files of a snapshot: the model (weights) and the state of the solver.
 
     They are ``PREFIX_iter_N.caffemodel`` and ``PREFIX_iter_N.solverstate``, with ``.h5`` appended in HDF5 format.
     """
@@ -82,13 +82,13 @@ def prepare(param: SolverParameter) -> None:
 def save(
     param: SolverParameter, net: NetParameter, iteration: int, current_step: int, history: Sequence[Tensor]
 ) -> tuple[str, str]:
-    """Write the model and the state of an iteration.
+    """Write a snapshot: the model (weights) and the state of the solver.
 
     Args:
         param: The solver's settings; ``snapshot_prefix`` and ``snapshot_format`` define the paths.
         net: The weights.
         iteration: The number of updates made.
-        current_step: The step that a multistep schedule has reached.
+        current_step: How many times a step or multistep schedule has multiplied the learning rate by ``gamma``.
         history: The history blobs of the update rule.
 
     Returns:
@@ -113,13 +113,21 @@ def save(
 
 
 def latest(prefix: StrPath) -> str | None:
-    """Return the path of the latest state with the given prefix, or None if there is none."""
+    """Return the path of the latest state file, or None if there is none.
+
+    Args:
+        prefix: The ``snapshot_prefix`` of the solver.
+    """
     found = states(prefix)
     return str(found[0][1]) if found else None
 
 
 def states(prefix: StrPath) -> list[tuple[int, Path]]:
-    """Return the iteration and path of each state with the given prefix, the latest first."""
+    """Return the iteration and path of each state file, the latest first.
+
+    Args:
+        prefix: The ``snapshot_prefix`` of the solver.
+    """
     pattern = re.compile(re.escape(Path(prefix).name) + r"_iter_(\d+)\.solverstate(\.h5)?")
     matches = [(pattern.fullmatch(path.name), path) for path in _listed(Path(prefix).parent)]
     return sorted(((int(match[1]), path) for match, path in matches if match), reverse=True)
@@ -130,7 +138,7 @@ def load(path: StrPath, like: Sequence[Tensor]) -> State:
 
     Args:
         path: Path of the state; the ending ``.h5`` means HDF5.
-        like: The solver's history; the blobs in the file must have the same number and shapes.
+        like: The solver's own history; the blobs in the file must have the same number and shapes.
 
     Raises:
         CaffemodelError: If the file is damaged or not a solver state; the error says what the file is, if it can.

@@ -37,22 +37,22 @@ class Solver:
     Args:
         param: The solver's settings, upgraded; the fields that name nets are ignored.
         net: The net to train, built for phase TRAIN, on its device.
-        feed: Function from a draw's number (iteration times ``iter_size``, plus the index of the sample) to the
-            inputs; None if the net's data layers read them.
+        feed: Function that returns the inputs of a sample by its number, the draw: iteration times ``iter_size``, plus
+            the index of the sample. None if the net's data layers read them.
         test_nets: One net for each ``test_iter``; they share the weights of ``net``.
         test_feeds: The ``feed`` of each test net; missing ones are None. Test number t, from 0, uses the draws from
             ``t * test_iter`` on.
-        keep_gradients: Store the update in the parameters' ``grad`` after each step, as Caffe's diff does. It needs
-            as much memory as the weights; ``snapshot_diff`` has the same effect.
+        keep_gradients: Whether to store the update in the parameters' ``grad`` after each step, as Caffe's diff does.
+            It needs as much memory as the weights; ``snapshot_diff`` has the same effect.
         ranks: The processes that train together; each builds a solver with the same arguments.
 
     Attributes:
         iter: The number of updates made.
-        current_step: The step that a multistep schedule has reached.
+        current_step: How many times a step or multistep schedule has multiplied the learning rate by ``gamma``.
         loss: The loss of the last iteration, the mean over ``iter_size`` samples.
         sample_losses: The losses of the last iteration, one per sample.
         smoothed_loss: The mean loss over the last ``average_loss`` iterations.
-        action: Called after each update and before each test forward; returns what to do next, see ``signals``.
+        action: Called after each update and before each test forward; returns the ``Action`` to take.
         stopped: Whether ``action`` ended the last run.
         notes: Sentences about settings without effect, and about the weights that were loaded.
 
@@ -123,7 +123,7 @@ class Solver:
 
     @property
     def lr(self) -> float:
-        """Learning rate of the next update."""
+        """The learning rate of the next update, before ``lr_mult``."""
         return update_rules.learning_rate(self.param, self.iter, self.current_step)[0]
 
     @property
@@ -136,7 +136,7 @@ class Solver:
     def solve(self, resume: StrPath | None = None) -> Iterator[Event]:
         """Train until ``max_iter`` or until ``action`` returns STOP, and yield an event for each thing that happens.
 
-        A run ends with a snapshot, unless ``snapshot_after_train`` is false, then a last loss and a last test.
+        A training ends with a snapshot, unless ``snapshot_after_train`` is false, then a last loss and a last test.
 
         Args:
             resume: Path of a solver state to resume from.
@@ -169,7 +169,7 @@ class Solver:
             yield from self.test_all()
 
     def run(self, iterations: int) -> Iterator[Event]:
-        """Make ``iterations`` updates, with the tests and snapshots that are due, and yield events; see ``solve``.
+        """Make ``iterations`` updates, with the tests and snapshots that are due, and yield an event for each.
 
         Source: BVLC/caffe@9b89154 src/caffe/solver.cpp L195-L278 (Step).
         """
@@ -194,7 +194,7 @@ class Solver:
                 return
 
     def step(self, iterations: int = 1) -> float:
-        """Make ``iterations`` updates as ``run`` does, and return the last loss."""
+        """Make ``iterations`` updates as ``run`` does, without returning events, and return the last loss."""
         for _ in self.run(iterations):
             pass
         return self.loss
@@ -271,7 +271,7 @@ class Solver:
         loss.backward()  # type: ignore[no-untyped-call]
 
     def update(self) -> None:
-        """Update the weights from the gradients, without incrementing ``iter``."""
+        """Update the weights from the gradients; unlike ``apply_update``, do not increment ``iter``."""
         self.updates.apply_all(self.lr, self.iter)
 
     def _evaluate(self, index: int, draw: int) -> tuple[Mapping[str, Tensor], float]:
@@ -312,7 +312,7 @@ class Solver:
     # ---- testing
 
     def test_all(self) -> Iterator[Event]:
-        """Run all test nets; ``action`` may request snapshots, or a stop, which ends the test without an event."""
+        """Run all test nets and yield an event for each; ``action`` may request snapshots, or a stop."""
         for index in range(len(self.test_nets)):
             yield from self._test(index)
             if self.stopped:
@@ -412,16 +412,16 @@ def build_solver(
     Args:
         param: The solver's settings, upgraded.
         base: The folder that relative paths of nets and weights refer to, but not ``snapshot_prefix``.
-        feed: See ``Solver``.
-        test_feeds: See ``Solver``.
+        feed: Function that returns the inputs of a sample by its number; see ``Solver``.
+        test_feeds: The ``feed`` of each test net.
         inputs: Shapes of the blobs that the caller feeds, by name; see ``Net``.
-        python_layers: See ``Net``.
+        python_layers: Classes of Python layers by name, or a function that returns them; see ``Net``.
         device: The device to train and test on.
         tests: Whether to build the test nets; without them, tests are skipped.
         resume: Path of a state to resume from; as in Caffe's tool, ``weights`` are then not loaded.
-        blas_order: See ``Net``.
-        keep_gradients: See ``Solver``.
-        ranks: See ``Solver``.
+        blas_order: Whether to add in the order of Caffe's BLAS, bit for bit as Caffe does on the CPU.
+        keep_gradients: Whether to store the update in the parameters' ``grad`` after each step.
+        ranks: The processes that train together; None for this one alone.
 
     Raises:
         ReproductionError: If the settings, nets, weights or state are invalid or do not fit each other.

@@ -25,14 +25,14 @@ _ELSEWHERE = {
 
 
 def load_train_net(param: SolverParameter, base: StrPath, *, legacy_crop: bool = False) -> NetParameter:
-    """Load the net to train, upgraded to the current format, with its state.
+    """Load the net that a solver names for training, upgraded to the current format, with its state.
 
     The state starts as phase TRAIN; the net's ``state`` and then the solver's ``train_state`` are merged into it.
 
     Args:
         param: The solver's settings.
         base: The folder that relative paths refer to.
-        legacy_crop: See ``prototxt.load_net``.
+        legacy_crop: Whether Crop layers without an offset get the one that the Caffe of 2015 derived.
 
     Raises:
         ReproductionError: If the solver names no net or more than one, or if the net cannot be parsed.
@@ -54,7 +54,7 @@ def load_test_nets(
     *,
     legacy_crop: bool = False,
 ) -> Iterator[NetParameter]:
-    """Yield the nets to test, one for each ``test_iter``, upgraded to the current format, with their states.
+    """Yield the nets that a solver names for testing, one for each ``test_iter``, upgraded, with their states.
 
     The nets are those of ``test_net_param``, then those of ``test_net``; the remaining entries of ``test_iter`` use
     ``net_param`` or ``net``. The state starts as phase TEST; the net's ``state`` and then the solver's ``test_state``
@@ -63,7 +63,7 @@ def load_test_nets(
     Args:
         param: The solver's settings.
         base: The folder that relative paths refer to.
-        legacy_crop: See ``prototxt.load_net``.
+        legacy_crop: Whether Crop layers without an offset get the one that the Caffe of 2015 derived.
 
     Raises:
         ReproductionError: If the numbers of nets, ``test_iter`` and ``test_state`` disagree, if ``test_interval`` or
@@ -97,7 +97,15 @@ def build_net(
     python_layers: PythonLayers | None,
     blas_order: bool,
 ) -> Net:
-    """Build a net that ``load_train_net`` or ``load_test_nets`` returned; see ``Net`` for the arguments."""
+    """Build a net that ``load_train_net`` or ``load_test_nets`` returned.
+
+    Args:
+        net: The net, whose ``state`` is the one to use.
+        seed: Seed of the fillers and of dropout.
+        inputs: Shapes of the blobs that the caller feeds, by name.
+        python_layers: Classes of Python layers by name, or a function that returns them; see ``Net``.
+        blas_order: Whether to add in the order of Caffe's BLAS.
+    """
     return Net(
         net,
         None,
@@ -134,7 +142,7 @@ def load_weights(param: SolverParameter, base: StrPath, nets: Sequence[Net]) -> 
 
 
 def describe_unread_fields(param: SolverParameter) -> list[str]:
-    """Return one sentence for each field that is set but has no effect."""
+    """Return one sentence for each field of a solver that is set but has no effect."""
     notes = [f"{name} changes nothing here: {why}." for name, why in _ELSEWHERE.items() if param.has(name)]
     notes += [
         f"{name} changes nothing: lr_policy {param.lr_policy!r} and type {param.type!r} do not read it."

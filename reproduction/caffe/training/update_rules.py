@@ -25,14 +25,14 @@ Update = Callable[[Tensor, History, float, int, SolverParameter], Tensor]
 
 @dataclass(frozen=True)
 class Rule:
-    """The update rule of one solver type.
+    """The update rule of one solver type, e.g. SGD.
 
     Attributes:
-        update: Function from gradient, history, learning rate, iteration and solver settings to the update; it may
-            overwrite the gradient.
-        histories: The number of history blobs per parameter.
+        update: Function from gradient, history, learning rate, iteration and solver settings to the update, which is
+            subtracted from the parameter; it may overwrite the gradient.
+        histories: The number of history blobs per parameter, e.g. 1 for SGD with momentum.
         reads: The solver's fields that this rule reads, besides those that every rule reads.
-        keeps_zero: Whether a history of zeros stays zero at learning rate 0, for any gradient.
+        keeps_zero: Whether a history of zeros stays zero at learning rate 0, for any gradient. It then needs no memory.
     """
 
     update: Update
@@ -42,12 +42,12 @@ class Rule:
 
 
 def learning_rate(param: SolverParameter, iteration: int, step: int) -> tuple[float, int]:
-    """Return the learning rate of an iteration, rounded to single precision, and the step of the schedule.
+    """Return the learning rate of an iteration, rounded to single precision, and the new step of the schedule.
 
     Args:
         param: The solver's settings; ``lr_policy`` is fixed, step, exp, inv, multistep, poly or sigmoid.
         iteration: The number of updates made before.
-        step: The step that a multistep schedule has reached; other policies ignore it.
+        step: How many times a multistep schedule has multiplied the rate by ``gamma``; other policies ignore it.
 
     Raises:
         ReproductionError: If the policy is unknown, if a setting that it needs is missing or out of range, or if the
@@ -136,7 +136,7 @@ POLICY_READS: dict[str, frozenset[str]] = {
 
 
 def find_unread_fields(param: SolverParameter) -> list[str]:
-    """Return the names of fields that are set but that only another ``lr_policy`` or ``type`` reads."""
+    """Return the solver's fields that are set but that only another ``lr_policy`` or solver ``type`` reads."""
     reads = POLICY_READS[param.lr_policy] | RULES[param.type].reads | {"max_iter"}
     known = frozenset().union(*POLICY_READS.values(), *(rule.reads for rule in RULES.values()))
     return [field.name for field, _ in param.set_fields() if field.name in known - reads]
