@@ -137,7 +137,7 @@ class AbsVal(Pointwise):
 
 @register
 class Clip(Pointwise):
-    """``x`` clamped to [min, max]; the derivative is 1 inside the interval and at both ends, else 0.
+    """Each value clamped to [min, max]; the derivative is 1 inside the interval and at both ends, else 0.
 
     Raises:
         NetError: If ``min`` or ``max`` is missing.
@@ -163,7 +163,7 @@ class Clip(Pointwise):
 
 @register
 class Threshold(Neuron):
-    """1 if ``x > threshold``, else 0. It has no gradient.
+    """For each value 1 if ``x > threshold``, else 0. It has no gradient.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/threshold_layer.cpp L8-L23.
     """
@@ -190,7 +190,7 @@ def _constant(value: float, like: Tensor) -> Tensor:
 
 @register
 class Power(Pointwise):
-    """``(shift + scale * x) ** power``.
+    """A power of each value, ``(shift + scale * x) ** power``.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/power_layer.cpp L9-L93.
     """
@@ -238,7 +238,7 @@ def _check_base(base: float) -> None:
 
 @register
 class Exp(Pointwise):
-    """``base ** (shift + scale * x)``; the default base is e.
+    """An exponential of each value, ``base ** (shift + scale * x)``; the default base is e.
 
     Raises:
         NetError: If ``base`` is neither positive and finite nor -1 (for e).

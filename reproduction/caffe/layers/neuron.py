@@ -81,7 +81,7 @@ class Pointwise(Neuron):
         return Rereads.BOTTOM if self.reads_bottom else Rereads.TOP
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute the top."""
+        """Compute the top by ``value``; the backward pass multiplies the gradient by ``slope``."""
         return (_PointwiseFunction.apply(bottoms[0], self),)  # type: ignore[no-untyped-call]
 
 
@@ -105,7 +105,7 @@ class _PointwiseFunction(torch.autograd.Function):
 
 @register
 class ReLU(Pointwise):
-    """``max(x, 0) + negative_slope * min(x, 0)``; at 0 the slope is ``negative_slope``.
+    """The rectifier: ``max(x, 0) + negative_slope * min(x, 0)``; at 0 the slope is ``negative_slope``.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/relu_layer.cpp L9-L36.
     """
@@ -155,7 +155,7 @@ class ReLU(Pointwise):
 
 @register
 class PReLU(Neuron):
-    """``max(x, 0) + slope * min(x, 0)`` with a learned slope for each channel, or one for all channels.
+    """A rectifier, ``max(x, 0) + slope * min(x, 0)``, with a learned slope for each channel, or one for all channels.
 
     Shapes:
         bottom and top: (N, C, H, W), (N, C, H) or (N, C).
@@ -200,7 +200,7 @@ class PReLU(Neuron):
 
 @register
 class ELU(Pointwise):
-    """``x`` if ``x > 0``, else ``alpha * (exp(x) - 1)``.
+    """The exponential linear unit: ``x`` if ``x > 0``, else ``alpha * (exp(x) - 1)``.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/elu_layer.cpp L9-L37.
     """
@@ -236,7 +236,7 @@ def _sigmoid(x: Tensor) -> Tensor:
 
 @register
 class Sigmoid(Pointwise):
-    """``1 / (1 + exp(-x))``.
+    """The sigmoid function of each value, ``1 / (1 + exp(-x))``.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/sigmoid_layer.cpp L8-L38.
     """
@@ -255,7 +255,7 @@ class Sigmoid(Pointwise):
 
 @register
 class Swish(Pointwise):
-    """``x / (1 + exp(-beta * x))``.
+    """The swish function of each value, ``x / (1 + exp(-beta * x))``.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/swish_layer.cpp L10-L59.
     """
@@ -275,7 +275,7 @@ class Swish(Pointwise):
 
 @register
 class TanH(Pointwise):
-    """The hyperbolic tangent.
+    """The hyperbolic tangent of each value.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/tanh_layer.cpp L10-L36.
     """
@@ -295,7 +295,7 @@ class TanH(Pointwise):
 
 @register
 class BNLL(Pointwise):
-    """``log(1 + exp(x))``, the binomial normal log likelihood.
+    """The binomial normal log likelihood of each value, ``log(1 + exp(x))``.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/bnll_layer.cpp L8-L38.
     """

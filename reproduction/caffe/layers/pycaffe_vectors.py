@@ -109,32 +109,32 @@ def _check_step(index: slice) -> slice:
 
 
 class IntVec(Vector[int]):
-    """Integers, such as a blob's shape."""
+    """A vector of integers, such as a blob's shape."""
 
     kind = (int, np.integer)
 
 
 class StringVec(Vector[str]):
-    """Strings, such as the names of layers."""
+    """A vector of strings, such as the names of layers."""
 
     kind = (str,)
 
 
 class DtypeVec(Vector[float]):
-    """Floats, such as loss weights."""
+    """A vector of floats, such as loss weights."""
 
     kind = (int, float, np.number)
 
 
 class BoolVec(Vector[bool]):
-    """Booleans, such as ``propagate_down``."""
+    """A vector of booleans, such as ``propagate_down``."""
 
     kind = (int, np.bool_)
 
 
 class LayerVec(Vector[Any]):
-    """The layers of a net."""
+    """A vector of the layers of a net."""
 
 
 class NetVec(Vector[Any]):
-    """Nets, such as the test nets of a solver."""
+    """A vector of nets, such as the test nets of a solver."""

@@ -120,7 +120,7 @@ class Python(BaseDataLayer):
         layer_param: The layer's message.
         bottoms: The shapes of the bottoms.
         generator: Not used; other layers draw random numbers from it.
-        python_layers: The Python classes that may be used, by name or as a function (see ``PythonLayers``).
+        python_layers: The Python classes that may be used; see ``find_python_class``.
         blobs: The net's blobs by name, which the class reads and writes; missing tops are added. None creates new ones.
 
     Attributes:

@@ -178,7 +178,7 @@ class Recurrent(Layer):
         return [(steps, streams, hidden[2]), *states]
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        """Compute all time steps."""
+        """Compute all time steps from the initial state, and store the final state unless it is a top."""
         x, cont = bottoms[0], bottoms[1].detach()
         weight, bias = self.blobs[:2]
         # Only the hidden state ties the steps together, so the inputs of all of them are multiplied at once.

@@ -348,7 +348,7 @@ class BatchReindex(Layer):
 class Silence(Layer):
     """A layer without tops, which does nothing with its bottoms.
 
-    It is used in order that these blobs are not outputs of the net.
+    With it, blobs that no other layer reads are not outputs of the net.
 
     Source: BVLC/caffe@9b89154 src/caffe/layers/silence_layer.cpp L8-L18.
     """
@@ -365,9 +365,9 @@ class Silence(Layer):
 
 @register
 class Split(Layer):
-    """Return the bottom as several tops, whose gradients add up.
+    """Return the bottom as several tops; its gradient is the sum of theirs.
 
-    Caffe inserts these layers wherever several layers read a blob. Here that is not needed, but a net may contain them.
+    Caffe inserts these layers wherever several layers read a blob, and so does ``graph.build_graph``.
 
     Shapes:
         bottom and tops: any shape; the tops share the memory of the bottom.

@@ -232,7 +232,7 @@ class Net(nn.Module):
         return {name: borders.expand(values[name]) for name in wanted}
 
     def run(self, node: Node, bottoms: list[Tensor]) -> tuple[Tensor, ...]:
-        """Run the layer of a node in ``graph.nodes`` and return its tops; not for tops that the caller feeds.
+        """Run one layer and return its tops; ``node`` is one of ``graph.nodes``, but not an input slot.
 
         Raises:
             NetError: If the bottoms do not fit the layer.

@@ -44,7 +44,7 @@ class RepeatedBlob:
         return (*self.kept.shape[:2], *map(sum, self.counts))
 
     def expand(self) -> Tensor:
-        """Return the full tensor."""
+        """Return the full tensor, with all copies of each row and column."""
         return _expand(self.kept, [_find_runs(counts) for counts in self.counts])
 
     def detach(self) -> RepeatedBlob:
