@@ -22,9 +22,12 @@ WORTHWHILE_FRACTION = 0.8
 class BlobRegions:
     """The parts of one blob ``(N, C, H, W)`` that a plan reads, computes and stores; each is a rectangle of pixels.
 
+    A plan is how a compiled net computes the requested blobs for inputs of one size.
+
     Attributes:
         needed: The pixels that ops read; it may extend into the padding around the blob.
-        computed: The pixels that are computed for each image. The other needed pixels are copied, see ``plan.Border``.
+        computed: The pixels that are computed for each image. The other needed pixels are zeros in the padding, and
+            values from an image of zeros elsewhere.
         stored: The pixels that the blob's buffer contains: those needed, and some that kernels read without need.
             Pixels outside of the blob are zeros.
     """

@@ -55,11 +55,11 @@ def compile(net: Net, precision: str = "exact", *, discard: bool = False) -> Com
 
     Args:
         net: The net, in phase TEST, in single precision, on the CPU or a CUDA device.
-        precision: One of ``PRECISIONS``; if the device does not support it, the next more exact one is used. ``exact``:
-            errors of every blob within 2e-5 of its largest value, as rounding in single precision causes. ``winograd``:
-            on the CPU, Winograd's method along both axes also for large kernels; scores within 1e-4. ``tf32``: on CUDA,
-            factors rounded to 10 bits; scores within about 1e-2. ``bf16``: products of bfloat16, added in single
-            precision; scores within about 3e-2.
+        precision: One of ``PRECISIONS``; if the device does not support it, the next more exact one is used.
+            ``exact``: errors of every blob within 2e-5 of its largest value, as rounding in single precision causes.
+            ``winograd``: on the CPU, Winograd's method along both axes also for large kernels; scores within 1e-4.
+            ``tf32``: on CUDA, factors rounded to 10 bits; scores within about 1e-2.
+            ``bf16``: products of bfloat16, added in single precision; scores within about 3e-2.
         discard: Whether to free the large weights of the net that are converted for inputs of the declared shapes, and
             set them to NaN. The compiled net can then not be copied or pickled.
 

@@ -182,7 +182,7 @@ class ProtoMessage:
             serialized: A message of this type in protobuf's wire format.
 
         Returns:
-            The number of bytes.
+            The number of bytes that were parsed.
 
         Raises:
             CaffemodelError: If the bytes are not a message of this type. Without Google's protobuf installed, a program
@@ -200,7 +200,7 @@ class ProtoMessage:
             serialized: A message of this type in protobuf's wire format.
 
         Returns:
-            The number of bytes.
+            The number of bytes that were parsed.
 
         Raises:
             CaffemodelError: If the bytes are not a message of this type.
