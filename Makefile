@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 TESTS  := $(VENV)/.ready-tests
 DOCS   := $(VENV)/.ready-docs
 
-# Variables that narrow a reproduction: NETS="voc-fcn8s voc-fcn16s" DEVICE=cuda LIMIT=20 DATA=dir WEIGHTS=dir MIRROR=url-or-dir
+# Variables that narrow a reproduction: NETS="voc-fcn8s voc-fcn16s" DEVICE=cuda LIMIT=20 DATA=dir WEIGHTS=dir MIRROR=url-dir-or-hf:owner/name
 # MANIFEST=file REPORTS=dir MODEL=file BY="your name"
 NARROW  = $(if $(NETS),--nets $(NETS)) $(if $(DEVICE),--device $(DEVICE)) $(if $(LIMIT),--limit $(LIMIT)) \
           $(if $(DATA),--data $(DATA)) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(MIRROR),--mirror $(MIRROR)) \

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Download the published weights, data sets and split lists, check their hashes, and unpack them.
+"""Download the published weights, data sets and lists of ids, check their hashes, and unpack them.
 
     tools/fetch.py voc-fcn8s              one net's weights (540 MB)
     tools/fetch.py --set voc              all that `make reproduce-voc` needs (about 4 GB)
@@ -7,8 +7,8 @@
     tools/fetch.py --check                which hosts of which files answer
     tools/fetch.py --set voc --offline-list    the files to copy to a machine without a network, and their paths
 
-The same command resumes a download that was stopped. A mirror is a URL or a folder that holds the files under the same
-paths as this project (weights/..., data/...), or all in one folder.
+The same command resumes a download that was stopped. A mirror is a URL, a folder, or a repository of Hugging Face
+(hf:OWNER/NAME) that holds the files under the same paths as this project (weights/..., data/...), or all in one folder.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from reproduction.fcn.fetch.availability import (
     format_source_checks,
 )
 from reproduction.fcn.fetch.local_files import FileRoots
-from reproduction.fcn.fetch.manifest import HASHES, Entry, EntryKind, Manifest
+from reproduction.fcn.fetch.manifest import HASHES, Entry, Manifest
 
 
 def main() -> int:
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         "--offline-list", action="store_true", help="print what is missing, with URLs and places, and stop"
     )
     parser.add_argument("--check", action="store_true", help="ask every source for every file, print a table, and stop")
-    parser.add_argument("--mirror", metavar="URL|DIR", help="the source to try first (also REPRODUCTION_MIRROR)")
+    parser.add_argument("--mirror", metavar="URL|DIR|hf:OWNER/NAME", help="tried first (also REPRODUCTION_MIRROR)")
     parser.add_argument("--manifest", type=Path, help="another weights/manifest.json (also REPRODUCTION_MANIFEST)")
     parser.add_argument("--root", type=Path, metavar="DIR", help="the folder that has weights/ and data/")
     parser.add_argument("--weights", type=Path, metavar="DIR", help="the weights folder, if elsewhere")
@@ -87,11 +87,10 @@ def _fetch_all(chosen: list[Entry], manifest: Manifest, roots: FileRoots, args: 
     for entry in chosen:
         try:
             with Bars() as bars:
-                others = () if entry.kind is EntryKind.LIST else manifest.with_alternatives(entry)[1:]
                 got = download.fetch_entry(
                     entry,
                     roots,
-                    alternatives=others,
+                    alternatives=manifest.with_alternatives(entry)[1:],
                     mirror=args.mirror,
                     progress=bars,
                     note=note,

@@ -176,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--record", action="store_true", help="keep the scores in WEIGHTS/SET/scores.json")
     parser.add_argument("--by", metavar="NAME", help="add the scores to the ledger, WEIGHTS/results, under your name")
     parser.add_argument("--json", action="store_true", help="print scores.json, and everything else on standard error")
-    parser.add_argument("--mirror", metavar="URL|DIR", help="the source to try first (also REPRODUCTION_MIRROR)")
+    parser.add_argument("--mirror", metavar="URL|DIR|hf:OWNER/NAME", help="tried first (also REPRODUCTION_MIRROR)")
     parser.add_argument("--manifest", type=Path, help="another weights/manifest.json (also REPRODUCTION_MANIFEST)")
     return parser
 

@@ -194,7 +194,7 @@ def test_the_offline_list_names_what_is_missing(fetch, site, tmp_path):
         (
             ["voc-fcn8s", "--mirror", "/no/such"],
             1,
-            "/no/such: the mirror is not a folder; want a folder, or an http:// or https:// address.\n",
+            "/no/such: the mirror is not a folder; want http://, https://, hf:owner/name or a folder.\n",
         ),
     ],
 )

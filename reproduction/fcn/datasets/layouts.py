@@ -1,7 +1,8 @@
 """The places of the data sets below the data root, and the lists of ids that define the splits.
 
 A ``FolderLayout`` covers the folders that ``tools/fetch.py`` extracts, those in the published archives, and those that
-users commonly create by hand.
+users commonly create by hand. The lists that the authors published are included, in ``PUBLISHED_SPLITS``; a list in the
+user's data has precedence.
 """
 
 from __future__ import annotations
@@ -14,6 +15,11 @@ from pathlib import Path, PurePosixPath
 from reproduction.caffe.errors import DataError, StrPath, did_you_mean
 from reproduction.caffe.formats import files
 
+PUBLISHED_SPLITS = Path(__file__).with_name("splits")
+"""The folder of the published lists; each has the name of its entry in the manifest.
+
+Source: shelhamer/fcn.berkeleyvision.org@1305c73 data/pascal/seg11valid.txt, data/nyud/*.txt, data/sift-flow/*.txt.
+"""
 _CLASSES_BYTES = 1 << 20
 _SPLIT_BYTES = 1 << 24  # far above SBD's list of 8,498 ids, 102 kB
 
@@ -169,13 +175,16 @@ def read_class_names(path: StrPath) -> tuple[str, ...]:
     return tuple(names)
 
 
-def read_split(split: str, files: Sequence[Path], derived: Sequence[str] | None = None) -> list[str]:
+def read_split(
+    split: str, files: Sequence[Path], derived: Sequence[str] | None = None, published: str | None = None
+) -> list[str]:
     """Return the ids of a split from its list, after comparing the list with the split derived from the data.
 
     Args:
         split: Name of the split.
         files: Possible paths of the list; the first that exists is read.
         derived: The ids of the split as computed from other lists, or None if those are not found.
+        published: Name of the list in ``PUBLISHED_SPLITS`` that is read if none of ``files`` exists.
 
     Returns:
         The ids of the list or, if no list exists, ``derived``.
@@ -186,6 +195,10 @@ def read_split(split: str, files: Sequence[Path], derived: Sequence[str] | None 
     if Path(split).name != split:
         raise DataError(f"a split cannot be called {split!r}", want="a name such as 'val'")
     listed = next((path for path in files if path.is_file()), None)
+    included = PUBLISHED_SPLITS / f"{published}.txt"
+    # Another data set in the same layout, such as Mini-VOC, has none of the published ids.
+    if not listed and included.is_file() and (not derived or not set(derived).isdisjoint(read_ids(included))):
+        listed = included
     if listed is None and derived is None:
         near = did_you_mean(split, {path.stem for file in files for path in file.parent.glob("*.txt")})
         looked = ", ".join(str(path) for path in files)

@@ -82,17 +82,14 @@ class NYUD(Dataset):
         values = caffe_input.check_labels(mat.read(path, "segmentation"), len(self.classes)).astype(np.uint8)
         return (values - np.uint8(1))[np.newaxis]  # 0, void, wraps to 255
 
-    def training_ids(self) -> set[str] | None:
-        """Return the ids of the split ``trainval``, or None if its lists are not found."""
-        try:
-            return set(self._list("trainval"))
-        except DataError:
-            return None
+    def training_ids(self) -> set[str]:
+        """Return the ids of the split ``trainval``."""
+        return set(self._list("trainval"))
 
     def _list(self, split: str) -> list[str]:
         places = [self.root / "splits" / "nyud", self.root / "nyud", self.tree]  # the published lists first
         derived = [*self._list("train"), *self._list("val")] if split == "trainval" else None
-        return layouts.read_split(split, [place / f"{split}.txt" for place in places], derived)
+        return layouts.read_split(split, [place / f"{split}.txt" for place in places], derived, f"nyud-{split}")
 
 
 def log_depth(millimetres: Array) -> Array:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from reproduction.caffe.errors import DataError, StrPath
+from reproduction.caffe.errors import StrPath
 from reproduction.caffe.typing import Array
 from reproduction.fcn.datasets import layouts, mat
 from reproduction.fcn.datasets.base import Dataset, Tops, load_class_names
@@ -72,16 +72,13 @@ class SIFTFlow(Dataset):
             numbers = np.maximum(caffe_input.check_labels(values, 3, low=-1), 0)
         return (numbers.astype(np.uint8) - np.uint8(1))[np.newaxis]  # 0, void, wraps to 255
 
-    def training_ids(self) -> set[str] | None:
-        """Return the ids of the split ``trainval``, or None if its list is not found."""
-        try:
-            return set(self._list("trainval"))
-        except DataError:
-            return None
+    def training_ids(self) -> set[str]:
+        """Return the ids of the split ``trainval``."""
+        return set(self._list("trainval"))
 
     def _list(self, split: str) -> list[str]:
         places = [self.root / "splits" / "sift-flow", self.root / "sift-flow", self.tree]  # the published lists first
-        return layouts.read_split(split, [place / f"{split}.txt" for place in places])
+        return layouts.read_split(split, [place / f"{split}.txt" for place in places], published=f"siftflow-{split}")
 
 
 _KEYS = ("siftflow_dir", "seed", "split")

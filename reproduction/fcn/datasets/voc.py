@@ -121,8 +121,8 @@ class VOC(_VOCClasses):
     """PASCAL VOC segmentation, of 2011 or, if that is not found, 2012.
 
     The split ``seg11valid``, on which the paper and the published nets are scored, is the 736 images of VOC 2011's
-    segmentation val that are not in SBD's train. If both the published list and the data sets' lists are found, they
-    must agree. VOC 2012's archive contains the same images, so the split works with it too.
+    segmentation val that are not in SBD's train. The published list is included; if the data sets' lists are found,
+    they must agree with it. VOC 2012's archive contains the same images, so the split works with it too.
 
     Shapes:
         kind   shape      dtype    content
@@ -156,7 +156,8 @@ class VOC(_VOCClasses):
             self.tree / "ImageSets" / "Segmentation" / f"{split}.txt",
             *(self.root / below / f"{split}.txt" for below in ("splits/pascal", "pascal")),
         ]
-        self.ids = layouts.read_split(split, files, self._seg11valid() if split == "seg11valid" else None)
+        derived = self._seg11valid() if split == "seg11valid" else None
+        self.ids = layouts.read_split(split, files, derived, published=split)
 
     def file(self, kind: str, image_id: str) -> Path:
         """Return the path of an image or a label map."""

@@ -1,8 +1,8 @@
 """Fetch published files: try their sources in turn, check their hashes, and move complete files into place.
 
 A file is downloaded to ``FILE.part`` and renamed when it has been checked. Sources are tried in this order: the user's
-mirror, the URL in the manifest, the manifest's mirrors. In the user's mirror, a URL or a folder, a file is looked up by
-its path in this project (``weights/...``, ``data/...``), then by its name alone.
+mirror, the URL in the manifest, the manifest's mirrors. In the user's mirror, a file is looked up by its path in
+this project (``weights/...``, ``data/...``), then by its name alone.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def fetch_entry(
         roots: The weights folder and the data folder.
         alternatives: Entries that serve as well. One that is present is used; the others are fetched if no source has
             ``entry``.
-        mirror: URL or folder to try first; None for the environment variable REPRODUCTION_MIRROR, if it is set.
+        mirror: Mirror to try first, see ``list_sources``; None for the environment variable REPRODUCTION_MIRROR, if it
+            is set.
         progress: Called with a description of each step; returns the function that is called with the bytes done and
             their total.
         note: Called with a sentence whenever a source fails and another is tried.

@@ -1,4 +1,9 @@
-"""The sources of a published file: the user's mirror, the publisher, and mirrors; and whether they answer."""
+"""The sources of a published file: the user's mirror, the publisher, and mirrors; and whether they answer.
+
+A mirror on Hugging Face (``hf:owner/name``) needs no ``huggingface_hub``: the hub serves each file of a repository at a
+plain address, and ``transfer`` resumes and checks it as any other. With the library, files would lie in its cache
+too, and its errors would not lead to the next source.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +20,10 @@ from reproduction.fcn.fetch.manifest import Entry
 from reproduction.fcn.fetch.transfer import HEADERS, IS_HTML, NUMBER, SourceError, TransferError, check_size, open_url
 
 MIRROR_VARIABLE = "REPRODUCTION_MIRROR"
+_HUB = "https://huggingface.co"
+_HUB_VARIABLE = "HF_ENDPOINT"  # as in huggingface_hub
+_HUB_MIRROR = re.compile(r"hf:((datasets/)?[\w.-]+/[\w.-]+)")
+_MIRRORS = "http://, https://, hf:owner/name or a folder"
 
 
 @dataclass(frozen=True)
@@ -38,30 +47,40 @@ def list_sources(entry: Entry, mirror: str | None = None) -> list[FileSource]:
 
     Args:
         entry: The file's entry in the manifest.
-        mirror: URL or folder to try first; None for the environment variable REPRODUCTION_MIRROR, if it is set.
+        mirror: A URL, a folder, or a repository of Hugging Face to try first: ``hf:owner/name``, or
+            ``hf:datasets/owner/name``. Another host of such repositories can be named by HF_ENDPOINT. None for the
+            environment variable REPRODUCTION_MIRROR, if it is set.
 
     Raises:
-        DataError: If the mirror is neither a folder nor an http or https URL.
+        DataError: If the mirror is none of these.
     """
-    mirror = mirror or os.environ.get(MIRROR_VARIABLE) or None
+    mirror = _resolve_hub(mirror or os.environ.get(MIRROR_VARIABLE) or "")
     root = "weights" if entry.is_weights else "data"
     below = (f"{root}/{entry.path}", entry.file_name)
     found: list[str | Path] = []
     if mirror and "://" in mirror:
         if not re.match(r"https?://[\w\[]", mirror):
-            raise DataError("the mirror is not an http address", got=repr(mirror), want="http://, https:// or a folder")
+            raise DataError("the mirror is not an http address", got=repr(mirror), want=_MIRRORS)
         found += [f"{mirror.rstrip('/')}/{quote(name)}" for name in below]
     elif mirror:
         if not Path(mirror).is_dir():
-            raise DataError(
-                "the mirror is not a folder", path=mirror, want="a folder, or an http:// or https:// address"
-            )
+            raise DataError("the mirror is not a folder", path=mirror, want=_MIRRORS)
         found += [next((path for name in below if (path := Path(mirror) / name).is_file()), Path(mirror) / below[0])]
     return [
         *(FileSource(place, "your mirror") for place in found),
         FileSource(entry.url, "the publisher" if not entry.origin else entry.source),
         *(FileSource(other.url, other.vouched_by) for other in entry.mirrors),
     ]
+
+
+def _resolve_hub(mirror: str) -> str:
+    """Return the URL of a repository of Hugging Face; any other mirror as it is."""
+    if not mirror.startswith("hf:"):
+        return mirror
+    if not (found := _HUB_MIRROR.fullmatch(mirror)):
+        want = "hf:owner/name or hf:datasets/owner/name"
+        raise DataError("the mirror is not a repository of Hugging Face", got=repr(mirror), want=want)
+    return f"{(os.environ.get(_HUB_VARIABLE) or _HUB).rstrip('/')}/{found[1]}/resolve/main"
 
 
 @dataclass(frozen=True)

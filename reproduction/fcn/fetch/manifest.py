@@ -1,4 +1,4 @@
-"""The manifest ``weights/manifest.json``: the published caffemodels, data sets and split lists.
+"""The manifest ``weights/manifest.json``: the published caffemodels, data sets and lists of ids.
 
 The whole manifest is checked when it is loaded; an error names the entry and the field.
 """

@@ -20,7 +20,6 @@ from reproduction.fcn.datasets import Dataset, PublishedNet
 from reproduction.fcn.fetch.availability import Availability
 from reproduction.fcn.fetch.download import unavailable_error
 from reproduction.fcn.fetch.local_files import FileRoots
-from reproduction.fcn.fetch.manifest import EntryKind
 from reproduction.fcn.nets import registry
 from reproduction.fcn.reproduce.sources import Callbacks, DownloadedSource, Source, WeightsFile
 from reproduction.fcn.scoring import evaluate
@@ -114,7 +113,7 @@ def check_availability(plan: ScoringPlan, nets: Sequence[PublishedNet]) -> list[
         return []
     with_data = not all(_has_dataset(plan, net) for net in to_score)
     availability = base.check(to_score if base is plan.source else (), plan.roots, with_data=with_data)
-    missing = [each for each in availability if each.used is None and each.entry.kind is not EntryKind.LIST]
+    missing = [each for each in availability if each.used is None]
     weights = [each for each in availability if each.entry.is_weights]
     for each in missing:
         if not each.entry.is_weights or all(other in missing for other in weights):

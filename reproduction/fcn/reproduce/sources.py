@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from reproduction.caffe.errors import ReproductionError, WeightsError
+from reproduction.caffe.errors import WeightsError
 from reproduction.caffe.formats import hashes
 from reproduction.caffe.typing import Progress
 from reproduction.fcn.datasets import SPECS, PublishedNet
@@ -83,14 +83,15 @@ class Source(Protocol):
 class DownloadedSource:
     """A data set of the manifest, which is downloaded.
 
-    The small lists are downloaded before the large archives. ``data`` yields before each, since data that are elsewhere
-    below the data root may suffice. A list that cannot be downloaded is an error only if the data set cannot be opened
-    without it.
+    The published lists of ids are included in the package. If a manifest has further lists, these small files are
+    downloaded before the large archives. ``data`` yields before each, since data that are elsewhere below the data root
+    may suffice.
 
     Attributes:
         name: the name of the data set.
         manifest: the manifest of the published files.
-        mirror: a URL or folder to try first; None selects that of the environment variable REPRODUCTION_MIRROR.
+        mirror: a URL, ``hf:owner/name`` or folder to try first; None selects that of the environment variable
+            REPRODUCTION_MIRROR.
     """
 
     name: str
@@ -98,36 +99,17 @@ class DownloadedSource:
     mirror: str | None = None
 
     def data(self, roots: FileRoots, callbacks: Callbacks) -> Iterator[None]:
-        """Yield before any download, after the lists, after the archives, and after what replaces missing lists."""
+        """Yield before any download, after the lists, and after the archives."""
         yield
-        lists, archives = (
-            [entry for entry in self._entries(kind) if not local_files.is_present(entry, roots)]
-            for kind in (EntryKind.LIST, EntryKind.ARCHIVE)
-        )
-        failed: dict[str, ReproductionError] = {}
-        for entry in lists:
-            try:
-                self._fetch(entry, roots, callbacks, ())
-            except ReproductionError as error:  # the data may hold the list, or others from which it is computed
-                failed[entry.name] = error
-                callbacks.note(f"{entry.name}: {error.problem}")
-        yield
-        for entry in archives:
-            self._fetch(entry, roots, callbacks, self.manifest.with_alternatives(entry)[1:])
-        yield
-        for entry in lists:
-            if entry.name in failed:
-                for other in self.manifest.with_alternatives(entry)[1:]:
-                    self._fetch(other, roots, callbacks, ())
-        if any(entry.alternatives for entry in lists if entry.name in failed):
+        for kind in (EntryKind.LIST, EntryKind.ARCHIVE):
+            for entry in local_files.find_missing(self._entries(kind), roots):
+                self._fetch(entry, roots, callbacks)
             yield
-        for problem in failed.values():
-            raise problem
 
     def weights(self, published: PublishedNet, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
         """Return a published caffemodel or a copy of its weights, downloaded unless one exists."""
         entry = self.manifest[published.name]
-        got = self._fetch(entry, roots, callbacks, self.manifest.with_alternatives(entry)[1:])
+        got = self._fetch(entry, roots, callbacks)
         return WeightsFile(got.path, got.sha256, got.entry.origin)
 
     def check(self, nets: Sequence[PublishedNet], roots: FileRoots, *, with_data: bool) -> list[Availability]:
@@ -146,11 +128,14 @@ class DownloadedSource:
     def _entries(self, kind: EntryKind) -> list[Entry]:
         return [entry for entry in self.manifest.select(self.name) if entry.kind is kind]
 
-    def _fetch(
-        self, entry: Entry, roots: FileRoots, callbacks: Callbacks, alternatives: Sequence[Entry]
-    ) -> FetchedEntry:
+    def _fetch(self, entry: Entry, roots: FileRoots, callbacks: Callbacks) -> FetchedEntry:
         got = download.fetch_entry(
-            entry, roots, alternatives=alternatives, mirror=self.mirror, progress=callbacks.bytes, note=callbacks.note
+            entry,
+            roots,
+            alternatives=self.manifest.with_alternatives(entry)[1:],
+            mirror=self.mirror,
+            progress=callbacks.bytes,
+            note=callbacks.note,
         )
         callbacks.note(f"{got.entry.name}: {got.how}, {got.path}" + (f"; {got.checked}" if got.checked else ""))
         return got
@@ -255,7 +240,7 @@ def find_source(
     Args:
         name: the name of the data set; those in ``DRAWN`` are drawn, all others downloaded.
         manifest: the manifest of the published files.
-        mirror: a URL or folder to try first.
+        mirror: a URL, ``hf:owner/name`` or folder to try first.
         runs: the folder of the user's trainings, if the weights come from there.
         weights_file: the user's weights file, for any net.
 

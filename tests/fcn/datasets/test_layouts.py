@@ -143,6 +143,51 @@ def test_the_published_seg11valid_and_the_derived_one_must_agree(tmp_path, deriv
     )
 
 
+@pytest.mark.parametrize("trained", [None, ["2007_000032"]])
+def test_the_included_seg11valid_is_used_where_the_data_have_none(tmp_path, trained):
+    published = layouts.read_ids(layouts.PUBLISHED_SPLITS / "seg11valid.txt")
+    dataset_trees.voc(tmp_path / "pascal/VOC2011", {"trainval": ["a"]})
+    listed = tmp_path / "pascal/VOC2011/ImageSets/Segmentation/val.txt"
+    dataset_trees.write_list(listed, sorted([*published, "2007_000032"]))
+    if trained:
+        dataset_trees.sbd(tmp_path / "sbdd/dataset", {"train": trained})
+    assert datasets.open_split("voc", "seg11valid", tmp_path).ids == published
+
+
+def test_the_included_seg11valid_and_the_derived_one_must_agree(tmp_path):
+    published = layouts.PUBLISHED_SPLITS / "seg11valid.txt"
+    dataset_trees.voc(tmp_path / "pascal/VOC2011", {"trainval": ["a"]})
+    ids = layouts.read_ids(published)
+    dataset_trees.write_list(tmp_path / "pascal/VOC2011/ImageSets/Segmentation/val.txt", ids)
+    dataset_trees.sbd(tmp_path / "sbdd/dataset", {"train": [ids[0], "2008_000002"]})
+    with pytest.raises(DataError) as error:
+        datasets.open_split("voc", "seg11valid", tmp_path)
+    assert str(error.value).startswith(
+        f"{published}: the list is not the split 'seg11valid' that follows from the data; 1 ids are only in the list, 0"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "count"),
+    [
+        ("nyud", "train", 381),
+        ("nyud", "val", 414),
+        ("nyud", "trainval", 795),
+        ("nyud", "test", 654),
+        ("siftflow", "trainval", 2486),
+        ("siftflow", "test", 200),
+    ],
+)
+def test_the_published_splits_are_included(tmp_path, name, split, count):
+    tree = tmp_path / LAYOUTS[name].folders[0]
+    WRITE[name](tree)
+    (tree / "val.txt").unlink()
+    dataset = datasets.open_split(name, split, tmp_path)
+    assert len(dataset) == count
+    assert len(dataset.training_ids()) == {"nyud": 795, "siftflow": 2486}[name]
+    assert bool(dataset.overlap()) == (split != "test")
+
+
 def test_nyuds_trainval_is_train_and_val_one_after_the_other(tmp_path):
     dataset_trees.nyud(tmp_path / "nyud", {"test": ["5001"]})
     dataset_trees.write_list(tmp_path / "splits/nyud/train.txt", ["5003", "5002"])

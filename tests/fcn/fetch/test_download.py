@@ -633,6 +633,46 @@ def test_a_mirror_is_asked_first_as_the_project_lies_then_by_name(monkeypatch):
     ]
 
 
+REPOSITORY = "hf:owner/name or hf:datasets/owner/name"
+MIRRORS = "http://, https://, hf:owner/name or a folder"
+
+
+@pytest.mark.parametrize("repository", ["lab/fcn", "datasets/lab/fcn-2.0"])
+def test_a_repository_of_hugging_face_is_a_mirror(monkeypatch, repository):
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    item = entry("http://h/f.caffemodel")
+    assert [source.place for source in list_sources(item, f"hf:{repository}")] == [
+        f"https://huggingface.co/{repository}/resolve/main/weights/f.caffemodel",
+        f"https://huggingface.co/{repository}/resolve/main/f.caffemodel",
+        "http://h/f.caffemodel",
+    ]
+
+
+def test_a_repository_on_the_hub_is_fetched_from_its_storage_and_resumed(site, tmp_path, pauses, monkeypatch):
+    # As the hub does: large files are elsewhere, at addresses that differ from one request to the next.
+    monkeypatch.setenv("HF_ENDPOINT", f"{site.url}/hub/")
+    monkeypatch.setenv("REPRODUCTION_MIRROR", "hf:lab/fcn")
+    site.add("storage/1", DATA, drop(after=100_000))
+    site.add("storage/2", DATA)
+    asked = site.add("hub/lab/fcn/resolve/main/f.caffemodel", b"", redirect("/storage/1"), redirect("/storage/2"))
+    item = entry("http://unreachable.invalid/f.caffemodel", **KNOWN)
+    assert fetch_file(item, tmp_path, patience=pauses.patience()).read_bytes() == DATA
+    assert [(request.path, request.range) for request in site.requests] == [
+        ("/hub/lab/fcn/resolve/main/weights/f.caffemodel", None),
+        (asked.removeprefix(site.url), None),
+        ("/storage/1", None),
+        (asked.removeprefix(site.url), "bytes=100000-"),
+        ("/storage/2", "bytes=100000-"),
+    ]
+
+
+def test_a_wrong_file_on_the_hub_is_passed_over(site, tmp_path, pauses, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", site.url)
+    site.add("lab/fcn/resolve/main/weights/f.caffemodel", DATA, always=corrupt)
+    item = entry(site.add("f", DATA), **KNOWN)
+    assert fetch_file(item, tmp_path, mirror="hf:lab/fcn", patience=pauses.patience()).read_bytes() == DATA
+
+
 def test_a_mirror_that_lacks_the_file_is_passed_over(site, tmp_path, pauses):
     item = entry(site.add("f", DATA), **KNOWN)
     assert fetch_file(item, tmp_path, mirror=f"{site.url}/mirror", patience=pauses.patience()).read_bytes() == DATA
@@ -674,8 +714,15 @@ def test_a_folder_with_wrong_bytes_or_none_is_passed_over_and_keeps_what_came(si
 @pytest.mark.parametrize(
     ("mirror", "message"),
     [
-        ("file:///mnt", "the mirror is not an http address; got 'file:///mnt', want http://, https:// or a folder."),
-        ("/no/such", "/no/such: the mirror is not a folder; want a folder, or an http:// or https:// address."),
+        ("file:///mnt", f"the mirror is not an http address; got 'file:///mnt', want {MIRRORS}."),
+        ("/no/such", f"/no/such: the mirror is not a folder; want {MIRRORS}."),
+        *(
+            (
+                text,
+                f"the mirror is not a repository of Hugging Face; got {text!r}, want {REPOSITORY}.",
+            )
+            for text in ("hf:", "hf:fcn", "hf:a/b/c", "hf:a/b?c", "hf://a/b")
+        ),
     ],
 )
 def test_a_mirror_that_is_none_is_refused(tmp_path, pauses, mirror, message):

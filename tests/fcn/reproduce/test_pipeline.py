@@ -133,22 +133,28 @@ def test_voc_2012_serves_when_the_host_of_2011_fails(plan, host, tmp_path):
     assert pipeline.fetch_dataset(plan, ROW, Callbacks(note=pytest.fail)).tree == dataset.tree
 
 
-def test_a_list_that_cannot_be_fetched_is_computed_from_the_data(plan, host, tmp_path):
-    host.server.add("origin/seg11valid.txt", b"", always=http_servers.page)
-    plan = replace(plan, source=with_alternatives(host, seg11valid="sbd"))
-    notes = []
-    dataset = pipeline.fetch_dataset(plan, ROW, Callbacks(note=notes.append))
-    assert dataset.ids == IDS
-    assert [note.split(":")[0] for note in notes] == ["seg11valid", "voc2011", "sbd"]
-    assert notes[0].endswith("origin/seg11valid.txt: it answered with a web page, not the file")
+def test_the_published_lists_are_included_so_that_no_list_is_asked_for(plan, host):
+    document = json.loads(host.manifest.read_text())
+    document["sets"]["voc"] = ["voc-fcn8s", "voc2011"]
+    host.manifest.write_text(json.dumps(document))
+    source = sources.find_source("voc", local_files.load_manifest(host.manifest))
+    plan = replace(plan, source=source, limit=len(IDS))
+    table = availability.format_availability(pipeline.check_availability(plan, [ROW]))
+    assert [line.split()[0] for line in table] == ["file", "voc-fcn8s", "voc2011"]
+    dataset = pipeline.fetch_dataset(plan, ROW, Callbacks())
+    assert (dataset.ids[: len(IDS)], len(dataset)) == (IDS, 736)
+    assert asked(host) == ["VOCtrainval.tar", "fcn8s.caffemodel"]  # the caffemodel's size, for the table
 
 
-def test_a_list_that_can_neither_be_fetched_nor_computed_is_an_error(plan, host):
+def test_a_list_that_cannot_be_fetched_is_an_error_before_any_archive_is_fetched(plan, host):
     host.server.add("origin/seg11valid.txt", b"", always=http_servers.status(403))
-    host.server.add("origin/benchmark.tgz", b"", always=http_servers.status(403))
-    plan = replace(plan, source=with_alternatives(host, seg11valid="sbd"))
-    with pytest.raises(DataError, match=r"benchmark\.tgz: it cannot be fetched; .*403 Forbidden"):
+    with pytest.raises(DataError, match=r"seg11valid\.txt: it cannot be fetched; .*403 Forbidden"):
+        pipeline.check_availability(plan, [ROW])
+    with pytest.raises(DataError, match=r"seg11valid\.txt: it cannot be fetched; .*403 Forbidden"):
         pipeline.fetch_dataset(plan, ROW, Callbacks())
+    assert "VOCtrainval.tar" not in {
+        request.path.rpartition("/")[2] for request in host.server.requests if request.method == "GET"
+    }
 
 
 @pytest.mark.parametrize("legacy", [False, True])
