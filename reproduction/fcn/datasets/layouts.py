@@ -176,7 +176,7 @@ def read_class_names(path: StrPath) -> tuple[str, ...]:
 
 
 def read_split(
-    split: str, files: Sequence[Path], derived: Sequence[str] | None = None, published: str | None = None
+    split: str, files: Sequence[Path], derived: Sequence[str] | None = None, published: str = ""
 ) -> list[str]:
     """Return the ids of a split from its list, after comparing the list with the split derived from the data.
 
@@ -184,7 +184,7 @@ def read_split(
         split: Name of the split.
         files: Possible paths of the list; the first that exists is read.
         derived: The ids of the split as computed from other lists, or None if those are not found.
-        published: Name of the list in ``PUBLISHED_SPLITS`` that is read if none of ``files`` exists.
+        published: Name of the list in ``PUBLISHED_SPLITS`` that is read if none of ``files`` exists; it need not exist.
 
     Returns:
         The ids of the list or, if no list exists, ``derived``.
