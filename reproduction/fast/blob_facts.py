@@ -1,4 +1,4 @@
-"""What is known of the blobs of a net for one input size, before anything is computed.
+"""Facts about the blobs of a net that are known for an input size before anything is computed.
 
 The published nets pad the image by 100 pixels. Pixels of a blob that no pixel of the image reaches are the same for
 every image, and equal the result for an image of zeros, since the padding is zeros, too. Away from the edges, all

@@ -1,4 +1,4 @@
-"""Convert the layers of a net to ops."""
+"""Convert the layers of a net to ops, which compute only the pixels that are needed."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def _compute_in_bands(x: Tensor, out: Tensor, rows: Window, compute: Callable[[T
 
 
 class LayerForward(Kernel):
-    """A kernel that runs the layer's own forward over complete bottoms, in the net's dtype.
+    """A kernel that runs the layer's own forward on the bottoms that it receives, in the net's dtype.
 
     Args:
         layer: The layer.

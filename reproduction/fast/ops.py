@@ -137,7 +137,9 @@ class Op:
 
 @dataclass(eq=False, kw_only=True)
 class WindowOp(Op):
-    """A layer that slides windows over its bottoms and has the same weights, if any, at every position: a pooling, say.
+    """A layer that slides windows over its bottoms, such as a pooling.
+
+    It has the same weights, if any, at every position.
 
     Attributes:
         windows: The window along rows and the one along columns: kernel size, stride, pad and dilation.

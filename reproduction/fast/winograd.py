@@ -174,8 +174,9 @@ class PooledConvolution(Kernel):
     The result of the convolution is never stored completely.
 
     Args:
-        convolution: The convolution.
-        pooling: Max pooling with adjacent windows, the first of which starts at the first output of the convolution.
+        convolution: The kernel of the convolution.
+        pooling: The kernel of the pooling, with adjacent windows, the first of which starts at the first output of the
+            convolution.
         outputs: The region of the convolution's top that is pooled.
     """
 

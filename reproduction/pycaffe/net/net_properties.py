@@ -49,7 +49,7 @@ class NetProperties:
 
     @cached_property
     def layer_dict(self) -> OrderedDict[str, Any]:
-        """The layers by name."""
+        """The layers by name, the same objects as in ``layers``."""
         return OrderedDict(zip(self._layer_names, self.layers, strict=True))
 
     @cached_property

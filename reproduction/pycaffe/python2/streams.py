@@ -75,7 +75,7 @@ class StringIO(io.BytesIO):
         return self._decode_text(super().__next__())
 
     def getvalue(self) -> Any:
-        """Return the whole contents."""
+        """Return the whole contents, as text or bytes."""
         return self._decode_text(super().getvalue())
 
     def reset(self) -> None:
