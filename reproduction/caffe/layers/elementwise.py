@@ -80,6 +80,7 @@ class Eltwise(Layer):
         return top
 
     def compiled_form(self, bottoms: list[Shape]) -> PointwiseForm:
+        """Return a ``PointwiseForm``: each pixel depends only on the same pixel of the bottoms."""
         return PointwiseForm()
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
@@ -114,6 +115,7 @@ class AbsVal(Pointwise):
     positive = True
 
     def rereads(self) -> Rereads:
+        """Return ``Rereads.BOTTOM``: the derivative is the sign of each value, 0 at 0."""
         return Rereads.BOTTOM
 
     def setup(self, bottoms: list[Shape]) -> None:

@@ -42,6 +42,7 @@ class LRN(Layer):
     keeps_coordinates = True
 
     def rereads(self) -> Rereads:
+        """Return ``BOTTOM | TOP``: the gradient is computed from the values of both."""
         return Rereads.BOTTOM | Rereads.TOP
 
     def setup(self, bottoms: list[Shape]) -> None:

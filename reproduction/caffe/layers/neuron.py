@@ -46,6 +46,7 @@ class Neuron(Layer):
         return list(bottoms)
 
     def compiled_form(self, bottoms: list[Shape]) -> CompiledForm | None:
+        """Return a ``PointwiseForm``: each pixel depends only on the same pixel of the bottom."""
         return PointwiseForm()
 
 
@@ -225,6 +226,7 @@ class ELU(Pointwise):
         return torch.where(x > 0, 1.0, self.layer_param.elu_param.alpha + y)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add the operator Elu."""
         return [onnx.node("Elu", *bottoms, alpha=self.layer_param.elu_param.alpha)]
 
 
@@ -250,6 +252,7 @@ class Sigmoid(Pointwise):
         return y * (1 - y)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add the operator Sigmoid."""
         return [onnx.node("Sigmoid", *bottoms)]
 
 
@@ -263,6 +266,7 @@ class Swish(Pointwise):
     reads = frozenset({"swish_param.beta"})
 
     def keeps(self) -> Keeps:
+        """Return ``Keeps.SIGN``: each value has the sign of the bottom's."""
         return Keeps.SIGN
 
     def value(self, x: Tensor) -> Tensor:
@@ -281,6 +285,7 @@ class TanH(Pointwise):
     """
 
     def keeps(self) -> Keeps:
+        """Return ``Keeps.SIGN``: each value has the sign of the bottom's."""
         return Keeps.SIGN
 
     def value(self, x: Tensor) -> Tensor:
@@ -290,6 +295,7 @@ class TanH(Pointwise):
         return 1 - y * y
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add the operator Tanh."""
         return [onnx.node("Tanh", *bottoms)]
 
 
@@ -348,4 +354,5 @@ class Dropout(Neuron):
         return (bottoms[0] * keep.to(bottoms[0].dtype).mul_(1 / (1 - ratio)),)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add nothing and return the bottom, which the top equals in testing."""
         return list(bottoms)

@@ -136,6 +136,7 @@ class Scale(Layer):
         return (torch.addcmul(bias[0], bottoms[0], factor) if bias else bottoms[0] * factor,)
 
     def compiled_form(self, bottoms: list[Shape]) -> PointwiseForm | None:
+        """Return a ``PointwiseForm`` for a learned factor with one value in all or for each channel; otherwise None."""
         return _compiled_form(self, self.layer_param.scale_param)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
@@ -184,9 +185,11 @@ class Bias(Layer):
         return (bottoms[0] + _broadcast(bias, bottoms[0].dim(), self.layer_param.bias_param.axis),)
 
     def compiled_form(self, bottoms: list[Shape]) -> PointwiseForm | None:
+        """Return a ``PointwiseForm`` for a learned bias with one value in all or for each channel; otherwise None."""
         return _compiled_form(self, self.layer_param.bias_param)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add the operator Add."""
         return [onnx.node("Add", *bottoms, *_onnx_blobs(self, onnx, self.layer_param.bias_param))]
 
 

@@ -30,6 +30,7 @@ class Softmax(Layer):
     keeps_coordinates = True
 
     def rereads(self) -> Rereads:
+        """Return ``Rereads.TOP``: the gradient is computed from the probabilities."""
         return Rereads.TOP
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
@@ -40,6 +41,7 @@ class Softmax(Layer):
         return (torch.softmax(bottoms[0], self.layer_param.softmax_param.axis),)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add the operator Softmax."""
         return [onnx.node("Softmax", *bottoms, axis=self.layer_param.softmax_param.axis)]
 
 

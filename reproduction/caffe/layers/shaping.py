@@ -77,6 +77,7 @@ class Concat(Layer):
         return PointwiseForm() if param.axis == 1 and not param.has("concat_dim") else None
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add the operator Concat."""
         param = self.layer_param.concat_param
         return [onnx.node("Concat", *bottoms, axis=param.concat_dim if param.has("concat_dim") else param.axis)]
 
@@ -235,6 +236,7 @@ class Flatten(Layer):
         return (bottoms[0].reshape(self.shapes([tuple(bottoms[0].shape)])[0]),)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add the operator Flatten."""
         param = self.layer_param.flatten_param
         if (param.axis, param.end_axis) != (1, -1):
             raise NetError("only one vector for each image can be written as ONNX", got=f"axis {param.axis}")
@@ -409,6 +411,7 @@ class Split(Layer):
         return None if self.in_blas_order else bottoms * len(self.layer_param.top)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add nothing and return the bottom once for each top."""
         return list(bottoms) * len(self.layer_param.top)
 
 

@@ -59,7 +59,7 @@ class _TracedLayer:
 
 
 def warn_of_overwriting(graph: Graph, layers: Sequence[Layer | None], loss_weights: Mapping[str, float]) -> None:
-    """Warn of each layer of a net for which Caffe computes other values or gradients, because a layer works in place.
+    """Warn of each layer for which Caffe computes other values or gradients, as memory is overwritten or shared.
 
     Args:
         graph: The net.

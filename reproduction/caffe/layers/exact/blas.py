@@ -35,10 +35,7 @@ _EXP = ("0x1.c6af84b912394p-20", "0x1.ebfce50fac4f3p-13", "0x1.62e42ff0c52d6p-6"
 
 
 def blocks(depth: int) -> Iterator[slice]:
-    """Yield the parts of a sum of ``depth`` products that OpenBLAS computes separately.
-
-    It adds the sums of these blocks one after the other.
-    """
+    """Yield the ranges of a sum of ``depth`` products that OpenBLAS adds up separately, one after the other."""
     start = 0
     while start < depth:
         rest = depth - start

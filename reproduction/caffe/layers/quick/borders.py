@@ -80,13 +80,13 @@ def map_kept(x: AnyBlob, function: Callable[[Tensor], Tensor]) -> AnyBlob:
 def slide_windows(
     x: RepeatedBlob, windows: Sequence[Window], sizes: Sequence[int], operate: Callable[[Tensor, list[Window]], Tensor]
 ) -> AnyBlob:
-    """Apply an operation with sliding windows, computing equal rows and columns of the top once.
+    """Apply an operation with sliding windows, e.g. a convolution, and compute equal rows and columns only once.
 
     Args:
         x: The bottom.
         windows: The windows along height and width.
         sizes: Height and width of the full top.
-        operate: The operation, a function of the bottom (N, C, H, W) and the windows. A pixel of its result must depend
+        operate: The operation, a function of a bottom (N, C, H, W) and the windows. A pixel of its result must depend
             on nothing but the values in its window.
 
     Returns:

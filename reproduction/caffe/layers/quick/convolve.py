@@ -89,7 +89,7 @@ class _MatrixConvolution(Function):
 
 
 def has_channels_last(x: Tensor) -> bool:
-    """Return whether a tensor is in channels_last format only, and not contiguous as well."""
+    """Return whether a tensor has the memory format channels_last but is not also contiguous."""
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
