@@ -1,6 +1,7 @@
-"""Line charts over the iterations of several stages, as SVG that uses the page's colours.
+"""Line charts of losses and scores over the iterations of several stages, as SVG in the colours of the page.
 
-matplotlib draws in placeholder colours, which are replaced by CSS variables: the same SVG fits light and dark themes.
+A stage is one net of a training, such as voc-fcn32s before voc-fcn16s. matplotlib draws in placeholder colours, which
+are replaced by CSS variables: the same SVG fits light and dark themes.
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ _INK, _SOFT, _GRID, *_CURVE = _COLOURS
 
 @dataclass(frozen=True)
 class Curve:
-    """A curve.
+    """The points of one curve of a chart.
 
     Attributes:
         name: the name in the legend.
-        x: iterations, counted over all stages, in ascending order.
-        y: the value at each x.
-        band: the lowest and highest values around each x; None draws no band.
+        x: the iteration of each point, counted over all stages, in ascending order.
+        y: the value of each point.
+        band: the lowest and the highest values around each point, drawn as a shaded area; None draws none.
     """
 
     name: str
@@ -55,10 +56,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class StageSpan:
-    """A stage on the axis of iterations.
+    """The part of the axis of iterations that one stage takes; iterations are counted over all stages.
 
     Attributes:
-        name: the name of the net.
+        name: the name of the stage's net.
         start: the number of iterations of all earlier stages.
         end: ``start`` plus the iterations of this stage.
     """
@@ -70,14 +71,14 @@ class StageSpan:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart of curves over the same iterations.
+    """What a chart shows: curves over a common axis of iterations, divided into stages.
 
     Attributes:
         title: the title.
-        lines: the curves, at most ``CURVES``.
+        lines: the curves, at most ``CURVES`` of them.
         spans: the stages, in their order.
         percent: True if the values are fractions to display as percent, on an axis from 0 to 100.
-        log: True for a logarithmic axis of values.
+        log: True if the axis of values is logarithmic.
     """
 
     title: str
@@ -89,13 +90,13 @@ class Chart:
 
 @dataclass(frozen=True)
 class RenderedChart:
-    """A drawn chart, ready for a page.
+    """A chart drawn as SVG, with what a page needs to show it.
 
     Attributes:
         title: the title.
         legend: the name and the CSS colour of each curve.
-        svgs: the SVG text for ``wide`` and for ``narrow`` screens.
-        data: the values and axis limits that the page's script displays under the pointer; JSON types.
+        svgs: the SVG text for screens of each width, by the keys ``wide`` and ``narrow``.
+        data: the values and axis limits, from which the page's script shows the values under the pointer; JSON types.
     """
 
     title: str
@@ -105,12 +106,12 @@ class RenderedChart:
 
 
 def average_bins(x: Sequence[int], y: Sequence[float], size: int) -> Curve:
-    """Return a curve of the means of consecutive values, with their range as its band.
+    """Return a curve whose points are the means of ``size`` consecutive values each, with their range as its band.
 
     Args:
-        x: iterations.
-        y: the value at each iteration.
-        size: the number of values per mean; 1 leaves the values unchanged, without a band.
+        x: the iteration of each value.
+        y: the values.
+        size: the number of values in each mean; 1 leaves the values unchanged, without a band.
     """
     parts = [slice(i, i + size) for i in range(0, len(x), size)]
     means = [sum(y[part]) / len(y[part]) for part in parts]
@@ -119,7 +120,12 @@ def average_bins(x: Sequence[int], y: Sequence[float], size: int) -> Curve:
 
 
 def join_curves(name: str, parts: Sequence[Curve]) -> Curve:
-    """Return one curve of the points of several, and of their bands if they have any."""
+    """Return one curve with the points, and the bands, of several curves in their order.
+
+    Args:
+        name: the name of the new curve in the legend.
+        parts: the curves, such as the losses of successive stages.
+    """
     bands = [part.band for part in parts if part.band]
     band = ([low for lows, _ in bands for low in lows], [high for _, highs in bands for high in highs])
     return Curve(

@@ -1,4 +1,4 @@
-"""The scores of one net as a report, as lines of text and as JSON."""
+"""The scores of one net, as files of a report, as lines of text and as JSON."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def write_evaluation(
     precision: str,
     versions: Mapping[str, str],
 ) -> None:
-    """Write ``scores.json``, ``scores.md`` and the page ``index.html`` of an evaluation.
+    """Write the result of an evaluation to ``scores.json``, ``scores.md`` and the page ``index.html``.
 
     Published scores are shown for comparison but without a tolerance, because these weights need not match them.
 
     Args:
-        scored: The net and its data set.
+        scored: The net, its weights file and its data set.
         evaluation: The result.
-        predictions: The folder of the predicted label maps.
+        predictions: The folder to which the evaluation wrote the predicted label maps.
         folder: The folder to write to.
         device: The device that the net ran on.
-        precision: The name of the arithmetic's precision.
+        precision: The name of the arithmetic's precision, such as ``float32``.
         versions: The versions of the packages that the result depends on.
 
     Raises:
@@ -67,7 +67,7 @@ def write_evaluation(
 
 
 def format_scores(scored: NetToScore, evaluation: Evaluation) -> list[str]:
-    """Format the scores in percent, as the lines of a table."""
+    """Format the scores of an evaluation in percent, as the lines of a table."""
     lines, dataset = [], scored.dataset
     for top, result in evaluation.scores.items():
         what = "" if len(evaluation.scores) == 1 else f", {top}"
@@ -86,7 +86,7 @@ def format_scores(scored: NetToScore, evaluation: Evaluation) -> list[str]:
 
 
 def scores_as_json(scored: NetToScore, evaluation: Evaluation) -> dict[str, Any]:
-    """Return the scores as fractions, with the net, the weights and the split that they belong to."""
+    """Return the scores as fractions, with the net, weights and split that they belong to; all of JSON types."""
     by_label, dataset = {}, scored.dataset
     for top, result in evaluation.scores.items():
         names = zip(dataset.label_classes[top], result.class_iu, strict=True)

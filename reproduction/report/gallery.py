@@ -1,4 +1,7 @@
-"""The images of a run: their scores, the selection to display, and their rendering for a page."""
+"""The images of a scoring run: the choice of those that a page shows, and their rendering.
+
+A label top is the top of the data layer with the true labels: ``label``; SIFT Flow has two, ``sem`` and ``geo``.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ _PHOTO_KINDS = ("data", "color", "hha")  # kinds of inputs to display, in order 
 
 @dataclass(frozen=True)
 class Gallery:
-    """The images, labels and predictions of a net.
+    """The images of a data set, with the true labels and a net's predictions, loaded one at a time.
 
     Attributes:
         dataset: the data set that was scored.
@@ -45,7 +48,7 @@ class Gallery:
 
     @property
     def colours(self) -> UInt8:
-        """The colours of the labels, (256, 3) uint8: those of a custom data set's palette, else VOC's."""
+        """The colour of each label, (256, 3) uint8 R G B: those of a custom data set's palette, else VOC's."""
         own = self.dataset.palette if isinstance(self.dataset, Folder) else None
         if not isinstance(own, Mapping):
             return palette.colour_table(())
@@ -55,7 +58,7 @@ class Gallery:
         return table
 
     def photo(self, image_id: str) -> UInt8:
-        """Load an image to display, (H, W, 3) uint8 in R G B order.
+        """Load the photograph (or HHA image) of a sample to display it, (H, W, 3) uint8 in R G B order.
 
         Raises:
             DataError: If the image is missing or broken.
@@ -64,7 +67,7 @@ class Gallery:
         return decode.read_rgb(next((path for path in files if path.is_file()), files[0]))
 
     def truth(self, top: str, image_id: str) -> UInt8:
-        """Load the true labels of an image, (H, W) uint8; 255 is void.
+        """Load the true labels of an image for one label top, (H, W) uint8; 255 is void.
 
         Raises:
             DataError: If the labels are missing or broken.
@@ -74,7 +77,7 @@ class Gallery:
         return labels
 
     def prediction(self, top: str, image_id: str) -> UInt8:
-        """Load the predicted labels of an image, (H, W) uint8.
+        """Load the labels that the net predicted for an image and label top, (H, W) uint8.
 
         Raises:
             DataError: If the label map is missing or broken.
@@ -84,13 +87,13 @@ class Gallery:
 
 
 def choose_images(scores: Sequence[ImageScore]) -> dict[str, list[ImageScore]]:
-    """Choose the images to display: the best, the worst, and a sample of the others, ranked by mean IU.
+    """Choose the images that a page shows: the best and the worst by mean IU, and a sample of the others.
 
-    The sample takes the first of the others in a shuffled order that is the same for all nets of a split, so that the
-    nets can be compared.
+    The sample is the first images in a shuffled order, which is the same for all nets of a split so that the nets can
+    be compared. With few images, the best, the worst and the sample are one third of them each.
 
     Returns:
-        ``best``, ``worst`` and ``sample``, up to ``EACH`` images each.
+        The images by ``best``, ``worst`` and ``sample``, up to ``EACH`` of each.
     """
     ranked = sorted(scores, key=lambda image: (-image.mean_iu, image.id))
     each = min(EACH, len(ranked) // 3) or 1
@@ -104,11 +107,11 @@ def choose_images(scores: Sequence[ImageScore]) -> dict[str, list[ImageScore]]:
 
 @dataclass(frozen=True)
 class ImageClass:
-    """A class that occurs in one image, in the truth or the prediction; void pixels are left out.
+    """A class that occurs in one image, in the true labels or the prediction; void pixels do not count.
 
     Attributes:
         name: the name of the class.
-        colour: R, G, B, 0 to 255.
+        colour: its R, G, B in label maps, 0 to 255.
         iu: the intersection over union of the class in this image.
         in_truth: True if the true labels contain the class.
         predicted: True if the prediction contains the class.
@@ -123,17 +126,17 @@ class ImageClass:
 
 @dataclass(frozen=True)
 class RenderedImage:
-    """One image on a page.
+    """One image of a page, with its scores and the names under which its renderings are stored in a ``Media``.
 
     Attributes:
         score: the image's id and scores.
         width: the width on the page, in pixels.
         height: the height on the page, in pixels.
-        photo: the name of the image in ``Media``.
-        truth: the name of the true label map in ``Media``.
-        prediction: the name of the predicted label map in ``Media``.
-        errors: the name of the error map in ``Media``.
-        classes: the classes in the truth or the prediction, in descending order of their pixels in both.
+        photo: the name of the photograph.
+        truth: the name of the true label map in colours.
+        prediction: the name of the predicted label map in colours.
+        errors: the name of the error map: wrong pixels in one colour, void ones in another, correct ones transparent.
+        classes: the classes in the truth or the prediction, by descending number of pixels in both together.
         has_void: True if the true labels contain void pixels.
     """
 
@@ -150,10 +153,10 @@ class RenderedImage:
 
 @dataclass
 class Media:
-    """The images of a page as data URLs; an image that is displayed several times is stored once.
+    """A store of a page's images as data URLs, in which an image that several nets share is stored once.
 
     Attributes:
-        urls: name -> data URL.
+        urls: the data URL of each image, by the name that ``add`` returned.
     """
 
     urls: dict[str, str] = field(default_factory=dict)
@@ -161,14 +164,19 @@ class Media:
     _labels: dict[tuple[str, ...], UInt8] = field(default_factory=dict)
 
     def truth(self, gallery: Gallery, top: str, image_id: str) -> UInt8:
-        """Load the true labels of an image, once for all nets of the page."""
+        """Load the true labels of an image; they are cached for the other nets of the page."""
         key = (str(gallery.dataset.tree), image_id, top)
         if key not in self._labels:
             self._labels[key] = gallery.truth(top, image_id)
         return self._labels[key]
 
     def add(self, key: tuple[str, ...], make: Callable[[], tuple[str, bytes]]) -> str:
-        """Store an image and return its name; ``make`` (called for new keys only) returns MIME type and bytes."""
+        """Store an image unless it is stored already, and return its name.
+
+        Args:
+            key: what identifies the image, such as ``("truth", folder, id, top)``; the same key returns the same name.
+            make: a function that renders the image and returns its MIME type and bytes; called only for a new key.
+        """
         if key not in self._names:
             kind, content = make()
             self._names[key] = f"media{len(self.urls)}"
@@ -177,12 +185,12 @@ class Media:
 
 
 def render_image(gallery: Gallery, net_name: str, top: str, image: ImageScore, media: Media) -> RenderedImage:
-    """Render one image for a page: the image, its true labels, the prediction and the error map.
+    """Render one image for a page: the photograph, the true labels, the prediction and the error map.
 
     Args:
-        gallery: the images, labels and predictions.
-        net_name: the name of the net that made the prediction.
-        top: the label top.
+        gallery: the source of the photograph, the labels and the prediction.
+        net_name: the name of the net that predicted.
+        top: the label top, such as ``label``.
         image: the id and scores of the image.
         media: the store to which the rendered images are added.
 

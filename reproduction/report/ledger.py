@@ -1,7 +1,8 @@
-"""The ledger: who measured which scores with which weights, one file for each run in ``weights/results``.
+"""The ledger: who measured which scores with which weights, one JSON file for each run in ``weights/results``.
 
-A file is a report as in ``record``, with the name of the person in ``by``, and without label maps and single images.
-Everyone can add one; what it contains can be checked without the data, since its scores follow from its confusions.
+A file contains a ``record.ScoreReport`` with the name of the person in ``by``, and without label maps and the scores of
+single images. Everyone can add one; what it contains can be checked without the data, since its scores follow from its
+confusions.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _SAME = 1e-9  # a score is a quotient of two sums in double precision
 
 
 def write_entry(report: ScoreReport, by: str, folder: StrPath) -> Path:
-    """Add a report to the ledger; return the path of the new file.
+    """Write a report to the ledger as a new file, and return its path.
 
     The file is named after the data set, the day, and a hash of its content, so that entries of several people can be
     merged.
@@ -56,7 +57,7 @@ def write_entry(report: ScoreReport, by: str, folder: StrPath) -> Path:
 
 
 def load_entries(folder: StrPath) -> list[ScoreReport]:
-    """Load and check all files of the ledger, the oldest first; an empty list if the folder does not exist.
+    """Load and check all reports of the ledger, the oldest first; an empty list if the folder does not exist.
 
     Raises:
         DataError: If a file is not a report, or is incomplete, or if its scores do not follow from its confusions.
@@ -71,7 +72,15 @@ def load_entries(folder: StrPath) -> list[ScoreReport]:
 
 
 def find_newest(entries: Sequence[ScoreReport], net_name: str) -> tuple[ScoreReport, LabelScores] | None:
-    """Return the newest entry with scores of a net, and those of its first label top; None if nobody measured it."""
+    """Return the newest report that has scores of a net, and these scores; None if nobody measured the net.
+
+    Args:
+        entries: the reports of the ledger, the oldest first, as ``load_entries`` returns them.
+        net_name: the name of the net.
+
+    Returns:
+        (report, scores); of a net with several kinds of labels (SIFT Flow), the scores of the first kind.
+    """
     for entry in reversed(entries):
         for net in entry.nets:
             if net.net == net_name:
@@ -80,7 +89,7 @@ def find_newest(entries: Sequence[ScoreReport], net_name: str) -> tuple[ScoreRep
 
 
 def find_problem(entry: ScoreReport) -> str:
-    """Return what an entry lacks or what is inconsistent in it; an empty string if nothing is."""
+    """Return the first problem of a ledger's report as text, e.g. ``not all images were scored``; empty if none."""
     if not entry.by or not entry.by.isprintable():
         return "there is no name of the person who measured it"
     if entry.split is None or entry.limit is not None:

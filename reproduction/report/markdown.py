@@ -1,4 +1,4 @@
-"""A report as Markdown: measured and published scores, the sources, and the IU of each class."""
+"""A report of scores as a Markdown page: measured and published scores, their sources, and the IU of each class."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DECIMALS = 4  # of measured scores: as many as the most precise source has
 
 
 def format_markdown(report: ScoreReport) -> str:
-    """Format a report as a Markdown page.
+    """Format a report of scores as a Markdown page.
 
     Published scores are percent with the decimals of their source, followed in parentheses by the difference measured
     minus published, in points.
@@ -39,7 +39,7 @@ def format_markdown(report: ScoreReport) -> str:
 
 
 def write_markdown(report: ScoreReport, path: StrPath) -> None:
-    """Write the page to a file atomically.
+    """Format a report as a Markdown page and write it to a file atomically.
 
     Raises:
         ReproductionError: If the file cannot be written.
@@ -50,7 +50,7 @@ def write_markdown(report: ScoreReport, path: StrPath) -> None:
 
 
 def format_scores(report: ScoreReport) -> str:
-    """Format the metrics of every net as a table: one column for each source, and the measured score."""
+    """Format every net's metrics as a Markdown table: a column for each published source, then the measured scores."""
     rows = []
     columns = list_columns(report)
     for net in report.nets:
@@ -65,13 +65,16 @@ def format_scores(report: ScoreReport) -> str:
 
 
 def list_columns(report: ScoreReport) -> list[str]:
-    """Return the sources that have a score of a net of the report, in the order of ``reference.COLUMNS``."""
+    """Return the keys of the sources (such as ``paper``, ``readme``) that state a score of any net of a report.
+
+    They are in the order of ``reference.COLUMNS``.
+    """
     present = {each.column for net in report.nets for measured in net.measured for each in measured.references}
     return [column for column in COLUMNS if column in present]
 
 
 def format_verdicts(report: ScoreReport) -> Iterator[str]:
-    """Yield sentences on each net: the reference of its scores, whether they match, and the gain over its parent."""
+    """Yield sentences on each net: its reference, whether the scores match it, and the gain over its parent."""
     why = dict(report.unchecked())
     for net in report.nets:
         for measured in net.measured:
@@ -198,7 +201,7 @@ _ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
 
 def escape(text: str) -> str:
-    """Escape untrusted text so that Markdown displays it literally, on one line."""
+    """Escape text from data or files so that Markdown displays it literally, on one line."""
     return _MARKDOWN_SPECIAL.sub(lambda match: _ENTITIES.get(match[0], f"\\{match[0]}"), printable(text))
 
 
@@ -215,7 +218,14 @@ def _escape_strings(value: Any) -> Any:
 
 
 def format_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: int) -> str:
-    """Format a Markdown table with padded cells; columns after the first ``text_columns`` are right-aligned."""
+    """Format a Markdown table with cells padded to the width of their column.
+
+    Args:
+        head: the column titles.
+        rows: the cells of each row, as text.
+        text_columns: the number of columns at the left that are left-aligned; the others contain numbers and are
+            right-aligned.
+    """
     cells = [[printable(text) for text in row] for row in (head, *rows)]
     widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(head))]
     rule = ["-" * width if i < text_columns else "-" * (width - 1) + ":" for i, width in enumerate(widths)]

@@ -1,4 +1,4 @@
-"""A report as one self-contained HTML file, for screen and print.
+"""A report of scores as one self-contained HTML file, for screen and print.
 
 The templates are in ``templates/``. Scripts, styles and images are embedded, so that the file opens from disk without a
 network.
@@ -39,12 +39,12 @@ PICTURE_KINDS = {
 
 @dataclass(frozen=True)
 class ClassBar:
-    """The IU of one class of a net.
+    """A bar of a bar chart: the IU of one class of a net.
 
     Attributes:
         name: the name of the class.
         colour: its colour in label maps, in CSS notation.
-        iu: the intersection over union, 0 to 1; None if there is nothing to count.
+        iu: the intersection over union, 0 to 1; None if the class occurs neither in the truth nor in the prediction.
         rank: the rank of the class by IU, 1 for the highest.
         others: the IU of the same class in other nets, by net name.
     """
@@ -58,12 +58,12 @@ class ClassBar:
 
 @dataclass(frozen=True)
 class ConfusionRow:
-    """A row of the confusion matrix: one class of the truth.
+    """A row of the confusion matrix: the pixels of one true class, by predicted class.
 
     Attributes:
-        name: the name of the class.
-        total: the number of its pixels.
-        counts: the number of them that were predicted as each class.
+        name: the name of the true class.
+        total: the number of pixels of this class.
+        counts: the number of these pixels that were predicted as each class, in the order of the classes.
     """
 
     name: str
@@ -73,7 +73,7 @@ class ConfusionRow:
 
 @dataclass(frozen=True)
 class Mistake:
-    """The pixels of one class that were predicted as another.
+    """A confusion of two classes: the pixels of one true class that were predicted as another.
 
     Attributes:
         truth: the name of the true class.
@@ -90,17 +90,18 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Panel:
-    """The section of a page on one net and label top.
+    """The section of a page about one net and one label top (``label``; SIFT Flow has ``sem`` and ``geo``).
 
     Attributes:
         id: the HTML id of the section.
-        name: the name of the net, with the label top if there are several.
+        name: the name of the net, followed by the label top if there are several.
         net: the result of the net.
         measured: its scores on this label top.
         bars: the IU of each class.
         rows: the rows of the confusion matrix.
         mistakes: the confusions with the largest ``share``, in descending order.
-        pictures: the images by the keys of ``PICTURE_KINDS``; empty if the net has no gallery.
+        pictures: the images to show, by the keys of ``PICTURE_KINDS``: ``best``, ``worst``, ``sample``; empty if there
+            are none.
     """
 
     id: str
@@ -114,16 +115,17 @@ class Panel:
 
     @property
     def furthest(self) -> tuple[str, float] | None:
-        """The (metric, points) that differs most from its reference; None if all are within the tolerance."""
+        """The (metric, difference in points) farthest outside its tolerance; None if all metrics are within it."""
         return max(self.measured.mismatches(), key=lambda entry: abs(entry[1]), default=None)
 
 
 def format_page(report: ScoreReport, galleries: Mapping[str, Gallery] | None = None) -> str:
-    """Format a report as an HTML page.
+    """Format a report of scores as an HTML page.
 
     Args:
         report: the results.
-        galleries: the images of each net, by net name; nets without an entry are displayed without images.
+        galleries: the images, true labels and predictions of each net, by net name; other nets are shown without
+            images.
 
     Raises:
         DataError: If an image is missing or broken.
@@ -161,7 +163,12 @@ def format_page(report: ScoreReport, galleries: Mapping[str, Gallery] | None = N
 
 
 def write_page(report: ScoreReport, path: StrPath, galleries: Mapping[str, Gallery] | None = None) -> None:
-    """Write the page to a file atomically.
+    """Format a report as an HTML page and write it to a file atomically.
+
+    Args:
+        report: the results.
+        path: the file to write.
+        galleries: the images, true labels and predictions of each net, by net name; None for none.
 
     Raises:
         ReproductionError: If the file cannot be written, or an image is missing or broken.
@@ -172,7 +179,7 @@ def write_page(report: ScoreReport, path: StrPath, galleries: Mapping[str, Galle
 
 
 def render_template(template: str, **values: Any) -> str:
-    """Render a template.
+    """Render a Jinja template of the folder ``templates/`` to HTML.
 
     Args:
         template: the file name of the template.
@@ -211,18 +218,18 @@ def _environment() -> Environment:
 
 
 def format_percent(value: float | None, decimals: int = 2) -> str:
-    """Format a fraction as percent, without the sign; None as an en dash."""
+    """Format a fraction as percent without the percent sign, e.g. 0.655 as ``65.50``; None as an en dash."""
     return "\N{EN DASH}" if value is None else f"{100 * value:.{decimals}f}"
 
 
 def format_delta(delta: float, decimals: int = 2) -> str:
-    """Format a difference in points with its sign, using U+2212 for minus; zero has no sign."""
+    """Format a difference in points with its sign, e.g. ``+0.01``, using U+2212 for minus; zero has no sign."""
     rounded = round(delta, decimals)
     return (f"{rounded:+.{decimals}f}" if rounded else f"{0:.{decimals}f}").replace("-", "\N{MINUS SIGN}")
 
 
 def css_color(colour: tuple[int, ...] | list[int]) -> str:
-    """Format R, G, B as a CSS colour, ``#rrggbb``."""
+    """Format R, G, B values from 0 to 255 as a CSS colour, ``#rrggbb``."""
     return "#" + "".join(f"{part:02x}" for part in colour)
 
 
@@ -286,7 +293,7 @@ def _make_bars(
 
 
 def confusion_rows(measured: LabelScores) -> list[ConfusionRow]:
-    """Return the rows of the confusion matrix with their class names."""
+    """Return the rows of a net's confusion matrix, each with the name of its true class."""
     return [
         ConfusionRow(name, sum(counts), list(counts))
         for name, counts in zip(measured.class_iu, measured.confusion, strict=True)

@@ -1,4 +1,4 @@
-"""The results of a run as data, from which tables and pages are formatted.
+"""The results of a scoring run as data, from which tables and pages are formatted.
 
 ``scores.json`` contains one ``ScoreReport``. Scores are fractions from 0 to 1; null if there is nothing to count.
 
@@ -82,12 +82,12 @@ PixelCount = Annotated[int, at_least(0)]
 
 @dataclass(frozen=True)
 class ImageScore:
-    """The scores of one image. Images without a pixel that counts have none.
+    """The scores of one image; images in which every pixel is void have none.
 
     Attributes:
         id: the id of the image.
         pixel_acc: the pixel accuracy in this image, 0 to 1.
-        mean_iu: the mean IU over the classes of its true labels, 0 to 1.
+        mean_iu: the mean IU over the classes that occur in its true labels, 0 to 1.
     """
 
     id: str
@@ -97,12 +97,12 @@ class ImageScore:
 
 @dataclass(frozen=True)
 class LabelScores:
-    """The scores of one net on one label top.
+    """The scores of one net for one label top: one of the kinds of labels that it predicts.
 
     Attributes:
-        label: the label top: ``label``; for SIFT Flow ``sem`` or ``geo``.
-        pixel_acc: pixel accuracy, see ``score.Scores``. This and the following scores are None if there is nothing to
-            count.
+        label: the label top, the data layer's top with the true labels: ``label``; for SIFT Flow ``sem`` or ``geo``.
+        pixel_acc: pixel accuracy, 0 to 1, see ``score.Scores``. This and the following scores are None if there is
+            nothing to count.
         mean_acc: mean accuracy over the classes.
         mean_iu: mean IU; classes without a true pixel are left out.
         fw_iu: frequency-weighted IU.
@@ -110,9 +110,9 @@ class LabelScores:
             if it is predicted. Among the published data sets it differs from ``mean_iu`` on SIFT Flow only.
         class_iu: class name -> intersection over union.
         confusion: (C, C) pixel counts, rows truth, columns prediction, in the order of ``class_iu``.
-        references: published and earlier scores of this net and label top.
+        references: published and recorded scores of this net and label top, at most one from each source.
         void_pixels: the number of void pixels, which do not count; None if they were not counted.
-        images: the scores of each image; empty if the images were not scored one by one.
+        images: the scores of each image; empty if they are not recorded.
     """
 
     extra_names: ClassVar = ("compared_with", "held_against")  # computed when a report is written
@@ -130,7 +130,7 @@ class LabelScores:
     images: Sequence[ImageScore] = ()
 
     def check(self) -> str | None:
-        """Return the condition that is not met (see ``json_file``), on class count or matrix size; None if all are."""
+        """Return what the JSON should contain if the number of classes or the matrix size is wrong, else None."""
         classes = len(self.class_iu)
         if not 0 < classes < 256:
             return "1 to 255 classes"
@@ -147,14 +147,14 @@ class LabelScores:
         references: Sequence[Reference] = (),
         images: Sequence[ImageResult] = (),
     ) -> LabelScores:
-        """Convert a net's ``Scores``.
+        """Convert the ``Scores`` that an evaluation computed to the form of a report, in which NaN is None.
 
         Args:
             label: the label top.
             scores: the scores.
-            classes: the class names.
-            references: the references to compare them with, see ``find_references``.
-            images: the result of each image.
+            classes: the class names, in the order of the labels.
+            references: the published and recorded scores to compare with, see ``find_references``.
+            images: the result of each image; empty to record no scores of single images.
         """
         return cls(
             label=label,
@@ -172,23 +172,32 @@ class LabelScores:
 
     @property
     def compared_with(self) -> Reference | None:
-        """The reference that the scores must match; None if there is none, so that nothing is checked."""
+        """The reference that the scores must match within its tolerance; None if there is none: nothing is checked."""
         return choose_reference(self.references)
 
     @property
     def has_absent(self) -> bool:
-        """True if the two rules for classes without a true pixel result in different mean IUs."""
+        """True if ``mean_iu`` and ``mean_iu_published_rule`` differ: some class has no true pixel, but is predicted."""
         return self.mean_iu_published_rule not in (None, self.mean_iu)
 
     def delta(self, reference: Reference, metric: str) -> float | None:
-        """Return measured minus published, in points (percent); None if either is missing."""
+        """Return the measured minus the published value of a metric, in points (percent); None if either is missing.
+
+        Args:
+            reference: the published scores.
+            metric: a key of ``METRICS`` such as ``mean_iu``, or ``mean_iu_published_rule``, which is compared with
+                ``mean_iu``.
+        """
         mine, theirs = getattr(self, metric), reference.values.get("mean_iu" if metric == PUBLISHED_RULE else metric)
         return None if mine is None or theirs is None else 100 * (mine - theirs)
 
     def misses(self, reference: Reference, metric: str) -> bool:
-        """Return True if a metric differs from a reference by more than its tolerance, or was not measured.
+        """Return True if a metric differs from a reference by more than the reference's tolerance, or was not measured.
 
-        The papers do not state how their mean IU counts absent classes, so the mean IU may match by either rule.
+        False if the reference has no tolerance or does not state the metric.
+
+        The papers do not state how their mean IU counts classes without a true pixel, so there ``mean_iu`` or
+        ``mean_iu_published_rule`` may match.
         """
         if reference.tolerance_points is None or metric not in reference.values:
             return False
@@ -197,7 +206,10 @@ class LabelScores:
         return not any(abs(delta) <= reference.tolerance_points for delta in deltas)
 
     def mismatches(self) -> Iterator[tuple[str, float]]:
-        """Yield the (metric, points) that miss ``compared_with``; NaN points if the metric was not measured."""
+        """Yield (metric, difference in points) for each metric that misses the reference in ``compared_with``.
+
+        The difference is NaN if the metric was not measured.
+        """
         reference = self.compared_with
         for metric in METRICS if reference else ():
             if reference and self.misses(reference, metric):
@@ -217,14 +229,14 @@ def _score_images(label: str, images: Sequence[ImageResult], classes: int) -> li
 
 @dataclass(frozen=True)
 class NetResult:
-    """The result of one net; see the module's example.
+    """The result of scoring one net; the module's docstring has an example.
 
     Attributes:
         net: the name of the net.
-        note: why nothing was measured; empty if something was.
+        note: why nothing was measured, e.g. that its weights were never published; empty if something was.
         weights: the file name of the weights.
         weights_sha256: the SHA-256 of this file.
-        seconds_per_image: the mean over the images that this run scored; None if it scored none.
+        seconds_per_image: the mean time for an image, over the images that this run scored; None if it scored none.
         measured: the scores, one entry for each label top.
         predictions: the folder of the label maps, relative to the report's; empty if they were not kept.
         weights_origin: how the weights file was made; empty if it is the published file, or the user's own.
@@ -240,7 +252,7 @@ class NetResult:
     weights_origin: str = ""
 
     def title(self, measured: LabelScores) -> str:
-        """Return the name of the net, followed by the label top if there are several."""
+        """Return the name of the net, followed by the label top of ``measured`` if the net has several."""
         return self.net if len(self.measured) == 1 else f"{self.net}, {measured.label}"
 
 
@@ -249,7 +261,7 @@ class ScoredSplit:
     """The split that was scored.
 
     Attributes:
-        name: the name of the list.
+        name: the name of the split, such as ``seg11valid``.
         count: the number of its ids, including those that a limit left out.
         sha1: the SHA-1 of its ids, each followed by a newline.
     """
@@ -261,11 +273,11 @@ class ScoredSplit:
 
 @dataclass(frozen=True)
 class StageGain:
-    """The gain in mean IU of a stage over the stage that it was trained from.
+    """The gain in mean IU from one stage to the next, e.g. from voc-fcn32s to voc-fcn16s, which starts from it.
 
     Attributes:
-        net: the name of the stage.
-        parent: the name of the stage that it was trained from.
+        net: the name of the later stage's net.
+        parent: the name of the net that it was trained from.
         points: the gain in mean IU, in points (percent).
         least: the required gain in points; None if none is required.
     """
@@ -283,7 +295,7 @@ class StageGain:
 
 @dataclass(frozen=True)
 class ScoreReport:
-    """The results of a run; see the module's example.
+    """The results of a scoring run; the module's docstring has an example.
 
     Attributes:
         set: the name of the data set.
@@ -291,7 +303,7 @@ class ScoreReport:
         split: the split that was scored; None if no data set was opened.
         limit: the number of images that were scored, from the start of the split; None for all.
         device: the device that the nets ran on.
-        precision: the name of the arithmetic's precision.
+        precision: the name of the arithmetic's precision, such as ``float32``.
         versions: the versions of the packages that the result depends on.
         nets: the result of each net.
         images: the name of the folder of the images, such as ``VOC2012``; empty if it is not known.
@@ -310,7 +322,10 @@ class ScoreReport:
     by: str = ""
 
     def mismatches(self) -> list[tuple[str, LabelScores, str, float]]:
-        """Return each (net, scores, metric, points) that misses its reference; an empty list with a limit."""
+        """Return (net name, scores, metric, difference in points) for each metric that misses its reference.
+
+        With a limit, the list is empty: the published scores are of all images.
+        """
         if self.limit is not None:
             return []
         return [
@@ -321,7 +336,7 @@ class ScoreReport:
         ]
 
     def unchecked(self) -> list[tuple[str, str]]:
-        """Return the (title, reason) of each net whose scores were not checked."""
+        """Return (title, reason) for each net whose scores were not compared; for the title see ``NetResult.title``."""
         reasons = [(net.net, net.note) for net in self.nets if not net.measured]
         for net in self.nets:
             for measured in net.measured:
@@ -333,7 +348,10 @@ class ScoreReport:
         return reasons
 
     def stage_gains(self) -> list[StageGain]:
-        """Return the gain of each stage over its parent in their first label top; an empty list with a limit."""
+        """Return the gain in mean IU of each net over the net that it was trained from, where both were scored.
+
+        Of a net with several kinds of labels (SIFT Flow), the first kind counts. With a limit, the list is empty.
+        """
         mean_iu = {net.net: net.measured[0].mean_iu for net in self.nets if net.measured}
         least = SPECS[self.set].least_rise_points if self.set in SPECS else None
         gains = []
@@ -348,13 +366,14 @@ class ScoreReport:
 def find_references(
     net_name: str, label: str = "label", earlier: ScoreReport | None = None, *, trained: bool = False
 ) -> list[Reference]:
-    """Return the references to compare a net's scores with, at most one for each of ``COLUMNS``.
+    """Return the published and recorded scores to compare a net's scores with, at most one for each of ``COLUMNS``.
 
     Args:
         net_name: the name of the net.
-        label: the label top.
-        earlier: an earlier report, see ``load_report``, that becomes the reference ``recorded``; None for none.
-        trained: True if the user trained the weights; the tolerance is then ``TRAINED_POINTS`` for all references.
+        label: the label top: ``label``; for SIFT Flow ``sem`` or ``geo``.
+        earlier: an earlier report, as ``load_report`` returns it, whose scores become the reference ``recorded``; None
+            for none.
+        trained: True if the user trained the weights; the tolerance of all references is then ``TRAINED_POINTS``.
     """
     rows = {
         "paper": paper.find_paper_row(net_name),
@@ -383,7 +402,7 @@ def _find_recorded(report: ScoreReport, net_name: str, label: str) -> Reference 
 
 
 def format_report(report: ScoreReport) -> str:
-    """Format a report as JSON, see the module's example."""
+    """Format a report as JSON text, as the example in the module's docstring."""
     document = {"format": FORMAT_VERSION, **dataclasses.asdict(report)}
     for net, result in zip(document["nets"], report.nets, strict=True):
         for entry, measured in zip(net["measured"], result.measured, strict=True):
@@ -397,7 +416,7 @@ def format_report(report: ScoreReport) -> str:
 
 
 def load_report(path: StrPath) -> ScoreReport:
-    """Load a report from a JSON file.
+    """Load a report from its JSON file, ``scores.json``.
 
     Raises:
         DataError: If the file does not exist or is not a report; the message names the field that is wrong.

@@ -1,4 +1,4 @@
-"""Published scores to compare with, the tolerances that apply, and the known obstacles to a comparison."""
+"""Published scores to compare a net's scores with, the tolerances that apply, and why some are not comparable."""
 
 from __future__ import annotations
 
@@ -31,14 +31,17 @@ TRAINED_POINTS = 1.0
 
 @dataclass(frozen=True)
 class Reference:
-    """One row of published or recorded scores.
+    """The scores of one net from one source, such as a row of the paper's table, to compare measured scores with.
 
     Attributes:
-        column: a key of ``COLUMNS``.
-        source: the edition, table and row, and the text in which they were read.
-        decimals: the number of printed decimals of a percent.
-        values: metric -> fraction; metrics that the row does not state are absent.
-        unverified: the metrics that could not be compared with the text of their paper.
+        column: the kind of source, a key of ``COLUMNS`` (``paper``, ``readme``, ``rescored`` or ``recorded``): it
+            selects the column of a report's table.
+        source: where the scores were read, as text: edition, table and row of the paper, or the date and versions of a
+            recorded run.
+        decimals: the number of decimals of a percent in the source.
+        values: the scores by metric (``pixel_acc``, ``mean_acc``, ``mean_iu``, ``fw_iu``), as fractions; metrics that
+            the source does not state are absent.
+        unverified: the metrics whose value could not be compared with the text of the paper itself.
         tolerance_points: the largest difference allowed, in points (percent); None if the scores need not match.
         remark: why the scores may not be comparable; empty if no reason is known.
     """
@@ -54,12 +57,18 @@ class Reference:
     remark: str = ""
 
     def check(self) -> str | None:
-        """Return the condition that is not met (see ``json_file``): only known metrics; None if it is."""
+        """Return which metrics ``values`` may contain if it has others, else None (see ``json_file``)."""
         return None if set(self.values) <= set(METRICS) else f"values of {', '.join(METRICS)} alone"
 
     @classmethod
     def from_row(cls, column: str, row: PublishedRow, label: str = "label") -> Reference | None:
-        """Convert a published row to fractions; return None if it has no score of this label top."""
+        """Convert a row of a published table, in percent, to fractions; None if it has no score for this label top.
+
+        Args:
+            column: the kind of source, a key of ``COLUMNS``.
+            row: the row.
+            label: the label top: ``label``; for SIFT Flow ``sem`` or ``geo``.
+        """
         prefix = "geo_" if label == "geo" else ""
         figures = {metric: row.figures[prefix + metric] for metric in METRICS if prefix + metric in row.figures}
         if not figures:
@@ -76,13 +85,16 @@ class Reference:
 
 
 def choose_reference(references: Sequence[Reference]) -> Reference | None:
-    """Return the reference that a net must match, the first in the order of ``TOLERANCES``; None if there is none."""
+    """Return the reference that a net's scores must match; None if no reference has a tolerance.
+
+    If several have one, it is the first in the order of ``TOLERANCES``.
+    """
     held = [reference for reference in references if reference.tolerance_points is not None]
     return min(held, key=lambda reference: list(TOLERANCES).index(reference.column), default=None)
 
 
 def format_points(tolerance: float) -> str:
-    """Format a tolerance, such as ``0.1 points``."""
+    """Format a tolerance in points (percent), such as ``0.1 points``."""
     return f"{tolerance:g} point{'' if tolerance == 1 else 's'}"
 
 

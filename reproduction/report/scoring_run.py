@@ -1,4 +1,4 @@
-"""Scoring the nets of a data set: the results of all nets, what is wrong with them, and how they are recorded."""
+"""The scoring of a data set's nets: their results, the failures among them, and how they are recorded."""
 
 from __future__ import annotations
 
@@ -29,10 +29,15 @@ UNPUBLISHED = "its weights were not published; name your own with --model (make:
 
 
 class Screen(Protocol):
-    """Where progress, messages and errors are shown."""
+    """The interface through which a run shows progress, messages and errors."""
 
     def __call__(self, what: str, unit: str = "B") -> Progress:
-        """Prepare a progress bar and return the function that moves it."""
+        """Start a progress bar, and return the function that moves it.
+
+        Args:
+            what: the label of the bar.
+            unit: the name of what is counted, such as ``image``; ``B`` for bytes.
+        """
 
     def note(self, text: str) -> None:
         """Show a message."""
@@ -43,12 +48,12 @@ class Screen(Protocol):
 
 @dataclass
 class ScoringRun:
-    """The results of a run.
+    """The results of scoring the nets of a data set.
 
     Attributes:
-        results: the result of each net.
-        galleries: the images of the nets that were scored, by the net's name.
-        split: the split; None if every net was skipped.
+        results: the result of each net, including those that were skipped or failed.
+        galleries: the images, labels and predictions of the nets that were scored, by net name.
+        split: the split that was scored; None if every net was skipped.
         images: the name of the folder of the images, such as ``VOC2012``; empty if every net was skipped.
         errors: the number of nets that could not be scored.
     """
@@ -66,13 +71,13 @@ def score_nets(
     screen: Screen,
     find_references: record.FindReferences,
 ) -> ScoringRun:
-    """Score the nets in turn; an error of one net does not stop the others.
+    """Fetch what is missing and score the nets one after the other; if one fails, the others are still scored.
 
     Args:
         plan: the source of data and weights, the folders, the device and the limit.
-        nets: the nets.
+        nets: the nets; those whose weights were never published are skipped.
         screen: shows progress and errors.
-        find_references: returns the scores that a net's scores are compared with, from the net's name and the label.
+        find_references: a function from a net name and a label top to the published scores to compare with.
 
     Raises:
         ReproductionError: If the data cannot be downloaded or read.
@@ -109,13 +114,16 @@ def score_nets(
 def measure_labels(
     net_name: str, dataset: Dataset, evaluation: Evaluation, find_references: record.FindReferences
 ) -> list[LabelScores]:
-    """Return the scores of each label top with those to compare them with.
+    """Convert the result of an evaluation to ``LabelScores``, with the published scores to compare them with.
 
     Args:
         net_name: The name of the net.
         dataset: The data set that was scored.
-        evaluation: The result.
-        find_references: Returns the scores to compare with, from the names of the net and of the label top.
+        evaluation: The result of the evaluation.
+        find_references: A function from a net name and a label top to the published scores to compare with.
+
+    Returns:
+        One ``LabelScores`` for each kind of labels: one, or two for SIFT Flow.
     """
     return [
         LabelScores.from_scores(
@@ -130,10 +138,15 @@ def _move_bar(move: Progress, done: int, total: int, seconds: float) -> None:
 
 
 def check_recorded(recorded: ScoreReport | None, split: ScoredSplit | None, path: Path) -> None:
-    """Check that the recorded scores, if there are any, are of the same images.
+    """Check that recorded scores are of the same images as this run's; do nothing if either is None.
+
+    Args:
+        recorded: the recorded report.
+        split: the split that this run scored.
+        path: the file of the recorded report, for the error.
 
     Raises:
-        DataError: If they are of others.
+        DataError: If they are of other images.
     """
     if recorded and split and recorded.split != split:
         got, want = (f"{each.count} of sha1 {each.sha1}" if each else "none" for each in (recorded.split, split))
@@ -141,7 +154,12 @@ def check_recorded(recorded: ScoreReport | None, split: ScoredSplit | None, path
 
 
 def write_files(report: ScoreReport, folder: Path, galleries: dict[str, Gallery]) -> list[Path]:
-    """Write a report as JSON, Markdown and a page; return the paths, the page first.
+    """Write a report as ``scores.json``, ``scores.md`` and ``index.html``; return the three paths, the page first.
+
+    Args:
+        report: the report.
+        folder: the folder to write to.
+        galleries: the images for the page, by net name.
 
     Raises:
         ReproductionError: If a file cannot be written.
@@ -155,7 +173,7 @@ def write_files(report: ScoreReport, folder: Path, galleries: dict[str, Gallery]
 
 
 def list_failures(report: ScoreReport, errors: int) -> list[str]:
-    """Return a sentence on each failure: nets without scores, scores off their references, and stages without a gain.
+    """Return a sentence on each failure of a run: nets without scores, scores outside their tolerance, too small gains.
 
     Args:
         report: the report of the run.
@@ -178,13 +196,14 @@ def list_failures(report: ScoreReport, errors: int) -> list[str]:
 
 
 def record_run(report: ScoreReport, nets: Sequence[PublishedNet], trained: Path | None, path: Path) -> None:
-    """Record the scores that later runs are compared with, and copy the trainings' weights and logs.
+    """Write a report as the recorded scores that later runs are compared with, next to copies of the weights and logs.
 
     Args:
         report: the report of the run.
         nets: the nets that were scored.
-        trained: the folder that contains each training's folder; None if the weights were not trained.
-        path: the file of the recorded scores; weights and logs are copied to the same folder.
+        trained: the folder that contains a folder for each training, whose weights and logs are copied; None if the
+            weights were not trained by the user.
+        path: the file to write; weights and logs are copied to the same folder.
 
     Raises:
         ReproductionError: If a file cannot be written.

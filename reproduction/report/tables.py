@@ -1,4 +1,4 @@
-"""The paper's tables of net shapes, times, upper bounds and skips: computed or measured values next to printed ones."""
+"""The paper's tables other than its scores: net shapes, times, upper bounds, skips; measured next to printed."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _TABLE_2 = {
 
 @dataclass(frozen=True)
 class Table:
-    """One table.
+    """A table of a report, formatted as text.
 
     Attributes:
-        name: the name of the table on the command line.
+        name: the name by which the user selects the table on the command line.
         title: the heading.
-        about: how the values were computed or measured, and how the paper's differ.
+        about: a paragraph on how the values were computed or measured, and how the paper's differ.
         head: the column titles.
-        rows: the cells of each row, as many as columns; missing numbers are empty.
-        sources: the sources of the printed numbers.
+        rows: the cells of each row, one for each column; a number that is missing is an empty cell.
+        sources: where the printed numbers were read.
     """
 
     name: str
@@ -65,7 +65,7 @@ def as_json(tables: Iterable[Table]) -> list[dict[str, object]]:
 
 
 def shape_table(rows: Sequence[PublishedNet]) -> Table:
-    """Compute Table 1 from the nets' definitions: convolutions, parameters, receptive field and stride."""
+    """Return Table 1, computed from the nets' prototxts: convolutions, parameters, receptive field and stride."""
     columns = ("convolutions", "learned", "receptive_field", "max_stride")
     printed = ("conv_layers", "parameters_millions", "receptive_field_px", "max_stride_px")
     lines, used = [], []
@@ -88,13 +88,13 @@ def shape_table(rows: Sequence[PublishedNet]) -> Table:
 
 
 def time_table(seconds: Mapping[str, float], device: str, trials: int, size: tuple[int, int]) -> Table:
-    """Return a table of forward times next to those of Table 1.
+    """Return a table of measured forward times next to those that the paper prints in Table 1.
 
     Args:
-        seconds: the mean time of a forward pass in seconds, by net.
+        seconds: the mean time of a forward pass in seconds, by net name.
         device: a description of the device that was used.
-        trials: the number of forward passes of each mean.
-        size: height and width of the image.
+        trials: the number of forward passes over which each mean was taken.
+        size: height and width of the image, in pixels.
     """
     lines, used = [], []
     for name, mean in seconds.items():
@@ -117,11 +117,12 @@ def time_table(seconds: Mapping[str, float], device: str, trials: int, size: tup
 
 
 def bound_table(found: Mapping[str, Mapping[int, Scores]], where: str) -> Table:
-    """Return a table of the upper bounds on mean IU at several downsampling factors; see ``scoring.upper_bound``.
+    """Return a table of the best mean IU that a net of each stride could reach, next to the paper's upper bounds.
 
     Args:
-        found: the result of ``upper_bound.compute_upper_bounds``: scores by method and factor.
-        where: a description of the labels that were scored.
+        found: the scores by resampling method and by factor (the stride), as ``upper_bound.compute_upper_bounds``
+            returns them.
+        where: a description of the labels that were resampled, such as the split, for the text of the table.
     """
     factors = list(next(iter(found.values())))
     printed = {row.name: row for row in paper.ROWS if (row.edition, row.table) == (paper.CVPR, "upper bounds")}
@@ -145,7 +146,7 @@ def bound_table(found: Mapping[str, Mapping[int, Scores]], where: str) -> Table:
 
 
 def skip_table(report: ScoreReport | None, fixed: LabelScores | None, set_name: str) -> Table:
-    """Return a table of the metrics by stride, and of fine-tuning only the last layer, next to Table 2.
+    """Return a table of the metrics at strides 32, 16 and 8, and with only the last layer fine-tuned, next to Table 2.
 
     Args:
         report: the scores of the data set's nets; None if nothing was measured.
@@ -181,7 +182,7 @@ def skip_table(report: ScoreReport | None, fixed: LabelScores | None, set_name: 
 
 
 def find_nets(set_name: str) -> list[PublishedNet]:
-    """Return the nets of a data set."""
+    """Return the records of the published nets of a data set."""
     return [row for row in registry.NETS.values() if row.dataset.name == set_name]
 
 

@@ -1,4 +1,7 @@
-"""The HTML page of trainings: losses and scores over all stages, final class scores, and the settings."""
+"""The HTML page of trainings: losses and scores over all stages, the final IU of each class, and the settings.
+
+A stage is the training of one net; a chain is several stages that follow each other, as 32s, 16s and 8s do.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +26,15 @@ from reproduction.report.training_history import TrainingHistory
 
 @dataclass(frozen=True)
 class ClassScores:
-    """The IU of each class in one label top, at the last validation of a stage.
+    """The IU of each class for one kind of labels, at the last validation of a stage: the data of a bar chart.
 
     Attributes:
-        label: the label top; empty if there is only one.
-        stage: the name of the stage.
+        label: the label top, ``sem`` or ``geo`` for SIFT Flow; empty if there is only one kind of labels.
+        stage: the name of the stage's net.
         iteration: the iteration of the validation.
         mean_iu: the mean IU of the validation; None if there was nothing to count.
-        bars: the IU of each class.
-        has_others: True if the bars include other stages of the chain.
+        bars: the IU of each class, with that of other stages for comparison.
+        has_others: True if earlier stages of the chain were scored too, so that ``bars`` contains their IUs.
     """
 
     label: str
@@ -44,12 +47,12 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class Chain:
-    """Several stages, each trained from the weights of earlier ones.
+    """Several stages, each trained from the weights of earlier ones, such as 32s, 16s, 8s; with their charts.
 
     Attributes:
-        stages: the stages, in their order.
-        charts: losses and scores over the iterations of all stages.
-        classes: the class scores of the last stage that has any, one entry for each label top.
+        stages: the history of each stage, in the order in which they were trained.
+        charts: the charts of losses and scores, over the iterations of all stages.
+        classes: the class IUs of the last stage that has any, one entry for each kind of labels.
     """
 
     stages: list[TrainingHistory]
@@ -58,12 +61,12 @@ class Chain:
 
     @property
     def title(self) -> str:
-        """The names of the stages, joined by arrows."""
+        """The names of the stages' nets, joined by arrows."""
         return " → ".join(stage.name for stage in self.stages)
 
 
 def format_page(histories: Iterable[TrainingHistory]) -> str:
-    """Format the HTML page of trainings; those of one chain share their charts."""
+    """Format the HTML page of trainings; trainings that start from each other's weights share their charts."""
     chains = training_history.group_chains(histories)
     return render_template(
         "training.html", chains=[Chain(chain, _charts(chain), _class_scores(chain)) for chain in chains]
@@ -71,7 +74,11 @@ def format_page(histories: Iterable[TrainingHistory]) -> str:
 
 
 def write_page(folders: Iterable[Path], path: StrPath) -> None:
-    """Load the logs of trainings and write their page to a file atomically.
+    """Load the logs of trainings, and write their page to a file atomically.
+
+    Args:
+        folders: the folders of the trainings.
+        path: the file to write.
 
     Raises:
         DataError: If a log is missing or broken.
@@ -83,10 +90,10 @@ def write_page(folders: Iterable[Path], path: StrPath) -> None:
 
 
 class LivePage:
-    """The page of all trainings in a folder, ``index.html``, which is updated while they run.
+    """The page ``index.html`` of all trainings in a folder, which is updated while they run.
 
     Args:
-        out: the folder.
+        out: the folder that contains a folder for each training.
         on_error: called with a message if the page cannot be written; the training continues.
     """
 
@@ -96,12 +103,12 @@ class LivePage:
         self._out, self._on_error, self._written = out, on_error, time.monotonic()
 
     def update(self) -> None:
-        """Write the page if the last one is older than ``SECONDS``."""
+        """Write the page again if it was last written more than ``SECONDS`` ago."""
         if time.monotonic() - self._written > self.SECONDS:
             self.write()
 
     def write(self) -> None:
-        """Write the page."""
+        """Load the logs of all trainings in the folder, and write the page."""
         try:
             write_page(training_history.find_run_folders(self._out), self._out / "index.html")
         except (ReproductionError, OSError) as error:

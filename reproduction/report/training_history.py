@@ -19,15 +19,15 @@ from reproduction.fcn.train.run_folder import PARENT_PREFIX
 
 @dataclass(frozen=True)
 class TrainingHistory:
-    """One training.
+    """The log of one training, as lists of its records.
 
     Attributes:
-        start: the first record of its log: time, device, versions, solver, settings.
-        max_iter: the number of iterations that the solver asks for.
-        steps: the updates.
-        validations: the validations.
+        start: the first record of the log: time, device, versions, solver, settings.
+        max_iter: the number of iterations that the solver is to make.
+        steps: the record of each update.
+        validations: the record of each validation.
         resumed: the number of times that the training was resumed.
-        colours: the R, G, B values of the classes by label top; empty if the folder has no card.
+        colours: the R, G, B values of the classes by label top; empty if the training's folder has no model card.
     """
 
     start: Start
@@ -39,17 +39,17 @@ class TrainingHistory:
 
     @property
     def name(self) -> str:
-        """The name of the net."""
+        """The name of the net that is trained."""
         return self.start.stage
 
     @property
     def done(self) -> int:
-        """The number of updates made."""
+        """The number of updates that were made so far."""
         return self.steps[-1].iteration + 1 if self.steps else 0
 
     @property
     def parents(self) -> list[str]:
-        """The names of the nets whose weights it started from."""
+        """The names of the nets whose weights the training started from."""
         return [name.removeprefix(PARENT_PREFIX) for name in self.start.settings if name.startswith(PARENT_PREFIX)]
 
     @property
@@ -63,7 +63,7 @@ class TrainingHistory:
 
 
 def find_run_folders(folder: Path) -> list[Path]:
-    """Return the training folders in a folder of results, or the folder itself if it is a training's.
+    """Return the folders of the trainings in a folder; the folder itself if it is that of a training.
 
     Raises:
         DataError: If there is no log in the folder or directly below it.
@@ -78,7 +78,7 @@ def find_run_folders(folder: Path) -> list[Path]:
 
 
 def load_history(folder: Path) -> TrainingHistory:
-    """Load the log of one training, and the class colours of its card if there is one.
+    """Load the log of a training, and the colours of its classes from its model card, if there is one.
 
     Raises:
         DataError: If the log is missing or invalid, or the card is broken.
@@ -102,7 +102,10 @@ def load_history(folder: Path) -> TrainingHistory:
 
 
 def group_chains(histories: Iterable[TrainingHistory]) -> list[list[TrainingHistory]]:
-    """Group trainings into chains by their parents; the stages of a chain are in the order of their start times."""
+    """Group trainings into chains: a training joins the chain of the nets whose weights it starts from.
+
+    The stages of a chain are in the order of their start times.
+    """
     chains: list[list[TrainingHistory]] = []
     for history in sorted(histories, key=lambda history: history.start.time):
         # A stage with parents in several chains merges them.

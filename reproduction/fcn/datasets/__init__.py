@@ -69,9 +69,9 @@ def open_split(
     Args:
         name: A key of ``DATASETS``. ``"voc"`` is VOC 2011 or, if that is not found, VOC 2012.
         split: Name of the split: ``train``, ``val``, ``trainval``, ``test`` or ``seg11valid``.
-        root: The data root.
-        tops: The kinds to read (NYUDv2 has four), or a mapping from top to kind if the net's tops have other names.
-            None for all kinds.
+        root: The data root, the folder that contains the data sets.
+        tops: The kinds of data to read, such as ``("color", "label")``, or a mapping from the net's tops to them if the
+            names differ, such as ``{"data": "color", "label": "label"}``. None for all kinds.
 
     Returns:
         The split.
@@ -98,7 +98,7 @@ def from_layer(
 
     Args:
         param: The layer's ``python_param``.
-        tops: The layer's tops.
+        tops: The names of the layer's tops.
         root: The data root.
         split: The split to open; None for the layer's.
 
@@ -123,11 +123,11 @@ def from_layer(
 
 
 def set_label_reading(dataset: Dataset, reading: Reading) -> None:
-    """Set how a data set reads its label images.
+    """Set how a data set reads its label images: by colour, or by class numbers.
 
     Args:
-        dataset: The data set.
-        reading: See ``color_labels.Reading``.
+        dataset: The data set; its labels must be image files.
+        reading: A palette (colour of each class), ``"indices"`` or None, see ``color_labels.Reading``.
 
     Raises:
         DataError: If the labels of the data set are not images.

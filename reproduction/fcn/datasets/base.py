@@ -1,6 +1,7 @@
-"""The interface of all data sets, and the code that they share.
+"""The interface of all data sets, ``Dataset``, and the code that they share.
 
-A data set is a sequence of samples. A sample is a dict from the tops of a net's data layer to arrays:
+A data set is a sequence of samples. A sample is a dict from the tops of a net's data layer to arrays. Each array is of
+one kind of data, such as ``color`` or ``label``; the kinds are of three sorts:
 
     kind    shape      dtype    content
     images  (3, H, W)  float32  mean subtracted; B G R except HHA
@@ -35,13 +36,17 @@ SEED = 1337  # of the order of training samples
 
 
 class Dataset(Sequence[Sample]):
-    """A split of a data set.
+    """A split of a data set: a sequence of samples, each a dict from the tops of a data layer to arrays.
+
+    A data set has several kinds of data, such as ``data`` and ``label``, or ``color``, ``depth``, ``hha`` and
+    ``label``.
 
     Args:
         split: Name of the split.
         root: The data root.
-        tops: Mapping from each top of the sample to the kind of data in it. None for every kind, under its name.
-        seed: Seed of the training order; None for the clock.
+        tops: Mapping from each top, a key of the samples, to the kind of data that it gets. None for every kind, under
+            its own name.
+        seed: Seed of the random order in which training samples are drawn; None for the clock.
         randomize: If False, samples of a training split are read in the order of the list.
 
     Attributes:
@@ -50,7 +55,7 @@ class Dataset(Sequence[Sample]):
         tree: The folder in which the data set was found.
         ids: Names of the samples, in the order of the list.
         tops: Mapping from top to kind.
-        label_classes: Class names of each label top, in the order of the labels.
+        label_classes: Class names of each top with labels; the index is the label.
 
     Raises:
         DataError: If the folder or the split is not found, or a kind is unknown. Missing image and label files raise
@@ -99,15 +104,25 @@ class Dataset(Sequence[Sample]):
 
     @abstractmethod
     def file(self, kind: str, image_id: str) -> Path:
-        """Return the path of one kind of data of a sample."""
+        """Return the path of the file with one kind of data of a sample; it need not exist.
+
+        Args:
+            kind: The kind of data, one of the data set's ``kinds``.
+            image_id: The sample's name, one of ``ids``.
+        """
 
     @abstractmethod
     def read(self, kind: str, path: Path) -> Array:
-        """Read one file and convert it to the array that a sample holds, see the module's table."""
+        """Read a file with one kind of data, and convert it to the array of a sample (see the module's table).
+
+        Args:
+            kind: The kind of data, one of the data set's ``kinds``.
+            path: The file, as ``file`` returns it.
+        """
 
     @abstractmethod
     def training_ids(self) -> set[str] | None:
-        """Return the ids that the published nets were trained on, or None if that list is not found."""
+        """Return the ids of all images that the published nets were trained on, or None if their list is not found."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -117,7 +132,7 @@ class Dataset(Sequence[Sample]):
     @overload
     def __getitem__(self, index: slice) -> list[Sample]: ...
     def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        """Read a sample, or a list of samples for a slice.
+        """Read a sample: a dict of arrays by top. For a slice, read a list of samples.
 
         Raises:
             DataError: If a file is missing or broken, differs in size from the sample's first file, or has labels out
@@ -141,7 +156,7 @@ class Dataset(Sequence[Sample]):
         return sample
 
     def missing(self, limit: int | None = None) -> list[Path]:
-        """Return the files of the samples that do not exist.
+        """Return the paths of the samples' files that do not exist.
 
         Args:
             limit: Check only the first ``limit`` samples; None for all.
@@ -152,12 +167,12 @@ class Dataset(Sequence[Sample]):
         return [path for path in paths if path.name not in present[path.parent]]
 
     def overlap(self) -> list[str] | None:
-        """Return the ids that the published nets were trained on, or None if that is not known."""
+        """Return the ids of this split that the published nets were trained on, or None if that is not known."""
         trained = self.training_ids()
         return None if trained is None else [image_id for image_id in self.ids if image_id in trained]
 
     def order(self) -> Iterator[int]:
-        """Yield the sample indices endlessly, in the order in which the published data layer reads them.
+        """Yield sample indices without end, in the order in which the published data layer reads the samples.
 
         Splits with ``train`` in their name are drawn with replacement, unless ``randomize`` is False. Others are read
         in order, again and again.
@@ -171,7 +186,7 @@ class Dataset(Sequence[Sample]):
 
 
 def draw_order(n: int, seed: int | None = SEED) -> Iterator[int]:
-    """Yield random indices endlessly, as Python 2's ``random.randint(0, n - 1)`` draws them.
+    """Yield random indices without end, as Python 2's ``random.randint(0, n - 1)`` draws them.
 
     Python 3 has the same generator and the same seeding from integers, but its ``randint`` draws from bits rather than
     from ``random()``, so it would yield another order.
@@ -188,7 +203,7 @@ def draw_order(n: int, seed: int | None = SEED) -> Iterator[int]:
 
 
 def check_text(value: object) -> str:
-    """Check a string of a ``param_str``, and return it.
+    """Return a value of a data layer's ``param_str`` if it is a string that can be a name or path, else raise.
 
     Raises:
         DataError: If it is not a string, or cannot be a path.
@@ -200,7 +215,7 @@ def check_text(value: object) -> str:
 
 @cache
 def load_class_names(name: str) -> tuple[str, ...]:
-    """Load the names of a labelling's classes, in the order of the nets' outputs.
+    """Load the class names of one of the paper's data sets, in the order of the nets' outputs.
 
     Args:
         name: ``voc``, ``nyud``, ``siftflow-sem``, ``siftflow-geo``, ``pascalcontext``, ``pascalcontext-459``
@@ -213,7 +228,7 @@ def load_class_names(name: str) -> tuple[str, ...]:
 
 
 def check_sample(dataset: Dataset, i: int) -> Sample:
-    """Read a sample and check it against the module's table.
+    """Read a sample, check its tops, dtypes, shapes and values against the module's table, and return it.
 
     Args:
         dataset: The data set.

@@ -1,4 +1,4 @@
-"""Label images -> class numbers: one reader for all data sets whose labels are image files.
+"""Label images (files whose pixels are class numbers or colours) -> class numbers, for all data sets that have them.
 
 A palette image can be read by the indices of its pixels or by their colours. VOC's label maps are meant to be read by
 index. Programs that reduce colours also write palette images, but sort each file's palette differently, so that only
@@ -37,10 +37,10 @@ _INDEX = np.arange(256)[:, None]
 
 
 class LabelReader:
-    """A callable that reads the label images of one data set, and checks that their palettes agree.
+    """A function that converts the label images of one data set to class numbers, and checks that their palettes agree.
 
     Args:
-        reading: How labels are read, see ``color_labels.Reading``.
+        reading: A palette, ``"indices"`` or None, see ``color_labels.Reading``.
     """
 
     def __init__(self, reading: Reading = None):
@@ -49,7 +49,7 @@ class LabelReader:
         self._agreed: set[bytes] = set()  # palettes known to agree with _known in every index
 
     def __call__(self, path: StrPath) -> Array:
-        """Read a label image.
+        """Read a label image and convert it to class numbers.
 
         Args:
             path: Path of the image file.
@@ -58,18 +58,18 @@ class LabelReader:
             (H, W), integer or bool: class numbers, and 255 for void. Their range is not checked.
 
         Raises:
-            DataError: If the file cannot be read or is a JPEG, has a colour of no class or a palette that does not
-                prove its indices, or if its palette differs from that of an earlier file.
+            DataError: If the file cannot be read or is a JPEG, has a colour of no class, has a palette that does not
+                prove that its indices are class numbers (see the module), or has another palette than an earlier file.
         """
         with image_files.open_image(path) as image:
             return self.numbers(image, str(path))
 
     def numbers(self, image: Image.Image, name: str) -> Array:
-        """Read an open label image.
+        """Convert an open label image to class numbers.
 
         Args:
             image: The image.
-            name: Name of its file, for errors about later files.
+            name: Name of its file, which the errors about later files with another palette state.
 
         Returns:
             (H, W), integer or bool: class numbers, and 255 for void. Their range is not checked.
@@ -123,7 +123,7 @@ class LabelReader:
 
 
 def read_indices(path: StrPath) -> UInt8:
-    """Read a label map that ``palette.write_png`` wrote, with any palette.
+    """Read a label map that ``palette.write_png`` wrote: the pixel values are the class numbers, whatever the palette.
 
     Returns:
         (H, W) uint8.
@@ -138,7 +138,7 @@ def read_indices(path: StrPath) -> UInt8:
 
 
 def count_colours(image: Image.Image) -> dict[int, tuple[RGB, int]]:
-    """Return the colour and the number of pixels of each index that occurs in a palette image.
+    """Return the colour and the number of pixels of each index (pixel value) that occurs in a palette image.
 
     Indices beyond the end of the palette are left out.
 

@@ -1,4 +1,4 @@
-"""The places of the data sets below the data root, and the lists of ids that define the splits.
+"""Where the data sets may be below the data root, and how the lists of ids and of class names are read.
 
 A ``FolderLayout`` covers the folders that ``tools/fetch.py`` extracts, those in the published archives, and those that
 users commonly create by hand. The lists that the authors published are included, in ``PUBLISHED_SPLITS``; a list in the
@@ -26,13 +26,13 @@ _SPLIT_BYTES = 1 << 24  # far above SBD's list of 8,498 ids, 102 kB
 
 @dataclass(frozen=True)
 class FolderLayout:
-    """The places where the folder of one published archive may be.
+    """The places where the folder of one data set may be, and the subfolders by which it is recognized.
 
     Attributes:
         title: Name of the data set, for errors.
-        folders: Places below the data root, in order of preference. The root itself is tried first if its name is the
-            last component of one of them.
-        needs: Subfolders that must exist.
+        folders: Paths below the data root, in order of preference. The root itself is tried first if its name is the
+            last component of one of these paths.
+        needs: Names of subfolders that must exist.
     """
 
     title: str
@@ -43,28 +43,26 @@ class FolderLayout:
 def search_folder(
     layout: FolderLayout, root: StrPath, folder: str | None = None, needs: Sequence[str] | None = None
 ) -> Path | None:
-    """Search for the folder of a data set.
+    """Return the first place of a layout that exists and has the required subfolders, or None.
 
     Args:
-        layout: The layout of the folder.
+        layout: The places to try.
         root: The data root.
-        folder: Path in a prototxt, tried first; its leading ``../data/`` stands for the root. None for no path.
-        needs: Subfolders that must exist; None for the layout's.
-
-    Returns:
-        The first place with all required subfolders, or None.
+        folder: The path that a prototxt states, tried first; its leading ``../data/`` stands for the data root. None
+            for no path.
+        needs: Names of subfolders that must exist; None for the layout's.
     """
     needs = layout.needs if needs is None else needs
     return next((place for place in _places(layout, Path(root), folder) if not _lacking(place, needs)), None)
 
 
 def find_folder(layouts: Sequence[FolderLayout], root: StrPath, folder: str | None = None) -> Path:
-    """Search for several data sets in turn, and return the first folder found.
+    """Return the folder of the first of several data sets that is found, such as VOC 2011, else VOC 2012.
 
     Args:
-        layouts: The layouts, in order of preference.
+        layouts: The layouts of the data sets, in order of preference.
         root: The data root.
-        folder: Path in a prototxt, tried first; see ``search_folder``.
+        folder: The path that a prototxt states, tried first, see ``search_folder``.
 
     Raises:
         DataError: If none is found, or one is incomplete. The error lists the places or the missing subfolders.
@@ -94,7 +92,12 @@ def _places(layout: FolderLayout, root: Path, folder: str | None) -> list[Path]:
 
 
 def below(root: StrPath, folder: str) -> Path:
-    """Resolve a path in a prototxt, whose leading ``../data/`` stands for the data root."""
+    """Return the path that a prototxt's path stands for: its leading ``../data/`` is replaced by the data root.
+
+    Args:
+        root: The data root.
+        folder: The path in the prototxt.
+    """
     parts = list(PurePosixPath(folder).parts)
     while parts and parts[0] in ("..", ".", "data"):
         parts.pop(0)
@@ -106,7 +109,9 @@ def _lacking(place: Path, needs: Sequence[str]) -> list[str]:
 
 
 def read_ids(path: StrPath) -> list[str]:
-    """Read the list of a split: one id a line. Blank lines, and whitespace around ids, are ignored.
+    """Read the ids of a split from its list, a text file of one id a line.
+
+    Blank lines, and whitespace around ids, are ignored.
 
     Args:
         path: Path of the list.
@@ -143,7 +148,7 @@ def read_ids(path: StrPath) -> list[str]:
 
 
 def read_class_names(path: StrPath) -> tuple[str, ...]:
-    """Read the names of a labelling's classes: one a line, label 0 first.
+    """Read class names from a text file of one name a line, that of label 0 first.
 
     Args:
         path: Path of the list.
@@ -178,12 +183,13 @@ def read_class_names(path: StrPath) -> tuple[str, ...]:
 def read_split(
     split: str, files: Sequence[Path], derived: Sequence[str] | None = None, published: str = ""
 ) -> list[str]:
-    """Return the ids of a split from its list, after comparing the list with the split derived from the data.
+    """Return the ids of a split from its list, and check that they are those that other lists of the data set imply.
 
     Args:
         split: Name of the split.
-        files: Possible paths of the list; the first that exists is read.
-        derived: The ids of the split as computed from other lists, or None if those are not found.
+        files: Paths where the list may be; the first that exists is read.
+        derived: The ids of the split as computed from other lists (seg11valid: val without SBD's train), or None if
+            these are not found.
         published: Name of the list in ``PUBLISHED_SPLITS`` that is read if none of ``files`` exists; it need not exist.
 
     Returns:

@@ -1,4 +1,4 @@
-"""MAT files of the data sets -> label arrays.
+"""A reader of the label arrays in the MAT files of SBD, NYUDv2, PASCAL-Context and SIFT Flow.
 
 This reader covers MATLAB 5 files (``save -v6`` and ``-v7``) in which a numeric matrix is a variable or a field of a
 structure, as in the data sets' label files. Everything else in the file is skipped. It exists because
@@ -29,11 +29,11 @@ _STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8
 
 
 def read(path: StrPath, *names: str) -> Array:
-    """Read one matrix from a MAT file.
+    """Read one matrix from a MAT file: ``read(path, "GTcls", "Segmentation")`` is MATLAB's ``GTcls.Segmentation``.
 
     Args:
         path: Path of a MATLAB 5 file.
-        names: A variable, and the fields that lead from it to the matrix.
+        names: The name of a variable, followed by the names of the fields that lead from it to the matrix.
 
     Returns:
         (H, W), in the dtype in which the file stores it.

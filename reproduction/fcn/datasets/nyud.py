@@ -49,8 +49,8 @@ class NYUD(Dataset):
         split: ``train`` (381 samples), ``val`` (414), ``trainval`` (795) or ``test`` (654).
         root: The data root.
         tops: Mapping from top to kind; None for every kind, under its name.
-        folder: Path of the data set in a prototxt, tried first.
-        order: ``seed`` and ``randomize``, see ``Dataset``.
+        folder: The data set's path in a prototxt, tried before the usual places; None for none.
+        order: ``seed`` and ``randomize``, which determine the order of training samples, see ``Dataset``.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 nyud_layers.py; data/nyud.
     """
@@ -68,11 +68,11 @@ class NYUD(Dataset):
         self.ids = self._list(split)
 
     def file(self, kind: str, image_id: str) -> Path:
-        """Return the path of an image, a depth map or a label map."""
+        """Return the path of the image, depth map or label map of a sample."""
         return self.tree / _FILES[kind].format(image_id)
 
     def read(self, kind: str, path: Path) -> Array:
-        """Read an image, a depth map or a label map."""
+        """Read an image or depth map as float32 minus the mean, or a label map as (1, H, W) uint8."""
         if kind == "color":
             return caffe_input.subtract_mean(caffe_input.read_rgb(path), MEAN_BGR, flip=True)
         elif kind == "hha":
@@ -93,7 +93,7 @@ class NYUD(Dataset):
 
 
 def log_depth(millimetres: Array) -> Array:
-    """Preprocess a depth map: the natural logarithm of millimetres, minus its mean.
+    """Return the logarithm of a depth map minus its mean over the data set, as the published data layer does.
 
     Args:
         millimetres: (H, W), all greater than 0.

@@ -34,7 +34,7 @@ RENAMED = {"diningtable": "table", "bedcloth": "bedclothes", "clothes": "cloth"}
 
 
 class PASCALContext(Dataset):
-    """PASCAL-Context with the 59 classes of the task; every other label is background.
+    """PASCAL-Context with the 59 classes of the paper's task; pixels with any of its 400 other labels are background.
 
     Background is a class like the others: it is trained and scored, and no pixel is void.
 
@@ -47,9 +47,10 @@ class PASCALContext(Dataset):
         split: A list in VOC 2010's ``ImageSets/Main``: ``train`` (4998 samples) or ``val`` (5105).
         root: The data root.
         tops: Mapping from top to kind; None for every kind, under its name.
-        folder: Path of the annotations in a prototxt, tried first.
-        voc_folder: Path in a prototxt of the folder that contains ``VOC2010``, tried first.
-        order: ``seed`` and ``randomize``, see ``Dataset``.
+        folder: The path of the annotations in a prototxt, tried before the usual places; None for none.
+        voc_folder: The path in a prototxt of the folder that contains ``VOC2010``, tried before the usual places; None
+            for none.
+        order: ``seed`` and ``randomize``, which determine the order of training samples, see ``Dataset``.
 
     Raises:
         DataError: In the cases of ``Dataset``, and if ``labels.txt`` or ``59_labels.txt`` exists in the folder of the
@@ -94,7 +95,7 @@ class PASCALContext(Dataset):
         return self.tree / "trainval" / f"{image_id}.mat"
 
     def read(self, kind: str, path: Path) -> Array:
-        """Read an image or a label map."""
+        """Read an image as (3, H, W) float32 minus the mean, or a label map as (1, H, W) uint8."""
         if kind == "data":
             return caffe_input.subtract_mean(caffe_input.read_rgb(path), MEAN_BGR, flip=True)
         numbers = caffe_input.check_labels(mat.read(path, "LabelMap"), len(self._task_label) - 1)

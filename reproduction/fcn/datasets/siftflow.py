@@ -27,7 +27,9 @@ _FILES = {"data": ("Images", "jpg"), "sem": ("SemanticLabels", "mat"), "geo": ("
 
 
 class SIFTFlow(Dataset):
-    """SIFT Flow. The published splits leave out two images without annotation.
+    """SIFT Flow: outdoor scenes in which each pixel has a semantic label (``sem``) and a geometric one (``geo``).
+
+    The published splits leave out two images without labels.
 
     Shapes:
         kind  shape      dtype    content
@@ -39,8 +41,8 @@ class SIFTFlow(Dataset):
         split: ``trainval`` (2486 samples) or ``test`` (200).
         root: The data root.
         tops: Mapping from top to kind; None for every kind, under its name.
-        folder: Path of the data set in a prototxt, tried first.
-        order: ``seed`` and ``randomize``, see ``Dataset``.
+        folder: The data set's path in a prototxt, tried before the usual places; None for none.
+        order: ``seed`` and ``randomize``, which determine the order of training samples, see ``Dataset``.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 siftflow_layers.py; data/sift-flow.
     """
@@ -62,7 +64,7 @@ class SIFTFlow(Dataset):
         return self.tree / folder / _SCENES / f"{image_id}.{ending}"
 
     def read(self, kind: str, path: Path) -> Array:
-        """Read an image or one of its label maps."""
+        """Read an image as (3, H, W) float32 minus the mean, or one of its two label maps as (1, H, W) uint8."""
         if kind == "data":
             return caffe_input.subtract_mean(caffe_input.read_rgb(path), MEAN_BGR, flip=True)
         values = mat.read(path, "S")

@@ -26,10 +26,12 @@ VGG16_BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
 @dataclass(frozen=True)
 class Head:
-    """One task of a net: the labels that it predicts.
+    """One kind of labels that a net predicts, with the layers that compute their scores.
+
+    SIFT Flow's nets have two heads, for semantic and geometric labels; all others have one.
 
     Attributes:
-        label: The top of the data layer with the labels.
+        label: The data layer's top with the true labels: ``label``; for SIFT Flow ``sem`` and ``geo``.
         classes: Names of the classes; the index is the label.
     """
 
@@ -38,24 +40,24 @@ class Head:
 
     @property
     def suffix(self) -> str:
-        """Suffix of the names of its layers: none for the top ``label``, ``_X`` for any other top ``X``."""
+        """Suffix of the names of this head's layers: empty if its top is ``label``, ``_X`` for any other top ``X``."""
         return "" if self.label == "label" else f"_{self.label}"
 
     @property
     def score(self) -> str:
-        """Name of the blob with its scores, (N, classes, H, W)."""
+        """Name of the blob with the classes' scores, (N, classes, H, W): ``score``, ``score_sem`` or ``score_geo``."""
         return f"score{self.suffix}"
 
 
 @dataclass(frozen=True)
 class DataLayer:
-    """The data layer of one of a net's two prototxts, for training or for scoring.
+    """One of the two data layers of a data set's nets: that of their prototxt for training, or of the one for scoring.
 
     Attributes:
-        file: Name of the prototxt without its extension, as upstream calls it.
+        file: Name of the prototxt without its extension, such as ``train``, ``val`` or ``test``.
         split: The split that it reads.
         dataset: The class that reads it; its ``layer`` is the type of the published Python layer.
-        keys: Keys of ``param_str``, in the order of the published files (that of a Python 2 dict).
+        keys: Keys of the layer's ``param_str``, in the order of the published files (that of a Python 2 dict).
     """
 
     file: str
@@ -66,31 +68,34 @@ class DataLayer:
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """A data set.
+    """The record of a data set: everything that the rest of the project needs to know of it.
 
     Attributes:
-        name: Its name everywhere: the first part of its nets' names, the argument of tools, the set in
+        name: Its name everywhere, such as ``voc``: the first part of its nets' names, the argument of tools, the set in
             weights/manifest.json, the folder in reports/ and weights/.
         title: Its name on pages.
-        classes: Class names by label top; the index is the label. The first top is the main one.
-        means: The mean that is subtracted, by kind of input (a key of ``CHANNELS``). Its dtype is the precision of the
-            subtraction, its order that of ``CHANNEL_ORDERS``.
-        datasets: The classes that read it.
-        layouts: Where its folders may be below the data root, by name of the archive.
-        module: Module of the published Python layers.
-        folders: Folders below the data root, by key of ``param_str``.
+        classes: Class names by label top (``label``; SIFT Flow has ``sem`` and ``geo``); the index is the label. The
+            first top is the main one.
+        means: The mean of each channel that is subtracted, by content of the input (a key of ``CHANNELS``). Its dtype
+            is the precision of the subtraction, and its channels are in the order of ``CHANNEL_ORDERS``.
+        datasets: The ``Dataset`` classes that read it, such as ``VOC`` and ``SBD``.
+        layouts: Where its folders may be below the data root, by name of the archive in the manifest.
+        module: Name of the module with the published Python data layers, as in the prototxts.
+        folders: Paths of its folders below the data root, by the key of ``param_str`` that states them in the
+            prototxts.
         train: The split to train on.
         test: The split to score.
         test_iter: Number of images in the test split.
         max_iter: Number of iterations in the published solvers.
         snapshot: Iterations between snapshots; None if the published solvers do not set it.
-        schedule: Iterations in all and between validations, where solve.py sets them whatever the solver says.
+        schedule: (number of iterations, iterations between validations) of the published solve.py, which override the
+            solver prototxt; None if it sets none.
         least_rise_points: The required gain in mean IU from each stage to the next, in percentage points; None if there
             is no requirement.
-        params: Further values of ``param_str``, by key.
-        knows: Description of what its nets can recognize, if not photographs; see ``segment.card.Card``.
-        draw: Draws the images below a data root, unless they exist, and returns the folder; None for a data set that is
-            fetched.
+        params: Further values of the data layers' ``param_str``, by key.
+        knows: What kind of images its nets can recognize, such as ``drawn things only``; empty for photographs.
+        draw: A function that draws the images below a data root, unless they exist, and returns the folder; None for a
+            data set that is downloaded.
     """
 
     name: str
@@ -114,34 +119,34 @@ class DatasetSpec:
 
     @property
     def heads(self) -> tuple[Head, ...]:
-        """The tasks of its nets: two for SIFT Flow, one for the other data sets."""
+        """The heads of its nets, one for each kind of labels: two for SIFT Flow, one for the other data sets."""
         return tuple(Head(label, names) for label, names in self.classes.items())
 
 
 @dataclass(frozen=True)
 class PublishedNet:
-    """One published net.
+    """The record of one net of the paper, from which its prototxts are generated.
 
     Attributes:
-        name: Upstream's directory.
+        name: Its name, that of its folder in the published repository, such as ``voc-fcn8s``.
         dataset: The data set that it was trained on.
-        stride: Input pixels between predictions before the last upsampling.
-        base_lr: Learning rate of the solver.
-        caffemodel: Path of its weights below the weights folder; None if none were published.
-        parents: The nets whose weights its training starts from: for each name, the suffix that the names of that
-            net's layers get in this net.
-        inputs: The images of the data layer: blob name -> content (a key of ``CHANNELS``).
-        trunk: "vgg16" or "alexnet".
-        first: Name of the first convolution.
+        stride: Number of input pixels from one prediction to the next before the last upsampling: 32, 16 or 8.
+        base_lr: The solver's ``base_lr``.
+        caffemodel: Path of its published weights below the weights folder; None if none were published.
+        parents: The nets whose weights its training starts from: name -> suffix that is appended to the names of that
+            net's layers, e.g. ``{"voc-fcn32s": ""}``.
+        inputs: The data layer's tops with images: top -> content (a key of ``CHANNELS``).
+        trunk: The classifier whose layers the net has up to fc7: ``vgg16`` or ``alexnet``.
+        first: Name of the first convolution: ``conv1`` for AlexNet; ``conv1_1_bgrd`` for four input channels.
         blocks: VGG16's blocks: (channels, number of convolutions) before each pooling.
         width: Number of channels of fc6 and fc7.
         dropout: Dropout ratio after fc6 and fc7.
         kernel: Kernel size of the last upsampling; None for twice its stride.
-        normalize: True if the loss is divided by the number of pixels that are not void.
+        normalize: True if the loss is a mean over the pixels that are not void; False if it is their sum.
         late: True for late fusion: each input has its own trunk, and the scores are averaged.
-        at_once: True if the skips are trained together with the trunk, through fixed scales.
-        data: Path of the data root in the prototxts.
-        solver: Solver fields that differ from those of the data set's other nets.
+        at_once: True if the skips are trained together with the trunk in one stage, with fixed scales on the pools.
+        data: Path of the data root in the published prototxts.
+        solver: Fields of the solver that differ from those of the data set's other nets, by name.
     """
 
     name: str
@@ -165,17 +170,17 @@ class PublishedNet:
 
     @property
     def heads(self) -> tuple[Head, ...]:
-        """The tasks: two for SIFT Flow, one for the other data sets."""
+        """The heads, one for each kind of labels: two for SIFT Flow, one for the other data sets."""
         return self.dataset.heads
 
     @property
     def tops(self) -> tuple[str, ...]:
-        """The tops of the data layer: images first, then labels."""
+        """The names of the data layer's tops: first those with images, then those with labels."""
         return (*self.inputs, *(head.label for head in self.heads))
 
     @property
     def data_layers(self) -> tuple[DataLayer, DataLayer]:
-        """The data layers to train on and to score."""
+        """The data layer for training and the one for scoring."""
         return self.dataset.train, self.dataset.test
 
 

@@ -54,7 +54,7 @@ _SBD = FolderLayout(
 
 
 def check_mean(mean: object) -> tuple[float, float, float]:
-    """Check the ``mean`` of a ``param_str``, and return it as three floats.
+    """Return the ``mean`` in a data layer's ``param_str`` as three floats if it is valid, else raise.
 
     Raises:
         DataError: If it is not a list or tuple of three numbers below 1e6 in magnitude.
@@ -133,10 +133,11 @@ class VOC(_VOCClasses):
         split: A list in ``ImageSets/Segmentation``, or ``seg11valid``.
         root: The data root.
         tops: Mapping from top to kind; None for every kind, under its name.
-        mean: The mean to subtract, in BGR order.
-        palette: How label images are read, see ``color_labels.Reading``.
-        folder: Path of the year's folder in a prototxt, tried first.
-        order: ``seed`` and ``randomize``, see ``Dataset``.
+        mean: The mean of each channel to subtract, in B G R order, 0 to 255.
+        palette: How label images are converted to class numbers, see ``color_labels.Reading``.
+        folder: The path of the folder ``VOC2011`` (or 2012) in a prototxt, tried before the usual places; None for
+            none.
+        order: ``seed`` and ``randomize``, which determine the order of training samples, see ``Dataset``.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 voc_layers.py L8-117, data/pascal/README.md.
     """
@@ -166,7 +167,10 @@ class VOC(_VOCClasses):
         return self.tree / "SegmentationClass" / f"{image_id}.png"
 
     def overlap(self) -> list[str] | None:
-        """Return the ids that are in SBD's train split; none for ``seg11valid``, by definition, if SBD is not found."""
+        """Return the ids of this split that are in SBD's train split, on which the published nets were trained.
+
+        None if SBD is not found. An empty list for ``seg11valid`` even then: it contains no such image by definition.
+        """
         return [] if self.split == "seg11valid" and self.training_ids() is None else super().overlap()
 
     def _seg11valid(self) -> list[str] | None:
@@ -180,21 +184,21 @@ class VOC(_VOCClasses):
 
 
 class VOC2011(VOC):
-    """PASCAL VOC 2011, see ``VOC``."""
+    """PASCAL VOC segmentation of 2011 only, see ``VOC``."""
 
     name = "voc2011"
     years = (_VOC2011,)
 
 
 class VOC2012(VOC):
-    """PASCAL VOC 2012, see ``VOC``."""
+    """PASCAL VOC segmentation of 2012 only, see ``VOC``."""
 
     name = "voc2012"
     years = (_VOC2012,)
 
 
 class SBD(_VOCClasses):
-    """Semantic Boundaries Dataset. The published VOC nets were trained on its train split (8,498 images).
+    """The Semantic Boundaries Dataset: on its train split (8,498 images), the published VOC nets were trained.
 
     Label maps are the MAT files of the archive, or the PNG files into which the published convert_sbdd.py converts
     them.
@@ -208,10 +212,10 @@ class SBD(_VOCClasses):
         split: A list in the ``dataset`` folder: ``train`` or ``val``.
         root: The data root.
         tops: Mapping from top to kind; None for every kind, under its name.
-        mean: The mean to subtract, in BGR order.
-        palette: How label images are read, see ``color_labels.Reading``.
-        folder: Path of the ``dataset`` folder in a prototxt, tried first.
-        order: ``seed`` and ``randomize``, see ``Dataset``.
+        mean: The mean of each channel to subtract, in B G R order, 0 to 255.
+        palette: How label images are converted to class numbers, see ``color_labels.Reading``.
+        folder: The path of SBD's folder ``dataset`` in a prototxt, tried before the usual places; None for none.
+        order: ``seed`` and ``randomize``, which determine the order of training samples, see ``Dataset``.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 voc_layers.py L120-232, data/pascal/convert_sbdd.py.
     """

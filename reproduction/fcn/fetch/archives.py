@@ -53,15 +53,15 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass(frozen=True)
 class ArchiveLimits:
-    """The limits of an archive; the published ones stay far below.
+    """The limits on what an archive may contain, against malicious ones; the published archives stay far below.
 
     Args:
-        total_bytes: Bytes of all files together.
-        members: Number of files and folders.
-        ratio: Bytes written for each byte of the archive, above ``floor_bytes``. Label maps of a few classes compress
-            about a hundredfold; whole data sets, images included, hardly at all.
+        total_bytes: Largest number of bytes of all files together.
+        members: Largest number of files and folders.
+        ratio: Largest number of bytes written for each byte of the archive, after the first ``floor_bytes``. Label maps
+            of a few classes compress about a hundredfold; whole data sets, images included, hardly at all.
         floor_bytes: Bytes that any archive may unpack to, however small it is.
-        header_bytes: Bytes of the headers of one member; a path needs a few hundred.
+        header_bytes: Largest number of bytes in the headers of one file; a path needs a few hundred.
     """
 
     total_bytes: int = 64 << 30
@@ -79,9 +79,9 @@ class _Member:
 
 
 def plain_path(name: str) -> PurePosixPath | None:
-    """Return a member's name as a path, or None if it is not a plain path.
+    """Return the name of a file in an archive as a path, or None if it is not safe to write to.
 
-    A plain path is relative, does not leave its folder, has no drive, backslash or control character, and is within the
+    A safe path is relative, does not leave its folder, has no drive, backslash or control character, and is within the
     length limits of file systems.
     """
     path = PurePosixPath(name)
@@ -103,7 +103,7 @@ def _bytes(name: str) -> bytes:
 
 
 def contains(folder: StrPath, patterns: Sequence[str]) -> bool:
-    """Return True if a folder is not marked as unfinished and matches every pattern, such as ``JPEGImages/*.jpg``."""
+    """Return True if a folder was unpacked completely and every pattern, such as ``JPEGImages/*.jpg``, has a match."""
     base = Path(folder)
     if not base.is_dir() or (base / UNFINISHED_MARK).exists():
         return False
@@ -120,14 +120,14 @@ def extract(
 ) -> Path:
     """Unpack an archive into ``folder``.
 
-    The shallowest folder of the archive that matches every pattern in ``holding`` becomes ``folder``; anything outside
-    it is discarded. Without patterns, the whole archive is unpacked. Files that exist in ``folder`` are kept, unless
-    the archive has a file of the same name.
+    If the archive has a folder that contains a match of every pattern in ``holding``, only its content is unpacked; if
+    there are several, that of the shallowest. Without patterns, the whole archive is unpacked. Files that exist in
+    ``folder`` are kept, unless the archive has a file of the same name.
 
     Args:
         archive: Path of a tar, tar.gz or zip file; the format is detected from its first bytes.
         folder: The destination, which is created if it does not exist.
-        holding: Patterns, see ``contains``.
+        holding: Patterns of files that the data set's folder contains, such as ``JPEGImages/*.jpg``.
         limits: Limits of what is unpacked; None for the defaults.
         progress: Called with the number of archive bytes read and their total.
 

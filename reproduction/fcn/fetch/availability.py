@@ -1,4 +1,4 @@
-"""What is present, what will be fetched from where, and what cannot be had; asked before anything slow begins."""
+"""Which published files are present, and from which source each missing one can be fetched; asked before a long run."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _THREADS = 8
 
 @dataclass(frozen=True)
 class Availability:
-    """How an entry can be had.
+    """Whether a published file is present, and if not, from which source it can be fetched.
 
     Args:
-        entry: The entry of the manifest that was asked for.
-        used: The entry that is present or will be fetched: ``entry``, or one that serves as well; None if no source
-            answers.
-        path: The file or folder if it is present, else None.
-        check: The answer of the source that will be used; None if the entry is present or no source answers.
-        problems: The sources that failed, with reasons.
+        entry: The file's entry in the manifest.
+        used: The entry that is present or will be fetched: ``entry`` itself, or an alternative such as VOC 2012 for VOC
+            2011; None if no source has either.
+        path: The file, or the folder of an unpacked archive, if it is present; else None.
+        check: The answer of the source that will be used; None if the file is present or no source has it.
+        problems: The sources that were asked before and do not have the file, with reasons.
     """
 
     entry: Entry
@@ -39,14 +39,15 @@ class Availability:
 def check_availability(
     entries: Iterable[Entry], manifest: Manifest, roots: FileRoots, mirror: str | None = None, timeout_s: float = 10.0
 ) -> list[Availability]:
-    """Find out how each entry can be had, by asking its sources in the order in which they are tried.
+    """Find out whether each published file is present and, if not, ask its sources in turn until one has it.
 
     Args:
-        entries: The entries.
-        manifest: The manifest, for the entries that serve as well.
+        entries: The files' entries in the manifest.
+        manifest: The manifest, in which alternatives are looked up.
         roots: The weights folder and the data root.
-        mirror: URL or folder to try first.
-        timeout_s: Seconds to wait for each answer.
+        mirror: Mirror to ask first, see ``list_sources``; None for the environment variable REPRODUCTION_MIRROR, if it
+            is set.
+        timeout_s: Seconds to wait for the answer of each source.
     """
 
     def check(entry: Entry) -> Availability:
@@ -68,7 +69,7 @@ def check_availability(
 
 
 def format_availability(found: Sequence[Availability]) -> list[str]:
-    """Format a table of what is present, what will be fetched, from where and how large, and what cannot be had."""
+    """Format the result of ``check_availability`` as a table: what is present, what is fetched from where, sizes."""
     rows = [("file", "size", "where")]
     for each in found:
         name = each.entry.name if each.used in (None, each.entry) else f"{each.entry.name} (as {each.used.name})"
@@ -83,7 +84,12 @@ def format_availability(found: Sequence[Availability]) -> list[str]:
 
 
 def check_all_sources(entries: Iterable[Entry], timeout_s: float = 10.0) -> list[tuple[Entry, SourceCheck]]:
-    """Ask every source of the manifest for every entry; the answers are in the order of the sources."""
+    """Ask every source in the manifest for every entry, and return (entry, answer) pairs in the order of the sources.
+
+    Args:
+        entries: The entries.
+        timeout_s: Seconds to wait for the answer of each source.
+    """
     asked = [(entry, source) for entry in entries for source in list_sources(entry)]
     with ThreadPoolExecutor(_THREADS) as pool:
         answers = pool.map(lambda pair: check_source(pair[0], pair[1], timeout_s), asked)
@@ -91,7 +97,7 @@ def check_all_sources(entries: Iterable[Entry], timeout_s: float = 10.0) -> list
 
 
 def format_source_checks(answers: Sequence[tuple[Entry, SourceCheck]]) -> list[str]:
-    """Format the answers of ``check_all_sources`` as a table."""
+    """Format the answers that ``check_all_sources`` returns as a table."""
     rows = [("file", "source", "vouched by", "answer")]
     for entry, answer in answers:
         text = answer.text if answer.is_ok else f"failed: {answer.text}"
@@ -100,14 +106,14 @@ def format_source_checks(answers: Sequence[tuple[Entry, SourceCheck]]) -> list[s
 
 
 def format_megabytes(size: int | None) -> str:
-    """Format a size for people; None as ``not known``."""
+    """Format a number of bytes as megabytes; None as ``not known``."""
     if not size:
         return "not known"
     return f"{size / 1e6:,.1f} MB" if size > 1e6 else f"{size:,} bytes"
 
 
 def format_columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Format rows as lines with aligned columns."""
+    """Format rows of cells as lines of text with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 

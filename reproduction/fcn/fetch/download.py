@@ -1,4 +1,4 @@
-"""Fetch published files: try their sources in turn, check their hashes, and move complete files into place.
+"""Fetching of published files: try their sources in turn, check their hashes, and move complete files into place.
 
 A file is downloaded to ``FILE.part`` and renamed when it has been checked. Sources are tried in this order: the user's
 mirror, the URL in the manifest, the manifest's mirrors. In the user's mirror, a file is looked up by its path in
@@ -24,14 +24,15 @@ from reproduction.fcn.fetch.transfer import RetryPolicy, SourceError, copy_file,
 
 @dataclass(frozen=True)
 class FetchedEntry:
-    """A published file that is ready for use.
+    """A published file that is ready for use: present, fetched or unpacked.
 
     Args:
         entry: Its entry in the manifest.
         path: The file, or the folder into which its archive was unpacked.
-        how: ``present``, ``fetched`` or ``unpacked``.
-        checked: What the file was checked against; empty if only its unpacked folder was checked.
-        sha256: The SHA-256 of a caffemodel; empty for other files.
+        how: ``present`` if nothing had to be done, ``fetched`` or, for an archive, ``unpacked``.
+        checked: What the file was compared with, such as ``sha1 as published``; empty if an unpacked folder was
+            present.
+        sha256: The SHA-256 of a weights file; empty for other files.
     """
 
     entry: Entry
@@ -57,15 +58,15 @@ def fetch_entry(
     Args:
         entry: The file's entry in the manifest.
         roots: The weights folder and the data folder.
-        alternatives: Entries that serve as well. One that is present is used; the others are fetched if no source has
-            ``entry``.
+        alternatives: Entries of files that serve as well, such as VOC 2012 for VOC 2011. If one is present, it is used;
+            otherwise they are fetched if no source has ``entry``.
         mirror: Mirror to try first, see ``list_sources``; None for the environment variable REPRODUCTION_MIRROR, if it
             is set.
-        progress: Called with a description of each step; returns the function that is called with the bytes done and
+        progress: Called with a description of each step; returns a function that is then called with the bytes done and
             their total.
         note: Called with a sentence whenever a source fails and another is tried.
         keep_archive: If False, delete an archive after unpacking it.
-        patience: How long to try each source; None for the defaults.
+        patience: How often and how long to try each source; None for the defaults.
 
     Raises:
         WeightsError or DataError: If no source has the file, or what a source has fails the check.
@@ -86,7 +87,13 @@ def fetch_entry(
 
 
 def unavailable_error(entry: Entry, path: Path, problems: Iterable[str]) -> ReproductionError:
-    """Return the error for an entry that no source has; ``problems`` has a phrase for each."""
+    """Return the error to raise for a file that no source has.
+
+    Args:
+        entry: The file's entry in the manifest.
+        path: Where the file belongs.
+        problems: What is wrong with each source, as phrases.
+    """
     return entry.error(
         f"it cannot be fetched; {'; '.join(problems)}",
         path,

@@ -28,11 +28,11 @@ _MIRRORS = "http://, https://, hf:owner/name or a folder"
 
 @dataclass(frozen=True)
 class FileSource:
-    """A place from which a file can be fetched.
+    """A place from which a published file can be fetched: its URL, or its path in a mirror that is a folder.
 
     Args:
-        place: A URL, or a path in a mirror that is a folder.
-        vouched_by: Who offers the file there.
+        place: The URL or the path of the file there.
+        vouched_by: Who offers the file there, such as ``the publisher`` or ``your mirror``.
     """
 
     place: str | Path
@@ -43,7 +43,7 @@ class FileSource:
 
 
 def list_sources(entry: Entry, mirror: str | None = None) -> list[FileSource]:
-    """Return the sources of a file in the order in which they are tried.
+    """Return the sources of a published file, in the order in which they are tried.
 
     Args:
         entry: The file's entry in the manifest.
@@ -85,13 +85,13 @@ def _resolve_hub(mirror: str) -> str:
 
 @dataclass(frozen=True)
 class SourceCheck:
-    """What a source answers when it is asked for a file.
+    """The answer of a source that was asked whether it has a file.
 
     Args:
-        source: The source.
-        is_ok: True if it offers a file of the right size.
-        text: The size, or what is wrong.
-        size: The size of the file, if the source states it.
+        source: The source that was asked.
+        is_ok: True if the source has the file, and not of a wrong size.
+        text: The size if ``is_ok``, else what is wrong.
+        size: The size of the file in bytes; None if the source does not state it.
     """
 
     source: FileSource
@@ -101,7 +101,13 @@ class SourceCheck:
 
 
 def check_source(entry: Entry, source: FileSource, timeout_s: float = 10.0) -> SourceCheck:
-    """Ask a source for the headers of a file or, if it does not answer that, for its first bytes."""
+    """Ask a source whether it has a file, by requesting its headers or, if that is refused, its first bytes.
+
+    Args:
+        entry: The file's entry in the manifest, which states its size.
+        source: The source, one of those that ``list_sources`` returns.
+        timeout_s: Seconds to wait for the answer.
+    """
     try:
         if isinstance(source.place, Path):
             if not source.place.is_file():

@@ -27,7 +27,7 @@ MANIFEST_VARIABLE = "REPRODUCTION_MANIFEST"
 
 @dataclass(frozen=True)
 class FileRoots:
-    """The two folders that contain the published files.
+    """The two folders below which all published files belong.
 
     Attributes:
         weights: The weights folder.
@@ -38,42 +38,42 @@ class FileRoots:
     data: Path
 
     def folder_of(self, entry: Entry) -> Path:
-        """Return the folder to which an entry's path is relative."""
+        """Return the folder to which the path in a file's entry is relative: the weights folder or the data root."""
         return self.weights if entry.is_weights else self.data
 
     def file_path(self, entry: Entry) -> Path:
-        """Return the path of an entry's file."""
+        """Return the path of the file that an entry describes; for an archive, that of the archive."""
         return self.folder_of(entry) / entry.path
 
     def used_path(self, entry: Entry) -> Path:
-        """Return the path that is used: the entry's file, or the folder into which its archive is unpacked."""
+        """Return the path that is used: that of the file, or of the folder into which an archive is unpacked."""
         return self.data / entry.archive.folder if entry.archive else self.file_path(entry)
 
 
 def load_manifest(path: StrPath | None = None) -> Manifest:
-    """Load a manifest.
+    """Load the manifest, the list of published files.
 
     Args:
         path: Path of the manifest; None for the environment variable REPRODUCTION_MANIFEST or, if it is not set, the
             project's manifest.
 
     Raises:
-        DataError: If the file is missing or an entry is invalid, see ``load_manifest.load``.
+        DataError: If the file is missing or an entry is invalid, see ``manifest.read_manifest``.
     """
     return read_manifest(path or os.environ.get(MANIFEST_VARIABLE) or MANIFEST)
 
 
 def is_present(entry: Entry, roots: FileRoots) -> bool:
-    """Return True if an entry can be used: its file exists, or its archive's folder matches every pattern."""
+    """Return True if a published file can be used: it exists or, for an archive, was unpacked completely."""
     place = roots.used_path(entry)
     return archives.contains(place, entry.archive.holds) if entry.archive else place.is_file()
 
 
 def find_weights(published: PublishedNet, folder: StrPath = WEIGHTS) -> Path:
-    """Return the path of a net's weights: the caffemodel or, if it is missing, a .safetensors file or a copy.
+    """Return the path of a net's weights: the caffemodel or, if it is missing, a copy of the weights in another format.
 
     Args:
-        published: The net.
+        published: The record of the net.
         folder: The weights folder.
 
     Raises:
@@ -99,13 +99,13 @@ def find_weights(published: PublishedNet, folder: StrPath = WEIGHTS) -> Path:
 
 
 def find_missing(entries: Iterable[Entry], roots: FileRoots) -> list[Entry]:
-    """Return the entries that are not present."""
+    """Return the entries whose file or unpacked folder is not present."""
     return [entry for entry in entries if not is_present(entry, roots)]
 
 
 @dataclass(frozen=True)
 class FileCheck:
-    """The result of checking a file.
+    """What a file was compared with when it was checked; a file that is wrong raises an error instead.
 
     Attributes:
         text: What the file was checked against, such as ``sha1 as published``, ``sha256 as recorded`` or ``no hash is
@@ -120,13 +120,13 @@ class FileCheck:
 def check_file(
     entry: Entry, file: StrPath, *, recorded: StrPath | None = None, progress: Progress | None = None
 ) -> FileCheck:
-    """Check the size and the hashes of a file; all hashes are computed in one pass.
+    """Check the size and the hashes of a file, which is read once; return what it was compared with.
 
     Args:
         entry: The file's entry in the manifest.
         file: Path of the file.
-        recorded: Path of the hash recorded at an earlier download; None for ``record_path(file)``.
-        progress: Called with the bytes read and their total.
+        recorded: Path of the record with the hash of an earlier download; None for ``record_path(file)``.
+        progress: Called with the number of bytes read and their total.
 
     Raises:
         WeightsError or DataError: If the file is a web page, or its size or a hash is wrong.
@@ -156,7 +156,12 @@ def check_file(
 
 
 def record_hash(entry: Entry, file: StrPath, sha256: str) -> bool:
-    """Record the SHA-256 of a file for which no hash is published or recorded.
+    """Record the SHA-256 of a downloaded file next to it, unless a hash of it is published or recorded already.
+
+    Args:
+        entry: The file's entry in the manifest.
+        file: Path of the file.
+        sha256: Its SHA-256.
 
     Returns:
         True if it was recorded, False if a hash was known before.
@@ -170,12 +175,12 @@ def record_hash(entry: Entry, file: StrPath, sha256: str) -> bool:
 
 
 def record_path(file: StrPath) -> Path:
-    """Return the path of a file's recorded hash."""
+    """Return the path of the record with a file's SHA-256: ``FILE.sha256``."""
     return Path(f"{os.fspath(file)}.sha256")
 
 
 def read_recorded_hash(path: Path) -> str | None:
-    """Return the hash in a record, or None if there is no record.
+    """Return the SHA-256 in a record that ``record_hash`` wrote, or None if there is no record.
 
     Raises:
         DataError: If the record does not start with a SHA-256.
@@ -197,12 +202,12 @@ def read_recorded_hash(path: Path) -> str | None:
 
 
 def looks_like_html(head: bytes) -> bool:
-    """Return True if the first bytes of a file are those of a web page."""
+    """Return True if a file is a web page (such as an error page instead of the file), to judge by its first bytes."""
     return bool(re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype\s+html|html|head|body)\b", head, re.IGNORECASE))
 
 
 def format_size(entry: Entry) -> str:
-    """Format what is known of an entry's size."""
+    """Format the size of a published file, or the range that it must be in, as far as the manifest states it."""
     if entry.size_bytes is not None:
         return f"{entry.size_bytes:,} bytes"
     if entry.payload_bytes is not None:
@@ -211,7 +216,7 @@ def format_size(entry: Entry) -> str:
 
 
 def format_offline_list(entries: Iterable[Entry], roots: FileRoots) -> list[str]:
-    """Return the lines of a list for fetching the files by hand: URLs, sizes, hashes and destinations."""
+    """Format a list to fetch files by hand, as lines: URLs, sizes, hashes, and the paths where the files belong."""
     lines = []
     for entry in entries:
         known = "".join(f", {kind} {value}" for kind, value in entry.hashes.items())

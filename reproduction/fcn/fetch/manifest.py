@@ -47,7 +47,10 @@ _Sha256 = Annotated[str, matching("[0-9a-f]{64}", "64 hexadecimal digits")]
 
 
 class EntryKind(StrEnum):
-    """The kind of a file. Weights are below the weights folder, all others below the data root."""
+    """What a published file is. Weights belong below the weights folder, all others below the data root.
+
+    ``COPY`` is a copy of a caffemodel's weights in another file format; ``LIST`` is the list of a split.
+    """
 
     CAFFEMODEL = "caffemodel"
     COPY = "copy"  # of a caffemodel's weights, in another file format
@@ -57,11 +60,12 @@ class EntryKind(StrEnum):
 
 @dataclass(frozen=True)
 class UnpackedArchive:
-    """The folder of an unpacked archive, and what it must contain.
+    """The folder into which an archive is unpacked, and what it then contains.
 
     Args:
         folder: Path of the folder below the data root.
-        holds: Patterns, each of which must match something in the folder; see ``archives.holds``.
+        holds: Patterns, such as ``JPEGImages/*.jpg``. The folder is complete if each matches something in it; see
+            ``archives.contains``.
     """
 
     folder: _Path
@@ -70,7 +74,7 @@ class UnpackedArchive:
 
 @dataclass(frozen=True)
 class Mirror:
-    """Another URL of a published file.
+    """A further URL of a published file.
 
     Args:
         url: The URL.
@@ -83,25 +87,26 @@ class Mirror:
 
 @dataclass(frozen=True)
 class Entry:
-    """One published file.
+    """One published file: where it is fetched from, where it belongs, and how it is checked.
 
     Args:
         name: Name of the file in the tools; for a caffemodel, the net's name.
-        kind: Caffemodel, copy, archive or list.
+        kind: Whether it is a caffemodel, a copy of one in another format, an archive or a list.
         url: Where it was published.
         path: Path below the weights folder or the data root.
         licence: The terms of use that its publishers state.
         mirrors: Other URLs of the file, in the order in which they are tried.
         alternatives: Names of entries that serve as well, such as VOC 2012 for VOC 2011.
         size_bytes: Exact size, if known.
-        payload_bytes: For a caffemodel, the size of its floats, a lower bound of the file size; None if not known.
+        payload_bytes: For a caffemodel of unknown size, the number of bytes of its weights, below which its size cannot
+            be; None if not known.
         md5: MD5, if published.
         sha1: SHA-1, if published.
         sha256: SHA-256, if published.
-        source: Where the size and the hashes were published.
-        archive: The folder into which it is unpacked; for archives only.
+        source: Where the size and the hashes were published, as text.
+        archive: The folder into which it is unpacked, and its content; None if it is not an archive.
         note: Further information for users.
-        origin: For a copy, how its weights were made, for reports.
+        origin: For a copy, how it was made from the published weights; reports state it.
     """
 
     name: _Name
@@ -122,7 +127,7 @@ class Entry:
     origin: str = ""
 
     def check(self) -> str | None:
-        """Return what the fields must satisfy together (see ``json_file``), or None if they do."""
+        """Return a rule that the fields break together, such as a missing ``archive``; None if they break none."""
         if (self.kind is EntryKind.ARCHIVE) != (self.archive is not None):
             return "'archive' for archives, and for them alone"
         if self.payload_bytes and self.size_bytes and self.payload_bytes > self.size_bytes:
@@ -143,23 +148,29 @@ class Entry:
 
     @property
     def hashes(self) -> dict[str, str]:
-        """The published hashes by kind, weakest first."""
+        """The published hashes by their kind (``md5``, ``sha1``, ``sha256``), the weakest first."""
         return {name: value for name in HASHES if (value := getattr(self, name)) is not None}
 
     @property
     def max_bytes(self) -> int:
-        """The largest valid size of the file."""
+        """The largest size that the file can have, in bytes."""
         if self.size_bytes is not None:
             return self.size_bytes
         return MAX_BYTES if self.payload_bytes is None else self.payload_bytes + SLACK_BYTES
 
     @property
     def min_bytes(self) -> int:
-        """The smallest valid size of the file."""
+        """The smallest size that the file can have, in bytes."""
         return self.size_bytes if self.size_bytes is not None else self.payload_bytes or 1
 
     def error(self, problem: str, path: StrPath, **parts: Any) -> ReproductionError:
-        """Return a WeightsError for weights, a DataError for any other file."""
+        """Return an error about the file: a ``WeightsError`` for weights, a ``DataError`` for other files.
+
+        Args:
+            problem: What is wrong.
+            path: The path that the error names.
+            parts: Further arguments of the error, such as ``got``, ``want`` and ``remedy``.
+        """
         kind = WeightsError if self.is_weights else DataError
         return kind(problem, path=path, **parts)
 
@@ -175,12 +186,12 @@ class _Document:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The published files by name, and the sets of files that are used together.
+    """The list of all published files, and the sets of files that are used together.
 
     Attributes:
-        path: Path of the manifest.
-        entries: The entries by name.
-        sets: Names of the entries of each set.
+        path: Path of the manifest, for errors.
+        entries: The entry of each file, by its name.
+        sets: For each set, such as ``voc``, the names of its entries.
         unpublished: Names of the nets whose weights were never published.
     """
 
@@ -190,7 +201,7 @@ class Manifest:
     unpublished: frozenset[str]
 
     def __getitem__(self, name: str) -> Entry:
-        """Return an entry by name.
+        """Return the entry of the file with this name.
 
         Raises:
             DataError: If there is no entry of this name, or the net's weights were never published.
@@ -204,15 +215,16 @@ class Manifest:
         return self.entries[name]
 
     def with_alternatives(self, entry: Entry) -> list[Entry]:
-        """Return an entry, followed by those that serve as well."""
+        """Return an entry, followed by those of files that serve as well, such as VOC 2012 for VOC 2011."""
         return [entry, *(self.entries[name] for name in entry.alternatives)]
 
     def select(self, name: str, nets: Iterable[str] | None = None) -> list[Entry]:
-        """Return the entries of a set.
+        """Return the entries of a set of files that are used together, such as ``voc``.
 
         Args:
             name: Name of the set.
-            nets: If not None, include only the caffemodels of these nets, before all other files of the set.
+            nets: Names of nets, to include the weights of these only; they come before the other files. None for all
+                files.
 
         Raises:
             DataError: If there is no such set, or a net is not in it.
@@ -231,7 +243,7 @@ class Manifest:
 
 
 def read_manifest(path: StrPath) -> Manifest:
-    """Load a manifest.
+    """Load a manifest and check every entry.
 
     Args:
         path: Path of the JSON file.

@@ -21,12 +21,12 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass(frozen=True)
 class DownloadOrigin:
-    """The source of the bytes in a partial file.
+    """Where the bytes in a partial file come from, recorded next to it so that the download can be resumed.
 
     Attributes:
-        url: The URL.
-        validator: The ETag or Last-Modified date that the server sent.
-        size: Size of the complete file, if known.
+        url: The URL that they were downloaded from.
+        validator: The ETag or Last-Modified date that the server sent: if it changes, the file has changed.
+        size: Size of the complete file in bytes; None if not known.
     """
 
     url: str
@@ -35,10 +35,10 @@ class DownloadOrigin:
 
 
 class PartialFile:
-    """The partial file ``FILE.part``, which is renamed to ``FILE`` when it is complete.
+    """The partial file ``FILE.part`` of a download, which is renamed to ``FILE`` when it is complete.
 
-    Its origin is recorded in ``FILE.part.json``. Use it as a context manager, which locks the file. If the block is
-    left before ``finish``, the bytes are kept.
+    Its origin is recorded in ``FILE.part.json``. Use it as a context manager, which locks the file. If the ``with``
+    block is left before ``finish`` is called, the bytes are kept, so that a later download can resume.
 
     Args:
         target: Path of the complete file, in an existing folder.
@@ -80,20 +80,20 @@ class PartialFile:
             self._origin.unlink(missing_ok=True)
 
     def size(self) -> int:
-        """Return the number of bytes in the partial file."""
+        """Return the number of bytes that are in the partial file."""
         return os.fstat(self._file.fileno()).st_size
 
     def clear(self) -> None:
-        """Discard the bytes and the origin."""
+        """Discard the bytes in the file, and the record of where they came from."""
         self._file.truncate(0)
         self._origin.unlink(missing_ok=True)
 
     def finish(self) -> None:
-        """Rename the partial file to the target."""
+        """Rename the partial file to the complete file, after it has been checked."""
         self.path.replace(self.target)
 
     def origin(self, url: str) -> DownloadOrigin | None:
-        """Return the recorded origin, or None if there is none or it is not this URL."""
+        """Return where the bytes came from, or None if that is not recorded or was another URL than ``url``."""
         try:
             origin = json_file.load(self._origin, DownloadOrigin, "not the origin of a download")
         except (OSError, DataError):
@@ -101,12 +101,12 @@ class PartialFile:
         return origin if origin.url == url else None
 
     def begin(self, url: str, validator: str | None, size: int | None) -> None:
-        """Discard the bytes, and record a new origin if it has a validator.
+        """Discard the bytes, and record where the next bytes come from; without a validator, nothing is recorded.
 
         Args:
-            url: The URL.
+            url: The URL of the new download.
             validator: The ETag or Last-Modified date that the server sent, or None.
-            size: Size of the complete file, if known.
+            size: Size of the complete file in bytes; None if not known.
         """
         self.clear()
         if validator:
@@ -114,11 +114,11 @@ class PartialFile:
                 file.write(json_file.dumps({"url": url, "validator": validator, "size": size}).encode())
 
     def write(self, block: bytes, total: int | None) -> None:
-        """Append bytes.
+        """Append bytes to the file.
 
         Args:
             block: The bytes.
-            total: Size of the complete file, if known.
+            total: Size of the complete file in bytes, for the error on a full disk; None if not known.
 
         Raises:
             WeightsError or DataError: If the disk is full. The bytes written so far are kept, and the download can be
@@ -141,7 +141,7 @@ class PartialFile:
             ) from None
 
     def need(self, total: int | None) -> None:
-        """Check that the disk has room for the rest of the file.
+        """Check that the disk has enough free space for the rest of the file.
 
         Args:
             total: Size of the complete file; if None, nothing is checked.

@@ -1,4 +1,4 @@
-"""One transfer: download a URL into a partial file, or copy a file there, with resume, retries and limits."""
+"""One transfer: download a URL, or copy a file from a folder, to a partial file; with retries and limits."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ _MIN_BYTES = 1024  # bytes that must arrive within each timeout
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long to try a source.
+    """How often and how long to try a source before the next one is tried.
 
     Args:
-        tries: Number of consecutive failures after which the source is abandoned.
-        delay_s: Seconds before the second attempt; doubled before each further one.
+        tries: Number of consecutive failed attempts after which the source is abandoned.
+        delay_s: Seconds to wait before the second attempt; doubled before each further one.
         timeout_s: Seconds to wait for a connection, and for the next bytes.
-        worth_bytes: An attempt that receives at least this many bytes restarts the count of failures, since a long file
-            may need many attempts.
-        sleep: Function that pauses for a number of seconds.
+        worth_bytes: An attempt that receives at least this many bytes restarts the count of failed attempts, since a
+            large file may need many.
+        sleep: The function that waits for a number of seconds; tests replace it.
     """
 
     tries: int = 5
@@ -52,7 +52,12 @@ class SourceError(Exception):
 
 
 class TransferError(Exception):
-    """Raised when a source stops before the end; another attempt may succeed. It is silent if it timed out."""
+    """Raised when a source stops before the end of a file; another attempt may succeed.
+
+    Args:
+        problem: What happened.
+        is_silent: True if nothing arrived before the timeout.
+    """
 
     def __init__(self, problem: str, *, is_silent: bool = False):
         super().__init__(problem)
@@ -60,7 +65,13 @@ class TransferError(Exception):
 
 
 def copy_file(source: Path, part: PartialFile, progress: Progress | None) -> None:
-    """Copy a file from a folder."""
+    """Copy a file from a folder into a partial file.
+
+    Args:
+        source: The file to copy.
+        part: The partial file, whose bytes are replaced.
+        progress: Called with the number of bytes done and their total.
+    """
     try:
         file = files.open_regular(source)
     except FileNotFoundError:
@@ -79,9 +90,17 @@ def copy_file(source: Path, part: PartialFile, progress: Progress | None) -> Non
 
 
 def download(url: str, part: PartialFile, progress: Progress | None, patience: RetryPolicy, is_last: bool) -> None:
-    """Download a file from a URL, with as many attempts as ``patience`` allows.
+    """Download a file from a URL into a partial file, in as many attempts as ``patience`` allows.
 
-    A server that sends nothing at all is asked again only if it is the last source.
+    An interrupted download is resumed where it stopped, if the server supports that. A server that sends nothing at all
+    is asked again only if it is the last source.
+
+    Args:
+        url: The URL.
+        part: The partial file.
+        progress: Called with the number of bytes done and their total.
+        patience: How often and how long to try.
+        is_last: True if there is no other source to try after this one.
     """
     failures = 0
     while True:
@@ -121,7 +140,13 @@ def _download_once(url: str, part: PartialFile, progress: Progress | None, timeo
 
 
 def open_url(request: Request, part: PartialFile | None, timeout_s: float) -> web.Response:
-    """Send a request; convert errors to ``TransferError`` (try again) or ``SourceError`` (try the next source)."""
+    """Send a request and return the response; raise ``TransferError`` (try again) or ``SourceError`` (try elsewhere).
+
+    Args:
+        request: The request.
+        part: The partial file that the request is to complete; None if it is not for a download.
+        timeout_s: Seconds to wait for the response.
+    """
     try:
         response: web.Response = web.build_opener().open(request, timeout=timeout_s)
     except urllib.error.HTTPError as error:
@@ -194,7 +219,7 @@ def _has_changed(response: web.Response, url: str, part: PartialFile, size: int)
 
 
 def check_size(entry: Entry, size: int) -> None:
-    """Raise a ``SourceError`` if a file of this size cannot be the entry's."""
+    """Raise a ``SourceError`` if a file of ``size`` bytes cannot be the one that the manifest's entry describes."""
     if not entry.min_bytes <= size <= entry.max_bytes:
         raise SourceError(f"its size is wrong; got {size:,} bytes, want {local_files.format_size(entry)}")
 

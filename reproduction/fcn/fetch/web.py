@@ -24,7 +24,7 @@ _FRAME_BYTES = 64 << 10  # limit of the chunk sizes and trailers that come with 
 
 
 class RefusedRedirectError(Exception):
-    """Raised for a redirect that is not followed; the message says why."""
+    """Raised when a server redirects to an address that is not safe to follow; the message says why."""
 
 
 class _LimitedReader(io.RawIOBase):
@@ -59,7 +59,7 @@ class _LimitedReader(io.RawIOBase):
 
 
 class Response(http.client.HTTPResponse):
-    """An HTTP response with limits on the time and the bytes of its headers and of each block."""
+    """An HTTP response whose headers, and each block of whose body, must arrive within limits of time and bytes."""
 
     def __init__(self, sock: socket, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
@@ -74,7 +74,7 @@ class Response(http.client.HTTPResponse):
         return found
 
     def block(self, size: int) -> bytes:
-        """Return the next bytes of the body, at most ``size``; empty at the end.
+        """Return the next bytes of the body, at most ``size``; empty bytes at the end.
 
         Raises:
             OSError: If the connection broke, or nothing arrived in time.
@@ -118,7 +118,7 @@ class _Redirect(urllib.request.HTTPRedirectHandler):
 
 
 def build_opener() -> urllib.request.OpenerDirector:
-    """Return a URL opener for http and https, but not for file or ftp."""
+    """Return a ``urllib`` opener for http and https URLs that opens no files and returns a ``Response`` with limits."""
     made = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),

@@ -1,4 +1,4 @@
-"""Images of the published data sets -> arrays, preprocessed as the published data layers do.
+"""Reading of the published data sets' images, and the preprocessing of the published data layers.
 
 ``images.decode`` accepts any image; this module is strict. An image in another mode than the data set was published in
 would train and score a different task without any error, so it raises one here.
@@ -55,14 +55,14 @@ def _pixels(path: StrPath, modes: Container[str], want: str, remedy: str) -> Arr
 
 
 def subtract_mean(pixels: Array, mean: Array, *, flip: bool) -> Float32:
-    """Subtract the mean and move the channels to the front, as every published data layer does.
+    """Subtract the mean from an image and move its channels to the front, as every published data layer does.
 
     The published code subtracts in place from a float32 array. With a float64 mean, NumPy computes the difference in
     double precision and rounds it once; with a float32 mean it computes in single precision. The dtype of the mean
     therefore affects the result.
 
     Args:
-        pixels: (H, W, 3).
+        pixels: (H, W, 3), such as uint8.
         mean: (3,) float32 or float64, in the channel order of the result.
         flip: If True, reverse the channels (RGB to BGR).
 
@@ -79,7 +79,7 @@ def subtract_mean(pixels: Array, mean: Array, *, flip: bool) -> Float32:
 
 
 def check_labels(values: Array, high: int, *, low: int = 0, void: int | None = None) -> Int16:
-    """Check that a label map holds only valid labels, and convert it to int16.
+    """Check that a label map contains only valid class numbers, and return it as int16.
 
     Args:
         values: (H, W), of any real dtype.

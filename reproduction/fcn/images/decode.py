@@ -1,4 +1,4 @@
-"""Any image file -> the RGB array that a net's preprocessing starts from.
+"""Reading of any image file as an RGB array, as a viewer displays it.
 
 This module is for users' images. The images of the published data sets are read by ``images.caffe_input``, which
 converts nothing.
@@ -40,10 +40,10 @@ def read_rgb(path: StrPath) -> UInt8:
 
 
 def from_pil(image: Image.Image) -> UInt8:
-    """Convert an open Pillow image as ``read_rgb`` does.
+    """Convert an open Pillow image to an RGB array, as a viewer displays it; see ``read_rgb``.
 
     Args:
-        image: The image.
+        image: The Pillow image.
 
     Returns:
         (H, W, 3) uint8, in RGB order.
@@ -67,14 +67,14 @@ def _rgb(image: Image.Image) -> UInt8:
 
 
 def fit_size(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """Return the size of an image after its longer side is limited to ``side`` pixels.
+    """Return the size that an image has after ``shrink``, with its longer side at most ``side`` pixels.
 
     Args:
-        size: Height and width, in pixels.
-        side: The limit, in pixels; 0 for none.
+        size: (height, width) of the image, in pixels.
+        side: The largest longer side, in pixels; 0 for no limit.
 
     Returns:
-        Height and width, each at least 1; unchanged if the image is small enough.
+        (height, width), each at least 1; ``size`` if the image is small enough.
     """
     longer = max(size)
     if not side or longer <= side:
@@ -84,11 +84,13 @@ def fit_size(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 
 def shrink(pixels: UInt8, side: int, *, smooth: bool = True) -> UInt8:
-    """Shrink an image whose longer side exceeds ``side`` pixels; return any other unchanged.
+    """Shrink an image, keeping its proportions, so that its longer side is at most ``side`` pixels.
+
+    An image that is small enough is returned unchanged.
 
     Args:
         pixels: (H, W) or (H, W, 3) uint8.
-        side: The limit of the longer side, in pixels; 0 for none.
+        side: The largest longer side, in pixels; 0 for no limit.
         smooth: If True, interpolate (bicubic). If False, take the nearest pixel, as labels require: the mean of two
             class numbers is a third class.
 

@@ -15,7 +15,7 @@ from reproduction.caffe.typing import Integer, UInt8
 
 
 def voc_colours(n: int = 256) -> UInt8:
-    """Return the colours in which PASCAL VOC draws its classes.
+    """Return the colours in which PASCAL VOC draws its classes: row k is the colour of class k.
 
     The eight bits of a class number, starting with the least significant, are assigned in turn to red, green and blue.
     They fill each channel from its most significant bit downwards. Class 0 is black, 1 dark red, 2 dark green; 255
@@ -38,7 +38,7 @@ def voc_colours(n: int = 256) -> UInt8:
 
 
 def colour_table(colours: Iterable[Sequence[int]]) -> UInt8:
-    """Return a colour table of 256 entries: the given colours first, then VOC's.
+    """Return the colours of all 256 labels, from those of the first few: the others get VOC's colours.
 
     Args:
         colours: R, G, B of each class, starting with class 0.
@@ -53,7 +53,7 @@ def colour_table(colours: Iterable[Sequence[int]]) -> UInt8:
 
 
 def paint(labels: Integer, colours: UInt8 | None = None) -> UInt8:
-    """Replace each label by its colour.
+    """Return a label map as an image: each label is replaced by its colour.
 
     Args:
         labels: (H, W), values 0 to 255.
@@ -71,12 +71,12 @@ def paint(labels: Integer, colours: UInt8 | None = None) -> UInt8:
 def overlay(
     rgb: UInt8, labels: Integer, alpha: float = 0.5, background: int | None = 0, colours: UInt8 | None = None
 ) -> UInt8:
-    """Blend the class colours into an image.
+    """Blend a label map in colours into its image.
 
     Args:
         rgb: (H, W, 3) uint8.
         labels: (H, W), values 0 to 255.
-        alpha: Weight of the colours, 0 to 1.
+        alpha: Weight of the colours, 0 (only the image) to 1 (only the colours).
         background: The class whose pixels are not blended; None to blend all of them, as for NYUDv2 and SIFT Flow,
             which have no background class.
         colours: (256, 3) uint8, the colour of each label; None for VOC's.
@@ -131,7 +131,7 @@ def write_image(image: Image.Image, path: StrPath) -> None:
 
 @dataclass(frozen=True)
 class Share:
-    """The part of an image that one class covers.
+    """One class of a label map, and the fraction of the image that it covers.
 
     Attributes:
         label: Class number.
@@ -147,7 +147,7 @@ class Share:
 
 
 def count_shares(labels: Integer, classes: Sequence[str]) -> list[Share]:
-    """Count the pixels of every class that occurs.
+    """Count the pixels of each class in a label map.
 
     Args:
         labels: (H, W), indices into ``classes``.
@@ -167,12 +167,12 @@ def count_shares(labels: Integer, classes: Sequence[str]) -> list[Share]:
 
 
 def format_legend(rows: Iterable[Share]) -> list[str]:
-    """Format the shares as lines of text: percentage, class number and name."""
+    """Format the classes of a label map as lines of text: percentage, class number and name."""
     return [f"{100 * row.share:6.2f} %  {row.label:3d}  {row.name}" for row in rows]
 
 
 def draw_legend(rows: Sequence[Share], colours: UInt8 | None = None, note: str = "") -> UInt8:
-    """Draw a legend: one line for each class, with its colour, share and name.
+    """Draw the classes of a label map as an image: a line for each, with its colour, percentage and name.
 
     Args:
         rows: The shares.

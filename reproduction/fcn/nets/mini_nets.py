@@ -37,10 +37,10 @@ _FIRST = mini_voc.NETS[0]  # whose trunk the classifier has
 
 
 def build_classifier(split: str) -> NetParameter:
-    """Return the classifier: VGG16's layers, trained on images of single objects.
+    """Return the prototxt of the classifier ``mini-vgg``: VGG16's layers, for images of single objects.
 
     Args:
-        split: ``"train"`` or ``"val"``; ``"val"`` also computes the accuracy.
+        split: The split that its data layer reads: ``train``, or ``val``, whose net also computes the accuracy.
     """
     n, training = NetSpec(), split == "train"
     n["data"], n["label"] = layers(
@@ -80,7 +80,7 @@ def _vgg(n: NetSpec) -> Top:
 
 
 def build_classifier_deploy() -> NetParameter:
-    """Return the classifier for inference: an Input layer, probabilities instead of the loss, and no dropout."""
+    """Return the classifier's prototxt for inference: an Input layer, probabilities instead of the loss, no dropout."""
     n = NetSpec()
     n["data"] = layer("Input", name="input", input_param={"shape": {"dim": [1, 3, CROP, CROP]}})
     n["prob"] = layer("Softmax", _vgg(n))
@@ -88,7 +88,7 @@ def build_classifier_deploy() -> NetParameter:
 
 
 def build_classifier_solver() -> SolverParameter:
-    """Return the classifier's solver."""
+    """Return the classifier's solver prototxt."""
     return SolverParameter(
         train_net="train.prototxt",
         test_net=["val.prototxt"],
@@ -104,7 +104,7 @@ def build_classifier_solver() -> SolverParameter:
 
 
 def build_files(name: str) -> dict[str, NetParameter | SolverParameter]:
-    """Return every prototxt of a net, by file name.
+    """Return every prototxt of a net of Mini-VOC, by file name.
 
     Args:
         name: ``"mini-vgg"`` or a key of ``NETS``.

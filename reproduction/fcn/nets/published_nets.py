@@ -1,4 +1,4 @@
-"""The 15 published nets, generated as prototxt from one table instead of upstream's 15 ``net.py``.
+"""The 15 published nets' prototxts, generated from the nets' records instead of by upstream's 15 ``net.py``.
 
 ``NETS`` is the table; ``build_net``, ``build_deploy`` and ``build_solver`` return the messages that follow from it.
 Nothing here builds a module; that is done from the prototxt.
@@ -33,11 +33,11 @@ NETS: dict[str, PublishedNet] = {name: net for name, net in datasets.NETS.items(
 
 
 def build_net(published: PublishedNet, data_layer: DataLayer) -> NetParameter:
-    """Return the net of one split as published: data layer, trunk, heads and losses.
+    """Return a net for training or scoring, as published: data layer, VGG16's or AlexNet's layers, scores, losses.
 
     Args:
         published: The net.
-        data_layer: One of ``published.data_layers``.
+        data_layer: The data layer to read from, one of ``published.data_layers``.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 each net's net.py.
     """
@@ -92,18 +92,18 @@ def _pool(bottom: Top, kernel: int = 2) -> Top:
 def vgg16_blocks(
     n: NetSpec, published: PublishedNet, data: str, suffix: str = "", pad: int = 100, **fields: Any
 ) -> Top:
-    """Add VGG16's convolutions and poolings to a net.
+    """Add VGG16's convolutions and poolings to a net that is being specified.
 
     Args:
-        n: The net to extend.
+        n: The specification to extend.
         published: The net's entry in the table, for the blocks and the name of the first convolution.
-        data: The top to start from.
-        suffix: Suffix of the layer names.
+        data: The top that the first convolution reads.
+        suffix: Suffix of the layer names, for nets with two inputs.
         pad: Padding of the first convolution, in pixels.
-        fields: Further fields of every convolution, such as ``weight_filler``.
+        fields: Further fields of every Convolution layer, such as ``weight_filler``.
 
     Returns:
-        The top of the last pooling.
+        The top of the last pooling, pool5.
     """
     top = n[data]
     for block, (width, depth) in enumerate(published.blocks, 1):
@@ -172,7 +172,7 @@ def _head(n: NetSpec, published: PublishedNet, head: Head) -> None:
 
 
 def build_deploy(published: PublishedNet) -> NetParameter:
-    """Return the net for inference: an Input layer instead of the data layer, no labels, losses or dropout.
+    """Return the net for inference: an Input layer instead of the data layer, and no labels, losses or dropout.
 
     Source: shelhamer/fcn.berkeleyvision.org@1305c73 voc-fcn8s/deploy.prototxt, the one that is published.
     """
@@ -184,7 +184,7 @@ def build_deploy(published: PublishedNet) -> NetParameter:
 
 
 def build_solver(published: PublishedNet) -> SolverParameter:
-    """Return the solver as published.
+    """Return the solver prototxt of a net, as published.
 
     Args:
         published: The net.

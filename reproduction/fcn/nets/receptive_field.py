@@ -15,14 +15,15 @@ from reproduction.caffe.schema import NetParameter, Phase
 
 @dataclass(frozen=True)
 class NetFigures:
-    """The figures of one net.
+    """The numbers that Table 1 of the paper states of a net: its size, receptive field and stride.
 
     Attributes:
-        parameters: Number of scalars in all weight blobs.
-        learned: Number of those whose ``lr_mult`` is not 0, so without the fixed upsampling.
+        parameters: Number of weights and biases of all layers.
+        learned: Number of those that are trained, whose ``lr_mult`` is not 0: without the fixed upsampling.
         convolutions: Number of Convolution layers.
-        receptive_field: The largest receptive field of a blob before any upsampling, in input pixels along the height.
-        max_stride: The largest stride of such a blob, in input pixels along the height.
+        receptive_field: The largest receptive field of any blob before the first upsampling, in input pixels along the
+            height.
+        max_stride: The largest stride of any such blob, in input pixels along the height.
     """
 
     parameters: int
@@ -42,7 +43,7 @@ class _Field:
 
 
 def compute_net_figures(net_param: NetParameter) -> NetFigures:
-    """Compute the figures of a net whose inputs come from Input layers, such as a deploy net.
+    """Compute the numbers that Table 1 states of a net, from its prototxt. Its inputs must be Input layers.
 
     Args:
         net_param: The net.

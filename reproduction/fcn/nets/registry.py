@@ -1,4 +1,4 @@
-"""The published nets by name, and the prototxts of their folders."""
+"""The published nets and their prototxts, by net name."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ PROTOTXT = Path(__file__).parents[3] / "prototxt"
 
 
 def find_net(net_name: str) -> PublishedNet:
-    """Return the record of a net.
+    """Return the record of a published net or of a net of Mini-VOC.
 
     Args:
-        net_name: Key of ``NETS``.
+        net_name: Name of the net, such as ``voc-fcn8s``; a key of ``NETS``.
 
     Raises:
         ReproductionError: If there is no net of this name; the remedy suggests the most similar name.
@@ -33,11 +33,11 @@ def find_net(net_name: str) -> PublishedNet:
 
 
 def load_net(net_name: str, file: str = "deploy.prototxt") -> NetParameter:
-    """Load a prototxt of a net's folder.
+    """Load a net from a prototxt of its folder ``prototxt/NAME/``.
 
     Args:
-        net_name: Key of ``NETS``, or ``mini-vgg``.
-        file: Name of the file.
+        net_name: Name of the net: a key of ``NETS``, or ``mini-vgg``.
+        file: File name of the prototxt, such as ``train.prototxt``.
 
     Raises:
         PrototxtError: If the file is broken.
@@ -47,10 +47,10 @@ def load_net(net_name: str, file: str = "deploy.prototxt") -> NetParameter:
 
 
 def load_solver(net_name: str) -> SolverParameter:
-    """Load the solver prototxt of a net's folder.
+    """Load the solver prototxt of a net from its folder ``prototxt/NAME/``.
 
     Args:
-        net_name: Key of ``NETS``, or ``mini-vgg``.
+        net_name: Name of the net: a key of ``NETS``, or ``mini-vgg``.
 
     Raises:
         PrototxtError: If the file is broken.
@@ -66,12 +66,12 @@ def _build(net_name: str, file: str) -> NetParameter | SolverParameter:
 
 
 def open_test_split(published: PublishedNet, root: StrPath, split: str | None = None) -> Dataset:
-    """Open the data set that a net is scored on, as the data layer of its test prototxt does.
+    """Open the split that a net is scored on, as the data layer of its test prototxt does.
 
     Args:
-        published: The net.
+        published: The record of the net.
         root: The data root.
-        split: The split to open; None for the one of the prototxt.
+        split: The split to open; None for the one that the prototxt states.
 
     Raises:
         DataError: If the data set is not below ``root``, see ``datasets.from_layer``.

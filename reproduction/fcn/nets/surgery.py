@@ -1,4 +1,4 @@
-"""Net surgery: copy weights between nets whose layers differ slightly, as the training of every net requires.
+"""Net surgery: copy weights between nets whose layers differ slightly, to initialize one net from another.
 
 For any net of ``registry.NETS``, ``initialize`` does what the published solve.py does, and what solve.py leaves to
 weight files that were never published: it converts a classifier's fully connected layers to convolutions, adds a fourth
@@ -29,18 +29,19 @@ Source = Net | NetParameter
 
 
 def transplant(target: Net, source: Source, suffix: str = "") -> CopyReport:
-    """Copy weights by layer name, and reshape them where shapes differ but element counts agree.
+    """Copy the weights of all layers that two nets share by name; reshape them if only their shapes differ.
 
     A fully connected layer (O, I H W) and a convolution (O, I, H, W) hold the same weights, so either can be loaded
     into the other. Layers and blobs that the target lacks are ignored.
 
     Args:
         target: The net to change.
-        source: A net, or an upgraded ``NetParameter`` with blobs.
-        suffix: Suffix of the layer names in the target.
+        source: The net to copy from, or an upgraded ``NetParameter`` with blobs, such as a caffemodel contains.
+        suffix: What is appended to a layer's name in the source to get its name in the target, as nets with two inputs
+            require.
 
     Returns:
-        A report of what was copied.
+        A report of which layers were copied, reshaped, ignored and left unchanged.
 
     Raises:
         WeightsError: If a blob has another number of elements, or no layer of the source exists in the target. The
@@ -54,7 +55,7 @@ def transplant(target: Net, source: Source, suffix: str = "") -> CopyReport:
 
 
 def upsample_filt(size: int) -> Float64:
-    """Return the bilinear kernel for upsampling by half its size.
+    """Return the kernel of bilinear upsampling by the factor ``(size + 1) // 2``, for a Deconvolution layer.
 
     Args:
         size: Height and width of the kernel.
@@ -71,7 +72,7 @@ def upsample_filt(size: int) -> Float64:
 
 
 def interp(net: Net, layers: Iterable[str] | None = None) -> list[str]:
-    """Set upsampling layers to bilinear interpolation of each channel.
+    """Set the weights of upsampling layers (Deconvolution) to bilinear interpolation of each channel.
 
     The weights between different channels are unchanged: they are zero unless the prototxt sets a filler.
 
@@ -116,13 +117,13 @@ def interp(net: Net, layers: Iterable[str] | None = None) -> list[str]:
 
 
 def expand_score(target: Net, new_layer: str, source: Source, layer: str) -> None:
-    """Copy a score layer into one with more classes; the copied classes come first.
+    """Copy the weights of a score layer into one with more classes; the new layer's first classes get them.
 
     Args:
         target: The net to change.
-        new_layer: Its score layer, (K', C, H, W).
-        source: A net, or an upgraded ``NetParameter`` with blobs.
-        layer: The source's score layer, (K, C, H, W) with K <= K'.
+        new_layer: Name of its score layer, whose weights are (K', C, H, W).
+        source: The net to copy from, or an upgraded ``NetParameter`` with blobs.
+        layer: Name of the source's score layer, whose weights are (K, C, H, W) with K <= K'.
 
     Raises:
         NetError: If the target has no such layer with weights.
@@ -147,13 +148,13 @@ def expand_score(target: Net, new_layer: str, source: Source, layer: str) -> Non
 
 
 def widen_input(target: Net, new_layer: str, source: Source, layer: str) -> None:
-    """Copy a first convolution into one with more input channels, each new one set to the mean of the old ones.
+    """Copy a first convolution into one with more input channels; added channels get the mean of the others' weights.
 
     Args:
         target: The net to change.
-        new_layer: Its convolution, (O, C', H, W).
-        source: A net, or an upgraded ``NetParameter`` with blobs.
-        layer: The source's convolution, (O, C, H, W) with C <= C'.
+        new_layer: Name of its first convolution, whose weights are (O, C', H, W).
+        source: The net to copy from, or an upgraded ``NetParameter`` with blobs.
+        layer: Name of the source's first convolution, whose weights are (O, C, H, W) with C <= C'.
 
     Raises:
         NetError: If the target has no such layer with weights.
@@ -182,13 +183,14 @@ def widen_input(target: Net, new_layer: str, source: Source, layer: str) -> None
 
 @dataclass(frozen=True)
 class InitReport:
-    """The origin of a net's initial weights.
+    """Where the initial weights of a net came from, layer by layer; ``str()`` formats it as text.
 
     Attributes:
-        transplants: The report of ``transplant`` for each parent, by name.
-        widened: The first convolution, if it has input channels that the parent's lacks.
-        interpolated: The upsampling layers.
-        new: The layers that keep their filler's values: new score layers, and the fixed scales of at-once nets.
+        transplants: For each parent net by name, which of its layers were copied, see ``transplant``.
+        widened: The name of the first convolution if it was widened, see ``widen_input``; else empty.
+        interpolated: The names of the upsampling layers, which were set to bilinear interpolation.
+        new: The names of the layers that keep their filler's values: new score layers, and the fixed scales of nets
+            whose skips are trained together with the rest.
     """
 
     transplants: dict[str, CopyReport]
@@ -208,15 +210,16 @@ def initialize(net: Net, published: PublishedNet, parents: Mapping[str, NetParam
 
     The parents' weights are transplanted, upsampling layers are set to bilinear interpolation, and a first convolution
     with more input channels than the parent's is widened. All other layers keep the values of the prototxt's fillers:
-    zero for new score layers, constants for the scales of at-once nets.
+    zero for new score layers, and constants for the scales of at-once nets, whose skips are trained together with the
+    rest.
 
     Args:
-        net: The net, newly built.
-        published: The published net.
-        parents: An upgraded ``NetParameter`` with blobs for each name in ``published.parents``.
+        net: The net to initialize, newly built.
+        published: The record of the net, which names its parents.
+        parents: The weights of each parent by its name: an upgraded ``NetParameter`` with blobs.
 
     Returns:
-        A report of where the weights came from.
+        A report of where the weights of each layer came from.
 
     Raises:
         WeightsError: If ``parents`` has other names than ``published.parents``, a parent's weights do not fit, or the
@@ -249,7 +252,10 @@ def initialize(net: Net, published: PublishedNet, parents: Mapping[str, NetParam
 
 
 def find_new_layers(published: PublishedNet) -> list[str]:
-    """Return the layers that no parent of a net has: new score layers, and the fixed scales of at-once nets."""
+    """Return the names of a net's layers that none of its parents has: new score layers, and fixed scales.
+
+    Only at-once nets, whose skips are trained together with the rest, have fixed scales.
+    """
     pools = [pool for stride, pool, _ in SKIPS if stride >= published.stride]
     scores = ["score_fr", *(f"score_{pool}" for pool in pools)]
     if published.late:
@@ -261,7 +267,7 @@ def find_new_layers(published: PublishedNet) -> list[str]:
 
 
 def find_constant_scales(net: Net) -> list[str]:
-    """Return the layers whose weights follow from the prototxt: Scale layers with a constant filler and lr_mult 0.
+    """Return the names of layers whose weights the prototxt states: Scale, a constant filler and lr_mult 0.
 
     Other implementations have these numbers in their code, not in their weight files.
     """

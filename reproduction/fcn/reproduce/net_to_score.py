@@ -21,15 +21,15 @@ from reproduction.fcn.segment import card, segmenter
 
 @dataclass(frozen=True)
 class NetToScore:
-    """A net, its weights and its data set.
+    """A net with its weights file, and the split of a data set that it is scored on.
 
     Attributes:
         name: The name of the net.
-        net_param: The net for inference.
+        net_param: The net for inference, with an Input layer instead of the data layer.
         weights: The weights file.
-        dataset: The data set that it is scored on.
-        set_name: The name of the data set on pages: that of a published set, or of a folder of custom images.
-        is_published_split: True if the paper scores this net on this split.
+        dataset: The split of a data set that it is scored on.
+        set_name: The name of the data set on pages: that of a published data set, or of a folder of custom images.
+        is_published_split: True if the paper scores this net on this split, so that scores can be compared.
     """
 
     name: str
@@ -46,7 +46,7 @@ class NetToScore:
 
 
 def is_trained_folder(name_or_folder: str) -> bool:
-    """Return True for a folder that a training on custom data wrote; a published net's name takes precedence."""
+    """Return True if ``net`` is a folder that a training on custom data wrote, and not the name of a published net."""
     return name_or_folder not in registry.NETS and (Path(name_or_folder) / card.CARD_FILE).is_file()
 
 
@@ -57,14 +57,14 @@ def find_published(
     weights: Path | None = None,
     folder: StrPath = local_files.WEIGHTS,
 ) -> NetToScore:
-    """Return a published net with the data set that its test prototxt reads.
+    """Return a published net with its weights, and the data set that its test prototxt names.
 
     Args:
         net_name: The name of the net.
         data: The data root.
-        split: The split; None for that of the test prototxt.
+        split: The split to score; None for that of the test prototxt.
         weights: The weights file; None for the published one.
-        folder: The weights folder.
+        folder: The weights folder, in which the published weights are looked up.
 
     Raises:
         ReproductionError: If there is no such net, or its data or weights are missing.
@@ -84,7 +84,7 @@ def find_published(
 
 
 def find_trained(folder: Path, data: StrPath, split: str | None = None, weights: Path | None = None) -> NetToScore:
-    """Return a net that was trained on custom data, with a folder of images and labels.
+    """Return a net that was trained on custom data, and a user's folder of images and labels to score it on.
 
     Args:
         folder: The training's folder.
@@ -112,7 +112,9 @@ def find_trained(folder: Path, data: StrPath, split: str | None = None, weights:
 def find_prototxt(
     path: Path, weights: Path, dataset: str, split: str, data: StrPath, *, legacy_crop: bool = False
 ) -> NetToScore:
-    """Return a net from any prototxt, with a data set whose images are named as the net's inputs.
+    """Return a net of any prototxt with its weights, and a data set to score it on.
+
+    Each input of the net must have the name of a kind of image in the data set, such as ``data`` or ``color``.
 
     Args:
         path: The prototxt, without a data layer.
@@ -120,7 +122,8 @@ def find_prototxt(
         dataset: The data set, a key of ``datasets.DATASETS``.
         split: The split.
         data: The data root.
-        legacy_crop: See ``prototxt.load_net``.
+        legacy_crop: Whether Crop layers without an offset align their bottoms, as in the Caffe of 2015; see
+            ``prototxt.load_net``.
 
     Raises:
         ReproductionError: If a file is missing or invalid, or the data set has no such images.

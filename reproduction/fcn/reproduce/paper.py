@@ -1,7 +1,7 @@
 """The published numbers of these nets, as printed, with their sources.
 
-Scores are in percent, as printed; the names of other columns state the unit. ``verified`` is False for a number that
-could not be compared with the text of its paper; reports mark such numbers.
+Scores are in percent, as printed; the names of other figures state the unit, as ``forward_ms``. ``verified`` is False
+for a number that could not be compared with the text of its paper; reports mark such numbers.
 
 Editions: the CVPR paper exists as arXiv 1411.4038v2 and as the authors' edition of the camera ready, which agree except
 for PASCAL-Context; the PAMI paper is arXiv 1605.06211, whose nets are the published caffemodels.
@@ -18,7 +18,7 @@ from reproduction.fcn.scoring.score import METRICS
 
 @dataclass(frozen=True)
 class PublishedNumber:
-    """One printed number.
+    """One number, as a publication prints it.
 
     Args:
         value: the number as printed; percent for scores.
@@ -31,16 +31,16 @@ class PublishedNumber:
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One row of a published table.
+    """One row of a table in a publication: the numbers printed for one net or method.
 
     Args:
         edition: the publication, one of the constants of this module, such as ``CVPR`` and ``PAMI``.
-        table: the table or section.
+        table: the table or section in which the row is, such as ``table 2``.
         name: the name of the row, as printed.
-        measured_on: the data that were scored, or the conditions of the measurement.
-        figures: the printed numbers by column.
-        source: the text in which the numbers were read.
-        net: the name of the published net; empty if the row is not about one.
+        measured_on: the data that were scored, or the conditions of the measurement, as text.
+        figures: the printed numbers by column, such as ``mean_iu`` or ``forward_ms``.
+        source: the text in which the numbers were read: the publication, or one that quotes it.
+        net: the name of the published net that the row is about; empty if it is about none.
     """
 
     edition: str
@@ -52,12 +52,12 @@ class PublishedRow:
     net: str = ""
 
     def __getitem__(self, column: str) -> float:
-        """Return the printed value of a column."""
+        """Return the number in a column as printed, e.g. ``row["mean_iu"]``; percent for scores."""
         return self.figures[column].value
 
     @property
     def verified(self) -> bool:
-        """True if every number of the row is verified."""
+        """True if every number of the row was read in its source itself or in a text that quotes it."""
         return all(figure.verified for figure in self.figures.values())
 
 
@@ -409,11 +409,11 @@ ROWS: tuple[PublishedRow, ...] = _PAMI + _CVPR + _ELSEWHERE
 
 
 def find_rows(net_name: str, *editions: str) -> tuple[PublishedRow, ...]:
-    """Return the rows with a mean IU of a published net, in the order of ``ROWS``: PAMI's first, then CVPR's.
+    """Return the rows with a mean IU of a published net, in the order of ``ROWS``, which starts with the PAMI paper.
 
     Args:
         net_name: the name of the net, such as ``voc-fcn8s``.
-        editions: the editions to include, constants of this module; all if there are none.
+        editions: the publications to include, constants of this module such as ``PAMI``; all if there are none.
     """
     return tuple(
         row
@@ -423,22 +423,22 @@ def find_rows(net_name: str, *editions: str) -> tuple[PublishedRow, ...]:
 
 
 def find_paper_row(net_name: str) -> PublishedRow | None:
-    """Return the paper's row for a net: of PAMI, whose nets are the published ones, else of the CVPR paper, or None."""
+    """Return the paper's row for a net: of PAMI, whose nets are those published, else of the CVPR paper, else None."""
     return next(iter(find_rows(net_name, PAMI, CVPR, AUTHOR)), None)
 
 
 def find_readme_row(net_name: str) -> PublishedRow | None:
-    """Return the row of the published README for a net, or None."""
+    """Return the row with a net's scores in the README that was published with the weights, or None."""
     return next(iter(find_rows(net_name, README)), None)
 
 
 def find_rescored_row(net_name: str) -> PublishedRow | None:
-    """Return the row of a re-evaluation elsewhere of a net's published caffemodel, or None."""
+    """Return the row with scores of a net's published caffemodel that others measured, or None."""
     return next(iter(find_rows(net_name, RESCORED)), None)
 
 
 def find_caveat(row: PublishedRow) -> str:
-    """Return why a row may not be comparable with a net's published weights; an empty string if it is.
+    """Return why the scores in a row may not be those of a net's published weights; empty if they should be.
 
     The published weights are those of the PAMI paper. An older number belongs to other weights, unless the README that
     was published with the weights repeats it.

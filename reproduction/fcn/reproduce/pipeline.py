@@ -35,15 +35,15 @@ def _return_net(net: Net) -> evaluate.Scorer:
 
 @dataclass(frozen=True)
 class ScoringPlan:
-    """The paths and options of a scoring run.
+    """What a scoring run needs: the source of data and weights, folders, and options.
 
     Attributes:
-        source: the source of the data and the weights.
+        source: the source of the data and the weights, which fetches or finds them.
         roots: the weights folder and the data root.
-        out: the folder for label maps and the state of the run.
+        out: the folder in which the label maps and the state of the run are written.
         device: the device to run the nets on.
         limit: the number of images to score, from the start of the split; None for all.
-        prepare: converts a net to the callable that is run, for example by compiling it.
+        prepare: a function from a net to the callable that is scored, for example one that compiles the net.
     """
 
     source: Source
@@ -56,7 +56,7 @@ class ScoringPlan:
 
 @dataclass(frozen=True)
 class ScoredNet:
-    """The result of scoring one net.
+    """The result of scoring one net: its scores, and where its weights and label maps are.
 
     Attributes:
         weights: the weights file.
@@ -70,7 +70,7 @@ class ScoredNet:
 
 
 def select_nets(name: str, names: Sequence[str] = ()) -> list[PublishedNet]:
-    """Return the nets of a data set.
+    """Return the records of a data set's nets: all of them, or those that are named.
 
     Args:
         name: the name of the data set.
@@ -89,10 +89,10 @@ def select_nets(name: str, names: Sequence[str] = ()) -> list[PublishedNet]:
 
 
 def open_dataset(published: PublishedNet, root: Path) -> Dataset:
-    """Open the data set that a net is scored on.
+    """Open the split of a data set that a net is scored on.
 
     Args:
-        published: the net.
+        published: the record of the net.
         root: the data root.
 
     Raises:
@@ -102,7 +102,14 @@ def open_dataset(published: PublishedNet, root: Path) -> Dataset:
 
 
 def check_availability(plan: ScoringPlan, nets: Sequence[PublishedNet]) -> list[Availability]:
-    """Ask for everything that is missing, before anything slow begins; return an empty list if nothing is missing.
+    """Find out, before a long run, whether all missing data and weights can be fetched, and from where.
+
+    Args:
+        plan: the source and the folders.
+        nets: the nets to score.
+
+    Returns:
+        The answer for each file, to print; an empty list if nothing is missing.
 
     Raises:
         ReproductionError: If the data, or the weights of every net, cannot be fetched.
@@ -129,7 +136,7 @@ def _has_dataset(plan: ScoringPlan, published: PublishedNet) -> bool:
 
 
 def fetch_dataset(plan: ScoringPlan, published: PublishedNet, callbacks: Callbacks) -> Dataset:
-    """Open the data set that a net is scored on, after fetching or drawing what is missing.
+    """Fetch or draw what is missing of the data set that a net is scored on, and open it.
 
     Raises:
         DataError: If data are missing and cannot be fetched or drawn.
@@ -143,7 +150,7 @@ def fetch_dataset(plan: ScoringPlan, published: PublishedNet, callbacks: Callbac
 
 
 def score_net(plan: ScoringPlan, published: PublishedNet, dataset: Dataset, callbacks: Callbacks) -> ScoredNet:
-    """Fetch a net's weights, and score the net on a data set.
+    """Fetch a net's weights if they are missing, and score the net on a data set.
 
     Label maps and the state of the run are written to a folder of ``plan.out``. Its name contains a hash of the weights
     file, the data, the device, and the versions of torch and of this package, so that only the same run resumes there.

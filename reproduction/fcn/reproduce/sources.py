@@ -1,4 +1,4 @@
-"""Sources of data and weights: those of the paper are downloaded, Mini-VOC is drawn and its weights are included.
+"""Sources of data and weights for a scoring run: published files are downloaded, Mini-VOC's images are drawn.
 
 ``find_source("voc", ...)`` returns the source of a data set; all sources implement ``Source``.
 """
@@ -25,15 +25,15 @@ DrawFunction = Callable[[Path, Progress | None], Path]
 
 @dataclass(frozen=True)
 class Callbacks:
-    """Callbacks that report the progress of fetching, drawing and scoring.
+    """Functions that are called to report the progress of fetching, drawing and scoring.
 
     Attributes:
-        bytes: called with a description of what is fetched, unpacked or checked; returns a callback that is called
+        bytes: called with a description of what is fetched, unpacked or checked; returns a function that is then called
             with the bytes done and in all.
-        pictures: called with a description of what is drawn; returns a callback that is called with the images done
-            and in all.
+        pictures: called with a description of what is drawn; returns a function that is then called with the images
+            done and in all.
         note: called with a message when a file or data set becomes available.
-        images: called with images scored, images in all, and seconds since the start.
+        images: called for each image that was scored, with images done, images in all, and seconds since the start.
     """
 
     bytes: Callable[[str], Progress] | None = None
@@ -44,12 +44,12 @@ class Callbacks:
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A weights file on this machine.
+    """A net's weights file on this machine, with its hash.
 
     Attributes:
         path: its path.
         sha256: its SHA-256.
-        origin: how it was made; empty if it is the published file, or the user's own.
+        origin: how it was made from the published weights, as text; empty if it is the published file, or the user's.
     """
 
     path: Path
@@ -62,17 +62,17 @@ def _hash_weights(path: Path) -> WeightsFile:
 
 
 class Source(Protocol):
-    """A source of the data and the weights of a data set."""
+    """The interface of all sources: it fetches (or draws, or finds) a data set and the weights of its nets."""
 
     def data(self, roots: FileRoots, callbacks: Callbacks) -> Iterator[None]:
-        """Fetch the data in stages; the caller stops iterating once it has enough.
+        """Fetch the data step by step; yield after each, so that the caller can stop once the data set is complete.
 
         Raises:
             DataError: If the data cannot be fetched or drawn.
         """
 
     def weights(self, published: PublishedNet, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
-        """Return a net's weights file, fetched if necessary.
+        """Return the weights file of a net; fetch it if it is missing.
 
         Raises:
             WeightsError: If the weights are missing and cannot be fetched.
@@ -81,7 +81,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class DownloadedSource:
-    """A data set of the manifest, which is downloaded.
+    """A source that downloads a data set and weights which the manifest of published files lists.
 
     The published lists of ids are included in the package. If a manifest has further lists, these small files are
     downloaded before the large archives. ``data`` yields before each, since data that are elsewhere below the data root
@@ -99,7 +99,7 @@ class DownloadedSource:
     mirror: str | None = None
 
     def data(self, roots: FileRoots, callbacks: Callbacks) -> Iterator[None]:
-        """Yield before any download, after the lists, and after the archives."""
+        """Download the data; yield before any download, after the lists, and after the archives."""
         yield
         for kind in (EntryKind.LIST, EntryKind.ARCHIVE):
             for entry in local_files.find_missing(self._entries(kind), roots):
@@ -107,18 +107,18 @@ class DownloadedSource:
             yield
 
     def weights(self, published: PublishedNet, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
-        """Return a published caffemodel or a copy of its weights, downloaded unless one exists."""
+        """Return the published caffemodel of a net or a copy of its weights, downloaded unless one is present."""
         entry = self.manifest[published.name]
         got = self._fetch(entry, roots, callbacks)
         return WeightsFile(got.path, got.sha256, got.entry.origin)
 
     def check(self, nets: Sequence[PublishedNet], roots: FileRoots, *, with_data: bool) -> list[Availability]:
-        """Ask for everything that is needed to score nets, before anything is downloaded.
+        """Find out whether everything that is needed to score nets is present or can be downloaded, and from where.
 
         Args:
             nets: the nets whose weights are needed; those whose weights were not published are left out.
             roots: the weights folder and the data root.
-            with_data: if False, the data are present.
+            with_data: if False, the data are known to be present, and only the weights are looked for.
         """
         entries = [self.manifest[net.name] for net in nets if net.caffemodel is not None]
         if with_data:
@@ -143,10 +143,10 @@ class DownloadedSource:
 
 @dataclass(frozen=True)
 class DrawnSource:
-    """A data set whose images are drawn, and whose weights are included in this project.
+    """A source that draws a data set's images, and whose weights are included in this project: that of Mini-VOC.
 
     Attributes:
-        draw: writes the images below a data root, unless they exist, and returns the folder.
+        draw: a function that draws the images below a data root, unless they exist, and returns the folder.
     """
 
     draw: DrawFunction
@@ -169,17 +169,17 @@ class DrawnSource:
         yield
 
     def weights(self, published: PublishedNet, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
-        """Return the net's file in the weights folder."""
+        """Return the net's file in the weights folder; nothing is fetched."""
         return _hash_weights(local_files.find_weights(published, roots.weights))
 
 
 @dataclass(frozen=True)
 class TrainedWeights:
-    """The data of another source, with weights from the user's training.
+    """A source with the data of another source, and the weights of the user's trainings.
 
     Attributes:
         base: the source of the data.
-        runs: the folder that contains each training's folder.
+        runs: the folder that contains a folder for each training.
     """
 
     base: Source
@@ -190,7 +190,7 @@ class TrainedWeights:
         return self.base.data(roots, callbacks)
 
     def weights(self, published: PublishedNet, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
-        """Return the final caffemodel of a net's training.
+        """Return the caffemodel that the training of a net wrote at its end.
 
         Raises:
             WeightsError: If the training has not ended.
@@ -204,7 +204,7 @@ class TrainedWeights:
 
 @dataclass(frozen=True)
 class CustomWeights:
-    """The data of another source, with weights from a file of the user's.
+    """A source with the data of another source, and one weights file that the user names.
 
     Attributes:
         base: the source of the data.
@@ -219,7 +219,7 @@ class CustomWeights:
         return self.base.data(roots, callbacks)
 
     def weights(self, published: PublishedNet, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
-        """Return ``file``, for any net."""
+        """Return the user's weights file, whatever the net."""
         return _hash_weights(self.file)
 
 
@@ -235,14 +235,15 @@ def find_source(
     runs: Path | None = None,
     weights_file: Path | None = None,
 ) -> Source:
-    """Return the source of a data set and of its nets' weights.
+    """Return the source that fetches (or draws) a data set and finds the weights of its nets.
 
     Args:
         name: the name of the data set; those in ``DRAWN`` are drawn, all others downloaded.
         manifest: the manifest of the published files.
-        mirror: a URL, ``hf:owner/name`` or folder to try first.
-        runs: the folder of the user's trainings, if the weights come from there.
-        weights_file: the user's weights file, for any net.
+        mirror: a URL, ``hf:owner/name`` or folder to try first; None for the environment variable REPRODUCTION_MIRROR,
+            if it is set.
+        runs: the folder with the user's trainings, to use their weights; None for the published weights.
+        weights_file: a weights file to use for every net; None for the published weights.
 
     Raises:
         WeightsError: If ``weights_file`` does not exist.

@@ -36,13 +36,13 @@ _MAX_STATE_BYTES = 1 << 30  # far above the 10 MB of PASCAL-Context
 
 
 class Scorer(Protocol):
-    """A net that can be evaluated: a ``Net``, or any callable with its signature."""
+    """The interface that ``evaluate`` requires of a net: that of the module ``Net``, or a callable like it."""
 
     def __call__(self, inputs: Mapping[str, Tensor], /, *, blobs: Iterable[str] | None = None) -> dict[str, Tensor]:
-        """Compute the requested blobs, (1, classes, H, W), from the inputs, (1, C, H, W)."""
+        """Compute the blobs named in ``blobs``, (1, classes, H, W), from the inputs by blob name, (1, C, H, W)."""
 
     def state_dict(self) -> Mapping[str, Any]:
-        """Return the weights by name; they are part of the fingerprint of a run."""
+        """Return the weights by name; their hash identifies a run, so that it is resumed with the same weights only."""
 
 
 def evaluate(
@@ -63,22 +63,24 @@ def evaluate(
     Images are decoded in background threads while the net computes. On a tie, the lowest class number is predicted.
 
     Args:
-        net: The net, in phase TEST. It must compute the blob ``score`` for the label top ``label``, and ``score_X`` for
-            any other label top ``X``.
+        net: The net, in phase TEST. It must compute the blob ``score`` for the data set's label top ``label``, and
+            ``score_X`` for any other label top ``X``, as SIFT Flow's ``sem`` and ``geo``.
         dataset: The split.
         device: The device of the net; the inputs are moved there.
-        out_dir: Folder for the predictions, palette PNGs: ``ID.png``, or ``TOP/ID.png`` with several tops; or None.
-        state: File to which the result of each image is appended. A run that is started again resumes from it, with the
-            same scores. None for no file.
+        out_dir: Folder for the predicted label maps as palette PNGs: ``ID.png``, or ``TOP/ID.png`` if there are several
+            label tops. None to write none.
+        state: File to which the result of each image is appended. If it exists, the run resumes after the images in it,
+            with the same final scores. None for no file.
         weights_sha256: The SHA-256 of the weights file, which identifies the run; None to hash the weights in the net.
         limit: Score only the first ``limit`` samples; None for all.
         force: Score the data set even if the published nets were trained on some of its samples.
-        progress: Called with the samples done, their total, and the seconds so far; first for those of a resumed run.
+        progress: Called for each image with the samples done, their total, and the seconds so far; the first call is
+            for the samples of an earlier run, if any.
         ranks: The processes that score together. Each calls this function with the same arguments, scores its share,
             which ``progress`` reports, and writes its own state file.
 
     Returns:
-        The result of each image and the scores; with several processes, of the images of all.
+        The result of each image and the scores; with several processes, those of the images of all processes.
 
     Raises:
         DataError: If there is no sample or no label to score, files are missing or broken, the published nets were
@@ -139,10 +141,14 @@ def _lock(out_dir: StrPath | None, state: Path | None, ranks: Ranks) -> Iterator
 
 
 def fingerprint(net: Scorer, dataset: Dataset, weights_sha256: str | None = None) -> str:
-    """Return the identity of a run: a SHA-256 of the weights, the net's precision, if any, and the data set.
+    """Return a SHA-256 that identifies a run: it depends on the weights, the net's precision and the data set.
 
-    Of the data set, its name, folder, tops and ids are included. ``weights_sha256``, if given, stands for the weights,
-    so that they need not be hashed.
+    Of the data set, its name, folder, tops and ids are included.
+
+    Args:
+        net: The net.
+        dataset: The split.
+        weights_sha256: The SHA-256 of the weights file, which stands for the weights; None to hash those in the net.
     """
     about = [_FORMAT, dataset.name, str(dataset.tree.resolve()), dataset.tops, dataset.ids]
     about += [net.precision] if hasattr(net, "precision") else []

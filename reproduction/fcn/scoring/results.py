@@ -19,13 +19,14 @@ _Count = Annotated[int, at_least(0)]
 
 @dataclass(frozen=True)
 class ImageResult:
-    """The result of one image.
+    """The result of one image: which pixels of each true class were predicted as which class.
 
     Attributes:
         id: Its id in the data set.
-        counts: By label top, (truth, prediction, pixels) of each pair of classes that occurs.
-        void: Number of void pixels, by label top.
-        seconds: Time from the previous image's result to this one.
+        counts: By label top (``label``; SIFT Flow has ``sem`` and ``geo``), the (true class, predicted class, number of
+            pixels) of each pair of classes that occurs.
+        void: Number of void pixels, which do not count, by label top.
+        seconds: Time from the previous image's result to this one, in seconds.
     """
 
     id: str
@@ -42,14 +43,14 @@ class ImageResult:
         classes: Mapping[str, int],
         seconds: float,
     ) -> ImageResult:
-        """Compare the predicted labels of an image with the true ones.
+        """Compare the predicted labels of an image with the true ones, and return the result.
 
         Args:
             image_id: The image's id.
             truth: The true labels by label top, (H, W); 255 is void.
             predictions: The predicted labels by label top, (H, W).
-            classes: Number of classes by label top.
-            seconds: The time that the image took.
+            classes: Number of classes, by label top.
+            seconds: The time that the image took, in seconds.
         """
         counts = {}
         for top, number in classes.items():
@@ -68,7 +69,7 @@ class ImageResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result of an evaluation.
+    """The result of evaluating a net on a data set.
 
     Attributes:
         images: The result of each image, in the order of the split.
@@ -80,7 +81,7 @@ class Evaluation:
 
     @classmethod
     def from_images(cls, images: Sequence[ImageResult], classes: Mapping[str, int]) -> Evaluation:
-        """Sum the results of all images and compute the scores.
+        """Add up the results of all images, and compute the scores from the sum.
 
         Args:
             images: The result of each image.
@@ -100,5 +101,5 @@ class Evaluation:
 
     @property
     def seconds_per_image(self) -> float:
-        """The mean time of an image, those of earlier parts of a resumed run included."""
+        """The mean time for an image in seconds, including the images that were scored before the run was resumed."""
         return fmean(image.seconds for image in self.images)

@@ -26,16 +26,17 @@ Absent = Literal["skip", "published"]
 class Scores:
     """The scores on a data set, as fractions from 0 to 1.
 
-    With n[i, j] the number of pixels of class i predicted as class j, and t[i] the number of pixels of class i:
+    Below, n[i, j] is the number of pixels of class i predicted as class j, and t[i] is the number of pixels of class i.
 
     Attributes:
         pixel_acc: Pixel accuracy: the sum of n[i, i] divided by the sum of t[i].
         mean_acc: Mean accuracy: the mean of n[i, i] / t[i] over the classes that occur in the truth.
-        mean_iu: Mean of ``class_iu`` over the classes that ``absent`` selects, see ``compute_scores``.
+        mean_iu: Mean IU: the mean of ``class_iu``. Whether classes without a true pixel are left out depends on the
+            argument ``absent`` of ``compute_scores``.
         fw_iu: Frequency-weighted IU: the mean of ``class_iu`` weighted by t[i].
         class_iu: For each class, n[i, i] / (t[i] + sum over j of n[j, i] - n[i, i]); NaN for a class that is neither in
             the truth nor predicted.
-        confusion: n, (C, C) int64; rows are the truth, columns the prediction.
+        confusion: The confusion matrix n, (C, C) int64; rows are the truth, columns the prediction.
 
     Source: Long, Shelhamer, Darrell, CVPR 2015, section 5 (Metrics).
     """
@@ -48,7 +49,7 @@ class Scores:
     confusion: Confusion
 
     def __eq__(self, other: object) -> bool:
-        """Compare the confusion matrices and ``mean_iu``, which depends on ``absent`` too."""
+        """Return True if the confusion matrices and ``mean_iu`` are equal; the latter depends on ``absent`` too."""
         if not isinstance(other, Scores):
             return NotImplemented
         return np.array_equal(self.confusion, other.confusion) and self.mean_iu == other.mean_iu
@@ -84,7 +85,7 @@ def confusion_matrix(label: Array, prediction: Array, classes: int) -> Confusion
 
 
 def merge(confusions: Iterable[Confusion]) -> Confusion:
-    """Sum the confusion matrices of several parts of a data set.
+    """Return the sum of the confusion matrices of several parts of a data set.
 
     Args:
         confusions: (C, C) matrices.
@@ -103,7 +104,7 @@ def merge(confusions: Iterable[Confusion]) -> Confusion:
 
 
 def compute_scores(confusion: Confusion, *, absent: Absent = "skip") -> Scores:
-    """Compute the four metrics.
+    """Compute the paper's four metrics from a confusion matrix.
 
     Args:
         confusion: (C, C) counts; rows are the truth, columns the prediction.

@@ -35,14 +35,16 @@ _FILE_NAME = Constraint("the name of a file next to the card", lambda name: Path
 
 @dataclass(frozen=True)
 class CardInput:
-    """The preprocessing of one input of a net.
+    """How one input of a net is preprocessed, as its model card says.
 
     Attributes:
-        kind: ``color``, ``depth`` or ``hha``.
-        order: the channel order, ``BGR`` or ``RGB``; for depth, ``log(mm)``: the logarithm of millimetres.
-        mean: one value for each channel, in this order, subtracted from values from 0 to 255 (from ``log(mm)`` for
-            depth).
-        precision: the dtype of the subtraction, ``float32`` or ``float64``; its result is converted to float32.
+        kind: the content of the image: ``color``, ``depth`` or ``hha``.
+        order: the order of the channels, ``BGR`` or ``RGB``; for depth ``log(mm)``, the natural logarithm of
+            millimetres.
+        mean: one value for each channel, in ``order``, that is subtracted from values of 0 to 255 (for depth, from the
+            logarithm).
+        precision: the dtype in which the mean is subtracted, ``float32`` or ``float64``; the result is converted to
+            float32.
     """
 
     kind: Annotated[str, one_of(CHANNELS)]
@@ -51,7 +53,7 @@ class CardInput:
     precision: Annotated[str, one_of(("float32", "float64"))]
 
     def check(self) -> str | None:
-        """Return what ``order`` or ``mean`` should be for this ``kind`` (see ``json_file``); None if they fit."""
+        """Return what ``order`` or ``mean`` should be if they do not fit ``kind``, else None (see ``json_file``)."""
         if self.order != CHANNEL_ORDERS[self.kind]:
             return f"the order {CHANNEL_ORDERS[self.kind]} for {self.kind}"
         return None if len(self.mean) == CHANNELS[self.kind] else f"{CHANNELS[self.kind]} numbers as mean"
@@ -64,11 +66,11 @@ class CardInput:
 
 @dataclass(frozen=True)
 class CardLabels:
-    """One output of a net: a label for each pixel.
+    """One kind of labels that a net predicts for each pixel; SIFT Flow's nets predict two kinds, others one.
 
     Attributes:
-        score: the name of the score blob, (N, classes, H, W).
-        classes: the class names; index = label.
+        score: the name of the blob with their scores, (N, classes, H, W).
+        classes: the class names; the index is the label.
         colours: the R, G, B values of each class, 0 to 255.
     """
 
@@ -77,23 +79,25 @@ class CardLabels:
     colours: tuple[tuple[_Part, _Part, _Part], ...]
 
     def check(self) -> str | None:
-        """Return the condition that is not met (see ``json_file``): one colour for each class; None if it is."""
+        """Return the number of colours that the JSON should have if it is not that of the classes, else None."""
         return None if len(self.colours) == len(self.classes) else "R, G, B for each class"
 
 
 @dataclass(frozen=True)
 class Card:
-    """A model card: everything besides the weights that inference needs.
+    """A model card: everything besides weights and prototxt that is needed to segment images with a net.
 
     Attributes:
         net: the name of the net.
         inputs: the inputs, by blob name.
-        labels: the outputs, by the label top that they were trained on; the first is the main one.
-        side: the longer side in pixels to which larger training images were shrunk; 0 if they were not shrunk.
-        weights: the name of the weights file in the card's folder; empty if the card is stored inside the file.
+        labels: the kinds of labels that the net predicts, by the label top that they were trained on (``label``; SIFT
+            Flow has ``sem`` and ``geo``); the first is the main one.
+        side: images whose longer side exceeds this number of pixels were shrunk to it in training, and are in
+            inference; 0 if none were.
+        weights: the name of the weights file in the card's folder; empty if the card is inside the weights file.
         licence: the licence that the publishers of the weights state.
-        source: where the weights come from, such as file name and sha256.
-        knows: what the net can recognize, such as ``drawn things only``; empty for photographs.
+        source: where the weights come from, e.g. ``{"file": name, "sha256": hash}``.
+        knows: what kind of images the net can recognize, such as ``drawn things only``; empty for photographs.
     """
 
     net: str
@@ -107,16 +111,16 @@ class Card:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kind of each input: ``color``, ``depth`` or ``hha``."""
+        """The kind of each input, in order: ``color``, ``depth`` or ``hha``."""
         return tuple(each.kind for each in self.inputs.values())
 
 
 def published_card(published: PublishedNet, **more: Any) -> Card:
-    """Return the card of a published net or of a net of Mini-VOC.
+    """Return the model card of a published net or of a net of Mini-VOC.
 
     Args:
         published: the net.
-        more: other fields of ``Card``, such as ``licence`` and ``source``.
+        more: values of other fields of ``Card``, such as ``licence`` and ``source``.
     """
     return Card(
         published.name,
@@ -130,26 +134,26 @@ def published_card(published: PublishedNet, **more: Any) -> Card:
 def custom_card(
     name: str, classes: Sequence[str], colours: Sequence[tuple[int, int, int]] | None = None, **more: Any
 ) -> Card:
-    """Return the card of a net that was trained on custom images: one colour input, one output.
+    """Return the model card of a net that was trained on custom images: one colour input, one kind of labels.
 
     Args:
         name: the name of the net.
-        classes: the class names; index = label.
+        classes: the class names; the index is the label.
         colours: the R, G, B values of each class; None selects VOC's colours.
-        more: other fields of ``Card``: ``side``, ``weights``, ``licence`` and ``source``.
+        more: values of other fields of ``Card``: ``side``, ``weights``, ``licence`` and ``source``.
     """
     inputs = {"data": _card_input("color", voc.SPEC.means["color"])}
     return Card(name, inputs, {"label": card_labels("score", classes, colours)}, **more)
 
 
 def add_source(card: Card, weights_path: StrPath) -> Card:
-    """Return a copy of a card with the name and sha256 of its weights file as ``source``.
+    """Return a copy of a card whose ``source`` states the name and SHA-256 of a weights file.
 
-    If the file's name, and its size where that is recorded, match the net's entry in the manifest, the entry's licence
-    replaces the card's.
+    If the file is the published one, as its name and (if known) size in the manifest show, the copy also gets the
+    licence of the published weights.
 
     Args:
-        card: the card.
+        card: the card to copy.
         weights_path: the weights file.
     """
     path, entry = Path(weights_path), local_files.load_manifest().entries.get(card.net)
@@ -161,7 +165,13 @@ def add_source(card: Card, weights_path: StrPath) -> Card:
 def card_labels(
     score: str, classes: Sequence[str], colours: Sequence[tuple[int, int, int]] | None = None
 ) -> CardLabels:
-    """Return a ``CardLabels`` of a score blob; ``colours=None`` selects VOC's colours."""
+    """Return the ``CardLabels`` of a score blob: its classes and their colours.
+
+    Args:
+        score: the name of the score blob.
+        classes: the class names; the index is the label.
+        colours: the R, G, B values of each class; None selects VOC's colours.
+    """
     given = palette.voc_colours(len(classes)).tolist() if colours is None else colours
     return CardLabels(score, tuple(classes), tuple((int(r), int(g), int(b)) for r, g, b in given))
 
@@ -171,7 +181,7 @@ def _card_input(kind: str, mean: Floating) -> CardInput:
 
 
 def format_card(card: Card) -> str:
-    """Format a card as JSON."""
+    """Format a card as JSON text."""
     document = {"format": FORMAT_VERSION, **asdict(card)}
     if not card.knows:  # earlier versions reject fields that they do not know
         del document["knows"]

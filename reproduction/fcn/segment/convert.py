@@ -1,4 +1,4 @@
-"""Checks of a conversion of weights: that they fit a net, and that the net computes the same before and after."""
+"""Checks of a weights file's conversion: that the weights fit a net, and that its blobs are equal before and after."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ _CHANNELS = {"data": 3, "color": 3, "hha": 3}  # of these inputs; others, such a
 def check_weights(
     path: Path, weights: Weights, input_shapes: Mapping[str, Shape], *, legacy_crop: bool = False
 ) -> tuple[NetParameter, dict[str, Shape]]:
-    """Check weights against a net, which is built on the meta device and uses no memory.
+    """Check that weights have every parameter of a net and no others, without the memory that the net would need.
 
     Args:
         path: the net's prototxt.
-        weights: the weights; constant scales that they lack are added.
-        input_shapes: shapes of inputs that the net does not state itself, by name.
+        weights: the weights; constant Scale layers that they lack are added to them.
+        input_shapes: the shapes of inputs by name, where the prototxt does not state them.
         legacy_crop: whether Crop layers without an offset align their bottoms, as in the Caffe of 2015.
 
     Returns:
-        The net, with Input layers in place of its data layers, and the shapes of its inputs by name.
+        The net as a message, with Input layers in place of its data layers, and the shapes of its inputs by name.
 
     Raises:
         WeightsError: If a parameter of the net is missing, or if the file has weights of other layers.
@@ -78,10 +78,14 @@ def _replace_data_layers(net_param: NetParameter) -> NetParameter:
 
 
 def make_inputs(image: StrPath, shapes: Mapping[str, Shape]) -> dict[str, Float32]:
-    """Return an array for every input, made from one image that is resized to the input's shape.
+    """Return an array for every input of a net, made from one image that is resized to the input's height and width.
 
     Inputs of three channels get the colours in BGR minus the mean; other inputs get 1 for bright pixels and 0 for dark
     ones. Inputs that do not have four axes are zero.
+
+    Args:
+        image: the image file.
+        shapes: the shapes of the inputs by name, as ``check_weights`` returns them.
     """
     rgb = decode.read_rgb(image)
     inputs: dict[str, Float32] = {}
@@ -102,9 +106,14 @@ def compare_blobs(
     after: Weights,
     progress: Callable[[], object] = lambda: None,
 ) -> int:
-    """Run the net with both weights and compare every blob bit by bit; return how many blobs there are.
+    """Run a net with two sets of weights, check that all blobs are equal bit by bit, and return the number of blobs.
 
-    ``progress`` is called after each of the two runs.
+    Args:
+        net_param: the net, as ``check_weights`` returns it.
+        inputs: the arrays of its inputs by name, see ``make_inputs``.
+        before: the weights before the conversion.
+        after: the weights after it.
+        progress: called without arguments after each of the two runs.
 
     Raises:
         WeightsError: If a blob differs.

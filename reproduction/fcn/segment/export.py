@@ -1,8 +1,8 @@
 """Export of a net, with its preprocessing and argmax, to ONNX and ``torch.export``.
 
-``ExportModule`` is the module to export. ``export_onnx`` converts a net to ONNX and ``export_program`` to a
-``torch.export`` program. Height and width are dynamic in both, the batch size in ONNX only. ``check_export`` compares
-an exported program's outputs with the net's.
+``ExportModule`` is the ``torch.nn.Module`` that does all three steps. ``export_onnx`` converts a net to ONNX and
+``export_program`` to a ``torch.export`` program. Height and width are dynamic in both, the batch size in ONNX only.
+``check_export`` compares an exported program's outputs with the net's.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ _BLOBS = {"BGR": "B G R", "RGB": "R G B", "log(mm)": "the natural logarithm of m
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """The format of an exported program's inputs and outputs.
+    """What an exported program takes and returns: images or preprocessed blobs, labels or scores.
 
     Attributes:
         inputs: ``picture``: (N, H, W, 3) uint8, R G B; the program reorders the channels and subtracts the mean.
             ``blob``: (N, C, H, W) float32, preprocessed as in training: in the card's channel order, minus the mean.
         outputs: ``labels``: (N, H, W) uint8. ``scores``: (N, classes, H, W) float32.
-        batch: the batch size N: ``N`` for any, as in ONNX; ``1`` in programs of ``torch.export``.
+        batch: the batch size N in descriptions: ``N`` for any, as in ONNX; ``1`` for programs of ``torch.export``.
     """
 
     inputs: str = "picture"
@@ -62,13 +62,26 @@ class ExportFormat:
     batch: str = "N"
 
     def output_names(self, card: Card) -> list[str]:
-        """Return the output names: ``labels`` (or ``scores``); ``labels_sem``, ``labels_geo`` if there are several."""
+        """Return the names of the program's outputs, one for each kind of labels that the net predicts.
+
+        They are ``labels`` or ``scores``; if there are several, with the label top appended, as in ``labels_sem``,
+        ``labels_geo``.
+
+        Args:
+            card: the net's model card.
+        """
         return [self.outputs if len(card.labels) == 1 else f"{self.outputs}_{top}" for top in card.labels]
 
     def describe(self, card: Card) -> dict[str, dict[str, str]]:
-        """Describe the format of each input and output in words, by name.
+        """Describe the shape, dtype and content of each input and output in words.
 
         The texts are stored in the exported file, since a wrong channel order or mean raises no error at run time.
+
+        Args:
+            card: the net's model card.
+
+        Returns:
+            ``{"inputs": {name: text, ...}, "outputs": {name: text, ...}}``
         """
         outputs = zip(self.output_names(card), card.labels.values(), strict=True)
         return {
@@ -88,7 +101,10 @@ class ExportFormat:
         return f"({self.batch}, {classes}, H, W) float32, the scores of all classes before a softmax"
 
     def check(self, card: Card) -> None:
-        """Check that a net's inputs can have this format.
+        """Check that the inputs of a net can have this format.
+
+        Args:
+            card: the net's model card.
 
         Raises:
             ReproductionError: If ``inputs`` is ``picture`` and the net takes depth.
@@ -98,12 +114,12 @@ class ExportFormat:
 
 
 class ExportModule(nn.Module):
-    """A module of preprocessing, net and argmax.
+    """A module that does what ``Segmenter`` does, for export: preprocessing, net and argmax, as ``form`` requires.
 
     Args:
         net: the net, in phase TEST, with its weights.
-        card: the net's card.
-        form: the format of the inputs and outputs.
+        card: the net's model card.
+        form: what the module takes and returns.
 
     Raises:
         ReproductionError: If the net's inputs cannot have this format.
@@ -117,7 +133,7 @@ class ExportModule(nn.Module):
             self.register_buffer(f"mean_{blob}", torch.from_numpy(taken.mean_array), persistent=False)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Compute the outputs, in the order of ``card.labels``, from the inputs, in the order of ``card.inputs``."""
+        """Compute one output for each of the card's ``labels``, from one tensor for each of the card's ``inputs``."""
         blobs = {name: self._blob(name, x) for name, x in zip(self.card.inputs, inputs, strict=True)}
         names = [labels.score for labels in self.card.labels.values()]
         score_blobs = self.net(blobs, names)
@@ -137,7 +153,12 @@ class ExportModule(nn.Module):
 
 
 def export_onnx(net: Net, card: Card, form: ExportFormat) -> onnx.ModelProto:
-    """Convert a net to an ONNX model; its metadata hold the card and a description of the inputs and outputs.
+    """Convert a net with its preprocessing to an ONNX model, whose metadata contain the card and the format in words.
+
+    Args:
+        net: the net, in phase TEST, with its weights.
+        card: the net's model card.
+        form: what the model takes and returns.
 
     Raises:
         ReproductionError: If the package onnx is missing, or the net's inputs cannot have this format.
@@ -180,7 +201,12 @@ def _onnx_type(dtype: npt.DTypeLike) -> int:
 
 
 def export_program(net: Net, card: Card, form: ExportFormat) -> torch.export.ExportedProgram:
-    """Export a net with ``torch.export``, with dynamic height and width and a batch size of 1.
+    """Export a net with its preprocessing as a ``torch.export`` program of dynamic height and width, batch size 1.
+
+    Args:
+        net: the net, in phase TEST, with its weights.
+        card: the net's model card.
+        form: what the program takes and returns.
 
     Raises:
         ReproductionError: If the net's inputs cannot have this format.
@@ -194,9 +220,14 @@ def export_program(net: Net, card: Card, form: ExportFormat) -> torch.export.Exp
 
 
 def random_inputs(card: Card, form: ExportFormat, size: tuple[int, int]) -> dict[str, Array]:
-    """Create one batch of random inputs by name, seeded by ``size`` (height, width).
+    """Return one batch of random inputs by name, to run an exported program with; they depend only on the size.
 
-    Pictures are uint8 noise; blobs are the same noise preprocessed, or normal noise for depth.
+    Images are uint8 noise; blobs are the same noise preprocessed, or normal noise for depth.
+
+    Args:
+        card: the net's model card.
+        form: what the program takes and returns.
+        size: (height, width) in pixels.
     """
     rng = np.random.default_rng(size)
     inputs: dict[str, Array] = {}
@@ -213,10 +244,10 @@ def random_inputs(card: Card, form: ExportFormat, size: tuple[int, int]) -> dict
 
 @dataclass(frozen=True)
 class OutputCheck:
-    """The result of comparing one output of an exported program with the net's, at one size.
+    """The result of comparing one output of an exported program with the net's, for inputs of one size.
 
     Attributes:
-        size: height and width.
+        size: (height, width) of the inputs, in pixels.
         output: the name of the output.
         pixels: for labels, the number of pixels; None for scores.
         worst: for scores, the largest absolute difference, as a fraction of the largest absolute score; for labels,
@@ -233,23 +264,24 @@ class OutputCheck:
 
     @property
     def is_empty(self) -> bool:
-        """True if no pixel's class had to match, so that any labels would have passed."""
+        """True if the two highest scores of every pixel were too close to require a class: any labels would pass."""
         return self.sure == 0
 
 
 def check_export(
     net: Net, card: Card, form: ExportFormat, run: ExportRunner, sizes: Sequence[tuple[int, int]] = SIZES
 ) -> list[OutputCheck]:
-    """Compare an exported program's outputs with the net's, at several sizes.
+    """Check that an exported program computes the same as the net, on random inputs of several sizes.
 
     Scores must agree within ``TOLERANCE``. Labels must agree wherever the net's two highest scores differ by more than
     twice the tolerance.
 
     Args:
         net: the net.
-        card: the net's card.
-        form: the format of the program's inputs and outputs.
-        run: the exported program: maps inputs by name to a sequence of outputs, in the order of the card's labels.
+        card: the net's model card.
+        form: what the program takes and returns.
+        run: a function that runs the exported program: from inputs by name to a sequence of outputs, in the order of
+            the card's labels. See ``program_runner`` and ``onnx_runner``.
         sizes: the (height, width) pairs to check.
 
     Returns:
@@ -293,7 +325,7 @@ def _check_at_size(
 
 
 def program_runner(program: torch.export.ExportedProgram) -> ExportRunner:
-    """Return a function that runs a ``torch.export`` program on NumPy arrays."""
+    """Return a function that runs a ``torch.export`` program on NumPy arrays, for ``check_export``."""
     module = program.module()
 
     def run(inputs: Mapping[str, Array]) -> Sequence[Array]:
@@ -304,7 +336,7 @@ def program_runner(program: torch.export.ExportedProgram) -> ExportRunner:
 
 
 def onnx_runner(model: bytes) -> ExportRunner:
-    """Return a function that runs a serialized ONNX model with ONNX Runtime on the CPU.
+    """Return a function that runs a serialized ONNX model with ONNX Runtime on the CPU, for ``check_export``.
 
     Raises:
         ReproductionError: If the package onnxruntime is missing.

@@ -24,24 +24,29 @@ COMPANIONS = {"depth": "depth images (16-bit millimetres)", "hha": "HHA images (
 
 @dataclass(frozen=True)
 class ImageJob:
-    """An image and where its results go: ``output / name``, with an ending appended."""
+    """An image to segment, and where its results go: to ``output / name`` with an ending such as ``.png`` appended."""
 
     image: Path
     output: Path
     name: Path
 
     def result_path(self, ending: str) -> Path:
-        """Return the path of the result with this ending."""
+        """Return the path of one of the results.
+
+        Args:
+            ending: what is appended to the name, such as ``.png``.
+        """
         return self.output / self.name.with_name(self.name.name + ending)
 
 
 @dataclass(frozen=True)
 class SegmentOptions:
-    """What is read and written besides the images and their label maps.
+    """What is read besides the images, and what is written besides the label maps, overlays and legends.
 
     Attributes:
-        companions: the folders of depth and HHA images by kind; their files are named as the images.
-        scores: if True, also write the scores of all classes.
+        companions: for nets that take depth or HHA, the folder of these images by kind, e.g. ``{"depth": folder}``;
+            their files have the names of the images.
+        scores: if True, also write the scores of all classes for each pixel.
     """
 
     companions: Mapping[str, Path] = field(default_factory=dict)
@@ -49,13 +54,13 @@ class SegmentOptions:
 
 
 def find_images(names: Sequence[str], output: Path) -> Iterator[ImageJob]:
-    """Yield a job for each image.
+    """Find the images to segment, and yield an ``ImageJob`` for each.
 
     The results of images in a folder keep their path relative to the folder; all others go directly into ``output``.
 
     Args:
-        names: files, folders, which are searched recursively, and patterns.
-        output: the folder of the results; images in it are skipped.
+        names: files, folders (searched recursively) and patterns such as ``*.jpg``.
+        output: the folder of the results; images in it are skipped, since they are earlier results.
 
     Raises:
         DataError: If no file matches a name, or if a folder holds no image.
@@ -79,7 +84,12 @@ def find_images(names: Sequence[str], output: Path) -> Iterator[ImageJob]:
 
 
 def check_jobs(jobs: Sequence[ImageJob], card: Card, options: SegmentOptions) -> None:
-    """Check, before anything is written, that no result overwrites a file and that the net's inputs are there.
+    """Check that no result would replace an image or another result, and that depth and HHA images are given.
+
+    Args:
+        jobs: the images.
+        card: the model card of the net.
+        options: the options with which the images are segmented.
 
     Raises:
         ReproductionError: If two results would have the same path, if a result would replace an image, or if the
@@ -116,11 +126,11 @@ def _suffix(card: Card, top: str) -> str:
 
 
 def segment_file(segmenter: Segmenter, job: ImageJob, options: SegmentOptions) -> dict[str, Any]:
-    """Segment one image and write its results.
+    """Segment one image, and write its label map, overlay and legend (and scores, if requested) to files.
 
     Returns:
-        The image, its size, the paths and class shares of each label map, and the time, as ``tools/infer.py --json``
-        prints them.
+        A dict of JSON types, which ``tools/infer.py --json`` prints: the image, its size, the time, and for each kind
+        of labels the paths of the results and the share of each class.
 
     Raises:
         ReproductionError: If an image is missing or broken, or a result cannot be written.

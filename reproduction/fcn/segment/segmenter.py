@@ -1,4 +1,4 @@
-"""Semantic segmentation of images: ``Segmenter`` does the preprocessing and returns labels with class names.
+"""Semantic segmentation of images: ``Segmenter`` preprocesses an image, runs a net, and returns each pixel's class.
 
 segmenter = Segmenter.load("voc-fcn8s", "weights/fcn8s-heavy-pascal.caffemodel")  # or the folder that a training wrote
 result = segmenter("photo.jpg")
@@ -39,11 +39,11 @@ _AS_READ = "Pass {}: the segmenter handles colour order, mean and scale."
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """The segmentation of one image.
+    """The result of segmenting one image: a label for each pixel.
 
     Attributes:
-        labels: (H, W) uint8, the class of each pixel.
-        classes: the class names; index = label.
+        labels: (H, W) uint8, the class of each pixel, an index of ``classes``.
+        classes: the class names; the index is the label.
         scores: (C, H, W) float32, the class scores before the argmax; None if they were not requested.
         colours: (256, 3) uint8, the R, G, B values of every label; None stands for VOC's colours.
     """
@@ -55,7 +55,7 @@ class Segmentation:
 
     @property
     def shares(self) -> list[palette.Share]:
-        """The classes that occur with their fraction of the pixels, in descending order."""
+        """The classes that occur, each with the fraction of the pixels that it covers, in descending order."""
         return palette.count_shares(self.labels, self.classes)
 
     @property
@@ -65,17 +65,18 @@ class Segmentation:
 
 
 class Segmenter:
-    """A net with weights that segments images.
+    """A net with its weights, which segments images of any size: ``Segmenter.load("voc-fcn8s")("photo.jpg").labels``.
 
     Args:
-        card: the net's card: its inputs and classes.
-        net: the module, in phase TEST.
+        card: the net's model card, which states its inputs, its classes and their colours.
+        net: the ``torch.nn.Module``, in phase TEST, with its weights.
 
     Attributes:
-        card: the net's card.
-        net: the module.
-        scorer: the callable that computes the scores: the net compiled for inference; assign to replace it.
-        classes: label top -> class names; one entry, except for SIFT Flow, which has two.
+        card: the net's model card.
+        net: the ``torch.nn.Module``.
+        scorer: the callable that computes the scores, by default the net compiled for inference; assign another to
+            replace it.
+        classes: the class names by label top: one entry, ``label``; two for SIFT Flow, ``sem`` and ``geo``.
         input_kinds: the kinds of images that the net takes: ``color``, ``depth``, ``hha``.
     """
 
@@ -99,10 +100,11 @@ class Segmenter:
         """Build a net and load its weights.
 
         Args:
-            name_or_folder: the name of a net of the catalogue; or a folder with a ``deploy.prototxt`` that has a
-                ``card.json``, as training on custom images writes it, or is named like a net of the catalogue.
-            weights_path: a weights file of any supported format; None selects the file that the net's card names, else
-                the net's file in ``weights_folder``.
+            name_or_folder: the name of a net of the catalogue, such as ``voc-fcn8s``; or a folder with a
+                ``deploy.prototxt`` that contains a ``card.json``, as a training on custom images writes it, or has the
+                name of such a net.
+            weights_path: a weights file of any supported format; None selects the file that the folder's card names,
+                else the net's file in the weights folder.
             weights_folder: the weights folder.
             device: the device to run on: ``cpu``, ``cuda``, ``cuda:1``.
 
@@ -123,7 +125,7 @@ class Segmenter:
         hha: Picture | None = None,
         scores: bool = False,
     ) -> Segmentation:
-        """Segment an image and return the first labelling (for SIFT Flow, the semantic one).
+        """Segment an image and return the labels; of SIFT Flow, the semantic ones.
 
         Args:
             image: a file, a PIL image, or a uint8 array of any size: (H, W, 3) in R G B order, or (H, W) grey.
@@ -146,7 +148,10 @@ class Segmenter:
         hha: Picture | None = None,
         scores: bool = False,
     ) -> dict[str, Segmentation]:
-        """Segment an image as ``__call__`` does, and return every labelling: label top -> segmentation."""
+        """Segment an image as ``__call__`` does, and return all kinds of labels that the net predicts.
+
+        The keys of the result are the label tops: ``label``; for SIFT Flow ``sem`` and ``geo``.
+        """
         given = {"color": image, "depth": depth, "hha": hha}
         read = {taken.kind: self._read(taken, given[taken.kind]) for taken in self.card.inputs.values()}
         sizes = {kind: values.shape[:2] for kind, values in read.items()}
@@ -201,7 +206,7 @@ class Segmenter:
 
 
 def find_card(name_or_folder: StrPath) -> Card:
-    """Return the card of a net: its inputs and classes.
+    """Return the model card of a net, which states its inputs and classes, without loading the net.
 
     Args:
         name_or_folder: the name of a net of the catalogue, or a folder, see ``Segmenter.load``.
@@ -236,7 +241,7 @@ def locate_weights(
 
     Args:
         name_or_folder: the name of a net of the catalogue, or a folder, see ``Segmenter.load``.
-        weights_path: the weights file, returned unchanged; None searches for it.
+        weights_path: the weights file, which is returned without a check; None to search for it.
         weights_folder: the weights folder.
 
     Raises:
@@ -258,7 +263,7 @@ def _net_folder(name_or_folder: StrPath) -> Path | None:
 
 
 def load_net_with_weights(net_name: str, net_param: NetParameter, weights_path: StrPath, *, device: str = "cpu") -> Net:
-    """Build a net and load its weights, by layer name.
+    """Build a net from its definition, and copy the weights of a file to it by layer name.
 
     Args:
         net_name: the net's name, for error messages.

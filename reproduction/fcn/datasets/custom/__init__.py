@@ -1,4 +1,4 @@
-"""Users' images and labels: folders, labels painted in colours, and a check of both.
+"""Users' folders of images and labels as data sets, labels painted in colours, and a check of both.
 
 This package imports ``datasets.base``, ``images`` and ``nets``.
 """

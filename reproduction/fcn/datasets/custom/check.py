@@ -42,12 +42,12 @@ _MASK_PALETTE = (
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem, and the files that have it.
+    """A problem that the check of a folder found, and the files that have it.
 
     Attributes:
         what: Description of the problem.
         remedy: What to do, as a sentence; may be empty.
-        files: The files, with what was found in them.
+        files: Names of the files, each with what was found in it.
         fatal: True if training would fail, or learn nothing.
     """
 
@@ -59,14 +59,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class Value:
-    """One class number in the labels.
+    """A class number that occurs in the labels, and how often.
 
     Attributes:
         label: The class number.
-        name: Name of the class; ``void`` for 255, None for a number of no class.
+        name: Name of the class; ``void`` for 255; None if there is no class of this number.
         pixels: Number of pixels with this number.
-        share: Fraction of the pixels that are not void; 0 for void.
-        images: Number of labels that contain it.
+        share: Its fraction of the pixels that are not void, 0 to 1; 0 for void.
+        images: Number of label images that contain it.
     """
 
     label: int
@@ -78,22 +78,22 @@ class Value:
 
 @dataclass
 class FolderReport:
-    """The result of checking a folder.
+    """What the check of a user's folder of images and labels found.
 
     Attributes:
         root: The folder.
         folders: Names of the folders of images and of labels.
         classes: Names of the classes; None if nothing defines them.
         images: Number of images.
-        labels: Number of labels.
+        labels: Number of label images.
         pairs: Number of images that have a label.
         splits: Number of images by split.
-        modes: Pillow's modes of the images and of the labels, with their counts.
-        sizes: (height, width) of the images, with their counts.
+        modes: Number of images and of labels of each Pillow mode: ``{"images": {"RGB": 20}, "labels": {"P": 20}}``.
+        sizes: Number of images of each (height, width).
         values: The class numbers in the labels, in ascending order.
-        colours: Number of pixels by colour, if labels could not be read as class numbers; in the order of the palette
-            if one order fits all labels, else most frequent first.
-        void: Fraction of the pixels that are void.
+        colours: Number of pixels of each colour, if the labels could not be read as class numbers; else empty. They are
+            sorted as in the images' palettes if these agree on one order, otherwise by descending frequency.
+        void: Fraction of the pixels that are void, 0 to 1.
         problems: The problems, fatal ones first.
     """
 
@@ -113,7 +113,7 @@ class FolderReport:
 
     @property
     def ok(self) -> bool:
-        """True if no fatal problem was found."""
+        """True if no problem was found that prevents training."""
         return not any(problem.fatal for problem in self.problems)
 
 
@@ -146,12 +146,12 @@ def check_folder(
     palette: Reading = None,
     progress: Progress = lambda done, total: None,
 ) -> FolderReport:
-    """Check a folder of images and labels.
+    """Read every image and label of a user's folder, and report what it contains and which problems it has.
 
     Args:
-        root: The folder, see the module ``folder``.
+        root: The folder, with the structure that the module ``folder`` describes.
         classes: Names of the classes; None if they are not known yet.
-        palette: How labels are read, see ``color_labels.Reading``.
+        palette: How label images are converted to class numbers, see ``color_labels.Reading``.
         progress: Called with the number of images checked and their total.
 
     Returns:
@@ -420,9 +420,9 @@ def _format_numbers(numbers: Sequence[Any]) -> str:
 
 
 def write_palette(report: FolderReport, path: Path) -> None:
-    """Write a palette of the colours in the labels, for the user to replace its placeholder names.
+    """Write a palette file of the colours in the labels, with placeholder names for the user to replace.
 
-    A mask and VOC's colours get the names of the classes where these fit.
+    No placeholders are needed if the labels are black and white or have VOC's colours, and the report's classes fit.
 
     Args:
         report: The result of the check.

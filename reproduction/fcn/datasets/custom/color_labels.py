@@ -40,11 +40,11 @@ MASK = {"background": (0, 0, 0), "thing": (255, 255, 255)}
 
 
 def parse_reading(path: StrPath, names: Sequence[str] | None = None) -> Reading:
-    """Return how labels are read: ``"indices"`` for that word, else the palette that ``load`` returns.
+    """Return how label images are read: ``"indices"`` (as class numbers) for that word, else the palette (by colour).
 
     Args:
         path: ``indices``, ``voc`` or the path of a palette.
-        names: Names of the classes, if known.
+        names: Names of the classes, if known; the palette must have these.
 
     Raises:
         DataError: In the same cases as ``load``.
@@ -53,11 +53,11 @@ def parse_reading(path: StrPath, names: Sequence[str] | None = None) -> Reading:
 
 
 def load(path: StrPath, names: Sequence[str] | None = None) -> dict[str, RGB]:
-    """Load a palette: the colour of each class by name, in the order of the classes.
+    """Load a palette file: the colour of each class by its name, in the order of the classes.
 
     Args:
         path: Path of the palette, or ``voc`` for VOC's colours of as many classes as ``names`` has.
-        names: Names of the classes, if known; the palette must have exactly these.
+        names: Names of the classes, if known; the palette must have exactly these, and may have void.
 
     Raises:
         DataError: If the file cannot be read or is not a palette, the classes differ from ``names``, or ``voc`` is
@@ -88,7 +88,7 @@ def load(path: StrPath, names: Sequence[str] | None = None) -> dict[str, RGB]:
 
 
 def check_palette(found: Palette, names: Sequence[str] | None = None, path: StrPath = "") -> dict[str, RGB]:
-    """Check that a palette has distinct colours and the expected classes.
+    """Check that a palette has distinct colours and the expected classes, and return it as a dict.
 
     Args:
         found: The palette.
@@ -116,34 +116,34 @@ def check_palette(found: Palette, names: Sequence[str] | None = None, path: StrP
 
 
 def palette_classes(found: Palette) -> tuple[str, ...]:
-    """Return the classes of a palette, without void; the index is the label."""
+    """Return the names of a palette's classes, without void; the index is the label."""
     return tuple(name for name in found if name != VOID_NAME)
 
 
 def voc_palette(names: Sequence[str]) -> dict[str, RGB]:
-    """Return the palette that has VOC's colours for the given classes, and for void."""
+    """Return a palette that gives classes the colours in which VOC draws its classes 0, 1, 2 ... and void."""
     colours = palette.voc_colours()
     found = {name: _rgb(colours[i]) for i, name in enumerate(names)}
     return {**found, VOID_NAME: _rgb(colours[VOID])}
 
 
 def has_voc_colours(found: Iterable[RGB], names: Sequence[str]) -> bool:
-    """Return True if all colours are VOC's colours of the given number of classes, or of void."""
+    """Return True if every colour is one in which VOC draws void or one of its first ``len(names)`` classes."""
     return set(found) <= set(voc_palette(names).values())
 
 
 def make_template(found: Sequence[RGB], names: Sequence[str] | None = None) -> dict[str, RGB]:
-    """Return a template of the palette for painted labels, in which the user replaces the names.
+    """Return a palette of the colours found in painted labels, with placeholder names for the user to replace.
 
-    Black and white alone become background and thing, or the classes in ``names`` if there are two. If all colours are
-    VOC's, the palette has VOC's order and void; if ``names`` is given, it has VOC's colours of all these classes.
+    Black and white alone become ``background`` and ``thing``, or the two classes in ``names``. VOC's colours get the
+    order in which VOC numbers them; with ``names``, the palette then has VOC's colours for all these classes.
 
     Args:
         found: The colours, in the order that the palette should have.
         names: Names of the classes, if known.
 
     Returns:
-        The colour of each class by name, as ``load`` returns it.
+        The colour of each class by its name, as ``load`` returns it.
     """
     if set(found) == set(MASK.values()):
         return dict(zip(names if names and len(names) == len(MASK) else MASK, MASK.values(), strict=True))
@@ -157,12 +157,12 @@ def make_template(found: Sequence[RGB], names: Sequence[str] | None = None) -> d
 
 
 def dumps(found: Palette) -> str:
-    """Format a palette as the text of its file."""
+    """Format a palette as the text of a palette file: lines ``R G B name``."""
     return "".join(f"{' '.join(map(str, colour))} {name}\n" for name, colour in found.items())
 
 
 def count_colours(image: Image.Image) -> dict[RGB, int]:
-    """Count the pixels of each colour of an image.
+    """Count the pixels of each colour in an image.
 
     Args:
         image: The image.
@@ -184,7 +184,11 @@ def count_colours(image: Image.Image) -> dict[RGB, int]:
 
 
 def decode_labels(image: Image.Image, found: Palette) -> UInt8:
-    """Read an open image as painted labels, see ``colours_to_labels``.
+    """Convert an image in which the classes are painted in colours to class numbers, see ``colours_to_labels``.
+
+    Args:
+        image: The open image.
+        found: The palette.
 
     Raises:
         DataError: If the pixels cannot be decoded, or a pixel has a colour of no class.
@@ -193,7 +197,7 @@ def decode_labels(image: Image.Image, found: Palette) -> UInt8:
 
 
 def colours_to_labels(rgb: UInt8, found: Palette) -> UInt8:
-    """Convert colours to class numbers.
+    """Convert an array of colours to class numbers by a palette.
 
     Args:
         rgb: (H, W, 3) uint8, in RGB order.
@@ -224,19 +228,24 @@ def colours_to_labels(rgb: UInt8, found: Palette) -> UInt8:
 
 
 def format_colours(found: Iterable[RGB], most: int = 4) -> str:
-    """Format a few colours for an error message."""
+    """Format the first few colours of several for an error message.
+
+    Args:
+        found: The colours.
+        most: The number of colours to list; of the others, only the number is stated.
+    """
     colours = list(found)
     more = f" and {len(colours) - most} more" if len(colours) > most else ""
     return ", ".join("({}, {}, {})".format(*colour) for colour in colours[:most]) + more
 
 
 def is_name(name: object) -> bool:
-    """Return True if a value of a ``param_str`` can be the name of a class."""
+    """Return True if a value of a data layer's ``param_str`` is a string that can be the name of a class."""
     return isinstance(name, str) and files.is_utf8(name)
 
 
 def check_palette_param(colours: object) -> Reading:
-    """Check the ``palette`` of a ``param_str``, and return it.
+    """Return the ``palette`` in a data layer's ``param_str`` if it is valid, else raise.
 
     Raises:
         DataError: If it is not None, ``"indices"``, or a dict from names to tuples of three integers from 0 to 255.

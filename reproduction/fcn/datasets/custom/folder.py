@@ -37,14 +37,14 @@ _KINDS = (("images", "labels", "."), ("JPEGImages", "SegmentationClass", "ImageS
 
 @dataclass(frozen=True)
 class FolderFiles:
-    """The files of a folder by id, which is their name without the extension.
+    """The images, labels and lists in a user's folder, by id; an id is a file's name without the extension.
 
     Attributes:
         root: The folder.
         images: Path of the image of each id.
         labels: Path of the label of each id.
-        twice: Ids that several images or several labels have, with the paths of these files.
-        lists: Path of the list of each split that has one.
+        twice: Ids that several images or several labels have (``7.jpg`` and ``7.png``), with the paths of these files.
+        lists: Path of the list of ids (such as train.txt) of each split that has one.
         folders: Names of the folders of images and of labels.
     """
 
@@ -57,14 +57,14 @@ class FolderFiles:
 
     @property
     def pairs(self) -> list[str]:
-        """The ids that have an image and a label, sorted."""
+        """The ids that have both an image and a label, sorted."""
         return sorted(self.images.keys() & self.labels.keys())
 
     def ids(self, split: str) -> list[str]:
-        """Return the ids of a split.
+        """Return the ids of a split, ``train`` or ``val``.
 
-        These are the ids in its list or, if only the other split has a list, the pairs that are not in the other list.
-        Without lists, every fifth pair is in ``val`` (the last one if there are fewer than five), the others in
+        These are the ids in the split's list. If only the other split has a list, they are the pairs that are not in
+        it. Without lists, every fifth pair is in ``val`` (the last one if there are fewer than five), the others in
         ``train``.
 
         Raises:
@@ -102,7 +102,7 @@ class FolderFiles:
 
 
 def list_files(root: StrPath) -> FolderFiles:
-    """List the files of a folder, without opening an image.
+    """Find the images, labels and lists in a user's folder, without opening an image.
 
     Args:
         root: The folder.
@@ -162,7 +162,7 @@ def _files(folder: Path) -> tuple[dict[str, Path], dict[str, list[Path]]]:
 def find_classes(
     root: StrPath, classes: StrPath | None = None, colours: StrPath | None = None
 ) -> tuple[tuple[str, ...] | None, Reading]:
-    """Find the class names of a folder, and how its labels are read.
+    """Find the names of a folder's classes, and how its label images are converted to class numbers.
 
     Args:
         root: The folder.
@@ -170,8 +170,8 @@ def find_classes(
         colours: Path of a palette, or ``voc`` or ``indices``; None for the folder's palette.txt, if it exists.
 
     Returns:
-        The class names, or None if nothing defines them; and the palette, ``"indices"`` or None, see
-        ``color_labels.Reading``.
+        (names, reading). The names are None if neither a list nor a palette states them; the reading is a palette,
+        ``"indices"`` or None, see ``color_labels.Reading``.
 
     Raises:
         DataError: If a file is missing or invalid, or the two disagree.
@@ -187,7 +187,7 @@ def find_classes(
 
 
 def check_classes_param(names: object) -> tuple[str, ...]:
-    """Check the ``classes`` of a ``param_str``, and return them as a tuple.
+    """Return the ``classes`` in a data layer's ``param_str`` as a tuple if they are valid, else raise.
 
     Raises:
         DataError: If it is not a list or tuple of 1 to 254 strings.
@@ -198,7 +198,7 @@ def check_classes_param(names: object) -> tuple[str, ...]:
 
 
 def check_side_param(side: object) -> int:
-    """Check the ``side`` of a ``param_str``, and return it.
+    """Return the ``side`` in a data layer's ``param_str`` if it is valid, else raise.
 
     Raises:
         DataError: If it is not an integer from 0 to 2**20 - 1.
@@ -209,7 +209,7 @@ def check_side_param(side: object) -> int:
 
 
 class Folder(Dataset):
-    """A split of a user's folder of images and labels.
+    """A split of a user's folder of images and labels, as a data set.
 
     Images are read as a viewer displays them: of any size, grey, 16-bit, transparent, rotated by EXIF.
 
@@ -222,12 +222,12 @@ class Folder(Dataset):
         split: ``train`` or ``val``.
         root: The folder.
         tops: Mapping from top to kind; None for every kind, under its name.
-        mean: The mean to subtract, in BGR order.
+        mean: The mean of each channel to subtract, in B G R order, 0 to 255.
         classes: Names of the classes. If ``classes`` and ``palette`` are both None, the folder's classes.txt and
             palette.txt are read.
-        palette: How labels are read, see ``color_labels.Reading``.
+        palette: How label images are converted to class numbers, see ``color_labels.Reading``.
         side: Limit of the longer side, in pixels: larger images are shrunk, with their labels. 0 for no limit.
-        order: ``seed`` and ``randomize``, see ``Dataset``.
+        order: ``seed`` and ``randomize``, which determine the order of training samples, see ``Dataset``.
     """
 
     name = "folder"
@@ -277,7 +277,7 @@ class Folder(Dataset):
 
     @property
     def palette(self) -> Reading:
-        """How the labels are read, see ``color_labels.Reading``."""
+        """How label images are converted to class numbers, see ``color_labels.Reading``."""
         return self.read_labels.reading
 
     def file(self, kind: str, image_id: str) -> Path:
@@ -296,12 +296,12 @@ class Folder(Dataset):
         return self.tree / folder / f"{image_id}{ending}"
 
     def read(self, kind: str, path: Path) -> Array:
-        """Read an image or a label."""
+        """Read an image as (3, H, W) float32 minus the mean, or a label as (1, H, W) uint8."""
         if kind == "data":
             return caffe_input.subtract_mean(decode.shrink(decode.read_rgb(path), self.side), self.mean_bgr, flip=True)
         numbers = caffe_input.check_labels(self.read_labels(path), len(self._names) - 1, void=VOID)
         return decode.shrink(numbers.astype(np.uint8), self.side, smooth=False)[np.newaxis]
 
     def training_ids(self) -> set[str] | None:
-        """Return the ids of the train split."""
+        """Return the ids of the split ``train``."""
         return set(self.files.ids("train"))

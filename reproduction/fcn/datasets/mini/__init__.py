@@ -1,4 +1,4 @@
-"""Mini-VOC: a small synthetic data set in the file formats of VOC and SBD.
+"""Mini-VOC: a small data set of drawn images, in the file formats of VOC and SBD.
 
 This package imports ``datasets.base``, ``datasets.voc`` and ``images``.
 """

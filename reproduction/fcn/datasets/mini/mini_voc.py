@@ -1,4 +1,4 @@
-"""Mini-VOC: a small synthetic data set in the file formats of VOC and SBD.
+"""Mini-VOC: a small data set of drawn images, in the file formats of VOC and SBD.
 
 ``generate`` writes a VOC tree with palette PNGs and void borders, an SBD tree with MAT files, and images of single
 objects to train a classifier on. Code that reads VOC and SBD reads these unchanged: the class names come from the
@@ -52,7 +52,7 @@ _VOC, _SBD, _OBJECTS = "pascal/VOC2011", "sbdd/dataset", "objects"
 
 
 def generate(root: StrPath, *, seed: int = DRAWING_SEED, progress: Progress | None = None) -> Path:
-    """Draw the data set into ``root/mini``, in about twenty seconds; an existing drawing is checked and kept.
+    """Draw the data set's images into ``root/mini``, in about twenty seconds; an existing drawing is checked and kept.
 
     The folder appears when it is complete. A drawing of another version or seed is replaced. If another process is
     drawing there, this one waits for it.
@@ -197,7 +197,7 @@ def _write_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 class Mini(VOC):
-    """The scenes of Mini-VOC to score on, see ``VOC``.
+    """The scenes of Mini-VOC to score on, in VOC's format, see ``VOC``.
 
     Args:
         split: ``val``; or ``train``, which has only a few of the training scenes, or ``trainval``, which is both.
@@ -214,7 +214,7 @@ class Mini(VOC):
 
 
 class MiniSBD(SBD):
-    """The scenes of Mini-VOC to train on, see ``SBD``.
+    """The scenes of Mini-VOC to train on, in SBD's format, see ``SBD``.
 
     Args:
         split: ``train``; ``val`` has the images of ``Mini``'s val, with labels without void.
@@ -231,7 +231,7 @@ class MiniSBD(SBD):
 
 
 def digest(dataset: Dataset) -> str:
-    """Return the SHA-256 of a split, over its ids and preprocessed samples."""
+    """Return a SHA-256 over the ids and preprocessed samples of a split, to compare drawings of different machines."""
     total = hashlib.sha256()
     for image_id, sample in zip(dataset.ids, dataset, strict=True):
         total.update(f"{image_id} {[(top, array.shape, array.dtype.str) for top, array in sample.items()]}".encode())
@@ -241,11 +241,14 @@ def digest(dataset: Dataset) -> str:
 
 
 def adam_fields(max_iter: int) -> dict[str, Any]:
-    """Return the fields of the solver, whose learning rate drops twice, so that the last batches have little influence.
+    """Return the fields of Mini-VOC's solvers, Adam with a learning rate that drops twice, by name.
 
-    The published solver (SGD on a loss summed over the pixels) needs a hundred thousand iterations: on mini-fcn32s it
-    reached 11 % mean IU after 500 iterations, and 16 % after 2,500 with the best learning rate tried, where Adam
-    reached 32 % after 500.
+    The drops reduce the influence of the last batches. The published solver (SGD on a loss summed over the pixels)
+    needs a hundred thousand iterations: on mini-fcn32s it reached 11 % mean IU after 500 iterations, and 16 % after
+    2,500 with the best learning rate tried, where Adam reached 32 % after 500.
+
+    Args:
+        max_iter: The number of iterations.
     """
     return {
         "type": "Adam",

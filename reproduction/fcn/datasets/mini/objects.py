@@ -1,7 +1,8 @@
 """The objects of Mini-VOC: six classes, each with a characteristic shape, texture and thin parts.
 
-An object is drawn from signed distances: each part is an array of distances to its edge, negative inside, in units of
-the object's radius. All numbers are in double precision, so that rounding differences between machines change no pixel.
+An object is drawn from signed distances: each part (a leg, a fin) is an array of the distance of every pixel to the
+part's edge, negative inside, in units of the object's radius. All numbers are in double precision, so that rounding
+differences between machines change no pixel.
 """
 
 from __future__ import annotations
@@ -56,16 +57,17 @@ class DrawnObject:
 
     @property
     def alpha(self) -> Float64:
-        """The fraction of each pixel that the object covers, (S, S), 0 to 1."""
+        """The fraction of each pixel that the object covers, (S, S), 0 to 1; between 0 and 1 on the edge."""
         return self._cover(self.distance)
 
     def add(self, distance: Float64, colour: Paint, rounding: float = 0.0) -> None:
-        """Draw a part.
+        """Draw a part of the object over the parts that were drawn before.
 
         Args:
-            distance: Signed distance to its edge, (S, S), in radii.
+            distance: Signed distance of each pixel to the part's edge, (S, S), in radii.
             colour: One colour, or one for each pixel, (3, S, S).
-            rounding: Width of the zone inside the edge in which the part darkens, in radii; 0 for a flat part.
+            rounding: Width of the zone inside the edge in which the part gets darker, in radii, so that it looks round;
+                0 for a flat part.
         """
         cover = self._cover(distance)
         light = self._lit
@@ -75,7 +77,7 @@ class DrawnObject:
         np.minimum(self.distance, distance, out=self.distance)
 
     def thin(self, width: float) -> float:
-        """Return ``width``, or the half width of the thinnest visible part if that is larger, in radii."""
+        """Return ``width``, or the half width of the thinnest visible part if that is larger; both in radii."""
         return max(width, _LEAST_PX * self.pixel)
 
     def _cover(self, distance: Float64) -> Float64:
@@ -84,19 +86,19 @@ class DrawnObject:
     # ---- distances
 
     def disc(self, x: float, y: float, r: float) -> Float64:
-        """Return the signed distance to a disc, (S, S)."""
+        """Return the signed distance of each pixel to a disc of centre (x, y) and radius r, (S, S), all in radii."""
         return self.to(x, y) - r
 
     def to(self, x: float, y: float) -> Float64:
-        """Return the distance to a point, (S, S)."""
+        """Return the distance of each pixel to the point (x, y), (S, S), in radii."""
         return np.sqrt((self.x - x) ** 2 + (self.y - y) ** 2)
 
     def ellipse(self, x: float, y: float, a: float, b: float) -> Float64:
-        """Return the approximate signed distance to an ellipse with half axes ``a`` and ``b``, (S, S)."""
+        """Return each pixel's approximate signed distance to an ellipse, centre (x, y), half axes a and b; (S, S)."""
         return (np.sqrt(((self.x - x) / a) ** 2 + ((self.y - y) / b) ** 2) - 1) * min(a, b)
 
     def bar(self, start: Point, end: Point, r: float, r_end: float | None = None) -> Float64:
-        """Return the signed distance to a bar with round ends.
+        """Return the signed distance of each pixel to a bar with round ends.
 
         Args:
             start: Centre of one end, (x, y).
@@ -114,7 +116,7 @@ class DrawnObject:
         return away - r if r_end is None else away - (r + (r_end - r) * along)
 
     def corners(self, *points: Point) -> Float64:
-        """Return the approximate signed distance to a convex polygon with corners in clockwise order on the screen."""
+        """Return each pixel's approximate signed distance to a convex polygon, corners clockwise on the screen."""
         distance = np.full(self.x.shape, -np.inf)
         for (x0, y0), (x1, y1) in zip(points, (*points[1:], points[0]), strict=True):
             dx, dy = x1 - x0, y1 - y0
@@ -124,7 +126,7 @@ class DrawnObject:
 
 
 def hue(rng: Random, centre: float, spread: float, saturation: Point, value: Point) -> Colour:
-    """Draw a random colour.
+    """Draw a random colour around a hue, where 0 turns is red, 1/3 green and 2/3 blue.
 
     Args:
         rng: The random generator.
@@ -143,24 +145,24 @@ def hue(rng: Random, centre: float, spread: float, saturation: Point, value: Poi
 
 
 def darker(colour: Colour, share: float) -> Colour:
-    """Return a colour multiplied by ``share``."""
+    """Return a colour with its channels multiplied by ``share``, 0 to 1."""
     red, green, blue = colour
     return share * red, share * green, share * blue
 
 
 def mix(share: Float64 | float, one: Paint, other: Paint) -> Float64:
-    """Blend two colours: ``one`` where the share is 0, ``other`` where it is 1; (3, H, W)."""
+    """Blend two colours, pixel by pixel: ``one`` where the share is 0, ``other`` where it is 1; (3, H, W)."""
     a, b = solid(one), solid(other)
     return np.asarray(a + (b - a) * share)
 
 
 def solid(paint: Paint) -> Float64:
-    """Return one colour as (3, 1, 1), and colours of each pixel unchanged."""
+    """Return one colour as an array (3, 1, 1), to broadcast; return an array of colours (3, H, W) unchanged."""
     return paint if isinstance(paint, np.ndarray) else np.array(paint)[:, None, None]
 
 
 def union(distances: Iterable[Float64]) -> Float64:
-    """Return the signed distance to the union of several parts."""
+    """Return the signed distance to the union of several parts, from the signed distance to each."""
     return functools.reduce(np.minimum, distances)
 
 
@@ -174,7 +176,7 @@ def _fold(values: Float64) -> Float64:
 
 
 def beetle(t: DrawnObject, rng: Random) -> None:
-    """Draw a striped oval body on six bent legs, with feelers."""
+    """Draw a beetle: a striped oval body on six bent legs, with feelers."""
     dark = hue(rng, 0.05, 0.1, (0.3, 0.7), (0.08, 0.22))
     bright = hue(rng, 0.12, 0.06, (0.7, 0.95), (0.75, 1.0))
     leg = t.thin(rng.uniform(0.035, 0.05))
@@ -193,7 +195,7 @@ def beetle(t: DrawnObject, rng: Random) -> None:
 
 
 def fish(t: DrawnObject, rng: Random) -> None:
-    """Draw a body of scales with a notched tail, fins of rays, and an eye."""
+    """Draw a fish: a body of scales with a notched tail, fins of rays, and an eye."""
     body = hue(rng, 0.56, 0.09, (0.45, 0.9), (0.55, 0.95))
     edge = darker(body, 0.45)
     fin = hue(rng, 0.04, 0.05, (0.6, 0.95), (0.7, 1.0))
@@ -216,7 +218,7 @@ def fish(t: DrawnObject, rng: Random) -> None:
 
 
 def flower(t: DrawnObject, rng: Random) -> None:
-    """Draw petals around a dotted disc, on a thin stem with leaves."""
+    """Draw a flower: petals around a dotted disc, on a thin stem with leaves."""
     petal = hue(rng, 0.9, 0.09, (0.35, 0.85), (0.75, 1.0))
     heart = hue(rng, 0.13, 0.03, (0.7, 0.95), (0.75, 0.95))
     green = hue(rng, 0.3, 0.05, (0.5, 0.85), (0.3, 0.6))
@@ -239,7 +241,7 @@ def flower(t: DrawnObject, rng: Random) -> None:
 
 
 def jellyfish(t: DrawnObject, rng: Random) -> None:
-    """Draw a glowing bell with rings, and thin wavy arms below it."""
+    """Draw a jellyfish: a glowing bell with rings, and thin wavy arms below it."""
     glow = hue(rng, 0.8, 0.1, (0.15, 0.45), (0.8, 1.0))
     deep = hue(rng, 0.75, 0.1, (0.5, 0.9), (0.4, 0.7))
     width = t.thin(rng.uniform(0.035, 0.05))
@@ -283,7 +285,7 @@ def kite(t: DrawnObject, rng: Random) -> None:
 
 
 def wheel(t: DrawnObject, rng: Random) -> None:
-    """Draw a tyre with treads, a rim, a hub, and thin spokes with nothing in between."""
+    """Draw a wheel: a tyre with treads, a rim, a hub, and thin spokes with nothing in between."""
     rubber = hue(rng, 0.6, 0.3, (0.0, 0.2), (0.12, 0.3))
     metal = hue(rng, 0.1, 0.5, (0.0, 0.3), (0.7, 0.95))
     r = t.to(0, 0)

@@ -32,7 +32,7 @@ _EDGE = 0.2  # a pixel is void if an object covers between this and 1 minus this
 
 @dataclass(frozen=True)
 class Scene:
-    """An image and its labels.
+    """A drawn image of Mini-VOC and its labels.
 
     Attributes:
         rgb: (H, W, 3) uint8.
@@ -48,15 +48,16 @@ class Scene:
 def draw_scene(
     rng: Random, height: int, width: int, kinds: Sequence[int], radii: tuple[float, float], inside: float
 ) -> Scene:
-    """Draw an image.
+    """Draw an image of objects in front of a random background, with its labels.
 
     Args:
         rng: The random generator.
         height: Height in pixels.
         width: Width in pixels.
-        kinds: Labels of the objects, the farthest first.
+        kinds: The class of each object, 1 to the number of classes, the farthest first.
         radii: Smallest and largest radius of an object, in pixels.
-        inside: Smallest distance of an object's centre from the border, in its radii, if the image is large enough.
+        inside: Smallest distance of an object's centre from the image's border, in the object's radii, if the image is
+            large enough.
     """
     angle = rng.uniform(0, 2 * math.pi)
     light = math.cos(angle), math.sin(angle)
@@ -150,14 +151,14 @@ def _expose(rng: Random, picture: Float64) -> UInt8:
 
 
 def noise(rng: Random, height: int, width: int, cell: Point, octaves: int = 3) -> Float64:
-    """Return smooth noise, (H, W), around 0, mostly within -1 to 1.
+    """Return smooth random noise with patches of several sizes, (H, W), around 0, mostly within -1 to 1.
 
     Args:
         rng: The random generator.
         height: Height in pixels.
         width: Width in pixels.
         cell: Height and width of the largest patches, in pixels.
-        octaves: Number of layers; each has patches of half the size of the previous one.
+        octaves: Number of layers that are added up; each has patches of half the size of the previous one.
     """
     total = np.zeros((height, width))
     for octave in range(octaves):
