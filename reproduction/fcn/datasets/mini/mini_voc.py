@@ -151,6 +151,11 @@ def _draw(place: Path, seed: int, progress: Progress) -> None:
         _write_lines(place / tree / "classes.txt", CLASSES)
 
 
+def draw_scenes(count: int, seed: int = DRAWING_SEED) -> list[Scene]:
+    """Draw the first scenes of the split ``val`` in memory, as they are before JPEG compresses them."""
+    return [_scene(Random([seed, 1, i])) for i in range(count)]
+
+
 def _scene(rng: Random) -> Scene:
     height, width = (rng.randint(low, high + 1) for low, high in (HEIGHTS, WIDTHS))
     kinds = rng.randint(1, len(CLASSES), rng.randint(4, 9))
