@@ -134,7 +134,7 @@ def join_curves(name: str, parts: Sequence[Curve]) -> Curve:
 
 
 def render_chart(chart: Chart) -> RenderedChart:
-    """Draw a chart in two sizes, for wide and for narrow screens."""
+    """Draw a chart as SVG in two sizes, for wide and for narrow screens."""
     chart = replace(
         chart,
         title=printable(chart.title),

@@ -289,7 +289,7 @@ class StageGain:
 
     @property
     def is_enough(self) -> bool:
-        """True if the gain is at least the required one, or none is required."""
+        """True if the gain is at least ``least``, or no gain is required."""
         return self.least is None or self.points >= self.least
 
 

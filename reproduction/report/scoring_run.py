@@ -40,10 +40,10 @@ class Screen(Protocol):
         """
 
     def note(self, text: str) -> None:
-        """Show a message."""
+        """Show a message, such as that a file was fetched."""
 
     def error(self, text: str) -> None:
-        """Show an error."""
+        """Show an error; the run continues with the next net."""
 
 
 @dataclass

@@ -50,7 +50,7 @@ class Table:
 
 
 def format_page(tables: Iterable[Table]) -> str:
-    """Format tables as Markdown."""
+    """Format tables as one Markdown page, each with its heading, text and sources."""
     parts = []
     for table in tables:
         parts += [f"## {table.title}", table.about, format_table(table.head, table.rows, text_columns=1)]

@@ -54,7 +54,7 @@ class TrainingHistory:
 
     @property
     def duration(self) -> timedelta | None:
-        """The time from the start to the last validation; None if it is not logged, or the training was resumed."""
+        """The time from the start to the last validation; None if it is not logged, or if the training was resumed."""
         ended = self.validations[-1].time if self.validations else ""
         if self.resumed or not ended:
             return None

@@ -56,6 +56,8 @@ class Dataset(Sequence[Sample]):
         ids: Names of the samples, in the order of the list.
         tops: Mapping from top to kind.
         label_classes: Class names of each top with labels; the index is the label.
+        name: Name of the data set, of the class.
+        kinds: The kinds of data that the data set has, of the class, in the order of the published layer's tops.
 
     Raises:
         DataError: If the folder or the split is not found, or a kind is unknown. Missing image and label files raise
@@ -99,7 +101,7 @@ class Dataset(Sequence[Sample]):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The class names of the first kind of label; the index is the label."""
+        """The class names of the labels (of SIFT Flow, the semantic ones); the index is the label."""
         return next(iter(self.kind_classes.values()))
 
     @abstractmethod

@@ -83,7 +83,7 @@ class NYUD(Dataset):
         return (values - np.uint8(1))[np.newaxis]  # 0, void, wraps to 255
 
     def training_ids(self) -> set[str]:
-        """Return the ids of the split ``trainval``."""
+        """Return the ids of the split ``trainval``, on which the published nets were trained."""
         return set(self._list("trainval"))
 
     def _list(self, split: str) -> list[str]:

@@ -89,7 +89,7 @@ class PASCALContext(Dataset):
         self._task_label = _mapping(full, task, self.tree / "labels.txt")
 
     def file(self, kind: str, image_id: str) -> Path:
-        """Return the path of an image or a label map."""
+        """Return the path of the image (kind ``data``) or label map (kind ``label``) of a sample."""
         if kind == "data":
             return self.images / "JPEGImages" / f"{image_id}.jpg"
         return self.tree / "trainval" / f"{image_id}.mat"
@@ -102,7 +102,7 @@ class PASCALContext(Dataset):
         return self._task_label[numbers][np.newaxis]
 
     def training_ids(self) -> set[str] | None:
-        """Return the ids of the split ``train``, or None if its list is not found."""
+        """Return the ids of ``train``, on which the published nets were trained, or None if its list is not found."""
         try:
             return set(self._list("train"))
         except DataError:

@@ -1,4 +1,4 @@
-"""SIFT Flow: outdoor scenes with two labellings, semantic and geometric."""
+"""SIFT Flow: outdoor scenes with two kinds of labels, semantic and geometric."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class SIFTFlow(Dataset):
         self.ids = self._list(split)
 
     def file(self, kind: str, image_id: str) -> Path:
-        """Return the path of an image or a label map."""
+        """Return the path of the image (kind ``data``) or a label map (kind ``sem`` or ``geo``) of a sample."""
         folder, ending = _FILES[kind]
         return self.tree / folder / _SCENES / f"{image_id}.{ending}"
 
@@ -75,7 +75,7 @@ class SIFTFlow(Dataset):
         return (numbers.astype(np.uint8) - np.uint8(1))[np.newaxis]  # 0, void, wraps to 255
 
     def training_ids(self) -> set[str]:
-        """Return the ids of the split ``trainval``."""
+        """Return the ids of the split ``trainval``, on which the published nets were trained."""
         return set(self._list("trainval"))
 
     def _list(self, split: str) -> list[str]:

@@ -161,7 +161,7 @@ class VOC(_VOCClasses):
         self.ids = layouts.read_split(split, files, derived, published=split)
 
     def file(self, kind: str, image_id: str) -> Path:
-        """Return the path of an image or a label map."""
+        """Return the path of the image (kind ``data``) or label map (kind ``label``) of a sample."""
         if kind == "data":
             return self.tree / "JPEGImages" / f"{image_id}.jpg"
         return self.tree / "SegmentationClass" / f"{image_id}.png"
@@ -233,7 +233,7 @@ class SBD(_VOCClasses):
         self.ids = layouts.read_split(split, [self.tree / f"{split}.txt"])
 
     def file(self, kind: str, image_id: str) -> Path:
-        """Return the path of an image or a label map."""
+        """Return the path of the image (kind ``data``) or label map (kind ``label``) of a sample."""
         if kind == "data":
             return self.tree / "img" / f"{image_id}.jpg"
         converted = self.tree / "cls" / f"{image_id}.png"
@@ -241,7 +241,7 @@ class SBD(_VOCClasses):
         return converted if converted.is_file() and not original.is_file() else original
 
     def training_ids(self) -> set[str] | None:
-        """Return the ids of the train split, or None if its list does not exist."""
+        """Return the ids of ``train``, on which the published nets were trained, or None if its list does not exist."""
         listed = self.tree / "train.txt"
         return set(layouts.read_ids(listed)) if listed.is_file() else None
 

@@ -136,14 +136,14 @@ class Entry:
 
     @property
     def file_name(self) -> str:
-        """The name that the publisher gave the file: the last component of the URL; for a copy, of the path."""
+        """The file's name where it was published: the last component of its URL; for a copy, that of its path."""
         if self.kind is EntryKind.COPY:  # its host names files by numbers
             return PurePosixPath(self.path).name
         return unquote(urlsplit(self.url).path).rsplit("/", 1)[-1]
 
     @property
     def is_weights(self) -> bool:
-        """True if the file contains weights, and belongs below the weights folder."""
+        """True if the file is a caffemodel or a copy of one, and so belongs below the weights folder."""
         return self.kind in (EntryKind.CAFFEMODEL, EntryKind.COPY)
 
     @property

@@ -18,7 +18,7 @@ _DEPTH_MODES = ("I;16", "I;16B", "I;16L", "I", "L")
 
 
 def read_rgb(path: StrPath) -> UInt8:
-    """Read an RGB image without conversion.
+    """Read an RGB image of a published data set; an image of another mode raises an error.
 
     Args:
         path: Path of the image file.
@@ -33,7 +33,7 @@ def read_rgb(path: StrPath) -> UInt8:
 
 
 def read_depth(path: StrPath) -> Array:
-    """Read a depth map without conversion.
+    """Read a depth map of a published data set: one integer for each pixel.
 
     Args:
         path: Path of the image file.

@@ -94,7 +94,7 @@ def overlay(
 
 
 def write_png(labels: Integer, path: StrPath, colours: UInt8 | None = None) -> None:
-    """Write a label map as an indexed PNG whose pixel values are the labels, as VOC does.
+    """Write a label map as a palette PNG, as VOC's are: the pixel values are the class numbers, shown in colours.
 
     The file is written atomically.
 

@@ -1,4 +1,4 @@
-"""The figures of the paper's Table 1, computed from a prototxt: parameters, receptive field, stride."""
+"""The numbers in the paper's Table 1, computed from a net's prototxt: parameters, receptive field, stride."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ class DrawnSource:
     draw: DrawFunction
 
     def data(self, roots: FileRoots, callbacks: Callbacks) -> Iterator[None]:
-        """Draw the images, unless they exist, and yield once."""
+        """Draw the data set's images, unless they exist, and yield once, when the data set is complete."""
         roots.data.mkdir(parents=True, exist_ok=True)
         drawn = False
         bar = callbacks.pictures("drawing") if callbacks.pictures else None
@@ -186,7 +186,7 @@ class TrainedWeights:
     runs: Path
 
     def data(self, roots: FileRoots, callbacks: Callbacks) -> Iterator[None]:
-        """Fetch or draw the data as ``base`` does."""
+        """Fetch or draw the data as the source ``base`` does, and yield as it does."""
         return self.base.data(roots, callbacks)
 
     def weights(self, published: PublishedNet, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
@@ -215,7 +215,7 @@ class CustomWeights:
     file: Path
 
     def data(self, roots: FileRoots, callbacks: Callbacks) -> Iterator[None]:
-        """Fetch or draw the data as ``base`` does."""
+        """Fetch or draw the data as the source ``base`` does, and yield as it does."""
         return self.base.data(roots, callbacks)
 
     def weights(self, published: PublishedNet, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:

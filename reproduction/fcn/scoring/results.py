@@ -60,7 +60,12 @@ class ImageResult:
         return cls(image_id, counts, void, seconds)
 
     def confusion(self, top: str, classes: int) -> Confusion:
-        """Return the confusion matrix of a label top, (C, C) int64; rows are the truth, columns the prediction."""
+        """Return the image's confusion matrix, (classes, classes) int64; rows are the truth, columns the prediction.
+
+        Args:
+            top: The label top: ``label``; for SIFT Flow ``sem`` or ``geo``.
+            classes: Number of classes.
+        """
         matrix = np.zeros((classes, classes), np.int64)
         for truth, prediction, pixels in self.counts[top]:
             matrix[truth, prediction] = pixels

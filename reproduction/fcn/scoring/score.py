@@ -58,7 +58,7 @@ class Scores:
 
 
 def confusion_matrix(label: Array, prediction: Array, classes: int) -> Confusion:
-    """Compute the confusion matrix of a prediction.
+    """Compute the confusion matrix of predicted labels: how many pixels of each class were predicted as each class.
 
     Args:
         label: The truth, integers of any shape. Pixels outside 0 to classes - 1 (such as void, 255) are ignored.

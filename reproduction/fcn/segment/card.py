@@ -60,7 +60,7 @@ class CardInput:
 
     @property
     def mean_array(self) -> Floating:
-        """The mean as an array (C,) of dtype ``precision``."""
+        """The mean of each channel as an array (C,), of the dtype that ``precision`` names."""
         return np.array(self.mean, self.precision)
 
 
@@ -189,7 +189,7 @@ def format_card(card: Card) -> str:
 
 
 def write_card(card: Card, path: StrPath) -> None:
-    """Write a card to a JSON file atomically.
+    """Write a model card to a JSON file atomically.
 
     Raises:
         ReproductionError: If the file cannot be written.
@@ -199,7 +199,7 @@ def write_card(card: Card, path: StrPath) -> None:
 
 
 def load_card(path: StrPath) -> Card:
-    """Load a card from a JSON file.
+    """Load a model card from a JSON file.
 
     Raises:
         DataError: If the file is missing, cannot be read, or is not a card.
@@ -211,11 +211,11 @@ def load_card(path: StrPath) -> Card:
 
 
 def parse_card(text: str, path: StrPath = "<card>") -> Card:
-    """Parse a card from JSON text.
+    """Parse a model card from JSON text, such as the metadata of a safetensors or ONNX file.
 
     Args:
         text: the JSON.
-        path: where the text comes from, for error messages.
+        path: the file that the text comes from, for error messages.
 
     Raises:
         DataError: If the text is not a card; the message names the field that is wrong.

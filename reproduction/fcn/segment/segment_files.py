@@ -24,7 +24,13 @@ COMPANIONS = {"depth": "depth images (16-bit millimetres)", "hha": "HHA images (
 
 @dataclass(frozen=True)
 class ImageJob:
-    """An image to segment, and where its results go: to ``output / name`` with an ending such as ``.png`` appended."""
+    """An image to segment, and where its results go: to ``output / name`` with an ending such as ``.png`` appended.
+
+    Attributes:
+        image: the image file.
+        output: the folder of the results.
+        name: the path of the results below it, without an ending.
+    """
 
     image: Path
     output: Path

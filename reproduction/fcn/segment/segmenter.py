@@ -60,7 +60,7 @@ class Segmentation:
 
     @property
     def background(self) -> int | None:
-        """The label of the class ``background``; None if there is no such class."""
+        """The number of the class named ``background``, which overlays leave clear; None if there is no such class."""
         return self.classes.index("background") if "background" in self.classes else None
 
 

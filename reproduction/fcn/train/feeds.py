@@ -161,7 +161,7 @@ def with_phase(net_param: NetParameter, phase: Phase) -> NetState:
 
 
 def find_data_layer(net: NetParameter, phase: Phase) -> LayerParameter:
-    """Return the data layer of a net: its only Python or ImageData layer without bottoms.
+    """Return the layer that feeds a net in a phase: its only Python or ImageData layer without bottoms.
 
     Raises:
         NetError: If the net has no such layer, several, or an Input layer.

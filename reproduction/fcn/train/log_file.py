@@ -87,7 +87,15 @@ class Start(Resume):
 
 @dataclass(frozen=True)
 class Metrics:
-    """The paper's metrics and class IUs for one kind of labels, 0 to 1; None if there was nothing to count."""
+    """The paper's metrics and class IUs for one kind of labels, 0 to 1; None if there was nothing to count.
+
+    Attributes:
+        pixel_acc: pixel accuracy.
+        mean_acc: mean accuracy over the classes.
+        mean_iu: mean intersection over union.
+        fw_iu: frequency-weighted intersection over union.
+        class_iu: the intersection over union of each class, in the order of the class numbers.
+    """
 
     pixel_acc: _Fraction
     mean_acc: _Fraction

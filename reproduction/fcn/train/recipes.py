@@ -57,7 +57,7 @@ class Recipe:
 
 
 def find_recipe(net_name: str) -> Recipe:
-    """Return the recipe of a published net or of a net of Mini-VOC.
+    """Return the recipe by which a published net, or a net of Mini-VOC, is trained.
 
     Raises:
         ReproductionError: If there is no such net; the remedy names the closest match.

@@ -272,7 +272,7 @@ class Folder(Dataset):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes; the index is the label."""
+        """The names of the folder's classes; the index is the label."""
         return self._names
 
     @property
@@ -281,7 +281,7 @@ class Folder(Dataset):
         return self.read_labels.reading
 
     def file(self, kind: str, image_id: str) -> Path:
-        """Return the path of an image or a label; the file may not exist.
+        """Return the path of the image (kind ``data``) or the label (kind ``label``) of an id; it need not exist.
 
         Raises:
             DataError: If several files have this id.
@@ -303,5 +303,5 @@ class Folder(Dataset):
         return decode.shrink(numbers.astype(np.uint8), self.side, smooth=False)[np.newaxis]
 
     def training_ids(self) -> set[str] | None:
-        """Return the ids of the split ``train``."""
+        """Return the ids of the split ``train``, on which the user trains."""
         return set(self.files.ids("train"))

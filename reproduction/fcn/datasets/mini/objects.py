@@ -27,7 +27,7 @@ _LEAST_PX = 0.9  # half the width of the thinnest part, in pixels
 
 
 class DrawnObject:
-    """A square patch with an object in its middle, drawn part by part, each over the previous ones.
+    """A square patch of S x S pixels with an object in its middle, drawn part by part, each over the previous ones.
 
     Args:
         radius: Radius of the object, in pixels.
@@ -36,10 +36,10 @@ class DrawnObject:
         light: Direction of the light, as a unit vector (right, down).
 
     Attributes:
-        x: Coordinate in the object's direction to the right, (S, S), in radii.
-        y: Coordinate in the object's direction downwards, (S, S), in radii.
+        x: Coordinate of each pixel towards the object's right, (S, S), in radii; 0 in the middle.
+        y: Coordinate of each pixel towards the object's bottom, (S, S), in radii; 0 in the middle.
         pixel: Size of a pixel, in radii.
-        distance: Signed distance to the edge of the whole object, (S, S), in radii.
+        distance: Signed distance of each pixel to the edge of the whole object, (S, S), in radii; negative inside.
         rgb: Colours, (3, S, S), nominally 0 to 1; 0 outside the object.
     """
 
