@@ -230,7 +230,7 @@ def load_class_names(name: str) -> tuple[str, ...]:
 
 
 def check_sample(dataset: Dataset, i: int) -> Sample:
-    """Read a sample, check its tops, dtypes, shapes and values against the module's table, and return it.
+    """Read a sample, check that its tops, dtypes, shapes and values are as documented, and return it.
 
     Args:
         dataset: The data set.

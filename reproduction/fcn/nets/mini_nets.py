@@ -80,7 +80,7 @@ def _vgg(n: NetSpec) -> Top:
 
 
 def build_classifier_deploy() -> NetParameter:
-    """Return the classifier's prototxt for inference: an Input layer, probabilities instead of the loss, no dropout."""
+    """Return ``mini-vgg`` for inference: an Input layer, probabilities instead of the loss, and no dropout."""
     n = NetSpec()
     n["data"] = layer("Input", name="input", input_param={"shape": {"dim": [1, 3, CROP, CROP]}})
     n["prob"] = layer("Softmax", _vgg(n))
@@ -88,7 +88,7 @@ def build_classifier_deploy() -> NetParameter:
 
 
 def build_classifier_solver() -> SolverParameter:
-    """Return the classifier's solver prototxt."""
+    """Return the solver prototxt of the classifier ``mini-vgg``."""
     return SolverParameter(
         train_net="train.prototxt",
         test_net=["val.prototxt"],

@@ -66,7 +66,7 @@ def _build(net_name: str, file: str) -> NetParameter | SolverParameter:
 
 
 def open_test_split(published: PublishedNet, root: StrPath, split: str | None = None) -> Dataset:
-    """Open the split that a net is scored on, as the data layer of its test prototxt does.
+    """Open the split of a data set on which a net is scored: the one that the data layer of its test prototxt reads.
 
     Args:
         published: The record of the net.

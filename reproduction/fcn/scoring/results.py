@@ -78,7 +78,7 @@ class Evaluation:
 
     Attributes:
         images: The result of each image, in the order of the split.
-        scores: The scores by label top.
+        scores: The scores by label top: ``label``; for SIFT Flow ``sem`` and ``geo``.
     """
 
     images: Sequence[ImageResult]

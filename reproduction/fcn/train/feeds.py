@@ -37,11 +37,11 @@ class Feed(Protocol):
         """A description of the data for the run's settings: it changes if the list of images, or its order, does."""
 
     def images(self, draw: int) -> list[str]:
-        """Return the names of the images that a draw loads."""
+        """Return the names of the images that forward pass number ``draw`` loads."""
 
 
 class DatasetFeed:
-    """A feed of a data set's samples, one for each draw, in the order in which the published data layer reads them.
+    """A feed of a data set's samples, one for each forward pass, in the order of the published data layer.
 
     The next sample is decoded in a background thread.
 
@@ -61,7 +61,7 @@ class DatasetFeed:
         self._next: tuple[int, Future[Sample]] | None = None
 
     def __call__(self, draw: int) -> dict[str, Array]:
-        """Load the sample of a draw: arrays (1, C, H, W) by top of the data layer.
+        """Load the sample for forward pass number ``draw``: arrays (1, C, H, W) by top of the data layer.
 
         Raises:
             DataError: If a file of the sample is missing or broken.
@@ -87,7 +87,7 @@ class DatasetFeed:
         return f"{name}, {len(ids)} images, sha1 {hashes.hash_lines(ids)}, order {self.dataset.seed}"
 
     def images(self, draw: int) -> list[str]:
-        """Return the id of the sample that a draw loads, in a list."""
+        """Return the id of the sample that forward pass number ``draw`` loads, in a list."""
         return [self.dataset.ids[self._index(draw)]]
 
     def _index(self, draw: int) -> int:
@@ -97,7 +97,7 @@ class DatasetFeed:
 
 
 class ListFeed:
-    """A feed of an ImageData layer's images, one batch for each draw.
+    """A feed of an ImageData layer's images, one batch for each forward pass.
 
     Args:
         images: the list of images.
@@ -110,7 +110,7 @@ class ListFeed:
         self.list = images
 
     def __call__(self, draw: int) -> Mapping[str, Array]:
-        """Load the batch of a draw: images and labels by top, see ``ImageList.__call__``."""
+        """Load the batch for forward pass number ``draw``: images and labels by top, see ``ImageList.__call__``."""
         return self.list(draw)
 
     @property
@@ -126,7 +126,7 @@ class ListFeed:
         return f"{len(lines)} images, sha1 {sha1}, {self.list.batch_size} a batch, order {self.list.seed}"
 
     def images(self, draw: int) -> list[str]:
-        """Return the file names of the images that a draw loads."""
+        """Return the file names of the images that forward pass number ``draw`` loads."""
         size = self.list.batch_size
         return [self.list.image(number)[0].name for number in range(draw * size, (draw + 1) * size)]
 

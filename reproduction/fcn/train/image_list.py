@@ -21,7 +21,7 @@ from reproduction.fcn.datasets import layouts
 
 
 class ImageList:
-    """A function that loads the batch of an ImageData layer for a draw number.
+    """A function that loads the batch of an ImageData layer for a draw number: that of the forward pass, from 0.
 
     With ``shuffle``, each epoch has another order; random crops and mirrors are drawn for each image. All of this
     depends only on the seed and the draw number.
@@ -61,7 +61,7 @@ class ImageList:
         return math.ceil(len(self.images) / self.batch_size)
 
     def __call__(self, draw: int) -> dict[str, Float32]:
-        """Load the batch of a draw.
+        """Load the batch for forward pass number ``draw``.
 
         Args:
             draw: the number of the batch, counted over all epochs from 0.

@@ -78,8 +78,8 @@ class Meter:
         feed: the feed of the training, a function from the draw number to the inputs.
 
     Attributes:
-        pixels: one number for each draw since the last ``reset``: its pixels that are not ignored, added up over all
-            dense losses.
+        pixels: one number for each draw (forward pass) since the last ``reset``: its pixels that are not ignored, added
+            up over all dense losses.
     """
 
     def __init__(self, net: Net, feed: Callable[[int], Mapping[str, Array]]):
@@ -89,26 +89,26 @@ class Meter:
         self.pixels: list[int] = []
 
     def __call__(self, draw: int) -> Mapping[str, Array]:
-        """Return the inputs of a draw, and append the number of its labelled pixels to ``pixels``."""
+        """Return the inputs for forward pass number ``draw``; append their number of labelled pixels to ``pixels``."""
         inputs = self._feed(draw)
         labels = [(inputs[loss.label], loss.ignored) for loss in self._dense if loss.label in inputs]
         self.pixels.append(sum(int((array != ignored).sum()) for array, ignored in labels))
         return inputs
 
     def reset(self) -> None:
-        """Empty ``pixels``, before the draws of the next update."""
+        """Empty ``pixels``, before the forward passes of the next update."""
         self.pixels = []
 
     def read(self, values: Sequence[float], pixels: Sequence[float]) -> tuple[float, float | None]:
-        """Compute the loss of one update from its draws: as the solver minimizes it, and per pixel.
+        """Compute the loss of one update from its forward passes: as the solver minimizes it, and per pixel.
 
         Args:
-            values: the net's loss for each draw of the update.
-            pixels: the number of labelled pixels in each draw.
+            values: the net's loss for each forward pass of the update.
+            pixels: the number of labelled pixels in each of them.
 
         Returns:
             (loss, loss per pixel). With dense labels: the loss summed over the pixels of an image, a mean over the
-            draws, and the mean over all labelled pixels. For a classifier: the mean of ``values``, and None.
+            forward passes, and the mean over all labelled pixels. For a classifier: the mean of ``values``, and None.
         """
         own = sum(values) / len(values)
         if not self._dense:

@@ -42,7 +42,7 @@ _PACKAGES = ("torch", "numpy", "pillow", "scipy")
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """The paths and options of a training that its weights do not depend on, except for ``data`` and ``seed``.
+    """The paths and options of a training; of these, only ``data`` and ``seed`` affect its weights.
 
     Attributes:
         out: the folder that contains a folder for each training.

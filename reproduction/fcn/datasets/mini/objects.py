@@ -77,7 +77,7 @@ class DrawnObject:
         np.minimum(self.distance, distance, out=self.distance)
 
     def thin(self, width: float) -> float:
-        """Return ``width``, or the half width of the thinnest visible part if that is larger; both in radii."""
+        """Return ``width``, the half width of a part, but at least that of the thinnest visible part; in radii."""
         return max(width, _LEAST_PX * self.pixel)
 
     def _cover(self, distance: Float64) -> Float64:
@@ -126,7 +126,7 @@ class DrawnObject:
 
 
 def hue(rng: Random, centre: float, spread: float, saturation: Point, value: Point) -> Colour:
-    """Draw a random colour around a hue, where 0 turns is red, 1/3 green and 2/3 blue.
+    """Return a random colour of about a given hue; 0 turns is red, 1/3 green and 2/3 blue.
 
     Args:
         rng: The random generator.
@@ -176,7 +176,7 @@ def _fold(values: Float64) -> Float64:
 
 
 def beetle(t: DrawnObject, rng: Random) -> None:
-    """Draw a beetle: a striped oval body on six bent legs, with feelers."""
+    """Draw a beetle into the patch ``t``: a striped oval body on six bent legs, with feelers."""
     dark = hue(rng, 0.05, 0.1, (0.3, 0.7), (0.08, 0.22))
     bright = hue(rng, 0.12, 0.06, (0.7, 0.95), (0.75, 1.0))
     leg = t.thin(rng.uniform(0.035, 0.05))
@@ -195,7 +195,7 @@ def beetle(t: DrawnObject, rng: Random) -> None:
 
 
 def fish(t: DrawnObject, rng: Random) -> None:
-    """Draw a fish: a body of scales with a notched tail, fins of rays, and an eye."""
+    """Draw a fish into the patch ``t``: a body of scales with a notched tail, fins of rays, and an eye."""
     body = hue(rng, 0.56, 0.09, (0.45, 0.9), (0.55, 0.95))
     edge = darker(body, 0.45)
     fin = hue(rng, 0.04, 0.05, (0.6, 0.95), (0.7, 1.0))
@@ -218,7 +218,7 @@ def fish(t: DrawnObject, rng: Random) -> None:
 
 
 def flower(t: DrawnObject, rng: Random) -> None:
-    """Draw a flower: petals around a dotted disc, on a thin stem with leaves."""
+    """Draw a flower into the patch ``t``: petals around a dotted disc, on a thin stem with leaves."""
     petal = hue(rng, 0.9, 0.09, (0.35, 0.85), (0.75, 1.0))
     heart = hue(rng, 0.13, 0.03, (0.7, 0.95), (0.75, 0.95))
     green = hue(rng, 0.3, 0.05, (0.5, 0.85), (0.3, 0.6))
@@ -241,7 +241,7 @@ def flower(t: DrawnObject, rng: Random) -> None:
 
 
 def jellyfish(t: DrawnObject, rng: Random) -> None:
-    """Draw a jellyfish: a glowing bell with rings, and thin wavy arms below it."""
+    """Draw a jellyfish into the patch ``t``: a glowing bell with rings, and thin wavy arms below it."""
     glow = hue(rng, 0.8, 0.1, (0.15, 0.45), (0.8, 1.0))
     deep = hue(rng, 0.75, 0.1, (0.5, 0.9), (0.4, 0.7))
     width = t.thin(rng.uniform(0.035, 0.05))
@@ -261,7 +261,7 @@ def jellyfish(t: DrawnObject, rng: Random) -> None:
 
 
 def kite(t: DrawnObject, rng: Random) -> None:
-    """Draw a checkered kite with a long thin tail of bows."""
+    """Draw a kite into the patch ``t``: checkered, with a long thin tail of bows."""
     one = hue(rng, 0.0, 0.06, (0.7, 0.95), (0.7, 0.95))
     other = hue(rng, 0.15, 0.05, (0.1, 0.6), (0.9, 1.0))
     wide, top, low = rng.uniform(0.5, 0.62), -1.0, 0.22
@@ -285,7 +285,7 @@ def kite(t: DrawnObject, rng: Random) -> None:
 
 
 def wheel(t: DrawnObject, rng: Random) -> None:
-    """Draw a wheel: a tyre with treads, a rim, a hub, and thin spokes with nothing in between."""
+    """Draw a wheel into the patch ``t``: a tyre with treads, a rim, a hub, and thin spokes with nothing in between."""
     rubber = hue(rng, 0.6, 0.3, (0.0, 0.2), (0.12, 0.3))
     metal = hue(rng, 0.1, 0.5, (0.0, 0.3), (0.7, 0.95))
     r = t.to(0, 0)
