@@ -334,3 +334,19 @@ def test_nets_with_several_inputs_or_labels_run_on_drawn_images_and_in_opencv(na
     assert len({check.name for check in checks}) == len(about.labels)
     check = verify_labels.check_opencv(net, registry.load_net(name), about, found, images[0])
     assert check.result is CheckResult.PASS, check
+
+
+def test_a_copy_may_lack_the_constant_scales_but_no_other_layer(tmp_path):
+    message = thin_nets.net("voc-fcn8s-atonce").to_proto()
+    message.layer = [layer for layer in message.layer if not layer.name.startswith("scale_")]
+    path = tmp_path / "a.safetensors"
+    weights.write(Weights(message, path=str(path)), path)
+    found, net = weights.read(path), thin_nets.net("voc-fcn8s-atonce")
+    absent = verify_parameters.find_absent_scales(net, found)
+    assert len(absent) == 2
+    check, is_complete = verify_parameters.copy_parameters(net, found)
+    assert (check.result, is_complete) == ("pass", True)
+    assert verify.check_size(found, net, []).result is CheckResult.PASS
+    assert verify_parameters.check_fixed(net).result is CheckResult.PASS
+    net.params[absent[0]][0].data[0] *= 2
+    assert verify_parameters.check_fixed(net).got == f"1 other values in {absent[0]}"
