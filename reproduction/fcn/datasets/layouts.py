@@ -190,10 +190,12 @@ def read_split(
         files: Paths where the list may be; the first that exists is read.
         derived: The ids of the split as computed from other lists (seg11valid: val without SBD's train), or None if
             these are not found.
-        published: Name of the list in ``PUBLISHED_SPLITS`` that is read if none of ``files`` exists; it need not exist.
+        published: Name of the list that this package includes (in ``PUBLISHED_SPLITS``), read if none of ``files``
+            exists; empty, or the name of no list, for none.
 
     Returns:
-        The ids of the list or, if no list exists, ``derived``.
+        The ids of the first list that exists: one of ``files``, else the included one. If there is no list,
+        ``derived``.
 
     Raises:
         DataError: If the name is not a file name, there is neither a list nor ``derived``, or the two differ as sets.

@@ -17,7 +17,7 @@ LIMITS = (
 
 
 class CheckResult(StrEnum):
-    """The result of one check."""
+    """Whether a check of a weights file passed, failed, or could not be made."""
 
     PASS = "pass"
     FAIL = "fail"
@@ -26,13 +26,13 @@ class CheckResult(StrEnum):
 
 @dataclass(frozen=True)
 class WeightsCheck:
-    """One check of a weights file.
+    """The result of one check of a weights file, such as that of its hash.
 
     Attributes:
-        name: what was checked.
-        result: whether it passed.
-        got: what was found or, if it was not checked, why not.
-        want: what passes.
+        name: what was checked, such as ``hash``.
+        result: whether the check passed.
+        got: what was found or, if the check was not made, why not; as text.
+        want: what passes the check, as text.
     """
 
     name: str
@@ -53,8 +53,8 @@ class Verification:
         file: the path of the file.
         format: the format of the file, such as ``caffemodel V1``.
         sha256: the SHA-256 of the file.
-        origin: how the file was made, as far as the manifest or the file says.
-        checks: the checks.
+        origin: how the file was made, as far as the manifest or the file says; empty if it is not known.
+        checks: the result of each check.
     """
 
     net: str
@@ -72,7 +72,11 @@ class Verification:
         return next((result for result in order if result in found), CheckResult.PASS)
 
     def as_json(self, **more: Any) -> dict[str, Any]:
-        """Return the results for JSON, with further fields such as the versions of packages."""
+        """Return the results as a dict of JSON types.
+
+        Args:
+            more: further entries of the dict, such as the versions of packages.
+        """
         fields = {"format": FORMAT_VERSION, "kind": "verification", "result": self.result}
         found = asdict(self)
         return {**fields, "file_format": found.pop("format"), **found, "limits": LIMITS, **more}
@@ -85,10 +89,23 @@ class Verification:
 
 
 def passed_if(condition: bool, name: str, got: str, want: str) -> WeightsCheck:
-    """Return a check that passes if the condition is true, and fails otherwise."""
+    """Return the result of a check that passed if the condition is true, and failed otherwise.
+
+    Args:
+        condition: what the check requires.
+        name: what was checked, such as ``hash``.
+        got: what was found, as text.
+        want: what passes the check, as text.
+    """
     return WeightsCheck(name, CheckResult.PASS if condition else CheckResult.FAIL, got, want)
 
 
 def not_checked(name: str, why: str, want: str) -> WeightsCheck:
-    """Return a check that was not made."""
+    """Return the result of a check that could not be made.
+
+    Args:
+        name: what was to be checked.
+        why: why the check was not made.
+        want: what passes the check, as text.
+    """
     return WeightsCheck(name, CheckResult.NOT_CHECKED, why, want)

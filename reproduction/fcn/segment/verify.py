@@ -39,15 +39,15 @@ def verify_file(
     hashing: Progress | None = None,
     progress: Callable[[str], object] = lambda what: None,
 ) -> Verification:
-    """Check whether a file contains the weights of a net.
+    """Check whether a file contains the weights of a net, and return the result of each check.
 
     Args:
         net_name: the name of a published net or a net of Mini-VOC.
         path: the file, in any supported format.
         manifest: the manifest of the published files.
-        recorded: the SHA-256 of the weights of nets that are not in the manifest, by name.
-        hashing: called with the bytes that were hashed and their total.
-        progress: called before each slow check with its name.
+        recorded: the SHA-256 of further weights files by net name, for nets that are not in the manifest (Mini-VOC's).
+        hashing: called with the number of bytes that were hashed and their total.
+        progress: called with the name of each slow check before it starts.
 
     Raises:
         ReproductionError: If there is no such net, or the file cannot be read as weights.
@@ -80,16 +80,16 @@ class _Claim:
 def check_hash(
     found: Weights, entries: list[Entry], known: Mapping[str, str], recorded: str | None = None
 ) -> tuple[WeightsCheck, str]:
-    """Compare the hashes of a file with those of the published file and of its copies.
+    """Check that a file has the hash of the published weights file or of a known copy of it.
 
     Args:
-        found: the weights of the file.
-        entries: the entry of the published file, followed by those of copies of its weights.
-        known: the hashes of the file by kind.
+        found: the weights that were read from the file.
+        entries: the manifest's entries of the published file and of copies of its weights.
+        known: the hashes of the file, by kind such as ``sha256``.
         recorded: the SHA-256 that is recorded with this project; None if there is none.
 
     Returns:
-        The check and the origin of the file, empty if it is not known.
+        The result of the check, and how the file was made as text (empty if it is not known).
     """
     name, got = "hash", ", ".join(f"{kind} {value}" for kind, value in known.items())
     wanted = [f"{kind} {value} of {entry.name}" for entry in entries for kind, value in entry.hashes.items()]
@@ -123,7 +123,13 @@ def _read_claim(found: Weights) -> _Claim | None:
 
 
 def check_size(found: Weights, net: Net, entries: list[Entry]) -> WeightsCheck:
-    """Check the size of a caffemodel, or the number of values in a file of another format."""
+    """Check the size of a caffemodel in bytes, or the number of values in a file of another format.
+
+    Args:
+        found: the weights that were read from the file.
+        net: the net, which determines how many values there are.
+        entries: the manifest's entries of the published file and of copies; the first may state the size.
+    """
     values = verify_parameters.count_values(net)
     if not found.format.startswith("caffemodel"):
         got = sum(array.size for array in found.arrays().values())

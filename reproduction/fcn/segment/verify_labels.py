@@ -36,7 +36,12 @@ Inputs = Mapping[str, Tensor]
 
 
 def make_inputs(card: Card, rgb: UInt8) -> dict[str, Tensor]:
-    """Return the net's input blobs for an image (H, W, 3) uint8; grey values from 0 to 255 are 0.5 to 8.2 m deep."""
+    """Return the input blobs of a net for an image, by name; inputs of depth or HHA are made from the image's colours.
+
+    Args:
+        card: the model card of the net, which states its inputs.
+        rgb: the image, (H, W, 3) uint8. As depth, its grey values from 0 to 255 are 0.5 to 8.2 m.
+    """
     inputs = {}
     for blob, taken in card.inputs.items():
         if taken.kind == "depth":
@@ -60,15 +65,17 @@ class _Start:
 def check_classes(
     net: Net, card: Card, images: Sequence[UInt8], progress: Callable[[str], object] = lambda what: None
 ) -> Iterator[WeightsCheck]:
-    """Check for each labelling that every class has the highest score at some pixel of some image.
+    """Check that the net can predict every class: that each has the highest score at some pixel of some image.
+
+    There is one result for each kind of labels (two for SIFT Flow).
 
     A class that does not win in any of the images is tried by gradient ascent from the place where it came closest.
 
     Args:
         net: the net, with its weights.
-        card: the net's card.
-        images: (H, W, 3) uint8 each.
-        progress: called before each class that is tried by gradient ascent.
+        card: the net's model card, which states its inputs and classes.
+        images: the images, (H, W, 3) uint8 each.
+        progress: called with the name of each class that is tried by gradient ascent, before it starts.
     """
     net.requires_grad_(False)
     starts = _find_starts(net, card, images)
@@ -103,7 +110,11 @@ def _find_starts(net: Net, card: Card, images: Sequence[UInt8]) -> dict[str, dic
 
 
 def compute_margins(scores: Tensor) -> Tensor:
-    """Return each class's score minus the highest score of the other classes, at each pixel, (C, H, W)."""
+    """Return by how much each class's score exceeds the highest score of the other classes at each pixel; (C, H, W).
+
+    Args:
+        scores: the scores, (C, H, W).
+    """
     best, labels = scores.topk(2, dim=0)
     is_first = torch.arange(len(scores), device=scores.device)[:, None, None] == labels[0]
     return scores - torch.where(is_first, best[1], best[0])
@@ -135,7 +146,15 @@ def _climb(net: Net, card: Card, labels: CardLabels, c: int, patch: UInt8) -> bo
 
 
 def check_opencv(net: Net, net_param: NetParameter, card: Card, weights: Weights, rgb: UInt8) -> WeightsCheck:
-    """Compare the labels of an image with those of OpenCV, which reads the same file with other code."""
+    """Check that OpenCV, which has independent code for the same files, computes the same labels of an image.
+
+    Args:
+        net: the net with its weights.
+        net_param: the net's definition, which OpenCV reads.
+        card: the net's model card, which states its inputs.
+        weights: the weights that were read from the file.
+        rgb: the image, (H, W, 3) uint8.
+    """
     name = "OpenCV"
     try:
         import cv2

@@ -1,4 +1,4 @@
-"""Checks of a net's parameters: names, shapes and values."""
+"""Checks of the parameters of a net whose weights are verified: their names, shapes and values."""
 
 from __future__ import annotations
 
@@ -24,12 +24,16 @@ WANT_SPREAD = "the weights of every class spread 1/N to N times as much as the m
 
 
 def copy_parameters(net: Net, weights: Weights) -> tuple[WeightsCheck, bool]:
-    """Copy the weights to the net, and check that they are those of the net.
+    """Copy weights to a net, and check that they are all parameters of the net and no others.
 
     Scale layers whose constant the prototxt states may be missing: other programs have these numbers in their code.
 
+    Args:
+        net: the net to change.
+        weights: the weights that were read from the file.
+
     Returns:
-        The check, and whether every parameter of the net has a value.
+        The result of the check, and whether every parameter of the net now has a value.
     """
     try:
         report = net.copy_from(weights.net, weights.path)
@@ -43,7 +47,7 @@ def copy_parameters(net: Net, weights: Weights) -> tuple[WeightsCheck, bool]:
 
 
 def check_finite(net: Net) -> WeightsCheck:
-    """Check that no parameter contains NaN or infinity."""
+    """Check that no parameter of a net contains NaN or infinity."""
     counts = {name: int((~blob.isfinite()).sum()) for name, blob, _ in _name_parameters(net)}
     wrong = [f"{count} in {name}" for name, count in counts.items() if count]
     return passed_if(not wrong, "finite", join_first(wrong, 6) or "none", WANT_FINITE)
@@ -60,7 +64,7 @@ def check_learned(net: Net) -> WeightsCheck:
 
 
 def check_fixed(net: Net) -> WeightsCheck:
-    """Check the parameters that training does not change: bilinear upsampling and constant scales."""
+    """Check that parameters that training does not change have exact values: bilinear kernels, constant scales."""
     learned = {name.rpartition(".")[0] for name, _, is_learned in _name_parameters(net) if is_learned}
     upsampling = [
         name for name, layer in net.layers.items() if layer.layer_param.type == "Deconvolution" and name not in learned
@@ -81,11 +85,15 @@ def check_fixed(net: Net) -> WeightsCheck:
 
 
 def check_spread(net: Net, published: PublishedNet) -> WeightsCheck:
-    """Check that the classes' weights in the score layers spread alike.
+    """Check that the weights of each class in the score layers have a similar standard deviation ("spread").
 
     On the same features, the score of a class varies in proportion to the standard deviation of its weights. If this is
     more than N times the median of N classes, the class outweighs all others together; if it is less than 1/N, all
     others outweigh it, whatever the image shows. A layer that was never trained is zero, with no spread at all.
+
+    Args:
+        net: the net with its weights.
+        published: the record of the net, which states its classes.
     """
     ranges, wrong = [], []
     for layer in find_score_layers(net, published):
@@ -106,7 +114,7 @@ def check_spread(net: Net, published: PublishedNet) -> WeightsCheck:
 
 
 def find_score_layers(net: Net, published: PublishedNet) -> list[str]:
-    """Return the names of the convolutions that compute one channel for each class."""
+    """Return the names of the score layers: the convolutions that compute one channel for each class."""
     counts = {len(head.classes) for head in published.heads}
     return [
         name
@@ -118,19 +126,24 @@ def find_score_layers(net: Net, published: PublishedNet) -> list[str]:
 
 
 def find_absent_scales(net: Net, weights: Weights) -> list[str]:
-    """Return the layers with constant scales for which a file has no weights."""
+    """Return the names of the Scale layers for which a file has no weights, but the prototxt states their constant.
+
+    Args:
+        net: the net.
+        weights: the weights that were read from the file.
+    """
     there = {layer.name for layer in weights.net.layer if layer.blobs}
     return [name for name in surgery.find_constant_scales(net) if name not in there]
 
 
 def compute_row_spread(weight: Tensor) -> Float32:
-    """Return the standard deviation of the weights of each output channel, (N,)."""
+    """Return the standard deviation of the weights of each output channel of a convolution, (output channels,)."""
     rows: Float32 = weight.detach().flatten(1).numpy().std(axis=1)
     return rows
 
 
 def count_values(net: Net) -> int:
-    """Return the number of values in the net's parameters."""
+    """Return the number of values in all parameters of a net."""
     return sum(blob.numel() for _, blob, _ in _name_parameters(net))
 
 
