@@ -67,7 +67,12 @@ def write_evaluation(
 
 
 def format_scores(scored: NetToScore, evaluation: Evaluation) -> list[str]:
-    """Format the scores of an evaluation in percent, as the lines of a table."""
+    """Format the scores of an evaluation in percent, as the lines of a table.
+
+    Args:
+        scored: the net and its data set.
+        evaluation: the result.
+    """
     lines, dataset = [], scored.dataset
     for top, result in evaluation.scores.items():
         what = "" if len(evaluation.scores) == 1 else f", {top}"
@@ -86,7 +91,12 @@ def format_scores(scored: NetToScore, evaluation: Evaluation) -> list[str]:
 
 
 def scores_as_json(scored: NetToScore, evaluation: Evaluation) -> dict[str, Any]:
-    """Return the scores as fractions, with the net, weights and split that they belong to; all of JSON types."""
+    """Return the scores as fractions, with the net, weights and split that they belong to; all of JSON types.
+
+    Args:
+        scored: the net, its weights file and its data set.
+        evaluation: the result.
+    """
     by_label, dataset = {}, scored.dataset
     for top, result in evaluation.scores.items():
         names = zip(dataset.label_classes[top], result.class_iu, strict=True)

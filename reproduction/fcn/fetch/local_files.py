@@ -99,7 +99,7 @@ def find_weights(published: PublishedNet, folder: StrPath = WEIGHTS) -> Path:
 
 
 def find_missing(entries: Iterable[Entry], roots: FileRoots) -> list[Entry]:
-    """Return the entries whose file or unpacked folder is not present."""
+    """Return the entries of published files that cannot be used yet: the file or the unpacked folder is not present."""
     return [entry for entry in entries if not is_present(entry, roots)]
 
 

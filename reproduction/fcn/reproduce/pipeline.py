@@ -138,6 +138,11 @@ def _has_dataset(plan: ScoringPlan, published: PublishedNet) -> bool:
 def fetch_dataset(plan: ScoringPlan, published: PublishedNet, callbacks: Callbacks) -> Dataset:
     """Fetch or draw what is missing of the data set that a net is scored on, and open it.
 
+    Args:
+        plan: the source of the data, and the data root.
+        published: the record of the net.
+        callbacks: functions that report progress.
+
     Raises:
         DataError: If data are missing and cannot be fetched or drawn.
     """
@@ -154,6 +159,12 @@ def score_net(plan: ScoringPlan, published: PublishedNet, dataset: Dataset, call
 
     Label maps and the state of the run are written to a folder of ``plan.out``. Its name contains a hash of the weights
     file, the data, the device, and the versions of torch and of this package, so that only the same run resumes there.
+
+    Args:
+        plan: the source of the weights, the folders, the device and the limit.
+        published: the record of the net.
+        dataset: the data set to score it on, as ``fetch_dataset`` returns it.
+        callbacks: functions that report progress.
 
     Raises:
         ReproductionError: If the weights cannot be fetched or read, or the evaluation fails, see ``evaluate.evaluate``.

@@ -67,12 +67,21 @@ class Source(Protocol):
     def data(self, roots: FileRoots, callbacks: Callbacks) -> Iterator[None]:
         """Fetch the data step by step; yield after each, so that the caller can stop once the data set is complete.
 
+        Args:
+            roots: the weights folder and the data root.
+            callbacks: functions that report progress.
+
         Raises:
             DataError: If the data cannot be fetched or drawn.
         """
 
     def weights(self, published: PublishedNet, roots: FileRoots, callbacks: Callbacks) -> WeightsFile:
         """Return the weights file of a net; fetch it if it is missing.
+
+        Args:
+            published: the record of the net.
+            roots: the weights folder and the data root.
+            callbacks: functions that report progress.
 
         Raises:
             WeightsError: If the weights are missing and cannot be fetched.
@@ -99,7 +108,7 @@ class DownloadedSource:
     mirror: str | None = None
 
     def data(self, roots: FileRoots, callbacks: Callbacks) -> Iterator[None]:
-        """Download the data; yield before any download, after the lists, and after the archives."""
+        """Download the data to the data root; yield before any download, after the lists, and after the archives."""
         yield
         for kind in (EntryKind.LIST, EntryKind.ARCHIVE):
             for entry in local_files.find_missing(self._entries(kind), roots):
@@ -152,7 +161,7 @@ class DrawnSource:
     draw: DrawFunction
 
     def data(self, roots: FileRoots, callbacks: Callbacks) -> Iterator[None]:
-        """Draw the data set's images, unless they exist, and yield once, when the data set is complete."""
+        """Draw the data set's images below the data root, unless they exist, and yield once, when they are complete."""
         roots.data.mkdir(parents=True, exist_ok=True)
         drawn = False
         bar = callbacks.pictures("drawing") if callbacks.pictures else None

@@ -134,6 +134,11 @@ def _suffix(card: Card, top: str) -> str:
 def segment_file(segmenter: Segmenter, job: ImageJob, options: SegmentOptions) -> dict[str, Any]:
     """Segment one image, and write its label map, overlay and legend (and scores, if requested) to files.
 
+    Args:
+        segmenter: the net with its weights.
+        job: the image, and where its results go.
+        options: the folders of depth and HHA images, and whether to write scores.
+
     Returns:
         A dict of JSON types, which ``tools/infer.py --json`` prints: the image, its size, the time, and for each kind
         of labels the paths of the results and the share of each class.

@@ -148,7 +148,7 @@ class Segmenter:
         hha: Picture | None = None,
         scores: bool = False,
     ) -> dict[str, Segmentation]:
-        """Segment an image as ``__call__`` does, and return all kinds of labels that the net predicts.
+        """Segment an image and return all kinds of labels that the net predicts; arguments as for ``__call__``.
 
         The keys of the result are the label tops: ``label``; for SIFT Flow ``sem`` and ``geo``.
         """

@@ -155,6 +155,10 @@ def scale_base_lr(base: PublishedNet, custom: CustomData) -> float:
 
     The loss of most nets is a sum over pixels, so that twice as many pixels double the gradient. The rate is unchanged
     if the loss is a mean, or if the solver is Adam (Mini-VOC), whose steps do not depend on the scale of the loss.
+
+    Args:
+        base: the record of the published net.
+        custom: the custom data set.
     """
     if base.normalize or base.solver.get("type") == "Adam":
         return base.base_lr
@@ -163,6 +167,10 @@ def scale_base_lr(base: PublishedNet, custom: CustomData) -> float:
 
 def adapt_recipe(net_name: str, custom: CustomData) -> Recipe:
     """Return the recipe of a published net, adapted to the classes and images of a custom data set.
+
+    Args:
+        net_name: the name of the published net, such as ``voc-fcn8s``.
+        custom: the custom data set.
 
     Raises:
         ReproductionError: If there is no such net, it is a classifier of whole images, or it has other inputs or

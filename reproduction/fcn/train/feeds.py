@@ -154,7 +154,12 @@ def open_feed(net: NetParameter, root: StrPath, phase: Phase, seed: int | None =
 
 
 def with_phase(net_param: NetParameter, phase: Phase) -> NetState:
-    """Return a copy of a net's state (level and stages, as the solver set them) with another phase."""
+    """Return a copy of a net's state (level and stages, as the solver set them) with another phase.
+
+    Args:
+        net_param: the net's definition.
+        phase: the phase of the new state.
+    """
     state = net_param.state.copy()
     state.phase = phase
     return state
@@ -162,6 +167,10 @@ def with_phase(net_param: NetParameter, phase: Phase) -> NetState:
 
 def find_data_layer(net: NetParameter, phase: Phase) -> LayerParameter:
     """Return the layer that feeds a net in a phase: its only Python or ImageData layer without bottoms.
+
+    Args:
+        net: the net's definition, upgraded to the current format.
+        phase: TRAIN or TEST: layers of the other phase are left out.
 
     Raises:
         NetError: If the net has no such layer, several, or an Input layer.

@@ -30,7 +30,12 @@ class TrainingProgress:
         self._bars = (lambda what, unit: lambda done, total: None) if quiet else bars
 
     def begin(self, recipe: Recipe, iteration: int) -> None:
-        """Report which net is trained for how many iterations, and start the clock and the progress bar."""
+        """Report which net is trained for how many iterations, and start the clock and the progress bar.
+
+        Args:
+            recipe: the recipe of the net.
+            iteration: the iteration at which the training starts (0) or resumes.
+        """
         self._name, self._param = recipe.name, recipe.solver_param
         self._recent = deque[tuple[Step, float]](maxlen=max(self._param.average_loss, 1))
         parts = [f"{recipe.name}: {self._param.max_iter} iterations"]

@@ -152,7 +152,12 @@ def _draw(place: Path, seed: int, progress: Progress) -> None:
 
 
 def draw_scenes(count: int, seed: int = DRAWING_SEED) -> list[Scene]:
-    """Draw the first scenes of the split ``val`` in memory, as they are before JPEG compresses them."""
+    """Draw the first scenes of the split ``val`` in memory, as they are before JPEG compresses them.
+
+    Args:
+        count: The number of scenes.
+        seed: Seed of the random numbers, as that of ``generate``.
+    """
     return [_scene(Random([seed, 1, i])) for i in range(count)]
 
 
