@@ -10,8 +10,10 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from reproduction.fcn.datasets.mini import mini_voc
+from reproduction.fcn.datasets.mini.objects import Random
 from reproduction.fcn.segment.segmenter import Segmenter
 from tests.helpers.paths import ROOT
 from tests.helpers.run_tool import run_tool
@@ -134,7 +136,7 @@ def drawing(figure):
 
 
 def test_the_figure_is_current(figure, drawing, tmp_path):
-    saved = {theme: Image.open(figure.FIGURES / f"mini-{theme}.png") for theme in drawing.THEMES}
+    saved = {theme: PngImageFile(figure.FIGURES / f"mini-{theme}.png") for theme in drawing.THEMES}
     names = saved["light"].text[drawing.KEY].split()
     assert len(names) == len(figure.RANKS)
     tree = draw_mini_voc(tmp_path, names)
@@ -152,7 +154,7 @@ def test_the_figure_is_current(figure, drawing, tmp_path):
 def test_the_figure_shows_the_images_that_the_rule_chooses(figure, drawing, tmp_path):
     ids = [f"{mini_voc.DRAWING_SEED}_{mini_voc.TRAIN + 1 + i:06d}" for i in range(mini_voc.VAL)]
     chosen = figure.choose_images(draw_mini_voc(tmp_path, ids), Segmenter.load("mini-fcn8s"))
-    assert chosen == Image.open(figure.FIGURES / "mini-light.png").text[drawing.KEY].split()
+    assert chosen == PngImageFile(figure.FIGURES / "mini-light.png").text[drawing.KEY].split()
 
 
 def draw_mini_voc(folder, names):
@@ -163,9 +165,7 @@ def draw_mini_voc(folder, names):
         path.mkdir(parents=True)
     for name in names:
         stream, i = 1, int(name.split("_")[1]) - mini_voc.TRAIN - 1
-        mini_voc._write_scene(
-            folder, name, mini_voc._scene(mini_voc.Random([mini_voc.DRAWING_SEED, stream, i])), in_voc=True
-        )
+        mini_voc._write_scene(folder, name, mini_voc._scene(Random([mini_voc.DRAWING_SEED, stream, i])), in_voc=True)
     (tree / "ImageSets/Segmentation/val.txt").write_text("\n".join(names))
     return tree
 

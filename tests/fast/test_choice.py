@@ -16,7 +16,7 @@ from reproduction.caffe.layers.compiled_forms import PointwiseForm
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
 from reproduction.caffe.schema.types import TYPES
-from reproduction.fast import compiler, convolution, precisions, threads
+from reproduction.fast import compiler, convolution, precisions
 from reproduction.fcn.nets import published_nets
 from tests.fast.test_compiler import EXACT, differ, images
 from tests.helpers import classifiers, thin_nets
@@ -191,7 +191,6 @@ def test_threads_are_parked_for_a_plan_and_not_for_a_net_as_it_is(monkeypatch):
     assert not calls
     find_plan(compiler.compile(thin_nets.net("voc-fcn8s", 32)), data=(1, 3, 500, 375))
     assert calls
-    assert threads.reduce_spinning is not compiler.reduce_spinning
 
 
 INVENTED = """

@@ -1,11 +1,12 @@
 """CUDA graphs: the order of events with a stand-in for CUDA, and the real thing if there is a GPU."""
 
+from collections.abc import Callable
 from contextlib import contextmanager
 
 import pytest
 import torch
 
-from reproduction.fast import compiler, cuda_graph
+from reproduction.fast import compiler
 from reproduction.fast.cuda_graph import RecordedFunction
 from reproduction.fast.precisions import set_cudnn_flags
 from tests.fast.test_compiler import EXACT, images
@@ -19,7 +20,8 @@ class Stage:
     """Stands in for torch.cuda: runs the recorded function again at each replay, on the tensors that were recorded."""
 
     def __init__(self):
-        self.events = []
+        self.events: list[str] = []
+        self.play: Callable[[], object] | None = None  # what is recorded
 
     def Stream(self):  # noqa: N802 - torch.cuda's name
         return self
@@ -44,12 +46,13 @@ class Stage:
 
     def replay(self):
         self.events.append("play")
+        assert self.play is not None
         self.play()
 
 
 def test_a_recorded_function_copies_its_inputs_and_outputs(monkeypatch):
     stage = Stage()
-    monkeypatch.setattr(cuda_graph.torch, "cuda", stage)
+    monkeypatch.setattr(torch, "cuda", stage)
     top = torch.zeros(3)
 
     def double(inputs):
@@ -69,7 +72,7 @@ def on_a_gpu(monkeypatch, record):
     """A compiled net that takes the way of the GPU, with something else for recordings."""
     monkeypatch.setattr(compiler, "RecordedFunction", record)
     compiled = compiler.compile(thin_nets.net("voc-fcn8s", divisor=32))
-    compiled._graph_pool = "a pool"
+    monkeypatch.setattr(compiled, "_graph_pool", "a pool")
     return compiled
 
 

@@ -1,5 +1,7 @@
 """Kernels for parts of layers, compared with the layers."""
 
+import platform
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -103,7 +105,7 @@ def test_matrix_convolution_computes_the_same_as_torch(monkeypatch, at_a_time, o
 )
 def test_bf16_is_supported_by_processors_that_multiply_bfloat16(monkeypatch, machine, supported, processor, want):
     monkeypatch.setattr(precisions, "_convolves_bf16", lambda: supported)
-    monkeypatch.setattr(precisions.platform, "machine", lambda: machine)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda name=name: name in processor, raising=False)
     assert precisions.multiplies_bf16() == want

@@ -7,9 +7,11 @@ import numpy as np
 import torch
 
 from reproduction.caffe.errors import ReproductionError
+from reproduction.caffe.net.net import Net
 from reproduction.caffe.training import parallel
 from reproduction.caffe.training.events import LossError, Saved
 from reproduction.caffe.training.signals import Action
+from reproduction.caffe.training.solver import Solver
 from tests.helpers import tiny_training
 
 CASES = {
@@ -48,8 +50,8 @@ def main(folder: Path) -> None:
             found |= {f"{name}/losses": losses, f"{name}/drawn": drawn}
 
         torch.manual_seed(ranks.rank)
-        net = tiny_training.solver.Net(tiny_training.net())  # no seed: each process starts with other weights
-        parted = tiny_training.solver.Solver(tiny_training.param("iter_size: 4"), net, tiny_training.feed, ranks=ranks)
+        net = Net(tiny_training.net())  # no seed: each process starts with other weights
+        parted = Solver(tiny_training.param("iter_size: 4"), net, tiny_training.feed, ranks=ranks)
         found |= {f"first/{key}": value for key, value in tiny_training.weights(parted).items()}
 
         prefix = f'snapshot_prefix: "{folder}/s"'

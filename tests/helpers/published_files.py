@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 from tests.helpers import dataset_trees, thin_nets
+from tests.helpers.http_servers import Site
 
 SIZE = (60, 80)
 
@@ -17,7 +18,7 @@ class Host:
 
     Args:
         folder: The folder for all files.
-        url: The server's URL; the manifest says that the files are published below ``url/origin``.
+        server: The server; the manifest says that the files are published below ``server.url/origin``.
 
     Attributes:
         site: The folder to serve.
@@ -25,8 +26,8 @@ class Host:
         manifest: The path of the manifest.
     """
 
-    def __init__(self, folder: Path, url: str):
-        self.folder, self.url = folder, url
+    def __init__(self, folder: Path, server: Site):
+        self.folder, self.server = folder, server
         self.site = folder / "site"
         self.site.mkdir()
         self.manifest = folder / "manifest.json"
@@ -81,7 +82,8 @@ class Host:
         found = self.site / file
         with found.open("rb") as opened:
             digest = {"sha1": hashlib.file_digest(opened, "sha1").hexdigest()}
-        fields = {"name": entry, "kind": kind, "url": f"{self.url}/origin/{file}", "path": path, "licence": "none"}
+        url = f"{self.server.url}/origin/{file}"
+        fields = {"name": entry, "kind": kind, "url": url, "path": path, "licence": "none"}
         self._entries.append(fields | {"size_bytes": found.stat().st_size} | digest | more)
         self._sets.setdefault(name, []).append(entry)
         unpublished = ["nyud-fcn32s-color-d"]

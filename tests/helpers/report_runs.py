@@ -8,7 +8,8 @@ from reproduction.fcn import datasets
 from reproduction.fcn.images import palette
 from reproduction.fcn.scoring.results import Evaluation, ImageResult
 from reproduction.report.gallery import Gallery
-from reproduction.report.record import LabelScores, NetResult, Reference, ScoredSplit, ScoreReport
+from reproduction.report.record import LabelScores, NetResult, ScoredSplit, ScoreReport
+from reproduction.report.reference import Reference
 from tests.helpers import dataset_trees
 
 IDS = [f"2007_{number:06d}" for number in range(12)]

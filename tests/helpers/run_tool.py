@@ -33,7 +33,7 @@ def run_tool(name: str, *args: object) -> CompletedProcess[str]:
         try:
             common.run(runpy.run_path(command[0])["main"])
         except SystemExit as end:
-            return CompletedProcess(command, end.code, out.getvalue(), err.getvalue())  # type: ignore[arg-type]
+            return CompletedProcess(command, end.code, out.getvalue(), err.getvalue())
     raise AssertionError("a tool ends by SystemExit")
 
 

@@ -100,9 +100,9 @@ def imagenet(path, like="voc-fcn32s", divisor=64):
     keep = [layer for layer in deploy.layer if not any(word in layer.name for word in ("score", "up"))]
     made = Net(NetParameter(layer=keep))
     with torch.no_grad():
-        for layer, blobs in made.params.items():
+        for name, blobs in made.params.items():
             for i, blob in enumerate(blobs):
-                blob.copy_(torch.from_numpy(seeded.make_weight(layer, i, tuple(blob.shape), False, 1)))
+                blob.copy_(torch.from_numpy(seeded.make_weight(name, i, tuple(blob.shape), False, 1)))
     message = made.to_proto()
     for layer in message.layer:
         if layer.name in ("fc6", "fc7"):  # as fully connected layers, as in the classifier

@@ -9,6 +9,7 @@ from reproduction import pycaffe as caffe
 from reproduction.pycaffe.net import settings
 from tests.golden import seeded
 from tests.helpers import parity
+from tests.helpers.paths import GOLDEN, ROOT
 from tests.helpers.pycaffe_nets import write
 
 
@@ -17,7 +18,7 @@ def golden(path):
         return {key: file[key] for key in file.files}
 
 
-LAYERS = golden(parity.GOLDEN / "layers.npz")
+LAYERS = golden(GOLDEN / "layers.npz")
 CASES = json.loads(bytes(LAYERS["prototxt.json"]))
 
 
@@ -69,7 +70,7 @@ def test_a_published_net_gives_caffes_blobs_and_gradients(tmp_path):
     recorded = golden(path)
     meta = json.loads(bytes(recorded["meta"]))
     inputs = seeded.inputs(["data", "label"], meta["h"], meta["w"], 21, meta["seed"])
-    text = (parity.ROOT / "prototxt" / meta["net"] / f"{meta['split']}.prototxt").read_text()
+    text = (ROOT / "prototxt" / meta["net"] / f"{meta['split']}.prototxt").read_text()
     begin = text.index("layer")
     rest = text[text.index("\n}\n", begin) + 3 :]
     tops = "".join(

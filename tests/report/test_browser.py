@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
-from reproduction.fcn.scoring.score import compute_scores
+from reproduction.fcn.scoring.score import METRICS, compute_scores
 from reproduction.report import page, record, training, training_history
-from reproduction.report.record import METRICS, LabelScores, NetResult
+from reproduction.report.record import LabelScores, NetResult
 from tests.helpers import report_runs
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")

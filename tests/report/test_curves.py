@@ -26,7 +26,8 @@ def test_means_and_ranges_are_taken_of_so_many_values():
     line = curves.average_bins(range(7), [1.0, 2, 6, 4, 4, 4, 9], 3)
     assert line.y == [3, 4, 9]
     assert line.x == [1, 4, 6]
-    assert line.band == ([1, 4, 9], [6, 4, 9])
+    assert line.band is not None
+    assert [list(edge) for edge in line.band] == [[1, 4, 9], [6, 4, 9]]
     assert curves.average_bins([0, 1], [5.0, 7.0], 1) == Curve("", [0, 1], [5, 7])
 
 

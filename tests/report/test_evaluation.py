@@ -7,6 +7,7 @@ import torch
 
 from reproduction.caffe.schema import NetParameter
 from reproduction.fcn import datasets
+from reproduction.fcn.images import decode
 from reproduction.fcn.reproduce.net_to_score import NetToScore
 from reproduction.fcn.scoring.evaluate import evaluate
 from reproduction.report import evaluation, gallery, record
@@ -36,7 +37,7 @@ def scored(tmp_path):
 
 def test_each_image_is_decoded_once_and_again_only_if_it_is_displayed(scored, tmp_path, monkeypatch):
     decoded = Counter()
-    read, photo = type(scored.dataset).read, gallery.decode.read_rgb
+    read, photo = type(scored.dataset).read, decode.read_rgb
 
     def counted(self, kind, path):
         decoded[path] += 1
@@ -47,7 +48,7 @@ def test_each_image_is_decoded_once_and_again_only_if_it_is_displayed(scored, tm
         return photo(path)
 
     monkeypatch.setattr(type(scored.dataset), "read", counted)
-    monkeypatch.setattr(gallery.decode, "read_rgb", counted_photo)
+    monkeypatch.setattr(decode, "read_rgb", counted_photo)
     found = evaluate(Fake(), scored.dataset, out_dir=tmp_path / "maps")
     everything = {scored.dataset.file(kind, image_id) for kind in ("data", "label") for image_id in IDS}
     assert decoded == Counter(everything)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from reproduction.fcn.datasets import load_class_names
-from reproduction.fcn.scoring.score import compute_scores
+from reproduction.fcn.scoring.score import METRICS, compute_scores
 from reproduction.report import page
-from reproduction.report.record import METRICS, LabelScores, NetResult
+from reproduction.report.record import LabelScores, NetResult
 from tests.helpers import report_runs
 
 

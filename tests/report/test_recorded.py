@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from reproduction.caffe.errors import DataError
-from reproduction.fcn.scoring.score import compute_scores
+from reproduction.fcn.scoring.score import METRICS, compute_scores
 from reproduction.report import markdown, record
 from reproduction.report.record import LabelScores, NetResult, ScoredSplit, ScoreReport
 
@@ -93,7 +93,7 @@ def test_a_report_that_is_not_there_is_said(tmp_path):
 def test_recorded_scores_are_kept_with_all_digits_and_where_they_come_from():
     (reference,) = record.find_references("mini-fcn8s", "label", report())
     assert reference.column == "recorded"
-    assert reference.values == {metric: getattr(measured("mini-fcn8s"), metric) for metric in record.METRICS}
+    assert reference.values == {metric: getattr(measured("mini-fcn8s"), metric) for metric in METRICS}
     assert reference.source == f"measured here 2026-01-31, torch 2.13.0; weights {'f' * 64}"
     assert record.find_references("mini-fcn8s", "geo", report()) == []
     assert record.find_references("mini-fcn8s") == []

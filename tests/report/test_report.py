@@ -68,7 +68,8 @@ def test_a_class_without_pixels_is_none_not_nan():
     )
     assert found.class_iu["bicycle"] is None
     assert found.class_iu["aeroplane"] == 0
-    nothing = Scores(*[float("nan")] * 4, (float("nan"),) * 21, counts)
+    nan = float("nan")
+    nothing = Scores(nan, nan, nan, nan, (nan,) * 21, counts)
     assert LabelScores.from_scores("label", nothing, load_class_names("voc")).mean_iu is None
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from reproduction.fcn.reproduce import paper
 from reproduction.fcn.scoring import upper_bound
-from reproduction.fcn.scoring.score import compute_scores
+from reproduction.fcn.scoring.score import METRICS, compute_scores
 from reproduction.report import tables
 from reproduction.report.record import LabelScores, NetResult
 from tests.helpers import report_runs
@@ -61,7 +61,7 @@ def test_strides_are_compared_by_their_scores():
     report = report_runs.report(NetResult("mini-fcn8s", measured=[measured]), name="mini", limit=3)
     table = tables.skip_table(report, measured, "mini")
     shown = {row[0]: row[1::2] for row in table.rows}
-    mine = [f"{100 * getattr(measured, metric):.2f}" for metric in paper.METRICS]
+    mine = [f"{100 * getattr(measured, metric):.2f}" for metric in METRICS]
     assert shown["mini-fcn8s"] == shown["mini-fcn32s-fixed"] == mine
     assert shown["mini-fcn16s"] == ["not measured"] * 4
     assert "Only 3 images were scored here." in table.about

@@ -6,9 +6,9 @@ import re
 import pytest
 
 from reproduction.caffe.errors import DataError
+from reproduction.fcn.scoring.score import METRICS
 from reproduction.fcn.segment import card
 from reproduction.report import training, training_history
-from reproduction.report.reference import METRICS
 from tests.helpers import report_runs
 from tests.report.test_page import Cells
 

@@ -183,7 +183,7 @@ def test_verify_notices_a_layer_that_was_lost():
     inputs = {"data": np.ones((1, 3, 32, 32), np.float32)}
     after = weights.read(VGG)
     assert compare_blobs(message, inputs, before, after) == 8
-    after.net.layer = [layer for layer in after.net.layer if layer.name != "fc8"]
+    after.net.layer[:] = [layer for layer in after.net.layer if layer.name != "fc8"]
     with pytest.raises(WeightsError, match="the converted net computes something else; got blobs fc8"):
         compare_blobs(message, inputs, before, after)
 

@@ -15,6 +15,7 @@ import torch
 
 from reproduction.caffe.formats import prototxt
 from reproduction.fcn import datasets
+from reproduction.fcn.datasets.mini import mini_voc
 from reproduction.fcn.nets import mini_nets, published_nets
 from reproduction.fcn.scoring.evaluate import evaluate
 from reproduction.fcn.segment import segmenter
@@ -40,7 +41,13 @@ class Fake(torch.nn.Module):
 
 
 @pytest.fixture
-def tool(monkeypatch, capsys, tmp_path):
+def loaded():
+    """What was loaded: the name of the net, its weights and the device, of each."""
+    return []
+
+
+@pytest.fixture
+def tool(loaded, monkeypatch, capsys, tmp_path):
     monkeypatch.syspath_prepend(ROOT / "tools")
     spec = importlib.util.spec_from_file_location("evaluate_tool", ROOT / "tools/evaluate.py")
     module = importlib.util.module_from_spec(spec)
@@ -48,8 +55,6 @@ def tool(monkeypatch, capsys, tmp_path):
     spec.loader.exec_module(module)
 
     def call(net, *args):
-        loaded = []
-
         def load(name, message, model, *, device):
             loaded.append((name, model, device))
             return net
@@ -63,7 +68,6 @@ def tool(monkeypatch, capsys, tmp_path):
         monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, args)])
         with pytest.raises(SystemExit) as end:
             module.run(module.main)
-        call.loaded = loaded
         return end.value.code, *capsys.readouterr()
 
     return call
@@ -78,9 +82,9 @@ def root(tmp_path):
 VOC21 = Fake(score=21)
 
 
-def test_it_prints_four_metrics_and_every_class(tool, root, tmp_path):
+def test_it_prints_four_metrics_and_every_class(tool, loaded, root, tmp_path):
     code, out, err = tool(VOC21, "--net", "voc-fcn8s", "--weights", "w.npz", "--data", root, "--out", tmp_path / "png")
-    assert (code, tool.loaded) == (0, [("voc-fcn8s", Path("w.npz"), "cpu")])
+    assert (code, loaded) == (0, [("voc-fcn8s", Path("w.npz"), "cpu")])
     lines = out.splitlines()
     result = evaluate(VOC21, datasets.open_split("voc", "seg11valid", root)).scores["label"]
     assert lines[0] == "voc-fcn8s on voc seg11valid, 3 images"
@@ -205,7 +209,7 @@ def drawn(tmp_path_factory):
     small_mini_voc.weights(folder / "weights")
     with pytest.MonkeyPatch.context() as patch:
         small_mini_voc.shrink(patch)
-        small_mini_voc.mini_voc.generate(folder / "data")
+        mini_voc.generate(folder / "data")
     return folder
 
 
@@ -234,7 +238,7 @@ def test_two_processes_count_what_one_does(drawn):
     assert len(net.measured[0].images) == 3
     assert (drawn / "report/index.html").read_text().count('<article class="shot">') == 3
     assert (found["images"], found["split"]) == (3, "val")
-    assert list(found["scores"]["label"]["class_iu"]) == list(small_mini_voc.mini_voc.CLASSES)
+    assert list(found["scores"]["label"]["class_iu"]) == list(mini_voc.CLASSES)
     assert len([iu for iu in found["scores"]["label"]["class_iu"].values() if iu]) > 1
 
 
@@ -288,7 +292,7 @@ def test_a_net_is_scored_on_the_pictures_of_ones_own_that_it_learnt_from(tool, t
             " cat, dog.\n"
         ),
     )  # fmt: skip
-    assert f"there is none of this name; want {folder}.\n" in tool(VOC21, "--net", tmp_path / "runs")[2]
+    assert f"nor the name of a net; want {folder}.\n" in tool(VOC21, "--net", tmp_path / "runs")[2]
 
 
 @pytest.mark.parametrize(

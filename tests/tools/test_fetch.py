@@ -4,13 +4,14 @@ import os
 import subprocess
 import sys
 
+import common
+
 import pytest
 
 from reproduction.fcn.fetch.local_files import WITHOUT_DOWNLOAD
 from tests.fcn.fetch.test_archives import tgz
 from tests.helpers import http_servers
 from tests.helpers.paths import ROOT
-from tools import common
 
 DATA = b"floats" * 1000
 

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import common
+
 import numpy as np
 import pytest
 import torch
@@ -13,12 +15,12 @@ from PIL import Image
 
 from reproduction.caffe.errors import DataError, ReproductionError, WeightsError
 from reproduction.caffe.formats import prototxt, weights
+from reproduction.fcn.datasets.mini import mini_voc
 from reproduction.fcn.images import palette
 from reproduction.fcn.segment.segmenter import Segmenter
 from tests.golden import seeded
 from tests.helpers import dataset_trees, small_mini_voc, thin_nets
 from tests.helpers.paths import ROOT
-from tools import common
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,8 @@ def infer(shelf, tmp_path, monkeypatch, capsys):
 def picture(path, seed=1, size=(30, 41)):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(seeded.synth_image(*size, seed)).save(path)
+    height, width = size
+    Image.fromarray(seeded.synth_image(height, width, seed)).save(path)
     return path
 
 
@@ -281,7 +284,7 @@ def test_a_mini_net_says_its_own_classes_and_that_it_knows_no_photographs(infer,
     made = Segmenter.load("mini-fcn8s", "weights/mini/mini-fcn8s.caffemodel")
     names = {share.name for share in made("photo.jpg").shares}
     assert len(names) > 1
-    assert names <= set(small_mini_voc.mini_voc.CLASSES)
+    assert names <= set(mini_voc.CLASSES)
     dataset_mean = np.array((104.00699, 116.66877, 122.67892))
     data = (read("photo.jpg")[0][:, :, ::-1] - dataset_mean).astype(np.float32).transpose(2, 0, 1)[None].copy()
     with torch.no_grad():

@@ -75,7 +75,7 @@ def large(tmp_path):
 def test_make_reproduce_voc_goes_from_a_mirror_to_a_table_and_survives_a_bad_server_and_a_full_disk(large):
     """The whole way at full width: 540 MB of weights, real archives, one server that drops and one that lies."""
     with http_servers.serve() as site:
-        host = published_files.Host(large, site.url)
+        host = published_files.Host(large, site)
         host.voc(IDS)
         host.net("voc-fcn8s", WEIGHTS, divisor=1)
         # The mirror drops the connection in the midst of the weights, and its VOC archive is damaged for good; the
@@ -171,7 +171,7 @@ def assert_an_independent_peer_predicts_the_same(host, folder):
 def host(tmp_path_factory):
     """A server with the archives and narrow nets of three data sets."""
     with http_servers.serve() as site:
-        host = published_files.Host(tmp_path_factory.mktemp("host"), site.url)
+        host = published_files.Host(tmp_path_factory.mktemp("host"), site)
         host.voc(IDS, size=(24, 32))
         host.siftflow(["coast_a1", "coast_a2"])
         host.nyud(["5001", "5002"])
@@ -179,7 +179,6 @@ def host(tmp_path_factory):
             host.net(name, f"{name}.caffemodel")
         for path in host.site.iterdir():
             site.add(f"origin/{path.name}", path)
-        host.server = site
         yield host
 
 
@@ -329,17 +328,20 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(reproduce, tmp_path, monkeyp
     shutil.rmtree(tmp_path / "report")
     predict, predicted = evaluate._predict, []
 
+    def recorded(*args):
+        predicted.append(args[-1])
+        return predict(*args)
+
     def stopping(*args):
         if len(predicted) == 2:
             raise KeyboardInterrupt
-        predicted.append(args[-1])
-        return predict(*args)
+        return recorded(*args)
 
     monkeypatch.setattr(evaluate, "_predict", stopping)
     with pytest.raises(KeyboardInterrupt):
         reproduce("voc", "--nets", "voc-fcn8s")
     assert not (tmp_path / "report/voc/scores.json").exists()
-    monkeypatch.setattr(evaluate, "_predict", lambda *args: (predicted.append(args[-1]), predict(*args))[1])
+    monkeypatch.setattr(evaluate, "_predict", recorded)
     reproduce("voc", "--nets", "voc-fcn8s")
     assert predicted == IDS
     assert scores(tmp_path, "voc")["nets"][0]["measured"] == whole

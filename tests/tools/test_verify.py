@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from reproduction.caffe.formats import caffemodel, weights
+from reproduction.caffe.formats import blobs, caffemodel, weights
 from reproduction.caffe.formats.weights import Weights
 from reproduction.caffe.schema import NetParameter
 from reproduction.fcn.datasets.mini import mini_voc
@@ -143,7 +143,7 @@ def test_upsampling_that_is_not_exactly_bilinear_fails(tmp_path):
 
 def reshape(message):
     layer = next(layer for layer in message.layer if layer.name == "fc7")
-    layer.blobs[0] = weights.blobs.from_array(np.ones((96, 95, 1, 1), np.float32))
+    layer.blobs[0] = blobs.from_array(np.ones((96, 95, 1, 1), np.float32))
 
 
 def test_another_shape_fails_and_leaves_the_rest_unchecked(tmp_path):
@@ -159,7 +159,7 @@ def remove(message):
 
 
 def add(message):
-    message.layer.add(name="extra", blobs=[weights.blobs.from_array(np.ones(3, np.float32))])
+    message.layer.add(name="extra", blobs=[blobs.from_array(np.ones(3, np.float32))])
 
 
 def test_a_missing_layer_fails(tmp_path):
@@ -292,7 +292,7 @@ def test_other_labels_than_opencvs_fail(monkeypatch):
     def read_other(text, model):
         other = caffemodel.loads(model.tobytes(), NetParameter)
         fc7 = next(layer for layer in other.layer if layer.name == "fc7")
-        fc7.blobs[0] = weights.blobs.from_array(-weights.blobs.to_array(fc7.blobs[0], ""))
+        fc7.blobs[0] = blobs.from_array(-blobs.to_array(fc7.blobs[0], ""))
         return read(text, np.frombuffer(caffemodel.dumps(other), np.uint8))
 
     monkeypatch.setattr(cv2.dnn, "readNetFromCaffe", read_other)
@@ -338,7 +338,7 @@ def test_nets_with_several_inputs_or_labels_run_on_drawn_images_and_in_opencv(na
 
 def test_a_copy_may_lack_the_constant_scales_but_no_other_layer(tmp_path):
     message = thin_nets.net("voc-fcn8s-atonce").to_proto()
-    message.layer = [layer for layer in message.layer if not layer.name.startswith("scale_")]
+    message.layer[:] = [layer for layer in message.layer if not layer.name.startswith("scale_")]
     path = tmp_path / "a.safetensors"
     weights.write(Weights(message, path=str(path)), path)
     found, net = weights.read(path), thin_nets.net("voc-fcn8s-atonce")

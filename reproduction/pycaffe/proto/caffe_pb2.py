@@ -13,15 +13,15 @@ from typing import Any
 
 from reproduction.caffe import schema
 from reproduction.caffe.errors import did_you_mean
-from reproduction.caffe.schema import Message, Phase
+from reproduction.caffe.schema import Message
 from reproduction.pycaffe.proto.descriptors import PACKAGE, Descriptor, Enum, EnumDescriptor
 from reproduction.pycaffe.proto.message import PROTO_CLASSES, ProtoMessage
 
 # Enums with other names in caffe.proto: it nests them in messages, while the schema declares all at module level.
 _NESTED_NAMES = {"HingeNorm": "Norm", "DatabaseBackend": "DB", "V1LayerType": "LayerType"}
 
-TRAIN = int(Phase.TRAIN)
-TEST = int(Phase.TEST)
+TRAIN = int(schema.Phase.TRAIN)
+TEST = int(schema.Phase.TEST)
 
 
 def _create_enum(values: type[enum.IntEnum], scope: str = "") -> Enum:
@@ -41,7 +41,7 @@ def _create_class(message: type[Message]) -> type[ProtoMessage]:
     }
     for field in message.fields.values():
         members[f"{field.name.upper()}_FIELD_NUMBER"] = field.number
-        if field.enum and field.enum is not Phase:
+        if field.enum and field.enum is not schema.Phase:
             nested = _create_enum(field.enum, message.__name__)
             descriptor.enum_types_by_name[nested.DESCRIPTOR.name] = nested.DESCRIPTOR
             members[nested.DESCRIPTOR.name] = nested
@@ -59,7 +59,7 @@ def _add_field_descriptors(view: type[ProtoMessage]) -> None:
         view.DESCRIPTOR.add(field, message_type, enum_type)
 
 
-_PHASE = _create_enum(Phase)
+_PHASE = _create_enum(schema.Phase)
 _MESSAGES = [kind for kind in vars(schema).values() if isinstance(kind, type) and issubclass(kind, Message)]
 PROTO_CLASSES.update({kind: _create_class(kind) for kind in _MESSAGES if kind is not Message})
 for _each in PROTO_CLASSES.values():

@@ -377,16 +377,16 @@ def test_millions_of_tiny_values_do_not_fill_the_memory(piece, monkeypatch):
 
 
 PARTS = 20_000
-UNKNOWN = b"\xc2\x3e\x28" + b"x" * 40  # field 1000
+UNKNOWN_FIELD = b"\xc2\x3e\x28" + b"x" * 40  # field 1000
 
 
 @pytest.mark.parametrize(
     ("part", "check"),
     [
-        (b"\x32" + bytes([len(UNKNOWN)]) + UNKNOWN, lambda net: net.state.unknown == UNKNOWN * PARTS),
+        (b"\x32" + bytes([len(UNKNOWN_FIELD)]) + UNKNOWN_FIELD, lambda net: net.state.unknown == UNKNOWN_FIELD * PARTS),
         (
-            b"\x32\x02\x10\x01" + UNKNOWN,
-            lambda net: net.unknown == UNKNOWN * PARTS and net.state.level == 1,
+            b"\x32\x02\x10\x01" + UNKNOWN_FIELD,
+            lambda net: net.unknown == UNKNOWN_FIELD * PARTS and net.state.level == 1,
         ),
     ],
     ids=["in a message of many parts", "between known fields"],

@@ -1,6 +1,8 @@
 """A file of the wrong kind is named by its kind in the error."""
 
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,11 @@ def v1(path: Path) -> None:
     caffemodel.dump(NetParameter(layers=[V1LayerParameter(name="a", blobs=[BLOB])]), path)
 
 
-MAKE = {
+def save_image(form: str, path: Path) -> None:
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(path, form)
+
+
+MAKE: dict[str | None, dict[str, Callable[[Path], object]]] = {
     file_kinds.WEIGHTS: {
         "model": lambda path: caffemodel.dump(
             NetParameter(name="n", layer=[LayerParameter(name="a", blobs=[BLOB])]), path
@@ -51,10 +57,7 @@ MAKE = {
         "rate": lambda path: path.write_text('# x\n\n  lr_policy : "fixed"'),
     },
     "a NumPy array": {"npy": lambda path: path.write_bytes(b"\x93NUMPY\x01\x00")},
-    "an image": {
-        form: lambda path, form=form: Image.fromarray(np.zeros((4, 4), np.uint8)).save(path, form)
-        for form in ("png", "jpeg", "bmp", "gif", "tiff")
-    },
+    "an image": {form: partial(save_image, form) for form in ("png", "jpeg", "bmp", "gif", "tiff")},
     None: {
         "bytes": lambda path: path.write_bytes(bytes(range(255, 0, -1))),
         "labels": lambda path: path.write_text("cat\ndog\n"),

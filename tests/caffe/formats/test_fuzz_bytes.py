@@ -9,6 +9,7 @@ import re
 import resource
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -124,7 +125,7 @@ def write_and_read(data: bytes, message: type) -> None:
     found = caffemodel.loads(data, message)
     for layer in getattr(found, "layer", []):
         for blob in layer.blobs:
-            attempt(lambda blob=blob: blobs.to_array(blob), data)
+            attempt(partial(blobs.to_array, blob), data)
     written = caffemodel.dumps(found)
     assert caffemodel.dumps(caffemodel.loads(written, message)) == written
 
@@ -136,7 +137,7 @@ def fuzz_wire(count: int) -> None:
         # The heads of large files: their structure is there, and a case takes no time.
         seeds = [path.read_bytes(), *([path.read_bytes()[:4000]] * 8)]
         for data in mutants(seeds, count // len(WIRE), path.name):
-            accepted += attempt(lambda data=data, message=message: write_and_read(data, message), data)
+            accepted += attempt(partial(write_and_read, data, message), data)
     assert accepted > count // 100, "the mutations are so coarse that nothing behind the first check is reached"
     assert peak() - before < MEMORY
 
@@ -229,6 +230,11 @@ def arrays(folder: Path) -> list[bytes]:
     return found
 
 
+def sum_weights(path: Path) -> None:
+    for values in weights.read(path).arrays().values():
+        values.sum()
+
+
 @pytest.mark.parametrize(
     ("seeds", "member", "suffix"), [(pickles, "a/data.pkl", ".pt"), (arrays, "a.weight.npy", ".npz")]
 )
@@ -236,7 +242,7 @@ def test_damage_that_no_checksum_shows_is_our_error(seeds, member, suffix, tmp_p
     write = rezipped(member, tmp_path / f"case{suffix}")
     for data in mutants(seeds(tmp_path), 200, suffix):
         path = write(data)
-        attempt(lambda path=path: [values.sum() for values in weights.read(path).arrays().values()], data)
+        attempt(partial(sum_weights, path), data)
 
 
 BLOCKS = re.compile(b"TREE|SNOD|HEAP|OHDR|OCHK|BTHD|BTLF|FRHP|FHDB|FADB|FAHD|GCOL")

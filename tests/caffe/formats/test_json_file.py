@@ -27,7 +27,7 @@ class Inner:
 class Outer:
     name: Annotated[str, matching("[a-z]+", "small letters")]
     inner: Sequence[Inner] = ()
-    by_name: Mapping[str, Inner | None] = None
+    by_name: Mapping[str, Inner | None] | None = None
     kind: Kind = Kind.A
     word: Annotated[str, one_of(["x", "y"])] = "x"
     value: int | str | None = None

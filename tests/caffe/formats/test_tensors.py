@@ -394,7 +394,7 @@ def test_what_a_checkpoint_has_beside_its_state_may_be_anything(tmp_path):
 
 def test_parameters_and_tensors_with_attributes_are_read(tmp_path):
     weight = torch.nn.Parameter(torch.arange(6.0).reshape(2, 3))
-    weight.note = "kept"
+    vars(weight)["note"] = "kept"
     torch.save({"a.weight": weight, "a.bias": torch.nn.Parameter(torch.ones(2))}, tmp_path / "a.pt")
     found = torch_file.read(tmp_path / "a.pt")
     assert np.array_equal(found["a.weight"], weight.detach())

@@ -1,5 +1,6 @@
 import itertools
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -260,7 +261,7 @@ def test_a_safetensors_file_whose_net_is_damaged_is_one_line(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes")
 @pytest.mark.parametrize("suffix", [*SUFFIXES, ".pth", ".solverstate", ".solverstate.h5", ".binaryproto"])
 def test_a_pipe_a_device_and_a_folder_are_no_weights(suffix, tmp_path):
-    read = weights.read
+    read: Callable[[Path], object] = weights.read
     if "solverstate" in suffix:
         read = partial(snapshot.load, like=[])
     elif suffix == ".binaryproto":

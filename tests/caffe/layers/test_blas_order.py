@@ -19,9 +19,7 @@ TO_ROUNDING = {
     "deconv_3d", "deconv_4d", "deconv_two_bottoms", "lrn_across_wide", "lrn_within", "lrn_within_ignores_k",
 }  # fmt: skip
 CASES = [
-    case
-    for case, text in parity.layer_cases().items()
-    if re.search(r'\btype:\s*"(\w+)"', text).group(1) in IN_ORDER  # type: ignore[union-attr]
+    case for case, text in parity.layer_cases().items() if re.search(r'\btype:\s*"(\w+)"', text).group(1) in IN_ORDER
 ]
 
 

@@ -20,8 +20,8 @@ def picture(height, width, seed=0):
 
 def folder_of(path, sizes, kind="png"):
     """Images of these (height, width) and their list, labelled 0, 1 ..."""
-    for i, size in enumerate(sizes):
-        picture(*size, seed=i).save(path / f"{i}.{kind}")
+    for i, (height, width) in enumerate(sizes):
+        picture(height, width, i).save(path / f"{i}.{kind}")
     (path / "list.txt").write_text("".join(f"{i}.{kind} {i}\n" for i in range(len(sizes))))
     return f'source: "{path}/list.txt" root_folder: "{path}/"'
 

@@ -80,7 +80,7 @@ def test_relu_works_in_the_memory_of_its_bottom_where_the_net_allows_it():
 def test_prelu_starts_at_a_quarter_unless_a_filler_says_otherwise():
     assert single('type: "PReLU"', (1, 3)).blobs[0].tolist() == [0.25] * 3
     text = 'type: "PReLU" prelu_param { channel_shared: true filler { type: "constant" value: 2 } }'
-    assert single(text, (1, 3)).blobs[0].tolist() == 2
+    assert single(text, (1, 3)).blobs[0].item() == 2
 
 
 @pytest.mark.parametrize("filler", ["uniform", "gaussian", "positive_unitball", "xavier", "msra"])

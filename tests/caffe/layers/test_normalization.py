@@ -88,7 +88,7 @@ def test_batch_norm_without_any_weight_takes_mean_and_variance_for_zero():
 
 def test_batch_norm_in_training_remembers_fading_sums_of_means_and_unbiased_variances():
     layer = single('type: "BatchNorm" batch_norm_param { moving_average_fraction: 0.5 }', (3, 2, 4), phase=Phase.TRAIN)
-    sums = [np.zeros(2), np.zeros(2), 0.0]
+    sums: list[np.ndarray | float] = [np.zeros(2), np.zeros(2), 0.0]
     for seed in range(3):
         x = np.random.default_rng(seed).normal(seed, 1 + seed, (3, 2, 4)).astype(np.float32)
         (top,) = layer(torch.tensor(x))

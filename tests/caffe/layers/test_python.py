@@ -6,7 +6,8 @@ import torch
 
 from reproduction.caffe.errors import DataError, NetError
 from reproduction.caffe.formats import prototxt
-from reproduction.caffe.layers.python import Blob, BlobVec, Python, UserLayer, find_python_class
+from reproduction.caffe.layers.blob import Blob, BlobVec
+from reproduction.caffe.layers.python import Python, UserLayer, find_python_class
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import LayerParameter, NetParameter, Phase
 
@@ -148,7 +149,7 @@ def test_several_bottoms_and_tops_have_their_own_gradients():
     a, b = torch.tensor([1.0, 2.0], requires_grad=True), torch.tensor([3.0, 4.0], requires_grad=True)
     sum(top.sum() for top in layer(a, b)).backward()
     assert (a.grad.tolist(), b.grad.tolist()) == ([3, 4], [2, 3])
-    b.grad = None
+    b.grad.zero_()
     layer(a.detach(), b)[1].sum().backward()
     assert layer.user.asked == [False, True]
     assert b.grad.tolist() == [1, 1]
@@ -279,6 +280,8 @@ def test_a_function_that_fails_to_find_the_class_is_an_error():
 
 def test_a_class_need_not_derive_from_ours():
     class Plain:
+        blobs: BlobVec  # which the net gives it
+
         def setup(self, bottom, top):
             self.blobs.add_blob(2)
 
@@ -362,14 +365,16 @@ def test_a_blob_keeps_its_memory_while_it_fits():
 
 def test_a_blob_has_pycaffes_sizes():
     blob = Blob(2, 3)
-    assert (blob.shape, blob.count, blob.num, blob.channels, blob.height, blob.width) == ((2, 3), 6, 2, 3, 1, 1)
+    assert blob.shape == (2, 3)
+    assert (blob.count, blob.num, blob.channels, blob.height, blob.width) == (6, 2, 3, 1, 1)
     blob.reshape()
-    assert (blob.shape, blob.count, blob.data.shape) == ((), 1, ())
+    assert blob.shape == ()
+    assert (blob.count, blob.data.shape) == (1, ())
     blob.data[()] = 4
     assert blob.data == 4
     assert blob.data.dtype == np.float32
     with pytest.raises(AttributeError):
-        blob.data = np.zeros(3)
+        blob.data = np.zeros(3)  # type: ignore[misc] # as is tested
     with pytest.raises(NetError, match=r"^a blob cannot have negative sizes; got \(2, -1\)\.$"):
         blob.reshape(2, -1)
     with pytest.raises(NetError, match="at most 4 axes"):

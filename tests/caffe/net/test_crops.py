@@ -195,8 +195,8 @@ def test_crop_layers_are_found_in_weights_of_v1_by_their_number(tmp_path):
     found = weights.read(tmp_path / "w.caffemodel")
     by_name = {spec.name: spec for spec in found.net.layer}
     assert (by_name["crop"].type, list(by_name["crop"].crop_param.offset)) == ("Crop", [2])
-    by_name = {spec.name: spec for spec in net_of_text.layers}
-    by_name["crop"].bottom = ["p", "u"]  # weights are read even if the net cannot be aligned
+    crop = next(spec for spec in net_of_text.layers if spec.name == "crop")
+    crop.bottom = ["p", "u"]  # weights are read even if the net cannot be aligned
     (tmp_path / "w.caffemodel").write_bytes(caffemodel.dumps(net_of_text))
     notes = weights.read(tmp_path / "w.caffemodel").notes
     assert any(note.startswith("The offset of a Crop layer is not known: layer 'crop' (Crop)") for note in notes)

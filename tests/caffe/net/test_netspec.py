@@ -209,7 +209,7 @@ def test_every_layer_that_runs_can_be_written():
             ),
         ),
         (
-            lambda: layer("ReLU", layers("DummyData", ntop=2)),  # type: ignore[arg-type]
+            lambda: layer("ReLU", layers("DummyData", ntop=2)),
             "ReLU: bottom 0 is not a top; got (<top 0 of DummyData>, <top 1 of DummyData>).",
         ),
         (lambda: layer("Input", in_place=True), "Input: in_place needs a bottom for each top; got 0, want 1."),
@@ -224,7 +224,7 @@ def test_a_wrong_call_is_refused_at_the_call(call, text: str):
 def test_names_are_given_to_tops_alone_and_asked_for_by_the_right_name():
     n = NetSpec()
     with pytest.raises(NetError) as error:
-        n["data"] = layers("DummyData", ntop=2)  # type: ignore[assignment]
+        n["data"] = layers("DummyData", ntop=2)  # type: ignore[assignment] # the mistake
     assert str(error.value) == (
         "'data' must be assigned a top; got (<top 0 of DummyData>, <top 1 of DummyData>)."
         " A layer with several tops returns a tuple: assign each of them."
@@ -282,7 +282,7 @@ def test_three_axes_map_as_two_do():
     found = map_between(top, data)
     assert found.axis == 2
     assert set(found.scale) == {1}
-    assert found.shift == (0, -1, -2)
+    assert list(found.shift) == [0, -1, -2]
 
 
 def test_each_top_of_a_wide_convolution_comes_from_its_own_bottom():

@@ -199,7 +199,7 @@ def test_a_wrong_name_or_value_is_an_error_that_says_what_fits(make, message):
 
 def test_a_misspelt_attribute_is_an_error():
     with pytest.raises(AttributeError, match="botom"):
-        LayerParameter().botom = ["data"]
+        LayerParameter().botom = ["data"]  # type: ignore[attr-defined] # the mistake
 
 
 def test_required_fields_are_named():

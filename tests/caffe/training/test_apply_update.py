@@ -7,6 +7,7 @@ from torch import nn
 
 from reproduction.caffe.errors import ReproductionError
 from reproduction.caffe.schema import ParamSpec, SolverParameter
+from reproduction.caffe.training import solver
 from reproduction.caffe.training.apply_update import Updates
 from tests.helpers import tiny_training
 
@@ -140,7 +141,7 @@ def test_a_parameter_that_the_loss_does_not_reach_still_decays_and_coasts():
     for more in ("", "clip_gradients: 1e30"):
         param = tiny_training.param(more)
         param.net_param = net
-        run = tiny_training.solver.build_solver(param, feed=tiny_training.feed)
+        run = solver.build_solver(param, feed=tiny_training.feed)
         run.step(2)
         results.append(tiny_training.weights(run))
     assert tiny_training.same(*results)
@@ -160,7 +161,7 @@ def test_a_parameter_that_layers_share_is_updated_once():
     for more in ("", "clip_gradients: 1e30"):
         param = tiny_training.param(more)
         param.net_param = tiny_training.net(head + chain + 'layer { name: "loss"' + loss)
-        run = tiny_training.solver.build_solver(param, feed=tiny_training.feed)
+        run = solver.build_solver(param, feed=tiny_training.feed)
         run.step(3)
         results.append(tiny_training.weights(run))
     assert tiny_training.same(*results)

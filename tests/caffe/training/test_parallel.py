@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from reproduction.caffe.errors import ReproductionError
-from reproduction.caffe.training import parallel
+from reproduction.caffe.training import parallel, solver
 from tests.helpers import tiny_training
 from tests.helpers.parallel_worker import CASES, STEPS
 from tests.helpers.paths import ROOT
@@ -148,9 +148,9 @@ def test_the_data_of_a_python_layer_cannot_be_shared():
         + 'type: "Python" top: "data" top: "label" python_param { layer: "Own" } }'
         + tiny_training.NET[end:]
     )
-    run = tiny_training.solver.build_solver(param, python_layers={"Own": Own})
-    assert run.notes == ["layer 'data' (Python) restarts its data after a resume."]
+    run = solver.build_solver(param, python_layers={"Own": Own})
+    assert run.notes == ["layer 'data' (Python) restarts its data when a run is resumed."]
     run.step()
     with pytest.raises(ReproductionError) as caught:
-        tiny_training.solver.build_solver(param, python_layers={"Own": Own}, ranks=parallel.Ranks(0, 2))
+        solver.build_solver(param, python_layers={"Own": Own}, ranks=parallel.Ranks(0, 2))
     assert str(caught.value) == ("layer 'data': processes cannot share the data of a Python layer. Feed its tops.")

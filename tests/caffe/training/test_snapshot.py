@@ -17,7 +17,7 @@ from reproduction.caffe.formats import caffemodel, files
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter, Phase, SnapshotFormat, SolverParameter, SolverState
 from reproduction.caffe.training import snapshot
-from reproduction.caffe.training.solver import Solver
+from reproduction.caffe.training.solver import Solver, build_solver
 from tests.caffe.training.test_solver_golden import thinned
 from tests.helpers import paths, tiny_training
 
@@ -163,7 +163,7 @@ def changed(tmp_path, **fields) -> Path:
 def other_net(tmp_path, old: str, new: str) -> Path:
     param = tiny_training.param(f'snapshot_prefix: "{tmp_path}/s"')
     param.net_param = tiny_training.net(tiny_training.NET.replace(old, new))
-    run = tiny_training.solver.build_solver(param, feed=tiny_training.feed)
+    run = build_solver(param, feed=tiny_training.feed)
     return Path(run.snapshot()[1])
 
 

@@ -15,7 +15,7 @@ import torch
 from reproduction.caffe.errors import ReproductionError
 from reproduction.caffe.formats import caffemodel, prototxt
 from reproduction.caffe.schema import Phase, SolverParameter
-from reproduction.caffe.training import apply_update, solver, solver_nets, update_rules
+from reproduction.caffe.training import apply_update, snapshot, solver, solver_nets, update_rules
 from reproduction.caffe.training.events import Evaluated, FinalLoss, LossError, Saved, Step
 from reproduction.caffe.training.signals import Action, Signals
 from tests.helpers import tiny_training
@@ -157,7 +157,7 @@ def test_a_solver_given_as_its_own_net_is_one_line(tmp_path):
 
 def test_every_field_of_a_solver_is_read_or_said_to_change_nothing():
     sources = "".join(
-        inspect.getsource(module) for module in (solver, solver_nets, apply_update, update_rules, solver.snapshot)
+        inspect.getsource(module) for module in (solver, solver_nets, apply_update, update_rules, snapshot)
     )
     for field in SolverParameter.fields.values():
         if field.name != "solver_type":  # an older form, which loading a solver upgrades
@@ -201,7 +201,7 @@ def test_weights_are_loaded_in_turn_into_all_nets(tmp_path):
         run.net.params["fc"][1].data.fill_(value)
         message = run.net.to_proto()
         if name == "two":
-            message.layer = [layer for layer in message.layer if layer.name == "fc"]
+            message.layer[:] = [layer for layer in message.layer if layer.name == "fc"]
         caffemodel.dump(message, tmp_path / f"{name}.caffemodel")
     text = 'weights: "one.caffemodel, two.caffemodel" test_iter: 1 test_interval: 1'
     run = tiny_training.built(text, base=tmp_path)
@@ -475,9 +475,7 @@ def test_ctrl_c_stops_with_a_snapshot_and_a_hang_up_makes_one(tmp_path):
             if seen[-1] == "step 4":
                 os.kill(os.getpid(), signal.SIGINT)
     assert seen[3:] == ["saved 3", "step 3", "step 4", "saved 5"]
-    again = tiny_training.built(
-        f'max_iter: 7 snapshot_prefix: "{tmp_path}/s"', resume=solver.snapshot.latest(tmp_path / "s")
-    )
+    again = tiny_training.built(f'max_iter: 7 snapshot_prefix: "{tmp_path}/s"', resume=snapshot.latest(tmp_path / "s"))
     assert [described(event) for event in again.solve()] == ["step 5", "step 6"]
 
 

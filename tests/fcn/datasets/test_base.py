@@ -8,6 +8,7 @@ import pytest
 
 from reproduction.caffe.errors import DataError
 from reproduction.fcn import datasets
+from reproduction.fcn.datasets.voc import VOC
 from tests.helpers import dataset_trees
 
 IDS = ["2007_000033", "2008_000123", "2011_003103"]
@@ -53,7 +54,7 @@ def test_iteration_ends_after_the_last_sample(root):
     assert len(list(datasets.open_split("voc", "val", root))) == 3
 
 
-class Broken(datasets.DATASETS["voc"]):
+class Broken(VOC):
     """A data set that breaks the contract in one way."""
 
     def __init__(self, root, harm):

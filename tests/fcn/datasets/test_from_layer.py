@@ -6,6 +6,7 @@ from reproduction.caffe.errors import DataError
 from reproduction.caffe.formats import prototxt
 from reproduction.caffe.schema import PythonParameter
 from reproduction.fcn import datasets
+from reproduction.fcn.datasets.voc import SBD
 from reproduction.fcn.nets import published_nets
 from tests.helpers import dataset_trees
 from tests.helpers.paths import ROOT
@@ -71,6 +72,7 @@ def test_a_folder_given_in_full_is_taken(root, tmp_path):
 def test_the_mean_and_the_order_are_the_layers(root):
     text = "{'sbdd_dir': 'x', 'split': 'train', 'mean': [1, 2, 3.5], 'seed': 3, 'randomize': False}"
     dataset = datasets.from_layer(layer("SBDDSegDataLayer", text), ["data", "label"], root)
+    assert isinstance(dataset, SBD)
     assert (dataset.mean_bgr.tolist(), dataset.seed, dataset.randomize) == ([1, 2, 3.5], 3, False)
 
 

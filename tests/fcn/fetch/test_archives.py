@@ -3,6 +3,7 @@ import gzip
 import io
 import os
 import random
+import shutil
 import stat
 import struct
 import tarfile
@@ -16,7 +17,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reproduction.caffe.errors import DataError
-from reproduction.fcn.fetch import archives
 from reproduction.fcn.fetch.archives import ArchiveLimits, contains, extract, plain_path
 
 AGAIN = " Delete it and fetch it again; if that does not help, do not trust its source."
@@ -305,7 +305,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(unpack, monkeypatch):
 
 
 def test_an_archive_that_cannot_fit_is_not_begun(unpack, monkeypatch):
-    monkeypatch.setattr(archives.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
     assert refused(unpack, tar(*FILES)) == (
         "the disk has too little space to unpack it; got 100 bytes free, want at least 10,240. "
         "Free some space, or put the data elsewhere with --data."

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import random
 import resource
+import shutil
 import socket
 import subprocess
 import sys
@@ -801,7 +802,7 @@ def test_a_limit_on_file_sizes_is_met_the_same_way(site, tmp_path):
 
 
 def test_what_cannot_fit_is_not_begun(site, tmp_path, pauses, monkeypatch):
-    monkeypatch.setattr(partial_file.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     assert failure(tmp_path, pauses, entry(site.add("f", DATA))) == (
         f"{tmp_path}/f.caffemodel: the disk has too little space for it; got 1,000 bytes free, want 300,000. "
         "Free some space, or choose another folder with --weights or --data."
@@ -871,7 +872,12 @@ def test_an_archive_is_fetched_and_unpacked_once(site, tmp_path, make):
     url = site.add("voc", make(("VOCdevkit/VOC2011/JPEGImages/1.jpg", b"jpeg")))
     item = entry(url, name="voc2011", kind=EntryKind.ARCHIVE, path="archives/voc", archive=unpacked)
     doing = []
-    got = fetch_entry(item, roots, progress=lambda what: doing.append(what) or (lambda done, total: None))
+
+    def progress(what):
+        doing.append(what)
+        return lambda done, total: None
+
+    got = fetch_entry(item, roots, progress=progress)
     assert (got.how, got.path) == ("unpacked", tmp_path / "data/pascal/VOC2011")
     assert "recorded from now on" in got.checked
     assert (got.path / "JPEGImages/1.jpg").read_bytes() == b"jpeg"

@@ -10,6 +10,7 @@ from reproduction.caffe.formats import prototxt
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import LayerParameter, NetParameter, Phase, SolverParameter
 from reproduction.fcn.datasets.mini import mini_voc
+from reproduction.fcn.datasets.spec import PublishedNet
 from reproduction.fcn.nets import mini_nets, published_nets, surgery
 from reproduction.fcn.nets.receptive_field import compute_net_figures
 from tests.helpers.paths import ROOT
@@ -38,7 +39,7 @@ def without_widths(spec: LayerParameter) -> LayerParameter:
 
 
 @each_net
-def test_a_mini_net_is_its_model_but_for_widths_and_dropout(row: published_nets.PublishedNet):
+def test_a_mini_net_is_its_model_but_for_widths_and_dropout(row: PublishedNet):
     model = published_nets.NETS[row.name.replace("mini", "voc")]
     for mine, its in zip(row.data_layers, model.data_layers, strict=True):
         pairs = zip(published_nets.build_net(row, mine).layer, published_nets.build_net(model, its).layer, strict=True)

@@ -17,6 +17,7 @@ from reproduction.caffe.errors import NetError
 from reproduction.caffe.formats import prototxt
 from reproduction.caffe.geometry import Window, conv_size, conv_windows, deconv_size, pool_sizes, pool_windows
 from reproduction.caffe.schema import LayerParameter, NetParameter
+from reproduction.fcn.datasets.spec import PublishedNet
 from reproduction.fcn.nets import published_nets
 from reproduction.fcn.nets.receptive_field import compute_net_figures
 from tests.helpers import canonical_prototxt
@@ -79,7 +80,7 @@ def test_a_committed_prototxt_says_what_the_published_one_says(name: str):
 
 
 @each_net
-def test_a_committed_prototxt_reads_back_as_it_was_written(published: published_nets.PublishedNet):
+def test_a_committed_prototxt_reads_back_as_it_was_written(published: PublishedNet):
     for file, message in published_nets.build_files(published).items():
         path = ROOT / "prototxt" / published.name / file
         assert prototxt.load(path, type(message)) == message
@@ -91,7 +92,7 @@ def test_a_committed_prototxt_reads_back_as_it_was_written(published: published_
 
 
 @each_net
-def test_the_table_says_what_the_net_says(published: published_nets.PublishedNet):
+def test_the_table_says_what_the_net_says(published: PublishedNet):
     for data_layer in published.data_layers:
         net = published_nets.build_net(published, data_layer)
         data = net.layer[0]
@@ -118,7 +119,7 @@ def test_the_table_says_what_the_net_says(published: published_nets.PublishedNet
 
 
 @each_net
-def test_offsets_come_out_as_published(published: published_nets.PublishedNet):
+def test_offsets_come_out_as_published(published: PublishedNet):
     offsets = [spec.crop_param.offset for spec in published_nets.build_deploy(published).layer if spec.type == "Crop"]
     want = [18] if published.trunk == "alexnet" else OFFSETS[published.stride]
     assert offsets == [[value] for _ in published.heads for value in want]
@@ -165,7 +166,7 @@ def test_only_the_early_fusion_of_depth_has_no_published_weights():
 
 
 @each_net
-def test_a_deploy_net_is_the_test_net_without_labels_losses_and_dropout(published: published_nets.PublishedNet):
+def test_a_deploy_net_is_the_test_net_without_labels_losses_and_dropout(published: PublishedNet):
     net, deploy = (
         named(published_nets.build_net(published, published.data_layers[1])),
         named(published_nets.build_deploy(published)),
@@ -203,7 +204,7 @@ def along_one_axis(net: NetParameter, size: int, windows: dict[str, Window]) -> 
 
 
 @each_net
-def test_scores_are_as_large_as_the_picture_whatever_its_size(published: published_nets.PublishedNet):
+def test_scores_are_as_large_as_the_picture_whatever_its_size(published: PublishedNet):
     net = published_nets.build_deploy(published)
     windows = {
         spec.name: conv_windows(spec.convolution_param)[0] for spec in net.layer if spec.has("convolution_param")
@@ -218,7 +219,7 @@ def test_scores_are_as_large_as_the_picture_whatever_its_size(published: publish
 
 
 @each_net
-def test_parameters_are_those_of_the_published_weights(published: published_nets.PublishedNet):
+def test_parameters_are_those_of_the_published_weights(published: PublishedNet):
     assert 4 * compute_net_figures(published_nets.build_deploy(published)).parameters == PAYLOAD[published.name]
 
 
@@ -234,7 +235,7 @@ def test_figures_are_those_of_table_1():
 
 
 @each_net
-def test_skips_and_fusions_widen_no_field(published: published_nets.PublishedNet):
+def test_skips_and_fusions_widen_no_field(published: PublishedNet):
     figures = compute_net_figures(published_nets.build_deploy(published))
     assert figures.receptive_field == (355 if published.trunk == "alexnet" else 404)
     assert figures.max_stride == 32

@@ -297,7 +297,7 @@ def imagenet(trunk: str) -> NetParameter:
     for layer in kept:
         if layer.name.startswith("fc"):
             matrix = blobs.to_array(layer.blobs[0]).reshape(len(blobs.to_array(layer.blobs[1])), -1)
-            layer.blobs = [blobs.from_array(matrix), layer.blobs[1]]
+            layer.blobs[0] = blobs.from_array(matrix)
     fc8 = LayerParameter(name="fc8", blobs=[blobs.from_array(normal(10, 256)), blobs.from_array(normal(10))])
     return NetParameter(layer=[*kept, fc8])
 

@@ -26,12 +26,11 @@ IDS = ["2007_000033", "2007_000042"]
 @pytest.fixture
 def host(tmp_path):
     with http_servers.serve() as site:
-        host = published_files.Host(tmp_path, site.url)
+        host = published_files.Host(tmp_path, site)
         host.voc(IDS, size=(24, 32))
         host.net("voc-fcn8s", "fcn8s.caffemodel")
         for path in host.site.iterdir():
             site.add(f"origin/{path.name}", path)
-        host.server = site
         yield host
 
 
@@ -72,7 +71,12 @@ def test_data_that_are_not_whole_are_left_to_their_owner(plan, host, tmp_path):
 
 def test_weights_are_used_as_they_are_and_hashed_once(plan, host, tmp_path, monkeypatch):
     hashed, real = [], hashes.compute_hashes
-    monkeypatch.setattr(hashes, "compute_hashes", lambda path, *rest: hashed.append(path.name) or real(path, *rest))
+
+    def recorded(path, *rest):
+        hashed.append(path.name)
+        return real(path, *rest)
+
+    monkeypatch.setattr(hashes, "compute_hashes", recorded)
     notes = []
     for how in ("fetched", "present"):
         found = plan.source.weights(ROW, plan.roots, Callbacks(note=notes.append))

@@ -78,7 +78,8 @@ def test_grey_is_three_equal_channels_and_alpha_is_laid_on_white(voc):
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (33, 2), (70, 50)])
 def test_any_size_gives_labels_of_that_size(voc, size):
-    assert voc(seeded.synth_image(*size, 0)).labels.shape == size
+    height, width = size
+    assert voc(seeded.synth_image(height, width, 0)).labels.shape == size
 
 
 SCALED = "It was scaled to 0 to 1, as by ToTensor: leave that out."
@@ -302,7 +303,7 @@ def test_without_weights_the_weights_folder_is_looked_into(tmp_path):
 def test_scales_that_other_programs_keep_in_their_code_need_not_be_in_the_file(tmp_path):
     model = thin_nets.write(tmp_path / "w.caffemodel", "voc-fcn8s-atonce")
     found = weights.read(model)
-    found.net.layer = [layer for layer in found.net.layer if not layer.name.startswith("scale_")]
+    found.net.layer[:] = [layer for layer in found.net.layer if not layer.name.startswith("scale_")]
     weights.write(found, tmp_path / "w.pth")
     want = segmenter("voc-fcn8s-atonce")(IMAGE, scores=True).scores
     got = Segmenter.load("voc-fcn8s-atonce", tmp_path / "w.pth")(IMAGE, scores=True).scores

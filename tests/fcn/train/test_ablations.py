@@ -7,6 +7,7 @@ import pytest
 
 from reproduction.caffe.formats import caffemodel, weights
 from reproduction.caffe.net.net import Net
+from reproduction.fcn.datasets.mini import mini_voc
 from reproduction.fcn.nets import mini_nets
 from reproduction.fcn.train import ablations, recipes, training
 from reproduction.fcn.train.training import TrainingOptions
@@ -31,7 +32,7 @@ def test_only_the_last_layer_learns(name):
 
 def test_its_training_moves_nothing_else(tmp_path, monkeypatch):
     small_mini_voc.shrink(monkeypatch)
-    small_mini_voc.mini_voc.generate(tmp_path / "data")
+    mini_voc.generate(tmp_path / "data")
     start = tmp_path / "mini-vgg.caffemodel"
     caffemodel.dump(Net(mini_nets.build_classifier_deploy(), seed=3).to_proto(), start)
     fixed = ablations.fix_all_but_scores(recipes.find_recipe("mini-fcn32s"))

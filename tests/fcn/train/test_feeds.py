@@ -25,8 +25,9 @@ def drawn(count, seed=1337):
 
 
 def test_a_training_reads_in_the_published_order(train):
-    feed = feeds.open_feed(*train, Phase.TRAIN)
+    feed = feeds.open_feed(train[0], train[1], Phase.TRAIN)
     assert [feed.images(draw) for draw in range(9)] == drawn(9)
+    assert isinstance(feed, feeds.DatasetFeed)
     for draw in range(9):
         found = feed(draw)
         sample = feed.dataset[small_trainings.IDS.index(feed.images(draw)[0])]
@@ -35,21 +36,21 @@ def test_a_training_reads_in_the_published_order(train):
 
 
 def test_another_seed_is_another_order(train):
-    feed = feeds.open_feed(*train, Phase.TRAIN, 7)
+    feed = feeds.open_feed(train[0], train[1], Phase.TRAIN, 7)
     assert [feed.images(draw) for draw in range(9)] == drawn(9, 7) != drawn(9)
     assert feed.description.endswith(", order 7")
 
 
 @pytest.mark.parametrize("draws", [[5, 6, 7], [0, 4, 8, 9, 1], [3, 3, 2]])
 def test_a_draw_does_not_depend_on_those_before(train, draws):
-    feed, unbroken = (feeds.open_feed(*train, Phase.TRAIN) for _ in range(2))
+    feed, unbroken = (feeds.open_feed(train[0], train[1], Phase.TRAIN) for _ in range(2))
     want = [unbroken(draw) for draw in range(10)]
     for draw in draws:
         assert np.array_equal(feed(draw)["data"], want[draw]["data"]), draw
 
 
 def test_the_next_sample_is_read_meanwhile_and_its_error_waits(train):
-    feed = feeds.open_feed(*train, Phase.TRAIN)
+    feed = feeds.open_feed(train[0], train[1], Phase.TRAIN)
     broken = feed.images(1)[0] if feed.images(1) != feed.images(0) else feed.images(2)[0]
     at = next(draw for draw in range(9) if feed.images(draw) == [broken])
     (train[1] / "sbdd/dataset/img" / f"{broken}.jpg").write_bytes(b"no picture")

@@ -214,7 +214,12 @@ def test_only_the_newest_snapshots_are_kept_if_so_wanted(tiny, plan, keep):
 def test_a_snapshot_is_forgotten_with_its_state_first(tiny, plan, monkeypatch):
     training.train(tiny, {}, plan)
     removed, unlink = [], Path.unlink
-    monkeypatch.setattr(Path, "unlink", lambda self, **_: (removed.append(self.suffix), unlink(self))[1])
+
+    def recorded(path, **_):
+        removed.append(path.suffix)
+        unlink(path)
+
+    monkeypatch.setattr(Path, "unlink", recorded)
     run_folder.delete_old_snapshots(plan.out / "tiny", 3)
     assert removed == [".solverstate", ".caffemodel"]
     assert run_folder.find_newest_snapshot(plan.out / "tiny").iteration == 8

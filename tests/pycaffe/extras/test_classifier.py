@@ -2,6 +2,7 @@
 
 import sys
 import types
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def pictures():
 
 
 def probabilities(files, crops):
-    net = caffe.Net(*files, caffe.TEST)
+    net = caffe.Net(files[0], files[1], caffe.TEST)
     weight, bias = (blob.data for blob in net.params["ip"])
     scores = np.array([crop.ravel() for crop in crops]) @ weight.T + bias
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
@@ -49,17 +50,19 @@ def prepared(crop):
     return (crop.transpose(2, 0, 1)[::-1] * 2 - MEAN.reshape(3, 1, 1)) * 0.5
 
 
-SETTINGS = {"mean": MEAN, "raw_scale": 2, "channel_swap": (2, 1, 0), "input_scale": 0.5}
+SETTINGS: dict[str, Any] = {"mean": MEAN, "raw_scale": 2, "channel_swap": (2, 1, 0), "input_scale": 0.5}
 
 
 def test_the_centre_is_classified(files, pictures):
-    got = caffe.Classifier(*files, image_dims=(12, 14), **SETTINGS).predict(pictures, oversample=False)
+    net, weights = files
+    got = caffe.Classifier(net, weights, **SETTINGS, image_dims=(12, 14)).predict(pictures, oversample=False)
     want = probabilities(files, [prepared(picture[2:10, 3:11]) for picture in pictures])
     assert np.allclose(got, want, atol=1e-6)
 
 
 def test_ten_crops_are_averaged(files, pictures):
-    got = caffe.Classifier(*files, image_dims=(12, 14), **SETTINGS).predict(pictures)
+    net, weights = files
+    got = caffe.Classifier(net, weights, **SETTINGS, image_dims=(12, 14)).predict(pictures)
     crops = caffe.io.oversample(pictures, (8, 8))
     want = probabilities(files, [prepared(crop) for crop in crops]).reshape(3, 10, 3).mean(axis=1)
     assert np.allclose(got, want, atol=1e-6)
@@ -76,7 +79,7 @@ def test_pictures_get_the_size_of_the_input_unless_another_is_given(files, pictu
 def test_windows_are_warped_and_classified(files, pictures, tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray((pictures[0] * 255).astype(np.uint8)).save(path)
-    windows = [np.array([0, 0, 8, 8]), (2, 3, 12, 13)]
+    windows: list[Any] = [np.array([0, 0, 8, 8]), (2, 3, 12, 13)]
     found = caffe.Detector(*files, **SETTINGS).detect_windows([(path, windows)])
     image = caffe.io.load_image(path)
     crops = [image[:8, :8], caffe.io.resize_image(image[2:12, 3:13], (8, 8))]
@@ -86,7 +89,8 @@ def test_windows_are_warped_and_classified(files, pictures, tmp_path):
 
 
 def test_context_shows_the_surroundings_and_beyond_the_picture_the_mean(files, pictures):
-    detector = caffe.Detector(*files, context_pad=2, **SETTINGS)
+    net, weights = files
+    detector = caffe.Detector(net, weights, context_pad=2, **SETTINGS)
     crop = detector.crop(pictures[0], (0, 0, 3, 3))
     assert crop.shape == (8, 8, 3)
     assert np.allclose(crop[0], MEAN[::-1] / 2)
@@ -95,7 +99,7 @@ def test_context_shows_the_surroundings_and_beyond_the_picture_the_mean(files, p
 
 def test_windows_outside_and_inputs_that_are_not_square_are_refused(files, pictures, tmp_path):
     with pytest.raises(ReproductionError) as error:
-        caffe.Detector(*files, context_pad=2).crop(pictures[0], (90, 90, 95, 95))
+        caffe.Detector(files[0], files[1], context_pad=2).crop(pictures[0], (90, 90, 95, 95))
     assert str(error.value) == "the window is outside the image; got (90, 90, 95, 95), want within [12 14]."
     net = tmp_path / "wide.prototxt"
     net.write_text(NET.replace("dim: 8 dim: 8", "dim: 4 dim: 16"))

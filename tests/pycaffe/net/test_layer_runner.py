@@ -37,7 +37,12 @@ def test_an_array_taken_once_is_live_for_good(tmp_path):
 def test_no_layer_copies_what_nobody_holds(tmp_path, monkeypatch):
     tops = []
     run = CoreNet.run
-    monkeypatch.setattr(CoreNet, "run", lambda *args: tops.append(run(*args)) or tops[-1])
+
+    def recorded(*args):
+        tops.append(run(*args))
+        return tops[-1]
+
+    monkeypatch.setattr(CoreNet, "run", recorded)
     made = net(tmp_path, FORCE + IMAGE + CONV + layer("relu", "ReLU", "c", "c") + layer("sig", "Sigmoid", "c", "s"))
     made.forward()
     addresses = [top.data_ptr() for (top,) in tops]

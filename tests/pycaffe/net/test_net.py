@@ -116,7 +116,7 @@ def test_a_python_layer_is_the_authors_own_object_with_the_nets_blobs(tmp_path):
     user = made.layers[1]
     assert (type(user).__name__, user.type, user.factor) == ("Times", "Python", 3)
     assert isinstance(user, caffe.Layer)
-    bottom, top = user.seen
+    bottom, top = vars(user)["seen"]
     assert bottom[0] is made.blobs["x"]
     assert top[0] is made.blobs["y"]
 

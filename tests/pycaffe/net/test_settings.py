@@ -9,6 +9,7 @@ import torch
 
 from reproduction import pycaffe as caffe
 from reproduction.caffe.layers import LAYERS
+from reproduction.caffe.layers.exact import blas
 from reproduction.pycaffe.net import settings
 from reproduction.pycaffe.net.errors import CaffeError
 from tests.helpers.pycaffe_nets import INPUT, IP, LABEL, LOSS, net
@@ -70,7 +71,7 @@ def test_nets_with_a_loss_add_as_caffe_where_the_cpu_can(tmp_path, monkeypatch):
 
 
 def test_the_order_can_be_chosen(monkeypatch):
-    monkeypatch.setattr(settings.blas, "adds_in_order", lambda: True)
+    monkeypatch.setattr(blas, "adds_in_order", lambda: True)
     for value, want in ((None, True), ("1", True), ("0", False)):
         monkeypatch.delenv("CAFFE_ORDER", raising=False)
         if value is not None:

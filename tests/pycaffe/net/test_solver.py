@@ -258,8 +258,8 @@ def test_losses_and_weights_follow_caffe(tmp_path):
         run.step(1)
         assert float(run.net.blobs["loss"].data) == pytest.approx(float(want), rel=2e-3)
         for key in [key for key in recorded if key.startswith(f"iter{iteration}/") and key.endswith("/delta")]:
-            _, layer, i, _ = key.split("/")
-            got = run.net.params[layer][int(i)].data.reshape(-1)[recorded[key[:-5] + "idx"]]
+            _, layer, index, _ = key.split("/")
+            got = run.net.params[layer][int(index)].data.reshape(-1)[recorded[key[:-5] + "idx"]]
             off = np.abs(got - recorded[key[:-5] + "val"]).max()
             assert off <= parity.KINK_TOLERANCE * np.abs(recorded[key]).max()
 

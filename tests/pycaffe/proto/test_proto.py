@@ -152,7 +152,9 @@ def test_many_numbers_are_one_array():
     blob.data[2:4] = [5]
     del blob.data[0]
     assert list(blob.data) == [9, 5, 4, 5, 7]
-    assert unwrap(blob).data.dtype == np.float32
+    behind = unwrap(blob)
+    assert isinstance(behind, schema.BlobProto)
+    assert behind.data.dtype == np.float32
 
 
 def test_enums_are_known_by_name_and_number_and_nested_as_in_caffe_proto():

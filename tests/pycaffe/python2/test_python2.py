@@ -143,7 +143,8 @@ def test_a_tab_goes_to_the_next_multiple_of_8_and_stays_in_strings(source, want)
 
 def test_a_string_buffer_returns_what_was_put_in():
     text, data = streams.StringIO("a\nb"), streams.StringIO(b"\x89PNG\r\n")
-    assert (text.readline(), list(text), text.getvalue(), text.len) == ("a\n", ["b"], "a\nb", 3)
+    lines: list[object] = [text.readline(), *text]
+    assert (lines, text.getvalue(), text.len) == (["a\n", "b"], "a\nb", 3)
     assert (data.read(2), data.readlines(), data.getvalue()) == (b"\x89P", [b"NG\r\n"], b"\x89PNG\r\n")
     both = streams.StringIO()
     assert both.getvalue() == ""

@@ -32,7 +32,7 @@ def drawn(file, rng):
     """Write a data set of any type, shape and layout; return its name."""
     name = rng.choice(("a", "b/c", "d/e/f")) + str(len(file) + rng.randrange(100))
     dtype, shape = rng.choice(TYPES), tuple(rng.randrange(1, 9) for _ in range(rng.randrange(5)))
-    extras = {"fillvalue": 7} if rng.random() < 0.3 else {}
+    extras: dict[str, object] = {"fillvalue": 7} if rng.random() < 0.3 else {}
     if shape and rng.random() < 0.7:
         extras["chunks"] = tuple(rng.randrange(1, size + 1) for size in shape)
         extras |= {"compression": "gzip"} if rng.random() < 0.5 else {}

@@ -60,6 +60,7 @@ def test_one_gradient_alone_can_be_asked_for(source):
     windows = (Window(3, 1, 1), Window(3, 1, 1))
     sources = [x.detach() for x in (randn(1, 2, 5, 5), randn(3, 2, 3, 3), randn(3))]
     sources[source].requires_grad_()
-    top = im2col.convolve(*sources, windows, 1, {})
-    want = F.conv2d(*sources, padding=1)
+    x, weight, bias = sources
+    top = im2col.convolve(x, weight, bias, windows, 1, {})
+    want = F.conv2d(x, weight, bias, padding=1)
     assert_same(top, want, [sources[source]])

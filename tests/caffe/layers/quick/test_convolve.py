@@ -21,8 +21,8 @@ def operands(case):
     images, channels, height, width, outputs, tall, wide = SHAPES[case]
     draw = torch.Generator().manual_seed(0)
     shapes = (images, channels, height, width), (outputs, channels, tall.kernel, wide.kernel), (outputs,)
-    found = [torch.randn(shape, generator=draw, dtype=torch.float64, requires_grad=True) for shape in shapes]
-    return found, (tall, wide)
+    x, weight, bias = (torch.randn(shape, generator=draw, dtype=torch.float64, requires_grad=True) for shape in shapes)
+    return (x, weight, bias), (tall, wide)
 
 
 def direct(x, weight, bias, windows):
@@ -33,7 +33,8 @@ def direct(x, weight, bias, windows):
 @pytest.mark.parametrize("case", SHAPES)
 def test_values_and_gradients_are_those_of_torch(case):
     leaves, windows = operands(case)
-    top, want = convolve(*leaves, windows, 1), direct(*leaves, windows)
+    x, weight, bias = leaves
+    top, want = convolve(x, weight, bias, windows, 1), direct(x, weight, bias, windows)
     torch.testing.assert_close(top, want)
     slope = torch.randn(want.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     for got, expected in zip(
@@ -51,7 +52,8 @@ def test_products_have_second_derivatives(case):
         return torch.autograd.grad(slope.square().sum(), x)[0]
 
     torch.testing.assert_close(
-        first(lambda *leaves: convolve(*leaves, windows, 1)), first(lambda *leaves: direct(*leaves, windows))
+        first(lambda x, weight, bias: convolve(x, weight, bias, windows, 1)),
+        first(lambda x, weight, bias: direct(x, weight, bias, windows)),
     )
 
 
@@ -63,7 +65,8 @@ def test_a_product_without_a_bias():
 @pytest.mark.parametrize("case", SHAPES)
 def test_the_next_layer_may_overwrite_the_top(case):
     leaves, windows = operands(case)
-    top = convolve(*leaves, windows, 1)
+    x, weight, bias = leaves
+    top = convolve(x, weight, bias, windows, 1)
     assert not top._is_view(), "autograd copies views before they are overwritten"
     F.relu(top, inplace=True).sum().backward()
     assert all(leaf.grad is not None for leaf in leaves)
