@@ -26,7 +26,8 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from common import PROTOTXT, ROOT, add_device, positive, run
+from common import PROTOTXT, ROOT, run
+from common.options import add_device, positive
 
 from bench import results, rounds
 from bench.contenders import FORWARD, TRAIN, Task

@@ -22,7 +22,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from common import Bars, add_max_pixels, note, run, say, say_json
+from common import note, run, say, say_json
+from common.bars import Bars
+from common.options import add_max_pixels
 
 from reproduction.fcn.datasets.custom import check, color_labels, folder
 from reproduction.fcn.datasets.custom.check import FolderReport, Problem

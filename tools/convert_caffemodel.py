@@ -31,7 +31,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from common import PROTOTXT, Bars, add_legacy_crop, add_max_pixels, bar, run, say, say_json
+from common import PROTOTXT, run, say, say_json
+from common.bars import Bars, bar
+from common.options import add_legacy_crop, add_max_pixels
 
 from reproduction.caffe.errors import ReproductionError, printable
 from reproduction.caffe.formats import hashes, weights

@@ -26,23 +26,9 @@ import argparse
 import contextlib
 from pathlib import Path
 
-from common import (
-    ROOT,
-    WEIGHTS,
-    Bars,
-    add_device,
-    add_legacy_crop,
-    add_max_pixels,
-    add_precision,
-    compiled,
-    note,
-    positive,
-    precision,
-    run,
-    say,
-    say_json,
-    versions,
-)  # fmt: skip
+from common import ROOT, WEIGHTS, note, run, say, say_json, versions
+from common.bars import Bars
+from common.options import add_device, add_legacy_crop, add_max_pixels, add_precision, compiled, positive, precision
 
 from reproduction.caffe import devices, locks
 from reproduction.caffe.training.parallel import Ranks, join_processes

@@ -20,7 +20,8 @@ import sys
 from datetime import date
 from typing import Any
 
-from common import NOT_CHECKED, ROOT, add_device, run
+from common import NOT_CHECKED, ROOT, run
+from common.options import add_device
 
 import numpy as np
 import torch

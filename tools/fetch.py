@@ -16,7 +16,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from common import ROOT, Bars, fail, note, run, say, say_json
+from common import ROOT, fail, note, run, say, say_json
+from common.bars import Bars
 
 from reproduction.caffe.errors import ReproductionError
 from reproduction.fcn.fetch import download, local_files

@@ -18,20 +18,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from common import (
-    WEIGHTS,
-    Bars,
-    add_device,
-    add_max_pixels,
-    add_precision,
-    compiled,
-    fail,
-    note,
-    precision,
-    run,
-    say,
-    say_json,
-)
+from common import WEIGHTS, fail, note, run, say, say_json
+from common.bars import Bars
+from common.options import add_device, add_max_pixels, add_precision, compiled, precision
 
 from reproduction.caffe.errors import ReproductionError
 from reproduction.fcn.images import palette

@@ -40,21 +40,9 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO
 
-from common import (
-    NOT_CHECKED,
-    ROOT,
-    Bars,
-    add_device,
-    add_precision,
-    compiled,
-    fail,
-    note,
-    positive,
-    precision,
-    run,
-    say,
-    versions,
-)
+from common import NOT_CHECKED, ROOT, fail, note, run, say, versions
+from common.bars import Bars
+from common.options import add_device, add_precision, compiled, positive, precision
 
 from reproduction.caffe import devices, locks
 from reproduction.caffe.errors import ReproductionError

@@ -23,7 +23,9 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from common import ROOT, WEIGHTS, Bars, add_device, positive, run, say, versions
+from common import ROOT, WEIGHTS, run, say, versions
+from common.bars import Bars
+from common.options import add_device, positive
 
 from reproduction.caffe import devices
 from reproduction.caffe.errors import DataError, ReproductionError

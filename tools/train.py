@@ -31,7 +31,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, WEIGHTS, Bars, add_device, add_legacy_crop, add_max_pixels, positive, run
+from common import ROOT, WEIGHTS, run
+from common.bars import Bars
+from common.options import add_device, add_legacy_crop, add_max_pixels, positive
 
 from tqdm import tqdm
 

@@ -16,13 +16,18 @@ from reproduction.caffe.errors import DataError
 from tests.helpers.paths import ROOT
 from tests.helpers.run_tool import run_tool
 
-TOOLS = sorted(path for path in (ROOT / "tools").glob("*.py") if path.stem != "common")
+TOOLS = sorted(path for path in (ROOT / "tools").glob("*.py"))
 
 
 @pytest.fixture
 def common(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
     return importlib.import_module("common")
+
+
+@pytest.fixture
+def bars(common):
+    return importlib.import_module("common.bars")
 
 
 def python(*args, **env):
@@ -55,7 +60,7 @@ def offers_a_device(path):
 def test_a_device_is_offered_in_one_way():
     assert len([path for path in TOOLS if offers_a_device(path)]) >= 7
     for path in TOOLS:
-        assert '"--device"' not in path.read_text(), "common.add_device says what was not tested"
+        assert '"--device"' not in path.read_text(), "options.add_device says what was not tested"
 
 
 @pytest.mark.skipif(tested_devices.RECORD.is_file(), reason="CUDA was tested")
@@ -147,10 +152,10 @@ def test_every_help_says_what_the_tool_does_by_examples_that_it_understands(path
         assert set(re.findall(r"(?<=\s)--?[a-z][a-z-]*", f" {example}")) <= options, line
 
 
-def test_a_log_file_has_lines_of_progress_where_a_terminal_is_drawn_over(common, monkeypatch):
+def test_a_log_file_has_lines_of_progress_where_a_terminal_is_drawn_over(bars, monkeypatch):
     log = io.StringIO()
     monkeypatch.setattr(sys, "stderr", log)
-    with common.bar("drawing", 4, "picture") as shown:
+    with bars.bar("drawing", 4, "picture") as shown:
         shown.update()
         assert log.getvalue() == "", "what is done soon is not shown"
         shown.start_t -= 60
@@ -159,7 +164,7 @@ def test_a_log_file_has_lines_of_progress_where_a_terminal_is_drawn_over(common,
         shown.update()
     assert log.getvalue().count("\n") == 1, "one line in half a minute"
     assert re.fullmatch(r"drawing:  50%\|#+ +\| 2/4 \[01:00<01:00, .*/picture\]\n", log.getvalue())
-    with common.bar("drawing", 4, quiet=True) as shown:
+    with bars.bar("drawing", 4, quiet=True) as shown:
         shown.start_t = shown.last_print_t = -60
         shown.update()
     assert log.getvalue().count("\n") == 1

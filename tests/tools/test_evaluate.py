@@ -130,9 +130,9 @@ def test_the_progress_of_a_resumed_run_starts_where_it_was(tool, monkeypatch):
         def close(self):
             pass
 
-    common = sys.modules["common"]
-    monkeypatch.setattr(common, "bar", Bar)
-    with common.Bars(quiet=True) as bars:
+    bars_module = sys.modules["common.bars"]
+    monkeypatch.setattr(bars_module, "bar", Bar)
+    with bars_module.Bars(quiet=True) as bars:
         move = bars("images", "image")
         move(2, 5)
         move(4, 5)

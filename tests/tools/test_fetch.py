@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-import common
+from common import bars as bars_module
 
 import pytest
 
@@ -229,8 +229,8 @@ def test_a_bar_starts_where_a_resumed_download_does_and_one_is_shown_at_a_time(m
         def close(self):
             self.closed = True
 
-    monkeypatch.setattr(common, "tqdm", Bar)
-    with common.Bars() as bars:
+    monkeypatch.setattr(bars_module, "tqdm", Bar)
+    with bars_module.Bars() as bars:
         move = bars("a")
         assert not made, "what does not move needs no bar"
         move(300, 500)

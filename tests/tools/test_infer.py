@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import common
+from common import bars
 
 import numpy as np
 import pytest
@@ -141,7 +141,7 @@ def test_json_says_what_the_text_says(infer):
 def test_how_far_it_is_is_shown_where_no_picture_is(infer, monkeypatch):
     shown = []
 
-    class Bars(common.Bars):
+    class Bars(bars.Bars):
         def __call__(self, what, unit="B"):
             return lambda done, total: shown.append((what, unit, done, total))
 

@@ -98,7 +98,7 @@ def test_the_other_commands_of_the_page_name_options_that_there_are():
     for block in blocks("console"):
         for line in re.findall(r"^\$ (tools/.*)$", block, re.MULTILINE):
             name, *args = shlex.split(line)
-            text = (ROOT / name).read_text() + (ROOT / "tools/common.py").read_text()
+            text = (ROOT / name).read_text() + (ROOT / "tools/common/options.py").read_text()
             assert all(f'"{arg}"' in text for arg in args if arg.startswith("--")), line
 
 

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from common import ROOT, bar
+from common import ROOT
+from common.bars import bar
 
 from bench.contenders import BASELINE, FORWARD, REFERENCE, Contender, Task
 from reproduction.caffe.errors import ReproductionError

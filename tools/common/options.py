@@ -1,0 +1,90 @@
+"""Options that several tools have, and what follows from their values."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from common import note
+
+from reproduction.caffe import tested_devices
+from reproduction.fast import precisions
+
+if TYPE_CHECKING:
+    from reproduction.caffe.net.net import Net
+    from reproduction.fcn.scoring.evaluate import Scorer
+
+
+def positive(text: str) -> int:
+    """Parse an integer from 1 on, as an argparse type.
+
+    Raises:
+        ArgumentTypeError: If the text is not an integer of 1 or more.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return int(text)
+
+
+class _MaxPixels(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
+        from reproduction.caffe.formats import image_files
+
+        image_files.set_max_pixels(values)
+
+
+def add_max_pixels(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--max-pixels``, which limits the size of the images that are opened."""
+    parser.add_argument(
+        "--max-pixels", type=positive, action=_MaxPixels, default=argparse.SUPPRESS, metavar="N",
+        help="open images of up to N pixels; default: 100 million, which may take 1.6 GB",
+    )  # fmt: skip
+
+
+def add_device(parser: argparse.ArgumentParser, choices: Sequence[str] | None = None) -> None:
+    """Add the option ``--device``; its help states whether CUDA was tested."""
+    remark = tested_devices.untested_note()
+    text = "cpu (default) or cuda" + (f" ({remark})" if remark else "")
+    parser.add_argument("--device", default="cpu", choices=choices, metavar="DEVICE", help=text)
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--precision``, which selects how the net is computed."""
+    described = "; ".join(f"{name}: {text}" for name, text in precisions.DESCRIPTIONS.items())
+    parser.add_argument(
+        "--precision", choices=precisions.DESCRIPTIONS, default="exact",
+        help=f"default: exact. {described}. If the device does not support it, the next more exact one is used",
+    )  # fmt: skip
+
+
+def add_legacy_crop(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--legacy-crop``, for nets whose Crop layers rely on the Caffe of 2015."""
+    parser.add_argument(
+        "--legacy-crop", action="store_true",
+        help="give Crop layers without an offset that of the Caffe of 2015, which aligns their bottoms; Caffe 1.0"
+        " takes 0",
+    )  # fmt: skip
+
+
+def precision(args: argparse.Namespace) -> str:
+    """Return the precision that the chosen device computes in, and store it in ``args``.
+
+    Prints a note, once, if it is not the precision that the user chose.
+    """
+    if args.precision != "plain":
+        device = args.device.split(":")[0]
+        used = precisions.supported_precision(args.precision, device)
+        if used != args.precision:
+            note(f"note: this {device} does not compute in {args.precision}; {used} is used.")
+        args.precision = used
+    return str(args.precision)
+
+
+def compiled(net: Net, precision: str) -> Scorer:
+    """Return the net compiled, which frees its weights, or the net itself if ``precision`` is ``plain``."""
+    if precision == "plain":
+        return net
+    from reproduction.fast import compiler
+
+    return compiler.compile(net, precision, discard=True)
