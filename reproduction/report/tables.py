@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
+from reproduction.caffe.formats import files
 from reproduction.fcn.datasets import PublishedNet
 from reproduction.fcn.nets import registry
 from reproduction.fcn.nets.receptive_field import compute_net_figures
@@ -12,6 +15,7 @@ from reproduction.fcn.reproduce import paper
 from reproduction.fcn.reproduce.paper import PublishedRow
 from reproduction.fcn.scoring import upper_bound
 from reproduction.fcn.scoring.score import METRICS, TITLES, Scores
+from reproduction.report import record
 from reproduction.report.markdown import UNVERIFIED, format_table
 from reproduction.report.record import LabelScores, ScoreReport
 
@@ -64,17 +68,17 @@ def as_json(tables: Iterable[Table]) -> list[dict[str, object]]:
     return [asdict(table) for table in tables]
 
 
-def shape_table(rows: Sequence[PublishedNet]) -> Table:
+def shape_table(nets: Sequence[PublishedNet]) -> Table:
     """Return Table 1, computed from the nets' prototxts: convolutions, parameters, receptive field and stride."""
     columns = ("convolutions", "learned", "receptive_field", "max_stride")
     printed = ("conv_layers", "parameters_millions", "receptive_field_px", "max_stride_px")
     lines, used = [], []
-    for row in rows:
-        found = asdict(compute_net_figures(registry.load_net(row.name)))
-        theirs = _find(paper.CVPR, "table 1", _TABLE_1[row.name]) if row.name in _TABLE_1 else None
+    for published in nets:
+        figures = asdict(compute_net_figures(registry.load_net(published.name)))
+        theirs = _find(paper.CVPR, "table 1", _TABLE_1[published.name]) if published.name in _TABLE_1 else None
         used += [theirs] if theirs else []
-        cells = [f"{found[column]:,}" for column in columns]
-        lines.append([row.name, *_pairs(cells, [_figure(theirs, column, "{:g}") for column in printed])])
+        cells = [f"{figures[column]:,}" for column in columns]
+        lines.append([published.name, *_pairs(cells, [_figure(theirs, column, "{:g}") for column in printed])])
     titles = ("convolutions", "learned parameters", "receptive field, px", "max. stride, px")
     return Table(
         "shape",
@@ -83,7 +87,7 @@ def shape_table(rows: Sequence[PublishedNet]) -> Table:
         " FCN-GoogLeNet was not published.",
         ["net", *_pairs(titles, ["paper", "paper, millions", "paper", "paper"])],
         lines,
-        _said(used),
+        _format_sources(used),
     )
 
 
@@ -99,10 +103,10 @@ def time_table(seconds: Mapping[str, float], device: str, trials: int, size: tup
     lines, used = [], []
     for name, mean in seconds.items():
         row = _TABLE_1.get(name)
-        found = [_find(edition, "table 1", row) for edition in (paper.CVPR, paper.PAMI)] if row else []
-        used += found
+        printed = [_find(edition, "table 1", row) for edition in (paper.CVPR, paper.PAMI)] if row else []
+        used += printed
         lines.append(
-            [name, f"{1000 * mean:.1f}", *([_figure(each, "forward_ms", "{:g}") for each in found] or ["", ""])]
+            [name, f"{1000 * mean:.1f}", *([_figure(each, "forward_ms", "{:g}") for each in printed] or ["", ""])]
         )
     height, width = size
     return Table(
@@ -112,36 +116,36 @@ def time_table(seconds: Mapping[str, float], device: str, trials: int, size: tup
         " papers' are of 500 x 500 on other machines (CVPR: a Tesla K40c, the mean of 20).",
         ["net", "here", "CVPR", "PAMI"],
         lines,
-        _said(used),
+        _format_sources(used),
     )
 
 
-def bound_table(found: Mapping[str, Mapping[int, Scores]], where: str) -> Table:
+def bound_table(bounds: Mapping[str, Mapping[int, Scores]], where: str) -> Table:
     """Return a table of the best mean IU that a net of each stride could reach, next to the paper's upper bounds.
 
     Args:
-        found: the scores by resampling method and by factor (the stride), as ``upper_bound.compute_upper_bounds``
+        bounds: the scores by resampling method and by factor (the stride), as ``upper_bound.compute_upper_bounds``
             returns them.
         where: a description of the labels that were resampled, such as the split, for the text of the table.
     """
-    factors = list(next(iter(found.values())))
-    printed = {row.name: row for row in paper.ROWS if (row.edition, row.table) == (paper.CVPR, "upper bounds")}
+    factors = list(next(iter(bounds.values())))
+    published_rows = {row.name: row for row in paper.ROWS if (row.edition, row.table) == (paper.CVPR, "upper bounds")}
     lines = [
         [
             str(factor),
-            *(f"{100 * scores[factor].mean_iu:.2f}" for scores in found.values()),
-            _figure(printed.get(str(factor)), "mean_iu", "{:.1f}"),
+            *(f"{100 * scores[factor].mean_iu:.2f}" for scores in bounds.values()),
+            _figure(published_rows.get(str(factor)), "mean_iu", "{:.1f}"),
         ]
         for factor in factors
     ]
-    ways = "; ".join(f"{way}: {said}" for way, said in upper_bound.METHODS.items())
+    ways = "; ".join(f"{way}: {text}" for way, text in upper_bound.METHODS.items())
     return Table(
         "bound",
         "Upper bounds on mean IU, for labels that were made coarse and fine again",
         f"Of {where}. The paper does not say how it sampled, so two ways are here. {ways[0].upper()}{ways[1:]}.",
-        ["factor", *found, "paper, VOC"],
+        ["factor", *bounds, "paper, VOC"],
         lines,
-        _said(printed.values()),
+        _format_sources(published_rows.values()),
     )
 
 
@@ -177,18 +181,48 @@ def skip_table(report: ScoreReport | None, fixed: LabelScores | None, set_name: 
         " one." + part,
         ["net", *_pairs([TITLES[metric] for metric in METRICS], ["paper, VOC"] * len(METRICS))],
         lines,
-        _said(used),
+        _format_sources(used),
     )
 
 
-def find_nets(set_name: str) -> list[PublishedNet]:
-    """Return the records of the published nets of a data set."""
-    return [row for row in registry.NETS.values() if row.dataset.name == set_name]
+def find_scores(set_name: str, *folders: Path) -> ScoreReport | None:
+    """Return the scores of a data set's nets from the first of several folders that has them; None if none has.
+
+    Args:
+        set_name: the name of the data set.
+        folders: folders that may contain SET/scores.json, such as ``reports`` and ``weights``.
+
+    Raises:
+        DataError: If the file is not a report of scores.
+    """
+    paths = (folder / set_name / "scores.json" for folder in folders)
+    return next((record.load_report(path) for path in paths if path.is_file()), None)
+
+
+def write_tables(tables: Sequence[Table], set_name: str, versions: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Write tables to ``tables.md`` and ``tables.json``, and return the text of each file by its name.
+
+    Args:
+        tables: the tables.
+        set_name: the name of the data set.
+        versions: the versions of the packages that the values depend on.
+        folder: the folder to write to, which is created if it does not exist.
+
+    Raises:
+        ReproductionError: If a file cannot be written.
+    """
+    document = {"set": set_name, "versions": versions, "tables": as_json(tables)}
+    texts = {"tables.md": format_page(tables), "tables.json": json.dumps(document, indent=1) + "\n"}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        with files.open_atomic(folder / name) as file:
+            file.write(text.encode())
+    return texts
 
 
 def _find(edition: str, table: str, name: str) -> PublishedRow | None:
-    found = (row for row in paper.ROWS if (row.edition, row.table, row.name) == (edition, table, name))
-    return next(found, None)
+    rows = (row for row in paper.ROWS if (row.edition, row.table, row.name) == (edition, table, name))
+    return next(rows, None)
 
 
 def _figure(row: PublishedRow | None, column: str, form: str) -> str:
@@ -204,10 +238,10 @@ def _pairs(mine: Iterable[str], theirs: Iterable[str]) -> list[str]:
     return [cell for pair in zip(mine, theirs, strict=True) for cell in pair]
 
 
-def _said(rows: Iterable[PublishedRow | None]) -> list[str]:
+def _format_sources(rows: Iterable[PublishedRow | None]) -> list[str]:
     """Format the sources of printed rows, each once."""
-    said = [f"{row.edition}, {row.table}: {row.measured_on}; {row.source}" for row in rows if row]
-    return list(dict.fromkeys(said))
+    sources = [f"{row.edition}, {row.table}: {row.measured_on}; {row.source}" for row in rows if row]
+    return list(dict.fromkeys(sources))
 
 
 def _is_marked(table: Table) -> bool:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from reproduction.fcn.reproduce import paper
+from reproduction.fcn.reproduce import paper, pipeline
 from reproduction.fcn.scoring import upper_bound
 from reproduction.fcn.scoring.score import METRICS, compute_scores
 from reproduction.report import tables
@@ -18,7 +18,7 @@ def column(table, head):
 
 
 def test_table_1_comes_out_of_the_prototxts():
-    table = tables.shape_table(tables.find_nets("voc"))
+    table = tables.shape_table(pipeline.select_nets("voc"))
     alexnet, vgg = (next(row for row in table.rows if row[0] == name) for name in ("voc-fcn-alexnet", "voc-fcn32s"))
     assert alexnet[1:] == ["8", "8", "56,954,261", "57", "355", "355", "32", "32"]
     assert vgg[1:] == ["16", "16", "134,346,581", "134", "404", "404", "32", "32"]
@@ -74,7 +74,7 @@ def test_what_was_not_printed_is_said(monkeypatch):
 
 @pytest.mark.parametrize("set_name", ["voc", "mini"])
 def test_tables_are_text_and_json(set_name):
-    table = tables.shape_table(tables.find_nets(set_name))
+    table = tables.shape_table(pipeline.select_nets(set_name))
     text = tables.format_page([table])
     assert text.startswith("## Table 1: convolutions, parameters, receptive field, stride\n\n")
     assert all(row[0] in text for row in table.rows)

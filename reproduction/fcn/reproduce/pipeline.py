@@ -16,6 +16,7 @@ import reproduction
 from reproduction.caffe.errors import DataError, ReproductionError
 from reproduction.caffe.formats import prototxt
 from reproduction.caffe.net.net import Net
+from reproduction.caffe.typing import Progress
 from reproduction.fcn.datasets import Dataset, PublishedNet
 from reproduction.fcn.fetch.availability import Availability
 from reproduction.fcn.fetch.download import unavailable_error
@@ -99,6 +100,26 @@ def open_dataset(published: PublishedNet, root: Path) -> Dataset:
         DataError: If the data set is not below ``root``.
     """
     return registry.open_test_split(published, root)
+
+
+def open_complete_dataset(published: PublishedNet, root: Path, drawing: Progress | None = None) -> Dataset:
+    """Open the data set that a net is scored on, after drawing its images if it is one that is drawn.
+
+    Args:
+        published: the net.
+        root: the data root.
+        drawing: called with the images drawn and in all.
+
+    Raises:
+        DataError: If the data set or one of its files is missing.
+    """
+    if draw := published.dataset.draw:
+        root.mkdir(parents=True, exist_ok=True)
+        draw(root, drawing)
+    dataset = open_dataset(published, root)
+    if missing := dataset.missing():
+        raise DataError(f"{len(missing)} files are missing, the first is {missing[0]}", path=dataset.tree)
+    return dataset
 
 
 def check_availability(plan: ScoringPlan, nets: Sequence[PublishedNet]) -> list[Availability]:
