@@ -35,17 +35,14 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TextIO
 
 from common import NOT_CHECKED, ROOT, fail, note, run, say, versions
-from common.bars import Bars
+from common.bars import Screen
 from common.options import add_device, add_precision, compiled, positive, precision
 
 from reproduction.caffe import devices, locks
-from reproduction.caffe.errors import ReproductionError
 from reproduction.fcn.datasets import SPECS
 from reproduction.fcn.fetch import local_files
 from reproduction.fcn.reproduce import pipeline, sources
@@ -85,22 +82,10 @@ def reproduce(args: argparse.Namespace) -> int:
     references = partial(record.find_references, earlier=recorded, trained=bool(args.trained or args.model))
     with Screen(sys.stderr if args.json else sys.stdout) as screen:
         scored = scoring_run.score_nets(plan, nets, screen, references)
-    split = scored.split
-    scoring_run.check_recorded(recorded, split, record_path)
-    report = ScoreReport(
-        set=args.set,
-        measured=datetime.now(UTC).isoformat(timespec="seconds"),
-        split=split,
-        limit=None if split is None or args.limit is None or args.limit >= split.count else args.limit,
-        device=devices.describe_device(device),
-        precision=precision(args),
-        versions=versions(),
-        nets=scored.results,
-        images=scored.images,
-    )
+    scoring_run.check_recorded(recorded, scored.split, record_path)
+    environment = devices.describe_device(device), precision(args), versions()
+    report = scored.make_report(args.set, args.limit, *environment)
     has_scores = any(net.measured for net in report.nets)
-    if scored.errors and not has_scores:
-        raise ReproductionError(f"{scored.errors} of {len(report.nets)} nets could not be scored")
     if has_scores:
         paths = scoring_run.write_files(report, folder, scored.galleries)
         if not args.json:
@@ -116,24 +101,6 @@ def reproduce(args: argparse.Namespace) -> int:
         screen.note(f"added to the ledger: {ledger.write_entry(report, args.by, args.weights / ledger.FOLDER)}")
     screen.note(f"{time.monotonic() - start:.1f} s")
     return code
-
-
-class Screen(Bars):
-    """The output of a run: bars and errors on standard error, messages on ``out``."""
-
-    def __init__(self, out: TextIO) -> None:
-        super().__init__()
-        self._out = out
-
-    def note(self, text: str) -> None:
-        """Print a message."""
-        self.close()
-        say(text, file=self._out)
-
-    def error(self, text: str) -> None:
-        """Print an error."""
-        self.close()
-        fail(text)
 
 
 def judge(report: ScoreReport, errors: int, *, recording: bool = False) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -63,6 +64,36 @@ class ScoringRun:
     split: ScoredSplit | None = None
     images: str = ""
     errors: int = 0
+
+    def make_report(
+        self, set_name: str, limit: int | None, device: str, precision: str, versions: Mapping[str, str]
+    ) -> ScoreReport:
+        """Return the report of the run, dated now.
+
+        Args:
+            set_name: the name of the data set.
+            limit: the number of images that were scored, from the start of the split; None for all.
+            device: the device that the nets ran on.
+            precision: the name of the arithmetic's precision.
+            versions: the versions of the packages that the results depend on.
+
+        Raises:
+            ReproductionError: If there were errors and no net was scored.
+        """
+        if self.errors and not any(net.measured for net in self.results):
+            raise ReproductionError(f"{self.errors} of {len(self.results)} nets could not be scored")
+        is_partial = self.split is not None and limit is not None and limit < self.split.count
+        return ScoreReport(
+            set=set_name,
+            measured=datetime.now(UTC).isoformat(timespec="seconds"),
+            split=self.split,
+            limit=limit if is_partial else None,
+            device=device,
+            precision=precision,
+            versions=versions,
+            nets=self.results,
+            images=self.images,
+        )
 
 
 def score_nets(
