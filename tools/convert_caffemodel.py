@@ -62,9 +62,7 @@ def main() -> None:
 
         net_param, shapes = convert.check_weights(args.prototxt, found, dict(args.input), legacy_crop=args.legacy_crop)
     inputs = convert.make_inputs(args.verify, shapes) if args.verify else {}
-    report = found.summary()
-    if args.prototxt:
-        report["prototxt"] = str(args.prototxt)
+    report = found.summary() | ({"prototxt": str(args.prototxt)} if args.prototxt else {})
     if args.output:
         found.metadata |= make_metadata(args.net, args.model, found)
         with Bars() as bars:

@@ -25,19 +25,15 @@ image, so 100,000 images need a GPU; a snapshot of voc-fcn32s is 1.1 GB, and the
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from common import ROOT, WEIGHTS, run
-from common.bars import Bars
-from common.options import add_device, add_legacy_crop, add_max_pixels, positive
+from common.bars import Bars, say_above
+from common.options import add_device, add_legacy_crop, add_max_pixels, positive, split_counts, split_names
 
-from tqdm import tqdm
-
-from reproduction.caffe.errors import DataError, printable
 from reproduction.caffe.training.parallel import join_processes
 from reproduction.caffe.training.signals import Signals
 from reproduction.fcn.fetch.local_files import FileRoots
@@ -60,14 +56,19 @@ def main() -> int:
         parser.error("choose what to train: --net, --stages or --solver")
     if args.stages and args.solver:
         parser.error("--stages are several trainings, --solver is one")
-    custom = find_custom_data(args)
+    custom = None
+    if not args.solver:
+        names, is_default = args.stages or [args.net], args.data == DATA
+        custom = custom_nets.find_custom_data(
+            args.data, args.classes, args.palette, args.side, names, may_be_missing=is_default
+        )
     stages = find_stages(args, custom)
     weights = initial_weights.find_weights(stages, args.init, args.out, WEIGHTS, custom=custom is not None)
     options = training.TrainingOptions(
         args.out, args.data, args.seed, args.limit, args.check or custom is not None, args.force, args.keep
     )
     with join_processes(args.device) as ranks, Bars() as bars, Signals() as signals:
-        say = _say if ranks.is_first else lambda text: None
+        say = say_above if ranks.is_first else lambda text: None
         progress = TrainingProgress(say, bars, quiet=args.quiet or not ranks.is_first)
         page = LivePage(args.out, say)
 
@@ -77,19 +78,15 @@ def main() -> int:
             progress.validated(validation)
 
         if ranks.is_first:
-            for name in dict.fromkeys(stage.dataset for stage in stages if stage.dataset in sources.DRAWN):
-                callbacks = sources.Callbacks(pictures=lambda what: bars(what, "image"), note=say)
-                list(sources.DrawnSource(sources.DRAWN[name]).data(FileRoots(WEIGHTS, args.data), callbacks))
+            callbacks = sources.Callbacks(pictures=lambda what: bars(what, "image"), note=say)
+            sources.draw_missing([stage.dataset for stage in stages], FileRoots(WEIGHTS, args.data), callbacks)
         for note in custom_nets.describe_changes(stages, custom) if custom else ():
             say(note)
         ranks.all_reduce_max(0)  # a barrier: the other processes wait until the images are drawn
         watch = training.TrainingCallbacks(say, progress.begin, progress.step, progress.images, validated, signals)
         for stage, files in zip(stages, weights, strict=True):
-
-            def prepare(stage: Recipe = stage, parents: Sequence[Path] = tuple(files.values())) -> None:
-                if custom:
-                    custom_nets.write_deploy_files(stage, custom, args.out, parents)
-
+            parents = tuple(files.values())
+            prepare = partial(custom_nets.write_deploy_files, stage, custom, args.out, parents) if custom else None
             model = training.train(stage, files, options, watch, ranks, prepare)
             if model is None:
                 say("stopped after a snapshot; run the same command again to resume.")
@@ -102,41 +99,14 @@ def main() -> int:
     return 0 if model else 130
 
 
-def _say(text: str) -> None:
-    """Print one or more lines, above the progress bar."""
-    tqdm.write("\n".join(map(printable, text.split("\n"))))
-    sys.stdout.flush()
-
-
-def find_custom_data(args: argparse.Namespace) -> CustomData | None:
-    """Return the custom data in the folder of ``--data``; None for published data and for solvers.
-
-    Raises:
-        ReproductionError: If the folder does not exist or its content is invalid.
-    """
-    if args.solver:
-        return None
-    if args.classes or args.palette or custom_nets.is_custom_folder(args.data):
-        return custom_nets.inspect_folder(args.data, args.classes, args.palette, args.side)
-    is_drawn = any(recipes.find_recipe(name).dataset in sources.DRAWN for name in args.stages or [args.net])
-    if not (is_drawn or args.data.is_dir() or args.data == DATA):
-        raise DataError("there is no such folder", path=args.data)
-    return None
-
-
 def find_stages(args: argparse.Namespace, custom: CustomData | None) -> list[Recipe]:
-    """Return the recipes of the stages to train, with the options applied.
-
-    Raises:
-        ReproductionError: If there is no such net or solver, or if the options contradict each other.
-    """
+    """Return the recipes of the stages to train, with the options applied."""
     if args.solver:
-        stages = [recipes.load_solver_recipe(args.solver, args.net, legacy_crop=args.legacy_crop)]
-        if not args.net:  # any number of files, copied by layer name
-            stages = [replace(stages[0], parents=tuple(str(path) for path in args.init))]
+        stage = recipes.load_solver_recipe(args.solver, args.net, legacy_crop=args.legacy_crop)
+        # Without a net's name, any number of files is copied by layer name.
+        stages = [stage if args.net else replace(stage, parents=tuple(str(path) for path in args.init))]
     else:
-        names = args.stages or [args.net]
-        stages = [custom_nets.adapt_recipe(name, custom) if custom else recipes.find_recipe(name) for name in names]
+        stages = custom_nets.find_recipes(args.stages or [args.net], custom)
     return recipes.change_recipes(stages, args.iterations, args.snapshot, args.validate)
 
 
@@ -150,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     iterations = "updates, for all stages or each; default: as published"
     what = parser.add_argument_group("what to train").add_mutually_exclusive_group()
     what.add_argument("--net", help=f"one of {', '.join(recipes.NAMES)}")
-    what.add_argument("--stages", metavar="NET,NET", type=_names, help="several, in this order")
+    what.add_argument("--stages", metavar="NET,NET", type=split_names, help="several, in this order")
     add("--solver", **file, help="a solver's prototxt, whose nets are trained")
     add_legacy_crop(parser)
     add("--init", **file, nargs="+", default=[], help="weights to start from, one for each parent")
@@ -160,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--side", type=int, default=custom_nets.SIDE, metavar="N", help=side)
     add("-o", "--out", type=Path, default=ROOT / "runs", metavar="DIR", help="default: runs/")
     add_device(parser)
-    add("--iterations", type=_counts, default=[], metavar="N[,N]", help=iterations)
+    add("--iterations", type=split_counts, default=[], metavar="N[,N]", help=iterations)
     add("--snapshot", **number, help="updates between snapshots")
     add("--keep", **number, help="keep only the newest N snapshots of each net; default: all")
     add("--validate", **number, help="updates between validations")
@@ -171,14 +141,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--force", action="store_true", help="train even if the checks before the start fail")
     add("-q", "--quiet", action="store_true", help="no lines of iterations, and no progress bars")
     return parser
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",")]
-
-
-def _counts(text: str) -> list[int]:
-    return [positive(part.strip()) for part in text.split(",")]
 
 
 if __name__ == "__main__":

@@ -27,6 +27,20 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def split_names(text: str) -> list[str]:
+    """Split names at commas, as an argparse type."""
+    return [name.strip() for name in text.split(",")]
+
+
+def split_counts(text: str) -> list[int]:
+    """Parse integers from 1 on, separated by commas, as an argparse type.
+
+    Raises:
+        ArgumentTypeError: If one of them is not an integer of 1 or more.
+    """
+    return [positive(part.strip()) for part in text.split(",")]
+
+
 class _MaxPixels(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
         from reproduction.caffe.formats import image_files

@@ -3,7 +3,7 @@
 ``find_source("voc", ...)`` returns the source of a data set; all sources implement ``Source``.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -234,6 +234,19 @@ class CustomWeights:
 
 #: The data sets that are drawn, with the functions that draw them.
 DRAWN: dict[str, DrawFunction] = {name: spec.draw for name, spec in SPECS.items() if spec.draw}
+
+
+def draw_missing(names: Iterable[str], roots: FileRoots, callbacks: Callbacks) -> None:
+    """Draw the images of those data sets that are drawn, unless they exist.
+
+    Args:
+        names: the names of data sets, of which those that are not drawn are ignored.
+        roots: the weights folder and the data root.
+        callbacks: called for progress and messages.
+    """
+    for name in dict.fromkeys(names):
+        if name in DRAWN:
+            list(DrawnSource(DRAWN[name]).data(roots, callbacks))
 
 
 def find_source(

@@ -14,7 +14,7 @@ from pathlib import Path
 from reproduction.caffe.errors import DataError, ReproductionError, StrPath
 from reproduction.caffe.formats import hashes, image_files, prototxt
 from reproduction.caffe.schema import NetParameter, SolverParameter
-from reproduction.fcn.datasets import PublishedNet, voc
+from reproduction.fcn.datasets import SPECS, PublishedNet, voc
 from reproduction.fcn.datasets.custom import color_labels, folder
 from reproduction.fcn.datasets.custom.color_labels import Reading
 from reproduction.fcn.datasets.custom.folder import Folder
@@ -73,6 +73,36 @@ def is_custom_folder(root: StrPath) -> bool:
         return False
     names = {path.name for path in place.iterdir()}  # exact case on any file system: SIFT Flow has Images/
     return bool(names & {"classes.txt", "palette.txt", "images", "labels"}) or folder.is_album(place)
+
+
+def find_custom_data(
+    data: Path,
+    classes: Path | None,
+    palette: Path | None,
+    side: int,
+    net_names: Sequence[str],
+    *,
+    may_be_missing: bool,
+) -> CustomData | None:
+    """Return the custom data set in a folder; None if the folder is a data root of published data sets.
+
+    Args:
+        data: the folder.
+        classes: a file of class names, which only custom data have; see ``inspect_folder``.
+        palette: a file of colours, which only custom data have; see ``inspect_folder``.
+        side: see ``inspect_folder``.
+        net_names: the nets to train. The images of a data set that is drawn need no folder beforehand.
+        may_be_missing: whether a data root that does not exist is left for later checks.
+
+    Raises:
+        ReproductionError: If the folder does not exist, its content is invalid, or there is no such net.
+    """
+    if classes or palette or is_custom_folder(data):
+        return inspect_folder(data, classes, palette, side)
+    is_drawn = any(SPECS[recipe.dataset].draw for recipe in map(recipes.find_recipe, net_names) if recipe.dataset)
+    if not (is_drawn or data.is_dir() or may_be_missing):
+        raise DataError("there is no such folder", path=data)
+    return None
 
 
 def inspect_folder(
@@ -188,6 +218,15 @@ def adapt_recipe(net_name: str, custom: CustomData) -> Recipe:
     assert isinstance(test, NetParameter)
     assert isinstance(solver_param, SolverParameter)
     return replace(recipes.make_recipe(adapted, solver_param, train, test), dataset="")
+
+
+def find_recipes(net_names: Sequence[str], custom: CustomData | None) -> list[Recipe]:
+    """Return the recipes of nets, adapted to custom data if there are any.
+
+    Raises:
+        ReproductionError: If there is no recipe of this name, or the net cannot be trained on custom data.
+    """
+    return [adapt_recipe(name, custom) if custom else recipes.find_recipe(name) for name in net_names]
 
 
 def describe_changes(stages: Sequence[Recipe], custom: CustomData) -> list[str]:

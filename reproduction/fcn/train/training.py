@@ -92,7 +92,7 @@ def train(
     options: TrainingOptions,
     callbacks: TrainingCallbacks | None = None,
     ranks: Ranks | None = None,
-    prepare: Callable[[], object] = lambda: None,
+    prepare: Callable[[], object] | None = None,
 ) -> Path | None:
     """Train the net of a recipe, or resume an earlier call that was stopped.
 
@@ -126,7 +126,7 @@ def train(
         newest = run_folder.find_newest_snapshot(folder)
         if newest:
             run_folder.check_settings(folder, settings, newest, max_iter)
-        if ranks.is_first:
+        if ranks.is_first and prepare:
             prepare()
         if newest and newest.iteration == max_iter and model.is_file():
             callbacks.note(f"{recipe.name}: already trained for {max_iter} iterations")
