@@ -20,7 +20,8 @@ import argparse
 from datetime import UTC, datetime
 from pathlib import Path
 
-from common import NOT_CHECKED, WEIGHTS, Bars, note, run, say, say_json, versions
+from common import NOT_CHECKED, WEIGHTS, note, run, say, say_json, versions
+from common.bars import Bars
 
 from reproduction.caffe import devices
 from reproduction.fcn.fetch import local_files
