@@ -85,7 +85,7 @@ def test_a_program_is_written_with_its_card(tool, folder):
     (labels,) = torch.export.load("mine.pt2", extra_files=extra).module()(torch.from_numpy(rgb)[None])
     assert np.array_equal(labels[0].numpy(), Segmenter.load(folder)(rgb).labels)
     assert card.parse_card(extra[card.CARD_FILE]).net == "mine"
-    assert json.loads(extra[export.FORMAT_FILE])["outputs"] == {"labels": "(N, H, W) uint8, the class of each pixel"}
+    assert json.loads(extra[export.FORMAT_FILE])["outputs"] == {"labels": "(1, H, W) uint8, the class of each pixel"}
 
 
 def programs(name):

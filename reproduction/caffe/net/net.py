@@ -38,7 +38,7 @@ class Net(nn.Module):
     ``lr_mult`` is 0 has ``requires_grad=False``, as in Caffe, unless the prototxt sets ``force_backward``.
 
     Args:
-        net: The net message, upgraded to the current format (``prototxt.load_net`` does this).
+        net_param: The net message, upgraded to the current format (``prototxt.load_net`` does this).
         state: TRAIN or TEST, or a NetState with a level and stages for the include and exclude rules. Phase and level
             override those of the prototxt's ``state``, and stages are added to it; None uses it unchanged. ``train()``
             and ``eval()`` switch dropout and batch statistics later.
@@ -65,7 +65,7 @@ class Net(nn.Module):
 
     def __init__(
         self,
-        net: NetParameter,
+        net_param: NetParameter,
         state: NetState | Phase | None = Phase.TEST,
         *,
         inputs: Mapping[str, Shape] | None = None,
@@ -75,7 +75,7 @@ class Net(nn.Module):
         pycaffe_blobs: MutableMapping[str, Blob] | None = None,
     ):
         super().__init__()
-        self.graph: Graph = graph.build_graph(net, state, fed=inputs)
+        self.graph: Graph = graph.build_graph(net_param, state, fed=inputs)
         self.blob_shapes: dict[str, Shape] = {}
         self.loss_weights: dict[str, float] = {}
         self.param_specs: dict[str, list[ParamSpec]] = {}
