@@ -1,8 +1,6 @@
 import hashlib
 import json
 import os
-import subprocess
-import sys
 
 from common import bars as bars_module
 
@@ -11,7 +9,7 @@ import pytest
 from reproduction.fcn.fetch.local_files import WITHOUT_DOWNLOAD
 from tests.fcn.fetch.test_archives import tgz
 from tests.helpers import http_servers
-from tests.helpers.paths import ROOT
+from tests.helpers.run_tool import run_tool
 
 DATA = b"floats" * 1000
 
@@ -23,7 +21,7 @@ def site():
 
 
 @pytest.fixture
-def fetch(site, tmp_path):
+def fetch(site, tmp_path, monkeypatch):
     """Run tools/fetch.py on a manifest of one net, one data set and one list, served from loopback."""
     voc = tgz(("TrainVal/VOCdevkit/VOC2011/JPEGImages/1.jpg", b"jpeg"))
     entries = [
@@ -56,23 +54,12 @@ def fetch(site, tmp_path):
     manifest = {"format": 1, "sets": sets, "unpublished": ["nyud-fcn32s-color-d"], "entries": entries}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
 
-    def run(*arguments, **environment):
-        command = [
-            sys.executable,
-            ROOT / "tools/fetch.py",
-            "--manifest",
-            tmp_path / "manifest.json",
-            "--root",
-            tmp_path,
-        ]
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith("REPRODUCTION_")}
-        return subprocess.run(
-            [*command, *arguments],
-            env={**inherited, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **environment},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    for name in os.environ:
+        if name.startswith("REPRODUCTION_"):
+            monkeypatch.delenv(name)
+
+    def run(*arguments):
+        return run_tool("fetch", "--manifest", tmp_path / "manifest.json", "--root", tmp_path, *arguments)
 
     return run
 
@@ -128,14 +115,15 @@ def test_results_are_json_on_request(fetch, tmp_path):
     assert (tmp_path / "w/fcn8s.caffemodel").read_bytes() == DATA
 
 
-def test_mirrors_come_from_the_command_line_and_the_environment(fetch, site, tmp_path):
+def test_mirrors_come_from_the_command_line_and_the_environment(fetch, site, tmp_path, monkeypatch):
     site.add("/m/weights/fcn8s.caffemodel", DATA)
     assert fetch("voc-fcn8s", "--mirror", f"{site.url}/m").returncode == 0
     assert [request.path for request in site.requests] == ["/m/weights/fcn8s.caffemodel"]
     stick = tmp_path / "stick"
     stick.mkdir()
     (stick / "voc.tgz").write_bytes(tgz(("x/JPEGImages/2.jpg", b"two")))
-    assert fetch("voc2011", "--delete-archives", REPRODUCTION_MIRROR=str(stick)).returncode == 0
+    monkeypatch.setenv("REPRODUCTION_MIRROR", str(stick))
+    assert fetch("voc2011", "--delete-archives").returncode == 0
     assert (tmp_path / "data/pascal/VOC2011/JPEGImages/2.jpg").read_bytes() == b"two"
     assert not (tmp_path / "data/archives/voc.tgz").exists()
     assert len(site.requests) == 1
@@ -244,13 +232,8 @@ def test_a_bar_starts_where_a_resumed_download_does_and_one_is_shown_at_a_time(m
 
 
 def test_the_projects_own_manifest_is_the_default():
-    done = subprocess.run(
-        [sys.executable, ROOT / "tools/fetch.py", "--list", "--json"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = run_tool("fetch", "--list", "--json")
+    assert done.returncode == 0
     assert {"voc-fcn8s", "voc2011", "sbd", "nyud", "siftflow", "pascal-context"} <= {
         row["name"] for row in json.loads(done.stdout)
     }
