@@ -181,6 +181,14 @@ def test_a_stopped_run_says_that_it_resumes(tool, root, tmp_path, monkeypatch):
     assert out.startswith("voc-fcn8s on voc seg11valid, 3 images\n")
 
 
+def test_images_that_may_have_been_trained_on_are_noted(tool, root):
+    code, _, err = tool(VOC21, "--net", "voc-fcn8s", "--weights", "w", "--data", root, "--split", "val", "-q")
+    assert code == 0
+    assert err == (
+        f"note: nothing in {root} says which images the published nets were trained on; val may contain some of them.\n"
+    )
+
+
 def test_training_images_are_refused_unless_forced(tool, root):
     dataset_trees.sbd(root / "sbdd/dataset", {"train": IDS[:2]})
     (root / "pascal/VOC2011/ImageSets/Segmentation/seg11valid.txt").unlink()
