@@ -24,6 +24,9 @@ from reproduction.caffe.formats.hdf5_file.values import read_values
 from reproduction.caffe.schema import BlobProto, NetParameter, SolverState
 from tests.helpers.paths import GOLDEN
 
+# A damaged model may still be read, with a warning about what its layers ignore.
+pytestmark = pytest.mark.filterwarnings("ignore::reproduction.caffe.errors.ReproductionWarning")
+
 SMALL = GOLDEN / "legacy/v1_tiny_vgg.caffemodel"
 WIRE = {
     GOLDEN / "legacy/v0.caffemodel": NetParameter,
