@@ -15,7 +15,7 @@ from urllib.request import Request
 from reproduction.caffe.errors import DataError
 from reproduction.caffe.formats import files
 from reproduction.caffe.typing import Progress
-from reproduction.fcn.fetch import local_files, web
+from reproduction.fcn.fetch import google_drive, local_files, web
 from reproduction.fcn.fetch.manifest import Entry
 from reproduction.fcn.fetch.partial_file import PartialFile
 
@@ -142,11 +142,42 @@ def _download_once(url: str, part: PartialFile, progress: Progress | None, timeo
 def open_url(request: Request, part: PartialFile | None, timeout_s: float) -> web.Response:
     """Send a request and return the response; raise ``TransferError`` (try again) or ``SourceError`` (try elsewhere).
 
+    If Google Drive asks for a confirmation with a page, the file is requested as the page's form does, once.
+
     Args:
         request: The request.
         part: The partial file that the request is to complete; None if it is not for a download.
         timeout_s: Seconds to wait for the response.
     """
+    response = _open_url(request, part, timeout_s)
+    is_page = response.status == 200 and response.headers.get_content_type() == "text/html"
+    if not (is_page and request.get_method() == "GET" and google_drive.is_drive_url(request.full_url)):
+        return response
+    with response:
+        confirmed = google_drive.find_confirmed_url(_read_page(response, timeout_s), response.url)
+    if confirmed is None:
+        raise SourceError(IS_HTML)
+    if not google_drive.is_drive_url(confirmed):
+        raise SourceError(f"its page asks for a confirmation at {confirmed[:200]!r}, which is not Google Drive")
+    return _open_url(Request(confirmed, headers={**request.headers}), part, timeout_s)
+
+
+def _read_page(response: web.Response, timeout_s: float) -> bytes:
+    page, deadline = b"", time.monotonic() + timeout_s
+    while (left := google_drive.MAX_PAGE_BYTES - len(page)) > 0 and time.monotonic() < deadline:
+        try:
+            block = response.block(left)
+        except (OSError, http.client.HTTPException) as error:
+            reason = _format_reason(error) if isinstance(error, OSError) else type(error).__name__
+            silent = isinstance(error, TimeoutError)
+            raise TransferError(f"the connection broke in a page ({reason})", is_silent=silent) from None
+        if not block:
+            break
+        page += block
+    return page
+
+
+def _open_url(request: Request, part: PartialFile | None, timeout_s: float) -> web.Response:
     try:
         response: web.Response = web.build_opener().open(request, timeout=timeout_s)
     except urllib.error.HTTPError as error:

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from reproduction.caffe.errors import DataError, WeightsError
-from reproduction.fcn.fetch import availability
+from reproduction.fcn.fetch import availability, google_drive
 from reproduction.fcn.fetch.download import fetch_entry
 from reproduction.fcn.fetch.file_sources import FileSource, check_source
 from reproduction.fcn.fetch.local_files import WITHOUT_DOWNLOAD, FileRoots
@@ -14,7 +14,7 @@ from reproduction.fcn.fetch.manifest import Entry, EntryKind, Manifest, Mirror, 
 from reproduction.fcn.fetch.transfer import RetryPolicy
 from tests.fcn.fetch.test_archives import tar
 from tests.helpers import http_servers
-from tests.helpers.http_servers import corrupt, page, redirect, slow, status
+from tests.helpers.http_servers import corrupt, drop, page, redirect, slow, status
 
 DATA = random.Random(0).randbytes(30_000)
 SHA1 = hashlib.sha1(DATA).hexdigest()
@@ -172,3 +172,106 @@ def test_a_folder_as_mirror_is_checked_too(tmp_path):
 def test_a_copy_is_below_the_weights_folder_and_an_archive_is_not(roots):
     assert roots.file_path(weights("http://h/f", kind=EntryKind.COPY)) == roots.weights / "f.caffemodel"
     assert isinstance(archive("a", "http://h/a").error("it is wrong", "a"), DataError)
+
+
+FORM = (
+    "<!DOCTYPE html><html><head><title>Google Drive - Virus scan warning</title></head><body>"
+    '<form action="/search"><input type="hidden" name="other" value="1"></form>'
+    '<form id="download-form" action="{action}" method="get"><input type="submit" value="Download anyway"/>'
+    '<input type="hidden" name="id" value="1a_B-c"><input type="hidden" name="export" value="download">'
+    '<input type="hidden" name="confirm" value="t"><input type="hidden" name="uuid" value="5d6e &amp; 7"></form>'
+    '<input type="hidden" name="outside" value="1"></body></html>'
+)
+
+
+def drive_page(action):
+    def fault(answer):
+        answer.body, answer.ranges = FORM.format(action=action).encode(), False
+        answer.headers["Content-Type"] = "text/html; charset=utf-8"
+
+    return fault
+
+
+@pytest.fixture
+def drive(site, monkeypatch):
+    """The loopback server as if it was Google Drive."""
+    monkeypatch.setattr(google_drive, "ORIGINS", (*google_drive.ORIGINS, site.url))
+    return site
+
+
+@pytest.mark.parametrize("is_relative", [False, True])
+def test_google_drives_confirmation_page_is_confirmed(drive, roots, is_relative):
+    file = drive.add("download", DATA)
+    url = drive.add("uc", b"", always=drive_page("/download" if is_relative else file))
+    notes = []
+    assert fetch_entry(weights(url), roots, note=notes.append).path.read_bytes() == DATA
+    assert notes == []
+    assert [request.path for request in drive.requests] == ["/uc", "/download"]
+    answer = check_source(weights(url), FileSource(url, "the publisher"))
+    assert (answer.is_ok, answer.size) == (True, len(DATA))
+
+
+def test_a_confirmed_download_is_resumed(drive, roots):
+    file = drive.add("download", DATA, drop(after=10_000))
+    url = drive.add("uc", b"", always=drive_page(file))
+    assert fetch_entry(weights(url), roots, patience=QUICK).path.read_bytes() == DATA
+    paths = [(request.path, request.range) for request in drive.requests]
+    assert paths == [("/uc", None), ("/download", None), ("/uc", "bytes=10000-"), ("/download", "bytes=10000-")]
+
+
+def test_the_confirmed_url_has_the_hidden_inputs_of_the_form():
+    page = FORM.format(action="https://drive.usercontent.google.com/download?x=1").encode()
+    found = google_drive.find_confirmed_url(page, "https://drive.google.com/uc?id=1a_B-c")
+    query = "id=1a_B-c&export=download&confirm=t&uuid=5d6e+%26+7"
+    assert found == f"https://drive.usercontent.google.com/download?{query}"
+
+
+@pytest.mark.parametrize("page", [b"", b"<html>", b"<![x", b'<form id="download-form" method="post" action="/d">'])
+def test_a_page_without_the_form_has_no_confirmed_url(page):
+    assert google_drive.find_confirmed_url(page, "https://drive.google.com/uc") is None
+
+
+@pytest.mark.parametrize(
+    ("url", "is_drive"),
+    [
+        ("https://drive.google.com/uc?id=1", True),
+        ("https://drive.usercontent.google.com/download", True),
+        ("http://drive.google.com/uc", False),
+        ("https://drive.google.com@example.org/uc", False),
+        ("https://drive.google.com.example.org/uc", False),
+        ("https://[/uc", False),
+    ],
+)
+def test_only_googles_hosts_are_google_drive(url, is_drive):
+    assert google_drive.is_drive_url(url) is is_drive
+
+
+CONFIRMED = "https://example.org/download?id=1a_B-c&export=download&confirm=t&uuid=5d6e+%26+7"
+
+
+@pytest.mark.parametrize(
+    ("fault", "problem", "requests"),
+    [
+        (page, "it answered with a web page, not the file", 1),
+        (
+            drive_page("https://example.org/download"),
+            f"its page asks for a confirmation at '{CONFIRMED}', which is not Google Drive",
+            1,
+        ),
+        (drive_page("/uc"), "it answered with a web page, not the file", 2),
+    ],
+    ids=["no form", "another host", "second page"],
+)
+def test_any_other_page_of_google_drive_leads_to_the_next_source(drive, roots, fault, problem, requests):
+    url, mirror = drive.add("uc", b"", always=fault), drive.add("m", DATA)
+    notes = []
+    assert fetch_entry(weights(url, mirror), roots, note=notes.append, patience=QUICK).path.read_bytes() == DATA
+    assert notes == [f"net: {url}: {problem}; trying {mirror} (a test)"]
+    assert [request.path for request in drive.requests] == ["/uc"] * requests + ["/m"]
+
+
+def test_the_form_of_another_host_is_not_used(site, roots):
+    url, mirror = site.add("uc", b"", always=drive_page("/download")), site.add("m", DATA)
+    site.add("download", DATA)
+    assert fetch_entry(weights(url, mirror), roots, patience=QUICK).path.read_bytes() == DATA
+    assert [request.path for request in site.requests] == ["/uc", "/m"]
