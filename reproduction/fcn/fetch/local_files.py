@@ -17,7 +17,7 @@ from reproduction.caffe.formats import files, hashes
 from reproduction.caffe.typing import Progress
 from reproduction.fcn.datasets import PublishedNet
 from reproduction.fcn.fetch import archives
-from reproduction.fcn.fetch.manifest import Entry, Manifest, read_manifest
+from reproduction.fcn.fetch.manifest import Entry, EntryKind, Manifest, read_manifest
 
 MANIFEST = Path(__file__).parents[3] / "weights" / "manifest.json"
 WEIGHTS = MANIFEST.parent
@@ -88,14 +88,24 @@ def find_weights(published: PublishedNet, folder: StrPath = WEIGHTS) -> Path:
             return there
     if Path(folder) == WEIGHTS and not MANIFEST.is_file():
         raise WeightsError(f"the weights of {name} are not part of the package", remedy="Name their file.")
-    manifest = load_manifest()
-    copies = manifest.entries[name].alternatives if name in manifest.entries else ()
-    for copy in copies:
-        if (there := Path(folder) / manifest.entries[copy].path).is_file():
+    for copy in find_copies(name):
+        if (there := Path(folder) / copy.path).is_file():
             return there
-    how = "Fetch them with `tools/fetch.py" if name in manifest.entries else "Train it with `tools/train.py --net"
+    how = (
+        "Fetch them with `tools/fetch.py" if name in load_manifest().entries else "Train it with `tools/train.py --net"
+    )
     remedy = f"{how} {name}`, or name yours with --weights."
     raise WeightsError(f"the weights of {name} are missing", path=path, remedy=remedy)
+
+
+def find_copies(name: str) -> list[Entry]:
+    """Return the manifest's entries of copies of a net's weights in other formats; none if there is no manifest."""
+    if not (os.environ.get(MANIFEST_VARIABLE) or MANIFEST.is_file()):
+        return []
+    manifest = load_manifest()
+    if name not in manifest.entries:
+        return []
+    return [entry for entry in manifest.with_alternatives(manifest.entries[name]) if entry.kind is EntryKind.COPY]
 
 
 def find_missing(entries: Iterable[Entry], roots: FileRoots) -> list[Entry]:

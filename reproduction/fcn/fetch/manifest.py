@@ -107,6 +107,7 @@ class Entry:
         archive: The folder into which it is unpacked, and its content; None if it is not an archive.
         note: Further information for users.
         origin: For a copy, how it was made from the published weights; reports state it.
+        layers: For a copy with other names, the names of Caffe's layers by those in the file.
     """
 
     name: _Name
@@ -125,11 +126,14 @@ class Entry:
     archive: UnpackedArchive | None = None
     note: str = ""
     origin: str = ""
+    layers: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def check(self) -> str | None:
         """Return a rule that the fields break together, such as a missing ``archive``; None if they break none."""
         if (self.kind is EntryKind.ARCHIVE) != (self.archive is not None):
             return "'archive' for archives, and for them alone"
+        if self.layers and not (self.kind is EntryKind.COPY and self.hashes):
+            return "'layers' for copies with a hash, and for them alone"
         if self.payload_bytes and self.size_bytes and self.payload_bytes > self.size_bytes:
             return f"payload_bytes of at most {self.size_bytes}, as the file has"
         return None

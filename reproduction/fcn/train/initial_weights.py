@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from reproduction.caffe.errors import WeightsError
+from reproduction.caffe.formats import hashes
+from reproduction.caffe.formats import weights as weights_files
+from reproduction.caffe.schema import NetParameter
 from reproduction.fcn.fetch import local_files
 from reproduction.fcn.nets import registry
 from reproduction.fcn.train.recipes import Recipe, final_model_path
@@ -75,6 +78,30 @@ def find_weights(
     return assign_weights(stages, dict(zip(parents, paths, strict=True)), out)
 
 
+def read_parent(name: str, path: Path) -> tuple[NetParameter, str]:
+    """Read the weights of a parent net, with the names of Caffe's layers.
+
+    A known copy of published weights is recognized by its hash. Other files with the same layer names may hold other
+    weights: torchvision's VGG16 was trained on RGB images that were scaled differently.
+
+    Args:
+        name: the name of the net.
+        path: its weights file.
+
+    Returns:
+        The weights, and how the file was made from the published one (empty if it is not a known copy).
+    """
+    found = weights_files.read(path)
+    copies = local_files.find_copies(name) if found.format == "PyTorch" else []
+    known = hashes.compute_hashes(path, {kind for copy in copies for kind in copy.hashes}) if copies else {}
+    for copy in copies:
+        if copy.hashes and copy.hashes.items() <= known.items():
+            for layer in found.net.layer:
+                layer.name = copy.layers.get(layer.name, layer.name)
+            return found.net, copy.origin
+    return found.net, ""
+
+
 def _find_parent(name: str, out: Path, published: Path, *, custom: bool) -> Path:
     trained = final_model_path(name, out)
     if custom and name in registry.NETS:
@@ -83,13 +110,13 @@ def _find_parent(name: str, out: Path, published: Path, *, custom: bool) -> Path
             raise WeightsError(f"{name} with your classes is missing", path=trained, remedy=remedy)
         return trained
     entry = local_files.load_manifest().entries.get(name)
-    candidates = [trained, published / "mini" / f"{name}.caffemodel", *([published / entry.path] if entry else [])]
-    for path in candidates:
+    files = [published / file.path for file in [entry, *local_files.find_copies(name)]] if entry else []
+    for path in [trained, published / "mini" / f"{name}.caffemodel", *files]:
         if path.is_file():
             return path
     remedy = f"Fetch them with `tools/fetch.py {name}`" if entry else f"Train {name} first"
     raise WeightsError(
         f"the training starts from the weights of {name}, which are missing",
-        path=candidates[-1] if entry else trained,
+        path=files[0] if files else trained,
         remedy=f"{remedy}, or name their file with --init.",
     )

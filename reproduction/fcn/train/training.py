@@ -19,7 +19,6 @@ import torch
 from reproduction.caffe import devices
 from reproduction.caffe.errors import ReproductionError
 from reproduction.caffe.formats import caffemodel, prototxt
-from reproduction.caffe.formats import weights as weights_files
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import Phase, SolverParameter
 from reproduction.caffe.training.events import LossError, Saved, Step
@@ -29,7 +28,7 @@ from reproduction.caffe.training.solver import Solver
 from reproduction.fcn.datasets.base import SEED
 from reproduction.fcn.nets import surgery
 from reproduction.fcn.scoring import evaluate
-from reproduction.fcn.train import feeds, preflight, recipes, run_folder
+from reproduction.fcn.train import feeds, initial_weights, preflight, recipes, run_folder
 from reproduction.fcn.train.feeds import DatasetFeed, Feed, ListFeed
 from reproduction.fcn.train.log_file import LOG_FILE, Resume, Start, TrainingLog, Validation, format_now
 from reproduction.fcn.train.losses import Meter, find_losses
@@ -225,10 +224,14 @@ class _Training:
 
     def _initialize(self, weights: Mapping[str, Path]) -> str:
         """Copy the weights of the parents to the net, and return a report."""
-        parents = {name: weights_files.read(path).net for name, path in weights.items()}
+        found = {name: initial_weights.read_parent(name, path) for name, path in weights.items()}
+        parents = {name: net_param for name, (net_param, _) in found.items()}
+        lines = [f"{name}: {origin}" for name, (_, origin) in found.items() if origin]
         if self.recipe.published:
-            return str(surgery.initialize(self.net, self.recipe.published, parents))
-        return "\n".join(f"{name}: {self.net.copy_from(parent, weights[name])}" for name, parent in parents.items())
+            lines.append(str(surgery.initialize(self.net, self.recipe.published, parents)))
+        else:
+            lines += [f"{name}: {self.net.copy_from(parent, weights[name])}" for name, parent in parents.items()]
+        return "\n".join(lines)
 
     def _environment(self) -> Resume:
         """Return what a log records of each start and resume: device, versions, solver and class names."""

@@ -152,6 +152,7 @@ NO_URL = "want the URL of a file, http:// or https://."
         ({"sha_1": HEX}, ".sha_1 is not a known name; want name, kind, url, path, licence, mirrors, "),
         ({"url": ...}, ".url is missing."),
         ({"licence": 3}, ".licence is 3; want a string."),
+        ({"layers": {"features.0": "conv1_1"}}, " is inconsistent; want 'layers' for copies with a hash, and for them"),
         ({"kind": "m"}, '.kind is "m"; want caffemodel or copy or archive or list.'),
         ({"url": "file:///etc/a"}, f'.url is "file:///etc/a"; {NO_URL}'),
         ({"url": "http://h/"}, f'.url is "http://h/"; {NO_URL}'),

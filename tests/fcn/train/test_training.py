@@ -12,9 +12,11 @@ import torch
 from PIL import Image
 
 from reproduction.caffe.errors import DataError, ReproductionError
-from reproduction.caffe.formats import prototxt, weights
+from reproduction.caffe.formats import hashes, prototxt, weights
 from reproduction.caffe.training.signals import Action
 from reproduction.fcn.datasets import draw_order
+from reproduction.fcn.fetch import local_files
+from reproduction.fcn.fetch.manifest import EntryKind
 from reproduction.fcn.nets import mini_nets
 from reproduction.fcn.train import initial_weights, recipes, run_folder, training
 from reproduction.fcn.train.training import TrainingCallbacks, TrainingOptions
@@ -393,6 +395,75 @@ def test_the_chain_of_the_paper(plan, tmp_path):
     losses = [records(plan, "iteration", stage.name)[0]["loss_per_pixel"] for stage in chain]
     assert losses[0] == pytest.approx(np.log(21), rel=1e-5)
     assert losses[0] > losses[1] > 3
+
+
+def pytorch_copy(folder, monkeypatch, legacy=False):
+    """Write a narrow VGG16 as a caffemodel and, with torchvision's names and a manifest with its md5, as the copy."""
+    vgg16 = small_trainings.imagenet(folder / "vgg16.caffemodel")
+    entry = local_files.load_manifest()["vgg16-pytorch"]
+    theirs = {name: key for key, name in entry.layers.items()}
+    state = {
+        f"{theirs[layer]}.{kind}": torch.from_numpy(values.copy())
+        for layer, arrays in weights.read(vgg16)
+        for kind, values in zip(("weight", "bias"), arrays, strict=True)
+    }
+    copy = folder / "weights" / entry.path
+    copy.parent.mkdir(parents=True)
+    torch.save(state, copy, _use_new_zipfile_serialization=not legacy)
+    text = local_files.MANIFEST.read_text().replace(entry.md5, hashes.compute_hashes(copy, {"md5"})["md5"])
+    (folder / "manifest.json").write_text(text)
+    monkeypatch.setenv(local_files.MANIFEST_VARIABLE, str(folder / "manifest.json"))
+    return vgg16, copy
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_the_copy_of_vgg16_has_caffes_names(tmp_path, monkeypatch, legacy):
+    vgg16, copy = pytorch_copy(tmp_path, monkeypatch, legacy)
+    net_param, origin = initial_weights.read_parent("vgg16", copy)
+    assert origin == "converted from pytorch-fcn's copy"
+    mine, want = weights.Weights(net_param).arrays(), weights.read(vgg16).arrays()
+    assert mine.keys() == want.keys()
+    assert mine["fc6.weight"].shape == (64, 392)
+    assert all(np.array_equal(mine[key], want[key]) for key in want)
+    assert initial_weights.read_parent("vgg16", vgg16)[1] == ""
+
+
+def test_the_names_of_the_copy_are_those_of_torchvisions_vgg16():
+    (copy,) = local_files.find_copies("vgg16")
+    assert (copy.name, copy.kind) == ("vgg16-pytorch", EntryKind.COPY)
+    modules, index = {}, 0
+    for block, depth in enumerate((2, 2, 3, 3, 3), 1):
+        for i in range(1, depth + 1):
+            modules[f"features.{index}"] = f"conv{block}_{i}"
+            index += 2  # a convolution and a ReLU
+        index += 1  # the pooling
+    # Each of the first two is followed by a ReLU and a dropout.
+    assert copy.layers == modules | {"classifier.0": "fc6", "classifier.3": "fc7", "classifier.6": "fc8"}
+
+
+def test_a_training_starts_from_the_copy_of_vgg16_when_there_is_no_caffemodel(plan, tmp_path, monkeypatch):
+    vgg16, copy = pytorch_copy(tmp_path, monkeypatch)
+    stage = small_trainings.stage("voc-fcn32s", max_iter=1)
+    (starts,) = initial_weights.find_weights([stage], [], plan.out, tmp_path / "weights")
+    assert starts == {"vgg16": copy}
+    notes, plans = [], (plan, replace(plan, out=tmp_path / "other"))
+    for each, path in zip(plans, (copy, vgg16), strict=True):
+        training.train(stage, {"vgg16": path}, replace(each, limit=1), TrainingCallbacks(notes.append))
+    assert notes[0].startswith("voc-fcn32s starts from\n  vgg16: converted from pytorch-fcn's copy\n  vgg16: 15 layers")
+    one, two = (weights.read(recipes.final_model_path(stage.name, each.out)).arrays() for each in plans)
+    assert all(np.array_equal(one[key], two[key]) for key in two)
+
+
+def test_torchvisions_own_vgg16_is_not_taken_for_the_copy(plan, tmp_path, monkeypatch):
+    _, copy = pytorch_copy(tmp_path, monkeypatch)
+    state = torch.load(copy, weights_only=True)
+    state["features.0.bias"] += 1
+    torch.save(state, copy)
+    said = error(small_trainings.stage("voc-fcn32s"), plan, {"vgg16": copy})
+    assert said == (
+        "layer 'conv1_2' of voc-fcn32s is not in the weights of vgg16; got classifier.0, classifier.3, features.0,"
+        " features.10 .... They belong to another net, or to an earlier stage."
+    )
 
 
 PARENTS = {"vgg16": "voc-fcn32s", "caffenet": "voc-fcn-alexnet"}
