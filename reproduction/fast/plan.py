@@ -50,7 +50,7 @@ class ExecutionPlan:
     Attributes:
         facts: Facts about the blobs.
         regions: The regions of each blob with four axes, by name.
-        wanted: Versioned names of the requested blobs.
+        wanted: Names of the requested blobs, with version: ``conv1#2`` is ``conv1`` after a layer changed it in place.
         steps: The steps, in order.
         input_borders: For each input by name, the pixels to copy around it; see ``Border``.
         products: Total number of multiplications of convolutions for one image.
@@ -78,7 +78,7 @@ def build_plan(
     Args:
         ops: The ops, in order.
         facts: Facts about their blobs.
-        wanted: Versioned names of the requested blobs.
+        wanted: Names of the requested blobs, with version: ``conv1#2`` is ``conv1`` after a layer changed it in place.
         regions: The regions of each blob, from ``blob_regions.assign_regions``.
         zero_values: The values for an image of zeros of the blobs in ``blob_regions.find_zero_image_blobs``, by name
             and in the form of ``BlobFacts.compress``.

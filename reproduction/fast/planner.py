@@ -76,7 +76,7 @@ class Planner:
 
         Args:
             choice: The result of ``choose`` for the same blobs.
-            wanted: Versioned names of the requested blobs.
+            wanted: Names of the requested blobs, with version: ``conv1#2`` is ``conv1`` after a change in place.
         """
         if choice.is_worthwhile:
             return build_plan(choice.ops, choice.facts, wanted, choice.regions, choice.zero_values or {})
@@ -91,7 +91,7 @@ class Planner:
 
         Args:
             shapes: Shapes of the inputs by name.
-            wanted: Versioned names of the requested blobs.
+            wanted: Names of the requested blobs, with version: ``conv1#2`` is ``conv1`` after a change in place.
             patient: Whether later calls will use the plan, too, so that it may cost more to prepare.
 
         Raises:

@@ -130,7 +130,7 @@ class LabelScores:
     images: Sequence[ImageScore] = ()
 
     def check(self) -> str | None:
-        """Return what the JSON should contain if the number of classes or the matrix size is wrong, else None."""
+        """Return what should be there if the number of classes or the matrix size is wrong, else None."""
         classes = len(self.class_iu)
         if not 0 < classes < 256:
             return "1 to 255 classes"
@@ -324,7 +324,7 @@ class ScoreReport:
     def mismatches(self) -> list[tuple[str, LabelScores, str, float]]:
         """Return (net name, scores, metric, difference in points) for each metric that misses its reference.
 
-        With a limit, the list is empty: the published scores are of all images.
+        If only some of the images were scored (``limit``), the list is empty: the published scores are of all images.
         """
         if self.limit is not None:
             return []
@@ -350,7 +350,8 @@ class ScoreReport:
     def stage_gains(self) -> list[StageGain]:
         """Return the gain in mean IU of each net over the net that it was trained from, where both were scored.
 
-        Of a net with several kinds of labels (SIFT Flow), the first kind counts. With a limit, the list is empty.
+        Of a net with several kinds of labels (SIFT Flow), the first kind counts. The list is empty
+        if only some of the images were scored (``limit``).
         """
         mean_iu = {net.net: net.measured[0].mean_iu for net in self.nets if net.measured}
         least = SPECS[self.set].least_rise_points if self.set in SPECS else None

@@ -23,7 +23,10 @@ class FutureLayerType(enum.IntEnum):
 
 
 class FutureLayerParameter(Message):
-    """The layer type that Caffe's branch ``future`` adds to the enum of V1LayerParameter."""
+    """The field ``type`` of a V1 layer with the one value that only Caffe's branch ``future`` has, CROP.
+
+    It makes Crop layers of V1 nets readable.
+    """
 
     type = choice(5, FutureLayerType)
 

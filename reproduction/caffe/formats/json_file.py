@@ -10,7 +10,7 @@
 
 Supported types are ``bool``, ``int``, ``float``, ``str``, ``None``, unions, string enumerations, ``Sequence``,
 ``tuple``, ``Mapping`` with string keys, and dataclasses, whose fields are the names of a JSON object. A dataclass may
-have a method ``check``: if the fields are inconsistent, it returns what is expected, else an empty string. Names in
+have a method ``check``: if the fields are inconsistent, it returns what is expected, else None. Names in
 ``extra_names`` of a dataclass are ignored; ``"*"`` stands for all unknown names. No other module parses JSON.
 """
 

@@ -205,7 +205,7 @@ class TextReader:
         self.next()
 
     def parse_item(self, field: Field[Any], at: int, outside: type[Message]) -> Any:
-        """Parse and return one value of a repeated field; the arguments are those of ``parse_value``."""
+        """Parse one value of a repeated field, as ``parse_value``, and subtract its size from the memory left."""
         self.spend(field.kind.dtype.itemsize if field.array and field.kind and field.kind.dtype else _ITEM)
         return self.parse_value(field, at, outside)
 

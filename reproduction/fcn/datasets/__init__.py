@@ -127,7 +127,8 @@ def set_label_reading(dataset: Dataset, reading: Reading) -> None:
 
     Args:
         dataset: The data set; its labels must be image files.
-        reading: A palette (colour of each class), ``"indices"`` or None, see ``color_labels.Reading``.
+        reading: A palette (colour of each class): by colour. ``"indices"``: by pixel value. None, the default: by pixel
+            value, if the image's own palette proves that these are class numbers.
 
     Raises:
         DataError: If the labels of the data set are not images.

@@ -40,7 +40,8 @@ class LabelReader:
     """A function that converts the label images of one data set to class numbers, and checks that their palettes agree.
 
     Args:
-        reading: A palette, ``"indices"`` or None, see ``color_labels.Reading``.
+        reading: A palette: by colour. ``"indices"``: by pixel value. None: by pixel value, if the image's own palette
+            proves that these are class numbers.
     """
 
     def __init__(self, reading: Reading = None):

@@ -134,7 +134,8 @@ class VOC(_VOCClasses):
         root: The data root.
         tops: Mapping from top to kind; None for every kind, under its name.
         mean: The mean of each channel to subtract, in B G R order, 0 to 255.
-        palette: How label images are converted to class numbers, see ``color_labels.Reading``.
+        palette: How label images are read. A palette: by colour. ``"indices"``: by pixel value. None: by pixel value,
+            if the image's own palette proves that these are class numbers.
         folder: The path of the folder ``VOC2011`` (or 2012) in a prototxt, tried before the usual places; None for
             none.
         order: ``seed`` and ``randomize``, which determine the order of training samples, see ``Dataset``.
@@ -213,7 +214,8 @@ class SBD(_VOCClasses):
         root: The data root.
         tops: Mapping from top to kind; None for every kind, under its name.
         mean: The mean of each channel to subtract, in B G R order, 0 to 255.
-        palette: How label images are converted to class numbers, see ``color_labels.Reading``.
+        palette: How label images are read. A palette: by colour. ``"indices"``: by pixel value. None: by pixel value,
+            if the image's own palette proves that these are class numbers.
         folder: The path of SBD's folder ``dataset`` in a prototxt, tried before the usual places; None for none.
         order: ``seed`` and ``randomize``, which determine the order of training samples, see ``Dataset``.
 

@@ -129,7 +129,7 @@ class Entry:
     layers: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def check(self) -> str | None:
-        """Return a rule that the fields break together, such as a missing ``archive``; None if they break none."""
+        """Return the rule that the fields break, such as a missing ``archive``, else None (see ``json_file``)."""
         if (self.kind is EntryKind.ARCHIVE) != (self.archive is not None):
             return "'archive' for archives, and for them alone"
         if self.layers and not (self.kind is EntryKind.COPY and self.hashes):

@@ -79,7 +79,7 @@ class CardLabels:
     colours: tuple[tuple[_Part, _Part, _Part], ...]
 
     def check(self) -> str | None:
-        """Return the number of colours that the JSON should have if it is not that of the classes, else None."""
+        """Return what ``colours`` should be if there is not one for each class, else None (see ``json_file``)."""
         return None if len(self.colours) == len(self.classes) else "R, G, B for each class"
 
 

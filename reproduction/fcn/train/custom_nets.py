@@ -41,7 +41,8 @@ class CustomData:
     Attributes:
         root: the folder, with the structure that ``datasets.custom.folder`` describes.
         classes: the class names; the index is the label.
-        palette: how label images are converted to class numbers, see ``color_labels.Reading``.
+        palette: How label images are read. A palette: by colour. ``"indices"``: by pixel value. None: by pixel value,
+            if the image's own palette proves that these are class numbers.
         side: images whose longer side exceeds this number of pixels are shrunk to it; 0 shrinks none.
         shrunk: the number of training images that are shrunk.
         pixels: the mean number of pixels of a training image, after shrinking.

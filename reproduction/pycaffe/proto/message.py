@@ -26,7 +26,7 @@ PROTO_CLASSES: dict[type[Message], type[ProtoMessage]] = {}
 
 
 class NoFieldError(ReproductionError, AttributeError):
-    """Raised when a message has no such field; also an AttributeError."""
+    """Raised when a message has no such field, or a repeated field or sub-message is assigned, as in protobuf."""
 
 
 class MisfitError(ReproductionError, TypeError):

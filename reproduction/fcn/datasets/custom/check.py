@@ -151,7 +151,8 @@ def check_folder(
     Args:
         root: The folder, with the structure that the module ``folder`` describes.
         classes: Names of the classes; None if they are not known yet.
-        palette: How label images are converted to class numbers, see ``color_labels.Reading``.
+        palette: How label images are read. A palette: by colour. ``"indices"``: by pixel value. None: by pixel value,
+            if the image's own palette proves that these are class numbers.
         progress: Called with the number of images checked and their total.
 
     Returns:

@@ -225,7 +225,8 @@ class Folder(Dataset):
         mean: The mean of each channel to subtract, in B G R order, 0 to 255.
         classes: Names of the classes. If ``classes`` and ``palette`` are both None, the folder's classes.txt and
             palette.txt are read.
-        palette: How label images are converted to class numbers, see ``color_labels.Reading``.
+        palette: How label images are read. A palette: by colour. ``"indices"``: by pixel value. None: by pixel value,
+            if the image's own palette proves that these are class numbers.
         side: Limit of the longer side, in pixels: larger images are shrunk, with their labels. 0 for no limit.
         order: ``seed`` and ``randomize``, which determine the order of training samples, see ``Dataset``.
     """
