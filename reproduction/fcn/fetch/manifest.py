@@ -164,7 +164,7 @@ class Entry:
 
     @property
     def min_bytes(self) -> int:
-        """The smallest size that the file can have, in bytes."""
+        """The smallest size that the file can have, in bytes: ``size_bytes``, else ``payload_bytes``, else 1."""
         return self.size_bytes if self.size_bytes is not None else self.payload_bytes or 1
 
     def error(self, problem: str, path: StrPath, **parts: Any) -> ReproductionError:

@@ -161,7 +161,10 @@ class DrawnSource:
     draw: DrawFunction
 
     def data(self, roots: FileRoots, callbacks: Callbacks) -> Iterator[None]:
-        """Draw the data set's images below the data root, unless they exist, and yield once, when they are complete."""
+        """Draw the data set's images below the data root, unless they exist.
+
+        This is the only step: it yields once, after it, as ``Source.data`` describes.
+        """
         roots.data.mkdir(parents=True, exist_ok=True)
         drawn = False
         bar = callbacks.pictures("drawing") if callbacks.pictures else None

@@ -60,7 +60,9 @@ def read_global_object(file: FileBytes, address: int, index: int, size: int) -> 
 
 
 class FractalHeap:
-    """The links of a large new-style group, stored in a fractal heap (III.G).
+    """A reader of a fractal heap (III.G), which stores the links of a large new-style group.
+
+    ``read`` returns the link that has a heap id; the ids are in the group's B-tree.
 
     Its objects are stored in direct blocks. The heap's address space is a table of blocks with a fixed number of
     columns; the blocks of the first two rows have the same size, and then the size doubles from row to row. The blocks

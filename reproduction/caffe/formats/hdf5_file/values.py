@@ -35,7 +35,7 @@ class _Chunk(NamedTuple):
 
 
 def view_values(file: FileBytes, dataset: HDF5Dataset) -> Array | None:
-    """Return the values of a dataset as a one-dimensional view of the file, or None if they are chunked or compressed.
+    """Return the values of a dataset as a 1-D view of the file, or None if they are not stored in one piece.
 
     Raises:
         CaffemodelError: If the values exceed the file.
