@@ -114,8 +114,10 @@ def score_nets(
         ReproductionError: If the data cannot be downloaded or read.
     """
     run = ScoringRun()
-    for line in format_availability(table) if (table := pipeline.check_availability(plan, nets)) else ():
+    availability = pipeline.check_availability(plan, nets)
+    for line in format_availability(availability) if availability else ():
         screen.note(line)
+    pipeline.require_available(plan, availability)
     for published in nets:
         if published.caffemodel is None and isinstance(plan.source, sources.DownloadedSource):
             run.results.append(NetResult(published.name, note=UNPUBLISHED))

@@ -131,9 +131,6 @@ def check_availability(plan: ScoringPlan, nets: Sequence[PublishedNet]) -> list[
 
     Returns:
         The answer for each file, to print; an empty list if nothing is missing.
-
-    Raises:
-        ReproductionError: If the data, or the weights of every net, cannot be fetched.
     """
     base = plan.source if isinstance(plan.source, DownloadedSource) else getattr(plan.source, "base", None)
     to_score = [net for net in nets if net.caffemodel is not None or base is not plan.source]
@@ -141,12 +138,24 @@ def check_availability(plan: ScoringPlan, nets: Sequence[PublishedNet]) -> list[
         return []
     with_data = not all(_has_dataset(plan, net) for net in to_score)
     availability = base.check(to_score if base is plan.source else (), plan.roots, with_data=with_data)
+    return [] if all(each.path for each in availability) else availability
+
+
+def require_available(plan: ScoringPlan, availability: Sequence[Availability]) -> None:
+    """Raise an error if no net can be scored with what is present or can be fetched.
+
+    Args:
+        plan: the source and the folders.
+        availability: the result of ``check_availability``.
+
+    Raises:
+        ReproductionError: If the data, or the weights of every net, cannot be fetched.
+    """
     missing = [each for each in availability if each.used is None]
     weights = [each for each in availability if each.entry.is_weights]
     for each in missing:
         if not each.entry.is_weights or all(other in missing for other in weights):
             raise unavailable_error(each.entry, plan.roots.file_path(each.entry), each.problems)
-    return [] if all(each.path for each in availability) else availability
 
 
 def _has_dataset(plan: ScoringPlan, published: PublishedNet) -> bool:

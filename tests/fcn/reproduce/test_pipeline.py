@@ -153,7 +153,7 @@ def test_the_published_lists_are_included_so_that_no_list_is_asked_for(plan, hos
 def test_a_list_that_cannot_be_fetched_is_an_error_before_any_archive_is_fetched(plan, host):
     host.server.add("origin/seg11valid.txt", b"", always=http_servers.status(403))
     with pytest.raises(DataError, match=r"seg11valid\.txt: it cannot be fetched; .*403 Forbidden"):
-        pipeline.check_availability(plan, [ROW])
+        pipeline.require_available(plan, pipeline.check_availability(plan, [ROW]))
     with pytest.raises(DataError, match=r"seg11valid\.txt: it cannot be fetched; .*403 Forbidden"):
         pipeline.fetch_dataset(plan, ROW, Callbacks())
     assert "VOCtrainval.tar" not in {
@@ -194,8 +194,11 @@ def test_weights_can_be_read_from_the_copy_of_pytorch_fcn(plan, host, tmp_path, 
 
 def test_when_no_weights_can_be_had_nothing_is_downloaded(plan, host, tmp_path):
     host.server.add("origin/fcn8s.caffemodel", b"", always=http_servers.page)
+    found = pipeline.check_availability(plan, [ROW])
+    (row,) = (line for line in availability.format_availability(found) if line.startswith("voc-fcn8s "))
+    assert row.split()[1:4] == ["cannot", "be", "had;"]
     with pytest.raises(WeightsError, match=r"it cannot be fetched; .*web page"):
-        pipeline.check_availability(plan, [ROW])
+        pipeline.require_available(plan, found)
     assert not (tmp_path / "data").exists()
 
 
