@@ -5,8 +5,6 @@ about which nothing more is known, reads complete blobs and runs the layer's own
 top or of each bottom: a rectangle of pixels, which may extend into the padding.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -130,7 +128,7 @@ class Op:
         """Return in words how a region of the top is computed, such as "as it is" for the layer's own forward."""
         return self.how
 
-    def uncompiled(self) -> Op:
+    def uncompiled(self) -> "Op":
         """Return an op that runs the layer's own forward over complete blobs, in place of this op."""
         return Op(self.name, self.layer, self.bottoms, self.tops)
 
@@ -189,7 +187,7 @@ class WindowOp(Op):
         """Return the attribute ``kernel``, or else the layer's own forward; both compute any region of the top."""
         return self.kernel or LayerForward(self.layer)
 
-    def uncompiled(self) -> Op:
+    def uncompiled(self) -> "Op":
         """Return an op that runs the layer's own forward over complete blobs: this op, if it already does so."""
         return super().uncompiled() if self.computes_regions else self
 
