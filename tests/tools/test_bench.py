@@ -50,7 +50,7 @@ def test_the_plain_path_and_the_port_give_the_same(tmp_path):
 
 
 def test_ncnn_computes_the_same_numbers_from_the_files_that_are_written_for_it(tmp_path):
-    pytest.importorskip("ncnn")
+    pytest.importorskip("ncnn", reason="ncnn is not installed: pip install -e '.[peers]'")
     sizes = ["--size", "48x64", "37x51"]  # of which the rows of the latter are not aligned
     done = run("--quick", "--net", "mini-fcn8s", "--batch", 2, *sizes, "--only", "ncnn", "--report", tmp_path)
     assert done.returncode == 0, done.stderr

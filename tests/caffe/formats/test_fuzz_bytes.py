@@ -109,7 +109,7 @@ def peak() -> int:
 
 
 def attempt(call: Callable[[], object], data: bytes) -> bool:
-    """Say whether the call accepts the bytes; anything but one line of ours is a failure, shown with the bytes."""
+    """Return whether the call accepts the bytes; assert that it otherwise raises a ReproductionError of one line."""
     try:
         call()
     except ReproductionError as error:

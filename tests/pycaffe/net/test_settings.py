@@ -34,7 +34,7 @@ def test_without_cuda_there_is_one_warning_and_the_cpu():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: run the tests where torch sees one")
 def test_with_cuda_nets_compute_there_and_blobs_are_live(tmp_path):
     x = np.random.RandomState(0).randn(2, 3).astype(np.float32)
     made = net(tmp_path, "force_backward: true " + INPUT + IP)
