@@ -61,6 +61,8 @@ def main() -> int:
         parser.error("--model cannot be combined with --trained or --record")
     if args.by and (args.limit or args.trained or args.model):
         parser.error("--by is for all images and the published weights: leave --limit, --trained and --model out")
+    if args.by is not None and not (args.by.strip() and args.by.isprintable()):  # before hours of scoring
+        parser.error("--by needs a name")
     if args.record and (args.nets or args.limit):
         parser.error("--record is for all nets and all images: leave --nets and --limit out")
     with locks.lock_folder(args.report / args.set, "another process is reproducing here"):

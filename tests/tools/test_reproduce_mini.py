@@ -80,6 +80,9 @@ def test_scores_are_added_to_the_ledger_under_a_name(reproduce, tmp_path):
     assert "threads" in entry.device
     with pytest.raises(SystemExit, match="2"):
         reproduce("--by", "Ada Lovelace", "--limit", "2")
+    for name in ("", " ", "a\x1b[2J"):
+        with pytest.raises(SystemExit, match="2"):
+            reproduce("--by", name)
 
 
 def test_for_a_machine_the_report_is_all_of_standard_output(reproduce, tmp_path):
