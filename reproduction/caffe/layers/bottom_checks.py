@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from reproduction.caffe.errors import NetError
@@ -64,7 +65,7 @@ def class_index(labels: Tensor, classes: int, ignore: int | None = None) -> tupl
     if ignore is not None:
         ignored = index == ignore
         index = index.masked_fill(ignored, 0)
-    if index.numel():
+    if not torch.compiler.is_exporting() and index.numel():  # an exported program cannot depend on values
         low, high = (int(bound) for bound in index.aminmax())
         if low < 0 or high >= classes:
             odd = (index < 0) | (index >= classes)

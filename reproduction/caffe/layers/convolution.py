@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from types import EllipsisType
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -147,6 +148,10 @@ class _Windowed(Layer):
         raise NotImplementedError(type(self).__name__)
 
 
+def _onnx_attributes(windows: Sequence[Window], group: int) -> dict[str, Any]:
+    return {**window_attributes(windows), "dilations": [window.dilation for window in windows], "group": group}
+
+
 class _Weighted(_Windowed):
     """The base class of Convolution and Deconvolution: channels, groups and weights; one top for each bottom."""
 
@@ -177,13 +182,21 @@ class _Weighted(_Windowed):
             self.add_blob((self.num_output,), param.bias_filler)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
-        """Add the operator Conv or ConvTranspose; see ``Layer.to_onnx`` for arguments and result."""
-        param = self.layer_param.convolution_param
-        if self.axis != 1 or len(self.windows) != 2:
-            raise NetError("only images (N, C, H, W) can be written as ONNX", got=f"axis {param.axis}")
-        attributes = window_attributes(self.windows)
-        attributes["dilations"] = [window.dilation for window in self.windows]
-        return [onnx.node(self.onnx_operator, *bottoms, *onnx.blobs(), group=param.group, **attributes)]
+        """Add the operator Conv or ConvTranspose for each bottom.
+
+        Raises:
+            NetError: If the channels are not on axis 1, or there are no or more than three spatial axes.
+        """
+        if self.axis != 1 or not 1 <= len(self.windows) <= 3:
+            got = f"axis {self.axis} of {onnx.axes}"
+            raise NetError("such a convolution cannot be written as ONNX", got=got, want="axis 1 of 3 to 5")
+        blobs, attributes = onnx.blobs(), _onnx_attributes(self.windows, self.layer_param.convolution_param.group)
+        beyond = [w.extent - size - 2 * w.pad for size, w in zip(onnx.shapes[0][2:], self.windows, strict=True)]
+        if self.onnx_operator == "Conv" and max(beyond) > 0:  # as in ``_pad``
+            onnx.fix_sizes()
+            pads = [window.pad for window in self.windows]
+            attributes["pads"] = [*pads, *(pad + max(0, more) for pad, more in zip(pads, beyond, strict=True))]
+        return [onnx.node(self.onnx_operator, bottom, *blobs, top=i, **attributes) for i, bottom in enumerate(bottoms)]
 
     def _weight_shape(self) -> Shape:
         raise NotImplementedError(type(self).__name__)
@@ -374,3 +387,17 @@ class Im2col(_Windowed):
 
     def _compute_top(self, x: Tensor, sizes: Shape) -> Tensor:
         return _im2col(x, self.windows, sizes)
+
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add the operator Conv for each bottom, whose weights pick the taps of each channel.
+
+        Raises:
+            NetError: If the channels are not on axis 1, or there are more than three spatial axes.
+        """
+        if self.axis != 1 or len(self.windows) > 3:
+            raise NetError("such windows cannot be written as ONNX", got=f"axis {self.axis}", want="axis 1 of 3 to 5")
+        kernel, channels = [window.kernel for window in self.windows], onnx.shapes[0][1]
+        taps = np.eye(math.prod(kernel), dtype=np.float32).reshape(-1, 1, *kernel)
+        weight = onnx.constant(np.tile(taps, (channels, 1, *[1] * len(kernel))), "taps")
+        attributes = _onnx_attributes(self.windows, channels)
+        return [onnx.node("Conv", bottom, weight, top=i, **attributes) for i, bottom in enumerate(bottoms)]

@@ -98,9 +98,9 @@ class Crop(Layer):
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
         """Add operators that slice the first bottom, at the offsets, to the size of the second one from ``axis`` on."""
         bottom, like = bottoms
-        axis = canonical_axis(self.layer_param.crop_param.axis, 4)
+        axis = canonical_axis(self.layer_param.crop_param.axis, onnx.axes)
         given = list(self.layer_param.crop_param.offset) or [0]
-        offsets = onnx.constant(np.array(given * (4 - axis if len(given) == 1 else 1)), "offset")
-        along = onnx.constant(np.arange(axis, 4), "axes")
+        offsets = onnx.constant(np.array(given * (onnx.axes - axis if len(given) == 1 else 1)), "offset")
+        along = onnx.constant(np.arange(axis, onnx.axes), "axes")
         size = onnx.node("Gather", onnx.node("Shape", like, step="shape"), along, step="size", axis=0)
         return [onnx.node("Slice", bottom, offsets, onnx.node("Add", size, offsets, step="end"), along)]

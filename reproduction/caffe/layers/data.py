@@ -14,6 +14,7 @@ from reproduction.caffe.errors import DataError, NetError
 from reproduction.caffe.formats import files
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer, register
+from reproduction.caffe.layers.onnx_graph import OnnxLayer
 from reproduction.caffe.schema import BlobShape, FillerParameter
 from reproduction.caffe.typing import Array, Int64
 
@@ -179,6 +180,18 @@ class DummyData(BaseDataLayer):
             fillers.fill(top, filler, self.generator)
         return tuple(self.to_net_tensor(top) for top in tops)
 
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add constants, whose batch size is that of the message.
+
+        Raises:
+            NetError: If a filler is random.
+        """
+        if not all(self.constant):
+            raise NetError("random values cannot be written as ONNX", want="constant fillers")
+        onnx.fix_batch()
+        onnx.fix_sizes()
+        return [onnx.constant(top.numpy(), f"top{i}") for i, top in enumerate(self.forward())]
+
 
 @register
 class Parameter(Layer):
@@ -214,6 +227,10 @@ class Parameter(Layer):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         return (self.blobs[0].view_as(self.blobs[0]),)
+
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add the parameter as a constant."""
+        return onnx.blobs()
 
 
 @register

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
@@ -16,6 +17,7 @@ from reproduction.caffe.layers.base import Layer, Rereads, canonical_axis, regis
 from reproduction.caffe.layers.bottom_checks import class_index
 from reproduction.caffe.layers.exact import blas
 from reproduction.caffe.layers.onnx_graph import OnnxLayer
+from reproduction.caffe.layers.reshaping import add_reshape
 
 
 @register
@@ -83,12 +85,17 @@ class InnerProduct(Layer):
         return math.prod(self.shapes(bottoms)[0]) * self._inputs
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
-        """Add the operators Flatten and Gemm; see ``Layer.to_onnx`` for arguments and result."""
+        """Add the operators Flatten and Gemm, or Reshape, MatMul and Add if there are several vectors an image."""
         param = self.layer_param.inner_product_param
-        if param.axis != 1:
-            raise NetError("only one vector for each image can be written as ONNX", got=f"axis {param.axis}")
-        rows = onnx.node("Flatten", *bottoms, step="rows", axis=1)
-        return [onnx.node("Gemm", rows, *onnx.blobs(), transB=int(not param.transpose))]
+        axis = canonical_axis(param.axis, onnx.axes)
+        if axis == 1:
+            rows = onnx.node("Flatten", *bottoms, step="rows", axis=1)
+            return [onnx.node("Gemm", rows, *onnx.blobs(), transB=int(not param.transpose))]
+        rows = add_reshape(onnx, bottoms[0], [*[0] * axis, self._inputs], onnx.axes, "rows")
+        weight, *bias = onnx.arrays().values()
+        matrix = onnx.constant(weight if param.transpose else weight.T, "weight")
+        top = onnx.node("MatMul", rows, matrix, step="products" if bias else "")
+        return [onnx.node("Add", top, onnx.constant(bias[0], "bias")) if bias else top]
 
 
 class _BlasLinear(Function):
@@ -167,3 +174,11 @@ class Embed(Layer):
         index, _ = class_index(bottoms[0], weight.shape[0])
         top = F.embedding(index, weight)
         return (top + bias[0] if bias else top,)
+
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add the operator Gather and, if there is a bias, Add."""
+        weight, *bias = onnx.blobs()
+        rows = onnx.node(
+            "Gather", weight, onnx.cast(bottoms[0], np.int64, "index"), step="rows" if bias else "", axis=0
+        )
+        return [onnx.node("Add", rows, *bias) if bias else rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import numpy as np
@@ -162,6 +163,11 @@ class Clip(Pointwise):
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
         return ((x >= self.layer_param.clip_param.min) & (x <= self.layer_param.clip_param.max)).to(x.dtype)
 
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add the operator Clip; if ``min`` is greater than ``max``, the result is ``min`` as in Caffe."""
+        low, high = self.layer_param.clip_param.min, self.layer_param.clip_param.max
+        return [onnx.node("Clip", *bottoms, onnx.number(low, "min"), onnx.number(max(low, high), "max"))]
+
 
 @register
 class Threshold(Neuron):
@@ -176,10 +182,25 @@ class Threshold(Neuron):
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         return ((bottoms[0] > self.layer_param.threshold_param.threshold).to(bottoms[0].dtype),)
 
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add the operators Greater and Cast."""
+        threshold = onnx.number(self.layer_param.threshold_param.threshold, "threshold")
+        return [onnx.cast(onnx.node("Greater", *bottoms, threshold, step="above"), np.float32)]
+
 
 def _affine(x: Tensor, scale: float, shift: float) -> Tensor:
     x = x * scale
     return x + shift if shift else x  # adding 0 would turn -0 into 0
+
+
+def _add_affine(onnx: OnnxLayer, bottom: str, scale: float, shift: float, step: str = "") -> str:
+    """Add the operators Mul and Add as far as they change the value, and return its name.
+
+    The result has the name of the layer's top, or of the step; it is the bottom itself if nothing changes.
+    """
+    if scale != 1:
+        bottom = onnx.node("Mul", bottom, onnx.number(scale, "scale"), step=f"{step}scaled" if shift else step)
+    return onnx.node("Add", bottom, onnx.number(shift, "shift"), step=step) if shift else bottom
 
 
 # In place, the gradient of Caffe's Power and Log is the square of their slope; see net.overwriting.
@@ -224,6 +245,17 @@ class Power(Pointwise):
             return y / x * param.power
         return y / _affine(x, param.scale, param.shift) * factor
 
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add the operators Mul, Add and Pow as far as they change the value; Expand if the top is constant."""
+        param = self.layer_param.power_param
+        if param.power * param.scale == 0:
+            value = onnx.number(1 if param.power == 0 else param.shift**param.power, "value")
+            return [onnx.node("Expand", value, onnx.node("Shape", *bottoms, step="shape"))]
+        if param.power == 1:
+            return [_add_affine(onnx, bottoms[0], param.scale, param.shift)]
+        base = _add_affine(onnx, bottoms[0], param.scale, param.shift, "base")
+        return [onnx.node("Pow", base, onnx.number(param.power, "power"))]
+
     def _factor(self, x: Tensor) -> float:
         return float(_constant(self.layer_param.power_param.power, x) * self.layer_param.power_param.scale)
 
@@ -265,6 +297,16 @@ class Exp(Pointwise):
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
         return y * self._scaled_log_base(x)
 
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add the operators Mul and Exp, and Mul if there is a shift."""
+        param = self.layer_param.exp_param
+        outer = math.exp(param.shift) if param.base == -1 else param.base**param.shift
+        scale = self._scaled_log_base(torch.empty(0))
+        power = onnx.node(
+            "Exp", _add_affine(onnx, bottoms[0], scale, 0.0, "exponent"), step="" if outer == 1 else "power"
+        )
+        return [power if outer == 1 else onnx.node("Mul", power, onnx.number(outer, "outer"))]
+
 
 @register
 class Log(Pointwise):
@@ -292,6 +334,14 @@ class Log(Pointwise):
         return self._scaled_log_base(x).reciprocal() * float(
             self.layer_param.log_param.scale / _log_base(self.layer_param.log_param.base, x)
         )
+
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add the operators Mul, Add, Log and Mul as far as they change the value."""
+        param = self.layer_param.log_param
+        inner = _add_affine(onnx, bottoms[0], param.scale, param.shift, "inner")
+        if param.base == -1:
+            return [onnx.node("Log", inner)]
+        return [onnx.node("Mul", onnx.node("Log", inner, step="log"), onnx.number(1 / math.log(param.base), "factor"))]
 
     def _scaled_log_base(self, x: Tensor) -> Tensor:
         return _affine(x, self.layer_param.log_param.scale, self.layer_param.log_param.shift)

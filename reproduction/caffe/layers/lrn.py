@@ -17,7 +17,8 @@ from reproduction.caffe.layers.compiled_forms import PointwiseForm
 from reproduction.caffe.layers.exact import blas
 from reproduction.caffe.layers.onnx_graph import OnnxLayer
 from reproduction.caffe.layers.pooling import average_pool
-from reproduction.caffe.schema import NormRegion
+from reproduction.caffe.layers.pooling_onnx import add_average_pool
+from reproduction.caffe.schema import NormRegion, RoundMode
 
 
 @register
@@ -72,15 +73,17 @@ class LRN(Layer):
         return PointwiseForm() if self.layer_param.lrn_param.norm_region is NormRegion.ACROSS_CHANNELS else None
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
-        """Add the operator LRN, which sums over channels.
-
-        Raises:
-            NetError: If the sum is within a channel.
-        """
-        param = self.layer_param.lrn_param
-        if param.norm_region is not NormRegion.ACROSS_CHANNELS:
-            raise NetError("a normalization within a channel cannot be written as ONNX")
-        return [onnx.node("LRN", *bottoms, size=param.local_size, alpha=param.alpha, beta=param.beta, bias=param.k)]
+        """Add the operator LRN, or for sums within a channel AveragePool and the operators around it."""
+        param, (bottom,) = self.layer_param.lrn_param, bottoms
+        if param.norm_region is NormRegion.ACROSS_CHANNELS:
+            return [onnx.node("LRN", bottom, size=param.local_size, alpha=param.alpha, beta=param.beta, bias=param.k)]
+        windows = [Window(param.local_size, 1, param.local_size // 2)] * 2
+        squares = onnx.node("Mul", bottom, bottom, step="squares")
+        mean = add_average_pool(onnx, squares, windows, RoundMode.CEIL, "mean")
+        scaled = onnx.node("Mul", mean, onnx.number(param.alpha, "alpha"), step="scaled")
+        base = onnx.node("Add", scaled, onnx.number(1.0, "one"), step="base")
+        factor = onnx.node("Pow", base, onnx.number(-param.beta, "power"), step="factor")
+        return [onnx.node("Mul", bottom, factor)]
 
 
 def _limit_size(size: int, length: int) -> int:

@@ -198,6 +198,11 @@ class PReLU(Neuron):
         """Compute the top; the derivative at 0 is the slope of negative values."""
         return (F.prelu(bottoms[0], self.blobs[0].reshape(-1)),)
 
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add the operator PRelu."""
+        (slopes,) = onnx.arrays().values()
+        return [onnx.node("PRelu", *bottoms, onnx.constant(slopes.reshape(-1, *[1] * (onnx.axes - 2)), "slopes"))]
+
 
 @register
 class ELU(Pointwise):
@@ -276,6 +281,11 @@ class Swish(Pointwise):
         beta = self.layer_param.swish_param.beta
         return beta * y + _sigmoid(beta * x) * (1 - beta * y)
 
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add the operators Mul, Sigmoid and Mul."""
+        scaled = onnx.node("Mul", *bottoms, onnx.number(self.layer_param.swish_param.beta, "beta"), step="scaled")
+        return [onnx.node("Mul", *bottoms, onnx.node("Sigmoid", scaled, step="sigmoid"))]
+
 
 @register
 class TanH(Pointwise):
@@ -317,6 +327,10 @@ class BNLL(Pointwise):
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
         exp = _exp(x.clamp(max=50))
         return exp / (exp + 1)
+
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add the operator Softplus."""
+        return [onnx.node("Softplus", *bottoms)]
 
 
 @register

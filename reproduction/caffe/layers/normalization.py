@@ -52,15 +52,17 @@ def _compiled_form(layer: Layer, param: ScaleParameter | BiasParameter) -> Point
     return PointwiseForm() if per_channel else None
 
 
-def _onnx_blobs(layer: Layer, onnx: OnnxLayer, param: ScaleParameter | BiasParameter) -> list[str]:
-    """Add the blobs of a layer as constants that broadcast against (N, C, H, W), and return their names."""
-    if len(layer.layer_param.bottom) > 1:
-        raise NetError("a factor from another layer cannot be written as ONNX")
-    blobs = (
-        (name, _broadcast(blob.detach().cpu(), 4, param.axis))
-        for name, blob in zip(layer.blob_names, layer.blobs, strict=True)
-    )
-    return [onnx.constant(blob.numpy(), name) for name, blob in blobs]
+def _onnx_factors(layer: Layer, onnx: OnnxLayer, bottoms: tuple[str, ...], axis: int) -> list[str]:
+    """Return the names of the second bottom and of the blobs of a layer, which broadcast against the first bottom."""
+    found = []
+    if len(bottoms) > 1:
+        before, own = canonical_axis(axis, onnx.axes), len(onnx.shapes[1])
+        after = range(own, onnx.axes - before) if own else ()
+        axes = onnx.constant(np.array(after, np.int64), "new_axes") if after else ""
+        found.append(onnx.node("Unsqueeze", bottoms[1], axes, step="factor") if axes else bottoms[1])
+    for name, blob in zip(layer.blob_names, layer.blobs, strict=True):
+        found.append(onnx.constant(_broadcast(blob.detach().cpu(), onnx.axes, axis).numpy(), name))
+    return found
 
 
 @register
@@ -141,9 +143,8 @@ class Scale(Layer):
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
         """Add the operator Mul for the factor and, if there is a bias, Add."""
-        param = self.layer_param.scale_param
-        factor, *bias = _onnx_blobs(self, onnx, param)
-        scaled = onnx.node("Mul", *bottoms, factor, step="scaled" if bias else "")
+        factor, *bias = _onnx_factors(self, onnx, bottoms, self.layer_param.scale_param.axis)
+        scaled = onnx.node("Mul", bottoms[0], factor, step="scaled" if bias else "")
         return [onnx.node("Add", scaled, *bias) if bias else scaled]
 
 
@@ -190,7 +191,7 @@ class Bias(Layer):
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
         """Add the operator Add."""
-        return [onnx.node("Add", *bottoms, *_onnx_blobs(self, onnx, self.layer_param.bias_param))]
+        return [onnx.node("Add", bottoms[0], *_onnx_factors(self, onnx, bottoms, self.layer_param.bias_param.axis))]
 
 
 @register
@@ -278,10 +279,13 @@ class BatchNorm(Layer):
             blob.copy_(old + new.double())  # a single rounding, as in Caffe's BLAS
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
-        """Add the operator BatchNormalization with the stored statistics."""
+        """Add BatchNormalization with the stored statistics, or the operators for those of the batch."""
         param = self.layer_param.batch_norm_param
         if param.has("use_global_stats") and not param.use_global_stats:
-            raise NetError("statistics of the batch cannot be written as ONNX")
+            axes = [axis for axis in range(onnx.axes) if axis != 1]
+            centred, spread = _add_variance(onnx, bottoms[0], axes)
+            shifted = onnx.node("Add", spread, onnx.number(param.eps, "eps"), step="shifted")
+            return [onnx.node("Div", centred, onnx.node("Sqrt", shifted, step="deviation"))]
         mean, variance, weight = onnx.arrays().values()
         share = 0 if weight[0] == 0 else 1 / weight[0]
         ones = onnx.constant(np.ones_like(mean), "ones"), onnx.constant(np.zeros_like(mean), "zeros")
@@ -325,6 +329,31 @@ class MVN(Layer):
         if not param.normalize_variance:
             return (centred,)
         return (_UnitVariance.apply(centred, axes, param.eps),)  # type: ignore[no-untyped-call]
+
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add ReduceMean and Sub and, if the variance is normalized, the operators that divide by the deviation."""
+        param, (bottom,) = self.layer_param.mvn_param, bottoms
+        if onnx.axes < 4:
+            shape = [*[0] * onnx.axes, *[1] * (4 - onnx.axes)]
+            bottom = onnx.node("Reshape", bottom, onnx.constant(shape, "four_axes"), step="bottom")
+        axes = [1, 2, 3] if param.across_channels else [2, 3]
+        centred, variance = _add_variance(onnx, bottom, axes, "centred" if param.normalize_variance else "")
+        if not variance:
+            return [centred]
+        root = onnx.node("Sqrt", variance, step="root")
+        return [onnx.node("Div", centred, onnx.node("Add", root, onnx.number(param.eps, "eps"), step="deviation"))]
+
+
+def _add_variance(onnx: OnnxLayer, value: str, axes: list[int], step: str = "centred") -> tuple[str, str]:
+    """Add operators and return the names of a value minus its mean over ``axes``, and of its variance.
+
+    The first result is called ``LAYER.step``, or has the name of the layer's top if ``step`` is empty.
+    """
+    centred = onnx.node("Sub", value, onnx.node("ReduceMean", value, step="mean", axes=axes), step=step)
+    if not step:
+        return centred, ""
+    squares = onnx.node("Mul", centred, centred, step="squares")
+    return centred, onnx.node("ReduceMean", squares, step="variance", axes=axes)
 
 
 class _UnitVariance(Function):

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reproduction.caffe.errors import ReproductionError
-from reproduction.caffe.geometry import Window
+from reproduction.caffe.geometry import Shape, Window
 from reproduction.caffe.typing import Array
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ class OnnxGraph:
     Attributes:
         nodes: The operators added so far.
         constants: The constant arrays added so far.
+        fixed_sizes: The layers, as text, whose operators are right only for the heights and widths (all axes from 2
+            on) of the bottoms for which the net was built.
+        fixed_batches: The same for their batch sizes.
 
     Raises:
         ReproductionError: If the package onnx is not installed.
@@ -45,9 +48,15 @@ class OnnxGraph:
         self._onnx = onnx
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
+        self.fixed_sizes: list[str] = []
+        self.fixed_batches: list[str] = []
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
         self._names: set[str] = set()
+
+    def element_type(self, dtype: npt.DTypeLike) -> int:
+        """Return the number by which ONNX denotes a dtype."""
+        return int(self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
     def name(self, wish: str) -> str:
         """Reserve and return a name that no value of the graph has yet.
@@ -71,7 +80,7 @@ class OnnxGraph:
             shape: The length of each axis, or a name for an axis of any length.
             doc: Description that is stored in the file.
         """
-        kind = self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        kind = self.element_type(dtype)
         self._inputs.append(self._onnx.helper.make_tensor_value_info(self.name(name), kind, list(shape), doc))
         return name
 
@@ -88,7 +97,7 @@ class OnnxGraph:
         """
         if value != name:
             self.nodes.append(self._onnx.helper.make_node("Identity", [value], [self.name(name)]))
-        kind = self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        kind = self.element_type(dtype)
         self._outputs.append(self._onnx.helper.make_tensor_value_info(name, kind, list(shape), doc))
 
     def constant(self, values: npt.ArrayLike, wish: str) -> str:
@@ -99,7 +108,7 @@ class OnnxGraph:
             wish: The name if it is free; otherwise a number is appended.
         """
         name = self.name(wish)
-        self.constants.append(self._onnx.numpy_helper.from_array(np.ascontiguousarray(values), name))
+        self.constants.append(self._onnx.numpy_helper.from_array(np.asarray(values, order="C"), name))
         return name
 
     def node(self, operator: str, inputs: Sequence[str], wish: str, **attributes: Any) -> str:
@@ -111,9 +120,15 @@ class OnnxGraph:
             wish: The name of operator and output if it is free; otherwise a number is appended.
             attributes: The attributes of the operator.
         """
-        name = self.name(wish)
-        self.nodes.append(self._onnx.helper.make_node(operator, list(inputs), [name], name=name, **attributes))
-        return name
+        return self.node_with_outputs(operator, inputs, [wish], **attributes)[0]
+
+    def node_with_outputs(
+        self, operator: str, inputs: Sequence[str], wishes: Sequence[str], **attributes: Any
+    ) -> list[str]:
+        """Add an operator with an output for each of ``wishes`` and return their names; see ``node``."""
+        names = [self.name(wish) for wish in wishes]
+        self.nodes.append(self._onnx.helper.make_node(operator, list(inputs), names, name=names[0], **attributes))
+        return names
 
     def model(self, name: str, notes: Mapping[str, str]) -> onnx.ModelProto:
         """Build the ONNX model from everything added so far, and check it.
@@ -148,23 +163,62 @@ class OnnxLayer:
     Args:
         graph: The graph.
         layer: The layer.
+        shapes: The shapes of the bottoms for which the net was built.
+
+    Attributes:
+        shapes: The shapes of the bottoms for which the net was built. The number of axes and of channels is the same
+            in every run of the graph; batch size, height and width are not, unless ``fix_sizes`` or ``fix_batch`` was
+            called.
     """
 
-    def __init__(self, graph: OnnxGraph, layer: Layer):
+    def __init__(self, graph: OnnxGraph, layer: Layer, shapes: Sequence[Shape] = ()):
         self._graph, self._layer = graph, layer
+        self.shapes = list(shapes)
 
-    def node(self, operator: str, *inputs: str, step: str = "", **attributes: Any) -> str:
+    @property
+    def axes(self) -> int:
+        """The number of axes of the first bottom."""
+        return len(self.shapes[0])
+
+    def fix_sizes(self) -> Shape:
+        """Return height and width of the first bottom, and note that the operators are right only for these sizes."""
+        self._graph.fixed_sizes.append(self._place)
+        return self.shapes[0][2:]
+
+    def fix_batch(self) -> None:
+        """Note that the operators are right only for the batch size for which the net was built."""
+        self._graph.fixed_batches.append(self._place)
+
+    @property
+    def _place(self) -> str:
+        return f"{self._layer.layer_param.name!r} ({type(self._layer).__name__})"
+
+    def node(self, operator: str, *inputs: str, step: str = "", top: int = 0, **attributes: Any) -> str:
         """Add an operator and return the name of its output.
 
         Args:
             operator: The type of the operator, e.g. ``Conv``.
             inputs: Names of values in the graph.
             step: For an intermediate result, what it is: its name is ``LAYER.step``. Without it, the output has the
-                name of the layer's first top.
+                name of one of the layer's tops.
+            top: The index of that top.
             attributes: The attributes of the operator.
         """
         param = self._layer.layer_param
-        return self._graph.node(operator, inputs, f"{param.name}.{step}" if step else param.top[0], **attributes)
+        return self._graph.node(operator, inputs, f"{param.name}.{step}" if step else param.top[top], **attributes)
+
+    def node_with_outputs(self, operator: str, *inputs: str, steps: Sequence[str], **attributes: Any) -> list[str]:
+        """Add an operator with several outputs, intermediate results called ``LAYER.step``, and return their names."""
+        name = self._layer.layer_param.name
+        return self._graph.node_with_outputs(operator, inputs, [f"{name}.{step}" for step in steps], **attributes)
+
+    def cast(self, value: str, dtype: type[np.generic], step: str = "") -> str:
+        """Add the operator Cast, which converts a value to another dtype, and return the name of its output."""
+        return self.node("Cast", value, step=step, to=self._graph.element_type(dtype))
+
+    def number(self, value: float, name: str) -> str:
+        """Add a constant float32 number and return its name, ``LAYER.name``."""
+        return self.constant(np.float32(value), name)
 
     def constant(self, values: npt.ArrayLike, name: str) -> str:
         """Add a constant array and return its name, ``LAYER.name``."""

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import CoordMap, Shape, Window, conv_map, pool_sizes, pool_windows
+from reproduction.caffe.layers import pooling_onnx
 from reproduction.caffe.layers.base import Layer, register
 from reproduction.caffe.layers.compiled_forms import MaxPoolingForm
 from reproduction.caffe.layers.neuron import uniform
-from reproduction.caffe.layers.onnx_graph import OnnxLayer, window_attributes
+from reproduction.caffe.layers.onnx_graph import OnnxLayer
 from reproduction.caffe.layers.quick.borders import AnyBlob, RepeatedBlob, slide_windows
 from reproduction.caffe.schema import LayerParameter, PoolMethod, RoundMode
 
@@ -247,32 +247,16 @@ class Pooling(Layer):
         return (slide_windows(x, windows, sizes, lambda kept, windows: max_pool(kept, windows, rounding)[0]),)
 
     def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
-        """Add MaxPool, AveragePool or their global forms, and Pad where zeros of the padding count in the average."""
-        param = self.layer_param.pooling_param
-        if len(self.layer_param.top) > 1 or param.pool is PoolMethod.STOCHASTIC:
-            raise NetError("positions and STOCHASTIC pooling cannot be written as ONNX")
-        maximum = param.pool is PoolMethod.MAX
-        if param.global_pooling:
-            return [onnx.node("GlobalMaxPool" if maximum else "GlobalAveragePool", *bottoms)]
-        windows = pool_windows(param, 1, 1)
-        up = param.round_mode is RoundMode.CEIL
-        for window in windows:
-            # Caffe: Without padding a window may start past the end (pooling_layer.cpp L107); ONNX drops such a window.
-            if up and not window.pad and window.kernel < window.stride:
-                raise NetError(
-                    "windows with gaps between them cannot be written as ONNX", got=f"stride {window.stride}"
-                )
-            if up and not maximum and window.pad > window.kernel - window.stride:
-                raise NetError("an average with so much padding cannot be written as ONNX", got=f"pad {window.pad}")
-        attributes = window_attributes(windows)
-        if maximum:
-            return [onnx.node("MaxPool", *bottoms, ceil_mode=int(up), **attributes)]
-        # Caffe: The average counts padding as zeros, but not pixels beyond the padding (pooling_layer.cpp L214).
-        (bottom,), pads = bottoms, [window.pad for window in windows]
-        if any(pads):
-            bottom = onnx.node("Pad", bottom, onnx.constant(np.array([0, 0, *pads] * 2), "pads"), step="padded")
-        attributes["pads"] = [0] * 4
-        return [onnx.node("AveragePool", bottom, ceil_mode=int(up), count_include_pad=0, **attributes)]
+        """Add MaxPool, AveragePool or their global forms; see ``pooling_onnx``."""
+        param, (bottom,), maximum = self.layer_param.pooling_param, bottoms, self.method is PoolMethod.MAX
+        if param.global_pooling and self.method is PoolMethod.AVE:
+            return [onnx.node("GlobalAveragePool", bottom)]
+        if param.global_pooling and maximum and len(self.layer_param.top) == 1:
+            return [onnx.node("GlobalMaxPool", bottom)]
+        windows = self._windows(*(onnx.fix_sizes() if param.global_pooling else (1, 1)))
+        if len(self.layer_param.top) > 1:
+            return pooling_onnx.add_max_pool_with_positions(onnx, bottom, windows, param.round_mode)
+        return [pooling_onnx.add_pool(onnx, bottom, self.method, windows, param.round_mode)]
 
 
 @register
@@ -336,3 +320,13 @@ class SPP(Layer):
             for windows in self._levels(tuple(x.shape[2:]))
         ]
         return (levels[0],) if self.height == 1 else (torch.cat([level.flatten(1) for level in levels], 1),)
+
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add the operators of a pooling for each level, Flatten and Concat; they are right for one size only."""
+        tops = []
+        for level, windows in enumerate(self._levels(onnx.fix_sizes())):
+            step = "" if self.height == 1 else f"level{level}"
+            tops.append(pooling_onnx.add_pool(onnx, bottoms[0], self.method, windows, RoundMode.CEIL, step))
+        if self.height == 1:
+            return tops
+        return [onnx.node("Concat", *(onnx.node("Flatten", top, step="flat", axis=1) for top in tops), axis=1)]

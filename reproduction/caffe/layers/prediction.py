@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -87,6 +88,35 @@ class ArgMax(Layer):
         (shape,) = self.shapes([tuple(bottom.shape)])
         index, value = _greatest(bottom.flatten(1) if bottom.dim() > 1 else bottom[:, None], 1, param.top_k)
         return ((torch.stack([index, value], 1) if param.out_max_val else index).reshape(shape),)
+
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add ArgMax, or TopK on the reversed axis, whose first index among equal values is Caffe's last."""
+        param, (bottom,) = self.layer_param.argmax_param, bottoms
+        if param.has("axis"):
+            index, value = _add_greatest(onnx, bottom, canonical_axis(param.axis, onnx.axes), param.top_k)
+            return [onnx.node("Identity", value if param.out_max_val else index)]
+        flat = bottom if onnx.axes == 2 else onnx.node(
+            "Reshape", bottom, onnx.constant([0, -1 if onnx.axes > 1 else 1], "flat_shape"), step="flat"
+        )  # fmt: skip
+        parts = _add_greatest(onnx, flat, 1, param.top_k)[: 2 if param.out_max_val else 1]
+        joined = onnx.node("Concat", *parts, step="joined", axis=1) if len(parts) > 1 else parts[0]
+        shape = [0, len(parts), param.top_k, *[1] * (onnx.axes - 3)]
+        return [onnx.node("Reshape", joined, onnx.constant(shape, "shape"))]
+
+
+def _add_greatest(onnx: OnnxLayer, value: str, axis: int, count: int) -> tuple[str, str]:
+    """Add the operators of ``_greatest`` and return the names of indices and values."""
+    if count == 1:
+        index = onnx.node("ArgMax", value, step="index", axis=axis, keepdims=1, select_last_index=1)
+        return onnx.cast(index, np.float32, "place"), onnx.node("ReduceMax", value, step="greatest", axes=[axis])
+    ends = (-1, np.iinfo(np.int64).min)
+    bounds = [onnx.constant([bound], name) for bound, name in zip((*ends, axis, -1), "abcd", strict=True)]
+    backwards = onnx.node("Slice", value, *bounds, step="backwards")
+    amount = onnx.constant([count], "top_k")
+    greatest, index = onnx.node_with_outputs("TopK", backwards, amount, steps=("greatest", "index"), axis=axis)
+    last = onnx.node("Sub", onnx.node("Shape", value, step="length", start=axis, end=axis + 1),
+                     onnx.constant([1], "one"), step="last")  # fmt: skip
+    return onnx.cast(onnx.node("Sub", last, index, step="place"), np.float32, "float_place"), greatest
 
 
 def _greatest(values: Tensor, axis: int, count: int) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer, register
+from reproduction.caffe.layers.onnx_graph import OnnxLayer
 
 
 @register
@@ -56,6 +58,30 @@ class LSTMUnit(Layer):
         cell, gates, cont = bottoms
         tops: tuple[Tensor, ...] = _LSTMStep.apply(cell, gates, cont.detach())  # type: ignore[no-untyped-call]
         return tops
+
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add the operators of the step."""
+        cell, gates, cont = bottoms
+        keep = onnx.node("Unsqueeze", cont, onnx.constant([-1], "last_axis"), step="cont")
+        return [onnx.node("Identity", each, top=i) for i, each in enumerate(_add_lstm_step(onnx, cell, gates, keep))]
+
+
+def _add_lstm_step(onnx: OnnxLayer, cell: str, gates: str, keep: str, step: str = "") -> tuple[str, str]:
+    """Add the operators of one step of an LSTM and return the names of the new cell state and output.
+
+    Args:
+        onnx: Adds operators to the graph.
+        cell: The name of the cell state, (1, N, D).
+        gates: The name of the inputs of the gates i, f, o, g, (1, N, 4 D).
+        keep: The name of cont, (1, N, 1).
+        step: The beginning of the names of intermediate results.
+    """
+    parts = onnx.node_with_outputs("Split", gates, steps=[f"{step}{name}_in" for name in "ifog"], axis=2)
+    i, f, o = (onnx.node("Sigmoid", part, step=f"{step}{name}") for part, name in zip(parts, "ifo", strict=False))
+    g = onnx.node("Tanh", parts[3], step=f"{step}g")
+    kept = onnx.node("Mul", onnx.node("Mul", f, keep, step=f"{step}forget"), cell, step=f"{step}kept")
+    new = onnx.node("Add", kept, onnx.node("Mul", i, g, step=f"{step}added"), step=f"{step}c")
+    return new, onnx.node("Mul", o, onnx.node("Tanh", new, step=f"{step}bent"), step=f"{step}h")
 
 
 class _LSTMStep(Function):
@@ -195,7 +221,8 @@ class Recurrent(Layer):
         last = tuple(blob.detach() for blob in state)
         if self.layer_param.recurrent_param.expose_hidden:
             return torch.cat(outputs), *last
-        self._state = last
+        if not torch.compiler.is_exporting():  # an exported program has no state
+            self._state = last
         return (torch.cat(outputs),)
 
     def step(self, inputs: Tensor, cont: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -208,6 +235,48 @@ class Recurrent(Layer):
 
         Returns:
             The output, (1, N, D), and the blobs of the state after the step.
+        """
+        raise NotImplementedError(type(self).__name__)
+
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add the operators of all time steps; without ``expose_hidden``, the initial state is zero at every run."""
+        weights = [onnx.constant(blob.T, name) for name, blob in onnx.arrays().items()]
+        x, cont, *states = bottoms
+        flat = onnx.node("Reshape", x, onnx.constant([0, 0, -1], "flat_shape"), step="flat")
+        products = onnx.node("MatMul", flat, weights[0], step="products")
+        inputs = onnx.node("Add", products, weights[1], step="inputs")
+        if self._is_static:
+            static = onnx.node("Flatten", states.pop(0), step="static", axis=1)
+            product = onnx.node("MatMul", static, weights[2], step="static_products")
+            inputs = onnx.node("Add", inputs, product, step="all_inputs")
+        keep = onnx.node("Unsqueeze", cont, onnx.constant([-1], "last_axis"), step="cont")
+        hidden = np.zeros((1, 1, self.layer_param.recurrent_param.num_output), np.float32)
+        state = states or [onnx.constant(hidden, "state")] * self.states
+        axis, outputs = onnx.constant([0], "axis"), []
+        for t in range(self._steps):
+            bounds = onnx.constant([t], f"t{t}.begin"), onnx.constant([t + 1], f"t{t}.end"), axis
+            now = onnx.node("Slice", inputs, *bounds, step=f"t{t}.inputs")
+            kept = onnx.node("Slice", keep, *bounds, step=f"t{t}.cont")
+            output, state = self.add_step(onnx, now, kept, state, weights, f"t{t}.")
+            outputs.append(output)
+        top = onnx.node("Concat", *outputs, axis=0)
+        return [top, *state] if self.layer_param.recurrent_param.expose_hidden else [top]
+
+    def add_step(
+        self, onnx: OnnxLayer, inputs: str, keep: str, state: list[str], weights: list[str], step: str
+    ) -> tuple[str, list[str]]:
+        """Add the operators of one time step to an ONNX graph; the counterpart of ``step``.
+
+        Args:
+            onnx: Adds operators to the graph.
+            inputs: The name of the inputs of the gates without the part that comes from ``state``, (1, N, gates * D).
+            keep: The name of cont, (1, N, 1).
+            state: The names of the blobs of the state before the step.
+            weights: The names of the layer's blobs, transposed.
+            step: The beginning of the names of intermediate results.
+
+        Returns:
+            The name of the output, and those of the blobs of the state after the step.
         """
         raise NotImplementedError(type(self).__name__)
 
@@ -256,6 +325,18 @@ class RNN(Recurrent):
         hidden = (F.linear(state[0] * cont.unsqueeze(-1), hidden_weight) + inputs).tanh()
         return F.linear(hidden, output_weight, output_bias).tanh(), (hidden,)
 
+    def add_step(
+        self, onnx: OnnxLayer, inputs: str, keep: str, state: list[str], weights: list[str], step: str
+    ) -> tuple[str, list[str]]:
+        """Add the operators of one time step: two MatMul with Add and Tanh each."""
+        hidden_weight, output_weight, output_bias = weights[-3:]
+        before = onnx.node("Mul", state[0], keep, step=f"{step}before")
+        product = onnx.node("MatMul", before, hidden_weight, step=f"{step}product")
+        hidden = onnx.node("Tanh", onnx.node("Add", product, inputs, step=f"{step}sum"), step=f"{step}hidden")
+        product = onnx.node("MatMul", hidden, output_weight, step=f"{step}output_product")
+        total = onnx.node("Add", product, output_bias, step=f"{step}output_sum")
+        return onnx.node("Tanh", total, step=f"{step}output"), [hidden]
+
 
 @register
 class LSTM(Recurrent):
@@ -286,3 +367,13 @@ class LSTM(Recurrent):
         gates = F.linear(output * cont.unsqueeze(-1), self.blobs[-1]) + inputs
         cell, output = _LSTMStep.apply(cell, gates, cont)  # type: ignore[no-untyped-call]
         return output, (output, cell)
+
+    def add_step(
+        self, onnx: OnnxLayer, inputs: str, keep: str, state: list[str], weights: list[str], step: str
+    ) -> tuple[str, list[str]]:
+        """Add the operators of one time step: MatMul and Add for the gates, and those of LSTMUnit."""
+        before = onnx.node("Mul", state[0], keep, step=f"{step}before")
+        product = onnx.node("MatMul", before, weights[-1], step=f"{step}product")
+        gates = onnx.node("Add", product, inputs, step=f"{step}gates")
+        cell, output = _add_lstm_step(onnx, state[1], gates, keep, step)
+        return output, [output, cell]

@@ -8,7 +8,14 @@ from torch import Tensor
 
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer, Rereads, canonical_axis, register
+from reproduction.caffe.layers.onnx_graph import OnnxLayer
 from reproduction.caffe.schema import ReductionOp
+
+_ONNX_OPERATORS = {
+    ReductionOp.MEAN: "ReduceMean",
+    ReductionOp.ASUM: "ReduceL1",
+    ReductionOp.SUMSQ: "ReduceSumSquare",
+}
 
 
 @register
@@ -47,3 +54,14 @@ class Reduction(Layer):
         elif param.operation is ReductionOp.SUMSQ:
             values = values.square()
         return (values.sum(-1) * coeff,)
+
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add the operator ReduceSum, ReduceMean, ReduceL1 or ReduceSumSquare, and Mul for ``coeff``."""
+        param = self.layer_param.reduction_param
+        axes = list(range(canonical_axis(param.axis, onnx.axes), onnx.axes))
+        step = "" if param.coeff == 1 else "reduced"
+        if param.operation is ReductionOp.SUM:
+            top = onnx.node("ReduceSum", *bottoms, onnx.constant(axes, "axes"), step=step, keepdims=0)
+        else:
+            top = onnx.node(_ONNX_OPERATORS[param.operation], *bottoms, step=step, axes=axes, keepdims=0)
+        return [top if param.coeff == 1 else onnx.node("Mul", top, onnx.number(param.coeff, "coeff"))]

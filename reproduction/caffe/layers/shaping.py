@@ -1,11 +1,11 @@
-"""The layers Concat, Slice, Reshape, Flatten, Tile, Filter, BatchReindex and Silence."""
+"""The layers Concat, Slice, Tile, Silence and Split."""
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -115,6 +115,19 @@ class Slice(Layer):
         axis, sizes = self._cuts(tuple(bottoms[0].shape))
         return torch.split(bottoms[0], sizes, axis)
 
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add an operator Slice for each top; equal parts have the length of the net's own shapes."""
+        axis, sizes = self._cuts(onnx.shapes[0])
+        if not self.layer_param.slice_param.slice_point:
+            if axis == 0:
+                onnx.fix_batch()
+            elif axis > 1:
+                onnx.fix_sizes()
+        ends = [*np.cumsum(sizes)[:-1], np.iinfo(np.int64).max]  # the last part extends to the end
+        along = onnx.constant([axis], "axis")
+        bounds = [onnx.constant([bound], f"bound{i}") for i, bound in enumerate([0, *ends])]
+        return [onnx.node("Slice", *bottoms, bounds[i], bounds[i + 1], along, top=i) for i in range(len(sizes))]
+
     def _cuts(self, bottom: Shape) -> tuple[int, list[int]]:
         param, parts = self.layer_param.slice_param, len(self.layer_param.top)
         axis = _axis(param, "slice_dim", len(bottom))
@@ -130,117 +143,6 @@ class Slice(Layer):
         if min(sizes[:-1]) < 1 or sizes[-1] < 0 or parts > length:
             raise NetError("slice_point must increase within the axis", got=list(points), want=f"1 to {length}")
         return axis, sizes
-
-
-def _check_not_in_place(layer: Layer) -> None:
-    if layer.layer_param.top[:1] == layer.layer_param.bottom[:1]:
-        raise NetError(
-            f"{layer.layer_param.type} layers cannot work in place", got=f"top {layer.layer_param.top[0]!r} for both"
-        )
-
-
-@register
-class Reshape(Layer):
-    """Change the shape of a blob; values and their order stay the same.
-
-    ``shape`` replaces the ``num_axes`` axes (-1: all) from ``axis`` on. In it, 0 stands for the bottom's size of the
-    axis at that position, and a single -1 is computed from the number of values.
-
-    Shapes:
-        bottom  any shape
-        top     the new shape; a view if torch can make one
-
-    Source: BVLC/caffe@9b89154 src/caffe/layers/reshape_layer.cpp L8-L88.
-    """
-
-    reads = frozenset({"reshape_param.shape", "reshape_param.axis", "reshape_param.num_axes"})
-
-    def setup(self, bottoms: list[Shape]) -> None:
-        """Check that ``shape`` is valid and that the layer does not work in place."""
-        _check_not_in_place(self)
-        dims = self.layer_param.reshape_param.shape.dim
-        if dims.count(-1) > 1 or min(dims, default=0) < -1:
-            raise NetError("shape may hold sizes, zeros, and one -1", got=list(dims))
-
-    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the shape of the top: the new shape, with its zeros and -1 replaced by sizes."""
-        param, bottom = self.layer_param.reshape_param, bottoms[0]
-        start = param.axis if param.axis >= 0 else len(bottom) + param.axis + 1
-        end = len(bottom) if param.num_axes == -1 else start + param.num_axes
-        if param.num_axes < -1 or not 0 <= start <= end <= len(bottom):
-            raise NetError(
-                "axis and num_axes reach outside the bottom",
-                got=f"axis {param.axis}, num_axes {param.num_axes}",
-                want=f"within {len(bottom)} axes",
-            )
-        dims = list(param.shape.dim)
-        for i, size in enumerate(dims):
-            if size == 0:
-                if start + i >= len(bottom):
-                    raise NetError(f"the zero at place {i} of shape has no axis of the bottom to copy", got=bottom)
-                dims[i] = bottom[start + i]
-        top = (*bottom[:start], *dims, *bottom[end:])
-        if -1 in dims:
-            known = -math.prod(top)
-            if known == 0 or math.prod(bottom) % known:
-                raise NetError(
-                    f"the -1 in {tuple(dims)} cannot be worked out", got=f"{bottom}, {math.prod(bottom)} values"
-                )
-            dims[dims.index(-1)] = math.prod(bottom) // known
-            top = (*bottom[:start], *dims, *bottom[end:])
-        if math.prod(top) != math.prod(bottom):
-            raise NetError("the new shape must hold as many values as the old", got=top, want=f"as {bottom}")
-        return [top]
-
-    def shares(self) -> tuple[bool, bool]:
-        """Return (True, True): in Caffe, the top uses the memory of the bottom, for values and gradient."""
-        return True, True
-
-    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        return (bottoms[0].reshape(self.shapes([tuple(bottoms[0].shape)])[0]),)
-
-
-@register
-class Flatten(Layer):
-    """Flatten the axes from ``axis`` to ``end_axis``, both included, to one.
-
-    Shapes:
-        bottom  (A..., B..., C...)
-        top     (A..., product of B, C...); a view if torch can make one
-
-    Source: BVLC/caffe@9b89154 src/caffe/layers/flatten_layer.cpp L8-L40.
-    """
-
-    reads = frozenset({"flatten_param.axis", "flatten_param.end_axis"})
-
-    def setup(self, bottoms: list[Shape]) -> None:
-        """Check that the layer does not work in place, as Caffe does."""
-        _check_not_in_place(self)
-
-    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the shape of the top: the bottom's with the product of the flattened axes in their place."""
-        param, bottom = self.layer_param.flatten_param, bottoms[0]
-        start, end = (canonical_axis(axis, len(bottom)) for axis in (param.axis, param.end_axis))
-        if start > end + 1:
-            raise NetError("axis must not come after end_axis", got=f"axis {start}, end_axis {end}")
-        return [(*bottom[:start], math.prod(bottom[start : end + 1]), *bottom[end + 1 :])]
-
-    def shares(self) -> tuple[bool, bool]:
-        """Return (True, False): in Caffe, the top uses the memory of the bottom's values from the start.
-
-        The memory of the gradient is shared only when the backward pass runs.
-        """
-        return True, False
-
-    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        return (bottoms[0].reshape(self.shapes([tuple(bottoms[0].shape)])[0]),)
-
-    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
-        """Add the operator Flatten."""
-        param = self.layer_param.flatten_param
-        if (param.axis, param.end_axis) != (1, -1):
-            raise NetError("only one vector for each image can be written as ONNX", got=f"axis {param.axis}")
-        return [onnx.node("Flatten", *bottoms, axis=1)]
 
 
 @register
@@ -271,79 +173,11 @@ class Tile(Layer):
         repeats[self.layer_param.tile_param.axis] = self.layer_param.tile_param.tiles
         return (bottoms[0].repeat(repeats),)
 
-
-@register
-class Filter(Layer):
-    """Select the instances whose selector is not zero.
-
-    ``shapes`` returns the shapes for M = N, as Caffe does before it has data.
-
-    Shapes:
-        bottoms  (N, ...), one or more, and the selector as the last one: (N,), (N, 1), (N, 1, 1) ...
-        tops     (M, ...), where M is the number of nonzero selectors; one for each bottom except the selector
-
-    Source: BVLC/caffe@9b89154 src/caffe/layers/filter_layer.cpp L8-L116.
-    """
-
-    bottoms = (2, None)
-    tops = (1, None)
-
-    def setup(self, bottoms: list[Shape]) -> None:
-        """Check that there is one top for each bottom except the selector."""
-        if len(self.layer_param.top) != len(bottoms) - 1:
-            raise NetError(
-                "there must be a top for each bottom but the selector",
-                got=len(self.layer_param.top),
-                want=len(bottoms) - 1,
-            )
-
-    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the shapes of the tops for the case that all instances are selected."""
-        *blobs, selector = bottoms
-        if not selector or math.prod(selector[1:]) != 1:
-            raise NetError("the selector must have one value for each instance", got=selector, want="(N,) or (N, 1, 1)")
-        for i, bottom in enumerate(blobs):
-            if bottom[:1] != selector[:1]:
-                raise NetError(f"bottom {i} and the selector differ in their first axis", got=bottom, want=selector)
-        return blobs
-
-    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        *blobs, selector = bottoms
-        kept = selector.detach().flatten().nonzero().flatten()
-        return tuple(bottom.index_select(0, kept) for bottom in blobs)
-
-
-@register
-class BatchReindex(Layer):
-    """Select instances by index; an index may occur several times or not at all.
-
-    Shapes:
-        bottom 0  (N, ...)
-        bottom 1  (M,)       integers 0..N-1
-        top       (M, ...)
-
-    Raises:
-        NetError: If an index is out of range.
-
-    Source: BVLC/caffe@9b89154 src/caffe/layers/batch_reindex_layer.cpp L8-L75.
-    """
-
-    bottoms = (2, 2)
-    differentiable = (0,)
-
-    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Return the shape of the top: that of bottom 0 with the number of indices as its first size."""
-        blob, index = bottoms
-        if len(index) != 1 or not blob:
-            raise NetError("the second bottom must be a vector of indices into the first", got=f"{index} into {blob}")
-        return [(*index, *blob[1:])]
-
-    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        blob, index = bottoms[0], bottoms[1].detach()
-        outside = ~((index >= 0) & (index < blob.shape[0]))
-        if outside.any():
-            raise NetError("an index is out of range", got=f"{index[outside][0]:g}", want=f"0..{blob.shape[0] - 1}")
-        return (blob.index_select(0, index.long()),)
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add the operator Tile."""
+        repeats = np.ones(onnx.axes, np.int64)
+        repeats[self.layer_param.tile_param.axis] = self.layer_param.tile_param.tiles
+        return [onnx.node("Tile", *bottoms, onnx.constant(repeats, "repeats"))]
 
 
 @register
@@ -363,6 +197,10 @@ class Silence(Layer):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         return ()
+
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add nothing, since there are no tops."""
+        return []
 
 
 @register

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from reproduction.caffe.errors import NetError
-from reproduction.caffe.layers import LAYERS
+from reproduction.caffe.errors import NetError, ReproductionError
 from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.layers.onnx_graph import OnnxGraph, OnnxLayer
-from reproduction.caffe.net.graph import layer_place
+from reproduction.caffe.net.graph import Node, layer_place
 from reproduction.caffe.net.net import Net
 
-__all__ = ["OnnxGraph", "add_layers"]
+__all__ = ["OnnxGraph", "add_layers", "has_onnx_form"]
 
 
 def add_layers(net: Net, graph: OnnxGraph, inputs: Mapping[str, str], blobs: Iterable[str]) -> dict[str, str]:
@@ -31,10 +30,10 @@ def add_layers(net: Net, graph: OnnxGraph, inputs: Mapping[str, str], blobs: Ite
         For each requested blob, the name of its value in the graph.
 
     Raises:
-        NetError: If a layer or one of its fields has no equivalent in ONNX, if an input is missing, or if the net has
-            no such blob.
+        NetError: If layers or fields of them have no equivalent in ONNX, all of which the error lists; if an input is
+            missing, or if the net has no such blob.
     """
-    wanted = list(blobs)
+    wanted, refusals = list(blobs), []
     values = dict(inputs)
     for node in net.graph.find_needed(wanted):
         layer = net.layer_at(node)
@@ -42,22 +41,32 @@ def add_layers(net: Net, graph: OnnxGraph, inputs: Mapping[str, str], blobs: Ite
             if missing := [top for top in node.tops if top not in values]:
                 raise NetError(f"input {missing[0]!r} is missing", got=sorted(inputs), want=net.inputs)
             continue
+        shapes = [net.blob_shapes[bottom] for bottom in node.bottoms]
         try:
-            tops = _add_layer(layer, graph, [values[bottom] for bottom in node.bottoms])
+            if not has_onnx_form(type(layer)):
+                raise NetError("this type cannot be written as ONNX")
+            tops = layer.to_onnx(OnnxLayer(graph, layer, shapes), *(values[bottom] for bottom in node.bottoms))
         except NetError as error:
-            raise error.at(layer_place(node.layer_param)) from None
+            refusals.append((node, error))
+            tops = list(node.tops)  # the other layers are still asked, so that the error lists all that refuse
         values.update(zip(node.tops, tops, strict=False))
+    if refusals:
+        raise _join_refusals(net, refusals)
     return {blob: values[blob] for blob in wanted}
 
 
-def _add_layer(layer: Layer, graph: OnnxGraph, bottoms: list[str]) -> list[str]:
-    if not _has_onnx_form(type(layer)):
-        types = ", ".join(sorted(name for name, kind in LAYERS.items() if _has_onnx_form(kind)))
-        raise NetError("this type cannot be written as ONNX", want=f"one of {types}")
-    if len(bottoms) > 1 and len(layer.layer_param.top) > 1:
-        raise NetError("a layer with several bottoms and tops cannot be written as ONNX")
-    return layer.to_onnx(OnnxLayer(graph, layer), *bottoms)
+def _join_refusals(net: Net, refusals: list[tuple[Node, NetError]]) -> ReproductionError:
+    """Return one error for all layers that cannot be written; the remedy names blobs before them."""
+    split = {top: node.bottoms[0] for node in net.graph.nodes if node.type == "Split" for top in node.tops}
+    before = list(dict.fromkeys(split.get(bottom, bottom) for node, _ in refusals for bottom in node.bottoms))
+    remedy = f"Export the net up to the blobs before: {', '.join(before)}." if before else "Feed the tops instead."
+    places = [error.at(layer_place(node.layer_param)) for node, error in refusals]
+    if len(places) == 1:
+        return places[0] if places[0].remedy else places[0].advise(remedy)
+    listed = "; ".join(str(error).rstrip(".") for error in places)
+    return NetError(f"{len(places)} layers cannot be written as ONNX: {listed}", remedy=remedy)
 
 
-def _has_onnx_form(kind: type[Layer]) -> bool:
+def has_onnx_form(kind: type[Layer]) -> bool:
+    """Return whether a layer type can be written as ONNX, at least with some of its settings."""
     return kind.to_onnx is not Layer.to_onnx

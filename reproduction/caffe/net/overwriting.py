@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from reproduction.caffe.errors import NetError, warn
 from reproduction.caffe.layers.base import Keeps, Layer, Rereads
-from reproduction.caffe.layers.shaping import Flatten
+from reproduction.caffe.layers.reshaping import Flatten
 from reproduction.caffe.net import backward_needs
 from reproduction.caffe.net.backward_needs import Need
 from reproduction.caffe.net.graph import Graph, Node, layer_place
