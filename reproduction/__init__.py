@@ -15,6 +15,7 @@ The rooms, in the order in which data flows:
 3. ``fast``    Nets compiled for inference: the same numbers in less time.
 4. ``report``  Tables and pages from scores and from the logs of trainings.
 5. ``pycaffe`` ``import caffe`` for programs written against Caffe's Python interface.
+6. ``cv2dnn``  ``readNetFromCaffe`` for programs written against ``cv2.dnn`` of OpenCV 4.
 """
 
 from importlib import import_module

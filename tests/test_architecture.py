@@ -56,6 +56,7 @@ ROOMS = {
         "fcn.nets", "fcn.images", "fcn.fetch", "fcn.datasets", "fcn.scoring", "fcn.segment", "fcn.train",
         "fcn.reproduce",
     ),
+    "cv2dnn": (*CAFFE, "caffe.devices", "caffe.net"),
     "pycaffe.proto": CAFFE,
     "pycaffe.python2": ("caffe.errors",),
     "pycaffe.net": (
