@@ -29,9 +29,9 @@ help: ## print this list
 	@echo
 	@awk -F ':.*## ' '/^[a-z$$][^:]*:.*## /{printf "  %-24s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
-	@echo "Tools, each with --help, after \`. $(VENV)/bin/activate\`; docs/own_data.md explains how to use your own images:"
+	@echo "Commands, each with --help, after \`. $(VENV)/bin/activate\`; docs/own_data.md explains how to use your own images:"
 	@echo
-	@awk 'FNR == 2 && sub(/^"""/, "") {sub(/:.*|\.$$/, ""); printf "  %-29s %s\n", FILENAME, $$0}' tools/*.py
+	@awk -F '"' '/^    "[a-z-]+": Command\(/{printf "  fcn %-20s %s\n", $$2, $$6}' reproduction/commands/program.py
 
 setup: $(READY) ## create .venv with the versions of constraints.txt (1 minute, 0.3 GB to download, 1.3 GB on disk; more with CUDA)
 
@@ -85,7 +85,7 @@ exactness: $(TESTS) ## compare every layer and net with recorded results of Caff
 	$(RUN) tools/exactness.py
 
 tables: $(READY) ## compute the paper's other tables: shapes, times, upper bounds, strides (3 minutes on Mini-VOC; SET=voc for VOC)
-	$(RUN) tools/tables.py $(or $(SET),mini --fixed --iterations 600) $(if $(DATA),--data $(DATA)) \
+	$(RUN) -m reproduction tables $(or $(SET),mini --fixed --iterations 600) $(if $(DATA),--data $(DATA)) \
 		$(if $(DEVICE),--device $(DEVICE)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(REPORTS),--report $(REPORTS))
 
 bench: $(TESTS) ## compare the speed with the frameworks that are installed (20 minutes; BENCH=--train, ...)
@@ -103,13 +103,13 @@ reproduce-pascalcontext: ## the same on PASCAL-Context (1.7 GB of weights and VO
 
 # Not phony, so that a new data set needs no line here.
 reproduce-%: $(READY)
-	$(RUN) tools/reproduce.py $* $(NARROW)
+	$(RUN) -m reproduction reproduce $* $(NARROW)
 
 # One thread: these layers are too thin to gain from a second one, and the number of threads changes the rounding of
 # sums, so that machines with the same processor train the same weights.
 train-mini: $(READY) ## train the nets of weights/mini as in the paper and compare their scores (under 20 minutes); RECORD=1 replaces them
-	OMP_NUM_THREADS=1 $(RUN) tools/train.py --stages $(MINI) --out runs/mini $(if $(DATA),--data $(DATA)) $(if $(DEVICE),--device $(DEVICE))
-	$(RUN) tools/reproduce.py mini --trained runs/mini --report reports/trained $(NARROW) $(if $(RECORD),--record)
+	OMP_NUM_THREADS=1 $(RUN) -m reproduction train --stages $(MINI) --out runs/mini $(if $(DATA),--data $(DATA)) $(if $(DEVICE),--device $(DEVICE))
+	$(RUN) -m reproduction reproduce mini --trained runs/mini --report reports/trained $(NARROW) $(if $(RECORD),--record)
 
 clean: ## remove generated files, but neither downloads nor reports
 	rm -rf $(VENV) build docs/api *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

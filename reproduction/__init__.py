@@ -10,12 +10,13 @@ The names below are imported when they are first used, so that ``import reproduc
 
 The rooms, in the order in which data flows:
 
-1. ``caffe``   Caffe's formats and arithmetic: prototxt, caffemodel, layers, nets, solver. Knows no data set, no paper.
-2. ``fcn``     The paper: its nets, data sets, scores, trainings, published numbers and published files.
-3. ``fast``    Nets compiled for inference: the same numbers in less time.
-4. ``report``  Tables and pages from scores and from the logs of trainings.
-5. ``pycaffe`` ``import caffe`` for programs written against Caffe's Python interface.
-6. ``cv2dnn``  ``readNetFromCaffe`` for programs written against ``cv2.dnn`` of OpenCV 4.
+1. ``caffe``    Caffe's formats and arithmetic: prototxt, caffemodel, layers, nets, solver. Knows no data set, no paper.
+2. ``fcn``      The paper: its nets, data sets, scores, trainings, published numbers and published files.
+3. ``fast``     Nets compiled for inference: the same numbers in less time.
+4. ``report``   Tables and pages from scores and from the logs of trainings.
+5. ``pycaffe``  ``import caffe`` for programs written against Caffe's Python interface.
+6. ``cv2dnn``   ``readNetFromCaffe`` for programs written against ``cv2.dnn`` of OpenCV 4.
+7. ``commands`` The console command ``fcn``; the only room that prints.
 """
 
 from importlib import import_module

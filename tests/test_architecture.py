@@ -67,6 +67,12 @@ ROOMS = {
     "pycaffe.run": (*CAFFE, "pycaffe.proto", "pycaffe.python2", "pycaffe.net", "pycaffe"),
     "pycaffe.__main__": ("pycaffe.run",),
     "": ("caffe.formats", "caffe.net", "fast", "fcn.segment"),  # the public names, imported at first use
+    "commands": (
+        *CAFFE, "caffe.devices", "caffe.locks", "caffe.tested_devices", "caffe.training", "caffe.net", "fast",
+        "fcn.nets", "fcn.images", "fcn.fetch", "fcn.datasets", "fcn.scoring", "fcn.segment", "fcn.train",
+        "fcn.reproduce", "report",
+    ),
+    "__main__": ("commands",),
 }  # fmt: skip
 
 # Readers and writers of files must not import torch when they are imported: a prototxt is loaded in milliseconds.
@@ -202,12 +208,21 @@ def test_nothing_is_executed_from_a_file(path):
                 assert keywords.get("allow_pickle", "False") == "False", path
 
 
-@pytest.mark.parametrize("path", TOOLS, ids=lambda path: path.stem)
-def test_tools_print_through_one_function(path):
-    """``common.say`` shows foreign text; tools for this project's makers alone print what they make themselves."""
-    if path.stem not in {"bench", "exactness", "readme"}:
+@pytest.mark.parametrize("path", [*SOURCES, *TOOLS], ids=lambda path: str(path.relative_to(ROOT)))
+def test_printing_goes_through_one_module(path):
+    """``commands.terminal`` escapes foreign text; tools for this project's makers print what they make themselves.
+
+    ``import caffe`` prints what Caffe prints.
+    """
+    if path.stem not in {"bench", "exactness", "readme", "terminal"} and "pycaffe" not in path.parts:
         called = {ast.unparse(node.func) for node in ast.walk(parse(path)) if isinstance(node, ast.Call)}
-        assert "print" not in called
+        assert not called & {"print", "sys.stdout.write", "sys.stderr.write"}
+
+
+def test_nothing_but_a_command_imports_the_room_that_prints():
+    for module, path in MODULES.items():
+        if room(module) not in ("commands", "__main__"):
+            assert not any(name.startswith("reproduction.commands") for name in imports(path)), path
 
 
 def test_json_is_parsed_in_one_place():
@@ -235,9 +250,9 @@ def test_every_layer_type_names_its_source():
 
 def test_every_tool_has_a_docstring_and_goes_through_run():
     for path in TOOLS:
-        tree = parse(path)
-        assert ast.get_docstring(tree), path
-        assert "run(main)" in path.read_text(), path
+        assert ast.get_docstring(parse(path)), path
+        if path.stem != "common":
+            assert re.search(r"^    run(\(main\)|_command\(.*\))$", path.read_text(), re.MULTILINE), path
 
 
 @pytest.mark.parametrize("path", [*SOURCES, *sorted((ROOT / "tools").rglob("*.py"))], ids=str)

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
+from reproduction.commands import program
 from reproduction.fcn.datasets.mini import mini_voc
 from reproduction.fcn.datasets.mini.objects import Random
 from reproduction.fcn.segment.segmenter import Segmenter
@@ -186,3 +187,9 @@ def test_every_tool_named_is_there_and_has_help(tool):
     done = run_tool(tool.removesuffix(".py"), "--help")
     assert done.returncode == 0, done.stderr
     assert f"tools/{tool}" in done.stdout, "the help has an example"
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_command_of_a_page_is_there(page):
+    named = re.findall(r"(?:`|^|&& |\$ )fcn ([a-z-]+)|-m reproduction ([a-z-]+)", page.read_text(), re.MULTILINE)
+    assert {one or other for one, other in named} <= {*program.COMMANDS}

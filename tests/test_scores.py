@@ -26,7 +26,14 @@ UNCHECKED = {"nyud": ["nyud-fcn32s-color-d"], "siftflow": ["siftflow-fcn32s"]}  
 
 def reproduce(name, *folders):
     """Score a set by the tool; returns how it ended, and the report."""
-    command = [sys.executable, "tools/reproduce.py", name, *(f"--{what}={place}" for what, place in folders)]
+    command = [
+        sys.executable,
+        "-m",
+        "reproduction",
+        "reproduce",
+        name,
+        *(f"--{what}={place}" for what, place in folders),
+    ]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     return done, dict(folders).get("report", ROOT / "reports") / name / "scores.json"
@@ -89,7 +96,7 @@ def test_the_papers_nets_score_what_was_published(name):
     )
     if missing:
         said = ", ".join(entry.name for entry in missing)
-        pytest.skip(f"not here: {said}; `make reproduce-{name}` or `tools/fetch.py --set {name}` fetches them")
+        pytest.skip(f"not here: {said}; `make reproduce-{name}` or `fcn fetch --set {name}` fetches them")
     done, path = reproduce(name)
     report = assert_the_table(done, path, UNCHECKED.get(name, ()))
     assert {net.net for net in report.nets} == {row.name for row in registry.NETS.values() if row.dataset.name == name}

@@ -16,9 +16,10 @@ import importlib
 import warnings
 from pathlib import Path
 
-from common import ROOT, run, say
+from common import ROOT, run
 
 from reproduction.caffe.errors import ReproductionError
+from reproduction.commands.terminal import say
 
 # What pdoc cannot know: annotations of Pillow's classes that name what Pillow imports for type checkers alone, those of
 # a named tuple, which it resolves in another module, and names that a module finds when a program asks for them.

@@ -26,14 +26,15 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from common import PROTOTXT, ROOT, run
-from common.options import add_device, positive
+from common import ROOT, run
 
 from bench import results, rounds
 from bench.contenders import FORWARD, TRAIN, Task
 
 from reproduction.caffe import tested_devices
 from reproduction.caffe.errors import ReproductionError
+from reproduction.commands.options import add_device, positive
+from reproduction.fcn.nets.registry import PROTOTXT
 
 KINDS = ("forward", "train", "load", "scaling", "evaluate")
 SIZES = ((500, 500), (256, 256))  # height and width, pixels

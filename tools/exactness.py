@@ -20,8 +20,7 @@ import sys
 from datetime import date
 from typing import Any
 
-from common import NOT_CHECKED, ROOT, run
-from common.options import add_device
+from common import ROOT, run
 
 import numpy as np
 import torch
@@ -29,6 +28,8 @@ import torch
 from reproduction.caffe import devices, tested_devices
 from reproduction.caffe.errors import ReproductionError
 from reproduction.caffe.layers.exact import blas
+from reproduction.commands.options import add_device
+from reproduction.commands.start import NOT_CHECKED
 
 sys.path.insert(0, str(ROOT))  # the golden files and their reader belong to the tests
 from tests.helpers import parity

@@ -14,12 +14,14 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from common import PROTOTXT, run, say
+from common import run
 
 from reproduction.caffe.errors import ReproductionError
 from reproduction.caffe.formats import files, prototxt
+from reproduction.commands.terminal import say
 from reproduction.fcn.datasets import PublishedNet
 from reproduction.fcn.nets import mini_nets, published_nets, receptive_field
+from reproduction.fcn.nets.registry import PROTOTXT
 
 INTRO = """\
 # The published nets

@@ -422,7 +422,7 @@ def load_report(path: StrPath) -> ScoreReport:
     Raises:
         DataError: If the file does not exist or is not a report; the message names the field that is wrong.
     """
-    remedy = "tools/reproduce.py writes such files."
+    remedy = "fcn reproduce writes such files."
     try:
         return json_file.load(path, ScoreReport, "not a report of scores", remedy=remedy, version=FORMAT_VERSION)
     except FileNotFoundError:

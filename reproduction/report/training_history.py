@@ -72,7 +72,7 @@ def find_run_folders(folder: Path) -> list[Path]:
         return [folder]
     folders = sorted(path.parent for path in folder.glob(f"*/{LOG_FILE}"))
     if not folders:
-        remedy = "tools/train.py writes it."
+        remedy = "fcn train writes it."
         raise DataError("the folder contains no training", path=folder, want=f"NET/{LOG_FILE}", remedy=remedy)
     return folders
 

@@ -1,4 +1,4 @@
-"""Run a tool in this process, as a shell would, but without the seconds that a new process imports torch for."""
+"""Run a command in this process, as a shell would, but without the seconds that a new process imports torch for."""
 
 import contextlib
 import io
@@ -10,14 +10,14 @@ import warnings
 from subprocess import CompletedProcess
 from unittest import mock
 
-import common
-
+from reproduction.commands import program, start
 from tests.helpers.paths import ROOT
 
 
 def run_tool(name: str, *args: object) -> CompletedProcess[str]:
-    """Run ``tools/NAME.py`` with arguments; return its exit code and what it wrote."""
-    command = [str(ROOT / "tools" / f"{name}.py"), *map(str, args)]
+    """Run a sub-command of ``fcn``, or else ``tools/NAME.py``; return its exit code and what it wrote."""
+    arguments = [*map(str, args)]
+    command = ["fcn", name, *arguments] if name in program.COMMANDS else [str(ROOT / f"tools/{name}.py"), *arguments]
     out, err = io.StringIO(), io.StringIO()
     with (
         mock.patch.object(sys, "argv", command),
@@ -31,7 +31,9 @@ def run_tool(name: str, *args: object) -> CompletedProcess[str]:
     ):
         warnings.simplefilter("default")
         try:
-            common.run(runpy.run_path(command[0])["main"])
+            if name in program.COMMANDS:
+                program.main(command[1:])
+            start.run(runpy.run_path(command[0])["main"])
         except SystemExit as end:
             return CompletedProcess(command, end.code, out.getvalue(), err.getvalue())
     raise AssertionError("a tool ends by SystemExit")

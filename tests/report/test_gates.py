@@ -11,7 +11,6 @@ from reproduction.fcn.reproduce import paper
 from reproduction.fcn.scoring.score import compute_scores
 from reproduction.report import markdown, record
 from reproduction.report.record import LabelScores, NetResult, ScoredSplit, ScoreReport
-from tests.helpers.paths import ROOT
 
 UNKNOWN = "siftflow-fcn32s"  # the one net of which no score was ever printed
 PAPER_ONLY = [name for name in published_nets.NETS if not name.startswith("voc-") and name != UNKNOWN]
@@ -19,8 +18,7 @@ PAPER_ONLY = [name for name in published_nets.NETS if not name.startswith("voc-"
 
 @pytest.fixture
 def judge(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    return importlib.import_module("reproduce").judge
+    return importlib.import_module("reproduction.commands.reproduce").judge
 
 
 def report(name, points=0.0, metric="mean_iu", rule=None, *, trained=False, limit=None):

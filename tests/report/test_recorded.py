@@ -79,14 +79,14 @@ def test_what_is_no_report_is_said(tmp_path, text, what):
     with pytest.raises(DataError) as error:
         record.load_report(path)
     assert str(error.value).startswith(f"{path}: not a report of scores: {what}")
-    assert str(error.value).endswith(" tools/reproduce.py writes such files.")
+    assert str(error.value).endswith(" fcn reproduce writes such files.")
 
 
 def test_a_report_that_is_not_there_is_said(tmp_path):
     with pytest.raises(DataError) as error:
         record.load_report(tmp_path / "no.json")
     assert str(error.value) == (
-        f"{tmp_path}/no.json: there is no such report of scores. tools/reproduce.py writes such files."
+        f"{tmp_path}/no.json: there is no such report of scores. fcn reproduce writes such files."
     )
 
 

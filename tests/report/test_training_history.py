@@ -70,7 +70,7 @@ def test_trainings_are_found_in_their_folder_and_in_that_above(tmp_path):
     with pytest.raises(DataError) as error:
         training_history.find_run_folders(tmp_path / "empty")
     assert str(error.value) == (
-        f"{tmp_path}/empty: the folder contains no training; want NET/log.jsonl. tools/train.py writes it."
+        f"{tmp_path}/empty: the folder contains no training; want NET/log.jsonl. fcn train writes it."
     )
 
 

@@ -45,7 +45,7 @@ class _TimedNet:
 
 
 def time_evaluation(task: Task, count: int, precision: str, folder: str) -> dict[str, Any]:
-    """Evaluate a net on images of VOC's sizes as tools/evaluate.py does, and write its predictions.
+    """Evaluate a net on images of VOC's sizes as fcn evaluate does, and write its predictions.
 
     Args:
         task: The net; the task's height, width and batch are ignored.

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from common import ROOT
-from common.bars import bar
 
 from bench.contenders import BASELINE, FORWARD, REFERENCE, Contender, Task
 from reproduction.caffe.errors import ReproductionError
+from reproduction.commands.bars import bar
 
 STEPS = {"forward": 3, "load": 0, "scaling": 2, "train": 2}  # timed steps in each process, after one untimed step
 # The largest error of the scores, by precision. Above it, a contender computes another net and the run ends.

@@ -29,7 +29,7 @@ UNKNOWN = "the palette does not show which index is which class"
 DIFFERENT = "the palettes of the labels differ"
 
 _BY_COLOUR = (
-    "Read the labels by their colours with --palette FILE, for which tools/check_data.py --write-palette writes a"
+    "Read the labels by their colours with --palette FILE, for which fcn check-data --write-palette writes a"
     " template, or with --palette voc; or by their indices with --palette indices."
 )
 _VOC = palette.voc_colours()
@@ -90,7 +90,7 @@ class LabelReader:
                 PAINTED,
                 got=f"mode {image.mode}",
                 want="palette (P) or grey (L)",
-                remedy="Map colours to classes with --palette; tools/check_data.py --write-palette writes a template.",
+                remedy="Map colours to classes with --palette; fcn check-data --write-palette writes a template.",
             )
         numbers = image_files.decode(image)
         if image.mode == "P" and self.reading is None:

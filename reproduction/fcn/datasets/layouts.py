@@ -1,6 +1,6 @@
 """Where the data sets may be below the data root, and how the lists of ids and of class names are read.
 
-A ``FolderLayout`` covers the folders that ``tools/fetch.py`` extracts, those in the published archives, and those that
+A ``FolderLayout`` covers the folders that ``fcn fetch`` extracts, those in the published archives, and those that
 users commonly create by hand. The lists that the authors published are included, in ``PUBLISHED_SPLITS``; a list in the
 user's data has precedence.
 """
@@ -73,7 +73,7 @@ def find_folder(layouts: Sequence[FolderLayout], root: StrPath, folder: str | No
             return found
     title = " or ".join(layout.title for layout in layouts)
     places = list(dict.fromkeys(place for layout in layouts for place in _places(layout, root, folder)))
-    remedy = "Fetch it with tools/fetch.py, or point to the folder that holds it."
+    remedy = "Fetch it with fcn fetch, or point to the folder that holds it."
     for place in places:
         lacking = _lacking(place, layouts[0].needs)
         if place != root and place.is_dir() and lacking:
@@ -210,7 +210,7 @@ def read_split(
     if listed is None and derived is None:
         near = did_you_mean(split, {path.stem for file in files for path in file.parent.glob("*.txt")})
         looked = ", ".join(str(path) for path in files)
-        remedy = near or "Fetch the lists with tools/fetch.py."
+        remedy = near or "Fetch the lists with fcn fetch."
         raise DataError(f"split {split!r} is not here; looked for {looked}", remedy=remedy)
     if listed is None:
         return list(derived or ())

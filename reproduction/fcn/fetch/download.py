@@ -97,7 +97,7 @@ def unavailable_error(entry: Entry, path: Path, problems: Iterable[str]) -> Repr
     return entry.error(
         f"it cannot be fetched; {'; '.join(problems)}",
         path,
-        remedy="Put it there by hand (`tools/fetch.py --offline-list` names all files), or name a mirror with "
+        remedy="Put it there by hand (`fcn fetch --offline-list` names all files), or name a mirror with "
         f"--mirror or {MIRROR_VARIABLE}. {WITHOUT_DOWNLOAD}",
     )
 

@@ -21,7 +21,7 @@ from reproduction.fcn.fetch.manifest import Entry, EntryKind, Manifest, read_man
 
 MANIFEST = Path(__file__).parents[3] / "weights" / "manifest.json"
 WEIGHTS = MANIFEST.parent
-WITHOUT_DOWNLOAD = "Without any download: `make reproduce-mini`, or `tools/infer.py photo.jpg --net mini-fcn8s`."
+WITHOUT_DOWNLOAD = "Without any download: `make reproduce-mini`, or `fcn infer photo.jpg --net mini-fcn8s`."
 MANIFEST_VARIABLE = "REPRODUCTION_MANIFEST"
 
 
@@ -91,9 +91,7 @@ def find_weights(published: PublishedNet, folder: StrPath = WEIGHTS) -> Path:
     for copy in find_copies(name):
         if (there := Path(folder) / copy.path).is_file():
             return there
-    how = (
-        "Fetch them with `tools/fetch.py" if name in load_manifest().entries else "Train it with `tools/train.py --net"
-    )
+    how = "Fetch them with `fcn fetch" if name in load_manifest().entries else "Train it with `fcn train --net"
     remedy = f"{how} {name}`, or name yours with --weights."
     raise WeightsError(f"the weights of {name} are missing", path=path, remedy=remedy)
 
@@ -145,7 +143,7 @@ def check_file(
     with files.open_regular(path) as opened:
         size = os.fstat(opened.fileno()).st_size
         head = opened.read(256)
-    remedy = f"Delete it and fetch it again: tools/fetch.py {entry.name}."
+    remedy = f"Delete it and fetch it again: fcn fetch {entry.name}."
     if looks_like_html(head):
         raise entry.error("it is a web page, not the file", path, remedy=remedy)
     if not entry.min_bytes <= size <= entry.max_bytes:
@@ -232,6 +230,6 @@ def format_offline_list(entries: Iterable[Entry], roots: FileRoots) -> list[str]
         known = "".join(f", {kind} {value}" for kind, value in entry.hashes.items())
         lines += [f"{entry.name}: {format_size(entry)}{known}"]
         lines += [f"  from {url}" for url in (entry.url, *(mirror.url for mirror in entry.mirrors))]
-        unpacks = f", which `tools/fetch.py {entry.name}` unpacks" if entry.archive else ""
+        unpacks = f", which `fcn fetch {entry.name}` unpacks" if entry.archive else ""
         lines += [f"  to   {roots.file_path(entry)}{unpacks}", ""]
     return lines[:-1]

@@ -214,7 +214,7 @@ class Manifest:
             raise DataError(f"no caffemodel was published for {name}", path=self.path, remedy="It has to be trained.")
         if name not in self.entries:
             near = did_you_mean(name, [*self.entries, *self.unpublished])
-            remedy = near or "`tools/fetch.py --list` prints them all."
+            remedy = near or "`fcn fetch --list` prints them all."
             raise DataError(f"there is no published file called {name!r}", path=self.path, remedy=remedy)
         return self.entries[name]
 

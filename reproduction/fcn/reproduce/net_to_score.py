@@ -77,7 +77,7 @@ def find_published(
     except DataError:
         if published.dataset.draw is None or (data / name).is_dir():
             raise
-        remedy = f"`tools/reproduce.py {name}` draws them."
+        remedy = f"`fcn reproduce {name}` draws them."
         raise DataError("its images are not drawn yet", path=data / name, remedy=remedy) from None
     weights = weights or local_files.find_weights(published, folder)
     return NetToScore(net_name, registry.load_net(net_name), weights, dataset, name, split is None)

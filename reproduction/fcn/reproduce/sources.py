@@ -209,7 +209,7 @@ class TrainedWeights:
         """
         path = recipes.final_model_path(published.name, self.runs)
         if not path.is_file():
-            remedy = f"Train it: tools/train.py --net {published.name} --out {self.runs}."
+            remedy = f"Train it: fcn train --net {published.name} --out {self.runs}."
             raise WeightsError(f"no training of {published.name} has ended here", path=path, remedy=remedy)
         return _hash_weights(path)
 

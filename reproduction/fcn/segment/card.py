@@ -180,12 +180,17 @@ def _card_input(kind: str, mean: Floating) -> CardInput:
     return CardInput(kind, CHANNEL_ORDERS[kind], tuple(float(str(value)) for value in mean), str(mean.dtype))
 
 
-def format_card(card: Card) -> str:
-    """Format a card as JSON text."""
+def as_json(card: Card) -> dict[str, Any]:
+    """Return a card as a dict of JSON types."""
     document = {"format": FORMAT_VERSION, **asdict(card)}
     if not card.knows:  # earlier versions reject fields that they do not know
         del document["knows"]
-    return json_file.dumps(document, indent=1)
+    return document
+
+
+def format_card(card: Card) -> str:
+    """Format a card as JSON text."""
+    return json_file.dumps(as_json(card), indent=1)
 
 
 def write_card(card: Card, path: StrPath) -> None:

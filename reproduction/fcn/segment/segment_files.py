@@ -140,7 +140,7 @@ def segment_file(segmenter: Segmenter, job: ImageJob, options: SegmentOptions) -
         options: the folders of depth and HHA images, and whether to write scores.
 
     Returns:
-        A dict of JSON types, which ``tools/infer.py --json`` prints: the image, its size, the time, and for each kind
+        A dict of JSON types, which ``fcn infer --json`` prints: the image, its size, the time, and for each kind
         of labels the paths of the results and the share of each class.
 
     Raises:

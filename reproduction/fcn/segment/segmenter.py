@@ -230,7 +230,7 @@ def find_card(name_or_folder: StrPath) -> Card:
     raise DataError(
         "this is neither a folder with a net nor the name of a net",
         path=name_or_folder,
-        want=" or ".join(trained) or f"{CARD_FILE} and deploy.prototxt, as tools/train.py writes them, or a net's name",
+        want=" or ".join(trained) or f"{CARD_FILE} and deploy.prototxt, as fcn train writes them, or a net's name",
     )
 
 

@@ -12,7 +12,7 @@ FORMAT_VERSION = 1
 #: What none of the checks can detect; part of every result.
 LIMITS = (
     "Classes in another order, and weights of another training of the same net, are detected by the hash alone.",
-    "How accurate the net is can only be measured on its data set: tools/evaluate.py, make reproduce-SET.",
+    "How accurate the net is can only be measured on its data set: fcn evaluate, make reproduce-SET.",
 )
 
 

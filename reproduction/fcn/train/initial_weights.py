@@ -114,7 +114,7 @@ def _find_parent(name: str, out: Path, published: Path, *, custom: bool) -> Path
     for path in [trained, published / "mini" / f"{name}.caffemodel", *files]:
         if path.is_file():
             return path
-    remedy = f"Fetch them with `tools/fetch.py {name}`" if entry else f"Train {name} first"
+    remedy = f"Fetch them with `fcn fetch {name}`" if entry else f"Train {name} first"
     raise WeightsError(
         f"the training starts from the weights of {name}, which are missing",
         path=files[0] if files else trained,

@@ -147,5 +147,5 @@ def set_multiprocess(enabled: bool) -> None:
 
 def _check_single_process(got: int, want: int) -> None:
     if got != want:
-        remedy = "Use tools/train.py, which trains with several."
+        remedy = "Use fcn train, which trains with several."
         raise CaffeError("this interface trains with one process", got=got, want=want, remedy=remedy)

@@ -83,9 +83,10 @@ def project(tmp_path):
 
 def run(project, command):
     env = {**os.environ, "PYTHONPATH": str(project), "OMP_NUM_THREADS": "1"}
-    tool, *args = shlex.split(command.replace("MIRROR", "mirror"))
+    program, *args = shlex.split(command.replace("MIRROR", "mirror"))
+    start = ["-m", "reproduction"] if program == "fcn" else [program]
     return subprocess.run(
-        [sys.executable, tool, *args], cwd=project, env=env, capture_output=True, text=True, check=False
+        [sys.executable, *start, *args], cwd=project, env=env, capture_output=True, text=True, check=False
     )
 
 
@@ -105,4 +106,4 @@ def test_every_command_of_the_page_works_on_the_new_data_set(project):
     assert [net["net"] for net in report["nets"]] == ["stripes-fcn32s"]
     assert list(report["nets"][0]["measured"][0]["class_iu"]) == ["background", "stripe"]
     assert "Stripes" in (project / "reports/stripes/index.html").read_text()
-    assert "stripes" in run(project, "tools/evaluate.py --help").stdout
+    assert "stripes" in run(project, "fcn evaluate --help").stdout

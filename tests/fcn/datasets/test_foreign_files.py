@@ -15,7 +15,6 @@ from reproduction.fcn import datasets
 from reproduction.fcn.datasets import layouts, pascalcontext
 from reproduction.fcn.datasets.custom import color_labels
 from tests.helpers import custom_folders
-from tests.helpers.paths import ROOT
 
 READERS = {
     "palette": color_labels.load,
@@ -114,7 +113,7 @@ def test_files_whose_names_are_not_text_are_listed(tmp_path):
     name = os.fsencode(tmp_path / "labels") + b"/\xff.png"
     Path(os.fsdecode(name)).write_bytes(b"x")
     done = subprocess.run(
-        [sys.executable, ROOT / "tools/check_data.py", tmp_path],
+        [sys.executable, "-m", "reproduction", "check-data", tmp_path],
         capture_output=True,
         check=False,
         env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},

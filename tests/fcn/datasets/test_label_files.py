@@ -55,7 +55,7 @@ def test_indices_of_any_other_palette_are_refused_and_colours_or_indices_are_off
     assert str(error.value) == (
         f"{path}: the palette does not show which index is which class; got 0 as (128, 0, 0), 1 as (0, 0, 0),"
         " want VOC's colours or a grey ramp. Read the labels by their colours with --palette FILE, for"
-        " which tools/check_data.py --write-palette writes a template, or with --palette voc; or by their indices with"
+        " which fcn check-data --write-palette writes a template, or with --palette voc; or by their indices with"
         " --palette indices."
     )
     assert np.array_equal(LabelReader("indices")(path), NUMBERS)

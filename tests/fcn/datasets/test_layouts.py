@@ -44,7 +44,7 @@ def test_a_missing_tree_says_where_it_was_looked_for(tmp_path):
         datasets.open_split("siftflow", "test", tmp_path / "nowhere")
     assert str(error.value) == (
         f"{tmp_path / 'nowhere'}: SIFT Flow is not here; looked for sift-flow, sift-flow/SiftFlowDataset,"
-        " SiftFlowDataset. Fetch it with tools/fetch.py, or point to the folder that holds it."
+        " SiftFlowDataset. Fetch it with fcn fetch, or point to the folder that holds it."
     )
 
 
@@ -57,7 +57,7 @@ def test_a_tree_that_lacks_folders_says_which(tmp_path):
         datasets.open_split("voc", "val", tmp_path)
     assert str(error.value) == (
         f"{tmp_path / 'pascal/VOC2012'}: PASCAL VOC 2011 or PASCAL VOC 2012 is incomplete here; SegmentationClass/"
-        " missing. Fetch it with tools/fetch.py, or point to the folder that holds it."
+        " missing. Fetch it with fcn fetch, or point to the folder that holds it."
     )
 
 

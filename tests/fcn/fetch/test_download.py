@@ -38,7 +38,7 @@ DATA = random.Random(0).randbytes(300_000)
 SHA1 = hashlib.sha1(DATA).hexdigest()
 SHA256 = hashlib.sha256(DATA).hexdigest()
 BY_HAND = (
-    "Put it there by hand (`tools/fetch.py --offline-list` names all files), or name a mirror with --mirror "
+    "Put it there by hand (`fcn fetch --offline-list` names all files), or name a mirror with --mirror "
     f"or REPRODUCTION_MIRROR. {local_files.WITHOUT_DOWNLOAD}"
 )
 KNOWN = {"sha1": SHA1, "size_bytes": len(DATA)}

@@ -68,7 +68,7 @@ def test_the_net_that_was_never_published_says_so(published):
 def test_a_misspelt_name_is_answered_with_the_nearest(published):
     with pytest.raises(DataError, match=r"there is no published file called 'voc-fcn8'\. Did you mean 'voc-fcn8s'\?"):
         published["voc-fcn8"]
-    with pytest.raises(DataError, match=r"`tools/fetch.py --list` prints them all\.$"):
+    with pytest.raises(DataError, match=r"`fcn fetch --list` prints them all\.$"):
         published["zzzzzz"]
 
 
@@ -254,7 +254,7 @@ def test_a_file_is_held_to_every_hash_that_was_published(tmp_path):
             local_files.check_file(entry(**{**good, kind: wrong}), path)
         assert str(error.value) == (
             f"{path}: its {kind} is wrong; got {right}, want {wrong}. "
-            "Delete it and fetch it again: tools/fetch.py voc-fcn8s."
+            "Delete it and fetch it again: fcn fetch voc-fcn8s."
         )
 
 
@@ -272,7 +272,7 @@ def test_without_a_published_hash_the_first_one_is_recorded_and_kept(tmp_path):
         local_files.check_file(entry(), path)
     assert str(error.value) == (
         f"{path}: its sha256 is wrong; got {hashlib.sha256(DATA + b'x').hexdigest()}, "
-        f"want {sha256} (recorded in f.caffemodel.sha256). Delete it and fetch it again: tools/fetch.py voc-fcn8s."
+        f"want {sha256} (recorded in f.caffemodel.sha256). Delete it and fetch it again: fcn fetch voc-fcn8s."
     )
 
 
@@ -305,7 +305,7 @@ def test_a_size_that_cannot_be_is_refused(tmp_path, fields, message):
     path = written(tmp_path / "f.caffemodel")
     with pytest.raises(WeightsError) as error:
         local_files.check_file(entry(**fields), path)
-    assert str(error.value) == f"{path}: {message} Delete it and fetch it again: tools/fetch.py voc-fcn8s."
+    assert str(error.value) == f"{path}: {message} Delete it and fetch it again: fcn fetch voc-fcn8s."
 
 
 def test_a_caffemodel_may_have_some_bytes_besides_its_floats(tmp_path):
@@ -318,7 +318,7 @@ def test_a_web_page_is_not_taken_for_a_file(tmp_path, head):
     with pytest.raises(DataError) as error:
         local_files.check_file(entry(kind=EntryKind.LIST), path)
     assert str(error.value) == (
-        f"{path}: it is a web page, not the file. Delete it and fetch it again: tools/fetch.py voc-fcn8s."
+        f"{path}: it is a web page, not the file. Delete it and fetch it again: fcn fetch voc-fcn8s."
     )
 
 
@@ -335,7 +335,7 @@ def test_the_list_for_a_machine_without_a_network_names_files_urls_and_places(ro
     )
     archive = entry(name="sbd", kind=EntryKind.ARCHIVE, path="archives/a.tar", archive=UnpackedArchive("sbdd", ()))
     assert "\n".join([*local_files.format_offline_list([archive], roots), ""]).endswith(
-        f"  to   {roots.data}/archives/a.tar, which `tools/fetch.py sbd` unpacks\n"
+        f"  to   {roots.data}/archives/a.tar, which `fcn fetch sbd` unpacks\n"
     )
 
 

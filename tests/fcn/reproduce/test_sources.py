@@ -46,7 +46,7 @@ def test_weights_of_this_project_are_found_or_can_be_trained(roots):
         source.weights(ROW, roots, Callbacks())
     assert str(error.value) == (
         f"{roots.weights}/mini/mini-fcn8s.caffemodel: the weights of mini-fcn8s are missing."
-        " Train it with `tools/train.py --net mini-fcn8s`, or name yours with --weights."
+        " Train it with `fcn train --net mini-fcn8s`, or name yours with --weights."
     )
     path = roots.weights / "mini/mini-fcn8s.caffemodel"
     path.parent.mkdir(parents=True)
@@ -60,8 +60,7 @@ def test_a_training_brings_its_own_weights(roots, tmp_path):
     with pytest.raises(WeightsError) as error:
         source.weights(ROW, roots, Callbacks())
     assert str(error.value) == (
-        f"{path}: no training of mini-fcn8s has ended here."
-        f" Train it: tools/train.py --net mini-fcn8s --out {tmp_path}/runs."
+        f"{path}: no training of mini-fcn8s has ended here. Train it: fcn train --net mini-fcn8s --out {tmp_path}/runs."
     )
     path.parent.mkdir(parents=True)
     path.write_bytes(b"weights")

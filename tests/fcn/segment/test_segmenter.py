@@ -149,7 +149,7 @@ def test_a_folder_without_a_net_is_told_from_one_with_several(tmp_path):
         return str(info.value).replace(str(tmp_path), "DIR")
 
     problem = "DIR: this is neither a folder with a net nor the name of a net"
-    assert said() == (f"{problem}; want card.json and deploy.prototxt, as tools/train.py writes them, or a net's name.")
+    assert said() == (f"{problem}; want card.json and deploy.prototxt, as fcn train writes them, or a net's name.")
     for name in ("voc-fcn32s", "voc-fcn16s"):
         (tmp_path / name).mkdir()
         card.write_card(card.custom_card(name, ["a", "b"]), tmp_path / name / card.CARD_FILE)
@@ -293,7 +293,7 @@ def test_without_weights_the_weights_folder_is_looked_into(tmp_path):
         Segmenter.load("voc-fcn8s", weights_folder=tmp_path)
     assert str(info.value) == (
         f"{tmp_path}/fcn8s-heavy-pascal.caffemodel: the weights of voc-fcn8s are missing."
-        " Fetch them with `tools/fetch.py voc-fcn8s`, or name yours with --weights."
+        " Fetch them with `fcn fetch voc-fcn8s`, or name yours with --weights."
     )
     thin_nets.write(tmp_path / "fcn8s-heavy-pascal.caffemodel", "voc-fcn8s")
     assert Segmenter.load("voc-fcn8s", weights_folder=tmp_path)(IMAGE).labels.shape == (45, 61)

@@ -93,7 +93,7 @@ def test_there_is_one_process():
     caffe.set_solver_count(1)
     caffe.set_solver_rank(0)
     caffe.set_multiprocess(False)
-    text = "this interface trains with one process; got {}, want {}. Use tools/train.py, which trains with several."
+    text = "this interface trains with one process; got {}, want {}. Use fcn train, which trains with several."
     for call, got, want in (
         (caffe.set_solver_count, 2, 1),
         (caffe.set_solver_rank, 1, 0),

@@ -299,7 +299,7 @@ def _count_colours(found: _Found, image: Image.Image) -> None:
 def _check_sizes(found: _Found) -> None:
     large = sum(count for (height, width), count in found.sizes.items() if height * width > MOST_PIXELS)
     if large:
-        remedy = "tools/train.py shrinks them to --side pixels, 500 by default, with their labels."
+        remedy = "fcn train shrinks them to --side pixels, 500 by default, with their labels."
         found.add(f"{large} images have more than {MOST_PIXELS // 10**6} million pixels", remedy, fatal=False)
 
 

@@ -88,7 +88,7 @@ class FolderFiles:
                 path=self.root,
                 got=got,
                 want="2 or more",
-                remedy="tools/check_data.py says what is missing.",
+                remedy="fcn check-data says what is missing.",
             )
         return found
 

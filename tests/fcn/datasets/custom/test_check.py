@@ -86,7 +86,7 @@ def test_painted_labels_show_their_colours(tmp_path):
         (
             custom_folders.paint,
             None,
-            "Map colours to classes with --palette; tools/check_data.py --write-palette writes a template.",
+            "Map colours to classes with --palette; fcn check-data --write-palette writes a template.",
         ),
         (
             lambda i: np.dstack([custom_folders.mask(i)] * 3),

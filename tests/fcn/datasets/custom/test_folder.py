@@ -114,7 +114,7 @@ def test_what_is_no_folder_to_learn_from_is_refused(tmp_path):
     assert refused(tmp_path) == f"DIR: this is not a folder of images and labels; got images/, {want}"
     custom_folders.write(tmp_path, n=1)
     assert refused(tmp_path) == (
-        "DIR: there is no image for the split 'train'; got 1 with a label, want 2 or more. tools/check_data.py says"
+        "DIR: there is no image for the split 'train'; got 1 with a label, want 2 or more. fcn check-data says"
         " what is missing."
     )
     assert refused(tmp_path / "classes.txt") == "DIR: this is a file, not a folder."
@@ -141,7 +141,7 @@ def test_labels_that_are_none_are_refused(tmp_path):
     custom_folders.write(tmp_path / "rgb", labels=custom_folders.paint)
     assert refused(tmp_path / "rgb") == (
         "DIR/labels/p0.png: the labels are colours, not class numbers; got mode RGB, want palette (P) or grey (L)."
-        " Map colours to classes with --palette; tools/check_data.py --write-palette writes a template."
+        " Map colours to classes with --palette; fcn check-data --write-palette writes a template."
     )
     custom_folders.write(tmp_path / "range", labels=lambda i: custom_folders.label(i) * 100)
     assert refused(tmp_path / "range").startswith("DIR/labels/p0.png: labels out of range; got 100, 200 in ")

@@ -1,12 +1,10 @@
-"""tools/infer.py: its files and output, and the errors that it raises before it writes anything."""
+"""fcn infer: its files and output, and the errors that it raises before it writes anything."""
 
 import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
-
-from common import bars
 
 import numpy as np
 import pytest
@@ -15,6 +13,7 @@ from PIL import Image
 
 from reproduction.caffe.errors import DataError, ReproductionError, WeightsError
 from reproduction.caffe.formats import prototxt, weights
+from reproduction.commands import bars
 from reproduction.fcn.datasets.mini import mini_voc
 from reproduction.fcn.images import palette
 from reproduction.fcn.segment.segmenter import Segmenter
@@ -37,9 +36,8 @@ def shelf(tmp_path_factory):
 @pytest.fixture
 def infer(shelf, tmp_path, monkeypatch, capsys):
     """Run the tool in an empty folder, with a narrow net unless told otherwise; returns exit code and output."""
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
     monkeypatch.chdir(tmp_path)
-    module = importlib.import_module("infer")
+    module = importlib.import_module("reproduction.commands.infer")
 
     def run(*args, net="voc-fcn8s"):
         model = ["--weights", str(shelf / f"{net}.caffemodel")]
@@ -145,7 +143,7 @@ def test_how_far_it_is_is_shown_where_no_picture_is(infer, monkeypatch):
         def __call__(self, what, unit="B"):
             return lambda done, total: shown.append((what, unit, done, total))
 
-    monkeypatch.setattr(sys.modules["infer"], "Bars", Bars)
+    monkeypatch.setattr(sys.modules["reproduction.commands.infer"], "Bars", Bars)
     picture("in/a.png")
     picture("in/b.png")
     infer("in", "--json")
@@ -242,7 +240,7 @@ def test_an_output_folder_that_cannot_be_is_an_error(infer):
 
 
 def test_weights_that_are_not_here_come_with_the_command_that_fetches_them(infer, monkeypatch):
-    module = sys.modules["infer"]
+    module = sys.modules["reproduction.commands.infer"]
     picture("a.jpg")
     monkeypatch.setattr(module, "WEIGHTS", Path("weights"))
     monkeypatch.setattr(sys, "argv", ["infer.py", "a.jpg"])
@@ -250,7 +248,7 @@ def test_weights_that_are_not_here_come_with_the_command_that_fetches_them(infer
         module.main()
     assert str(info.value) == (
         "weights/fcn8s-heavy-pascal.caffemodel: the weights of voc-fcn8s are missing."
-        " Fetch them with `tools/fetch.py voc-fcn8s`, or name yours with --weights."
+        " Fetch them with `fcn fetch voc-fcn8s`, or name yours with --weights."
     )
     monkeypatch.setattr(sys, "argv", ["infer.py", "--net", "nyud-fcn32s-color-d", "--depth", "d", "a.jpg"])
     with pytest.raises(WeightsError) as info:
@@ -259,7 +257,7 @@ def test_weights_that_are_not_here_come_with_the_command_that_fetches_them(infer
 
 
 def test_fetched_and_converted_weights_are_found_without_being_named(infer, shelf, monkeypatch):
-    module = sys.modules["infer"]
+    module = sys.modules["reproduction.commands.infer"]
     picture("a.jpg")
     Path("weights").mkdir()
     monkeypatch.setattr(module, "WEIGHTS", Path("weights"))
@@ -272,10 +270,12 @@ def test_fetched_and_converted_weights_are_found_without_being_named(infer, shel
 
 
 def test_a_mini_net_says_its_own_classes_and_that_it_knows_no_photographs(infer, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys.modules["infer"], "WEIGHTS", small_mini_voc.weights(tmp_path / "weights"))
+    monkeypatch.setattr(
+        sys.modules["reproduction.commands.infer"], "WEIGHTS", small_mini_voc.weights(tmp_path / "weights")
+    )
     picture("photo.jpg", size=(60, 70))
     monkeypatch.setattr(sys, "argv", ["infer.py", "photo.jpg", "--net", "mini-fcn8s", "--json"])
-    assert sys.modules["infer"].main() == 0
+    assert sys.modules["reproduction.commands.infer"].main() == 0
     said = capsys.readouterr()
     assert said.err == (
         "note: mini-fcn8s recognizes drawn things only, no photographs; its results on other images mean nothing.\n"
@@ -297,7 +297,7 @@ def test_a_mini_net_says_its_own_classes_and_that_it_knows_no_photographs(infer,
 
 
 def test_from_the_shell_a_mistake_is_one_line_and_exit_code_1(tmp_path):
-    command = [sys.executable, str(ROOT / "tools" / "infer.py"), "--net", "voc-fcn8", "a.jpg"]
+    command = [sys.executable, str(ROOT / "tools/infer.py"), "--net", "voc-fcn8", "a.jpg"]
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, check=False, env={"PYTHONPATH": str(ROOT)}
     )

@@ -1,18 +1,17 @@
 """docs/caffe_models.md: its commands and code, run in order on a net of Mini-VOC."""
 
-import importlib
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import reproduction
+from reproduction.commands import program
 from tests.helpers.paths import ROOT
 
 PAGE = (ROOT / "docs/caffe_models.md").read_text()
@@ -34,16 +33,13 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_the_tools_of_the_page_run_in_its_order(folder, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    commands = [shlex.split(line) for line in COMMANDS if line.startswith("tools/")]
-    assert [Path(name).stem for name, *_ in commands] == ["convert_caffemodel"] * 5 + ["export_onnx"] * 2
-    for name, *args in commands:
-        module = importlib.import_module(Path(name).stem)
-        monkeypatch.setattr(sys, "argv", [name, *args])
+    commands = [shlex.split(line) for line in COMMANDS if line.startswith("fcn ")]
+    assert [name for _, name, *_ in commands] == ["convert"] * 5 + ["export-onnx"] * 2
+    for _, *args in commands:
         with pytest.raises(SystemExit) as end:
-            module.run(module.main)
+            program.main(args)
         said = capsys.readouterr()
-        assert end.value.code == 0, f"{name}\n{said.out}{said.err}"
+        assert end.value.code == 0, f"{args}\n{said.out}{said.err}"
     old, back = (reproduction.read_weights(name).net for name in ("old.caffemodel", "back.caffemodel"))
     for before, after in zip((x for x in old.layer if x.blobs), (x for x in back.layer if x.blobs), strict=True):
         for one, other in zip(before.blobs, after.blobs, strict=True):
@@ -61,7 +57,7 @@ def test_the_code_of_the_page_runs(folder):
 
 
 def test_the_program_of_the_page_runs(folder):
-    (command,) = (shlex.split(line) for line in COMMANDS if not line.startswith("tools/"))
+    (command,) = (shlex.split(line) for line in COMMANDS if not line.startswith("fcn "))
     done = subprocess.run(
         [sys.executable, *command[1:]], env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
     )

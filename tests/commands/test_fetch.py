@@ -2,10 +2,9 @@ import hashlib
 import json
 import os
 
-from common import bars as bars_module
-
 import pytest
 
+from reproduction.commands import bars as bars_module
 from reproduction.fcn.fetch.local_files import WITHOUT_DOWNLOAD
 from tests.fcn.fetch.test_archives import tgz
 from tests.helpers import http_servers
@@ -22,7 +21,7 @@ def site():
 
 @pytest.fixture
 def fetch(site, tmp_path, monkeypatch):
-    """Run tools/fetch.py on a manifest of one net, one data set and one list, served from loopback."""
+    """Run fcn fetch on a manifest of one net, one data set and one list, served from loopback."""
     voc = tgz(("TrainVal/VOCdevkit/VOC2011/JPEGImages/1.jpg", b"jpeg"))
     entries = [
         {
@@ -93,7 +92,7 @@ def test_one_file_that_fails_does_not_stop_the_others(fetch, site, tmp_path):
     assert done.stderr == (
         f"error: {tmp_path}/weights/fcn8s.caffemodel: it cannot be fetched; {url}: its sha1 is wrong; "
         f"got {hashlib.sha1(wrong).hexdigest()}, want {right}. "
-        "Put it there by hand (`tools/fetch.py --offline-list` names all files), or name a mirror with "
+        "Put it there by hand (`fcn fetch --offline-list` names all files), or name a mirror with "
         f"--mirror or REPRODUCTION_MIRROR. {WITHOUT_DOWNLOAD}\n"
     )
     assert "seg11valid: fetched" in done.stdout
@@ -176,7 +175,7 @@ def test_the_offline_list_names_what_is_missing(fetch, site, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ([], 2, "fetch.py: error: name what to fetch, or a --set; --list prints them\n"),
+        ([], 2, "fcn fetch: error: name what to fetch, or a --set; --list prints them\n"),
         (["voc-fcn9s"], 1, "there is no published file called 'voc-fcn9s'. Did you mean 'voc-fcn8s'?\n"),
         (["nyud-fcn32s-color-d"], 1, "no caffemodel was published for nyud-fcn32s-color-d. It has to be trained.\n"),
         (["--set", "coco"], 1, "there is no set called 'coco'. There are voc.\n"),

@@ -1,4 +1,4 @@
-"""tools/check_data.py: its output, and when it exits with 1."""
+"""fcn check-data: its output, and when it exits with 1."""
 
 import importlib
 import json
@@ -8,20 +8,19 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from reproduction.commands import start
 from tests.helpers import custom_folders
-from tests.helpers.paths import ROOT
 
 
 @pytest.fixture
 def tool(monkeypatch, capsys, tmp_path):
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
     monkeypatch.chdir(tmp_path)
-    module = importlib.import_module("check_data")
+    module = importlib.import_module("reproduction.commands.check_data")
 
     def call(*args):
         monkeypatch.setattr(sys, "argv", ["check_data.py", *map(str, args)])
         with pytest.raises(SystemExit) as end:
-            module.run(module.main)
+            start.run(module.main)
         return end.value.code, *capsys.readouterr()
 
     return call

@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from typing import NoReturn, Self, TextIO
 
-from common import fail, say
-
 from tqdm import tqdm
 
 from reproduction.caffe.errors import printable
 from reproduction.caffe.typing import Progress
+from reproduction.commands.terminal import fail, say
 
 
 class Lines:
@@ -81,7 +80,7 @@ class Bars:
             self.bar = None
 
 
-class Screen(Bars):
+class TerminalScreen(Bars):
     """The output of a run: bars and errors on standard error, messages on ``out``."""
 
     def __init__(self, out: TextIO) -> None:

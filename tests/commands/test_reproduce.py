@@ -1,4 +1,4 @@
-"""tools/reproduce.py and `make reproduce-voc`: from files on a server to a table, and the errors on the way."""
+"""fcn reproduce and `make reproduce-voc`: from files on a server to a table, and the errors on the way."""
 
 import hashlib
 import importlib
@@ -193,13 +193,12 @@ def host(tmp_path_factory):
 @pytest.fixture
 def reproduce(host, tmp_path, monkeypatch, capsys):
     """Run the tool on narrow nets, in folders of its own; returns exit code and output."""
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
     thin_nets.patch(monkeypatch)
     # None of the real nets is narrow: their published scores are put aside.
     monkeypatch.setattr(paper, "find_rescored_row", lambda net: None)
     monkeypatch.setattr(paper, "find_readme_row", lambda net: None)
     monkeypatch.setattr(paper, "find_paper_row", lambda net: None)
-    module = importlib.import_module("reproduce")
+    module = importlib.import_module("reproduction.commands.reproduce")
     host.server.requests.clear()
 
     def run(*args):

@@ -1,4 +1,4 @@
-"""tools/convert_caffemodel.py: its output, its errors, and that it leaves no partial file."""
+"""fcn convert: its output, its errors, and that it leaves no partial file."""
 
 import importlib
 import json
@@ -14,6 +14,7 @@ from PIL import Image
 
 from reproduction.caffe.errors import WeightsError
 from reproduction.caffe.formats import caffemodel, hashes, prototxt, weights
+from reproduction.commands import start
 from reproduction.fcn.nets import published_nets
 from reproduction.fcn.segment import card
 from reproduction.fcn.segment.convert import compare_blobs
@@ -38,19 +39,18 @@ layer { name: "conv2_1" type: "Convolution" bottom: "a" top: "b"
 
 
 def tool(*args: object) -> subprocess.CompletedProcess[str]:
-    return run_tool("convert_caffemodel", *args)
+    return run_tool("convert", *args)
 
 
 @pytest.fixture
 def convert(monkeypatch, capsys):
     """Run the tool in this process; returns exit code and output."""
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    module = importlib.import_module("convert_caffemodel")
+    module = importlib.import_module("reproduction.commands.convert")
 
     def call(*args):
         monkeypatch.setattr(sys, "argv", ["convert_caffemodel.py", *map(str, args)])
         with pytest.raises(SystemExit) as end:
-            module.run(module.main)
+            start.run(module.main)
         return end.value.code, *capsys.readouterr()
 
     return call
@@ -245,7 +245,7 @@ def test_wrong_usage_is_exit_code_2(args):
 def test_the_examples_of_the_help_are_in_the_help_and_parse():
     done = tool("--help")
     assert done.returncode == 0
-    examples = re.findall(r"^    tools/convert_caffemodel.py .*$", done.stdout, re.MULTILINE)
+    examples = re.findall(r"^    fcn convert .*$", done.stdout, re.MULTILINE)
     assert len(examples) == 8
 
 

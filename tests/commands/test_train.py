@@ -1,6 +1,6 @@
-"""tools/train.py: its output, how it resumes, and its exit codes."""
+"""fcn train: its output, how it resumes, and its exit codes."""
 
-import importlib.util
+import importlib
 import os
 import re
 import shutil
@@ -15,6 +15,7 @@ import pytest
 
 from reproduction.caffe.formats import weights
 from reproduction.caffe.training.events import Step
+from reproduction.commands import start
 from reproduction.fcn.train import log_file, recipes, training
 from tests.helpers import custom_folders, small_mini_voc, small_trainings
 from tests.helpers.paths import ROOT
@@ -22,16 +23,13 @@ from tests.helpers.paths import ROOT
 
 @pytest.fixture
 def tool(monkeypatch, capsys):
-    monkeypatch.syspath_prepend(ROOT / "tools")
-    spec = importlib.util.spec_from_file_location("train_tool", ROOT / "tools/train.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = importlib.import_module("reproduction.commands.train")
     monkeypatch.setattr(module, "WEIGHTS", Path("no weights"))
 
     def call(*args):
         monkeypatch.setattr(sys, "argv", ["train.py", *map(str, args)])
         with pytest.raises(SystemExit) as end:
-            module.run(module.main)
+            start.run(module.main)
         return end.value.code, *capsys.readouterr()
 
     return call
@@ -126,7 +124,7 @@ def test_a_log_that_is_broken_ends_no_training(tool, where, tmp_path, monkeypatc
             ["--net", "voc-fcn32s"],
             (
                 "no weights/VGG_ILSVRC_16_layers.caffemodel: the training starts from the weights of vgg16, which are"
-                " missing. Fetch them with `tools/fetch.py vgg16`, or name their file with --init."
+                " missing. Fetch them with `fcn fetch vgg16`, or name their file with --init."
             ),
         ),
         (
@@ -206,8 +204,8 @@ def test_a_net_of_mini_voc_needs_the_one_before(tool, where, tmp_path):
     )
 
 
-def start(args, *launcher, **env):
-    command = [sys.executable, *launcher, str(ROOT / "tools/train.py"), *map(str, args)]
+def launch(args, *launcher, **env):
+    command = [sys.executable, *launcher, "-m", "reproduction", "train", *map(str, args)]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **env}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
 
@@ -223,7 +221,7 @@ def test_a_run_that_was_killed_or_interrupted_goes_on_to_the_same_bits(where, tm
     training.train(stage, {}, training.TrainingOptions(tmp_path / "whole", tmp_path / "data"))
     command = ["--solver", path, *where, "--validate", "1000"]
     for number, after in ((signal.SIGKILL, 30), (signal.SIGINT, 90), (None, None)):
-        running = start(command)
+        running = launch(command)
         log = tmp_path / "out/tiny/log.jsonl"
         while number and running.poll() is None and not (log.exists() and f'"iteration": {after},' in log.read_text()):
             time.sleep(0.02)
@@ -242,8 +240,8 @@ def test_a_run_that_was_killed_or_interrupted_goes_on_to_the_same_bits(where, tm
 def test_two_processes_learn_what_one_does(where, tmp_path):
     solver = small_trainings.SOLVER.replace("max_iter: 8", "max_iter: 4 iter_size: 3")
     command = ["--solver", small_trainings.tiny(tmp_path / "tiny", solver=solver), *where[:2], "--out"]
-    alone = start([*command, tmp_path / "one"])
-    together = start([*command, tmp_path / "two"], "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    alone = launch([*command, tmp_path / "one"])
+    together = launch([*command, tmp_path / "two"], "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     _, (two, err) = alone.communicate(), together.communicate()
     assert (alone.returncode, together.returncode) == (0, 0), err
     assert two.count("tiny: trained") == 1
@@ -266,7 +264,7 @@ def test_two_processes_learn_what_one_does(where, tmp_path):
 def test_help_shows_an_example(tool):
     code, out, err = tool("--help")
     assert (code, err) == (0, "")
-    assert "tools/train.py --net voc-fcn32s" in out
+    assert "fcn train --net voc-fcn32s" in out
 
 
 def test_a_mini_training_draws_its_data_and_goes_on_to_the_next_stage(tool, tmp_path, monkeypatch):

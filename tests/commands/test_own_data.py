@@ -14,12 +14,14 @@ from PIL import Image
 
 from reproduction.caffe.formats import caffemodel, weights
 from reproduction.caffe.net.net import Net
+from reproduction.commands import program, start
 from reproduction.fcn.datasets.mini import mini_voc
 from reproduction.fcn.nets import mini_nets
 from reproduction.fcn.segment import card
 from reproduction.fcn.segment.segmenter import Segmenter
 from tests.helpers.paths import ROOT
 
+COMMANDS = ROOT / "reproduction/commands"
 PAGE = (ROOT / "docs/own_data.md").read_text()
 
 
@@ -46,19 +48,18 @@ def photos(tmp_path, monkeypatch):
 
 
 def test_the_commands_of_the_page_lead_from_photos_to_segmented_pictures(photos, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
     monkeypatch.chdir(photos)
     commands = [shlex.split(line) for block in blocks("sh") for line in block.splitlines()]
-    assert [Path(command[0]).stem for command in commands] == [
-        "check_data", "train", "infer", "evaluate", "export_onnx", "convert_caffemodel",
+    assert [name for _, name, *_ in commands] == [
+        "check-data", "train", "infer", "evaluate", "export-onnx", "convert",
     ]  # fmt: skip
-    for name, *args in commands:
-        module = importlib.import_module(Path(name).stem)
+    for _, name, *args in commands:
+        module = importlib.import_module(f"reproduction.commands.{program.COMMANDS[name].module}")
         monkeypatch.setattr(module, "WEIGHTS", photos / "weights", raising=False)
         few = [re.sub(r"^\d+,\d+,\d+$", "3,2,2", arg) for arg in args]
         monkeypatch.setattr(sys, "argv", [name, *few])
         with pytest.raises(SystemExit) as end:
-            module.run(module.main)
+            start.run(module.main)
         said = capsys.readouterr()
         assert end.value.code == 0, f"{name}\n{said.out}{said.err}"
     for block in blocks("python"):
@@ -71,15 +72,14 @@ def test_the_commands_of_the_page_lead_from_photos_to_segmented_pictures(photos,
 
 
 def test_the_names_of_the_classes_may_lie_elsewhere(photos, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
     monkeypatch.chdir(photos)
     Path("photos/classes.txt").rename("names.txt")
-    train = importlib.import_module("train")
+    train = importlib.import_module("reproduction.commands.train")
     monkeypatch.setattr(train, "WEIGHTS", photos / "weights")
     command = "train.py --data photos --classes names.txt --net mini-fcn32s --out runs --iterations 1 --limit 1"
     monkeypatch.setattr(sys, "argv", command.split())
     with pytest.raises(SystemExit) as end:
-        train.run(train.main)
+        start.run(train.main)
     said = capsys.readouterr()
     assert (end.value.code, said.err) == (0, "")
     assert said.out.splitlines()[:3] == [
@@ -96,21 +96,20 @@ def test_the_names_of_the_classes_may_lie_elsewhere(photos, monkeypatch, capsys)
 
 def test_the_other_commands_of_the_page_name_options_that_there_are():
     for block in blocks("console"):
-        for line in re.findall(r"^\$ (tools/.*)$", block, re.MULTILINE):
+        for line in re.findall(r"^\$ fcn (.*)$", block, re.MULTILINE):
             name, *args = shlex.split(line)
-            text = (ROOT / name).read_text() + (ROOT / "tools/common/options.py").read_text()
+            text = "".join((COMMANDS / f"{file}.py").read_text() for file in (program.COMMANDS[name].module, "options"))
             assert all(f'"{arg}"' in text for arg in args if arg.startswith("--")), line
 
 
 def test_a_net_of_other_classes_does_not_start_from_published_scores(photos, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
     monkeypatch.chdir(photos)
-    module = importlib.import_module("train")
+    module = importlib.import_module("reproduction.commands.train")
     monkeypatch.setattr(module, "WEIGHTS", photos / "weights")
     (photos / "weights/fcn32s-heavy-pascal.caffemodel").write_bytes(b"published")
     monkeypatch.setattr(sys, "argv", ["train.py", "--net", "voc-fcn16s", "--data", "photos", "--out", "runs"])
     with pytest.raises(SystemExit) as end:
-        module.run(module.main)
+        start.run(module.main)
     assert end.value.code == 1
     assert capsys.readouterr().err == (
         "error: runs/voc-fcn32s/voc-fcn32s.caffemodel: voc-fcn32s with your classes is missing. Train it first"

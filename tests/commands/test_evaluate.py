@@ -1,8 +1,8 @@
-"""tools/evaluate.py: its output and exit codes. A small net replaces the published ones."""
+"""fcn evaluate: its output and exit codes. A small net replaces the published ones."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import os
 import subprocess
@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from reproduction.caffe.formats import prototxt
+from reproduction.commands import start
 from reproduction.fcn import datasets
 from reproduction.fcn.datasets.mini import mini_voc
 from reproduction.fcn.nets import mini_nets, published_nets
@@ -49,11 +50,7 @@ def loaded():
 
 @pytest.fixture
 def tool(loaded, monkeypatch, capsys, tmp_path):
-    monkeypatch.syspath_prepend(ROOT / "tools")
-    spec = importlib.util.spec_from_file_location("evaluate_tool", ROOT / "tools/evaluate.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
+    module = importlib.import_module("reproduction.commands.evaluate")
 
     def call(net, *args):
         def load(name, message, model, *, device):
@@ -68,7 +65,7 @@ def tool(loaded, monkeypatch, capsys, tmp_path):
             Path(name).write_bytes(b"weights")
         monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, args)])
         with pytest.raises(SystemExit) as end:
-            module.run(module.main)
+            start.run(module.main)
         return end.value.code, *capsys.readouterr()
 
     return call
@@ -105,7 +102,7 @@ def test_it_prints_four_metrics_and_every_class(tool, loaded, root, tmp_path):
 def test_pictures_that_are_drawn_are_not_to_be_fetched(tool, tmp_path):
     code, _, err = tool(VOC21, "--net", "mini-fcn8s", "--data", tmp_path / "none")
     assert (code, err) == (
-        1, f"error: {tmp_path}/none/mini: its images are not drawn yet. `tools/reproduce.py mini` draws them.\n",
+        1, f"error: {tmp_path}/none/mini: its images are not drawn yet. `fcn reproduce mini` draws them.\n",
     )  # fmt: skip
 
 
@@ -113,7 +110,7 @@ def test_pictures_that_are_drawn_are_not_to_be_fetched(tool, tmp_path):
 def test_a_limit_is_a_number_of_images(tool, capsys, monkeypatch, number):
     monkeypatch.setattr(sys, "argv", ["evaluate.py", "--net", "voc-fcn8s", "--limit", number])
     with pytest.raises(SystemExit, match="2"):
-        sys.modules["evaluate_tool"].main()
+        sys.modules["reproduction.commands.evaluate"].main()
     assert capsys.readouterr().err.endswith(f"error: argument --limit: {number} is not 1 or more\n")
 
 
@@ -131,7 +128,7 @@ def test_the_progress_of_a_resumed_run_starts_where_it_was(tool, monkeypatch):
         def close(self):
             pass
 
-    bars_module = sys.modules["common.bars"]
+    bars_module = sys.modules["reproduction.commands.bars"]
     monkeypatch.setattr(bars_module, "bar", Bar)
     with bars_module.Bars(quiet=True) as bars:
         move = bars("images", "image")
@@ -145,7 +142,7 @@ def test_json_holds_the_confusion(tool, tmp_path, monkeypatch):
     net = Fake(score_sem=33, score_geo=3)
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights/siftflow-fcn8s-heavy.safetensors").touch()
-    monkeypatch.setattr(sys.modules["evaluate_tool"], "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(sys.modules["reproduction.commands.evaluate"], "WEIGHTS", tmp_path / "weights")
     code, out, err = tool(net, "--net", "siftflow-fcn8s", "--data", tmp_path, "--json", "-q", "--limit", 1)
     assert code == 0
     assert err == "", "the included list says that no image was trained on"
@@ -203,7 +200,7 @@ def test_training_images_are_refused_unless_forced(tool, root):
 
 
 def launch(launcher, *args):
-    command = [sys.executable, *launcher, str(ROOT / "tools/evaluate.py"), *map(str, args)]
+    command = [sys.executable, *launcher, "-m", "reproduction", "evaluate", *map(str, args)]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
 
@@ -337,7 +334,7 @@ def test_mistakes_with_ones_own_net_are_one_line(tool, args, code, said, tmp_pat
 def test_help_shows_an_example_that_parses():
     done = run_tool("evaluate", "--help")
     assert done.returncode == 0
-    assert "tools/evaluate.py --net voc-fcn8s" in done.stdout
+    assert "fcn evaluate --net voc-fcn8s" in done.stdout
 
 
 def test_mistakes_end_in_one_line(tool, tmp_path):
@@ -348,7 +345,7 @@ def test_mistakes_end_in_one_line(tool, tmp_path):
     assert (code, out) == (1, "")
     assert err == (
         f"error: {tmp_path}: NYUDv2 is not here; looked for nyud, nyud/nyud."
-        " Fetch it with tools/fetch.py, or point to the folder that holds it.\n"
+        " Fetch it with fcn fetch, or point to the folder that holds it.\n"
     )
     dataset_trees.nyud(tmp_path / "nyud", {"test": ["5001"]})
     code, out, err = tool(VOC21, "--net", "nyud-fcn32s-color-d", "--data", tmp_path)

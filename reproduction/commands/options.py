@@ -1,4 +1,4 @@
-"""Options that several tools have, and what follows from their values."""
+"""The parsers of the commands, the options that several of them have, and what follows from their values."""
 
 from __future__ import annotations
 
@@ -6,14 +6,26 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from common import note
-
 from reproduction.caffe import tested_devices
+from reproduction.commands.start import program_name
+from reproduction.commands.terminal import note
 from reproduction.fast import precisions
 
 if TYPE_CHECKING:
     from reproduction.caffe.net.net import Net
     from reproduction.fcn.scoring.evaluate import Scorer
+
+
+def make_parser(command: str, doc: str | None) -> argparse.ArgumentParser:
+    """Return a parser without options.
+
+    Args:
+        command: The name of the sub-command, for the usage line.
+        doc: The text of the help, which is shown as it is written.
+    """
+    return argparse.ArgumentParser(
+        prog=program_name(command), description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
 
 def positive(text: str) -> int:

@@ -1,6 +1,6 @@
-"""tools/tables.py on a few images of Mini-VOC."""
+"""fcn tables on a few images of Mini-VOC."""
 
-import importlib.util
+import importlib
 import json
 import sys
 from dataclasses import replace
@@ -9,18 +9,15 @@ import pytest
 
 from reproduction.caffe.formats import caffemodel
 from reproduction.caffe.net.net import Net
+from reproduction.commands import start
 from reproduction.fcn.nets import forward_time, mini_nets
 from reproduction.report import record
 from tests.helpers import report_runs, small_mini_voc
-from tests.helpers.paths import ROOT
 
 
 @pytest.fixture
 def tool(monkeypatch, capsys, tmp_path):
-    monkeypatch.syspath_prepend(ROOT / "tools")
-    spec = importlib.util.spec_from_file_location("tables_tool", ROOT / "tools/tables.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = importlib.import_module("reproduction.commands.tables")
     small_mini_voc.shrink(monkeypatch)
     monkeypatch.setattr(module, "WEIGHTS", tmp_path / "weights")
 
@@ -28,7 +25,7 @@ def tool(monkeypatch, capsys, tmp_path):
         folders = ("--data", tmp_path / "data", "--report", tmp_path / "reports", "--out", tmp_path / "runs")
         monkeypatch.setattr(sys, "argv", ["tables.py", *map(str, (*args, *folders))])
         with pytest.raises(SystemExit) as end:
-            module.run(module.main)
+            start.run(module.main)
         return end.value.code, *capsys.readouterr()
 
     return call
@@ -90,4 +87,4 @@ def test_what_is_missing_is_said_in_one_line(tool, tmp_path):
 def test_help_shows_an_example(tool):
     code, out, _ = tool("--help")
     assert code == 0
-    assert "tools/tables.py voc --only bound shape" in out
+    assert "fcn tables voc --only bound shape" in out

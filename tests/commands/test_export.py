@@ -1,4 +1,4 @@
-"""tools/export_onnx.py, tools/export_program.py and hubconf.py: exports from the command line."""
+"""fcn export-onnx, fcn export-program and hubconf.py: exports from the command line."""
 
 import ast
 import importlib
@@ -15,6 +15,7 @@ from PIL import Image
 
 from reproduction.caffe.errors import WeightsError
 from reproduction.caffe.formats import hashes, prototxt
+from reproduction.commands import start
 from reproduction.fcn.segment import card, export
 from reproduction.fcn.segment.segmenter import Segmenter
 from tests.golden import seeded
@@ -37,14 +38,13 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def tool(monkeypatch, capsys, tmp_path):
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
     monkeypatch.chdir(tmp_path)
 
     def call(name, *args):
-        module = importlib.import_module(name)
+        module = importlib.import_module(f"reproduction.commands.{name}")
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, args)])
         with pytest.raises(SystemExit) as end:
-            module.run(module.main)
+            start.run(module.main)
         return end.value.code, *capsys.readouterr()
 
     return call
@@ -90,11 +90,11 @@ def test_a_program_is_written_with_its_card(tool, folder):
 
 def programs(name):
     """The Python in a tool's help, by paragraphs."""
-    doc = ast.get_docstring(ast.parse((ROOT / f"tools/{name}.py").read_text()))
+    doc = ast.get_docstring(ast.parse((ROOT / f"reproduction/commands/{name}.py").read_text()))
     return [
         "".join(f"{line[4:]}\n" for line in text.splitlines())
         for text in doc.split("\n\n")
-        if text.startswith("    ") and not text.startswith("    tools/")
+        if text.startswith("    ") and not text.startswith("    fcn ")
     ]
 
 

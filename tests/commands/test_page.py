@@ -1,28 +1,25 @@
-"""tools/page.py: pages written again from trainings and reproductions."""
+"""fcn page: pages written again from trainings and reproductions."""
 
-import importlib.util
+import importlib
 import sys
 from dataclasses import replace
 
 import pytest
 
 from reproduction.caffe.formats import hashes
+from reproduction.commands import start
 from reproduction.report import page, record
 from tests.helpers import report_runs
-from tests.helpers.paths import ROOT
 
 
 @pytest.fixture
 def tool(monkeypatch, capsys):
-    monkeypatch.syspath_prepend(ROOT / "tools")
-    spec = importlib.util.spec_from_file_location("page_tool", ROOT / "tools/page.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = importlib.import_module("reproduction.commands.page")
 
     def call(*args):
         monkeypatch.setattr(sys, "argv", ["page.py", *map(str, args)])
         with pytest.raises(SystemExit) as end:
-            module.run(module.main)
+            start.run(module.main)
         return end.value.code, *capsys.readouterr()
 
     return call
@@ -64,7 +61,7 @@ def test_a_page_with_pictures_of_ones_own_is_not_lost(tool, tmp_path):
         1, "",
         (
             f"error: {tmp_path}/scores.json: these scores are of images of 'photos', which is not a published data set."
-            " tools/evaluate.py writes their page.\n"
+            " fcn evaluate writes their page.\n"
         ),
     )  # fmt: skip
     assert (tmp_path / "index.html").read_text() == "with pictures"
@@ -88,5 +85,5 @@ def test_mistakes_end_in_one_line(tool, tmp_path):
     assert (code, out, err) == (
         1,
         "",
-        f"error: {tmp_path}: the folder contains no training; want NET/log.jsonl. tools/train.py writes it.\n",
+        f"error: {tmp_path}: the folder contains no training; want NET/log.jsonl. fcn train writes it.\n",
     )

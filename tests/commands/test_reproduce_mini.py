@@ -1,4 +1,4 @@
-"""tools/reproduce.py on Mini-VOC: drawn, scored, recorded and compared, with few images and seeded weights."""
+"""fcn reproduce on Mini-VOC: drawn, scored, recorded and compared, with few images and seeded weights."""
 
 import importlib
 import json
@@ -15,7 +15,6 @@ from reproduction.fcn.nets import mini_nets
 from reproduction.fcn.train import log_file
 from reproduction.report import ledger
 from tests.helpers import small_mini_voc, small_trainings
-from tests.helpers.paths import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +25,11 @@ def weights(tmp_path_factory):
 @pytest.fixture
 def reproduce(weights, tmp_path, monkeypatch, capsys):
     """Run the tool with folders of its own; returns exit code and output."""
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
     small_mini_voc.shrink(monkeypatch)
     # Nets that learnt nothing are not better from stage to stage.
     monkeypatch.setitem(datasets.SPECS, "mini", replace(datasets.SPECS["mini"], least_rise_points=None))
     shutil.copytree(weights, tmp_path / "weights")
-    module = importlib.import_module("reproduce")
+    module = importlib.import_module("reproduction.commands.reproduce")
 
     def run(*args):
         folders = [f"--{name}={tmp_path / name}" for name in ("weights", "data", "report")]

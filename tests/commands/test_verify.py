@@ -1,4 +1,4 @@
-"""tools/verify.py: each damage of a weights file fails the check that looks for it, with the exit code for that."""
+"""fcn verify: each damage of a weights file fails the check that looks for it, with the exit code for that."""
 
 import hashlib
 import json
@@ -87,7 +87,7 @@ def test_json_has_the_checks_and_where_they_were_made():
 
 def test_a_copy_passes_all_checks_but_the_hash_which_is_not_checked(tmp_path):
     copy = tmp_path / "copy.safetensors"
-    assert run_tool("convert_caffemodel", FILE, "-o", copy, "--net", NET).returncode == 0
+    assert run_tool("convert", FILE, "-o", copy, "--net", NET).returncode == 0
     code, checks, found = verify_json(NET, copy)
     assert code == 3
     assert results(checks, "not checked") == ["hash"]

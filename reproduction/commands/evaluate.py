@@ -1,0 +1,152 @@
+"""Score a net on a data set: pixel accuracy, mean accuracy, mean IU, frequency weighted IU, and each class's IU.
+
+    fcn evaluate --net voc-fcn8s                             the published weights and split, from weights/, data/
+    fcn evaluate --net voc-fcn8s --weights my.safetensors --data ~/pascal --out predictions
+    fcn evaluate --net siftflow-fcn16s --split test --device cuda --json > scores.json
+    fcn evaluate --net nyud-fcn32s-color --limit 5           only the first 5 images
+    fcn evaluate --net runs/voc-fcn8s --data photos          a net that fcn train trained on your images
+    fcn evaluate --net runs/voc-fcn8s --data painted --palette colours.txt      labels painted in other colours
+    fcn evaluate --prototxt my/deploy.prototxt --weights my.caffemodel --dataset voc --split val
+    torchrun --nproc-per-node 2 -m reproduction evaluate --net voc-fcn8s --device cuda     processes share the images
+
+A net from --prototxt must name its inputs as the data set names its images, and must compute ``score`` for the labels
+``label`` and ``score_X`` for the labels ``X``.
+
+The tool looks for the data where fcn fetch stores them and where the published archives unpack to:
+DATA/pascal/VOC2011, DATA/VOCdevkit/VOC2012 and so on; DATA may also be such a folder itself. With --out or --state, the
+same command resumes a run that was stopped. On two cores an image takes one or two seconds.
+
+The results are written to reports/NET/: index.html, a page with images, and scores.json and scores.md with its numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from reproduction.caffe import devices, locks
+from reproduction.caffe.training.parallel import Ranks, join_processes
+from reproduction.commands.bars import Bars
+from reproduction.commands.options import (
+    add_device,
+    add_legacy_crop,
+    add_max_pixels,
+    add_precision,
+    compiled,
+    make_parser,
+    positive,
+    precision,
+)
+from reproduction.commands.start import ROOT, versions
+from reproduction.commands.terminal import note, say, say_json
+from reproduction.fcn import datasets
+from reproduction.fcn.datasets.custom import color_labels
+from reproduction.fcn.fetch.local_files import WEIGHTS
+from reproduction.fcn.nets import registry
+from reproduction.fcn.reproduce import net_to_score
+from reproduction.fcn.reproduce.net_to_score import NetToScore
+from reproduction.fcn.scoring.evaluate import evaluate
+from reproduction.fcn.segment import segmenter
+from reproduction.report import evaluation
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Evaluate the net and print the scores; return the exit code."""
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if args.prototxt and not (args.weights and args.dataset and args.split):
+        parser.error("--prototxt needs --weights, --dataset and --split")
+    if args.net and args.dataset:
+        parser.error("--dataset belongs to --prototxt; a net that has a name has its data set")
+    scored = find(args)
+    if args.palette:
+        reading = color_labels.parse_reading(args.palette, scored.dataset.classes)
+        datasets.set_label_reading(scored.dataset, reading)
+    name = Path(args.net).name if args.net else args.prototxt.resolve().parent.name
+    folder = args.report or ROOT / "reports" / name
+    out = args.out or folder / "predictions"
+    with contextlib.ExitStack() as held:
+        ranks = held.enter_context(join_processes(args.device))
+        for place in dict.fromkeys((folder, out)) if ranks.is_first else ():
+            held.enter_context(locks.lock_folder(place, "another process is evaluating here"))
+        return score(scored, args, folder, out, ranks)
+
+
+def find(args: argparse.Namespace) -> NetToScore:
+    """Return the net that the options name, with its weights and its data set.
+
+    Raises:
+        ReproductionError: If a file is missing or invalid.
+    """
+    if args.prototxt:
+        return net_to_score.find_prototxt(
+            args.prototxt, args.weights, args.dataset, args.split, args.data, legacy_crop=args.legacy_crop
+        )
+    if net_to_score.is_trained_folder(args.net):
+        return net_to_score.find_trained(Path(args.net), args.data, args.split, args.weights)
+    return net_to_score.find_published(args.net, args.data, args.split, args.weights, WEIGHTS)
+
+
+def score(scored: NetToScore, args: argparse.Namespace, folder: Path, out: Path, ranks: Ranks) -> int:
+    """Evaluate, print and write the results; the caller has locked both folders."""
+    dataset = scored.dataset
+    state = args.state or (args.out / "state.jsonl" if args.out else None)
+    if dataset.overlap() is None and ranks.is_first:
+        note(
+            f"note: nothing in {args.data} says which images the published nets were trained on;"
+            f" {dataset.split} may contain some of them."
+        )
+    net = segmenter.load_net_with_weights(scored.name, scored.net_param, scored.weights, device=str(ranks.device))
+    with Bars(quiet=args.quiet or not ranks.is_first) as bars:
+        move = bars("images", "image")
+        try:
+            found = evaluate(
+                compiled(net, precision(args)), dataset, device=ranks.device, out_dir=out, state=state,
+                weights_sha256=scored.weights_sha256, limit=args.limit, force=args.force,
+                progress=lambda done, total, _: move(done, total), ranks=ranks,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            bars.close()
+            if state:
+                note("the same command resumes from here.")
+            raise
+    if not ranks.is_first:
+        return 0
+    about = devices.describe_device(ranks.device), precision(args), versions()
+    evaluation.write_evaluation(scored, found, out, folder, *about)
+    if args.json:
+        say_json(evaluation.scores_as_json(scored, found))
+    else:
+        say(*evaluation.format_scores(scored, found), "", folder / "index.html")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = make_parser("evaluate", __doc__)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--net", help=f"one of {', '.join(registry.NETS)}; or the folder that a training of --data left")
+    what.add_argument("--prototxt", type=Path, metavar="FILE", help="a net of your own, without a data layer")
+    add_legacy_crop(parser)
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="default: the net's, in weights/")
+    parser.add_argument("--data", type=Path, default=ROOT / "data", metavar="DIR", help="the data root; default: data/")
+    parser.add_argument("--dataset", help=f"with --prototxt: one of {', '.join(datasets.DATASETS)}")
+    parser.add_argument("--split", help="default: what the net is scored on (VOC: seg11valid; your own images: val)")
+    parser.add_argument(
+        "--palette", type=Path, metavar="FILE|voc|indices",
+        help="how palette images and labels in colours are read; default: as in training, or as DATA/palette.txt says",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, metavar="DIR", help="of the label maps; default: predictions in --report")
+    parser.add_argument("--report", type=Path, metavar="DIR", help="default: reports/NET")
+    parser.add_argument("--state", type=Path, metavar="FILE", help="how far the run is; default: state.jsonl in --out")
+    add_device(parser)
+    add_precision(parser)
+    parser.add_argument("--limit", type=positive, metavar="N", help="score the first N images only")
+    add_max_pixels(parser)
+    parser.add_argument(
+        "--force", action="store_true", help="also score images that the published nets were trained on"
+    )
+    parser.add_argument("--json", action="store_true", help="print the scores as JSON, with the confusion")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    return parser

@@ -1,0 +1,144 @@
+"""Compute the paper's tables other than those of scores, and print them next to the published values.
+
+    fcn tables                                on Mini-VOC, whose images are drawn (a minute)
+    fcn tables --fixed                        also train the net of Table 2 whose last layer alone learns
+    fcn tables voc --only bound shape         upper bounds need only labels, shapes need no data
+    fcn tables voc --device cuda --trials 20
+
+shape: convolutions, parameters, receptive field and stride of each net (Table 1). time: seconds of a forward pass
+(Table 1). bound: mean IU of the true labels after coarsening to a net's stride. skip: nets of strides 32, 16 and 8,
+and one whose last layer alone learned (Table 2); their scores are those that fcn reproduce wrote to reports/SET.
+
+This tool checks nothing: the tables are for comparison. They are printed, and written to reports/SET/tables.md and
+tables.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from reproduction.caffe import devices
+from reproduction.caffe.errors import DataError, ReproductionError
+from reproduction.commands.bars import Bars
+from reproduction.commands.options import add_device, make_parser, positive
+from reproduction.commands.start import ROOT, versions
+from reproduction.commands.terminal import say
+from reproduction.fcn.datasets import SPECS, Dataset, PublishedNet
+from reproduction.fcn.fetch.local_files import WEIGHTS
+from reproduction.fcn.nets import forward_time
+from reproduction.fcn.reproduce import pipeline
+from reproduction.fcn.scoring import upper_bound
+from reproduction.fcn.train import ablations, initial_weights, recipes
+from reproduction.fcn.train.training import TrainingOptions
+from reproduction.report import tables
+from reproduction.report.record import LabelScores
+from reproduction.report.tables import Table
+
+NAMES = ("shape", "time", "bound", "skip")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Compute the tables, print them and write them."""
+    args = _parser().parse_args(arguments)
+    nets = pipeline.select_nets(args.set)
+    has_skips = f"{args.set}-fcn32s" in recipes.NAMES  # nets that differ only in their stride
+    names = list(dict.fromkeys(args.only or [name for name in NAMES if name != "skip" or has_skips]))
+    if "skip" in names and not has_skips:
+        problem = f"there is no net '{args.set}-fcn32s' for Table 2"
+        raise ReproductionError(problem, remedy="Leave `skip` out of --only.")
+    with Bars() as bars:
+        # Missing data end the run here, before minutes of timing.
+        dataset = open_data(nets[0], args.data, bars) if {"bound", "skip"} & set(names) else None
+        computed = [compute_table(name, args, nets, dataset, bars) for name in names]
+    folder = args.report / args.set
+    texts = tables.write_tables(computed, args.set, versions(), folder)
+    text = texts["tables.json"].rstrip("\n") if args.json else f"{texts['tables.md']}\n{folder / 'tables.md'}"
+    say(*text.split("\n"))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = make_parser("tables", __doc__)
+    parser.add_argument("set", nargs="?", default="mini", choices=SPECS, help="the data set; default: mini")
+    parser.add_argument("--only", nargs="+", choices=NAMES, metavar="TABLE", help=f"default: {', '.join(NAMES)}")
+    parser.add_argument("--data", type=Path, default=ROOT / "data", metavar="DIR", help="the data root; default: data/")
+    parser.add_argument("--limit", type=positive, metavar="N", help="of the labels, look at the first N only")
+    add_device(parser)
+    parser.add_argument("--size", type=_size, default=(500, 500), metavar="HxW", help="of timed images; as the paper's")
+    parser.add_argument("--trials", type=positive, default=5, metavar="N", help="of each time; default: 5")
+    fixed = "train the net whose last layer alone learns, to runs/tables"
+    parser.add_argument("--fixed", action="store_true", help=fixed)
+    parser.add_argument("--iterations", type=positive, metavar="N", help="of that training; default: as its net's")
+    parser.add_argument(
+        "--init", type=Path, metavar="FILE", help="its first weights; default: the classifier's, in weights/"
+    )
+    out = ROOT / "runs/tables"
+    parser.add_argument("--out", type=Path, default=out, metavar="DIR", help="of it; default: runs/tables")
+    parser.add_argument("--report", type=Path, default=ROOT / "reports", metavar="DIR", help="default: reports/")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    try:
+        return positive(height), positive(width)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text} is not HEIGHTxWIDTH, such as 500x500") from None
+
+
+def compute_table(
+    name: str, args: argparse.Namespace, nets: list[PublishedNet], dataset: Dataset | None, bars: Bars
+) -> Table:
+    """Return one of the tables; those other than shape and time need the data set.
+
+    Raises:
+        ReproductionError: If data or weights that it needs are missing.
+    """
+    if name == "shape":
+        return tables.shape_table(nets)
+    if name == "time":
+        device = devices.describe_device(devices.select_device(args.device))
+        seconds = {
+            net.name: forward_time.measure_forward_time(net, args.size, args.trials, args.device) for net in nets
+        }
+        return tables.time_table(seconds, device, args.trials, args.size)
+    assert dataset is not None
+    if name == "bound":
+        top, count = next(iter(dataset.label_classes)), len(dataset.ids[: args.limit])
+        progress = bars("upper bounds", unit="image")
+        bounds = upper_bound.compute_upper_bounds(dataset, top, limit=args.limit, progress=progress)
+        return tables.bound_table(bounds, f"{count} images of {args.set} {dataset.split}")
+    scores = tables.find_scores(args.set, args.report, WEIGHTS)
+    return tables.skip_table(scores, score_fixed_net(args, dataset, bars), args.set)
+
+
+def open_data(published: PublishedNet, root: Path, bars: Bars) -> Dataset:
+    """Return the data set that a net is scored on, and draw its images first if they can be drawn.
+
+    Raises:
+        DataError: If it is missing.
+    """
+    try:
+        return pipeline.open_complete_dataset(published, root, bars("drawing", unit="image"))
+    except DataError as error:
+        remedy = f"{error.remedy} The tables `--only shape time` need no data.".strip()
+        raise DataError(error.problem, path=error.place, remedy=remedy) from None
+
+
+def score_fixed_net(args: argparse.Namespace, dataset: Dataset, bars: Bars) -> LabelScores | None:
+    """Score the net whose last layer alone learned; ``--fixed`` trains it first.
+
+    Returns:
+        Its scores; None if it was never trained.
+    """
+    recipe = ablations.fix_all_but_scores(recipes.find_recipe(f"{args.set}-fcn32s"))
+    if args.fixed:
+        given = [args.init] if args.init else []
+        (parents,) = initial_weights.find_weights([recipe], given, args.out, WEIGHTS)
+        options = TrainingOptions(args.out, args.data, limit=args.limit)
+        ablations.train_fixed_net(recipe, parents, options, args.iterations, bars(recipe.name, unit="it"))
+    move = bars(f"{recipe.name}, scored", unit="image")
+    scores = ablations.score_fixed_net(recipe, args.out, dataset, device=args.device, limit=args.limit, progress=move)
+    return LabelScores.from_scores("label", scores, dataset.classes) if scores else None

@@ -1,0 +1,150 @@
+"""Train a net by its published recipe, or several nets, each from the weights of the one before.
+
+    fcn train --net voc-fcn32s --init weights/VGG_ILSVRC_16_layers.caffemodel
+    fcn train --stages voc-fcn32s,voc-fcn16s,voc-fcn8s --device cuda
+    fcn train --net nyud-fcn32s-color-hha --init color.caffemodel hha.caffemodel
+    fcn train --net voc-fcn32s --data photos --classes names.txt          your own images: see docs/own_data.md
+    fcn train --solver mine/solver.prototxt --init some.caffemodel --data ~/data
+    torchrun --nproc-per-node 2 -m reproduction train --net voc-fcn-alexnet --device cuda
+
+Without --init, the initial weights are those in --out, or else those in weights/, where fcn fetch stores the
+published ones. The images of Mini-VOC are drawn if they are missing.
+
+Each net gets a folder in --out: snapshot/train_iter_N.caffemodel and .solverstate, which Caffe can load too, log.jsonl
+with one line for each iteration, and NET.caffemodel at the end. index.html in --out shows the curves of all trainings;
+fcn page writes it again. To resume a stopped run from its newest snapshot, run the same command again; the final
+weights are those of an uninterrupted run, bit for bit. Ctrl-C writes a snapshot and stops, SIGHUP writes a
+snapshot and continues.
+
+The losses of the published nets are sums over pixels: 1e5 is usual, and learning rates of 1e-10 belong to it. An
+untrained net has a loss of ln(classes) per pixel: 3.04 for VOC. On two cores, a VGG16 net takes about 8 seconds per
+image, so 100,000 images need a GPU; a snapshot of voc-fcn32s is 1.1 GB, and there are 25 of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from reproduction.caffe.training.parallel import join_processes
+from reproduction.caffe.training.signals import Signals
+from reproduction.commands.bars import Bars, say_above
+from reproduction.commands.options import (
+    add_device,
+    add_legacy_crop,
+    add_max_pixels,
+    make_parser,
+    positive,
+    split_counts,
+    split_names,
+)
+from reproduction.commands.start import ROOT
+from reproduction.fcn.fetch.local_files import WEIGHTS, FileRoots
+from reproduction.fcn.reproduce import sources
+from reproduction.fcn.train import custom_nets, initial_weights, recipes, training
+from reproduction.fcn.train.custom_nets import CustomData
+from reproduction.fcn.train.log_file import Validation
+from reproduction.fcn.train.progress import TrainingProgress
+from reproduction.fcn.train.recipes import Recipe
+from reproduction.report.training import LivePage
+
+DATA = ROOT / "data"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train the nets; return 130 if Ctrl-C stopped the training, else 0."""
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if not (args.net or args.stages or args.solver):
+        parser.error("choose what to train: --net, --stages or --solver")
+    if args.stages and args.solver:
+        parser.error("--stages are several trainings, --solver is one")
+    custom = None
+    if not args.solver:
+        names, is_default = args.stages or [args.net], args.data == DATA
+        custom = custom_nets.find_custom_data(
+            args.data, args.classes, args.palette, args.side, names, may_be_missing=is_default
+        )
+    stages = find_stages(args, custom)
+    weights = initial_weights.find_weights(stages, args.init, args.out, WEIGHTS, custom=custom is not None)
+    options = training.TrainingOptions(
+        args.out, args.data, args.seed, args.limit, args.check or custom is not None, args.force, args.keep
+    )
+    with join_processes(args.device) as ranks, Bars() as bars, Signals() as signals:
+        say = say_above if ranks.is_first else lambda text: None
+        progress = TrainingProgress(say, bars, quiet=args.quiet or not ranks.is_first)
+        page = LivePage(args.out, say)
+
+        def validated(validation: Validation) -> None:
+            if ranks.is_first:
+                page.update()
+            progress.validated(validation)
+
+        if ranks.is_first:
+            callbacks = sources.Callbacks(pictures=lambda what: bars(what, "image"), note=say)
+            sources.draw_missing([stage.dataset for stage in stages], FileRoots(WEIGHTS, args.data), callbacks)
+        for note in custom_nets.describe_changes(stages, custom) if custom else ():
+            say(note)
+        ranks.all_reduce_max(0)  # a barrier: the other processes wait until the images are drawn
+        watch = training.TrainingCallbacks(say, progress.begin, progress.step, progress.images, validated, signals)
+        for stage, files in zip(stages, weights, strict=True):
+            parents = tuple(files.values())
+            prepare = partial(custom_nets.write_deploy_files, stage, custom, args.out, parents) if custom else None
+            model = training.train(stage, files, options, watch, ranks, prepare)
+            if model is None:
+                say("stopped after a snapshot; run the same command again to resume.")
+                break
+            say(f"{stage.name}: trained, {model}")
+            if custom:
+                say(f"{stage.name}: segment images with `fcn infer --net {model.parent} IMAGE`")
+        if ranks.is_first:
+            page.write()
+    return 0 if model else 130
+
+
+def find_stages(args: argparse.Namespace, custom: CustomData | None) -> list[Recipe]:
+    """Return the recipes of the stages to train, with the options applied."""
+    if args.solver:
+        stage = recipes.load_solver_recipe(args.solver, args.net, legacy_crop=args.legacy_crop)
+        # Without a net's name, any number of files is copied by layer name.
+        stages = [stage if args.net else replace(stage, parents=tuple(str(path) for path in args.init))]
+    else:
+        stages = custom_nets.find_recipes(args.stages or [args.net], custom)
+    return recipes.change_recipes(stages, args.iterations, args.snapshot, args.validate)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = make_parser("train", __doc__)
+    add = parser.add_argument
+    file: dict[str, Any] = {"type": Path, "metavar": "FILE"}
+    number: dict[str, Any] = {"type": positive, "metavar": "N"}
+    own = "of your own images"
+    side = f"shrink longer images of your own to N pixels, 0 for never; default: {custom_nets.SIDE}"
+    iterations = "updates, for all stages or each; default: as published"
+    what = parser.add_argument_group("what to train").add_mutually_exclusive_group()
+    what.add_argument("--net", help=f"one of {', '.join(recipes.NAMES)}")
+    what.add_argument("--stages", metavar="NET,NET", type=split_names, help="several, in this order")
+    add("--solver", **file, help="a solver's prototxt, whose nets are trained")
+    add_legacy_crop(parser)
+    add("--init", **file, nargs="+", default=[], help="weights to start from, one for each parent")
+    add("--data", type=Path, default=DATA, metavar="DIR", help=f"the data root, or a folder {own}; default: data/")
+    add("--classes", **file, help=f"names of the classes {own}")
+    add("--palette", type=Path, metavar="FILE|voc|indices", help="colours of your own painted labels, or their indices")
+    add("--side", type=int, default=custom_nets.SIDE, metavar="N", help=side)
+    add("-o", "--out", type=Path, default=ROOT / "runs", metavar="DIR", help="default: runs/")
+    add_device(parser)
+    add("--iterations", type=split_counts, default=[], metavar="N[,N]", help=iterations)
+    add("--snapshot", **number, help="updates between snapshots")
+    add("--keep", **number, help="keep only the newest N snapshots of each net; default: all")
+    add("--validate", **number, help="updates between validations")
+    add("--limit", **number, help="validate on the first N images only")
+    add("--seed", type=int, metavar="N", help="of dropout and the order of the images; default: 1337")
+    add("--check", action="store_true", help="check every label first, not only a few")
+    add_max_pixels(parser)
+    add("--force", action="store_true", help="train even if the checks before the start fail")
+    add("-q", "--quiet", action="store_true", help="no lines of iterations, and no progress bars")
+    return parser
