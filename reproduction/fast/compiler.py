@@ -37,15 +37,17 @@ from reproduction.fast.precisions import PRECISIONS, set_cudnn_flags, supported_
 from reproduction.fast.threads import reduce_spinning
 
 _PLANS = 32  # cached plans, one per combination of input shapes and requested blobs
+_WITHOUT_DISCARD = "Compile it without discard."
 _RECORDED_CALL = 2  # number of the call, for each plan on a GPU, that is recorded as a CUDA graph
 
 
-def compile(net: Net, precision: str = "exact", *, discard: bool = False) -> CompiledNet:
+def compile(net: Net, precision: str = "exact", *, discard: bool = False, steady: bool = False) -> CompiledNet:
     """Compile a net for inference.
 
     For each input size, a layer is compiled only if that is certain to be faster. If the compiled layers together are
     not certain to be faster, the uncompiled net runs, as for most classifiers of small images. How a size is computed
-    may improve at its second call, so that the results of the first call differ from those of later calls by rounding.
+    may improve at its second call, so that the results of the first call differ from those of later calls by rounding;
+    ``steady`` prevents that.
 
     The weights of compiled layers are converted when they are first needed, and again after an in-place change of the
     net's parameters (changes through ``.data`` are not detected). The net and the converted weights together can need
@@ -62,6 +64,8 @@ def compile(net: Net, precision: str = "exact", *, discard: bool = False) -> Com
             ``bf16``: products of bfloat16, added in single precision; scores within about 3e-2.
         discard: Whether to free the large weights of the net that are converted for inputs of the declared shapes, and
             set them to NaN. The compiled net can then not be copied or pickled.
+        steady: Whether to prepare each size at its first call as if it came often. On the CPU, the results then depend
+            only on the inputs and the number of threads, not on the calls before.
 
     Raises:
         NetError: If the net is in phase TRAIN, or if the precision is unknown.
@@ -70,7 +74,7 @@ def compile(net: Net, precision: str = "exact", *, discard: bool = False) -> Com
         raise NetError("there is no such precision", got=repr(precision), want=", ".join(PRECISIONS))
     if net.training or net.graph.state.phase is not Phase.TEST:
         raise NetError("a net is compiled for inference", got="phase TRAIN", want="phase TEST")
-    return CompiledNet(net, supported_precision(precision, net.device.type), discard=discard)
+    return CompiledNet(net, supported_precision(precision, net.device.type), discard=discard, steady=steady)
 
 
 class CompiledNet:
@@ -80,15 +84,17 @@ class CompiledNet:
         net: The net, in phase TEST.
         precision: One of ``PRECISIONS`` that the net's device supports.
         discard: Whether to free large weights that were converted; see ``compile``.
+        steady: Whether results must not depend on earlier calls; see ``compile``.
 
     Attributes:
         net: The net that was compiled.
         precision: The precision in use; more exact than the requested one if the device does not support that.
     """
 
-    def __init__(self, net: Net, precision: str, *, discard: bool = False):
+    def __init__(self, net: Net, precision: str, *, discard: bool = False, steady: bool = False):
         self.net = net
         self.precision = precision
+        self._steady = steady
         self._lock = threading.Lock()
         self._discarded: dict[str, Tensor] = {}  # the converted form of freed weights, by name of the parameter
         self._convert_net()
@@ -105,7 +111,7 @@ class CompiledNet:
         # On a GPU the net launches each kernel separately, and for bf16 it uses another precision.
         always = device.type != "cpu" or self.precision == "bf16"
         run = partial(self._execute, buffers=self._buffers)
-        self._planner = Planner(self._ops, self.net.inputs, device, run, always=always)
+        self._planner = Planner(self._ops, self.net.inputs, device, run, always=always, steady=self._steady)
         self._graph_pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
         self._versions = _parameter_versions(self.net)
 
@@ -144,12 +150,28 @@ class CompiledNet:
         """
         if self._discarded:
             problem = "a compiled net cannot be copied or pickled after its weights were freed"
-            raise NetError(problem, remedy="Compile it without discard.")
-        return {"net": self.net, "precision": self.precision}
+            raise NetError(problem, remedy=_WITHOUT_DISCARD)
+        return {"net": self.net, "precision": self.precision, "steady": self._steady}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Compile the copied net."""
-        self.__init__(state["net"], state["precision"])  # type: ignore[misc]
+        self.__init__(state["net"], state["precision"], steady=state["steady"])  # type: ignore[misc]
+
+    def to(self, device: torch.device) -> CompiledNet:
+        """Move the net to a device, and return this compiled net.
+
+        If the device does not support ``precision``, the next more exact one is used.
+
+        Raises:
+            NetError: If weights were freed by ``discard``.
+        """
+        if self._discarded:
+            raise NetError("a compiled net cannot be moved after its weights were freed", remedy=_WITHOUT_DISCARD)
+        with self._lock:
+            self.net.to(device)
+            self.precision = supported_precision(self.precision, device.type)
+            self._convert_net()
+        return self
 
     def __call__(self, *inputs: Given, blobs: Iterable[str] | None = None, **named: Values) -> dict[str, Tensor]:
         """Run the net as ``Net.forward`` does, without gradients.
@@ -242,6 +264,7 @@ class CompiledNet:
         if key in self._plans and not improve:
             self._plans.move_to_end(key)
             return self._plans[key]
+        improve |= self._steady
         choice = self._planner.choose(shapes, wanted, patient=improve)
         if choice.is_worthwhile and self.net.device.type == "cpu":
             reduce_spinning()

@@ -61,13 +61,22 @@ class Planner:
         device: The net's device.
         execute: A function that executes a plan on inputs by name; it is called with images of zeros.
         always: Whether to use every plan, without comparing it with the uncompiled net.
+        steady: Whether choices must not depend on those before: an image of zeros then has to pay off by itself, also
+            if its values are there already.
     """
 
     def __init__(
-        self, ops: Sequence[Op], inputs: Sequence[str], device: torch.device, execute: Execute, *, always: bool
+        self,
+        ops: Sequence[Op],
+        inputs: Sequence[str],
+        device: torch.device,
+        execute: Execute,
+        *,
+        always: bool,
+        steady: bool = False,
     ):
         self.ops, self.inputs, self.device = ops, inputs, device
-        self.always = always
+        self.always, self.steady = always, steady
         self.zero_images: OrderedDict[Hashable, Mapping[str, Tensor]] = OrderedDict()
         self._execute = execute
 
@@ -126,7 +135,7 @@ class Planner:
             return None
         shapes = {name: shape for name, shape in small.shapes.items() if name in self.inputs}
         key = (tuple(sorted(shapes.items())), tuple(blobs))
-        if key in self.zero_images:
+        if key in self.zero_images and not self.steady:
             self.zero_images.move_to_end(key)
             return self.zero_images[key]
         regions = assign_regions(ops, small, blobs, use_zero_image=False)
@@ -134,6 +143,9 @@ class Planner:
         saved = count_products(ops, assign_regions(ops, facts, blobs, use_zero_image=False))
         if cost > (_PATIENCE if patient else 0.5) * saved:
             return None
+        if key in self.zero_images:
+            self.zero_images.move_to_end(key)
+            return self.zero_images[key]
         zeros = {name: torch.zeros(shape, device=self.device) for name, shape in shapes.items()}
         values = self._execute(build_plan(ops, small, blobs, regions, {}), zeros)
         self.zero_images[key] = {name: small.compress(values[name], name) for name in blobs}

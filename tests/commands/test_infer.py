@@ -69,7 +69,7 @@ def test_a_picture_becomes_labels_an_overlay_and_a_legend(infer, shelf):
     picture("photo.jpg")
     code, said = infer("photo.jpg", "-o", "out")
     assert code == 0
-    assert files("out") == ["photo.png", "photo_legend.png", "photo_overlay.png"]
+    assert files("out") == ["photo.png", "photo_legend.png", "photo_overlay.png", "photo_overview.png"]
     want = Segmenter.load(shelf / "voc-fcn8s", shelf / "voc-fcn8s.caffemodel")("photo.jpg")
     labels, mode = read("out/photo.png")
     assert mode == "P"
@@ -101,7 +101,7 @@ def test_results_inside_a_folder_of_pictures_are_not_pictures_the_next_time(infe
     picture("trip/a.jpg")
     for _ in range(2):
         assert infer("trip", "-o", "trip/out")[0] == 0
-    assert files("trip") == ["a.jpg", "out/a.png", "out/a_legend.png", "out/a_overlay.png"]
+    assert files("trip") == ["a.jpg", "out/a.png", "out/a_legend.png", "out/a_overlay.png", "out/a_overview.png"]
 
 
 def test_scores_are_those_that_the_labels_come_from(infer):
@@ -117,7 +117,7 @@ def test_a_net_with_two_labellings_writes_both(infer):
     picture("photo.jpg")
     code, said = infer("photo.jpg", "--scores", "-o", "out", net="siftflow-fcn32s")
     assert code == 0
-    parts = ("", "_geo", "_geo_legend", "_geo_overlay", "_legend", "_overlay")
+    parts = [f"{top}{part}" for top in ("", "_geo") for part in ("", "_legend", "_overlay", "_overview")]
     assert files("out") == sorted([*(f"photo{part}.png" for part in parts), "photo_scores.npz"])
     with np.load("out/photo_scores.npz") as scores:
         np.testing.assert_array_equal(scores["score_geo"].argmax(0), read("out/photo_geo.png")[0])
@@ -156,7 +156,7 @@ def test_hha_pictures_are_found_by_name(infer):
     dataset_trees.nyud(Path("nyud"), {"test": ["5001"]})
     args = ("nyud/data/images", "--hha", "nyud/data/hha", "-o", "out")
     assert infer(*args, net="nyud-fcn32s-color-hha")[0] == 0
-    assert files("out") == ["img_5001.png", "img_5001_legend.png", "img_5001_overlay.png"]
+    assert files("out") == ["img_5001.png", *(f"img_5001_{part}.png" for part in ("legend", "overlay", "overview"))]
     Path("nyud/data/hha/img_5001.png").unlink()
     code, said = infer(*args, net="nyud-fcn32s-color-hha")
     assert code == 1

@@ -7,6 +7,7 @@ would train and score a different task without any error, so it raises one here.
 from __future__ import annotations
 
 from collections.abc import Container
+from typing import BinaryIO
 
 import numpy as np
 
@@ -32,11 +33,11 @@ def read_rgb(path: StrPath) -> UInt8:
     return _pixels(path, ("RGB",), "RGB", "The published images are: extract them again.")
 
 
-def read_depth(path: StrPath) -> Array:
+def read_depth(path: StrPath | BinaryIO) -> Array:
     """Read a depth map of a published data set: one integer for each pixel.
 
     Args:
-        path: Path of the image file.
+        path: Path of the image file, or the open file.
 
     Returns:
         (H, W), in the file's own integer type: 16-bit millimetres in NYUDv2.
@@ -47,7 +48,7 @@ def read_depth(path: StrPath) -> Array:
     return _pixels(path, _DEPTH_MODES, "16-bit grey", "The published depths are: extract them again.")
 
 
-def _pixels(path: StrPath, modes: Container[str], want: str, remedy: str) -> Array:
+def _pixels(path: StrPath | BinaryIO, modes: Container[str], want: str, remedy: str) -> Array:
     with image_files.open_image(path) as image:
         if image.mode not in modes:
             raise DataError("the image has another mode", got=image.mode, want=want, remedy=remedy)

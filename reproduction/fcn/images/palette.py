@@ -13,6 +13,9 @@ from reproduction.caffe.errors import DataError, StrPath, printable
 from reproduction.caffe.formats import files
 from reproduction.caffe.typing import Integer, UInt8
 
+#: The height of the letters of a legend, in pixels.
+LEGEND_SIZE = 13
+
 
 def voc_colours(n: int = 256) -> UInt8:
     """Return the colours in which PASCAL VOC draws its classes: row k is the colour of class k.
@@ -171,20 +174,21 @@ def format_legend(rows: Iterable[Share]) -> list[str]:
     return [f"{100 * row.share:6.2f} %  {row.label:3d}  {row.name}" for row in rows]
 
 
-def draw_legend(rows: Sequence[Share], colours: UInt8 | None = None, note: str = "") -> UInt8:
+def draw_legend(rows: Sequence[Share], colours: UInt8 | None = None, note: str = "", size: int = LEGEND_SIZE) -> UInt8:
     """Draw the classes of a label map as an image: a line for each, with its colour, percentage and name.
 
     Args:
         rows: The shares.
         colours: (256, 3) uint8, the colour of each label; None for VOC's.
         note: A line of text below the classes; empty for none.
+        size: The height of the letters in pixels, from which all distances follow.
 
     Returns:
         (H, W, 3) uint8, in RGB order; as wide as the longest line.
     """
-    font = ImageFont.load_default(13)
+    font = ImageFont.load_default(size)
     lines = [f"{100 * row.share:.2f} %  {printable(row.name)}" for row in rows]
-    height, margin, box = 20, 6, 14
+    height, margin, box = (round(length * size / LEGEND_SIZE) for length in (20, 6, 14))
     text_x = 2 * margin + box
     width = text_x + margin + int(max((font.getlength(line) for line in (*lines, note)), default=0)) + 1
     image = Image.new("RGB", (width, height * (len(rows) + bool(note)) + margin), "white")

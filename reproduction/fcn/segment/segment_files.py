@@ -1,4 +1,4 @@
-"""Segmentation of image files: find the images, and write label maps, overlays, legends and scores to a folder."""
+"""Segmentation of image files: find the images, and write label maps, drawings of them and scores to a folder."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from reproduction.caffe.errors import DataError, ReproductionError
-from reproduction.caffe.formats import files, image_files
-from reproduction.caffe.typing import Array
-from reproduction.fcn.images import decode, palette
+from reproduction.caffe.formats import files
+from reproduction.fcn.images import palette
+from reproduction.fcn.segment import read_images
 from reproduction.fcn.segment.card import Card
-from reproduction.fcn.segment.segmenter import Segmentation, Segmenter
+from reproduction.fcn.segment.segmentation import DRAWINGS, Segmentation
+from reproduction.fcn.segment.segmenter import Segmenter
 
 COMPANIONS = {"depth": "depth images (16-bit millimetres)", "hha": "HHA images (disparity, height, angle)"}
 
@@ -47,7 +47,7 @@ class ImageJob:
 
 @dataclass(frozen=True)
 class SegmentOptions:
-    """What is read besides the images, and what is written besides the label maps, overlays and legends.
+    """What is read besides the images, and what is written besides the label maps and drawings.
 
     Attributes:
         companions: for nets that take depth or HHA, the folder of these images by kind, e.g. ``{"depth": folder}``;
@@ -74,7 +74,7 @@ def find_images(names: Sequence[str], output: Path) -> Iterator[ImageJob]:
     for name in names:
         path = Path(name)
         if path.is_dir():
-            inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in image_files.ENDINGS and p.is_file()]
+            inside = read_images.list_folder(path)
             images = [p for p in inside if not p.resolve().is_relative_to(output.resolve())]
             if not images:
                 raise DataError("there is no image in this folder", path=path)
@@ -121,7 +121,7 @@ def check_jobs(jobs: Sequence[ImageJob], card: Card, options: SegmentOptions) ->
 
 
 def _result_paths(job: ImageJob, card: Card, scores: bool) -> list[Path]:
-    parts = ("", "_overlay", "_legend")
+    parts = ("", *(f"_{drawing}" for drawing in DRAWINGS))
     paths = [job.result_path(f"{_suffix(card, top)}{part}.png") for top in card.labels for part in parts]
     return [*paths, job.result_path("_scores.npz")] if scores else paths
 
@@ -132,7 +132,7 @@ def _suffix(card: Card, top: str) -> str:
 
 
 def segment_file(segmenter: Segmenter, job: ImageJob, options: SegmentOptions) -> dict[str, Any]:
-    """Segment one image, and write its label map, overlay and legend (and scores, if requested) to files.
+    """Segment one image, and write its label map, drawings of it (and scores, if requested) to files.
 
     Args:
         segmenter: the net with its weights.
@@ -147,14 +147,16 @@ def segment_file(segmenter: Segmenter, job: ImageJob, options: SegmentOptions) -
         ReproductionError: If an image is missing or broken, or a result cannot be written.
     """
     start, card = time.monotonic(), segmenter.card
-    rgb = decode.read_rgb(job.image)
     companions = {
-        kind: _find_companion(options.companions[kind], job) for kind in segmenter.input_kinds if kind != "color"
+        kind: read_images.find_companion(options.companions[kind], job.name, job.image)
+        for kind in segmenter.input_kinds
+        if kind != "color"
     }
-    segmentations = segmenter.segment(rgb, scores=options.scores, **companions)
+    segmentations = segmenter.segment(job.image, scores=options.scores, **companions)
     job.result_path("").parent.mkdir(parents=True, exist_ok=True)
-    labels = {top: _write_results(segmentation, rgb, job, card, top) for top, segmentation in segmentations.items()}
-    result: dict[str, Any] = {"image": str(job.image), "size": list(rgb.shape[:2]), "labels": labels}
+    labels = {top: _write_results(segmentation, job, card, top) for top, segmentation in segmentations.items()}
+    size = next(iter(segmentations.values())).labels.shape
+    result: dict[str, Any] = {"image": str(job.image), "size": list(size), "labels": labels}
     if options.scores:
         with files.open_atomic(job.result_path("_scores.npz")) as file:
             arrays: dict[str, Any] = {output.score: segmentations[top].scores for top, output in card.labels.items()}
@@ -164,28 +166,10 @@ def segment_file(segmenter: Segmenter, job: ImageJob, options: SegmentOptions) -
     return result | knows | {"seconds": round(time.monotonic() - start, 2)}
 
 
-def _find_companion(folder: Path, job: ImageJob) -> Path:
-    """Return the depth or HHA image that belongs to an image."""
-    stem = folder / job.name
-    near = sorted(stem.parent.glob(f"{glob.escape(stem.name)}.*"))
-    companions = [path for path in near if path.suffix.lower() in image_files.ENDINGS and path.stem == stem.name]
-    if len(companions) != 1:
-        problem = "several images belong" if companions else "no image here belongs"
-        raise DataError(f"{problem} to {job.image}", path=folder, want=f"{job.name}.png")
-    return companions[0]
-
-
-def _write_results(segmentation: Segmentation, rgb: Array, job: ImageJob, card: Card, top: str) -> dict[str, Any]:
-    """Write the label map, the overlay and the legend of one label top; return their paths and the shares."""
-    labels, shares, colours = segmentation.labels, segmentation.shares, segmentation.colours
-    paths = {
-        "png": job.result_path(f"{_suffix(card, top)}.png"),
-        "overlay": job.result_path(f"{_suffix(card, top)}_overlay.png"),
-        "legend": job.result_path(f"{_suffix(card, top)}_legend.png"),
-    }
-    overlay = palette.overlay(rgb, labels, background=segmentation.background, colours=colours)
-    palette.write_png(labels, paths["png"], colours)
-    palette.write_image(Image.fromarray(overlay), paths["overlay"])
-    note = f"{card.net} recognizes {card.knows}" if card.knows else ""
-    palette.write_image(Image.fromarray(palette.draw_legend(shares, colours, note)), paths["legend"])
-    return {**{kind: str(path) for kind, path in paths.items()}, "shares": [asdict(share) for share in shares]}
+def _write_results(segmentation: Segmentation, job: ImageJob, card: Card, top: str) -> dict[str, Any]:
+    """Write the label map of one label top and its drawings; return their paths and the shares."""
+    stem, labels = job.result_path(_suffix(card, top)), job.result_path(f"{_suffix(card, top)}.png")
+    drawn = dict(zip(DRAWINGS, segmentation.draw(stem), strict=True))
+    palette.write_png(segmentation.labels, labels, segmentation.colours)
+    paths = {kind: str(path) for kind, path in ({"png": labels} | drawn).items()}
+    return {**paths, "shares": [asdict(share) for share in segmentation.shares]}

@@ -1,20 +1,19 @@
 """Semantic segmentation of images: ``Segmenter`` preprocesses an image, runs a net, and returns each pixel's class.
 
 segmenter = Segmenter.load("voc-fcn8s", "weights/fcn8s-heavy-pascal.caffemodel")  # or the folder that a training wrote
-result = segmenter("photo.jpg")
-result.labels, result.shares
+result = segmenter("photo.jpg")  # or bytes, a PIL image, an array, a list of these, a folder
+result.labels, result.shares, result.overlay()
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, overload
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,45 +22,34 @@ from reproduction.caffe.errors import DataError, NetError, StrPath, WeightsError
 from reproduction.caffe.formats import prototxt, weights
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter
-from reproduction.caffe.typing import Array, Float32, UInt8
+from reproduction.caffe.typing import Array, UInt8
 from reproduction.fast import compiler
-from reproduction.fcn.datasets import nyud
 from reproduction.fcn.fetch import local_files
 from reproduction.fcn.images import caffe_input, decode, palette
 from reproduction.fcn.nets import registry, surgery
 from reproduction.fcn.scoring.evaluate import Scorer
+from reproduction.fcn.segment import batches, read_images
 from reproduction.fcn.segment.card import CARD_FILE, Card, CardInput, load_card, published_card
-
-Picture = StrPath | Image.Image | Array
-
-_AS_READ = "Pass {}: the segmenter handles colour order, mean and scale."
+from reproduction.fcn.segment.read_images import Picture, Pictures
+from reproduction.fcn.segment.segmentation import Segmentation
 
 
 @dataclass(frozen=True, eq=False)
-class Segmentation:
-    """The result of segmenting one image: a label for each pixel.
+class SegmenterInput:
+    """An image that was read for a net, with its depth or HHA image if the net takes them.
 
     Attributes:
-        labels: (H, W) uint8, the class of each pixel, an index of ``classes``.
-        classes: the class names; the index is the label.
-        scores: (C, H, W) float32, the class scores before the argmax; None if they were not requested.
-        colours: (256, 3) uint8, the R, G, B values of every label; None stands for VOC's colours.
+        arrays: what each input of the net is made from, by kind: ``color`` and ``hha`` (H, W, 3) uint8, ``depth``
+            (1, H, W) float32.
+        shown: (H, W, 3) uint8 R G B, the image over which labels are drawn; None if there is only depth.
+        name: the image's file name without ending; empty if it has none.
+        size: height and width.
     """
 
-    labels: UInt8
-    classes: tuple[str, ...]
-    scores: Float32 | None = None
-    colours: UInt8 | None = None
-
-    @property
-    def shares(self) -> list[palette.Share]:
-        """The classes that occur, each with the fraction of the pixels that it covers, in descending order."""
-        return palette.count_shares(self.labels, self.classes)
-
-    @property
-    def background(self) -> int | None:
-        """The number of the class named ``background``, which overlays leave clear; None if there is no such class."""
-        return self.classes.index("background") if "background" in self.classes else None
+    arrays: Mapping[str, Array]
+    shown: UInt8 | None
+    name: str
+    size: tuple[int, int]
 
 
 class Segmenter:
@@ -83,7 +71,7 @@ class Segmenter:
     def __init__(self, card: Card, net: Net):
         self.card = card
         self.net = net
-        self.scorer: Scorer = compiler.compile(net)
+        self.scorer: Scorer = compiler.compile(net, steady=True)
         self.classes = {top: labels.classes for top, labels in card.labels.items()}
         self.input_kinds = card.kinds
         self._colours = {top: palette.colour_table(labels.colours) for top, labels in card.labels.items()}
@@ -117,6 +105,34 @@ class Segmenter:
         net_param = prototxt.load_net(net_folder / "deploy.prototxt")[0] if net_folder else registry.load_net(card.net)
         return cls(card, load_net_with_weights(card.net, net_param, weights_path, device=device))
 
+    def to(self, device: str | torch.device) -> Segmenter:
+        """Move the net to a device, and return this segmenter.
+
+        A ``scorer`` that you assigned stays as it is, unless it is a compiled net or the net itself.
+
+        Args:
+            device: ``cpu``, ``cuda`` or ``cuda:1``.
+
+        Raises:
+            ReproductionError: If there is no such device, or the weights were freed when the net was compiled.
+        """
+        target = devices.select_device(device)
+        if isinstance(self.scorer, compiler.CompiledNet) and self.scorer.net is self.net:
+            self.scorer.to(target)
+        else:
+            self.net.to(target)
+        return self
+
+    @overload
+    def __call__(
+        self,
+        image: list[Any] | tuple[Any, ...],
+        *,
+        depth: Pictures = None,
+        hha: Pictures = None,
+        scores: bool = False,
+    ) -> list[Segmentation]: ...
+    @overload
     def __call__(
         self,
         image: Picture | None = None,
@@ -124,21 +140,40 @@ class Segmenter:
         depth: Picture | None = None,
         hha: Picture | None = None,
         scores: bool = False,
-    ) -> Segmentation:
-        """Segment an image and return the labels; of SIFT Flow, the semantic ones.
+    ) -> Segmentation: ...
+    def __call__(
+        self,
+        image: Pictures = None,
+        *,
+        depth: Pictures = None,
+        hha: Pictures = None,
+        scores: bool = False,
+    ) -> Segmentation | list[Segmentation] | Iterator[Segmentation]:
+        """Segment an image, or many, and return the labels; of SIFT Flow, the semantic ones.
 
         Args:
-            image: a file, a PIL image, or a uint8 array of any size: (H, W, 3) in R G B order, or (H, W) grey.
-            depth: for nets that take depth: a 16-bit image file or an (H, W) array, in millimetres.
-            hha: for nets that take HHA: an image or (H, W, 3) uint8 array of disparity, height and angle.
+            image: a file, the bytes of one, a file object, a PIL image, or a uint8 array of any size: (H, W, 3) in
+                R G B order, or (H, W) grey; a list of these; or a folder, which is searched recursively.
+            depth: for nets that take depth: a 16-bit image file or an (H, W) array, in millimetres. For a list of
+                images a list, for a folder of images a folder with files of the same names.
+            hha: for nets that take HHA: an image or (H, W, 3) uint8 array of disparity, height and angle; a list or a
+                folder as for ``depth``.
             scores: if True, also return the class scores.
+
+        Returns:
+            Of one image its ``Segmentation``, of a list a list, and of a folder an iterator that segments the images
+            as they are requested, sorted by path. Images of one size are computed together, see ``segment_many``.
 
         Raises:
             DataError: If an input is missing, broken or of another type or shape, if the inputs differ in height or
                 width, or if the image does not fit in memory.
             NetError: If the scores contain NaN.
         """
-        return next(iter(self.segment(image, depth=depth, hha=hha, scores=scores).values()))
+        first = next((each for each in (image, depth, hha) if each is not None), None)
+        if not read_images.is_many(first):
+            return _main(self.segment(image, depth=depth, hha=hha, scores=scores))  # type: ignore[arg-type]
+        found = map(_main, self.segment_many(image, depth=depth, hha=hha, scores=scores))
+        return list(found) if isinstance(first, list | tuple) else found
 
     def segment(
         self,
@@ -148,38 +183,112 @@ class Segmenter:
         hha: Picture | None = None,
         scores: bool = False,
     ) -> dict[str, Segmentation]:
-        """Segment an image and return all kinds of labels that the net predicts; arguments as for ``__call__``.
+        """Segment one image and return all kinds of labels that the net predicts; arguments as for ``__call__``.
 
         The keys of the result are the label tops: ``label``; for SIFT Flow ``sem`` and ``geo``.
         """
-        given = {"color": image, "depth": depth, "hha": hha}
-        read = {taken.kind: self._read(taken, given[taken.kind]) for taken in self.card.inputs.values()}
-        sizes = {kind: values.shape[:2] for kind, values in read.items()}
-        if len(set(sizes.values())) > 1:
-            got = ", ".join(f"{kind} {height} x {width}" for kind, (height, width) in sizes.items())
-            raise DataError("the images differ in height and width", got=got)
-        score_maps = self._forward(
-            {blob: self._input(taken, read[taken.kind]) for blob, taken in self.card.inputs.items()}
-        )
-        size = next(iter(sizes.values()))
-        return {
-            top: self._segmentation(top, score_maps[labels.score], size, scores=scores)
-            for top, labels in self.card.labels.items()
-        }
+        return self.segment_batch([self.read(image, depth=depth, hha=hha)], scores=scores)[0]
 
-    def _read(self, taken: CardInput, picture: Picture | None) -> Array:
-        """Read an image as (H, W, 3) uint8, or depth as (H, W) float32, its logarithm minus the mean."""
+    def segment_many(
+        self,
+        images: Pictures = None,
+        *,
+        depth: Pictures = None,
+        hha: Pictures = None,
+        scores: bool = False,
+        batch: int | None = None,
+    ) -> Iterator[dict[str, Segmentation]]:
+        """Segment many images, and yield the result of ``segment`` for each, in the order of the images.
+
+        Images of one size are computed together, as soon as there are enough of them; results may differ from those of
+        single images by rounding.
+
+        Args:
+            images: a list or another iterable of images, or a folder, which is searched recursively.
+            depth: for nets that take depth, as many depth maps; or a folder with files of the same names.
+            hha: for nets that take HHA, as many HHA images; or a folder with files of the same names.
+            scores: if True, also return the class scores.
+            batch: the most images that are computed together; None selects up to 8, as long as they have no more pixels
+                together than one of 512 x 512.
+
+        Raises:
+            DataError, NetError: As for ``__call__``; the error names the image.
+        """
+        limit = batches.choose_limit(batch)
+        inputs = enumerate(self._read_all({"color": images, "depth": depth, "hha": hha}))
+        grouped = batches.group(inputs, lambda numbered: numbered[1].size, limit)
+
+        def segmented() -> Iterator[tuple[int, dict[str, Segmentation]]]:
+            for numbered in grouped:
+                numbers, together = zip(*numbered, strict=True)
+                yield from zip(numbers, self.segment_batch(together, scores=scores), strict=True)
+
+        return batches.in_order(segmented())
+
+    def _read_all(self, given: Mapping[str, Pictures]) -> Iterator[SegmenterInput]:
+        for place, pictures in read_images.pair_pictures(given):
+            try:
+                yield self.read(pictures.get("color"), depth=pictures.get("depth"), hha=pictures.get("hha"))
+            except DataError as error:
+                raise error.at(place) if error.place in ("", read_images.CONTENT) else error from None
+
+    def read(
+        self, image: Picture | None = None, *, depth: Picture | None = None, hha: Picture | None = None
+    ) -> SegmenterInput:
+        """Read the images that ``segment_batch`` segments; arguments as for ``segment``.
+
+        Raises:
+            DataError: If an image is missing, broken or of another type or shape, or if they differ in height or width.
+        """
+        given = {"color": image, "depth": depth, "hha": hha}
+        arrays = {kind: self._read(kind, given[kind]) for kind in self.input_kinds}
+        shown = arrays.get("color")
+        if shown is None:
+            shown = arrays.get("hha") if image is None else read_images.read_rgb(image)
+        sizes = {kind: values.shape[-2:] if kind == "depth" else values.shape[:2] for kind, values in arrays.items()}
+        sizes |= {} if shown is None else {"image": shown.shape[:2]}
+        if len(set(sizes.values())) > 1:
+            got = ", ".join(f"{kind} {height} x {width}" for kind, (height, width) in sizes.items() if kind != "image")
+            raise DataError("the images differ in height and width", got=got)
+        named = next(each for each in (image, hha, depth) if each is not None)
+        return SegmenterInput(arrays, shown, read_images.find_name(named), next(iter(sizes.values())))
+
+    def _read(self, kind: str, picture: Picture | None) -> Array:
         if picture is None:
-            problem = f"{self.card.net} needs an image of kind {taken.kind!r}"
+            problem = f"{self.card.net} needs an image of kind {kind!r}"
             raise DataError(problem, got="none", want=", ".join(self.input_kinds))
-        return _to_log_depth(picture)[0] if taken.kind == "depth" else _to_rgb(picture)
+        return read_images.read_log_depth(picture) if kind == "depth" else read_images.read_rgb(picture)
+
+    def segment_batch(self, inputs: Sequence[SegmenterInput], *, scores: bool = False) -> list[dict[str, Segmentation]]:
+        """Segment images of one size together, and return the result of ``segment`` for each.
+
+        Args:
+            inputs: the images, as ``read`` returns them.
+            scores: if True, also return the class scores.
+
+        Raises:
+            DataError: If the images do not fit in memory.
+            NetError: If the scores contain NaN.
+        """
+        blobs = {
+            blob: torch.stack([self._input(taken, each.arrays[taken.kind]) for each in inputs])
+            for blob, taken in self.card.inputs.items()
+        }
+        score_maps = self._forward(blobs)
+        return [
+            {
+                top: self._segmentation(top, score_maps[labels.score][number : number + 1], each, scores=scores)
+                for top, labels in self.card.labels.items()
+            }
+            for number, each in enumerate(inputs)
+        ]
 
     def _input(self, taken: CardInput, values: Array) -> Tensor:
-        """Convert an image, shrunk to the card's ``side``, or a depth map to an input blob (1, C, H, W) float32."""
+        """Convert an image, shrunk to the card's ``side``, or a depth map to an input (C, H, W) float32."""
         if taken.kind == "depth":
-            return torch.from_numpy(values)[None, None]
+            return torch.from_numpy(values)
         small = decode.shrink(values, self.card.side)
-        return torch.from_numpy(caffe_input.subtract_mean(small, taken.mean_array, flip=taken.order == "BGR"))[None]
+        return torch.from_numpy(caffe_input.subtract_mean(small, taken.mean_array, flip=taken.order == "BGR"))
 
     def _forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         try:
@@ -188,21 +297,36 @@ class Segmenter:
         except RuntimeError as error:  # out of memory on the CPU has no exception class
             if "alloc" not in str(error) and "memory" not in str(error):
                 raise
-            height, width = next(iter(inputs.values())).shape[2:]
+            count, _, height, width = next(iter(inputs.values())).shape
+            if count > 1:
+                got = f"{count} images of {height} x {width}"
+                raise DataError("the batch is too large for the memory", got=got, remedy="Use a smaller one.") from None
             raise DataError(
                 "the image is too large for the memory", got=f"{height} x {width}", remedy="Shrink it."
             ) from None
 
-    def _segmentation(self, top: str, score_map: Tensor, size: tuple[int, int], *, scores: bool) -> Segmentation:
-        if tuple(score_map.shape[2:]) != size:  # the image was shrunk
-            score_map = F.interpolate(score_map, size, mode="bilinear", align_corners=False)
+    def _segmentation(self, top: str, score_map: Tensor, read: SegmenterInput, *, scores: bool) -> Segmentation:
+        if tuple(score_map.shape[2:]) != read.size:  # the image was shrunk
+            score_map = F.interpolate(score_map, read.size, mode="bilinear", align_corners=False)
         score_map = score_map[0]
         # max returns the first of equal maxima, as NumPy's argmax does, and NaN if there is one.
         highest, labels = score_map.max(dim=0)
         if highest.isnan().any():
             raise NetError(f"blob {self.card.labels[top].score!r} is not a number (NaN)", remedy="Check the weights.")
-        class_scores = score_map.float().cpu().numpy() if scores else None
-        return Segmentation(labels.to(torch.uint8).cpu().numpy(), self.classes[top], class_scores, self._colours[top])
+        return Segmentation(
+            labels.to(torch.uint8).cpu().numpy(),
+            self.classes[top],
+            score_map.float().cpu().numpy() if scores else None,
+            self._colours[top],
+            read.shown,
+            read.name,
+            f"{self.card.net} recognizes {self.card.knows}" if self.card.knows else "",
+        )
+
+
+def _main(segmentations: Mapping[str, Segmentation]) -> Segmentation:
+    """Return the first kind of labels, which is the main one."""
+    return next(iter(segmentations.values()))
 
 
 def find_card(name_or_folder: StrPath) -> Card:
@@ -288,56 +412,3 @@ def load_net_with_weights(net_name: str, net_param: NetParameter, weights_path: 
             remedy="Name the net that they belong to.",
         )
     return net.to(target)
-
-
-def _to_rgb(picture: Picture) -> UInt8:
-    if isinstance(picture, str | os.PathLike):
-        return decode.read_rgb(picture)
-    if isinstance(picture, Image.Image):
-        return decode.from_pil(picture)
-    if isinstance(picture, np.ndarray) and picture.ndim == 3 and picture.shape[2] == 1:
-        picture = picture[..., 0]  # (H, W, 1), as some libraries return grey images
-    fits = isinstance(picture, np.ndarray) and picture.dtype == np.uint8
-    if not fits or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] in (3, 4))):
-        want = "a file, a PIL image, or an array (H, W, 3) of uint8, 0 to 255"
-        raise DataError("this is not an image", got=_describe_type(picture), want=want, remedy=_remedy_for(picture))
-    return decode.from_pil(Image.fromarray(picture))
-
-
-def _remedy_for(value: object) -> str:
-    """Return a remedy for an array that is not an image: which preprocessing to leave out, or how to convert it."""
-    name, values, as_read = "image", value, _AS_READ.format("the image as it was read")
-    if isinstance(value, Tensor):
-        values = (value.detach().float() if value.is_floating_point() else value.detach()).cpu().numpy()
-        name = "image.numpy()"
-    if not isinstance(values, np.ndarray) or not values.size:
-        return as_read
-    if values.dtype.kind == "f" and values.min() < 0:
-        return f"Its mean was subtracted, as by Normalize: leave that out. {as_read}"
-    if values.dtype.kind == "f" and values.max() <= 1:
-        return f"It was scaled to 0 to 1, as by ToTensor: leave that out. {as_read}"
-    if values.ndim == 4 and len(values) == 1:
-        name, values = f"{name}[0]", values[0]
-    if values.ndim == 3 and values.shape[0] in (1, 3) and values.shape[2] not in (1, 3, 4):
-        name += ".transpose(1, 2, 0)"
-    if values.dtype != np.uint8 and values.dtype.kind in "fiu" and values.min() >= 0 and values.max() <= 255:
-        name += '.astype("uint8")'
-    return _AS_READ.format(name) if name != "image" else as_read
-
-
-def _to_log_depth(picture: Picture) -> Array:
-    if isinstance(picture, str | os.PathLike):
-        values = caffe_input.read_depth(picture)
-        try:
-            return nyud.log_depth(values)
-        except DataError as error:
-            raise error.at(os.fspath(picture)) from None
-    values = np.asarray(picture)
-    if values.ndim != 2 or values.dtype.kind not in "uif":
-        raise DataError("this is not a depth map", got=_describe_type(values), want="(H, W) millimetres")
-    return nyud.log_depth(values)
-
-
-def _describe_type(value: object) -> str:
-    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
-    return type(value).__name__ if shape is None else f"{type(value).__name__} of {dtype}, shape {tuple(shape)}"
