@@ -9,6 +9,7 @@ from torch import Tensor
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
+from reproduction.caffe.schema import LayerParameter
 
 
 def legacy_shape(shape: Shape) -> tuple[int, int, int, int]:
@@ -23,6 +24,16 @@ def legacy_shape(shape: Shape) -> tuple[int, int, int, int]:
         raise NetError("the blob must have num, channels, height and width only", got=shape, want="at most 4 axes")
     num, channels, height, width = (*shape, 1, 1, 1, 1)[:4]
     return num, channels, height, width
+
+
+def refuse_in_place(layer_param: LayerParameter) -> None:
+    """Check that no top of a layer has the name of its first bottom.
+
+    Raises:
+        NetError: If one has.
+    """
+    if layer_param.bottom[0] in layer_param.top:
+        raise NetError("a top must not be the bottom", got=repr(layer_param.bottom[0]))
 
 
 def check_label_count(scores: Shape, labels: Shape, axis: int) -> None:

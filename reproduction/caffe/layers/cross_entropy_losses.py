@@ -67,7 +67,10 @@ class _Labels:
         index: The labels, int64; 0 for ignored ones.
         ignored: A bool tensor, True where a label is ignored; None if there is no ``ignore_label``.
         divisor: The divisor of the loss.
+        weights: The weight of each label, of the shape of ``index``; None if all are 1.
     """
+
+    weights: Tensor | None = None
 
     def __init__(self, scores: Tensor, labels: Tensor, axis: int, param: LossParameter):
         self.axis = canonical_axis(axis, scores.dim())
@@ -129,12 +132,17 @@ class SoftmaxWithLoss(LossLayer):
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         scores, labels = bottoms
         places = _Labels(scores, labels, self.layer_param.softmax_param.axis, self.layer_param.loss_param)
+        places.weights = self.label_weights(places.index)
         # Upstream bug, fixed: Caffe declares a second top of SoftmaxWithLoss, but no number of loss weights is valid
         # with it: the inner Softmax layer has one top and receives the same loss weights (softmax_loss_layer.cpp
         # L13-L19). Here the second top works.
         in_order = blas.applies_to(self.in_blas_order, scores)
         tops: tuple[Tensor, ...] = _SoftmaxLoss.apply(scores, places, in_order)  # type: ignore[no-untyped-call]
         return tops[: len(self.layer_param.top)]
+
+    def label_weights(self, index: Tensor) -> Tensor | None:
+        """Return the weight of each label's loss, given the labels as int64; None, the default, if all are 1."""
+        return None
 
 
 class _SoftmaxLoss(Function):
@@ -145,6 +153,8 @@ class _SoftmaxLoss(Function):
         # Caffe: SoftmaxWithLoss clamps probabilities to at least FLT_MIN in the loss but not in the gradient
         # (softmax_loss_layer.cpp L107, L128-L146). torch's cross_entropy does not clamp.
         losses = picked.clamp(min=FLT_MIN).log_().neg_()
+        if places.weights is not None:
+            losses.mul_(places.weights)
         if places.ignored is not None:
             losses.masked_fill_(places.ignored, 0)
         ctx.places = places
@@ -159,6 +169,8 @@ class _SoftmaxLoss(Function):
         places: _Labels = ctx.places
         weight = gradient / places.divisor
         scores = (prob * weight).scatter_(places.axis, places.index, (picked - 1) * weight)
+        if places.weights is not None:
+            scores.mul_(places.weights)
         if places.ignored is not None:
             scores.masked_fill_(places.ignored, 0)
         return scores, None, None

@@ -12,6 +12,7 @@ from torch import Tensor
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Layer, Rereads, register
+from reproduction.caffe.layers.bottom_checks import refuse_in_place
 from reproduction.caffe.layers.compiled_forms import PointwiseForm
 from reproduction.caffe.layers.neuron import Neuron, Pointwise
 from reproduction.caffe.layers.onnx_graph import OnnxLayer
@@ -125,8 +126,7 @@ class AbsVal(Pointwise):
         Raises:
             NetError: If a top has the name of the bottom.
         """
-        if self.layer_param.top[0] == self.layer_param.bottom[0]:
-            raise NetError("a top must not be the bottom", got=repr(self.layer_param.bottom[0]))
+        refuse_in_place(self.layer_param)
 
     def value(self, x: Tensor) -> Tensor:
         return x.abs()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,7 +14,7 @@ from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import register
 from reproduction.caffe.layers.bottom_checks import legacy_shape
 from reproduction.caffe.layers.data import BaseDataLayer, Shuffle, read_file_list
-from reproduction.caffe.schema import TransformationParameter
+from reproduction.caffe.schema import ImageDataParameter, TransformationParameter
 from reproduction.caffe.typing import Float32, Int64, UInt8
 
 
@@ -147,8 +149,79 @@ class Transform:
         return int(torch.randint(count, (), generator=self.generator))
 
 
+class ListedFilesLayer(BaseDataLayer):
+    """The base class of layers that load images, and labels of them, from the files of a list.
+
+    A batch consists of the next ``batch_size`` lines of the list; the last line is followed by the first. A subclass
+    implements ``settings``, ``read_list`` and ``load_item``.
+    """
+
+    def settings(self) -> Any:
+        """Return the message that has the fields ``source``, ``batch_size``, ``shuffle`` and others."""
+        raise NotImplementedError(type(self).__name__)
+
+    def read_list(self, source: str) -> list[Any]:
+        """Load the list, and return the arguments of ``load_item`` for each line as a tuple."""
+        raise NotImplementedError(type(self).__name__)
+
+    def load_item(self, *line: Any) -> tuple[Float32, ...]:
+        """Load what a line of the list names, and return one array for each top."""
+        raise NotImplementedError(type(self).__name__)
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Check the settings and load the list."""
+        super().setup(bottoms)
+        param = self.settings()
+        if (param.new_height == 0) != (param.new_width == 0):
+            raise NetError(
+                "new_height and new_width must be set together", got=f"{param.new_height} and {param.new_width}"
+            )
+        if param.batch_size < 1:
+            raise NetError("batch_size must be positive", got=param.batch_size)
+        self._lines = self.read_list(param.source)
+        self._shuffle = Shuffle(param.shuffle, self.generator)
+        self._skipped = int(torch.randint(param.rand_skip, (), generator=self.generator)) if param.rand_skip else 0
+        if self._skipped >= len(self._lines):
+            raise DataError(f"there are too few images to skip {self._skipped}", path=param.source)
+        self._next_line = 0
+
+    def seek(self, draw: int) -> None:
+        """Choose the batch that the next forward pass returns.
+
+        Args:
+            draw: The number of the batch, from 0.
+        """
+        self._next_line = draw * self.settings().batch_size
+
+    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
+        """Load the files of the next line and return the shapes of the tops for a batch of such."""
+        tops = self.load_item(*self._find_line(self._next_line))
+        return [(self.settings().batch_size, *top.shape) for top in tops]
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        items: list[tuple[Float32, ...]] = []
+        for _ in range(self.settings().batch_size):
+            line = self._find_line(self._next_line)
+            self._next_line += 1
+            items.append(self.load_item(*line))
+            if items[-1][0].shape != items[0][0].shape:
+                raise DataError(
+                    "the images of a batch must have one size",
+                    path=self.settings().root_folder + line[0],
+                    got=items[-1][0].shape,
+                    want=items[0][0].shape,
+                    remedy="Set new_height and new_width, crop_size, or batch_size: 1.",
+                )
+        return tuple(self.to_net_tensor(np.stack(top)) for top in zip(*items, strict=True))
+
+    def _find_line(self, number: int) -> Any:
+        """Return line ``number``, counted over all epochs and in shuffled order."""
+        epoch, place = divmod(self._skipped + number, len(self._lines))
+        return self._lines[int(self._shuffle(len(self._lines), epoch)[place])]
+
+
 @register
-class ImageData(BaseDataLayer):
+class ImageData(ListedFilesLayer):
     """Batches of images and labels from a list of files; the last image is followed by the first.
 
     ``source`` is a text file with lines ``path label``; ``root_folder`` is prepended to each path without a separator.
@@ -178,67 +251,25 @@ class ImageData(BaseDataLayer):
     )
     tops = (2, 2)
 
+    def settings(self) -> ImageDataParameter:
+        return self.layer_param.image_data_param
+
+    def read_list(self, source: str) -> list[tuple[str, int]]:
+        return read_image_list(source)
+
     def setup(self, bottoms: list[Shape]) -> None:
         """Load the list of images, and the mean that is subtracted."""
         super().setup(bottoms)
-        param = self.layer_param.image_data_param
-        if (param.new_height == 0) != (param.new_width == 0):
-            raise NetError(
-                "new_height and new_width must be set together", got=f"{param.new_height} and {param.new_width}"
-            )
-        if param.batch_size < 1:
-            raise NetError("batch_size must be positive", got=param.batch_size)
-        self._lines = read_image_list(param.source)
-        self._shuffle = Shuffle(param.shuffle, self.generator)
-        self._skipped = int(torch.randint(param.rand_skip, (), generator=self.generator)) if param.rand_skip else 0
-        if self._skipped >= len(self._lines):
-            raise DataError(f"there are too few images to skip {self._skipped}", path=param.source)
-        self._next_image = 0
         self._transform = Transform(self.layer_param.transform_param, self.generator)
 
-    def seek(self, draw: int) -> None:
-        """Choose the batch that the next forward pass returns.
-
-        Args:
-            draw: The number of the batch, from 0.
-        """
-        self._next_image = draw * self.layer_param.image_data_param.batch_size
-
-    def shapes(self, bottoms: list[Shape]) -> list[Shape]:
-        """Load the next image and return the shapes of data and labels for a batch of images of its size."""
-        param = self.layer_param.image_data_param
-        channels, height, width = self._load_image(self._find_image(self._next_image)[0]).shape
-        return [(param.batch_size, channels, height, width), (param.batch_size,)]
-
-    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        images, labels = [], []
-        for _ in range(self.layer_param.image_data_param.batch_size):
-            path, label = self._find_image(self._next_image)
-            self._next_image += 1
-            images.append(self._load_image(path))
-            labels.append(float(label))
-            if images[-1].shape != images[0].shape:
-                raise DataError(
-                    "the images of a batch must have one size",
-                    path=self.layer_param.image_data_param.root_folder + path,
-                    got=images[-1].shape,
-                    want=images[0].shape,
-                    remedy="Set new_height and new_width, crop_size, or batch_size: 1.",
-                )
-        return self.to_net_tensor(np.stack(images)), self.to_net_tensor(torch.tensor(labels))
-
-    def _load_image(self, name: str) -> Float32:
-        param = self.layer_param.image_data_param
+    def load_item(self, name: str, label: int) -> tuple[Float32, ...]:
+        """Load an image, and return it with its label."""
+        param = self.settings()
         path = param.root_folder + name
         image = read_image(path, color=param.is_color)
         if param.new_height:
             image = resize(image, param.new_height, param.new_width)
-        return self._transform(image, path, training=self.training)
-
-    def _find_image(self, number: int) -> tuple[str, int]:
-        """Return path and label of image ``number``, counted over all epochs and in shuffled order."""
-        epoch, place = divmod(self._skipped + number, len(self._lines))
-        return self._lines[int(self._shuffle(len(self._lines), epoch)[place])]
+        return self._transform(image, path, training=self.training), np.asarray(label, np.float32)
 
 
 def read_image_list(source: str) -> list[tuple[str, int]]:

@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import CoordMap, Shape
 from reproduction.caffe.layers.base import Layer, canonical_axis, register
+from reproduction.caffe.layers.bottom_checks import refuse_in_place
 from reproduction.caffe.layers.compiled_forms import IdentityForm, PointwiseForm
 from reproduction.caffe.layers.onnx_graph import OnnxLayer
 from reproduction.caffe.layers.quick.borders import AnyBlob
@@ -224,8 +225,7 @@ class Split(Layer):
         Raises:
             NetError: If a top has the name of the bottom.
         """
-        if self.layer_param.bottom[0] in self.layer_param.top:
-            raise NetError("a top must not be the bottom", got=repr(self.layer_param.bottom[0]))
+        refuse_in_place(self.layer_param)
 
     def shapes(self, bottoms: list[Shape]) -> list[Shape]:
         return [bottoms[0]] * len(self.layer_param.top)
