@@ -22,11 +22,11 @@ from reproduction.caffe.layers.blob import Blob
 from reproduction.caffe.layers.data import BaseDataLayer
 from reproduction.caffe.layers.python import Python, PythonLayers
 from reproduction.caffe.layers.quick import borders
-from reproduction.caffe.net import graph, overwriting
+from reproduction.caffe.net import graph, overwriting, summary
 from reproduction.caffe.net.checked_layer import CheckedLayer
 from reproduction.caffe.net.copy_weights import CopyReport, copy_blobs, share_blobs, to_blob
 from reproduction.caffe.net.graph import Graph, Node, layer_place, locate_errors
-from reproduction.caffe.net.inputs import Given, Values, parse_inputs
+from reproduction.caffe.net.inputs import Given, Values, describe, missing_input, parse_inputs, wrong_axes
 from reproduction.caffe.net.processes import Generator, limit_threads_after_fork
 from reproduction.caffe.schema import DimCheckMode, NetParameter, NetState, ParamSpec, Phase
 
@@ -260,7 +260,7 @@ class Net(nn.Module):
         needed = {bottom for node in nodes for bottom in node.bottoms}.union(wanted)
         missing = [name for name in self.graph.inputs if name in needed and name not in inputs]
         if missing:
-            raise NetError(f"input {missing[0]!r} is missing", got=sorted(inputs), want=sorted(self.graph.inputs))
+            raise missing_input(missing[0], inputs, self.graph.inputs)
         return {name: self._as_input(name, inputs[name]) for name in self.graph.inputs if name in needed}
 
     def _as_input(self, name: str, value: Values) -> Tensor:
@@ -270,12 +270,10 @@ class Net(nn.Module):
             if isinstance(value, Tensor):
                 raise
             want = "a tensor or an array of numbers"
-            raise NetError(f"input {name!r} has no values", got=type(value).__name__, want=want) from error
+            raise NetError(f"input {name!r} has no values", got=describe(value), want=want) from error
         declared = self.blob_shapes[name]
         if tensor.dim() != len(declared):
-            raise NetError(
-                f"input {name!r} has {tensor.dim()} axes", got=tuple(tensor.shape), want=f"{len(declared)} axes"
-            )
+            raise wrong_axes(name, value, declared)
         if self.graph.force_backward and torch.is_grad_enabled() and not tensor.requires_grad:
             tensor = tensor.detach().requires_grad_()
         return tensor
@@ -328,18 +326,11 @@ class Net(nn.Module):
 
     def summary(self) -> str:
         """Return a table of the layers: type, tops, shapes, number of parameters, ``lr_mult`` and ``decay_mult``."""
-        rows = [("layer", "type", "tops", "shape", "parameters", "lr_mult/decay_mult")]
-        for node in self.graph.nodes:
-            layer = self.layers.get(node.name)
-            blobs = layer.blobs if layer else []
-            mults = " ".join(f"{s.lr_mult:g}/{s.decay_mult:g}" for s in self.param_specs.get(node.name, []))
-            shape = " ".join("x".join(map(str, self.blob_shapes[top])) for top in node.tops)
-            count = sum(blob.numel() for blob in blobs)
-            rows.append((node.name, node.type, " ".join(node.tops), shape, f"{count:,}" if count else "", mults))
-        total = sum(p.numel() for p in self.parameters())
-        rows.append(("total", "", "", "", f"{total:,}", ""))
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+        return summary.format_text(self)
+
+    def _repr_html_(self) -> str:
+        """Return a table of the layers for notebooks: type, bottoms and tops, shapes, parameters and ``lr_mult``."""
+        return summary.format_html(self)
 
     @property
     def learnable(self) -> list[tuple[nn.Parameter, ParamSpec]]:

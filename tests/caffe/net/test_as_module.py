@@ -103,24 +103,31 @@ def test_inputs_are_passed_by_name_by_position_or_by_keyword():
         assert found["diff"].eq(1).all()
 
 
+AS_READ = "A Segmenter takes images as they are read."
+
+
 @pytest.mark.parametrize(
     ("call", "want"),
     [
-        (lambda net: net(X, X), "too many inputs; got 2, want data."),
+        (lambda net: net(X, X), "too many inputs; got 2: (SHAPE) float32, (SHAPE) float32, want data."),
+        (lambda net: net({"image": X}),
+         "input 'data' is missing; got 'image': (SHAPE) float32, want data. The net has no input 'image'."),
+        (lambda net: net(np.zeros((9, 8, 3), np.uint8)),
+         f"input 'data' has 3 axes; got (9, 8, 3) uint8, want 4 axes (N, C, H, W). {AS_READ}"),
         (lambda net: net(dta=X), "the net has no input 'dta'. Did you mean 'data'?"),
         (lambda net: net(X, data=X), "input 'data' is passed twice."),
         (
             lambda net: net({"data": X}, ["ip"], X),
             "too many arguments; got 3, want the inputs by name, and names of blobs.",
         ),
-        (lambda net: net(), "input 'data' is missing; got [], want ['data']."),
+        (lambda net: net(), "input 'data' is missing; got no inputs, want data."),
         (lambda net: net("photo.jpg"), "input 'data' has no values; got str, want a tensor or an array of numbers."),
     ],
 )  # fmt: skip
 def test_inputs_that_do_not_fit_are_named(call, want):
     with pytest.raises(NetError) as error:
         call(build())
-    assert str(error.value) == want
+    assert str(error.value) == want.replace("SHAPE", ", ".join(map(str, X.shape)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

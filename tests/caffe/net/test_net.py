@@ -1,5 +1,7 @@
 """A net as one module: blobs, shapes, gradients, shared parameters, and copying weights."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -61,9 +63,13 @@ def test_an_unknown_blob_or_a_missing_input_is_one_line():
     net = small()
     with pytest.raises(NetError, match=r"^the net has no blob 'scores'\. Did you mean 'score'\?$"):
         net(sample(), ["scores"])
-    with pytest.raises(NetError, match=r"^input 'label' is missing; got \['data'\], want \['data', 'label'\]\.$"):
+    with pytest.raises(
+        NetError, match=r"^input 'label' is missing; got 'data': \(1, 3, 8, 8\) float32, want data, label\.$"
+    ):
         net({"data": sample()["data"]})
-    with pytest.raises(NetError, match=r"^input 'data' has 3 axes; got \(3, 8, 8\), want 4 axes\.$"):
+    with pytest.raises(
+        NetError, match=r"^input 'data' has 3 axes; got \(3, 8, 8\) float32, want 4 axes \(N, C, H, W\)\.$"
+    ):
         net({"data": torch.zeros(3, 8, 8)}, ["score"])
 
 
@@ -169,6 +175,17 @@ def test_the_summary_shows_layers_shapes_and_how_they_learn():
         "loss   SoftmaxWithLoss  loss",
         "total                                                162",
     ]
+
+
+def test_a_notebook_shows_a_table_of_the_layers():
+    page = small()._repr_html_()
+    assert page.count("<tr>") == 8
+    assert "<caption>small: 162 parameters</caption>" in page
+    cells = re.findall("<td[^>]*>([^<]*)</td>", page)
+    assert cells[12:18] == ["relu", "ReLU", "conv → conv", "1x4x8x8", "", ""]
+    assert cells[30:36] == ["up", "Deconvolution", "score → up", "1x5x8x8", "25", "0"]
+    named = small(text=NET.replace('name: "relu"', 'name: "<relu>"'))._repr_html_()
+    assert '<td style="text-align:left">&lt;relu&gt;</td>' in named
 
 
 def test_a_net_on_the_meta_device_takes_no_memory():
