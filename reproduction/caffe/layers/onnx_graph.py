@@ -27,6 +27,9 @@ class OnnxGraph:
 
     Each value of the graph, such as the result of an operator, has a unique name.
 
+    Args:
+        reserved: Names of outputs, which no other value gets.
+
     Attributes:
         nodes: The operators added so far.
         constants: The constant arrays added so far.
@@ -38,7 +41,7 @@ class OnnxGraph:
         ReproductionError: If the package onnx is not installed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reserved: Sequence[str] = ()) -> None:
         try:
             import onnx
         except ImportError:
@@ -52,7 +55,8 @@ class OnnxGraph:
         self.fixed_batches: list[str] = []
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
-        self._names: set[str] = set()
+        self._reserved = {*reserved}
+        self._names: set[str] = {*reserved}
 
     def element_type(self, dtype: npt.DTypeLike) -> int:
         """Return the number by which ONNX denotes a dtype."""
@@ -80,9 +84,16 @@ class OnnxGraph:
             shape: The length of each axis, or a name for an axis of any length.
             doc: Description that is stored in the file.
         """
-        kind = self.element_type(dtype)
-        self._inputs.append(self._onnx.helper.make_tensor_value_info(self.name(name), kind, list(shape), doc))
+        self.declare_input(self.name(name), dtype, shape, doc)
         return name
+
+    def declare_input(self, name: str, dtype: type[np.generic], shape: Sequence[int | str], doc: str = "") -> None:
+        """Declare an input whose name was returned by ``name`` before; see ``input``.
+
+        The shape can so depend on the operators that read it.
+        """
+        kind = self.element_type(dtype)
+        self._inputs.append(self._onnx.helper.make_tensor_value_info(name, kind, list(shape), doc))
 
     def output(self, name: str, value: str, dtype: type[np.generic], shape: Sequence[int | str], doc: str = "") -> None:
         """Declare an output of the graph.
@@ -96,7 +107,8 @@ class OnnxGraph:
             doc: Description that is stored in the file.
         """
         if value != name:
-            self.nodes.append(self._onnx.helper.make_node("Identity", [value], [self.name(name)]))
+            own = name if name in self._reserved else self.name(name)
+            self.nodes.append(self._onnx.helper.make_node("Identity", [value], [own]))
         kind = self.element_type(dtype)
         self._outputs.append(self._onnx.helper.make_tensor_value_info(name, kind, list(shape), doc))
 

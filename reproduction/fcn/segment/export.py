@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from reproduction.caffe.errors import NetError, ReproductionError
 from reproduction.caffe.net import onnx_export
+from reproduction.caffe.net.export_net import ExportRunner, onnx_runner, program_runner
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.typing import Array
 from reproduction.fcn.datasets.spec import CHANNELS
@@ -28,7 +29,10 @@ from reproduction.fcn.segment.card import METADATA_KEY, Card, CardInput, format_
 if TYPE_CHECKING:
     import onnx
 
-ExportRunner = Callable[[Mapping[str, Array]], Sequence[Array]]
+__all__ = [
+    "ExportFormat", "ExportModule", "ExportRunner", "OutputCheck", "check_export", "export_onnx", "export_program",
+    "onnx_runner", "program_runner", "random_inputs",
+]  # fmt: skip
 
 #: Heights and widths at which an export is checked: small and odd, square, wider than high.
 SIZES = ((33, 47), (64, 64), (70, 131))
@@ -322,29 +326,3 @@ def _check_at_size(
                 got=f"{worst:.2g} at {size[0]} x {size[1]}",
                 want=f"at most {TOLERANCE:g}" if form.outputs == "scores" else "the same, where the net is sure",
             )
-
-
-def program_runner(program: torch.export.ExportedProgram) -> ExportRunner:
-    """Return a function that runs a ``torch.export`` program on NumPy arrays, for ``check_export``."""
-    module = program.module()
-
-    def run(inputs: Mapping[str, Array]) -> Sequence[Array]:
-        with torch.no_grad():
-            return [output.numpy() for output in module(*(torch.from_numpy(x) for x in inputs.values()))]
-
-    return run
-
-
-def onnx_runner(model: bytes) -> ExportRunner:
-    """Return a function that runs a serialized ONNX model with ONNX Runtime on the CPU, for ``check_export``.
-
-    Raises:
-        ReproductionError: If the package onnxruntime is missing.
-    """
-    try:
-        import onnxruntime
-    except ImportError:
-        remedy = "Install it: pip install onnxruntime; or leave the check out with --no-check."
-        raise ReproductionError("the package onnxruntime is not installed", remedy=remedy) from None
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    return lambda inputs: session.run(None, dict(inputs))
