@@ -3,6 +3,7 @@
     fcn check-data photos                            photos/images/7.jpg with photos/labels/7.png, and so on
     fcn check-data VOC2012 --classes names.txt       a tree like PASCAL VOC's; the class names, one per line
     fcn check-data photos --write-palette found.txt  labels in colours: write the colours to a file, to be named
+    fcn check-data photos                            photos/annotations.json in COCO's format; LabelMe's files; others
     fcn check-data photos --palette found.txt        the class of each colour: lines of R G B name
     fcn check-data photos --json > report.json       everything, with every file
 
@@ -24,8 +25,8 @@ from typing import Any
 from reproduction.commands.bars import Bars
 from reproduction.commands.options import add_max_pixels, make_parser
 from reproduction.commands.terminal import note, say, say_json
-from reproduction.fcn.datasets.custom import check, color_labels, folder
-from reproduction.fcn.datasets.custom.check import FolderReport, Problem
+from reproduction.fcn.datasets.custom import check, color_labels, folder, folder_report
+from reproduction.fcn.datasets.custom.folder_report import FolderReport, Problem
 
 FEW = 5  # files listed for each problem without --all
 SHOWN = 20  # colours listed
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with Bars() as bars:
         report = check.check_folder(args.folder, names, palette, bars(args.folder.name, "image"))
     if args.write_palette:
-        check.write_palette(report, args.write_palette)
+        folder_report.write_palette(report, args.write_palette)
         note(f"{args.write_palette}: written; a line is R G B name, in the order of the classes.")
     if args.json:
         say_json(document(report))
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser("check-data", __doc__)
-    parser.add_argument("folder", type=Path, metavar="DIR", help="images/ and labels/, or a tree like PASCAL VOC's")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="images with labels, as docs/own_data.md lists")
     parser.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes; default: DIR/classes.txt")
     parser.add_argument(
         "--palette",
@@ -67,7 +68,10 @@ def _parser() -> argparse.ArgumentParser:
 def text(report: FolderReport, few: int | None) -> Iterator[str]:
     """Yield the lines of a report; ``few`` limits the files listed for each problem, None lists all."""
     images, labels = report.folders
-    yield f"{report.root}: {report.images} images in {images}/, {report.labels} labels in {labels}/"
+    labels = labels if Path(labels).suffix else f"{labels}/"
+    yield f"{report.root}: {report.images} images in {images}/, {report.labels} labels in {labels}"
+    if report.description:
+        yield f"read as: {report.description}"
     splits = ", ".join(f"{n} in {split}" for split, n in report.splits.items())
     yield f"{report.pairs} images with a label" + (f"; {splits}" if splits else "")
     for what, modes in report.modes.items():
@@ -122,6 +126,7 @@ def document(report: FolderReport) -> dict[str, Any]:
         "folders": dict(zip(("images", "labels"), report.folders, strict=True)),
         "images": report.images,
         "labels": report.labels,
+        "description": report.description,
         "pairs": report.pairs,
         "splits": report.splits,
         "classes": report.classes,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,8 +49,8 @@ class Gallery:
     @property
     def colours(self) -> UInt8:
         """The colour of each label, (256, 3) uint8 R G B: those of a custom data set's palette, else VOC's."""
-        own = self.dataset.palette if isinstance(self.dataset, Folder) else None
-        if not isinstance(own, Mapping):
+        own = self.dataset.colours if isinstance(self.dataset, Folder) else None
+        if own is None:
             return palette.colour_table(())
         table = palette.colour_table(colour for name, colour in own.items() if name != VOID_NAME)
         if VOID_NAME in own:
@@ -73,7 +73,7 @@ class Gallery:
             DataError: If the labels are missing or broken.
         """
         kind = self.dataset.tops[top]
-        labels: UInt8 = self.dataset.read(kind, self.dataset.file(kind, image_id))[0]
+        labels: UInt8 = self.dataset.load(kind, image_id)[0]
         return labels
 
     def prediction(self, top: str, image_id: str) -> UInt8:

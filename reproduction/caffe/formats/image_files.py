@@ -80,7 +80,7 @@ def open_image(path: StrPath | BinaryIO) -> Iterator[Image.Image]:
     """
     try:
         with _open_file(path) as file, _identify(file) as image:
-            _check_size(*image.size)
+            check_size(*image.size)
             _check_codec(image, file)
             yield image
     except DataError as error:
@@ -125,7 +125,12 @@ class _WebP(WebPImagePlugin.WebPImageFile):
         super().load_prepare()
 
 
-def _check_size(width: int, height: int) -> None:
+def check_size(width: int, height: int) -> None:
+    """Check that an image of a size in pixels may be opened, or allocated, within the limits.
+
+    Raises:
+        DataError: If a side is below 1 or above ``MAX_SIDE``, or there are more pixels than ``set_max_pixels`` allows.
+    """
     if width < 1 or height < 1:
         raise DataError("the image has no pixels", got=f"{width} x {height}")
     if width * height > _max_pixels:

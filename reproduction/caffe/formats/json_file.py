@@ -198,14 +198,30 @@ def loads(
         raise DataError(f"{problem}: {error}", path=path, want=error.want, remedy=hint) from None
 
 
-def load(path: StrPath, kind: type[T], problem: str, *, remedy: str = "", version: int | None = None) -> T:
-    """Load a JSON file, and convert it to an instance of the type ``kind``. The arguments are those of ``loads``.
+def load(
+    path: StrPath,
+    kind: type[T],
+    problem: str,
+    *,
+    remedy: str = "",
+    version: int | None = None,
+    limit: int = LIMIT,
+) -> T:
+    """Load a JSON file, and convert it to an instance of the type ``kind``.
+
+    Args:
+        path: the file.
+        kind: see ``loads``.
+        problem: see ``loads``.
+        remedy: see ``loads``.
+        version: see ``loads``.
+        limit: the most bytes that the file may have.
 
     Raises:
-        DataError: If the file is not JSON, does not match the type, is not a regular file, or is larger than ``LIMIT``.
+        DataError: If the file is not JSON, does not match the type, is not a regular file, or is larger than ``limit``.
         OSError: If the file cannot be read.
     """
-    text = files.read_regular(path, LIMIT)
+    text = files.read_regular(path, limit)
     return loads(text, kind, path, problem, remedy=remedy, version=version)
 
 

@@ -122,6 +122,10 @@ class Dataset(Sequence[Sample]):
             path: The file, as ``file`` returns it.
         """
 
+    def load(self, kind: str, image_id: str) -> Array:
+        """Read one kind of data of a sample by the sample's name, see ``file`` and ``read``."""
+        return self.read(kind, self.file(kind, image_id))
+
     @abstractmethod
     def training_ids(self) -> set[str] | None:
         """Return the ids of all images that the published nets were trained on, or None if their list is not found."""
@@ -148,7 +152,7 @@ class Dataset(Sequence[Sample]):
         for top, kind in self.tops.items():
             path = self.file(kind, image_id)
             try:
-                sample[top] = self.read(kind, path)
+                sample[top] = self.load(kind, image_id)
             except DataError as error:
                 raise error if error.place.startswith(str(path)) else error.at(str(path)) from None
             size = sample[top].shape[1:]

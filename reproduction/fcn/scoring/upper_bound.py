@@ -106,7 +106,7 @@ def compute_upper_bounds(
     counts = {(way, factor): np.zeros((len(names), len(names)), np.int64) for way in METHODS for factor in factors}
     ids = dataset.ids[:limit]
     for number, image_id in enumerate(ids, 1):
-        labels = dataset.read(kind, dataset.file(kind, image_id))[0]
+        labels = dataset.load(kind, image_id)[0]
         if (labels != VOID).any():
             filled = fill_void(labels)
             for way, factor in counts:

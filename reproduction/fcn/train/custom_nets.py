@@ -15,8 +15,8 @@ from reproduction.caffe.errors import DataError, ReproductionError, StrPath
 from reproduction.caffe.formats import hashes, image_files, prototxt
 from reproduction.caffe.schema import NetParameter, SolverParameter
 from reproduction.fcn.datasets import SPECS, PublishedNet, voc
-from reproduction.fcn.datasets.custom import color_labels, folder
-from reproduction.fcn.datasets.custom.color_labels import Reading
+from reproduction.fcn.datasets.custom import color_labels, find_files, folder
+from reproduction.fcn.datasets.custom.color_labels import RGB, Reading
 from reproduction.fcn.datasets.custom.folder import Folder
 from reproduction.fcn.datasets.spec import DataLayer
 from reproduction.fcn.images import decode
@@ -31,6 +31,11 @@ PUBLISHED_PIXELS = 500 * 375
 #: The longer side of VOC's images in pixels, the scale at which the published nets recognize objects.
 SIDE = 500
 
+#: Files and folders that only a user's data have, not a data root or a published data set.
+_MARKS = {"classes.txt", "palette.txt", "labelmap.txt", "class_names.txt", "codes.txt"} | {
+    *("images", "labels", "masks", "imgs", "img_dir", "leftImg8bit", "train")
+}
+
 _KEYS = ("seed", "split", "mean", "classes", "palette", "side")
 
 
@@ -39,7 +44,7 @@ class CustomData:
     """The facts about a user's folder of images and labels that its net and training depend on.
 
     Attributes:
-        root: the folder, with the structure that ``datasets.custom.folder`` describes.
+        root: the folder, with a structure that ``datasets.custom.find_files`` describes.
         classes: the class names; the index is the label.
         palette: How label images are read. A palette: by colour. ``"indices"``: by pixel value. None: by pixel value,
             if the image's own palette proves that these are class numbers.
@@ -49,6 +54,8 @@ class CustomData:
         train_images: the number of training images.
         val_images: the number of validation images.
         unlabelled: the number of images without a label, which are skipped.
+        description: how the labels are read, in one line; empty for the plain layout.
+        colours: the colour of each class, and maybe of void, if the palette or the format defines them; else None.
     """
 
     root: Path
@@ -60,20 +67,22 @@ class CustomData:
     train_images: int
     val_images: int
     unlabelled: int
+    description: str = ""
+    colours: Mapping[str, RGB] | None = None
 
 
 def is_custom_folder(root: StrPath) -> bool:
     """Return True if a folder is meant as a user's images and labels, not as a data root or a published data set.
 
-    True if it contains classes.txt, palette.txt, images/ or labels/, or if it contains image files but no folders. An
-    incomplete custom data set also returns True, so that ``inspect_folder`` reports what is missing, instead of another
-    data set being downloaded or drawn there.
+    True if it contains a file or folder of ``_MARKS``, annotations in COCO's or LabelMe's JSON, or image files but no
+    folders. An incomplete custom data set also returns True, so that ``inspect_folder`` reports what is missing,
+    instead of another data set being downloaded or drawn there.
     """
     place = Path(root)
     if not place.is_dir():
         return False
     names = {path.name for path in place.iterdir()}  # exact case on any file system: SIFT Flow has Images/
-    return bool(names & {"classes.txt", "palette.txt", "images", "labels"}) or folder.is_album(place)
+    return bool(names & _MARKS) or find_files.is_album(place) or find_files.is_annotated(place)
 
 
 def find_custom_data(
@@ -121,8 +130,9 @@ def inspect_folder(
         DataError: If the folder or its class names are missing, there are fewer than two classes, no training image
             exists, or a file is broken.
     """
-    files, side = folder.list_files(root), folder.check_side_param(side)
-    names, colours = folder.find_classes(root, classes, palette)
+    files, side = find_files.list_files(root), folder.check_side_param(side)
+    names, reading = folder.find_classes(root, classes, palette)
+    names = folder.choose_classes(files, names)
     if names is None:
         want = "--classes FILE or classes.txt, one name a line, the first for label 0"
         raise DataError("the names of the classes are unknown", path=root, want=want)
@@ -136,8 +146,9 @@ def inspect_folder(
     fitted = [decode.fit_size(size, side) for size in sizes]
     pixels = sum(height * width for height, width in fitted) // len(fitted)
     shrunk = sum(size != small for size, small in zip(sizes, fitted, strict=True))
-    unlabelled = len(files.images.keys() - files.labels.keys())
-    return CustomData(files.root, names, colours, side, shrunk, pixels, len(ids), len(files.ids("val")), unlabelled)
+    colours = folder.choose_colours(files, names, reading)
+    counts = (len(ids), len(files.ids("val")), len(files.images.keys() - files.labels.keys()))
+    return CustomData(files.root, names, reading, side, shrunk, pixels, *counts, files.description, colours)
 
 
 def _size(path: Path) -> tuple[int, int]:
@@ -238,7 +249,8 @@ def describe_changes(stages: Sequence[Recipe], custom: CustomData) -> list[str]:
         custom: the custom data set.
     """
     unlabelled = f"; {custom.unlabelled} without a label are skipped" if custom.unlabelled else ""
-    notes = [
+    notes = [f"{custom.root}: {custom.description}"] if custom.description else []
+    notes += [
         f"{custom.root}: {len(custom.classes)} classes: {', '.join(custom.classes)}",
         f"{custom.train_images} images to train on, {custom.val_images} to validate on{unlabelled}",
     ]
@@ -278,8 +290,8 @@ def write_deploy_files(recipe: Recipe, custom: CustomData, out: Path, parents: S
     """
     assert recipe.published is not None
     model, colours = recipes.final_model_path(recipe.name, out), None
-    if isinstance(custom.palette, Mapping):
-        colours = [colour for name, colour in custom.palette.items() if name != color_labels.VOID_NAME]
+    if custom.colours is not None:
+        colours = [colour for name, colour in custom.colours.items() if name != color_labels.VOID_NAME]
     source = {f"from {path.name}": hashes.hash_file(path) for path in parents}
     record = card.custom_card(recipe.name, custom.classes, colours, side=custom.side, weights=model.name, source=source)
     model.parent.mkdir(parents=True, exist_ok=True)

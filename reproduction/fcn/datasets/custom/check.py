@@ -7,21 +7,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from reproduction.caffe.errors import DataError, ReproductionError, StrPath
-from reproduction.caffe.formats import files, image_files
-from reproduction.caffe.typing import Progress
+from reproduction.caffe.errors import DataError, StrPath
+from reproduction.caffe.formats import image_files
+from reproduction.caffe.typing import Array, Progress
 from reproduction.fcn.datasets import label_files
 from reproduction.fcn.datasets.base import VOID
-from reproduction.fcn.datasets.custom import color_labels, folder
+from reproduction.fcn.datasets.custom import color_labels, find_files, folder
 from reproduction.fcn.datasets.custom.color_labels import RGB, Reading
-from reproduction.fcn.datasets.custom.folder import FolderFiles
+from reproduction.fcn.datasets.custom.folder_files import SPLITS, FolderFiles
+from reproduction.fcn.datasets.custom.folder_report import FolderReport, Problem, Size, Value
 from reproduction.fcn.datasets.label_files import LabelReader
 from reproduction.fcn.images import decode
 
@@ -30,91 +30,12 @@ MOST_PIXELS = 2_000_000
 #: With a larger share of one class, a net that predicts only this class scores well.
 MOST_OF_ONE = 0.99
 
-Size = tuple[int, int]  # height and width, pixels
-
 _SEVERAL = 12  # numbers that a line lists
 #: The problems of labels whose colours are reported, so that the user can name them.
 _COLOURS_NOT_READ = (label_files.PAINTED, label_files.UNKNOWN, label_files.DIFFERENT)
 _MASK_PALETTE = (
     "pass a --palette with the lines `0 0 0 background` and `255 255 255 thing`, which --write-palette writes"
 )
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A problem that the check of a folder found, and the files that have it.
-
-    Attributes:
-        what: Description of the problem.
-        remedy: What to do, as a sentence; may be empty.
-        files: Names of the files, each with what was found in it.
-        fatal: True if training would fail, or learn nothing.
-    """
-
-    what: str
-    remedy: str
-    files: list[str] = field(default_factory=list)
-    fatal: bool = True
-
-
-@dataclass(frozen=True)
-class Value:
-    """A class number that occurs in the labels, and how often.
-
-    Attributes:
-        label: The class number.
-        name: Name of the class; ``void`` for 255; None if there is no class of this number.
-        pixels: Number of pixels with this number.
-        share: Its fraction of the pixels that are not void, 0 to 1; 0 for void.
-        images: Number of label images that contain it.
-    """
-
-    label: int
-    name: str | None
-    pixels: int
-    share: float
-    images: int
-
-
-@dataclass
-class FolderReport:
-    """What the check of a user's folder of images and labels found.
-
-    Attributes:
-        root: The folder.
-        folders: Names of the folders of images and of labels.
-        classes: Names of the classes; None if nothing defines them.
-        images: Number of images.
-        labels: Number of label images.
-        pairs: Number of images that have a label.
-        splits: Number of images by split.
-        modes: Number of images and of labels of each Pillow mode: ``{"images": {"RGB": 20}, "labels": {"P": 20}}``.
-        sizes: Number of images of each (height, width).
-        values: The class numbers in the labels, in ascending order.
-        colours: Number of pixels of each colour, if the labels could not be read as class numbers; else empty. They are
-            sorted as in the images' palettes if these agree on one order, otherwise by descending frequency.
-        void: Fraction of the pixels that are void, 0 to 1.
-        problems: The problems, fatal ones first.
-    """
-
-    root: Path
-    folders: tuple[str, str]
-    classes: tuple[str, ...] | None
-    images: int = 0
-    labels: int = 0
-    pairs: int = 0
-    splits: dict[str, int] = field(default_factory=dict)
-    modes: dict[str, dict[str, int]] = field(default_factory=dict)
-    sizes: dict[Size, int] = field(default_factory=dict)
-    values: list[Value] = field(default_factory=list)
-    colours: dict[RGB, int] = field(default_factory=dict)
-    void: float = 0.0
-    problems: list[Problem] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """True if no problem was found that prevents training."""
-        return not any(problem.fatal for problem in self.problems)
 
 
 class _Found:
@@ -149,8 +70,8 @@ def check_folder(
     """Read every image and label of a user's folder, and report what it contains and which problems it has.
 
     Args:
-        root: The folder, with the structure that the module ``folder`` describes.
-        classes: Names of the classes; None if they are not known yet.
+        root: The folder, with a structure that the module ``find_files`` describes.
+        classes: Names of the classes; None for those that the format or the annotations define, if any.
         palette: How label images are read. A palette: by colour. ``"indices"``: by pixel value. None: by pixel value,
             if the image's own palette proves that these are class numbers.
         progress: Called with the number of images checked and their total.
@@ -161,13 +82,20 @@ def check_folder(
     Raises:
         DataError: If the folder does not exist, or has none of the known structures.
     """
-    files = folder.list_files(root)
+    files = find_files.list_files(root)
     found = _Found()
-    names = tuple(classes) if classes is not None else None
+    names = folder.choose_classes(files, classes)
     report = FolderReport(
-        files.root, files.folders, names, images=len(files.images), labels=len(files.labels), pairs=len(files.pairs)
+        files.root,
+        files.folders,
+        names,
+        files.description,
+        images=len(files.images),
+        labels=len(files.labels),
+        pairs=len(files.pairs),
     )
     _check_names(found, files)
+    _check_annotations(found, files, names)
     splits = _check_splits(found, files)
     report.splits = {split: len(ids) for split, ids in splits.items()}
     present: dict[str, set[int]] = {}
@@ -175,7 +103,7 @@ def check_folder(
     for i, image_id in enumerate(pairs := files.pairs):
         progress(i, len(pairs))
         sizes = _check_image(found, files.images[image_id])
-        present[image_id] = _check_label(found, files.labels[image_id], sizes, names, reader)
+        present[image_id] = _check_label(found, files, image_id, sizes, names, reader)
     progress(len(pairs), len(pairs))
     _check_sizes(found)
     _explain_colours(found, names)
@@ -213,10 +141,25 @@ def _check_names(found: _Found, files: FolderFiles) -> None:
             found.add(what, "", str(where[image_id]), fatal=False)
 
 
+def _check_annotations(found: _Found, files: FolderFiles, names: Sequence[str] | None) -> None:
+    """Find what was left out of the annotations, and names in them that are not among the classes."""
+    if files.annotations is None or names is None:
+        return
+    for note in files.annotations.notes:
+        found.add(note, "", fatal=False)
+    try:
+        others = [name for name in files.annotations.names() if name not in names]
+    except DataError:  # of a file, which is reported when its label is read
+        return
+    what = "names in the annotations are not among the classes, and are read as background"
+    for name in others:
+        found.add(what, "", name, fatal=False)
+
+
 def _check_splits(found: _Found, files: FolderFiles) -> dict[str, list[str]]:
     """Return the ids of each split, and find ids in the lists that do not exist or are in both splits."""
     splits: dict[str, list[str]] = {}
-    for split in folder.SPLITS:
+    for split in SPLITS:
         try:
             splits[split] = files.ids(split)
         except DataError as error:
@@ -252,15 +195,22 @@ def _check_image(found: _Found, path: Path) -> tuple[Size, Size] | None:
 
 
 def _check_label(
-    found: _Found, path: Path, sizes: tuple[Size, Size] | None, names: Sequence[str] | None, reader: LabelReader
+    found: _Found,
+    files: FolderFiles,
+    image_id: str,
+    sizes: tuple[Size, Size] | None,
+    names: Sequence[str] | None,
+    reader: LabelReader,
 ) -> set[int]:
     """Read a label; return the class numbers in it."""
+    path = files.labels[image_id]
     try:
-        with image_files.open_image(path) as image:
-            found.modes[1][image.mode] += 1
-            if reader.reading is None:
-                _count_colours(found, image)
-            values = reader.numbers(image, str(path))
+        if files.annotations is not None:
+            values = files.annotations.draw_labels(image_id, files.images[image_id], names or ())
+            path = path / image_id if len(set(files.labels.values())) < len(files.labels) else path
+        else:
+            values = _read_label_image(found, path, reader)
+            values = folder.convert_numbers(files, names or (), values)
     except DataError as error:
         found.failed(path, error)
         return set()
@@ -282,6 +232,14 @@ def _check_label(
             pixels = sum(here[number] for number in wrong)
             found.add(*_out_of_range(len(names)), f"{path} ({said} in {pixels} pixels)")
     return set(here)
+
+
+def _read_label_image(found: _Found, path: Path, reader: LabelReader) -> Array:
+    with image_files.open_image(path) as image:
+        found.modes[1][image.mode] += 1
+        if reader.reading is None:
+            _count_colours(found, image)
+        return reader.numbers(image, str(path))
 
 
 def _count_colours(found: _Found, image: Image.Image) -> None:
@@ -418,32 +376,3 @@ def _format_label(label: int, names: Sequence[str] | None) -> str:
 
 def _format_numbers(numbers: Sequence[Any]) -> str:
     return ", ".join(map(str, numbers[:_SEVERAL])) + (" ..." if len(numbers) > _SEVERAL else "")
-
-
-def write_palette(report: FolderReport, path: Path) -> None:
-    """Write a palette file of the colours in the labels, with placeholder names for the user to replace.
-
-    No placeholders are needed if the labels are black and white or have VOC's colours, and the report's classes fit.
-
-    Args:
-        report: The result of the check.
-        path: The file to write.
-
-    Raises:
-        ReproductionError: If there are no colours, or more than classes can have, or the file cannot be written.
-    """
-    is_mask = not report.colours and {value.label for value in report.values} == {0, VOID}
-    if not report.colours and not is_mask:
-        reason = "the labels are class numbers, not colours" if report.values else "no label could be read"
-        raise ReproductionError(f"there is no palette to write; {reason}", place=str(report.root))
-    if len(report.colours) > VOID:
-        raise ReproductionError(
-            "there are too many colours for classes",
-            place=str(report.root),
-            got=len(report.colours),
-            want=f"at most {VOID}",
-            remedy="The labels were smoothed or saved as JPEG: export them again, as PNG without smoothing.",
-        )
-    colours = color_labels.MASK.values() if is_mask else report.colours
-    with files.open_atomic(path) as file:
-        file.write(color_labels.dumps(color_labels.make_template(list(colours), report.classes)).encode())

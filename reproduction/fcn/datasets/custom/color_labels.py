@@ -35,6 +35,8 @@ MOST_BYTES = 1 << 20
 #: The number of colours that are counted in labels; far above any number of classes.
 MOST_COLOURS = 4096
 VOCS_CLASSES = 21
+#: A line of CVAT's labelmap.txt: ``cat:128,0,0::``, a name, a colour, and what VOC calls parts and actions.
+_CVAT = re.compile(r"(.+?):(\d{1,3},\d{1,3},\d{1,3}):[^:]*:[^:]*")
 #: The palette of a black-and-white mask.
 MASK = {"background": (0, 0, 0), "thing": (255, 255, 255)}
 
@@ -53,7 +55,7 @@ def parse_reading(path: StrPath, names: Sequence[str] | None = None) -> Reading:
 
 
 def load(path: StrPath, names: Sequence[str] | None = None) -> dict[str, RGB]:
-    """Load a palette file: the colour of each class by its name, in the order of the classes.
+    """Load a palette file: the colour of each class by its name, in the order of the classes; or CVAT's labelmap.txt.
 
     Args:
         path: Path of the palette, or ``voc`` for VOC's colours of as many classes as ``names`` has.
@@ -75,8 +77,10 @@ def load(path: StrPath, names: Sequence[str] | None = None) -> dict[str, RGB]:
         raise DataError("the palette is not a text file", path=path, want="lines of R G B name") from None
     found: dict[str, RGB] = {}
     for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
+        if not line.strip() or line.startswith("#"):
             continue
+        if match := _CVAT.fullmatch(line.strip()):
+            line = f"{match[2].replace(',', ' ')} {match[1]}"  # noqa: PLW2901
         *values, name = line.split(maxsplit=3)
         if len(values) != 3 or not all(re.fullmatch("[0-9]{1,3}", value) and int(value) < 256 for value in values):
             want = "R G B name, such as 128 0 0 aeroplane"

@@ -1,7 +1,8 @@
-"""A user's images and labels: a folder with ``images/`` and ``labels/``, or with the structure of PASCAL VOC.
+"""A user's images and labels as a data set; the module ``find_files`` describes where they may be.
 
 An image and its label have the same name except for the extension: ``images/7.jpg``, ``labels/7.png``. The pixels of a
-label are class numbers from 0, and 255 for void; or colours, if a palette assigns them to classes.
+label are class numbers from 0, and 255 for void; or colours, if a palette assigns them to classes. Labels may also be
+outlines in COCO's or LabelMe's JSON.
 
     DIR/classes.txt                      the names of the classes, one a line, the first for label 0
     DIR/palette.txt                      for painted labels instead: lines ``R G B name``
@@ -12,151 +13,27 @@ label are class numbers from 0, and 255 for void; or colours, if a palette assig
 
 from __future__ import annotations
 
-import os
+import threading
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from reproduction.caffe.errors import DataError, StrPath, safe_repr
-from reproduction.caffe.formats import image_files
-from reproduction.caffe.typing import Array
-from reproduction.fcn.datasets import layouts, voc
+from reproduction.caffe.typing import Array, UInt8
+from reproduction.fcn.datasets import voc
 from reproduction.fcn.datasets.base import VOID, Dataset, Tops
-from reproduction.fcn.datasets.custom import color_labels
-from reproduction.fcn.datasets.custom.color_labels import Reading
+from reproduction.fcn.datasets.custom import class_files, color_labels, find_files
+from reproduction.fcn.datasets.custom.annotations import VOID_NAMES
+from reproduction.fcn.datasets.custom.color_labels import RGB, Reading
+from reproduction.fcn.datasets.custom.folder_files import FolderFiles
 from reproduction.fcn.datasets.label_files import LabelReader
 from reproduction.fcn.images import caffe_input, decode
 
-SPLITS = ("train", "val")
-FIFTH = 5  # without lists, one in so many images is for validation
-_KINDS = (("images", "labels", "."), ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"))
-
-
-@dataclass(frozen=True)
-class FolderFiles:
-    """The images, labels and lists in a user's folder, by id; an id is a file's name without the extension.
-
-    Attributes:
-        root: The folder.
-        images: Path of the image of each id.
-        labels: Path of the label of each id.
-        twice: Ids that several images or several labels have (``7.jpg`` and ``7.png``), with the paths of these files.
-        lists: Path of the list of ids (such as train.txt) of each split that has one.
-        folders: Names of the folders of images and of labels.
-    """
-
-    root: Path
-    images: dict[str, Path]
-    labels: dict[str, Path]
-    twice: dict[str, list[Path]] = field(default_factory=dict)
-    lists: dict[str, Path] = field(default_factory=dict)
-    folders: tuple[str, str] = ("images", "labels")
-
-    @property
-    def pairs(self) -> list[str]:
-        """The ids that have both an image and a label, sorted."""
-        return sorted(self.images.keys() & self.labels.keys())
-
-    def ids(self, split: str) -> list[str]:
-        """Return the ids of a split, ``train`` or ``val``.
-
-        These are the ids in the split's list. If only the other split has a list, they are the pairs that are not in
-        it. Without lists, every fifth pair is in ``val`` (the last one if there are fewer than five), the others in
-        ``train``.
-
-        Raises:
-            DataError: If there is no such split, or no image for it.
-        """
-        if split not in SPLITS:
-            raise DataError(f"there is no split {split!r}", path=self.root, want=" or ".join(SPLITS))
-        if split in self.lists:
-            return self._listed(split)
-        pairs = self.pairs
-        if self.lists:
-            taken = {image_id for listed in self.lists for image_id in self._listed(listed)}
-            found = [image_id for image_id in pairs if image_id not in taken]
-        else:
-            validated = set(pairs[FIFTH - 1 :: FIFTH] or pairs[-1:])
-            found = [image_id for image_id in pairs if (image_id in validated) == (split == "val")]
-        if not found:
-            got = f"{len(pairs)} with a label"
-            raise DataError(
-                f"there is no image for the split {split!r}",
-                path=self.root,
-                got=got,
-                want="2 or more",
-                remedy="fcn check-data says what is missing.",
-            )
-        return found
-
-    def _listed(self, split: str) -> list[str]:
-        """Return the ids in a list, which may include the files' extensions."""
-        listed = layouts.read_ids(self.lists[split])
-        return [
-            image_id if image_id in self.images or Path(image_id).stem not in self.images else Path(image_id).stem
-            for image_id in listed
-        ]
-
-
-def list_files(root: StrPath) -> FolderFiles:
-    """Find the images, labels and lists in a user's folder, without opening an image.
-
-    Args:
-        root: The folder.
-
-    Raises:
-        DataError: If the folder does not exist, or has neither ``images`` and ``labels`` nor VOC's folders.
-    """
-    place = Path(root)
-    if not place.is_dir():
-        raise DataError("this is a file, not a folder" if place.is_file() else "there is no such folder", path=place)
-    if (kind := _kind(place)) is None:
-        raise _no_tree(place)
-    pictures_in, labels_in, lists_in = kind
-    shown, shown_twice = _files(place / pictures_in)
-    labelled, labelled_twice = _files(place / labels_in)
-    listed = {split: place / lists_in / f"{split}.txt" for split in SPLITS}
-    lists = {split: path for split, path in listed.items() if path.is_file()}
-    return FolderFiles(place, shown, labelled, shown_twice | labelled_twice, lists, (pictures_in, labels_in))
-
-
-def _kind(place: Path) -> tuple[str, str, str] | None:
-    return next((kind for kind in _KINDS if all((place / name).is_dir() for name in kind[:2])), None)
-
-
-def _no_tree(place: Path) -> DataError:
-    """Return the error for a folder without images and labels; it lists the content and suggests a folder nearby."""
-    shown = sorted(path for path in place.iterdir() if not path.name.startswith("."))
-    inside = [path.name + "/" * path.is_dir() for path in shown]
-    near = next((path for path in (*shown, place.parent) if path.is_dir() and _kind(path)), None)
-    return DataError(
-        "this is not a folder of images and labels",
-        path=place,
-        got=", ".join(inside[:6]) + (" ..." if len(inside) > 6 else "") or "an empty folder",
-        want="images/ and labels/, or JPEGImages/ and SegmentationClass/",
-        remedy=f"Did you mean {near}?" if near else "",
-    )
-
-
-def is_album(folder: Path) -> bool:
-    """Return True if a folder contains image files and no subfolders."""
-    return bool(_files(folder)[0]) and not any(path.is_dir() for path in folder.iterdir())
-
-
-def _files(folder: Path) -> tuple[dict[str, Path], dict[str, list[Path]]]:
-    """Return the first image file of each id in a folder, and all files of the ids that several have."""
-    found: dict[str, list[Path]] = {}
-    with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file())
-    for name in names:
-        path = folder / name
-        if path.suffix.lower() in image_files.ENDINGS:
-            found.setdefault(path.stem, []).append(path)
-    twice = {image_id: paths for image_id, paths in found.items() if len(paths) > 1}
-    return {image_id: paths[0] for image_id, paths in found.items()}, twice
+#: The most bytes of decoded images and labels that a data set keeps in memory: about 300 of VOC's size.
+CACHED_BYTES = 256 << 20
 
 
 def find_classes(
@@ -166,8 +43,10 @@ def find_classes(
 
     Args:
         root: The folder.
-        classes: Path of a list of class names; None for the folder's classes.txt, if it exists.
-        colours: Path of a palette, or ``voc`` or ``indices``; None for the folder's palette.txt, if it exists.
+        classes: Path of a list of class names; None for the folder's classes.txt, or the list of another program there
+            (see ``class_files``), if it exists.
+        colours: Path of a palette, or ``voc`` or ``indices``; None for the folder's palette.txt, or CVAT's
+            labelmap.txt, if it exists.
 
     Returns:
         (names, reading). The names are None if neither a list nor a palette states them; the reading is a palette,
@@ -176,14 +55,31 @@ def find_classes(
     Raises:
         DataError: If a file is missing or invalid, or the two disagree.
     """
-    own = {name: Path(root) / f"{name}.txt" for name in ("classes", "palette")}
-    classes = classes or (own["classes"] if own["classes"].is_file() else None)
-    colours = colours or (own["palette"] if own["palette"].is_file() else None)
-    names = layouts.read_class_names(classes) if classes else None
+    own = Path(root)
+    classes = classes or class_files.find_class_list(own)
+    colours = colours or class_files.find_palette(own)
+    names = class_files.read_class_list(classes) if classes else None
     if colours is None:
         return names, None
     found = color_labels.parse_reading(colours, names)
     return color_labels.palette_classes(found) if isinstance(found, Mapping) else names, found
+
+
+def choose_classes(files: FolderFiles, names: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return the classes of a folder: those that the user names, else those of its format or annotations, if any.
+
+    Of the names in a list for LabelMe, those that mean void are left out.
+    """
+    if names is None:
+        return files.classes()
+    return tuple(name for name in names if not (files.annotations and name in VOID_NAMES))
+
+
+def choose_colours(files: FolderFiles, names: Sequence[str], reading: Reading) -> Mapping[str, RGB] | None:
+    """Return the colour of each class: those of the palette by which labels are read, else of the format, else None."""
+    if isinstance(reading, Mapping):
+        return reading
+    return files.colours if files.colours and tuple(files.colours) == tuple(names) else None
 
 
 def check_classes_param(names: object) -> tuple[str, ...]:
@@ -223,8 +119,8 @@ class Folder(Dataset):
         root: The folder.
         tops: Mapping from top to kind; None for every kind, under its name.
         mean: The mean of each channel to subtract, in B G R order, 0 to 255.
-        classes: Names of the classes. If ``classes`` and ``palette`` are both None, the folder's classes.txt and
-            palette.txt are read.
+        classes: Names of the classes. If ``classes`` and ``palette`` are both None, they are found as by
+            ``find_classes`` and ``choose_classes``.
         palette: How label images are read. A palette: by colour. ``"indices"``: by pixel value. None: by pixel value,
             if the image's own palette proves that these are class numbers.
         side: Limit of the longer side, in pixels: larger images are shrunk, with their labels. 0 for no limit.
@@ -256,13 +152,14 @@ class Folder(Dataset):
     ):
         super().__init__(split, root, tops, **order)
         self.mean_bgr = np.array(mean, np.float64)
-        self.files = list_files(root)
+        self.files = find_files.list_files(root)
         self.tree = self.files.root
         self.ids = self.files.ids(split)
         if classes is None and palette is None:
             classes, palette = find_classes(root)
         if isinstance(palette, Mapping):
             classes = color_labels.palette_classes(color_labels.check_palette(palette, classes, root))
+        classes = choose_classes(self.files, classes)
         if classes is None:
             raise DataError(
                 "the names of the classes are not defined", path=root, want="classes.txt, one name a line, or --classes"
@@ -270,6 +167,7 @@ class Folder(Dataset):
         self.side, self._names = side, tuple(classes)
         self.read_labels = LabelReader(palette)
         self.label_classes = {top: self._names for top, kind in self.tops.items() if kind == "label"}
+        self._cache = _ArrayCache(CACHED_BYTES)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -280,6 +178,11 @@ class Folder(Dataset):
     def palette(self) -> Reading:
         """How label images are converted to class numbers, see ``color_labels.Reading``."""
         return self.read_labels.reading
+
+    @property
+    def colours(self) -> Mapping[str, RGB] | None:
+        """The colour of each class, and maybe of void, if the palette or the format defines them; else None."""
+        return choose_colours(self.files, self._names, self.palette)
 
     def file(self, kind: str, image_id: str) -> Path:
         """Return the path of the image (kind ``data``) or the label (kind ``label``) of an id; it need not exist.
@@ -297,12 +200,79 @@ class Folder(Dataset):
         return self.tree / folder / f"{image_id}{ending}"
 
     def read(self, kind: str, path: Path) -> Array:
-        """Read an image as (3, H, W) float32 minus the mean, or a label as (1, H, W) uint8."""
-        if kind == "data":
-            return caffe_input.subtract_mean(decode.shrink(decode.read_rgb(path), self.side), self.mean_bgr, flip=True)
-        numbers = caffe_input.check_labels(self.read_labels(path), len(self._names) - 1, void=VOID)
-        return decode.shrink(numbers.astype(np.uint8), self.side, smooth=False)[np.newaxis]
+        """Read an image as (3, H, W) float32 minus the mean, or a label image as (1, H, W) uint8."""
+        return self._to_sample(kind, self._read_image(path) if kind == "data" else self._read_label(path))
+
+    def load(self, kind: str, image_id: str) -> Array:
+        """Load an image or a label by its id; both are decoded once, as long as ``CACHED_BYTES`` suffice.
+
+        Raises:
+            DataError: If a file is missing or invalid, or labels are out of range.
+        """
+        pixels = self._cache.get((kind, image_id))
+        if pixels is None:
+            path, drawn = self.file(kind, image_id), self.files.annotations
+            if kind == "data":
+                pixels = self._read_image(path)
+            elif drawn and image_id in self.files.labels:
+                pixels = self._shrink_labels(drawn.draw_labels(image_id, self.file("data", image_id), self._names))
+            else:
+                pixels = self._read_label(path)
+            self._cache.put((kind, image_id), pixels)
+        return self._to_sample(kind, pixels)
+
+    def _read_image(self, path: Path) -> UInt8:
+        return decode.shrink(decode.read_rgb(path), self.side)
+
+    def _read_label(self, path: Path) -> UInt8:
+        numbers = convert_numbers(self.files, self._names, self.read_labels(path))
+        return self._shrink_labels(caffe_input.check_labels(numbers, len(self._names) - 1, void=VOID).astype(np.uint8))
+
+    def _shrink_labels(self, numbers: UInt8) -> UInt8:
+        return decode.shrink(numbers, self.side, smooth=False)
+
+    def _to_sample(self, kind: str, pixels: UInt8) -> Array:
+        return caffe_input.subtract_mean(pixels, self.mean_bgr, flip=True) if kind == "data" else pixels[np.newaxis]
 
     def training_ids(self) -> set[str] | None:
         """Return the ids of the split ``train``, on which the user trains."""
         return set(self.files.ids("train"))
+
+
+def convert_numbers(files: FolderFiles, names: Sequence[str], values: Array) -> Array:
+    """Return the class numbers of a label image's values: of Cityscapes' ids, if the classes are Cityscapes'.
+
+    Args:
+        files: The folder's files.
+        names: Names of the classes.
+        values: (H, W), the values of the label image.
+    """
+    if files.numbers is None or files.colours is None or tuple(files.colours) != tuple(names):
+        return values
+    return files.numbers[values.astype(np.uint8)]
+
+
+class _ArrayCache:
+    """The arrays that were used last, up to a number of bytes; threads may share it.
+
+    Args:
+        limit: The most bytes of all arrays.
+    """
+
+    def __init__(self, limit: int):
+        self._left, self._arrays, self._lock = limit, OrderedDict[tuple[str, str], UInt8](), threading.Lock()
+
+    def get(self, key: tuple[str, str]) -> UInt8 | None:
+        with self._lock:
+            if key in self._arrays:
+                self._arrays.move_to_end(key)
+            return self._arrays.get(key)
+
+    def put(self, key: tuple[str, str], array: UInt8) -> None:
+        with self._lock:
+            if key in self._arrays:
+                return
+            self._arrays[key] = array
+            self._left -= array.nbytes
+            while self._left < 0:
+                self._left += self._arrays.popitem(last=False)[1].nbytes

@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 
 from reproduction.fcn.datasets import label_files
-from reproduction.fcn.datasets.custom import check, color_labels, folder
-from reproduction.fcn.datasets.custom.check import Problem, check_folder
+from reproduction.fcn.datasets.custom import check, color_labels, folder, folder_files
+from reproduction.fcn.datasets.custom.check import check_folder
+from reproduction.fcn.datasets.custom.folder_report import Problem
 from tests.helpers import custom_folders
 
 
@@ -161,11 +162,11 @@ def test_files_without_partner_are_named(tmp_path):
 def test_names_that_do_not_meet_are_shown(tmp_path):
     custom_folders.write(tmp_path, n=2)
     for path in sorted((tmp_path / "labels").iterdir()):
-        path.rename(path.with_stem(path.stem + "_mask"))
+        path.rename(path.with_stem(path.stem + "_x"))
     assert found(tmp_path, classes=custom_folders.NAMES)[0] == (
         "no image has a label with its name",
         True,
-        ["images/p0.jpg and " + str(tmp_path / "labels/p0_mask.png").replace(f"{tmp_path}/", "")],
+        ["images/p0.jpg and " + str(tmp_path / "labels/p0_x.png").replace(f"{tmp_path}/", "")],
     )
 
 
@@ -251,6 +252,6 @@ def test_labels_of_one_class_cannot_be_learnt(tmp_path):
 def test_what_is_called_good_is_what_the_data_set_reads(tmp_path):
     custom_folders.write(tmp_path)
     assert check_folder(tmp_path, custom_folders.NAMES).ok
-    for split in folder.SPLITS:
+    for split in folder_files.SPLITS:
         assert all(sample["label"].max() < 3 for sample in folder.Folder(split, tmp_path))
     assert check.MOST_OF_ONE < 1

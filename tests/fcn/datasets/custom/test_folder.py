@@ -8,7 +8,7 @@ from reproduction.caffe.errors import DataError
 from reproduction.caffe.schema import PythonParameter
 from reproduction.fcn import datasets
 from reproduction.fcn.datasets import voc
-from reproduction.fcn.datasets.custom import folder
+from reproduction.fcn.datasets.custom import find_files
 from reproduction.fcn.datasets.custom.folder import Folder
 from reproduction.fcn.images import decode
 from tests.helpers import custom_folders
@@ -161,4 +161,4 @@ def test_files_that_are_no_pictures_do_not_count(tmp_path):
     custom_folders.write(tmp_path)
     for name in (".p9.jpg", "Thumbs.db", "notes.txt"):
         (tmp_path / "images" / name).write_bytes(b"x")
-    assert len(folder.list_files(tmp_path).images) == 6
+    assert len(find_files.list_files(tmp_path).images) == 6
