@@ -22,9 +22,9 @@ from reproduction.caffe.errors import DataError
 from reproduction.caffe.formats import image_files, json_file
 from reproduction.caffe.formats.json_file import between
 from reproduction.caffe.typing import UInt8
-from reproduction.fcn.datasets.custom import annotations
-from reproduction.fcn.datasets.custom.annotations import Annotations, Region, Size
+from reproduction.fcn.datasets.custom import outlines
 from reproduction.fcn.datasets.custom.color_labels import VOID_NAME
+from reproduction.fcn.datasets.custom.outlines import Annotations, Region, Size
 
 #: The largest file that is read; COCO's own largest has 450 MB. Reading takes about ten times as much memory.
 MOST_BYTES = 1 << 30
@@ -132,7 +132,7 @@ class Coco(Annotations):
     rule = "of overlapping instances the smaller one is drawn last; crowds are void"
 
     def __init__(self, files: Sequence[CocoFile], ids: Sequence[Mapping[_Id, str]]):
-        self._names = annotations.join_names(map(_used_names, files))
+        self._names = outlines.join_names(map(_used_names, files))
         self._entries: dict[str, _Entry] = {}
         lost = 0
         for file, of in zip(files, ids, strict=True):
@@ -182,7 +182,7 @@ def _used_names(file: CocoFile) -> list[str]:
 
 
 def _name(instance: CocoInstance, entry: _Entry) -> str:
-    if instance.category_id not in entry.names:
+    if instance.category_id is None or instance.category_id not in entry.names:
         got = json_file.format_value(instance.category_id)
         raise DataError(f"instance {instance.id} has a category that is not listed", got=got)
     return entry.names[instance.category_id]
@@ -195,17 +195,17 @@ def _region(instance: CocoInstance, entry: _Entry, name: str) -> Region:
         raise DataError(f"{place} has no outline", got="a box", want="polygons or a mask", remedy=remedy)
     if isinstance(outline, dict):
         height, width = _check_rle_size(outline.get("size"), entry.image, place)
-        return annotations.mask_region(name, decode_rle(outline.get("counts"), (height, width), place))
+        return outlines.mask_region(name, decode_rle(outline.get("counts"), (height, width), place))
     if not isinstance(outline, list):
         raise DataError(f"{place} has no valid outline", got=json_file.format_value(outline), want="lists of x, y")
-    return annotations.polygon_region(name, [_ring(flat, place) for flat in outline])
+    return outlines.polygon_region(name, [_ring(flat, place) for flat in outline])
 
 
 def _ring(flat: object, place: str) -> list[tuple[float, float]]:
     if not isinstance(flat, list) or len(flat) % 2:
         raise DataError(f"{place} has no valid outline", got=json_file.format_value(flat), want="[x, y, x, y, ...]")
     pairs = [[flat[i], flat[i + 1]] for i in range(0, len(flat), 2)]
-    return annotations.check_points(pairs, 3, place)
+    return outlines.check_points(pairs, 3, place)
 
 
 def _check_rle_size(size: object, image: CocoImage, place: str) -> Size:

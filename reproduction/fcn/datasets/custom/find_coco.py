@@ -41,8 +41,10 @@ def find(place: Path) -> FolderFiles | None:
     places = (place, *named_folders(place, LABEL_FOLDERS), *splits)
     found = [path for where in places for path in _list_coco(where)]
     found = [path for path in found if path.name.startswith("instances")] or found
-    by_split = {split: [path for path in found if _split_of(place, path) == split] for split in (*SPLITS, None)}
-    chosen = {split: paths for split, paths in by_split.items() if paths and split} or {None: by_split[None]}
+    of_split = {path: _split_of(place, path) for path in found}
+    chosen: dict[str | None, list[Path]] = {None: [path for path in found if of_split[path] is None]}
+    if not set(SPLITS).isdisjoint(of_split.values()):
+        chosen = {split: [path for path in found if of_split[path] == split] for split in SPLITS}
     if several := next((paths for paths in chosen.values() if len(paths) > 1), None):
         got = " and ".join(below(place, path) for path in several)
         raise DataError("several files have the annotations", path=place, got=got, remedy="Remove all but one.")

@@ -26,9 +26,9 @@ from reproduction.caffe.typing import Array, UInt8
 from reproduction.fcn.datasets import voc
 from reproduction.fcn.datasets.base import VOID, Dataset, Tops
 from reproduction.fcn.datasets.custom import class_files, color_labels, find_files
-from reproduction.fcn.datasets.custom.annotations import VOID_NAMES
 from reproduction.fcn.datasets.custom.color_labels import RGB, Reading
 from reproduction.fcn.datasets.custom.folder_files import FolderFiles
+from reproduction.fcn.datasets.custom.outlines import VOID_NAMES
 from reproduction.fcn.datasets.label_files import LabelReader
 from reproduction.fcn.images import caffe_input, decode
 

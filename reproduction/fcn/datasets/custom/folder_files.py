@@ -12,8 +12,8 @@ from reproduction.caffe.errors import DataError
 from reproduction.caffe.formats import files, image_files
 from reproduction.caffe.typing import UInt8
 from reproduction.fcn.datasets import layouts
-from reproduction.fcn.datasets.custom.annotations import Annotations
 from reproduction.fcn.datasets.custom.color_labels import RGB
+from reproduction.fcn.datasets.custom.outlines import Annotations
 
 SPLITS = ("train", "val")
 FIFTH = 5  # without lists, one in so many images is for validation

@@ -23,8 +23,8 @@ from PIL import Image, ImageDraw
 from reproduction.caffe.errors import DataError
 from reproduction.caffe.formats import image_files, json_file
 from reproduction.caffe.formats.json_file import between
-from reproduction.fcn.datasets.custom import annotations
-from reproduction.fcn.datasets.custom.annotations import Annotations, Region, Size
+from reproduction.fcn.datasets.custom import outlines
+from reproduction.fcn.datasets.custom.outlines import Annotations, Region, Size
 
 LINE_WIDTH = 10  # pixels
 POINT_RADIUS = 5
@@ -90,9 +90,7 @@ class LabelMe(Annotations):
 
     def names(self) -> tuple[str, ...]:
         """Return the labels of all shapes in alphabetic order; this reads every file."""
-        return annotations.join_names(
-            [sorted({shape.label for path in self._paths.values() for shape in _shapes(path)})]
-        )
+        return outlines.join_names([sorted({shape.label for path in self._paths.values() for shape in _shapes(path)})])
 
     def size(self, image_id: str) -> Size | None:
         """Return the (height, width) that an image's file states, or None."""
@@ -116,16 +114,16 @@ def _shapes(path: Path) -> Sequence[LabelMeShape]:
 def _region(shape: LabelMeShape, place: str) -> Region:
     name, kind = shape.label, shape.shape_type
     if kind in _POLYGONS:
-        return annotations.polygon_region(name, [annotations.check_points(shape.points, 3, place)])
+        return outlines.polygon_region(name, [outlines.check_points(shape.points, 3, place)])
     least = {"rectangle": 2, "circle": 2, "line": 2, "linestrip": 2, "point": 1, "points": 1, "mask": 2}.get(kind or "")
     if least is None:
         want = "polygon, rectangle, circle, line, linestrip, point, points or mask"
         raise DataError(f"{place} has an unknown type", got=json_file.format_value(kind), want=want)
-    points = annotations.check_points(shape.points, least, place)
+    points = outlines.check_points(shape.points, least, place)
     (left, top), (right, bottom) = points[0], points[min(1, len(points) - 1)]
     if kind == "rectangle":
         corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
-        return annotations.polygon_region(name, [corners])
+        return outlines.polygon_region(name, [corners])
     if kind == "mask":
         return _mask_region(shape, (int(min(left, right)), int(min(top, bottom))), place)
     radius = math.dist(points[0], points[1]) if kind == "circle" else POINT_RADIUS
@@ -140,7 +138,7 @@ def _region(shape: LabelMeShape, place: str) -> Region:
     return Region(name, 0.0, draw)
 
 
-def _clip(points: annotations.Points, canvas: Image.Image) -> list[tuple[float, float]]:
+def _clip(points: outlines.Points, canvas: Image.Image) -> list[tuple[float, float]]:
     """Move points that are far outside of an image to its border, since Pillow draws lines pixel by pixel."""
     far = LINE_WIDTH
     return [(min(max(x, -far), canvas.width + far), min(max(y, -far), canvas.height + far)) for x, y in points]
@@ -158,4 +156,4 @@ def _mask_region(shape: LabelMeShape, corner: tuple[int, int], place: str) -> Re
         raise DataError(f"{place} has no valid mask ({error.problem})", want="a PNG as base64") from None
     if mask.ndim != 2:
         raise DataError(f"{place} has a mask in colour", want="a PNG in grey")
-    return annotations.mask_region(shape.label, mask, corner)
+    return outlines.mask_region(shape.label, mask, corner)

@@ -227,9 +227,13 @@ def test_a_file_that_changes_is_read_again(photos):
 def test_no_image_is_decoded_twice(photos, monkeypatch):
     write(photos)
     data = Folder("train", photos, side=16)
-    opened = []
-    read = Folder._read_image
-    monkeypatch.setattr(Folder, "_read_image", lambda self, path: opened.append(path) or read(self, path))
+    opened, read = [], Folder._read_image
+
+    def spy(self, path):
+        opened.append(path)
+        return read(self, path)
+
+    monkeypatch.setattr(Folder, "_read_image", spy)
     first, again = data[0], data[0]
     assert len(opened) == 1
     assert all(np.array_equal(first[top], again[top]) for top in first)

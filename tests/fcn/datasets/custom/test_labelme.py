@@ -119,7 +119,7 @@ def test_sizes_are_checked_before_memory_is_taken(photos):
 
 
 def test_an_outline_of_too_many_points_is_refused(photos, monkeypatch):
-    monkeypatch.setattr("reproduction.fcn.datasets.custom.annotations._MAX_WORK", 200)
+    monkeypatch.setattr("reproduction.fcn.datasets.custom.outlines._MAX_WORK", 200)
     assert refused(photos, drawn.shape("cat", drawn.LARGE * 3)) == (
         "0.json: the outline of 'cat' has too many points to fill; got 12, want at most 10."
     )
