@@ -19,6 +19,7 @@ from reproduction.caffe.schema import LayerParameter, NetParameter, NetState, Ph
 from reproduction.caffe.typing import Array
 from reproduction.fcn import datasets
 from reproduction.fcn.datasets import Dataset, Sample
+from reproduction.fcn.train.augmentation import Augmentation
 from reproduction.fcn.train.image_list import ImageList
 
 
@@ -47,13 +48,15 @@ class DatasetFeed:
 
     Args:
         dataset: the split to read.
+        augmentation: random changes of the samples; None for none.
 
     Attributes:
         dataset: the split that is read.
+        augmentation: random changes of the samples, or None.
     """
 
-    def __init__(self, dataset: Dataset):
-        self.dataset = dataset
+    def __init__(self, dataset: Dataset, augmentation: Augmentation | None = None):
+        self.dataset, self.augmentation = dataset, augmentation
         self._order = dataset.order()
         self._drawn: list[int] = []
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="decode")
@@ -67,10 +70,10 @@ class DatasetFeed:
             DataError: If a file of the sample is missing or broken.
         """
         ready = self._next[1] if self._next and self._next[0] == draw else None
-        sample = ready.result() if ready else self.dataset[self._index(draw)]
+        sample = ready.result() if ready else self._load(self._index(draw), draw)
         stride = max(draw - self._last, 1)  # more than 1 if several processes share the draws
         index = self._index(draw + stride)
-        self._last, self._next = draw, (draw + stride, self._pool.submit(self.dataset.__getitem__, index))
+        self._last, self._next = draw, (draw + stride, self._pool.submit(self._load, index, draw + stride))
         return {top: array[None] for top, array in sample.items()}
 
     @property
@@ -82,13 +85,20 @@ class DatasetFeed:
 
     @property
     def description(self) -> str:
-        """The data set's name and split, the number of ids and their SHA-1, and the seed of their order, as text."""
+        """The data set's name and split, the number of ids and their SHA-1, their order's seed and changes, as text."""
         name, ids = f"{self.dataset.name} {self.dataset.split}", self.dataset.ids
-        return f"{name}, {len(ids)} images, sha1 {hashes.hash_lines(ids)}, order {self.dataset.seed}"
+        changed = f", augmented by {self.augmentation}" if self.augmentation else ""
+        return f"{name}, {len(ids)} images, sha1 {hashes.hash_lines(ids)}, order {self.dataset.seed}{changed}"
 
     def images(self, draw: int) -> list[str]:
         """Return the id of the sample that forward pass number ``draw`` loads, in a list."""
         return [self.dataset.ids[self._index(draw)]]
+
+    def _load(self, index: int, draw: int) -> Sample:
+        sample = self.dataset[index]
+        if self.augmentation:
+            sample = self.augmentation(sample, self.dataset.label_classes, self.dataset.seed, draw)
+        return sample
 
     def _index(self, draw: int) -> int:
         while len(self._drawn) <= draw:
@@ -131,7 +141,13 @@ class ListFeed:
         return [self.list.image(number)[0].name for number in range(draw * size, (draw + 1) * size)]
 
 
-def open_feed(net: NetParameter, root: StrPath, phase: Phase, seed: int | None = None) -> Feed:
+def open_feed(
+    net: NetParameter,
+    root: StrPath,
+    phase: Phase,
+    seed: int | None = None,
+    augmentation: Augmentation | None = None,
+) -> Feed:
     """Open the data that a net's data layer reads: one of the published Python layers, or an ImageData layer.
 
     Args:
@@ -139,9 +155,11 @@ def open_feed(net: NetParameter, root: StrPath, phase: Phase, seed: int | None =
         root: the data root, to which the layer's paths are relative.
         phase: TRAIN or TEST, the phase whose data layer is opened.
         seed: the seed of the order of the images; None selects the one in the prototxt, else the default.
+        augmentation: random changes of the images and their labels; None for none.
 
     Raises:
-        NetError: If the net does not have exactly one such layer, or its settings are not supported.
+        NetError: If the net does not have exactly one such layer, its settings are not supported, or it is an ImageData
+            layer and there is an augmentation.
         DataError: If the data are missing or do not match the layer's parameters.
     """
     layer = find_data_layer(net, phase)
@@ -149,7 +167,10 @@ def open_feed(net: NetParameter, root: StrPath, phase: Phase, seed: int | None =
         dataset = datasets.from_layer(layer.python_param, list(layer.top), root)
         if seed is not None:
             dataset.seed = seed
-        return DatasetFeed(dataset)
+        return DatasetFeed(dataset, augmentation)
+    if augmentation:
+        remedy = "Set mirror and crop_size in its transform_param instead."
+        raise NetError("an ImageData layer is not augmented", layer=layer.name, type=layer.type, remedy=remedy)
     return ListFeed(ImageList(layer, root, phase, *([] if seed is None else [seed])))
 
 

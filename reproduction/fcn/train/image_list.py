@@ -73,7 +73,7 @@ class ImageList:
         Raises:
             DataError: If an image cannot be read, or the images of the batch differ in size.
         """
-        generator = torch.Generator().manual_seed(_mix(self.seed, 1, draw))
+        generator = torch.Generator().manual_seed(mix_seeds(self.seed, 1, draw))
         transform = Transform(self.layer.transform_param, generator)
         images, labels = [], []
         for number in range(draw * self.batch_size, (draw + 1) * self.batch_size):
@@ -91,7 +91,7 @@ class ImageList:
         """Return the path and label of image ``number``, counted from 0 over all epochs, each in its shuffled order."""
         epoch, place = divmod(number, len(self.images))
         if self.layer.image_data_param.shuffle:
-            place = int(np.random.RandomState(_mix(self.seed, 0, epoch)).permutation(len(self.images))[place])
+            place = int(np.random.RandomState(mix_seeds(self.seed, 0, epoch)).permutation(len(self.images))[place])
         return self.images[place]
 
     @property
@@ -100,6 +100,6 @@ class ImageList:
         return {top: array.shape for top, array in self(0).items()}
 
 
-def _mix(*numbers: int) -> int:
-    """Combine several numbers into one seed."""
+def mix_seeds(*numbers: int) -> int:
+    """Combine several numbers, 0 or more, into one seed."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])

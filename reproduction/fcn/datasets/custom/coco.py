@@ -24,7 +24,7 @@ from reproduction.caffe.formats.json_file import between
 from reproduction.caffe.typing import UInt8
 from reproduction.fcn.datasets.custom import outlines
 from reproduction.fcn.datasets.custom.color_labels import VOID_NAME
-from reproduction.fcn.datasets.custom.outlines import Annotations, Region, Size
+from reproduction.fcn.datasets.custom.outlines import Annotations, LabelRegion, Size
 
 #: The largest file that is read; COCO's own largest has 450 MB. Reading takes about ten times as much memory.
 MOST_BYTES = 1 << 30
@@ -158,7 +158,7 @@ class Coco(Annotations):
         image = self._entries[image_id].image
         return (image.height, image.width) if image.height and image.width else None
 
-    def regions(self, image_id: str) -> list[Region]:
+    def regions(self, image_id: str) -> list[LabelRegion]:
         """Return the regions of an image's instances: crowds first, as void, then from large to small.
 
         Raises:
@@ -188,7 +188,7 @@ def _name(instance: CocoInstance, entry: _Entry) -> str:
     return entry.names[instance.category_id]
 
 
-def _region(instance: CocoInstance, entry: _Entry, name: str) -> Region:
+def _region(instance: CocoInstance, entry: _Entry, name: str) -> LabelRegion:
     place, outline = f"instance {instance.id}", instance.segmentation
     if not outline:
         remedy = "Draw its outline, or remove it."

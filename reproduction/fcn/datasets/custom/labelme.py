@@ -24,7 +24,7 @@ from reproduction.caffe.errors import DataError
 from reproduction.caffe.formats import image_files, json_file
 from reproduction.caffe.formats.json_file import between
 from reproduction.fcn.datasets.custom import outlines
-from reproduction.fcn.datasets.custom.outlines import Annotations, Region, Size
+from reproduction.fcn.datasets.custom.outlines import Annotations, LabelRegion, Size
 
 LINE_WIDTH = 10  # pixels
 POINT_RADIUS = 5
@@ -97,7 +97,7 @@ class LabelMe(Annotations):
         found = load(self._paths[image_id])
         return (found.imageHeight, found.imageWidth) if found.imageHeight and found.imageWidth else None
 
-    def regions(self, image_id: str) -> list[Region]:
+    def regions(self, image_id: str) -> list[LabelRegion]:
         """Return the regions of an image's shapes, in the order of the file.
 
         Raises:
@@ -111,7 +111,7 @@ def _shapes(path: Path) -> Sequence[LabelMeShape]:
     return load(path).shapes
 
 
-def _region(shape: LabelMeShape, place: str) -> Region:
+def _region(shape: LabelMeShape, place: str) -> LabelRegion:
     name, kind = shape.label, shape.shape_type
     if kind in _POLYGONS:
         return outlines.polygon_region(name, [outlines.check_points(shape.points, 3, place)])
@@ -135,7 +135,7 @@ def _region(shape: LabelMeShape, place: str) -> Region:
         for x, y in points[:1] if kind == "circle" else points:
             ImageDraw.Draw(canvas).ellipse((x - radius, y - radius, x + radius, y + radius), fill=number)
 
-    return Region(name, 0.0, draw)
+    return LabelRegion(name, 0.0, draw)
 
 
 def _clip(points: outlines.Points, canvas: Image.Image) -> list[tuple[float, float]]:
@@ -144,7 +144,7 @@ def _clip(points: outlines.Points, canvas: Image.Image) -> list[tuple[float, flo
     return [(min(max(x, -far), canvas.width + far), min(max(y, -far), canvas.height + far)) for x, y in points]
 
 
-def _mask_region(shape: LabelMeShape, corner: tuple[int, int], place: str) -> Region:
+def _mask_region(shape: LabelMeShape, corner: tuple[int, int], place: str) -> LabelRegion:
     try:
         data = base64.b64decode(shape.mask or "", validate=True)
     except (binascii.Error, ValueError):

@@ -36,7 +36,7 @@ _MAX_WORK = 1 << 28  # of points times rows, for which Pillow takes about 20 sec
 
 
 @dataclass(frozen=True)
-class Region:
+class LabelRegion:
     """A region of an image that belongs to one class.
 
     Attributes:
@@ -72,7 +72,7 @@ class Annotations(ABC):
         """Return the (height, width) of an image as its annotation states it, or None if it does not."""
 
     @abstractmethod
-    def regions(self, image_id: str) -> list[Region]:
+    def regions(self, image_id: str) -> list[LabelRegion]:
         """Return the regions of an image, in the order in which they are drawn.
 
         Raises:
@@ -146,7 +146,7 @@ def _is_coordinate(value: object) -> bool:
     return type(value) in (int, float) and -_LARGEST < value < _LARGEST  # type: ignore[operator]
 
 
-def polygon_region(name: str, rings: Sequence[Points]) -> Region:
+def polygon_region(name: str, rings: Sequence[Points]) -> LabelRegion:
     """Return the region of one or several filled polygons, each with three points or more.
 
     ``draw`` raises a DataError if the polygons have so many points that filling them would take minutes.
@@ -162,7 +162,7 @@ def polygon_region(name: str, rings: Sequence[Points]) -> Region:
         for ring in rings:
             ImageDraw.Draw(canvas).polygon(list(ring), fill=number)
 
-    return Region(name, sum(map(_polygon_area, rings)), draw)
+    return LabelRegion(name, sum(map(_polygon_area, rings)), draw)
 
 
 def _polygon_area(ring: Points) -> float:
@@ -170,7 +170,7 @@ def _polygon_area(ring: Points) -> float:
     return float(abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2)
 
 
-def mask_region(name: str, mask: Array, corner: tuple[int, int] = (0, 0)) -> Region:
+def mask_region(name: str, mask: Array, corner: tuple[int, int] = (0, 0)) -> LabelRegion:
     """Return the region of the pixels that are not zero in a mask.
 
     Args:
@@ -184,7 +184,7 @@ def mask_region(name: str, mask: Array, corner: tuple[int, int] = (0, 0)) -> Reg
     def draw(canvas: Image.Image, number: int) -> None:
         canvas.paste(number, corner, stencil)
 
-    return Region(name, float(inside.sum()), draw)
+    return LabelRegion(name, float(inside.sum()), draw)
 
 
 def join_names(lists: Iterable[Iterable[str]]) -> tuple[str, ...]:
