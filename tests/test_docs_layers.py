@@ -7,14 +7,15 @@ import sys
 import pytest
 
 from reproduction.caffe.formats import prototxt
-from reproduction.caffe.schema.message import Field, Message, nested, uint32
+from reproduction.caffe.schema.field import Field, nested, uint32
+from reproduction.caffe.schema.message import Message
 from tests.helpers.paths import ROOT
 
 
 def test_the_page_adds_a_layer_type_that_runs_is_compiled_exported_cropped_to_and_counted(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/layers.md").read_text(), re.DOTALL)
-    assert len(blocks) == 5
-    for name, code in zip(("blur", "run", "export", "crop", "count"), blocks, strict=True):
+    assert len(blocks) == 6
+    for name, code in zip(("blur", "run", "export", "crop", "count", "fork"), blocks, strict=True):
         (tmp_path / f"{name}.py").write_text(code)
     # One process for all, since the later blocks use the names of the earlier ones.
     script = "\n".join(["from blur import *", *blocks[1:], "print('done')"])
@@ -33,7 +34,7 @@ def test_a_field_that_is_added_late_is_read_from_the_first_prototxt_that_uses_it
     def add() -> None:
         Tuned.add_field("tone_param", nested(2, ToneParameter))
 
-    monkeypatch.setattr(Tuned, "late_fields", add)
+    monkeypatch.setattr(Message, "late_fields", add)
     read = prototxt.loads("tone_param { depth: 7 } name: 1", Tuned)
     field: Field[ToneParameter] = Tuned.fields["tone_param"]
     assert field.get(read).depth == 7

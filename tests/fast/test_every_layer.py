@@ -188,7 +188,7 @@ def check(net, precision, rng):
 
 
 def test_every_layer_type_has_a_case():
-    assert set(CASES) | WITHOUT == set(LAYERS)
+    assert set(CASES) | WITHOUT == {name for name, kind in LAYERS.items() if kind.dialect is None}
 
 
 @pytest.mark.parametrize("kind", CASES)

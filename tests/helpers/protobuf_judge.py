@@ -36,7 +36,7 @@ def _pool() -> descriptor_pool.DescriptorPool:
     enums: set[type[enum.IntEnum]] = set()
     for message in MESSAGES:
         proto = file.message_type.add(name=message.__name__)
-        for field in message.fields.values():
+        for field in message.by_number.values():
             _declare(proto.field.add(), field)
             if field.enum:
                 enums.add(field.enum)

@@ -23,7 +23,9 @@ _KINDS: dict[str, st.SearchStrategy[Any]] = {
 @st.composite
 def messages(draw: st.DrawFn, cls: type[Message], max_fields: int = 4) -> Message:
     """Draw a message with at most ``max_fields`` optional fields set, and nested messages in the same way."""
-    chosen = draw(st.lists(st.sampled_from(list(cls.fields)), unique=True, max_size=max_fields))
+    chosen = draw(
+        st.lists(st.sampled_from([field.name for field in cls.by_number.values()]), unique=True, max_size=max_fields)
+    )
     return cls(**{name: draw(_values(cls.fields[name], max_fields)) for name in {*chosen, *cls.required}})
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.formats import caffemodel, upgrade
 from reproduction.caffe.schema import NetParameter, PoolingParameter, RoundMode
-from reproduction.caffe.schema.message import Message, boolean
+from reproduction.caffe.schema.field import boolean
+from reproduction.caffe.schema.message import Message
 
 
 class CeilPoolingParameter(Message):

@@ -13,7 +13,8 @@ import enum
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.formats import caffemodel, upgrade
 from reproduction.caffe.schema import NetParameter, V1LayerParameter
-from reproduction.caffe.schema.message import Message, choice
+from reproduction.caffe.schema.field import choice
+from reproduction.caffe.schema.message import Message
 
 
 class FutureLayerType(enum.IntEnum):

@@ -143,7 +143,7 @@ def _encode(message: Message, pieces: list[Piece]) -> int:
     missing = [name for name in message.required if not message.has(name)]
     if missing:
         raise ReproductionError(f"{type(message).__name__} lacks its required field {missing[0]!r}")
-    size = sum(_encode_field(field, value, pieces) for field, value in message.set_fields())
+    size = sum(_encode_field(*field.as_written(value), pieces) for field, value in message.set_fields())
     if message.unknown:
         pieces.append(message.unknown)
     return size + len(message.unknown)

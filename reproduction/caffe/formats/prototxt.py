@@ -65,12 +65,17 @@ def load(path: StrPath, message: type[M]) -> M:
     return loads(_read_text(path), message, path)
 
 
-def load_net(path: StrPath, *, legacy_crop: bool = False) -> tuple[NetParameter, list[str]]:
+def load_net(
+    path: StrPath, *, legacy_crop: bool = False, dialect: str = "", weights: NetParameter | None = None
+) -> tuple[NetParameter, list[str]]:
     """Load a net from a prototxt, and upgrade it from an older form to the current one.
 
     Args:
         path: the net's prototxt.
         legacy_crop: derive the offsets of Crop layers as the Caffe of 2015 did; see ``upgrade.upgrade_net``.
+        dialect: the fork of Caffe that the net is for, where several have layers of one type; see
+            ``upgrade.upgrade_net``.
+        weights: the weights that the net will have, which may tell the dialect too.
 
     Returns:
         The net, and sentences that describe what was upgraded.
@@ -84,7 +89,7 @@ def load_net(path: StrPath, *, legacy_crop: bool = False) -> tuple[NetParameter,
     """
     net = _load_one(path, NetParameter, SolverParameter, _net_remedy)
     try:
-        return net, upgrade.upgrade_net(net, legacy_crop=legacy_crop)
+        return net, upgrade.upgrade_net(net, legacy_crop=legacy_crop, dialect=dialect, weights=weights)
     except ReproductionError as error:
         raise error.at(os.fspath(path)) from None
 

@@ -9,7 +9,7 @@ Source: BVLC/caffe@9b89154 src/caffe/util/upgrade_proto.cpp.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from reproduction.caffe.errors import (
@@ -20,6 +20,7 @@ from reproduction.caffe.errors import (
     spelling_hint,
     warn,
 )
+from reproduction.caffe.formats import fork_fields
 from reproduction.caffe.schema import (
     LayerParameter,
     Message,
@@ -30,6 +31,7 @@ from reproduction.caffe.schema import (
     V1LayerParameter,
     V1LayerType,
 )
+from reproduction.caffe.schema.types import has_type
 
 # V0 types whose names are not those of V1 in lower case.
 _V0_RENAMED = {
@@ -116,23 +118,34 @@ _SOLVER_TYPES = dict(zip(SolverType, ("SGD", "Nesterov", "AdaGrad", "RMSProp", "
 TRANSLATIONS: list[Callable[[NetParameter, bool], list[str]]] = []
 FOREIGN_TYPES: list[Callable[[V1LayerParameter], str]] = []
 
+# Set by ``layers.choice``: the function that chooses the dialect of each layer whose type several forks have, given the
+# layers, the dialect that was asked for and the number of blobs by name of the layer.
+Choose = Callable[[Sequence[LayerParameter], str, Mapping[str, int]], list[str]]
+CHOOSE_CLASSES: list[Choose] = []
+
 # The suffix of the name of a Scale layer that was split off a BatchNorm layer.
 SPLIT_OFF = "/scale_bias"
 
 
-def upgrade_net(net: NetParameter, *, legacy_crop: bool = False) -> list[str]:
+def upgrade_net(
+    net: NetParameter, *, legacy_crop: bool = False, dialect: str = "", weights: NetParameter | None = None
+) -> list[str]:
     """Upgrade a net to the current form, in place, and convert the fields of Caffe forks to BVLC's.
 
     Args:
         net: the net, in any form.
         legacy_crop: set the offset of each Crop layer that has none as the Caffe of 2015 did, which derived it from the
             layers between the two bottoms. Caffe 1.0 uses 0. It is always done for nets in the V0 or V1 form.
+        dialect: the name of the fork to take where several have layers of one type; by default, it is found from the
+            fields, the bottoms and tops, the blobs and the other layers.
+        weights: the weights that the net will have, whose numbers of blobs may tell the dialect of a layer.
 
     Returns:
         Sentences that describe what was upgraded; an empty list for a net in the current form.
 
     Raises:
         NetError: If Caffe would reject the old form, or would lose a part of it.
+        ReproductionError: If there is no such dialect.
 
     Source: BVLC/caffe@9b89154 src/caffe/util/upgrade_proto.cpp L23-86.
     """
@@ -155,9 +168,17 @@ def upgrade_net(net: NetParameter, *, legacy_crop: bool = False) -> list[str]:
         net.clear("layers")
     if net.input:
         notes.append(_upgrade_inputs(net))
+    if dialect or not all(has_type(layer.type) for layer in net.layer):
+        Message.import_late_fields()
+    for layer in net.layer:
+        fork_fields.read_params(layer)
     for translate in TRANSLATIONS:
         notes += translate(net, was_old or legacy_crop)
-    return notes + _upgrade_batch_norms(net)
+    notes += _upgrade_batch_norms(net)
+    counts = {layer.name: len(layer.blobs) for layer in weights.layer} if weights else {}
+    for choose in CHOOSE_CLASSES:
+        notes += choose(net.layer, dialect, counts)
+    return notes
 
 
 def upgrade_solver(solver: SolverParameter) -> list[str]:

@@ -63,9 +63,9 @@ class _Unknown:
 class WireReader:
     """A parser of protobuf's wire format that makes one pass over the bytes of a file. ``read`` parses all of them.
 
-    Memory stays below twice the file's size and 64 MiB. Arrays are views, and the memory of Python objects is counted,
-    because two bytes are enough to declare an empty sub-message. A message may be split into many parts, so its arrays
-    and unknown fields are joined once, at the end.
+    Memory stays below twice the file's size and 64 MiB. Arrays are views, and Python objects are counted, as two bytes
+    can declare an empty sub-message. A message may be split into many parts, so its arrays and unknown fields are
+    joined once, at the end.
 
     A field is a tag (field number and wire type) and a value. The methods share these names of byte positions:
     ``begin`` is where the tag of a field begins, ``pos`` the next byte to read, and ``end`` the end of the message that
@@ -80,9 +80,11 @@ class WireReader:
         self.data, self.size, self.path = data, len(data), path
         self.room = _SPARE_BYTES + self.size
         self.unchecked: list[tuple[Message, int]] = []  # messages with required fields, which are checked at the end
-        # By id() of the message and name of the field: an array of one part is a view, several parts are joined.
+        # By id() of the message and name of the field; one part is a view, several are joined.
         self.arrays: dict[tuple[int, str], tuple[Message, Array | bytearray]] = {}
         self.unknown: dict[int, _Unknown] = {}
+        # Sub-messages whose numbers forks use for others: message, field, sub-message, first and last byte.
+        self.shared: list[tuple[Message, Field[Any], Message, int, int]] = []
 
     def error(self, problem: str, offset: int, got: str | None = None, want: str | None = None) -> CaffemodelError:
         """Return the error for damaged bytes, whose place is the byte ``offset`` of the file."""
@@ -139,14 +141,34 @@ class WireReader:
                 pos = self.read_array(target, field, wire, begin, pos, end)
             elif field.message:
                 pos, stop = self.read_length(field, begin, pos, end)
-                child = self.find_slot(target, field, begin)
-                self.message(child, pos, stop, depth + 1)
+                if field.name in target.shared_numbers and field.name not in target.values:
+                    self.read_shared(target, field, begin, pos, stop, depth)
+                else:
+                    self.message(self.find_slot(target, field, begin), pos, stop, depth + 1)
                 pos = stop
             else:
                 pos = self.read_scalars(target, field, wire, begin, pos, end)
 
+    def read_shared(self, target: Message, field: Field[Any], begin: int, pos: int, stop: int, depth: int) -> None:
+        """Parse a sub-message between ``pos`` and ``stop``; one that only a fork has is kept as an unknown field."""
+        child = self.find_slot(target, field, begin)
+        self.shared.append((target, field, child, begin, stop))
+        try:
+            self.message(child, pos, stop, depth + 1)
+        except CaffemodelError:
+            self.drop_shared(target, field, child, begin, stop)
+
+    def drop_shared(self, target: Message, field: Field[Any], child: Message, begin: int, stop: int) -> None:
+        """Keep bytes as an unknown field, instead of the sub-message ``child``."""
+        del target.values[field.name]
+        self.unchecked = [(message, at) for message, at in self.unchecked if message is not child]
+        self.keep_unknown(target, begin, stop)
+
     def finish(self) -> None:
         """Store the arrays and unknown fields that were collected in their messages, and check required fields."""
+        for target, field, child, begin, stop in self.shared:
+            if target.values.get(field.name) is child and not all(map(child.has, child.required)):
+                self.drop_shared(target, field, child, begin, stop)
         for (_, name), (message, values) in self.arrays.items():
             dtype = message.fields[name].unset().dtype
             found = np.frombuffer(values, dtype) if isinstance(values, bytearray) else values
@@ -368,9 +390,7 @@ class WireReader:
         Returns:
             The position after the packed list or the run.
         """
-        assert field.kind is not None
-        assert field.kind.dtype is not None
-        dtype = field.kind.dtype
+        dtype: np.dtype[Any] = field.unset().dtype
         if wire == LENGTH:
             pos, stop = self.read_length(field, begin, pos, end)
             count, rest = divmod(stop - pos, dtype.itemsize)

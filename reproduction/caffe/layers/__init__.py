@@ -6,9 +6,9 @@ Importing this package imports all of its modules, so that a new file needs no m
 import importlib
 import pkgutil
 
-from reproduction.caffe.layers.base import LAYERS
+from reproduction.caffe.layers.base import CLASSES, LAYERS
 
-__all__ = ["LAYERS", "UNSUPPORTED"]
+__all__ = ["CLASSES", "LAYERS", "UNSUPPORTED"]
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")

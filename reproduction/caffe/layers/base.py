@@ -19,7 +19,7 @@ from reproduction.caffe.formats import caffemodel
 from reproduction.caffe.geometry import INT_MAX, CoordMap, Shape, Window, check_shape
 from reproduction.caffe.layers.compiled_forms import CompiledForm
 from reproduction.caffe.layers.quick.borders import AnyBlob, expand
-from reproduction.caffe.schema import FillerParameter, LayerParameter, Message, ParamSpec
+from reproduction.caffe.schema import Dialect, Field, FillerParameter, LayerParameter, Message, ParamSpec
 from reproduction.caffe.schema.scalar_types import UINT32
 from reproduction.caffe.schema.types import TYPES
 
@@ -92,6 +92,10 @@ class Layer(nn.Module):
         bottoms: Minimum and maximum number of bottoms; a maximum of None means no limit.
         tops: Minimum and maximum number of tops; a maximum of None means no limit.
         paired: Whether there must be as many tops as bottoms (Caffe's EqualNumBottomTopBlobs).
+        dialect: The fork of Caffe that has this layer type; None for BVLC's. Several may have a type of the same name.
+            The class of a fork for a type of BVLC's computes the layers that set a field which only this class reads.
+        blob_counts: The possible numbers of parameter blobs, if they differ from those of other forks' layers of this
+            name; otherwise empty.
         is_loss: Whether the loss weight of the first top is 1 by default.
         differentiable: Indices of the bottoms that receive a gradient; None for all of them.
         layer_param: The layer's message, upgraded to the current format. Layers may fill in fields.
@@ -125,6 +129,8 @@ class Layer(nn.Module):
     bottoms: ClassVar[tuple[int, int | None]] = (1, 1)
     tops: ClassVar[tuple[int, int | None]] = (1, 1)
     paired: ClassVar[bool] = False
+    dialect: ClassVar[Dialect | None] = None
+    blob_counts: ClassVar[tuple[int, ...]] = ()
     is_loss: ClassVar[bool] = False
     differentiable: ClassVar[tuple[int, ...] | None] = None
     keeps_coordinates: ClassVar[bool] = False
@@ -350,6 +356,8 @@ class Layer(nn.Module):
             _check_integers(message)
             for name in caffemodel.foreign_fields(message):
                 raise NetError(f"{name!r} is a field of a fork of Caffe", remedy="Call upgrade.upgrade_net first.")
+            if any(name.startswith(f"{field.name}.") for name in self.reads):
+                self._check_fork_fields(field, message)
             names = [f"{field.name}.{inner.name}" for inner, _ in message.set_fields() if inner.name not in NO_EFFECT]
             for name in self.refuses.intersection([field.name, *names]):
                 raise NetError(f"{layer_param.type} layers take no {name!r}", remedy="Remove it, as in Caffe.")
@@ -367,24 +375,41 @@ class Layer(nn.Module):
                 )
             )
 
+    def _check_fork_fields(self, param: Field[Any], message: Message) -> None:
+        """Raise ``NetError`` for a field of a fork, in a message of this type, that this class does not read."""
+        for field, _ in message.set_fields():
+            name, dialect = f"{param.name}.{field.name}", field.dialect or param.dialect
+            if dialect is not None and name not in self.reads and field.name not in NO_EFFECT:
+                raise NetError(
+                    f"{self.layer_param.type} layers do not read {name!r}",
+                    got=f"a field of {dialect}",
+                    want=f"a field of {self.dialect or 'BVLC Caffe'}",
+                )
 
-#: The layer types, by the ``type`` of their layers in a prototxt.
+
+#: The layer types, by the ``type`` of their layers in a prototxt; for a type of several dialects, the first class.
 LAYERS: dict[str, type[Layer]] = {}
+
+#: All classes of each layer type: BVLC's first, then those of dialects.
+CLASSES: dict[str, list[type[Layer]]] = {}
 
 L = TypeVar("L", bound=type[Layer])
 
 
 def register(kind: L) -> L:
-    """Add a class to the layer types (``LAYERS``) under its own name; used as a decorator.
+    """Add a class to the layer types under its own name; used as a decorator.
 
     Raises:
-        TypeError: If there is a layer type of this name.
+        TypeError: If there is a layer type of this name, unless it is of another dialect.
     """
-    name = kind.__name__
-    if name in LAYERS:
+    name, classes = kind.__name__, CLASSES.setdefault(kind.__name__, [])
+    if any(each.dialect is kind.dialect for each in classes):
         raise TypeError(f"two classes are named {name}")
-    LAYERS[name] = kind
-    TYPES.setdefault(name, tuple(sorted({field.partition(".")[0] for field in kind.reads} - COMMON)))
+    classes.append(kind)
+    classes.sort(key=lambda each: each.dialect is not None)
+    LAYERS[name] = classes[0]
+    params = sorted({field.partition(".")[0] for field in kind.reads} - COMMON)
+    TYPES[name] = tuple(dict.fromkeys((*TYPES.get(name, ()), *params)))
     return kind
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from reproduction.caffe.layers import LAYERS
 from reproduction.caffe.layers.base import Layer
+from reproduction.caffe.layers.choice import find_class
 from reproduction.caffe.net.graph import Graph, Node
 
 
@@ -62,7 +62,9 @@ def find_needs(graph: Graph, layers: Sequence[Layer | None], loss_weights: Mappi
     for node, need in zip(graph.nodes, found, strict=True):
         need.layer = need.layer or graph.force_backward
         need.params = [learns or graph.force_backward for learns in need.params]
-        taught = LAYERS[node.type].differentiable if node.bottoms else None  # a fed layer may have an unsupported type
+        taught = (
+            find_class(node.layer_param).differentiable if node.bottoms else None
+        )  # a fed layer may have an unsupported type
         need.bottoms = [
             (wanted or graph.force_backward) and (taught is None or i in taught)
             for i, wanted in enumerate(need.bottoms)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from reproduction.caffe.errors import NetError, warn
 from reproduction.caffe.geometry import CoordMap, crop_map, crop_offset
-from reproduction.caffe.layers import LAYERS
+from reproduction.caffe.layers import CLASSES
+from reproduction.caffe.layers.choice import find_class
 from reproduction.caffe.schema import CropParameter, LayerParameter
 
 
@@ -60,8 +61,7 @@ def _has_derived_offset(layer_param: LayerParameter) -> bool:
 
 def _find_coord_map(layer_param: LayerParameter) -> CoordMap | None:
     try:
-        kind = LAYERS.get(layer_param.type)
-        return kind.coord_map(layer_param) if kind else None
+        return find_class(layer_param).coord_map(layer_param) if layer_param.type in CLASSES else None
     except NetError:  # the same error is raised when the layer is built
         return None
 

@@ -18,10 +18,13 @@ from torch import OutOfMemoryError
 
 from reproduction.caffe.errors import DataError, NetError, append_unknown_names, did_you_mean, spelling_hint
 from reproduction.caffe.geometry import Shape
-from reproduction.caffe.layers import LAYERS, UNSUPPORTED
+from reproduction.caffe.layers import UNSUPPORTED
+from reproduction.caffe.layers.base import Layer
+from reproduction.caffe.layers.choice import choose_classes, find_class
 from reproduction.caffe.net import crops
 from reproduction.caffe.schema import LayerParameter, NetParameter, NetState, NetStateRule, Phase
-from reproduction.caffe.schema.types import TYPES, unknown_types
+from reproduction.caffe.schema.dialect import find_missing_type
+from reproduction.caffe.schema.types import TYPES, has_type, unknown_types
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,7 @@ def build_graph(
         state.merge(NetState(phase=given.phase, level=given.level, stage=list(given.stage)))
     layers = [layer.copy() for layer in net.layer if _included(layer, state)]
     _check_types([layer for layer in layers if not _is_fed(layer, fed or {})])
+    choose_classes(layers)
     crops.warn_of_zero_offsets(layers)
     for layer in layers:
         if not layer.has("phase"):
@@ -200,10 +204,11 @@ def _meets(state: NetState, rule: NetStateRule) -> bool:
 
 
 def _check_types(layers: list[LayerParameter]) -> None:
-    unknown = [layer for layer in layers if layer.type not in TYPES]
+    unknown = [layer for layer in layers if not has_type(layer.type)]
     if unknown:
         first, *others = unknown
-        remedy = append_unknown_names(spelling_hint(first.type, TYPES), unknown_types(others))
+        near = find_missing_type(first.type) or spelling_hint(first.type, TYPES)
+        remedy = append_unknown_names(near, unknown_types(others))
         raise NetError(f"unknown layer type {first.type!r}", remedy=remedy).at(layer_place(first))
     for layer in layers:
         if layer.type in UNSUPPORTED:
@@ -283,7 +288,7 @@ def _node(index: int, layer: LayerParameter, fed: Mapping[str, Shape], *, force:
     tops = list(layer.top)
     if _is_fed(layer, fed):
         return Node(layer, (), tuple(tops), (), True, index)
-    kind = LAYERS[layer.type]
+    kind = find_class(layer)
     if kind.is_loss:
         # Caffe: A loss layer without a named top gets an unnamed one (LossLayer::AutoTopBlobs).
         tops += [f"{layer.name}(automatic)"] * (kind.tops[0] - len(tops))
@@ -314,3 +319,17 @@ def _connect(nodes: list[Node]) -> tuple[str, ...]:
         available.update(node.tops)
         produced.update(node.tops)
     return tuple(sorted(available))
+
+
+def find_loss_weights(node: Node, layer: Layer) -> dict[str, float]:
+    """Return the loss weights of a layer by name of the top, for the tops that have one.
+
+    Raises:
+        NetError: If there are weights for some of the tops only.
+    """
+    layer_param = layer.layer_param
+    if layer.is_loss and not layer_param.loss_weight:
+        layer_param.loss_weight = [1.0]  # Caffe: LossLayer writes the default of 1 into its message (loss_layer.cpp L9)
+    if layer_param.loss_weight and len(layer_param.loss_weight) != len(node.tops):
+        raise NetError("loss_weight is for no top or for each", got=len(layer_param.loss_weight), want=len(node.tops))
+    return {top: weight for top, weight in zip(node.tops, layer_param.loss_weight, strict=False) if weight}

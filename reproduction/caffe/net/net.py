@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from reproduction.caffe.errors import NetError, StrPath
 from reproduction.caffe.formats import prototxt, weights
 from reproduction.caffe.geometry import Shape, check_shapes
-from reproduction.caffe.layers import LAYERS
 from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.layers.blob import Blob
+from reproduction.caffe.layers.choice import find_class
 from reproduction.caffe.layers.data import BaseDataLayer
 from reproduction.caffe.layers.python import Python, PythonLayers
 from reproduction.caffe.layers.quick import borders
@@ -114,13 +114,13 @@ class Net(nn.Module):
         if node.is_slot:
             self.blob_shapes.update({top: tuple(inputs[top]) for top in node.tops if top in inputs})
             return
-        self.loss_weights.update(_loss_weights(node, layer))
+        self.loss_weights.update(graph.find_loss_weights(node, layer))
         # Straight into _modules: add_module refuses names that nn.Module uses itself, such as a layer called "train".
         self._modules[node.name if node.name not in self._modules else f"{node.name}#{len(self._steps)}"] = layer
         self._steps[node.index] = CheckedLayer(layer)
 
     def _make(self, node: Node, bottoms: list[Shape]) -> Layer:
-        kind = LAYERS[node.type]
+        kind = find_class(node.layer_param)
         layer_param = node.layer_param.copy()
         layer_param.top = list(node.tops)
         if not issubclass(kind, Python):
@@ -403,15 +403,6 @@ class Net(nn.Module):
         return net
 
 
-def _loss_weights(node: Node, layer: Layer) -> dict[str, float]:
-    layer_param = layer.layer_param
-    if layer.is_loss and not layer_param.loss_weight:
-        layer_param.loss_weight = [1.0]  # Caffe: LossLayer writes the default of 1 into its message (loss_layer.cpp L9)
-    if layer_param.loss_weight and len(layer_param.loss_weight) != len(node.tops):
-        raise NetError("loss_weight is for no top or for each", got=len(layer_param.loss_weight), want=len(node.tops))
-    return {top: weight for top, weight in zip(node.tops, layer_param.loss_weight, strict=False) if weight}
-
-
 def load(
     prototxt_path: StrPath,
     weights_path: StrPath | None = None,
@@ -420,6 +411,7 @@ def load(
     inputs: Mapping[str, Shape] | None = None,
     python_layers: PythonLayers | None = None,
     legacy_crop: bool = False,
+    dialect: str = "",
 ) -> Net:
     """Build a net from a prototxt and load its weights, if ``weights_path`` is given.
 
@@ -430,12 +422,14 @@ def load(
         inputs: Shapes of the blobs that the caller feeds, by name; see ``Net``.
         python_layers: Classes of Python layers by name, or a function that returns them; see ``Net``.
         legacy_crop: Whether Crop layers without an offset get the one that the Caffe of 2015 derived.
+        dialect: The fork of Caffe that the net is for, such as ``"pspnet"``, if nothing in net or weights shows it.
 
     Raises:
         ReproductionError: If a file cannot be parsed, or if Caffe would reject the net or its weights.
     """
-    net_param, _ = prototxt.load_net(prototxt_path, legacy_crop=legacy_crop)
+    trained = weights.read(weights_path).net if weights_path is not None else None
+    net_param, _ = prototxt.load_net(prototxt_path, legacy_crop=legacy_crop, dialect=dialect, weights=trained)
     net = Net(net_param, state, inputs=inputs, python_layers=python_layers)
-    if weights_path is not None:
-        net.copy_from(weights.read(weights_path).net, weights_path)
+    if trained is not None:
+        net.copy_from(trained, weights_path or "")
     return net

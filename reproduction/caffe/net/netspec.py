@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from reproduction.caffe.errors import NetError, ReproductionError, did_you_mean, spelling_hint
 from reproduction.caffe.geometry import CoordMap, crop_offset, format_fractions
 from reproduction.caffe.schema import LayerParameter, Message, NetParameter
-from reproduction.caffe.schema.types import TYPES
+from reproduction.caffe.schema.types import TYPES, has_type
 
 if TYPE_CHECKING:
     from reproduction.caffe.layers.base import Layer
@@ -82,7 +82,7 @@ class Function:
 
     def _build(self, fields: Mapping[str, Any]) -> LayerParameter:
         """Build the LayerParameter from the keyword arguments."""
-        if self.type not in TYPES and find_layer_type(self.type) is None:
+        if not has_type(self.type) and find_layer_type(self.type) is None:
             raise NetError(f"there is no layer type {self.type!r}", remedy=spelling_hint(self.type, TYPES))
         return _build_layer_param(self.type, fields)
 
@@ -229,22 +229,27 @@ def _sort_layers(tops: Iterable[Top | Function]) -> list[Function]:
     return list(done)
 
 
-def find_layer_type(name: str) -> type[Layer] | None:
-    """Return the class of a layer type by its name in prototxts; None if it is not implemented."""
-    from reproduction.caffe.layers import LAYERS  # imported here, as it imports torch
+def find_layer_type(name: str, layer_param: LayerParameter | None = None) -> type[Layer] | None:
+    """Return the class of a layer type by its name in prototxts; None if it is not implemented.
 
-    return LAYERS.get(name)
+    Args:
+        name: the name.
+        layer_param: the layer's message, by which the class is chosen if several dialects have the type.
+    """
+    from reproduction.caffe.layers import LAYERS, choice  # imported here, as it imports torch
+
+    return choice.find_class(layer_param) if layer_param and name in LAYERS else LAYERS.get(name)
 
 
 def coord_map(function: Function) -> CoordMap | None:
     """Return the map from coordinates of a layer's bottoms to those of its tops, or None if the layer has none."""
-    kind = find_layer_type(function.type)
+    kind = find_layer_type(function.type, function.layer_param)
     return kind.coord_map(function.layer_param) if kind else None
 
 
 def _located_bottoms(top: Top) -> Sequence[Top]:
     """Return the bottoms that the coordinate map of a top's layer applies to."""
-    kind, bottoms = find_layer_type(top.function.type), top.function.bottoms
+    kind, bottoms = find_layer_type(top.function.type, top.function.layer_param), top.function.bottoms
     if kind is not None and kind.located_bottoms is not None:
         return bottoms[: kind.located_bottoms]
     # A convolution with several bottoms has as many tops, one per bottom.

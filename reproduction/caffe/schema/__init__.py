@@ -20,6 +20,8 @@ from reproduction.caffe.schema.data import (
     TransformationParameter,
     WindowDataParameter,
 )
+from reproduction.caffe.schema.dialect import DIALECTS, Dialect, add_dialect, find_dialect
+from reproduction.caffe.schema.field import Field, MessageList
 from reproduction.caffe.schema.layer import DimCheckMode, LayerParameter, NetState, NetStateRule, ParamSpec, Phase
 from reproduction.caffe.schema.layer_params import (
     AccuracyParameter,
@@ -70,7 +72,7 @@ from reproduction.caffe.schema.layer_params import (
     TileParameter,
 )
 from reproduction.caffe.schema.legacy import V0LayerParameter, V1LayerParameter, V1LayerType
-from reproduction.caffe.schema.message import Field, Message, MessageList
+from reproduction.caffe.schema.message import Message
 from reproduction.caffe.schema.net import NetParameter
 from reproduction.caffe.schema.scalar_types import ScalarType
 from reproduction.caffe.schema.solver import SnapshotFormat, SolverMode, SolverParameter, SolverState, SolverType
@@ -78,16 +80,17 @@ from reproduction.caffe.schema.solver import SnapshotFormat, SolverMode, SolverP
 __all__ = [
     "AccuracyParameter", "ArgMaxParameter", "BatchNormParameter", "BiasParameter", "BlobProto", "BlobProtoVector",
     "BlobShape", "ClipParameter", "ConcatParameter", "ContrastiveLossParameter", "ConvolutionParameter",
-    "CropParameter", "DataParameter", "DatabaseBackend", "Datum", "DimCheckMode", "DropoutParameter",
-    "DummyDataParameter", "ELUParameter", "EltwiseOp", "EltwiseParameter", "EmbedParameter", "Engine", "ExpParameter",
-    "Field", "FillerParameter", "FlattenParameter", "HDF5DataParameter", "HDF5OutputParameter", "HingeLossParameter",
-    "HingeNorm", "ImageDataParameter", "InfogainLossParameter", "InnerProductParameter", "InputParameter",
-    "LRNParameter", "LayerParameter", "LogParameter", "LossParameter", "MVNParameter", "MemoryDataParameter", "Message",
-    "MessageList", "NetParameter", "NetState", "NetStateRule", "NormRegion", "NormalizationMode", "PReLUParameter",
-    "ParamSpec", "ParameterParameter", "Phase", "PoolMethod", "PoolingParameter", "PowerParameter", "PythonParameter",
-    "ReLUParameter", "RecurrentParameter", "ReductionOp", "ReductionParameter", "ReshapeParameter", "RoundMode",
-    "SPPParameter", "ScalarType", "ScaleParameter", "SigmoidParameter", "SliceParameter", "SnapshotFormat",
-    "SoftmaxParameter", "SolverMode", "SolverParameter", "SolverState", "SolverType", "SwishParameter", "TanHParameter",
-    "ThresholdParameter", "TileParameter", "TransformationParameter", "V0LayerParameter", "V1LayerParameter",
-    "V1LayerType", "VarianceNorm", "WindowDataParameter",
+    "CropParameter", "DIALECTS", "DataParameter", "DatabaseBackend", "Datum", "Dialect", "DimCheckMode",
+    "DropoutParameter", "DummyDataParameter", "ELUParameter", "EltwiseOp", "EltwiseParameter", "EmbedParameter",
+    "Engine", "ExpParameter", "Field", "FillerParameter", "FlattenParameter", "HDF5DataParameter",
+    "HDF5OutputParameter", "HingeLossParameter", "HingeNorm", "ImageDataParameter", "InfogainLossParameter",
+    "InnerProductParameter", "InputParameter", "LRNParameter", "LayerParameter", "LogParameter", "LossParameter",
+    "MVNParameter", "MemoryDataParameter", "Message", "MessageList", "NetParameter", "NetState", "NetStateRule",
+    "NormRegion", "NormalizationMode", "PReLUParameter", "ParamSpec", "ParameterParameter", "Phase", "PoolMethod",
+    "PoolingParameter", "PowerParameter", "PythonParameter", "ReLUParameter", "RecurrentParameter", "ReductionOp",
+    "ReductionParameter", "ReshapeParameter", "RoundMode", "SPPParameter", "ScalarType", "ScaleParameter",
+    "SigmoidParameter", "SliceParameter", "SnapshotFormat", "SoftmaxParameter", "SolverMode", "SolverParameter",
+    "SolverState", "SolverType", "SwishParameter", "TanHParameter", "ThresholdParameter", "TileParameter",
+    "TransformationParameter", "V0LayerParameter", "V1LayerParameter", "V1LayerType", "VarianceNorm",
+    "WindowDataParameter", "add_dialect", "find_dialect",
 ]  # fmt: skip

@@ -2,8 +2,7 @@
 
 import enum
 
-from reproduction.caffe.schema.message import (
-    Message,
+from reproduction.caffe.schema.field import (
     array,
     boolean,
     choice,
@@ -15,6 +14,7 @@ from reproduction.caffe.schema.message import (
     single,
     string,
 )
+from reproduction.caffe.schema.message import Message
 from reproduction.caffe.schema.scalar_types import DOUBLE, FLOAT, INT64
 
 

@@ -3,18 +3,8 @@
 import enum
 
 from reproduction.caffe.schema.blobs import BlobShape, FillerParameter
-from reproduction.caffe.schema.message import (
-    Message,
-    boolean,
-    choice,
-    integers,
-    messages,
-    nested,
-    single,
-    singles,
-    string,
-    uint32,
-)
+from reproduction.caffe.schema.field import boolean, choice, integers, messages, nested, single, singles, string, uint32
+from reproduction.caffe.schema.message import Message
 from reproduction.caffe.schema.scalar_types import UINT32
 
 

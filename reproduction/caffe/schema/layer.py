@@ -1,22 +1,13 @@
 """A layer, and the rules that include it in a net or exclude it."""
 
 import enum
+from typing import Any, Self
 
 from reproduction.caffe.schema import data
 from reproduction.caffe.schema import layer_params as params
 from reproduction.caffe.schema.blobs import BlobProto
-from reproduction.caffe.schema.message import (
-    Message,
-    booleans,
-    choice,
-    int32,
-    messages,
-    nested,
-    single,
-    singles,
-    string,
-    strings,
-)
+from reproduction.caffe.schema.field import booleans, choice, int32, messages, nested, single, singles, string, strings
+from reproduction.caffe.schema.message import Message
 
 
 class Phase(enum.IntEnum):
@@ -72,7 +63,13 @@ class LayerParameter(Message):
     """The message that describes a layer: its name, type, bottoms and tops, the settings of its type, and its weights.
 
     The settings of a type are in a field such as ``convolution_param``; the weights in ``blobs``.
+
+    Attributes:
+        dialect: the name of the dialect whose class computes the layer, if several have its type and one was chosen;
+            otherwise an empty string. It is not written to files.
     """
+
+    __slots__ = ("dialect",)
 
     name = string(1)
     type = string(2)
@@ -134,3 +131,17 @@ class LayerParameter(Message):
     recurrent_param = nested(146, params.RecurrentParameter)
     swish_param = nested(147, params.SwishParameter)
     clip_param = nested(148, params.ClipParameter)
+
+    def __init__(self, **fields: Any):
+        self.dialect = ""
+        super().__init__(**fields)
+
+    def copy(self) -> Self:
+        """Return a deep copy; only the arrays of weights are shared with this message."""
+        twin = super().copy()
+        twin.dialect = self.dialect
+        return twin
+
+
+# Forks number the messages of their layer types from the number after the last one that BVLC Caffe had at the time.
+LayerParameter.shared_numbers = frozenset(name for name in LayerParameter.fields if name.endswith("_param"))

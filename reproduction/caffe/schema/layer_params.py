@@ -3,18 +3,8 @@
 import enum
 
 from reproduction.caffe.schema.blobs import BlobShape, FillerParameter
-from reproduction.caffe.schema.message import (
-    Message,
-    boolean,
-    choice,
-    int32,
-    integers,
-    nested,
-    single,
-    singles,
-    string,
-    uint32,
-)
+from reproduction.caffe.schema.field import boolean, choice, int32, integers, nested, single, singles, string, uint32
+from reproduction.caffe.schema.message import Message
 from reproduction.caffe.schema.scalar_types import UINT32
 
 # Layers with sliding windows, and Crop.

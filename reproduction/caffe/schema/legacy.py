@@ -5,9 +5,7 @@ import enum
 from reproduction.caffe.schema import data
 from reproduction.caffe.schema import layer_params as params
 from reproduction.caffe.schema.blobs import BlobProto, FillerParameter
-from reproduction.caffe.schema.layer import DimCheckMode, NetStateRule
-from reproduction.caffe.schema.message import (
-    Message,
+from reproduction.caffe.schema.field import (
     boolean,
     choice,
     choices,
@@ -20,6 +18,8 @@ from reproduction.caffe.schema.message import (
     strings,
     uint32,
 )
+from reproduction.caffe.schema.layer import DimCheckMode, LayerParameter, NetStateRule
+from reproduction.caffe.schema.message import Message
 
 
 class V0LayerParameter(Message):
@@ -156,3 +156,7 @@ class V1LayerParameter(Message):
     loss_param = nested(42, params.LossParameter)
     param = strings(1001)
     blob_share_mode = choices(1002, DimCheckMode)
+
+
+LayerParameter.older_forms = (V1LayerParameter,)
+V1LayerParameter.shared_numbers = LayerParameter.shared_numbers

@@ -1,9 +1,10 @@
 """The message that describes a net."""
 
 from reproduction.caffe.schema.blobs import BlobShape
+from reproduction.caffe.schema.field import boolean, integers, messages, nested, string, strings
 from reproduction.caffe.schema.layer import LayerParameter, NetState
 from reproduction.caffe.schema.legacy import V1LayerParameter
-from reproduction.caffe.schema.message import Message, boolean, integers, messages, nested, string, strings
+from reproduction.caffe.schema.message import Message
 from reproduction.caffe.schema.scalar_types import INT32
 
 

@@ -3,9 +3,7 @@
 import enum
 
 from reproduction.caffe.schema.blobs import BlobProto
-from reproduction.caffe.schema.layer import NetState
-from reproduction.caffe.schema.message import (
-    Message,
+from reproduction.caffe.schema.field import (
     boolean,
     choice,
     int32,
@@ -17,6 +15,8 @@ from reproduction.caffe.schema.message import (
     string,
     strings,
 )
+from reproduction.caffe.schema.layer import NetState
+from reproduction.caffe.schema.message import Message
 from reproduction.caffe.schema.net import NetParameter
 from reproduction.caffe.schema.scalar_types import INT32
 

@@ -1,4 +1,4 @@
-"""The layer types of BVLC Caffe, and the messages that each of them reads."""
+"""The layer types of BVLC Caffe and of forks, and the messages that each of them reads."""
 
 from collections.abc import Iterable
 
@@ -21,7 +21,8 @@ _BORROWED = {
 # Messages that are not named after a layer type.
 _NOT_TYPES = {"Loss", "Recurrent", "Transformation"}
 
-#: Every layer type of BVLC Caffe, with the fields of LayerParameter that hold its parameters.
+#: Every layer type, with the fields of LayerParameter that hold its parameters: those of BVLC Caffe, and those that
+#: classes of layer types add.
 TYPES: dict[str, tuple[str, ...]] = {
     field.message.__name__.removesuffix("Parameter"): (name,)
     for name, field in LayerParameter.fields.items()
@@ -29,14 +30,21 @@ TYPES: dict[str, tuple[str, ...]] = {
 } | _BORROWED
 
 
+def has_type(name: str) -> bool:
+    """Return whether there is a layer type of this name; the layer types of forks are imported if BVLC has none."""
+    if name not in TYPES:
+        LayerParameter.import_late_fields()
+    return name in TYPES
+
+
 def unknown_types(layers: Iterable[LayerParameter]) -> dict[str, list[int]]:
-    """Return the layer types that BVLC Caffe does not have, with the line numbers of the layers that have them.
+    """Return the layer types that neither BVLC Caffe nor a known fork has, with the lines of the layers that have them.
 
     Returns:
         Lists of line numbers by a phrase such as ``layer type 'Interp'``, as ``append_unknown_names`` takes them.
     """
     found: dict[str, list[int]] = {}
     for layer in layers:
-        if layer.type and layer.type not in TYPES:
+        if layer.type and not has_type(layer.type):
             found.setdefault(f"layer type {layer.type!r}", []).append(layer.line)
     return found

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from reproduction.caffe.errors import NetError, StrPath
-from reproduction.caffe.formats import caffemodel, hdf5, prototxt, weights
+from reproduction.caffe.formats import caffemodel, hdf5, prototxt
+from reproduction.caffe.formats import weights as weight_files
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.blob import Blob
 from reproduction.caffe.layers.data import MemoryData
@@ -69,6 +70,7 @@ class Net(NetProperties):
         weights: StrPath | None = None,
         *,
         inputs: Mapping[str, Shape] | None = None,
+        dialect: str = "",
     ):
         if isinstance(phase, (str, os.PathLike)):
             weights, phase, level = phase, level, 0
@@ -78,7 +80,8 @@ class Net(NetProperties):
         if phase not in tuple(Phase):
             raise NetError("the phase is neither caffe.TRAIN nor caffe.TEST", got=phase, want="0 or 1")
         state = NetState(phase=Phase(phase), level=level, stage=list(stages or ()))
-        self._build(prototxt.load_net(network_file)[0], state, inputs=inputs)
+        trained = None if weights is None else weight_files.read(weights).net
+        self._build(prototxt.load_net(network_file, dialect=dialect, weights=trained)[0], state, inputs=inputs)
         if weights is not None:
             self.copy_from(weights)
 
@@ -315,7 +318,7 @@ class Net(NetProperties):
             report = self.module.copy_from(source.module.to_proto())
         else:
             check_file(source)
-            report = self.module.copy_from(weights.read(source).net, source)
+            report = self.module.copy_from(weight_files.read(source).net, source)
         for name in report.ignored:
             caffe_log.log(f"Ignoring source layer {name}")
 

@@ -87,7 +87,7 @@ class Function(netspec.Function):
 
     def _build(self, fields: Mapping[str, Any]) -> LayerParameter:
         layer: ProtoMessage = caffe_pb2.LayerParameter(type=self.type)
-        known = layer.DESCRIPTOR.fields_by_name
+        known = LayerParameter.fields
         own = {each.name: part for part in TYPES.get(self.type, ()) for each in _fields(getattr(layer, part))}
         for name, value in fields.items():
             if name not in known and name not in own:

@@ -46,7 +46,9 @@ def _create_class(message: type[Message]) -> type[ProtoMessage]:
             descriptor.enum_types_by_name[nested.DESCRIPTOR.name] = nested.DESCRIPTOR
             members[nested.DESCRIPTOR.name] = nested
             members.update(nested.items())
-    return type(message.__name__, (ProtoMessage,), members)
+    created = PROTO_CLASSES[message] = type(message.__name__, (ProtoMessage,), members)
+    _add_field_descriptors(created)
+    return created
 
 
 def _add_field_descriptors(view: type[ProtoMessage]) -> None:
@@ -60,10 +62,11 @@ def _add_field_descriptors(view: type[ProtoMessage]) -> None:
 
 
 _PHASE = _create_enum(schema.Phase)
-_MESSAGES = [kind for kind in vars(schema).values() if isinstance(kind, type) and issubclass(kind, Message)]
-PROTO_CLASSES.update({kind: _create_class(kind) for kind in _MESSAGES if kind is not Message})
-for _each in PROTO_CLASSES.values():
-    _add_field_descriptors(_each)
+PROTO_CLASSES.create = _create_class
+Message.import_late_fields()  # those of Caffe's forks, whose messages are created with those of LayerParameter
+for _each in vars(schema).values():
+    if isinstance(_each, type) and issubclass(_each, Message) and _each is not Message:
+        PROTO_CLASSES[_each]
 
 globals().update({view.__name__: view for view in PROTO_CLASSES.values()}, Phase=_PHASE)
 

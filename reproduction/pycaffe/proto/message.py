@@ -9,7 +9,7 @@ Source: protobuf.dev/reference/python/python-generated.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -21,8 +21,18 @@ from reproduction.caffe.schema.scalar_types import BOOL, BYTES, DOUBLE, FLOAT, S
 from reproduction.pycaffe.proto.containers import RepeatedMessages, RepeatedNumbers, RepeatedScalars
 from reproduction.pycaffe.proto.descriptors import Descriptor
 
-#: The ``ProtoMessage`` subclass for each message class of the schema; ``caffe_pb2`` fills it.
-PROTO_CLASSES: dict[type[Message], type[ProtoMessage]] = {}
+
+class _ProtoClasses(dict[type[Message], "type[ProtoMessage]"]):
+    """A dict that calls ``create``, which ``caffe_pb2`` sets, for a message class that a program has added."""
+
+    create: Callable[[type[Message]], type[ProtoMessage]]
+
+    def __missing__(self, message: type[Message]) -> type[ProtoMessage]:
+        return self.create(message)
+
+
+#: The ``ProtoMessage`` subclass for each message class of the schema.
+PROTO_CLASSES = _ProtoClasses()
 
 
 class NoFieldError(ReproductionError, AttributeError):
@@ -113,7 +123,7 @@ class ProtoMessage:
         return self._schema.__name__
 
     def _find_field(self, name: str) -> Field[Any]:
-        found = self._schema.fields.get(name)
+        found = self._schema.find_field(name)
         if found is None:
             near = did_you_mean(name, [*self._schema.fields, *(each for each in dir(type(self)) if each[0] != "_")])
             raise NoFieldError(f"{self._name} has no field {name!r}", remedy=near)

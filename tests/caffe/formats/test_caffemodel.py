@@ -251,7 +251,9 @@ def test_any_bytes_are_judged_as_protobuf_judges_them(data):
     except CaffemodelError:
         assert not valid or not theirs.IsInitialized(), wire.hex()
     else:
-        assert valid, wire.hex()
+        assert valid or kind.shared_numbers, wire.hex()  # forks have other messages of these numbers
+        if not valid:
+            return
         again = judge(kind).FromString(caffemodel.dumps(ours))
         assert again.SerializeToString(deterministic=True) == theirs.SerializeToString(deterministic=True)
 

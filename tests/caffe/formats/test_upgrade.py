@@ -54,7 +54,7 @@ def test_the_corpus_has_every_old_type_and_every_field_of_v1():
     text = "".join(path.read_text() for path in OLD)
     assert all(f"type: {member.name} " in text for member in V1LayerType)
     full = prototxt.load(CORPUS / "v1_every_field.prototxt", NetParameter).layers[0]
-    assert [name for name in full.fields if not full.has(name)] == ["layer", "type"]
+    assert [field.name for field in full.by_number.values() if not full.has(field.name)] == ["layer", "type"]
 
 
 @pytest.mark.parametrize("name", ["v0", "v1_tiny_vgg"])

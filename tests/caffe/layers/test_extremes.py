@@ -78,7 +78,7 @@ def attempt(spec, shapes):
 
 def paths(message, depth=0):
     """Yield the fields of a message, and of those in it, as paths."""
-    for field in message.fields.values():
+    for field in message.by_number.values():
         if field.message and depth < 2:
             yield from ((field, *path) for path in paths(field.message, depth + 1))
         elif field.kind in EXTREMES and not field.array:

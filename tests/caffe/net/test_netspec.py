@@ -171,7 +171,7 @@ def test_values_take_the_form_that_the_field_wants():
 
 
 def test_every_type_of_caffe_is_known_and_its_fields_exist():
-    assert len(TYPES) == 61
+    assert len([name for name in TYPES if name not in LAYERS or LAYERS[name].dialect is None]) == 61
     for params in TYPES.values():
         assert all(param in LayerParameter.fields for param in params)
 

@@ -236,7 +236,7 @@ def test_the_text_of_a_message_shows_what_is_set_but_not_its_weights():
 @given(ANY)
 def test_presence_is_protobufs(message):
     theirs = to_judge(message)
-    for name, field in message.fields.items():
+    for name, field in ((each.name, each) for each in message.by_number.values()):
         assert message.has(name) == (len(getattr(theirs, name)) > 0 if field.repeated else theirs.HasField(name))
 
 
@@ -247,7 +247,7 @@ def test_copies_are_equal_and_apart(message):
     for twin in (message.copy(), copy.deepcopy(message), pickle.loads(pickle.dumps(message))):
         assert twin == message
         assert (twin.line, twin.unknown) == (7, message.unknown)
-        for name, field in message.fields.items():
+        for name, field in ((each.name, each) for each in message.by_number.values()):
             if message.has(name) and (field.message or field.repeated) and not field.array:
                 assert getattr(twin, name) is not getattr(message, name)
 

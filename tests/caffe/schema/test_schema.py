@@ -19,7 +19,7 @@ def listing() -> list[str]:
     """Return a line for each field: message, number, name, type, label, value when unset, packed."""
     lines = []
     for message in MESSAGES:
-        for field in message.fields.values():
+        for field in message.by_number.values():
             label = "repeated" if field.repeated else "required" if field.required else "optional"
             unset = "-" if field.repeated or field.message else shown(field.unset())
             packed = "packed" if field.packed else "-"
@@ -49,14 +49,14 @@ def test_every_message_and_field_of_caffe_is_declared_as_published():
 
 def test_the_room_names_everything_that_it_has():
     assert {message.__name__ for message in MESSAGES} < set(schema.__all__)
-    enums = {field.enum for message in MESSAGES for field in message.fields.values() if field.enum}
+    enums = {field.enum for message in MESSAGES for field in message.by_number.values() if field.enum}
     assert {each.__name__ for each in enums} < set(schema.__all__)
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: message.__name__)
 def test_an_empty_message_reads_as_protobufs(message):
     ours, theirs = message(), judge(message)()
-    for name, field in message.fields.items():
+    for name, field in ((each.name, each) for each in message.by_number.values()):
         if not field.repeated and not field.message:
             assert getattr(ours, name) == getattr(theirs, name), name
         assert not ours.has(name)
@@ -69,6 +69,6 @@ def test_no_field_hides_what_every_message_has(message):
 
 def test_fields_are_found_by_name_and_by_number_in_order():
     for message in MESSAGES:
-        numbers = [field.number for field in message.fields.values()]
+        numbers = [field.number for field in message.by_number.values()]
         assert numbers == sorted(set(numbers)) == list(message.by_number)
-        assert all(message.by_number[field.number] is field for field in message.fields.values())
+        assert all(message.by_number[field.number] is field for field in message.by_number.values())

@@ -31,7 +31,8 @@ from reproduction.caffe.schema import (
     NetParameter,
     ScaleParameter,
 )
-from reproduction.caffe.schema.message import Field, Message, boolean, choice, nested
+from reproduction.caffe.schema.field import Field, boolean, choice, nested
+from reproduction.caffe.schema.message import Message
 from reproduction.caffe.schema.scalar_types import LENGTH, ScalarType
 from reproduction.caffe.typing import Array, Floats, UInt8
 

@@ -1,0 +1,5 @@
+"""CRF-RNN: mean field iterations of a dense conditional random field."""
+
+from reproduction.caffe.schema import add_dialect
+
+CRFRNN = add_dialect("crfrnn", "CRF-RNN", "torrvision/caffe@fcd05e8", 2015)
