@@ -135,13 +135,15 @@ class _Windowed(Layer):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         tops = self.shapes([tuple(bottom.shape) for bottom in bottoms])
-        images = (
-            bottom.reshape(math.prod(bottom.shape[: self.axis]), *bottom.shape[self.axis :]) for bottom in bottoms
-        )
+        images = map(self._as_images, bottoms)
         return tuple(
             _reshape_if_needed(self._compute_top(x, top[self.axis + 1 :]), top)
             for x, top in zip(images, tops, strict=True)
         )
+
+    def _as_images(self, bottom: Tensor) -> Tensor:
+        """Return a bottom as (N, C, ...), with one batch axis."""
+        return bottom.reshape(math.prod(bottom.shape[: self.axis]), *bottom.shape[self.axis :])
 
     def _compute_top(self, x: Tensor, sizes: Shape) -> Tensor:
         """Compute one top (N, channels, *sizes) from one bottom (N, C, ...)."""
@@ -245,6 +247,12 @@ class Convolution(_Weighted):
         if len(bottoms) != 1 or self.axis != 1 or len(self.windows) != 2:
             return None
         return ConvolutionForm((self.windows[0], self.windows[1]), self.group)
+
+    def _as_images(self, bottom: Tensor) -> Tensor:
+        # For a batch of one image, reshape changes the stride of its axis, and then torch does not see that the format
+        # is channels_last, in which a convolution of each channel by itself is many times faster.
+        by_channel = self.axis == 1 < self.group == self.channels
+        return bottom if by_channel else super()._as_images(bottom)
 
     def _weight_shape(self) -> Shape:
         return (self.num_output, self.channels // self.group, *(window.kernel for window in self.windows))

@@ -157,3 +157,19 @@ def test_a_later_bottom_must_fit_the_weights(first, later, error):
     with pytest.raises(NetError) as caught:
         layer(torch.zeros(later))
     assert str(caught.value) == error
+
+
+@pytest.mark.parametrize("channels", [16, 160])
+def test_a_depthwise_convolution_keeps_the_format_in_which_torch_is_fast(channels):
+    text = f'type: "Convolution" convolution_param {{ num_output: {channels} group: {channels} kernel_size: 3 pad: 1 }}'
+    layer = single(text, (1, channels, 9, 8))
+    torch.nn.init.normal_(layer.blobs[0])
+    x = torch.randn(1, channels, 9, 8)
+    weight, bias = layer.blobs
+    want = F.conv2d(x, weight, bias, padding=1, groups=channels)
+    (top,) = layer(x.contiguous(memory_format=torch.channels_last))
+    assert top.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(top, want)
+    (top,) = layer(x)
+    assert top.is_contiguous()
+    torch.testing.assert_close(top, want, rtol=0, atol=0)

@@ -37,7 +37,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, windows: Sequence[W
 
     Returns:
         The top, (N, num_output, h, w), which shares no memory with ``x``. It is in channels_last format if ``x`` is,
-        unless torch computes it on the CPU with more than ``_NARROW`` channels.
+        unless torch computes it on the CPU with more than ``_NARROW`` channels and fewer groups.
     """
     if x.device.type == "cpu" and not torch.compiler.is_compiling():  # while compiling, sizes are symbols
         sizes = [conv_size(size, window) for size, window in zip(x.shape[2:], windows, strict=True)]
@@ -46,8 +46,8 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, windows: Sequence[W
         outweighs = len(weight) > len(x) * math.prod(sizes)
         if group == 1 and (outweighs or weight[0].numel() <= _THIN):
             return _MatrixConvolution.apply(x, weight, bias, tuple(windows), sizes)  # type: ignore[no-any-return, no-untyped-call]
-        if max(x.shape[1], len(weight)) > _NARROW:
-            x = x.contiguous()  # wide convolutions are slower in channels_last format
+        if max(x.shape[1], len(weight)) > _NARROW and not group == x.shape[1] > 1:
+            x = x.contiguous()  # wide convolutions, but not those of each channel, are slower in channels_last format
     stride, pad, dilation = ([getattr(window, name) for window in windows] for name in ("stride", "pad", "dilation"))
     return F.conv2d(x, weight, bias, stride, pad, dilation, group)
 
