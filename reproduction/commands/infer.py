@@ -5,27 +5,47 @@
     fcn infer photo.jpg --net runs/voc-fcn8s             with a net that fcn train --data trained
     fcn infer --net siftflow-fcn8s holiday/ 'more/*.tif' -o out
     fcn infer --net nyud-fcn32s-color-hha rooms/ --hha hha/
+    fcn infer archive/ -q --labels-only                  label maps of many images
+    torchrun --nproc-per-node 2 -m reproduction infer archive/        two processes share them; see below
 
 For photo.jpg the tool writes photo.png (a palette image whose pixels are the class indices, as in PASCAL VOC),
-photo_overlay.png (the classes over the photo) and photo_legend.png; with --scores, also photo_scores.npz. Images may
-have any size, and be grey, 16-bit, CMYK or transparent; the rotation that a camera recorded is applied.
+photo_overlay.png (the classes over the photo), photo_legend.png, and photo_overview.png with both; with --scores, also
+photo_scores.npz. Images may have any size, and be grey, 16-bit, CMYK or transparent; the rotation that a camera
+recorded is applied.
+
+Images whose results are there are not segmented again, if net, image and options are the same; so the same command
+resumes a run that was stopped. Processes that torchrun starts, on one machine or several with the same folders, share
+the images and write the same files as one process, if they use as many threads (OMP_NUM_THREADS; torchrun sets it to 1)
+of the same kind of processor; otherwise scores can differ by rounding.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from reproduction.caffe.errors import ReproductionError
-from reproduction.commands.bars import Bars
-from reproduction.commands.options import add_device, add_max_pixels, add_precision, compiled, make_parser, precision
-from reproduction.commands.terminal import fail, note, say, say_json
+from reproduction.caffe.training.parallel import Ranks, join_processes
+from reproduction.commands.bars import Bars, say_above
+from reproduction.commands.options import (
+    add_device,
+    add_max_pixels,
+    add_precision,
+    compiled,
+    make_parser,
+    positive,
+    precision,
+)
+from reproduction.commands.terminal import fail, note, say_json
 from reproduction.fcn.fetch.local_files import WEIGHTS
 from reproduction.fcn.images import palette
-from reproduction.fcn.segment.segment_files import COMPANIONS, SegmentOptions, check_jobs, find_images, segment_file
+from reproduction.fcn.segment.result_files import ImageJob, SegmentOptions, fingerprint
+from reproduction.fcn.segment.segment_files import COMPANIONS, check_jobs, find_images, segment_files
 from reproduction.fcn.segment.segmenter import Segmenter, find_card
+
+PATIENCE = timedelta(days=7)  # for which a process whose share is done waits for the others
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,31 +53,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     card = find_card(args.net)
     companions = {kind: folder for kind in COMPANIONS if (folder := getattr(args, kind)) is not None}
-    options = SegmentOptions(companions, args.scores)
+    options = SegmentOptions(companions, args.scores, args.labels_only, args.overwrite, args.batch)
     jobs = list(dict.fromkeys(find_images(args.images, args.output)))
     check_jobs(jobs, card, options)
-    if card.knows:
-        note(f"note: {card.net} recognizes {card.knows}; its results on other images mean nothing.")
-    segmenter = Segmenter.load(args.net, args.weights, weights_folder=WEIGHTS, device=args.device)
-    segmenter.scorer = compiled(segmenter.net, precision(args))
-    done: list[dict[str, Any]] = []
-    failed = 0
-    with Bars() as bars:
+    with join_processes(args.device, PATIENCE) as ranks:
+        if card.knows and ranks.is_first:
+            note(f"note: {card.net} recognizes {card.knows}; its results on other images mean nothing.")
+        segmenter = Segmenter.load(args.net, args.weights, weights_folder=WEIGHTS, device=str(ranks.device))
+        weights = fingerprint(card, segmenter.net)
+        segmenter.scorer = compiled(segmenter.net, precision(args), steady=True)
+        return segment(segmenter, jobs, options, weights, ranks, args)
+
+
+def segment(
+    segmenter: Segmenter,
+    jobs: Sequence[ImageJob],
+    options: SegmentOptions,
+    weights: str,
+    ranks: Ranks,
+    args: argparse.Namespace,
+) -> int:
+    """Segment this process's share of the images, and print the results; return the exit code."""
+    mine: list[tuple[int, dict[str, Any]]] = []
+    total, failed = len(ranks.share(len(jobs))), 0
+    with Bars(quiet=args.quiet or len(jobs) == 1 or not ranks.is_first) as bars:
         move = bars("images", "image")
-        for n, job in enumerate(jobs, 1):
-            try:
-                done.append(segment_file(segmenter, job, options))
-            except ReproductionError as error:
+        results = segment_files(segmenter, jobs, options, weights, (ranks.rank, ranks.size))
+        for done, found in enumerate(results, 1):
+            if found.error is not None:
                 failed += 1
                 bars.close()
-                fail(error if error.place else error.at(str(job.image)))
-                continue
-            if args.json:
-                move(n, len(jobs))
-            else:
-                print_result(done[-1])
+                fail(found.error if found.error.place else found.error.at(str(jobs[found.number].image)))
+            if found.result is not None:
+                mine.append((found.number, found.result))
+                if not args.json and not args.quiet:
+                    say_above("\n".join(format_result(found.result)))
+            move(done, max(total, done))
+    every = [result for _, result in sorted(ranks.gather_objects(mine), key=lambda pair: pair[0])]
+    failed = sum(ranks.gather_objects([failed]))
+    if not ranks.is_first:
+        return 0  # torchrun ends all processes as soon as one fails
     if args.json:
-        say_json(done)
+        say_json(every)
+    if skipped := sum("skipped" in result for result in every):
+        of = f"{skipped} of {len(jobs)} images were" if len(jobs) > 1 else "the image was"
+        note(f"note: {of} segmented before; --overwrite segments again.")
     if failed and len(jobs) > 1:
         fail(f"{failed} of {len(jobs)} images could not be segmented.")
     return 1 if failed else 0
@@ -65,26 +105,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser("infer", __doc__)
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="images, folders of images, or patterns")
-    parser.add_argument("--net", default="voc-fcn8s", help="the name of a net, or the folder that a training wrote")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="default: the net's, in weights/")
-    parser.add_argument(
-        "-o", "--output", type=Path, default=Path("segmented"), metavar="DIR", help="default: segmented/"
-    )
-    parser.add_argument("--depth", type=Path, metavar="DIR", help="depth images with the same names; for color-d")
-    parser.add_argument("--hha", type=Path, metavar="DIR", help="HHA images with the same names; for hha, color-hha")
-    parser.add_argument("--scores", action="store_true", help="write the scores of all classes too")
+    add = parser.add_argument
+    add("images", nargs="+", metavar="IMAGE", help="images, folders of images, or patterns")
+    add("--net", default="voc-fcn8s", help="the name of a net, or the folder that a training wrote")
+    add("--weights", type=Path, metavar="FILE", help="default: the net's, in weights/")
+    add("-o", "--output", type=Path, default=Path("segmented"), metavar="DIR", help="default: segmented/")
+    add("--depth", type=Path, metavar="DIR", help="depth images with the same names; for color-d")
+    add("--hha", type=Path, metavar="DIR", help="HHA images with the same names; for hha, color-hha")
+    add("--scores", action="store_true", help="write the scores of all classes too")
+    add("--labels-only", action="store_true", help="write the label maps without overlay, legend and overview")
+    add("--overwrite", action="store_true", help="also segment images whose results are there already")
+    add(
+        "--batch", type=positive, metavar="N",
+        help="compute up to N images of one size together; default: up to 8, with the pixels of one of 512 x 512",
+    )  # fmt: skip
     add_max_pixels(parser)
-    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    add("--json", action="store_true", help="print the results as JSON")
+    add("-q", "--quiet", action="store_true", help="print no results, and show no progress bar")
     add_device(parser)
     add_precision(parser)
     return parser
 
 
-def print_result(result: dict[str, Any]) -> None:
-    """Print the result of an image."""
+def format_result(result: dict[str, Any]) -> list[str]:
+    """Format the result of an image as lines of text."""
     height, width = result["size"]
-    say(f"{result['image']}: {width} x {height}, {result['seconds']:.1f} s")
+    how = "segmented before" if "skipped" in result else f"{result['seconds']:.1f} s"
+    lines = [f"{result['image']}: {width} x {height}, {how}"]
     for found in result["labels"].values():
-        say(*palette.format_legend(palette.Share(**share) for share in found["shares"]))
-        say(f"  {found['png']}, {found['overlay']}, {found['legend']}")
+        lines += palette.format_legend(palette.Share(**share) for share in found["shares"])
+        lines.append("  " + ", ".join(str(path) for kind, path in found.items() if kind != "shares"))
+    return lines

@@ -107,10 +107,16 @@ def precision(args: argparse.Namespace) -> str:
     return str(args.precision)
 
 
-def compiled(net: Net, precision: str) -> Scorer:
-    """Return the net compiled, which frees its weights, or the net itself if ``precision`` is ``plain``."""
+def compiled(net: Net, precision: str, *, steady: bool = False) -> Scorer:
+    """Return the net compiled, which frees its weights, or the net itself if ``precision`` is ``plain``.
+
+    Args:
+        net: The net.
+        precision: The precision.
+        steady: Whether the results for an image must not depend on the images before it; see ``compiler.compile``.
+    """
     if precision == "plain":
         return net
     from reproduction.fast import compiler
 
-    return compiler.compile(net, precision, discard=True)
+    return compiler.compile(net, precision, discard=True, steady=steady)

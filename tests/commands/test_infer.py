@@ -2,8 +2,10 @@
 
 import importlib
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,7 @@ def shelf(tmp_path_factory):
         (folder / name).mkdir()
         prototxt.dump(thin_nets.deploy(name), folder / name / "deploy.prototxt")
         thin_nets.write(folder / f"{name}.caffemodel", name)
+    thin_nets.write(folder / "other.caffemodel", "voc-fcn8s", seed=2)
     return folder
 
 
@@ -80,7 +83,7 @@ def test_a_picture_becomes_labels_an_overlay_and_a_legend(infer, shelf):
     lines = said.out.splitlines()
     assert lines[0].startswith("photo.jpg: 41 x 30, ")
     assert lines[1:-1] == palette.format_legend(want.shares)
-    assert lines[-1] == "  out/photo.png, out/photo_overlay.png, out/photo_legend.png"
+    assert lines[-1] == "  " + ", ".join(f"out/photo{part}.png" for part in ("", "_overlay", "_legend", "_overview"))
     assert said.err == ""
 
 
@@ -136,12 +139,12 @@ def test_json_says_what_the_text_says(infer):
     assert found["shares"][0].keys() == {"label", "name", "pixels", "share"}
 
 
-def test_how_far_it_is_is_shown_where_no_picture_is(infer, monkeypatch):
+def test_how_far_it_is_is_shown_for_several_images(infer, monkeypatch):
     shown = []
 
     class Bars(bars.Bars):
         def __call__(self, what, unit="B"):
-            return lambda done, total: shown.append((what, unit, done, total))
+            return lambda done, total: None if self._quiet else shown.append((what, unit, done, total))
 
     monkeypatch.setattr(sys.modules["reproduction.commands.infer"], "Bars", Bars)
     picture("in/a.png")
@@ -149,7 +152,141 @@ def test_how_far_it_is_is_shown_where_no_picture_is(infer, monkeypatch):
     infer("in", "--json")
     assert shown == [("images", "image", 1, 2), ("images", "image", 2, 2)]
     infer("in")
-    assert len(shown) == 2
+    assert len(shown) == 4
+    infer("in", "-q")
+    infer("in/a.png")
+    assert len(shown) == 4
+
+
+def test_quiet_prints_nothing_and_labels_only_draws_nothing(infer):
+    picture("photo.jpg")
+    code, said = infer("photo.jpg", "-q", "--labels-only", "-o", "out", net="siftflow-fcn32s")
+    assert (code, said.out, said.err) == (0, "", "")
+    assert files("out") == ["photo.png", "photo_geo.png"]
+    _, said = infer("photo.jpg", "--labels-only", "-o", "out2")
+    assert said.out.endswith("\n  out2/photo.png\n")
+
+
+def stamps(folder="out"):
+    return {name: (Path(folder) / name).stat().st_mtime_ns for name in files(folder)}
+
+
+def test_what_is_there_is_skipped_and_said(infer):
+    picture("in/a.png")
+    picture("in/b.png", seed=2)
+    _, first = infer("in", "--json", "-o", "out")
+    before = stamps()
+    code, said = infer("in", "--json", "-o", "out")
+    assert code == 0
+    assert said.err == "note: 2 of 2 images were segmented before; --overwrite segments again.\n"
+    assert stamps() == before
+    known = [result | {"seconds": 0.0, "skipped": True} for result in json.loads(first.out)]
+    assert json.loads(said.out) == known
+    _, said = infer("in/a.png", "--labels-only", "-o", "out")
+    assert said.out.startswith("in/a.png: 41 x 30, segmented before\n")
+    assert said.err == "note: the image was segmented before; --overwrite segments again.\n"
+    _, said = infer("in", "--overwrite", "-o", "out")
+    assert said.err == ""
+    assert {name for name, stamp in stamps().items() if stamp == before[name]} == set()
+
+
+def test_what_would_differ_is_segmented_again(infer, shelf):
+    def changed(*args, **more):
+        before = stamps()
+        assert infer("a.png", "-o", "out", *args, **more)[0] == 0
+        return {name for name, stamp in stamps().items() if stamp != before.get(name)}
+
+    picture("a.png")
+    infer("a.png", "-o", "out")
+    parts = {"a.png", "a_legend.png", "a_overlay.png", "a_overview.png"}
+    assert changed() == set()
+    assert changed("--scores") == {*parts, "a_scores.npz"}
+    assert changed() == set()
+    assert changed("--precision", "plain") == parts
+    assert changed("--precision", "plain", "--labels-only") == set()
+    Path("out/a_legend.png").unlink()
+    assert changed("--precision", "plain") == parts
+    picture("a.png", seed=3)
+    assert changed() == parts
+    assert changed("--weights", shelf / "other.caffemodel") == parts
+    assert changed("--labels-only") == {"a.png"}
+    assert changed() == parts, "the drawings are those of other weights"
+    for broken in (b"", b"\x89PNG", Path("a.png").read_bytes()):
+        Path("out/a.png").write_bytes(broken)
+        assert changed() == parts
+
+
+def test_images_are_computed_in_batches_of_one_size(infer, monkeypatch):
+    sizes, segment = [], Segmenter.segment_batch
+
+    def spy(self, inputs, **more):
+        sizes.append(len(inputs))
+        return segment(self, inputs, **more)
+
+    monkeypatch.setattr(Segmenter, "segment_batch", spy)
+    for number in range(5):
+        picture(f"in/{number}.png", seed=number, size=(30, 41) if number % 2 else (41, 30))
+    Path("in/6.png").write_bytes(b"broken")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(seeded.synth_image(41, 30, 7)).save("in/7.jpg", exif=turned)
+    code, said = infer("in", "--json", "-o", "out")
+    assert code == 1
+    assert said.err.splitlines()[0].startswith("error: in/6.png: not an image in a known format")
+    assert [Path(result["image"]).name for result in json.loads(said.out)] == [*(f"{i}.png" for i in range(5)), "7.jpg"]
+    assert sorted(sizes) == [1, 2, 3]
+    sizes.clear()
+    infer("in", "--json", "-o", "out2", "--batch", 1)
+    assert sizes == [1] * 6
+
+
+def folder_bytes(folder):
+    return {name: (Path(folder) / name).read_bytes() for name in files(folder)}
+
+
+def test_processes_share_a_folder_and_resume_to_the_files_of_one(shelf, tmp_path, monkeypatch):
+    for number in range(12):
+        picture(tmp_path / f"in/{number % 3}/{number}.png", seed=number, size=(30, 41) if number % 4 else (45, 20))
+    environment = dict(os.environ, OMP_NUM_THREADS="1", MASTER_ADDR="127.0.0.1", GLOO_SOCKET_IFNAME="lo")
+    model = [
+        "--net",
+        str(shelf / "voc-fcn8s"),
+        "--weights",
+        str(shelf / "voc-fcn8s.caffemodel"),
+        "--scores",
+        "--batch",
+        "2",
+    ]
+
+    def start(*launcher, options=()):
+        command = [sys.executable, *launcher, "-m", "reproduction", "infer", "in", *model, "-o", "two", *options]
+        return subprocess.Popen(
+            command, cwd=tmp_path, env=environment | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    stopped = start()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.chdir(tmp_path)
+    assert importlib.import_module("reproduction.commands.infer").main(["in", *model, "-o", "one", "-q"]) == 0
+    torch.set_num_threads(threads)
+    while stopped.poll() is None and not list(tmp_path.glob("two/*/*.npz")):
+        time.sleep(0.01)
+    stopped.kill()
+    stopped.communicate()
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    two = start(*torchrun, options=["--json"])
+    out, err = two.communicate()
+    assert two.returncode == 0, err
+    results = json.loads(out)
+    names = sorted(path.relative_to(tmp_path).as_posix() for path in (tmp_path / "in").rglob("*.png"))
+    assert [result["image"] for result in results] == names
+    want, got = folder_bytes(tmp_path / "one"), folder_bytes(tmp_path / "two")
+    assert len(want) == 12 * 5
+    differing = {name for name in want if got.get(name) != want[name]}
+    assert not differing
+    assert want.keys() == got.keys()
 
 
 def test_hha_pictures_are_found_by_name(infer):

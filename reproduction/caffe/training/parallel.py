@@ -11,6 +11,7 @@ import contextlib
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -124,7 +125,7 @@ class Ranks:
 
 
 @contextlib.contextmanager
-def join_processes(device: str = "cpu") -> Iterator[Ranks]:
+def join_processes(device: str = "cpu", timeout: timedelta | None = None) -> Iterator[Ranks]:
     """A context manager that joins the process group that ``torchrun`` started, until the block ends.
 
     Without ``torchrun`` the group has one process.
@@ -132,6 +133,7 @@ def join_processes(device: str = "cpu") -> Iterator[Ranks]:
     Args:
         device: ``cpu`` or ``cuda``. With ``cuda``, each process uses the CUDA device of its local rank, which is
             ``Ranks.device``.
+        timeout: how long a process waits for the others before it fails; None for torch's default, 10 or 30 minutes.
 
     Raises:
         ReproductionError: If the processes cannot connect to each other, or if there is no such device.
@@ -144,7 +146,7 @@ def join_processes(device: str = "cpu") -> Iterator[Ranks]:
     if place.type == "cuda":
         torch.cuda.set_device(place)
     try:
-        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=timeout)
     except (ValueError, RuntimeError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
         raise ReproductionError(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from reproduction.caffe.errors import DataError, StrPath, printable
 from reproduction.caffe.formats import files
@@ -96,7 +97,9 @@ def overlay(
     return mixed if background is None else np.where((labels == background)[..., None], rgb, mixed)
 
 
-def write_png(labels: Integer, path: StrPath, colours: UInt8 | None = None) -> None:
+def write_png(
+    labels: Integer, path: StrPath, colours: UInt8 | None = None, text: Mapping[str, str] | None = None
+) -> None:
     """Write a label map as a palette PNG, as VOC's are: the pixel values are the class numbers, shown in colours.
 
     The file is written atomically.
@@ -105,6 +108,7 @@ def write_png(labels: Integer, path: StrPath, colours: UInt8 | None = None) -> N
         labels: (H, W), values 0 to 255.
         path: Path of the PNG file, in an existing folder.
         colours: (256, 3) uint8, the colour of each label; None for VOC's.
+        text: Texts to store in the file, by keywords of up to 79 characters.
 
     Raises:
         DataError: If a label is outside 0 to 255.
@@ -115,21 +119,25 @@ def write_png(labels: Integer, path: StrPath, colours: UInt8 | None = None) -> N
     except DataError as error:
         raise error.at(os.fspath(path)) from None
     image.putpalette((voc_colours() if colours is None else colours).tobytes())
-    write_image(image, path)
+    write_image(image, path, text)
 
 
-def write_image(image: Image.Image, path: StrPath) -> None:
+def write_image(image: Image.Image, path: StrPath, text: Mapping[str, str] | None = None) -> None:
     """Write an image as a PNG, atomically.
 
     Args:
         image: The image.
         path: Path of the PNG file.
+        text: Texts to store in the file, by keywords of up to 79 characters.
 
     Raises:
         ReproductionError: If the file cannot be written.
     """
+    chunks = PngInfo()
+    for keyword, value in (text or {}).items():
+        chunks.add_text(keyword, value)
     with files.open_atomic(path) as file:
-        image.save(file, format="PNG")
+        image.save(file, format="PNG", pnginfo=chunks)
 
 
 @dataclass(frozen=True)

@@ -1,62 +1,22 @@
-"""Segmentation of image files: find the images, and write label maps, drawings of them and scores to a folder."""
+"""Segmentation of image files: find the images, segment those without results, and write the results to a folder."""
 
 from __future__ import annotations
 
 import glob
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from reproduction.caffe.errors import DataError, ReproductionError
-from reproduction.caffe.formats import files
-from reproduction.fcn.images import palette
-from reproduction.fcn.segment import read_images
+from reproduction.caffe.formats import image_files
+from reproduction.fcn.segment import batches, read_images, result_files
 from reproduction.fcn.segment.card import Card
-from reproduction.fcn.segment.segmentation import DRAWINGS, Segmentation
-from reproduction.fcn.segment.segmenter import Segmenter
+from reproduction.fcn.segment.result_files import ImageJob, ResultRecord, SegmentOptions
+from reproduction.fcn.segment.segmenter import Segmenter, SegmenterInput
 
 COMPANIONS = {"depth": "depth images (16-bit millimetres)", "hha": "HHA images (disparity, height, angle)"}
-
-
-@dataclass(frozen=True)
-class ImageJob:
-    """An image to segment, and where its results go: to ``output / name`` with an ending such as ``.png`` appended.
-
-    Attributes:
-        image: the image file.
-        output: the folder of the results.
-        name: the path of the results below it, without an ending.
-    """
-
-    image: Path
-    output: Path
-    name: Path
-
-    def result_path(self, ending: str) -> Path:
-        """Return the path of one of the results.
-
-        Args:
-            ending: what is appended to the name, such as ``.png``.
-        """
-        return self.output / self.name.with_name(self.name.name + ending)
-
-
-@dataclass(frozen=True)
-class SegmentOptions:
-    """What is read besides the images, and what is written besides the label maps and drawings.
-
-    Attributes:
-        companions: for nets that take depth or HHA, the folder of these images by kind, e.g. ``{"depth": folder}``;
-            their files have the names of the images.
-        scores: if True, also write the scores of all classes for each pixel.
-    """
-
-    companions: Mapping[str, Path] = field(default_factory=dict)
-    scores: bool = False
 
 
 def find_images(names: Sequence[str], output: Path) -> Iterator[ImageJob]:
@@ -102,9 +62,10 @@ def check_jobs(jobs: Sequence[ImageJob], card: Card, options: SegmentOptions) ->
             folders of depth and HHA images are not those that the net needs.
     """
     images = {job.image.resolve(): job.image for job in jobs}
+    endings = result_files.list_endings(card, options)
     written: dict[str, Path] = {}
     for job in jobs:
-        for path in _result_paths(job, card, options.scores):
+        for path in map(job.result_path, endings):
             if path.resolve() in images:
                 problem = f"the result would replace the image {images[path.resolve()]}"
                 raise DataError(problem, path=path, remedy="Choose another folder with -o.")
@@ -120,56 +81,147 @@ def check_jobs(jobs: Sequence[ImageJob], card: Card, options: SegmentOptions) ->
             raise ReproductionError(f"{card.net} does not use {what}", remedy=f"Leave --{kind} out.")
 
 
-def _result_paths(job: ImageJob, card: Card, scores: bool) -> list[Path]:
-    parts = ("", *(f"_{drawing}" for drawing in DRAWINGS))
-    paths = [job.result_path(f"{_suffix(card, top)}{part}.png") for top in card.labels for part in parts]
-    return [*paths, job.result_path("_scores.npz")] if scores else paths
+@dataclass(frozen=True)
+class JobResult:
+    """What came of an image.
+
+    Attributes:
+        number: the position of its job, from 0.
+        result: a dict of JSON types, which ``fcn infer --json`` prints: the image, its size, the time, and for each
+            kind of labels the paths of the results and the share of each class; ``skipped`` is true if an earlier run
+            wrote them. None if the image could not be segmented.
+        error: why not, else None.
+    """
+
+    number: int
+    result: dict[str, Any] | None = None
+    error: ReproductionError | None = None
 
 
-def _suffix(card: Card, top: str) -> str:
-    """Return the suffix of a label's results: empty for the net's first label, ``_TOP`` for any other."""
-    return "" if top == next(iter(card.labels)) else f"_{top}"
+def segment_files(
+    segmenter: Segmenter,
+    jobs: Sequence[ImageJob],
+    options: SegmentOptions,
+    weights: str,
+    share: tuple[int, int] = (0, 1),
+) -> Iterator[JobResult]:
+    """Segment image files in batches of one size, write the results, and yield what came of each image.
 
-
-def segment_file(segmenter: Segmenter, job: ImageJob, options: SegmentOptions) -> dict[str, Any]:
-    """Segment one image, and write its label map, drawings of it (and scores, if requested) to files.
+    Images whose results are there already, of the same net, image and options, are not segmented again. Which images
+    are computed together depends on all jobs, not on what is there or on the share, so that an interrupted run that is
+    repeated, and several processes that share the images, write the same files as a single run.
 
     Args:
-        segmenter: the net with its weights.
-        job: the image, and where its results go.
-        options: the folders of depth and HHA images, and whether to write scores.
+        segmenter: the net with its weights. Its ``scorer`` must be steady for the above to hold, see ``fast.compile``.
+        jobs: the images.
+        options: what to read and write.
+        weights: the ``fingerprint`` of the net.
+        share: the number of this process, from 0, and how many processes share the images.
 
-    Returns:
-        A dict of JSON types, which ``fcn infer --json`` prints: the image, its size, the time, and for each kind
-        of labels the paths of the results and the share of each class.
+    Yields:
+        The results of this process's share, batch by batch.
 
     Raises:
-        ReproductionError: If an image is missing or broken, or a result cannot be written.
+        OSError: If the folder of the results cannot be created.
     """
-    start, card = time.monotonic(), segmenter.card
-    companions = {
-        kind: read_images.find_companion(options.companions[kind], job.name, job.image)
-        for kind in segmenter.input_kinds
-        if kind != "color"
-    }
-    segmentations = segmenter.segment(job.image, scores=options.scores, **companions)
-    job.result_path("").parent.mkdir(parents=True, exist_ok=True)
-    labels = {top: _write_results(segmentation, job, card, top) for top, segmentation in segmentations.items()}
-    size = next(iter(segmentations.values())).labels.shape
-    result: dict[str, Any] = {"image": str(job.image), "size": list(size), "labels": labels}
-    if options.scores:
-        with files.open_atomic(job.result_path("_scores.npz")) as file:
-            arrays: dict[str, Any] = {output.score: segmentations[top].scores for top, output in card.labels.items()}
-            np.savez(file, **arrays)
-        result["scores"] = str(job.result_path("_scores.npz"))
-    knows = {"knows": card.knows} if card.knows else {}
-    return result | knows | {"seconds": round(time.monotonic() - start, 2)}
+    rank, size = share
+    run = _Run(segmenter, options, weights)
+    limit = batches.choose_limit(options.batch)
+    grouped = batches.group(enumerate(jobs), lambda numbered: _find_size(numbered[1].image), limit)
+    for count, batch in enumerate(grouped):
+        if count % size == rank:
+            yield from run.segment(dict(batch))
 
 
-def _write_results(segmentation: Segmentation, job: ImageJob, card: Card, top: str) -> dict[str, Any]:
-    """Write the label map of one label top and its drawings; return their paths and the shares."""
-    stem, labels = job.result_path(_suffix(card, top)), job.result_path(f"{_suffix(card, top)}.png")
-    drawn = dict(zip(DRAWINGS, segmentation.draw(stem), strict=True))
-    palette.write_png(segmentation.labels, labels, segmentation.colours)
-    paths = {kind: str(path) for kind, path in ({"png": labels} | drawn).items()}
-    return {**paths, "shares": [asdict(share) for share in segmentation.shares]}
+def _find_size(image: Path) -> batches.Size:
+    """Return height and width of a file's header; (0, 0) for a file that cannot be read, which is reported later."""
+    try:
+        with image_files.open_image(image) as opened:
+            return opened.height, opened.width
+    except DataError:
+        return 0, 0
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The segmentation of several batches with one net and the same options."""
+
+    segmenter: Segmenter
+    options: SegmentOptions
+    weights: str
+
+    def segment(self, jobs: dict[int, ImageJob]) -> list[JobResult]:
+        """Segment the images of a batch, by number, of which some may have results already."""
+        found: dict[int, JobResult] = {}
+        records: dict[int, ResultRecord] = {}
+        for number, job in jobs.items():
+            try:
+                records[number] = self._record(job)
+                earlier = None if self.options.overwrite else self._find_earlier(job, records[number])
+            except ReproductionError as error:
+                found[number] = JobResult(number, error=error)
+                continue
+            if earlier is not None:
+                found[number] = JobResult(number, earlier | {"seconds": 0.0})
+        if len(found) < len(jobs):
+            inputs = self._read(jobs, found)
+            for size in dict.fromkeys(each.size for each in inputs.values()):  # EXIF may turn images of one size
+                together = {number: each for number, each in inputs.items() if each.size == size}
+                self._segment_together(jobs, together, records, found)
+        return [found[number] for number in sorted(found)]
+
+    def _pictures(self, job: ImageJob) -> dict[str, Path]:
+        """Return the files of an image and of its depth or HHA image, by kind."""
+        others = [kind for kind in self.segmenter.input_kinds if kind != "color"]
+        folders = {kind: self.options.companions[kind] for kind in others}
+        found = {kind: read_images.find_companion(folder, job.name, job.image) for kind, folder in folders.items()}
+        return {"color": job.image, **found}
+
+    def _record(self, job: ImageJob) -> ResultRecord:
+        precision = getattr(self.segmenter.scorer, "precision", "plain")
+        pictures = self._pictures(job)
+        return result_files.make_record(self.segmenter.card, self.weights, precision, pictures, self.options)
+
+    def _find_earlier(self, job: ImageJob, record: ResultRecord) -> dict[str, Any] | None:
+        return result_files.find_earlier(job, self.segmenter.card, record)
+
+    def _read(self, jobs: dict[int, ImageJob], found: dict[int, JobResult]) -> dict[int, SegmenterInput]:
+        """Read all images of a batch, also those with results: the others are to be computed as together with them."""
+        inputs = {}
+        for number, job in jobs.items():
+            try:
+                pictures = self._pictures(job)
+                inputs[number] = self.segmenter.read(
+                    pictures["color"], depth=pictures.get("depth"), hha=pictures.get("hha")
+                )
+            except ReproductionError as error:
+                found.setdefault(number, JobResult(number, error=error))
+        return inputs
+
+    def _segment_together(
+        self,
+        jobs: dict[int, ImageJob],
+        inputs: dict[int, SegmenterInput],
+        records: dict[int, ResultRecord],
+        found: dict[int, JobResult],
+    ) -> None:
+        missing = [number for number in inputs if number not in found]
+        if not missing:
+            return
+        start, card = time.monotonic(), self.segmenter.card
+        try:
+            results = self.segmenter.segment_batch(list(inputs.values()), scores=self.options.scores)
+        except ReproductionError as error:
+            found.update({number: JobResult(number, error=error) for number in missing})
+            return
+        by_number = dict(zip(inputs, results, strict=True))
+        shared = (time.monotonic() - start) / len(inputs)
+        for number in missing:
+            begin = time.monotonic()
+            try:
+                result = result_files.write(jobs[number], card, by_number[number], records[number], self.options)
+            except ReproductionError as error:
+                found[number] = JobResult(number, error=error)
+                continue
+            seconds = round(shared + time.monotonic() - begin, 2)
+            found[number] = JobResult(number, result | {"seconds": seconds})
