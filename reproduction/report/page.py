@@ -143,11 +143,14 @@ def format_page(report: ScoreReport, galleries: Mapping[str, Gallery] | None = N
                     gallery.render_image(images, panel.net.net, top, score, media) for score in scores
                 ]
     sources = _list_references(report)
+    best = max(panels, key=lambda panel: panel.measured.mean_iu or 0.0, default=None)
     return render_template(
         "scores.html",
         report=report,
         title=SPECS[report.set].title if report.set in SPECS else report.set,
         panels=panels,
+        best=best,
+        glance=_render_glance(panels, galleries, best, media),
         media=media.urls,
         columns=markdown.list_columns(report),
         sources=sources,
@@ -160,6 +163,27 @@ def format_page(report: ScoreReport, galleries: Mapping[str, Gallery] | None = N
         error_colours={label: css_color(colour) for label, colour in gallery.ERROR_COLOURS.items()},
         void_colour=css_color(colours[255]),
     )
+
+
+def _render_glance(
+    panels: Sequence[Panel], galleries: Mapping[str, Gallery], best: Panel | None, media: Media
+) -> dict[str, RenderedImage]:
+    """Render the predictions of all nets for one image, which the page shows before any number in detail.
+
+    The image is the first of the sample of the net with the highest mean IU, or its best one if there is no sample.
+
+    Returns:
+        The image by name of the net; empty if the report has no images.
+    """
+    shown = [image for kind in ("sample", "best") for image in (best.pictures.get(kind, []) if best else [])]
+    glance = {}
+    for panel in panels:
+        images = {score.id: score for score in panel.measured.images}
+        if shown and panel.net.net in galleries and shown[0].score.id in images:
+            source, top, score = galleries[panel.net.net], panel.measured.label, images[shown[0].score.id]
+            if best is not None and top == best.measured.label:
+                glance[panel.name] = gallery.render_image(source, panel.net.net, top, score, media)
+    return glance
 
 
 def write_page(report: ScoreReport, path: StrPath, galleries: Mapping[str, Gallery] | None = None) -> None:

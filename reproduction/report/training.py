@@ -156,7 +156,7 @@ def _losses(chain: Sequence[TrainingHistory], spans: Sequence[StageSpan]) -> Cur
     """Return one curve of the losses of all stages; long ones are averaged to about ``curves.BINS`` points."""
     size = max(1, spans[-1].end // curves.BINS)
     return curves.join_curves(
-        "loss" if size == 1 else f"loss, mean and range of {size}",
+        "loss" if size == 1 else f"loss, mean and range of {size} iterations",
         [
             curves.average_bins(
                 [span.start + step.iteration for step in stage.steps], list(map(_loss, stage.steps)), size

@@ -82,17 +82,23 @@ def test_every_number_is_that_of_scores_json(visit, pages):
         assert cells == [count for row in measured["confusion"] for count in row]
 
 
-def test_one_net_is_shown_at_a_time_and_an_address_leads_to_it(visit):
+def test_one_net_is_shown_at_a_time_and_an_address_leads_to_it(visit, pages):
+    nets = json.loads((pages / "scores.json").read_text())["nets"]
+    best, other = sorted((net["net"] for net in nets), key=lambda name: mean_iu(nets, name), reverse=True)
     tab = visit()
-    one, two = (tab.locator(f"[data-panel={net}]") for net in report_runs.NETS)
-    assert (one.is_visible(), two.is_visible()) == (True, False)
-    tab.get_by_role("radio", name="voc-fcn8s").check(force=True)
-    assert (one.is_visible(), two.is_visible()) == (False, True)
-    assert tab.url.endswith("#voc-fcn8s")
-    assert visit("index.html#voc-fcn8s").locator("[data-panel=voc-fcn8s]").is_visible()
+    shown, hidden = (tab.locator(f"[data-panel={net}]") for net in (best, other))
+    assert (shown.is_visible(), hidden.is_visible()) == (True, False)
+    tab.get_by_role("radio", name=other).check(force=True)
+    assert (shown.is_visible(), hidden.is_visible()) == (False, True)
+    assert tab.url.endswith(f"#{other}")
+    assert visit(f"index.html#{other}").locator(f"[data-panel={other}]").is_visible()
     card = visit()
-    card.click(".card >> text=voc-fcn8s")
-    assert card.locator("[data-panel=voc-fcn8s]").is_visible()
+    card.click(f".card >> text={other}")
+    assert card.locator(f"[data-panel={other}]").is_visible()
+
+
+def mean_iu(nets, name):
+    return next(net["measured"][0]["mean_iu"] for net in nets if net["net"] == name)
 
 
 def shown(shot):
@@ -100,7 +106,7 @@ def shown(shot):
 
 
 def test_pictures_are_toggled_by_mouse_and_by_keyboard(visit):
-    tab = visit()
+    tab = visit("index.html#voc-fcn32s")
     shots = tab.locator("[data-panel=voc-fcn32s] .shots")
     first = shots.locator(".shot").first
     assert shots.locator(".shot").count() == 9
@@ -116,7 +122,7 @@ def test_pictures_are_toggled_by_mouse_and_by_keyboard(visit):
 
 
 def test_a_slider_parts_truth_and_prediction(visit):
-    tab = visit()
+    tab = visit("index.html#voc-fcn32s")
     shots = tab.locator("[data-panel=voc-fcn32s] .shots")
     shots.get_by_label("slider").check(force=True)
     first = shots.locator(".shot").first
@@ -140,7 +146,7 @@ def test_the_map_of_errors_is_seen(visit):
     import numpy as np
     from PIL import Image
 
-    tab = visit()
+    tab = visit("index.html#voc-fcn32s")
     shots = tab.locator("[data-panel=voc-fcn32s] .shots")
     worst = shots.locator("h4:has-text('Worst') + .shelf .shot").first
     for view, least, most in (("errors", 0.05, 0.6), ("photo", 0, 0.01)):
@@ -150,7 +156,7 @@ def test_the_map_of_errors_is_seen(visit):
 
 
 def test_a_cell_of_the_matrix_tells_its_values(visit, pages):
-    tab = visit()
+    tab = visit("index.html#voc-fcn32s")
     counts = json.loads((pages / "scores.json").read_text())["nets"][0]["measured"][0]["confusion"]
     box = tab.locator("[data-panel=voc-fcn32s] .matrix-box")
     box.locator("tbody tr").nth(2).locator("td").nth(3).hover()
@@ -167,7 +173,7 @@ def test_a_cell_of_the_matrix_tells_its_values(visit, pages):
 
 
 def test_bars_are_put_in_the_order_of_their_values(visit):
-    tab = visit()
+    tab = visit("index.html#voc-fcn32s")
     panel = tab.locator("[data-panel=voc-fcn32s]")
     places = "bars => bars.map(bar => [bar.getBoundingClientRect().left, bar.getBoundingClientRect().top])"
     panel.get_by_label("by IU").check(force=True)

@@ -226,11 +226,29 @@ def test_names_cannot_break_the_page(tmp_path):
 def test_pictures_have_alternative_texts_that_name_their_classes(run):
     report, text = run
     pictures = [entry for entry in Cells(text).found if entry["tag"] == "svg" and entry.get("role") == "img"]
-    assert len(pictures) == 2 * 9 * 4
+    assert len(pictures) == 2 * 9 * 4 + 4  # one image above the table: itself, its truth, and what both nets predict
     truth = next(entry["aria-label"] for entry in pictures if entry["aria-label"].startswith("Truth of"))
     named = truth.partition(": ")[2].split(", ")
     assert named
     assert set(named) <= set(report.nets[0].measured[0].class_iu)
+
+
+def test_the_page_begins_with_an_image_and_opens_on_the_best_net(run):
+    report, text = run
+    cells = Cells(text)
+    start = text[text.index('<div class="glance">') :].partition("</div>")[0]
+    captions = [entry["text"] for entry in Cells(start + "</div>").having(tag="figcaption")]
+    assert captions[1:] == ["truth", "voc-fcn32s", "voc-fcn8s"]
+    assert captions[0].partition(" ")[2] in {image.id for image in report.nets[0].measured[0].images}
+    assert text.index('<div class="glance">') < text.index('<table class="scores"')
+    best = max(report.nets, key=lambda net: net.measured[0].mean_iu)
+    assert [entry["value"] for entry in cells.having(name="net") if "checked" in entry] == [best.net]
+    assert "IU is intersection over union" in text
+
+
+def test_each_column_of_the_table_has_its_header(run):
+    heads = [entry["text"] for entry in Cells(run[1]).having(role="columnheader")]
+    assert heads == ["net", "metric", "measured here", "paperdifference", "re-scored elsewheredifference"]
 
 
 def test_what_ran_is_said(run):

@@ -129,7 +129,7 @@ def test_a_training_that_has_just_begun_is_shown(tmp_path):
 def test_many_losses_are_shown_as_means_and_ranges(tmp_path):
     report_runs.log(tmp_path, "n", 2000, classes=CLASSES)
     (loss, _) = charts(training.format_page([training_history.load_history(tmp_path / "n")]))
-    assert loss["lines"][0]["name"] == "loss, mean and range of 5"
+    assert loss["lines"][0]["name"] == "loss, mean and range of 5 iterations"
     assert len(loss["lines"][0]["x"]) == 400
 
 

@@ -34,7 +34,7 @@
       const id = decodeURIComponent(location.hash.slice(1));
       if (panels.some((panel) => panel.dataset.panel === id)) { open(id); document.getElementById("nets").scrollIntoView(); }
     };
-    open(tabs[0].value);
+    open((tabs.find((tab) => tab.defaultChecked) || tabs[0]).value);
     addEventListener("hashchange", follow);
     follow();
   }
