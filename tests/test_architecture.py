@@ -70,7 +70,7 @@ ROOMS = {
     "commands": (
         *CAFFE, "caffe.devices", "caffe.locks", "caffe.tested_devices", "caffe.training", "caffe.net", "fast",
         "fcn.nets", "fcn.images", "fcn.fetch", "fcn.datasets", "fcn.scoring", "fcn.segment", "fcn.train",
-        "fcn.reproduce", "report",
+        "fcn.reproduce", "report", "pycaffe.run",
     ),
     "__main__": ("commands",),
 }  # fmt: skip

@@ -39,6 +39,7 @@ COMMANDS = {
     "check-data": Command("check_data", "check your own images and labels before a training"),
     "page": Command("page", "write the page of a training or of scores again"),
     "verify": Command("verify", "check without a data set whether weights are those of a published net"),
+    "caffe": Command("caffe", "make `import caffe` import this project, in every program of an environment"),
     "tables": Command("tables", "compute the paper's other tables"),
 }
 HELP, VERSION = ("-h", "--help"), "--version"
