@@ -245,7 +245,7 @@ def test_json_is_parsed_in_one_place():
 
 
 # The code that a layer type follows: ``Source: owner/repository@commit file, lines``; a fork's is as good as BVLC's.
-SOURCE = re.compile(r"\bSource: [\w.-]+/[\w.-]+@[0-9a-f]{7,40} \S+\.\w+ L\d+")
+SOURCE = re.compile(r"\bSource: [\w.-]+/[\w.-]+@[0-9a-f]{7,40}\s+\S+\.\w+\s+L\d+")
 
 
 def test_every_layer_type_names_its_source():

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import torch
 
 from reproduction.caffe.formats import prototxt
-from reproduction.caffe.layers import LAYERS
 from reproduction.caffe.layers.base import Layer
+from reproduction.caffe.layers.choice import find_class
 from reproduction.caffe.schema import NetParameter, Phase
 
 
@@ -21,7 +21,7 @@ def single(text: str, *bottoms: tuple[int, ...], phase: Phase = Phase.TEST, seed
         spec.top.append("out0")
     spec.phase = phase
     generator = None if seed is None else torch.Generator().manual_seed(seed)
-    return LAYERS[spec.type](spec, bottoms, generator).train(phase == Phase.TRAIN)
+    return find_class(spec)(spec, bottoms, generator).train(phase == Phase.TRAIN)
 
 
 def gradient(layer: Layer, *bottoms: torch.Tensor) -> Iterator[torch.Tensor]:

@@ -15,10 +15,11 @@ from tests.helpers.parity import LAYER_TOLERANCE, relative
 
 Message.import_late_fields()
 FIELDS_NOT_YET = {
+    "yoloup_1", "yoloup_2", "yoloup_default",
     "conv_pad_lrtb", "conv_pad_l_only", "conv_pad_dil", "conv_pad_type1", "hole_2", "hole_12", "hole_4x4",
     "deconv_pad_lrtb", "pool_round_wins", "pool_pad_lrtb", "pool_ave_pad_lrtb", "pool_ave_exc_pad", "relu6",
     "relu6_edges", "relu6_slope", "relu_max_min", "dropout_notscaled", "dropout_scaled", "dropout_half_false",
-    "segsm_weights", "segsm_weights_ignore", "segsm_weights_batch", "nvbn_test", "nvbn_train", "nvbn_fillers",
+    "nvbn_test", "nvbn_train", "nvbn_fillers",
 }  # fmt: skip
 KNOWN = [case for case in fork_cases() if layer_type(case) in LAYERS and case not in FIELDS_NOT_YET]
 

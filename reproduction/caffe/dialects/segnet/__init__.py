@@ -3,3 +3,4 @@
 from reproduction.caffe.schema import add_dialect
 
 SEGNET = add_dialect("segnet", "SegNet", "alexgkendall/caffe-segnet@344c113", 2015)
+ENET = add_dialect("enet", "ENet", "TimoSaemann/caffe-enet@22d356c", 2016)
