@@ -49,6 +49,7 @@ from reproduction.fcn.reproduce import net_to_score
 from reproduction.fcn.reproduce.net_to_score import NetToScore
 from reproduction.fcn.scoring.evaluate import evaluate
 from reproduction.fcn.segment import segmenter
+from reproduction.fcn.segment.card import describe_choice
 from reproduction.report import evaluation
 
 
@@ -85,6 +86,8 @@ def find(args: argparse.Namespace) -> NetToScore:
             args.prototxt, args.weights, args.dataset, args.split, args.data, legacy_crop=args.legacy_crop
         )
     if net_to_score.is_trained_folder(args.net):
+        if args.weights is None and (chosen := describe_choice(segmenter.find_card(args.net), args.net)):
+            note(chosen)
         return net_to_score.find_trained(Path(args.net), args.data, args.split, args.weights)
     return net_to_score.find_published(args.net, args.data, args.split, args.weights, WEIGHTS)
 

@@ -41,6 +41,7 @@ from reproduction.commands.options import (
 from reproduction.commands.terminal import fail, note, say_json
 from reproduction.fcn.fetch.local_files import WEIGHTS
 from reproduction.fcn.images import palette
+from reproduction.fcn.segment.card import describe_choice
 from reproduction.fcn.segment.result_files import ImageJob, SegmentOptions, fingerprint
 from reproduction.fcn.segment.segment_files import COMPANIONS, check_jobs, find_images, segment_files
 from reproduction.fcn.segment.segmenter import Segmenter, find_card
@@ -59,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with join_processes(args.device, PATIENCE) as ranks:
         if card.knows and ranks.is_first:
             note(f"note: {card.net} recognizes {card.knows}; its results on other images mean nothing.")
+        if args.weights is None and ranks.is_first and (chosen := describe_choice(card, args.net)):
+            note(chosen)
         segmenter = Segmenter.load(args.net, args.weights, weights_folder=WEIGHTS, device=str(ranks.device))
         weights = fingerprint(card, segmenter.net)
         segmenter.scorer = compiled(segmenter.net, precision(args), steady=True)

@@ -4,6 +4,7 @@
     fcn train --stages voc-fcn32s,voc-fcn16s,voc-fcn8s --device cuda
     fcn train --net nyud-fcn32s-color-hha --init color.caffemodel hha.caffemodel
     fcn train --net voc-fcn32s --data photos --classes names.txt          your own images: see docs/own_data.md
+    fcn train --net voc-fcn32s --data photos --validate-every 500         and keep the best weights
     fcn train --solver mine/solver.prototxt --init some.caffemodel --data ~/data
     torchrun --nproc-per-node 2 -m reproduction train --net voc-fcn-alexnet --device cuda
 
@@ -11,10 +12,11 @@ Without --init, the initial weights are those in --out, or else those in weights
 published ones. The images of Mini-VOC are drawn if they are missing.
 
 Each net gets a folder in --out: snapshot/train_iter_N.caffemodel and .solverstate, which Caffe can load too, log.jsonl
-with one line for each iteration, and NET.caffemodel at the end. index.html in --out shows the curves of all trainings;
-fcn page writes it again. To resume a stopped run from its newest snapshot, run the same command again; the final
-weights are those of an uninterrupted run, bit for bit. Ctrl-C writes a snapshot and stops, SIGHUP writes a
-snapshot and continues.
+with one line for each iteration, and NET.caffemodel at the end. With --validate-every, NET-best.caffemodel has the
+weights of the highest mean IU of all validations; fcn infer and evaluate use it. index.html in --out shows the curves
+of all trainings, and reloads itself while one runs; fcn page writes it again. To resume a stopped run from its newest
+snapshot, run the same command again; the final weights are those of an uninterrupted run, bit for bit. Ctrl-C writes a
+snapshot and stops, SIGHUP writes a snapshot and continues.
 
 The losses of the published nets are sums over pixels: 1e5 is usual, and learning rates of 1e-10 belong to it. An
 untrained net has a loss of ln(classes) per pixel: 3.04 for VOC. On two cores, a VGG16 net takes about 8 seconds per
@@ -24,13 +26,14 @@ image, so 100,000 images need a GPU; a snapshot of voc-fcn32s is 1.1 GB, and the
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from reproduction.caffe.training.parallel import join_processes
+from reproduction.caffe.training.parallel import Ranks, join_processes
 from reproduction.caffe.training.signals import Signals
 from reproduction.commands.bars import Bars, say_above
 from reproduction.commands.options import (
@@ -45,11 +48,13 @@ from reproduction.commands.options import (
 from reproduction.commands.start import ROOT
 from reproduction.fcn.fetch.local_files import WEIGHTS, FileRoots
 from reproduction.fcn.reproduce import sources
-from reproduction.fcn.train import custom_nets, initial_weights, recipes, training
+from reproduction.fcn.train import best_weights, custom_nets, initial_weights, recipes, training
+from reproduction.fcn.train.augmentation import NAMES, Augmentation
 from reproduction.fcn.train.custom_nets import CustomData
-from reproduction.fcn.train.log_file import Validation
 from reproduction.fcn.train.progress import TrainingProgress
 from reproduction.fcn.train.recipes import Recipe
+from reproduction.fcn.train.training import TrainingCallbacks, TrainingOptions
+from reproduction.report.tensorboard import TensorBoardWriter
 from reproduction.report.training import LivePage
 
 DATA = ROOT / "data"
@@ -63,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("choose what to train: --net, --stages or --solver")
     if args.stages and args.solver:
         parser.error("--stages are several trainings, --solver is one")
+    augmentation = Augmentation.from_names(args.augment) if args.augment else None
     custom = None
     if not args.solver:
         names, is_default = args.stages or [args.net], args.data == DATA
@@ -71,39 +77,69 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     stages = find_stages(args, custom)
     weights = initial_weights.find_weights(stages, args.init, args.out, WEIGHTS, custom=custom is not None)
-    options = training.TrainingOptions(
-        args.out, args.data, args.seed, args.limit, args.check or custom is not None, args.force, args.keep
-    )
-    with join_processes(args.device) as ranks, Bars() as bars, Signals() as signals:
+    options = TrainingOptions(
+        args.out, args.data, args.seed, args.limit, args.check or custom is not None, args.force, args.keep,
+        augmentation, keep_best=args.validate_every is not None,
+    )  # fmt: skip
+    with join_processes(args.device) as ranks, Bars() as bars, Signals() as signals, contextlib.ExitStack() as stack:
         say = say_above if ranks.is_first else lambda text: None
         progress = TrainingProgress(say, bars, quiet=args.quiet or not ranks.is_first)
-        page = LivePage(args.out, say)
-
-        def validated(validation: Validation) -> None:
-            if ranks.is_first:
-                page.update()
-            progress.validated(validation)
-
+        listeners: list[Any] = [progress]
         if ranks.is_first:
             callbacks = sources.Callbacks(pictures=lambda what: bars(what, "image"), note=say)
             sources.draw_missing([stage.dataset for stage in stages], FileRoots(WEIGHTS, args.data), callbacks)
-        for note in custom_nets.describe_changes(stages, custom) if custom else ():
+            if args.tensorboard:
+                listeners.append(stack.enter_context(contextlib.closing(TensorBoardWriter(args.out))))
+            listeners.append(stack.enter_context(LivePage(args.out, say)))
+        notes = custom_nets.describe_changes(stages, custom) if custom else []
+        for note in [*notes, *([f"training images are augmented: {augmentation}"] if augmentation else [])]:
             say(note)
         ranks.all_reduce_max(0)  # a barrier: the other processes wait until the images are drawn
-        watch = training.TrainingCallbacks(say, progress.begin, progress.step, progress.images, validated, signals)
-        for stage, files in zip(stages, weights, strict=True):
-            parents = tuple(files.values())
-            prepare = partial(custom_nets.write_deploy_files, stage, custom, args.out, parents) if custom else None
-            model = training.train(stage, files, options, watch, ranks, prepare)
-            if model is None:
-                say("stopped after a snapshot; run the same command again to resume.")
-                break
-            say(f"{stage.name}: trained, {model}")
-            if custom:
-                say(f"{stage.name}: segment images with `fcn infer --net {model.parent} IMAGE`")
-        if ranks.is_first:
-            page.write()
-    return 0 if model else 130
+        watch = TrainingCallbacks(
+            note=say,
+            begin=_call_all(listeners, "begin"),
+            step=_call_all(listeners, "step"),
+            images=progress.images,
+            validated=_call_all(listeners, "validated"),
+            action=signals,
+            predicted=_call_all(listeners, "predicted") if args.tensorboard else None,
+        )
+        return _train_stages(stages, weights, options, watch, ranks, custom)
+
+
+def _call_all(listeners: Sequence[object], name: str) -> Callable[..., None]:
+    """Return a function that calls the method of a name of all objects that have it."""
+    methods = [getattr(each, name) for each in listeners if hasattr(each, name)]
+
+    def call(*arguments: Any) -> None:
+        for method in methods:
+            method(*arguments)
+
+    return call
+
+
+def _train_stages(
+    stages: Sequence[Recipe],
+    weights: Sequence[Mapping[str, Path]],
+    options: TrainingOptions,
+    watch: TrainingCallbacks,
+    ranks: Ranks,
+    custom: CustomData | None,
+) -> int:
+    """Train the nets one after the other; return the exit code."""
+    for stage, files in zip(stages, weights, strict=True):
+        parents = tuple(files.values())
+        prepare = partial(custom_nets.write_deploy_files, stage, custom, options.out, parents) if custom else None
+        model = training.train(stage, files, options, watch, ranks, prepare)
+        if model is None:
+            watch.note("stopped after a snapshot; run the same command again to resume.")
+            return 130
+        watch.note(f"{stage.name}: trained, {model}")
+        if (best := best_weights.best_path(model.parent)).is_file():
+            watch.note(f"{stage.name}: the weights of the highest mean IU are in {best}")
+        if custom:
+            watch.note(f"{stage.name}: segment images with `fcn infer --net {model.parent} IMAGE`")
+    return 0
 
 
 def find_stages(args: argparse.Namespace, custom: CustomData | None) -> list[Recipe]:
@@ -114,7 +150,7 @@ def find_stages(args: argparse.Namespace, custom: CustomData | None) -> list[Rec
         stages = [stage if args.net else replace(stage, parents=tuple(str(path) for path in args.init))]
     else:
         stages = custom_nets.find_recipes(args.stages or [args.net], custom)
-    return recipes.change_recipes(stages, args.iterations, args.snapshot, args.validate)
+    return recipes.change_recipes(stages, args.iterations, args.snapshot, args.validate_every or args.validate)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -140,9 +176,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--iterations", type=split_counts, default=[], metavar="N[,N]", help=iterations)
     add("--snapshot", **number, help="updates between snapshots")
     add("--keep", **number, help="keep only the newest N snapshots of each net; default: all")
-    add("--validate", **number, help="updates between validations")
+    validate = parser.add_mutually_exclusive_group()
+    validate.add_argument("--validate", **number, help="updates between validations")
+    best = "as --validate, and keep the weights of the highest mean IU, too"
+    validate.add_argument("--validate-every", **number, help=best)
     add("--limit", **number, help="validate on the first N images only")
     add("--seed", type=int, metavar="N", help="of dropout and the order of the images; default: 1337")
+    augment = (
+        "mirror and jitter training images at random, or one of them; default: neither, as the paper gained nothing"
+    )
+    add("--augment", nargs="?", type=split_names, const=list(NAMES), metavar=",".join(NAMES), help=augment)
+    add("--tensorboard", action="store_true", help="write events for TensorBoard, to NET/tensorboard in --out")
     add("--check", action="store_true", help="check every label first, not only a few")
     add_max_pixels(parser)
     add("--force", action="store_true", help="train even if the checks before the start fail")

@@ -5,19 +5,21 @@ A stage is the training of one net; a chain is several stages that follow each o
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from reproduction.caffe.errors import ReproductionError, StrPath
 from reproduction.caffe.formats import files
 from reproduction.caffe.training.events import Step
 from reproduction.fcn.images import palette
 from reproduction.fcn.scoring.score import METRICS, TITLES
-from reproduction.fcn.train.log_file import Validation
+from reproduction.fcn.train.log_file import LOG_FILE, Validation
 from reproduction.report import curves, training_history
 from reproduction.report.curves import Chart, Curve, RenderedChart, StageSpan
 from reproduction.report.page import ClassBar, css_color, render_template
@@ -65,55 +67,92 @@ class Chain:
         return " → ".join(stage.name for stage in self.stages)
 
 
-def format_page(histories: Iterable[TrainingHistory]) -> str:
-    """Format the HTML page of trainings; trainings that start from each other's weights share their charts."""
+@dataclass(frozen=True)
+class Written:
+    """When the page of a running training was written.
+
+    Attributes:
+        time: the time, as text.
+        reload_seconds: the interval in which the page reloads itself; None if the training is over.
+    """
+
+    time: str
+    reload_seconds: int | None
+
+
+def format_page(histories: Iterable[TrainingHistory], written: Written | None = None) -> str:
+    """Format the HTML page of trainings; trainings that start from each other's weights share their charts.
+
+    Args:
+        histories: the trainings.
+        written: when the page is written, if a training writes it; None for a page without a time.
+    """
     chains = training_history.group_chains(histories)
     return render_template(
-        "training.html", chains=[Chain(chain, _charts(chain), _class_scores(chain)) for chain in chains]
+        "training.html",
+        chains=[Chain(chain, _charts(chain), _class_scores(chain)) for chain in chains],
+        written=written,
     )
 
 
-def write_page(folders: Iterable[Path], path: StrPath) -> None:
+def write_page(folders: Iterable[Path], path: StrPath, written: Written | None = None) -> None:
     """Load the logs of trainings, and write their page to a file atomically.
 
     Args:
         folders: the folders of the trainings.
         path: the file to write.
+        written: see ``format_page``.
 
     Raises:
         DataError: If a log is missing or broken.
         ReproductionError: If the page cannot be written.
     """
-    text = format_page([training_history.load_history(folder) for folder in folders])
+    text = format_page([training_history.load_history(folder) for folder in folders], written)
     with files.open_atomic(path) as file:
         file.write(text.encode())
 
 
 class LivePage:
-    """The page ``index.html`` of all trainings in a folder, which is updated while they run.
+    """The page ``index.html`` of all trainings in a folder, which is updated while they run, and then reloads itself.
+
+    Use it as a context manager: at its end, the page is written a last time, and no longer reloads itself.
 
     Args:
         out: the folder that contains a folder for each training.
         on_error: called with a message if the page cannot be written; the training continues.
     """
 
-    SECONDS = 30.0  # the least time between two updates, since writing a page takes seconds
+    SECONDS = 30.0  # the least time between two updates
+    SHARE = 0.02  # the most of the training's time that writing the page may take
 
     def __init__(self, out: Path, on_error: Callable[[str], object]):
-        self._out, self._on_error, self._written = out, on_error, time.monotonic()
+        self._out, self._on_error, self._due = out, on_error, time.monotonic() + self.SECONDS
+        self._interval = self.SECONDS
 
-    def update(self) -> None:
-        """Write the page again if it was last written more than ``SECONDS`` ago."""
-        if time.monotonic() - self._written > self.SECONDS:
-            self.write()
+    def __enter__(self) -> Self:
+        return self
 
-    def write(self) -> None:
-        """Load the logs of all trainings in the folder, and write the page."""
+    def __exit__(self, *_: object) -> None:
+        if any(self._out.glob(f"*/{LOG_FILE}")):
+            self._write(reload_seconds=None)
+
+    def step(self, *_: object) -> None:
+        """Write the page again if it is due: at most every ``SECONDS``, and less often if writing takes long."""
+        if time.monotonic() >= self._due:
+            self._write(reload_seconds=math.ceil(self._interval))
+
+    validated = step
+
+    def _write(self, reload_seconds: int | None) -> None:
+        start = time.monotonic()
+        written = Written(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC", reload_seconds)
         try:
-            write_page(training_history.find_run_folders(self._out), self._out / "index.html")
+            write_page(training_history.find_run_folders(self._out), self._out / "index.html", written)
         except (ReproductionError, OSError) as error:
             self._on_error(f"the page of this training was not written: {error}")
-        self._written = time.monotonic()
+        now = time.monotonic()
+        self._interval = max(self.SECONDS, (now - start) / self.SHARE)
+        self._due = now + self._interval
 
 
 def _charts(chain: Sequence[TrainingHistory]) -> list[RenderedChart]:

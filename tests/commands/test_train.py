@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reproduction.caffe.formats import weights
+from reproduction.caffe.formats import caffemodel, weights
+from reproduction.caffe.net.net import Net
 from reproduction.caffe.training.events import Step
 from reproduction.commands import start
+from reproduction.fcn.nets import mini_nets
 from reproduction.fcn.train import log_file, recipes, training
-from tests.helpers import custom_folders, small_mini_voc, small_trainings
+from tests.helpers import annotated_folders, custom_folders, small_mini_voc, small_trainings
 from tests.helpers.paths import ROOT
 
 
@@ -283,3 +285,37 @@ def test_a_mini_training_draws_its_data_and_goes_on_to_the_next_stage(tool, tmp_
     assert (code, err) == (0, "")
     assert "drawn" not in out
     assert {path.stem for path in (tmp_path / "out/mini-fcn32s/snapshot").iterdir()} == {"train_iter_2"}
+
+
+def test_own_data_in_cocos_format_with_every_option(tool, tmp_path, monkeypatch):
+    for i in range(5):
+        annotated_folders.image(tmp_path / f"photos/images/{i}.jpg", i)
+    annotated_folders.coco(tmp_path / "photos/annotations.json", [f"{i}.jpg" for i in range(5)])
+    vgg = tmp_path / "mini-vgg.caffemodel"
+    caffemodel.dump(Net(mini_nets.build_classifier_deploy(), seed=1).to_proto(), vgg)
+    runs = tmp_path / "runs"
+    options = ("--data", tmp_path / "photos", "--out", runs, "--init", vgg, "--augment", "--tensorboard")
+    code, out, err = tool("--net", "mini-fcn32s", *options, "--iterations", 2, "--validate-every", 1)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    found = "COCO JSON in annotations.json; of overlapping instances the smaller one is drawn last; crowds are void"
+    assert lines[:3] == [
+        f"{tmp_path}/photos: {found}",
+        f"{tmp_path}/photos: 3 classes: background, cat, dog",
+        "4 images to train on, 1 to validate on",
+    ]
+    assert "training images are augmented: mirror, jitter of up to 32 pixels" in lines
+    assert any(line.startswith("mini-fcn32s: kept as the best, mean IU ") for line in lines)
+    best = runs / "mini-fcn32s/mini-fcn32s-best.caffemodel"
+    assert lines[-2] == f"mini-fcn32s: the weights of the highest mean IU are in {best}"
+    assert best.is_file()
+    assert list((runs / "mini-fcn32s/tensorboard").glob("events.*"))
+    assert "the page no longer reloads itself" in (runs / "index.html").read_text()
+
+
+def test_augmentation_is_what_the_paper_tried(tool, where):
+    assert tool("--net", "voc-fcn32s", *where, "--augment", "rotate")[::2] == (
+        1,
+        "error: --augment has another name; got rotate, want mirror or jitter.\n",
+    )
+    assert tool("--net", "voc-fcn32s", *where, "--validate", 2, "--validate-every", 2)[0] == 2

@@ -28,6 +28,7 @@ from reproduction.fcn.images import palette
 from reproduction.fcn.scoring.results import Evaluation, ImageResult
 
 TimedProgress = Callable[[int, int, float], object]
+Predicted = Callable[[str, Sample, Mapping[str, UInt8]], object]
 
 _WORKERS = 2  # decoding threads
 _AHEAD = 4  # samples to prefetch
@@ -56,6 +57,7 @@ def evaluate(
     limit: int | None = None,
     force: bool = False,
     progress: TimedProgress | None = None,
+    predicted: Predicted | None = None,
     ranks: Ranks | None = None,
 ) -> Evaluation:
     """Score a net on a data set: predict the class with the highest score and compare it with the labels.
@@ -76,6 +78,7 @@ def evaluate(
         force: Score the data set even if the published nets were trained on some of its samples.
         progress: Called for each image with the samples done, their total, and the seconds so far; the first call is
             for the samples of an earlier run, if any.
+        predicted: Called for each image with its id, its sample and the predictions, (H, W) uint8 by label top.
         ranks: The processes that score together. Each calls this function with the same arguments, scores its share,
             which ``progress`` reports, and writes its own state file.
 
@@ -106,6 +109,8 @@ def evaluate(
                 predictions = _predict(net, sample, device, dataset, image_id)
                 for top, folder in folders.items():
                     palette.write_png(predictions[top], folder / f"{image_id}.png")
+                if predicted:
+                    predicted(image_id, sample, predictions)
                 truth = {top: sample[top][0] for top in classes}
                 now = time.monotonic()
                 done.append(ImageResult.from_labels(image_id, truth, predictions, classes, now - last))

@@ -25,6 +25,7 @@ from reproduction.fcn.images import palette
 CARD_FILE = "card.json"
 _NOT_A_CARD = "not a model card"
 METADATA_KEY = "card"  # key in the metadata of safetensors and ONNX files
+BEST_KEY = "best"  # key in ``Card.source`` of the validation by which a training chose the weights
 FORMAT_VERSION = 1
 
 _Part = Annotated[int, between(0, 255)]
@@ -186,6 +187,19 @@ def as_json(card: Card) -> dict[str, Any]:
     if not card.knows:  # earlier versions reject fields that they do not know
         del document["knows"]
     return document
+
+
+def describe_choice(card: Card, folder: StrPath) -> str:
+    """Return a sentence on the weights that a card names if a training chose them by their scores, else ``""``.
+
+    Args:
+        card: the card.
+        folder: the folder of the card.
+    """
+    if BEST_KEY not in card.source:
+        return ""
+    best, last = Path(folder) / card.weights, Path(folder) / f"{card.net}.caffemodel"
+    return f"{best} has the best weights: {card.source[BEST_KEY]}. `--weights {last}` selects the last ones."
 
 
 def format_card(card: Card) -> str:

@@ -22,7 +22,7 @@ from reproduction.fcn.datasets.spec import DataLayer
 from reproduction.fcn.images import decode
 from reproduction.fcn.nets import published_nets, registry, surgery
 from reproduction.fcn.segment import card
-from reproduction.fcn.train import recipes
+from reproduction.fcn.train import best_weights, recipes
 from reproduction.fcn.train.recipes import Recipe
 
 #: The number of pixels that the published learning rates were chosen for: VOC's images have 500 x 375.
@@ -296,5 +296,5 @@ def write_deploy_files(recipe: Recipe, custom: CustomData, out: Path, parents: S
     record = card.custom_card(recipe.name, custom.classes, colours, side=custom.side, weights=model.name, source=source)
     model.parent.mkdir(parents=True, exist_ok=True)
     prototxt.dump(published_nets.build_deploy(recipe.published), model.parent / "deploy.prototxt")
-    card.write_card(record, model.parent / card.CARD_FILE)
+    card.write_card(best_weights.keep_naming_best(record, model.parent), model.parent / card.CARD_FILE)
     return model.parent

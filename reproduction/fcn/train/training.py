@@ -1,8 +1,8 @@
 """Train one recipe, from its start or its newest snapshot to its end.
 
-A training writes to a folder of the net's name: its prototxts, ``log.jsonl``, ``snapshot/train_iter_N`` and, at the
-end, ``NAME.caffemodel``. When it is run again, it resumes from the newest snapshot; the final weights are bit for
-bit those of an uninterrupted run.
+A training writes to a folder of the net's name: its prototxts, ``log.jsonl``, ``snapshot/train_iter_N``, on request
+``NAME-best.caffemodel`` and, at the end, ``NAME.caffemodel``. When it is run again, it resumes from the newest
+snapshot; the final weights are bit for bit those of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -25,11 +26,14 @@ from reproduction.caffe.training.events import LossError, Saved, Step
 from reproduction.caffe.training.parallel import Ranks
 from reproduction.caffe.training.signals import Action
 from reproduction.caffe.training.solver import Solver
+from reproduction.caffe.typing import UInt8
+from reproduction.fcn.datasets import Dataset, Sample
 from reproduction.fcn.datasets.base import SEED
 from reproduction.fcn.nets import surgery
 from reproduction.fcn.scoring import evaluate
-from reproduction.fcn.train import feeds, initial_weights, preflight, recipes, run_folder
+from reproduction.fcn.train import best_weights, feeds, initial_weights, log_file, preflight, recipes, run_folder
 from reproduction.fcn.train.augmentation import Augmentation
+from reproduction.fcn.train.best_weights import BestWeights
 from reproduction.fcn.train.feeds import DatasetFeed, Feed, ListFeed
 from reproduction.fcn.train.log_file import LOG_FILE, Resume, Start, TrainingLog, Validation, format_now
 from reproduction.fcn.train.losses import Meter, find_losses
@@ -80,6 +84,8 @@ class TrainingCallbacks:
         validated: called with the record of each validation.
         action: called after each update and, if there is one process, after each validated image; returns whether to
             continue, write a snapshot or stop, such as ``caffe.training.signals`` finds out from SIGINT and SIGHUP.
+        predicted: called for each image of a validation with the iteration, the validation data, the image's id, its
+            sample and the predictions by label top; dense labels only.
     """
 
     note: Callable[[str], object] = lambda _: None
@@ -88,6 +94,7 @@ class TrainingCallbacks:
     images: evaluate.TimedProgress | None = None
     validated: Callable[[Validation], object] = lambda _: None
     action: Callable[[], Action] = lambda: Action.NONE
+    predicted: Callable[[int, Dataset, str, Sample, Mapping[str, UInt8]], object] | None = None
 
 
 def train(
@@ -130,6 +137,8 @@ def train(
         newest = run_folder.find_newest_snapshot(folder)
         if newest:
             run_folder.check_settings(folder, settings, newest, max_iter)
+        if ranks.is_first and not newest:
+            best_weights.delete_best(folder)
         if ranks.is_first and prepare:
             prepare()
         if newest and newest.iteration == max_iter and model.is_file():
@@ -181,6 +190,7 @@ class _Training:
             )
         self.solver = Solver(solver_param, self.net, self.meter, ranks=ranks)
         self.solver.action = callbacks.action
+        self.best = BestWeights(self.folder) if options.keep_best and ranks.is_first else None
         for note in self.solver.notes:
             callbacks.note(note)
 
@@ -219,6 +229,9 @@ class _Training:
             raise error.at(self.recipe.name) from None
         self._raise_or_note(self._check_data())
         log = TrainingLog(self._log_path, self.solver.iter)
+        if self._log_path and (self.options.keep_best or best_weights.best_path(self.folder).is_file()):
+            records = log_file.read_log(self._log_path)
+            self.best = BestWeights(self.folder, (each for each in records if isinstance(each, Validation)))
         log.write(self._environment())
         self.callbacks.begin(self.recipe, self.solver.iter)
         return log
@@ -339,10 +352,15 @@ class _Training:
             if self.callbacks.images:
                 self.callbacks.images(done, total, seconds)
 
+        predicted = None
+        if self.callbacks.predicted and self.validator.dataset:
+            predicted = partial(self.callbacks.predicted, self.solver.iter, self.validator.dataset)
         try:
-            validation = self.validator(self.solver.iter, progress)
+            validation = self.validator(self.solver.iter, progress, predicted)
         except ReproductionError as error:
             raise error.at(self.recipe.name) from None
+        if self.best and self.best.update(validation, self.net):  # before the log, which says that it is done
+            self.callbacks.note(f"{self.recipe.name}: kept as the best, {best_weights.describe(validation)}")
         log.write(validation)
         self.callbacks.validated(validation)
         for note in validation.notes:

@@ -59,12 +59,18 @@ class Validator:
         self._net.share_with(learner)
         self._batches, self._limit, self._ranks = batches, limit, ranks
 
-    def __call__(self, iteration: int, progress: evaluate.TimedProgress | None = None) -> Validation:
+    def __call__(
+        self,
+        iteration: int,
+        progress: evaluate.TimedProgress | None = None,
+        predicted: evaluate.Predicted | None = None,
+    ) -> Validation:
         """Evaluate the net with its present weights, and return the record for the log.
 
         Args:
             iteration: the number of updates made before, for the record.
             progress: called with images done, images in all, and seconds since the start; for dense labels only.
+            predicted: called with the predictions for each image, see ``evaluate``; for dense labels only.
 
         Raises:
             DataError: If an image or label cannot be read.
@@ -75,7 +81,7 @@ class Validator:
             return Validation(iteration, count, outputs=self._outputs(), time=format_now())
         found = evaluate.evaluate(
             self._net, self.dataset, device=self._net.device, limit=self._limit, force=True, progress=progress,
-            ranks=self._ranks,
+            predicted=predicted, ranks=self._ranks,
         )  # fmt: skip
         scores = found.scores
         metrics = {top: _to_metrics(each) for top, each in scores.items()}
