@@ -61,7 +61,8 @@ class TensorBoardWriter:
         folder = self._out / recipe.name / FOLDER
         for old in folder.glob("events.out.tfevents.*") if not iteration else ():
             old.unlink()
-        self._writer = SummaryWriter(logdir=str(folder), purge_step=iteration or None, flush_secs=10)
+        name = f".{iteration}"  # else runs that start in the same second share a file
+        self._writer = SummaryWriter(str(folder), purge_step=iteration or None, flush_secs=10, filename_suffix=name)
         self._every = max(1, recipe.solver_param.max_iter // POINTS)
 
     def step(self, step: Step) -> None:
