@@ -43,9 +43,16 @@ def values(folder):
     return found
 
 
-def watch(writer, **more):
-    callbacks = {name: getattr(writer, name) for name in ("begin", "step", "predicted", "validated")}
-    return TrainingCallbacks(**callbacks, **more)
+def watch(writer, steps, **more):
+    """The callbacks of a writer, which also append each step to a list."""
+
+    def step(each):
+        steps.append(each)
+        writer.step(each)
+
+    return TrainingCallbacks(
+        begin=writer.begin, step=step, predicted=writer.predicted, validated=writer.validated, **more
+    )
 
 
 @pytest.fixture
@@ -56,9 +63,7 @@ def tiny(tmp_path):
 def test_a_training_writes_losses_rates_scores_and_images(tmp_path, tiny):
     options = TrainingOptions(tmp_path / "out", small_trainings.data(tmp_path / "data"))
     writer, steps = TensorBoardWriter(tmp_path / "out"), []
-    write = writer.step
-    writer.step = lambda step: (steps.append(step), write(step))
-    training.train(tiny, {}, options, watch(writer))
+    training.train(tiny, {}, options, watch(writer, steps))
     writer.close()
     found = values(tmp_path / "out/tiny/tensorboard")
     assert found["loss"] == [(step.iteration, pytest.approx(step.loss)) for step in steps]
@@ -102,9 +107,7 @@ def test_a_resumed_training_hides_what_it_repeats(tmp_path, tiny):
 
     for action in (stop, lambda: Action.NONE):
         writer = TensorBoardWriter(tmp_path / "out")
-        write = writer.step
-        writer.step = lambda step, write=write: (steps.append(step), write(step))
-        training.train(tiny, {}, options, watch(writer, action=action))
+        training.train(tiny, {}, options, watch(writer, steps, action=action))
         writer.close()
     found = events(tmp_path / "out/tiny/tensorboard")
     assert [event.step for event in found if event.session_log.status == event.session_log.START] == [3]
