@@ -101,16 +101,14 @@ def evaluate(
     with _lock(out_dir, path, ranks), _StateFile(path, name, ranks) as run:
         done = run.load(dataset, share)
         folders = _make_folders(dataset, out_dir, [image.id for image in done])
-        report = progress or (lambda *_: None)
+        report, listen = progress or _ignore, predicted or _ignore
         report(len(done), len(share), 0.0)
         started = last = time.monotonic()
         with contextlib.closing(_prefetch(dataset, share[len(done) :])) as samples:
             for image_id, sample in samples:
                 predictions = _predict(net, sample, device, dataset, image_id)
-                for top, folder in folders.items():
-                    palette.write_png(predictions[top], folder / f"{image_id}.png")
-                if predicted:
-                    predicted(image_id, sample, predictions)
+                _write_predictions(predictions, folders, image_id)
+                listen(image_id, sample, predictions)
                 truth = {top: sample[top][0] for top in classes}
                 now = time.monotonic()
                 done.append(ImageResult.from_labels(image_id, truth, predictions, classes, now - last))
@@ -118,6 +116,15 @@ def evaluate(
                 run.append(done[-1])
                 report(len(done), len(share), now - started)
     return Evaluation.from_images(ranks.gather_objects(done), classes)
+
+
+def _ignore(*_: object) -> None:
+    pass
+
+
+def _write_predictions(predictions: Mapping[str, UInt8], folders: Mapping[str, Path], image_id: str) -> None:
+    for top, folder in folders.items():
+        palette.write_png(predictions[top], folder / f"{image_id}.png")
 
 
 def _state_path(state: StrPath | None, ranks: Ranks) -> Path | None:

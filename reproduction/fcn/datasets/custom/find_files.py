@@ -191,8 +191,9 @@ def _join(place: Path, pairs: list[_Pair], endings: Iterable[str]) -> FolderFile
 
 def _describe(place: Path, pairs: list[_Pair], suffixes: list[str]) -> str:
     """Describe where the labels are, such as ``labels in masks/ with the suffix _mask``."""
-    where = ", ".join(f"{below(place, pair.labels)}/" for pair in pairs)
-    return f"labels in {where}" + (f" with the suffix {', '.join(suffixes)}" if suffixes else "")
+    folders = ", ".join(f"{below(place, pair.labels)}/" for pair in pairs if pair.labels != place)
+    where = f"in {folders}" if folders else "next to the images"
+    return f"labels {where}" + (f" with the suffix {', '.join(suffixes)}" if suffixes else "")
 
 
 def _no_tree(place: Path) -> DataError:

@@ -25,8 +25,8 @@ def write(root, pairs):
 LAYOUTS = {
     "masks": ("images/{n}.jpg", "masks/{n}.png", "labels in masks/"),
     "mask files": ("imgs/{n}.jpg", "masks/{n}_mask.gif", "labels in masks/ with the suffix _mask"),
-    "one folder": ("{n}.jpg", "{n}_mask.png", "labels in ./ with the suffix _mask"),
-    "one folder of PNG": ("{n}.png", "{n}_label.png", "labels in ./ with the suffix _label"),
+    "one folder": ("{n}.jpg", "{n}_mask.png", "labels next to the images with the suffix _mask"),
+    "one folder of PNG": ("{n}.png", "{n}_label.png", "labels next to the images with the suffix _label"),
     "CamVid": ("images/{n}.png", "labels/{n}_L.png", "labels in labels/ with the suffix _L"),
     "LabelMe's export": ("JPEGImages/{n}.jpg", "SegmentationClassPNG/{n}.png", "labels in SegmentationClassPNG/"),
     "splits below": ("images/{s}/{n}.jpg", "labels/{s}/{n}.png", "labels in labels/train/, labels/val/"),

@@ -38,7 +38,9 @@ def test_shapes_cover_earlier_ones(photos):
     data = Folder("train", photos)
     assert data.classes == ("background", "cat", "dog")
     assert np.array_equal(data[0]["label"][0], drawn.truth())
-    assert find_files.list_files(photos).description == ("LabelMe JSON, labels in ./; later shapes cover earlier ones")
+    assert find_files.list_files(photos).description == (
+        "LabelMe JSON, labels next to the images; later shapes cover earlier ones"
+    )
     below = label(photos, drawn.shape("dog", drawn.SMALL), drawn.shape("cat", drawn.LARGE))
     assert sorted(np.unique(below)) == [0, 1]
 
