@@ -53,6 +53,7 @@ def test_the_code_of_the_page_runs(folder):
             exec(compile(block, "caffe_models.md", "exec"), scope)
     assert scope["outputs"]["score"].shape == (1, 7, 96, 128)
     assert scope["features"].ndim == 4
+    assert scope["scores"].shape == (1, 7, 96, 128)
     assert scope["fast"]({"data": scope["torch"].zeros(1, 3, 96, 128)})["score"].shape == (1, 7, 96, 128)
 
 
