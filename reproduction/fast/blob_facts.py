@@ -31,11 +31,14 @@ class BlobFacts:
             only, and are the same for every image.
         uniform: A region whose pixels are all equal if the inputs are zeros. Outside of it are the margins, where
             padding changes the values.
+        varying: The names of the blobs whose sizes depend on the values of others, such as a list of detections; they
+            are always computed completely.
     """
 
     shapes: dict[str, Shape]
     reached: dict[str, Region]
     uniform: dict[str, Region]
+    varying: frozenset[str] = frozenset()
 
     @classmethod
     def compute(cls, ops: Sequence[Op], inputs: Mapping[str, Shape]) -> BlobFacts:
@@ -51,16 +54,19 @@ class BlobFacts:
         shapes = dict(inputs)
         reached = {name: Region.from_shape(shape) for name, shape in inputs.items()}
         uniform = {name: EVERYWHERE if len(shape) == 4 else EMPTY for name, shape in inputs.items()}
+        varying = set[str]()
         for op in ops:
             bottoms = [shapes[bottom] for bottom in op.bottoms]
-            are_images = all(len(bottom) == 4 for bottom in bottoms)
+            if op.layer.sizes_vary or varying.intersection(op.bottoms):
+                varying.update(op.tops)
+            are_images = all(len(bottom) == 4 for bottom in bottoms) and not varying.intersection(op.tops)
             for top, shape in zip(op.tops, op.top_shapes(bottoms), strict=True):
                 shapes[top] = shape
                 reached[top] = uniform[top] = EMPTY
                 if len(shape) == 4 and are_images:
                     reached[top] = op.reached([reached[bottom] for bottom in op.bottoms], shape)
                     uniform[top] = op.uniform([uniform[bottom] for bottom in op.bottoms], shape)
-        return cls(shapes, reached, uniform)
+        return cls(shapes, reached, uniform, frozenset(varying))
 
     def distinct_size(self, blob: str) -> tuple[int, ...]:
         """Return how many rows and how many columns of a blob the uncompiled net computes.

@@ -106,10 +106,14 @@ def assign_regions(
         use_zero_image: Whether pixels that no pixel of the image reaches may be copied from an image of zeros.
 
     Returns:
-        The regions of each blob with four axes, by name.
+        The regions of each blob with four axes and known sizes, by name.
     """
     wanted = set(wanted)
-    complete = {name: Region.from_shape(shape) for name, shape in facts.shapes.items() if len(shape) == 4}
+    complete = {
+        name: Region.from_shape(shape)
+        for name, shape in facts.shapes.items()
+        if len(shape) == 4 and name not in facts.varying
+    }
     regions = {name: BlobRegions() for name in complete}
     for name in wanted & regions.keys():
         regions[name].add_reader(complete[name])

@@ -103,6 +103,8 @@ class Layer(nn.Module):
         keeps_coordinates: Whether pixel (y, x) of the tops lies over pixel (y, x) of the bottoms. A type for which this
             depends on the message overrides ``coord_map`` instead.
         located_bottoms: The number of bottoms, from the first, that ``coord_map`` applies to; None for all of them.
+        sizes_vary: Whether height and width of the tops depend on the values of the bottoms, as the number of rows of a
+            list of detections does. ``shapes`` then returns an example.
         changes_blobs: Whether the forward pass in training writes to the layer's blobs, as that of BatchNorm does. The
             backward pass must not read them.
         in_place_values: Whether Caffe computes the correct tops if the layer works in place.
@@ -135,6 +137,7 @@ class Layer(nn.Module):
     differentiable: ClassVar[tuple[int, ...] | None] = None
     keeps_coordinates: ClassVar[bool] = False
     located_bottoms: ClassVar[int | None] = None
+    sizes_vary: ClassVar[bool] = False
     changes_blobs: ClassVar[bool] = False
     can_overwrite: ClassVar[bool] = False
     top_is_free: ClassVar[bool] = False
