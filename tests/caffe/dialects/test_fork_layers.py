@@ -20,6 +20,7 @@ FIELDS_NOT_YET = {
     "deconv_pad_lrtb", "pool_round_wins", "pool_pad_lrtb", "pool_ave_pad_lrtb", "pool_ave_exc_pad", "relu6",
     "relu6_edges", "relu6_slope", "relu_max_min", "dropout_notscaled", "dropout_scaled", "dropout_half_false",
     "nvbn_test", "nvbn_train", "nvbn_fillers",
+    "sl1_fr_sigma3", "sl1_fr_sigma1", "sl1_fr_sigma2", "sl1_fr_2bottoms", "sl1_fr_no_weight",
 }  # fmt: skip
 KNOWN = [case for case in fork_cases() if layer_type(case) in LAYERS and case not in FIELDS_NOT_YET]
 
