@@ -34,10 +34,11 @@ ROOMS = {
     "caffe.training": (*CAFFE, "caffe.devices", "caffe.layers", "caffe.net"),
     "fast": ("caffe.errors", "caffe.typing", "caffe.schema", "caffe.geometry", "caffe.layers", "caffe.net"),
     "fcn": (),
+    "fcn.folders": (),
     "fcn.images": ("caffe.errors", "caffe.typing", "caffe.formats"),
     "fcn.datasets": (*CAFFE, "caffe.locks", "fcn.images"),
-    "fcn.nets": (*CAFFE, "caffe.layers", "caffe.net", "fcn.datasets"),
-    "fcn.fetch": ("caffe.errors", "caffe.typing", "caffe.locks", "caffe.formats", "fcn.datasets"),
+    "fcn.nets": (*CAFFE, "caffe.layers", "caffe.net", "fcn.folders", "fcn.datasets"),
+    "fcn.fetch": ("caffe.errors", "caffe.typing", "caffe.locks", "caffe.formats", "fcn.folders", "fcn.datasets"),
     "fcn.scoring": (*CAFFE, "caffe.locks", "caffe.training", "fcn.images", "fcn.datasets"),
     "fcn.segment": (
         *CAFFE, "caffe.devices", "caffe.net", "fast",
@@ -69,7 +70,7 @@ ROOMS = {
     "": ("caffe.formats", "caffe.net", "fast", "fcn.segment"),  # the public names, imported at first use
     "commands": (
         *CAFFE, "caffe.devices", "caffe.locks", "caffe.tested_devices", "caffe.training", "caffe.net", "fast",
-        "fcn.nets", "fcn.images", "fcn.fetch", "fcn.datasets", "fcn.scoring", "fcn.segment", "fcn.train",
+        "fcn.folders", "fcn.nets", "fcn.images", "fcn.fetch", "fcn.datasets", "fcn.scoring", "fcn.segment", "fcn.train",
         "fcn.reproduce", "report", "pycaffe.run",
     ),
     "__main__": ("commands",),

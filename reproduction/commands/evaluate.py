@@ -30,6 +30,7 @@ from reproduction.caffe import devices, locks
 from reproduction.caffe.training.parallel import Ranks, join_processes
 from reproduction.commands.bars import Bars
 from reproduction.commands.options import (
+    add_data,
     add_device,
     add_legacy_crop,
     add_max_pixels,
@@ -39,11 +40,10 @@ from reproduction.commands.options import (
     positive,
     precision,
 )
-from reproduction.commands.start import ROOT, versions
+from reproduction.commands.start import versions
 from reproduction.commands.terminal import note, say, say_json
 from reproduction.fcn import datasets
 from reproduction.fcn.datasets.custom import color_labels
-from reproduction.fcn.fetch.local_files import WEIGHTS
 from reproduction.fcn.nets import registry
 from reproduction.fcn.reproduce import net_to_score
 from reproduction.fcn.reproduce.net_to_score import NetToScore
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reading = color_labels.parse_reading(args.palette, scored.dataset.classes)
         datasets.set_label_reading(scored.dataset, reading)
     name = Path(args.net).name if args.net else args.prototxt.resolve().parent.name
-    folder = args.report or ROOT / "reports" / name
+    folder = args.report or Path("reports", name)
     out = args.out or folder / "predictions"
     with contextlib.ExitStack() as held:
         ranks = held.enter_context(join_processes(args.device))
@@ -89,7 +89,7 @@ def find(args: argparse.Namespace) -> NetToScore:
         if args.weights is None and (chosen := describe_choice(segmenter.find_card(args.net), args.net)):
             note(chosen)
         return net_to_score.find_trained(Path(args.net), args.data, args.split, args.weights)
-    return net_to_score.find_published(args.net, args.data, args.split, args.weights, WEIGHTS)
+    return net_to_score.find_published(args.net, args.data, args.split, args.weights)
 
 
 def score(scored: NetToScore, args: argparse.Namespace, folder: Path, out: Path, ranks: Ranks) -> int:
@@ -133,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--prototxt", type=Path, metavar="FILE", help="a net of your own, without a data layer")
     add_legacy_crop(parser)
     parser.add_argument("--weights", type=Path, metavar="FILE", help="default: the net's, in weights/")
-    parser.add_argument("--data", type=Path, default=ROOT / "data", metavar="DIR", help="the data root; default: data/")
+    add_data(parser)
     parser.add_argument("--dataset", help=f"with --prototxt: one of {', '.join(datasets.DATASETS)}")
     parser.add_argument("--split", help="default: what the net is scored on (VOC: seg11valid; your own images: val)")
     parser.add_argument(

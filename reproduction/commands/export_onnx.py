@@ -40,7 +40,6 @@ from reproduction.caffe.formats import files
 from reproduction.commands.options import make_parser
 from reproduction.commands.start import NOT_CHECKED
 from reproduction.commands.terminal import say
-from reproduction.fcn.fetch.local_files import WEIGHTS
 from reproduction.fcn.segment import card, export, segmenter
 from reproduction.fcn.segment.card import Card
 from reproduction.fcn.segment.export import ExportFormat, OutputCheck
@@ -96,7 +95,7 @@ def load_to_export(args: argparse.Namespace, batch: str) -> tuple[Segmenter, Car
             a net that takes depth.
     """
     form = ExportFormat(args.input, args.output, batch)
-    model = segmenter.locate_weights(args.net, args.weights, WEIGHTS)
+    model = segmenter.locate_weights(args.net, args.weights)
     form.check(segmenter.find_card(args.net))
     made = Segmenter.load(args.net, model)
     return made, card.add_source(made.card, model), form

@@ -19,8 +19,8 @@ from pathlib import Path
 from reproduction.caffe.errors import ReproductionError
 from reproduction.commands.bars import Bars
 from reproduction.commands.options import make_parser
-from reproduction.commands.start import ROOT
 from reproduction.commands.terminal import fail, note, say, say_json
+from reproduction.fcn import folders
 from reproduction.fcn.fetch import download, local_files
 from reproduction.fcn.fetch.availability import (
     check_all_sources,
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Download the chosen files; return 1 if one of them failed, else 0."""
     parser = _parser()
     args = parser.parse_args(arguments)
-    root = args.root or ROOT
+    root = args.root or folders.find_home()
     roots = FileRoots(args.weights or root / "weights", args.data or root / "data")
     manifest = local_files.load_manifest(args.manifest)
     chosen = [manifest[name] for name in dict.fromkeys(args.names)]

@@ -39,7 +39,6 @@ from reproduction.commands.options import (
     precision,
 )
 from reproduction.commands.terminal import fail, note, say_json
-from reproduction.fcn.fetch.local_files import WEIGHTS
 from reproduction.fcn.images import palette
 from reproduction.fcn.segment.card import describe_choice
 from reproduction.fcn.segment.result_files import ImageJob, SegmentOptions, fingerprint
@@ -62,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             note(f"note: {card.net} recognizes {card.knows}; its results on other images mean nothing.")
         if args.weights is None and ranks.is_first and (chosen := describe_choice(card, args.net)):
             note(chosen)
-        segmenter = Segmenter.load(args.net, args.weights, weights_folder=WEIGHTS, device=str(ranks.device))
+        segmenter = Segmenter.load(args.net, args.weights, device=str(ranks.device))
         weights = fingerprint(card, segmenter.net)
         segmenter.scorer = compiled(segmenter.net, precision(args), steady=True)
         return segment(segmenter, jobs, options, weights, ranks, args)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reproduction.caffe import tested_devices
 from reproduction.commands.start import program_name
 from reproduction.commands.terminal import note
 from reproduction.fast import precisions
+from reproduction.fcn import folders
 
 if TYPE_CHECKING:
     from reproduction.caffe.net.net import Net
@@ -66,6 +68,21 @@ def add_max_pixels(parser: argparse.ArgumentParser) -> None:
         "--max-pixels", type=positive, action=_MaxPixels, default=argparse.SUPPRESS, metavar="N",
         help="open images of up to N pixels; default: 100 million, which may take 1.6 GB",
     )  # fmt: skip
+
+
+def add_data(parser: argparse.ArgumentParser, what: str = "the data root") -> None:
+    """Add the option ``--data``: the folder to which data sets are downloaded or drawn."""
+    _add_folder(parser, "--data", what, folders.find_data_root())
+
+
+def add_weights_folder(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--weights`` of commands for several nets: the folder to which weights are downloaded."""
+    _add_folder(parser, "--weights", "the weights folder", folders.find_weights_folder())
+
+
+def _add_folder(parser: argparse.ArgumentParser, option: str, what: str, default: Path) -> None:
+    shown = str(default).replace("%", "%%")
+    parser.add_argument(option, type=Path, default=default, metavar="DIR", help=f"{what}; default: {shown}")
 
 
 def add_device(parser: argparse.ArgumentParser, choices: Sequence[str] | None = None) -> None:

@@ -15,8 +15,7 @@ from pathlib import Path
 
 from reproduction.caffe.errors import DataError
 from reproduction.caffe.formats import hashes
-from reproduction.commands.options import make_parser
-from reproduction.commands.start import ROOT
+from reproduction.commands.options import add_data, make_parser
 from reproduction.commands.terminal import note, say
 from reproduction.fcn.datasets import SPECS
 from reproduction.fcn.nets import registry
@@ -30,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Write the page, and print its path."""
     parser = make_parser("page", __doc__)
     parser.add_argument("folder", type=Path, metavar="DIR", help="of trainings, or of a report")
-    parser.add_argument("--data", type=Path, default=ROOT / "data", metavar="DIR", help="the data root; default: data/")
+    add_data(parser)
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="default: DIR/index.html")
     args = parser.parse_args(arguments)
     path = args.out or args.folder / "index.html"

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from reproduction import __version__
 from reproduction.commands import start
 from reproduction.commands.terminal import fail, say
+from reproduction.fcn import folders
 
 
 class Command(NamedTuple):
@@ -79,5 +80,7 @@ def _describe(name: str) -> int:
         *(f"  {command:{width}}  {about.summary}" for command, about in COMMANDS.items()),
         "",
         f"`{program} COMMAND --help` explains a command, with examples.",
+        f"weights/ and data/ are in {folders.find_home()}; {folders.HOME_VARIABLE} names another folder.",
+        "runs/, reports/ and segmented/ are written to the current folder.",
     )
     return 0 if name else 2

@@ -40,8 +40,17 @@ from pathlib import Path
 
 from reproduction.caffe import devices, locks
 from reproduction.commands.bars import TerminalScreen
-from reproduction.commands.options import add_device, add_precision, compiled, make_parser, positive, precision
-from reproduction.commands.start import NOT_CHECKED, ROOT, versions
+from reproduction.commands.options import (
+    add_data,
+    add_device,
+    add_precision,
+    add_weights_folder,
+    compiled,
+    make_parser,
+    positive,
+    precision,
+)
+from reproduction.commands.start import NOT_CHECKED, versions
 from reproduction.commands.terminal import fail, note, say
 from reproduction.fcn.datasets import SPECS
 from reproduction.fcn.fetch import local_files
@@ -74,7 +83,9 @@ def reproduce(args: argparse.Namespace) -> int:
     start = time.monotonic()
     nets = pipeline.select_nets(args.set, args.nets)
     device = devices.select_device(args.device)
-    folder, record_path = args.report / args.set, args.weights / args.set / "scores.json"
+    folder = args.report / args.set
+    records = args.weights / args.set if args.record else local_files.find_scores_folder(args.set, args.weights)
+    record_path = records / "scores.json"
     prepare = partial(compiled, precision=precision(args))
     roots = local_files.FileRoots(args.weights, args.data)
     manifest = local_files.load_manifest(args.manifest)
@@ -123,9 +134,9 @@ def _parser() -> argparse.ArgumentParser:
     add_device(parser)
     add_precision(parser)
     parser.add_argument("--limit", type=positive, metavar="N", help="score the first N images only; checks nothing")
-    parser.add_argument("--data", type=Path, default=ROOT / "data", metavar="DIR", help="default: data/")
-    parser.add_argument("--weights", type=Path, default=ROOT / "weights", metavar="DIR", help="default: weights/")
-    parser.add_argument("--report", type=Path, default=ROOT / "reports", metavar="DIR", help="default: reports/")
+    add_data(parser)
+    add_weights_folder(parser)
+    parser.add_argument("--report", type=Path, default=Path("reports"), metavar="DIR", help="default: reports/")
     parser.add_argument(
         "--trained", type=Path, metavar="DIR", help="score the weights that fcn train wrote to this --out"
     )

@@ -13,7 +13,6 @@ from pathlib import Path
 from reproduction.caffe.errors import ReproductionError, shorten_warnings
 from reproduction.commands.terminal import fail
 
-ROOT = Path(__file__).resolve().parents[2]
 NOT_CHECKED = 3  # exit code of a command that found no error but could not check everything
 PACKAGES = ("torch", "numpy", "pillow", "scipy")
 

@@ -22,11 +22,11 @@ from pathlib import Path
 from reproduction.caffe import devices
 from reproduction.caffe.errors import DataError, ReproductionError
 from reproduction.commands.bars import Bars
-from reproduction.commands.options import add_device, make_parser, positive
-from reproduction.commands.start import ROOT, versions
+from reproduction.commands.options import add_data, add_device, make_parser, positive
+from reproduction.commands.start import versions
 from reproduction.commands.terminal import say
 from reproduction.fcn.datasets import SPECS, Dataset, PublishedNet
-from reproduction.fcn.fetch.local_files import WEIGHTS
+from reproduction.fcn.fetch import local_files
 from reproduction.fcn.nets import forward_time
 from reproduction.fcn.reproduce import pipeline
 from reproduction.fcn.scoring import upper_bound
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = make_parser("tables", __doc__)
     parser.add_argument("set", nargs="?", default="mini", choices=SPECS, help="the data set; default: mini")
     parser.add_argument("--only", nargs="+", choices=NAMES, metavar="TABLE", help=f"default: {', '.join(NAMES)}")
-    parser.add_argument("--data", type=Path, default=ROOT / "data", metavar="DIR", help="the data root; default: data/")
+    add_data(parser)
     parser.add_argument("--limit", type=positive, metavar="N", help="of the labels, look at the first N only")
     add_device(parser)
     parser.add_argument("--size", type=_size, default=(500, 500), metavar="HxW", help="of timed images; as the paper's")
@@ -73,9 +73,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--init", type=Path, metavar="FILE", help="its first weights; default: the classifier's, in weights/"
     )
-    out = ROOT / "runs/tables"
-    parser.add_argument("--out", type=Path, default=out, metavar="DIR", help="of it; default: runs/tables")
-    parser.add_argument("--report", type=Path, default=ROOT / "reports", metavar="DIR", help="default: reports/")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/tables"), metavar="DIR", help="of it; default: runs/tables"
+    )
+    parser.add_argument("--report", type=Path, default=Path("reports"), metavar="DIR", help="default: reports/")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
@@ -110,7 +111,7 @@ def compute_table(
         progress = bars("upper bounds", unit="image")
         bounds = upper_bound.compute_upper_bounds(dataset, top, limit=args.limit, progress=progress)
         return tables.bound_table(bounds, f"{count} images of {args.set} {dataset.split}")
-    scores = tables.find_scores(args.set, args.report, WEIGHTS)
+    scores = tables.find_scores(args.report / args.set, local_files.find_scores_folder(args.set))
     return tables.skip_table(scores, score_fixed_net(args, dataset, bars), args.set)
 
 
@@ -136,7 +137,7 @@ def score_fixed_net(args: argparse.Namespace, dataset: Dataset, bars: Bars) -> L
     recipe = ablations.fix_all_but_scores(recipes.find_recipe(f"{args.set}-fcn32s"))
     if args.fixed:
         given = [args.init] if args.init else []
-        (parents,) = initial_weights.find_weights([recipe], given, args.out, WEIGHTS)
+        (parents,) = initial_weights.find_weights([recipe], given, args.out)
         options = TrainingOptions(args.out, args.data, limit=args.limit)
         ablations.train_fixed_net(recipe, parents, options, args.iterations, bars(recipe.name, unit="it"))
     move = bars(f"{recipe.name}, scored", unit="image")

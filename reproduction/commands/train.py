@@ -37,6 +37,7 @@ from reproduction.caffe.training.parallel import Ranks, join_processes
 from reproduction.caffe.training.signals import Signals
 from reproduction.commands.bars import Bars, say_above
 from reproduction.commands.options import (
+    add_data,
     add_device,
     add_legacy_crop,
     add_max_pixels,
@@ -45,8 +46,8 @@ from reproduction.commands.options import (
     split_counts,
     split_names,
 )
-from reproduction.commands.start import ROOT
-from reproduction.fcn.fetch.local_files import WEIGHTS, FileRoots
+from reproduction.fcn import folders
+from reproduction.fcn.fetch.local_files import FileRoots
 from reproduction.fcn.reproduce import sources
 from reproduction.fcn.train import best_weights, custom_nets, initial_weights, recipes, training
 from reproduction.fcn.train.augmentation import NAMES, Augmentation
@@ -56,8 +57,6 @@ from reproduction.fcn.train.recipes import Recipe
 from reproduction.fcn.train.training import TrainingCallbacks, TrainingOptions
 from reproduction.report.tensorboard import TensorBoardWriter
 from reproduction.report.training import LivePage
-
-DATA = ROOT / "data"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,12 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     augmentation = Augmentation.from_names(args.augment) if args.augment else None
     custom = None
     if not args.solver:
-        names, is_default = args.stages or [args.net], args.data == DATA
+        names, is_default = args.stages or [args.net], args.data == folders.find_data_root()
         custom = custom_nets.find_custom_data(
             args.data, args.classes, args.palette, args.side, names, may_be_missing=is_default
         )
     stages = find_stages(args, custom)
-    weights = initial_weights.find_weights(stages, args.init, args.out, WEIGHTS, custom=custom is not None)
+    weights = initial_weights.find_weights(stages, args.init, args.out, custom=custom is not None)
     options = TrainingOptions(
         args.out, args.data, args.seed, args.limit, args.check or custom is not None, args.force, args.keep,
         augmentation, keep_best=args.validate_every is not None,
@@ -87,7 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         listeners: list[Any] = [progress]
         if ranks.is_first:
             callbacks = sources.Callbacks(pictures=lambda what: bars(what, "image"), note=say)
-            sources.draw_missing([stage.dataset for stage in stages], FileRoots(WEIGHTS, args.data), callbacks)
+            roots = FileRoots(folders.find_weights_folder(), args.data)
+            sources.draw_missing([stage.dataset for stage in stages], roots, callbacks)
             if args.tensorboard:
                 listeners.append(stack.enter_context(contextlib.closing(TensorBoardWriter(args.out))))
             listeners.append(stack.enter_context(LivePage(args.out, say)))
@@ -167,11 +167,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--solver", **file, help="a solver's prototxt, whose nets are trained")
     add_legacy_crop(parser)
     add("--init", **file, nargs="+", default=[], help="weights to start from, one for each parent")
-    add("--data", type=Path, default=DATA, metavar="DIR", help=f"the data root, or a folder {own}; default: data/")
+    add_data(parser, f"the data root, or a folder {own}")
     add("--classes", **file, help=f"names of the classes {own}")
     add("--palette", type=Path, metavar="FILE|voc|indices", help="colours of your own painted labels, or their indices")
     add("--side", type=int, default=custom_nets.SIDE, metavar="N", help=side)
-    add("-o", "--out", type=Path, default=ROOT / "runs", metavar="DIR", help="default: runs/")
+    add("-o", "--out", type=Path, default=Path("runs"), metavar="DIR", help="default: runs/")
     add_device(parser)
     add("--iterations", type=split_counts, default=[], metavar="N[,N]", help=iterations)
     add("--snapshot", **number, help="updates between snapshots")

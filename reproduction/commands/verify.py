@@ -26,7 +26,6 @@ from reproduction.commands.options import make_parser
 from reproduction.commands.start import NOT_CHECKED, versions
 from reproduction.commands.terminal import note, say, say_json
 from reproduction.fcn.fetch import local_files
-from reproduction.fcn.fetch.local_files import WEIGHTS
 from reproduction.fcn.nets import registry
 from reproduction.fcn.segment import segmenter
 from reproduction.fcn.segment.verification import CheckResult
@@ -40,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Make all checks and print their results; return the exit code."""
     args = _parser().parse_args(arguments)
     published = registry.find_net(args.net)
-    path = segmenter.locate_weights(args.net, args.file, WEIGHTS)
+    path = segmenter.locate_weights(args.net, args.file)
     manifest = local_files.load_manifest(args.manifest)
     with Bars(quiet=args.quiet) as bars:
         found = verify_file(
@@ -58,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def load_recorded_hashes(dataset: str) -> dict[str, str]:
     """Return the SHA-256 of each net's weights that come with this project, by name."""
-    path = WEIGHTS / dataset / "scores.json"
+    path = local_files.find_scores_folder(dataset) / "scores.json"
     return {net.net: net.weights_sha256 for net in record.load_report(path).nets} if path.is_file() else {}
 
 

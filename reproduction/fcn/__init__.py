@@ -8,4 +8,5 @@
 6. ``segment``    use of a trained net: an image in, labels out; export
 7. ``train``      the paper's recipes, and trainings on custom data
 8. ``reproduce``  from published files to the paper's numbers
+9. ``folders``    where files that are not code are: those that come with this project, and downloads
 """

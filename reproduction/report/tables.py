@@ -185,17 +185,16 @@ def skip_table(report: ScoreReport | None, fixed: LabelScores | None, set_name: 
     )
 
 
-def find_scores(set_name: str, *folders: Path) -> ScoreReport | None:
+def find_scores(*folders: Path) -> ScoreReport | None:
     """Return the scores of a data set's nets from the first of several folders that has them; None if none has.
 
     Args:
-        set_name: the name of the data set.
-        folders: folders that may contain SET/scores.json, such as ``reports`` and ``weights``.
+        folders: folders that may contain scores.json, such as ``reports/SET`` and ``weights/SET``.
 
     Raises:
         DataError: If the file is not a report of scores.
     """
-    paths = (folder / set_name / "scores.json" for folder in folders)
+    paths = (folder / "scores.json" for folder in folders)
     return next((record.load_report(path) for path in paths if path.is_file()), None)
 
 

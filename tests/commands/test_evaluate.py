@@ -59,7 +59,6 @@ def tool(loaded, monkeypatch, capsys, tmp_path):
 
         monkeypatch.setattr(segmenter, "load_net_with_weights", load)
         monkeypatch.setattr(module, "compiled", lambda net, precision: net)  # Fake is nothing to compile
-        monkeypatch.setattr(module, "ROOT", tmp_path)
         monkeypatch.chdir(tmp_path)
         for name in ("w", "w.npz"):
             Path(name).write_bytes(b"weights")
@@ -142,7 +141,7 @@ def test_json_holds_the_confusion(tool, tmp_path, monkeypatch):
     net = Fake(score_sem=33, score_geo=3)
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights/siftflow-fcn8s-heavy.safetensors").touch()
-    monkeypatch.setattr(sys.modules["reproduction.commands.evaluate"], "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setenv("REPRODUCTION_HOME", str(tmp_path))
     code, out, err = tool(net, "--net", "siftflow-fcn8s", "--data", tmp_path, "--json", "-q", "--limit", 1)
     assert code == 0
     assert err == "", "the included list says that no image was trained on"

@@ -379,13 +379,14 @@ def test_an_output_folder_that_cannot_be_is_an_error(infer):
 def test_weights_that_are_not_here_come_with_the_command_that_fetches_them(infer, monkeypatch):
     module = sys.modules["reproduction.commands.infer"]
     picture("a.jpg")
-    monkeypatch.setattr(module, "WEIGHTS", Path("weights"))
+    monkeypatch.setenv("REPRODUCTION_HOME", ".")
     monkeypatch.setattr(sys, "argv", ["infer.py", "a.jpg"])
     with pytest.raises(WeightsError) as info:
         module.main()
     assert str(info.value) == (
         "weights/fcn8s-heavy-pascal.caffemodel: the weights of voc-fcn8s are missing."
         " Fetch them with `fcn fetch voc-fcn8s`, or name yours with --weights."
+        " Without any download: `fcn reproduce mini`, or `fcn infer photo.jpg --net mini-fcn8s`."
     )
     monkeypatch.setattr(sys, "argv", ["infer.py", "--net", "nyud-fcn32s-color-d", "--depth", "d", "a.jpg"])
     with pytest.raises(WeightsError) as info:
@@ -397,7 +398,7 @@ def test_fetched_and_converted_weights_are_found_without_being_named(infer, shel
     module = sys.modules["reproduction.commands.infer"]
     picture("a.jpg")
     Path("weights").mkdir()
-    monkeypatch.setattr(module, "WEIGHTS", Path("weights"))
+    monkeypatch.setenv("REPRODUCTION_HOME", ".")
     model = weights.read(shelf / "voc-fcn8s.caffemodel")
     for name in ("fcn8s-heavy-pascal.safetensors", "fcn8s-heavy-pascal.caffemodel"):
         weights.write(model, Path("weights") / name)
@@ -407,9 +408,7 @@ def test_fetched_and_converted_weights_are_found_without_being_named(infer, shel
 
 
 def test_a_mini_net_says_its_own_classes_and_that_it_knows_no_photographs(infer, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(
-        sys.modules["reproduction.commands.infer"], "WEIGHTS", small_mini_voc.weights(tmp_path / "weights")
-    )
+    monkeypatch.setenv("REPRODUCTION_HOME", str(small_mini_voc.weights(tmp_path / "weights").parent))
     picture("photo.jpg", size=(60, 70))
     monkeypatch.setattr(sys, "argv", ["infer.py", "photo.jpg", "--net", "mini-fcn8s", "--json"])
     assert sys.modules["reproduction.commands.infer"].main() == 0

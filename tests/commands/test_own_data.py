@@ -55,7 +55,7 @@ def test_the_commands_of_the_page_lead_from_photos_to_segmented_pictures(photos,
     ]  # fmt: skip
     for _, name, *args in commands:
         module = importlib.import_module(f"reproduction.commands.{program.COMMANDS[name].module}")
-        monkeypatch.setattr(module, "WEIGHTS", photos / "weights", raising=False)
+        monkeypatch.setenv("REPRODUCTION_HOME", str(photos))
         few = [re.sub(r"^\d+,\d+,\d+$", "3,2,2", arg) for arg in args]
         monkeypatch.setattr(sys, "argv", [name, *few])
         with pytest.raises(SystemExit) as end:
@@ -75,7 +75,7 @@ def test_the_names_of_the_classes_may_lie_elsewhere(photos, monkeypatch, capsys)
     monkeypatch.chdir(photos)
     Path("photos/classes.txt").rename("names.txt")
     train = importlib.import_module("reproduction.commands.train")
-    monkeypatch.setattr(train, "WEIGHTS", photos / "weights")
+    monkeypatch.setenv("REPRODUCTION_HOME", str(photos))
     command = "train.py --data photos --classes names.txt --net mini-fcn32s --out runs --iterations 1 --limit 1"
     monkeypatch.setattr(sys, "argv", command.split())
     with pytest.raises(SystemExit) as end:
@@ -105,7 +105,7 @@ def test_the_other_commands_of_the_page_name_options_that_there_are():
 def test_a_net_of_other_classes_does_not_start_from_published_scores(photos, monkeypatch, capsys):
     monkeypatch.chdir(photos)
     module = importlib.import_module("reproduction.commands.train")
-    monkeypatch.setattr(module, "WEIGHTS", photos / "weights")
+    monkeypatch.setenv("REPRODUCTION_HOME", str(photos))
     (photos / "weights/fcn32s-heavy-pascal.caffemodel").write_bytes(b"published")
     monkeypatch.setattr(sys, "argv", ["train.py", "--net", "voc-fcn16s", "--data", "photos", "--out", "runs"])
     with pytest.raises(SystemExit) as end:

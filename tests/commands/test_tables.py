@@ -19,7 +19,8 @@ from tests.helpers import report_runs, small_mini_voc
 def tool(monkeypatch, capsys, tmp_path):
     module = importlib.import_module("reproduction.commands.tables")
     small_mini_voc.shrink(monkeypatch)
-    monkeypatch.setattr(module, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setenv("REPRODUCTION_HOME", str(tmp_path))
+    (tmp_path / "weights/mini").mkdir(parents=True)  # without scores, which are otherwise those of this project
 
     def call(*args):
         folders = ("--data", tmp_path / "data", "--report", tmp_path / "reports", "--out", tmp_path / "runs")

@@ -26,7 +26,7 @@ from tests.helpers.paths import ROOT
 @pytest.fixture
 def tool(monkeypatch, capsys):
     module = importlib.import_module("reproduction.commands.train")
-    monkeypatch.setattr(module, "WEIGHTS", Path("no weights"))
+    monkeypatch.setenv("REPRODUCTION_HOME", "no home")
 
     def call(*args):
         monkeypatch.setattr(sys, "argv", ["train.py", *map(str, args)])

@@ -32,7 +32,7 @@ def pictures(tmp_path_factory):
 def net():
     row = registry.find_net("mini-fcn8s")
     return segmenter.load_net_with_weights(
-        row.name, published_nets.build_deploy(row), local_files.WEIGHTS / row.caffemodel
+        row.name, published_nets.build_deploy(row), local_files.INCLUDED_WEIGHTS / row.caffemodel
     )
 
 

@@ -15,13 +15,14 @@ from pathlib import Path
 from reproduction.caffe.errors import DataError, StrPath, WeightsError
 from reproduction.caffe.formats import files, hashes
 from reproduction.caffe.typing import Progress
+from reproduction.fcn import folders
 from reproduction.fcn.datasets import PublishedNet
 from reproduction.fcn.fetch import archives
 from reproduction.fcn.fetch.manifest import Entry, EntryKind, Manifest, read_manifest
 
-MANIFEST = Path(__file__).parents[3] / "weights" / "manifest.json"
-WEIGHTS = MANIFEST.parent
-WITHOUT_DOWNLOAD = "Without any download: `make reproduce-mini`, or `fcn infer photo.jpg --net mini-fcn8s`."
+INCLUDED_WEIGHTS = folders.find_included("weights")
+MANIFEST = INCLUDED_WEIGHTS / "manifest.json"
+WITHOUT_DOWNLOAD = "Without any download: `fcn reproduce mini`, or `fcn infer photo.jpg --net mini-fcn8s`."
 MANIFEST_VARIABLE = "REPRODUCTION_MANIFEST"
 
 
@@ -69,12 +70,41 @@ def is_present(entry: Entry, roots: FileRoots) -> bool:
     return archives.contains(place, entry.archive.holds) if entry.archive else place.is_file()
 
 
-def find_weights(published: PublishedNet, folder: StrPath = WEIGHTS) -> Path:
+def find_weights_file(path: str, folder: StrPath | None = None) -> Path:
+    """Return the path of a file below the weights folder, or of the one that comes with this project if it is missing.
+
+    Args:
+        path: The path below the weights folder, such as ``mini/mini-vgg.caffemodel``.
+        folder: The weights folder; None for ``folders.find_weights_folder``.
+
+    Returns:
+        A path in the weights folder if the file is in neither.
+    """
+    wanted = Path(folder or folders.find_weights_folder()) / path
+    included = INCLUDED_WEIGHTS / path
+    return included if included.is_file() and not wanted.is_file() else wanted
+
+
+def find_scores_folder(set_name: str, folder: StrPath | None = None) -> Path:
+    """Return the folder with the recorded scores of a data set's nets, and with their weights if they are Mini-VOC's.
+
+    Args:
+        set_name: The name of the data set.
+        folder: The weights folder; None for ``folders.find_weights_folder``. If it does not have a folder of that name,
+            the one that comes with this project is returned, if there is one.
+    """
+    wanted = Path(folder or folders.find_weights_folder()) / set_name
+    included = INCLUDED_WEIGHTS / set_name
+    return included if included.is_dir() and not wanted.is_dir() else wanted
+
+
+def find_weights(published: PublishedNet, folder: StrPath | None = None) -> Path:
     """Return the path of a net's weights: the caffemodel or, if it is missing, a copy of the weights in another format.
 
     Args:
         published: The record of the net.
-        folder: The weights folder.
+        folder: The weights folder; None for ``folders.find_weights_folder``. The weights of Mini-VOC, which come with
+            this project, are found without it.
 
     Raises:
         WeightsError: If the weights were not published or are not in the folder. The remedy says how to get them.
@@ -82,24 +112,21 @@ def find_weights(published: PublishedNet, folder: StrPath = WEIGHTS) -> Path:
     name = published.name
     if published.caffemodel is None:
         raise WeightsError(f"no weights of {name} were published", remedy="Name your own with --weights.")
-    path = Path(folder) / published.caffemodel
-    for there in (path, path.with_suffix(".safetensors")):
+    path = find_weights_file(published.caffemodel, folder)
+    for there in (path, find_weights_file(os.fspath(Path(published.caffemodel).with_suffix(".safetensors")), folder)):
         if there.is_file():
             return there
-    if Path(folder) == WEIGHTS and not MANIFEST.is_file():
-        raise WeightsError(f"the weights of {name} are not part of the package", remedy="Name their file.")
     for copy in find_copies(name):
-        if (there := Path(folder) / copy.path).is_file():
+        if (there := find_weights_file(copy.path, folder)).is_file():
             return there
-    how = "Fetch them with `fcn fetch" if name in load_manifest().entries else "Train it with `fcn train --net"
-    remedy = f"{how} {name}`, or name yours with --weights."
+    remedy = f"Train it with `fcn train --net {name}`, or name yours with --weights."
+    if name in load_manifest().entries:
+        remedy = f"Fetch them with `fcn fetch {name}`, or name yours with --weights. {WITHOUT_DOWNLOAD}"
     raise WeightsError(f"the weights of {name} are missing", path=path, remedy=remedy)
 
 
 def find_copies(name: str) -> list[Entry]:
-    """Return the manifest's entries of copies of a net's weights in other formats; none if there is no manifest."""
-    if not (os.environ.get(MANIFEST_VARIABLE) or MANIFEST.is_file()):
-        return []
+    """Return the manifest's entries of copies of a net's weights in other formats."""
     manifest = load_manifest()
     if name not in manifest.entries:
         return []

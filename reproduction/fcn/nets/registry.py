@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from reproduction.caffe.errors import ReproductionError, StrPath, did_you_mean
 from reproduction.caffe.formats import prototxt
 from reproduction.caffe.schema import NetParameter, SolverParameter
-from reproduction.fcn import datasets
+from reproduction.fcn import datasets, folders
 from reproduction.fcn.datasets import Dataset, PublishedNet
-from reproduction.fcn.nets import mini_nets, published_nets
 
 #: The published nets and those of Mini-VOC, by name.
 NETS: dict[str, PublishedNet] = datasets.NETS
 
-PROTOTXT = Path(__file__).parents[3] / "prototxt"
+PROTOTXT = folders.find_included("prototxt")
 
 
 def find_net(net_name: str) -> PublishedNet:
@@ -40,10 +37,9 @@ def load_net(net_name: str, file: str = "deploy.prototxt") -> NetParameter:
         file: File name of the prototxt, such as ``train.prototxt``.
 
     Raises:
-        PrototxtError: If the file is broken.
+        PrototxtError: If the file is missing or broken.
     """
-    path = PROTOTXT / net_name / file
-    return prototxt.load_net(path)[0] if path.is_file() else _build(net_name, file)  # type: ignore[return-value]
+    return prototxt.load_net(PROTOTXT / net_name / file)[0]
 
 
 def load_solver(net_name: str) -> SolverParameter:
@@ -53,16 +49,9 @@ def load_solver(net_name: str) -> SolverParameter:
         net_name: Name of the net: a key of ``NETS``, or ``mini-vgg``.
 
     Raises:
-        PrototxtError: If the file is broken.
+        PrototxtError: If the file is missing or broken.
     """
-    path = PROTOTXT / net_name / "solver.prototxt"
-    return prototxt.load_solver(path) if path.is_file() else _build(net_name, path.name)  # type: ignore[return-value]
-
-
-def _build(net_name: str, file: str) -> NetParameter | SolverParameter:
-    """Return the content of a file of prototxt/, which an installed package comes without."""
-    build = published_nets.build_files(NETS[net_name]) if net_name in NETS else mini_nets.build_files(net_name)
-    return build[file]
+    return prototxt.load_solver(PROTOTXT / net_name / "solver.prototxt")
 
 
 def open_test_split(published: PublishedNet, root: StrPath, split: str | None = None) -> Dataset:

@@ -55,7 +55,7 @@ def find_published(
     data: Path,
     split: str | None = None,
     weights: Path | None = None,
-    folder: StrPath = local_files.WEIGHTS,
+    folder: StrPath | None = None,
 ) -> NetToScore:
     """Return a published net with its weights, and the data set that its test prototxt names.
 
@@ -64,7 +64,8 @@ def find_published(
         data: The data root.
         split: The split to score; None for that of the test prototxt.
         weights: The weights file; None for the published one.
-        folder: The weights folder, in which the published weights are looked up.
+        folder: The weights folder, in which the published weights are looked up; None for
+            ``folders.find_weights_folder``.
 
     Raises:
         ReproductionError: If there is no such net, or its data or weights are missing.

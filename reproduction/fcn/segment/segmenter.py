@@ -82,7 +82,7 @@ class Segmenter:
         name_or_folder: StrPath,
         weights_path: StrPath | None = None,
         *,
-        weights_folder: StrPath = local_files.WEIGHTS,
+        weights_folder: StrPath | None = None,
         device: str = "cpu",
     ) -> Segmenter:
         """Build a net and load its weights.
@@ -93,7 +93,7 @@ class Segmenter:
                 name of such a net.
             weights_path: a weights file of any supported format; None selects the file that the folder's card names,
                 else the net's file in the weights folder.
-            weights_folder: the weights folder.
+            weights_folder: the weights folder; None for ``folders.find_weights_folder``.
             device: the device to run on: ``cpu``, ``cuda``, ``cuda:1``.
 
         Raises:
@@ -359,14 +359,14 @@ def find_card(name_or_folder: StrPath) -> Card:
 
 
 def locate_weights(
-    name_or_folder: StrPath, weights_path: StrPath | None = None, weights_folder: StrPath = local_files.WEIGHTS
+    name_or_folder: StrPath, weights_path: StrPath | None = None, weights_folder: StrPath | None = None
 ) -> Path:
     """Return the path of a net's weights file.
 
     Args:
         name_or_folder: the name of a net of the catalogue, or a folder, see ``Segmenter.load``.
         weights_path: the weights file, which is returned without a check; None to search for it.
-        weights_folder: the weights folder.
+        weights_folder: the weights folder; None for ``folders.find_weights_folder``.
 
     Raises:
         ReproductionError: If there is no such net, or its weights are not in ``weights_folder``; the message states

@@ -51,7 +51,7 @@ def assign_weights(stages: Sequence[Recipe], weights: Mapping[str, Path], out: P
 
 
 def find_weights(
-    stages: Sequence[Recipe], given: Sequence[Path], out: Path, published: Path, *, custom: bool = False
+    stages: Sequence[Recipe], given: Sequence[Path], out: Path, published: Path | None = None, *, custom: bool = False
 ) -> list[dict[str, Path]]:
     """Return the weights files that each stage starts from: those given, else of earlier runs, else published.
 
@@ -59,7 +59,7 @@ def find_weights(
         stages: the recipes, in the order in which they are trained.
         given: one weights file for each name that ``find_external_parents`` returns, in its order; or none, to search.
         out: the folder that contains a folder for each training.
-        published: the weights folder.
+        published: the weights folder; None for ``folders.find_weights_folder``.
         custom: whether the data are custom. A net for other classes cannot start from published score layers, whose
             shapes depend on the classes, so that only nets that were trained in ``out`` are found.
 
@@ -102,7 +102,7 @@ def read_parent(name: str, path: Path) -> tuple[NetParameter, str]:
     return found.net, ""
 
 
-def _find_parent(name: str, out: Path, published: Path, *, custom: bool) -> Path:
+def _find_parent(name: str, out: Path, published: Path | None, *, custom: bool) -> Path:
     trained = final_model_path(name, out)
     if custom and name in registry.NETS:
         if not trained.is_file():
@@ -110,8 +110,9 @@ def _find_parent(name: str, out: Path, published: Path, *, custom: bool) -> Path
             raise WeightsError(f"{name} with your classes is missing", path=trained, remedy=remedy)
         return trained
     entry = local_files.load_manifest().entries.get(name)
-    files = [published / file.path for file in [entry, *local_files.find_copies(name)]] if entry else []
-    for path in [trained, published / "mini" / f"{name}.caffemodel", *files]:
+    entries = [entry, *local_files.find_copies(name)] if entry else []
+    files = [local_files.find_weights_file(file.path, published) for file in entries]
+    for path in [trained, local_files.find_weights_file(f"mini/{name}.caffemodel", published), *files]:
         if path.is_file():
             return path
     remedy = f"Fetch them with `fcn fetch {name}`" if entry else f"Train {name} first"

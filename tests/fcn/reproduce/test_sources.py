@@ -40,8 +40,11 @@ def test_pictures_are_drawn_once(roots, monkeypatch):
     assert len(notes) == 1
 
 
-def test_weights_of_this_project_are_found_or_can_be_trained(roots):
+def test_weights_of_this_project_are_found_or_can_be_trained(roots, monkeypatch):
     source = sources.find_source("mini", local_files.load_manifest())
+    found = source.weights(ROW, roots, Callbacks())
+    assert found.path == local_files.INCLUDED_WEIGHTS / "mini/mini-fcn8s.caffemodel"
+    monkeypatch.setattr(local_files, "INCLUDED_WEIGHTS", roots.weights / "none")
     with pytest.raises(WeightsError) as error:
         source.weights(ROW, roots, Callbacks())
     assert str(error.value) == (

@@ -293,6 +293,7 @@ def test_without_weights_the_weights_folder_is_looked_into(tmp_path):
     assert str(info.value) == (
         f"{tmp_path}/fcn8s-heavy-pascal.caffemodel: the weights of voc-fcn8s are missing."
         " Fetch them with `fcn fetch voc-fcn8s`, or name yours with --weights."
+        " Without any download: `fcn reproduce mini`, or `fcn infer photo.jpg --net mini-fcn8s`."
     )
     thin_nets.write(tmp_path / "fcn8s-heavy-pascal.caffemodel", "voc-fcn8s")
     assert Segmenter.load("voc-fcn8s", weights_folder=tmp_path)(IMAGE).labels.shape == (45, 61)
