@@ -19,6 +19,7 @@ from importlib.metadata import entry_points
 
 from reproduction.caffe.dialects import ceil_mode as ceil_mode
 from reproduction.caffe.dialects import future as future
+from reproduction.caffe.dialects import old_types as old_types
 from reproduction.caffe.dialects.deeplab import old_nets as old_nets
 from reproduction.caffe.dialects.nvidia import weights as weights
 from reproduction.caffe.schema import Message

@@ -349,7 +349,12 @@ class Dropout(Neuron):
 
     def keeps(self) -> Keeps:
         """Return ``Keeps.VALUES`` if no element is set to 0; otherwise ``Keeps.SIGN``, that of the other elements."""
-        return Keeps.SIGN if self.training and self.layer_param.dropout_param.dropout_ratio else Keeps.VALUES
+        return Keeps.SIGN if self.samples and self.layer_param.dropout_param.dropout_ratio else Keeps.VALUES
+
+    @property
+    def samples(self) -> bool:
+        """Whether elements are set to 0, which is so in training."""
+        return self.training
 
     def setup(self, bottoms: list[Shape]) -> None:
         ratio = self.layer_param.dropout_param.dropout_ratio
@@ -361,7 +366,7 @@ class Dropout(Neuron):
         return IdentityForm()
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
-        if not self.training:
+        if not self.samples:
             return bottoms
         ratio = self.layer_param.dropout_param.dropout_ratio
         keep = uniform(bottoms[0], self.generator) >= ratio

@@ -1,4 +1,4 @@
-"""V1 nets of DeepLab: their layer types and fields become those of the current form."""
+"""V1 nets of DeepLab and CRF-RNN: their layer types and fields become those of the current form."""
 
 import pytest
 
@@ -26,6 +26,18 @@ def test_interp_and_strict_dim_of_v1_nets_are_read():
     assert any("Interp: as in" in note for note in notes)
     assert Net(net).blob_shapes["up"] == (1, 4, 17, 17)
     assert "strict_dim" not in prototxt.dumps(net)
+
+
+def test_mean_field_layers_of_v1_nets_are_read():
+    net, _ = load("""
+    input: "unary" input_dim: 1 input_dim: 2 input_dim: 4 input_dim: 4
+    input: "image" input_dim: 1 input_dim: 3 input_dim: 4 input_dim: 4
+    layers { name: "crf" type: MULTI_STAGE_MEANFIELD bottom: "unary" bottom: "unary" bottom: "image" top: "pred"
+      blobs_lr: 10000 blobs_lr: 10000 blobs_lr: 1000
+      multi_stage_meanfield_param { num_iterations: 2 theta_alpha: 160 theta_beta: 3 theta_gamma: 3 } }""")
+    built = Net(net)
+    assert built.blob_shapes["pred"] == (1, 2, 4, 4)
+    assert [spec.lr_mult for spec in built.param_specs["crf"]] == [10000, 10000, 1000]
 
 
 def test_a_softmax_loss_with_an_ignored_label_becomes_a_loss_param():

@@ -64,6 +64,13 @@ def test_dense_image_data_resizes_labels_to_the_nearest_pixel(tmp_path):
     assert np.abs(data[0].permute(1, 2, 0).numpy() - linear).max() <= 1
 
 
+def test_dense_image_data_of_enet_makes_label_maps_smaller(tmp_path):
+    ((_, labels),) = folder_of(tmp_path, (12, 10))
+    layer = single(DENSE.format(where(tmp_path, "new_height: 16 new_width: 20 label_divide_factor: 8"), ""))
+    assert layer.shapes([]) == [(1, 3, 16, 20), (1, 1, 2, 2)]
+    np.testing.assert_array_equal(layer()[1][0, 0], cv2.resize(labels, (2, 2), interpolation=cv2.INTER_NEAREST))
+
+
 def test_dense_image_data_mirrors_and_crops_image_and_labels_together(tmp_path):
     image = np.zeros((9, 11, 3), np.uint8)
     image[:] = np.arange(99, dtype=np.uint8).reshape(9, 11, 1)
@@ -145,6 +152,11 @@ def test_image_seg_data_labels_all_pixels_by_a_number_or_as_ignored(tmp_path):
             DENSE.format("{} crop_width: 3", ""),
             "0.png 0_labels.png",
             ("crop_height and crop_width must be set together; got 0 and 3."),
+        ),
+        (
+            DENSE.format("{} label_divide_factor: 2", ""),
+            "0.png 0_labels.png",
+            "label_divide_factor needs new_height and new_width, and no crop; got 2.",
         ),
         (DENSE.format("{}", ""), "0.png", "{path}/list.txt: the last image has no label map; got '0.png'."),
         (DENSE.format("{}", ""), " ", "{path}/list.txt: the list names no images."),

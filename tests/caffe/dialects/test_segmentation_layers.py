@@ -201,6 +201,20 @@ def test_weights_of_classes_are_not_used_unless_it_is_asked_for():
     assert torch.equal(single(text, (1, 2, 3, 3), (1, 1, 3, 3))(scores, labels)[0], plain(scores, labels)[0])
 
 
+DROPOUT = 'type: "Dropout" dropout_param { dropout_ratio: 0.25 sample_weights_test: %s }'
+
+
+def test_bayesian_segnet_drops_in_testing_too():
+    layer = single(DROPOUT % "true", (1, 4, 50, 50), seed=0)
+    assert type(layer).dialect is not None
+    (top,) = layer(torch.ones(1, 4, 50, 50))
+    assert top.unique().tolist() == [0, pytest.approx(4 / 3)]
+    assert (top == 0).float().mean() == pytest.approx(0.25, abs=0.02)
+    assert layer.compiled_form([(1, 4, 50, 50)]) is None
+    plain = single(DROPOUT % "false", (1, 4, 50, 50))
+    assert torch.equal(plain(torch.ones(1, 4, 50, 50))[0], torch.ones(1, 4, 50, 50))
+
+
 SEG_ACCURACY = 'type: "SegAccuracy" seg_accuracy_param { %s }'
 
 

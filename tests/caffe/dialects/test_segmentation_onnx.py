@@ -92,6 +92,8 @@ def test_upsample_writes_to_the_same_places(fields):
          "a bottom without four axes cannot be written as ONNX; got (2, 3)."),
         (f'{BN % "bn_mode: LEARN"} top: "a" top: "b"', [IMAGES],
          "the statistics of the batch cannot be written as ONNX. Remove tops 1 and 2."),
+        ('type: "Dropout" dropout_param { sample_weights_test: true }', [IMAGES],
+         "dropout in testing cannot be written as ONNX. Remove sample_weights_test from the layer."),
     ],
 )  # fmt: skip
 def test_what_has_no_operator_is_an_error(text, shapes, error):

@@ -1,7 +1,4 @@
-"""The V1 nets of DeepLab v1: ``type: INTERP`` and others, ``strict_dim`` and ``softmaxloss_param``.
-
-DeepLab v1 is older than the current format. Its layer types have the current names of PSPNet's, ``strict_dim`` is a
-check alone, and ``softmaxloss_param`` becomes ``loss_param``.
+"""The V1 nets of DeepLab v1: ``strict_dim``, which is a check alone, and ``softmaxloss_param``.
 
 Source: TheLegendAli/DeepLab-Context@fb04e9e src/caffe/proto/caffe.proto L234-L370, L405-L435, L736-L749,
 src/caffe/layers/softmax_loss_layer.cpp L13-L44.
@@ -9,46 +6,18 @@ src/caffe/layers/softmax_loss_layer.cpp L13-L44.
 
 from __future__ import annotations
 
-import enum
-
 from reproduction.caffe.dialects.deeplab import DEEPLAB
 from reproduction.caffe.errors import NetError
-from reproduction.caffe.formats import caffemodel, upgrade
+from reproduction.caffe.formats import upgrade
 from reproduction.caffe.schema import LayerParameter, NetParameter, V1LayerParameter
-from reproduction.caffe.schema.field import boolean, choice, int32, integers, nested, singles, string
+from reproduction.caffe.schema.field import boolean, int32, integers, nested, singles, string
 from reproduction.caffe.schema.message import Message
 from reproduction.caffe.schema.scalar_types import INT32
 
 
-class DeepLabLayerType(enum.IntEnum):
-    """The V1 layer types that DeepLab adds.
-
-    The numbers are those of DeepLab plus 1000: another fork uses some of them for other types, and they are only needed
-    for text.
-    """
-
-    IMAGE_SEG_DATA = 1039
-    SEG_ACCURACY = 1040
-    INTERP = 1041
-    MAT_WRITE = 1043
-    MAT_READ = 1044
-    DENSE_CRF = 1045
-
-
-_TYPES = {
-    DeepLabLayerType.IMAGE_SEG_DATA: "ImageSegData",
-    DeepLabLayerType.SEG_ACCURACY: "SegAccuracy",
-    DeepLabLayerType.INTERP: "Interp",
-    DeepLabLayerType.MAT_WRITE: "MatWrite",
-    DeepLabLayerType.MAT_READ: "MatRead",
-    DeepLabLayerType.DENSE_CRF: "DenseCRF",
-}
-
-
 class DeepLabLayerParameter(Message):
-    """The fields of a V1 layer that DeepLab adds: layer types, and whether copied weights must have the same shape."""
+    """The field of a V1 layer that DeepLab adds: whether copied weights must have the same shape, which is not used."""
 
-    type = choice(5, DeepLabLayerType)
     strict_dim = boolean(1003, True)
 
 
@@ -83,12 +52,6 @@ SOFTMAX_LOSS = LayerParameter.add_field("softmaxloss_param", nested(44, SoftmaxL
 LayerParameter.add_field("dense_crf_param", nested(48, DenseCRFParameter), DEEPLAB)
 LayerParameter.add_field("mat_read_param", nested(47, MatFileParameter), DEEPLAB)
 LayerParameter.add_field("mat_write_param", nested(46, MatFileParameter), DEEPLAB)
-
-
-def find_type(layer: V1LayerParameter) -> str:
-    """Return the current name of the type of a V1 layer, if it is one of DeepLab's, and otherwise an empty string."""
-    found = caffemodel.loads(layer.unknown, DeepLabLayerParameter) if layer.unknown else DeepLabLayerParameter()
-    return _TYPES[found.type] if found.has("type") else ""
 
 
 def convert_losses(net: NetParameter, was_old: bool) -> list[str]:
@@ -126,5 +89,4 @@ def convert_losses(net: NetParameter, was_old: bool) -> list[str]:
 
 
 V1LayerParameter.dialects += (DeepLabLayerParameter,)
-upgrade.FOREIGN_TYPES.append(find_type)
 upgrade.TRANSLATIONS.append(convert_losses)

@@ -20,7 +20,10 @@ from reproduction.caffe.typing import Float32
 
 
 class DenseImageDataParameter(Message):
-    """Parameters of DenseImageData layers: the list of files, and how images are read, resized and cropped."""
+    """Parameters of DenseImageData layers: the list of files, and how images are read, resized and cropped.
+
+    ``label_divide_factor`` is a field of ENet alone.
+    """
 
     source = string(1)
     batch_size = uint32(2)
@@ -34,10 +37,11 @@ class DenseImageDataParameter(Message):
     mirror = boolean(10, False)
     crop_width = uint32(11, 0)
     crop_height = uint32(12, 0)
+    label_divide_factor = uint32(13, 1)
 
 
 DENSE = LayerParameter.add_field("dense_image_data_param", nested(138, DenseImageDataParameter), SEGNET)
-LayerParameter.add_field("dense_image_data_param", nested(148, DenseImageDataParameter), ENET)
+LayerParameter.add_field("dense_image_data_param", nested(46, DenseImageDataParameter), ENET)
 
 
 @register
@@ -46,20 +50,23 @@ class DenseImageData(ListedFilesLayer):
 
     ``source`` is a text file with lines ``image label_map``, names without spaces; ``root_folder`` is prepended to
     both without a separator. Both are resized to ``new_height`` x ``new_width`` if these are set, images by bilinear
-    interpolation and label maps to the nearest pixel. With ``mirror``, half of the pairs are mirrored, and with
+    interpolation and label maps to the nearest pixel; ``label_divide_factor`` of ENet makes label maps smaller by this
+    factor. With ``mirror``, half of the pairs are mirrored, and with
     ``crop_height`` and ``crop_width`` they are cropped at a random place, in both phases. ``transform_param`` gives
     mean and scale of the images. Labels are the values of the label map read as a gray image. Mirroring, crops and
     shuffling use other random numbers than the fork.
 
     Shapes:
         data   (batch_size, 3, H, W) in the order BGR, or (batch_size, 1, H, W) with ``is_color: false``
-        label  (batch_size, 1, H, W)
+        label  (batch_size, 1, H, W), or H and W divided by ``label_divide_factor`` and rounded down
 
     Raises:
         DataError: If the list, an image or a label map cannot be read, a pair differs in size, or a batch.
-        NetError: If ``transform_param`` crops or mirrors, which would not change the labels as well.
+        NetError: If ``transform_param`` crops or mirrors, which would not change the labels as well, or smaller label
+            maps are cropped or have no size.
 
-    Source: alexgkendall/caffe-segnet@344c113 src/caffe/layers/dense_image_data_layer.cpp L24-L233.
+    Source: alexgkendall/caffe-segnet@344c113 src/caffe/layers/dense_image_data_layer.cpp L24-L222;
+    TimoSaemann/caffe-enet@22d356c src/caffe/layers/dense_image_data_layer.cpp L39-L177.
     """
 
     dialect = SEGNET
@@ -90,6 +97,12 @@ class DenseImageData(ListedFilesLayer):
                 "mirror and crop_size of transform_param would not change the labels",
                 remedy="Use mirror, crop_height and crop_width of dense_image_data_param.",
             )
+        if param.label_divide_factor != 1 and (param.crop_height or not param.new_height):
+            raise NetError(
+                "label_divide_factor needs new_height and new_width, and no crop", got=param.label_divide_factor
+            )
+        if param.label_divide_factor < 1:
+            raise NetError("label_divide_factor must be positive", got=param.label_divide_factor)
         super().setup(bottoms)
         self._transform = Transform(transform, self.generator)
 
@@ -99,9 +112,11 @@ class DenseImageData(ListedFilesLayer):
         paths = [param.root_folder + name for name in (image_name, label_name)]
         image, labels = read_image(paths[0], color=param.is_color), read_image(paths[1], color=False)
         if param.new_height:
+            factor = param.label_divide_factor
             image = resize(image, param.new_height, param.new_width)
-            labels = resize_nearest(labels, param.new_height, param.new_width)
-        check_same_size(image, labels, paths[1])
+            labels = resize_nearest(labels, param.new_height // factor, param.new_width // factor)
+        else:
+            check_same_size(image, labels, paths[1])
         if param.mirror and self._draw(2):
             image, labels = image[:, ::-1], labels[:, ::-1]
         if param.crop_height:

@@ -1,0 +1,58 @@
+"""The layer types of V1 nets that forks of 2014 and 2015 added, such as ``type: INTERP``.
+
+They have other names in the current format, as BVLC's have.
+
+Source: TheLegendAli/DeepLab-Context@fb04e9e src/caffe/proto/caffe.proto L234-L292; torrvision/crfasrnn@2156669
+python-scripts/TVG_CRFRNN_COCO_VOC.prototxt L130-L150.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from reproduction.caffe.formats import caffemodel, upgrade
+from reproduction.caffe.schema import V1LayerParameter
+from reproduction.caffe.schema.field import choice
+from reproduction.caffe.schema.message import Message
+
+
+class OldLayerType(enum.IntEnum):
+    """The V1 layer types that forks added.
+
+    They are known by their names, as in text. The numbers are not those of the forks, of which several use the same.
+    """
+
+    IMAGE_SEG_DATA = 1001
+    SEG_ACCURACY = 1002
+    INTERP = 1003
+    MAT_WRITE = 1004
+    MAT_READ = 1005
+    DENSE_CRF = 1006
+    MULTI_STAGE_MEANFIELD = 1007
+
+
+_TYPES = {
+    OldLayerType.IMAGE_SEG_DATA: "ImageSegData",
+    OldLayerType.SEG_ACCURACY: "SegAccuracy",
+    OldLayerType.INTERP: "Interp",
+    OldLayerType.MAT_WRITE: "MatWrite",
+    OldLayerType.MAT_READ: "MatRead",
+    OldLayerType.DENSE_CRF: "DenseCRF",
+    OldLayerType.MULTI_STAGE_MEANFIELD: "MultiStageMeanfield",
+}
+
+
+class OldLayerParameter(Message):
+    """The field ``type`` of a V1 layer with the values that forks added."""
+
+    type = choice(5, OldLayerType)
+
+
+def find_type(layer: V1LayerParameter) -> str:
+    """Return the current name of the type of a V1 layer, if it is one of a fork's, and otherwise an empty string."""
+    found = caffemodel.loads(layer.unknown, OldLayerParameter) if layer.unknown else OldLayerParameter()
+    return _TYPES[found.type] if found.has("type") else ""
+
+
+V1LayerParameter.dialects += (OldLayerParameter,)
+upgrade.FOREIGN_TYPES.append(find_type)
