@@ -141,7 +141,7 @@ class LivePage:
         if time.monotonic() >= self._due:
             self._write(reload_seconds=math.ceil(self._interval))
 
-    validated = step
+    images = validated = step
 
     def _write(self, reload_seconds: int | None) -> None:
         start = time.monotonic()

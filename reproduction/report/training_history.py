@@ -12,7 +12,7 @@ from reproduction.caffe.formats import prototxt
 from reproduction.caffe.schema import SolverParameter
 from reproduction.caffe.training.events import Step
 from reproduction.fcn.segment import card
-from reproduction.fcn.train import log_file
+from reproduction.fcn.train import best_weights, log_file
 from reproduction.fcn.train.log_file import LOG_FILE, Start, Validation
 from reproduction.fcn.train.run_folder import PARENT_PREFIX
 
@@ -46,6 +46,11 @@ class TrainingHistory:
     def done(self) -> int:
         """The number of updates that were made so far."""
         return self.steps[-1].iteration + 1 if self.steps else 0
+
+    @property
+    def best(self) -> Validation | None:
+        """The validation of the highest mean IU; None if none has dense labels."""
+        return best_weights.find_best(self.validations)
 
     @property
     def parents(self) -> list[str]:

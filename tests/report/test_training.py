@@ -1,5 +1,6 @@
 """The page of trainings: its numbers are those of the logs, over all stages."""
 
+import dataclasses
 import json
 import re
 
@@ -53,6 +54,15 @@ def test_curves_run_over_all_stages(text):
     assert accuracy["stages"] == [{"name": "mini-vgg", "start": 0}], "of the stages that have it"
     assert accuracy["lines"][0]["y"] == [0.25, 0.5, 0.75, 1]
     assert test_loss["lines"][0]["name"] == "loss"
+
+
+def test_a_stage_whose_last_validation_is_not_its_best_says_so(text, runs):
+    best = training_history.load_history(runs / "mini-fcn16s").best
+    assert best.scores["label"].mean_iu == 0.25
+    assert "highest" not in text
+    stage = training_history.load_history(runs / "mini-fcn16s")
+    changed = dataclasses.replace(stage, validations=[*reversed(stage.validations)])
+    assert f"highest 25.00, after {best.iteration} iterations</small>" in training.format_page([changed])
 
 
 def test_every_validation_stands_in_a_table(text, runs):
