@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from reproduction.caffe.errors import DataError, StrPath, cannot_write
+from reproduction.caffe.errors import DataError, StrPath, cannot_write, printable
 from reproduction.caffe.typing import Float32, UInt8
 from reproduction.fcn.images import decode, palette
 
@@ -21,7 +21,7 @@ DRAWINGS = ("overlay", "legend", "overview")
 _SHOWN = 768  # pixels of the longer side of the overlay in a notebook
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Segmentation:
     """The result of segmenting one image: a label for each pixel. A notebook shows it with a legend.
 
@@ -119,6 +119,12 @@ class Segmentation:
         for path, image in zip(paths, (self.overlay(), self.legend(), self.overview()), strict=True):
             palette.write_image(image, path)
         return paths
+
+    def __repr__(self) -> str:
+        """Return the size and the largest classes as text."""
+        height, width = self.labels.shape
+        largest = ", ".join(f"{100 * share.share:.1f} % {share.name}" for share in self.shares[:5])
+        return printable(f"<Segmentation of {width} x {height} pixels: {largest}>")
 
     def _repr_png_(self) -> bytes:
         """Return the overview as PNG, for notebooks that show images."""

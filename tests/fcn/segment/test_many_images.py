@@ -245,6 +245,7 @@ def test_a_notebook_shows_the_overlay_with_a_legend(own):
         assert f"{100 * share.share:.2f} %" in page
         assert f"background:rgb({','.join(map(str, OWN[share.label]))})" in page
     assert "<sky>" not in page
+    assert repr(result).startswith(f"<Segmentation of 41 x 45 pixels: {100 * result.shares[0].share:.1f} % ")
 
 
 def test_a_large_image_has_a_legend_that_can_be_read():
