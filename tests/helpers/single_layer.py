@@ -10,16 +10,19 @@ from reproduction.caffe.layers.choice import find_class
 from reproduction.caffe.schema import NetParameter, Phase
 
 
-def single(text: str, *bottoms: tuple[int, ...], phase: Phase = Phase.TEST, seed: int | None = None) -> Layer:
+def single(
+    text: str, *bottoms: tuple[int, ...], phase: Phase = Phase.TEST, seed: int | None = None, dialect: str = ""
+) -> Layer:
     """Build a layer from the text between the braces of ``layer { }``, for bottoms of these shapes.
 
-    If the text names too few bottoms or no top, ``in0``, ``in1`` ... and ``out0`` are added.
+    If the text names too few bottoms or no top, ``in0``, ``in1`` ... and ``out0`` are added. ``dialect`` is the fork
+    that the layer is of, where several have its type.
     """
     spec = prototxt.loads(f"layer {{ {text} }}", NetParameter).layer[0]
     spec.bottom.extend(f"in{i}" for i in range(len(spec.bottom), len(bottoms)))
     if not spec.top:
         spec.top.append("out0")
-    spec.phase = phase
+    spec.phase, spec.dialect = phase, dialect
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     return find_class(spec)(spec, bottoms, generator).train(phase == Phase.TRAIN)
 

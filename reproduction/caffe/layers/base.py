@@ -185,6 +185,14 @@ class Layer(nn.Module):
     # has no coordinates and no ONNX form.
 
     @classmethod
+    def is_typical(cls, layer_param: LayerParameter) -> bool:
+        """Return whether nets of this fork have such a layer, if layer types of several forks fit the message.
+
+        For example, layers of Fast R-CNN and of SSD may have two bottoms, but only those of SSD usually have.
+        """
+        return True
+
+    @classmethod
     def coord_map(cls, layer_param: LayerParameter) -> CoordMap | None:
         """Return the map from the coordinates of the bottoms to those of the tops, or None if there is none.
 
@@ -380,8 +388,10 @@ class Layer(nn.Module):
 
     def _check_fork_fields(self, param: Field[Any], message: Message) -> None:
         """Raise ``NetError`` for a field of a fork, in a message of this type, that this class does not read."""
-        for field, _ in message.set_fields():
+        for field, value in message.set_fields():
             name, dialect = f"{param.name}.{field.name}", field.dialect or param.dialect
+            if self.dialect is None and isinstance(value, field.fork_enums):
+                raise NetError(f"{name!r} has the value of a fork of Caffe", got=value.name, want="one of BVLC Caffe's")
             if dialect is not None and name not in self.reads and field.name not in NO_EFFECT:
                 raise NetError(
                     f"{self.layer_param.type} layers do not read {name!r}",

@@ -20,7 +20,7 @@ def find_class(layer_param: LayerParameter) -> type[Layer]:
     if len(classes) == 1:
         return classes[0]
     chosen = [kind for kind in classes if layer_param.dialect and _name(kind) == layer_param.dialect]
-    return (chosen or _fitting(layer_param) or classes)[0]
+    return (chosen or _typical(_fitting(layer_param), layer_param) or classes)[0]
 
 
 def choose_classes(
@@ -48,12 +48,13 @@ def choose_classes(
     for layer, kinds in zip(layers, fitting, strict=True):
         if not kinds:
             continue
-        kind = next((kind for kind in kinds if _name(kind) in shown), kinds[0])
+        likely = [kind for kind in kinds if _name(kind) in shown] or _typical(kinds, layer)
+        kind = likely[0]
         if len(CLASSES[layer.type]) > 1:
             layer.dialect = _name(kind)
         if kind.dialect is not None:
             taken[kind] = None
-            if len(kinds) > 1 and _name(kind) not in shown:
+            if len(likely) > 1 and _name(kind) not in shown:
                 guessed.setdefault(kind, layer)
     for kind, layer in guessed.items():
         others = ", ".join(repr(_name(each)) for each in CLASSES[layer.type] if each is not kind)
@@ -85,6 +86,11 @@ def _fitting(layer: LayerParameter, asked: str = "", blobs: int | None = None) -
         and (not count or not kind.blob_counts or count in kind.blob_counts)
     ]
     return found[:1] if found and found[0].dialect is None else found
+
+
+def _typical(kinds: list[type[Layer]], layer: LayerParameter) -> list[type[Layer]]:
+    """Return the classes of the forks whose nets have such layers, or all of ``kinds`` if there are none."""
+    return [kind for kind in kinds if kind.is_typical(layer)] or kinds
 
 
 def _within(count: int, limits: tuple[int, int | None]) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,8 +21,11 @@ from reproduction.caffe.layers.base import register
 from reproduction.caffe.layers.blob import Blob, BlobVec, RawBlobVec
 from reproduction.caffe.layers.data import BaseDataLayer
 from reproduction.caffe.layers.pycaffe_vectors import BoolVec
-from reproduction.caffe.schema import LayerParameter, Phase
+from reproduction.caffe.schema import LayerParameter, Message, Phase
 from reproduction.caffe.typing import Array
+
+#: The classes that dialects offer for Python layers of published programs, by the module and name in a prototxt.
+PUBLISHED: dict[tuple[str, str], type[Any]] = {}
 
 # A mapping of (module, layer), "module.layer" or "layer" to the class, or a function of module and layer.
 PythonLayers = Mapping[Any, type[Any]] | Callable[[str, str], type[Any]]
@@ -50,6 +53,27 @@ class UserLayer:
 
     def __init__(self, layer_param: LayerParameter):
         self.blobs = BlobVec()
+
+
+K = TypeVar("K", bound=type[Any])
+
+
+def publish(module: str, layer: str = "") -> Callable[[K], K]:
+    """Return a decorator that offers a class for the Python layers of a published program.
+
+    It is used for nets that name this module if their caller neither passes a class nor, with ``import caffe``, has the
+    module.
+
+    Args:
+        module: The field ``module`` of the prototxt.
+        layer: The field ``layer`` of the prototxt; by default, the name of the class.
+    """
+
+    def add(kind: K) -> K:
+        PUBLISHED[module, layer or kind.__name__] = kind
+        return kind
+
+    return add
 
 
 class NamedPhase(int):
@@ -88,6 +112,9 @@ def find_python_class(known: PythonLayers | None, module: str, layer: str) -> ty
         module: The field ``module`` of the prototxt.
         layer: The field ``layer`` of the prototxt, the name of the class.
 
+    Returns:
+        The class of the caller, or else the one that a dialect offers; see ``publish``.
+
     Raises:
         NetError: If the class is not found.
     """
@@ -99,13 +126,27 @@ def find_python_class(known: PythonLayers | None, module: str, layer: str) -> ty
     elif known is not None:
         try:
             return known(module, layer)
+        except ModuleNotFoundError as error:
+            if not (error.name and f"{module}.".startswith(f"{error.name}.") and _find_published(module, layer)):
+                raise _not_found(name, error) from error
         except Exception as error:
-            raise NetError(f"the Python class {name!r} was not found: {_format_exception(error)}") from error
+            raise _not_found(name, error) from error
+    if published := _find_published(module, layer):
+        return published
     raise NetError(
         f"the Python class {name!r} is not known",
         remedy=f"Pass python_layers={{({module!r}, {layer!r}): {layer or 'Class'}}}; "
         "nothing is imported because a file names it.",
     )
+
+
+def _find_published(module: str, layer: str) -> type[Any] | None:
+    Message.import_late_fields()
+    return PUBLISHED.get((module, layer))
+
+
+def _not_found(name: str, error: Exception) -> NetError:
+    return NetError(f"the Python class {name!r} was not found: {_format_exception(error)}")
 
 
 @register

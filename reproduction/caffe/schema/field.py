@@ -66,11 +66,13 @@ class Field(Generic[T]):
         default: the value of an unset scalar; None for the zero of ``kind`` or the first value of ``enum``.
         required: whether the field must be set (proto2 ``required``); only ClipParameter has such fields.
         dialect: the fork of Caffe that adds the field; None for BVLC's fields.
+        fork_enums: enums of forks with further values of a field that has an enum.
     """
 
     name: str = ""
     owner: str = ""
     dialect: Dialect | None = None
+    fork_enums: tuple[type[enum.IntEnum], ...] = ()
 
     def __init__(
         self,
@@ -131,13 +133,23 @@ class Field(Generic[T]):
 
     def _check_enum(self, value: Any) -> enum.IntEnum:
         assert self.enum is not None
+        if isinstance(value, self.fork_enums):
+            return value
         try:
             return self.enum[value] if isinstance(value, str) else self.enum(value)
         except (KeyError, ValueError):
+            if (found := self._find_fork_value(value)) is not None:
+                return found
             names = list(self.enum.__members__)
             want = f"one of {', '.join(names)}" if len(names) < 10 else f"a name of {self.enum.__name__}"
             near = did_you_mean if len(names) < 10 else spelling_hint
             raise MisfitError(value, want, near(value, names) if isinstance(value, str) else "") from None
+
+    def _find_fork_value(self, name: Any) -> enum.IntEnum | None:
+        from reproduction.caffe.schema.message import Message  # imported here, as it imports this module
+
+        Message.import_late_fields()
+        return next((each[name] for each in self.fork_enums if name in each.__members__), None)
 
     def _check_message(self, value: Any) -> Message:
         assert self.message is not None
