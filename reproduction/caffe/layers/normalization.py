@@ -219,6 +219,11 @@ class BatchNorm(Layer):
     keeps_coordinates = True
     top_is_free = True
 
+    @property
+    def eps_inside(self) -> bool:
+        """Whether ``eps`` is added to the variance; otherwise to its root."""
+        return True
+
     def setup(self, bottoms: list[Shape]) -> None:
         """Create the three blobs of statistics and set their ``lr_mult`` to 0.
 
@@ -257,14 +262,15 @@ class BatchNorm(Layer):
             mean, variance = mean_sum * share, variance_sum * share
         elif blas.applies_to(self.in_blas_order, bottom):
             rows = bottom.reshape(bottom.shape[0], self._channels, -1)
-            top, mean, variance = normalization.normalize(rows, param.eps, inside=True)
+            top, mean, variance = normalization.normalize(rows, param.eps, inside=self.eps_inside)
             self._update_statistics(mean, variance, bottom.numel() // self._channels)
             return (top.reshape(bottom.shape),)
         else:
             axes = [axis for axis in range(bottom.dim()) if axis != 1]
             variance, mean = torch.var_mean(bottom, axes, correction=0)
             self._update_statistics(mean.detach(), variance.detach(), bottom.numel() // self._channels)
-        mean, deviation = (_broadcast(s, bottom.dim(), 1) for s in (mean, (variance + param.eps).sqrt()))
+        deviation = (variance + param.eps).sqrt() if self.eps_inside else variance.sqrt() + param.eps
+        mean, deviation = (_broadcast(s, bottom.dim(), 1) for s in (mean, deviation))
         return ((bottom - mean) / deviation,)
 
     @torch.no_grad()
@@ -284,13 +290,18 @@ class BatchNorm(Layer):
         if param.has("use_global_stats") and not param.use_global_stats:
             axes = [axis for axis in range(onnx.axes) if axis != 1]
             centred, spread = _add_variance(onnx, bottoms[0], axes)
+            if not self.eps_inside:
+                raise NetError("statistics of the batch with eps outside of the root cannot be written as ONNX")
             shifted = onnx.node("Add", spread, onnx.number(param.eps, "eps"), step="shifted")
             return [onnx.node("Div", centred, onnx.node("Sqrt", shifted, step="deviation"))]
         mean, variance, weight = onnx.arrays().values()
         share = 0 if weight[0] == 0 else 1 / weight[0]
         ones = onnx.constant(np.ones_like(mean), "ones"), onnx.constant(np.zeros_like(mean), "zeros")
-        stored = onnx.constant(mean * share, "mean"), onnx.constant(variance * share, "variance")
-        return [onnx.node("BatchNormalization", *bottoms, *ones, *stored, epsilon=param.eps)]
+        mean, variance, eps = mean * share, variance * share, param.eps
+        if not self.eps_inside:
+            variance, eps = (np.sqrt(variance) + eps) ** 2, 0.0
+        stored = onnx.constant(mean, "mean"), onnx.constant(variance, "variance")
+        return [onnx.node("BatchNormalization", *bottoms, *ones, *stored, epsilon=eps)]
 
 
 @register

@@ -11,6 +11,7 @@ import enum
 
 from reproduction.caffe.dialects.ssd import SSD
 from reproduction.caffe.dialects.ssd.messages import ResizeParameter
+from reproduction.caffe.dialects.synopsys import SYNOPSYS
 from reproduction.caffe.errors import DataError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import register
@@ -138,13 +139,16 @@ class AnnotatedDataParameter(Message):
 
 
 ANNOTATED_DATA = LayerParameter.add_field("annotated_data_param", nested(200, AnnotatedDataParameter), SSD)
-RESIZE = TransformationParameter.add_field("resize_param", nested(8, ResizeParameter), SSD)
+RESIZE = TransformationParameter.add_field(
+    "resize_param", messages(8, ResizeParameter), SSD
+)  # YOLO lists several sizes
 TransformationParameter.add_field("noise_param", nested(9, NoiseParameter), SSD)
 TransformationParameter.add_field("emit_constraint", nested(10, EmitConstraint), SSD)
 TransformationParameter.add_field("crop_h", uint32(11), SSD)
 TransformationParameter.add_field("crop_w", uint32(12), SSD)
 TransformationParameter.add_field("distort_param", nested(13, DistortionParameter), SSD)
 TransformationParameter.add_field("expand_param", nested(14, ExpansionParameter), SSD)
+TransformationParameter.add_field("caffe_yolo", boolean(21), SYNOPSYS)
 
 
 @register
@@ -177,8 +181,9 @@ class AnnotatedData(BaseDataLayer):
         Raises:
             DataError: Always.
         """
-        resize = RESIZE.get(self.layer_param.transform_param)
-        image = f"({self.layer_param.data_param.batch_size or 1}, 3, {resize.height or 'H'}, {resize.width or 'W'})"
+        sizes = [(resize.height, resize.width) for resize in RESIZE.get(self.layer_param.transform_param)[:1]]
+        height, width = sizes[0] if sizes else ("H", "W")
+        image = f"({self.layer_param.data_param.batch_size or 1}, 3, {height}, {width})"
         wanted = ", ".join(
             f"{top!r}: {shape}" for top, shape in zip(self.layer_param.top, (image, "(1, 1, M, 8)"), strict=False)
         )

@@ -57,7 +57,10 @@ class InterpolationMode(enum.IntEnum):
 
 
 class ResizeParameter(Message):
-    """How images are resized before the net sees them: with which probability, to which size and in which way."""
+    """How images are resized before the net sees them: with which probability, to which size and in which way.
+
+    ``jitter`` is a field of synopsys' fork.
+    """
 
     prob = single(1, 1.0)
     resize_mode = choice(2, ResizeMode)
@@ -68,3 +71,4 @@ class ResizeParameter(Message):
     interp_mode = choices(7, InterpolationMode)
     height_scale = uint32(8)
     width_scale = uint32(9)
+    jitter = single(10, 0.3)
