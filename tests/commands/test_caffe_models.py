@@ -13,6 +13,7 @@ from PIL import Image
 import reproduction
 from reproduction.commands import program
 from tests.helpers.paths import ROOT
+from tests.helpers.small_ssd import write_small_ssd
 
 PAGE = (ROOT / "docs/caffe_models.md").read_text()
 BLOCKS = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -26,6 +27,7 @@ def folder(tmp_path, monkeypatch):
     """A folder with the files that the page starts from; the working directory."""
     shutil.copy(ROOT / "weights/mini/mini-fcn8s.caffemodel", tmp_path / "old.caffemodel")
     shutil.copy(ROOT / "prototxt/mini-fcn8s/deploy.prototxt", tmp_path)
+    write_small_ssd(tmp_path, "detector")
     Image.new("RGB", (64, 48), (90, 120, 60)).save(tmp_path / "photo.jpg")
     (tmp_path / "script.py").write_text(SCRIPT)
     monkeypatch.chdir(tmp_path)
@@ -54,6 +56,7 @@ def test_the_code_of_the_page_runs(folder):
     assert scope["outputs"]["score"].shape == (1, 7, 96, 128)
     assert scope["features"].ndim == 4
     assert scope["scores"].shape == (1, 7, 96, 128)
+    assert scope["rows"].shape[1] == 7
     assert scope["fast"]({"data": scope["torch"].zeros(1, 3, 96, 128)})["score"].shape == (1, 7, 96, 128)
 
 
