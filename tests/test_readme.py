@@ -89,6 +89,12 @@ A = 1  # Upstream bug, kept: NaN where x is 0
         ("Caffe", "Pooling", "`k` is 1."),
         ("Upstream bug, kept", "", "NaN where x is 0."),
     ]  # fmt: skip
+    follows = "Source: someone/caffe@1a2b3c4 src/caffe/layers/pooling_layer.cpp L1-L9,\nsrc/x.cpp."
+    fork = f'"""A layer.\n\n{follows}\n"""\n{source}'
+    address = "https://github.com/someone/caffe/blob/1a2b3c4/src/caffe/layers/pooling_layer.cpp#L74-L76"
+    ((_, _, text), *_) = differences.find_marked_comments(fork)
+    assert f"[pooling_layer.cpp L74-L76]({address})" in text
+    assert hdf5 in text
 
 
 def test_the_python_example_runs(tmp_path):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from common import ROOT
 
@@ -44,7 +45,8 @@ def difference_lists() -> str:
 
 def find_marked_comments(source: str) -> Iterator[tuple[str, str, str]]:
     """Yield (kind, class or function around it, text as a sentence) of each marked comment of a Python source."""
-    lines = source.splitlines()
+    lines, files = source.splitlines(), _find_fork_files(source)
+    link = functools.partial(_link_file, fork_files=files)
     for i, line in enumerate(lines):
         if match := MARK.search(line):
             text = match[2]
@@ -55,7 +57,7 @@ def find_marked_comments(source: str) -> Iterator[tuple[str, str, str]]:
                 text += f" {rest[1]}"
             text = text.rstrip(".") + "."
             start = text[0].upper() if re.match(r"[a-z]+[ ,;]", text) else text[0]
-            yield match[1], _find_enclosing_names(source, i + 1), FILE.sub(_link_file, start + text[1:])
+            yield match[1], _find_enclosing_names(source, i + 1), FILE.sub(link, start + text[1:])
 
 
 def _find_enclosing_names(source: str, line: int) -> str:
@@ -68,11 +70,29 @@ def _find_enclosing_names(source: str, line: int) -> str:
     return ".".join(name for _, name in sorted(names) if name != "__init__")
 
 
-def _link_file(match: re.Match[str]) -> str:
-    """Link a file of Caffe, and its first line if there is one; return any other file name unchanged."""
+def _find_fork_files(source: str) -> dict[str, str]:
+    """Return the addresses of the files of forks that the ``Source:`` lines of a Python source name, by file name."""
+    found: dict[str, str] = {}
+    for text in re.findall(r"Source: (.*?)\n\s*(?:\n|\"\"\")", source + "\n\n", re.DOTALL):
+        address = ""
+        for word in text.replace(",", " ").replace(";", " ").split():
+            if start := re.fullmatch(r"([\w.-]+/[\w.-]+)@([0-9a-f]{7,40})", word):
+                address = "" if start[1] == "BVLC/caffe" else f"https://github.com/{start[1]}/blob/{start[2]}"
+            elif address and (name := re.fullmatch(r"(?:[\w.-]+/)*([\w.-]+\.(?:cpp|hpp|cu|py))\.?", word)):
+                found.setdefault(name[1], f"{address}/{word.rstrip('.')}")
+    return found
+
+
+def _link_file(match: re.Match[str], fork_files: Mapping[str, str]) -> str:
+    """Link a file of Caffe or of a fork, and its first line if there is one; return any other file name unchanged.
+
+    Args:
+        match: A match of ``FILE``.
+        fork_files: The addresses of files of forks, by file name.
+    """
     name, first, last = match["name"], match["first"], match["last"]
     folder = next((folder for pattern, folder in FOLDERS.items() if re.fullmatch(pattern, name)), None)
-    if folder is None:
-        return match[0]
+    address = f"https://github.com/BVLC/caffe/blob/{COMMIT}/{folder}/{name}" if folder else ""
+    address = fork_files.get(name, address)
     lines = (f"#L{first}" + (f"-L{last}" if last else "")) if first else ""
-    return f"[{match[0]}](https://github.com/BVLC/caffe/blob/{COMMIT}/{folder}/{name}{lines})"
+    return f"[{match[0]}]({address}{lines})" if address else match[0]

@@ -29,7 +29,7 @@ def compute_areas(boxes: Float32, pixel: int = 0) -> Float32:
     Returns:
         An array (...).
 
-    Source: weiliu89/caffe@4817bf8b src/caffe/util/bbox_util.cpp L81-L98.
+    Source: weiliu89/caffe@4817bf8b src/caffe/util/bbox_util.cpp L82-L100.
     """
     width, height = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
     return np.where((width < 0) | (height < 0), np.float32(0), (width + pixel) * (height + pixel))
@@ -46,13 +46,13 @@ def compute_overlaps(first: Float32, second: Float32, pixel: int = 0) -> Float32
     Returns:
         An array (A, B).
 
-    Source: weiliu89/caffe@4817bf8b src/caffe/util/bbox_util.cpp L64-L78, L292-L313.
+    Source: weiliu89/caffe@4817bf8b src/caffe/util/bbox_util.cpp L65-L80, L274-L294.
     """
     a, b = first[:, None], second[None]
     width = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
     height = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
     if pixel:
-        # Upstream bug, kept: boxes in pixels that do not meet have an intersection of one pixel (bbox_util.cpp L302).
+        # Upstream bug, kept: boxes in pixels that do not meet have an intersection of one pixel (bbox_util.cpp L283).
         apart = (width < 0) | (height < 0)
         width, height = (np.where(apart, np.float32(0), side) + pixel for side in (width, height))
     shared = width * height
@@ -104,7 +104,7 @@ def encode(boxes: Float32, priors: Float32, variances: Float32 | None, code_type
     Raises:
         NetError: If a prior box is empty, or a box is and the code is CENTER_SIZE; not if the code is CORNER.
 
-    Source: weiliu89/caffe@4817bf8b src/caffe/util/bbox_util.cpp L358-L439.
+    Source: weiliu89/caffe@4817bf8b src/caffe/util/bbox_util.cpp L355-L439.
     """
     if code_type is CodeType.CENTER_SIZE:
         size, center = _sizes_and_centers(priors, "a prior box")
@@ -163,7 +163,7 @@ def suppress(
         eta: While the threshold is above 0.5, it is multiplied by this factor, up to 1, after each box that is kept.
         overlaps: Computes the overlap of each pair of boxes, (A, 4) and (B, 4), as an array (A, B).
 
-    Source: weiliu89/caffe@4817bf8b src/caffe/util/bbox_util.cpp L1901-L1935.
+    Source: weiliu89/caffe@4817bf8b src/caffe/util/bbox_util.cpp L1901-L1936.
     """
     limit = np.float32(threshold)
     kept: list[int] = []

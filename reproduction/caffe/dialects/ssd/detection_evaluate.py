@@ -61,7 +61,7 @@ class DetectionEvaluate(Layer):
         DataError: If ``name_size_file`` cannot be read. It has the name, height and width of each test image in a line;
             overlaps are then those of boxes in pixels.
 
-    Source: weiliu89/caffe@4817bf8b src/caffe/layers/detection_evaluate_layer.cpp L11-L219.
+    Source: weiliu89/caffe@4817bf8b src/caffe/layers/detection_evaluate_layer.cpp L12-L245.
     """
 
     dialect = SSD

@@ -202,7 +202,7 @@ class DetectionOutput(Layer):
         param = DETECTION_OUTPUT.get(self.layer_param)
         classes, images = 1 if param.share_location else param.num_classes, len(arrays[0])
         # Upstream bug, fixed: with a blob for each feature map, synopsys' fork reads the predictions of the first image
-        # for all images of a batch (detection_output_layer.cpp L310, L455).
+        # for all images of a batch.
         scores, locations, priors = self._sort_by_kind(arrays)
         if param.no_permute:
             sizes = [(location.shape[1] // 4 // classes, math.prod(location.shape[2:])) for location in locations]

@@ -119,7 +119,7 @@ class MultiBoxLoss(LossLayer):
         NetError: If ``num_classes`` is missing, settings exclude each other, the bottoms do not fit each other, or a
             label is out of range.
 
-    Source: weiliu89/caffe@4817bf8b src/caffe/layers/multibox_loss_layer.cpp L11-L364.
+    Source: weiliu89/caffe@4817bf8b src/caffe/layers/multibox_loss_layer.cpp L11-L364, src/caffe/util/bbox_util.cpp.
     """
 
     dialect = SSD
@@ -209,12 +209,12 @@ class MultiBoxLoss(LossLayer):
             chosen = scores.reshape(-1, classes)
             # Upstream bug, kept: without mining, the target of a LOGISTIC MultiBoxLoss is at a wrong place for all
             # images but the first: the next image begins P values later instead of P * num_classes
-            # (bbox_util.cpp L1619).
+            # (bbox_util.cpp L1635).
             place = image * priors + prior if is_softmax else image * priors + prior * classes
         if not len(chosen):
             return scores.flatten()[:0].sum()
         # Upstream bug, kept: LOGISTIC targets are background_label_id, which is meant as a label, where they are not 1
-        # (multibox_loss_layer.cpp L217).
+        # (multibox_loss_layer.cpp L231).
         size = len(chosen) if is_softmax else chosen.numel()
         target = np.full(size, param.background_label_id, np.float32)
         if is_softmax:
@@ -246,7 +246,7 @@ class _Divided(Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         # Upstream bug, kept: with encode_variance_in_target, MultiBoxLoss divides the predictions by the variances, but
-        # not their gradient (bbox_util.cpp L1263-L1269, multibox_loss_layer.cpp L278-L303).
+        # not their gradient (bbox_util.cpp L1243-L1249, multibox_loss_layer.cpp L278-L303).
         return gradient, None
 
 

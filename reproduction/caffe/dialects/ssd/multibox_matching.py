@@ -3,7 +3,7 @@
 A *match* is an array with a number for each prior box: the index of its true box in the image, -1 without one, and -2
 if the prior box is ignored. If classes have different locations, there is a match for each class.
 
-Source: weiliu89/caffe@4817bf8b src/caffe/util/bbox_util.cpp L584-L1029.
+Source: weiliu89/caffe@4817bf8b src/caffe/util/bbox_util.cpp L584-L1031.
 """
 
 from __future__ import annotations
@@ -105,10 +105,10 @@ def pick_greatest(
 def _suppress_hard(found: Float32, losses: Float32, threshold: float, top_k: int) -> Int64:
     """Return the indices of the boxes that remain, by descending loss; tiny boxes are dropped.
 
-    Source: weiliu89/caffe@4817bf8b src/caffe/util/bbox_util.cpp L1791-L1861.
+    Source: weiliu89/caffe@4817bf8b src/caffe/util/bbox_util.cpp L1790-L1863.
     """
     # Upstream bug, kept: without top_k in nms_param, MultiBoxLoss takes it as 0 and finds no hard examples
-    # (bbox_util.cpp L906, L1737).
+    # (bbox_util.cpp L890, L1737).
     order = boxes.sort_scores(losses, None, top_k)
     order = order[boxes.compute_areas(found[order]) >= _LEAST_AREA]
     return order[boxes.suppress(found[order], threshold)]

@@ -54,7 +54,7 @@ class Normalize(Layer):
     Raises:
         NetError: If the bottom has fewer than 2 axes or more than 4.
 
-    Source: weiliu89/caffe@4817bf8b src/caffe/layers/normalize_layer.cpp L9-L220;
+    Source: weiliu89/caffe@4817bf8b src/caffe/layers/normalize_layer.cpp L9-L224;
     foss-for-synopsys-dwc-arc-processors/synopsys-caffe@977ba36a src/caffe/layers/normalize_layer.cpp L104-L111.
     """
 
@@ -140,10 +140,10 @@ class _Scaled(Function):
         x, scale, norm, top = ctx.saved_tensors
         # Upstream bug, kept: with a scale for each channel, Normalize's gradient is not that of its top unless all
         # scales are equal: the product of bottom and gradient is summed without the scales, and the result multiplied
-        # by the scale of the channel (normalize_layer.cpp L164-L214).
+        # by the scale of the channel (normalize_layer.cpp L175-L219).
         along = (x * gradient).sum(ctx.axes, keepdim=True) / norm.square()
         # Caffe: the gradient of Normalize's scale is divided by the scale, and so is NaN for a scale of 0
-        # (normalize_layer.cpp L148-L160).
+        # (normalize_layer.cpp L157-L172).
         product = top * gradient
         summed = product.sum() if scale.dim() == 0 else product.sum([0, *range(2, x.dim())]).view(scale.shape)
         return (gradient - x * along) / norm * scale, summed / scale, None, None, None
