@@ -132,19 +132,21 @@ class _ImagesBelow:
         """
         parts = PurePosixPath(name.replace("\\", "/")).parts
         found = self._named.get(parts[-1], []) if parts else []
-        split = _split_of(self._place, source)
-        rules: list[Callable[[Path], bool]] = [
-            *(lambda path, n=n: path.parts[-n:] == parts[-n:] for n in range(2, min(len(parts), _DEPTH) + 1)),
-            lambda path: path.parent == source.parent,
-            lambda path: _split_of(self._place, path.parent) == split,
-        ]
-        for rule in rules if len(found) > 1 else ():
+        for rule in self._rules(parts, source) if len(found) > 1 else ():
             found = [path for path in found if rule(path)] or found
         if len(found) > 1:
             got = " and ".join(below(self._place, path) for path in found[:2])
             raise DataError(f"several images are called {name!r}", path=source, got=got, remedy="Rename or remove one.")
         path = found[0] if found else None
         return path, below(self._place, path) if path else parts[-1] if parts else ""
+
+    def _rules(self, parts: tuple[str, ...], source: Path) -> list[Callable[[Path], bool]]:
+        split = _split_of(self._place, source)
+        return [
+            *(lambda path, n=n: path.parts[-n:] == parts[-n:] for n in range(2, min(len(parts), _DEPTH) + 1)),
+            lambda path: path.parent == source.parent,
+            lambda path: _split_of(self._place, path.parent) == split,
+        ]
 
 
 def _is_open_folder(path: Path) -> bool:

@@ -69,10 +69,20 @@ def choose_classes(files: FolderFiles, names: Sequence[str] | None) -> tuple[str
     """Return the classes of a folder: those that the user names, else those of its format or annotations, if any.
 
     Of the names in a list for LabelMe, those that mean void are left out.
+
+    Raises:
+        DataError: If the annotations cannot be read, or have more classes than a label map can have.
     """
-    if names is None:
-        return files.classes()
-    return tuple(name for name in names if not (files.annotations and name in VOID_NAMES))
+    found = files.classes() if names is None else names
+    if found is None or files.annotations is None:
+        return None if found is None else tuple(found)
+    chosen = tuple(name for name in found if name not in VOID_NAMES)
+    if len(chosen) >= VOID:
+        remedy = "List those to train on in classes.txt; the others are read as background."
+        raise DataError(
+            "there are too many classes", path=files.root, got=len(chosen), want="at most 254", remedy=remedy
+        )
+    return chosen
 
 
 def choose_colours(files: FolderFiles, names: Sequence[str], reading: Reading) -> Mapping[str, RGB] | None:

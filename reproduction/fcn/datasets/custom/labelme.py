@@ -28,6 +28,8 @@ from reproduction.fcn.datasets.custom.outlines import Annotations, LabelRegion, 
 
 LINE_WIDTH = 10  # pixels
 POINT_RADIUS = 5
+MOST_POINTS = 10_000  # of a line; Pillow takes milliseconds for each thousand
+MOST_RADII = 4  # the largest radius of a circle, in sides of its image; Pillow's time grows with the radius
 _POLYGONS = ("polygon", "oriented_rectangle", None)
 _Side = Annotated[int, between(1, image_files.MAX_SIDE)]
 
@@ -126,9 +128,13 @@ def _region(shape: LabelMeShape, place: str) -> LabelRegion:
         return outlines.polygon_region(name, [corners])
     if kind == "mask":
         return _mask_region(shape, (int(min(left, right)), int(min(top, bottom))), place)
+    if len(points) > MOST_POINTS:
+        raise DataError(f"{place} has too many points", got=f"{len(points):,}", want=f"at most {MOST_POINTS:,}")
     radius = math.dist(points[0], points[1]) if kind == "circle" else POINT_RADIUS
 
     def draw(canvas: Image.Image, number: int) -> None:
+        if radius > (most := max(MOST_RADII * max(canvas.size), POINT_RADIUS)):
+            raise DataError(f"{place} is a circle far larger than its image", got=radius, want=f"a radius up to {most}")
         if kind in ("line", "linestrip"):
             ImageDraw.Draw(canvas).line(_clip(points, canvas), fill=number, width=LINE_WIDTH, joint="curve")
             return

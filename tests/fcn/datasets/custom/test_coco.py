@@ -177,6 +177,18 @@ def test_the_classes_may_be_chosen(photos):
     }
 
 
+def test_more_classes_than_a_label_map_can_have_are_refused(photos):
+    write(photos, categories=[{"id": i, "name": f"thing {i}"} for i in range(300)])
+    with pytest.raises(DataError) as error:
+        Folder("train", photos)
+    assert str(error.value) == (
+        f"{photos}: there are too many classes; got 301, want at most 254. List those to train on in classes.txt; the"
+        " others are read as background."
+    )
+    (photos / "classes.txt").write_text("background\nthing 3\n")
+    assert sorted(np.unique(Folder("train", photos)[0]["label"])) == [0, 1]
+
+
 def test_the_check_reads_every_instance(photos):
     write(photos)
     report = check_folder(photos)

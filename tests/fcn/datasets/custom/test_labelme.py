@@ -127,6 +127,15 @@ def test_an_outline_of_too_many_points_is_refused(photos, monkeypatch):
     )
 
 
+def test_shapes_that_take_minutes_to_draw_are_refused(photos):
+    assert refused(photos, drawn.shape("cat", [0, 0, 1000, 0], "circle")) == (
+        "0.json: shape 1 is a circle far larger than its image; got 1000.0, want a radius up to 120."
+    )
+    assert refused(photos, drawn.shape("cat", [1, 2] * 10001, "linestrip")) == (
+        "0.json: shape 1 has too many points; got 10,001, want at most 10,000."
+    )
+
+
 def test_files_may_have_a_folder_of_their_images_or_not(tmp_path):
     for i in range(3):
         drawn.image(tmp_path / f"images/{i}.jpg", i)
