@@ -41,7 +41,7 @@ ROOMS = {
     "fcn.fetch": ("caffe.errors", "caffe.typing", "caffe.locks", "caffe.formats", "fcn.folders", "fcn.datasets"),
     "fcn.scoring": (*CAFFE, "caffe.locks", "caffe.training", "fcn.images", "fcn.datasets"),
     "fcn.segment": (
-        *CAFFE, "caffe.devices", "caffe.net", "fast",
+        *CAFFE, "caffe.devices", "caffe.layers", "caffe.net", "fast",
         "fcn.nets", "fcn.images", "fcn.fetch", "fcn.datasets", "fcn.scoring",
     ),
     "fcn.train": (

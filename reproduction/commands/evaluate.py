@@ -48,7 +48,7 @@ from reproduction.fcn.nets import registry
 from reproduction.fcn.reproduce import net_to_score
 from reproduction.fcn.reproduce.net_to_score import NetToScore
 from reproduction.fcn.scoring.evaluate import evaluate
-from reproduction.fcn.segment import segmenter
+from reproduction.fcn.segment import any_net, segmenter
 from reproduction.fcn.segment.card import describe_choice
 from reproduction.report import evaluation
 
@@ -101,7 +101,7 @@ def score(scored: NetToScore, args: argparse.Namespace, folder: Path, out: Path,
             f"note: nothing in {args.data} says which images the published nets were trained on;"
             f" {dataset.split} may contain some of them."
         )
-    net = segmenter.load_net_with_weights(scored.name, scored.net_param, scored.weights, device=str(ranks.device))
+    net = any_net.load_net_with_weights(scored.name, scored.net_param, scored.weights, device=str(ranks.device))
     with Bars(quiet=args.quiet or not ranks.is_first) as bars:
         move = bars("images", "image")
         try:

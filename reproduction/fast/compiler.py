@@ -231,9 +231,11 @@ class CompiledNet:
         """
         declared = {name: self.net.blob_shapes[name] for name in self.net.inputs}
         shapes = {name: (*shape[:2], height, width) if len(shape) == 4 else shape for name, shape in declared.items()}
+        names = list(self.net.graph.outputs if blobs is None else blobs)
+        self.net.graph.find_needed(names)  # raises NetError for a blob that the net does not have
         with torch.inference_mode(), self._lock:
             self._convert_changed_net()
-            return format_plan(self._find_plan(shapes, self.net.graph.outputs if blobs is None else blobs).plan)
+            return format_plan(self._find_plan(shapes, names).plan)
 
     def _convert_changed_net(self) -> None:
         """Convert the weights again if a parameter of the net was changed in place or replaced.

@@ -19,7 +19,7 @@ from reproduction.fcn import datasets
 from reproduction.fcn.datasets.mini import mini_voc
 from reproduction.fcn.nets import mini_nets, published_nets
 from reproduction.fcn.scoring.evaluate import evaluate
-from reproduction.fcn.segment import segmenter
+from reproduction.fcn.segment import any_net
 from reproduction.fcn.train import custom_nets
 from reproduction.report import record
 from tests.helpers import custom_folders as folders
@@ -57,7 +57,7 @@ def tool(loaded, monkeypatch, capsys, tmp_path):
             loaded.append((name, model, device))
             return net
 
-        monkeypatch.setattr(segmenter, "load_net_with_weights", load)
+        monkeypatch.setattr(any_net, "load_net_with_weights", load)
         monkeypatch.setattr(module, "compiled", lambda net, precision: net)  # Fake is nothing to compile
         monkeypatch.chdir(tmp_path)
         for name in ("w", "w.npz"):

@@ -15,7 +15,7 @@ from reproduction.caffe.schema import NetParameter
 from reproduction.fcn.datasets.mini import mini_voc
 from reproduction.fcn.fetch.manifest import Entry, EntryKind
 from reproduction.fcn.nets import registry
-from reproduction.fcn.segment import card, segmenter, verify, verify_labels, verify_parameters
+from reproduction.fcn.segment import any_net, card, segmenter, verify, verify_labels, verify_parameters
 from reproduction.fcn.segment.verification import CheckResult
 from tests.helpers import thin_nets
 from tests.helpers.paths import ROOT
@@ -29,7 +29,7 @@ ALL = ["hash", "size", "parameters", "finite", "learned", "fixed", "spread of sc
 
 def load(name=NET):
     path = segmenter.locate_weights(name)
-    return segmenter.load_net_with_weights(name, registry.load_net(name), path)
+    return any_net.load_net_with_weights(name, registry.load_net(name), path)
 
 
 def write(path, change=lambda net: None, alter=lambda message: None):

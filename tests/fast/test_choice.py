@@ -229,3 +229,9 @@ def test_an_invented_layer_type_runs_as_it_is_or_where_the_image_reaches(planned
     for _ in range(2):
         assert differ(net, compiled, inputs_of(net), ["conv2"]) < EXACT
     assert part in how(compiled, 20)["invented"]
+
+
+def test_the_plan_of_an_unknown_blob_is_a_plain_error():
+    compiled = compiler.compile(classifiers.net(next(iter(classifiers.NETS)), 32))
+    with pytest.raises(NetError, match="the net has no blob 'nothing'"):
+        compiled.explain(32, 32, ["nothing"])

@@ -10,7 +10,7 @@ from reproduction.fcn.fetch import local_files
 from reproduction.fcn.nets import published_nets, registry
 from reproduction.fcn.reproduce import pipeline
 from reproduction.fcn.scoring.score import compute_scores, confusion_matrix
-from reproduction.fcn.segment import segmenter
+from reproduction.fcn.segment import any_net
 from tests.helpers.parity import relative
 
 # precision -> error of the scores, share of other labels, points of mean IU.
@@ -31,7 +31,7 @@ def pictures(tmp_path_factory):
 @pytest.fixture(scope="module")
 def net():
     row = registry.find_net("mini-fcn8s")
-    return segmenter.load_net_with_weights(
+    return any_net.load_net_with_weights(
         row.name, published_nets.build_deploy(row), local_files.INCLUDED_WEIGHTS / row.caffemodel
     )
 

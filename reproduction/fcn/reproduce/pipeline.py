@@ -25,7 +25,7 @@ from reproduction.fcn.nets import registry
 from reproduction.fcn.reproduce.sources import Callbacks, DownloadedSource, Source, WeightsFile
 from reproduction.fcn.scoring import evaluate
 from reproduction.fcn.scoring.results import Evaluation
-from reproduction.fcn.segment import segmenter
+from reproduction.fcn.segment import any_net
 
 _NAME_DIGITS = 10  # of a run's fingerprint: enough to distinguish a user's runs
 
@@ -201,7 +201,7 @@ def score_net(plan: ScoringPlan, published: PublishedNet, dataset: Dataset, call
     """
     weights = plan.source.weights(published, plan.roots, callbacks)
     deploy = registry.load_net(published.name)
-    net = plan.prepare(segmenter.load_net_with_weights(published.name, deploy, weights.path, device=plan.device))
+    net = plan.prepare(any_net.load_net_with_weights(published.name, deploy, weights.path, device=plan.device))
     run = evaluate.fingerprint(net, dataset, weights.sha256)
     identity = f"{run} {prototxt.dumps(deploy)} {plan.device} {torch.__version__} {reproduction.__version__}"
     part = "" if plan.limit is None else f"-first{plan.limit}"

@@ -7,7 +7,7 @@ files. Channel order, mean and class names are read from the card, so that calle
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,11 +26,21 @@ CARD_FILE = "card.json"
 _NOT_A_CARD = "not a model card"
 METADATA_KEY = "card"  # key in the metadata of safetensors and ONNX files
 BEST_KEY = "best"  # key in ``Card.source`` of the validation by which a training chose the weights
+# Fields that earlier versions reject, so that their defaults are left out.
+_NEW_FIELDS = ("knows", "scale", "size", "holds", "task")
 FORMAT_VERSION = 1
 
 _Part = Annotated[int, between(0, 255)]
 _NOT_EMPTY = Constraint("at least one", len)
-_NAMES = Constraint("1 to 255 names", lambda names: 0 < len(names) < 256)
+_NAMES = Constraint("at least one name", len)
+_SIZE = Constraint("height and width, or nothing", lambda size: len(size) in (0, 2))
+
+#: What a net predicts: a class for each pixel, or for the whole image.
+TASKS = ("segment", "classify")
+#: What the blob of a kind of labels holds: a score for each class, or the labels themselves, as SegNet's ArgMax layer.
+CONTENTS = ("scores", "labels")
+_MOST_CLASSES = 255  # of a label map, uint8 with 255 for void
+_ORDERS = {"color": ("BGR", "RGB", "grey")}
 _FILE_NAME = Constraint("the name of a file next to the card", lambda name: Path(name).name == name)
 
 
@@ -40,48 +50,67 @@ class CardInput:
 
     Attributes:
         kind: the content of the image: ``color``, ``depth`` or ``hha``.
-        order: the order of the channels, ``BGR`` or ``RGB``; for depth ``log(mm)``, the natural logarithm of
-            millimetres.
+        order: the order of the channels, ``BGR`` or ``RGB``; ``grey`` for one channel of brightness; for depth
+            ``log(mm)``, the natural logarithm of millimetres.
         mean: one value for each channel, in ``order``, that is subtracted from values of 0 to 255 (for depth, from the
             logarithm).
         precision: the dtype in which the mean is subtracted, ``float32`` or ``float64``; the result is converted to
             float32.
+        scale: a factor for each channel, or one for all, by which the result is multiplied; empty for none.
+        size: (height, width) to which images are resized; empty if the net takes any size.
     """
 
     kind: Annotated[str, one_of(CHANNELS)]
     order: str
     mean: tuple[Annotated[float, between(-1e6, 1e6)], ...]
     precision: Annotated[str, one_of(("float32", "float64"))]
+    scale: tuple[Annotated[float, between(-1e6, 1e6)], ...] = ()
+    size: Annotated[tuple[Annotated[int, between(1, 1 << 15)], ...], _SIZE] = ()
 
     def check(self) -> str | None:
-        """Return what ``order`` or ``mean`` should be if they do not fit ``kind``, else None (see ``json_file``)."""
-        if self.order != CHANNEL_ORDERS[self.kind]:
-            return f"the order {CHANNEL_ORDERS[self.kind]} for {self.kind}"
-        return None if len(self.mean) == CHANNELS[self.kind] else f"{CHANNELS[self.kind]} numbers as mean"
+        """Return what ``order``, ``mean`` or ``scale`` should be if they do not fit ``kind``, else None."""
+        orders = _ORDERS.get(self.kind, (CHANNEL_ORDERS[self.kind],))
+        if self.order not in orders:
+            return f"the order {' or '.join(orders)} for {self.kind}"
+        if len(self.mean) != self.channels:
+            return f"{self.channels} numbers as mean"
+        return None if len(self.scale) in (0, 1, self.channels) else f"1 or {self.channels} numbers as scale"
+
+    @property
+    def channels(self) -> int:
+        """The number of channels of the input blob."""
+        return 1 if self.order == "grey" else CHANNELS[self.kind]
 
     @property
     def mean_array(self) -> Floating:
         """The mean of each channel as an array (C,), of the dtype that ``precision`` names."""
         return np.array(self.mean, self.precision)
 
+    @property
+    def scale_array(self) -> Floating:
+        """The factor of each channel as an array, (C,) float32; all 1 if there is none."""
+        return np.broadcast_to(np.array(self.scale or (1.0,), np.float32), (self.channels,))
+
 
 @dataclass(frozen=True)
 class CardLabels:
-    """One kind of labels that a net predicts for each pixel; SIFT Flow's nets predict two kinds, others one.
+    """One kind of labels that a net predicts; SIFT Flow's nets predict two kinds, others one.
 
     Attributes:
-        score: the name of the blob with their scores, (N, classes, H, W).
+        score: the name of the blob with their scores, (N, classes, H, W); of a classifier (N, classes).
         classes: the class names; the index is the label.
-        colours: the R, G, B values of each class, 0 to 255.
+        colours: the R, G, B values of each class, 0 to 255; a classifier has none.
+        holds: what the blob holds: ``scores``, or ``labels``, (N, 1, H, W).
     """
 
     score: str
     classes: Annotated[tuple[str, ...], _NAMES]
     colours: tuple[tuple[_Part, _Part, _Part], ...]
+    holds: Annotated[str, one_of(CONTENTS)] = "scores"
 
     def check(self) -> str | None:
-        """Return what ``colours`` should be if there is not one for each class, else None (see ``json_file``)."""
-        return None if len(self.colours) == len(self.classes) else "R, G, B for each class"
+        """Return what ``colours`` should be if there is neither one for each class nor none, else None."""
+        return None if len(self.colours) in (0, len(self.classes)) else "R, G, B for each class"
 
 
 @dataclass(frozen=True)
@@ -99,6 +128,7 @@ class Card:
         licence: the licence that the publishers of the weights state.
         source: where the weights come from, e.g. ``{"file": name, "sha256": hash}``.
         knows: what kind of images the net can recognize, such as ``drawn things only``; empty for photographs.
+        task: one of ``TASKS``.
     """
 
     net: str
@@ -109,6 +139,14 @@ class Card:
     licence: str = ""
     source: dict[str, str] = field(default_factory=dict)
     knows: str = ""
+    task: Annotated[str, one_of(TASKS)] = "segment"
+
+    def check(self) -> str | None:
+        """Return what ``labels`` should be if a segmentation lacks colours or has too many classes, else None."""
+        for top, labels in self.labels.items():
+            if self.task == "segment" and (len(labels.classes) > _MOST_CLASSES or not labels.colours):
+                return f"1 to {_MOST_CLASSES} classes with colours in labels.{top}"
+        return None
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -183,9 +221,9 @@ def _card_input(kind: str, mean: Floating) -> CardInput:
 
 def as_json(card: Card) -> dict[str, Any]:
     """Return a card as a dict of JSON types."""
-    document = {"format": FORMAT_VERSION, **asdict(card)}
-    if not card.knows:  # earlier versions reject fields that they do not know
-        del document["knows"]
+    document = {"format": FORMAT_VERSION, **_without_new_defaults(card)}
+    for part in ("inputs", "labels"):
+        document[part] = {name: _without_new_defaults(each) for name, each in getattr(card, part).items()}
     return document
 
 
@@ -200,6 +238,12 @@ def describe_choice(card: Card, folder: StrPath) -> str:
         return ""
     best, last = Path(folder) / card.weights, Path(folder) / f"{card.net}.caffemodel"
     return f"{best} has the best weights: {card.source[BEST_KEY]}. `--weights {last}` selects the last ones."
+
+
+def _without_new_defaults(part: Card | CardInput | CardLabels) -> dict[str, Any]:
+    """Return the fields of a part, without those of ``_NEW_FIELDS`` that have their default."""
+    default = {field.name: field.default for field in fields(part)}
+    return {name: value for name, value in asdict(part).items() if name not in _NEW_FIELDS or value != default[name]}
 
 
 def format_card(card: Card) -> str:

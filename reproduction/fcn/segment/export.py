@@ -19,12 +19,13 @@ from torch import Tensor, nn
 
 from reproduction.caffe.errors import NetError, ReproductionError
 from reproduction.caffe.net import onnx_export
-from reproduction.caffe.net.export_net import ExportRunner, onnx_runner, program_runner
+from reproduction.caffe.net.export_net import LABEL_TOLERANCE, ExportRunner, onnx_runner, program_runner
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.typing import Array
 from reproduction.fcn.datasets.spec import CHANNELS
-from reproduction.fcn.images import caffe_input
-from reproduction.fcn.segment.card import METADATA_KEY, Card, CardInput, format_card
+from reproduction.fcn.segment import preprocess
+from reproduction.fcn.segment.card import METADATA_KEY, Card, CardInput, CardLabels, format_card
+from reproduction.fcn.segment.preprocess import GREY_WEIGHTS
 
 if TYPE_CHECKING:
     import onnx
@@ -47,7 +48,7 @@ OUTPUTS = ("labels", "scores")
 FORMAT_KEY = "form"  # the key in ONNX metadata; the card is stored there too
 FORMAT_FILE = "form.json"  # the extra file in torch.export archives
 
-_BLOBS = {"BGR": "B G R", "RGB": "R G B", "log(mm)": "the natural logarithm of millimetres"}
+_BLOBS = {"BGR": "B G R", "RGB": "R G B", "grey": "grey", "log(mm)": "the natural logarithm of millimetres"}
 
 
 @dataclass(frozen=True)
@@ -90,16 +91,24 @@ class ExportFormat:
         outputs = zip(self.output_names(card), card.labels.values(), strict=True)
         return {
             "inputs": {name: self._describe_input(taken) for name, taken in card.inputs.items()},
-            "outputs": {name: self._describe_output(len(labels.classes)) for name, labels in outputs},
+            "outputs": {name: self._describe_output(len(labels.classes), card.task) for name, labels in outputs},
         }
 
     def _describe_input(self, taken: CardInput) -> str:
-        channels, mean = CHANNELS[taken.kind], ", ".join(f"{value:.9g}" for value in taken.mean)
+        height, width = taken.size or ("H", "W")
         if self.inputs == "picture":
-            return f"({self.batch}, H, W, {channels}) uint8, R G B, 0 to 255, as it was read"
-        return f"({self.batch}, {channels}, H, W) float32, {_BLOBS[taken.order]}, minus {mean}"
+            read = f"resized to {height} x {width}" if taken.size else "as it was read"
+            return f"({self.batch}, {height}, {width}, {CHANNELS[taken.kind]}) uint8, R G B, 0 to 255, {read}"
+        mean, scale = (", ".join(f"{value:.9g}" for value in values) for values in (taken.mean, taken.scale))
+        scaled = f", times {scale}" if scale else ""
+        return (
+            f"({self.batch}, {taken.channels}, {height}, {width}) float32, {_BLOBS[taken.order]}, minus {mean}{scaled}"
+        )
 
-    def _describe_output(self, classes: int) -> str:
+    def _describe_output(self, classes: int, task: str) -> str:
+        if task == "classify":
+            labels = f"({self.batch},) int64, the class with the highest score"
+            return labels if self.outputs == "labels" else f"({self.batch}, {classes}) float32, the score of each class"
         if self.outputs == "labels":
             return f"({self.batch}, H, W) uint8, the class of each pixel"
         return f"({self.batch}, {classes}, H, W) float32, the scores of all classes before a softmax"
@@ -111,10 +120,13 @@ class ExportFormat:
             card: the net's model card.
 
         Raises:
-            ReproductionError: If ``inputs`` is ``picture`` and the net takes depth.
+            ReproductionError: If ``inputs`` is ``picture`` and the net takes depth, or if ``outputs`` is ``scores`` and
+                the net computes labels itself.
         """
         if self.inputs == "picture" and "depth" in card.kinds:
             raise ReproductionError(f"{card.net} takes depth, which is not an image", remedy="Choose --input blob.")
+        if self.outputs == "scores" and any(labels.holds == "labels" for labels in card.labels.values()):
+            raise ReproductionError(f"{card.net} computes labels, but no scores", remedy="Choose --output labels.")
 
 
 class ExportModule(nn.Module):
@@ -135,25 +147,39 @@ class ExportModule(nn.Module):
         self.net, self.card, self.form = net, card, form
         for blob, taken in card.inputs.items():
             self.register_buffer(f"mean_{blob}", torch.from_numpy(taken.mean_array), persistent=False)
+            self.register_buffer(f"scale_{blob}", torch.from_numpy(taken.scale_array.copy()), persistent=False)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Compute one output for each of the card's ``labels``, from one tensor for each of the card's ``inputs``."""
         blobs = {name: self._blob(name, x) for name, x in zip(self.card.inputs, inputs, strict=True)}
-        names = [labels.score for labels in self.card.labels.values()]
-        score_blobs = self.net(blobs, names)
-        scores = [score_blobs[name] for name in names]
+        kinds = self.card.labels.values()
+        found = self.net(blobs, [labels.score for labels in kinds])
+        return tuple(self._output(found[labels.score], labels) for labels in kinds)
+
+    def _output(self, values: Tensor, labels: CardLabels) -> Tensor:
+        if labels.holds == "labels":
+            return values.reshape(values.shape[0], *values.shape[-2:]).to(torch.uint8)
+        is_map = self.card.task == "segment"
+        scores = values if is_map else values.flatten(1)
         if self.form.outputs == "scores":
-            return tuple(scores)
-        return tuple(each.max(dim=1).indices.to(torch.uint8) for each in scores)
+            return scores
+        best = scores.max(dim=1).indices
+        return best.to(torch.uint8) if is_map else best
 
     def _blob(self, name: str, x: Tensor) -> Tensor:
+        taken = self.card.inputs[name]
         if self.form.inputs == "blob":
             return x
-        channels = x.permute(0, 3, 1, 2)
-        if self.card.inputs[name].order == "BGR":
-            channels = channels.flip(1)
         mean: Tensor = getattr(self, f"mean_{name}")
-        return (channels.to(mean.dtype) - mean[:, None, None]).float()
+        channels = x.permute(0, 3, 1, 2).to(mean.dtype)
+        if taken.order == "BGR":
+            channels = channels.flip(1)
+        elif taken.order == "grey":
+            weights = torch.tensor(GREY_WEIGHTS, dtype=torch.float64, device=x.device)[:, None, None]
+            channels = ((channels.double() * weights / 0x10000).sum(1, keepdim=True) + 0.5).floor().to(mean.dtype)
+        blob = (channels - mean[:, None, None]).float()
+        scale: Tensor = getattr(self, f"scale_{name}")
+        return blob * scale[:, None, None] if taken.scale else blob
 
 
 def export_onnx(net: Net, card: Card, form: ExportFormat) -> onnx.ModelProto:
@@ -172,30 +198,65 @@ def export_onnx(net: Net, card: Card, form: ExportFormat) -> onnx.ModelProto:
     writer, docs = onnx_export.OnnxGraph(), form.describe(card)
     blobs = {name: _onnx_input(writer, name, taken, form, docs["inputs"][name]) for name, taken in card.inputs.items()}
     score_blobs = onnx_export.add_layers(net, writer, blobs, [labels.score for labels in card.labels.values()])
+    if writer.fixed_sizes and not all(taken.size for taken in card.inputs.values()):
+        problem = f"layer {writer.fixed_sizes[0]} can be written as ONNX for one image size only"
+        raise NetError(problem, remedy="Choose it with --size HxW.")
     for (name, doc), labels in zip(docs["outputs"].items(), card.labels.values(), strict=True):
-        value = score_blobs[labels.score]
-        if form.outputs == "scores":
-            writer.output(name, value, np.float32, ["N", len(labels.classes), "H", "W"], doc)
-            continue
-        best = writer.node("ArgMax", [value], f"{name}.best", axis=1, keepdims=0)
-        small = writer.node("Cast", [best], name, to=int(_onnx_type(np.uint8)))
-        writer.output(name, small, np.uint8, ["N", "H", "W"], doc)
+        _onnx_output(writer, name, score_blobs[labels.score], card.task, labels, form, doc)
     return writer.model(card.net, {METADATA_KEY: format_card(card), FORMAT_KEY: json.dumps(docs)})
 
 
+def _onnx_output(
+    writer: onnx_export.OnnxGraph, name: str, value: str, task: str, labels: CardLabels, form: ExportFormat, doc: str
+) -> None:
+    """Add the operators from a net's blob to an output, and declare the output."""
+    classes, uint8 = len(labels.classes), int(_onnx_type(np.uint8))
+    if labels.holds == "labels":
+        value = writer.node("Squeeze", [value, writer.constant(np.array([1]), f"{name}.axis")], f"{name}.map")
+        writer.output(name, writer.node("Cast", [value], name, to=uint8), np.uint8, ["N", "H", "W"], doc)
+    elif task == "classify":
+        value = writer.node("Flatten", [value], f"{name}.rows", axis=1)
+        if form.outputs == "scores":
+            writer.output(name, value, np.float32, ["N", classes], doc)
+        else:
+            best = writer.node("ArgMax", [value], name, axis=1, keepdims=0)
+            writer.output(name, best, np.int64, ["N"], doc)
+    elif form.outputs == "scores":
+        writer.output(name, value, np.float32, ["N", classes, "H", "W"], doc)
+    else:
+        best = writer.node("ArgMax", [value], f"{name}.best", axis=1, keepdims=0)
+        writer.output(name, writer.node("Cast", [best], name, to=uint8), np.uint8, ["N", "H", "W"], doc)
+
+
 def _onnx_input(writer: onnx_export.OnnxGraph, name: str, taken: CardInput, form: ExportFormat, doc: str) -> str:
-    channels = CHANNELS[taken.kind]
+    height, width = taken.size or ("H", "W")
     if form.inputs == "blob":
-        return writer.input(name, np.float32, ["N", channels, "H", "W"], doc)
-    value = writer.input(name, np.uint8, ["N", "H", "W", channels], doc)
+        return writer.input(name, np.float32, ["N", taken.channels, height, width], doc)
+    value = writer.input(name, np.uint8, ["N", height, width, CHANNELS[taken.kind]], doc)
     exact = taken.mean_array
     value = writer.node("Transpose", [value], f"{name}.channels", perm=[0, 3, 1, 2])
     value = writer.node("Cast", [value], f"{name}.{exact.dtype}", to=int(_onnx_type(exact.dtype)))
     if taken.order == "BGR":
         order = writer.constant(np.array([2, 1, 0]), f"{name}.order")
         value = writer.node("Gather", [value, order], f"{name}.BGR", axis=1)
+    elif taken.order == "grey":
+        value = _onnx_grey(writer, name, value, exact.dtype)
     value = writer.node("Sub", [value, writer.constant(exact[:, None, None], f"{name}.mean")], f"{name}.centred")
-    return writer.node("Cast", [value], f"{name}.blob", to=int(_onnx_type(np.float32)))
+    value = writer.node("Cast", [value], f"{name}.blob", to=int(_onnx_type(np.float32)))
+    if not taken.scale:
+        return value
+    scale = writer.constant(taken.scale_array[:, None, None], f"{name}.scale")
+    return writer.node("Mul", [value, scale], f"{name}.scaled")
+
+
+def _onnx_grey(writer: onnx_export.OnnxGraph, name: str, value: str, dtype: npt.DTypeLike) -> str:
+    """Add the operators of ``preprocess.to_grey`` for channels R G B, in double precision."""
+    double = writer.node("Cast", [value], f"{name}.double", to=_onnx_type(np.float64))
+    weights = writer.constant(np.array(GREY_WEIGHTS, np.float64)[:, None, None] / 0x10000, f"{name}.weights")
+    parts = writer.node("Mul", [double, weights], f"{name}.parts")
+    total = writer.node("ReduceSum", [parts, writer.constant(np.array([1]), f"{name}.channel")], f"{name}.sum")
+    rounded = writer.node("Add", [total, writer.constant(np.float64(0.5), f"{name}.half")], f"{name}.shifted")
+    return writer.node("Cast", [writer.node("Floor", [rounded], f"{name}.floor")], f"{name}.grey", to=_onnx_type(dtype))
 
 
 def _onnx_type(dtype: npt.DTypeLike) -> int:
@@ -216,11 +277,21 @@ def export_program(net: Net, card: Card, form: ExportFormat) -> torch.export.Exp
         ReproductionError: If the net's inputs cannot have this format.
     """
     program = ExportModule(net, card, form).eval()
-    example = tuple(torch.from_numpy(x) for x in random_inputs(card, form, SIZES[-1]).values())
-    auto = torch.export.Dim.AUTO
-    sizes = {1: auto, 2: auto} if form.inputs == "picture" else {2: auto, 3: auto}
+    example = tuple(torch.from_numpy(x) for x in random_inputs(card, form, sizes_to_check(card)[-1]).values())
+    axes = (1, 2) if form.inputs == "picture" else (2, 3)
+    sizes = dict.fromkeys(() if _is_resized(card) else axes, torch.export.Dim.AUTO)
     with torch.no_grad():
         return torch.export.export(program, example, dynamic_shapes=((sizes,) * len(example),))
+
+
+def _is_resized(card: Card) -> bool:
+    return any(taken.size for taken in card.inputs.values())
+
+
+def sizes_to_check(card: Card) -> Sequence[tuple[int, int]]:
+    """Return the (height, width) pairs at which an export is checked: ``SIZES``, or the only one that the net takes."""
+    sizes = [(taken.size[0], taken.size[1]) for taken in card.inputs.values() if taken.size]
+    return sizes[:1] or SIZES
 
 
 def random_inputs(card: Card, form: ExportFormat, size: tuple[int, int]) -> dict[str, Array]:
@@ -242,7 +313,7 @@ def random_inputs(card: Card, form: ExportFormat, size: tuple[int, int]) -> dict
         elif taken.kind == "depth":
             inputs[name] = rng.normal(0, 0.5, (1, 1, *size)).astype(np.float32)
         else:
-            inputs[name] = caffe_input.subtract_mean(rgb[0], taken.mean_array, flip=taken.order == "BGR")[None]
+            inputs[name] = preprocess.to_blob(taken, rgb[0])[None]
     return inputs
 
 
@@ -273,7 +344,7 @@ class OutputCheck:
 
 
 def check_export(
-    net: Net, card: Card, form: ExportFormat, run: ExportRunner, sizes: Sequence[tuple[int, int]] = SIZES
+    net: Net, card: Card, form: ExportFormat, run: ExportRunner, sizes: Sequence[tuple[int, int]] | None = None
 ) -> list[OutputCheck]:
     """Check that an exported program computes the same as the net, on random inputs of several sizes.
 
@@ -286,7 +357,7 @@ def check_export(
         form: what the program takes and returns.
         run: a function that runs the exported program: from inputs by name to a sequence of outputs, in the order of
             the card's labels. See ``program_runner`` and ``onnx_runner``.
-        sizes: the (height, width) pairs to check.
+        sizes: the (height, width) pairs to check; None for ``sizes_to_check``.
 
     Returns:
         One result for each size and output.
@@ -294,17 +365,17 @@ def check_export(
     Raises:
         NetError: If an output has another shape, or differs by more than is allowed.
     """
-    return [each for size in sizes for each in _check_at_size(net, card, form, run, size)]
+    return [each for size in sizes or sizes_to_check(card) for each in _check_at_size(net, card, form, run, size)]
 
 
 def _check_at_size(
     net: Net, card: Card, form: ExportFormat, run: ExportRunner, size: tuple[int, int]
 ) -> Iterator[OutputCheck]:
     inputs = random_inputs(card, form, size)
+    has_scores = all(labels.holds == "scores" for labels in card.labels.values())
     with torch.inference_mode():
-        want = ExportModule(net, card, ExportFormat(form.inputs, "scores"))(
-            *(torch.from_numpy(x) for x in inputs.values())
-        )
+        judge = ExportModule(net, card, ExportFormat(form.inputs, "scores" if has_scores else "labels"))
+        want = judge(*(torch.from_numpy(x) for x in inputs.values()))
     got = run(inputs)
     for name, scores, values in zip(form.output_names(card), want, got, strict=True):
         allowed = TOLERANCE * float(scores.abs().max())
@@ -313,6 +384,11 @@ def _check_at_size(
             # ``not <=`` rather than ``>``, so that NaN is wrong.
             wrong = values.shape != tuple(scores.shape) or not worst <= TOLERANCE
             yield OutputCheck(size, name, None, worst)
+        elif scores.dtype == torch.uint8:  # the net computes labels itself, whose scores may be tied
+            other = values != scores.numpy() if values.shape == scores.shape else np.ones(scores.shape, bool)
+            worst = float(other.mean())
+            wrong = not worst <= LABEL_TOLERANCE
+            yield OutputCheck(size, name, values.size, worst, values.size)
         else:
             best = scores.topk(2, dim=1).values
             sure = ((best[:, 0] - best[:, 1]) > 2 * allowed).numpy()

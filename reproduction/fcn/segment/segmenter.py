@@ -18,18 +18,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from reproduction.caffe import devices
-from reproduction.caffe.errors import DataError, NetError, StrPath, WeightsError
-from reproduction.caffe.formats import prototxt, weights
+from reproduction.caffe.errors import DataError, NetError, StrPath
+from reproduction.caffe.formats import prototxt
 from reproduction.caffe.net.net import Net
-from reproduction.caffe.schema import NetParameter
 from reproduction.caffe.typing import Array, UInt8
 from reproduction.fast import compiler
 from reproduction.fcn.fetch import local_files
-from reproduction.fcn.images import caffe_input, decode, palette
-from reproduction.fcn.nets import registry, surgery
+from reproduction.fcn.images import palette
+from reproduction.fcn.nets import registry
 from reproduction.fcn.scoring.evaluate import Scorer
-from reproduction.fcn.segment import batches, read_images
-from reproduction.fcn.segment.card import CARD_FILE, Card, CardInput, load_card, published_card
+from reproduction.fcn.segment import any_net, batches, preprocess, read_images
+from reproduction.fcn.segment.any_net import NetOptions
+from reproduction.fcn.segment.card import CARD_FILE, Card, CardInput, CardLabels, load_card, published_card
 from reproduction.fcn.segment.read_images import Picture, Pictures
 from reproduction.fcn.segment.segmentation import Segmentation
 
@@ -103,7 +103,29 @@ class Segmenter:
         card, net_folder = find_card(name_or_folder), _net_folder(name_or_folder)
         weights_path = locate_weights(name_or_folder, weights_path, weights_folder)
         net_param = prototxt.load_net(net_folder / "deploy.prototxt")[0] if net_folder else registry.load_net(card.net)
-        return cls(card, load_net_with_weights(card.net, net_param, weights_path, device=device))
+        return cls(card, any_net.load_net_with_weights(card.net, net_param, weights_path, device=device))
+
+    @classmethod
+    def from_prototxt(
+        cls, prototxt_path: StrPath, weights_path: StrPath, options: NetOptions | None = None, *, device: str = "cpu"
+    ) -> Segmenter:
+        """Build a segmenter of any net that computes labels or scores for each pixel, and load its weights.
+
+        Args:
+            prototxt_path: the net's prototxt, a deploy net.
+            weights_path: its weights, a file of any supported format.
+            options: how images are preprocessed, and the class names; what is not given is found from the net. See
+                ``any_net.NetOptions``.
+            device: the device to run on: ``cpu``, ``cuda``, ``cuda:1``.
+
+        Raises:
+            ReproductionError: If a file is missing, broken or of another net, or if the net does not segment.
+        """
+        card, net, _ = any_net.load_any_net(prototxt_path, weights_path, options, device=device)
+        if card.task != "segment":
+            problem = f"{card.net} classifies whole images"
+            raise NetError(problem, want="labels of each pixel", remedy="Use Classifier.from_prototxt.")
+        return cls(card, net)
 
     def to(self, device: str | torch.device) -> Segmenter:
         """Move the net to a device, and return this segmenter.
@@ -270,11 +292,7 @@ class Segmenter:
             DataError: If the images do not fit in memory.
             NetError: If the scores contain NaN.
         """
-        blobs = {
-            blob: torch.stack([self._input(taken, each.arrays[taken.kind]) for each in inputs])
-            for blob, taken in self.card.inputs.items()
-        }
-        score_maps = self._forward(blobs)
+        score_maps = self.compute_scores(inputs)
         return [
             {
                 top: self._segmentation(top, score_maps[labels.score][number : number + 1], each, scores=scores)
@@ -283,12 +301,26 @@ class Segmenter:
             for number, each in enumerate(inputs)
         ]
 
+    def compute_scores(self, inputs: Sequence[SegmenterInput]) -> dict[str, Tensor]:
+        """Run the net on images of one size, and return the blobs that the card's ``labels`` name.
+
+        Args:
+            inputs: the images, as ``read`` returns them.
+
+        Raises:
+            DataError: If the images do not fit in memory.
+        """
+        blobs = {
+            blob: torch.stack([self._input(taken, each.arrays[taken.kind]) for each in inputs])
+            for blob, taken in self.card.inputs.items()
+        }
+        return self._forward(blobs)
+
     def _input(self, taken: CardInput, values: Array) -> Tensor:
-        """Convert an image, shrunk to the card's ``side``, or a depth map to an input (C, H, W) float32."""
+        """Convert an image or a depth map to an input (C, H, W) float32."""
         if taken.kind == "depth":
             return torch.from_numpy(values)
-        small = decode.shrink(values, self.card.side)
-        return torch.from_numpy(caffe_input.subtract_mean(small, taken.mean_array, flip=taken.order == "BGR"))
+        return torch.from_numpy(preprocess.to_blob(taken, values, self.card.side))
 
     def _forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         try:
@@ -306,22 +338,42 @@ class Segmenter:
             ) from None
 
     def _segmentation(self, top: str, score_map: Tensor, read: SegmenterInput, *, scores: bool) -> Segmentation:
-        if tuple(score_map.shape[2:]) != read.size:  # the image was shrunk
-            score_map = F.interpolate(score_map, read.size, mode="bilinear", align_corners=False)
-        score_map = score_map[0]
-        # max returns the first of equal maxima, as NumPy's argmax does, and NaN if there is one.
-        highest, labels = score_map.max(dim=0)
-        if highest.isnan().any():
-            raise NetError(f"blob {self.card.labels[top].score!r} is not a number (NaN)", remedy="Check the weights.")
+        told = self.card.labels[top]
+        if told.holds == "labels":
+            labels = _labels_of(score_map, told, read.size)
+        else:
+            if tuple(score_map.shape[2:]) != read.size:  # the image was resized, or the net shrinks it
+                score_map = F.interpolate(score_map, read.size, mode="bilinear", align_corners=False)
+            # max returns the first of equal maxima, as NumPy's argmax does, and NaN if there is one.
+            highest, labels = score_map[0].max(dim=0)
+            if highest.isnan().any():
+                raise NetError(f"blob {told.score!r} is not a number (NaN)", remedy="Check the weights.")
         return Segmentation(
             labels.to(torch.uint8).cpu().numpy(),
             self.classes[top],
-            score_map.float().cpu().numpy() if scores else None,
+            score_map[0].float().cpu().numpy() if scores and told.holds == "scores" else None,
             self._colours[top],
             read.shown,
             read.name,
             f"{self.card.net} recognizes {self.card.knows}" if self.card.knows else "",
         )
+
+
+def _labels_of(label_map: Tensor, told: CardLabels, size: tuple[int, int]) -> Tensor:
+    """Return the labels that a net computes itself, (1, 1, H, W) or (1, H, W), as (H, W) of the image's size.
+
+    Raises:
+        NetError: If the blob is not a label map, or holds a label without a class.
+    """
+    labels = label_map.reshape(1, 1, *label_map.shape[-2:]) if label_map.numel() else label_map
+    if label_map.shape != labels.shape and label_map.shape != labels.shape[1:]:
+        raise NetError(f"blob {told.score!r} is not a label map", got=tuple(label_map.shape), want="(1, 1, H, W)")
+    if tuple(labels.shape[2:]) != size:
+        labels = F.interpolate(labels.float(), size, mode="nearest-exact")
+    if not ((labels >= 0) & (labels < len(told.classes))).all():
+        got, want = f"{float(labels.max()):g}", f"0 to {len(told.classes) - 1}"
+        raise NetError(f"blob {told.score!r} holds a label without a class", got=got, want=want)
+    return labels[0, 0]
 
 
 def _main(segmentations: Mapping[str, Segmentation]) -> Segmentation:
@@ -384,31 +436,3 @@ def _net_folder(name_or_folder: StrPath) -> Path | None:
     """Return the path of a folder, None for a net's name; names of the catalogue take precedence."""
     path = Path(name_or_folder)
     return path if os.fspath(name_or_folder) not in registry.NETS and path.is_dir() else None
-
-
-def load_net_with_weights(net_name: str, net_param: NetParameter, weights_path: StrPath, *, device: str = "cpu") -> Net:
-    """Build a net from its definition, and copy the weights of a file to it by layer name.
-
-    Args:
-        net_name: the net's name, for error messages.
-        net_param: the net's definition.
-        weights_path: a weights file of any supported format.
-        device: the device to move the net to.
-
-    Raises:
-        ReproductionError: If there is no such device, or the weights are missing, broken or lack a layer of the net.
-            Layers whose constant values the prototxt states (Scale with a constant filler) may be absent.
-    """
-    if not Path(weights_path).is_file():
-        raise WeightsError("there is no such weights file", path=weights_path)
-    target = devices.select_device(device)
-    net = Net(net_param)
-    report = net.copy_from(weights.read(weights_path).net, weights_path)
-    if missing := [layer for layer in report.untouched if layer not in surgery.find_constant_scales(net)]:
-        raise WeightsError(
-            f"these are not the weights of {net_name}; {len(missing)} of its layers are missing,"
-            f" the first is {missing[0]!r}",
-            path=weights_path,
-            remedy="Name the net that they belong to.",
-        )
-    return net.to(target)

@@ -12,7 +12,7 @@ from reproduction.fcn.datasets import Dataset
 from reproduction.fcn.nets import registry
 from reproduction.fcn.scoring.evaluate import evaluate
 from reproduction.fcn.scoring.score import Scores
-from reproduction.fcn.segment import segmenter
+from reproduction.fcn.segment import any_net
 from reproduction.fcn.train import recipes, training
 from reproduction.fcn.train.recipes import Recipe
 from reproduction.fcn.train.training import TrainingOptions
@@ -91,7 +91,7 @@ def score_fixed_net(
     if not weights_path.is_file():
         return None
     net_param = registry.load_net(recipe.name.removesuffix(SUFFIX))
-    net = segmenter.load_net_with_weights(recipe.name, net_param, weights_path, device=device)
+    net = any_net.load_net_with_weights(recipe.name, net_param, weights_path, device=device)
 
     def report(done: int, total: int, seconds: float) -> None:
         if progress:

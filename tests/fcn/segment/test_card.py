@@ -1,6 +1,7 @@
 """The card of a net: its inputs and the names of its classes."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -55,6 +56,19 @@ def test_a_card_of_ones_own_goes_to_a_file_and_back(tmp_path):
     assert card.published_card(published_nets.NETS["voc-fcn8s"]).labels["label"].classes == load_class_names("voc")
 
 
+def test_fields_that_earlier_versions_reject_are_only_written_where_they_matter():
+    about = card.custom_card("mine", NAMES)
+    text = card.format_card(about)
+    assert not [name for name in ("scale", "size", "holds", "task", "knows") if f'"{name}"' in text]
+    taken = replace(about.inputs["data"], order="grey", mean=(5.0,), scale=(0.5,), size=(28, 28))
+    labels = card.CardLabels("prob", tuple(f"digit {i}" for i in range(300)), (), holds="labels")
+    new = replace(about, inputs={"data": taken}, labels={"label": labels}, task="classify")
+    assert card.parse_card(card.format_card(new)) == new
+    assert taken.channels == 1
+    assert taken.scale_array.tolist() == [0.5]
+    assert about.inputs["data"].scale_array.tolist() == [1, 1, 1]
+
+
 def test_a_file_is_named_by_its_content(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert hashes.hash_file(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -97,12 +111,17 @@ def change(path, value):
         (change("weights", "../a"), 'weights is "../a"; want the name of a file next to the card.'),
         (change("inputs/data/kind", "x"), 'inputs.data.kind is "x"; want color or '),
         (change("inputs/data/kind", [0]), "inputs.data.kind is [0]; want a string."),
-        (change("inputs/data/order", "RGB"), "inputs.data is inconsistent; want the order BGR for color."),
+        (change("inputs/data/order", "GBR"), "inputs.data is inconsistent; want the order BGR or RGB or grey"),
         (change("inputs/data/mean", [1, 2]), "inputs.data is inconsistent; want 3 numbers as mean."),
         (change("inputs/data/mean", [1, 2, "x"]), 'inputs.data.mean[2] is "x"; want a number.'),
-        (change("labels/label/classes", []), "labels.label.classes is []; want 1 to 255 names."),
+        (change("labels/label/classes", []), "labels.label.classes is []; want at least one name."),
         (change("labels/label/colours", [[0, 0, 0]]), "labels.label is inconsistent; want R, G, B for "),
         (change("labels/label/colours", [[0, 0, 0], [0, 0, 256]]), "labels.label.colours[1][2] is 256; want a num"),
+        (change("inputs/data/scale", [1, 2]), "inputs.data is inconsistent; want 1 or 3 numbers as scale."),
+        (change("inputs/data/size", [1]), "inputs.data.size is [1]; want height and width, or nothing."),
+        (change("labels/label/holds", "x"), 'labels.label.holds is "x"; want scores or labels.'),
+        (change("labels/label/colours", []), "it is inconsistent; want 1 to 255 classes with colours in labels.label."),
+        (change("task", "x"), 'task is "x"; want segment or classify.'),
         (change("source", {"a": 1}), "source.a is 1; want a string."),
     ],
 )  # fmt: skip
