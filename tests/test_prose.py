@@ -63,7 +63,7 @@ PHRASE = re.compile(rf"\b(?:{'|'.join(PHRASES)})(?!\w)", re.IGNORECASE)
 #: Uses in which a phrase is the correct term: (path, phrase).
 ALLOWED = {
     ("reproduction/fcn/segment/export.py", "pictures"),  # of the option --input picture
-    ("reproduction/commands/export_onnx.py", "picture"),
+    ("reproduction/commands/export.py", "picture"),
 }
 
 

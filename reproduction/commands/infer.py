@@ -1,4 +1,4 @@
-"""Segment images with a net: label map, overlay, and a legend with the share of each class.
+"""Segment images with a net, or classify them: label map, overlay, and a legend with the share of each class.
 
     fcn infer photo.jpg                                  with voc-fcn8s, into segmented/
     fcn infer drawn.jpg --net mini-fcn8s                 with a net that comes with this project
@@ -6,12 +6,16 @@
     fcn infer --net siftflow-fcn8s holiday/ 'more/*.tif' -o out
     fcn infer --net nyud-fcn32s-color-hha rooms/ --hha hha/
     fcn infer archive/ -q --labels-only                  label maps of many images
+    fcn infer photo.jpg --net deploy.prototxt --weights old.caffemodel --mean 104,117,123     any Caffe net
     torchrun --nproc-per-node 2 -m reproduction infer archive/        two processes share them; see below
 
 For photo.jpg the tool writes photo.png (a palette image whose pixels are the class indices, as in PASCAL VOC),
 photo_overlay.png (the classes over the photo), photo_legend.png, and photo_overview.png with both; with --scores, also
 photo_scores.npz. Images may have any size, and be grey, 16-bit, CMYK or transparent; the rotation that a camera
 recorded is applied.
+
+A net of any prototxt needs scores or labels for each pixel; of a classifier, the classes with the highest scores are
+printed. What the options do not say is found in the prototxt, and printed.
 
 Images whose results are there are not segmented again, if net, image and options are the same; so the same command
 resumes a run that was stopped. Processes that torchrun starts, on one machine or several with the same folders, share
@@ -27,8 +31,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from reproduction.caffe.errors import ReproductionError
 from reproduction.caffe.training.parallel import Ranks, join_processes
 from reproduction.commands.bars import Bars, say_above
+from reproduction.commands.net_options import add_net_options, is_prototxt, load_described_net, require_weights
 from reproduction.commands.options import (
     add_device,
     add_max_pixels,
@@ -38,9 +44,10 @@ from reproduction.commands.options import (
     positive,
     precision,
 )
-from reproduction.commands.terminal import fail, note, say_json
+from reproduction.commands.terminal import fail, note, say, say_json
 from reproduction.fcn.images import palette
 from reproduction.fcn.segment.card import describe_choice
+from reproduction.fcn.segment.classifier import Classifier
 from reproduction.fcn.segment.result_files import ImageJob, SegmentOptions, fingerprint
 from reproduction.fcn.segment.segment_files import COMPANIONS, check_jobs, find_images, segment_files
 from reproduction.fcn.segment.segmenter import Segmenter, find_card
@@ -50,21 +57,63 @@ PATIENCE = timedelta(days=7)  # for which a process whose share is done waits fo
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Segment every image; return 1 if one of them failed, else 0."""
-    args = _parser().parse_args(arguments)
-    card = find_card(args.net)
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    require_weights(parser, args)
     companions = {kind: folder for kind in COMPANIONS if (folder := getattr(args, kind)) is not None}
     options = SegmentOptions(companions, args.scores, args.labels_only, args.overwrite, args.batch)
     jobs = list(dict.fromkeys(find_images(args.images, args.output)))
-    check_jobs(jobs, card, options)
+    if not is_prototxt(args.net):
+        check_jobs(jobs, find_card(args.net), options)
     with join_processes(args.device, PATIENCE) as ranks:
-        if card.knows and ranks.is_first:
-            note(f"note: {card.net} recognizes {card.knows}; its results on other images mean nothing.")
-        if args.weights is None and ranks.is_first and (chosen := describe_choice(card, args.net)):
-            note(chosen)
-        segmenter = Segmenter.load(args.net, args.weights, device=str(ranks.device))
-        weights = fingerprint(card, segmenter.net)
+        if is_prototxt(args.net):
+            card, net, _ = load_described_net(args, str(ranks.device), quiet=not ranks.is_first)
+            if card.task == "classify":
+                return classify(Classifier(card, net), jobs, ranks, args)
+            check_jobs(jobs, card, options)
+            segmenter = Segmenter(card, net)
+        else:
+            segmenter = _load_known_net(args, ranks)
+        weights = fingerprint(segmenter.card, segmenter.net)
         segmenter.scorer = compiled(segmenter.net, precision(args), steady=True)
         return segment(segmenter, jobs, options, weights, ranks, args)
+
+
+def _load_known_net(args: argparse.Namespace, ranks: Ranks) -> Segmenter:
+    """Load a net of the catalogue or of a training, and print what its card says about its use."""
+    card = find_card(args.net)
+    if card.knows and ranks.is_first:
+        note(f"note: {card.net} recognizes {card.knows}; its results on other images mean nothing.")
+    if args.weights is None and ranks.is_first and (chosen := describe_choice(card, args.net)):
+        note(chosen)
+    return Segmenter.load(args.net, args.weights, device=str(ranks.device))
+
+
+def classify(classifier: Classifier, jobs: Sequence[ImageJob], ranks: Ranks, args: argparse.Namespace) -> int:
+    """Classify this process's share of the images, and print the classes with the highest scores; return the exit code.
+
+    No files are written.
+    """
+    mine: list[tuple[int, dict[str, Any]]] = []
+    failed = 0
+    for number in ranks.share(len(jobs)):
+        image = jobs[number].image
+        try:
+            top = classifier(image).top(args.top)
+        except ReproductionError as error:
+            failed += 1
+            fail(error if error.place else error.at(str(image)))
+            continue
+        mine.append((number, {"image": str(image), "classes": [each._asdict() for each in top]}))
+        if not args.json:
+            say(f"{image}:", *(f"  {each.score:<8.4g} {each.label:>4}  {each.name}" for each in top))
+    every = [result for _, result in sorted(ranks.gather_objects(mine), key=lambda pair: pair[0])]
+    failed = sum(ranks.gather_objects([failed]))
+    if args.json and ranks.is_first:
+        say_json(every)
+    if failed and len(jobs) > 1 and ranks.is_first:
+        fail(f"{failed} of {len(jobs)} images could not be classified.")
+    return 1 if failed and ranks.is_first else 0
 
 
 def segment(
@@ -109,8 +158,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = make_parser("infer", __doc__)
     add = parser.add_argument
     add("images", nargs="+", metavar="IMAGE", help="images, folders of images, or patterns")
-    add("--net", default="voc-fcn8s", help="the name of a net, or the folder that a training wrote")
-    add("--weights", type=Path, metavar="FILE", help="default: the net's, in weights/")
+    add("--net", default="voc-fcn8s", help="the name of a net, the folder that a training wrote, or a prototxt")
+    add("--weights", type=Path, metavar="FILE", help="default: the net's, in weights/; of a prototxt: required")
     add("-o", "--output", type=Path, default=Path("segmented"), metavar="DIR", help="default: segmented/")
     add("--depth", type=Path, metavar="DIR", help="depth images with the same names; for color-d")
     add("--hha", type=Path, metavar="DIR", help="HHA images with the same names; for hha, color-hha")
@@ -126,6 +175,8 @@ def _parser() -> argparse.ArgumentParser:
     add("-q", "--quiet", action="store_true", help="print no results, and show no progress bar")
     add_device(parser)
     add_precision(parser)
+    add("--top", type=positive, default=5, metavar="N", help="of a classifier: how many classes to print; default: 5")
+    add_net_options(parser)
     return parser
 
 

@@ -34,14 +34,18 @@ COMMANDS = {
     "evaluate": Command("evaluate", "score a net on a data set"),
     "train": Command("train", "train a net by its published recipe, on published data or your own images"),
     "convert": Command("convert", "list the weights of a file, and convert them to another format"),
-    "export-onnx": Command("export_onnx", "write a net as ONNX, and check it"),
-    "export-program": Command("export_program", "write a net as a program of torch.export, and check it"),
+    "export": Command("export", "write a net as ONNX or as a program of torch.export, and check it"),
     "fetch": Command("fetch", "download published weights and data sets"),
     "check-data": Command("check_data", "check your own images and labels before a training"),
     "page": Command("page", "write the page of a training or of scores again"),
     "verify": Command("verify", "check without a data set whether weights are those of a published net"),
     "caffe": Command("caffe", "make `import caffe` import this project, in every program of an environment"),
     "tables": Command("tables", "compute the paper's other tables"),
+}
+#: Earlier names, which still work but are not listed.
+EARLIER = {
+    "export-onnx": Command("export_onnx", "the same as export"),
+    "export-program": Command("export_program", "the same as export --format program"),
 }
 HELP, VERSION = ("-h", "--help"), "--version"
 
@@ -54,8 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     start.begin()
     name, *rest = (sys.argv[1:] if arguments is None else list(arguments)) or [""]
-    if name in COMMANDS:
-        module = import_module(f"reproduction.commands.{COMMANDS[name].module}")
+    if found := COMMANDS.get(name) or EARLIER.get(name):
+        module = import_module(f"reproduction.commands.{found.module}")
         start.run(partial(module.main, rest))
     start.run(partial(_describe, name))
 

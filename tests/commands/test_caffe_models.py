@@ -36,7 +36,7 @@ def folder(tmp_path, monkeypatch):
 
 def test_the_tools_of_the_page_run_in_its_order(folder, monkeypatch, capsys):
     commands = [shlex.split(line) for line in COMMANDS if line.startswith("fcn ")]
-    assert [name for _, name, *_ in commands] == ["convert"] * 5 + ["export-onnx"] * 2
+    assert [name for _, name, *_ in commands] == ["convert"] * 5 + ["export"] * 2
     for _, *args in commands:
         with pytest.raises(SystemExit) as end:
             program.main(args)

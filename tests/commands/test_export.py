@@ -1,4 +1,4 @@
-"""fcn export-onnx, fcn export-program and hubconf.py: exports from the command line."""
+"""fcn export, its earlier names and hubconf.py: exports from the command line."""
 
 import ast
 import importlib
@@ -98,13 +98,13 @@ def programs(name):
     ]
 
 
-@pytest.mark.parametrize("name", ["export_onnx", "export_program"])
-def test_the_programs_in_the_help_run(name, tool, folder):
+def test_the_programs_in_the_help_run(tool, folder):
     rgb = seeded.synth_image(29, 41, 2)
     Image.fromarray(rgb).convert("L").save("photo.jpg")  # not every picture has three channels
     given = {"onnxruntime": onnxruntime, "torch": torch, "np": np, "Image": Image, "json": json, "cv2": cv2}
     ran = 0
-    for text in programs(name):
+    for text in programs("export"):
+        name = "export_program" if "torch" in text else "export_onnx"
         program = text.replace("voc-fcn8s.", "mine.")
         if "cv2" in program and int(cv2.__version__.split(".")[0]) < 5:
             continue  # OpenCV 4 reads no Crop at sizes that it is not told
@@ -112,14 +112,12 @@ def test_the_programs_in_the_help_run(name, tool, folder):
         assert tool(name, folder, "--no-check", *form)[0] == 0
         exec(program, given)
         ran += 1
+        if "labels" not in given:
+            continue
         labels = np.asarray(given["labels"]).reshape(29, 41)
         assert (labels != Segmenter.load(folder)("photo.jpg").labels).mean() < 1e-3
-    assert ran >= 2
-    if name == "export_onnx":
-        assert given["classes"] == [f"c{i}" for i in range(21)]
-    else:
-        assert given["said"].keys() == {card.CARD_FILE, export.FORMAT_FILE}
-        assert all(given["said"].values())
+    assert ran >= 3
+    assert given["classes"] == [f"c{i}" for i in range(21)]
 
 
 def test_mistakes_are_one_line(tool, tmp_path):

@@ -51,7 +51,7 @@ def test_the_commands_of_the_page_lead_from_photos_to_segmented_pictures(photos,
     monkeypatch.chdir(photos)
     commands = [shlex.split(line) for block in blocks("sh") for line in block.splitlines()]
     assert [name for _, name, *_ in commands] == [
-        "check-data", "train", "infer", "evaluate", "export-onnx", "convert",
+        "check-data", "train", "infer", "evaluate", "export", "convert",
     ]  # fmt: skip
     for _, name, *args in commands:
         module = importlib.import_module(f"reproduction.commands.{program.COMMANDS[name].module}")

@@ -154,13 +154,18 @@ def export_onnx(
     )
     for name in plan.shapes:
         graph.declare_input(name, np.float32, plan.axes(name))
-    for name, axes in _output_axes(net, plan).items():
+    for name, axes in output_axes(net, plan).items():
         graph.output(name, values[name], np.float32, axes)
     return graph.model(net.graph.name, notes or {}), plan
 
 
-def _output_axes(net: Net, plan: ExportPlan) -> dict[str, list[int | str]]:
-    """Return the sizes of each output's axes: a number where it is always the same, otherwise a name."""
+def output_axes(net: Net, plan: ExportPlan) -> dict[str, list[int | str]]:
+    """Return the sizes of each output's axes: a number where it is always the same, otherwise a name.
+
+    Args:
+        net: The net.
+        plan: What is exported.
+    """
     own = {name: list(net.blob_shapes[name]) for name in plan.outputs}
     named: dict[str, list[int | str]] = {name: [*shape] for name, shape in own.items()}
     others = {f"{size}": _resize(plan.shapes, batch=size) for size in (1, 2) if plan.free_batch}
@@ -276,28 +281,42 @@ def check_export(net: Net, plan: ExportPlan, run: ExportRunner) -> list[BlobChec
         One result for each variant and output.
 
     Raises:
-        NetError: If an output has another shape, or differs by more than ``TOLERANCE`` (for whole numbers, in more
-            than ``LABEL_TOLERANCE`` of the values).
+        NetError: If an output has another shape, or differs by more than ``TOLERANCE`` (of a Softmax layer, times the
+            largest logit if that is above 1; of whole numbers, in more than ``LABEL_TOLERANCE`` of the values).
     """
     return [found for shapes in plan.variants() for found in _check_at(net, plan, run, shapes)]
 
 
 def _check_at(net: Net, plan: ExportPlan, run: ExportRunner, shapes: Mapping[str, Shape]) -> list[BlobCheck]:
     inputs, results = random_inputs(shapes), []
+    logits = _find_logits(net, plan)
     with torch.inference_mode():
-        wanted = ExportedNet(net, plan)(*(torch.from_numpy(x) for x in inputs.values()))
-    for name, want, got in zip(plan.outputs, (x.numpy() for x in wanted), run(inputs), strict=True):
+        blobs = net(inputs, [*plan.outputs, *logits.values()])
+    for name, got in zip(plan.outputs, run(inputs), strict=True):
+        want = blobs[name].numpy()
         if want.shape != got.shape:
             raise NetError(f"output {name!r} of the exported program has another shape", got=got.shape, want=want.shape)
         whole, equal = bool((want == np.round(want)).all()), bool((want == want.flat[:1]).all())
         off = np.abs(want.astype(np.float64) - got)
         worst = float(np.mean(off != 0) if whole else off.max() / np.abs(want).max()) if want.size else 0.0
         allowed = LABEL_TOLERANCE if whole else TOLERANCE
+        if name in logits and not whole:
+            allowed *= max(1.0, float(blobs[logits[name]].abs().max()))
         if not worst <= allowed:  # also if it is NaN
             problem = f"output {name!r} of the exported program is not that of the net"
             raise NetError(problem, got=f"a difference of {worst:.2g} for {dict(shapes)}", want=f"at most {allowed:g}")
         results.append(BlobCheck(dict(shapes), name, worst, whole, equal))
     return results
+
+
+def _find_logits(net: Net, plan: ExportPlan) -> dict[str, str]:
+    """Return the bottoms of the Softmax layers that compute outputs, by output.
+
+    The exponential makes a relative error of a probability of an absolute error of its logit, so that probabilities of
+    large logits are less exact than the logits are.
+    """
+    producers = {name: net.graph.find_producer(name) for name in plan.outputs}
+    return {name: node.bottoms[0] for name, node in producers.items() if node is not None and node.type == "Softmax"}
 
 
 def program_runner(program: torch.export.ExportedProgram) -> ExportRunner:

@@ -101,6 +101,22 @@ class Graph:
                 picked.append(node)
         return tuple(reversed(picked))
 
+    def find_producer(self, blob: str) -> Node | None:
+        """Return the layer that computes the last values of a blob, not counting Split layers; None for an input.
+
+        Args:
+            blob: The name of a blob.
+
+        Raises:
+            NetError: If the net has no such blob.
+        """
+        for node in reversed(self.find_needed([blob])):
+            if blob in node.tops and node.type != "Split":
+                return None if node.is_slot else node
+            if blob in node.tops:
+                blob = node.bottoms[0]
+        return None
+
 
 def build_graph(
     net: NetParameter,

@@ -17,7 +17,6 @@ from reproduction.caffe.errors import DataError, NetError, ReproductionError, St
 from reproduction.caffe.formats import blobs, files, prototxt, weights
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.net import export_net
-from reproduction.caffe.net.graph import Node
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter, TransformationParameter
 from reproduction.fcn.datasets import load_class_names
@@ -226,7 +225,7 @@ def find_labels_blob(net: Net, asked: str = "") -> tuple[str, str, str]:
 
 def _kind_of(net: Net, blob: str) -> tuple[str, str] | None:
     """Return the task and the content of a blob by its shape and the layer that computes it; None for another blob."""
-    node = _find_producer(net, blob)
+    node = net.graph.find_producer(blob)
     shape = net.blob_shapes[blob]
     if node is None or not 2 <= len(shape) <= 4:
         return None
@@ -240,21 +239,11 @@ def _kind_of(net: Net, blob: str) -> tuple[str, str] | None:
     return ("segment" if max(pixels) > 1 else "classify", "scores") if len(shape) != 3 else None
 
 
-def _find_producer(net: Net, blob: str) -> Node | None:
-    """Return the layer that computes the last values of a blob, not counting Split layers; None for an input."""
-    for node in reversed(net.graph.find_needed([blob])):
-        if blob in node.tops and node.type != "Split":
-            return None if node.is_slot else node
-        if blob in node.tops:
-            blob = node.bottoms[0]
-    return None
-
-
 def _count_classes(net: Net, blob: str, holds: str) -> int:
     """Return the number of classes: the channels of the scores, or of what ArgMax reads."""
     if holds == "scores":
         return net.blob_shapes[blob][1]
-    node = _find_producer(net, blob)
+    node = net.graph.find_producer(blob)
     return net.blob_shapes[node.bottoms[0]][1] if node else 0
 
 

@@ -1,0 +1,104 @@
+"""Options that describe a net of any prototxt: its preprocessing, its class names, its output."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from reproduction.commands.options import add_legacy_crop, split_names
+from reproduction.commands.terminal import note
+from reproduction.fcn.nets import registry
+from reproduction.fcn.segment.any_net import AnyNet, NetOptions, load_any_net
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Parse a size such as ``224x256``, height first; one number stands for both. An argparse type.
+
+    Raises:
+        ArgumentTypeError: If the text is not such a size.
+    """
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() and 0 < int(part) < 1 << 15 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text} is not a size such as 224x224")
+    return int(parts[0]), int(parts[-1])
+
+
+def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """Parse the shape of an input such as ``data=1,3,227,227``. An argparse type.
+
+    Raises:
+        ArgumentTypeError: If the text is not such a shape.
+    """
+    name, _, sizes = text.partition("=")
+    if not name or not all(part.strip().isdecimal() for part in sizes.split(",")):
+        raise argparse.ArgumentTypeError(f"{text} is not a shape such as data=1,3,227,227")
+    return name, tuple(int(part) for part in sizes.split(","))
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in split_names(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is not one or more numbers") from None
+
+
+def _mean(text: str) -> tuple[float, ...] | Path:
+    try:
+        return _numbers(text)
+    except argparse.ArgumentTypeError:
+        return Path(text)
+
+
+def add_net_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that describe a net of any prototxt."""
+    group = parser.add_argument_group(
+        "a net of any prototxt", "what is not given is found in the prototxt where it says it, and printed"
+    )
+    add = group.add_argument
+    add("--mean", type=_mean, metavar="B,G,R|FILE", help="the mean of each channel, or a mean.binaryproto")
+    add("--scale", type=_numbers, metavar="X", help="a factor for values minus the mean, or one for each channel")
+    add("--order", choices=("BGR", "RGB"), default="", help="the order of the channels; default: BGR")
+    add("--classes", type=Path, metavar="FILE", help="the class names, one in each line")
+    add("--labels-blob", default="", metavar="NAME", help="the blob with the scores or labels; default: the output")
+    add("--size", type=parse_size, metavar="HxW", help="resize images; default: only if the net takes one size")
+    add(
+        "--input-shape", type=parse_shape, action="append", default=[], metavar="NAME=N,C,H,W",
+        help="for a net that reads its own data or declares no input; may be repeated",
+    )  # fmt: skip
+    add("--dialect", default="", metavar="NAME", help="the fork of Caffe, if the files do not show it")
+    if not any(action.dest == "legacy_crop" for action in parser._actions):
+        add_legacy_crop(parser)
+
+
+def read_net_options(args: argparse.Namespace) -> NetOptions:
+    """Return the options of ``add_net_options``."""
+    return NetOptions(
+        args.mean, args.scale or (), args.order, args.classes, args.labels_blob, args.size, dict(args.input_shape),
+        args.dialect, args.legacy_crop,
+    )  # fmt: skip
+
+
+def is_prototxt(net: str) -> bool:
+    """Return whether a ``NET`` argument is a file rather than the name of a net or a folder."""
+    return net not in registry.NETS and Path(net).is_file()
+
+
+def require_weights(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Exit with 2 if the net is a prototxt and no weights are named, or if it is not and an option for one is given."""
+    if is_prototxt(args.net) and args.weights is None:
+        parser.error(f"{args.net} is a prototxt; name its weights with --weights FILE")
+    if not is_prototxt(args.net) and read_net_options(args) != NetOptions():
+        parser.error("--mean, --scale, --order, --classes, --labels-blob, --size, --input-shape, --dialect and"
+                     " --legacy-crop are for a net of a prototxt: --net FILE.prototxt --weights FILE")  # fmt: skip
+
+
+def load_described_net(args: argparse.Namespace, device: str = "cpu", *, quiet: bool = False) -> AnyNet:
+    """Load the prototxt that ``args.net`` names, and print what was found in it unless ``quiet``.
+
+    Raises:
+        ReproductionError: If a file is missing, broken or of another net; see ``any_net.load_any_net``.
+    """
+    made = load_any_net(args.net, args.weights, read_net_options(args), device=device)
+    for sentence in made.notes if not quiet else ():
+        note(f"note: {sentence}")
+    return made
