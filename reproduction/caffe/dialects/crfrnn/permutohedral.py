@@ -89,6 +89,7 @@ class PermutohedralLattice:
         result: Tensor = _Filter.apply(values, self)  # type: ignore[no-untyped-call]
         return result
 
+    @torch.no_grad()
     def compute(self, values: Tensor, *, backwards: bool = False) -> Tensor:
         """Return the filtered values without a gradient.
 
@@ -100,11 +101,15 @@ class PermutohedralLattice:
             self._splat_points, values, self._splat_starts, mode="sum", per_sample_weights=self._splat_weights
         )
         axes = range(self.dimensions + 1)
-        nothing = values.new_zeros(1, values.shape[1])  # a neighbor that is not in the lattice
+        # One row more, of zeros, stands for neighbors that are not in the lattice.
+        old, new = (F.pad(found, (0, 0, 0, 1)) for _ in range(2))
+        other = torch.empty_like(found)
         for axis in reversed(axes) if backwards else axes:
-            padded = torch.cat([found, nothing])
             before, after = self._neighbors[axis]
-            found = found + 0.5 * (padded[before] + padded[after])
+            blurred = torch.index_select(old, 0, before, out=new[:-1])
+            blurred.add_(torch.index_select(old, 0, after, out=other)).mul_(0.5).add_(old[:-1])
+            old, new = new, old
+        found = old[:-1]
         gain = 1 / (1 + 2**-self.dimensions)
         return F.embedding_bag(self._vertices, found, mode="sum", per_sample_weights=self._weights * gain)
 
