@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
@@ -40,7 +41,7 @@ class _Normalize(Function):
     def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, inverse_deviation: Tensor) -> Tensor:
         normalized = (x - mean).mul_(inverse_deviation)
         ctx.save_for_backward(normalized, scale, inverse_deviation)
-        return normalized * scale + shift
+        return torch.addcmul(shift, normalized, scale)
 
     @staticmethod
     @once_differentiable

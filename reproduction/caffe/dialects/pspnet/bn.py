@@ -98,7 +98,7 @@ class BN(Layer):
         mean, variance = mean.detach(), variance.detach()
         if param.frozen:
             factor = slope.detach() / (variance + param.eps).sqrt()
-            return ((x - mean) * factor + bias.detach(),)
+            return (torch.addcmul(bias.detach(), x - mean, factor),)
         if self.training:
             variance, mean = torch.var_mean(x.detach(), channel_axes(x), correction=0, keepdim=True)
             self._update_statistics(mean, variance)
