@@ -51,6 +51,7 @@ from reproduction.fcn.scoring.evaluate import evaluate
 from reproduction.fcn.segment import any_net, segmenter
 from reproduction.fcn.segment.card import describe_choice
 from reproduction.report import evaluation
+from reproduction.report.gallery import Gallery
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -107,6 +108,7 @@ def score(scored: NetToScore, args: argparse.Namespace, folder: Path, out: Path,
         try:
             found = evaluate(
                 compiled(net, precision(args)), dataset, device=ranks.device, out_dir=out, state=state,
+                colours=Gallery(dataset, out, scored.colours).colours,
                 weights_sha256=scored.weights_sha256, limit=args.limit, force=args.force,
                 progress=lambda done, total, _: move(done, total), ranks=ranks,
             )  # fmt: skip

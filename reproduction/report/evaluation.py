@@ -63,7 +63,7 @@ def write_evaluation(
         versions=versions,
         nets=[NetResult(scored.name, "", scored.weights.name, scored.weights_sha256, seconds, measured, maps)],
     )
-    scoring_run.write_files(report, folder, {scored.name: Gallery(dataset, predictions)})
+    scoring_run.write_files(report, folder, {scored.name: Gallery(dataset, predictions, scored.colours)})
 
 
 def format_scores(scored: NetToScore, evaluation: Evaluation) -> list[str]:

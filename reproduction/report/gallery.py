@@ -18,7 +18,7 @@ from PIL import Image
 from reproduction.caffe.typing import UInt8
 from reproduction.fcn.datasets import Dataset, label_files
 from reproduction.fcn.datasets.base import VOID
-from reproduction.fcn.datasets.custom.color_labels import VOID_NAME
+from reproduction.fcn.datasets.custom.color_labels import RGB, VOID_NAME
 from reproduction.fcn.datasets.custom.folder import Folder
 from reproduction.fcn.images import decode, palette
 from reproduction.fcn.scoring import score
@@ -41,18 +41,20 @@ class Gallery:
     Attributes:
         dataset: the data set that was scored.
         predictions: the folder to which ``evaluate.evaluate`` wrote the label maps.
+        net_colours: the R, G, B values of each class of the net's model card, which take precedence over those of the
+            data set; empty for a net without a card.
     """
 
     dataset: Dataset
     predictions: Path
+    net_colours: Sequence[RGB] = ()
 
     @property
     def colours(self) -> UInt8:
-        """The colour of each label, (256, 3) uint8 R G B: those of a custom data set's palette, else VOC's."""
-        own = self.dataset.colours if isinstance(self.dataset, Folder) else None
-        if own is None:
-            return palette.colour_table(())
-        table = palette.colour_table(colour for name, colour in own.items() if name != VOID_NAME)
+        """The colour of each label, (256, 3) uint8 R G B: the net's, else those of a custom data set, else VOC's."""
+        own = (self.dataset.colours if isinstance(self.dataset, Folder) else None) or {}
+        classes = [colour for name, colour in own.items() if name != VOID_NAME]
+        table = palette.colour_table(self.net_colours or classes)
         if VOID_NAME in own:
             table[VOID] = own[VOID_NAME]
         return table

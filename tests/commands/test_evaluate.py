@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from reproduction.caffe.formats import prototxt
 from reproduction.commands import start
@@ -285,6 +286,11 @@ def test_a_net_is_scored_on_the_pictures_of_ones_own_that_it_learnt_from(tool, t
     assert tool(Fake(score=3), *same, "--palette", tmp_path / "other.txt")[1].split("\n\n")[1:] == scored
     (tmp_path / "other.txt").rename(tmp_path / "other/palette.txt")
     assert tool(Fake(score=3), *same)[1].split("\n\n")[1:] == scored
+    page = (report / "index.html").read_text()
+    assert page.count("background:#c80000") >= 2, "the net's own colours, not those of the data set"
+    assert "background:#020202" not in page
+    with Image.open(next((report / "predictions").glob("*.png"))) as labels:
+        assert labels.getpalette()[:9] == colours.flatten().tolist()
     # Labels that mean something else are not scored as if they did not.
     (photos / "palette.txt").write_text("9 9 9 background\n200 0 0 dog\n0 200 0 cat\n")
     assert tool(Fake(score=3), "--net", folder, "--data", photos, "-q") == (

@@ -13,6 +13,7 @@ from reproduction.caffe.net import graph
 from reproduction.caffe.schema import NetParameter, Phase
 from reproduction.fcn import datasets
 from reproduction.fcn.datasets import Dataset
+from reproduction.fcn.datasets.custom.color_labels import RGB
 from reproduction.fcn.datasets.custom.folder import Folder, find_classes
 from reproduction.fcn.fetch import local_files
 from reproduction.fcn.nets import registry
@@ -30,6 +31,7 @@ class NetToScore:
         dataset: The split of a data set that it is scored on.
         set_name: The name of the data set on pages: that of a published data set, or of a folder of custom images.
         is_published_split: True if the paper scores this net on this split, so that scores can be compared.
+        colours: The R, G, B values of the classes in the net's model card; empty for a net without a card.
     """
 
     name: str
@@ -38,6 +40,7 @@ class NetToScore:
     dataset: Dataset
     set_name: str
     is_published_split: bool = False
+    colours: tuple[RGB, ...] = ()
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -97,7 +100,8 @@ def find_trained(folder: Path, data: StrPath, split: str | None = None, weights:
         ReproductionError: If a file is missing or invalid, or the labels have other classes than the net.
     """
     net_card = segmenter.find_card(folder)
-    classes = next(iter(net_card.labels.values())).classes
+    labels = next(iter(net_card.labels.values()))
+    classes = labels.classes
     data_classes, reading = find_classes(data)
     if data_classes not in (None, classes):
         got, want = (", ".join(names) for names in (data_classes, classes))
@@ -107,7 +111,8 @@ def find_trained(folder: Path, data: StrPath, split: str | None = None, weights:
     if reading is not None:
         datasets.set_label_reading(dataset, reading)
     net_param = prototxt.load_net(folder / "deploy.prototxt")[0]
-    return NetToScore(net_card.net, net_param, segmenter.locate_weights(folder, weights), dataset, _set_name(dataset))
+    path, name = segmenter.locate_weights(folder, weights), _set_name(dataset)
+    return NetToScore(net_card.net, net_param, path, dataset, name, colours=labels.colours)
 
 
 def find_prototxt(

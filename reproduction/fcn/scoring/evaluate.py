@@ -52,6 +52,7 @@ def evaluate(
     *,
     device: str | torch.device = "cpu",
     out_dir: StrPath | None = None,
+    colours: UInt8 | None = None,
     state: StrPath | None = None,
     weights_sha256: str | None = None,
     limit: int | None = None,
@@ -71,13 +72,12 @@ def evaluate(
         device: The device of the net; the inputs are moved there.
         out_dir: Folder for the predicted label maps as palette PNGs: ``ID.png``, or ``TOP/ID.png`` if there are several
             label tops. None to write none.
-        state: File to which the result of each image is appended. If it exists, the run resumes after the images in it,
-            with the same final scores. None for no file.
+        colours: (256, 3) uint8, the R, G, B values of each label in these files; None for VOC's.
+        state: File to which each image's result is appended; a run resumes after the images in it. None for no file.
         weights_sha256: The SHA-256 of the weights file, which identifies the run; None to hash the weights in the net.
         limit: Score only the first ``limit`` samples; None for all.
         force: Score the data set even if the published nets were trained on some of its samples.
-        progress: Called for each image with the samples done, their total, and the seconds so far; the first call is
-            for the samples of an earlier run, if any.
+        progress: Called first, and for each image, with the samples done, their total, and the seconds so far.
         predicted: Called for each image with its id, its sample and the predictions, (H, W) uint8 by label top.
         ranks: The processes that score together. Each calls this function with the same arguments, scores its share,
             which ``progress`` reports, and writes its own state file.
@@ -107,7 +107,7 @@ def evaluate(
         with contextlib.closing(_prefetch(dataset, share[len(done) :])) as samples:
             for image_id, sample in samples:
                 predictions = _predict(net, sample, device, dataset, image_id)
-                _write_predictions(predictions, folders, image_id)
+                _write_predictions(predictions, folders, image_id, colours)
                 listen(image_id, sample, predictions)
                 truth = {top: sample[top][0] for top in classes}
                 now = time.monotonic()
@@ -122,9 +122,11 @@ def _ignore(*_: object) -> None:
     pass
 
 
-def _write_predictions(predictions: Mapping[str, UInt8], folders: Mapping[str, Path], image_id: str) -> None:
+def _write_predictions(
+    predictions: Mapping[str, UInt8], folders: Mapping[str, Path], image_id: str, colours: UInt8 | None
+) -> None:
     for top, folder in folders.items():
-        palette.write_png(predictions[top], folder / f"{image_id}.png")
+        palette.write_png(predictions[top], folder / f"{image_id}.png", colours)
 
 
 def _state_path(state: StrPath | None, ranks: Ranks) -> Path | None:
