@@ -148,7 +148,9 @@ def inspect_folder(
     shrunk = sum(size != small for size, small in zip(sizes, fitted, strict=True))
     colours = folder.choose_colours(files, names, reading)
     counts = (len(ids), len(files.ids("val")), len(files.images.keys() - files.labels.keys()))
-    return CustomData(files.root, names, reading, side, shrunk, pixels, *counts, files.description, colours)
+    others = [name for name in files.annotations.names() if name not in names] if files.annotations else []
+    description = files.description + (f"; not among the classes: {', '.join(others)}" if others else "")
+    return CustomData(files.root, names, reading, side, shrunk, pixels, *counts, description, colours)
 
 
 def _size(path: Path) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from reproduction.fcn.segment import card
 from reproduction.fcn.segment.segmenter import Segmenter
 from reproduction.fcn.train import custom_nets, recipes, training
 from reproduction.fcn.train.training import TrainingCallbacks, TrainingOptions
+from tests.helpers import annotated_folders
 from tests.helpers import custom_folders as folders
 
 
@@ -193,3 +194,14 @@ def test_a_label_that_is_wrong_anywhere_stops_the_training_before_it_starts(tmp_
         ReproductionError, match=r"^mini-fcn32s: .*labels/p17.png: labels out of range; got 100, 200 in "
     ):
         training.train(stage, {"mini-vgg": start}, TrainingOptions(tmp_path / "runs", photos, check_all=True))
+
+
+def test_names_in_annotations_that_are_not_classes_are_stated(tmp_path):
+    for i in range(2):
+        annotated_folders.image(tmp_path / f"{i}.jpg", i)
+        annotated_folders.labelme(tmp_path / f"{i}.json")
+    (tmp_path / "classes.txt").write_text("background\ndog\n")
+    known = custom_nets.inspect_folder(tmp_path)
+    stage = custom_nets.adapt_recipe("mini-fcn32s", known)
+    how = "LabelMe JSON, labels next to the images; later shapes cover earlier ones; not among the classes: cat"
+    assert custom_nets.describe_changes([stage], known)[0] == f"{tmp_path}: {how}"
