@@ -8,6 +8,7 @@ from reproduction.caffe.formats import prototxt
 from reproduction.caffe.layers.base import Layer
 from reproduction.caffe.layers.choice import find_class
 from reproduction.caffe.schema import NetParameter, Phase
+from reproduction.caffe.schema.types import has_type
 
 
 def single(
@@ -24,6 +25,7 @@ def single(
         spec.top.append("out0")
     spec.phase, spec.dialect = phase, dialect
     generator = None if seed is None else torch.Generator().manual_seed(seed)
+    has_type(spec.type)  # which imports the layer types of forks
     return find_class(spec)(spec, bottoms, generator).train(phase == Phase.TRAIN)
 
 

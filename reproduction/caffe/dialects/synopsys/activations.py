@@ -1,4 +1,4 @@
-"""The activation functions HardSwish and SeLU of Synopsys Caffe."""
+"""The layers HardSwish, SeLU and SeLUDropout of Synopsys Caffe."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import torch
 from torch import Tensor
 
 from reproduction.caffe.dialects.synopsys import SYNOPSYS
+from reproduction.caffe.errors import NetError
+from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import Keeps, Rereads, register
-from reproduction.caffe.layers.neuron import Neuron, Pointwise
+from reproduction.caffe.layers.compiled_forms import IdentityForm
+from reproduction.caffe.layers.neuron import Neuron, Pointwise, uniform
 from reproduction.caffe.layers.onnx_graph import OnnxLayer
 from reproduction.caffe.schema import LayerParameter
 from reproduction.caffe.schema.field import nested, single
@@ -22,9 +25,17 @@ class SeLUParameter(Message):
     alpha = single(2, 1.67326324)
 
 
+class SeLUDropoutParameter(Message):
+    """The fields of SeLUDropout layers: the probability to be dropped, and the value before scaling of what is."""
+
+    dropout_ratio = single(1, 0.1)
+    alpha = single(2, -1.75809934)
+
+
 # A field named ``lambda`` cannot be declared as an attribute.
 LAMBDA = SeLUParameter.add_field("lambda", single(1, 1.050700987))
 SELU = LayerParameter.add_field("selu_param", nested(232, SeLUParameter), SYNOPSYS)
+SELU_DROPOUT = LayerParameter.add_field("selu_dropout_param", nested(233, SeLUDropoutParameter), SYNOPSYS)
 
 
 @register
@@ -87,3 +98,45 @@ class SeLU(Pointwise):
         """Add the operator Selu."""
         factor, alpha = self._factors
         return [onnx.node("Selu", *bottoms, gamma=factor, alpha=alpha)]
+
+
+@register
+class SeLUDropout(Neuron):
+    """Dropout for nets with SeLU: in training, replace values, and scale and shift all so that mean and variance stay.
+
+    With the probability ``dropout_ratio``, a value becomes ``alpha``. Then ``a x + b`` is computed with
+    ``a = (q (1 + alpha^2 (1 - q)))^(-1/2)`` and ``b = -a (1 - q) alpha``, where ``q = 1 - dropout_ratio``. In testing,
+    the layer returns its bottom.
+
+    Raises:
+        NetError: If ``dropout_ratio`` is not in [0, 1).
+
+    Source: foss-for-synopsys-dwc-arc-processors/synopsys-caffe@977ba36 src/caffe/layers/selu_dropout_layer.cpp L10-L69.
+    """
+
+    dialect = SYNOPSYS
+    reads: ClassVar[frozenset[str]] = frozenset({"selu_dropout_param.dropout_ratio", "selu_dropout_param.alpha"})
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Check the probability."""
+        ratio = SELU_DROPOUT.get(self.layer_param).dropout_ratio
+        if not 0 <= ratio < 1:
+            raise NetError("dropout_ratio must be at least 0 and below 1", got=ratio)
+
+    def compiled_form(self, bottoms: list[Shape]) -> IdentityForm:
+        """Return an ``IdentityForm``: in testing, the top equals the bottom."""
+        return IdentityForm()
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Drop values in training; in testing, return the bottom."""
+        if not self.training:
+            return bottoms
+        param = SELU_DROPOUT.get(self.layer_param)
+        kept = 1 - param.dropout_ratio
+        factor = (kept * (1 + param.alpha**2 * (1 - kept))) ** -0.5
+        keep = uniform(bottoms[0], self.generator) >= param.dropout_ratio
+        return (factor * torch.where(keep, bottoms[0], param.alpha) - factor * (1 - kept) * param.alpha,)
+
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add nothing and return the bottom, which the top equals in testing."""
+        return list(bottoms)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import reproduction
-from reproduction import Net
+from reproduction import Net, pycaffe
 from reproduction.caffe.dialects.faster_rcnn.boxes import make_anchors, suppress_overlaps
 from reproduction.caffe.dialects.faster_rcnn.python_layers import parse_settings
 from reproduction.caffe.dialects.pvanet.proposal import sort_boxes
@@ -140,6 +140,25 @@ def test_the_number_of_proposals_follows_the_image(layer):
         torch.testing.assert_close(again["rois"], found["rois"])
         torch.testing.assert_close(again["fc"], found["fc"])
     assert len(counts) > 2
+
+
+@pytest.mark.parametrize("layer", [PVANET, SYNOPSYS, PYTHON])
+def test_the_number_of_proposals_follows_the_image_in_a_program_that_imports_caffe(layer, tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_text(INPUTS + layer + HEAD)
+    net, counts = pycaffe.Net(path, pycaffe.TEST), set()
+    reference = build(INPUTS + layer)
+    for seed, spread in ((0, 0.01), (1, 0.5), (2, 2.0)):
+        values = draw(seed, spread)
+        for name, value in values.items():
+            net.blobs[name].data[...] = value
+        net.forward()
+        want = reference(values, blobs=["rois"])["rois"].numpy()
+        np.testing.assert_array_equal(net.blobs["rois"].data, want)
+        assert net.blobs["pool"].data.shape == (len(want), 4, 2, 2)
+        assert net.blobs["fc"].data.shape == (len(want), 3)
+        counts.add(len(want))
+    assert len(counts) == 3
 
 
 def test_small_boxes_are_scored_zero_or_removed_but_synopsys_keeps_the_last():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from reproduction.caffe.errors import NetError
+from reproduction.caffe.schema import Phase
 from tests.caffe.layers.test_onnx_forms import run_onnx
 from tests.helpers.single_layer import gradient, single
 
@@ -23,6 +24,8 @@ FORMS: dict[str, list[tuple[int, ...]]] = {
     'type: "HardSwish"': [(2, 3, 4, 5)],
     'type: "SeLU"': [(2, 3, 4, 5)],
     'type: "SeLU" selu_param { lambda: 2 alpha: 0.5 }': [(2, 3, 4, 5)],
+    'type: "SeLu"': [(2, 3, 4, 5)],
+    'type: "SeLuDropout" selu_dropout_param { dropout_ratio: 0.1 }': [(2, 3, 4, 5)],
     'type: "Transpose" transpose_param { dim: 2 dim: 0 dim: 1 }': [(2, 3, 4)],
     'type: "Reverse" reverse_param { axis: 2 }': [(2, 3, 4, 5)],
     'type: "Lstm" lstm_param { num_output: 3 weight_filler { type: "gaussian" } bias_filler { type: "gaussian" } }': [
@@ -90,6 +93,23 @@ def test_convolution_depthwise_overrules_the_number_of_groups():
     assert layer.blobs[0].shape == (8, 1, 3, 3)
     with pytest.raises(NetError, match=r"^num_output must be a multiple of group; got 6, want a multiple of 4\.$"):
         single('type: "ConvolutionDepthwise" convolution_param { num_output: 6 kernel_size: 3 }', (1, 4, 9, 8))
+
+
+@pytest.mark.parametrize("kind", ["SeLUDropout", "SeLuDropout"])
+def test_the_dropout_for_selu_keeps_mean_and_variance(kind):
+    layer = single(
+        f'type: "{kind}" selu_dropout_param {{ dropout_ratio: 0.2 }}', (1000, 1000), phase=Phase.TRAIN, seed=5
+    )
+    x = torch.randn(1000, 1000, dtype=torch.float64).requires_grad_()
+    (top,) = layer(x)
+    assert abs(float(top.detach().mean())) < 0.01
+    assert abs(float(top.detach().var()) - 1) < 0.01
+    top.sum().backward()
+    factor = (0.8 * (1 + 1.75809934**2 * 0.2)) ** -0.5
+    assert x.grad.unique().tolist() == pytest.approx([0, factor])
+    assert float((x.grad == 0).double().mean()) == pytest.approx(0.2, abs=0.01)
+    with pytest.raises(NetError, match=r"^dropout_ratio must be at least 0 and below 1; got 1\.0\.$"):
+        single(f'type: "{kind}" selu_dropout_param {{ dropout_ratio: 1 }}', (2, 3))
 
 
 def lstm(text, *shapes):
