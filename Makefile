@@ -42,16 +42,19 @@ test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 PIP_CONSTRAINT= $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
 endef
 
-$(READY): pyproject.toml constraints.txt
-	$(INSTALL) .
+$(READY): pyproject.toml setup.py constraints.txt
+	@test -e $@ || echo "Setting up $(VENV): downloads 0.3 GB (more with CUDA), takes 1 to 3 minutes."
+	$(INSTALL) '.[hdf5,pycaffe]'
 	touch $@
 
 # Tests, lint and benchmarks also need other frameworks to compare with, a browser driver and linters.
 $(TESTS): $(READY)
+	@test -e $@ || echo "Adding what the tests need to $(VENV): downloads 0.2 GB, takes 1 minute."
 	$(INSTALL) '.[test]'
 	touch $@
 
 $(DOCS): $(READY)
+	@test -e $@ || echo "Adding what the reference needs to $(VENV): takes seconds."
 	$(INSTALL) '.[docs]'
 	touch $@
 

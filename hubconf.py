@@ -11,7 +11,7 @@ from collections.abc import Callable
 from reproduction.fcn.nets.registry import NETS as _NETS
 from reproduction.fcn.segment.segmenter import Segmenter as _Segmenter
 
-dependencies = ["torch", "numpy", "PIL", "scipy", "h5py"]
+dependencies = ["torch", "numpy", "PIL"]
 
 
 def _entry(name: str) -> Callable[..., _Segmenter]:
@@ -22,7 +22,8 @@ def _entry(name: str) -> Callable[..., _Segmenter]:
     load.__doc__ = f"""Load {name}.
 
     Args:
-        weights: a file of weights of any format; None looks into this project's weights/.
+        weights: a file of weights of any format; None for the net's in ``weights/``, where `fcn fetch` saves them; the
+            weights of Mini-VOC's nets come with this project.
         device: where it runs: ``cpu``, ``cuda``, ``cuda:1``.
 
     Raises:

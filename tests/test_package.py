@@ -2,15 +2,18 @@
 
 import email
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from PIL import Image
 
 import reproduction
 from reproduction.fcn import folders
@@ -68,6 +71,43 @@ def test_its_metadata_say_what_it_is_and_how_it_starts(wheel):
     assert "Typing :: Typed" in about.get_all("Classifier")
     assert "semantic segmentation" in about["Keywords"].split(",")
     assert "fcn = reproduction.commands.program:main" in starts.splitlines()
+
+
+ALONE = """
+import sys
+from importlib.metadata import packages_distributions
+without = {name for name, of in packages_distributions().items() if {each.lower() for each in of} & {*sys.argv[2:]}}
+assert {"scipy", "jinja2", "matplotlib", "tqdm", "h5py", "onnx", "fissix", "platformdirs"} <= without
+sys.modules |= dict.fromkeys(without)
+import hubconf
+print(hubconf.mini_fcn8s()(sys.argv[1]).labels.shape)
+import reproduction
+weights = reproduction.read_weights("weights/mini/mini-vgg.caffemodel")
+try:
+    reproduction.write_weights(weights, sys.argv[1] + ".caffemodel.h5")
+except reproduction.caffe.errors.ReproductionError as error:
+    print(error)
+"""
+
+
+def test_segmenting_needs_only_what_hubconf_lists_and_a_missing_extra_is_one_line(tmp_path):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    (every,) = extras["all"]
+    wanted = list(project["dependencies"])
+    for extra in re.findall(r"\w+", every.partition("[")[2]):
+        wanted += extras[extra]
+    names = {re.split(r"[><=]", name)[0].lower() for name in wanted} - {"torch", "numpy", "pillow"}
+    assert 'dependencies = ["torch", "numpy", "PIL"]\n' in (ROOT / "hubconf.py").read_text()
+    image = tmp_path / "photo.png"
+    Image.new("RGB", (48, 40)).save(image)
+    command = [sys.executable, "-c", ALONE, image, *sorted(names)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    shape, error = done.stdout.splitlines()
+    assert shape == "(40, 48)"
+    assert error == "the package h5py is not installed. Install it by `pip install 'fcn-reproduction[hdf5]'`."
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.png"], "nothing is half written"
 
 
 @pytest.mark.parametrize("where", ["variable", "package", "current folder", "cache"])

@@ -255,6 +255,18 @@ def _distance(one: str, other: str) -> int:
     return last[-1]
 
 
+def missing_package(package: str, extra: str, remark: str = "") -> ReproductionError:
+    """Return the error for a package that is not installed.
+
+    Args:
+        package: the name of the package.
+        extra: the extra of this project that installs it.
+        remark: what the user can do instead, as the end of the remedy's sentence.
+    """
+    remedy = f"Install it by `pip install 'fcn-reproduction[{extra}]'`{remark}."
+    return ReproductionError(f"the package {package} is not installed", remedy=remedy)
+
+
 def join_first(items: Sequence[object], most: int) -> str:
     """Join items with commas; beyond the first ``most`` they are only counted, as in ``a, b and 3 more``."""
     shown = ", ".join(map(str, items[:most]))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reproduction.caffe.errors import ReproductionError
+from reproduction.caffe.errors import missing_package
 from reproduction.caffe.training.events import Step
 from reproduction.caffe.typing import UInt8
 from reproduction.fcn.datasets import Dataset, Sample
@@ -45,8 +45,7 @@ class TensorBoardWriter:
         try:
             import tensorboardX  # noqa: F401 (that it is missing is found before the training)
         except ImportError:
-            remedy = "Install it by `pip install 'fcn-reproduction[tensorboard]'`."
-            raise ReproductionError("--tensorboard needs the package tensorboardX", remedy=remedy) from None
+            raise missing_package("tensorboardX", "tensorboard") from None
         self._out = out
         self._writer: SummaryWriter | None = None
         self._recent: list[Step] = []

@@ -145,5 +145,5 @@ def test_a_missing_package_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(ReproductionError) as error:
         TensorBoardWriter(tmp_path)
     assert str(error.value) == (
-        "--tensorboard needs the package tensorboardX. Install it by `pip install 'fcn-reproduction[tensorboard]'`."
+        "the package tensorboardX is not installed. Install it by `pip install 'fcn-reproduction[tensorboard]'`."
     )

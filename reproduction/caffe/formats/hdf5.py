@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from reproduction.caffe.errors import CaffemodelError, StrPath
+from reproduction.caffe.errors import CaffemodelError, StrPath, missing_package
 from reproduction.caffe.formats import blobs, files
 from reproduction.caffe.formats.hdf5_file.messages import ANY_LENGTH, HDF5Dataset
 from reproduction.caffe.formats.hdf5_file.objects import ELSEWHERE, HDF5File, HDF5Group
@@ -197,9 +197,14 @@ def create_in(raw: BinaryIO) -> h5py.File:
 
     Args:
         raw: a file open for binary reading and writing.
-    """
-    import h5py
 
+    Raises:
+        ReproductionError: If the package h5py is not installed.
+    """
+    try:
+        import h5py
+    except ImportError:
+        raise missing_package("h5py", "hdf5") from None
     return h5py.File(raw, "w")
 
 

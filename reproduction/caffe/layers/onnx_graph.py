@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from reproduction.caffe.errors import ReproductionError
+from reproduction.caffe.errors import ReproductionError, missing_package
 from reproduction.caffe.geometry import Shape, Window
 from reproduction.caffe.typing import Array
 
@@ -45,9 +45,7 @@ class OnnxGraph:
         try:
             import onnx
         except ImportError:
-            raise ReproductionError(
-                "the package onnx is not installed", remedy="Install it: pip install onnx."
-            ) from None
+            raise missing_package("onnx", "export") from None
         self._onnx = onnx
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reproduction.caffe.errors import NetError, ReproductionError
+from reproduction.caffe.errors import NetError, ReproductionError, missing_package
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.python import Python
 from reproduction.caffe.net import onnx_export
@@ -339,7 +339,6 @@ def onnx_runner(model: bytes) -> ExportRunner:
     try:
         import onnxruntime
     except ImportError:
-        remedy = "Install it: pip install onnxruntime; or leave the check out with --no-check."
-        raise ReproductionError("the package onnxruntime is not installed", remedy=remedy) from None
+        raise missing_package("onnxruntime", "export", ", or leave the check out with --no-check") from None
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     return lambda inputs: session.run(None, dict(inputs))

@@ -198,9 +198,9 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def _write_hdf5(state: SolverState, raw: BinaryIO) -> None:
-    import h5py
-
     with hdf5.create_in(raw) as file:
+        import h5py  # after the line that finds out whether it is installed
+
         file.create_dataset("iter", data=np.array([state.iter], np.int32))
         # Caffe: `learned_net` is read as a C string, so that it must end with a zero byte (hdf5.cpp L101-L109).
         name = state.learned_net.encode("utf-8", "surrogateescape")

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
-from reproduction.caffe.errors import ReproductionError
+from reproduction.caffe.errors import missing_package
 from reproduction.pycaffe.python2 import removed_methods
 
 #: The names under which translated sources call helper functions; ``python2_builtins.BUILTINS`` defines them.
@@ -136,9 +136,7 @@ def _load_fissix() -> tuple[Any, tuple[type[Exception], ...]]:
         from fissix.pgen2.tokenize import TokenError
         from fissix.refactor import RefactoringTool
     except ImportError:
-        raise ReproductionError(
-            "running Python 2 sources needs the package fissix", remedy="Install it: pip install fissix."
-        ) from None
+        raise missing_package("fissix", "pycaffe", ", which translates this program from Python 2") from None
     return RefactoringTool(_FIXERS), (ParseError, TokenError, IndentationError)
 
 

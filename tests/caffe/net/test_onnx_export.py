@@ -144,4 +144,6 @@ def test_without_the_package_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
     with pytest.raises(ReproductionError) as error:
         onnx_export.OnnxGraph()
-    assert str(error.value) == ("the package onnx is not installed. Install it: pip install onnx.")
+    assert str(error.value) == (
+        "the package onnx is not installed. Install it by `pip install 'fcn-reproduction[export]'`."
+    )

@@ -147,6 +147,6 @@ def test_without_onnx_runtime_the_error_says_what_to_do(monkeypatch):
     with pytest.raises(ReproductionError) as error:
         export.onnx_runner(b"")
     assert str(error.value) == (
-        "the package onnxruntime is not installed. Install it: pip install onnxruntime; or leave the"
+        "the package onnxruntime is not installed. Install it by `pip install 'fcn-reproduction[export]'`, or leave the"
         " check out with --no-check."
     )
