@@ -33,7 +33,7 @@ SIDE = 500
 
 #: Files and folders that only a user's data have, not a data root or a published data set.
 _MARKS = {"classes.txt", "palette.txt", "labelmap.txt", "class_names.txt", "codes.txt"} | {
-    *("images", "labels", "masks", "imgs", "img_dir", "leftImg8bit", "train")
+    *("images", "labels", "masks", "imgs", "img_dir", "leftImg8bit")
 }
 
 _KEYS = ("seed", "split", "mean", "classes", "palette", "side")
@@ -74,15 +74,17 @@ class CustomData:
 def is_custom_folder(root: StrPath) -> bool:
     """Return True if a folder is meant as a user's images and labels, not as a data root or a published data set.
 
-    True if it contains a file or folder of ``_MARKS``, annotations in COCO's or LabelMe's JSON, or image files but no
-    folders. An incomplete custom data set also returns True, so that ``inspect_folder`` reports what is missing,
-    instead of another data set being downloaded or drawn there.
+    True if it contains a file or folder of ``_MARKS``, annotations in COCO's or LabelMe's JSON, a folder ``train`` of
+    images, or image files but no folders. An incomplete custom data set also returns True, so that ``inspect_folder``
+    reports what is missing, instead of another data set being downloaded or drawn there.
     """
     place = Path(root)
     if not place.is_dir():
         return False
     names = {path.name for path in place.iterdir()}  # exact case on any file system: SIFT Flow has Images/
-    return bool(names & _MARKS) or find_files.is_album(place) or find_files.is_annotated(place)
+    return bool(names & _MARKS) or any(
+        test(place) for test in (find_files.is_album, find_files.is_annotated, find_files.has_split_folder)
+    )
 
 
 def find_custom_data(

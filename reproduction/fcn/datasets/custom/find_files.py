@@ -70,6 +70,12 @@ def is_annotated(root: Path) -> bool:
     return any(kind_of_json(path) for place in (root, root / "annotations") for path in list_paths(place, JSON)[:1])
 
 
+def has_split_folder(root: Path) -> bool:
+    """Return True if a folder has a folder ``train`` or ``training`` with images, or with a folder of images."""
+    folders = named_folders(root, SPLIT_FOLDERS["train"])
+    return any(list_paths(folder) or named_folders(folder, IMAGE_FOLDERS) for folder in folders)
+
+
 def is_album(folder: Path) -> bool:
     """Return True if a folder contains image files and no subfolders."""
     return bool(list_paths(folder)) and not any(path.is_dir() for path in folder.iterdir())

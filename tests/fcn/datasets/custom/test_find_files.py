@@ -56,6 +56,11 @@ def test_folders_and_names_are_recognized(tmp_path, image, label, said):
     assert custom_nets.is_custom_folder(tmp_path)
 
 
+def test_the_folders_of_imagenet_are_not_labelled_images(tmp_path):
+    annotated_folders.image(tmp_path / "train/n01440764/a.jpg")
+    assert not custom_nets.is_custom_folder(tmp_path)
+
+
 def test_one_name_in_both_splits_is_preceded_by_the_split(tmp_path):
     write(tmp_path, [(f"images/{s}/{n}.jpg", f"labels/{s}/{n}.png") for s in ("train", "val") for n in "ab"])
     assert Folder("train", tmp_path).ids == ["train_a", "train_b"]
