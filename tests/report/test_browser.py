@@ -302,3 +302,12 @@ def test_curves_have_a_drawing_of_their_own_for_narrow_screens(visit):
         chart = visit("training.html", viewport).locator(".chart").first
         assert chart.locator(f"svg.{name}").is_visible()
         assert not chart.locator(f"svg.{other}").is_visible()
+
+
+def test_the_page_of_a_running_training_reloads_itself_until_the_training_is_over(visit, pages):
+    folders, path = training_history.find_run_folders(pages), pages / "live.html"
+    training.write_page(folders, path, training.Written("at noon", 1))
+    tab = visit("live.html")
+    training.write_page(folders, path, training.Written("at one", None))
+    tab.get_by_text("Written at one after the training").wait_for(timeout=20_000)
+    assert "refresh" not in tab.content()
