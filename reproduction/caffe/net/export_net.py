@@ -98,6 +98,17 @@ def plan_export(net: Net, outputs: Sequence[str] | None = None) -> ExportPlan:
     return ExportPlan(shapes, blobs, batch, sizes)
 
 
+def takes_any_size(net: Net, plan: ExportPlan) -> bool:
+    """Return whether a net takes images of any size, not only, say, multiples of 8 as most encoders with decoders.
+
+    Args:
+        net: The net, in phase TEST.
+        plan: What is computed; see ``plan_export``.
+    """
+    steps = (1, 2, 3, 5, 7)
+    return plan.free_sizes and all(_propagate(net, plan.outputs, _resize(plan.shapes, step=step)) for step in steps)
+
+
 def _resize(shapes: Mapping[str, Shape], *, batch: int = 0, step: int = 0) -> dict[str, Shape]:
     """Return shapes with another batch size (if it is not 0), and with ``step`` added to all axes from 2 on."""
     return {

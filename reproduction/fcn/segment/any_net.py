@@ -186,7 +186,8 @@ def describe_net(net: Net, net_param: NetParameter, options: NetOptions, prototx
         problem = "a card can be made for nets that take one image, with 1 or 3 channels"
         raise NetError(problem, got=got, remedy="Export the net and feed it yourself.")
     ((name, shape),) = images.items()
-    size = options.size or (None if plan.free_sizes and task == "segment" else (shape[2], shape[3]))
+    any_size = task == "segment" and export_net.takes_any_size(net, plan)
+    size = options.size or (None if any_size else (shape[2], shape[3]))
     taken, found = _find_preprocessing(net_param, options, prototxt_path, shape[1], size)
     notes += found
     if size and not options.size:

@@ -13,6 +13,7 @@ from reproduction.caffe.net import onnx_export
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import NetParameter, Phase
 from reproduction.caffe.training import solver
+from reproduction.fcn.segment import any_net
 from reproduction.fcn.segment.card import Card, CardInput, CardLabels
 from reproduction.fcn.segment.segmenter import Segmenter
 from tests.helpers import tiny_training
@@ -174,3 +175,23 @@ def test_a_segmenter_labels_an_image_with_a_card(name):
     result = segmenter(Image.fromarray(image))
     assert result.labels.shape == (17, 21)
     assert set(np.unique(result.labels)) <= {0, 1}
+
+
+@pytest.mark.parametrize(("scale", "size"), [(2, (16, 20)), (0, None)])
+def test_images_are_resized_for_a_net_that_takes_multiples_of_a_size(tmp_path, scale, size):
+    text = (
+        INPUT.replace("17", "16").replace("21", "20")
+        + convolution("conv1", "data", 4)
+        + """
+    layer { name: "pool" type: "Pooling" bottom: "conv1" top: "pool" top: "mask"
+      pooling_param { pool: MAX kernel_size: 2 stride: 2 } }
+    layer { name: "up" type: "Upsample" bottom: "pool" bottom: "mask" top: "up" }
+    layer { name: "both" type: "Eltwise" bottom: "conv1" bottom: "up" top: "both" }"""
+        + convolution("score", "both" if scale else "conv1", 2)
+    )
+    net_param = read(text)
+    card, notes = any_net.describe_net(
+        Net(net_param).eval(), net_param, any_net.NetOptions(labels_blob="score"), tmp_path / "net.prototxt"
+    )
+    assert card.inputs["data"].size == (size or ())
+    assert any("are resized to 16 x 20" in note for note in notes) == (size is not None)

@@ -112,7 +112,7 @@ class MultiStageMeanfield(Layer):
         text: str = getattr(param, f"{name}_filter_weights_str")
         if not text:
             # Upstream bug, fixed: the branch crfrnn cannot be set up without the list, and master reads its weights
-            # from the files spatial.par and bilateral.par of the current folder (multi_stage_meanfield.cpp L220-L240).
+            # from the files spatial.par and bilateral.par of the current folder (multi_stage_meanfield.cpp L228-L241).
             # Both then load them from a caffemodel. Here the fields of master, which it does not read, give them.
             return [getattr(param, f"{name}_filter_weight")] * classes
         words = text.split()[:classes]
@@ -144,7 +144,7 @@ class MultiStageMeanfield(Layer):
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """Compute the top."""
         # Upstream bug, fixed: the branch crfrnn computes only the first image of a batch (meanfield_iteration.cpp
-        # L107-L135), and both keep the size of the first batch. Here every image is computed, of any size.
+        # L118-L140), and both keep the size of the first batch. Here every image is computed, of any size.
         self.shapes([tuple(bottom.shape) for bottom in bottoms])
         return (torch.stack([self._infer(*image) for image in zip(*bottoms, strict=True)]),)
 

@@ -4,7 +4,7 @@ The lattice approximates the filter: values are distributed to the vertices of t
 blurred along the axes of the lattice, and interpolated back. Which simplex surrounds a point is decided in single
 precision, in the order of CRF-RNN's code, because a point on a boundary may move to another one by a rounding error.
 
-Source: torrvision/caffe@fcd05e8 src/caffe/util/modified_permutohedral.cpp L100-L292 (lattice), L468-L560 (filter).
+Source: torrvision/caffe@fcd05e8 src/caffe/util/modified_permutohedral.cpp L108-L289 (lattice), L444-L650 (filter).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class PermutohedralLattice:
         if not np.isfinite(positions).all():
             raise NetError("the positions of a lattice must be finite numbers")
         # Caffe: The points at the origin that fill the last group of four add vertices there, through which values
-        # are blurred (modified_permutohedral.cpp L154-L160).
+        # are blurred (modified_permutohedral.cpp L160-L164).
         filled = np.zeros((-(-points // _LANES) * _LANES, self.dimensions), np.float32)
         filled[:points] = positions
         corners, rank, weights = _find_simplices(filled)

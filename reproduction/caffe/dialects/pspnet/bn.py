@@ -63,7 +63,7 @@ class BN(Layer):
     Raises:
         NetError: If there are more than four axes, or the number of channels changes.
 
-    Source: hszhao/PSPNet@798bdc9 src/caffe/layers/bn_layer.cpp L10-L342.
+    Source: hszhao/PSPNet@798bdc9 src/caffe/layers/bn_layer.cpp L11-L338.
     """
 
     dialect = PSPNET
@@ -103,7 +103,7 @@ class BN(Layer):
             variance, mean = torch.var_mean(x.detach(), channel_axes(x), correction=0, keepdim=True)
             self._update_statistics(mean, variance)
         # Upstream bug, kept: in phase TEST, BN passes back the gradient for statistics of the batch, although it
-        # normalizes by the stored ones, unless it is frozen (bn_layer.cpp L206-L333).
+        # normalizes by the stored ones, unless it is frozen (bn_layer.cpp L212-L338).
         return (normalize(x, slope, bias, mean, (variance + param.eps).rsqrt()),)
 
     @torch.no_grad()

@@ -56,7 +56,7 @@ class SegAccuracy(Layer):
         NetError: If the bottoms do not fit, or a label is out of range and not ignored.
 
     Source: hszhao/PSPNet@798bdc9 src/caffe/layers/seg_accuracy_layer.cpp L15-L109, src/caffe/util/confusion_matrix.cpp
-    L193-L282.
+    L260-L320.
     """
 
     dialect = PSPNET
@@ -86,7 +86,7 @@ class SegAccuracy(Layer):
         classes, counts = scores.shape[1], self.get_buffer("confusion")
         truth = labels.reshape(-1).long()
         # Caffe: among equal scores, SegAccuracy predicts the last class, since it sorts pairs of score and class
-        # (seg_accuracy_layer.cpp L68-L76). torch.argmax returns the first.
+        # (seg_accuracy_layer.cpp L72-L74). torch.argmax returns the first.
         predicted = (classes - 1 - scores.flip(1).argmax(1)).reshape(-1)
         counted = ~torch.isin(truth, torch.tensor(param.ignore_label, dtype=torch.int64, device=truth.device))
         truth, predicted = truth[counted], predicted[counted]

@@ -64,7 +64,7 @@ class BN(Layer):
     Raises:
         NetError: If there are more than four axes, or the number of channels changes.
 
-    Source: alexgkendall/caffe-segnet@344c113 src/caffe/layers/bn_layer.cpp L10-L410.
+    Source: alexgkendall/caffe-segnet@344c113 src/caffe/layers/bn_layer.cpp L11-L402.
     """
 
     dialect = SEGNET
@@ -99,7 +99,7 @@ class BN(Layer):
     def sets_gradient(self, index: int, bottoms: list[Shape]) -> bool:
         """Return True: the fork overwrites the gradients of scale and shift instead of adding to them."""
         # Upstream bug, kept: the backward pass of BN overwrites the gradients of its blobs, so that with iter_size
-        # only the last batch counts (bn_layer.cpp L262-L281).
+        # only the last batch counts (bn_layer.cpp L248-L270).
         return True
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
@@ -110,7 +110,7 @@ class BN(Layer):
             statistics = x.new_zeros(1, self._channels, 1, 1)
             return (torch.addcmul(shift, x, scale), statistics, statistics.clone())[: len(self.layer_param.top)]
         # Caffe: the fork computes the variance as E[x^2] - E[x]^2, which rounding can make negative for a channel of
-        # nearly equal values (bn_layer.cpp L118-L147); its top is then NaN. Here it is the mean squared distance.
+        # nearly equal values (bn_layer.cpp L94-L125); its top is then NaN. Here it is the mean squared distance.
         variance, mean = torch.var_mean(x.detach(), channel_axes(x), correction=0, keepdim=True)
         top = normalize(x, scale, shift, mean, (variance + _EPS).rsqrt())
         return (top, mean, variance)[: len(self.layer_param.top)]

@@ -55,7 +55,7 @@ class SoftmaxWithLoss(cross_entropy_losses.SoftmaxWithLoss):
         if len(weights) != classes:
             raise NetError("class_weighting must be given for each class", got=len(weights), want=classes)
         # Upstream bug, fixed: if all labels are ignored, the fork divides by 0, and the loss is NaN
-        # (softmax_loss_layer.cpp L96). Here it is 0, as in BVLC's layer.
+        # (softmax_loss_layer.cpp L101). Here it is 0, as in BVLC's layer.
         self.register_buffer("class_weights", torch.tensor(weights), persistent=False)
 
     def label_weights(self, index: Tensor) -> Tensor | None:

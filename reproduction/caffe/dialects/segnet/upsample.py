@@ -165,6 +165,6 @@ class _WriteTo(Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         # Upstream bug, kept: each value gets the gradient of its place, also those that another value has overwritten
-        # (upsample_layer.cpp L123-L138).
+        # (upsample_layer.cpp L122-L131).
         (places,) = ctx.saved_tensors
         return gradient.gather(2, places), None, None
