@@ -47,7 +47,7 @@ class NoiseParameter(Message):
 
 
 class DistortionParameter(Message):
-    """Changes of brightness, contrast, hue and saturation at random."""
+    """Changes of brightness, contrast, hue and saturation at random; of exposure in Synopsys' fork."""
 
     brightness_prob = single(1)
     brightness_delta = single(2)
@@ -60,6 +60,8 @@ class DistortionParameter(Message):
     saturation_lower = single(9)
     saturation_upper = single(10)
     random_order_prob = single(11)
+    exposure_lower = single(12)
+    exposure_upper = single(13)
 
 
 class ExpansionParameter(Message):

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from reproduction.caffe.dialects.faster_rcnn.smooth_l1_loss import smooth_l1
 from reproduction.caffe.dialects.ssd import SSD
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import register
 from reproduction.caffe.layers.bottom_checks import legacy_shape
 from reproduction.caffe.layers.loss import LossLayer
-
-
-def smooth_l1(difference: Tensor) -> Tensor:
-    """Return ``d^2 / 2`` where ``|d| < 1`` and ``|d| - 1/2`` elsewhere, for each value d of ``difference``."""
-    size = difference.abs()
-    return torch.where(size < 1, difference.square() / 2, size - 0.5)
 
 
 @register

@@ -140,3 +140,20 @@ def test_the_qr_code_detector_of_wechat_finds_what_opencv_finds():
     np.testing.assert_allclose(ordered(found), ordered(judge.forward("detection_output")), atol=1e-5)
     compiled = reproduction.compile(net)({"data": x})["detection_output"]
     assert relative(compiled.numpy(), found) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["RFB-320", "slim-320"])
+def test_the_ultra_light_face_detectors_compute_what_opencv_computes(name):
+    address = "https://github.com/Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB/tree/master/caffe/model"
+    net_path, model = (published("ultra_face", f"{name}.{ending}", address) for ending in ("prototxt", "caffemodel"))
+    net, x = reproduction.load_net(net_path, model), image(240, 320, scale=1)
+    with torch.no_grad():
+        found = net({"input": x})
+    compiled = reproduction.compile(net)({"input": x})
+    judge = cv2.dnn.readNetFromCaffe(str(net_path), str(model))
+    judge.setInput(x)
+    for blob, size in (("boxes", 4), ("scores", 2)):
+        want = judge.forward(blob).reshape(1, -1, size)
+        assert found[blob].shape == (1, 4420, size)
+        assert relative(found[blob].numpy(), want) < 5e-6
+        assert relative(compiled[blob].numpy(), want) < 5e-6

@@ -9,6 +9,9 @@ import pytest
 import torch
 
 from reproduction.caffe.errors import NetError
+from reproduction.caffe.formats import prototxt
+from reproduction.caffe.net.net import Net
+from reproduction.caffe.schema import NetParameter, Phase
 from tests.caffe.layers.test_onnx_forms import run_onnx
 from tests.helpers.single_layer import gradient, single
 
@@ -243,3 +246,18 @@ def test_detections_refuse_settings_and_sizes(kind, fields, shapes, problem):
     with pytest.raises(NetError) as error:
         single(text, *shapes).shapes(shapes)
     assert problem in str(error.value)
+
+
+def test_a_loss_that_is_not_here_is_left_to_training():
+    text = """
+        layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 8 dim: 2 dim: 2 } } }
+        layer { name: "loss" type: "Yolov3" bottom: "data" top: "loss" yolov3_param { num_class: 3 iou_loss: GIOU }
+          include { phase: TRAIN } }
+        layer { name: "cut" type: "ReLU6" bottom: "data" top: "cut" }"""
+    message = prototxt.loads(text, NetParameter)
+    assert Net(message, Phase.TEST).outputs == ["cut"]
+    with pytest.raises(NetError) as error:
+        Net(message, Phase.TRAIN)
+    assert "It is a layer of YOLO for Caffe (eric612/MobileNet-YOLO@69b4441), which is not implemented." in str(
+        error.value
+    )
