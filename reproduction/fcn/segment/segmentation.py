@@ -143,7 +143,7 @@ class Segmentation:
             f'<td style="text-align:left">{html.escape(share.name)}</td></tr>'
             for share in self.shares
         )
-        caption = f"<caption>{html.escape(self.note)}</caption>" if self.note else ""
+        caption = f'<caption style="caption-side:bottom">{html.escape(self.note)}</caption>' if self.note else ""
         height, width = self.labels.shape
         return (
             '<div style="display:flex;flex-wrap:wrap;gap:1em;align-items:flex-start">'

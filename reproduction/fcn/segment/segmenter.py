@@ -284,6 +284,8 @@ class Segmenter:
     def segment_batch(self, inputs: Sequence[SegmenterInput], *, scores: bool = False) -> list[dict[str, Segmentation]]:
         """Segment images of one size together, and return the result of ``segment`` for each.
 
+        A net that does not take several images, such as one that reshapes blobs to fixed shapes, gets them singly.
+
         Args:
             inputs: the images, as ``read`` returns them.
             scores: if True, also return the class scores.
@@ -292,7 +294,15 @@ class Segmenter:
             DataError: If the images do not fit in memory.
             NetError: If the scores contain NaN.
         """
-        score_maps = self.compute_scores(inputs)
+        try:
+            score_maps = self.compute_scores(inputs)
+        except NetError:
+            if len(inputs) == 1:
+                raise
+            score_maps = {}
+        count = len(inputs)
+        if count > 1 and not (score_maps and all(blob.shape[:1] == (count,) for blob in score_maps.values())):
+            return [self.segment_batch([each], scores=scores)[0] for each in inputs]
         return [
             {
                 top: self._segmentation(top, score_maps[labels.score][number : number + 1], each, scores=scores)

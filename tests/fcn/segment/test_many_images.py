@@ -87,6 +87,19 @@ def test_a_list_gives_a_list_in_its_order_computed_in_batches(voc, alone, monkey
     assert [shape[0] for shape in shapes] == [1] * 6
 
 
+@pytest.mark.parametrize("refuse", [True, False])
+def test_a_net_that_takes_single_images_gets_them_singly(voc, alone, monkeypatch, refuse):
+    scorer = voc.scorer
+
+    def fixed(inputs, blobs):
+        if refuse and len(inputs["data"]) > 1:
+            raise NetError("cannot reshape")
+        return scorer({"data": inputs["data"][:1]}, blobs=blobs)
+
+    monkeypatch.setattr(voc, "scorer", fixed)
+    same(voc(IMAGES), alone)
+
+
 def test_a_folder_is_segmented_as_it_is_read(voc, alone, tmp_path):
     (tmp_path / "deep").mkdir()
     for number, image in enumerate(IMAGES):
