@@ -1,0 +1,107 @@
+"""Say what files of Caffe are and whether they run here: age, fork, layers, sizes, and what does not run and why.
+
+    fcn info deploy.prototxt                    one net
+    fcn info old.caffemodel                     its layers, and the number of its parameters
+    fcn info collection/                        all prototxts and caffemodels below a folder: a table, and the reasons
+    fcn info collection/ --json > census.json
+
+No weights are copied and no values are computed. GMAC are the multiplications of one image, in billions. A net runs if
+it can be built in phase TEST; of a net that reads its own data, the shapes of the inputs are guessed.
+
+Exit code 1: a file cannot be read, or its net cannot run.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from reproduction.caffe.errors import ReproductionError
+from reproduction.caffe.formats import file_kinds
+from reproduction.caffe.net.net_info import NetInfo, count_reasons, inspect_file, list_files
+from reproduction.commands.options import make_parser
+from reproduction.commands.terminal import say, say_json
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print what is known of the files; return 1 if one of them cannot be read or run, else 0."""
+    args = _parser().parse_args(arguments)
+    infos = [inspect_file(path, args.dialect) for name in args.files for path in list_files(name)]
+    if not infos:
+        raise ReproductionError("there is no prototxt and no caffemodel in this folder", place=str(args.files[0]))
+    if args.json:
+        say_json([asdict(info) for info in infos])
+    elif len(infos) == 1 and not Path(args.files[0]).is_dir():
+        say(*format_info(infos[0]))
+    else:
+        say(*format_table(infos), "", *format_summary(infos))
+    return 1 if any(info.error for info in infos) else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = make_parser("info", __doc__)
+    parser.add_argument("files", nargs="+", metavar="FILE", help="prototxts, caffemodels and folders of them")
+    parser.add_argument("--dialect", default="", metavar="NAME", help="the fork of Caffe, if the files do not show it")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    return parser
+
+
+def format_info(info: NetInfo) -> list[str]:
+    """Format what is known of one file as lines of text."""
+    named = f"{info.name}, {info.kind}" if info.name else info.kind or "not recognized"
+    lines = [f"{info.file}: {named}"]
+    if info.age:
+        whose = " and ".join(["BVLC Caffe", *info.forks])
+        lines.append(f"  form      {info.age}, layers and fields of {whose}")
+    for title, blobs in (("inputs", info.inputs), ("outputs", info.outputs)):
+        if blobs:
+            lines.append(f"  {title:<8}  {', '.join(f'{name} {shape}' for name, shape in blobs.items())}")
+    if info.parameters:
+        size = f"  size      {info.parameters:,} parameters"
+        lines.append(size + (f", {info.products / 1e9:.3g} GMAC an image" if info.products else ""))
+    if info.layers:
+        counted = ", ".join(f"{count} {type_}" for type_, count in info.layers.items())
+        lines.append(f"  layers    {counted}")
+    if info.runs:
+        lines.append("  forward   runs")
+        lines.append("  backward  runs" + _list("; no gradient passes through ", info.without_gradient))
+        lines.append("  compiled  runs" + _list("; unchanged: ", info.as_they_are))
+        lines.append("  ONNX      all layers" + _list(" except ", info.without_onnx))
+    lines += [f"  note      {note}" for note in info.notes]
+    if info.error:
+        lines.append(f"  {'does not run' if info.loads else 'cannot be read'}: {info.error}")
+    return lines
+
+
+def _list(before: str, types: Sequence[str]) -> str:
+    return before + ", ".join(types) if types else ""
+
+
+def format_table(infos: Sequence[NetInfo]) -> list[str]:
+    """Format many files as a table, one in each line."""
+    rows = [("file", "form", "layers", "parameters", "GMAC", "runs", "ONNX")]
+    for info in infos:
+        known = info.runs
+        rows.append((
+            info.file, info.age or "?", str(sum(info.layers.values())) if info.layers else "",
+            f"{info.parameters:,}" if info.parameters else "", f"{info.products / 1e9:.3g}" if info.products else "",
+            "yes" if known else "" if info.loads and info.kind != file_kinds.NET else "no",
+            "" if not known else "no" if info.without_onnx else "yes",
+        ))  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def format_summary(infos: Sequence[NetInfo]) -> list[str]:
+    """Format how many files can be read and run, and the reasons why others cannot."""
+    nets = [info for info in infos if info.kind == file_kinds.NET]
+    others = [info for info in infos if info.kind != file_kinds.NET]
+    read, run = sum(info.loads for info in nets), sum(info.runs for info in nets)
+    exported = sum(info.runs and not info.without_onnx for info in nets)
+    return [
+        f"{len(nets)} nets: {read} can be read, {run} run, {exported} with an ONNX form of all layers",
+        *([f"{len(others)} other files: {sum(i.loads for i in others)} can be read"] if others else []),
+        *(f"{count:>5}  {reason}" for count, reason in count_reasons(infos)),
+    ]
