@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the generated parts of README.md and docs/: Mini-VOC's scores, exactness, speed, numbers, differences.
+"""Write the generated parts of README.md and docs/: Mini-VOC's scores, exactness, speed, numbers, lists.
 
 ``make readme`` runs it, after ``tools/figure.py``, which draws the figure.
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from common import ROOT, run
 
-from readme_parts import differences, speed
+from readme_parts import differences, layer_types, speed
 
 from reproduction.caffe import tested_devices
 from reproduction.caffe.errors import ReproductionError
@@ -29,6 +29,7 @@ from reproduction.report.reference import choose_reference
 
 README = ROOT / "README.md"
 DIFFERENCES = ROOT / "docs" / "differences.md"
+CAFFE_MODELS = ROOT / "docs" / "caffe_models.md"
 MINI = ROOT / "weights" / "mini" / "scores.json"
 LEDGER = ROOT / "weights" / ledger.FOLDER
 FIGURES = ROOT / "tests" / "golden" / "exactness.json"
@@ -178,6 +179,7 @@ def _mean_iu(row: paper.PublishedRow | None) -> str:
 PARTS = {
     README: {"mini": mini_table, "exactness": exactness_table, "speed": speed.speed_table, "numbers": numbers_table},
     DIFFERENCES: {"differences": differences.difference_lists},
+    CAFFE_MODELS: {"layer types": layer_types.layer_types_table},
 }
 
 

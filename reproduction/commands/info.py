@@ -1,4 +1,4 @@
-"""Say what files of Caffe are and whether they run here: age, fork, layers, sizes, and what does not run and why.
+"""Describe files of Caffe: age, fork, layers, inputs, size, whether they run here, and what does not run and why.
 
     fcn info deploy.prototxt                    one net
     fcn info old.caffemodel                     its layers, and the number of its parameters

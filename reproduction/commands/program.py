@@ -35,7 +35,7 @@ COMMANDS = {
     "train": Command("train", "train a net by its published recipe, on published data or your own images"),
     "convert": Command("convert", "list the weights of a file, and convert them to another format"),
     "export": Command("export", "write a net as ONNX or as a program of torch.export, and check it"),
-    "info": Command("info", "say what prototxts and caffemodels are, and whether they run here"),
+    "info": Command("info", "describe prototxts and caffemodels, and whether they run here"),
     "fetch": Command("fetch", "download published weights and data sets"),
     "check-data": Command("check_data", "check your own images and labels before a training"),
     "page": Command("page", "write the page of a training or of scores again"),

@@ -36,7 +36,7 @@ def folder(tmp_path, monkeypatch):
 
 def test_the_tools_of_the_page_run_in_its_order(folder, monkeypatch, capsys):
     commands = [shlex.split(line) for line in COMMANDS if line.startswith("fcn ")]
-    assert [name for _, name, *_ in commands] == ["convert"] * 5 + ["export"] * 2
+    assert [name for _, name, *_ in commands] == ["info", *["convert"] * 5, *["export"] * 4, "infer"]
     for _, *args in commands:
         with pytest.raises(SystemExit) as end:
             program.main(args)
@@ -56,6 +56,7 @@ def test_the_code_of_the_page_runs(folder):
     assert scope["outputs"]["score"].shape == (1, 7, 96, 128)
     assert scope["features"].ndim == 4
     assert scope["scores"].shape == (1, 7, 96, 128)
+    assert scope["labels"].shape == (48, 64)
     assert scope["rows"].shape[1] == 7
     assert scope["fast"]({"data": scope["torch"].zeros(1, 3, 96, 128)})["score"].shape == (1, 7, 96, 128)
 
