@@ -115,7 +115,7 @@ def test_downloads_go_to_the_checkout_or_the_cache_folder_unless_a_variable_name
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv(folders.HOME_VARIABLE, raising=False)
     checkout = tmp_path / "checkout"
-    for name in ("pyproject.toml", "reproduction/__init__.py", "weights/manifest.json"):
+    for name in ("reproduction/__init__.py", "weights/manifest.json"):
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         (checkout / name).touch()
     site = tmp_path / "site/reproduction"

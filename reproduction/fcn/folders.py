@@ -7,7 +7,7 @@ from pathlib import Path
 
 HOME_VARIABLE = "REPRODUCTION_HOME"
 _PACKAGE = Path(__file__).resolve().parents[1]
-_CHECKOUT = ("pyproject.toml", "reproduction/__init__.py", "weights/manifest.json")
+_CHECKOUT = ("reproduction/__init__.py", "weights/manifest.json")
 
 
 def find_included(name: str) -> Path:
@@ -32,8 +32,8 @@ def find_home() -> Path:
     3. the current folder, if it is a checkout
     4. the user's cache folder, on Linux ``~/.cache/fcn-reproduction``
 
-    A checkout is a folder that contains ``pyproject.toml``, ``reproduction/`` and ``weights/manifest.json``. What a
-    user asks a command to write (``runs/``, ``reports/``, ``segmented/``) goes to the current folder instead.
+    A checkout is a folder that contains ``reproduction/`` and ``weights/manifest.json``. What a user asks a command to
+    write (``runs/``, ``reports/``, ``segmented/``) goes to the current folder instead.
     """
     if named := os.environ.get(HOME_VARIABLE):
         return Path(named).expanduser()
