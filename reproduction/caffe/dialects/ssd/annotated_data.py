@@ -1,4 +1,4 @@
-"""The layer AnnotatedData, whose tops must be fed, and the preprocessing fields of SSD's data layers.
+"""The layers AnnotatedData and VideoData, whose tops must be fed, and the fields of SSD's data layers.
 
 The fields are declared so that nets for training can be read. SSD samples and distorts images at random in training.
 
@@ -140,6 +140,23 @@ class AnnotatedDataParameter(Message):
     difficult_label_warmup = boolean(11)
 
 
+class VideoType(enum.IntEnum):
+    """Where the images come from: a camera or a file."""
+
+    WEBCAM = 0
+    VIDEO = 1
+
+
+class VideoDataParameter(Message):
+    """The fields of VideoData layers: the camera or the file."""
+
+    video_type = choice(1, VideoType)
+    device_id = int32(2)
+    video_file = string(3)
+    skip_frames = uint32(4)
+
+
+VIDEO_DATA = LayerParameter.add_field("video_data_param", nested(207, VideoDataParameter), SSD)
 ANNOTATED_DATA = LayerParameter.add_field("annotated_data_param", nested(200, AnnotatedDataParameter), SSD)
 RESIZE = TransformationParameter.add_field(
     "resize_param", messages(8, ResizeParameter), SSD
@@ -151,6 +168,12 @@ TransformationParameter.add_field("crop_w", uint32(12), SSD)
 TransformationParameter.add_field("distort_param", nested(13, DistortionParameter), SSD)
 TransformationParameter.add_field("expand_param", nested(14, ExpansionParameter), SSD)
 TransformationParameter.add_field("caffe_yolo", boolean(21), SYNOPSYS)
+
+
+_READS = frozenset(
+    {"data_param.source", "data_param.batch_size", "data_param.backend", "data_param.prefetch"}
+    | {f"transform_param.{name}" for name in TransformationParameter.fields}
+)
 
 
 @register
@@ -170,12 +193,7 @@ class AnnotatedData(BaseDataLayer):
     """
 
     dialect = SSD
-    reads = frozenset(
-        {"data_param.source", "data_param.batch_size", "data_param.backend", "data_param.prefetch"}
-        | {f"annotated_data_param.{name}" for name in AnnotatedDataParameter.fields}
-        | {f"transform_param.{name}" for name in TransformationParameter.fields}
-    )
-    tops = (1, 2)
+    reads = _READS | {f"annotated_data_param.{name}" for name in AnnotatedDataParameter.fields}
 
     def setup(self, bottoms: list[Shape]) -> None:
         """Raise an error that names the shapes of the tops.
@@ -183,14 +201,41 @@ class AnnotatedData(BaseDataLayer):
         Raises:
             DataError: Always.
         """
-        sizes = [(resize.height, resize.width) for resize in RESIZE.get(self.layer_param.transform_param)[:1]]
-        height, width = sizes[0] if sizes else ("H", "W")
-        image = f"({self.layer_param.data_param.batch_size or 1}, 3, {height}, {width})"
-        wanted = ", ".join(
-            f"{top!r}: {shape}" for top, shape in zip(self.layer_param.top, (image, "(1, 1, M, 8)"), strict=False)
-        )
-        raise DataError(
-            "databases of annotated images are not read here, so the tops must be fed",
-            path=self.layer_param.data_param.source or "the database",
-            remedy=f"Pass inputs={{{wanted}}}.",
-        )
+        source = self.layer_param.data_param.source or "the database"
+        raise _not_read(self.layer_param, source, "databases of annotated images are not read here")
+
+
+@register
+class VideoData(BaseDataLayer):
+    """Images of a camera or a video, which is not read: the caller feeds the tops.
+
+    Shapes:
+        data   (N, 3, H, W)
+        label  (N,)
+
+    Raises:
+        DataError: Always, if the layer is not fed; the error names the shapes to feed.
+
+    Source: weiliu89/caffe@4817bf8b src/caffe/layers/video_data_layer.cpp L30-L96.
+    """
+
+    dialect = SSD
+    reads = _READS | {f"video_data_param.{name}" for name in VideoDataParameter.fields}
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Raise an error that names the shapes of the tops.
+
+        Raises:
+            DataError: Always.
+        """
+        source = VIDEO_DATA.get(self.layer_param).video_file or "the camera"
+        raise _not_read(self.layer_param, source, "videos and cameras are not read here", label="(N,)")
+
+
+def _not_read(layer_param: LayerParameter, source: str, problem: str, label: str = "(1, 1, M, 8)") -> DataError:
+    """Return an error that names the shapes of the tops to feed."""
+    sizes = [(resize.height, resize.width) for resize in RESIZE.get(layer_param.transform_param)[:1]]
+    height, width = sizes[0] if sizes else ("H", "W")
+    shapes = (f"({layer_param.data_param.batch_size or 1}, 3, {height}, {width})", label)
+    wanted = ", ".join(f"{top!r}: {shape}" for top, shape in zip(layer_param.top, shapes, strict=False))
+    return DataError(f"{problem}, so the tops must be fed", path=source, remedy=f"Pass inputs={{{wanted}}}.")

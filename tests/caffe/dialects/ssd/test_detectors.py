@@ -105,6 +105,17 @@ def test_a_net_for_training_is_fed_instead_of_its_database():
     net({"data": torch.zeros(8, 3, 30, 40), "label": torch.zeros(1, 1, 9, 8)})
 
 
+def test_a_net_for_videos_is_fed_instead_of_a_camera():
+    text = """
+        layer { name: "data" type: "VideoData" top: "data" data_param { batch_size: 1 }
+          transform_param { resize_param { height: 30 width: 40 } } video_data_param { video_type: WEBCAM } }
+        layer { name: "relu" type: "ReLU" bottom: "data" top: "relu" }"""
+    message = prototxt.loads(text, NetParameter)
+    with pytest.raises(ReproductionError, match="videos and cameras are not read here, so the tops must be fed"):
+        Net(message, Phase.TEST)
+    assert Net(message, Phase.TEST, inputs={"data": (1, 3, 30, 40)}).inputs == ["data"]
+
+
 # ---- published detectors
 
 
