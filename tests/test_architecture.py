@@ -29,7 +29,7 @@ ROOMS = {
     "caffe.layers.exact": ("caffe.errors", "caffe.typing", "caffe.geometry"),
     "caffe.layers": (*CAFFE, "caffe.fillers", "caffe.layers.exact", "caffe.layers.quick"),
     "caffe.net": (*CAFFE, "caffe.layers", "caffe.layers.quick"),
-    "caffe.dialects": (*CAFFE, "caffe.layers", "caffe.net"),
+    "caffe.dialects": (*CAFFE, "caffe.layers", "caffe.layers.quick", "caffe.net"),
     "caffe": ("caffe.dialects",),
     "caffe.training": (*CAFFE, "caffe.devices", "caffe.layers", "caffe.net"),
     "fast": ("caffe.errors", "caffe.typing", "caffe.schema", "caffe.geometry", "caffe.layers", "caffe.net"),

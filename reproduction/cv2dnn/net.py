@@ -41,8 +41,8 @@ def readNetFromCaffe(prototxt: StrPath | Content, caffeModel: StrPath | Content 
     Raises:
         ReproductionError: If a file cannot be parsed, or if Caffe would reject the net or its weights.
     """
+    net_param = _read_prototxt(prototxt)
     source = _read_weights(caffeModel)
-    net_param = _read_prototxt(prototxt, source)
     net = Net(net_param)
     if source is not None:
         net.copy_from(source, "" if isinstance(caffeModel, _CONTENT) else caffeModel)
@@ -329,17 +329,19 @@ def _opencv_names(layers: Sequence[Node]) -> list[str]:
     return names
 
 
-def _read_prototxt(source: StrPath | Content, trained: NetParameter | None) -> NetParameter:
+def _read_prototxt(source: StrPath | Content) -> NetParameter:
     if not isinstance(source, _CONTENT):
-        return prototxt.load_net(source, weights=trained)[0]
+        return prototxt.load_net(source)[0]
     net_param = prototxt.loads(bytes(source).decode("utf-8", "surrogateescape"), NetParameter)
-    upgrade.upgrade_net(net_param, weights=trained)
+    upgrade.upgrade_net(net_param)
     return net_param
 
 
 def _read_weights(source: StrPath | Content) -> NetParameter | None:
     if not isinstance(source, _CONTENT):
         return weights.read(source).net if source else None
+    if not len(source):
+        return None
     net_param = caffemodel.loads(bytes(source), NetParameter)
     upgrade.upgrade_net(net_param)
     return net_param

@@ -7,7 +7,6 @@ Source: BVLC/caffe pull request 3057, which was not merged; its field number, 13
 
 from __future__ import annotations
 
-from reproduction.caffe.errors import NetError
 from reproduction.caffe.formats import caffemodel, upgrade
 from reproduction.caffe.schema import NetParameter, PoolingParameter, RoundMode
 from reproduction.caffe.schema.field import boolean
@@ -29,9 +28,6 @@ def convert_ceil_mode(net: NetParameter, was_old: bool) -> list[str]:
 
     Returns:
         A sentence that names the converted layers, or an empty list if there are none.
-
-    Raises:
-        NetError: If a layer has both fields, and they disagree.
     """
     translated = []
     for layer in net.layer:
@@ -42,17 +38,10 @@ def convert_ceil_mode(net: NetParameter, was_old: bool) -> list[str]:
         if not read.has("ceil_mode"):
             continue
         mode = RoundMode.CEIL if read.ceil_mode else RoundMode.FLOOR
-        if param.has("round_mode") and param.round_mode is not mode:
-            raise NetError(
-                "ceil_mode and round_mode disagree",
-                layer=layer.name,
-                type=layer.type,
-                line=layer.line,
-                got=f"{str(read.ceil_mode).lower()} and {param.round_mode.name}",
-                remedy="Remove one of them.",
-            )
-        param.round_mode, param.unknown = mode, read.unknown
-        translated.append(layer.name)
+        param.unknown = read.unknown
+        if not param.has("round_mode"):  # which wins in the forks that have both
+            param.round_mode = mode
+            translated.append(layer.name)
     return [f"ceil_mode of {upgrade.quote_names(translated)} became round_mode."] if translated else []
 
 

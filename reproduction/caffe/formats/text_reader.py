@@ -57,12 +57,8 @@ _CLOSER = {"{": "}", "<": ">"}
 _BRACKETS = {**_CLOSER, "[": "]"}
 _MOST_UNKNOWN = 1000  # unknown names in one text, after which parsing stops
 
-# Remedies for fields of Caffe forks, and for fields of the V1 format.
-_DILATION = "It belongs to a fork of Caffe; write 'dilation'."
+# Remedies for fields of the V1 format.
 _REMEDY = {
-    ("ConvolutionParameter", "hole"): _DILATION,
-    ("ConvolutionParameter", "hole_h"): _DILATION,
-    ("ConvolutionParameter", "hole_w"): _DILATION,
     ("LayerParameter", "blobs_lr"): "In a 'layer', write 'param { lr_mult: ... }' for each blob.",
     ("LayerParameter", "weight_decay"): "In a 'layer', write 'param { decay_mult: ... }' for each blob.",
 }

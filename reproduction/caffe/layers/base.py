@@ -18,6 +18,7 @@ from reproduction.caffe.errors import NetError, warn
 from reproduction.caffe.formats import caffemodel
 from reproduction.caffe.geometry import INT_MAX, CoordMap, Shape, Window, check_shape
 from reproduction.caffe.layers.compiled_forms import CompiledForm
+from reproduction.caffe.layers.fork_fields import NO_EFFECT, find_fork_fields
 from reproduction.caffe.layers.quick.borders import AnyBlob, expand
 from reproduction.caffe.schema import Dialect, Field, FillerParameter, LayerParameter, Message, ParamSpec
 from reproduction.caffe.schema.scalar_types import UINT32
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 COMMON = frozenset(
     ["name", "type", "bottom", "top", "phase", "loss_weight", "param", "blobs", "propagate_down", "include", "exclude"]
 )  # fmt: skip
-
-# Fields that select an implementation or switch logging on, and do not change results.
-NO_EFFECT = frozenset({"engine", "force_nd_im2col", "share_in_parallel", "debug_info", "stable_prod_grad"})
 
 
 class Rereads(Flag):
@@ -362,14 +360,18 @@ class Layer(nn.Module):
         """Raise ``NetError`` for fields that Caffe refuses, and warn about those that it ignores."""
         layer_param, ignored = self.layer_param, []
         for field, message in layer_param.set_fields():
-            if field.name in COMMON:
+            if field.name in COMMON or not field.has_effect:
                 continue
             _check_integers(message)
             for name in caffemodel.foreign_fields(message):
                 raise NetError(f"{name!r} is a field of a fork of Caffe", remedy="Call upgrade.upgrade_net first.")
             if any(name.startswith(f"{field.name}.") for name in self.reads):
                 self._check_fork_fields(field, message)
-            names = [f"{field.name}.{inner.name}" for inner, _ in message.set_fields() if inner.name not in NO_EFFECT]
+            names = [
+                f"{field.name}.{inner.name}"
+                for inner, _ in message.set_fields()
+                if inner.name not in NO_EFFECT and inner.has_effect
+            ]
             for name in self.refuses.intersection([field.name, *names]):
                 raise NetError(f"{layer_param.type} layers take no {name!r}", remedy="Remove it, as in Caffe.")
             unread = [name for name in names if name not in self.reads]
@@ -388,11 +390,8 @@ class Layer(nn.Module):
 
     def _check_fork_fields(self, param: Field[Any], message: Message) -> None:
         """Raise ``NetError`` for a field of a fork, in a message of this type, that this class does not read."""
-        for field, value in message.set_fields():
-            name, dialect = f"{param.name}.{field.name}", field.dialect or param.dialect
-            if self.dialect is None and isinstance(value, field.fork_enums):
-                raise NetError(f"{name!r} has the value of a fork of Caffe", got=value.name, want="one of BVLC Caffe's")
-            if dialect is not None and name not in self.reads and field.name not in NO_EFFECT:
+        for name, dialect in find_fork_fields(param, message):
+            if name not in self.reads:
                 raise NetError(
                     f"{self.layer_param.type} layers do not read {name!r}",
                     got=f"a field of {dialect}",

@@ -6,11 +6,12 @@ which dialect a net was written for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from reproduction.caffe.errors import NetError, warn
 from reproduction.caffe.formats import upgrade
-from reproduction.caffe.layers.base import CLASSES, NO_EFFECT, Layer
+from reproduction.caffe.layers.base import CLASSES, Layer
+from reproduction.caffe.layers.fork_fields import find_fork_fields
 from reproduction.caffe.schema import LayerParameter, find_dialect
 
 
@@ -76,16 +77,19 @@ def _fitting(layer: LayerParameter, asked: str = "", blobs: int | None = None) -
     if wanted or len(classes) < 2:
         return wanted or classes
     fields = set(_fork_fields(layer))
+    unconnected = not layer.bottom and not layer.top  # the message of a net that is written in Python
     count = blobs if blobs is not None else len(layer.blobs)
     found = [
         kind
         for kind in classes
         if fields <= kind.reads
-        and _within(len(layer.bottom), kind.bottoms)
-        and _within(len(layer.top), kind.tops)
+        and (unconnected or (_within(len(layer.bottom), kind.bottoms) and _within(len(layer.top), kind.tops)))
         and (not count or not kind.blob_counts or count in kind.blob_counts)
     ]
-    return found[:1] if found and found[0].dialect is None else found
+    if found and found[0].dialect is None:
+        return found[:1]
+    # A class that extends another one computes the same from the fields that both read.
+    return [kind for kind in found if not any(kind is not other and issubclass(kind, other) for other in found)]
 
 
 def _typical(kinds: list[type[Layer]], layer: LayerParameter) -> list[type[Layer]]:
@@ -98,13 +102,10 @@ def _within(count: int, limits: tuple[int, int | None]) -> bool:
     return low <= count and (high is None or count <= high)
 
 
-def _fork_fields(layer: LayerParameter) -> Iterable[str]:
-    """Yield the fields of forks that are set in a layer, as ``param.field``."""
+def _fork_fields(layer: LayerParameter) -> Iterator[str]:
     for param, message in layer.set_fields():
         if param.message is not None and not param.repeated:
-            for field, _ in message.set_fields():
-                if (param.dialect or field.dialect) and field.name not in NO_EFFECT:
-                    yield f"{param.name}.{field.name}"
+            yield from (name for name, _ in find_fork_fields(param, message))
 
 
 def _describe(taken: Iterable[type[Layer]]) -> list[str]:

@@ -361,7 +361,7 @@ class Dropout(Neuron):
         if not 0 <= ratio < 1:
             raise NetError("dropout_ratio must be at least 0 and below 1", got=ratio)
 
-    def compiled_form(self, bottoms: list[Shape]) -> IdentityForm:
+    def compiled_form(self, bottoms: list[Shape]) -> CompiledForm | None:
         """Return an ``IdentityForm``: in testing, the top equals the bottom."""
         return IdentityForm()
 

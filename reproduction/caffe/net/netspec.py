@@ -115,6 +115,9 @@ def layers(type: str, *bottoms: Top, ntop: int, in_place: bool = False, **fields
 def _build_layer_param(type: str, fields: Mapping[str, Any]) -> LayerParameter:
     layer_param = LayerParameter(type=type)
     own = {name: param for param in TYPES[type] for name in getattr(layer_param, param).fields}
+    if not fields.keys() <= own.keys() | LayerParameter.fields.keys():
+        LayerParameter.import_late_fields()
+        own = {name: param for param in TYPES[type] for name in getattr(layer_param, param).fields}
     for name, value in fields.items():
         known = name in LayerParameter.fields and name not in _NOT_KEYWORDS
         if not known and name not in own:

@@ -67,12 +67,14 @@ class Field(Generic[T]):
         required: whether the field must be set (proto2 ``required``); only ClipParameter has such fields.
         dialect: the fork of Caffe that adds the field; None for BVLC's fields.
         fork_enums: enums of forks with further values of a field that has an enum.
+        has_effect: whether the field changes results. False for fields of forks that only choose how to compute them.
     """
 
     name: str = ""
     owner: str = ""
     dialect: Dialect | None = None
     fork_enums: tuple[type[enum.IntEnum], ...] = ()
+    has_effect: bool = True
 
     def __init__(
         self,
@@ -143,7 +145,8 @@ class Field(Generic[T]):
             names = list(self.enum.__members__)
             want = f"one of {', '.join(names)}" if len(names) < 10 else f"a name of {self.enum.__name__}"
             near = did_you_mean if len(names) < 10 else spelling_hint
-            raise MisfitError(value, want, near(value, names) if isinstance(value, str) else "") from None
+            others = [name for each in self.fork_enums for name in each.__members__]
+            raise MisfitError(value, want, near(value, [*names, *others]) if isinstance(value, str) else "") from None
 
     def _find_fork_value(self, name: Any) -> enum.IntEnum | None:
         from reproduction.caffe.schema.message import Message  # imported here, as it imports this module

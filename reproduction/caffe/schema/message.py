@@ -58,6 +58,7 @@ class ForkField(Field[T]):
             default=first.default,
         )
         self.forms, self.dialect = tuple(forms), first.dialect
+        self.has_effect = any(form.has_effect for form in forms)
 
     def as_written(self, value: Any) -> tuple[Field[Any], Any]:
         """Return the form of the first dialect that has all fields of the value, and the value as its message."""
@@ -125,7 +126,7 @@ class Message(metaclass=_SlotsMeta):
             setattr(self, self.field(name).name, value)
 
     @classmethod
-    def add_field(cls, name: str, field: Field[T], dialect: Dialect | None = None) -> Field[T]:
+    def add_field(cls, name: str, field: Field[T], dialect: Dialect | None = None, *, effect: bool = True) -> Field[T]:
         """Declare a field that is not in ``caffe.proto``, such as ``nested(1001, BlurParameter)``, and return it.
 
         Args:
@@ -134,13 +135,15 @@ class Message(metaclass=_SlotsMeta):
             dialect: the fork that has the field. Several may add a field of the same name. The number is that of the
                 fork. As it may be another field's elsewhere, binary files are not read by it alone; a layer's own
                 message is, if its type shows the fork.
+            effect: whether the field changes results here. A layer that has such a field and does not read it, and a
+                solver that has one, are errors.
 
         Raises:
             TypeError: If there is a field of this name or number; with a dialect, if BVLC or the same dialect has one
                 of this name.
         """
         field.__set_name__(cls, name)
-        field.dialect = dialect
+        field.dialect, field.has_effect = dialect, effect
         held = cls.fields.get(name)
         if dialect is not None:
             forms = held.forms if isinstance(held, ForkField) else ()

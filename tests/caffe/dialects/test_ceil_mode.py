@@ -35,13 +35,8 @@ def test_false_rounds_down_and_true_up(tmp_path, text, fields, size):
 
 
 @pytest.mark.parametrize("fields", ["ceil_mode: false round_mode: CEIL", "round_mode: CEIL ceil_mode: false"])
-def test_two_that_disagree_are_an_error(tmp_path, fields):
-    with pytest.raises(ReproductionError) as error:
-        load(tmp_path, TEXT, fields)
-    assert str(error.value) == (
-        f"{tmp_path}/n.prototxt: layer 'p' (Pooling), line 2: ceil_mode and round_mode disagree; "
-        "got false and CEIL. Remove one of them."
-    )
+def test_round_mode_wins(tmp_path, fields):
+    assert load(tmp_path, TEXT, fields).blob_shapes["p"] == (1, 1, 4, 4)
 
 
 def test_what_is_written_is_round_mode(tmp_path):

@@ -86,7 +86,7 @@ def forks():
         delattr(each, "warp_param")
     ReLUParameter.fields = {key: field for key, field in ReLUParameter.fields.items() if key != "upside_down"}
     del LAYERS["Warp"], CLASSES["Warp"], TYPES["Warp"]
-    CLASSES["ReLU"] = CLASSES["ReLU"][:1]
+    CLASSES["ReLU"].remove(ReLU)
 
 
 def net_of(*layers, **options):

@@ -14,12 +14,7 @@ from tests.helpers.fork_parity import fork_cases, fork_layer_errors, layer_type,
 from tests.helpers.parity import LAYER_TOLERANCE, relative
 
 Message.import_late_fields()
-FIELDS_NOT_YET = {
-    "conv_pad_lrtb", "conv_pad_l_only", "conv_pad_dil", "conv_pad_type1", "hole_2", "hole_12", "hole_4x4",
-    "deconv_pad_lrtb", "pool_round_wins", "pool_pad_lrtb", "pool_ave_pad_lrtb", "pool_ave_exc_pad", "relu6",
-    "relu6_edges", "relu6_slope", "relu_max_min", "dropout_notscaled", "dropout_scaled", "dropout_half_false",
-    "nvbn_test", "nvbn_train", "nvbn_fillers",
-}  # fmt: skip
+FIELDS_NOT_YET = {"nvbn_test", "nvbn_train", "nvbn_fillers"}
 KNOWN = [case for case in fork_cases() if layer_type(case) in LAYERS and case not in FIELDS_NOT_YET]
 
 

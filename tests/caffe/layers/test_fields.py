@@ -9,7 +9,8 @@ import torch
 from reproduction.caffe.errors import NetError, ReproductionWarning
 from reproduction.caffe.formats import prototxt
 from reproduction.caffe.layers import LAYERS
-from reproduction.caffe.layers.base import COMMON, NO_EFFECT
+from reproduction.caffe.layers.base import COMMON
+from reproduction.caffe.layers.fork_fields import NO_EFFECT
 from reproduction.caffe.net.net import Net
 from reproduction.caffe.schema import Field, LayerParameter, NetParameter
 from tests.helpers.single_layer import single
@@ -90,10 +91,10 @@ def value(field: Field):
 
 @pytest.mark.parametrize("kind", LAYERS.values(), ids=LAYERS)
 def test_no_field_of_caffe_that_it_ignores_stops_a_layer(kind):
-    for param in LayerParameter.fields.values():
+    for param in LayerParameter.by_number.values():
         if param.name in COMMON:
             continue
-        for field in param.message.fields.values():
+        for field in param.message.by_number.values():
             layer = kind.__new__(kind)
             spec = LayerParameter(name="x", type=kind.__name__)
             setattr(getattr(spec, param.name), field.name, value(field))

@@ -57,6 +57,7 @@ class SoftmaxWithLossOHEM(SoftmaxWithLoss):
     """
 
     dialect = MICROSOFT
+    reads = SoftmaxWithLoss.reads | {"loss_param.normalization.PRE_FIXED"}  # which is refused with its own reason
     tops = (1, 3)
 
     def setup(self, bottoms: list[Shape]) -> None:

@@ -58,7 +58,10 @@ class SmoothL1Loss(SmoothL1Base):
     """
 
     dialect = RFCN
-    reads = frozenset(f"loss_param.{name}" for name in ("normalization", "normalize", "pre_fixed_normalizer"))
+    reads = frozenset(
+        f"loss_param.{name}"
+        for name in ("normalization", "normalization.PRE_FIXED", "normalize", "pre_fixed_normalizer")
+    )
     bottoms: ClassVar[tuple[int, int | None]] = (2, 3)
     tops: ClassVar[tuple[int, int | None]] = (1, 2)
     is_loss = False

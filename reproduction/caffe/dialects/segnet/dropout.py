@@ -37,7 +37,7 @@ class Dropout(neuron.Dropout):
         """Whether elements are set to 0: in training, and with ``sample_weights_test``."""
         return self.training or SAMPLES.get(self.layer_param.dropout_param)
 
-    def compiled_form(self, bottoms: list[Shape]) -> IdentityForm | None:  # type: ignore[override]
+    def compiled_form(self, bottoms: list[Shape]) -> IdentityForm | None:
         """Return an ``IdentityForm``, or None with ``sample_weights_test``."""
         return None if SAMPLES.get(self.layer_param.dropout_param) else IdentityForm()
 

@@ -1,0 +1,82 @@
+"""ReLU of Synopsys Caffe, with limits of the top."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from reproduction.caffe.dialects.synopsys import SYNOPSYS
+from reproduction.caffe.geometry import Shape
+from reproduction.caffe.layers import neuron
+from reproduction.caffe.layers.base import Keeps, Rereads, register
+from reproduction.caffe.layers.compiled_forms import PointwiseForm
+from reproduction.caffe.layers.neuron import Pointwise
+from reproduction.caffe.layers.onnx_graph import OnnxLayer
+from reproduction.caffe.schema import ReLUParameter
+from reproduction.caffe.schema.field import boolean, single
+
+RELU6 = ReLUParameter.add_field("relu6", boolean(3), SYNOPSYS)
+MAXIMUM = ReLUParameter.add_field("maximum", single(6), SYNOPSYS)
+MINIMUM = ReLUParameter.add_field("minimum", single(7), SYNOPSYS)
+
+
+@register
+class ReLU(neuron.ReLU):
+    """A rectifier whose top is at most 6 (``relu6``), at most ``maximum`` and at least ``minimum``, unless these are 0.
+
+    The gradient is 0 where the bottom, not the top, is beyond a limit.
+
+    Source: foss-for-synopsys-dwc-arc-processors/synopsys-caffe@977ba36 src/caffe/layers/relu_layer.cpp L43-L127.
+    """
+
+    dialect = SYNOPSYS
+    reads = neuron.ReLU.reads | {"relu_param.relu6", "relu_param.maximum", "relu_param.minimum"}
+    can_overwrite = False
+
+    def setup(self, bottoms: list[Shape]) -> None:
+        """Read the limits."""
+        param = self.layer_param.relu_param
+        self.negative_slope = param.negative_slope
+        maximum = MAXIMUM.get(param)
+        limits = [*([6.0] if RELU6.get(param) else []), *([maximum] if maximum > 0 else [])]
+        self.most, self.least = min(limits, default=None), MINIMUM.get(param) or None
+        self.positive = self.negative_slope == 0 and (self.least or 0) >= 0
+
+    def rereads(self) -> Rereads:
+        """Return ``Rereads.BOTTOM``: the limits are compared with the bottom."""
+        return Rereads.BOTTOM
+
+    def keeps(self) -> Keeps:
+        """Return ``Keeps.SIGN`` if no limit changes signs."""
+        return Keeps.SIGN if self.negative_slope >= 0 and self.least is None else Keeps.NOTHING
+
+    def compiled_form(self, bottoms: list[Shape]) -> PointwiseForm:
+        """Return a ``PointwiseForm``."""
+        return PointwiseForm()
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        """Compute the top."""
+        return Pointwise.forward(self, *bottoms)
+
+    def value(self, x: Tensor) -> Tensor:
+        """Return the top for the bottom ``x``."""
+        y = F.leaky_relu(x, self.negative_slope)
+        y = y if self.most is None else y.clamp(max=self.most)
+        return y if self.least is None else y.clamp(min=self.least)
+
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the derivative at each value of the bottom."""
+        slope = torch.where(x > 0, 1.0, self.negative_slope)
+        if self.most is not None:
+            slope = slope * (x < self.most)
+        return slope if self.least is None else slope * (x > self.least)
+
+    def to_onnx(self, onnx: OnnxLayer, *bottoms: str) -> list[str]:
+        """Add LeakyRelu and Clip."""
+        rectified = onnx.node("LeakyRelu", *bottoms, step="rectified", alpha=self.negative_slope)
+        limits = [
+            "" if limit is None else onnx.number(limit, name)
+            for name, limit in (("least", self.least), ("most", self.most))
+        ]
+        return [onnx.node("Clip", rectified, *limits)] if any(limits) else [onnx.node("Identity", rectified)]
