@@ -15,6 +15,5 @@ for _module in pkgutil.iter_modules(__path__):
 
 # Caffe's data layers that are not implemented, with the reason; a net that has one runs if the caller feeds its tops.
 UNSUPPORTED: dict[str, str] = {
-    "Data": "LMDB and LevelDB databases are not read here, so its tops must be fed",
     "WindowData": "R-CNN's window files are not read here, so its tops must be fed",
 }

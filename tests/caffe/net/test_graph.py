@@ -120,9 +120,9 @@ def test_a_data_layer_of_any_type_that_is_fed_becomes_a_slot(kind):
     built = build(text + relu("a", "x", "y"), fed={"x": (1, 3, 4, 4), "l": (1,)})
     assert (built.inputs, built.outputs) == (["x", "l"], ("l", "y"))
     with pytest.raises(
-        NetError, match=r"^layer 'd' \(Data\), line 1: LMDB .* inputs={'x': \(1, C, H, W\), 'l': \(1,\)}"
+        NetError, match=r"^layer 'd' \(WindowData\), line 1: R-CNN.* inputs={'x': \(1, C, H, W\), 'l': \(1,\)}"
     ):
-        build(text.replace(kind, "Data"), fed={"x": (1, 3, 4, 4)})  # both tops are fed, or none
+        build(text.replace(kind, "WindowData"), fed={"x": (1, 3, 4, 4)})  # both tops are fed, or none
 
 
 def test_a_loss_without_a_top_has_one():
@@ -155,23 +155,6 @@ def test_needed_picks_only_what_a_blob_depends_on():
         (
             'layer { name: "r" type: "Convolutoin" bottom: "x" top: "y" }',
             "layer 'r' (Convolutoin), line 2: unknown layer type 'Convolutoin'. Did you mean 'Convolution'?",
-        ),
-        (
-            'layer { name: "db" type: "Data" top: "y" }',
-            (
-                "layer 'db' (Data), line 2: LMDB and LevelDB databases are not read here, so its tops must be fed. "
-                "Pass inputs={'y': (1, C, H, W)}."
-            ),
-        ),
-        (
-            (
-                'layer { name: "db" type: "Data" top: "y" top: "l" data_param { batch_size: 8 } '
-                "transform_param { crop_size: 5 } }"
-            ),
-            (
-                "layer 'db' (Data), line 2: LMDB and LevelDB databases are not read here, so its tops must be fed. "
-                "Pass inputs={'y': (8, C, 5, 5), 'l': (8,)}."
-            ),
         ),
         (
             'layer { name: "w" type: "WindowData" top: "y" top: "l" window_data_param { batch_size: 2 } }',

@@ -379,13 +379,13 @@ def test_a_python_layer_that_is_not_there_names_its_module(tmp_path):
 
 
 def test_a_net_and_a_solver_with_a_database_take_inputs(tmp_path):
-    text = """layer { name: "d" type: "Data" top: "data" top: "label" }
+    text = """layer { name: "d" type: "Data" top: "data" top: "label" data_param { batch_size: 1 } }
         layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 3 } }
         layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }"""
     path, inputs = write(tmp_path, text), {"data": (2, 4), "label": (2,)}
     with raises(
-        "layer 'd' (Data), line 1: LMDB and LevelDB databases are not read here, so its tops must be fed. "
-        "Pass inputs={'data': (1, C, H, W), 'label': (1,)}."
+        "<no source>: LevelDB databases are not read; want an LMDB database, as Caffe's convert_imageset -backend lmdb "
+        "writes. Pass inputs={'data': (1, C, H, W), 'label': (1,)}."
     ):
         caffe.Net(path, caffe.TRAIN)
     net = caffe.Net(path, caffe.TRAIN, inputs=inputs)

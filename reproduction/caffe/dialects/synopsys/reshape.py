@@ -26,7 +26,7 @@ class Reshape(reshaping.Reshape):
         top     (N, C / (r * r), H * r, W * r)
 
     Raises:
-        NetError: If r is not positive, the bottom has not four axes or C is no multiple of r * r.
+        NetError: If r is not positive, the bottom has not four axes or its channels are not a multiple of r * r.
 
     Source: foss-for-synopsys-dwc-arc-processors/synopsys-caffe@977ba36 src/caffe/layers/reshape_layer.cpp L95-L163.
     """
