@@ -149,7 +149,8 @@ def upgrade_net(
 
     Source: BVLC/caffe@9b89154 src/caffe/util/upgrade_proto.cpp L23-86.
     """
-    if net.layers and net.layer:
+    newer = list(net.layer) if net.layers else []
+    if newer and not _has_order(net.layers, newer):
         raise NetError(
             "the net has both 'layers', the older form, and 'layer'",
             layer=net.layers[0].name or net.layers[0].layer.name,
@@ -164,7 +165,8 @@ def upgrade_net(
     notes += _upgrade_transforms(net)
     was_old = bool(net.layers)
     if was_old:
-        net.layer = [_from_v1(layer) for layer in net.layers]  # type: ignore[assignment]
+        upgraded = [*map(_from_v1, net.layers), *newer]
+        net.layer = sorted(upgraded, key=lambda layer: layer.line) if newer else upgraded  # type: ignore[assignment]
         net.clear("layers")
     if net.input:
         notes.append(_upgrade_inputs(net))
@@ -179,6 +181,14 @@ def upgrade_net(
     for choose in CHOOSE_CLASSES:
         notes += choose(net.layer, dialect, counts)
     return notes
+
+
+def _has_order(old: Sequence[V1LayerParameter], new: Sequence[LayerParameter]) -> bool:
+    """Return whether the lines of a prototxt tell the order of V1 layers and current layers of one net."""
+    # Caffe refuses any net with both forms. But who replaces a data layer of an old net writes an Input layer, which
+    # the old form lacks, and means a net that runs.
+    lines, others = {layer.line for layer in old}, {layer.line for layer in new}
+    return 0 not in lines | others and not lines & others and not any(layer.has("layer") for layer in old)
 
 
 def upgrade_solver(solver: SolverParameter) -> list[str]:
