@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from reproduction.caffe.dialects.synopsys import SYNOPSYS
+from reproduction.caffe.dialects.synopsys.padding import Convolution
 from reproduction.caffe.geometry import Shape
 from reproduction.caffe.layers.base import canonical_axis, register
-from reproduction.caffe.layers.convolution import Convolution
 
 
 @register
@@ -14,7 +14,7 @@ class ConvolutionDepthwise(Convolution):
 
     Shapes:
         bottoms: (N, C, H, W), all of the same shape.
-        tops: (N, num_output, h, w), with h and w as in Convolution.
+        tops: (N, num_output, h, w), with h and w as in the fork's Convolution, padding of each side included.
         weight: (num_output, 1, kernel_h, kernel_w).
         bias: (num_output,), unless ``bias_term: false``.
 

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from reproduction.caffe.errors import NetError
 from reproduction.caffe.schema import Phase
@@ -110,6 +111,18 @@ def test_the_dropout_for_selu_keeps_mean_and_variance(kind):
     assert float((x.grad == 0).double().mean()) == pytest.approx(0.2, abs=0.01)
     with pytest.raises(NetError, match=r"^dropout_ratio must be at least 0 and below 1; got 1\.0\.$"):
         single(f'type: "{kind}" selu_dropout_param {{ dropout_ratio: 1 }}', (2, 3))
+
+
+def test_convolution_depthwise_has_a_padding_of_each_side():
+    sides = "pad_l: 1 pad_r: 2 pad_t: 0 pad_b: 3"
+    text = f'type: "ConvolutionDepthwise" convolution_param {{ num_output: 4 kernel_size: 3 stride: 2 {sides} }}'
+    layer = single(text, (1, 4, 9, 8))
+    x, weight, bias = torch.randn(1, 4, 9, 8), *layer.blobs
+    torch.nn.init.normal_(weight)
+    want = F.conv2d(F.pad(x, (1, 2, 0, 3)), weight, bias, 2, groups=4)
+    torch.testing.assert_close(layer(x)[0], want)
+    assert layer.shapes([(1, 4, 9, 8)]) == [tuple(want.shape)]
+    np.testing.assert_allclose(run_onnx(layer, [x])[0][0], want.detach(), rtol=1e-4, atol=1e-5)
 
 
 def lstm(text, *shapes):
